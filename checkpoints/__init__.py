@@ -1,0 +1,8 @@
+"""Floor 0: a place on disk becomes an ordered series of training steps. Importing it does not import torch."""
+
+from checkpoints.errors import CheckpointError as CheckpointError
+from checkpoints.errors import RoteError as RoteError
+from checkpoints.series import Checkpoint as Checkpoint
+from checkpoints.series import CheckpointSeries as CheckpointSeries
+from checkpoints.series import Gap as Gap
+from checkpoints.series import open_series as open_series

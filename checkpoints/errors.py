@@ -1,0 +1,36 @@
+"""The one family of errors a person sees: what was asked, what was found, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RoteError(ValueError):
+    """An expected problem, printed as `error:` and `help:` lines, never as a traceback.
+
+    Args:
+        message: what was asked and what was found, with the real values.
+        help: what to do next.
+    """
+
+    def __init__(self, message: str, *, help: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.help}" if self.help else self.message
+
+
+class CheckpointError(RoteError):
+    """A path, file or step that cannot be read as the checkpoint it was asked for as."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """A help line for an unknown name: the nearest valid one, or all of them when nothing is near."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "choose from: " + ", ".join(names)

@@ -1,0 +1,66 @@
+"""One module per on-disk family. Each has the same two functions; all of a family's oddities live in its file.
+
+    sniff(path: Path) -> bool
+        Does this folder look like mine? Cheap: names and one small JSON file at most.
+    discover(path: Path) -> CheckpointSeries
+        The series, read without touching weights. Raises CheckpointError for a folder that is mine and broken.
+
+To add a format: write the module, add it to `FORMATS`, write its test. Order matters: first sniff wins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats import hf, lab
+from checkpoints.series import CheckpointSeries
+
+FORMATS = {"lab": lab, "hf": hf}
+
+
+def discover(path: Path) -> CheckpointSeries:
+    """Find the format of a folder and list its checkpoints; see `checkpoints.open_series`."""
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist", help=_nearest_path(path))
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path} is a file, not a folder of checkpoints",
+            help=f"give the folder that holds it: {path.parent}",
+        )
+    for module in FORMATS.values():
+        if module.sniff(path):
+            series = module.discover(path)
+            if not series.checkpoints:
+                raise _nothing_readable(path, series)
+            return series
+    found = sorted(p.name for p in path.iterdir())
+    shown = (
+        ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+        if found
+        else "nothing: the folder is empty"
+    )
+    raise CheckpointError(
+        f"no checkpoints found in {path} (it holds {shown})",
+        help="rote reads lab series (manifest.json) and Hugging Face folders (config.json with safetensors, "
+        "alone or in checkpoint-N / stepN folders)",
+    )
+
+
+def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
+    first = series.gaps[0] if series.gaps else None
+    reason = f": {first.path.name}: {first.reason}" if first else ""
+    return CheckpointError(
+        f"none of the {len(series.gaps)} checkpoint folders in {path} can be read{reason}",
+        help=first.help if first else "check that the training run wrote weights",
+    )
+
+
+def _nearest_path(path: Path) -> str:
+    from checkpoints.errors import did_you_mean
+
+    parent = path.parent
+    if not parent.is_dir():
+        return f"the parent folder {parent} does not exist either"
+    names = [p.name for p in parent.iterdir() if p.is_dir()]
+    return did_you_mean(path.name, names) if names else f"{parent} holds no folders"

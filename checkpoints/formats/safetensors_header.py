@@ -1,0 +1,109 @@
+"""Safetensors headers checked against the file's real size, without reading tensors.
+
+Source: the safetensors format: 8 bytes little-endian header length, JSON header, then tensor bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+_DTYPE_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+    "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies in its file: byte range is absolute, end exclusive."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read_header(path: Path) -> tuple[TensorEntry, ...]:
+    """Entries of a safetensors file, in file order, proved to lie inside the file.
+
+    Raises:
+        CheckpointError: not a safetensors file, cut short, or a header that lies about sizes.
+    """
+    size = path.stat().st_size
+    if size < 8:
+        raise CheckpointError(
+            f"{path.name} is {size} bytes, too short for safetensors", help="copy the file again"
+        )
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(size - 8, MAX_HEADER_BYTES):
+            raise CheckpointError(
+                f"{path.name} is not a safetensors file, or is cut short (header claims {length} bytes, "
+                f"file has {size})",
+                help="copy the file again; pickled files must end in .bin",
+            )
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+        entries = [_entry(name, spec, 8 + length) for name, spec in header.items() if name != "__metadata__"]
+    except (
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise CheckpointError(
+            f"{path.name} has a broken safetensors header ({type(error).__name__}: {error})",
+            help="copy the file again",
+        ) from None
+    return _checked(path, size, 8 + length, entries)
+
+
+def _entry(name: str, spec: dict[str, Any], base: int) -> TensorEntry:
+    start, end = spec["data_offsets"]
+    shape = tuple(int(n) for n in spec["shape"])
+    if any(n < 0 for n in shape) or not 0 <= int(start) <= int(end):
+        raise ValueError(f"{name}: negative size")
+    return TensorEntry(name, str(spec["dtype"]), shape, base + int(start), base + int(end))
+
+
+def _checked(path: Path, size: int, base: int, entries: list[TensorEntry]) -> tuple[TensorEntry, ...]:
+    entries = sorted(entries, key=lambda e: (e.start, e.end))
+    expected_start = base
+    for entry in entries:
+        if entry.start != expected_start:
+            raise CheckpointError(
+                f"{path.name}: tensors overlap or leave holes at {entry.name}", help="write the file again"
+            )
+        expected_start = entry.end
+        numel = 1
+        for n in entry.shape:
+            numel *= n
+        width = _DTYPE_BYTES.get(entry.dtype)
+        if width is not None and numel * width != entry.end - entry.start:
+            raise CheckpointError(
+                f"{path.name}: {entry.name} claims shape {list(entry.shape)} of {entry.dtype} "
+                f"but holds {entry.end - entry.start} bytes",
+                help="the file is damaged; write it again",
+            )
+    if expected_start > size:
+        raise CheckpointError(
+            f"{path.name} is truncated: tensors need {expected_start} bytes, the file has {size}",
+            help="copy the file again",
+        )
+    if expected_start < size:
+        raise CheckpointError(
+            f"{path.name} has {size - expected_start} bytes after its last tensor",
+            help="the file is damaged; write it again",
+        )
+    return tuple(entries)

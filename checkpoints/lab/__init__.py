@@ -1,0 +1,9 @@
+"""The lab: trains small controlled series, so that a claim about training data can be tried in a minute.
+
+Importing it does not import torch; only `train` does, when there is something to train.
+"""
+
+from checkpoints.lab.arms import Arm as Arm
+from checkpoints.lab.config import LabConfig as LabConfig
+from checkpoints.lab.source import SourceConfig as SourceConfig
+from checkpoints.lab.trainer import train as train

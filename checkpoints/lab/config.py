@@ -1,0 +1,147 @@
+"""Everything that decides the bytes of a lab series, in one frozen record. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from checkpoints.errors import RoteError
+from checkpoints.lab.arms import Arm
+from checkpoints.lab.schedule import checkpoint_steps
+from checkpoints.lab.source import SourceConfig
+
+_TWINS_WITHOUT_POOL = 64
+_AT_LEAST_ONE = (
+    "n_layers",
+    "d_model",
+    "n_heads",
+    "d_head",
+    "steps",
+    "batch",
+    "every",
+    "threads",
+    "n_held_out",
+)
+_AT_LEAST_ZERO = ("seed", "weight_decay", "warmup_steps")
+
+
+@dataclass(frozen=True)
+class LabConfig:
+    """A lab run: the model, its data and its training.
+
+    Attributes:
+        n_layers, d_model, n_heads, d_head: the transformer's shape; context and vocabulary are the source's.
+        attn_only: leave out the MLPs.
+        normalization_type: None or "LN".
+        init_std: standard deviation of every weight at step 0. There are no biases: they stay 0.
+        source: where sequences come from.
+        arm: what each batch is made of.
+        seed: decides the weights at step 0, the training data and the pool.
+        steps: optimiser steps.
+        batch: sequences per step (the control arm trains on fewer).
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on every weight.
+        warmup_steps: steps of linear warm-up.
+        final_lr_frac: share of `lr` that the linear decay ends at.
+        every: spacing of the written steps after the log-spaced early ones.
+        n_held_out: sequences of the fresh test set; they depend on the source, not on the seed.
+        name: of the series; empty for the folder's name.
+        threads: CPU threads of torch while training.
+        device: "cpu" or "cuda".
+
+    Raises:
+        RoteError: a value out of its range; the message names it.
+    """
+
+    n_layers: int = 2
+    d_model: int = 64
+    n_heads: int = 4
+    d_head: int = 16
+    attn_only: bool = True
+    normalization_type: str | None = None
+    init_std: float = 0.1
+    source: SourceConfig = field(default_factory=SourceConfig)
+    arm: Arm = field(default_factory=Arm)
+    seed: int = 0
+    steps: int = 2400
+    batch: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    final_lr_frac: float = 0.1
+    every: int = 100
+    n_held_out: int = 256
+    name: str = ""
+    threads: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise self._refused(name, "1 or more")
+        for name in _AT_LEAST_ZERO:
+            if getattr(self, name) < 0:
+                raise self._refused(name, "0 or more")
+        for name in ("lr", "init_std"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise self._refused(name, "a number above 0")
+        if not 0 <= self.final_lr_frac <= 1:
+            raise self._refused("final_lr_frac", "0 to 1")
+        if self.normalization_type not in (None, "LN"):
+            raise self._refused("normalization_type", "LN or none")
+        if self.device not in ("cpu", "cuda"):
+            raise self._refused("device", "cpu or cuda")
+        self.arm.check(batch=self.batch, steps=self.steps)
+
+    @property
+    def schedule(self) -> tuple[int, ...]:
+        """Steps that are written, ascending, from 0 to `steps`."""
+        return checkpoint_steps(self.steps, every=self.every)
+
+    @property
+    def n_twins(self) -> int:
+        """Sequences in the never-trained twin of the pool."""
+        return self.arm.pool_size or _TWINS_WITHOUT_POOL
+
+    def tokens_seen(self, step: int) -> int:
+        """Tokens of the sequences trained on in the first `step` steps."""
+        return step * self.arm.n_trained(self.batch) * self.source.n_ctx
+
+    def model_fields(self) -> dict[str, Any]:
+        """What `TransformerBridgeConfig` needs to rebuild the model: plain JSON values."""
+        fields: dict[str, Any] = {
+            "d_model": self.d_model,
+            "d_head": self.d_head,
+            "n_layers": self.n_layers,
+            "n_heads": self.n_heads,
+            "n_ctx": self.source.n_ctx,
+            "d_vocab": self.source.d_vocab,
+            "attn_only": self.attn_only,
+            "normalization_type": self.normalization_type,
+            "act_fn": "gelu",
+            "positional_embedding_type": "standard",
+        }
+        return fields if self.attn_only else {**fields, "d_mlp": 4 * self.d_model}
+
+    def definition(self) -> dict[str, Any]:
+        """The parts of a series' manifest that say what it is; two equal ones train to equal bytes."""
+        repeats = self.arm.repeats_per_sequence(batch=self.batch, steps=self.steps)
+        train = ("steps", "batch", "lr", "weight_decay", "warmup_steps", "final_lr_frac", "every")
+        return {
+            "arm": {
+                **asdict(self.arm),
+                "repeats_per_sequence": int(repeats) if repeats.is_integer() else repeats,
+            },
+            "seed": self.seed,
+            "data": {"source": "tiled_blocks", **asdict(self.source), "n_held_out": self.n_held_out},
+            "model": {**self.model_fields(), "init_std": self.init_std},
+            "train": {
+                "optimizer": "AdamW",
+                **{name: getattr(self, name) for name in (*train, "threads", "device")},
+            },
+            "schedule": list(self.schedule),
+        }
+
+    def _refused(self, name: str, wanted: str) -> RoteError:
+        return RoteError(f"{name} is {getattr(self, name)!r}", help=f"use {wanted}")

@@ -1,0 +1,237 @@
+"""A lab series on disk: whose folder it is, what it already holds, and how a step is added to it.
+
+A step is added in this order: its folder, the manifest that lists it, then the state to resume from. A kill
+between any two of them costs the steps since the last complete one and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from checkpoints.errors import RoteError
+from checkpoints.lab.arms import ArmStream
+from checkpoints.lab.config import LabConfig
+from checkpoints.lab.files import TEMPORARY, make_folder, remove, write_bytes, write_folder, write_json
+from checkpoints.lab.source import draw
+
+FORMAT, VERSION = "rote-lab", 1
+_PACKAGES = ("torch", "transformer-lens", "numpy", "safetensors")
+_CONTENTS = ("config.json", "data", "log.jsonl")
+_DERIVED = ("arm.repeats_per_sequence", "model.n_ctx", "model.d_vocab")
+
+
+def step_folder_name(step: int) -> str:
+    """The folder of a step, such as `step_00000512`."""
+    return f"step_{step:08d}"
+
+
+class SeriesFolder:
+    """The folder a configuration trains into.
+
+    Args:
+        path: the folder; it need not exist.
+        config: what is to be trained there.
+
+    Raises:
+        RoteError: the path is a file, or a folder with something else in it.
+    """
+
+    def __init__(self, path: Path, config: LabConfig) -> None:
+        self.path, self.config = path, config
+        self.manifest: dict[str, Any] | None = _read_manifest(path)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the series has all its steps."""
+        return self.manifest is not None and self.manifest["status"] == "complete"
+
+    @property
+    def resume_file(self) -> Path:
+        """Optimiser moments of the last written step, the step in its metadata."""
+        return self.path / "resume" / "optimizer.safetensors"
+
+    def require_same(self) -> None:
+        """Refuse to go on with a series that another configuration began.
+
+        Raises:
+            RoteError: naming each field that differs, with both values.
+        """
+        if self.manifest is None:
+            return
+        there, asked = _flat(self.manifest), _flat(json.loads(json.dumps(self._definition())))
+        differing = [k for k in asked if there.get(k) != asked[k]]
+        if differing:
+            listed = ", ".join(f"{k} (there {there.get(k)!r}, asked {asked[k]!r})" for k in differing)
+            raise RoteError(
+                f"{self.path} already holds a series trained with another configuration: {listed}",
+                help="choose another folder, or pass --fresh to delete that series and train this one",
+            )
+
+    def clear(self) -> None:
+        """Delete what a series wrote here, leaving a manifest without steps; other files stay.
+
+        The resume state goes first, so that a kill half way can never pair it with another configuration.
+        """
+        remove(self.path / "resume")
+        self._write_manifest({**self._definition(), "status": "running", "checkpoints": []})
+        self._remove_temporary()
+        for name in _CONTENTS:
+            remove(self.path / name)
+        self._remove_steps_after(-1)
+
+    def begin(self) -> None:
+        """Write everything a series holds before its first step."""
+        self.clear()
+        config, source = self.config, self.config.source
+        fields = {"model_type": "transformer_lens_native", **config.model_fields()}
+        write_json(self.path / "config.json", {**fields, "bos_token_id": source.bos_token_id})
+        make_folder(self.path / "data")
+        make_folder(self.path / "resume")
+        held_out = draw(source, seed=0, stream="held_out", index=0, n=config.n_held_out)
+        self._write_data("held_out", tokens=held_out.tokens, second_block_start=held_out.second_block_start)
+        twins = draw(source, seed=config.seed, stream="twins", index=0, n=config.n_twins)
+        self._write_data("twins", tokens=twins.tokens)
+
+    def rewind(self, step: int) -> None:
+        """Forget whatever was written after `step`, the step of the resume state."""
+        assert self.manifest is not None
+        kept = [c for c in self.manifest["checkpoints"] if c["step"] <= step]
+        manifest = {**self.manifest, "checkpoints": kept}
+        if (now := _versions()) != manifest["versions"]:
+            manifest["resumed_with"] = now
+        self._write_manifest(manifest)
+        self._remove_temporary()
+        self._remove_steps_after(step)
+        self._truncate_log(step)
+
+    def add(self, entry: dict[str, Any], *, weights: bytes, resume: bytes, stream: ArmStream) -> None:
+        """Add one step.
+
+        Args:
+            entry: step and losses, as the manifest lists them.
+            weights: the model's safetensors file.
+            resume: the optimiser's safetensors file.
+            stream: the data, to count how often each pool sequence has been used.
+        """
+        assert self.manifest is not None
+        step = entry["step"]
+        folder = step_folder_name(step)
+        write_folder(self.path / folder, {"model.safetensors": weights})
+        if stream.pool is not None:
+            counts = stream.repeat_counts(step)
+            self._write_data("members", tokens=stream.pool.tokens, repeat_count=counts)
+        listed = {"step": step, "folder": folder, "tokens_seen": self.config.tokens_seen(step), **entry}
+        self._write_manifest({**self.manifest, "checkpoints": [*self.manifest["checkpoints"], listed]})
+        write_bytes(self.resume_file, resume)
+
+    def finish(self) -> None:
+        """Mark the series complete; what was kept to resume it goes."""
+        assert self.manifest is not None
+        self._write_manifest({**self.manifest, "status": "complete"})
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a kill between completion and clean-up leaves behind."""
+        remove(self.path / "resume")
+
+    def require_steps(self) -> None:
+        """Refuse to call a series complete whose weights have gone.
+
+        Raises:
+            RoteError: naming the steps without weights.
+        """
+        assert self.manifest is not None
+        folders = {c["step"]: self.path / c["folder"] for c in self.manifest["checkpoints"]}
+        gone = [step for step, folder in folders.items() if not (folder / "model.safetensors").is_file()]
+        if gone:
+            raise RoteError(
+                f"{self.path} is marked complete, but the weights of {len(gone)} of its {len(folders)} steps "
+                f"are gone: {', '.join(str(step) for step in gone[:8])}",
+                help="pass --fresh to train the series again; it ends in the same weights",
+            )
+
+    def _definition(self) -> dict[str, Any]:
+        known = self.manifest["name"] if self.manifest else self.path.resolve().name
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.config.name or known,
+            **self.config.definition(),
+            "versions": _versions(),
+        }
+
+    def _write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.path / "manifest.json", manifest)
+        self.manifest = manifest
+
+    def _write_data(self, name: str, **arrays: np.ndarray) -> None:
+        data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        write_bytes(self.path / "data" / f"{name}.safetensors", data)
+
+    def _remove_temporary(self) -> None:
+        for path in (*self.path.glob(f"{TEMPORARY}*"), *self.path.glob(f"*/{TEMPORARY}*")):
+            remove(path)
+
+    def _remove_steps_after(self, step: int) -> None:
+        for path in self.path.glob("step_" + "[0-9]" * 8):
+            if int(path.name[5:]) > step:
+                remove(path)
+
+    def _truncate_log(self, step: int) -> None:
+        log = self.path / "log.jsonl"
+        if not log.exists():
+            return
+        whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["step"] < step]
+        write_bytes(log, "".join(kept).encode())
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of the series in a folder, or None where the folder is missing or empty."""
+    if path.exists() and not path.is_dir():
+        raise RoteError(f"{path} is a file", help="a series needs a folder of its own: choose another name")
+    # a kill during the very first write leaves only this
+    if not path.exists() or {p.name for p in path.iterdir()} <= {f"{TEMPORARY}manifest.json"}:
+        return None
+    refusal = RoteError(
+        f"{path} is not empty and holds no lab series", help="choose another folder; nothing was touched"
+    )
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError):
+        raise refusal from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise refusal
+    if manifest.get("version") != VERSION:
+        raise RoteError(
+            f"{path} holds a lab series of version {manifest.get('version')!r}; this is version {VERSION}",
+            help="choose another folder, or the release that wrote it",
+        )
+    if missing := sorted({"name", "status", "versions", "checkpoints"} - manifest.keys()):
+        raise RoteError(
+            f"{path / 'manifest.json'} lacks {', '.join(missing)}",
+            help="restore it, or choose another folder; nothing was touched",
+        )
+    return manifest
+
+
+def _flat(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Configuration fields by dotted name: without what training adds or other fields already say."""
+    flat: dict[str, Any] = {}
+    for key in ("name", "seed", "arm", "data", "model", "train"):
+        value = manifest.get(key)
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return {key: value for key, value in flat.items() if key not in _DERIVED}
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}

@@ -1,0 +1,204 @@
+"""The training loop itself: torch, one process, resumable after every written step."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from checkpoints.errors import CheckpointError, RoteError
+from checkpoints.lab.arms import ArmStream
+from checkpoints.lab.config import LabConfig
+from checkpoints.lab.folder import SeriesFolder, step_folder_name
+from checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
+from checkpoints.lab.source import Sequences, draw
+
+EVENT_EVERY_S = 0.5
+LOG_EVERY_STEPS = 10
+_STEPS_PER_DRAW = 64  # data is drawn for many steps at once: drawing is then about 1% of a step
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def run(folder: SeriesFolder, emit: Emit) -> None:
+    """Train from the last written step of a folder to the end, and mark the series complete.
+
+    Raises:
+        RoteError: training diverged, the device is not there, or a file cannot be written.
+        CheckpointError: the state to resume from cannot be read.
+    """
+    with _torch_settings(folder.config):
+        _Run(folder, emit).to_end()
+    folder.finish()
+
+
+class _Run:
+    """One process's share of a training run."""
+
+    def __init__(self, folder: SeriesFolder, emit: Emit) -> None:
+        self.folder, self.config, self.emit = folder, folder.config, emit
+        config = self.config
+        self.stream = ArmStream(config.source, config.arm, seed=config.seed, batch=config.batch)
+        self.model = build_model(config)
+        self.weights = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.held_out = draw(config.source, seed=0, stream="held_out", index=0, n=config.n_held_out)
+        self.started = time.monotonic()
+
+    def to_end(self) -> None:
+        if self.folder.manifest is not None and self.folder.resume_file.exists():
+            first = self._resume()
+        else:
+            first = 0
+            self.folder.begin()
+            self._set_moments(step=0, saved={})
+            self._write(0)
+        with (self.folder.path / "log.jsonl").open("a", buffering=1) as log:
+            self._train(first, log)
+
+    def _train(self, first: int, log: TextIO) -> None:
+        schedule = set(self.config.schedule)
+        next_event_s = self.started = time.monotonic()
+        for step, wide in self._batches(first):
+            rate = learning_rate(self.config, step)
+            loss = self._update(wide, rate)
+            if step % LOG_EVERY_STEPS == 0:
+                self._log(log, step, loss, rate)
+            if (now := time.monotonic()) >= next_event_s:
+                next_event_s = now + EVENT_EVERY_S
+                self._report(step + 1, first, loss)
+            if step + 1 in schedule:
+                self._write(step + 1)
+
+    def _batches(self, first: int) -> Iterator[tuple[int, Int[Tensor, "batch width"]]]:
+        for start in range(first, self.config.steps, _STEPS_PER_DRAW):
+            n_steps = min(_STEPS_PER_DRAW, self.config.steps - start)
+            drawn = torch.from_numpy(self.stream.batches(start, n_steps)).to(self.config.device)
+            yield from enumerate(drawn, start)
+
+    def _update(self, wide: Int[Tensor, "batch width"], rate: float) -> Tensor:
+        self.optimizer.param_groups[0]["lr"] = rate
+        loss = mean_loss(self.model, wide)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _log(self, log: TextIO, step: int, loss: Tensor, rate: float) -> None:
+        line = {"step": step, "train_loss_nats": self._finite(loss.item(), step), "lr": rate}
+        log.write(json.dumps(line) + "\n")
+
+    def _report(self, done: int, first: int, loss: Tensor) -> None:
+        rate = (done - first) / max(time.monotonic() - self.started, 1e-9)
+        event = {"event": "step", "step": done, "total": self.config.steps, "train_loss_nats": loss.item()}
+        self.emit({**event, "steps_per_s": rate, "eta_s": (self.config.steps - done) / rate})
+
+    def _write(self, step: int) -> None:
+        losses = {name: self._finite(value, step) for name, value in self._losses(step).items()}
+        pool_loss = self._finite(self._pool_loss(), step) if self.stream.pool is not None else None
+        entry = {"step": step, **losses, "pool_loss_nats": pool_loss}
+        self.folder.add(
+            entry, weights=self._weight_bytes(), resume=self._resume_bytes(step), stream=self.stream
+        )
+        listed = self.folder.manifest["checkpoints"][-1]
+        self.emit({"event": "checkpoint", **listed, "total": self.config.steps})
+
+    def _losses(self, step: int) -> dict[str, float]:
+        """Training loss on the batch that comes next, and the held-out losses, nats."""
+        upcoming = torch.from_numpy(self.stream.batches(step, 1)[0]).to(self.config.device)
+        with torch.inference_mode():
+            train_loss = mean_loss(self.model, upcoming).item()
+        parts = self._parts(self.held_out)
+        return {
+            "train_loss_nats": train_loss,
+            "test_loss_nats": parts["all"],
+            "copy_loss_nats": parts["copy"],
+        }
+
+    def _pool_loss(self) -> float:
+        return self._parts(self.stream.pool)["first_block"]
+
+    def _parts(self, sequences: Sequences) -> dict[str, float]:
+        tokens, start = (
+            torch.tensor(array, device=self.config.device)
+            for array in (sequences.tokens, sequences.second_block_start)
+        )
+        return loss_parts(position_losses(self.model, tokens), start)
+
+    def _finite(self, loss: float, step: int) -> float:
+        if math.isfinite(loss):
+            return loss
+        raise RoteError(
+            f"training diverged: the loss at step {step} is {loss}",
+            help=f"use a learning rate below {self.config.lr:g}, or a longer warm-up",
+        )
+
+    def _weight_bytes(self) -> bytes:
+        return save({name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
+
+    def _resume_bytes(self, step: int) -> bytes:
+        moments = {
+            f"{name}.{key}": self.optimizer.state[weight][key].cpu()
+            for name, weight in self.weights.items()
+            for key in _MOMENTS
+        }
+        return save(moments, metadata={"step": str(step)})
+
+    def _resume(self) -> int:
+        """Load weights and moments of the last written step; that step."""
+        path = self.folder.resume_file
+        try:
+            with safe_open(path, framework="pt") as file:
+                step = int(file.metadata()["step"])
+            saved = load_file(path)
+            weights = load_file(self.folder.path / step_folder_name(step) / "model.safetensors")
+            self.model.load_state_dict(weights, strict=True)
+            self._set_moments(step=step, saved=saved)
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the series in {self.folder.path} cannot be resumed: {error}",
+                help="pass --fresh to train it again from step 0",
+            ) from error
+        self.folder.rewind(step)
+        self.emit({"event": "resumed", "step": step})
+        return step
+
+    def _set_moments(self, *, step: int, saved: dict[str, Tensor]) -> None:
+        """Fill the optimiser's state; without saved moments they are zero, as AdamW begins."""
+        for name, weight in self.weights.items():
+            moments = {key: torch.zeros_like(weight) for key in _MOMENTS}
+            for key, moment in moments.items():
+                if step:
+                    moment.copy_(saved[f"{name}.{key}"])
+            count = torch.tensor(float(step), device=weight.device)
+            self.optimizer.state[weight] = {"step": count, **moments}
+
+
+@contextmanager
+def _torch_settings(config: LabConfig) -> Iterator[None]:
+    """Threads and, on a GPU, deterministic kernels; the caller's settings come back afterwards."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise RoteError("torch sees no CUDA device here", help="use --device cpu")
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(config.threads)
+    if config.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+        torch.use_deterministic_algorithms(mode=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(mode=deterministic)

@@ -1,0 +1,70 @@
+"""Train one arm into a folder; killed at any moment and started again, it ends in the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from checkpoints.lab.config import LabConfig
+from checkpoints.lab.files import locked, make_folder
+from checkpoints.lab.folder import SeriesFolder
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def train(
+    out: str | Path, config: LabConfig, *, fresh: bool = False, on_event: OnEvent | None = None
+) -> Path:
+    """Train a series, go on with an interrupted one, or find it complete and do nothing.
+
+    Equal configurations give equal weights, byte for byte, on one machine and one torch version, however
+    often training was interrupted.
+
+    Args:
+        out: the series' folder: missing, empty, or holding a series of this configuration.
+        config: what to train.
+        fresh: delete the series that is there, whatever its configuration, and start from step 0.
+        on_event: called with a dictionary, always with the key `event`:
+            `step` about twice a second (step, total, train_loss_nats, steps_per_s, eta_s),
+            `checkpoint` for each written step (its manifest entry and total),
+            `resumed` (step), `done` (path, steps, already_complete).
+
+    Returns:
+        The folder.
+
+    Raises:
+        RoteError: the folder holds something else, a series of another configuration, or cannot be written
+            to; training diverged; the device is not there.
+    """
+    folder = SeriesFolder(Path(out), config)  # refuses before anything is created
+    emit = on_event or _ignore
+    make_folder(folder.path)
+    with locked(folder.path):
+        folder = SeriesFolder(folder.path, config)  # again, now that nobody else can write
+        if fresh:
+            if folder.manifest is not None:
+                folder.clear()
+        else:
+            folder.require_same()
+        already_complete = folder.complete
+        if already_complete:
+            folder.require_steps()
+            folder.tidy()
+        else:
+            from checkpoints.lab.loop import run  # the only way to torch: looking needs none
+
+            run(folder, emit)
+        emit(
+            {
+                "event": "done",
+                "path": str(folder.path),
+                "steps": config.steps,
+                "already_complete": already_complete,
+            }
+        )
+    return folder.path
+
+
+def _ignore(event: dict[str, Any]) -> None:
+    """Nobody listens."""

@@ -1,0 +1,25 @@
+"""Floor 1: one model, one forward pass. TransformerLens is touched only here and by the lab.
+
+Importing the package does not import torch; its names load on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from interp.axes import head_label as head_label
+from interp.axes import parse_head as parse_head
+
+_LAZY = {
+    "HookedSeries": "interp.bridge",
+    "HookedModel": "interp.model",
+    "observe": "interp.observe",
+    "HeadWeights": "interp.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'interp' has no attribute {name!r}")

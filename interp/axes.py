@@ -1,0 +1,35 @@
+"""Axis names and head labels, in one place. The axis words are TransformerLens's own.
+
+batch      sequences of a stimulus
+pos        token position; query_pos attends, key_pos is attended to
+n_layers   transformer blocks
+n_heads    query heads of a block
+d_model    residual stream
+d_head     one head's width
+d_vocab    rows of the embedding
+"""
+
+from __future__ import annotations
+
+import re
+
+from checkpoints.errors import RoteError
+
+
+def head_label(layer: int, head: int) -> str:
+    """``(5, 1)`` as people and URLs write it: ``L5H1``."""
+    return f"L{layer}H{head}"
+
+
+def parse_head(label: str | tuple[int, int]) -> tuple[int, int]:
+    """``"L5H1"`` (any case) or ``(5, 1)`` as ``(layer, head)``.
+
+    Raises:
+        RoteError: the text is not a head label.
+    """
+    if isinstance(label, tuple):
+        return int(label[0]), int(label[1])
+    match = re.fullmatch(r"[lL](\d+)[hH](\d+)", label.strip())
+    if match is None:
+        raise RoteError(f"{label!r} is not a head", help="write layer and head as L5H1")
+    return int(match[1]), int(match[2])

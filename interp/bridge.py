@@ -1,0 +1,114 @@
+"""One TransformerBridge that walks a whole series of checkpoints.
+
+Weights are swapped in place where a test proved that exact (see tests/interp/test_swap.py) and a self-check at the
+first swap confirms it on this very series; everywhere else each step gets a fresh bridge. Fresh bridges are
+reference cycles, so they are collected explicitly and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from checkpoints.series import Checkpoint, CheckpointSeries
+from interp.loading import NATIVE, copy_into, load_fresh, read_config
+from interp.model import HookedModel
+
+# Architectures whose swap is proved bit-equal to a fresh load by the test suite.
+SWAP_PROVED = frozenset({NATIVE, "GPT2LMHeadModel", "GPTNeoXForCausalLM", "LlamaForCausalLM"})
+
+
+class HookedSeries:
+    """Load the steps of a series one after another behind the same hooks.
+
+    Args:
+        series: what to walk.
+        device: torch device of the model.
+        dtype: of parameters and activations.
+        swap: "auto" swaps in place where proved; "fresh" always builds a new bridge.
+    """
+
+    def __init__(
+        self,
+        series: CheckpointSeries,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        swap: Literal["auto", "fresh"] = "auto",
+    ) -> None:
+        self.series = series
+        self.device = device
+        self.dtype = dtype
+        self.swap = swap
+        self.note = ""
+        self._model: HookedModel | None = None
+        self._config = ""
+        self._swap_checked = False
+        self._frozen = False
+
+    def __iter__(self) -> Iterator[HookedModel]:
+        for checkpoint in self.series:
+            yield self.load(checkpoint)
+
+    def load(self, checkpoint: Checkpoint) -> HookedModel:
+        """The model with this checkpoint's weights. The model handed out before is no longer valid.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be loaded; the series can go on with another.
+        """
+        config = json.dumps(read_config(checkpoint), sort_keys=True)
+        if self._model is not None and self._may_swap(config):
+            try:
+                copy_into(self._model, checkpoint)
+            except BaseException:
+                self._drop()  # half-copied weights must never be measured
+                raise
+            if self._swap_checked or self._swap_equals_fresh(checkpoint):
+                return self._model
+        self._drop()
+        self._model = load_fresh(checkpoint, device=self.device, dtype=self.dtype)
+        self._config = config
+        return self._model
+
+    @property
+    def swap_used(self) -> str:
+        """`in place` once a swap was made and proved, else `fresh`."""
+        return "in place" if self._swap_checked else "fresh"
+
+    def _may_swap(self, config: str) -> bool:
+        assert self._model is not None
+        return (
+            self.swap == "auto" and config == self._config and self._model.shape.architecture in SWAP_PROVED
+        )
+
+    def _swap_equals_fresh(self, checkpoint: Checkpoint) -> bool:
+        """Compare logits with a fresh bridge on a few tokens, once per series; on a difference never swap again."""
+        assert self._model is not None
+        fresh = load_fresh(checkpoint, device=self.device, dtype=self.dtype)
+        shape = fresh.shape
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randint(0, shape.d_vocab, (2, min(16, shape.n_ctx)), generator=generator)
+        self._swap_checked = torch.equal(fresh.logits(tokens), self._model.logits(tokens))
+        if not self._swap_checked:
+            self.swap = "fresh"
+            self.note = "swapping weights in place did not equal a fresh load on this series: every step was loaded afresh"
+        del fresh
+        self._collect()
+        return self._swap_checked
+
+    def _drop(self) -> None:
+        if self._model is not None:
+            self._model = None
+            self._collect()
+
+    def _collect(self) -> None:
+        if not self._frozen:
+            # Imported modules never become garbage; without freezing, each collection walks all of them.
+            gc.collect()
+            gc.freeze()
+            self._frozen = True
+        gc.collect()

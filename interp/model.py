@@ -1,0 +1,78 @@
+"""One loaded checkpoint: a TransformerBridge, its shape, and its weights per head."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from checkpoints.series import Checkpoint
+from interp.weights import HeadWeights
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What two steps must share before weights may be swapped in place, and what a report prints."""
+
+    architecture: str
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_model: int
+    d_head: int
+    d_vocab: int
+    n_ctx: int
+    normalization: str
+    attn_only: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain fields, for provenance."""
+        return asdict(self)
+
+
+class HookedModel:
+    """A checkpoint that can be run and hooked.
+
+    Attributes:
+        bridge: the TransformerBridge; its inner module holds the parameters that are swapped.
+        shape: dimensions and architecture name.
+        checkpoint: where the weights in it now come from.
+        parameters: the inner module's parameters by their own names, kept from before wrapping.
+    """
+
+    def __init__(
+        self, bridge: Any, shape: ModelShape, checkpoint: Checkpoint, *, parameters: dict[str, nn.Parameter]
+    ) -> None:
+        self.bridge = bridge
+        self.shape = shape
+        self.checkpoint = checkpoint
+        self.parameters = parameters
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(iter(self.parameters.values())).dtype
+
+    @cached_property
+    def weights(self) -> HeadWeights:
+        """Weights per head, in TransformerLens's layout; raw, with norm gains beside them."""
+        return HeadWeights.of(self.bridge, self.shape)
+
+    def weights_changed(self, checkpoint: Checkpoint) -> None:
+        """Say that the parameters now hold another checkpoint: forget what was derived from them."""
+        self.checkpoint = checkpoint
+        self.__dict__.pop("weights", None)
+
+    @torch.inference_mode()
+    def logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Plain forward pass on token ids."""
+        return self.bridge(tokens.to(self.device))

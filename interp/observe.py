@@ -1,0 +1,278 @@
+"""One forward pass, many observers that reduce as they go.
+
+Each observer names the sites it needs. The engine hooks their union, hands every observer one layer at a time,
+lets go of the layer's tensors, and stops the pass after the last thing anyone asked for: without an observer of
+losses the last MLP and the unembedding are never run.
+
+Sites
+    pattern      attention after softmax      [batch, n_heads, query_pos, key_pos]
+    z            head outputs before W_O      [batch, pos, n_heads, d_head]
+    v            values                       [batch, pos, n_heads, d_head]   (shared ones repeated)
+    final_scale  1 / the final norm's divisor [batch, pos]                    (ones without a norm)
+    token_nll    next-token loss in nats      [batch, pos - 1]
+    top1         argmax equals next token     [batch, pos - 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from checkpoints.errors import RoteError
+from interp.model import HookedModel
+
+LAYER_SITES = frozenset({"pattern", "z", "v"})
+END_SITES = frozenset({"final_scale", "token_nll", "top1"})
+_HOOK = {"pattern": "attn.hook_pattern", "z": "attn.o.hook_in", "v": "attn.v.hook_out"}
+_LOGIT_BUDGET_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """What one layer showed, for one batch: `rows` of all sequences. Valid only during the call it is passed to."""
+
+    layer: int
+    tokens: Int[Tensor, "batch pos"]
+    rows: slice
+    pattern: Float[Tensor, "batch n_heads query_pos key_pos"] | None = None
+    z: Float[Tensor, "batch pos n_heads d_head"] | None = None
+    v: Float[Tensor, "batch pos n_heads d_head"] | None = None
+
+
+@dataclass(frozen=True)
+class EndView:
+    """What the end of the pass showed, for one batch: `rows` of all sequences."""
+
+    tokens: Int[Tensor, "batch pos"]
+    rows: slice
+    final_scale: Float[Tensor, "batch pos"] | None = None
+    token_nll: Float[Tensor, "batch next_pos"] | None = None
+    top1: Bool[Tensor, "batch next_pos"] | None = None
+
+
+class Observer(Protocol):
+    """Reduces what it sees to something small."""
+
+    needs: frozenset[str]
+
+    def see_layer(self, view: LayerView) -> None:
+        """Called once per layer and batch when a layer site is needed."""
+
+    def see_end(self, view: EndView) -> None:
+        """Called once per batch, after the last layer."""
+
+
+@dataclass
+class PassReport:
+    """What the engine itself noticed.
+
+    Attributes:
+        problems: layer -> why its patterns cannot be trusted (design rule 4). Empty when all is well.
+        n_passes: forward passes made.
+        stopped_early: True when the unembedding was not run.
+    """
+
+    problems: dict[int, str] = field(default_factory=dict)
+    n_passes: int = 0
+    stopped_early: bool = False
+
+
+def observe(
+    model: HookedModel,
+    tokens: Int[Tensor, "n_seq pos"],
+    observers: Iterable[Observer],
+    *,
+    batch: int | None = None,
+) -> PassReport:
+    """Run the model over the tokens once and show every observer what it needs.
+
+    Args:
+        model: a loaded checkpoint.
+        tokens: ids, each below the model's d_vocab, at most n_ctx long.
+        observers: any number; each sees the same pass.
+        batch: sequences per pass; None picks one from the vocabulary so that logits stay under 256 MiB.
+
+    Returns:
+        Pattern problems by layer, and counts.
+
+    Raises:
+        RoteError: token ids or length the model cannot take.
+    """
+    _check_tokens(model, tokens)
+    watchers = list(observers)
+    engine = _Engine(model, watchers)
+    size = batch or _batch_size(model, tokens.shape[1])
+    report = PassReport(stopped_early=not engine.needs & {"token_nll", "top1"})
+    with torch.inference_mode():
+        for start in range(0, len(tokens), size):
+            rows = slice(start, min(start + size, len(tokens)))
+            engine.run(tokens[rows].to(model.device), rows, report)
+            report.n_passes += 1
+    return report
+
+
+class _Engine:
+    def __init__(self, model: HookedModel, observers: list[Observer]) -> None:
+        self.model = model
+        self.needs = frozenset().union(*(o.needs for o in observers)) if observers else frozenset()
+        unknown = self.needs - LAYER_SITES - END_SITES
+        assert not unknown, f"unknown sites {sorted(unknown)}"
+        self.layer_observers = [o for o in observers if o.needs & LAYER_SITES]
+        self.end_observers = [o for o in observers if o.needs & END_SITES]
+        self.layer_sites = [s for s in ("v", "pattern", "z") if s in self.needs]  # the order they fire in
+
+    def run(self, tokens: Tensor, rows: slice, report: PassReport) -> None:
+        self.tokens, self.rows, self.report = tokens, rows, report
+        self.held: dict[str, Tensor] = {}
+        self.fired: dict[str, set[int]] = {site: set() for site in self.layer_sites}
+        self.resid: Tensor | None = None
+        wants_logits = bool(self.needs & {"token_nll", "top1"})
+        hooks = list(self._hooks(stop=not wants_logits))
+        logits = self.model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
+        self._check_fired()
+        if self.end_observers:
+            view = self._end_view(logits if wants_logits else None)
+            for observer in self.end_observers:
+                observer.see_end(view)
+
+    def _hooks(self, *, stop: bool) -> Iterable[tuple[str, Callable[..., Any]]]:
+        n_layers = self.model.shape.n_layers
+        needs_resid = "final_scale" in self.needs
+        for layer in range(n_layers):
+            for site in self.layer_sites:
+                last = stop and not needs_resid and layer == n_layers - 1 and site == self.layer_sites[-1]
+                yield f"blocks.{layer}.{_HOOK[site]}", self._layer_hook(layer, site, stop_after=last)
+        if needs_resid:
+            yield f"blocks.{n_layers - 1}.hook_out", self._resid_hook(stop_after=stop)
+
+    def _layer_hook(self, layer: int, site: str, *, stop_after: bool) -> Callable[..., None]:
+        from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+        def hook(tensor: Tensor, hook: Any) -> None:
+            self.fired[site].add(layer)
+            self.held[site] = self._heads(tensor, site)
+            if site == "pattern":
+                self._check_pattern(layer, tensor)
+            if site == self.layer_sites[-1]:
+                view = LayerView(layer, self.tokens, self.rows, **self.held)
+                self.held = {}
+                for observer in self.layer_observers:
+                    observer.see_layer(view)
+            if stop_after:
+                raise StopAtLayerException(tensor)
+
+        return hook
+
+    def _resid_hook(self, *, stop_after: bool) -> Callable[..., None]:
+        from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+        def hook(tensor: Tensor, hook: Any) -> None:
+            self.resid = tensor
+            if stop_after:
+                raise StopAtLayerException(tensor)
+
+        return hook
+
+    def _heads(self, tensor: Tensor, site: str) -> Tensor:
+        """[batch, pos, n_heads, d_head] for z and v, whether or not the architecture splits or shares heads."""
+        shape = self.model.shape
+        if site == "pattern":
+            return tensor
+        if tensor.ndim == 3:
+            tensor = tensor.unflatten(-1, (-1, shape.d_head))
+        return tensor.repeat_interleave(shape.n_heads // tensor.shape[2], dim=2)
+
+    def _end_view(self, logits: Tensor | None) -> EndView:
+        final_scale = None
+        if "final_scale" in self.needs:
+            assert self.resid is not None, "the last block's output hook did not fire"
+            final_scale = final_norm_scale(self.resid, self.model)
+        nll = top1 = None
+        if logits is not None:
+            targets = self.tokens[:, 1:]
+            scores = logits[:, :-1].float()
+            nll = torch.nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
+            nll = nll.view(targets.shape)
+            top1 = scores.argmax(-1) == targets
+        return EndView(self.tokens, self.rows, final_scale, nll, top1)
+
+    def _check_pattern(self, layer: int, pattern: Tensor) -> None:
+        if layer not in self.report.problems and (problem := pattern_problem(pattern)):
+            self.report.problems[layer] = problem
+
+    def _check_fired(self) -> None:
+        for site, layers in self.fired.items():
+            for layer in set(range(self.model.shape.n_layers)) - layers:
+                self.report.problems.setdefault(layer, f"the {site} hook of layer {layer} never fired")
+
+
+def pattern_problem(pattern: Float[Tensor, "batch n_heads query_pos key_pos"]) -> str:
+    """Why an attention pattern cannot be scored, or "" when it is finite, causal and its rows sum to 1."""
+    sums = pattern.sum(-1, dtype=torch.float32)
+    if not torch.isfinite(sums).all():
+        return "attention is not finite"
+    tolerance = 1e-4 if pattern.dtype == torch.float32 else 2e-2
+    off = (sums - 1).abs().max().item()
+    if off > tolerance:
+        return f"attention rows do not sum to 1 (off by {off:.2g})"
+    future = torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device).triu(1)
+    leaked = (pattern * future).abs().max().item()
+    return f"attention is not causal (weight {leaked:.2g} on a later token)" if leaked > 1e-6 else ""
+
+
+def final_norm_scale(
+    resid: Float[Tensor, "batch pos d_model"], model: HookedModel
+) -> Float[Tensor, "batch pos"]:
+    """1 / the divisor of the final norm at every position; ones for a model without one."""
+    x = resid.float()
+    if model.shape.normalization == "none":
+        return torch.ones(x.shape[:2], device=x.device)
+    if model.shape.normalization == "LN":
+        x = x - x.mean(-1, keepdim=True)
+    return torch.rsqrt(x.pow(2).mean(-1) + model.bridge.cfg.eps)
+
+
+def _check_tokens(model: HookedModel, tokens: Tensor) -> None:
+    shape = model.shape
+    if tokens.shape[1] > shape.n_ctx:
+        raise RoteError(
+            f"sequences of {tokens.shape[1]} tokens do not fit the model's context of {shape.n_ctx}",
+            help="make the stimulus shorter",
+        )
+    highest = int(tokens.max())
+    if highest >= shape.d_vocab or int(tokens.min()) < 0:
+        raise RoteError(
+            f"token id {highest} is outside the model's vocabulary of {shape.d_vocab}",
+            help="the token ids were made for another tokenizer",
+        )
+
+
+def _batch_size(model: HookedModel, pos: int) -> int:
+    return max(1, min(32, _LOGIT_BUDGET_BYTES // (4 * pos * model.shape.d_vocab)))
+
+
+def read_out_error(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> float:
+    """Largest difference between the model's logits and those rebuilt from the last residual, norm and W_U.
+
+    Relative to the logits' standard deviation. Direct-contribution probes are trusted only where this is small.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(tensor: Tensor, hook: Any) -> None:
+        seen["resid"] = tensor
+
+    with torch.inference_mode():
+        last = model.shape.n_layers - 1
+        logits = model.bridge.run_with_hooks(
+            tokens.to(model.device), fwd_hooks=[(f"blocks.{last}.hook_out", keep)]
+        )
+        scaled = seen["resid"].float() * final_norm_scale(seen["resid"], model)[..., None]
+        rebuilt = scaled @ model.weights.unembed()
+        # Biases of the norm and the unembedding shift every position alike and belong to no head.
+        difference = (logits.float() - rebuilt) - (logits.float() - rebuilt).mean((0, 1), keepdim=True)
+        return (difference.abs().max() / logits.float().std().clamp_min(1e-9)).item()

@@ -1,0 +1,136 @@
+"""Axes with real numbers on them: training steps on a log scale with step 0 set apart, and round value ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from probes.figures.words import number, step_number
+
+MIN_TICK_GAP_FRAC = 0.065  # of the axis, so that labels never touch at the narrowest width we draw
+
+
+@dataclass(frozen=True)
+class StepAxis:
+    """A log axis of training steps.
+
+    A log axis has no place for step 0, so 0 is drawn a fixed way left of the first later step, with a break in
+    the axis between them. Every other position is the real step.
+
+    Attributes:
+        steps: the steps shown, ascending.
+        zero_at: the position that stands for step 0, or None where there is no step 0 to show.
+    """
+
+    steps: tuple[int, ...]
+    zero_at: float | None
+
+    @classmethod
+    def over(cls, steps: Iterable[int]) -> StepAxis:
+        """The axis for these steps, in any order."""
+        ordered = tuple(sorted({int(s) for s in steps}))
+        positive = [s for s in ordered if s > 0]
+        if not ordered or ordered[0] > 0:
+            return cls(ordered, None)
+        if not positive:
+            return cls(ordered, 1.0)
+        decades = math.log10(positive[-1] / positive[0])
+        return cls(ordered, positive[0] / 10 ** max(0.25, 0.07 * decades))
+
+    def place(self, step: float) -> float:
+        """Where a step is drawn; only step 0 is moved."""
+        return float(self.zero_at) if step <= 0 and self.zero_at is not None else float(step)
+
+    def limits(self) -> tuple[float, float]:
+        """(log10 lo, log10 hi) of the drawn axis, with a little room at both ends."""
+        places = [self.place(s) for s in self.steps] or [1.0]
+        lo, hi = math.log10(min(places)), math.log10(max(places))
+        room = 0.02 * (hi - lo) if hi > lo else 0.3
+        return lo - room, hi + room
+
+    def ticks(self) -> tuple[int, ...]:
+        """The steps that get a label: the first, the last, and as many between as fit."""
+        if len(self.steps) < 2:
+            return self.steps
+        lo, hi = self.limits()
+        gap = MIN_TICK_GAP_FRAC * (hi - lo)
+        at = {step: math.log10(self.place(step)) for step in self.steps}
+        last = self.steps[-1]
+        kept = [self.steps[0]]
+        for step in self.steps[1:-1]:
+            if at[step] - at[kept[-1]] >= gap and at[last] - at[step] >= gap:
+                kept.append(step)
+        return (*kept, last)
+
+    def layout(self) -> dict[str, Any]:
+        """The plotly axis."""
+        ticks = self.ticks()
+        apart = self.zero_at is not None and len(self.steps) > 1
+        return {
+            "type": "log",
+            "range": list(self.limits()),
+            "tickmode": "array",
+            "tickvals": [self.place(s) for s in ticks],
+            "ticktext": [step_number(s) for s in ticks],
+            "title": {
+                "text": "training step, log scale (step 0 set apart)" if apart else "training step, log scale"
+            },
+            "minorloglabels": "none",
+        }
+
+    def break_mark(self) -> dict[str, Any] | None:
+        """The annotation that breaks the axis between step 0 and the first later step, or None."""
+        positive = [s for s in self.steps if s > 0]
+        if self.zero_at is None or not positive:
+            return None
+        middle = (math.log10(self.zero_at) + math.log10(positive[0])) / 2
+        return {
+            "x": middle,
+            "xref": "x",
+            "y": 0,
+            "yref": "paper",
+            "text": "⫽",
+            "showarrow": False,
+            "yanchor": "middle",
+        }
+
+
+def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:
+    """Round numbers that cover a range, 0 among them where the range holds it.
+
+    Args:
+        lo: lower end.
+        hi: upper end, above lo.
+        about: roughly how many.
+    """
+    raw = (hi - lo) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    spacing = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(lo / spacing - 1e-9)
+    last = math.floor(hi / spacing + 1e-9)
+    return [round(i * spacing, 12) for i in range(first, last + 1)]
+
+
+def value_axis(lo: float, hi: float, *, title: str, room_frac: float = 0.04) -> dict[str, Any]:
+    """A linear plotly axis with a stated range and round ticks.
+
+    Args:
+        lo: lowest value shown.
+        hi: highest value shown.
+        title: what the axis measures, with its unit.
+        room_frac: share of the range left free at both ends, so that marks at the ends are whole.
+    """
+    ticks = round_ticks(lo, hi)
+    spacing = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    places = max(0, -math.floor(math.log10(spacing) + 1e-9)) if spacing < 1 else 0
+    places += spacing < 1 and round(spacing * 10**places, 6) % 1 != 0
+    room = room_frac * (hi - lo)
+    return {
+        "range": [lo - room, hi + room],
+        "tickmode": "array",
+        "tickvals": ticks,
+        "ticktext": [number(t, places=places) for t in ticks],
+        "title": {"text": title},
+    }

@@ -1,0 +1,177 @@
+"""The cells of a layer x head grid: values to colour, words to hover, and marks for what a colour cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from interp.axes import head_label
+from probes.figures.axis import round_ticks
+from probes.figures.theme import DIVERGING, SEQUENTIAL, SMALL_FONT_SIZE_PX, paint
+from probes.figures.words import decimals, estimate, interval, markup, number
+
+ABSENT = "not measured: no row in these results"
+MAX_HEADS_WITH_INTERVALS = 6
+MAX_HEADS_WITH_VALUES = 12
+MAX_LAYERS_WITH_TEXT = 12
+
+
+@dataclass
+class Cells:
+    """A grid of cells, layer by layer.
+
+    Attributes:
+        values: [layer][head]; None where not measured, never 0.
+        hover: [layer][head]; one line each, with interval, chance and n, or the reason.
+        text: [layer][head]; what is written in the cell, empty where there is no room.
+        missing: (layer, head) of the cells that were not measured.
+        clipped: (layer, head) of values outside the colour range.
+    """
+
+    values: list[list[float | None]]
+    hover: list[list[str]]
+    text: list[list[str]]
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    clipped: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_layers, n_heads)."""
+        return len(self.values), len(self.values[0]) if self.values else 0
+
+
+def cells_of(
+    rows: pd.DataFrame,
+    shape: tuple[int, int],
+    *,
+    limits: tuple[float, float],
+    describe: Callable[[Any, str], str] = estimate,
+    write: Callable[[Any], str] | None = None,
+) -> Cells:
+    """Cells from the rows of one probe, metric and step.
+
+    Args:
+        rows: one row per measured head; heads without a row are marked as not measured.
+        shape: (n_layers, n_heads).
+        limits: the colour range; values outside are marked.
+        describe: row and head label to hover text.
+        write: row to the text in the cell; None writes nothing.
+    """
+    n_layers, n_heads = shape
+    cells = Cells(
+        [[None] * n_heads for _ in range(n_layers)],
+        [[f"{head_label(layer, head)} {ABSENT}" for head in range(n_heads)] for layer in range(n_layers)],
+        [[""] * n_heads for _ in range(n_layers)],
+    )
+    for row in rows.itertuples(index=False):
+        layer, head = int(row.layer), int(row.head)
+        cells.hover[layer][head] = markup(describe(row, head_label(layer, head)), limit=400)
+        if row.valid:
+            cells.values[layer][head] = float(row.value)
+            cells.text[layer][head] = write(row) if write else ""
+            if not limits[0] - 1e-9 <= row.value <= limits[1] + 1e-9:
+                cells.clipped.append((layer, head))
+    cells.missing = [(i, j) for i, line in enumerate(cells.values) for j, v in enumerate(line) if v is None]
+    return cells
+
+
+def cell_writer(shape: tuple[int, int]) -> Callable[[Any], str] | None:
+    """What fits in a cell: value and interval in small grids, the value in middling ones, else nothing."""
+    n_layers, n_heads = shape
+    if n_layers > MAX_LAYERS_WITH_TEXT or n_heads > MAX_HEADS_WITH_VALUES:
+        return None
+    if n_heads <= MAX_HEADS_WITH_INTERVALS:
+        return lambda row: interval(row.value, row.lo, row.hi).replace(" [", "<br>[")
+    return lambda row: number(row.value, places=decimals(row.value, row.lo, row.hi))
+
+
+def add_cells(fig: go.Figure, cells: Cells, *, axes: dict[str, str] | None = None) -> None:
+    """Draw the heatmap on the shared colour axis, crosses on what was not measured, dots on what is clipped."""
+    axes = axes or {}
+    n_layers, n_heads = cells.shape
+    fig.add_heatmap(
+        z=cells.values, x=list(range(n_heads)), y=list(range(n_layers)), coloraxis="coloraxis",
+        text=cells.text, texttemplate="%{text}", textfont={"size": SMALL_FONT_SIZE_PX},
+        hovertext=cells.hover, hoverinfo="text", hoverongaps=False, xgap=2, ygap=2, **axes,
+    )  # fmt: skip
+    for name, symbol, where in (
+        ("not measured", "x-thin", cells.missing),
+        ("clipped", "circle", cells.clipped),
+    ):
+        if where:
+            fig.add_scatter(
+                x=[head for _, head in where], y=[layer for layer, _ in where], mode="markers", name=name,
+                marker={"symbol": symbol, "size": 9, "color": paint("ink"), "line": {"width": 1.5, "color": paint("muted")}},
+                hovertext=[cells.hover[layer][head] for layer, head in where], hoverinfo="text", **axes,
+            )  # fmt: skip
+
+
+def grid_axes(shape: tuple[int, int], *, titled: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(x, y) axes of a grid: heads to the right, layers downwards, labels thinned where there are many."""
+    n_layers, n_heads = shape
+    axis = {"showgrid": False, "ticks": "", "showline": False, "tickmode": "array"}
+    every_head, every_layer = _every(n_heads), _every(n_layers)
+    x = {
+        **axis,
+        "range": [-0.5, n_heads - 0.5],
+        "tickvals": list(range(0, n_heads, every_head)),
+        "ticktext": [f"H{i}" for i in range(0, n_heads, every_head)],
+    }
+    y = {
+        **axis,
+        "range": [n_layers - 0.5, -0.5],
+        "tickvals": list(range(0, n_layers, every_layer)),
+        "ticktext": [f"L{i}" for i in range(0, n_layers, every_layer)],
+    }
+    return (x | {"title": {"text": "head"}}, y | {"title": {"text": "layer"}}) if titled else (x, y)
+
+
+def color_axis(limits: tuple[float, float], *, chance: float | None = None) -> dict[str, Any]:
+    """A fixed colour range with round ticks and a tick at chance.
+
+    Ranges that reach below 0 use the diverging scale, symmetric about 0; others Cividis.
+
+    Args:
+        limits: (lo, hi).
+        chance: chance level, or None.
+    """
+    lo, hi = limits
+    if lo < 0:
+        lo, hi = -max(-lo, hi), max(-lo, hi)
+    ticks: list[tuple[float, str]] = [
+        (t, number(t, places=decimals(hi - lo) - 1)) for t in round_ticks(lo, hi)
+    ]
+    if chance is not None and lo <= chance <= hi:
+        ticks = [tick for tick in ticks if abs(tick[0] - chance) > 0.08 * (hi - lo)]
+        ticks = sorted([*ticks, (chance, f"{number(chance)} chance")])
+    return {
+        "cmin": lo,
+        "cmax": hi,
+        "colorscale": DIVERGING if lo < 0 else SEQUENTIAL,
+        "colorbar": {
+            "thickness": 12,
+            "len": 1,
+            "lenmode": "fraction",
+            "outlinewidth": 0,
+            "x": 1.01,
+            "xpad": 8,
+            "ypad": 0,
+            "tickvals": [value for value, _ in ticks],
+            "ticktext": [text for _, text in ticks],
+            "tickfont": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
+        },
+    }
+
+
+def names(heads: Sequence[tuple[int, int]], *, most: int = 4) -> str:
+    """`L1H0, L1H2 and 3 more`."""
+    shown = ", ".join(head_label(*head) for head in heads[:most])
+    return shown if len(heads) <= most else f"{shown} and {len(heads) - most} more"
+
+
+def _every(n: int) -> int:
+    return max(1, -(-n // 16))

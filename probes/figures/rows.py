@@ -1,0 +1,147 @@
+"""The rows of a results frame that a figure needs, and the scale it draws them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from checkpoints.errors import RoteError, did_you_mean
+from interp.axes import head_label
+from probes.figures.words import clean, step_number
+from probes.registry import REGISTRY
+
+
+def as_list(results: Any) -> list[Any]:
+    """One results object or several, as a list."""
+    return list(results) if isinstance(results, Sequence) else [results]
+
+
+def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataFrame:
+    """All rows of one metric of one probe, in step order.
+
+    Args:
+        results: a `Results`, or anything with its `.run` and `.frame`.
+        probe: registered name of the probe.
+        metric: one of the probe's metrics.
+
+    Returns:
+        Tidy rows, those that were not measured among them.
+
+    Raises:
+        RoteError: the results hold no such probe or metric.
+    """
+    frame = results.frame
+    mine = frame[frame["probe"] == probe]
+    if mine.empty:
+        message = f"there is no {probe!r} in the results of {clean(results.run)}"
+        raise RoteError(message, help=did_you_mean(probe, frame["probe"].unique()))
+    chosen = mine[mine["metric"] == metric]
+    if chosen.empty:
+        message = f"{probe} has no metric {metric!r} in the results of {clean(results.run)}"
+        raise RoteError(message, help=did_you_mean(metric, mine["metric"].unique()))
+    return chosen.sort_values("step", kind="stable")
+
+
+def has(results: Any, *, probe: str, metric: str = "score", valid: bool = False) -> bool:
+    """Whether the results hold any row of this metric; with `valid`, any that was measured."""
+    frame = results.frame
+    mask = (frame["probe"] == probe) & (frame["metric"] == metric)
+    return bool((mask & frame["valid"]).any() if valid else mask.any())
+
+
+def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
+    """The rows of one step, and that step; None is the last.
+
+    Raises:
+        RoteError: that step was not swept; the help names the nearest that were.
+    """
+    steps = sorted({int(s) for s in rows["step"]})
+    wanted = steps[-1] if step is None else int(step)
+    if wanted not in steps:
+        nearest = sorted(sorted(steps, key=lambda s: abs(s - wanted))[:2])
+        message = f"step {step_number(wanted)} is not in these results ({len(steps)} steps, "
+        message += f"{step_number(steps[0])}-{step_number(steps[-1])})"
+        raise RoteError(message, help=f"nearest: {', '.join(step_number(s) for s in nearest)}")
+    return rows[rows["step"] == wanted], wanted
+
+
+def shape(results: Any) -> tuple[int, int]:
+    """(n_layers, n_heads) of the run's model, from its description or else from its rows."""
+    model = results.meta.get("model") or {}
+    if model.get("n_layers") and model.get("n_heads"):
+        return int(model["n_layers"]), int(model["n_heads"])
+    heads = results.frame[["layer", "head"]].dropna()
+    if heads.empty:
+        return 0, 0
+    return int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1
+
+
+def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
+    """The rows of one head.
+
+    Raises:
+        RoteError: no row is about that head.
+    """
+    mine = rows[(rows["layer"] == head[0]) & (rows["head"] == head[1])]
+    if mine.empty:
+        held = rows[["layer", "head"]].dropna().drop_duplicates().itertuples(index=False)
+        names = [head_label(*pair) for pair in held]
+        raise RoteError(
+            f"there is no head {head_label(*head)} here", help=did_you_mean(head_label(*head), names)
+        )
+    return mine
+
+
+def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:
+    """The k heads with the highest measured value, best first; ties go to the earlier head."""
+    ranked = rows[rows["valid"]].sort_values(["value", "layer", "head"], ascending=[False, True, True])
+    return [
+        (int(layer), int(head)) for layer, head in ranked[["layer", "head"]].head(k).itertuples(index=False)
+    ]
+
+
+def value_range(probe: str, metric: str, values: Iterable[float]) -> tuple[float, float]:
+    """The fixed range to draw a metric on: the one its probe declares, else its data's.
+
+    Args:
+        probe: registered name.
+        metric: one of its metrics.
+        values: everything that will be drawn, used only where no range is declared; NaN is skipped.
+
+    Returns:
+        (lo, hi), lo < hi.
+    """
+    info = REGISTRY.get(probe)
+    if info is not None and info.range is not None and info.unit_of(metric) == info.unit:
+        return float(info.range[0]), float(info.range[1])
+    finite = [float(v) for v in values if not pd.isna(v)]
+    if not finite:
+        return 0.0, 1.0
+    lo, hi = min(0.0, *finite), max(0.0, *finite)
+    return (lo, hi) if hi > lo else (lo, lo + 1.0)
+
+
+def unit(probe: str, metric: str) -> str:
+    """The unit of a metric; empty for a probe the catalogue does not hold."""
+    info = REGISTRY.get(probe)
+    return info.unit_of(metric) if info is not None else ""
+
+
+def main_metric(probe: str) -> str:
+    """The metric of a probe that is shown first."""
+    info = REGISTRY.get(probe)
+    return info.main_metric if info is not None else "score"
+
+
+def better(probe: str) -> str | None:
+    """Which direction is better for a probe: "higher", "lower" or None."""
+    info = REGISTRY.get(probe)
+    return info.better if info is not None else None
+
+
+def typical_chance(rows: pd.DataFrame) -> float | None:
+    """The median chance level of measured rows, or None where the probe states none."""
+    chance = rows.loc[rows["valid"], "chance"].dropna()
+    return None if chance.empty else float(chance.median())

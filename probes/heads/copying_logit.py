@@ -1,0 +1,143 @@
+"""Copying, from activations: does a head raise the logit of the token it attends to?
+
+Source: Olsson et al. 2022, arXiv:2209.11895, copying evaluator. The paper's ratio runs from 0 to 0.5 and is rescaled to
+[-1, 1]; 4a/(a+S) - 1 is the formula consistent with that. Their examples lack BOS (an admitted mistake); ours have it.
+
+1. a head's direct contribution to the logits at query q: z W_O, final norm applied with the run's own scale, W_U
+2. subtract its mean over the vocabulary, keep the positive part: the raise of every token
+3. a_q = sum over sources k of A[q, k] * raise of x_k;  S_q = summed raise over the sample's distinct tokens
+4. a and S are summed over q >= 1 of a sequence; score = 4a/(a+S) - 1, undefined where nothing is raised
+5. sink_free: position 0 is no source (rows renormalised) and its token is not in the sample
+6. permuted, the null: the sample's token identities permuted, in expectation over all permutations: every source
+   then has the sample's mean raise
+
+The final norm divides all of a query's contribution by one number, so 3 is reduced layer by layer and multiplied by
+that number when the pass has reached the end.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.weights import HeadWeights
+from probes.info import NotMeasuredError
+from probes.registry import probe
+
+
+@probe("copying_logit")
+def copying_logit(
+    pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
+    z: Float[Tensor, "batch query_pos n_heads d_head"],
+    tokens: Int[Tensor, "batch query_pos"],
+    weights: HeadWeights,
+    layer: int,
+) -> dict[str, Float[Tensor, "batch n_heads query_pos"]]:
+    """Reduce one layer to a_q and S_q per query, before the final norm's scale.
+
+    Args:
+        pattern: post-softmax causal attention.
+        z: head outputs before W_O.
+        tokens: the ids the model ran on.
+        weights: of the model.
+        layer: whose heads these are.
+
+    Returns:
+        a and S with and without position 0, and `a_permuted`; see `finish`.
+
+    Raises:
+        NotMeasuredError: a norm stands between the head's output and the residual stream.
+    """
+    if not weights.linear_readout:
+        raise NotMeasuredError(
+            "a norm after attention makes the head's direct contribution to the logits non-linear"
+        )
+    slot, ids, present = sample_slots(tokens)
+    raised = _raises(z.float(), weights, layer, ids) * present[:, None, None]  # 1. 2.
+    on_slot = torch.zeros(*pattern.shape[:3], ids.shape[1], device=pattern.device)
+    index = slot[:, None, None, :].expand(-1, *pattern.shape[1:3], -1)
+    on_slot.scatter_add_(-1, index, pattern.float())
+    a, S = (on_slot * raised).sum(-1), raised.sum(-1)  # 3.
+
+    rest = 1 - pattern[..., 0].float()
+    free_slot = on_slot.clone()
+    free_slot.scatter_add_(-1, index[..., :1], -pattern[..., :1].float())
+    free_slot = free_slot / rest.clamp_min(1e-6)[..., None]
+    free_raised = raised.scatter(-1, index[..., :1], 0.0)  # 5.
+    return {
+        "a": a,
+        "S": S,
+        "a_free": (free_slot * free_raised).sum(-1),
+        "S_free": free_raised.sum(-1),
+        "a_permuted": S / present.sum(-1)[:, None, None],  # 6. rows sum to 1
+    }
+
+
+def finish(
+    parts: dict[str, Float[Tensor, "n_layers batch n_heads query_pos"]],
+    final_scale: Float[Tensor, "batch query_pos"],
+) -> dict[str, Float[Tensor, ...]]:
+    """Scores from the per-query sums and the final norm's scale.
+
+    Returns:
+        `score`, `sink_free`, `permuted` in [-1, 1], NaN where the head raises no token of the sample; and their
+        chance levels per head (`chance:...`), the mean of the permuted null.
+    """
+    total = {
+        name: (part * final_scale[None, :, None, :])[..., 1:].sum(-1).movedim(0, 1)  # 4. q >= 1
+        for name, part in parts.items()
+    }
+    permuted = _score(total["a_permuted"], total["S"])
+    return {
+        "score": _score(total["a"], total["S"]),
+        "chance:score": permuted.nanmean(0),
+        "sink_free": _score(total["a_free"], total["S_free"]),
+        "chance:sink_free": permuted.nanmean(0),
+        "permuted": permuted,
+        "chance:permuted": permuted.nanmean(0),
+    }
+
+
+copying_logit.finish = finish
+
+
+def sample_slots(
+    tokens: Int[Tensor, "batch pos"],
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch sample"], Bool[Tensor, "batch sample"]]:
+    """A sequence's distinct tokens, and which of them stands at each position.
+
+    Returns:
+        slot of every position; ids of every slot (padded with 0); which slots are real.
+    """
+    rows = [torch.unique(row, return_inverse=True) for row in tokens]
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.stack([torch.nn.functional.pad(ids, (0, width - len(ids))) for ids, _ in rows])
+    present = torch.stack([torch.arange(width, device=tokens.device) < len(ids) for ids, _ in rows])
+    return torch.stack([inverse for _, inverse in rows]), ids, present
+
+
+def _raises(
+    z: Float[Tensor, "batch query_pos n_heads d_head"],
+    weights: HeadWeights,
+    layer: int,
+    ids: Int[Tensor, "batch sample"],
+) -> Float[Tensor, "batch n_heads query_pos sample"]:
+    W_O = weights.W_O[layer]
+    unembed = weights.unembed_centred
+    to_sample = einsum(
+        W_O, unembed[:, ids], "n_heads d_head d_model, d_model batch sample -> batch n_heads d_head sample"
+    )
+    return einsum(
+        z,
+        to_sample,
+        "batch query_pos n_heads d_head, batch n_heads d_head sample -> batch n_heads query_pos sample",
+    ).relu()
+
+
+def _score(a: Tensor, S: Tensor) -> Tensor:
+    nothing_nats = (
+        1e-6  # summed over a sequence, less than this is rounding: the head writes nothing W_U reads
+    )
+    return torch.where(S.gt(nothing_nats), 4 * a / (a + S).clamp_min(nothing_nats) - 1, torch.nan)

@@ -1,0 +1,33 @@
+"""Duplicate-token attention: from a token back to its own earlier copies.
+
+Source: Wang et al. 2022, arXiv:2211.00593 (duplicate-token heads), measured as in Olsson et al. 2022.
+
+1. for query q the targets are every j < q with x_j = x_q
+2. sum the attention on those targets
+3. mean over the queries that have a target; one value per sequence and head
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probes.heads.matching import earlier_copies, mean_attention_on
+from probes.registry import probe
+
+
+@probe("duplicate_token")
+def duplicate_token(
+    pattern: Float[Tensor, "batch n_heads query_pos key_pos"], match_tokens: Int[Tensor, "batch query_pos"]
+) -> dict[str, Float[Tensor, "batch n_heads"]]:
+    """Score one layer.
+
+    Args:
+        pattern: post-softmax causal attention; each row sums to 1.
+        match_tokens: ids that decide what an earlier copy is, BOS first.
+
+    Returns:
+        `score`, attention fraction from 0 to 1; NaN for a sequence without any earlier copy.
+    """
+    targets = earlier_copies(match_tokens)  # 1.
+    return {"score": mean_attention_on(pattern, targets)}  # 2. 3.

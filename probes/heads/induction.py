@@ -1,0 +1,93 @@
+"""The induction verdict: a head that matches prefixes and copies, above its nulls, wherever the repeat lies. No torch.
+
+Source: Olsson et al. 2022, arXiv:2209.11895 (an induction head shows both prefix matching and copying).
+
+1. prefix_excess = prefix_matching - its shuffled null, paired by sequence
+2. copying_excess = copying_logit - its permuted null, paired by sequence
+3. jitter_excess = prefix_matching on jittered blocks - uniform attention on the same tokens
+4. one-sided t-tests that 1 and 2 are above 0, each Benjamini-Hochberg adjusted over all heads of the step
+5. yes when both adjusted p are below 0.05 and the lower ends of the intervals of 1, 2 and 3 are above MIN_EXCESS
+
+A smallest effect is asked for beside significance because with enough sequences any trained head differs from its
+null by something; see docs/decisions/0002-induction-verdict.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from probes.registry import probe
+from probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater
+
+ALPHA = 0.05
+MIN_EXCESS = 0.05
+
+
+@dataclass(frozen=True)
+class InductionTests:
+    """Outcome per head; arrays are flat over the heads of one step.
+
+    Attributes:
+        verdict: 1.0 yes, 0.0 no, NaN where copying could not be measured on a head that matches prefixes.
+        excess: name -> (value, lo, hi) of the three effects.
+        q: name -> adjusted p of the two tests.
+        n: sequences.
+    """
+
+    verdict: Float[np.ndarray, " heads"]
+    excess: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    q: Mapping[str, Float[np.ndarray, " heads"]]
+    n: int
+
+
+@probe("induction")
+def induction(
+    prefix: Float[np.ndarray, "n heads"],
+    prefix_shuffled: Float[np.ndarray, "n heads"],
+    prefix_jittered: Float[np.ndarray, "n heads"],
+    jitter_chance: Float[np.ndarray, " heads"],
+    copying: Float[np.ndarray, "n heads"],
+    copying_permuted: Float[np.ndarray, "n heads"],
+    *,
+    seed: int = 0,
+) -> InductionTests:
+    """Judge every head of one step from per-sequence scores.
+
+    Args:
+        prefix: prefix_matching per sequence on `repeated_random`.
+        prefix_shuffled: the same positions on `shuffled_repeat`.
+        prefix_jittered: on `jittered_repeat`.
+        jitter_chance: uniform attention on the jittered tokens.
+        copying: copying_logit per sequence; NaN where the head raises no token.
+        copying_permuted: its permuted null.
+        seed: of the bootstrap.
+    """
+    effects = {
+        "prefix_excess": prefix - prefix_shuffled,  # 1.
+        "copying_excess": copying - copying_permuted,  # 2.
+        "jitter_excess": prefix_jittered - jitter_chance[None],  # 3.
+    }
+    intervals = {name: bootstrap_mean(samples, seed=seed) for name, samples in effects.items()}
+    measured = intervals["copying_excess"].n >= 2
+    q_prefix = benjamini_hochberg(p_greater(effects["prefix_excess"]))  # 4.
+    q_copying = benjamini_hochberg(np.where(measured, p_greater(effects["copying_excess"]), np.nan))
+    matches = (
+        (q_prefix < ALPHA) & _above(intervals["prefix_excess"].lo) & _above(intervals["jitter_excess"].lo)
+    )
+    copies = (q_copying < ALPHA) & _above(intervals["copying_excess"].lo)
+    verdict = (matches & copies).astype(np.float64)  # 5.
+    verdict[matches & ~measured] = np.nan
+    return InductionTests(
+        verdict=verdict,
+        excess={name: (i.value, i.lo, i.hi) for name, i in intervals.items()},
+        q={"q_prefix": q_prefix, "q_copying": q_copying},
+        n=prefix.shape[0],
+    )
+
+
+def _above(lo: Float[np.ndarray, " heads"]) -> Bool[np.ndarray, " heads"]:
+    return np.nan_to_num(lo, nan=-np.inf) > MIN_EXCESS

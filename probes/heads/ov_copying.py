@@ -1,0 +1,131 @@
+"""OV copying, from weights alone: does the OV circuit map tokens onto themselves?
+
+Source: Elhage et al. 2021, eigenvalue analysis of W_U W_OV W_E. Positive eigenvalues are not proof of copying
+(eigenvectors need not be orthogonal), so `self_rank` stands beside them.
+
+1. the full circuit W_E W_V W_O W_U (d_vocab x d_vocab, norms folded) has the non-zero spectrum of the
+   d_head x d_head matrix  W_O (W_U W_E) W_V
+2. score = sum Re(lambda) / sum |lambda|
+3. null: W_O keeps its spectrum, its output directions are replaced by a random orthonormal frame (Haar); the draws
+   are pooled over a layer's heads, at least 16 per head in models of up to 4 heads and 64 per layer in all
+4. z = (score - mean of the null) / standard deviation of the null
+5. self_rank: share of tokens t whose own logit is the largest in row t of the full circuit, on all tokens or on
+   128 drawn at random from larger vocabularies (bootstrap interval over tokens)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.weights import HeadWeights
+from probes.info import NotMeasuredError
+from probes.registry import probe
+
+_DRAWS_PER_HEAD = 4
+_DRAWS_PER_LAYER = 64
+_SELF_RANK_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class WeightScores:
+    """Scores from weights. `rows` holds per-token values where a metric has sampling error, else None."""
+
+    values: Float[Tensor, "n_layers n_heads"]
+    chance: Float[Tensor, "n_layers n_heads"]
+    n: int
+    rows: Float[Tensor, "sample n_layers n_heads"] | None = None
+
+
+@probe("ov_copying")
+def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, WeightScores]:
+    """Score every head.
+
+    Args:
+        weights: of the model.
+        ids: token ids the model really uses.
+        seed: of the null and of the token sample.
+
+    Returns:
+        `score` in [-1, 1] and `z`, exact (n = draws of the null); `self_rank` in [0, 1] with one row per token.
+
+    Raises:
+        NotMeasuredError: a norm stands between the head's output and the residual stream.
+    """
+    if not weights.linear_readout:
+        raise NotMeasuredError("a norm after attention makes the OV circuit non-linear")
+    n_layers, n_heads = weights.W_V.shape[:2]
+    generator = torch.Generator().manual_seed(seed)
+    sample = _sample_tokens(ids.cpu(), generator).to(ids.device)
+    unembed, d_model = weights.unembed(), weights.W_E.shape[1]
+    gram = unembed[:, ids] @ weights.W_E[ids]
+    per_head = max(_DRAWS_PER_HEAD, math.ceil(_DRAWS_PER_LAYER / n_heads))
+    frames = _frames(per_head, d_model, weights.W_O.shape[2], generator).to(gram.device)
+
+    score, null_mean, null_sd = (torch.zeros(n_layers, n_heads) for _ in range(3))
+    own = torch.zeros(len(sample), n_layers, n_heads)
+    for l in range(n_layers):
+        nulls = []
+        for h in range(n_heads):
+            reads = weights.reads(weights.W_V[l, h], l)
+            right = gram @ reads
+            score[l, h] = positivity(weights.W_O[l, h] @ right)  # 1. 2.
+            nulls.append(_null(weights.W_O[l, h], right, frames))
+            own[:, l, h] = _raises_itself(
+                weights.W_E[sample] @ reads @ weights.W_O[l, h], unembed, sample
+            )  # 5.
+        pooled = torch.cat(nulls)  # 3.
+        null_mean[l], null_sd[l] = pooled.mean(), pooled.std()
+    z = (score - null_mean) / null_sd  # 4.
+    n_draws = per_head * n_heads
+    return {
+        "score": WeightScores(score, null_mean, n_draws),
+        "z": WeightScores(z, torch.zeros_like(z), n_draws),
+        "self_rank": WeightScores(own.mean(0), torch.full_like(z, 1 / unembed.shape[1]), len(sample), own),
+    }
+
+
+def positivity(matrix: Float[Tensor, "*draws n n"]) -> Float[Tensor, "*draws"]:
+    """Sum of the real parts of the eigenvalues over the sum of their absolute values; NaN for the zero matrix."""
+    eigenvalues = torch.linalg.eigvals(matrix.double())
+    size = eigenvalues.abs().sum(-1)
+    return torch.where(size > 0, eigenvalues.real.sum(-1) / size, torch.nan).float()
+
+
+def _null(
+    W_O: Float[Tensor, "d_head d_model"],
+    right: Float[Tensor, "d_model d_head"],
+    frames: Float[Tensor, "draws d_model d_head"],
+) -> Float[Tensor, " draws"]:
+    left, spectrum, _ = torch.linalg.svd(W_O, full_matrices=False)
+    rotated = (left * spectrum) @ frames.mT  # same spectrum, random output directions
+    return positivity(rotated @ right)
+
+
+def _frames(
+    draws: int, d_model: int, d_head: int, generator: torch.Generator
+) -> Float[Tensor, "draws d_model d_head"]:
+    """Haar-distributed orthonormal frames: QR of a Gaussian with the signs of R's diagonal taken out."""
+    q, r = torch.linalg.qr(torch.randn(draws, d_model, min(d_head, d_model), generator=generator))
+    return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
+
+
+def _sample_tokens(ids: Int[Tensor, " n_ids"], generator: torch.Generator) -> Int[Tensor, " sample"]:
+    if len(ids) <= _SELF_RANK_TOKENS:
+        return ids
+    return ids[torch.randperm(len(ids), generator=generator)[:_SELF_RANK_TOKENS]]
+
+
+def _raises_itself(
+    written: Float[Tensor, "sample d_model"],
+    unembed: Float[Tensor, "d_model d_vocab"],
+    sample: Int[Tensor, " sample"],
+) -> Float[Tensor, " sample"]:
+    logits = written @ unembed
+    own = logits.gather(1, sample[:, None]).squeeze(1)
+    # A head that writes nothing raises no token most: ties at the top do not count.
+    return ((logits >= own[:, None]).sum(1) == 1).float()

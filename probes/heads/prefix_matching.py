@@ -1,0 +1,41 @@
+"""Prefix matching: attention from a token back to whatever followed its earlier copies.
+
+Source: Olsson et al. 2022, arXiv:2209.11895, head activation evaluators. The paper's text says both "preceded" and
+"followed"; the target is j + 1. Entry-wise means are capped at 0.5 on four repeats while the paper reports 0.75, so
+targets are summed per query before averaging (range 0-1).
+
+1. for query q the targets are j + 1 for every j < q with x_j = x_q
+2. sum the attention on those targets
+3. mean over the queries that have a target; one value per sequence and head
+4. sink_free: position 0 excluded as a key, rows renormalised, then 2 and 3
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys, without_sink
+from probes.registry import probe
+
+
+@probe("prefix_matching")
+def prefix_matching(
+    pattern: Float[Tensor, "batch n_heads query_pos key_pos"], match_tokens: Int[Tensor, "batch query_pos"]
+) -> dict[str, Float[Tensor, "batch n_heads"]]:
+    """Score one layer.
+
+    Args:
+        pattern: post-softmax causal attention; each row sums to 1.
+        match_tokens: ids that decide what an earlier copy is, BOS first (`Stimulus.match_tokens`).
+
+    Returns:
+        `score` and `sink_free`, attention fractions from 0 (never) to 1 (always); NaN for a sequence without any
+        earlier copy. Compare with chance (0.0307 for BOS and 25 tokens four times); 0.4 is a common working
+        threshold, not a law.
+    """
+    targets = shifted_keys(earlier_copies(match_tokens), 1)  # 1.
+    return {
+        "score": mean_attention_on(pattern, targets),  # 2. 3.
+        "sink_free": without_sink(pattern, targets),  # 4.
+    }

@@ -1,0 +1,66 @@
+"""What the catalogue says of one probe. No torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["head", "model", "weights", "verdict"]
+
+
+class NotMeasuredError(Exception):
+    """Raised by a probe that cannot give a number here; the message becomes the observation's reason."""
+
+
+@dataclass(frozen=True)
+class ProbeInfo:
+    """One probe as the catalogue states it.
+
+    Attributes:
+        name: the noun measured.
+        kind: "head" and "model" need a forward pass, "weights" none, "verdict" is derived from other probes.
+        unit: of the main metric.
+        range: of the main metric; None when unbounded.
+        better: which direction means more of the thing named, or None where neither is good.
+        source: paper and equation.
+        summary: one sentence a person reads first.
+        chance: what the chance level is.
+        metrics: metric name -> what it is.
+        stimuli: stimulus kinds, the main one first.
+        module: where the computation lives.
+        version: raised whenever numbers change, so that stored results are not reused.
+        needs: other probes a verdict reads.
+        main_metric: the metric shown first.
+        curve_axis: what `position` counts, for metrics that are curves.
+        units: units of metrics that differ from the main one's.
+        undefined: the reason given when no sequence has a defined value.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    range: tuple[float, float] | None
+    better: Literal["higher", "lower"] | None
+    source: str
+    summary: str
+    chance: str
+    metrics: Mapping[str, str]
+    module: str
+    stimuli: tuple[str, ...] = ()
+    version: int = 1
+    needs: tuple[str, ...] = ()
+    main_metric: str = "score"
+    curve_axis: str = ""
+    units: Mapping[str, str] = field(default_factory=dict)
+    undefined: str = ""
+
+    def unit_of(self, metric: str) -> str:
+        """Unit of one metric: its own where it differs from the probe's."""
+        return self.units.get(metric.split("@")[0], self.unit)
+
+    def implementation(self) -> Callable[..., Any]:
+        """The function that computes it; imports torch for all but verdicts."""
+        module = importlib.import_module(self.module)
+        return getattr(module, self.name)

@@ -1,0 +1,60 @@
+"""Loss on random tokens and on their repeats: what copying in context is worth.
+
+Source: Elhage et al. 2021 (repeated random tokens); Olsson et al. 2022, arXiv:2209.11895.
+
+1. next-token loss at every position of BOS + r random tokens, m times
+2. first_block: mean over the tokens of the first copy; later_blocks: over all tokens of later copies
+3. difference = later - first; top1_later = share of later tokens predicted first; one value per sequence
+"""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from probes.registry import probe
+from probes.stimuli import Stimulus
+
+
+@probe("repeat_loss")
+def repeat_loss(
+    token_nll: Float[Tensor, "batch next_pos"],
+    top1: Bool[Tensor, "batch next_pos"],
+    copy_index: Int[Tensor, "batch pos"],
+) -> dict[str, Float[Tensor, " batch"]]:
+    """Score a batch.
+
+    Args:
+        token_nll: loss in nats of predicting tokens 1, 2, ... of every sequence.
+        top1: whether the predicted token was the right one.
+        copy_index: which copy each position belongs to, 0 for BOS.
+
+    Returns:
+        `first_block`, `later_blocks`, `difference` in nats; `top1_later` as a fraction.
+    """
+    copy = copy_index[:, 1:]  # of the token that is predicted
+    first, later = (copy == 1).float(), (copy > 1).float()
+    first_nats = (token_nll * first).sum(1) / first.sum(1)  # 2.
+    later_nats = (token_nll * later).sum(1) / later.sum(1)
+    return {
+        "first_block": first_nats,
+        "later_blocks": later_nats,
+        "difference": later_nats - first_nats,  # 3.
+        "top1_later": (top1.float() * later).sum(1) / later.sum(1),
+    }
+
+
+def chance(stimulus: Stimulus) -> dict[str, float]:
+    """Guessing uniformly over the usable ids."""
+    n_ids = stimulus.params["n_ids"]
+    return {
+        "first_block": math.log(n_ids),
+        "later_blocks": math.log(n_ids),
+        "difference": 0.0,
+        "top1_later": 1 / n_ids,
+    }
+
+
+repeat_loss.chance = chance

@@ -1,0 +1,186 @@
+"""Token batches with a seed and an id. Ids only: nothing passes through a decode/encode round trip. No torch.
+
+The id names the kind, its sizes, the seed and a digest of the tokens, so that two results made with the same id were
+measured on the same tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from checkpoints.errors import RoteError
+
+MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
+COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
+
+
+@dataclass(frozen=True, eq=False)
+class Stimulus:
+    """Sequences that every step of a series, and both sides of a comparison, are measured on.
+
+    Attributes:
+        id: kind, sizes, seed and digest of the tokens.
+        kind: name in `STIMULI`.
+        seed: of the random draws.
+        tokens: ids, BOS at position 0.
+        copy_index: which copy of the block a position belongs to: 0 for BOS, then 1, 2, ...
+        match_tokens: the ids by which "an earlier copy" is decided. Equal to `tokens`, except on the null, where
+            they are the repeated ids: the same positions are scored with nothing to match.
+        params: sizes, for methods and provenance.
+    """
+
+    id: str
+    kind: str
+    seed: int
+    tokens: Int[np.ndarray, "batch pos"]
+    copy_index: Int[np.ndarray, "batch pos"]
+    match_tokens: Int[np.ndarray, "batch pos"]
+    params: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of sequences."""
+        return self.tokens.shape[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """For run.json."""
+        return {"id": self.id, "kind": self.kind, "seed": self.seed, "n": self.n, **self.params}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids that stimuli may use.
+
+    Attributes:
+        ids: usable ids: no special tokens, no never-trained padding.
+        bos: the id put at position 0.
+        note: how they were found, when that needs saying.
+    """
+
+    ids: Int[np.ndarray, " n_ids"]
+    bos: int
+    note: str = ""
+
+
+def make(kind: str, vocabulary: Vocabulary, *, n_ctx: int, seed: int, n_seq: int = 32) -> Stimulus:
+    """Draw a stimulus of one kind.
+
+    Raises:
+        RoteError: the context or the vocabulary is too small for two blocks.
+    """
+    return STIMULI[kind](vocabulary, n_ctx, seed, n_seq)
+
+
+def block_sizes(n_ctx: int, n_ids: int, *, r: int = 25, m: int = 4) -> tuple[int, int]:
+    """Block length and repeats that fit: repeats give way first, then the block, never under two repeats."""
+    room = n_ctx - 1
+    r = min(r, n_ids)
+    while m > 2 and room // m < min(r, MIN_BLOCK):
+        m -= 1
+    r = min(r, room // m)
+    if r < 2:
+        raise RoteError(
+            f"a context of {n_ctx} tokens and {n_ids} usable ids cannot hold a repeated block",
+            help="prefix matching needs BOS and two blocks of at least 2 tokens",
+        )
+    return r, m
+
+
+def _blocks(
+    vocabulary: Vocabulary, rng: np.random.Generator, n_seq: int, r: int
+) -> Int[np.ndarray, "n_seq r"]:
+    """Distinct tokens inside every block."""
+    order = rng.random((n_seq, len(vocabulary.ids))).argpartition(r - 1, axis=1)[:, :r]
+    shuffled = np.take_along_axis(order, rng.random((n_seq, r)).argsort(axis=1), axis=1)
+    return vocabulary.ids[shuffled]
+
+
+def repeated_random(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """BOS, then r random tokens, m times (Olsson et al. 2022: r = 25, m = 4)."""
+    r, m = block_sizes(n_ctx, len(vocabulary.ids))
+    block = _blocks(vocabulary, np.random.default_rng([seed, 1]), n_seq, r)
+    return _stimulus("repeated_random", vocabulary, seed, np.tile(block, (1, m)), r=r, m=m)
+
+
+def shuffled_repeat(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """The null: first block as in `repeated_random`, every later block drawn anew."""
+    repeated = repeated_random(vocabulary, n_ctx, seed, n_seq)
+    r, m = repeated.params["r"], repeated.params["m"]
+    rng = np.random.default_rng([seed, 2])
+    later = [_blocks(vocabulary, rng, n_seq, r) for _ in range(m - 1)]
+    body = np.concatenate([repeated.tokens[:, 1 : r + 1], *later], axis=1)
+    return _stimulus("shuffled_repeat", vocabulary, seed, body, r=r, m=m, match_tokens=repeated.tokens)
+
+
+def jittered_repeat(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """As `repeated_random`, with a block length per sequence from 0.6 r to 1.4 r, tiled to the same total."""
+    r, m = block_sizes(n_ctx, len(vocabulary.ids))
+    length = r * m
+    low, high = max(2, math.ceil(0.6 * r)), min(math.floor(1.4 * r), len(vocabulary.ids), length // 2)
+    rng = np.random.default_rng([seed, 3])
+    periods = rng.integers(low, max(low, high) + 1, size=n_seq)
+    block = _blocks(vocabulary, rng, n_seq, int(periods.max()))
+    offsets = np.arange(length)[None] % periods[:, None]
+    copies = np.arange(length)[None] // periods[:, None] + 1
+    body = np.take_along_axis(block, offsets, axis=1)
+    return _stimulus("jittered_repeat", vocabulary, seed, body, r=r, m=m, copies=copies)
+
+
+def paragraph_copies(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """One random paragraph of about 40 tokens, 11 times; fewer copies before shorter than 12 tokens."""
+    copies = COPIES
+    p = min(40, (n_ctx - 1) // copies, len(vocabulary.ids))
+    if p < MIN_BLOCK:
+        copies = max(2, (n_ctx - 1) // MIN_BLOCK)
+        p = min((n_ctx - 1) // copies, 40, len(vocabulary.ids))
+    if p < 2:
+        raise RoteError(
+            f"a context of {n_ctx} tokens cannot hold a copied paragraph", help="skip copy_curve: -p ..."
+        )
+    n_seq = max(8, n_seq // 2)  # long sequences: half as many cost about the same
+    block = _blocks(vocabulary, np.random.default_rng([seed, 4]), n_seq, p)
+    return _stimulus("paragraph_copies", vocabulary, seed, np.tile(block, (1, copies)), r=p, m=copies)
+
+
+def _stimulus(
+    kind: str,
+    vocabulary: Vocabulary,
+    seed: int,
+    body: np.ndarray,
+    *,
+    r: int,
+    m: int,
+    copies: np.ndarray | None = None,
+    match_tokens: np.ndarray | None = None,
+) -> Stimulus:
+    n_seq, length = body.shape
+    bos = np.full((n_seq, 1), vocabulary.bos, dtype=np.int64)
+    tokens = np.concatenate([bos, body], axis=1).astype(np.int64)
+    if copies is None:
+        copies = np.broadcast_to(np.arange(length) // r + 1, (n_seq, length))
+    copy_index = np.concatenate([np.zeros((n_seq, 1), dtype=np.int64), copies], axis=1).astype(np.int64)
+    digest = hashlib.blake2b(tokens.tobytes(), digest_size=4).hexdigest()
+    return Stimulus(
+        id=f"{kind}-r{r}m{m}-n{n_seq}-s{seed}-{digest}",
+        kind=kind,
+        seed=seed,
+        tokens=tokens,
+        copy_index=copy_index,
+        match_tokens=tokens if match_tokens is None else match_tokens,
+        params={"r": r, "m": m, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos},
+    )
+
+
+STIMULI: Mapping[str, Callable[[Vocabulary, int, int, int], Stimulus]] = {
+    "repeated_random": repeated_random,
+    "shuffled_repeat": shuffled_repeat,
+    "jittered_repeat": jittered_repeat,
+    "paragraph_copies": paragraph_copies,
+}

@@ -1,0 +1,205 @@
+"""The results folder: units are the truth, `observations.parquet` is derived from them. No torch, no pickle.
+
+    results/<run>/
+        run.json                          what was asked
+        units/step_00000512/*.parquet     one file per (checkpoint, stimulus); provenance in the file's metadata
+        observations.parquet              rebuilt when a unit is newer
+
+Every file is written under a temporary name and renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from checkpoints.errors import RoteError
+from probes.observations import OBSERVATION_SCHEMA, SORT_COLUMNS, UNIT_SCHEMA, to_frame
+
+SCHEMA_VERSION = 1
+_PROVENANCE_KEY = b"rote.provenance"
+_UNITS_KEY = b"rote.n_units"
+
+
+class Results:
+    """What one run measured, as saved.
+
+    `frame` holds the observations; `samples(step)` the per-sequence values of one step; `meta` is run.json.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+
+    @classmethod
+    def open(cls, path: str | Path) -> Results:
+        """Open a results folder.
+
+        Raises:
+            RoteError: the folder is not there, is no results folder, or was written by a newer schema.
+        """
+        path = Path(path)
+        file = path / "run.json"
+        if not file.is_file():
+            raise RoteError(f"{path} is not a results folder (no run.json)", help=_where_results_are(path))
+        try:
+            meta = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RoteError(
+                f"{file} cannot be read ({error})", help="run the sweep again: it rewrites run.json"
+            ) from None
+        if meta.get("schema") != SCHEMA_VERSION:
+            raise RoteError(
+                f"{path} has results schema {meta.get('schema')}, this rote reads {SCHEMA_VERSION}",
+                help="run the sweep again with --fresh, or use the rote version that wrote it",
+            )
+        return cls(path, meta)
+
+    @property
+    def run(self) -> str:
+        """The run's name: its folder's name."""
+        return str(self.meta["run"])
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """What could not be measured: step, path, reason, help."""
+        return list(self.meta.get("gaps", []))
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with observations, ascending."""
+        return sorted(int(s) for s in self.frame["step"].unique())
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All observations, tidy, in a fixed order."""
+        file = self.path / "observations.parquet"
+        if _is_stale(self.path, file):
+            rebuild_observations(self.path)
+        return to_frame(pq.read_table(file))
+
+    def select(self, probe: str, metric: str, *, step: int | None = None) -> pd.DataFrame:
+        """Observations of one metric, at one step or all."""
+        frame = self.frame
+        chosen = frame[(frame["probe"] == probe) & (frame["metric"] == metric)]
+        return chosen if step is None else chosen[chosen["step"] == step]
+
+    def samples(self, step: int) -> pd.DataFrame:
+        """Observations of one step with their per-sequence values in the column `samples` (empty where not kept)."""
+        return to_frame(read_units(self.path, step))
+
+    def __repr__(self) -> str:
+        steps = self.steps
+        span = f"steps {steps[0]:,}-{steps[-1]:,}" if steps else "no steps"
+        return f"Results({self.run!r}: {len(steps)} checkpoints, {span}, {len(self.frame):,} observations, {len(self.gaps)} gaps)"
+
+
+def step_folder(root: Path, step: int) -> Path:
+    """Where a step's units are."""
+    return root / "units" / f"step_{step:08d}"
+
+
+def unit_paths(root: Path) -> list[Path]:
+    """All finished units, in step and name order."""
+    return sorted((root / "units").glob("step_*/*.parquet"))
+
+
+def write_unit(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+    """Write one unit whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_parquet(path, table, {_PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()})
+
+
+def unit_provenance(path: Path) -> dict[str, Any]:
+    """Provenance of a unit; {} for a file that cannot be read, which then is measured again."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return json.loads(metadata.get(_PROVENANCE_KEY, b"{}"))
+    except (OSError, ValueError, pa.ArrowException):
+        return {}
+
+
+def read_units(root: Path, step: int) -> pa.Table:
+    """All rows of one step, with samples, in the fixed order."""
+    tables = [
+        pq.read_table(file, schema=UNIT_SCHEMA) for file in sorted(step_folder(root, step).glob("*.parquet"))
+    ]
+    return pa.concat_tables(tables) if tables else UNIT_SCHEMA.empty_table()
+
+
+def rebuild_observations(root: Path) -> Path:
+    """Derive observations.parquet from the units and the verdicts that follow from them."""
+    from probes.verdicts import derive
+
+    tables = []
+    for step in _steps_on_disk(root):
+        units = read_units(root, step)
+        tables += [units.drop_columns(["samples"]), derive(units)]
+    table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
+    order = [(name, "ascending", "at_start") for name in SORT_COLUMNS]
+    table = table.sort_by([(name, direction) for name, direction, _ in order]).combine_chunks()
+    file = root / "observations.parquet"
+    _write_parquet(file, table, {_UNITS_KEY: str(len(unit_paths(root))).encode()})
+    return file
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON whole or not at all; NaN is refused, not-measured is null."""
+    text = json.dumps(data, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    with _replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _write_parquet(path: Path, table: pa.Table, metadata: Mapping[bytes, bytes]) -> None:
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    with _replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+class _replacing:
+    """A temporary name beside the target that takes its place on success and disappears on failure."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self.temporary.replace(self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def _steps_on_disk(root: Path) -> Iterator[int]:
+    for folder in sorted((root / "units").glob("step_*")):
+        if folder.name[5:].isdigit():
+            yield int(folder.name[5:])
+
+
+def _is_stale(root: Path, file: Path) -> bool:
+    if not file.is_file():
+        return True
+    units = unit_paths(root)
+    counted = (pq.read_schema(file).metadata or {}).get(_UNITS_KEY, b"-1")
+    if int(counted) != len(units):
+        return True
+    built = file.stat().st_mtime_ns
+    return any(unit.stat().st_mtime_ns > built for unit in units)
+
+
+def _where_results_are(path: Path) -> str:
+    runs = sorted(p.parent.name for p in path.glob("*/run.json")) if path.is_dir() else []
+    if runs:
+        return f"it holds runs: {', '.join(runs[:5])}; name one, such as {path / runs[0]}"
+    return "`rote run PATH -o results` makes one"

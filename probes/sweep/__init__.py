@@ -1,0 +1,1 @@
+"""Plan, measure, write: from a series to a results folder."""

@@ -1,0 +1,126 @@
+"""The results folder of a sweep: made, locked while in use, and described by run.json. No torch."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checkpoints.errors import RoteError
+from checkpoints.series import CheckpointSeries
+from probes.store import SCHEMA_VERSION, write_json
+
+if TYPE_CHECKING:
+    from probes.sweep.plan import SweepConfig
+    from probes.sweep.run import SweepOutcome
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A results folder this process may write to."""
+
+    path: Path
+
+
+@contextmanager
+def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iterator[RunFolder]:
+    """Make or reopen `out/<series name>`, locked against a second sweep.
+
+    Raises:
+        RoteError: it holds another series' results, another sweep is writing there, or it cannot be written.
+    """
+    root = out / series.name
+    if fresh and root.exists():
+        _refuse_foreign(root)
+        shutil.rmtree(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError as error:
+        raise RoteError(
+            f"cannot write results to {root} ({error.strerror})", help="choose another folder with -o"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RoteError(
+                f"another sweep is writing to {root}", help="wait for it, or use another -o"
+            ) from None
+        _refuse_other_series(root, series)
+        for leftover in root.rglob(".*.tmp"):
+            leftover.unlink()  # of a killed sweep; nobody else can be writing here
+        yield RunFolder(root)
+
+
+def write_run_json(
+    root: Path, series: CheckpointSeries, config: SweepConfig, outcome: SweepOutcome, state: Any
+) -> None:
+    """Say what was asked and under which conditions; nothing in it depends on when or how often it was run."""
+    write_json(
+        root / "run.json",
+        {
+            "schema": SCHEMA_VERSION,
+            "run": series.name,
+            "status": "interrupted" if outcome.interrupted else ("partial" if outcome.gaps else "complete"),
+            "series": {
+                "name": series.name,
+                "path": str(series.path),
+                "format": series.format,
+                "n_checkpoints": len(series),
+                "steps": list(series.steps),
+                "loss_nats": {str(c.step): c.loss_nats for c in series},
+                "manifest": _public_manifest(series),
+            },
+            "model": state.shape or None,
+            "probes": [{"name": i.name, "version": i.version} for i in config.infos],
+            "stimuli": [s.to_json() for s in state.stimuli.values()],
+            "refused_stimuli": state.refused,
+            "provenance": {
+                "dtype": config.dtype,
+                "device": config.device,
+                "weight_processing": "raw",
+                "seed": config.seed,
+                "swap": state.swap_used or "not needed",
+                "versions": dict(config.versions),
+            },
+            "gaps": outcome.gaps,
+            "notes": state.notes,
+        },
+    )
+
+
+def _public_manifest(series: CheckpointSeries) -> dict[str, Any] | None:
+    if not series.manifest:
+        return None
+    return {k: v for k, v in series.manifest.items() if k not in ("checkpoints", "schedule")}
+
+
+def _refuse_other_series(root: Path, series: CheckpointSeries) -> None:
+    file = root / "run.json"
+    if not file.is_file():
+        return
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))["series"]["path"]
+    except (ValueError, KeyError, TypeError):
+        return
+    if Path(held).resolve() != series.path.resolve():
+        raise RoteError(
+            f"{root} holds results of another series ({held}), not of {series.path}",
+            help="give another folder with -o, or replace them with --fresh",
+        )
+
+
+def _refuse_foreign(root: Path) -> None:
+    ours = {"run.json", "observations.parquet", "units", "arrays", "fingerprints.json", ".lock"}
+    others = sorted(p.name for p in root.iterdir() if p.name not in ours)
+    if others:
+        raise RoteError(
+            f"--fresh would delete {root}, which holds files rote did not write ({', '.join(others[:3])})",
+            help="move them away, or give another folder with -o",
+        )

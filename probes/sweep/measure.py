@@ -1,0 +1,228 @@
+"""One forward pass over one stimulus, reduced to observations by every probe that asked for it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.model import HookedModel
+from interp.observe import END_SITES, LAYER_SITES, EndView, LayerView, PassReport, observe, read_out_error
+from probes.heads.matching import uniform_attention
+from probes.info import NotMeasuredError, ProbeInfo
+from probes.observations import Measured, from_samples, not_measured
+from probes.stimuli import Stimulus
+
+READ_OUT_TOLERANCE = 1e-2
+_NEEDS_READ_OUT = frozenset({"copying_logit"})
+
+
+def measure_stimulus(
+    model: HookedModel, stimulus: Stimulus, infos: Sequence[ProbeInfo], *, seed: int
+) -> tuple[list[Measured], PassReport]:
+    """Run the model over a stimulus once and score it with every probe given.
+
+    Args:
+        model: a loaded checkpoint.
+        stimulus: the sequences.
+        infos: probes of kind "head" or "model" that use this stimulus.
+        seed: of the bootstrap.
+
+    Returns:
+        The measurements, invalid ones included with their reason, and the engine's report.
+    """
+    readers = [_Reader(info, model, stimulus) for info in infos]
+    report = observe(model, torch.from_numpy(stimulus.tokens), readers)
+    measured: list[Measured] = []
+    for reader in readers:
+        measured += reader.measured(report.problems, seed)
+    return measured, report
+
+
+def measure_weights(
+    model: HookedModel, infos: Sequence[ProbeInfo], *, ids: np.ndarray, seed: int
+) -> list[Measured]:
+    """Score the weights with every probe of kind "weights" given. No forward pass.
+
+    Args:
+        model: a loaded checkpoint.
+        infos: the probes.
+        ids: token ids the model really uses.
+        seed: of nulls and samples.
+    """
+    measured: list[Measured] = []
+    for info in infos:
+        try:
+            scores = info.implementation()(model.weights, torch.from_numpy(ids).to(model.device), seed)
+        except NotMeasuredError as reason:
+            measured += [not_measured(info, metric, str(reason)) for metric in info.metrics]
+            continue
+        measured += [_from_weights(info, metric, score, seed) for metric, score in scores.items()]
+    return measured
+
+
+def _from_weights(info: ProbeInfo, metric: str, score: Any, seed: int) -> Measured:
+    chance = score.chance.numpy().astype(np.float64)
+    if score.rows is not None:
+        return from_samples(
+            info,
+            metric,
+            score.rows.numpy(),
+            axes=("layer", "head"),
+            chance=chance,
+            seed=seed,
+            keep_samples=False,
+        )
+    values = score.values.numpy().astype(np.float64)
+    n = np.full(values.shape, score.n)
+    # Exact given the weights: the interval has no width.
+    return Measured(
+        info.name, metric, values, values, values, chance, n, ("layer", "head"), undefined=info.undefined
+    )
+
+
+class _Reader:
+    """Shows a probe's function what it asks for by argument name, and collects what it returns."""
+
+    def __init__(self, info: ProbeInfo, model: HookedModel, stimulus: Stimulus) -> None:
+        self.info, self.model, self.stimulus = info, model, stimulus
+        self.function: Callable[..., dict[str, Tensor]] = info.implementation()
+        self.finish: Callable[..., dict[str, Tensor]] | None = getattr(self.function, "finish", None)
+        self.arguments = tuple(inspect.signature(self.function).parameters)
+        self.finish_arguments = tuple(inspect.signature(self.finish).parameters)[1:] if self.finish else ()
+        self.needs = frozenset({*self.arguments, *self.finish_arguments}) & (LAYER_SITES | END_SITES)
+        self.parts: list[list[dict[str, Tensor]]] = []
+        self.ends: list[EndView] = []
+        self.reason = self._refusal()
+        if self.reason:
+            self.needs = frozenset()
+
+    def see_layer(self, view: LayerView) -> None:
+        if self.reason:
+            return
+        if view.layer == 0:
+            self.parts.append([])
+        available = {
+            "pattern": view.pattern,
+            "z": view.z,
+            "v": view.v,
+            "tokens": view.tokens,
+            "match_tokens": self._rows(self.stimulus.match_tokens, view.rows),
+            "weights": self.model.weights if "weights" in self.arguments else None,
+            "layer": view.layer,
+        }
+        try:
+            self.parts[-1].append(self.function(**{name: available[name] for name in self.arguments}))
+        except NotMeasuredError as reason:
+            self.reason = str(reason)
+
+    def see_end(self, view: EndView) -> None:
+        if self.reason:
+            return
+        if self.info.kind == "head":
+            self.ends.append(view)
+            return
+        available = {
+            "token_nll": view.token_nll,
+            "top1": view.top1,
+            "copy_index": self._rows(self.stimulus.copy_index, view.rows),
+        }
+        self.parts.append([self.function(**{name: available[name] for name in self.arguments})])
+
+    def measured(self, problems: Mapping[int, str], seed: int) -> list[Measured]:
+        """All metrics of the probe on this stimulus."""
+        metrics = self._metrics()
+        if self.reason:
+            return [not_measured(self.info, name, self.reason) for name in metrics.values()]
+        values, chances = self._values(), self._chance()
+        chances |= {name[7:]: tensor for name, tensor in values.items() if name.startswith("chance:")}
+        return [
+            self._one(metric, stored_as, values, chances, problems, seed)
+            for metric, stored_as in metrics.items()
+        ]
+
+    def _one(
+        self,
+        metric: str,
+        stored_as: str,
+        values: Mapping[str, Tensor],
+        chances: Mapping[str, Any],
+        problems: Mapping[int, str],
+        seed: int,
+    ) -> Measured:
+        samples = values[metric].cpu().numpy()
+        axes = ("layer", "head") if self.info.kind == "head" else ()
+        curve = samples.ndim - 1 > len(axes)
+        chance = chances[metric]
+        out = from_samples(
+            self.info,
+            stored_as,
+            samples,
+            axes=(*axes, "position") if curve else axes,
+            chance=chance.cpu().numpy() if isinstance(chance, Tensor) else chance,
+            seed=seed,
+            position_start=1 if self.info.curve_axis == "copy" else 0,
+            keep_samples=not (curve and self.info.kind == "head"),
+            layer_reasons=problems if self.info.kind == "head" else {},
+        )
+        if f"lo:{metric}" in values:
+            out = _with_interval(out, values[f"lo:{metric}"], values[f"hi:{metric}"])
+        return out
+
+    def _metrics(self) -> dict[str, str]:
+        """Metric as computed -> name it is stored under on this stimulus."""
+        if self.stimulus.kind == self.info.stimuli[0]:
+            return {name: name for name in self.info.metrics if "@" not in name}
+        return {
+            name.split("@")[0]: name for name in self.info.metrics if name.endswith(f"@{self.stimulus.kind}")
+        }
+
+    def _values(self) -> dict[str, Tensor]:
+        """Per-sequence values: [n_seq, n_layers, n_heads(, position)] or [n_seq(, position)]."""
+        if self.info.kind == "model":
+            batches = [batch[0] for batch in self.parts]
+            return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+        by_layer = {
+            name: torch.cat([torch.stack([layer[name] for layer in batch]) for batch in self.parts], dim=1)
+            for name in self.parts[0][0]
+        }
+        if self.finish is None:
+            return {name: part.movedim(0, 1) for name, part in by_layer.items()}
+        ends = {name: torch.cat([getattr(end, name) for end in self.ends]) for name in self.finish_arguments}
+        return self.finish(by_layer, **ends)
+
+    def _chance(self) -> dict[str, Any]:
+        if hasattr(self.function, "chance"):
+            return dict(self.function.chance(self.stimulus))
+        if self.finish is not None:
+            return {}  # a finish returns its own chance levels
+        match_tokens = torch.from_numpy(self.stimulus.match_tokens)
+        pattern = uniform_attention(match_tokens.shape[1]).expand(match_tokens.shape[0], -1, -1, -1)
+        available = {"pattern": pattern, "match_tokens": match_tokens}
+        uniform = self.function(**{name: available[name] for name in self.arguments})
+        return {name: float(tensor.nanmean()) for name, tensor in uniform.items()}
+
+    def _rows(self, array: np.ndarray, rows: slice) -> Tensor:
+        return torch.from_numpy(array[rows]).to(self.model.device)
+
+    def _refusal(self) -> str:
+        if self.info.name not in _NEEDS_READ_OUT:
+            return ""
+        tokens = torch.from_numpy(self.stimulus.tokens[:2])
+        error = read_out_error(self.model, tokens)
+        if error <= READ_OUT_TOLERANCE:
+            return ""
+        return (
+            f"logits rebuilt from the last residual, final norm and W_U differ from the model's by {error:.2g} of "
+            "their spread: the direct path cannot be read on this architecture"
+        )
+
+
+def _with_interval(measured: Measured, lo: Tensor, hi: Tensor) -> Measured:
+    from dataclasses import replace
+
+    return replace(measured, lo=lo.cpu().numpy().astype(np.float64), hi=hi.cpu().numpy().astype(np.float64))

@@ -1,0 +1,333 @@
+"""The sweep: every checkpoint of a series, every probe asked for, one forward pass per (checkpoint, stimulus).
+
+The same command again does only what is missing. A unit is one (checkpoint, stimulus): it is written whole when it is
+finished, so a kill at any moment loses at most the unit in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoints.errors import CheckpointError, RoteError
+from checkpoints.fingerprint import fingerprint, tensor_hashes
+from checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from checkpoints.vocabulary import usable_ids
+from probes.info import ProbeInfo
+from probes.observations import Measured, not_measured, unit_table
+from probes.stimuli import Stimulus, Vocabulary, make
+from probes.store import Results, rebuild_observations, step_folder, unit_provenance, write_unit
+from probes.sweep.folder import open_run_folder, write_run_json
+from probes.sweep.plan import WEIGHTS, Group, SweepConfig, groups, probe_versions, provenance, unit_name
+
+Event = dict[str, Any]
+
+
+@dataclass
+class SweepOutcome:
+    """What a sweep did.
+
+    Attributes:
+        path: the results folder.
+        measured, reused: units written now, and units found finished.
+        superseded: stored units that disagreed with the weights, versions or settings and were measured again.
+        gaps: checkpoints or units that could not be measured, with reasons.
+        interrupted: True after Ctrl-C: what was finished is kept.
+    """
+
+    path: Path
+    measured: int = 0
+    reused: int = 0
+    superseded: int = 0
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def results(self) -> Results:
+        """The results, opened."""
+        return Results.open(self.path)
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """One unit to measure."""
+
+    group: Group
+    path: Path
+    stale: tuple[Path, ...]
+
+
+def sweep(
+    series: CheckpointSeries,
+    config: SweepConfig | None = None,
+    *,
+    out: str | Path = "results",
+    fresh: bool = False,
+    fail_fast: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> SweepOutcome:
+    """Measure every checkpoint of a series that is not measured yet.
+
+    Args:
+        series: what to measure; slice or `select` it to measure a part.
+        config: probes, seed, sizes, device; defaults to all probes.
+        out: parent of the results folder, which is named after the series.
+        fresh: throw away what the folder holds and measure everything again.
+        fail_fast: raise at the first checkpoint that cannot be measured instead of listing it.
+        on_event: called with {"event": "checkpoint", "done", "total", "step", "eta_s", ...} as work finishes.
+
+    Returns:
+        What was done, and where the results are.
+
+    Raises:
+        RoteError: the folder belongs to another series, is in use, or the settings cannot work.
+        CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
+    """
+    config = config or SweepConfig()
+    with open_run_folder(Path(out), series, fresh=fresh) as folder:
+        return _Sweep(
+            series, config, folder.path, fail_fast=fail_fast, emit=on_event or (lambda event: None)
+        ).run()
+
+
+class _Sweep:
+    def __init__(
+        self,
+        series: CheckpointSeries,
+        config: SweepConfig,
+        root: Path,
+        *,
+        fail_fast: bool,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.series, self.config, self.root, self.fail_fast, self.emit = series, config, root, fail_fast, emit
+        self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps])
+        self.stimuli: dict[str, Stimulus] = {}
+        self.refused: dict[str, str] = {}
+        self.vocabulary: Vocabulary | None = None
+        self.shape: dict[str, Any] = {}
+        self.swap_used, self.notes = "", list(series.notes)
+        self._fingerprints = _FingerprintCache(root / "fingerprints.json")
+
+    def run(self) -> SweepOutcome:
+        """Measure what is missing, then derive the observations."""
+        self._recall()
+        started, total = time.monotonic(), len(self.series)
+        try:
+            for done, checkpoint in enumerate(self.series, 1):
+                before = self.outcome.measured
+                self._checkpoint(checkpoint)
+                elapsed = time.monotonic() - started
+                self.emit(
+                    {
+                        "event": "checkpoint",
+                        "done": done,
+                        "total": total,
+                        "step": checkpoint.step,
+                        "measured": self.outcome.measured - before,
+                        "errors": len(self.outcome.gaps),
+                        "s_per_checkpoint": elapsed / done,
+                        "eta_s": elapsed / done * (total - done),
+                    }
+                )
+        except KeyboardInterrupt:
+            self.outcome.interrupted = True
+        finally:
+            self._fingerprints.save()
+        self._finish()
+        return self.outcome
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        try:
+            identity = fingerprint(self._fingerprints.of(checkpoint))
+            todo = self._missing(checkpoint, identity) if self.shape else None
+            if todo is None or todo:
+                self._measure(checkpoint, identity)
+        except CheckpointError as error:
+            if self.fail_fast:
+                raise
+            gap = Gap(checkpoint.path, error.message, error.help, checkpoint.step)
+            self.outcome.gaps.append(_gap(gap))
+            self.emit({"event": "gap", **_gap(gap)})
+
+    def _measure(self, checkpoint: Checkpoint, identity: str) -> None:
+        model = self._hooked().load(checkpoint)
+        if not self.shape:
+            self._prepare(checkpoint, model.shape.to_json())
+        self._same_shape(checkpoint, model.shape.to_json())
+        for todo in self._missing(checkpoint, identity):
+            table = unit_table(
+                self._unit(model, todo.group),
+                run=self.series.name,
+                step=checkpoint.step,
+                tokens_seen=checkpoint.tokens_seen,
+            )
+            facts = self._provenance(checkpoint, identity, todo.group)
+            write_unit(todo.path, table, facts | {"probes": probe_versions(todo.group.probes)})
+            for stale in todo.stale:
+                if stale != todo.path:
+                    stale.unlink()
+            self.outcome.superseded += len(todo.stale)
+            self.outcome.measured += 1
+        self.swap_used = self._hooked().swap_used
+
+    def _unit(self, model: Any, group: Group) -> list[Measured]:
+        from probes.sweep.measure import measure_stimulus, measure_weights
+
+        if group.stimulus in self.refused:
+            reason = self.refused[group.stimulus]
+            return [not_measured(i, m, reason) for i in group.probes for m in _metrics_on(i, group.stimulus)]
+        if group.stimulus == WEIGHTS:
+            assert self.vocabulary is not None
+            return measure_weights(model, group.probes, ids=self.vocabulary.ids, seed=self.config.seed)
+        return measure_stimulus(model, self.stimuli[group.stimulus], group.probes, seed=self.config.seed)[0]
+
+    def _missing(self, checkpoint: Checkpoint, identity: str) -> list[_Todo]:
+        """Units of this checkpoint still to measure; probes already stored with equal provenance are left out."""
+        todos, reused = [], 0
+        stored = {
+            path: unit_provenance(path)
+            for path in sorted(step_folder(self.root, checkpoint.step).glob("*.parquet"))
+        }
+        for group in groups(self.config.infos):
+            wanted = self._provenance(checkpoint, identity, group)
+            have: dict[str, int] = {}
+            stale = []
+            for path, found in stored.items():
+                probes = found.pop("probes", {}) if path.name.startswith(f"{group.stimulus}.") else None
+                if probes is None:
+                    continue
+                if found == wanted:
+                    have |= probes
+                else:
+                    stale.append(path)
+                found["probes"] = probes
+            lacking = tuple(i for i in group.probes if have.get(i.name) != i.version)
+            if lacking:
+                path = step_folder(self.root, checkpoint.step) / unit_name(group.stimulus, lacking)
+                todos.append(_Todo(Group(group.stimulus, lacking), path, tuple(stale)))
+            else:
+                reused += 1
+        if not todos:
+            self.outcome.reused += reused
+        return todos
+
+    def _provenance(self, checkpoint: Checkpoint, identity: str, group: Group) -> dict[str, Any]:
+        stimulus = self.stimuli.get(group.stimulus)
+        return provenance(
+            self.config,
+            fingerprint=identity,
+            format=checkpoint.format,
+            stimulus=stimulus.id if stimulus else group.stimulus,
+        )
+
+    def _prepare(self, checkpoint: Checkpoint, shape: dict[str, Any]) -> None:
+        """Draw the stimuli once, from the first model loaded; every step of the series is shown the same tokens."""
+        self.shape = shape
+        ids, bos, note = usable_ids(checkpoint, shape["d_vocab"])
+        self.vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
+        if note and note not in self.notes:
+            self.notes.append(note)
+        for group in groups(self.config.infos):
+            if group.stimulus == WEIGHTS:
+                continue
+            try:
+                self.stimuli[group.stimulus] = make(
+                    group.stimulus,
+                    self.vocabulary,
+                    n_ctx=shape["n_ctx"],
+                    seed=self.config.seed,
+                    n_seq=self.config.n_seq,
+                )
+            except CheckpointError:
+                raise
+            except RoteError as error:
+                self.refused[group.stimulus] = error.message
+
+    def _recall(self) -> None:
+        """Shape of an earlier sweep of this folder, so that a finished one loads no model at all."""
+        file = self.root / "run.json"
+        if not file.is_file():
+            return
+        shape = json.loads(file.read_text(encoding="utf-8")).get("model")
+        if shape and len(self.series):
+            self._prepare(self.series[0], shape)
+
+    def _same_shape(self, checkpoint: Checkpoint, shape: dict[str, Any]) -> None:
+        if shape != self.shape:
+            differing = ", ".join(
+                f"{k} {self.shape[k]} -> {shape[k]}" for k in shape if shape[k] != self.shape[k]
+            )
+            raise CheckpointError(
+                f"step {checkpoint.step} is another model than the first step ({differing})",
+                help="a series is one model in training; put the other model in its own folder",
+            )
+
+    def _hooked(self) -> Any:
+        """The model walker; torch is imported here, so that a finished sweep asked again never needs it."""
+        if not hasattr(self, "_walker"):
+            import torch
+
+            from interp.bridge import HookedSeries
+
+            self._walker = HookedSeries(
+                self.series,
+                device=self.config.device,
+                dtype=getattr(torch, self.config.dtype),
+                swap=self.config.swap,
+            )
+        return self._walker
+
+    def _finish(self) -> None:
+        walker = getattr(self, "_walker", None)
+        if walker is not None and walker.note:
+            self.notes.append(walker.note)
+        write_run_json(self.root, self.series, self.config, self.outcome, self)
+        if self.outcome.measured or not (self.root / "observations.parquet").is_file():
+            rebuild_observations(self.root)
+
+
+def _metrics_on(info: ProbeInfo, stimulus: str) -> list[str]:
+    if info.stimuli and stimulus == info.stimuli[0]:
+        return [m for m in info.metrics if "@" not in m]
+    return [m for m in info.metrics if m.endswith(f"@{stimulus}")]
+
+
+def _gap(gap: Gap) -> dict[str, Any]:
+    return {"step": gap.step, "path": gap.path.name, "reason": gap.reason, "help": gap.help}
+
+
+class _FingerprintCache:
+    """Tensor hashes by file, reused while a file's size and modification time stand."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, Any] = {}
+        if path.is_file():
+            try:
+                self.known = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                self.known = {}
+
+    def of(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Hashes of a checkpoint's tensors."""
+        stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in checkpoint.files]
+        key = str(checkpoint.path.resolve())
+        known = self.known.get(key)
+        if known and known["stamp"] == stamp:
+            return known["hashes"]
+        hashes = tensor_hashes(checkpoint)
+        self.known[key] = {"stamp": stamp, "hashes": hashes}
+        return hashes
+
+    def save(self) -> None:
+        """Write the cache."""
+        from probes.store import write_json
+
+        write_json(self.path, self.known)

@@ -1,0 +1,84 @@
+"""Verdicts derived from units: no forward pass, no torch, the same for the same units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from probes.heads.induction import InductionTests, induction
+from probes.observations import OBSERVATION_SCHEMA, Measured, not_measured, to_frame, unit_table
+from probes.registry import lookup
+
+_INPUTS = {
+    "prefix": ("prefix_matching", "score"),
+    "prefix_shuffled": ("prefix_matching", "score@shuffled_repeat"),
+    "prefix_jittered": ("prefix_matching", "score@jittered_repeat"),
+    "copying": ("copying_logit", "score"),
+    "copying_permuted": ("copying_logit", "permuted"),
+}
+
+
+def derive(units: pa.Table) -> pa.Table:
+    """Verdict rows of one step from its units; none when the probes a verdict reads were not asked for.
+
+    Args:
+        units: all rows of one step, with samples.
+
+    Returns:
+        A table in `OBSERVATION_SCHEMA`.
+    """
+    if not units.num_rows:
+        return OBSERVATION_SCHEMA.empty_table()
+    frame = to_frame(units)
+    rows = {name: frame[(frame["probe"] == p) & (frame["metric"] == m)] for name, (p, m) in _INPUTS.items()}
+    if any(part.empty for part in rows.values()):
+        return OBSERVATION_SCHEMA.empty_table()
+    first = frame.iloc[0]
+    tokens_seen = None if pd.isna(first["tokens_seen"]) else int(first["tokens_seen"])
+    table = unit_table(_judge(rows), run=first["run"], step=int(first["step"]), tokens_seen=tokens_seen)
+    return table.drop_columns(["samples"])
+
+
+def _judge(rows: dict[str, pd.DataFrame]) -> Sequence[Measured]:
+    info = lookup("induction")
+    rows = {name: part.sort_values(["layer", "head"]) for name, part in rows.items()}
+    prefix_reasons = [
+        r for name in ("prefix", "prefix_shuffled", "prefix_jittered") for r in rows[name]["reason"] if r
+    ]
+    if prefix_reasons or rows["prefix"]["layer"].isna().any():
+        reason = f"prefix matching was not measured on every head: {prefix_reasons[0] if prefix_reasons else 'no heads'}"
+        return [not_measured(info, metric, reason) for metric in info.metrics]
+    if rows["copying"]["layer"].isna().any():
+        reason = f"copying was not measured: {rows['copying']['reason'].iloc[0]}"
+        return [not_measured(info, metric, reason) for metric in info.metrics]
+    samples = {
+        name: np.stack(part["samples"].to_list(), axis=1).astype(np.float64) for name, part in rows.items()
+    }
+    chance = rows["prefix_jittered"]["chance"].to_numpy(dtype=np.float64)
+    tests = induction(jitter_chance=chance, **samples)
+    return _as_measured(tests, rows["prefix"])
+
+
+def _as_measured(tests: InductionTests, heads: pd.DataFrame) -> list[Measured]:
+    info = lookup("induction")
+    shape = (int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1)
+
+    def measured(metric: str, value: np.ndarray, lo: np.ndarray, hi: np.ndarray, chance: float) -> Measured:
+        grid = [np.asarray(a, dtype=np.float64).reshape(shape) for a in (value, lo, hi)]
+        return Measured(
+            info.name,
+            metric,
+            *grid,
+            np.full(shape, chance),
+            np.full(shape, tests.n),
+            ("layer", "head"),
+            undefined=info.undefined,
+        )
+
+    out = [measured("verdict", tests.verdict, tests.verdict, tests.verdict, np.nan)]
+    out += [measured(name, *effect, 0.0) for name, effect in tests.excess.items()]
+    out += [measured(name, q, q, q, np.nan) for name, q in tests.q.items()]
+    return out
