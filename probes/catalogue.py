@@ -30,6 +30,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         module="probes.heads.prefix_matching",
         undefined="no token of the stimulus has an earlier copy",
         stimuli=("repeated_random", "shuffled_repeat", "jittered_repeat"),
+        directions={"score@shuffled_repeat": None},
     ),
     ProbeInfo(
         name="previous_token",
@@ -49,7 +50,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         kind="head",
         unit=_ATTENTION,
         range=(0, 1),
-        better="higher",
+        better=None,
         source=f"{_OLSSON}; duplicate-token heads of Wang et al. 2022, arXiv:2211.00593",
         summary="Attention from a token back to its own earlier copies.",
         chance="uniform causal attention on the same tokens",
@@ -90,7 +91,6 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         metrics={
             "score": "4a/(a+S)-1: a = raise of the attended token, S = summed raise over the sample's tokens",
             "sink_free": "the same without position 0 as a source and without its token in the sample",
-            "permuted": "the null: the attended tokens' identities permuted within the sample",
         },
         module="probes.heads.copying_logit",
         undefined="the head raises no token of the sample: it writes nothing the unembedding reads",
@@ -133,6 +133,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         stimuli=("repeated_random",),
         main_metric="later_blocks",
         units={"top1_later": "token fraction"},
+        directions={"top1_later": "higher", "first_block": None},
     ),
     ProbeInfo(
         name="copy_curve",
@@ -166,7 +167,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         metrics={
             "verdict": "1 when every test below holds",
             "prefix_excess": "prefix matching minus its shuffled null, paired by sequence",
-            "copying_excess": "copying minus its permuted null, paired by sequence",
+            "copying_excess": "copying minus its chance level, token identities permuted",
             "jitter_excess": "prefix matching on jittered blocks minus uniform attention",
             "q_prefix": "p of the prefix test, Benjamini-Hochberg adjusted over heads",
             "q_copying": "p of the copying test, Benjamini-Hochberg adjusted over heads",
@@ -175,6 +176,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         undefined="copying was not measured on a head that matches prefixes",
         needs=("prefix_matching", "copying_logit"),
         main_metric="verdict",
+        directions={"q_prefix": None, "q_copying": None},
         units={
             "prefix_excess": _ATTENTION,
             "copying_excess": "copying score",

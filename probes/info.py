@@ -36,6 +36,7 @@ class ProbeInfo:
         curve_axis: what `position` counts, for metrics that are curves.
         units: units of metrics that differ from the main one's.
         undefined: the reason given when no sequence has a defined value.
+        directions: `better` of metrics where it differs from the probe's.
     """
 
     name: str
@@ -55,10 +56,15 @@ class ProbeInfo:
     curve_axis: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
     undefined: str = ""
+    directions: Mapping[str, Literal["higher", "lower"] | None] = field(default_factory=dict)
 
     def unit_of(self, metric: str) -> str:
         """Unit of one metric: its own where it differs from the probe's."""
         return self.units.get(metric.split("@")[0], self.unit)
+
+    def better_of(self, metric: str) -> Literal["higher", "lower"] | None:
+        """Which direction of one metric means more of what the probe names; None where neither does."""
+        return self.directions.get(metric, self.better)
 
     def implementation(self) -> Callable[..., Any]:
         """The function that computes it; imports torch for all but verdicts."""

@@ -17,7 +17,6 @@ _INPUTS = {
     "prefix_shuffled": ("prefix_matching", "score@shuffled_repeat"),
     "prefix_jittered": ("prefix_matching", "score@jittered_repeat"),
     "copying": ("copying_logit", "score"),
-    "copying_permuted": ("copying_logit", "permuted"),
 }
 
 
@@ -57,8 +56,13 @@ def _judge(rows: dict[str, pd.DataFrame]) -> Sequence[Measured]:
     samples = {
         name: np.stack(part["samples"].to_list(), axis=1).astype(np.float64) for name, part in rows.items()
     }
-    chance = rows["prefix_jittered"]["chance"].to_numpy(dtype=np.float64)
-    tests = induction(jitter_chance=chance, **samples)
+    chance = {
+        "jitter_chance": rows["prefix_jittered"]["chance"].to_numpy(dtype=np.float64),
+        "copying_chance": rows["copying"]["chance"]
+        .fillna(0.0)
+        .to_numpy(dtype=np.float64),  # NaN where not measured
+    }
+    tests = induction(**samples, **chance)
     return _as_measured(tests, rows["prefix"])
 
 

@@ -7,11 +7,17 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from interp.axes import head_label
+from probes.degradation import BEST_HEAD, ROW_COLUMNS, Comparison
+from probes.registry import REGISTRY
+from probes.store import Results
+from probes.trajectory import onset
 
 STEPS = (
     0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1200, 1400, 1600, 1800,
@@ -30,15 +36,17 @@ def rise(step: int, *, middle: float = 400.0, width: float = 45.0) -> float:
     return 1 / (1 + math.exp(-(step - middle) / width))
 
 
-def planted_run(name: str = "unique", *, learns: bool = True, seed: int = 0) -> SimpleNamespace:
-    """Results of one run, as `Results` gives them: run, frame, meta, gaps, steps."""
+def planted_run(name: str = "unique", *, learns: bool = True, seed: int = 0) -> Results:
+    """Results of one run, as read from disk."""
     rows = _Rows(name, np.random.default_rng(seed))
     for step in STEPS:
         rows.at(step, rise(step) if learns else 0.0)
     frame = pd.DataFrame(rows.rows, columns=list(COLUMNS))
     integers = ["tokens_seen", "layer", "head", "src_layer", "src_head", "position"]
     frame = frame.astype(dict.fromkeys(integers, "Int64") | {"step": "int64", "n": "int64"})
-    return SimpleNamespace(run=name, frame=frame, meta=_meta(name, learns), gaps=[], steps=list(STEPS))
+    results = Results(Path("planted") / name, _meta(name, learns=learns))
+    results.__dict__["frame"] = frame  # where `Results` keeps what it read from disk
+    return results
 
 
 class _Rows:
@@ -52,7 +60,16 @@ class _Rows:
                 self._head(layer, head, learned)
         self._model(learned)
 
-    def add(self, probe: str, value: float, *, metric: str = "score", chance: float = 0.0, half: float = 0.012, **key):
+    def add(
+        self,
+        probe: str,
+        value: float,
+        *,
+        metric: str = "score",
+        chance: float = 0.0,
+        half: float = 0.012,
+        **key,
+    ):
         value = value + self.rng.normal(0, half / 4)
         cells = {"layer": None, "head": None, "position": None, **key}
         self.rows.append(
@@ -66,7 +83,9 @@ class _Rows:
         prefix = PREFIX_CHANCE + (0.78 if head == 0 else 0.71) * learned * matcher
         self.add("prefix_matching", prefix, chance=PREFIX_CHANCE, half=0.03 if matcher else 0.004, **where)
         self.add("prefix_matching", prefix * 1.01, metric="sink_free", chance=0.032, **where)
-        self.add("prefix_matching", PREFIX_CHANCE, metric="score@shuffled_repeat", chance=PREFIX_CHANCE, **where)
+        self.add(
+            "prefix_matching", PREFIX_CHANCE, metric="score@shuffled_repeat", chance=PREFIX_CHANCE, **where
+        )
         self.add("prefix_matching", prefix * 0.93, metric="score@jittered_repeat", chance=0.04, **where)
         previous = 0.09 + (0.45 * learned if (layer, head) == (0, 1) else 0.0)
         self.add("previous_token", previous, chance=0.088, **where)
@@ -77,7 +96,15 @@ class _Rows:
         self.add("offset_profile", 0.08 + 0.6 * learned * matcher, metric="peak_mass", chance=0.09, **where)
         for offset in range(48):
             peak = 0.12 * learned * matcher * math.exp(-(((offset - 17) / 3) ** 2))
-            self.add("offset_profile", 0.02 + peak, metric="profile", chance=0.021, half=0.005, position=offset, **where)
+            self.add(
+                "offset_profile",
+                0.02 + peak,
+                metric="profile",
+                chance=0.021,
+                half=0.005,
+                position=offset,
+                **where,
+            )
         self._verdict(prefix - PREFIX_CHANCE, 0.85 * learned * matcher, where)
 
     def _verdict(self, prefix_excess: float, copying_excess: float, where: dict[str, int]) -> None:
@@ -86,7 +113,9 @@ class _Rows:
         self.add("induction", prefix_excess, metric="prefix_excess", half=0.03, **where)
         self.add("induction", copying_excess, metric="copying_excess", half=0.05, **where)
         self.add("induction", 1e-6 if yes else 0.6, metric="q_prefix", half=0.0, chance=float("nan"), **where)
-        self.add("induction", 1e-5 if yes else 0.7, metric="q_copying", half=0.0, chance=float("nan"), **where)
+        self.add(
+            "induction", 1e-5 if yes else 0.7, metric="q_copying", half=0.0, chance=float("nan"), **where
+        )
 
     def _model(self, learned: float) -> None:
         guess = math.log(D_VOCAB - 1)
@@ -101,7 +130,7 @@ class _Rows:
         self.add("copy_curve", -0.08 * learned, metric="slope", half=0.01)
 
 
-def _meta(name: str, learns: bool) -> dict[str, Any]:
+def _meta(name: str, *, learns: bool) -> dict[str, Any]:
     arm = {"kind": "unique"} if learns else {"kind": "repeated", "repeat_frac": 0.5, "pool_size": 64}
     return {
         "schema": 1,
@@ -120,7 +149,7 @@ def _meta(name: str, learns: bool) -> dict[str, Any]:
             "d_vocab": D_VOCAB, "n_ctx": 48,
         },
         "probes": [
-            {"name": probe, "version": 1, "params": {}}
+            {"name": probe, "version": 1}
             for probe in ("prefix_matching", "previous_token", "duplicate_token", "offset_profile", "copying_logit",
                           "ov_copying", "repeat_loss", "copy_curve", "induction")
         ],
@@ -138,11 +167,70 @@ def _meta(name: str, learns: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def without(results: SimpleNamespace, *, probe: str, step: int, layer: int, head: int, reason: str) -> SimpleNamespace:
+def rebuilt(results: Results, *, frame: pd.DataFrame | None = None, **meta: Any) -> Results:
+    """The same results with another frame, or other entries in run.json."""
+    copy = Results(results.path, {**results.meta, **meta})
+    copy.__dict__["frame"] = results.frame if frame is None else frame
+    return copy
+
+
+def without(results: Results, *, probe: str, step: int, layer: int, head: int, reason: str) -> Results:
     """The same results with one cell's rows marked as not measured."""
     frame = results.frame.copy()
-    cell = (frame["probe"] == probe) & (frame["step"] == step) & (frame["layer"] == layer) & (frame["head"] == head)
+    cell = (
+        (frame["probe"] == probe)
+        & (frame["step"] == step)
+        & (frame["layer"] == layer)
+        & (frame["head"] == head)
+    )
     frame.loc[cell, ["value", "lo", "hi"]] = float("nan")
     frame.loc[cell, "valid"] = False
     frame.loc[cell, "reason"] = reason
-    return SimpleNamespace(**{**vars(results), "frame": frame})
+    return rebuilt(results, frame=frame)
+
+
+def planted_comparison(a: Results, b: Results) -> Comparison:
+    """Differences b - a at the last shared step, with the planted half-widths added in quadrature."""
+    keys = ["step", "probe", "metric", "layer", "head", "position"]
+    columns = [*keys, "tokens_seen", "value", "lo", "hi", "n", "valid"]
+    both = a.frame[columns].merge(b.frame[columns], on=keys, suffixes=("_a", "_b"))
+    last = int(both["step"].max())
+    both = both[both["valid_a"] & both["valid_b"] & (both["step"] == last)]
+    difference = both["value_b"] - both["value_a"]
+    half = np.hypot(both["hi_a"] - both["lo_a"], both["hi_b"] - both["lo_b"]) / 2
+    labels = [
+        "" if pd.isna(l) else head_label(l, h) for l, h in both[["layer", "head"]].itertuples(index=False)
+    ]
+    rows = both[["probe", "metric", "layer", "head", "position"]].assign(
+        step_a=both["step"], step_b=both["step"], tokens_a=both["tokens_seen_a"], tokens_b=both["tokens_seen_b"],
+        head_a=labels, head_b=labels, a=both["value_a"], b=both["value_b"], difference=difference,
+        lo=difference - half, hi=difference + half, n=both["n_a"], p=0.01, q=0.02,
+    )  # fmt: skip
+    rows = pd.concat([rows, _best_heads(rows)], ignore_index=True)
+    rows["change"] = [_planted_change(row) for row in rows.itertuples(index=False)]
+    return Comparison(
+        a=a.run, b=b.run, align="step", pairs=((last, last),), rows=rows[ROW_COLUMNS],
+        onset_a=onset(a), onset_b=onset(b),
+        sentence=f"{a.run} forms an induction circuit between steps 256 and 320; {b.run} forms none.",
+    )  # fmt: skip
+
+
+def _best_heads(rows: pd.DataFrame) -> pd.DataFrame:
+    """The strongest heads against each other, as a comparison gives them: one row without a head."""
+    scores = rows[(rows["probe"] == "prefix_matching") & (rows["metric"] == "score")]
+    best_a, best_b = scores.loc[scores["a"].idxmax()], scores.loc[scores["b"].idxmax()]
+    difference = best_b["b"] - best_a["a"]
+    best = scores.head(1).assign(
+        metric=BEST_HEAD, layer=pd.NA, head=pd.NA, head_a=best_a["head_a"], head_b=best_b["head_b"], a=best_a["a"],
+        b=best_b["b"], difference=difference, lo=difference - 0.04, hi=difference + 0.04,
+    )  # fmt: skip
+    return best.astype({"layer": "Int64", "head": "Int64"})
+
+
+def _planted_change(row: Any) -> str:
+    if row.lo <= 0 <= row.hi:
+        return "no clear change"
+    better = REGISTRY[row.probe].better_of(row.metric)
+    if better is None:
+        return "higher" if row.difference > 0 else "lower"
+    return "better" if (row.difference > 0) == (better == "higher") else "worse"

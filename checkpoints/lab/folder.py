@@ -196,8 +196,11 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest of the series in a folder, or None where the folder is missing or empty."""
     if path.exists() and not path.is_dir():
         raise RoteError(f"{path} is a file", help="a series needs a folder of its own: choose another name")
-    # a kill during the very first write leaves only this
-    if not path.exists() or {p.name for p in path.iterdir()} <= {f"{TEMPORARY}manifest.json"}:
+    try:
+        names = {p.name for p in path.iterdir()} if path.exists() else set()
+    except OSError as error:
+        raise RoteError(f"cannot read {path}: {error.strerror}", help="choose another folder") from error
+    if names <= {f"{TEMPORARY}manifest.json"}:  # a kill during the very first write leaves only this
         return None
     refusal = RoteError(
         f"{path} is not empty and holds no lab series", help="choose another folder; nothing was touched"

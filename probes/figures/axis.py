@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from probes.figures.words import number, step_number
 
 MIN_TICK_GAP_FRAC = 0.065  # of the axis, so that labels never touch at the narrowest width we draw
@@ -91,9 +92,11 @@ class StepAxis:
             "xref": "x",
             "y": 0,
             "yref": "paper",
-            "text": "⫽",
+            "text": "//",
             "showarrow": False,
             "yanchor": "middle",
+            "bgcolor": paint("paper"),
+            "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
         }
 
 
@@ -107,7 +110,7 @@ def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:
     """
     raw = (hi - lo) / about
     power = 10.0 ** math.floor(math.log10(raw))
-    spacing = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    spacing = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.9)
     first = math.ceil(lo / spacing - 1e-9)
     last = math.floor(hi / spacing + 1e-9)
     return [round(i * spacing, 12) for i in range(first, last + 1)]

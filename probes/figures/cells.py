@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from interp.axes import head_label
 from probes.figures.axis import round_ticks
 from probes.figures.theme import DIVERGING, SEQUENTIAL, SMALL_FONT_SIZE_PX, paint
-from probes.figures.words import decimals, estimate, interval, markup, number
+from probes.figures.words import chance_number, decimals, estimate, interval, markup, number
 
 ABSENT = "not measured: no row in these results"
 MAX_HEADS_WITH_INTERVALS = 6
@@ -147,7 +147,7 @@ def color_axis(limits: tuple[float, float], *, chance: float | None = None) -> d
     ]
     if chance is not None and lo <= chance <= hi:
         ticks = [tick for tick in ticks if abs(tick[0] - chance) > 0.08 * (hi - lo)]
-        ticks = sorted([*ticks, (chance, f"{number(chance)} chance")])
+        ticks = sorted([*ticks, (chance, f"{chance_number(chance)} chance")])
     return {
         "cmin": lo,
         "cmax": hi,

@@ -11,7 +11,7 @@ from probes.figures.canvas import Canvas, finish
 from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
 from probes.figures.rows import as_list, at_step, observations, typical_chance
 from probes.figures.theme import run_styles
-from probes.figures.words import clean, interval, number, short, step_number
+from probes.figures.words import chance_number, clean, interval, short, step_number
 
 
 def copy_curve(results_list: Any, *, step: int | None = None, base: str | None = None) -> go.Figure:
@@ -52,9 +52,16 @@ def copy_curve(results_list: Any, *, step: int | None = None, base: str | None =
     label_ends(fig, curves, canvas=canvas, y_range=tuple(y_axis["range"]))
     every = max(1, round(last / 12))
     ticks = list(range(1, int(last) + 1, every))
-    x_axis = {"range": [0.7, last + 0.3], "tickmode": "array", "tickvals": ticks, "ticktext": [str(t) for t in ticks]}
-    fig.update_layout(xaxis=x_axis | {"title": {"text": "copy of the paragraph in one context"}}, yaxis=y_axis)
-    level = f" · dotted: chance {number(chances[0])}" if chances else ""
+    x_axis = {
+        "range": [0.7, last + 0.3],
+        "tickmode": "array",
+        "tickvals": ticks,
+        "ticktext": [str(t) for t in ticks],
+    }
+    fig.update_layout(
+        xaxis=x_axis | {"title": {"text": "copy of the paragraph in one context"}}, yaxis=y_axis
+    )
+    level = f" · dotted: chance {chance_number(chances[0])}" if chances else ""
     when = f"step {step_number(steps[0])}" if len(set(steps)) == 1 else "each run's last step"
     return finish(
         fig, canvas, title=f"Loss from copy to copy, {when}", subtitle=f"band: 95% interval over sequences{level}",

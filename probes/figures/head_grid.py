@@ -13,12 +13,22 @@ from plotly.subplots import make_subplots
 from interp.axes import head_label
 from probes.figures.canvas import Canvas, empty, finish
 from probes.figures.cells import Cells, add_cells, cell_writer, cells_of, color_axis, grid_axes, names
-from probes.figures.rows import at_step, observations, shape, typical_chance, unit, value_range
+from probes.figures.rows import at_step, counted, observations, shape, typical_chance, unit, value_range
 from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from probes.figures.words import clean, estimate, markup, number, probe_name, short, step_number
+from probes.figures.words import (
+    chance_number,
+    clean,
+    estimate,
+    markup,
+    probe_name,
+    sentence_case,
+    short,
+    step_number,
+)
 
 MAX_PANELS = 12
 COLUMNS = 6
+N_JUMPS_KEPT = 2
 
 
 def head_grid(results: Any, *, probe: str, metric: str = "score", step: int | None = None) -> go.Figure:
@@ -70,7 +80,8 @@ def grid_steps(
         results: a `Results`.
         probe: a head probe's name.
         metric: one of its metrics.
-        steps: steps to show; None picks up to twelve, log-spaced. More than twelve are thinned.
+        steps: steps to show; None takes those of the run. More than twelve are thinned to twelve: first, last,
+            both sides of the steepest changes, and the rest even on a log scale.
 
     Returns:
         Small multiples in reading order.
@@ -79,7 +90,7 @@ def grid_steps(
         RoteError: the results hold no such probe, metric or step.
     """
     everything = observations(results, probe=probe, metric=metric)
-    wanted = spaced_steps(everything["step"] if steps is None else steps)
+    wanted = spaced_steps(everything["step"] if steps is None else steps, keep=_jumps(everything))
     title = f"{_titled(probe, metric)} over training, {markup(short(results.run))}"
     if not wanted:
         return empty(Canvas(height_px=160), title=title, reason="no step was measured")
@@ -120,10 +131,19 @@ def spaced_steps(steps: Iterable[int], *, most: int = MAX_PANELS, keep: Sequence
     ordered = sorted({int(s) for s in steps})
     if len(ordered) <= most:
         return ordered
-    chosen = {ordered[0], ordered[-1], *[s for s in ordered if s in set(keep)][: most - 2]}
+    chosen = {ordered[0], ordered[-1]}
+    chosen |= set([s for s in keep if s in ordered and s not in chosen][: most - len(chosen)])
     while len(chosen) < most:
         chosen.add(max((s for s in ordered if s not in chosen), key=lambda s: _log_gap(s, chosen)))
     return sorted(chosen)
+
+
+def _jumps(rows: pd.DataFrame) -> list[int]:
+    """Both sides of the steepest changes of the strongest head."""
+    strongest = rows[rows["valid"]].groupby("step")["value"].max()
+    rises = strongest.diff().abs().nlargest(N_JUMPS_KEPT)
+    steps = list(strongest.index)
+    return [int(s) for step in rises.index for s in (steps[steps.index(step) - 1], step)]
 
 
 def _log_gap(step: int, chosen: set[int]) -> float:
@@ -158,7 +178,7 @@ def _add_panel(fig: go.Figure, cells: Cells, *, index: int, n_columns: int, last
 
 
 def _titled(probe: str, metric: str) -> str:
-    name = probe_name(probe).capitalize()
+    name = sentence_case(probe_name(probe))
     return name if metric == "score" else f"{name} ({probe_name(metric)})"
 
 
@@ -168,11 +188,10 @@ def _reading(rows: pd.DataFrame, chance: float | None, unit_words: str) -> str:
     if valid.empty:
         return "nothing was measured here"
     parts = [unit_words] if unit_words else []
-    parts.append("no chance level" if chance is None else f"chance {number(chance)}")
-    lowest, highest = int(valid["n"].min()), int(valid["n"].max())
-    n = f"{lowest:,}" if lowest == highest else f"{lowest:,}-{highest:,}"
+    parts.append("no chance level" if chance is None else f"chance {chance_number(chance)}")
+    exact = bool((valid["lo"] == valid["hi"]).all())
     return " · ".join(
-        [*parts, f"95% interval over n = {n} sequences" if highest > 1 else "from weights, n = 1"]
+        [*parts, "exact: from weights alone" if exact else f"95% interval over {counted(valid)}"]
     )
 
 

@@ -11,7 +11,7 @@ from probes.figures.canvas import Canvas, finish
 from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
 from probes.figures.rows import as_list, observations, typical_chance
 from probes.figures.theme import Style, run_styles
-from probes.figures.words import clean, estimate, number, short, step_number
+from probes.figures.words import chance_number, clean, estimate, short, step_number
 
 _BLOCKS = {"first_block": ("first", "triangle-up"), "later_blocks": ("repeats", "circle")}
 
@@ -33,7 +33,9 @@ def loss_curves(results_list: Any, *, base: str | None = None) -> go.Figure:
     runs = as_list(results_list)
     styles = run_styles([r.run for r in runs], base=base)
     tables = {
-        (r.run, metric): observations(r, probe="repeat_loss", metric=metric) for r in runs for metric in _BLOCKS
+        (r.run, metric): observations(r, probe="repeat_loss", metric=metric)
+        for r in runs
+        for metric in _BLOCKS
     }
     axis = StepAxis.over(s for rows in tables.values() for s in rows["step"])
     curves = []
@@ -55,8 +57,10 @@ def loss_curves(results_list: Any, *, base: str | None = None) -> go.Figure:
         add_curve(fig, curve, floor=y_axis["range"][0])
     label_ends(fig, curves, canvas=canvas, y_range=tuple(y_axis["range"]), log_x=True)
     mark = axis.break_mark()
-    fig.update_layout(xaxis=axis.layout(), yaxis=y_axis, annotations=[*fig.layout.annotations, *([mark] if mark else [])])
-    level = f" · dotted: chance {number(chances[0])}" if chances else ""
+    fig.update_layout(
+        xaxis=axis.layout(), yaxis=y_axis, annotations=[*fig.layout.annotations, *([mark] if mark else [])]
+    )
+    level = f" · dotted: chance {chance_number(chances[0])}" if chances else ""
     return finish(
         fig, canvas, title="Loss on random tokens and on their repeats",
         subtitle=f"band: 95% interval over sequences{level}", alt=_finding(runs, tables),

@@ -36,7 +36,8 @@ def offset_profile(
         RoteError: the results hold no `offset_profile`, or not that step or head.
     """
     rows, step = at_step(observations(results, probe="offset_profile", metric="profile"), step)
-    rows = rows.sort_values("position")
+    possible = rows.loc[rows["valid"], "position"].unique()  # the last offset has no key but position 0
+    rows = rows[rows["position"].isin(possible)].sort_values("position")
     chosen = [parse_head(h) for h in heads] if heads is not None else _strongest(results, step)
     curves = []
     for index, head in enumerate(chosen):
@@ -77,7 +78,9 @@ def _strongest(results: Any, step: int) -> list[tuple[int, int]]:
 def _finding(curves: list[Curve], where: str) -> str:
     parts = []
     for curve in curves:
-        peak = max((i for i, y in enumerate(curve.y) if y is not None), key=lambda i: curve.y[i], default=None)
+        peak = max(
+            (i for i, y in enumerate(curve.y) if y is not None), key=lambda i: curve.y[i], default=None
+        )
         if peak is not None:
             score = interval(curve.y[peak], curve.lo[peak], curve.hi[peak])
             parts.append(f"{curve.label} peaks {int(curve.x[peak])} tokens back at {score}")

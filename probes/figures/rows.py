@@ -135,10 +135,11 @@ def main_metric(probe: str) -> str:
     return info.main_metric if info is not None else "score"
 
 
-def better(probe: str) -> str | None:
-    """Which direction is better for a probe: "higher", "lower" or None."""
-    info = REGISTRY.get(probe)
-    return info.better if info is not None else None
+def counted(rows: pd.DataFrame) -> str:
+    """`n = 32 sequences` for measured rows, a range where n differs."""
+    lowest, highest = int(rows["n"].min()), int(rows["n"].max())
+    n = f"{lowest:,}" if lowest == highest else f"{lowest:,}-{highest:,}"
+    return f"n = {n} sequence{'' if highest == 1 else 's'}"
 
 
 def typical_chance(rows: pd.DataFrame) -> float | None:

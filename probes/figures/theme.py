@@ -152,9 +152,7 @@ def _channels(color: str) -> tuple[int, int, int]:
 
 def _swaps(theme: Theme) -> dict[str, str]:
     pairs = TOKENS.values()
-    return (
-        {light: dark for light, dark in pairs} if theme == "dark" else {dark: light for light, dark in pairs}
-    )
+    return dict(pairs) if theme == "dark" else {dark: light for light, dark in pairs}
 
 
 def _recolour(node: Any, swaps: dict[str, str], key: str = "") -> Any:

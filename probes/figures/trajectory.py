@@ -14,9 +14,18 @@ from interp.axes import head_label, parse_head
 from probes.figures.axis import StepAxis, value_axis
 from probes.figures.canvas import Canvas, finish, note
 from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
-from probes.figures.rows import as_list, observations, one_head, typical_chance, unit, value_range
+from probes.figures.rows import as_list, counted, observations, one_head, typical_chance, unit, value_range
 from probes.figures.theme import SYMBOLS, Style, paint, run_styles, series_style, tint
-from probes.figures.words import clean, estimate, markup, number, probe_name, short, step_number
+from probes.figures.words import (
+    chance_number,
+    clean,
+    estimate,
+    markup,
+    probe_name,
+    sentence_case,
+    short,
+    step_number,
+)
 
 Aggregate = Literal["max head", "min head"]
 MAX_CONTEXT_HEADS = 256
@@ -52,7 +61,9 @@ def trajectory(
     """
     runs = as_list(results_list)
     tables = [observations(r, probe=probe, metric=metric) for r in runs]
-    axis = StepAxis.over(s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"], *_gap_steps(r)))
+    axis = StepAxis.over(
+        s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"], *_gap_steps(r))
+    )
     values = [v for rows in tables for v in rows.loc[rows["valid"], ["lo", "hi"]].to_numpy().ravel()]
     limits = value_range(probe, metric, values)
     y_axis = value_axis(*limits, title=unit(probe, metric) or probe_name(metric))
@@ -65,21 +76,30 @@ def trajectory(
     canvas = Canvas(height_px=400, right_px=label_margin_px(c.label for c in curves))
     fig = go.Figure()
     brackets = _brackets(onsets or {}, runs)
-    _add_spans(fig, brackets, axis=axis, y_range=tuple(y_axis["range"]), styles=run_styles(_names(runs), base=base))
-    if wanted is None and len(runs) == 1:
+    _add_spans(
+        fig, brackets, axis=axis, y_range=tuple(y_axis["range"]), styles=run_styles(_names(runs), base=base)
+    )
+    context = wanted is None and len(runs) == 1 and _per_head(tables)
+    if context:
         _add_context(fig, tables[0], axis)
     _add_chance_of(fig, tables, axis)
     for curve in curves:
         add_curve(fig, curve, floor=y_axis["range"][0])
     label_ends(fig, curves, canvas=canvas, y_range=tuple(y_axis["range"]), log_x=True)
     mark = axis.break_mark()
-    fig.update_layout(xaxis=axis.layout(), yaxis=y_axis, annotations=[*fig.layout.annotations, *([mark] if mark else [])])
+    fig.update_layout(
+        xaxis=axis.layout(), yaxis=y_axis, annotations=[*fig.layout.annotations, *([mark] if mark else [])]
+    )
     return finish(
         fig,
         canvas,
         title=_title(probe, metric, None if wanted else aggregate if _per_head(tables) else ""),
-        subtitle=_reading(tables),
-        alt=_finding(runs, curves, tables, f"{probe_name(probe)} {'' if metric == 'score' else probe_name(metric)}".strip()),
+        subtitle=_reading(tables, context=context),
+        alt=_finding(
+            runs,
+            tables,
+            f"{probe_name(probe)} {'' if metric == 'score' else probe_name(metric)}".strip(),
+        ),
     )
 
 
@@ -113,10 +133,14 @@ def _curves(
 def _aggregate(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
     """One row per step: the strongest (or weakest) measured head, or any row where none was measured."""
     if aggregate not in ("max head", "min head"):
-        raise RoteError(f"cannot draw the {aggregate!r}", help=did_you_mean(aggregate, ["max head", "min head"]))
+        raise RoteError(
+            f"cannot draw the {aggregate!r}", help=did_you_mean(aggregate, ["max head", "min head"])
+        )
     score = rows["value"].where(rows["valid"])
     ranked = rows.assign(_score=score if aggregate == "max head" else -score)
-    ranked = ranked.sort_values(["step", "_score"], ascending=[True, False], kind="stable", na_position="last")
+    ranked = ranked.sort_values(
+        ["step", "_score"], ascending=[True, False], kind="stable", na_position="last"
+    )
     return ranked.drop_duplicates("step").drop(columns="_score")
 
 
@@ -126,7 +150,9 @@ def _line(results: Any, rows: pd.DataFrame, *, axis: StepAxis, label: str, style
     missing = [step for step in gaps if step not in set(rows["step"])]
     if missing:
         holes = pd.DataFrame({"step": missing, "valid": False, "reason": [gaps[s] for s in missing]})
-        rows = pd.concat([rows.astype({"valid": object}), holes.astype({"valid": object})]).sort_values("step")
+        rows = pd.concat([rows.astype({"valid": object}), holes.astype({"valid": object})]).sort_values(
+            "step"
+        )
         rows["valid"] = rows["valid"].astype(bool)
     at = [f"step {step_number(s)}{'' if pd.isna(layer) else ', ' + head_label(int(layer), int(head))}"
           for s, layer, head in rows[["step", "layer", "head"]].itertuples(index=False)]  # fmt: skip
@@ -135,14 +161,14 @@ def _line(results: Any, rows: pd.DataFrame, *, axis: StepAxis, label: str, style
 
 def _add_context(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis) -> None:
     """Every head as one faint line each."""
-    if not _per_head([rows]):
-        return
     x: list[float | None] = []
     y: list[float | None] = []
     groups = rows.groupby(["layer", "head"], sort=True)
     for _, mine in list(groups)[:MAX_CONTEXT_HEADS]:
         x += [axis.place(s) for s in mine["step"]] + [None]
-        y += [None if not ok else float(v) for v, ok in zip(mine["value"], mine["valid"], strict=True)] + [None]
+        y += [None if not ok else float(v) for v, ok in zip(mine["value"], mine["valid"], strict=True)] + [
+            None
+        ]
     fig.add_scatter(
         x=x[:-1], y=y[:-1], mode="lines", name="every head", line={"width": 1, "color": paint("context")},
         hoverinfo="skip", connectgaps=False,
@@ -153,7 +179,9 @@ def _add_chance_of(fig: go.Figure, tables: list[pd.DataFrame], axis: StepAxis) -
     """One dotted line: chance is a property of the stimulus, the same for every run on the same tokens."""
     valid = pd.concat([rows[rows["valid"]] for rows in tables])
     chance = valid.groupby("step")["chance"].median()
-    add_chance(fig, [axis.place(s) for s in chance.index], [None if math.isnan(c) else float(c) for c in chance])
+    add_chance(
+        fig, [axis.place(s) for s in chance.index], [None if math.isnan(c) else float(c) for c in chance]
+    )
 
 
 def _brackets(onsets: Mapping[str, Any], runs: Sequence[Any]) -> dict[str, tuple[float | None, float]]:
@@ -184,31 +212,39 @@ def _add_spans(
             fillcolor=tint(styles[run].token, 0.13), mode="lines", line={"width": 0}, name=f"onset of {markup(run)}",
             hoverinfo="text", hovertext=f"onset of {markup(run)}: {words}",
         )  # fmt: skip
-        text = f"onset {words}" if len(brackets) == 1 else f"onset of {markup(short(run))}, {words}"
+        text = f"onset: {words}" if len(brackets) == 1 else f"onset of {markup(short(run))}: {words}"
         fig.add_annotation(
-            note(text, x=math.log10(left), y=1, xref="x", xanchor="right", yanchor="top", xshift=-6, yshift=-18 * index)
+            note(
+                text,
+                x=math.log10(left),
+                y=1,
+                xref="x",
+                xanchor="right",
+                yanchor="top",
+                xshift=-6,
+                yshift=-18 * index,
+            )
         )
 
 
 def _title(probe: str, metric: str, what: str | None) -> str:
-    name = probe_name(probe).capitalize()
+    name = sentence_case(probe_name(probe))
     name = name if metric == "score" else f"{name} ({probe_name(metric)})"
     words = {"max head": ", strongest head at each step", "min head": ", weakest head at each step"}
     return f"{name}{words.get(what or '', '')}"
 
 
-def _reading(tables: list[pd.DataFrame]) -> str:
+def _reading(tables: list[pd.DataFrame], *, context: bool) -> str:
     valid = pd.concat([rows[rows["valid"]] for rows in tables])
     if valid.empty:
         return "nothing was measured"
     chance = typical_chance(valid)
-    lowest, highest = int(valid["n"].min()), int(valid["n"].max())
-    n = f"{lowest:,}" if lowest == highest else f"{lowest:,}-{highest:,}"
-    level = "no chance level" if chance is None else f"dotted: chance {number(chance)}"
-    return f"band: 95% interval over n = {n} sequences · {level}"
+    level = "no chance level" if chance is None else f"dotted: chance {chance_number(chance)}"
+    grey = " · grey: every head" if context else ""
+    return f"band: 95% interval over {counted(valid)} · {level}{grey}"
 
 
-def _finding(runs: Sequence[Any], curves: list[Curve], tables: list[pd.DataFrame], what: str) -> str:
+def _finding(runs: Sequence[Any], tables: list[pd.DataFrame], what: str) -> str:
     """Where each run ends, in words."""
     parts = []
     for results, rows in zip(runs, tables, strict=True):
@@ -220,7 +256,7 @@ def _finding(runs: Sequence[Any], curves: list[Curve], tables: list[pd.DataFrame
         best = last.loc[last["value"].idxmax()]
         label = "" if pd.isna(best.layer) else _label(best)
         parts.append(f"{clean(results.run)}: {estimate(best, label)} at step {step_number(best.step)}")
-    return f"Highest {what} at the end of training. {'; '.join(parts)}. {len(curves)} lines over training steps."
+    return f"Highest {what} at the end of training. {'; '.join(parts)}."
 
 
 def _per_head(tables: list[pd.DataFrame]) -> bool:

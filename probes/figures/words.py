@@ -11,6 +11,7 @@ import pandas as pd
 
 MAX_SIGNIFICANT_DIGITS = 3
 MAX_DECIMALS = 6
+_SPELLED = {"ov": "OV", "qk": "QK", "icl": "ICL", "top1": "top-1"}
 SMALLEST_DECIMAL = 1e-4  # smaller numbers are written 1.2e−05
 
 
@@ -44,8 +45,14 @@ def short(run: object) -> str:
 
 
 def probe_name(probe: str) -> str:
-    """A probe's or metric's name as words."""
-    return clean(probe).replace("_", " ").replace("@", " on ")
+    """A probe's or metric's name as words: `ov_copying` is "OV copying"."""
+    words = clean(probe).replace("_", " ").replace("@", " on ").split(" ")
+    return " ".join(_SPELLED.get(word, word) for word in words)
+
+
+def sentence_case(text: str) -> str:
+    """The text with its first letter raised and nothing else changed."""
+    return text[:1].upper() + text[1:]
 
 
 def step_number(step: int) -> str:
@@ -92,9 +99,11 @@ def number(value: float | None, *, places: int | None = None, sign: bool = False
 
 
 def interval(value: float, lo: float | None, hi: float | None, *, sign: bool = False) -> str:
-    """`0.81 [0.78, 0.84]`: never more digits than the interval deserves."""
+    """`0.81 [0.78, 0.84]`, never more digits than the interval deserves; `0.7 [exact]` where nothing was sampled."""
     if lo is None or hi is None or pd.isna(lo) or pd.isna(hi):
         return number(value, sign=sign)
+    if lo == value == hi:
+        return f"{number(value, sign=sign)} [exact]"
     places = decimals(value, lo, hi)
     shown = [number(v, places=places, sign=sign) for v in (value, lo, hi)]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
@@ -112,24 +121,10 @@ def estimate(row: Any, label: str = "") -> str:
         return f"{start}not measured: {clean(row.reason) or 'no reason was recorded'}"
     text = start + interval(row.value, row.lo, row.hi)
     if not pd.isna(row.chance):
-        text += f", chance {number(row.chance, places=max(2, decimals(row.chance) - 1))}"
+        text += f", chance {chance_number(row.chance)}"
     return f"{text}, n={int(row.n):,}"
 
 
-def change_words(lo: float, hi: float, better: str | None) -> str:
-    """What a paired difference says in words, given which direction is better.
-
-    Args:
-        lo: lower end of the difference's interval.
-        hi: upper end.
-        better: "higher", "lower", or None where neither direction is.
-
-    Returns:
-        "better", "worse", "higher", "lower" or "no clear change".
-    """
-    if pd.isna(lo) or pd.isna(hi) or lo <= 0 <= hi:
-        return "no clear change"
-    direction = "higher" if lo > 0 else "lower"
-    if better not in ("higher", "lower"):
-        return direction
-    return "better" if direction == better else "worse"
+def chance_number(chance: float) -> str:
+    """A chance level: two significant digits, or two decimals where that is more."""
+    return number(chance, places=max(2, decimals(chance) - 1)) if chance else "0"

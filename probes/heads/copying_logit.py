@@ -8,8 +8,8 @@ Source: Olsson et al. 2022, arXiv:2209.11895, copying evaluator. The paper's rat
 3. a_q = sum over sources k of A[q, k] * raise of x_k;  S_q = summed raise over the sample's distinct tokens
 4. a and S are summed over q >= 1 of a sequence; score = 4a/(a+S) - 1, undefined where nothing is raised
 5. sink_free: position 0 is no source (rows renormalised) and its token is not in the sample
-6. permuted, the null: the sample's token identities permuted, in expectation over all permutations: every source
-   then has the sample's mean raise
+6. chance: the sample's token identities permuted. In expectation over all permutations every source has the
+   sample's mean raise, a = S / u for u distinct tokens, and the score is 4 / (u + 1) - 1
 
 The final norm divides all of a query's contribution by one number, so 3 is reduced layer by layer and multiplied by
 that number when the pass has reached the end.
@@ -71,7 +71,7 @@ def copying_logit(
         "S": S,
         "a_free": (free_slot * free_raised).sum(-1),
         "S_free": free_raised.sum(-1),
-        "a_permuted": S / present.sum(-1)[:, None, None],  # 6. rows sum to 1
+        "sample_size": present.sum(-1)[:, None, None].expand_as(a).float(),
     }
 
 
@@ -82,21 +82,19 @@ def finish(
     """Scores from the per-query sums and the final norm's scale.
 
     Returns:
-        `score`, `sink_free`, `permuted` in [-1, 1], NaN where the head raises no token of the sample; and their
-        chance levels per head (`chance:...`), the mean of the permuted null.
+        `score`, `sink_free` in [-1, 1], NaN where the head raises no token of the sample; and their chance levels
+        (`chance:...`), means over sequences.
     """
+    sizes = parts.pop("sample_size")[0, :, 0, 0]
     total = {
         name: (part * final_scale[None, :, None, :])[..., 1:].sum(-1).movedim(0, 1)  # 4. q >= 1
         for name, part in parts.items()
     }
-    permuted = _score(total["a_permuted"], total["S"])
     return {
         "score": _score(total["a"], total["S"]),
-        "chance:score": permuted.nanmean(0),
+        "chance:score": (4 / (sizes + 1) - 1).mean(),  # 6.
         "sink_free": _score(total["a_free"], total["S_free"]),
-        "chance:sink_free": permuted.nanmean(0),
-        "permuted": permuted,
-        "chance:permuted": permuted.nanmean(0),
+        "chance:sink_free": (4 / sizes - 1).mean(),  # one token fewer in the sample
     }
 
 

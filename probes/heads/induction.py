@@ -3,7 +3,7 @@
 Source: Olsson et al. 2022, arXiv:2209.11895 (an induction head shows both prefix matching and copying).
 
 1. prefix_excess = prefix_matching - its shuffled null, paired by sequence
-2. copying_excess = copying_logit - its permuted null, paired by sequence
+2. copying_excess = copying_logit - its chance level (token identities permuted)
 3. jitter_excess = prefix_matching on jittered blocks - uniform attention on the same tokens
 4. one-sided t-tests that 1 and 2 are above 0, each Benjamini-Hochberg adjusted over all heads of the step
 5. yes when both adjusted p are below 0.05 and the lower ends of the intervals of 1, 2 and 3 are above MIN_EXCESS
@@ -51,7 +51,7 @@ def induction(
     prefix_jittered: Float[np.ndarray, "n heads"],
     jitter_chance: Float[np.ndarray, " heads"],
     copying: Float[np.ndarray, "n heads"],
-    copying_permuted: Float[np.ndarray, "n heads"],
+    copying_chance: Float[np.ndarray, " heads"],
     *,
     seed: int = 0,
 ) -> InductionTests:
@@ -63,12 +63,12 @@ def induction(
         prefix_jittered: on `jittered_repeat`.
         jitter_chance: uniform attention on the jittered tokens.
         copying: copying_logit per sequence; NaN where the head raises no token.
-        copying_permuted: its permuted null.
+        copying_chance: its chance level per head.
         seed: of the bootstrap.
     """
     effects = {
         "prefix_excess": prefix - prefix_shuffled,  # 1.
-        "copying_excess": copying - copying_permuted,  # 2.
+        "copying_excess": copying - copying_chance[None],  # 2.
         "jitter_excess": prefix_jittered - jitter_chance[None],  # 3.
     }
     intervals = {name: bootstrap_mean(samples, seed=seed) for name, samples in effects.items()}

@@ -1,0 +1,281 @@
+"""Run against run: paired differences on the same tokens, with intervals, corrected over heads; and onsets. No torch.
+
+Both runs saw the same stimuli, so per-sequence values are paired and subtracted before anything is averaged. The
+intervals cover the choice of test sequences. They do not cover the training seed: one run per arm shows what happened
+in these two runs, and several seeds are needed before it is said of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from checkpoints.errors import RoteError
+from interp.axes import head_label
+from probes.alignment import Align, matched_steps
+from probes.comparable import differing_provenance
+from probes.registry import REGISTRY
+from probes.statistics import benjamini_hochberg, bootstrap_mean, p_two_sided
+from probes.store import Results
+from probes.trajectory import Onset, onset
+
+ALPHA = 0.05
+_AXES = ["layer", "head", "src_layer", "src_head", "position"]
+_BEST_OF = ("prefix_matching", "previous_token")
+BEST_HEAD = "score:best_head"
+ROW_COLUMNS = [
+    "probe", "metric", "layer", "head", "position", "step_a", "step_b", "tokens_a", "tokens_b",
+    "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "p", "q", "change",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between run A and run B.
+
+    Attributes:
+        a, b: run names.
+        align: axis the runs were matched on.
+        pairs: matched (step of A, step of B).
+        rows: one row per number compared: values a and b, difference b - a with its interval, n, p and q, and
+            `change`: "better", "worse", "higher", "lower", "no clear change", or "exact" for weight-only scores.
+        onset_a, onset_b: of the induction heads in each run.
+        sentence: what happened, in words.
+        notes: what could not be compared, and why.
+    """
+
+    a: str
+    b: str
+    align: Align
+    pairs: tuple[tuple[int, int], ...]
+    rows: pd.DataFrame
+    onset_a: Onset
+    onset_b: Onset
+    sentence: str
+    notes: tuple[str, ...] = ()
+
+    def row(self, probe: str, metric: str) -> pd.Series | None:
+        """The model-level row of a metric at the last compared pair; None when it was not compared."""
+        found = self.rows[
+            (self.rows["probe"] == probe) & (self.rows["metric"] == metric) & self.rows["layer"].isna()
+        ]
+        found = found[found["position"].isna()]
+        return None if found.empty else found.iloc[-1]
+
+
+def compare(
+    a: Results, b: Results, *, align: Align = "step", at: Literal["last", "all"] | int = "last", seed: int = 0
+) -> Comparison:
+    """Compare run B against run A, the baseline.
+
+    Args:
+        a: the baseline.
+        b: the run in question.
+        align: match checkpoints by optimiser step, by tokens seen, or by recorded training loss.
+        at: compare at the last matched pair, at all of them, or at the pair of one step of A.
+        seed: of the bootstrap.
+
+    Raises:
+        RoteError: nothing to match on, or provenance differs in anything but the weights; says how to mend it.
+    """
+    pairs = _chosen(matched_steps(a, b, align), at, a)
+    differing = differing_provenance(a, b, pairs)
+    if differing:
+        raise RoteError(
+            f"{a.run} and {b.run} were not measured alike: {'; '.join(differing)}",
+            help="measure both with the same command: "
+            f"rote run {a.meta['series']['path']} {b.meta['series']['path']} --fresh -o {a.path.parent}",
+        )
+    notes: list[str] = []
+    parts = [part for pair in pairs for part in _pair_rows(a, b, pair, seed, notes)]
+    rows = pd.concat(parts, ignore_index=True)[ROW_COLUMNS] if parts else pd.DataFrame(columns=ROW_COLUMNS)
+    onset_a, onset_b = onset(a), onset(b)
+    draft = Comparison(
+        a.run, b.run, align, tuple(pairs), rows, onset_a, onset_b, "", tuple(dict.fromkeys(notes))
+    )
+    return Comparison(**{**draft.__dict__, "sentence": sentence(draft)})
+
+
+def _chosen(pairs: list[tuple[int, int]], at: str | int, a: Results) -> list[tuple[int, int]]:
+    if at == "all":
+        return pairs
+    if at == "last":
+        return pairs[-1:]
+    chosen = [pair for pair in pairs if pair[0] == at]
+    if not chosen:
+        near = sorted({s for s, _ in pairs}, key=lambda s: abs(s - int(at)))[:2]
+        raise RoteError(
+            f"step {at} of {a.run} is not among the {len(pairs)} matched steps",
+            help=f"nearest are {', '.join(str(s) for s in sorted(near))}",
+        )
+    return chosen
+
+
+def _pair_rows(
+    a: Results, b: Results, pair: tuple[int, int], seed: int, notes: list[str]
+) -> Iterator[pd.DataFrame]:
+    left, right = a.samples(pair[0]), b.samples(pair[1])
+    verdicts = [
+        r.frame[(r.frame["step"] == s) & (r.frame["probe"] == "induction")]
+        for r, s in zip((a, b), pair, strict=True)
+    ]
+    for (probe, metric), rows_a in left.groupby(["probe", "metric"], sort=True):
+        rows_b = right[(right["probe"] == probe) & (right["metric"] == metric)]
+        if REGISTRY[probe].kind == "head" and metric in ("profile", "peak_offset"):
+            continue  # a distribution over distances and its mode: shown side by side, not subtracted
+        table = _metric_rows(rows_a, rows_b, seed, notes)
+        if table is not None:
+            yield _labelled(table, probe, metric, pair, rows_a, rows_b)
+    for probe in _BEST_OF:
+        best = _best_head_row(left, right, probe, seed)
+        if best is not None:
+            yield _labelled(best, probe, BEST_HEAD, pair, left, right)
+    verdict_a, verdict_b = (v[v["metric"] == "verdict"] for v in verdicts)
+    if not verdict_a.empty and not verdict_b.empty:
+        table = _metric_rows(verdict_a, verdict_b, seed, notes)
+        if table is not None:
+            yield _labelled(table, "induction", "verdict", pair, verdict_a, verdict_b)
+
+
+def _metric_rows(
+    rows_a: pd.DataFrame, rows_b: pd.DataFrame, seed: int, notes: list[str]
+) -> pd.DataFrame | None:
+    merged = rows_a.merge(rows_b, on=_AXES, suffixes=("_a", "_b"))
+    name = f"{rows_a['probe'].iloc[0]}/{rows_a['metric'].iloc[0]}"
+    usable = merged[merged["valid_a"] & merged["valid_b"]]
+    if len(usable) < max(len(rows_a), len(rows_b)):
+        notes.append(
+            f"{name}: {max(len(rows_a), len(rows_b)) - len(usable)} values are not measured in both runs"
+        )
+    if usable.empty:
+        return None
+    table = usable[[*_AXES]].copy()
+    table["a"], table["b"] = usable["value_a"].to_numpy(), usable["value_b"].to_numpy()
+    table["head_a"] = table["head_b"] = _labels(usable)
+    if "samples_a" in usable and len(usable["samples_a"].iloc[0]):
+        return _with_test(table, _stack(usable["samples_a"]), _stack(usable["samples_b"]), seed)
+    table["difference"] = table["b"] - table["a"]
+    table["lo"] = table["hi"] = table["difference"]  # exact given the weights: no sampling error
+    table["n"], table["p"], table["q"] = 0, np.nan, np.nan
+    return table
+
+
+def _with_test(table: pd.DataFrame, a: np.ndarray, b: np.ndarray, seed: int) -> pd.DataFrame:
+    difference = b - a
+    interval = bootstrap_mean(difference, seed=seed)
+    table["difference"], table["lo"], table["hi"] = interval.value, interval.lo, interval.hi
+    table["n"] = interval.n.astype(int)
+    table["p"] = p_two_sided(difference)
+    table["q"] = benjamini_hochberg(table["p"].to_numpy(dtype=np.float64))
+    return table
+
+
+def _best_head_row(left: pd.DataFrame, right: pd.DataFrame, probe: str, seed: int) -> pd.DataFrame | None:
+    """The strongest head of each run against each other: heads trade places between runs, the function does not."""
+    best = []
+    for frame in (left, right):
+        rows = frame[(frame["probe"] == probe) & (frame["metric"] == "score") & frame["valid"]]
+        if rows.empty:
+            return None
+        best.append(rows.loc[rows["value"].idxmax()])
+    table = pd.DataFrame({axis: pd.array([pd.NA], dtype="Int64") for axis in _AXES})
+    table["a"], table["b"] = [best[0]["value"]], [best[1]["value"]]
+    table["head_a"], table["head_b"] = (head_label(int(r["layer"]), int(r["head"])) for r in best)
+    samples = [np.asarray(r["samples"], dtype=np.float64)[:, None] for r in best]
+    return _with_test(table, samples[0], samples[1], seed)
+
+
+def _labelled(
+    table: pd.DataFrame,
+    probe: str,
+    metric: str,
+    pair: tuple[int, int],
+    rows_a: pd.DataFrame,
+    rows_b: pd.DataFrame,
+) -> pd.DataFrame:
+    table = table.assign(
+        probe=probe,
+        metric=metric,
+        step_a=pair[0],
+        step_b=pair[1],
+        tokens_a=rows_a["tokens_seen"].iloc[0],
+        tokens_b=rows_b["tokens_seen"].iloc[0],
+    )
+    better = REGISTRY[probe].better_of("score" if metric == BEST_HEAD else metric)
+    table["change"] = [_change(row, better) for row in table.to_dict("records")]
+    return table
+
+
+def _change(row: dict[str, Any], better: str | None) -> str:
+    if row["n"] == 0:
+        return "exact" if row["difference"] else "no change"
+    if row["lo"] <= 0 <= row["hi"] or not row["q"] < ALPHA:
+        return "no clear change"
+    rises = row["difference"] > 0
+    if better is None:
+        return "higher" if rises else "lower"
+    return "better" if rises == (better == "higher") else "worse"
+
+
+def _labels(rows: pd.DataFrame) -> list[str]:
+    return [
+        "" if pd.isna(l) else head_label(int(l), int(h))
+        for l, h in zip(rows["layer"], rows["head"], strict=True)
+    ]
+
+
+def _stack(samples: pd.Series) -> np.ndarray:
+    return np.stack([np.asarray(s, dtype=np.float64) for s in samples], axis=1)
+
+
+def sentence(comparison: Comparison) -> str:
+    """What happened, with intervals; "no clear change" where they include 0."""
+    a, b = comparison.a, comparison.b
+    parts = [_circuit_sentence(a, b, comparison.onset_a, comparison.onset_b)]
+    where = _where(comparison)
+    copying = comparison.row("repeat_loss", "later_blocks")
+    if copying is not None:
+        parts.append(f"{where}, {_loss_words(copying, a, b)}")
+    best = comparison.row("prefix_matching", BEST_HEAD)
+    if best is not None:
+        parts.append(_best_words(best, a, b))
+    return ". ".join(parts) + "."
+
+
+def _where(comparison: Comparison) -> str:
+    step_a, step_b = comparison.pairs[-1]
+    if step_a == step_b:
+        return f"At step {step_a:,}"
+    return f"At steps {step_a:,} and {step_b:,} (matched by {comparison.align})"
+
+
+def _circuit_sentence(a: str, b: str, onset_a: Onset, onset_b: Onset) -> str:
+    def one(name: str, when: Onset) -> str:
+        if not when.found or when.bracket is None:
+            return f"{name} forms no lasting induction head"
+        before, at = when.bracket
+        since = f"by step {at:,}" if before is None else f"between steps {before:,} and {at:,}"
+        kept = "" if when.heads_at_end else " and has lost it by the last step"
+        return f"{name} forms an induction circuit ({when.head}, {since}){kept}"
+
+    return f"{one(a, onset_a)}; {one(b, onset_b)}"
+
+
+def _loss_words(row: pd.Series, a: str, b: str) -> str:
+    interval = f"[{row['lo']:+.2f}, {row['hi']:+.2f}] nats, n={row['n']}"
+    if row["change"] == "no clear change":
+        return f"loss on repeated random tokens shows no clear change ({row['difference']:+.2f} {interval})"
+    word = "higher" if row["difference"] > 0 else "lower"
+    return f"{b}'s loss on repeated random tokens is {word} than {a}'s: {row['difference']:+.2f} {interval}"
+
+
+def _best_words(row: pd.Series, a: str, b: str) -> str:
+    interval = f"{row['difference']:+.2f} [{row['lo']:+.2f}, {row['hi']:+.2f}]"
+    heads = f"{row['head_b']} {row['b']:.2f} against {row['head_a']} {row['a']:.2f}"
+    if row["change"] == "no clear change":
+        return f"The strongest prefix-matching heads do not clearly differ ({heads}; {interval})"
+    return f"The strongest prefix-matching head is {'stronger' if row['difference'] > 0 else 'weaker'} ({heads}; {interval})"
