@@ -108,6 +108,7 @@ class CheckpointSeries:
         for checkpoint in self.checkpoints:
             if checkpoint.step == step:
                 return checkpoint
+        self._refuse_empty()
         around = self._neighbours(step)
         raise CheckpointError(
             f"step {step} is not in {self.path} ({len(self)} checkpoints, {self.steps[0]}-{self.steps[-1]})",
@@ -116,7 +117,12 @@ class CheckpointSeries:
         )
 
     def nearest(self, step: int) -> Checkpoint:
-        """The checkpoint whose step is closest; the earlier one of two equally close."""
+        """The checkpoint whose step is closest; the earlier one of two equally close.
+
+        Raises:
+            CheckpointError: there is none, in an empty slice.
+        """
+        self._refuse_empty()
         return min(self.checkpoints, key=lambda c: (abs(c.step - step), c.step))
 
     def select(self, spec: str | None) -> CheckpointSeries:
@@ -127,8 +133,13 @@ class CheckpointSeries:
         """
         if spec is None:
             return self
+        self._refuse_empty()
         wanted = parse_steps(spec, self.steps, where=str(self.path))
         return replace(self, checkpoints=tuple(c for c in self.checkpoints if c.step in wanted))
+
+    def _refuse_empty(self) -> None:
+        if not self.checkpoints:
+            raise CheckpointError(f"this part of {self.path} holds no checkpoint", help="slice it less")
 
     def _neighbours(self, step: int) -> tuple[int, ...]:
         i = bisect.bisect_left(self.steps, step)

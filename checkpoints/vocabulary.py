@@ -35,14 +35,21 @@ def usable_ids(checkpoint: Checkpoint, d_vocab: int) -> tuple[list[int], int, st
     known, added, note = set(range(d_vocab)), set(), ""
     tokenizer = checkpoint.path / "tokenizer.json"
     if tokenizer.is_file():
-        known, added = _tokenizer_ids(tokenizer)
+        read = _tokenizer_ids(tokenizer)
+        known, added = read or (known, added)
+        note = (
+            ""
+            if read
+            else "tokenizer.json cannot be read: every id below the vocabulary size was taken as usable"
+        )
     elif checkpoint.format != "lab":
         note = "no tokenizer.json beside the weights: every id below the vocabulary size was taken as usable"
-    ids = sorted(i for i in known - special - added if 0 <= i < d_vocab)
-    bos = next(iter(_ints(config.get("bos_token_id"))), None)
+    bos = next((i for i in _ints(config.get("bos_token_id")) if 0 <= i < d_vocab), None)
     if bos is None:
-        bos = next(iter(_ints(config.get("eos_token_id"))), 0)
-        note = "; ".join(filter(None, [note, f"config.json names no BOS token: id {bos} was used"]))
+        bos = next((i for i in _ints(config.get("eos_token_id")) if 0 <= i < d_vocab), 0)
+        lacking = f"config.json names no BOS token below the vocabulary size: id {bos} was used"
+        note = "; ".join(filter(None, [note, lacking]))
+    ids = sorted(i for i in known - special - added - {bos} if 0 <= i < d_vocab)
     return ids, bos, note
 
 
@@ -52,10 +59,14 @@ def _ints(value: Any) -> Iterator[int]:
             yield item
 
 
-def _tokenizer_ids(path: Path) -> tuple[set[int], set[int]]:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    vocab = data.get("model", {}).get("vocab", {})
-    known = set(vocab.values()) if isinstance(vocab, dict) else set(range(len(vocab)))
-    added = {t["id"] for t in data.get("added_tokens", [])}
-    special = {t["id"] for t in data.get("added_tokens", []) if t.get("special")}
+def _tokenizer_ids(path: Path) -> tuple[set[int], set[int]] | None:
+    """All ids and the special ones, or None for a file that is not a tokenizer's."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        vocab = data["model"]["vocab"]
+        known = set(vocab.values()) if isinstance(vocab, dict) else set(range(len(vocab)))
+        added = {t["id"] for t in data.get("added_tokens") or []}
+        special = {t["id"] for t in data.get("added_tokens") or [] if t.get("special")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
     return known | added, special

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +21,7 @@ from checkpoints.series import Checkpoint
 from interp.model import HookedModel, ModelShape
 
 NATIVE = "TransformerLensNative"
+_DIGITS = re.compile(r"\d+")
 _NOT_NATIVE_FIELDS = ("model_type", "bos_token_id", "eos_token_id", "format_version")
 
 
@@ -39,7 +41,7 @@ def load_fresh(
         parameter.requires_grad_(False)
     inner.to(device=device).eval()
     parameters = dict(inner.named_parameters(remove_duplicate=False))
-    architecture = NATIVE if tl_config is not None else hf_config.architectures[0]
+    architecture = NATIVE if tl_config is not None else type(inner).__name__
     with quiet_upstream():
         from transformer_lens.model_bridge.sources import build_bridge_from_module
 
@@ -47,11 +49,17 @@ def load_fresh(
             bridge = build_bridge_from_module(
                 inner, architecture, hf_config=hf_config, tl_config=tl_config, tokenizer=None
             )
-        except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"TransformerLens cannot hook the architecture {architecture} ({type(error).__name__}: {error})",
                 help="`rote doctor` prints the installed versions; see the architectures TransformerBridge supports",
             ) from error
+    blind = [i for i, block in enumerate(bridge.blocks) if not hasattr(block, "attn")]
+    if blind:
+        raise CheckpointError(
+            f"{architecture} has {len(blind)} of {len(bridge.blocks)} layers without attention heads",
+            help="rote measures attention heads; it needs them in every layer",
+        )
     return HookedModel(bridge, _shape(bridge.cfg, architecture), checkpoint, parameters=parameters)
 
 
@@ -70,6 +78,8 @@ def copy_into(model: HookedModel, checkpoint: Checkpoint) -> None:
             f"step {checkpoint.step} has other tensors than the step before ({', '.join(differing[:3])})",
             help="load it with a fresh bridge: swap='fresh'",
         )
+    for name, parameter in model.parameters.items():
+        _same_shape(name, source[name].shape, parameter.shape, step=checkpoint.step)
     with torch.no_grad():
         for name, parameter in model.parameters.items():
             parameter.copy_(source[name])
@@ -115,11 +125,17 @@ def _parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.T
 
 
 def _safetensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     tensors: dict[str, torch.Tensor] = {}
-    for file in checkpoint.files:
-        tensors.update(load_file(file))
+    try:
+        for file in checkpoint.files:
+            tensors.update(load_file(file))
+    except (OSError, SafetensorError, KeyError) as error:  # KeyError: a dtype torch does not have
+        raise CheckpointError(
+            f"step {checkpoint.step}: {file.name} cannot be read ({_one_line(error)})", help="write it again"
+        ) from error
     return tensors
 
 
@@ -134,12 +150,16 @@ def _strict(
             help="config.json and weights belong to different models",
         )
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"step {checkpoint.step}: {name} has shape {list(tensor.shape)}, config.json says {list(expected[name].shape)}",
-                help="config.json and weights belong to different models",
-            )
+        _same_shape(name, tensor.shape, expected[name].shape, step=checkpoint.step)
     return tensors
+
+
+def _same_shape(name: str, found: torch.Size, expected: torch.Size, *, step: int) -> None:
+    if found != expected:  # never left to `copy_`, which would spread a smaller tensor over a larger one
+        raise CheckpointError(
+            f"step {step}: {name} has shape {list(found)}, config.json says {list(expected)}",
+            help="config.json and weights belong to different models",
+        )
 
 
 def _from_pretrained(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
@@ -158,7 +178,7 @@ def _from_pretrained(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
                 attn_implementation="eager",
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        except Exception as error:  # a damaged config can make transformers raise anything at all
             raise CheckpointError(
                 f"transformers cannot load step {checkpoint.step} from {checkpoint.path.name}: {_one_line(error)}",
                 help="check config.json against the weights; `rote scan` lists what the folder holds",
@@ -173,7 +193,19 @@ def _from_pretrained(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
                 f"step {checkpoint.step}: {len(names)} {kind.replace('_', ' ')} ({', '.join(names[:3])})",
                 help="the weights do not fill this architecture; the rest would be random numbers",
             )
+    _refuse_further_layers(module, info.get("unexpected_keys") or (), step=checkpoint.step)
     return module
+
+
+def _refuse_further_layers(module: nn.Module, unexpected: Iterable[str], *, step: int) -> None:
+    """Extra heads and old buffers may be left out; layers that config.json does not count are another model."""
+    known = {_DIGITS.sub("#", name) for name, _ in module.named_parameters()}
+    more = sorted(name for name in map(str, unexpected) if _DIGITS.sub("#", name) in known)
+    if more:
+        raise CheckpointError(
+            f"step {step}: the files hold {len(more)} tensors of further layers ({', '.join(more[:3])})",
+            help="config.json counts fewer layers than the weights have: it belongs to another model",
+        )
 
 
 def _refresh_split_attention(bridge: Any) -> None:

@@ -124,11 +124,12 @@ class _Engine:
         assert not unknown, f"unknown sites {sorted(unknown)}"
         self.layer_observers = [o for o in observers if o.needs & LAYER_SITES]
         self.end_observers = [o for o in observers if o.needs & END_SITES]
-        self.layer_sites = [s for s in ("v", "pattern", "z") if s in self.needs]  # the order they fire in
+        self.layer_sites = sorted(self.needs & LAYER_SITES)
 
     def run(self, tokens: Tensor, rows: slice, report: PassReport) -> None:
         self.tokens, self.rows, self.report = tokens, rows, report
         self.held: dict[str, Tensor] = {}
+        self.held_layer = -1
         self.fired: dict[str, set[int]] = {site: set() for site in self.layer_sites}
         self.resid: Tensor | None = None
         wants_logits = bool(self.needs & {"token_nll", "top1"})
@@ -145,7 +146,7 @@ class _Engine:
         needs_resid = "final_scale" in self.needs
         for layer in range(n_layers):
             for site in self.layer_sites:
-                last = stop and not needs_resid and layer == n_layers - 1 and site == self.layer_sites[-1]
+                last = stop and not needs_resid and layer == n_layers - 1
                 yield f"blocks.{layer}.{_HOOK[site]}", self._layer_hook(layer, site, stop_after=last)
         if needs_resid:
             yield f"blocks.{n_layers - 1}.hook_out", self._resid_hook(stop_after=stop)
@@ -155,16 +156,19 @@ class _Engine:
 
         def hook(tensor: Tensor, hook: Any) -> None:
             self.fired[site].add(layer)
+            if layer != self.held_layer:
+                self.held, self.held_layer = {}, layer
             self.held[site] = self._heads(tensor, site)
             if site == "pattern":
                 self._check_pattern(layer, tensor)
-            if site == self.layer_sites[-1]:
+            # The order differs: OPT, GPT-J and GPT-Neo show their pattern only after z was computed from it.
+            if len(self.held) == len(self.layer_sites):
                 view = LayerView(layer, self.tokens, self.rows, **self.held)
                 self.held = {}
                 for observer in self.layer_observers:
                     observer.see_layer(view)
-            if stop_after:
-                raise StopAtLayerException(tensor)
+                if stop_after:
+                    raise StopAtLayerException(tensor)
 
         return hook
 
@@ -239,15 +243,17 @@ def final_norm_scale(
 
 def _check_tokens(model: HookedModel, tokens: Tensor) -> None:
     shape = model.shape
+    if not tokens.numel():
+        raise RoteError("there are no tokens to run the model on", help="give at least one sequence")
     if tokens.shape[1] > shape.n_ctx:
         raise RoteError(
             f"sequences of {tokens.shape[1]} tokens do not fit the model's context of {shape.n_ctx}",
             help="make the stimulus shorter",
         )
-    highest = int(tokens.max())
-    if highest >= shape.d_vocab or int(tokens.min()) < 0:
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    if highest >= shape.d_vocab or lowest < 0:
         raise RoteError(
-            f"token id {highest} is outside the model's vocabulary of {shape.d_vocab}",
+            f"token id {lowest if lowest < 0 else highest} is outside the model's vocabulary of {shape.d_vocab}",
             help="the token ids were made for another tokenizer",
         )
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import pandas as pd
 
 from checkpoints.errors import RoteError, did_you_mean
 from probes.store import Results
 
-Align = Literal["step", "tokens", "loss"]
+ALIGNMENTS = ("step", "tokens", "loss")
 _TOLERANCE = {"tokens": 0.02, "loss": 0.05}  # relative distance within which two checkpoints count as matched
 
 
-def matched_steps(a: Results, b: Results, align: Align) -> list[tuple[int, int]]:
+def matched_steps(a: Results, b: Results, align: str) -> list[tuple[int, int]]:
     """Pairs (step of A, step of B), ascending.
 
     By step: the steps both have. By tokens or loss: each step of A with the nearest of B, within 2% of the tokens or
@@ -22,8 +20,8 @@ def matched_steps(a: Results, b: Results, align: Align) -> list[tuple[int, int]]
     Raises:
         RoteError: an unknown axis, an axis one run does not record, or nothing that matches.
     """
-    if align not in get_args(Align):
-        raise RoteError(f"runs cannot be aligned by {align!r}", help=did_you_mean(align, get_args(Align)))
+    if align not in ALIGNMENTS:
+        raise RoteError(f"runs cannot be aligned by {align!r}", help=did_you_mean(align, ALIGNMENTS))
     if align == "step":
         pairs = [(step, step) for step in sorted(set(a.steps) & set(b.steps))]
     else:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from checkpoints.errors import RoteError
 from interp.axes import head_label
-from probes.alignment import Align, matched_steps
+from probes.alignment import matched_steps
 from probes.comparable import differing_provenance
 from probes.registry import REGISTRY
 from probes.statistics import benjamini_hochberg, bootstrap_mean, p_two_sided
@@ -50,7 +50,7 @@ class Comparison:
 
     a: str
     b: str
-    align: Align
+    align: str
     pairs: tuple[tuple[int, int], ...]
     rows: pd.DataFrame
     onset_a: Onset
@@ -68,7 +68,7 @@ class Comparison:
 
 
 def compare(
-    a: Results, b: Results, *, align: Align = "step", at: Literal["last", "all"] | int = "last", seed: int = 0
+    a: Results, b: Results, *, align: str = "step", at: Literal["last", "all"] | int = "last", seed: int = 0
 ) -> Comparison:
     """Compare run B against run A, the baseline.
 

@@ -67,6 +67,7 @@ def bootstrap_mean(
             if np.isnan(means).any()
             else np.percentile(means, tails, axis=0)
         )
+    lo[counts == 0] = hi[counts == 0] = np.nan
     return Interval(value, lo, hi, counts.astype(np.float64))
 
 
@@ -79,7 +80,7 @@ def _resampled_means(
     with np.errstate(invalid="ignore", divide="ignore"):
         means = weights @ filled / drawn
     empty = ~finite.any(0)
-    means[:, empty] = 0.0  # no column may be all-NaN in a percentile; its value is NaN and says so
+    means[:, empty] = 0.0  # no column may be all-NaN in a percentile; `bootstrap_mean` makes it NaN again
     return means
 
 

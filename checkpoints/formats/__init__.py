@@ -21,6 +21,15 @@ FORMATS = {"lab": lab, "hf": hf}
 
 def discover(path: Path) -> CheckpointSeries:
     """Find the format of a folder and list its checkpoints; see `checkpoints.open_series`."""
+    try:
+        return _discover(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror or error})", help="check the path and its permissions"
+        ) from None
+
+
+def _discover(path: Path) -> CheckpointSeries:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist", help=_nearest_path(path))
     if not path.is_dir():

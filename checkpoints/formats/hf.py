@@ -7,12 +7,13 @@ Weights are safetensors, whole or sharded with `model.safetensors.index.json`.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import CheckpointError
+from checkpoints.formats.duplicates import without_duplicates
 from checkpoints.formats.safetensors_header import read_header
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
@@ -57,7 +58,7 @@ def discover(path: Path) -> CheckpointSeries:
         found = [_checkpoint(path)]
         if step_from_name(path.name) is None and not (path / "trainer_state.json").is_file():
             notes.append("nothing says which training step this is; it is shown as step 0")
-    checkpoints, gaps = _without_duplicates([c for c in found if isinstance(c, Checkpoint)])
+    checkpoints, gaps = without_duplicates([c for c in found if isinstance(c, Checkpoint)])
     gaps += [g for g in found if isinstance(g, Gap)]
     return CheckpointSeries(
         name=path.resolve().name,
@@ -109,12 +110,18 @@ def _config(folder: Path) -> Path:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
+    names = _weight_names(folder)
+    if "model.safetensors" in names:  # transformers reads it even where an index stands beside it
+        return (folder / "model.safetensors",)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = _json(index).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{index.name} has no weight_map", help="save the model again")
-        files = tuple(folder / Path(str(name)).name for name in sorted({str(s) for s in shards.values()}))
+        listed = sorted({str(name) for name in shards.values()})
+        if any(Path(name).name != name for name in listed):
+            raise CheckpointError(f"{index.name} points outside its folder", help="save the model again")
+        files = tuple(folder / name for name in listed)
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise CheckpointError(
@@ -122,9 +129,6 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
                 help="copy the missing shards",
             )
         return files
-    names = _weight_names(folder)
-    if "model.safetensors" in names:
-        return (folder / "model.safetensors",)
     if names:
         raise CheckpointError(
             f"weights are not named as Hugging Face names them (found {', '.join(names[:3])})",
@@ -153,7 +157,7 @@ def _trainer_state(folder: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path.name} cannot be read as JSON ({error})", help="restore the file"
         ) from None
@@ -164,38 +168,23 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _tokens(state: dict[str, Any], from_name: int | None) -> int | None:
     seen = state.get("num_input_tokens_seen")
-    return int(seen) if isinstance(seen, int | float) and seen > 0 else from_name
+    return int(seen) if _finite(seen) and seen > 0 else from_name
 
 
 def _loss(state: dict[str, Any], step: int) -> float | None:
+    history = state.get("log_history")
     logged = [
-        (int(row["step"]), float(row["loss"]))
-        for row in state.get("log_history") or []
-        if isinstance(row, dict)
-        and isinstance(row.get("step"), int)
-        and isinstance(row.get("loss"), int | float)
+        (row["step"], float(row["loss"]))
+        for row in (history if isinstance(history, list) else [])
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and _finite(row.get("loss"))
     ]
     past = [row for row in logged if row[0] <= step]
     return max(past)[1] if past else None
 
 
-def _without_duplicates(checkpoints: list[Checkpoint]) -> tuple[list[Checkpoint], list[Gap]]:
-    """Two folders that claim one step cannot both be right, and nothing says which is: neither is used."""
-    by_step: dict[int, list[Checkpoint]] = defaultdict(list)
-    for checkpoint in checkpoints:
-        by_step[checkpoint.step].append(checkpoint)
-    kept = [group[0] for group in by_step.values() if len(group) == 1]
-    gaps = []
-    for step, group in by_step.items():
-        if len(group) > 1:
-            names = ", ".join(sorted(c.path.name for c in group))
-            for checkpoint in group:
-                gaps.append(
-                    Gap(
-                        checkpoint.path,
-                        f"{len(group)} folders claim step {step}: {names}",
-                        "remove or rename all but one",
-                        step,
-                    )
-                )
-    return kept, gaps
+def _finite(value: Any) -> bool:
+    """A number JSON can hold: trainers write NaN and Infinity when training diverged."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import CheckpointError
+from checkpoints.formats.duplicates import without_duplicates
 from checkpoints.formats.safetensors_header import read_header
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
@@ -20,7 +21,7 @@ def sniff(path: Path) -> bool:
         return False
     try:
         return json.loads(manifest.read_text(encoding="utf-8")).get("format") == "rote-lab"
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
@@ -32,16 +33,17 @@ def discover(path: Path) -> CheckpointSeries:
         raise CheckpointError(
             f"{path} has a manifest but no config.json", help="restore it, or train again with --fresh"
         )
-    checkpoints, gaps = [], []
-    for entry in manifest.get("checkpoints", []):
-        found = _checkpoint(path, config, entry)
-        (gaps if isinstance(found, Gap) else checkpoints).append(found)
+    _refuse_unreadable(config)
+    listed = manifest.get("checkpoints")
+    found = [_checkpoint(path, config, entry) for entry in (listed if isinstance(listed, list) else [])]
+    checkpoints, gaps = without_duplicates(c for c in found if isinstance(c, Checkpoint))
+    gaps += [g for g in found if isinstance(g, Gap)]
     notes = ()
     if manifest.get("status") != "complete":
-        last = checkpoints[-1].step if checkpoints else "none"
+        last = max(checkpoints).step if checkpoints else "none"
         notes = (f"training is not finished: last step written is {last}",)
     return CheckpointSeries(
-        name=str(manifest.get("name") or path.resolve().name),
+        name=_name(manifest, path),
         path=path,
         format=FORMAT,
         checkpoints=tuple(sorted(checkpoints)),
@@ -51,14 +53,38 @@ def discover(path: Path) -> CheckpointSeries:
     )
 
 
-def _checkpoint(path: Path, config: Path, entry: dict[str, Any]) -> Checkpoint | Gap:
+def _name(manifest: dict[str, Any], path: Path) -> str:
+    """The name the lab gave the series; results are written under it, so it may not lead anywhere else."""
+    name = manifest.get("name")
+    plain = isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..")
+    return name if plain else path.resolve().name
+
+
+def _refuse_unreadable(config: Path) -> None:
+    try:
+        readable = isinstance(json.loads(config.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, RecursionError):
+        readable = False
+    if not readable:
+        raise CheckpointError(
+            f"{config} is not a JSON object", help="restore it, or train again with --fresh"
+        )
+
+
+def _checkpoint(path: Path, config: Path, entry: Any) -> Checkpoint | Gap:
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int) or "folder" not in entry:
+        return Gap(
+            path / "manifest.json",
+            "it lists a checkpoint without a step or a folder",
+            "train again with --fresh",
+        )
     folder = path / Path(str(entry["folder"])).name  # a manifest may not point outside its own folder
     file = folder / "model.safetensors"
     if not file.is_file():
         return Gap(
             folder,
             "the manifest lists it, but model.safetensors is missing",
-            "train again; finished steps are kept",
+            "train again with --fresh",
             entry["step"],
         )
     try:
@@ -66,7 +92,7 @@ def _checkpoint(path: Path, config: Path, entry: dict[str, Any]) -> Checkpoint |
     except CheckpointError as error:
         return Gap(folder, error.message, error.help, entry["step"])
     return Checkpoint(
-        step=int(entry["step"]),
+        step=entry["step"],
         path=folder,
         format=FORMAT,
         tokens_seen=entry.get("tokens_seen"),

@@ -61,6 +61,8 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
         KeyError,
         TypeError,
         ValueError,
+        OverflowError,
+        RecursionError,
     ) as error:
         raise CheckpointError(
             f"{path.name} has a broken safetensors header ({type(error).__name__}: {error})",
@@ -71,10 +73,10 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
 
 def _entry(name: str, spec: dict[str, Any], base: int) -> TensorEntry:
     start, end = spec["data_offsets"]
-    shape = tuple(int(n) for n in spec["shape"])
-    if any(n < 0 for n in shape) or not 0 <= int(start) <= int(end):
-        raise ValueError(f"{name}: negative size")
-    return TensorEntry(name, str(spec["dtype"]), shape, base + int(start), base + int(end))
+    shape = tuple(spec["shape"])
+    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)) or start > end:
+        raise ValueError(f"{name}: sizes must be whole numbers, none negative")
+    return TensorEntry(name, str(spec["dtype"]), shape, base + start, base + end)
 
 
 def _checked(path: Path, size: int, base: int, entries: list[TensorEntry]) -> tuple[TensorEntry, ...]:

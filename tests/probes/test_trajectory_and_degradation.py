@@ -1,0 +1,184 @@
+"""Onsets and paired comparison on results whose per-sequence values are written down here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints.errors import RoteError
+from probes.degradation import BEST_HEAD, compare
+from probes.observations import Measured, from_samples, unit_table
+from probes.registry import lookup
+from probes.store import SCHEMA_VERSION, Results, rebuild_observations, step_folder, write_json, write_unit
+from probes.trajectory import best_head, head_onsets, heads_above, onset
+
+N = 16
+NOISE = np.linspace(-0.01, 0.01, N)  # mean 0, so every planted mean is exact
+LOW, HIGH = [[0.03, 0.03], [0.03, 0.03]], [[0.03, 0.03], [0.8, 0.03]]
+
+
+def _grid(means: list[list[float]]) -> np.ndarray:
+    """[n, n_layers, n_heads] with the given means and a little spread."""
+    return np.asarray(means)[None] + NOISE[:, None, None]
+
+
+def _prefix(kind: str, means: list[list[float]]) -> list[Measured]:
+    metric = "score" if kind == "repeated_random" else f"score@{kind}"
+    return [
+        from_samples(
+            lookup("prefix_matching"), metric, _grid(means), axes=("layer", "head"), chance=0.03, seed=0
+        )
+    ]
+
+
+def _write(
+    root: Path,
+    name: str,
+    scores: dict[int, list[list[float]]],
+    *,
+    loss: float = 1.0,
+    stimulus: str = "a",
+    copying: float = 0.5,
+) -> Results:
+    path = root / name
+    for step, means in scores.items():
+        losses = from_samples(
+            lookup("repeat_loss"), "later_blocks", loss + 10 * NOISE, axes=(), chance=5.0, seed=0
+        )
+        copies = from_samples(
+            lookup("copying_logit"),
+            "score",
+            _grid([[copying] * 2] * 2),
+            axes=("layer", "head"),
+            chance=-0.7,
+            seed=0,
+        )
+        units = {
+            "repeated_random": [*_prefix("repeated_random", means), copies, losses],
+            "shuffled_repeat": _prefix("shuffled_repeat", LOW),
+            "jittered_repeat": _prefix("jittered_repeat", means),
+        }
+        for kind, measured in units.items():
+            facts = {
+                "fingerprint": f"{name}{step}",
+                "stimulus": f"{kind}-{stimulus}",
+                "dtype": "float32",
+                "probes": {},
+            }
+            table = unit_table(measured, run=name, step=step, tokens_seen=step * 100)
+            write_unit(step_folder(path, step) / f"{kind}.00.parquet", table, facts)
+    recorded = {str(step): 10.0 / (step + 1) for step in scores}
+    series = {
+        "name": name,
+        "path": f"runs/{name}",
+        "format": "lab",
+        "steps": list(scores),
+        "loss_nats": recorded,
+    }
+    write_json(path / "run.json", {"schema": SCHEMA_VERSION, "run": name, "series": series, "gaps": []})
+    rebuild_observations(path)
+    return Results.open(path)
+
+
+def test_onset_is_the_bracket_around_the_first_lasting_call(tmp_path):
+    results = _write(tmp_path, "run", {0: LOW, 100: HIGH, 200: LOW, 300: HIGH, 400: HIGH})
+    found = onset(results)
+    assert found.found and found.head == "L1H0"
+    assert found.bracket == (200, 300)  # the call at 100 did not last
+    assert found.tokens == (20_000, 30_000)
+    assert found.heads_at_end == ("L1H0",)
+
+
+def test_no_onset_on_a_series_that_has_none(tmp_path):
+    found = onset(_write(tmp_path, "run", {0: LOW, 100: LOW}))
+    assert not found.found and found.bracket is None and found.text == "no induction head at any step"
+
+
+def test_a_call_that_never_lasts_is_said_and_is_no_onset(tmp_path):
+    found = onset(_write(tmp_path, "run", {0: LOW, 100: HIGH, 200: LOW}))
+    assert not found.found and "none lasts" in found.text
+
+
+def test_there_from_the_start_has_an_open_bracket(tmp_path):
+    found = onset(_write(tmp_path, "run", {0: HIGH, 100: HIGH}))
+    assert found.bracket == (None, 0)
+
+
+def test_a_head_that_anti_copies_is_not_called(tmp_path):
+    found = onset(_write(tmp_path, "run", {0: HIGH, 100: HIGH}, copying=-0.9))
+    assert not found.found
+
+
+def test_head_onsets_lists_every_head_once_called(tmp_path):
+    both = [[0.03, 0.03], [0.8, 0.7]]
+    table = head_onsets(_write(tmp_path, "run", {0: LOW, 100: HIGH, 200: both, 300: both}))
+    assert table.to_dict("records") == [
+        {"head": "L1H0", "step_before": 0, "step_at": 100, "called_at_end": True},
+        {"head": "L1H1", "step_before": 100, "step_at": 200, "called_at_end": True},
+    ]
+
+
+def test_best_head_and_heads_above(tmp_path):
+    results = _write(tmp_path, "run", {0: HIGH})
+    row = best_head(results, "prefix_matching", 0)
+    assert row is not None and row["label"] == "L1H0" and row["value"] == pytest.approx(0.8)
+    assert list(heads_above(results, "prefix_matching", 0, threshold=0.4)["label"]) == ["L1H0"]
+
+
+def test_paired_difference_is_the_mean_of_the_differences(tmp_path):
+    a = _write(tmp_path, "a", {0: LOW, 100: HIGH}, loss=1.0)
+    b = _write(tmp_path, "b", {0: LOW, 100: LOW}, loss=3.0)
+    comparison = compare(a, b)
+    loss = comparison.row("repeat_loss", "later_blocks")
+    # Both sides carry the same noise per sequence: paired, it cancels, and the interval has no width.
+    assert loss["difference"] == pytest.approx(2.0) and loss["lo"] == pytest.approx(2.0, abs=1e-6)
+    assert loss["change"] == "worse" and loss["n"] == N
+    best = comparison.row("prefix_matching", BEST_HEAD)
+    assert best["head_a"] == "L1H0"
+    assert best["difference"] == pytest.approx(0.03 - 0.8)
+    assert comparison.pairs == ((100, 100),)
+    assert (
+        "a forms an induction circuit (L1H0, between steps 0 and 100); b forms no lasting"
+        in comparison.sentence
+    )
+    assert "higher than a's: +2.00" in comparison.sentence
+
+
+def test_equal_runs_show_no_clear_change(tmp_path):
+    a, b = (_write(tmp_path, name, {0: HIGH}) for name in "ab")
+    comparison = compare(a, b)
+    assert set(comparison.rows["change"]) <= {"no clear change", "no change"}
+    assert "no clear change" in comparison.sentence
+
+
+def test_head_rows_are_corrected_over_heads(tmp_path):
+    a = _write(tmp_path, "a", {0: LOW})
+    b = _write(tmp_path, "b", {0: HIGH})
+    rows = compare(a, b).rows
+    heads = rows[(rows["probe"] == "prefix_matching") & (rows["metric"] == "score")]
+    assert len(heads) == 4 and (heads["q"] >= heads["p"]).all()
+    assert heads.set_index("head_a")["change"].to_dict()["L1H0"] == "better"
+
+
+def test_align_by_tokens_and_loss_finds_the_same_pairs(tmp_path):
+    a = _write(tmp_path, "a", {0: LOW, 100: LOW, 300: LOW})
+    b = _write(tmp_path, "b", {100: LOW, 299: LOW})
+    assert compare(a, b, at="all").pairs == ((100, 100),)
+    assert compare(a, b, align="tokens", at="all").pairs == ((100, 100), (300, 299))
+    assert compare(a, b, align="loss", at="all").pairs == ((100, 100), (300, 299))
+    assert compare(a, b, align="tokens", at=100).pairs == ((100, 100),)
+
+
+def test_refusals_say_what_differs_and_how_to_mend_it(tmp_path):
+    a = _write(tmp_path, "a", {0: LOW})
+    with pytest.raises(RoteError, match="stimulus") as error:
+        compare(a, _write(tmp_path, "b", {0: LOW}, stimulus="other"))
+    assert "rote run runs/a runs/b --fresh" in error.value.help
+    with pytest.raises(RoteError, match="no checkpoint in common"):
+        compare(a, _write(tmp_path, "c", {5: LOW}))
+    with pytest.raises(RoteError, match="cannot be aligned"):
+        compare(a, a, align="tokns")
+    with pytest.raises(RoteError, match="not among"):
+        compare(a, a, at=7)
