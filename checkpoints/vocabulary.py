@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from checkpoints.series import Checkpoint
 
 _SPECIAL_FIELDS = (
     "bos_token_id",
@@ -19,38 +17,49 @@ _SPECIAL_FIELDS = (
 )
 
 
-def usable_ids(checkpoint: Checkpoint, d_vocab: int) -> tuple[list[int], int, str]:
+def usable_ids(
+    config: Mapping[str, Any], d_vocab: int, *, tokenizer: Path | None = None
+) -> tuple[list[int], int, str]:
     """Ids a random stimulus may use, the id to put first, and a note on how they were found.
 
     Args:
-        checkpoint: its folder holds config.json and perhaps tokenizer.json.
+        config: the model's config, for its special ids.
         d_vocab: rows of the embedding; may exceed the tokenizer's ids (padding rows, never trained).
+        tokenizer: a tokenizer.json, where there is one.
 
     Returns:
         (ids ascending, BOS id, note).
     """
-    assert checkpoint.config_path is not None, "formats always record the config they found"
-    config = json.loads(checkpoint.config_path.read_text(encoding="utf-8"))
     special = {i for name in _SPECIAL_FIELDS for i in _ints(config.get(name))}
-    known, added, note = set(range(d_vocab)), set(), ""
-    tokenizer = checkpoint.path / "tokenizer.json"
-    if tokenizer.is_file():
-        read = _tokenizer_ids(tokenizer)
-        known, added = read or (known, added)
-        note = (
-            ""
-            if read
-            else "tokenizer.json cannot be read: every id below the vocabulary size was taken as usable"
+    known, added, notes = set(range(d_vocab)), set(), []
+    if tokenizer is not None and tokenizer.is_file():
+        known, added = _tokenizer_ids(tokenizer)
+    elif config.get("model_type") != "transformer_lens_native":
+        notes.append(
+            "no tokenizer.json beside the weights: every id below the vocabulary size was taken as usable"
         )
-    elif checkpoint.format != "lab":
-        note = "no tokenizer.json beside the weights: every id below the vocabulary size was taken as usable"
-    bos = next((i for i in _ints(config.get("bos_token_id")) if 0 <= i < d_vocab), None)
+    ids = sorted(i for i in known - special - added if 0 <= i < d_vocab)
+    bos = next(iter(_ints(config.get("bos_token_id"))), None)
     if bos is None:
-        bos = next((i for i in _ints(config.get("eos_token_id")) if 0 <= i < d_vocab), 0)
-        lacking = f"config.json names no BOS token below the vocabulary size: id {bos} was used"
-        note = "; ".join(filter(None, [note, lacking]))
-    ids = sorted(i for i in known - special - added - {bos} if 0 <= i < d_vocab)
-    return ids, bos, note
+        bos = next(iter(_ints(config.get("eos_token_id"))), 0)
+        notes.append(f"the config names no BOS token: id {bos} was used")
+    return ids, bos, "; ".join(notes)
+
+
+def as_ranges(ids: Sequence[int]) -> list[list[int]]:
+    """Ascending ids as [first, last] ranges: ``[1, 2, 3, 7]`` is ``[[1, 3], [7, 7]]``."""
+    ranges: list[list[int]] = []
+    for i in ids:
+        if ranges and ranges[-1][1] == i - 1:
+            ranges[-1][1] = i
+        else:
+            ranges.append([i, i])
+    return ranges
+
+
+def from_ranges(ranges: Sequence[Sequence[int]]) -> list[int]:
+    """The inverse of `as_ranges`."""
+    return [i for first, last in ranges for i in range(first, last + 1)]
 
 
 def _ints(value: Any) -> Iterator[int]:

@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 
 from checkpoints.series import Checkpoint, CheckpointSeries
-from interp.loading import NATIVE, copy_into, load_fresh, read_config
+from interp.builders import NATIVE
+from interp.loading import copy_into, load_fresh, read_config
 from interp.model import HookedModel
 
 # Architectures whose swap is proved bit-equal to a fresh load by the test suite.

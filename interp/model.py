@@ -42,15 +42,23 @@ class HookedModel:
         shape: dimensions and architecture name.
         checkpoint: where the weights in it now come from.
         parameters: the inner module's parameters by their own names, kept from before wrapping.
+        config: what decides the shape and the special ids, as plain JSON.
     """
 
     def __init__(
-        self, bridge: Any, shape: ModelShape, checkpoint: Checkpoint, *, parameters: dict[str, nn.Parameter]
+        self,
+        bridge: Any,
+        shape: ModelShape,
+        checkpoint: Checkpoint,
+        *,
+        parameters: dict[str, nn.Parameter],
+        config: dict[str, Any],
     ) -> None:
         self.bridge = bridge
         self.shape = shape
         self.checkpoint = checkpoint
         self.parameters = parameters
+        self.config = config
 
     @property
     def device(self) -> torch.device:

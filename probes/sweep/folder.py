@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints.errors import RoteError
 from checkpoints.series import CheckpointSeries
+from checkpoints.vocabulary import as_ranges
+from probes.stimuli import Vocabulary
 from probes.store import SCHEMA_VERSION, write_json
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def write_run_json(
                 "manifest": _public_manifest(series),
             },
             "model": state.shape or None,
+            "vocabulary": _vocabulary(state.vocabulary),
             "probes": [{"name": i.name, "version": i.version} for i in config.infos],
             "stimuli": [s.to_json() for s in state.stimuli.values()],
             "refused_stimuli": state.refused,
@@ -93,6 +96,13 @@ def write_run_json(
             "notes": state.notes,
         },
     )
+
+
+def _vocabulary(vocabulary: Vocabulary | None) -> dict[str, Any] | None:
+    """What the stimuli were drawn from, so that the same command again draws them without loading a model."""
+    if vocabulary is None:
+        return None
+    return {"ids": as_ranges(vocabulary.ids.tolist()), "bos": vocabulary.bos, "note": vocabulary.note}
 
 
 def _public_manifest(series: CheckpointSeries) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ import numpy as np
 from checkpoints.errors import CheckpointError, RoteError
 from checkpoints.fingerprint import fingerprint, tensor_hashes
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.vocabulary import usable_ids
+from checkpoints.vocabulary import from_ranges, usable_ids
 from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
 from probes.stimuli import Stimulus, Vocabulary, make
@@ -159,7 +159,8 @@ class _Sweep:
     def _measure(self, checkpoint: Checkpoint, identity: str) -> None:
         model = self._hooked().load(checkpoint)
         if not self.shape:
-            self._prepare(checkpoint, model.shape.to_json())
+            ids = usable_ids(model.config, model.shape.d_vocab, tokenizer=checkpoint.path / "tokenizer.json")
+            self._prepare(model.shape.to_json(), *ids)
         self._same_shape(checkpoint, model.shape.to_json())
         for todo in self._missing(checkpoint, identity):
             table = unit_table(
@@ -227,10 +228,9 @@ class _Sweep:
             stimulus=stimulus.id if stimulus else group.stimulus,
         )
 
-    def _prepare(self, checkpoint: Checkpoint, shape: dict[str, Any]) -> None:
+    def _prepare(self, shape: dict[str, Any], ids: list[int], bos: int, note: str) -> None:
         """Draw the stimuli once, from the first model loaded; every step of the series is shown the same tokens."""
         self.shape = shape
-        ids, bos, note = usable_ids(checkpoint, shape["d_vocab"])
         self.vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
         if note and note not in self.notes:
             self.notes.append(note)
@@ -255,9 +255,10 @@ class _Sweep:
         file = self.root / "run.json"
         if not file.is_file():
             return
-        shape = json.loads(file.read_text(encoding="utf-8")).get("model")
-        if shape and len(self.series):
-            self._prepare(self.series[0], shape)
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        shape, vocabulary = earlier.get("model"), earlier.get("vocabulary")
+        if shape and vocabulary:
+            self._prepare(shape, from_ranges(vocabulary["ids"]), vocabulary["bos"], vocabulary["note"])
 
     def _same_shape(self, checkpoint: Checkpoint, shape: dict[str, Any]) -> None:
         if shape != self.shape:

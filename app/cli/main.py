@@ -1,0 +1,92 @@
+"""The `rote` command: a group of verbs, each imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli.command import LazyGroup
+from app.cli.guard import guarded
+from app.cli.session import Session
+from app.cli.settings import read_settings
+from checkpoints.errors import RoteError, did_you_mean
+
+VERBS = {
+    "lab": ("app.cli.lab", "Train small controlled series of checkpoints."),
+    "scan": ("app.cli.scan", "List the checkpoints in a folder; no model is loaded."),
+    "probes": ("app.cli.probes", "List the probes, or print one probe's card."),
+    "run": ("app.cli.run", "Measure every checkpoint; the same command again does only what is missing."),
+    "show": ("app.cli.show", "Print the top heads at a step."),
+    "compare": ("app.cli.compare", "Compare two runs: differences, onsets, and whether it is damage."),
+    "report": ("app.cli.report", "Write a self-contained HTML report, with its data as JSON and CSV."),
+    "selftest": ("app.cli.selftest", "Measure planted models whose answers are known."),
+    "doctor": ("app.cli.doctor", "Check versions, device, memory, disk and configuration."),
+}
+
+
+class Rote(LazyGroup):
+    """The top group: exceptions become exit codes here and nowhere else."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+        """Run one command line and leave with its exit code."""
+        typed = list(sys.argv[1:] if args is None else args)
+        session = Session(tuple(typed), settings=read_settings(Path.cwd()))
+        extra = {**extra, "standalone_mode": False, "obj": session, "auto_envvar_prefix": "ROTE"}
+        extra["default_map"] = session.settings.table
+
+        def call() -> Any:
+            return super(Rote, self).main(typed, "rote", **extra)
+
+        sys.exit(guarded(call, session))
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib import metadata
+
+        click.echo(f"rote {metadata.version('rote')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Rote,
+    verbs=VERBS,
+    examples=("rote run runs/a runs/b", "rote compare results/a results/b", "rote report results/a results/b"),
+)
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=_version,
+    help="Print the version.",
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Did the model learn the rule, or did it learn by rote?
+
+    Reads a folder of training checkpoints, finds the heads that copy in context, and says when they formed, how
+    surely, and what repeated training data did to them. `rote VERB -h` explains a verb.
+    """
+    settings = ctx.find_object(Session).settings
+    if ctx.invoked_subcommand == "doctor":
+        return  # says what is wrong instead of stopping at it
+    if settings.problem:
+        raise settings.problem
+    for name, value in settings.table.items():
+        if name not in VERBS or not isinstance(value, dict):
+            raise RoteError(
+                f"[tool.rote] in {settings.path} sets {name!r}, which is not a verb's table",
+                help=f"write [tool.rote.VERB]; {did_you_mean(name, VERBS)}",
+            )
+
+
+def main() -> None:
+    """Entry point of the `rote` command."""
+    cli()

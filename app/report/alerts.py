@@ -1,0 +1,148 @@
+"""What stands before every number: what is missing, what is invalid, and what was not measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from app.report.model import Alert, Status
+from app.report.scene import Scene
+from probes.figures.words import probe_name, step_number
+from probes.registry import REGISTRY
+from probes.store import Results
+
+MAX_REASONS = 8
+
+
+def alerts_of(scene: Scene) -> tuple[Alert, ...]:
+    """Every alert of the report, the gravest kind first."""
+    return tuple(
+        alert
+        for part in (_empty, _gaps, _invalid, _out_of_range, _mixed, _refused, _unfinished)
+        for alert in part(scene)
+    )
+
+
+def status_of(scene: Scene, alerts: tuple[Alert, ...]) -> Status:
+    """`failed` when nothing was measured, `partial` when anything is missing, else `complete`."""
+    if not any(r.frame["valid"].astype(bool).any() for r in scene.results):
+        return "failed"
+    return "partial" if any(alert.serious for alert in alerts) else "complete"
+
+
+def invalid_groups(results: Results) -> list[dict[str, Any]]:
+    """Observations that were not measured, grouped by probe, metric and reason."""
+    rows = results.frame[~results.frame["valid"].astype(bool)]
+    groups = []
+    for (probe, metric, reason), mine in rows.groupby(["probe", "metric", "reason"], sort=True):
+        steps = sorted({int(s) for s in mine["step"]})
+        groups.append({"probe": probe, "metric": metric, "reason": reason, "n": len(mine), "steps": steps})
+    return groups
+
+
+def steps_in_words(steps: list[int]) -> str:
+    """`step 512`, `steps 0 and 512`, or `28 steps, 0 to 2,400`."""
+    if len(steps) == 1:
+        return f"step {step_number(steps[0])}"
+    if len(steps) <= 3:
+        return f"steps {', '.join(step_number(s) for s in steps[:-1])} and {step_number(steps[-1])}"
+    return f"{len(steps)} steps, {step_number(steps[0])} to {step_number(steps[-1])}"
+
+
+def differing_facts(scene: Scene) -> dict[str, dict[str, str]]:
+    """Provenance that differs between runs: what -> run -> value. Weights and paths are meant to differ."""
+    facts = {r.run: _comparable_facts(r) for r in scene.results}
+    names = dict.fromkeys(name for mine in facts.values() for name in mine)
+    table = {name: {run: mine.get(name, "not recorded") for run, mine in facts.items()} for name in names}
+    return {name: values for name, values in table.items() if len(set(values.values())) > 1}
+
+
+def _comparable_facts(results: Results) -> dict[str, str]:
+    provenance = dict(results.meta.get("provenance") or {})
+    versions = provenance.pop("versions", None) or {}
+    provenance.pop("swap", None)  # how weights got into memory; proved to give the same bits
+    facts = {str(k).replace("_", " "): str(v) for k, v in provenance.items()}
+    facts |= {f"version of {name}": str(version) for name, version in versions.items()}
+    for stimulus in results.meta.get("stimuli") or ():
+        facts[f"stimulus {stimulus.get('kind', '')}"] = str(stimulus.get("id", ""))
+    for probe in results.meta.get("probes") or ():
+        facts[f"version of probe {probe.get('name', '')}"] = str(probe.get("version", ""))
+    return facts
+
+
+def _empty(scene: Scene) -> Iterator[Alert]:
+    for r in scene.results:
+        if r.frame.empty:
+            yield Alert(f"{r.run}: nothing was measured at any step.", "errors")
+
+
+def _gaps(scene: Scene) -> Iterator[Alert]:
+    for r in scene.results:
+        if r.gaps:
+            steps = sorted(int(g["step"]) for g in r.gaps if g.get("step") is not None)
+            where = f" ({steps_in_words(steps)})" if steps else ""
+            reason = str(r.gaps[0].get("reason") or "no reason was recorded")
+            count = f"{len(r.gaps)} checkpoint{'' if len(r.gaps) == 1 else 's'}"
+            yield Alert(f"{r.run}: {count} could not be measured{where}: {reason}.", "errors")
+
+
+def _invalid(scene: Scene) -> Iterator[Alert]:
+    for r in scene.results:
+        groups = invalid_groups(r)
+        for group in groups[:MAX_REASONS]:
+            what = f"{probe_name(group['probe'])} ({probe_name(group['metric'])})"
+            reason = str(group["reason"]) or "no reason was recorded"
+            yield Alert(
+                f"{r.run}: {what} not measured in {group['n']:,} place{'' if group['n'] == 1 else 's'}, "
+                f"{steps_in_words(group['steps'])}: {reason}.",
+                "errors",
+                serious=not _by_definition(r, group),
+            )
+        if len(groups) > MAX_REASONS:
+            yield Alert(f"{r.run}: {len(groups) - MAX_REASONS} more kinds of value were not measured.", "errors")
+
+
+def _by_definition(results: Results, group: dict[str, Any]) -> bool:
+    """Whether the same places are undefined at every step: a limit of the probe, not a hole in the run."""
+    return len(group["steps"]) == len(results.steps)
+
+
+def _out_of_range(scene: Scene) -> Iterator[Alert]:
+    for r in scene.results:
+        valid = r.frame[r.frame["valid"].astype(bool)]
+        for (probe, metric), rows in valid.groupby(["probe", "metric"], sort=True):
+            info = REGISTRY.get(probe)
+            if info is None or info.range is None or info.unit_of(metric) != info.unit:
+                continue
+            outside = rows[(rows["value"] < info.range[0] - 1e-6) | (rows["value"] > info.range[1] + 1e-6)]
+            if len(outside):
+                limits = f"[{info.range[0]:g}, {info.range[1]:g}]"
+                text = f"{r.run}: {len(outside):,} values of {probe_name(probe)} lie outside their range {limits}."
+                yield Alert(text, "methods")
+
+
+def _mixed(scene: Scene) -> Iterator[Alert]:
+    differing = differing_facts(scene)
+    for name, values in list(differing.items())[:MAX_REASONS]:
+        told = "; ".join(f"{run}: {value}" for run, value in values.items())
+        yield Alert(f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {told}.", "provenance")
+
+
+def _refused(scene: Scene) -> Iterator[Alert]:
+    for text in scene.refused:
+        yield Alert(f"Not compared: {text}", "comparison")
+    for comparison in scene.comparisons:
+        for text in comparison.notes:
+            yield Alert(f"{comparison.b} against {comparison.a}: {text}.", "comparison", serious=False)
+
+
+def _unfinished(scene: Scene) -> Iterator[Alert]:
+    for r in scene.results:
+        status = r.meta.get("status", "complete")
+        if status not in ("complete", "partial"):
+            yield Alert(f"{r.run}: the sweep's status is “{status}”; running it again finishes it.", "errors")
+        refused = r.meta.get("refused_stimuli") or {}
+        for kind, reason in sorted(refused.items()):
+            yield Alert(f"{r.run}: the stimulus {kind} could not be made: {reason}.", "methods")
+        for note in r.meta.get("notes") or ():
+            yield Alert(f"{r.run}: {note}", "provenance", serious=False)

@@ -1,0 +1,180 @@
+"""What a report says, before it is HTML or JSON: sections of sentences, tables and figures. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import plotly.graph_objects as go
+
+Status = Literal["complete", "partial", "failed"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with what makes it one: interval, chance and n, or the reason it was not measured.
+
+    Attributes:
+        value, lo, hi: point value and 95% interval; all None where not measured.
+        chance: chance level, None where the probe states none.
+        n: sequences; 0 where nothing was sampled, None where not measured.
+        where: whose number it is, such as a head; shown in front.
+        reason: why it was not measured.
+        signed: a difference; written with its sign.
+    """
+
+    value: float | None
+    lo: float | None = None
+    hi: float | None = None
+    chance: float | None = None
+    n: int | None = None
+    where: str = ""
+    reason: str = ""
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Words:
+    """A short verdict. The tone colours it; the words carry it."""
+
+    text: str
+    tone: Literal["good", "bad", "plain", "muted"] = "plain"
+
+
+@dataclass(frozen=True)
+class Spark:
+    """A curve as small as a word.
+
+    Attributes:
+        values: in order; None where not measured.
+        limits: the fixed vertical range.
+        alt: what it shows, in words.
+    """
+
+    values: tuple[float | None, ...]
+    limits: tuple[float, float]
+    alt: str
+
+
+Value = str | int | Estimate | Words | Spark | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Attributes:
+        name: unique in the report; the anchor.
+        caption: what the table holds.
+        columns: headings.
+        rows: one value per column.
+        n_left_out: rows that are in the CSV but not here.
+        group_columns: how many leading columns name a group; equal neighbours are written once.
+    """
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    n_left_out: int = 0
+    group_columns: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and the table that says the same."""
+
+    name: str
+    figure: go.Figure
+    table: Table
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph, or a list of them."""
+
+    text: str
+    style: Literal["plain", "lead", "note"] = "plain"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Sentences of equal rank."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts about one thing."""
+
+    name: str
+    title: str
+    summary: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards side by side."""
+
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to type."""
+
+    name: str
+    caption: str
+    text: str
+
+
+Block = Prose | Listing | Table | Picture | Cards | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something the reader must know before any number.
+
+    Attributes:
+        text: what is the matter.
+        section: name of the section that says more.
+        serious: makes the report partial.
+    """
+
+    text: str
+    section: str
+    serious: bool = True
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run as the head of the report names it."""
+
+    name: str
+    description: str
+    token: str
+    dash: str
+    is_base: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the report says."""
+
+    title: str
+    runs: tuple[RunLine, ...]
+    date: str
+    status: Status
+    alerts: tuple[Alert, ...]
+    sections: tuple[Section, ...] = field(default=())

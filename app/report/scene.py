@@ -1,0 +1,147 @@
+"""What a report is about: the runs, which of them is the baseline, and what was compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from app.report.model import Estimate
+from checkpoints.errors import RoteError, did_you_mean
+from interp.axes import head_label
+from probes.degradation import Comparison, compare
+from probes.registry import REGISTRY
+from probes.store import Results
+from probes.trajectory import Onset, onset
+
+PREFERRED_HEAD_PROBES = ("prefix_matching", "previous_token", "copying_logit", "duplicate_token", "ov_copying")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The runs of one report.
+
+    Attributes:
+        results: in the order given, unique run names.
+        base: name of the baseline run, or None.
+        comparisons: each of the baseline against another run.
+        refused: why a comparison that was wanted could not be made.
+        onsets: run name to the onset of its induction heads.
+    """
+
+    results: tuple[Results, ...]
+    base: str | None
+    comparisons: tuple[Comparison, ...]
+    refused: tuple[str, ...]
+    onsets: Mapping[str, Onset]
+
+    @property
+    def names(self) -> list[str]:
+        """Run names."""
+        return [r.run for r in self.results]
+
+    @property
+    def measured(self) -> list[Results]:
+        """Runs with at least one observation."""
+        return [r for r in self.results if not r.frame.empty]
+
+    def with_valid(self, probe: str, metric: str = "score") -> list[Results]:
+        """Runs in which this metric was measured at least once."""
+        return [r for r in self.results if not valid_rows(r, probe, metric).empty]
+
+    @property
+    def head_probes(self) -> list[str]:
+        """Head probes with a measured score in some run, best known first."""
+        found = [name for name in PREFERRED_HEAD_PROBES if self.with_valid(name)]
+        others = [n for n, i in REGISTRY.items() if i.kind == "head" and n not in found and self.with_valid(n)]
+        return found + others
+
+    def comparison_with(self, run: str) -> Comparison | None:
+        """The comparison in which this run stands against the baseline."""
+        return next((c for c in self.comparisons if c.b == run), None)
+
+
+def scene_of(
+    results: Sequence[Results], *, base: str | None = None, comparison: Comparison | Sequence[Comparison] | None = None
+) -> Scene:
+    """Check the runs and make the comparisons that are missing.
+
+    Args:
+        results: at least one run.
+        base: baseline; None takes the comparison's, or none.
+        comparison: made before; None compares every other run with the baseline.
+
+    Raises:
+        RoteError: no run, two of one name, or a baseline that is not among them.
+    """
+    if not results:
+        raise RoteError("a report needs at least one results folder", help="name one: rote report results/RUN")
+    names = [r.run for r in results]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RoteError(f"two results are both called {twice[0]!r}", help="give each run its own name")
+    given = [comparison] if isinstance(comparison, Comparison) else list(comparison or ())
+    base = base if base is not None else (given[0].a if given else None)
+    if base is not None and base not in names:
+        raise RoteError(f"the baseline {base!r} is not among the runs of this report", help=did_you_mean(base, names))
+    made, refused = ([], []) if given or base is None else _compare_all(results, base)
+    onsets = {r.run: onset(r) for r in results if not r.frame.empty}
+    return Scene(tuple(results), base, (*given, *made), tuple(refused), onsets)
+
+
+def _compare_all(results: Sequence[Results], base: str) -> tuple[list[Comparison], list[str]]:
+    baseline = next(r for r in results if r.run == base)
+    made, refused = [], []
+    for other in results:
+        if other.run == base:
+            continue
+        try:
+            made.append(compare(baseline, other))
+        except RoteError as error:
+            refused.append(str(error))
+    return made, refused
+
+
+def rows_of(results: Results, probe: str, metric: str) -> pd.DataFrame:
+    """All rows of one metric."""
+    frame = results.frame
+    return frame[(frame["probe"] == probe) & (frame["metric"] == metric)]
+
+
+def valid_rows(results: Results, probe: str, metric: str) -> pd.DataFrame:
+    """The measured rows of one metric."""
+    rows = rows_of(results, probe, metric)
+    return rows[rows["valid"].astype(bool)]
+
+
+def last_step(results: Results) -> int | None:
+    """The last step with any observation."""
+    return None if results.frame.empty else int(results.frame["step"].max())
+
+
+def at_last(results: Results, probe: str, metric: str) -> pd.DataFrame:
+    """The rows of one metric at the run's last step."""
+    rows = rows_of(results, probe, metric)
+    return rows[rows["step"] == last_step(results)]
+
+
+def label_of(row: Any) -> str:
+    """The head a row is about, or nothing for the whole model."""
+    layer, head = row.layer, row.head if not isinstance(row, pd.Series) else row["head"]
+    return "" if pd.isna(layer) else head_label(int(layer), int(head))
+
+
+def estimate_of(row: Any, *, where: str = "") -> Estimate:
+    """An observation row as an `Estimate`."""
+    if not row.valid:
+        return Estimate(None, where=where, reason=str(row.reason) or "no reason was recorded")
+    chance = None if pd.isna(row.chance) else float(row.chance)
+    return Estimate(float(row.value), float(row.lo), float(row.hi), chance, int(row.n), where)
+
+
+def strongest(rows: pd.DataFrame) -> Any | None:
+    """The measured row with the highest value, ties to the earlier head; None where nothing was measured."""
+    valid = rows[rows["valid"].astype(bool)].sort_values(["layer", "head"], kind="stable")
+    return None if valid.empty else next(valid.loc[[valid["value"].idxmax()]].itertuples(index=False))

@@ -1,0 +1,343 @@
+"""The same figures without JavaScript: plotly figures of this project drawn as inline SVG.
+
+Only what `probes.figures` uses is drawn (scatter lines, markers and fills, heatmaps, annotations, one colour bar);
+anything else is refused, so that the still picture can never quietly differ from the live one. Theme colours become
+CSS variables, so one SVG serves light, dark and print.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from app.report.scales import Scale, interpolate, readable_on
+from probes.figures.theme import TOKENS
+from probes.figures.words import clean
+
+WIDTH_PX = 940
+MAX_TITLED_CELLS = 96
+_DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
+_VARIABLES = {light: f"var(--{name})" for name, (light, _) in TOKENS.items()}
+_RGBA = re.compile(r"rgba\((\d+), (\d+), (\d+), ([0-9.]+)\)")
+_ANCHORS = {"left": "start", "center": "middle", "right": "end"}
+
+
+def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: bool = True) -> str:
+    """Draw a figure in its light colours, as CSS variables.
+
+    Args:
+        fig: made by `probes.figures`.
+        name: unique in the page; prefixes the ids inside.
+        width_px: drawn width.
+        titles: give small grids a hover title per cell.
+
+    Returns:
+        One `<svg>` element, its alternative text that of the figure.
+
+    Raises:
+        ValueError: the figure uses a trace type that is not drawn here.
+    """
+    spec = fig.to_plotly_json()
+    layout = spec["layout"]
+    frame = _Frame(layout, name, width_px)
+    parts = [part for axis in frame.panels() for part in frame.panel_background(axis)]
+    for trace in spec["data"]:
+        x_axis, y_axis = frame.axes(trace.get("xaxis", "x"), trace.get("yaxis", "y"))
+        if trace["type"] == "heatmap":
+            parts += _heatmap(trace, x_axis, y_axis, layout["coloraxis"], titles=titles)
+        elif trace["type"] == "scatter":
+            parts += _scatter(trace, x_axis, y_axis, clip=frame.clip(trace.get("xaxis", "x")))
+        else:
+            raise ValueError(f"no still drawing for a {trace['type']} trace")
+    parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
+    parts += [part for note in layout.get("annotations", ()) for part in frame.annotation(note)]
+    parts += frame.colour_bar()
+    alt = html.escape(clean(layout["meta"]["alt"], limit=2000))
+    size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
+    return f'<svg class="still" role="img" aria-label="{alt}" {size}>{"".join(parts)}</svg>'
+
+
+@dataclass
+class _Frame:
+    """Where everything goes: panels, scales and the space around them."""
+
+    layout: dict[str, Any]
+    name: str
+    width: int
+
+    def __post_init__(self) -> None:
+        margin = self.layout["margin"]
+        self.height = int(self.layout["height"])
+        self.left, self.right = margin["l"], self.width - margin["r"]
+        self.top, self.bottom = margin["t"], self.height - margin["b"]
+
+    def axis(self, ref: str) -> dict[str, Any]:
+        """The layout of an axis named as traces name it: `x`, `y2`."""
+        return self.layout.get(f"{ref[0]}axis{ref[1:]}", {})
+
+    def panels(self) -> list[tuple[str, str]]:
+        """(x, y) axis names of every visible panel."""
+        names = [key.removeprefix("xaxis") for key in self.layout if re.fullmatch(r"xaxis\d*", key)]
+        names.sort(key=lambda n: int(n or 1))
+        return [(f"x{n}", f"y{n}") for n in names if self.axis(f"x{n}").get("visible", True)]
+
+    def axes(self, x: str, y: str) -> tuple[Scale, Scale]:
+        """Scales of a panel, in pixels."""
+        x_axis, y_axis = self.axis(x), self.axis(y)
+        x0, x1 = x_axis.get("domain", (0, 1))
+        y0, y1 = y_axis.get("domain", (0, 1))
+        wide, high = self.right - self.left, self.bottom - self.top
+        return (
+            Scale(
+                *x_axis["range"],
+                self.left + x0 * wide,
+                self.left + x1 * wide,
+                log=x_axis.get("type") == "log",
+            ),
+            Scale(*y_axis["range"], self.bottom - y0 * high, self.bottom - y1 * high),
+        )
+
+    def clip(self, x: str) -> str:
+        """Reference to a panel's clip path."""
+        return f"url(#{self.name}-{x})"
+
+    def panel_background(self, panel: tuple[str, str]) -> list[str]:
+        """Ground, clip path and grid lines of one panel."""
+        x, y = self.axes(*panel)
+        box = f'x="{_n(x.start)}" y="{_n(y.end)}" width="{_n(x.length)}" height="{_n(y.length)}"'
+        parts = [f'<clipPath id="{self.name}-{panel[0]}"><rect {box}/></clipPath>']
+        ground = self.layout.get("plot_bgcolor")
+        if ground:
+            parts.append(f"<rect {box} {_fill(ground)}/>")
+        if self.axis(panel[0]).get("showgrid", False):
+            ends = f'y1="{_n(y.start)}" y2="{_n(y.end)}"'
+            parts += [
+                f'<line x1="{_n(x(t))}" x2="{_n(x(t))}" {ends} class="grid"/>'
+                for t in self.axis(panel[0])["tickvals"]
+            ]
+        if self.axis(panel[1]).get("showgrid", True):
+            ends = f'x1="{_n(x.start)}" x2="{_n(x.end)}"'
+            parts += [
+                f'<line y1="{_n(y(t))}" y2="{_n(y(t))}" {ends} class="grid"/>'
+                for t in self.axis(panel[1])["tickvals"]
+            ]
+        return parts
+
+    def panel_axes(self, panel: tuple[str, str]) -> list[str]:
+        """Axis line, tick labels and titles of one panel."""
+        x, y = self.axes(*panel)
+        x_axis, y_axis = self.axis(panel[0]), self.axis(panel[1])
+        parts = []
+        if x_axis.get("showline", True):
+            parts.append(
+                f'<line x1="{_n(x.start)}" x2="{_n(x.end)}" y1="{_n(y.start)}" y2="{_n(y.start)}" class="axis"/>'
+            )
+        if x_axis.get("showticklabels", True):
+            ticks = zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True)
+            parts += [_text(x(v), y.start + 18, t, css="tick") for v, t in ticks]
+        if y_axis.get("showticklabels", True):
+            ticks = zip(y_axis.get("tickvals", ()), y_axis.get("ticktext", ()), strict=True)
+            parts += [_text(x.start - 7, y(v), t, anchor="end", css="tick", middle=True) for v, t in ticks]
+        if title := x_axis.get("title", {}).get("text"):
+            parts.append(_text((x.start + x.end) / 2, y.start + 39, title, css="title"))
+        if title := y_axis.get("title", {}).get("text"):
+            place = (x.start - 46 if self.left > 60 else x.start - 36, (y.start + y.end) / 2)
+            parts.append(_text(*place, title, css="title", rotate=True))
+        return parts
+
+    def annotation(self, note: dict[str, Any]) -> list[str]:
+        """Text, and the leader line where it has one."""
+        x, y = self._place(note, "x") + note.get("xshift", 0), self._place(note, "y") - note.get("yshift", 0)
+        parts = []
+        if note.get("showarrow", True):
+            tip = note.get("standoff", 0)
+            ax, ay = x + note["ax"], y + note["ay"]
+            parts.append(
+                f'<line x1="{_n(x + tip)}" y1="{_n(y)}" x2="{_n(ax - 2)}" y2="{_n(ay)}" {_stroke(note["arrowcolor"])}/>'
+            )
+            x, y = ax, ay
+        css = "note" if note.get("font", {}).get("color") == TOKENS["muted"][0] else "label"
+        y += {"top": 11, "bottom": -4}.get(note.get("yanchor", "middle"), 0)
+        anchor = _ANCHORS[note.get("xanchor", "center")]
+        return [
+            *parts,
+            _text(
+                x, y, note["text"], anchor=anchor, css=css, middle=note.get("yanchor", "middle") == "middle"
+            ),
+        ]
+
+    def _place(self, note: dict[str, Any], way: str) -> float:
+        ref, value = note.get(f"{way}ref", way), note[way]
+        if ref == "paper":
+            lo, hi = (self.left, self.right) if way == "x" else (self.bottom, self.top)
+            return lo + value * (hi - lo)
+        number = ref[1:]
+        scale = self.axes(f"x{number}", f"y{number}")[way == "y"]
+        return scale(10**value) if scale.log else scale(value)
+
+    def colour_bar(self) -> list[str]:
+        """The shared colour bar, where there is one."""
+        axis = self.layout.get("coloraxis")
+        if not axis:
+            return []
+        bar, lo, hi = axis["colorbar"], axis["cmin"], axis["cmax"]
+        x, width = self.right + 14, bar["thickness"]
+        scale = Scale(lo, hi, self.bottom, self.top)
+        stops = "".join(
+            f'<stop offset="{_n(100 * at)}%" stop-color="{color}"/>' for at, color in axis["colorscale"]
+        )
+        parts = [
+            f'<linearGradient id="{self.name}-bar" x1="0" y1="1" x2="0" y2="0">{stops}</linearGradient>',
+            f'<rect x="{_n(x)}" y="{self.top}" width="{width}" height="{self.bottom - self.top}" fill="url(#{self.name}-bar)"/>',
+        ]
+        ticks = zip(bar["tickvals"], bar["ticktext"], strict=True)
+        return parts + [
+            _text(x + width + 5, scale(v), t, anchor="start", css="tick", middle=True) for v, t in ticks
+        ]
+
+
+def _heatmap(trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *, titles: bool) -> list[str]:
+    """Cells, one path per colour so that large grids stay small, and the text in them."""
+    wide, high = abs(x(1) - x(0)), abs(y(1) - y(0))
+    span = axis["cmax"] - axis["cmin"]
+    paths: dict[str, list[str]] = {}
+    texts, hovers = [], []
+    titled = titles and sum(len(line) for line in trace["z"]) <= MAX_TITLED_CELLS
+    for row, line in enumerate(trace["z"]):
+        for column, value in enumerate(line):
+            left, top = x(column) - wide / 2 + 1, y(row) - high / 2 + 1
+            shape = f"M{_n(left)} {_n(top)}h{_n(wide - 2)}v{_n(high - 2)}h{_n(2 - wide)}z"
+            if titled:
+                hovers.append(
+                    f'<path d="{shape}"><title>{_plain(trace["hovertext"][row][column])}</title></path>'
+                )
+            if value is None:
+                continue
+            color = interpolate(axis["colorscale"], (value - axis["cmin"]) / span)
+            paths.setdefault(color, []).append(shape)
+            if trace["text"][row][column]:
+                texts.append(_cell_text(x(column), y(row), trace["text"][row][column], readable_on(color)))
+    drawn = [f'<path d="{"".join(shapes)}" fill="{color}"/>' for color, shapes in paths.items()]
+    return [*drawn, *texts, f'<g fill="transparent">{"".join(hovers)}</g>' if hovers else ""]
+
+
+def _cell_text(x: float, y: float, text: str, color: str) -> str:
+    lines = text.split("<br>")
+    return "".join(
+        f'<text x="{_n(x)}" y="{_n(y + 4 + 16 * (i - (len(lines) - 1) / 2))}" class="cell" style="fill:{color}">{_plain(line)}</text>'
+        for i, line in enumerate(lines)
+    )
+
+
+def _scatter(trace: dict[str, Any], x: Scale, y: Scale, *, clip: str) -> list[str]:
+    parts = []
+    points = [
+        None if a is None or b is None else (x(a), y(b)) for a, b in zip(trace["x"], trace["y"], strict=True)
+    ]
+    if trace.get("fill") == "toself":
+        parts.append(
+            f'<path d="{_path(points, close=True)}" {_fill(trace["fillcolor"])} clip-path="{clip}"/>'
+        )
+    elif "lines" in trace["mode"]:
+        line = trace["line"]
+        dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
+        style = f'{_stroke(line["color"], line["width"])}{dash} fill="none" stroke-linejoin="round"'
+        parts.append(f'<path d="{_path(points)}" {style} clip-path="{clip}"/>')
+    if bars := trace.get("error_x"):
+        parts += _error_bars(trace, bars, x, y)
+    if "markers" in trace["mode"]:
+        parts += _markers(trace["marker"], [p for p in points if p is not None])
+    return parts
+
+
+def _error_bars(trace: dict[str, Any], bars: dict[str, Any], x: Scale, y: Scale) -> list[str]:
+    return [
+        f'<line x1="{_n(x(value - less))}" x2="{_n(x(value + more))}" y1="{_n(y(at))}" y2="{_n(y(at))}" '
+        f"{_stroke(bars['color'], bars['thickness'])}/>"
+        for value, at, less, more in zip(
+            trace["x"], trace["y"], bars["arrayminus"], bars["array"], strict=True
+        )
+    ]
+
+
+def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> list[str]:
+    """All markers of a trace as one path; crosses are stroked, the rest filled."""
+    r, symbol = marker["size"] / 2, marker.get("symbol", "circle")
+    outlines = {
+        "circle": lambda a, b: (
+            f"M{_n(a - r)} {_n(b)}a{_n(r)} {_n(r)} 0 1 0 {_n(2 * r)} 0a{_n(r)} {_n(r)} 0 1 0 {_n(-2 * r)} 0z"
+        ),
+        "square": lambda a, b: f"M{_n(a - r)} {_n(b - r)}h{_n(2 * r)}v{_n(2 * r)}h{_n(-2 * r)}z",
+        "diamond": lambda a, b: f"M{_n(a)} {_n(b - r)}l{_n(r)} {_n(r)}l{_n(-r)} {_n(r)}l{_n(-r)} {_n(-r)}z",
+        "triangle-up": lambda a, b: f"M{_n(a)} {_n(b - r)}l{_n(r)} {_n(2 * r)}h{_n(-2 * r)}z",
+        "x-thin": lambda a, b: (
+            f"M{_n(a - r)} {_n(b - r)}l{_n(2 * r)} {_n(2 * r)}m0 {_n(-2 * r)}l{_n(-2 * r)} {_n(2 * r)}"
+        ),
+    }
+    path = "".join(outlines[symbol](a, b) for a, b in points)
+    line = marker.get("line", {})
+    edge = _stroke(line["color"], line["width"]) if line else ""
+    body = 'fill="none"' if symbol == "x-thin" else _fill(marker["color"])
+    return [f'<path d="{path}" {body} {edge}/>']
+
+
+def _path(points: list[tuple[float, float] | None], *, close: bool = False) -> str:
+    parts, start = [], True
+    for point in points:
+        if point is None:
+            parts.append("z" if close and not start else "")
+            start = True
+            continue
+        parts.append(f"{'M' if start else 'L'}{_n(point[0])} {_n(point[1])}")
+        start = False
+    return "".join(parts) + ("z" if close and not start else "")
+
+
+def _text(
+    x: float,
+    y: float,
+    text: str,
+    *,
+    anchor: str = "middle",
+    css: str,
+    middle: bool = False,
+    rotate: bool = False,
+) -> str:
+    y = y + 4 if middle else y
+    turn = f' transform="rotate(-90 {_n(x)} {_n(y)})"' if rotate else ""
+    return f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" class="{css}"{turn}>{_plain(text)}</text>'
+
+
+def _plain(markup: str) -> str:
+    """Plotly markup as escaped text: its line breaks become spaces, its entities are read and written again."""
+    return html.escape(html.unescape(markup.replace("<br>", " ")), quote=False)
+
+
+def _fill(color: str) -> str:
+    variable, alpha = _variable(color)
+    return f'fill="{variable}"' + ("" if alpha == 1 else f' fill-opacity="{alpha:g}"')
+
+
+def _stroke(color: str, width: float = 1) -> str:
+    return f'stroke="{_variable(color)[0]}" stroke-width="{width:g}"'
+
+
+def _variable(color: str) -> tuple[str, float]:
+    """A colour as its theme's CSS variable, and its opacity."""
+    match = _RGBA.fullmatch(color)
+    if not match:
+        return _VARIABLES.get(color, color), 1.0
+    red, green, blue, alpha = match.groups()
+    opaque = f"#{int(red):02x}{int(green):02x}{int(blue):02x}"
+    return _VARIABLES.get(opaque, opaque), float(alpha)
+
+
+def _n(value: float) -> str:
+    """A coordinate with at most one decimal."""
+    text = f"{value:.1f}"
+    return text[:-2] if text.endswith(".0") else text

@@ -1,0 +1,78 @@
+"""The lab's own checkpoints: TransformerLens's native model, whose names are the file's names."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from checkpoints.errors import CheckpointError
+from checkpoints.series import Checkpoint
+from interp.builders import NATIVE, Built
+from interp.quiet import quiet_upstream
+
+_NOT_TL_FIELDS = ("model_type", "bos_token_id", "eos_token_id", "format_version")
+
+
+def config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The series' config.json."""
+    assert checkpoint.config_path is not None, "the lab's format always records its config"
+    return json.loads(checkpoint.config_path.read_text(encoding="utf-8"))
+
+
+def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
+    """A NativeModel with this step's weights.
+
+    Raises:
+        CheckpointError: a config that is no native model, or weights that do not fill it exactly.
+    """
+    with quiet_upstream():
+        from transformer_lens.config import TransformerBridgeConfig
+        from transformer_lens.model_bridge.sources.native.model import NativeModel
+
+    fields = {k: v for k, v in config(checkpoint).items() if k not in _NOT_TL_FIELDS}
+    try:
+        tl_config = TransformerBridgeConfig(**fields, init_weights=False)
+        module = NativeModel(tl_config)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.config_path} is not a native config ({error})", help="restore it"
+        ) from error
+    tensors = parameters(checkpoint, dtype)
+    refuse_misfit(tensors, module, checkpoint)
+    module.load_state_dict(tensors)
+    return Built(module, NATIVE, tl_config=tl_config)
+
+
+def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The file's tensors."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = {}
+    for file in checkpoint.files:
+        tensors.update(load_file(file))
+    return tensors
+
+
+def refuse_misfit(tensors: dict[str, Tensor], module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Names and shapes must be the module's own, all of them.
+
+    Raises:
+        CheckpointError: naming the first few that differ.
+    """
+    expected = module.state_dict()
+    differing = sorted(expected.keys() ^ tensors.keys())
+    if differing:
+        raise CheckpointError(
+            f"step {checkpoint.step}: {len(differing)} tensors missing or unexpected ({', '.join(differing[:3])})",
+            help="config and weights belong to different models",
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"step {checkpoint.step}: {name} has shape {list(tensor.shape)}, the config says "
+                f"{list(expected[name].shape)}",
+                help="config and weights belong to different models",
+            )

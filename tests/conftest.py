@@ -1,0 +1,100 @@
+"""One thread, no network, and small series to measure."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # for subprocesses
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).resolve().parent.parent
+_LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _importable_from_anywhere() -> Iterator[None]:
+    """Subprocesses of tests find the packages wherever they run."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail any test that asks for a host other than this one, even where the code swallows the refusal."""
+    asked: list[str] = []
+
+    def refuse(host: Any) -> None:
+        if host not in _LOCAL:
+            asked.append(str(host))
+            raise OSError(f"tests may not reach the network ({host})")
+
+    def guarded(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family != socket.AF_UNIX:
+                refuse(address[0])
+            return original(self, address)
+
+        return call
+
+    def look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse(host.decode() if isinstance(host, bytes) else host)
+        return real_look_up(host, *args, **kwargs)
+
+    real_look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield
+    assert not asked, f"the network was asked for: {asked}"
+
+
+@pytest.fixture
+def hf_series(tmp_path: Path) -> Callable[..., Path]:
+    """`hf_series(arch, n_steps or steps, **)` writes a folder of Hugging Face checkpoints; see `tiny_models`."""
+    from tiny_models import write_hf_series
+
+    def write(arch: str, steps: int | tuple[int, ...] = 3, *, folder: str = "", **options: Any) -> Path:
+        steps = tuple(range(steps)) if isinstance(steps, int) else steps
+        return write_hf_series(tmp_path / (folder or arch), arch, steps, **options)
+
+    return write
+
+
+@pytest.fixture
+def lab_series(tmp_path: Path) -> Callable[..., Path]:
+    """`lab_series(n_steps or steps)` writes a lab series of tiny random models; see `tiny_models`."""
+    from tiny_models import write_lab_series
+
+    def write(steps: int | tuple[int, ...] = 3, *, folder: str = "tiny", **changes: Any) -> Path:
+        steps = tuple(range(steps)) if isinstance(steps, int) else steps
+        return write_lab_series(tmp_path / folder, steps, **changes)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., str]:
+    """Run a piece of Python in a fresh interpreter and give back what it printed."""
+    import subprocess
+
+    def run(code: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return partial(run)
