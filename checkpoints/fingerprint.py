@@ -1,18 +1,23 @@
-"""Content hashes of weights, from mapped bytes: the same tensors give the same fingerprint, whatever the sharding."""
+"""Content hashes of weights, from mapped bytes: the same tensors give the same fingerprint, whatever the sharding.
+
+XXH3 reads at memory speed, so that hashing costs a few percent of measuring. It tells apart what training and copying
+accidents make; it is not meant to withstand somebody who forges weights to collide.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from collections.abc import Mapping
 from pathlib import Path
+
+import xxhash
 
 from checkpoints.formats.safetensors_header import read_header
 from checkpoints.series import Checkpoint
 
 
 def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
-    """BLAKE2b-128 of every tensor's dtype, shape and bytes, by name.
+    """XXH3-128 of every tensor's dtype, shape and bytes, by name.
 
     Raises:
         CheckpointError: a file that is not what it claims to be.
@@ -25,7 +30,7 @@ def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
 
 def fingerprint(hashes: Mapping[str, str]) -> str:
     """One hash of all tensors: names and contents, in name order."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = xxhash.xxh3_128()
     for name in sorted(hashes):
         digest.update(f"{name}={hashes[name]};".encode())
     return digest.hexdigest()
@@ -40,7 +45,7 @@ def _file_hashes(path: Path) -> dict[str, str]:
         memoryview(mapped) as view,
     ):
         for entry in entries:
-            digest = hashlib.blake2b(f"{entry.dtype}{list(entry.shape)}".encode(), digest_size=16)
+            digest = xxhash.xxh3_128(f"{entry.dtype}{list(entry.shape)}".encode())
             with view[entry.start : entry.end] as chunk:
                 digest.update(chunk)
             hashes[entry.name] = digest.hexdigest()

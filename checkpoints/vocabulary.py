@@ -33,16 +33,21 @@ def usable_ids(
     special = {i for name in _SPECIAL_FIELDS for i in _ints(config.get(name))}
     known, added, notes = set(range(d_vocab)), set(), []
     if tokenizer is not None and tokenizer.is_file():
-        known, added = _tokenizer_ids(tokenizer)
+        read = _tokenizer_ids(tokenizer)
+        known, added = read or (known, added)
+        if read is None:
+            notes.append(
+                "tokenizer.json cannot be read: every id below the vocabulary size was taken as usable"
+            )
     elif config.get("model_type") != "transformer_lens_native":
         notes.append(
             "no tokenizer.json beside the weights: every id below the vocabulary size was taken as usable"
         )
-    ids = sorted(i for i in known - special - added if 0 <= i < d_vocab)
-    bos = next(iter(_ints(config.get("bos_token_id"))), None)
+    bos = next((i for i in _ints(config.get("bos_token_id")) if 0 <= i < d_vocab), None)
     if bos is None:
-        bos = next(iter(_ints(config.get("eos_token_id"))), 0)
-        notes.append(f"the config names no BOS token: id {bos} was used")
+        bos = next((i for i in _ints(config.get("eos_token_id")) if 0 <= i < d_vocab), 0)
+        notes.append(f"the config names no BOS token below the vocabulary size: id {bos} was used")
+    ids = sorted(i for i in known - special - added - {bos} if 0 <= i < d_vocab)
     return ids, bos, "; ".join(notes)
 
 

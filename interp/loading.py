@@ -42,11 +42,17 @@ def load_fresh(
                 tl_config=built.tl_config,
                 tokenizer=None,
             )
-        except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"TransformerLens cannot hook the architecture {built.architecture} ({type(error).__name__}: {error})",
                 help="`rote doctor` prints the installed versions; see the architectures TransformerBridge supports",
             ) from error
+    blind = sum(not hasattr(block, "attn") for block in bridge.blocks)
+    if blind or not len(bridge.blocks):
+        raise CheckpointError(
+            f"{built.architecture}: {blind} of {len(bridge.blocks)} layers have no attention heads",
+            help="rote measures attention heads; it needs them in every layer",
+        )
     shape, config = _shape(bridge.cfg, built.architecture), read_config(checkpoint)
     return HookedModel(bridge, shape, checkpoint, parameters=parameters, config=config)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -55,6 +55,7 @@ class EndView:
     top1: Bool[Tensor, "batch next_pos"] | None = None
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Reduces what it sees to something small."""
 

@@ -112,6 +112,7 @@ class _Rows:
         self.add("induction", float(yes), metric="verdict", chance=float("nan"), half=0.0, **where)
         self.add("induction", prefix_excess, metric="prefix_excess", half=0.03, **where)
         self.add("induction", copying_excess, metric="copying_excess", half=0.05, **where)
+        self.add("induction", 0.93 * prefix_excess, metric="jitter_excess", half=0.03, **where)
         self.add("induction", 1e-6 if yes else 0.6, metric="q_prefix", half=0.0, chance=float("nan"), **where)
         self.add(
             "induction", 1e-5 if yes else 0.7, metric="q_copying", half=0.0, chance=float("nan"), **where

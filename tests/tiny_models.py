@@ -36,10 +36,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("OPTConfig", {**_WIDTHS, "ffn_dim": 64, "word_embed_proj_dim": D_MODEL, "pad_token_id": 1}),
     "gpt_neo": (
         "GPTNeoConfig",
-        {**_WIDTHS, "num_layers": N_LAYERS, "num_heads": N_HEADS, "attention_types": [[["global"], N_LAYERS]]},
+        {
+            **_WIDTHS,
+            "num_layers": N_LAYERS,
+            "num_heads": N_HEADS,
+            "attention_types": [[["global"], N_LAYERS]],
+        },
     ),
     "gptj": ("GPTJConfig", {**_GPT2, "n_positions": N_CTX, "rotary_dim": 4}),
-    "bloom": ("BloomConfig", _GPT2),
+    "bloom": (
+        "BloomConfig",
+        {"vocab_size": D_VOCAB, "hidden_size": D_MODEL, "n_layer": N_LAYERS, "n_head": N_HEADS},
+    ),
     "mamba": ("MambaConfig", {"vocab_size": D_VOCAB, "hidden_size": D_MODEL, "num_hidden_layers": N_LAYERS}),
 }
 
@@ -49,7 +57,7 @@ def tiny_hf_model(arch: str, *, seed: int, **changes: Any) -> torch.nn.Module:
     import transformers
 
     class_name, fields = CONFIGS[arch]
-    fields = {key: value for key, value in {**fields, **_IDS, **fields, **changes}.items()}
+    fields = {**_IDS, **fields, **changes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(
@@ -88,7 +96,9 @@ def write_hf_series(
         shards = {"max_shard_size": shard_size} if shard_size else {}
         tiny_hf_model(arch, seed=step, **changes).save_pretrained(path, **shards)
         if trainer_state:
-            history = [{"step": s, "loss": 5 - s / 1000} for s in (1, step // 2, step)] + [{"step": step + 1, "loss": 99}]
+            history = [{"step": s, "loss": 5 - s / 1000} for s in (1, step // 2, step)] + [
+                {"step": step + 1, "loss": 99}
+            ]
             state = {"global_step": step, "num_input_tokens_seen": 640 * step, "log_history": history}
             (path / "trainer_state.json").write_text(json.dumps(state))
     return folder
@@ -132,6 +142,12 @@ def write_lab_series(folder: Path, steps: Sequence[int] = (0, 1, 2), **changes: 
         (folder / name).mkdir()
         save_file(lab_state(step, **changes), folder / name / "model.safetensors")
         listed.append({"step": step, "folder": name, "tokens_seen": 100 * step, "train_loss_nats": 3.0})
-    manifest = {"format": "rote-lab", "version": 1, "name": folder.name, "status": "complete", "checkpoints": listed}
+    manifest = {
+        "format": "rote-lab",
+        "version": 1,
+        "name": folder.name,
+        "status": "complete",
+        "checkpoints": listed,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

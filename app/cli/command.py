@@ -80,7 +80,7 @@ class LazyGroup(click.Group):
         **extra: Any,
     ) -> None:
         extra.setdefault("context_settings", CONTEXT)
-        super().__init__(*args, no_args_is_help=False, **extra)
+        super().__init__(*args, no_args_is_help=False, subcommand_metavar="VERB [ARGS]...", **extra)
         self.verbs, self.examples = verbs, examples
 
     def list_commands(self, ctx: click.Context) -> list[str]:

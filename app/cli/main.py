@@ -44,7 +44,7 @@ class Rote(LazyGroup):
         sys.exit(guarded(call, session))
 
 
-def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value:
         from importlib import metadata
 
@@ -55,7 +55,11 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 @click.group(
     cls=Rote,
     verbs=VERBS,
-    examples=("rote run runs/a runs/b", "rote compare results/a results/b", "rote report results/a results/b"),
+    examples=(
+        "rote run runs/a runs/b",
+        "rote compare results/a results/b",
+        "rote report results/a results/b",
+    ),
 )
 @click.option(
     "-V",

@@ -128,7 +128,7 @@ class Output:
 
 
 def output_options(function: F) -> F:
-    """Give a verb the output family; it is called with `out: Output` as a keyword."""
+    """Give a verb the output family; it is called with `out: Output`. Goes below `@click.pass_obj`."""
 
     @functools.wraps(function)
     def wrapped(session: Session, /, *args: Any, output: str | None, **options: Any) -> Any:

@@ -17,10 +17,11 @@ Event = dict[str, Any]
 
 progress_option = click.option(
     "--progress",
+    metavar="MODE",
     type=click.Choice(MODES),
     default="auto",
     show_default=True,
-    help="How progress is shown on stderr; auto is rich on a terminal and plain elsewhere.",
+    help="How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere.",
 )
 
 
@@ -113,7 +114,7 @@ class _Silent:
 
 
 class _Plain(_Silent):
-    """One line per checkpoint; training steps in between only keep the ETA for it."""
+    """One line per checkpoint measured; training steps in between only keep the ETA for it."""
 
     eta = ""
 
@@ -121,6 +122,8 @@ class _Plain(_Silent):
         """Print the checkpoint."""
         if event["event"] == "step":
             self.eta = f" · {event['steps_per_s']:.0f} steps/s · ETA {duration(event['eta_s'])}"
+        elif event.get("measured") == 0:
+            return  # stored already: the line would say nothing new
         elif text := line_of(event):
             tail = self.eta if event["event"] == "checkpoint" and "done" not in event else ""
             self.note(f"{self.label}: {text}{tail}")

@@ -33,8 +33,8 @@ COLUMNS = (
     short_help="List the checkpoints in a folder; no model is loaded.",
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@output_options
 @click.pass_obj
+@output_options
 def scan(session: Session, paths: tuple[str, ...], out: Output) -> int:
     """List the checkpoints in PATH: step, tokens, loss, format, size, and whether each can be read.
 

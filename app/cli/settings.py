@@ -1,11 +1,11 @@
 """`[tool.rote]` of the pyproject.toml in the working directory: defaults for options, below `ROTE_*` variables.
 
-    [tool.rote.run]
-    device = "cuda"
-    sequences = 64
+[tool.rote.run]
+device = "cuda"
+sequences = 64
 
-    [tool.rote.lab.train]
-    threads = 4
+[tool.rote.lab.train]
+threads = 4
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def read_settings(folder: Path) -> Settings:
     try:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, ValueError) as error:
-        return Settings(path=path, problem=RoteError(f"{path} cannot be read ({error})", help="mend the file"))
+        return Settings(
+            path=path, problem=RoteError(f"{path} cannot be read ({error})", help="mend the file")
+        )
     table = tool.get("rote", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
         problem = RoteError(f"tool.rote in {path} is not a table", help="write [tool.rote.run] and options")

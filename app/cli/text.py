@@ -49,8 +49,9 @@ def count(value: int | None) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """``1 checkpoint``, ``2 checkpoints``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+    """``1 checkpoint``, ``2 checkpoints``, ``2 passes``."""
+    plural = "" if n == 1 else "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{plural}"
 
 
 def interval(lo: float | None, hi: float | None) -> str:
@@ -63,7 +64,7 @@ def size(n_bytes: int | None) -> str:
     if n_bytes is None:
         return "-"
     value, unit = float(n_bytes), _UNITS[0]
-    for unit in _UNITS:  # noqa: B007
+    for unit in _UNITS:
         if value < 1000 or unit == _UNITS[-1]:
             break
         value /= 1000

@@ -96,15 +96,14 @@ def _invalid(scene: Scene) -> Iterator[Alert]:
                 f"{r.run}: {what} not measured in {group['n']:,} place{'' if group['n'] == 1 else 's'}, "
                 f"{steps_in_words(group['steps'])}: {reason}.",
                 "errors",
-                serious=not _by_definition(r, group),
+                serious=False,
             )
         if len(groups) > MAX_REASONS:
-            yield Alert(f"{r.run}: {len(groups) - MAX_REASONS} more kinds of value were not measured.", "errors")
-
-
-def _by_definition(results: Results, group: dict[str, Any]) -> bool:
-    """Whether the same places are undefined at every step: a limit of the probe, not a hole in the run."""
-    return len(group["steps"]) == len(results.steps)
+            yield Alert(
+                f"{r.run}: {len(groups) - MAX_REASONS} more kinds of value were not measured.",
+                "errors",
+                serious=False,
+            )
 
 
 def _out_of_range(scene: Scene) -> Iterator[Alert]:
@@ -118,14 +117,18 @@ def _out_of_range(scene: Scene) -> Iterator[Alert]:
             if len(outside):
                 limits = f"[{info.range[0]:g}, {info.range[1]:g}]"
                 text = f"{r.run}: {len(outside):,} values of {probe_name(probe)} lie outside their range {limits}."
-                yield Alert(text, "methods")
+                yield Alert(text, "methods", serious=False)
 
 
 def _mixed(scene: Scene) -> Iterator[Alert]:
     differing = differing_facts(scene)
     for name, values in list(differing.items())[:MAX_REASONS]:
         told = "; ".join(f"{run}: {value}" for run, value in values.items())
-        yield Alert(f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {told}.", "provenance")
+        yield Alert(
+            f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {told}.",
+            "provenance",
+            serious=False,
+        )
 
 
 def _refused(scene: Scene) -> Iterator[Alert]:

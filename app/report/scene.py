@@ -16,7 +16,13 @@ from probes.registry import REGISTRY
 from probes.store import Results
 from probes.trajectory import Onset, onset
 
-PREFERRED_HEAD_PROBES = ("prefix_matching", "previous_token", "copying_logit", "duplicate_token", "ov_copying")
+PREFERRED_HEAD_PROBES = (
+    "prefix_matching",
+    "previous_token",
+    "copying_logit",
+    "duplicate_token",
+    "ov_copying",
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class Scene:
     def head_probes(self) -> list[str]:
         """Head probes with a measured score in some run, best known first."""
         found = [name for name in PREFERRED_HEAD_PROBES if self.with_valid(name)]
-        others = [n for n, i in REGISTRY.items() if i.kind == "head" and n not in found and self.with_valid(n)]
+        others = [
+            n for n, i in REGISTRY.items() if i.kind == "head" and n not in found and self.with_valid(n)
+        ]
         return found + others
 
     def comparison_with(self, run: str) -> Comparison | None:
@@ -64,7 +72,10 @@ class Scene:
 
 
 def scene_of(
-    results: Sequence[Results], *, base: str | None = None, comparison: Comparison | Sequence[Comparison] | None = None
+    results: Sequence[Results],
+    *,
+    base: str | None = None,
+    comparison: Comparison | Sequence[Comparison] | None = None,
 ) -> Scene:
     """Check the runs and make the comparisons that are missing.
 
@@ -77,7 +88,9 @@ def scene_of(
         RoteError: no run, two of one name, or a baseline that is not among them.
     """
     if not results:
-        raise RoteError("a report needs at least one results folder", help="name one: rote report results/RUN")
+        raise RoteError(
+            "a report needs at least one results folder", help="name one: rote report results/RUN"
+        )
     names = [r.run for r in results]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -85,7 +98,9 @@ def scene_of(
     given = [comparison] if isinstance(comparison, Comparison) else list(comparison or ())
     base = base if base is not None else (given[0].a if given else None)
     if base is not None and base not in names:
-        raise RoteError(f"the baseline {base!r} is not among the runs of this report", help=did_you_mean(base, names))
+        raise RoteError(
+            f"the baseline {base!r} is not among the runs of this report", help=did_you_mean(base, names)
+        )
     made, refused = ([], []) if given or base is None else _compare_all(results, base)
     onsets = {r.run: onset(r) for r in results if not r.frame.empty}
     return Scene(tuple(results), base, (*given, *made), tuple(refused), onsets)

@@ -15,6 +15,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from app.report.model import Spark
 from app.report.scales import Scale, interpolate, readable_on
 from probes.figures.theme import TOKENS
 from probes.figures.words import clean
@@ -341,3 +342,15 @@ def _n(value: float) -> str:
     """A coordinate with at most one decimal."""
     text = f"{value:.1f}"
     return text[:-2] if text.endswith(".0") else text
+
+
+def spark_svg(spark: Spark, *, width_px: int = 96, height_px: int = 22) -> str:
+    """A curve as small as a word, on its stated range, with a dot at the last measured value."""
+    n = max(2, len(spark.values))
+    x, y = Scale(0, n - 1, 2, width_px - 4), Scale(*spark.limits, height_px - 3, 3)
+    points = [None if v is None else (x(i), y(v)) for i, v in enumerate(spark.values)]
+    measured = [p for p in points if p is not None]
+    dot = _markers({"size": 5, "color": TOKENS["ink"][0]}, measured[-1:])[0] if measured else ""
+    line = f'<path d="{_path(points)}" {_stroke(TOKENS["ink"][0], 1.4)} fill="none"/>'
+    alt = html.escape(clean(spark.alt))
+    return f'<svg class="spark" role="img" aria-label="{alt}" width="{width_px}" height="{height_px}">{line}{dot}</svg>'

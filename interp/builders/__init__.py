@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Built:
     tl_config: Any = None
 
 
+@runtime_checkable
 class Builder(Protocol):
     """What every module of this package offers."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +14,11 @@ from torch import Tensor, nn
 from checkpoints.errors import CheckpointError
 from checkpoints.series import Checkpoint
 from interp.builders import Built
+from interp.builders.hf_names import LearnedNames
 from interp.quiet import quiet_upstream
+
+_DIGITS = re.compile(r"\d+")
+_NAMES = LearnedNames()
 
 
 def config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -28,12 +34,20 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
         CheckpointError: transformers cannot load it, or something would be left at random.
     """
     module = _from_pretrained(checkpoint, dtype)
-    return Built(module, module.config.architectures[0], hf_config=module.config)
+    _NAMES.learn(_config_key(checkpoint), module, checkpoint)
+    return Built(module, type(module).__name__, hf_config=module.config)
 
 
 def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Parameters of a freshly loaded module."""
+    """The files' tensors under the module's names; by a full load where the names cannot be told."""
+    mapped = _NAMES.read(_config_key(checkpoint), checkpoint)
+    if mapped is not None:
+        return mapped
     return dict(_from_pretrained(checkpoint, dtype).named_parameters(remove_duplicate=False))
+
+
+def _config_key(checkpoint: Checkpoint) -> str:
+    return json.dumps(config(checkpoint), sort_keys=True)
 
 
 def _from_pretrained(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
@@ -50,9 +64,10 @@ def _from_pretrained(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
                 use_safetensors=True,
                 dtype=dtype,  # never "auto": half-precision files would silently run in half precision
                 attn_implementation="eager",
+                ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        except Exception as error:  # a damaged config can make transformers raise anything at all
             raise CheckpointError(
                 f"transformers cannot load step {checkpoint.step} from {checkpoint.path.name}: {_one_line(error)}",
                 help="check config.json against the weights; `rote scan` lists what the folder holds",
@@ -67,7 +82,19 @@ def _from_pretrained(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
                 f"step {checkpoint.step}: {len(names)} {kind.replace('_', ' ')} ({', '.join(names[:3])})",
                 help="the weights do not fill this architecture; the rest would be random numbers",
             )
+    _refuse_further_layers(module, info.get("unexpected_keys") or (), step=checkpoint.step)
     return module
+
+
+def _refuse_further_layers(module: nn.Module, unexpected: Iterable[str], *, step: int) -> None:
+    """Extra heads and old buffers may be left out; layers that config.json does not count are another model."""
+    known = {_DIGITS.sub("#", name) for name, _ in module.named_parameters()}
+    more = sorted(name for name in map(str, unexpected) if _DIGITS.sub("#", name) in known)
+    if more:
+        raise CheckpointError(
+            f"step {step}: the files hold {len(more)} tensors of further layers ({', '.join(more[:3])})",
+            help="config.json counts fewer layers than the weights have: it belongs to another model",
+        )
 
 
 def _one_line(error: Exception) -> str:

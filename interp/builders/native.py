@@ -48,11 +48,17 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
 
 def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
     """The file's tensors."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
     for file in checkpoint.files:
-        tensors.update(load_file(file))
+        try:
+            tensors.update(load_file(file))
+        except (OSError, SafetensorError, KeyError) as error:  # KeyError: a dtype torch does not have
+            raise CheckpointError(
+                f"step {checkpoint.step}: {file.name} cannot be read ({error})", help="write it again"
+            ) from error
     return tensors
 
 

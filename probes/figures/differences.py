@@ -29,7 +29,7 @@ from probes.figures.words import (
 
 N_HEADS_PER_PANEL = 6
 ROW_PX = 26
-PANEL_EXTRA_PX = 74
+PANEL_EXTRA_PX = 66
 UNCLEAR = "no clear change"
 
 
@@ -147,21 +147,19 @@ class _Panel:
 
 
 def _panels(rows: pd.DataFrame, n_heads: int) -> list[_Panel]:
-    """What the whole model does first, then its heads; largest differences on top."""
+    """One panel per unit: what the whole model does first, then its heads, largest differences on top."""
     rows = rows[rows["difference"].notna()]
-    whole = rows["layer"].isna()
-    main = rows["metric"] == rows["probe"].map(main_metric)
-    return [*_by_unit(rows[whole], None), *_by_unit(rows[~whole & main], n_heads)]
-
-
-def _by_unit(rows: pd.DataFrame, most: int | None) -> list[_Panel]:
+    rows = rows.assign(_whole=rows["layer"].isna(), _size=rows["difference"].abs())
+    rows = rows[rows["_whole"] | (rows["metric"] == rows["probe"].map(main_metric))]
+    rows = rows.sort_values(["_whole", "_size"], ascending=False, kind="stable")
     names = [unit(p, m) or probe_name(m) for p, m in zip(rows["probe"], rows["metric"], strict=True)]
     units = pd.Series(names, index=rows.index, dtype=object)
     panels = []
     for name in dict.fromkeys(names):
         mine = rows[units == name]
-        mine = mine.reindex(mine["difference"].abs().sort_values(ascending=False, kind="stable").index)
-        mine = mine if most is None else mine.head(most)
+        mine = pd.concat([mine[mine["_whole"]], mine[~mine["_whole"]].head(n_heads)]).drop(
+            columns=["_whole", "_size"]
+        )
         panels.append(_Panel(name, mine, tuple(_row_label(r) for r in mine.itertuples(index=False))))
     return panels
 

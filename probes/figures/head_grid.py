@@ -80,8 +80,8 @@ def grid_steps(
         results: a `Results`.
         probe: a head probe's name.
         metric: one of its metrics.
-        steps: steps to show; None takes those of the run. More than twelve are thinned to twelve: first, last,
-            both sides of the steepest changes, and the rest even on a log scale.
+        steps: steps to show, thinned to twelve if there are more; None picks twelve: first, last, both sides of
+            the steepest changes, and the rest even on a log scale.
 
     Returns:
         Small multiples in reading order.
@@ -90,7 +90,7 @@ def grid_steps(
         RoteError: the results hold no such probe, metric or step.
     """
     everything = observations(results, probe=probe, metric=metric)
-    wanted = spaced_steps(everything["step"] if steps is None else steps, keep=_jumps(everything))
+    wanted = panel_steps(everything) if steps is None else spaced_steps(steps)
     title = f"{_titled(probe, metric)} over training, {markup(short(results.run))}"
     if not wanted:
         return empty(Canvas(height_px=160), title=title, reason="no step was measured")
@@ -120,6 +120,20 @@ def grid_steps(
     )  # fmt: skip
 
 
+def panel_steps(rows: pd.DataFrame, *, keep: Sequence[int] = ()) -> list[int]:
+    """The steps worth a panel: those to keep, both sides of the steepest changes, and the rest log-spaced.
+
+    Args:
+        rows: of one metric, all steps.
+        keep: steps that must be among them, such as both sides of an onset.
+    """
+    strongest = rows[rows["valid"]].groupby("step")["value"].max()
+    steps = list(strongest.index)
+    rises = strongest.diff().abs().nlargest(N_JUMPS_KEPT)
+    jumps = [int(s) for step in rises.index for s in (steps[steps.index(step) - 1], step)]
+    return spaced_steps(rows["step"], keep=[*keep, *jumps])
+
+
 def spaced_steps(steps: Iterable[int], *, most: int = MAX_PANELS, keep: Sequence[int] = ()) -> list[int]:
     """At most `most` of the steps: first, last, those to keep, and the rest even on a log scale.
 
@@ -136,14 +150,6 @@ def spaced_steps(steps: Iterable[int], *, most: int = MAX_PANELS, keep: Sequence
     while len(chosen) < most:
         chosen.add(max((s for s in ordered if s not in chosen), key=lambda s: _log_gap(s, chosen)))
     return sorted(chosen)
-
-
-def _jumps(rows: pd.DataFrame) -> list[int]:
-    """Both sides of the steepest changes of the strongest head."""
-    strongest = rows[rows["valid"]].groupby("step")["value"].max()
-    rises = strongest.diff().abs().nlargest(N_JUMPS_KEPT)
-    steps = list(strongest.index)
-    return [int(s) for step in rises.index for s in (steps[steps.index(step) - 1], step)]
 
 
 def _log_gap(step: int, chosen: set[int]) -> float:

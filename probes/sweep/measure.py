@@ -97,6 +97,7 @@ class _Reader:
         self.needs = frozenset({*self.arguments, *self.finish_arguments}) & (LAYER_SITES | END_SITES)
         self.parts: list[list[dict[str, Tensor]]] = []
         self.ends: list[EndView] = []
+        self.batch_rows: slice | None = None
         self.reason = self._refusal()
         if self.reason:
             self.needs = frozenset()
@@ -104,8 +105,9 @@ class _Reader:
     def see_layer(self, view: LayerView) -> None:
         if self.reason:
             return
-        if view.layer == 0:
+        if view.rows != self.batch_rows:
             self.parts.append([])
+            self.batch_rows = view.rows
         available = {
             "pattern": view.pattern,
             "z": view.z,
@@ -136,6 +138,8 @@ class _Reader:
     def measured(self, problems: Mapping[int, str], seed: int) -> list[Measured]:
         """All metrics of the probe on this stimulus."""
         metrics = self._metrics()
+        if self.info.kind == "head" and not self.reason:
+            self.reason = self._unseen_layers(problems)
         if self.reason:
             return [not_measured(self.info, name, self.reason) for name in metrics.values()]
         values, chances = self._values(), self._chance()
@@ -205,6 +209,13 @@ class _Reader:
         available = {"pattern": pattern, "match_tokens": match_tokens}
         uniform = self.function(**{name: available[name] for name in self.arguments})
         return {name: float(tensor.nanmean()) for name, tensor in uniform.items()}
+
+    def _unseen_layers(self, problems: Mapping[int, str]) -> str:
+        """Why not every layer was shown, or "" when all were."""
+        n_layers = self.model.shape.n_layers
+        if self.parts and all(len(batch) == n_layers for batch in self.parts):
+            return ""
+        return "; ".join(problem for _, problem in sorted(problems.items())[:2]) or "no layer was shown"
 
     def _rows(self, array: np.ndarray, rows: slice) -> Tensor:
         return torch.from_numpy(array[rows]).to(self.model.device)

@@ -34,6 +34,8 @@ class SweepConfig:
         n_seq: sequences per stimulus.
         device, dtype: where and how the model runs.
         swap: "auto" or "fresh", see `interp.HookedSeries`.
+        prefetch: read and hash the next step's files while this one is measured.
+        versions: of what can change a number.
     """
 
     probes: tuple[str, ...] | None = None
@@ -42,6 +44,7 @@ class SweepConfig:
     device: str = "cpu"
     dtype: str = "float32"
     swap: str = "auto"
+    prefetch: bool = True
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
 
     @property

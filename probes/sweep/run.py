@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from checkpoints.errors import CheckpointError, RoteError
-from checkpoints.fingerprint import fingerprint, tensor_hashes
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from checkpoints.vocabulary import from_ranges, usable_ids
 from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
 from probes.stimuli import Stimulus, Vocabulary, make
 from probes.store import Results, rebuild_observations, step_folder, unit_provenance, write_unit
+from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
 from probes.sweep.folder import open_run_folder, write_run_json
 from probes.sweep.plan import WEIGHTS, Group, SweepConfig, groups, probe_versions, provenance, unit_name
 
@@ -39,6 +39,7 @@ class SweepOutcome:
         superseded: stored units that disagreed with the weights, versions or settings and were measured again.
         gaps: checkpoints or units that could not be measured, with reasons.
         interrupted: True after Ctrl-C: what was finished is kept.
+        trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class SweepOutcome:
     superseded: int = 0
     gaps: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
+    trace: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def results(self) -> Results:
@@ -113,7 +115,10 @@ class _Sweep:
         self.vocabulary: Vocabulary | None = None
         self.shape: dict[str, Any] = {}
         self.swap_used, self.notes = "", list(series.notes)
-        self._fingerprints = _FingerprintCache(root / "fingerprints.json")
+        self.clock = Clock()
+        self._reader = AheadReader(
+            FingerprintCache(root / "fingerprints.json"), self.clock, ahead=config.prefetch
+        )
 
     def run(self) -> SweepOutcome:
         """Measure what is missing, then derive the observations."""
@@ -122,7 +127,8 @@ class _Sweep:
         try:
             for done, checkpoint in enumerate(self.series, 1):
                 before = self.outcome.measured
-                self._checkpoint(checkpoint)
+                following = self.series[done] if done < total else None
+                self._checkpoint(checkpoint, following)
                 elapsed = time.monotonic() - started
                 self.emit(
                     {
@@ -139,13 +145,14 @@ class _Sweep:
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         finally:
-            self._fingerprints.save()
+            self._reader.close()
         self._finish()
+        self.outcome.trace = self.clock.trace
         return self.outcome
 
-    def _checkpoint(self, checkpoint: Checkpoint) -> None:
+    def _checkpoint(self, checkpoint: Checkpoint, following: Checkpoint | None) -> None:
         try:
-            identity = fingerprint(self._fingerprints.of(checkpoint))
+            identity = self._reader.fingerprint(checkpoint, then=following)
             todo = self._missing(checkpoint, identity) if self.shape else None
             if todo is None or todo:
                 self._measure(checkpoint, identity)
@@ -157,14 +164,17 @@ class _Sweep:
             self.emit({"event": "gap", **_gap(gap)})
 
     def _measure(self, checkpoint: Checkpoint, identity: str) -> None:
-        model = self._hooked().load(checkpoint)
+        with self.clock.time("load", checkpoint.step):
+            model = self._hooked().load(checkpoint)
         if not self.shape:
             ids = usable_ids(model.config, model.shape.d_vocab, tokenizer=checkpoint.path / "tokenizer.json")
             self._prepare(model.shape.to_json(), *ids)
         self._same_shape(checkpoint, model.shape.to_json())
         for todo in self._missing(checkpoint, identity):
+            with self.clock.time(f"measure {todo.group.stimulus}", checkpoint.step):
+                measured = self._unit(model, todo.group)
             table = unit_table(
-                self._unit(model, todo.group),
+                measured,
                 run=self.series.name,
                 step=checkpoint.step,
                 tokens_seen=checkpoint.tokens_seen,
@@ -302,33 +312,3 @@ def _metrics_on(info: ProbeInfo, stimulus: str) -> list[str]:
 
 def _gap(gap: Gap) -> dict[str, Any]:
     return {"step": gap.step, "path": gap.path.name, "reason": gap.reason, "help": gap.help}
-
-
-class _FingerprintCache:
-    """Tensor hashes by file, reused while a file's size and modification time stand."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known: dict[str, Any] = {}
-        if path.is_file():
-            try:
-                self.known = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                self.known = {}
-
-    def of(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """Hashes of a checkpoint's tensors."""
-        stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in checkpoint.files]
-        key = str(checkpoint.path.resolve())
-        known = self.known.get(key)
-        if known and known["stamp"] == stamp:
-            return known["hashes"]
-        hashes = tensor_hashes(checkpoint)
-        self.known[key] = {"stamp": stamp, "hashes": hashes}
-        return hashes
-
-    def save(self) -> None:
-        """Write the cache."""
-        from probes.store import write_json
-
-        write_json(self.path, self.known)

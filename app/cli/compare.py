@@ -1,0 +1,205 @@
+"""`rote compare`: one run against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import exits, text
+from app.cli.command import Verb
+from app.cli.expect import Checked, check, read_expectations
+from app.cli.output import Column, Output, Row, output_options
+from app.cli.session import Session
+from checkpoints.errors import RoteError
+
+if TYPE_CHECKING:
+    from probes.degradation import Comparison
+
+EXACT = "weights only: exact, no sampling error"
+_IN_WORDS = {"no clear change": "unclear"}  # the table's narrow column; data keep the full words
+
+
+def _signed(value: Any) -> str:
+    value = text.plain(value)
+    return "-" if value is None else f"{value:+.3f}"
+
+
+COLUMNS = (
+    Column("run_a"),
+    Column("run_b"),
+    Column("probe"),
+    Column("metric"),
+    Column("_measure", "measure", lambda row: f"{row['probe']}/{row['metric']}"),
+    Column("head_a"),
+    Column("head_b"),
+    Column("_head", "head", lambda row: _heads(row)),
+    Column("position"),
+    Column("step_a"),
+    Column("step_b"),
+    Column("_step", None),
+    Column("tokens_a"),
+    Column("tokens_b"),
+    Column("a", "A", lambda row: text.number(row["a"]), right=True),
+    Column("b", "B", lambda row: text.number(row["b"]), right=True),
+    Column("difference", "B - A", lambda row: _signed(row["difference"]), right=True),
+    Column(
+        "_interval", "95% interval", lambda row: f"[{_signed(row['lo'])}, {_signed(row['hi'])}]", right=True
+    ),
+    Column("lo"),
+    Column("hi"),
+    Column("n", "n", lambda row: text.count(row["n"]) if row["n"] else "-", right=True),
+    Column("p"),
+    Column("q", "q", lambda row: text.p_value(row["q"]), right=True),
+    Column("change", "change", lambda row: _IN_WORDS.get(row["change"], row["change"])),
+    Column("reason"),
+)
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "rote compare results/unique results/repeated",
+        "rote compare results/a results/b --align tokens --csv",
+    ),
+    short_help="Compare two runs: differences, onsets, and whether it is damage.",
+)
+@click.argument("a", metavar="A", type=click.Path(path_type=Path))
+@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.option(
+    "--align",
+    type=click.Choice(("step", "tokens", "loss")),
+    default="step",
+    show_default=True,
+    help="Match checkpoints by optimiser step, tokens seen, or recorded training loss.",
+)
+@click.option(
+    "--at",
+    default="last",
+    show_default=True,
+    metavar="STEP",
+    help="last, all, or a step of A that B matches.",
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Heads in the table; data have all.",
+)
+@click.option(
+    "--expect", type=click.Path(path_type=Path), metavar="FILE", help="Checks (TOML); exit 1 when one fails."
+)
+@click.pass_obj
+@output_options
+def compare(
+    session: Session, a: Path, b: Path, *, align: str, at: str, top: int, expect: Path | None, out: Output
+) -> int:
+    """Compare run B with run A, the baseline: what differs, in which direction, and how surely.
+
+    Differences are B - A on the same sequences, with 95% intervals and q, corrected over heads. The table has the
+    numbers about the whole model, the strongest head of each kind, and the heads that clearly changed; CSV and JSON
+    have every number. Runs that were not measured alike are refused with the command that mends it.
+    """
+    from probes.degradation import compare as compare_results
+    from probes.store import Results
+
+    expectations = read_expectations(expect) if expect else ()
+    runs = (Results.open(a), Results.open(b))
+    comparison = compare_results(*runs, align=align, at=_at(at))
+    checks = check(expectations, runs)
+    out.headline(comparison.sentence)
+    out.headline(f"A {comparison.a}: {comparison.onset_a.text}")
+    out.headline(f"B {comparison.b}: {comparison.onset_b.text}")
+    rows = _rows(comparison)
+    if out.machine:
+        out.rows(COLUMNS, rows)
+    else:
+        _print_table(session, comparison, rows, top=top, out=out)
+    for note in comparison.notes:
+        session.note(f"note: {note}")
+    return say_checks(session, checks, out=out)
+
+
+def say_checks(session: Session, checks: Sequence[Checked], *, out: Output | None = None) -> int:
+    """Print checks, beside data on stderr; the exit code they ask for."""
+    say = session.data if out is not None and not out.machine else session.warn
+    for one in checks:
+        say(one.line)
+    if checks:
+        failed = sum(not one.passed for one in checks)
+        say(
+            f"{text.counted(len(checks), 'check')}: {failed} failed"
+            if failed
+            else f"{text.counted(len(checks), 'check')} passed"
+        )
+    return exits.DONE if all(one.passed for one in checks) else exits.CHECK_FAILED
+
+
+def _at(at: str) -> str | int:
+    if at in ("last", "all"):
+        return at
+    if not at.isdigit():
+        raise RoteError(f"--at {at!r} is no step", help="use last, all, or a step of A such as --at 512")
+    return int(at)
+
+
+def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+    rows = []
+    for row in comparison.rows.to_dict("records"):
+        exact = row["n"] == 0
+        extra = {"run_a": comparison.a, "run_b": comparison.b, "reason": EXACT if exact else None}
+        rows.append({name: text.plain(value) for name, value in row.items()} | extra)
+    return rows
+
+
+def _print_table(
+    session: Session, comparison: Comparison, rows: Sequence[Row], *, top: int, out: Output
+) -> None:
+    """Model-level numbers, best heads, then the heads that clearly changed most; how many rows are left out."""
+    shown = [row for pair in comparison.pairs for row in _chosen([r for r in rows if _is_at(r, pair)], top)]
+    session.data("")
+    columns = COLUMNS
+    if len(comparison.pairs) > 1:
+        step = Column("_step", "step", lambda row: f"{row['step_a']:,}/{row['step_b']:,}", right=True)
+        columns = tuple(step if c.name == "_step" else c for c in COLUMNS)
+    out.rows(columns, shown, title=_title(comparison))
+    if len(rows) > len(shown):
+        session.note(
+            f"{len(rows) - len(shown):,} more numbers: --top shows more heads, --csv and --json have all"
+        )
+
+
+def _title(comparison: Comparison) -> str:
+    step_a, step_b = comparison.pairs[-1]
+    where = f"step {step_a:,}" if step_a == step_b else f"step {step_a:,} of A, {step_b:,} of B"
+    if len(comparison.pairs) > 1:
+        where = f"{len(comparison.pairs)} matched steps"
+    return f"A = {comparison.a}, B = {comparison.b}, {where}"
+
+
+def _is_at(row: Row, pair: tuple[int, int]) -> bool:
+    return (row["step_a"], row["step_b"]) == pair
+
+
+def _chosen(rows: Sequence[Row], top: int) -> list[Row]:
+    from probes.registry import REGISTRY
+
+    model = [r for r in rows if r["layer"] is None and r["position"] is None]
+    heads = [
+        r
+        for r in rows
+        if r["layer"] is not None
+        and r["metric"] == REGISTRY[r["probe"]].main_metric
+        and r["change"] not in ("no clear change", "no change")
+    ]
+    heads.sort(key=lambda r: -abs(r["difference"]))
+    return [*model, *heads[:top]]
+
+
+def _heads(row: Row) -> str:
+    a, b = row["head_a"] or "", row["head_b"] or ""
+    return a if a == b else f"{a}, {b}"

@@ -1,0 +1,184 @@
+"""`rote doctor`: is everything here that rote needs, and which settings are in effect?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli import exits, text
+from app.cli.command import LazyGroup, Verb
+from app.cli.output import Column, Output, output_options
+from app.cli.session import Session
+from app.cli.settings import Settings, flat
+from checkpoints.errors import did_you_mean
+
+COLUMNS = (
+    Column("check", "check"),
+    Column("value", "value", fold=True),
+    Column("status", "status"),
+    Column("fix", "fix", fold=True),
+)
+_NEEDED = (
+    "torch",
+    "transformer-lens",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "plotly",
+)
+_OPTIONAL = {"streamlit": "only the dashboard needs it"}
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_PREFIX = "ROTE_"
+LOW_DISK_BYTES = 1_000_000_000
+LOW_MEMORY_BYTES = 2_000_000_000
+OK, LOW, WRONG = "ok", "low", "wrong"
+Finding = Mapping[str, Any]
+
+
+@click.command(
+    cls=Verb,
+    examples=("rote doctor", "rote doctor --json"),
+    short_help="Check versions, device, memory, disk and configuration.",
+)
+@click.pass_obj
+@output_options
+def doctor(session: Session, *, out: Output) -> int:
+    """Check versions, device, memory, disk and configuration: one line each, with the fix where something is wrong.
+
+    Exit 2 when something rote needs is missing or a setting cannot be understood.
+    """
+    settings = session.settings
+    known = known_settings(click.get_current_context().find_root())
+    findings = [*_versions(), *_machine(), *_folders(settings), *_configuration(settings, known)]
+    out.rows(COLUMNS, findings)
+    return exits.USAGE if any(found["status"] == WRONG for found in findings) else exits.DONE
+
+
+def known_settings(root: click.Context) -> dict[str, str]:
+    """Every option that can be set, such as ``run.device``, and its environment variable."""
+
+    def walk(group: LazyGroup, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        for name in group.verbs:
+            command = group.get_command(root, name)
+            if isinstance(command, LazyGroup):
+                yield from walk(command, (*path, name))
+            elif command is not None:
+                for option in command.params:
+                    if isinstance(option, click.Option):
+                        parts = (*path, name, str(option.name))
+                        yield ".".join(parts), _PREFIX + "_".join(parts).upper()
+
+    assert isinstance(root.command, LazyGroup)
+    return dict(walk(root.command, ()))
+
+
+def _finding(check: str, value: str, status: str = OK, fix: str = "") -> Finding:
+    return {"check": check, "value": value, "status": status, "fix": fix or None}
+
+
+def _versions() -> Iterator[Finding]:
+    yield _finding("python", platform.python_version())
+    for name in ("rote", *_NEEDED):
+        try:
+            yield _finding(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield _finding(name, "not installed", WRONG, f"pip install {name}")
+    for name, why in _OPTIONAL.items():
+        try:
+            yield _finding(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield _finding(name, f"not installed: {why}")
+
+
+def _machine() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield _finding("device", f"torch cannot be imported: {error}", WRONG, "install torch again")
+    else:
+        yield _finding("device", _devices(torch))
+        yield _finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+    total, available = _memory_bytes()
+    low = available is not None and available < LOW_MEMORY_BYTES
+    value = f"{text.size(available)} available of {text.size(total)}"
+    yield _finding(
+        "memory", value, LOW if low else OK, "close other programs, or use smaller models" if low else ""
+    )
+    chromium = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
+    yield _finding("chromium", chromium or "not found: only browser tests need it")
+
+
+def _devices(torch: Any) -> str:
+    found = ["cpu"]
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        found.append(f"cuda:{i} {properties.name} {text.size(properties.total_memory)}")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return ", ".join(found)
+
+
+def _memory_bytes() -> tuple[int | None, int | None]:
+    """Total and available; None where the system does not say."""
+    try:
+        page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None, None
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return page * pages, None
+    return page * pages, available
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
+    """Disk and permission where `rote run` would write."""
+    run = settings.table.get("run", {})
+    out = Path(
+        os.environ.get("ROTE_RUN_OUT") or (run.get("out") if isinstance(run, dict) else None) or "results"
+    )
+    there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    low = free < LOW_DISK_BYTES
+    yield _finding(
+        "disk", f"{text.size(free)} free for {out}", LOW if low else OK, "make room, or use -o" if low else ""
+    )
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            yield _finding("writable", str(out))
+    except OSError as error:
+        yield _finding(
+            "writable", f"{out}: {error.strerror}", WRONG, "choose another folder with -o or ROTE_RUN_OUT"
+        )
+
+
+def _configuration(settings: Settings, known: Mapping[str, str]) -> Iterator[Finding]:
+    """What is set, where, and which of two settings wins; what no option matches."""
+    if settings.problem:
+        yield _finding("pyproject.toml", settings.problem.message, WRONG, settings.problem.help)
+    for name, value in flat(settings.table).items():
+        variable = known.get(name)
+        if variable is None:
+            yield _finding(name, f"{value} ([tool.rote])", WRONG, did_you_mean(name, known))
+        elif not os.environ.get(variable):
+            yield _finding(name, f"{value} ([tool.rote] in pyproject.toml)")
+        else:
+            yield _finding(name, f"{value} in [tool.rote] gives way to {variable}")
+    options = {variable: name for name, variable in known.items()}
+    for variable in sorted(v for v in os.environ if v.startswith(_PREFIX)):
+        if variable in options:
+            yield _finding(options[variable], f"{os.environ[variable]} ({variable})")
+        else:
+            yield _finding(variable, os.environ[variable], WRONG, did_you_mean(variable, options))

@@ -1,0 +1,191 @@
+"""Checks of results against a file, for scripts and CI: `--expect FILE` and exit code 1.
+
+    [[expect]]
+    probe = "induction"       # required
+    metric = "verdict"        # the probe's main metric if left out
+    head = "any"              # "any", "all" or "L1H0"; left out for numbers about the whole model
+    step = "last"             # as `rote show --step`; last if left out
+    run = "unique"            # every run on the command line if left out
+    min = 1                   # passes when the interval's lower end reaches it
+    max = 1                   # passes when the interval's upper end stays within it; one of the two is required
+
+The interval decides, not the value: a check passes only when the result is surely inside. Verdicts have intervals without
+width.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.cli.text import clean, number, plain
+from checkpoints.errors import RoteError, did_you_mean
+
+if TYPE_CHECKING:
+    from probes.store import Results
+
+_KEYS = {
+    "run": str,
+    "probe": str,
+    "metric": str,
+    "head": str,
+    "step": (str, int),
+    "min": (int, float),
+    "max": (int, float),
+}
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One `[[expect]]` of the file."""
+
+    probe: str
+    metric: str
+    head: str | None
+    step: str
+    run: str | None
+    min: float
+    max: float
+
+    @property
+    def bounds(self) -> str:
+        """``at least 1``, ``at most 0.5``, or ``0.2 to 0.5``."""
+        if math.isinf(self.max):
+            return f"at least {self.min:g}"
+        return f"at most {self.max:g}" if math.isinf(self.min) else f"{self.min:g} to {self.max:g}"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An expectation and what one run has to say to it."""
+
+    run: str
+    what: str
+    expected: str
+    found: str
+    passed: bool
+
+    @property
+    def line(self) -> str:
+        """One line for a person."""
+        word = "pass" if self.passed else "FAIL"
+        return clean(f"{word}  {self.run}: {self.what}: expected {self.expected}, found {self.found}")
+
+
+def read_expectations(path: Path) -> tuple[Expectation, ...]:
+    """The checks of a file.
+
+    Raises:
+        RoteError: the file is not there, is no TOML, or has a check that cannot be understood.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RoteError(f"{path} does not exist", help="give a file of [[expect]] tables") from None
+    except (OSError, ValueError) as error:
+        raise RoteError(f"{path} cannot be read as TOML ({error})", help="mend the file") from None
+    entries = data.get("expect")
+    if not isinstance(entries, list) or not entries or set(data) != {"expect"}:
+        raise RoteError(f"{path} has to hold [[expect]] tables and nothing else", help="see docs/cli.md")
+    return tuple(_expectation(entry, f"check {i} of {path}") for i, entry in enumerate(entries, 1))
+
+
+def check(expectations: Sequence[Expectation], runs: Sequence[Results]) -> list[Checked]:
+    """Every expectation against every run it names.
+
+    Raises:
+        RoteError: an expectation names a run or a step that is not there.
+    """
+    names = [run.run for run in runs]
+    outcomes = []
+    for one in expectations:
+        if one.run is not None and one.run not in names:
+            raise RoteError(f"a check names run {one.run!r}", help=did_you_mean(one.run, names))
+        outcomes += [_check(one, run) for run in runs if one.run in (None, run.run)]
+    return outcomes
+
+
+def _expectation(entry: Any, where: str) -> Expectation:
+    from probes.registry import lookup
+
+    if not isinstance(entry, dict):
+        raise RoteError(f"{where} is not a table", help="write [[expect]] above it")
+    for key, value in entry.items():
+        if key not in _KEYS:
+            raise RoteError(f"{where} has a key {key!r}", help=did_you_mean(key, _KEYS))
+        if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
+            raise RoteError(f"{where} has {key} = {value!r}", help="numbers are bare, names are in quotes")
+    if "probe" not in entry:
+        raise RoteError(f"{where} names no probe", help='add probe = "induction"')
+    if not {"min", "max"} & set(entry):
+        raise RoteError(f"{where} has neither min nor max", help="add one: min = 0.5")
+    info = lookup(entry["probe"])
+    metric = entry.get("metric", info.main_metric)
+    if metric not in info.metrics:
+        raise RoteError(
+            f"{where}: {info.name} has no metric {metric!r}", help=did_you_mean(metric, info.metrics)
+        )
+    if (info.kind == "model") == ("head" in entry):
+        help = "leave head out" if "head" in entry else 'add head = "any", "all" or "L1H0"'
+        kind = "about the whole model" if info.kind == "model" else "measured per head"
+        raise RoteError(f"{where}: {info.name} is {kind}", help=help)
+    return Expectation(
+        probe=info.name,
+        metric=metric,
+        head=entry.get("head"),
+        step=str(entry.get("step", "last")),
+        run=entry.get("run"),
+        min=float(entry.get("min", -math.inf)),
+        max=float(entry.get("max", math.inf)),
+    )
+
+
+def _check(one: Expectation, results: Results) -> Checked:
+    from app.cli.show import head_of, resolve_step
+
+    step = resolve_step(one.step, results)
+    rows = results.select(one.probe, one.metric, step=step)
+    rows = rows[rows["position"].isna()].to_dict("records")
+    found = [
+        (head_of(row["layer"], row["head"]), row)
+        for row in rows
+        if _is_meant(one, head_of(row["layer"], row["head"]))
+    ]
+    what = f"{one.probe}/{one.metric}{f' {one.head}' if one.head else ''} at step {step:,}"
+    passing = [_passes(one, row) for _, row in found]
+    passed = bool(found) and (any(passing) if one.head == "any" else all(passing))
+    return Checked(results.run, what, one.bounds, _found(one, found, passed=passed), passed)
+
+
+def _is_meant(one: Expectation, label: str | None) -> bool:
+    if one.head in (None, "any", "all"):
+        return True
+    from interp.axes import head_label, parse_head
+
+    return label == head_label(*parse_head(one.head))
+
+
+def _passes(one: Expectation, row: dict[str, Any]) -> bool:
+    return bool(row["valid"]) and row["lo"] >= one.min and row["hi"] <= one.max
+
+
+def _found(one: Expectation, found: list[tuple[str | None, dict[str, Any]]], *, passed: bool) -> str:
+    """The row that decides: of "any" the strongest, of "all" the first that fails."""
+    if not found:
+        return "nothing: not in the results"
+    measured = [pair for pair in found if pair[1]["valid"]]
+    if one.head == "all" and not passed:
+        label, row = next(pair for pair in found if not _passes(one, pair[1]))
+    elif measured:
+        in_order = sorted(measured, key=lambda pair: (_passes(one, pair[1]), pair[1]["value"]))
+        label, row = in_order[-1]
+    else:
+        label, row = found[0]
+    if not row["valid"]:
+        return f"{label or ''} not measured: {row['reason']}".strip()
+    interval = f"{number(plain(row['value']))} [{number(row['lo'])}, {number(row['hi'])}]"
+    return f"{label} {interval}" if label else interval

@@ -1,0 +1,70 @@
+"""Options that several verbs share, spelled once."""
+
+from __future__ import annotations
+
+import click
+
+from checkpoints.errors import RoteError
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+device_option = click.option(
+    "--device",
+    metavar="NAME",
+    default="cpu",
+    show_default=True,
+    help="Where the model runs: cpu, cuda, cuda:N or mps.",
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="float32",
+    show_default=True,
+    help="Of weights and activations.",
+)
+seed_option = click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of stimuli, bootstraps and nulls.",
+)
+threads_option = click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="CPU threads of torch; torch's own choice if left out.",
+)
+fresh_help = "Throw away what is stored there and start again."
+
+
+def require_device(device: str, dtype: str) -> None:
+    """Refuse a device that is not there before any work starts; "cpu" asks nothing and imports nothing.
+
+    Raises:
+        RoteError: an unknown device, or one this machine or dtype does not have.
+    """
+    if device == "cpu":
+        return
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise RoteError(f"there is no device {device!r}", help="use cpu, cuda, cuda:N or mps")
+    import torch
+
+    if kind == "mps" and dtype == "float64":
+        raise RoteError("mps has no float64", help="use --dtype float32, or --device cpu")
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[kind]
+    if int(index or 0) >= count:
+        raise RoteError(
+            f"torch sees {count} {kind} devices here, not {device}",
+            help="use --device cpu; `rote doctor` shows what torch sees",
+        )
+
+
+def set_threads(threads: int | None) -> None:
+    """Give torch this many CPU threads; None leaves it alone, and torch unimported."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,252 @@
+"""`rote run`: measure every checkpoint that is not measured yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import exits, text
+from app.cli.command import Verb
+from app.cli.guard import report
+from app.cli.interrupts import Interrupts
+from app.cli.options import (
+    device_option,
+    dtype_option,
+    fresh_help,
+    require_device,
+    seed_option,
+    set_threads,
+    threads_option,
+)
+from app.cli.progress import Progress, make_progress, progress_option
+from app.cli.session import Session
+from checkpoints import CheckpointSeries
+from checkpoints.errors import RoteError
+
+if TYPE_CHECKING:
+    from app.cli.paths import Opened
+    from probes.sweep.plan import SweepConfig
+    from probes.sweep.run import SweepOutcome
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of `rote run`, as parsed."""
+
+    paths: tuple[str, ...]
+    probe: tuple[str, ...]
+    steps: str | None
+    device: str
+    dtype: str
+    seed: int
+    sequences: int
+    out: Path
+    swap: str
+    threads: int | None
+    dry_run: bool
+    fresh: bool
+    fail_fast: bool
+    allow_partial: bool
+    progress: str
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "rote run runs/a",
+        "rote run runs/a runs/b -p induction --steps log:12 -o results",
+        "rote run 'runs/*' --dry-run",
+    ),
+    short_help="Measure every checkpoint; the same command again does only what is missing.",
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "-p", "--probe", multiple=True, metavar="NAME", help="A probe to run; repeat for more. All by default."
+)
+@click.option(
+    "--steps",
+    metavar="SPEC",
+    help="Which steps: terms such as 512, 1k..8k, log:12, every:5, first, last or nearest:3000, joined by commas. All by default.",
+)
+@device_option
+@dtype_option
+@seed_option
+@click.option(
+    "--sequences",
+    metavar="N",
+    type=click.IntRange(min=8),
+    default=32,
+    show_default=True,
+    help="Sequences per stimulus: n of the intervals.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="results",
+    show_default=True,
+    help="Folder that gets one results folder per run.",
+)
+@click.option(
+    "--swap",
+    type=click.Choice(("auto", "fresh")),
+    default="auto",
+    show_default=True,
+    help="auto copies weights into one live model where that is proved exact; fresh builds each step anew.",
+)
+@threads_option
+@click.option("--dry-run", is_flag=True, help="Say what would be measured; load no model, write nothing.")
+@click.option("--fresh", is_flag=True, help=fresh_help)
+@click.option("--fail-fast", is_flag=True, help="Stop at the first checkpoint that cannot be measured.")
+@click.option(
+    "--allow-partial", is_flag=True, help="Exit 0 even when some checkpoints could not be measured."
+)
+@progress_option
+@click.pass_obj
+def run(session: Session, /, **options: Any) -> int:
+    """Measure every checkpoint in PATH with every probe, and store the results.
+
+    PATH is one series of checkpoints, a folder of several, or a quoted glob; each series becomes one folder of
+    results. The same command again finds finished work and does only what is missing. Ctrl-C finishes the checkpoint
+    in flight and stops; twice stops at once.
+    """
+    asked = RunOptions(**options)
+    opened = _open(asked)
+    config = _config(asked)
+    if asked.dry_run:
+        return _dry_run(session, opened, config, asked)
+    require_device(asked.device, asked.dtype)
+    set_threads(asked.threads)
+    outcomes, interrupted = _sweep_all(session, opened.series, config, asked)
+    for path, error in opened.broken:
+        report(session, f"{path}: {error.message}", error.help)
+    if interrupted:
+        return _say_how_to_resume(session)
+    _say_next(session, [outcome.path for outcome in outcomes])
+    partial = bool(opened.broken) or any(outcome.gaps for outcome in outcomes)
+    return exits.GAPS if partial and not asked.allow_partial else exits.DONE
+
+
+def _open(asked: RunOptions) -> Opened:
+    """The series asked for, each with the steps asked for; everything a typo can break breaks here."""
+    from app.cli.paths import open_all
+    from probes.registry import resolve
+
+    resolve(asked.probe or None)
+    opened = open_all(asked.paths)
+    repeated = [name for name, n in Counter(series.name for series in opened.series).items() if n > 1]
+    if repeated:
+        raise RoteError(
+            f"{text.counted(len(repeated), 'name')} would hold the results of two series: {', '.join(repeated)}",
+            help="results folders are named after series: run these apart, each with its own -o",
+        )
+    opened.series = [series.select(asked.steps) for series in opened.series]
+    return opened
+
+
+def _config(asked: RunOptions) -> SweepConfig:
+    from probes.sweep.plan import SweepConfig
+
+    return SweepConfig(
+        probes=asked.probe or None,
+        seed=asked.seed,
+        n_seq=asked.sequences,
+        device=asked.device,
+        dtype=asked.dtype,
+        swap=asked.swap,
+    )
+
+
+def _sweep_all(
+    session: Session, series: Sequence[CheckpointSeries], config: SweepConfig, asked: RunOptions
+) -> tuple[list[SweepOutcome], bool]:
+    """Outcomes of the runs that came to their end, and whether Ctrl-C stopped the rest."""
+    outcomes: list[SweepOutcome] = []
+    for i, one in enumerate(series):
+        progress = make_progress(asked.progress, session, label=one.name)
+        stop = Interrupts(lambda p=progress: p.note("finishing this checkpoint; Ctrl-C again stops at once"))
+        try:
+            with stop:
+                outcome = _sweep(one, config, asked, progress=progress, stop=stop)
+        except KeyboardInterrupt:
+            return outcomes, True
+        finally:
+            progress.close()
+        if outcome.interrupted or (stop.asked and i + 1 < len(series)):
+            return outcomes, True
+        outcomes.append(outcome)
+        session.data(str(outcome.path))
+        _summarise(session, one, outcome)
+    return outcomes, False
+
+
+def _sweep(
+    series: CheckpointSeries, config: SweepConfig, asked: RunOptions, *, progress: Progress, stop: Interrupts
+) -> SweepOutcome:
+    from probes.sweep.run import sweep
+
+    def on_event(event: dict[str, Any]) -> None:
+        progress.event(event)
+        if event["event"] == "checkpoint" and event["done"] < event["total"]:
+            stop.check()
+
+    return sweep(
+        series, config, out=asked.out, fresh=asked.fresh, fail_fast=asked.fail_fast, on_event=on_event
+    )
+
+
+def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome) -> None:
+    from app.cli.summary import findings
+
+    if not outcome.measured:
+        session.note(f"{series.name}: nothing new to measure: {text.counted(outcome.reused, 'unit')} already stored")
+    if outcome.superseded:
+        session.note(
+            f"{series.name}: {text.counted(outcome.superseded, 'stored unit')} did not fit these weights, versions or settings "
+            "and were measured again"
+        )
+    for line in findings(outcome.results):
+        session.note(f"{series.name}: {line}")
+    if outcome.gaps:
+        total = len(series) + len(series.gaps)
+        session.warn(f"{series.name}: {text.counted(len(outcome.gaps), 'gap')} in {text.counted(total, 'checkpoint')}:")
+        for gap in outcome.gaps:
+            step = gap["path"] if gap["step"] is None else f"step {gap['step']:,}"
+            session.warn(f"  {step}: {gap['reason']}" + (f" ({gap['help']})" if gap["help"] else ""))
+
+
+def _say_next(session: Session, paths: Sequence[Path]) -> None:
+    import shlex
+
+    shown = shlex.join(str(path) for path in paths)
+    if len(paths) == 2:
+        session.note(f"next: rote compare {shown}")
+    session.note(f"next: rote report {shown}")
+
+
+def _say_how_to_resume(session: Session) -> int:
+    session.warn("interrupted: finished checkpoints are kept")
+    session.warn(f"resume: {session.command(without=frozenset({'--fresh'}))}")
+    return exits.INTERRUPTED
+
+
+def _dry_run(session: Session, opened: Opened, config: SweepConfig, asked: RunOptions) -> int:
+    from probes.sweep.preview import preview
+
+    for series in opened.series:
+        plan = preview(series, config, out=asked.out, fresh=asked.fresh)
+        session.data(
+            f"{plan.path}: {text.counted(len(series), 'checkpoint')} (steps {series.steps[0]:,}-{series.steps[-1]:,}), "
+            f"{text.counted(plan.to_measure, 'unit')} to measure, {plan.stored:,} already stored, "
+            f"{text.counted(plan.forward_passes, 'forward pass')}"
+        )
+        for gap in series.gaps:
+            session.note(f"gap: {gap.path.name}: {gap.reason}")
+    for path, error in opened.broken:
+        report(session, f"{path}: {error.message}", error.help)
+    return exits.DONE

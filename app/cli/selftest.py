@@ -1,0 +1,59 @@
+"""`rote selftest`: the instrument measures models whose answers are known."""
+
+from __future__ import annotations
+
+import click
+
+from app.cli import exits
+from app.cli.command import Verb
+from app.cli.options import (
+    device_option,
+    dtype_option,
+    require_device,
+    seed_option,
+    set_threads,
+    threads_option,
+)
+from app.cli.output import Column, Output, output_options
+from app.cli.session import Session
+
+COLUMNS = (
+    Column("passed", "", lambda row: "pass" if row["passed"] else "FAIL"),
+    Column("check", "check", fold=True),
+    Column("expected", "expected", fold=True),
+    Column("found", "found", fold=True),
+)
+
+
+@click.command(
+    cls=Verb,
+    examples=("rote selftest", "rote selftest --device cuda --dtype bfloat16"),
+    short_help="Measure planted models whose answers are known.",
+)
+@device_option
+@dtype_option
+@seed_option
+@threads_option
+@click.pass_obj
+@output_options
+def selftest(
+    session: Session, *, device: str, dtype: str, seed: int, threads: int | None, out: Output
+) -> int:
+    """Measure planted models whose answers are known, and models with nothing to find.
+
+    Says what the numbers are worth on this machine: whether scores equal their closed form, whether planted induction
+    heads are called and nothing else is, how weak a head can be and still be called, and how often a random one is.
+    Exit 1 when a check fails.
+    """
+    from probes.selftest import run_selftest
+
+    require_device(device, dtype)
+    set_threads(threads)
+    found = run_selftest(device=device, dtype=dtype, seed=seed)
+    rows = [
+        {"check": c.name, "expected": c.expected, "found": c.found, "passed": c.passed} for c in found.checks
+    ]
+    out.rows(COLUMNS, rows, title=f"selftest on {found.device}, {found.dtype}, seed {found.seed}")
+    failed = sum(not row["passed"] for row in rows)
+    session.note(f"{len(rows)} checks, {failed} failed" if failed else f"all {len(rows)} checks passed")
+    return exits.DONE if found.passed else exits.CHECK_FAILED

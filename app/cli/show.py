@@ -1,0 +1,174 @@
+"""`rote show`: the top heads of a run at a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import text
+from app.cli.command import Verb
+from app.cli.output import Column, Output, Row, output_options
+from app.cli.session import Session
+from checkpoints.errors import RoteError, did_you_mean
+
+if TYPE_CHECKING:
+    from probes.info import ProbeInfo
+    from probes.store import Results
+
+COLUMNS = (
+    Column("run"),
+    Column("step"),
+    Column("probe", "probe"),
+    Column("metric", "metric"),
+    Column("_rank", "#", lambda row: text.count(row["rank"]) if row["rank"] else "", right=True),
+    Column("head", "head"),
+    Column("value", "value", lambda row: text.number(row["value"]), right=True),
+    Column("_interval", "95% interval", lambda row: text.interval(row["lo"], row["hi"]), right=True),
+    Column("lo"),
+    Column("hi"),
+    Column("chance", "chance", lambda row: text.number(row["chance"]), right=True),
+    Column("n", "n", right=True),
+    Column("rank"),
+    Column("valid"),
+    Column("reason", "not measured", fold=True),
+)
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "rote show results/a",
+        "rote show results/a --probe prefix_matching --step nearest:3000 --top 3",
+    ),
+    short_help="Print the top heads at a step.",
+)
+@click.argument("result", metavar="RESULT", type=click.Path(path_type=Path))
+@click.option(
+    "--step", default="last", show_default=True, help="A step, first, last, or nearest:STEP.", metavar="STEP"
+)
+@click.option(
+    "--top", metavar="N", type=click.IntRange(min=1), default=5, show_default=True, help="Heads per metric."
+)
+@click.option("-p", "--probe", multiple=True, metavar="NAME", help="Only this probe; repeat for more.")
+@click.option(
+    "--metric", multiple=True, metavar="NAME", help="Only this metric; each probe's main one if left out."
+)
+@click.pass_obj
+@output_options
+def show(
+    session: Session,
+    result: Path,
+    *,
+    step: str,
+    top: int,
+    probe: tuple[str, ...],
+    metric: tuple[str, ...],
+    out: Output,
+) -> None:
+    """Print the strongest heads of RESULT at one step, with interval, chance level and n.
+
+    Columns: run, step, probe, metric, head, value, lo, hi, chance, n, rank, valid, reason. Rank 1 is the strongest by
+    the probe's own direction. What was not measured has no rank and a reason. Curves (values by position) are in the
+    report and in observations.parquet.
+    """
+    from probes.store import Results
+
+    results = Results.open(result)
+    if not results.steps:
+        raise RoteError(
+            f"{result} holds no observations", help="run the sweep again: it does what is missing"
+        )
+    chosen = resolve_step(step, results)
+    rows: list[Row] = []
+    for info, name in _wanted(results, probe, metric):
+        found, left_out = _ranked(results, info, name, step=chosen, top=top)
+        rows += found
+        if left_out:
+            session.note(
+                f"{info.name}/{name}: {text.counted(left_out, 'more head')} not measured; --top shows more"
+            )
+    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}")
+
+
+def resolve_step(spec: str, results: Results) -> int:
+    """The step of a run that ``512``, ``1k``, ``first``, ``last`` or ``nearest:3000`` names.
+
+    Raises:
+        RoteError: it cannot be read, or names no one measured step.
+    """
+    from checkpoints.steps import parse_steps
+
+    steps = results.steps
+    where = f"{results.path} ({text.counted(len(steps), 'step')}, {steps[0]:,}-{steps[-1]:,})"
+    try:
+        (step,) = parse_steps(spec, steps, where=str(results.path))
+    except RoteError:
+        digits = "".join(c for c in spec if c.isdigit())
+        near = f"nearest:{digits}" if digits and spec[:1].isdigit() else "last"
+        raise RoteError(f"{spec!r} is no measured step of {where}", help=f"try {near}") from None
+    except ValueError:
+        raise RoteError(f"{spec!r} names several steps of {where}", help="name one step") from None
+    return step
+
+
+def _wanted(
+    results: Results, probes: tuple[str, ...], metrics: tuple[str, ...]
+) -> Iterator[tuple[ProbeInfo, str]]:
+    """(probe, metric) pairs asked for, in catalogue order."""
+    from probes.registry import REGISTRY, lookup
+
+    measured = set(results.frame["probe"].unique())
+    chosen = [lookup(name) for name in probes] or [i for i in REGISTRY.values() if i.name in measured]
+    for info in chosen:
+        if info.name not in measured:
+            raise RoteError(
+                f"{info.name} was not measured in {results.path}",
+                help=f"rote run {results.meta['series']['path']} -p {info.name} -o {results.path.parent}",
+            )
+    known = {name for info in chosen for name in info.metrics}
+    for name in metrics:
+        if name not in known:
+            raise RoteError(f"no probe shown has a metric {name!r}", help=did_you_mean(name, known))
+    for info in chosen:
+        for name in metrics or (info.main_metric,):
+            if name in info.metrics:
+                yield info, name
+
+
+def _ranked(
+    results: Results, info: ProbeInfo, metric: str, *, step: int, top: int
+) -> tuple[list[dict[str, Any]], int]:
+    """The strongest `top` rows, then at most as many that were not measured; and how many of those are left out."""
+    rows = results.select(info.name, metric, step=step)
+    if rows["position"].notna().any():
+        raise RoteError(
+            f"{info.name}/{metric} is a curve over {info.curve_axis}, not one number per head",
+            help=f"see it in `rote report {results.path}`, or read {results.path / 'observations.parquet'}",
+        )
+    weakest_first = info.better_of(metric) == "lower"
+    valid = rows[rows["valid"]].sort_values("value", ascending=weakest_first, kind="stable")
+    missing = rows[~rows["valid"]]
+    records = [_record(row, rank) for rank, row in enumerate(valid.head(top).to_dict("records"), 1)]
+    records += [_record(row, None) for row in missing.head(top).to_dict("records")]
+    return records, max(0, len(missing) - top)
+
+
+def _record(row: dict[str, Any], rank: int | None) -> dict[str, Any]:
+    return {
+        **{name: row[name] for name in ("run", "step", "probe", "metric", "n", "valid")},
+        **{name: text.plain(row[name]) for name in ("value", "lo", "hi", "chance")},
+        "head": head_of(row["layer"], row["head"]),
+        "rank": rank,
+        "reason": row["reason"] or None,
+    }
+
+
+def head_of(layer: Any, head: Any) -> str | None:
+    """``L5H1``, or None for a number about the whole model."""
+    from interp.axes import head_label
+
+    layer, head = text.plain(layer), text.plain(head)
+    return None if layer is None or head is None else head_label(int(layer), int(head))

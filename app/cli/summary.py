@@ -1,0 +1,94 @@
+"""What a run found, in the few lines a person reads when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from app.cli.text import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probes.store import Results
+
+PREVIOUS_TOKEN_FLOOR = 0.4  # lower end of the interval; a working threshold, not a law
+_SHOWN = 4
+
+
+def findings(results: Results) -> Iterator[str]:
+    """Lines about the last measured step: induction heads, previous-token heads, loss on repeats, what is missing."""
+    if not results.steps:
+        return
+    step = results.steps[-1]
+    yield from _induction(results, step)
+    yield from _previous_token(results, step)
+    yield from _repeat_loss(results, step)
+    yield from _not_measured(results, step)
+
+
+def _induction(results: Results, step: int) -> Iterator[str]:
+    from probes.trajectory import verdict_table
+
+    verdicts = verdict_table(results)
+    if step not in verdicts.index:
+        return
+    last = verdicts.loc[step]
+    if last.isna().all():
+        return
+    called = set(last.index[last == 1])
+    heads = _labelled(results, "prefix_matching", step)
+    found = heads[heads["label"].isin(called)]
+    if found.empty:
+        yield f"no induction heads at step {step:,}"
+    else:
+        yield f"{counted(len(found), 'induction head')} at step {step:,}: {_listed(found)}"
+
+
+def _previous_token(results: Results, step: int) -> Iterator[str]:
+    from probes.trajectory import heads_above
+
+    found = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN_FLOOR)
+    if not found.empty:
+        yield f"previous-token heads: {_listed(found)}"
+
+
+def _repeat_loss(results: Results, step: int) -> Iterator[str]:
+    rows = {
+        metric: results.select("repeat_loss", metric, step=step) for metric in ("first_block", "later_blocks")
+    }
+    if any(part.empty or not part["valid"].all() for part in rows.values()):
+        return
+    first, later = rows["first_block"].iloc[0], rows["later_blocks"].iloc[0]
+    yield (
+        f"loss on repeated random tokens: {_with_interval(later, digits=3)} nats after the first block "
+        f"({first['value']:.3f} on it, chance {later['chance']:.3f})"
+    )
+
+
+def _not_measured(results: Results, step: int) -> Iterator[str]:
+    """Metrics without a single valid value at the last step, one line per probe and reason."""
+    frame = results.frame[results.frame["step"] == step]
+    missing: dict[tuple[str, str], list[str]] = {}
+    for (probe, metric), rows in frame.groupby(["probe", "metric"], sort=True):
+        if not rows["valid"].any():
+            missing.setdefault((probe, rows["reason"].iloc[0]), []).append(metric)
+    for (probe, reason), metrics in missing.items():
+        yield f"not measured: {probe} ({', '.join(metrics)}): {reason}"
+
+
+def _labelled(results: Results, probe: str, step: int) -> pd.DataFrame:
+    from probes.trajectory import heads_above
+
+    return heads_above(results, probe, step, threshold=float("-inf"))
+
+
+def _listed(heads: pd.DataFrame) -> str:
+    shown = ", ".join(
+        f"{row['label']} {_with_interval(row)}" for row in heads.head(_SHOWN).to_dict("records")
+    )
+    return shown + (f" and {len(heads) - _SHOWN} more" if len(heads) > _SHOWN else "")
+
+
+def _with_interval(row: dict | pd.Series, *, digits: int = 2) -> str:
+    return f"{row['value']:.{digits}f} [{row['lo']:.{digits}f}, {row['hi']:.{digits}f}]"

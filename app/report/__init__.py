@@ -1,0 +1,6 @@
+"""Results to one self-contained HTML file, the same content as JSON, and every observation as CSV. No torch."""
+
+from __future__ import annotations
+
+from app.report.files import ReportFiles as ReportFiles
+from app.report.files import build_report as build_report

@@ -1,0 +1,235 @@
+"""What a reader needs in order to trust or repeat the numbers: intervals, methods, gaps, provenance, commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from app.report.alerts import differing_facts, invalid_groups, steps_in_words
+from app.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value
+from app.report.scene import Scene
+from probes.figures.words import clean, number, probe_name, sentence_case, step_number
+from probes.info import ProbeInfo
+from probes.registry import REGISTRY
+from probes.store import Results, unit_paths, unit_provenance
+
+INTERVALS = (
+    "Every interval is a 95% percentile bootstrap over test sequences. It covers the choice of test sequences: how far "
+    "the number would move if other sequences of the same kind had been drawn.",
+    "It does not cover the training seed. Training the same arm again with another seed gives another model, and no "
+    "interval here says how different that model would be.",
+    "Where the strongest of many heads is shown, its interval is that head's own: it does not cover having chosen the "
+    "strongest one.",
+    "Numbers marked “exact” come from weights alone: no sequence was drawn, so nothing was sampled.",
+)
+
+
+def intervals_section(scene: Scene) -> Section:
+    """What the intervals cover and what they do not."""
+    return Section("intervals", "What the intervals cover", (Listing((*INTERVALS, _seeds(scene))),))
+
+
+def methods_section(scene: Scene) -> Section:
+    """One card per probe that was run."""
+    ran = {p.get("name") for r in scene.results for p in r.meta.get("probes") or ()}
+    ran |= {str(p) for r in scene.results for p in r.frame["probe"].unique()}
+    cards = tuple(_card(scene, info) for name, info in REGISTRY.items() if name in ran)
+    unknown = sorted(str(name) for name in ran - set(REGISTRY) if name)
+    blocks: list[Block] = [Cards(cards)] if cards else [Prose("No probe was run.")]
+    if unknown:
+        blocks.append(
+            Prose(f"Not in this version's catalogue: {', '.join(clean(n) for n in unknown)}.", "note")
+        )
+    return Section("methods", "Methods", tuple(blocks))
+
+
+def errors_section(scene: Scene) -> Section:
+    """Checkpoints that could not be measured and values that are undefined, each with its reason."""
+    gaps = [
+        (r.run, "–" if g.get("step") is None else step_number(g["step"]), str(g.get("path") or "–"),
+         str(g.get("reason") or "no reason was recorded"), str(g.get("help") or "–"))
+        for r in scene.results
+        for g in r.gaps
+    ]  # fmt: skip
+    invalid = [
+        (r.run, probe_name(g["probe"]), probe_name(g["metric"]), g["n"], steps_in_words(g["steps"]),
+         g["reason"] or "no reason was recorded")
+        for r in scene.results
+        for g in invalid_groups(r)
+    ]  # fmt: skip
+    blocks: list[Block] = []
+    if gaps:
+        columns = ("Run", "Step", "Where", "Reason", "What helps")
+        blocks.append(Table("gaps-table", "Checkpoints that could not be measured.", columns, tuple(gaps)))
+    if invalid:
+        columns = ("Run", "Probe", "Metric", "Values", "At", "Not measured because")
+        blocks.append(Table("invalid-table", "Values that are not measured.", columns, tuple(invalid)))
+    return Section(
+        "errors",
+        "Errors and gaps",
+        tuple(blocks) or (Prose("None: every value that was asked for was measured."),),
+    )
+
+
+def provenance_section(scene: Scene) -> Section:
+    """Series, model, versions, dtype, device and weights of every run, side by side."""
+    facts = {r.run: _facts(r) for r in scene.results}
+    names = list(dict.fromkeys(name for mine in facts.values() for name in mine))
+    rows: list[tuple[Value, ...]] = [
+        (name, *(facts[r.run].get(name, "–") for r in scene.results)) for name in names
+    ]
+    table = Table(
+        name="provenance-table",
+        caption="Where the numbers come from. Home folders are written as ~.",
+        columns=("", *(r.run for r in scene.results)),
+        rows=tuple(rows),
+    )
+    differing = differing_facts(scene)
+    alike = (
+        f"Differs between runs: {', '.join(differing)}."
+        if differing
+        else "All runs were measured with the same stimuli, versions, dtype and device."
+    )
+    blocks = (table, Prose(alike, "note")) if len(scene.results) > 1 else (table,)
+    return Section("provenance", "Provenance", blocks)
+
+
+def reproduce_section(scene: Scene, *, title: str | None, light: bool, out_name: str) -> Section:
+    """The commands and the notebook lines that make this report again."""
+    names = [shlex.quote(f"results/{r.run}") for r in scene.results]
+    paths = [shlex.quote(str((r.meta.get("series") or {}).get("path") or r.run)) for r in scene.results]
+    lines = [f"rote run {path} -o results" for path in paths]
+    lines += [
+        f"rote compare {shlex.quote(f'results/{c.a}')} {shlex.quote(f'results/{c.b}')}"
+        for c in scene.comparisons
+    ]
+    options = [f"--base {shlex.quote(scene.base)}"] if scene.base else []
+    options += ["--light"] if light else []
+    options += [f"--title {shlex.quote(title)}"] if title else []
+    lines.append(" ".join(["rote report", *names, *options, "-o", shlex.quote(out_name)]))
+    notebook = ["from probes import Results, compare, figures", ""]
+    notebook += [
+        f"run_{i} = Results.open({json.dumps(f'results/{r.run}')})" for i, r in enumerate(scene.results)
+    ]
+    runs = ", ".join(f"run_{i}" for i in range(len(scene.results)))
+    probe = (scene.head_probes or ["prefix_matching"])[0]
+    base = f", base={json.dumps(scene.base)}" if scene.base else ""
+    notebook.append(f"figures.trajectory([{runs}], probe={json.dumps(probe)}{base})")
+    index = {r.run: i for i, r in enumerate(scene.results)}
+    notebook += [f"compare(run_{index[c.a]}, run_{index[c.b]}).sentence" for c in scene.comparisons]
+    return Section(
+        "reproduce",
+        "Reproduce",
+        (
+            Code("reproduce-shell", "On the command line", "\n".join(lines)),
+            Code("reproduce-notebook", "In a notebook", "\n".join(notebook)),
+        ),
+    )
+
+
+def arm_words(results: Results) -> str:
+    """What the run was trained on, as far as its series says."""
+    arm = _manifest(results).get("arm") or {}
+    kind = str(arm.get("kind") or "")
+    if kind == "repeated":
+        share, pool = arm.get("repeat_frac"), arm.get("pool_size")
+        words = "repeated data" if share is None else f"{float(share):.0%} of the data repeated"
+        return words if pool is None else f"{words}, from a pool of {int(pool):,}"
+    return {"unique": "unique data", "control": "control"}.get(kind, clean(kind))
+
+
+def _seeds(scene: Scene) -> str:
+    """How many training seeds stand behind each arm, and what that leaves unknown."""
+    arms = Counter(arm_words(r) or r.run for r in scene.results)
+    seeds = {str(_manifest(r).get("seed")) for r in scene.results if _manifest(r).get("seed") is not None}
+    stated = f" (training seed {', '.join(sorted(seeds))})" if seeds else ""
+    if all(count == 1 for count in arms.values()):
+        return (
+            f"Each arm here is one trained run{stated}, so the seed-to-seed spread is unknown. A difference between two "
+            "runs is a fact about these two runs; saying it of the data takes several seeds per arm."
+        )
+    told = ", ".join(f"{count} of {arm}" for arm, count in arms.items())
+    return f"Runs per arm: {told}{stated}. The spread between runs of one arm is the noise floor of any difference."
+
+
+def _card(scene: Scene, info: ProbeInfo) -> Card:
+    stimuli = {
+        str(s.get("id")): s
+        for r in scene.results
+        for s in r.meta.get("stimuli") or ()
+        if s.get("kind") in info.stimuli
+    }
+    told = [f"{clean(i)} (seed {s.get('seed')}, n = {s.get('n')})" for i, s in stimuli.items()]
+    needs = (
+        f"none of its own: derived from {', '.join(info.needs)}"
+        if info.needs
+        else "none: read from the weights"
+    )
+    facts = [(sentence_case(probe_name(metric)), formula) for metric, formula in info.metrics.items()]
+    facts += [
+        ("Unit", f"{info.unit}, {_range_words(info)}"),
+        ("Chance", info.chance),
+        ("Stimulus", "; ".join(told) if told else needs if not info.stimuli else ", ".join(info.stimuli)),
+        ("n", _n_words(scene, info.name)),
+        ("Source", info.source),
+        ("Version", str(info.version)),
+    ]
+    return Card(f"method-{info.name}", sentence_case(probe_name(info.name)), info.summary, tuple(facts))
+
+
+def _range_words(info: ProbeInfo) -> str:
+    limits = "unbounded" if info.range is None else f"{number(info.range[0])} to {number(info.range[1])}"
+    return f"{limits}; {f'{info.better} is better' if info.better else 'neither direction is better'}"
+
+
+def _n_words(scene: Scene, probe: str) -> str:
+    counts = sorted(
+        {
+            int(n)
+            for r in scene.results
+            for n in r.frame.loc[(r.frame["probe"] == probe) & r.frame["valid"], "n"]
+        }
+    )
+    if not counts:
+        return "nothing measured"
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+
+
+def _facts(results: Results) -> dict[str, str]:
+    meta = results.meta
+    series, provenance = meta.get("series") or {}, dict(meta.get("provenance") or {})
+    versions = provenance.pop("versions", None) or {}
+    facts = {"Series": series.get("name"), "Path": series.get("path"), "Format": series.get("format")}
+    facts["Steps measured"] = f"{len(results.steps)} of {series.get('n_checkpoints', '?')}"
+    manifest = _manifest(results)
+    facts |= {"Arm": arm_words(results), "Training seed": manifest.get("seed")}
+    facts |= {
+        f"Training: {key.replace('_', ' ')}": value for key, value in (manifest.get("train") or {}).items()
+    }
+    facts |= {f"Model: {key.replace('_', ' ')}": value for key, value in (meta.get("model") or {}).items()}
+    facts |= {sentence_case(key.replace("_", " ")): value for key, value in provenance.items()}
+    facts |= {f"Version of {name}": version for name, version in versions.items()}
+    facts["Weight fingerprint, last step"] = _fingerprint(results)
+    return {name: _fact(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, sort_keys=True)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _fingerprint(results: Results) -> str | None:
+    """The weights' fingerprint as the last stored unit recorded it."""
+    paths = unit_paths(results.path)
+    found = unit_provenance(paths[-1]).get("fingerprint") if paths else None
+    return None if found is None else str(found)[:16]
+
+
+def _manifest(results: Results) -> Mapping[str, Any]:
+    return (results.meta.get("series") or {}).get("manifest") or {}

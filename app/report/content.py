@@ -1,0 +1,76 @@
+"""From results to what a report says, in the order it says it. Nothing here knows about HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.report.alerts import alerts_of, status_of
+from app.report.background import (
+    arm_words,
+    errors_section,
+    intervals_section,
+    methods_section,
+    provenance_section,
+    reproduce_section,
+)
+from app.report.comparing import comparison_section
+from app.report.headline import headline
+from app.report.model import Report, RunLine
+from app.report.scene import Scene, scene_of
+from app.report.summary import summary_section, verdict_section
+from app.report.training import curves_section, heads_section, timeline_section
+from probes.degradation import Comparison
+from probes.figures.theme import run_styles
+from probes.store import Results
+
+
+def report_content(
+    results: Sequence[Results],
+    *,
+    base: str | None = None,
+    comparison: Comparison | Sequence[Comparison] | None = None,
+    title: str | None = None,
+    date: str,
+    light: bool = False,
+    out_name: str = "report.html",
+) -> Report:
+    """Everything a report says about these runs.
+
+    Args:
+        results: one run or more.
+        base: name of the baseline run.
+        comparison: one or several, made before; None makes those the baseline asks for.
+        title: replaces the finding as title.
+        date: as it will be printed.
+        light: whether the still rendering is asked for, which `Reproduce` repeats.
+        out_name: name of the HTML file, which `Reproduce` repeats.
+
+    Raises:
+        RoteError: no run, two runs of one name, or an unknown baseline.
+    """
+    scene = scene_of(results, base=base, comparison=comparison)
+    alerts = alerts_of(scene)
+    sections = (
+        summary_section(scene),
+        verdict_section(scene),
+        timeline_section(scene),
+        heads_section(scene),
+        curves_section(scene),
+        comparison_section(scene),
+        intervals_section(scene),
+        methods_section(scene),
+        errors_section(scene),
+        provenance_section(scene),
+        reproduce_section(scene, title=title, light=light, out_name=out_name),
+    )
+    return Report(
+        title or headline(scene), _run_lines(scene), date, status_of(scene, alerts), alerts, sections
+    )
+
+
+def _run_lines(scene: Scene) -> tuple[RunLine, ...]:
+    styles = run_styles(scene.names, base=scene.base)
+    return tuple(
+        RunLine(r.run, arm_words(r), styles[r.run].token, styles[r.run].dash, r.run == scene.base)
+        for r in scene.results
+    )

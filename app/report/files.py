@@ -1,0 +1,164 @@
+"""The three files of a report: the page for people, the same content as JSON, and every observation as CSV."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from app.report.content import report_content
+from app.report.html import render
+from app.report.model import Picture, Report, Table
+from app.report.redact import redact
+from checkpoints.errors import RoteError
+from probes.degradation import Comparison
+from probes.store import Results
+
+SCHEMA = "rote-report"
+SCHEMA_VERSION = 1
+WARN_BYTES = 10_000_000
+COLUMNS = (
+    "run", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
+    "hi", "chance", "n", "valid", "reason",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report was written.
+
+    Attributes:
+        html, json, csv: the files.
+        warnings: what the writer should be told, such as a page past 10 MB.
+    """
+
+    html: Path
+    json: Path
+    csv: Path
+    warnings: tuple[str, ...] = ()
+
+
+def build_report(
+    results: Sequence[Results],
+    *,
+    out: Path,
+    base: str | None = None,
+    comparison: Comparison | Sequence[Comparison] | None = None,
+    light: bool = False,
+    title: str | None = None,
+    date: str | None = None,
+) -> ReportFiles:
+    """Write a report about one run or several.
+
+    Args:
+        results: the runs.
+        out: the HTML file if it ends in `.html` (JSON and CSV get its name), else a folder for `report.html`,
+            `report.json` and `scores.csv`. Existing files are replaced whole.
+        base: name of the baseline run.
+        comparison: one or several, made before; None compares every other run with the baseline.
+        light: no JavaScript, still figures only.
+        title: replaces the finding as title.
+        date: printed date; None takes the current one. It is the only line that differs between two reports of the
+            same results.
+
+    Returns:
+        The files and warnings.
+
+    Raises:
+        RoteError: no run, two runs of one name, an unknown baseline, or a place that cannot be written.
+    """
+    date = date if date is not None else datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    page_file, json_file, csv_file = _places(Path(out))
+    report = report_content(
+        results,
+        base=base,
+        comparison=comparison,
+        title=title,
+        date=date,
+        light=light,
+        out_name=page_file.name,
+    )
+    page, sizes = render(report, light=light)
+    files = {page_file: page, json_file: json_text(report), csv_file: csv_text(results)}
+    try:
+        page_file.parent.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            _write(path, text)
+    except OSError as error:
+        message = f"cannot write the report to {page_file.parent} ({error.strerror})"
+        raise RoteError(message, help="choose another place with -o") from None
+    return ReportFiles(page_file, json_file, csv_file, size_warnings(len(page.encode()), sizes))
+
+
+def json_text(report: Report) -> str:
+    """The content of a report as JSON: sentences, tables with raw numbers, figures as their sentence and table.
+
+    Not measured is `null` beside a reason; NaN never appears.
+    """
+    data = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **_plain(report)}
+    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def csv_text(results: Sequence[Results]) -> str:
+    """Every observation of every run in the tidy columns; empty where there is no number, with the reason beside it."""
+    frames = [r.frame[list(COLUMNS)].sort_values(["step", "probe", "metric"], kind="stable") for r in results]
+    frame = pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True)
+    frame = frame.assign(reason=[redact(str(reason)) for reason in frame["reason"]])
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.9g")
+
+
+def size_warnings(
+    total_bytes: int, section_bytes: dict[str, int], *, limit: int = WARN_BYTES
+) -> tuple[str, ...]:
+    """A warning that names the largest section when a page is past the limit, else nothing."""
+    if total_bytes <= limit:
+        return ()
+    largest = max(section_bytes, key=section_bytes.__getitem__)
+    return (
+        f"the page is {total_bytes / 1e6:.1f} MB; its largest section is “{largest}” "
+        f"({section_bytes[largest] / 1e6:.1f} MB). Fewer runs make it smaller.",
+    )
+
+
+def _places(out: Path) -> tuple[Path, Path, Path]:
+    if out.suffix.lower() in (".html", ".htm"):
+        return out, out.with_suffix(".json"), out.with_suffix(".csv")
+    return out / "report.html", out / "report.json", out / "scores.csv"
+
+
+def _plain(node: Any) -> Any:
+    """Dataclasses to JSON: blocks carry their kind, columns name their values, figures keep sentence and table."""
+    if isinstance(node, Picture):
+        layout = node.figure.layout
+        finding = {"kind": "figure", "name": node.name, "finding": redact(layout.meta["alt"])}
+        return finding | {"table": _plain(node.table)}
+    if isinstance(node, Table):
+        rows = [dict(zip(node.columns, (_plain(v) for v in row), strict=True)) for row in node.rows]
+        facts = {"kind": "table", "name": node.name, "caption": redact(node.caption), "rows": rows}
+        return facts | {"n_left_out": node.n_left_out}
+    if dataclasses.is_dataclass(node):
+        own = {f.name: _plain(getattr(node, f.name)) for f in dataclasses.fields(node)}
+        return own if isinstance(node, Report) else {"kind": type(node).__name__.lower(), **own}
+    if isinstance(node, (list, tuple)):
+        return [_plain(child) for child in node]
+    if isinstance(node, float):
+        return node if math.isfinite(node) else None
+    return redact(node) if isinstance(node, str) else node
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

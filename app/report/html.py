@@ -1,0 +1,293 @@
+"""A report as one HTML file that asks the network for nothing.
+
+Interactive: plotly once, inline, every figure first drawn as a still SVG and replaced when the script runs; printing
+uses the stills. Light: the stills alone and no script at all.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+from importlib import resources
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from app.report.model import (
+    Alert,
+    Block,
+    Cards,
+    Code,
+    Estimate,
+    Listing,
+    Picture,
+    Prose,
+    Report,
+    RunLine,
+    Section,
+    Spark,
+    Table,
+    Value,
+    Words,
+)
+from app.report.redact import redact
+from app.report.svg import figure_svg, spark_svg
+from probes.figures.theme import TOKENS, apply_theme
+from probes.figures.words import clean, interval
+
+SHORT_CHARS = 14  # cells this short never wrap
+TITLE_PX = 44  # what a figure's own title takes; the page writes it as a heading instead
+_STATUS = {"complete": "✓ complete", "partial": "◐ partial", "failed": "✕ failed"}
+_POLICY = {
+    True: "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    False: "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:",
+}
+
+
+def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]:
+    """The page, and how many bytes each section takes.
+
+    Args:
+        report: what to say.
+        light: leave out every script.
+
+    Returns:
+        (HTML, section name to bytes).
+    """
+    sections = {s.name: _section(s, light=light) for s in report.sections}
+    scripts = "" if light else f"<script>{get_plotlyjs()}</script>\n<script>{_resource('live.js')}</script>"
+    page = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY[light]}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{show(report.title)}</title>
+<style>{_variables()}{_resource("style.css")}</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the report</a>
+{_contents(report)}
+<main id="main">
+{_head(report)}
+{"".join(sections.values())}
+</main>
+<footer><p>Written by rote. The same numbers are in the .json and .csv files beside this page.</p></footer>
+{scripts}
+</body>
+</html>
+"""
+    return page, {name: len(text.encode()) for name, text in sections.items()}
+
+
+def show(text: object) -> str:
+    """Any text as visible, harmless HTML: one line, homes redacted, everything escaped."""
+    return html.escape(clean(redact(str(text)), limit=1200))
+
+
+def bare(fig: go.Figure) -> go.Figure:
+    """The figure without its own title, which the page says in HTML."""
+    copy = go.Figure(fig)
+    copy.update_layout(
+        title=None, height=fig.layout.height - TITLE_PX, margin={"t": fig.layout.margin.t - TITLE_PX}
+    )
+    return copy
+
+
+def embedded(fig: go.Figure) -> str:
+    """A figure and what to change in it for the dark theme, as JSON that no text inside can break out of."""
+    light, dark = (json.loads(apply_theme(fig, theme).to_json()) for theme in ("light", "dark"))
+    for spec in (light, dark):
+        spec["layout"].pop("meta", None)
+    patch = list(_differences(light, dark))
+    text = json.dumps(
+        {"figure": light, "dark": patch}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    for char, code in (
+        ("&", "\\u0026"),
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("\u2028", "\\u2028"),
+        ("\u2029", "\\u2029"),
+    ):
+        text = text.replace(char, code)
+    return text
+
+
+def _differences(light: Any, dark: Any, path: tuple = ()) -> Any:
+    """(path, dark value) of every leaf that differs."""
+    if isinstance(light, dict):
+        for key in light:
+            yield from _differences(light[key], dark[key], (*path, key))
+    elif isinstance(light, list):
+        for index, child in enumerate(light):
+            yield from _differences(child, dark[index], (*path, index))
+    elif light != dark:
+        yield [list(path), dark]
+
+
+def _variables() -> str:
+    """The theme's colours as CSS variables, dark where the reader's system is."""
+    light = "".join(f"--{name}:{pair[0]};" for name, pair in TOKENS.items())
+    dark = "".join(f"--{name}:{pair[1]};" for name, pair in TOKENS.items())
+    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+
+
+def _resource(name: str) -> str:
+    return resources.files("app.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _contents(report: Report) -> str:
+    items = "".join(f'<li><a href="#{s.name}">{show(s.title)}</a></li>' for s in report.sections)
+    return f'<nav class="contents" aria-label="Contents"><p>Contents</p><ol>{items}</ol></nav>'
+
+
+def _head(report: Report) -> str:
+    runs = "".join(_run_line(run) for run in report.runs)
+    return f"""<header>
+<p class="over"><span>rote report</span> <span class="status {report.status}">{_STATUS[report.status]}</span></p>
+<h1>{show(report.title)}</h1>
+<ul class="runs" aria-label="Runs">{runs}</ul>
+<p class="date">{show(report.date)}</p>
+{_alerts(report.alerts)}
+</header>
+"""
+
+
+def _run_line(run: RunLine) -> str:
+    dash = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}.get(run.dash, "none")
+    line = f'<line x1="0" x2="34" y1="6" y2="6" stroke="var(--{run.token})" stroke-width="2.5" stroke-dasharray="{dash}"/>'
+    role = "baseline, " if run.is_base else ""
+    words = f' <span class="soft">{role}{show(run.description)}</span>' if role or run.description else ""
+    return (
+        f'<li><svg width="34" height="12" aria-hidden="true">{line}</svg> <b>{show(run.name)}</b>{words}</li>'
+    )
+
+
+def _alerts(alerts: tuple[Alert, ...]) -> str:
+    if not alerts:
+        return '<section class="alerts none" aria-label="Alerts"><p>No alerts: nothing is missing and nothing was measured differently.</p></section>'
+    items = "".join(
+        f'<li class="{"serious" if a.serious else "minor"}">{show(a.text)} <a href="#{a.section}">more</a></li>'
+        for a in alerts
+    )
+    count = f"{len(alerts)} alert{'' if len(alerts) == 1 else 's'}"
+    return f'<section class="alerts" aria-label="Alerts"><p>{count} before you read the numbers</p><ul>{items}</ul></section>'
+
+
+def _section(section: Section, *, light: bool) -> str:
+    blocks = "\n".join(_block(block, light=light) for block in section.blocks)
+    return f'<section id="{section.name}" aria-labelledby="{section.name}-title">\n{_heading(2, section.name, section.title)}\n{blocks}\n</section>\n'
+
+
+def _heading(level: int, name: str, title: str) -> str:
+    link = f'<a class="anchor" href="#{name}" aria-label="Link to {show(title)}">#</a>'
+    return f'<h{level} id="{name}-title">{show(title)} {link}</h{level}>'
+
+
+def _block(block: Block, *, light: bool) -> str:
+    match block:
+        case Prose():
+            return f'<p class="{block.style}">{show(block.text)}</p>'
+        case Listing():
+            return f'<ul class="listing">{"".join(f"<li>{show(item)}</li>" for item in block.items)}</ul>'
+        case Table():
+            return _table(block)
+        case Picture():
+            return _picture(block, light=light)
+        case Cards():
+            return _cards(block)
+        case Code():
+            return _code(block)
+
+
+def _picture(picture: Picture, *, light: bool) -> str:
+    fig, layout = bare(picture.figure), picture.figure.layout
+    title, subtitle = html.unescape(layout.title.text), html.unescape(layout.title.subtitle.text or "")
+    still = figure_svg(fig, name=picture.name, titles=light)
+    live = f'<div class="plot" role="img" aria-label="{show(layout.meta["alt"])}"></div>'
+    script = f'<script type="application/json">{embedded(fig)}</script>'
+    return f"""<figure id="{picture.name}" aria-labelledby="{picture.name}-title">
+{_heading(3, picture.name, title)}
+<p class="sub">{show(subtitle)}</p>
+<div class="canvas" tabindex="0" role="group" aria-label="{show(title)}">{still}{"" if light else live}</div>
+<figcaption>{show(layout.meta["alt"])}</figcaption>
+<details><summary>Data table</summary>
+{_table(picture.table)}
+</details>
+{"" if light else script}</figure>"""
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{show(column)}</th>' for column in table.columns)
+    groups = itertools.groupby(table.rows, key=lambda row: row[: table.group_columns])
+    body = "".join(_group(list(rows), table.group_columns) for _, rows in groups)
+    more = (
+        f'<p class="more">{table.n_left_out:,} more rows are in the CSV file.</p>' if table.n_left_out else ""
+    )
+    return f"""<div class="table" id="{table.name}" tabindex="0" role="region" aria-label="{show(table.caption)}">
+<table><caption>{show(table.caption)}</caption><thead><tr>{head}</tr></thead>
+{body}</table></div>{more}"""
+
+
+def _group(rows: list[tuple[Value, ...]], n_group: int) -> str:
+    """Rows that share their leading columns, written once for all of them."""
+    span = f' rowspan="{len(rows)}"' if len(rows) > 1 else ""
+    shared = "".join(
+        f'<th scope="{"rowgroup" if span else "row"}"{span}>{_value(v)}</th>'
+        if i == 0
+        else f'<td class="{_css(v)}"{span}>{_value(v)}</td>'
+        for i, v in enumerate(rows[0][:n_group])
+    )
+    lines = []
+    for index, row in enumerate(rows):
+        cells = "".join(f'<td class="{_css(v)}">{_value(v)}</td>' for v in row[n_group:])
+        lines.append(f"<tr>{shared if index == 0 else ''}{cells}</tr>")
+    return f"<tbody>{''.join(lines)}</tbody>\n"
+
+
+def _css(value: Value) -> str:
+    short = isinstance(value, str) and len(value) <= SHORT_CHARS
+    return "num" if short or isinstance(value, (int, Estimate)) else "text"
+
+
+def _value(value: Value) -> str:
+    match value:
+        case None:
+            return '<span class="muted">–</span>'
+        case Estimate():
+            return _estimate(value)
+        case Words():
+            return f'<span class="{value.tone}">{show(value.text)}</span>'
+        case Spark():
+            return spark_svg(value)
+        case int():
+            return f"{value:,}"
+    return show(value)
+
+
+def _estimate(value: Estimate) -> str:
+    where = f'<span class="where">{show(value.where)}</span> ' if value.where else ""
+    if value.value is None:
+        return f'{where}<span class="muted why">not measured: {show(value.reason)}</span>'
+    point, _, bounds = interval(value.value, value.lo, value.hi, sign=value.signed).partition(" ")
+    return f'{where}{show(point)} <span class="ci">{show(bounds)}</span>'
+
+
+def _cards(block: Cards) -> str:
+    cards = []
+    for card in block.cards:
+        facts = "".join(f"<div><dt>{show(term)}</dt><dd>{show(fact)}</dd></div>" for term, fact in card.facts)
+        cards.append(
+            f'<article class="card" id="{card.name}">{_heading(3, card.name, card.title)}'
+            f"<p>{show(card.summary)}</p><dl>{facts}</dl></article>"
+        )
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _code(block: Code) -> str:
+    lines = "\n".join(show(line) for line in block.text.split("\n"))
+    return f'<div id="{block.name}">{_heading(3, block.name, block.caption)}<pre tabindex="0"><code>{lines}</code></pre></div>'

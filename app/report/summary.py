@@ -1,0 +1,209 @@
+"""The summary table and the induction verdict: one look at where each run ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from app.report.headline import run_finding
+from app.report.model import Block, Estimate, Listing, Prose, Section, Table, Value, Words
+from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
+from probes.degradation import BEST_HEAD, Comparison
+from probes.figures.differences import UNCLEAR, change
+from probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
+from probes.info import ProbeInfo
+from probes.registry import REGISTRY
+from probes.store import Results
+
+_ARROWS = {"higher": "↑ higher", "lower": "↓ lower", None: "–"}
+_TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}
+_LEFT_OUT = ("profile", "peak_offset", "loss")
+_EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
+
+
+def summary_section(scene: Scene) -> Section:
+    """Every probe's main numbers at each run's last step."""
+    rows = [row for info, metric in _wanted(scene) for row in _metric_rows(scene, info, metric)]
+    versus = f"Change from {clean(scene.base)}" if scene.base else "Change from baseline"
+    table = Table(
+        name="summary-table",
+        caption="Each run at its last step. For head probes the value is that of the strongest head, named in front; "
+        "its interval does not cover the choice of the head.",
+        columns=("Measure", "Better", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
+        rows=tuple(rows),
+        group_columns=2,
+    )
+    lead: list[Block] = [Prose(c.sentence, "lead") for c in scene.comparisons]
+    if not scene.comparisons:
+        lead.append(Prose(_no_baseline(scene), "note"))
+    body = [table] if rows else [Prose("Nothing was measured, so there is nothing to summarise.")]
+    return Section("summary", "Summary", (*lead, *body))
+
+
+def verdict_section(scene: Scene) -> Section:
+    """Whether each run has induction heads, since when, and on what evidence."""
+    findings = Listing(tuple(run_finding(scene, r) for r in scene.results))
+    rows = [row for r in scene.measured for row in _evidence_rows(r)]
+    rule = Prose(
+        "A head is called an induction head only when it matches prefixes and copies, both above their nulls by more "
+        "than 0.05 with 95% intervals and after Benjamini-Hochberg correction over heads, and when it still matches "
+        "on blocks of varying length.",
+        "note",
+    )
+    if not rows:
+        missing = Prose("The induction verdict was not measured: it needs prefix_matching and copying_logit.")
+        return Section("verdict", "Induction heads", (findings, missing, rule))
+    table = Table(
+        name="verdict-table",
+        caption="Evidence at the last step: every head that is called, and per run the nearest one that is not.",
+        columns=("Run", "Head", "Verdict", "Prefix matching above null", "Copying above null", "On varying blocks", "n",
+                 "q prefix", "q copying"),
+        rows=tuple(rows),
+    )  # fmt: skip
+    return Section("verdict", "Induction heads", (findings, table, rule))
+
+
+def _wanted(scene: Scene) -> list[tuple[ProbeInfo, str]]:
+    """Probe and metric pairs of the summary: main metrics of heads, all scalars of the model."""
+    chosen = []
+    for info in REGISTRY.values():
+        if info.kind == "verdict":
+            continue
+        metrics = (
+            [m for m in info.metrics if m not in _LEFT_OUT] if info.kind == "model" else [info.main_metric]
+        )
+        chosen += [
+            (info, m) for m in metrics if any(not at_last(r, info.name, m).empty for r in scene.measured)
+        ]
+    return chosen
+
+
+def _metric_rows(scene: Scene, info: ProbeInfo, metric: str) -> list[tuple[Value, ...]]:
+    name = sentence_case(probe_name(info.name))
+    if metric not in ("score", info.main_metric) or info.kind == "model":
+        name = f"{name}: {probe_name(metric)}"
+    rows = []
+    for results in scene.measured:
+        mine = at_last(results, info.name, metric)
+        if mine.empty:
+            continue
+        best = strongest(mine)
+        value = (
+            estimate_of(next(mine.itertuples(index=False)))
+            if best is None
+            else estimate_of(best, where=label_of(best))
+        )
+        difference, word = _versus(scene, results.run, info, metric)
+        rows.append(
+            (f"{name}, {info.unit_of(metric)}", _ARROWS[info.better_of(metric)], clean(results.run), value,
+             _n(value), _chance(value), difference, _in_words(word, _relation(value, info.better_of(metric))))
+        )  # fmt: skip
+    return rows
+
+
+def _versus(scene: Scene, run: str, info: ProbeInfo, metric: str) -> tuple[Value, Words]:
+    """The paired difference from the baseline, and what it says."""
+    if run == scene.base:
+        return "baseline", Words("")
+    comparison = scene.comparison_with(run)
+    row = None if comparison is None else _difference_row(comparison, scene, info, metric)
+    if row is None:
+        return "–", Words("")
+    where = "" if pd.isna(row.layer) else f"at {label_of(row)}"
+    word = change(row)
+    estimate = Estimate(row.difference, row.lo, row.hi, n=int(row.n), where=where, signed=True)
+    return estimate, Words(word, _TONES.get(word, "plain"))
+
+
+def _difference_row(comparison: Comparison, scene: Scene, info: ProbeInfo, metric: str) -> Any | None:
+    """Model-level difference, strongest against strongest, or the baseline's strongest head against itself."""
+    rows = comparison.rows
+    mine = rows[(rows["probe"] == info.name) & rows["position"].isna()]
+    whole = mine[mine["layer"].isna() & mine["metric"].isin([metric, BEST_HEAD])]
+    if not whole.empty:
+        return next(whole.tail(1).itertuples(index=False))
+    base = next(r for r in scene.results if r.run == comparison.a)
+    best = strongest(at_last(base, info.name, metric))
+    if best is None:
+        return None
+    same = mine[(mine["metric"] == metric) & (mine["layer"] == best.layer) & (mine["head"] == best.head)]
+    return None if same.empty else next(same.tail(1).itertuples(index=False))
+
+
+def _in_words(change: Words, relation: str) -> Words:
+    if not change.text:
+        return Words(relation, "muted" if relation == "at chance" else "plain")
+    return Words(f"{change.text}, {relation}" if relation else change.text, change.tone)
+
+
+def _relation(value: Estimate, better: str | None) -> str:
+    """Where the interval lies against chance."""
+    if value.value is None or value.chance is None or value.lo is None or value.hi is None:
+        return ""
+    if value.lo <= value.chance <= value.hi:
+        return "at chance"
+    if better == "lower":
+        return "better than chance" if value.hi < value.chance else "worse than chance"
+    return "above chance" if value.lo > value.chance else "below chance"
+
+
+def _evidence_rows(results: Results) -> list[tuple[Value, ...]]:
+    verdicts = at_last(results, "induction", "verdict")
+    if verdicts.empty:
+        return []
+    called = verdicts[verdicts["value"] == 1]
+    others = verdicts[(verdicts["value"] != 1) | ~verdicts["valid"].astype(bool)]
+    excess = at_last(results, "induction", "prefix_excess")
+    near = (
+        strongest(excess.merge(others[["layer", "head"]], on=["layer", "head"])) if not excess.empty else None
+    )
+    shown = [
+        *called.sort_values(["layer", "head"]).itertuples(index=False),
+        *([near] if near is not None else []),
+    ]
+    return [_evidence_row(results, row) for row in shown]
+
+
+def _evidence_row(results: Results, head: Any) -> tuple[Value, ...]:
+    def cell(metric: str) -> Any | None:
+        rows = at_last(results, "induction", metric)
+        mine = rows[(rows["layer"] == head.layer) & (rows["head"] == head.head)]
+        return None if mine.empty else next(mine.itertuples(index=False))
+
+    verdict = cell("verdict")
+    if not verdict.valid:
+        word = Words(f"not measured: {verdict.reason}", "muted")
+    else:
+        word = Words("induction head", "good") if verdict.value == 1 else Words("not called", "muted")
+    evidence = [None if cell(m) is None else estimate_of(cell(m)) for m in _EVIDENCE]
+    n = next((e.n for e in evidence if e is not None and e.n is not None), None)
+    return (
+        clean(results.run),
+        label_of(head),
+        word,
+        *evidence,
+        n,
+        *(_q(cell(m)) for m in ("q_prefix", "q_copying")),
+    )
+
+
+def _q(row: Any | None) -> str:
+    if row is None or not row.valid:
+        return "–"
+    return "< 0.001" if row.value < 0.001 else number(row.value)
+
+
+def _n(value: Estimate) -> Value:
+    return value.n if value.n else "–"
+
+
+def _chance(value: Estimate) -> Value:
+    return "–" if value.chance is None else chance_number(value.chance)
+
+
+def _no_baseline(scene: Scene) -> str:
+    if scene.base:
+        return "No comparison with the baseline could be made; the alerts say why."
+    steps = ", ".join(f"{clean(r.run)} at step {step_number(last_step(r))}" for r in scene.measured)
+    return f"No baseline was given, so nothing is compared. Shown: {steps or 'nothing'}."

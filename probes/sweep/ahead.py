@@ -1,0 +1,119 @@
+"""Reading ahead: the next step's bytes are read and hashed while this one is measured. No torch.
+
+Hashing touches every byte, so when it is done the files lie in the page cache and loading them is a memory copy.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from checkpoints.fingerprint import fingerprint, tensor_hashes
+from checkpoints.series import Checkpoint
+from probes.store import write_json
+
+
+class Clock:
+    """Notes what took when, in seconds since the sweep began."""
+
+    def __init__(self) -> None:
+        self.trace: list[dict[str, Any]] = []
+        self._zero = time.monotonic()
+
+    @contextmanager
+    def time(self, what: str, step: int) -> Iterator[None]:
+        """Note the length of a block."""
+        start = time.monotonic() - self._zero
+        try:
+            yield
+        finally:
+            end = time.monotonic() - self._zero
+            self.trace.append(
+                {"what": what, "step": step, "start_s": round(start, 4), "end_s": round(end, 4)}
+            )
+
+
+class FingerprintCache:
+    """Tensor hashes by file, reused while a file's size and modification time stand."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, Any] = {}
+        self.changed = False
+        if path.is_file():
+            try:
+                self.known = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                self.known = {}
+
+    def of(self, checkpoint: Checkpoint) -> dict[str, str] | None:
+        """Hashes of a checkpoint's tensors if its files are as they were, else None."""
+        known = self.known.get(_key(checkpoint))
+        return known["hashes"] if known and known["stamp"] == _stamp(checkpoint) else None
+
+    def put(self, checkpoint: Checkpoint, stamp: list[Any], hashes: dict[str, str]) -> None:
+        """Remember the hashes of files as they were at `stamp`."""
+        self.known[_key(checkpoint)] = {"stamp": stamp, "hashes": hashes}
+        self.changed = True
+
+    def save(self) -> None:
+        """Write the cache when it changed."""
+        if self.changed:
+            write_json(self.path, self.known)
+
+
+class AheadReader:
+    """Fingerprints of checkpoints, the following one's computed in a thread.
+
+    Args:
+        cache: of fingerprints.
+        clock: notes when each read happened.
+        ahead: False reads each checkpoint only when it is asked for.
+    """
+
+    def __init__(self, cache: FingerprintCache, clock: Clock, *, ahead: bool) -> None:
+        self.cache, self.clock = cache, clock
+        self._pool = ThreadPoolExecutor(1, "rote-read-ahead") if ahead else None
+        self._coming: dict[str, Future[tuple[list[Any], dict[str, str]]]] = {}
+
+    def fingerprint(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:
+        """Fingerprint of a checkpoint; starts reading `then` meanwhile.
+
+        Raises:
+            CheckpointError: a file that is not what it claims to be (of `then`: when it is asked for).
+        """
+        hashes = self.cache.of(checkpoint)
+        if hashes is None:
+            coming = self._coming.pop(_key(checkpoint), None)
+            stamp, hashes = coming.result() if coming else self._read(checkpoint)
+            self.cache.put(checkpoint, stamp, hashes)
+        if self._pool is not None and then is not None and self.cache.of(then) is None:
+            self._coming[_key(then)] = self._pool.submit(self._read, then)
+        return fingerprint(hashes)
+
+    def close(self) -> None:
+        """Stop reading ahead and keep what was learned."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self.cache.save()
+
+    def _read(self, checkpoint: Checkpoint) -> tuple[list[Any], dict[str, str]]:
+        with self.clock.time("read", checkpoint.step):
+            stamp = _stamp(
+                checkpoint
+            )  # before reading: a file that changes meanwhile is read again next time
+            return stamp, tensor_hashes(checkpoint)
+
+
+def _key(checkpoint: Checkpoint) -> str:
+    """The first weight file: several steps may lie in one folder."""
+    return str((checkpoint.files[0] if checkpoint.files else checkpoint.path).resolve())
+
+
+def _stamp(checkpoint: Checkpoint) -> list[Any]:
+    return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in checkpoint.files]

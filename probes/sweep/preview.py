@@ -1,0 +1,61 @@
+"""What a sweep would do, without doing it: units missing and stored, forward passes. No torch, nothing written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoints.fingerprint import fingerprint
+from checkpoints.series import CheckpointSeries
+from probes.sweep.folder import _refuse_other_series
+from probes.sweep.plan import WEIGHTS, SweepConfig, groups
+from probes.sweep.run import _Sweep
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a sweep would do.
+
+    Attributes:
+        path: the results folder.
+        to_measure: units that are missing or no longer agree with the weights or settings.
+        stored: units that would be reused.
+        forward_passes: units to measure that need the model run; the others read weights only.
+    """
+
+    path: Path
+    to_measure: int
+    stored: int
+    forward_passes: int
+
+
+def preview(
+    series: CheckpointSeries, config: SweepConfig, *, out: str | Path, fresh: bool = False
+) -> Preview:
+    """Count what `sweep` with the same arguments would measure and reuse.
+
+    Stored units are looked at one by one, as the sweep does: weights are hashed, no model is built.
+
+    Raises:
+        RoteError: the results folder belongs to another series.
+        CheckpointError: a checkpoint cannot be read.
+    """
+    root = Path(out) / series.name
+    sweep = _Sweep(series, config, root, fail_fast=True, emit=lambda event: None)
+    missing: list[str] = []
+    if not fresh:
+        _refuse_other_series(root, series)
+        sweep._recall()
+    wanted = groups(config.infos)
+    for checkpoint in series:
+        if not sweep.shape:  # nothing was stored here before
+            missing += [group.stimulus for group in wanted]
+            continue
+        identity = fingerprint(sweep._fingerprints.of(checkpoint))
+        missing += [todo.group.stimulus for todo in sweep._missing(checkpoint, identity)]
+    return Preview(
+        path=root,
+        to_measure=len(missing),
+        stored=len(series) * len(wanted) - len(missing),
+        forward_passes=sum(stimulus != WEIGHTS for stimulus in missing),
+    )
