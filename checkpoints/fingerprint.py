@@ -7,13 +7,20 @@ accidents make; it is not meant to withstand somebody who forges weights to coll
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
 
+from checkpoints.formats import dcp
 from checkpoints.formats.safetensors_header import read_header
-from checkpoints.series import Checkpoint
+from checkpoints.formats.state_dict import state_of
+from checkpoints.formats.stored_tensor import tensor_bytes
+from checkpoints.formats.torch_zip import read_torch_file
+from checkpoints.series import Checkpoint, at_hand
+
+_WINDOW_BYTES = 16 * 2**20
 
 
 def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
@@ -23,8 +30,12 @@ def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
         CheckpointError: a file that is not what it claims to be.
     """
     hashes: dict[str, str] = {}
-    for file in checkpoint.files:
-        hashes.update(_file_hashes(file))
+    with at_hand(checkpoint) as ready:
+        if ready.format == dcp.FORMAT:
+            return _dcp_hashes(ready.path)
+        for file in ready.files:
+            of_file = _file_hashes if file.suffix.lower() == ".safetensors" else _pickled_hashes
+            hashes.update(of_file(file))
     return hashes
 
 
@@ -39,14 +50,55 @@ def fingerprint(hashes: Mapping[str, str]) -> str:
 def _file_hashes(path: Path) -> dict[str, str]:
     entries = read_header(path)
     hashes = {}
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
+    with _pages(path) as (pages, view):
         for entry in entries:
-            digest = xxhash.xxh3_128(f"{entry.dtype}{list(entry.shape)}".encode())
-            with view[entry.start : entry.end] as chunk:
-                digest.update(chunk)
+            digest = _digest_of(entry.dtype, entry.shape)
+            _hash_span(digest, pages, view, first=entry.start, end=entry.end)
             hashes[entry.name] = digest.hexdigest()
     return hashes
+
+
+def _pickled_hashes(path: Path) -> dict[str, str]:
+    """Of the model's tensors alone, in row-major order: what a safetensors file of them would give."""
+    stored = read_torch_file(path)
+    hashes = {}
+    with _pages(path) as (pages, view):
+        for name, tensor in state_of(stored.content, where=path.name).items():
+            digest, start = _digest_of(tensor.dtype, tensor.shape), stored.start_bytes[tensor.storage.key]
+            if tensor.contiguous:
+                first = start + tensor.offset * tensor.item_bytes
+                _hash_span(digest, pages, view, first=first, end=first + tensor.numel * tensor.item_bytes)
+            else:
+                digest.update(tensor_bytes(tensor, start, view))
+            hashes[name] = digest.hexdigest()
+    return hashes
+
+
+def _dcp_hashes(folder: Path) -> dict[str, str]:
+    hashes = {}
+    for name, tensor in dcp.model_tensors(folder).items():
+        digest = _digest_of(tensor.dtype, tensor.shape)
+        digest.update(dcp.assembled(tensor))
+        hashes[name] = digest.hexdigest()
+    return hashes
+
+
+def _digest_of(dtype: str, shape: tuple[int, ...]) -> xxhash.xxh3_128:
+    return xxhash.xxh3_128(f"{dtype}{list(shape)}".encode())
+
+
+@contextmanager
+def _pages(path: Path) -> Iterator[tuple[mmap.mmap, memoryview]]:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages,
+        memoryview(pages) as view,
+    ):
+        yield pages, view
+
+
+def _hash_span(digest: xxhash.xxh3_128, pages: mmap.mmap, view: memoryview, *, first: int, end: int) -> None:
+    for start in range(first, end, _WINDOW_BYTES):
+        with view[start : min(end, start + _WINDOW_BYTES)] as chunk:
+            digest.update(chunk)
+        pages.madvise(mmap.MADV_DONTNEED)  # hashing must not hold a whole checkpoint in memory

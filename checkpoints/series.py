@@ -6,13 +6,25 @@ Opening a series reads names, sizes and small JSON files, never weights, and nev
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 from checkpoints.errors import CheckpointError
 from checkpoints.steps import parse_steps
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a checkpoint comes from whose files are not on disk all the time."""
+
+    def fetch(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with its files on disk, where they stay until it is released as often as it was fetched."""
+
+    def release(self, checkpoint: Checkpoint) -> None:
+        """Say that its files may go when room is needed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -25,8 +37,9 @@ class Checkpoint:
         format: name of the module in `checkpoints.formats` that reads it.
         tokens_seen: training tokens read so far, or None where nothing on disk says.
         loss_nats: training loss recorded nearest this step, or None.
-        files: the weight files, in shard order.
+        files: the weight files, in shard order; none yet where `source` has still to fetch them.
         config_path: the JSON file that describes the architecture.
+        source: who fetches the files when they are needed; None where they are simply there. See `at_hand`.
     """
 
     step: int
@@ -36,11 +49,31 @@ class Checkpoint:
     loss_nats: float | None = field(default=None, compare=False)
     files: tuple[Path, ...] = field(default=(), compare=False)
     config_path: Path | None = field(default=None, compare=False)
+    source: Source | None = field(default=None, compare=False, repr=False)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of weights on disk."""
         return sum(file.stat().st_size for file in self.files)
+
+
+@contextmanager
+def at_hand(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """The checkpoint with its files on disk for the length of the block; a step on the hub is downloaded for it.
+
+    Afterwards the files may be removed to make room for another step, if a budget says so. Blocks may be nested.
+
+    Raises:
+        CheckpointError: the files cannot be fetched.
+    """
+    if checkpoint.source is None:
+        yield checkpoint
+        return
+    ready = checkpoint.source.fetch(checkpoint)
+    try:
+        yield ready
+    finally:
+        checkpoint.source.release(checkpoint)
 
 
 @dataclass(frozen=True)
@@ -146,19 +179,36 @@ class CheckpointSeries:
         return self.steps[max(0, i - 1) : i + 1]
 
 
-def open_series(path: str | Path) -> CheckpointSeries:
-    """Open a folder of checkpoints, whatever its format, without reading any weights.
+def open_series(
+    path: str | Path | Sequence[str | Path],
+    *,
+    part: str | None = None,
+    base: str | Path | None = None,
+    allow_download: bool = False,
+    disk_budget_bytes: int | None = None,
+) -> CheckpointSeries:
+    """Open one series of checkpoints, whatever its format, without reading any weights.
 
     Args:
-        path: a lab series, a folder of Hugging Face checkpoint folders, or one model folder.
+        path: a lab series, a folder of checkpoints, one model folder, a glob or list of the steps of one series
+            (``runs/x/checkpoint-*``), or a Hugging Face repository whose branches are steps
+            (``EleutherAI/pythia-70m``), which is read from the local hub cache.
+        part: which stage of a training of several, such as ``stage1``; also written ``path@stage1``.
+        base: the model a series of adapters belongs to, where their own config does not say or is wrong.
+        allow_download: let a hub repository list its branches over the network, and fetch each step that is not
+            in the cache when it is loaded.
+        disk_budget_bytes: most that steps downloaded by this process may hold on disk at any time; steps that
+            were loaded are removed again to make room. None keeps them all.
 
     Returns:
         The series, its checkpoints in step order; whatever claims to be a checkpoint but cannot be read
         is in `.gaps` with its reason.
 
     Raises:
-        CheckpointError: the path does not exist, is no folder, or holds no checkpoint.
+        CheckpointError: the path does not exist, holds no checkpoint, or holds several series.
     """
-    from checkpoints import formats  # a format reads JSON and headers; keep `import checkpoints` instant
+    from checkpoints.runs import open_one  # formats read JSON and headers; keep `import checkpoints` instant
 
-    return formats.discover(Path(path))
+    return open_one(
+        path, part=part, base=base, allow_download=allow_download, disk_budget_bytes=disk_budget_bytes
+    )

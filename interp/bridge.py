@@ -1,7 +1,7 @@
 """One TransformerBridge that walks a whole series of checkpoints.
 
 Weights are swapped in place where a test proved that exact (see tests/interp/test_swap.py) and a self-check at the
-first swap confirms it on this very series; everywhere else each step gets a fresh bridge. Fresh bridges are
+second step confirms it on this very series; everywhere else each step gets a fresh bridge. Fresh bridges are
 reference cycles, so they are collected explicitly and memory stays flat.
 """
 
@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from checkpoints.errors import CheckpointError
 from checkpoints.series import Checkpoint, CheckpointSeries
 from interp.builders import NATIVE
 from interp.loading import copy_into, load_fresh, read_config
@@ -62,17 +63,20 @@ class HookedSeries:
             CheckpointError: the checkpoint cannot be loaded; the series can go on with another.
         """
         config = json.dumps(read_config(checkpoint), sort_keys=True)
-        if self._model is not None and self._may_swap(config):
+        if self._model is not None and self._may_swap(config) and self._swap_checked:
             try:
                 copy_into(self._model, checkpoint)
             except BaseException:
                 self._drop()  # half-copied weights must never be measured
                 raise
-            if self._swap_checked or self._swap_equals_fresh(checkpoint):
-                return self._model
+            return self._model
+        prove = self._model is not None and self._may_swap(config)
         self._drop()
         self._model = load_fresh(checkpoint, device=self.device, dtype=self.dtype)
         self._config = config
+        if prove and not self._swap_equals_fresh(self._model):
+            self._drop()
+            self._model = load_fresh(checkpoint, device=self.device, dtype=self.dtype)
         return self._model
 
     @property
@@ -86,19 +90,26 @@ class HookedSeries:
             self.swap == "auto" and config == self._config and self._model.shape.architecture in SWAP_PROVED
         )
 
-    def _swap_equals_fresh(self, checkpoint: Checkpoint) -> bool:
-        """Compare logits with a fresh bridge on a few tokens, once per series; on a difference never swap again."""
-        assert self._model is not None
-        fresh = load_fresh(checkpoint, device=self.device, dtype=self.dtype)
-        shape = fresh.shape
+    def _swap_equals_fresh(self, model: HookedModel) -> bool:
+        """Once per series, at its second step: does swapping that step in give the bits of the fresh load?
+
+        Every parameter is poisoned before the swap, so that one the swap does not reach cannot pass for right.
+        """
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(0, shape.d_vocab, (2, min(16, shape.n_ctx)), generator=generator)
-        self._swap_checked = torch.equal(fresh.logits(tokens), self._model.logits(tokens))
+        shape = (2, min(16, model.shape.n_ctx))
+        tokens = torch.randint(0, model.shape.d_vocab, shape, generator=generator)
+        fresh = model.logits(tokens)
+        with torch.no_grad():
+            for parameter in model.bridge.parameters():
+                parameter.fill_(torch.nan)
+        try:
+            copy_into(model, model.checkpoint)
+            self._swap_checked = torch.equal(fresh, model.logits(tokens))
+        except CheckpointError:
+            self._swap_checked = False
         if not self._swap_checked:
             self.swap = "fresh"
             self.note = "swapping weights in place did not equal a fresh load on this series: every step was loaded afresh"
-        del fresh
-        self._collect()
         return self._swap_checked
 
     def _drop(self) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import exits, text
+from app.cli import text
+from app.cli.checks import say_checks
 from app.cli.command import Verb
-from app.cli.expect import Checked, check, read_expectations
+from app.cli.expect import check, expect_option, read_expectations
 from app.cli.output import Column, Output, Row, output_options
 from app.cli.session import Session
 from checkpoints.errors import RoteError
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
     from probes.degradation import Comparison
 
 EXACT = "weights only: exact, no sampling error"
+_KINDS = ("verdict", "model", "head", "weights")  # order of the table
 _IN_WORDS = {"no clear change": "unclear"}  # the table's narrow column; data keep the full words
 
 
-def _signed(value: Any) -> str:
-    value = text.plain(value)
-    return "-" if value is None else f"{value:+.3f}"
+def _shown(row: Row, name: str, *, sign: str = "+") -> str:
+    """A number with two decimals, three where the difference is small: the table has to fit 80 columns."""
+    value = row[name]
+    digits = 3 if row["difference"] is not None and abs(row["difference"]) < 0.01 else 2
+    return "-" if value is None else f"{value:{sign}.{digits}f}"
 
 
 COLUMNS = (
     Column("run_a"),
     Column("run_b"),
     Column("probe"),
-    Column("metric"),
-    Column("_measure", "measure", lambda row: f"{row['probe']}/{row['metric']}"),
+    Column("metric", "metric"),
     Column("head_a"),
     Column("head_b"),
     Column("_head", "head", lambda row: _heads(row)),
@@ -42,15 +45,15 @@ COLUMNS = (
     Column("_step", None),
     Column("tokens_a"),
     Column("tokens_b"),
-    Column("a", "A", lambda row: text.number(row["a"]), right=True),
-    Column("b", "B", lambda row: text.number(row["b"]), right=True),
-    Column("difference", "B - A", lambda row: _signed(row["difference"]), right=True),
+    Column("a", "A", lambda row: _shown(row, "a", sign=""), right=True),
+    Column("b", "B", lambda row: _shown(row, "b", sign=""), right=True),
+    Column("difference", "B - A", lambda row: _shown(row, "difference"), right=True),
     Column(
-        "_interval", "95% interval", lambda row: f"[{_signed(row['lo'])}, {_signed(row['hi'])}]", right=True
+        "_interval", "95% interval", lambda row: f"[{_shown(row, 'lo')}, {_shown(row, 'hi')}]", right=True
     ),
     Column("lo"),
     Column("hi"),
-    Column("n", "n", lambda row: text.count(row["n"]) if row["n"] else "-", right=True),
+    Column("n", "n", lambda row: text.count(row["n"]) if row["n"] else "-", right=True, wide=True),
     Column("p"),
     Column("q", "q", lambda row: text.p_value(row["q"]), right=True),
     Column("change", "change", lambda row: _IN_WORDS.get(row["change"], row["change"])),
@@ -86,13 +89,11 @@ COLUMNS = (
     "--top",
     metavar="N",
     type=click.IntRange(min=0),
-    default=10,
+    default=3,
     show_default=True,
     help="Heads in the table; data have all.",
 )
-@click.option(
-    "--expect", type=click.Path(path_type=Path), metavar="FILE", help="Checks (TOML); exit 1 when one fails."
-)
+@expect_option
 @click.pass_obj
 @output_options
 def compare(
@@ -101,8 +102,8 @@ def compare(
     """Compare run B with run A, the baseline: what differs, in which direction, and how surely.
 
     Differences are B - A on the same sequences, with 95% intervals and q, corrected over heads. The table has the
-    numbers about the whole model, the strongest head of each kind, and the heads that clearly changed; CSV and JSON
-    have every number. Runs that were not measured alike are refused with the command that mends it.
+    numbers about the whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV
+    and JSON have every number. Runs that were not measured alike are refused with the command that mends it.
     """
     from probes.degradation import compare as compare_results
     from probes.store import Results
@@ -122,21 +123,6 @@ def compare(
     for note in comparison.notes:
         session.note(f"note: {note}")
     return say_checks(session, checks, out=out)
-
-
-def say_checks(session: Session, checks: Sequence[Checked], *, out: Output | None = None) -> int:
-    """Print checks, beside data on stderr; the exit code they ask for."""
-    say = session.data if out is not None and not out.machine else session.warn
-    for one in checks:
-        say(one.line)
-    if checks:
-        failed = sum(not one.passed for one in checks)
-        say(
-            f"{text.counted(len(checks), 'check')}: {failed} failed"
-            if failed
-            else f"{text.counted(len(checks), 'check')} passed"
-        )
-    return exits.DONE if all(one.passed for one in checks) else exits.CHECK_FAILED
 
 
 def _at(at: str) -> str | int:
@@ -159,14 +145,14 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
 def _print_table(
     session: Session, comparison: Comparison, rows: Sequence[Row], *, top: int, out: Output
 ) -> None:
-    """Model-level numbers, best heads, then the heads that clearly changed most; how many rows are left out."""
+    """Verdicts, the whole model, then the heads that clearly changed most; how many rows are left out."""
     shown = [row for pair in comparison.pairs for row in _chosen([r for r in rows if _is_at(r, pair)], top)]
     session.data("")
     columns = COLUMNS
     if len(comparison.pairs) > 1:
-        step = Column("_step", "step", lambda row: f"{row['step_a']:,}/{row['step_b']:,}", right=True)
+        step = Column("_step", "step", _steps, right=True)
         columns = tuple(step if c.name == "_step" else c for c in COLUMNS)
-    out.rows(columns, shown, title=_title(comparison))
+    out.rows(columns, shown, title=_title(comparison), group="probe")
     if len(rows) > len(shown):
         session.note(
             f"{len(rows) - len(shown):,} more numbers: --top shows more heads, --csv and --json have all"
@@ -186,18 +172,23 @@ def _is_at(row: Row, pair: tuple[int, int]) -> bool:
 
 
 def _chosen(rows: Sequence[Row], top: int) -> list[Row]:
+    """Rows of one pair of steps for the table: curves stay out, heads only where the main metric clearly changed."""
     from probes.registry import REGISTRY
 
-    model = [r for r in rows if r["layer"] is None and r["position"] is None]
-    heads = [
-        r
-        for r in rows
-        if r["layer"] is not None
-        and r["metric"] == REGISTRY[r["probe"]].main_metric
-        and r["change"] not in ("no clear change", "no change")
-    ]
-    heads.sort(key=lambda r: -abs(r["difference"]))
-    return [*model, *heads[:top]]
+    order = sorted(REGISTRY.values(), key=lambda info: _KINDS.index(info.kind))
+    chosen: list[Row] = []
+    for info in order:
+        own = [row for row in rows if row["probe"] == info.name and row["position"] is None]
+        chosen += [row for row in own if row["layer"] is None]
+        heads = [row for row in own if row["layer"] is not None and row["metric"] == info.main_metric]
+        changed = [row for row in heads if row["change"] not in ("no clear change", "no change")]
+        chosen += sorted(changed, key=lambda row: -abs(row["difference"]))[:top]
+    return chosen
+
+
+def _steps(row: Row) -> str:
+    a, b = row["step_a"], row["step_b"]
+    return text.count(a) if a == b else f"{a:,}, {b:,}"
 
 
 def _heads(row: Row) -> str:

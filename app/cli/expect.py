@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from app.cli.text import clean, number, plain
 from checkpoints.errors import RoteError, did_you_mean
 
@@ -37,6 +39,13 @@ _KEYS = {
     "min": (int, float),
     "max": (int, float),
 }
+
+expect_option = click.option(
+    "--expect",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Checks (TOML, see docs/cli.md); exit 1 when one fails.",
+)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ def guarded(call: Callable[[], Any], session: Session) -> int:
     """
     try:
         code = call()
-        sys.stdout.flush()
         return code if isinstance(code, int) else exits.DONE
     except RoteError as error:
         code = exits.NOTHING if isinstance(error, exits.NothingFoundError) else exits.USAGE
@@ -37,10 +36,6 @@ def guarded(call: Callable[[], Any], session: Session) -> int:
         return _fail(session, *_usage(error), exits.USAGE)
     except (KeyboardInterrupt, click.Abort):
         return _fail(session, "interrupted", "", exits.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader has what it wanted (`rote show ... | head`); the interpreter's own flush must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.DONE
     except OSError as error:
         return _os_error(session, error)
     except MemoryError:

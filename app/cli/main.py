@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,18 @@ class Rote(LazyGroup):
             return super(Rote, self).main(typed, "rote", **extra)
 
         sys.exit(guarded(call, session))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a reader that has what it wanted (`rote show ... | head`) is no error."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # the interpreter flushes once more
+            return 0
+        return code
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -36,6 +36,11 @@ threads_option = click.option(
     type=click.IntRange(min=1),
     help="CPU threads of torch; torch's own choice if left out.",
 )
+download_option = click.option(
+    "--allow-download",
+    is_flag=True,
+    help="Let a hub repository be listed and its steps downloaded; without it only the local cache is read.",
+)
 fresh_help = "Throw away what is stored there and start again."
 
 

@@ -10,19 +10,19 @@ import csv
 import functools
 import io
 import json
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
 from app.cli.session import Session, is_terminal
+from app.cli.table import Column, Row, print_table
 from app.cli.text import clean, plain
 
 F = TypeVar("F", bound=Callable[..., Any])
-Row = Mapping[str, Any]
 
 FORCED = {
     ("-t", "--table"): ("table", "Print a table even when stdout is not a terminal."),
@@ -30,33 +30,7 @@ FORCED = {
     ("--json",): ("json", "Print a JSON array of rows; errors become objects too."),
     ("--jsonl",): ("jsonl", "Print one JSON object per line."),
 }
-_WIDTH_WITHOUT_TERMINAL = 120
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column.
-
-    Attributes:
-        name: as CSV and JSON have it; stable.
-        title: above the table's column; None leaves it out of the table.
-        show: a row as the table's cell; the value itself where None.
-        right: align numbers right.
-        fold: wrap long text instead of keeping the cell in one line.
-    """
-
-    name: str
-    title: str | None = None
-    show: Callable[[Row], str] | None = None
-    right: bool = False
-    fold: bool = False
-
-    def cell(self, row: Row) -> str:
-        """Text of one table cell."""
-        if self.show:
-            return clean(self.show(row))
-        value = plain(row.get(self.name))
-        return "" if value is None else clean(value)
+_PROSE_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -76,55 +50,31 @@ class Output:
         if self.machine:
             self.session.note(text)
         else:
-            self.session.data(text)
+            self.prose(text)
 
-    def rows(self, columns: Sequence[Column], rows: Iterable[Row], *, title: str = "") -> None:
+    def prose(self, text: str) -> None:
+        """A sentence on stdout, wrapped to the terminal; only beside a table."""
+        for line in textwrap.wrap(clean(text), min(shutil.get_terminal_size().columns, _PROSE_WIDTH)):
+            self.session.data(line)
+
+    def rows(
+        self, columns: Sequence[Column], rows: Iterable[Row], *, title: str = "", group: str | None = None
+    ) -> None:
         """Print rows.
 
         Args:
-            columns: in order; table-only columns have a name that no row has, and are left out of data.
+            columns: in order; one whose name starts with "_" is for tables only.
             rows: by column name; what is not there or NaN becomes null.
             title: above a table.
+            group: column whose value heads a block of a table's rows instead of being repeated in each.
         """
         rows = list(rows)
-        if self.form == "table":
-            self._table(columns, rows, title)
-        else:
-            names = [c.name for c in columns if not c.name.startswith("_")]
-            print_data(self.form, names, rows)
-
-    def _table(self, columns: Sequence[Column], rows: Sequence[Row], title: str) -> None:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        shown = [c for c in columns if c.title is not None]
-        cells = [[c.cell(row) for c in shown] for row in rows]
-        used = [j for j in range(len(shown)) if not rows or any(line[j] for line in cells)]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        for j in used:
-            column = shown[j]
-            table.add_column(
-                column.title or "",
-                justify="right" if column.right else "left",
-                no_wrap=not column.fold,
-                overflow="fold" if column.fold else "ellipsis",
-                ratio=1 if column.fold else None,
-            )
-        for line in cells:
-            table.add_row(*(Text(line[j]) for j in used))
-        console = Console(
-            file=sys.stdout,
-            no_color=not self.session.color(sys.stdout),
-            highlight=False,
-            markup=False,
-            emoji=False,
-            width=_width(),
-        )
-        if title:
-            console.print(Text(clean(title), style="bold"))
-        console.print(table)
+        if self.machine:
+            print_data(self.form, [c.name for c in columns if not c.name.startswith("_")], rows)
+            return
+        left_out = print_table(self.session, columns, rows, title=title, group=group)
+        if left_out:
+            self.session.note(f"too narrow for: {', '.join(left_out)}; a wider terminal or --csv has them")
 
 
 def output_options(function: F) -> F:
@@ -170,10 +120,3 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return " ".join(clean(part) for part in value)
     return clean(value) if isinstance(value, str) else value
-
-
-def _width() -> int | None:
-    """The terminal's own width; a fixed one when a table goes to a file, unless COLUMNS says otherwise."""
-    if is_terminal() or os.environ.get("COLUMNS", "").isdigit():
-        return None
-    return _WIDTH_WITHOUT_TERMINAL

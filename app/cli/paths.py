@@ -1,4 +1,4 @@
-"""What a person names on the command line becomes series: a folder, a folder of runs, or a glob."""
+"""What a person names on the command line becomes series, or results; where nothing is there, exit code 4."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from app.cli.exits import NothingFoundError
-from checkpoints import CheckpointError, CheckpointSeries, open_series
+from checkpoints import CheckpointError, CheckpointSeries
 from checkpoints.formats import FORMATS
+from checkpoints.runs import open_runs
+
+if TYPE_CHECKING:
+    from probes.store import Results
 
 _GLOB = frozenset("*?[")
 
@@ -22,30 +27,48 @@ class Opened:
     broken: list[tuple[Path, CheckpointError]] = field(default_factory=list)
 
 
-def open_all(paths: Sequence[str]) -> Opened:
+def open_all(paths: Sequence[str], **options: Any) -> Opened:
     """Open everything named.
 
     Args:
-        paths: folders of one series, folders of several, or globs of either.
+        paths: series, folders of series, globs, step folders of one series, or hub repositories.
+        options: as for `checkpoints.open_series`.
 
     Raises:
-        NothingFoundError: a path is there and holds no checkpoint.
+        NothingFoundError: a path is there and holds no checkpoint that can be read.
         CheckpointError: a path that is not there, or a series that is broken.
     """
     opened = Opened()
-    for path in [folder for text in paths for folder in _expand(text)]:
-        runs = _runs_inside(path)
-        if not runs:
-            opened.series.append(_open(path))
-            continue
-        for run in runs:
-            try:
-                opened.series.append(_open(run))
-            except CheckpointError as error:
-                opened.broken.append((run, error))
+    try:
+        opened.series = open_runs(
+            list(paths), on_broken=lambda path, error: opened.broken.append((path, error)), **options
+        )
+    except CheckpointError as error:
+        if any(_holds_nothing(text) for text in paths):
+            raise NothingFoundError(error.message, help=error.help) from None
+        raise
     if not opened.series:
         raise opened.broken[0][1]
     return opened
+
+
+def open_results(paths: Sequence[str]) -> list[Results]:
+    """Open results folders.
+
+    Args:
+        paths: results folders, folders of several, or globs of either.
+
+    Raises:
+        NothingFoundError: a glob matches nothing.
+        RoteError: a path is no results folder.
+    """
+    from probes.store import Results
+
+    folders: list[Path] = []
+    for path in (folder for text in paths for folder in _expand(text)):
+        inside = sorted(file.parent for file in path.glob("*/run.json"))
+        folders += inside if inside and not (path / "run.json").is_file() else [path]
+    return [Results.open(folder) for folder in dict.fromkeys(folders)]
 
 
 def _expand(text: str) -> list[Path]:
@@ -54,37 +77,21 @@ def _expand(text: str) -> list[Path]:
         return [Path(text)]
     folders = sorted(Path(found) for found in glob.glob(text) if Path(found).is_dir())  # noqa: PTH207
     if not folders:
-        raise NothingFoundError(f"{text} matches no folder", help="check the pattern; quote it as it stands")
+        raise NothingFoundError(f"{text} matches no folder", help="check the pattern")
     return folders
 
 
-def _runs_inside(path: Path) -> list[Path]:
-    """The series in a folder that is none itself."""
-    if not path.is_dir() or _sniffed(path):
-        return []
-    children = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [child for child in children if _sniffed(child)]
-
-
-def _sniffed(path: Path) -> bool:
-    return any(module.sniff(path) for module in FORMATS.values())
-
-
-def _open(path: Path) -> CheckpointSeries:
-    try:
-        return open_series(path)
-    except CheckpointError as error:
-        if path.is_dir() and not _has_readable(path):
-            raise NothingFoundError(error.message, help=error.help) from None
-        raise
-
-
-def _has_readable(path: Path) -> bool:
-    """Whether the folder is of a known format and so damaged, not empty: only then is it a usage error."""
+def _holds_nothing(text: str) -> bool:
+    """Whether a path is a fine folder, or a glob, with no checkpoint to be read: there is nothing to do."""
+    path = Path(text)
+    if not path.exists():
+        return bool(_GLOB & set(text)) and not any(Path(found).is_dir() for found in glob.glob(text))  # noqa: PTH207
+    if not path.is_dir():
+        return False
     for module in FORMATS.values():
         if module.sniff(path):
             try:
-                return bool(module.discover(path).checkpoints)
+                return not module.discover(path).checkpoints
             except CheckpointError:
-                return True
-    return False
+                return False  # damaged, not empty
+    return True

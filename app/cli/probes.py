@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("name", "name"),
-    Column("kind", "kind"),
-    Column("unit", "unit", fold=True),
+    Column("kind", "kind", wide=True),
+    Column("unit", "unit", wide=True),
     Column("range_lo"),
     Column("range_hi"),
-    Column("_range", "range", lambda row: range_text(row["range_lo"], row["range_hi"])),
-    Column("better", "better"),
+    Column("_range", "range", lambda row: range_text(row["range_lo"], row["range_hi"]), wide=True),
+    Column("better", "better", lambda row: row["better"] or "-"),
     Column("summary", "summary", fold=True),
     Column("main_metric"),
     Column("chance"),
@@ -107,7 +107,7 @@ def _card(info: ProbeInfo) -> Iterator[str]:
         "range": range_text(lo, hi),
         "better": info.better or "neither: a description, not a score",
         "chance": info.chance,
-        "stimuli": ", ".join(info.stimuli) or ("none: weights only" if info.kind == "weights" else "none"),
+        "stimuli": ", ".join(info.stimuli) or ("none: weights only" if info.kind == "weights" else ""),
         "needs": ", ".join(info.needs),
         "source": info.source,
         "version": str(info.version),
@@ -123,7 +123,8 @@ def _card(info: ProbeInfo) -> Iterator[str]:
         line = f"  {metric}: {meaning} ({info.unit_of(metric)})"
         yield from textwrap.wrap(line, width, subsequent_indent="    ")
     yield from ("", "how it is computed")
-    yield from _reflowed(formula(info), width)
+    # The first paragraph only names the probe again.
+    yield from _reflowed(formula(info).partition("\n\n")[2], width)
 
 
 def _reflowed(docstring: str, width: int) -> Iterator[str]:

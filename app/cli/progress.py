@@ -54,13 +54,8 @@ def make_progress(mode: str, session: Session, *, label: str) -> Progress:
     return {"plain": _Plain, "jsonl": _Jsonl, "none": _Silent}[mode](label)
 
 
-def line_of(event: Event, *, checkpoints: bool = True) -> str:
-    """An event in words; "" for one that needs no line of its own.
-
-    Args:
-        event: from `sweep` or `train`.
-        checkpoints: False where the steps between written checkpoints are shown as well.
-    """
+def line_of(event: Event) -> str:
+    """An event of `sweep` or `train` in words; "" for one that needs no line."""
     kind = event["event"]
     if kind == "gap":
         step = "" if event.get("step") is None else f"step {event['step']:,}: "
@@ -69,13 +64,8 @@ def line_of(event: Event, *, checkpoints: bool = True) -> str:
         return f"going on from step {event['step']:,}"
     if kind == "step":
         return _training(event)
-    if kind == "checkpoint" and "done" in event:
-        return _measuring(event)
-    if kind == "checkpoint" and checkpoints:
-        return (
-            f"{event['step']:,}/{event['total']:,} steps · train loss {event['train_loss_nats']:.3f} · "
-            f"test loss {event['test_loss_nats']:.3f} nats · written"
-        )
+    if kind == "checkpoint":
+        return _measuring(event) if "done" in event else _written(event)
     return ""
 
 
@@ -88,14 +78,17 @@ def _measuring(event: Event) -> str:
 
 
 def _training(event: Event) -> str:
-    return " · ".join(
-        (
-            f"{event['step']:,}/{event['total']:,} steps",
-            f"train loss {event['train_loss_nats']:.3f} nats",
-            f"{event['steps_per_s']:.0f} steps/s",
-            f"ETA {duration(event['eta_s'])}",
-        )
-    )
+    parts = (f"{event['step']:,}/{event['total']:,} steps", f"train loss {event['train_loss_nats']:.3f} nats")
+    return " · ".join((*parts, _pace(event)))
+
+
+def _pace(event: Event) -> str:
+    return f"{event['steps_per_s']:.0f} steps/s · ETA {duration(event['eta_s'])}"
+
+
+def _written(event: Event) -> str:
+    losses = f"train loss {event['train_loss_nats']:.3f} · test loss {event['test_loss_nats']:.3f} nats"
+    return f"{event['step']:,}/{event['total']:,} steps · {losses}"
 
 
 class _Silent:
@@ -114,18 +107,18 @@ class _Silent:
 
 
 class _Plain(_Silent):
-    """One line per checkpoint measured; training steps in between only keep the ETA for it."""
+    """One line per checkpoint measured; training steps in between only keep its pace."""
 
-    eta = ""
+    pace = ""
 
     def event(self, event: Event) -> None:
         """Print the checkpoint."""
         if event["event"] == "step":
-            self.eta = f" · {event['steps_per_s']:.0f} steps/s · ETA {duration(event['eta_s'])}"
+            self.pace = f" · {_pace(event)}"
         elif event.get("measured") == 0:
             return  # stored already: the line would say nothing new
         elif text := line_of(event):
-            tail = self.eta if event["event"] == "checkpoint" and "done" not in event else ""
+            tail = self.pace if event["event"] == "checkpoint" and "done" not in event else ""
             self.note(f"{self.label}: {text}{tail}")
 
 
@@ -146,7 +139,7 @@ class _Rich:
 
     def __init__(self, session: Session, label: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
         console = Console(
             file=sys.stderr,
@@ -161,7 +154,6 @@ class _Rich:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[line]}", markup=False),
-            TimeElapsedColumn(),
             console=console,
         )
         self._task = self._progress.add_task(clean(label), total=None, line="starting")
@@ -169,7 +161,7 @@ class _Rich:
 
     def event(self, event: Event) -> None:
         """Move the bar; a gap stays as a line above it."""
-        text = line_of(event, checkpoints=False)
+        text = line_of(event)
         if event["event"] in ("gap", "resumed"):
             self.note(text)
         elif text:

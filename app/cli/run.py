@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from app.cli.guard import report
 from app.cli.interrupts import Interrupts
 from app.cli.options import (
     device_option,
+    download_option,
     dtype_option,
     fresh_help,
     require_device,
@@ -26,7 +27,6 @@ from app.cli.options import (
 from app.cli.progress import Progress, make_progress, progress_option
 from app.cli.session import Session
 from checkpoints import CheckpointSeries
-from checkpoints.errors import RoteError
 
 if TYPE_CHECKING:
     from app.cli.paths import Opened
@@ -52,6 +52,8 @@ class RunOptions:
     fresh: bool
     fail_fast: bool
     allow_partial: bool
+    allow_download: bool
+    disk_budget: float | None
     progress: str
 
 
@@ -106,13 +108,20 @@ class RunOptions:
 @click.option(
     "--allow-partial", is_flag=True, help="Exit 0 even when some checkpoints could not be measured."
 )
+@download_option
+@click.option(
+    "--disk-budget",
+    type=click.FloatRange(min=0),
+    metavar="GB",
+    help="Most that downloaded steps may hold on disk; measured ones are removed to make room.",
+)
 @progress_option
 @click.pass_obj
 def run(session: Session, /, **options: Any) -> int:
     """Measure every checkpoint in PATH with every probe, and store the results.
 
-    PATH is one series of checkpoints, a folder of several, or a quoted glob; each series becomes one folder of
-    results. The same command again finds finished work and does only what is missing. Ctrl-C finishes the checkpoint
+    PATH is one series of checkpoints, a folder of several, a quoted glob, or a Hugging Face repository whose branches
+    are steps; each series becomes one folder of results. The same command again finds finished work and does only what is missing. Ctrl-C finishes the checkpoint
     in flight and stops; twice stops at once.
     """
     asked = RunOptions(**options)
@@ -127,7 +136,7 @@ def run(session: Session, /, **options: Any) -> int:
         report(session, f"{path}: {error.message}", error.help)
     if interrupted:
         return _say_how_to_resume(session)
-    _say_next(session, [outcome.path for outcome in outcomes])
+    _say_next(session, opened.series, outcomes)
     partial = bool(opened.broken) or any(outcome.gaps for outcome in outcomes)
     return exits.GAPS if partial and not asked.allow_partial else exits.DONE
 
@@ -138,15 +147,15 @@ def _open(asked: RunOptions) -> Opened:
     from probes.registry import resolve
 
     resolve(asked.probe or None)
-    opened = open_all(asked.paths)
-    repeated = [name for name, n in Counter(series.name for series in opened.series).items() if n > 1]
-    if repeated:
-        raise RoteError(
-            f"{text.counted(len(repeated), 'name')} would hold the results of two series: {', '.join(repeated)}",
-            help="results folders are named after series: run these apart, each with its own -o",
-        )
+    opened = open_all(
+        asked.paths, allow_download=asked.allow_download, disk_budget_bytes=_bytes(asked.disk_budget)
+    )
     opened.series = [series.select(asked.steps) for series in opened.series]
     return opened
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def _config(asked: RunOptions) -> SweepConfig:
@@ -204,29 +213,44 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
     from app.cli.summary import findings
 
     if not outcome.measured:
-        session.note(f"{series.name}: nothing new to measure: {text.counted(outcome.reused, 'unit')} already stored")
+        session.note(
+            f"{series.name}: nothing new to measure: {text.counted(outcome.reused, 'unit')} already stored"
+        )
     if outcome.superseded:
         session.note(
             f"{series.name}: {text.counted(outcome.superseded, 'stored unit')} did not fit these weights, versions or settings "
             "and were measured again"
         )
-    for line in findings(outcome.results):
+    session.detail(
+        f"{series.name}: {outcome.measured:,} units measured, {outcome.reused:,} reused, "
+        f"{outcome.superseded:,} superseded"
+    )
+    results = outcome.results
+    for remark in results.meta.get("notes", []):
+        (session.note if remark in series.notes else session.detail)(f"{series.name}: {remark}")
+    for line in findings(results):
         session.note(f"{series.name}: {line}")
     if outcome.gaps:
         total = len(series) + len(series.gaps)
-        session.warn(f"{series.name}: {text.counted(len(outcome.gaps), 'gap')} in {text.counted(total, 'checkpoint')}:")
+        session.warn(
+            f"{series.name}: {text.counted(len(outcome.gaps), 'gap')} in {text.counted(total, 'checkpoint')}:"
+        )
         for gap in outcome.gaps:
             step = gap["path"] if gap["step"] is None else f"step {gap['step']:,}"
             session.warn(f"  {step}: {gap['reason']}" + (f" ({gap['help']})" if gap["help"] else ""))
 
 
-def _say_next(session: Session, paths: Sequence[Path]) -> None:
-    import shlex
-
-    shown = shlex.join(str(path) for path in paths)
+def _say_next(session: Session, series: Sequence[CheckpointSeries], outcomes: Sequence[SweepOutcome]) -> None:
+    """The commands that show what was measured; of several runs, one trained on unique data is the baseline."""
+    paths = [str(outcome.path) for outcome in outcomes]
+    if len(paths) == 1:
+        session.note(f"next: {shlex.join(['rote', 'report', *paths])}")
+        return
+    unique = (i for i, one in enumerate(series) if (one.manifest.get("arm") or {}).get("kind") == "unique")
+    base = next(unique, 0)
     if len(paths) == 2:
-        session.note(f"next: rote compare {shown}")
-    session.note(f"next: rote report {shown}")
+        session.note(f"next: {shlex.join(['rote', 'compare', paths[base], paths[1 - base]])}")
+    session.note(f"next: {shlex.join(['rote', 'report', *paths, '--base', series[base].name])}")
 
 
 def _say_how_to_resume(session: Session) -> int:

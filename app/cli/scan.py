@@ -9,6 +9,7 @@ import click
 from app.cli import exits, text
 from app.cli.command import Verb
 from app.cli.guard import report
+from app.cli.options import download_option
 from app.cli.output import Column, Output, Row, output_options
 from app.cli.session import Session
 from checkpoints import CheckpointSeries
@@ -33,16 +34,17 @@ COLUMNS = (
     short_help="List the checkpoints in a folder; no model is loaded.",
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@download_option
 @click.pass_obj
 @output_options
-def scan(session: Session, paths: tuple[str, ...], out: Output) -> int:
+def scan(session: Session, *, paths: tuple[str, ...], allow_download: bool, out: Output) -> int:
     """List the checkpoints in PATH: step, tokens, loss, format, size, and whether each can be read.
 
-    PATH is one series, a folder of several, or a quoted glob. No weights are read and no model is loaded.
+    PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No weights are read and no model is loaded.
     """
     from app.cli.paths import open_all
 
-    opened = open_all(paths)
+    opened = open_all(paths, allow_download=allow_download)
     if out.machine:
         out.rows(COLUMNS, [row for series in opened.series for row in _rows(series)])
     for series in opened.series:
@@ -72,7 +74,7 @@ def _rows(series: CheckpointSeries) -> Iterator[Row]:
             "tokens_seen": checkpoint.tokens_seen,
             "loss_nats": checkpoint.loss_nats,
             "format": checkpoint.format,
-            "size_bytes": checkpoint.size_bytes,
+            "size_bytes": checkpoint.size_bytes if checkpoint.files else None,
             "readable": True,
             "path": str(checkpoint.path),
             "reason": None,

@@ -1,11 +1,13 @@
 """`[tool.rote]` of the pyproject.toml in the working directory: defaults for options, below `ROTE_*` variables.
 
-[tool.rote.run]
-device = "cuda"
-sequences = 64
+    [tool.rote.run]
+    device = "cuda"
+    sequences = 64
 
-[tool.rote.lab.train]
-threads = 4
+    [tool.rote.lab.train]
+    threads = 4
+
+A key is an option's long name, with dashes or underscores; `output = "json"` stands for `--json`.
 """
 
 from __future__ import annotations

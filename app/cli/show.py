@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from probes.info import ProbeInfo
     from probes.store import Results
 
+_HEADS_SHOWN = 8
 COLUMNS = (
     Column("run"),
     Column("step"),
-    Column("probe", "probe"),
+    Column("probe"),
     Column("metric", "metric"),
     Column("_rank", "#", lambda row: text.count(row["rank"]) if row["rank"] else "", right=True),
     Column("head", "head"),
@@ -33,7 +34,7 @@ COLUMNS = (
     Column("n", "n", right=True),
     Column("rank"),
     Column("valid"),
-    Column("reason", "not measured", fold=True),
+    Column("reason"),
 )
 
 
@@ -71,7 +72,7 @@ def show(
     """Print the strongest heads of RESULT at one step, with interval, chance level and n.
 
     Columns: run, step, probe, metric, head, value, lo, hi, chance, n, rank, valid, reason. Rank 1 is the strongest by
-    the probe's own direction. What was not measured has no rank and a reason. Curves (values by position) are in the
+    the probe's own direction; numbers about the whole model have none. What was not measured has a reason instead. Curves (values by position) are in the
     report and in observations.parquet.
     """
     from probes.store import Results
@@ -83,14 +84,15 @@ def show(
         )
     chosen = resolve_step(step, results)
     rows: list[Row] = []
+    missing: list[Row] = []
     for info, name in _wanted(results, probe, metric):
-        found, left_out = _ranked(results, info, name, step=chosen, top=top)
-        rows += found
-        if left_out:
-            session.note(
-                f"{info.name}/{name}: {text.counted(left_out, 'more head')} not measured; --top shows more"
-            )
-    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}")
+        ranked, unmeasured = _rows(results, info, name, step=chosen, top=top)
+        rows += [*ranked, *unmeasured] if out.machine else ranked
+        missing += unmeasured
+    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}", group="probe")
+    if not out.machine:
+        for line in _said_together(missing):
+            out.prose(line)
 
 
 def resolve_step(spec: str, results: Results) -> int:
@@ -138,10 +140,10 @@ def _wanted(
                 yield info, name
 
 
-def _ranked(
+def _rows(
     results: Results, info: ProbeInfo, metric: str, *, step: int, top: int
-) -> tuple[list[dict[str, Any]], int]:
-    """The strongest `top` rows, then at most as many that were not measured; and how many of those are left out."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The strongest `top` rows of a metric, and every row that was not measured."""
     rows = results.select(info.name, metric, step=step)
     if rows["position"].notna().any():
         raise RoteError(
@@ -149,11 +151,23 @@ def _ranked(
             help=f"see it in `rote report {results.path}`, or read {results.path / 'observations.parquet'}",
         )
     weakest_first = info.better_of(metric) == "lower"
-    valid = rows[rows["valid"]].sort_values("value", ascending=weakest_first, kind="stable")
-    missing = rows[~rows["valid"]]
-    records = [_record(row, rank) for rank, row in enumerate(valid.head(top).to_dict("records"), 1)]
-    records += [_record(row, None) for row in missing.head(top).to_dict("records")]
-    return records, max(0, len(missing) - top)
+    valid = rows[rows["valid"]].sort_values("value", ascending=weakest_first, kind="stable").head(top)
+    per_head = bool(rows["layer"].notna().any())
+    ranked = [
+        _record(row, rank if per_head else None) for rank, row in enumerate(valid.to_dict("records"), 1)
+    ]
+    return ranked, [_record(row, None) for row in rows[~rows["valid"]].to_dict("records")]
+
+
+def _said_together(missing: list[Row]) -> Iterator[str]:
+    """One line per metric and reason, with the heads it holds for."""
+    heads: dict[tuple[str, str, str], list[str]] = {}
+    for row in missing:
+        heads.setdefault((row["probe"], row["metric"], row["reason"]), []).append(row["head"] or "")
+    for (probe, metric, reason), labels in heads.items():
+        shown = " ".join(labels[:_HEADS_SHOWN])
+        more = f" and {len(labels) - _HEADS_SHOWN} more" if len(labels) > _HEADS_SHOWN else ""
+        yield f"not measured: {probe}/{metric}{f' of {shown}{more}' if shown else ''}: {reason}"
 
 
 def _record(row: dict[str, Any], rank: int | None) -> dict[str, Any]:

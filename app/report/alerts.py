@@ -27,7 +27,7 @@ def status_of(scene: Scene, alerts: tuple[Alert, ...]) -> Status:
     """`failed` when nothing was measured, `partial` when anything is missing, else `complete`."""
     if not any(r.frame["valid"].astype(bool).any() for r in scene.results):
         return "failed"
-    return "partial" if any(alert.serious for alert in alerts) else "complete"
+    return "partial" if any(alert.level == "gap" for alert in alerts) else "complete"
 
 
 def invalid_groups(results: Results) -> list[dict[str, Any]]:
@@ -87,22 +87,25 @@ def _gaps(scene: Scene) -> Iterator[Alert]:
 
 
 def _invalid(scene: Scene) -> Iterator[Alert]:
+    """One alert per probe and reason, its metrics together."""
     for r in scene.results:
-        groups = invalid_groups(r)
-        for group in groups[:MAX_REASONS]:
-            what = f"{probe_name(group['probe'])} ({probe_name(group['metric'])})"
-            reason = str(group["reason"]) or "no reason was recorded"
+        merged: dict[tuple, list[dict[str, Any]]] = {}
+        for group in invalid_groups(r):
+            merged.setdefault((group["probe"], group["reason"], tuple(group["steps"])), []).append(group)
+        for (probe, reason, steps), groups in list(merged.items())[:MAX_REASONS]:
+            metrics = ", ".join(probe_name(g["metric"]) for g in groups)
+            count = sum(g["n"] for g in groups)
             yield Alert(
-                f"{r.run}: {what} not measured in {group['n']:,} place{'' if group['n'] == 1 else 's'}, "
-                f"{steps_in_words(group['steps'])}: {reason}.",
+                f"{r.run}: {count:,} value{'' if count == 1 else 's'} of {probe_name(probe)} ({metrics}) not measured, "
+                f"{steps_in_words(list(steps))}: {reason or 'no reason was recorded'}.",
                 "errors",
-                serious=False,
+                "note",
             )
-        if len(groups) > MAX_REASONS:
+        if len(merged) > MAX_REASONS:
             yield Alert(
-                f"{r.run}: {len(groups) - MAX_REASONS} more kinds of value were not measured.",
+                f"{r.run}: {len(merged) - MAX_REASONS} more kinds of value were not measured.",
                 "errors",
-                serious=False,
+                "note",
             )
 
 
@@ -117,7 +120,7 @@ def _out_of_range(scene: Scene) -> Iterator[Alert]:
             if len(outside):
                 limits = f"[{info.range[0]:g}, {info.range[1]:g}]"
                 text = f"{r.run}: {len(outside):,} values of {probe_name(probe)} lie outside their range {limits}."
-                yield Alert(text, "methods", serious=False)
+                yield Alert(text, "methods", "warning")
 
 
 def _mixed(scene: Scene) -> Iterator[Alert]:
@@ -127,16 +130,16 @@ def _mixed(scene: Scene) -> Iterator[Alert]:
         yield Alert(
             f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {told}.",
             "provenance",
-            serious=False,
+            "warning",
         )
 
 
 def _refused(scene: Scene) -> Iterator[Alert]:
     for text in scene.refused:
-        yield Alert(f"Not compared: {text}", "comparison")
+        yield Alert(f"Not compared: {text}", "comparison", "warning")
     for comparison in scene.comparisons:
         for text in comparison.notes:
-            yield Alert(f"{comparison.b} against {comparison.a}: {text}.", "comparison", serious=False)
+            yield Alert(f"{comparison.b} against {comparison.a}: {text}.", "comparison", "note")
 
 
 def _unfinished(scene: Scene) -> Iterator[Alert]:
@@ -148,4 +151,4 @@ def _unfinished(scene: Scene) -> Iterator[Alert]:
         for kind, reason in sorted(refused.items()):
             yield Alert(f"{r.run}: the stimulus {kind} could not be made: {reason}.", "methods")
         for note in r.meta.get("notes") or ():
-            yield Alert(f"{r.run}: {note}", "provenance", serious=False)
+            yield Alert(f"{r.run}: {note}", "provenance", "note")

@@ -11,7 +11,7 @@ from typing import Any
 from app.report.alerts import differing_facts, invalid_groups, steps_in_words
 from app.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value
 from app.report.scene import Scene
-from probes.figures.words import clean, number, probe_name, sentence_case, step_number
+from probes.figures.words import clean, probe_name, sentence_case, step_number
 from probes.info import ProbeInfo
 from probes.registry import REGISTRY
 from probes.store import Results, unit_paths, unit_provenance
@@ -97,7 +97,7 @@ def provenance_section(scene: Scene) -> Section:
     return Section("provenance", "Provenance", blocks)
 
 
-def reproduce_section(scene: Scene, *, title: str | None, light: bool, out_name: str) -> Section:
+def reproduce_section(scene: Scene, *, light: bool, out_name: str) -> Section:
     """The commands and the notebook lines that make this report again."""
     names = [shlex.quote(f"results/{r.run}") for r in scene.results]
     paths = [shlex.quote(str((r.meta.get("series") or {}).get("path") or r.run)) for r in scene.results]
@@ -108,7 +108,6 @@ def reproduce_section(scene: Scene, *, title: str | None, light: bool, out_name:
     ]
     options = [f"--base {shlex.quote(scene.base)}"] if scene.base else []
     options += ["--light"] if light else []
-    options += [f"--title {shlex.quote(title)}"] if title else []
     lines.append(" ".join(["rote report", *names, *options, "-o", shlex.quote(out_name)]))
     notebook = ["from probes import Results, compare, figures", ""]
     notebook += [
@@ -181,7 +180,9 @@ def _card(scene: Scene, info: ProbeInfo) -> Card:
 
 
 def _range_words(info: ProbeInfo) -> str:
-    limits = "unbounded" if info.range is None else f"{number(info.range[0])} to {number(info.range[1])}"
+    limits = (
+        "unbounded" if info.range is None else f"{info.range[0]:g} to {info.range[1]:g}".replace("-", "−")
+    )
     return f"{limits}; {f'{info.better} is better' if info.better else 'neither direction is better'}"
 
 

@@ -61,7 +61,7 @@ def report_content(
         methods_section(scene),
         errors_section(scene),
         provenance_section(scene),
-        reproduce_section(scene, title=title, light=light, out_name=out_name),
+        reproduce_section(scene, light=light, out_name=out_name),
     )
     return Report(
         title or headline(scene), _run_lines(scene), date, status_of(scene, alerts), alerts, sections

@@ -24,7 +24,7 @@ from probes.store import Results
 
 SCHEMA = "rote-report"
 SCHEMA_VERSION = 1
-WARN_BYTES = 10_000_000
+WARN_BYTES = {"interactive": 10_000_000, "light": 300_000}
 COLUMNS = (
     "run", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
     "hi", "chance", "n", "valid", "reason",
@@ -88,6 +88,7 @@ def build_report(
     )
     page, sizes = render(report, light=light)
     files = {page_file: page, json_file: json_text(report), csv_file: csv_text(results)}
+    limit = WARN_BYTES["light" if light else "interactive"]
     try:
         page_file.parent.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -95,7 +96,7 @@ def build_report(
     except OSError as error:
         message = f"cannot write the report to {page_file.parent} ({error.strerror})"
         raise RoteError(message, help="choose another place with -o") from None
-    return ReportFiles(page_file, json_file, csv_file, size_warnings(len(page.encode()), sizes))
+    return ReportFiles(page_file, json_file, csv_file, size_warnings(len(page.encode()), sizes, limit=limit))
 
 
 def json_text(report: Report) -> str:
@@ -115,16 +116,14 @@ def csv_text(results: Sequence[Results]) -> str:
     return frame.to_csv(index=False, lineterminator="\n", float_format="%.9g")
 
 
-def size_warnings(
-    total_bytes: int, section_bytes: dict[str, int], *, limit: int = WARN_BYTES
-) -> tuple[str, ...]:
+def size_warnings(total_bytes: int, section_bytes: dict[str, int], *, limit: int) -> tuple[str, ...]:
     """A warning that names the largest section when a page is past the limit, else nothing."""
     if total_bytes <= limit:
         return ()
     largest = max(section_bytes, key=section_bytes.__getitem__)
     return (
-        f"the page is {total_bytes / 1e6:.1f} MB; its largest section is “{largest}” "
-        f"({section_bytes[largest] / 1e6:.1f} MB). Fewer runs make it smaller.",
+        f"the page is {total_bytes / 1e6:.2g} MB; its largest section is “{largest}” "
+        f"({section_bytes[largest] / 1e6:.2g} MB). Fewer runs make it smaller.",
     )
 
 

@@ -29,6 +29,7 @@ from app.report.model import (
     Section,
     Spark,
     Table,
+    Term,
     Value,
     Words,
 )
@@ -37,7 +38,7 @@ from app.report.svg import figure_svg, spark_svg
 from probes.figures.theme import TOKENS, apply_theme
 from probes.figures.words import clean, interval
 
-SHORT_CHARS = 14  # cells this short never wrap
+SHORT_CHARS = 18  # cells this short never wrap
 TITLE_PX = 44  # what a figure's own title takes; the page writes it as a heading instead
 _STATUS = {"complete": "✓ complete", "partial": "◐ partial", "failed": "✕ failed"}
 _POLICY = {
@@ -171,11 +172,11 @@ def _alerts(alerts: tuple[Alert, ...]) -> str:
     if not alerts:
         return '<section class="alerts none" aria-label="Alerts"><p>No alerts: nothing is missing and nothing was measured differently.</p></section>'
     items = "".join(
-        f'<li class="{"serious" if a.serious else "minor"}">{show(a.text)} <a href="#{a.section}">more</a></li>'
-        for a in alerts
+        f'<li class="{a.level}">{show(a.text)} <a href="#{a.section}">more</a></li>' for a in alerts
     )
     count = f"{len(alerts)} alert{'' if len(alerts) == 1 else 's'}"
-    return f'<section class="alerts" aria-label="Alerts"><p>{count} before you read the numbers</p><ul>{items}</ul></section>'
+    grave = "" if any(a.level != "note" for a in alerts) else " none"
+    return f'<section class="alerts{grave}" aria-label="Alerts"><p>{count} before you read the numbers</p><ul>{items}</ul></section>'
 
 
 def _section(section: Section, *, light: bool) -> str:
@@ -229,7 +230,7 @@ def _table(table: Table) -> str:
         f'<p class="more">{table.n_left_out:,} more rows are in the CSV file.</p>' if table.n_left_out else ""
     )
     return f"""<div class="table" id="{table.name}" tabindex="0" role="region" aria-label="{show(table.caption)}">
-<table><caption>{show(table.caption)}</caption><thead><tr>{head}</tr></thead>
+<table><caption><span>{show(table.caption)}</span></caption><thead><tr>{head}</tr></thead>
 {body}</table></div>{more}"""
 
 
@@ -239,19 +240,20 @@ def _group(rows: list[tuple[Value, ...]], n_group: int) -> str:
     shared = "".join(
         f'<th scope="{"rowgroup" if span else "row"}"{span}>{_value(v)}</th>'
         if i == 0
-        else f'<td class="{_css(v)}"{span}>{_value(v)}</td>'
+        else f"<td{_css(v)}{span}>{_value(v)}</td>"
         for i, v in enumerate(rows[0][:n_group])
     )
     lines = []
     for index, row in enumerate(rows):
-        cells = "".join(f'<td class="{_css(v)}">{_value(v)}</td>' for v in row[n_group:])
+        cells = "".join(f"<td{_css(v)}>{_value(v)}</td>" for v in row[n_group:])
         lines.append(f"<tr>{shared if index == 0 else ''}{cells}</tr>")
     return f"<tbody>{''.join(lines)}</tbody>\n"
 
 
 def _css(value: Value) -> str:
-    short = isinstance(value, str) and len(value) <= SHORT_CHARS
-    return "num" if short or isinstance(value, (int, Estimate)) else "text"
+    """Cells that hold prose may wrap; all others never do."""
+    text = value.text if isinstance(value, Words) else value
+    return ' class="text"' if isinstance(text, str) and len(text) > SHORT_CHARS else ""
 
 
 def _value(value: Value) -> str:
@@ -261,9 +263,12 @@ def _value(value: Value) -> str:
         case Estimate():
             return _estimate(value)
         case Words():
-            return f'<span class="{value.tone}">{show(value.text)}</span>'
+            more = f"<br><small>{show(value.detail)}</small>" if value.detail else ""
+            return f'<span class="{value.tone}">{show(value.text)}</span>{more}'
         case Spark():
             return spark_svg(value)
+        case Term():
+            return f"{show(value.text)}<br><small>{show(value.detail)}</small>"
         case int():
             return f"{value:,}"
     return show(value)
@@ -274,7 +279,7 @@ def _estimate(value: Estimate) -> str:
     if value.value is None:
         return f'{where}<span class="muted why">not measured: {show(value.reason)}</span>'
     point, _, bounds = interval(value.value, value.lo, value.hi, sign=value.signed).partition(" ")
-    return f'{where}{show(point)} <span class="ci">{show(bounds)}</span>'
+    return f"{where}{show(point)} <i>{show(bounds)}</i>"
 
 
 def _cards(block: Cards) -> str:

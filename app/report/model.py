@@ -35,10 +35,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Words:
-    """A short verdict. The tone colours it; the words carry it."""
+    """A short verdict, with a quieter second line. The tone colours it; the words carry it."""
 
     text: str
     tone: Literal["good", "bad", "plain", "muted"] = "plain"
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,15 @@ class Spark:
     alt: str
 
 
-Value = str | int | Estimate | Words | Spark | None
+@dataclass(frozen=True)
+class Term:
+    """What a row is about, with a quieter second line."""
+
+    text: str
+    detail: str
+
+
+Value = str | int | Estimate | Words | Spark | Term | None
 
 
 @dataclass(frozen=True)
@@ -149,12 +158,12 @@ class Alert:
     Attributes:
         text: what is the matter.
         section: name of the section that says more.
-        serious: makes the report partial.
+        level: "gap" makes the report partial, "warning" puts its numbers in doubt, "note" is worth knowing.
     """
 
     text: str
     section: str
-    serious: bool = True
+    level: Literal["gap", "warning", "note"] = "gap"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from app.report.headline import run_finding
-from app.report.model import Block, Estimate, Listing, Prose, Section, Table, Value, Words
+from app.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
 from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
 from probes.degradation import BEST_HEAD, Comparison
 from probes.figures.differences import UNCLEAR, change
@@ -16,7 +16,7 @@ from probes.info import ProbeInfo
 from probes.registry import REGISTRY
 from probes.store import Results
 
-_ARROWS = {"higher": "↑ higher", "lower": "↓ lower", None: "–"}
+_ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""}
 _TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}
 _LEFT_OUT = ("profile", "peak_offset", "loss")
 _EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
@@ -30,9 +30,8 @@ def summary_section(scene: Scene) -> Section:
         name="summary-table",
         caption="Each run at its last step. For head probes the value is that of the strongest head, named in front; "
         "its interval does not cover the choice of the head.",
-        columns=("Measure", "Better", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
+        columns=("Measure", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
         rows=tuple(rows),
-        group_columns=2,
     )
     lead: list[Block] = [Prose(c.sentence, "lead") for c in scene.comparisons]
     if not scene.comparisons:
@@ -57,7 +56,7 @@ def verdict_section(scene: Scene) -> Section:
     table = Table(
         name="verdict-table",
         caption="Evidence at the last step: every head that is called, and per run the nearest one that is not.",
-        columns=("Run", "Head", "Verdict", "Prefix matching above null", "Copying above null", "On varying blocks", "n",
+        columns=("Run", "Head", "Called", "Prefix matching above null", "Copying above null", "On varying blocks", "n",
                  "q prefix", "q copying"),
         rows=tuple(rows),
     )  # fmt: skip
@@ -96,8 +95,8 @@ def _metric_rows(scene: Scene, info: ProbeInfo, metric: str) -> list[tuple[Value
         )
         difference, word = _versus(scene, results.run, info, metric)
         rows.append(
-            (f"{name}, {info.unit_of(metric)}", _ARROWS[info.better_of(metric)], clean(results.run), value,
-             _n(value), _chance(value), difference, _in_words(word, _relation(value, info.better_of(metric))))
+            (Term(name, info.unit_of(metric) + _ARROWS[info.better_of(metric)]), clean(results.run, limit=40), value,
+             _n(value, info), _chance(value), difference, _in_words(word, _relation(value, info.better_of(metric))))
         )  # fmt: skip
     return rows
 
@@ -134,7 +133,7 @@ def _difference_row(comparison: Comparison, scene: Scene, info: ProbeInfo, metri
 def _in_words(change: Words, relation: str) -> Words:
     if not change.text:
         return Words(relation, "muted" if relation == "at chance" else "plain")
-    return Words(f"{change.text}, {relation}" if relation else change.text, change.tone)
+    return Words(change.text, change.tone, relation)
 
 
 def _relation(value: Estimate, better: str | None) -> str:
@@ -175,7 +174,7 @@ def _evidence_row(results: Results, head: Any) -> tuple[Value, ...]:
     if not verdict.valid:
         word = Words(f"not measured: {verdict.reason}", "muted")
     else:
-        word = Words("induction head", "good") if verdict.value == 1 else Words("not called", "muted")
+        word = Words("yes", "good") if verdict.value == 1 else Words("no", "muted")
     evidence = [None if cell(m) is None else estimate_of(cell(m)) for m in _EVIDENCE]
     n = next((e.n for e in evidence if e is not None and e.n is not None), None)
     return (
@@ -194,8 +193,12 @@ def _q(row: Any | None) -> str:
     return "< 0.001" if row.value < 0.001 else number(row.value)
 
 
-def _n(value: Estimate) -> Value:
-    return value.n if value.n else "–"
+def _n(value: Estimate, info: ProbeInfo) -> Value:
+    if not value.n:
+        return "–"
+    return (
+        f"{value.n:,} draws" if info.kind == "weights" else value.n
+    )  # draws of the null: nothing else is sampled
 
 
 def _chance(value: Estimate) -> Value:

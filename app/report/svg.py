@@ -20,7 +20,7 @@ from app.report.scales import Scale, interpolate, readable_on
 from probes.figures.theme import TOKENS
 from probes.figures.words import clean
 
-WIDTH_PX = 940
+WIDTH_PX = 980
 MAX_TITLED_CELLS = 96
 _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in TOKENS.items()}
@@ -46,11 +46,13 @@ def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: b
     spec = fig.to_plotly_json()
     layout = spec["layout"]
     frame = _Frame(layout, name, width_px)
+    grids = [trace["z"] for trace in spec["data"] if trace["type"] == "heatmap"]
+    titled = titles and len(grids) == 1 and sum(map(len, grids[0])) <= MAX_TITLED_CELLS
     parts = [part for axis in frame.panels() for part in frame.panel_background(axis)]
     for trace in spec["data"]:
         x_axis, y_axis = frame.axes(trace.get("xaxis", "x"), trace.get("yaxis", "y"))
         if trace["type"] == "heatmap":
-            parts += _heatmap(trace, x_axis, y_axis, layout["coloraxis"], titles=titles)
+            parts += _heatmap(trace, x_axis, y_axis, layout["coloraxis"], titles=titled)
         elif trace["type"] == "scatter":
             parts += _scatter(trace, x_axis, y_axis, clip=frame.clip(trace.get("xaxis", "x")))
         else:
@@ -203,34 +205,32 @@ class _Frame:
 
 
 def _heatmap(trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *, titles: bool) -> list[str]:
-    """Cells, one path per colour so that large grids stay small, and the text in them."""
+    """Cells and the text in them; without hover titles one path per colour, so that large grids stay small."""
     wide, high = abs(x(1) - x(0)), abs(y(1) - y(0))
     span = axis["cmax"] - axis["cmin"]
-    paths: dict[str, list[str]] = {}
-    texts, hovers = [], []
-    titled = titles and sum(len(line) for line in trace["z"]) <= MAX_TITLED_CELLS
+    shapes: dict[str, list[str]] = {}
+    cells, texts = [], []
     for row, line in enumerate(trace["z"]):
         for column, value in enumerate(line):
+            color = None if value is None else interpolate(axis["colorscale"], (value - axis["cmin"]) / span)
             left, top = x(column) - wide / 2 + 1, y(row) - high / 2 + 1
             shape = f"M{_n(left)} {_n(top)}h{_n(wide - 2)}v{_n(high - 2)}h{_n(2 - wide)}z"
-            if titled:
-                hovers.append(
-                    f'<path d="{shape}"><title>{_plain(trace["hovertext"][row][column])}</title></path>'
+            if titles:
+                hover = _plain(trace["hovertext"][row][column])
+                cells.append(
+                    f'<path d="{shape}" fill="{color or "transparent"}"><title>{hover}</title></path>'
                 )
-            if value is None:
-                continue
-            color = interpolate(axis["colorscale"], (value - axis["cmin"]) / span)
-            paths.setdefault(color, []).append(shape)
-            if trace["text"][row][column]:
+            elif color:
+                shapes.setdefault(color, []).append(shape)
+            if color and trace["text"][row][column]:
                 texts.append(_cell_text(x(column), y(row), trace["text"][row][column], readable_on(color)))
-    drawn = [f'<path d="{"".join(shapes)}" fill="{color}"/>' for color, shapes in paths.items()]
-    return [*drawn, *texts, f'<g fill="transparent">{"".join(hovers)}</g>' if hovers else ""]
+    return [*cells, *(f'<path d="{"".join(s)}" fill="{color}"/>' for color, s in shapes.items()), *texts]
 
 
 def _cell_text(x: float, y: float, text: str, color: str) -> str:
     lines = text.split("<br>")
     return "".join(
-        f'<text x="{_n(x)}" y="{_n(y + 4 + 16 * (i - (len(lines) - 1) / 2))}" class="cell" style="fill:{color}">{_plain(line)}</text>'
+        f'<text x="{_n(x)}" y="{_n(y + 4 + 16 * (i - (len(lines) - 1) / 2))}" class="cell" fill="{color}">{_plain(line)}</text>'
         for i, line in enumerate(lines)
     )
 
@@ -267,8 +267,11 @@ def _error_bars(trace: dict[str, Any], bars: dict[str, Any], x: Scale, y: Scale)
 
 
 def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> list[str]:
-    """All markers of a trace as one path; crosses are stroked, the rest filled."""
+    """All markers of a trace as one path; crosses and plain dots are strokes, the rest is filled."""
     r, symbol = marker["size"] / 2, marker.get("symbol", "circle")
+    if symbol == "circle" and not marker.get("line"):
+        dots = "".join(f"M{_n(a)} {_n(b)}h0" for a, b in points)
+        return [f'<path d="{dots}" {_stroke(marker["color"], 2 * r)} stroke-linecap="round"/>']
     outlines = {
         "circle": lambda a, b: (
             f"M{_n(a - r)} {_n(b)}a{_n(r)} {_n(r)} 0 1 0 {_n(2 * r)} 0a{_n(r)} {_n(r)} 0 1 0 {_n(-2 * r)} 0z"

@@ -20,6 +20,7 @@ N_TRAJECTORIES = 3
 N_TOP_HEADS = 5
 N_RUNS_WITH_GRIDS = 4
 MAX_TABLE_ROWS = 48
+MAX_TABLE_CELLS = 400
 
 
 def timeline_section(scene: Scene) -> Section:
@@ -29,9 +30,8 @@ def timeline_section(scene: Scene) -> Section:
         return Section("timeline", "Over training", (Prose("No score was measured at any step."),))
     blocks: list[Block] = []
     if all(len(r.steps) < 2 for r in scene.measured):
-        blocks.append(
-            Prose("Only one checkpoint was measured: more are needed to see change over training.", "note")
-        )
+        only = Prose("Only one checkpoint was measured: more are needed to see change over training.")
+        return Section("timeline", "Over training", (only,))
     for probe in probes[:N_TRAJECTORIES]:
         runs = scene.with_valid(probe)
         onsets = scene.onsets if probe == probes[0] else {}
@@ -62,7 +62,7 @@ def heads_section(scene: Scene) -> Section:
         caption=f"The {N_TOP_HEADS} strongest heads of each run on {probe_name(main)} at its last step. The small curve "
         "is that score over the measured steps, on the probe's own range.",
         columns=("Run", "Head", "Over training", sentence_case(probe_name(main)), "n", "Chance",
-                 *(sentence_case(probe_name(p)) for p in others), "Induction head"),
+                 *(sentence_case(probe_name(p)) for p in others), "Induction"),
         rows=tuple(rows),
     )  # fmt: skip
     blocks: list[Block] = [table]
@@ -176,6 +176,7 @@ def _grid_table(results: Results, probe: str, steps: list[int], name: str) -> Ta
     }
     last = rows[rows["step"] == steps[-1]]
     ranked = [head_label(*h) for h in top_heads(last, len(last))]
+    most = min(MAX_TABLE_ROWS, max(8, MAX_TABLE_CELLS // len(steps)))
     heads = ranked + sorted({label_of(r) for r in last.itertuples(index=False)} - set(ranked))
     return Table(
         name=f"{name}-table",
@@ -183,10 +184,9 @@ def _grid_table(results: Results, probe: str, steps: list[int], name: str) -> Ta
         f"{_counts([results], probe, 'score')}",
         columns=("Head", *(f"step {step_number(s)}" for s in steps)),
         rows=tuple(
-            (h, *(by_step[s].get(h, Estimate(None, reason=ABSENT)) for s in steps))
-            for h in heads[:MAX_TABLE_ROWS]
+            (h, *(by_step[s].get(h, Estimate(None, reason=ABSENT)) for s in steps)) for h in heads[:most]
         ),
-        n_left_out=max(0, len(heads) - MAX_TABLE_ROWS),
+        n_left_out=max(0, len(heads) - most),
     )
 
 

@@ -5,31 +5,48 @@
     discover(path: Path) -> CheckpointSeries
         The series, read without touching weights. Raises CheckpointError for a folder that is mine and broken.
 
+A module whose `discover` takes options of `open_series` lists them in `OPTIONS`.
 To add a format: write the module, add it to `FORMATS`, write its test. Order matters: first sniff wins.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from checkpoints.errors import CheckpointError
-from checkpoints.formats import hf, lab
+from checkpoints.formats import dcp, hf, hub, lab, lightning, nanogpt, peft, state_dict, tl_legacy
 from checkpoints.series import CheckpointSeries
 
-FORMATS = {"lab": lab, "hf": hf}
+FORMATS = {
+    "lab": lab,
+    "tl_legacy": tl_legacy,
+    "hub": hub,
+    "peft": peft,
+    "dcp": dcp,
+    "nanogpt": nanogpt,
+    "lightning": lightning,
+    "state_dict": state_dict,
+    "hf": hf,
+}
 
 
-def discover(path: Path) -> CheckpointSeries:
+def discover(path: Path, **options: Any) -> CheckpointSeries:
     """Find the format of a folder and list its checkpoints; see `checkpoints.open_series`."""
     try:
-        return _discover(path)
+        return _discover(path, options)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror or error})", help="check the path and its permissions"
         ) from None
 
 
-def _discover(path: Path) -> CheckpointSeries:
+def sniffed(path: Path) -> bool:
+    """Whether any format takes the folder for its own."""
+    return any(module.sniff(path) for module in FORMATS.values())
+
+
+def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist", help=_nearest_path(path))
     if not path.is_dir():
@@ -37,9 +54,9 @@ def _discover(path: Path) -> CheckpointSeries:
             f"{path} is a file, not a folder of checkpoints",
             help=f"give the folder that holds it: {path.parent}",
         )
-    for module in FORMATS.values():
+    for name, module in FORMATS.items():
         if module.sniff(path):
-            series = module.discover(path)
+            series = module.discover(path, **_taken(name, module, options))
             if not series.checkpoints:
                 raise _nothing_readable(path, series)
             return series
@@ -54,6 +71,18 @@ def _discover(path: Path) -> CheckpointSeries:
         help="rote reads lab series (manifest.json) and Hugging Face folders (config.json with safetensors, "
         "alone or in checkpoint-N / stepN folders)",
     )
+
+
+def _taken(name: str, module: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options this format's `discover` knows; a base or a part that would go unused is refused."""
+    known = getattr(module, "OPTIONS", frozenset())
+    for option in ("base", "part"):
+        if options.get(option) is not None and option not in known:
+            raise CheckpointError(
+                f"{option}={str(options[option])!r} has no meaning for a series of format {name}",
+                help=f"leave {option} out",
+            )
+    return {option: value for option, value in options.items() if option in known}
 
 
 def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:

@@ -26,6 +26,13 @@ NATIVE = "TransformerLensNative"
 BUILDERS = {
     "lab": "interp.builders.native",
     "hf": "interp.builders.hf",
+    "dcp": "interp.builders.dcp",
+    "nanogpt": "interp.builders.nanogpt",
+    "lightning": "interp.builders.lightning",
+    "state_dict": "interp.builders.state_dict",
+    "tl_legacy": "interp.builders.tl_legacy",
+    "hub": "interp.builders.hub",
+    "peft": "interp.builders.peft",
 }
 
 

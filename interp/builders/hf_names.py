@@ -66,13 +66,16 @@ def _match(module: nn.Module, files: dict[str, Tensor]) -> dict[str, str] | None
 
 
 def _source(name: str, parameter: Tensor, files: dict[str, Tensor]) -> str | None:
-    """The file's name for a parameter: equal numbers, and the name that shares the longest ending."""
-    same_shape = [key for key, tensor in files.items() if tensor.shape == parameter.shape]
-    same_shape.sort(key=lambda key: -_shared_ending(key, name))
-    for key in same_shape:
-        if torch.equal(files[key].to(parameter.dtype), parameter.data):
-            return key
-    return None
+    """The file's name for a parameter: equal numbers, and the one name that shares the longest ending."""
+    equal = [
+        (_shared_ending(key, name), key)
+        for key, tensor in files.items()
+        if tensor.shape == parameter.shape and torch.equal(tensor.to(parameter.dtype), parameter.data)
+    ]
+    equal.sort(reverse=True)
+    if not equal or (len(equal) > 1 and equal[0][0] == equal[1][0]):
+        return None  # not there, or told apart neither by numbers nor by name (biases that are all zero)
+    return equal[0][1]
 
 
 def _shared_ending(a: str, b: str) -> int:

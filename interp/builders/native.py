@@ -19,7 +19,13 @@ _NOT_TL_FIELDS = ("model_type", "bos_token_id", "eos_token_id", "format_version"
 def config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The series' config.json."""
     assert checkpoint.config_path is not None, "the lab's format always records its config"
-    return json.loads(checkpoint.config_path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(checkpoint.config_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"step {checkpoint.step}: {checkpoint.config_path.name} cannot be read ({error})",
+            help="was the folder changed while it was measured?",
+        ) from error
 
 
 def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:

@@ -110,7 +110,7 @@ def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:
     """
     raw = (hi - lo) / about
     power = 10.0 ** math.floor(math.log10(raw))
-    spacing = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.9)
+    spacing = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.8)
     first = math.ceil(lo / spacing - 1e-9)
     last = math.floor(hi / spacing + 1e-9)
     return [round(i * spacing, 12) for i in range(first, last + 1)]

@@ -53,7 +53,7 @@ def copy_curve(results_list: Any, *, step: int | None = None, base: str | None =
     every = max(1, round(last / 12))
     ticks = list(range(1, int(last) + 1, every))
     x_axis = {
-        "range": [0.7, last + 0.3],
+        "range": [1 - 0.03 * max(1.0, last - 1), last + 0.02 * max(1.0, last - 1)],
         "tickmode": "array",
         "tickvals": ticks,
         "ticktext": [str(t) for t in ticks],

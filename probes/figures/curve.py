@@ -85,7 +85,7 @@ def add_curve(fig: go.Figure, curve: Curve, *, floor: float, axes: dict[str, str
     fig.add_scatter(
         x=list(curve.x), y=list(curve.y), name=markup(curve.label), mode="lines+markers",
         line={"color": curve.style.color, "width": 2, "dash": curve.style.dash},
-        marker={"size": 5, "color": curve.style.color, "symbol": curve.style.symbol},
+        marker={"size": 6, "color": curve.style.color, "symbol": curve.style.symbol},
         hovertext=list(curve.hover), hoverinfo="text", connectgaps=False, **axes,
     )  # fmt: skip
     holes = [i for i, value in enumerate(curve.y) if value is None]

@@ -162,7 +162,7 @@ def _cell_px(n_layers: int) -> int:
 
 def _panel_canvas(grid: tuple[int, int], n_rows: int) -> Canvas:
     panel_px = grid[0] * max(8, min(30, 200 // max(1, grid[0])))
-    top, bottom = 92, 34
+    top, bottom = 86, 34
     return Canvas(
         height_px=top + bottom + n_rows * panel_px + (n_rows - 1) * 34,
         top_px=top, bottom_px=bottom, left_px=40, right_px=116,

@@ -42,7 +42,7 @@ def offset_profile(
     curves = []
     for index, head in enumerate(chosen):
         mine = one_head(rows, head)
-        at = [f"{int(p)} tokens back" for p in mine["position"]]
+        at = [tokens_back(p) for p in mine["position"]]
         curves.append(
             Curve.of(mine, mine["position"], label=head_label(*head), at=at, style=series_style(index))
         )
@@ -67,6 +67,11 @@ def offset_profile(
     )  # fmt: skip
 
 
+def tokens_back(offset: float) -> str:
+    """`1 token back`, `17 tokens back`."""
+    return f"{int(offset)} token{'' if offset == 1 else 's'} back"
+
+
 def _strongest(results: Any, step: int) -> list[tuple[int, int]]:
     probe, metric = ("prefix_matching", "score") if has(results, probe="prefix_matching", valid=True) else (
         "offset_profile", "peak_mass")  # fmt: skip
@@ -83,5 +88,5 @@ def _finding(curves: list[Curve], where: str) -> str:
         )
         if peak is not None:
             score = interval(curve.y[peak], curve.lo[peak], curve.hi[peak])
-            parts.append(f"{curve.label} peaks {int(curve.x[peak])} tokens back at {score}")
+            parts.append(f"{curve.label} peaks {tokens_back(curve.x[peak])} at {score}")
     return f"Attention by offset of {where}: {'; '.join(parts) or 'no head was measured'}."

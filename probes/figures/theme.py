@@ -77,12 +77,13 @@ class Style:
 
 
 def series_style(index: int) -> Style:
-    """The style of the n-th series: four colours, then the same four dashed.
+    """The style of the n-th series: four colours with a marker each, then the same four dashed.
 
     Args:
         index: position among the series that are not the baseline, from 0.
     """
-    return Style(f"series{index % N_SERIES_COLOURS}", DASHES[(index // N_SERIES_COLOURS) % len(DASHES)])
+    dash = DASHES[(index // N_SERIES_COLOURS) % len(DASHES)]
+    return Style(f"series{index % N_SERIES_COLOURS}", dash, SYMBOLS[index % len(SYMBOLS)])
 
 
 def run_styles(runs: list[str], *, base: str | None = None) -> dict[str, Style]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 MAX_SIGNIFICANT_DIGITS = 3
 MAX_DECIMALS = 6
+MIN_DECIMALS = 2  # wanted even where the interval is wide, if three digits allow it
 _SPELLED = {"ov": "OV", "qk": "QK", "icl": "ICL", "top1": "top-1"}
 SMALLEST_DECIMAL = 1e-4  # smaller numbers are written 1.2e−05
 
@@ -76,7 +77,7 @@ def decimals(*values: float) -> int:
     most = MAX_SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(largest))
     half_width = (max(finite) - min(finite)) / 2
     deserved = most if half_width == 0.0 else -math.floor(math.log10(half_width))
-    return min(most, deserved, MAX_DECIMALS)
+    return min(most, max(deserved, MIN_DECIMALS), MAX_DECIMALS)
 
 
 def number(value: float | None, *, places: int | None = None, sign: bool = False) -> str:

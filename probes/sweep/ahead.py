@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from checkpoints.errors import CheckpointError
 from checkpoints.fingerprint import fingerprint, tensor_hashes
 from checkpoints.series import Checkpoint
 from probes.store import write_json
@@ -47,7 +48,8 @@ class FingerprintCache:
         self.changed = False
         if path.is_file():
             try:
-                self.known = json.loads(path.read_text(encoding="utf-8"))
+                known = json.loads(path.read_text(encoding="utf-8"))
+                self.known = known if isinstance(known, dict) else {}
             except ValueError:
                 self.known = {}
 
@@ -92,7 +94,7 @@ class AheadReader:
             coming = self._coming.pop(_key(checkpoint), None)
             stamp, hashes = coming.result() if coming else self._read(checkpoint)
             self.cache.put(checkpoint, stamp, hashes)
-        if self._pool is not None and then is not None and self.cache.of(then) is None:
+        if self._pool is not None and then is not None and not self._needs_no_reading(then):
             self._coming[_key(then)] = self._pool.submit(self._read, then)
         return fingerprint(hashes)
 
@@ -102,12 +104,21 @@ class AheadReader:
             self._pool.shutdown(cancel_futures=True)
         self.cache.save()
 
+    def _needs_no_reading(self, checkpoint: Checkpoint) -> bool:
+        try:
+            return self.cache.of(checkpoint) is not None
+        except CheckpointError:
+            return True  # gone: that is said when its turn comes
+
     def _read(self, checkpoint: Checkpoint) -> tuple[list[Any], dict[str, str]]:
         with self.clock.time("read", checkpoint.step):
             stamp = _stamp(
                 checkpoint
             )  # before reading: a file that changes meanwhile is read again next time
-            return stamp, tensor_hashes(checkpoint)
+            try:
+                return stamp, tensor_hashes(checkpoint)
+            except OSError as error:
+                raise _unreadable(checkpoint, error) from error
 
 
 def _key(checkpoint: Checkpoint) -> str:
@@ -116,4 +127,14 @@ def _key(checkpoint: Checkpoint) -> str:
 
 
 def _stamp(checkpoint: Checkpoint) -> list[Any]:
-    return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in checkpoint.files]
+    try:
+        return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in checkpoint.files]
+    except OSError as error:
+        raise _unreadable(checkpoint, error) from error
+
+
+def _unreadable(checkpoint: Checkpoint, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"the files of step {checkpoint.step} can no longer be read ({error.strerror or error})",
+        help="was the folder changed while it was measured?",
+    )

@@ -37,9 +37,6 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
         RoteError: it holds another series' results, another sweep is writing there, or it cannot be written.
     """
     root = out / series.name
-    if fresh and root.exists():
-        _refuse_foreign(root)
-        shutil.rmtree(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
@@ -54,9 +51,11 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
             raise RoteError(
                 f"another sweep is writing to {root}", help="wait for it, or use another -o"
             ) from None
-        _refuse_other_series(root, series)
         for leftover in root.rglob(".*.tmp"):
             leftover.unlink()  # of a killed sweep; nobody else can be writing here
+        if fresh:
+            _clear(root)
+        _refuse_other_series(root, series)
         yield RunFolder(root)
 
 
@@ -124,6 +123,16 @@ def _refuse_other_series(root: Path, series: CheckpointSeries) -> None:
             f"{root} holds results of another series ({held}), not of {series.path}",
             help="give another folder with -o, or replace them with --fresh",
         )
+
+
+def _clear(root: Path) -> None:
+    """Delete everything but the lock that is held."""
+    _refuse_foreign(root)
+    for path in root.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
 
 
 def _refuse_foreign(root: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints.fingerprint import fingerprint
+from checkpoints.fingerprint import fingerprint, tensor_hashes
 from checkpoints.series import CheckpointSeries
+from probes.store import step_folder
+from probes.sweep.ahead import FingerprintCache
 from probes.sweep.folder import _refuse_other_series
 from probes.sweep.plan import WEIGHTS, SweepConfig, groups
 from probes.sweep.run import _Sweep
@@ -41,6 +43,7 @@ def preview(
         CheckpointError: a checkpoint cannot be read.
     """
     root = Path(out) / series.name
+    known = FingerprintCache(root / "fingerprints.json")
     sweep = _Sweep(series, config, root, fail_fast=True, emit=lambda event: None)
     missing: list[str] = []
     if not fresh:
@@ -48,10 +51,11 @@ def preview(
         sweep._recall()
     wanted = groups(config.infos)
     for checkpoint in series:
-        if not sweep.shape:  # nothing was stored here before
+        if not sweep.shape or not step_folder(root, checkpoint.step).is_dir():
+            # Nothing is stored, so nothing has to be hashed.
             missing += [group.stimulus for group in wanted]
             continue
-        identity = fingerprint(sweep._fingerprints.of(checkpoint))
+        identity = fingerprint(known.of(checkpoint) or tensor_hashes(checkpoint))
         missing += [todo.group.stimulus for todo in sweep._missing(checkpoint, identity)]
     return Preview(
         path=root,

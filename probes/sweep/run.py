@@ -20,6 +20,7 @@ from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from checkpoints.vocabulary import from_ranges, usable_ids
 from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
+from probes.registry import REGISTRY
 from probes.stimuli import Stimulus, Vocabulary, make
 from probes.store import Results, rebuild_observations, step_folder, unit_provenance, write_unit
 from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
@@ -36,7 +37,7 @@ class SweepOutcome:
     Attributes:
         path: the results folder.
         measured, reused: units written now, and units found finished.
-        superseded: stored units that disagreed with the weights, versions or settings and were measured again.
+        superseded: stored units that disagreed with the weights, versions or settings and were removed.
         gaps: checkpoints or units that could not be measured, with reasons.
         interrupted: True after Ctrl-C: what was finished is kept.
         trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
@@ -62,7 +63,6 @@ class _Todo:
 
     group: Group
     path: Path
-    stale: tuple[Path, ...]
 
 
 def sweep(
@@ -153,9 +153,11 @@ class _Sweep:
     def _checkpoint(self, checkpoint: Checkpoint, following: Checkpoint | None) -> None:
         try:
             identity = self._reader.fingerprint(checkpoint, then=following)
-            todo = self._missing(checkpoint, identity) if self.shape else None
-            if todo is None or todo:
+            if not self.shape or self._missing(checkpoint, identity):
                 self._measure(checkpoint, identity)
+            else:
+                self._remove_superseded(checkpoint, identity)
+                self.outcome.reused += len(groups(self.config.infos))
         except CheckpointError as error:
             if self.fail_fast:
                 raise
@@ -166,11 +168,15 @@ class _Sweep:
     def _measure(self, checkpoint: Checkpoint, identity: str) -> None:
         with self.clock.time("load", checkpoint.step):
             model = self._hooked().load(checkpoint)
-        if not self.shape:
+        nothing_yet = not self.outcome.measured and not self.outcome.reused
+        if not self.shape or (nothing_yet and self.shape != model.shape.to_json()):
             ids = usable_ids(model.config, model.shape.d_vocab, tokenizer=checkpoint.path / "tokenizer.json")
             self._prepare(model.shape.to_json(), *ids)
         self._same_shape(checkpoint, model.shape.to_json())
-        for todo in self._missing(checkpoint, identity):
+        self._remove_superseded(checkpoint, identity)
+        todos = self._missing(checkpoint, identity)
+        self.outcome.reused += len(groups(self.config.infos)) - len(todos)
+        for todo in todos:
             with self.clock.time(f"measure {todo.group.stimulus}", checkpoint.step):
                 measured = self._unit(model, todo.group)
             table = unit_table(
@@ -179,12 +185,9 @@ class _Sweep:
                 step=checkpoint.step,
                 tokens_seen=checkpoint.tokens_seen,
             )
-            facts = self._provenance(checkpoint, identity, todo.group)
+            drawn = self.stimuli.get(todo.group.stimulus)
+            facts = self._provenance(checkpoint, identity, drawn.id if drawn else todo.group.stimulus)
             write_unit(todo.path, table, facts | {"probes": probe_versions(todo.group.probes)})
-            for stale in todo.stale:
-                if stale != todo.path:
-                    stale.unlink()
-            self.outcome.superseded += len(todo.stale)
             self.outcome.measured += 1
         self.swap_used = self._hooked().swap_used
 
@@ -201,46 +204,43 @@ class _Sweep:
 
     def _missing(self, checkpoint: Checkpoint, identity: str) -> list[_Todo]:
         """Units of this checkpoint still to measure; probes already stored with equal provenance are left out."""
-        todos, reused = [], 0
-        stored = {
-            path: unit_provenance(path)
-            for path in sorted(step_folder(self.root, checkpoint.step).glob("*.parquet"))
-        }
+        todos = []
+        current, _ = self._stored(checkpoint, identity)
         for group in groups(self.config.infos):
-            wanted = self._provenance(checkpoint, identity, group)
-            have: dict[str, int] = {}
-            stale = []
-            for path, found in stored.items():
-                probes = found.pop("probes", {}) if path.name.startswith(f"{group.stimulus}.") else None
-                if probes is None:
-                    continue
-                if found == wanted:
-                    have |= probes
-                else:
-                    stale.append(path)
-                found["probes"] = probes
-            lacking = tuple(i for i in group.probes if have.get(i.name) != i.version)
+            lacking = tuple(i for i in group.probes if i.name not in current.get(group.stimulus, ()))
             if lacking:
                 path = step_folder(self.root, checkpoint.step) / unit_name(group.stimulus, lacking)
-                todos.append(_Todo(Group(group.stimulus, lacking), path, tuple(stale)))
-            else:
-                reused += 1
-        if not todos:
-            self.outcome.reused += reused
+                todos.append(_Todo(Group(group.stimulus, lacking), path))
         return todos
 
-    def _provenance(self, checkpoint: Checkpoint, identity: str, group: Group) -> dict[str, Any]:
-        stimulus = self.stimuli.get(group.stimulus)
-        return provenance(
-            self.config,
-            fingerprint=identity,
-            format=checkpoint.format,
-            stimulus=stimulus.id if stimulus else group.stimulus,
-        )
+    def _remove_superseded(self, checkpoint: Checkpoint, identity: str) -> None:
+        """Before anything new is written, so that a kill never leaves numbers of two sets of weights side by side."""
+        for path in self._stored(checkpoint, identity)[1]:
+            path.unlink()
+            self.outcome.superseded += 1
+
+    def _stored(self, checkpoint: Checkpoint, identity: str) -> tuple[dict[str, set[str]], list[Path]]:
+        """Stimulus -> probes stored for these weights and settings; and the units, asked for or not, that are not."""
+        current: dict[str, set[str]] = {}
+        superseded = []
+        for path in sorted(step_folder(self.root, checkpoint.step).glob("*.parquet")):
+            kind, found = path.name.split(".")[0], unit_provenance(path)
+            probes = found.pop("probes", {})
+            stimulus = self.stimuli[kind].id if kind in self.stimuli else found.get("stimulus", "")
+            wanted = self._provenance(checkpoint, identity, stimulus)
+            known = all(name in REGISTRY and REGISTRY[name].version == v for name, v in probes.items())
+            if found == wanted and known:
+                current.setdefault(kind, set()).update(probes)
+            else:
+                superseded.append(path)
+        return current, superseded
+
+    def _provenance(self, checkpoint: Checkpoint, identity: str, stimulus: str) -> dict[str, Any]:
+        return provenance(self.config, fingerprint=identity, format=checkpoint.format, stimulus=stimulus)
 
     def _prepare(self, shape: dict[str, Any], ids: list[int], bos: int, note: str) -> None:
         """Draw the stimuli once, from the first model loaded; every step of the series is shown the same tokens."""
-        self.shape = shape
+        self.shape, self.stimuli, self.refused = shape, {}, {}
         self.vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
         if note and note not in self.notes:
             self.notes.append(note)
@@ -265,10 +265,15 @@ class _Sweep:
         file = self.root / "run.json"
         if not file.is_file():
             return
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-        shape, vocabulary = earlier.get("model"), earlier.get("vocabulary")
-        if shape and vocabulary:
-            self._prepare(shape, from_ranges(vocabulary["ids"]), vocabulary["bos"], vocabulary["note"])
+        try:
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+            shape, vocabulary = earlier["model"], earlier["vocabulary"]
+            remembered = dict(shape), from_ranges(vocabulary["ids"]), vocabulary["bos"], vocabulary["note"]
+            n_ctx = shape["n_ctx"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return  # damaged, or of a sweep that loaded nothing: the first model loaded says it again
+        if isinstance(n_ctx, int):
+            self._prepare(*remembered)
 
     def _same_shape(self, checkpoint: Checkpoint, shape: dict[str, Any]) -> None:
         if shape != self.shape:
@@ -300,7 +305,11 @@ class _Sweep:
         if walker is not None and walker.note:
             self.notes.append(walker.note)
         write_run_json(self.root, self.series, self.config, self.outcome, self)
-        if self.outcome.measured or not (self.root / "observations.parquet").is_file():
+        if (
+            self.outcome.measured
+            or self.outcome.superseded
+            or not (self.root / "observations.parquet").is_file()
+        ):
             rebuild_observations(self.root)
 
 

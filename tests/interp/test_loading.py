@@ -53,7 +53,10 @@ def put(name, value):
         (lambda t: t.pop("model.layers.1.self_attn.q_proj.weight"), "missing keys.*q_proj"),
         (lambda t: t.pop("lm_head.weight"), "missing keys.*lm_head"),
         (put("model.norm.weight", torch.ones(1)), "(mismatched keys|other tensors).*model.norm.weight"),
-        (put("model.layers.0.self_attn.k_proj.weight", torch.ones(32, 32)), "(mismatched keys|other tensors).*k_proj"),
+        (
+            put("model.layers.0.self_attn.k_proj.weight", torch.ones(32, 32)),
+            "(mismatched keys|other tensors).*k_proj",
+        ),
         (
             put("model.layers.2.mlp.up_proj.weight", torch.ones(64, 32)),
             "further layers .*layers.2.mlp.up_proj",

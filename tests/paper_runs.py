@@ -1,4 +1,4 @@
-"""Two planted runs of the demo's shape, with known answers: one where induction heads rise, one where none does.
+"""Two runs written down by hand, of the demo's shape: one where induction heads rise, one where none does.
 
 `unique`: L0H1 attends to the previous token and L1H0, L1H2 match prefixes from about step 400 on.
 `repeated`: nothing rises above chance.
@@ -200,7 +200,8 @@ def planted_comparison(a: Results, b: Results) -> Comparison:
     difference = both["value_b"] - both["value_a"]
     half = np.hypot(both["hi_a"] - both["lo_a"], both["hi_b"] - both["lo_b"]) / 2
     labels = [
-        "" if pd.isna(l) else head_label(l, h) for l, h in both[["layer", "head"]].itertuples(index=False)
+        "" if pd.isna(l) else head_label(int(l), int(h))
+        for l, h in both[["layer", "head"]].itertuples(index=False)
     ]
     rows = both[["probe", "metric", "layer", "head", "position"]].assign(
         step_a=both["step"], step_b=both["step"], tokens_a=both["tokens_seen_a"], tokens_b=both["tokens_seen_b"],

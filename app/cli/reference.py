@@ -1,0 +1,177 @@
+"""docs/cli.md, written from the commands themselves: ``python -m app.cli.reference > docs/cli.md``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+
+import click
+
+from app.cli import compare, exits, expect, scan, settings, show
+from app.cli.command import LazyGroup, Verb
+from app.cli.main import cli
+from app.cli.output import FORCED, Column
+
+SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
+_COLUMNS = {"scan": scan.COLUMNS, "show": show.COLUMNS, "compare": compare.COLUMNS}
+_INTRO = """# The command line
+
+Written by `python -m app.cli.reference > docs/cli.md`; a test compares the two.
+
+`rote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
+_OUTPUT = """## Output
+
+A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `probes`, `show`, `compare`, `selftest`
+and `doctor` force a form:
+
+{options}
+
+In JSON what is not there is `null`, and a number that was not measured has a `reason`; NaN never appears. In CSV it is an
+empty cell. Control characters in names that come from files are replaced in tables and CSV, escaped in JSON."""
+_ERRORS = """## Errors
+
+Two lines on stderr, `error:` with what was asked and found, `help:` with what to do. With `--json` or `--jsonl` they are
+one object, `{"error": ..., "help": ..., "exit": 2}`. An unexpected error prints one line and saves its traceback to a file;
+`--traceback` prints it."""
+_SETTINGS = """## Settings
+
+Options win over `ROTE_*` variables, those over `[tool.rote]` in the pyproject.toml of the working directory, that over
+defaults. The variable of `rote run --device` is `ROTE_RUN_DEVICE`, that of `rote lab train --d-model` is
+`ROTE_LAB_TRAIN_D_MODEL`. `rote doctor` lists what is set and which won. `NO_COLOR` is honoured.
+
+```toml
+{example}
+```
+
+{prose}"""
+_EXPECT = """## Checks: `--expect FILE`
+
+{prose}
+
+```toml
+{example}
+```"""
+
+
+def reference() -> str:
+    """The whole page, Markdown."""
+    return "\n\n".join(_parts()).rstrip() + "\n"
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command with its full name, such as ``rote lab train``, groups included."""
+    root = click.Context(cli, info_name="rote")
+
+    def walk(group: LazyGroup, path: str) -> Iterator[tuple[str, click.Command]]:
+        yield path, group
+        for name in group.verbs:
+            command = group.get_command(root, name)
+            if isinstance(command, LazyGroup):
+                yield from walk(command, f"{path} {name}")
+            elif command is not None:
+                yield f"{path} {name}", command
+
+    yield from walk(cli, "rote")
+
+
+def _parts() -> Iterator[str]:
+    yield _INTRO
+    for name, command in commands():
+        yield from _command(name, command)
+    context = click.Context(scan.scan, info_name="rote scan", **scan.scan.context_settings)
+    shared = [(names, meaning) for names, meaning, _ in _options(scan.scan, context, shared=True)]
+    yield "## Options every verb has\n\n" + _table(("option", "meaning"), shared)
+    options = [(_names(names), help) for names, (_, help) in FORCED.items()]
+    yield _OUTPUT.format(options=_table(("option", "meaning"), options))
+    yield "## Exit codes\n\n" + _table(("code", "meaning"), [(str(c), m) for c, m in exits.MEANING.items()])
+    yield _ERRORS
+    document = settings.__doc__ or ""
+    yield _SETTINGS.format(example=_indented(document), prose=_prose(document)[-1])
+    document = expect.__doc__ or ""
+    yield _EXPECT.format(prose="\n\n".join(_prose(document)), example=_indented(document))
+
+
+def _command(name: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=name, **command.context_settings)
+    yield f"## {name}"
+    if isinstance(command, Verb | LazyGroup):
+        yield "```sh\n" + "\n".join(command.examples) + "\n```"
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"`{name} {usage}`"
+    yield from (_unwrapped(block) for block in inspect.cleandoc(command.help or "").split("\n\n"))
+    if isinstance(command, LazyGroup):
+        rows = [(f"`{verb}`", summary) for verb, (_, summary) in command.verbs.items()]
+        yield _table(("verb", "does"), rows)
+    yield from _own_options(command, context)
+    if name.split()[-1] in _COLUMNS:
+        yield f"Columns of its CSV and JSON: {_columns(_COLUMNS[name.split()[-1]])}."
+
+
+def _own_options(command: click.Command, context: click.Context) -> Iterator[str]:
+    """A table of the options that are the verb's own, and where the others are."""
+    rows = list(_options(command, context, shared=False))
+    if rows:
+        yield _table(("option", "meaning", "default"), rows)
+    has_output = any(param.name == "output" for param in command.params)
+    if isinstance(command, Verb):
+        also = "the [output options](#output) and " if has_output else ""
+        yield f"Also {also}the [options every verb has](#options-every-verb-has)."
+
+
+def _options(
+    command: click.Command, context: click.Context, *, shared: bool
+) -> Iterator[tuple[str, str, str]]:
+    """Names, meaning and default of a command's own options, or of those that every verb has."""
+    for option in command.get_params(context):
+        if not isinstance(option, click.Option) or option.name == "output":
+            continue
+        if (option.name in SHARED or "--help" in option.opts) != shared:
+            continue
+        shown = option.get_help_extra(context).get("default") if option.show_default else None
+        yield (
+            _names((*option.opts, *option.secondary_opts), _value_of(option)),
+            option.help or "",
+            shown or "",
+        )
+
+
+def _value_of(option: click.Option) -> str:
+    if option.is_flag:
+        return ""
+    if isinstance(option.type, click.Choice) and not option.metavar:
+        return "|".join(str(choice) for choice in option.type.choices)
+    return option.metavar or option.type.name.upper()
+
+
+def _names(names: tuple[str, ...], value: str = "") -> str:
+    return ", ".join(f"`{name}`" for name in names) + (f" `{value}`" if value else "")
+
+
+def _columns(columns: tuple[Column, ...]) -> str:
+    return ", ".join(f"`{column.name}`" for column in columns if not column.name.startswith("_"))
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _prose(document: str) -> list[str]:
+    """The paragraphs of a docstring, its example apart."""
+    return [_unwrapped(block) for block in document.strip().split("\n\n") if not block.startswith("    ")]
+
+
+def _unwrapped(block: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", block)
+
+
+def _indented(document: str) -> str:
+    """The indented example of a docstring."""
+    lines = document.splitlines()
+    block = [line[4:] for line in lines if line.startswith("    ") or not line.strip()]
+    return "\n".join(block).strip("\n")
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)

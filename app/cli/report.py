@@ -1,0 +1,90 @@
+"""`rote report`: results to one file a person opens, with its data beside it."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from app.cli.checks import say_checks
+from app.cli.command import Verb
+from app.cli.expect import check, expect_option, read_expectations
+from app.cli.session import Session
+
+if TYPE_CHECKING:
+    from probes.store import Results
+
+_NAMES_SHOWN = 3
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "rote report results/a",
+        "rote report results/unique results/repeated --base unique -o reports/arms.html --open",
+    ),
+    short_help="Write a self-contained HTML report, with its data as JSON and CSV.",
+)
+@click.argument("paths", metavar="RESULT...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A .html file or a folder; reports/NAMES if left out. What is there is replaced.",
+)
+@click.option("--base", metavar="RUN", help="The baseline: name of one of the runs, or a results folder.")
+@click.option("--light", is_flag=True, help="No JavaScript: still figures, a small file that prints well.")
+@click.option("--open", "open_it", is_flag=True, help="Open the report in the browser.")
+@expect_option
+@click.pass_obj
+def report(
+    session: Session,
+    *,
+    paths: tuple[str, ...],
+    out: Path | None,
+    base: str | None,
+    light: bool,
+    open_it: bool,
+    expect: Path | None,
+) -> int:
+    """Write one self-contained HTML file about RESULT..., and the same content as JSON and CSV.
+
+    RESULT is a results folder, a folder of several, or a quoted glob. With --base, every other run is compared with
+    that one. The file opens anywhere, offline.
+    """
+    from app.cli.paths import open_results
+    from app.report import build_report
+
+    expectations = read_expectations(expect) if expect else ()
+    runs = open_results(paths)
+    runs, base_name = _with_base(runs, base)
+    checks = check(expectations, runs)
+    files = build_report(runs, out=out or _default_place(runs), base=base_name, light=light)
+    session.data(str(files.html))
+    session.note(f"data: {files.json} {files.csv}")
+    for warning in files.warnings:
+        session.warn(f"warning: {warning}")
+    if open_it and not webbrowser.open(files.html.resolve().as_uri()):
+        session.warn(f"no browser could be started; open {files.html} yourself")
+    return say_checks(session, checks)
+
+
+def _with_base(runs: list[Results], base: str | None) -> tuple[list[Results], str | None]:
+    """The runs with the baseline among them, and its name."""
+    if base is None or base in [run.run for run in runs] or not Path(base).is_dir():
+        return runs, base  # an unknown name is refused with the names there are
+    from probes.store import Results
+
+    baseline = Results.open(base)
+    here = {run.path.resolve() for run in runs}
+    return (runs if baseline.path.resolve() in here else [baseline, *runs]), baseline.run
+
+
+def _default_place(runs: Sequence[Results]) -> Path:
+    """``reports/unique-repeated``: another set of runs does not overwrite it."""
+    names = [run.path.resolve().name for run in runs]
+    more = f"-and-{len(names) - _NAMES_SHOWN}-more" if len(names) > _NAMES_SHOWN else ""
+    return Path("reports") / ("-".join(names[:_NAMES_SHOWN]) + more)

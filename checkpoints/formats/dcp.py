@@ -1,0 +1,305 @@
+"""Folders of `torch.distributed.checkpoint`: `.metadata` and `__0_0.distcp`, whole or in shards of many ranks.
+
+`.metadata` is a pickle that torch's own reader loads without any restriction; here it is only read (`inert_pickle`), and
+torch's reader is never given it. Each entry of a `.distcp` file is a small file that `torch.save` wrote, read like any
+other. Objects that are no tensors are left where they are: torch would unpickle those without restriction too.
+The step is the folder's name; the architecture is the `config.json` in the folder or above.
+
+Source: torch/distributed/checkpoint/{metadata,filesystem,default_planner}.py of torch 2.13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations, pairwise
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats.duplicates import without_duplicates
+from checkpoints.formats.inert_pickle import InertPickle, Maker, Record, record_maker, shown
+from checkpoints.formats.model_config import read_config, refuse_implausible
+from checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, StoredTensor, tensor_bytes
+from checkpoints.formats.torch_zip import read_torch_slice
+from checkpoints.formats.weight_files import find_config
+from checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from checkpoints.step_names import parse_name, step_folders
+
+FORMAT = "dcp"
+METADATA = ".metadata"
+MAX_METADATA_BYTES = 32 << 20
+MAX_PIECES = 1024  # of one tensor, where they are not simply rows
+_TRAINER = "pytorch_model_fsdp_0"
+_DAMAGED = "the checkpoint is damaged; copy or save it again"
+_NOT_MODEL = frozenset({
+    "optim", "optimizer", "optimizers", "optimizer_states", "optim_state", "lr_scheduler", "lr_schedulers", "scheduler",
+    "dataloader", "train_state", "rng", "rng_state", "grad_scaler",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A box of a tensor and where its bytes are.
+
+    Attributes:
+        offsets: its first element along each axis.
+        shape: its size along each axis.
+        file: the `.distcp` file.
+        start: of the entry in the file, in bytes.
+        length: of the entry, in bytes.
+    """
+
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class ShardedTensor:
+    """One tensor of the checkpoint; its pieces cover it without overlap. `dtype` is safetensors' code."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+
+def sniff(path: Path) -> bool:
+    """True for a folder with a `.metadata` file, or with step folders that have one."""
+    return path.is_dir() and any((_home(f) / METADATA).is_file() for f in (path, *step_folders(path)))
+
+
+def discover(path: Path) -> CheckpointSeries:
+    """List every step folder; what cannot be read is a gap."""
+    alone = (_home(path) / METADATA).is_file()
+    found = [_checkpoint(folder) for folder in ([path] if alone else step_folders(path))]
+    checkpoints, gaps = without_duplicates([c for c in found if isinstance(c, Checkpoint)])
+    gaps += [g for g in found if isinstance(g, Gap)]
+    unknown = alone and parse_name(path.name) is None
+    return CheckpointSeries(
+        name=path.resolve().name,
+        path=path,
+        format=FORMAT,
+        checkpoints=tuple(sorted(checkpoints)),
+        gaps=tuple(sorted(gaps, key=lambda g: (g.step is None, g.step or 0, g.path.name))),
+        notes=("nothing says which training step this is; it is shown as step 0",) if unknown else (),
+    )
+
+
+def model_tensors(folder: Path) -> Mapping[str, ShardedTensor]:
+    """The checkpoint's tensors by name, without those that belong to optimisers, schedulers and the like.
+
+    Raises:
+        CheckpointError: `.metadata` or what it says of the files cannot be right.
+    """
+    state = (folder / METADATA).stat()
+    if state.st_size > MAX_METADATA_BYTES:
+        raise CheckpointError(
+            f"{METADATA} is {state.st_size} bytes; more than {MAX_METADATA_BYTES} is refused", help=_DAMAGED
+        )
+    return _read(folder, state.st_size, state.st_mtime_ns)
+
+
+def assembled(tensor: ShardedTensor) -> bytearray:
+    """The tensor's elements in row-major order, put together from its pieces.
+
+    Raises:
+        CheckpointError: a piece is not what `.metadata` says it is.
+    """
+    import numpy as np
+
+    width = next(width for code, width in DTYPES.values() if code == tensor.dtype)
+    whole = np.empty(tensor.shape, dtype=f"V{width}")
+    for piece in tensor.pieces:
+        with piece.file.open("rb") as file:
+            file.seek(piece.start)
+            data = memoryview(file.read(piece.length))
+        stored, start = stored_piece(tensor, piece)
+        elements = np.frombuffer(tensor_bytes(stored, start - piece.start, data), dtype=whole.dtype)
+        box = tuple(slice(o, o + n) for o, n in zip(piece.offsets, piece.shape, strict=True))
+        whole[box] = elements.reshape(piece.shape)
+    return bytearray(whole.tobytes())
+
+
+def stored_piece(tensor: ShardedTensor, piece: Piece) -> tuple[StoredTensor, int]:
+    """The piece as its own small file describes it, and where in the `.distcp` file its storage begins.
+
+    Raises:
+        CheckpointError: it is damaged, or not what `.metadata` says it is.
+    """
+    inner = read_torch_slice(piece.file, piece.start, piece.length)
+    stored = inner.content
+    if not isinstance(stored, StoredTensor) or (stored.dtype, stored.shape) != (tensor.dtype, piece.shape):
+        raise CheckpointError(
+            f"{piece.file.name} holds something else at byte {piece.start} than {METADATA} says",
+            help=_DAMAGED,
+        )
+    return stored, inner.start_bytes[stored.storage.key]
+
+
+def _home(folder: Path) -> Path:
+    """Where in a step's folder the checkpoint lies: the Trainer puts the model's into a folder of its own."""
+    return folder / _TRAINER if (folder / _TRAINER / METADATA).is_file() else folder
+
+
+def _checkpoint(folder: Path) -> Checkpoint | Gap:
+    named, folder = parse_name(folder.name), _home(folder)
+    try:
+        if not (folder / METADATA).is_file():
+            raise CheckpointError(f"{METADATA} is missing", help="was training killed while it saved?")
+        tensors = model_tensors(folder)
+        config = find_config(folder / METADATA)
+        if config is None:
+            raise CheckpointError(
+                "there is no config.json in the folder or above",
+                help=f"put the Hugging Face config.json of the model into {folder.parent}",
+            )
+        refuse_implausible(read_config(config), (t.shape for t in tensors.values()), where=config.name)
+    except CheckpointError as error:
+        return Gap(folder, error.message, error.help, named.step if named else None)
+    files = sorted({piece.file for tensor in tensors.values() for piece in tensor.pieces})
+    return Checkpoint(
+        step=named.step if named else 0,
+        path=folder,
+        format=FORMAT,
+        tokens_seen=named.tokens if named else None,
+        files=(*files, folder / METADATA),
+        config_path=config,
+    )
+
+
+@lru_cache(maxsize=8)
+def _read(folder: Path, _size: int, _changed: int) -> Mapping[str, ShardedTensor]:
+    data = (folder / METADATA).read_bytes()
+    top = InertPickle(data, _makers(), where=METADATA).read()
+    try:
+        tensors = dict(_tensors(folder, _fields(top, "Metadata")))
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{METADATA} does not describe tensors ({shown(error)})", help=_DAMAGED
+        ) from None
+    if not tensors:
+        raise CheckpointError(f"{METADATA} lists no tensors of a model", help="save the model's state_dict()")
+    return tensors
+
+
+def _tensors(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[str, ShardedTensor]]:
+    stored = dict(_entries(folder, metadata["storage_data"]))
+    for name, record in metadata["state_dict_metadata"].items():
+        if _NOT_MODEL & set(name.split(".")) or _kind(record) != "TensorStorageMetadata":
+            continue
+        fields = _fields(record, "TensorStorageMetadata")
+        properties = fields["properties"].state
+        dtype, _ = DTYPES[properties[0].name.rpartition(".")[2]]
+        shape = _sizes(fields["size"])
+        pieces = []
+        for chunk in fields["chunks"]:
+            box = _fields(chunk, "ChunkStorageMetadata")
+            offsets = _sizes(box["offsets"])
+            pieces.append(replace(stored[name, offsets], shape=_sizes(box["sizes"])))
+        _refuse_holes(name, shape, pieces, item_bytes=DTYPES[properties[0].name.rpartition(".")[2]][1])
+        yield name, ShardedTensor(dtype, shape, tuple(pieces))
+
+
+def _entries(
+    folder: Path, storage_data: Mapping[Any, Any]
+) -> Iterator[tuple[tuple[str, tuple[int, ...]], Piece]]:
+    """Where each piece lies, proved to be inside a regular file of the folder itself."""
+    sizes: dict[str, int] = {}
+    for key, record in storage_data.items():
+        index, info = _fields(key, "MetadataIndex"), _fields(record, "_StorageInfo")
+        if index.get("offset") is None:  # an object, not a tensor
+            continue
+        name, start, length = info["relative_path"], info["offset"], info["length"]
+        if Path(name).name != name:
+            raise CheckpointError(f"{METADATA} points outside its folder: {shown(name)}", help=_DAMAGED)
+        if info.get("transform_descriptors"):
+            raise CheckpointError(f"{shown(name)} is compressed or encrypted", help="save without extensions")
+        if name not in sizes:
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{shown(name)} is missing", help="copy the missing file")
+            sizes[name] = (folder / name).stat().st_size
+        if not _whole(start) or not _whole(length) or start + length > sizes[name]:
+            raise CheckpointError(
+                f"{shown(name)} is truncated: {shown(index['fqn'])} ends at byte {shown(start + length)} of {sizes[name]}",
+                help="copy the file again",
+            )
+        offsets = _sizes(index["offset"])
+        yield (index["fqn"], offsets), Piece(offsets, (), folder / name, start, length)
+
+
+def _refuse_holes(name: str, shape: tuple[int, ...], pieces: list[Piece], *, item_bytes: int) -> None:
+    """Pieces must cover the tensor exactly, or something would be left at random; and be as long as they claim."""
+    inside = all(
+        len(p.offsets) == len(p.shape) == len(shape)
+        and all(o + n <= size for o, n, size in zip(p.offsets, p.shape, shape, strict=True))
+        and prod(p.shape) * item_bytes <= p.length
+        for p in pieces
+    )
+    if not inside or sum(prod(p.shape) for p in pieces) != prod(shape) or not _apart(shape, pieces):
+        raise CheckpointError(
+            f"the pieces of {shown(name)} do not make a tensor of shape {list(shape)}", help=_DAMAGED
+        )
+
+
+def _apart(shape: tuple[int, ...], pieces: list[Piece]) -> bool:
+    """No two pieces overlap."""
+    pieces = [p for p in pieces if prod(p.shape)]
+    if all(p.shape[1:] == shape[1:] for p in pieces):
+        rows = sorted((p.offsets[:1], p.shape[:1]) for p in pieces)
+        return all(not a or a[0] + n[0] <= b[0] for (a, n), (b, _) in pairwise(rows))
+    if len(pieces) > MAX_PIECES:
+        return False
+    return all(
+        any(
+            a + n <= b or b + m <= a
+            for a, n, b, m in zip(p.offsets, p.shape, q.offsets, q.shape, strict=True)
+        )
+        for p, q in combinations(pieces, 2)
+    )
+
+
+def _kind(record: Any) -> str:
+    return record.of.rpartition(".")[2] if isinstance(record, Record) else ""
+
+
+def _fields(record: Any, kind: str) -> dict[str, Any]:
+    if _kind(record) != kind or not isinstance(record.state, dict):
+        raise ValueError(f"something stands where a {kind} should")
+    return record.state
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or len(value) > MAX_AXES or not all(map(_whole, value)):
+        raise ValueError("a size that is no tuple of whole numbers")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _size(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """`torch.Size(sizes)`."""
+    return _sizes(tuple(args[0]) if args else ())
+
+
+@lru_cache(maxsize=1)
+def _makers() -> Mapping[str, Maker | None]:
+    package = "torch.distributed.checkpoint"
+    records = [
+        *(f"{package}.metadata.{name}" for name in (
+            "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex",
+            "BytesStorageMetadata", "StorageMeta", "_MEM_FORMAT_ENCODING",
+        )),
+        f"{package}.filesystem._StorageInfo", f"{package}.filesystem._StoragePrefix",
+        *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "PurePosixPath", "WindowsPath")),
+        "torch.serialization._get_layout", "torch.device",
+    ]  # fmt: skip
+    makers: dict[str, Maker | None] = {name: record_maker(name) for name in records}
+    makers |= dict.fromkeys(f"torch.{name}" for name in DTYPES)
+    return makers | {"torch.Size": _size, "collections.OrderedDict": lambda args: {}}

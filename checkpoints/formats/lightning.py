@@ -1,0 +1,96 @@
+"""PyTorch Lightning's `.ckpt`: `epoch=1-step=500.ckpt` and its kin in one folder.
+
+The file holds `state_dict`, `global_step`, `epoch` and `hyper_parameters`. The step is the name's, else `global_step`.
+Tokens and loss are not in it. The architecture is a Hugging Face config in `hyper_parameters`, else the `config.json`
+beside the file or in the folder above.
+
+Source: lightning.pytorch.trainer.connectors.checkpoint_connector.dump_checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats.model_config import read_config, refuse_implausible, usable_config
+from checkpoints.formats.stored_tensor import is_state
+from checkpoints.formats.torch_zip import read_torch_file
+from checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config
+from checkpoints.series import Checkpoint, CheckpointSeries
+
+FORMAT = "lightning"
+STATE = "state_dict"  # where in the file the weights are
+ENDINGS = (".ckpt",)
+_MARKS = ("pytorch-lightning_version", "global_step", "epoch")
+_CONFIG_FIELDS = ("config", "model_config", "hf_config", "model")
+
+
+def sniff(path: Path) -> bool:
+    """True for files that end in .ckpt, unless the first that can be read is a plain state dict."""
+    files = candidates(path, ENDINGS)[0]
+    for file in files[:8]:
+        try:
+            return _is_lightning(read_torch_file(file.path).content)
+        except CheckpointError:
+            continue
+    return bool(files)
+
+
+def discover(path: Path) -> CheckpointSeries:
+    """List the files in step order; what is no Lightning checkpoint is a gap."""
+    return assemble(path, FORMAT, *candidates(path, ENDINGS), _checkpoint)
+
+
+def embedded_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The Hugging Face config that `hyper_parameters` carry, themselves or in a field; None where they carry none.
+
+    Raises:
+        CheckpointError: it asks for code.
+    """
+    hyper = content.get("hyper_parameters")
+    if not isinstance(hyper, dict):
+        return None
+    for found in (hyper, *(hyper.get(name) for name in _CONFIG_FIELDS)):
+        if isinstance(found, dict) and isinstance(found.get("model_type"), str):
+            return usable_config(found, where="the config in hyper_parameters")
+    return None
+
+
+def _is_lightning(content: Any) -> bool:
+    return isinstance(content, dict) and STATE in content and any(mark in content for mark in _MARKS)
+
+
+def _checkpoint(file: WeightFile) -> Checkpoint:
+    content = read_torch_file(file.path).content
+    if not _is_lightning(content) or not is_state(content[STATE]):
+        raise CheckpointError(
+            f"{file.path.name} is no Lightning checkpoint: it lacks a state_dict of tensors, or its step",
+            help="keep other files out of the folder, or give the path of one file",
+        )
+    saved = content.get("global_step")
+    step = file.step if file.step is not None else saved
+    if type(step) is not int or not 0 <= step < 1 << 53:
+        raise CheckpointError(
+            f"nothing says which step {file.path.name} is", help="rename it to step=STEP.ckpt"
+        )
+    beside = None
+    config, where = embedded_config(content), "the config in hyper_parameters"
+    if config is None:
+        beside = find_config(file.path)
+        if beside is None:
+            raise CheckpointError(
+                f"{file.path.name} does not say which architecture it is",
+                help=f"put the Hugging Face config.json of the model into {file.path.parent}",
+            )
+        config, where = read_config(beside), beside.name
+    refuse_implausible(config, (tensor.shape for tensor in content[STATE].values()), where=where)
+    return Checkpoint(
+        step=step,
+        path=file.path,
+        format=FORMAT,
+        tokens_seen=file.tokens,
+        files=(file.path,),
+        config_path=beside,
+    )

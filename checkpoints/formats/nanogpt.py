@@ -1,0 +1,114 @@
+"""nanoGPT's `ckpt.pt`: one file, a folder of `ckpt_*.pt`, or one `ckpt.pt` in each step folder.
+
+The file holds `model`, `model_args`, `iter_num`, `best_val_loss` and `config`. The step is the name's, else `iter_num`.
+Tokens are batch_size x block_size x gradient_accumulation_steps of `config`, times the step. The loss is
+`best_val_loss`: the lowest validation loss so far.
+
+Source: train.py and model.py of github.com/karpathy/nanoGPT.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats.stored_tensor import StoredTensor, is_state
+from checkpoints.formats.torch_zip import TorchFile, read_torch_file
+from checkpoints.formats.weight_files import WeightFile, assemble, candidates
+from checkpoints.series import Checkpoint, CheckpointSeries
+
+FORMAT = "nanogpt"
+STATE = "model"  # where in the file the weights are
+ENDINGS = (".pt", ".pth")
+MAX_PEEKS = 8
+_NO_LOSS_YET = 1e8  # nanoGPT starts best_val_loss at 1e9
+_ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
+
+
+def sniff(path: Path) -> bool:
+    """True where one of the first files has nanoGPT's `model_args`."""
+    for file in candidates(path, ENDINGS)[0][:MAX_PEEKS]:
+        try:
+            content = read_torch_file(file.path).content
+        except CheckpointError:
+            continue
+        return isinstance(content, dict) and "model_args" in content and STATE in content
+    return False
+
+
+def discover(path: Path) -> CheckpointSeries:
+    """List the files in step order; what is no nanoGPT checkpoint is a gap."""
+    return assemble(path, FORMAT, *candidates(path, ENDINGS), _checkpoint)
+
+
+def model_args(content: Mapping[str, Any]) -> dict[str, Any]:
+    """nanoGPT's own description of the model, checked to be whole numbers that can be one.
+
+    Raises:
+        CheckpointError: a field is missing or cannot be.
+    """
+    args = content.get("model_args")
+    args = args if isinstance(args, dict) else {}
+    broken = [name for name in _ARGS if type(args.get(name)) is not int or not 0 < args[name] < 1 << 24]
+    if broken:
+        raise CheckpointError(
+            f"model_args does not say {', '.join(broken)}", help="is this file nanoGPT's own ckpt.pt?"
+        )
+    if args["n_embd"] % args["n_head"]:
+        raise CheckpointError(
+            f"model_args says n_embd {args['n_embd']}, which {args['n_head']} heads cannot share",
+            help="is this file nanoGPT's own ckpt.pt?",
+        )
+    return args
+
+
+def _checkpoint(file: WeightFile) -> Checkpoint:
+    stored = read_torch_file(file.path)
+    content = stored.content
+    if not isinstance(content, dict) or "model_args" not in content or not is_state(content.get(STATE)):
+        raise CheckpointError(
+            f"{file.path.name} is no nanoGPT checkpoint: it lacks model or model_args",
+            help="keep other files out of the folder, or give the path of one file",
+        )
+    model_args(content)
+    step = file.step if file.step is not None else _whole(content.get("iter_num"))
+    if step is None:
+        raise CheckpointError(
+            f"nothing says which step {file.path.name} is", help=f"rename it to ckpt_STEP{file.path.suffix}"
+        )
+    return Checkpoint(
+        step=step,
+        path=file.path,
+        format=FORMAT,
+        tokens_seen=_tokens_per_step(content) * step if _tokens_per_step(content) else file.tokens,
+        loss_nats=_loss(stored),
+        files=(file.path,),
+    )
+
+
+def _tokens_per_step(content: Mapping[str, Any]) -> int:
+    """Tokens one optimiser step reads, over all processes; 0 where the file does not say."""
+    config = content.get("config")
+    config = config if isinstance(config, dict) else {}
+    sizes = [_whole(config.get(n)) for n in ("batch_size", "block_size", "gradient_accumulation_steps")]
+    return 0 if None in sizes else math.prod(size for size in sizes if size is not None)
+
+
+def _loss(stored: TorchFile) -> float | None:
+    value = stored.content.get("best_val_loss")
+    if isinstance(value, StoredTensor):
+        if value.dtype != "F32" or value.numel != 1:
+            return None
+        with stored.path.open("rb") as file:
+            file.seek(stored.start_bytes[value.storage.key] + 4 * value.offset)
+            (value,) = struct.unpack("<f", file.read(4))
+    plain = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _NO_LOSS_YET
+    return float(value) if plain else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 1 << 53 else None

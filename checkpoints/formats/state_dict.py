@@ -1,0 +1,108 @@
+"""Plain state dicts: `step_512.pt`, `model_step512.safetensors`, ... with a Hugging Face config.json beside or above.
+
+Pickled or safetensors, the dict itself or one field of what was saved (`model`, `state_dict`, `model_state_dict`,
+`module`). The step is the name's, else a number the file itself calls step, global_step, iteration or iter_num.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats.model_config import read_config, refuse_implausible
+from checkpoints.formats.safetensors_header import read_header
+from checkpoints.formats.stored_tensor import is_state
+from checkpoints.formats.torch_zip import read_torch_file
+from checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config, hf_named
+from checkpoints.series import Checkpoint, CheckpointSeries
+from checkpoints.step_names import step_folders
+
+FORMAT = "state_dict"
+PICKLED = (".pt", ".pth", ".ckpt", ".bin")
+ENDINGS = (*PICKLED, ".safetensors")
+_FIELDS = ("state_dict", "model_state_dict", "model", "module")
+_STEPS = ("step", "global_step", "iteration", "iter_num", "iter", "steps")
+
+
+def sniff(path: Path) -> bool:
+    """True where there are weight files, and none that are named as Hugging Face names them."""
+    if path.is_dir() and any(
+        hf_named(child.name) for folder in (path, *step_folders(path)) for child in folder.iterdir()
+    ):
+        return False
+    files, gaps = candidates(path, ENDINGS)
+    return bool(files or gaps)
+
+
+def discover(path: Path) -> CheckpointSeries:
+    """List the files in step order; what holds no tensors by name is a gap."""
+    files, gaps = candidates(path, ENDINGS)
+    alone = len(files) == 1 and not gaps
+    series = assemble(path, FORMAT, files, gaps, lambda file: _checkpoint(file, alone=alone))
+    if alone and series.checkpoints and files[0].step is None and series[0].step == 0:
+        note = "nothing says which training step this is; it is shown as step 0"
+        return replace(series, notes=(*series.notes, note))
+    return series
+
+
+def state_of(content: Any, *, where: str = "the file") -> Mapping[str, Any]:
+    """The tensors by name in what a file holds, whether of torch's own or as `StoredTensor`.
+
+    Raises:
+        CheckpointError: there are none, or several dicts that could be it.
+    """
+    if is_state(content):
+        return content
+    fields = content if isinstance(content, Mapping) else {}
+    found = [name for name in _FIELDS if is_state(fields.get(name))]
+    if len(found) == 1:
+        return fields[found[0]]
+    if found:
+        raise CheckpointError(
+            f"several fields of {where} hold tensors by name: {', '.join(found)}",
+            help="save the model's state_dict() alone",
+        )
+    raise CheckpointError(
+        f"{where} holds no tensors by name", help="save it again: torch.save(model.state_dict(), ...)"
+    )
+
+
+def _checkpoint(file: WeightFile, *, alone: bool) -> Checkpoint:
+    content: Any = {}
+    if file.path.suffix.lower() == ".safetensors":
+        shapes = [entry.shape for entry in read_header(file.path)]
+    else:
+        content = read_torch_file(file.path).content
+        shapes = [tensor.shape for tensor in state_of(content, where=file.path.name).values()]
+    step = file.step if file.step is not None else _step_within(content)
+    if step is None and not alone:
+        raise CheckpointError(
+            f"nothing says which step {file.path.name} is", help=f"rename it to step_STEP{file.path.suffix}"
+        )
+    config = find_config(file.path)
+    if config is None:
+        raise CheckpointError(
+            f"there is no config.json beside {file.path.name} or in the folder above",
+            help=f"put the Hugging Face config.json of the model into {file.path.parent}",
+        )
+    refuse_implausible(read_config(config), shapes, where=config.name)
+    return Checkpoint(
+        step=step or 0,
+        path=file.path,
+        format=FORMAT,
+        tokens_seen=file.tokens,
+        files=(file.path,),
+        config_path=config,
+    )
+
+
+def _step_within(content: Any) -> int | None:
+    if not isinstance(content, Mapping):
+        return None
+    said = [
+        content[name] for name in _STEPS if type(content.get(name)) is int and 0 <= content[name] < 1 << 53
+    ]
+    return said[0] if said else None

@@ -1,0 +1,185 @@
+"""State dicts of TransformerLens's `HookedTransformer` (`blocks.0.attn.W_Q`, ...), as training runs left them.
+
+One file per step (`model_000512.pth`, `step_512/state_dict.pt`, `512.safetensors`, ...), or one model; the
+HookedTransformerConfig beside them as `config.json` or `cfg.json`, or in the file itself as "cfg" or "config" beside
+"state_dict", "model_state_dict" or "model". TransformerLens 4 can no longer read these files by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats.tl_config import LegacyConfig, looks_like_legacy, read_legacy_config
+from checkpoints.formats.tl_state import Contents, embedding_name, read_contents, refuse_misfit, tensors_in
+from checkpoints.formats.trainer_state import read_json
+from checkpoints.formats.weight_files import WeightFile, assemble, candidates
+from checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from checkpoints.step_names import parse_name, step_folders
+
+FORMAT = "tl_legacy"
+ENDINGS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
+CONFIG_NAMES = ("config.json", "cfg.json", "model_config.json")
+
+_HF_NAMES = ("model.safetensors", "pytorch_model.bin")  # people save what they trained under these names too
+_SIDE_FILES = ("metadata.json", "state.json", "metrics.json", "trainer_state.json")
+_TOKENS = re.compile(r"(?:^|[^a-z])tokens?[-_=]?(\d{1,15})(?![\d.])", re.IGNORECASE)
+
+
+def sniff(path: Path) -> bool:
+    """True where the first readable weight file has HookedTransformer's names, or none is readable and the config has."""
+    _, files, _ = _files(path)
+    for file in files[:3]:
+        try:
+            return embedding_name(tensors_in(file.path)[0]) is not None
+        except (CheckpointError, OSError):
+            continue
+    return any(_legacy_config_at(folder) for folder in _config_folders(path, files))
+
+
+def discover(path: Path) -> CheckpointSeries:
+    """List every file as a step, its names and shapes checked against its config; what does not fit is a gap."""
+    notes, files, gaps = _files(path)
+    configs: dict[Path, LegacyConfig] = {}
+
+    def read(file: WeightFile) -> Checkpoint:
+        checkpoint = _checkpoint(path, file)
+        configs[file.path] = read_checked(checkpoint)[0]
+        return checkpoint
+
+    series = assemble(path, FORMAT, files, gaps, read)
+    if len(files) == 1 and files[0].step is None and series.steps == (0,):
+        notes.append("nothing says which training step this is; it is shown as step 0")
+    return replace(series, notes=(*notes, *series.notes, *_notes(series, configs)))
+
+
+def read_checked(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
+    """Config and contents of one step, proved to fit each other. Reads no weights.
+
+    Raises:
+        CheckpointError: no config, one that is not supported, or tensors it does not describe.
+    """
+    contents = read_contents(checkpoint.files[0])
+    legacy = read_legacy_config(raw_config(checkpoint, contents))
+    refuse_misfit(legacy, contents.tensors)
+    return legacy, contents
+
+
+def raw_config(checkpoint: Checkpoint, contents: Contents | None = None) -> Mapping[str, Any]:
+    """The config as it was saved: the JSON file, else what the weight file holds."""
+    if checkpoint.config_path is not None:
+        return read_json(checkpoint.config_path)
+    config = (contents or read_contents(checkpoint.files[0])).config
+    if config is None:
+        raise CheckpointError(
+            f"there is no config ({' or '.join(CONFIG_NAMES[:2])}) beside {checkpoint.files[0].name}, and none in it",
+            help="save HookedTransformer's: json.dump(model.cfg.to_dict(), open('config.json', 'w'), default=str)",
+        )
+    return config
+
+
+def _files(path: Path) -> tuple[list[str], list[WeightFile], list[Gap]]:
+    """Notes on what was left out, weight files with their steps, and gaps."""
+    files, gaps = _listed(path)
+    left_out: list[WeightFile] = []
+    if (path / "checkpoints").is_dir() and all(file.step is None for file in files):
+        inner, inner_gaps = _listed(path / "checkpoints")
+        if inner:  # the layout of the first public models: the steps in a folder beside the finished model
+            left_out, files, gaps = files, inner, gaps + inner_gaps
+    notes = []
+    files = [_with_tokens(file) for file in files]
+    if all(file.step is None for file in files) and any(file.tokens is not None for file in files):
+        files = [replace(file, step=file.tokens) for file in files]
+        notes.append("the file names count tokens, not steps: tokens are shown as steps")
+    named = [file for file in files if file.step is not None]
+    if named:
+        left_out += [file for file in files if file.step is None]
+        files = named
+    notes += [f"{file.path.name} has no step in its name and was left out" for file in left_out]
+    return notes, files, gaps
+
+
+def _listed(path: Path) -> tuple[list[WeightFile], list[Gap]]:
+    """Candidates, or the one file of each folder that is named as Hugging Face names its weights."""
+    files, gaps = candidates(path, ENDINGS)
+    if files or gaps or path.is_file():
+        return files, gaps
+    for folder in (path, *step_folders(path)):
+        named = parse_name(folder.name)
+        found = next((folder / name for name in _HF_NAMES if (folder / name).is_file()), None)
+        if found is not None:
+            files.append(WeightFile(found, named and named.step, named and named.tokens))
+    return files, gaps
+
+
+def _with_tokens(file: WeightFile) -> WeightFile:
+    said = _TOKENS.search(file.path.stem)
+    return replace(file, tokens=int(said[1])) if said and file.tokens is None else file
+
+
+def _checkpoint(path: Path, file: WeightFile) -> Checkpoint:
+    beside = {**read_contents(file.path).beside, **_side_json(file.path)}
+    step = file.step if file.step is not None else _count(beside, "step", "global_step", "iteration")
+    tokens = _count(beside, "tokens_seen", "tokens", "num_tokens", "num_input_tokens_seen")
+    configs = (_config_at(folder) for folder in _config_folders(path, [file]))
+    return Checkpoint(
+        step=step or 0,
+        path=file.path,
+        format=FORMAT,
+        tokens_seen=tokens if file.tokens is None else file.tokens,
+        loss_nats=_number(beside, "loss", "train_loss"),
+        files=(file.path,),
+        config_path=next(filter(None, configs), None),
+    )
+
+
+def _side_json(file: Path) -> dict[str, Any]:
+    """What a small JSON file beside the weights says: of this file by name, or of its step folder."""
+    of_folder = _SIDE_FILES if parse_name(file.parent.name) else ()
+    for side in (file.with_suffix(".json"), *(file.parent / name for name in of_folder)):
+        if side.is_file() and side.name not in CONFIG_NAMES:
+            return read_json(side)
+    return {}
+
+
+def _count(said: Mapping[str, Any], *names: str) -> int | None:
+    return next((said[name] for name in names if type(said.get(name)) is int and said[name] >= 0), None)
+
+
+def _number(said: Mapping[str, Any], *names: str) -> float | None:
+    found = (said[name] for name in names if type(said.get(name)) in (int, float))
+    return next((float(value) for value in found if math.isfinite(value)), None)
+
+
+def _config_folders(path: Path, files: list[WeightFile]) -> list[Path]:
+    """Where a config may be: beside the weights first, then at the top of the series."""
+    top = path if path.is_dir() else path.parent
+    above = [top.parent] if top.name == "checkpoints" else []
+    return list(dict.fromkeys([*(file.path.parent for file in files[:1]), top, *above]))
+
+
+def _config_at(folder: Path) -> Path | None:
+    return next((folder / name for name in CONFIG_NAMES if (folder / name).is_file()), None)
+
+
+def _legacy_config_at(folder: Path) -> bool:
+    config = _config_at(folder)
+    try:
+        return config is not None and looks_like_legacy(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _notes(series: CheckpointSeries, configs: Mapping[Path, LegacyConfig]) -> Iterator[str]:
+    read = [configs[checkpoint.files[0]] for checkpoint in series]
+    if any(legacy.folded for legacy in read):
+        yield (
+            "the norms have no gains of their own: TransformerLens folds them into the weights when it processes a "
+            "model, and what is read off weights is that of the weights as they are stored"
+        )

@@ -1,0 +1,80 @@
+"""Small JSON files beside weights: read whole or refused, and what the Trainer's `trainer_state.json` says of a step."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """What the Trainer wrote beside a checkpoint; None where it says nothing usable."""
+
+    step: int | None = None
+    tokens_seen: int | None = None
+    loss_nats: float | None = None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is not there, is not JSON, or holds something other than an object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path.name} cannot be read as JSON ({error})", help="restore the file"
+        ) from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path.name} is not a JSON object", help="restore the file")
+    return data
+
+
+def trainer_state(folder: Path, *, step: int | None = None) -> TrainerState:
+    """Step, tokens and the loss logged last before the step, from `trainer_state.json` where it is there.
+
+    Args:
+        folder: one checkpoint.
+        step: the step its name says, which counts more than the file's.
+
+    Raises:
+        CheckpointError: the file is there and is no JSON object.
+    """
+    path = folder / "trainer_state.json"
+    if not path.is_file():
+        return TrainerState()
+    state = read_json(path)
+    if step is None and isinstance(state.get("global_step"), int):
+        step = state["global_step"]
+    return TrainerState(step, _tokens(state), _loss(state, step or 0))
+
+
+def _tokens(state: dict[str, Any]) -> int | None:
+    seen = state.get("num_input_tokens_seen")
+    return int(seen) if _finite(seen) and seen > 0 else None
+
+
+def _loss(state: dict[str, Any], step: int) -> float | None:
+    history = state.get("log_history")
+    logged = [
+        (row["step"], float(row["loss"]))
+        for row in (history if isinstance(history, list) else [])
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and _finite(row.get("loss"))
+    ]
+    past = [row for row in logged if row[0] <= step]
+    return max(past)[1] if past else None
+
+
+def _finite(value: Any) -> bool:
+    """A number JSON can hold: trainers write NaN and Infinity when training diverged."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False

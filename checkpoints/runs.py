@@ -1,0 +1,273 @@
+"""What a person names becomes series: a folder, a folder of runs, a glob, a list of steps, a hub repository."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from checkpoints import formats
+from checkpoints.errors import CheckpointError, did_you_mean
+from checkpoints.formats import hub
+from checkpoints.formats.duplicates import without_duplicates
+from checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
+
+_GLOB = frozenset("*?[")
+Named = str | Path
+Broken = Callable[[Path, CheckpointError], None]
+
+
+def open_runs(
+    paths: Named | Sequence[Named], *, on_broken: Broken | None = None, **options: Any
+) -> list[CheckpointSeries]:
+    """Open every series that is named, each with a name of its own.
+
+    Args:
+        paths: one or several of: a series; a folder of runs, each sub-folder a series; a glob of either; the step
+            folders of a series; a hub repository. A training of several stages gives one series per stage.
+        on_broken: called for a run inside a folder of runs that cannot be opened; without it the first one raises.
+        options: as for `open_series`.
+
+    Returns:
+        The series in the order named, runs inside a folder by name; the same series named twice is opened once.
+
+    Raises:
+        CheckpointError: a path that is not there, holds nothing, or is broken.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    targets = _unsplit([target for named in given for target in _expand(named)])
+    if not targets:
+        raise CheckpointError("no path was given", help="name a series, a folder of runs, or a glob")
+    found = [series for target in targets for series in _series_at(target, on_broken, options)]
+    return _uniquely_named(_once(found))
+
+
+def open_one(path: Named | Sequence[Named], **options: Any) -> CheckpointSeries:
+    """Open exactly one series; see `checkpoints.open_series`."""
+    given = [path] if isinstance(path, str | Path) else list(path)
+    targets = [target for named in given for target in _expand(named)]
+    if not targets:
+        raise CheckpointError("no path was given", help="name a series, or the steps of one")
+    if len(targets) == 1:
+        return targets[0].open(options)
+    return _series_of_steps([target.path for target in targets], options)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A path or repository as named, and the part of it that was asked for."""
+
+    path: Path
+    repo: str | None = None
+    part: str | None = None
+    steps: tuple[Path, ...] = ()
+
+    def open(self, options: dict[str, Any]) -> CheckpointSeries:
+        if self.steps:
+            return _series_of_steps(self.steps, options)
+        options = options | {"part": self.part if self.part is not None else options.get("part")}
+        if self.repo is not None:
+            return hub.open_repository(self.repo, **_only(options, hub.OPTIONS))
+        part = options["part"]
+        if part is None or (self.path.is_dir() and hub.sniff(self.path)):
+            return formats.discover(self.path, **options)
+        return _part_of_folder(self.path, part, options)
+
+
+def _expand(named: Named) -> list[_Target]:
+    """A path that exists is taken as it is, whatever characters it has; else a glob, then a repository."""
+    text = str(named)
+    if _exists(text):
+        return [_Target(Path(text))]
+    if _GLOB & set(text):
+        return [_Target(path) for path in _matches(text)]
+    whole, _, part = text.rpartition("@")
+    if whole and _exists(whole):
+        return [_Target(Path(whole), part=part)]
+    if (repo := hub.repository(whole or text)) is not None:
+        return [_Target(Path(text), repo=repo, part=part if whole else None)]
+    return [_Target(Path(text))]
+
+
+def _matches(pattern: str) -> list[Path]:
+    folders = sorted(Path(found) for found in glob.glob(pattern, recursive=True) if Path(found).is_dir())  # noqa: PTH207
+    if folders:
+        return folders
+    fixed = Path(*(p for p in Path(pattern).parts[: _first_glob(pattern)]))
+    if not fixed.is_dir():
+        raise CheckpointError(f"{pattern} matches no folder", help=f"{fixed} does not exist")
+    names = [child.name for child in fixed.iterdir() if child.is_dir()]
+    wanted = "".join(c for c in Path(pattern).parts[_first_glob(pattern)] if c not in "*?[]")
+    near = did_you_mean(wanted, names) if names else "it holds no folders"
+    raise CheckpointError(f"{pattern} matches no folder in {fixed}", help=near)
+
+
+def _first_glob(pattern: str) -> int:
+    return next(i for i, piece in enumerate(Path(pattern).parts) if _GLOB & set(piece))
+
+
+def _unsplit(targets: list[_Target]) -> list[_Target]:
+    """Step folders of one parent, as a shell's glob spells them out, are one series again."""
+    by_parent: dict[Path, list[Path]] = defaultdict(list)
+    for target in targets:
+        named = parse_name(target.path.name)
+        if named and not named.bare and target.path.is_dir():
+            by_parent[target.path.parent].append(target.path)
+    steps = {parent: paths for parent, paths in by_parent.items() if len(paths) > 1}
+    together: list[_Target] = []
+    for target in targets:
+        siblings = steps.get(target.path.parent, [])
+        if target.path not in siblings:
+            together.append(target)
+        elif target.path == siblings[0]:
+            together.append(_Target(target.path.parent, steps=tuple(siblings)))
+    return together
+
+
+def _series_at(target: _Target, on_broken: Broken | None, options: dict[str, Any]) -> list[CheckpointSeries]:
+    if target.repo is not None or target.steps or not target.path.is_dir() or formats.sniffed(target.path):
+        return _every_part(target, options)
+    runs = [child for child in _folders(target.path) if formats.sniffed(child)]
+    if not runs:
+        return [target.open(options)]  # says what the folder holds instead
+    found: list[CheckpointSeries] = []
+    for run in runs:
+        try:
+            found += _every_part(_Target(run), options)
+        except CheckpointError as error:
+            if on_broken is None:
+                raise
+            on_broken(run, error)
+    return found
+
+
+def _every_part(target: _Target, options: dict[str, Any]) -> list[CheckpointSeries]:
+    try:
+        return [target.open(options)]
+    except MixedPartsError as mixed:
+        if target.steps:
+            by_part = defaultdict(list)
+            for step in target.steps:
+                by_part[parse_name(step.name).part].append(step)  # type: ignore[union-attr]
+            return [_in_part(_series_of_steps(by_part[part], options), part) for part in mixed.parts]
+        return [replace(target, part=part).open(options) for part in mixed.parts]
+
+
+def _part_of_folder(path: Path, part: str, options: dict[str, Any]) -> CheckpointSeries:
+    parts = (
+        {name.part for child in step_folders(path) if (name := parse_name(child.name))}
+        if path.is_dir()
+        else set()
+    )
+    steps = [child for child in step_folders(path) if parse_name(child.name).part == part] if parts else []  # type: ignore[union-attr]
+    if not steps:
+        raise CheckpointError(
+            f"{path} has no part {part!r}",
+            help=did_you_mean(part, parts - {""}) if parts - {""} else "its steps name no stages",
+        )
+    return _in_part(_series_of_steps(steps, options | {"part": None}), part)
+
+
+def _in_part(series: CheckpointSeries, part: str) -> CheckpointSeries:
+    return replace(series, name=f"{series.name}-{part}") if part else series
+
+
+def _series_of_steps(paths: Sequence[Path], options: dict[str, Any]) -> CheckpointSeries:
+    """One series from the folders of its steps; those that cannot be read become gaps."""
+    refuse_mixed_parts((path.name for path in paths), where="the list")
+    parent = Path(os.path.commonpath([path.parent for path in paths]))
+    checkpoints: list[Checkpoint] = []
+    gaps: list[Gap] = []
+    notes: list[str] = []
+    for path in paths:
+        named = parse_name(path.name)
+        try:
+            alone = formats.discover(path, **options)
+        except CheckpointError as error:
+            gaps.append(Gap(path, error.message, error.help, named.step if named else None))
+            continue
+        if len(alone) > 1:
+            raise CheckpointError(
+                f"{path} is a series of its own, of {len(alone)} checkpoints",
+                help="open one series at a time, or several with open_runs",
+            )
+        if named is None and alone.notes:
+            notes.append(f"{path.name} was left out: nothing says which training step it is")
+            continue
+        checkpoints += alone.checkpoints
+    return _joined(parent, checkpoints, gaps, notes)
+
+
+def _joined(
+    parent: Path, checkpoints: list[Checkpoint], gaps: list[Gap], notes: list[str]
+) -> CheckpointSeries:
+    kept, claimed_twice = without_duplicates(checkpoints)
+    gaps = gaps + claimed_twice
+    families = sorted({checkpoint.format for checkpoint in kept})
+    if len(families) > 1:
+        raise CheckpointError(
+            f"the steps named in {parent} are of {len(families)} formats ({', '.join(families)})",
+            help="a series is one model in training; name the steps of one format",
+        )
+    if not kept:
+        reason = f": {gaps[0].path.name}: {gaps[0].reason}" if gaps else ""
+        raise CheckpointError(
+            f"none of the steps named in {parent} can be read{reason}",
+            help=gaps[0].help if gaps else "name folders that hold one checkpoint each",
+        )
+    return CheckpointSeries(
+        name=parent.resolve().name,
+        path=parent,
+        format=families[0],
+        checkpoints=tuple(sorted(kept)),
+        gaps=tuple(gaps),
+        notes=tuple(notes),
+    )
+
+
+def _once(found: Iterable[CheckpointSeries]) -> list[CheckpointSeries]:
+    seen: dict[tuple[Path, tuple[int, ...], str], CheckpointSeries] = {}
+    for series in found:
+        seen.setdefault((series.path.resolve(), series.steps, series.name), series)
+    return list(seen.values())
+
+
+def _uniquely_named(found: list[CheckpointSeries]) -> list[CheckpointSeries]:
+    """Results are stored under a series' name: where two share one, the folder above is put before it, then a number."""
+    twice = _shared(series.name for series in found)
+    found = [
+        replace(s, name=f"{s.path.resolve().parent.name}-{s.name}") if s.name in twice else s for s in found
+    ]
+    twice = _shared(series.name for series in found)
+    count: Counter[str] = Counter()
+    named = []
+    for series in found:
+        count[series.name] += 1
+        named.append(
+            replace(series, name=f"{series.name}-{count[series.name]}") if series.name in twice else series
+        )
+    return named
+
+
+def _shared(names: Iterable[str]) -> set[str]:
+    return {name for name, n in Counter(names).items() if n > 1}
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _only(options: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in names}
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name no file system takes
+        return False

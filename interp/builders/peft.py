@@ -1,0 +1,93 @@
+"""A base model with an adapter merged into it, by the `peft` library, which an extra installs.
+
+Merging is the adapter's own arithmetic (for LoRA: W + scale * B A); tests hold it against the adapter's forward pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats.peft import CONFIG, base_of, refuse_unmergeable
+from checkpoints.series import Checkpoint
+from interp.builders import Built, hf
+from interp.quiet import quiet_upstream
+
+
+def config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The base's config.json, and the adapter's settings under `adapter`: steps that differ in either are not swapped."""
+    return hf.config(checkpoint) | {"adapter": _adapter_config(checkpoint)}
+
+
+def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
+    """The base's architecture with base and adapter weights merged.
+
+    Raises:
+        CheckpointError: peft is not installed, base or adapter cannot be loaded, or they do not fit.
+    """
+    module = _merged(checkpoint, dtype)
+    return Built(module, type(module).__name__, hf_config=module.config)
+
+
+def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The merged weights under the module's names."""
+    return dict(_merged(checkpoint, dtype).named_parameters(remove_duplicate=False))
+
+
+def _merged(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
+    peft = _library()
+    settings = _adapter_config(checkpoint)
+    refuse_unmergeable(settings)
+    base = hf.build(base_of(checkpoint), dtype).module
+    with quiet_upstream(), torch.random.fork_rng(devices=[]):
+        try:
+            model = peft.get_peft_model(base, peft.PeftConfig.from_peft_type(**settings))
+            tensors = _tensors(checkpoint)
+            needed = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
+            # The library may save the base's embeddings beside the adapter, where tokens were added.
+            allowed = set(peft.get_peft_model_state_dict(model, save_embedding_layers=True))
+            _refuse_misfit(needed - tensors.keys(), tensors.keys() - allowed, step=checkpoint.step)
+            peft.set_peft_model_state_dict(model, tensors)
+            return model.merge_and_unload().to(dtype)
+        except CheckpointError:
+            raise
+        except Exception as error:  # peft raises what its many kinds of adapter happen to raise
+            raise CheckpointError(
+                f"peft cannot merge the adapter of step {checkpoint.step}: {' '.join(str(error).split())[:300]}",
+                help=f"check {CONFIG} against the base model",
+            ) from error
+
+
+def _refuse_misfit(missing: Set[str], unexpected: Set[str], *, step: int) -> None:
+    """What the file does not fill would be random numbers, and what nobody takes was meant for another base."""
+    for kind, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            raise CheckpointError(
+                f"step {step}: {len(names)} {kind} tensors in the adapter ({', '.join(sorted(names)[:3])})",
+                help="the adapter belongs to another base model, or to other settings",
+            )
+
+
+def _adapter_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    return json.loads((checkpoint.path / CONFIG).read_text(encoding="utf-8"))
+
+
+def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(checkpoint.files[0])
+
+
+def _library() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise CheckpointError(
+            "adapters are merged by the peft library, which is not installed", help="pip install 'rote[peft]'"
+        ) from None
+    return peft

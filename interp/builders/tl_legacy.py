@@ -1,0 +1,166 @@
+"""State dicts of HookedTransformer: TransformerLens 4's native model where it computes the same, else `interp.reference`."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from checkpoints.errors import CheckpointError
+from checkpoints.formats.state_dict import state_of
+from checkpoints.formats.tl_config import LegacyConfig
+from checkpoints.formats.tl_legacy import raw_config, read_checked
+from checkpoints.formats.tl_state import BUFFER, Contents
+from checkpoints.formats.torch_zip import read_torch_file
+from checkpoints.series import Checkpoint
+from interp.builders import NATIVE, Built
+from interp.builders.native import refuse_misfit
+from interp.quiet import quiet_upstream
+
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+# TransformerLens's own converter gives its bridge's names; these are the inner module's.
+_INNER_NAMES = (
+    ("blocks.", "layers."), ("unembed.", "head."), ("pos_embed.", "pos."), ("embed.", "tok_embed."),
+    ("ln_final.", "ln_out."),
+)  # fmt: skip
+
+
+def config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the model computes, and the special ids the saved config names."""
+    legacy, contents = _read(checkpoint)
+    saved = raw_config(checkpoint, contents)
+    special = {name: saved[name] for name in _SPECIAL_IDS if type(saved.get(name)) is int}
+    return {"model_type": "hooked_transformer", **legacy.to_json(), **special}
+
+
+def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
+    """A native or a reference model with this step's weights.
+
+    Raises:
+        CheckpointError: a config nothing here computes, or weights that do not fill it exactly.
+    """
+    with quiet_upstream():
+        from transformer_lens.model_bridge.sources.native.model import NativeModel
+
+        from interp.reference import ReferenceModel, bridge_config, differences_from_native, with_head_bias
+
+    legacy, _ = _read(checkpoint)
+    tensors = parameters(checkpoint, dtype)
+    tl_config = bridge_config(legacy)
+    exact = not differences_from_native(legacy)
+    module = with_head_bias(NativeModel(tl_config) if exact else ReferenceModel(tl_config, legacy))
+    refuse_misfit(tensors, module, checkpoint)
+    module.load_state_dict(tensors)
+    return Built(module, NATIVE, tl_config=tl_config)
+
+
+def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The file's tensors, converted by TransformerLens and renamed to the inner module's names."""
+    with quiet_upstream():
+        from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+        from interp.reference import bridge_config
+
+    legacy, contents = _read(checkpoint)
+    names = [name for name in contents.tensors if not BUFFER.fullmatch(name)]
+    weights = _state(checkpoint.files[0], contents, names)
+    weights.setdefault("unembed.b_U", torch.zeros(legacy.d_vocab, dtype=dtype))
+    converted = convert_tl_checkpoint(weights, bridge_config(legacy))
+    named = {_inner_name(name, legacy): tensor.to(dtype) for name, tensor in converted.items()}
+    if legacy.act_fn == "solu_ln" and legacy.normalization != "LN":
+        for layer in range(
+            legacy.n_layers
+        ):  # there the norm inside the MLP has no gain and no bias of its own
+            named[f"layers.{layer}.mlp.ln.weight"] = torch.ones(legacy.d_mlp, dtype=dtype)
+            named[f"layers.{layer}.mlp.ln.bias"] = torch.zeros(legacy.d_mlp, dtype=dtype)
+    return named
+
+
+def _inner_name(name: str, legacy: LegacyConfig) -> str:
+    for theirs, inner in _INNER_NAMES:
+        if name.startswith(theirs):
+            name = inner + name.removeprefix(theirs)
+            break
+    if legacy.gated:
+        return name.replace(".mlp.in.bias", ".mlp.b_in")
+    return name.replace(".mlp.in.", ".mlp.fc_in.").replace(".mlp.out.", ".mlp.fc_out.")
+
+
+def _read(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
+    """Config and contents, which pairs rotary embeddings turn settled by the table saved with the weights."""
+    try:
+        legacy, contents = read_checked(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"step {checkpoint.step}: {error.message}", help=error.help) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"step {checkpoint.step}: {checkpoint.files[0].name} cannot be read ({error.strerror})",
+            help="was it removed since the series was opened?",
+        ) from error
+    if legacy.positions == "rotary":
+        legacy = replace(legacy, rotary_adjacent=_rotary_adjacent(checkpoint, legacy, contents))
+    return legacy, contents
+
+
+def _rotary_adjacent(checkpoint: Checkpoint, legacy: LegacyConfig, contents: Contents) -> bool:
+    """Whether neighbouring pairs turn. Old configs did not say: it depended on the model's family."""
+    from interp.reference import rotary_tables
+
+    table = "blocks.0.attn.rotary_sin"
+    if table not in contents.tensors:
+        if legacy.rotary_adjacent is None:
+            raise CheckpointError(
+                f"step {checkpoint.step}: the config has no rotary_adjacent_pairs, and the weights no rotary_sin",
+                help="add rotary_adjacent_pairs to the config: true where neighbouring pairs turn (GPT-J), "
+                "false where halves do (GPT-NeoX, Llama)",
+            )
+        return legacy.rotary_adjacent
+    saved = _state(checkpoint.files[0], contents, [table])[table]
+    said = (True, False) if legacy.rotary_adjacent is None else (legacy.rotary_adjacent,)
+    tolerance = 1e-3 if saved.dtype in (torch.float32, torch.float64) else 1e-2
+    for adjacent in said:
+        expected = rotary_tables(legacy, min(len(saved), legacy.n_ctx), adjacent=adjacent)[0]
+        shown = saved[: len(expected)].float()
+        if shown.shape == expected.shape and torch.allclose(shown, expected, atol=tolerance):
+            return adjacent
+    raise CheckpointError(
+        f"step {checkpoint.step}: the angles saved in rotary_sin are not those of rotary_dim={legacy.rotary_dim}, "
+        f"rotary_base={legacy.rotary_base:g}, rotary_adjacent_pairs={legacy.rotary_adjacent}",
+        help="the config belongs to another model, or the angles were scaled in a way it does not say",
+    )
+
+
+def _state(file: Path, contents: Contents, wanted: list[str]) -> dict[str, Tensor]:
+    """Some of the file's tensors, by TransformerLens's names. Nothing pickled is ever run."""
+    try:
+        if file.suffix.lower() == ".safetensors":
+            return _from_safetensors(file, contents.prefix, wanted)
+        return _from_torch(file, contents.prefix, wanted)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{file.name} cannot be read ({error})", help="copy the file again") from error
+
+
+def _from_safetensors(file: Path, prefix: str, wanted: list[str]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(prefix + name) for name in wanted}
+    except SafetensorError as error:
+        raise CheckpointError(f"{file.name} cannot be read ({error})", help="copy the file again") from error
+
+
+def _from_torch(file: Path, prefix: str, wanted: list[str]) -> dict[str, Tensor]:
+    checked = read_torch_file(file)  # before torch sees it
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=checked.is_zip)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{file.name} cannot be read ({error})", help="copy the file again") from error
+    state = state_of(content)
+    return {name: state[prefix + name].detach() for name in wanted}

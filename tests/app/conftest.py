@@ -1,0 +1,97 @@
+"""The command line called in process, and small runs to call it on: planted models whose answers are known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli.main import cli
+
+STEPS = (0, 10, 20)
+PROBES = ("induction", "previous_token", "repeat_loss", "ov_copying")
+
+
+@dataclass(frozen=True)
+class Rote:
+    """Calls `rote` in a folder, as from a shell there."""
+
+    folder: Path
+
+    def __call__(self, *args: str | Path, **env: str) -> Result:
+        """One command line; `env` is set for it alone."""
+        return CliRunner().invoke(cli, [str(arg) for arg in args], env=env)
+
+
+@pytest.fixture
+def rote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rote:
+    """`rote("scan", path)` in an empty working directory, without settings from outside."""
+    import os
+
+    for name in [*os.environ]:
+        if name.startswith("ROTE_") or name in ("COLUMNS", "NO_COLOR", "CI"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return Rote(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def planted_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `runs` with two series of three steps: `planted` (induction heads L1H0, L1H1) and `random` (none)."""
+    from checkpoints.lab.planted import PlantedConfig, write_planted
+
+    runs = tmp_path_factory.mktemp("series") / "runs"
+    for kind in ("planted", "random"):
+        series = write_planted(runs / kind, PlantedConfig(d_vocab=48, n_ctx=104), kind=kind)
+        _three_steps(series)
+    return runs
+
+
+@pytest.fixture(scope="session")
+def planted_results(planted_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `results` with what `rote run` measured on `planted_runs`."""
+    out = tmp_path_factory.mktemp("measured") / "results"
+    probes = [word for name in PROBES for word in ("-p", name)]
+    done = CliRunner().invoke(cli, ["run", str(planted_runs), *probes, "--sequences", "8", "-o", str(out)])
+    assert done.exit_code == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def series_copy(planted_runs: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`series_copy("planted", "name")`: a series that a test may damage."""
+
+    def copy(kind: str = "planted", name: str = "copy") -> Path:
+        return Path(shutil.copytree(planted_runs / kind, tmp_path / name))
+
+    return copy
+
+
+@pytest.fixture
+def results_copy(planted_results: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`results_copy("planted")`: results that a test may change."""
+
+    def copy(run: str = "planted") -> Path:
+        return Path(shutil.copytree(planted_results / run, tmp_path / "changed" / run))
+
+    return copy
+
+
+def _three_steps(series: Path) -> None:
+    """The one step of a planted series, three times: weights that stand still."""
+    manifest = json.loads((series / "manifest.json").read_text())
+    (entry,) = manifest["checkpoints"]
+    manifest["checkpoints"] = []
+    for step in STEPS:
+        folder = f"step_{step:08d}"
+        if step:
+            shutil.copytree(series / entry["folder"], series / folder)
+        losses = {"tokens_seen": 100 * step, "train_loss_nats": 4.0 - step / 10}
+        manifest["checkpoints"].append({**entry, "step": step, "folder": folder, **losses})
+    manifest["schedule"] = list(STEPS)
+    (series / "manifest.json").write_text(json.dumps(manifest))

@@ -1,0 +1,225 @@
+"""Errors: their two lines, their object, their exit codes; settings and where each comes from; hostile text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from app.cli import exits
+from app.cli.guard import guarded
+from app.cli.output import Output, print_data
+from app.cli.session import Session
+from app.cli.table import Column
+from app.cli.text import clean
+from checkpoints.errors import RoteError
+
+HOSTILE = "evil\x1b[31m\x9b2J\u202e\x07[red]"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RoteError("no", help="do"), 2),
+        (exits.NothingFoundError("none", help="look"), 4),
+        (click.UsageError("bad"), 2),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+        (RuntimeError("broken"), 70),
+        (MemoryError(), 70),
+        (PermissionError(13, "Permission denied", "x"), 2),
+    ],
+)
+def test_every_error_has_its_exit_code(error, code, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fail():
+        raise error
+
+    assert guarded(fail, Session()) == code
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
+def test_a_verbs_own_code_is_kept(returned, code):
+    assert guarded(lambda: returned, Session()) == code
+
+
+def test_exit_codes_are_the_documented_ones():
+    assert set(exits.MEANING) == {0, 1, 2, 3, 4, 70, 130}
+
+
+def test_unknown_verb_suggests_the_nearest(rote):
+    done = rote("repport")
+    assert done.exit_code == 2
+    assert done.stderr == "error: rote has no verb 'repport'\nhelp: did you mean 'report'?\n"
+    assert done.stdout == ""
+
+
+def test_unknown_option_suggests_the_nearest(rote):
+    done = rote("run", "--sed", "3", "x")
+    assert done.exit_code == 2
+    assert (
+        done.stderr
+        == "error: no such option '--sed'\nhelp: did you mean --seed? `rote run -h` lists the options\n"
+    )
+
+
+def test_missing_argument(rote):
+    done = rote("run")
+    assert done.exit_code == 2
+    assert done.stderr == "error: missing argument 'PATH...'\nhelp: `rote run -h` lists the options\n"
+
+
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_errors_are_objects_when_data_are_json(rote, form):
+    done = rote("show", "nowhere", form)
+    assert done.exit_code == 2
+    assert json.loads(done.stderr) == {
+        "error": "nowhere is not a results folder (no run.json)",
+        "help": "`rote run PATH -o results` makes one",
+        "exit": 2,
+    }
+    usage = rote("show", form, "--nope", "x")
+    assert json.loads(usage.stderr)["exit"] == 2
+
+
+def test_internal_error_saves_its_traceback(rote, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(rote.folder))
+    monkeypatch.setattr("probes.registry.lookup", lambda name: 1 / 0)
+    done = rote("probes", "induction")
+    assert done.exit_code == 70
+    first, second = done.stderr.splitlines()
+    assert first == "error: internal error: ZeroDivisionError: division by zero"
+    saved = Path(re.fullmatch(r"help: the traceback is in (\S+); please report it", second)[1])
+    text = saved.read_text()
+    assert text.startswith("rote probes induction\n")
+    assert "ZeroDivisionError" in text
+    assert saved.stat().st_mode & 0o077 == 0
+
+
+def test_internal_error_prints_its_traceback_when_asked(rote, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(rote.folder))
+    monkeypatch.setattr("probes.registry.lookup", lambda name: 1 / 0)
+    done = rote("probes", "induction", "--traceback")
+    assert done.exit_code == 70
+    assert "Traceback (most recent call last)" in done.stderr
+    assert not list(rote.folder.glob("rote-traceback-*"))
+
+
+def test_closed_pipe_is_no_error(planted_results):
+    import subprocess
+    import sys
+
+    shown = f"'{sys.executable}' -m app.cli show '{planted_results}/planted' --jsonl --top 100"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{shown} | head -n 1"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["rank"] == 1
+
+
+# settings
+
+
+def write_settings(folder: Path, text: str) -> None:
+    (folder / "pyproject.toml").write_text(text)
+
+
+def test_settings_give_way_to_variables_and_those_to_options(rote, planted_results):
+    result = planted_results / "planted"
+
+    def rows(*args: str, **env: str) -> int:
+        shown = rote("show", result, "-p", "previous_token", "--csv", *args, **env).stdout
+        return len(shown.splitlines()) - 1
+
+    assert rows() == 5
+    write_settings(rote.folder, "[tool.rote.show]\ntop = 1\n")
+    assert rows() == 1
+    assert rows(ROTE_SHOW_TOP="2") == 2
+    assert rows("--top", "3", ROTE_SHOW_TOP="2") == 3
+
+
+def test_output_form_can_be_set_and_overruled(rote):
+    write_settings(rote.folder, '[tool.rote.probes]\noutput = "json"\n')
+    assert rote("probes").stdout.startswith("[")
+    assert rote("probes", "--csv").stdout.startswith("name,")
+    assert rote("probes", ROTE_PROBES_OUTPUT="jsonl").stdout.startswith("{")
+
+
+def test_dashes_in_settings(rote):
+    write_settings(rote.folder, '[tool.rote.lab.train]\nrepeat-frac = 2.0\narm = "repeated"\n')
+    done = rote("lab", "train", "x")
+    assert done.exit_code == 2
+    assert "repeat_frac is 2.0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "help"),
+    [
+        (
+            "[tool.rote.run]\ndevise = 1\n",
+            "[tool.rote.run] in pyproject.toml sets 'devise'",
+            "did you mean 'device'?",
+        ),
+        (
+            "[tool.rote.lab.train]\nstep = 1\n",
+            "[tool.rote.lab.train] in pyproject.toml sets 'step'",
+            "'steps'?",
+        ),
+        ("[tool.rote.rum]\ndevice = 1\n", "sets 'rum'", "did you mean 'run'?"),
+        ("[tool.rote]\nrun = 1\n", "sets 'run'", "write [tool.rote.VERB]"),
+        ("[tool.rote\n", "cannot be read", "mend the file"),
+    ],
+)
+def test_settings_that_cannot_be_understood_are_refused(rote, text, message, help):
+    write_settings(rote.folder, text)
+    verb = ("lab", "train", "x") if "lab" in text else ("run", "x")
+    done = rote(*verb)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert help in done.stderr
+    assert rote("run", "-h").exit_code == 0 or "[tool.rote" in text
+
+
+def test_other_tools_settings_are_none_of_ours(rote):
+    write_settings(rote.folder, "[tool.ruff]\nline-length = 1\n")
+    assert rote("probes").exit_code == 0
+
+
+# hostile text
+
+
+def test_clean_leaves_nothing_a_terminal_obeys():
+    assert clean(HOSTILE) == "evil\ufffd[31m\ufffd2J\ufffd\ufffd[red]"
+    assert clean("L5H1 ψ 日本 a\nb\tc") == "L5H1 ψ 日本 a b c"
+
+
+@click.command()
+@click.option("--form")
+def _print(form: str) -> None:
+    columns = (Column("name", "name"), Column("value", "value", right=True))
+    rows = [{"name": HOSTILE, "value": float("nan")}, {"name": "=1+1", "value": 0.5}]
+    Output(Session(), form).rows(columns, rows, title=HOSTILE)
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "jsonl"])
+def test_output_is_safe_and_never_nan(form):
+    shown = CliRunner().invoke(_print, ["--form", form]).stdout
+    assert "nan" not in shown.lower()
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    if form in ("json", "jsonl"):
+        rows = json.loads(shown) if form == "json" else [json.loads(line) for line in shown.splitlines()]
+        assert rows[0] == {"name": HOSTILE, "value": None}
+    else:
+        assert "[red]" in shown  # markup is text
+
+
+def test_data_keep_the_columns_asked_for(capsys):
+    print_data("csv", ["b", "a"], [{"a": True, "b": ["x", "y"], "c": 3}])
+    assert capsys.readouterr().out == "b,a\nx y,true\n"

@@ -1,0 +1,162 @@
+"""Help, the frozen option list, the written reference, and what looking at results does not import."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from app.cli.command import Verb
+from app.cli.main import VERBS, cli
+from app.cli.reference import commands, reference
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = {"-q", "--quiet", "-v", "--verbose", "--no-color", "--traceback", "-h", "--help"}
+OUTPUT = {"-t", "--table", "--csv", "--json", "--jsonl"}
+# What people script against. An option that goes or changes its name breaks them: change this list knowingly.
+OPTIONS: dict[str, set[str]] = {
+    "rote": {"-V", "--version", "-h", "--help"},
+    "rote lab": {"-h", "--help"},
+    "rote lab train": SHARED
+    | {"--arm", "--repeat-frac", "--pool", "--steps", "--batch", "--lr", "--seed", "--layers", "--heads"}
+    | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"},
+    "rote scan": SHARED | OUTPUT | {"--allow-download"},
+    "rote probes": SHARED | OUTPUT,
+    "rote run": SHARED
+    | {"-p", "--probe", "--steps", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
+    | {
+        "--threads",
+        "--dry-run",
+        "--fresh",
+        "--fail-fast",
+        "--allow-partial",
+        "--allow-download",
+        "--disk-budget",
+    }
+    | {"--progress"},
+    "rote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric"},
+    "rote compare": SHARED | OUTPUT | {"--align", "--at", "--top", "--expect"},
+    "rote report": SHARED | {"-o", "--out", "--base", "--light", "--open", "--expect"},
+    "rote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads"},
+    "rote doctor": SHARED | OUTPUT,
+}
+
+
+def test_verbs_and_options_are_the_frozen_ones():
+    found = {}
+    for name, command in commands():
+        context = click.Context(command, info_name=name, **command.context_settings)
+        options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+        found[name] = {word for option in options for word in (*option.opts, *option.secondary_opts)}
+    assert found == OPTIONS
+
+
+def test_written_reference_is_current():
+    assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == reference(), (
+        "run: python -m app.cli.reference > docs/cli.md"
+    )
+
+
+def test_reference_names_every_verb_and_option():
+    text = reference()
+    missing = [word for words in OPTIONS.values() for word in words if f"`{word}`" not in text]
+    assert not missing
+    assert [name for name in OPTIONS if f"## {name}\n" not in text] == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_starts_with_an_example(rote, name):
+    args = name.split()[1:]
+    done = rote(*args, "-h")
+    assert done.exit_code == 0
+    head, first = done.stdout.splitlines()[:2]
+    assert re.fullmatch("Examples?:", head)
+    assert first.startswith("  rote ")
+    assert rote(*args, "--help").stdout == done.stdout
+
+
+@pytest.mark.parametrize("args", [(), ("lab",)])
+def test_no_verb_shows_the_help(rote, args):
+    done = rote(*args)
+    assert done.exit_code == 0
+    assert done.stdout == rote(*args, "-h").stdout
+
+
+def test_version(rote):
+    assert re.fullmatch(r"rote \d+\.\d+\S*\n", rote("-V").stdout)
+
+
+def test_an_environment_variable_cannot_ask_for_the_version(rote):
+    assert rote("probes", "--json", ROTE_VERSION="1").stdout.startswith("[")
+
+
+def test_group_summaries_are_the_verbs_own():
+    by_name = {name.split()[-1]: command for name, command in commands() if isinstance(command, Verb)}
+    for name, (_, summary) in VERBS.items():
+        if name in by_name:
+            assert by_name[name].short_help == summary
+
+
+def test_lab_defaults_are_the_labs_own():
+    from checkpoints.lab import LabConfig
+
+    train = dict(commands())["rote lab train"]
+    context = click.Context(train)
+    defaults = {p.name: p.get_default(context) for p in train.params if isinstance(p, click.Option)}
+    config = LabConfig()
+    assert defaults["layers"] == config.n_layers and defaults["heads"] == config.n_heads
+    assert defaults["norm"] == "none" and config.normalization_type is None
+    assert defaults["arm"] == config.arm.kind
+    assert defaults["bigram_frac"] == config.source.bigram_frac
+    for name in ("d_model", "steps", "batch", "lr", "seed", "every", "threads", "device"):
+        assert defaults[name] == getattr(config, name), name
+
+
+def test_help_imports_no_verb_and_nothing_heavy(run_python):
+    code = """
+import sys
+from click.testing import CliRunner
+from app.cli.main import cli, VERBS
+assert CliRunner().invoke(cli, ["--help"]).exit_code == 0
+loaded = [m for m in VERBS if f"app.cli.{m}" in sys.modules]
+heavy = [m for m in ("torch", "pandas", "numpy", "rich", "probes") if m in sys.modules]
+print(loaded, heavy)
+for verb in (["lab", "train"], *([v] for v in VERBS)):
+    assert CliRunner().invoke(cli, [*verb, "--help"]).exit_code == 0, verb
+print([m for m in ("torch", "pandas", "numpy", "rich") if m in sys.modules])
+"""
+    assert run_python(code) == "[] []\n[]"
+
+
+def test_looking_imports_no_torch(run_python, planted_runs, planted_results):
+    code = """
+import sys
+from click.testing import CliRunner
+from app.cli.main import cli
+runs, results, out = sys.argv[1:]
+for args in (
+    ["scan", runs],
+    ["probes", "copying_logit"],
+    ["show", f"{results}/planted", "-t"],
+    ["compare", f"{results}/planted", f"{results}/random"],
+    ["report", results, "-o", out, "--light"],
+    ["run", runs, "-p", "previous_token", "--sequences", "8", "-o", results, "--dry-run"],
+):
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 0, (args, done.stderr)
+print(done.stdout.count(", 3 already stored, "), "torch" in sys.modules)
+"""
+    out = planted_results.parent / "page.html"
+    assert run_python(code, str(planted_runs), str(planted_results), str(out)) == "2 False"
+
+
+def test_rote_command_is_this_group():
+    from importlib import metadata
+
+    (entry,) = metadata.entry_points(group="console_scripts", name="rote")
+    from app.cli.main import main
+
+    assert entry.load() is main
+    assert cli.name == "cli"

@@ -1,0 +1,361 @@
+"""`rote show`, `rote compare`, `rote report` and `--expect` on measured planted models."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SHOW_COLUMNS = [
+    "run",
+    "step",
+    "probe",
+    "metric",
+    "head",
+    "value",
+    "lo",
+    "hi",
+    "chance",
+    "n",
+    "rank",
+    "valid",
+    "reason",
+]
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+# show
+
+
+def test_show_ranks_the_planted_heads(rote, planted_results):
+    done = rote("show", planted_results / "planted", "-p", "previous_token", "--top", "3")
+    assert done.exit_code == 0
+    rows = rows_of(done.stdout)
+    assert list(rows[0]) == SHOW_COLUMNS
+    assert [(row["head"], row["rank"]) for row in rows[:2]] == [("L0H0", "1"), ("L0H1", "2")]
+    assert float(rows[0]["value"]) == pytest.approx(1.0, abs=1e-4)
+    assert {(row["run"], row["step"], row["n"], row["valid"]) for row in rows} == {
+        ("planted", "20", "8", "true")
+    }
+
+
+def test_show_agrees_with_the_stored_observations(rote, planted_results):
+    shown = json.loads(rote("show", planted_results / "planted", "--top", "100", "--json").stdout)
+    stored = pd.read_parquet(planted_results / "planted/observations.parquet")
+    last = stored[
+        (stored["step"] == 20) & (stored["probe"] == "previous_token") & (stored["metric"] == "score")
+    ]
+    expected = {
+        f"L{int(l)}H{int(h)}": v for l, h, v in zip(last["layer"], last["head"], last["value"], strict=True)
+    }
+    assert {r["head"]: r["value"] for r in shown if r["probe"] == "previous_token"} == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "step"), [("last", 20), ("first", 0), ("10", 10), ("nearest:14", 10), ("nearest:1k", 20)]
+)
+def test_show_finds_the_step(rote, planted_results, spec, step):
+    done = rote("show", planted_results / "planted", "--step", spec, "--json", "-p", "repeat_loss")
+    (row,) = json.loads(done.stdout)
+    assert row["step"] == step
+    assert row["head"] is None and row["rank"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--step", "11"), "try nearest:11"),
+        (("--step", "soon"), "try last"),
+        (("--step", "0..10"), "name one step"),
+        (("-p", "repeat_los"), "did you mean 'repeat_loss'?"),
+        (("-p", "copy_curve"), "-p copy_curve -o"),
+        (("--metric", "scor"), "did you mean 'score'?"),
+    ],
+)
+def test_show_refuses_what_is_not_there(rote, planted_results, args, message):
+    done = rote("show", planted_results / "planted", *args)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_show_lists_what_was_not_measured(rote, planted_results):
+    # Head L0H3 writes nothing, so its copying is undefined; see PLANTED_HEADS.
+    done = rote("show", planted_results / "planted", "-p", "copying_logit", "--top", "100", "--json")
+    rows = {row["head"]: row for row in json.loads(done.stdout)}
+    assert rows["L0H3"]["valid"] is False
+    assert rows["L0H3"]["value"] is None and rows["L0H3"]["rank"] is None
+    assert "writes nothing" in rows["L0H3"]["reason"]
+    assert rows["L1H0"]["valid"] is True and rows["L1H0"]["reason"] is None
+    few = rote("show", planted_results / "planted", "-p", "copying_logit", "--top", "1", "--json")
+    assert len(json.loads(few.stdout)) == 1 + sum(not row["valid"] for row in rows.values())
+    table = rote("show", planted_results / "planted", "-p", "copying_logit", "-t").stdout
+    said = "not measured: copying_logit/score of L0H0 L0H1 L0H2 L0H3: the head raises no token"
+    assert said in " ".join(table.split())
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_tables_fit_the_terminal(rote, planted_results, width):
+    for args in (
+        ("show", planted_results / "planted"),
+        ("compare", planted_results / "planted", planted_results / "random"),
+        ("probes",),
+    ):
+        done = rote(*args, "-t", COLUMNS=width)
+        assert done.exit_code == 0
+        lines = done.stdout.splitlines()
+        assert max(len(line) for line in lines) <= int(width)
+        assert not any("…" in line for line in lines)
+
+
+def test_narrow_tables_say_what_they_leave_out(rote):
+    assert "too narrow for: unit, range" in rote("probes", "-t", COLUMNS="80").stderr
+    assert "too narrow" not in rote("probes", "-t", COLUMNS="120").stderr
+
+
+# compare
+
+
+def test_compare_says_the_finding_first(rote, planted_results):
+    a, b = planted_results / "planted", planted_results / "random"
+    table = rote("compare", a, b, "-t", COLUMNS="200")
+    assert table.exit_code == 0
+    assert table.stdout.startswith("planted forms an induction circuit")
+    assert "A planted: the first lasting induction head" in table.stdout
+    assert "B random: no induction head at any step" in table.stdout
+    assert "A = planted, B = random, step 20" in table.stdout
+    data = rote("compare", a, b)
+    assert data.stderr.startswith("planted forms an induction circuit")
+    assert data.stdout.startswith("run_a,run_b,probe,metric,")
+
+
+def test_compare_data_hold_every_difference(rote, planted_results):
+    a, b = planted_results / "planted", planted_results / "random"
+    rows = json.loads(rote("compare", a, b, "--json").stdout)
+    for row in rows:
+        assert row["difference"] == pytest.approx(row["b"] - row["a"], abs=1e-6)
+        assert (row["p"] is None) == (row["reason"] is not None) == (row["n"] == 0)
+    (loss,) = [r for r in rows if (r["probe"], r["metric"]) == ("repeat_loss", "later_blocks")]
+    assert loss["change"] == "worse" and loss["lo"] > 0 and loss["n"] == 8
+    heads = {r["head_a"] for r in rows if (r["probe"], r["metric"]) == ("induction", "verdict")}
+    assert heads == {f"L{l}H{h}" for l in range(2) for h in range(4)}
+
+
+def test_compare_at_other_steps(rote, planted_results):
+    a, b = planted_results / "planted", planted_results / "random"
+    every = json.loads(rote("compare", a, b, "--at", "all", "--json").stdout)
+    assert {(row["step_a"], row["step_b"]) for row in every} == {(0, 0), (10, 10), (20, 20)}
+    one = json.loads(rote("compare", a, b, "--at", "10", "--align", "tokens", "--json").stdout)
+    assert {row["tokens_b"] for row in one} == {1000}
+    for at, message in (("11", "nearest are"), ("soon", "use last, all, or a step")):
+        refused = rote("compare", a, b, "--at", at)
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+
+
+def test_compare_refuses_unlike_measurements_with_the_command_that_mends_it(
+    rote, planted_runs, planted_results
+):
+    args = ("run", planted_runs / "random", "-p", "previous_token", "--sequences", "8", "-q")
+    assert rote(*args, "--seed", "1").exit_code == 0
+    done = rote("compare", planted_results / "planted", "results/random")
+    assert done.exit_code == 2
+    assert "were not measured alike" in done.stderr and "seed 0 against 1" in done.stderr
+    assert "help: measure both with the same command: rote run " in done.stderr
+
+
+# expect
+
+
+def expectations(text: str) -> str:
+    Path("checks.toml").write_text(text)
+    return "checks.toml"
+
+
+GOOD = """
+[[expect]]
+probe = "induction"
+head = "any"
+run = "planted"
+min = 1
+
+[[expect]]
+probe = "induction"
+head = "all"
+run = "random"
+max = 0
+
+[[expect]]
+probe = "repeat_loss"
+metric = "top1_later"
+run = "planted"
+step = 10
+min = 0.5
+
+[[expect]]
+probe = "previous_token"
+head = "L0H0"
+run = "planted"
+min = 0.9
+max = 1
+"""
+
+
+def test_expectations_that_hold(rote, planted_results):
+    pair = (planted_results / "planted", planted_results / "random")
+    done = rote("compare", *pair, "--expect", expectations(GOOD), "-t", COLUMNS="200")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[-5] == (
+        "pass  planted: induction/verdict any at step 20: expected at least 1, found L1H1 1.000 [1.000, 1.000]"
+    )
+    assert done.stdout.splitlines()[-1] == "4 checks: all passed"
+    data = rote("compare", *pair, "--expect", "checks.toml", "-q")
+    assert data.stderr.count("pass  ") == 4
+    assert "pass" not in data.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('probe = "induction"\nhead = "any"\nrun = "random"\nmin = 1', "found L1H3 0.000"),
+        ('probe = "induction"\nhead = "all"\nmax = 0', "FAIL  planted: induction/verdict all"),
+        ('probe = "previous_token"\nhead = "L0H0"\nmin = 1.5', "found L0H0 1.000"),
+        ('probe = "previous_token"\nhead = "L7H7"\nmin = 0', "found nothing: not in the results"),
+        ('probe = "copying_logit"\nhead = "L0H3"\nrun = "planted"\nmin = -1', "found L0H3 not measured: "),
+        ('probe = "duplicate_token"\nhead = "any"\nmin = 0', "not in the results"),
+    ],
+)
+def test_expectations_that_fail_exit_1(rote, planted_results, text, found):
+    file = expectations(f"[[expect]]\n{text}\n")
+    done = rote("compare", planted_results / "planted", planted_results / "random", "--expect", file)
+    assert done.exit_code == 1
+    assert found in done.stderr
+    assert re.search(r"\d checks?: \d failed", done.stderr)
+
+
+def test_the_interval_decides_not_the_value(rote, planted_results):
+    (row,) = json.loads(rote("show", planted_results / "random", "-p", "repeat_loss", "--json").stdout)
+    assert row["lo"] < row["value"] < row["hi"]
+
+    def code(bound: str, value: float) -> int:
+        text = f'[[expect]]\nprobe = "repeat_loss"\nrun = "random"\n{bound} = {value!r}\n'
+        pair = (planted_results / "planted", planted_results / "random")
+        return rote("compare", *pair, "--expect", expectations(text)).exit_code
+
+    between = (row["lo"] + row["value"]) / 2
+    assert code("min", row["lo"]) == 0 and code("min", between) == 1
+    assert code("max", row["hi"]) == 0 and code("max", (row["hi"] + row["value"]) / 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[expect]]\nprobe = "inductoin"\nhead = "any"\nmin = 1', "did you mean 'induction'?"),
+        ('[[expect]]\nprobe = "induction"\nmin = 1', 'add head = "any"'),
+        ('[[expect]]\nprobe = "repeat_loss"\nhead = "any"\nmin = 1', "leave head out"),
+        ('[[expect]]\nprobe = "induction"\nhead = "any"', "add one: min"),
+        ('[[expect]]\nprobe = "induction"\nhead = "some"\nmin = 1', "write layer and head as L5H1"),
+        (
+            '[[expect]]\nprobe = "induction"\nmetric = "verdit"\nhead = "any"\nmin = 1',
+            "did you mean 'verdict'?",
+        ),
+        ('[[expect]]\nprobe = "induction"\nhead = "any"\nmn = 1', "did you mean 'min'?"),
+        ('[[expect]]\nprobe = "induction"\nhead = "any"\nmin = "1"', "numbers are bare"),
+        ('[[expect]]\nprobe = "induction"\nhead = "any"\nmin = 1\nrun = "plantd"', "did you mean 'planted'?"),
+        ('[[expect]]\nprobe = "induction"\nhead = "any"\nmin = 1\nstep = 7', "try nearest:7"),
+        ("[[expect]\n", "cannot be read as TOML"),
+        ("x = 1\n", "has to hold [[expect]] tables"),
+        ("", "has to hold [[expect]] tables"),
+    ],
+)
+def test_a_check_that_cannot_be_understood_is_a_usage_error(rote, planted_results, text, message):
+    pair = (planted_results / "planted", planted_results / "random")
+    done = rote("compare", *pair, "--expect", expectations(text))
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_a_missing_file_of_checks(rote, planted_results):
+    done = rote("report", planted_results / "planted", "--expect", "nowhere.toml")
+    assert done.exit_code == 2
+    assert "nowhere.toml does not exist" in done.stderr
+    assert not Path("reports").exists()
+
+
+# report
+
+
+def test_report_of_a_folder_of_results(rote, planted_results):
+    done = rote("report", planted_results, "--base", "planted", "--light")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "reports/planted-random/report.html\n"
+    assert "data: reports/planted-random/report.json reports/planted-random/scores.csv" in done.stderr
+    for name in ("report.html", "report.json", "scores.csv"):
+        assert (Path("reports/planted-random") / name).stat().st_size > 1000
+
+
+def test_report_takes_the_baseline_from_a_folder_too(rote, planted_results):
+    done = rote(
+        "report",
+        planted_results / "random",
+        "--base",
+        planted_results / "planted",
+        "-o",
+        "page.html",
+        "--light",
+    )
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "page.html\n"
+    runs = {row["run"] for row in rows_of(Path("page.csv").read_text())}
+    assert runs == {"planted", "random"}
+
+
+def test_report_opens_the_browser_when_asked(rote, planted_results, monkeypatch):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)))
+    done = rote("report", planted_results / "planted", "-o", "page.html", "--light", "--open")
+    assert done.exit_code == 0
+    assert opened == [Path("page.html").resolve().as_uri()]
+    assert "no browser could be started; open page.html yourself" in done.stderr
+
+
+def test_report_checks(rote, planted_results):
+    failing = expectations('[[expect]]\nprobe = "induction"\nhead = "all"\nmax = 0\n')
+    done = rote("report", planted_results / "planted", "-o", "page.html", "--light", "--expect", failing)
+    assert done.exit_code == 1
+    assert "1 check: 1 failed" in done.stderr
+    assert Path("page.html").is_file()  # a finding, not a fault
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("nowhere",), 2, "nowhere is not a results folder"),
+        (("nothing-*",), 4, "nothing-* matches no folder"),
+        (("{results}/planted", "--base", "nope"), 2, "nope"),
+    ],
+)
+def test_report_refuses_what_is_not_there(rote, planted_results, args, code, message):
+    done = rote("report", *(arg.format(results=planted_results) for arg in args))
+    assert done.exit_code == code
+    assert message in done.stderr
+
+
+def test_hostile_names_in_results_are_printed_safely(rote, results_copy):
+    results = results_copy()
+    meta = json.loads((results / "run.json").read_text())
+    hostile = "evil\x1b]0;title\x07\u202e"
+    meta |= {"run": hostile, "gaps": [{"step": 5, "path": hostile, "reason": hostile, "help": hostile}]}
+    (results / "run.json").write_text(json.dumps(meta))
+    for args in (("show", results, "-t"), ("compare", results, results, "-t"), ("compare", results, results)):
+        done = rote(*args)
+        assert done.exit_code == 0, done.stderr
+        assert all(c.isprintable() or c == "\n" for c in done.output)

@@ -1,0 +1,157 @@
+"""Intervals, tests and corrections against closed forms, scipy, and answers worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater, p_two_sided
+
+NAN = float("nan")
+
+
+def test_interval_is_the_normal_one_for_a_mean():
+    """The bootstrapped mean has standard deviation s / sqrt(n), with s the root mean square deviation."""
+    x = np.random.default_rng(0).normal(3, 2, size=(200, 1))
+    found = bootstrap_mean(x, n_resamples=20_000)
+    half = 1.96 * x.std() / np.sqrt(200)
+    assert found.value[0] == pytest.approx(x.mean())
+    assert found.lo[0] == pytest.approx(x.mean() - half, abs=0.03 * half)
+    assert found.hi[0] == pytest.approx(x.mean() + half, abs=0.03 * half)
+    assert found.n[0] == 200
+
+
+def test_interval_of_yes_and_no_is_the_binomial_one():
+    """Resampling a column of 0s and 1s draws a binomial: its percentiles are known exactly."""
+    x = np.zeros((32, 1))
+    x[:10] = 1
+    found = bootstrap_mean(x, n_resamples=50_000)
+    low, high = stats.binom.ppf([0.025, 0.975], 32, 10 / 32) / 32
+    assert (found.lo[0], found.hi[0]) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.mark.parametrize(
+    ("draw", "true_mean"),
+    [
+        (lambda rng, shape: rng.normal(0.3, 0.1, shape), 0.3),
+        (lambda rng, shape: rng.uniform(0, 1, shape), 0.5),
+        (lambda rng, shape: rng.beta(1, 4, shape), 0.2),  # skewed, as small scores are
+    ],
+)
+def test_coverage_at_32_sequences(draw, true_mean):
+    """Of 4000 samples, about 95% have an interval that holds the true mean (percentile bootstrap: a little less)."""
+    samples = draw(np.random.default_rng(5), (32, 4000))
+    found = bootstrap_mean(samples)
+    held = (found.lo <= true_mean) & (true_mean <= found.hi)
+    assert 0.915 < held.mean() < 0.96
+    below, above = (found.hi < true_mean).mean(), (found.lo > true_mean).mean()
+    assert 0.01 < below < 0.06
+    assert 0.01 < above < 0.06
+
+
+def test_level_is_what_was_asked_for():
+    samples = np.random.default_rng(6).normal(size=(64, 4000))
+    found = bootstrap_mean(samples, level=0.5)
+    assert ((found.lo <= 0) & (found.hi >= 0)).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_same_seed_same_interval_and_columns_keep_their_pairing():
+    x = np.random.default_rng(1).normal(size=(32, 3))
+    first, again, other = (bootstrap_mean(x, seed=s) for s in (7, 7, 8))
+    assert (first.lo == again.lo).all()
+    assert (first.lo != other.lo).all()
+    alone = bootstrap_mean(x[:, 1:2], seed=7)
+    assert alone.lo[0] == pytest.approx(first.lo[1], abs=1e-12)
+    both = bootstrap_mean(np.stack([x[:, 0], x[:, 0] + 1], axis=1))
+    assert both.lo[1] - both.lo[0] == pytest.approx(1)
+
+
+def test_more_columns_than_fit_at_once():
+    x = np.random.default_rng(2).normal(size=(16, 5000))
+    whole = bootstrap_mean(x)
+    for column in (0, 2047, 2048, 4999):
+        alone = bootstrap_mean(x[:, column : column + 1])
+        assert (whole.lo[column], whole.hi[column]) == (
+            pytest.approx(alone.lo[0]),
+            pytest.approx(alone.hi[0]),
+        )
+
+
+def test_constant_columns_have_no_width():
+    found = bootstrap_mean(np.full((8, 2), 0.25))
+    assert found.value.tolist() == found.lo.tolist() == found.hi.tolist() == [0.25, 0.25]
+
+
+def test_undefined_sequences_are_left_out():
+    x = np.array([[1.0, NAN, NAN], [3.0, 2.0, NAN], [5.0, 4.0, NAN], [7.0, NAN, NAN]])
+    found = bootstrap_mean(x)
+    assert found.value[:2].tolist() == [4, 3]
+    assert found.n.tolist() == [4, 2, 0]
+    assert (found.lo[1], found.hi[1]) == (2, 4)
+    assert np.isnan([found.value[2], found.lo[2], found.hi[2]]).all()
+    assert found.lo[0] >= 1
+    assert found.hi[0] <= 7
+
+
+def test_one_sequence_has_no_width():
+    found = bootstrap_mean(np.array([[0.5]]))
+    assert (found.value[0], found.lo[0], found.hi[0], found.n[0]) == (0.5, 0.5, 0.5, 1)
+
+
+@pytest.mark.parametrize(("test", "alternative"), [(p_greater, "greater"), (p_two_sided, "two-sided")])
+def test_p_values_are_scipys(test, alternative):
+    x = np.random.default_rng(3).normal(0.2, 1, size=(20, 50))
+    answer = stats.ttest_1samp(x, 0, axis=0, alternative=alternative).pvalue
+    np.testing.assert_allclose(test(x), answer, rtol=1e-10)
+    x[::3, ::2] = NAN
+    answer = stats.ttest_1samp(x, 0, axis=0, alternative=alternative, nan_policy="omit").pvalue
+    np.testing.assert_allclose(test(x), answer, rtol=1e-10)
+
+
+def test_p_values_worked_by_hand():
+    """Mean 2, s = 2, n = 4: t = 2 with 3 degrees of freedom."""
+    x = np.array([0.0, 2 - np.sqrt(2), 2 + np.sqrt(2), 4])[:, None]
+    x = 2 + (x - 2) * 2 / x.std(ddof=1)
+    t, df = 2.0, 3
+    # Closed form for 3 degrees of freedom.
+    upper = 0.5 - (np.arctan(t / np.sqrt(df)) + t / np.sqrt(df) / (1 + t**2 / df)) / np.pi
+    assert p_greater(x)[0] == pytest.approx(upper)
+    assert p_two_sided(x)[0] == pytest.approx(2 * upper)
+    assert p_greater(-x)[0] == pytest.approx(1 - upper)
+
+
+def test_columns_that_cannot_be_tested():
+    x = np.array(
+        [
+            [NAN, 1.0, 0.3, 0.3, 0.0, -0.3],
+            [NAN, NAN, 0.3, 0.3 + 1e-16, 0.0, -0.3],
+            [NAN, NAN, 0.3, 0.3, 0.0, -0.3],
+        ]
+    )
+    assert p_greater(x).tolist() == [1, 1, 0, 0, 1, 1]
+    assert p_two_sided(x).tolist() == [1, 1, 0, 0, 1, 0]
+
+
+def test_benjamini_hochberg_worked_by_hand():
+    """p (i) times m / i, made monotone from the largest down."""
+    p = np.array([0.01, 0.04, 0.03, 0.005, 0.5])
+    assert benjamini_hochberg(p).tolist() == pytest.approx([0.025, 0.05, 0.05, 0.025, 0.5])
+    with_gap = np.array([0.01, NAN, 0.04, 0.03, 0.005, 0.5, NAN])
+    adjusted = benjamini_hochberg(with_gap)
+    assert np.isnan(adjusted[[1, 6]]).all()
+    assert adjusted[[0, 2, 3, 4, 5]].tolist() == pytest.approx([0.025, 0.05, 0.05, 0.025, 0.5])
+    assert np.isnan(benjamini_hochberg(np.array([NAN, NAN]))).all()
+    assert benjamini_hochberg(np.array([0.03])).tolist() == [0.03]
+
+
+def test_false_discoveries_stay_at_the_level():
+    """100 heads, 20 of them real: of those called, at most 5% on average are not."""
+    rng = np.random.default_rng(9)
+    false = []
+    for _ in range(200):
+        effect = np.where(np.arange(100) < 20, 1.2, 0.0)
+        called = benjamini_hochberg(p_greater(rng.normal(effect, 1, size=(16, 100)))) < 0.05
+        false.append(called[20:].sum() / max(1, called.sum()))
+        assert called[:20].sum() > 10
+    assert np.mean(false) < 0.05

@@ -1,0 +1,278 @@
+"""What the code base promises about itself, read from its source."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from probes.registry import REGISTRY
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = {"checkpoints": 0, "interp": 1, "probes": 2, "app": 3}
+TOP_LEVEL = {
+    *FLOORS, "tests", "docs", ".ci", ".git", ".github", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
+    "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md",
+}  # fmt: skip
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 80
+SOURCES = sorted(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (*SOURCES, *TESTS)}
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def first_party(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """(line, module) of everything of ours that is imported anywhere in a file, by statement or by name in a string."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, package if node.level else node.module or ""
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"\w+(\.\w+)+", node.value)
+        ):
+            yield node.lineno, node.value  # importlib.import_module and tables of lazy names
+
+
+def test_imports_between_floors_point_down():
+    wrong = []
+    for file in SOURCES:
+        package = file.relative_to(ROOT).parts[0]
+        for line, module in first_party(TREES[file], package):
+            other = module.split(".")[0]
+            if FLOORS.get(other, -1) > FLOORS[package]:
+                wrong.append(f"{name_of(file)}:{line} imports {module}")
+    assert wrong == []
+
+
+def test_nothing_of_the_tests_is_imported_by_the_packages():
+    helpers = {"tests", "conftest", *(file.stem for file in TESTS if file.parent == ROOT / "tests")}
+    wrong = [
+        f"{name_of(file)}:{line} imports {module}"
+        for file in SOURCES
+        for line, module in first_party(TREES[file], "")
+        if module.split(".")[0] in helpers
+    ]
+    assert wrong == []
+
+
+def test_the_top_level_holds_nothing_else():
+    ignored = {line.strip("/\n ") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    found = {path.name for path in ROOT.iterdir() if not path.name.endswith(".egg-info")}
+    assert found - TOP_LEVEL - ignored == set()
+
+
+def public_definitions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """Public functions and classes of a module, and public methods of public classes."""
+    for node in tree.body:
+        if not isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        ) or node.name.startswith("_"):
+            continue
+        yield node.name, node
+        if isinstance(node, ast.ClassDef) and not any("Protocol" in ast.unparse(base) for base in node.bases):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and not part.name.startswith("_"):
+                    yield f"{node.name}.{part.name}", part
+
+
+def test_everything_public_says_what_it_is():
+    silent = []
+    for file in SOURCES:
+        if not ast.get_docstring(TREES[file]):
+            silent.append(name_of(file))
+        for name, node in public_definitions(TREES[file]):
+            overloaded = any("overload" in ast.unparse(d) for d in getattr(node, "decorator_list", ()))
+            if not overloaded and not ast.get_docstring(node):
+                silent.append(f"{name_of(file)}:{node.lineno} {name}")
+    assert silent == []
+
+
+def test_files_and_functions_stay_readable():
+    long = [
+        f"{name_of(f)}: {n} lines" for f in TREES if (n := len(f.read_text().splitlines())) > MAX_FILE_LINES
+    ]
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    long.append(f"{name_of(file)}:{node.lineno} {node.name}: {lines} lines")
+    assert long == []
+
+
+def unsafe(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Ways to run code that came with data, or to hide errors."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            for name in names:
+                if name.split(".")[0] in {
+                    "pickle",
+                    "_pickle",
+                    "cPickle",
+                    "cloudpickle",
+                    "dill",
+                    "joblib",
+                    "shelve",
+                    "marshal",
+                }:
+                    yield node.lineno, f"import {name}"
+        elif isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield node.lineno, "bare except"
+        elif isinstance(node, ast.Call):
+            yield from unsafe_call(node)
+
+
+def unsafe_call(node: ast.Call) -> Iterator[tuple[int, str]]:
+    called = ast.unparse(node.func)
+    options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+    if called in {"eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "os.system"}:
+        yield node.lineno, called
+    if called.endswith("torch.load") and options.get("weights_only") != "True":
+        yield node.lineno, "torch.load without weights_only=True"
+    if options.get("trust_remote_code", "False") != "False":
+        yield node.lineno, "trust_remote_code"
+    if options.get("allow_pickle", "False") != "False" or called.endswith("read_pickle"):
+        yield node.lineno, "pickle"
+    if options.get("shell", "False") != "False":
+        yield node.lineno, "shell"
+
+
+def test_no_code_is_ever_run_from_data():
+    found = [f"{name_of(file)}:{line} {what}" for file in SOURCES for line, what in unsafe(TREES[file])]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle", "from pickle import loads", "eval('1')", "exec(text)", "torch.load(path)", "np.load(f, allow_pickle=True)",
+        "torch.load(path, weights_only=False)", "f(trust_remote_code=True)", "try:\n    f()\nexcept:\n    pass", "pd.read_pickle(f)",
+        "subprocess.run(line, shell=True)", "os.system(line)",
+    ],
+)  # fmt: skip
+def test_the_search_for_unsafe_code_finds_it(code):
+    assert list(unsafe(ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["model.eval()", "torch.load(path, weights_only=True)", "f(trust_remote_code=False)", "re.compile('x')"],
+)
+def test_the_search_for_unsafe_code_lets_the_rest_be(code):
+    assert not list(unsafe(ast.parse(code)))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_probe_states_what_it_is(name):
+    info = REGISTRY[name]
+    for text in (info.unit, info.source, info.summary, info.chance, info.module):
+        assert text.strip()
+    assert info.kind in {"head", "pair", "model", "weights", "verdict"}
+    assert info.better in {"higher", "lower", None}
+    assert info.main_metric in info.metrics
+    assert all(meaning.strip() for meaning in info.metrics.values())
+    assert set(info.units) <= set(info.metrics)
+    assert set(info.directions) <= set(info.metrics)
+    assert set(info.needs) <= set(REGISTRY)
+    assert info.range is None or info.range[0] < info.range[1]
+    assert (info.kind in {"head", "model"}) == bool(info.stimuli)
+    assert {m.split("@")[1] for m in info.metrics if "@" in m} <= set(info.stimuli[1:])
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_probe_has_a_file_that_gives_its_source_and_its_steps(name):
+    """Title, then `Source: ...`, then the computation as steps numbered from 1."""
+    module = importlib.import_module(REGISTRY[name].module)
+    title, rest = inspect.getdoc(module).split("\n", 1)
+    assert title.endswith(".")
+    assert rest.strip().startswith("Source: ")
+    steps = [int(number) for number in re.findall(r"^(\d+)\. ", rest, re.MULTILINE)]
+    assert len(steps) >= 2
+    assert steps == list(range(1, len(steps) + 1))
+    function = REGISTRY[name].implementation()
+    assert function.info is REGISTRY[name]
+    assert function.__name__ == Path(module.__file__).stem == name
+    assert inspect.getdoc(function)
+
+
+def test_every_file_that_binds_a_probe_is_in_the_catalogue():
+    bound = {
+        (decorator.args[0].value, name_of(file))
+        for file in SOURCES
+        for node in ast.walk(TREES[file])
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "probe"
+    }
+    listed = {(name, info.module.replace(".", "/") + ".py") for name, info in REGISTRY.items()}
+    assert bound == listed
+
+
+def results_side() -> list[str]:
+    """Modules a reader of results imports; none of them may cost the import of torch."""
+    named = ["checkpoints", "probes", "interp", "app"]
+    named += [
+        f"probes.{name}"
+        for name in ("store", "statistics", "registry", "verdicts", "observations", "stimuli")
+    ]
+    named += [
+        "probes.sweep.plan",
+        "probes.sweep.run",
+        "probes.sweep.folder",
+        "probes.heads.induction",
+        "checkpoints.formats",
+    ]
+    later = ["probes/trajectory.py", "probes/degradation.py", "probes/figures", "app/report", "app/cli"]
+    for place in later:
+        files = sorted((ROOT / place).rglob("*.py")) if (ROOT / place).is_dir() else [ROOT / place]
+        named += [
+            name_of(f).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+            for f in files
+            if f.is_file()
+        ]
+    return named
+
+
+def test_reading_results_never_imports_torch(run_python):
+    code = (
+        "import importlib, sys\nguilty = []\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if any(m in sys.modules for m in ('torch', 'transformers', 'transformer_lens')):\n"
+        "        guilty.append(name)\n"
+        "        break\n"
+        "print(guilty)"
+    )
+    assert run_python(code, *results_side()) == "[]"
+
+
+def test_no_test_can_pass_without_checking_anything():
+    """Every test asserts something, expects an error, fails by itself, or hands over to a helper that does."""
+    checks = {
+        file: {
+            n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and "assert" in ast.unparse(n)
+        }
+        for file, tree in TREES.items()
+        if file in TESTS
+    }
+    idle = []
+    for file in TESTS:
+        for node in ast.walk(TREES[file]):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                text = ast.unparse(node)
+                helped = any(re.search(rf"\b{helper}\(", text) for helper in checks[file] - {node.name})
+                if not helped and not re.search(r"\bassert|raises\(|pytest\.fail|check=True", text):
+                    idle.append(f"{name_of(file)}:{node.lineno} {node.name}")
+    assert idle == []
