@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(MAKE) --no-print-directory -j2 demo-unique demo-repeated
-	$(BIN)/rote run runs/unique runs/repeated -o results --threads 2
+	$(BIN)/rote run runs/unique runs/repeated -o results
 	$(BIN)/rote compare results/unique results/repeated --table
 	$(BIN)/rote report results/unique results/repeated --base unique -o reports/demo
 	@echo

@@ -95,9 +95,10 @@ def _expand(named: Named) -> list[_Target]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    folders = sorted(Path(found) for found in glob.glob(pattern, recursive=True) if Path(found).is_dir())  # noqa: PTH207
-    if folders:
-        return folders
+    found = sorted(Path(text) for text in glob.glob(pattern, recursive=True))  # noqa: PTH207
+    matches = [p for p in found if p.is_dir()] or [p for p in found if parse_name(p.name)]
+    if matches:
+        return matches
     fixed = Path(*(p for p in Path(pattern).parts[: _first_glob(pattern)]))
     if not fixed.is_dir():
         raise CheckpointError(f"{pattern} matches no folder", help=f"{fixed} does not exist")

@@ -100,7 +100,7 @@ class ReferenceRotary(nn.Module):
         if self.adjacent:
             return torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
         first, second = x.chunk(2, dim=-1)
-        return torch.cat((-second, first), dim=-1)
+        return torch.cat((second, -first), dim=-1)
 
 
 def rotary_tables(

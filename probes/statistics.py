@@ -7,6 +7,7 @@ cover the training seed, which only several trained series can show.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -52,11 +53,7 @@ def bootstrap_mean(
     counts = finite.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = filled.sum(0) / counts
-    weights = (
-        np.random.default_rng([seed, n])
-        .multinomial(n, np.full(n, 1 / n), size=n_resamples)
-        .astype(np.float64)
-    )
+    weights = _resampling(n, seed, n_resamples)
     tails = [50 * (1 - level), 50 * (1 + level)]
     lo, hi = np.full(k, np.nan), np.full(k, np.nan)
     for start in range(0, k, _COLUMNS_AT_ONCE):
@@ -69,6 +66,13 @@ def bootstrap_mean(
         )
     lo[counts == 0] = hi[counts == 0] = np.nan
     return Interval(value, lo, hi, counts.astype(np.float64))
+
+
+@lru_cache(maxsize=16)
+def _resampling(n: int, seed: int, n_resamples: int) -> Float[np.ndarray, "draws n"]:
+    """How often each row is drawn in each resample; the same for every quantity measured on the same sequences."""
+    counts = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    return counts.astype(np.float64)
 
 
 def _resampled_means(

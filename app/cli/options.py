@@ -34,7 +34,7 @@ threads_option = click.option(
     "--threads",
     metavar="N",
     type=click.IntRange(min=1),
-    help="CPU threads of torch; torch's own choice if left out.",
+    help="CPU threads of torch; if left out, one for small models, else torch's own choice.",
 )
 download_option = click.option(
     "--allow-download",

@@ -21,7 +21,6 @@ from app.cli.options import (
     fresh_help,
     require_device,
     seed_option,
-    set_threads,
     threads_option,
 )
 from app.cli.progress import Progress, make_progress, progress_option
@@ -130,7 +129,6 @@ def run(session: Session, /, **options: Any) -> int:
     if asked.dry_run:
         return _dry_run(session, opened, config, asked)
     require_device(asked.device, asked.dtype)
-    set_threads(asked.threads)
     outcomes, interrupted = _sweep_all(session, opened.series, config, asked)
     for path, error in opened.broken:
         report(session, f"{path}: {error.message}", error.help)
@@ -168,6 +166,7 @@ def _config(asked: RunOptions) -> SweepConfig:
         device=asked.device,
         dtype=asked.dtype,
         swap=asked.swap,
+        threads=asked.threads,
     )
 
 

@@ -45,6 +45,9 @@ def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: b
     """
     spec = fig.to_plotly_json()
     layout = spec["layout"]
+    for trace in spec["data"]:
+        if trace["type"] not in ("scatter", "heatmap"):
+            raise ValueError(f"no still drawing for a {trace['type']} trace")
     frame = _Frame(layout, name, width_px)
     grids = [trace["z"] for trace in spec["data"] if trace["type"] == "heatmap"]
     titled = titles and len(grids) == 1 and sum(map(len, grids[0])) <= MAX_TITLED_CELLS
@@ -53,10 +56,8 @@ def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: b
         x_axis, y_axis = frame.axes(trace.get("xaxis", "x"), trace.get("yaxis", "y"))
         if trace["type"] == "heatmap":
             parts += _heatmap(trace, x_axis, y_axis, layout["coloraxis"], titles=titled)
-        elif trace["type"] == "scatter":
-            parts += _scatter(trace, x_axis, y_axis, clip=frame.clip(trace.get("xaxis", "x")))
         else:
-            raise ValueError(f"no still drawing for a {trace['type']} trace")
+            parts += _scatter(trace, x_axis, y_axis, clip=frame.clip(trace.get("xaxis", "x")))
     parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
     parts += [part for note in layout.get("annotations", ()) for part in frame.annotation(note)]
     parts += frame.colour_bar()

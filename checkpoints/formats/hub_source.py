@@ -32,8 +32,10 @@ ASKED_OFFLINE = any(
     os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 )
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_SHARD = re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
+_WEIGHTS = (  # in order of preference: the whole file, the pattern of its shards
+    ("model.safetensors", re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")),
+    ("pytorch_model.bin", re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")),
+)
 _SMALL = frozenset(
     {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json"}
 )
@@ -206,27 +208,24 @@ class HubSource:
 
 
 def wanted_files(sizes: Mapping[str, int], *, where: str) -> list[str]:
-    """Which files of a revision to fetch: the weights once, as safetensors, and the small JSON files rote reads.
+    """Which files of a revision to fetch: the weights once and the small JSON files rote reads; never code.
+
+    Pickled weights are fetched only where there are no others.
 
     Args:
         sizes: file name -> bytes, of the top of the repository.
         where: for messages.
 
     Raises:
-        CheckpointError: there are no weights, or pickled ones only, which rote would refuse to load.
+        CheckpointError: there are no weights.
     """
     small = [name for name in sizes if name in _SMALL and sizes[name] <= _SMALL_MAX_BYTES]
-    if _WHOLE in sizes:
-        return sorted([*small, _WHOLE])
-    shards = [name for name in sizes if _SHARD.fullmatch(name)]
-    if _INDEX in sizes and shards:
-        return sorted([*small, _INDEX, *shards])
-    pickled = sorted(name for name in sizes if name.endswith((".bin", ".pt", ".pth")))
-    if pickled:
-        raise CheckpointError(
-            f"{where} holds pickled weights only ({', '.join(pickled[:3])}); nothing was downloaded",
-            help="look for a revision with model.safetensors, or convert it once: download it and save_pretrained",
-        )
+    for whole, shard in _WEIGHTS:
+        if whole in sizes:
+            return sorted([*small, whole])
+        shards = [name for name in sizes if shard.fullmatch(name)]
+        if shards and f"{whole}.index.json" in sizes:
+            return sorted([*small, f"{whole}.index.json", *shards])
     raise CheckpointError(
         f"{where} holds no weights rote reads (it has {', '.join(sorted(sizes)[:5]) or 'no files'})",
         help="a step needs config.json and model.safetensors",

@@ -127,7 +127,7 @@ class InertPickle:
         self.position = end
         return chunk
 
-    def _number(self, layout: str) -> int:
+    def _number(self, layout: str) -> Any:
         return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
 
     def _line(self) -> str:

@@ -33,7 +33,8 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     """
     fields = config(checkpoint)
     tensors = {name: _assembled(tensor) for name, tensor in model_tensors(checkpoint.path).items()}
-    module = fill(fields, without_prefix(fields, tensors), dtype=dtype, step=checkpoint.step, exact=True)
+    tensors = without_prefix(fields, tensors, step=checkpoint.step)
+    module = fill(fields, tensors, dtype=dtype, step=checkpoint.step, exact=True)
     return Built(module, type(module).__name__, hf_config=module.config)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -78,32 +79,44 @@ def fill(
     return module
 
 
-def without_prefix(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_prefix(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, step: int
+) -> dict[str, Tensor]:
     """The tensors under the names the architecture has, with what wrappers put before them taken off.
 
-    Of the beginnings that all names share (`model.`, `module.net.`, ...) the one without which most names are the
-    architecture's own is taken off; none, where that is best.
+    Of the beginnings of names (`model.`, `module.net.`, ...) the one behind which most names are the architecture's own
+    is taken off; none, where that is best. All names must have it.
 
     Raises:
-        CheckpointError: an architecture transformers does not have, or two names that become one.
+        CheckpointError: an architecture transformers does not have, names without the beginning, or two names
+            that become one.
     """
     plain = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
     if len(plain) != len(tensors):
         raise CheckpointError(
-            "the file holds tensors both inside and outside a wrapper (_orig_mod or the like) under one name",
+            f"step {step} holds tensors inside and outside a wrapper (_orig_mod or the like) under one name",
             help="save the unwrapped model's state_dict()",
         )
     expected = _names_of(json.dumps(dict(config), sort_keys=True, default=str), len(plain))
-    prefixes = _shared_beginnings(list(plain))
-    best = max(prefixes, key=lambda p: (sum(name[len(p) :] in expected for name in plain), -len(p)))
+
+    def fitting(beginning: str) -> int:
+        return sum(n.startswith(beginning) and n[len(beginning) :] in expected for n in plain)
+
+    best = max(_beginnings(plain), key=lambda beginning: (fitting(beginning), -len(beginning)))
+    others = sorted(name for name in plain if not name.startswith(best))
+    if others:
+        raise CheckpointError(
+            f"step {step}: the model's tensors begin with {shown(best)}, {len(others)} others do not ({_first(others)})",
+            help="save the model's state_dict() alone",
+        )
     return {name[len(best) :]: tensor for name, tensor in plain.items()}
 
 
-def _shared_beginnings(names: list[str]) -> list[str]:
-    """ "", and every run of whole dotted parts that all names begin with."""
-    parts = names[0].split(".")[:-1]
-    beginnings = [""] + [".".join(parts[: i + 1]) + "." for i in range(len(parts))]
-    return [b for b in beginnings if all(name.startswith(b) for name in names)]
+def _beginnings(names: Iterable[str]) -> list[str]:
+    """ "", and every run of whole dotted parts that at least half of the names begin with."""
+    parts = [name.split(".")[:-1] for name in names]
+    counts = Counter(".".join(p[: i + 1]) + "." for p in parts for i in range(min(len(p), 8)))
+    return ["", *(beginning for beginning, n in counts.items() if 2 * n >= len(parts))]
 
 
 @lru_cache(maxsize=8)

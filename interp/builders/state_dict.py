@@ -25,7 +25,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
         CheckpointError: an unknown architecture, or names and shapes that are not its own.
     """
     fields = config(checkpoint)
-    tensors = without_prefix(fields, read_tensors(checkpoint))
+    tensors = without_prefix(fields, read_tensors(checkpoint), step=checkpoint.step)
     module = fill(fields, tensors, dtype=dtype, step=checkpoint.step, exact=True)
     return Built(module, type(module).__name__, hf_config=module.config)
 

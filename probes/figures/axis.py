@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
@@ -26,7 +27,7 @@ class StepAxis:
     """
 
     steps: tuple[int, ...]
-    zero_at: float | None
+    zero_at: Real | None
 
     @classmethod
     def over(cls, steps: Iterable[int]) -> StepAxis:
@@ -40,11 +41,11 @@ class StepAxis:
         decades = math.log10(positive[-1] / positive[0])
         return cls(ordered, positive[0] / 10 ** max(0.25, 0.07 * decades))
 
-    def place(self, step: float) -> float:
+    def place(self, step: Real) -> Real:
         """Where a step is drawn; only step 0 is moved."""
         return float(self.zero_at) if step <= 0 and self.zero_at is not None else float(step)
 
-    def limits(self) -> tuple[float, float]:
+    def limits(self) -> tuple[Real, Real]:
         """(log10 lo, log10 hi) of the drawn axis, with a little room at both ends."""
         places = [self.place(s) for s in self.steps] or [1.0]
         lo, hi = math.log10(min(places)), math.log10(max(places))
@@ -100,7 +101,7 @@ class StepAxis:
         }
 
 
-def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:
+def round_ticks(lo: Real, hi: Real, *, about: int = 5) -> list[Real]:
     """Round numbers that cover a range, 0 among them where the range holds it.
 
     Args:
@@ -116,7 +117,7 @@ def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:
     return [round(i * spacing, 12) for i in range(first, last + 1)]
 
 
-def value_axis(lo: float, hi: float, *, title: str, room_frac: float = 0.04) -> dict[str, Any]:
+def value_axis(lo: Real, hi: Real, *, title: str, room_frac: Real = 0.04) -> dict[str, Any]:
     """A linear plotly axis with a stated range and round ticks.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import plotly.graph_objects as go
 
@@ -58,7 +59,7 @@ def finish(fig: go.Figure, canvas: Canvas, *, title: str, subtitle: str, alt: st
     return fig
 
 
-def note(text: str, *, x: float, y: float, **place: object) -> dict[str, object]:
+def note(text: str, *, x: Real, y: Real, **place: object) -> dict[str, object]:
     """A small muted annotation, in paper coordinates unless `place` says otherwise."""
     return {
         "text": text,

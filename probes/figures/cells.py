@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -32,7 +33,7 @@ class Cells:
         clipped: (layer, head) of values outside the colour range.
     """
 
-    values: list[list[float | None]]
+    values: list[list[Real | None]]
     hover: list[list[str]]
     text: list[list[str]]
     missing: list[tuple[int, int]] = field(default_factory=list)
@@ -48,7 +49,7 @@ def cells_of(
     rows: pd.DataFrame,
     shape: tuple[int, int],
     *,
-    limits: tuple[float, float],
+    limits: tuple[Real, Real],
     describe: Callable[[Any, str], str] = estimate,
     write: Callable[[Any], str] | None = None,
 ) -> Cells:
@@ -130,7 +131,7 @@ def grid_axes(shape: tuple[int, int], *, titled: bool = True) -> tuple[dict[str,
     return (x | {"title": {"text": "head"}}, y | {"title": {"text": "layer"}}) if titled else (x, y)
 
 
-def color_axis(limits: tuple[float, float], *, chance: float | None = None) -> dict[str, Any]:
+def color_axis(limits: tuple[Real, Real], *, chance: Real | None = None) -> dict[str, Any]:
     """A fixed colour range with round ticks and a tick at chance.
 
     Ranges that reach below 0 use the diverging scale, symmetric about 0; others Cividis.
@@ -142,7 +143,7 @@ def color_axis(limits: tuple[float, float], *, chance: float | None = None) -> d
     lo, hi = limits
     if lo < 0:
         lo, hi = -max(-lo, hi), max(-lo, hi)
-    ticks: list[tuple[float, str]] = [
+    ticks: list[tuple[Real, str]] = [
         (t, number(t, places=decimals(hi - lo) - 1)) for t in round_ticks(lo, hi)
     ]
     if chance is not None and lo <= chance <= hi:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -32,16 +33,16 @@ class Curve:
     """
 
     label: str
-    x: tuple[float, ...]
-    y: tuple[float | None, ...]
-    lo: tuple[float | None, ...]
-    hi: tuple[float | None, ...]
+    x: tuple[Real, ...]
+    y: tuple[Real | None, ...]
+    lo: tuple[Real | None, ...]
+    hi: tuple[Real | None, ...]
     hover: tuple[str, ...]
     style: Style
 
     @classmethod
     def of(
-        cls, rows: pd.DataFrame, x: Iterable[float], *, label: str, at: Sequence[str], style: Style
+        cls, rows: pd.DataFrame, x: Iterable[Real], *, label: str, at: Sequence[str], style: Style
     ) -> Curve:
         """The curve of tidy rows, one point per row.
 
@@ -60,13 +61,13 @@ class Curve:
         return cls(label, tuple(float(v) for v in x), *(tuple(column) for column in values), hover, style)
 
     @property
-    def end(self) -> tuple[float, float] | None:
+    def end(self) -> tuple[Real, Real] | None:
         """The last measured point."""
         points = [(x, y) for x, y in zip(self.x, self.y, strict=True) if y is not None]
         return points[-1] if points else None
 
 
-def add_curve(fig: go.Figure, curve: Curve, *, floor: float, axes: dict[str, str] | None = None) -> None:
+def add_curve(fig: go.Figure, curve: Curve, *, floor: Real, axes: dict[str, str] | None = None) -> None:
     """Draw the band, the line, and a cross on the floor wherever a point was not measured.
 
     Args:
@@ -97,7 +98,7 @@ def add_curve(fig: go.Figure, curve: Curve, *, floor: float, axes: dict[str, str
         )  # fmt: skip
 
 
-def add_chance(fig: go.Figure, x: Sequence[float], chance: Sequence[float | None], **axes: str) -> None:
+def add_chance(fig: go.Figure, x: Sequence[Real], chance: Sequence[Real | None], **axes: str) -> None:
     """The dotted chance line, with its hover text."""
     if any(c is not None for c in chance):
         text = ["" if c is None else f"chance {c:.3g}" for c in chance]
@@ -118,7 +119,7 @@ def label_ends(
     curves: Sequence[Curve],
     *,
     canvas: Canvas,
-    y_range: tuple[float, float],
+    y_range: tuple[Real, Real],
     log_x: bool = False,
 ) -> None:
     """Write each curve's name beside its last point, pushed apart where lines end close together.
@@ -138,7 +139,7 @@ def label_ends(
         fig.add_annotation(_end_label(curve, (math.log10(x) if log_x else x, y), shift_px=place - want))
 
 
-def spread(wanted: Sequence[float], *, gap: float, lo: float, hi: float) -> list[float]:
+def spread(wanted: Sequence[Real], *, gap: Real, lo: Real, hi: Real) -> list[Real]:
     """Positions as near as possible to those wanted, at least `gap` apart, in the same order.
 
     Clusters that collide move as one to the mean of what they wanted (pool adjacent violators).
@@ -150,7 +151,7 @@ def spread(wanted: Sequence[float], *, gap: float, lo: float, hi: float) -> list
         hi: highest allowed, kept only while everything fits.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    blocks: list[tuple[float, int]] = []  # (first position, how many)
+    blocks: list[tuple[Real, int]] = []  # (first position, how many)
     for i in order:
         start, size = wanted[i], 1
         while blocks and blocks[-1][0] + blocks[-1][1] * gap > start:
@@ -169,10 +170,10 @@ def spread(wanted: Sequence[float], *, gap: float, lo: float, hi: float) -> list
     return result
 
 
-def _band(curve: Curve) -> tuple[list[float | None], list[float | None]]:
+def _band(curve: Curve) -> tuple[list[Real | None], list[Real | None]]:
     """The band as closed outlines, one per unbroken stretch, None between them."""
-    x: list[float | None] = []
-    y: list[float | None] = []
+    x: list[Real | None] = []
+    y: list[Real | None] = []
     stretch: list[int] = []
     for i in range(len(curve.x) + 1):
         if i < len(curve.x) and curve.lo[i] is not None and curve.hi[i] is not None:
@@ -185,7 +186,7 @@ def _band(curve: Curve) -> tuple[list[float | None], list[float | None]]:
     return x[:-1], y[:-1]
 
 
-def _end_label(curve: Curve, point: tuple[float, float], *, shift_px: float) -> dict[str, Any]:
+def _end_label(curve: Curve, point: tuple[Real, Real], *, shift_px: Real) -> dict[str, Any]:
     return {
         "x": point[0], "y": point[1], "xref": "x", "yref": "y", "text": markup(curve.label, limit=LABEL_MAX_CHARS),
         "xanchor": "left", "yanchor": "middle", "align": "left",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -67,7 +68,7 @@ def offset_profile(
     )  # fmt: skip
 
 
-def tokens_back(offset: float) -> str:
+def tokens_back(offset: Real) -> str:
     """`1 token back`, `17 tokens back`."""
     return f"{int(offset)} token{'' if offset == 1 else 's'} back"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -87,7 +88,7 @@ def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
     mine = rows[(rows["layer"] == head[0]) & (rows["head"] == head[1])]
     if mine.empty:
         held = rows[["layer", "head"]].dropna().drop_duplicates().itertuples(index=False)
-        names = [head_label(*pair) for pair in held]
+        names = [head_label(int(layer), int(index)) for layer, index in held]
         raise RoteError(
             f"there is no head {head_label(*head)} here", help=did_you_mean(head_label(*head), names)
         )
@@ -102,7 +103,7 @@ def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:
     ]
 
 
-def value_range(probe: str, metric: str, values: Iterable[float]) -> tuple[float, float]:
+def value_range(probe: str, metric: str, values: Iterable[Real]) -> tuple[Real, Real]:
     """The fixed range to draw a metric on: the one its probe declares, else its data's.
 
     Args:
@@ -142,7 +143,7 @@ def counted(rows: pd.DataFrame) -> str:
     return f"n = {n} sequence{'' if highest == 1 else 's'}"
 
 
-def typical_chance(rows: pd.DataFrame) -> float | None:
+def typical_chance(rows: pd.DataFrame) -> Real | None:
     """The median chance level of measured rows, or None where the probe states none."""
     chance = rows.loc[rows["valid"], "chance"].dropna()
     return None if chance.empty else float(chance.median())

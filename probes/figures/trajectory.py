@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import pandas as pd
@@ -161,8 +162,8 @@ def _line(results: Any, rows: pd.DataFrame, *, axis: StepAxis, label: str, style
 
 def _add_context(fig: go.Figure, rows: pd.DataFrame, axis: StepAxis) -> None:
     """Every head as one faint line each."""
-    x: list[float | None] = []
-    y: list[float | None] = []
+    x: list[Real | None] = []
+    y: list[Real | None] = []
     groups = rows.groupby(["layer", "head"], sort=True)
     for _, mine in list(groups)[:MAX_CONTEXT_HEADS]:
         x += [axis.place(s) for s in mine["step"]] + [None]
@@ -184,7 +185,7 @@ def _add_chance_of(fig: go.Figure, tables: list[pd.DataFrame], axis: StepAxis) -
     )
 
 
-def _brackets(onsets: Mapping[str, Any], runs: Sequence[Any]) -> dict[str, tuple[float | None, float]]:
+def _brackets(onsets: Mapping[str, Any], runs: Sequence[Any]) -> dict[str, tuple[int | None, int]]:
     found = {}
     for run in _names(runs):
         onset = onsets.get(run)
@@ -196,10 +197,10 @@ def _brackets(onsets: Mapping[str, Any], runs: Sequence[Any]) -> dict[str, tuple
 
 def _add_spans(
     fig: go.Figure,
-    brackets: dict[str, tuple[float | None, float]],
+    brackets: dict[str, tuple[int | None, int]],
     *,
     axis: StepAxis,
-    y_range: tuple[float, float],
+    y_range: tuple[Real, Real],
     styles: Mapping[str, Style],
 ) -> None:
     """Shade each onset between the two measured steps it fell between, and say so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -56,12 +57,12 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def step_number(step: int) -> str:
+def step_number(step: Real) -> str:
     """A training step with thousands separators."""
     return f"{int(step):,}"
 
 
-def decimals(*values: float) -> int:
+def decimals(*values: Real) -> int:
     """Decimals for a value and its interval, from the interval's width and the three-digit limit.
 
     Args:
@@ -80,7 +81,7 @@ def decimals(*values: float) -> int:
     return min(most, max(deserved, MIN_DECIMALS), MAX_DECIMALS)
 
 
-def number(value: float | None, *, places: int | None = None, sign: bool = False) -> str:
+def number(value: Real | None, *, places: int | None = None, sign: bool = False) -> str:
     """A number with at most three significant digits, a real minus sign and no negative zero.
 
     Args:
@@ -99,7 +100,7 @@ def number(value: float | None, *, places: int | None = None, sign: bool = False
     return text.replace("-", "−")
 
 
-def interval(value: float, lo: float | None, hi: float | None, *, sign: bool = False) -> str:
+def interval(value: Real, lo: Real | None, hi: Real | None, *, sign: bool = False) -> str:
     """`0.81 [0.78, 0.84]`, never more digits than the interval deserves; `0.7 [exact]` where nothing was sampled."""
     if lo is None or hi is None or pd.isna(lo) or pd.isna(hi):
         return number(value, sign=sign)
@@ -126,6 +127,6 @@ def estimate(row: Any, label: str = "") -> str:
     return f"{text}, n={int(row.n):,}"
 
 
-def chance_number(chance: float) -> str:
+def chance_number(chance: Real) -> str:
     """A chance level: two significant digits, or two decimals where that is more."""
     return number(chance, places=max(2, decimals(chance) - 1)) if chance else "0"

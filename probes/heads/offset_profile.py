@@ -1,5 +1,8 @@
 """Offset profile: how far back a head looks, all diagonals of its pattern.
 
+Source: all diagonals of the attention pattern; previous-token attention (Olsson et al. 2022, arXiv:2209.11895) is the
+one at offset 1.
+
 A circuit that copies with a gap scores near 0 on prefix_matching and still solves the task; its profile shows the
 distance it uses.
 

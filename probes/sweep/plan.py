@@ -34,6 +34,7 @@ class SweepConfig:
         n_seq: sequences per stimulus.
         device, dtype: where and how the model runs.
         swap: "auto" or "fresh", see `interp.HookedSeries`.
+        threads: of torch while measuring; None takes one for a small model, else torch's own choice.
         prefetch: read and hash the next step's files while this one is measured.
         versions: of what can change a number.
     """
@@ -44,6 +45,7 @@ class SweepConfig:
     device: str = "cpu"
     dtype: str = "float32"
     swap: str = "auto"
+    threads: int | None = None
     prefetch: bool = True
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
 

@@ -28,6 +28,7 @@ from probes.sweep.folder import open_run_folder, write_run_json
 from probes.sweep.plan import WEIGHTS, Group, SweepConfig, groups, probe_versions, provenance, unit_name
 
 Event = dict[str, Any]
+SMALL_MODEL_PARAMETERS = 5_000_000
 
 
 @dataclass
@@ -115,6 +116,7 @@ class _Sweep:
         self.vocabulary: Vocabulary | None = None
         self.shape: dict[str, Any] = {}
         self.swap_used, self.notes = "", list(series.notes)
+        self._threads_before: int | None = None
         self.clock = Clock()
         self._reader = AheadReader(
             FingerprintCache(root / "fingerprints.json"), self.clock, ahead=config.prefetch
@@ -146,6 +148,7 @@ class _Sweep:
             self.outcome.interrupted = True
         finally:
             self._reader.close()
+            self._give_threads_back()
         self._finish()
         self.outcome.trace = self.clock.trace
         return self.outcome
@@ -168,6 +171,7 @@ class _Sweep:
     def _measure(self, checkpoint: Checkpoint, identity: str) -> None:
         with self.clock.time("load", checkpoint.step):
             model = self._hooked().load(checkpoint)
+        self._take_threads(model)
         nothing_yet = not self.outcome.measured and not self.outcome.reused
         if not self.shape or (nothing_yet and self.shape != model.shape.to_json()):
             ids = usable_ids(model.config, model.shape.d_vocab, tokenizer=checkpoint.path / "tokenizer.json")
@@ -299,6 +303,21 @@ class _Sweep:
                 swap=self.config.swap,
             )
         return self._walker
+
+    def _take_threads(self, model: Any) -> None:
+        """A small model's products are too small to share: a second thread would mostly wait for the first."""
+        if self._threads_before is None:
+            import torch
+
+            self._threads_before = torch.get_num_threads()
+            small = sum(p.numel() for p in model.parameters.values()) < SMALL_MODEL_PARAMETERS
+            torch.set_num_threads(self.config.threads or (1 if small else self._threads_before))
+
+    def _give_threads_back(self) -> None:
+        if self._threads_before is not None:
+            import torch
+
+            torch.set_num_threads(self._threads_before)
 
     def _finish(self) -> None:
         walker = getattr(self, "_walker", None)

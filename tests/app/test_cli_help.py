@@ -9,7 +9,7 @@ import click
 import pytest
 
 from app.cli.command import Verb
-from app.cli.main import VERBS, cli
+from app.cli.main import VERBS
 from app.cli.reference import commands, reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,4 +159,3 @@ def test_rote_command_is_this_group():
     from app.cli.main import main
 
     assert entry.load() is main
-    assert cli.name == "cli"

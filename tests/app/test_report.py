@@ -460,7 +460,7 @@ def test_mistakes_are_told_apart(unique: Results, repeated: Results, tmp_path: P
 
 
 def test_a_comparison_that_is_refused_is_an_alert_not_a_crash(unique: Results, repeated: Results) -> None:
-    later = rebuilt(repeated, frame=repeated.frame.assign(step=repeated.frame["step"] + 7))
+    later = rebuilt(repeated, frame=repeated.frame.assign(step=repeated.frame["step"] + 100_000))
     report = report_content([unique, later], base="unique", date=DATE)
     assert any(a.text.startswith("Not compared:") and a.section == "comparison" for a in report.alerts)
 

@@ -310,7 +310,7 @@ def test_a_broken_config_is_said_to_be(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"d_head": 4, "n_heads": 4}, "blocks.0.attn.W_K has shape [2, 16, 8], the config says [4, 16, 4]"),
+        ({"d_head": 4, "n_heads": 4}, "blocks.0.attn.W_Q has shape [2, 16, 8], the config says [4, 16, 4]"),
         ({"d_vocab": 21, "d_vocab_out": 21}, "embed.W_E has shape [20, 16], the config says [21, 16]"),
         ({"n_layers": 1}, "not described by the config (blocks.1.attn.W_K"),
         ({"n_layers": 3}, "missing (blocks.2.attn.W_K"),

@@ -91,7 +91,11 @@ def test_not_a_step(name):
 
 def test_every_spelling_in_the_table_has_a_row_here():
     def first(name: str) -> str:
-        stem = name.rsplit(".", 1)[0] if name.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors")) else name
+        stem = (
+            name.rsplit(".", 1)[0]
+            if name.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors"))
+            else name
+        )
         return next(who for who, pattern in SPELLINGS if pattern.fullmatch(stem))
 
     assert {first(name) for name in ROWS} == {who for who, _ in SPELLINGS}

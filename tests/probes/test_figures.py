@@ -337,8 +337,8 @@ def test_themes_differ_in_colours_only_and_go_back_and_forth(every_figure: dict[
     for name, fig in every_figure.items():
         dark = figures.apply_theme(fig, "dark")
         assert dark.layout.template.layout.paper_bgcolor == TOKENS["paper"][1], name
-        assert figures.apply_theme(dark, "dark").to_json() == dark.to_json(), name
-        assert figures.apply_theme(dark, "light").to_json() == fig.to_json(), name
+        assert figures.apply_theme(dark, "dark").to_plotly_json() == dark.to_plotly_json(), name
+        assert figures.apply_theme(dark, "light").to_plotly_json() == fig.to_plotly_json(), name
         assert [t.name for t in dark.data] == [t.name for t in fig.data], name
 
 
@@ -351,7 +351,7 @@ def test_a_run_named_like_a_colour_keeps_its_name() -> None:
 def test_names_are_shown_letter_by_letter() -> None:
     hostile = planted_run("</b><img src=x>\u202e\n")
     fig = figures.trajectory(hostile, probe="prefix_matching")
-    text = fig.to_json()
+    text = go.Figure(fig).update_layout(meta=None).to_json()  # the alt text is plain text, not markup
     assert "<img" not in text and "\\u003cimg" not in text and "\u202e" not in text
     assert "&lt;img" in text
 
