@@ -100,7 +100,7 @@ class ReferenceRotary(nn.Module):
         if self.adjacent:
             return torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
         first, second = x.chunk(2, dim=-1)
-        return torch.cat((second, -first), dim=-1)
+        return torch.cat((-second, first), dim=-1)
 
 
 def rotary_tables(
@@ -194,7 +194,7 @@ class ReferenceBlock(NativeBlock):
         )
         after = hidden_states + written
         if not self.cfg.attn_only:
-            after = after + self.mlp(self.ln2(hidden_states if self.parallel else after))
+            after = after + self.mlp(self.ln2(after))
         return (after,)
 
 

@@ -15,7 +15,8 @@ from checkpoints.lint.report import Fact
 
 MIN_EVEN_SPACINGS = 4  # equal spacings before a stretch counts as an even grid
 MIN_POWERS = 4  # powers of two before they count as a grid
-MIN_FILLED_FRAC = 0.6  # share of a grid's steps that must be there
+MIN_FILLED_FRAC = 0.6  # share of an even grid's steps that must be there
+MIN_FILLED_POWERS_FRAC = 0.7  # every second power of two is a grid of its own
 MAX_OFF_GRID_FRAC = 0.2
 
 
@@ -134,7 +135,7 @@ def _powers(steps: Sequence[int], *, below: int | None) -> Grid | None:
     first, last = powers[0], powers[-1]
     whole = [first << k for k in range((last // first).bit_length())]
     off = tuple(s for s in early if first < s < last and s not in whole)
-    if len(powers) < MIN_FILLED_FRAC * len(whole) or len(off) > MAX_OFF_GRID_FRAC * len(powers):
+    if len(powers) < MIN_FILLED_POWERS_FRAC * len(whole) or len(off) > MAX_OFF_GRID_FRAC * len(powers):
         return None
     beyond = (2 * last,) if below is not None and 2 * last < below <= 4 * last else ()
     missing = tuple(sorted(set(whole) - set(powers)))

@@ -28,11 +28,12 @@ EXCURSION_ALONE = 3.0  # instead of both, where there are no intervals around
 JUMP = 4.0  # how much longer than on either side
 JUMP_AT_END = 8.0  # where only one side can be seen
 JUMP_MADS = 6.0  # and how many robust standard deviations above the series' own scatter
-TENSOR_EXCURSION, TENSOR_LENGTH = 4.0, 4.0
+TENSOR_EXCURSION, TENSOR_LENGTH = 6.0, 4.0
 TENSOR_JUMP, TENSOR_JUMP_SIZE = 8.0, 0.5  # size: relative to the tensor's norm
 ROUNDINGS = 2.0  # distances below so many rounding errors say nothing
 UNRELATED_SDS = 4.0  # standard deviations of the cosine between unrelated random tensors
 RELATED_COSINE = 0.5
+LIKE_NORM = 1.5
 _MAD_TO_SD = 1.4826
 
 
@@ -165,8 +166,16 @@ def _jumps(path: Trajectory, chain: list[int]) -> tuple[list[Fact], list[int]]:
         facts.append(_excursion(path, chain[a], chain[a + 1 : b + 1], chain[b + 1], ratio=float(ratio)))
         chain = chain[: a + 1] + chain[b + 1 :]
     for k, times in found.items():
-        facts.append(_jump(path, chain[k], chain[k + 1], times, last=k == len(chain) - 2))
+        at_end = k == len(chain) - 2
+        if not at_end or _unlike(path, chain[k], chain[k + 1]):
+            facts.append(_jump(path, chain[k], chain[k + 1], times, at_end=at_end))
     return facts, chain
+
+
+def _unlike(path: Trajectory, before: int, after: int) -> bool:
+    """Whether two steps differ by more than a restart of the learning rate makes in one interval."""
+    cosine, scale = path.typical_cosine(before, after), path.norm_ratio(after, before)
+    return not (cosine >= RELATED_COSINE and 1 / LIKE_NORM < scale < LIKE_NORM)
 
 
 def _comes_back(path: Trajectory, chain: list[int], a: int, b: int) -> bool:
@@ -188,7 +197,7 @@ def _long_intervals(lengths: Float[np.ndarray, " n"], steps: Int[np.ndarray, " n
     return {k: float(times[k]) for k in range(2, len(lengths)) if logs[k] > floor[k]}
 
 
-def _jump(path: Trajectory, before: int, after: int, times: float, *, last: bool) -> Fact:
+def _jump(path: Trajectory, before: int, after: int, times: float, *, at_end: bool) -> Fact:
     steps = _labels(path, (before, after))
     evidence = {
         "times_usual": times,
@@ -199,7 +208,7 @@ def _jump(path: Trajectory, before: int, after: int, times: float, *, last: bool
     meaning = (
         "Training restarted from other weights, another run goes on here, or steps in between are missing."
     )
-    leave_out = (int(path.steps[after]),) if last else ()
+    leave_out = (int(path.steps[after]),) if at_end else ()
     return Fact("jump", "warning", steps, meaning, evidence, leave_out=leave_out)
 
 

@@ -411,6 +411,8 @@ def test_a_sweep_within_a_budget_and_again_without_a_download(server, cache, sou
     outcome = sweep(series, config, out=tmp_path / "out")
     assert (outcome.gaps, outcome.results.steps) == ([], [0, 1, 2, 3])
     assert len(on_disk(cache)[0]) <= 2
+    weights = [sent for sent in server.files_sent() if sent.endswith("model.safetensors")]
+    assert weights == [f"step{i}/model.safetensors" for i in range(4)]  # each once, though read ahead
     local = sweep(open_series(source), config, out=tmp_path / "local").results.frame
     columns = ["step", "metric", "layer", "head", "value", "lo", "hi"]
     assert outcome.results.frame[columns].equals(local[columns])
