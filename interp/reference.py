@@ -194,7 +194,7 @@ class ReferenceBlock(NativeBlock):
         )
         after = hidden_states + written
         if not self.cfg.attn_only:
-            after = after + self.mlp(self.ln2(after))
+            after = after + self.mlp(self.ln2(hidden_states if self.parallel else after))
         return (after,)
 
 

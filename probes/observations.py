@@ -48,6 +48,7 @@ class Measured:
         samples: per-sequence values, first axis the sequence; None where there are none or too many to keep.
         reasons: index tuple of the leading axes -> why it is not valid.
         undefined: reason for values that are not finite.
+        exists: which entries are quantities at all (an earlier head cannot read a later one); None means all.
     """
 
     probe: str
@@ -62,6 +63,7 @@ class Measured:
     samples: np.ndarray | None = None
     layer_reasons: Mapping[int, str] = field(default_factory=dict)
     undefined: str = ""
+    exists: np.ndarray | None = None
 
 
 def from_samples(
@@ -144,7 +146,8 @@ def _rows(m: Measured, *, run: str, step: int, tokens_seen: int | None) -> pa.Ta
     columns["valid"] = pa.array(valid, pa.bool_())
     columns["reason"] = pa.array(reason, pa.string())
     columns["samples"] = _sample_lists(m.samples, size)
-    return pa.table(columns, schema=UNIT_SCHEMA)
+    table = pa.table(columns, schema=UNIT_SCHEMA)
+    return table if m.exists is None else table.filter(pa.array(m.exists.reshape(size)))
 
 
 def _validity(m: Measured, layer: np.ndarray | None, size: int) -> tuple[np.ndarray, list[str]]:

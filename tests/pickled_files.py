@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import warnings
@@ -13,7 +14,15 @@ import torch
 from tiny_models import tiny_hf_model
 from torch import Tensor
 
-NANOGPT = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 24, "bias": False, "vocab_size": 29, "dropout": 0.0}
+NANOGPT = {
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "block_size": 24,
+    "bias": False,
+    "vocab_size": 29,
+    "dropout": 0.0,
+}
 
 
 def nanogpt_state(seed: int, **changes: Any) -> dict[str, Tensor]:
@@ -48,14 +57,25 @@ def nanogpt_state(seed: int, **changes: Any) -> dict[str, Tensor]:
 def nanogpt_content(step: int, *, compiled: bool = False, **changes: Any) -> dict[str, Any]:
     """What nanoGPT's train.py saves."""
     state = nanogpt_state(step, **changes)
-    moments = {i: {"step": torch.tensor(float(step)), "exp_avg": torch.zeros_like(t)} for i, t in enumerate(state.values())}
+    moments = {
+        i: {"step": torch.tensor(float(step)), "exp_avg": torch.zeros_like(t)}
+        for i, t in enumerate(state.values())
+    }
     return {
         "model": {f"_orig_mod.{name}" if compiled else name: tensor for name, tensor in state.items()},
-        "optimizer": {"state": moments, "param_groups": [{"lr": 6e-4, "betas": (0.9, 0.95), "params": [0, 1]}]},
+        "optimizer": {
+            "state": moments,
+            "param_groups": [{"lr": 6e-4, "betas": (0.9, 0.95), "params": [0, 1]}],
+        },
         "model_args": {**NANOGPT, **changes},
         "iter_num": step,
         "best_val_loss": torch.tensor(4.0 - step / 1000),
-        "config": {"batch_size": 12, "block_size": 24, "gradient_accumulation_steps": 5, "dataset": "shakespeare_char"},
+        "config": {
+            "batch_size": 12,
+            "block_size": 24,
+            "gradient_accumulation_steps": 5,
+            "dataset": "shakespeare_char",
+        },
     }
 
 
@@ -86,7 +106,9 @@ def lightning_content(step: int, arch: str, *, prefix: str = "model.", **hyper: 
         "pytorch-lightning_version": "2.5.0",
         "state_dict": hf_state(arch, step, prefix=prefix),
         "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 2}}}},
-        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(2.5), "dirpath": "out"}},
+        "callbacks": {
+            "ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(2.5), "dirpath": "out"}
+        },
         "optimizer_states": [{"state": {}, "param_groups": [{"lr": 1e-3}]}],
         "lr_schedulers": [],
         "hparams_name": "kwargs",
@@ -104,7 +126,9 @@ def write_dcp(folder: Path, state: Mapping[str, Any]) -> Path:
     return folder
 
 
-def write_sharded_dcp(folder: Path, state: Mapping[str, Tensor], *, cuts: Mapping[str, Sequence[Sequence[int]]]) -> Path:
+def write_sharded_dcp(
+    folder: Path, state: Mapping[str, Tensor], *, cuts: Mapping[str, Sequence[Sequence[int]]]
+) -> Path:
     """The same with tensors cut into boxes, one file per rank, described by torch's own classes.
 
     Args:
@@ -118,21 +142,33 @@ def write_sharded_dcp(folder: Path, state: Mapping[str, Tensor], *, cuts: Mappin
     folder.mkdir(parents=True)
     described, stored, files = {}, {}, {}
     for name, tensor in state.items():
-        bounds = [sorted({0, *(cuts.get(name, [[]] * tensor.ndim)[axis]), size}) for axis, size in enumerate(tensor.shape)]
-        boxes = torch.cartesian_prod(*(torch.arange(len(b) - 1) for b in bounds)).reshape(-1, tensor.ndim).tolist()
+        bounds = [
+            sorted({0, *(cuts.get(name, [[]] * tensor.ndim)[axis]), size})
+            for axis, size in enumerate(tensor.shape)
+        ]
+        boxes = (
+            torch.cartesian_prod(*(torch.arange(len(b) - 1) for b in bounds))
+            .reshape(-1, tensor.ndim)
+            .tolist()
+        )
         chunks = []
         for rank, box in enumerate(boxes):
             low = torch.Size(bounds[axis][i] for axis, i in enumerate(box))
             high = [bounds[axis][i + 1] for axis, i in enumerate(box)]
             part = tensor[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].clone()
             chunks.append(m.ChunkStorageMetadata(low, part.shape))
-            file = files.setdefault(f"__{rank}_0.distcp", (folder / f"__{rank}_0.distcp").open("wb"))
+            shard = f"__{rank}_0.distcp"
+            file = files[shard] = files.get(shard) or io.BytesIO()
             start = file.tell()
             torch.save(part, file)
-            stored[m.MetadataIndex(name, low, rank)] = _StorageInfo(Path(file.name).name, start, file.tell() - start)
-        described[name] = m.TensorStorageMetadata(m.TensorProperties.create_from_tensor(tensor), tensor.shape, chunks)
-    for file in files.values():
-        file.close()
+            stored[m.MetadataIndex(name, low, rank)] = _StorageInfo(
+                shard, start, file.tell() - start
+            )
+        described[name] = m.TensorStorageMetadata(
+            m.TensorProperties.create_from_tensor(tensor), tensor.shape, chunks
+        )
+    for shard, file in files.items():
+        (folder / shard).write_bytes(file.getvalue())
     top = m.Metadata(described, planner_data={name: (name,) for name in state}, storage_data=stored)
     (folder / ".metadata").write_bytes(pickle.dumps(top))
     return folder

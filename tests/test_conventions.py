@@ -245,7 +245,7 @@ def results_side() -> list[str]:
     ]
     later = ["probes/trajectory.py", "probes/degradation.py", "probes/figures", "app/report", "app/cli"]
     for place in later:
-        files = sorted((ROOT / place).rglob("*.py")) if (ROOT / place).is_dir() else [ROOT / place]
+        files = sorted((ROOT / place).rglob("[!_]*.py")) if (ROOT / place).is_dir() else [ROOT / place]
         named += [
             name_of(f).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
             for f in files

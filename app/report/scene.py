@@ -158,5 +158,6 @@ def estimate_of(row: Any, *, where: str = "") -> Estimate:
 
 def strongest(rows: pd.DataFrame) -> Any | None:
     """The measured row with the highest value, ties to the earlier head; None where nothing was measured."""
-    valid = rows[rows["valid"].astype(bool)].sort_values(["layer", "head"], kind="stable")
-    return None if valid.empty else next(valid.loc[[valid["value"].idxmax()]].itertuples(index=False))
+    valid = rows[rows["valid"].astype(bool)]
+    ranked = valid.sort_values(["value", "layer", "head"], ascending=[False, True, True], kind="stable")
+    return next(ranked.itertuples(index=False), None)

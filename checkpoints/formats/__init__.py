@@ -11,11 +11,13 @@ To add a format: write the module, add it to `FORMATS`, write its test. Order ma
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import CheckpointError
 from checkpoints.formats import dcp, hf, hub, lab, lightning, nanogpt, peft, state_dict, tl_legacy
+from checkpoints.formats.weight_files import links_out
 from checkpoints.series import CheckpointSeries
 
 FORMATS = {
@@ -29,6 +31,8 @@ FORMATS = {
     "state_dict": state_dict,
     "hf": hf,
 }
+# Formats of one file per step: their path may be such a file.
+SINGLE_FILES = frozenset({"tl_legacy", "nanogpt", "lightning", "state_dict"})
 
 
 def discover(path: Path, **options: Any) -> CheckpointSeries:
@@ -49,17 +53,17 @@ def sniffed(path: Path) -> bool:
 def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist", help=_nearest_path(path))
+    for name, module in FORMATS.items():
+        if (path.is_dir() or name in SINGLE_FILES) and module.sniff(path):
+            series = module.discover(path, **_taken(name, module, options))
+            if not series.checkpoints:
+                raise _nothing_readable(path, series)
+            return replace(series, notes=(*series.notes, *links_out(series)))
     if not path.is_dir():
         raise CheckpointError(
             f"{path} is a file, not a folder of checkpoints",
             help=f"give the folder that holds it: {path.parent}",
         )
-    for name, module in FORMATS.items():
-        if module.sniff(path):
-            series = module.discover(path, **_taken(name, module, options))
-            if not series.checkpoints:
-                raise _nothing_readable(path, series)
-            return series
     found = sorted(p.name for p in path.iterdir())
     shown = (
         ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
@@ -68,8 +72,9 @@ def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
     )
     raise CheckpointError(
         f"no checkpoints found in {path} (it holds {shown})",
-        help="rote reads lab series (manifest.json) and Hugging Face folders (config.json with safetensors, "
-        "alone or in checkpoint-N / stepN folders)",
+        help="rote reads lab series (manifest.json), Hugging Face folders (config.json and weights, alone or in "
+        "checkpoint-N / stepN folders), nanoGPT's ckpt.pt, Lightning's .ckpt, TransformerLens state dicts, "
+        "torch.distributed.checkpoint folders, and state dicts named by step with a config.json beside them",
     )
 
 
@@ -88,8 +93,9 @@ def _taken(name: str, module: Any, options: dict[str, Any]) -> dict[str, Any]:
 def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
     first = series.gaps[0] if series.gaps else None
     reason = f": {first.path.name}: {first.reason}" if first else ""
+    kind = "folders" if all(gap.path.is_dir() for gap in series.gaps) else "files"
     return CheckpointError(
-        f"none of the {len(series.gaps)} checkpoint folders in {path} can be read{reason}",
+        f"none of the {len(series.gaps)} checkpoint {kind} in {path} can be read{reason}",
         help=first.help if first else "check that the training run wrote weights",
     )
 

@@ -22,7 +22,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.formats.duplicates import without_duplicates
 from checkpoints.formats.inert_pickle import InertPickle, Maker, Record, record_maker, shown
 from checkpoints.formats.model_config import read_config, refuse_implausible
-from checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, StoredTensor, tensor_bytes
+from checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTensor, tensor_bytes
 from checkpoints.formats.torch_zip import read_torch_slice
 from checkpoints.formats.weight_files import find_config
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
@@ -112,8 +112,7 @@ def assembled(tensor: ShardedTensor) -> bytearray:
     """
     import numpy as np
 
-    width = next(width for code, width in DTYPES.values() if code == tensor.dtype)
-    whole = np.empty(tensor.shape, dtype=f"V{width}")
+    whole = np.empty(tensor.shape, dtype=f"V{WIDTHS[tensor.dtype]}")
     for piece in tensor.pieces:
         with piece.file.open("rb") as file:
             file.seek(piece.start)
@@ -194,14 +193,14 @@ def _tensors(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[str, S
             continue
         fields = _fields(record, "TensorStorageMetadata")
         properties = fields["properties"].state
-        dtype, _ = DTYPES[properties[0].name.rpartition(".")[2]]
+        dtype, width = DTYPES[properties[0].name.rpartition(".")[2]]
         shape = _sizes(fields["size"])
         pieces = []
         for chunk in fields["chunks"]:
             box = _fields(chunk, "ChunkStorageMetadata")
             offsets = _sizes(box["offsets"])
             pieces.append(replace(stored[name, offsets], shape=_sizes(box["sizes"])))
-        _refuse_holes(name, shape, pieces, item_bytes=DTYPES[properties[0].name.rpartition(".")[2]][1])
+        _refuse_holes(name, shape, pieces, item_bytes=width)
         yield name, ShardedTensor(dtype, shape, tuple(pieces))
 
 

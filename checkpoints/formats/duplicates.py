@@ -1,4 +1,4 @@
-"""Two folders that claim one step cannot both be right, and nothing says which is: neither is used."""
+"""Two folders or files that claim one step cannot both be right, and nothing says which is: neither is used."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def without_duplicates(checkpoints: Iterable[Checkpoint]) -> tuple[list[Checkpoi
     for step, group in by_step.items():
         if len(group) > 1:
             names = ", ".join(sorted(c.path.name for c in group))
-            reason = f"{len(group)} folders claim step {step}: {names}"
+            kind = "folders" if all(c.path.is_dir() for c in group) else "files"
+            reason = f"{len(group)} {kind} claim step {step}: {names}"
             gaps += [Gap(c.path, reason, "remove or rename all but one", step) for c in group]
     return kept, gaps

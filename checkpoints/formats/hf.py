@@ -93,6 +93,11 @@ def _config(folder: Path) -> Path:
     config = folder / "config.json"
     if not config.is_file():
         raise CheckpointError("config.json is missing", help=f"copy the model's config.json into {folder}")
+    if (folder / "adapter_config.json").is_file():  # transformers would load the adapter's base instead
+        raise CheckpointError(
+            "it holds an adapter (adapter_config.json) beside a model",
+            help="move adapter_config.json away to read the model",
+        )
     read_config(config)
     return config
 

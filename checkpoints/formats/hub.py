@@ -8,6 +8,7 @@ Source: huggingface_hub's documentation of its cache; where the cache lies is as
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def open_repository(
     if not folder.is_dir() and not allow_download:
         raise CheckpointError(
             f"{repo} is no folder here, and the hub cache ({folder.parent}) does not hold it",
-            help=f"give {FLAG} to fetch it from the hub, or the path of a local folder",
+            help=f"give {FLAG} to fetch it from the hub, or the path of a local folder{_cached(folder, repo)}",
         )
     series = discover(folder, part=part, allow_download=allow_download, disk_budget_bytes=disk_budget_bytes)
     if not series.checkpoints:
@@ -94,7 +95,7 @@ def discover(
         CheckpointError: nothing names a step, or the branches cannot be listed.
         MixedPartsError: branches of several stages, and no `part`.
     """
-    repo = path.name.removeprefix("models--").replace("--", "/", 1)
+    repo = _repository_of(path)
     refs = _cached_refs(path)
     if allow_download:
         refs |= remote_refs(repo)
@@ -121,6 +122,19 @@ def discover(
         ),
         notes=tuple(notes),
     )
+
+
+def _cached(folder: Path, repo: str) -> str:
+    """What the cache holds instead, for a message."""
+    there = sorted(_repository_of(p) for p in folder.parent.glob("models--*"))
+    near = difflib.get_close_matches(repo, there, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}, which the cache holds?"
+    return f"; the cache holds {_listed(there)}" if there else ""
+
+
+def _repository_of(folder: Path) -> str:
+    return folder.name.removeprefix("models--").replace("--", "/", 1)
 
 
 def _cached_refs(path: Path) -> dict[str, str]:

@@ -138,6 +138,10 @@ def _adapter_weights(folder: Path) -> Path:
             "the adapter is pickled (adapter_model.bin)",
             help="save it as safetensors: model.save_pretrained(folder)",
         )
+    if (folder / "model.safetensors").is_file():
+        raise CheckpointError(
+            f"{WEIGHTS} is missing, but a whole model is there", help=f"move {CONFIG} away to read the model"
+        )
     raise CheckpointError(f"{WEIGHTS} is missing", help="was training killed while it saved?")
 
 

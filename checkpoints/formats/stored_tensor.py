@@ -31,6 +31,8 @@ DTYPES = {
     "complex64": ("C64", 8), "complex128": ("C128", 16), "uint16": ("U16", 2), "uint32": ("U32", 4),
     "uint64": ("U64", 8), "float8_e4m3fn": ("F8_E4M3", 1), "float8_e5m2": ("F8_E5M2", 1),
 }  # fmt: skip
+# Bytes of an element by safetensors' name of its type.
+WIDTHS = dict((*_STORAGES.values(), *DTYPES.values()))
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,7 @@ def _tensor(args: tuple[Any, ...]) -> StoredTensor:
     storage, offset, shape, stride, *rest = args
     if any(rest[2:]):
         raise ValueError("a tensor whose values torch would change on reading (conjugate or negative)")
-    return _checked(
-        storage, offset, shape, stride, item=(storage.dtype, storage.size_bytes // max(1, storage.numel))
-    )
+    return _checked(storage, offset, shape, stride, item=(storage.dtype, WIDTHS[storage.dtype]))
 
 
 def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:

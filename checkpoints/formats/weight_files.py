@@ -13,6 +13,7 @@ from pathlib import Path
 
 from checkpoints.errors import CheckpointError
 from checkpoints.formats.duplicates import without_duplicates
+from checkpoints.formats.inert_pickle import shown
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from checkpoints.step_names import parse_name, step_folders
 
@@ -126,6 +127,20 @@ def find_config(file: Path) -> Path | None:
     """The config.json beside a weight file or in the folder above; None where there is none."""
     folder = file.absolute().parent
     return next((c for c in (folder / "config.json", folder.parent / "config.json") if c.is_file()), None)
+
+
+def links_out(series: CheckpointSeries) -> tuple[str, ...]:
+    """A note on files that are not in the opened folder but linked into it, as a hub cache does; none without links."""
+    home = series.path.resolve()
+    home = home if series.path.is_dir() else home.parent
+    used = {f for c in series.checkpoints for f in (*c.files, c.config_path) if f is not None and f.exists()}
+    linked = sorted(
+        file for file in used if file.is_relative_to(series.path) and not file.resolve().is_relative_to(home)
+    )
+    if not linked:
+        return ()
+    first = f"{linked[0].relative_to(series.path)} -> {linked[0].resolve()}"
+    return (f"{len(linked)} files lie outside the folder and are linked into it ({shown(first)}, ...)",)
 
 
 def _named(file: Path) -> WeightFile:

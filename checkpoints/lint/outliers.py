@@ -25,11 +25,11 @@ EXCURSION = (
 )
 EXCURSION_LENGTH = 2.0  # how much longer than the intervals around must the two intervals be
 EXCURSION_ALONE = 3.0  # instead of both, where there are no intervals around
-JUMP = 4.0  # how much longer than on either side
+JUMP = 6.0  # how much longer than on either side
 JUMP_AT_END = 8.0  # where only one side can be seen
 JUMP_MADS = 6.0  # and how many robust standard deviations above the series' own scatter
 TENSOR_EXCURSION, TENSOR_LENGTH = 6.0, 4.0
-TENSOR_JUMP, TENSOR_JUMP_SIZE = 8.0, 0.5  # size: relative to the tensor's norm
+TENSOR_JUMP, TENSOR_JUMP_SIZE = 10.0, 0.5  # size: relative to the tensor's norm
 ROUNDINGS = 2.0  # distances below so many rounding errors say nothing
 UNRELATED_SDS = 4.0  # standard deviations of the cosine between unrelated random tensors
 RELATED_COSINE = 0.5

@@ -106,7 +106,7 @@ def without_prefix(
     others = sorted(name for name in plain if not name.startswith(best))
     if others:
         raise CheckpointError(
-            f"step {step}: the model's tensors begin with {shown(best)}, {len(others)} others do not ({_first(others)})",
+            f"step {step}: the model's tensors begin with {shown(best)}, {len(others)} of the file's do not ({_first(others)})",
             help="save the model's state_dict() alone",
         )
     return {name[len(best) :]: tensor for name, tensor in plain.items()}

@@ -42,7 +42,7 @@ def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataF
     if chosen.empty:
         message = f"{probe} has no metric {metric!r} in the results of {clean(results.run)}"
         raise RoteError(message, help=did_you_mean(metric, mine["metric"].unique()))
-    return chosen.sort_values("step", kind="stable")
+    return chosen.sort_values("step", kind="stable", ignore_index=True)
 
 
 def has(results: Any, *, probe: str, metric: str = "score", valid: bool = False) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.colors import cmocean, sequential
 
 from checkpoints.errors import RoteError, did_you_mean
 
-Theme = Literal["light", "dark"]
+THEMES = ("light", "dark")
 
 FONT_FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 FONT_SIZE_PX = 13
@@ -124,7 +124,7 @@ def template() -> go.layout.Template:
     return go.layout.Template(layout=layout)
 
 
-def apply_theme(fig: go.Figure, theme: Theme) -> go.Figure:
+def apply_theme(fig: go.Figure, theme: str) -> go.Figure:
     """The same figure in the other theme's colours.
 
     Args:
@@ -137,8 +137,8 @@ def apply_theme(fig: go.Figure, theme: Theme) -> go.Figure:
     Raises:
         RoteError: the theme has another name.
     """
-    if theme not in ("light", "dark"):
-        raise RoteError(f"there is no theme {theme!r}", help=did_you_mean(str(theme), ["light", "dark"]))
+    if theme not in THEMES:
+        raise RoteError(f"there is no theme {theme!r}", help=did_you_mean(theme, THEMES))
     spec = fig.to_plotly_json()
     meta = spec["layout"].get("meta") or {}
     if meta.get("theme", "light") != theme:
@@ -151,7 +151,7 @@ def _channels(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
-def _swaps(theme: Theme) -> dict[str, str]:
+def _swaps(theme: str) -> dict[str, str]:
     pairs = TOKENS.values()
     return dict(pairs) if theme == "dark" else {dark: light for light, dark in pairs}
 

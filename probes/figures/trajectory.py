@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -28,7 +28,7 @@ from probes.figures.words import (
     step_number,
 )
 
-Aggregate = Literal["max head", "min head"]
+AGGREGATES = ("max head", "min head")
 MAX_CONTEXT_HEADS = 256
 
 
@@ -38,7 +38,7 @@ def trajectory(
     probe: str,
     metric: str = "score",
     heads: Iterable[str | tuple[int, int]] | None = None,
-    aggregate: Aggregate = "max head",
+    aggregate: str = "max head",
     base: str | None = None,
     onsets: Mapping[str, Any] | None = None,
 ) -> go.Figure:
@@ -133,10 +133,8 @@ def _curves(
 
 def _aggregate(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
     """One row per step: the strongest (or weakest) measured head, or any row where none was measured."""
-    if aggregate not in ("max head", "min head"):
-        raise RoteError(
-            f"cannot draw the {aggregate!r}", help=did_you_mean(aggregate, ["max head", "min head"])
-        )
+    if aggregate not in AGGREGATES:
+        raise RoteError(f"cannot draw the {aggregate!r}", help=did_you_mean(aggregate, AGGREGATES))
     score = rows["value"].where(rows["valid"])
     ranked = rows.assign(_score=score if aggregate == "max head" else -score)
     ranked = ranked.sort_values(

@@ -16,7 +16,6 @@ Source: Elhage et al. 2021, eigenvalue analysis of W_U W_OV W_E. Positive eigenv
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -25,20 +24,11 @@ from torch import Tensor
 from interp.weights import HeadWeights
 from probes.info import NotMeasuredError
 from probes.registry import probe
+from probes.weight_scores import WeightScores
 
 _DRAWS_PER_HEAD = 4
 _DRAWS_PER_LAYER = 64
 _SELF_RANK_TOKENS = 128
-
-
-@dataclass(frozen=True)
-class WeightScores:
-    """Scores from weights. `rows` holds per-token values where a metric has sampling error, else None."""
-
-    values: Float[Tensor, "n_layers n_heads"]
-    chance: Float[Tensor, "n_layers n_heads"]
-    n: int
-    rows: Float[Tensor, "sample n_layers n_heads"] | None = None
 
 
 @probe("ov_copying")

@@ -18,6 +18,7 @@ from probes.observations import Measured, from_samples, not_measured
 from probes.stimuli import Stimulus
 
 READ_OUT_TOLERANCE = 1e-2
+WEIGHT_AXES = {0: (), 2: ("layer", "head"), 4: ("src_layer", "src_head", "layer", "head")}
 _NEEDS_READ_OUT = frozenset({"copying_logit"})
 
 
@@ -69,19 +70,21 @@ def _from_weights(info: ProbeInfo, metric: str, score: Any, seed: int) -> Measur
     chance = score.chance.numpy().astype(np.float64)
     if score.rows is not None:
         return from_samples(
-            info,
-            metric,
-            score.rows.numpy(),
-            axes=("layer", "head"),
-            chance=chance,
-            seed=seed,
-            keep_samples=False,
+            info, metric, score.rows.numpy(), axes=("layer", "head"), chance=chance, seed=seed
         )
     values = score.values.numpy().astype(np.float64)
-    n = np.full(values.shape, score.n)
     # Exact given the weights: the interval has no width.
     return Measured(
-        info.name, metric, values, values, values, chance, n, ("layer", "head"), undefined=info.undefined
+        info.name,
+        metric,
+        values,
+        values,
+        values,
+        chance,
+        np.full(values.shape, score.n),
+        WEIGHT_AXES[values.ndim],
+        undefined=info.undefined,
+        exists=None if score.exists is None else score.exists.numpy(),
     )
 
 

@@ -174,13 +174,18 @@ def test_incomplete_steps_are_gaps_that_name_the_flag(cache, source):
     assert all("--allow-download" in gap.help for gap in series.gaps)
 
 
-def test_without_the_flag_nothing_is_asked_of_the_network(cache, tmp_path, monkeypatch):
+def test_without_the_flag_nothing_is_asked_of_the_network(cache, source, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         open_series(REPO)
     assert REPO in caught.value.message
     assert str(cache) in caught.value.message
     assert FLAG in caught.value.help
     assert "--allow-download" in caught.value.help
+    put_in_cache(cache, {"main": source / "step0"}, repo="some-org/tiny-gptx")
+    with pytest.raises(CheckpointError, match=r"did you mean 'some-org/tiny-gptx', which the cache holds\?"):
+        open_series(REPO)
+    with pytest.raises(CheckpointError, match="the cache holds some-org/tiny-gptx"):
+        open_series("else/where")
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"does not exist.*did you mean 'mine'"):

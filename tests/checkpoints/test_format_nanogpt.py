@@ -57,7 +57,9 @@ def test_an_untied_head_stays_untied(tmp_path):
     torch.save(content, tmp_path / "ckpt.pt")
     tokens = torch.arange(20)[None]
     expected = nanogpt_logits(content["model"], tokens, n_head=2)
-    torch.testing.assert_close(load_fresh(open_series(tmp_path)[0]).logits(tokens), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        load_fresh(open_series(tmp_path)[0]).logits(tokens), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_masks_of_the_slow_attention_path_are_left_out(tmp_path):
@@ -162,7 +164,10 @@ def test_what_is_no_nanogpt_checkpoint_is_a_gap(tmp_path, change, words):
     ("edit", "words"),
     [
         (lambda m: m.pop("transformer.h.1.mlp.c_fc.weight"), "missing keys .*h.1.mlp.c_fc"),
-        (lambda m: m.update({"transformer.h.2.ln_1.weight": torch.ones(16)}), "no part of the architecture.*h.2.ln_1"),
+        (
+            lambda m: m.update({"transformer.h.2.ln_1.weight": torch.ones(16)}),
+            "no part of the architecture.*h.2.ln_1",
+        ),
         (lambda m: m.update({"transformer.wpe.weight": torch.ones(23, 16)}), "mismatched keys .*wpe"),
         (lambda m: m.update({"transformer.h.0.attn.c_attn.weight": torch.ones(3)}), "is no matrix"),
     ],

@@ -262,6 +262,20 @@ def edit_tensors(folder: Path, edit: Any) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
+def test_an_adapter_beside_a_whole_model_is_neither(bases, tmp_path):
+    """transformers would quietly load the adapter's base in its place."""
+    run = write_run(tmp_path / "run", bases["llama"], (1, 2))
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(bases["llama"] / name, run / "checkpoint-1" / name)
+    assert open_series(run).steps == (1, 2)
+    (run / "checkpoint-1" / "adapter_model.safetensors").unlink()
+    series = open_series(run)
+    assert series.steps == (2,)
+    assert "a whole model is there" in series.gaps[0].reason
+    with pytest.raises(CheckpointError, match="holds an adapter"):
+        open_series(tmp_path / "run", base=run / "checkpoint-1")
+
+
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
 
 

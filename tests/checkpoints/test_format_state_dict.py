@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from pickled_files import hf_state, write_config
@@ -37,14 +39,23 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["step_{}.pt", "model_step{}.safetensors", "ckpt-{}.pth", "gpt-iter_{}.pt", "{}.pt", "my-model-step-{}-final.bin"],
+    [
+        "step_{}.pt",
+        "model_step{}.safetensors",
+        "ckpt-{}.pth",
+        "gpt-iter_{}.pt",
+        "{}.pt",
+        "my-model-step-{}-final.bin",
+    ],
 )
 def test_steps_from_names(folder, name):
     for step in (512, 8):
         write(folder, name.format(step), hf_state("gpt2", step))
     series = open_series(folder)
     assert (series.format, series.steps, series.gaps, series.notes) == ("state_dict", (8, 512), (), ())
-    torch.testing.assert_close(load_fresh(series[1]).logits(TOKENS), logits_of("gpt2", 512), rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        load_fresh(series[1]).logits(TOKENS), logits_of("gpt2", 512), rtol=0, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "llama", "qwen2", "opt"])
@@ -61,7 +72,9 @@ def test_wrappers_inside_names_are_taken_off(folder):
     state = {name.replace(".attn.", "._orig_mod.attn."): t for name, t in hf_state("gpt2", 4).items()}
     assert any("_orig_mod" in name for name in state)
     write(folder, "step_4.pt", state)
-    torch.testing.assert_close(load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 4), rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 4), rtol=0, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("field", ["model", "state_dict", "model_state_dict", "module"])
@@ -79,7 +92,9 @@ def test_layouts(tmp_path):
     for step in (1, 2):
         write(tmp_path / f"step_{step}", "weights.pt", hf_state("gpt2", step))
     assert open_series(tmp_path).steps == (1, 2)
-    assert open_series(tmp_path / "step_2").notes == ("nothing says which training step this is; it is shown as step 0",)
+    assert open_series(tmp_path / "step_2").notes == (
+        "nothing says which training step this is; it is shown as step 0",
+    )
     write(tmp_path / "step_2", "more.pt", hf_state("gpt2", 2))
     (gap,) = open_series(tmp_path).gaps
     assert (gap.step, gap.reason) == (2, "it holds 2 weight files (more.pt, weights.pt)")
@@ -87,7 +102,13 @@ def test_layouts(tmp_path):
 
 def test_sidecars_are_not_weights(folder):
     write(folder, "step_1.pt", hf_state("gpt2", 1))
-    for name in ("optimizer_step_1.pt", "optimizer.pt", "scheduler.pt", "rng_state.pth", "mp_rank_00_optim_states.pt"):
+    for name in (
+        "optimizer_step_1.pt",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "mp_rank_00_optim_states.pt",
+    ):
         torch.save({"state": {}}, folder / name)
     series = open_series(folder)
     assert (series.steps, series.gaps) == ((1,), ())
@@ -101,7 +122,12 @@ def test_hugging_face_folders_stay_hugging_faces(tmp_path):
 
 def test_legacy_files_and_half_precision(folder):
     state = hf_state("gpt2", 2)
-    write(folder, "step_2.pt", {name: t.half() for name, t in state.items()}, _use_new_zipfile_serialization=False)
+    write(
+        folder,
+        "step_2.pt",
+        {name: t.half() for name, t in state.items()},
+        _use_new_zipfile_serialization=False,
+    )
     model = load_fresh(open_series(folder)[0])
     assert model.dtype == torch.float32
     assert (model.logits(TOKENS) - logits_of("gpt2", 2)).abs().max() < 0.05
@@ -131,7 +157,9 @@ def test_a_tensor_that_is_a_slice_of_a_larger_one(folder):
     state = hf_state("gpt2", 2)
     whole = torch.cat([torch.full((3, 32), 9.0), state["transformer.wpe.weight"], torch.full((2, 32), 9.0)])
     write(folder, "step_2.pt", state | {"transformer.wpe.weight": whole[3:-2]})
-    torch.testing.assert_close(load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 2), rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 2), rtol=0, atol=2e-6
+    )
 
 
 def test_swapping_in_place_gives_the_bits_of_a_fresh_load(folder):
@@ -146,7 +174,7 @@ def test_swapping_in_place_gives_the_bits_of_a_fresh_load(folder):
 
 def test_without_a_config(tmp_path):
     write(tmp_path / "a" / "b", "step_1.pt", hf_state("gpt2", 1))
-    with pytest.raises(CheckpointError, match="no config.json beside step_1.pt") as caught:
+    with pytest.raises(CheckpointError, match=r"no config\.json beside step_1\.pt") as caught:
         open_series(tmp_path / "a" / "b")
     assert str(tmp_path / "a" / "b") in caught.value.help
 
@@ -169,8 +197,6 @@ def test_a_file_without_a_step_among_others_is_a_gap(folder):
     ],
 )
 def test_files_that_hold_something_else_are_gaps(folder, content, words):
-    import re
-
     write(folder, "step_1.pt", hf_state("gpt2", 1))
     torch.save(content, folder / "step_2.pt")
     series = open_series(folder)
@@ -182,10 +208,16 @@ def test_files_that_hold_something_else_are_gaps(folder, content, words):
     ("edit", "words"),
     [
         (lambda s: s.pop("transformer.h.1.ln_2.bias"), "missing keys.*h.1.ln_2.bias"),
-        (lambda s: s.update({"transformer.h.2.ln_1.weight": torch.ones(32)}), r"no part of the architecture.*h\.2\.ln_1"),
+        (
+            lambda s: s.update({"transformer.h.2.ln_1.weight": torch.ones(32)}),
+            r"no part of the architecture.*h\.2\.ln_1",
+        ),
         (lambda s: s.update({"extra.weight": torch.ones(1)}), "no part of the architecture.*extra"),
         (lambda s: s.update({"transformer.ln_f.bias": torch.ones(31)}), "mismatched keys.*ln_f"),
-        (lambda s: s.update({"_orig_mod.transformer.ln_f.bias": torch.ones(32)}), "inside and outside a wrapper"),
+        (
+            lambda s: s.update({"_orig_mod.transformer.ln_f.bias": torch.ones(32)}),
+            "inside and outside a wrapper",
+        ),
     ],
 )
 def test_names_and_shapes_must_fit_exactly(folder, edit, words):
@@ -194,3 +226,20 @@ def test_names_and_shapes_must_fit_exactly(folder, edit, words):
     write(folder, "step_1.pt", state)
     with pytest.raises(CheckpointError, match=words):
         load_fresh(open_series(folder)[0])
+
+
+@pytest.mark.parametrize("name", ["step_7.pt", "step_7.safetensors", "weights.pt"])
+def test_one_file_may_be_named_instead_of_its_folder(folder, name):
+    write(folder, name, hf_state("gpt2", 7))
+    write(folder, "step_9.pt", hf_state("gpt2", 9))
+    series = open_series(folder / name)
+    assert series.steps == ((0,) if name == "weights.pt" else (7,))
+    torch.testing.assert_close(load_fresh(series[0]).logits(TOKENS), logits_of("gpt2", 7), rtol=0, atol=2e-6)
+
+
+def test_two_files_of_one_step_are_both_left_out(folder):
+    for name in ("step_1.pt", "ckpt_1.pt", "step_2.pt"):
+        write(folder, name, hf_state("gpt2", 1))
+    series = open_series(folder)
+    assert series.steps == (2,)
+    assert {gap.reason for gap in series.gaps} == {"2 files claim step 1: ckpt_1.pt, step_1.pt"}

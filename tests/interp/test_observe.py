@@ -90,6 +90,7 @@ def test_many_observers_share_one_pass(model):
 def test_a_stimulus_is_run_once_whatever_the_number_of_probes(hf_series):
     hooked = HookedSeries(open_series(hf_series("llama", 2)))
     vocabulary = Vocabulary(torch.arange(1, 61).numpy(), 0)
+    list(hooked)  # from the second step on it is one bridge, its weights swapped
     model = hooked.load(hooked.series[0])
     shown: list[int] = []
     model.bridge.blocks[0].register_forward_pre_hook(
