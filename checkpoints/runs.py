@@ -113,11 +113,11 @@ def _first_glob(pattern: str) -> int:
 
 
 def _unsplit(targets: list[_Target]) -> list[_Target]:
-    """Step folders of one parent, as a shell's glob spells them out, are one series again."""
+    """Steps in one folder, as a shell's glob spells them out, are one series again."""
     by_parent: dict[Path, list[Path]] = defaultdict(list)
     for target in targets:
         named = parse_name(target.path.name)
-        if named and not named.bare and target.path.is_dir():
+        if named and not named.bare and target.repo is None and target.part is None:
             by_parent[target.path.parent].append(target.path)
     steps = {parent: paths for parent, paths in by_parent.items() if len(paths) > 1}
     together: list[_Target] = []
@@ -197,7 +197,7 @@ def _series_of_steps(paths: Sequence[Path], options: dict[str, Any]) -> Checkpoi
                 f"{path} is a series of its own, of {len(alone)} checkpoints",
                 help="open one series at a time, or several with open_runs",
             )
-        if named is None and alone.notes:
+        if named is None and any(note.startswith("nothing says which") for note in alone.notes):
             notes.append(f"{path.name} was left out: nothing says which training step it is")
             continue
         checkpoints += alone.checkpoints

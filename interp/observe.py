@@ -9,6 +9,7 @@ Sites
     z            head outputs before W_O      [batch, pos, n_heads, d_head]
     v            values                       [batch, pos, n_heads, d_head]   (shared ones repeated)
     final_scale  1 / the final norm's divisor [batch, pos]                    (ones without a norm)
+    logits       raw logits                   [batch, pos, d_vocab]           (reduce them; they are large)
     token_nll    next-token loss in nats      [batch, pos - 1]
     top1         argmax equals next token     [batch, pos - 1]
 """
@@ -27,7 +28,8 @@ from checkpoints.errors import RoteError
 from interp.model import HookedModel
 
 LAYER_SITES = frozenset({"pattern", "z", "v"})
-END_SITES = frozenset({"final_scale", "token_nll", "top1"})
+_LOGIT_SITES = frozenset({"logits", "token_nll", "top1"})
+END_SITES = frozenset({"final_scale"}) | _LOGIT_SITES
 _HOOK = {"pattern": "attn.hook_pattern", "z": "attn.o.hook_in", "v": "attn.v.hook_out"}
 _LOGIT_BUDGET_BYTES = 256 * 2**20
 
@@ -53,6 +55,7 @@ class EndView:
     final_scale: Float[Tensor, "batch pos"] | None = None
     token_nll: Float[Tensor, "batch next_pos"] | None = None
     top1: Bool[Tensor, "batch next_pos"] | None = None
+    logits: Float[Tensor, "batch pos d_vocab"] | None = None
 
 
 @runtime_checkable
@@ -108,7 +111,7 @@ def observe(
     watchers = list(observers)
     engine = _Engine(model, watchers)
     size = batch or _batch_size(model, tokens.shape[1])
-    report = PassReport(stopped_early=not engine.needs & {"token_nll", "top1"})
+    report = PassReport(stopped_early=not engine.needs & _LOGIT_SITES)
     with torch.inference_mode():
         for start in range(0, len(tokens), size):
             rows = slice(start, min(start + size, len(tokens)))
@@ -133,7 +136,7 @@ class _Engine:
         self.held_layer = -1
         self.fired: dict[str, set[int]] = {site: set() for site in self.layer_sites}
         self.resid: Tensor | None = None
-        wants_logits = bool(self.needs & {"token_nll", "top1"})
+        wants_logits = bool(self.needs & _LOGIT_SITES)
         hooks = list(self._hooks(stop=not wants_logits))
         logits = self.model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
         self._check_fired()
@@ -204,7 +207,7 @@ class _Engine:
             nll = torch.nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
             nll = nll.view(targets.shape)
             top1 = scores.argmax(-1) == targets
-        return EndView(self.tokens, self.rows, final_scale, nll, top1)
+        return EndView(self.tokens, self.rows, final_scale, nll, top1, logits)
 
     def _check_pattern(self, layer: int, pattern: Tensor) -> None:
         if layer not in self.report.problems and (problem := pattern_problem(pattern)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["head", "model", "weights", "verdict"]
+Kind = Literal["head", "model", "weights", "direct", "verdict"]
 
 
 class NotMeasuredError(Exception):
@@ -20,7 +20,8 @@ class ProbeInfo:
 
     Attributes:
         name: the noun measured.
-        kind: "head" and "model" need a forward pass, "weights" none, "verdict" is derived from other probes.
+        kind: "head" and "model" share a stimulus's one forward pass; "weights" needs none; "direct" runs the model
+            itself, more than once, and is a unit of its own; "verdict" is derived from other probes.
         unit: of the main metric.
         range: of the main metric; None when unbounded.
         better: which direction means more of the thing named, or None where neither is good.
@@ -32,6 +33,8 @@ class ProbeInfo:
         module: where the computation lives.
         version: raised whenever numbers change, so that stored results are not reused.
         needs: other probes a verdict reads.
+        default: False for probes that are measured only when asked for by name: they cost more passes.
+        passes: forward passes per checkpoint of a "direct" probe, in words, such as "1 + heads".
         main_metric: the metric shown first.
         curve_axis: what `position` counts, for metrics that are curves.
         units: units of metrics that differ from the main one's.
@@ -52,6 +55,8 @@ class ProbeInfo:
     stimuli: tuple[str, ...] = ()
     version: int = 1
     needs: tuple[str, ...] = ()
+    default: bool = True
+    passes: str = ""
     main_metric: str = "score"
     curve_axis: str = ""
     units: Mapping[str, str] = field(default_factory=dict)

@@ -31,10 +31,20 @@ def lookup(name: str) -> ProbeInfo:
 
 
 def resolve(names: Iterable[str] | None) -> tuple[ProbeInfo, ...]:
-    """The probes asked for and those they need, in catalogue order; all of them for None."""
-    if names is None:
-        return tuple(REGISTRY.values())
-    wanted = {lookup(name).name for name in names}
+    """The probes asked for and those they need, in catalogue order.
+
+    Args:
+        names: probe names, "default" for those measured without asking, "all" for every one; None is "default".
+
+    Raises:
+        RoteError: no such probe; the message names the nearest.
+    """
+    wanted: set[str] = set()
+    for name in names or ("default",):
+        if name in ("default", "all"):
+            wanted |= {info.name for info in REGISTRY.values() if info.default or name == "all"}
+        else:
+            wanted.add(lookup(name).name)
     for name in tuple(wanted):
         wanted |= set(REGISTRY[name].needs)
     return tuple(info for info in REGISTRY.values() if info.name in wanted)

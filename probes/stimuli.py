@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from checkpoints.errors import RoteError
+from checkpoints.material import NO_MATERIAL, Material
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
@@ -34,6 +35,7 @@ class Stimulus:
         match_tokens: the ids by which "an earlier copy" is decided. Equal to `tokens`, except on the null, where
             they are the repeated ids: the same positions are scored with nothing to match.
         params: sizes, for methods and provenance.
+        extra: further arrays, one row per sequence, that probes ask for by name (repeat counts, planted targets).
     """
 
     id: str
@@ -43,6 +45,7 @@ class Stimulus:
     copy_index: Int[np.ndarray, "batch pos"]
     match_tokens: Int[np.ndarray, "batch pos"]
     params: Mapping[str, int] = field(default_factory=dict)
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -69,12 +72,30 @@ class Vocabulary:
     note: str = ""
 
 
-def make(kind: str, vocabulary: Vocabulary, *, n_ctx: int, seed: int, n_seq: int = 32) -> Stimulus:
+def make(
+    kind: str,
+    vocabulary: Vocabulary,
+    *,
+    n_ctx: int,
+    seed: int,
+    n_seq: int = 32,
+    material: Material = NO_MATERIAL,
+) -> Stimulus:
     """Draw a stimulus of one kind.
 
+    Args:
+        kind: name in `STIMULI` (random tokens) or `MATERIAL_STIMULI` (tokens that were given).
+        vocabulary: ids that random stimuli may use.
+        n_ctx: the model's context; no sequence is longer.
+        seed: of the draws.
+        n_seq: sequences; given material may hold fewer.
+        material: real text, members and twins, where there are any.
+
     Raises:
-        RoteError: the context or the vocabulary is too small for two blocks.
+        RoteError: the context or the vocabulary is too small, or the material a stimulus needs was not given.
     """
+    if kind in MATERIAL_STIMULI:
+        return MATERIAL_STIMULI[kind](material, vocabulary, n_ctx, seed, n_seq)
     return STIMULI[kind](vocabulary, n_ctx, seed, n_seq)
 
 
@@ -160,6 +181,7 @@ def _stimulus(
     copies: np.ndarray | None = None,
     match_tokens: np.ndarray | None = None,
 ) -> Stimulus:
+    """A stimulus of random blocks: BOS is put in front."""
     n_seq, length = body.shape
     bos = np.full((n_seq, 1), vocabulary.bos, dtype=np.int64)
     tokens = np.concatenate([bos, body], axis=1).astype(np.int64)
@@ -183,4 +205,69 @@ STIMULI: Mapping[str, Callable[[Vocabulary, int, int, int], Stimulus]] = {
     "shuffled_repeat": shuffled_repeat,
     "jittered_repeat": jittered_repeat,
     "paragraph_copies": paragraph_copies,
+}
+
+
+def natural(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """Windows of real text: the user's, or the held-out split of a lab series; BOS first."""
+    windows = _given(material.natural, "natural text", "--text FILE")
+    rng = np.random.default_rng([seed, 5])
+    rows = np.sort(rng.permutation(len(windows))[:n_seq])
+    return _from_tokens("natural", vocabulary, seed, windows[rows][:, :n_ctx])
+
+
+def members(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """Sequences the model was trained on repeatedly, with how often: all of them, or 8 n_seq drawn at random."""
+    tokens = _given(material.members, "training members", "--members FILE")
+    assert material.repeat_count is not None, "members come with their counts"
+    rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 6]))
+    counts = {"repeat_count": material.repeat_count[rows]}
+    return _from_tokens("members", vocabulary, seed, tokens[rows][:, :n_ctx], extra=counts)
+
+
+def twins(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """Fresh sequences of the members' source, never trained on."""
+    tokens = _given(material.twins, "twins of the training members", "--twins FILE")
+    rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 7]))
+    return _from_tokens("twins", vocabulary, seed, tokens[rows][:, :n_ctx])
+
+
+def _given(tokens: np.ndarray | None, what: str, option: str) -> np.ndarray:
+    if tokens is None or not len(tokens):
+        raise RoteError(f"no {what} for this series", help=f"give it with {option}")
+    return tokens
+
+
+def _some(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    return np.arange(n) if n <= most else np.sort(rng.permutation(n)[:most])
+
+
+def _from_tokens(
+    kind: str,
+    vocabulary: Vocabulary,
+    seed: int,
+    tokens: np.ndarray,
+    *,
+    extra: Mapping[str, np.ndarray] | None = None,
+) -> Stimulus:
+    """A stimulus of given sequences, BOS and all: nothing in them is known to repeat."""
+    tokens = tokens.astype(np.int64)
+    digest = hashlib.blake2b(tokens.tobytes(), digest_size=4).hexdigest()
+    n_seq, pos = tokens.shape
+    return Stimulus(
+        id=f"{kind}-l{pos}-n{n_seq}-s{seed}-{digest}",
+        kind=kind,
+        seed=seed,
+        tokens=tokens,
+        copy_index=np.zeros_like(tokens),
+        match_tokens=tokens,
+        params={"pos": pos, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos},
+        extra=extra or {},
+    )
+
+
+MATERIAL_STIMULI: Mapping[str, Callable[[Material, Vocabulary, int, int, int], Stimulus]] = {
+    "natural": natural,
+    "members": members,
+    "twins": twins,
 }

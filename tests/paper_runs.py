@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ def rise(step: int, *, middle: float = 400.0, width: float = 45.0) -> float:
     return 1 / (1 + math.exp(-(step - middle) / width))
 
 
-def planted_run(name: str = "unique", *, learns: bool = True, seed: int = 0) -> Results:
+def planted_run(
+    name: str = "unique", *, learns: bool = True, seed: int = 0, steps: Sequence[int] = STEPS
+) -> Results:
     """Results of one run, as read from disk."""
     rows = _Rows(name, np.random.default_rng(seed))
-    for step in STEPS:
+    for step in steps:
         rows.at(step, rise(step) if learns else 0.0)
     frame = pd.DataFrame(rows.rows, columns=list(COLUMNS))
     integers = ["tokens_seen", "layer", "head", "src_layer", "src_head", "position"]

@@ -112,7 +112,8 @@ def csv_text(results: Sequence[Results]) -> str:
     """Every observation of every run in the tidy columns; empty where there is no number, with the reason beside it."""
     frames = [r.frame[list(COLUMNS)].sort_values(["step", "probe", "metric"], kind="stable") for r in results]
     frame = pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True)
-    frame = frame.assign(reason=[redact(str(reason)) for reason in frame["reason"]])
+    redacted = {reason: redact(str(reason)) for reason in frame["reason"].unique()}
+    frame = frame.assign(reason=frame["reason"].map(redacted))
     return frame.to_csv(index=False, lineterminator="\n", float_format="%.9g")
 
 

@@ -35,7 +35,7 @@ from app.report.model import (
 )
 from app.report.redact import redact
 from app.report.svg import figure_svg, spark_svg
-from probes.figures.theme import TOKENS, apply_theme
+from probes.figures.theme import TOKENS, recolour
 from probes.figures.words import clean, interval
 
 SHORT_CHARS = 18  # cells this short never wrap
@@ -100,10 +100,9 @@ def bare(fig: go.Figure) -> go.Figure:
 
 def embedded(fig: go.Figure) -> str:
     """A figure and what to change in it for the dark theme, as JSON that no text inside can break out of."""
-    light, dark = (json.loads(apply_theme(fig, theme).to_json()) for theme in ("light", "dark"))
-    for spec in (light, dark):
-        spec["layout"].pop("meta", None)
-    patch = list(_differences(light, dark))
+    light = json.loads(fig.to_json(validate=False))
+    light["layout"].pop("meta")
+    patch = list(_differences(light, recolour(light, "dark")))
     text = json.dumps(
         {"figure": light, "dark": patch}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )

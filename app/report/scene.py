@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
@@ -16,6 +17,8 @@ from probes.registry import REGISTRY
 from probes.store import Results
 from probes.trajectory import Onset, onset
 
+# A report asks for the rows of a metric hundreds of times; splitting each run's frame once makes that a look-up.
+_GROUPS: WeakKeyDictionary[Results, dict[tuple[str, str], pd.DataFrame]] = WeakKeyDictionary()
 PREFERRED_HEAD_PROBES = (
     "prefix_matching",
     "previous_token",
@@ -120,9 +123,12 @@ def _compare_all(results: Sequence[Results], base: str) -> tuple[list[Comparison
 
 
 def rows_of(results: Results, probe: str, metric: str) -> pd.DataFrame:
-    """All rows of one metric."""
-    frame = results.frame
-    return frame[(frame["probe"] == probe) & (frame["metric"] == metric)]
+    """All rows of one metric, in the frame's order."""
+    groups = _GROUPS.get(results)
+    if groups is None:
+        groups = dict(iter(results.frame.groupby(["probe", "metric"], sort=False)))
+        _GROUPS[results] = groups
+    return groups.get((probe, metric), results.frame.head(0))
 
 
 def valid_rows(results: Results, probe: str, metric: str) -> pd.DataFrame:

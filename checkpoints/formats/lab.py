@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import CheckpointError
 from checkpoints.formats.duplicates import without_duplicates
+from checkpoints.formats.model_config import MAX_CONFIG_BYTES, refuse_implausible
 from checkpoints.formats.safetensors_header import read_header
+from checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
 FORMAT = "lab"
@@ -33,9 +34,11 @@ def discover(path: Path) -> CheckpointSeries:
         raise CheckpointError(
             f"{path} has a manifest but no config.json", help="restore it, or train again with --fresh"
         )
-    _refuse_unreadable(config)
+    fields = _config_fields(config)
     listed = manifest.get("checkpoints")
-    found = [_checkpoint(path, config, entry) for entry in (listed if isinstance(listed, list) else [])]
+    found = [
+        _checkpoint(path, config, entry, fields) for entry in (listed if isinstance(listed, list) else [])
+    ]
     checkpoints, gaps = without_duplicates(c for c in found if isinstance(c, Checkpoint))
     gaps += [g for g in found if isinstance(g, Gap)]
     notes = ()
@@ -60,43 +63,44 @@ def _name(manifest: dict[str, Any], path: Path) -> str:
     return name if plain else path.resolve().name
 
 
-def _refuse_unreadable(config: Path) -> None:
+def _config_fields(config: Path) -> dict[str, Any]:
     try:
-        readable = isinstance(json.loads(config.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError, RecursionError):
-        readable = False
-    if not readable:
+        fields = read_json(config, max_bytes=MAX_CONFIG_BYTES)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{config} is not a JSON object", help="restore it, or train again with --fresh"
-        )
+            f"{config} cannot be used: {error.message}", help="restore it, or train again with --fresh"
+        ) from None
+    unused = {"d_mlp"} if fields.get("attn_only") else set()
+    return {name: value for name, value in fields.items() if name not in unused}
 
 
-def _checkpoint(path: Path, config: Path, entry: Any) -> Checkpoint | Gap:
-    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int) or "folder" not in entry:
+def _checkpoint(path: Path, config: Path, entry: Any, fields: dict[str, Any]) -> Checkpoint | Gap:
+    step = count_or_none(entry.get("step")) if isinstance(entry, dict) else None
+    name = Path(str(entry["folder"])).name if step is not None and "folder" in entry else ""
+    if step is None or name in ("", ".."):  # a manifest may not point outside its own folder
         return Gap(
             path / "manifest.json",
             "it lists a checkpoint without a step or a folder",
             "train again with --fresh",
         )
-    folder = path / Path(str(entry["folder"])).name  # a manifest may not point outside its own folder
-    file = folder / "model.safetensors"
+    file = path / name / "model.safetensors"
     if not file.is_file():
         return Gap(
-            folder,
+            path / name,
             "the manifest lists it, but model.safetensors is missing",
             "train again with --fresh",
-            entry["step"],
+            step,
         )
     try:
-        read_header(file)
+        refuse_implausible(fields, (tensor.shape for tensor in read_header(file)), where=config.name)
     except CheckpointError as error:
-        return Gap(folder, error.message, error.help, entry["step"])
+        return Gap(path / name, error.message, error.help, step)
     return Checkpoint(
-        step=entry["step"],
-        path=folder,
+        step=step,
+        path=path / name,
         format=FORMAT,
-        tokens_seen=entry.get("tokens_seen"),
-        loss_nats=entry.get("train_loss_nats"),
+        tokens_seen=count_or_none(entry.get("tokens_seen")),
+        loss_nats=number_or_none(entry.get("train_loss_nats")),
         files=(file,),
         config_path=config,
     )

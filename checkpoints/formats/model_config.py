@@ -23,7 +23,7 @@ _COUNTS = frozenset({
 })  # fmt: skip
 _WIDTHS = frozenset({
     "hidden_size", "n_embd", "d_model", "d_mlp", "d_ff", "n_inner", "intermediate_size", "ffn_dim", "vocab_size", "d_vocab",
-    "d_head", "head_dim", "n_head", "n_heads", "num_attention_heads", "num_key_value_heads", "word_embed_proj_dim",
+    "d_head", "head_dim", "block_size", "n_head", "n_heads", "num_attention_heads", "num_key_value_heads", "word_embed_proj_dim",
 })  # fmt: skip
 # Numbers that size nothing: ids, bases, seeds, statistics.
 _NO_SIZE = re.compile(
@@ -37,12 +37,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: too long to be a config, no JSON object, asking for code, or without an architecture.
     """
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(
-            f"{path.name} is {path.stat().st_size} bytes, too long to describe an architecture",
-            help="restore the model's own config.json",
-        )
-    return usable_config(read_json(path), where=path.name)
+    return usable_config(read_json(path, max_bytes=MAX_CONFIG_BYTES), where=path.name)
 
 
 def usable_config(data: dict[str, Any], *, where: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import CheckpointError
+from checkpoints.formats.model_config import refuse_implausible
 from checkpoints.formats.stored_tensor import StoredTensor, is_state
 from checkpoints.formats.torch_zip import TorchFile, read_torch_file
 from checkpoints.formats.weight_files import WeightFile, assemble, candidates
@@ -74,7 +75,7 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
             f"{file.path.name} is no nanoGPT checkpoint: it lacks model or model_args",
             help="keep other files out of the folder, or give the path of one file",
         )
-    model_args(content)
+    refuse_implausible(model_args(content), (t.shape for t in content[STATE].values()), where="model_args")
     step = file.step if file.step is not None else _whole(content.get("iter_num"))
     if step is None:
         raise CheckpointError(

@@ -10,6 +10,9 @@ from typing import Any
 
 from checkpoints.errors import CheckpointError
 
+MAX_JSON_BYTES = 64 << 20  # the log of a million steps
+MAX_COUNT = 1 << 53  # of steps or tokens: beyond it, tables of numbers lose count
+
 
 @dataclass(frozen=True)
 class TrainerState:
@@ -20,14 +23,23 @@ class TrainerState:
     loss_nats: float | None = None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        CheckpointError: the file is not there, is not JSON, or holds something other than an object.
+        CheckpointError: the file is not there, is too long, is not JSON, or holds something other than an object.
     """
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise CheckpointError(f"{path.name} is no regular file", help="restore the file")
+        if path.stat().st_size > max_bytes:
+            raise CheckpointError(
+                f"{path.name} is {path.stat().st_size} bytes; more than {max_bytes} is refused",
+                help="restore the file",
+            )
         data = json.loads(path.read_text(encoding="utf-8"))
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path.name} cannot be read as JSON ({error})", help="restore the file"
@@ -35,6 +47,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path.name} is not a JSON object", help="restore the file")
     return data
+
+
+def count_or_none(value: Any) -> int | None:
+    """A number of steps or tokens; None for anything else."""
+    return value if type(value) is int and 0 <= value < MAX_COUNT else None
+
+
+def number_or_none(value: Any) -> float | None:
+    """A loss; None for anything else, and for what is not finite."""
+    return float(value) if _finite(value) and not isinstance(value, bool) else None
 
 
 def trainer_state(folder: Path, *, step: int | None = None) -> TrainerState:
@@ -51,14 +73,14 @@ def trainer_state(folder: Path, *, step: int | None = None) -> TrainerState:
     if not path.is_file():
         return TrainerState()
     state = read_json(path)
-    if step is None and isinstance(state.get("global_step"), int):
-        step = state["global_step"]
+    if step is None:
+        step = count_or_none(state.get("global_step"))
     return TrainerState(step, _tokens(state), _loss(state, step or 0))
 
 
 def _tokens(state: dict[str, Any]) -> int | None:
     seen = state.get("num_input_tokens_seen")
-    return int(seen) if _finite(seen) and seen > 0 else None
+    return int(seen) if _finite(seen) and 0 < seen < MAX_COUNT else None
 
 
 def _loss(state: dict[str, Any], step: int) -> float | None:

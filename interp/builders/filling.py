@@ -52,7 +52,7 @@ def fill(
     Raises:
         CheckpointError: an architecture transformers does not have, or tensors that do not fill it.
     """
-    with quiet_upstream(), _bounded(tensors):
+    with quiet_upstream(), bounded(tensors):
         try:
             settings, kind = _class_of(config)
             module, info = kind.from_pretrained(
@@ -122,7 +122,7 @@ def _beginnings(names: Iterable[str]) -> list[str]:
 @lru_cache(maxsize=8)
 def _names_of(config: str, n_tensors: int) -> frozenset[str]:
     """Names of the architecture's tensors, also without the head's own beginning (`transformer.`, `model.`)."""
-    with quiet_upstream(), _bounded({}, n_tensors=n_tensors), torch.device("meta"):
+    with quiet_upstream(), bounded({}, n_tensors=n_tensors), torch.device("meta"):
         try:
             settings, kind = _class_of(json.loads(config))
             module = kind(settings)
@@ -168,8 +168,18 @@ def _class_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _bounded(tensors: Mapping[str, Tensor], *, n_tensors: int | None = None) -> Iterator[None]:
-    """Stop a config that describes far more than the tensors there are, before memory is taken for it."""
+def bounded(tensors: Mapping[str, Tensor], *, n_tensors: int | None = None) -> Iterator[None]:
+    """Stop modules being built from a config that describes far more than the tensors there are.
+
+    Counts modules, numbers on the meta device and the size of tables as they are registered.
+
+    Args:
+        tensors: what the config should describe; empty where only their number is known.
+        n_tensors: their number, where it is not that of `tensors`.
+
+    Raises:
+        CheckpointError: inside the block, where something far larger is built.
+    """
     from torch.nn.modules import module as registration
 
     most_modules = 1000 + 100 * (len(tensors) if n_tensors is None else n_tensors)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from checkpoints.errors import CheckpointError
 from checkpoints.series import Checkpoint
 from interp.builders import NATIVE, Built
+from interp.builders.filling import bounded
 from interp.quiet import quiet_upstream
 
 _NOT_TL_FIELDS = ("model_type", "bos_token_id", "eos_token_id", "format_version")
@@ -39,14 +40,19 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
         from transformer_lens.model_bridge.sources.native.model import NativeModel
 
     fields = {k: v for k, v in config(checkpoint).items() if k not in _NOT_TL_FIELDS}
+    tensors = parameters(checkpoint, dtype)
     try:
         tl_config = TransformerBridgeConfig(**fields, init_weights=False)
+        with bounded(tensors), torch.device("meta"):
+            NativeModel(tl_config)  # takes no memory; a config much larger than the weights stops here
         module = NativeModel(tl_config)
-    except (TypeError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged config can make it raise anything at all
         raise CheckpointError(
-            f"{checkpoint.config_path} is not a native config ({error})", help="restore it"
+            f"{checkpoint.config_path} is not a native config ({type(error).__name__}: {error})",
+            help="restore it",
         ) from error
-    tensors = parameters(checkpoint, dtype)
     refuse_misfit(tensors, module, checkpoint)
     module.load_state_dict(tensors)
     return Built(module, NATIVE, tl_config=tl_config)

@@ -68,7 +68,7 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
     legacy, contents = _read(checkpoint)
     names = [name for name in contents.tensors if not BUFFER.fullmatch(name)]
     weights = _state(checkpoint.files[0], contents, names)
-    weights["unembed.b_U"] = torch.zeros(legacy.d_vocab, dtype=dtype)
+    weights.setdefault("unembed.b_U", torch.zeros(legacy.d_vocab, dtype=dtype))
     converted = convert_tl_checkpoint(weights, bridge_config(legacy))
     named = {_inner_name(name, legacy): tensor.to(dtype) for name, tensor in converted.items()}
     if legacy.act_fn == "solu_ln" and legacy.normalization != "LN":

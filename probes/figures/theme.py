@@ -142,9 +142,14 @@ def apply_theme(fig: go.Figure, theme: str) -> go.Figure:
     spec = fig.to_plotly_json()
     meta = spec["layout"].get("meta") or {}
     if meta.get("theme", "light") != theme:
-        spec = _recolour(spec, _swaps(theme))
+        spec = recolour(spec, theme)
     spec["layout"]["meta"] = {**meta, "theme": theme}
     return go.Figure(spec)
+
+
+def recolour(spec: dict[str, Any], theme: str) -> dict[str, Any]:
+    """A figure's JSON with the colours of the other theme swapped for those of `theme`."""
+    return _recolour(spec, _swaps(theme))
 
 
 def _channels(color: str) -> tuple[int, int, int]:

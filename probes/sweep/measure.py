@@ -66,6 +66,36 @@ def measure_weights(
     return measured
 
 
+def measure_direct(
+    model: HookedModel, stimuli: Mapping[str, Stimulus], info: ProbeInfo, *, seed: int
+) -> list[Measured]:
+    """Score a probe of kind "direct", which runs the model itself.
+
+    Args:
+        model: a loaded checkpoint; the probe leaves it as it found it.
+        stimuli: by kind, every one the probe names.
+        info: the probe.
+        seed: of its draws and of the bootstrap.
+    """
+    try:
+        scores = info.implementation()(model, stimuli, seed=seed)
+    except NotMeasuredError as reason:
+        return [not_measured(info, metric, str(reason)) for metric in info.metrics]
+    return [
+        from_samples(
+            info,
+            metric,
+            score.samples,
+            axes=score.axes,
+            chance=score.chance,
+            seed=seed,
+            position_start=score.position_start,
+            layer_reasons=score.layer_reasons,
+        )
+        for metric, score in scores.items()
+    ]
+
+
 def _from_weights(info: ProbeInfo, metric: str, score: Any, seed: int) -> Measured:
     chance = score.chance.numpy().astype(np.float64)
     if score.rows is not None:
@@ -134,7 +164,10 @@ class _Reader:
         available = {
             "token_nll": view.token_nll,
             "top1": view.top1,
+            "logits": view.logits,
+            "tokens": view.tokens,
             "copy_index": self._rows(self.stimulus.copy_index, view.rows),
+            **{name: self._rows(array, view.rows) for name, array in self.stimulus.extra.items()},
         }
         self.parts.append([self.function(**{name: available[name] for name in self.arguments})])
 

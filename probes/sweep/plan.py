@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from probes.info import ProbeInfo
@@ -18,10 +19,30 @@ _VERSIONED = ("torch", "transformer-lens", "transformers", "numpy", "rote")
 
 @dataclass(frozen=True)
 class Group:
-    """Probes that share one stimulus, and so one forward pass per checkpoint; or share the weights and need none."""
+    """Probes measured together and stored as one unit.
 
-    stimulus: str
+    Probes that read one forward pass share their stimulus's group; those that read weights share one without a pass;
+    a "direct" probe runs the model itself and is a group of its own.
+
+    Attributes:
+        stimuli: stimulus kinds shown, the main one first; empty for weights.
+        probes: the members.
+    """
+
+    stimuli: tuple[str, ...]
     probes: tuple[ProbeInfo, ...]
+
+    @property
+    def direct(self) -> bool:
+        """Whether its one probe runs the model itself."""
+        return self.probes[0].kind == "direct"
+
+    @property
+    def key(self) -> str:
+        """What its units are called: the stimulus, `weights`, or stimulus+probe."""
+        if not self.stimuli:
+            return WEIGHTS
+        return f"{self.stimuli[0]}+{self.probes[0].name}" if self.direct else self.stimuli[0]
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,7 @@ class SweepConfig:
         n_seq: sequences per stimulus.
         device, dtype: where and how the model runs.
         swap: "auto" or "fresh", see `interp.HookedSeries`.
+        text, members, twins: files of token material for models that carry none; see `checkpoints.material`.
         threads: of torch while measuring; None takes one for a small model, else torch's own choice.
         prefetch: read and hash the next step's files while this one is measured.
         versions: of what can change a number.
@@ -45,6 +67,9 @@ class SweepConfig:
     device: str = "cpu"
     dtype: str = "float32"
     swap: str = "auto"
+    text: Path | None = None
+    members: Path | None = None
+    twins: Path | None = None
     threads: int | None = None
     prefetch: bool = True
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
@@ -56,15 +81,16 @@ class SweepConfig:
 
 
 def groups(infos: Sequence[ProbeInfo]) -> tuple[Group, ...]:
-    """One group per stimulus kind, in first-use order, weights last."""
+    """One group per stimulus kind in first-use order, then weights, then each direct probe."""
     by_stimulus: dict[str, list[ProbeInfo]] = {}
     for info in infos:
-        for kind in info.stimuli:
-            by_stimulus.setdefault(kind, []).append(info)
-    weights = [info for info in infos if info.kind == "weights"]
-    if weights:
-        by_stimulus[WEIGHTS] = weights
-    return tuple(Group(kind, tuple(members)) for kind, members in by_stimulus.items())
+        if info.kind in ("head", "model"):
+            for kind in info.stimuli:
+                by_stimulus.setdefault(kind, []).append(info)
+    shared = [Group((kind,), tuple(members)) for kind, members in by_stimulus.items()]
+    weights = tuple(info for info in infos if info.kind == "weights")
+    direct = [Group(info.stimuli, (info,)) for info in infos if info.kind == "direct"]
+    return (*shared, *([Group((), weights)] if weights else []), *direct)
 
 
 def provenance(config: SweepConfig, *, fingerprint: str, format: str, stimulus: str) -> dict[str, Any]:
@@ -89,10 +115,10 @@ def probe_versions(infos: Sequence[ProbeInfo]) -> dict[str, int]:
     return {info.name: info.version for info in infos}
 
 
-def unit_name(stimulus: str, infos: Sequence[ProbeInfo]) -> str:
-    """File name of a unit: readable stimulus, short hash of the probes in it."""
+def unit_name(key: str, infos: Sequence[ProbeInfo]) -> str:
+    """File name of a unit: readable group key, short hash of the probes in it."""
     text = json.dumps(probe_versions(infos), sort_keys=True)
-    return f"{stimulus}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"
+    return f"{key}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"
 
 
 def versions() -> dict[str, str]:

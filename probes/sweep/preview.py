@@ -53,10 +53,10 @@ def preview(
     for checkpoint in series:
         if not sweep.shape or not step_folder(root, checkpoint.step).is_dir():
             # Nothing is stored, so nothing has to be hashed.
-            missing += [group.stimulus for group in wanted]
+            missing += [group.key for group in wanted]
             continue
         identity = fingerprint(known.of(checkpoint) or tensor_hashes(checkpoint))
-        missing += [todo.group.stimulus for todo in sweep._missing(checkpoint, identity)]
+        missing += [todo.group.key for todo in sweep._missing(checkpoint, identity)]
     return Preview(
         path=root,
         to_measure=len(missing),

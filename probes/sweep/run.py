@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints.errors import CheckpointError, RoteError
+from checkpoints.material import Material, material_from_files, material_of
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from checkpoints.vocabulary import from_ranges, usable_ids
 from probes.info import ProbeInfo
@@ -25,7 +26,7 @@ from probes.stimuli import Stimulus, Vocabulary, make
 from probes.store import Results, rebuild_observations, step_folder, unit_provenance, write_unit
 from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
 from probes.sweep.folder import open_run_folder, write_run_json
-from probes.sweep.plan import WEIGHTS, Group, SweepConfig, groups, probe_versions, provenance, unit_name
+from probes.sweep.plan import Group, SweepConfig, groups, probe_versions, provenance, unit_name
 
 Event = dict[str, Any]
 SMALL_MODEL_PARAMETERS = 5_000_000
@@ -181,7 +182,7 @@ class _Sweep:
         todos = self._missing(checkpoint, identity)
         self.outcome.reused += len(groups(self.config.infos)) - len(todos)
         for todo in todos:
-            with self.clock.time(f"measure {todo.group.stimulus}", checkpoint.step):
+            with self.clock.time(f"measure {todo.group.key}", checkpoint.step):
                 measured = self._unit(model, todo.group)
             table = unit_table(
                 measured,
@@ -189,32 +190,39 @@ class _Sweep:
                 step=checkpoint.step,
                 tokens_seen=checkpoint.tokens_seen,
             )
-            drawn = self.stimuli.get(todo.group.stimulus)
-            facts = self._provenance(checkpoint, identity, drawn.id if drawn else todo.group.stimulus)
+            facts = self._provenance(checkpoint, identity, self._shown(todo.group.key, todo.group.stimuli))
             write_unit(todo.path, table, facts | {"probes": probe_versions(todo.group.probes)})
             self.outcome.measured += 1
         self.swap_used = self._hooked().swap_used
 
     def _unit(self, model: Any, group: Group) -> list[Measured]:
-        from probes.sweep.measure import measure_stimulus, measure_weights
+        from probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
 
-        if group.stimulus in self.refused:
-            reason = self.refused[group.stimulus]
-            return [not_measured(i, m, reason) for i in group.probes for m in _metrics_on(i, group.stimulus)]
-        if group.stimulus == WEIGHTS:
+        refused = [self.refused[kind] for kind in group.stimuli if kind in self.refused]
+        if refused:
+            return [not_measured(i, m, refused[0]) for i in group.probes for m in _metrics_of(i, group)]
+        if not group.stimuli:
             assert self.vocabulary is not None
             return measure_weights(model, group.probes, ids=self.vocabulary.ids, seed=self.config.seed)
-        return measure_stimulus(model, self.stimuli[group.stimulus], group.probes, seed=self.config.seed)[0]
+        shown = {kind: self.stimuli[kind] for kind in group.stimuli}
+        if group.direct:
+            return measure_direct(model, shown, group.probes[0], seed=self.config.seed)
+        return measure_stimulus(model, shown[group.stimuli[0]], group.probes, seed=self.config.seed)[0]
+
+    def _shown(self, key: str, kinds: Sequence[str]) -> str:
+        """Ids of the stimuli a unit was measured on; the group's key where it has none or they were refused."""
+        ids = [self.stimuli[kind].id for kind in kinds if kind in self.stimuli]
+        return " ".join(ids) or key
 
     def _missing(self, checkpoint: Checkpoint, identity: str) -> list[_Todo]:
         """Units of this checkpoint still to measure; probes already stored with equal provenance are left out."""
         todos = []
         current, _ = self._stored(checkpoint, identity)
         for group in groups(self.config.infos):
-            lacking = tuple(i for i in group.probes if i.name not in current.get(group.stimulus, ()))
+            lacking = tuple(i for i in group.probes if i.name not in current.get(group.key, ()))
             if lacking:
-                path = step_folder(self.root, checkpoint.step) / unit_name(group.stimulus, lacking)
-                todos.append(_Todo(Group(group.stimulus, lacking), path))
+                path = step_folder(self.root, checkpoint.step) / unit_name(group.key, lacking)
+                todos.append(_Todo(Group(group.stimuli, lacking), path))
         return todos
 
     def _remove_superseded(self, checkpoint: Checkpoint, identity: str) -> None:
@@ -228,16 +236,23 @@ class _Sweep:
         current: dict[str, set[str]] = {}
         superseded = []
         for path in sorted(step_folder(self.root, checkpoint.step).glob("*.parquet")):
-            kind, found = path.name.split(".")[0], unit_provenance(path)
+            key, found = path.name.split(".")[0], unit_provenance(path)
             probes = found.pop("probes", {})
-            stimulus = self.stimuli[kind].id if kind in self.stimuli else found.get("stimulus", "")
-            wanted = self._provenance(checkpoint, identity, stimulus)
+            wanted = self._provenance(checkpoint, identity, self._wanted_stimulus(key, probes, found))
             known = all(name in REGISTRY and REGISTRY[name].version == v for name, v in probes.items())
             if found == wanted and known:
-                current.setdefault(kind, set()).update(probes)
+                current.setdefault(key, set()).update(probes)
             else:
                 superseded.append(path)
         return current, superseded
+
+    def _wanted_stimulus(self, key: str, probes: Mapping[str, int], found: Mapping[str, Any]) -> str:
+        """The stimulus ids a stored unit should name; what it does name where this sweep draws none of them."""
+        kinds = [key]
+        if "+" in key:
+            kinds = [kind for name in probes if name in REGISTRY for kind in REGISTRY[name].stimuli]
+        drawn = self._shown("", kinds)
+        return drawn or str(found.get("stimulus", ""))
 
     def _provenance(self, checkpoint: Checkpoint, identity: str, stimulus: str) -> dict[str, Any]:
         return provenance(self.config, fingerprint=identity, format=checkpoint.format, stimulus=stimulus)
@@ -248,21 +263,30 @@ class _Sweep:
         self.vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
         if note and note not in self.notes:
             self.notes.append(note)
-        for group in groups(self.config.infos):
-            if group.stimulus == WEIGHTS:
-                continue
+        material = self._material(bos)
+        for kind in dict.fromkeys(kind for group in groups(self.config.infos) for kind in group.stimuli):
             try:
-                self.stimuli[group.stimulus] = make(
-                    group.stimulus,
+                self.stimuli[kind] = make(
+                    kind,
                     self.vocabulary,
                     n_ctx=shape["n_ctx"],
                     seed=self.config.seed,
                     n_seq=self.config.n_seq,
+                    material=material,
                 )
             except CheckpointError:
                 raise
             except RoteError as error:
-                self.refused[group.stimulus] = error.message
+                self.refused[kind] = error.message
+
+    def _material(self, bos: int) -> Material:
+        """Real text, members and twins: what the series carries, and the files given on top."""
+        files = {"text": self.config.text, "members": self.config.members, "twins": self.config.twins}
+        carried = material_of(self.series)
+        if not any(files.values()):
+            return carried
+        tokenizer = self.series[0].path / "tokenizer.json"
+        return material_from_files(carried, tokenizer=tokenizer, bos=bos, **files)
 
     def _recall(self) -> None:
         """Shape of an earlier sweep of this folder, so that a finished one loads no model at all."""
@@ -332,10 +356,11 @@ class _Sweep:
             rebuild_observations(self.root)
 
 
-def _metrics_on(info: ProbeInfo, stimulus: str) -> list[str]:
-    if info.stimuli and stimulus == info.stimuli[0]:
+def _metrics_of(info: ProbeInfo, group: Group) -> list[str]:
+    """Metrics of a probe that a group's unit holds."""
+    if group.direct or group.stimuli[0] == info.stimuli[0]:
         return [m for m in info.metrics if "@" not in m]
-    return [m for m in info.metrics if m.endswith(f"@{stimulus}")]
+    return [m for m in info.metrics if m.endswith(f"@{group.stimuli[0]}")]
 
 
 def _gap(gap: Gap) -> dict[str, Any]:

@@ -98,6 +98,22 @@ def test_steps_of_one_series_as_glob_or_list(run):
     assert open_series([path / "checkpoint-20"]).name == "checkpoint-20"
 
 
+def test_steps_that_are_files(models, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    shutil.copy(models / "step1" / "config.json", flat)
+    for step in (1, 2):
+        torch.save(load_file(models / f"step{step}" / "model.safetensors"), flat / f"ckpt_{step}.pt")
+    whole = open_series(flat)
+    series = open_series(f"{flat}/ckpt_*.pt")
+    assert (series.name, series.steps, series.checkpoints) == ("flat", (1, 2), whole.checkpoints)
+    assert open_runs([flat / "ckpt_2.pt", flat / "ckpt_1.pt"]) == [series]
+    assert open_series([flat / "ckpt_2.pt"]).steps == (2,)
+
+
 def test_steps_of_two_runs_are_two_series(run, tmp_path):
     run("a", "step1", "step2")
     run("b", "step1", "step2", "step3")
