@@ -102,3 +102,10 @@ def _hash_span(digest: xxhash.xxh3_128, pages: mmap.mmap, view: memoryview, *, f
         with view[start : min(end, start + _WINDOW_BYTES)] as chunk:
             digest.update(chunk)
         pages.madvise(mmap.MADV_DONTNEED)  # hashing must not hold a whole checkpoint in memory
+
+
+def config_fingerprint(checkpoint: Checkpoint) -> str:
+    """Hash of the file that describes the architecture: the same weights under another config are another model."""
+    if checkpoint.config_path is None or not checkpoint.config_path.is_file():
+        return ""
+    return xxhash.xxh3_128(checkpoint.config_path.read_bytes()).hexdigest()

@@ -21,7 +21,7 @@ class DirectScores:
         layer_reasons: layers that could not be measured, and why.
     """
 
-    samples: Float[np.ndarray, n *axes]
+    samples: Float[np.ndarray, n * axes]
     axes: tuple[str, ...] = ()
     chance: Float[np.ndarray, "*axes"] | float = float("nan")
     position_start: int = 0

@@ -24,6 +24,7 @@ from torch import Tensor
 from interp.weights import HeadWeights
 from probes.info import NotMeasuredError
 from probes.registry import probe
+from probes.spectra import haar_frames, positivity, turned_positivity
 from probes.weight_scores import WeightScores
 
 _DRAWS_PER_HEAD = 4
@@ -54,7 +55,7 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
     unembed, d_model = weights.unembed(), weights.W_E.shape[1]
     gram = unembed[:, ids] @ weights.W_E[ids]
     per_head = max(_DRAWS_PER_HEAD, math.ceil(_DRAWS_PER_LAYER / n_heads))
-    frames = _frames(per_head, d_model, weights.W_O.shape[2], generator).to(gram.device)
+    frames = haar_frames(per_head, d_model, weights.W_O.shape[2], generator).to(gram.device)
 
     score, null_mean, null_sd = (torch.zeros(n_layers, n_heads) for _ in range(3))
     own = torch.zeros(len(sample), n_layers, n_heads)
@@ -64,7 +65,7 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
             reads = weights.reads(weights.W_V[l, h], l)
             right = gram @ reads
             score[l, h] = positivity(weights.W_O[l, h] @ right)  # 1. 2.
-            nulls.append(_null(weights.W_O[l, h], right, frames))
+            nulls.append(turned_positivity(weights.W_O[l, h], right, frames))
             own[:, l, h] = _raises_itself(
                 weights.W_E[sample] @ reads @ weights.W_O[l, h], unembed, sample
             )  # 5.
@@ -77,31 +78,6 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
         "z": WeightScores(z, torch.zeros_like(z), n_draws),
         "self_rank": WeightScores(own.mean(0), torch.full_like(z, 1 / unembed.shape[1]), len(sample), own),
     }
-
-
-def positivity(matrix: Float[Tensor, "*draws n n"]) -> Float[Tensor, "*draws"]:
-    """Sum of the real parts of the eigenvalues over the sum of their absolute values; NaN for the zero matrix."""
-    eigenvalues = torch.linalg.eigvals(matrix.double())
-    size = eigenvalues.abs().sum(-1)
-    return torch.where(size > 0, eigenvalues.real.sum(-1) / size, torch.nan).float()
-
-
-def _null(
-    W_O: Float[Tensor, "d_head d_model"],
-    right: Float[Tensor, "d_model d_head"],
-    frames: Float[Tensor, "draws d_model d_head"],
-) -> Float[Tensor, " draws"]:
-    left, spectrum, _ = torch.linalg.svd(W_O, full_matrices=False)
-    rotated = (left * spectrum) @ frames.mT  # same spectrum, random output directions
-    return positivity(rotated @ right)
-
-
-def _frames(
-    draws: int, d_model: int, d_head: int, generator: torch.Generator
-) -> Float[Tensor, "draws d_model d_head"]:
-    """Haar-distributed orthonormal frames: QR of a Gaussian with the signs of R's diagonal taken out."""
-    q, r = torch.linalg.qr(torch.randn(draws, d_model, min(d_head, d_model), generator=generator))
-    return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
 
 
 def _sample_tokens(ids: Int[Tensor, " n_ids"], generator: torch.Generator) -> Int[Tensor, " sample"]:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from checkpoints.errors import CheckpointError, RoteError
+from checkpoints.fingerprint import config_fingerprint
 from checkpoints.material import Material, material_from_files, material_of
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from checkpoints.vocabulary import from_ranges, usable_ids
 from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
@@ -158,7 +159,8 @@ class _Sweep:
         try:
             identity = self._reader.fingerprint(checkpoint, then=following)
             if not self.shape or self._missing(checkpoint, identity):
-                self._measure(checkpoint, identity)
+                with at_hand(checkpoint):
+                    self._measure(checkpoint, identity)
             else:
                 self._remove_superseded(checkpoint, identity)
                 self.outcome.reused += len(groups(self.config.infos))
@@ -255,7 +257,13 @@ class _Sweep:
         return drawn or str(found.get("stimulus", ""))
 
     def _provenance(self, checkpoint: Checkpoint, identity: str, stimulus: str) -> dict[str, Any]:
-        return provenance(self.config, fingerprint=identity, format=checkpoint.format, stimulus=stimulus)
+        return provenance(
+            self.config,
+            fingerprint=identity,
+            model_config=config_fingerprint(checkpoint),
+            format=checkpoint.format,
+            stimulus=stimulus,
+        )
 
     def _prepare(self, shape: dict[str, Any], ids: list[int], bos: int, note: str) -> None:
         """Draw the stimuli once, from the first model loaded; every step of the series is shown the same tokens."""

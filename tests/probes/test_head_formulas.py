@@ -12,11 +12,11 @@ from probes.heads.duplicate_token import duplicate_token
 from probes.heads.induction import MIN_EXCESS, induction
 from probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
 from probes.heads.offset_profile import offset_profile
-from probes.heads.ov_copying import _frames, positivity
 from probes.heads.prefix_matching import prefix_matching
 from probes.heads.previous_token import previous_token
 from probes.model.copy_curve import copy_curve
 from probes.model.repeat_loss import repeat_loss
+from probes.spectra import haar_frames, positivity
 
 TOKENS = torch.tensor([[9, 5, 7, 5, 7]])
 PATTERN = torch.tensor(
@@ -186,7 +186,7 @@ def test_positivity(matrix, score):
 
 
 def test_null_rotations_are_orthonormal_and_have_no_direction():
-    frames = _frames(400, 6, 3, torch.Generator().manual_seed(0))
+    frames = haar_frames(400, 6, 3, torch.Generator().manual_seed(0))
     gram = frames.mT @ frames
     torch.testing.assert_close(gram, torch.eye(3).expand_as(gram), rtol=0, atol=1e-5)
     assert frames.mean(0).abs().max() < 0.08  # Haar: the mean direction is 0 (standard error 0.02)
