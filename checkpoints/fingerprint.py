@@ -39,6 +39,21 @@ def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
     return hashes
 
 
+def model_hashes(checkpoint: Checkpoint) -> dict[str, str]:
+    """`tensor_hashes`, and the hash of the file that describes the architecture.
+
+    The same weights under another config are another model.
+
+    Raises:
+        CheckpointError: a file that is not what it claims to be.
+    """
+    with at_hand(checkpoint) as ready:
+        hashes = tensor_hashes(ready)
+        if ready.config_path is not None and ready.config_path.is_file():
+            hashes[ready.config_path.name] = xxhash.xxh3_128(ready.config_path.read_bytes()).hexdigest()
+    return hashes
+
+
 def fingerprint(hashes: Mapping[str, str]) -> str:
     """One hash of all tensors: names and contents, in name order."""
     digest = xxhash.xxh3_128()
@@ -102,10 +117,3 @@ def _hash_span(digest: xxhash.xxh3_128, pages: mmap.mmap, view: memoryview, *, f
         with view[start : min(end, start + _WINDOW_BYTES)] as chunk:
             digest.update(chunk)
         pages.madvise(mmap.MADV_DONTNEED)  # hashing must not hold a whole checkpoint in memory
-
-
-def config_fingerprint(checkpoint: Checkpoint) -> str:
-    """Hash of the file that describes the architecture: the same weights under another config are another model."""
-    if checkpoint.config_path is None or not checkpoint.config_path.is_file():
-        return ""
-    return xxhash.xxh3_128(checkpoint.config_path.read_bytes()).hexdigest()

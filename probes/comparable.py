@@ -6,9 +6,7 @@ from typing import Any
 
 from probes.store import Results, step_folder, unit_provenance
 
-_WEIGHTS_ONLY = frozenset(
-    {"fingerprint", "model_config", "format"}
-)  # what two runs are expected to differ in
+_WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
 
 
 def differing_provenance(a: Results, b: Results, pairs: list[tuple[int, int]]) -> list[str]:

@@ -38,6 +38,8 @@ class ProbeInfo:
         main_metric: the metric shown first.
         curve_axis: what `position` counts, for metrics that are curves.
         units: units of metrics that differ from the main one's.
+        reads_as: what small, large and typical values say, and what they do not.
+        not_measured: when there is no number.
         undefined: the reason given when no sequence has a defined value.
         directions: `better` of metrics where it differs from the probe's.
     """
@@ -60,6 +62,8 @@ class ProbeInfo:
     main_metric: str = "score"
     curve_axis: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
+    reads_as: str = ""
+    not_measured: str = ""
     undefined: str = ""
     directions: Mapping[str, Literal["higher", "lower"] | None] = field(default_factory=dict)
 

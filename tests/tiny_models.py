@@ -104,6 +104,12 @@ def write_hf_series(
     return folder
 
 
+# Probes of every kind of unit: three repeated stimuli, the copied paragraph, the weights. The catalogue may grow.
+BASIC_PROBES = (
+    "prefix_matching", "previous_token", "duplicate_token", "offset_profile", "copying_logit", "ov_copying",
+    "repeat_loss", "copy_curve", "induction",
+)  # fmt: skip
+
 LAB_FIELDS: dict[str, Any] = {
     "model_type": "transformer_lens_native",
     "bos_token_id": 0,

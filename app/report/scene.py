@@ -149,9 +149,13 @@ def at_last(results: Results, probe: str, metric: str) -> pd.DataFrame:
 
 
 def label_of(row: Any) -> str:
-    """The head a row is about, or nothing for the whole model."""
+    """The head a row is about, `L0H1 → L1H0` for a pair, or nothing for the whole model."""
     layer, head = row.layer, row.head if not isinstance(row, pd.Series) else row["head"]
-    return "" if pd.isna(layer) else head_label(int(layer), int(head))
+    if pd.isna(layer):
+        return ""
+    source = getattr(row, "src_layer", None)
+    start = "" if source is None or pd.isna(source) else f"{head_label(int(source), int(row.src_head))} → "
+    return start + head_label(int(layer), int(head))
 
 
 def estimate_of(row: Any, *, where: str = "") -> Estimate:

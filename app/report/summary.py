@@ -124,7 +124,7 @@ def _difference_row(comparison: Comparison, scene: Scene, info: ProbeInfo, metri
         return next(whole.tail(1).itertuples(index=False))
     base = next(r for r in scene.results if r.run == comparison.a)
     best = strongest(at_last(base, info.name, metric))
-    if best is None:
+    if best is None or not pd.isna(best.src_layer):
         return None
     same = mine[(mine["metric"] == metric) & (mine["layer"] == best.layer) & (mine["head"] == best.head)]
     return None if same.empty else next(same.tail(1).itertuples(index=False))

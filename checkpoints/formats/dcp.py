@@ -24,7 +24,7 @@ from checkpoints.formats.inert_pickle import InertPickle, Maker, Record, record_
 from checkpoints.formats.model_config import read_config, refuse_implausible
 from checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTensor, tensor_bytes
 from checkpoints.formats.torch_zip import read_torch_slice
-from checkpoints.formats.weight_files import find_config
+from checkpoints.formats.weight_files import find_config, odd_steps
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from checkpoints.step_names import parse_name, step_folders
 
@@ -76,9 +76,11 @@ def sniff(path: Path) -> bool:
 def discover(path: Path) -> CheckpointSeries:
     """List every step folder; what cannot be read is a gap."""
     alone = (_home(path) / METADATA).is_file()
-    found = [_checkpoint(folder) for folder in ([path] if alone else step_folders(path))]
+    odd = [] if alone else odd_steps(path)
+    folders = [folder for folder in step_folders(path) if all(folder != gap.path for gap in odd)]
+    found = [_checkpoint(folder) for folder in ([path] if alone else folders)]
     checkpoints, gaps = without_duplicates([c for c in found if isinstance(c, Checkpoint)])
-    gaps += [g for g in found if isinstance(g, Gap)]
+    gaps += [*odd, *(g for g in found if isinstance(g, Gap))]
     unknown = alone and parse_name(path.name) is None
     return CheckpointSeries(
         name=path.resolve().name,

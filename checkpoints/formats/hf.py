@@ -16,6 +16,7 @@ from checkpoints.formats.safetensors_header import read_header
 from checkpoints.formats.stored_tensor import is_state
 from checkpoints.formats.torch_zip import read_torch_file
 from checkpoints.formats.trainer_state import read_json, trainer_state
+from checkpoints.formats.weight_files import odd_steps
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from checkpoints.step_names import StepName, parse_name, refuse_mixed_parts, step_folders
 from checkpoints.step_names import step_from_name as step_from_name
@@ -33,7 +34,8 @@ def sniff(path: Path) -> bool:
 
 def discover(path: Path) -> CheckpointSeries:
     """List every step folder; what cannot be read, or claims another's step, becomes a gap."""
-    folders = step_folders(path)
+    odd = odd_steps(path)
+    folders = [folder for folder in step_folders(path) if all(folder != gap.path for gap in odd)]
     notes: list[str] = []
     if folders:
         refuse_mixed_parts((folder.name for folder in folders), where=str(path))
@@ -47,7 +49,7 @@ def discover(path: Path) -> CheckpointSeries:
         if parse_name(path.name) is None and not (path / "trainer_state.json").is_file():
             notes.append("nothing says which training step this is; it is shown as step 0")
     checkpoints, gaps = without_duplicates([c for c in found if isinstance(c, Checkpoint)])
-    gaps += [g for g in found if isinstance(g, Gap)]
+    gaps += [*odd, *(g for g in found if isinstance(g, Gap))]
     return CheckpointSeries(
         name=path.resolve().name,
         path=path,
@@ -113,6 +115,12 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         raise CheckpointError(
             f"weights are not named as Hugging Face names them (found {', '.join(map(shown, names[:3]))})",
             help="rename to model.safetensors or pytorch_model.bin, or add the index file of the shards",
+        )
+    odd = next((name for name in _WHOLE if (folder / name).is_symlink() or (folder / name).exists()), None)
+    if odd is not None:
+        raise CheckpointError(
+            f"no weights: {odd} is no regular file (a broken link, a loop, a folder, a pipe or a device)",
+            help="replace it by the file itself",
         )
     raise CheckpointError(
         "no weights (model.safetensors or pytorch_model.bin) in the folder",

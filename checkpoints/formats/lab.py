@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,14 @@ def sniff(path: Path) -> bool:
     if not manifest.is_file():
         return False
     try:
-        return json.loads(manifest.read_text(encoding="utf-8")).get("format") == "rote-lab"
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return read_json(manifest).get("format") == "rote-lab"
+    except CheckpointError:
         return False
 
 
 def discover(path: Path) -> CheckpointSeries:
     """List the steps the manifest promises; a promised step that cannot be read is a gap."""
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(path / "manifest.json")
     config = path / "config.json"
     if not config.is_file():
         raise CheckpointError(

@@ -29,9 +29,8 @@ _STEPS = ("step", "global_step", "iteration", "iter_num", "iter", "steps")
 
 def sniff(path: Path) -> bool:
     """True where there are weight files, and none that are named as Hugging Face names them."""
-    if path.is_dir() and any(
-        hf_named(child.name) for folder in (path, *step_folders(path)) for child in folder.iterdir()
-    ):
+    folders = (path, *step_folders(path)) if path.is_dir() else ()
+    if hf_named(path.name) or any(hf_named(child.name) for folder in folders for child in folder.iterdir()):
         return False
     files, gaps = candidates(path, ENDINGS)
     return bool(files or gaps)

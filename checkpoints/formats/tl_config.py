@@ -181,6 +181,22 @@ def read_legacy_config(data: Mapping[str, Any]) -> LegacyConfig:
     return config
 
 
+def differences_from_native(legacy: LegacyConfig) -> tuple[str, ...]:
+    """What TransformerLens 4's own native model would compute wrongly or refuse; empty where it is exact."""
+    found = {
+        "shortformer positions": legacy.positions == "shortformer",
+        "rotary embeddings of halves": legacy.positions == "rotary" and not legacy.rotary_adjacent,
+        "a rotary base that is not whole": legacy.positions == "rotary"
+        and not legacy.rotary_base.is_integer(),
+        "unscaled attention": math.isclose(legacy.scales[0], 1.0, abs_tol=1e-9) and legacy.d_head > 1,
+        "attention scaled by layer": len(set(legacy.scales)) > 1,
+        "local attention": any(window is not None for window in legacy.windows),
+        "attention and MLP in parallel": legacy.parallel,
+        "a gated MLP with biases": legacy.gated,
+    }
+    return tuple(name for name, there in found.items() if there)
+
+
 def _renamed(data: Mapping[str, Any]) -> dict[str, Any]:
     fields = dict(data)
     for old, new in _ALIASES.items():

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import CheckpointError
-from checkpoints.formats.tl_config import LegacyConfig, looks_like_legacy, read_legacy_config
+from checkpoints.formats.tl_config import (
+    LegacyConfig,
+    differences_from_native,
+    looks_like_legacy,
+    read_legacy_config,
+)
 from checkpoints.formats.tl_state import Contents, embedding_name, read_contents, refuse_misfit, tensors_in
 from checkpoints.formats.trainer_state import read_json
 from checkpoints.formats.weight_files import WeightFile, assemble, candidates
@@ -183,3 +188,9 @@ def _notes(series: CheckpointSeries, configs: Mapping[Path, LegacyConfig]) -> It
             "the norms have no gains of their own: TransformerLens folds them into the weights when it processes a "
             "model, and what is read off weights is that of the weights as they are stored"
         )
+    settled = [
+        legacy for legacy in read if legacy.positions != "rotary" or legacy.rotary_adjacent is not None
+    ]
+    others = dict.fromkeys(name for legacy in settled for name in differences_from_native(legacy))
+    if others:
+        yield f"TransformerLens 4 computes these otherwise, so rote's reference model runs them: {', '.join(others)}"

@@ -129,6 +129,23 @@ def find_config(file: Path) -> Path | None:
     return next((c for c in (folder / "config.json", folder.parent / "config.json") if c.is_file()), None)
 
 
+def odd_steps(path: Path) -> list[Gap]:
+    """Gaps for what is named like a step and is a link that leads nowhere or back up, a pipe or a device."""
+    gaps = []
+    for child in sorted(path.iterdir()):
+        named = parse_name(child.name)
+        if named is None or named.bare or child.is_file():
+            continue
+        if not child.is_dir():
+            reason = "it is no folder (a broken link, a loop, a pipe or a device)"
+        elif child.is_symlink() and path.resolve().is_relative_to(child.resolve()):
+            reason = "it is a link back to a folder that holds it"
+        else:
+            continue
+        gaps.append(Gap(child, reason, "replace it by the folder itself", named.step))
+    return gaps
+
+
 def links_out(series: CheckpointSeries) -> tuple[str, ...]:
     """A note on files that are not in the opened folder but linked into it, as a hub cache does; none without links."""
     home = series.path.resolve()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from checkpoints.fingerprint import fingerprint
 from checkpoints.lint.label import genuine
 from checkpoints.lint.report import Fact
-from checkpoints.lint.scan import Layout, StepScan
+from checkpoints.lint.scan import StepScan
 from checkpoints.lint.trajectory import MIN_NUMBERS, Trajectory, nan_median
 
 EARLY_STEPS = (
@@ -38,11 +38,11 @@ class Equal:
     foreign: set[tuple[int, int]] = field(default_factory=set)
 
 
-def equal_facts(path: Trajectory, scans: Sequence[StepScan], layouts: Sequence[Layout]) -> Equal:
+def equal_facts(path: Trajectory, scans: Sequence[StepScan]) -> Equal:
     """Find all steps and tensors that hold the same bytes as those of other steps."""
     found = Equal()
     _whole_steps(path, scans, found)
-    _parts(path, scans, layouts=layouts, found=found)
+    _parts(path, scans, found)
     return found
 
 
@@ -84,7 +84,7 @@ def _identical(path: Trajectory, members: list[int], digest: str, *, found: Equa
     return Fact(kind, "error", tuple(steps), meaning, evidence, leave_out=leave_out)
 
 
-def _parts(path: Trajectory, scans: Sequence[StepScan], *, layouts: Sequence[Layout], found: Equal) -> None:
+def _parts(path: Trajectory, scans: Sequence[StepScan], found: Equal) -> None:
     """Tensors equal at some steps whose other tensors are not."""
     chain = [i for i in range(len(path)) if i not in found.shadows]
     constant = constant_tensors(scans)
@@ -105,7 +105,7 @@ def _parts(path: Trajectory, scans: Sequence[StepScan], *, layouts: Sequence[Lay
             else:
                 alike[tuple(members)].append(t)
     for members, tensors in alike.items():
-        found.facts += _mixtures(path, members, tensors, chain=chain, layouts=layouts, found=found)
+        found.facts += _mixtures(path, members, tensors, chain=chain, scans=scans, found=found)
     if slow or constant & set(path.names):
         found.facts.append(_unchanged(path, slow, constant & set(path.names)))
 
@@ -136,7 +136,7 @@ def _mixtures(
     tensors: list[int],
     *,
     chain: list[int],
-    layouts: Sequence[Layout],
+    scans: Sequence[StepScan],
     found: Equal,
 ) -> list[Fact]:
     """Facts about tensors shared by some steps: which of those steps they belong to, which they were put into."""
@@ -150,13 +150,13 @@ def _mixtures(
     suspects = [i for i in members if i != source]
     found.foreign.update((i, t) for i in suspects for t in tensors)
     names = tuple(path.names[t] for t in tensors)
-    n_tensors = len(layouts[members[0]].entries)
+    n_tensors = len(scans[members[0]].tensors)
     evidence = {
         "n_tensors": len(names),
         "n_all": n_tensors,
         "fits_step": None if source is None else int(path.steps[source]),
     }
-    files = _whole_files(layouts[suspects[0]], set(names), _moving(path))
+    files = _whole_files(scans[suspects[0]], set(names), _moving(path))
     kind = "shard_from_other_step" if files else "tensors_from_other_step"
     if files:
         evidence["files"] = files
@@ -171,12 +171,12 @@ def _between(path: Trajectory, tensors: list[int]) -> Callable[[int, int], float
     return distance
 
 
-def _whole_files(layout: Layout, names: set[str], moving: set[str]) -> list[str]:
+def _whole_files(scan: StepScan, names: set[str], moving: set[str]) -> list[str]:
     """Files, of several, all of whose moving tensors are among the names."""
-    files = sorted(set(layout.file_of.values()))
+    files = sorted({info.file for info in scan.tensors.values()})
     if len(files) < 2:
         return []
-    held = {f: {n for n, file in layout.file_of.items() if file == f and n in moving} for f in files}
+    held = {f: {n for n, info in scan.tensors.items() if info.file == f and n in moving} for f in files}
     return [f for f in files if held[f] and held[f] <= names]
 
 

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from checkpoints.lint.report import Fact
-from checkpoints.lint.scan import Layout, StepScan
-from checkpoints.series import Checkpoint
+from checkpoints.lint.scan import StepScan
+from checkpoints.lint.small_files import DESCRIBING, TOKENIZER_FILES
 
 COSMETIC_FIELDS = frozenset(
     ("transformers_version", "_name_or_path", "_commit_hash", "use_cache", "torch_dtype", "dtype")
 )
 """Config fields that do not change what the model computes."""
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-)
-_DESCRIBING = ("special_tokens_map.json", "tokenizer_config.json")  # how it is used, not what ids mean
-_RUN_TIME = ("truncation", "padding", "version")  # of tokenizer.json: left behind by whoever used it last
 
 
 class Odd:
@@ -58,13 +41,15 @@ class Odd:
         return (n > 1 or len(self.steps) == 2) and group in (self.steps[-n:], self.steps[:n])
 
 
-def config_facts(checkpoints: Sequence[Checkpoint]) -> list[Fact]:
-    """Fields of config.json that differ between steps."""
-    fields = [_flat(_json(c.config_path)) for c in checkpoints]
+def config_facts(scans: Sequence[StepScan]) -> list[Fact]:
+    """Fields of the config that differ between steps."""
     facts = []
     for cosmetic in (False, True):
-        keys = [frozenset((k, v) for k, v in f.items() if (k in COSMETIC_FIELDS) == cosmetic) for f in fields]
-        odd = Odd([c.step for c in checkpoints], keys)
+        keys = [
+            frozenset((k, v) for k, v in f.items() if (k in COSMETIC_FIELDS) == cosmetic)
+            for f in (scan.config for scan in scans)
+        ]
+        odd = Odd([scan.step for scan in scans], keys)
         for key, group in odd.groups.items():
             facts.append(_config_fact(odd, dict(key), group, cosmetic=cosmetic))
     return facts
@@ -88,18 +73,15 @@ def _config_fact(odd: Odd, here: dict[str, str], group: tuple[int, ...], *, cosm
     )
 
 
-def tokenizer_facts(checkpoints: Sequence[Checkpoint]) -> list[Fact]:
+def tokenizer_facts(scans: Sequence[StepScan]) -> list[Fact]:
     """Tokenizer files that differ between the steps that have them."""
     facts = []
     for name in TOKENIZER_FILES:
-        known: dict[str, str] = {}
-        held = [
-            (c.step, _tokenizer_hash(c.path / name, known)) for c in checkpoints if (c.path / name).is_file()
-        ]
+        held = [(scan.step, scan.tokenizer[name]) for scan in scans if name in scan.tokenizer]
         if not held:
             continue
         odd = Odd([step for step, _ in held], [key for _, key in held])
-        describing = name in _DESCRIBING
+        describing = name in DESCRIBING
         for key, group in odd.groups.items():
             meaning = (
                 "Special tokens or settings changed; ids may be used otherwise."
@@ -112,16 +94,17 @@ def tokenizer_facts(checkpoints: Sequence[Checkpoint]) -> list[Fact]:
     return facts
 
 
-def layout_facts(steps: Sequence[int], layouts: Sequence[Layout]) -> list[Fact]:
+def tensor_facts(scans: Sequence[StepScan]) -> list[Fact]:
     """Tensors missing or extra, and shapes and types that differ between steps."""
-    facts = [*_names(steps, layouts)]
-    shapes = _odd_tensors(steps, [{n: str(list(e.shape)) for n, e in x.entries.items()} for x in layouts])
+    facts = _names(scans)
+    steps = [scan.step for scan in scans]
+    shapes = _odd_tensors(steps, [{n: str(list(t.shape)) for n, t in s.tensors.items()} for s in scans])
     for (group, here, usual, stays), tensors in shapes.items():
         meaning = "The weights belong to a model of another size, or the model was resized."
         evidence = {"here": here, "usual": usual, "n_tensors": len(tensors)}
         leave_out = () if stays else group
         facts.append(Fact("shape_change", "error", group, meaning, evidence, tensors, leave_out))
-    types = _odd_tensors(steps, [{n: e.dtype for n, e in x.entries.items()} for x in layouts])
+    types = _odd_tensors(steps, [{n: t.dtype for n, t in s.tensors.items()} for s in scans])
     for (group, here, usual, _), tensors in types.items():
         meaning = (
             "The steps were saved by different code; rounding differs, and values near its size with it."
@@ -131,12 +114,10 @@ def layout_facts(steps: Sequence[int], layouts: Sequence[Layout]) -> list[Fact]:
     return facts
 
 
-def non_finite_facts(
-    steps: Sequence[int], scans: Sequence[StepScan], constant: frozenset[str] | set[str]
-) -> list[Fact]:
+def non_finite_facts(scans: Sequence[StepScan], constant: set[str]) -> list[Fact]:
     """Steps whose weights hold NaN or infinity; a tensor that is the same at every step is meant to be so."""
     facts = []
-    for step, scan in zip(steps, scans, strict=True):
+    for scan in scans:
         found = {name: counts for name, counts in scan.non_finite.items() if name not in constant}
         if found:
             meaning = "Training diverged or the file is damaged; the model's outputs are not numbers."
@@ -146,14 +127,16 @@ def non_finite_facts(
                 "n_tensors": len(found),
             }
             facts.append(
-                Fact("non_finite", "error", (step,), meaning, evidence, tuple(sorted(found)), (step,))
+                Fact(
+                    "non_finite", "error", (scan.step,), meaning, evidence, tuple(sorted(found)), (scan.step,)
+                )
             )
     return facts
 
 
-def _names(steps: Sequence[int], layouts: Sequence[Layout]) -> list[Fact]:
-    count = Counter(name for layout in layouts for name in layout.entries)
-    expected = {name for name, n in count.items() if 2 * n > len(layouts)}
+def _names(scans: Sequence[StepScan]) -> list[Fact]:
+    count = Counter(name for scan in scans for name in scan.tensors)
+    expected = {name for name, n in count.items() if 2 * n > len(scans)}
     facts = []
     for kind, severity, meaning in (
         (
@@ -164,11 +147,11 @@ def _names(steps: Sequence[int], layouts: Sequence[Layout]) -> list[Fact]:
         ("extra_tensors", "warning", "These steps hold another model, or something beside the model."),
     ):
         groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for step, layout in zip(steps, layouts, strict=True):
-            here = set(layout.entries)
+        for scan in scans:
+            here = set(scan.tensors)
             odd = expected - here if kind == "missing_tensors" else here - expected
             if odd:
-                groups[tuple(sorted(odd))].append(step)
+                groups[tuple(sorted(odd))].append(scan.step)
         for tensors, group in groups.items():
             leave_out = tuple(group) if kind == "missing_tensors" else ()
             facts.append(
@@ -188,40 +171,3 @@ def _odd_tensors(
         for value, group in odd.groups.items():
             found[group, str(value), str(odd.usual), odd.stays(group)].append(name)
     return {key: tuple(names) for key, names in found.items()}
-
-
-def _json(path: Path | None) -> Any:
-    """A JSON file; {} where there is none or it cannot be read, which the format already judged."""
-    try:
-        return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def _flat(data: Any) -> dict[str, str]:
-    return {k: json.dumps(v, sort_keys=True) for k, v in data.items()} if isinstance(data, dict) else {}
-
-
-def _tokenizer_hash(path: Path, known: dict[str, str]) -> str:
-    """Hash of what a tokenizer file says; files of equal bytes are parsed once."""
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        return "unreadable"
-    key = _digest(raw)
-    if key not in known:
-        known[key] = _digest(_essence(path, raw)) if path.suffix == ".json" else key
-    return known[key]
-
-
-def _essence(path: Path, raw: bytes) -> bytes:
-    """A JSON file without the order of its keys and without what is set anew at each use."""
-    data = _json(path)
-    if not isinstance(data, dict) or not data:
-        return raw
-    data = {k: v for k, v in data.items() if path.name != "tokenizer.json" or k not in _RUN_TIME}
-    return json.dumps(data, sort_keys=True).encode()
-
-
-def _digest(raw: bytes) -> str:
-    return hashlib.blake2b(raw, digest_size=8).hexdigest()

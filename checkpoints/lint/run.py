@@ -11,13 +11,13 @@ import numpy as np
 from checkpoints.errors import CheckpointError
 from checkpoints.fingerprint import fingerprint
 from checkpoints.lint.equality import constant_tensors, equal_facts
-from checkpoints.lint.files import config_facts, layout_facts, non_finite_facts, tokenizer_facts
+from checkpoints.lint.files import config_facts, non_finite_facts, tensor_facts, tokenizer_facts
 from checkpoints.lint.grid import grid_facts
 from checkpoints.lint.order import swap_facts
 from checkpoints.lint.outliers import first_step_facts, outlier_facts
 from checkpoints.lint.report import Fact, LintReport, in_order
 from checkpoints.lint.saved import stamp
-from checkpoints.lint.scan import Layout, StepScan, plan_sampling, read_layout, scan_step
+from checkpoints.lint.scan import Scanner, StepScan
 from checkpoints.lint.trajectory import Trajectory
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
@@ -40,36 +40,30 @@ def lint(series: CheckpointSeries, *, on_event: Callable[[Event], None] | None =
         Facts; none of them is a verdict. What no fact asks to leave out is in `.usable_steps`.
     """
     stamps = {c.step: stamp(c) for c in series}
-    kept, layouts, facts = _layouts(series)
+    scans, facts = _scans(series, on_event or (lambda event: None))
     facts += [_unreadable(gap) for gap in series.gaps]
     facts += grid_facts(_all_steps(series), scheduled=_schedule(series))
-    facts += config_facts(kept) + tokenizer_facts(kept)
-    facts += layout_facts([c.step for c in kept], layouts)
-    kept, layouts, scans, unread = _scans(kept, layouts, on_event or (lambda event: None))
-    facts += unread
-    steps = [c.step for c in kept]
     if scans:
-        facts += weight_facts(steps, scans, layouts=layouts)
+        facts += config_facts(scans) + tokenizer_facts(scans) + tensor_facts(scans)
+        facts += weight_facts(scans)
     return LintReport(
         series=series.name,
         steps=series.steps,
         facts=in_order(facts),
-        fingerprints={s: fingerprint(scan.hashes) for s, scan in zip(steps, scans, strict=True)},
+        fingerprints={scan.step: fingerprint(scan.hashes) for scan in scans},
         stamps=stamps,
     )
 
 
-def weight_facts(steps: Sequence[int], scans: Sequence[StepScan], *, layouts: Sequence[Layout]) -> list[Fact]:
+def weight_facts(scans: Sequence[StepScan]) -> list[Fact]:
     """What the weights themselves say: not finite, equal, exchanged, out of line.
 
     Args:
-        steps: ascending.
-        scans: one per step, all taken with the sampling `plan_sampling(layouts)`.
-        layouts: one per step.
+        scans: one per step, in step order, all of one `Scanner`; their samples are used up.
     """
-    facts = non_finite_facts(steps, scans, constant_tensors(scans) if len(scans) > 1 else set())
-    path = Trajectory(steps, scans, layouts=layouts, sampling=plan_sampling(layouts))
-    equal = equal_facts(path, scans, layouts)
+    facts = non_finite_facts(scans, constant_tensors(scans) if len(scans) > 1 else set())
+    path = Trajectory(scans)
+    equal = equal_facts(path, scans)
     facts += equal.facts
     if not path.moving.any():
         return facts
@@ -84,27 +78,14 @@ def weight_facts(steps: Sequence[int], scans: Sequence[StepScan], *, layouts: Se
     ]
 
 
-def _layouts(series: CheckpointSeries) -> tuple[list[Checkpoint], list[Layout], list[Fact]]:
-    kept, layouts, facts = [], [], []
-    for checkpoint in series:
-        try:
-            layouts.append(read_layout(checkpoint))
-            kept.append(checkpoint)
-        except (CheckpointError, OSError) as error:
-            facts.append(_broken(checkpoint, error))
-    return kept, layouts, facts
-
-
-def _scans(
-    checkpoints: Sequence[Checkpoint], layouts: Sequence[Layout], emit: Callable[[Event], None]
-) -> tuple[list[Checkpoint], list[Layout], list[StepScan], list[Fact]]:
-    sampling = plan_sampling(layouts)
-    kept: list[tuple[Checkpoint, Layout, StepScan]] = []
+def _scans(series: CheckpointSeries, emit: Callable[[Event], None]) -> tuple[list[StepScan], list[Fact]]:
+    scanner = Scanner(len(series))
+    scans: list[StepScan] = []
     facts: list[Fact] = []
     started = time.monotonic()
-    for done, (checkpoint, layout) in enumerate(zip(checkpoints, layouts, strict=True), 1):
+    for done, checkpoint in enumerate(series, 1):
         try:
-            kept.append((checkpoint, layout, scan_step(checkpoint, layout, sampling)))
+            scans.append(scanner.scan(checkpoint))
         except (CheckpointError, OSError) as error:
             facts.append(_broken(checkpoint, error))
         pace = (time.monotonic() - started) / done
@@ -112,14 +93,14 @@ def _scans(
             {
                 "event": "checkpoint",
                 "done": done,
-                "total": len(checkpoints),
+                "total": len(series),
                 "step": checkpoint.step,
                 "s_per_checkpoint": pace,
-                "eta_s": pace * (len(checkpoints) - done),
+                "eta_s": pace * (len(series) - done),
                 "errors": len(facts),
             }
         )
-    return [k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept], facts
+    return scans, facts
 
 
 def _unreadable(gap: Gap) -> Fact:

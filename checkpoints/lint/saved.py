@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints.lint.files import TOKENIZER_FILES
+import xxhash
+
+from checkpoints.formats import hub
 from checkpoints.lint.report import KINDS, SEVERITIES, Fact, LintReport
+from checkpoints.lint.small_files import TOKENIZER_FILES
 from checkpoints.series import Checkpoint, CheckpointSeries
 
 FORMAT, VERSION = "rote-lint", 1
@@ -24,17 +26,19 @@ def lint_path(series: CheckpointSeries) -> Path:
 
 def stamp(checkpoint: Checkpoint) -> str:
     """A hash of names, sizes and times of the files behind one step; it changes when any of them does."""
+    if checkpoint.format == hub.FORMAT:
+        return checkpoint.path.name  # a commit, whose files never change and need not be here
     files = [*checkpoint.files, *(checkpoint.path / name for name in TOKENIZER_FILES)]
     if checkpoint.config_path is not None:
         files.append(checkpoint.config_path)
     lines = []
     for file in files:
         try:
-            stat = file.stat()
-            lines.append(f"{file.name} {stat.st_size} {stat.st_mtime_ns}")
+            state = file.stat()
+            lines.append(f"{file.name} {state.st_size} {state.st_mtime_ns}")
         except OSError:
             lines.append(f"{file.name} -")
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+    return xxhash.xxh3_128("\n".join(lines).encode()).hexdigest()
 
 
 def write_lint(series: CheckpointSeries, report: LintReport) -> Path | None:

@@ -6,6 +6,8 @@ whatever happened to a minority of them; those are looked at one by one.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -13,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from checkpoints.lint.decode import RESOLUTION
-from checkpoints.lint.scan import Layout, Sampling, StepScan
+from checkpoints.lint.scan import StepScan
 
 MIN_NUMBERS = 16  # a tensor of fewer jitters too much to be judged alone
 MIN_MATRIX_NUMBERS = 256
@@ -23,29 +25,40 @@ class Trajectory:
     """Where the weights are at each step, up to what the samples show.
 
     Args:
+        scans: one per step, in step order, of one `Scanner`; their samples are taken over and not kept twice.
+
+    Attributes:
         steps: optimiser steps, ascending.
-        scans: one per step, in the same order.
-        layouts: likewise.
-        sampling: what the scans hold.
+        names: floating tensors, in name order.
+        sizes: numbers in each of them, in the shape it has at most steps.
+        sample: all sampled numbers of each step, tensor after tensor; NaN throughout a tensor that is not there, is not
+            finite, or has another shape than usual.
+        norms: Euclidean norm of each tensor over all its numbers; NaN likewise.
+        coarsest: the largest relative rounding error each tensor is stored with at any step.
     """
 
-    def __init__(
-        self,
-        steps: Sequence[int],
-        scans: Sequence[StepScan],
-        *,
-        layouts: Sequence[Layout],
-        sampling: Sampling,
-    ) -> None:
-        self.steps = np.array(steps, dtype=np.int64)
-        self.names = sampling.names
-        self.sample: Float[np.ndarray, "n_steps n_sampled"] = np.stack([s.sample for s in scans])
-        self.norms: Float[np.ndarray, "n_steps n_tensors"] = np.stack([s.norms for s in scans])
-        self.sizes = np.array([int(np.prod(shape, dtype=np.int64)) for shape in sampling.shapes])
-        self.bounds = sampling.bounds
-        self.is_matrix = np.array([len(shape) >= 2 for shape in sampling.shapes], dtype=bool)
-        self.coarsest = np.array([_coarsest(layouts, name) for name in self.names])
-        self.exact = sampling.exact
+    def __init__(self, scans: Sequence[StepScan]) -> None:
+        shapes = _usual_shapes(scans)
+        self.steps = np.array([scan.step for scan in scans], dtype=np.int64)
+        self.names = tuple(shapes)
+        self.sizes = np.array([math.prod(shape) for shape in shapes.values()], dtype=np.int64)
+        self.is_matrix = np.array([len(shape) >= 2 for shape in shapes.values()], dtype=bool)
+        self.coarsest = np.array([_coarsest(scans, name) for name in shapes], dtype=np.float64)
+        taken = [
+            next(len(s.samples[n]) for s in scans if n in s.samples and s.tensors[n].shape == shapes[n])
+            for n in shapes
+        ]
+        self.bounds = np.cumsum([0, *taken])
+        self.sample: Float[np.ndarray, "n_steps n_sampled"] = np.full(
+            (len(scans), int(self.bounds[-1])), np.nan, dtype=np.float32
+        )
+        self.norms: Float[np.ndarray, "n_steps n_tensors"] = np.full((len(scans), len(shapes)), np.nan)
+        for i, scan in enumerate(scans):
+            for t, (name, shape) in enumerate(shapes.items()):
+                if name in scan.samples and scan.tensors[name].shape == shape:
+                    self.sample[i, self.bounds[t] : self.bounds[t + 1]] = scan.samples[name]
+                    self.norms[i, t] = scan.norms[name]
+            scan.samples.clear()
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -138,7 +151,15 @@ def nan_median(values: Float[np.ndarray, "*shape"], *, axis: int) -> Float[np.nd
     return np.where(count > 0, middle, np.nan).squeeze(axis)
 
 
-def _coarsest(layouts: Sequence[Layout], name: str) -> float:
-    """The largest relative rounding error a tensor is stored with at any step."""
-    stored = [layout.entries[name].dtype for layout in layouts if name in layout.entries]
+def _usual_shapes(scans: Sequence[StepScan]) -> dict[str, tuple[int, ...]]:
+    """Tensors with a sample at some step, and the shape each has there most often."""
+    seen: dict[str, Counter[tuple[int, ...]]] = {}
+    for scan in scans:
+        for name in scan.samples:
+            seen.setdefault(name, Counter())[scan.tensors[name].shape] += 1
+    return {name: seen[name].most_common(1)[0][0] for name in sorted(seen)}
+
+
+def _coarsest(scans: Sequence[StepScan], name: str) -> float:
+    stored = [scan.tensors[name].dtype for scan in scans if name in scan.tensors]
     return max(RESOLUTION.get(dtype, 1.0) for dtype in stored)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from checkpoints.errors import CheckpointError
 from checkpoints.formats.state_dict import state_of
-from checkpoints.formats.tl_config import LegacyConfig
+from checkpoints.formats.tl_config import LegacyConfig, differences_from_native
 from checkpoints.formats.tl_legacy import raw_config, read_checked
 from checkpoints.formats.tl_state import BUFFER, Contents
 from checkpoints.formats.torch_zip import read_torch_file
@@ -46,7 +46,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     with quiet_upstream():
         from transformer_lens.model_bridge.sources.native.model import NativeModel
 
-        from interp.reference import ReferenceModel, bridge_config, differences_from_native, with_head_bias
+        from interp.reference import ReferenceModel, bridge_config, with_head_bias
 
     legacy, _ = _read(checkpoint)
     tensors = parameters(checkpoint, dtype)

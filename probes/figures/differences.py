@@ -43,9 +43,11 @@ def change(row: Any) -> str:
 
 
 def matched_final(comparison: Any) -> pd.DataFrame:
-    """The rows of a comparison at its last matched step, without curves and verdicts."""
+    """The rows of a comparison at its last matched step, without curves, verdicts and pairs of heads."""
     rows = comparison.rows
-    rows = rows[rows["position"].isna() & (rows["probe"] != "induction")]
+    keys = ["probe", "metric", "step_a", "layer", "head", "position"]
+    several = rows.duplicated(keys, keep=False)  # pairs: several sources for one head
+    rows = rows[rows["position"].isna() & (rows["probe"] != "induction") & ~several]
     if rows.empty:
         return rows
     return rows[rows["step_a"] == rows["step_a"].max()]

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from interp.axes import head_label
 from probes.figures.canvas import Canvas, empty, finish
 from probes.figures.cells import Cells, add_cells, cell_writer, cells_of, color_axis, grid_axes, names
-from probes.figures.rows import at_step, counted, observations, shape, typical_chance, unit, value_range
+from probes.figures.rows import at_step, counted, head_observations, shape, typical_chance, unit, value_range
 from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from probes.figures.words import (
     chance_number,
@@ -47,7 +47,7 @@ def head_grid(results: Any, *, probe: str, metric: str = "score", step: int | No
     Raises:
         RoteError: the results hold no such probe, metric or step.
     """
-    everything = observations(results, probe=probe, metric=metric)
+    everything = head_observations(results, probe=probe, metric=metric)
     rows, step = at_step(everything, step)
     grid = shape(results)
     limits = value_range(probe, metric, everything.loc[everything["valid"], "value"])
@@ -89,7 +89,7 @@ def grid_steps(
     Raises:
         RoteError: the results hold no such probe, metric or step.
     """
-    everything = observations(results, probe=probe, metric=metric)
+    everything = head_observations(results, probe=probe, metric=metric)
     wanted = panel_steps(everything) if steps is None else spaced_steps(steps)
     title = f"{_titled(probe, metric)} over training, {markup(short(results.run))}"
     if not wanted:

@@ -45,6 +45,19 @@ def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataF
     return chosen.sort_values("step", kind="stable", ignore_index=True)
 
 
+def head_observations(results: Any, *, probe: str, metric: str) -> pd.DataFrame:
+    """`observations` of a metric that has one value per head, or one for the whole model.
+
+    Raises:
+        RoteError: as `observations`, and for a metric of pairs of heads, which has no one value per head.
+    """
+    rows = observations(results, probe=probe, metric=metric)
+    if rows["src_layer"].notna().any():
+        message = f"{probe} {metric} is about pairs of heads, and this figure draws single heads"
+        raise RoteError(message, help="choose a metric with one value per head")
+    return rows
+
+
 def has(results: Any, *, probe: str, metric: str = "score", valid: bool = False) -> bool:
     """Whether the results hold any row of this metric; with `valid`, any that was measured."""
     frame = results.frame

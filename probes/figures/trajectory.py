@@ -15,7 +15,15 @@ from interp.axes import head_label, parse_head
 from probes.figures.axis import StepAxis, value_axis
 from probes.figures.canvas import Canvas, finish, note
 from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
-from probes.figures.rows import as_list, counted, observations, one_head, typical_chance, unit, value_range
+from probes.figures.rows import (
+    as_list,
+    counted,
+    head_observations,
+    one_head,
+    typical_chance,
+    unit,
+    value_range,
+)
 from probes.figures.theme import SYMBOLS, Style, paint, run_styles, series_style, tint
 from probes.figures.words import (
     chance_number,
@@ -61,7 +69,7 @@ def trajectory(
         RoteError: unknown probe, metric, head or aggregate.
     """
     runs = as_list(results_list)
-    tables = [observations(r, probe=probe, metric=metric) for r in runs]
+    tables = [head_observations(r, probe=probe, metric=metric) for r in runs]
     axis = StepAxis.over(
         s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"], *_gap_steps(r))
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import CheckpointError
-from checkpoints.fingerprint import fingerprint, tensor_hashes
+from checkpoints.fingerprint import fingerprint, model_hashes
 from checkpoints.series import Checkpoint
 from probes.store import write_json
 
@@ -40,7 +40,7 @@ class Clock:
 
 
 class FingerprintCache:
-    """Tensor hashes by file, reused while a file's size and modification time stand."""
+    """Hashes of tensors and configs by file, reused while a file's size and modification time stand."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,7 +54,7 @@ class FingerprintCache:
                 self.known = {}
 
     def of(self, checkpoint: Checkpoint) -> dict[str, str] | None:
-        """Hashes of a checkpoint's tensors if its files are as they were, else None."""
+        """Hashes of a checkpoint if its files are as they were, else None."""
         known = self.known.get(_key(checkpoint))
         return known["hashes"] if known and known["stamp"] == _stamp(checkpoint) else None
 
@@ -112,11 +112,9 @@ class AheadReader:
 
     def _read(self, checkpoint: Checkpoint) -> tuple[list[Any], dict[str, str]]:
         with self.clock.time("read", checkpoint.step):
-            stamp = _stamp(
-                checkpoint
-            )  # before reading: a file that changes meanwhile is read again next time
+            stamp = _stamp(checkpoint)  # before reading: a file changed meanwhile is read again next time
             try:
-                return stamp, tensor_hashes(checkpoint)
+                return stamp, model_hashes(checkpoint)
             except OSError as error:
                 raise _unreadable(checkpoint, error) from error
 
@@ -127,8 +125,9 @@ def _key(checkpoint: Checkpoint) -> str:
 
 
 def _stamp(checkpoint: Checkpoint) -> list[Any]:
+    files = [*checkpoint.files, *([checkpoint.config_path] if checkpoint.config_path else [])]
     try:
-        return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in checkpoint.files]
+        return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
     except OSError as error:
         raise _unreadable(checkpoint, error) from error
 

@@ -93,16 +93,13 @@ def groups(infos: Sequence[ProbeInfo]) -> tuple[Group, ...]:
     return (*shared, *([Group((), weights)] if weights else []), *direct)
 
 
-def provenance(
-    config: SweepConfig, *, fingerprint: str, model_config: str, format: str, stimulus: str
-) -> dict[str, Any]:
+def provenance(config: SweepConfig, *, fingerprint: str, format: str, stimulus: str) -> dict[str, Any]:
     """What a stored unit must agree with to be reused, its probes apart.
 
     How weights got into memory (swapped or fresh) is left out: both are proved to give the same bits.
     """
     return {
         "fingerprint": fingerprint,
-        "model_config": model_config,
         "format": format,
         "stimulus": stimulus,
         "seed": config.seed,

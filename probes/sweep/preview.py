@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints.fingerprint import fingerprint, tensor_hashes
+from checkpoints.fingerprint import fingerprint, model_hashes
 from checkpoints.series import CheckpointSeries
 from probes.store import step_folder
 from probes.sweep.ahead import FingerprintCache
@@ -55,7 +55,7 @@ def preview(
             # Nothing is stored, so nothing has to be hashed.
             missing += [group.key for group in wanted]
             continue
-        identity = fingerprint(known.of(checkpoint) or tensor_hashes(checkpoint))
+        identity = fingerprint(known.of(checkpoint) or model_hashes(checkpoint))
         missing += [todo.group.key for todo in sweep._missing(checkpoint, identity)]
     return Preview(
         path=root,

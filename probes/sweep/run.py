@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from checkpoints.errors import CheckpointError, RoteError
-from checkpoints.fingerprint import config_fingerprint
 from checkpoints.material import Material, material_from_files, material_of
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from checkpoints.vocabulary import from_ranges, usable_ids
@@ -260,7 +259,6 @@ class _Sweep:
         return provenance(
             self.config,
             fingerprint=identity,
-            model_config=config_fingerprint(checkpoint),
             format=checkpoint.format,
             stimulus=stimulus,
         )

@@ -13,19 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 from paper_runs import COLUMNS, planted_comparison, planted_run, rebuilt, without
 
 from app.report import ReportFiles, build_report
 from app.report.alerts import alerts_of, status_of
 from app.report.content import report_content
-from app.report.files import json_text, size_warnings
+from app.report.files import json_text
 from app.report.html import render
-from app.report.redact import redact
-from app.report.scales import contrast, interpolate, readable_on
 from app.report.scene import scene_of
-from app.report.svg import figure_svg
 from checkpoints.errors import RoteError
 from probes.figures.theme import TOKENS
 from probes.store import Results
@@ -446,12 +442,6 @@ def test_a_wide_model_still_fits(tmp_path: Path) -> None:
     assert "more rows are in the CSV file" in read(files)
 
 
-def test_a_page_past_the_limit_is_warned_about_with_its_largest_section() -> None:
-    assert size_warnings(10, {"a": 4, "b": 6}, limit=10) == ()
-    (warning,) = size_warnings(12_300_000, {"heads": 1_000_000, "timeline": 8_000_000}, limit=10_000_000)
-    assert "12 MB" in warning and "“timeline” (8 MB)" in warning
-
-
 def test_mistakes_are_told_apart(unique: Results, repeated: Results, tmp_path: Path) -> None:
     def refused(call: Callable[[], object]) -> str:
         with pytest.raises(RoteError) as caught:
@@ -470,35 +460,6 @@ def test_a_comparison_that_is_refused_is_an_alert_not_a_crash(unique: Results, r
     later = rebuilt(repeated, frame=repeated.frame.assign(step=repeated.frame["step"] + 100_000))
     report = report_content([unique, later], base="unique", date=DATE)
     assert any(a.text.startswith("Not compared:") and a.section == "comparison" for a in report.alerts)
-
-
-def test_homes_and_user_names_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/srv/people/grace")
-    assert redact("/srv/people/grace/runs/a") == "~/runs/a"
-    assert redact("open '/home/ada/x' and /Users/ada/y") == "open '~/x' and ~/y"
-    assert redact(r"C:\Users\ada\runs") == r"~\runs"
-    assert redact("/srv/people/graceful/a") == "/srv/people/graceful/a"
-
-
-def test_still_figures_refuse_what_they_cannot_draw() -> None:
-    fig = go.Figure(
-        go.Pie(values=[1]),
-        layout={"height": 100, "margin": {"t": 0, "b": 0, "l": 0, "r": 0}, "meta": {"alt": "a"}},
-    )
-    with pytest.raises(ValueError, match="pie"):
-        figure_svg(fig, name="x")
-
-
-def test_theme_colours_can_be_told_from_the_paper() -> None:
-    for theme in (0, 1):
-        paper = TOKENS["paper"][theme]
-        for name in ("ink", "muted"):
-            assert contrast(TOKENS[name][theme], paper) >= 4.5, (name, theme)
-        for name in ("base", "series0", "series1", "series2", "series3"):
-            assert contrast(TOKENS[name][theme], paper) >= 3, (name, theme)
-    assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    assert readable_on("#fee838") == "#111111" and readable_on("#00224e") == "#ffffff"
-    assert interpolate([(0, "#000000"), (1, "rgb(200, 100, 48)")], 0.5) == "#643218"
 
 
 def test_the_report_never_imports_torch(run_python: Callable[..., str]) -> None:

@@ -30,8 +30,8 @@ def test_missing_path_suggests_the_nearest(hf_series, tmp_path):
 
 
 def test_a_file_is_not_a_folder(tmp_path):
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(b"x")
+    file = tmp_path / "notes.txt"
+    file.write_text("x")
     error = refused(file)
     assert "is a file, not a folder" in error.message
     assert str(tmp_path) in error.help

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tl_legacy_golden
 import torch
@@ -88,6 +89,13 @@ def test_names_that_count_tokens_only_are_said_to(tmp_path: Path) -> None:
     assert any("SoLU_1L_final.pth" in note for note in series.notes)
 
 
+def test_one_file_may_be_opened_by_itself(tmp_path: Path) -> None:
+    write_series(tmp_path, "local", names=("step_3.pth", "step_4.pth"))
+    series = open_series(tmp_path / "step_3.pth")
+    assert series.steps == (3,)
+    assert series[0].config_path == tmp_path / "config.json"
+
+
 def test_one_model_without_a_step_is_step_0_and_said_to_be(tmp_path: Path) -> None:
     series = open_series(write_series(tmp_path, "attn_only_ln", names=("model_final.pth",)))
     assert series.steps == (0,)
@@ -149,6 +157,13 @@ def test_folded_weights_are_said_to_be(tmp_path: Path) -> None:
     (note,) = open_series(write_series(tmp_path, "folded")).notes
     assert "no gains of their own" in note
     assert open_series(write_series(tmp_path / "raw", "mlp_gelu")).notes == ()
+
+
+def test_what_runs_on_the_reference_model_is_said(tmp_path: Path) -> None:
+    (note,) = open_series(write_series(tmp_path, "shortformer")).notes
+    assert note == (
+        "TransformerLens 4 computes these otherwise, so rote's reference model runs them: shortformer positions"
+    )
 
 
 def test_masks_of_any_size_are_dropped(tmp_path: Path) -> None:
@@ -368,6 +383,19 @@ def test_a_pickled_model_is_refused_with_the_way_to_convert_it(tmp_path: Path) -
     assert "transformer_lens.HookedTransformerConfig.Trained" in error.message
     assert "torch.save(model.state_dict()" in error.help
     assert "model.cfg.to_dict()" in error.help
+
+
+def test_numpy_numbers_in_a_pickled_config_are_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
+    plain = {
+        **config("mlp_gelu"),
+        "attn_scale": np.sqrt(np.float64(8)),
+    }  # as HookedTransformerConfig computes it
+    save({"cfg": plain, "state_dict": state("mlp_gelu")}, tmp_path / "step_1.pth")
+    write_series(tmp_path, "mlp_gelu", names=("step_2.pth",))
+    (gap,) = open_series(tmp_path).gaps
+    assert gap.step == 1
+    assert "numpy" in gap.reason
+    assert "json.dump(model.cfg.to_dict()" in gap.help
 
 
 def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:

@@ -232,7 +232,9 @@ FAULTS: dict[str, Fault] = {
     "block of the final weights": Fault(
         "equals_final", (300, 400, 500, 600, 1200), (300, 400, 500, 600), _copy(1200, 300, 400, 500, 600)
     ),
-    "scattered final weights": Fault("equals_final", (200, 500, 900, 1200), (200, 500, 900), _copy(1200, 200, 500, 900)),
+    "scattered final weights": Fault(
+        "equals_final", (200, 500, 900, 1200), (200, 500, 900), _copy(1200, 200, 500, 900)
+    ),
     "final weights from some step on": Fault(
         "identical_steps", (900, 1000, 1100, 1200), (900, 1000, 1100, 1200), _copy(1200, 900, 1000, 1100)
     ),
@@ -263,9 +265,13 @@ FAULTS: dict[str, Fault] = {
     ),
     "step 0 of another seed": Fault("step0_not_ancestor", (0,), (0,), _foreign(0)),
     "a step of another seed": Fault("out_of_line", (600,), (600,), _foreign(600)),
-    "three steps of another seed": Fault("out_of_line", (600, 700, 800), (600, 700, 800), _foreign(600, 700, 800)),
+    "three steps of another seed": Fault(
+        "out_of_line", (600, 700, 800), (600, 700, 800), _foreign(600, 700, 800)
+    ),
     "last step of another seed": Fault("jump", (1100, 1200), (1200,), _foreign(1200)),
-    "another seed from some step on": Fault("jump", (600, 700), (), _foreign(700, 800, 900, 1000, 1100, 1200)),
+    "another seed from some step on": Fault(
+        "jump", (600, 700), (), _foreign(700, 800, 900, 1000, 1100, 1200)
+    ),
     "all weights twice as large": Fault("norm_out_of_line", (600,), (600,), _all_tensors(600, 2.0)),
     "all weights flipped": Fault("out_of_line", (600,), (600,), _all_tensors(600, -1.0)),
     "one tensor scaled": Fault(
@@ -288,7 +294,9 @@ FAULTS: dict[str, Fault] = {
     "another config": Fault(
         "config_change", (600,), (600,), folder=_config(600, "rope_theta", 5e5), severity="error", only=HF
     ),
-    "another tokenizer": Fault("tokenizer_change", (600,), (), folder=_tokenizer, severity="warning", only=HF),
+    "another tokenizer": Fault(
+        "tokenizer_change", (600,), (), folder=_tokenizer, severity="warning", only=HF
+    ),
     "a tensor missing": Fault(
         "missing_tensors", (600,), (600,), folder=_rewrite(600, lambda tensors, n: tensors.pop(n)), tensors=1
     ),
@@ -341,7 +349,10 @@ def test_planted_fault_is_found_at_its_steps(name: str, arch: str, tmp_path: Pat
 
 
 def _told(report: LintReport) -> str:
-    return "\n".join(f"{f.severity} {f.kind} {f.steps} -> {f.leave_out} {dict(f.evidence)} {f.tensors[:3]}" for f in report.facts)
+    return "\n".join(
+        f"{f.severity} {f.kind} {f.steps} -> {f.leave_out} {dict(f.evidence)} {f.tensors[:3]}"
+        for f in report.facts
+    )
 
 
 def test_every_kind_can_be_explained() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from tiny_models import BASIC_PROBES
 
 from checkpoints import RoteError, open_series
 from interp.bridge import HookedSeries
@@ -98,10 +99,10 @@ def test_a_stimulus_is_run_once_whatever_the_number_of_probes(hf_series):
     )
     for checkpoint in hooked.series:
         assert hooked.load(checkpoint).bridge is model.bridge
-        for group in groups(tuple(REGISTRY.values())):
-            if group.stimulus == "weights":
+        for group in groups([REGISTRY[name] for name in BASIC_PROBES]):
+            if not group.stimuli:
                 continue
-            stimulus = make(group.stimulus, vocabulary, n_ctx=64, seed=0, n_seq=24)
+            stimulus = make(group.stimuli[0], vocabulary, n_ctx=64, seed=0, n_seq=24)
             shown.clear()
             _, report = measure_stimulus(model, stimulus, group.probes, seed=0)
             assert report.n_passes == 1

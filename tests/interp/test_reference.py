@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from checkpoints import open_series
-from checkpoints.formats.tl_config import read_legacy_config
+from checkpoints.formats.tl_config import differences_from_native, read_legacy_config
 from checkpoints.formats.tl_state import expected_shapes
 from interp.bridge import HookedSeries
 from interp.model import HookedModel
 from interp.observe import EndView, LayerView, observe
-from interp.reference import ReferenceModel, differences_from_native
+from interp.reference import ReferenceModel
 
 NATIVE = {
     "attn_only_ln", "attn_only_lnpre", "attn_only_no_norm", "mlp_gelu", "mlp_gelu_new", "mlp_relu", "mlp_silu",

@@ -379,6 +379,18 @@ def test_unknown_names_are_refused_with_the_nearest(unique: Results, comparison:
     assert "holds no" in refused(lambda: figures.difference_grid(comparison, probe="nothing"))
 
 
+def test_pairs_of_heads_are_not_drawn_as_single_heads(unique: Results, comparison: Comparison) -> None:
+    frame = unique.frame.assign(src_layer=0, src_head=1)
+    for draw in (figures.head_grid, figures.grid_steps, figures.trajectory):
+        with pytest.raises(RoteError, match="pairs of heads"):
+            draw(rebuilt(unique, frame=frame), probe="ov_copying")
+    rows = comparison.rows
+    pairs = pd.concat([rows, rows[rows["probe"] == "ov_copying"]], ignore_index=True)
+    fig = figures.differences(Comparison(**{**vars(comparison), "rows": pairs}))
+    labels = [label for key in fig.layout if key.startswith("yaxis") for label in fig.layout[key].ticktext]
+    assert not any(label.startswith("OV copying") for label in labels)
+
+
 def test_step_axis_worked_by_hand() -> None:
     axis = StepAxis.over([1000, 0, 10, 100])
     assert axis.steps == (0, 10, 100, 1000)

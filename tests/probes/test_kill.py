@@ -13,13 +13,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from tiny_models import BASIC_PROBES
 
 from checkpoints import open_series
 from probes.sweep.plan import SweepConfig
 from probes.sweep.run import sweep
 
 N_CHECKPOINTS, N_KILLS = 20, 6
-CONFIG = SweepConfig(n_seq=4)
+CONFIG = SweepConfig(BASIC_PROBES, n_seq=4)
+N_UNITS = 5 * N_CHECKPOINTS
 PATIENCE_S = 60
 PRELOADED = [
     "probes.sweep.run",
@@ -60,7 +62,7 @@ def units(root: Path) -> list[Path]:
 def test_killed_and_resumed_equals_uninterrupted(lab_series, tmp_path, processes):
     series = open_series(lab_series(N_CHECKPOINTS, d_model=8, d_head=4, n_heads=2))
     whole = sweep(series, CONFIG, out=tmp_path / "whole")
-    assert (whole.measured, whole.gaps) == (5 * N_CHECKPOINTS, [])
+    assert (whole.measured, whole.gaps) == (N_UNITS, [])
 
     root, moments = tmp_path / "killed" / series.name, random.Random(20220521)
     kept = [0]
@@ -74,11 +76,11 @@ def test_killed_and_resumed_equals_uninterrupted(lab_series, tmp_path, processes
         assert process.exitcode == -signal.SIGKILL
         kept.append(len(units(root)))
     assert all(a < b for a, b in pairwise(kept))  # every life added something
-    assert kept[-1] < 5 * N_CHECKPOINTS
+    assert kept[-1] < N_UNITS
     (root / ".observations.parquet.1.tmp").write_bytes(b"half a file, as a kill during writing leaves it")
 
     rest = sweep(series, CONFIG, out=root.parent)
-    assert (rest.measured, rest.superseded, rest.gaps) == (5 * N_CHECKPOINTS - kept[-1], 0, [])
+    assert (rest.measured, rest.superseded, rest.gaps) == (N_UNITS - kept[-1], 0, [])
     ours, theirs = root, whole.path
     assert (ours / "observations.parquet").read_bytes() == (theirs / "observations.parquet").read_bytes()
     assert [p.relative_to(ours) for p in sorted(units(ours))] == [

@@ -241,7 +241,11 @@ def test_no_head_of_a_random_model_is_called(tmp_path):
 
 def test_the_sweep_writes_the_same_numbers(tmp_path, measured):
     path = write_planted(tmp_path / "planted", CONFIG)
-    outcome = sweep(open_series(path), SweepConfig(n_seq=N_SEQ, seed=11), out=tmp_path / "results")
+    outcome = sweep(
+        open_series(path),
+        SweepConfig((*HEAD_PROBES, "induction"), n_seq=N_SEQ, seed=11),
+        out=tmp_path / "results",
+    )
     assert outcome.gaps == []
     results = outcome.results
     for (probe, metric), m in measured["repeated_random"].items():

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from tiny_models import BASIC_PROBES, write_lab_series
 
 from checkpoints import RoteError, open_series
 from probes.observations import OBSERVATION_SCHEMA, Measured, from_samples, not_measured, to_frame, unit_table
@@ -24,11 +25,9 @@ COLUMNS = [
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Results:
-    from tiny_models import write_lab_series
-
     root = tmp_path_factory.mktemp("store")
     series = open_series(write_lab_series(root / "tiny", (0, 16)))
-    return sweep(series, SweepConfig(n_seq=4), out=root / "results").results
+    return sweep(series, SweepConfig(BASIC_PROBES, n_seq=4), out=root / "results").results
 
 
 def test_columns_and_types(results):

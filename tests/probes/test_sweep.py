@@ -7,15 +7,16 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
-from tiny_models import lab_state
+from tiny_models import BASIC_PROBES, lab_state
 
 from checkpoints import CheckpointError, RoteError, open_series
+from probes.registry import REGISTRY
 from probes.store import Results
 from probes.sweep.folder import open_run_folder
-from probes.sweep.plan import SweepConfig
+from probes.sweep.plan import SweepConfig, groups
 from probes.sweep.run import SweepOutcome, sweep
 
-UNITS = 5  # repeated, shuffled, jittered, paragraph copies, weights
+UNITS = 5  # of the basic probes: repeated, shuffled, jittered, paragraph copies, weights
 FEW = ("prefix_matching", "previous_token")
 
 
@@ -29,7 +30,7 @@ def out(tmp_path):
     return tmp_path / "results"
 
 
-def run(series, out, *, probes=None, seed=0, **options) -> SweepOutcome:
+def run(series, out, *, probes=BASIC_PROBES, seed=0, **options) -> SweepOutcome:
     return sweep(series, SweepConfig(probes=probes, seed=seed, n_seq=4), out=out, **options)
 
 
@@ -54,7 +55,7 @@ def test_everything_asked_for_is_measured_and_complete(series, out):
     ]  # fmt: skip
     results = outcome.results
     assert results.steps == [0, 8, 64]
-    assert set(results.frame["probe"]) == {info.name for info in SweepConfig().infos}
+    assert set(results.frame["probe"]) == set(BASIC_PROBES)
     assert results.meta["status"] == "complete"
     assert {s["kind"] for s in results.meta["stimuli"]} == {
         "repeated_random", "shuffled_repeat", "jittered_repeat", "paragraph_copies",
@@ -62,6 +63,14 @@ def test_everything_asked_for_is_measured_and_complete(series, out):
     keys = ["step", "probe", "metric", "layer", "head", "position"]
     assert not results.frame.duplicated(keys).any()
     assert (results.frame["valid"] | (results.frame["reason"] != "")).all()
+
+
+def test_all_probes_of_the_catalogue_by_default(series, out):
+    outcome = sweep(series[:1], SweepConfig(n_seq=4), out=out)
+    assert (outcome.measured, outcome.gaps) == (len(groups(tuple(REGISTRY.values()))), [])
+    frame = outcome.results.frame
+    assert set(frame["probe"]) == set(REGISTRY)
+    assert (frame["valid"] | (frame["reason"] != "")).all()
 
 
 def test_the_same_command_again_measures_nothing_and_loads_no_model(series, out, monkeypatch):
@@ -262,10 +271,10 @@ def test_a_finished_sweep_asked_again_imports_no_torch(series, out, run_python):
     code = (
         "import sys\nfrom checkpoints import open_series\n"
         "from probes.sweep.plan import SweepConfig\nfrom probes.sweep.run import sweep\n"
-        "outcome = sweep(open_series(sys.argv[1]), SweepConfig(n_seq=4), out=sys.argv[2])\n"
+        "outcome = sweep(open_series(sys.argv[1]), SweepConfig(sys.argv[3:], n_seq=4), out=sys.argv[2])\n"
         "print(outcome.measured, outcome.reused, 'torch' in sys.modules, len(outcome.results.frame) > 0)"
     )
-    assert run_python(code, str(series.path), str(out)) == f"0 {3 * UNITS} False True"
+    assert run_python(code, str(series.path), str(out), *BASIC_PROBES) == f"0 {3 * UNITS} False True"
 
 
 def test_keyboard_interrupt_keeps_what_is_finished(series, out):
@@ -282,8 +291,8 @@ def test_keyboard_interrupt_keeps_what_is_finished(series, out):
 def test_hugging_face_series_and_the_way_weights_are_loaded(hf_series, out):
     """Swapped in place or loaded afresh: not one bit of the results differs."""
     series = open_series(hf_series("gpt_neox", 3))
-    swapped = sweep(series, SweepConfig(n_seq=4), out=out)
-    fresh = sweep(series, SweepConfig(n_seq=4, swap="fresh"), out=out.with_name("fresh"))
+    swapped = sweep(series, SweepConfig(BASIC_PROBES, n_seq=4), out=out)
+    fresh = sweep(series, SweepConfig(BASIC_PROBES, n_seq=4, swap="fresh"), out=out.with_name("fresh"))
     assert swapped.results.meta["provenance"]["swap"] == "in place"
     assert fresh.results.meta["provenance"]["swap"] == "fresh"
     files = [o.path / "observations.parquet" for o in (swapped, fresh)]
