@@ -6,18 +6,24 @@ token ids as .npy or .safetensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from checkpoints.errors import RoteError
 from checkpoints.series import CheckpointSeries
 
 WINDOW_TOKENS = 1024
 MAX_TOKENS = 4_000_000  # more text than any stimulus draws from; the rest of a longer file is not read
+MIN_SEQUENCE_TOKENS = 8  # of a text line; shorter ones would cut all others down to almost nothing
+MIN_REPEATED_TOKENS = 4  # fewer tokens that happen to equal the first ones are no second block
+N_CANDIDATES = 1024  # fresh sequences that members are ranked among
+
+Reference = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,10 @@ class Material:
         members: sequences that were trained on repeatedly, BOS first.
         repeat_count: how often each member was trained on.
         twins: fresh sequences of the members' source, never trained on.
+        candidates: the twins and more like them; None where only the twins are known.
+        reference: the source's own loss in nats of every token of [n, width] sequences, where the source is known.
+        reference_nll: "members" or "twins" -> losses under a reference model, given with them; used before
+            `reference`. NaN where there is none.
         sources: what each came from, for the report.
     """
 
@@ -36,6 +46,9 @@ class Material:
     members: Int[np.ndarray, "p width"] | None = None
     repeat_count: Int[np.ndarray, " p"] | None = None
     twins: Int[np.ndarray, "q width"] | None = None
+    candidates: Int[np.ndarray, "r width"] | None = None
+    reference: Reference | None = None
+    reference_nll: Mapping[str, Float[np.ndarray, "n width"]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -47,10 +60,8 @@ def material_of(series: CheckpointSeries) -> Material:
     folder = series.path / "data"
     if series.format != "lab" or not folder.is_dir():
         return NO_MATERIAL
-    from safetensors.numpy import load_file
-
     held_out, members, twins = (
-        load_file(file) if (file := folder / f"{name}.safetensors").is_file() else {}
+        _arrays(file) if (file := folder / f"{name}.safetensors").is_file() else {}
         for name in ("held_out", "members", "twins")
     )
     return Material(
@@ -58,12 +69,51 @@ def material_of(series: CheckpointSeries) -> Material:
         members=members.get("tokens"),
         repeat_count=members.get("repeat_count"),
         twins=twins.get("tokens"),
+        **_known_source(series, twins.get("tokens")),
         sources={
             "natural": "the lab's held-out split",
             "members": "the lab's pool",
             "twins": "the lab's twins",
         },
     )
+
+
+def _known_source(series: CheckpointSeries, twins: np.ndarray | None) -> dict[str, Any]:
+    """What can be said of sequences whose source is known: their loss under it, and more of them."""
+    from checkpoints.lab.known import fresh_sequences, source_nll, source_of
+
+    source = source_of(series.manifest)
+    if source is None:
+        return {}
+    found: dict[str, Any] = {"reference": lambda tokens: source_nll(source, tokens, starts_over(tokens))}
+    if twins is not None and len(twins) < N_CANDIDATES:
+        more = fresh_sequences(
+            source, seed=int(series.manifest["seed"]), after=len(twins), n=N_CANDIDATES - len(twins)
+        )
+        found["candidates"] = np.concatenate([twins, more])
+    return found
+
+
+def starts_over(tokens: Int[np.ndarray, "n width"]) -> Int[np.ndarray, " n"]:
+    """Where each sequence begins to repeat itself to its end: from there on it can be copied, not only known.
+
+    Args:
+        tokens: BOS first, then a block that may come again and again, cut off anywhere.
+
+    Returns:
+        Index of the first token of the second block; `width` where the sequence does not repeat itself for its last
+        `MIN_REPEATED_TOKENS` tokens or more.
+    """
+    n, width = tokens.shape
+    start = np.full(n, width, dtype=np.int64)
+    body = tokens[:, 1:]
+    for period in range(1, width - MIN_REPEATED_TOKENS):
+        head = slice(period, period + MIN_REPEATED_TOKENS)
+        rows = np.flatnonzero(
+            (start == width) & (body[:, head] == body[:, :MIN_REPEATED_TOKENS]).all(1)
+        )  # most are settled by their first tokens
+        start[rows[(body[rows, period:] == body[rows, :-period]).all(1)]] = 1 + period
+    return start
 
 
 def material_from_files(
@@ -82,7 +132,9 @@ def material_from_files(
         tokenizer: the model's tokenizer.json; needed for text.
         bos: id put in front of every window.
         text: a text file or folder, or token ids.
-        members: one sequence per line (or row) that was trained on; `.safetensors` may hold `repeat_count`.
+        members: one sequence per line (or row, BOS first) that was trained on; `.safetensors` may hold `repeat_count`
+            [n], else each counts as trained on once, and `reference_nll` [n, width], the loss in nats of each token
+            under a model that never saw it.
         twins: the same, never trained on.
 
     Raises:
@@ -92,15 +144,28 @@ def material_from_files(
     if text is not None:
         windows = _windows(_ids(text, tokenizer), bos)
         found = replace(found, natural=windows, sources={**found.sources, "natural": text.name})
-    if members is not None:
-        rows, counts = _sequences(members, tokenizer, bos)
-        found = replace(
-            found, members=rows, repeat_count=counts, sources={**found.sources, "members": members.name}
-        )
-    if twins is not None:
-        rows, _ = _sequences(twins, tokenizer, bos)
-        found = replace(found, twins=rows, sources={**found.sources, "twins": twins.name})
+    for name, path in (("members", members), ("twins", twins)):
+        if path is not None:
+            found = _with_sequences(found, name, _sequences(path, tokenizer, bos), path.name)
     return found
+
+
+def _with_sequences(
+    base: Material, name: str, arrays: Mapping[str, np.ndarray], file_name: str
+) -> Material:
+    """Members or twins replaced, and with them whatever was known of those they replace."""
+    kept = {kind: nll for kind, nll in base.reference_nll.items() if kind != name}
+    given = {name: arrays["reference_nll"]} if "reference_nll" in arrays else {}
+    changes: dict[str, Any] = {
+        name: arrays["tokens"],
+        "reference_nll": kept | given,
+        "sources": {**base.sources, name: file_name},
+    }
+    if name == "members":
+        changes["repeat_count"] = arrays["repeat_count"]
+    else:
+        changes["candidates"] = None  # they were more of the twins that were replaced
+    return replace(base, **changes)
 
 
 def _windows(ids: np.ndarray, bos: int) -> np.ndarray:
@@ -130,21 +195,37 @@ def _ids(path: Path, tokenizer: Path | None) -> np.ndarray:
     return np.concatenate(ids)[:MAX_TOKENS]
 
 
-def _sequences(path: Path, tokenizer: Path | None, bos: int) -> tuple[np.ndarray, np.ndarray]:
-    """One sequence per row, cut to the shortest; counts default to 1."""
+def _sequences(path: Path, tokenizer: Path | None, bos: int) -> dict[str, np.ndarray]:
+    """`tokens`, one sequence per row, cut to the shortest; `repeat_count`, 1 by default; `reference_nll` if given."""
     if path.suffix in (".npy", ".safetensors"):
-        arrays = _arrays(path)
-        rows = arrays["tokens"]
-        if rows.ndim != 2:
-            raise RoteError(f"{path.name}: tokens have {rows.ndim} axes, not 2", help="one row per sequence")
-        return rows, arrays.get("repeat_count", np.ones(len(rows), dtype=np.int64))
+        return _checked(_arrays(path), path)
     encode = _encoder(tokenizer, path)
-    encoded = [[bos, *encode(line)] for line in _lines(path) if line.strip()]
+    encoded = [[bos, *encode(line.strip())] for line in _lines(path) if line.strip()]
     if not encoded:
         raise RoteError(f"{path} holds no sequence", help="one sequence per line")
     width = min(len(row) for row in encoded)
+    if width <= MIN_SEQUENCE_TOKENS:
+        raise RoteError(
+            f"the shortest line of {path.name} has {width - 1} tokens, and every sequence is cut to the shortest",
+            help=f"leave out lines of fewer than {MIN_SEQUENCE_TOKENS + 1} tokens",
+        )
     rows = np.asarray([row[:width] for row in encoded], dtype=np.int64)
-    return rows, np.ones(len(rows), dtype=np.int64)
+    return {"tokens": rows, "repeat_count": np.ones(len(rows), dtype=np.int64)}
+
+
+def _checked(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    rows = arrays["tokens"]
+    if rows.ndim != 2 or rows.shape[1] < 2:
+        shape = " x ".join(str(size) for size in rows.shape)
+        raise RoteError(f"{path.name}: tokens are {shape}, not sequences", help="one row per sequence")
+    found = {"repeat_count": np.ones(len(rows), dtype=np.int64), **arrays}
+    for name, shape in (("repeat_count", rows.shape[:1]), ("reference_nll", rows.shape)):
+        if name in found and found[name].shape != shape:
+            raise RoteError(
+                f"{path.name}: {name} has shape {found[name].shape}, not {shape}",
+                help="repeat_count has one number per sequence, reference_nll one per token",
+            )
+    return found
 
 
 def _encoder(tokenizer: Path | None, path: Path):
@@ -171,14 +252,15 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        if path.suffix == ".npy":
-            found = {"tokens": np.load(path, allow_pickle=False)}
-        else:
-            from safetensors.numpy import load_file
+    """`tokens`, and what may come with them, of an id file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
 
-            found = load_file(path)
-    except (OSError, ValueError) as error:
+    try:
+        found = (
+            {"tokens": np.load(path, allow_pickle=False)} if path.suffix == ".npy" else dict(load_file(path))
+        )
+    except (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError) as error:
         raise RoteError(
             f"{path} cannot be read ({error})", help="token ids as .npy, or .safetensors with `tokens`"
         ) from None
@@ -186,4 +268,5 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise RoteError(
             f"{path.name} holds no integer array `tokens`", help="save token ids, one row per sequence"
         )
-    return {name: array.astype(np.int64) for name, array in found.items()}
+    kinds = {"tokens": np.int64, "repeat_count": np.int64, "reference_nll": np.float64}
+    return {name: found[name].astype(kind) for name, kind in kinds.items() if name in found}

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from checkpoints.series import Checkpoint
+
+_MAX_TOKENIZER_BYTES = 256 << 20  # the largest in use have 40 MB
 _SPECIAL_FIELDS = (
     "bos_token_id",
     "eos_token_id",
@@ -15,6 +18,14 @@ _SPECIAL_FIELDS = (
     "sep_token_id",
     "cls_token_id",
 )
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
+    """The tokenizer.json of a checkpoint: in its folder, beside its file, or beside its config; None where none is."""
+    folders = [checkpoint.path, checkpoint.path.parent]
+    if checkpoint.config_path is not None:
+        folders.append(checkpoint.config_path.parent)
+    return next((file for folder in folders if (file := folder / "tokenizer.json").is_file()), None)
 
 
 def usable_ids(
@@ -76,11 +87,15 @@ def _ints(value: Any) -> Iterator[int]:
 def _tokenizer_ids(path: Path) -> tuple[set[int], set[int]] | None:
     """All ids and the special ones, or None for a file that is not a tokenizer's."""
     try:
+        if path.stat().st_size > _MAX_TOKENIZER_BYTES:
+            return None
         data = json.loads(path.read_text(encoding="utf-8"))
         vocab = data["model"]["vocab"]
         known = set(vocab.values()) if isinstance(vocab, dict) else set(range(len(vocab)))
         added = {t["id"] for t in data.get("added_tokens") or []}
         special = {t["id"] for t in data.get("added_tokens") or [] if t.get("special")}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    if not all(type(i) is int for i in known | added):
         return None
     return known | added, special

@@ -115,5 +115,6 @@ def _shape(cfg: Any, architecture: str) -> ModelShape:
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
         normalization=normalization,
+        final_normalization="RMS" if cfg.final_rms and norm is not None else normalization,
         attn_only=bool(cfg.attn_only),
     )

@@ -27,6 +27,7 @@ class ModelShape:
     d_vocab: int
     n_ctx: int
     normalization: str
+    final_normalization: str
     attn_only: bool
 
     def to_json(self) -> dict[str, Any]:

@@ -238,9 +238,9 @@ def final_norm_scale(
 ) -> Float[Tensor, "batch pos"]:
     """1 / the divisor of the final norm at every position; ones for a model without one."""
     x = resid.float()
-    if model.shape.normalization == "none":
+    if model.shape.final_normalization == "none":
         return torch.ones(x.shape[:2], device=x.device)
-    if model.shape.normalization == "LN":
+    if model.shape.final_normalization == "LN":
         x = x - x.mean(-1, keepdim=True)
     return torch.rsqrt(x.pow(2).mean(-1) + model.bridge.cfg.eps)
 

@@ -29,6 +29,7 @@ class HeadWeights:
     attn_norm_gain: Float[Tensor, "n_layers d_model"]
     final_norm_gain: Float[Tensor, " d_model"]
     centred: bool
+    final_centred: bool
     linear_readout: bool
 
     @classmethod
@@ -46,6 +47,7 @@ class HeadWeights:
                 attn_norm_gain=torch.stack([_gain(getattr(b, "ln1", None), bridge.cfg) for b in blocks]),
                 final_norm_gain=_gain(getattr(bridge, "ln_final", None), bridge.cfg),
                 centred=shape.normalization == "LN",
+                final_centred=shape.final_normalization == "LN",
                 # A norm after attention bends a head's write: its direct path is then not linear.
                 linear_readout=not any(hasattr(b, "ln1_post") for b in blocks),
             )
@@ -58,6 +60,12 @@ class HeadWeights:
         """A reading matrix of this layer's attention (W_Q, W_K, W_V of a head) with its norm folded in."""
         return self.centre((self.attn_norm_gain[layer, :, None] * W).T).T
 
+    def reads_of(self, name: str, layer: int) -> Float[Tensor, "n_heads d_model d_head"]:
+        """`reads` of every head of a layer: of its "W_Q", "W_K" or "W_V"."""
+        W = getattr(self, name)[layer]
+        side_by_side = self.reads(W.transpose(0, 1).flatten(1), layer)
+        return side_by_side.unflatten(1, (W.shape[0], W.shape[2])).transpose(0, 1)
+
     @cached_property
     def unembed_centred(self) -> Float[Tensor, "d_model d_vocab_out"]:
         """`unembed()` minus its mean over the vocabulary: what a write does to a logit beyond what it does to all."""
@@ -66,7 +74,8 @@ class HeadWeights:
 
     def unembed(self, columns: Any = slice(None)) -> Float[Tensor, "d_model n"]:
         """W_U with the final norm folded in, for some columns (token ids) or all."""
-        return self.centre((self.final_norm_gain[:, None] * self.W_U[:, columns]).T).T
+        folded = self.final_norm_gain[:, None] * self.W_U[:, columns]
+        return folded - folded.mean(0, keepdim=True) if self.final_centred else folded
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from checkpoints.errors import RoteError
-from checkpoints.material import NO_MATERIAL, Material
+from checkpoints.material import NO_MATERIAL, Material, starts_over
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
@@ -221,15 +221,39 @@ def members(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n
     tokens = _given(material.members, "training members", "--members FILE")
     assert material.repeat_count is not None, "members come with their counts"
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 6]))
-    counts = {"repeat_count": material.repeat_count[rows]}
-    return _from_tokens("members", vocabulary, seed, tokens[rows][:, :n_ctx], extra=counts)
+    extra = {
+        "repeat_count": material.repeat_count[rows],
+        "reference_nll": _reference_nll(material, "members", tokens[rows][:, :n_ctx], rows),
+        "n_in_all": np.full(len(rows), len(tokens)),
+    }
+    return _from_tokens("members", vocabulary, seed, tokens[rows][:, :n_ctx], extra=extra)
 
 
 def twins(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
-    """Fresh sequences of the members' source, never trained on."""
+    """Fresh sequences of the members' source, never trained on: their repeat count is 0."""
     tokens = _given(material.twins, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 7]))
-    return _from_tokens("twins", vocabulary, seed, tokens[rows][:, :n_ctx])
+    extra = {
+        "repeat_count": np.zeros(len(rows), dtype=np.int64),
+        "reference_nll": _reference_nll(material, "twins", tokens[rows][:, :n_ctx], rows),
+        "n_in_all": np.full(len(rows), len(tokens)),
+    }
+    return _from_tokens("twins", vocabulary, seed, tokens[rows][:, :n_ctx], extra=extra)
+
+
+def candidates(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """What members are ranked among: the twins and, where the source is known, more of it, up to 32 n_seq."""
+    found = material.twins if material.candidates is None else material.candidates
+    tokens = _given(found, "twins of the training members", "--twins FILE")
+    rows = _some(len(tokens), 32 * n_seq, np.random.default_rng([seed, 8]))
+    return _from_tokens("candidates", vocabulary, seed, tokens[rows][:, :n_ctx])
+
+
+def _reference_nll(material: Material, name: str, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Loss in nats of each token under a model that never saw it, or the source; NaN where neither is known."""
+    if name in material.reference_nll:
+        return material.reference_nll[name][rows]
+    return np.full(tokens.shape, np.nan) if material.reference is None else material.reference(tokens)
 
 
 def _given(tokens: np.ndarray | None, what: str, option: str) -> np.ndarray:
@@ -250,10 +274,15 @@ def _from_tokens(
     *,
     extra: Mapping[str, np.ndarray] | None = None,
 ) -> Stimulus:
-    """A stimulus of given sequences, BOS and all: nothing in them is known to repeat."""
+    """A stimulus of given sequences, BOS and all; `extra` says where each begins to repeat itself."""
     tokens = tokens.astype(np.int64)
-    digest = hashlib.blake2b(tokens.tobytes(), digest_size=4).hexdigest()
     n_seq, pos = tokens.shape
+    extra = {
+        name: array[:, :pos] if array.ndim == 2 else array for name, array in (extra or {}).items()
+    } | {"second_block_start": starts_over(tokens)}
+    # What comes with the tokens decides numbers too: other repeat counts are another stimulus.
+    parts = [tokens, *(extra[name] for name in sorted(extra))]
+    digest = hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=4).hexdigest()
     return Stimulus(
         id=f"{kind}-l{pos}-n{n_seq}-s{seed}-{digest}",
         kind=kind,
@@ -262,7 +291,7 @@ def _from_tokens(
         copy_index=np.zeros_like(tokens),
         match_tokens=tokens,
         params={"pos": pos, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos},
-        extra=extra or {},
+        extra=extra,
     )
 
 
@@ -270,4 +299,5 @@ MATERIAL_STIMULI: Mapping[str, Callable[[Material, Vocabulary, int, int, int], S
     "natural": natural,
     "members": members,
     "twins": twins,
+    "candidates": candidates,
 }

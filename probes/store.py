@@ -128,10 +128,19 @@ def unit_provenance(path: Path) -> dict[str, Any]:
 
 
 def read_units(root: Path, step: int) -> pa.Table:
-    """All rows of one step, with samples, in the fixed order."""
-    tables = [
-        pq.read_table(file, schema=UNIT_SCHEMA) for file in sorted(step_folder(root, step).glob("*.parquet"))
-    ]
+    """All rows of one step, with samples, in the fixed order.
+
+    Raises:
+        RoteError: a unit is damaged.
+    """
+    tables = []
+    for file in sorted(step_folder(root, step).glob("*.parquet")):
+        try:
+            tables.append(pq.read_table(file, schema=UNIT_SCHEMA))
+        except (OSError, pa.ArrowException) as error:
+            raise RoteError(
+                f"the unit {file} is damaged", help="run the same sweep again: it measures that unit anew"
+            ) from error
     return pa.concat_tables(tables) if tables else UNIT_SCHEMA.empty_table()
 
 
@@ -191,7 +200,10 @@ def _is_stale(root: Path, file: Path) -> bool:
     if not file.is_file():
         return True
     units = unit_paths(root)
-    counted = (pq.read_schema(file).metadata or {}).get(_UNITS_KEY, b"-1")
+    try:
+        counted = (pq.read_schema(file).metadata or {}).get(_UNITS_KEY, b"-1")
+    except (OSError, pa.ArrowException):
+        return True
     if int(counted) != len(units):
         return True
     built = file.stat().st_mtime_ns

@@ -16,7 +16,7 @@ from typing import Any
 
 from checkpoints.errors import CheckpointError
 
-MAX_OPERATIONS = 4_000_000  # some 80,000 tensors
+MAX_OPERATIONS = 2_000_000  # some 40,000 tensors
 MAX_NESTING = 100
 CONVERT = (
     "rote never runs code from a checkpoint; where you trust it, load it once yourself and save the tensors alone: "

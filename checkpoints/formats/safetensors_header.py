@@ -15,6 +15,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.formats.inert_pickle import shown
 
 MAX_HEADER_BYTES = 32 << 20  # some 200,000 tensors; the reference implementation takes three times that
+MAX_AXES = 64
 _DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -75,8 +76,10 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
 def _entry(name: str, spec: dict[str, Any], base: int) -> TensorEntry:
     start, end = spec["data_offsets"]
     shape = tuple(spec["shape"])
-    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)) or start > end:
+    if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)) or start > end:
         raise ValueError(f"{name}: sizes must be whole numbers, none negative")
+    if len(shape) > MAX_AXES:
+        raise ValueError(f"{name}: it has {len(shape)} axes")
     return TensorEntry(name, str(spec["dtype"]), shape, base + start, base + end)
 
 
@@ -86,7 +89,8 @@ def _checked(path: Path, size: int, base: int, entries: list[TensorEntry]) -> tu
     for entry in entries:
         if entry.start != expected_start:
             raise CheckpointError(
-                f"{path.name}: tensors overlap or leave holes at {shown(entry.name)}", help="write the file again"
+                f"{path.name}: tensors overlap or leave holes at {shown(entry.name)}",
+                help="write the file again",
             )
         expected_start = entry.end
         numel = 1
@@ -95,7 +99,7 @@ def _checked(path: Path, size: int, base: int, entries: list[TensorEntry]) -> tu
         width = _DTYPE_BYTES.get(entry.dtype)
         if width is not None and numel * width != entry.end - entry.start:
             raise CheckpointError(
-                f"{path.name}: {shown(entry.name)} claims shape {list(entry.shape)} of {shown(entry.dtype)} "
+                f"{path.name}: {shown(entry.name)} claims shape {shown(list(entry.shape))} of {shown(entry.dtype)} "
                 f"but holds {entry.end - entry.start} bytes",
                 help="the file is damaged; write it again",
             )

@@ -54,7 +54,10 @@ def read_torch_file(path: Path) -> TorchFile:
         CheckpointError: not such a file, damaged, made to exhaust memory, or asking for more than plain weights need.
     """
     state = path.stat()
-    return _read(path, state.st_size, state.st_mtime_ns)
+    read = _read_once(path, state.st_size, state.st_mtime_ns)
+    if isinstance(read, CheckpointError):
+        raise CheckpointError(read.message, help=read.help)
+    return read
 
 
 def read_torch_slice(path: Path, start: int, length: int) -> TorchFile:
@@ -70,7 +73,15 @@ def read_torch_slice(path: Path, start: int, length: int) -> TorchFile:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, size: int, _changed: int) -> TorchFile:
+def _read_once(path: Path, size: int, _changed: int) -> TorchFile | CheckpointError:
+    """Refusals are remembered too: every format that could read a folder asks for its files."""
+    try:
+        return _read(path, size)
+    except CheckpointError as error:
+        return CheckpointError(error.message, help=error.help)
+
+
+def _read(path: Path, size: int) -> TorchFile:
     with path.open("rb") as file:
         start = file.read(4)
         file.seek(257)

@@ -75,10 +75,13 @@ def _identical(path: Trajectory, members: list[int], digest: str, *, found: Equa
     found.shadows.update(i for i in members if i != keep)
     last = len(path) - 1
     kind, meaning = "identical_steps", "One step was saved, copied or uploaded under several labels."
-    if last in members and keep == last:
+    if members[-1] == last and members[0] < last - 1:
         kind, meaning = "equals_final", "These labels serve the final weights: nothing changes along them."
-    elif last in members and members[0] < last - 1 and keep is not None:
-        kind, meaning = "final_equals_early", "The last label serves an early step: training seems undone."
+        if keep not in (None, last):
+            kind, meaning = (
+                "final_equals_early",
+                "The last label serves an early step: training seems undone.",
+            )
     evidence["fits_step"] = None if keep is None else int(path.steps[keep])
     leave_out = tuple(s for s, i in zip(steps, members, strict=True) if i != keep)
     return Fact(kind, "error", tuple(steps), meaning, evidence, leave_out=leave_out)
@@ -122,6 +125,8 @@ def _natural(path: Trajectory, members: list[int], t: int, *, chain: list[int]) 
         changes = min(float(path.differing(i, j)[t]) for i, j in beside)
         return not changes >= max(MIN_NUMBERS, USUALLY_CHANGED_FRAC * path.sizes[t])
     between = [i for i in chain[first : last + 1] if i not in members]
+    if len(members) > max(2, len(between)):
+        return True  # it stands still but for those between, which are out of line themselves
     return not max(float(path.differing(members[0], i)[t]) for i in between) >= MIN_NUMBERS
 
 

@@ -8,10 +8,13 @@ Distance = Callable[[int, int], float]
 
 GROWTH = 0.75  # exponent of distance over steps: 1 for a straight path, 0.5 for a random walk
 MAX_MISFIT = 2.0  # a label that fits has less
-CLEARER = 1.5  # how many times worse the others must fit
 EARLY = (
     3.0  # weights move this much faster before the first steps than after them, without anything being wrong
 )
+BETWEEN, AT_END = (
+    0.8,
+    0.5,
+)  # share of the next best label's misfit that the best of neighbouring labels may have
 _TINY = 1e-12
 
 
@@ -29,13 +32,9 @@ def genuine(members: Sequence[int], steps: Sequence[int], distance: Distance) ->
         left = max((k for k in others if k < m), default=None)
         right = min((k for k in others if k > m), default=None)
         runs.setdefault((left, right), []).append(m)
-    fits = sorted(
-        (_fit(run, ends, steps=steps, others=others, distance=distance) for ends, run in runs.items()),
-        key=lambda fit: fit[0],
-    )
-    (misfit, choice), rest = fits[0], fits[1:]
-    clear = misfit <= MAX_MISFIT and all(other >= CLEARER * misfit for other, _ in rest)
-    return choice if clear else None
+    fits = (_fit(run, ends, steps=steps, others=others, distance=distance) for ends, run in runs.items())
+    misfit, choice = min(fits, key=lambda fit: fit[0])
+    return choice if misfit <= MAX_MISFIT else None
 
 
 def _fit(
@@ -53,9 +52,8 @@ def _fit(
         before, after, across = distance(left, g), distance(g, right), distance(left, right)
         share = before / max(before + after, _TINY)
         wanted = [_share(steps[m] - steps[left], steps[right] - steps[m]) for m in run]
-        return (before + after) / max(across, _TINY), _nearest(
-            run, [abs(w - share) for w in wanted], ratio=0.5
-        )
+        fitting = _nearest(run, [abs(w - share) for w in wanted], ratio=BETWEEN)
+        return (before + after) / max(across, _TINY), fitting
     if left is not None:
         further = max((k for k in others if k < left), default=None)
         return _one_sided(run, left, further, steps=steps, distance=distance, faster=1.0)
@@ -79,11 +77,10 @@ def _one_sided(
         return float("inf"), None
     speed, span = distance(further, near), abs(steps[near] - steps[further])
     there = max(distance(near, run[0]), _TINY)
-    ratios = []
-    for m in run:
-        expected = max(speed, _TINY) * (abs(steps[m] - steps[near]) / span) ** GROWTH
-        ratios.append(max(there / expected, expected / there))
-    return max(1.0, min(ratios) / faster), _nearest(run, ratios, ratio=0.5)
+    times = [there / (max(speed, _TINY) * (abs(steps[m] - steps[near]) / span) ** GROWTH) for m in run]
+    # Weights that settle are nearer than the pace before lets expect; they may fit all the same.
+    misfit = max(1.0, min(times) / faster)
+    return misfit, _nearest(run, [max(t, 1 / t) for t in times], ratio=AT_END)
 
 
 def _share(before: int, after: int) -> float:

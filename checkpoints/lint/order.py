@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
 
@@ -31,65 +33,71 @@ def swap_facts(path: Trajectory, chain: list[int]) -> tuple[list[Fact], list[int
         best = _best_exchange(path.distances[np.ix_(order, order)])
         if best is None:
             break
-        p, q, gain = best
-        steps = (int(path.steps[chain[p]]), int(path.steps[chain[q]]))
-        order[p], order[q] = order[q], order[p]
+        steps = (int(path.steps[chain[best.p]]), int(path.steps[chain[best.q]]))
+        order[best.p], order[best.q] = order[best.q], order[best.p]
         meaning = "The two labels were exchanged: each step's weights lie between the other's neighbours."
         facts.append(
-            Fact("swapped_steps", "warning", steps, meaning, {"path_shorter": gain}, leave_out=steps)
+            Fact("swapped_steps", "warning", steps, meaning, {"path_shorter": best.gain}, leave_out=steps)
         )
     return facts, order
 
 
-def _best_exchange(distances: Float[np.ndarray, "n n"]) -> tuple[int, int, float] | None:
-    """The exchange of two places that shortens the path most, with by how much: (p, q, before/after)."""
-    if len(distances) < 4:
+@dataclass(frozen=True)
+class _Exchange:
+    """Two places; the length of the edges concerned before over after; and by how much the path gets shorter."""
+
+    p: int
+    q: int
+    gain: float
+    shorter_by: float
+
+
+def _best_exchange(d: Float[np.ndarray, "n n"]) -> _Exchange | None:
+    """The exchange that shortens the path most, of those that are clear enough."""
+    if len(d) < 4:
         return None
-    neighbours, distant = _adjacent(distances), _distant(distances)
-    return max((e for e in (neighbours, distant) if e is not None), key=lambda e: e[2], default=None)
+    return max([*_adjacent(d), *_distant(d)], key=lambda e: e.shorter_by, default=None)
 
 
-def _adjacent(d: Float[np.ndarray, "n n"]) -> tuple[int, int, float] | None:
-    """Exchange of two neighbours: only the edges to the steps outside the pair count."""
+def _adjacent(d: Float[np.ndarray, "n n"]) -> list[_Exchange]:
+    """Clear exchanges of two neighbours: only the edges to the steps outside the pair count."""
     n = len(d)
     first = np.arange(n - 1)
     left, right = first > 0, first < n - 2
-    gain_left = _ratio(
-        np.where(left, d[first - 1, first], 0), np.where(left, d[first - 1, first + 1], 0)
-    )  # the second of the pair is nearer to what comes before
-    beyond = np.minimum(first + 2, n - 1)
-    gain_right = _ratio(np.where(right, d[first + 1, beyond], 0), np.where(right, d[first, beyond], 0))
+    outside = np.where(left, first - 1, 0), np.where(right, first + 2, 0)
+    before = np.where(left, d[outside[0], first], 0), np.where(right, d[first + 1, outside[1]], 0)
+    after = np.where(left, d[outside[0], first + 1], 0), np.where(right, d[first, outside[1]], 0)
+    gain_left, gain_right = _ratio(before[0], after[0]), _ratio(before[1], after[1])
     gains = np.where(left & right, np.sqrt(gain_left * gain_right), np.where(left, gain_left, gain_right))
     each = np.minimum(np.where(left, gain_left, np.inf), np.where(right, gain_right, np.inf))
-    best: tuple[int, int, float] | None = None
-    for p in range(n - 1):
+    found = []
+    for p in np.flatnonzero(each > MIN_GAIN_EACH).tolist():
         nearby = np.r_[gains[max(0, p - AROUND) : max(0, p - 1)], gains[p + 2 : p + 2 + AROUND]]
         usual = float(nan_median(nearby, axis=0))
         # Weights that swing to and fro gain by every exchange: only what gains more than its surroundings counts.
-        gain = float(gains[p] / max(1.0, usual)) if np.isfinite(usual) else 0.0
-        needed = MIN_GAIN if left[p] and right[p] else MIN_GAIN_AT_END
-        if gain > needed and each[p] > MIN_GAIN_EACH and (best is None or gain > best[2]):
-            best = (p, p + 1, gain)
-    return best
+        gain = float(gains[p]) / max(1.0, usual) if np.isfinite(usual) else 0.0
+        if gain > (MIN_GAIN if left[p] and right[p] else MIN_GAIN_AT_END):
+            shorter_by = float(sum(b[p] - a[p] for b, a in zip(before, after, strict=True)))
+            found.append(_Exchange(p, p + 1, gain, shorter_by))
+    return found
 
 
-def _distant(d: Float[np.ndarray, "n n"]) -> tuple[int, int, float] | None:
-    """Exchange of two steps that are not neighbours: mean distance to the neighbours of either place."""
+def _distant(d: Float[np.ndarray, "n n"]) -> list[_Exchange]:
+    """The clear exchange of two steps that are not neighbours which shortens the path most, if there is one."""
     n = len(d)
-    before, after = np.vstack([np.zeros(n), d[:-1]]), np.vstack([d[1:], np.zeros(n)])
-    count = np.full(n, 2.0)
-    count[[0, -1]] = 1
-    at = (before + after) / count[
-        :, None
-    ]  # at[p, x]: how far weights x would be from the neighbours of place p
-    own = np.diag(at)
-    each = _ratio(np.broadcast_to(own, (n, n)), at)  # each[p, x]: what weights x gain by going to place p
-    both = np.minimum(each, each.T)
-    gain = _ratio(own[:, None] + own[None, :], at + at.T)
-    gain[(both < MIN_GAIN_EACH) | (gain < MIN_GAIN)] = 0
-    gain[np.abs(np.subtract.outer(np.arange(n), np.arange(n))) < 2] = 0
-    p, q = np.unravel_index(np.argmax(gain), gain.shape)
-    return (int(min(p, q)), int(max(p, q)), float(gain[p, q])) if gain[p, q] > 0 else None
+    edges = np.vstack([np.zeros(n), d[:-1]]) + np.vstack([d[1:], np.zeros(n)])
+    # edges[p, x]: how far weights x would be from the neighbours of place p, both together
+    own = np.diag(edges)
+    mean = edges / np.where(np.isin(np.arange(n), (0, n - 1)), 1.0, 2.0)[:, None]
+    each = _ratio(np.broadcast_to(np.diag(mean), (n, n)), mean)  # what weights x gain by going to place p
+    gain = _ratio(own[:, None] + own[None, :], edges + edges.T)
+    clear = (np.minimum(each, each.T) > MIN_GAIN_EACH) & (gain > MIN_GAIN)
+    clear &= np.abs(np.subtract.outer(np.arange(n), np.arange(n))) > 1
+    if not clear.any():
+        return []
+    shorter_by = np.where(clear, own[:, None] + own[None, :] - edges - edges.T, -np.inf)
+    p, q = np.unravel_index(np.argmax(shorter_by), shorter_by.shape)
+    return [_Exchange(int(min(p, q)), int(max(p, q)), float(gain[p, q]), float(shorter_by[p, q]))]
 
 
 def _ratio(a: Float[np.ndarray, "*shape"], b: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

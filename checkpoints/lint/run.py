@@ -11,13 +11,15 @@ import numpy as np
 from checkpoints.errors import CheckpointError
 from checkpoints.fingerprint import fingerprint
 from checkpoints.lint.equality import constant_tensors, equal_facts
+from checkpoints.lint.excursions import excursion_facts
 from checkpoints.lint.files import config_facts, non_finite_facts, tensor_facts, tokenizer_facts
 from checkpoints.lint.grid import grid_facts
+from checkpoints.lint.jumps import jump_facts
 from checkpoints.lint.order import swap_facts
-from checkpoints.lint.outliers import first_step_facts, outlier_facts
 from checkpoints.lint.report import Fact, LintReport, in_order
 from checkpoints.lint.saved import stamp
 from checkpoints.lint.scan import Scanner, StepScan
+from checkpoints.lint.single_tensors import tensor_outliers
 from checkpoints.lint.trajectory import Trajectory
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
@@ -69,13 +71,12 @@ def weight_facts(scans: Sequence[StepScan]) -> list[Fact]:
         return facts
     comparable = np.isfinite(np.diagonal(path.distances))
     chain = [i for i in range(len(path)) if i not in equal.shadows and comparable[i]]
-    swaps, order = swap_facts(path, chain)
-    return [
-        *facts,
-        *swaps,
-        *first_step_facts(path, order),
-        *outlier_facts(path, order, foreign=equal.foreign),
-    ]
+    swaps, chain = swap_facts(path, chain)
+    excursions, chain = excursion_facts(path, chain)
+    jumps, chain = jump_facts(path, chain)
+    known = {fact.steps for fact in jumps}
+    tensors = tensor_outliers(path, chain, foreign=equal.foreign, known=known)
+    return [*facts, *swaps, *excursions, *jumps, *tensors]
 
 
 def _scans(series: CheckpointSeries, emit: Callable[[Event], None]) -> tuple[list[StepScan], list[Fact]]:

@@ -34,7 +34,7 @@ _IGNORED_FIELDS = (
     "fusion_config",
     "_name_or_path",
 )
-MAX_BUFFER_ELEMENTS = 1 << 30
+MAX_BUFFER_ELEMENTS = 1 << 28  # a mask of 16,384 by 16,384
 
 
 def fill(

@@ -18,7 +18,7 @@ import numpy as np
 from checkpoints.errors import CheckpointError, RoteError
 from checkpoints.material import Material, material_from_files, material_of
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
-from checkpoints.vocabulary import from_ranges, usable_ids
+from checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids
 from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
 from probes.registry import REGISTRY
@@ -176,7 +176,7 @@ class _Sweep:
         self._take_threads(model)
         nothing_yet = not self.outcome.measured and not self.outcome.reused
         if not self.shape or (nothing_yet and self.shape != model.shape.to_json()):
-            ids = usable_ids(model.config, model.shape.d_vocab, tokenizer=checkpoint.path / "tokenizer.json")
+            ids = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer_of(checkpoint))
             self._prepare(model.shape.to_json(), *ids)
         self._same_shape(checkpoint, model.shape.to_json())
         self._remove_superseded(checkpoint, identity)
@@ -291,8 +291,7 @@ class _Sweep:
         carried = material_of(self.series)
         if not any(files.values()):
             return carried
-        tokenizer = self.series[0].path / "tokenizer.json"
-        return material_from_files(carried, tokenizer=tokenizer, bos=bos, **files)
+        return material_from_files(carried, tokenizer=tokenizer_of(self.series[0]), bos=bos, **files)
 
     def _recall(self) -> None:
         """Shape of an earlier sweep of this folder, so that a finished one loads no model at all."""

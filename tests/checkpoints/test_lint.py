@@ -236,7 +236,7 @@ FAULTS: dict[str, Fault] = {
         "equals_final", (200, 500, 900, 1200), (200, 500, 900), _copy(1200, 200, 500, 900)
     ),
     "final weights from some step on": Fault(
-        "identical_steps", (900, 1000, 1100, 1200), (900, 1000, 1100, 1200), _copy(1200, 900, 1000, 1100)
+        "equals_final", (900, 1000, 1100, 1200), (900, 1000, 1100, 1200), _copy(1200, 900, 1000, 1100)
     ),
     "final is an early step": Fault("final_equals_early", (300, 1200), (1200,), _copy(300, 1200)),
     "two neighbours swapped": Fault("swapped_steps", (500, 600), (500, 600), _swap(500, 600)),

@@ -123,6 +123,7 @@ STRAIGHT = HeadWeights(  # one head that writes into three logits, over a vocabu
     attn_norm_gain=torch.ones(1, 3),
     final_norm_gain=torch.ones(3),
     centred=False,
+    final_centred=False,
     linear_readout=True,
 )
 

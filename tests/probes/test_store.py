@@ -180,3 +180,17 @@ def test_positions_start_where_the_curve_starts():
     assert frame["position"].tolist() == [1, 2, 3]
     assert frame["layer"].isna().all()
     assert frame["tokens_seen"].isna().all()
+
+
+def test_damaged_files_of_a_results_folder(tmp_path):
+    series = open_series(write_lab_series(tmp_path / "tiny", (0, 16)))
+    config = SweepConfig(("previous_token",), n_seq=4)
+    outcome = sweep(series, config, out=tmp_path / "results")
+    whole, observations = outcome.results.frame, outcome.path / "observations.parquet"
+    observations.write_bytes(observations.read_bytes()[:-30])
+    assert outcome.results.frame.equals(whole)  # derived again from the units
+    unit = next(outcome.path.glob("units/*/*.parquet"))
+    unit.write_bytes(unit.read_bytes()[:-30])
+    with pytest.raises(RoteError, match=r"the unit .* is damaged.*run the same sweep again"):
+        _ = outcome.results.frame
+    assert sweep(series, config, out=tmp_path / "results").results.frame.equals(whole)

@@ -1,0 +1,598 @@
+"""Folders made to run code, to read outside themselves, to hang, or to exhaust memory.
+
+Each entry of `HOSTILE` writes one folder; beside it stand the words its refusal must have, or LOADS where it is read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pickled_files import (
+    Payload,
+    hf_state,
+    lightning_content,
+    nanogpt_content,
+    write_config,
+    write_dcp,
+    write_nanogpt,
+    write_sharded_dcp,
+)
+from safetensors.torch import save_file
+from tiny_models import tiny_hf_model, write_hf_series, write_lab_series
+
+LOADS = "loads"
+Writer = Callable[[Path, Path], None]
+HOSTILE: dict[str, tuple[Writer, str]] = {}
+
+SMALL = {"n_embd": 8, "n_layer": 1, "n_head": 1}
+
+
+def hostile(words: str, name: str = "") -> Callable[[Writer], Writer]:
+    """Add a writer of (folder, marker file) to the collection."""
+
+    def add(writer: Writer) -> Writer:
+        HOSTILE[name or writer.__name__] = (writer, words)
+        return writer
+
+    return add
+
+
+def cases(words: str, **writers: Writer) -> None:
+    """Add several at once."""
+    for name, writer in writers.items():
+        hostile(words, name)(writer)
+
+
+# --- pickles that call ------------------------------------------------------------------------------------------------
+
+ASKS = r"asks for (posix|nt)\.system"
+
+
+def hf_bin(folder: Path, content: Any, **options: Any) -> None:
+    write_config(folder, "gpt2")
+    torch.save(content, folder / "pytorch_model.bin", **options)
+
+
+def state_file(folder: Path, content: Any, name: str = "step_1.pt", **options: Any) -> None:
+    write_config(folder, "gpt2")
+    torch.save(content, folder / name, **options)
+
+
+def raw_pickle(protocol: int) -> Writer:
+    def write(folder: Path, marker: Path) -> None:
+        write_config(folder, "gpt2")
+        (folder / "step_1.pt").write_bytes(pickle.dumps({"w": Payload(marker)}, protocol))
+
+    return write
+
+
+def with_payload(content: dict[str, Any], marker: Path, *path: str) -> dict[str, Any]:
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = Payload(marker)
+    return content
+
+
+cases(
+    ASKS,
+    payload_in_hf_bin=lambda f, m: hf_bin(f, {"w": torch.ones(2), "x": Payload(m)}),
+    payload_in_old_hf_bin=lambda f, m: hf_bin(f, {"x": Payload(m)}, _use_new_zipfile_serialization=False),
+    payload_in_nanogpt=lambda f, m: torch.save(
+        with_payload(nanogpt_content(1), m, "config", "x"), f / "ckpt.pt"
+    ),
+    payload_in_lightning=lambda f, m: torch.save(
+        with_payload(lightning_content(1, "gpt2"), m, "hyper_parameters", "x"), f / "step=1.ckpt"
+    ),
+    payload_in_state_dict=lambda f, m: state_file(f, {"model": hf_state("gpt2", 1), "x": Payload(m)}),
+    payload_in_old_state_dict=lambda f, m: state_file(
+        f, {"x": Payload(m)}, _use_new_zipfile_serialization=False
+    ),
+    payload_in_pth=lambda f, m: state_file(f, {"blocks.0.attn.W_Q": Payload(m)}, "model.pth"),
+    payload_in_raw_pickle_2=raw_pickle(2),
+)
+cases("pickle protocol [45]", payload_in_raw_pickle_4=raw_pickle(4), payload_in_raw_pickle_5=raw_pickle(5))
+cases("no pickled file that torch.save wrote", payload_in_raw_pickle_0=raw_pickle(0))
+
+
+@hostile(ASKS)
+def payload_in_dcp_metadata(folder: Path, marker: Path) -> None:
+    write_config(folder, "gpt2")
+    write_dcp(folder / "step_1", hf_state("gpt2", 1))
+    (folder / "step_1" / ".metadata").write_bytes(pickle.dumps(Payload(marker)))
+
+
+@hostile(ASKS)
+def payload_deep_in_dcp_metadata(folder: Path, marker: Path) -> None:
+    write_config(folder, "gpt2")
+    path = write_dcp(folder / "step_1", hf_state("gpt2", 1)) / ".metadata"
+    top = pickle.loads(path.read_bytes())
+    top.planner_data = {"x": Payload(marker)}
+    path.write_bytes(pickle.dumps(top))
+
+
+@hostile(LOADS)
+def payload_in_a_dcp_object_is_left_alone(folder: Path, marker: Path) -> None:
+    write_config(folder, "gpt2")
+    state = {name: t.clone() for name, t in hf_state("gpt2", 1).items()}
+    write_dcp(folder / "step_1", {"model": state, "x": Payload(marker)})
+
+
+@hostile(ASKS)
+def payload_in_a_dcp_piece(folder: Path, marker: Path) -> None:
+    write_config(folder, "gpt2")
+    step = write_sharded_dcp(folder / "step_1", hf_state("gpt2", 1), cuts={})
+    top = pickle.loads((step / ".metadata").read_bytes())
+    info = next(info for index, info in top.storage_data.items() if index.fqn == "transformer.wte.weight")
+    data, small = bytearray((step / "__0_0.distcp").read_bytes()), io.BytesIO()
+    torch.save(Payload(marker), small)
+    info.offset, info.length = len(data), len(small.getvalue())
+    padding = bytes(61 * 32 * 4)  # a piece may not be shorter than its tensor
+    small.seek(0)
+    data += pad_zip(small.getvalue(), padding)
+    info.length = len(data) - info.offset
+    (step / "__0_0.distcp").write_bytes(data)
+    (step / ".metadata").write_bytes(pickle.dumps(top))
+
+
+def pad_zip(data: bytes, padding: bytes) -> bytes:
+    """The same torch zip with one more entry."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info))
+        new.writestr("archive/padding", padding)
+    return out.getvalue()
+
+
+class Call:
+    """Pickles as a call of anything."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+cases(
+    "asks (for|to call)",
+    call_getattr=lambda f, m: state_file(f, {"x": Call(getattr, "text", "upper")}),
+    call_bytearray_of_a_terabyte=lambda f, m: state_file(f, {"x": Call(bytearray, 10**12)}),
+    call_tensor_of_a_terabyte=lambda f, m: state_file(
+        f, {"x": torch.ones(1), "y": Call(torch.Tensor, 10**12)}
+    ),
+    whole_module=lambda f, m: state_file(f, torch.nn.Linear(2, 2)),
+    numpy_scalar=lambda f, m: state_file(f, {"x": __import__("numpy").float64(3)}),
+)
+
+
+# --- pickles and zips that exhaust ------------------------------------------------------------------------------------
+
+
+class _Stored:
+    """Stands for a storage in `torch_pickle`."""
+
+    def __init__(self, numel: int, key: str = "0") -> None:
+        self.id = ("storage", torch.FloatStorage, key, "cpu", numel)
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.id if isinstance(obj, _Stored) else None
+
+
+def torch_pickle(value: Any) -> bytes:
+    """data.pkl as torch.save would write it, for storages that need not be true."""
+    out = io.BytesIO()
+    _Pickler(out, protocol=2).dump(value)
+    return out.getvalue()
+
+
+def torch_zip(
+    pickled: bytes, *, storage: bytes = bytes(16), compression: int = zipfile.ZIP_STORED, **more: bytes
+) -> bytes:
+    """A file laid out as torch.save does it, with anything in it."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/data/0", storage)
+        archive.writestr("archive/version", "3\n")
+        for name, data in more.items():
+            archive.writestr(name.replace("__", "/").replace("DOTS", ".."), data)
+    return out.getvalue()
+
+
+def view(shape: tuple[int, ...], stride: tuple[int, ...], *, offset: int = 0, numel: int = 4) -> Writer:
+    """One tensor that claims to be this view of a storage of 16 bytes."""
+    args = (_Stored(numel), offset, shape, stride, False, OrderedDict())
+    return written(torch_zip(torch_pickle({"w": Call(torch._utils._rebuild_tensor_v2, *args)})))
+
+
+def written(data: bytes, name: str = "step_1.pt") -> Writer:
+    def write(folder: Path, marker: Path) -> None:
+        write_config(folder, "gpt2")
+        (folder / name).write_bytes(data)
+
+    return write
+
+
+HASH_BOMB = b"\x80\x02}" + b")" + b"q\x00h\x00\x86" * 60 + b"K\x01s."
+TERABYTE = (1 << 19, 1 << 19)
+
+cases(
+    "in a storage of 4 elements",
+    view_repeats_one_element=view(TERABYTE, (0, 0)),
+    view_is_beyond_its_storage=view(TERABYTE, (1 << 19, 1)),
+    view_starts_beyond_its_storage=view((2,), (1,), offset=3),
+)
+cases(
+    "not a readable pickled file",
+    view_with_negative_stride=view((2,), (-1,)),
+    view_with_half_a_stride=view((2, 2), (1,)),
+    dict_key_that_takes_for_ever_to_hash=written(torch_zip(HASH_BOMB)),
+    text_of_four_gigabytes=written(torch_zip(b"\x80\x02X\xff\xff\xff\xff.")),
+    nested_for_ever=written(torch_zip(b"\x80\x02" + b"(" * 5000 + b".")),
+    memory_of_nothing=written(torch_zip(b"\x80\x02h\x07.")),
+    millions_of_lists=written(torch_zip(b"\x80\x02" + b"]" * (8 << 20) + b".")),
+)
+cases("claims 4398046511104 bytes", storage_claims_a_terabyte=view((2,), (1,), numel=1 << 40))
+cases(
+    "a zip bomb does",
+    zip_bomb=written(torch_zip(bytes(200 << 20), compression=zipfile.ZIP_DEFLATED)),
+    deflated_storage=written(
+        torch_zip(b"\x80\x02}.", storage=bytes(1 << 20), compression=zipfile.ZIP_DEFLATED)
+    ),
+)
+cases("leads out of it", zip_entry_with_dots=written(torch_zip(b"\x80\x02}.", archive__DOTS__DOTS__evil=b"")))
+cases(
+    "is a TorchScript program",
+    torchscript=written(
+        torch_zip(b"\x80\x02}.", archive__constants=b"").replace(b"archive/constants", b"archive/code/x.y")
+    ),
+)
+cases("is refused", pickle_of_40_megabytes=written(torch_zip(bytes(40 << 20))))
+cases("damaged zip", zip_cut_short=written(torch_zip(b"\x80\x02}.")[:-30]))
+cases(
+    "no data.pkl", zip_of_something_else=written(torch_zip(b"\x80\x02}.").replace(b"data.pkl", b"date.pkl"))
+)
+
+
+@hostile("a zip bomb does")
+def entries_that_overlap(folder: Path, marker: Path) -> None:
+    """A hundred entries share one local file: small on disk, large in sum."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/data/0", bytes(1 << 16))
+        first = archive.infolist()[1]
+        for i in range(1, 100):
+            copy = zipfile.ZipInfo(f"archive/data/{i}")
+            for name in ("header_offset", "file_size", "compress_size", "CRC", "compress_type"):
+                setattr(copy, name, getattr(first, name))
+            archive.filelist.append(copy)
+    written(out.getvalue())(folder, marker)
+
+
+@hostile("damaged zip")
+def directory_of_four_gigabytes(folder: Path, marker: Path) -> None:
+    data = bytearray(torch_zip(b"\x80\x02}."))
+    data[-10:-6] = struct.pack("<L", 0xFFFFFFF0)
+    written(bytes(data))(folder, marker)
+
+
+@hostile("before 2017")
+def tar_of_before_2017(folder: Path, marker: Path) -> None:
+    import tarfile
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    written(out.getvalue())(folder, marker)
+
+
+# --- safetensors that lie ---------------------------------------------------------------------------------------------
+
+
+def header(entries: Any, data: bytes = bytes(8)) -> Writer:
+    raw = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+
+    def write(folder: Path, marker: Path) -> None:
+        write_config(folder, "gpt2")
+        (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+
+    return write
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}
+
+
+@hostile("header claims 9223372036854775807 bytes")
+def header_of_exabytes(folder: Path, marker: Path) -> None:
+    write_config(folder, "gpt2")
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", (1 << 63) - 1) + b"{}")
+
+
+cases("overlap", tensors_that_overlap=header({"v": entry(), "w": entry()}))
+cases(
+    "whole numbers",
+    negative_shape=header({"w": entry(shape=[-2])}),
+    endless_number=header({"w": entry(shape=[10**4000] * 99)}),
+)
+cases("claims shape", enormous_shape=header({"w": entry(shape=[1 << 60, 1 << 60])}))
+cases("axes", thousands_of_axes=header({"w": entry(shape=[1] * 9000)}))
+cases("truncated", offsets_past_the_end=header({"w": entry(shape=[1 << 20], data_offsets=[0, 1 << 22])}))
+cases("cannot load step|missing keys", wrong_dtype=header({"w": entry(dtype="F99")}))
+cases("broken safetensors header", header_without_end=header(b"[" * 300_000))
+cases(r"\\x1b\[31m", name_that_colours_the_terminal=header({"\x1b[31mw": entry(), "v": entry()}))
+
+
+# --- links, pipes, devices --------------------------------------------------------------------------------------------
+
+
+def model(folder: Path, step: int = 1) -> Path:
+    """A good step folder."""
+    write_hf_series(folder, "gpt2", (step,), **SMALL)
+    return folder / f"step{step}"
+
+
+def replaced(name: str, by: Callable[[Path], None]) -> Writer:
+    """A good series of two steps with one file of the first replaced."""
+
+    def write(folder: Path, marker: Path) -> None:
+        model(folder, 2)
+        file = model(folder, 1) / name
+        file.unlink(missing_ok=True)
+        by(file)
+
+    return write
+
+
+def link_to(target: str) -> Callable[[Path], None]:
+    return lambda file: file.symlink_to(target)
+
+
+def outside(file: Path) -> None:
+    """A link to a good file of the same name elsewhere, as in a hub cache."""
+    good = (
+        model(file.parent.parent.parent / f"elsewhere-{file.parent.parent.name}-{file.name}", 1) / file.name
+    )
+    file.symlink_to(good)
+
+
+cases(
+    "no regular file",
+    weights_are_a_device=replaced("model.safetensors", link_to("/dev/zero")),
+    weights_are_a_pipe=replaced("model.safetensors", os.mkfifo),
+    weights_are_a_loop=replaced("model.safetensors", link_to("model.safetensors")),
+    weights_are_a_folder=replaced("model.safetensors", Path.mkdir),
+    weights_link_to_a_folder=replaced("model.safetensors", link_to("..")),
+    weights_link_nowhere=replaced("model.safetensors", link_to("/nowhere/at/all")),
+)
+cases(
+    "config.json is missing",
+    config_is_a_pipe=replaced("config.json", os.mkfifo),
+    config_is_a_device=replaced("config.json", link_to("/dev/zero")),
+    config_is_a_folder=replaced("config.json", Path.mkdir),
+)
+cases(
+    LOADS,
+    weights_link_outside=replaced("model.safetensors", outside),
+    config_links_outside=replaced("config.json", outside),
+    trainer_state_is_a_pipe=replaced("trainer_state.json", os.mkfifo),
+    index_is_a_pipe=replaced("model.safetensors.index.json", os.mkfifo),
+)
+
+
+@hostile("link back to a folder that holds it")
+def step_folder_links_to_itself(folder: Path, marker: Path) -> None:
+    model(folder, 1)
+    (folder / "step2").symlink_to(".")
+
+
+@hostile("it is no folder")
+def step_folder_is_a_loop(folder: Path, marker: Path) -> None:
+    model(folder, 1)
+    (folder / "step2").symlink_to("step2")
+
+
+@hostile("it is no folder")
+def step_folder_is_a_pipe(folder: Path, marker: Path) -> None:
+    model(folder, 1)
+    os.mkfifo(folder / "step2")
+
+
+@hostile("no regular file")
+def nanogpt_file_is_a_pipe(folder: Path, marker: Path) -> None:
+    write_nanogpt(folder / "ckpt_1.pt", 1)
+    os.mkfifo(folder / "ckpt_2.pt")
+
+
+@hostile("no regular file")
+def state_dict_is_a_device(folder: Path, marker: Path) -> None:
+    state_file(folder, hf_state("gpt2", 1))
+    (folder / "step_2.pt").symlink_to("/dev/zero")
+
+
+@hostile("is missing")
+def dcp_piece_is_a_pipe(folder: Path, marker: Path) -> None:
+    write_config(folder, "gpt2")
+    write_dcp(folder / "step_1", hf_state("gpt2", 1))
+    (folder / "step_1" / "__0_0.distcp").unlink()
+    os.mkfifo(folder / "step_1" / "__0_0.distcp")
+
+
+@hostile("holds|no weights|config.json is missing")
+def metadata_is_a_pipe(folder: Path, marker: Path) -> None:
+    (folder / "step_1").mkdir(parents=True)
+    os.mkfifo(folder / "step_1" / ".metadata")
+
+
+@hostile("config.json is missing")
+def manifest_is_a_pipe(folder: Path, marker: Path) -> None:
+    write_lab_series(folder, (1,))
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+
+
+# --- paths that lead out ----------------------------------------------------------------------------------------------
+
+
+def shards(*names: str) -> Writer:
+    return replaced(
+        "model.safetensors",
+        lambda file: (
+            (file.parent / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {str(i): name for i, name in enumerate(names)}})
+            )
+            and None
+        ),
+    )
+
+
+cases(
+    "points outside its folder",
+    shard_in_the_folder_above=shards("../../elsewhere.safetensors"),
+    shard_at_the_root=shards("/etc/passwd.safetensors"),
+)
+cases(
+    "another kind|are missing",
+    shard_is_the_folder_above=shards(".."),
+    shard_with_a_nul=shards("a/../b.safetensors\0"),
+)
+
+
+@hostile("without a step or a folder")
+def manifest_leads_out(folder: Path, marker: Path) -> None:
+    write_lab_series(folder / "inner", (1,))
+    path = folder / "manifest.json"
+    (folder / "inner" / "manifest.json").rename(path)
+    (folder / "inner" / "config.json").rename(folder / "config.json")
+    manifest = json.loads(path.read_text())
+    manifest["checkpoints"] = [{"step": 3, "folder": ".."}, {"step": 4, "folder": "../.."}]
+    path.write_text(json.dumps(manifest))
+
+
+# --- configs ----------------------------------------------------------------------------------------------------------
+
+
+def config(arch: str = "gpt2", **changes: Any) -> Writer:
+    """A good model whose config says something else."""
+
+    def write(folder: Path, marker: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tiny = tiny_hf_model(arch, seed=1)
+        save_file(
+            {n: t.clone() for n, t in tiny.state_dict().items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
+        )
+        (folder / "config.json").write_text(json.dumps({**tiny.config.to_dict(), **changes}))
+
+    return write
+
+
+def lab_config(**changes: Any) -> Writer:
+    def write(folder: Path, marker: Path) -> None:
+        write_lab_series(folder, (1,))
+        fields = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(fields | changes))
+
+    return write
+
+
+TOO_MUCH = "but the weights have|far more than the weights have"
+cases("run code", config_asks_for_code=config(auto_map={"AutoModelForCausalLM": "evil.Model"}))
+cases(
+    "quantised",
+    config_is_quantised=config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+)
+cases(
+    TOO_MUCH,
+    billion_layers=config(n_layer=10**9),
+    million_layers_by_another_name=config(num_hidden_layers=10**6),
+    layers_in_a_nested_list=config("gpt_neo", attention_types=[[["global"], 10**9]]),
+    width_of_millions=config(n_embd=10**7),
+    vocabulary_of_millions=config("llama", vocab_size=10**9),
+    positions_of_millions=config(n_positions=10**7),
+    mask_of_a_terabyte=config("gptj", n_positions=10**6),
+    feed_forward_of_millions=config("llama", intermediate_size=10**8),
+    lab_billion_layers=lab_config(n_layers=10**9),
+    lab_width_of_millions=lab_config(d_model=10**7),
+    lab_positions_of_millions=lab_config(n_ctx=10**7),
+    nanogpt_million_layers=lambda f, m: torch.save(
+        nanogpt_content(1) | {"model_args": {**nanogpt_content(1)["model_args"], "n_layer": 10**6}},
+        f / "ckpt.pt",
+    ),
+)
+cases("no architecture", config_names_a_path=config(model_type="../../evil", architectures=["../evil"]))
+cases(LOADS, config_names_other_weights=config(transformers_weights="../../elsewhere.safetensors"))
+cases(
+    LOADS, config_names_a_kernel=config(_attn_implementation="evil/kernel", attn_implementation="evil/kernel")
+)
+
+
+def oversized(name: str) -> Writer:
+    """A good series of two steps with one JSON file of 200 MB, which takes no room on disk."""
+
+    def write(folder: Path, marker: Path) -> None:
+        model(folder, 1)
+        path = model(folder, 2) / name
+        with path.open("ab") as file:
+            file.truncate(200 << 20)
+        if name.endswith("index.json"):
+            (path.parent / "model.safetensors").unlink()
+
+    return write
+
+
+cases(
+    "is refused",
+    config_of_200_megabytes=oversized("config.json"),
+    trainer_state_of_200_megabytes=oversized("trainer_state.json"),
+    index_of_200_megabytes=oversized("model.safetensors.index.json"),
+)
+cases(
+    "cannot be read as JSON",
+    config_nested_for_ever=replaced("config.json", lambda f: f.write_text('{"a":' * 500_000) and None),
+    config_with_an_endless_number=replaced(
+        "config.json", lambda f: f.write_text('{"a":' + "9" * 10**6 + "}") and None
+    ),
+)
+
+
+# --- nothing in them --------------------------------------------------------------------------------------------------
+
+
+def empty(name: str) -> Writer:
+    return lambda f, m: (write_config(f, "gpt2"), (f / name).parent.mkdir(exist_ok=True), (f / name).touch())[
+        0
+    ]
+
+
+cases(
+    "0 bytes",
+    no_bytes_of_safetensors=empty("model.safetensors"),
+    no_bytes_of_state_dict=empty("step_1.safetensors"),
+)
+cases(
+    r"\(0 bytes\)",
+    no_bytes_of_bin=empty("pytorch_model.bin"),
+    no_bytes_of_nanogpt=empty("ckpt_1.pt"),
+    no_bytes_of_lightning=empty("step=1.ckpt"),
+)
+cases("not a readable pickled file|damaged", no_bytes_of_metadata=empty("step_1/.metadata"))
+cases("no weights|holds|no checkpoints", folders_named_like_files=lambda f, m: [(f / n).mkdir(parents=True) for n in
+      ("step_1.pt", "ckpt.pt", "model.safetensors", "manifest.json", "pytorch_model.bin", ".metadata", "a.ckpt")] and None)  # fmt: skip
