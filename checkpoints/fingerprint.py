@@ -6,14 +6,17 @@ accidents make; it is not meant to withstand somebody who forges weights to coll
 
 from __future__ import annotations
 
+import json
 import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
-from checkpoints.formats import dcp
+from checkpoints.errors import CheckpointError
+from checkpoints.formats import dcp, lightning, nanogpt, tl_legacy
 from checkpoints.formats.safetensors_header import read_header
 from checkpoints.formats.state_dict import state_of
 from checkpoints.formats.stored_tensor import tensor_bytes
@@ -30,12 +33,18 @@ def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
         CheckpointError: a file that is not what it claims to be.
     """
     hashes: dict[str, str] = {}
-    with at_hand(checkpoint) as ready:
-        if ready.format == dcp.FORMAT:
-            return _dcp_hashes(ready.path)
-        for file in ready.files:
-            of_file = _file_hashes if file.suffix.lower() == ".safetensors" else _pickled_hashes
-            hashes.update(of_file(file))
+    try:
+        with at_hand(checkpoint) as ready:
+            if ready.format == dcp.FORMAT:
+                return _dcp_hashes(ready.path)
+            for file in ready.files:
+                of_file = _file_hashes if file.suffix.lower() == ".safetensors" else _pickled_hashes
+                hashes.update(of_file(file))
+    except OSError as error:
+        raise CheckpointError(
+            f"step {checkpoint.step}: {error.filename or checkpoint.path} cannot be read ({error.strerror})",
+            help="was the folder changed while it was measured?",
+        ) from None
     return hashes
 
 
@@ -51,7 +60,19 @@ def model_hashes(checkpoint: Checkpoint) -> dict[str, str]:
         hashes = tensor_hashes(ready)
         if ready.config_path is not None and ready.config_path.is_file():
             hashes[ready.config_path.name] = xxhash.xxh3_128(ready.config_path.read_bytes()).hexdigest()
+        elif (inner := _config_inside(ready)) is not None:
+            text = json.dumps(inner, sort_keys=True, default=str)
+            hashes["config inside the file"] = xxhash.xxh3_128(text.encode()).hexdigest()
     return hashes
+
+
+def _config_inside(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+    """What describes the architecture where that is saved with the weights."""
+    if checkpoint.format == nanogpt.FORMAT:
+        return nanogpt.model_args(read_torch_file(checkpoint.files[0]).content)
+    if checkpoint.format == lightning.FORMAT:
+        return lightning.embedded_config(read_torch_file(checkpoint.files[0]).content)
+    return tl_legacy.raw_config(checkpoint) if checkpoint.format == tl_legacy.FORMAT else None
 
 
 def fingerprint(hashes: Mapping[str, str]) -> str:

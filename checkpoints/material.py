@@ -150,9 +150,7 @@ def material_from_files(
     return found
 
 
-def _with_sequences(
-    base: Material, name: str, arrays: Mapping[str, np.ndarray], file_name: str
-) -> Material:
+def _with_sequences(base: Material, name: str, arrays: Mapping[str, np.ndarray], file_name: str) -> Material:
     """Members or twins replaced, and with them whatever was known of those they replace."""
     kept = {kind: nll for kind, nll in base.reference_nll.items() if kind != name}
     given = {name: arrays["reference_nll"]} if "reference_nll" in arrays else {}

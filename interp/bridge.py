@@ -128,6 +128,9 @@ class HookedSeries:
             self._swap_checked = torch.equal(fresh, model.logits(tokens))
         except CheckpointError:
             self._swap_checked = False
+        except BaseException:
+            self._drop()  # interrupted: the poison must not stay behind
+            raise
         if not self._swap_checked:
             self.swap = "fresh"
             self.note = "swapping weights in place did not equal a fresh load on this series: every step was loaded afresh"

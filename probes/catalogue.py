@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from probes.info import ProbeInfo
+from probes.memory.catalogue import MEMORY
 
 _ATTENTION = "attention fraction"
 _OLSSON = "Olsson et al. 2022, arXiv:2209.11895"
 _ELHAGE = "Elhage et al. 2021, A Mathematical Framework for Transformer Circuits"
+_TWO_BLOCKS = "the context holds no two blocks of tokens"
+_CHECKS = f"attention is not finite, not causal or does not sum to 1; {_TWO_BLOCKS}"
+_LINEAR = "a norm after attention bends what heads write (Gemma 2, OLMo 2)"
+_SINK_FREE = "the same with position 0 excluded and rows renormalised"
 _NULLS = {
     "score@shuffled_repeat": "the null: attention to the same positions when later blocks are re-drawn",
     "score@jittered_repeat": "the same score when block lengths differ between sequences",
@@ -24,10 +29,13 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         chance="uniform causal attention on the same tokens",
         metrics={
             "score": "mean over queries with an earlier copy of the attention on the tokens that followed the copies",
-            "sink_free": "the same with position 0 excluded and rows renormalised",
+            "sink_free": _SINK_FREE,
             **_NULLS,
         },
         module="probes.heads.prefix_matching",
+        reads_as="Chance: the head does not care what followed. 0.4 and more is often called strong, 1 is everything, always. "
+        "Matching alone is no induction: read copying_logit beside it, and the jittered score against fixed offsets",
+        not_measured=_CHECKS,
         undefined="no token of the stimulus has an earlier copy",
         stimuli=("repeated_random", "shuffled_repeat", "jittered_repeat"),
         directions={"score@shuffled_repeat": None},
@@ -41,8 +49,16 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         source=f"{_OLSSON}, previous-token attention",
         summary="Attention from a token to the one just before it.",
         chance="uniform causal attention",
-        metrics={"score": "mean attention from position q to q-1, over q >= 1"},
+        metrics={
+            "score": "mean attention from position q to q-1, over q >= 1",
+            "sink_free": f"{_SINK_FREE}, over q >= 2",
+        },
         module="probes.heads.previous_token",
+        reads_as="1: the head always looks one back, the first half of an induction circuit. The mean of uniform attention is "
+        "several hundredths, not 0",
+        not_measured=_CHECKS,
+        version=2,
+        undefined="every query looks at position 0 alone",
         stimuli=("repeated_random",),
     ),
     ProbeInfo(
@@ -54,9 +70,91 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         source=f"{_OLSSON}; duplicate-token heads of Wang et al. 2022, arXiv:2211.00593",
         summary="Attention from a token back to its own earlier copies.",
         chance="uniform causal attention on the same tokens",
-        metrics={"score": "mean over queries with an earlier copy of the attention on the earlier copies"},
+        metrics={
+            "score": "mean over queries with an earlier copy of the attention on the earlier copies",
+            "sink_free": _SINK_FREE,
+        },
         module="probes.heads.duplicate_token",
-        undefined="no token of the stimulus has an earlier copy",
+        reads_as="High: the head finds other copies of the current token. Induction heads score low here, near anti_induction",
+        not_measured=_CHECKS,
+        version=2,
+        undefined="no token of the stimulus has an earlier copy, or every query looks at position 0 alone",
+        stimuli=("repeated_random",),
+    ),
+    ProbeInfo(
+        name="anti_induction",
+        kind="head",
+        unit=_ATTENTION,
+        range=(0.0, 1.0),
+        better=None,
+        source=f"Sabry and Belz 2025, arXiv:2509.22947, anti-induction heads; measured as in {_OLSSON}; target j-1",
+        summary="Attention from a token back to whatever came before its earlier copies.",
+        chance="uniform causal attention on the same tokens",
+        metrics={
+            "score": "mean over queries with an earlier copy of the attention on the tokens that preceded the copies",
+            "sink_free": _SINK_FREE,
+        },
+        module="probes.heads.anti_induction",
+        reads_as="The control of prefix_matching: a head high on both looks near copies without telling before from after. "
+        "The score holds the attention on position 0 before a block's first token; sink_free does not",
+        not_measured=_CHECKS,
+        undefined="no token of the stimulus has an earlier copy, or every query looks at position 0 alone",
+        stimuli=("repeated_random",),
+    ),
+    ProbeInfo(
+        name="sink",
+        kind="head",
+        unit=_ATTENTION,
+        range=(0.0, 1.0),
+        better=None,
+        source="Xiao et al. 2023, arXiv:2309.17453, attention sinks",
+        summary="Attention that rests on position 0.",
+        chance="uniform causal attention",
+        metrics={"score": "mean attention from position q to position 0, over q >= 1"},
+        module="probes.heads.sink",
+        reads_as="Near 1: the head rests, and its other scores are about the little that is left: read their sink_free "
+        "metrics. High is neither good nor bad",
+        not_measured=_CHECKS,
+        stimuli=("repeated_random",),
+    ),
+    ProbeInfo(
+        name="entropy",
+        kind="head",
+        unit="share of the largest entropy",
+        range=(0.0, 1.0),
+        better=None,
+        source="Shannon entropy of attention rows; attention entropy of Zhai et al. 2023, arXiv:2303.06296",
+        summary="How widely a head spreads its attention.",
+        chance="1: uniform causal attention",
+        metrics={
+            "score": "mean over q >= 1 of the entropy of row q divided by ln(q+1)",
+            "sink_free": f"{_SINK_FREE}, divided by ln(q) over q >= 2",
+        },
+        module="probes.heads.entropy",
+        reads_as="0: one key gets everything; 1: all visible keys get the same. A drop over training says that a head found "
+        "something to look at, not what; a sink lowers the score, not sink_free",
+        not_measured=_CHECKS,
+        undefined="every query looks at position 0 alone",
+        stimuli=("repeated_random",),
+    ),
+    ProbeInfo(
+        name="value_weighted",
+        kind="head",
+        unit="weighed attention fraction",
+        range=(0.0, 1.0),
+        better="higher",
+        source=f"{_ELHAGE}, value-weighted attention; targets of {_OLSSON}",
+        summary="Prefix matching with attention counted by the length of the value it reads.",
+        chance="uniform causal attention over values of one length, on the same tokens",
+        metrics={
+            "score": "prefix matching of A[q,k] ||v_k||, rows renormalised",
+            "sink_free": _SINK_FREE,
+        },
+        module="probes.heads.value_weighted",
+        reads_as="Above prefix_matching: much of the head's attention rests where it reads little. Equal to it: all values "
+        "are of one length. Length before W_O: a long value may still be written nowhere",
+        not_measured=f"the head's values are all zero; {_CHECKS}",
+        undefined="no token of the stimulus has an earlier copy, or the head's values are zero",
         stimuli=("repeated_random",),
     ),
     ProbeInfo(
@@ -74,6 +172,9 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "peak_offset": "the strongest offset",
         },
         module="probes.heads.offset_profile",
+        reads_as="A peak away from 0 on blocks of equal length may be induction or a fixed distance; prefix_matching on jittered "
+        "blocks tells them apart. High peak_mass with low prefix_matching: copies, but not by the standard pattern",
+        not_measured=_CHECKS,
         stimuli=("repeated_random",),
         main_metric="peak_mass",
         curve_axis="offset",
@@ -93,6 +194,9 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "sink_free": "the same without position 0 as a source and without its token in the sample",
         },
         module="probes.heads.copying_logit",
+        reads_as="1: only the attended token is raised; chance (about -0.8): it is raised no more than others; -1: it is lowered. "
+        "Compare with chance, not with 0. Only the direct path to the logits counts",
+        not_measured=f"{_LINEAR}; logits cannot be rebuilt from the last residual; {_CHECKS}",
         undefined="the head raises no token of the sample: it writes nothing the unembedding reads",
         stimuli=("repeated_random",),
     ),
@@ -111,8 +215,69 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "self_rank": "share of tokens whose own logit the head raises most",
         },
         module="probes.heads.ov_copying",
+        reads_as="1: all eigenvalues positive, tokens raise themselves; 0: as many against; -1: anti-copying. Positive eigenvalues "
+        "are no proof (eigenvectors need not be orthogonal): read self_rank and copying_logit beside it",
+        not_measured=f"{_LINEAR}; the OV circuit is zero",
         undefined="the OV circuit is zero",
         units={"z": "standard deviations", "self_rank": "token fraction"},
+    ),
+    ProbeInfo(
+        name="qk_matching",
+        kind="head",
+        unit="eigenvalue positivity",
+        range=(-1.0, 1.0),
+        better="higher",
+        source=f"{_OLSSON}, QK eigenvalue measure of prefix matching",
+        summary="From weights: does the head look for what followed the current token, as previous-token heads tell it?",
+        chance="the same spectrum of W_K under random rotations",
+        metrics={
+            "score": "sum of real parts over sum of absolute eigenvalues of the QK circuit through previous-token heads",
+            "z": "the score in standard deviations of the rotation null",
+            "trace": "sum of the eigenvalues: summed products of each token's query with its own key",
+            "trace_z": "the trace in standard deviations of the rotation null",
+        },
+        module="probes.heads.qk_matching",
+        reads_as="Near 1 with a large trace_z: the weights match prefixes. The score is scale-free and may be high on a circuit "
+        "too faint to matter: trace_z weighs it by size. Only the content path counts: no positions, no MLPs",
+        not_measured=f"{_LINEAR}; fewer than two layers; the matrix is zero; in this or an earlier layer {_CHECKS}",
+        undefined="nothing earlier heads move reaches this head's keys as a token",
+        stimuli=("repeated_random",),
+        units={
+            "z": "standard deviations",
+            "trace": "query-key products",
+            "trace_z": "standard deviations",
+        },
+    ),
+    ProbeInfo(
+        name="composition",
+        kind="weights",
+        unit="standard deviations",
+        range=None,
+        better="higher",
+        source=f"{_ELHAGE}, Q-, K- and V-composition; null: random rotations that keep every spectrum",
+        summary="From weights, per pair of heads: how much of what the earlier one writes does the later one read?",
+        chance="0: the mean under random rotations of the residual stream is subtracted",
+        metrics={
+            "k_z": "K-composition in standard deviations of its rotation null",
+            "q_z": "Q-composition, the same",
+            "v_z": "V-composition, the same",
+            "k_excess": "||W_QK W_OV|| / (||W_QK|| ||W_OV||) minus the mean of its rotation null",
+            "q_excess": "the same with W_QK transposed",
+            "v_excess": "the same with the later head's W_OV for W_QK",
+            "n_pairs": "pairs of an earlier and a later head",
+            "n_kept": "pairs with rows: all, or of more than 4,096 those with |z| >= 2 in any mode or not measured",
+        },
+        module="probes.circuits.composition",
+        reads_as="High k_z from a previous-token head: the wiring of an induction head. Of many pairs the highest z is large by "
+        "chance alone, and rotations are a lenient null for trained weights: compare pairs, and steps of one series",
+        not_measured=f"{_LINEAR}; fewer than two layers; either head's circuit is zero or not finite",
+        undefined="the circuit of one of the two heads is zero or not finite",
+        main_metric="k_z",
+        units={
+            **dict.fromkeys(("k_excess", "q_excess", "v_excess"), "Frobenius ratio"),
+            **dict.fromkeys(("n_pairs", "n_kept"), "pairs"),
+        },
+        directions=dict.fromkeys(("n_pairs", "n_kept")),
     ),
     ProbeInfo(
         name="repeat_loss",
@@ -130,6 +295,9 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "top1_later": "share of later-block tokens predicted first",
         },
         module="probes.model.repeat_loss",
+        reads_as="difference near 0: nothing is copied; later_blocks near 0 nats: repeats are predicted almost surely. Says that the "
+        "model copies, not how",
+        not_measured=_TWO_BLOCKS,
         stimuli=("repeated_random",),
         main_metric="later_blocks",
         units={"top1_later": "token fraction"},
@@ -149,6 +317,9 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "slope": "change in loss per further copy, over copies 2 and later",
         },
         module="probes.model.copy_curve",
+        reads_as="Falling: every further copy still helps. Flat at a high loss: no use is made of copies, as at the worst point of "
+        "repeated-data training; flat near 0: the first copy was enough",
+        not_measured="the context holds no two copies of a paragraph; a slope needs three",
         undefined="a slope needs at least three copies, and fewer fit the context",
         stimuli=("paragraph_copies",),
         main_metric="slope",
@@ -173,6 +344,9 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "q_copying": "p of the copying test, Benjamini-Hochberg adjusted over heads",
         },
         module="probes.heads.induction",
+        reads_as="1: the head matches prefixes and copies, surely and by more than 0.05. 0 is not proof of absence: rote selftest "
+        "prints from which scores on heads are called",
+        not_measured="prefix matching or copying was not measured on the heads it judges",
         undefined="copying was not measured on a head that matches prefixes",
         needs=("prefix_matching", "copying_logit"),
         main_metric="verdict",
@@ -185,4 +359,5 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "q_copying": "adjusted p",
         },
     ),
+    *MEMORY,
 )

@@ -4,22 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
+from probes.info import ProbeInfo
 from probes.store import Results, step_folder, unit_provenance
 
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
+
+OWN_STIMULI = frozenset({"members", "twins", "candidates"})  # a run's own sequences, as its training data is
 
 
 def differing_provenance(a: Results, b: Results, pairs: list[tuple[int, int]]) -> list[str]:
     """What differs besides the weights at the steps compared, in words; empty when the runs are comparable.
 
-    Stimuli and probes that only one run has are no obstacle: they are not compared.
+    Stimuli and probes that only one run has are no obstacle: they are not compared. Nor are members and twins, which
+    are each run's own: see `own_units`.
     """
     found: dict[str, None] = {}
     for step_a, step_b in pairs:
         left, right = _by_stimulus(a, step_a), _by_stimulus(b, step_b)
-        for kind in left.keys() & right.keys():
+        for kind in (left.keys() & right.keys()) - own_units(a, b, (step_a, step_b)):
             found.update(dict.fromkeys(_differences(left[kind], right[kind])))
     return list(found)
+
+
+def own_units(a: Results, b: Results, pair: tuple[int, int]) -> set[str]:
+    """Units measured on sequences of each run's own, which cannot be subtracted sequence by sequence.
+
+    Units measured on the same sequences in both runs are not among them; those that neither run could measure are.
+    """
+    left, right = (_by_stimulus(r, step) for r, step in zip((a, b), pair, strict=True))
+    return {
+        key
+        for key in left.keys() & right.keys()
+        if key.split("+")[0] in OWN_STIMULI
+        and (left[key]["stimulus"] != right[key]["stimulus"] or left[key]["stimulus"] == key)
+    }
+
+
+def unit_of(info: ProbeInfo, metric: str) -> str:
+    """Key of the unit a metric is stored in; "" for what needs no stimulus."""
+    if not info.stimuli:
+        return ""
+    if info.kind == "direct":
+        return f"{info.stimuli[0]}+{info.name}"
+    return metric.split("@")[1] if "@" in metric else info.stimuli[0]
 
 
 def _by_stimulus(results: Results, step: int) -> dict[str, dict[str, Any]]:

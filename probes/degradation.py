@@ -17,7 +17,7 @@ import pandas as pd
 from checkpoints.errors import RoteError
 from interp.axes import head_label
 from probes.alignment import matched_steps
-from probes.comparable import differing_provenance
+from probes.comparable import differing_provenance, own_units, unit_of
 from probes.registry import REGISTRY
 from probes.statistics import benjamini_hochberg, bootstrap_mean, p_two_sided
 from probes.store import Results
@@ -27,6 +27,7 @@ ALPHA = 0.05
 _AXES = ["layer", "head", "src_layer", "src_head", "position"]
 _BEST_OF = ("prefix_matching", "previous_token")
 BEST_HEAD = "score:best_head"
+_OWN_NOTE = "members and twins are each run's own sequences: memory is not subtracted sequence by sequence"
 ROW_COLUMNS = [
     "probe", "metric", "layer", "head", "position", "step_a", "step_b", "tokens_a", "tokens_b",
     "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "p", "q", "change",
@@ -123,7 +124,11 @@ def _pair_rows(
         r.frame[(r.frame["step"] == s) & (r.frame["probe"] == "induction")]
         for r, s in zip((a, b), pair, strict=True)
     ]
+    own = own_units(a, b, pair)
     for (probe, metric), rows_a in left.groupby(["probe", "metric"], sort=True):
+        if unit_of(REGISTRY[probe], metric) in own:
+            notes += [_OWN_NOTE] if rows_a["valid"].any() else []
+            continue
         rows_b = right[(right["probe"] == probe) & (right["metric"] == metric)]
         if REGISTRY[probe].kind == "head" and metric in ("profile", "peak_offset"):
             continue  # a distribution over distances and its mode: shown side by side, not subtracted

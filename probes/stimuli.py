@@ -277,9 +277,9 @@ def _from_tokens(
     """A stimulus of given sequences, BOS and all; `extra` says where each begins to repeat itself."""
     tokens = tokens.astype(np.int64)
     n_seq, pos = tokens.shape
-    extra = {
-        name: array[:, :pos] if array.ndim == 2 else array for name, array in (extra or {}).items()
-    } | {"second_block_start": starts_over(tokens)}
+    extra = {name: array[:, :pos] if array.ndim == 2 else array for name, array in (extra or {}).items()} | {
+        "second_block_start": starts_over(tokens)
+    }
     # What comes with the tokens decides numbers too: other repeat counts are another stimulus.
     parts = [tokens, *(extra[name] for name in sorted(extra))]
     digest = hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=4).hexdigest()

@@ -9,6 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from probes.heads.induction import InductionTests, induction
+from probes.info import ProbeInfo
+from probes.memory.mem_gap import Estimate, mem_gap
 from probes.observations import OBSERVATION_SCHEMA, Measured, not_measured, to_frame, unit_table
 from probes.registry import lookup
 
@@ -18,6 +20,7 @@ _INPUTS = {
     "prefix_jittered": ("prefix_matching", "score@jittered_repeat"),
     "copying": ("copying_logit", "score"),
 }
+_GAP_INPUTS = {"members": "loss", "twins": "loss@twins", "repeats": "repeats"}
 
 
 def derive(units: pa.Table) -> pa.Table:
@@ -32,13 +35,62 @@ def derive(units: pa.Table) -> pa.Table:
     if not units.num_rows:
         return OBSERVATION_SCHEMA.empty_table()
     frame = to_frame(units)
-    rows = {name: frame[(frame["probe"] == p) & (frame["metric"] == m)] for name, (p, m) in _INPUTS.items()}
-    if any(part.empty for part in rows.values()):
-        return OBSERVATION_SCHEMA.empty_table()
+    measured = [*_induction(frame), *_mem_gap(frame)]
     first = frame.iloc[0]
     tokens_seen = None if pd.isna(first["tokens_seen"]) else int(first["tokens_seen"])
-    table = unit_table(_judge(rows), run=first["run"], step=int(first["step"]), tokens_seen=tokens_seen)
+    table = unit_table(measured, run=first["run"], step=int(first["step"]), tokens_seen=tokens_seen)
     return table.drop_columns(["samples"])
+
+
+def _mem_gap(frame: pd.DataFrame) -> Sequence[Measured]:
+    info, own = lookup("mem_gap"), frame[frame["probe"] == "exact_match"]
+    rows = {name: own[own["metric"] == metric] for name, metric in _GAP_INPUTS.items()}
+    if any(part.empty for part in rows.values()):
+        return ()
+    missing = [part["reason"].iloc[0] for part in rows.values() if not part["valid"].iloc[0]]
+    if missing:
+        return [not_measured(info, metric, missing[0]) for metric in info.metrics]
+    found = mem_gap(**{name: part["samples"].iloc[0].astype(np.float64) for name, part in rows.items()})
+    first = min(found.by_repeats)
+    span = [found.by_repeats.get(b) for b in range(first, max(found.by_repeats) + 1)]
+    flag = Estimate(found.near_zero, found.near_zero, found.near_zero, found.gap.n)
+    return [
+        _estimated(info, "gap", [found.gap], chance=0.0),
+        _estimated(info, "loss_share", [found.loss_share], chance=1.0),
+        _estimated(info, "near_zero", [flag], chance=np.nan),
+        _estimated(info, "by_repeats", span, chance=0.0, position_start=first),
+    ]
+
+
+def _estimated(
+    info: ProbeInfo, metric: str, found: Sequence[Estimate | None], *, chance: float, position_start: int = -1
+) -> Measured:
+    """One value, or with `position_start` a curve; what is None is no quantity and has no row."""
+    curve = position_start >= 0
+    nothing = Estimate(np.nan, np.nan, np.nan, 0)
+    grids = [
+        np.array([getattr(e or nothing, name) for e in found], dtype=np.float64)
+        for name in ("value", "lo", "hi", "n")
+    ]
+    value, lo, hi, n = (grid if curve else grid.reshape(()) for grid in grids)
+    return Measured(
+        info.name,
+        metric,
+        value,
+        lo,
+        hi,
+        np.full(value.shape, chance),
+        n,
+        ("position",) if curve else (),
+        position_start=max(position_start, 0),
+        undefined=info.undefined,
+        exists=np.array([e is not None for e in found]) if curve else None,
+    )
+
+
+def _induction(frame: pd.DataFrame) -> Sequence[Measured]:
+    rows = {name: frame[(frame["probe"] == p) & (frame["metric"] == m)] for name, (p, m) in _INPUTS.items()}
+    return () if any(part.empty for part in rows.values()) else _judge(rows)
 
 
 def _judge(rows: dict[str, pd.DataFrame]) -> Sequence[Measured]:

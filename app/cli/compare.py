@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from probes.degradation import Comparison
 
 EXACT = "weights only: exact, no sampling error"
-_KINDS = ("verdict", "model", "head", "weights")  # order of the table
+_KINDS = ("verdict", "model", "direct", "head", "weights")  # order of the table
 _IN_WORDS = {"no clear change": "unclear"}  # the table's narrow column; data keep the full words
 
 

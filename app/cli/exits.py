@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 MEANING = {
     DONE: "everything asked was done",
-    CHECK_FAILED: "done, and a check failed (`--expect`, `selftest`): a finding, not a fault",
+    CHECK_FAILED: "done, and a check failed (`--expect`, `lint`, `selftest`): a finding, not a fault",
     USAGE: "usage or configuration error; for `doctor`, something needed is missing",
     GAPS: "done with gaps: some checkpoints could not be measured; results are written and marked partial "
     "(`--allow-partial` turns it to 0)",

@@ -19,11 +19,13 @@ from checkpoints.errors import RoteError, did_you_mean
 VERBS = {
     "lab": ("app.cli.lab", "Train small controlled series of checkpoints."),
     "scan": ("app.cli.scan", "List the checkpoints in a folder; no model is loaded."),
+    "lint": ("app.cli.lint", "Look for doubled, exchanged, damaged and missing steps; no model is loaded."),
     "probes": ("app.cli.probes", "List the probes, or print one probe's card."),
     "run": ("app.cli.run", "Measure every checkpoint; the same command again does only what is missing."),
     "show": ("app.cli.show", "Print the top heads at a step."),
     "compare": ("app.cli.compare", "Compare two runs: differences, onsets, and whether it is damage."),
     "report": ("app.cli.report", "Write a self-contained HTML report, with its data as JSON and CSV."),
+    "text": ("app.cli.textstats", "Say what a corpus would teach: repeats, concentration, lost tails."),
     "selftest": ("app.cli.selftest", "Measure planted models whose answers are known."),
     "doctor": ("app.cli.doctor", "Check versions, device, memory, disk and configuration."),
 }

@@ -8,13 +8,19 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli import compare, exits, expect, scan, settings, show
+from app.cli import compare, exits, expect, lint, scan, settings, show, textstats
 from app.cli.command import LazyGroup, Verb
 from app.cli.main import cli
 from app.cli.output import FORCED, Column
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
-_COLUMNS = {"scan": scan.COLUMNS, "show": show.COLUMNS, "compare": compare.COLUMNS}
+_COLUMNS = {
+    "scan": scan.COLUMNS,
+    "lint": lint.COLUMNS,
+    "show": show.COLUMNS,
+    "compare": compare.COLUMNS,
+    "text": textstats.COLUMNS,
+}
 _INTRO = """# The command line
 
 Written by `python -m app.cli.reference > docs/cli.md`; a test compares the two.
@@ -22,8 +28,8 @@ Written by `python -m app.cli.reference > docs/cli.md`; a test compares the two.
 `rote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
 _OUTPUT = """## Output
 
-A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `probes`, `show`, `compare`, `selftest`
-and `doctor` force a form:
+A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `lint`, `probes`, `show`, `compare`,
+`text`, `selftest` and `doctor` force a form:
 
 {options}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,9 +45,14 @@ class RunOptions:
     dtype: str
     seed: int
     sequences: int
+    text: Path | None
+    members: Path | None
+    twins: Path | None
     out: Path
     swap: str
     threads: int | None
+    prefetch: bool
+    trace: Path | None
     dry_run: bool
     fresh: bool
     fail_fast: bool
@@ -67,7 +73,11 @@ class RunOptions:
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
-    "-p", "--probe", multiple=True, metavar="NAME", help="A probe to run; repeat for more. All by default."
+    "-p",
+    "--probe",
+    multiple=True,
+    metavar="NAME",
+    help="A probe to run, `default` or `all`; repeat for more. If left out, all but those that cost many passes.",
 )
 @click.option(
     "--steps",
@@ -86,6 +96,24 @@ class RunOptions:
     help="Sequences per stimulus: n of the intervals.",
 )
 @click.option(
+    "--text",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE",
+    help="Real text for the model's tokenizer, a file or a folder of .txt, or token ids (.npy, .safetensors).",
+)
+@click.option(
+    "--members",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Sequences the model was trained on, one per line, or token ids, one per row; a lab series carries its own.",
+)
+@click.option(
+    "--twins",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="As --members: sequences of the same source that were never trained on.",
+)
+@click.option(
     "-o",
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -101,6 +129,18 @@ class RunOptions:
     help="auto copies weights into one live model where that is proved exact; fresh builds each step anew.",
 )
 @threads_option
+@click.option(
+    "--prefetch/--no-prefetch",
+    default=True,
+    show_default=True,
+    help="Read and hash the next step's files while this one is measured.",
+)
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write what took when, one JSON object per line: reads, loads and measurements of every step.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be measured; load no model, write nothing.")
 @click.option("--fresh", is_flag=True, help=fresh_help)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first checkpoint that cannot be measured.")
@@ -166,7 +206,11 @@ def _config(asked: RunOptions) -> SweepConfig:
         device=asked.device,
         dtype=asked.dtype,
         swap=asked.swap,
+        text=asked.text,
+        members=asked.members,
+        twins=asked.twins,
         threads=asked.threads,
+        prefetch=asked.prefetch,
     )
 
 
@@ -190,6 +234,7 @@ def _sweep_all(
         outcomes.append(outcome)
         session.data(str(outcome.path))
         _summarise(session, one, outcome)
+        _write_trace(asked.trace, one.name, outcome)
     return outcomes, False
 
 
@@ -206,6 +251,22 @@ def _sweep(
     return sweep(
         series, config, out=asked.out, fresh=asked.fresh, fail_fast=asked.fail_fast, on_event=on_event
     )
+
+
+def _write_trace(file: Path | None, run: str, outcome: SweepOutcome) -> None:
+    if file is not None:
+        with file.open("a", encoding="utf-8") as lines:
+            lines.writelines(json.dumps({"run": run, **row}) + "\n" for row in outcome.trace)
+
+
+def _drift_lines(outcome: SweepOutcome) -> list[str]:
+    """The scores a lower precision moved most, against the width of their float32 interval."""
+    rows = sorted(outcome.drift, key=lambda row: -(row["max_abs"] / (row["interval"] or float("inf"))))
+    return [
+        f"drift from float32, last step: {row['probe']} {row['metric']} at most {row['max_abs']:.2g} "
+        f"(mean {row['mean_abs']:.2g}, n={row['n']}; float32 interval {row['interval'] or 0:.2g} wide)"
+        for row in rows[:8]
+    ]
 
 
 def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome) -> None:
@@ -227,7 +288,7 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
     results = outcome.results
     for remark in results.meta.get("notes", []):
         (session.note if remark in series.notes else session.detail)(f"{series.name}: {remark}")
-    for line in findings(results):
+    for line in [*findings(results), *_drift_lines(outcome)]:
         session.note(f"{series.name}: {line}")
     if outcome.gaps:
         total = len(series) + len(series.gaps)

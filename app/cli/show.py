@@ -120,10 +120,12 @@ def _wanted(
     results: Results, probes: tuple[str, ...], metrics: tuple[str, ...]
 ) -> Iterator[tuple[ProbeInfo, str]]:
     """(probe, metric) pairs asked for, in catalogue order."""
+    from probes.absent import lacks_material
     from probes.registry import REGISTRY, lookup
 
     measured = set(results.frame["probe"].unique())
-    chosen = [lookup(name) for name in probes] or [i for i in REGISTRY.values() if i.name in measured]
+    shown = set(results.frame.loc[~lacks_material(results), "probe"].unique())
+    chosen = [lookup(name) for name in probes] or [i for i in REGISTRY.values() if i.name in shown]
     for info in chosen:
         if info.name not in measured:
             raise RoteError(

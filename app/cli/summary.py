@@ -68,13 +68,17 @@ def _repeat_loss(results: Results, step: int) -> Iterator[str]:
 
 def _not_measured(results: Results, step: int) -> Iterator[str]:
     """Metrics without a single valid value at the last step, one line per probe and reason."""
-    frame = results.frame[results.frame["step"] == step]
+    from probes.absent import lacks_material, said_once
+
+    frame = results.frame[(results.frame["step"] == step) & ~lacks_material(results)]
     missing: dict[tuple[str, str], list[str]] = {}
     for (probe, metric), rows in frame.groupby(["probe", "metric"], sort=True):
         if not rows["valid"].any():
             missing.setdefault((probe, rows["reason"].iloc[0]), []).append(metric)
     for (probe, reason), metrics in missing.items():
         yield f"not measured: {probe} ({', '.join(metrics)}): {reason}"
+    if told := said_once(results):
+        yield told
 
 
 def _labelled(results: Results, probe: str, step: int) -> pd.DataFrame:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
+
 from app.report.model import Alert, Status
 from app.report.scene import Scene
+from probes.absent import absent_material, lacks_material, said_once
 from probes.figures.words import probe_name, step_number
 from probes.registry import REGISTRY
 from probes.store import Results
@@ -18,7 +21,17 @@ def alerts_of(scene: Scene) -> tuple[Alert, ...]:
     """Every alert of the report, the gravest kind first."""
     return tuple(
         alert
-        for part in (_empty, _gaps, _invalid, _out_of_range, _mixed, _refused, _unfinished)
+        for part in (
+            _empty,
+            _gaps,
+            _linted,
+            _invalid,
+            _no_material,
+            _out_of_range,
+            _mixed,
+            _refused,
+            _unfinished,
+        )
         for alert in part(scene)
     )
 
@@ -30,9 +43,10 @@ def status_of(scene: Scene, alerts: tuple[Alert, ...]) -> Status:
     return "partial" if any(alert.level == "gap" for alert in alerts) else "complete"
 
 
-def invalid_groups(results: Results) -> list[dict[str, Any]]:
-    """Observations that were not measured, grouped by probe, metric and reason."""
-    rows = results.frame[~results.frame["valid"].astype(bool)]
+def invalid_groups(results: Results, *, but: pd.Series | None = None) -> list[dict[str, Any]]:
+    """Observations that were not measured, grouped by probe, metric and reason; `but` says which to leave out."""
+    invalid = ~results.frame["valid"].astype(bool)
+    rows = results.frame[invalid if but is None else invalid & ~but]
     groups = []
     for (probe, metric, reason), mine in rows.groupby(["probe", "metric", "reason"], sort=True):
         steps = sorted({int(s) for s in mine["step"]})
@@ -70,6 +84,22 @@ def _comparable_facts(results: Results) -> dict[str, str]:
     return facts
 
 
+def _linted(scene: Scene) -> Iterator[Alert]:
+    """Steps that the linter asks to leave out: shown, because they were measured, and not to be believed."""
+    for r in scene.results:
+        left_out = (r.meta.get("lint") or {}).get("left_out") or {}
+        reasons: dict[str, list[int]] = {}
+        for step, why in left_out.items():
+            reasons.setdefault(str(why), []).append(int(step))
+        for why, steps in reasons.items():
+            yield Alert(
+                f"{r.run}: lint asks to leave out {steps_in_words(sorted(steps))}: {why}. What was measured there is "
+                "shown, and is not what the series claims it to be.",
+                "errors",
+                "warning",
+            )
+
+
 def _empty(scene: Scene) -> Iterator[Alert]:
     for r in scene.results:
         if r.frame.empty:
@@ -90,7 +120,7 @@ def _invalid(scene: Scene) -> Iterator[Alert]:
     """One alert per probe and reason, its metrics together."""
     for r in scene.results:
         merged: dict[tuple, list[dict[str, Any]]] = {}
-        for group in invalid_groups(r):
+        for group in invalid_groups(r, but=lacks_material(r)):
             merged.setdefault((group["probe"], group["reason"], tuple(group["steps"])), []).append(group)
         for (probe, reason, steps), groups in list(merged.items())[:MAX_REASONS]:
             metrics = ", ".join(probe_name(g["metric"]) for g in groups)
@@ -107,6 +137,12 @@ def _invalid(scene: Scene) -> Iterator[Alert]:
                 "errors",
                 "note",
             )
+
+
+def _no_material(scene: Scene) -> Iterator[Alert]:
+    for r in scene.results:
+        if told := said_once(r):
+            yield Alert(f"{r.run}: {told}.", "errors", "note")
 
 
 def _out_of_range(scene: Scene) -> Iterator[Alert]:
@@ -147,8 +183,8 @@ def _unfinished(scene: Scene) -> Iterator[Alert]:
         status = r.meta.get("status", "complete")
         if status not in ("complete", "partial"):
             yield Alert(f"{r.run}: the sweep's status is “{status}”; running it again finishes it.", "errors")
-        refused = r.meta.get("refused_stimuli") or {}
-        for kind, reason in sorted(refused.items()):
+        refused, given = r.meta.get("refused_stimuli") or {}, absent_material(r)
+        for kind, reason in sorted((k, v) for k, v in refused.items() if k not in given):
             yield Alert(f"{r.run}: the stimulus {kind} could not be made: {reason}.", "methods")
         for note in r.meta.get("notes") or ():
             yield Alert(f"{r.run}: {note}", "provenance", "note")

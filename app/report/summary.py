@@ -9,6 +9,7 @@ import pandas as pd
 from app.report.headline import run_finding
 from app.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
 from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
+from probes.absent import lacks_material
 from probes.degradation import BEST_HEAD, Comparison
 from probes.figures.differences import UNCLEAR, change
 from probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
@@ -18,7 +19,10 @@ from probes.store import Results
 
 _ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""}
 _TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}
-_LEFT_OUT = ("profile", "peak_offset", "loss")
+_LEFT_OUT = (
+    "profile", "peak_offset", "loss", "loss@twins", "repeats", "whole_accuracy", "whole_loss",
+    "whole_accuracy@twins", "whole_loss@twins", "token_bits", "token_bits@twins", "bits@twins", "share@twins", "total",
+)  # fmt: skip
 _EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
 
 
@@ -67,7 +71,7 @@ def _wanted(scene: Scene) -> list[tuple[ProbeInfo, str]]:
     """Probe and metric pairs of the summary: main metrics of heads, all scalars of the model."""
     chosen = []
     for info in REGISTRY.values():
-        if info.kind == "verdict":
+        if info.name == "induction" or not any(_wanted_of(r, info.name) for r in scene.measured):
             continue
         metrics = (
             [m for m in info.metrics if m not in _LEFT_OUT] if info.kind == "model" else [info.main_metric]
@@ -76,6 +80,11 @@ def _wanted(scene: Scene) -> list[tuple[ProbeInfo, str]]:
             (info, m) for m in metrics if any(not at_last(r, info.name, m).empty for r in scene.measured)
         ]
     return chosen
+
+
+def _wanted_of(results: Results, probe: str) -> bool:
+    """Whether a run has any row of a probe that did not merely wait for sequences nobody gave."""
+    return bool(((results.frame["probe"] == probe) & ~lacks_material(results)).any())
 
 
 def _metric_rows(scene: Scene, info: ProbeInfo, metric: str) -> list[tuple[Value, ...]]:

@@ -26,7 +26,7 @@ from checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTe
 from checkpoints.formats.torch_zip import read_torch_slice
 from checkpoints.formats.weight_files import find_config, odd_steps
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import parse_name, step_folders
+from checkpoints.step_names import parse_name, refuse_mixed_parts, step_folders
 
 FORMAT = "dcp"
 METADATA = ".metadata"
@@ -78,6 +78,7 @@ def discover(path: Path) -> CheckpointSeries:
     alone = (_home(path) / METADATA).is_file()
     odd = [] if alone else odd_steps(path)
     folders = [folder for folder in step_folders(path) if all(folder != gap.path for gap in odd)]
+    refuse_mixed_parts((folder.name for folder in folders if not alone), where=str(path))
     found = [_checkpoint(folder) for folder in ([path] if alone else folders)]
     checkpoints, gaps = without_duplicates([c for c in found if isinstance(c, Checkpoint)])
     gaps += [*odd, *(g for g in found if isinstance(g, Gap))]
@@ -98,12 +99,26 @@ def model_tensors(folder: Path) -> Mapping[str, ShardedTensor]:
     Raises:
         CheckpointError: `.metadata` or what it says of the files cannot be right.
     """
-    state = (folder / METADATA).stat()
-    if state.st_size > MAX_METADATA_BYTES:
+    try:
+        state = (folder / METADATA).stat()
+        if state.st_size > MAX_METADATA_BYTES:
+            raise CheckpointError(
+                f"{METADATA} is {state.st_size} bytes; more than {MAX_METADATA_BYTES} is refused",
+                help=_DAMAGED,
+            )
+        fields = _fields(_described(folder, state.st_size, state.st_mtime_ns), "Metadata")
+        tensors = dict(_tensors(folder, fields))
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{METADATA} cannot be read ({error.strerror})", help="copy it again") from None
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"{METADATA} is {state.st_size} bytes; more than {MAX_METADATA_BYTES} is refused", help=_DAMAGED
-        )
-    return _read(folder, state.st_size, state.st_mtime_ns)
+            f"{METADATA} does not describe tensors ({shown(error)})", help=_DAMAGED
+        ) from None
+    if not tensors:
+        raise CheckpointError(f"{METADATA} lists no tensors of a model", help="save the model's state_dict()")
+    return tensors
 
 
 def assembled(tensor: ShardedTensor) -> bytearray:
@@ -174,18 +189,8 @@ def _checkpoint(folder: Path) -> Checkpoint | Gap:
 
 
 @lru_cache(maxsize=8)
-def _read(folder: Path, _size: int, _changed: int) -> Mapping[str, ShardedTensor]:
-    data = (folder / METADATA).read_bytes()
-    top = InertPickle(data, _makers(), where=METADATA).read()
-    try:
-        tensors = dict(_tensors(folder, _fields(top, "Metadata")))
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{METADATA} does not describe tensors ({shown(error)})", help=_DAMAGED
-        ) from None
-    if not tensors:
-        raise CheckpointError(f"{METADATA} lists no tensors of a model", help="save the model's state_dict()")
-    return tensors
+def _described(folder: Path, _size: int, _changed: int) -> Any:
+    return InertPickle((folder / METADATA).read_bytes(), _makers(), where=METADATA).read()
 
 
 def _tensors(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[str, ShardedTensor]]:

@@ -15,7 +15,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.formats.duplicates import without_duplicates
 from checkpoints.formats.inert_pickle import shown
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import parse_name, step_folders
+from checkpoints.step_names import count_parts, parse_name, step_folders
 
 # A step inside a longer name: model_step512, gpt-small-iter-1000-final.
 _STEP_WITHIN = re.compile(
@@ -97,9 +97,20 @@ def assemble(
         files: candidates.
         gaps: what was found unreadable already.
         read: one file as a checkpoint; raises CheckpointError for what is none.
+
+    Raises:
+        CheckpointError: the names belong to different stages, whose steps are no one axis.
     """
+    files, gaps = list(files), list(gaps)
+    parts = count_parts(
+        file.path.name if parse_name(file.path.name) else file.path.parent.name for file in files
+    )
+    if len(parts) > 1:
+        raise CheckpointError(
+            f"{path} holds {len(parts)} parts of a training, each with its own count of steps: {', '.join(parts)}",
+            help="put the files of each part into a folder of its own",
+        )
     read_files: list[tuple[WeightFile, Checkpoint]] = []
-    gaps = list(gaps)
     for file in files:
         try:
             read_files.append((file, read(file)))

@@ -56,9 +56,7 @@ def source_nll(
         return np.where(known, -np.log(probability), math.nan)
 
 
-def fresh_sequences(
-    source: SourceConfig, *, seed: int, after: int, n: int
-) -> Int[np.ndarray, "n n_ctx"]:
+def fresh_sequences(source: SourceConfig, *, seed: int, after: int, n: int) -> Int[np.ndarray, "n n_ctx"]:
     """More sequences of the twins' stream, which is never trained on.
 
     Args:

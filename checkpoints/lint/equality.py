@@ -103,7 +103,7 @@ def _parts(path: Trajectory, scans: Sequence[StepScan], found: Equal) -> None:
         repeated = [g for g in groups.values() if len(g) > 1]
         is_slow = sum(_is_run(g, chain) for g in repeated) >= UNCHANGED_RUNS
         for members in repeated:
-            if (is_slow and _is_run(members, chain)) or _natural(path, members, t, chain=chain):
+            if is_slow or _natural(path, members, t, chain=chain):
                 slow[name] += len(members)
             else:
                 alike[tuple(members)].append(t)

@@ -98,7 +98,7 @@ def excursion(path: Trajectory, row: list[int], *, ratio: float | None) -> Fact:
     }
     kind = "out_of_line"
     meaning = "The weights come from another run or from a damaged file: training does not go there and back."
-    if _angle(cosine) <= max(SAME_DIRECTION * _angle(usual), 0.01):
+    if cosine >= SAME_DIRECTION_COSINE and _angle(cosine) <= max(SAME_DIRECTION_ANGLES * _angle(usual), 0.01):
         kind = "norm_out_of_line"
         meaning = "The weights were scaled, folded or saved by other code at these steps."
     return Fact(kind, "warning", steps, meaning, evidence, leave_out=steps)

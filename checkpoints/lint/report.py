@@ -34,7 +34,7 @@ KINDS: dict[str, str] = {
     "missing_tensors": "tensors the other steps have are not there",
     "extra_tensors": "tensors the other steps do not have",
     "non_finite": "NaN or infinity in the weights",
-    "loss_above_uniform": "a step predicts repeated tokens worse than guessing would",
+    "loss_above_uniform": "steps predict random or repeated tokens worse than guessing would",
 }
 
 

@@ -5,6 +5,7 @@ Source: Wang et al. 2022, arXiv:2211.00593 (duplicate-token heads), measured as 
 1. for query q the targets are every j < q with x_j = x_q
 2. sum the attention on those targets
 3. mean over the queries that have a target; one value per sequence and head
+4. sink_free: position 0 excluded as a key, rows renormalised, then 2 and 3
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.heads.matching import earlier_copies, mean_attention_on
+from probes.heads.matching import earlier_copies, mean_attention_on, without_sink
 from probes.registry import probe
 
 
@@ -27,7 +28,10 @@ def duplicate_token(
         match_tokens: ids that decide what an earlier copy is, BOS first.
 
     Returns:
-        `score`, attention fraction from 0 to 1; NaN for a sequence without any earlier copy.
+        `score` and `sink_free`, attention fractions from 0 to 1; NaN for a sequence without any earlier copy.
     """
     targets = earlier_copies(match_tokens)  # 1.
-    return {"score": mean_attention_on(pattern, targets)}  # 2. 3.
+    return {
+        "score": mean_attention_on(pattern, targets),  # 2. 3.
+        "sink_free": without_sink(pattern, targets),  # 4.
+    }

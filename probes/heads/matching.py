@@ -39,15 +39,31 @@ def without_sink(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
     targets: Bool[Tensor, "batch query_pos key_pos"],
 ) -> Float[Tensor, "batch n_heads"]:
-    """`mean_attention_on` with position 0 excluded as a key and every row renormalised over the rest.
+    """`mean_attention_on` with position 0 excluded as a key and as a target, every row renormalised over the rest.
 
     A query that looks at position 0 alone has nothing to renormalise and is left out.
     """
-    pattern = pattern.float()
-    hit = (pattern * targets[:, None]).sum(-1)
-    rest = pattern[..., 1:].sum(-1)
-    counted = targets.any(-1)[:, None] & (rest > 1e-6)
-    share = torch.where(counted, hit / rest.clamp_min(1e-6), torch.zeros_like(hit))
+    return mean_share_on(pattern[..., 1:], targets[..., 1:])
+
+
+def mean_share_on(
+    weight: Float[Tensor, "batch n_heads query_pos keys"],
+    targets: Bool[Tensor, "batch query_pos keys"],
+) -> Float[Tensor, "batch n_heads"]:
+    """Share of a query's weight that lies on its targets, averaged over the queries that have both.
+
+    Args:
+        weight: non-negative, of the order of 1; rows need not sum to 1.
+        targets: same keys.
+
+    Returns:
+        0 to 1; NaN where no query has a target and a weight above 1e-6 in all.
+    """
+    weight = weight.float()
+    hit = (weight * targets[:, None]).sum(-1)
+    total = weight.sum(-1)
+    counted = targets.any(-1)[:, None] & (total > 1e-6)
+    share = torch.where(counted, hit / total.clamp_min(1e-6), torch.zeros_like(hit))
     return share.sum(-1) / counted.sum(-1)
 
 

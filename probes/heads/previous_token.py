@@ -4,13 +4,17 @@ Source: Olsson et al. 2022, arXiv:2209.11895.
 
 1. take A[q, q-1] for every q >= 1
 2. mean over q; one value per sequence and head
+3. sink_free: position 0 excluded as a key, rows renormalised, q >= 2; a query that looks at position 0 alone is left
+   out
 """
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.heads.matching import mean_share_on
 from probes.registry import probe
 
 
@@ -24,7 +28,13 @@ def previous_token(
         pattern: post-softmax causal attention; each row sums to 1.
 
     Returns:
-        `score`, attention fraction from 0 to 1.
+        `score` and `sink_free`, attention fractions from 0 to 1; the latter NaN where every query looks at position 0
+        alone.
     """
     just_before = pattern.float().diagonal(offset=-1, dim1=-2, dim2=-1)  # 1.
-    return {"score": just_before.mean(-1)}  # 2.
+    batch, _, pos, _ = pattern.shape
+    targets = torch.ones(pos, pos, dtype=torch.bool, device=pattern.device).tril(-1).triu(-1)
+    return {
+        "score": just_before.mean(-1),  # 2.
+        "sink_free": mean_share_on(pattern[..., 1:], targets[:, 1:].expand(batch, -1, -1)),  # 3.
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints.errors import RoteError
+from checkpoints.lint import read_lint
 from checkpoints.series import CheckpointSeries
 from checkpoints.vocabulary import as_ranges
 from probes.stimuli import Vocabulary
@@ -92,9 +93,28 @@ def write_run_json(
                 "versions": dict(config.versions),
             },
             "gaps": outcome.gaps,
+            "lint": _lint(series),
+            "drift_from_float32": outcome.drift or _earlier_drift(root),
             "notes": state.notes,
         },
     )
+
+
+def _earlier_drift(root: Path) -> list[Any]:
+    """What the sweep that measured found; one that finds everything stored has nothing to add."""
+    try:
+        return list(json.loads((root / "run.json").read_text(encoding="utf-8"))["drift_from_float32"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _lint(series: CheckpointSeries) -> dict[str, Any] | None:
+    """What `rote lint` found of these very files, where it was run: facts above a note, and steps to leave out."""
+    report = read_lint(series)
+    if report is None:
+        return None
+    facts = [fact.to_json() for fact in report.facts if fact.severity != "note"]
+    return {"facts": facts, "left_out": {str(step): why for step, why in report.left_out.items()}}
 
 
 def _vocabulary(vocabulary: Vocabulary | None) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from probes.observations import Measured, from_samples, not_measured
 from probes.stimuli import Stimulus
 
 READ_OUT_TOLERANCE = 1e-2
+READ_OUT_TOLERANCE_HALF = 5e-2  # rounding alone reaches 1e-2 in bfloat16
 WEIGHT_AXES = {0: (), 2: ("layer", "head"), 4: ("src_layer", "src_head", "layer", "head")}
 _NEEDS_READ_OUT = frozenset({"copying_logit"})
 
@@ -167,6 +169,7 @@ class _Reader:
             "logits": view.logits,
             "tokens": view.tokens,
             "copy_index": self._rows(self.stimulus.copy_index, view.rows),
+            "n_parameters": sum(p.numel() for p in self.model.parameters.values()),
             **{name: self._rows(array, view.rows) for name, array in self.stimulus.extra.items()},
         }
         self.parts.append([self.function(**{name: available[name] for name in self.arguments})])
@@ -178,7 +181,9 @@ class _Reader:
             self.reason = self._unseen_layers(problems)
         if self.reason:
             return [not_measured(self.info, name, self.reason) for name in metrics.values()]
-        values, chances = self._values(), self._chance()
+        if getattr(self.function, "reads_earlier_layers", False):
+            problems = _of_this_and_earlier_layers(problems, self.model.shape.n_layers)
+        values, chances = self._values(seed), self._chance()
         chances |= {name[7:]: tensor for name, tensor in values.items() if name.startswith("chance:")}
         return [
             self._one(metric, stored_as, values, chances, problems, seed)
@@ -211,7 +216,7 @@ class _Reader:
         )
         if f"lo:{metric}" in values:
             out = _with_interval(out, values[f"lo:{metric}"], values[f"hi:{metric}"])
-        return out
+        return replace(out, exists=values["exists"].numpy()) if "exists" in values else out
 
     def _metrics(self) -> dict[str, str]:
         """Metric as computed -> name it is stored under on this stimulus."""
@@ -221,7 +226,7 @@ class _Reader:
             name.split("@")[0]: name for name in self.info.metrics if name.endswith(f"@{self.stimulus.kind}")
         }
 
-    def _values(self) -> dict[str, Tensor]:
+    def _values(self, seed: int) -> dict[str, Tensor]:
         """Per-sequence values: [n_seq, n_layers, n_heads(, position)] or [n_seq(, position)]."""
         if self.info.kind == "model":
             batches = [batch[0] for batch in self.parts]
@@ -232,8 +237,13 @@ class _Reader:
         }
         if self.finish is None:
             return {name: part.movedim(0, 1) for name, part in by_layer.items()}
-        ends = {name: torch.cat([getattr(end, name) for end in self.ends]) for name in self.finish_arguments}
-        return self.finish(by_layer, **ends)
+        wanted = set(self.finish_arguments)
+        shown: dict[str, Any] = {
+            name: torch.cat([getattr(end, name) for end in self.ends]) for name in wanted & END_SITES
+        }
+        shown |= {"weights": self.model.weights} if "weights" in wanted else {}
+        shown |= {"seed": seed} if "seed" in wanted else {}
+        return self.finish(by_layer, **shown)
 
     def _chance(self) -> dict[str, Any]:
         if hasattr(self.function, "chance"):
@@ -261,7 +271,8 @@ class _Reader:
             return ""
         tokens = torch.from_numpy(self.stimulus.tokens[:2])
         error = read_out_error(self.model, tokens)
-        if error <= READ_OUT_TOLERANCE:
+        half = self.model.dtype in (torch.bfloat16, torch.float16)
+        if error <= (READ_OUT_TOLERANCE_HALF if half else READ_OUT_TOLERANCE):
             return ""
         return (
             f"logits rebuilt from the last residual, final norm and W_U differ from the model's by {error:.2g} of "
@@ -269,7 +280,11 @@ class _Reader:
         )
 
 
-def _with_interval(measured: Measured, lo: Tensor, hi: Tensor) -> Measured:
-    from dataclasses import replace
+def _of_this_and_earlier_layers(problems: Mapping[int, str], n_layers: int) -> dict[int, str]:
+    """Problems of layers, each handed on to every later layer: what a probe that combines layers must not read."""
+    found = [min((l for l in problems if l <= layer), default=None) for layer in range(n_layers)]
+    return {layer: problems[first] for layer, first in enumerate(found) if first is not None}
 
+
+def _with_interval(measured: Measured, lo: Tensor, hi: Tensor) -> Measured:
     return replace(measured, lo=lo.cpu().numpy().astype(np.float64), hi=hi.cpu().numpy().astype(np.float64))

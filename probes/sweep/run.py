@@ -23,8 +23,9 @@ from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
 from probes.registry import REGISTRY
 from probes.stimuli import Stimulus, Vocabulary, make
-from probes.store import Results, rebuild_observations, step_folder, unit_provenance, write_unit
+from probes.store import Results, read_units, rebuild_observations, step_folder, unit_provenance, write_unit
 from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
+from probes.sweep.drift import drift_rows
 from probes.sweep.folder import open_run_folder, write_run_json
 from probes.sweep.plan import Group, SweepConfig, groups, probe_versions, provenance, unit_name
 
@@ -43,6 +44,7 @@ class SweepOutcome:
         gaps: checkpoints or units that could not be measured, with reasons.
         interrupted: True after Ctrl-C: what was finished is kept.
         trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
+        drift: in a lower precision than float32, how far the last step's scores are from float32; see `drift_rows`.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class SweepOutcome:
     gaps: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     trace: list[dict[str, Any]] = field(default_factory=list)
+    drift: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def results(self) -> Results:
@@ -117,6 +120,7 @@ class _Sweep:
         self.vocabulary: Vocabulary | None = None
         self.shape: dict[str, Any] = {}
         self.swap_used, self.notes = "", list(series.notes)
+        self._walker: Any = None
         self._threads_before: int | None = None
         self.clock = Clock()
         self._reader = AheadReader(
@@ -145,6 +149,7 @@ class _Sweep:
                         "eta_s": elapsed / done * (total - done),
                     }
                 )
+            self._measure_drift()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         finally:
@@ -320,7 +325,7 @@ class _Sweep:
 
     def _hooked(self) -> Any:
         """The model walker; torch is imported here, so that a finished sweep asked again never needs it."""
-        if not hasattr(self, "_walker"):
+        if self._walker is None:
             import torch
 
             from interp.bridge import HookedSeries
@@ -332,6 +337,30 @@ class _Sweep:
                 swap=self.config.swap,
             )
         return self._walker
+
+    def _measure_drift(self) -> None:
+        """In a lower precision: the last step again in float32, so that every score's drift is known."""
+        if self.config.dtype not in ("bfloat16", "float16") or not self.outcome.measured:
+            return
+        import torch
+
+        from interp.bridge import HookedSeries
+
+        step = max(self.series.steps, default=0)
+        checkpoint = self.series.at(step)
+        self._walker = None  # one model at a time in memory
+        try:
+            with self.clock.time("drift", step), at_hand(checkpoint):
+                model = HookedSeries(self.series, device=self.config.device, dtype=torch.float32).load(
+                    checkpoint
+                )
+                measured = [
+                    m for g in groups(self.config.infos) if not g.direct for m in self._unit(model, g)
+                ]
+        except CheckpointError:
+            return  # it is a gap already
+        reference = unit_table(measured, run=self.series.name, step=step, tokens_seen=checkpoint.tokens_seen)
+        self.outcome.drift = drift_rows(read_units(self.root, step), reference)
 
     def _take_threads(self, model: Any) -> None:
         """A small model's products are too small to share: a second thread would mostly wait for the first."""
@@ -349,9 +378,8 @@ class _Sweep:
             torch.set_num_threads(self._threads_before)
 
     def _finish(self) -> None:
-        walker = getattr(self, "_walker", None)
-        if walker is not None and walker.note:
-            self.notes.append(walker.note)
+        if self._walker is not None and self._walker.note:
+            self.notes.append(self._walker.note)
         write_run_json(self.root, self.series, self.config, self.outcome, self)
         if (
             self.outcome.measured

@@ -23,15 +23,24 @@ OPTIONS: dict[str, set[str]] = {
     | {"--arm", "--repeat-frac", "--pool", "--steps", "--batch", "--lr", "--seed", "--layers", "--heads"}
     | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"},
     "rote scan": SHARED | OUTPUT | {"--allow-download"},
+    "rote lint": SHARED
+    | OUTPUT
+    | {"--results", "--write", "--no-write", "--allow-download", "--disk-budget", "--progress"},
     "rote probes": SHARED | OUTPUT,
     "rote run": SHARED
     | {"-p", "--probe", "--steps", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
     | {
+        "--text",
+        "--members",
+        "--twins",
         "--threads",
         "--dry-run",
         "--fresh",
         "--fail-fast",
         "--allow-partial",
+        "--prefetch",
+        "--no-prefetch",
+        "--trace",
         "--allow-download",
         "--disk-budget",
     }
@@ -39,6 +48,10 @@ OPTIONS: dict[str, set[str]] = {
     "rote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric"},
     "rote compare": SHARED | OUTPUT | {"--align", "--at", "--top", "--expect"},
     "rote report": SHARED | {"-o", "--out", "--base", "--light", "--open", "--expect"},
+    "rote text": SHARED
+    | OUTPUT
+    | {"--reference", "--units", "--tokenizer", "--context", "--windows", "--separator", "--text-field"}
+    | {"--measure", "--model", "--sample", "--device", "--dtype", "--threads", "--seed"},
     "rote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads"},
     "rote doctor": SHARED | OUTPUT,
 }
@@ -120,7 +133,7 @@ import sys
 from click.testing import CliRunner
 from app.cli.main import cli, VERBS
 assert CliRunner().invoke(cli, ["--help"]).exit_code == 0
-loaded = [m for m in VERBS if f"app.cli.{m}" in sys.modules]
+loaded = [m for m, (module, _) in VERBS.items() if module in sys.modules]
 heavy = [m for m in ("torch", "pandas", "numpy", "rich", "probes") if m in sys.modules]
 print(loaded, heavy)
 for verb in (["lab", "train"], *([v] for v in VERBS)):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pickled_files import NANOGPT, nanogpt_content, nanogpt_state, write_nanogpt
 
 from checkpoints import CheckpointError, open_series
-from checkpoints.fingerprint import fingerprint, tensor_hashes
+from checkpoints.fingerprint import fingerprint, model_hashes, tensor_hashes
 from interp.bridge import HookedSeries
 from interp.loading import load_fresh
 
@@ -178,3 +178,16 @@ def test_tensors_that_do_not_fill_the_model_are_refused(tmp_path, edit, words):
     torch.save(content, tmp_path / "ckpt.pt")
     with pytest.raises(CheckpointError, match=words):
         load_fresh(open_series(tmp_path)[0])
+
+
+def test_the_same_tensors_with_other_heads_are_another_model(tmp_path):
+    found = []
+    for n_head in (2, 4):
+        content = nanogpt_content(5)
+        content["model_args"]["n_head"] = n_head
+        (tmp_path / str(n_head)).mkdir()
+        torch.save(content, tmp_path / str(n_head) / "ckpt.pt")
+        (checkpoint,) = open_series(tmp_path / str(n_head))
+        found.append((tensor_hashes(checkpoint), fingerprint(model_hashes(checkpoint))))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]

@@ -281,6 +281,22 @@ def test_a_swap_that_fails_half_way_leaves_no_half_copied_model(hf_series, monke
     assert_bit_equal(again, series[1])
 
 
+def test_an_interrupted_proof_leaves_no_poisoned_model(hf_series, monkeypatch):
+    series = open_series(hf_series("gpt2", 2))
+    hooked = HookedSeries(series)
+    hooked.load(series[0])
+
+    def interrupted(model, checkpoint):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(interp.bridge, "copy_into", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            hooked.load(series[1])
+    for checkpoint in (series[1], series[0], series[1]):
+        assert_bit_equal(hooked.load(checkpoint), checkpoint)
+
+
 def test_the_series_goes_on_after_a_step_that_cannot_be_loaded(lab_series):
     path = lab_series(4)
     file = path / "step_00000001" / "model.safetensors"

@@ -83,12 +83,12 @@ def outcomes(tmp_path_factory):
         folders.append(top / "folders" / name)
         folders[-1].mkdir(parents=True)
         write(folders[-1], top / "markers" / name)
-    for name in ("markers", "home", "work"):
+    for name in ("markers", "home", "work", "tmp"):
         (top / name).mkdir()
     before = snapshot(top)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_", "TORCH"))} | {
         "HOME": str(top / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1", "TMPDIR": str(top / "work"),
+        "OMP_NUM_THREADS": "1", "TMPDIR": str(top / "tmp"),
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", READER, str(good), str(LIMIT_BYTES), *map(str, folders)],
@@ -140,7 +140,9 @@ def test_links_to_regular_files_are_followed_and_listed(outcomes):
 def test_nothing_was_run_and_nothing_written(outcomes):
     _, before, after = outcomes
     assert len(before) > 300
-    assert after == before
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    # torch makes this empty folder when it is imported.
+    assert {path for path in changed if not re.search(r"/tmp(/torchinductor_\w+)?$", path)} == set()
 
 
 def test_memory_stayed_small(outcomes):
@@ -163,9 +165,10 @@ def test_torchs_own_reader_would_have_run_the_payload(tmp_path):
 
     import torch.distributed.checkpoint as dcp
     from hostile_files import payload_in_dcp_metadata
+    from torch.distributed.checkpoint.api import CheckpointException
 
     payload_in_dcp_metadata(tmp_path / "run", tmp_path / "marker")
-    with warnings.catch_warnings(), pytest.raises(Exception):  # noqa: B017  (it fails on what the payload returns)
+    with warnings.catch_warnings(), pytest.raises(CheckpointException):  # on what the payload returned
         warnings.simplefilter("ignore")
         dcp.load({"w": torch.ones(1)}, checkpoint_id=tmp_path / "run" / "step_1", no_dist=True)
     assert (tmp_path / "marker").exists()
@@ -178,7 +181,7 @@ def test_weights_that_are_not_finite_are_read_and_reported_invalid(tmp_path, bad
     from probes.sweep.plan import SweepConfig
     from probes.sweep.run import sweep
 
-    path = write_lab_series(tmp_path / "run", (1, 2), name="run")
+    path = write_lab_series(tmp_path / "run", (1, 2))
     file = path / "step_00000002" / "model.safetensors"
     tensors = load_file(file)
     tensors["layers.0.attn.q.weight"].fill_(bad)

@@ -1,0 +1,179 @@
+"""`rote lint`: is this series what it claims to be?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import exits, text
+from app.cli.command import Verb
+from app.cli.guard import report as report_error
+from app.cli.options import download_option
+from app.cli.output import Column, Output, Row, output_options
+from app.cli.progress import make_progress, progress_option
+from app.cli.session import Session
+from checkpoints import CheckpointSeries
+from checkpoints.errors import RoteError
+
+if TYPE_CHECKING:
+    from checkpoints.lint import LintReport
+
+_SHOWN_STEPS, _SHOWN_TEXT = 6, 60
+
+COLUMNS = (
+    Column("run"),
+    Column("severity", "severity"),
+    Column("kind", "fact", lambda row: row["kind"].replace("_", " ")),
+    Column("steps", "steps", lambda row: _steps(row["steps"]), fold=True),
+    Column("leave_out", "leave out", lambda row: _steps(row["leave_out"]), fold=True),
+    Column("tensors"),
+    Column("evidence", "evidence", lambda row: _evidence(row["evidence"]), fold=True),
+    Column("meaning", "it would mean", fold=True),
+)
+
+
+@click.command(
+    cls=Verb,
+    examples=("rote lint runs/a", "rote lint runs --json --no-write"),
+    short_help="Look for doubled, exchanged, damaged and missing steps; no model is loaded.",
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--results",
+    metavar="RESULTS",
+    help="Results of these series: steps that predict worse than guessing are listed too.",
+)
+@click.option(
+    "--write/--no-write",
+    default=True,
+    show_default=True,
+    help="Keep the facts beside the series, in SERIES.lint.json, where `rote run` and `rote report` find them.",
+)
+@download_option
+@click.option(
+    "--disk-budget",
+    type=click.FloatRange(min=0),
+    metavar="GB",
+    help="Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
+)
+@progress_option
+@click.pass_obj
+@output_options
+def lint(
+    session: Session,
+    *,
+    paths: tuple[str, ...],
+    results: str | None,
+    write: bool,
+    allow_download: bool,
+    disk_budget: float | None,
+    progress: str,
+    out: Output,
+) -> int:
+    """Check that the series in PATH are what they claim to be, before measuring them.
+
+    Reads every weight once and lists facts: steps with equal or exchanged weights, tensors or files of another step, a
+    step 0 the others did not grow from, jumps, NaN, holes in the grid of steps, changes of config, tokenizer, type or
+    shape. Facts are not verdicts: each comes with its evidence and with what it would mean. Exit 1 when there is a
+    warning or an error.
+    """
+    from app.cli.paths import open_all
+
+    budget = None if disk_budget is None else int(disk_budget * 1e9)
+    opened = open_all(paths, allow_download=allow_download, disk_budget_bytes=budget)
+    measured = _measured(results, opened.series)
+    reports = [
+        _linted(session, series, measured.get(series.name), write=write, progress=progress)
+        for series in opened.series
+    ]
+    if out.machine:
+        out.rows(COLUMNS, [row for found in reports for row in _rows(found, as_text=out.form == "csv")])
+    for found in reports:
+        if not out.machine and found.facts:
+            out.rows(COLUMNS, _rows(found, as_text=False), title=_title(found))
+            session.data("")
+        else:
+            session.note(_title(found))
+    for path, error in opened.broken:
+        report_error(session, f"{path}: {error.message}", error.help)
+    if not all(found.clean for found in reports):
+        return exits.CHECK_FAILED
+    return exits.GAPS if opened.broken else exits.DONE
+
+
+def _linted(
+    session: Session, series: CheckpointSeries, results: Any, *, write: bool, progress: str
+) -> LintReport:
+    """Lint one series, add what its results say, and keep the report."""
+    from checkpoints.lint import lint as lint_series
+    from checkpoints.lint import lint_path, write_lint
+    from checkpoints.lint.report import in_order
+
+    shown = make_progress(progress, session, label=series.name)
+    try:
+        found = lint_series(series, on_event=shown.event)
+    finally:
+        shown.close()
+    if results is not None:
+        from probes.series_facts import loss_facts
+
+        found = replace(found, facts=in_order([*found.facts, *loss_facts(results)]))
+    if write and write_lint(series, found) is None:
+        session.note(f"{lint_path(series)} cannot be written: the facts are not kept")
+    return found
+
+
+def _measured(results: str | None, series: Sequence[CheckpointSeries]) -> dict[str, Any]:
+    """Results by the name of their series."""
+    if results is None:
+        return {}
+    from app.cli.paths import open_results
+
+    found = {r.run: r for r in open_results([results])}
+    if not found.keys() & {s.name for s in series}:
+        raise RoteError(
+            f"{results} holds results of {', '.join(sorted(found))}, not of {', '.join(s.name for s in series)}",
+            help="give the folder that `rote run` wrote for this series",
+        )
+    return found
+
+
+def _rows(found: LintReport, *, as_text: bool) -> Iterator[Row]:
+    for fact in found.facts:
+        row = fact.to_json()
+        evidence = _evidence(row["evidence"]) if as_text else row["evidence"]
+        yield {"run": found.series, **row, "evidence": evidence}
+
+
+def _title(found: LintReport) -> str:
+    count = Counter(fact.severity for fact in found.facts)
+    said = [text.counted(count[s], s) for s in ("error", "warning", "note") if count[s]]
+    usable = f"{len(found.usable_steps):,} of {text.counted(len(found.steps), 'step')} usable"
+    return f"{found.series}: {', '.join(said) or 'nothing found'}; {usable}"
+
+
+def _steps(steps: Sequence[int]) -> str:
+    shown = [f"{step:,}" for step in steps]
+    if len(shown) > _SHOWN_STEPS:
+        shown = [*shown[: _SHOWN_STEPS - 2], "...", shown[-1], f"({len(steps)})"]
+    return " ".join(shown)
+
+
+def _evidence(evidence: dict[str, Any]) -> str:
+    """``cosine 0.02, here "F16"``; long values are cut, numbers have three digits."""
+    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in evidence.items())
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return text.number(value)
+    if isinstance(value, dict):
+        return "(" + _evidence(value) + ")"
+    shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return shown if len(shown) <= _SHOWN_TEXT else f"{shown[: _SHOWN_TEXT - 3]}..."

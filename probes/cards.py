@@ -1,0 +1,166 @@
+"""One probe's card: what it measures, how, and how to read it. ``python -m probes.cards docs/probes`` writes them all.
+
+A card is the catalogue's entry and the docstring of the probe's file, which is read without importing it: no torch.
+The command line prints the same card that stands in docs/probes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from checkpoints.errors import RoteError
+from probes.info import ProbeInfo
+from probes.registry import REGISTRY
+
+INDEX = "README.md"
+_NUMBERED = re.compile(r"\d+\. ")
+_WRITTEN = "Written by `python -m probes.cards docs/probes`; a test compares."
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says, before it is laid out.
+
+    Attributes:
+        name: of the probe.
+        summary: one sentence.
+        facts: label -> text; those with nothing to say are left out.
+        metrics: (name, meaning, unit).
+        steps: paragraphs and numbered points of how it is computed.
+    """
+
+    name: str
+    summary: str
+    facts: Mapping[str, str]
+    metrics: tuple[tuple[str, str, str], ...]
+    steps: tuple[str, ...]
+
+
+def card(info: ProbeInfo) -> Card:
+    """The card of one probe."""
+    lo, hi = info.range or (None, None)
+    facts = {
+        "kind": info.kind,
+        "unit": info.unit,
+        "range": range_text(lo, hi),
+        "better": info.better or "neither: a description, not a score",
+        "chance": info.chance,
+        "reads as": info.reads_as,
+        "not measured when": info.not_measured,
+        "stimuli": ", ".join(info.stimuli) or ("none: weights only" if info.kind == "weights" else ""),
+        "passes": info.passes,
+        "asked for by name": "" if info.default else "yes: it is not among the defaults",
+        "needs": ", ".join(info.needs),
+        "source": info.source,
+        "version": str(info.version),
+    }
+    return Card(
+        name=info.name,
+        summary=info.summary,
+        facts={label: text for label, text in facts.items() if text},
+        metrics=tuple((name, meaning, info.unit_of(name)) for name, meaning in info.metrics.items()),
+        # The first paragraph only names the probe again.
+        steps=tuple(_blocks(formula(info).partition("\n\n")[2])),
+    )
+
+
+def text_lines(shown: Card, *, width: int) -> Iterator[str]:
+    """A card for the terminal, wrapped to its width."""
+    yield shown.name
+    yield from textwrap.wrap(shown.summary, width)
+    yield ""
+    indent = max(len(label) for label in shown.facts) + 2
+    for label, text in shown.facts.items():
+        yield from textwrap.wrap(f"{label:<{indent}}{text}", width, subsequent_indent=" " * indent)
+    yield from ("", "metrics")
+    for name, meaning, unit in shown.metrics:
+        yield from textwrap.wrap(f"  {name}: {meaning} ({unit})", width, subsequent_indent="    ")
+    yield from ("", "how it is computed")
+    for step in shown.steps:
+        indent_text = "     " if _NUMBERED.match(step) else "  "
+        yield from textwrap.wrap(step, width, initial_indent="  ", subsequent_indent=indent_text)
+
+
+def markdown(shown: Card) -> str:
+    """A card as a page of the documentation."""
+    facts = [f"- **{label}**: {_prose(text)}" for label, text in shown.facts.items()]
+    metrics = ["| metric | is | unit |", "| --- | --- | --- |"]
+    metrics += [f"| `{name}` | {_cell(meaning)} | {_cell(unit)} |" for name, meaning, unit in shown.metrics]
+    numbered = [bool(_NUMBERED.match(step)) for step in shown.steps]
+    steps = [
+        ("" if numbered[i] and i and numbered[i - 1] else "\n") + _prose(step)
+        for i, step in enumerate(shown.steps)
+    ]
+    parts = [f"# {shown.name}", _prose(shown.summary), "\n".join(facts), "## Metrics", "\n".join(metrics)]
+    parts += ["## How it is computed", "\n".join(steps).strip("\n")]
+    return "\n\n".join(parts) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """File name -> text of every page of docs/probes, the index among them."""
+    rows = ["| probe | kind | what it says |", "| --- | --- | --- |"]
+    rows += [f"| [{i.name}]({i.name}.md) | {i.kind} | {_cell(i.summary)} |" for i in REGISTRY.values()]
+    index = "\n\n".join(["# The probes", _WRITTEN, "`rote probes NAME` prints a card.", "\n".join(rows)])
+    return {INDEX: f"{index}\n", **{f"{i.name}.md": markdown(card(i)) for i in REGISTRY.values()}}
+
+
+def range_text(lo: float | None, hi: float | None) -> str:
+    """``0 to 1``, or ``unbounded``."""
+    return "unbounded" if lo is None or hi is None else f"{lo:g} to {hi:g}"
+
+
+def formula(info: ProbeInfo) -> str:
+    """How a probe is computed: its module's docstring, read from the file without importing it (or torch)."""
+    spec = find_spec(info.module)
+    if spec is None or not spec.origin:
+        return ""
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+
+def _blocks(document: str) -> Iterator[str]:
+    """Paragraphs and numbered points of a docstring, each on one line."""
+    block = ""
+    for line in [*document.splitlines(), ""]:
+        if block and (not line.strip() or _NUMBERED.match(line)):
+            yield block
+            block = ""
+        block = f"{block} {line.strip()}".strip()
+
+
+def _prose(text: str) -> str:
+    """Prose in which formulas keep their stars, bars and underscores."""
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text)
+
+
+def _prose(text: str) -> str:
+    """Text in which the stars and angle brackets of formulas are not taken for markup; backticks are meant."""
+    return re.sub(r"\*|<(?=[A-Za-z/!])", r"\\\g<0>", text)
+
+
+def _cell(text: str) -> str:
+    return _prose(text).replace("|", "\\|")
+
+
+def main() -> None:
+    """Write every page into the folder given, and remove pages of probes that are gone."""
+    if len(sys.argv) != 2:
+        raise RoteError("name the folder to write to", help="python -m probes.cards docs/probes")
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    written = pages()
+    for page in folder.glob("*.md"):
+        if page.name not in written:
+            page.unlink()
+    for name, text in written.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One file per probe about how heads work together: pairs of heads, and circuits of several."""

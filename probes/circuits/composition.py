@@ -1,0 +1,200 @@
+"""Composition: how much of what an earlier head writes does a later head read, through its queries, keys or values?
+
+Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits, Q-, K- and V-composition. They subtract
+what random matrices of the same shapes give; here the null keeps each pair's own spectra, which decide how far chance
+scatters: further for heads that use few of their directions.
+
+1. the earlier head writes A = W_V W_O; the later one reads with B = W_Q W_K^T (Q), W_K W_Q^T (K) or W_V W_O (V), all
+   d_model x d_model, norms folded, and writes centred where the later norm centres
+2. ratio = ||A B||_F / (||A||_F ||B||_F), from 0 to 1. QR gives the same norms on narrow factors: A becomes R_V W_O
+   with W_V = Q R_V, and B, W_K R_Q^T and so on
+3. null: A R B, R a random rotation of the residual stream (Haar). With s and t the singular values of A and B its
+   ratio is  sqrt(sum_ij s_i^2 G_ij^2 t_j^2) / (||s|| ||t||),  G a corner of R: 64 draws of G serve all pairs. Its
+   mean square is 1 / d_model (d_model - 1 behind a LayerNorm), so its mean is just under the root of that
+4. excess = ratio - mean of the null;  z = excess / standard deviation of the null
+5. pairs are those with src_layer < layer. Of more than 4096, only those with |z| >= 2 in any mode and those that
+   could not be measured have rows; n_pairs counts the pairs there are, n_kept those that have rows
+
+Read from weights alone: how the heads are used is not seen, nor what reaches a head by way of MLPs or other heads.
+Biases, positions (rotary included) and norms on queries and keys are left out. Shared keys and values (grouped
+queries) count for every head that uses them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.weights import HeadWeights
+from probes.info import NotMeasuredError
+from probes.registry import probe
+from probes.spectra import finite_or_zero, haar_frames
+from probes.weight_scores import WeightScores
+
+MODES = ("q", "k", "v")
+MANY_PAIRS = 4096
+KEPT_ABOVE_Z = 2.0
+_DRAWS = 64
+_NO_SPREAD_FRAC = 1e-6
+
+PairTensor = Float[Tensor, "src_layer src_head layer head"]
+
+
+@probe("composition")
+def composition(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, WeightScores]:
+    """Score every pair of heads.
+
+    Args:
+        weights: of the model.
+        ids: not used: no token is read.
+        seed: of the null.
+
+    Returns:
+        `q_excess`, `k_excess`, `v_excess` (from -1 to 1) and `q_z`, `k_z`, `v_z` (standard deviations) per pair, NaN
+        where a head's circuit is zero; `n_pairs` and `n_kept` for the model. n = draws of the null.
+
+    Raises:
+        NotMeasuredError: fewer than two layers, or a norm stands between a head's output and the residual stream.
+    """
+    if not weights.linear_readout:
+        raise NotMeasuredError("a norm after attention makes what a head writes for later heads non-linear")
+    if weights.W_V.shape[0] < 2:
+        raise NotMeasuredError("the model has one layer: no head can read what an earlier one wrote")
+    found, spectra = ratios(weights)
+    null = nulls(spectra, weights.W_V.shape[2] - weights.centred, seed)
+    excess = {mode: found[mode] - null[mode][0].view_as(found[mode]) for mode in MODES}
+    z = {mode: _z(excess[mode], *null[mode]) for mode in MODES}  # 4.
+    possible = _possible(found["q"])
+    kept = _kept(z, possible)
+    scores = {f"{mode}_excess": _per_pair(excess[mode], kept) for mode in MODES}
+    scores |= {f"{mode}_z": _per_pair(z[mode], kept) for mode in MODES}
+    return scores | {"n_pairs": _count(possible), "n_kept": _count(kept)}
+
+
+def ratios(weights: HeadWeights) -> tuple[dict[str, PairTensor], dict[str, Float[Tensor, "heads rank"]]]:
+    """Composition before any null is subtracted.
+
+    Args:
+        weights: of the model. Folding follows its norms: set their gains to 1 and `centred` to False for raw weights.
+
+    Returns:
+        Ratio in [0, 1] per mode and pair, 0 where the source is not earlier, NaN where a circuit is zero; and the
+        singular values of every head's "OV" and "QK" circuit, layer by layer.
+    """
+    n_layers, n_heads = weights.W_V.shape[:2]
+    found = {mode: torch.zeros(n_layers, n_heads, n_layers, n_heads) for mode in MODES}
+    spectra: dict[str, list[Tensor]] = {"OV": [], "QK": []}
+    writes: list[Tensor] = []
+    for layer in range(n_layers):
+        write, reads, values = _circuits(weights, layer)
+        size = {name: value.square().sum(-1).sqrt() for name, value in values.items()}
+        for src, earlier in enumerate(writes):
+            src_size = spectra["OV"][src].square().sum(-1).sqrt()
+            for mode, read in reads.items():
+                both = src_size[:, None] * size["OV" if mode == "v" else "QK"]
+                found[mode][src, :, layer] = (_product_norms(earlier, read) / both).cpu()  # 2.
+        writes.append(write)
+        for name, value in values.items():
+            spectra[name].append(value)
+    return found, {name: torch.cat(value).cpu() for name, value in spectra.items()}
+
+
+def _circuits(
+    weights: HeadWeights, layer: int
+) -> tuple[
+    Float[Tensor, "head rank d_model"],
+    dict[str, Float[Tensor, "head d_model rank"]],
+    dict[str, Float[Tensor, "head rank"]],
+]:
+    """Of one layer: narrow factors of A, narrow factors of B by mode, and the singular values of OV and QK."""
+    W_Q, W_K, W_V = (finite_or_zero(weights.reads_of(name, layer)) for name in ("W_Q", "W_K", "W_V"))
+    W_O = finite_or_zero(weights.centre(weights.W_O[layer]))
+    R_Q, R_K, R_V, R_O = (torch.linalg.qr(W, mode="r").R for W in (W_Q, W_K, W_V, W_O.mT))
+    reads = {"q": W_Q @ R_K.mT, "k": W_K @ R_Q.mT, "v": W_V @ R_O.mT}  # 1. 2.
+    cores = {"OV": R_V @ R_O.mT, "QK": R_Q @ R_K.mT}
+    return R_V @ W_O, reads, {name: torch.linalg.svdvals(core) for name, core in cores.items()}
+
+
+def _product_norms(
+    write: Float[Tensor, "src_head n d_model"], read: Float[Tensor, "head d_model m"]
+) -> Float[Tensor, "src_head head"]:
+    product = rearrange(write, "s n d -> (s n) d") @ rearrange(read, "h d m -> d (h m)")
+    product = product.square_().view(*write.shape[:2], read.shape[0], read.shape[2])
+    return product.sum((1, 3)).sqrt()
+
+
+def nulls(
+    spectra: dict[str, Float[Tensor, "heads rank"]], readable: int, seed: int
+) -> dict[str, tuple[Float[Tensor, "heads heads"], Float[Tensor, "heads heads"]]]:
+    """Mean and standard deviation of the ratio under random rotations.
+
+    Args:
+        spectra: singular values of every head's "OV" and "QK" circuit.
+        readable: dimensions that are rotated: d_model, or one less behind a LayerNorm.
+        seed: of the rotations.
+
+    Returns:
+        By mode, [source, later head], heads counted layer by layer; NaN where a spectrum is zero. Q and K share one:
+        their B has the same spectrum.
+    """
+    corners = _corners(readable, min(spectra["OV"].shape[1], readable), seed)
+    rank = corners.shape[-1]
+    shares = {name: values[:, :rank].square() for name, values in spectra.items()}
+    shares = {name: value / value.sum(-1, keepdim=True) for name, value in shares.items()}
+    qk, ov = (_null(shares["OV"], shares[name], corners) for name in ("QK", "OV"))
+    return {"q": qk, "k": qk, "v": ov}
+
+
+def _null(
+    src: Float[Tensor, "heads rank"],
+    dst: Float[Tensor, "heads rank"],
+    corners: Float[Tensor, "draws rank rank"],
+) -> tuple[Float[Tensor, "heads heads"], Float[Tensor, "heads heads"]]:
+    total = torch.zeros(len(src), len(dst), dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for corner in corners:  # one at a time: all pairs times all draws would not fit for large models
+        ratio = (src @ corner @ dst.T).sqrt().double()  # 3.
+        total += ratio
+        squares += ratio.square()
+    n = len(corners)
+    mean = total / n
+    variance = (squares / n - mean.square()).clamp_min(0) * n / (n - 1)
+    return mean.float(), variance.sqrt().float()
+
+
+@lru_cache(maxsize=4)
+def _corners(readable: int, rank: int, seed: int) -> Float[Tensor, "draws rank rank"]:
+    """Squared entries of corners of random rotations; the same for every checkpoint of a series."""
+    frames = haar_frames(_DRAWS, readable, rank, torch.Generator().manual_seed(seed))
+    return frames[:, :rank].square().contiguous()
+
+
+def _z(excess: PairTensor, mean: Tensor, sd: Tensor) -> PairTensor:
+    mean, sd = mean.view_as(excess), sd.view_as(excess)
+    return torch.where(sd > _NO_SPREAD_FRAC * mean, excess / sd, torch.nan)
+
+
+def _possible(like: PairTensor) -> Bool[Tensor, "src_layer src_head layer head"]:
+    layer = torch.arange(like.shape[0])
+    return (layer[:, None, None, None] < layer[None, None, :, None]).expand(like.shape)
+
+
+def _kept(
+    z: dict[str, PairTensor], possible: Bool[Tensor, "src_layer src_head layer head"]
+) -> Bool[Tensor, "src_layer src_head layer head"]:
+    if possible.sum() <= MANY_PAIRS:
+        return possible
+    worth = [(value.abs() >= KEPT_ABOVE_Z) | value.isnan() for value in z.values()]
+    return possible & torch.stack(worth).any(0)  # 5.
+
+
+def _per_pair(values: PairTensor, kept: Bool[Tensor, "src_layer src_head layer head"]) -> WeightScores:
+    return WeightScores(values, torch.zeros_like(values), _DRAWS, exists=kept)
+
+
+def _count(pairs: Bool[Tensor, "src_layer src_head layer head"]) -> WeightScores:
+    return WeightScores(pairs.sum().float(), torch.tensor(torch.nan), 0)

@@ -1,0 +1,77 @@
+"""Exact match: how much of a training sequence does the model predict first, and at what loss, against fresh ones?
+
+Source: Tirumala et al. 2022, arXiv:2205.10770 (exact memorisation: share of tokens whose argmax is right under teacher
+forcing); `completed` is Biderman et al. 2023, arXiv:2304.11158 (32 tokens reproduced from 32), read off the same pass.
+
+1. next-token loss and argmax at every position, the true tokens before it given
+2. the tokens scored are those of the first block: what repeats inside the sequence can be copied, and a model that
+   remembers nothing would pass for one that knows everything. Where nothing repeats they are all tokens but BOS
+3. accuracy = share of them predicted first; loss = their mean loss
+4. completed = 1 where, after the first k of them, the next m are all predicted first: exactly when greedy
+   continuation of the prompt would reproduce them. k = m = 32, or half the block
+5. whole_accuracy, whole_loss: the same over all tokens, copyable ones included
+6. the same on twins: sequences of the same source, never trained on
+
+The first token after BOS cannot be known by anyone: of P equally likely members it costs ln P nats, and accuracy is
+right on it once in P times. `completed` asks nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from probes.memory.spans import all_right, first_block, mean_over, split
+from probes.registry import probe
+from probes.stimuli import Stimulus
+
+
+@probe("exact_match")
+def exact_match(
+    token_nll: Float[Tensor, "batch next_pos"],
+    top1: Bool[Tensor, "batch next_pos"],
+    second_block_start: Int[Tensor, " batch"],
+    repeat_count: Int[Tensor, " batch"],
+) -> dict[str, Float[Tensor, " batch"]]:
+    """Score a batch.
+
+    Args:
+        token_nll: loss in nats of predicting tokens 1, 2, ... of every sequence.
+        top1: whether the predicted token was the right one.
+        second_block_start: index of the first token that repeats the sequence's beginning.
+        repeat_count: how often each sequence was trained on.
+
+    Returns:
+        `accuracy` and `completed` as fractions, `loss` in nats, over the first block; `whole_accuracy` and
+        `whole_loss` over everything; `repeats`, the count handed on.
+    """
+    right, everything = top1.float(), torch.ones_like(top1)
+    block = first_block(second_block_start, token_nll.shape[1])  # 2.
+    suffix = split(second_block_start, token_nll.shape[1]).suffix
+    return {
+        "accuracy": mean_over(right, block),  # 3.
+        "loss": mean_over(token_nll, block),
+        "completed": all_right(top1, suffix).float(),  # 4.
+        "whole_accuracy": mean_over(right, everything),  # 5.
+        "whole_loss": mean_over(token_nll, everything),
+        "repeats": repeat_count.float(),
+    }
+
+
+def chance(stimulus: Stimulus) -> dict[str, float]:
+    """Guessing uniformly over the usable ids; what fresh sequences give is measured beside it."""
+    n_ids = stimulus.params["n_ids"]
+    return {
+        "accuracy": 1 / n_ids,
+        "loss": math.log(n_ids),
+        "completed": 0.0,
+        "whole_accuracy": 1 / n_ids,
+        "whole_loss": math.log(n_ids),
+        "repeats": math.nan,
+    }
+
+
+exact_match.chance = chance

@@ -1,0 +1,140 @@
+"""Extraction: does the model, shown the beginning of a training sequence, write out what followed?
+
+Source: Carlini et al. 2022, arXiv:2202.07646 (discoverable extraction, greedy, exact match), and Biderman et al. 2023,
+arXiv:2304.11158 (k = m = 32); several samples: Hayes et al. 2024, arXiv:2410.19482, (n, p)-discoverable extraction.
+
+1. prompt: BOS and the first k tokens; suffix: the next m. k = m = 32 or half the first block, whichever is shorter, so
+   that nothing of the suffix can be copied from the prompt's own repetition
+2. one pass over prompt and suffix. Greedy continuation of the prompt equals the suffix exactly when every suffix token
+   is the argmax given the true tokens before it, so nothing has to be generated
+3. score = share of members whose whole suffix comes out; by_repeats = the same by floor(log2 of the repeat count)
+4. matched = share of the suffix that comes out before the first wrong token
+5. n_p = share with 1 - (1 - q)^n >= p, q = probability of the suffix when sampled at temperature 1: n = 100, p = 0.5
+6. offset: the prompt without its first tokens (half of k), moved up behind BOS: is memory tied to its place?
+7. perturbed: k // 8 (at least 1) prompt tokens replaced by ids drawn from the members' own: does it need every token?
+8. the null: score and n_p on twins, sequences of the same source never trained on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.model import HookedModel
+from probes.direct_scores import DirectScores
+from probes.memory.mem_gap import bucket_of
+from probes.memory.passes import Losses, losses
+from probes.memory.spans import PROMPT_TOKENS, Split, all_right, split
+from probes.registry import probe
+from probes.stimuli import Stimulus
+
+SAMPLES_N, AT_LEAST_P = 100, 0.5
+
+
+@probe("extraction")
+def extraction(
+    model: HookedModel,
+    stimuli: Mapping[str, Stimulus],
+    *,
+    seed: int,
+    k: int = PROMPT_TOKENS,
+    offset_frac: float = 0.5,
+    perturbed_frac: float = 0.125,
+    n: int = SAMPLES_N,
+    p: float = AT_LEAST_P,
+) -> dict[str, DirectScores]:
+    """Try to extract members, and twins as the null.
+
+    Args:
+        model: a loaded checkpoint.
+        stimuli: "members" and "twins".
+        seed: of the perturbation.
+        k: longest prompt, and longest suffix, in tokens.
+        offset_frac: share of the prompt left out at its beginning under `offset`.
+        perturbed_frac: share of the prompt replaced under `perturbed`; at least one token.
+        n, p: samples drawn, and how sure one of them must be the suffix, under `n_p`.
+
+    Returns:
+        Fractions, one value per sequence; `by_repeats` has a position per floor(log2 of the repeat count).
+    """
+    members, twins = stimuli["members"], stimuli["twins"]
+    parts = _parts(members, k=k)
+    moved, at = _moved(members, parts, offset_frac)
+    changed = _perturbed(members, parts, frac=perturbed_frac, seed=seed)
+    as_is, null = losses(model, members.tokens), losses(model, twins.tokens)
+    null_parts = _parts(twins, k=k)
+    out = all_right(as_is.top1, parts.suffix)  # 2. 3.
+    found = {
+        "score": out,
+        "score@twins": all_right(null.top1, null_parts.suffix),  # 8.
+        "matched": _before_first_wrong(as_is.top1, parts),
+        "n_p": _in_n_samples(as_is, parts, n=n, p=p),
+        "n_p@twins": _in_n_samples(null, null_parts, n=n, p=p),
+        "offset": all_right(losses(model, moved).top1, at),
+        "perturbed": all_right(losses(model, changed).top1, parts.suffix),
+    }
+    scores = {
+        name: DirectScores(values.numpy().astype(np.float64), chance=0.0) for name, values in found.items()
+    }
+    return scores | {"by_repeats": _by_repeats(out.numpy(), members.extra["repeat_count"])}
+
+
+def greedy(
+    model: HookedModel, prompt: Int[np.ndarray, "batch prompt_pos"], n_tokens: int
+) -> Int[np.ndarray, "batch n_tokens"]:
+    """Continue prompts of one length, the likeliest token each time: one pass per token."""
+    tokens = torch.from_numpy(prompt).to(model.device)
+    for _ in range(n_tokens):
+        following = model.logits(tokens)[:, -1].argmax(-1, keepdim=True)
+        tokens = torch.cat([tokens, following], dim=1)
+    return tokens[:, prompt.shape[1] :].cpu().numpy()
+
+
+def _parts(stimulus: Stimulus, *, k: int) -> Split:
+    start = torch.from_numpy(stimulus.extra["second_block_start"])
+    return split(start, stimulus.tokens.shape[1] - 1, k=k)
+
+
+def _before_first_wrong(top1: Bool[Tensor, "batch next_pos"], parts: Split) -> Float[Tensor, " batch"]:
+    unbroken = (top1 | ~parts.suffix).int().cumprod(1).bool()
+    return (unbroken & parts.suffix).sum(1) / parts.suffix.sum(1)  # 4.
+
+
+def _in_n_samples(found: Losses, parts: Split, *, n: int, p: float) -> Bool[Tensor, " batch"]:
+    q = torch.exp(-torch.where(parts.suffix, found.nll, 0.0).sum(1).double())
+    return -torch.expm1(n * torch.log1p(-q.clamp(max=1 - 1e-12))) >= p  # 5.
+
+
+def _moved(
+    stimulus: Stimulus, parts: Split, frac: float
+) -> tuple[Int[np.ndarray, "batch pos"], Bool[Tensor, "batch next_pos"]]:
+    """Tokens with the first part of each prompt taken out, and where the suffix then stands."""  # 6.
+    tokens = stimulus.tokens.copy()
+    suffix = torch.zeros_like(parts.suffix)
+    for row, k in enumerate(parts.k.tolist()):
+        by = max(1, int(frac * k))
+        tokens[row, 1:-by] = stimulus.tokens[row, 1 + by :]
+        suffix[row, :-by] = parts.suffix[row, by:]
+    return tokens, suffix
+
+
+def _perturbed(stimulus: Stimulus, parts: Split, *, frac: float, seed: int) -> Int[np.ndarray, "batch pos"]:
+    """Tokens with a share of each prompt replaced by other ids."""  # 7.
+    rng = np.random.default_rng([seed, 9])
+    tokens, ids = stimulus.tokens.copy(), np.unique(stimulus.tokens[:, 1:])
+    for row, k in enumerate(parts.k.tolist()):
+        places = 1 + rng.permutation(k)[: max(1, int(frac * k))]
+        for place in places:
+            tokens[row, place] = rng.choice(ids[ids != tokens[row, place]])
+    return tokens
+
+
+def _by_repeats(out: Bool[np.ndarray, " n"], repeat_count: Int[np.ndarray, " n"]) -> DirectScores:
+    bucket = bucket_of(repeat_count.astype(np.float64))
+    buckets = np.arange(bucket.min(), bucket.max() + 1)
+    samples = np.where(bucket[:, None] == buckets[None], out[:, None].astype(np.float64), np.nan)
+    return DirectScores(samples, axes=("position",), chance=0.0, position_start=int(buckets[0]))

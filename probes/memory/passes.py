@@ -1,0 +1,54 @@
+"""Losses of any tokens, for probes that run the model themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.model import HookedModel
+from interp.observe import EndView, LayerView, observe
+
+
+@dataclass
+class _Collector:
+    """Keeps losses and hits of every batch, off the device."""
+
+    needs: frozenset[str] = frozenset({"token_nll", "top1"})
+    nll: list[Tensor] = field(default_factory=list)
+    top1: list[Tensor] = field(default_factory=list)
+
+    def see_layer(self, view: LayerView) -> None:
+        """Never called: no layer site is needed."""
+
+    def see_end(self, view: EndView) -> None:
+        assert view.token_nll is not None and view.top1 is not None
+        self.nll.append(view.token_nll.cpu())
+        self.top1.append(view.top1.cpu())
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one pass over some sequences gave, on the CPU.
+
+    Attributes:
+        nll: loss in nats of tokens 1, 2, ... given the true tokens before them.
+        top1: whether each of them was predicted first.
+    """
+
+    nll: Float[Tensor, "batch next_pos"]
+    top1: Bool[Tensor, "batch next_pos"]
+
+
+def losses(model: HookedModel, tokens: Int[np.ndarray, "batch pos"]) -> Losses:
+    """Run the model once over the tokens.
+
+    Raises:
+        RoteError: token ids or length the model cannot take.
+    """
+    collector = _Collector()
+    observe(model, torch.from_numpy(np.ascontiguousarray(tokens)), [collector])
+    return Losses(torch.cat(collector.nll), torch.cat(collector.top1))

@@ -1,0 +1,61 @@
+"""Which tokens of a sequence only memory can know, and how they split into a prompt and what must follow."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+PROMPT_TOKENS = 32  # k = m = 32, Biderman et al. 2023, where the block is long enough
+
+
+class Split(NamedTuple):
+    """A prompt after BOS, and as many tokens that must follow it.
+
+    Attributes:
+        k: tokens of each sequence's prompt, BOS not counted.
+        suffix: which predicted tokens must follow it.
+    """
+
+    k: Int[Tensor, " batch"]
+    suffix: Bool[Tensor, "batch next_pos"]
+
+
+def first_block(second_block_start: Int[Tensor, " batch"], next_pos: int) -> Bool[Tensor, "batch next_pos"]:
+    """Which predicted tokens (1, 2, ...) lie in the first block."""
+    position = torch.arange(1, next_pos + 1, device=second_block_start.device)
+    return position[None] < second_block_start[:, None]
+
+
+def split(second_block_start: Int[Tensor, " batch"], next_pos: int, *, k: int = PROMPT_TOKENS) -> Split:
+    """Prompt and suffix of equal length at the start of the first block: `k` each, or half the block.
+
+    Args:
+        second_block_start: index of the first token after the first block.
+        next_pos: predicted tokens per sequence.
+        k: longest prompt.
+    """
+    length = second_block_start.clamp(max=next_pos + 1) - 1
+    size = (length // 2).clamp(max=k)
+    position = torch.arange(1, next_pos + 1, device=size.device)[None]
+    return Split(size, (position > size[:, None]) & (position <= 2 * size[:, None]))
+
+
+def mean_over(
+    values: Float[Tensor, "batch next_pos"], where: Bool[Tensor, "batch next_pos"]
+) -> Float[Tensor, " batch"]:
+    """Mean of the values that are asked for; NaN where there are none."""
+    return torch.where(where, values, 0.0).sum(1) / where.sum(1)
+
+
+def all_right(
+    top1: Bool[Tensor, "batch next_pos"], where: Bool[Tensor, "batch next_pos"]
+) -> Bool[Tensor, " batch"]:
+    """Whether every token asked for is predicted first, and any is asked for.
+
+    Predicted with the true tokens before it, and yet the same as greedy continuation reproducing them: as long as
+    every token so far came out right, what the model reads is the true sequence either way.
+    """
+    return (top1 | ~where).all(1) & where.any(1)

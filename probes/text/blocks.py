@@ -1,0 +1,70 @@
+"""Sums per document (or window) in bounded memory: when there are too many, neighbours are merged.
+
+Runs of consecutive documents stay together, so the bootstrap over blocks also covers the likeness of neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int, Num
+
+
+def sums_by(flags: Sequence[Bool[np.ndarray, " n"]], starts: Int[np.ndarray, " s"]) -> Int[np.ndarray, "s k"]:
+    """How many are set in each stretch: one column per array of flags, stretches start at `starts`."""
+    columns = [np.add.reduceat(flag.view(np.int8), starts, dtype=np.int64) for flag in flags]
+    return np.stack(columns, axis=1)
+
+
+class Blocks:
+    """At most `capacity` rows of sums, each over the same number of consecutive units.
+
+    Args:
+        columns: numbers summed per unit.
+        capacity: rows kept; an even number.
+        dtype: of the sums.
+    """
+
+    def __init__(self, columns: int, *, capacity: int = 1024, dtype: type = np.float64) -> None:
+        self._sums = np.zeros((capacity, columns), dtype=dtype)
+        self.span = 1
+        self.n = 0
+
+    def add(self, units: Int[np.ndarray, " m"], values: Num[np.ndarray, "m k"]) -> None:
+        """Add rows of numbers to their units.
+
+        Args:
+            units: index of the unit of each row, never falling, counted over the whole corpus.
+            values: what to add.
+        """
+        if not len(units):
+            return
+        rows, first = self.rows_of(units)
+        self._sums[rows[first]] += np.add.reduceat(values, first, axis=0).astype(self._sums.dtype)
+
+    def add_counts(self, units: Int[np.ndarray, " m"], columns: Int[np.ndarray, " m"]) -> None:
+        """Add 1 to one column of each entry's unit; units as for `add`."""
+        if not len(units):
+            return
+        rows, _ = self.rows_of(units)
+        low, width = int(rows[0]), self._sums.shape[1]
+        flat = (rows - low) * width + columns
+        part = self._sums[low : int(rows[-1]) + 1]
+        part += np.bincount(flat, minlength=part.size).reshape(part.shape).astype(self._sums.dtype)
+
+    def rows_of(self, units: Int[np.ndarray, " m"]) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " r"]]:
+        """Row of each unit, and where rows change; merges neighbours first where there is no room."""
+        self.n = max(self.n, int(units[-1]) + 1)
+        capacity = len(self._sums)
+        while (self.n - 1) // self.span >= capacity:
+            merged = self._sums[0::2] + self._sums[1::2]
+            self._sums[: capacity // 2], self._sums[capacity // 2 :] = merged, 0
+            self.span *= 2
+        rows = units // self.span
+        return rows, np.flatnonzero(np.diff(rows, prepend=-1))
+
+    @property
+    def sums(self) -> Num[np.ndarray, "blocks k"]:
+        """The rows in use, in corpus order."""
+        return self._sums[: -(-self.n // self.span)]

@@ -1,0 +1,258 @@
+"""Corpora in, a report out: every corpus is read once (a reference twice) and all measures look at the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoints.errors import RoteError
+from probes.text import perplexity
+from probes.text.concentration import Concentration
+from probes.text.corpus import Corpus, NothingToReadError, open_corpora
+from probes.text.excerpts import Excerpts
+from probes.text.inducible import Inducible
+from probes.text.near_duplicates import NearDuplicates
+from probes.text.reading import Reading
+from probes.text.rep import Rep
+from probes.text.repeats import Repeats
+from probes.text.report import Number, TextReport, frame_of, not_measured
+from probes.text.settings import TextSettings
+from probes.text.tail_mass import RareCounts, TailMass
+from probes.text.windows import Windower
+
+_NEEDS = {"tail_mass": "reference", "perplexity": "model"}
+
+
+@dataclass
+class _Measured:
+    """One corpus and what is kept of it for the corpora after it."""
+
+    corpus: Corpus
+    windower: Windower
+    reading: Reading
+    measures: dict[str, Any] = field(default_factory=dict)
+    rare_counts: RareCounts | None = None
+    tail: TailMass | None = None
+    losses: np.ndarray | None = None
+
+
+class _Run:
+    def __init__(
+        self, settings: TextSettings, reader: perplexity.Reader | None, on_bytes: Callable[[int], None]
+    ) -> None:
+        self.settings, self.reader, self.on_bytes = settings, reader, on_bytes
+        self.reference: _Measured | None = None
+        self.rows: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+        self.sizes: dict[str, dict[str, int]] = {}
+        self.incomplete = False
+
+    def corpus(self, corpus: Corpus, *, by_document: bool, is_reference: bool) -> None:
+        """Measure one corpus; the reference has to come first."""
+        done = self._read(corpus, by_document=by_document, is_reference=is_reference)
+        if is_reference:
+            self._hold_out(done, by_document=by_document)
+        for number in self._numbers(done, is_reference=is_reference):
+            row = number.row(corpus.name)
+            self.incomplete |= not np.isfinite(row["value"])
+            self.rows.append(row)
+        self._note(done)
+        if is_reference:
+            self.reference = done
+
+    def failed(self, corpus: Corpus, error: RoteError) -> None:
+        """A corpus that broke while it was read: one row says so."""
+        self.rows.append(not_measured("corpus", "read", str(error)).row(corpus.name))
+        self.incomplete = True
+
+    def _read(self, corpus: Corpus, *, by_document: bool, is_reference: bool) -> _Measured:
+        settings = self.settings
+        done = _Measured(corpus, self._windower(by_document=by_document), Reading(self.on_bytes))
+        seed, resampled = settings.seed, "documents" if by_document else "windows"
+        pieces = "documents" if by_document else "pieces"
+        made = {
+            "inducible": Inducible(seed=seed, resampled=resampled),
+            "repeats": Repeats(seed=seed, resampled=pieces),
+            "rep": Rep(seed=seed, resampled=resampled),
+            "concentration": Concentration(seed=seed, resampled=resampled, by_document=by_document),
+            "near_duplicates": NearDuplicates(seed=seed, by_document=by_document),
+        }
+        done.measures = {name: measure for name, measure in made.items() if settings.wants(name)}
+        looking: list[Any] = list(done.measures.values())
+        if settings.wants("tail_mass"):
+            if is_reference:
+                done.rare_counts = RareCounts()
+                looking.append(done.rare_counts)
+            elif self.reference is not None and self.reference.rare_counts is not None:
+                done.tail = TailMass(self.reference.rare_counts.rare(), seed=seed, resampled=pieces)
+                looking.append(done.tail)
+        excerpts = None
+        if self.reader is not None:
+            excerpts = Excerpts(settings.sample, context=settings.context, seed=seed)
+        for batch in corpus.batches(settings, done.windower, done.reading, excerpts=excerpts):
+            for measure in looking:
+                measure.add(batch)
+        if not done.windower.tokens:
+            raise NothingToReadError(
+                f"{corpus.name} holds no whole window of {settings.context} tokens"
+                if settings.windows == "full"
+                else f"{corpus.name} holds no {settings.units}",
+                help="give a shorter context" if settings.windows == "full" else "give a longer text",
+            )
+        if self.reader is not None and excerpts is not None:
+            done.losses = self.reader.losses(excerpts.items)
+        return done
+
+    def _hold_out(self, done: _Measured, *, by_document: bool) -> None:
+        """The second reading of the reference: how much of its own tail its second half holds."""
+        if done.rare_counts is None:
+            return
+        pieces = "documents" if by_document else "pieces"
+        rare = done.rare_counts.rare()
+        done.tail = TailMass(rare, seed=self.settings.seed, resampled=pieces, odd_only=True)
+        windower = self._windower(by_document=by_document)
+        for batch in done.corpus.batches(self.settings, windower, Reading(self.on_bytes)):
+            done.tail.add(batch)
+        rarest = ", ".join(f"{n}-grams {one.max_count:,}" for n, one in rare.items())
+        self.notes.append(f"rare n-grams of {done.corpus.name}: seen in its first half at most: {rarest}")
+
+    def _windower(self, *, by_document: bool) -> Windower:
+        settings = self.settings
+        return Windower(
+            settings.context,
+            settings.piece,
+            mode=settings.windows,
+            by_document=by_document,
+            seed=settings.seed,
+        )
+
+    def _numbers(self, done: _Measured, *, is_reference: bool) -> Iterator[Number]:
+        reference = None if is_reference else self.reference
+        for name, measure in done.measures.items():
+            if name == "concentration":
+                yield from measure.numbers(reference.measures[name] if reference else None)
+            else:
+                yield from measure.numbers()
+        if done.tail is not None:
+            yield from done.tail.numbers(reference.tail if reference else None)
+        if done.losses is not None and self.reader is not None:
+            if len(done.losses):
+                yield from perplexity.numbers(
+                    done.losses,
+                    reference.losses
+                    if reference and reference.losses is not None and len(reference.losses)
+                    else None,
+                    n_vocab=self.reader.n_vocab,
+                    seed=self.settings.seed,
+                )
+            else:
+                yield not_measured(perplexity.NAME, "loss", "no stretch has two tokens of the model's")
+
+    def _note(self, done: _Measured) -> None:
+        windower, reading, name = done.windower, done.reading, done.corpus.name
+        what = "ids" if done.corpus.is_ids else self.settings.units
+        sizes = {"documents": windower.documents, "windows": windower.windows}
+        self.sizes[name] = {"units": windower.tokens, **sizes, "pieces": windower.pieces}
+        counted = ", ".join(f"{n:,} {noun if n > 1 else noun[:-1]}" for noun, n in sizes.items())
+        self.notes.append(f"{name}: {windower.tokens:,} {what}, {counted}")
+        if reading.replaced:
+            self.notes.append(f"{name}: {reading.replaced:,} bytes that are not UTF-8 were replaced")
+        self.notes += [f"{name}: {line}" for line in reading.files]
+        self.incomplete |= bool(reading.files)
+        duplicates = done.measures.get("near_duplicates")
+        if duplicates is not None and duplicates.note:
+            self.notes.append(f"{name}: {duplicates.note}")
+
+
+def measure_text(
+    paths: Sequence[str | Path],
+    settings: TextSettings | None = None,
+    *,
+    reference: str | Path | None = None,
+    model: str | Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> TextReport:
+    """Measure what corpora would teach a model, in memory that does not grow with them.
+
+    Args:
+        paths: corpora: .txt, .jsonl (either may be .gz), .npy or .safetensors of token ids, or folders of them.
+        settings: units, windows, which measures; see `TextSettings`.
+        reference: a corpus the others are compared with; it is measured too, first.
+        model: a checkpoint for perplexities; torch is imported only then.
+        device, dtype: of the model.
+        threads: CPU threads of the model; None means one for a small model, else torch's own choice.
+        on_progress: told the bytes read so far and the bytes there are to read.
+
+    Raises:
+        NothingToReadError: a corpus that is empty.
+        RoteError: a path, file, tokenizer or setting that cannot be used. A corpus that breaks while it is read, when
+            it is not the reference, only loses its own numbers.
+    """
+    settings = settings or TextSettings()
+    _check_needs(settings, reference=reference, model=model)
+    corpora = open_corpora([*([reference] if reference is not None else []), *paths])
+    _check_units(corpora, settings, compared=reference is not None)
+    by_document = [corpus.has_documents(settings) for corpus in corpora]
+    reader = None
+    if model is not None and settings.wants("perplexity"):
+        reader = perplexity.Reader(
+            model,
+            tokenizer=settings.tokenizer,
+            context=settings.context,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
+    twice = reference is not None and settings.wants("tail_mass")
+    total = sum(corpus.size_bytes for corpus in corpora) + (corpora[0].size_bytes if twice else 0)
+    read = 0
+
+    def on_bytes(n: int) -> None:
+        nonlocal read
+        read += n
+        if on_progress is not None:
+            on_progress(min(read, total), total)
+
+    run = _Run(settings, reader, on_bytes)
+    for i, corpus in enumerate(corpora):
+        is_reference = reference is not None and i == 0
+        try:
+            run.corpus(corpus, by_document=by_document[i], is_reference=is_reference)
+        except RoteError as error:
+            if is_reference or len(corpora) == 1:
+                raise
+            run.failed(corpus, error)
+    meta = _plain(settings) | {"reference": corpora[0].name if reference is not None else None}
+    return TextReport(frame_of(run.rows), run.notes, run.incomplete, meta | {"corpora": run.sizes})
+
+
+def _plain(settings: TextSettings) -> dict[str, Any]:
+    """Settings as JSON can hold them."""
+    tokenizer = settings.tokenizer.name if settings.tokenizer else None
+    return asdict(settings) | {"tokenizer": tokenizer}
+
+
+def _check_needs(settings: TextSettings, *, reference: Any, model: Any) -> None:
+    given = {"reference": reference, "model": model}
+    for measure in settings.measures or ():
+        needed = _NEEDS.get(measure)
+        if needed and given[needed] is None:
+            raise RoteError(f"{measure} needs a {needed}", help=f"give one: --{needed} PATH")
+
+
+def _check_units(corpora: Sequence[Corpus], settings: TextSettings, *, compared: bool) -> None:
+    """Token ids and text can be compared only where the text becomes tokens too."""
+    kinds = {corpus.is_ids for corpus in corpora}
+    if compared and len(kinds) == 2 and settings.units != "tokens":
+        ids = next(corpus.name for corpus in corpora if corpus.is_ids)
+        raise RoteError(
+            f"{ids} holds token ids and other corpora are read as {settings.units}",
+            help="give the tokenizer the ids were made with: --tokenizer PATH",
+        )

@@ -1,0 +1,216 @@
+"""How surprising is each stretch of a corpus to a given model, and how long is the tail?
+
+Source: perplexity distributions of human and synthetic text in Zhu et al. 2024 (arXiv:2412.14689).
+
+1. A sample of stretches of the corpus is tokenised by the model's own tokenizer, cut to the context length, BOS first.
+2. The perplexity of a stretch is exp(mean loss per token in nats).
+3. `loss` is mean loss per token over all stretches; `p05` ... `p99` are quantiles of the perplexities; `tail_ratio` is
+   p99 / p50.
+4. `overlap` with the reference is the sum over bins of the smaller of both shares, in 20 bins that hold equal parts of
+   both samples together. Chance: the reference's even stretches against its odd ones.
+5. `below_reference_p25` is the share of stretches below the reference's lower quartile. Chance: 0.25.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from checkpoints.errors import RoteError
+from probes.text.intervals import linearised_interval, ratio_intervals, sample_interval
+from probes.text.report import Number
+from probes.text.units import load_tokenizer
+
+NAME = "perplexity"
+QUANTILES = (5, 25, 50, 75, 95, 99)
+BINS = 20
+_LOGIT_BYTES = 1 << 27
+_MAX_ROWS = 16
+
+
+class Reader:
+    """A model that reads stretches of text; torch is imported when one is made.
+
+    Args:
+        path: a checkpoint, or a series whose last step is taken.
+        tokenizer: used where the model has none of its own beside it.
+        context: most tokens per stretch.
+        device, dtype: of the model.
+        threads: CPU threads; None means one for a small model, else torch's own choice.
+
+    Raises:
+        CheckpointError: the path is no checkpoint that can be read.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        tokenizer: Path | None,
+        context: int,
+        device: str,
+        dtype: str,
+        threads: int | None = None,
+    ) -> None:
+        import torch
+
+        from checkpoints import open_series
+        from checkpoints.series import at_hand
+        from checkpoints.vocabulary import tokenizer_of
+        from interp.loading import load_fresh
+        from probes.sweep.run import SMALL_MODEL_PARAMETERS
+
+        checkpoint = open_series(path)[-1]
+        with at_hand(checkpoint) as ready:
+            self._model = load_fresh(ready, device=device, dtype=getattr(torch, dtype))
+            self._tokenizer_path = tokenizer_of(ready) or tokenizer
+        small = sum(p.numel() for p in self._model.parameters.values()) < SMALL_MODEL_PARAMETERS
+        self._threads = threads or (1 if small else None)
+        self._tokenizer: Any = None
+        self.n_vocab = self._model.shape.d_vocab
+        self.step = checkpoint.step
+        bos = self._model.config.get("bos_token_id")
+        self._bos = bos if isinstance(bos, int) and 0 <= bos < self.n_vocab else None
+        self.context = min(context, self._model.shape.n_ctx - (self._bos is not None))
+
+    def losses(self, items: Sequence[str | np.ndarray]) -> Float[np.ndarray, "n 2"]:
+        """Summed loss in nats, and tokens, of every stretch with at least one token to predict.
+
+        Raises:
+            RoteError: no tokenizer for text, ids the model does not have, or a loss that is not finite.
+        """
+        rows = sorted((self._ids(item) for item in items), key=len)
+        rows = [row for row in rows if len(row) > 1]
+        with _threads(self._threads):
+            found = [self._batch(part) for part in self._parts(rows)]
+        losses = np.concatenate(found) if found else np.zeros((0, 2))
+        if not np.isfinite(losses).all():
+            raise RoteError("the model's loss is not finite", help="try --dtype float32")
+        return losses
+
+    def _ids(self, item: str | np.ndarray) -> np.ndarray:
+        """BOS (where the model has one) and at most `context` ids."""
+        if isinstance(item, str):
+            if self._tokenizer is None:
+                if self._tokenizer_path is None:
+                    raise RoteError("the model has no tokenizer.json beside it", help="give one: --tokenizer")
+                self._tokenizer = load_tokenizer(self._tokenizer_path)
+            item = np.asarray(self._tokenizer.encode(item, add_special_tokens=False).ids, dtype=np.int64)
+        if len(item) and int(item.max()) >= self.n_vocab:
+            raise RoteError(
+                f"id {int(item.max())} is not in the model's vocabulary of {self.n_vocab}",
+                help="the ids or the tokenizer belong to another model",
+            )
+        if self._bos is None:
+            return item[: self.context]
+        body = item[1:] if len(item) and item[0] == self._bos else item
+        return np.concatenate([[self._bos], body[: self.context]])
+
+    def _parts(self, rows: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """Rows of like length, few enough that their logits fit."""
+        part: list[np.ndarray] = []
+        for row in rows:
+            fit = _LOGIT_BYTES // (4 * self.n_vocab * len(row))
+            if part and len(part) >= min(_MAX_ROWS, max(1, fit)):
+                yield part
+                part = []
+            part.append(row)
+        if part:
+            yield part
+
+    def _batch(self, rows: list[np.ndarray]) -> np.ndarray:
+        import torch
+
+        lengths = np.asarray([len(row) for row in rows])
+        padded = np.zeros((len(rows), int(lengths.max())), dtype=np.int64)
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = row  # padding comes after: a causal model never sees it
+        tokens = torch.from_numpy(padded)
+        with torch.inference_mode():
+            logits = self._model.logits(tokens)[:, :-1].float()
+            aim = tokens[:, 1:].to(logits.device)
+            nll = logits.logsumexp(-1) - logits.gather(-1, aim[..., None])[..., 0]
+        kept = np.arange(padded.shape[1] - 1)[None] < lengths[:, None] - 1
+        return np.stack([np.where(kept, nll.double().cpu().numpy(), 0.0).sum(1), kept.sum(1)], axis=1)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def numbers(
+    losses: Float[np.ndarray, "n 2"],
+    reference: Float[np.ndarray, "m 2"] | None,
+    *,
+    n_vocab: int,
+    seed: int,
+) -> Iterator[Number]:
+    """The distribution of one corpus; with the reference's, how far they overlap.
+
+    Args:
+        losses: summed loss in nats and tokens per stretch.
+        reference: the same of the reference.
+        n_vocab: of the model, for the level of guessing.
+        seed: of the bootstrap.
+    """
+    number = partial(Number, NAME, n=len(losses), resampled="stretches")
+    (loss,) = ratio_intervals(losses[:, :1], losses[:, 1:], seed=seed)
+    mean = losses[:, 0] / losses[:, 1]
+    perplexity = np.exp(mean)
+    yield _made(number, "loss", loss, "nats", float(np.log(n_vocab)))
+    for q in QUANTILES:
+        triple = sample_interval(perplexity, partial(np.percentile, q=q, axis=-1), seed=seed)
+        yield _made(number, f"p{q:02d}", triple, "perplexity", float(n_vocab))
+    yield _made(number, "tail_ratio", sample_interval(perplexity, tail_ratio, seed=seed), "ratio", np.nan)
+    if reference is None:
+        return
+    other = reference[:, 0] / reference[:, 1]
+    value, *left_out = overlap(mean, other)
+    halves = overlap(other[0::2], other[1::2])[0] if len(other) > 3 else np.nan
+    triple = linearised_interval(value, left_out, seed=seed)
+    yield _made(number, "overlap", triple, "fraction", halves)
+    below = mean < np.percentile(other, 25)
+    triple = sample_interval(below.astype(np.float64), lambda v: v.mean(-1), seed=seed)
+    yield _made(number, "below_reference_p25", triple, "fraction", 0.25)
+
+
+def tail_ratio(perplexity: Float[np.ndarray, "*draws n"]) -> Float[np.ndarray, "*draws"]:
+    """p99 / p50 over the last axis."""
+    p50, p99 = np.percentile(perplexity, (50, 99), axis=-1)
+    return p99 / p50
+
+
+def overlap(
+    a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]
+) -> tuple[float, Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
+    """Overlap of two samples, and its value without each item of the first and of the second."""
+    edges = np.quantile(np.concatenate([a, b]), np.linspace(0, 1, BINS + 1)[1:-1])
+    bins = [np.searchsorted(edges, sample, side="right") for sample in (a, b)]
+    counts = [np.bincount(where, minlength=BINS).astype(np.float64) for where in bins]
+    shares = [count / count.sum() for count in counts]
+    left_out = []
+    for i, where in enumerate(bins):
+        without = (counts[i] - np.eye(BINS)) / max(1, len(where) - 1)
+        left_out.append(np.minimum(without, shares[1 - i]).sum(1)[where])
+    return float(np.minimum(*shares).sum()), left_out[0], left_out[1]
+
+
+def _made(
+    number: partial, metric: str, triple: tuple[float, float, float], unit: str, chance: float
+) -> Number:
+    value, lo, hi = triple
+    return number(metric=metric, value=value, lo=lo, hi=hi, unit=unit, chance=chance)

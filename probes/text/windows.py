@@ -1,0 +1,179 @@
+"""A stream of codes as batches of whole windows and whole pieces of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+from probes.text.ngrams import Repeats, repeats, sequence_of
+
+BATCH_TOKENS = 1 << 18
+WINDOW_ORDERS = (1, 2, 3, 4, 5, 6, 7)
+PIECE_ORDERS = (1, 2, 3, 4, 8, 16, 32)
+_NULLS_AT_FIRST, _NULL_EVERY = (
+    16,
+    4,
+)  # the null needs no interval: on a long corpus, a quarter of the batches will do
+
+
+@dataclass
+class Batch:
+    """Codes of some windows; every window, and every piece of a document, is whole.
+
+    Attributes:
+        index: which batch of the corpus this is.
+        tokens: codes, one document after another.
+        windows: where each window starts.
+        pieces: where each piece of a document starts; windows nest in pieces.
+        window_units, piece_units: what is resampled in a bootstrap, counted over the corpus: the document of each
+            window and piece, or the window and piece themselves.
+        seed: of the shuffles.
+    """
+
+    index: int
+    tokens: UInt64[np.ndarray, " n"]
+    windows: Int[np.ndarray, " w"]
+    pieces: Int[np.ndarray, " p"]
+    window_units: Int[np.ndarray, " w"]
+    piece_units: Int[np.ndarray, " p"]
+    seed: int = 0
+
+    @cached_property
+    def window_repeats(self) -> list[Repeats]:
+        """Repeats inside windows, n = 1 to 7."""
+        return list(repeats(self.tokens, self.windows, WINDOW_ORDERS))
+
+    @cached_property
+    def piece_repeats(self) -> list[Repeats]:
+        """Repeats inside pieces of documents, n = 1, 2, 3, 4, 8, 16, 32."""
+        return list(repeats(self.tokens, self.pieces, PIECE_ORDERS))
+
+    @property
+    def has_null(self) -> bool:
+        """Whether the null is measured on this batch."""
+        return self.index < _NULLS_AT_FIRST or self.index % _NULL_EVERY == 0
+
+    @cached_property
+    def shuffled_windows(self) -> Batch:
+        """The null: the same tokens in every window, in random order."""
+        return self._shuffled(self.windows, 1)
+
+    @cached_property
+    def shuffled_pieces(self) -> Batch:
+        """The null: the same tokens in every piece, in random order."""
+        return self._shuffled(self.pieces, 2)
+
+    def _shuffled(self, starts: np.ndarray, salt: int) -> Batch:
+        rng = np.random.default_rng([self.seed, self.index, salt])
+        random = rng.integers(1 << 40, size=len(self.tokens), dtype=np.uint64)
+        order = np.argsort(
+            (sequence_of(starts, len(self.tokens)).astype(np.uint64) << np.uint64(40)) | random
+        )
+        return Batch(
+            index=self.index,
+            tokens=self.tokens[order],
+            windows=self.windows,
+            pieces=self.pieces,
+            window_units=self.window_units,
+            piece_units=self.piece_units,
+            seed=self.seed,
+        )
+
+
+class Windower:
+    """Cuts a stream of codes into windows.
+
+    Args:
+        context: tokens per window.
+        piece: tokens per piece, whole windows.
+        mode: "documents", "full" or "packed", as for `TextSettings.windows`.
+        by_document: whether documents are the units of the bootstrap; else windows and pieces are.
+        seed: of the batches' shuffles.
+    """
+
+    def __init__(
+        self, context: int, piece: int, *, mode: str = "documents", by_document: bool = True, seed: int = 0
+    ) -> None:
+        self.context, self.piece, self.mode = context, piece, mode
+        self.by_document, self.seed = by_document, seed
+        self.tokens = self.documents = self.windows = self.pieces = self.batches = 0
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._size = 0
+        self._last = -1
+
+    def feed(self, tokens: UInt64[np.ndarray, " n"], documents: Int[np.ndarray, " n"]) -> Iterator[Batch]:
+        """Add codes with the document of each, never falling."""
+        if self.mode == "packed":
+            documents = np.zeros_like(documents)
+        self._waiting.append((tokens, documents))
+        self._size += len(tokens)
+        if self._size >= BATCH_TOKENS:
+            yield from self._cut(last=False)
+
+    def flush(self) -> Iterator[Batch]:
+        """What is left at the end of the corpus."""
+        if self._size:
+            yield from self._cut(last=True)
+
+    def _cut(self, *, last: bool) -> Iterator[Batch]:
+        """Whole pieces of the open document and all before it; the rest waits."""
+        tokens, documents = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
+        starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
+        open_tokens = len(tokens) - starts[-1]
+        end = len(tokens) if last else int(starts[-1] + open_tokens // self.piece * self.piece)
+        self._waiting, self._size = [(tokens[end:], documents[end:])], len(tokens) - end
+        if end:
+            yield from self._batches(tokens[:end], documents[:end])
+
+    def _batches(self, tokens: np.ndarray, documents: np.ndarray) -> Iterator[Batch]:
+        """Batches of about BATCH_TOKENS, however much came at once."""
+        starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
+        pieces = _cuts(starts, len(tokens), self.piece)
+        edges = np.unique(np.searchsorted(pieces, np.arange(0, len(tokens), BATCH_TOKENS)))
+        bounds = [*(int(pieces[edge]) for edge in edges if edge < len(pieces)), len(tokens)]
+        for start, end in pairwise(bounds):
+            batch = self._batch(tokens[start:end], documents[start:end])
+            if batch is not None:
+                yield batch
+
+    def _batch(self, tokens: np.ndarray, documents: np.ndarray) -> Batch | None:
+        if self.mode == "full":
+            kept = _in_full_windows(documents, self.context)
+            tokens, documents = tokens[kept], documents[kept]
+            if not len(tokens):
+                return None
+        starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
+        goes_on = int(documents[0] == self._last)
+        self._last = int(documents[-1])
+        windows, pieces = (_cuts(starts, len(tokens), width) for width in (self.context, self.piece))
+        in_order = self.documents - goes_on + np.arange(len(starts))
+        units = []
+        for cuts, counted in ((windows, self.windows), (pieces, self.pieces)):
+            of_document = in_order[np.searchsorted(starts, cuts, side="right") - 1]
+            units.append(of_document if self.by_document else counted + np.arange(len(cuts)))
+        batch = Batch(self.batches, tokens, windows, pieces, *units, seed=self.seed)
+        self.tokens += len(tokens)
+        self.documents += len(starts) - goes_on
+        self.windows += len(windows)
+        self.pieces += len(pieces)
+        self.batches += 1
+        return batch
+
+
+def _cuts(starts: np.ndarray, n: int, width: int) -> np.ndarray:
+    """Where stretches of `width` tokens start when every document is cut from its own start."""
+    counts = -(-np.diff(starts, append=n) // width)
+    inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(starts, counts) + width * inside
+
+
+def _in_full_windows(documents: np.ndarray, context: int) -> np.ndarray:
+    starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
+    lengths = np.diff(starts, append=len(documents))
+    position = np.arange(len(documents)) - np.repeat(starts, lengths)
+    return position < np.repeat(lengths // context * context, lengths)
