@@ -43,12 +43,12 @@ class Material:
     """
 
     natural: Int[np.ndarray, "n width"] | None = None
-    members: Int[np.ndarray, "p width"] | None = None
+    members: Int[np.ndarray, "p member_width"] | None = None
     repeat_count: Int[np.ndarray, " p"] | None = None
-    twins: Int[np.ndarray, "q width"] | None = None
-    candidates: Int[np.ndarray, "r width"] | None = None
+    twins: Int[np.ndarray, "q twin_width"] | None = None
+    candidates: Int[np.ndarray, "r candidate_width"] | None = None
     reference: Reference | None = None
-    reference_nll: Mapping[str, Float[np.ndarray, "n width"]] = field(default_factory=dict)
+    reference_nll: Mapping[str, Float[np.ndarray, "_ _"]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

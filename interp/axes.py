@@ -21,6 +21,11 @@ def head_label(layer: int, head: int) -> str:
     return f"L{layer}H{head}"
 
 
+def pair_label(source: tuple[int, int], head: tuple[int, int]) -> str:
+    """``(0, 1)`` read by ``(1, 0)``: ``L0H1 → L1H0``."""
+    return f"{head_label(*source)} → {head_label(*head)}"
+
+
 def parse_head(label: str | tuple[int, int]) -> tuple[int, int]:
     """``"L5H1"`` (any case) or ``(5, 1)`` as ``(layer, head)``.
 

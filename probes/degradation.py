@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from checkpoints.errors import RoteError
-from interp.axes import head_label
+from interp.axes import head_label, pair_label
 from probes.alignment import matched_steps
 from probes.comparable import differing_provenance, own_units, unit_of
 from probes.registry import REGISTRY
@@ -227,10 +227,17 @@ def _change(row: dict[str, Any], better: str | None) -> str:
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:
-    return [
-        "" if pd.isna(l) else head_label(int(l), int(h))
-        for l, h in zip(rows["layer"], rows["head"], strict=True)
-    ]
+    return [_label(row) for row in rows[_AXES].to_dict("records")]
+
+
+def _label(row: dict[str, Any]) -> str:
+    """The head, the pair, or nothing for the whole model."""
+    if pd.isna(row["layer"]):
+        return ""
+    head = int(row["layer"]), int(row["head"])
+    if pd.isna(row["src_layer"]):
+        return head_label(*head)
+    return pair_label((int(row["src_layer"]), int(row["src_head"])), head)
 
 
 def _stack(samples: pd.Series) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The instrument proves itself: planted models with worked-out answers, and models with nothing to find.
 
 1. a hand-built model (checkpoints/lab/planted.py) is written to disk and measured through the whole pipeline; every
-   head score is compared with its closed form
+   head score is compared with its closed form; of all pairs of heads, only the planted ones may compose
 2. the induction verdict must call the planted induction heads and nothing else: not the head that matches prefixes and
    anti-copies, not the head with a fixed offset, not previous- or duplicate-token heads
 3. sensitivity: induction heads planted at rising strengths; from which prefix-matching score on are they called?
@@ -33,6 +33,7 @@ from probes.verdicts import derive
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
 STRENGTHS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # prefix-matching scores to plant
+_COMPOSES_Z = 5  # far beyond what the best of 16 pairs reaches by chance
 _INDUCTION_INPUTS = ("prefix_matching", "copying_logit")
 _KINDS = ("repeated_random", "shuffled_repeat", "jittered_repeat")
 _CLOSED_FORM = {
@@ -40,6 +41,9 @@ _CLOSED_FORM = {
     ("prefix_matching", "sink_free"): "prefix_matching_sink_free",
     ("previous_token", "score"): "previous_token",
     ("duplicate_token", "score"): "duplicate_token",
+    ("anti_induction", "score"): "anti_induction",
+    ("sink", "score"): "sink",
+    ("entropy", "score"): "entropy",
     ("copying_logit", "score"): "copying_logit",
     ("copying_logit", "sink_free"): "copying_logit_sink_free",
 }
@@ -169,7 +173,7 @@ def _scores(bench: _Bench) -> list[Check]:
                         name, f"closed form within {tolerance:g}", f"off by {worst:.1e}", worst <= tolerance
                     )
                 )
-    return [*checks, _ov_check(bench, model)]
+    return [*checks, _ov_check(bench, model), _composition_check(bench, model)]
 
 
 def _worst(values: np.ndarray, answers: np.ndarray) -> float:
@@ -198,6 +202,22 @@ def _ov_check(bench: _Bench, model: Any) -> Check:
         ", ".join(f"{v:.3f}" for v in layer_1),
         off <= TOLERANCE[bench.dtype],
     )
+
+
+def _composition_check(bench: _Bench, model: Any) -> Check:
+    """K-composition of the head that attends one back with the prefix heads, a ratio of 1/8; nothing else composes."""
+    from probes.sweep.measure import measure_weights
+
+    ids = np.arange(1, bench.config.d_vocab)
+    measured = measure_weights(model, [lookup("composition")], ids=ids, seed=bench.seed)
+    found = []
+    for m in measured:
+        if m.metric.endswith("_z"):
+            for src_layer, src_head, layer, head in np.argwhere((m.values > _COMPOSES_Z) & m.exists):
+                pair = f"{head_label(src_layer, src_head)} > {head_label(layer, head)}"
+                found.append(f"{m.metric[0].upper()} {pair}")
+    wanted = [f"K L0H0 > L1H{head}" for head in (0, 1, 2)]
+    return Check("pairs that compose, of 16", ", ".join(wanted), ", ".join(found) or "none", found == wanted)
 
 
 def _verdicts(bench: _Bench) -> list[Check]:

@@ -27,10 +27,7 @@ ARCHITECTURES = ("native", "gpt_neox", "llama")
 @cache
 def _initial(arch: str, seed: int) -> tuple[tuple[str, np.ndarray], ...]:
     """A fresh initialisation: matrices random, biases zero, gains one, as trainers begin."""
-    if arch == "native":
-        state = lab_state(seed)
-    else:
-        state = tiny_hf_model(arch, seed=seed).state_dict()
+    state = lab_state(seed) if arch == "native" else tiny_hf_model(arch, seed=seed).state_dict()
     fixed = {"bias": 0.0, "norm": 1.0}
     arrays = {}
     for name, tensor in state.items():
@@ -78,6 +75,8 @@ def drift(
 
 def _learning(step: int, *, last: int, warmup: int) -> float:
     """Share of all learning done by a step: the integral of a learning rate that warms up and falls to a tenth."""
+    if last == 0:
+        return 0.0
     warmup = min(warmup, last)
 
     def integral(s: float) -> float:

@@ -161,9 +161,7 @@ def write_sharded_dcp(
             file = files[shard] = files.get(shard) or io.BytesIO()
             start = file.tell()
             torch.save(part, file)
-            stored[m.MetadataIndex(name, low, rank)] = _StorageInfo(
-                shard, start, file.tell() - start
-            )
+            stored[m.MetadataIndex(name, low, rank)] = _StorageInfo(shard, start, file.tell() - start)
         described[name] = m.TensorStorageMetadata(
             m.TensorProperties.create_from_tensor(tensor), tensor.shape, chunks
         )

@@ -188,7 +188,8 @@ def test_every_probe_states_what_it_is(name):
     info = REGISTRY[name]
     for text in (info.unit, info.source, info.summary, info.chance, info.module):
         assert text.strip()
-    assert info.kind in {"head", "pair", "model", "weights", "verdict"}
+    assert info.kind in {"head", "model", "weights", "direct", "verdict"}
+    assert bool(info.passes) == (info.kind == "direct")
     assert info.better in {"higher", "lower", None}
     assert info.main_metric in info.metrics
     assert all(meaning.strip() for meaning in info.metrics.values())
@@ -196,7 +197,8 @@ def test_every_probe_states_what_it_is(name):
     assert set(info.directions) <= set(info.metrics)
     assert set(info.needs) <= set(REGISTRY)
     assert info.range is None or info.range[0] < info.range[1]
-    assert (info.kind in {"head", "model"}) == bool(info.stimuli)
+    assert (info.kind in {"head", "model", "direct"}) == bool(info.stimuli)
+    assert info.default or info.kind == "direct"
     assert {m.split("@")[1] for m in info.metrics if "@" in m} <= set(info.stimuli[1:])
 
 

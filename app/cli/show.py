@@ -176,10 +176,16 @@ def _record(row: dict[str, Any], rank: int | None) -> dict[str, Any]:
     return {
         **{name: row[name] for name in ("run", "step", "probe", "metric", "n", "valid")},
         **{name: text.plain(row[name]) for name in ("value", "lo", "hi", "chance")},
-        "head": head_of(row["layer"], row["head"]),
+        "head": _label(row),
         "rank": rank,
         "reason": row["reason"] or None,
     }
+
+
+def _label(row: dict[str, Any]) -> str | None:
+    """``L5H1``, ``L0H1 → L1H0`` for a pair, or None for a number about the whole model."""
+    head, source = head_of(row["layer"], row["head"]), head_of(row["src_layer"], row["src_head"])
+    return head if source is None else f"{source} → {head}"
 
 
 def head_of(layer: Any, head: Any) -> str | None:

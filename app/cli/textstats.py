@@ -185,7 +185,8 @@ def _print_table(session: Session, out: Output, rows: Sequence[Row]) -> None:
 
 
 def _is_shown(row: Row) -> bool:
-    return row["value"] is None or (row["metric"], row["n_gram"]) in _SHOWN.get(row["measure"], frozenset())
+    missing = row["value"] is None and not row["n"]
+    return missing or (row["metric"], row["n_gram"]) in _SHOWN.get(row["measure"], frozenset())
 
 
 def _key(row: Row) -> tuple[Any, ...]:

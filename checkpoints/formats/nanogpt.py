@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ FORMAT = "nanogpt"
 STATE = "model"  # where in the file the weights are
 ENDINGS = (".pt", ".pth")
 MAX_PEEKS = 8
+LOSS_NOTE = "losses are nanoGPT's best_val_loss: the lowest validation loss so far"
 _NO_LOSS_YET = 1e8  # nanoGPT starts best_val_loss at 1e9
 _ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 
@@ -43,7 +45,10 @@ def sniff(path: Path) -> bool:
 
 def discover(path: Path) -> CheckpointSeries:
     """List the files in step order; what is no nanoGPT checkpoint is a gap."""
-    return assemble(path, FORMAT, *candidates(path, ENDINGS), _checkpoint)
+    series = assemble(path, FORMAT, *candidates(path, ENDINGS), _checkpoint)
+    if all(checkpoint.loss_nats is None for checkpoint in series):
+        return series
+    return replace(series, notes=(*series.notes, LOSS_NOTE))
 
 
 def model_args(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,11 +27,12 @@ def as_floats(stored: Num[np.ndarray, " n"], dtype: str) -> Float[np.ndarray, " 
     """Words as numbers: float64 for F64, otherwise float32; exact for every type."""
     if dtype == "BF16":  # the upper half of a float32
         return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if dtype == "F8_E5M2":  # the upper half of a float16
-        return (stored.astype(np.uint16) << np.uint16(8)).view(np.float16).astype(np.float32)
     if dtype == "F8_E4M3":
         return _E4M3[stored]
-    return stored.astype(np.float64 if dtype == "F64" else np.float32, copy=False)
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        stored = (stored.astype(np.uint16) << np.uint16(8)).view(np.float16)
+    with np.errstate(invalid="ignore"):  # some NaN are signalling
+        return stored.astype(np.float64 if dtype == "F64" else np.float32, copy=False)
 
 
 def _e4m3_table() -> Float[np.ndarray, " 256"]:

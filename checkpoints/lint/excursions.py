@@ -21,9 +21,8 @@ MIN_LENGTH = 1.2  # how much longer than the intervals around those into and out
 EXCURSION_ALONE = 3.0  # where there are no intervals around
 MAX_BLOCK = 16  # steps in a row
 ROUNDINGS = 2.0  # distances below so many rounding errors say nothing
-SAME_DIRECTION = (
-    2.0  # the angle to the step before may grow by this much and still be called the same direction
-)
+SAME_DIRECTION_ANGLES = 2.0  # the angle to the step before may be so many usual ones
+SAME_DIRECTION_COSINE = 0.8
 
 
 def excursion_facts(path: Trajectory, chain: list[int]) -> tuple[list[Fact], list[int]]:

@@ -158,13 +158,29 @@ def _class_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
             f"transformers has no architecture {shown(model_type or wanted)}",
             help="`rote doctor` prints the installed versions; rote runs no code from a checkpoint",
         )
-    fields = {name: value for name, value in config.items() if name not in (*_IGNORED_FIELDS, "auto_map")}
-    settings = CONFIG_MAPPING[model_type].from_dict(fields)
+    settings = CONFIG_MAPPING[model_type].from_dict(_plain_fields(config))
     if type(settings) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise CheckpointError(f"{shown(model_type)} is no causal language model", help="rote measures those")
+    for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
+        count = getattr(settings, name, None)
+        if count is not None and (type(count) is not int or count < 1):
+            raise CheckpointError(
+                f"config.json says {name} = {shown(count)}", help="restore the model's config"
+            )
     kinds = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
     kinds = kinds if isinstance(kinds, tuple | list) else (kinds,)
     return settings, next((kind for kind in kinds if kind.__name__ in wanted), kinds[0])
+
+
+def _plain_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what points elsewhere, and without nonsense in what evaluation never uses."""
+    fields = {name: value for name, value in config.items() if name not in (*_IGNORED_FIELDS, "auto_map")}
+    for name, value in fields.items():
+        if "drop" in name and isinstance(value, int | float):
+            fields[name] = 0.0
+        elif name.endswith("_token_id") and not isinstance(value, list):
+            fields[name] = value if type(value) is int and 0 <= value < 1 << 31 else None
+    return fields
 
 
 @contextmanager

@@ -95,7 +95,9 @@ def passages(stimulus: Stimulus, *, n_ctx: int) -> Passages:
     fits = (n_ctx - 1) // 2
     length = np.minimum(stimulus.extra["second_block_start"] - 1, fits)
     if length.max() < MIN_PASSAGE_TOKENS:
-        raise NotMeasuredError(f"a context of {n_ctx} tokens holds no passage of {MIN_PASSAGE_TOKENS} twice")
+        raise NotMeasuredError(
+            f"a context of {n_ctx} tokens holds no passage of {MIN_PASSAGE_TOKENS} tokens twice"
+        )
     offset = np.arange(2 * length.max())[None] % length[:, None]
     body = np.take_along_axis(stimulus.tokens[:, 1:], offset, axis=1)
     return Passages(np.concatenate([stimulus.tokens[:, :1], body], axis=1), length)

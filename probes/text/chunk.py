@@ -6,15 +6,13 @@ anyway, so that the tokens are those of the whole document. Where a cut falls do
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 PART_BYTES = 1 << 17
 CHUNK_BYTES = 1 << 20
 _BLANK = b" \t\r\n\v\f"
-_CUT = re.compile(rb"[A-Za-z0-9](?=[ \n][A-Za-z0-9])")
-_LOOK_BACK = (1 << 8, 1 << 12, PART_BYTES)
+_TRIES = 64
 
 
 @dataclass
@@ -79,14 +77,15 @@ class Packer:
 
 
 def cut_before(text: bytes) -> int:
-    """Where to end a part: after the last word that has a single space behind it; else at a character's edge."""
-    for reach in _LOOK_BACK:
-        from_ = max(0, len(text) - reach)
-        found = None
-        for found in _CUT.finditer(text, from_):  # noqa: B007 the last one is wanted
-            pass
-        if found:
-            return found.end()
+    """Where to end a part: in front of the last single space between two words; else at a character's edge."""
+    for blank in (b" ", b"\n"):
+        at = len(text) - 1
+        for _ in range(_TRIES):
+            at = text.rfind(blank, 1, at)
+            if at < 0:
+                break
+            if text[at - 1 : at].isalnum() and text[at + 1 : at + 2].isalnum():
+                return at
     end = len(text)
     while end > len(text) - 4 and text[end - 1] & 0xC0 == 0x80:
         end -= 1

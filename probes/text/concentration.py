@@ -111,13 +111,13 @@ class Concentration:
 def entropy_nats(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:
     """Entropy of the shares, in nats."""
     p = counts / counts.sum(-1, keepdims=True)
-    return -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
+    return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(-1))
 
 
 def top_mass(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:
     """Share of the fullest 1% of buckets."""
     top = max(1, counts.shape[-1] // 100)
-    return np.partition(counts, -top, axis=-1)[..., -top:].sum(-1) / counts.sum(-1)
+    return np.asarray(np.partition(counts, -top, axis=-1)[..., -top:].sum(-1) / counts.sum(-1))
 
 
 def kl_nats(
@@ -125,7 +125,7 @@ def kl_nats(
 ) -> Float[np.ndarray, "*out"]:
     """Kullback-Leibler divergence from the other's shares in nats, 1 added to every bucket of both."""
     p, q = _smoothed(counts), _smoothed(other)
-    return (p * (np.log(p) - np.log(q))).sum(-1)
+    return np.asarray((p * (np.log(p) - np.log(q))).sum(-1))
 
 
 def _smoothed(counts: np.ndarray) -> np.ndarray:

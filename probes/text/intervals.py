@@ -55,16 +55,15 @@ def quotient_interval(
         bottom: the same of the second.
         seed: of the resampling.
     """
-    (value, _, _), (base, _, _) = (
-        ratio_intervals(n[:, None], d[:, None], seed=seed)[0] for n, d in (top, bottom)
-    )
-    if min(len(top[0]), len(bottom[0])) < 2:
-        return float(_divide(np.float64(value), np.float64(base))), np.nan, np.nan
+    parts = [(n.astype(np.float64), d.astype(np.float64)) for n, d in (top, bottom)]
+    ((value,),) = _divide(*(_divide(n.sum(keepdims=True), d.sum(keepdims=True)) for n, d in parts))[None]
+    if min(len(n) for n, _ in parts) < 2:
+        return float(value), np.nan, np.nan
     draws = []
-    for i, (n, d) in enumerate((top, bottom)):
+    for i, (n, d) in enumerate(parts):
         weights = draw_weights(len(n), seed + i)
-        draws.append(_divide(weights @ n.astype(np.float64), weights @ d.astype(np.float64)))
-    return float(_divide(np.float64(value), np.float64(base))), *_tails(_divide(*draws))
+        draws.append(_divide(weights @ n, weights @ d))
+    return float(value), *_tails(_divide(*draws))
 
 
 def linearised_interval(value: float, left_out: Sequence[Float[np.ndarray, " _"]], *, seed: int) -> Triple:

@@ -57,9 +57,8 @@ class _Run:
         if is_reference:
             self._hold_out(done, by_document=by_document)
         for number in self._numbers(done, is_reference=is_reference):
-            row = number.row(corpus.name)
-            self.incomplete |= not np.isfinite(row["value"])
-            self.rows.append(row)
+            self.rows.append(number.row(corpus.name))
+            self.incomplete |= number.missing
         self._note(done)
         if is_reference:
             self.reference = done

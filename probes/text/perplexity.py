@@ -191,7 +191,7 @@ def numbers(
 def tail_ratio(perplexity: Float[np.ndarray, "*draws n"]) -> Float[np.ndarray, "*draws"]:
     """p99 / p50 over the last axis."""
     p50, p99 = np.percentile(perplexity, (50, 99), axis=-1)
-    return p99 / p50
+    return np.asarray(p99 / p50)
 
 
 def overlap(

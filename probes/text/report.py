@@ -53,6 +53,11 @@ class Number:
     chance: float = float("nan")
     reason: str = ""
 
+    @property
+    def missing(self) -> bool:
+        """Whether it was asked for and could not be measured; a share of nothing is undefined, not missing."""
+        return self.n == 0 and bool(self.reason)
+
     def row(self, corpus: str) -> dict[str, Any]:
         """As a row of the frame; a missing value always has a reason."""
         reason = self.reason

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Num, UInt64
+from jaxtyping import Bool, Float, Int, Num, UInt64
 
 from probes.text.blocks import Blocks
 from probes.text.intervals import linearised_interval, quotient_interval, ratio_intervals
@@ -76,7 +76,7 @@ class Rare:
     keys: UInt64[np.ndarray, " k"]
     level: int
     max_count: int
-    maybe: Num[np.ndarray, " bits"]
+    maybe: Bool[np.ndarray, " bits"]
 
     @classmethod
     def of(cls, table: Table) -> Rare:
@@ -200,7 +200,7 @@ def _too_small(text: TailMass, held_out: TailMass, n: int) -> str:
 
 def _coverages(
     hits: Num[np.ndarray, "blocks rare_and_rest"], drawn: float
-) -> tuple[float, list[Float[np.ndarray, " blocks"]]]:
+) -> tuple[float, list[Float[np.ndarray, " left_out"]]]:
     """Coverage at `drawn` n-grams, and without each block."""
     total = hits.sum(0, dtype=np.int64)
     without = [_coverage(total - block, drawn) for block in hits] if len(hits) > 1 else []

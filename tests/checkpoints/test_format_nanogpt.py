@@ -11,6 +11,7 @@ from pickled_files import NANOGPT, nanogpt_content, nanogpt_state, write_nanogpt
 
 from checkpoints import CheckpointError, open_series
 from checkpoints.fingerprint import fingerprint, model_hashes, tensor_hashes
+from checkpoints.formats.nanogpt import LOSS_NOTE
 from interp.bridge import HookedSeries
 from interp.loading import load_fresh
 
@@ -74,7 +75,8 @@ def test_steps_tokens_and_loss(tmp_path):
     for step in (250, 0, 1000):
         write_nanogpt(tmp_path / f"ckpt_{step}.pt", step)
     series = open_series(tmp_path)
-    assert (series.format, series.steps, series.gaps, series.notes) == ("nanogpt", (0, 250, 1000), (), ())
+    assert (series.format, series.steps, series.gaps) == ("nanogpt", (0, 250, 1000), ())
+    assert series.notes == (LOSS_NOTE,)
     assert series.tokens_seen == (0, 250 * 12 * 24 * 5, 1000 * 12 * 24 * 5)
     assert series.loss_nats == pytest.approx((4.0, 3.75, 3.0))
 
@@ -94,7 +96,7 @@ def test_the_latest_copy_beside_numbered_files_is_no_second_step(tmp_path):
     write_nanogpt(tmp_path / "ckpt.pt", 200)
     series = open_series(tmp_path)
     assert (series.steps, series.gaps) == ((100, 200), ())
-    assert series.notes == ("ckpt.pt is step 200 again and was left out",)
+    assert series.notes == ("ckpt.pt is step 200 again and was left out", LOSS_NOTE)
     write_nanogpt(tmp_path / "ckpt.pt", 300)
     assert open_series(tmp_path).steps == (100, 200, 300)
 

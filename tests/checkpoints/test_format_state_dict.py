@@ -248,5 +248,5 @@ def test_two_files_of_one_step_are_both_left_out(folder):
 def test_stages_of_a_training_are_no_one_series(folder):
     for name in ("stage1-step5.pt", "stage2-step9.pt"):
         write(folder, name, hf_state("gpt2", 1))
-    with pytest.raises(CheckpointError, match="2 parts of a training.*: stage1, stage2"):
+    with pytest.raises(CheckpointError, match=r"2 parts of a training.*: stage1, stage2"):
         open_series(folder)

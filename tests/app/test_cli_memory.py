@@ -1,0 +1,83 @@
+"""`rote run` with members, twins and text given, and without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lookup_models import lookup_state, members, random_state, twins, write_series
+
+from probes.store import Results
+
+PROBES = ("-p", "exact_match", "-p", "mem_gap", "-p", "repeat_loss")
+
+
+@pytest.fixture
+def series(rote) -> Path:
+    return write_series(Path("runs/learns"), {0: random_state(), 30: lookup_state()})
+
+
+@pytest.fixture
+def files(rote) -> tuple[str, ...]:
+    np.save("m.npy", members())
+    np.save("t.npy", twins())
+    return ("--members", "m.npy", "--twins", "t.npy")
+
+
+def test_given_members_and_twins_are_measured(rote, series, files):
+    done = rote("run", series, *PROBES, *files, "--sequences", "8")
+    assert done.exit_code == 0, done.output
+    results = Results.open("results/learns")
+    assert results.select("exact_match", "completed", step=30)["value"].tolist() == [1.0]
+    assert results.select("mem_gap", "gap", step=30)["lo"].iloc[0] > 4
+    assert "not measured" not in done.stderr
+    shown = rote("show", "results/learns", "--csv")
+    assert "exact_match" in shown.stdout and "mem_gap" in shown.stdout
+
+
+def test_without_members_one_line_says_so_and_the_exit_code_is_0(rote, series):
+    done = rote("run", series, *PROBES, "--sequences", "8")
+    assert done.exit_code == 0
+    lines = [line for line in done.stderr.splitlines() if "members" in line or "not measured" in line]
+    assert len(lines) == 1 and "exact_match, mem_gap not measured there" in lines[0]
+    shown = rote("show", "results/learns")
+    assert shown.exit_code == 0 and "exact_match" not in shown.output
+    named = rote("show", "results/learns", "-p", "exact_match")
+    assert "no training members" in named.output
+
+
+def test_the_report_says_it_once(rote, series):
+    rote("run", series, *PROBES, "--sequences", "8")
+    done = rote("report", "results/learns", "-o", "report", "--light")
+    assert done.exit_code == 0, done.output
+    (file,) = Path("report").glob("*.json")
+    report = json.loads(file.read_text())
+    assert report["status"] == "complete"
+    said = [alert for alert in report["alerts"] if "members" in alert["text"]]
+    assert len(said) == 1 and said[0]["level"] == "note"
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--members", "the cat sat on the mat", "no tokenizer.json"),
+        ("--text", "the cat sat on the mat", "no tokenizer.json"),
+        ("--members", None, "does not exist"),
+    ],
+)
+def test_files_that_cannot_be_used_are_a_usage_error(rote, series, option, content, message):
+    if content is not None:
+        Path("x.txt").write_text(content)
+    done = rote("run", series, *PROBES, option, "x.txt")
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr and "Traceback" not in done.output
+
+
+def test_members_of_another_vocabulary_are_a_usage_error(rote, series):
+    np.save("m.npy", members() + 1000)
+    np.save("t.npy", twins())
+    done = rote("run", series, *PROBES, "--members", "m.npy", "--twins", "t.npy")
+    assert done.exit_code == 2
+    assert "outside the model's vocabulary of 64" in done.stderr

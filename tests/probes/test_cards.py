@@ -1,0 +1,88 @@
+"""Cards: one renderer for the terminal and the documentation, and pages that are current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from checkpoints.errors import RoteError
+from probes import cards
+from probes.info import ProbeInfo
+from probes.registry import REGISTRY
+
+DOCS = Path(__file__).parents[2] / "docs" / "probes"
+
+PLANTED = ProbeInfo(
+    name="planted",
+    kind="head",
+    unit="share",
+    range=(-1.0, 1.0),
+    better=None,
+    source="someone 1999",
+    summary="What it is.",
+    chance="0",
+    metrics={"score": "||a*b|| of <x>", "z": "the score in sd"},
+    module="probes.heads.previous_token",
+    stimuli=("repeated_random",),
+    units={"z": "sd"},
+    reads_as="high is *high*",
+    not_measured="never",
+)
+
+
+def test_written_cards_are_current():
+    written = {page.name: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
+    assert written == cards.pages(), "run: python -m probes.cards docs/probes"
+    assert set(written) == {f"{name}.md" for name in REGISTRY} | {"README.md"}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_card_says_how_to_read_the_number(name):
+    info, shown = REGISTRY[name], cards.card(REGISTRY[name])
+    for label in ("unit", "range", "chance", "reads as", "not measured when", "source", "version"):
+        assert shown.facts[label].strip(), f"{name} does not say its {label}"
+    assert [metric for metric, _, _ in shown.metrics] == list(info.metrics)
+    assert shown.steps[0].startswith("Source: ")
+    assert any(step.startswith("1. ") for step in shown.steps)
+
+
+def test_a_card_is_laid_out_for_the_terminal():
+    lines = list(cards.text_lines(cards.card(PLANTED), width=60))
+    assert lines[:3] == ["planted", "What it is.", ""]
+    assert "range              -1 to 1" in lines
+    assert "reads as           high is *high*" in lines
+    assert "better             neither: a description, not a score" in lines
+    assert "  score: ||a*b|| of <x> (share)" in lines
+    assert "  z: the score in sd (sd)" in lines
+    assert "  1. take A[q, q-1] for every q >= 1" in lines
+    assert max(map(len, lines)) <= 60
+    numbered = lines.index("  3. sink_free: position 0 excluded as a key, rows")
+    assert lines[numbered + 1].startswith("     ")  # a point's second line stands under its first
+
+
+def test_a_card_is_laid_out_as_a_page():
+    page = cards.markdown(cards.card(PLANTED))
+    assert page.startswith("# planted\n\nWhat it is.\n\n- **kind**: head\n- **unit**: share\n")
+    assert "- **reads as**: high is \\*high\\*\n" in page
+    assert "| `score` | \\|\\|a\\*b\\|\\| of \\<x> | share |\n| `z` | the score in sd | sd |\n" in page
+    steps = page[page.index("## How it is computed") :].splitlines()
+    assert steps[2] == "Source: Olsson et al. 2022, arXiv:2209.11895."
+    assert [line[:2] for line in steps[4:7]] == ["1.", "2.", "3."]
+    assert "**needs**" not in page  # what has nothing to say is left out
+
+
+def test_pages_are_written_and_those_of_probes_that_are_gone_removed(tmp_path, monkeypatch):
+    (tmp_path / "gone.md").write_text("of a probe that was renamed")
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr("sys.argv", ["cards", str(tmp_path)])
+    cards.main()
+    assert {page.name for page in tmp_path.iterdir()} == {*cards.pages(), "notes.txt"}
+    monkeypatch.setattr("sys.argv", ["cards"])
+    with pytest.raises(RoteError, match="name the folder"):
+        cards.main()
+
+
+def test_cards_never_import_torch(run_python):
+    code = "import sys\nfrom probes.cards import pages\npages()\nprint('torch' in sys.modules)"
+    assert run_python(code) == "False"

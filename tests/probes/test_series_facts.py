@@ -1,0 +1,70 @@
+"""Losses above uniform, on values written down."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints.lint import Fact
+from probes.observations import from_samples, unit_table
+from probes.registry import REGISTRY
+from probes.series_facts import loss_facts
+from probes.store import Results, step_folder, write_json, write_unit
+
+UNIFORM = math.log(61)
+SPREAD_NATS = np.linspace(-0.01, 0.01, 8)  # between sequences
+
+
+@pytest.fixture
+def results_of(tmp_path: Path):
+    """`results_of({step: (first_block, later_blocks)})`: a results folder with these losses, eight sequences each."""
+
+    def make(losses: dict[int, tuple[float, float]]) -> Results:
+        for step, (first, later) in losses.items():
+            rows = [
+                from_samples(
+                    REGISTRY["repeat_loss"], metric, value + SPREAD_NATS, axes=(), chance=UNIFORM, seed=0
+                )
+                for metric, value in (("first_block", first), ("later_blocks", later))
+            ]
+            table = unit_table(rows, run="run", step=step, tokens_seen=None)
+            write_unit(step_folder(tmp_path, step) / "repeat.parquet", table, {})
+        write_json(tmp_path / "run.json", {"schema": 1, "run": "run"})
+        return Results.open(tmp_path)
+
+    return make
+
+
+def told(facts: list[Fact]) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...]]]:
+    return [(f.severity, f.evidence["metric"], f.steps, f.leave_out) for f in facts]
+
+
+def test_one_step_above_uniform_between_steps_below_is_a_warning(results_of):
+    losses = dict.fromkeys((0, 10, 20, 30, 40), (UNIFORM - 0.5, 1.0))
+    losses[20] = (UNIFORM - 0.5, UNIFORM + 2)
+    (fact,) = loss_facts(results_of(losses))
+    assert told([fact]) == [("warning", "later_blocks", (20,), (20,))]
+    assert fact.evidence["loss_nats"] == pytest.approx(UNIFORM + 2, abs=1e-6)
+    assert fact.evidence["uniform_nats"] == pytest.approx(UNIFORM)
+
+
+def test_steps_above_uniform_in_a_row_or_at_an_end_are_notes(results_of):
+    over, under = (UNIFORM + 1, UNIFORM + 1), (UNIFORM + 1, 1.0)
+    found = loss_facts(results_of({0: over, 10: under, 20: under, 30: over, 40: over}))
+    assert told(found) == [
+        ("note", "first_block", (0, 10, 20, 30, 40), ()),
+        ("note", "later_blocks", (0, 30, 40), ()),
+    ]
+
+
+def test_losses_below_uniform_or_not_surely_above_are_no_facts(results_of):
+    assert loss_facts(results_of({0: (UNIFORM, UNIFORM), 10: (UNIFORM - 0.1, 1.0)})) == []
+
+
+def test_results_without_the_probe_have_no_facts(results_of):
+    results = results_of({0: (9.0, 9.0)})
+    results.frame = results.frame[results.frame["probe"] != "repeat_loss"]
+    assert loss_facts(results) == []
