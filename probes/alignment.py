@@ -12,7 +12,7 @@ _TOLERANCE = {"tokens": 0.02, "loss": 0.05}  # relative distance within which tw
 
 
 def matched_steps(a: Results, b: Results, align: str) -> list[tuple[int, int]]:
-    """Pairs (step of A, step of B), ascending.
+    """Pairs (step of A, step of B), ascending. Steps that lint asked to leave out are not matched.
 
     By step: the steps both have. By tokens or loss: each step of A with the nearest of B, within 2% of the tokens or
     5% of the loss; each step of B is used once.
@@ -23,7 +23,7 @@ def matched_steps(a: Results, b: Results, align: str) -> list[tuple[int, int]]:
     if align not in ALIGNMENTS:
         raise RoteError(f"runs cannot be aligned by {align!r}", help=did_you_mean(align, ALIGNMENTS))
     if align == "step":
-        pairs = [(step, step) for step in sorted(set(a.steps) & set(b.steps))]
+        pairs = [(step, step) for step in sorted(set(a.usable_steps) & set(b.usable_steps))]
     else:
         pairs = _nearest(_axis(a, align), _axis(b, align), _TOLERANCE[align])
     if not pairs:
@@ -37,11 +37,13 @@ def matched_steps(a: Results, b: Results, align: str) -> list[tuple[int, int]]:
 def _axis(results: Results, align: str) -> dict[int, float]:
     if align == "tokens":
         seen = results.frame.drop_duplicates("step").set_index("step")["tokens_seen"]
-        values = {int(step): float(tokens) for step, tokens in seen.items() if not pd.isna(tokens)}
+        values = {step: float(seen[step]) for step in results.usable_steps if not pd.isna(seen[step])}
     else:
         recorded = results.meta["series"].get("loss_nats", {})
         values = {
-            step: float(recorded[str(step)]) for step in results.steps if recorded.get(str(step)) is not None
+            step: float(recorded[str(step)])
+            for step in results.usable_steps
+            if recorded.get(str(step)) is not None
         }
     if not values:
         raise RoteError(f"{results.run} records no {align} per checkpoint", help="use --align step")

@@ -74,9 +74,20 @@ class Results:
         return list(self.meta.get("gaps", []))
 
     @property
+    def left_out(self) -> dict[int, str]:
+        """Steps that `rote lint` asked to leave out when these results were made, and why: measured, not believed."""
+        stored = (self.meta.get("lint") or {}).get("left_out") or {}
+        return {int(step): str(why) for step, why in stored.items()}
+
+    @property
     def steps(self) -> list[int]:
         """Steps with observations, ascending."""
         return sorted(int(s) for s in self.frame["step"].unique())
+
+    @property
+    def usable_steps(self) -> list[int]:
+        """Steps with observations that lint did not ask to leave out, ascending."""
+        return [step for step in self.steps if step not in self.left_out]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -85,6 +96,14 @@ class Results:
         if _is_stale(self.path, file):
             rebuild_observations(self.path)
         return to_frame(pq.read_table(file))
+
+    @cached_property
+    def usable_frame(self) -> pd.DataFrame:
+        """The observations with those of `left_out` steps marked: not valid, lint's reason, column `left_out` true.
+
+        Their values are kept. Onsets, comparisons, figures and reports read this.
+        """
+        return mark_left_out(self.frame, self.left_out)
 
     def select(self, probe: str, metric: str, *, step: int | None = None) -> pd.DataFrame:
         """Observations of one metric, at one step or all."""
@@ -100,6 +119,19 @@ class Results:
         steps = self.steps
         span = f"steps {steps[0]:,}-{steps[-1]:,}" if steps else "no steps"
         return f"Results({self.run!r}: {len(steps)} checkpoints, {span}, {len(self.frame):,} observations, {len(self.gaps)} gaps)"
+
+
+def mark_left_out(rows: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:
+    """Observations with the column `left_out`: rows of those steps are no longer valid and carry the reason."""
+    reasons = rows["step"].map(left_out) if left_out else pd.Series(pd.NA, index=rows.index)
+    doubted = reasons.notna() & rows["valid"].astype(bool)
+    if not doubted.any():
+        return rows.assign(left_out=False)
+    return rows.assign(
+        valid=rows["valid"].astype(bool) & ~doubted,
+        reason=rows["reason"].mask(doubted, "left out by lint: " + reasons.astype(str)),
+        left_out=doubted,
+    )
 
 
 def step_folder(root: Path, step: int) -> Path:

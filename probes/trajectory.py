@@ -90,8 +90,9 @@ def verdict_table(results: Results) -> pd.DataFrame:
 
 
 def head_table(results: Results, probe: str, metric: str) -> pd.DataFrame:
-    """Values of a head metric: one row per step, one column per head label."""
+    """Values of a head metric: one row per step that lint did not ask to leave out, one column per head label."""
     rows = results.select(probe, metric)
+    rows = rows[~rows["step"].isin(list(results.left_out))]
     rows = rows[rows["layer"].notna()]
     if rows.empty:
         return pd.DataFrame()

@@ -87,14 +87,13 @@ def _comparable_facts(results: Results) -> dict[str, str]:
 def _linted(scene: Scene) -> Iterator[Alert]:
     """Steps that the linter asks to leave out: shown, because they were measured, and not to be believed."""
     for r in scene.results:
-        left_out = (r.meta.get("lint") or {}).get("left_out") or {}
         reasons: dict[str, list[int]] = {}
-        for step, why in left_out.items():
-            reasons.setdefault(str(why), []).append(int(step))
+        for step, why in r.left_out.items():
+            reasons.setdefault(why, []).append(step)
         for why, steps in reasons.items():
             yield Alert(
                 f"{r.run}: lint asks to leave out {steps_in_words(sorted(steps))}: {why}. What was measured there is "
-                "shown, and is not what the series claims it to be.",
+                "drawn in grey and counts for nothing.",
                 "errors",
                 "warning",
             )

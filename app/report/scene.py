@@ -126,9 +126,9 @@ def rows_of(results: Results, probe: str, metric: str) -> pd.DataFrame:
     """All rows of one metric, in the frame's order."""
     groups = _GROUPS.get(results)
     if groups is None:
-        groups = dict(iter(results.frame.groupby(["probe", "metric"], sort=False)))
+        groups = dict(iter(results.usable_frame.groupby(["probe", "metric"], sort=False)))
         _GROUPS[results] = groups
-    return groups.get((probe, metric), results.frame.head(0))
+    return groups.get((probe, metric), results.usable_frame.head(0))
 
 
 def valid_rows(results: Results, probe: str, metric: str) -> pd.DataFrame:

@@ -30,6 +30,7 @@ class Curve:
         y, lo, hi: value and 95% interval; None where it was not measured.
         hover: one line per point.
         style: colour and dash.
+        doubted: value at points that lint asked to leave out, None elsewhere; empty where there are none.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Curve:
     hi: tuple[Real | None, ...]
     hover: tuple[str, ...]
     style: Style
+    doubted: tuple[Real | None, ...] = ()
 
     @classmethod
     def of(
@@ -58,7 +60,10 @@ class Curve:
         hover = tuple(
             f"{markup(label)}, {point}<br>{markup(estimate(r))}" for r, point in zip(records, at, strict=True)
         )
-        return cls(label, tuple(float(v) for v in x), *(tuple(column) for column in values), hover, style)
+        doubted = tuple(float(r.value) if getattr(r, "left_out", False) else None for r in records)
+        return cls(
+            label, tuple(float(v) for v in x), *(tuple(column) for column in values), hover, style, doubted
+        )
 
     @property
     def end(self) -> tuple[Real, Real] | None:
@@ -68,7 +73,7 @@ class Curve:
 
 
 def add_curve(fig: go.Figure, curve: Curve, *, floor: Real, axes: dict[str, str] | None = None) -> None:
-    """Draw the band, the line, and a cross on the floor wherever a point was not measured.
+    """Draw the band, the line, a cross on the floor wherever a point was not measured, a grey ring where lint doubts it.
 
     Args:
         fig: drawn onto.
@@ -89,7 +94,14 @@ def add_curve(fig: go.Figure, curve: Curve, *, floor: Real, axes: dict[str, str]
         marker={"size": 6, "color": curve.style.color, "symbol": curve.style.symbol},
         hovertext=list(curve.hover), hoverinfo="text", connectgaps=False, **axes,
     )  # fmt: skip
-    holes = [i for i, value in enumerate(curve.y) if value is None]
+    doubted = [i for i, value in enumerate(curve.doubted) if value is not None]
+    if doubted:
+        fig.add_scatter(
+            x=[curve.x[i] for i in doubted], y=[curve.doubted[i] for i in doubted], name="left out by lint",
+            mode="markers", marker={"symbol": "circle-open", "size": 7, "color": paint("muted")},
+            hovertext=[curve.hover[i] for i in doubted], hoverinfo="text", **axes,
+        )  # fmt: skip
+    holes = [i for i, value in enumerate(curve.y) if value is None and i not in set(doubted)]
     if holes:
         fig.add_scatter(
             x=[curve.x[i] for i in holes], y=[floor] * len(holes), name="not measured", mode="markers",

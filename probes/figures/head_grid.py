@@ -63,7 +63,7 @@ def head_grid(results: Any, *, probe: str, metric: str = "score", step: int | No
     return finish(
         fig,
         Canvas(height_px=120 + grid[0] * _cell_px(grid[0]), bottom_px=48, left_px=58, right_px=116),
-        title=f"{_titled(probe, metric)}, {markup(short(results.run))}, step {step_number(step)}",
+        title=f"{_titled(probe, metric)}, {markup(short(results.run))}, step {_step_words(rows, step)}",
         subtitle=_reading(rows, chance, unit(probe, metric)),
         alt=_grid_finding(
             rows, cells, f"{probe_name(probe)} of {clean(results.run)} at step {step_number(step)}"
@@ -102,7 +102,7 @@ def grid_steps(
     canvas = _panel_canvas(grid, n_rows)
     fig = make_subplots(
         rows=n_rows, cols=n_columns, horizontal_spacing=0.022, vertical_spacing=34 / canvas.plot_px if n_rows > 1 else 0,
-        subplot_titles=[f"step {step_number(s)}" for s in wanted],
+        subplot_titles=[f"step {_step_words(rows, s)}" for s, rows in zip(wanted, panels, strict=True)],
     )  # fmt: skip
     fig.update_annotations(font={"size": SMALL_FONT_SIZE_PX, "color": paint("ink")})
     for index, rows in enumerate(panels):
@@ -181,6 +181,10 @@ def _add_panel(fig: go.Figure, cells: Cells, *, index: int, n_columns: int, last
         fig.layout[f"xaxis{name}"].showticklabels = False
     if column > 0:
         fig.layout[f"yaxis{name}"].showticklabels = False
+
+
+def _step_words(rows: pd.DataFrame, step: int) -> str:
+    return f"{step_number(step)}{' (left out by lint)' if rows['left_out'].any() else ''}"
 
 
 def _titled(probe: str, metric: str) -> str:

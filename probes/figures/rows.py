@@ -12,6 +12,7 @@ from checkpoints.errors import RoteError, did_you_mean
 from interp.axes import head_label
 from probes.figures.words import clean, step_number
 from probes.registry import REGISTRY
+from probes.store import mark_left_out
 
 
 def as_list(results: Any) -> list[Any]:
@@ -28,7 +29,8 @@ def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataF
         metric: one of the probe's metrics.
 
     Returns:
-        Tidy rows, those that were not measured among them.
+        Tidy rows, those that were not measured among them. Rows of steps that lint asked to leave out count as not
+        measured, with lint's reason, and the column `left_out` is true; their values are kept, to be drawn in grey.
 
     Raises:
         RoteError: the results hold no such probe or metric.
@@ -42,7 +44,8 @@ def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataF
     if chosen.empty:
         message = f"{probe} has no metric {metric!r} in the results of {clean(results.run)}"
         raise RoteError(message, help=did_you_mean(metric, mine["metric"].unique()))
-    return chosen.sort_values("step", kind="stable", ignore_index=True)
+    left_out = getattr(results, "left_out", {})
+    return mark_left_out(chosen.sort_values("step", kind="stable", ignore_index=True), left_out)
 
 
 def head_observations(results: Any, *, probe: str, metric: str) -> pd.DataFrame:

@@ -143,7 +143,7 @@ def _aggregate(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
     """One row per step: the strongest (or weakest) measured head, or any row where none was measured."""
     if aggregate not in AGGREGATES:
         raise RoteError(f"cannot draw the {aggregate!r}", help=did_you_mean(aggregate, AGGREGATES))
-    score = rows["value"].where(rows["valid"])
+    score = rows["value"].where(rows["valid"] | rows["left_out"])
     ranked = rows.assign(_score=score if aggregate == "max head" else -score)
     ranked = ranked.sort_values(
         ["step", "_score"], ascending=[True, False], kind="stable", na_position="last"
@@ -156,11 +156,12 @@ def _line(results: Any, rows: pd.DataFrame, *, axis: StepAxis, label: str, style
     gaps = {int(g["step"]): str(g.get("reason", "")) for g in results.gaps if g.get("step") is not None}
     missing = [step for step in gaps if step not in set(rows["step"])]
     if missing:
-        holes = pd.DataFrame({"step": missing, "valid": False, "reason": [gaps[s] for s in missing]})
-        rows = pd.concat([rows.astype({"valid": object}), holes.astype({"valid": object})]).sort_values(
-            "step"
+        holes = pd.DataFrame(
+            {"step": missing, "valid": False, "left_out": False, "reason": [gaps[s] for s in missing]}
         )
-        rows["valid"] = rows["valid"].astype(bool)
+        flags = {"valid": object, "left_out": object}
+        rows = pd.concat([rows.astype(flags), holes.astype(flags)]).sort_values("step")
+        rows = rows.astype(dict.fromkeys(flags, bool))
     at = [f"step {step_number(s)}{'' if pd.isna(layer) else ', ' + head_label(int(layer), int(head))}"
           for s, layer, head in rows[["step", "layer", "head"]].itertuples(index=False)]  # fmt: skip
     return Curve.of(rows, [axis.place(s) for s in rows["step"]], label=label, at=at, style=style)

@@ -119,6 +119,8 @@ def estimate(row: Any, label: str = "") -> str:
         label: what was measured; put in front.
     """
     start = f"{label} " if label else ""
+    if getattr(row, "left_out", False):
+        return f"{start}{interval(row.value, row.lo, row.hi)}, {clean(row.reason)}"
     if not row.valid:
         return f"{start}not measured: {clean(row.reason) or 'no reason was recorded'}"
     text = start + interval(row.value, row.lo, row.hi)

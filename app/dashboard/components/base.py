@@ -1,0 +1,56 @@
+"""Components from their files, registered once per process, and what they share."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from jaxtyping import Float, UInt8
+
+LEVELS = 250  # codes 0..250 are values; the three below say why there is none to show
+BELOW, ABOVE, VOID = 251, 252, 255
+
+
+@lru_cache(maxsize=8)
+def component(name: str) -> Callable[..., Any]:
+    """A component by the name of its files, with the player and the shared style before its own."""
+    return st.components.v2.component(
+        f"rote_{name}",
+        html=_file(f"{name}.html"),
+        css=_file("shared.css") + _file(f"{name}.css"),
+        js=_file("player.js") + _file(f"{name}.js"),
+    )
+
+
+def encode(values: Float[np.ndarray, "*shape"], limits: tuple[float, float]) -> UInt8[np.ndarray, "*shape"]:
+    """Values as one byte each on a fixed range.
+
+    Args:
+        values: NaN where not measured.
+        limits: (lo, hi) of the colour range.
+
+    Returns:
+        0..250 inside the range, BELOW or ABOVE outside it, VOID where not measured.
+    """
+    lo, hi = limits
+    level = np.rint((np.nan_to_num(values) - lo) / (hi - lo) * LEVELS)
+    codes = np.clip(level, 0, LEVELS).astype(np.uint8)
+    room = 1e-9 * (hi - lo)
+    codes[values < lo - room] = BELOW
+    codes[values > hi + room] = ABOVE
+    codes[~np.isfinite(values)] = VOID
+    return codes
+
+
+def packed(codes: UInt8[np.ndarray, "*shape"]) -> str:
+    """Bytes as JSON can carry them."""
+    return base64.b64encode(np.ascontiguousarray(codes).tobytes()).decode("ascii")
+
+
+def _file(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

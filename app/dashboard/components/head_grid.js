@@ -1,0 +1,306 @@
+const LEVELS = 250; // codes 0..250 are values, then: below the range, above it, and not measured
+const BELOW = 251, ABOVE = 252, VOID = 255;
+const SHOWN = { value: "value", previous: "change since the checkpoint before", final: "difference from the last checkpoint", base: "difference from the baseline" };
+const held = new WeakMap();
+
+const label = (layer, head) => `L${layer}H${head}`;
+const level = (code) => (code === BELOW ? 0 : code === ABOVE ? LEVELS : code);
+const luminance = (color) => {
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16) / 255)
+    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const inkOn = (color) => (luminance(color) > 0.2 ? "#111111" : "#ffffff");
+const signed = (text, value) => (value > 0 ? `+${text}` : text).replace("-", "−");
+
+class Grid {
+  constructor(root, tell) {
+    this.root = root;
+    this.tell = tell;
+    this.find = (selector) => root.querySelector(selector);
+    this.player = new Player(this.find(".bar"), {
+      paint: (index, resting) => this.paint(index, resting),
+      rest: (index) => this.tell("step", this.data.steps[index]),
+    });
+    this.values = element("input", { type: "checkbox" });
+    this.fit = element("input", { type: "checkbox" });
+    this.show = element("select", { "aria-label": "What the cells show" });
+    for (const box of [this.values, this.fit]) box.onchange = () => this.repaint();
+    this.show.onchange = () => {
+      this.repaint();
+      this.tell("show", this.show.value);
+    };
+    root.addEventListener("keydown", (event) => this.key(event));
+    this.find(".panels").addEventListener("click", (event) => this.pick(event.target.closest(".cell")));
+    this.find(".panels").addEventListener("dblclick", (event) => this.open(event.target.closest(".cell")));
+    this.find(".panels").addEventListener("mouseover", (event) => this.name(event.target.closest(".cell")));
+    this.find(".panels").addEventListener("focusin", (event) => this.name(event.target.closest(".cell")));
+  }
+
+  load(data) {
+    const layout = `${data.layers}x${data.heads}x${data.panels.length}`;
+    if (this.key_ !== data.key) {
+      this.key_ = data.key;
+      this.series = data.panels.map((panel) => ({ codes: bytes(panel.codes), at: panel.at }));
+      this.extremes = null;
+    }
+    this.data = data;
+    this.selected = data.selected;
+    this.ink = data.colors.map(inkOn);
+    this.differenceInk = data.differences.map(inkOn);
+    this.options(data);
+    if (this.layout !== layout) this.build(data);
+    this.layout = layout;
+    this.panels.forEach((panel, i) => {
+      panel.title.textContent = data.panels[i].title;
+      panel.grid.setAttribute("aria-label", `${data.panels[i].title}: ${data.what} by layer and head`);
+    });
+    this.player.load({ steps: data.labels.map((text) => ({ label: text })), marks: data.marks, index: data.index });
+  }
+
+  options(data) {
+    const wanted = Object.entries(SHOWN).filter(([name]) => name !== "base" || data.panels.length > 1);
+    this.show.replaceChildren(...wanted.map(([name, text]) => element("option", { value: name, text })));
+    this.show.value = data.show;
+    const showing = element("label", { text: "Show " });
+    showing.append(this.show);
+    const numbers = element("label", {});
+    numbers.append(this.values, "numbers in cells");
+    const fitting = element("label", {});
+    fitting.append(this.fit, "fit colours to the data");
+    if (!this.find(".options").childElementCount) this.find(".options").append(showing, numbers, fitting);
+    numbers.hidden = data.cell < 30;
+    if (!this.chosen) this.values.checked = data.cell >= 38;
+    this.chosen = true;
+  }
+
+  build(data) {
+    this.panels = data.panels.map((panel, p) => {
+      const title = element("h4", { id: `title${p}` });
+      const grid = element("div", { class: "cells", role: "grid", "aria-rowcount": data.layers + 1, "aria-colcount": data.heads + 1 });
+      const width = data.cell, height = Math.max(22, Math.round(data.cell * 0.8));
+      grid.style.gridTemplateColumns = `34px repeat(${data.heads}, ${width}px)`;
+      const cells = [];
+      const top = element("div", { class: "row", role: "row" }, element("div", { class: "name top corner", role: "columnheader", "aria-label": "layer" }));
+      for (let h = 0; h < data.heads; h++) top.append(element("div", { class: "name top", role: "columnheader", text: width < 26 && h % 2 ? "" : `H${h}`, "aria-label": `head ${h}` }));
+      grid.append(top);
+      for (let l = 0; l < data.layers; l++) {
+        const row = element("div", { class: "row", role: "row" }, element("div", { class: "name", role: "rowheader", text: `L${l}` }));
+        for (let h = 0; h < data.heads; h++) {
+          const cell = element("div", { class: "cell", role: "gridcell", tabindex: "-1" });
+          cell.style.height = `${height}px`;
+          cell.at = l * data.heads + h;
+          cell.panel = p;
+          cells.push(cell);
+          row.append(cell);
+        }
+        grid.append(row);
+      }
+      const frame = element("figure", { class: `panel ${panel.role}` }, title, element("div", { class: "scroll" }, grid));
+      return { frame, grid, cells, title, last: new Int16Array(cells.length).fill(-1) };
+    });
+    this.find(".panels").replaceChildren(...this.panels.map((panel) => panel.frame));
+  }
+
+  repaint() {
+    for (const panel of this.panels) panel.last.fill(-1);
+    this.extremes = null;
+    this.player.draw(true);
+  }
+
+  // The codes a panel shows at a step of the run, and those they are subtracted from; null where there is no such step.
+  frame(p, index) {
+    const size = this.data.layers * this.data.heads, series = this.series[p];
+    const cut = (q, i) => (i < 0 ? null : this.series[q].codes.subarray(i * size, (i + 1) * size));
+    const at = series.at ? series.at[index] : index;
+    const show = this.show.value;
+    if (p > 0 || show === "value") return { now: cut(p, at), from: undefined };
+    if (show === "previous") return { now: cut(0, index), from: cut(0, index - 1) };
+    if (show === "final") return { now: cut(0, index), from: cut(0, this.data.steps.length - 1) };
+    return { now: cut(0, index), from: cut(1, this.series[1].at[index]) };
+  }
+
+  // (lowest, highest) level for the colours: the whole range, or what the series reaches.
+  range(p, difference) {
+    if (!this.fit.checked) return difference ? [-LEVELS, LEVELS] : [0, LEVELS];
+    this.extremes ??= {};
+    const name = difference ? "difference" : "value";
+    if (!this.extremes[name]) this.extremes[name] = this.extreme(difference);
+    return this.extremes[name];
+  }
+
+  extreme(difference) {
+    let lo = LEVELS, hi = 0, most = 1;
+    for (let i = 0; i < this.data.steps.length; i++) {
+      for (let p = 0; p < (difference ? 1 : this.series.length); p++) {
+        const { now, from } = this.frame(p, i);
+        if (!now || from === null) continue;
+        for (let k = 0; k < now.length; k++) {
+          if (now[k] === VOID || (from && from[k] === VOID)) continue;
+          const v = level(now[k]);
+          if (from) most = Math.max(most, Math.abs(v - level(from[k])));
+          else { lo = Math.min(lo, v); hi = Math.max(hi, v); }
+        }
+      }
+    }
+    return difference ? [-most, most] : [lo, Math.max(hi, lo + 1)];
+  }
+
+  paint(index, resting) {
+    const { data } = this;
+    this.panels.forEach((panel, p) => {
+      const { now, from } = this.frame(p, index);
+      const difference = from !== undefined;
+      const palette = difference ? data.differences : data.colors, ink = difference ? this.differenceInk : this.ink;
+      const [lo, hi] = this.range(p, difference), last = palette.length - 1;
+      const written = this.values.checked && data.cell >= 30;
+      for (let k = 0; k < panel.cells.length; k++) {
+        const cell = panel.cells[k];
+        const gone = !now || now[k] === VOID || from === null || (from && from[k] === VOID);
+        const v = gone ? -1 : difference ? level(now[k]) - level(from[k]) : level(now[k]);
+        const mark = gone ? 600 : difference ? v + 300 : now[k];
+        if (panel.last[k] === mark) continue;
+        panel.last[k] = mark;
+        cell.classList.toggle("void", gone);
+        cell.classList.toggle("clipped", !gone && !difference && now[k] > LEVELS);
+        const tone = gone ? 0 : Math.max(0, Math.min(last, Math.round(((v - lo) / (hi - lo)) * last)));
+        cell.style.backgroundColor = gone ? "" : palette[tone];
+        cell.style.color = gone ? "" : ink[tone];
+        cell.textContent = written && !gone ? this.number(v, difference) : "";
+      }
+      panel.frame.classList.toggle("doubted", p === 0 && Boolean(data.doubts[data.steps[index]]));
+    });
+    this.root.querySelector(".rote").dataset.step = data.steps[index];
+    if (resting) this.settle(index);
+  }
+
+  // What need not be right while playing: names, tab stops, rings, the legend and the spoken line.
+  settle(index) {
+    const { data } = this;
+    const pinned = new Set(data.pinned);
+    this.panels.forEach((panel, p) => {
+      panel.cells.forEach((cell) => {
+        const name = label(Math.floor(cell.at / data.heads), cell.at % data.heads);
+        const chosen = name === this.selected;
+        cell.setAttribute("aria-selected", String(chosen));
+        cell.tabIndex = chosen || (!this.selected && cell.at === 0) ? 0 : -1;
+        cell.classList.toggle("pinned", p === 0 && pinned.has(name));
+        cell.setAttribute("aria-label", this.words(p, cell.at, index));
+      });
+    });
+    this.legend(index);
+    const at = this.position(this.selected);
+    const doubt = data.doubts[data.steps[index]];
+    this.find(".live").textContent = [doubt, at < 0 ? "Select a head to follow it." : `${this.words(0, at, index)}, at ${data.labels[index]}.`].filter(Boolean).join(". ");
+  }
+
+  position(name) {
+    const found = /^L(\d+)H(\d+)$/.exec(name || "");
+    return found ? Number(found[1]) * this.data.heads + Number(found[2]) : -1;
+  }
+
+  number(v, difference) {
+    const { lo, hi, decimals } = this.data;
+    const value = difference ? (v / LEVELS) * (hi - lo) : lo + (v / LEVELS) * (hi - lo);
+    const text = value.toFixed(decimals);
+    return difference ? signed(text, value) : text.replace("-", "−");
+  }
+
+  words(p, k, index) {
+    const { data } = this;
+    const name = label(Math.floor(k / data.heads), k % data.heads);
+    const { now, from } = this.frame(p, index);
+    if (!now) return `${name}: the baseline has no checkpoint here`;
+    if (now[k] === VOID) return `${name}: not measured`;
+    const v = level(now[k]);
+    if (from !== undefined) {
+      if (from === null || from[k] === VOID) return `${name}: nothing to subtract`;
+      return `${name}, ${data.what} ${this.number(v - level(from[k]), true)}, ${SHOWN[this.show.value]}`;
+    }
+    let rank = 1, measured = 0;
+    for (const code of now) {
+      if (code === VOID) continue;
+      measured += 1;
+      if (level(code) > v) rank += 1;
+    }
+    const before = this.series[p].at ? null : index > 0 ? this.series[p].codes[(index - 1) * now.length + k] : null;
+    const change = before === null || before === VOID ? 0 : v - level(before);
+    const trend = Math.abs(change) < 2 ? "" : change > 0 ? ", rising" : ", falling";
+    const outside = now[k] > LEVELS ? ", outside the colour range" : "";
+    return `${name}, ${data.what} ${this.number(v, false)}${outside}${data.chance}, rank ${rank} of ${measured}${trend}`;
+  }
+
+  legend(index) {
+    const difference = this.show.value !== "value";
+    const rows = [this.ramp("", difference)];
+    if (difference && this.panels.length > 1) rows[0].prepend("left "), rows.push(this.ramp("baseline ", false));
+    rows.push(element("span", {}, element("i", { class: "swatch" }), "not measured"));
+    if (this.panels.some((panel) => panel.frame.querySelector(".clipped"))) rows.push(element("span", { text: "• outside the colour range" }));
+    this.find(".legend").replaceChildren(...rows);
+  }
+
+  ramp(text, difference) {
+    const { data } = this;
+    const palette = difference ? data.differences : data.colors, [lo, hi] = this.range(0, difference);
+    const bar = element("span", { class: "ramp", role: "img", "aria-label": `colours from ${this.number(lo, difference)} to ${this.number(hi, difference)}` });
+    bar.style.background = `linear-gradient(to right, ${palette.join(",")})`;
+    if (!difference && data.chance_frac !== null) {
+      const place = (data.chance_frac * LEVELS - lo) / (hi - lo);
+      const tick = element("span", { class: "chance", title: "chance" });
+      tick.style.left = `${100 * place}%`;
+      if (place >= 0 && place <= 1) bar.append(tick);
+    }
+    const fitted = this.fit.checked ? " (fitted to the data)" : "";
+    const words = element("span", {}, this.number(hi, difference) + fitted + (difference || data.chance_frac === null ? "" : " · line: chance"));
+    return element("span", { class: "scale" }, text, this.number(lo, difference), bar, words);
+  }
+
+  name(cell) {
+    if (cell) cell.title = this.words(cell.panel, cell.at, this.player.index);
+  }
+
+  pick(cell) {
+    if (!cell) return;
+    this.selected = label(Math.floor(cell.at / this.data.heads), cell.at % this.data.heads);
+    if (this.player.playing) this.player.toggle();
+    this.settle(this.player.index);
+    this.tell("head", this.selected);
+  }
+
+  open(cell) {
+    if (cell) this.tell("open", label(Math.floor(cell.at / this.data.heads), cell.at % this.data.heads));
+  }
+
+  key(event) {
+    const cell = event.target.closest?.(".cell");
+    if (!cell) return;
+    const { layers, heads } = this.data;
+    let l = Math.floor(cell.at / heads), h = cell.at % heads;
+    const moves = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -heads], End: [0, heads] };
+    if (event.key === "Enter") {
+      const chosen = label(l, h) === this.selected;
+      chosen ? this.open(cell) : this.pick(cell);
+    } else if (event.key === " ") this.player.toggle();
+    else if (event.key === "PageDown") this.player.move(this.player.index + 1);
+    else if (event.key === "PageUp") this.player.move(this.player.index - 1);
+    else if (moves[event.key]) {
+      l = Math.max(0, Math.min(layers - 1, l + moves[event.key][0]));
+      h = Math.max(0, Math.min(heads - 1, h + moves[event.key][1]));
+      this.panels[cell.panel].cells[l * heads + h].focus();
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component;
+  let grid = held.get(parentElement);
+  if (!grid) {
+    grid = new Grid(parentElement, (name, value) => grid.say(name, value));
+    held.set(parentElement, grid);
+  }
+  grid.say = setTriggerValue;
+  grid.load(data);
+  return () => grid.player.sleep();
+}

@@ -1,0 +1,162 @@
+"""The head grid: a whole series in the browser, the baseline beside it on the same step slider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from plotly.colors import sample_colorscale
+
+from app.dashboard.components.base import component, encode, packed
+from app.dashboard.saved import Cube, SavedRun
+from app.dashboard.state import State
+from app.dashboard.words import tokens_words
+from probes.figures.theme import DIVERGING, SEQUENTIAL
+from probes.figures.words import chance_number, clean, decimals, probe_name, step_number
+from probes.registry import REGISTRY
+
+N_COLOURS = 64
+N_DIFFERENCES = 65  # odd: one colour is exactly zero
+
+
+def head_grid(
+    run: SavedRun,
+    state: State,
+    *,
+    base: SavedRun | None,
+    pairs: Mapping[int, int],
+    events: Sequence[tuple[int, str]],
+    key: str,
+    on_head: Callable[[], None],
+    on_step: Callable[[], None],
+    on_show: Callable[[], None],
+    on_open: Callable[[], None],
+) -> None:
+    """Draw the grid; callbacks read what was chosen from `st.session_state[key]`.
+
+    Args:
+        run: whose heads.
+        state: probe, metric, step, head, pins and layer shown.
+        base: the baseline, drawn beside it.
+        pairs: step of the run -> step of the baseline it stands beside.
+        events: (step, what happened there), marked on the slider.
+        key: of the component.
+        on_head, on_step, on_show, on_open: called when a head is chosen, the player rests, another layer is shown,
+            or a head is opened.
+    """
+    component("head_grid")(
+        key=key,
+        data=grid_data(run, state, base=base, pairs=pairs, events=events),
+        on_head_change=on_head,
+        on_step_change=on_step,
+        on_show_change=on_show,
+        on_open_change=on_open,
+    )
+
+
+def grid_data(
+    run: SavedRun,
+    state: State,
+    *,
+    base: SavedRun | None,
+    pairs: Mapping[int, int],
+    events: Sequence[tuple[int, str]],
+) -> dict[str, Any]:
+    """Everything the browser needs to play the series without asking again."""
+    cube = run.cube(state.probe, state.metric)
+    limits, other = cube.limits, None
+    if base is not None and base.has(state.probe, state.metric):
+        other = base.cube(state.probe, state.metric)
+        limits = (min(limits[0], other.limits[0]), max(limits[1], other.limits[1]))
+    if limits[0] < 0:  # zero keeps the middle colour
+        limits = (-max(-limits[0], limits[1]), max(-limits[0], limits[1]))
+    n_layers, n_heads = run.shape
+    same_shape = other is not None and base is not None and base.shape == run.shape
+    chance = cube.typical_chance()
+    panels = [_panel(run, state, limits, role="run", title=clean(run.name, limit=60))]
+    if base is not None and same_shape and other is not None:
+        at = [other.steps.index(pairs[s]) if s in pairs else -1 for s in cube.steps]
+        title = f"{clean(base.name, limit=60)}, baseline"
+        panels.append(_panel(base, state, limits, role="base", title=title) | {"at": at})
+    return {
+        "key": str(hash((run.identity, base and base.identity, state.probe, state.metric, state.align))),
+        "panels": panels,
+        "layers": n_layers,
+        "heads": n_heads,
+        "cell": cell_px(n_heads),
+        "steps": list(cube.steps),
+        "labels": [step_words(run, s) for s in cube.steps],
+        "marks": marks(run, events),
+        "doubts": {str(s): text for s, text in doubts(run).items()},
+        "index": cube.index(state.step),
+        "selected": state.head,
+        "pinned": list(state.pin),
+        "show": state.show if same_shape or state.show != "base" else "value",
+        "what": what(state),
+        "lo": limits[0],
+        "hi": limits[1],
+        "decimals": max(0, min(4, decimals((limits[1] - limits[0]) / 2))),
+        "chance": "" if chance is None else f" (chance {chance_number(chance)})",
+        "chance_frac": None if chance is None else (chance - limits[0]) / (limits[1] - limits[0]),
+        "colors": list(palette("sequential" if limits[0] >= 0 else "diverging")),
+        "differences": list(palette("diverging")),
+    }
+
+
+def what(state: State) -> str:
+    """Probe and metric in words."""
+    info = REGISTRY.get(state.probe)
+    main = info is None or state.metric in ("score", info.main_metric)
+    return probe_name(state.probe) + ("" if main else f" ({probe_name(state.metric)})")
+
+
+def step_words(run: SavedRun, step: int) -> str:
+    """``step 16,000 · 33.6 B tokens``."""
+    seen = tokens_words(run.tokens.get(step))
+    return f"step {step_number(step)}" + (f" · {seen}" if seen else "")
+
+
+def doubts(run: SavedRun) -> dict[int, str]:
+    """Steps whose numbers should not be believed, or are not there, and why."""
+    found = {step: f"left out by lint: {clean(why)}" for step, why in run.left_out.items() if step in run.steps}
+    for gap in run.gaps:
+        if gap.get("step") is not None:
+            found[int(gap["step"])] = f"could not be measured: {clean(gap.get('reason', ''))}"
+    return found
+
+
+def marks(run: SavedRun, events: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+    """Where to put ticks under the slider: events, steps left out and gaps."""
+    at = {step: i for i, step in enumerate(run.steps)}
+    gaps = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
+    found = [{"index": at[s], "kind": "event", "text": text} for s, text in events if s in at]
+    found += [
+        {"index": at[s], "kind": "gap" if s in gaps else "doubt", "text": text} for s, text in doubts(run).items()
+    ]
+    return found
+
+
+def cell_px(n_heads: int) -> int:
+    """Width of a cell: as large as is of use, never below what a finger or a pointer can hit."""
+    return 44 if n_heads <= 8 else 36 if n_heads <= 12 else 30 if n_heads <= 16 else 24
+
+
+@lru_cache(maxsize=2)
+def palette(kind: str) -> tuple[str, ...]:
+    """Colours as ``#rrggbb``, lowest first."""
+    scale, n = (SEQUENTIAL, N_COLOURS) if kind == "sequential" else (DIVERGING, N_DIFFERENCES)
+    sampled = sample_colorscale(scale, [i / (n - 1) for i in range(n)], colortype="tuple")
+    return tuple("#" + "".join(f"{round(255 * c):02x}" for c in color) for color in sampled)
+
+
+def _panel(run: SavedRun, state: State, limits: tuple[float, float], *, role: str, title: str) -> dict[str, Any]:
+    return {"role": role, "title": title, "codes": _codes(run, state.probe, state.metric, limits), "at": None}
+
+
+@lru_cache(maxsize=24)
+def _codes(run: SavedRun, probe: str, metric: str, limits: tuple[float, float]) -> str:
+    """Values of steps lint left out are sent too: the grid shows them grey."""
+    cube: Cube = run.cube(probe, metric)
+    return packed(encode(np.where(cube.measured, cube.value, np.nan), limits))

@@ -1,0 +1,156 @@
+// Steps through a series of checkpoints in the browser: play, scrub, jump to events. The server hears of a step only
+// when the player comes to rest.
+const FRAME_MS = 150;
+const REST_MS = 220;
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") made.textContent = value;
+    else if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function bytes(text) {
+  const raw = atob(text);
+  const out = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
+  return out;
+}
+
+class Player {
+  // host: element to build into. paint(index, resting) draws; rest(index) tells the server.
+  constructor(host, { paint, rest }) {
+    this.paint = paint;
+    this.rest = rest;
+    this.index = 0;
+    this.playing = false;
+    this.timer = null;
+    this.resting = null;
+    this.speed = 1;
+    this.play = element("button", { type: "button", class: "play", "aria-pressed": "false", text: "Play" });
+    const back = element("button", { type: "button", class: "small", "aria-label": "Previous checkpoint", text: "‹" });
+    const on = element("button", { type: "button", class: "small", "aria-label": "Next checkpoint", text: "›" });
+    this.range = element("input", { type: "range", min: "0", step: "1", "aria-label": "Checkpoint step" });
+    this.ticks = element("div", { class: "ticks", "aria-hidden": "true" });
+    this.output = element("output", { class: "now" });
+    this.before = element("button", { type: "button", class: "small", text: "‹ event" });
+    this.after = element("button", { type: "button", class: "small", text: "event ›" });
+    this.before.setAttribute("aria-label", "Previous event");
+    this.after.setAttribute("aria-label", "Next event");
+    this.pace = element("select", { "aria-label": "Speed" });
+    for (const speed of [0.5, 1, 2, 4]) {
+      this.pace.append(element("option", { value: String(speed), text: `${speed}×` }));
+    }
+    this.pace.value = "1";
+    const track = element("div", { class: "track" }, this.range, this.ticks);
+    host.replaceChildren(this.play, back, on, track, this.output, this.before, this.after, this.pace);
+    this.play.onclick = () => this.toggle();
+    back.onclick = () => this.move(this.index - 1);
+    on.onclick = () => this.move(this.index + 1);
+    this.range.oninput = () => this.move(Number(this.range.value));
+    this.before.onclick = () => this.event(-1);
+    this.after.onclick = () => this.event(1);
+    this.pace.onchange = () => {
+      this.speed = Number(this.pace.value);
+      if (this.playing) this.start();
+    };
+  }
+
+  // steps: [{label, short, doubt}]; marks: [{index, kind, text}].
+  load({ steps, marks, index }) {
+    this.steps = steps;
+    this.events = marks.filter((mark) => mark.kind === "event").map((mark) => mark.index);
+    this.range.max = String(Math.max(0, steps.length - 1));
+    this.range.disabled = steps.length < 2;
+    this.play.disabled = steps.length < 2;
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.play.hidden = still;
+    this.pace.hidden = still;
+    this.before.hidden = this.after.hidden = this.events.length === 0;
+    this.ticks.replaceChildren(
+      ...marks.map((mark) => {
+        const tick = element("span", { class: `tick ${mark.kind}`, title: mark.text });
+        const place = steps.length > 1 ? mark.index / (steps.length - 1) : 0;
+        tick.style.left = `calc(8px + ${place} * (100% - 16px))`;
+        return tick;
+      }),
+    );
+    if (index !== this.told) {
+      // The server moved: a link, the sidebar, the back button.
+      this.told = index;
+      if (!this.playing) this.index = index;
+    }
+    this.index = Math.min(this.index, steps.length - 1);
+    if (this.playing) this.start();
+    else this.draw(true);
+  }
+
+  draw(resting) {
+    const step = this.steps[this.index];
+    this.range.value = String(this.index);
+    this.range.setAttribute("aria-valuetext", step.label);
+    this.output.textContent = step.label;
+    this.paint(this.index, resting);
+  }
+
+  move(index) {
+    this.halt();
+    this.index = Math.max(0, Math.min(this.steps.length - 1, index));
+    this.draw(true);
+    this.tell();
+  }
+
+  event(direction) {
+    const ahead = this.events.filter((i) => (direction > 0 ? i > this.index : i < this.index));
+    if (ahead.length) this.move(direction > 0 ? Math.min(...ahead) : Math.max(...ahead));
+  }
+
+  toggle() {
+    if (this.playing) {
+      this.halt();
+      this.draw(true);
+      this.tell();
+    } else {
+      if (this.index >= this.steps.length - 1) this.index = 0;
+      this.playing = true;
+      this.start();
+      this.draw(false);
+    }
+  }
+
+  start() {
+    clearInterval(this.timer);
+    this.play.textContent = "Pause";
+    this.play.setAttribute("aria-pressed", "true");
+    this.timer = setInterval(() => {
+      if (this.index >= this.steps.length - 1) return this.toggle();
+      this.index += 1;
+      this.draw(this.index >= this.steps.length - 1);
+    }, FRAME_MS / this.speed);
+  }
+
+  halt() {
+    clearInterval(this.timer);
+    this.timer = null;
+    this.playing = false;
+    this.play.textContent = "Play";
+    this.play.setAttribute("aria-pressed", "false");
+  }
+
+  tell() {
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      if (this.told === this.index) return;
+      this.told = this.index;
+      this.rest(this.index);
+    }, REST_MS);
+  }
+
+  // The component leaves the page, or is about to be called again.
+  sleep() {
+    clearInterval(this.timer);
+  }
+}

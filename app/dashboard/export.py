@@ -1,0 +1,189 @@
+"""Taking a view away: its link, its numbers, its figures, the page itself, and the lines that make it again."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app.cli.text import plain
+from app.dashboard.session import View
+from app.dashboard.show import Page, Shown
+from app.dashboard.state import link
+from app.dashboard.words import literal
+from app.report.html import render
+from app.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
+from app.report.svg import figure_svg
+from probes.figures.theme import TOKENS, run_styles
+from probes.figures.words import clean, probe_name, sentence_case
+
+MAX_TABLE_ROWS_HTML = 400
+
+
+def share(view: View) -> None:
+    """The address of exactly this view."""
+    with st.popover("Copy link", icon=":material/link:", key="share"):
+        st.caption("This address opens the same view, wherever these results are opened.")
+        st.code(address(view), language=None, wrap_lines=True)
+
+
+def address(view: View) -> str:
+    """The whole URL, with every part of the state in it."""
+    from urllib.parse import urlencode, urlsplit
+
+    here = urlsplit(st.context.url or "http://localhost")
+    root = f"{here.scheme}://{here.netloc}"
+    path = "" if view.page == "overview" else view.page
+    return f"{root}/{path}?{urlencode(link(view.state))}"
+
+
+def menu(view: View, page: Page) -> None:
+    """Downloads, each made when it is asked for."""
+    with st.popover("Export", icon=":material/download:", key="export"):
+        stem, shown = page.stem, page.shown
+        _download("Tables on this page, CSV", f"{stem}.csv.zip", "application/zip", lambda: csv_zip(shown))
+        _download("Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, shown))
+        _download("Figures on this page, SVG", f"{stem}.svg.zip", "application/zip", lambda: svg_zip(shown))
+        st.caption("PNG: the camera over each figure, twice the size on screen.")
+        _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, shown))
+        st.caption("One file that opens anywhere, offline, without scripts.")
+
+
+def reproduce(view: View) -> None:
+    """The command and the notebook lines behind what is on screen."""
+    with st.popover("Reproduce", icon=":material/terminal:", key="reproduce"):
+        st.caption("In a shell")
+        st.code("\n".join(shell_lines(view)), language="sh", wrap_lines=True)
+        st.caption("In a notebook")
+        st.code("\n".join(notebook_lines(view)), language="python", wrap_lines=True)
+
+
+def provenance(view: View) -> None:
+    """Under which conditions the numbers were measured."""
+    with st.popover("Provenance", icon=":material/fact_check:", key="provenance"):
+        rows = list(provenance_facts(view).items())
+        st.markdown("\n".join(f"- {literal(name)}: {literal(value, limit=400)}" for name, value in rows))
+
+
+def provenance_facts(view: View) -> dict[str, str]:
+    """Series, format, model, precision, seeds, stimuli and versions of the run."""
+    meta = view.run.meta
+    series, held = meta.get("series") or {}, meta.get("provenance") or {}
+    facts = {
+        "results": str(view.run.path),
+        "series": f"{series.get('path', 'unknown')} ({series.get('format', 'unknown format')})",
+        "model": ", ".join(f"{k} {v}" for k, v in (meta.get("model") or {}).items() if v is not None),
+        **{k.replace("_", " "): str(v) for k, v in held.items() if k != "versions"},
+        "stimuli": ", ".join(str(s.get("id")) for s in meta.get("stimuli") or []),
+        "versions": ", ".join(f"{k} {v}" for k, v in (held.get("versions") or {}).items()),
+        "status": str(meta.get("status", "unknown")),
+        "notes": "; ".join(map(str, meta.get("notes") or [])),
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def shell_lines(view: View) -> list[str]:
+    """The commands that print the same numbers."""
+    state, run = view.state, str(view.run.path)
+    lines = [shlex.join(["rote", "show", run, "--probe", state.probe, "--metric", state.metric, "--step", str(state.step)])]
+    if view.base is not None:
+        lines.append(shlex.join(["rote", "compare", str(view.base.path), run, "--align", state.align]))
+        lines.append(shlex.join(["rote", "report", str(view.base.path), run, "--base", view.base.name]))
+    roots = dict.fromkeys(str(path) for path in view.library.paths)
+    return [*lines, shlex.join(["rote", "dashboard", *roots])]
+
+
+def notebook_lines(view: View) -> list[str]:
+    """Python that makes the same figures."""
+    state = view.state
+    lines = [
+        "from probes.store import Results",
+        "from probes import figures",
+        f"run = Results.open({str(view.run.path)!r})",
+        f"figures.head_grid(run, probe={state.probe!r}, metric={state.metric!r}, step={state.step})",
+    ]
+    if view.base is not None:
+        lines.append(f"base = Results.open({str(view.base.path)!r})")
+    runs, base = ("[base, run]", f", base={view.base.name!r}") if view.base is not None else ("run", "")
+    heads = [state.head, *state.pin]
+    return [*lines, f"figures.trajectory({runs}, probe={state.probe!r}, metric={state.metric!r}, heads={heads!r}{base})"]
+
+
+def csv_zip(shown: Shown) -> bytes:
+    """One CSV per table."""
+    return _zip({f"{name}.csv": frame.to_csv(index=False) for name, (_, frame) in shown.tables.items()})
+
+
+def svg_zip(shown: Shown) -> bytes:
+    """One SVG per figure, light colours written in."""
+    variables = "".join(f"--{name}:{light};" for name, (light, _) in TOKENS.items())
+    drawn = {}
+    for name, fig in shown.figures.items():
+        svg = figure_svg(fig, name=name)
+        svg = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" style="{variables}" ', 1)
+        drawn[f"{name}.svg"] = svg
+    return _zip(drawn)
+
+
+def json_text(view: View, shown: Shown) -> str:
+    """The tables and the state; what is not there is null, never NaN."""
+    tables = {
+        name: {"caption": caption, "rows": [{str(k): plain(v) for k, v in row.items()} for row in frame.to_dict("records")]}
+        for name, (caption, frame) in shown.tables.items()
+    }
+    data = {"title": shown.title, "state": link(view.state), "provenance": provenance_facts(view), "tables": tables}
+    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False, default=str)
+
+
+def page_html(view: View, shown: Shown) -> str:
+    """The page as one still file: its title, figures and tables."""
+    names = [name for name in (view.state.run, view.state.base) if name]
+    styles = run_styles(names, base=view.state.base or None)
+    runs = tuple(RunLine(n, "", styles[n].token, styles[n].dash, n == view.state.base) for n in names)
+    blocks: list[Block] = []
+    tables = {name: _html_table(name, *held) for name, held in shown.tables.items()}
+    for name, fig in shown.figures.items():
+        blocks.append(Picture(name, fig, _figure_table(name, fig)))
+    blocks += tables.values()
+    where = Section("reproduce", "Reproduce", (Prose(address(view)), *(Prose(line) for line in shell_lines(view))))
+    about = Section("page", sentence_case(view.page), tuple(blocks) or (Prose("Nothing is drawn on this page."),))
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return render(Report(shown.title, runs, date, "complete", (), (about, where)), light=True)[0]
+
+
+def _figure_table(name: str, fig: Any) -> Table:
+    alt = str((fig.layout.meta or {}).get("alt", ""))
+    return Table(f"{name}-words", "In words", ("What it shows",), ((alt,),))
+
+
+def _html_table(name: str, caption: str, frame: pd.DataFrame) -> Table:
+    head = frame.head(MAX_TABLE_ROWS_HTML)
+    rows = tuple(tuple(_cell(v) for v in row) for row in head.itertuples(index=False))
+    columns = tuple(sentence_case(probe_name(str(c))) for c in frame.columns)
+    return Table(name, caption, columns, rows, n_left_out=len(frame) - len(head), group_columns=0)
+
+
+def _cell(value: Any) -> str:
+    value = plain(value)
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else clean(value, limit=300)
+
+
+def _zip(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def _download(label: str, name: str, mime: str, make: Callable[[], Any]) -> None:
+    st.download_button(label, data=make, file_name=name, mime=mime, on_click="ignore", key=f"download_{name}_{mime}", width="stretch")

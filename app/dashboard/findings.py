@@ -1,0 +1,98 @@
+"""The sentence at the top of each page, made of data. No Streamlit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.dashboard.saved import Cube, SavedRun
+from interp.axes import head_label
+from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
+from probes.trajectory import Onset, onset
+
+
+def run_onset(run: SavedRun) -> Onset:
+    """When induction heads appear in a run."""
+    return onset(run.results)
+
+
+def overview(runs: list[SavedRun]) -> str:
+    """What happened in each run, or how many runs there are."""
+    judged = [(run, run_onset(run)) for run in runs if run.has("induction", "verdict")]
+    if not judged:
+        return f"{len(runs)} run{'' if len(runs) == 1 else 's'} measured; the induction verdict is not among the probes"
+    if len(judged) > 3:
+        forming = sum(found.found for _, found in judged)
+        return f"Induction heads form in {forming} of {len(judged)} runs"
+    return "; ".join(_formed(run, found) for run, found in judged)
+
+
+def trajectory(run: SavedRun, cube: Cube, *, probe: str, step: int) -> str:
+    """Where the strongest head of a probe stands and when it got there."""
+    name = sentence_case(probe_name(probe))
+    usable = [s for s in cube.steps if cube.valid[cube.index(s)].any()]
+    if not usable:
+        return f"{name} was not measured in {clean(run.name, limit=60)}"
+    best = cube.strongest(usable[-1])
+    assert best is not None
+    at = (cube.index(usable[-1]), *best)
+    score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+    where = f"{head_label(*best)} reaches {score} by step {step_number(usable[-1])}"
+    chance = cube.chance[at]
+    if np.isfinite(chance) and cube.lo[at] <= chance:
+        return f"{name}: no head of {clean(run.name, limit=60)} is above chance ({chance_number(float(chance))}) at step {step_number(usable[-1])}"
+    rise = _steepest(cube, best, usable)
+    return f"{name}: {where}" + (f", rising most between steps {rise}" if rise else "")
+
+
+def head(run: SavedRun, cube: Cube | None, label: str, *, probe: str, step: int) -> str:
+    """What one head scores at a step."""
+    from interp.axes import parse_head
+
+    if cube is None or not label:
+        return f"{clean(run.name, limit=60)} has no head to show"
+    layer, index = parse_head(label)
+    at = (cube.index(step), layer, index)
+    name = probe_name(probe)
+    if not cube.valid[at]:
+        return f"{label}: {name} was not measured at step {step_number(step)}"
+    score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+    rank = cube.ranked(step).index((layer, index)) + 1
+    return f"{label} scores {score} on {name} at step {step_number(step)}, rank {rank} of {int(cube.valid[at[0]].sum())}"
+
+
+def events(run: SavedRun) -> list[tuple[int, str]]:
+    """Steps worth jumping to: where induction heads appear, and where the last of them is lost."""
+    if not run.has("induction", "verdict"):
+        return []
+    found = run_onset(run)
+    if not found.found or found.bracket is None:
+        return []
+    marks = [(found.bracket[1], f"first lasting induction head ({found.head})")]
+    called = run.cube("induction", "verdict")
+    alive = (np.where(called.valid, called.value, 0) > 0.5).any(axis=(1, 2))
+    if not found.heads_at_end and alive.any():
+        last = int(np.flatnonzero(alive)[-1])
+        if last + 1 < len(called.steps):
+            marks.append((called.steps[last + 1], "the last induction head is lost"))
+    return marks
+
+
+def _formed(run: SavedRun, found: Onset) -> str:
+    name = clean(run.name, limit=60)
+    if not found.found or found.bracket is None:
+        return f"{name} forms no lasting induction head"
+    before, at = found.bracket
+    when = f"by step {step_number(at)}" if before is None else f"between steps {step_number(before)} and {step_number(at)}"
+    lost = "" if found.heads_at_end else ", and loses them again"
+    return f"{name} forms induction heads {when}{lost}"
+
+
+def _steepest(cube: Cube, head: tuple[int, int], usable: list[int]) -> str:
+    """The two measured steps between which a head's value rose most."""
+    values = [float(cube.value[(cube.index(s), *head)]) for s in usable if cube.valid[(cube.index(s), *head)]]
+    steps = [s for s in usable if cube.valid[(cube.index(s), *head)]]
+    rises = np.diff(values)
+    if not len(rises) or rises.max() <= 0:
+        return ""
+    i = int(rises.argmax())
+    return f"{step_number(steps[i])} and {step_number(steps[i + 1])}"

@@ -1,0 +1,110 @@
+"""How the server is started: on this machine alone, silent towards the world, in the project's colours. No Streamlit import."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from app.dashboard.library import is_run_folder, run_folders
+from checkpoints.errors import RoteError
+from probes.figures.theme import TOKENS
+
+ADDRESS = "127.0.0.1"
+DEFAULT_PORT = 8501
+SCRIPT = Path(__file__).with_name("main.py")
+_SERIES = ("series0", "series1", "series2", "series3")
+
+
+def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
+    """The folders asked for, or the results that are here.
+
+    Args:
+        given: what was named.
+        here: the working directory.
+
+    Raises:
+        RoteError: a path is not there, or is no results folder.
+    """
+    if not given:
+        return [here / "results"]
+    for path in given:
+        if not path.is_dir():
+            raise RoteError(f"{path} is not a folder", help="`rote run PATH -o results` makes one")
+        if not run_folders([path]) and not is_run_folder(path) and any(path.iterdir()):
+            raise RoteError(
+                f"{path} holds no results", help="name a results folder, or a folder of them: rote dashboard results"
+            )
+    return [path.resolve() for path in given]
+
+
+def command(*, port: int) -> list[str]:
+    """The server's command line. Everything is said here, so that no configuration file can open it to the network."""
+    return [sys.executable, "-m", "streamlit", "run", str(SCRIPT), *flags(port=port)]
+
+
+def flags(*, port: int) -> list[str]:
+    """Options of `streamlit run`."""
+    options = {
+        "server.address": ADDRESS,
+        "server.port": str(port),
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "server.runOnSave": "false",
+        "browser.gatherUsageStats": "false",
+        "browser.serverAddress": "localhost",
+        "client.toolbarMode": "viewer",
+        "client.showErrorDetails": "none",
+        **theme(),
+    }
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def environment(paths: Sequence[Path], *, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The server's environment: where the results are, and the packages beside this one."""
+    from app.dashboard.session_names import PATHS_VARIABLE
+
+    env = dict(os.environ if base is None else base)
+    root = str(Path(__file__).resolve().parents[2])
+    env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
+    env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
+    return env
+
+
+def theme() -> dict[str, str]:
+    """Light and dark, both from the figures' own tokens."""
+    options = {}
+    for index, name in enumerate(("light", "dark")):
+        paint = {token: pair[index] for token, pair in TOKENS.items()}
+        colours = {
+            "primaryColor": paint["series0"],
+            "backgroundColor": paint["paper"],
+            "secondaryBackgroundColor": paint["void"],
+            "textColor": paint["ink"],
+            "borderColor": paint["context"],
+            "linkColor": paint["series0"],
+        }
+        options |= {f"theme.{name}.{key}": value for key, value in colours.items()}
+        options[f"theme.{name}.sidebar.backgroundColor"] = paint["void"]
+        options[f"theme.{name}.sidebar.secondaryBackgroundColor"] = paint["paper"]
+    return options | {"theme.baseRadius": "6px", "theme.showWidgetBorder": "true"}
+
+
+def free_port(wanted: int | None) -> int:
+    """The port asked for, or the first free one from the usual on.
+
+    Raises:
+        RoteError: the port asked for is taken.
+    """
+    candidates = [wanted] if wanted is not None else range(DEFAULT_PORT, DEFAULT_PORT + 50)
+    for port in candidates:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((ADDRESS, port))
+            except OSError:
+                continue
+            return port
+    raise RoteError(f"port {wanted or DEFAULT_PORT} is in use", help="name another: rote dashboard --port 8600")

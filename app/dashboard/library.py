@@ -1,0 +1,116 @@
+"""The runs under the folders the dashboard was opened on: found anew at every look, read again only when changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from app.dashboard.saved import Identity, SavedRun, load, unit_stamps
+from checkpoints.errors import RoteError
+from probes.store import Results
+
+KEPT_RUNS = 12
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A results folder that cannot be shown, and why."""
+
+    name: str
+    path: Path
+    reason: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """What is there to look at.
+
+    Attributes:
+        runs: by name, in the order found.
+        broken: folders that cannot be read; the rest works.
+        paths: what was asked for.
+    """
+
+    runs: dict[str, SavedRun] = field(default_factory=dict)
+    broken: tuple[Broken, ...] = ()
+    paths: tuple[Path, ...] = ()
+
+    @property
+    def identity(self) -> Identity:
+        """Changes whenever anything on disk did."""
+        return tuple((name, run.identity) for name, run in self.runs.items()) + tuple(
+            (b.path, b.reason) for b in self.broken
+        )
+
+
+def open_library(paths: Sequence[Path]) -> Library:
+    """Look at the folders and read what has changed since the last look.
+
+    Args:
+        paths: results folders, or folders of several.
+    """
+    runs: dict[str, SavedRun] = {}
+    broken: list[Broken] = []
+    for folder in run_folders(paths):
+        try:
+            run = _read(folder, identity_of(folder))
+        except RoteError as error:
+            broken.append(Broken(folder.name, folder, error.message, error.help))
+            continue
+        if run.name in runs:
+            reason = f"another run is called {run.name}: {runs[run.name].path}"
+            broken.append(Broken(run.name, folder, reason, "give each run its own name"))
+            continue
+        runs[run.name] = run
+    return Library(runs, tuple(broken), tuple(Path(p) for p in paths))
+
+
+def look(paths: Sequence[Path]) -> Identity:
+    """What the folders look like now, without reading any result: cheap enough to ask every few seconds."""
+    return tuple((str(folder), identity_of(folder)) for folder in run_folders(paths))
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """Results folders among and inside the paths, finished or in the making."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.iterdir() if is_run_folder(p)) if path.is_dir() else []
+        found += [path] if is_run_folder(path) else inside
+    return list(dict.fromkeys(found))
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether a folder holds a run, or the first units of one."""
+    return path.is_dir() and ((path / "run.json").is_file() or (path / "units").is_dir())
+
+
+def identity_of(folder: Path) -> Identity:
+    """Names, times and sizes of the files a run is read from."""
+    marks: list[Any] = []
+    for name in ("run.json", "observations.parquet"):
+        try:
+            stat = (folder / name).stat()
+            marks.append((name, stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            marks.append((name, 0, 0))
+    return (*marks, hash(unit_stamps(folder)))
+
+
+@lru_cache(maxsize=KEPT_RUNS)
+def _read(folder: Path, identity: Identity) -> SavedRun:
+    return load(folder, _meta(folder), identity)
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    """run.json, or for a first sweep that has not ended yet the little that is known."""
+    if (folder / "run.json").is_file():
+        meta = dict(Results.open(folder).meta)
+        if not isinstance(meta.get("run"), str):
+            raise RoteError(f"{folder / 'run.json'} names no run", help="run the sweep again: it rewrites run.json")
+        return meta
+    return json.loads(json.dumps({"schema": 1, "run": folder.name, "status": "running", "series": {}, "gaps": []}))

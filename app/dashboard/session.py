@@ -1,0 +1,98 @@
+"""Between the URL and the page: what is looked at now, and how a click changes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app.dashboard import library as folders
+from app.dashboard.library import Library
+from app.dashboard.saved import SavedRun
+from app.dashboard.session_names import PATHS_VARIABLE
+from app.dashboard.state import Reading, State, link, read
+
+
+_STATE = "rote_state"
+
+
+@dataclass(frozen=True)
+class View:
+    """One page load.
+
+    Attributes:
+        library: everything found.
+        reading: the URL as understood.
+        pages: name -> Streamlit page, for links.
+        page: name of the page shown.
+        theme: "light" or "dark".
+    """
+
+    library: Library
+    reading: Reading
+    pages: Mapping[str, Any]
+    page: str
+    theme: str
+
+    @property
+    def state(self) -> State:
+        """What is looked at."""
+        return self.reading.state
+
+    @property
+    def run(self) -> SavedRun:
+        """The run."""
+        return self.library.runs[self.state.run]
+
+    @property
+    def base(self) -> SavedRun | None:
+        """The baseline."""
+        return self.library.runs.get(self.state.base)
+
+
+def opened_paths() -> tuple[Path, ...]:
+    """The folders the dashboard was opened on."""
+    given = os.environ.get(PATHS_VARIABLE, "results")
+    return tuple(Path(path) for path in given.split(os.pathsep) if path)
+
+
+def look_around(pages: Mapping[str, Any], page: str) -> View | Library:
+    """Read the folders and the URL; the bare library where there is no run to show."""
+    library = folders.open_library(opened_paths())
+    if not library.runs:
+        return library
+    reading = read(_flat(st.query_params.to_dict()), library)
+    st.session_state[_STATE] = reading.state
+    theme = st.context.theme.type or "light"
+    return View(library, reading, pages, page, theme)
+
+
+def go(**changes: Any) -> None:
+    """Change the state: a new entry in the browser's history. For callbacks.
+
+    What no longer fits, such as a step the new run lacks, moves to the nearest that does.
+    """
+    state: State | None = st.session_state.get(_STATE)
+    if state is None:
+        return
+    library = folders.open_library(opened_paths())
+    if not library.runs:
+        return
+    fitting = read(link(state, **changes), library).state
+    st.session_state[_STATE] = fitting
+    st.query_params.from_dict(link(fitting))
+
+
+def chosen(key: str, name: str) -> Any:
+    """What a component reported under a name, None where nothing."""
+    reported = st.session_state.get(key)
+    return None if reported is None else reported.get(name)
+
+
+def _flat(params: Mapping[str, Any]) -> dict[str, str]:
+    """The last value of each name, as a browser would."""
+    return {name: value[-1] if isinstance(value, list) else str(value) for name, value in params.items()}
