@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ import click
 from app.cli import exits, text
 from app.cli.command import Verb
 from app.cli.guard import report as report_error
-from app.cli.options import download_option
+from app.cli.options import base_model_option, disk_budget_option, download_option, in_bytes
 from app.cli.output import Column, Output, Row, output_options
 from app.cli.progress import make_progress, progress_option
 from app.cli.session import Session
@@ -53,13 +54,9 @@ COLUMNS = (
     show_default=True,
     help="Keep the facts beside the series, in SERIES.lint.json, where `rote run` and `rote report` find them.",
 )
+@base_model_option
 @download_option
-@click.option(
-    "--disk-budget",
-    type=click.FloatRange(min=0),
-    metavar="GB",
-    help="Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
-)
+@disk_budget_option
 @progress_option
 @click.pass_obj
 @output_options
@@ -69,6 +66,7 @@ def lint(
     paths: tuple[str, ...],
     results: str | None,
     write: bool,
+    base_model: Path | None,
     allow_download: bool,
     disk_budget: float | None,
     progress: str,
@@ -83,8 +81,12 @@ def lint(
     """
     from app.cli.paths import open_all
 
-    budget = None if disk_budget is None else int(disk_budget * 1e9)
-    opened = open_all(paths, allow_download=allow_download, disk_budget_bytes=budget)
+    opened = open_all(
+        paths,
+        base=base_model,
+        allow_download=allow_download,
+        disk_budget_bytes=in_bytes(disk_budget),
+    )
     measured = _measured(results, opened.series)
     reports = [
         _linted(session, series, measured.get(series.name), write=write, progress=progress)

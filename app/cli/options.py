@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from checkpoints.errors import RoteError
@@ -41,7 +43,24 @@ download_option = click.option(
     is_flag=True,
     help="Let a hub repository be listed and its steps downloaded; without it only the local cache is read.",
 )
+base_model_option = click.option(
+    "--base-model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="The model that adapters (PEFT, LoRA) belong to, where their own config does not say or is wrong.",
+)
+disk_budget_option = click.option(
+    "--disk-budget",
+    type=click.FloatRange(min=0),
+    metavar="GB",
+    help="Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
+)
 fresh_help = "Throw away what is stored there and start again."
+
+
+def in_bytes(gigabytes: float | None) -> int | None:
+    """A disk budget in bytes."""
+    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def require_device(device: str, dtype: str) -> None:

@@ -16,10 +16,13 @@ from app.cli.command import Verb
 from app.cli.guard import report
 from app.cli.interrupts import Interrupts
 from app.cli.options import (
+    base_model_option,
     device_option,
+    disk_budget_option,
     download_option,
     dtype_option,
     fresh_help,
+    in_bytes,
     require_device,
     seed_option,
     threads_option,
@@ -57,6 +60,7 @@ class RunOptions:
     fresh: bool
     fail_fast: bool
     allow_partial: bool
+    base_model: Path | None
     allow_download: bool
     disk_budget: float | None
     progress: str
@@ -99,7 +103,7 @@ class RunOptions:
     "--text",
     type=click.Path(exists=True, path_type=Path),
     metavar="FILE",
-    help="Real text for the model's tokenizer, a file or a folder of .txt, or token ids (.npy, .safetensors).",
+    help="Real text: .txt, .jsonl or .parquet, a file or a folder, for the model's own tokenizer, or token ids (.npy, .safetensors).",
 )
 @click.option(
     "--members",
@@ -147,13 +151,9 @@ class RunOptions:
 @click.option(
     "--allow-partial", is_flag=True, help="Exit 0 even when some checkpoints could not be measured."
 )
+@base_model_option
 @download_option
-@click.option(
-    "--disk-budget",
-    type=click.FloatRange(min=0),
-    metavar="GB",
-    help="Most that downloaded steps may hold on disk; measured ones are removed to make room.",
-)
+@disk_budget_option
 @progress_option
 @click.pass_obj
 def run(session: Session, /, **options: Any) -> int:
@@ -186,14 +186,13 @@ def _open(asked: RunOptions) -> Opened:
 
     resolve(asked.probe or None)
     opened = open_all(
-        asked.paths, allow_download=asked.allow_download, disk_budget_bytes=_bytes(asked.disk_budget)
+        asked.paths,
+        base=asked.base_model,
+        allow_download=asked.allow_download,
+        disk_budget_bytes=in_bytes(asked.disk_budget),
     )
     opened.series = [series.select(asked.steps) for series in opened.series]
     return opened
-
-
-def _bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def _config(asked: RunOptions) -> SweepConfig:

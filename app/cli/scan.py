@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
 from app.cli import exits, text
 from app.cli.command import Verb
 from app.cli.guard import report
-from app.cli.options import download_option
+from app.cli.options import base_model_option, download_option
 from app.cli.output import Column, Output, Row, output_options
 from app.cli.session import Session
 from checkpoints import CheckpointSeries
@@ -34,17 +35,20 @@ COLUMNS = (
     short_help="List the checkpoints in a folder; no model is loaded.",
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@base_model_option
 @download_option
 @click.pass_obj
 @output_options
-def scan(session: Session, *, paths: tuple[str, ...], allow_download: bool, out: Output) -> int:
+def scan(
+    session: Session, *, paths: tuple[str, ...], base_model: Path | None, allow_download: bool, out: Output
+) -> int:
     """List the checkpoints in PATH: step, tokens, loss, format, size, and whether each can be read.
 
     PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No weights are read and no model is loaded.
     """
     from app.cli.paths import open_all
 
-    opened = open_all(paths, allow_download=allow_download)
+    opened = open_all(paths, base=base_model, allow_download=allow_download)
     if out.machine:
         out.rows(COLUMNS, [row for series in opened.series for row in _rows(series)])
     for series in opened.series:
