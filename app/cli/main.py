@@ -25,6 +25,10 @@ VERBS = {
     "show": ("app.cli.show", "Print the top heads at a step."),
     "compare": ("app.cli.compare", "Compare two runs: differences, onsets, and whether it is damage."),
     "report": ("app.cli.report", "Write a self-contained HTML report, with its data as JSON and CSV."),
+    "dashboard": (
+        "app.cli.dashboard",
+        "Look at results in the browser: heads and circuits across training steps.",
+    ),
     "text": ("app.cli.textstats", "Say what a corpus would teach: repeats, concentration, lost tails."),
     "selftest": ("app.cli.selftest", "Measure planted models whose answers are known."),
     "doctor": ("app.cli.doctor", "Check versions, device, memory, disk and configuration."),

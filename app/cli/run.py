@@ -56,6 +56,7 @@ class RunOptions:
     threads: int | None
     prefetch: bool
     trace: Path | None
+    save_attention: bool
     dry_run: bool
     fresh: bool
     fail_fast: bool
@@ -145,6 +146,11 @@ class RunOptions:
     metavar="FILE",
     help="Write what took when, one JSON object per line: reads, loads and measurements of every step.",
 )
+@click.option(
+    "--save-attention",
+    is_flag=True,
+    help="Keep every head's attention on two sequences per stimulus, one byte per weight, for the dashboard.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be measured; load no model, write nothing.")
 @click.option("--fresh", is_flag=True, help=fresh_help)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first checkpoint that cannot be measured.")
@@ -210,6 +216,7 @@ def _config(asked: RunOptions) -> SweepConfig:
         twins=asked.twins,
         threads=asked.threads,
         prefetch=asked.prefetch,
+        save_attention=asked.save_attention,
     )
 
 

@@ -89,6 +89,8 @@ def show(
         ranked, unmeasured = _rows(results, info, name, step=chosen, top=top)
         rows += [*ranked, *unmeasured] if out.machine else ranked
         missing += unmeasured
+    if chosen in results.left_out:
+        session.note(f"lint asks to leave out step {chosen:,}: {results.left_out[chosen]}")
     out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}", group="probe")
     if not out.machine:
         for line in _said_together(missing):

@@ -17,14 +17,25 @@ _SHOWN = 4
 
 
 def findings(results: Results) -> Iterator[str]:
-    """Lines about the last measured step: induction heads, previous-token heads, loss on repeats, what is missing."""
-    if not results.steps:
+    """Lines about the last step that lint does not doubt: induction heads, previous-token heads, loss on repeats, gaps."""
+    yield from _left_out(results)
+    if not results.usable_steps:
         return
-    step = results.steps[-1]
+    step = results.usable_steps[-1]
     yield from _induction(results, step)
     yield from _previous_token(results, step)
     yield from _repeat_loss(results, step)
     yield from _not_measured(results, step)
+
+
+def _left_out(results: Results) -> Iterator[str]:
+    reasons: dict[str, list[int]] = {}
+    for step, why in results.left_out.items():
+        reasons.setdefault(why, []).append(step)
+    for why, steps in reasons.items():
+        shown = ", ".join(f"{step:,}" for step in steps[:_SHOWN])
+        more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
+        yield f"lint asks to leave out step{'s' if len(steps) > 1 else ''} {shown}{more}: {why}"
 
 
 def _induction(results: Results, step: int) -> Iterator[str]:

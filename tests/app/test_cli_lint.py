@@ -119,3 +119,14 @@ def test_hostile_tensor_names_cannot_steer_a_terminal(rote, runs):
         done = rote("lint", runs / "good", form)
         assert done.exit_code == exits.CHECK_FAILED
         assert not any(c in done.stdout for c in "\x1b\u202e")
+
+
+def test_what_lint_doubts_is_said_when_it_is_measured_and_shown(rote, runs, tmp_path):
+    rote("lint", runs / "bad")
+    done = rote(
+        "run", runs / "bad", "-p", "previous_token", "--steps", "500,600,1100,1200", "-o", tmp_path / "out"
+    )
+    assert "lint asks to leave out step 1,200: final equals early" in done.stderr
+    shown = rote("show", tmp_path / "out" / "bad", "--step", "1200")
+    assert "lint asks to leave out step 1,200" in shown.stderr
+    assert "lint asks" not in rote("show", tmp_path / "out" / "bad", "--step", "1100").stderr

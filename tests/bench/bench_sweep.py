@@ -3,6 +3,7 @@
     python tests/bench/bench_sweep.py                       # Pythia-70M's shape, 20 steps
     python tests/bench/bench_sweep.py --shape 160m --steps 6
     python tests/bench/bench_sweep.py --dtype bfloat16
+    python tests/bench/bench_sweep.py --floor-only          # without the tutorial way, which takes most of the time
 
 Three ways over the same local GPT-NeoX series with random weights and the same tokens (20 sequences of BOS + 25 x 4),
 each in its own process, in turn, several rounds; the figures are medians per step after each process's first two.
@@ -199,27 +200,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--series", type=Path, help="use this series instead of writing one")
+    parser.add_argument("--floor-only", action="store_true")
     parser.add_argument("--worker", choices=WAYS)
     options = parser.parse_args()
     if options.worker:
         work(options.worker, options.series, options.dtype)
         return
+    ways = [way for way in WAYS if way != "tutorial" or not options.floor_only]
     with tempfile.TemporaryDirectory(prefix="rote-bench-") as folder:
         path = options.series or write_series(Path(folder) / "series", options.shape, options.steps)
         rounds = [
-            {way: run(way, path, options.dtype if way != "tutorial" else "float32") for way in WAYS}
+            {way: run(way, path, options.dtype if way != "tutorial" else "float32") for way in ways}
             for _ in range(options.rounds)
         ]
-    for way in WAYS:
-        seconds = sorted(r[way]["s"] for r in rounds)
-        print(
-            f"{way:9} {statistics.median(seconds):.3f} s per step, peak {max(r[way]['peak_mib'] for r in rounds):.0f} MiB"
-        )
-    for name, a, b in (("tutorial / rote", "tutorial", "rote"), ("rote / floor", "rote", "floor")):
-        ratios = sorted(r[a]["s"] / r[b]["s"] for r in rounds)
-        print(f"{name}: median {statistics.median(ratios):.2f}, range {ratios[0]:.2f}-{ratios[-1]:.2f}")
-    memory = statistics.median(r["rote"]["peak_mib"] / r["tutorial"]["peak_mib"] for r in rounds)
-    print(f"peak memory, rote / tutorial: {memory:.2f} (whole process, imports included)")
+    for way in ways:
+        seconds = statistics.median(r[way]["s"] for r in rounds)
+        print(f"{way:9} {seconds:.3f} s per step, peak {max(r[way]['peak_mib'] for r in rounds):.0f} MiB")
+    if "tutorial" in ways:
+        _print_ratio(rounds, "tutorial", "rote")
+        memory = statistics.median(r["rote"]["peak_mib"] / r["tutorial"]["peak_mib"] for r in rounds)
+        print(f"peak memory, rote / tutorial: {memory:.2f} (whole process, imports included)")
+    _print_ratio(rounds, "rote", "floor")
+
+
+def _print_ratio(rounds: list[dict[str, dict[str, float]]], over: str, under: str) -> None:
+    ratios = sorted(r[over]["s"] / r[under]["s"] for r in rounds)
+    print(f"{over} / {under}: median {statistics.median(ratios):.2f}, range {ratios[0]:.2f}-{ratios[-1]:.2f}")
 
 
 if __name__ == "__main__":
