@@ -10,11 +10,14 @@ from typing import Any
 
 from interp.axes import head_label as head_label
 from interp.axes import parse_head as parse_head
+from interp.axes import parse_heads as parse_heads
 
 _LAZY = {
     "HookedSeries": "interp.bridge",
     "HookedModel": "interp.model",
-    "observe": "interp.observe",
+    "capture": "interp.captured",
+    "Capture": "interp.captured",
+    "load": "interp.loading",
     "HeadWeights": "interp.weights",
 }
 

@@ -12,6 +12,7 @@ d_vocab    rows of the embedding
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from checkpoints.errors import RoteError
 
@@ -38,3 +39,14 @@ def parse_head(label: str | tuple[int, int]) -> tuple[int, int]:
     if match is None:
         raise RoteError(f"{label!r} is not a head", help="write layer and head as L5H1")
     return int(match[1]), int(match[2])
+
+
+def parse_heads(heads: str | tuple[int, int] | Iterable[str | tuple[int, int]]) -> list[tuple[int, int]]:
+    """One head, `"L5H1"` or `(5, 1)`, or several, as a list of `(layer, head)`.
+
+    Raises:
+        RoteError: a text that is not a head label.
+    """
+    if isinstance(heads, str) or (isinstance(heads, tuple) and heads and isinstance(heads[0], int)):
+        return [parse_head(heads)]  # type: ignore[arg-type]
+    return [parse_head(head) for head in heads]  # type: ignore[union-attr]

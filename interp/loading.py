@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from checkpoints.errors import CheckpointError
-from checkpoints.series import Checkpoint
+from checkpoints.series import Checkpoint, at_hand
 from interp.builders import builder_for
 from interp.model import HookedModel, ModelShape
 from interp.quiet import quiet_upstream
@@ -55,6 +55,16 @@ def load_fresh(
         )
     shape, config = _shape(bridge.cfg, built.architecture), read_config(checkpoint)
     return HookedModel(bridge, shape, checkpoint, parameters=parameters, config=config)
+
+
+def load(checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> HookedModel:
+    """One checkpoint to look at, such as `series.at(512)`; a step on the hub is fetched if the series allows it.
+
+    Raises:
+        CheckpointError: as `load_fresh`, or its files cannot be fetched.
+    """
+    with at_hand(checkpoint) as ready:
+        return load_fresh(ready, device=device, dtype=dtype)
 
 
 def copy_into(model: HookedModel, checkpoint: Checkpoint) -> None:

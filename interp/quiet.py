@@ -10,7 +10,10 @@ from contextlib import contextmanager
 @contextmanager
 def quiet_upstream() -> Iterator[None]:
     """Silence transformers' progress bars and upstream warnings for the length of a block."""
-    from transformers.utils import logging as hf_logging
+    with warnings.catch_warnings():
+        # In a notebook, tqdm asks for widgets before anybody asked for a loading bar.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from transformers.utils import logging as hf_logging
 
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()

@@ -10,7 +10,8 @@ from typing import Any
 
 _LAZY = {
     "Results": "probes.store",
-    "sweep": "probes.sweep.run",
+    "Scores": "probes.scores",
+    "measure": "probes.notebook",
     "compare": "probes.degradation",
     "onset": "probes.trajectory",
     "REGISTRY": "probes.registry",

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -23,6 +23,9 @@ import pyarrow.parquet as pq
 
 from checkpoints.errors import RoteError
 from probes.observations import OBSERVATION_SCHEMA, SORT_COLUMNS, UNIT_SCHEMA, to_frame
+
+if TYPE_CHECKING:
+    from probes.scores import Scores
 
 SCHEMA_VERSION = 1
 _PROVENANCE_KEY = b"rote.provenance"
@@ -111,14 +114,38 @@ class Results:
         chosen = frame[(frame["probe"] == probe) & (frame["metric"] == metric)]
         return chosen if step is None else chosen[chosen["step"] == step]
 
+    def __getitem__(self, probe: str | tuple[str, str]) -> Scores:
+        """One metric over all steps: `results["prefix_matching"]`, `results["prefix_matching", "sink_free"]`.
+
+        Raises:
+            RoteError: it was not measured; the help names the nearest that was.
+        """
+        from probes.scores import Scores
+
+        name, metric = (probe, None) if isinstance(probe, str) else probe
+        return Scores.of(self, name, metric)
+
     def samples(self, step: int) -> pd.DataFrame:
         """Observations of one step with their per-sequence values in the column `samples` (empty where not kept)."""
         return to_frame(read_units(self.path, step))
 
     def __repr__(self) -> str:
+        return f"Results({self._coverage()})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was measured, the strongest heads at the end, what is missing; offline, escaped."""
+        from probes.overview import overview_html
+
+        return overview_html(self)
+
+    def _coverage(self) -> str:
         steps = self.steps
         span = f"steps {steps[0]:,}-{steps[-1]:,}" if steps else "no steps"
-        return f"Results({self.run!r}: {len(steps)} checkpoints, {span}, {len(self.frame):,} observations, {len(self.gaps)} gaps)"
+        doubted = f", {len(self.left_out)} steps left out by lint" if self.left_out else ""
+        return (
+            f"{self.run!r}: {len(steps)} checkpoints, {span}, {len(self.frame):,} observations, "
+            f"{len(self.gaps)} gaps{doubted}"
+        )
 
 
 def mark_left_out(rows: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:

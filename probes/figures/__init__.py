@@ -5,6 +5,7 @@ Every function takes results first and returns a `go.Figure` that states its fin
 
 from __future__ import annotations
 
+from probes.figures.attention import attention as attention
 from probes.figures.copy_curve import copy_curve as copy_curve
 from probes.figures.differences import difference_grid as difference_grid
 from probes.figures.differences import differences as differences

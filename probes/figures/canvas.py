@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 
 import plotly.graph_objects as go
 
+from checkpoints.errors import RoteError, did_you_mean
 from probes.figures.theme import SMALL_FONT_SIZE_PX, paint, template
 
 
@@ -29,6 +31,37 @@ class Canvas:
     def plot_px(self) -> int:
         """Height of the plot itself."""
         return self.height_px - self.top_px - self.bottom_px
+
+
+# What can be switched off, and the traces it is made of (by the start of their name).
+VISUALS = {
+    "band": "95% interval",
+    "chance": "chance",
+    "context": "every head",
+    "onset": "onset of",
+    "not measured": "not measured",
+    "left out": "left out by lint",
+}
+
+
+def switch_off(fig: go.Figure, visuals: Mapping[str, bool] | None) -> go.Figure:
+    """Take out the parts that are switched off.
+
+    Args:
+        fig: traces in place.
+        visuals: name in `VISUALS`, or "labels" for all writing inside the plot, to False; True changes nothing.
+
+    Raises:
+        RoteError: an unknown name.
+    """
+    for name, shown in (visuals or {}).items():
+        if name not in (*VISUALS, "labels"):
+            raise RoteError(f"figures have no part {name!r}", help=did_you_mean(name, [*VISUALS, "labels"]))
+        if not shown and name == "labels":
+            fig.layout.annotations = ()
+        elif not shown:
+            fig.data = tuple(t for t in fig.data if not (t.name or "").startswith(VISUALS[name]))
+    return fig
 
 
 def finish(fig: go.Figure, canvas: Canvas, *, title: str, subtitle: str, alt: str) -> go.Figure:

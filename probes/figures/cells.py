@@ -111,6 +111,17 @@ def add_cells(fig: go.Figure, cells: Cells, *, axes: dict[str, str] | None = Non
             )  # fmt: skip
 
 
+def add_frame(fig: go.Figure, head: tuple[int, int]) -> None:
+    """Frame one cell."""
+    layer, index = head
+    fig.add_scatter(
+        x=[index - 0.47, index + 0.47, index + 0.47, index - 0.47, index - 0.47],
+        y=[layer - 0.47, layer - 0.47, layer + 0.47, layer + 0.47, layer - 0.47],
+        mode="lines", line={"width": 3, "color": paint("series1")}, name=f"highlight {head_label(*head)}",
+        hoverinfo="skip",
+    )  # fmt: skip
+
+
 def grid_axes(shape: tuple[int, int], *, titled: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     """(x, y) axes of a grid: heads to the right, layers downwards, labels thinned where there are many."""
     n_layers, n_heads = shape

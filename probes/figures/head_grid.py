@@ -10,10 +10,28 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from interp.axes import head_label
+from interp.axes import head_label, parse_heads
 from probes.figures.canvas import Canvas, empty, finish
-from probes.figures.cells import Cells, add_cells, cell_writer, cells_of, color_axis, grid_axes, names
-from probes.figures.rows import at_step, counted, head_observations, shape, typical_chance, unit, value_range
+from probes.figures.cells import (
+    Cells,
+    add_cells,
+    add_frame,
+    cell_writer,
+    cells_of,
+    color_axis,
+    grid_axes,
+    names,
+)
+from probes.figures.rows import (
+    at_step,
+    counted,
+    head_observations,
+    shape,
+    subject,
+    typical_chance,
+    unit,
+    value_range,
+)
 from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from probes.figures.words import (
     chance_number,
@@ -31,14 +49,22 @@ COLUMNS = 6
 N_JUMPS_KEPT = 2
 
 
-def head_grid(results: Any, *, probe: str, metric: str = "score", step: int | None = None) -> go.Figure:
+def head_grid(
+    results: Any,
+    *,
+    probe: str | None = None,
+    metric: str = "score",
+    step: int | None = None,
+    highlight: Any = (),
+) -> go.Figure:
     """One metric of every head at one step.
 
     Args:
-        results: a `Results`.
+        results: a `Results`, or a `Scores` (`results["prefix_matching"]`), which says probe and metric.
         probe: a head probe's name.
         metric: one of its metrics.
         step: training step; None is the last.
+        highlight: heads to frame, `"L5H1"`, `(5, 1)` or a list of either.
 
     Returns:
         A heatmap on the range the probe declares. Small grids write value and 95% interval in the cells; hover
@@ -47,6 +73,7 @@ def head_grid(results: Any, *, probe: str, metric: str = "score", step: int | No
     Raises:
         RoteError: the results hold no such probe, metric or step.
     """
+    results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)
     rows, step = at_step(everything, step)
     grid = shape(results)
@@ -55,6 +82,8 @@ def head_grid(results: Any, *, probe: str, metric: str = "score", step: int | No
     chance = typical_chance(rows)
     fig = go.Figure()
     add_cells(fig, cells)
+    for head in parse_heads(highlight):
+        add_frame(fig, head)
     x, y = grid_axes(grid)
     fig.update_layout(
         xaxis=x, yaxis=y, plot_bgcolor=paint("void"),
@@ -72,12 +101,12 @@ def head_grid(results: Any, *, probe: str, metric: str = "score", step: int | No
 
 
 def grid_steps(
-    results: Any, *, probe: str, metric: str = "score", steps: Iterable[int] | None = None
+    results: Any, *, probe: str | None = None, metric: str = "score", steps: Iterable[int] | None = None
 ) -> go.Figure:
     """The same grid at several steps, on one scale with one colour bar.
 
     Args:
-        results: a `Results`.
+        results: a `Results`, or a `Scores`, which says probe and metric.
         probe: a head probe's name.
         metric: one of its metrics.
         steps: steps to show, thinned to twelve if there are more; None picks twelve: first, last, both sides of
@@ -89,6 +118,7 @@ def grid_steps(
     Raises:
         RoteError: the results hold no such probe, metric or step.
     """
+    results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)
     wanted = panel_steps(everything) if steps is None else spaced_steps(steps)
     title = f"{_titled(probe, metric)} over training, {markup(short(results.run))}"

@@ -12,12 +12,28 @@ from checkpoints.errors import RoteError, did_you_mean
 from interp.axes import head_label
 from probes.figures.words import clean, step_number
 from probes.registry import REGISTRY
+from probes.scores import Scores
 from probes.store import mark_left_out
 
 
 def as_list(results: Any) -> list[Any]:
     """One results object or several, as a list."""
     return list(results) if isinstance(results, Sequence) else [results]
+
+
+def subject(results: Any, probe: str | None, metric: str) -> tuple[Any, str, str]:
+    """What a figure is about: results with a probe and a metric, or a `Scores`, which says all three.
+
+    Raises:
+        RoteError: results without a probe.
+    """
+    if isinstance(results, Scores):
+        return results.results, results.probe, results.metric
+    if probe is None:
+        raise RoteError(
+            "which probe is to be drawn?", help='give probe="prefix_matching", or results["prefix_matching"]'
+        )
+    return results, probe, metric
 
 
 def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -11,15 +11,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from checkpoints.errors import RoteError, did_you_mean
-from interp.axes import head_label, parse_head
+from interp.axes import head_label, parse_heads
 from probes.figures.axis import StepAxis, value_axis
-from probes.figures.canvas import Canvas, finish, note
+from probes.figures.canvas import Canvas, finish, note, switch_off
 from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
 from probes.figures.rows import (
     as_list,
     counted,
     head_observations,
     one_head,
+    subject,
     typical_chance,
     unit,
     value_range,
@@ -43,32 +44,35 @@ MAX_CONTEXT_HEADS = 256
 def trajectory(
     results_list: Any,
     *,
-    probe: str,
+    probe: str | None = None,
     metric: str = "score",
-    heads: Iterable[str | tuple[int, int]] | None = None,
+    heads: Any = None,
     aggregate: str = "max head",
-    base: str | None = None,
+    base: Any = None,
     onsets: Mapping[str, Any] | None = None,
+    visuals: Mapping[str, bool] | None = None,
 ) -> go.Figure:
     """One metric over training steps, one line per run or per head, each with its 95% band.
 
     Args:
-        results_list: one `Results` or several.
-        probe: a head probe, or a model probe with a scalar metric.
+        results_list: one `Results` or several; or one `Scores` (`results["prefix_matching"]`) or several.
+        probe: a head probe, or a model probe with a scalar metric; a `Scores` says it itself.
         metric: one of its metrics.
-        heads: heads to draw, as `"L1H0"` or `(1, 0)`; None draws one line per run, the head chosen by `aggregate`
+        heads: heads to draw, `"L1H0"`, `(1, 0)` or a list of either; None draws one line per run, the head chosen by `aggregate`
             at every step, and for a single run the other heads faintly behind it.
         aggregate: "max head" or "min head". The band is that head's own interval: it does not cover the choice.
-        base: name of the baseline run, drawn dashed black (white in dark).
+        base: the baseline, drawn dashed black (white in dark): a run's name, or its `Results` or `Scores`, which is
+            then drawn too.
         onsets: run name to `(lo_step or None, hi_step)`, or an object with such a `.bracket`; shaded.
+        visuals: parts to leave out, such as `{"band": False}`; see `canvas.VISUALS`.
 
     Returns:
         Real steps on a log axis; step 0 stands apart. Chance is dotted; steps that were not measured carry a cross.
 
     Raises:
-        RoteError: unknown probe, metric, head or aggregate.
+        RoteError: unknown probe, metric, head, aggregate or visual.
     """
-    runs = as_list(results_list)
+    runs, probe, metric, base = _given(results_list, probe, metric, base)
     tables = [head_observations(r, probe=probe, metric=metric) for r in runs]
     axis = StepAxis.over(
         s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"], *_gap_steps(r))
@@ -76,7 +80,7 @@ def trajectory(
     values = [v for rows in tables for v in rows.loc[rows["valid"], ["lo", "hi"]].to_numpy().ravel()]
     limits = value_range(probe, metric, values)
     y_axis = value_axis(*limits, title=unit(probe, metric) or probe_name(metric))
-    wanted = None if heads is None else [parse_head(h) for h in heads]
+    wanted = None if heads is None else parse_heads(heads)
     curves = [
         curve
         for r, rows in zip(runs, tables, strict=True)
@@ -100,7 +104,7 @@ def trajectory(
         xaxis=axis.layout(), yaxis=y_axis, annotations=[*fig.layout.annotations, *([mark] if mark else [])]
     )
     return finish(
-        fig,
+        switch_off(fig, visuals),
         canvas,
         title=_title(probe, metric, None if wanted else aggregate if _per_head(tables) else ""),
         subtitle=_reading(tables, context=context),
@@ -110,6 +114,22 @@ def trajectory(
             f"{probe_name(probe)} {'' if metric == 'score' else probe_name(metric)}".strip(),
         ),
     )
+
+
+def _given(
+    results_list: Any, probe: str | None, metric: str, base: Any
+) -> tuple[list[Any], str, str, str | None]:
+    """The runs, what is drawn of them, and the baseline's name."""
+    given = as_list(results_list)
+    if base is not None and not isinstance(base, str):
+        given = [base, *given]
+    found = [subject(one, probe, metric) for one in given]
+    if len({what[1:] for what in found}) > 1:
+        raise RoteError(
+            "one figure draws one metric of one probe, and several were given", help="draw them apart"
+        )
+    name = base if base is None or isinstance(base, str) else found[0][0].run
+    return [results for results, _, _ in found], *found[0][1:], name
 
 
 def _curves(

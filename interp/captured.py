@@ -1,0 +1,165 @@
+"""What one model did on one text: arrays of chosen sites, on the CPU, with the tokens they belong to.
+
+For looking, not for measuring: probes reduce as they go (`interp.observe`), this keeps everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from checkpoints.errors import RoteError, did_you_mean
+from checkpoints.vocabulary import tokenizer_of, usable_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.model import HookedModel
+    from interp.observe import EndView, LayerView
+
+SITES = ("pattern", "z", "v", "token_nll")
+MAX_BYTES = 2**31
+_VISIBLE = {ord("\u0120"): "·", ord("\u2581"): "·", ord("\u010a"): "⏎", ord(" "): "·", ord("\n"): "⏎"}
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """Arrays of one forward pass.
+
+    Attributes:
+        tokens: ids.
+        labels: per sequence, what each token is called: its text where the model has a tokenizer, else its id.
+        layers: site to one array over all layers: pattern [n_layers batch n_heads query_pos key_pos], z and v
+            [n_layers batch pos n_heads d_head].
+        token_nll: next-token loss in nats [batch, pos - 1]; None when it was not asked for.
+        where: the checkpoint, in words.
+    """
+
+    tokens: Int[np.ndarray, "batch pos"]
+    labels: tuple[tuple[str, ...], ...]
+    layers: Mapping[str, np.ndarray]
+    token_nll: Float[np.ndarray, "batch next_pos"] | None = None
+    where: str = ""
+
+    @property
+    def pattern(self) -> Float[np.ndarray, "n_layers batch n_heads query_pos key_pos"]:
+        """Attention after softmax.
+
+        Raises:
+            RoteError: it was not captured.
+        """
+        if "pattern" not in self.layers:
+            raise RoteError("attention was not captured", help='capture(model, text, hooks="pattern")')
+        return self.layers["pattern"]
+
+
+def capture(
+    model: HookedModel, text: str | Int[np.ndarray, "*batch pos"], *, hooks: str | Iterable[str] = "pattern"
+) -> Capture:
+    """Run a model once and keep what the hooks showed.
+
+    Args:
+        model: from `interp.load`, or a step of a `HookedSeries`.
+        text: a text, for models with a tokenizer.json; or token ids. BOS is put before a text, not before ids.
+        hooks: names in `SITES`.
+
+    Raises:
+        RoteError: an unknown hook, a text for a model without a tokenizer, ids the model does not have, more tokens
+            than its context holds, or arrays of more than 2 GiB.
+    """
+    import torch
+
+    from interp.observe import observe
+
+    wanted = (hooks,) if isinstance(hooks, str) else tuple(hooks)
+    for name in wanted:
+        if name not in SITES:
+            raise RoteError(f"there is no hook {name!r}", help=did_you_mean(name, SITES))
+    tokens, labels = _tokens(model, text)
+    _refuse_too_much(model, wanted, tokens)
+    keeper = _Keeper(frozenset(wanted))
+    observe(model, torch.from_numpy(tokens), [keeper])
+    layers = {
+        site: np.stack([np.concatenate(keeper.layers[site, layer]) for layer in range(model.shape.n_layers)])
+        for site in wanted
+        if site != "token_nll"
+    }
+    nll = np.concatenate(keeper.nll) if keeper.nll else None
+    step = model.checkpoint.step
+    return Capture(tokens, labels, layers, nll, f"{model.checkpoint.path.name}, step {step:,}")
+
+
+@dataclass
+class _Keeper:
+    """An observer that keeps what it is shown."""
+
+    needs: frozenset[str]
+    layers: dict[tuple[str, int], list[np.ndarray]] = field(default_factory=dict)
+    nll: list[np.ndarray] = field(default_factory=list)
+
+    def see_layer(self, view: LayerView) -> None:
+        for site in self.needs - {"token_nll"}:
+            self.layers.setdefault((site, view.layer), []).append(_array(getattr(view, site)))
+
+    def see_end(self, view: EndView) -> None:
+        if view.token_nll is not None:
+            self.nll.append(_array(view.token_nll))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy().copy()
+
+
+def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
+    file = tokenizer_of(model.checkpoint)
+    tokenizer = None if file is None else _tokenizer(str(file))
+    if not isinstance(text, str):
+        tokens = np.atleast_2d(np.asarray(text)).astype(np.int64)
+        return tokens, tuple(token_labels(tokenizer, row) for row in tokens)
+    if tokenizer is None:
+        raise RoteError(
+            f"{model.checkpoint.path.name} has no tokenizer.json: a text cannot become tokens",
+            help="give token ids instead: np.array([[1, 5, 9]])",
+        )
+    _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if not ids:
+        raise RoteError("the text holds no token", help="give some text")
+    tokens = np.array([[bos, *ids]], dtype=np.int64)
+    return tokens, (token_labels(tokenizer, tokens[0]),)
+
+
+def _tokenizer(path: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(path)
+    except Exception as error:  # the library raises bare exceptions
+        raise RoteError(f"{path} cannot be read ({error})", help="give token ids instead") from None
+
+
+def token_labels(tokenizer: Any, tokens: Int[np.ndarray, " pos"]) -> tuple[str, ...]:
+    """Each token's text, spaces and line ends made visible; its id where there is no tokenizer."""
+    if tokenizer is None:
+        return tuple(str(int(token)) for token in tokens)
+    texts = [tokenizer.id_to_token(int(token)) for token in tokens]
+    return tuple(
+        str(int(token)) if text is None else text.translate(_VISIBLE)
+        for token, text in zip(tokens, texts, strict=True)
+    )
+
+
+def _refuse_too_much(model: HookedModel, wanted: tuple[str, ...], tokens: np.ndarray) -> None:
+    n, pos = tokens.shape
+    shape = model.shape
+    per_layer = {"pattern": n * shape.n_heads * pos * pos, "z": n * pos * shape.n_heads * shape.d_head}
+    size = 4 * shape.n_layers * sum(per_layer.get(site, per_layer["z"]) for site in wanted)
+    if size > MAX_BYTES:
+        raise RoteError(
+            f"that would keep {size / 2**30:.1f} GiB",
+            help="capture fewer sequences, fewer tokens or fewer hooks",
+        )

@@ -1,0 +1,192 @@
+"""One metric of one run over its steps, as a notebook holds it: printed usefully, sliced, ranked, turned into arrays.
+
+Torch-free: read from a results folder. Heads may be named `"L5H1"`, `(5, 1)` or a list of either.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from checkpoints.errors import RoteError, did_you_mean
+from interp.axes import head_label, pair_label, parse_heads
+from probes.info import ProbeInfo
+from probes.registry import REGISTRY
+
+if TYPE_CHECKING:
+    from probes.store import Results
+
+HeadName = str | tuple[int, int]
+_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores:
+    """One metric of one probe.
+
+    Attributes:
+        results: the run it was measured in.
+        probe: registered name.
+        metric: one of the probe's metrics.
+        rows: tidy observations in step order; those of steps that lint asked to leave out are marked, not valid.
+    """
+
+    results: Results
+    probe: str
+    metric: str
+    rows: pd.DataFrame
+
+    @classmethod
+    def of(cls, results: Results, probe: str, metric: str | None = None) -> Scores:
+        """One metric of a run's results; None is the probe's main one.
+
+        Raises:
+            RoteError: it was not measured there; the help names the nearest that was.
+        """
+        frame = results.usable_frame
+        mine = frame[frame["probe"] == probe]
+        if mine.empty:
+            raise RoteError(
+                f"there is no {probe!r} in the results of {results.run}",
+                help=did_you_mean(probe, sorted(frame["probe"].unique())),
+            )
+        if metric is None:
+            metric = REGISTRY[probe].main_metric if probe in REGISTRY else str(mine["metric"].iloc[0])
+        rows = mine[mine["metric"] == metric]
+        if rows.empty:
+            raise RoteError(
+                f"{probe} has no metric {metric!r} in the results of {results.run}",
+                help=did_you_mean(metric, sorted(mine["metric"].unique())),
+            )
+        return cls(results, probe, metric, rows.sort_values("step", kind="stable", ignore_index=True))
+
+    @property
+    def info(self) -> ProbeInfo:
+        """What the catalogue says of the probe: source, formula, chance, how to read it."""
+        return REGISTRY[self.probe]
+
+    @property
+    def unit(self) -> str:
+        """Of the metric."""
+        return self.info.unit_of(self.metric)
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """Steps with a row, ascending."""
+        return sorted(int(step) for step in self.rows["step"].unique())
+
+    def at(self, step: int) -> Scores:
+        """The same at one step.
+
+        Raises:
+            RoteError: that step was not measured; the help names the nearest that were.
+        """
+        if step not in self.steps:
+            near = sorted(sorted(self.steps, key=lambda s: abs(s - step))[:2])
+            span = f"{self.steps[0]:,}-{self.steps[-1]:,}"
+            raise RoteError(
+                f"step {step:,} is not in these results ({len(self.steps)} steps, {span})",
+                help=f"nearest: {', '.join(str(s) for s in near)}",
+            )
+        return self._with(self.rows[self.rows["step"] == step])
+
+    def head(self, heads: HeadName | Iterable[HeadName]) -> Scores:
+        """The same of one head or several.
+
+        Raises:
+            RoteError: a head without a row; the help names the nearest.
+        """
+        wanted = parse_heads(heads)
+        known = set(self._of_heads()[["layer", "head"]].itertuples(index=False, name=None))
+        for one in wanted:
+            if one not in known:
+                labels = [head_label(int(layer), int(head)) for layer, head in sorted(known)]
+                raise RoteError(
+                    f"there is no head {head_label(*one)} here", help=did_you_mean(head_label(*one), labels)
+                )
+        keys = pd.MultiIndex.from_frame(self.rows[["layer", "head"]])
+        return self._with(self.rows[keys.isin(wanted)])
+
+    def top(self, k: int = 10) -> pd.DataFrame:
+        """The k strongest at the last step, by the probe's own direction.
+
+        Returns:
+            Columns head, value, lo, hi, chance, n, rank; rank 1 is the strongest.
+        """
+        last = self.rows[(self.rows["step"] == self.steps[-1]) & self.rows["valid"]]
+        ascending = self.info.better_of(self.metric) == "lower"
+        ranked = last.sort_values("value", ascending=ascending, kind="stable").head(k)
+        table = ranked[["value", "lo", "hi", "chance", "n"]].reset_index(drop=True)
+        table.insert(0, "head", [_label(row) for row in ranked.itertuples(index=False)])
+        return table.assign(rank=np.arange(1, len(table) + 1))
+
+    def array(self, column: str = "value") -> Float[np.ndarray, "steps n_layers n_heads"]:
+        """Values by step, layer and head; NaN where not measured or left out.
+
+        Args:
+            column: value, lo, hi, chance or n.
+
+        Raises:
+            RoteError: the metric is not one value per head.
+        """
+        rows = self._of_heads()
+        if rows["position"].notna().any() or rows["src_layer"].notna().any():
+            raise RoteError(
+                f"{self.probe} {self.metric} is not one value per head", help="use .rows, the tidy frame"
+            )
+        shape = (len(self.steps), int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1)
+        out = np.full(shape, np.nan)
+        kept = rows[rows["valid"]]
+        at = np.searchsorted(self.steps, kept["step"].to_numpy(dtype=np.int64))
+        out[at, kept["layer"].to_numpy(dtype=np.int64), kept["head"].to_numpy(dtype=np.int64)] = kept[column]
+        return out
+
+    def _of_heads(self) -> pd.DataFrame:
+        rows = self.rows[self.rows["layer"].notna()]
+        if rows.empty:
+            raise RoteError(
+                f"{self.probe} {self.metric} is about the whole model, not about heads",
+                help="use .rows, the tidy frame",
+            )
+        return rows
+
+    def _with(self, rows: pd.DataFrame) -> Scores:
+        return replace(self, rows=rows.reset_index(drop=True))
+
+    def _title(self) -> str:
+        name = self.probe if self.metric == "score" else f"{self.probe} {self.metric}"
+        span = f"{self.steps[0]:,}-{self.steps[-1]:,}" if len(self.steps) > 1 else f"{self.steps[-1]:,}"
+        n = int(self.rows["n"].max())
+        return f"{name} of {self.results.run} ({self.unit}), step{'s' * (len(self.steps) > 1)} {span}, n={n}"
+
+    def _strongest(self) -> pd.DataFrame:
+        return self.top(_SHOWN).drop(columns="rank")
+
+    def __repr__(self) -> str:
+        table = self._strongest()
+        body = "nothing was measured" if table.empty else table.to_string(index=False, float_format="%.3f")
+        return f"{self._title()}\nstrongest at the last step:\n{body}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks; offline, everything escaped."""
+        table = self._strongest().to_html(index=False, float_format="%.3f", escape=True, border=0)
+        return f"<p><b>{html.escape(self._title())}</b></p>{table}<p>{html.escape(self.info.summary)}</p>"
+
+
+def _label(row: object) -> str:
+    """`L5H1`, `L0H1 → L1H0` for a pair, "" for a number about the whole model."""
+    if pd.isna(row.layer):
+        return ""
+    own = (int(row.layer), int(row.head))
+    return (
+        head_label(*own)
+        if pd.isna(row.src_layer)
+        else pair_label((int(row.src_layer), int(row.src_head)), own)
+    )
