@@ -1,7 +1,7 @@
 """Token sequences that belong to a series: real text, what it was trained on repeatedly, and fresh twins. No torch.
 
-A lab series carries its own (`data/`). For other models the user gives files: text with the model's tokenizer, or
-token ids as .npy or .safetensors.
+A lab series carries its own (`data/`). For other models the user gives files: lines of text with the model's tokenizer,
+or token ids as .npy or .safetensors. Real text is read by `probes.natural_text`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from jaxtyping import Float, Int
 from checkpoints.errors import RoteError
 from checkpoints.series import CheckpointSeries
 
-WINDOW_TOKENS = 1024
-MAX_TOKENS = 4_000_000  # more text than any stimulus draws from; the rest of a longer file is not read
 MIN_SEQUENCE_TOKENS = 8  # of a text line; shorter ones would cut all others down to almost nothing
 MIN_REPEATED_TOKENS = 4  # fewer tokens that happen to equal the first ones are no second block
 N_CANDIDATES = 1024  # fresh sequences that members are ranked among
@@ -121,17 +119,15 @@ def material_from_files(
     *,
     tokenizer: Path | None,
     bos: int,
-    text: Path | None = None,
     members: Path | None = None,
     twins: Path | None = None,
 ) -> Material:
-    """Add the user's files to what the series carries.
+    """Add the user's members and twins to what the series carries.
 
     Args:
         base: what the series carries.
         tokenizer: the model's tokenizer.json; needed for text.
-        bos: id put in front of every window.
-        text: a text file or folder, or token ids.
+        bos: id put in front of every line.
         members: one sequence per line (or row, BOS first) that was trained on; `.safetensors` may hold `repeat_count`
             [n], else each counts as trained on once, and `reference_nll` [n, width], the loss in nats of each token
             under a model that never saw it.
@@ -141,9 +137,6 @@ def material_from_files(
         RoteError: a file that cannot be read, or text without a tokenizer.
     """
     found = base
-    if text is not None:
-        windows = _windows(_ids(text, tokenizer), bos)
-        found = replace(found, natural=windows, sources={**found.sources, "natural": text.name})
     for name, path in (("members", members), ("twins", twins)):
         if path is not None:
             found = _with_sequences(found, name, _sequences(path, tokenizer, bos), path.name)
@@ -164,33 +157,6 @@ def _with_sequences(base: Material, name: str, arrays: Mapping[str, np.ndarray],
     else:
         changes["candidates"] = None  # they were more of the twins that were replaced
     return replace(base, **changes)
-
-
-def _windows(ids: np.ndarray, bos: int) -> np.ndarray:
-    width = WINDOW_TOKENS - 1
-    count = len(ids) // width
-    if not count:
-        width, count = len(ids), 1
-    if width < 2:
-        raise RoteError("the text holds fewer than two tokens", help="give a longer text")
-    body = ids[: count * width].reshape(count, width)
-    return np.concatenate([np.full((count, 1), bos), body], axis=1)
-
-
-def _ids(path: Path, tokenizer: Path | None) -> np.ndarray:
-    """Token ids of a text file, a folder of them, or an id file; at most MAX_TOKENS."""
-    if path.suffix in (".npy", ".safetensors"):
-        return _arrays(path)["tokens"].reshape(-1)[:MAX_TOKENS]
-    encode, ids = _encoder(tokenizer, path), []
-    total = 0
-    for line in _lines(path):
-        ids.append(np.asarray(encode(line), dtype=np.int64))
-        total += len(ids[-1])
-        if total >= MAX_TOKENS:
-            break
-    if not total:
-        raise RoteError(f"{path} holds no text", help="give a text file that is not empty")
-    return np.concatenate(ids)[:MAX_TOKENS]
 
 
 def _sequences(path: Path, tokenizer: Path | None, bos: int) -> dict[str, np.ndarray]:
@@ -239,14 +205,10 @@ def _encoder(tokenizer: Path | None, path: Path):
 
 
 def _lines(path: Path) -> Iterator[str]:
-    files = sorted(p for p in path.rglob("*.txt") if p.is_file()) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
-        raise RoteError(
-            f"{path} is no text file and holds none", help="give a .txt file, a folder of them, or .npy ids"
-        )
-    for file in files:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            yield from lines
+    if not path.is_file():
+        raise RoteError(f"{path} is no file", help="give a text file, or token ids as .npy or .safetensors")
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        yield from lines
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

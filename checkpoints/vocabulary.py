@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 from checkpoints.series import Checkpoint
 
 _MAX_TOKENIZER_BYTES = 256 << 20  # the largest in use have 40 MB
+MAX_VARIANTS = 256  # pairs; a stimulus draws a few dozen
+_SPACE = "\u0120\u2581"  # how byte-level and sentence-piece vocabularies write the space before a word
+_WORD = re.compile(r"[A-Za-z]{3,}", re.ASCII)
 _SPECIAL_FIELDS = (
     "bos_token_id",
     "eos_token_id",
@@ -62,6 +67,49 @@ def usable_ids(
     return ids, bos, "; ".join(notes)
 
 
+def variant_pairs(tokenizer: Path | None, ids: Sequence[int]) -> list[list[int]]:
+    """Pairs of ids whose texts are variants of one English word: known without any weights.
+
+    The second has a plural s more than the first, else is written in other case, else has a space before it more or
+    less; words of three letters or more, each word in one pair at most.
+
+    Args:
+        tokenizer: a tokenizer.json; None, or one that cannot be read, gives no pairs.
+        ids: usable ids; both of a pair are among them.
+
+    Returns:
+        Up to `MAX_VARIANTS` pairs, ascending, the same for the same vocabulary.
+    """
+    texts = _words(tokenizer, set(ids)) if tokenizer is not None and tokenizer.is_file() else {}
+    by_word: dict[str, list[tuple[str, str]]] = {}
+    for space, word in sorted(texts):
+        by_word.setdefault(word.lower(), []).append((space, word))
+    pairs, taken = [], set()
+    for written in by_word.values():
+        plural = [((space, text), (space, text + "s")) for space, text in written]
+        cased = [(one, other) for one in written for other in written if one[0] == other[0] and one < other]
+        spaced = [(one, other) for one in written for other in written if one[0] < other[0]]
+        found = next((pair for pair in (*plural, *cased, *spaced) if pair[1] in texts), None)
+        if found is None or {part[1].lower() for part in found} & taken:
+            continue
+        taken |= {part[1].lower() for part in found}
+        pairs.append([texts[part] for part in found])
+    chosen = random.Random(0).sample(
+        pairs, min(len(pairs), MAX_VARIANTS)
+    )  # not only the first in the alphabet
+    return sorted(chosen)
+
+
+def _words(tokenizer: Path, usable: set[int]) -> dict[tuple[str, str], int]:
+    """(space before it, letters) of every token that is a word -> its id."""
+    found = {}
+    for text, token in (_read(tokenizer) or ({}, {}))[0].items():
+        space, word = ("", text) if text[:1] not in _SPACE else (text[:1], text[1:])
+        if token in usable and _WORD.fullmatch(word):
+            found[space, word] = token
+    return found
+
+
 def as_ranges(ids: Sequence[int]) -> list[list[int]]:
     """Ascending ids as [first, last] ranges: ``[1, 2, 3, 7]`` is ``[[1, 3], [7, 7]]``."""
     ranges: list[list[int]] = []
@@ -86,16 +134,24 @@ def _ints(value: Any) -> Iterator[int]:
 
 def _tokenizer_ids(path: Path) -> tuple[set[int], set[int]] | None:
     """All ids and the special ones, or None for a file that is not a tokenizer's."""
+    read = _read(path)
+    if read is None:
+        return None
+    vocab, added = read
+    return set(vocab.values()) | set(added), {i for i, special in added.items() if special}
+
+
+def _read(path: Path) -> tuple[dict[str, int], dict[int, bool]] | None:
+    """Text -> id, and added id -> whether it is special; None for a file that is not a tokenizer's."""
     try:
         if path.stat().st_size > _MAX_TOKENIZER_BYTES:
             return None
         data = json.loads(path.read_text(encoding="utf-8"))
         vocab = data["model"]["vocab"]
-        known = set(vocab.values()) if isinstance(vocab, dict) else set(range(len(vocab)))
-        added = {t["id"] for t in data.get("added_tokens") or []}
-        special = {t["id"] for t in data.get("added_tokens") or [] if t.get("special")}
+        if not isinstance(vocab, dict):
+            vocab = {entry[0]: i for i, entry in enumerate(vocab)}
+        added = {t["id"]: bool(t.get("special")) for t in data.get("added_tokens") or []}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    if not all(type(i) is int for i in known | added):
-        return None
-    return known | added, special
+    sound = all(type(i) is int for i in (*vocab.values(), *added)) and all(isinstance(t, str) for t in vocab)
+    return (vocab, added) if sound else None

@@ -77,11 +77,16 @@ class PassReport:
 
     Attributes:
         problems: layer -> why its patterns cannot be trusted (design rule 4). Empty when all is well.
+        leak: why next-token losses of this model mean nothing: its predictions depend on later tokens. "" when all is
+            well, or was not sought; see `leak_of`.
+        leak_sought: whether the pass could tell: logits were made, and two sequences began alike.
         n_passes: forward passes made.
         stopped_early: True when the unembedding was not run.
     """
 
     problems: dict[int, str] = field(default_factory=dict)
+    leak: str = ""
+    leak_sought: bool = False
     n_passes: int = 0
     stopped_early: bool = False
 
@@ -129,6 +134,7 @@ class _Engine:
         self.layer_observers = [o for o in observers if o.needs & LAYER_SITES]
         self.end_observers = [o for o in observers if o.needs & END_SITES]
         self.layer_sites = sorted(self.needs & LAYER_SITES)
+        self.first: tuple[Tensor, Tensor] | None = None
 
     def run(self, tokens: Tensor, rows: slice, report: PassReport) -> None:
         self.tokens, self.rows, self.report = tokens, rows, report
@@ -202,6 +208,7 @@ class _Engine:
             final_scale = final_norm_scale(self.resid, self.model)
         nll = top1 = None
         if logits is not None:
+            self._check_causal(logits)
             targets = self.tokens[:, 1:]
             scores = logits[:, :-1].float()
             nll = torch.nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
@@ -212,6 +219,15 @@ class _Engine:
     def _check_pattern(self, layer: int, pattern: Tensor) -> None:
         if layer not in self.report.problems and (problem := pattern_problem(pattern)):
             self.report.problems[layer] = problem
+
+    def _check_causal(self, logits: Tensor) -> None:
+        """Sequences that begin with the same token must be predicted alike at position 0, whatever follows it."""
+        if self.first is None:
+            self.first = (self.tokens[0], logits[0, 0].float())
+        sequence, expected = self.first
+        same = (self.tokens[:, 0] == sequence[0]) & (self.tokens != sequence).any(1)
+        self.report.leak_sought = self.report.leak_sought or bool(same.any())
+        self.report.leak = self.report.leak or future_leak(logits[same, 0], expected)
 
     def _check_fired(self) -> None:
         for site, layers in self.fired.items():
@@ -231,6 +247,35 @@ def pattern_problem(pattern: Float[Tensor, "batch n_heads query_pos key_pos"]) -
     future = torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device).triu(1)
     leaked = (pattern * future).abs().max().item()
     return f"attention is not causal (weight {leaked:.2g} on a later token)" if leaked > 1e-6 else ""
+
+
+def leak_of(model: HookedModel, tokens: Int[Tensor, "n_seq pos"], report: PassReport) -> str:
+    """Why next-token losses of a pass mean nothing, or "".
+
+    What the pass showed; where no two of its sequences began alike, one of them is run again with another end.
+    """
+    if report.leak_sought or tokens.shape[1] < 2:
+        return report.leak
+    pair = tokens[:1].repeat(2, 1)
+    pair[1, -1] = (pair[1, -1] + 1) % model.shape.d_vocab
+    logits = model.logits(pair)
+    return future_leak(logits[1:, 0], logits[0, 0].float())
+
+
+def future_leak(logits: Float[Tensor, "batch d_vocab"], expected: Float[Tensor, " d_vocab"]) -> str:
+    """Why a model is not causal, or "" when its logits after one and the same token agree up to rounding.
+
+    Args:
+        logits: at position 0 of sequences that differ only after it.
+        expected: of one of them.
+    """
+    if not len(logits):
+        return ""
+    off = (logits.float() - expected).abs().max().item()
+    rounding = 1e-3 if logits.dtype == torch.float32 else 5e-2
+    if not off > max(1e-4, rounding * expected.std().item()):  # what is not finite is said elsewhere
+        return ""
+    return f"the model is not causal: what follows the first token moves the logits after it (by up to {off:.2g})"
 
 
 def final_norm_scale(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from probes.circuits.catalogue import CIRCUITS
 from probes.info import ProbeInfo
 from probes.memory.catalogue import MEMORY
+from probes.model.catalogue import MODEL
 
 _ATTENTION = "attention fraction"
 _OLSSON = "Olsson et al. 2022, arXiv:2209.11895"
@@ -268,6 +270,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "n_kept": "pairs with rows: all, or of more than 4,096 those with |z| >= 2 in any mode or not measured",
         },
         module="probes.circuits.composition",
+        version=2,
         reads_as="High k_z from a previous-token head: the wiring of an induction head. Of many pairs the highest z is large by "
         "chance alone, and rotations are a lenient null for trained weights: compare pairs, and steps of one series",
         not_measured=f"{_LINEAR}; fewer than two layers; either head's circuit is zero or not finite",
@@ -279,53 +282,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         },
         directions=dict.fromkeys(("n_pairs", "n_kept")),
     ),
-    ProbeInfo(
-        name="repeat_loss",
-        kind="model",
-        unit="nats",
-        range=None,
-        better="lower",
-        source=f"{_ELHAGE}, repeated random tokens; {_OLSSON}",
-        summary="Next-token loss on a block of random tokens, and on its repeats: what copying in context is worth.",
-        chance="ln(number of usable tokens): guessing uniformly",
-        metrics={
-            "first_block": "mean loss on the first block",
-            "later_blocks": "mean loss on later blocks",
-            "difference": "later minus first: negative where the model copies",
-            "top1_later": "share of later-block tokens predicted first",
-        },
-        module="probes.model.repeat_loss",
-        reads_as="difference near 0: nothing is copied; later_blocks near 0 nats: repeats are predicted almost surely. Says that the "
-        "model copies, not how",
-        not_measured=_TWO_BLOCKS,
-        stimuli=("repeated_random",),
-        main_metric="later_blocks",
-        units={"top1_later": "token fraction"},
-        directions={"top1_later": "higher", "first_block": None},
-    ),
-    ProbeInfo(
-        name="copy_curve",
-        kind="model",
-        unit="nats",
-        range=None,
-        better="lower",
-        source="Hernandez et al. 2022, arXiv:2205.10487, figure 7 (loss on the X-th copy of a paragraph)",
-        summary="Loss on the first, second, ... copy of one paragraph: does another copy still help?",
-        chance="ln(number of usable tokens): guessing uniformly",
-        metrics={
-            "loss": "mean loss on the X-th copy",
-            "slope": "change in loss per further copy, over copies 2 and later",
-        },
-        module="probes.model.copy_curve",
-        reads_as="Falling: every further copy still helps. Flat at a high loss: no use is made of copies, as at the worst point of "
-        "repeated-data training; flat near 0: the first copy was enough",
-        not_measured="the context holds no two copies of a paragraph; a slope needs three",
-        undefined="a slope needs at least three copies, and fewer fit the context",
-        stimuli=("paragraph_copies",),
-        main_metric="slope",
-        curve_axis="copy",
-        units={"slope": "nats per copy"},
-    ),
+    *MODEL,
     ProbeInfo(
         name="induction",
         kind="verdict",
@@ -344,6 +301,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "q_copying": "p of the copying test, Benjamini-Hochberg adjusted over heads",
         },
         module="probes.heads.induction",
+        version=2,
         reads_as="1: the head matches prefixes and copies, surely and by more than 0.05. 0 is not proof of absence: rote selftest "
         "prints from which scores on heads are called",
         not_measured="prefix matching or copying was not measured on the heads it judges",
@@ -359,5 +317,6 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "q_copying": "adjusted p",
         },
     ),
+    *CIRCUITS,
     *MEMORY,
 )

@@ -9,14 +9,15 @@ from probes.store import Results, step_folder, unit_provenance
 
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
 
-OWN_STIMULI = frozenset({"members", "twins", "candidates"})  # a run's own sequences, as its training data is
+# A run's own sequences, as its training data is; natural text is where each lab series carries its own.
+OWN_STIMULI = frozenset({"members", "twins", "candidates", "natural"})
 
 
 def differing_provenance(a: Results, b: Results, pairs: list[tuple[int, int]]) -> list[str]:
     """What differs besides the weights at the steps compared, in words; empty when the runs are comparable.
 
-    Stimuli and probes that only one run has are no obstacle: they are not compared. Nor are members and twins, which
-    are each run's own: see `own_units`.
+    Stimuli and probes that only one run has are no obstacle: they are not compared. Nor are members, twins and natural
+    text that are each run's own: see `own_units`.
     """
     found: dict[str, None] = {}
     for step_a, step_b in pairs:

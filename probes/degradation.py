@@ -3,21 +3,26 @@
 Both runs saw the same stimuli, so per-sequence values are paired and subtracted before anything is averaged. The
 intervals cover the choice of test sequences. They do not cover the training seed: one run per arm shows what happened
 in these two runs, and several seeds are needed before it is said of the data.
+
+A change is told only when its interval excludes 0, q is below 5% after correction over heads, and it is at least the
+smallest effect of interest (`probes.effects`): paired sequences make any two checkpoints differ surely in something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from checkpoints.errors import RoteError
 from interp.axes import head_label, pair_label
 from probes.alignment import matched_steps
 from probes.comparable import differing_provenance, own_units, unit_of
+from probes.effects import smallest_effect
 from probes.registry import REGISTRY
 from probes.statistics import benjamini_hochberg, bootstrap_mean, p_two_sided
 from probes.store import Results
@@ -27,10 +32,10 @@ ALPHA = 0.05
 _AXES = ["layer", "head", "src_layer", "src_head", "position"]
 _BEST_OF = ("prefix_matching", "previous_token")
 BEST_HEAD = "score:best_head"
-_OWN_NOTE = "members and twins are each run's own sequences: memory is not subtracted sequence by sequence"
+_OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
 ROW_COLUMNS = [
     "probe", "metric", "layer", "head", "position", "step_a", "step_b", "tokens_a", "tokens_b",
-    "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "p", "q", "change",
+    "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "p", "q", "smallest", "change",
 ]  # fmt: skip
 
 
@@ -42,8 +47,9 @@ class Comparison:
         a, b: run names.
         align: axis the runs were matched on.
         pairs: matched (step of A, step of B).
-        rows: one row per number compared: values a and b, difference b - a with its interval, n, p and q, and
-            `change`: "better", "worse", "higher", "lower", "no clear change", or "exact" for weight-only scores.
+        rows: one row per number compared: values a and b, difference b - a with its interval, n, p and q, the
+            smallest effect told in its unit, and `change`: "better", "worse", "higher", "lower", "no clear change", or
+            "exact" for weight-only scores.
         onset_a, onset_b: of the induction heads in each run.
         sentence: what happened, in words.
         notes: what could not be compared, and why.
@@ -130,6 +136,8 @@ def _pair_rows(
             notes += [_OWN_NOTE] if rows_a["valid"].any() else []
             continue
         rows_b = right[(right["probe"] == probe) & (right["metric"] == metric)]
+        if metric in REGISTRY[probe].settings:
+            continue
         if REGISTRY[probe].kind == "head" and metric in ("profile", "peak_offset"):
             continue  # a distribution over distances and its mode: shown side by side, not subtracted
         table = _metric_rows(rows_a, rows_b, seed, notes)
@@ -170,13 +178,28 @@ def _metric_rows(
 
 
 def _with_test(table: pd.DataFrame, a: np.ndarray, b: np.ndarray, seed: int) -> pd.DataFrame:
+    tested = difference_table(a, b, seed=seed)
+    return table.assign(**{name: tested[name].to_numpy() for name in tested})
+
+
+def difference_table(
+    a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "n k"], *, seed: int = 0
+) -> pd.DataFrame:
+    """Paired difference b - a of k numbers with interval, n, p, and q adjusted over the k.
+
+    Args:
+        a, b: per-sequence values of the two runs, the same sequences in the same rows.
+        seed: of the bootstrap.
+    """
     difference = b - a
-    interval = bootstrap_mean(difference, seed=seed)
-    table["difference"], table["lo"], table["hi"] = interval.value, interval.lo, interval.hi
-    table["n"] = interval.n.astype(int)
-    table["p"] = p_two_sided(difference)
-    table["q"] = benjamini_hochberg(table["p"].to_numpy(dtype=np.float64))
-    return table
+    interval, p = bootstrap_mean(difference, seed=seed), p_two_sided(difference)
+    columns = {
+        "difference": interval.value,
+        "lo": interval.lo,
+        "hi": interval.hi,
+        "n": interval.n.astype(int),
+    }
+    return pd.DataFrame({**columns, "p": p, "q": benjamini_hochberg(p)})
 
 
 def _best_head_row(left: pd.DataFrame, right: pd.DataFrame, probe: str, seed: int) -> pd.DataFrame | None:
@@ -210,15 +233,24 @@ def _labelled(
         tokens_a=rows_a["tokens_seen"].iloc[0],
         tokens_b=rows_b["tokens_seen"].iloc[0],
     )
-    better = REGISTRY[probe].better_of("score" if metric == BEST_HEAD else metric)
-    table["change"] = [_change(row, better) for row in table.to_dict("records")]
+    own = "score" if metric == BEST_HEAD else metric
+    better = REGISTRY[probe].better_of(own)
+    table["smallest"] = smallest_effect(REGISTRY[probe], own)
+    table["change"] = [told_change(row, better) for row in table.to_dict("records")]
     return table
 
 
-def _change(row: dict[str, Any], better: str | None) -> str:
+def told_change(row: Mapping[str, Any], better: str | None) -> str:
+    """What a difference is told as.
+
+    Args:
+        row: difference, lo, hi, n, q and smallest.
+        better: the metric's own direction.
+    """
     if row["n"] == 0:
         return "exact" if row["difference"] else "no change"
-    if row["lo"] <= 0 <= row["hi"] or not row["q"] < ALPHA:
+    small = abs(row["difference"]) < row["smallest"]
+    if small or row["lo"] <= 0 <= row["hi"] or not row["q"] < ALPHA:
         return "no clear change"
     rises = row["difference"] > 0
     if better is None:
@@ -245,7 +277,7 @@ def _stack(samples: pd.Series) -> np.ndarray:
 
 
 def sentence(comparison: Comparison) -> str:
-    """What happened, with intervals; "no clear change" where they include 0."""
+    """What happened, with intervals; "no clear change" where they include 0 or the change is too small to matter."""
     a, b = comparison.a, comparison.b
     parts = [_circuit_sentence(a, b, comparison.onset_a, comparison.onset_b)]
     where = _where(comparison)

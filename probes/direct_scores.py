@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class DirectScores:
         chance: chance level, broadcast over the other axes; NaN where there is none.
         position_start: value of `position` at index 0.
         layer_reasons: layers that could not be measured, and why.
+        exists: which entries are quantities at all, such as the pairs of heads that were measured; None means all. The
+            others have no rows.
     """
 
     samples: Float[np.ndarray, n * axes]
@@ -26,3 +28,4 @@ class DirectScores:
     chance: Float[np.ndarray, "*axes"] | float = float("nan")
     position_start: int = 0
     layer_reasons: Mapping[int, str] = field(default_factory=dict)
+    exists: Bool[np.ndarray, "*axes"] | None = None

@@ -42,6 +42,8 @@ class ProbeInfo:
         not_measured: when there is no number.
         undefined: the reason given when no sequence has a defined value.
         directions: `better` of metrics where it differs from the probe's.
+        settings: metrics that say how it was measured (positions, sizes), not what came out: shown beside the others,
+            never compared.
     """
 
     name: str
@@ -66,6 +68,7 @@ class ProbeInfo:
     not_measured: str = ""
     undefined: str = ""
     directions: Mapping[str, Literal["higher", "lower"] | None] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
 
     def unit_of(self, metric: str) -> str:
         """Unit of one metric: its own where it differs from the probe's."""

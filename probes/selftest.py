@@ -6,7 +6,10 @@
    anti-copies, not the head with a fixed offset, not previous- or duplicate-token heads
 3. sensitivity: induction heads planted at rising strengths; from which prefix-matching score on are they called?
 4. false alarms: the same verdict on random-weight models, and on perfect induction heads shown sequences in which
-   nothing repeats; the share called, with its exact 95% upper bound (Clopper and Pearson 1934)
+   nothing repeats; the share called, with its exact 95% upper bound (Clopper and Pearson 1934); and the share of pairs
+   of random heads that compose
+5. statistics: coverage of intervals, false alarms of verdicts and comparisons, onsets and peaks at 12 checkpoints, on
+   simulated data whose truth is known (probes/calibration.py)
 
 Runs on the device and dtype asked for, so that it says what these numbers are worth on that machine.
 """
@@ -26,6 +29,8 @@ from checkpoints.errors import RoteError
 from checkpoints.lab.planted_answers import HeadSpec, PlantedConfig, expected
 from checkpoints.series import open_series
 from interp.axes import head_label
+from probes.calibration import calibration_checks, seldom
+from probes.checks import Check
 from probes.observations import unit_table
 from probes.registry import lookup
 from probes.stimuli import Stimulus, Vocabulary, make
@@ -33,6 +38,7 @@ from probes.verdicts import derive
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
 STRENGTHS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # prefix-matching scores to plant
+TRIES, TRIES_LONG = 100, 2000
 _COMPOSES_Z = 5  # far beyond what the best of 16 pairs reaches by chance
 _INDUCTION_INPUTS = ("prefix_matching", "copying_logit")
 _KINDS = ("repeated_random", "shuffled_repeat", "jittered_repeat")
@@ -47,16 +53,6 @@ _CLOSED_FORM = {
     ("copying_logit", "score"): "copying_logit",
     ("copying_logit", "sink_free"): "copying_logit_sink_free",
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the self-test: what was expected, what was found, whether that passes."""
-
-    name: str
-    expected: str
-    found: str
-    passed: bool
 
 
 @dataclass
@@ -83,7 +79,13 @@ class SelfTestReport:
 
 
 def run_selftest(
-    *, device: str = "cpu", dtype: str = "float32", seed: int = 0, n_random: int = 25, n_seq: int = 16
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    n_random: int = 25,
+    n_seq: int = 16,
+    tries: int = TRIES,
 ) -> SelfTestReport:
     """Run every check on this machine.
 
@@ -93,6 +95,7 @@ def run_selftest(
         seed: of stimuli and random models.
         n_random: random-weight models for the false-alarm rate, 8 heads each.
         n_seq: sequences per stimulus.
+        tries: simulated data sets per statistical check; 0 leaves those out.
 
     Raises:
         RoteError: a dtype the self-test has no tolerance for.
@@ -108,6 +111,8 @@ def run_selftest(
         report.checks += _verdicts(bench)
         report.checks += _sensitivity(bench)
         report.checks += _false_alarms(bench, n_random)
+    if tries:
+        report.checks += calibration_checks(tries=tries, seed=seed)
     return report
 
 
@@ -270,15 +275,34 @@ def _strength(score: float, stimulus: Stimulus) -> float:
 
 def _false_alarms(bench: _Bench, n_random: int) -> list[Check]:
     stimuli = [bench.stimulus(kind) for kind in _KINDS]
-    random = []
+    random, z = [], []
     for i in range(n_random):
         model = bench.load(f"random{i}", bench.config, kind="random", seed=bench.seed + i)
         random += list(bench.verdicts(model, stimuli).values())
+        z += _composition_z(bench, model, seed=bench.seed + i)  # a null of its own: all pairs share one
+    far, likely = stats.norm.isf(0.05), [bool(value > _COMPOSES_Z) for value in z]
     return [
         _alarm_check(f"false alarms on {n_random} random-weight models", random),
         _alarm_check(
             "false alarms on planted heads shown sequences without repeats", _without_repeats(bench)
         ),
+        seldom(f"composition z above {_COMPOSES_Z}, pairs of {n_random} random-weight models", likely),
+        seldom(
+            f"composition z above {far:.2f} (5% of a normal), pairs of {n_random} random-weight models",
+            [bool(value > far) for value in z],
+        ),
+    ]
+
+
+def _composition_z(bench: _Bench, model: Any, *, seed: int) -> list[float]:
+    """Composition of every pair of heads, Q, K and V, in standard deviations of its null."""
+    from probes.sweep.measure import measure_weights
+
+    measured = measure_weights(
+        model, [lookup("composition")], ids=np.arange(1, bench.config.d_vocab), seed=seed
+    )
+    return [
+        float(value) for m in measured if m.metric.endswith("_z") for value in m.values[m.exists].reshape(-1)
     ]
 
 
@@ -301,9 +325,5 @@ def _without_repeats(bench: _Bench) -> list[float]:
 def _alarm_check(name: str, verdicts: list[float]) -> Check:
     called, n = int(sum(v == 1 for v in verdicts)), len(verdicts)
     upper = float(stats.beta.ppf(0.975, called + 1, n - called)) if called < n else 1.0
-    return Check(
-        f"{name}, {n} heads",
-        "at most 5%",
-        f"{called} of {n} ({called / n:.1%}, 95% upper bound {upper:.1%})",
-        called / n <= 0.05,
-    )
+    found = f"{called} of {n} ({called / n:.1%}, 95% upper bound {upper:.1%})"
+    return Check(f"{name}, {n} heads", "at most 5%", found, called / n <= 0.05, n)

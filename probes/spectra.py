@@ -11,9 +11,10 @@ def positivity(matrix: Float[Tensor, "*draws n n"]) -> Float[Tensor, "*draws"]:
     """Sum of the real parts of the eigenvalues over the sum of their absolute values.
 
     Returns:
-        From -1 to 1; NaN for the zero matrix and for one that is not finite.
+        From -1 to 1, on the CPU in float64's precision whatever device the matrix is on; NaN for the zero matrix and
+        for one that is not finite.
     """
-    return positivity_of(torch.linalg.eigvals(finite_or_zero(matrix).double())).float()
+    return positivity_of(torch.linalg.eigvals(finite_or_zero(matrix).cpu().double())).float()
 
 
 def positivity_of(eigenvalues: Tensor) -> Float[Tensor, "*draws"]:

@@ -20,6 +20,8 @@ from checkpoints.material import NO_MATERIAL, Material, starts_over
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
+CONDITIONS = ("null", "apart", "pair", "skip")  # rows of one planted item, in this order
+PLANTED_TOKENS, PLANTED_GAPS = 64, (4, 8, 16, 32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +67,13 @@ class Vocabulary:
         ids: usable ids: no special tokens, no never-trained padding.
         bos: the id put at position 0.
         note: how they were found, when that needs saying.
+        variants: pairs of ids whose texts are variants of one word; empty where ids have no text.
     """
 
     ids: Int[np.ndarray, " n_ids"]
     bos: int
     note: str = ""
+    variants: tuple[tuple[int, int], ...] = ()
 
 
 def make(
@@ -170,6 +174,52 @@ def paragraph_copies(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) 
     return _stimulus("paragraph_copies", vocabulary, seed, np.tile(block, (1, copies)), r=p, m=copies)
 
 
+def planted_pairs(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """A token b planted early in distinct random tokens, and a query at the end: four rows per item (`CONDITIONS`).
+
+    BOS, filler, three planted tokens, a gap of 4 to 32 tokens of filler, and the query q r. Planted are `d x c` (null),
+    `d x b` (apart), `d r b` (pair) or `q x b` (skip); everything else is equal. `extra` names b (`target`), the token
+    whose text is most like it (`variant`, -1 where ids have no text) and the gap. n_seq items, the gaps in turn.
+    """
+    pos = min(n_ctx, PLANTED_TOKENS, len(vocabulary.ids) - bool(vocabulary.variants))
+    gaps = [gap for gap in PLANTED_GAPS if gap + 6 <= pos]
+    if not gaps:
+        raise RoteError(
+            f"a context of {n_ctx} tokens and {len(vocabulary.ids)} usable ids cannot hold a planted pair",
+            help="planted pairs need a context of 10 tokens, and as many ids",
+        )
+    rng = np.random.default_rng([seed, 9])
+    drawn = _blocks(vocabulary, rng, n_seq, min(pos + 2, len(vocabulary.ids)))
+    targets = _targets(vocabulary, rng, drawn[:, 0])
+    rows = []
+    for i, (b, variant) in enumerate(targets):
+        c, d, x, q, r, *filler = (token for token in drawn[i] if token not in (b, variant))
+        gap = gaps[i % len(gaps)]
+        before, between = filler[: pos - 6 - gap], filler[pos - 6 - gap : pos - 6]
+        for planted in ((d, x, c), (d, x, b), (d, r, b), (q, x, b)):
+            rows.append([vocabulary.bos, *before, *planted, *between, q, r])
+    extra = {
+        "target": targets[:, 0],
+        "variant": targets[:, 1],
+        "gap": np.resize(gaps, n_seq),
+    }
+    per_row = {name: np.repeat(array, len(CONDITIONS)) for name, array in extra.items()}
+    return _from_tokens("planted_pairs", vocabulary, seed, np.array(rows), extra=per_row)
+
+
+def _targets(
+    vocabulary: Vocabulary, rng: np.random.Generator, otherwise: Int[np.ndarray, " n_seq"]
+) -> Int[np.ndarray, "n_seq 2"]:
+    """b and its variant for every item, either way round; without variants b as given, and -1."""
+    if not vocabulary.variants:
+        return np.stack([otherwise, np.full_like(otherwise, -1)], axis=1)
+    pairs = np.array(vocabulary.variants, dtype=np.int64)
+    n_seq = len(otherwise)
+    rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-n_seq // len(pairs)))])[:n_seq]
+    turned = rng.random(n_seq) < 0.5
+    return np.where(turned[:, None], pairs[rows, ::-1], pairs[rows])
+
+
 def _stimulus(
     kind: str,
     vocabulary: Vocabulary,
@@ -205,6 +255,7 @@ STIMULI: Mapping[str, Callable[[Vocabulary, int, int, int], Stimulus]] = {
     "shuffled_repeat": shuffled_repeat,
     "jittered_repeat": jittered_repeat,
     "paragraph_copies": paragraph_copies,
+    "planted_pairs": planted_pairs,
 }
 
 
@@ -258,7 +309,7 @@ def _reference_nll(material: Material, name: str, tokens: np.ndarray, rows: np.n
 
 def _given(tokens: np.ndarray | None, what: str, option: str) -> np.ndarray:
     if tokens is None or not len(tokens):
-        raise RoteError(f"no {what} for this series", help=f"give it with {option}")
+        raise RoteError(f"no {what} for this series: give it with {option}", help=f"give it with {option}")
     return tokens
 
 

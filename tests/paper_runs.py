@@ -209,7 +209,7 @@ def planted_comparison(a: Results, b: Results) -> Comparison:
     rows = both[["probe", "metric", "layer", "head", "position"]].assign(
         step_a=both["step"], step_b=both["step"], tokens_a=both["tokens_seen_a"], tokens_b=both["tokens_seen_b"],
         head_a=labels, head_b=labels, a=both["value_a"], b=both["value_b"], difference=difference,
-        lo=difference - half, hi=difference + half, n=both["n_a"], p=0.01, q=0.02,
+        lo=difference - half, hi=difference + half, n=both["n_a"], p=0.01, q=0.02, smallest=0.05,
     )  # fmt: skip
     rows = pd.concat([rows, _best_heads(rows)], ignore_index=True)
     rows["change"] = [_planted_change(row) for row in rows.itertuples(index=False)]

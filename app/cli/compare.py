@@ -18,6 +18,7 @@ from checkpoints.errors import RoteError
 
 if TYPE_CHECKING:
     from probes.degradation import Comparison
+    from probes.store import Results
 
 EXACT = "weights only: exact, no sampling error"
 _KINDS = ("verdict", "model", "direct", "head", "weights")  # order of the table
@@ -56,6 +57,10 @@ COLUMNS = (
     Column("n", "n", lambda row: text.count(row["n"]) if row["n"] else "-", right=True, wide=True),
     Column("p"),
     Column("q", "q", lambda row: text.p_value(row["q"]), right=True),
+    Column("smallest"),
+    Column("seed"),
+    Column("training_seed_a"),
+    Column("training_seed_b"),
     Column("change", "change", lambda row: _IN_WORDS.get(row["change"], row["change"])),
     Column("reason"),
 )
@@ -103,7 +108,9 @@ def compare(
 
     Differences are B - A on the same sequences, with 95% intervals and q, corrected over heads. The table has the
     numbers about the whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV
-    and JSON have every number. Runs that were not measured alike are refused with the command that mends it.
+    and JSON have every number. A change is told when its interval excludes 0, q is below 0.05 and it is at least the
+    smallest effect of interest: 0.05 for scores and nats, 1 for standard deviations. One run per arm says nothing of
+    the spread between training seeds. Runs that were not measured alike are refused with the command that mends it.
     """
     from probes.degradation import compare as compare_results
     from probes.store import Results
@@ -115,11 +122,12 @@ def compare(
     out.headline(comparison.sentence)
     out.headline(f"A {comparison.a}: {comparison.onset_a.text}")
     out.headline(f"B {comparison.b}: {comparison.onset_b.text}")
-    rows = _rows(comparison)
+    rows = _rows(comparison, runs)
     if out.machine:
         out.rows(COLUMNS, rows)
     else:
         _print_table(session, comparison, rows, top=top, out=out)
+        out.prose(_seeds(runs))
     for note in comparison.notes:
         session.note(f"note: {note}")
     return say_checks(session, checks, out=out)
@@ -133,11 +141,13 @@ def _at(at: str) -> str | int:
     return int(at)
 
 
-def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+def _rows(comparison: Comparison, runs: Sequence[Results]) -> list[dict[str, Any]]:
+    seeds = dict(zip(("training_seed_a", "training_seed_b"), map(text.training_seed, runs), strict=True))
+    seeds["seed"] = text.sequence_seed(runs[0])
     rows = []
     for row in comparison.rows.to_dict("records"):
         exact = row["n"] == 0
-        extra = {"run_a": comparison.a, "run_b": comparison.b, "reason": EXACT if exact else None}
+        extra = {"run_a": comparison.a, "run_b": comparison.b, "reason": EXACT if exact else None} | seeds
         rows.append({name: text.plain(value) for name, value in row.items()} | extra)
     return rows
 
@@ -165,6 +175,13 @@ def _title(comparison: Comparison) -> str:
     if len(comparison.pairs) > 1:
         where = f"{len(comparison.pairs)} matched steps"
     return f"A = {comparison.a}, B = {comparison.b}, {where}"
+
+
+def _seeds(runs: Sequence[Results]) -> str:
+    """Seeds behind the numbers, and what one run per arm leaves unknown."""
+    trained = [text.training_seed(run) for run in runs]
+    known = "" if None in trained else f", training seeds {trained[0]} (A) and {trained[1]} (B)"
+    return f"sequence seed {text.sequence_seed(runs[0])}{known}: one run each, the spread between training seeds is not in the intervals"
 
 
 def _is_at(row: Row, pair: tuple[int, int]) -> bool:

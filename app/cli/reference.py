@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli import compare, exits, expect, lint, scan, settings, show, textstats
+from app.cli import compare, exits, expect, graft, lint, scan, settings, show, textstats
 from app.cli.command import LazyGroup, Verb
 from app.cli.main import cli
 from app.cli.output import FORCED, Column
@@ -19,6 +19,7 @@ _COLUMNS = {
     "lint": lint.COLUMNS,
     "show": show.COLUMNS,
     "compare": compare.COLUMNS,
+    "graft": graft.COLUMNS,
     "text": textstats.COLUMNS,
 }
 _INTRO = """# The command line

@@ -13,6 +13,7 @@ import click
 
 from app.cli import exits, text
 from app.cli.command import Verb
+from app.cli.dry_run import dry_run
 from app.cli.guard import report
 from app.cli.interrupts import Interrupts
 from app.cli.options import (
@@ -151,7 +152,11 @@ class RunOptions:
     is_flag=True,
     help="Keep every head's attention on two sequences per stimulus, one byte per weight, for the dashboard.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be measured; load no model, write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be measured, how long it takes and what it stores, tried on two checkpoints; write nothing.",
+)
 @click.option("--fresh", is_flag=True, help=fresh_help)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first checkpoint that cannot be measured.")
 @click.option(
@@ -173,7 +178,7 @@ def run(session: Session, /, **options: Any) -> int:
     opened = _open(asked)
     config = _config(asked)
     if asked.dry_run:
-        return _dry_run(session, opened, config, asked)
+        return dry_run(session, opened, config, out=asked.out, fresh=asked.fresh)
     require_device(asked.device, asked.dtype)
     outcomes, interrupted = _sweep_all(session, opened.series, config, asked)
     for path, error in opened.broken:
@@ -323,20 +328,3 @@ def _say_how_to_resume(session: Session) -> int:
     session.warn("interrupted: finished checkpoints are kept")
     session.warn(f"resume: {session.command(without=frozenset({'--fresh'}))}")
     return exits.INTERRUPTED
-
-
-def _dry_run(session: Session, opened: Opened, config: SweepConfig, asked: RunOptions) -> int:
-    from probes.sweep.preview import preview
-
-    for series in opened.series:
-        plan = preview(series, config, out=asked.out, fresh=asked.fresh)
-        session.data(
-            f"{plan.path}: {text.counted(len(series), 'checkpoint')} (steps {series.steps[0]:,}-{series.steps[-1]:,}), "
-            f"{text.counted(plan.to_measure, 'unit')} to measure, {plan.stored:,} already stored, "
-            f"{text.counted(plan.forward_passes, 'forward pass')}"
-        )
-        for gap in series.gaps:
-            session.note(f"gap: {gap.path.name}: {gap.reason}")
-    for path, error in opened.broken:
-        report(session, f"{path}: {error.message}", error.help)
-    return exits.DONE

@@ -1,8 +1,8 @@
-"""`rote show`: the top heads of a run at a step."""
+"""`rote show`: the top heads of a run at a step, or what happened when over its steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ COLUMNS = (
     Column("hi"),
     Column("chance", "chance", lambda row: text.number(row["chance"]), right=True),
     Column("n", "n", right=True),
+    Column("seed"),
     Column("rank"),
     Column("valid"),
     Column("reason"),
@@ -43,8 +44,9 @@ COLUMNS = (
     examples=(
         "rote show results/a",
         "rote show results/a --probe prefix_matching --step nearest:3000 --top 3",
+        "rote show results/a --events",
     ),
-    short_help="Print the top heads at a step.",
+    short_help="Print the top heads at a step, or events over training.",
 )
 @click.argument("result", metavar="RESULT", type=click.Path(path_type=Path))
 @click.option(
@@ -57,6 +59,9 @@ COLUMNS = (
 @click.option(
     "--metric", multiple=True, metavar="NAME", help="Only this metric; each probe's main one if left out."
 )
+@click.option(
+    "--events", is_flag=True, help="What happened when: onsets, peaks, decays, phase windows, order."
+)
 @click.pass_obj
 @output_options
 def show(
@@ -67,13 +72,18 @@ def show(
     top: int,
     probe: tuple[str, ...],
     metric: tuple[str, ...],
+    events: bool,
     out: Output,
 ) -> None:
     """Print the strongest heads of RESULT at one step, with interval, chance level and n.
 
-    Columns: run, step, probe, metric, head, value, lo, hi, chance, n, rank, valid, reason. Rank 1 is the strongest by
-    the probe's own direction; numbers about the whole model have none. What was not measured has a reason instead. Curves (values by position) are in the
-    report and in observations.parquet.
+    Columns: run, step, probe, metric, head, value, lo, hi, chance, n, seed, rank, valid, reason. Rank 1 is the strongest
+    by the probe's own direction; numbers about the whole model have none. What was not measured has a reason instead.
+    Curves (values by position) are in the report and in observations.parquet.
+
+    With --events, what happened over all steps: when each number had made 10, 50 and 90% of its change, with a 95%
+    interval and the measured steps it lies between; peak and share lost since; where the change was steepest; which
+    heads traded places; which of two curves moved first, or that nobody can tell.
     """
     from probes.store import Results
 
@@ -82,19 +92,37 @@ def show(
         raise RoteError(
             f"{result} holds no observations", help="run the sweep again: it does what is missing"
         )
+    if events:
+        _show_events(results, probe, out=out)
+        return
     chosen = resolve_step(step, results)
     rows: list[Row] = []
     missing: list[Row] = []
-    for info, name in _wanted(results, probe, metric):
+    wanted = list(_wanted(results, probe, metric))
+    for info, name in wanted:
         ranked, unmeasured = _rows(results, info, name, step=chosen, top=top)
         rows += [*ranked, *unmeasured] if out.machine else ranked
         missing += unmeasured
     if chosen in results.left_out:
         session.note(f"lint asks to leave out step {chosen:,}: {results.left_out[chosen]}")
-    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}", group="probe")
+    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}{text.seeds(results)}", group="probe")
     if not out.machine:
-        for line in _said_together(missing):
+        for line in (*_settings(results, [info for info, _ in wanted], chosen), *_said_together(missing)):
             out.prose(line)
+
+
+def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> None:
+    from app.cli.events import COLUMNS as EVENT_COLUMNS
+    from app.cli.events import event_rows
+    from probes.registry import lookup
+
+    rows = list(event_rows(results, [lookup(name).name for name in probes]))
+    title = f"{results.run}, {text.counted(len(results.usable_steps), 'step')}{text.seeds(results)}"
+    out.rows(EVENT_COLUMNS, rows, title=title, group="probe")
+    if not out.machine:
+        for row in rows:
+            if row["event"] in ("induction_onset", "turnover", "lead_lag", "onset"):
+                out.prose(row["text"])
 
 
 def resolve_step(spec: str, results: Results) -> int:
@@ -160,7 +188,18 @@ def _rows(
     ranked = [
         _record(row, rank if per_head else None) for rank, row in enumerate(valid.to_dict("records"), 1)
     ]
-    return ranked, [_record(row, None) for row in rows[~rows["valid"]].to_dict("records")]
+    unmeasured = [_record(row, None) for row in rows[~rows["valid"]].to_dict("records")]
+    seed = {"seed": text.sequence_seed(results)}
+    return [row | seed for row in ranked], [row | seed for row in unmeasured]
+
+
+def _settings(results: Results, shown: Sequence[ProbeInfo], step: int) -> Iterator[str]:
+    """One line per probe that says at which positions or sizes it was measured."""
+    for info in {info.name: info for info in shown if info.settings}.values():
+        rows = [(name, results.select(info.name, name, step=step)) for name in info.settings]
+        found = [f"{name} {row['value'].iloc[0]:g}" for name, row in rows if row["valid"].any()]
+        if found:
+            yield f"{info.name}: {', '.join(found)}"
 
 
 def _said_together(missing: list[Row]) -> Iterator[str]:

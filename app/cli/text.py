@@ -77,3 +77,19 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, secs = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+
+
+def sequence_seed(results: Any) -> int | None:
+    """Seed of the test sequences of a run, None where it does not say."""
+    return (results.meta.get("provenance") or {}).get("seed")
+
+
+def training_seed(results: Any) -> int | None:
+    """Seed the model was trained with, None where the series does not say."""
+    return ((results.meta.get("series") or {}).get("manifest") or {}).get("seed")
+
+
+def seeds(results: Any) -> str:
+    """``, sequence seed 0, training seed 1``: what a table's title ends in."""
+    found = (("sequence", sequence_seed(results)), ("training", training_seed(results)))
+    return "".join(f", {what} seed {seed}" for what, seed in found if seed is not None)

@@ -49,7 +49,9 @@ def menu(view: View, page: Page) -> None:
     with st.popover("Export", icon=":material/download:", key="export"):
         stem, shown = page.stem, page.shown
         _download("Tables on this page, CSV", f"{stem}.csv.zip", "application/zip", lambda: csv_zip(shown))
-        _download("Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, shown))
+        _download(
+            "Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, shown)
+        )
         _download("Figures on this page, SVG", f"{stem}.svg.zip", "application/zip", lambda: svg_zip(shown))
         st.caption("PNG: the camera over each figure, twice the size on screen.")
         _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, shown))
@@ -92,7 +94,11 @@ def provenance_facts(view: View) -> dict[str, str]:
 def shell_lines(view: View) -> list[str]:
     """The commands that print the same numbers."""
     state, run = view.state, str(view.run.path)
-    lines = [shlex.join(["rote", "show", run, "--probe", state.probe, "--metric", state.metric, "--step", str(state.step)])]
+    lines = [
+        shlex.join(
+            ["rote", "show", run, "--probe", state.probe, "--metric", state.metric, "--step", str(state.step)]
+        )
+    ]
     if view.base is not None:
         lines.append(shlex.join(["rote", "compare", str(view.base.path), run, "--align", state.align]))
         lines.append(shlex.join(["rote", "report", str(view.base.path), run, "--base", view.base.name]))
@@ -113,7 +119,10 @@ def notebook_lines(view: View) -> list[str]:
         lines.append(f"base = Results.open({str(view.base.path)!r})")
     runs, base = ("[base, run]", f", base={view.base.name!r}") if view.base is not None else ("run", "")
     heads = [state.head, *state.pin]
-    return [*lines, f"figures.trajectory({runs}, probe={state.probe!r}, metric={state.metric!r}, heads={heads!r}{base})"]
+    return [
+        *lines,
+        f"figures.trajectory({runs}, probe={state.probe!r}, metric={state.metric!r}, heads={heads!r}{base})",
+    ]
 
 
 def csv_zip(shown: Shown) -> bytes:
@@ -135,10 +144,18 @@ def svg_zip(shown: Shown) -> bytes:
 def json_text(view: View, shown: Shown) -> str:
     """The tables and the state; what is not there is null, never NaN."""
     tables = {
-        name: {"caption": caption, "rows": [{str(k): plain(v) for k, v in row.items()} for row in frame.to_dict("records")]}
+        name: {
+            "caption": caption,
+            "rows": [{str(k): plain(v) for k, v in row.items()} for row in frame.to_dict("records")],
+        }
         for name, (caption, frame) in shown.tables.items()
     }
-    data = {"title": shown.title, "state": link(view.state), "provenance": provenance_facts(view), "tables": tables}
+    data = {
+        "title": shown.title,
+        "state": link(view.state),
+        "provenance": provenance_facts(view),
+        "tables": tables,
+    }
     return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
 
@@ -152,8 +169,12 @@ def page_html(view: View, shown: Shown) -> str:
     for name, fig in shown.figures.items():
         blocks.append(Picture(name, fig, _figure_table(name, fig)))
     blocks += tables.values()
-    where = Section("reproduce", "Reproduce", (Prose(address(view)), *(Prose(line) for line in shell_lines(view))))
-    about = Section("page", sentence_case(view.page), tuple(blocks) or (Prose("Nothing is drawn on this page."),))
+    where = Section(
+        "reproduce", "Reproduce", (Prose(address(view)), *(Prose(line) for line in shell_lines(view)))
+    )
+    about = Section(
+        "page", sentence_case(view.page), tuple(blocks) or (Prose("Nothing is drawn on this page."),)
+    )
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     return render(Report(shown.title, runs, date, "complete", (), (about, where)), light=True)[0]
 
@@ -186,4 +207,12 @@ def _zip(files: dict[str, str]) -> bytes:
 
 
 def _download(label: str, name: str, mime: str, make: Callable[[], Any]) -> None:
-    st.download_button(label, data=make, file_name=name, mime=mime, on_click="ignore", key=f"download_{name}_{mime}", width="stretch")
+    st.download_button(
+        label,
+        data=make,
+        file_name=name,
+        mime=mime,
+        on_click="ignore",
+        key=f"download_{name}_{mime}",
+        width="stretch",
+    )

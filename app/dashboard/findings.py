@@ -9,6 +9,8 @@ from interp.axes import head_label
 from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
 from probes.trajectory import Onset, onset
 
+CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
+
 
 def run_onset(run: SavedRun) -> Onset:
     """When induction heads appear in a run."""
@@ -38,8 +40,9 @@ def trajectory(run: SavedRun, cube: Cube, *, probe: str, step: int) -> str:
     score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
     where = f"{head_label(*best)} reaches {score} by step {step_number(usable[-1])}"
     chance = cube.chance[at]
-    if np.isfinite(chance) and cube.lo[at] <= chance:
-        return f"{name}: no head of {clean(run.name, limit=60)} is above chance ({chance_number(float(chance))}) at step {step_number(usable[-1])}"
+    if np.isfinite(chance) and cube.lo[at] <= chance + CLEAR * (cube.limits[1] - cube.limits[0]):
+        level = chance_number(float(chance))
+        return f"{name}: no head of {clean(run.name, limit=60)} rises clear of chance ({level}); the highest is {head_label(*best)}, {score}"
     rise = _steepest(cube, best, usable)
     return f"{name}: {where}" + (f", rising most between steps {rise}" if rise else "")
 
@@ -82,7 +85,11 @@ def _formed(run: SavedRun, found: Onset) -> str:
     if not found.found or found.bracket is None:
         return f"{name} forms no lasting induction head"
     before, at = found.bracket
-    when = f"by step {step_number(at)}" if before is None else f"between steps {step_number(before)} and {step_number(at)}"
+    when = (
+        f"by step {step_number(at)}"
+        if before is None
+        else f"between steps {step_number(before)} and {step_number(at)}"
+    )
     lost = "" if found.heads_at_end else ", and loses them again"
     return f"{name} forms induction heads {when}{lost}"
 

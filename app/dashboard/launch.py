@@ -35,7 +35,8 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
             raise RoteError(f"{path} is not a folder", help="`rote run PATH -o results` makes one")
         if not run_folders([path]) and not is_run_folder(path) and any(path.iterdir()):
             raise RoteError(
-                f"{path} holds no results", help="name a results folder, or a folder of them: rote dashboard results"
+                f"{path} holds no results",
+                help="name a results folder, or a folder of them: rote dashboard results",
             )
     return [path.resolve() for path in given]
 
@@ -89,7 +90,12 @@ def theme() -> dict[str, str]:
         options |= {f"theme.{name}.{key}": value for key, value in colours.items()}
         options[f"theme.{name}.sidebar.backgroundColor"] = paint["void"]
         options[f"theme.{name}.sidebar.secondaryBackgroundColor"] = paint["paper"]
-    return options | {"theme.baseRadius": "6px", "theme.showWidgetBorder": "true"}
+    return options | {
+        "theme.headingFontSizes": '["1.65rem", "1.3rem", "1.15rem"]',
+        "theme.metricValueFontSize": "1.6rem",
+        "theme.baseRadius": "6px",
+        "theme.showWidgetBorder": "true",
+    }
 
 
 def free_port(wanted: int | None) -> int:
@@ -107,4 +113,6 @@ def free_port(wanted: int | None) -> int:
             except OSError:
                 continue
             return port
-    raise RoteError(f"port {wanted or DEFAULT_PORT} is in use", help="name another: rote dashboard --port 8600")
+    raise RoteError(
+        f"port {wanted or DEFAULT_PORT} is in use", help="name another: rote dashboard --port 8600"
+    )

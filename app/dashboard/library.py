@@ -111,6 +111,10 @@ def _meta(folder: Path) -> dict[str, Any]:
     if (folder / "run.json").is_file():
         meta = dict(Results.open(folder).meta)
         if not isinstance(meta.get("run"), str):
-            raise RoteError(f"{folder / 'run.json'} names no run", help="run the sweep again: it rewrites run.json")
+            raise RoteError(
+                f"{folder / 'run.json'} names no run", help="run the sweep again: it rewrites run.json"
+            )
         return meta
-    return json.loads(json.dumps({"schema": 1, "run": folder.name, "status": "running", "series": {}, "gaps": []}))
+    return json.loads(
+        json.dumps({"schema": 1, "run": folder.name, "status": "running", "series": {}, "gaps": []})
+    )

@@ -260,7 +260,10 @@ def unit_stamps(path: Path) -> tuple[tuple[str, int, int], ...]:
     found = []
     for folder in sorted((path / "units").glob("step_*")):
         try:
-            n_units = sum(name.endswith(".parquet") and not name.startswith(".") for name in os.listdir(folder))
+            n_units = sum(
+                name.endswith(".parquet") and not name.startswith(".")
+                for name in os.listdir(folder)  # noqa: PTH208
+            )
             found.append((folder.name, folder.stat().st_mtime_ns, n_units))
         except OSError:
             continue  # replaced this very moment; the next look sees it

@@ -16,7 +16,6 @@ from app.dashboard.saved import SavedRun
 from app.dashboard.session_names import PATHS_VARIABLE
 from app.dashboard.state import Reading, State, link, read
 
-
 _STATE = "rote_state"
 
 

@@ -78,7 +78,9 @@ def foot(view: View, page: Page) -> None:
 
 def _menu(pages: Mapping[str, Any], params: Mapping[str, str]) -> None:
     for name, page in pages.items():
-        st.page_link(page, label=VIEWS[name].TITLE, icon=VIEWS[name].ICON, query_params=dict(params), width="stretch")
+        st.page_link(
+            page, label=VIEWS[name].TITLE, icon=VIEWS[name].ICON, query_params=dict(params), width="stretch"
+        )
 
 
 def _set(key: str, value: Any) -> str:
@@ -111,11 +113,15 @@ def _probe_control(view: View) -> None:
     def changed() -> None:
         go(probe=st.session_state[key], metric=probes[st.session_state[key]][0])
 
-    st.selectbox("Probe", list(probes), key=key, on_change=changed, format_func=lambda n: sentence_case(probe_name(n)))
+    st.selectbox(
+        "Probe", list(probes), key=key, on_change=changed, format_func=lambda n: sentence_case(probe_name(n))
+    )
     metrics = probes[view.state.probe]
     if len(metrics) > 1:
         key_m = _set("w_metric", view.state.metric)
-        st.selectbox("Metric", list(metrics), key=key_m, on_change=_on(key_m, "metric"), format_func=probe_name)
+        st.selectbox(
+            "Metric", list(metrics), key=key_m, on_change=_on(key_m, "metric"), format_func=probe_name
+        )
 
 
 def _step_control(view: View) -> None:
@@ -142,7 +148,11 @@ def _base_control(view: View) -> None:
         return
     key = _set("w_base", view.state.base or NONE)
     st.selectbox(
-        "Baseline", [NONE, *others], key=key, on_change=_on(key, "base"), format_func=lambda n: clean(n, limit=60)
+        "Baseline",
+        [NONE, *others],
+        key=key,
+        on_change=_on(key, "base"),
+        format_func=lambda n: clean(n, limit=60),
     )
 
 
@@ -155,13 +165,17 @@ def _pin_control(view: View) -> None:
     def changed() -> None:
         go(pin=tuple(st.session_state[key]))
 
-    st.multiselect("Pinned heads", names, key=key, on_change=changed, max_selections=MAX_PINS, placeholder="none")
+    st.multiselect(
+        "Pinned heads", names, key=key, on_change=changed, max_selections=MAX_PINS, placeholder="none"
+    )
 
 
 def _status(view: View) -> None:
     run = view.run
     total = (run.meta.get("series") or {}).get("n_checkpoints") or len(run.steps)
-    parts = [f"{len(run.measured_steps)} of {counted(max(total, len(run.measured_steps)), 'checkpoint')} measured"]
+    parts = [
+        f"{len(run.measured_steps)} of {counted(max(total, len(run.measured_steps)), 'checkpoint')} measured"
+    ]
     if run.meta.get("status") in ("running", "interrupted"):
         parts.append(str(run.meta["status"]))
     st.caption(" · ".join(parts))

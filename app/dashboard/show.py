@@ -80,7 +80,9 @@ class Page:
 def plain_cells(data: pd.DataFrame) -> pd.DataFrame:
     """Text of a table without control and direction characters."""
     texts = [c for c in data.columns if data[c].dtype == object or isinstance(data[c].dtype, pd.StringDtype)]
-    return data.assign(**{c: [clean(v, limit=300) if isinstance(v, str) else v for v in data[c]] for c in texts})
+    return data.assign(
+        **{c: [clean(v, limit=300) if isinstance(v, str) else v for v in data[c]] for c in texts}
+    )
 
 
 @contextmanager
@@ -124,7 +126,11 @@ def one_card(name: str) -> None:
     st.markdown(f"**{literal(sentence_case(probe_name(name)))}**  \n{literal(shown.summary, limit=1000)}")
     facts = {k: v for k, v in shown.facts.items() if k not in ("kind", "version", "asked for by name")}
     st.markdown("\n".join(f"- **{literal(k)}**: {literal(v, limit=1500)}" for k, v in facts.items()))
-    st.markdown("\n".join(f"- `{metric}`: {literal(f'{text} ({unit})', limit=1000)}" for metric, text, unit in shown.metrics))
+    st.markdown(
+        "\n".join(
+            f"- `{metric}`: {literal(f'{text} ({unit})', limit=1000)}" for metric, text, unit in shown.metrics
+        )
+    )
     if shown.steps:
         st.markdown("How it is computed")
         st.text("\n".join(shown.steps))

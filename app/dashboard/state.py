@@ -140,15 +140,15 @@ def default_base(run: SavedRun, library: Library) -> str:
     return next(unique, "")
 
 
-def _name(
-    params: Mapping[str, str], word: str, names: list[str], default: str, complaints: list[str]
-) -> str:
+def _name(params: Mapping[str, str], word: str, names: list[str], default: str, complaints: list[str]) -> str:
     asked = params.get(word)
     if asked is None or asked in names:
         return asked if asked is not None else default
     near = difflib.get_close_matches(asked, names, n=len(names), cutoff=0.0)
     shown = ", ".join(clean(n, limit=40) for n in near[:5])
-    complaints.append(f"{word}={clean(asked, limit=60)} is not among the runs here ({shown}); showing {clean(default) or 'none'}")
+    complaints.append(
+        f"{word}={clean(asked, limit=60)} is not among the runs here ({shown}); showing {clean(default) or 'none'}"
+    )
     return default
 
 

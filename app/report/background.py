@@ -17,7 +17,7 @@ from probes.registry import REGISTRY
 from probes.store import Results, unit_paths, unit_provenance
 
 INTERVALS = (
-    "Every interval is a 95% percentile bootstrap over test sequences. It covers the choice of test sequences: how far "
+    "Every interval is a 95% percentile bootstrap over test sequences, its percentiles expanded for small n. It covers the choice of test sequences: how far "
     "the number would move if other sequences of the same kind had been drawn.",
     "It does not cover the training seed. Training the same arm again with another seed gives another model, and no "
     "interval here says how different that model would be.",

@@ -48,7 +48,8 @@ def _one(scene: Scene, comparison: Comparison, index: int) -> list[Block]:
         Listing(onsets),
         Prose(
             f"Differences are {b} minus {a}, paired by test sequence.{matched} “Better” and “worse” follow each probe's "
-            "own direction. A difference whose 95% interval holds 0 is no clear change.",
+            "own direction. A difference whose 95% interval holds 0, or that is below the smallest effect of interest (0.05 for scores and "
+            "nats), is no clear change.",
             "note",
         ),
     ]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from app.report.events import event_blocks
 from app.report.model import Block, Estimate, Picture, Prose, Section, Spark, Table, Value, Words
+from app.report.positions import position_blocks
 from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, rows_of, valid_rows
 from interp.axes import head_label
 from probes import figures
@@ -45,6 +47,7 @@ def timeline_section(scene: Scene) -> Section:
     if losses:
         figure = figures.loss_curves(losses, base=scene.base)
         blocks.append(Picture("loss-curves", figure, _loss_table(losses)))
+    blocks += event_blocks(scene)
     if probes:
         blocks += _grids(scene, probes[0])
     return Section("timeline", "Over training", tuple(blocks))
@@ -88,6 +91,7 @@ def curves_section(scene: Scene) -> Section:
         blocks.append(
             Picture("copy-curve", figures.copy_curve(copying, base=scene.base), _copy_table(copying))
         )
+    blocks += position_blocks(scene)
     looking = [
         r
         for r in scene.with_valid("offset_profile", "profile")
@@ -293,7 +297,8 @@ def _counts(runs: list[Results], probe: str, metric: str) -> str:
     counted = f"n = {n[0]:,}" if len(n) == 1 else f"n = {n[0]:,}-{n[-1]:,}"
     chance = valid["chance"].dropna()
     level = "no chance level" if chance.empty else f"chance {chance_number(float(chance.median()))}"
-    return f"{counted} sequences, {level}."
+    seeds = sorted({str((r.meta.get("provenance") or {}).get("seed", "not recorded")) for r in runs})
+    return f"{counted} sequences, seed {' and '.join(seeds)}, {level}."
 
 
 def _chance_words(value: Estimate) -> str:

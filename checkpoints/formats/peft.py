@@ -149,7 +149,9 @@ def _named_base(folder: Path, config: dict[str, Any]) -> tuple[Path, str]:
     """Where the adapter says its base is: a path, tried from where people run training, or a cached hub model."""
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise CheckpointError(f"{CONFIG} names no base model", help="give it: --base-model FOLDER (base=PATH in Python)")
+        raise CheckpointError(
+            f"{CONFIG} names no base model", help="give it: --base-model FOLDER (base=PATH in Python)"
+        )
     for start in (folder, folder.parent, folder.parent.parent, Path()):
         if (start / name / "config.json").is_file():
             return start / name, name
@@ -161,7 +163,8 @@ def _named_base(folder: Path, config: dict[str, Any]) -> tuple[Path, str]:
         except CheckpointError:
             pass  # said below: the base is not on this machine
     raise CheckpointError(
-        f"its base model {name!r} is not on this machine", help="give its folder: --base-model FOLDER (base=PATH in Python)"
+        f"its base model {name!r} is not on this machine",
+        help="give its folder: --base-model FOLDER (base=PATH in Python)",
     )
 
 

@@ -26,13 +26,16 @@ _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpo
 # Masks and rotary tables that older releases saved with the weights and newer ones compute.
 _OLD_BUFFERS = re.compile(r"(?:^|\.)(?:attn|attention)\.(?:bias|masked_bias)$|(?:^|\.)rotary_emb\.inv_freq$")
 _DIGITS = re.compile(r"\d+")
-# Fields that make transformers look beyond the tensors it is given.
+# Fields that make transformers look beyond the tensors it is given, or hand back other things than logits.
 _IGNORED_FIELDS = (
     "transformers_weights",
     "attn_implementation",
     "_attn_implementation",
     "fusion_config",
     "_name_or_path",
+    "output_hidden_states",
+    "output_attentions",
+    "return_dict",
 )
 MAX_BUFFER_ELEMENTS = 1 << 28  # a mask of 16,384 by 16,384
 

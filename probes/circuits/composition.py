@@ -9,7 +9,7 @@ scatters: further for heads that use few of their directions.
 2. ratio = ||A B||_F / (||A||_F ||B||_F), from 0 to 1. QR gives the same norms on narrow factors: A becomes R_V W_O
    with W_V = Q R_V, and B, W_K R_Q^T and so on
 3. null: A R B, R a random rotation of the residual stream (Haar). With s and t the singular values of A and B its
-   ratio is  sqrt(sum_ij s_i^2 G_ij^2 t_j^2) / (||s|| ||t||),  G a corner of R: 64 draws of G serve all pairs. Its
+   ratio is  sqrt(sum_ij s_i^2 G_ij^2 t_j^2) / (||s|| ||t||),  G a corner of R: 256 draws of G serve all pairs. Its
    mean square is 1 / d_model (d_model - 1 behind a LayerNorm), so its mean is just under the root of that
 4. excess = ratio - mean of the null;  z = excess / standard deviation of the null
 5. pairs are those with src_layer < layer. Of more than 4096, only those with |z| >= 2 in any mode and those that
@@ -38,7 +38,8 @@ from probes.weight_scores import WeightScores
 MODES = ("q", "k", "v")
 MANY_PAIRS = 4096
 KEPT_ABOVE_Z = 2.0
-_DRAWS = 64
+_DRAWS = 256  # all pairs share them: of 64, z scattered by up to 1.3 standard deviations on random weights
+_DRAWN_AT_ONCE = 32
 _NO_SPREAD_FRAC = 1e-6
 
 PairTensor = Float[Tensor, "src_layer src_head layer head"]
@@ -169,8 +170,12 @@ def _null(
 @lru_cache(maxsize=4)
 def _corners(readable: int, rank: int, seed: int) -> Float[Tensor, "draws rank rank"]:
     """Squared entries of corners of random rotations; the same for every checkpoint of a series."""
-    frames = haar_frames(_DRAWS, readable, rank, torch.Generator().manual_seed(seed))
-    return frames[:, :rank].square().contiguous()
+    generator = torch.Generator().manual_seed(seed)
+    parts = [
+        haar_frames(_DRAWN_AT_ONCE, readable, rank, generator)[:, :rank].square()
+        for _ in range(_DRAWS // _DRAWN_AT_ONCE)
+    ]
+    return torch.cat(parts)
 
 
 def _z(excess: PairTensor, mean: Tensor, sd: Tensor) -> PairTensor:

@@ -11,6 +11,7 @@ from probes.figures.differences import difference_grid as difference_grid
 from probes.figures.differences import differences as differences
 from probes.figures.head_grid import grid_steps as grid_steps
 from probes.figures.head_grid import head_grid as head_grid
+from probes.figures.loss_by_position import loss_by_position as loss_by_position
 from probes.figures.loss_curves import loss_curves as loss_curves
 from probes.figures.offset_profile import offset_profile as offset_profile
 from probes.figures.theme import apply_theme as apply_theme

@@ -83,7 +83,7 @@ def finish(
         per sequence [batch n_layers n_heads]; NaN where the matrix is zero. Their chance levels (`chance:...`), and
         which heads have a value at all (`exists`): all but those of layer 0.
     """
-    p = parts["p"].movedim(0, 1).double()
+    p = parts["p"].movedim(0, 1).cpu().double()
     batch, n_layers, n_heads = p.shape
     gram = finite_or_zero(weights.W_E.T @ weights.W_E)
     frames = _frames(weights, seed)
@@ -92,7 +92,7 @@ def finish(
     for layer in range(1, n_layers):
         heads = _Heads.of(weights, layer, gram=gram, p=p[:, :layer].mean(0))
         for name, values in _scores(heads, p[:, :layer].flatten(1), frames).items():
-            out[name][:, layer] = values.float().cpu()
+            out[name][:, layer] = values.float()
     exists = torch.ones(n_layers, n_heads, dtype=torch.bool)
     exists[0] = False
     zero = torch.zeros(n_layers, n_heads)
@@ -158,11 +158,12 @@ def _scores(
 ) -> dict[str, Tensor]:
     """Every metric of one layer's heads, per sequence."""
     value, gamma = _linearised(heads.matrix)
-    towards = einsum(heads.met @ heads.read, gamma.to(heads.read), "n h i j, h j i -> n h").double()
+    towards = einsum(heads.met @ heads.read, gamma.to(heads.read), "n h i j, h j i -> n h").cpu().double()
     score = value + (p - p.mean(0)) @ towards  # 5.
-    trace = p @ einsum(heads.met, heads.read, "n h i j, n h j i -> n h").double()  # 3.
-    written = einsum(heads.right, heads.keys, "h a i, h b i -> h a b").double()
-    trace_sd = written.square().sum((1, 2)).sqrt() / math.sqrt(heads.readable)  # 4.
+    trace = p @ einsum(heads.met, heads.read, "n h i j, n h j i -> n h").cpu().double()  # 3.
+    # ||right keys^T||_F from the two Gram matrices: d_head x d_head instead of d_model x d_model
+    squared = ((heads.right.mT @ heads.right) * (heads.keys.mT @ heads.keys)).sum((1, 2))
+    trace_sd = squared.clamp_min(0).sqrt().cpu().double() / math.sqrt(heads.readable)  # 4.
     trace = torch.where(trace_sd > 0, trace, torch.nan)
     null = torch.cat(
         [turned_positivity(k.T, r, frames) for k, r in zip(heads.keys, heads.right, strict=True)]
@@ -187,7 +188,7 @@ def _linearised(
     dS = (sum Re dlambda - S sum d|lambda|) / sum |lambda|, with dlambda_i = (X^-1 dM X)_ii for eigenvectors X. Gamma
     is zero where the eigenvectors do not span: the score then has no derivative.
     """
-    values, vectors = torch.linalg.eig(finite_or_zero(matrix).double())
+    values, vectors = torch.linalg.eig(finite_or_zero(matrix).cpu().double())
     score = positivity_of(values)
     size = values.abs().sum(-1, keepdim=True)
     slope = (1 - score[:, None] * values.sgn().conj()) / size

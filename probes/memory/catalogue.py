@@ -65,6 +65,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "by_repeats": "gap of the members with floor(log2 of the repeat count) = position",
         },
         module="probes.memory.mem_gap",
+        version=2,
         reads_as="Interval over 0: no sign of memory. near_zero says that the repeated data is all but free, not that damage "
         "has been done: look at copying and held-out loss",
         not_measured=_NEEDS_BOTH,

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from probes.registry import probe
-from probes.statistics import LEVEL, N_RESAMPLES
+from probes.statistics import N_RESAMPLES, two_sample_tail_frac
 
 NEAR_ZERO_FRAC = 0.1
 
@@ -72,15 +72,19 @@ def mem_gap(
     twin_means = _resampled_means(twins, seed, stream=1)
     base = float(twins.mean())
 
-    def against_twins(rows: np.ndarray, of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
+    def against_twins(
+        rows: np.ndarray, of: Callable[[np.ndarray, np.ndarray], np.ndarray], *, relative: bool = False
+    ) -> Estimate:
         with np.errstate(
             divide="ignore", invalid="ignore"
         ):  # no loss at all on twins: the share is undefined
             value, drawn = of(rows.mean(), base), of(_resampled_means(rows, seed, stream=0), twin_means)
-        lo, hi = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+            parts = (rows / rows.mean(), twins / base) if relative else (rows, twins)
+            tail = two_sample_tail_frac(*parts)
+        lo, hi = np.percentile(drawn, [100 * tail, 100 * (1 - tail)])
         return Estimate(float(value), float(lo), float(hi), len(rows))
 
-    share = against_twins(members, lambda member, twin: member / twin)  # 4.
+    share = against_twins(members, lambda member, twin: member / twin, relative=True)  # 4.
     bucket = bucket_of(repeats)
     return MemGap(
         gap=against_twins(members, lambda member, twin: twin - member),  # 2.

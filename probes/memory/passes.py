@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.model import HookedModel
-from interp.observe import EndView, LayerView, observe
+from interp.observe import EndView, LayerView, leak_of, observe
+from probes.info import NotMeasuredError
 
 
 @dataclass
@@ -48,7 +49,11 @@ def losses(model: HookedModel, tokens: Int[np.ndarray, "batch pos"]) -> Losses:
 
     Raises:
         RoteError: token ids or length the model cannot take.
+        NotMeasuredError: the model's predictions depend on later tokens.
     """
     collector = _Collector()
-    observe(model, torch.from_numpy(np.ascontiguousarray(tokens)), [collector])
+    ids = torch.from_numpy(np.ascontiguousarray(tokens))
+    report = observe(model, ids, [collector])
+    if leak := leak_of(model, ids, report):
+        raise NotMeasuredError(leak)
     return Losses(torch.cat(collector.nll), torch.cat(collector.top1))

@@ -52,3 +52,4 @@ def chance(stimulus: Stimulus) -> dict[str, float]:
 
 
 copy_curve.chance = chance
+copy_curve.position_start = 1

@@ -15,6 +15,7 @@ from checkpoints.errors import RoteError
 from checkpoints.lint import read_lint
 from checkpoints.series import CheckpointSeries
 from checkpoints.vocabulary import as_ranges
+from probes.statistics import INTERVALS
 from probes.stimuli import Vocabulary
 from probes.store import SCHEMA_VERSION, write_json
 
@@ -88,6 +89,7 @@ def write_run_json(
                 "dtype": config.dtype,
                 "device": config.device,
                 "weight_processing": "raw",
+                "intervals": INTERVALS,
                 "seed": config.seed,
                 "swap": state.swap_used or "not needed",
                 "versions": dict(config.versions),
@@ -121,7 +123,12 @@ def _vocabulary(vocabulary: Vocabulary | None) -> dict[str, Any] | None:
     """What the stimuli were drawn from, so that the same command again draws them without loading a model."""
     if vocabulary is None:
         return None
-    return {"ids": as_ranges(vocabulary.ids.tolist()), "bos": vocabulary.bos, "note": vocabulary.note}
+    return {
+        "ids": as_ranges(vocabulary.ids.tolist()),
+        "bos": vocabulary.bos,
+        "note": vocabulary.note,
+        "variants": [list(pair) for pair in vocabulary.variants],
+    }
 
 
 def _public_manifest(series: CheckpointSeries) -> dict[str, Any] | None:
@@ -156,7 +163,7 @@ def _clear(root: Path) -> None:
 
 
 def _refuse_foreign(root: Path) -> None:
-    ours = {"run.json", "observations.parquet", "units", "arrays", "fingerprints.json", ".lock"}
+    ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", ".lock"}
     others = sorted(p.name for p in root.iterdir() if p.name not in ours)
     if others:
         raise RoteError(

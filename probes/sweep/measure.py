@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from interp.model import HookedModel
-from interp.observe import END_SITES, LAYER_SITES, EndView, LayerView, PassReport, observe, read_out_error
+from interp.observe import (
+    END_SITES,
+    LAYER_SITES,
+    EndView,
+    LayerView,
+    PassReport,
+    leak_of,
+    observe,
+    read_out_error,
+)
 from probes.heads.matching import uniform_attention
 from probes.info import NotMeasuredError, ProbeInfo
 from probes.observations import Measured, from_samples, not_measured
@@ -42,7 +51,7 @@ def measure_stimulus(
     report = observe(model, torch.from_numpy(stimulus.tokens), readers)
     measured: list[Measured] = []
     for reader in readers:
-        measured += reader.measured(report.problems, seed)
+        measured += reader.measured(report, seed)
     return measured, report
 
 
@@ -83,19 +92,30 @@ def measure_direct(
         scores = info.implementation()(model, stimuli, seed=seed)
     except NotMeasuredError as reason:
         return [not_measured(info, metric, str(reason)) for metric in info.metrics]
-    return [
-        from_samples(
-            info,
-            metric,
-            score.samples,
-            axes=score.axes,
-            chance=score.chance,
-            seed=seed,
-            position_start=score.position_start,
-            layer_reasons=score.layer_reasons,
-        )
-        for metric, score in scores.items()
-    ]
+    return [_from_direct(info, metric, score, seed) for metric, score in scores.items()]
+
+
+def _from_direct(info: ProbeInfo, metric: str, score: Any, seed: int) -> Measured:
+    shape = score.samples.shape[1:]
+    kept = np.ones(shape, dtype=bool) if score.exists is None else score.exists
+    sparse = score.exists is not None  # few entries of a large grid: only those are resampled
+    measured = from_samples(
+        info,
+        metric,
+        score.samples[:, kept] if sparse else score.samples,
+        axes=score.axes,
+        chance=np.broadcast_to(score.chance, shape)[kept] if sparse else score.chance,
+        seed=seed,
+        position_start=score.position_start,
+        layer_reasons=score.layer_reasons,
+    )
+    if not sparse:
+        return measured
+    grids = {name: np.full(shape, np.nan) for name in ("values", "lo", "hi", "chance", "n")}
+    for name, grid in grids.items():
+        grid[kept] = getattr(measured, name)
+    grids["n"] = np.nan_to_num(grids["n"])
+    return replace(measured, **grids, samples=score.samples, exists=kept)
 
 
 def _from_weights(info: ProbeInfo, metric: str, score: Any, seed: int) -> Measured:
@@ -174,9 +194,11 @@ class _Reader:
         }
         self.parts.append([self.function(**{name: available[name] for name in self.arguments})])
 
-    def measured(self, problems: Mapping[int, str], seed: int) -> list[Measured]:
+    def measured(self, report: PassReport, seed: int) -> list[Measured]:
         """All metrics of the probe on this stimulus."""
-        metrics = self._metrics()
+        metrics, problems = self._metrics(), report.problems
+        if self.info.kind == "model":
+            self.reason = self.reason or leak_of(self.model, torch.from_numpy(self.stimulus.tokens), report)
         if self.info.kind == "head" and not self.reason:
             self.reason = self._unseen_layers(problems)
         if self.reason:
@@ -210,7 +232,7 @@ class _Reader:
             axes=(*axes, "position") if curve else axes,
             chance=chance.cpu().numpy() if isinstance(chance, Tensor) else chance,
             seed=seed,
-            position_start=1 if self.info.curve_axis == "copy" else 0,
+            position_start=getattr(self.function, "position_start", 0),
             keep_samples=not (curve and self.info.kind == "head"),
             layer_reasons=problems if self.info.kind == "head" else {},
         )
@@ -230,7 +252,8 @@ class _Reader:
         """Per-sequence values: [n_seq, n_layers, n_heads(, position)] or [n_seq(, position)]."""
         if self.info.kind == "model":
             batches = [batch[0] for batch in self.parts]
-            return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+            values = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+            return values if self.finish is None else self.finish(values)
         by_layer = {
             name: torch.cat([torch.stack([layer[name] for layer in batch]) for batch in self.parts], dim=1)
             for name in self.parts[0][0]

@@ -12,6 +12,7 @@ from typing import Any
 
 from probes.info import ProbeInfo
 from probes.registry import resolve
+from probes.statistics import INTERVALS
 
 WEIGHTS = "weights"
 _VERSIONED = ("torch", "transformer-lens", "transformers", "numpy", "rote")
@@ -58,6 +59,7 @@ class SweepConfig:
         text, members, twins: files of token material for models that carry none; see `checkpoints.material`.
         threads: of torch while measuring; None takes one for a small model, else torch's own choice.
         prefetch: read and hash the next step's files while this one is measured.
+        save_attention: keep attention on a few sequences per stimulus, see `probes.attention`.
         versions: of what can change a number.
     """
 
@@ -72,6 +74,7 @@ class SweepConfig:
     twins: Path | None = None
     threads: int | None = None
     prefetch: bool = True
+    save_attention: bool = False
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
 
     @property
@@ -106,6 +109,7 @@ def provenance(config: SweepConfig, *, fingerprint: str, format: str, stimulus: 
         "dtype": config.dtype,
         "device": config.device.split(":")[0],
         "weight_processing": "raw",
+        "intervals": INTERVALS,
         "versions": dict(config.versions),
     }
 

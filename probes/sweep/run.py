@@ -18,7 +18,8 @@ import numpy as np
 from checkpoints.errors import CheckpointError, RoteError
 from checkpoints.material import Material, material_from_files, material_of
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
-from checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids
+from checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
+from probes.attention import lacks_attention
 from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
 from probes.registry import REGISTRY
@@ -27,6 +28,7 @@ from probes.store import Results, read_units, rebuild_observations, step_folder,
 from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
 from probes.sweep.drift import drift_rows
 from probes.sweep.folder import open_run_folder, write_run_json
+from probes.sweep.given import Draw, keep, with_kept, with_text
 from probes.sweep.plan import Group, SweepConfig, groups, probe_versions, provenance, unit_name
 
 Event = dict[str, Any]
@@ -121,6 +123,7 @@ class _Sweep:
         self.shape: dict[str, Any] = {}
         self.swap_used, self.notes = "", list(series.notes)
         self._walker: Any = None
+        self._text: tuple[Draw, str, list[str]] | None = None
         self._threads_before: int | None = None
         self.clock = Clock()
         self._reader = AheadReader(
@@ -162,7 +165,11 @@ class _Sweep:
     def _checkpoint(self, checkpoint: Checkpoint, following: Checkpoint | None) -> None:
         try:
             identity = self._reader.fingerprint(checkpoint, then=following)
-            if not self.shape or self._missing(checkpoint, identity):
+            if (
+                not self.shape
+                or self._missing(checkpoint, identity)
+                or self._lacks_attention(checkpoint, identity)
+            ):
                 with at_hand(checkpoint):
                     self._measure(checkpoint, identity)
             else:
@@ -181,9 +188,11 @@ class _Sweep:
         self._take_threads(model)
         nothing_yet = not self.outcome.measured and not self.outcome.reused
         if not self.shape or (nothing_yet and self.shape != model.shape.to_json()):
-            ids = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer_of(checkpoint))
-            self._prepare(model.shape.to_json(), *ids)
+            tokenizer = tokenizer_of(checkpoint)
+            ids, bos, note = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer)
+            self._prepare(model.shape.to_json(), ids, bos, note, variant_pairs(tokenizer, ids))
         self._same_shape(checkpoint, model.shape.to_json())
+        self._keep_text()
         self._remove_superseded(checkpoint, identity)
         todos = self._missing(checkpoint, identity)
         self.outcome.reused += len(groups(self.config.infos)) - len(todos)
@@ -199,7 +208,25 @@ class _Sweep:
             facts = self._provenance(checkpoint, identity, self._shown(todo.group.key, todo.group.stimuli))
             write_unit(todo.path, table, facts | {"probes": probe_versions(todo.group.probes)})
             self.outcome.measured += 1
+        if self._lacks_attention(checkpoint, identity):
+            from probes.sweep.gallery import keep_attention
+
+            with self.clock.time("attention", checkpoint.step):
+                keep_attention(
+                    model,
+                    self.root,
+                    checkpoint.step,
+                    fingerprint=identity,
+                    stimuli=self.stimuli,
+                    tokenizer=tokenizer_of(checkpoint),
+                )
         self.swap_used = self._hooked().swap_used
+
+    def _lacks_attention(self, checkpoint: Checkpoint, identity: str) -> bool:
+        """Whether attention was asked to be kept and is not."""
+        if not self.config.save_attention:
+            return False
+        return lacks_attention(self.root, checkpoint.step, fingerprint=identity, stimuli=self.stimuli)
 
     def _unit(self, model: Any, group: Group) -> list[Measured]:
         from probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
@@ -268,14 +295,18 @@ class _Sweep:
             stimulus=stimulus,
         )
 
-    def _prepare(self, shape: dict[str, Any], ids: list[int], bos: int, note: str) -> None:
+    def _prepare(
+        self, shape: dict[str, Any], ids: list[int], bos: int, note: str, variants: Sequence[Sequence[int]]
+    ) -> None:
         """Draw the stimuli once, from the first model loaded; every step of the series is shown the same tokens."""
         self.shape, self.stimuli, self.refused = shape, {}, {}
-        self.vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
-        if note and note not in self.notes:
-            self.notes.append(note)
-        material = self._material(bos)
+        alike = tuple((first, second) for first, second in variants)
+        self.vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note, alike)
+        self.notes += [note] if note and note not in self.notes else []
+        material = self._material(Draw(self.config.seed, self.config.n_seq, shape["n_ctx"], bos))
         for kind in dict.fromkeys(kind for group in groups(self.config.infos) for kind in group.stimuli):
+            if kind in self.refused:
+                continue
             try:
                 self.stimuli[kind] = make(
                     kind,
@@ -290,13 +321,29 @@ class _Sweep:
             except RoteError as error:
                 self.refused[kind] = error.message
 
-    def _material(self, bos: int) -> Material:
-        """Real text, members and twins: what the series carries, and the files given on top."""
-        files = {"text": self.config.text, "members": self.config.members, "twins": self.config.twins}
-        carried = material_of(self.series)
-        if not any(files.values()):
-            return carried
-        return material_from_files(carried, tokenizer=tokenizer_of(self.series[0]), bos=bos, **files)
+    def _material(self, draw: Draw) -> Material:
+        """Real text, members and twins: what the series carries, and the files given on top, now or before."""
+        files = {"members": self.config.members, "twins": self.config.twins}
+        found, tokenizer, said = material_of(self.series), tokenizer_of(self.series[0]), []
+        if any(files.values()):
+            found = material_from_files(found, tokenizer=tokenizer, bos=draw.bos, **files)
+        if self.config.text is not None:
+            found, said = with_text(found, self.config.text, draw, tokenizer=tokenizer)
+            self._text = (draw, found.sources["natural"], said)
+        elif found.natural is None:
+            try:
+                found, said = with_kept(found, self.root, draw)
+            except RoteError as error:
+                self.refused["natural"] = error.message
+        self.notes += [note for note in said if note not in self.notes]
+        return found
+
+    def _keep_text(self) -> None:
+        """Text that was given is kept as the windows shown, so that the next sweep can do without the file."""
+        if self._text is not None and "natural" in self.stimuli:
+            draw, source, said = self._text
+            keep(self.root, self.stimuli["natural"], draw, source=source, notes=said)
+            self._text = None
 
     def _recall(self) -> None:
         """Shape of an earlier sweep of this folder, so that a finished one loads no model at all."""
@@ -306,7 +353,14 @@ class _Sweep:
         try:
             earlier = json.loads(file.read_text(encoding="utf-8"))
             shape, vocabulary = earlier["model"], earlier["vocabulary"]
-            remembered = dict(shape), from_ranges(vocabulary["ids"]), vocabulary["bos"], vocabulary["note"]
+            variants = [(int(first), int(second)) for first, second in vocabulary["variants"]]
+            remembered = (
+                dict(shape),
+                from_ranges(vocabulary["ids"]),
+                vocabulary["bos"],
+                vocabulary["note"],
+                variants,
+            )
             n_ctx = shape["n_ctx"]
         except (ValueError, LookupError, TypeError, AttributeError):
             return  # damaged, or of a sweep that loaded nothing: the first model loaded says it again

@@ -1,7 +1,9 @@
 """Documents of any length as chunks of bounded size, cut where a tokenizer would cut too.
 
 A long document is cut in front of a single space between two letters or digits: byte-level BPE splits words there
-anyway, so that the tokens are those of the whole document. Where a cut falls does not depend on how the file was read.
+anyway, so that the tokens are those of the whole document. Where there is no such place in 128 KiB the cut may part a
+word, and a tokenizer that puts a mark in front of every text puts one more in front of every part. Where a cut falls
+does not depend on how the file was read.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 PART_BYTES = 1 << 17
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES, CHUNK_PARTS = 1 << 20, 1 << 13
 _BLANK = b" \t\r\n\v\f"
 _TRIES = 64
 
@@ -29,7 +31,7 @@ class Chunk:
 
 
 class Packer:
-    """Takes pieces of documents as they are read, gives chunks of about `CHUNK_BYTES`.
+    """Takes pieces of documents as they are read, gives chunks of about `CHUNK_BYTES`, of `CHUNK_PARTS` at the most.
 
     Blank space around documents is dropped, and so are blank documents.
     """
@@ -44,13 +46,14 @@ class Packer:
         """Add text to the open document, or to a new one."""
         if starts_document:
             yield from self._close()
-        self._open += text
-        if self._new:
-            self._open = self._open.lstrip(_BLANK)
-        while len(self._open) > PART_BYTES:
-            cut = cut_before(self._open[:PART_BYTES])
-            yield from self._emit(self._open[:cut])
-            self._open = self._open[cut:]
+        for at in range(0, len(text), PART_BYTES):
+            self._open += text[at : at + PART_BYTES]
+            if self._new:
+                self._open = self._open.lstrip(_BLANK)
+            while len(self._open) > PART_BYTES:
+                cut = cut_before(self._open[:PART_BYTES])
+                yield from self._emit(self._open[:cut])
+                self._open = self._open[cut:]
 
     def flush(self) -> Iterator[Chunk]:
         """End the last document and give what is left."""
@@ -71,7 +74,7 @@ class Packer:
         self._chunk.parts.append(text)
         self._chunk.documents.append(self.documents - 1)
         self._size += len(text)
-        if self._size >= CHUNK_BYTES:
+        if self._size >= CHUNK_BYTES or len(self._chunk.parts) >= CHUNK_PARTS:
             yield self._chunk
             self._chunk, self._size = Chunk(), 0
 

@@ -3,7 +3,8 @@
 Two kinds. A ratio of sums is bootstrapped directly: blocks are drawn with replacement and numerator and denominator
 summed again (percentile bootstrap). A statistic that a resample with ties would bias (an entropy, a divergence, a
 coverage) is linearised first: every block's pseudo-value comes from leaving it out (Tukey's jackknife), the mean of
-the pseudo-values is bootstrapped, and the interval is centred on the statistic itself.
+the pseudo-values is bootstrapped, and the interval is centred on the statistic itself. The percentiles are expanded for
+few blocks, as everywhere in `probes.statistics`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Num
 
-from probes.statistics import LEVEL
+from probes.statistics import N_RESAMPLES, tail_frac, two_sample_tail_frac
 
-N_RESAMPLES = 2000
 _AT_ONCE = 200
-_TAILS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
 Triple = tuple[float, float, float]
 
 
@@ -39,7 +38,8 @@ def ratio_intervals(
         return [(float(v), np.nan, np.nan) for v in value]
     weights = draw_weights(len(top), seed)
     draws = _divide(weights @ top, weights @ bottom)
-    return [(float(v), *_tails(d)) for v, d in zip(value, draws.T, strict=True)]
+    tail = tail_frac(len(top))
+    return [(float(v), *_ends(d, tail)) for v, d in zip(value, draws.T, strict=True)]
 
 
 def quotient_interval(
@@ -59,11 +59,12 @@ def quotient_interval(
     ((value,),) = _divide(*(_divide(n.sum(keepdims=True), d.sum(keepdims=True)) for n, d in parts))[None]
     if min(len(n) for n, _ in parts) < 2:
         return float(value), np.nan, np.nan
-    draws = []
+    draws, influence = [], []
     for i, (n, d) in enumerate(parts):
         weights = draw_weights(len(n), seed + i)
         draws.append(_divide(weights @ n, weights @ d))
-    return float(value), *_tails(_divide(*draws))
+        influence.append(_divide(n, n.mean(keepdims=True)) - _divide(d, d.mean(keepdims=True)))
+    return float(value), *_ends(_divide(*draws), two_sample_tail_frac(*influence))
 
 
 def linearised_interval(value: float, left_out: Sequence[Float[np.ndarray, " _"]], *, seed: int) -> Triple:
@@ -71,16 +72,18 @@ def linearised_interval(value: float, left_out: Sequence[Float[np.ndarray, " _"]
 
     Args:
         value: of all blocks.
-        left_out: per sample the statistic depends on (the corpus; the reference), its value without each block.
+        left_out: for the one or two samples the statistic depends on (the corpus; the reference), its value without
+            each block.
         seed: of the resampling.
     """
     if any(len(part) < 2 for part in left_out) or not np.isfinite(value):
         return value, np.nan, np.nan
+    pseudo = [(len(part) - 1) * (part.mean() - part) for part in left_out]  # the pseudo-values, centred
     shift = np.zeros(N_RESAMPLES)
-    for i, part in enumerate(left_out):
-        pseudo = (len(part) - 1) * (part.mean() - part)  # the pseudo-values, centred
-        shift += draw_weights(len(part), seed + i) @ pseudo / len(part)
-    return value, *_tails(value + shift)
+    for i, part in enumerate(pseudo):
+        shift += draw_weights(len(part), seed + i) @ part / len(part)
+    tail = two_sample_tail_frac(*pseudo) if len(pseudo) == 2 else tail_frac(len(pseudo[0]))
+    return value, *_ends(value + shift, tail)
 
 
 def sample_interval(
@@ -101,7 +104,7 @@ def sample_interval(
         statistic(values[rng.integers(len(values), size=(_AT_ONCE, len(values)))])
         for _ in range(N_RESAMPLES // _AT_ONCE)
     ]
-    return value, *_tails(np.concatenate(draws))
+    return value, *_ends(np.concatenate(draws), tail_frac(len(values)))
 
 
 def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -109,9 +112,10 @@ def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
         return np.where(bottom != 0, np.divide(top, bottom), np.nan)
 
 
-def _tails(draws: np.ndarray) -> tuple[float, float]:
+def _ends(draws: np.ndarray, tail: float) -> tuple[float, float]:
+    """The percentiles that leave out `tail` at either end."""
     finite = draws[np.isfinite(draws)]
     if not len(finite):
         return np.nan, np.nan
-    lo, hi = np.percentile(finite, _TAILS)
+    lo, hi = np.percentile(finite, (100 * tail, 100 - 100 * tail))
     return float(lo), float(hi)

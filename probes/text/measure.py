@@ -21,7 +21,7 @@ from probes.text.rep import Rep
 from probes.text.repeats import Repeats
 from probes.text.report import Number, TextReport, frame_of, not_measured
 from probes.text.settings import TextSettings
-from probes.text.tail_mass import RareCounts, TailMass
+from probes.text.tail_mass import Rare, RareCounts, TailMass
 from probes.text.windows import Windower
 
 _NEEDS = {"tail_mass": "reference", "perplexity": "model"}
@@ -35,7 +35,7 @@ class _Measured:
     windower: Windower
     reading: Reading
     measures: dict[str, Any] = field(default_factory=dict)
-    rare_counts: RareCounts | None = None
+    rare: dict[int, Rare] | None = None
     tail: TailMass | None = None
     losses: np.ndarray | None = None
 
@@ -82,13 +82,12 @@ class _Run:
         }
         done.measures = {name: measure for name, measure in made.items() if settings.wants(name)}
         looking: list[Any] = list(done.measures.values())
-        if settings.wants("tail_mass"):
-            if is_reference:
-                done.rare_counts = RareCounts()
-                looking.append(done.rare_counts)
-            elif self.reference is not None and self.reference.rare_counts is not None:
-                done.tail = TailMass(self.reference.rare_counts.rare(), seed=seed, resampled=pieces)
-                looking.append(done.tail)
+        counted = RareCounts() if is_reference and settings.wants("tail_mass") else None
+        if counted is not None:
+            looking.append(counted)
+        if self.reference is not None and self.reference.rare is not None:
+            done.tail = TailMass(self.reference.rare, seed=seed, resampled=pieces)
+            looking.append(done.tail)
         excerpts = None
         if self.reader is not None:
             excerpts = Excerpts(settings.sample, context=settings.context, seed=seed)
@@ -102,21 +101,22 @@ class _Run:
                 else f"{corpus.name} holds no {settings.units}",
                 help="give a shorter context" if settings.windows == "full" else "give a longer text",
             )
+        if counted is not None:
+            done.rare = counted.rare()
         if self.reader is not None and excerpts is not None:
             done.losses = self.reader.losses(excerpts.items)
         return done
 
     def _hold_out(self, done: _Measured, *, by_document: bool) -> None:
         """The second reading of the reference: how much of its own tail its second half holds."""
-        if done.rare_counts is None:
+        if done.rare is None:
             return
         pieces = "documents" if by_document else "pieces"
-        rare = done.rare_counts.rare()
-        done.tail = TailMass(rare, seed=self.settings.seed, resampled=pieces, odd_only=True)
+        done.tail = TailMass(done.rare, seed=self.settings.seed, resampled=pieces, odd_only=True)
         windower = self._windower(by_document=by_document)
         for batch in done.corpus.batches(self.settings, windower, Reading(self.on_bytes)):
             done.tail.add(batch)
-        rarest = ", ".join(f"{n}-grams {one.max_count:,}" for n, one in rare.items())
+        rarest = ", ".join(f"{n}-grams {one.max_count:,}" for n, one in done.rare.items())
         self.notes.append(f"rare n-grams of {done.corpus.name}: seen in its first half at most: {rarest}")
 
     def _windower(self, *, by_document: bool) -> Windower:
@@ -155,16 +155,23 @@ class _Run:
         windower, reading, name = done.windower, done.reading, done.corpus.name
         what = "ids" if done.corpus.is_ids else self.settings.units
         sizes = {"documents": windower.documents, "windows": windower.windows}
+        if self.settings.windows == "packed":
+            sizes["documents"] = windower.joined
         self.sizes[name] = {"units": windower.tokens, **sizes, "pieces": windower.pieces}
         counted = ", ".join(f"{n:,} {noun if n > 1 else noun[:-1]}" for noun, n in sizes.items())
         self.notes.append(f"{name}: {windower.tokens:,} {what}, {counted}")
         if reading.replaced:
-            self.notes.append(f"{name}: {reading.replaced:,} bytes that are not UTF-8 were replaced")
-        self.notes += [f"{name}: {line}" for line in reading.files]
+            places = "1 place" if reading.replaced == 1 else f"{reading.replaced:,} places"
+            self.notes.append(f"{name}: bytes that are not UTF-8 were replaced in {places}")
+        self.notes += [
+            f"{name}: {lost}" if file == name else f"{name}: {file}: {lost}" for file, lost in reading.files
+        ]
         self.incomplete |= bool(reading.files)
         duplicates = done.measures.get("near_duplicates")
         if duplicates is not None and duplicates.note:
             self.notes.append(f"{name}: {duplicates.note}")
+        if done.tail is not None:
+            self.notes += [f"{name}: {line}" for line in done.tail.notes()]
 
 
 def measure_text(

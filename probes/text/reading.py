@@ -1,4 +1,6 @@
-"""Text files as chunks of documents: .txt, .jsonl, either with .gz, never more than a few MiB of one in memory.
+"""Text files as chunks of documents: .txt, .jsonl, either with .gz; a .txt is never held by more than a few MiB.
+
+A line of .jsonl is held whole, up to its limit of 32 MiB.
 
 Nothing in a file can make this grow: lines have a limit, archives that expand like no text does are refused, bytes
 that are not UTF-8 are replaced and counted.
@@ -13,6 +15,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +36,8 @@ class Reading:
     Attributes:
         on_bytes: told how many bytes of a file (as stored) were read.
         replaced: characters put in for bytes that are not UTF-8.
-        skipped: lines of .jsonl that hold no text, and the first such line's problem.
+        skipped: lines of the open .jsonl that hold no text; `problem` and `help` are about the first of them.
+        files: (name, what was left out) of every file that was not read whole.
     """
 
     on_bytes: Callable[[int], None] = lambda n: None
@@ -41,7 +45,7 @@ class Reading:
     skipped: int = 0
     problem: str = ""
     help: str = ""
-    files: list[str] = field(default_factory=list)
+    files: list[tuple[str, str]] = field(default_factory=list)
 
     def skip(self, problem: str, help: str) -> None:
         """Count a line without text."""
@@ -86,7 +90,8 @@ def text_chunks(
         if reading.skipped and packer.documents == before:
             raise RoteError(f"{path.name}: {reading.problem}", help=reading.help)
         if reading.skipped:
-            reading.files.append(f"{path.name}: {reading.skipped:,} lines hold no text: {reading.problem}")
+            lines = "1 line holds" if reading.skipped == 1 else f"{reading.skipped:,} lines hold"
+            reading.files.append((path.name, f"{lines} no text: {reading.problem}"))
             reading.problem = ""
     yield from packer.flush()
 
@@ -97,24 +102,26 @@ def is_jsonl(path: Path) -> bool:
 
 
 def _split(blocks: Iterator[bytes], separators: Sequence[str]) -> Iterator[tuple[bytes, bool]]:
-    """(text, whether a document starts with it); what may be half a separator waits for the next block."""
+    """(text, whether a document starts with it); where the next block could change what matches, it waits for it."""
     pattern, longest = separator_pattern(separators)
     waiting, starts = b"", True
-    for block in blocks:
-        text, done = waiting + block, 0
+    for block in chain(blocks, (None,)):
+        text, done = waiting + (block or b""), 0
+        certain = len(text) if block is None else len(text) - longest + 1
         for found in pattern.finditer(text):
+            if found.start() >= certain:
+                break
             yield text[done : found.start()], starts
             done, starts = found.end(), True
-        keep = max(done, len(text) - longest + 1)
+        keep = max(done, certain)
         yield text[done:keep], starts
         starts, waiting = False, text[keep:]
-    yield waiting, starts
 
 
 def _blocks(path: Path, reading: Reading, *, raw: bool) -> Iterator[bytes]:
     """A file's text in blocks: UTF-8 made valid, or as it is."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    first = True
+    first, before = True, b""
     for block in _stored(path, reading):
         if raw:
             yield block
@@ -125,13 +132,17 @@ def _blocks(path: Path, reading: Reading, *, raw: bool) -> Iterator[bytes]:
                 help="give UTF-8 text (iconv -f utf-16 -t utf-8 converts), or measure bytes",
             )
         text = decoder.decode(block)
-        bad = text.count("\ufffd") - block.count(b"\xef\xbf\xbd")
+        stored = before + block
+        bad = text.count("\ufffd") - stored.count("\ufffd".encode())  # what was there is no damage
+        before = stored[-2:]
         reading.replaced += max(0, bad)
         if bad > _REFUSED_FRAC * len(text) and len(block) > 64:
             raise RoteError(f"{path.name} is not UTF-8 text", help="convert it, or measure bytes")
         yield (text.removeprefix("\ufeff") if first else text).encode()
-        first = False
-    yield decoder.decode(b"", final=True).encode()
+        first = first and not text
+    cut_short = decoder.decode(b"", final=True)
+    reading.replaced += len(cut_short)
+    yield cut_short.encode()
 
 
 def _stored(path: Path, reading: Reading) -> Iterator[bytes]:
@@ -160,7 +171,7 @@ def _stored(path: Path, reading: Reading) -> Iterator[bytes]:
 
 
 def _json_texts(path: Path, text_field: str, reading: Reading) -> Iterator[bytes]:
-    for number, line in _lines(path, reading):
+    for number, line in enumerate(_lines(path, reading), start=1):
         where = f"line {number:,}"
         if line is None:
             reading.skip(f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB", "split it")
@@ -182,15 +193,15 @@ def _json_texts(path: Path, text_field: str, reading: Reading) -> Iterator[bytes
             reading.skip(f"{where} is no JSON object", "one JSON object per line")
 
 
-def _lines(path: Path, reading: Reading) -> Iterator[tuple[int, bytes | None]]:
-    """(line number, line) of a file; None for one over the limit, which is never held whole."""
-    number, waiting, too_long = 1, b"", False
+def _lines(path: Path, reading: Reading) -> Iterator[bytes | None]:
+    """The lines of a file; None for one over the limit, which is never held whole."""
+    waiting, size = [], 0
     for block in _stored(path, reading):
-        first, *rest = block.split(b"\n")
-        for part in rest:
-            yield number, None if too_long else waiting + first
-            number, waiting, too_long, first = number + 1, b"", False, part
-        too_long = too_long or len(waiting) + len(first) > MAX_LINE_BYTES
-        waiting = b"" if too_long else waiting + first
-    if waiting or too_long:
-        yield number, None if too_long else waiting
+        *whole, rest = block.split(b"\n")
+        for part in whole:
+            yield None if size + len(part) > MAX_LINE_BYTES else b"".join([*waiting, part])
+            waiting, size = [], 0
+        size += len(rest)
+        waiting = [] if size > MAX_LINE_BYTES else [*waiting, rest]
+    if size:
+        yield b"".join(waiting) if size <= MAX_LINE_BYTES else None

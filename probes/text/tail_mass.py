@@ -11,7 +11,9 @@ rarefaction (Hurlbert 1971).
 5. `coverage` is the expected share of the rare n-grams that occur at all in m n-grams of the text,
    mean over them of 1 - (1 - m / N)^k for k occurrences in N; m is half of the smaller of text and second half, so that
    sizes do not matter. Chance: the same in the second half.
-6. Where the reference has too many n-grams to count in bounded memory, a sample of them by hash is counted.
+6. Where the first half has more than 262,144 kinds of n-gram, or more than 65,536 rare ones, a sample of the kinds by
+   hash is counted (one in a power of 2): mass and coverage are then estimates, and `TailMass.notes` says their standard
+   error, which is not in the intervals.
 """
 
 from __future__ import annotations
@@ -154,6 +156,17 @@ class TailMass:
             column[at] = which
             self._hits[n].add_counts(units, column)
 
+    def notes(self) -> Iterator[str]:
+        """For every n of which only a sample of the rare n-grams was looked for: how far that may be off."""
+        for n, rare in self._rare.items():
+            counts = self.hits(n).sum(0, dtype=np.int64)[:-1]
+            if rare.level and counts.any():
+                error = sampling_error(counts, rare.level)
+                yield (
+                    f"tail_mass n={n}: 1 in {1 << rare.level:,} rare {n}-grams was looked for, which adds a standard "
+                    f"error of {100 * error:.2g}% to mass beyond its interval"
+                )
+
     def mass(self, n: int) -> tuple[Num[np.ndarray, " blocks"], Num[np.ndarray, " blocks"]]:
         """Rare n-grams and all n-grams per block."""
         sums = self._mass[n].sums
@@ -189,7 +202,16 @@ class TailMass:
             yield number("survival", survival, "ratio", 1.0)
         drawn = 0.5 * min(below.sum(), held_below.sum())
         triple = linearised_interval(*_coverages(self.hits(n), drawn), seed=self.seed)
-        yield number("coverage", triple, "fraction", _coverages(other.hits(n), drawn)[0])
+        chance = _coverage(other.hits(n).sum(0, dtype=np.int64), drawn)
+        yield number("coverage", triple, "fraction", chance)
+
+
+def sampling_error(counts: Int[np.ndarray, " rare"], level: int) -> float:
+    """Standard error, as a share of it, of a total of counts of which one kind in 2^level was looked at (Horvitz and
+    Thompson 1952; every kind in or out by itself).
+    """
+    out = 1 - 0.5**level
+    return float(np.sqrt(out * np.square(counts, dtype=np.float64).sum()) / counts.sum())
 
 
 def _too_small(text: TailMass, held_out: TailMass, n: int) -> str:

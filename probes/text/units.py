@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,11 +10,14 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 from checkpoints.errors import RoteError
-from probes.text.chunk import CHUNK_BYTES, PART_BYTES, Chunk
+from probes.text.chunk import PART_BYTES, Chunk
 from probes.text.ngrams import mix
 
 Codes = tuple[UInt64[np.ndarray, " n"], Int[np.ndarray, " n"]]
 _SPACE, _WORD, _PUNCTUATION = 0, 1, 2
+_GROUP_BYTES = (
+    1 << 17
+)  # parts hashed at once: the temporaries are 8 bytes per byte of text, and stay in the cache
 _BASE = np.uint64(0xD1342543DE82EF95)  # odd, so that it has an inverse modulo 2^64
 _INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 
@@ -59,12 +62,32 @@ def _bytes(chunk: Chunk) -> Codes:
 
 
 def _words(chunk: Chunk) -> Codes:
-    """Runs of one class of byte, each hashed: sum of table[byte] * base^i over the run, then mixed.
+    """Runs of one class of byte, hashed; a run ends with its part."""
+    codes, documents = zip(*(_hashed_runs(group) for group in _groups(chunk)), strict=True)
+    return np.concatenate(codes), np.concatenate(documents)
 
-    One running sum over the chunk gives every run's hash as a difference, divided by base^(start of the run).
+
+def _groups(chunk: Chunk) -> Iterator[Chunk]:
+    """A few parts at a time."""
+    group, size = Chunk(), 0
+    for part, document in zip(chunk.parts, chunk.documents, strict=True):
+        group.parts.append(part)
+        group.documents.append(document)
+        size += len(part)
+        if size >= _GROUP_BYTES:
+            yield group
+            group, size = Chunk(), 0
+    if size:
+        yield group
+
+
+def _hashed_runs(group: Chunk) -> Codes:
+    """The hash of a run is the sum of table[byte] * base^i over it, then mixed.
+
+    One running sum over the group gives every run's hash as a difference, divided by base^(start of the run).
     """
-    text = np.frombuffer(b"".join(chunk.parts), dtype=np.uint8)
-    lengths = np.asarray([len(part) for part in chunk.parts])
+    text = np.frombuffer(b"".join(group.parts), dtype=np.uint8)
+    lengths = np.asarray([len(part) for part in group.parts])
     kind, table = _tables()
     kinds = kind[text]
     change = np.ones(len(text), dtype=bool)
@@ -80,7 +103,7 @@ def _words(chunk: Chunk) -> Codes:
     np.cumsum(table[text] * power[: len(text)], out=running[1:])
     codes = mix((running[end] - running[start]) * inverse[start])
     part = np.searchsorted(begins, start, side="right") - 1
-    return codes, np.asarray(chunk.documents)[part]
+    return codes, np.asarray(group.documents)[part]
 
 
 @lru_cache(maxsize=1)
@@ -98,8 +121,8 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=1)
 def _powers() -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the base and of its inverse, modulo 2^64, for the longest chunk."""
-    n = CHUNK_BYTES + PART_BYTES
+    """Powers of the base and of its inverse, modulo 2^64, for the longest group."""
+    n = _GROUP_BYTES + PART_BYTES
     base, inverse = np.full(n, _BASE), np.full(n, _INVERSE)
     base[0] = inverse[0] = 1
     return np.multiply.accumulate(base), np.multiply.accumulate(inverse)

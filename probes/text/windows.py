@@ -15,10 +15,8 @@ from probes.text.ngrams import Repeats, repeats, sequence_of
 BATCH_TOKENS = 1 << 18
 WINDOW_ORDERS = (1, 2, 3, 4, 5, 6, 7)
 PIECE_ORDERS = (1, 2, 3, 4, 8, 16, 32)
-_NULLS_AT_FIRST, _NULL_EVERY = (
-    16,
-    4,
-)  # the null needs no interval: on a long corpus, a quarter of the batches will do
+# The null needs no interval: on a long corpus, a quarter of the batches will do.
+_NULLS_AT_FIRST, _NULL_EVERY = 16, 4
 
 
 @dataclass
@@ -94,6 +92,9 @@ class Windower:
         mode: "documents", "full" or "packed", as for `TextSettings.windows`.
         by_document: whether documents are the units of the bootstrap; else windows and pieces are.
         seed: of the batches' shuffles.
+
+    Afterwards `tokens`, `windows` and `pieces` say how many there were, `documents` how many of them had any, and
+    `joined` how many documents were packed into one.
     """
 
     def __init__(
@@ -103,16 +104,18 @@ class Windower:
         self.by_document, self.seed = by_document, seed
         self.tokens = self.documents = self.windows = self.pieces = self.batches = 0
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        self._size = 0
-        self._last = -1
+        self._size = self.joined = 0
+        self._last = self._joining = -1
 
     def feed(self, tokens: UInt64[np.ndarray, " n"], documents: Int[np.ndarray, " n"]) -> Iterator[Batch]:
         """Add codes with the document of each, never falling."""
-        if self.mode == "packed":
+        if self.mode == "packed" and len(documents):
+            self.joined += int(np.count_nonzero(np.diff(documents, prepend=self._joining)))
+            self._joining = int(documents[-1])
             documents = np.zeros_like(documents)
         self._waiting.append((tokens, documents))
         self._size += len(tokens)
-        if self._size >= BATCH_TOKENS:
+        if self._size > BATCH_TOKENS:
             yield from self._cut(last=False)
 
     def flush(self) -> Iterator[Batch]:
@@ -121,21 +124,18 @@ class Windower:
             yield from self._cut(last=True)
 
     def _cut(self, *, last: bool) -> Iterator[Batch]:
-        """Whole pieces of the open document and all before it; the rest waits."""
+        """Batches of as many whole pieces as `BATCH_TOKENS` hold, the same however the tokens came; the rest waits."""
         tokens, documents = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
-        open_tokens = len(tokens) - starts[-1]
-        end = len(tokens) if last else int(starts[-1] + open_tokens // self.piece * self.piece)
-        self._waiting, self._size = [(tokens[end:], documents[end:])], len(tokens) - end
-        if end:
-            yield from self._batches(tokens[:end], documents[:end])
-
-    def _batches(self, tokens: np.ndarray, documents: np.ndarray) -> Iterator[Batch]:
-        """Batches of about BATCH_TOKENS, however much came at once."""
-        starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
         pieces = _cuts(starts, len(tokens), self.piece)
-        edges = np.unique(np.searchsorted(pieces, np.arange(0, len(tokens), BATCH_TOKENS)))
-        bounds = [*(int(pieces[edge]) for edge in edges if edge < len(pieces)), len(tokens)]
+        bounds = [0]
+        while len(tokens) - bounds[-1] > BATCH_TOKENS:
+            full = np.searchsorted(pieces, bounds[-1] + BATCH_TOKENS, side="right") - 1
+            bounds.append(int(pieces[full]))
+        rest = len(tokens) if last else bounds[-1]
+        if last:
+            bounds.append(rest)
+        self._waiting, self._size = [(tokens[rest:], documents[rest:])], len(tokens) - rest
         for start, end in pairwise(bounds):
             batch = self._batch(tokens[start:end], documents[start:end])
             if batch is not None:

@@ -22,10 +22,18 @@ OPTIONS: dict[str, set[str]] = {
     "rote lab train": SHARED
     | {"--arm", "--repeat-frac", "--pool", "--steps", "--batch", "--lr", "--seed", "--layers", "--heads"}
     | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"},
-    "rote scan": SHARED | OUTPUT | {"--allow-download"},
+    "rote scan": SHARED | OUTPUT | {"--base-model", "--allow-download"},
     "rote lint": SHARED
     | OUTPUT
-    | {"--results", "--write", "--no-write", "--allow-download", "--disk-budget", "--progress"},
+    | {
+        "--results",
+        "--write",
+        "--no-write",
+        "--base-model",
+        "--allow-download",
+        "--disk-budget",
+        "--progress",
+    },
     "rote probes": SHARED | OUTPUT,
     "rote run": SHARED
     | {"-p", "--probe", "--steps", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
@@ -41,18 +49,23 @@ OPTIONS: dict[str, set[str]] = {
         "--prefetch",
         "--no-prefetch",
         "--trace",
+        "--base-model",
         "--allow-download",
         "--disk-budget",
     }
     | {"--progress"},
-    "rote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric"},
+    "rote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
     "rote compare": SHARED | OUTPUT | {"--align", "--at", "--top", "--expect"},
     "rote report": SHARED | {"-o", "--out", "--base", "--light", "--open", "--expect"},
+    "rote graft": SHARED
+    | OUTPUT
+    | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
+    | {"--base-model", "--allow-download"},
     "rote text": SHARED
     | OUTPUT
     | {"--reference", "--units", "--tokenizer", "--context", "--windows", "--separator", "--text-field"}
     | {"--measure", "--model", "--sample", "--device", "--dtype", "--threads", "--seed"},
-    "rote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads"},
+    "rote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads", "--long"},
     "rote doctor": SHARED | OUTPUT,
 }
 

@@ -22,6 +22,7 @@ SHOW_COLUMNS = [
     "hi",
     "chance",
     "n",
+    "seed",
     "rank",
     "valid",
     "reason",

@@ -125,7 +125,7 @@ def test_parts_that_cannot_be_read_are_exit_3(rote):
     (rote.folder / "a.jsonl").write_text('{"text": "one two"}\nbroken\n')
     done = rote("text", "a.jsonl", "--measure", "concentration")
     assert done.exit_code == 3
-    assert "1 lines hold no text: line 2 is not JSON" in done.stderr
+    assert "a.jsonl: 1 line holds no text: line 2 is not JSON" in done.stderr
     assert len(rows_of(done)) == 2
 
 

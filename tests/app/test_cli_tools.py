@@ -63,9 +63,11 @@ def test_selftest_exits_by_its_report(rote, monkeypatch, passed, code, said):
     monkeypatch.setattr("probes.selftest.run_selftest", run)
     done = rote("selftest", "--dtype", "float64", "--seed", "3", "--json")
     assert done.exit_code == code
-    assert asked == {"device": "cpu", "dtype": "float64", "seed": 3}
+    assert asked == {"device": "cpu", "dtype": "float64", "seed": 3, "tries": 100}
     assert [row["passed"] for row in json.loads(done.stdout)] == [True, passed]
     assert said in done.stderr
+    rote("selftest", "--long")
+    assert asked["tries"] == 2000
 
 
 # doctor

@@ -3,7 +3,7 @@
     python tests/bench/bench_composition.py                 # Pythia-160M's shape, one thread
     python tests/bench/bench_composition.py --shape 70m
 
-rote             Q, K and V of every pair, ratio, mean and standard deviation of 64 rotations, z
+rote             Q, K and V of every pair, ratio, mean and standard deviation of 256 rotations, z
 transformerlens  bridge.all_composition_scores("Q"), ("K"), ("V"): ratios
 
 Each in its own process, in turn, several rounds; memory is what the process holds at most beyond the loaded model.

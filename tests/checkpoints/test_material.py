@@ -15,10 +15,8 @@ from checkpoints.errors import RoteError
 from checkpoints.lab.known import fresh_sequences, source_nll, source_of
 from checkpoints.lab.source import SourceConfig, bigram_table, draw
 from checkpoints.material import (
-    MAX_TOKENS,
     N_CANDIDATES,
     NO_MATERIAL,
-    WINDOW_TOKENS,
     Material,
     material_from_files,
     material_of,
@@ -171,33 +169,6 @@ def test_ids_of_another_vocabulary_have_no_reference():
 # Files.
 
 
-def test_text_becomes_windows_with_a_bos(tmp_path, tokenizer):
-    text = written(tmp_path / "a.txt", "the cat sat\n" * 700)
-    windows = given(tokenizer, text=text).natural
-    assert windows.shape == (2, WINDOW_TOKENS)  # 2,100 tokens, the rest is not a whole window
-    assert windows[:, 0].tolist() == [0, 0]
-    assert windows[:, 1:].ravel()[:6].tolist() == [1, 2, 3, 1, 2, 3]
-
-
-def test_a_short_text_is_one_window_and_a_folder_is_read_in_order(tmp_path, tokenizer):
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    written(folder / "b.txt", "on the mat")
-    written(folder / "a.txt", "the cat")
-    assert given(tokenizer, text=folder).natural.tolist() == [[0, 1, 2, 4, 1, 5]]
-
-
-def test_no_more_text_is_read_than_a_stimulus_draws_from(tmp_path, monkeypatch, tokenizer):
-    import checkpoints.material
-
-    monkeypatch.setattr(checkpoints.material, "MAX_TOKENS", 30)
-    text = written(tmp_path / "a.txt", "the cat sat\n" * 1000)
-    assert given(tokenizer, text=text).natural.shape == (1, 31)
-    np.save(tmp_path / "ids.npy", np.arange(1000))
-    assert given(text=tmp_path / "ids.npy").natural.shape == (1, 31)
-    assert MAX_TOKENS > 30
-
-
 LINES = "the cat sat on the mat the cat sat on\n\nsat on the mat the cat sat on the mat on the\n"
 
 
@@ -280,19 +251,12 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path):
         given(members=tmp_path / "m.npy")
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "holds no text"), ("the", "fewer than two tokens")])
-def test_what_is_too_little_text_is_refused(tmp_path, tokenizer, text, message):
-    with pytest.raises(RoteError, match=message):
-        given(tokenizer, text=written(tmp_path / "a.txt", text))
-
-
-def test_text_without_a_tokenizer_and_folders_without_text_are_refused(tmp_path, tokenizer):
-    (tmp_path / "empty").mkdir()
+def test_lines_without_a_tokenizer_and_what_is_no_file_are_refused(tmp_path, tokenizer):
     with pytest.raises(RoteError, match=r"no tokenizer\.json") as refusal:
-        given(tmp_path / "missing.json", text=written(tmp_path / "a.txt", "the cat"))
+        given(tmp_path / "missing.json", members=written(tmp_path / "m.txt", "the cat"))
     assert ".npy" in refusal.value.help
-    with pytest.raises(RoteError, match="is no text file and holds none"):
-        given(tokenizer, text=tmp_path / "empty")
+    with pytest.raises(RoteError, match="is no file"):
+        given(tokenizer, members=tmp_path)
 
 
 def test_lab_files_written_by_training_hold_what_is_read(tmp_path):

@@ -55,7 +55,7 @@ def test_texts_become_tokens_where_there_is_a_tokenizer(tmp_path):
 
 
 def test_what_cannot_be_captured_is_refused(model):
-    with pytest.raises(RoteError, match="no tokenizer.json"):
+    with pytest.raises(RoteError, match=r"no tokenizer\.json"):
         interp.capture(model, "the cat")
     with pytest.raises(RoteError, match="no hook 'patern'") as caught:
         interp.capture(model, TOKENS, hooks="patern")

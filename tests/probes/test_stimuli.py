@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 from checkpoints import RoteError
-from checkpoints.vocabulary import as_ranges, from_ranges, usable_ids
-from probes.stimuli import STIMULI, Stimulus, Vocabulary, block_sizes, make
+from checkpoints.vocabulary import MAX_VARIANTS, as_ranges, from_ranges, usable_ids, variant_pairs
+from probes.stimuli import CONDITIONS, STIMULI, Stimulus, Vocabulary, block_sizes, make
 
 IDS = np.arange(10, 90)
 VOCABULARY = Vocabulary(IDS, 3)
+BLOCKS = [kind for kind in STIMULI if kind != "planted_pairs"]
 
 
 def drawn(kind: str, *, n_ctx: int = 256, seed: int = 0, n_seq: int = 32, vocabulary=VOCABULARY) -> Stimulus:
@@ -24,7 +26,7 @@ def blocks(stimulus: Stimulus) -> np.ndarray:
     return stimulus.tokens[:, 1:].reshape(stimulus.n, m, r)
 
 
-@pytest.mark.parametrize("kind", STIMULI)
+@pytest.mark.parametrize("kind", BLOCKS)
 def test_shape_first_token_and_ids(kind):
     stimulus = drawn(kind)
     r, m = stimulus.params["r"], stimulus.params["m"]
@@ -93,7 +95,7 @@ def test_the_same_request_draws_the_same_tokens(kind):
     first, again = drawn(kind), drawn(kind)
     assert first.id == again.id
     assert (first.tokens == again.tokens).all()
-    ids = {first.id, drawn(kind, seed=1).id, drawn(kind, n_seq=40).id, drawn(kind, n_ctx=64).id}
+    ids = {first.id, drawn(kind, seed=1).id, drawn(kind, n_seq=40).id, drawn(kind, n_ctx=48).id}
     ids.add(drawn(kind, vocabulary=Vocabulary(IDS, 4)).id)
     ids.add(drawn(kind, vocabulary=Vocabulary(IDS[1:], 3)).id)
     assert len(ids) == 6
@@ -103,7 +105,7 @@ def test_kinds_of_one_seed_are_drawn_independently():
     firsts = {
         kind: drawn(kind, n_ctx=512).tokens[0, 1:13].tolist() for kind in STIMULI if kind != "shuffled_repeat"
     }
-    assert len({tuple(row) for row in firsts.values()}) == 3
+    assert len({tuple(row) for row in firsts.values()}) == 4
 
 
 def test_every_id_is_as_likely_at_every_place():
@@ -133,7 +135,7 @@ def test_blocks_shrink_to_fit(n_ctx, n_ids, sizes):
     r, m = block_sizes(n_ctx, n_ids)
     assert (r, m) == sizes
     assert 1 + r * m <= n_ctx
-    for kind in STIMULI:
+    for kind in BLOCKS:
         stimulus = drawn(kind, n_ctx=n_ctx, n_seq=8, vocabulary=Vocabulary(np.arange(1, n_ids + 1), 0))
         assert stimulus.tokens.shape[1] <= n_ctx
         assert f"r{stimulus.params['r']}m{stimulus.params['m']}" in stimulus.id
@@ -156,6 +158,57 @@ def test_what_cannot_hold_a_repeat_is_refused(n_ctx, n_ids):
 def test_paragraphs_lose_copies_before_they_get_short(n_ctx, p, copies):
     params = drawn("paragraph_copies", n_ctx=n_ctx).params
     assert (params["r"], params["m"]) == (p, copies)
+
+
+# Planted pairs.
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "n_ids", "pos", "gaps"),
+    [
+        (1024, 5000, 64, [4, 8, 16, 32]),
+        (48, 127, 48, [4, 8, 16, 32]),
+        (37, 127, 37, [4, 8, 16]),
+        (64, 23, 23, [4, 8, 16]),
+        (10, 127, 10, [4]),
+    ],
+)
+def test_planted_pairs_differ_in_one_token_from_row_to_row(n_ctx, n_ids, pos, gaps):
+    stimulus = drawn(
+        "planted_pairs", n_ctx=n_ctx, vocabulary=Vocabulary(np.arange(1, n_ids + 1), 0), n_seq=16
+    )
+    assert stimulus.tokens.shape == (16 * len(CONDITIONS), pos)
+    assert (stimulus.tokens[:, 0] == 0).all() and (stimulus.copy_index == 0).all()
+    for i in range(16):
+        rows = stimulus.tokens[len(CONDITIONS) * i :][: len(CONDITIONS)]
+        null, apart, pair, skip = rows.tolist()
+        (gap,) = set(stimulus.extra["gap"][len(CONDITIONS) * i :][: len(CONDITIONS)].tolist())
+        assert gap == gaps[i % len(gaps)]
+        b, at = int(stimulus.extra["target"][len(CONDITIONS) * i]), pos - 3 - gap
+        q, r = null[-2:]
+        assert len(set(null)) == len(set(apart)) == pos and b not in null
+        assert apart == [*null[:at], b, *null[at + 1 :]]
+        assert pair == [*apart[: at - 1], r, *apart[at:]]
+        assert skip == [*apart[: at - 2], q, *apart[at - 1 :]]
+        assert set(stimulus.extra["variant"].tolist()) == {-1}
+
+
+def test_planted_variants_are_shown_both_ways_round_and_nowhere_else():
+    alike = tuple((i, i + 40) for i in range(10, 30))
+    stimulus = drawn("planted_pairs", vocabulary=Vocabulary(IDS, 3, "", alike), n_seq=50)
+    shown = np.stack([stimulus.extra["target"], stimulus.extra["variant"]], axis=1)[:: len(CONDITIONS)]
+    assert {tuple(sorted(row)) for row in shown.tolist()} == set(alike)
+    assert 0.2 < (shown[:, 0] < shown[:, 1]).mean() < 0.8
+    for row, variant in zip(stimulus.tokens, stimulus.extra["variant"], strict=True):
+        assert variant not in row
+    counts = np.unique(shown.min(1), return_counts=True)[1]
+    assert set(counts) <= {2, 3}  # 50 items, 20 pairs
+
+
+@pytest.mark.parametrize(("n_ctx", "n_ids"), [(9, 100), (64, 9)])
+def test_what_cannot_hold_a_planted_pair_is_refused(n_ctx, n_ids):
+    with pytest.raises(RoteError, match="cannot hold a planted pair"):
+        drawn("planted_pairs", n_ctx=n_ctx, vocabulary=Vocabulary(np.arange(1, n_ids + 1), 0))
 
 
 # Which ids a model uses.
@@ -219,6 +272,49 @@ def test_without_a_bos_another_id_stands_first_and_nowhere_else(tmp_path, config
     assert found == bos
     assert bos not in ids
     assert f"id {bos} was used" in note
+
+
+WORDS = {
+    "ter": 0, "ters": 1, "Ġter": 2,  # the plural comes first, and each word is taken once
+    "the": 3, "The": 4, "Ġthe": 5,  # then other case
+    "▁cat": 6, "cat": 7,  # then the space
+    "dog": 8, "Ġdogs": 9,  # neither: two differences at once
+    "at": 10, "ats": 11, "x12": 12, "x12s": 13, "ééé": 14, "ééés": 15,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_variants_are_found_by_spelling(tmp_path, as_list):
+    vocab = [[word, -1.0] for word in WORDS] if as_list else WORDS
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"model": {"vocab": vocab}, "added_tokens": None}))
+    assert variant_pairs(file, range(16)) == [[0, 1], [4, 3], [7, 6]]
+    assert variant_pairs(file, [0, 3, 5, 6, 7]) == [[3, 5], [7, 6]]  # only ids that may be used
+
+
+def test_no_more_variants_than_a_stimulus_draws_from(tmp_path):
+    words = ["".join(letters) for letters in itertools.product("abcdefg", repeat=4)]
+    file = tmp_path / "tokenizer.json"
+    vocab = {text: i for i, text in enumerate(part for word in words for part in (word, f"{word}s"))}
+    file.write_text(json.dumps({"model": {"vocab": vocab}}))
+    found = variant_pairs(file, range(len(vocab)))
+    assert len(found) == MAX_VARIANTS and found == variant_pairs(file, range(len(vocab)))
+    assert all(second == first + 1 and first % 2 == 0 for first, second in found)
+    assert max(first for first, _ in found) > len(vocab) * 0.9  # from the whole vocabulary
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '{"model": {"vocab": 3}}', '{"model": {"vocab": [1, 2]}}', '{"model": {"vocab": {"ter": [], "ters": {}}}}',
+        '{"model": {"vocab": {"ter": "0", "ters": true}}}',
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_says_nothing_gives_no_variants(tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(text)
+    assert variant_pairs(tmp_path / "tokenizer.json", range(9)) == []
+    assert usable_ids({"bos_token_id": 0}, 4, tokenizer=tmp_path / "tokenizer.json")[0] == [1, 2, 3]
+    assert variant_pairs(None, range(9)) == variant_pairs(tmp_path / "missing.json", range(9)) == []
 
 
 def test_id_ranges_there_and_back():

@@ -94,6 +94,7 @@ def test_units_say_what_they_were_measured_with(results):
             "dtype",
             "device",
             "weight_processing",
+            "intervals",
             "versions",
             "probes",
         } <= set(facts)

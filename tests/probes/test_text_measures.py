@@ -188,7 +188,7 @@ def test_signatures_estimate_the_jaccard_similarity():
         truth = len(set(a) & set(b)) / len(set(a) | set(b))
         both = np.concatenate([a, b]).astype(np.uint64)
         ((_, _, codes),) = hashes(both, np.asarray([0]), (1,))
-        one, two = signatures(np.repeat([0, 1], 1000), codes, 2)
+        one, two = signatures(np.repeat([0, 1], 1000), codes)
         assert (one == two).mean() == pytest.approx(truth, abs=4 * (truth * (1 - truth) / 128) ** 0.5)
 
 
@@ -218,7 +218,7 @@ def test_documents_that_only_share_words_are_no_duplicates():
         found.append(other)
     batch = _batch(*found)
     ((_, ends, codes),) = hashes(batch.tokens, batch.pieces, (SHINGLE,))
-    assert len(np.unique(clusters(signatures(ends // 304, codes, 40)))) == 40
+    assert len(np.unique(clusters(signatures(ends // 304, codes)))) == 40
 
 
 def test_more_documents_than_fit_are_sampled_with_their_copies():

@@ -13,6 +13,8 @@ const luminance = (color) => {
 const inkOn = (color) => (luminance(color) > 0.2 ? "#111111" : "#ffffff");
 const signed = (text, value) => (value > 0 ? `+${text}` : text).replace("-", "−");
 
+const data_has = (data, role) => data.panels.some((panel) => panel.role === role);
+
 class Grid {
   constructor(root, tell) {
     this.root = root;
@@ -63,12 +65,13 @@ class Grid {
     this.show.replaceChildren(...wanted.map(([name, text]) => element("option", { value: name, text })));
     this.show.value = data.show;
     const showing = element("label", { text: "Show " });
+    showing.hidden = data_has(data, "difference");
     showing.append(this.show);
     const numbers = element("label", {});
     numbers.append(this.values, "numbers in cells");
     const fitting = element("label", {});
     fitting.append(this.fit, "fit colours to the data");
-    if (!this.find(".options").childElementCount) this.find(".options").append(showing, numbers, fitting);
+    this.find(".options").replaceChildren(showing, numbers, fitting);
     numbers.hidden = data.cell < 30;
     if (!this.chosen) this.values.checked = data.cell >= 38;
     this.chosen = true;
@@ -113,7 +116,8 @@ class Grid {
     const size = this.data.layers * this.data.heads, series = this.series[p];
     const cut = (q, i) => (i < 0 ? null : this.series[q].codes.subarray(i * size, (i + 1) * size));
     const at = series.at ? series.at[index] : index;
-    const show = this.show.value;
+    const role = this.data.panels[p].role, show = this.show.value;
+    if (role === "difference") return { now: cut(0, index), from: cut(1, this.series[1].at[index]) };
     if (p > 0 || show === "value") return { now: cut(p, at), from: undefined };
     if (show === "previous") return { now: cut(0, index), from: cut(0, index - 1) };
     if (show === "final") return { now: cut(0, index), from: cut(0, this.data.steps.length - 1) };
@@ -132,9 +136,9 @@ class Grid {
   extreme(difference) {
     let lo = LEVELS, hi = 0, most = 1;
     for (let i = 0; i < this.data.steps.length; i++) {
-      for (let p = 0; p < (difference ? 1 : this.series.length); p++) {
+      for (let p = 0; p < this.series.length; p++) {
         const { now, from } = this.frame(p, i);
-        if (!now || from === null) continue;
+        if (!now || from === null || (from !== undefined) !== difference) continue;
         for (let k = 0; k < now.length; k++) {
           if (now[k] === VOID || (from && from[k] === VOID)) continue;
           const v = level(now[k]);
@@ -156,7 +160,7 @@ class Grid {
       const written = this.values.checked && data.cell >= 30;
       for (let k = 0; k < panel.cells.length; k++) {
         const cell = panel.cells[k];
-        const gone = !now || now[k] === VOID || from === null || (from && from[k] === VOID);
+        const gone = !now || now[k] === VOID || from === null || Boolean(from && from[k] === VOID);
         const v = gone ? -1 : difference ? level(now[k]) - level(from[k]) : level(now[k]);
         const mark = gone ? 600 : difference ? v + 300 : now[k];
         if (panel.last[k] === mark) continue;
@@ -215,7 +219,8 @@ class Grid {
     const v = level(now[k]);
     if (from !== undefined) {
       if (from === null || from[k] === VOID) return `${name}: nothing to subtract`;
-      return `${name}, ${data.what} ${this.number(v - level(from[k]), true)}, ${SHOWN[this.show.value]}`;
+      const minus = data.panels[p].role === "difference" ? SHOWN.base : SHOWN[this.show.value];
+      return `${name}, ${data.what} ${this.number(v - level(from[k]), true)}, ${minus}`;
     }
     let rank = 1, measured = 0;
     for (const code of now) {
@@ -231,9 +236,9 @@ class Grid {
   }
 
   legend(index) {
-    const difference = this.show.value !== "value";
-    const rows = [this.ramp("", difference)];
-    if (difference && this.panels.length > 1) rows[0].prepend("left "), rows.push(this.ramp("baseline ", false));
+    const third = data_has(this.data, "difference"), first = this.show.value !== "value";
+    const rows = [this.ramp(third ? "values " : "", first)];
+    if (third || (first && this.panels.length > 1)) rows.push(this.ramp(third ? "difference " : "baseline ", third));
     rows.push(element("span", {}, element("i", { class: "swatch" }), "not measured"));
     if (this.panels.some((panel) => panel.frame.querySelector(".clipped"))) rows.push(element("span", { text: "• outside the colour range" }));
     this.find(".legend").replaceChildren(...rows);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +34,7 @@ def head_grid(
     on_step: Callable[[], None],
     on_show: Callable[[], None],
     on_open: Callable[[], None],
+    difference: bool = False,
 ) -> None:
     """Draw the grid; callbacks read what was chosen from `st.session_state[key]`.
 
@@ -43,12 +45,13 @@ def head_grid(
         pairs: step of the run -> step of the baseline it stands beside.
         events: (step, what happened there), marked on the slider.
         key: of the component.
+        difference: add a third grid, the run minus the baseline.
         on_head, on_step, on_show, on_open: called when a head is chosen, the player rests, another layer is shown,
             or a head is opened.
     """
     component("head_grid")(
         key=key,
-        data=grid_data(run, state, base=base, pairs=pairs, events=events),
+        data=grid_data(run, state, base=base, pairs=pairs, events=events, difference=difference),
         on_head_change=on_head,
         on_step_change=on_step,
         on_show_change=on_show,
@@ -63,6 +66,7 @@ def grid_data(
     base: SavedRun | None,
     pairs: Mapping[int, int],
     events: Sequence[tuple[int, str]],
+    difference: bool = False,
 ) -> dict[str, Any]:
     """Everything the browser needs to play the series without asking again."""
     cube = run.cube(state.probe, state.metric)
@@ -80,6 +84,10 @@ def grid_data(
         at = [other.steps.index(pairs[s]) if s in pairs else -1 for s in cube.steps]
         title = f"{clean(base.name, limit=60)}, baseline"
         panels.append(_panel(base, state, limits, role="base", title=title) | {"at": at})
+    if difference and len(panels) > 1:
+        words = f"{clean(run.name, limit=40)} minus {clean(state.base, limit=40)}"
+        panels.append({"role": "difference", "title": words, "codes": "", "at": None})
+        state = replace(state, show="value")
     return {
         "key": str(hash((run.identity, base and base.identity, state.probe, state.metric, state.align))),
         "panels": panels,
@@ -120,7 +128,9 @@ def step_words(run: SavedRun, step: int) -> str:
 
 def doubts(run: SavedRun) -> dict[int, str]:
     """Steps whose numbers should not be believed, or are not there, and why."""
-    found = {step: f"left out by lint: {clean(why)}" for step, why in run.left_out.items() if step in run.steps}
+    found = {
+        step: f"left out by lint: {clean(why)}" for step, why in run.left_out.items() if step in run.steps
+    }
     for gap in run.gaps:
         if gap.get("step") is not None:
             found[int(gap["step"])] = f"could not be measured: {clean(gap.get('reason', ''))}"
@@ -133,7 +143,8 @@ def marks(run: SavedRun, events: Sequence[tuple[int, str]]) -> list[dict[str, An
     gaps = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
     found = [{"index": at[s], "kind": "event", "text": text} for s, text in events if s in at]
     found += [
-        {"index": at[s], "kind": "gap" if s in gaps else "doubt", "text": text} for s, text in doubts(run).items()
+        {"index": at[s], "kind": "gap" if s in gaps else "doubt", "text": text}
+        for s, text in doubts(run).items()
     ]
     return found
 
@@ -151,7 +162,9 @@ def palette(kind: str) -> tuple[str, ...]:
     return tuple("#" + "".join(f"{round(255 * c):02x}" for c in color) for color in sampled)
 
 
-def _panel(run: SavedRun, state: State, limits: tuple[float, float], *, role: str, title: str) -> dict[str, Any]:
+def _panel(
+    run: SavedRun, state: State, limits: tuple[float, float], *, role: str, title: str
+) -> dict[str, Any]:
     return {"role": role, "title": title, "codes": _codes(run, state.probe, state.metric, limits), "at": None}
 
 

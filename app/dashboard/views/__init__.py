@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from app.dashboard.views import overview, trajectory
+from app.dashboard.views import circuit, compare, head, memory, overview, runs, trajectory
 
-VIEWS = {"overview": overview, "trajectory": trajectory}
+VIEWS = {
+    "overview": overview,
+    "trajectory": trajectory,
+    "head": head,
+    "circuit": circuit,
+    "compare": compare,
+    "memory": memory,
+    "runs": runs,
+}

@@ -1,4 +1,4 @@
-"""When did it happen: onsets of heads and of the induction circuit over a series of checkpoints. No torch.
+"""When the verdict first holds: onsets of called heads and of the induction circuit. No torch.
 
 An onset is known only up to the measured steps around it, so it is given as a bracket: not there at the first step,
 there at the second. It must last: a head called at one step and gone at the next measured one has no onset.

@@ -1,0 +1,69 @@
+"""The events of a run, for `rote show --events`: columns and rows. No verb of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+from app.cli import text
+from app.cli.output import Column, Row
+
+if TYPE_CHECKING:
+    from probes.store import Results
+
+_WHOLE = "model"
+
+
+def _place(value: Any) -> str:
+    """A step between measured ones, rounded to whole steps."""
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _interval(row: Row) -> str:
+    """Ends of the step's interval; an open end is an ellipsis, no interval at all a dash."""
+    if row["lo"] is None and row["hi"] is None:
+        return "-"
+    return f"[{'..' if row['lo'] is None else _place(row['lo'])}, {'..' if row['hi'] is None else _place(row['hi'])}]"
+
+
+def _between(row: Row) -> str:
+    if row["step_hi"] is None:
+        return "-" if row["step_lo"] is None else f"{row['step_lo']:,}-"
+    return f"by {row['step_hi']:,}" if row["step_lo"] is None else f"{row['step_lo']:,}-{row['step_hi']:,}"
+
+
+COLUMNS = (
+    Column("run"),
+    Column("event", "event"),
+    Column("probe"),
+    Column("metric", "metric"),
+    Column("_head", "head", lambda row: row["head"] or _WHOLE),
+    Column("layer"),
+    Column("head"),
+    Column("step_lo"),
+    Column("step_hi"),
+    Column("step", "step", lambda row: _place(row["step"]), right=True),
+    Column("_interval", "95% interval", _interval, right=True),
+    Column("_between", "measured", _between, right=True),
+    Column("lo"),
+    Column("hi"),
+    Column("tokens"),
+    Column("value", "value", lambda row: text.number(row["value"]), right=True),
+    Column("value_lo"),
+    Column("value_hi"),
+    Column("n", "n", right=True),
+    Column("seed"),
+    Column("method"),
+    Column("text"),
+)
+
+
+def event_rows(results: Results, probes: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Events of these probes, of all when none is named; `head` as a label."""
+    from probes.trajectory import event_head, events
+
+    seed = text.sequence_seed(results) or 0
+    for row in events(results, seed=seed).itertuples(index=False):
+        if not probes or row.probe in probes:
+            cells = {name: text.plain(value) for name, value in row._asdict().items()}
+            yield cells | {"run": results.run, "head": event_head(row) or None, "seed": seed}

@@ -1,0 +1,276 @@
+"""The comparison behind the Compare page, made once per pair of runs and step. No Streamlit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.cli.settings import flat
+from app.dashboard.saved import SavedRun
+from interp.axes import head_label
+from probes.alignment import matched_steps
+from probes.degradation import BEST_HEAD, Comparison, compare
+from probes.figures.axis import value_axis
+from probes.figures.canvas import Canvas, finish
+from probes.figures.differences import UNCLEAR, change
+from probes.figures.theme import paint
+from probes.figures.words import (
+    clean,
+    interval,
+    markup,
+    number,
+    probe_name,
+    sentence_case,
+    short,
+    step_number,
+)
+from probes.registry import REGISTRY
+
+N_LABELLED = 5
+_COUNTS = frozenset({"pairs", "heads", "sets of heads", "tokens", "members"})
+_HEADLINE = frozenset(
+    {
+        ("prefix_matching", BEST_HEAD),
+        ("previous_token", BEST_HEAD),
+        ("repeat_loss", "first_block"),
+        ("repeat_loss", "later_blocks"),
+        ("repeat_loss", "top1_later"),
+        ("icl_score", "score"),
+        ("inducible_loss", "inducible"),
+        ("inducible_loss", "other"),
+        ("copy_curve", "slope"),
+        ("exact_match", "loss@twins"),
+        ("exact_match", "accuracy@twins"),
+        ("load_bearing", "excess"),
+    }
+)
+_SAME = ("name", "versions", "status")
+
+
+@lru_cache(maxsize=64)
+def pairs_of(run: SavedRun, base: SavedRun, align: str) -> Mapping[int, int]:
+    """Step of the run -> step of the baseline it stands beside.
+
+    Raises:
+        RoteError: nothing to align by.
+    """
+    return {b: a for a, b in matched_steps(base.results, run.results, align)}
+
+
+@lru_cache(maxsize=32)
+def comparison_of(run: SavedRun, base: SavedRun, align: str, step: int) -> Comparison:
+    """The run against the baseline at one step of the run.
+
+    Raises:
+        RoteError: the runs were not measured alike, or have no such step in common.
+    """
+    pairs = pairs_of(run, base, align)
+    at = pairs.get(step, "last")
+    return compare(base.results, run.results, align=align, at=at)
+
+
+def finding(comparison: Comparison) -> str:
+    """How many measures are clearly worse or better, in one sentence."""
+    rows = _judged(comparison)
+    words = [change(row) for row in rows.itertuples(index=False)]
+    worse, better = words.count("worse"), words.count("better")
+    a, b = clean(comparison.a, limit=60), clean(comparison.b, limit=60)
+    where = f"at step {step_number(comparison.pairs[-1][1])}"
+    if not words:
+        return f"{b} and {a} have no measure with a better direction in common"
+    if not worse and not better:
+        return f"{b} and {a} show no clear change on any of {len(words)} measures {where}"
+    parts = [f"worse on {worse}"] if worse else []
+    parts += [f"better on {better}"] if better else []
+    return f"{b} is {' and '.join(parts)} of {len(words)} measures than {a} {where}"
+
+
+def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
+    """Model-level measures, the strongest heads, and the head looked at: both values, the difference, and words."""
+    rows = comparison.rows
+    rows = rows[rows["position"].isna()]
+    mine = rows[
+        rows["layer"].isna() | ((rows["head_a"] == head) & (rows["metric"] == rows["probe"].map(_main)))
+    ]
+    out = []
+    for row in mine.itertuples(index=False):
+        info = REGISTRY[row.probe]
+        if info.unit_of(row.metric) in _COUNTS:
+            continue
+        name = sentence_case(probe_name(row.probe))
+        if row.metric == BEST_HEAD:
+            name += ", strongest head"
+        elif row.metric not in ("score", info.main_metric) or info.kind not in ("head", "weights"):
+            name += f": {probe_name(row.metric)}"
+        where = (
+            ""
+            if not row.head_a
+            else row.head_a
+            if row.head_a == row.head_b
+            else f"{row.head_a} / {row.head_b}"
+        )
+        out.append(
+            {
+                "measure": name,
+                "where": where,
+                comparison.a: number(row.a),
+                comparison.b: number(row.b),
+                "difference [95% interval]": interval(row.difference, row.lo, row.hi, sign=True),
+                "in words": change(row),
+                "n": int(row.n),
+                "q": None if pd.isna(row.q) else float(row.q),
+                "unit": info.unit_of("score" if row.metric == BEST_HEAD else row.metric),
+            }
+        )
+    order = {word: i for i, word in enumerate(("worse", "better", "higher", "lower"))}
+    out.sort(key=lambda row: order.get(str(row["in words"]), len(order)))
+    return pd.DataFrame(out)
+
+
+def headline(comparison: Comparison) -> Comparison:
+    """The comparison cut to the few measures a reader asks for first."""
+    rows = comparison.rows
+    wanted = [(p, m) in _HEADLINE for p, m in zip(rows["probe"], rows["metric"], strict=True)]
+    return replace(comparison, rows=rows[np.array(wanted, dtype=bool) & rows["layer"].isna().to_numpy()])
+
+
+def config_frame(run: SavedRun, base: SavedRun) -> pd.DataFrame:
+    """Only what differs between the two series and models."""
+    sides = [_facts(base), _facts(run)]
+    names = [n for n in dict.fromkeys([*sides[0], *sides[1]]) if sides[0].get(n) != sides[1].get(n)]
+    rows = [
+        {"what": n.replace("_", " "), base.name: _said(sides[0].get(n)), run.name: _said(sides[1].get(n))}
+        for n in names
+    ]
+    return pd.DataFrame(rows, columns=["what", base.name, run.name])
+
+
+def turnover_frame(run: SavedRun, base: SavedRun, pairs: Mapping[int, int], *, step: int) -> pd.DataFrame:
+    """Induction heads of the baseline, of the run, and of both, at a step; with the mass beside them."""
+    called = {}
+    for one, at in ((base, pairs.get(step, base.measured_steps[-1])), (run, step)):
+        if not one.has("induction", "verdict"):
+            return pd.DataFrame()
+        cube = one.cube("induction", "verdict")
+        i = cube.index(at)
+        called[one.name] = {
+            head_label(int(l), int(h)) for l, h in np.argwhere((cube.value[i] > 0.5) & cube.valid[i])
+        }
+    a, b = called[base.name], called[run.name]
+    kinds = {"in both": a & b, f"only in {base.name}": a - b, f"only in {run.name}": b - a}
+    rows = [
+        {"induction heads": k, "how many": len(v), "which": ", ".join(sorted(v)[:24])}
+        for k, v in kinds.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def scatter(comparison: Comparison, *, probe: str, metric: str, head: str) -> go.Figure:
+    """Every head in A against itself in B, with the diagonal; the farthest from it and the one looked at are named."""
+    rows = comparison.rows
+    rows = rows[
+        (rows["probe"] == probe)
+        & (rows["metric"] == metric)
+        & rows["layer"].notna()
+        & rows["position"].isna()
+    ]
+    x, y = rows["a"].to_numpy(dtype=float), rows["b"].to_numpy(dtype=float)
+    ends = [float(v) for v in (min([*x, *y], default=0.0), max([*x, *y], default=1.0))]
+    info = REGISTRY[probe]
+    lo, hi = (
+        info.range
+        if info.range and info.unit_of(metric) == info.unit
+        else (ends[0], max(ends[1], ends[0] + 1e-6))
+    )
+    a, b = markup(short(comparison.a)), markup(short(comparison.b))
+    fig = go.Figure()
+    fig.add_scatter(
+        x=[lo, hi],
+        y=[lo, hi],
+        mode="lines",
+        line={"color": paint("muted"), "width": 1, "dash": "dot"},
+        hoverinfo="skip",
+        name="equal",
+    )
+    labels = [str(label) for label in rows["head_a"]]
+    clear = [change(row) != UNCLEAR for row in rows.itertuples(index=False)]
+    for name, keep, symbol in (("clear change", True, "circle"), (UNCLEAR, False, "circle-open")):
+        at = [i for i, c in enumerate(clear) if c is keep]
+        fig.add_scatter(
+            x=[float(x[i]) for i in at], y=[float(y[i]) for i in at], mode="markers", name=name,
+            marker={"size": 9, "color": paint("series0" if keep else "muted"), "symbol": symbol},
+            hovertext=[f"{labels[i]}: {a} {number(x[i])}, {b} {number(y[i])}" for i in at], hoverinfo="text",
+        )  # fmt: skip
+    far = set(np.argsort(-np.abs(y - x))[:N_LABELLED].tolist()) | {
+        i for i, label in enumerate(labels) if label == head
+    }
+    for i in _apart(far, x, y, least=0.05 * (hi - lo), first=labels.index(head) if head in labels else -1):
+        fig.add_annotation(
+            x=float(x[i]),
+            y=float(y[i]),
+            text=labels[i],
+            showarrow=False,
+            xanchor="left",
+            xshift=7,
+            yshift=8,
+            font={"color": paint("ink"), "size": 12},
+        )
+    axes = [value_axis(lo, hi, title=f"{name}: {probe_name(probe)}") for name in (a, b)]
+    fig.update_layout(xaxis=axes[0], yaxis=axes[1])
+    worst = int(np.abs(y - x).argmax()) if len(rows) else None
+    told = (
+        "nothing in common"
+        if worst is None
+        else f"{labels[worst]} differs most: {number(x[worst])} in {comparison.a}, {number(y[worst])} in {comparison.b}"
+    )
+    return finish(
+        fig, Canvas(height_px=430, left_px=68), title=f"{sentence_case(probe_name(probe))}, head by head",
+        subtitle="dotted: equal · filled: clear change · hollow: no clear change",
+        alt=f"{len(rows)} heads of {clean(comparison.a)} against {clean(comparison.b)} on {probe_name(probe)}; {clean(told)}.",
+    )  # fmt: skip
+
+
+def _apart(chosen: set[int], x: np.ndarray, y: np.ndarray, *, least: float, first: int) -> list[int]:
+    """Those of the chosen whose names would not lie on each other; the first always."""
+    kept: list[int] = []
+    for i in sorted(chosen, key=lambda i: (i != first, -abs(y[i] - x[i]))):
+        if all(max(abs(x[i] - x[k]) / 2.5, abs(y[i] - y[k])) >= least for k in kept):
+            kept.append(i)
+    return kept
+
+
+def _main(probe: str) -> str:
+    return REGISTRY[probe].main_metric if probe in REGISTRY else "score"
+
+
+def _judged(comparison: Comparison) -> pd.DataFrame:
+    """Model-level rows and strongest heads that have a better direction."""
+    rows = comparison.rows
+    if rows.empty:
+        return rows
+    rows = rows[rows["layer"].isna() & rows["position"].isna()]
+    known = [
+        REGISTRY[p].better_of("score" if m == BEST_HEAD else m) is not None
+        for p, m in zip(rows["probe"], rows["metric"], strict=True)
+    ]
+    return rows[known]
+
+
+def _facts(run: SavedRun) -> dict[str, Any]:
+    manifest = (run.meta.get("series") or {}).get("manifest") or {}
+    facts = flat({k: v for k, v in manifest.items() if k not in _SAME})
+    facts |= flat({"model": run.meta.get("model") or {}})
+    last = run.measured_steps[-1] if run.measured_steps else None
+    return facts | {"last step": last, "train loss at the last step, nats": run.loss.get(last or 0)}
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else clean(value)

@@ -1,0 +1,100 @@
+"""The circuit graph: heads in fixed places, edges by composition z, over the whole series in the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from app.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring
+from app.dashboard.components.base import component, encode, packed
+from app.dashboard.components.head_grid import doubts, marks, palette, step_words
+from app.dashboard.saved import SavedRun
+from app.dashboard.state import State
+from probes.figures.theme import TOKENS
+
+
+def circuit_graph(
+    run: SavedRun,
+    state: State,
+    found: Wiring,
+    *,
+    least: float,
+    theme: str,
+    events: Sequence[tuple[int, str]],
+    key: str,
+    on_head: Callable[[], None],
+    on_step: Callable[[], None],
+    on_z: Callable[[], None],
+) -> None:
+    """Draw the graph; callbacks read what was chosen from `st.session_state[key]`.
+
+    Args:
+        run: whose heads.
+        state: probe that sizes the nodes, step, head, kind of composition.
+        found: its edges.
+        least: smallest z drawn.
+        theme: "light" or "dark", for the colour of the path.
+        events: (step, what happened there).
+        key: of the component.
+        on_head, on_step, on_z: called when a head is chosen, the player rests, or the threshold moves.
+    """
+    data = graph_data(run, state, found, least=least, theme=theme, events=events)
+    component("circuit_graph")(
+        key=key, data=data, on_head_change=on_head, on_step_change=on_step, on_z_change=on_z
+    )
+
+
+def graph_data(
+    run: SavedRun, state: State, found: Wiring, *, least: float, theme: str, events: Sequence[tuple[int, str]]
+) -> dict[str, Any]:
+    """Everything the browser needs to play the circuit."""
+    n_layers, n_heads = run.shape
+    most = max([len(edges) for edges in found.edges.values()], default=0)
+    return {
+        "key": str(hash((run.identity, state.probe, state.metric, state.way))),
+        "layers": n_layers,
+        "heads": n_heads,
+        "steps": list(run.steps),
+        "labels": [step_words(run, s) for s in run.steps],
+        "marks": marks(run, events),
+        "doubts": {str(s): text for s, text in doubts(run).items()},
+        "index": run.steps.index(state.step),
+        "selected": state.head,
+        "edges": _edges(run, found, n_heads),
+        "totals": [found.totals.get(s, 0) for s in run.steps],
+        "cut": MAX_EDGES_PER_STEP if most == MAX_EDGES_PER_STEP else 0,
+        "z": least,
+        "z_max": float(np.ceil(max(found.most, least, 1.0))),
+        "what": WAY_NAMES[state.way],
+        "path_words": "orange: previous token → induction" if state.way == "k" else "",
+        "path_color": TOKENS["series1"][0 if theme == "light" else 1],
+        "scores": _scores(run, state.probe, state.metric),
+        "colors": list(palette("sequential")),
+    }
+
+
+def _edges(run: SavedRun, found: Wiring, n_heads: int) -> list[list[list[float]]]:
+    """Per step, per edge: source, target, z, on the path."""
+    return [
+        [
+            [
+                e.source[0] * n_heads + e.source[1],
+                e.target[0] * n_heads + e.target[1],
+                round(e.z, 1),
+                int(e.on_path),
+            ]
+            for e in found.edges.get(step, [])
+        ]
+        for step in run.steps
+    ]
+
+
+@lru_cache(maxsize=12)
+def _scores(run: SavedRun, probe: str, metric: str) -> str:
+    if not probe:
+        return packed(np.full((len(run.steps), *run.shape), 255, dtype=np.uint8))
+    cube = run.cube(probe, metric)
+    return packed(encode(np.where(cube.measured, cube.value, np.nan), cube.limits))

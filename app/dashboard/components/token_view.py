@@ -1,0 +1,57 @@
+"""The token view: a text whose tokens show what they attend to. Token text goes in as text, never as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from app.dashboard.components.base import component, packed
+from probes.figures.words import clean
+
+MAX_TOKEN_CHARS = 24
+
+
+def token_view(
+    tokens: Sequence[str],
+    pattern: Float[np.ndarray, "query_pos key_pos"],
+    *,
+    lock: int | None,
+    direction: str,
+    skip_first: bool,
+    masked: bool,
+    key: str,
+    on_lock: Callable[[], None],
+) -> None:
+    """Draw the tokens; the callback reads the held one from `st.session_state[key]`, -1 where it was let go.
+
+    Args:
+        tokens: as text; shortened where long.
+        pattern: attention, rows sum to 1.
+        lock: the token held in sight.
+        direction: "to" shades what a token attends to, "from" what attends to it.
+        skip_first: leave out position 0 and stretch the rest.
+        masked: show no token's text: it was memorised, and nobody asked to see it.
+        key: of the component.
+        on_lock: called when a token is held or let go.
+    """
+    codes = np.rint(np.clip(pattern, 0, 1) * 255).astype(np.uint8)
+    shown = [token_text(token) for token in tokens]
+    data = {
+        "key": str(hash((tuple(shown), codes.tobytes(), masked))),
+        "tokens": [""] * len(shown) if masked else shown,
+        "codes": packed(codes),
+        "lock": lock,
+        "direction": direction,
+        "skip_first": skip_first,
+        "masked": masked,
+    }
+    component("token_view")(key=key, data=data, on_q_change=on_lock)
+
+
+def token_text(token: str) -> str:
+    """One token on one line: line ends and tabs survive for the view to mark, other controls do not."""
+    parts = [part if part in "\n\t" else clean(part) for part in token]
+    text = "".join(parts)
+    return text if len(text) <= MAX_TOKEN_CHARS else f"{text[: MAX_TOKEN_CHARS - 1]}…"

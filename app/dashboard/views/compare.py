@@ -1,0 +1,198 @@
+"""Compare: what did this change to heads, and is it damage?"""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from app.dashboard import comparing, findings
+from app.dashboard.components.head_grid import head_grid
+from app.dashboard.figures import first_to_now
+from app.dashboard.session import View, chosen, go
+from app.dashboard.show import Page, how_computed, nothing, panel
+from app.dashboard.words import counted, literal
+from checkpoints.errors import RoteError
+from probes.alignment import ALIGNMENTS
+from probes.degradation import Comparison
+from probes.figures import differences
+from probes.figures.words import probe_name, step_number
+
+TITLE = "Compare"
+ICON = ":material/compare_arrows:"
+GRID = "compare_grid"
+
+
+def draw(view: View, page: Page) -> None:
+    """What differs in the set-up, the grids side by side, head by head, every measure, and which heads changed."""
+    base = view.base
+    if base is None:
+        _one_run(view, page)
+        return
+    comparison = _compared(view, page)
+    _controls(view)
+    if comparison is not None:
+        st.markdown(literal(comparison.sentence, limit=1500))
+        _notes(comparison)
+    with panel("what differs in the set-up"):
+        frame = comparing.config_frame(view.run, base)
+        page.table(frame, "setup", caption="Set-up: only what differs.", height="content")
+    with panel("the grids"):
+        _grids(view)
+    if comparison is None:
+        return
+    left, right = st.columns([1, 1], gap="medium")
+    with left, panel("head by head"):
+        page.figure(
+            comparing.scatter(
+                comparison, probe=view.state.probe, metric=view.state.metric, head=view.state.head
+            ),
+            "scatter",
+        )
+    with right, panel("which heads changed"):
+        _turnover(view, page, comparison)
+    with panel("every measure"):
+        _measures(view, page, comparison)
+
+
+def _notes(comparison: Comparison) -> None:
+    """What could not be compared, one click away."""
+    if comparison.notes:
+        with st.popover(
+            f"{counted(len(comparison.notes), 'measure')} compared in part or not: why?",
+            icon=":material/info:",
+            type="tertiary",
+            key="notes",
+        ):
+            st.markdown("\n".join(f"- {literal(note, limit=300)}" for note in comparison.notes[:60]))
+
+
+def _compared(view: View, page: Page) -> Comparison | None:
+    """The comparison; where it is refused, why and what mends it."""
+    base = view.base
+    assert base is not None
+    try:
+        with st.spinner("Comparing, with intervals…", show_time=False):
+            comparison = comparing.comparison_of(view.run, base, view.state.align, view.state.step)
+    except RoteError as error:
+        page.title(f"{view.run.name} and {base.name} cannot be compared")
+        st.error(
+            f"{literal(error.message, limit=800)}\n\n{literal(error.help, limit=600)}",
+            icon=":material/error:",
+        )
+        return None
+    page.title(comparing.finding(comparison))
+    pair = comparison.pairs[-1]
+    if pair[1] != view.state.step:
+        st.caption(
+            literal(
+                f"Step {step_number(view.state.step)} has no counterpart; compared at {step_number(pair[1])} and {step_number(pair[0])}."
+            )
+        )
+    return comparison
+
+
+def _controls(view: View) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="compare_controls"):
+        st.button(
+            "Swap the two",
+            icon=":material/swap_horiz:",
+            on_click=go,
+            kwargs={"run": view.state.base, "base": view.state.run},
+            key="swap",
+            type="tertiary",
+        )
+        st.session_state["w_align"] = view.state.align
+        st.segmented_control(
+            "Aligned by",
+            ALIGNMENTS,
+            key="w_align",
+            required=True,
+            on_change=lambda: go(align=st.session_state["w_align"] or "step"),
+        )
+
+
+def _grids(view: View) -> None:
+    run, base, state = view.run, view.base, view.state
+    if base is None or not state.probe:
+        return
+    if base.shape != run.shape:
+        nothing("The two models differ in layers or heads: no head stands beside its like.")
+        return
+    pairs = comparing.pairs_of(run, base, state.align)
+    head_grid(
+        run, state, base=base, pairs=pairs, events=findings.events(run), key=GRID, difference=True,
+        on_head=_head, on_step=_step, on_show=_nothing, on_open=_head,
+    )  # fmt: skip
+    how_computed([state.probe], key="how_compare")
+
+
+def _turnover(view: View, page: Page, comparison: Comparison) -> None:
+    st.subheader("Heads lost, gained, kept", anchor=False)
+    assert view.base is not None
+    frame = comparing.turnover_frame(
+        view.run,
+        view.base,
+        comparing.pairs_of(view.run, view.base, view.state.align),
+        step=comparison.pairs[-1][1],
+    )
+    if frame.empty:
+        nothing(
+            "The induction verdict was not measured in both runs.", "rote run PATH -p induction -o results"
+        )
+    else:
+        page.table(frame, "turnover", caption="Induction heads at this step.", height="content")
+    for name, found in ((comparison.a, comparison.onset_a), (comparison.b, comparison.onset_b)):
+        st.markdown(f"**{literal(name)}**: {literal(found.text, limit=400)}")
+    how_computed(["induction"], key="how_turnover")
+
+
+def _measures(view: View, page: Page, comparison: Comparison) -> None:
+    st.subheader("Every measure", anchor=False)
+    page.table(
+        comparing.differences_frame(comparison, head=view.state.head), "differences",
+        caption=f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed. "
+        "An interval that holds 0 is no clear change.",
+        column_config={"q": st.column_config.NumberColumn("q", format="%.3g", help="p-value corrected over the heads of a metric")},
+    )  # fmt: skip
+    page.figure(differences(comparing.headline(comparison)), "differences")
+    how_computed(list(dict.fromkeys(comparison.rows["probe"])), key="how_measures")
+
+
+def _one_run(view: View, page: Page) -> None:
+    """Nothing to compare with: the run against its own beginning."""
+    run, state = view.run, view.state
+    others = len(view.library.runs) > 1
+    page.title(f"{run.name} against its own first checkpoint")
+    st.caption(
+        "Choose a baseline in the sidebar to compare two runs."
+        if others
+        else "One run: measure a control with the same command and it appears here, rote run runs/control -o results"
+    )
+    if not state.probe:
+        return
+    cube = run.cube(state.probe, state.metric)
+    usable = [s for s in cube.steps if cube.valid[cube.index(s)].any()]
+    if len(usable) < 2 or not np.isfinite(cube.value[cube.index(state.step)]).any():
+        nothing(f"{probe_name(state.probe)} was measured at {len(usable)} checkpoint; change needs two.")
+        return
+    with panel("the change"):
+        page.figure(
+            first_to_now(run, cube, probe=state.probe, metric=state.metric, first=usable[0], step=state.step),
+            "change",
+        )
+        how_computed([state.probe], key="how_change")
+
+
+def _head() -> None:
+    name = chosen(GRID, "head") or chosen(GRID, "open")
+    if name is not None:
+        go(head=str(name))
+
+
+def _step() -> None:
+    if (step := chosen(GRID, "step")) is not None:
+        go(step=int(step))
+
+
+def _nothing() -> None:
+    """This grid always shows values and their difference."""

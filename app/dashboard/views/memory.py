@@ -1,0 +1,144 @@
+"""Memory: did it learn the rule, or learn by rote?"""
+
+from __future__ import annotations
+
+import html
+
+import streamlit as st
+
+from app.dashboard import remembering
+from app.dashboard.components.token_view import token_text
+from app.dashboard.figures import narrow
+from app.dashboard.remembering import TAG_WORDS, TAGS, Passage
+from app.dashboard.session import View
+from app.dashboard.show import Page, how_computed, nothing, panel
+from app.dashboard.words import literal
+from probes.figures.theme import TOKENS
+from probes.figures.words import clean, step_number
+
+TITLE = "Memory"
+ICON = ":material/psychology:"
+MAX_RUNS = 8
+_MEASURE = "rote run PATH -p mem_gap -p extraction -p recall_vs_copy -o results --members FILE"
+_MARKS = {"recall": "R", "copying": "C", "both": "B", "neither": "–"}
+_TOKENS = {"recall": "series1", "copying": "series0", "both": "series2", "neither": ""}
+
+
+def draw(view: View, page: Page) -> None:
+    """The plane, what became of the members, and passages told apart."""
+    run, state = view.run, view.state
+    page.title(remembering.finding(run, step=state.step))
+    with panel("the plane"):
+        _plane(view, page)
+    left, right = st.columns([1, 1], gap="medium")
+    with left, panel("what became of the members"):
+        _flow(view, page)
+    with right, panel("how each token is known"):
+        _shares(view, page)
+    with panel("the passages"):
+        _passages(view)
+
+
+def _plane(view: View, page: Page) -> None:
+    runs = list(view.library.runs.values())[:MAX_RUNS]
+    ys, xs = (
+        remembering.available(remembering.MEMORY_AXES, runs),
+        remembering.available(remembering.RULE_AXES, runs),
+    )
+    if not ys or not xs:
+        nothing("No run holds a measure of memory.", _MEASURE)
+        return
+    with st.container(horizontal=True, key="plane_controls"):
+        x = st.selectbox("To the right: the rule", xs, key="plane_x", width=240)
+        y = st.selectbox("Upwards: memory", ys, key="plane_y", width=240)
+    base = view.state.base or None
+    fig = remembering.plane(runs, x=x, y=y, base=base, step=view.state.step, shown=view.run.name)
+    page.figure(fig, "plane")
+    probe, metric, _ = remembering.MEMORY_AXES[y]
+    without = [clean(r.name) for r in runs if not remembering.points(r, probe, metric)]
+    if without:
+        st.caption(
+            literal(f"A line only, for want of training sequences to test: {', '.join(without)}", limit=400)
+        )
+    how_computed([probe, remembering.RULE_AXES[x][0]], key="how_plane")
+
+
+def _flow(view: View, page: Page) -> None:
+    st.subheader("Memorised, kept, forgotten", anchor=False)
+    if not view.run.has("exact_match", "completed") or not remembering.points(
+        view.run, "exact_match", "completed"
+    ):
+        nothing("Members were not measured in this run.", _MEASURE)
+        return
+    frame = remembering.flow(view.run)
+    page.figure(narrow(remembering.flow_figure(frame, view.run)), "flow")
+    page.table(frame, "flow", caption="Members between two measured steps.", height=240)
+    how_computed(["exact_match"], key="how_flow")
+
+
+def _shares(view: View, page: Page) -> None:
+    st.subheader("Recalled or copied, by place", anchor=False)
+    rows = view.run.rows("recall_vs_copy", "recall_at")
+    if rows.empty or not rows[(rows["step"] == view.state.step)]["valid"].any():
+        nothing("Recall and copying were not told apart here.", _MEASURE)
+        return
+    page.figure(remembering.shares_figure(view.run, view.state.step), "shares")
+    how_computed(["recall_vs_copy"], key="how_shares")
+
+
+def _passages(view: View) -> None:
+    found = remembering.passages(view.run, view.state.step)
+    if not found:
+        return
+    st.subheader("A training sequence, token by token", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="passage_controls"):
+        at = st.selectbox(
+            "Training sequence", range(len(found)), key="passage", width=240,
+            format_func=lambda i: f"{found[i].index + 1} of {len(found)}" + ("" if found[i].words else ", places only"),
+        )  # fmt: skip
+        reveal = st.toggle(
+            "reveal its text", key="reveal_passage", help="Masked, because it may be memorised"
+        )
+    passage = found[at]
+    if reveal and passage.words is None:
+        st.caption(
+            "Its tokens were not kept: run the same sweep with --save-attention for the first two sequences."
+        )
+    st.html(passage_html(passage, theme=view.theme, reveal=reveal))
+    st.caption(
+        literal(
+            f"How each token is predicted at step {step_number(view.state.step)}; the first has nothing before it to be known from."
+        )
+    )
+
+
+def passage_html(passage: Passage, *, theme: str, reveal: bool) -> str:
+    """Tokens tinted by how they are known, with a letter beside the colour. Token text is escaped.
+
+    Args:
+        passage: what to draw.
+        theme: "light" or "dark".
+        reveal: show the text; otherwise every token is three dots.
+    """
+    side = 0 if theme == "light" else 1
+    ink, rule = TOKENS["ink"][side], TOKENS["context"][side]
+    boxes = []
+    for place in range(1, max(passage.tags, default=0) + 1):
+        tag = passage.tags.get(place)
+        words = TAG_WORDS[tag] if tag else "not judged"
+        text = "•••"
+        if reveal and passage.words is not None and place < len(passage.words):
+            text = html.escape(
+                token_text(passage.words[place]).replace(" ", "·").replace("\n", "↵").replace("\t", "⇥")
+            )
+        token = _TOKENS.get(tag or "", "")
+        color = f"color-mix(in srgb,{TOKENS[token][side]} 34%,transparent)" if token else "transparent"
+        mark = _MARKS.get(tag or "", " ")
+        boxes.append(
+            f'<li title="token {place}: {words}" style="background:{color};border:1px solid {rule};border-radius:4px;padding:3px 6px;'
+            f'display:flex;gap:5px;align-items:baseline"><code style="color:{ink};background:none;padding:0">{text}</code>'
+            f'<span style="font-size:12px" aria-label="{words}">{mark}</span></li>'
+        )
+    key = " · ".join(f"{_MARKS[t]} {TAG_WORDS[t]}" for t in TAGS)
+    style = f"color:{ink};list-style:none;display:flex;flex-wrap:wrap;gap:4px;padding:0;margin:0"
+    return f'<ol aria-label="Passage" style="{style}">{"".join(boxes)}</ol><p style="color:{ink};font-size:13px;margin:8px 0 0">{key}</p>'

@@ -1,0 +1,202 @@
+"""Overview: what is there, and what happened?"""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from app.dashboard import findings
+from app.dashboard.figures import coverage, narrow
+from app.dashboard.saved import SavedRun
+from app.dashboard.session import View, go
+from app.dashboard.show import Page, how_computed, nothing, panel, problem
+from app.dashboard.state import link
+from interp.axes import head_label
+from probes.figures import loss_curves, trajectory
+from probes.figures.words import clean, interval, probe_name, step_number
+
+TITLE = "Overview"
+ICON = ":material/dashboard:"
+MAX_RUNS_DRAWN = 8
+
+
+def draw(view: View, page: Page) -> None:
+    """Key figures, the timeline, losses, coverage and the table of runs."""
+    runs = _drawn(view)
+    page.title(findings.overview(runs))
+    for broken in view.library.broken:
+        problem(f"{broken.path}: {broken.reason}", broken.help)
+    _key_figures(view)
+    with panel("the timeline"):
+        _timeline(view, page, runs)
+    left, right = st.columns([1, 1], gap="medium")
+    with left, panel("the losses"):
+        _losses(view, page, runs)
+    with right, panel("the coverage"):
+        page.figure(narrow(coverage(view.run)), "coverage")
+    with panel("the table of runs"):
+        _runs_table(view, page)
+
+
+def _drawn(view: View) -> list[SavedRun]:
+    """The run and the baseline first, then the others, as many as a figure takes."""
+    first = [run for run in (view.base, view.run) if run is not None]
+    others = [run for run in view.library.runs.values() if run not in first]
+    return [*first, *others][:MAX_RUNS_DRAWN]
+
+
+def _key_figures(view: View) -> None:
+    run, state = view.run, view.state
+    n_layers, n_heads = run.shape
+    steps = run.measured_steps
+    with st.container(horizontal=True, key="key_figures"):
+        span = f"steps {step_number(steps[0])} to {step_number(steps[-1])}" if steps else ""
+        st.metric("Checkpoints", f"{len(steps):,}", span, delta_color="off", delta_arrow="off", border=True)
+        st.metric(
+            "Heads",
+            f"{n_layers * n_heads:,}",
+            f"{n_layers} layers of {n_heads}",
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+        )
+        probes = {probe for probe, _ in run.kinds}
+        st.metric(
+            "Probes",
+            f"{len(probes)}",
+            f"{run.table.num_rows:,} numbers",
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+        )
+        _strongest_metric(run, state.probe, state.metric, state.step)
+        found = findings.run_onset(run)
+        when = "none" if found.bracket is None else step_number(found.bracket[1])
+        at_end = ", ".join(found.heads_at_end[:3]) + ("…" if len(found.heads_at_end) > 3 else "")
+        words = f"at the end: {at_end}" if at_end else "at the end: none"
+        if not run.has("induction", "verdict"):
+            when, words = "–", "verdict not measured"
+        st.metric(
+            "Induction heads since step", when, words, delta_color="off", delta_arrow="off", border=True
+        )
+
+
+def _strongest_metric(run: SavedRun, probe: str, metric: str, step: int) -> None:
+    if not probe:
+        return
+    cube = run.cube(probe, metric)
+    best = cube.strongest(step)
+    if best is None:
+        st.metric(
+            f"Strongest, {probe_name(probe)}",
+            "–",
+            f"not measured at step {step_number(step)}",
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+        )
+        return
+    at = (cube.index(step), *best)
+    score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+    st.metric(
+        f"Strongest, {probe_name(probe)}",
+        head_label(*best),
+        f"{score} at step {step_number(step)}",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+    )
+
+
+def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
+    state = view.state
+    drawn = [run for run in runs if run.has(state.probe, state.metric)]
+    if not state.probe or not drawn:
+        nothing("No probe with a value per head was measured.", "rote run PATH -p prefix_matching -o results")
+        return
+    base = state.base if any(run.name == state.base for run in drawn) else None
+    onsets = {run.name: found for run in drawn if (found := findings.run_onset(run)).found}
+    fig = trajectory(
+        [run.part((state.probe, state.metric)) for run in drawn],
+        probe=state.probe, metric=state.metric, base=base, onsets=onsets,
+    )  # fmt: skip
+    page.figure(fig, "timeline")
+    with st.container(horizontal=True):
+        st.page_link(
+            view.pages["trajectory"],
+            label="Watch every head form",
+            icon=":material/play_circle:",
+            query_params=link(state),
+        ) if view.pages else None
+        how_computed([state.probe, "induction"], key="how_timeline")
+
+
+def _losses(view: View, page: Page, runs: list[SavedRun]) -> None:
+    pairs = (("repeat_loss", "first_block"), ("repeat_loss", "later_blocks"))
+    drawn = [run for run in runs if all(run.has(*pair) for pair in pairs)][:3]
+    if not drawn:
+        nothing("The loss on repeated tokens was not measured.", "rote run PATH -p repeat_loss -o results")
+        return
+    base = view.state.base if any(run.name == view.state.base for run in drawn) else None
+    page.figure(narrow(loss_curves([run.part(*pairs) for run in drawn], base=base)), "losses")
+    how_computed(["repeat_loss"], key="how_losses")
+
+
+def _runs_table(view: View, page: Page) -> None:
+    frame = runs_frame(view)
+    names = list(view.library.runs)
+
+    def picked() -> None:
+        rows = st.session_state["table_runs"]["selection"]["rows"]
+        if rows and rows[0] < len(names):
+            go(run=names[rows[0]])
+
+    page.table(
+        frame,
+        "runs",
+        caption="Every run here; choose a row to look at it.",
+        on_select=picked,
+        selection_mode="single-row",
+    )
+
+
+def runs_frame(view: View) -> pd.DataFrame:
+    """One row per run: what it was trained on, where it ended, when its induction heads came."""
+    rows = []
+    for run in view.library.runs.values():
+        found = findings.run_onset(run)
+        last = run.measured_steps[-1] if run.measured_steps else None
+        rows.append(
+            {
+                "run": run.name,
+                "trained on": arm_words(run),
+                "checkpoints": len(run.measured_steps),
+                "last step": last,
+                "train loss, nats": run.loss.get(last) if last is not None else None,
+                "induction heads": found.text if run.has("induction", "verdict") else "not measured",
+                "gaps": len(run.gaps),
+                "role": "baseline"
+                if run.name == view.state.base
+                else "shown"
+                if run.name == view.state.run
+                else "",
+            }
+        )
+    for broken in view.library.broken:
+        rows.append(
+            {
+                "run": broken.name,
+                "trained on": "cannot be read",
+                "induction heads": clean(broken.reason, limit=300),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def arm_words(run: SavedRun) -> str:
+    """What a lab run was trained on; "" for other series."""
+    arm = run.arm
+    kind = str(arm.get("kind", ""))
+    if kind == "repeated":
+        return f"{arm.get('repeat_frac', 0):.0%} repeated, pool of {arm.get('pool_size')}"
+    return {"unique": "unique data", "control": "control: less data, none repeated"}.get(kind, kind)

@@ -1,0 +1,251 @@
+"""Runs and export: compute, watch, hand over."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app.cli.text import duration, size
+from app.dashboard import jobs
+from app.dashboard.jobs import Job
+from app.dashboard.library import Library
+from app.dashboard.session import View
+from app.dashboard.show import Page, nothing, panel, problem
+from app.dashboard.words import counted, file_stem, literal
+from app.report import build_report
+from probes.figures.words import clean, step_number
+from probes.registry import REGISTRY
+from probes.store import Results
+
+TITLE = "Runs and export"
+ICON = ":material/inventory_2:"
+WATCH_EVERY_S = 1.0
+_MARK = {
+    "running": ":material/progress_activity:",
+    "done": ":material/check_circle:",
+    "failed": ":material/error:",
+}
+
+
+def draw(view: View, page: Page) -> None:
+    """A new job, the jobs there are, the results there are, and the report."""
+    n = len(view.library.runs)
+    measured = sum(len(run.measured_steps) for run in view.library.runs.values())
+    page.title(f"{counted(n, 'run')}, {counted(measured, 'checkpoint')} measured")
+    _new_and_old_jobs(view.library)
+    with panel("the results"):
+        _results(view, page)
+    with panel("the report"):
+        _report(view)
+
+
+def without_results(library: Library) -> None:
+    """The same where nothing has been measured yet."""
+    _new_and_old_jobs(library)
+
+
+def results_root(library: Library) -> Path:
+    """Where new results go: the folder opened, or the one around the run that was."""
+    path = library.paths[0]
+    return path.parent if (path / "run.json").is_file() else path
+
+
+def _new_and_old_jobs(library: Library) -> None:
+    root = results_root(library)
+    st.subheader("Measure", anchor=False)
+    with panel("the new job"):
+        _new(root)
+    _watch(root)
+
+
+def _new(root: Path) -> None:
+    with st.form("new_job", border=True):
+        path = st.text_input(
+            "Checkpoints", key="job_path", placeholder="a folder of checkpoints, or of several runs"
+        )
+        left, right = st.columns([3, 1], vertical_alignment="bottom")
+        probes = left.multiselect(
+            "Probes", list(REGISTRY), key="job_probes", placeholder="all that do not cost many passes"
+        )
+        keep = right.checkbox(
+            "Keep attention",
+            key="job_attention",
+            help="Every head's attention on two sequences per stimulus, for the Head page",
+        )
+        with st.container(horizontal=True):
+            plan = st.form_submit_button("What would it do?", icon=":material/preview:")
+            go = st.form_submit_button("Start", icon=":material/play_arrow:", type="primary")
+    if not (plan or go):
+        return
+    if not path.strip():
+        problem("Name a folder of checkpoints first.")
+        return
+    arguments = run_arguments(path.strip(), probes, keep_attention=keep, out=root)
+    if go:
+        jobs.start(root, arguments)
+        st.toast("Started; it goes on if you close this page.")
+    else:
+        jobs.start(root, [*arguments, "--dry-run"])
+
+
+def run_arguments(path: str, probes: list[str], *, keep_attention: bool, out: Path) -> list[str]:
+    """The command line of a job. A path that begins with a dash is a path."""
+    asked = [word for name in probes for word in ("-p", name)]
+    named = f"./{path}" if path.startswith("-") else path
+    return ["run", named, *asked, *(["--save-attention"] if keep_attention else []), "-o", str(out)]
+
+
+@st.fragment(run_every=WATCH_EVERY_S)
+def _watch(root: Path) -> None:
+    """The jobs, looked at again every second."""
+    found = jobs.all_jobs(root)
+    st.subheader("Jobs", anchor=False)
+    if not found:
+        st.caption(
+            "None yet. A job is the command line in a process of its own: it goes on when this page is closed."
+        )
+        return
+    for job in found[:8]:
+        with st.container(border=True):
+            _one_job(job, root)
+
+
+def _one_job(job: Job, root: Path) -> None:
+    words = clean(shlex.join(["rote", *job.arguments]), limit=400)
+    left, right = st.columns([5, 1], vertical_alignment="center")
+    left.markdown(f"{_MARK.get(job.state, ':material/info:')} **{job.state}** · {literal(words, limit=500)}")
+    if job.running and right.button(
+        "Cancel",
+        key=f"cancel_{job.folder.name}",
+        help="Stops after the checkpoint in hand; finished work is kept",
+    ):
+        jobs.cancel(job)
+    resumable = job.state in ("cancelled", "lost", "failed") and "--dry-run" not in job.arguments
+    if resumable and right.button(
+        "Go on", key=f"resume_{job.folder.name}", help="The same command: it does only what is missing"
+    ):
+        with panel("the job"):
+            jobs.start(root, job.arguments)
+    event = job.current
+    if event is not None:
+        done, total = int(event["done"]), int(event["total"])
+        st.progress(
+            min(1.0, done / max(1, total)),
+            text=literal(progress_words(event, running=job.running), limit=300),
+        )
+    elif job.running:
+        st.caption("Starting: the model's libraries are being loaded.")
+    if job.state == "cancelled" and event is not None:
+        st.caption(
+            f"Stopped at step {step_number(event.get('step', 0))}, {event['done']} of {event['total']} kept; Go on does the rest."
+        )
+    if job.errors:
+        st.markdown("\n".join(f"- {literal(line, limit=400)}" for line in job.errors[:10]))
+    if job.lines:
+        with st.expander("What it said", expanded=bool("--dry-run" in job.arguments)):
+            st.text("\n".join(clean(line, limit=300) for line in job.lines))
+
+
+def progress_words(event: Mapping[str, Any], *, running: bool) -> str:
+    """``run: 37 of 154 · step 1,000 · 1.9 s each · 3:41 to go``."""
+    parts = [
+        f"{event.get('run', '')}: {event['done']} of {event['total']}",
+        f"step {step_number(event.get('step') or 0)}",
+    ]
+    if running and event["done"] < event["total"]:
+        parts += [
+            f"{event.get('s_per_checkpoint', 0):.1f} s each",
+            f"{duration(event.get('eta_s', 0))} to go",
+        ]
+    if event.get("errors"):
+        parts.append(counted(int(event["errors"]), "gap"))
+    return " · ".join(parts)
+
+
+def _results(view: View, page: Page) -> None:
+    st.subheader("Results", anchor=False)
+    page.table(results_frame(view), "results", caption="Every results folder here.", height="content")
+
+
+def results_frame(view: View) -> pd.DataFrame:
+    """One row per results folder: what it holds, how large it is, and what is wrong with it."""
+    rows = []
+    for run in view.library.runs.values():
+        held = (run.meta.get("provenance") or {}).get("versions") or {}
+        rows.append(
+            {
+                "run": run.name,
+                "folder": str(run.path),
+                "status": str(run.meta.get("status", "unknown")),
+                "checkpoints": len(run.measured_steps),
+                "probes": len({probe for probe, _ in run.kinds}),
+                "numbers": run.table.num_rows,
+                "size": size(_bytes(run.path)),
+                "attention kept": "yes"
+                if any((run.path / "arrays").glob("*/attention.safetensors"))
+                else "no",
+                "gaps": len(run.gaps),
+                "rote": str(held.get("rote", "")),
+            }
+        )
+    rows += [
+        {"run": b.name, "folder": str(b.path), "status": f"cannot be read: {b.reason}"}
+        for b in view.library.broken
+    ]
+    return pd.DataFrame(rows)
+
+
+def _report(view: View) -> None:
+    st.subheader("Report", anchor=False)
+    names = list(view.library.runs)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="report_controls"):
+        chosen = st.multiselect(
+            "Runs",
+            names,
+            default=[n for n in (view.state.base, view.state.run) if n],
+            key="report_runs",
+            format_func=lambda n: clean(n, limit=60),
+        )
+        light = st.toggle(
+            "without scripts", key="report_light", help="Still figures: a small file that prints well"
+        )
+    if not chosen:
+        nothing("Choose at least one run.")
+        return
+    base = view.state.base if view.state.base in chosen else None
+    st.download_button(
+        "Build the report, HTML", data=lambda: report_bytes(view, chosen, base=base, light=light), key="build_report",
+        file_name=f"{file_stem('rote', *chosen)}.html", mime="text/html", on_click="ignore", icon=":material/description:",
+    )  # fmt: skip
+    command = [
+        "rote",
+        "report",
+        *(str(view.library.runs[n].path) for n in chosen),
+        *(["--base", base] if base else []),
+        *(["--light"] if light else []),
+    ]
+    st.code(shlex.join(command), language="sh", wrap_lines=True)
+
+
+def report_bytes(view: View, names: list[str], *, base: str | None, light: bool) -> bytes:
+    """The report `rote report` writes, made when asked for."""
+    runs = [Results.open(view.library.runs[name].path) for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        files = build_report(runs, out=Path(folder) / "report.html", base=base, light=light)
+        return files.html.read_bytes()
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,208 @@
+"""Trajectory: when did each head become what it is? The grid plays, the curves follow when it rests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app.dashboard import findings
+from app.dashboard.comparing import pairs_of
+from app.dashboard.components.head_grid import doubts, head_grid
+from app.dashboard.figures import head_curves, narrow
+from app.dashboard.saved import Cube, SavedRun
+from app.dashboard.session import View, chosen, go
+from app.dashboard.show import Page, how_computed, nothing, panel
+from app.dashboard.state import MAX_PINS, link
+from app.dashboard.words import literal
+from checkpoints.errors import RoteError
+from interp.axes import head_label
+from probes.alignment import ALIGNMENTS
+from probes.figures.words import estimate, probe_name, step_number
+
+TITLE = "Trajectory"
+ICON = ":material/play_circle:"
+GRID = "grid"
+N_TOP = 10
+
+
+def draw(view: View, page: Page) -> None:
+    """The grid, its line of words, the curves and the strongest heads."""
+    run, state = view.run, view.state
+    if not state.probe:
+        page.title(f"No probe with a value per head was measured in {run.name}")
+        nothing("The grid needs one.", "rote run PATH -p prefix_matching -o results")
+        return
+    cube = run.cube(state.probe, state.metric)
+    page.title(findings.trajectory(run, cube, probe=state.probe, step=state.step))
+    with panel("the grid"):
+        pairs = _pairs(view)
+        head_grid(
+            run, state, base=view.base, pairs=pairs, events=findings.events(run), key=GRID, on_head=_head,
+            on_step=_step, on_show=_show, on_open=_open,
+        )  # fmt: skip
+        _go_if_opened(view)
+        _below_grid(view, cube)
+    left, right = st.columns([3, 2], gap="medium")
+    with left, panel("the curves"):
+        _curves(view, page)
+    with right, panel("the strongest heads"):
+        _top(view, page, cube)
+
+
+def _pairs(view: View) -> Mapping[int, int]:
+    """Steps of the run and the baseline that stand beside each other."""
+    if view.base is None:
+        return {}
+    try:
+        return pairs_of(view.run, view.base, view.state.align)
+    except RoteError as error:
+        st.caption(literal(f"The baseline cannot be aligned: {error.message}. {error.help}", limit=400))
+        return {}
+
+
+def _below_grid(view: View, cube: Cube) -> None:
+    state = view.state
+    row = _row(view.run, state.probe, state.metric, state.step)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if row is not None and view.pages:
+            st.page_link(
+                view.pages["head"],
+                label=f"Open {state.head}",
+                icon=":material/arrow_forward:",
+                query_params=link(state),
+            ) if "head" in view.pages else None
+            st.markdown(literal(estimate(row, state.head), limit=400), width="content")
+        if state.head:
+            pinned = state.head in state.pin
+            st.button(
+                "Unpin" if pinned else "Pin", icon=":material/keep:", key="pin_head", on_click=_pin, type="tertiary",
+                disabled=not pinned and len(state.pin) >= MAX_PINS,
+            )  # fmt: skip
+        if view.base is not None:
+            st.session_state["w_align"] = state.align
+            st.segmented_control(
+                "Baseline aligned by", ALIGNMENTS, key="w_align", on_change=lambda: go(align=st.session_state["w_align"] or "step"),
+                required=True, label_visibility="collapsed", help="Which baseline checkpoint stands beside which: same step, tokens or loss",
+            )  # fmt: skip
+        how_computed([state.probe], key="how_grid")
+    if (doubt := doubts(view.run).get(state.step)) is not None:
+        st.caption(literal(f"Step {step_number(state.step)}: {doubt}", limit=400))
+    _reasons(view, cube)
+
+
+def _reasons(view: View, cube: Cube) -> None:
+    """Why cells of this step are hatched."""
+    at = cube.index(view.state.step)
+    missing = int((~cube.measured[at]).sum())
+    if not missing:
+        return
+    rows = view.run.rows(view.state.probe, view.state.metric)
+    rows = rows[(rows["step"] == view.state.step) & ~rows["valid"]]
+    reasons = [str(reason) for reason in dict.fromkeys(rows["reason"]) if reason][:3] or [
+        "no row in these results"
+    ]
+    st.caption(
+        literal(
+            f"{missing} of {cube.measured[at].size} heads not measured here: {'; '.join(reasons)}", limit=500
+        )
+    )
+
+
+def _curves(view: View, page: Page) -> None:
+    if len(view.run.measured_steps) < 2:
+        nothing("One checkpoint: add more to see change over training.")
+        return
+    page.figure(narrow(head_curves(view.run, view.state, base=view.base)), "curves")
+
+
+def _top(view: View, page: Page, cube: Cube) -> None:
+    state = view.state
+    frame = top_frame(view.run, cube, step=state.step)
+    if frame.empty:
+        nothing(f"No head was measured at step {step_number(state.step)}.")
+        return
+    heads = list(frame["head"])
+
+    def picked() -> None:
+        rows = st.session_state["table_top"]["selection"]["rows"]
+        if rows and rows[0] < len(heads):
+            go(head=heads[rows[0]])
+
+    page.table(
+        frame, "top", caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
+        on_select=picked, selection_mode="single-row",
+        column_config={
+            "curve": st.column_config.LineChartColumn("curve", width="small", y_min=cube.limits[0], y_max=cube.limits[1]),
+            **{name: st.column_config.NumberColumn(name, format="%.3f", width="small") for name in ("score", "low", "high", "change")},
+        },
+    )  # fmt: skip
+
+
+def top_frame(run: SavedRun, cube: Cube, *, step: int) -> pd.DataFrame:
+    """The strongest heads at a step: score with its interval, change since the checkpoint before, and the whole curve."""
+    at = cube.index(step)
+    rows = []
+    for layer, head in cube.ranked(step)[:N_TOP]:
+        before = cube.value[at - 1, layer, head] if at else np.nan
+        curve = np.where(cube.valid[:, layer, head], cube.value[:, layer, head], np.nan)
+        change = float(cube.value[at, layer, head] - before) if np.isfinite(before) else None
+        rows.append(
+            {
+                "head": head_label(layer, head),
+                "curve": [None if np.isnan(v) else float(v) for v in curve],
+                "score": float(cube.value[at, layer, head]),
+                "low": float(cube.lo[at, layer, head]),
+                "high": float(cube.hi[at, layer, head]),
+                "change": None if change is None else round(change, 4) + 0.0,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _row(run: SavedRun, probe: str, metric: str, step: int):
+    rows = run.rows(probe, metric)
+    state_head = st.session_state["rote_state"].layer_head
+    if state_head is None:
+        return None
+    mine = rows[(rows["step"] == step) & (rows["layer"] == state_head[0]) & (rows["head"] == state_head[1])]
+    return None if mine.empty else next(mine.itertuples(index=False))
+
+
+def _head() -> None:
+    if (head := chosen(GRID, "head")) is not None:
+        go(head=str(head))
+
+
+def _step() -> None:
+    if (step := chosen(GRID, "step")) is not None:
+        go(step=int(step))
+
+
+def _show() -> None:
+    if (show := chosen(GRID, "show")) is not None:
+        go(show=str(show))
+
+
+def _open() -> None:
+    if (head := chosen(GRID, "open")) is not None:
+        go(head=str(head))
+        st.session_state["open_head"] = True
+
+
+def _pin() -> None:
+    state = st.session_state["rote_state"]
+    pins = (
+        tuple(p for p in state.pin if p != state.head)
+        if state.head in state.pin
+        else (*state.pin, state.head)
+    )
+    go(pin=pins)
+
+
+def _go_if_opened(view: View) -> None:
+    """A head opened in the grid: its page, with the same address."""
+    if st.session_state.pop("open_head", False) and "head" in view.pages:
+        st.switch_page(view.pages["head"], query_params=link(view.state))

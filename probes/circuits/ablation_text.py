@@ -1,0 +1,67 @@
+"""Ablation on real text: what do loss and in-context learning lose when one head's output is taken away?
+
+Source: Olsson et al. 2022, arXiv:2209.11895 (ablations, full and pattern-preserving, and their effect on the in-context
+learning score); the kinds of ablation are those of the probe ablation.
+
+1. loss: mean next-token loss over `natural`; icl: loss at a late minus loss at an early position, counted from BOS.
+   Late and early are 500 and 50 where sequences have 512 tokens or more, and in the same proportion to shorter ones
+2. loss_zero, loss_mean, loss_resample, loss_pattern_preserving: loss with the head ablated that way minus loss without
+3. icl_zero and so on: the same of icl. A head that serves in-context learning raises it: the late loss suffers more
+4. each head alone, paired by sequence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from interp.intervene import ABLATIONS, edit_problem
+from interp.model import HookedModel
+from probes.circuits.ablation import per_head
+from probes.circuits.effects import Measure, checked_tokens, head_changes
+from probes.direct_scores import DirectScores
+from probes.registry import probe
+from probes.stimuli import Stimulus
+
+CONTEXT, LATE, EARLY = 512, 500, 50
+
+
+@probe("ablation_text")
+def ablation_text(
+    model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
+) -> dict[str, DirectScores]:
+    """Ablate every head alone, four ways, on real text.
+
+    Args:
+        model: a loaded checkpoint; it is left as it was.
+        stimuli: "natural".
+        seed: of the permutation that `resample` takes other sequences by.
+
+    Returns:
+        `loss_*` and `icl_*`: changes in nats per head, above 0 where the head helped.
+
+    Raises:
+        NotMeasuredError: edits of this model cannot be relied on.
+    """
+    tokens = checked_tokens(model, stimuli["natural"])
+    unable = edit_problem(model, tokens, patterns=True)
+    kinds = [kind for kind in ABLATIONS if kind != "pattern_preserving" or not unable]
+    measures = {"loss": lambda nll: nll.mean(-1), "icl": late_minus_early(tokens.shape[1])}
+    found = head_changes(model, tokens, kinds=kinds, measures=measures, seed=seed)
+    return {
+        f"{name}_{kind}": per_head(found.get((name, kind)), model, len(tokens), unable)
+        for name in measures
+        for kind in ABLATIONS
+    }
+
+
+def late_minus_early(n_pos: int) -> Measure:
+    """Loss at the late position minus loss at the early one, for sequences of `n_pos` tokens, BOS included."""  # 1.
+    scale = min(1.0, n_pos / CONTEXT)
+    early, late = max(1, round(EARLY * scale)), min(n_pos - 1, max(1, round(LATE * scale)))
+
+    def measure(nll: Tensor) -> Tensor:
+        return nll[..., late - 1] - nll[..., early - 1]
+
+    return measure

@@ -1,0 +1,128 @@
+"""What ablating heads does to losses: the part that every causal probe shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.intervene import Edit, Head, clean_run, edit_problem, losses_under
+from interp.model import HookedModel
+from probes.info import NotMeasuredError
+from probes.stimuli import Stimulus
+
+Measure = Callable[[Float[Tensor, "n_edits n_seq next_pos"]], Float[Tensor, "n_edits n_seq"]]
+
+
+def shown(stimulus: Stimulus) -> Int[Tensor, "n_seq pos"]:
+    """The tokens of a stimulus."""
+    return torch.from_numpy(stimulus.tokens)
+
+
+def refuse_if(problem: str) -> None:
+    """Give up with a reason, if there is one.
+
+    Raises:
+        NotMeasuredError: there is.
+    """
+    if problem:
+        raise NotMeasuredError(problem)
+
+
+def strongest(
+    scores: Float[np.ndarray, "n_layers n_heads"], k: int, *, first_layer: int = 0
+) -> tuple[Head, ...]:
+    """The k heads with the highest scores, in the model's order; ties go to the earlier head, NaN counts as lowest.
+
+    Args:
+        scores: of the heads of some layers.
+        k: how many.
+        first_layer: which layer the first row is.
+    """
+    order = np.argsort(-np.nan_to_num(scores, nan=-np.inf).ravel(), kind="stable")[:k]
+    return tuple(sorted((first_layer + int(i) // scores.shape[1], int(i) % scores.shape[1]) for i in order))
+
+
+def later_blocks(stimulus: Stimulus) -> Measure:
+    """Mean loss over the tokens of the second and later copies, as `repeat_loss` takes it."""
+    later = torch.from_numpy(stimulus.copy_index[:, 1:] > 1).float()
+    return lambda nll: (nll * later).sum(-1) / later.sum(-1)
+
+
+def head_changes(
+    model: HookedModel,
+    tokens: Int[Tensor, "n_seq pos"],
+    *,
+    kinds: Sequence[str],
+    measures: Mapping[str, Measure],
+    seed: int,
+) -> dict[tuple[str, str], Float[np.ndarray, "n_seq n_layers n_heads"]]:
+    """Ablate every head alone, every way asked for, and measure each loss with and without.
+
+    Args:
+        model: a loaded checkpoint; it is left as it was.
+        tokens: the sequences.
+        kinds: of ablation; see `interp.intervene`.
+        measures: name -> one number per sequence from its losses.
+        seed: of the permutation that `resample` takes other sequences by.
+
+    Returns:
+        (measure, kind) -> value with the head ablated minus value without, paired by sequence.
+    """
+    shape = model.shape
+    found = {
+        (name, kind): np.full((len(tokens), shape.n_layers, shape.n_heads), np.nan)
+        for name in measures
+        for kind in kinds
+    }
+    for layer in range(shape.n_layers):  # one layer's clean outputs in memory at a time
+        clean = clean_run(model, tokens, layers=[layer], seed=seed)
+        singles = [(kind, (layer, head)) for kind in kinds for head in range(shape.n_heads)]
+        edits = [Edit(), *(clean.ablation(kind, [head]) for kind, head in singles)]
+        nll = losses_under(model, tokens, edits)
+        for name, measure in measures.items():
+            values = measure(nll).double()
+            changes = (values[1:] - values[0]).numpy()
+            for (kind, (_, head)), change in zip(singles, changes, strict=True):
+                found[name, kind][:, layer, head] = change
+    return found
+
+
+def set_changes(
+    model: HookedModel,
+    tokens: Int[Tensor, "n_seq pos"],
+    sets: Sequence[Sequence[Head]],
+    *,
+    kind: str,
+    measure: Measure,
+    seed: int,
+) -> Float[np.ndarray, "n_sets n_seq"]:
+    """Ablate sets of heads, each set together, and measure the loss with and without.
+
+    Args:
+        model: a loaded checkpoint; it is left as it was.
+        tokens: the sequences.
+        sets: of heads.
+        kind: of ablation; see `interp.intervene`.
+        measure: one number per sequence from its losses.
+        seed: of the permutation that `resample` takes other sequences by.
+    """
+    clean = clean_run(model, tokens, layers={layer for heads in sets for layer, _ in heads}, seed=seed)
+    edits = [Edit(), *(clean.ablation(kind, heads) for heads in sets)]
+    values = measure(losses_under(model, tokens, edits)).double()
+    return (values[1:] - values[0]).numpy()
+
+
+def checked_tokens(model: HookedModel, stimulus: Stimulus) -> Int[Tensor, "n_seq pos"]:
+    """The tokens of a stimulus, once edits were seen to work on them.
+
+    Raises:
+        NotMeasuredError: edits of this model cannot be relied on, or there is one sequence only.
+    """
+    tokens = shown(stimulus)
+    refuse_if("" if len(tokens) > 1 else "ablation by mean or resampling needs two sequences")
+    refuse_if(edit_problem(model, tokens))
+    return tokens

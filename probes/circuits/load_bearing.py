@@ -1,0 +1,239 @@
+"""Load-bearing: does the model need the heads that look like induction heads, or do they only look the part?
+
+Source: matched controls and the distinction of signature and load: Sabry and Belz 2025, arXiv:2509.22947; mean
+ablation: Wang et al. 2022, arXiv:2211.00593. The rule and its margins are ours.
+
+1. top: the k heads with the highest mean prefix_matching; k = 5% of all heads, rounded, at least 1
+2. signature = prefix_matching of the top heads minus their shuffled null, mean over them, paired by sequence
+3. change = loss on later blocks with a set of heads ablated together (each z set to its mean over the other sequences
+   at the same position) minus the loss without
+4. random sets: as many other heads from the same layers; 20 distinct draws, or all there are where that is fewer.
+   None where a layer has fewer other heads than were chosen from it: what rests on them is then not measured
+5. excess = change of the top heads minus the mean change of their random sets, paired by sequence
+6. called_excess: 3 to 5 for the heads the induction verdict calls (by the same tests, on the same sequences); wide_*:
+   for all heads whose own prefix_matching is above its null by more than 0.05 (lower end of the interval)
+7. gain = loss on the first block minus loss on later blocks, nothing changed: what copying is worth
+8. verdict: 3 load-bearing: the lower ends of signature and of excess are above 0.05 (attention, nats);
+   2 distributed: signature as before, excess not, but more than k heads look the part, and without all of them at least
+   half of the gain is lost (lower end; no random heads are held against this one);
+   1 signature only: signature as before, nothing else; 0 neither: no signature, whatever is lost
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from interp.intervene import Edit, Head, losses_under
+from interp.model import HookedModel
+from probes.circuits.effects import checked_tokens, later_blocks, refuse_if, set_changes, shown, strongest
+from probes.circuits.matched import Draws, matched_draws
+from probes.direct_scores import DirectScores
+from probes.heads.induction import MIN_EXCESS, induction
+from probes.observations import Measured
+from probes.registry import lookup, probe
+from probes.statistics import bootstrap_mean
+from probes.stimuli import Stimulus
+
+TOP_FRAC = 0.05
+MIN_LOAD_NATS = 0.05
+VERDICTS = ("neither", "signature only", "distributed", "load-bearing")
+
+
+@probe("load_bearing")
+def load_bearing(
+    model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int, kind: str = "mean"
+) -> dict[str, DirectScores]:
+    """Ablate the heads that look like induction heads, and random ones beside them.
+
+    Args:
+        model: a loaded checkpoint; it is left as it was.
+        stimuli: "repeated_random", "shuffled_repeat", "jittered_repeat".
+        seed: of draws and bootstraps.
+        kind: of ablation; see `interp.intervene`.
+
+    Returns:
+        Changes in nats, the verdict, and what it rests on; see the catalogue. NaN where there is no such set of heads,
+        or no other heads to draw from.
+
+    Raises:
+        NotMeasuredError: edits of this model or its attention cannot be relied on.
+    """
+    stimulus = stimuli["repeated_random"]
+    tokens, shape = checked_tokens(model, stimulus), model.shape
+    looks = signatures(model, stimuli, seed=seed)
+    top = strongest(looks.prefix.mean(0), max(1, round(TOP_FRAC * shape.n_layers * shape.n_heads)))  # 1.
+    chosen = {"top": top, "called": looks.called, "wide": looks.wide}
+    draws = {
+        name: matched_draws(heads, n_heads=shape.n_heads, seed=seed) for name, heads in chosen.items()
+    }  # 4.
+    sets = list(dict.fromkeys(s for name in chosen for s in (chosen[name], *draws[name].sets) if s))
+    found = set_changes(model, tokens, sets, kind=kind, measure=later_blocks(stimulus), seed=seed)  # 3.
+    changes = dict(zip(sets, found, strict=True))
+    loads = {name: _load(chosen[name], draws[name], changes, len(tokens)) for name in chosen}
+    gain = _gain(model, stimulus)
+    samples = {
+        "excess": loads["top"].excess,
+        "top_change": loads["top"].change,
+        "random_change": loads["top"].random.mean(0),
+        "random_most": loads["top"].random[int(loads["top"].random.mean(1).argmax())],
+        "signature": np.stack([looks.excess[:, layer, head] for layer, head in top]).mean(0),  # 2.
+        "gain": gain,
+        "called_excess": loads["called"].excess,
+        "wide_excess": loads["wide"].excess,
+        "wide_change": loads["wide"].change,
+    }
+    over_half = (
+        loads["wide"].change - gain / 2 if len(looks.wide) > len(top) else np.full(len(tokens), np.nan)
+    )
+    lower = [
+        float(bootstrap_mean(s[:, None], seed=seed).lo[0])
+        for s in (samples["signature"], samples["excess"], over_half)
+    ]
+    facts = {
+        "verdict": judge(*lower),
+        "beaten_frac": loads["top"].beaten_frac,
+        "n_draws": len(draws["top"].sets),
+        "n_possible": draws["top"].n_possible,
+        "n_top": len(top),
+        "n_called": looks.n_called,
+        "n_wide": len(looks.wide),
+    }
+    scores = {name: DirectScores(s, chance=0.0) for name, s in samples.items()}
+    return scores | {name: DirectScores(np.full(len(tokens), float(v))) for name, v in facts.items()}
+
+
+def judge(signature_lo: float, excess_lo: float, over_half_lo: float) -> float:
+    """The verdict from lower ends of intervals, as an index of `VERDICTS`.
+
+    Args:
+        signature_lo: of the top heads' prefix matching above its null; attention fraction.
+        excess_lo: of what is lost without the top heads beyond what is lost without random ones, in nats.
+        over_half_lo: of what is lost without all heads that look the part beyond half of what copying is worth, in
+            nats; NaN where those are not more than the top heads.
+
+    Returns:
+        0 to 3; NaN where there is a signature and nothing to compare the top heads with.
+    """  # 8.
+    if not signature_lo > MIN_EXCESS:
+        return 0.0
+    if np.isnan(excess_lo):
+        return float("nan")
+    if excess_lo > MIN_LOAD_NATS:
+        return 3.0
+    return 2.0 if over_half_lo > 0 else 1.0
+
+
+def _gain(model: HookedModel, stimulus: Stimulus) -> Float[np.ndarray, " n_seq"]:
+    """What copying is worth: loss on the first block minus loss on later ones."""  # 7.
+    nll = losses_under(model, shown(stimulus), [Edit()])
+    first = torch.from_numpy(stimulus.copy_index[:, 1:] == 1).float()
+    first_nats = (nll * first).sum(-1) / first.sum(-1)
+    return (first_nats - later_blocks(stimulus)(nll))[0].double().numpy()
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """Which heads look like induction heads.
+
+    Attributes:
+        prefix: prefix_matching per sequence.
+        excess: the same minus its shuffled null.
+        wide: heads whose own excess is above 0.05 with its whole interval.
+        called: heads the induction verdict calls.
+        n_called: how many; NaN where copying was not measured, and so nothing can be called.
+    """
+
+    prefix: Float[np.ndarray, "n_seq n_layers n_heads"]
+    excess: Float[np.ndarray, "n_seq n_layers n_heads"]
+    wide: tuple[Head, ...]
+    called: tuple[Head, ...]
+    n_called: float
+
+
+def signatures(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> Signatures:
+    """Score every head as the sweep does, and call induction heads by the tests of the `induction` verdict.
+
+    Raises:
+        NotMeasuredError: the model's attention cannot be scored.
+    """
+    from probes.sweep.measure import measure_stimulus
+
+    asked = {
+        "repeated_random": ("prefix_matching", "copying_logit"),
+        "shuffled_repeat": ("prefix_matching",),
+        "jittered_repeat": ("prefix_matching",),
+    }
+    found: dict[tuple[str, str], Measured] = {}
+    for stimulus, names in asked.items():
+        infos = [lookup(name) for name in names]
+        for m in measure_stimulus(model, stimuli[stimulus], infos, seed=seed)[0]:
+            found[m.probe, m.metric] = m
+    scores = {suffix: _scored(found["prefix_matching", f"score{suffix}"]) for suffix in _SUFFIXES}
+    prefix, excess = scores[""], scores[""] - scores["@shuffled_repeat"]
+    lower = bootstrap_mean(excess.reshape(len(excess), -1), seed=seed).lo.reshape(excess.shape[1:])
+    wide = np.argwhere(np.nan_to_num(lower, nan=-1.0) > MIN_EXCESS)
+    called, n_called = _called(scores, found, seed)
+    return Signatures(prefix, excess, _heads(wide), called, n_called)
+
+
+_SUFFIXES = ("", "@shuffled_repeat", "@jittered_repeat")
+
+
+def _scored(measured: Measured) -> Float[np.ndarray, "n_seq n_layers n_heads"]:
+    refuse_if("" if measured.samples is not None else measured.undefined)
+    refuse_if("; ".join(reason for _, reason in sorted(measured.layer_reasons.items())[:2]))
+    assert measured.samples is not None
+    return measured.samples.astype(np.float64)
+
+
+def _called(
+    scores: Mapping[str, np.ndarray], found: Mapping[tuple[str, str], Measured], seed: int
+) -> tuple[tuple[Head, ...], float]:
+    copying = found["copying_logit", "score"]
+    if copying.samples is None or copying.layer_reasons:
+        return (), float("nan")
+    n = len(copying.samples)
+    tests = induction(
+        *(scores[suffix].reshape(n, -1) for suffix in _SUFFIXES),
+        found["prefix_matching", "score@jittered_repeat"].chance.ravel(),
+        copying.samples.reshape(n, -1).astype(np.float64),
+        np.nan_to_num(copying.chance, nan=0.0).ravel(),
+        seed=seed,
+    )
+    heads = _heads(np.argwhere((tests.verdict == 1.0).reshape(copying.chance.shape)))
+    return heads, float(len(heads))
+
+
+def _heads(indices: np.ndarray) -> tuple[Head, ...]:
+    return tuple((int(layer), int(head)) for layer, head in indices)
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What one set's ablation does, beside that of its random sets."""
+
+    change: Float[np.ndarray, " n_seq"]
+    random: Float[np.ndarray, "n_draws n_seq"]
+
+    @property
+    def excess(self) -> Float[np.ndarray, " n_seq"]:
+        return self.change - self.random.mean(0)  # 5.
+
+    @property
+    def beaten_frac(self) -> float:
+        """Share of the random sets that cost less."""
+        return float(
+            np.where(np.isnan(self.random).any(1), np.nan, self.random.mean(1) < self.change.mean()).mean()
+        )
+
+
+def _load(
+    heads: tuple[Head, ...], draws: Draws, changes: Mapping[tuple[Head, ...], np.ndarray], n_seq: int
+) -> _Load:
+    nothing = np.full(n_seq, np.nan)
+    return _Load(changes.get(heads, nothing), np.stack([changes[s] for s in draws.sets] or [nothing]))

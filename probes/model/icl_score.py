@@ -1,0 +1,73 @@
+"""In-context learning score: how much better is a late token of real text predicted than an early one?
+
+Source: Olsson et al. 2022, arXiv:2209.11895: loss at the 500th token of the context minus loss at the 50th, contexts of
+512 tokens. Their models: above -0.15 nats before induction heads form, about -0.4 after.
+
+1. next-token loss at every position of `natural`; position t is the t-th token after BOS
+2. early and late are 50 and 500 in sequences of 512 tokens or more; in shorter ones of W tokens 50 W / 512 and
+   500 W / 512, rounded, at least 1 and at most W - 1. `early_position` and `late_position` say which they were
+3. score = loss at late - loss at early, paired by sequence
+4. windowed: the same with each loss averaged over `half_window` = W / 64 positions (at most 8, at least 1, rounded) on
+   either side, as far as the sequence goes. It asks the same and is steadier: the loss of one token of text varies by
+   several nats, which leaves the score of 32 sequences uncertain by about 0.7
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.registry import probe
+from probes.stimuli import Stimulus
+
+EARLY, LATE, CONTEXT, HALF_WINDOW = 50, 500, 512, 8
+MIN_CONTEXT = 16  # in a shorter one early and late are the first tokens
+
+
+def positions(width: int) -> tuple[int, int, int]:
+    """Early position, late position and half window for sequences of `width` tokens, BOS included."""
+    scale = min(width, CONTEXT) / CONTEXT
+    early, late, half = (max(1, math.floor(n * scale + 0.5)) for n in (EARLY, LATE, HALF_WINDOW))
+    return early, min(late, width - 1), half
+
+
+@probe("icl_score")
+def icl_score(token_nll: Float[Tensor, "batch next_pos"]) -> dict[str, Float[Tensor, " batch"]]:
+    """Score a batch.
+
+    Args:
+        token_nll: loss in nats of predicting tokens 1, 2, ... of every sequence.
+
+    Returns:
+        `score`, `windowed`, `early_nats`, `late_nats` in nats, below 0 where later tokens are predicted better; the
+        positions used, in tokens. All NaN in contexts of fewer than 16 tokens.
+    """
+    width = token_nll.shape[1] + 1
+    early, late, half = positions(width)
+    if width < MIN_CONTEXT:
+        token_nll = torch.full_like(token_nll, torch.nan)
+
+    def around(t: int, reach: int) -> Tensor:
+        return token_nll[:, max(t - reach, 1) - 1 : t + reach].mean(1)
+
+    used = {"early_position": early, "late_position": late, "half_window": half}
+    return {
+        "score": around(late, 0) - around(early, 0),  # 3.
+        "windowed": around(late, half) - around(early, half),  # 4.
+        "early_nats": around(early, 0),
+        "late_nats": around(late, 0),
+        **{name: torch.full_like(token_nll[:, 0], value) for name, value in used.items()},
+    }
+
+
+def chance(stimulus: Stimulus) -> dict[str, float]:
+    """A model that guesses uniformly over the usable ids, early and late."""
+    guess = math.log(stimulus.params["n_ids"])
+    none = dict.fromkeys(("early_position", "late_position", "half_window"), math.nan)
+    return {"score": 0.0, "windowed": 0.0, "early_nats": guess, "late_nats": guess, **none}
+
+
+icl_score.chance = chance

@@ -1,0 +1,75 @@
+"""Copying that is less than induction, and more: a pair seen before, a pair with a gap, a token merely seen.
+
+Source: Elhage et al. 2021 (skip-trigrams [b] ... [a] -> [b] of one-layer models); Hernandez et al. 2022, arXiv:2205.10487
+(copying form [a][b] ... [a] -> [b], odds of the model trained on repeated data against the control).
+
+Every item of `planted_pairs` shows one sequence of random, distinct tokens four times: BOS, filler, three planted tokens,
+a gap of filler, and the query q r. P(b) is read after r. `apart` differs from the other rows in one token each:
+
+1. null:  d x c ... q r      neither b nor the query stood in the context
+2. apart: d x b ... q r      b did, beside strangers: what [b] ... [a] -> [b] raises
+3. pair:  d r b ... q r      b followed r: [a][b] ... [a] -> [b], what induction heads raise, and skip-trigrams too
+4. skip:  q x b ... q r      b stood two after q, and again two after q is asked: [a][x][b] ... [a][y] -> [b]; heads
+   that look for exactly the token before do not see it
+5. log_odds = ln odds of b under skip - ln odds under null, paired by item: the logarithm of the odds ratio; pair_log_odds
+   and apart_log_odds likewise. p_* are the mean probabilities themselves
+6. pair_by_gap: pair_log_odds of the items whose gap is 2^position tokens (4, 8, 16, 32, as far as the context goes)
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probes.model.planted import by_condition, log_odds
+from probes.registry import probe
+from probes.stimuli import CONDITIONS, Stimulus
+
+_FIRST_GAP_LOG2 = 2
+
+
+@probe("skip_trigram")
+def skip_trigram(
+    logits: Float[Tensor, "batch pos d_vocab"], target: Int[Tensor, " batch"], gap: Int[Tensor, " batch"]
+) -> dict[str, Float[Tensor, " batch"]]:
+    """Score a batch.
+
+    Args:
+        logits: raw logits.
+        target: b of every row.
+        gap: tokens of filler between what is planted and the query.
+
+    Returns:
+        `odds`, the log odds of b after the last token, and `gap`, per row.
+    """
+    odds = log_odds(logits, target)
+    return {"odds": odds, "gap": gap.to(odds.dtype)}
+
+
+def finish(
+    rows: dict[str, Float[Tensor, " n_rows"]],
+) -> dict[str, Float[Tensor, " n_items"] | Float[Tensor, "n_items n_gaps"]]:
+    """Odds ratios per item, in nats."""
+    odds, gap = by_condition(rows["odds"]), by_condition(rows["gap"])["pair"]
+    pair = odds["pair"] - odds["null"]
+    levels = torch.arange(_FIRST_GAP_LOG2, int(gap.max().log2()) + 1, device=gap.device)
+    return {
+        "log_odds": odds["skip"] - odds["null"],
+        "pair_log_odds": pair,
+        "apart_log_odds": odds["apart"] - odds["null"],
+        **{f"p_{name}": odds[name].sigmoid() for name in CONDITIONS},
+        "pair_by_gap": torch.where(gap[:, None] == 2.0**levels, pair[:, None], torch.nan),
+    }
+
+
+def chance(stimulus: Stimulus) -> dict[str, float]:
+    """An odds ratio of 1; guessing uniformly over the usable ids."""
+    ratios = ("log_odds", "pair_log_odds", "apart_log_odds", "pair_by_gap")
+    guess = 1 / stimulus.params["n_ids"]
+    return dict.fromkeys(ratios, 0.0) | {f"p_{name}": guess for name in CONDITIONS}
+
+
+skip_trigram.finish = finish
+skip_trigram.chance = chance
+skip_trigram.position_start = _FIRST_GAP_LOG2

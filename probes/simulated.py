@@ -1,0 +1,92 @@
+"""Data whose truth is known, of the shapes rote meets: for measuring what intervals, tests and onsets are worth. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import optimize, stats
+
+from probes.effects import SMALLEST
+from probes.statistics import bootstrap_mean
+from probes.trajectory.curve import Curve, log_step
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+Path = Callable[[np.ndarray], np.ndarray]
+
+# name -> (one value per sequence, its true mean). Skewness 0 to 1.4, as measured on trained models.
+SHAPES: dict[str, tuple[Draw, float]] = {
+    "score at chance": (lambda rng, shape: rng.beta(2, 62, shape), 1 / 32),
+    "score near 1": (lambda rng, shape: rng.beta(62, 2, shape), 31 / 32),
+    "middling score": (lambda rng, shape: rng.beta(6, 6, shape), 0.5),
+    "loss in nats": (lambda rng, shape: rng.lognormal(0.5, 0.4, shape), float(np.exp(0.58))),
+    "paired difference": (
+        lambda rng, shape: rng.beta(2, 30, shape) - rng.beta(1, 31, shape),
+        1 / 32,
+    ),
+    "share of tokens": (lambda rng, shape: rng.binomial(50, 0.9, shape) / 50, 0.9),
+}
+
+
+def log_grid(n: int, *, last: int = 4096, first: int = 8) -> Int[np.ndarray, " steps"]:
+    """Step 0 and n - 1 steps evenly spaced on a log axis."""
+    return np.concatenate([[0], np.round(np.geomspace(first, last, n - 1)).astype(np.int64)])
+
+
+def sigmoid(middle: float, width: float, *, low: float = 0.03, high: float = 0.85) -> Path:
+    """A phase change on `log_step`, from low to high."""
+    return lambda at: low + (high - low) / (1 + np.exp(-(at - middle) / width))
+
+
+def rise_and_fall(middle: float, *, lost: float) -> Path:
+    """A phase change that loses a share of its height again, two e-folds of steps later."""
+    up, down = sigmoid(middle, 0.3, low=0.0, high=0.8), sigmoid(middle + 2, 0.3, low=0.0, high=lost)
+    return lambda at: 0.03 + up(at) * (1 - down(at))
+
+
+def flat(level: float) -> Path:
+    """Nothing happens."""
+    return lambda at: np.full(np.shape(at), level)
+
+
+def true_crossing(path: Path, frac: float, last: float) -> float:
+    """Where a rising path has made a share of its way, on `log_step`."""
+    level = path(np.array(0.0)) + frac * (path(np.array(last)) - path(np.array(0.0)))
+    return float(optimize.brentq(lambda at: path(np.array(at)) - level, 0.0, last))
+
+
+def simulated_curve(
+    path: Path,
+    steps: Int[np.ndarray, " steps"],
+    rng: np.random.Generator,
+    *,
+    n: int = 32,
+    concentration: float = 20.0,
+    sequences: Float[np.ndarray, "n 1"] | None = None,
+    chance: float = np.nan,
+    name: str = "simulated",
+) -> Curve:
+    """A score of n sequences in [0, 1] around a path, as a curve.
+
+    Args:
+        path: true mean on `log_step`.
+        steps: measured.
+        rng: draws the noise.
+        n: sequences.
+        concentration: of the beta distribution around the mean; small is noisy.
+        sequences: normal scores that half of every sequence's noise follows at all steps; drawn where None. Give the
+            same to two curves to pair them.
+        chance: chance level.
+        name: of the probe.
+    """
+    mean = np.clip(path(log_step(steps)), 1e-3, 1 - 1e-3)
+    shared = rng.standard_normal((n, 1)) if sequences is None else sequences
+    noise = np.sqrt(0.5) * (shared + rng.standard_normal((n, len(steps))))
+    samples = stats.beta.ppf(stats.norm.cdf(noise), mean * concentration, (1 - mean) * concentration)
+    interval = bootstrap_mean(samples)
+    return Curve(
+        run="simulated", probe=name, metric="score", layer=0, head=0, steps=np.asarray(steps, dtype=np.int64),
+        value=interval.value, lo=interval.lo, hi=interval.hi, chance=chance, tokens=np.full(len(steps), np.nan),
+        samples=samples, n=n, better="higher", smallest=SMALLEST, unit="attention fraction",
+    )  # fmt: skip

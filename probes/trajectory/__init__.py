@@ -1,0 +1,54 @@
+"""When did it happen: onsets, peaks, decays, phase windows, turnover of heads, and which moves first. No torch.
+
+An onset is known only up to the measured steps around it, so every event carries its bracket of measured steps beside
+its estimate. Positions between steps are on ln(1 + step): training moves fast early, and step 0 has a place.
+"""
+
+from __future__ import annotations
+
+from probes.trajectory.crossing import Crossing, Rise, crossings, rise
+from probes.trajectory.curve import Curve, curve, curves, log_step
+from probes.trajectory.events import EVENT_COLUMNS, event_head, events
+from probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
+from probes.trajectory.shape import Decay, Peak, PhaseWindow, decay, peak, phase_window
+from probes.trajectory.turnover import turnover
+from probes.trajectory.verdict import (
+    Onset,
+    best_head,
+    head_onsets,
+    head_table,
+    heads_above,
+    onset,
+    verdict_table,
+)
+
+__all__ = [
+    "CANNOT_TELL",
+    "EVENT_COLUMNS",
+    "Crossing",
+    "Curve",
+    "Decay",
+    "LeadLag",
+    "Onset",
+    "Peak",
+    "PhaseWindow",
+    "Rise",
+    "best_head",
+    "crossings",
+    "curve",
+    "curves",
+    "decay",
+    "event_head",
+    "events",
+    "head_onsets",
+    "head_table",
+    "heads_above",
+    "lead_lag",
+    "log_step",
+    "onset",
+    "peak",
+    "phase_window",
+    "rise",
+    "turnover",
+    "verdict_table",
+]

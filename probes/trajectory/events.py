@@ -1,0 +1,264 @@
+"""What happened when: every event of a run as one tidy table. No torch.
+
+Rows, in this order: the onset of the induction circuit; onsets, peak and decay of every number about the whole model
+that has a direction and of the strongest heads; phase windows; sure changes among the top heads; who moves first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+
+from interp.axes import head_label
+from probes.registry import REGISTRY
+from probes.store import Results
+from probes.trajectory.crossing import Crossing, Rise, crossings, rise
+from probes.trajectory.curve import Curve, curves, rows_of
+from probes.trajectory.order import lead_lag
+from probes.trajectory.shape import decay, peak, phase_window
+from probes.trajectory.turnover import turnover
+from probes.trajectory.verdict import onset, verdict_table
+
+EVENT_COLUMNS = [
+    "event", "probe", "metric", "layer", "head", "step_lo", "step_hi", "step", "lo", "hi", "tokens", "value", "value_lo",
+    "value_hi", "n", "method", "text",
+]  # fmt: skip
+HEAD_PROBES = ("previous_token", "prefix_matching", "copying_logit")
+PHASE_METRICS = (("icl_score", "score"), ("repeat_loss", "difference"))
+ORDERED = (
+    (("previous_token", "score"), ("prefix_matching", "score")),
+    (("prefix_matching", "score"), ("repeat_loss", "difference")),
+)
+N_HEADS = 4
+_EVENTS: WeakKeyDictionary[Results, dict[int, pd.DataFrame]] = WeakKeyDictionary()
+_STEPS = ("step_lo", "step_hi", "tokens", "layer", "head")
+_NUMBERS = ("step", "lo", "hi", "value", "value_lo", "value_hi")
+
+
+def events(results: Results, *, seed: int = 0) -> pd.DataFrame:
+    """Every event of a run.
+
+    Args:
+        results: of one run; an empty frame where fewer than two steps were measured.
+        seed: of the resampling.
+
+    Returns:
+        One row per event, columns EVENT_COLUMNS. `step_lo` and `step_hi` are the measured steps it lies between,
+        `step` the estimate and `lo`, `hi` its 95% interval (NaN where open: before the first or after the last
+        measured step); `tokens` seen at `step`, or at `step_hi`; `value` what was measured there (a level, a peak, the
+        share lost, a slope, a similarity, a lag in ln(1 + step)) with its interval; `text` the finding in words. An
+        `onset` row without a step says that there was none, and why.
+    """
+    made = _EVENTS.setdefault(results, {})
+    if seed not in made:
+        made[seed] = _table(_all(results, seed) if len(results.usable_steps) > 1 else [])
+    return made[seed].copy()
+
+
+def _all(results: Results, seed: int) -> list[dict[str, Any]]:
+    heads = {probe: _strongest(results, probe) for probe in HEAD_PROBES}
+    rows = [*_circuit(results)]
+    for one in _whole_model(results):
+        rows += _of_curve(one, seed)
+    for found in heads.values():
+        for i, one in enumerate(found):
+            rows += _of_curve(one, seed, quiet=i > 0)
+    rows += [*_phases(results, seed), *_turnovers(results, seed), *_orders(results, heads, seed)]
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=EVENT_COLUMNS)
+    frame = frame.astype(dict.fromkeys(_STEPS, "Int64") | dict.fromkeys(_NUMBERS, "float64"))
+    return frame.astype({"n": "int64"})
+
+
+def _circuit(results: Results) -> Iterator[dict[str, Any]]:
+    table = verdict_table(results)
+    if table.empty:
+        return
+    found = onset(results)
+    bracket = found.bracket or (None, None)
+    n = rows_of(results, "induction", "prefix_excess")["n"]
+    yield _row(
+        "induction_onset",
+        ("induction", "verdict"),
+        head=_parsed(found.head),
+        step_lo=bracket[0],
+        step_hi=bracket[1],
+        tokens=(found.tokens or (None, None))[1],
+        n=int(n.max()) if len(n) else 0,
+        method="first verdict that holds at two measured steps",
+        text=found.text,
+    )
+
+
+def _whole_model(results: Results) -> Iterator[Curve]:
+    """Numbers about the whole model that have a direction; the nulls and their parts have none."""
+    for info in REGISTRY.values():
+        if info.kind != "model":
+            continue
+        for metric in info.metrics:
+            rows = rows_of(results, info.name, metric)
+            single = not rows.empty and rows["position"].isna().all() and rows["layer"].isna().all()
+            if single and info.better_of(metric) is not None and "@" not in metric:
+                yield from curves(results, info.name, metric).values()
+
+
+def _strongest(results: Results, probe: str) -> list[Curve]:
+    """The heads that stand highest at any step, strongest first: a head that rose and was lost is one of them."""
+    found = [c for key, c in curves(results, probe).items() if key is not None]
+    return sorted(found, key=lambda c: (-float(c.value.max()), c.layer, c.head))[:N_HEADS]
+
+
+def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[str, Any]]:
+    """Onsets, peak and decay; `quiet` leaves out the row that says there was no onset."""
+    found = rise(curve)
+    if not found.found:
+        if not quiet:
+            yield _of("onset", curve, text=f"{curve.label}: no onset: {found.why_not}{_stands(curve, found)}")
+        return
+    for crossing in crossings(curve, seed=seed, found=found):
+        yield _of_crossing(curve, found, crossing)
+    lost, best = decay(curve, seed=seed, found=found), peak(curve, found=found)
+    if best is not None and lost is not None:
+        yield _of(
+            "peak", curve, step=best.step, step_lo=best.steps[0], step_hi=best.steps[1], lo=best.steps[0],
+            hi=best.steps[1], value=best.value, value_lo=best.lo, value_hi=best.hi,
+            text=f"{curve.label} is best at step {best.step:,} ({_span(best.steps)}): {_number(best.value)}",
+        )  # fmt: skip
+        yield _of(
+            "decay", curve, step=lost.last_step, step_lo=lost.peak_step, step_hi=lost.last_step, value=lost.share,
+            value_lo=lost.lo, value_hi=lost.hi,
+            text=f"{curve.label} has lost {lost.share:.0%} [{lost.lo:.0%}, {lost.hi:.0%}] of its rise by step "
+            f"{lost.last_step:,}",
+        )  # fmt: skip
+
+
+def _stands(curve: Curve, found: Rise) -> str:
+    """Where a curve without onset stands: at its ceiling from the start, or at chance."""
+    if found.from_chance:
+        return f"; at {_number(float(curve.value[0]))} from the first measured step on"
+    return f"; at {_number(float(curve.value[-1]))}"
+
+
+def _of_crossing(curve: Curve, found: Rise, crossing: Crossing) -> dict[str, Any]:
+    before, at = crossing.bracket
+    named = f"{curve.label} had made {crossing.frac:.0%} of its change"
+    if before is None:
+        text = f"{named} by the first measured step ({at:,})"
+    else:
+        until = "the end" if crossing.hi is None else f"{crossing.hi:,.0f}"
+        since = "the start" if crossing.lo is None else f"{crossing.lo:,.0f}"
+        text = (
+            f"{named} at step {crossing.step:,.0f} [{since} to {until}], between steps {before:,} and {at:,}; "
+            f"from {_number(found.base)}{' (chance)' if found.from_chance else ''} to {_number(found.top)}"
+        )
+    return _of(
+        f"onset_{crossing.frac * 100:.0f}", curve, step=crossing.step, step_lo=before, step_hi=at, lo=crossing.lo,
+        hi=crossing.hi, value=crossing.value, text=text,
+    )  # fmt: skip
+
+
+def _phases(results: Results, seed: int) -> Iterator[dict[str, Any]]:
+    for probe, metric in PHASE_METRICS:
+        if metric not in REGISTRY[probe].metrics if probe in REGISTRY else True:
+            continue
+        for curve in curves(results, probe, metric).values():
+            found = phase_window(curve, seed=seed)
+            if found is not None:
+                yield _of(
+                    "phase_window", curve, step_lo=found.bracket[0], step_hi=found.bracket[1], lo=found.lo,
+                    hi=found.hi, value=found.slope, value_lo=found.slope_lo, value_hi=found.slope_hi,
+                    text=f"{curve.label} changes fastest between steps {found.bracket[0]:,} and {found.bracket[1]:,} "
+                    f"[{found.lo:,} to {found.hi:,}]: {_number(found.slope)} {curve.unit} per e-fold of steps",
+                )  # fmt: skip
+
+
+def _turnovers(results: Results, seed: int) -> Iterator[dict[str, Any]]:
+    if not any(key is not None for key in curves(results, "prefix_matching")):
+        return
+    table = verdict_table(results)
+    called = int(table.iloc[-1].eq(1).sum()) if not table.empty else 0
+    for row in turnover(results, k=called or N_HEADS, seed=seed).itertuples(index=False):
+        if row.sure:
+            yield _row(
+                "turnover", ("prefix_matching", "score"), step_lo=row.step_a, step_hi=row.step_b,
+                tokens=_tokens_at(results, row.step_b), value=row.jaccard, value_lo=row.lo, value_hi=row.hi, n=row.n,
+                method="Jaccard similarity of the top heads, bootstrap over sequences",
+                text=f"between steps {row.step_a:,} and {row.step_b:,} {row.left} left the top {row.k} heads and "
+                f"{row.entered} came; total mass over all heads {row.mass_a:.2f} to {row.mass_b:.2f}",
+            )  # fmt: skip
+
+
+def _orders(results: Results, heads: dict[str, list[Curve]], seed: int) -> Iterator[dict[str, Any]]:
+    for pair in ORDERED:
+        one, other = (_representative(results, heads, *name) for name in pair)
+        if one is None or other is None:
+            continue
+        found = lead_lag(one, other, seed=seed)
+        if np.isnan(found.lag):
+            continue
+        yield _row(
+            "lead_lag", pair[0], head=(one.layer, one.head), value=found.lag, value_lo=found.lo, value_hi=found.hi,
+            n=min(one.n, other.n), method=f"lag of {other.label} in ln(1 + step), brackets and {one.method}",
+            text=found.text,
+        )  # fmt: skip
+
+
+def _representative(results: Results, heads: dict[str, list[Curve]], probe: str, metric: str) -> Curve | None:
+    """The strongest head of a head probe, or the model's own curve."""
+    if probe in heads:
+        return heads[probe][0] if heads[probe] else None
+    return next(iter(curves(results, probe, metric).values()), None)
+
+
+def _of(event: str, curve: Curve, **cells: Any) -> dict[str, Any]:
+    where = cells.get("step") if cells.get("step") is not None else cells.get("step_hi")
+    known = np.isfinite(curve.tokens)
+    tokens = (
+        round(float(np.interp(where, curve.steps[known], curve.tokens[known])))
+        if where is not None and known.any()
+        else None
+    )
+    return _row(
+        event, (curve.probe, curve.metric), head=(curve.layer, curve.head), tokens=tokens, n=curve.n,
+        method=curve.method, **cells,
+    )  # fmt: skip
+
+
+def _row(
+    event: str, of: tuple[str, str], *, head: tuple[int | None, int | None] = (None, None), **cells: Any
+) -> dict[str, Any]:
+    empty = dict.fromkeys(EVENT_COLUMNS)
+    return (
+        empty | {"event": event, "probe": of[0], "metric": of[1], "layer": head[0], "head": head[1]} | cells
+    )
+
+
+def _parsed(label: str) -> tuple[int | None, int | None]:
+    from interp.axes import parse_head
+
+    return parse_head(label) if label else (None, None)
+
+
+def _tokens_at(results: Results, step: int) -> int | None:
+    seen = results.frame.loc[results.frame["step"] == step, "tokens_seen"]
+    return None if seen.empty or pd.isna(seen.iloc[0]) else int(seen.iloc[0])
+
+
+def _span(steps: tuple[int, int | None]) -> str:
+    return f"somewhere in {steps[0]:,} to {'the end' if steps[1] is None else f'{steps[1]:,}'}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def event_head(row: Any) -> str:
+    """Label of the head an event is about, "" for the whole model."""
+    return "" if pd.isna(row.layer) else head_label(int(row.layer), int(row.head))

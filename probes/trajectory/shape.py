@@ -1,0 +1,183 @@
+"""Peak, decay and the steepest stretch of a curve. No torch.
+
+Peak: the best measured step. Which step truly is best is known only up to those that are not surely worse (one-sided
+paired t-tests against it, Bonferroni over steps, 5%), and between checkpoints only up to their neighbours.
+
+Decay: share of the rise that is lost at the last step, when that step is surely worse than the peak. Having chosen the
+best of many noisy steps makes a flat curve look as if it fell; the test keeps that from being told as a decay.
+
+Phase window: where the curve rises fastest on ln(1 + step) (Olsson et al. 2022 read the phase change off the in-context
+learning score). Slopes are taken over at least MIN_WIDTH, so that two late checkpoints close together on that axis do
+not win by noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from probes.statistics import p_greater
+from probes.trajectory.crossing import ALPHA, Rise, rise
+from probes.trajectory.curve import Curve
+
+MIN_WIDTH = 0.25  # of ln(1 + step): a factor of 1.28 in steps
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The best step of a curve.
+
+    Attributes:
+        step, value, lo, hi: the measured step and what was measured there.
+        steps: interval of the step; the second is None when the best may still lie beyond the last step.
+    """
+
+    step: int
+    value: float
+    lo: float
+    hi: float
+    steps: tuple[int, int | None]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """What was lost between the peak and the last step.
+
+    Attributes:
+        share, lo, hi: of the rise from base to peak; 1 is all of it.
+        peak_step, last_step: between which it was lost.
+    """
+
+    share: float
+    lo: float
+    hi: float
+    peak_step: int
+    last_step: int
+
+
+@dataclass(frozen=True)
+class PhaseWindow:
+    """The steepest stretch of a curve.
+
+    Attributes:
+        bracket: the measured steps it lies between.
+        lo, hi: 95% interval of its ends when sequences are resampled.
+        slope, slope_lo, slope_hi: change per e-fold of 1 + step, in the metric's unit.
+    """
+
+    bracket: tuple[int, int]
+    lo: int
+    hi: int
+    slope: float
+    slope_lo: float
+    slope_hi: float
+
+
+def peak(curve: Curve, *, found: Rise | None = None) -> Peak | None:
+    """The best step; None when there is no rise.
+
+    Args:
+        curve: of one metric.
+        found: what `rise` said, where it was asked before.
+    """
+    found = rise(curve) if found is None else found
+    if not found.found:
+        return None
+    best, may_be = _best(curve, found)
+    after = may_be[-1] + 1
+    return Peak(
+        step=int(curve.steps[best]),
+        value=float(curve.value[best]),
+        lo=float(curve.lo[best]),
+        hi=float(curve.hi[best]),
+        steps=(
+            int(curve.steps[max(may_be[0] - 1, 0)]),
+            int(curve.steps[after]) if after < len(curve.steps) else None,
+        ),
+    )
+
+
+def decay(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> Decay | None:
+    """Share of the rise lost since the peak; None when there is no rise or no sure loss of the smallest effect.
+
+    Args:
+        curve: of one metric.
+        seed: of the resampling.
+        found: what `rise` said, where it was asked before.
+    """
+    found = rise(curve) if found is None else found
+    if not found.found:
+        return None
+    best, may_be = _best(curve, found)
+    last = len(curve.steps) - 1
+    if last in may_be or found.sign * (curve.value[best] - curve.value[last]) <= curve.smallest:
+        return None
+    draws = curve.draws(seed)
+    base = found.base if found.from_chance else draws[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = (draws[:, best] - draws[:, last]) / (draws[:, best] - base)
+    lo, hi = np.nanquantile(shares, [curve.tail, 1 - curve.tail])
+    share = (curve.value[best] - curve.value[last]) / (curve.value[best] - found.base)
+    return Decay(float(share), float(lo), float(hi), int(curve.steps[best]), int(curve.steps[last]))
+
+
+def phase_window(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> PhaseWindow | None:
+    """Where the curve changes fastest in its own direction; None when there is no rise.
+
+    Args:
+        curve: of one metric, such as icl_score or repeat_loss/difference.
+        seed: of the resampling.
+        found: what `rise` said, where it was asked before.
+    """
+    found = rise(curve) if found is None else found
+    if not found.found:
+        return None
+    starts, ends = _stretches(curve.at)
+    width = curve.at[ends] - curve.at[starts]
+
+    def slopes(values: Float[np.ndarray, "draws steps"]) -> Float[np.ndarray, "draws stretches"]:
+        return found.sign * (values[:, ends] - values[:, starts]) / width
+
+    steepest = int(slopes(curve.value[None])[0].argmax())
+    drawn = slopes(curve.draws(seed))
+    chosen = drawn.argmax(1)
+    tails = [curve.tail, 1 - curve.tail]
+    bracket = (int(curve.steps[starts[steepest]]), int(curve.steps[ends[steepest]]))
+    lo = np.quantile(curve.steps[starts[chosen]], tails[0], method="lower")
+    hi = np.quantile(curve.steps[ends[chosen]], tails[1], method="higher")
+    slope_lo, slope_hi = sorted(found.sign * np.quantile(drawn[:, steepest], tails))
+    slope = found.sign * slopes(curve.value[None])[0, steepest]
+    return PhaseWindow(
+        bracket,
+        min(int(lo), bracket[0]),
+        max(int(hi), bracket[1]),
+        float(slope),
+        float(slope_lo),
+        float(slope_hi),
+    )
+
+
+def _best(curve: Curve, found: Rise) -> tuple[int, list[int]]:
+    """Index of the best step, and of every step from the first to the last that is not surely worse."""
+    best = int((found.sign * curve.value).argmax())
+    if curve.samples is not None:
+        p = p_greater(found.sign * (curve.samples[:, best : best + 1] - curve.samples))
+    else:
+        p = curve.p_above(best, -found.sign)
+    surely_worse = p * max(len(p) - 1, 1) < ALPHA
+    surely_worse[best] = False
+    left = np.flatnonzero(~surely_worse)
+    return best, list(range(int(left[0]), int(left[-1]) + 1))
+
+
+def _stretches(
+    at: Float[np.ndarray, " steps"],
+) -> tuple[Int[np.ndarray, " stretches"], Int[np.ndarray, " stretches"]]:
+    """Pairs of steps at least MIN_WIDTH apart, each with the nearest later one; the whole series if it is shorter."""
+    ends = np.searchsorted(at, at + MIN_WIDTH)
+    starts = np.flatnonzero(ends < len(at))
+    if not len(starts):
+        return np.array([0]), np.array([len(at) - 1])
+    return starts, ends[starts]

@@ -1,0 +1,159 @@
+"""Do the same heads stay on top? No torch.
+
+Between neighbouring measured steps: the Jaccard similarity of the k strongest heads, and beside it the total mass of
+the score over all heads. Heads may trade places while the algorithm stays: low similarity with a mass that holds is a
+swap, with a mass that falls it is a loss.
+
+Heads that no sequence sample can tell apart trade ranks by noise. A swap is `sure` only when a head that leaves and one
+that enters are in the opposite order at the two steps (paired t-tests both ways, Bonferroni over pairs of heads and
+steps, 5%) and each is above chance by the smallest effect while it is on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from checkpoints.errors import RoteError
+from interp.axes import head_label
+from probes.statistics import N_RESAMPLES, p_greater, resampled_means
+from probes.store import Results
+from probes.trajectory.crossing import ALPHA
+from probes.trajectory.curve import Curve, curves
+
+COLUMNS = [
+    "step_a", "step_b", "k", "jaccard", "lo", "hi", "random", "mass_a", "mass_b", "change", "change_lo", "change_hi",
+    "left", "entered", "sure", "n",
+]  # fmt: skip
+
+
+def turnover(
+    results: Results, *, probe: str = "prefix_matching", metric: str = "score", k: int = 4, seed: int = 0
+) -> pd.DataFrame:
+    """One row per pair of neighbouring measured steps.
+
+    Args:
+        results: of one run.
+        probe, metric: of heads.
+        k: how many heads count as on top; at most half of them.
+        seed: of the resampling.
+
+    Returns:
+        `jaccard` with its 95% interval and `random`, what two random sets of k heads share on average; `mass_a` and
+        `mass_b`, score minus chance summed over all heads, and their change with its interval; `left` and `entered`,
+        the heads; `sure`, whether any of them surely traded places; `n` sequences.
+
+    Raises:
+        RoteError: the metric has no values per head, or k is below 1.
+    """
+    if k < 1:
+        raise RoteError(f"turnover of the top {k} heads", help="take k of 1 or more")
+    heads = {key: c for key, c in curves(results, probe, metric).items() if key is not None}
+    if not heads:
+        raise RoteError(f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe")
+    whole = max(len(c.steps) for c in heads.values())
+    heads = {key: c for key, c in heads.items() if len(c.steps) == whole}
+    k = max(1, min(k, len(heads) // 2))
+    grid = _Grid(heads, k, seed)
+    return pd.DataFrame([grid.row(i) for i in range(whole - 1)], columns=COLUMNS)
+
+
+class _Grid:
+    """Every head's curve, resampled together."""
+
+    def __init__(self, heads: Mapping[tuple[int, int], Curve], k: int, seed: int) -> None:
+        self.curves, self.k = list(heads.values()), k
+        self.labels = [head_label(*key) for key in heads]
+        self.first = self.curves[0]
+        self.value = np.stack([c.value for c in self.curves])
+        self.chance = np.array([0.0 if np.isnan(c.chance) else c.chance for c in self.curves])
+        self.seed, self._drawn = seed, {}
+
+    def draws(self, i: int) -> Float[np.ndarray, "draws heads"]:
+        """Every head at step i in each resample; the two latest steps are kept."""
+        if i not in self._drawn:
+            self._drawn = {step: kept for step, kept in self._drawn.items() if step == i - 1}
+            self._drawn[i] = self._resampled(i)
+        return self._drawn[i]
+
+    def _resampled(self, i: int) -> Float[np.ndarray, "draws heads"]:
+        samples = [c.samples for c in self.curves]
+        if all(s is not None and len(s) == len(samples[0]) for s in samples):
+            return resampled_means(np.stack([s[:, i] for s in samples], axis=1), seed=self.seed)
+        rng = np.random.default_rng([self.seed, i])
+        error = np.array([c.error[i] for c in self.curves])
+        return self.value[:, i] + error * rng.standard_normal((N_RESAMPLES, len(self.curves)))
+
+    def row(self, i: int) -> dict[str, object]:
+        """Step i against step i + 1."""
+        a, b = self._top(self.value[None, :, i])[0], self._top(self.value[None, :, i + 1])[0]
+        before, after = self.draws(i), self.draws(i + 1)
+        drawn = _jaccard(self._top(before), self._top(after))
+        mass = self.value.sum(0) - self.chance.sum()
+        change = after.sum(1) - before.sum(1)
+        tails = [self.first.tail, 1 - self.first.tail]
+        (lo, hi), (change_lo, change_hi) = np.quantile(drawn, tails), np.quantile(change, tails)
+        left, entered = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
+        return {
+            "step_a": int(self.first.steps[i]),
+            "step_b": int(self.first.steps[i + 1]),
+            "k": self.k,
+            "jaccard": float(_jaccard(a[None], b[None])[0]),
+            "lo": float(lo),
+            "hi": float(hi),
+            "random": _random_jaccard(self.k, len(self.curves)),
+            "mass_a": float(mass[i]),
+            "mass_b": float(mass[i + 1]),
+            "change": float(mass[i + 1] - mass[i]),
+            "change_lo": float(change_lo),
+            "change_hi": float(change_hi),
+            "left": " ".join(self.labels[h] for h in left),
+            "entered": " ".join(self.labels[h] for h in entered),
+            "sure": self._sure(left, entered, i),
+            "n": self.first.n,
+        }
+
+    def _top(self, scores: Float[np.ndarray, "draws heads"]) -> Bool[np.ndarray, "draws heads"]:
+        """Which heads are among the k strongest; ties to the earlier head."""
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
+        top = np.zeros(scores.shape, dtype=bool)
+        np.put_along_axis(top, order, True, axis=1)
+        return top
+
+    def _sure(self, left: Int[np.ndarray, " l"], entered: Int[np.ndarray, " e"], i: int) -> bool:
+        k, heads = self.k, len(self.curves)
+        tests = k * (heads - k) * (len(self.first.steps) - 1)
+        smallest = self.first.smallest
+        for out in left.tolist():
+            for into in entered.tolist():
+                strong = min(
+                    self.value[out, i] - self.chance[out], self.value[into, i + 1] - self.chance[into]
+                )
+                p = max(self._p(out, into, i), self._p(into, out, i + 1))
+                if strong > smallest and p * tests < ALPHA:
+                    return True
+        return False
+
+    def _p(self, high: int, low: int, i: int) -> float:
+        """One-sided p that one head is above another at a step."""
+        a, b = self.curves[high], self.curves[low]
+        if a.samples is not None and b.samples is not None and len(a.samples) == len(b.samples):
+            return float(p_greater(a.samples[:, i : i + 1] - b.samples[:, i : i + 1])[0])
+        apart, spread = a.value[i] - b.value[i], np.hypot(a.error[i], b.error[i])
+        return float(stats.norm.sf(apart / spread)) if spread > 0 else float(apart <= 0)
+
+
+def _jaccard(
+    a: Bool[np.ndarray, "draws heads"], b: Bool[np.ndarray, "draws heads"]
+) -> Float[np.ndarray, " draws"]:
+    return (a & b).sum(1) / (a | b).sum(1)
+
+
+def _random_jaccard(k: int, heads: int) -> float:
+    """Mean Jaccard similarity of two random sets of k of these heads."""
+    shared = np.arange(k + 1)
+    return float((stats.hypergeom.pmf(shared, heads, k, k) * shared / (2 * k - shared)).sum())

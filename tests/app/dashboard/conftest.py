@@ -1,0 +1,57 @@
+"""Pages drawn without a browser, on results whose answers are planted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted_series import damage, flat, rising, with_gap, write_results
+from streamlit.testing.v1 import AppTest
+
+from app.dashboard.session_names import PATHS_VARIABLE
+
+Open = Callable[..., AppTest]
+UNIQUE = {"kind": "unique", "repeat_frac": 0.0, "pool_size": 0}
+REPEATED = {"kind": "repeated", "repeat_frac": 0.5, "pool_size": 64}
+
+
+def script(page: str) -> None:
+    from app.dashboard.main import main
+
+    main(only=page)
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
+    """`open_page("trajectory", results, step=10, head="L1H0")`: the page as its URL draws it."""
+
+    def call(page: str, *paths: Path, **params: Any) -> AppTest:
+        monkeypatch.setenv(PATHS_VARIABLE, os.pathsep.join(str(p) for p in paths))
+        at = AppTest.from_function(script, kwargs={"page": page}, default_timeout=60)
+        for name, value in params.items():
+            at.query_params[name] = str(value)
+        return at.run()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `unique`, whose L1H2 rises at step 20, and `repeated`, in which nothing does and step 10 has a gap."""
+    root = tmp_path_factory.mktemp("dashboard") / "results"
+    write_results(root, "unique", rising(), arm=UNIQUE)
+    write_results(root, "repeated", with_gap(flat(), 10), arm=REPEATED)
+    return root
+
+
+@pytest.fixture
+def with_broken(two_runs: Path, tmp_path: Path) -> Path:
+    """The same beside a folder whose run.json is cut short."""
+    root = tmp_path / "results"
+    write_results(root, "unique", rising(), arm=UNIQUE)
+    write_results(root, "torn", flat())
+    damage(root / "torn")
+    return root

@@ -1,0 +1,197 @@
+"""Every page: from a full link, with nothing to show, beside a broken folder, and from a bad link."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from planted_series import write_results
+
+PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
+FULL = {
+    "run": "unique",
+    "probe": "prefix_matching",
+    "step": 40,
+    "head": "L1H2",
+    "base": "repeated",
+    "pin": "L0H1",
+}
+TITLES = {
+    "overview": "repeated forms no lasting induction head; unique forms induction heads between steps 10 and 20",
+    "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
+    "head": "L1H2 scores 0.90 [0.88, 0.92] on prefix matching at step 40, rank 1 of 6",
+    "circuit": "L1H2, an induction head, reads L0H1, a previous-token head: K-composition z 7.50 at step 40",
+    "compare": "unique is better on 2 of 2 measures than repeated at step 40",
+    "memory": "unique: no training sequences were given to test it on; its strongest prefix matching is 0.900 (L1H2)",
+    "runs": "2 runs, 8 checkpoints measured",
+}
+
+
+def title(at) -> str:
+    """The page's title as a person reads it."""
+    return at.title[0].value.replace("\\", "")
+
+
+def words(at) -> str:
+    """Everything written on the page, escapes undone."""
+    kinds = ("title", "subheader", "markdown", "caption", "error", "code", "text")
+    return "\n".join(str(e.value) for kind in kinds for e in getattr(at, kind)).replace("\\", "")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_full_link_opens_the_page_it_names(open_page, two_runs, page):
+    at = open_page(page, two_runs, **FULL)
+    assert not at.exception
+    assert title(at) == TITLES[page]
+    assert at.session_state["rote_state"].head == "L1H2"
+    assert at.session_state["w_step"] == 40
+    assert at.session_state["w_base"] == "repeated"
+    assert at.session_state["w_pin"] == ["L0H1"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_figure_says_its_finding(open_page, two_runs, page):
+    at = open_page(page, two_runs, **FULL)
+    charts = at.get("plotly_chart")
+    assert charts or page in ("circuit", "runs")
+    for chart in charts:
+        assert len(chart.proto.alt) > 30, chart.proto.alt
+        assert json.loads(chart.proto.spec)["data"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_results_a_page_says_how_to_make_them(open_page, tmp_path, page):
+    at = open_page(page, tmp_path / "results")
+    assert not at.exception
+    assert title(at) == "No results yet"
+    assert "rote run path/to/checkpoints -o results" in words(at)
+    assert "make demo" in words(at)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_broken_folder_is_named_and_the_rest_works(open_page, with_broken, page):
+    at = open_page(page, with_broken, run="unique", step=40)
+    assert not at.exception
+    assert at.session_state["rote_state"].run == "unique"
+    assert "torn" in words(at)
+    assert "cannot be read" in words(at)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_bad_link_explains_itself_and_opens(open_page, two_runs, page):
+    at = open_page(
+        page,
+        two_runs,
+        run="uniqe",
+        step="banana",
+        head="L9H9",
+        probe="prefix_machting",
+        base="nope",
+        pin="x,L0H0",
+        q="-3",
+        z="nan",
+        align="moon",
+    )
+    assert not at.exception
+    said = words(at)
+    for part in (
+        "run=uniqe is not among the runs here (unique, repeated)", "step=banana is not a step of repeated; showing 40",
+        "head=L9H9 is not in repeated, which has 2 layers of 3 heads", "did you mean prefix_matching?", "base=nope",
+        "pin=x is not a head", "q=-3 is not a number that fits", "z=nan is not a number that fits",
+        "align=moon is none of step, tokens, loss",
+    ):  # fmt: skip
+        assert part in said, part
+    assert at.session_state["rote_state"].pin == ("L0H0",)
+    at.button(key="mend").click().run()
+    assert "banana" not in words(at)
+
+
+def test_a_step_between_two_shows_the_nearest(open_page, two_runs):
+    at = open_page("trajectory", two_runs, run="unique", step=12)
+    assert "step=12 was not measured in unique; showing the nearest, 10" in words(at)
+    assert at.session_state["w_step"] == 10
+
+
+def test_controls_move_the_state(open_page, two_runs):
+    at = open_page("trajectory", two_runs, **FULL)
+    at.selectbox(key="w_head").set_value("L0H1").run()
+    assert at.session_state["rote_state"].head == "L0H1"
+    at.selectbox(key="w_probe").set_value("previous_token").run()
+    assert title(at).startswith("Previous token: L0H1 reaches 0.80")
+    at.selectbox(key="w_run").set_value("repeated").run()
+    state = at.session_state["rote_state"]
+    assert (state.run, state.base, state.head) == ("repeated", "", "L0H1")
+
+
+def test_what_was_not_measured_is_said_with_its_reason(open_page, two_runs):
+    at = open_page("trajectory", two_runs, run="repeated", step=10)
+    assert "6 of 6 heads not measured here: attention is not causal" in words(at)
+    at = open_page("head", two_runs, run="repeated", step=10, head="L1H2")
+    assert title(at) == "L1H2: prefix matching was not measured at step 10"
+
+
+def test_gaps_and_lint_are_one_click_away(open_page, tmp_path):
+    from planted_series import rising
+
+    gap = {"step": 30, "path": "step_30", "reason": "the file is truncated", "help": "copy it again"}
+    lint = {"facts": [], "left_out": {"20": "same weights as step 10"}}
+    write_results(tmp_path, "doubtful", rising(), gaps=[gap], lint=lint)
+    at = open_page("trajectory", tmp_path, step=20)
+    said = words(at)
+    assert "step 30: the file is truncated (copy it again)" in said
+    assert "step 20: same weights as step 10" in said
+    assert "left out by lint: same weights as step 10" in said
+    at = open_page("trajectory", tmp_path, step=30)
+    assert "could not be measured: the file is truncated" in words(at)
+
+
+def test_one_run_is_compared_with_its_beginning(open_page, two_runs):
+    at = open_page("compare", two_runs / "unique", step=40)
+    assert title(at) == "unique against its own first checkpoint"
+    (chart,) = at.get("plotly_chart")
+    assert chart.proto.alt == "L1H2 of unique changes most on prefix matching from step 0 to 40: +0.840."
+
+
+def test_one_checkpoint_is_no_curve(open_page, tmp_path):
+    from planted_series import rising
+
+    write_results(tmp_path, "single", {40: rising()[40]})
+    at = open_page("trajectory", tmp_path)
+    assert not at.exception
+    assert "One checkpoint: add more to see change over training." in words(at)
+
+
+def test_runs_measured_differently_are_not_compared(open_page, tmp_path):
+    from planted_series import rising
+
+    write_results(tmp_path, "a", rising(), arm={"kind": "unique"})
+    write_results(tmp_path, "b", {1000: rising()[40]})
+    at = open_page("compare", tmp_path, run="b", base="a")
+    assert not at.exception
+    assert title(at) == "b and a cannot be compared"
+    assert "have no checkpoint in common by step" in words(at)
+
+
+def test_pages_import_no_torch(run_python, two_runs):
+    code = """
+import os, sys
+from streamlit.testing.v1 import AppTest
+os.environ["ROTE_DASHBOARD_PATHS"] = sys.argv[1]
+def script(page):
+    from app.dashboard.main import main
+    main(only=page)
+for page in sys.argv[2:]:
+    at = AppTest.from_function(script, kwargs={"page": page}, default_timeout=60).run()
+    assert not at.exception, (page, at.exception)
+print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
+"""
+    assert run_python(code, str(two_runs), *PAGES) == "[]"
+
+
+def test_results_of_a_real_sweep_open_on_every_page(open_page, planted_results: Path):
+    for page in PAGES:
+        at = open_page(page, planted_results, run="planted", base="random")
+        assert not at.exception, page
+    at = open_page("trajectory", planted_results, run="planted")
+    assert "induction" in words(at) or "L1H0" in words(at)
