@@ -188,8 +188,8 @@ def _order(rng: np.random.Generator, lag: float) -> str:
     return lead_lag(*pair).first
 
 
-def _within(truth: float, lo: float | None, hi: float | None) -> bool:
-    return (lo is None or lo <= truth) and (hi is None or truth <= hi)
+def _within(truth: float, lo: float | int | None, hi: float | int | None) -> bool:
+    return bool((lo is None or lo <= truth) and (hi is None or truth <= hi))
 
 
 def covers(name: str, held: int, tries: int) -> Check:

@@ -245,7 +245,15 @@ def results_side() -> list[str]:
         "probes.heads.induction",
         "checkpoints.formats",
     ]
-    later = ["probes/trajectory.py", "probes/degradation.py", "probes/figures", "app/report", "app/cli"]
+    later = [
+        "probes/trajectory",
+        "probes/calibration.py",
+        "probes/simulated.py",
+        "probes/degradation.py",
+        "probes/figures",
+        "app/report",
+        "app/cli",
+    ]
     for place in later:
         files = sorted((ROOT / place).rglob("[!_]*.py")) if (ROOT / place).is_dir() else [ROOT / place]
         named += [

@@ -123,7 +123,8 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
     how it repeats itself, how concentrated it is, its near-duplicates, and against a reference what it lost.
 
     FILE is .txt, .jsonl (either may be .gz), token ids as .npy or .safetensors, or a folder of these. Files of any size
-    are read piece by piece; one line of 50 MB was seen to take about 950 MiB. The table shows a choice of numbers; -v shows all, and CSV and JSON have all.
+    are read piece by piece; a line of .jsonl may have 32 MiB. The table shows a choice of numbers; -v shows all, and CSV
+    and JSON have all.
     """
     from probes.text.corpus import NothingToReadError
     from probes.text.measure import measure_text

@@ -1,6 +1,7 @@
 """What a corpus would teach: how much of it induction can predict, how it repeats itself, what it lost of a reference.
 
-`measure_text` reads corpora piece by piece (memory is not yet bounded by a test) and never imports torch unless a model is given.
+`measure_text` reads corpora piece by piece in bounded memory and never imports torch unless a model is
+given.
 """
 
 from __future__ import annotations

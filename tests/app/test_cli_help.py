@@ -49,6 +49,7 @@ OPTIONS: dict[str, set[str]] = {
         "--prefetch",
         "--no-prefetch",
         "--trace",
+        "--save-attention",
         "--base-model",
         "--allow-download",
         "--disk-budget",
@@ -61,6 +62,7 @@ OPTIONS: dict[str, set[str]] = {
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
     | {"--base-model", "--allow-download"},
+    "rote dashboard": SHARED | {"--port", "--no-browser"},
     "rote text": SHARED
     | OUTPUT
     | {"--reference", "--units", "--tokenizer", "--context", "--windows", "--separator", "--text-field"}

@@ -24,7 +24,7 @@ def test_pairs_are_named_by_both_heads(rote):
     rows = json.loads(rote("show", "results/planted", "-p", "composition", "--top", "3", "--json").stdout)
     ranked = [row for row in rows if row["valid"]]
     assert {row["head"] for row in ranked} == PAIRS
-    assert {row["n"] for row in ranked} == {64}
+    assert {row["n"] for row in ranked} == {256}
     assert {row["head"] for row in rows if not row["valid"]} == {f"L0H3 → L1H{h}" for h in range(4)}
 
     done = rote("compare", "results/planted", "results/random", "--csv")

@@ -304,19 +304,6 @@ def peaks_mib(run_python, paths: list[Path], reference: Path | None = None) -> l
 
 
 @needs_proc
-@pytest.mark.parametrize(("kind", "name"), [("documents", "txt"), ("line", "txt")])
-def test_memory_does_not_grow_with_the_file(run_python, tmp_path, kind, name):
-    """From 8 to 40 MB: the text alone would take 32 MB more and its words as codes 45 MB, in every copy made. What may
-    grow are the signatures of documents (half a KiB for each of up to 65,536; here 16,000 more, 8 MB) and what malloc
-    keeps.
-    """
-    small, large = (write_big(tmp_path / f"{mb}.{name}", mb, kind) for mb in (8, 40))
-    before, after = peaks_mib(run_python, [small, large])
-    assert after - before < 60
-    assert after < 400
-
-
-@needs_proc
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"), [("documents", "txt"), ("line", "txt"), ("tiny", "txt"), ("jsonl", "jsonl")]

@@ -1,0 +1,69 @@
+"""Names and tokens from files are shown letter by letter and never run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from planted_series import SHAPE, rising, write_results
+from safetensors.numpy import save_file
+
+from app.dashboard.components.token_view import token_text
+from app.dashboard.remembering import Passage, passage_html
+from app.dashboard.words import file_stem, literal
+from probes.attention import FORMAT, attention_file
+
+EVIL = "<img src=x onerror=alert(1)>![](http://evil.example/x.png)[a](javascript:alert(1)) $x$ :red[y]"
+PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
+
+
+def keep_attention(folder, step: int, words: list[str]) -> None:
+    """Uniform attention of every head on one text."""
+    n = len(words)
+    pattern = np.broadcast_to(np.tril(np.full((n, n), 255 // n, dtype=np.uint8)), (1, *SHAPE, n, n))
+    file = attention_file(folder, step)
+    file.parent.mkdir(parents=True)
+    facts = {
+        "format": FORMAT,
+        "stimuli": json.dumps({"members": "m"}),
+        "words": json.dumps({"members": [words]}),
+    }
+    arrays = {"members/pattern": np.ascontiguousarray(pattern), "members/tokens": np.arange(n)[None]}
+    save_file(arrays, file, metadata=facts)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_hostile_run_name_is_only_text(open_page, tmp_path, page):
+    write_results(tmp_path, EVIL, rising(), folder="evil")
+    at = open_page(page, tmp_path)
+    assert not at.exception
+    for kind in ("title", "markdown", "caption", "subheader", "error"):
+        for element in getattr(at, kind):
+            for live in ("![](", "](javascript", "](http", "<img", ":red[", "$x$"):
+                assert live not in str(element.value), (kind, element.value)
+
+
+def test_hostile_tokens_travel_as_text(open_page, tmp_path):
+    folder = write_results(tmp_path, "plain", rising())
+    keep_attention(folder, 40, ["<script>alert(1)</script>", " a\u202eb", "\n"])
+    at = open_page("head", tmp_path, step=40, head="L1H2")
+    assert not at.exception
+    shown = json.loads(next(c.proto.json for c in at.get("bidi_component") if "codes" in c.proto.json))
+    assert shown["masked"] and shown["tokens"] == ["", "", ""]  # training text, not revealed
+    at.toggle(key="reveal").set_value(True).run()
+    shown = json.loads(next(c.proto.json for c in at.get("bidi_component") if "codes" in c.proto.json))
+    assert shown["tokens"] == ["<script>alert(1)</scrip…", " a\ufffdb", "\n"]
+
+
+def test_a_passage_is_masked_until_revealed_and_escaped_then():
+    passage = Passage(0, ("bos", "<b>x</b>", "secret"), {1: "neither", 2: "recall"})
+    assert "secret" not in passage_html(passage, theme="light", reveal=False)
+    shown = passage_html(passage, theme="dark", reveal=True)
+    assert "secret" in shown and "&lt;b&gt;" in shown and "<b>x" not in shown
+
+
+def test_text_keeps_its_letters_and_loses_its_powers():
+    assert literal(EVIL).replace("\\", "") == EVIL
+    assert token_text("a\u202eb\x1b[0m") == "a\ufffdb\ufffd[0m"
+    assert file_stem("../../etc", "<x>", 7) == "etc_x_7"

@@ -1,0 +1,147 @@
+"""Onsets, peaks, decays, windows, order and turnover on curves whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_trajectory_and_degradation import HIGH, LOW, _write
+
+from checkpoints.errors import RoteError
+from probes.calibration import calibration_checks
+from probes.simulated import flat, log_grid, rise_and_fall, sigmoid, simulated_curve, true_crossing
+from probes.trajectory import (
+    CANNOT_TELL,
+    EVENT_COLUMNS,
+    crossings,
+    curve,
+    decay,
+    events,
+    lead_lag,
+    log_step,
+    peak,
+    phase_window,
+    rise,
+    turnover,
+)
+
+GRID = log_grid(12)
+
+
+def _sharp(values: list[float], steps: list[int], **changes):
+    """A curve without noise worth the name: every sequence has these values."""
+    base = simulated_curve(flat(0.5), np.array(steps), np.random.default_rng(0))
+    value = np.array(values)
+    samples = value + np.linspace(-1e-4, 1e-4, 32)[:, None] * np.ones(len(steps))
+    return replace(base, value=value, lo=value - 1e-4, hi=value + 1e-4, samples=samples, **changes)
+
+
+def test_crossing_worked_by_hand():
+    """From 0 to 0.8: the half-way 0.4 lies in the middle between steps 9 and 99 on ln(1 + step): 10^1.5 - 1."""
+    found = crossings(_sharp([0.0, 0.0, 0.8, 0.8], [0, 9, 99, 999]))
+    assert [c.bracket for c in found] == [(9, 99)] * 3
+    assert found[1].value == pytest.approx(0.4, abs=1e-3)
+    assert found[1].step == pytest.approx(10**1.5 - 1, rel=1e-3)
+    assert all(c.lo <= 9 and c.hi >= 99 for c in found)
+
+
+def test_step_0_has_a_place():
+    assert log_step(0) == 0
+    found = crossings(_sharp([0.0, 0.8, 0.8], [0, 1, 8]), fracs=(0.5,))
+    assert found[0].bracket == (0, 1) and 0 < found[0].step < 1
+
+
+def test_a_spike_at_one_step_is_no_rise():
+    assert not rise(_sharp([0.1, 0.9, 0.1, 0.1], [0, 10, 100, 1000])).found
+
+
+def test_at_the_ceiling_from_the_start_is_said():
+    there = _sharp([0.85, 0.85, 0.85], [0, 10, 100], chance=0.03)
+    found = rise(there)
+    assert found.found and found.from_chance
+    assert all(c.bracket == (None, 0) and c.step is None and c.lo is None for c in crossings(there))
+    unknown = rise(replace(there, chance=np.nan))
+    assert not unknown.found and unknown.why_not
+
+
+def test_falling_metrics_cross_downwards():
+    found = crossings(_sharp([5.0, 5.0, 1.0, 1.0], [0, 9, 99, 999], better="lower"), fracs=(0.5,))
+    assert found[0].value == pytest.approx(3.0, abs=1e-3) and found[0].bracket == (9, 99)
+    assert not rise(_sharp([5.0, 5.0, 1.0, 1.0], [0, 9, 99, 999], better="higher")).found
+
+
+def test_flat_noise_has_no_onset():
+    rng = np.random.default_rng(1)
+    found = [rise(simulated_curve(flat(0.3), GRID, rng, concentration=20.0)).found for _ in range(100)]
+    assert np.mean(found) <= 0.05
+
+
+def test_intervals_hold_the_true_onset_at_12_checkpoints():
+    rng, held, off = np.random.default_rng(2), [], []
+    for _ in range(40):
+        path = sigmoid(rng.uniform(4.5, 6.5), 0.2)
+        truth = np.expm1(true_crossing(path, 0.5, float(log_step(GRID[-1]))))
+        (found,) = crossings(simulated_curve(path, GRID, rng), fracs=(0.5,))
+        held.append(found.lo <= truth <= found.hi)
+        off.append(log_step(found.step) - log_step(truth))
+    assert np.mean(held) >= 0.93
+    assert abs(np.mean(off)) < 0.05
+
+
+def test_peak_and_decay():
+    path = rise_and_fall(4.0, lost=0.5)
+    found = simulated_curve(path, GRID, np.random.default_rng(3), concentration=50.0)
+    at = np.linspace(0, float(log_step(GRID[-1])), 2000)
+    truth = np.expm1(at[path(at).argmax()])
+    best, lost = peak(found), decay(found)
+    assert best.steps[0] <= truth <= best.steps[1]
+    assert lost.share == pytest.approx(0.5, abs=0.05) and lost.lo < 0.5 < lost.hi + 0.02
+    assert decay(simulated_curve(sigmoid(4.0, 0.3), GRID, np.random.default_rng(4))) is None
+
+
+def test_phase_window_is_the_steepest_stretch():
+    window = phase_window(_sharp([0.0, 0.1, 0.7, 0.8], [0, 9, 99, 999]))
+    assert window.bracket == (9, 99)
+    assert window.slope == pytest.approx(0.6 / np.log(10), rel=1e-3)
+
+
+def test_order_of_two_curves():
+    early = _sharp([0.0, 0.8, 0.8, 0.8], [0, 10, 100, 1000], probe="early")
+    late = _sharp([0.0, 0.0, 0.0, 0.8], [0, 10, 100, 1000], probe="late")
+    assert lead_lag(early, late).first == "early L0H0"
+    assert lead_lag(late, early).first == "early L0H0"
+    assert lead_lag(early, replace(early, probe="same")).first == CANNOT_TELL
+    flat_one = _sharp([0.1] * 4, [0, 10, 100, 1000])
+    assert lead_lag(early, flat_one).first == CANNOT_TELL
+
+
+def test_turnover_of_heads_that_swap(tmp_path):
+    swapped = [[0.03, 0.03], [0.03, 0.8]]
+    results = _write(tmp_path, "run", {0: LOW, 100: HIGH, 200: swapped, 300: swapped})
+    table = turnover(results, k=1).set_index("step_a")
+    assert table.loc[100, ["jaccard", "left", "entered", "sure"]].tolist() == [0, "L1H0", "L1H1", True]
+    assert table.loc[200, "jaccard"] == 1 and not table.loc[200, "sure"]
+    assert table.loc[100, "mass_a"] == pytest.approx(table.loc[100, "mass_b"])
+    with pytest.raises(RoteError):
+        turnover(results, k=0)
+
+
+def test_events_of_a_run(tmp_path):
+    table = events(_write(tmp_path, "run", {0: LOW, 100: HIGH, 200: HIGH}))
+    assert list(table.columns) == EVENT_COLUMNS
+    (circuit,) = table[table["event"] == "induction_onset"].itertuples(index=False)
+    assert (circuit.step_lo, circuit.step_hi, circuit.layer, circuit.head) == (0, 100, 1, 0)
+    half = table[(table["event"] == "onset_50") & (table["probe"] == "prefix_matching")]
+    assert half[["layer", "head", "step_lo", "step_hi"]].to_numpy().tolist() == [[1, 0, 0, 100]]
+    assert 0 < half["tokens"].iloc[0] < 10_000 and half["n"].iloc[0] == 16
+
+
+def test_curve_of_what_was_not_measured(tmp_path):
+    with pytest.raises(RoteError, match="not measured"):
+        curve(_write(tmp_path, "run", {0: LOW}), "prefix_matching", head=(5, 5))
+
+
+def test_statistics_hold_on_simulated_data():
+    checks = calibration_checks(tries=20)
+    assert len(checks) > 20 and [c.name for c in checks if not c.passed] == []
