@@ -204,6 +204,8 @@ def measure_text(
     settings = settings or TextSettings()
     _check_needs(settings, reference=reference, model=model)
     corpora = open_corpora([*([reference] if reference is not None else []), *paths])
+    if reference is not None and len(corpora) == 1:
+        raise RoteError(f"{corpora[0].name} is the reference itself", help="give a corpus to compare with it")
     _check_units(corpora, settings, compared=reference is not None)
     by_document = [corpus.has_documents(settings) for corpus in corpora]
     reader = None

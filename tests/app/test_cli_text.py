@@ -100,6 +100,7 @@ def test_nothing_to_read_is_exit_4(rote):
     [
         (("nowhere.txt",), "nowhere.txt does not exist", "check the path"),
         (("a.txt", "--measure", "repeat"), "there is no measure 'repeat'", "did you mean 'repeats'?"),
+        (("a.txt", "--reference", "a.txt"), "a.txt is the reference itself", "give a corpus to compare"),
         (("a.txt", "--measure", "tail_mass"), "tail_mass needs a reference", "--reference PATH"),
         (("a.txt", "--measure", "perplexity"), "perplexity needs a model", "--model PATH"),
         (("a.txt", "--units", "tokens"), "units are tokens and there is no tokenizer", "tokenizer.json"),

@@ -12,9 +12,9 @@ import pytest
 from checkpoints.errors import RoteError
 from probes.text import TextSettings, measure_text
 from probes.text.concentration import BUCKETS, entropy_nats, kl_nats, top_mass
-from probes.text.near_duplicates import SHINGLE, NearDuplicates, clusters, signatures
-from probes.text.ngrams import hashes
-from probes.text.tail_mass import Rare, Table, _coverage
+from probes.text.near_duplicates import _PROBES, BINS, SHINGLE, NearDuplicates, clusters, signatures
+from probes.text.ngrams import hashes, mix
+from probes.text.tail_mass import Rare, Table, _coverage, sampling_error
 from probes.text.windows import Windower
 
 RNG = np.random.default_rng(0)
@@ -304,6 +304,65 @@ def test_tail_of_another_sample_of_the_same_source_survives(tmp_path):
 def _grams(documents: list[str], n: int) -> Counter:
     split = [text.split() for text in documents]
     return Counter(tuple(words[i : i + n]) for words in split for i in range(len(words) - n + 1))
+
+
+def test_the_error_of_sampled_ngrams_is_that_of_many_draws():
+    """One kind in 4, drawn 4,000 times from 600 kinds with counts of 1 to 3: the total scaled up varies as predicted."""
+    rng = np.random.default_rng(2)
+    counts = rng.integers(1, 4, size=600)
+    kept = rng.random((4000, 600)) < 0.25
+    totals = 4 * kept @ counts
+    predicted = [sampling_error(counts[one], 2) for one in kept[:200]]
+    assert totals.mean() == pytest.approx(counts.sum(), rel=0.01)
+    assert np.mean(predicted) == pytest.approx(totals.std() / counts.sum(), rel=0.05)
+    assert sampling_error(counts, 0) == 0
+
+
+def test_a_sample_of_rare_ngrams_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("probes.text.tail_mass.MAX_RARE", 50)
+    human, corpus = (
+        write(tmp_path, name, *(random_text(200, 3000, seed) for seed in range(start, start + 10)))
+        for name, start in (("human.txt", 0), ("x.txt", 50))
+    )
+    notes = measure_text([corpus], TextSettings(measures=("tail_mass",)), reference=human).notes
+    said = [note for note in notes if note.startswith("x.txt: tail_mass n=1: 1 in ")]
+    assert len(said) == 1
+    assert "standard error of" in said[0]
+
+
+@pytest.mark.parametrize("shared", [1, 2, 3])
+def test_short_documents_that_share_half_are_no_duplicates(shared):
+    """Of 4 shingles each, 1 to 3 in common (J = 1/7, 1/3, 3/5): at most 1 pair in 100 is estimated at 0.8, and the mean is J."""
+    rng = np.random.default_rng(shared)
+    codes = mix(rng.integers(1 << 62, size=2400).astype(np.uint64)).reshape(300, 2, 4)
+    codes[:, 1, :shared] = codes[:, 0, :shared]
+    found = signatures(np.repeat(np.arange(600), 4), codes.reshape(-1)).reshape(300, 2, -1)
+    alike = (found[:, 0] == found[:, 1]).mean(1)
+    assert alike.mean() == pytest.approx(shared / (8 - shared), abs=0.02)
+    assert (alike >= 0.8).mean() <= 0.01
+
+
+def test_empty_bins_are_filled_the_same_whether_few_or_many_are_full(monkeypatch):
+    """Two ways to find the first full bin in the order of asking, and the plain loop."""
+    rng = np.random.default_rng(4)
+    sizes = np.asarray([1, 2, 5, 20, 32, 40, 90, 200])
+    codes = mix(rng.integers(1 << 62, size=sizes.sum()).astype(np.uint64))
+    sequence = np.repeat(np.arange(len(sizes)), sizes)
+    made = []
+    for limit in (0, 32, BINS):
+        monkeypatch.setattr("probes.text.near_duplicates._FEW_BINS", limit)
+        made.append(signatures(sequence, codes))
+    assert (made[0] == made[1]).all()
+    assert (made[0] == made[2]).all()
+    for i in range(len(sizes)):
+        smallest: dict[int, int] = {}
+        for code in codes[sequence == i].tolist():
+            value = (code >> 20) & 0x7FFFFFFF
+            smallest[code >> 57] = min(value, smallest.get(code >> 57, value))
+        expected = [
+            smallest[next(b for b in [one, *_PROBES[one].tolist()] if b in smallest)] for one in range(BINS)
+        ]
+        assert made[0][i].tolist() == expected
 
 
 def test_every_number_has_an_interval_or_a_reason(tmp_path):
