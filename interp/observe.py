@@ -244,9 +244,9 @@ def pattern_problem(pattern: Float[Tensor, "batch n_heads query_pos key_pos"]) -
     off = (sums - 1).abs().max().item()
     if off > tolerance:
         return f"attention rows do not sum to 1 (off by {off:.2g})"
-    future = torch.ones(pattern.shape[-2:], dtype=torch.bool, device=pattern.device).triu(1)
-    leaked = (pattern * future).abs().max().item()
-    return f"attention is not causal (weight {leaked:.2g} on a later token)" if leaked > 1e-6 else ""
+    future = torch.ones(pattern.shape[-2:], dtype=pattern.dtype, device=pattern.device).triu(1)
+    leaked = torch.linalg.vecdot(pattern, future).abs().max().item()
+    return f"attention is not causal (weight {leaked:.2g} on later tokens)" if leaked > 1e-6 else ""
 
 
 def leak_of(model: HookedModel, tokens: Int[Tensor, "n_seq pos"], report: PassReport) -> str:

@@ -30,9 +30,16 @@ def mean_attention_on(
     targets: Bool[Tensor, "batch query_pos key_pos"],
 ) -> Float[Tensor, "batch n_heads"]:
     """Attention summed over a query's targets, then averaged over the queries that have one; NaN where none has."""
-    hit = (pattern.float() * targets[:, None]).sum(-1)
+    hit = _attention_on(pattern, targets)
     has_target = targets.any(-1)[:, None]
     return (hit * has_target).sum(-1) / has_target.sum(-1)
+
+
+def _attention_on(
+    weight: Float[Tensor, "batch n_heads query_pos keys"], targets: Bool[Tensor, "batch query_pos keys"]
+) -> Float[Tensor, "batch n_heads query_pos"]:
+    """Weight summed over each query's targets; a product, so that no second pattern is held in memory."""
+    return torch.linalg.vecdot(weight.float(), targets.float()[:, None])
 
 
 def without_sink(
@@ -59,9 +66,7 @@ def mean_share_on(
     Returns:
         0 to 1; NaN where no query has a target and a weight above 1e-6 in all.
     """
-    weight = weight.float()
-    hit = (weight * targets[:, None]).sum(-1)
-    total = weight.sum(-1)
+    hit, total = _attention_on(weight, targets), weight.float().sum(-1)
     counted = targets.any(-1)[:, None] & (total > 1e-6)
     share = torch.where(counted, hit / total.clamp_min(1e-6), torch.zeros_like(hit))
     return share.sum(-1) / counted.sum(-1)

@@ -20,8 +20,8 @@ from probes.stimuli import Vocabulary
 from probes.store import SCHEMA_VERSION, write_json
 
 if TYPE_CHECKING:
-    from probes.sweep.plan import SweepConfig
     from probes.sweep.run import SweepOutcome
+    from probes.sweep.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,20 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
             leftover.unlink()  # of a killed sweep; nobody else can be writing here
         if fresh:
             _clear(root)
-        _refuse_other_series(root, series)
+        refuse_other_series(root, series)
         yield RunFolder(root)
 
 
-def write_run_json(
-    root: Path, series: CheckpointSeries, config: SweepConfig, outcome: SweepOutcome, state: Any
-) -> None:
-    """Say what was asked and under which conditions; nothing in it depends on when or how often it was run."""
+def write_run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap: str) -> None:
+    """Say what was asked and under which conditions; nothing in it depends on when or how often it was run.
+
+    Args:
+        root: the results folder.
+        outcome: what was done.
+        setting: what the models were shown.
+        swap: how weights were put in place; empty where no model was loaded.
+    """
+    series, config = setting.series, setting.config
     write_json(
         root / "run.json",
         {
@@ -80,24 +86,24 @@ def write_run_json(
                 "loss_nats": {str(c.step): c.loss_nats for c in series},
                 "manifest": _public_manifest(series),
             },
-            "model": state.shape or None,
-            "vocabulary": _vocabulary(state.vocabulary),
+            "model": setting.shape or None,
+            "vocabulary": _vocabulary(setting.vocabulary),
             "probes": [{"name": i.name, "version": i.version} for i in config.infos],
-            "stimuli": [s.to_json() for s in state.stimuli.values()],
-            "refused_stimuli": state.refused,
+            "stimuli": [s.to_json() for s in setting.stimuli.values()],
+            "refused_stimuli": setting.refused,
             "provenance": {
                 "dtype": config.dtype,
                 "device": config.device,
                 "weight_processing": "raw",
                 "intervals": INTERVALS,
                 "seed": config.seed,
-                "swap": state.swap_used or "not needed",
+                "swap": swap or "not needed",
                 "versions": dict(config.versions),
             },
             "gaps": outcome.gaps,
             "lint": _lint(series),
             "drift_from_float32": outcome.drift or _earlier_drift(root),
-            "notes": state.notes,
+            "notes": setting.notes,
         },
     )
 
@@ -137,7 +143,12 @@ def _public_manifest(series: CheckpointSeries) -> dict[str, Any] | None:
     return {k: v for k, v in series.manifest.items() if k not in ("checkpoints", "schedule")}
 
 
-def _refuse_other_series(root: Path, series: CheckpointSeries) -> None:
+def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
+    """A results folder is of one series.
+
+    Raises:
+        RoteError: its run.json names another.
+    """
     file = root / "run.json"
     if not file.is_file():
         return

@@ -9,9 +9,10 @@ from checkpoints.fingerprint import fingerprint, model_hashes
 from checkpoints.series import CheckpointSeries
 from probes.store import step_folder
 from probes.sweep.ahead import FingerprintCache
-from probes.sweep.folder import _refuse_other_series
-from probes.sweep.plan import WEIGHTS, SweepConfig, groups
-from probes.sweep.run import _Sweep
+from probes.sweep.folder import refuse_other_series
+from probes.sweep.plan import WEIGHTS, SweepConfig
+from probes.sweep.setting import Setting
+from probes.sweep.units import Units
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,22 @@ def preview(
     """
     root = Path(out) / series.name
     known = FingerprintCache(root / "fingerprints.json")
-    sweep = _Sweep(series, config, root, fail_fast=True, emit=lambda event: None)
+    setting = Setting(series, config, root)
+    units = Units(root, config, setting)
     missing: list[str] = []
     if not fresh:
-        _refuse_other_series(root, series)
-        sweep._recall()
-    wanted = groups(config.infos)
+        refuse_other_series(root, series)
+        setting.recall()
     for checkpoint in series:
-        if not sweep.shape or not step_folder(root, checkpoint.step).is_dir():
+        if not setting.shape or not step_folder(root, checkpoint.step).is_dir():
             # Nothing is stored, so nothing has to be hashed.
-            missing += [group.key for group in wanted]
+            missing += [group.key for group in units.wanted]
             continue
         identity = fingerprint(known.of(checkpoint) or model_hashes(checkpoint))
-        missing += [todo.group.key for todo in sweep._missing(checkpoint, identity)]
+        missing += [todo.group.key for todo in units.missing(checkpoint, identity)]
     return Preview(
         path=root,
         to_measure=len(missing),
-        stored=len(series) * len(wanted) - len(missing),
+        stored=len(series) * len(units.wanted) - len(missing),
         forward_passes=sum(stimulus != WEIGHTS for stimulus in missing),
     )

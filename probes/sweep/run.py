@@ -6,30 +6,24 @@ finished, so a kill at any moment loses at most the unit in flight.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from checkpoints.errors import CheckpointError, RoteError
-from checkpoints.material import Material, material_from_files, material_of
+from checkpoints.errors import CheckpointError
 from checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
-from checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
-from probes.attention import lacks_attention
+from checkpoints.vocabulary import tokenizer_of
 from probes.info import ProbeInfo
 from probes.observations import Measured, not_measured, unit_table
-from probes.registry import REGISTRY
-from probes.stimuli import Stimulus, Vocabulary, make
-from probes.store import Results, read_units, rebuild_observations, step_folder, unit_provenance, write_unit
+from probes.store import Results, read_units, rebuild_observations, write_unit
 from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
 from probes.sweep.drift import drift_rows
 from probes.sweep.folder import open_run_folder, write_run_json
-from probes.sweep.given import Draw, keep, with_kept, with_text
-from probes.sweep.plan import Group, SweepConfig, groups, probe_versions, provenance, unit_name
+from probes.sweep.plan import Group, SweepConfig, probe_versions
+from probes.sweep.setting import Setting
+from probes.sweep.units import Todo, Units
 
 Event = dict[str, Any]
 SMALL_MODEL_PARAMETERS = 5_000_000
@@ -62,14 +56,6 @@ class SweepOutcome:
     def results(self) -> Results:
         """The results, opened."""
         return Results.open(self.path)
-
-
-@dataclass(frozen=True)
-class _Todo:
-    """One unit to measure."""
-
-    group: Group
-    path: Path
 
 
 def sweep(
@@ -117,13 +103,10 @@ class _Sweep:
     ) -> None:
         self.series, self.config, self.root, self.fail_fast, self.emit = series, config, root, fail_fast, emit
         self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps])
-        self.stimuli: dict[str, Stimulus] = {}
-        self.refused: dict[str, str] = {}
-        self.vocabulary: Vocabulary | None = None
-        self.shape: dict[str, Any] = {}
-        self.swap_used, self.notes = "", list(series.notes)
+        self.setting = Setting(series, config, root)
+        self.units = Units(root, config, self.setting)
+        self.swap_used = ""
         self._walker: Any = None
-        self._text: tuple[Draw, str, list[str]] | None = None
         self._threads_before: int | None = None
         self.clock = Clock()
         self._reader = AheadReader(
@@ -132,7 +115,7 @@ class _Sweep:
 
     def run(self) -> SweepOutcome:
         """Measure what is missing, then derive the observations."""
-        self._recall()
+        self.setting.recall()
         started, total = time.monotonic(), len(self.series)
         try:
             for done, checkpoint in enumerate(self.series, 1):
@@ -166,15 +149,15 @@ class _Sweep:
         try:
             identity = self._reader.fingerprint(checkpoint, then=following)
             if (
-                not self.shape
-                or self._missing(checkpoint, identity)
-                or self._lacks_attention(checkpoint, identity)
+                not self.setting.shape
+                or self.units.missing(checkpoint, identity)
+                or self.units.lacks_attention(checkpoint, identity)
             ):
                 with at_hand(checkpoint):
                     self._measure(checkpoint, identity)
             else:
-                self._remove_superseded(checkpoint, identity)
-                self.outcome.reused += len(groups(self.config.infos))
+                self.outcome.superseded += self.units.remove_superseded(checkpoint, identity)
+                self.outcome.reused += len(self.units.wanted)
         except CheckpointError as error:
             if self.fail_fast:
                 raise
@@ -186,196 +169,60 @@ class _Sweep:
         with self.clock.time("load", checkpoint.step):
             model = self._hooked().load(checkpoint)
         self._take_threads(model)
-        nothing_yet = not self.outcome.measured and not self.outcome.reused
-        if not self.shape or (nothing_yet and self.shape != model.shape.to_json()):
-            tokenizer = tokenizer_of(checkpoint)
-            ids, bos, note = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer)
-            self._prepare(model.shape.to_json(), ids, bos, note, variant_pairs(tokenizer, ids))
-        self._same_shape(checkpoint, model.shape.to_json())
-        self._keep_text()
-        self._remove_superseded(checkpoint, identity)
-        todos = self._missing(checkpoint, identity)
-        self.outcome.reused += len(groups(self.config.infos)) - len(todos)
+        shape, nothing_yet = model.shape.to_json(), not self.outcome.measured and not self.outcome.reused
+        if not self.setting.shape or (nothing_yet and self.setting.shape != shape):
+            self.setting.learn(model, checkpoint)
+        self.setting.refuse_other_shape(shape, step=checkpoint.step)
+        self.setting.keep_text()
+        self.outcome.superseded += self.units.remove_superseded(checkpoint, identity)
+        todos = self.units.missing(checkpoint, identity)
+        self.outcome.reused += len(self.units.wanted) - len(todos)
         for todo in todos:
-            with self.clock.time(f"measure {todo.group.key}", checkpoint.step):
-                measured = self._unit(model, todo.group)
-            table = unit_table(
-                measured,
-                run=self.series.name,
-                step=checkpoint.step,
-                tokens_seen=checkpoint.tokens_seen,
-            )
-            facts = self._provenance(checkpoint, identity, self._shown(todo.group.key, todo.group.stimuli))
-            write_unit(todo.path, table, facts | {"probes": probe_versions(todo.group.probes)})
-            self.outcome.measured += 1
-        if self._lacks_attention(checkpoint, identity):
-            from probes.sweep.gallery import keep_attention
-
-            with self.clock.time("attention", checkpoint.step):
-                keep_attention(
-                    model,
-                    self.root,
-                    checkpoint.step,
-                    fingerprint=identity,
-                    stimuli=self.stimuli,
-                    tokenizer=tokenizer_of(checkpoint),
-                )
+            self._measure_unit(model, checkpoint, identity, todo=todo)
+        if self.units.lacks_attention(checkpoint, identity):
+            self._keep_attention(model, checkpoint, identity)
         self.swap_used = self._hooked().swap_used
 
-    def _lacks_attention(self, checkpoint: Checkpoint, identity: str) -> bool:
-        """Whether attention was asked to be kept and is not."""
-        if not self.config.save_attention:
-            return False
-        return lacks_attention(self.root, checkpoint.step, fingerprint=identity, stimuli=self.stimuli)
+    def _measure_unit(self, model: Any, checkpoint: Checkpoint, identity: str, *, todo: Todo) -> None:
+        group = todo.group
+        with self.clock.time(f"measure {group.key}", checkpoint.step):
+            measured = self._unit(model, group)
+        table = unit_table(
+            measured, run=self.series.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen
+        )
+        stimulus = self.setting.ids_of(group.stimuli) or group.key
+        facts = self.units.provenance(checkpoint, identity, stimulus=stimulus)
+        write_unit(todo.path, table, facts | {"probes": probe_versions(group.probes)})
+        self.outcome.measured += 1
+
+    def _keep_attention(self, model: Any, checkpoint: Checkpoint, identity: str) -> None:
+        from probes.sweep.gallery import keep_attention
+
+        with self.clock.time("attention", checkpoint.step):
+            keep_attention(
+                model,
+                self.root,
+                checkpoint.step,
+                fingerprint=identity,
+                stimuli=self.setting.stimuli,
+                tokenizer=tokenizer_of(checkpoint),
+            )
 
     def _unit(self, model: Any, group: Group) -> list[Measured]:
         from probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
 
-        refused = [self.refused[kind] for kind in group.stimuli if kind in self.refused]
+        refused = [self.setting.refused[kind] for kind in group.stimuli if kind in self.setting.refused]
         if refused:
             return [not_measured(i, m, refused[0]) for i in group.probes for m in _metrics_of(i, group)]
         if not group.stimuli:
-            assert self.vocabulary is not None
-            return measure_weights(model, group.probes, ids=self.vocabulary.ids, seed=self.config.seed)
-        shown = {kind: self.stimuli[kind] for kind in group.stimuli}
+            assert self.setting.vocabulary is not None
+            return measure_weights(
+                model, group.probes, ids=self.setting.vocabulary.ids, seed=self.config.seed
+            )
+        shown = {kind: self.setting.stimuli[kind] for kind in group.stimuli}
         if group.direct:
             return measure_direct(model, shown, group.probes[0], seed=self.config.seed)
         return measure_stimulus(model, shown[group.stimuli[0]], group.probes, seed=self.config.seed)[0]
-
-    def _shown(self, key: str, kinds: Sequence[str]) -> str:
-        """Ids of the stimuli a unit was measured on; the group's key where it has none or they were refused."""
-        ids = [self.stimuli[kind].id for kind in kinds if kind in self.stimuli]
-        return " ".join(ids) or key
-
-    def _missing(self, checkpoint: Checkpoint, identity: str) -> list[_Todo]:
-        """Units of this checkpoint still to measure; probes already stored with equal provenance are left out."""
-        todos = []
-        current, _ = self._stored(checkpoint, identity)
-        for group in groups(self.config.infos):
-            lacking = tuple(i for i in group.probes if i.name not in current.get(group.key, ()))
-            if lacking:
-                path = step_folder(self.root, checkpoint.step) / unit_name(group.key, lacking)
-                todos.append(_Todo(Group(group.stimuli, lacking), path))
-        return todos
-
-    def _remove_superseded(self, checkpoint: Checkpoint, identity: str) -> None:
-        """Before anything new is written, so that a kill never leaves numbers of two sets of weights side by side."""
-        for path in self._stored(checkpoint, identity)[1]:
-            path.unlink()
-            self.outcome.superseded += 1
-
-    def _stored(self, checkpoint: Checkpoint, identity: str) -> tuple[dict[str, set[str]], list[Path]]:
-        """Stimulus -> probes stored for these weights and settings; and the units, asked for or not, that are not."""
-        current: dict[str, set[str]] = {}
-        superseded = []
-        for path in sorted(step_folder(self.root, checkpoint.step).glob("*.parquet")):
-            key, found = path.name.split(".")[0], unit_provenance(path)
-            probes = found.pop("probes", {})
-            wanted = self._provenance(checkpoint, identity, self._wanted_stimulus(key, probes, found))
-            known = all(name in REGISTRY and REGISTRY[name].version == v for name, v in probes.items())
-            if found == wanted and known:
-                current.setdefault(key, set()).update(probes)
-            else:
-                superseded.append(path)
-        return current, superseded
-
-    def _wanted_stimulus(self, key: str, probes: Mapping[str, int], found: Mapping[str, Any]) -> str:
-        """The stimulus ids a stored unit should name; what it does name where this sweep draws none of them."""
-        kinds = [key]
-        if "+" in key:
-            kinds = [kind for name in probes if name in REGISTRY for kind in REGISTRY[name].stimuli]
-        drawn = self._shown("", kinds)
-        return drawn or str(found.get("stimulus", ""))
-
-    def _provenance(self, checkpoint: Checkpoint, identity: str, stimulus: str) -> dict[str, Any]:
-        return provenance(
-            self.config,
-            fingerprint=identity,
-            format=checkpoint.format,
-            stimulus=stimulus,
-        )
-
-    def _prepare(
-        self, shape: dict[str, Any], ids: list[int], bos: int, note: str, variants: Sequence[Sequence[int]]
-    ) -> None:
-        """Draw the stimuli once, from the first model loaded; every step of the series is shown the same tokens."""
-        self.shape, self.stimuli, self.refused = shape, {}, {}
-        alike = tuple((first, second) for first, second in variants)
-        self.vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note, alike)
-        self.notes += [note] if note and note not in self.notes else []
-        material = self._material(Draw(self.config.seed, self.config.n_seq, shape["n_ctx"], bos))
-        for kind in dict.fromkeys(kind for group in groups(self.config.infos) for kind in group.stimuli):
-            if kind in self.refused:
-                continue
-            try:
-                self.stimuli[kind] = make(
-                    kind,
-                    self.vocabulary,
-                    n_ctx=shape["n_ctx"],
-                    seed=self.config.seed,
-                    n_seq=self.config.n_seq,
-                    material=material,
-                )
-            except CheckpointError:
-                raise
-            except RoteError as error:
-                self.refused[kind] = error.message
-
-    def _material(self, draw: Draw) -> Material:
-        """Real text, members and twins: what the series carries, and the files given on top, now or before."""
-        files = {"members": self.config.members, "twins": self.config.twins}
-        found, tokenizer, said = material_of(self.series), tokenizer_of(self.series[0]), []
-        if any(files.values()):
-            found = material_from_files(found, tokenizer=tokenizer, bos=draw.bos, **files)
-        if self.config.text is not None:
-            found, said = with_text(found, self.config.text, draw, tokenizer=tokenizer)
-            self._text = (draw, found.sources["natural"], said)
-        elif found.natural is None:
-            try:
-                found, said = with_kept(found, self.root, draw)
-            except RoteError as error:
-                self.refused["natural"] = error.message
-        self.notes += [note for note in said if note not in self.notes]
-        return found
-
-    def _keep_text(self) -> None:
-        """Text that was given is kept as the windows shown, so that the next sweep can do without the file."""
-        if self._text is not None and "natural" in self.stimuli:
-            draw, source, said = self._text
-            keep(self.root, self.stimuli["natural"], draw, source=source, notes=said)
-            self._text = None
-
-    def _recall(self) -> None:
-        """Shape of an earlier sweep of this folder, so that a finished one loads no model at all."""
-        file = self.root / "run.json"
-        if not file.is_file():
-            return
-        try:
-            earlier = json.loads(file.read_text(encoding="utf-8"))
-            shape, vocabulary = earlier["model"], earlier["vocabulary"]
-            variants = [(int(first), int(second)) for first, second in vocabulary["variants"]]
-            remembered = (
-                dict(shape),
-                from_ranges(vocabulary["ids"]),
-                vocabulary["bos"],
-                vocabulary["note"],
-                variants,
-            )
-            n_ctx = shape["n_ctx"]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return  # damaged, or of a sweep that loaded nothing: the first model loaded says it again
-        if isinstance(n_ctx, int):
-            self._prepare(*remembered)
-
-    def _same_shape(self, checkpoint: Checkpoint, shape: dict[str, Any]) -> None:
-        if shape != self.shape:
-            differing = ", ".join(
-                f"{k} {self.shape[k]} -> {shape[k]}" for k in shape if shape[k] != self.shape[k]
-            )
-            raise CheckpointError(
-                f"step {checkpoint.step} is another model than the first step ({differing})",
-                help="a series is one model in training; put the other model in its own folder",
-            )
 
     def _hooked(self) -> Any:
         """The model walker; torch is imported here, so that a finished sweep asked again never needs it."""
@@ -408,9 +255,7 @@ class _Sweep:
                 model = HookedSeries(self.series, device=self.config.device, dtype=torch.float32).load(
                     checkpoint
                 )
-                measured = [
-                    m for g in groups(self.config.infos) if not g.direct for m in self._unit(model, g)
-                ]
+                measured = [m for g in self.units.wanted if not g.direct for m in self._unit(model, g)]
         except CheckpointError:
             return  # it is a gap already
         reference = unit_table(measured, run=self.series.name, step=step, tokens_seen=checkpoint.tokens_seen)
@@ -433,8 +278,8 @@ class _Sweep:
 
     def _finish(self) -> None:
         if self._walker is not None and self._walker.note:
-            self.notes.append(self._walker.note)
-        write_run_json(self.root, self.series, self.config, self.outcome, self)
+            self.setting.notes.append(self._walker.note)
+        write_run_json(self.root, self.outcome, self.setting, swap=self.swap_used)
         if (
             self.outcome.measured
             or self.outcome.superseded

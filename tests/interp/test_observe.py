@@ -204,7 +204,7 @@ def test_pattern_problems_worked_by_hand():
         assert words in pattern_problem(bad)
     leaks = good.clone()
     leaks[0, 1, 0] = torch.tensor([0.9, 0.1, 0.0])
-    assert pattern_problem(leaks) == "attention is not causal (weight 0.1 on a later token)"
+    assert pattern_problem(leaks) == "attention is not causal (weight 0.1 on later tokens)"
     off = good.clone()
     off[0, 0, 0, 0] = 0.999
     assert "sum to 1" in pattern_problem(off)

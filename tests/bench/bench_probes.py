@@ -1,0 +1,120 @@
+"""What all default probes cost on one checkpoint, against one plain forward pass per stimulus.
+
+    python tests/bench/bench_probes.py                  # Pythia-70M's shape
+    python tests/bench/bench_probes.py --shape tiny
+
+Both see the same random weights, the same tokens and batches of the same size, in turn, on one thread; the figures are
+medians over the rounds. Real text, members and twins are stood in for by random tokens of usual lengths.
+
+plain   the unwrapped module's logits for every stimulus, and nothing else
+probes  what `rote run` does at one checkpoint once the weights are loaded: one hooked pass per stimulus, every default
+        probe, nulls, intervals, and the probes that read the weights
+A ratio over 3 exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from bench_sweep import SHAPES, write_series
+
+TARGET = 3.0
+N_SEQ, SEED = 32, 0
+LENGTHS = {"natural": (32, 256), "members": (64, 128), "twins": (64, 128)}
+
+
+def shown(groups: Any, ids: np.ndarray) -> dict[str, Any]:
+    """Every stimulus of the default probes."""
+    from checkpoints.material import Material
+    from probes.stimuli import Vocabulary, make
+
+    rng = np.random.default_rng(SEED)
+    drawn = {name: rng.choice(ids, size=size) for name, size in LENGTHS.items()}
+    for tokens in drawn.values():
+        tokens[:, 0] = 0
+    material = Material(**drawn, repeat_count=np.resize([1, 4, 16, 64], LENGTHS["members"][0]))
+    kinds = dict.fromkeys(kind for group in groups for kind in group.stimuli)
+    vocabulary = Vocabulary(ids, 0)
+    return {
+        kind: make(kind, vocabulary, n_ctx=2048, seed=SEED, n_seq=N_SEQ, material=material) for kind in kinds
+    }
+
+
+def ways(path: Path) -> tuple[dict[str, Callable[[], None]], list[str]]:
+    """Both ways as calls, and the names of what is measured."""
+    import torch
+
+    from checkpoints import open_series
+    from interp.bridge import HookedSeries
+    from interp.observe import _batch_size
+    from probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
+    from probes.sweep.plan import SweepConfig, groups
+
+    series, wanted = open_series(path), groups(SweepConfig().infos)
+    ids = np.arange(1, 50_000)
+    model, stimuli = HookedSeries(series).load(series[0]), shown(wanted, ids)
+    plain_module = model.bridge.original_model
+
+    def plain() -> None:
+        with torch.inference_mode():
+            for stimulus in stimuli.values():
+                tokens = torch.from_numpy(stimulus.tokens)
+                for batch in tokens.split(_batch_size(model, tokens.shape[1])):
+                    plain_module(batch)
+
+    def probes() -> None:
+        for group in wanted:
+            if not group.stimuli:
+                measure_weights(model, group.probes, ids=ids, seed=SEED)
+            elif group.direct:
+                measure_direct(model, {k: stimuli[k] for k in group.stimuli}, group.probes[0], seed=SEED)
+            else:
+                measure_stimulus(model, stimuli[group.stimuli[0]], group.probes, seed=SEED)
+
+    return {"plain": plain, "probes": probes}, [i.name for i in SweepConfig().infos]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", choices=SHAPES, default="70m")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+
+    import torch
+
+    from interp.quiet import quiet_upstream
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="rote-bench-") as folder, quiet_upstream():
+        both, names = ways(write_series(Path(folder) / "series", options.shape, 1))
+        for call in both.values():
+            call()  # imports, nulls that are kept, first touches
+        taken: dict[str, list[float]] = {name: [] for name in both}
+        for _ in range(options.rounds):
+            for name, call in both.items():
+                start = time.perf_counter()
+                call()
+                taken[name].append(time.perf_counter() - start)
+    print(f"{len(names)} probes: {', '.join(names)}")
+    for name, seconds in taken.items():
+        print(f"{name:7} {statistics.median(seconds):.2f} s")
+    ratios = sorted(p / q for p, q in zip(taken["probes"], taken["plain"], strict=True))
+    print(f"probes / plain: median {statistics.median(ratios):.2f}, range {ratios[0]:.2f}-{ratios[-1]:.2f}")
+    sys.exit(statistics.median(ratios) > TARGET)
+
+
+if __name__ == "__main__":
+    main()
