@@ -44,6 +44,7 @@ class ProbeInfo:
         directions: `better` of metrics where it differs from the probe's.
         settings: metrics that say how it was measured (positions, sizes), not what came out: shown beside the others,
             never compared.
+        words: metric -> what its whole numbers from 0 on are called, for metrics that are verdicts.
     """
 
     name: str
@@ -69,6 +70,12 @@ class ProbeInfo:
     undefined: str = ""
     directions: Mapping[str, Literal["higher", "lower"] | None] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def word_of(self, metric: str, value: float) -> str:
+        """What a value of a verdict is called; "" for metrics that are numbers, and for values without a name."""
+        words = self.words.get(metric, ())
+        return words[int(value)] if value in range(len(words)) else ""
 
     def unit_of(self, metric: str) -> str:
         """Unit of one metric: its own where it differs from the probe's."""

@@ -26,7 +26,7 @@ COLUMNS = (
     Column("metric", "metric"),
     Column("_rank", "#", lambda row: text.count(row["rank"]) if row["rank"] else "", right=True),
     Column("head", "head"),
-    Column("value", "value", lambda row: text.number(row["value"]), right=True),
+    Column("value", "value", lambda row: row["words"] or text.number(row["value"]), right=True),
     Column("_interval", "95% interval", lambda row: text.interval(row["lo"], row["hi"]), right=True),
     Column("lo"),
     Column("hi"),
@@ -36,6 +36,7 @@ COLUMNS = (
     Column("rank"),
     Column("valid"),
     Column("reason"),
+    Column("words"),
 )
 
 
@@ -77,8 +78,9 @@ def show(
 ) -> None:
     """Print the strongest heads of RESULT at one step, with interval, chance level and n.
 
-    Columns: run, step, probe, metric, head, value, lo, hi, chance, n, seed, rank, valid, reason. Rank 1 is the strongest
-    by the probe's own direction; numbers about the whole model have none. What was not measured has a reason instead.
+    Columns: run, step, probe, metric, head, value, lo, hi, chance, n, seed, rank, valid, reason, words. Rank 1 is the
+    strongest by the probe's own direction; numbers about the whole model have none. What was not measured has a reason
+    instead; a verdict has its word.
     Curves (values by position) are in the report and in observations.parquet.
 
     With --events, what happened over all steps: when each number had made 10, 50 and 90% of its change, with a 95%
@@ -190,14 +192,21 @@ def _rows(
     ]
     unmeasured = [_record(row, None) for row in rows[~rows["valid"]].to_dict("records")]
     seed = {"seed": text.sequence_seed(results)}
-    return [row | seed for row in ranked], [row | seed for row in unmeasured]
+    return (
+        [row | seed | {"words": info.word_of(metric, row["value"]) or None} for row in ranked],
+        [row | seed | {"words": None} for row in unmeasured],
+    )
 
 
 def _settings(results: Results, shown: Sequence[ProbeInfo], step: int) -> Iterator[str]:
-    """One line per probe that says at which positions or sizes it was measured."""
-    for info in {info.name: info for info in shown if info.settings}.values():
-        rows = [(name, results.select(info.name, name, step=step)) for name in info.settings]
-        found = [f"{name} {row['value'].iloc[0]:g}" for name, row in rows if row["valid"].any()]
+    """One line per probe that gives its verdict in words, and says at which positions or sizes it was measured."""
+    for info in {info.name: info for info in shown if info.settings or info.words}.values():
+        rows = [(name, results.select(info.name, name, step=step)) for name in (*info.words, *info.settings)]
+        found = [
+            f"{name} {info.word_of(name, row['value'].iloc[0]) or format(row['value'].iloc[0], 'g')}"
+            for name, row in rows
+            if len(row) == 1 and row["valid"].all()
+        ]
         if found:
             yield f"{info.name}: {', '.join(found)}"
 

@@ -11,6 +11,7 @@ from app.report.model import Block, Estimate, Listing, Prose, Section, Table, Te
 from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
 from probes.absent import lacks_material
 from probes.degradation import BEST_HEAD, Comparison
+from probes.effects import against_chance, smallest_effect
 from probes.figures.differences import UNCLEAR, change
 from probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
 from probes.info import ProbeInfo
@@ -33,7 +34,8 @@ def summary_section(scene: Scene) -> Section:
     table = Table(
         name="summary-table",
         caption="Each run at its last step. For head probes the value is that of the strongest head, named in front; "
-        "its interval does not cover the choice of the head.",
+        "its interval does not cover the choice of the head. “At chance” is also what is nearer to chance than the smallest "
+        "effect (0.05 for scores and nats), or not clear of it once the choice among heads is corrected for.",
         columns=("Measure", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
         rows=tuple(rows),
     )
@@ -105,9 +107,20 @@ def _metric_rows(scene: Scene, info: ProbeInfo, metric: str) -> list[tuple[Value
         difference, word = _versus(scene, results.run, info, metric)
         rows.append(
             (Term(name, info.unit_of(metric) + _ARROWS[info.better_of(metric)]), clean(results.run, limit=40), value,
-             _n(value, info), _chance(value), difference, _in_words(word, _relation(value, info.better_of(metric))))
+             _n(value, info), _chance(value), difference,
+             _in_words(word, _verdict_word(results, info)
+                       or _relation(value, info, metric, among=int(mine["valid"].sum()))))
         )  # fmt: skip
     return rows
+
+
+def _verdict_word(results: Results, info: ProbeInfo) -> str:
+    """The probe's own verdict at the run's last step; "" where it gives none."""
+    for metric in info.words:
+        rows = at_last(results, info.name, metric)
+        if len(rows) == 1 and rows["valid"].all():
+            return info.word_of(metric, float(rows["value"].iloc[0]))
+    return ""
 
 
 def _versus(scene: Scene, run: str, info: ProbeInfo, metric: str) -> tuple[Value, Words]:
@@ -145,15 +158,25 @@ def _in_words(change: Words, relation: str) -> Words:
     return Words(change.text, change.tone, relation)
 
 
-def _relation(value: Estimate, better: str | None) -> str:
-    """Where the interval lies against chance."""
+def _relation(value: Estimate, info: ProbeInfo, metric: str, *, among: int) -> str:
+    """Where the interval lies against chance; nothing for what was not sampled, whose null has a spread of its own."""
     if value.value is None or value.chance is None or value.lo is None or value.hi is None:
         return ""
-    if value.lo <= value.chance <= value.hi:
+    if value.lo == value.hi:
+        return ""
+    side = against_chance(
+        value.value,
+        value.lo,
+        value.hi,
+        chance=value.chance,
+        smallest=smallest_effect(info, metric),
+        among=among,
+    )
+    if side == "at":
         return "at chance"
-    if better == "lower":
-        return "better than chance" if value.hi < value.chance else "worse than chance"
-    return "above chance" if value.lo > value.chance else "below chance"
+    if info.better_of(metric) == "lower":
+        return "better than chance" if side == "below" else "worse than chance"
+    return f"{side} chance"
 
 
 def _evidence_rows(results: Results) -> list[tuple[Value, ...]]:

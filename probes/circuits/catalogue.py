@@ -119,6 +119,7 @@ CIRCUITS: tuple[ProbeInfo, ...] = (
             ("random_change", "random_most", "n_top", "n_called", "n_wide", "n_draws", "n_possible")
         ),
         settings=("n_top", "n_draws", "n_possible"),
+        words={"verdict": ("neither", "signature only", "distributed", "load-bearing")},
     ),
     ProbeInfo(
         name="clamp",

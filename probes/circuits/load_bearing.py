@@ -41,7 +41,6 @@ from probes.stimuli import Stimulus
 
 TOP_FRAC = 0.05
 MIN_LOAD_NATS = 0.05
-VERDICTS = ("neither", "signature only", "distributed", "load-bearing")
 
 
 @probe("load_bearing")
@@ -108,7 +107,7 @@ def load_bearing(
 
 
 def judge(signature_lo: float, excess_lo: float, over_half_lo: float) -> float:
-    """The verdict from lower ends of intervals, as an index of `VERDICTS`.
+    """The verdict from lower ends of intervals, as the place of its word in the catalogue.
 
     Args:
         signature_lo: of the top heads' prefix matching above its null; attention fraction.

@@ -26,6 +26,7 @@ SHOW_COLUMNS = [
     "rank",
     "valid",
     "reason",
+    "words",
 ]
 
 

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_sweep import SHAPES, write_series  # beside this script
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-
-from bench_sweep import SHAPES, write_series
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 TARGET = 3.0
 N_SEQ, SEED = 32, 0
@@ -90,7 +89,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shape", choices=SHAPES, default="70m")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
     import torch

@@ -1,0 +1,29 @@
+"""A verdict that is stored as a number is shown as its word."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from probes.registry import lookup
+
+
+def test_load_bearing_is_said_in_words(rote, planted_runs):
+    done = rote("run", planted_runs / "planted", "-p", "load_bearing", "--sequences", "8", "-o", "results")
+    assert done.exit_code == 0, done.stderr
+    (row,) = json.loads(rote("show", "results/planted", "--metric", "verdict", "--json").stdout)
+    word = ("neither", "signature only", "distributed", "load-bearing")[int(row["value"])]
+    assert row["words"] == word
+    shown = rote("show", "results/planted", "--table").stdout
+    assert f"load_bearing: verdict {word}, n_top" in shown
+    assert rote("report", "results/planted", "-o", "report").exit_code == 0
+    assert word in (rote.folder / "report/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(0.0, "neither"), (3.0, "load-bearing"), (4.0, ""), (0.5, ""), (float("nan"), "")]
+)
+def test_only_whole_numbers_of_a_verdict_have_words(value, word):
+    assert lookup("load_bearing").word_of("verdict", value) == word
+    assert lookup("load_bearing").word_of("excess", value) == ""
