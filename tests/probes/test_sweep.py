@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import BASIC_PROBES, lab_state
 
 from checkpoints import CheckpointError, RoteError, open_series
+from interp.observe import _Engine
 from probes.registry import resolve
 from probes.store import Results
 from probes.sweep.folder import open_run_folder
@@ -72,6 +73,23 @@ def test_all_probes_of_the_catalogue_by_default(series, out):
     frame = outcome.results.frame
     assert set(frame["probe"]) == {info.name for info in default}
     assert (frame["valid"] | (frame["reason"] != "")).all()
+
+
+def test_probes_that_share_a_stimulus_share_its_pass(series, tmp_path, monkeypatch):
+    """One probe or every default one: as many passes as stimuli."""
+    shown, run_batch = [], _Engine.run
+
+    def counted(engine, tokens, rows, report):
+        shown.append(tokens.shape)
+        run_batch(engine, tokens, rows, report)
+
+    monkeypatch.setattr(_Engine, "run", counted)
+    every = [i.name for i in resolve(None) if i.kind in ("head", "model") and i.stimuli[0] == "repeated_random"]
+    assert len(every) > 8
+    for probes, stimuli in ((["sink"], 1), ([n for n in every if n != "prefix_matching"], 1), (every, 3)):
+        shown.clear()
+        run(series[:1], tmp_path / str(len(probes)), probes=tuple(probes))
+        assert len(shown) == stimuli  # prefix_matching is read on its two nulls as well
 
 
 def test_the_same_command_again_measures_nothing_and_loads_no_model(series, out, monkeypatch):
