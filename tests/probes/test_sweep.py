@@ -84,7 +84,9 @@ def test_probes_that_share_a_stimulus_share_its_pass(series, tmp_path, monkeypat
         run_batch(engine, tokens, rows, report)
 
     monkeypatch.setattr(_Engine, "run", counted)
-    every = [i.name for i in resolve(None) if i.kind in ("head", "model") and i.stimuli[0] == "repeated_random"]
+    every = [
+        i.name for i in resolve(None) if i.kind in ("head", "model") and i.stimuli[0] == "repeated_random"
+    ]
     assert len(every) > 8
     for probes, stimuli in ((["sink"], 1), ([n for n in every if n != "prefix_matching"], 1), (every, 3)):
         shown.clear()
