@@ -1,8 +1,19 @@
-"""One line of a self-test."""
+"""One line of a self-test, and how a simulated rate is judged. No torch.
+
+A simulation of n tries is itself uncertain: a check fails when the 99% interval of what it measured lies outside what
+was asked for (Clopper and Pearson 1934; for a mean of shares, the normal interval).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+COVERAGE = (0.93, 0.97)
+ALARM = 0.05
+_Z = 2.576  # normal, 99% two-sided
 
 
 @dataclass(frozen=True)
@@ -22,3 +33,56 @@ class Check:
     found: str
     passed: bool
     n: int = 0
+
+
+def covers(name: str, held: Sequence[bool]) -> Check:
+    """A coverage that must lie within 93 to 97%."""
+    lo, hi = exact(sum(held), len(held))
+    passed = lo <= COVERAGE[1] and hi >= COVERAGE[0]
+    return Check(name, f"{COVERAGE[0]:.0%} to {COVERAGE[1]:.0%}", _rate(held), passed, len(held))
+
+
+def holds(name: str, held: Sequence[bool]) -> Check:
+    """A coverage that must be at least 93%: an interval that the spacing of checkpoints widens may hold more."""
+    passed = bool(held) and exact(sum(held), len(held))[1] >= COVERAGE[0]
+    return Check(name, f"at least {COVERAGE[0]:.0%}", _rate(held), passed, len(held))
+
+
+def seldom(name: str, alarms: Sequence[bool]) -> Check:
+    """A rate of false alarms that must be at most 5%."""
+    passed = bool(alarms) and exact(sum(alarms), len(alarms))[0] <= ALARM
+    return Check(name, f"at most {ALARM:.0%}", _rate(alarms), passed, len(alarms))
+
+
+def low_share(name: str, shares: Sequence[float]) -> Check:
+    """A mean share, such as that of false discoveries, that must be at most 5%."""
+    mean, error = float(np.mean(shares)), float(np.std(shares) / np.sqrt(len(shares)))
+    return Check(name, f"at most {ALARM:.0%}", f"{mean:.1%}", mean - _Z * error <= ALARM, len(shares))
+
+
+def trials(
+    trial: Callable[[np.random.Generator], bool | float | None], tries: int, seed: Sequence[int]
+) -> list:
+    """Outcomes of the tries that have one.
+
+    Args:
+        trial: of one simulated data set; None where there is nothing to count.
+        tries: how many.
+        seed: each try draws from a generator of its own.
+    """
+    found = (trial(np.random.default_rng([*seed, i])) for i in range(tries))
+    return [outcome for outcome in found if outcome is not None]
+
+
+def exact(count: int, tries: int, *, level: float = 0.99) -> tuple[float, float]:
+    """Interval of a rate (Clopper and Pearson)."""
+    from scipy import special
+
+    tail = (1 - level) / 2
+    lo = special.betaincinv(count, tries - count + 1, tail) if count else 0.0
+    hi = special.betaincinv(count + 1, tries - count, 1 - tail) if count < tries else 1.0
+    return float(lo), float(hi)
+
+
+def _rate(outcomes: Sequence[bool]) -> str:
+    return f"{np.mean(outcomes):.1%}" if len(outcomes) else "nothing found"

@@ -24,7 +24,7 @@ from probes.alignment import matched_steps
 from probes.comparable import differing_provenance, own_units, unit_of
 from probes.effects import smallest_effect
 from probes.registry import REGISTRY
-from probes.statistics import benjamini_hochberg, bootstrap_mean, p_two_sided
+from probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
 from probes.store import Results
 from probes.trajectory import Onset, onset
 
@@ -204,17 +204,38 @@ def difference_table(
 
 def _best_head_row(left: pd.DataFrame, right: pd.DataFrame, probe: str, seed: int) -> pd.DataFrame | None:
     """The strongest head of each run against each other: heads trade places between runs, the function does not."""
-    best = []
-    for frame in (left, right):
-        rows = frame[(frame["probe"] == probe) & (frame["metric"] == "score") & frame["valid"]]
-        if rows.empty:
-            return None
-        best.append(rows.loc[rows["value"].idxmax()])
-    table = pd.DataFrame({axis: pd.array([pd.NA], dtype="Int64") for axis in _AXES})
-    table["a"], table["b"] = [best[0]["value"]], [best[1]["value"]]
-    table["head_a"], table["head_b"] = (head_label(int(r["layer"]), int(r["head"])) for r in best)
-    samples = [np.asarray(r["samples"], dtype=np.float64)[:, None] for r in best]
-    return _with_test(table, samples[0], samples[1], seed)
+    scored = [
+        frame[(frame["probe"] == probe) & (frame["metric"] == "score") & frame["valid"]]
+        for frame in (left, right)
+    ]
+    if any(rows.empty for rows in scored):
+        return None
+    tested, best = strongest_difference(*(_stack(rows["samples"]) for rows in scored), seed=seed)
+    for name, rows, index in zip(("head_a", "head_b"), scored, best, strict=True):
+        row = rows.iloc[index]
+        tested[name] = [head_label(int(row["layer"]), int(row["head"]))]
+    return tested.assign(**{axis: pd.array([pd.NA], dtype="Int64") for axis in _AXES})
+
+
+def strongest_difference(
+    a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "n l"], *, seed: int = 0
+) -> tuple[pd.DataFrame, tuple[int, int]]:
+    """The strongest of k numbers against the strongest of l, their choice not passing for a difference.
+
+    Values are those of `held_out_best`; q is twice p, because either choice is made twice, on half of the rows each:
+    where several are equally strong, rows are a little less independent than the test takes them to be.
+
+    Args:
+        a, b: per-sequence values of the two runs, the same sequences in the same rows.
+        seed: of the bootstrap.
+
+    Returns:
+        The row of `difference_table` with the values `a` and `b`, and which columns are strongest.
+    """
+    found = held_out_best(a), held_out_best(b)
+    table = difference_table(*(values[:, None] for _, values in found), seed=seed)
+    means = {name: [float(np.nanmean(values))] for name, (_, values) in zip("ab", found, strict=True)}
+    return table.assign(q=np.minimum(1.0, 2 * table["p"]), **means), (found[0][0], found[1][0])
 
 
 def _labelled(

@@ -22,6 +22,8 @@ from probes.registry import REGISTRY
 
 if TYPE_CHECKING:
     from probes.store import Results
+    from probes.trajectory.curve import Curve
+    from probes.trajectory.told import Told
 
 HeadName = str | tuple[int, int]
 _SHOWN = 5
@@ -148,6 +150,59 @@ class Scores:
         out[at, kept["layer"].to_numpy(dtype=np.int64), kept["head"].to_numpy(dtype=np.int64)] = kept[column]
         return out
 
+    def onset(self, threshold: float | None = None, *, frac: float = 0.5, seed: int = 0) -> Told:
+        """When each head, or the model, reached a level and stayed there for another measured step.
+
+        Told only where the level is surely passed (t-tests at 5%, corrected over steps and heads). Asked of all heads at
+        once the correction is harder than of a few: `scores.head("L1H0").onset(0.4)`.
+
+        Args:
+            threshold: the level, in the metric's unit; None asks when a share of each one's own rise had been made.
+            frac: that share.
+            seed: of the resampling.
+
+        Returns:
+            `.table` with the measured steps it lies between, the estimate and its 95% interval; `.text` in words.
+
+        Raises:
+            RoteError: fewer than two steps, or several numbers per head and step.
+        """
+        from probes.trajectory.told import onsets
+
+        return onsets(self._curves(), threshold, frac=frac, seed=seed)
+
+    def peak(self, *, seed: int = 0) -> Told:
+        """The best step of each head, or of the model, and the share of the rise lost since.
+
+        Args:
+            seed: of the resampling.
+
+        Returns:
+            `.table` with intervals of the step, the value and the loss; `.text` in words.
+
+        Raises:
+            RoteError: fewer than two steps, or several numbers per head and step.
+        """
+        from probes.trajectory.told import peaks
+
+        return peaks(self._curves(), seed=seed)
+
+    def _curves(self) -> dict[tuple[int, int] | None, Curve]:
+        """The curves of the heads and steps that are here."""
+        from probes.trajectory.curve import curves
+
+        mine = self.rows[self.rows["valid"].astype(bool)]
+        if mine["step"].nunique() < 2:
+            raise RoteError(
+                f"{self.probe} {self.metric} is here for {mine['step'].nunique()} usable steps",
+                help="ask the scores over all steps, not those at one of them",
+            )
+        found = curves(self.results, self.probe, self.metric)
+        if mine["layer"].isna().all():
+            return {None: found[None].at_steps(mine["step"])}
+        keys = mine[["layer", "head", "step"]].groupby(["layer", "head"])["step"]
+        return {(int(l), int(h)): found[int(l), int(h)].at_steps(steps) for (l, h), steps in keys}
+
     def _of_heads(self) -> pd.DataFrame:
         rows = self.rows[self.rows["layer"].notna()]
         if rows.empty:
@@ -164,7 +219,9 @@ class Scores:
         name = self.probe if self.metric == "score" else f"{self.probe} {self.metric}"
         span = f"{self.steps[0]:,}-{self.steps[-1]:,}" if len(self.steps) > 1 else f"{self.steps[-1]:,}"
         n = int(self.rows["n"].max())
-        return f"{name} of {self.results.run} ({self.unit}), step{'s' * (len(self.steps) > 1)} {span}, n={n}"
+        seed = (self.results.meta.get("provenance") or {}).get("seed", "not recorded")
+        steps = f"step{'s' * (len(self.steps) > 1)} {span}"
+        return f"{name} of {self.results.run} ({self.unit}), {steps}, n={n}, sequence seed {seed}"
 
     def _strongest(self) -> pd.DataFrame:
         return self.top(_SHOWN).drop(columns="rank")

@@ -6,10 +6,10 @@
    anti-copies, not the head with a fixed offset, not previous- or duplicate-token heads
 3. sensitivity: induction heads planted at rising strengths; from which prefix-matching score on are they called?
 4. false alarms: the same verdict on random-weight models, and on perfect induction heads shown sequences in which
-   nothing repeats; the share called, with its exact 95% upper bound (Clopper and Pearson 1934); and the share of pairs
-   of random heads that compose
-5. statistics: coverage of intervals, false alarms of verdicts and comparisons, onsets and peaks at 12 checkpoints, on
-   simulated data whose truth is known (probes/calibration.py)
+   nothing repeats; the share called, with its exact 95% upper bound (Clopper and Pearson 1934); the share of pairs of
+   random heads that compose; and `load_bearing` on random weights and on a head that writes nothing
+5. statistics: coverage of intervals, false alarms and false discoveries of verdicts and comparisons, onsets and peaks at
+   12 checkpoints, on simulated data whose truth is known (probes/calibration)
 
 Runs on the device and dtype asked for, so that it says what these numbers are worth on that machine.
 """
@@ -20,17 +20,18 @@ import math
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from checkpoints.errors import RoteError
 from checkpoints.lab.planted_answers import HeadSpec, PlantedConfig, expected
 from checkpoints.series import open_series
 from interp.axes import head_label
-from probes.calibration import calibration_checks, seldom
-from probes.checks import Check
+from probes.calibration import calibration_checks
+from probes.calibration.load import load_checks
+from probes.checks import Check, exact, seldom
 from probes.observations import unit_table
 from probes.registry import lookup
 from probes.stimuli import Stimulus, Vocabulary, make
@@ -39,6 +40,7 @@ from probes.verdicts import derive
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
 STRENGTHS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # prefix-matching scores to plant
 TRIES, TRIES_LONG = 100, 2000
+MODELS_PER_LOAD = 5  # ablations cost more: one in so many random models
 _COMPOSES_Z = 5  # far beyond what the best of 16 pairs reaches by chance
 _INDUCTION_INPUTS = ("prefix_matching", "copying_logit")
 _KINDS = ("repeated_random", "shuffled_repeat", "jittered_repeat")
@@ -111,6 +113,9 @@ def run_selftest(
         report.checks += _verdicts(bench)
         report.checks += _sensitivity(bench)
         report.checks += _false_alarms(bench, n_random)
+        report.checks += load_checks(
+            bench.load, bench.stimuli, bench.config, n=math.ceil(n_random / MODELS_PER_LOAD), seed=seed
+        )
     if tries:
         report.checks += calibration_checks(tries=tries, seed=seed)
     return report
@@ -143,6 +148,10 @@ class _Bench:
             seed=self.seed if seed is None else seed,
             n_seq=self.n_seq,
         )
+
+    def stimuli(self, seed: int) -> dict[str, Stimulus]:
+        """The three stimuli of the induction verdict."""
+        return {kind: self.stimulus(kind, seed=seed) for kind in _KINDS}
 
     def measure(self, model: Any, stimulus: Stimulus, probes: tuple[str, ...]) -> list[Any]:
         """Measurements of some probes on one stimulus."""
@@ -218,7 +227,7 @@ def _composition_check(bench: _Bench, model: Any) -> Check:
     found = []
     for m in measured:
         if m.metric.endswith("_z"):
-            for src_layer, src_head, layer, head in np.argwhere((m.values > _COMPOSES_Z) & m.exists):
+            for src_layer, src_head, layer, head in np.argwhere((m.values > _COMPOSES_Z) & m.exists).tolist():
                 pair = f"{head_label(src_layer, src_head)} > {head_label(layer, head)}"
                 found.append(f"{m.metric[0].upper()} {pair}")
     wanted = [f"K L0H0 > L1H{head}" for head in (0, 1, 2)]
@@ -280,7 +289,7 @@ def _false_alarms(bench: _Bench, n_random: int) -> list[Check]:
         model = bench.load(f"random{i}", bench.config, kind="random", seed=bench.seed + i)
         random += list(bench.verdicts(model, stimuli).values())
         z += _composition_z(bench, model, seed=bench.seed + i)  # a null of its own: all pairs share one
-    far, likely = stats.norm.isf(0.05), [bool(value > _COMPOSES_Z) for value in z]
+    far, likely = NormalDist().inv_cdf(0.95), [bool(value > _COMPOSES_Z) for value in z]
     return [
         _alarm_check(f"false alarms on {n_random} random-weight models", random),
         _alarm_check(
@@ -324,6 +333,6 @@ def _without_repeats(bench: _Bench) -> list[float]:
 
 def _alarm_check(name: str, verdicts: list[float]) -> Check:
     called, n = int(sum(v == 1 for v in verdicts)), len(verdicts)
-    upper = float(stats.beta.ppf(0.975, called + 1, n - called)) if called < n else 1.0
+    upper = exact(called, n, level=0.95)[1]
     found = f"{called} of {n} ({called / n:.1%}, 95% upper bound {upper:.1%})"
     return Check(f"{name}, {n} heads", "at most 5%", found, called / n <= 0.05, n)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from probes.effects import SMALLEST
 from probes.statistics import bootstrap_mean
@@ -29,9 +29,18 @@ SHAPES: dict[str, tuple[Draw, float]] = {
 }
 
 
+def paired_scores(
+    rng: np.random.Generator, *, columns: int, n: int = 32, shift: float = 0.1
+) -> tuple[Float[np.ndarray, "n columns"], Float[np.ndarray, "n columns"]]:
+    """Scores of two runs on the same sequences, half of their noise in common; the second is higher by shift on average."""
+    easy = rng.beta(4, 12, (n, columns))
+    a, b = (easy + rng.beta(2, 14, (n, columns)) for _ in range(2))
+    return a, b + shift
+
+
 def log_grid(n: int, *, last: int = 4096, first: int = 8) -> Int[np.ndarray, " steps"]:
-    """Step 0 and n - 1 steps evenly spaced on a log axis."""
-    return np.concatenate([[0], np.round(np.geomspace(first, last, n - 1)).astype(np.int64)])
+    """Step 0 and n - 1 steps evenly spaced on a log axis; fewer where two of them round to the same step."""
+    return np.unique([0, *np.round(np.geomspace(first, last, n - 1)).astype(np.int64)])
 
 
 def sigmoid(middle: float, width: float, *, low: float = 0.03, high: float = 0.85) -> Path:
@@ -83,7 +92,7 @@ def simulated_curve(
     mean = np.clip(path(log_step(steps)), 1e-3, 1 - 1e-3)
     shared = rng.standard_normal((n, 1)) if sequences is None else sequences
     noise = np.sqrt(0.5) * (shared + rng.standard_normal((n, len(steps))))
-    samples = stats.beta.ppf(stats.norm.cdf(noise), mean * concentration, (1 - mean) * concentration)
+    samples = special.betaincinv(mean * concentration, (1 - mean) * concentration, special.ndtr(noise))
     interval = bootstrap_mean(samples)
     return Curve(
         run="simulated", probe=name, metric="score", layer=0, head=0, steps=np.asarray(steps, dtype=np.int64),

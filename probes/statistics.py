@@ -1,4 +1,6 @@
-"""Intervals, tests and corrections. numpy and scipy only; every random draw has a seed.
+"""Intervals, tests and corrections. numpy and scipy.special only; every random draw has a seed.
+
+scipy is imported where it is needed: a command that only reads results does not wait for it.
 
 Intervals are percentile bootstraps over sequences (Efron 1979), the percentiles expanded for small n (Hesterberg 2015,
 arXiv:1411.5279): plain ones are too narrow, as normal intervals that divide by n and not n - 1 are. They cover the choice
@@ -9,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 LEVEL = 0.95
 N_RESAMPLES = 2000
@@ -79,8 +81,10 @@ def tail_frac(n: float | int, *, level: float = LEVEL, inflation: float | None =
     """
     if n < 2:
         return (1 - level) / 2
+    from scipy import special
+
     inflation = np.sqrt(n / (n - 1)) if inflation is None else inflation
-    return float(stats.norm.sf(inflation * stats.t.isf((1 - level) / 2, n - 1)))
+    return float(special.ndtr(inflation * special.stdtrit(n - 1, (1 - level) / 2)))
 
 
 def two_sample_tail_frac(
@@ -149,6 +153,37 @@ def _resampled_means(
     return means
 
 
+def held_out_best(
+    samples: Float[np.ndarray, "n k"],
+) -> tuple[int, Float[np.ndarray, " n"]]:
+    """The column with the highest mean, and values of the best column that its own choice does not raise.
+
+    The highest of many noisy means is too high, the more so the more columns are near the top. So every second row
+    gets the value of the column that is best on the other rows, and the other way round. Where one column is clearly
+    best, these are its own values.
+
+    Args:
+        samples: one row per sequence; NaN means undefined for that sequence.
+
+    Returns:
+        Index of the best column over all rows, and one value per row.
+    """
+    best = _best_column(samples)
+    if len(samples) < 4:
+        return best, samples[:, best]
+    out = np.empty(len(samples))
+    for mine, others in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        out[mine] = samples[mine, _best_column(samples[others])]
+    return best, out
+
+
+def _best_column(samples: Float[np.ndarray, "n k"]) -> int:
+    finite = np.isfinite(samples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.where(finite, samples, 0.0).sum(0) / finite.sum(0)
+    return int(np.where(np.isfinite(means), means, -np.inf).argmax())
+
+
 def p_greater(samples: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
     """One-sided p that each column's mean is above 0 (t-test over the finite rows); 1 where it cannot be tested."""
     return _t_test(samples, alternative="greater")
@@ -160,6 +195,8 @@ def p_two_sided(samples: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
 
 
 def _t_test(samples: np.ndarray, *, alternative: str) -> np.ndarray:
+    from scipy import special
+
     finite = np.isfinite(samples)
     n = finite.sum(0)
     filled = np.where(finite, samples, 0.0).astype(np.float64)
@@ -169,7 +206,7 @@ def _t_test(samples: np.ndarray, *, alternative: str) -> np.ndarray:
         # Rounding leaves a column of equal values with a variance near 1e-33; that is not evidence of spread.
         spread = np.sqrt(variance) > 1e-12 * np.maximum(1.0, np.abs(mean))
         t = mean / np.sqrt(variance / n)
-    p = stats.t.sf(t, n - 1) if alternative == "greater" else 2 * stats.t.sf(np.abs(t), n - 1)
+        p = special.stdtr(n - 1, -t) if alternative == "greater" else 2 * special.stdtr(n - 1, -np.abs(t))
     constant = (mean > 0) if alternative == "greater" else (mean != 0)
     p = np.where(spread, p, np.where(constant, 0.0, 1.0))
     return np.where(n >= 2, p, 1.0)
@@ -178,7 +215,24 @@ def _t_test(samples: np.ndarray, *, alternative: str) -> np.ndarray:
 def benjamini_hochberg(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     """Adjusted p values (Benjamini and Hochberg 1995) over the finite entries; NaN stays NaN."""
     adjusted = np.full_like(p, np.nan)
-    finite = np.isfinite(p)
-    if finite.any():
-        adjusted[finite] = stats.false_discovery_control(p[finite], method="bh")
+    finite = np.flatnonzero(np.isfinite(p))
+    m = len(finite)
+    if m:
+        order = finite[np.argsort(p[finite], kind="stable")]
+        scaled = p[order] * m / np.arange(1, m + 1)
+        adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return adjusted
+
+
+def most_of(count: int, n: int, *, level: float = LEVEL) -> float:
+    """Upper bound of a share of which count were seen among n (one-sided, Clopper and Pearson 1934)."""
+    from scipy import special
+
+    return 1.0 if count >= n else float(special.betaincinv(count + 1, n - count, level))
+
+
+def normal_sf(z: Any) -> Any:
+    """Share of a standard normal above z, a number or an array."""
+    from scipy import special
+
+    return special.ndtr(-np.asarray(z, dtype=np.float64))

@@ -247,7 +247,7 @@ def results_side() -> list[str]:
     ]
     later = [
         "probes/trajectory",
-        "probes/calibration.py",
+        "probes/calibration",
         "probes/simulated.py",
         "probes/degradation.py",
         "probes/figures",

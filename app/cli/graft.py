@@ -34,6 +34,7 @@ COLUMNS = (
     Column("lo"),
     Column("hi"),
     Column("n", "n", right=True),
+    Column("seed"),
     Column("valid"),
     Column("reason", "reason", fold=True),
 )
@@ -112,11 +113,10 @@ def graft(
         device=device,
         dtype=dtype,
     )
-    rows = [{"run": series[0].name, **row} for row in found.to_dict("records")]
+    rows = [{"run": series[0].name, "seed": seed, **row} for row in found.to_dict("records")]
     labels = rows[0]["heads"]
-    out.rows(
-        COLUMNS, rows, title=f"{series[0].name}: {labels} of step {steps['from']:,} in step {steps['into']:,}"
-    )
+    where = f"{labels} of step {steps['from']:,} in step {steps['into']:,}"
+    out.rows(COLUMNS, rows, title=f"{series[0].name}: {where}, sequence seed {seed}")
     measured = found.loc[found["metric"] == "loss", "valid"].all()
     return exits.DONE if measured else exits.GAPS
 

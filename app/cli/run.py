@@ -111,7 +111,7 @@ class RunOptions:
     "--members",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Sequences the model was trained on, one per line, or token ids, one per row; a lab series carries its own.",
+    help="Sequences the model was trained on: one per line, .jsonl (text, repeat_count), or token ids, one per row; a lab series carries its own.",
 )
 @click.option(
     "--twins",

@@ -23,6 +23,7 @@ COLUMNS = (
     Column("expected", "expected", fold=True),
     Column("found", "found", fold=True),
     Column("n", "n", lambda row: f"{row['n']:,}" if row["n"] else "", right=True),
+    Column("seed"),
 )
 
 
@@ -56,7 +57,14 @@ def selftest(
     set_threads(threads)
     found = run_selftest(device=device, dtype=dtype, seed=seed, tries=TRIES_LONG if long_ else TRIES)
     rows = [
-        {"check": c.name, "expected": c.expected, "found": c.found, "n": c.n, "passed": c.passed}
+        {
+            "check": c.name,
+            "expected": c.expected,
+            "found": c.found,
+            "n": c.n,
+            "passed": c.passed,
+            "seed": seed,
+        }
         for c in found.checks
     ]
     out.rows(COLUMNS, rows, title=f"selftest on {found.device}, {found.dtype}, seed {found.seed}")

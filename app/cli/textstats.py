@@ -37,6 +37,7 @@ COLUMNS = (
     Column("n", "n", lambda row: count(row["n"]), right=True, wide=True),
     Column("unit", "unit", wide=True),
     Column("resampled", "of", wide=True),
+    Column("seed"),
     Column("reason", "reason", fold=True),
 )
 # The table's choice: one or two numbers per measure; data have all.
@@ -46,7 +47,7 @@ _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
     "rep": frozenset({("rep_n", 2), ("rep_w", None), ("rep_r", None)}),
     "concentration": frozenset({("entropy", None), ("top_1pct_mass", None), ("kl_to_reference", None)}),
     "near_duplicates": frozenset({("redundant_share", None)}),
-    "tail_mass": frozenset({("survival", 1), ("survival", 2), ("survival", 3), ("coverage", 2)}),
+    "tail_mass": frozenset({("survival", 1), ("survival", 2), ("survival", 3), ("coverage", 1)}),
     "perplexity": frozenset({("p50", None), ("tail_ratio", None), ("overlap", None)}),
 }
 
@@ -146,7 +147,8 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
     except NothingToReadError as error:
         raise exits.NothingFoundError(error.message, help=error.help) from None
     rows = [
-        {name: plain(value) for name, value in row.items()} | {"reason": row["reason"] or None}
+        {name: plain(value) for name, value in row.items()}
+        | {"reason": row["reason"] or None, "seed": asked["seed"]}
         for row in report.frame.to_dict("records")
     ]
     if out.machine:

@@ -14,92 +14,109 @@ from checkpoints.errors import RoteError
 from checkpoints.series import Checkpoint, open_series
 from checkpoints.vocabulary import tokenizer_of
 
-MAX_TOKENS = 512
 
-
-def token_ids(text: str, checkpoint: Checkpoint, *, n_ctx: int, bos: int | None) -> list[int]:
-    """A text as ids: by the checkpoint's tokenizer, or, where it has none, read as ids apart by spaces.
+def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
+    """A text as ids, nothing put before it: by the checkpoint's tokenizer, or, where it has none, ids apart by spaces.
 
     Args:
         text: what the user wrote.
         checkpoint: whose tokenizer.
-        n_ctx: most tokens the model takes.
-        bos: put first, unless the text begins with it.
+        most: tokens that fit, one of them before the text.
 
     Raises:
-        RoteError: nothing to read, or words where only ids are understood.
+        RoteError: nothing to read, too much of it, or words where only ids are understood.
     """
     file = tokenizer_of(checkpoint)
-    if file is not None:
-        from tokenizers import Tokenizer
-
-        ids = list(Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids)
-    else:
-        try:
-            ids = [int(word) for word in text.replace(",", " ").split()]
-        except ValueError:
-            raise RoteError(
-                "this series has no tokenizer, so words mean nothing to it",
-                help="write token ids, such as 5 17 9 5 17",
-            ) from None
-    if bos is not None and ids[:1] != [bos]:
-        ids = [bos, *ids]
-    if len(ids) < 2:
+    ids = _written_ids(text) if file is None else _by_tokenizer(text, file)
+    if not ids:
         raise RoteError("the text holds no token", help="write a few words")
-    most = min(n_ctx, MAX_TOKENS)
-    if len(ids) > most:
-        raise RoteError(f"the text is {len(ids)} tokens long", help=f"at most {most} fit")
+    if len(ids) + 1 > most:
+        raise RoteError(
+            f"the text is {len(ids):,} tokens long", help=f"at most {most - 1} fit, and one before them"
+        )
     return ids
 
 
-def attend(series_path: str, step: int, text: str, *, out: Path, bos: int | None) -> None:
+def _by_tokenizer(text: str, file: Path) -> list[int]:
+    from tokenizers import Tokenizer
+
+    try:
+        return list(Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids)
+    except Exception as error:  # the library raises bare exceptions
+        raise RoteError(f"{file} cannot be read ({error})", help="check the tokenizer") from None
+
+
+def _written_ids(text: str) -> list[int]:
+    words = text.replace(",", " ").split()
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        raise RoteError(
+            "this series has no tokenizer, so words mean nothing to it",
+            help="write token ids, such as 5 17 9 5 17",
+        )
+    return [int(word) for word in words]
+
+
+def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> None:
     """Load the checkpoint, run the text once, write every head's attention.
+
+    BOS is put first, as `interp.capture` does with a text; before ids that begin with it already it is not.
 
     Args:
         series_path: as recorded in the results.
         step: the checkpoint's.
         text: what the user wrote.
         out: file to write.
-        bos: the id the sweep put first.
+        most: tokens that fit.
+
+    Raises:
+        RoteError: no such checkpoint, or a text the model cannot take.
     """
+    series = open_series(series_path)
+    checkpoint = series.at(step)
+    ids = encoded(text, checkpoint, most=most)  # a text that does not fit is refused before torch is loaded
+
     import numpy as np
     import torch
     from safetensors.numpy import save_file
 
     from checkpoints.series import at_hand
-    from interp.bridge import HookedSeries
+    from checkpoints.vocabulary import usable_ids
+    from interp.loading import load_fresh
     from interp.observe import observe
     from probes.attention import FORMAT
     from probes.sweep.gallery import AttentionKeeper, spoken
 
-    series = open_series(series_path)
-    checkpoint = series.at(step)
-    with at_hand(checkpoint):
-        model = HookedSeries(series, device="cpu", dtype=torch.float32, swap="fresh").load(checkpoint)
-        ids = np.array([token_ids(text, checkpoint, n_ctx=model.shape.n_ctx, bos=bos)], dtype=np.int64)
+    with at_hand(checkpoint) as ready:
+        model = load_fresh(ready)
+        file = tokenizer_of(ready)
+        _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
+        first = [] if file is None and ids[0] == bos else [bos]
+        tokens = np.array([[*first, *ids]], dtype=np.int64)
         keeper = AttentionKeeper()
-        observe(model, torch.from_numpy(ids), [keeper])
-        file = tokenizer_of(checkpoint)
-        words = {"own": spoken(ids, file)} if file is not None else {}
+        observe(model, torch.from_numpy(tokens), [keeper])
+        words = {"own": spoken(tokens, file)} if file is not None else {}
     facts = {"format": FORMAT, "stimuli": json.dumps({"own": "your text"}), "words": json.dumps(words)}
     temporary = out.with_name(f".{out.name}.tmp")
-    save_file({"own/pattern": keeper.patterns(), "own/tokens": ids}, temporary, metadata=facts)
+    save_file({"own/pattern": keeper.patterns(), "own/tokens": tokens}, temporary, metadata=facts)
     temporary.replace(out)
 
 
 def main(arguments: list[str]) -> int:
     """Read the request, a JSON file, and do it; an error is one JSON line."""
-    request: dict[str, Any] = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
+        request: dict[str, Any] = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
         attend(
             request["series"],
             int(request["step"]),
             request["text"],
             out=Path(request["out"]),
-            bos=request["bos"],
+            most=int(request["most_tokens"]),
         )
     except RoteError as error:
         print(json.dumps({"error": error.message, "help": error.help}), flush=True)
+        return 2
+    except MemoryError:
+        print(json.dumps({"error": "the model does not fit into memory"}), flush=True)
         return 2
     return 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from app.dashboard.kept import kept
 from app.dashboard.saved import SavedRun
 from interp.axes import head_label
 from probes.figures.words import clean, number, step_number
@@ -50,7 +50,7 @@ class Wiring:
         return max((edges[0].z for edges in self.edges.values() if edges), default=0.0)
 
 
-@lru_cache(maxsize=16)
+@kept(16)
 def wiring(run: SavedRun, way: str) -> Wiring:
     """Edges of one kind of composition."""
     rows = run.rows("composition", f"{way}_z")
@@ -135,7 +135,10 @@ def edges_frame(run: SavedRun, found: Wiring, *, way: str, step: int, least: flo
             }
         )
     frame = pd.DataFrame(rows)
-    return frame.dropna(axis="columns", how="all") if not frame.empty else frame
+    if frame.empty:
+        return frame
+    unused = [] if frame["path"].any() else ["path"]
+    return frame.drop(columns=unused).dropna(axis="columns", how="all")
 
 
 def default_least(found: Wiring, step: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.cli.settings import flat
+from app.dashboard.kept import kept
 from app.dashboard.saved import SavedRun
 from interp.axes import head_label
 from probes.alignment import matched_steps
@@ -53,7 +53,7 @@ _HEADLINE = frozenset(
 _SAME = ("name", "versions", "status")
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def pairs_of(run: SavedRun, base: SavedRun, align: str) -> Mapping[int, int]:
     """Step of the run -> step of the baseline it stands beside.
 
@@ -63,7 +63,7 @@ def pairs_of(run: SavedRun, base: SavedRun, align: str) -> Mapping[int, int]:
     return {b: a for a, b in matched_steps(base.results, run.results, align)}
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def comparison_of(run: SavedRun, base: SavedRun, align: str, step: int) -> Comparison:
     """The run against the baseline at one step of the run.
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
-import shlex
+import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import resources
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from app.cli.text import plain
+from app.dashboard.reproduce import notebook_lines, shell_lines
 from app.dashboard.session import View
 from app.dashboard.show import Page, Shown
 from app.dashboard.state import link
-from app.dashboard.words import literal
+from app.dashboard.stills import stills
+from app.dashboard.words import file_stem, literal
 from app.report.html import render
 from app.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
 from app.report.svg import figure_svg
-from probes.figures.theme import TOKENS, run_styles
+from probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
 from probes.figures.words import clean, probe_name, sentence_case
 
 MAX_TABLE_ROWS_HTML = 400
@@ -46,16 +52,23 @@ def address(view: View) -> str:
 
 def menu(view: View, page: Page) -> None:
     """Downloads, each made when it is asked for."""
-    with st.popover("Export", icon=":material/download:", key="export"):
+    box = st.popover("Export", icon=":material/download:", key="export", on_change="rerun")
+    menu_open = box.open
+    with box:
         stem, shown = page.stem, page.shown
         _download("Tables on this page, CSV", f"{stem}.csv.zip", "application/zip", lambda: csv_zip(shown))
         _download(
             "Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, shown)
         )
-        _download("Figures on this page, SVG", f"{stem}.svg.zip", "application/zip", lambda: svg_zip(shown))
-        st.caption("PNG: the camera over each figure, twice the size on screen.")
+        if view.page != "runs":
+            _download(
+                "Figures on this page, SVG", f"{stem}.svg.zip", "application/zip",
+                lambda: svg_zip(figures_of(view, shown)),
+            )  # fmt: skip
         _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, shown))
         st.caption("One file that opens anywhere, offline, without scripts.")
+        if menu_open:
+            _png(view, page)
 
 
 def reproduce(view: View) -> None:
@@ -91,54 +104,55 @@ def provenance_facts(view: View) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def shell_lines(view: View) -> list[str]:
-    """The commands that print the same numbers."""
-    state, run = view.state, str(view.run.path)
-    lines = [
-        shlex.join(
-            ["rote", "show", run, "--probe", state.probe, "--metric", state.metric, "--step", str(state.step)]
-        )
-    ]
-    if view.base is not None:
-        lines.append(shlex.join(["rote", "compare", str(view.base.path), run, "--align", state.align]))
-        lines.append(shlex.join(["rote", "report", str(view.base.path), run, "--base", view.base.name]))
-    roots = dict.fromkeys(str(path) for path in view.library.paths)
-    return [*lines, shlex.join(["rote", "dashboard", *roots])]
-
-
-def notebook_lines(view: View) -> list[str]:
-    """Python that makes the same figures."""
-    state = view.state
-    lines = [
-        "from probes.store import Results",
-        "from probes import figures",
-        f"run = Results.open({str(view.run.path)!r})",
-        f"figures.head_grid(run, probe={state.probe!r}, metric={state.metric!r}, step={state.step})",
-    ]
-    if view.base is not None:
-        lines.append(f"base = Results.open({str(view.base.path)!r})")
-    runs, base = ("[base, run]", f", base={view.base.name!r}") if view.base is not None else ("run", "")
-    heads = [state.head, *state.pin]
-    return [
-        *lines,
-        f"figures.trajectory({runs}, probe={state.probe!r}, metric={state.metric!r}, heads={heads!r}{base})",
-    ]
-
-
 def csv_zip(shown: Shown) -> bytes:
     """One CSV per table."""
     return _zip({f"{name}.csv": frame.to_csv(index=False) for name, (_, frame) in shown.tables.items()})
 
 
-def svg_zip(shown: Shown) -> bytes:
-    """One SVG per figure, light colours written in."""
-    variables = "".join(f"--{name}:{light};" for name, (light, _) in TOKENS.items())
-    drawn = {}
-    for name, fig in shown.figures.items():
-        svg = figure_svg(fig, name=name)
-        svg = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" style="{variables}" ', 1)
-        drawn[f"{name}.svg"] = svg
-    return _zip(drawn)
+def figures_of(view: View, shown: Shown) -> dict[str, go.Figure]:
+    """Every figure of the page, and a still one of what its components draw."""
+    return stills(view) | shown.figures
+
+
+def svg_zip(figures: Mapping[str, go.Figure]) -> bytes:
+    """One SVG per figure."""
+    return _zip({f"{name}.svg": svg_text(fig, name) for name, fig in figures.items()})
+
+
+def svg_text(fig: go.Figure, name: str) -> str:
+    """A figure as an SVG file that needs nothing beside it: light colours and fonts written in."""
+    variables = "".join(f"--{token}:{light};" for token, (light, _) in TOKENS.items())
+    style = html.escape(f"{variables}background:{TOKENS['paper'][0]};font-family:{FONT_FAMILY}")
+    svg = figure_svg(fig, name=name)
+    svg = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" style="{style}" ', 1)
+    return svg.replace(">", f"><style>{_svg_rules()}</style>", 1)
+
+
+@lru_cache(maxsize=1)
+def _svg_rules() -> str:
+    """What the report's style sheet says of the parts of a still figure."""
+    css = (resources.files("app.report") / "style.css").read_text(encoding="utf-8")
+    return "".join(line for line in css.splitlines() if line.startswith(".still ") and "{" in line[8:])
+
+
+def _png(view: View, page: Page) -> None:
+    """One figure as PNG, drawn by the browser from the SVG: nothing here has to paint."""
+    names = list(figures_of(view, page.shown))
+    if not names:
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        name = st.selectbox("One figure", names, key="png_figure", format_func=lambda n: n.replace("_", " "))
+        asked = st.button("PNG", key="png", icon=":material/image:")
+    if asked:
+        svg = svg_text(figures_of(view, page.shown)[name], name)
+        stem = file_stem(page.stem, name)
+        _painter()(key="painter", data={"svg": svg, "name": f"{stem}.png", "id": secrets.token_hex(4)})
+
+
+@lru_cache(maxsize=1)
+def _painter() -> Callable[..., Any]:
+    script = (resources.files("app.dashboard") / "png.js").read_text(encoding="utf-8")
+    return st.components.v2.component("rote_png", html='<p role="status"></p>', js=script)
 
 
 def json_text(view: View, shown: Shown) -> str:
@@ -166,7 +180,7 @@ def page_html(view: View, shown: Shown) -> str:
     runs = tuple(RunLine(n, "", styles[n].token, styles[n].dash, n == view.state.base) for n in names)
     blocks: list[Block] = []
     tables = {name: _html_table(name, *held) for name, held in shown.tables.items()}
-    for name, fig in shown.figures.items():
+    for name, fig in figures_of(view, shown).items():
         blocks.append(Picture(name, fig, _figure_table(name, fig)))
     blocks += tables.values()
     where = Section(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from numbers import Real
 
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 
 from app.dashboard.saved import Cube, SavedRun
 from app.dashboard.state import State
-from interp.axes import head_label
+from interp.axes import head_label, parse_head
 from probes.figures import trajectory
 from probes.figures.axis import StepAxis
 from probes.figures.canvas import Canvas, finish
@@ -20,6 +21,7 @@ from probes.figures.words import clean, markup, number, probe_name, short, step_
 from probes.registry import REGISTRY
 
 MAX_FAINT_HEADS = 64
+TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 45, 52, 15  # a page 420 pixels wide, in the fonts of the figures
 MAX_HOVERED_TOKENS = 128
 COVERED = ("not run", "failed", "partial", "done")
 
@@ -34,9 +36,10 @@ def head_curves(run: SavedRun, state: State, *, base: SavedRun | None) -> go.Fig
     """
     pair = (state.probe, state.metric)
     heads = [h for h in dict.fromkeys([state.head, *state.pin]) if h]
-    parts = [run.part(pair)]
+    drawn = [run]
     if base is not None and base.has(*pair) and _has_heads(base, heads):
-        parts.insert(0, base.part(pair))
+        drawn.insert(0, base)
+    parts = [one.part(pair) for one in drawn]
     fig = trajectory(
         parts,
         probe=state.probe,
@@ -44,7 +47,7 @@ def head_curves(run: SavedRun, state: State, *, base: SavedRun | None) -> go.Fig
         heads=heads,
         base=base.name if len(parts) > 1 and base else None,
     )
-    axis = _axis(parts)
+    axis = _axis(drawn, pair)
     faint = _faint(run.cube(*pair), axis, without=set(heads))
     fig.add_trace(faint)
     fig.data = (fig.data[-1], *fig.data[:-1])
@@ -62,6 +65,40 @@ def add_now(fig: go.Figure, axis: StepAxis, step: int) -> None:
         x=[at, at], y=list(y), mode="lines", name=f"step {step_number(step)}", hoverinfo="name",
         line={"color": paint("muted"), "width": 1.5},
     )  # fmt: skip
+
+
+def fitted(fig: go.Figure) -> go.Figure:
+    """Its title and subtitle broken into lines that fit the narrowest page; plotly cuts off what does not."""
+    title = fig.layout.title
+    lines = _lines(title.text or "", TITLE_CHARS, at=" ")
+    below = _lines(title.subtitle.text or "", SUBTITLE_CHARS, at=" · ")
+    extra = LINE_PX * (len(lines) + len(below) - 2)
+    if extra <= 0:
+        return fig
+    height = fig.layout.height + extra
+    return fig.update_layout(
+        height=height,
+        margin={"t": fig.layout.margin.t + extra},
+        title={"text": "<br>".join(lines), "y": 1 - 14 / height, "subtitle": {"text": "<br>".join(below)}},
+    )
+
+
+def _lines(text: str, most: int, *, at: str) -> list[str]:
+    """Text filled into lines, broken at a separator, which stays at the line's end."""
+    lines = [""]
+    for part in text.split(at):
+        longer = lines[-1] + (at if lines[-1] else "") + part
+        if lines[-1] and len(html.unescape(longer)) > most:
+            lines[-1] += at.rstrip()
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def roomy(fig: go.Figure) -> go.Figure:
+    """A figure for the whole page: where it is narrow, tick labels turn upright and the title gives way."""
+    return fig.update_xaxes(automargin=True, title_standoff=10)
 
 
 def narrow(fig: go.Figure) -> go.Figure:
@@ -99,7 +136,7 @@ def coverage(run: SavedRun) -> go.Figure:
         xaxis={"range": [-0.5, len(steps) - 0.5], "tickmode": "array", "tickvals": ticks,
                "ticktext": [step_number(steps[i]) for i in ticks], "title": {"text": "checkpoint (training step)"}, "showline": False},
         yaxis={"range": [len(probes) - 0.5, -0.5], "tickmode": "array", "tickvals": list(range(len(probes))),
-               "ticktext": [markup(probe_name(p)) for p in probes], "showgrid": False, "ticks": ""},
+               "ticktext": [markup(probe_name(p)) for p in probes], "showgrid": False, "ticks": "", "ticklabelstandoff": 5},
         coloraxis={"cmin": -0.5, "cmax": 3.5, "showscale": False, "colorscale": _COVERAGE_SCALE},
         plot_bgcolor=paint("void"),
     )  # fmt: skip
@@ -108,9 +145,9 @@ def coverage(run: SavedRun) -> go.Figure:
         fig,
         Canvas(height_px=118 + 20 * len(probes), left_px=150, bottom_px=50),
         title=f"What was measured, {markup(short(run.name))}",
-        subtitle="dark: measured · light: in part · cross: failed",
+        subtitle="dark: measured · light: in part · cross: not measured",
         alt=f"{done} of {grid.size} pairs of checkpoint and probe of {clean(run.name)} were measured in full, "
-        f"{int((grid == 2).sum())} in part, {int((grid == 1).sum())} failed.",
+        f"{int((grid == 2).sum())} in part, {int((grid == 1).sum())} not at all.",
     )
 
 
@@ -143,16 +180,16 @@ def coverage_grid(run: SavedRun) -> tuple[list[str], list[int], np.ndarray, list
     return probes, steps, grid, words
 
 
-def _axis(parts: Sequence) -> StepAxis:
-    steps = {int(s) for r in parts for s in r.frame.loc[r.frame["probe"] != "", "step"]}
-    gaps = {int(g["step"]) for r in parts for g in r.gaps if g.get("step") is not None}
-    return StepAxis.over(steps | gaps)
+def _axis(runs: Sequence[SavedRun], pair: tuple[str, str]) -> StepAxis:
+    steps = {int(s) for run in runs for s in run.rows(*pair)["step"].unique()}
+    return StepAxis.over(
+        steps | {int(g["step"]) for run in runs for g in run.gaps if g.get("step") is not None}
+    )
 
 
 def _has_heads(run: SavedRun, heads: Sequence[str]) -> bool:
     n_layers, n_heads = run.shape
-    known = {head_label(layer, head) for layer in range(n_layers) for head in range(n_heads)}
-    return set(heads) <= known
+    return all(layer < n_layers and head < n_heads for layer, head in map(parse_head, heads))
 
 
 def _faint(cube: Cube, axis: StepAxis, *, without: set[str]) -> go.Scatter:
@@ -222,7 +259,7 @@ def attention_matrix(
     best = np.unravel_index(int(below.argmax()), below.shape) if n > 1 else (0, 0)
     return finish(
         fig,
-        Canvas(height_px=430, left_px=58, right_px=100, top_px=62, bottom_px=46),
+        Canvas(height_px=440, left_px=58, right_px=100, top_px=74, bottom_px=46),
         title=f"Attention of {head}",
         subtitle=markup(f"{what} · row: the token that looks"),
         alt=f"Attention of {head} on {clean(what)}, {n} tokens. Most attention from one token to an earlier one: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from app.dashboard.kept import kept
 from app.dashboard.saved import Cube, SavedRun
 from interp.axes import head_label
 from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
@@ -12,6 +13,7 @@ from probes.trajectory import Onset, onset
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
 
+@kept(32)
 def run_onset(run: SavedRun) -> Onset:
     """When induction heads appear in a run."""
     return onset(run.results)

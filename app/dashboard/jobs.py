@@ -1,10 +1,13 @@
 """Jobs: the command line in a process of its own, which outlives the tab and the server. No Streamlit, no torch.
 
 <results>/.jobs/<id>/
-    job.json          what was asked, when, and the worker's process id
+    job.json          what was asked, and when
+    lock              held as long as the job's processes live: what tells a running job from a lost one
     progress.jsonl    the events of `rote run --progress jsonl`, and what else it said
+    cancel            one byte per time somebody asked it to stop
     exit              its exit code, written at the end
-    lock              held as long as the job runs: what tells a running job from a lost one
+
+The page only writes and reads these files. Nothing typed by a user reaches a shell, and no process is looked up by number.
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from checkpoints.errors import RoteError
 
@@ -27,7 +33,7 @@ FOLDER = ".jobs"
 MAX_TAIL_BYTES = 200_000
 N_LINES = 20
 KEPT_JOBS = 30
-_ENDED = {0: "done", 3: "done with gaps", 130: "cancelled"}
+_ENDED: Mapping[int, State] = {0: "done", 3: "done with gaps", 130: "cancelled", -signal.SIGINT: "cancelled"}
 State = Literal["running", "done", "done with gaps", "cancelled", "failed", "lost"]
 
 
@@ -40,6 +46,8 @@ class Job:
         arguments: of `rote`.
         started_s: Unix time.
         state: running, or how it ended; lost: its process went without a word, as when the machine was switched off.
+        code: its exit code, minus the signal where it was killed; None while it runs, and where it was lost.
+        asked_to_stop: how often.
         events: by run, the last checkpoint event.
         errors: gaps and errors so far.
         lines: the last lines it said.
@@ -49,13 +57,15 @@ class Job:
     arguments: tuple[str, ...]
     started_s: float
     state: State
+    code: int | None = None
+    asked_to_stop: int = 0
     events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its processes live."""
         return self.state == "running"
 
     @property
@@ -63,50 +73,65 @@ class Job:
         """The last checkpoint event."""
         return next(reversed(list(self.events.values())), None) if self.events else None
 
+    @property
+    def death(self) -> str:
+        """How it died, in words; "" for a job that runs, or ended as it should."""
+        if self.state == "lost":
+            return "died without a word, as when the machine is switched off or the process is killed"
+        if self.state != "failed" or self.code is None:
+            return ""
+        if self.code >= 0:
+            return f"ended with code {self.code}"
+        name = (
+            signal.Signals(-self.code).name if -self.code in set(signal.Signals) else f"signal {-self.code}"
+        )
+        return f"was killed ({name})" + (
+            ", as happens when memory runs out" if self.code == -signal.SIGKILL else ""
+        )
 
-def start(root: Path, arguments: Sequence[str]) -> Path:
+
+def start(root: Path, arguments: Sequence[str], *, limit_s: float | None = None) -> Path:
     """Start `rote ARGUMENTS` and return the job's folder.
 
     Args:
         root: folder of results the job is kept under.
-        arguments: of the command line, the verb first; `--progress jsonl` is added to `run`.
+        arguments: of the command line, the verb first; `--progress jsonl` is added to `run`. Or `-m MODULE ...`.
+        limit_s: killed after as many seconds; None lets it take its time.
 
     Raises:
-        RoteError: another job of the same arguments is running, or the folder cannot be written.
+        RoteError: a job on the same checkpoints is running, an argument is none, or the folder cannot be written.
     """
-    if any(job.running and job.arguments == tuple(arguments) for job in all_jobs(root)):
-        raise RoteError("the same job is running already", help="watch it below, or cancel it first")
-    folder = _new_folder(root)
-    full = [*arguments, "--progress", "jsonl"] if arguments[:1] == ["run"] else list(arguments)
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "app.dashboard.worker", str(folder), *full],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env=_environment(),
-    )
-    _write(folder / "job.json", {"arguments": list(arguments), "started_s": time.time(), "pid": worker.pid})
-    _CHILDREN[worker.pid] = worker
+    arguments = list(arguments)
+    if any("\0" in word for word in arguments):
+        raise RoteError("a path cannot hold a NUL character", help="write the path as the shell would")
+    with _starting(root):
+        _refuse_twin(root, arguments)
+        folder = _new_folder(root)
+        facts = {"arguments": arguments, "started_s": time.time(), "limit_s": limit_s}
+        _write(folder / "job.json", json.dumps(facts))
+        _launch(folder, _command(arguments), limit_s)
+        _forget_oldest(root)
     return folder
 
 
-def cancel(job: Job) -> None:
-    """Ask a job to stop after the checkpoint in hand, as Ctrl-C does; finished work is kept."""
+def cancel(job: Job, *, at_once: bool = False) -> None:
+    """Ask a job to stop after the checkpoint in hand, as Ctrl-C does; asked again it is killed. Finished work is kept.
+
+    Args:
+        job: which.
+        at_once: kill it, where there is nothing to finish.
+    """
     if not _held(job.folder):
         return
-    pid = int(json.loads((job.folder / "job.json").read_text(encoding="utf-8"))["pid"])
-    try:
-        os.killpg(pid, signal.SIGINT)
-    except ProcessLookupError:
-        return  # it ended this very moment
+    with suppress(OSError), (job.folder / "cancel").open("ab") as asked:
+        asked.write(b"!!" if at_once else b"!")
 
 
-def all_jobs(root: Path) -> list[Job]:
-    """Every job kept here, newest first."""
+def all_jobs(root: Path, *, most: int = KEPT_JOBS) -> list[Job]:
+    """Jobs kept here, newest first."""
     _reap()
-    folders = sorted((root / FOLDER).glob("*/job.json"), reverse=True) if (root / FOLDER).is_dir() else []
-    return [job for file in folders[:KEPT_JOBS] if (job := read_job(file.parent)) is not None]
+    files = sorted((root / FOLDER).glob("*/job.json"), reverse=True) if (root / FOLDER).is_dir() else []
+    return [job for file in files[:most] if (job := read_job(file.parent)) is not None]
 
 
 def read_job(folder: Path) -> Job | None:
@@ -116,20 +141,27 @@ def read_job(folder: Path) -> Job | None:
         arguments, started = tuple(map(str, facts["arguments"])), float(facts["started_s"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    events, errors, lines = _progress(folder / "progress.jsonl")
-    return Job(folder, arguments, started, _state(folder, started), events, errors, lines)
+    asked = _size(folder / "cancel")
+    state, code = _state(folder, asked_to_stop=asked > 0)
+    file = folder / "progress.jsonl"
+    events, errors, lines = _progress(file, stamp(file))
+    return Job(folder, arguments, started, state, code, asked, events, errors, lines)
 
 
-def _state(folder: Path, started_s: float) -> State:
+def age_s(job: Job) -> float:
+    """Seconds since it was started."""
+    return max(0.0, time.time() - job.started_s)
+
+
+def _state(folder: Path, *, asked_to_stop: bool) -> tuple[State, int | None]:
     if _held(folder):
-        return "running"
+        return "running", None
     try:
         code = int((folder / "exit").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return (
-            "running" if time.time() - started_s < 5 else "lost"
-        )  # the worker takes its lock in its first moments
-    return _ENDED.get(code, "failed")  # type: ignore[return-value]
+        return "lost", None
+    state = _ENDED.get(code, "failed")
+    return ("cancelled" if asked_to_stop and state == "failed" else state), code
 
 
 def _held(folder: Path) -> bool:
@@ -144,38 +176,52 @@ def _held(folder: Path) -> bool:
     return False
 
 
-def _progress(file: Path) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+@lru_cache(maxsize=2 * KEPT_JOBS)
+def _progress(
+    file: Path, changed: tuple[int, int]
+) -> tuple[Mapping[str, Any], tuple[str, ...], tuple[str, ...]]:
+    """(events, errors, last lines) of a file; `changed` makes a file that grew another key."""
     events: dict[str, Any] = {}
-    errors, lines = [], []
+    errors: list[str] = []
+    lines: list[str] = []
     for line in _tail(file):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if not isinstance(event, dict):
-            lines.append(line)
-            continue
+        event = _event(line)
         run = str(event.get("run", ""))
-        if event.get("event") == "checkpoint" and "done" in event:
-            events.pop(run, None)
+        if event.get("event") == "checkpoint" and _counts(event):
+            events.pop(run, None)  # so that the run worked on comes last
             events[run] = event
             lines.append(f"{run}: {event['done']}/{event['total']}, step {event.get('step')}")
         elif event.get("event") == "gap":
             errors.append(f"{run}: step {event.get('step')}: {event.get('reason')}")
         elif "error" in event:
             errors.append(str(event["error"]) + (f" ({event['help']})" if event.get("help") else ""))
-        elif event.get("text"):
-            lines.append(str(event["text"]))
-    errors += [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        elif line.startswith("error: "):
+            errors.append(line.removeprefix("error: "))
+        elif line.startswith("help: ") and errors:
+            errors[-1] += f" ({line.removeprefix('help: ')})"
+        elif text := event.get("text", "" if event else line):
+            lines.append(str(text))
     return events, tuple(errors), tuple(lines[-N_LINES:])
+
+
+def _event(line: str) -> dict[str, Any]:
+    """The line as an event; {} for one of another kind."""
+    try:
+        event = json.loads(line) if line.startswith("{") else None
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _counts(event: Mapping[str, Any]) -> bool:
+    return all(isinstance(event.get(name), int) for name in ("done", "total"))
 
 
 def _tail(file: Path) -> list[str]:
     """The file's last lines, the broken first one left out."""
     try:
         with file.open("rb") as held:
-            held.seek(0, os.SEEK_END)
-            size = held.tell()
+            size = held.seek(0, os.SEEK_END)
             held.seek(max(0, size - MAX_TAIL_BYTES))
             text = held.read().decode("utf-8", errors="replace")
     except OSError:
@@ -184,27 +230,111 @@ def _tail(file: Path) -> list[str]:
     return lines[1:] if size > MAX_TAIL_BYTES else lines
 
 
+def _command(arguments: list[str]) -> list[str]:
+    """What is put after `python -m`: a module's own arguments, or those of the command line as a program wants it."""
+    if arguments[:1] == ["-m"]:
+        return arguments[1:]
+    more = ["--progress", "jsonl", "--traceback"] if arguments[:1] == ["run"] else []
+    return ["app.cli", *arguments, *more]
+
+
+def _launch(folder: Path, command: Sequence[str], limit_s: float | None) -> None:
+    """Start the worker with the job's lock in its hand, so that it counts as running from the first moment."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        facts = json.dumps({"folder": str(folder), "lock": lock.fileno(), "limit_s": limit_s})
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "app.dashboard.worker", facts, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a closed terminal or a stopped server does not reach it
+            pass_fds=(lock.fileno(),),
+            env=_environment(),
+        )
+    _CHILDREN[worker.pid] = worker
+
+
+def _refuse_twin(root: Path, arguments: Sequence[str]) -> None:
+    mine = _checkpoints(arguments)
+    for job in all_jobs(root):
+        if not job.running:
+            continue
+        if job.arguments == tuple(arguments):
+            raise RoteError("the same job is running already", help="watch it below, or cancel it first")
+        other = _checkpoints(job.arguments)
+        if mine and other and (mine == other or mine in other.parents or other in mine.parents):
+            raise RoteError(
+                f"a job on {other} is running already",
+                help="wait for it, or cancel it; finished work is kept",
+            )
+
+
+def _checkpoints(arguments: Sequence[str]) -> Path | None:
+    """The folder a sweep reads; None for what writes no results."""
+    if len(arguments) < 2 or arguments[0] != "run" or "--dry-run" in arguments:
+        return None
+    return Path(arguments[1]).resolve()
+
+
+@contextmanager
+def _starting(root: Path) -> Iterator[IO[str]]:
+    """One start at a time, so that two tabs cannot both find nothing running."""
+    try:
+        (root / FOLDER).mkdir(parents=True, exist_ok=True)
+        held = (root / FOLDER / ".starting").open("w")
+    except OSError as error:
+        raise _unwritable(root, error) from None
+    with held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield held
+
+
 def _new_folder(root: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for attempt in range(100):
         folder = root / FOLDER / f"{stamp}-{attempt:02d}"
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
         except FileExistsError:
             continue
         except OSError as error:
-            raise RoteError(
-                f"cannot write to {root} ({error.strerror})",
-                help="open the dashboard on a folder you can write to",
-            ) from None
+            raise _unwritable(root, error) from None
         return folder
     raise RoteError(f"too many jobs were started in {root} at once", help="wait a second")
 
 
-def _write(file: Path, data: Mapping[str, Any]) -> None:
+def _forget_oldest(root: Path) -> None:
+    """Folders of jobs that ended long ago go, the newest stay."""
+    folders = sorted((root / FOLDER).glob("*/job.json"), reverse=True)
+    for file in folders[KEPT_JOBS:]:
+        if not _held(file.parent):
+            shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _unwritable(root: Path, error: OSError) -> RoteError:
+    return RoteError(
+        f"cannot write to {root} ({error.strerror})", help="open the dashboard on a folder you can write to"
+    )
+
+
+def _write(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(json.dumps(data), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)
+
+
+def stamp(file: Path) -> tuple[int, int]:
+    """(mtime in ns, bytes): another whenever the file changed; (0, 0) where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def _size(file: Path) -> int:
+    return stamp(file)[1]
 
 
 def _environment() -> dict[str, str]:
@@ -219,5 +349,6 @@ _CHILDREN: dict[int, subprocess.Popen] = {}
 
 def _reap() -> None:
     """Collect workers of this process that have ended."""
-    for pid in [pid for pid, child in _CHILDREN.items() if child.poll() is not None]:
-        del _CHILDREN[pid]
+    for pid, child in list(_CHILDREN.items()):
+        if child.poll() is not None:
+            _CHILDREN.pop(pid, None)

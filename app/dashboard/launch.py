@@ -70,6 +70,9 @@ def environment(paths: Sequence[Path], *, base: Mapping[str, str] | None = None)
     env = dict(os.environ if base is None else base)
     root = str(Path(__file__).resolve().parents[2])
     env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
+    env.setdefault(
+        "MALLOC_ARENA_MAX", "2"
+    )  # every run of a page is a thread; each would keep a heap of its own
     env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
     return env
 

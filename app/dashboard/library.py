@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ class Library:
         runs: by name, in the order found.
         broken: folders that cannot be read; the rest works.
         paths: what was asked for.
+        is_example: nothing was found there; the runs are those that come with rote.
     """
 
     runs: dict[str, SavedRun] = field(default_factory=dict)
     broken: tuple[Broken, ...] = ()
     paths: tuple[Path, ...] = ()
+    is_example: bool = False
 
     @property
     def identity(self) -> Identity:
@@ -79,7 +82,8 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Results folders among and inside the paths, finished or in the making."""
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(p for p in path.iterdir() if is_run_folder(p)) if path.is_dir() else []
+        held = path.iterdir() if path.is_dir() else ()
+        inside = sorted(p for p in held if not p.name.startswith(".") and is_run_folder(p))
         found += [path] if is_run_folder(path) else inside
     return list(dict.fromkeys(found))
 
@@ -101,9 +105,21 @@ def identity_of(folder: Path) -> Identity:
     return (*marks, hash(unit_stamps(folder)))
 
 
-@lru_cache(maxsize=KEPT_RUNS)
 def _read(folder: Path, identity: Identity) -> SavedRun:
-    return load(folder, _meta(folder), identity)
+    """The run as it is now; what was read of it before is let go."""
+    with _LOCK:
+        held = _READ.get(folder)
+        if held is None or held.identity != identity:
+            _READ.pop(folder, None)
+            held = _READ[folder] = load(folder, _meta(folder), identity)
+        _READ.move_to_end(folder)
+        while len(_READ) > KEPT_RUNS:
+            _READ.popitem(last=False)
+    return held
+
+
+_READ: OrderedDict[Path, SavedRun] = OrderedDict()
+_LOCK = threading.Lock()  # two users who open the same folder read it once
 
 
 def _meta(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,8 +38,17 @@ def main(only: str | None = None) -> None:
     page = Page(file_stem(state.run, state.probe, state.step), view.theme)
     shell.sidebar(view)
     shell.complaints(view)
+    shell.example(view)
     VIEWS[name].draw(view, page)
     shell.foot(view, page)
+    _settle()
+
+
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Libraries stay for good: Streamlit's full collection after every run need not walk through them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @lru_cache(maxsize=1)

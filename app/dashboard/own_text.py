@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from app.dashboard import jobs
 from app.dashboard.saved import SavedRun
 from checkpoints.errors import RoteError
 from checkpoints.formats import FORMATS
+from checkpoints.series import Checkpoint, CheckpointSeries, open_series
+from checkpoints.vocabulary import tokenizer_of
 from probes.attention import StoredText, texts_in
 
 MAX_CHARS = 4000
+MAX_TOKENS = 512
+LIMIT_S = 900.0
+KEPT_ANSWERS = 20
+BYTES_PER_S = 150e6  # reading and placing weights; the libraries take about as long as a small model
+LIBRARIES_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,20 +44,80 @@ class Request:
         """What the worker writes."""
         return self.folder / "attention.safetensors"
 
+    @property
+    def running(self) -> bool:
+        """Whether the worker is at it."""
+        return self.job is not None and self.job.running
+
     def texts(self) -> list[StoredText]:
         """The result; [] while there is none."""
         return texts_in(self.file)
 
+    def failure(self) -> list[str]:
+        """Why there is no answer, in lines; [] while one may come."""
+        job = self.job
+        if job is None or job.running or self.file.is_file():
+            return []
+        if job.state == "cancelled":
+            return ["Cancelled."]
+        if job.errors:
+            return list(job.errors)
+        return [f"The worker {job.death or 'ended without an answer'}.", *job.lines[-5:]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a text will take.
+
+    Attributes:
+        n_bytes: of the checkpoint's files; None where they have still to be fetched.
+        seconds: about how long.
+        most_tokens: how many fit.
+        has_tokenizer: False: the text is read as token ids.
+    """
+
+    n_bytes: int | None
+    seconds: float | None
+    most_tokens: int
+    has_tokenizer: bool
+
+
+def cost(run: SavedRun, step: int) -> Cost:
+    """What running a text at a step takes; nothing is loaded.
+
+    Raises:
+        RoteError: the checkpoint is not where it was.
+    """
+    checkpoint = checkpoint_of(run, step)
+    n_bytes = checkpoint.size_bytes if checkpoint.files else None
+    seconds = None if n_bytes is None else LIBRARIES_S + n_bytes / BYTES_PER_S
+    return Cost(n_bytes, seconds, most_tokens(run), tokenizer_of(checkpoint) is not None)
+
+
+def most_tokens(run: SavedRun) -> int:
+    """How many tokens fit: the model's context, at most `MAX_TOKENS`."""
+    n_ctx = (run.meta.get("model") or {}).get("n_ctx")
+    return min(n_ctx, MAX_TOKENS) if isinstance(n_ctx, int) and n_ctx > 1 else MAX_TOKENS
+
 
 def request(run: SavedRun, step: int, text: str) -> Request:
-    """The request for a text, started or not: the same text at the same step is computed once."""
+    """The request for a text, started or not: the same text on the same files is computed once.
+
+    Raises:
+        RoteError: a text that is too long or is none, or the checkpoint is not where it was.
+    """
     if len(text) > MAX_CHARS:
         raise RoteError(f"the text has {len(text):,} characters", help=f"at most {MAX_CHARS:,} are read here")
-    name = hashlib.blake2b(
-        f"{run.path}\0{run.identity!r}\0{step}\0{text}".encode(), digest_size=8
-    ).hexdigest()
-    folder = run.path.parent / jobs.FOLDER / "own_text" / name
-    return Request(folder, _job(folder))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RoteError("the text holds half a character", help="paste it anew") from None
+    checkpoint = checkpoint_of(run, step)
+    marks = [jobs.stamp(file) for file in checkpoint.files]
+    named = json.dumps([str(checkpoint.path), step, marks, text])
+    folder = _answers(run) / hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
+    found = jobs.all_jobs(folder, most=1)
+    return Request(folder, found[0] if found else None)
 
 
 def begin(run: SavedRun, step: int, text: str) -> Request:
@@ -56,20 +127,31 @@ def begin(run: SavedRun, step: int, text: str) -> Request:
         RoteError: the checkpoints are not where they were, or nothing can be written beside the results.
     """
     asked = request(run, step, text)
-    if asked.file.is_file() or (asked.job is not None and asked.job.running):
+    if asked.file.is_file() or asked.running:
         return asked
-    series = series_path(run)
+    wanted: dict[str, Any] = {
+        "series": str(series_path(run)),
+        "step": step,
+        "text": text,
+        "out": str(asked.file),
+        "most_tokens": most_tokens(run),
+    }
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)
+        (asked.folder / "request.json").write_text(json.dumps(wanted), encoding="utf-8")
     except OSError as error:
         raise RoteError(
             f"cannot write beside {run.path} ({error.strerror})", help="open results you can write to"
         ) from None
-    bos = (run.meta.get("vocabulary") or {}).get("bos")
-    wanted = {"series": str(series), "step": step, "text": text, "out": str(asked.file), "bos": bos}
-    (asked.folder / "request.json").write_text(json.dumps(wanted), encoding="utf-8")
-    job = jobs.start(asked.folder, ["-m", "app.dashboard.attend", str(asked.folder / "request.json")])
+    command = ["-m", "app.dashboard.attend", str(asked.folder / "request.json")]
+    job = jobs.start(asked.folder, command, limit_s=LIMIT_S)
+    _forget_oldest(_answers(run))
     return Request(asked.folder, jobs.read_job(job))
+
+
+def again(asked: Request) -> Request:
+    """The request as it stands now."""
+    return Request(asked.folder, None if asked.job is None else jobs.read_job(asked.job.folder))
 
 
 def series_path(run: SavedRun) -> Path:
@@ -83,27 +165,34 @@ def series_path(run: SavedRun) -> Path:
     if path is None or not any(module.sniff(path) for module in FORMATS.values() if path.exists()):
         raise RoteError(
             f"the checkpoints of {run.name} are not at {path}",
-            help="a text of your own needs them: put them back there",
+            help="a text of your own needs them: put them back there, or start the dashboard where the sweep was run",
         )
     return path
 
 
-def model_bytes(run: SavedRun, step: int) -> int | None:
-    """Size of the checkpoint's files, which is about what loading it takes; None where unknown."""
+def checkpoint_of(run: SavedRun, step: int) -> Checkpoint:
+    """The checkpoint behind a step of the results.
+
+    Raises:
+        RoteError: it is not where it was.
+    """
     path = series_path(run)
-    folders = (
-        [f for f in path.iterdir() if f.is_dir() and any(c.isdigit() for c in f.name)]
-        if path.is_dir()
-        else []
-    )
-    mine = [
-        f
-        for f in folders
-        if f.name.rstrip("/").endswith(f"{step:08d}") or f.name.split("-")[-1].split("step")[-1] == str(step)
-    ]
-    return sum(p.stat().st_size for p in mine[0].rglob("*") if p.is_file()) if mine else None
+    return _series(path, jobs.stamp(path)).at(step)
 
 
-def _job(folder: Path) -> jobs.Job | None:
-    found = jobs.all_jobs(folder) if folder.is_dir() else []
-    return found[0] if found else None
+@lru_cache(maxsize=8)
+def _series(path: Path, stamp: tuple[int, int]) -> CheckpointSeries:
+    """Opening reads names and small files; `stamp` makes a folder that got another step another key."""
+    return open_series(path)
+
+
+def _answers(run: SavedRun) -> Path:
+    return run.path.parent / jobs.FOLDER / "own_text"
+
+
+def _forget_oldest(folder: Path) -> None:
+    """The newest answers stay; one that is still computed is among them."""
+    with suppress(OSError):
+        kept = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -jobs.stamp(p)[0])
+        for old in kept[KEPT_ANSWERS:]:
+            shutil.rmtree(old, ignore_errors=True)

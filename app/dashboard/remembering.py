@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.dashboard.kept import kept
 from app.dashboard.saved import SavedRun
 from interp.axes import head_label
 from probes.attention import StoredText, stored_texts
@@ -37,6 +37,7 @@ RULE_AXES = {
         "late minus early loss on text, nats (lower: more is learned in context)",
     ),
 }
+HEADROOM = 0.08  # of the axis, for the name above the last point
 TAGS = ("recall", "copying", "both", "neither")
 TAG_WORDS = {
     "recall": "from the weights", "copying": "from the context", "both": "from either", "neither": "from neither",
@@ -54,7 +55,7 @@ class Point:
     where: str = ""
 
 
-@lru_cache(maxsize=96)
+@kept(96)
 def points(run: SavedRun, probe: str, metric: str) -> tuple[Point, ...]:
     """A model metric over the series, or the strongest head of a head metric; steps without a number are left out."""
     kind = run.kinds.get((probe, metric))
@@ -138,7 +139,7 @@ def plane(runs: Sequence[SavedRun], *, x: str, y: str, base: str | None, step: i
     fig.update_layout(xaxis=axes[0], yaxis=axes[1])
     return finish(
         fig, Canvas(height_px=480, left_px=72, right_px=40),
-        title="The rule against rote, one point per checkpoint",
+        title="The rule against rote, by checkpoint",
         subtitle="right: copies by rule · up: remembers · triangle: first checkpoint, square: last · ring: the step looked at",
         alt=f"{'; '.join(told) or 'No run holds both'}.",
     )  # fmt: skip
@@ -192,7 +193,7 @@ def flow_figure(frame: pd.DataFrame, run: SavedRun) -> go.Figure:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def flow(run: SavedRun) -> pd.DataFrame:
     """`member_flow` of a run.
 
@@ -217,7 +218,7 @@ class Passage:
     tags: dict[int, str]
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def passages(run: SavedRun, step: int) -> tuple[Passage, ...]:
     """The members' passages at a step, with the tag of every token; () where they were not measured."""
     if not run.has("recall_vs_copy", "recall_at"):
@@ -328,4 +329,6 @@ def _axis(spans: list[tuple[float, float]], probe: str, metric: str, title: str)
     lo, hi = min(0.0, *ends), max(0.0, *ends)
     if info.range is not None and info.unit_of(metric) == info.unit:
         lo, hi = info.range
+    else:
+        hi += HEADROOM * (hi - lo)
     return value_axis(float(lo), float(hi if hi > lo else lo + 1.0), title=title)

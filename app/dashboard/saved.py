@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
+from app.dashboard.kept import Keeper
 from interp.axes import head_label
 from probes.figures.rows import main_metric
 from probes.observations import OBSERVATION_SCHEMA, to_frame
@@ -29,7 +30,7 @@ from probes.verdicts import derive
 
 Identity = tuple[Any, ...]
 _WORDS = ("run", "probe", "metric", "reason")
-_KEPT_METRICS = 48
+_KEPT_FRAMES, _KEPT_CUBES = 8, 48  # a frame takes many times the memory of a grid
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Cube:
         return ranked[0] if ranked else None
 
 
-class SavedRun:
+class SavedRun(Keeper):
     """A results folder at one moment.
 
     Args:
@@ -89,10 +90,15 @@ class SavedRun:
     """
 
     def __init__(self, path: Path, meta: dict[str, Any], table: pa.Table, identity: Identity) -> None:
+        super().__init__()
         self.path, self.meta, self.table, self.identity = path, meta, table, identity
         self.name = str(meta["run"])
-        self.rows: Callable[[str, str], pd.DataFrame] = lru_cache(_KEPT_METRICS)(self._rows)
-        self.cube: Callable[[str, str], Cube] = lru_cache(_KEPT_METRICS)(self._cube)
+        self.rows: Callable[[str, str], pd.DataFrame] = lru_cache(_KEPT_FRAMES)(self._rows)
+        self.cube: Callable[[str, str], Cube] = lru_cache(_KEPT_CUBES)(self._cube)
+
+    def answers_key(self) -> Identity:
+        """The folder and what it was read from."""
+        return (self.path, self.identity)
 
     @cached_property
     def results(self) -> Results:
@@ -212,7 +218,7 @@ class SavedRun:
         return to_frame(_plain(self.table.filter(mask)))
 
     def _cube(self, probe: str, metric: str) -> Cube:
-        rows = mark_left_out(self.rows(probe, metric), self.left_out)
+        rows = mark_left_out(self._rows(probe, metric), self.left_out)  # a frame few will draw is not kept
         rows = rows[rows["layer"].notna() & rows["position"].isna() & rows["src_layer"].isna()]
         shape = (len(self.steps), *self.shape)
         at = np.searchsorted(self.steps, rows["step"].to_numpy())
@@ -252,22 +258,31 @@ def load(path: Path, meta: dict[str, Any], identity: Identity) -> SavedRun:
             table = None
     if table is None:
         table = _from_units(path)
+    table = _narrow(table.unify_dictionaries())  # row groups and steps each have dictionaries of their own
     return SavedRun(path, meta, table, identity)
 
 
 def unit_stamps(path: Path) -> tuple[tuple[str, int, int], ...]:
     """(folder, mtime in ns, units) of every step: units are only ever renamed into place, which the folder's time shows."""
     found = []
-    for folder in sorted((path / "units").glob("step_*")):
+    try:
+        folders = [entry for entry in os.scandir(path / "units") if entry.name.startswith("step_")]
+    except OSError:
+        return ()
+    for entry in folders:
         try:
-            n_units = sum(
-                name.endswith(".parquet") and not name.startswith(".")
-                for name in os.listdir(folder)  # noqa: PTH208
-            )
-            found.append((folder.name, folder.stat().st_mtime_ns, n_units))
+            changed = entry.stat().st_mtime_ns
+            found.append((entry.name, changed, _n_units(entry.path, changed)))
         except OSError:
             continue  # replaced this very moment; the next look sees it
-    return tuple(found)
+    return tuple(sorted(found))
+
+
+@lru_cache(maxsize=4096)
+def _n_units(folder: str, changed: int) -> int:
+    """Units in a step's folder; `changed` makes a folder that got another one another key."""
+    names = os.listdir(folder)  # noqa: PTH208  (asked for every step at every look)
+    return sum(name.endswith(".parquet") and not name.startswith(".") for name in names)
 
 
 def _current(path: Path, file: Path) -> bool:
@@ -298,6 +313,14 @@ def _encoded(table: pa.Table) -> pa.Table:
         place = table.schema.get_field_index(name)
         column = table[name].cast(pa.dictionary(pa.int32(), pa.string()))
         table = table.set_column(place, name, column)
+    return table
+
+
+def _narrow(table: pa.Table) -> pa.Table:
+    """Layers, heads and counts in four bytes: a table of a large run is held in memory as long as it is looked at."""
+    for name in ("layer", "head", "src_layer", "src_head", "position", "n"):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table[name].cast(pa.int32()))
     return table
 
 

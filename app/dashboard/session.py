@@ -10,6 +10,7 @@ from typing import Any
 
 import streamlit as st
 
+from app.dashboard import example
 from app.dashboard import library as folders
 from app.dashboard.library import Library
 from app.dashboard.saved import SavedRun
@@ -59,9 +60,15 @@ def opened_paths() -> tuple[Path, ...]:
     return tuple(Path(path) for path in given.split(os.pathsep) if path)
 
 
+def opened_library() -> Library:
+    """What the folders hold; where that is nothing at all, the example."""
+    found = folders.open_library(opened_paths())
+    return found if found.runs or found.broken else example.in_place_of(found)
+
+
 def look_around(pages: Mapping[str, Any], page: str) -> View | Library:
     """Read the folders and the URL; the bare library where there is no run to show."""
-    library = folders.open_library(opened_paths())
+    library = opened_library()
     if not library.runs:
         return library
     reading = read(_flat(st.query_params.to_dict()), library)
@@ -78,7 +85,7 @@ def go(**changes: Any) -> None:
     state: State | None = st.session_state.get(_STATE)
     if state is None:
         return
-    library = folders.open_library(opened_paths())
+    library = opened_library()
     if not library.runs:
         return
     fitting = read(link(state, **changes), library).state

@@ -44,16 +44,37 @@ def empty(library: Library, pages: Mapping[str, Any], page: str) -> None:
     with st.sidebar:
         st.markdown("### rote")
         _menu(pages, {})
-    where = ", ".join(clean(path) for path in library.paths)
     st.title("No results yet", anchor=False)
     for broken in library.broken:
         problem(f"{broken.path}: {broken.reason}", broken.help)
-    st.markdown(f"Nothing has been measured in {literal(where)}. Measure a folder of checkpoints:")
+    st.markdown(f"Nothing that can be shown was measured in {literal(_where(library))}.")
+    _how_to_begin()
+    _watch(session.opened_paths())
+
+
+def example(view: View) -> None:
+    """Say that these are not the reader's own runs, and what makes those."""
+    if not view.library.is_example:
+        return
+    with st.container(border=True, key="example"):
+        st.markdown(
+            f":material/school: Nothing has been measured in {literal(_where(view.library))} yet. "
+            "These two runs come with rote, to look around in: one model trained on unique data, one on repeated data."
+        )
+        with st.popover("Measure my own", icon=":material/terminal:", key="begin", type="tertiary"):
+            _how_to_begin()
+
+
+def _where(library: Library) -> str:
+    return ", ".join(clean(path) for path in library.paths)
+
+
+def _how_to_begin() -> None:
+    st.markdown("Measure a folder of checkpoints:")
     st.code("rote run path/to/checkpoints -o results", language="sh")
     st.markdown("Or train, measure and compare two small series; it takes minutes:")
     st.code("make demo", language="sh")
-    st.caption("This page looks again every few seconds and opens as soon as there is something to show.")
-    _watch(session.opened_paths())
+    st.caption("This page looks again every few seconds and shows new results as soon as there are any.")
 
 
 def complaints(view: View) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.dashboard.figures import fitted
 from app.dashboard.words import file_stem, literal
 from checkpoints.errors import RoteError
-from probes.cards import card
+from probes.cards import Card, card
 from probes.figures import apply_theme
 from probes.figures.words import clean, probe_name, sentence_case
 from probes.registry import REGISTRY
@@ -53,10 +55,8 @@ class Page:
     def figure(self, fig: go.Figure, name: str, **options: Any) -> Any:
         """A figure in the page's theme; its alternative text is its finding."""
         self.shown.figures[name] = fig
-        themed = apply_theme(fig, self.theme)
-        themed.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor=_see_through(themed))
         return st.plotly_chart(
-            themed,
+            in_theme(fig, self.theme),
             theme=None,
             key=f"figure_{name}",
             alt=str((fig.layout.meta or {}).get("alt", "")),
@@ -73,8 +73,25 @@ class Page:
         self.shown.tables[name] = (caption, data)
         if caption:
             st.caption(literal(caption, limit=400))
-        options.setdefault("hide_index", True)
+        options = {"hide_index": True, "placeholder": "–", **options}
         return st.dataframe(plain_cells(data), key=f"table_{name}", alt=clean(caption, limit=400), **options)
+
+
+def in_theme(fig: go.Figure, theme: str) -> go.Figure:
+    """The figure as a page shows it; made once, because pages of all users show the same figure."""
+    held = fig.__dict__.setdefault("_in_theme", {})
+    if theme not in held:
+        themed = fitted(apply_theme(fig, theme))
+        _without_empty_text(themed)
+        held[theme] = themed.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor=_see_through(themed))
+    return held[theme]
+
+
+def _without_empty_text(fig: go.Figure) -> None:
+    """Heatmaps whose cells carry no text do not ask the browser to lay any out."""
+    for trace in fig.data:
+        if trace.type == "heatmap" and trace.text is not None and not any(any(row) for row in trace.text):
+            trace.text = trace.texttemplate = None
 
 
 def plain_cells(data: pd.DataFrame) -> pd.DataFrame:
@@ -120,9 +137,14 @@ def how_computed(probes: Sequence[str], *, label: str = "How is this computed?",
             one_card(name)
 
 
+@lru_cache(maxsize=128)
+def _card(name: str) -> Card:
+    return card(REGISTRY[name])
+
+
 def one_card(name: str) -> None:
     """One probe's card: what, how, in which unit, against what chance, from which source."""
-    shown = card(REGISTRY[name])
+    shown = _card(name)
     st.markdown(f"**{literal(sentence_case(probe_name(name)))}**  \n{literal(shown.summary, limit=1000)}")
     facts = {k: v for k, v in shown.facts.items() if k not in ("kind", "version", "asked for by name")}
     st.markdown("\n".join(f"- **{literal(k)}**: {literal(v, limit=1500)}" for k, v in facts.items()))

@@ -1,38 +1,72 @@
-"""``python -m app.dashboard.worker FOLDER ARGUMENTS...``: runs one job and says how it ended. See `app.dashboard.jobs`."""
+"""``python -m app.dashboard.worker FACTS MODULE ARGUMENTS...``: runs one job and says how it ended. See `app.dashboard.jobs`."""
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
+import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import IO
+
+LOOK_EVERY_S = 0.2
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-def work(folder: Path, arguments: list[str]) -> int:
-    """Run the command line with its words in `progress.jsonl`, the lock held until it has ended.
+def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None) -> int:
+    """Run a module with its words in `progress.jsonl`; its exit code goes to `exit`.
 
     Args:
         folder: the job's.
-        arguments: of `rote`, or of another module of the dashboard when the first is `-m`.
+        module: what to put after `python -m`.
+        lock: descriptor of the job's lock, held until the last process has ended.
+        limit_s: kill it after as many seconds.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command: it finishes its checkpoint
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        module = arguments[1:] if arguments[:1] == ["-m"] else ["app.cli", *arguments]
-        with (folder / "progress.jsonl").open("ab") as said:
-            code = subprocess.call(
-                [sys.executable, "-m", *module], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                preexec_fn=_take_interrupts,
-            )  # fmt: skip
-        (folder / "exit").write_text(f"{code}\n", encoding="utf-8")
+    with (folder / "progress.jsonl").open("ab") as said:
+        command = subprocess.Popen(
+            [sys.executable, "-P", "-m", *module], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+            pass_fds=(lock,), preexec_fn=_take_interrupts,
+        )  # fmt: skip
+        code = _wait(command, folder, said, limit_s=limit_s)
+    temporary = folder / ".exit.tmp"
+    temporary.write_text(f"{code}\n", encoding="utf-8")
+    temporary.replace(folder / "exit")
     return code
 
 
+def _wait(command: subprocess.Popen, folder: Path, said: IO[bytes], *, limit_s: float | None) -> int:
+    """Until it has ended; asked to stop it hears Ctrl-C, asked again it is killed."""
+    heard = 0
+    ends = None if limit_s is None else time.monotonic() + limit_s
+    while True:
+        try:
+            return command.wait(timeout=LOOK_EVERY_S)
+        except subprocess.TimeoutExpired:
+            asked = _asked(folder)
+        if ends is not None and time.monotonic() > ends:
+            said.write(json.dumps({"error": f"stopped: no answer within {limit_s:.0f} s"}).encode() + b"\n")
+            asked = 2
+        if asked > heard:
+            command.send_signal(signal.SIGKILL if asked > 1 else signal.SIGINT)
+            heard = asked
+
+
+def _asked(folder: Path) -> int:
+    try:
+        return (folder / "cancel").stat().st_size
+    except OSError:
+        return 0
+
+
 def _take_interrupts() -> None:
-    """An ignored signal is inherited; the command must hear it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """An ignored Ctrl-C is inherited, and the command must hear it; it also stops when this process is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGINT)
 
 
 if __name__ == "__main__":
-    sys.exit(work(Path(sys.argv[1]), sys.argv[2:]))
+    facts = json.loads(sys.argv[1])
+    sys.exit(work(Path(facts["folder"]), sys.argv[2:], lock=int(facts["lock"]), limit_s=facts["limit_s"]))

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from app.report.model import Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
-from app.report.scene import Scene, label_of
+from app.report.scene import Scene, label_of, seeds_of
 from probes import figures
 from probes.degradation import BEST_HEAD, Comparison
 from probes.figures.differences import UNCLEAR, change, matched_final
@@ -53,15 +53,22 @@ def _one(scene: Scene, comparison: Comparison, index: int) -> list[Block]:
             "note",
         ),
     ]
+    seeds = seeds_of([r for r in scene.results if r.run in (comparison.a, comparison.b)])
     final = matched_final(comparison)
     if final.empty:
         return [*blocks, Prose("No metric was measured in both runs at a matched step.")]
     blocks.append(
-        Picture(f"differences-{index}", figures.differences(comparison), _difference_table(final, index))
+        Picture(
+            f"differences-{index}",
+            figures.differences(comparison),
+            _difference_table(final, index, seeds=seeds),
+        )
     )
     for probe in [p for p in scene.head_probes if _has_heads(final, p)][:1]:
         figure = figures.difference_grid(comparison, probe=probe)
-        blocks.append(Picture(f"difference-grid-{index}", figure, _grid_table(final, probe, index)))
+        blocks.append(
+            Picture(f"difference-grid-{index}", figure, _grid_table(final, probe, index, seeds=seeds))
+        )
     return blocks
 
 
@@ -69,25 +76,26 @@ def _has_heads(rows: pd.DataFrame, probe: str) -> bool:
     return bool(((rows["probe"] == probe) & (rows["metric"] == "score") & rows["layer"].notna()).any())
 
 
-def _difference_table(final: pd.DataFrame, index: int) -> Table:
+def _difference_table(final: pd.DataFrame, index: int, *, seeds: str) -> Table:
     ranked = final.assign(_whole=final["layer"].isna(), _size=final["difference"].abs())
     ranked = ranked.sort_values(["_whole", "_size"], ascending=[False, False], kind="stable")
     shown = ranked.head(MAX_ROWS)
     return Table(
         name=f"differences-{index}-table",
-        caption="Whole model first, then heads, largest differences first. q is corrected over heads (Benjamini-Hochberg).",
+        caption="Whole model first, then heads, largest differences first. q is corrected over heads (Benjamini-Hochberg). "
+        + seeds,
         columns=("Measure", "Head", "A", "B", "B − A [95% interval]", "n", "q", "In words"),
         rows=tuple(_row(r) for r in shown.itertuples(index=False)),
         n_left_out=len(ranked) - len(shown),
     )
 
 
-def _grid_table(final: pd.DataFrame, probe: str, index: int) -> Table:
+def _grid_table(final: pd.DataFrame, probe: str, index: int, *, seeds: str) -> Table:
     rows = final[(final["probe"] == probe) & (final["metric"] == "score") & final["layer"].notna()]
     rows = rows.sort_values(["layer", "head"])
     return Table(
         name=f"difference-grid-{index}-table",
-        caption=f"{probe_name(probe)} of every head.",
+        caption=f"{probe_name(probe)} of every head. {seeds}",
         columns=("Measure", "Head", "A", "B", "B − A [95% interval]", "n", "q", "In words"),
         rows=tuple(_row(r) for r in rows.head(MAX_ROWS).itertuples(index=False)),
         n_left_out=max(0, len(rows) - MAX_ROWS),

@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 WARN_BYTES = {"interactive": 10_000_000, "light": 300_000}
 COLUMNS = (
     "run", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
-    "hi", "chance", "n", "valid", "reason",
+    "hi", "chance", "n", "valid", "reason", "seed", "training_seed",
 )  # fmt: skip
 
 
@@ -110,11 +110,24 @@ def json_text(report: Report) -> str:
 
 def csv_text(results: Sequence[Results]) -> str:
     """Every observation of every run in the tidy columns; empty where there is no number, with the reason beside it."""
-    frames = [r.frame[list(COLUMNS)].sort_values(["step", "probe", "metric"], kind="stable") for r in results]
+    frames = [_with_seeds(r)[list(COLUMNS)] for r in results]
     frame = pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True)
     redacted = {reason: redact(str(reason)) for reason in frame["reason"].unique()}
     frame = frame.assign(reason=frame["reason"].map(redacted))
     return frame.to_csv(index=False, lineterminator="\n", float_format="%.9g")
+
+
+def _with_seeds(results: Results) -> pd.DataFrame:
+    """Observations with the seed of their sequences and that of the training, empty where not recorded."""
+    seeds = {
+        "seed": results.meta.get("provenance"),
+        "training_seed": (results.meta.get("series") or {}).get("manifest"),
+    }
+    known = {
+        name: pd.array([(held or {}).get("seed")] * len(results.frame), "Int64")
+        for name, held in seeds.items()
+    }
+    return results.frame.sort_values(["step", "probe", "metric"], kind="stable").assign(**known)
 
 
 def size_warnings(total_bytes: int, section_bytes: dict[str, int], *, limit: int) -> tuple[str, ...]:

@@ -158,6 +158,18 @@ def label_of(row: Any) -> str:
     return start + head_label(int(layer), int(head))
 
 
+def seeds_of(results: Sequence[Results]) -> str:
+    """`Sequence seed 0; training seeds 0 and 1.`, for captions; what is not recorded is said."""
+    sequence = [(r.meta.get("provenance") or {}).get("seed") for r in results]
+    trained = [((r.meta.get("series") or {}).get("manifest") or {}).get("seed") for r in results]
+    return f"{_said('Sequence', sequence)}; {_said('training', trained)}."
+
+
+def _said(what: str, seeds: Sequence[object]) -> str:
+    known = list(dict.fromkeys("not recorded" if seed is None else str(seed) for seed in seeds))
+    return f"{what} seed{'s' if len(known) > 1 else ''} {' and '.join(known)}"
+
+
 def estimate_of(row: Any, *, where: str = "") -> Estimate:
     """An observation row as an `Estimate`."""
     if not row.valid:

@@ -8,10 +8,10 @@ import pandas as pd
 
 from app.report.headline import run_finding
 from app.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
-from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
+from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, seeds_of, strongest
 from probes.absent import lacks_material
 from probes.degradation import BEST_HEAD, Comparison
-from probes.effects import against_chance, smallest_effect
+from probes.effects import SAMPLED_CHANCE, against_chance, smallest_effect
 from probes.figures.differences import UNCLEAR, change
 from probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
 from probes.info import ProbeInfo
@@ -35,7 +35,8 @@ def summary_section(scene: Scene) -> Section:
         name="summary-table",
         caption="Each run at its last step. For head probes the value is that of the strongest head, named in front; "
         "its interval does not cover the choice of the head. “At chance” is also what is nearer to chance than the smallest "
-        "effect (0.05 for scores and nats), or not clear of it once the choice among heads is corrected for.",
+        "effect (0.05 for scores and nats), or not clear of it once the choice among heads is corrected for. "
+        + seeds_of(scene.results),
         columns=("Measure", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
         rows=tuple(rows),
     )
@@ -61,7 +62,8 @@ def verdict_section(scene: Scene) -> Section:
         return Section("verdict", "Induction heads", (findings, missing, rule))
     table = Table(
         name="verdict-table",
-        caption="Evidence at the last step: every head that is called, and per run the nearest one that is not.",
+        caption="Evidence at the last step: every head that is called, and per run the nearest one that is not. "
+        + seeds_of(scene.results),
         columns=("Run", "Head", "Called", "Prefix matching above null", "Copying above null", "On varying blocks", "n",
                  "q prefix", "q copying"),
         rows=tuple(rows),
@@ -171,6 +173,7 @@ def _relation(value: Estimate, info: ProbeInfo, metric: str, *, among: int) -> s
         chance=value.chance,
         smallest=smallest_effect(info, metric),
         among=among,
+        sampled=info.name in SAMPLED_CHANCE,
     )
     if side == "at":
         return "at chance"

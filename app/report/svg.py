@@ -187,7 +187,7 @@ class _Frame:
     def colour_bar(self) -> list[str]:
         """The shared colour bar, where there is one."""
         axis = self.layout.get("coloraxis")
-        if not axis:
+        if not axis or not axis.get("showscale", True):
             return []
         bar, lo, hi = axis["colorbar"], axis["cmin"], axis["cmax"]
         x, width = self.right + 14, bar["thickness"]
@@ -270,6 +270,7 @@ def _error_bars(trace: dict[str, Any], bars: dict[str, Any], x: Scale, y: Scale)
 def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> list[str]:
     """All markers of a trace as one path; crosses and plain dots are strokes, the rest is filled."""
     r, symbol = marker["size"] / 2, marker.get("symbol", "circle")
+    hollow = symbol.endswith("-open") or symbol == "x-thin"
     if symbol == "circle" and not marker.get("line"):
         dots = "".join(f"M{_n(a)} {_n(b)}h0" for a, b in points)
         return [f'<path d="{dots}" {_stroke(marker["color"], 2 * r)} stroke-linecap="round"/>']
@@ -284,10 +285,10 @@ def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> l
             f"M{_n(a - r)} {_n(b - r)}l{_n(2 * r)} {_n(2 * r)}m0 {_n(-2 * r)}l{_n(-2 * r)} {_n(2 * r)}"
         ),
     }
-    path = "".join(outlines[symbol](a, b) for a, b in points)
-    line = marker.get("line", {})
-    edge = _stroke(line["color"], line["width"]) if line else ""
-    body = 'fill="none"' if symbol == "x-thin" else _fill(marker["color"])
+    path = "".join(outlines[symbol.removesuffix("-open")](a, b) for a, b in points)
+    line = marker.get("line") or ({"width": 1} if hollow else {})
+    edge = _stroke(line.get("color", marker["color"]), line["width"]) if line else ""
+    body = 'fill="none"' if hollow else _fill(marker["color"])
     return [f'<path d="{path}" {body} {edge}/>']
 
 

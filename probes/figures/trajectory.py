@@ -75,10 +75,10 @@ def trajectory(
     runs, probe, metric, base = _given(results_list, probe, metric, base)
     tables = [head_observations(r, probe=probe, metric=metric) for r in runs]
     axis = StepAxis.over(
-        s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"], *_gap_steps(r))
+        s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"].unique(), *_gap_steps(r))
     )
-    values = [v for rows in tables for v in rows.loc[rows["valid"], ["lo", "hi"]].to_numpy().ravel()]
-    limits = value_range(probe, metric, values)
+    ends = [rows.loc[rows["valid"], ["lo", "hi"]].agg(["min", "max"]) for rows in tables]
+    limits = value_range(probe, metric, [v for part in ends for v in part.to_numpy().ravel()])
     y_axis = value_axis(*limits, title=unit(probe, metric) or probe_name(metric))
     wanted = None if heads is None else parse_heads(heads)
     curves = [

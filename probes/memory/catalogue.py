@@ -185,7 +185,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
         },
         module="probes.memory.recall_vs_copy",
         reads_as="copying and neither on a model that learned the rule, recall on one that learned by rote, both where it does "
-        "either. Subtract the twins' recall: a lucky guess counts as recall",
+        "either. Subtract the twins' recall: a lucky guess, or knowing the language, counts as recall",
         not_measured=f"{_NEEDS_BOTH}; the context holds no passage of 4 tokens twice",
         undefined="no passage reaches this place",
         stimuli=("members", "twins"),

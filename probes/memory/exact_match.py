@@ -54,7 +54,7 @@ def exact_match(
     return {
         "accuracy": mean_over(right, block),  # 3.
         "loss": mean_over(token_nll, block),
-        "completed": all_right(top1, suffix).float(),  # 4.
+        "completed": all_right(top1, suffix),  # 4.
         "whole_accuracy": mean_over(right, everything),  # 5.
         "whole_loss": mean_over(token_nll, everything),
         "repeats": repeat_count.float(),

@@ -28,7 +28,7 @@ from interp.model import HookedModel
 from probes.direct_scores import DirectScores
 from probes.memory.mem_gap import bucket_of
 from probes.memory.passes import Losses, losses
-from probes.memory.spans import PROMPT_TOKENS, Split, all_right, split
+from probes.memory.spans import PROMPT_TOKENS, Split, all_right, if_any, split
 from probes.registry import probe
 from probes.stimuli import Stimulus
 
@@ -80,7 +80,7 @@ def extraction(
     scores = {
         name: DirectScores(values.numpy().astype(np.float64), chance=0.0) for name, values in found.items()
     }
-    return scores | {"by_repeats": _by_repeats(out.numpy(), members.extra["repeat_count"])}
+    return scores | {"by_repeats": _by_repeats(out.double().numpy(), members.extra["repeat_count"])}
 
 
 def greedy(
@@ -104,9 +104,10 @@ def _before_first_wrong(top1: Bool[Tensor, "batch next_pos"], parts: Split) -> F
     return (unbroken & parts.suffix).sum(1) / parts.suffix.sum(1)  # 4.
 
 
-def _in_n_samples(found: Losses, parts: Split, *, n: int, p: float) -> Bool[Tensor, " batch"]:
+def _in_n_samples(found: Losses, parts: Split, *, n: int, p: float) -> Float[Tensor, " batch"]:
     q = torch.exp(-torch.where(parts.suffix, found.nll, 0.0).sum(1).double())
-    return -torch.expm1(n * torch.log1p(-q.clamp(max=1 - 1e-12))) >= p  # 5.
+    at_least_once = -torch.expm1(n * torch.log1p(-q.clamp(max=1 - 1e-12)))
+    return if_any(at_least_once >= p, parts.suffix)  # 5.
 
 
 def _moved(
@@ -133,8 +134,8 @@ def _perturbed(stimulus: Stimulus, parts: Split, *, frac: float, seed: int) -> I
     return tokens
 
 
-def _by_repeats(out: Bool[np.ndarray, " n"], repeat_count: Int[np.ndarray, " n"]) -> DirectScores:
+def _by_repeats(out: Float[np.ndarray, " n"], repeat_count: Int[np.ndarray, " n"]) -> DirectScores:
     bucket = bucket_of(repeat_count.astype(np.float64))
     buckets = np.arange(bucket.min(), bucket.max() + 1)
-    samples = np.where(bucket[:, None] == buckets[None], out[:, None].astype(np.float64), np.nan)
+    samples = np.where(bucket[:, None] == buckets[None], out[:, None], np.nan)
     return DirectScores(samples, axes=("position",), chance=0.0, position_start=int(buckets[0]))

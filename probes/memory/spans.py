@@ -52,10 +52,15 @@ def mean_over(
 
 def all_right(
     top1: Bool[Tensor, "batch next_pos"], where: Bool[Tensor, "batch next_pos"]
-) -> Bool[Tensor, " batch"]:
-    """Whether every token asked for is predicted first, and any is asked for.
+) -> Float[Tensor, " batch"]:
+    """1.0 where every token asked for is predicted first, else 0.0; NaN where none is asked for.
 
     Predicted with the true tokens before it, and yet the same as greedy continuation reproducing them: as long as
     every token so far came out right, what the model reads is the true sequence either way.
     """
-    return (top1 | ~where).all(1) & where.any(1)
+    return if_any((top1 | ~where).all(1), where)
+
+
+def if_any(found: Bool[Tensor, " batch"], where: Bool[Tensor, "batch next_pos"]) -> Float[Tensor, " batch"]:
+    """What was found as 1.0 or 0.0; NaN where no token is asked for: a block of one token has nothing to complete."""
+    return torch.where(where.any(1), found.float(), torch.nan)

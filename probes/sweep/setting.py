@@ -126,7 +126,7 @@ class Setting:
         files = {"members": self.config.members, "twins": self.config.twins}
         found, tokenizer, said = material_of(self.series), tokenizer_of(self.series[0]), []
         if any(files.values()):
-            found = material_from_files(found, tokenizer=tokenizer, bos=draw.bos, **files)
+            found = material_from_files(found, tokenizer=tokenizer, bos=draw.bos, n_ctx=draw.n_ctx, **files)
         if self.config.text is not None:
             found, said = with_text(found, self.config.text, draw, tokenizer=tokenizer)
             self._text = (draw, found.sources["natural"], said)

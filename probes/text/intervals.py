@@ -107,6 +107,31 @@ def sample_interval(
     return value, *_ends(np.concatenate(draws), tail_frac(len(values)))
 
 
+def pair_interval(
+    a: Float[np.ndarray, " n"],
+    b: Float[np.ndarray, " m"],
+    statistic: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    *,
+    seed: int,
+) -> Triple:
+    """(value, lo, hi) of a statistic of two samples, by resampling both.
+
+    Args:
+        a, b: one value per document of either.
+        statistic: from [..., n] and [..., m] to [...].
+        seed: of the resampling.
+    """
+    value, least = float(statistic(a, b)), min(len(a), len(b))
+    if least < 2:
+        return value, np.nan, np.nan
+    rng = np.random.default_rng([seed, len(a), len(b)])
+    draws = [
+        statistic(*(rows[rng.integers(len(rows), size=(_AT_ONCE, len(rows)))] for rows in (a, b)))
+        for _ in range(N_RESAMPLES // _AT_ONCE)
+    ]
+    return value, *_ends(np.concatenate(draws), tail_frac(least))
+
+
 def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(bottom != 0, np.divide(top, bottom), np.nan)

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from checkpoints.errors import RoteError
-from probes.text.intervals import linearised_interval, ratio_intervals, sample_interval
+from probes.text.intervals import linearised_interval, pair_interval, ratio_intervals, sample_interval
 from probes.text.report import Number
 from probes.text.units import load_tokenizer
 
@@ -183,9 +183,15 @@ def numbers(
     halves = overlap(other[0::2], other[1::2])[0] if len(other) > 3 else np.nan
     triple = linearised_interval(value, left_out, seed=seed)
     yield _made(number, "overlap", triple, "fraction", halves)
-    below = mean < np.percentile(other, 25)
-    triple = sample_interval(below.astype(np.float64), lambda v: v.mean(-1), seed=seed)
+    triple = pair_interval(mean, other, share_below_p25, seed=seed)
     yield _made(number, "below_reference_p25", triple, "fraction", 0.25)
+
+
+def share_below_p25(
+    a: Float[np.ndarray, "*draws n"], b: Float[np.ndarray, "*draws m"]
+) -> Float[np.ndarray, "*draws"]:
+    """Share of the first sample below the lower quartile of the second."""
+    return np.asarray((a < np.percentile(b, 25, axis=-1)[..., None]).mean(-1))
 
 
 def tail_ratio(perplexity: Float[np.ndarray, "*draws n"]) -> Float[np.ndarray, "*draws"]:

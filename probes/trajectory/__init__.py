@@ -11,6 +11,8 @@ from probes.trajectory.curve import Curve, curve, curves, log_step
 from probes.trajectory.events import EVENT_COLUMNS, event_head, events
 from probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
 from probes.trajectory.shape import Decay, Peak, PhaseWindow, decay, peak, phase_window
+from probes.trajectory.threshold import Reached, threshold_crossing
+from probes.trajectory.told import Told, onsets, peaks
 from probes.trajectory.turnover import turnover
 from probes.trajectory.verdict import (
     Onset,
@@ -32,7 +34,9 @@ __all__ = [
     "Onset",
     "Peak",
     "PhaseWindow",
+    "Reached",
     "Rise",
+    "Told",
     "best_head",
     "crossings",
     "curve",
@@ -46,9 +50,12 @@ __all__ = [
     "lead_lag",
     "log_step",
     "onset",
+    "onsets",
     "peak",
+    "peaks",
     "phase_window",
     "rise",
+    "threshold_crossing",
     "turnover",
     "verdict_table",
 ]

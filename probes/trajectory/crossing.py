@@ -1,13 +1,15 @@
 """Onset of any metric: when 10%, 50% and 90% of a rise had happened. No torch.
 
-1. base: the first measured value; chance instead when that value already lies beyond chance by the smallest effect,
-   for then part of the rise came before the first step
-2. direction: the probe's own; where it has none, that of the largest departure from base
-3. top: the highest value held at two neighbouring measured steps, or the last one: a spike at one step is no rise
-4. there is a rise when some step lies beyond base (one-sided t-tests on paired sequences, Bonferroni over steps, 5%)
-   and top lies beyond base by the smallest effect; else there is no onset, and the text says which
+1. direction: the probe's own; where it has none, that of the largest departure from the first measured value
+2. top: the highest value held at two neighbouring measured steps, or the last one: a spike at one step is no rise
+3. there is a rise within the series when two neighbouring steps, or the last one, lie beyond the first step (one-sided
+   t-tests on paired sequences, 5%, Bonferroni over steps and, for the strongest of several heads, over those) and top
+   lies beyond it by the smallest effect; else there is no onset, and the text says which
+4. base: the first measured value; chance instead when that value already lies beyond chance, tested alike, by the
+   smallest effect, for then part of the rise came before the first step; without a rise within the series all of it did
 5. crossing of a level: the first step at or above it that is followed by another (or is the last), joined to the step
-   before by a straight line on ln(1 + step)
+   before by a straight line on ln(1 + step). Where the curve is surely below the level again before it reaches its top
+   (in all but 5% of resamples, Bonferroni over steps), only what comes after counts
 6. interval: percentiles of the crossing when sequences are resampled, widened to the measured steps on either side
    (the bracket), because between two checkpoints nothing was seen
 """
@@ -17,12 +19,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from probes.trajectory.curve import Curve, step_of
 
 ALPHA = 0.05
 LEVELS = (0.1, 0.5, 0.9)
+Crossed = tuple[
+    Float[np.ndarray, " _"], Int[np.ndarray, " _"]
+]  # where on `log_step`, and the index of the step
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,16 @@ class Rise:
     """Whether a curve rises at all, from where to where.
 
     Attributes:
-        found: whether it does.
+        found: whether it does, before the first measured step or after.
+        within: whether it rises after the first measured step; only then has it an onset, or a steepest stretch.
         sign: 1 when the metric grows, -1 when it falls.
         base, top: between which the levels lie, in the metric's unit.
         from_chance: whether base is chance and not the first measured value.
-        why_not: the reason in words when there is no rise.
+        why_not: the reason in words when there is no rise within the series.
     """
 
     found: bool
+    within: bool
     sign: float
     base: float
     top: float
@@ -68,33 +75,54 @@ class Crossing:
 
 def rise(curve: Curve) -> Rise:
     """Steps 1 to 4 of the module."""
-    first, from_chance = float(curve.value[0]), False
+    first = float(curve.value[0])
     sign = {"higher": 1.0, "lower": -1.0}.get(curve.better or "", 0.0)
-    if sign and np.isfinite(curve.chance):
-        beyond = sign * (first - curve.chance) > max(curve.smallest, 1e-12)
-        from_chance = bool(beyond and curve.p_above(None, sign)[0] < ALPHA)
-    base = curve.chance if from_chance else first
+    directions = 1 if sign else 2
+    departure = curve.value - first
     if not sign:
-        departure = curve.value - base
         sign = 1.0 if departure.max() >= -departure.min() else -1.0
-    top = base + sign * float(held_top(sign * (curve.value - base)[None])[0])
-    p = curve.p_above(None if from_chance else 0, sign)
-    tests = len(p) if from_chance else len(p) - 1
-    if len(p) < 2:
-        why = "only one step was measured"
-    elif p.min() * tests * (1 if curve.better else 2) >= ALPHA:
-        why = "no change from the first measured step that these sequences can tell from none"
-    elif sign * (top - base) <= curve.smallest:
-        why = f"no lasting change of more than {curve.smallest:g}"
-    else:
-        why = ""
-    return Rise(not why, sign, base, top, from_chance, why)
+    top = first + sign * float(held_top(sign * departure[None])[0])
+    why_not = _why_not(curve, sign, gain=sign * (top - first), directions=directions)
+    from_chance = directions == 1 and _beyond_chance(curve, sign)
+    if from_chance and why_not:
+        why_not = (
+            f"it stands beyond chance at the first measured step already, and rises no further ({why_not})"
+        )
+    return Rise(
+        found=from_chance or not why_not,
+        within=not why_not,
+        sign=sign,
+        base=curve.chance if from_chance else first,
+        top=top,
+        from_chance=from_chance,
+        why_not=why_not,
+    )
+
+
+def _why_not(curve: Curve, sign: float, *, gain: float, directions: int) -> str:
+    """Why there is no rise after the first measured step, "" when there is one."""
+    if len(curve.steps) < 2:
+        return "only one step was measured"
+    what = "change" if directions == 2 else "rise" if sign > 0 else "fall"
+    p = curve.p_above(0, sign)[1:]
+    held = np.append(np.maximum(p[:-1], p[1:]), p[-1]).min()  # both of two neighbours, or the last
+    if held * len(p) * directions * curve.among >= ALPHA:
+        return f"no lasting {what} from the first measured step that these sequences can tell from none"
+    return "" if gain > curve.smallest else f"no lasting {what} of more than {curve.smallest:g}"
+
+
+def _beyond_chance(curve: Curve, sign: float) -> bool:
+    """Whether the first measured value lies beyond chance."""
+    if not np.isfinite(curve.chance):
+        return False
+    far = sign * (float(curve.value[0]) - curve.chance) > max(curve.smallest, 1e-12)
+    return bool(far and curve.p_above(None, sign)[0] * curve.among < ALPHA)
 
 
 def crossings(
     curve: Curve, *, fracs: tuple[float, ...] = LEVELS, seed: int = 0, found: Rise | None = None
 ) -> tuple[Crossing, ...]:
-    """When each share of the rise had happened; nothing when there is no rise.
+    """When each share of the rise had happened; nothing when there is none, open brackets when it came before all steps.
 
     Args:
         curve: of one metric.
@@ -105,40 +133,114 @@ def crossings(
     found = rise(curve) if found is None else found
     if not found.found:
         return ()
+    if not found.within:
+        first = int(curve.steps[0])
+        levels = ((frac, found.base + frac * (found.top - found.base)) for frac in fracs)
+        return tuple(Crossing(frac, level, None, (None, first), None, float(first)) for frac, level in levels)
     draws = curve.draws(seed)
     return tuple(_crossing(curve, found, frac, draws) for frac in fracs)
 
 
 def _crossing(curve: Curve, found: Rise, frac: float, draws: Float[np.ndarray, "draws steps"]) -> Crossing:
-    at, index = cross(curve, found, frac, curve.value[None])
-    i = int(index[0])
+    measured, drawn = crossed(curve, found, frac, draws)
+    level = found.base + frac * (found.top - found.base)
+    return crossing_of(curve, measured, drawn[0], frac=frac, level=level)
+
+
+def crossed(
+    curve: Curve, found: Rise, frac: float, draws: Float[np.ndarray, "draws steps"]
+) -> tuple[Crossed, Crossed]:
+    """Where a curve, and its resamples, cross a share of their own rise: each has its own base and top.
+
+    Args:
+        curve: that rises.
+        found: what `rise` said of it.
+        frac: share of the rise.
+        draws: its resamples.
+
+    Returns:
+        Of the curve itself, and of the resamples, what `first_lasting` gives.
+    """
+    measured, drawn = (_risen(found, values) for values in (curve.value[None], draws))
+    tops, too_high = held_top(drawn), _too_high(measured, drawn)
+    levels = frac * (tops - np.sqrt(2) * too_high)  # a resample has the noise of its sample and its own
+    start = _surely_below(measured[0], drawn < levels[:, None])
+    at, index = first_lasting(curve, drawn, levels, start=start)
+    own = first_lasting(curve, measured, frac * (held_top(measured) - too_high), start=start)
+    return own, (np.where(levels > 0, at, np.inf), index)
+
+
+def _too_high(measured: Float[np.ndarray, "1 steps"], drawn: Float[np.ndarray, "draws steps"]) -> float:
+    """How much the highest of many noisy values is too high.
+
+    Resampling doubles the variance of the noise, and with it raises the highest of equals by a factor of sqrt(2): what
+    it adds is sqrt(2) - 1 of what is there already.
+    """
+    added = float(held_top(drawn).mean() - held_top(measured)[0])
+    return max(0.0, added) / (np.sqrt(2) - 1)
+
+
+def _risen(found: Rise, values: Float[np.ndarray, "draws steps"]) -> Float[np.ndarray, "draws steps"]:
+    """How far versions of a curve have risen above their own base."""
+    base = found.base if found.from_chance else values[:, :1]
+    return found.sign * (values - base)
+
+
+def _surely_below(y: Float[np.ndarray, " steps"], below: Bool[np.ndarray, "draws steps"]) -> int:
+    """Index after the last step before the top at which the curve is surely below a level."""
+    top = int(np.append(np.minimum(y[:-1], y[1:]), y[-1]).argmax())
+    surely = np.flatnonzero(below[:, :top].mean(0) > 1 - ALPHA / len(y))
+    return int(surely[-1]) + 1 if len(surely) else 0
+
+
+def crossing_of(
+    curve: Curve,
+    measured: Crossed,
+    drawn: Float[np.ndarray, " draws"],
+    *,
+    frac: float,
+    level: float,
+) -> Crossing:
+    """A crossing with its bracket and interval.
+
+    Args:
+        curve: that crosses.
+        measured: where it does on `log_step`, and the index of the first step beyond, see `first_lasting`.
+        drawn: where its resamples do.
+        frac: the level as a share of the rise, NaN for a fixed one.
+        level: in the metric's unit.
+    """
+    at, i = float(measured[0][0]), int(measured[1][0])
     bracket = (int(curve.steps[i - 1]) if i else None, int(curve.steps[i]))
-    resampled = np.sort(cross(curve, found, frac, draws)[0])
+    resampled = np.sort(drawn)
     last = len(resampled) - 1
     lo, hi = (resampled[round(last * share)] for share in (curve.tail, 1 - curve.tail))
     return Crossing(
         frac=frac,
-        value=found.base + frac * (found.top - found.base),
-        step=step_of(at[0]) if np.isfinite(at[0]) else None,
+        value=level,
+        step=step_of(at) if np.isfinite(at) else None,
         bracket=bracket,
         lo=None if bracket[0] is None or not np.isfinite(lo) else min(step_of(lo), float(bracket[0])),
         hi=max(step_of(hi), float(bracket[1])) if hi < np.inf else None,
     )
 
 
-def cross(
-    curve: Curve, found: Rise, frac: float, values: Float[np.ndarray, "draws steps"]
-) -> tuple[Float[np.ndarray, " draws"], Int[np.ndarray, " draws"]]:
-    """Where versions of a curve cross a level, on `log_step`, and the index of the first step beyond it.
+def first_lasting(
+    curve: Curve,
+    y: Float[np.ndarray, "draws steps"],
+    level: Float[np.ndarray, " draws"] | float,
+    *,
+    start: int = 0,
+) -> Crossed:
+    """Where versions of a curve first reach a level and stay for another step, on `log_step`; and the index of that step.
 
-    Each version has its own base and top. -inf: beyond from the first step; inf: never for two steps.
+    -inf: beyond from the first step; inf: never for two steps. Steps before `start` do not count.
     """
-    base = np.full(len(values), found.base) if found.from_chance else values[:, 0]
-    y = found.sign * (values - base[:, None])
-    level = frac * held_top(y)
+    level = np.broadcast_to(level, len(y))
     beyond = y >= level[:, None]
     lasting = beyond.copy()
     lasting[:, :-1] &= beyond[:, 1:]
+    lasting[:, :start] = False
     index = lasting.argmax(1)
     rows, before = np.arange(len(y)), np.maximum(index - 1, 0)
     low, high = y[rows, before], y[rows, index]
@@ -146,7 +248,7 @@ def cross(
         share = np.clip((level - low) / (high - low), 0, 1)
     at = curve.at[before] + share * (curve.at[index] - curve.at[before])
     at = np.where(index == 0, -np.inf, at)
-    return np.where(lasting.any(1) & (level > 0), at, np.inf), index
+    return np.where(lasting.any(1), at, np.inf), index
 
 
 def held_top(y: Float[np.ndarray, "draws steps"]) -> Float[np.ndarray, " draws"]:

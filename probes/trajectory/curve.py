@@ -7,8 +7,9 @@ from a normal with the width of its interval, steps apart from each other; where
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -17,14 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
-from scipy import stats
 
 from checkpoints.errors import RoteError
 from interp.axes import head_label
 from probes.comparable import unit_of
 from probes.effects import smallest_effect
 from probes.registry import REGISTRY, lookup
-from probes.statistics import N_RESAMPLES, p_greater, resampled_means, tail_frac
+from probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means, tail_frac
 from probes.store import Results, step_folder
 
 Direction = Literal["higher", "lower"] | None
@@ -33,7 +33,7 @@ SEQUENCES, INTERVALS, EXACT = (
     "normal draws from the intervals",
     "exact, no sampling",
 )
-_Z = stats.norm.isf(0.025)
+_Z = NormalDist().inv_cdf(0.975)
 _ROWS: WeakKeyDictionary[Results, dict[tuple[str, str], pd.DataFrame]] = WeakKeyDictionary()
 _SAMPLES: WeakKeyDictionary[Results, dict[tuple[str, str], dict[Any, Any]]] = WeakKeyDictionary()
 
@@ -54,6 +54,7 @@ class Curve:
         better: which direction is a rise of what the probe names; None where neither is.
         smallest: smallest change worth telling, in `unit`.
         unit: of the values.
+        among: how many curves it was chosen from for being the strongest; tests are corrected for that.
     """
 
     run: str
@@ -72,6 +73,7 @@ class Curve:
     better: Direction
     smallest: float
     unit: str
+    among: int = 1
 
     @property
     def label(self) -> str:
@@ -97,6 +99,13 @@ class Curve:
         """The log-step axis, see `log_step`."""
         return log_step(self.steps)
 
+    def at_steps(self, steps: Iterable[int]) -> Curve:
+        """The same at some of its steps."""
+        kept = np.isin(self.steps, np.fromiter(steps, dtype=np.int64))
+        parts = {name: getattr(self, name)[kept] for name in ("steps", "value", "lo", "hi", "tokens")}
+        samples = None if self.samples is None else self.samples[:, kept]
+        return replace(self, **parts, samples=samples)
+
     def draws(self, seed: int = 0, n_resamples: int = N_RESAMPLES) -> Float[np.ndarray, "draws steps"]:
         """The curve in each resample of the sequences; the same sequences for every curve of as many."""
         if self.samples is not None:
@@ -117,7 +126,7 @@ class Curve:
         base, error = (self.chance, 0.0) if index is None else (self.value[index], self.error[index])
         beyond, spread = sign * (self.value - base), np.hypot(self.error, error)
         with np.errstate(divide="ignore", invalid="ignore"):
-            p = stats.norm.sf(beyond / spread)
+            p = normal_sf(beyond / spread)
         return np.where(spread > 0, p, np.where(beyond > 0, 0.0, 1.0))
 
     @property

@@ -7,6 +7,7 @@ that has a direction and of the strongest heads; phase windows; sure changes amo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,10 +30,10 @@ EVENT_COLUMNS = [
 ]  # fmt: skip
 HEAD_PROBES = ("previous_token", "prefix_matching", "copying_logit")
 PHASE_METRICS = (("icl_score", "score"), ("repeat_loss", "difference"))
-ORDERED = (
-    (("previous_token", "score"), ("prefix_matching", "score")),
-    (("prefix_matching", "score"), ("repeat_loss", "difference")),
-)
+# Prefix matching as seen on blocks of varying length: a fixed offset, which comes before any matching, is not taken for it.
+_MATCHING = ("prefix_matching", "score@jittered_repeat")
+ORDERED = ((("previous_token", "score"), _MATCHING), (_MATCHING, ("repeat_loss", "difference")))
+ORDERED_AT = (0.1, 0.5)
 N_HEADS = 4
 _EVENTS: WeakKeyDictionary[Results, dict[int, pd.DataFrame]] = WeakKeyDictionary()
 _STEPS = ("step_lo", "step_hi", "tokens", "layer", "head")
@@ -112,17 +113,18 @@ def _whole_model(results: Results) -> Iterator[Curve]:
 def _strongest(results: Results, probe: str) -> list[Curve]:
     """The heads that stand highest at any step, strongest first: a head that rose and was lost is one of them."""
     found = [c for key, c in curves(results, probe).items() if key is not None]
-    return sorted(found, key=lambda c: (-float(c.value.max()), c.layer, c.head))[:N_HEADS]
+    strongest = sorted(found, key=lambda c: (-float(c.value.max()), c.layer, c.head))[:N_HEADS]
+    return [replace(c, among=len(found)) for c in strongest]
 
 
 def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[str, Any]]:
     """Onsets, peak and decay; `quiet` leaves out the row that says there was no onset."""
     found = rise(curve)
+    if not found.within and not quiet:
+        yield _of("onset", curve, text=f"{curve.label}: no onset: {found.why_not}{_stands(curve)}")
     if not found.found:
-        if not quiet:
-            yield _of("onset", curve, text=f"{curve.label}: no onset: {found.why_not}{_stands(curve, found)}")
         return
-    for crossing in crossings(curve, seed=seed, found=found):
+    for crossing in crossings(curve, seed=seed, found=found) if found.within else ():
         yield _of_crossing(curve, found, crossing)
     lost, best = decay(curve, seed=seed, found=found), peak(curve, found=found)
     if best is not None and lost is not None:
@@ -139,11 +141,10 @@ def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[
         )  # fmt: skip
 
 
-def _stands(curve: Curve, found: Rise) -> str:
-    """Where a curve without onset stands: at its ceiling from the start, or at chance."""
-    if found.from_chance:
-        return f"; at {_number(float(curve.value[0]))} from the first measured step on"
-    return f"; at {_number(float(curve.value[-1]))}"
+def _stands(curve: Curve) -> str:
+    """Where a curve without onset stands."""
+    first, last = (_number(float(curve.value[i])) for i in (0, -1))
+    return f"; at {last}" if first == last else f"; from {first} to {last}"
 
 
 def _of_crossing(curve: Curve, found: Rise, crossing: Crossing) -> dict[str, Any]:
@@ -200,21 +201,26 @@ def _orders(results: Results, heads: dict[str, list[Curve]], seed: int) -> Itera
         one, other = (_representative(results, heads, *name) for name in pair)
         if one is None or other is None:
             continue
-        found = lead_lag(one, other, seed=seed)
-        if np.isnan(found.lag):
-            continue
-        yield _row(
-            "lead_lag", pair[0], head=(one.layer, one.head), value=found.lag, value_lo=found.lo, value_hi=found.hi,
-            n=min(one.n, other.n), method=f"lag of {other.label} in ln(1 + step), brackets and {one.method}",
-            text=found.text,
-        )  # fmt: skip
+        for frac in ORDERED_AT:
+            found = lead_lag(one, other, frac=frac, seed=seed)
+            if np.isnan(found.lag):
+                continue
+            yield _row(
+                "lead_lag", pair[0], head=(one.layer, one.head), value=found.lag, value_lo=found.lo,
+                value_hi=found.hi, n=min(one.n, other.n),
+                method=f"lag of {other.label} in ln(1 + step) at {frac:.0%}, brackets and {one.method}",
+                text=found.text,
+            )  # fmt: skip
 
 
 def _representative(results: Results, heads: dict[str, list[Curve]], probe: str, metric: str) -> Curve | None:
-    """The strongest head of a head probe, or the model's own curve."""
-    if probe in heads:
-        return heads[probe][0] if heads[probe] else None
-    return next(iter(curves(results, probe, metric).values()), None)
+    """The strongest head of a head probe, or the model's own curve; None where it was not measured."""
+    of_heads = heads.get(probe, [])
+    found = curves(results, probe, metric)
+    if not of_heads:
+        return next(iter(found.values()), None) if probe not in heads else None
+    key = (of_heads[0].layer, of_heads[0].head)
+    return replace(found[key], among=of_heads[0].among) if key in found else None
 
 
 def _of(event: str, curve: Curve, **cells: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from probes.trajectory.crossing import Rise, cross, rise
-from probes.trajectory.curve import Curve
+from probes.trajectory.crossing import Rise, crossed, rise
+from probes.trajectory.curve import Curve, step_of
 
 CANNOT_TELL = "cannot tell"
 
@@ -50,13 +50,12 @@ def lead_lag(a: Curve, b: Curve, *, frac: float = 0.5, seed: int = 0) -> LeadLag
     names = _names(a, b)
     rises = rise(a), rise(b)
     for name, found in zip(names, rises, strict=True):
-        if not found.found:
+        if not found.within:
             return LeadLag(
                 CANNOT_TELL, np.nan, np.nan, np.nan, f"cannot tell: {name} has no onset ({found.why_not})"
             )
     pairs = tuple(zip((a, b), rises, strict=True))
-    at_a, at_b = (cross(c, found, frac, c.value[None])[0][0] for c, found in pairs)
-    (a_lo, a_hi), (b_lo, b_hi) = (_brackets(c, found, frac, seed) for c, found in pairs)
+    (at_a, a_lo, a_hi), (at_b, b_lo, b_hi) = (_brackets(c, found, frac, seed) for c, found in pairs)
     with np.errstate(invalid="ignore"):
         least, most = b_lo - a_hi, b_hi - a_lo
         lag = float(at_b - at_a)
@@ -65,23 +64,30 @@ def lead_lag(a: Curve, b: Curve, *, frac: float = 0.5, seed: int = 0) -> LeadLag
     hi = _quantile(np.nan_to_num(most, nan=np.inf), 1 - tail)
     if np.isfinite(lag) and (lo >= 0 or hi <= 0):
         first, second = names if lo >= 0 else names[::-1]
-        ratio = np.exp(abs(lag))
-        text = f"{first} is {frac:.0%} there before {second}, by a factor of {ratio:.2f} in steps"
+        when = " and ".join(f"{step_of(at):,.0f}" for at in sorted((at_a, at_b)))
+        text = (
+            f"{first} has made {frac:.0%} of its own rise before {second} has of its (steps {when}): "
+            f"a factor of {np.exp(abs(lag)):.2f} in steps"
+        )
         return LeadLag(first, lag, lo, hi, text)
     why = "they cross between the same checkpoints, or their intervals overlap"
     return LeadLag(
-        CANNOT_TELL, lag, lo, hi, f"cannot tell whether {names[0]} or {names[1]} moves first: {why}"
+        CANNOT_TELL,
+        lag,
+        lo,
+        hi,
+        f"cannot tell whether {names[0]} or {names[1]} has made {frac:.0%} of its own rise first: {why}",
     )
 
 
 def _brackets(
     curve: Curve, found: Rise, frac: float, seed: int
-) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
-    """Where the crossing may lie in each resample: the measured steps before and after it, on `log_step`."""
-    at, index = cross(curve, found, frac, curve.draws(seed))
+) -> tuple[float, Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
+    """Where the curve crosses, and between which measured steps each resample does, on `log_step`."""
+    measured, (at, index) = crossed(curve, found, frac, curve.draws(seed))
     never = at == np.inf
     lo = np.where(index == 0, -np.inf, curve.at[np.maximum(index - 1, 0)])
-    return np.where(never, -np.inf, lo), np.where(never, np.inf, curve.at[index])
+    return float(measured[0][0]), np.where(never, -np.inf, lo), np.where(never, np.inf, curve.at[index])
 
 
 def _quantile(values: Float[np.ndarray, " draws"], share: float) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from probes.statistics import p_greater
+from probes.statistics import held_out_best, p_greater, resampled_means
 from probes.trajectory.crossing import ALPHA, Rise, rise
 from probes.trajectory.curve import Curve
 
@@ -114,17 +114,33 @@ def decay(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> Decay | 
     last = len(curve.steps) - 1
     if last in may_be or found.sign * (curve.value[best] - curve.value[last]) <= curve.smallest:
         return None
-    draws = curve.draws(seed)
-    base = found.base if found.from_chance else draws[:, 0]
+    values, draws = _peak_last_first(curve, found, best, seed)
+    if found.from_chance:
+        values[2], draws[:, 2] = found.base, found.base
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = (draws[:, best] - draws[:, last]) / (draws[:, best] - base)
+        share, shares = ((v[..., 0] - v[..., 1]) / (v[..., 0] - v[..., 2]) for v in (values, draws))
     lo, hi = np.nanquantile(shares, [curve.tail, 1 - curve.tail])
-    share = (curve.value[best] - curve.value[last]) / (curve.value[best] - found.base)
     return Decay(float(share), float(lo), float(hi), int(curve.steps[best]), int(curve.steps[last]))
 
 
+def _peak_last_first(
+    curve: Curve, found: Rise, best: int, seed: int
+) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, "draws 3"]]:
+    """Values at the peak, the last and the first step, and in each resample.
+
+    The peak's value is one that its own choice does not raise, see `held_out_best`; without values per sequence it is
+    that of the best step.
+    """
+    if curve.samples is None:
+        at = [best, len(curve.steps) - 1, 0]
+        return curve.value[at], curve.draws(seed)[:, at]
+    top = found.sign * held_out_best(found.sign * curve.samples)[1]
+    rows = np.column_stack([top, curve.samples[:, -1], curve.samples[:, 0]])
+    return np.nanmean(rows, axis=0), resampled_means(rows, seed=seed)
+
+
 def phase_window(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> PhaseWindow | None:
-    """Where the curve changes fastest in its own direction; None when there is no rise.
+    """Where the curve changes fastest in its own direction; None when it does not rise within the series.
 
     Args:
         curve: of one metric, such as icl_score or repeat_loss/difference.
@@ -132,7 +148,7 @@ def phase_window(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> P
         found: what `rise` said, where it was asked before.
     """
     found = rise(curve) if found is None else found
-    if not found.found:
+    if not found.within:
         return None
     starts, ends = _stretches(curve.at)
     width = curve.at[ends] - curve.at[starts]
@@ -166,7 +182,7 @@ def _best(curve: Curve, found: Rise) -> tuple[int, list[int]]:
         p = p_greater(found.sign * (curve.samples[:, best : best + 1] - curve.samples))
     else:
         p = curve.p_above(best, -found.sign)
-    surely_worse = p * max(len(p) - 1, 1) < ALPHA
+    surely_worse = p * max(len(p) - 1, 1) * curve.among < ALPHA
     surely_worse[best] = False
     left = np.flatnonzero(~surely_worse)
     return best, list(range(int(left[0]), int(left[-1]) + 1))

@@ -11,16 +11,16 @@ steps, 5%) and each is above chance by the smallest effect while it is on top.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from checkpoints.errors import RoteError
 from interp.axes import head_label
-from probes.statistics import N_RESAMPLES, p_greater, resampled_means
+from probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means
 from probes.store import Results
 from probes.trajectory.crossing import ALPHA
 from probes.trajectory.curve import Curve, curves
@@ -58,12 +58,12 @@ def turnover(
     whole = max(len(c.steps) for c in heads.values())
     heads = {key: c for key, c in heads.items() if len(c.steps) == whole}
     k = max(1, min(k, len(heads) // 2))
-    grid = _Grid(heads, k, seed)
+    grid = Grid(heads, k, seed)
     return pd.DataFrame([grid.row(i) for i in range(whole - 1)], columns=COLUMNS)
 
 
-class _Grid:
-    """Every head's curve, resampled together."""
+class Grid:
+    """Every head's curve, resampled together: the rows of `turnover`, one by one."""
 
     def __init__(self, heads: Mapping[tuple[int, int], Curve], k: int, seed: int) -> None:
         self.curves, self.k = list(heads.values()), k
@@ -144,7 +144,7 @@ class _Grid:
         if a.samples is not None and b.samples is not None and len(a.samples) == len(b.samples):
             return float(p_greater(a.samples[:, i : i + 1] - b.samples[:, i : i + 1])[0])
         apart, spread = a.value[i] - b.value[i], np.hypot(a.error[i], b.error[i])
-        return float(stats.norm.sf(apart / spread)) if spread > 0 else float(apart <= 0)
+        return float(normal_sf(apart / spread)) if spread > 0 else float(apart <= 0)
 
 
 def _jaccard(
@@ -155,5 +155,7 @@ def _jaccard(
 
 def _random_jaccard(k: int, heads: int) -> float:
     """Mean Jaccard similarity of two random sets of k of these heads."""
-    shared = np.arange(k + 1)
-    return float((stats.hypergeom.pmf(shared, heads, k, k) * shared / (2 * k - shared)).sum())
+    ways = math.comb(heads, k)
+    return sum(
+        math.comb(k, s) * math.comb(heads - k, k - s) / ways * s / (2 * k - s) for s in range(1, k + 1)
+    )

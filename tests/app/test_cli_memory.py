@@ -75,6 +75,66 @@ def test_files_that_cannot_be_used_are_a_usage_error(rote, series, option, conte
     assert message in done.stderr and "Traceback" not in done.output
 
 
+@pytest.fixture
+def with_tokenizer(rote, hf_series) -> Path:
+    """A GPT-2 of 61 ids whose tokenizer has a word for each."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    path = hf_series("gpt2", 2)
+    made = Tokenizer(models.WordLevel({f"w{i}": i for i in range(61)}, unk_token="w60"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    for folder in path.iterdir():
+        made.save(str(folder / "tokenizer.json"))
+    return path
+
+
+def sentences(n: int, words: int, seed: int) -> list[str]:
+    drawn = np.random.default_rng(seed).integers(1, 60, size=(n, words))
+    return [" ".join(f"w{i}" for i in row) for row in drawn]
+
+
+def test_members_and_twins_may_be_text(rote, with_tokenizer):
+    """Members as .jsonl with their counts, twins one per line and shorter: all are cut to the length of the twins."""
+    lines = [
+        json.dumps({"text": text, "repeat_count": count})
+        for text, count in zip(sentences(12, 40, 0), [3, 20] * 6, strict=True)
+    ]
+    Path("m.jsonl").write_text("\n".join(lines))
+    Path("t.txt").write_text("\n".join(sentences(9, 30, 1)))
+    done = rote(
+        "run", with_tokenizer, "-p", "exact_match", "-p", "mem_gap", "-p", "extraction", "--members", "m.jsonl",
+        "--twins", "t.txt", "--sequences", "8",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    results = Results.open(next(Path("results").iterdir()))
+    by_repeats = results.select("extraction", "by_repeats", step=results.steps[0])
+    counted = by_repeats[by_repeats["valid"]]
+    assert dict(zip(counted["position"], counted["n"], strict=True)) == {1: 6, 4: 6}
+    gap = results.select("mem_gap", "gap", step=results.steps[0]).iloc[0]
+    assert gap["lo"] < 0 < gap["hi"]  # a model that was never trained knows neither
+    assert {s["id"].split("-")[1] for s in results.meta["stimuli"]} == {"l31"}
+    assert any("cut to 30 tokens after BOS" in note for note in results.meta["notes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", b'{"txt": "w1 w2"}', "line 1 of m.jsonl has no `text`"),
+        ("m.txt", b"w1 \x00 w2", "it holds NUL bytes"),
+        ("m.txt", b"w1 w2\n", "the shortest line of m.txt has 2 tokens"),
+        ("m.txt", b"\n \n", "holds no sequence"),
+        ("m.npy", b"half", "cannot be read"),
+    ],
+)
+def test_a_file_of_members_that_is_wrong_is_one_error(rote, with_tokenizer, name, content, message):
+    Path(name).write_bytes(content)
+    done = rote("run", with_tokenizer, "-p", "exact_match", "--members", name)
+    assert done.exit_code == 2, done.output
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: ") and message in first and second.startswith("help: ")
+    assert not Path("results").exists() or not list(Path("results").rglob("*.parquet"))
+
+
 def test_members_of_another_vocabulary_are_a_usage_error(rote, series):
     np.save("m.npy", members() + 1000)
     np.save("t.npy", twins())

@@ -13,6 +13,7 @@ import pytest
 from probes.text.report import COLUMNS
 
 END = "<|endoftext|>"
+PRINTED = (*COLUMNS[:-1], "seed", COLUMNS[-1])
 
 
 def corpus(path: Path, seed: int = 0, documents: int = 12) -> Path:
@@ -29,7 +30,8 @@ def test_rows_are_tidy(rote):
     done = rote("text", corpus(rote.folder / "a.txt"), "--reference", corpus(rote.folder / "human.txt", 1))
     assert done.exit_code == 0, done.stderr
     rows = rows_of(done)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == PRINTED
+    assert {row["seed"] for row in rows} == {"0"}
     assert {row["corpus"] for row in rows} == {"human.txt", "a.txt"}
     assert {row["measure"] for row in rows} == {
         *("inducible", "repeats", "rep", "concentration", "near_duplicates", "tail_mass")
@@ -46,7 +48,7 @@ def test_forms_hold_the_same_numbers(rote):
     as_json = json.loads(rote("text", path, "--json").stdout)
     as_lines = [json.loads(line) for line in rote("text", path, "--jsonl").stdout.splitlines()]
     assert as_json == as_lines
-    assert [tuple(row) for row in as_json] == [COLUMNS] * len(as_csv)
+    assert [tuple(row) for row in as_json] == [PRINTED] * len(as_csv)
     for one, other in zip(as_csv, as_json, strict=True):
         assert one["value"] == ("" if other["value"] is None else str(other["value"]))
         assert (one["n_gram"] or None) == (None if other["n_gram"] is None else str(other["n_gram"]))

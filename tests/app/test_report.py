@@ -356,7 +356,8 @@ def test_json_holds_null_and_a_reason_never_nan(unique: Results, tmp_path: Path)
 
 def test_csv_is_tidy_and_complete(built: dict[str, ReportFiles], full_runs: list[Results]) -> None:
     rows = list(csv.DictReader(io.StringIO(built["full"].csv.read_text())))
-    assert list(rows[0]) == list(COLUMNS)
+    assert list(rows[0]) == [*COLUMNS, "seed", "training_seed"]
+    assert {row["training_seed"] for row in rows} == {"0"}
     assert len(rows) == sum(len(r.frame) for r in full_runs)
     assert not any(value.lower() in ("nan", "inf", "none") for row in rows[:500] for value in row.values())
 

@@ -39,8 +39,10 @@ def tokenizer(tmp_path: Path) -> Path:
     return tmp_path / "tokenizer.json"
 
 
-def given(tokenizer: Path | None = None, *, base: Material = NO_MATERIAL, **files: Path) -> Material:
-    return material_from_files(base, tokenizer=tokenizer, bos=0, **files)
+def given(
+    tokenizer: Path | None = None, *, base: Material = NO_MATERIAL, n_ctx: int = 99, **files: Path
+) -> Material:
+    return material_from_files(base, tokenizer=tokenizer, bos=0, n_ctx=n_ctx, **files)
 
 
 def written(path: Path, text: str) -> Path:
@@ -201,9 +203,9 @@ def test_ids_are_taken_as_they_are_with_what_comes_with_them(tmp_path):
 
 def test_what_is_given_replaces_what_a_series_carries(tmp_path):
     base = material_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
-    np.save(tmp_path / "ids.npy", np.ones((2, 9), dtype=np.int64))
+    np.save(tmp_path / "ids.npy", np.ones((2, base.twins.shape[1]), dtype=np.int64))
     found = given(base=base, members=tmp_path / "ids.npy")
-    assert (len(found.members), found.repeat_count.tolist()) == (2, [1, 1])
+    assert (len(found.members), found.repeat_count.tolist(), found.notes) == (2, [1, 1], ())
     assert found.candidates is base.candidates and found.twins is base.twins
     found = given(base=base, twins=tmp_path / "ids.npy")
     assert found.candidates is None and len(found.twins) == 2 and found.members is base.members
@@ -243,6 +245,107 @@ def test_what_cannot_be_members_is_refused(tmp_path, tokenizer, name, content, m
         np.save(path, content)
     with pytest.raises(RoteError, match=message):
         given(tokenizer, members=path)
+
+
+def test_json_lines_bring_their_repeat_counts(tmp_path, tokenizer):
+    lines = [{"text": "the cat sat on the mat the cat sat on", "repeat_count": 7}, {"text": "sat " * 9}]
+    members = written(tmp_path / "m.jsonl", "\n\n".join(map(json.dumps, lines)))
+    material = given(tokenizer, members=members)
+    assert material.members.tolist() == [[0, 1, 2, 3, 4, 1, 5, 1, 2, 3], [0] + [3] * 9]
+    assert material.repeat_count.tolist() == [7, 1]
+    assert material.notes == (
+        "members: 2 sequences of m.jsonl were cut to 9 tokens, the length of the shortest (the longest has 10)",
+    )
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path, tokenizer):
+    members = written(tmp_path / "m.jsonl", json.dumps({"text": "cat \ud800 " * 6}))
+    assert given(tokenizer, members=members).members.shape == (1, 13)
+
+
+def test_a_tokenizer_that_pads_and_cuts_does_neither_here(tmp_path, tokenizer):
+    made = json.loads(tokenizer.read_text())
+    made["truncation"] = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    made["padding"] = {
+        "strategy": {"Fixed": 30}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 6, "pad_type_id": 0,
+        "pad_token": "[UNK]",
+    }  # fmt: skip
+    tokenizer.write_text(json.dumps(made))
+    assert given(tokenizer, members=written(tmp_path / "m.txt", LINES[:38])).members.shape == (1, 11)
+
+
+def test_members_and_twins_are_made_of_one_length(tmp_path):
+    """The loss falls along a sequence: longer twins would seem better known."""
+    rows = np.arange(24).reshape(2, 12)
+    save_file({"tokens": rows, "reference_nll": rows * 0.5}, tmp_path / "m.safetensors")
+    np.save(tmp_path / "t.npy", rows[:, :9] + 100)
+    material = given(members=tmp_path / "m.safetensors", twins=tmp_path / "t.npy")
+    assert material.members.tolist() == rows[:, :9].tolist()
+    assert material.twins.tolist() == (rows[:, :9] + 100).tolist()
+    np.testing.assert_allclose(material.reference_nll["members"], rows[:, :9] * 0.5)
+    assert material.notes == (
+        "members and twins were cut to 8 tokens after BOS, to be of one length (members had 11, twins had 8)",
+    )
+
+
+def test_what_is_longer_than_the_context_is_cut_without_a_word(tmp_path, tokenizer):
+    rows = np.arange(24).reshape(2, 12)
+    save_file({"tokens": rows, "reference_nll": rows * 0.5}, tmp_path / "m.safetensors")
+    twins = written(tmp_path / "t.txt", LINES)
+    material = given(tokenizer, n_ctx=10, members=tmp_path / "m.safetensors", twins=twins)
+    assert material.members.shape == material.reference_nll["members"].shape == (2, 10)
+    assert (material.twins.shape, material.notes) == ((2, 10), ())
+
+
+def test_what_a_series_carries_is_cut_to_what_is_given(tmp_path):
+    base = material_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
+    np.save(tmp_path / "ids.npy", np.ones((2, 9), dtype=np.int64))
+    found = given(base=base, members=tmp_path / "ids.npy")
+    assert {rows.shape[1] for rows in (found.members, found.twins, found.candidates)} == {9}
+    assert found.twins.tolist() == base.twins[:, :9].tolist()
+
+
+@pytest.mark.parametrize(
+    ("shared", "said"), [(1, "1 of the twins is a member"), (2, "2 of the twins are members")]
+)
+def test_twins_that_are_members_are_said(tmp_path, shared, said):
+    rows = np.arange(40).reshape(4, 10)
+    np.save(tmp_path / "m.npy", rows)
+    np.save(tmp_path / "t.npy", np.concatenate([rows[:shared], rows + 100]))
+    (note,) = given(members=tmp_path / "m.npy", twins=tmp_path / "t.npy").notes
+    assert note == f"{said} too: twins must never have been trained on"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", b'{"text": "the cat"}\n[1]', "line 2 of m.jsonl has no `text`"),
+        ("m.jsonl", b'\n{"txt": "the cat"}', "line 2 of m.jsonl has no `text`"),
+        ("m.jsonl", b'{"text": "the', "line 1 of m.jsonl has no `text`"),
+        ("m.jsonl", b"[" * 100_000, "line 1 of m.jsonl has no `text`"),
+        ("m.jsonl", b'{"text": "the cat", "repeat_count": "two"}', "repeat_count is not a count"),
+        ("m.jsonl", b'{"text": "the cat", "repeat_count": -1}', "repeat_count is not a count"),
+        ("m.jsonl", b'{"text": "the cat", "repeat_count": true}', "repeat_count is not a count"),
+        ("m.txt", b"the \x00 cat", "is not text: it holds NUL bytes"),
+        ("m.txt", b"the cat\n" * 20_000, "m.txt has 0 MiB, and 0 are read at the most"),
+    ],
+)
+def test_text_that_cannot_be_members_is_refused(tmp_path, tokenizer, monkeypatch, name, content, message):
+    monkeypatch.setattr("checkpoints.material.MAX_FILE_BYTES", 150_000)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RoteError, match=message):
+        given(tokenizer, members=tmp_path / name)
+
+
+def test_negative_counts_and_a_broken_tokenizer_are_refused(tmp_path, tokenizer):
+    save_file(
+        {"tokens": np.ones((2, 9), np.int64), "repeat_count": np.array([1, -1])}, tmp_path / "m.safetensors"
+    )
+    with pytest.raises(RoteError, match="repeat_count is negative"):
+        given(members=tmp_path / "m.safetensors")
+    tokenizer.write_text("{")
+    with pytest.raises(RoteError, match=r"tokenizer\.json cannot be read"):
+        given(tokenizer, members=written(tmp_path / "m.txt", LINES))
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):

@@ -118,7 +118,9 @@ def test_means_and_all_right_over_what_is_asked_for():
     where = torch.tensor([[True, False, True], [False, False, False]])
     assert mean_over(torch.tensor([[1.0, torch.nan, 3.0], [1.0, 1.0, 1.0]]), where)[0] == 2.0
     assert mean_over(torch.ones(2, 3), where)[1].isnan()
-    assert all_right(torch.tensor([[True, False, True], [True, True, True]]), where).tolist() == [True, False]
+    right = all_right(torch.tensor([[True, False, True], [True, True, True]]), where)
+    assert right[0] == 1.0 and right[1].isnan()  # where nothing is asked for, nothing is known or missed
+    assert all_right(torch.tensor([[True, True, False]] * 2), where)[0] == 0.0
 
 
 # exact_match
@@ -227,7 +229,9 @@ def test_members_and_twins_are_resampled_apart():
 def test_near_zero_is_a_share_of_the_twins_loss(loss, flag):
     twins_nats = np.full(10, 10.0)
     assert NEAR_ZERO_FRAC == 0.1
-    assert mem_gap(np.full(5, loss), twins_nats, np.ones(5)).near_zero == flag
+    assert mem_gap(np.full(400, loss), twins_nats, np.ones(400)).near_zero == flag
+    for n, sure in ((28, 0.0), (29, 1.0)):  # with 28, a tenth may be unknown and unseen: 0.9^28 is above 5%
+        assert mem_gap(np.zeros(n), twins_nats, np.ones(n)).near_zero == sure
     unsure = mem_gap(np.array([0.0, 0.0, 0.0, 0.0, 4.5]), twins_nats, np.ones(5))
     assert unsure.loss_share.value < NEAR_ZERO_FRAC < unsure.loss_share.hi and unsure.near_zero == 0.0
 
@@ -357,6 +361,21 @@ def test_n_samples_with_probability_p(models, n, expected):
     shown = {kind: s for kind, s in stimuli().items() if kind != "candidates"}
     assert 1 - (1 - q) < 0.5 < 1 - (1 - q) ** 2
     assert extraction(models["recalls"], shown, seed=0, n=n, p=0.5)["n_p"].samples.tolist() == [expected] * 16
+
+
+def test_a_block_of_one_token_has_nothing_to_extract(models):
+    """Such a sequence leaves no prompt to complete: it counts neither for the model nor against it."""
+    rows = np.concatenate([MEMBERS[:8], np.full((8, N_CTX), 5)])
+    rows[:, 0] = 0
+    found = {m.metric: m for m in measure_direct(
+        models["recalls"],
+        {kind: s for kind, s in stimuli(members=rows).items() if kind != "candidates"}, REGISTRY["extraction"], seed=0,
+    )}  # fmt: skip
+    for metric in ("score", "matched", "n_p", "offset"):
+        assert np.isnan(found[metric].samples[8:]).all()
+        assert (value(found[metric]), int(found[metric].n)) == (1.0, 8)
+    completed = shared(models["recalls"], "exact_match", members=rows)["completed"]
+    assert np.isnan(completed.samples[8:]).all() and value(completed) == 1.0
 
 
 def test_nothing_is_extracted_from_a_random_model(models):

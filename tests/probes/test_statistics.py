@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from probes.effects import against_chance
 from probes.statistics import (
     benjamini_hochberg,
     bootstrap_mean,
+    held_out_best,
+    most_of,
     p_greater,
     p_two_sided,
     resampled_means,
@@ -58,7 +61,7 @@ def test_tails_of_a_difference_of_two_samples():
     assert two_sample_tail_frac(np.ones(3), np.ones(1)) == pytest.approx(0.025)
 
 
-# Shapes of per-sequence values that rote has; measured coverage is in docs/decisions/0004-expanded-percentiles.md.
+# Shapes of per-sequence values that rote has; measured coverage is in docs/decisions/0005-expanded-percentiles.md.
 SHAPES = {
     "symmetric": (lambda rng, shape: rng.normal(0.3, 0.1, shape), 0.3),
     "uniform": (lambda rng, shape: rng.uniform(0, 1, shape), 0.5),
@@ -197,3 +200,49 @@ def test_false_discoveries_stay_at_the_level():
         false.append(called[20:].sum() / max(1, called.sum()))
         assert called[:20].sum() > 10
     assert np.mean(false) < 0.05
+
+
+def test_the_held_out_best_of_equal_columns_is_not_raised_by_its_choice():
+    rng, naive, held_out = np.random.default_rng(10), [], []
+    for _ in range(300):
+        x = rng.normal(0, 1, size=(32, 20))
+        best, values = held_out_best(x)
+        naive.append(x[:, best].mean())
+        held_out.append(values.mean())
+    assert np.mean(naive) > 0.25  # the highest of 20 means with standard error 0.18
+    assert abs(np.mean(held_out)) < 0.04
+
+
+def test_a_column_that_is_clearly_best_is_itself_held_out():
+    x = np.random.default_rng(11).normal(0, 0.1, size=(9, 3)) + np.array([0.0, 5.0, 1.0])
+    best, values = held_out_best(x)
+    assert best == 1 and (values == x[:, 1]).all()
+    x[:, 2] = NAN
+    assert held_out_best(x)[0] == 1
+    assert held_out_best(x[:2])[1].tolist() == x[:2, 1].tolist()
+
+
+def test_upper_bound_of_a_share():
+    """None of n: 1 - 0.05^(1/n)."""
+    assert most_of(0, 29) == pytest.approx(1 - 0.05 ** (1 / 29))
+    assert most_of(3, 10) == pytest.approx(stats.beta.ppf(0.95, 4, 7))
+    assert most_of(5, 5) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "among", "sampled", "side"),
+    [
+        (0.40, 0.05, 1, False, "above"),
+        (0.34, 0.01, 1, False, "at"),  # sure, and below the smallest effect
+        (0.40, 0.12, 1, False, "at"),
+        (0.20, 0.05, 1, False, "below"),
+        (0.40, 0.08, 1, False, "above"),
+        (0.40, 0.08, 16, False, "at"),  # 2.95 / 1.96 times as wide
+        (0.40, 0.08, 1, True, "at"),  # 1.41 times
+    ],
+)
+def test_where_a_number_stands_against_chance(value, half, among, sampled, side):
+    found = against_chance(
+        value, value - half, value + half, chance=0.3, smallest=0.05, among=among, sampled=sampled
+    )
+    assert found == side

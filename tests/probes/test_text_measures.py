@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 
 from checkpoints.errors import RoteError
 from probes.text import TextSettings, measure_text
+from probes.text.chunk import Chunk
 from probes.text.concentration import BUCKETS, entropy_nats, kl_nats, top_mass
 from probes.text.near_duplicates import _PROBES, BINS, SHINGLE, NearDuplicates, clusters, signatures
 from probes.text.ngrams import hashes, mix
 from probes.text.tail_mass import Rare, Table, _coverage, sampling_error
+from probes.text.units import encoder
 from probes.text.windows import Windower
 
 RNG = np.random.default_rng(0)
@@ -162,6 +165,54 @@ def test_weights_of_documents_are_sums_of_log_ratios(tmp_path):
         assert found.lo <= found.value <= found.hi
 
 
+def _buckets(grams: set[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+    """Which bucket each n-gram falls in, asked of texts that hold one n-gram each."""
+    found = {}
+    for length in (1, 2):
+        alone = [gram for gram in grams if len(gram) == length]
+        parts = [" ".join(gram).encode() for gram in alone]
+        codes, _ = encoder("words", None)(Chunk(parts, list(range(len(parts)))))
+        ((_, _, hashed),) = hashes(codes, length * np.arange(len(parts)), (length,))
+        found |= dict(zip(alone, (hashed % BUCKETS).astype(int).tolist(), strict=True))
+    return found
+
+
+def test_concentration_equals_plain_python(tmp_path):
+    """Two corpora of 40 documents, thousands of different n-grams: entropy, mass of the fullest, divergence and every
+    document's weight from counters and sums over single n-grams.
+    """
+    rng = np.random.default_rng(8)
+    made = {
+        name: [[f"w{i}" for i in rng.zipf(a, size=n) % 2000] for n in rng.integers(2, 200, size=40)]
+        for name, a in (("human.txt", 1.2), ("x.txt", 1.5))
+    }
+    human, corpus = (write(tmp_path, name, *map(" ".join, documents)) for name, documents in made.items())
+    frame = measure_text([corpus], TextSettings(measures=("concentration",)), reference=human).frame
+    grams = {
+        name: [[*zip(words), *pairwise(words)] for words in documents] for name, documents in made.items()
+    }
+    bucket = _buckets({gram for rows in grams.values() for row in rows for gram in row})
+    assert len(bucket) > 3000 > len(bucket) - len(set(bucket.values()))  # some share a bucket
+    counts = {name: Counter(bucket[gram] for row in rows for gram in row) for name, rows in grams.items()}
+    p, q = counts["x.txt"], counts["human.txt"]
+    shares = np.asarray(sorted(p.values(), reverse=True)) / p.total()
+    assert value(frame, "concentration", "entropy", None, "x.txt") == pytest.approx(
+        -(shares * np.log(shares)).sum()
+    )
+    assert value(frame, "concentration", "top_1pct_mass", None, "x.txt") == pytest.approx(shares[:100].sum())
+    ln_p, ln_q = (
+        {i: np.log((one[i] + 1) / (one.total() + BUCKETS)) for i in range(BUCKETS)} for one in (p, q)
+    )
+    divergence = sum(np.exp(ln_p[i]) * (ln_p[i] - ln_q[i]) for i in range(BUCKETS))
+    assert value(frame, "concentration", "kl_to_reference") == pytest.approx(divergence)
+    weights = [sum(ln_q[bucket[g]] - ln_p[bucket[g]] for g in row) for row in grams["x.txt"]]
+    each = [weight / len(row) for weight, row in zip(weights, grams["x.txt"], strict=True)]
+    assert value(frame, "concentration", "log_weight_mean") == pytest.approx(np.mean(weights))
+    assert value(frame, "concentration", "log_weight_p05") == pytest.approx(np.percentile(weights, 5))
+    assert value(frame, "concentration", "log_weight_p95") == pytest.approx(np.percentile(weights, 95))
+    assert value(frame, "concentration", "log_weight_per_ngram_mean") == pytest.approx(np.mean(each))
+
+
 def test_divergence_between_samples_of_one_source_is_near_its_chance(tmp_path):
     a = write(tmp_path, "a.txt", *(random_text(300, 40, seed) for seed in range(40)))
     b = write(tmp_path, "b.txt", *(random_text(300, 40, seed + 100) for seed in range(40)))
@@ -299,6 +350,25 @@ def test_tail_of_another_sample_of_the_same_source_survives(tmp_path):
     assert found.lo < 1 < found.hi
     assert row(frame, "tail_mass", "survival", 1, "cut.txt").hi < 0.5
     assert row(frame, "tail_mass", "coverage", 1, "cut.txt").hi < 0.5 * found.chance
+
+
+def test_the_example_without_corpora_shows_what_narrow_sampling_does(tmp_path, monkeypatch):
+    """The example of docs/text.md: the same law again is at chance, at temperature 0.7 its tail is lost."""
+    page = (Path(__file__).parents[2] / "docs" / "text.md").read_text()
+    (code,) = (part for part in page.split("```python\n") if "temperature" in part.split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.split("```")[0], "docs/text.md", "exec"), {})
+    frame = measure_text(["again.txt", "synthetic.txt"], reference="human.txt").frame
+    for metric in ("survival", "coverage"):
+        again, narrow = (row(frame, "tail_mass", metric, 1, f"{name}.txt") for name in ("again", "synthetic"))
+        assert again.lo < again.chance < again.hi
+        assert narrow.hi < 0.7 * narrow.chance
+    again, narrow = (row(frame, "inducible", "share", 2, f"{name}.txt") for name in ("again", "synthetic"))
+    assert narrow.lo > 2 * again.hi
+    again, narrow = (
+        row(frame, "concentration", "entropy", None, f"{name}.txt") for name in ("again", "synthetic")
+    )
+    assert narrow.hi < again.lo
 
 
 def _grams(documents: list[str], n: int) -> Counter:

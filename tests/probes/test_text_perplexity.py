@@ -13,7 +13,8 @@ from checkpoints.errors import CheckpointError, RoteError
 from probes.text import TextSettings, measure_text
 from probes.text.chunk import Chunk
 from probes.text.excerpts import Excerpts
-from probes.text.perplexity import BINS, Reader, numbers, overlap, tail_ratio
+from probes.text.intervals import pair_interval
+from probes.text.perplexity import BINS, Reader, numbers, overlap, share_below_p25, tail_ratio
 from probes.text.units import load_tokenizer
 
 D_VOCAB, BOS = 61, 0
@@ -129,6 +130,21 @@ def test_overlap_without_an_item_is_what_it_says():
     _, without_a, without_b = overlap(a, b)
     assert without_a.tolist() == pytest.approx([direct(np.delete(a, i), b) for i in range(40)])
     assert without_b.tolist() == pytest.approx([direct(a, np.delete(b, i)) for i in range(50)])
+
+
+def test_share_below_the_quartile_by_hand():
+    """The lower quartile of 0 to 100 is 25; of -1, 24, 25, 26 two lie below it."""
+    assert float(share_below_p25(np.asarray([-1.0, 24, 25, 26]), np.arange(101.0))) == 0.5
+
+
+def test_interval_of_the_share_below_covers_both_samples():
+    """Two samples of one source: 0.25 is inside 95 times in 100, in 150 pairs; were the quartile taken as known, 87."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(150):
+        a, b = rng.normal(size=60), rng.normal(size=60)
+        _, lo, hi = pair_interval(a, b, share_below_p25, seed=0)
+        held += lo <= 0.25 <= hi
+    assert held >= 134
 
 
 def test_tail_ratio_of_draws():

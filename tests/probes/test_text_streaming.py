@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import tracemalloc
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import pytest
 
 from probes.text import TextSettings, measure_text
 from probes.text.chunk import Chunk, Packer
+from probes.text.near_duplicates import NearDuplicates
 from probes.text.reading import Reading, text_chunks
+from probes.text.tail_mass import Table
 from probes.text.units import encoder
 
 END = "<|endoftext|>"
@@ -205,6 +209,21 @@ def test_shares_equal_plain_python_across_every_boundary(tmp_path, monkeypatch):
     assert value["rep", "rep_r", None] == pytest.approx(sum(map(_covered, windows)) / total)
 
 
+@pytest.mark.parametrize("mode", ["full", "packed"])
+def test_windows_of_every_mode_equal_plain_python(tmp_path, mode):
+    documents = [text.split() for text in some_text(6)]
+    path = write(tmp_path / "x.txt", [" ".join(words) for words in documents])
+    found = measure_text([path], TextSettings(context=48, windows=mode, measures=("inducible", "rep"))).frame
+    stream = [[word for words in documents for word in words]] if mode == "packed" else documents
+    windows = [words[i : i + 48] for words in stream for i in range(0, len(words), 48)]
+    kept = [window for window in windows if mode == "packed" or len(window) == 48]
+    assert mode == "packed" or len(kept) < len(windows)
+    value = {(r.metric, r.n_gram): r.value for r in found.itertuples() if not pd.isna(r.n_gram)}
+    for n in (2, 5):
+        assert (value["share", n], value["hit_rate", n]) == pytest.approx(_inducible(kept, n))
+    assert value["rep_n", 3] == pytest.approx(_again(kept, 3))
+
+
 def _inducible(windows: list[list[str]], n: int) -> tuple[float, float]:
     """Share, and hit rate, of tokens whose n-1 tokens before stood earlier in the window and had this successor."""
     hits = open_ = total = 0
@@ -259,6 +278,82 @@ def test_clusters_equal_those_of_exact_similarity(tmp_path):
 
 
 # memory
+
+SMALL = {  # what is held at once, and the limits of every table: reached in the first part of the file
+    "reading.READ_BYTES": 4096,
+    "chunk.CHUNK_BYTES": 8192,
+    "windows.BATCH_TOKENS": 2048,
+    "settings.PIECE_TOKENS": 512,
+    "tail_mass.MAX_RARE": 128,
+    "tail_mass._BLOCKS": 8,
+    "concentration._BLOCKS": 8,
+    "concentration._SAMPLE": 16,
+}
+
+
+def growth_bytes(path: Path, reference: Path) -> int:
+    """By how much the least in use in the last quarter of a file's reading exceeds the least in the second quarter.
+
+    In use is what Python and numpy allocated and did not free, looked at after each block of the file; the reference is
+    read before.
+    """
+    measure_text([reference])  # what is imported or cached once is no growth
+    curve, n = np.zeros(4096, dtype=np.int64), 0
+
+    def look(done: int, total: int) -> None:
+        nonlocal n
+        if done > 2 * reference.stat().st_size:
+            curve[n] = tracemalloc.get_traced_memory()[0]
+            n += 1
+
+    tracemalloc.start()
+    try:
+        measure_text([path], TextSettings(context=128), reference=reference, on_progress=look)
+    finally:
+        tracemalloc.stop()
+    quarters = np.array_split(curve[:n], 4)
+    return int(quarters[3].min() - quarters[1].min())
+
+
+@pytest.fixture
+def small_tables(monkeypatch):
+    for name, value in SMALL.items():
+        monkeypatch.setattr(f"probes.text.{name}", value)
+    monkeypatch.setattr("probes.text.measure.NearDuplicates", partial(NearDuplicates, max_documents=64))
+    monkeypatch.setattr("probes.text.tail_mass.Table", partial(Table, 256))
+
+
+def new_text(path: Path, documents: int, seed: int) -> Path:
+    """Documents of 30 long words, nearly all of them seen for the first time."""
+    rng = np.random.default_rng(seed)
+    letters = LETTERS[rng.integers(26, size=(documents, 30, 20))]
+    return write(path, [" ".join(word.tobytes().decode() for word in words) for words in letters])
+
+
+N_DOCUMENTS, DOCUMENT_BYTES = 800, 30 * 21
+HALF_BYTES = N_DOCUMENTS * DOCUMENT_BYTES // 2  # what is read between the quarters that are compared
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.jsonl.gz"])
+def test_memory_does_not_grow_with_the_file(tmp_path, small_tables, name):
+    """With every table full, less than 5 bytes for every 100 read."""
+    reference = new_text(tmp_path / "human.txt", 150, 1)
+    assert growth_bytes(new_text(tmp_path / name, N_DOCUMENTS, 2), reference) < 0.05 * HALF_BYTES
+
+
+def test_a_table_without_limit_would_be_seen(tmp_path, small_tables, monkeypatch):
+    """The same where an eighth of every document's signature is kept: 64 bytes for 630."""
+    kept: list[np.ndarray] = []
+    signed = NearDuplicates._keep
+
+    def keep_too(self: NearDuplicates, found: np.ndarray) -> None:
+        kept.append(found[:, :16].copy())
+        signed(self, found)
+
+    monkeypatch.setattr(NearDuplicates, "_keep", keep_too)
+    reference = new_text(tmp_path / "human.txt", 150, 1)
+    assert growth_bytes(new_text(tmp_path / "x.txt", N_DOCUMENTS, 2), reference) > 0.05 * HALF_BYTES
+
 
 _MEASURE = """
 import re, sys

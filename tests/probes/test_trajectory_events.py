@@ -10,6 +10,7 @@ from test_trajectory_and_degradation import HIGH, LOW, _write
 
 from checkpoints.errors import RoteError
 from probes.calibration import calibration_checks
+from probes.calibration.training import event_checks
 from probes.simulated import flat, log_grid, rise_and_fall, sigmoid, simulated_curve, true_crossing
 from probes.trajectory import (
     CANNOT_TELL,
@@ -59,10 +60,54 @@ def test_a_spike_at_one_step_is_no_rise():
 def test_at_the_ceiling_from_the_start_is_said():
     there = _sharp([0.85, 0.85, 0.85], [0, 10, 100], chance=0.03)
     found = rise(there)
-    assert found.found and found.from_chance
+    assert found.found and found.from_chance and not found.within
     assert all(c.bracket == (None, 0) and c.step is None and c.lo is None for c in crossings(there))
     unknown = rise(replace(there, chance=np.nan))
     assert not unknown.found and unknown.why_not
+
+
+def test_flat_above_chance_has_no_onset_within_the_series():
+    """A head that is at 0.3 by its random weights, where chance is 0.2: nothing happened."""
+    rng = np.random.default_rng(7)
+    found = [rise(simulated_curve(flat(0.3), GRID, rng, chance=0.2)) for _ in range(50)]
+    assert all(one.from_chance for one in found) and sum(one.within for one in found) <= 2
+    assert "rises no further" in found[0].why_not
+
+
+def test_what_stands_above_chance_at_first_and_falls_has_a_decay_and_no_window():
+    falls = _sharp([0.8, 0.8, 0.45, 0.1], [0, 10, 100, 1000], chance=0.1)
+    assert decay(falls).share == pytest.approx(1.0, abs=0.01)
+    assert phase_window(falls) is None and lead_lag(falls, falls).first == CANNOT_TELL
+
+
+def test_a_level_that_is_surely_lost_again_before_the_top_does_not_count():
+    """Up to 0.2 for two steps, back to 0, then up for good: a tenth of 0.9 is crossed between 100 and 1000."""
+    (found,) = crossings(_sharp([0.0, 0.2, 0.2, 0.0, 0.9, 0.9], [0, 1, 10, 100, 1000, 10000]), fracs=(0.1,))
+    assert found.bracket == (100, 1000) and found.lo == pytest.approx(100, abs=1)
+
+
+def test_a_dip_after_the_top_changes_no_onset():
+    (found,) = crossings(_sharp([0.0, 0.9, 0.9, 0.0, 0.8], [0, 1, 10, 100, 1000]), fracs=(0.5,))
+    assert found.bracket == (0, 1)
+
+
+def test_the_strongest_of_many_has_to_pass_a_harder_test():
+    rng = np.random.default_rng(3)
+    path = sigmoid(5.0, 0.2, low=0.3, high=0.45)
+    curves = [simulated_curve(path, GRID, rng, concentration=2.0) for _ in range(60)]
+    alone, among = ([rise(replace(c, among=n)).within for c in curves] for n in (1, 144))
+    assert 0 < sum(among) < sum(alone)
+
+
+def test_the_top_of_many_noisy_steps_is_not_taken_too_high():
+    """Ninety per cent of a rise that ends early, on 100 steps: a top that is too high would come late."""
+    grid, rng, off = log_grid(80), np.random.default_rng(5), []
+    path = sigmoid(4.0, 0.3)
+    truth = true_crossing(path, 0.9, float(log_step(grid[-1])))
+    for _ in range(12):
+        (found,) = crossings(simulated_curve(path, grid, rng, concentration=5.0), fracs=(0.9,))
+        off.append(log_step(found.step) - truth)
+    assert abs(np.mean(off)) < 0.12
 
 
 def test_falling_metrics_cross_downwards():
@@ -143,5 +188,17 @@ def test_curve_of_what_was_not_measured(tmp_path):
 
 
 def test_statistics_hold_on_simulated_data():
-    checks = calibration_checks(tries=20)
-    assert len(checks) > 20 and [c.name for c in checks if not c.passed] == []
+    checks = calibration_checks(tries=6)
+    assert len(checks) > 50 and [c.name for c in checks if not c.passed] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_statistics_hold_on_much_simulated_data(seed):
+    assert [c.name for c in calibration_checks(tries=300, seed=seed) if not c.passed] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_steps", [40, 154])
+def test_events_hold_on_denser_grids(n_steps):
+    assert [c.name for c in event_checks(100, 0, n_steps=n_steps) if not c.passed] == []

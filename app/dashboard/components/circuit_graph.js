@@ -1,6 +1,8 @@
 const held = new WeakMap();
 const SVG = "http://www.w3.org/2000/svg";
 const REST = 250;
+const TALLEST = 600; // from the first layer to the last, so that both are in sight
+const SHRINKS_TO = 0.75; // of its own width, where the page is narrow; then it scrolls
 const label = (layer, head) => `L${layer}H${head}`;
 const drawn = (tag, attributes = {}, ...children) => {
   const made = document.createElementNS(SVG, tag);
@@ -57,8 +59,8 @@ class Graph {
 
   build({ layers, heads }) {
     this.dx = heads <= 8 ? 110 : heads <= 16 ? 62 : 40;
-    this.dy = layers <= 4 ? 130 : layers <= 12 ? 84 : 56;
-    this.radius = heads <= 8 ? 17 : heads <= 16 ? 13 : 9;
+    this.dy = Math.max(30, Math.min(130, Math.round(TALLEST / Math.max(1, layers - 1))));
+    this.radius = Math.min(heads <= 8 ? 17 : heads <= 16 ? 13 : 9, Math.round(this.dy / 4));
     this.left = 74;
     this.top = 40;
     const width = this.left + (heads - 1) * this.dx + 84, height = this.top + (layers - 1) * this.dy + 46;
@@ -72,8 +74,8 @@ class Graph {
     }
     this.nodes = Array.from({ length: layers * heads }, (_, at) => {
       const [x, y] = this.place(at);
-      const name = drawn("text", { x: x + this.radius + 7, y: y + 4 });
-      name.textContent = this.dx >= 60 ? label(Math.floor(at / heads), at % heads) : `H${at % heads}`;
+      const name = drawn("text", { x: x + this.radius + 10, y: y + 4 });
+      name.textContent = this.dx >= 100 ? label(Math.floor(at / heads), at % heads) : `H${at % heads}`;
       const node = drawn("g", { class: "node", role: "button", tabindex: "-1" },
         drawn("circle", { class: "ring", cx: x, cy: y, r: this.radius + 5 }), drawn("circle", { cx: x, cy: y, r: this.radius, class: "dot" }), name);
       node.at = at;
@@ -84,7 +86,7 @@ class Graph {
       node.onmouseleave = () => this.near(null);
       return node;
     });
-    const svg = drawn("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Heads and how strongly later ones read earlier ones" });
+    const svg = drawn("svg", { width, style: `max-width: max(100%, ${Math.round(SHRINKS_TO * width)}px)`, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Heads and how strongly later ones read earlier ones" });
     svg.append(this.edges, names, drawn("g", {}, ...this.nodes));
     this.svg = svg;
     this.find(".canvas").replaceChildren(svg);
@@ -105,7 +107,7 @@ class Graph {
       linked.add(from).add(to);
       if (on) path.add(from).add(to);
       const bend = (y1 + y2) / 2;
-      const line = drawn("path", { class: on ? "edge path" : "edge", d: `M${x1},${y1 - this.radius}C${x1},${bend} ${x2},${bend} ${x2},${y2 + this.radius}`, "stroke-width": (0.6 + 5 * (z / most)).toFixed(2) });
+      const line = drawn("path", { class: on ? "edge path" : "edge", d: `M${x1},${y1}C${x1},${bend} ${x2},${bend} ${x2},${y2}`, "stroke-width": (0.6 + 5 * (z / most)).toFixed(2) });
       line.ends = [from, to];
       return line;
     });

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from app.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring
+from app.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, wiring
 from app.dashboard.components.base import component, encode, packed
 from app.dashboard.components.head_grid import doubts, marks, palette, step_words
+from app.dashboard.kept import kept
 from app.dashboard.saved import SavedRun
 from app.dashboard.state import State
 from probes.figures.theme import TOKENS
@@ -63,7 +63,7 @@ def graph_data(
         "doubts": {str(s): text for s, text in doubts(run).items()},
         "index": run.steps.index(state.step),
         "selected": state.head,
-        "edges": _edges(run, found, n_heads),
+        "edges": _edges(run, state.way),
         "totals": [found.totals.get(s, 0) for s in run.steps],
         "cut": MAX_EDGES_PER_STEP if most == MAX_EDGES_PER_STEP else 0,
         "z": least,
@@ -76,8 +76,10 @@ def graph_data(
     }
 
 
-def _edges(run: SavedRun, found: Wiring, n_heads: int) -> list[list[list[float]]]:
+@kept(3)
+def _edges(run: SavedRun, way: str) -> list[list[list[float]]]:
     """Per step, per edge: source, target, z, on the path."""
+    found, n_heads = wiring(run, way), run.shape[1]
     return [
         [
             [
@@ -92,7 +94,7 @@ def _edges(run: SavedRun, found: Wiring, n_heads: int) -> list[list[list[float]]
     ]
 
 
-@lru_cache(maxsize=12)
+@kept(12)
 def _scores(run: SavedRun, probe: str, metric: str) -> str:
     if not probe:
         return packed(np.full((len(run.steps), *run.shape), 255, dtype=np.uint8))

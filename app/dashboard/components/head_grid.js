@@ -1,6 +1,9 @@
 const LEVELS = 250; // codes 0..250 are values, then: below the range, above it, and not measured
 const BELOW = 251, ABOVE = 252, VOID = 255;
 const SHOWN = { value: "value", previous: "change since the checkpoint before", final: "difference from the last checkpoint", base: "difference from the baseline" };
+const LEAST = 12, LOWEST = 9; // of a cell, in pixels: below that it cannot be hit, or told from its neighbours
+const TALLEST = 640; // what a grid should not exceed, so that a whole deep model plays in sight
+const NAMES = 40, GAP = 28, WRITABLE = 30; // the column of names; between two grids; a cell that holds a number
 const held = new WeakMap();
 
 const label = (layer, head) => `L${layer}H${head}`;
@@ -13,7 +16,7 @@ const luminance = (color) => {
 const inkOn = (color) => (luminance(color) > 0.2 ? "#111111" : "#ffffff");
 const signed = (text, value) => (value > 0 ? `+${text}` : text).replace("-", "−");
 
-const data_has = (data, role) => data.panels.some((panel) => panel.role === role);
+const hasRole = (data, role) => data.panels.some((panel) => panel.role === role);
 
 class Grid {
   constructor(root, tell) {
@@ -25,13 +28,16 @@ class Grid {
       rest: (index) => this.tell("step", this.data.steps[index]),
     });
     this.values = element("input", { type: "checkbox" });
-    this.fit = element("input", { type: "checkbox" });
+    this.fitted = element("input", { type: "checkbox" });
     this.show = element("select", { "aria-label": "What the cells show" });
-    for (const box of [this.values, this.fit]) box.onchange = () => this.repaint();
+    for (const box of [this.values, this.fitted]) box.onchange = () => this.repaint();
     this.show.onchange = () => {
       this.repaint();
       this.tell("show", this.show.value);
     };
+    this.showing = element("label", { text: "Show " }, this.show);
+    this.numbers = element("label", {}, this.values, "numbers in cells");
+    this.find(".options").replaceChildren(this.showing, this.numbers, element("label", {}, this.fitted, "fit colours to the data"));
     root.addEventListener("keydown", (event) => this.key(event));
     this.find(".panels").addEventListener("click", (event) => this.pick(event.target.closest(".cell")));
     this.find(".panels").addEventListener("dblclick", (event) => this.open(event.target.closest(".cell")));
@@ -53,6 +59,7 @@ class Grid {
     this.options(data);
     if (this.layout !== layout) this.build(data);
     this.layout = layout;
+    this.fit();
     this.panels.forEach((panel, i) => {
       panel.title.textContent = data.panels[i].title;
       panel.grid.setAttribute("aria-label", `${data.panels[i].title}: ${data.what} by layer and head`);
@@ -62,36 +69,58 @@ class Grid {
 
   options(data) {
     const wanted = Object.entries(SHOWN).filter(([name]) => name !== "base" || data.panels.length > 1);
-    this.show.replaceChildren(...wanted.map(([name, text]) => element("option", { value: name, text })));
+    if (this.show.options.length !== wanted.length) {
+      this.show.replaceChildren(...wanted.map(([name, text]) => element("option", { value: name, text })));
+    }
     this.show.value = data.show;
-    const showing = element("label", { text: "Show " });
-    showing.hidden = data_has(data, "difference");
-    showing.append(this.show);
-    const numbers = element("label", {});
-    numbers.append(this.values, "numbers in cells");
-    const fitting = element("label", {});
-    fitting.append(this.fit, "fit colours to the data");
-    this.find(".options").replaceChildren(showing, numbers, fitting);
-    numbers.hidden = data.cell < 30;
+    this.showing.hidden = hasRole(data, "difference");
     if (!this.chosen) this.values.checked = data.cell >= 38;
     this.chosen = true;
   }
 
+  // Cells as large as the page allows: the grids side by side where that leaves enough to hit, else one below another.
+  fit() {
+    const { layers, heads, cell, panels } = this.data;
+    const host = this.root.querySelector(".rote"), width = host.clientWidth;
+    if (!width) return;
+    this.width = width;
+    const room = (n) => Math.floor(((width - GAP * (n - 1)) / n - NAMES) / heads) - 2;
+    let beside = panels.length;
+    while (beside > 1 && room(beside) < LEAST) beside -= 1;
+    this.cell = Math.max(LEAST, Math.min(cell, room(beside)));
+    const height = Math.min(Math.max(22, Math.round(0.8 * this.cell)), Math.max(LOWEST, Math.floor(TALLEST / layers) - 2));
+    host.style.setProperty("--cell-width", `${this.cell}px`);
+    host.style.setProperty("--cell-height", `${height}px`);
+    this.numbers.hidden = this.cell < WRITABLE;
+    const every = [Math.ceil(14 / (height + 2)), Math.ceil(28 / (this.cell + 2))]; // names that would touch are left out
+    for (const panel of this.panels) {
+      panel.rows.forEach((name, l) => { name.textContent = l % every[0] ? "" : `L${l}`; });
+      panel.columns.forEach((name, h) => { name.textContent = h % every[1] ? "" : `H${h}`; });
+    }
+  }
+
+  // The page became wider or narrower; a scroll bar that comes or goes does not count.
+  resize() {
+    if (!this.data || Math.abs(this.root.querySelector(".rote").clientWidth - (this.width ?? 0)) < 20) return;
+    this.fit();
+    this.repaint();
+  }
+
   build(data) {
     this.panels = data.panels.map((panel, p) => {
-      const title = element("h4", { id: `title${p}` });
+      const title = element("figcaption", { id: `title${p}` });
       const grid = element("div", { class: "cells", role: "grid", "aria-rowcount": data.layers + 1, "aria-colcount": data.heads + 1 });
-      const width = data.cell, height = Math.max(22, Math.round(data.cell * 0.8));
-      grid.style.gridTemplateColumns = `34px repeat(${data.heads}, ${width}px)`;
-      const cells = [];
+      grid.style.gridTemplateColumns = `34px repeat(${data.heads}, var(--cell-width))`;
+      const cells = [], rows = [], columns = [];
       const top = element("div", { class: "row", role: "row" }, element("div", { class: "name top corner", role: "columnheader", "aria-label": "layer" }));
-      for (let h = 0; h < data.heads; h++) top.append(element("div", { class: "name top", role: "columnheader", text: width < 26 && h % 2 ? "" : `H${h}`, "aria-label": `head ${h}` }));
+      for (let h = 0; h < data.heads; h++) columns.push(element("div", { class: "name top", role: "columnheader", "aria-label": `head ${h}` }));
+      top.append(...columns);
       grid.append(top);
       for (let l = 0; l < data.layers; l++) {
-        const row = element("div", { class: "row", role: "row" }, element("div", { class: "name", role: "rowheader", text: `L${l}` }));
+        rows.push(element("div", { class: "name", role: "rowheader", "aria-label": `layer ${l}` }));
+        const row = element("div", { class: "row", role: "row" }, rows[l]);
         for (let h = 0; h < data.heads; h++) {
           const cell = element("div", { class: "cell", role: "gridcell", tabindex: "-1" });
-          cell.style.height = `${height}px`;
           cell.at = l * data.heads + h;
           cell.panel = p;
           cells.push(cell);
@@ -100,7 +129,7 @@ class Grid {
         grid.append(row);
       }
       const frame = element("figure", { class: `panel ${panel.role}` }, title, element("div", { class: "scroll" }, grid));
-      return { frame, grid, cells, title, last: new Int16Array(cells.length).fill(-1) };
+      return { frame, grid, cells, rows, columns, title, last: new Int16Array(cells.length).fill(-1) };
     });
     this.find(".panels").replaceChildren(...this.panels.map((panel) => panel.frame));
   }
@@ -126,7 +155,7 @@ class Grid {
 
   // (lowest, highest) level for the colours: the whole range, or what the series reaches.
   range(p, difference) {
-    if (!this.fit.checked) return difference ? [-LEVELS, LEVELS] : [0, LEVELS];
+    if (!this.fitted.checked) return difference ? [-LEVELS, LEVELS] : [0, LEVELS];
     this.extremes ??= {};
     const name = difference ? "difference" : "value";
     if (!this.extremes[name]) this.extremes[name] = this.extreme(difference);
@@ -157,7 +186,7 @@ class Grid {
       const difference = from !== undefined;
       const palette = difference ? data.differences : data.colors, ink = difference ? this.differenceInk : this.ink;
       const [lo, hi] = this.range(p, difference), last = palette.length - 1;
-      const written = this.values.checked && data.cell >= 30;
+      const written = this.values.checked && this.cell >= WRITABLE;
       for (let k = 0; k < panel.cells.length; k++) {
         const cell = panel.cells[k];
         const gone = !now || now[k] === VOID || from === null || Boolean(from && from[k] === VOID);
@@ -236,7 +265,7 @@ class Grid {
   }
 
   legend(index) {
-    const third = data_has(this.data, "difference"), first = this.show.value !== "value";
+    const third = hasRole(this.data, "difference"), first = this.show.value !== "value";
     const rows = [this.ramp(third ? "values " : "", first)];
     if (third || (first && this.panels.length > 1)) rows.push(this.ramp(third ? "difference " : "baseline ", third));
     rows.push(element("span", {}, element("i", { class: "swatch" }), "not measured"));
@@ -255,7 +284,7 @@ class Grid {
       tick.style.left = `${100 * place}%`;
       if (place >= 0 && place <= 1) bar.append(tick);
     }
-    const fitted = this.fit.checked ? " (fitted to the data)" : "";
+    const fitted = this.fitted.checked ? " (fitted to the data)" : "";
     const words = element("span", {}, this.number(hi, difference) + fitted + (difference || data.chance_frac === null ? "" : " · line: chance"));
     return element("span", { class: "scale" }, text, this.number(lo, difference), bar, words);
   }
@@ -304,6 +333,7 @@ export default function (component) {
   if (!grid) {
     grid = new Grid(parentElement, (name, value) => grid.say(name, value));
     held.set(parentElement, grid);
+    new ResizeObserver(() => grid.resize()).observe(parentElement.querySelector(".rote"));
   }
   grid.say = setTriggerValue;
   grid.load(data);

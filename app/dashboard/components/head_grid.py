@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from app.dashboard.components.base import component, encode, packed
+from app.dashboard.components.base import LEVELS, component, encode, packed
+from app.dashboard.kept import kept
 from app.dashboard.saved import Cube, SavedRun
 from app.dashboard.state import State
 from app.dashboard.words import tokens_words
 from probes.figures.theme import DIVERGING, SEQUENTIAL
-from probes.figures.words import chance_number, clean, decimals, probe_name, step_number
+from probes.figures.words import chance_number, clean, probe_name, step_number
 from probes.registry import REGISTRY
 
 N_COLOURS = 64
@@ -105,7 +106,7 @@ def grid_data(
         "what": what(state),
         "lo": limits[0],
         "hi": limits[1],
-        "decimals": max(0, min(4, decimals((limits[1] - limits[0]) / 2))),
+        "decimals": byte_decimals(limits),
         "chance": "" if chance is None else f" (chance {chance_number(chance)})",
         "chance_frac": None if chance is None else (chance - limits[0]) / (limits[1] - limits[0]),
         "colors": list(palette("sequential" if limits[0] >= 0 else "diverging")),
@@ -149,6 +150,11 @@ def marks(run: SavedRun, events: Sequence[tuple[int, str]]) -> list[dict[str, An
     return found
 
 
+def byte_decimals(limits: tuple[float, float]) -> int:
+    """Places that a value sent as one of 250 levels can vouch for: two on 0-1."""
+    return max(0, min(4, int(np.floor(-np.log10((limits[1] - limits[0]) / LEVELS)))))
+
+
 def cell_px(n_heads: int) -> int:
     """Width of a cell: as large as is of use, never below what a finger or a pointer can hit."""
     return 44 if n_heads <= 8 else 36 if n_heads <= 12 else 30 if n_heads <= 16 else 24
@@ -168,7 +174,7 @@ def _panel(
     return {"role": role, "title": title, "codes": _codes(run, state.probe, state.metric, limits), "at": None}
 
 
-@lru_cache(maxsize=24)
+@kept(24)
 def _codes(run: SavedRun, probe: str, metric: str, limits: tuple[float, float]) -> str:
     """Values of steps lint left out are sent too: the grid shows them grey."""
     cube: Cube = run.cube(probe, metric)

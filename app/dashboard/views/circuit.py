@@ -95,7 +95,10 @@ def _edges(view: View, page: Page, found: circuits.Wiring, least: float) -> None
         caption=f"Edges of {circuits.WAY_NAMES[view.state.way]} with z of at least {least:g} at step {step_number(view.state.step)}; "
         "z is against random rotations that keep every spectrum, a lenient null for trained weights.",
         on_select=picked, selection_mode="single-row", height="content" if len(frame) < 11 else TABLE_HEIGHT_PX,
-        column_config={name: st.column_config.NumberColumn(name, format="%.3f") for name in ("excess over null", "prefix matching change when cut")},
+        column_config={
+            "z": st.column_config.NumberColumn("z", format="%.2f"),
+            **{name: st.column_config.NumberColumn(name, format="%.3f") for name in ("excess over null", "prefix matching change when cut")},
+        },
     )  # fmt: skip
 
 

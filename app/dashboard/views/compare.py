@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from app.dashboard import comparing, findings
+from app.dashboard import comparing, drawn, findings
 from app.dashboard.components.head_grid import head_grid
-from app.dashboard.figures import first_to_now
 from app.dashboard.session import View, chosen, go
 from app.dashboard.show import Page, how_computed, nothing, panel
 from app.dashboard.words import counted, literal
 from checkpoints.errors import RoteError
 from probes.alignment import ALIGNMENTS
 from probes.degradation import Comparison
-from probes.figures import differences
 from probes.figures.words import probe_name, step_number
 
 TITLE = "Compare"
@@ -42,12 +40,7 @@ def draw(view: View, page: Page) -> None:
         return
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("head by head"):
-        page.figure(
-            comparing.scatter(
-                comparison, probe=view.state.probe, metric=view.state.metric, head=view.state.head
-            ),
-            "scatter",
-        )
+        page.figure(drawn.scatter(view.run, base, drawn.compared(view.state)), "scatter")
     with right, panel("which heads changed"):
         _turnover(view, page, comparison)
     with panel("every measure"):
@@ -92,7 +85,7 @@ def _compared(view: View, page: Page) -> Comparison | None:
 
 
 def _controls(view: View) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key="compare_controls"):
+    with st.container(horizontal=True, vertical_alignment="bottom", key="compare_controls"):
         st.button(
             "Swap the two",
             icon=":material/swap_horiz:",
@@ -154,7 +147,7 @@ def _measures(view: View, page: Page, comparison: Comparison) -> None:
         "An interval that holds 0 is no clear change.",
         column_config={"q": st.column_config.NumberColumn("q", format="%.3g", help="p-value corrected over the heads of a metric")},
     )  # fmt: skip
-    page.figure(differences(comparing.headline(comparison)), "differences")
+    page.figure(drawn.measures(view.run, view.base, view.state.align, view.state.step), "differences")
     how_computed(list(dict.fromkeys(comparison.rows["probe"])), key="how_measures")
 
 
@@ -176,10 +169,7 @@ def _one_run(view: View, page: Page) -> None:
         nothing(f"{probe_name(state.probe)} was measured at {len(usable)} checkpoint; change needs two.")
         return
     with panel("the change"):
-        page.figure(
-            first_to_now(run, cube, probe=state.probe, metric=state.metric, first=usable[0], step=state.step),
-            "change",
-        )
+        page.figure(drawn.change(run, state.probe, state.metric, usable[0], state.step), "change")
         how_computed([state.probe], key="how_change")
 
 

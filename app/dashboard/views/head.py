@@ -9,9 +9,8 @@ import pandas as pd
 import streamlit as st
 from jaxtyping import Float
 
-from app.dashboard import findings
+from app.dashboard import drawn, findings
 from app.dashboard.components.token_view import token_text, token_view
-from app.dashboard.figures import attention_matrix, narrow
 from app.dashboard.saved import SavedRun, head_names
 from app.dashboard.session import View, chosen
 from app.dashboard.session import go as move
@@ -20,7 +19,6 @@ from app.dashboard.state import MAX_PINS, link
 from app.dashboard.views import own as own_view
 from app.dashboard.words import literal
 from probes.attention import StoredText, pattern_in, stored_pattern, stored_texts
-from probes.figures import offset_profile
 from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
 from probes.registry import REGISTRY
 
@@ -150,7 +148,7 @@ def _one_text(
         how_computed([state.probe, "prefix_matching"], key="how_attention")
     with right:
         labels = ["•••" if masked else token_text(token) for token in tokens]
-        fig = attention_matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
+        fig = drawn.matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
         page.figure(fig, "attention")
 
 
@@ -209,7 +207,14 @@ def _scores(view: View, page: Page) -> None:
         frame,
         "scores",
         caption=f"{view.state.head} at step {step_number(view.state.step)}: value with 95% interval, chance, n and rank among all heads.",
-        column_config={"curve": st.column_config.LineChartColumn("curve", width="small")},
+        column_config={
+            "measure": st.column_config.TextColumn("measure", width=230),
+            "curve": st.column_config.LineChartColumn("curve", width=60),
+            "value [95% interval]": st.column_config.TextColumn("value [95% interval]", width=150),
+            "chance": st.column_config.TextColumn("chance", width=60),
+            "n": st.column_config.NumberColumn("n", width=44),
+            "rank": st.column_config.TextColumn("rank", width=64),
+        },
         height=min(38 + 35 * len(frame), 640),
     )
     how_computed(list(dict.fromkeys(view.run.head_probes)), key="how_scores")
@@ -273,9 +278,8 @@ def _offsets(view: View, page: Page) -> None:
     if run.kinds.get(("offset_profile", "profile")) != "head curve":
         nothing("The offset profile was not measured.", "rote run PATH -p offset_profile -o results")
         return
-    heads = list(dict.fromkeys([state.head, *state.pin]))[:3]
-    fig = offset_profile(run.part(("offset_profile", "profile")), heads=heads, step=state.step)
-    page.figure(narrow(fig), "offsets")
+    heads = tuple(dict.fromkeys([state.head, *state.pin]))[:3]
+    page.figure(drawn.offsets(run, heads, state.step), "offsets")
     how_computed(["offset_profile"], key="how_offsets")
 
 

@@ -72,7 +72,11 @@ def _flow(view: View, page: Page) -> None:
         return
     frame = remembering.flow(view.run)
     page.figure(narrow(remembering.flow_figure(frame, view.run)), "flow")
-    page.table(frame, "flow", caption="Members between two measured steps.", height=240)
+    page.table(
+        frame, "flow", caption="Members between two measured steps.", height=240,
+        column_order=("step_to", "memorised", "new", "again", "kept", "forgotten", "twins"),
+        column_config={"step_to": st.column_config.NumberColumn("step", format="localized")},
+    )  # fmt: skip
     how_computed(["exact_match"], key="how_flow")
 
 
@@ -137,7 +141,7 @@ def passage_html(passage: Passage, *, theme: str, reveal: bool) -> str:
         boxes.append(
             f'<li title="token {place}: {words}" style="background:{color};border:1px solid {rule};border-radius:4px;padding:3px 6px;'
             f'display:flex;gap:5px;align-items:baseline"><code style="color:{ink};background:none;padding:0">{text}</code>'
-            f'<span style="font-size:12px" aria-label="{words}">{mark}</span></li>'
+            f'<span role="img" style="font-size:12px" aria-label="{words}">{mark}</span></li>'
         )
     key = " · ".join(f"{_MARKS[t]} {TAG_WORDS[t]}" for t in TAGS)
     style = f"color:{ink};list-style:none;display:flex;flex-wrap:wrap;gap:4px;padding:0;margin:0"

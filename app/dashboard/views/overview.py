@@ -5,14 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from app.dashboard import drawn as drawn_once
 from app.dashboard import findings
-from app.dashboard.figures import coverage, narrow
 from app.dashboard.saved import SavedRun
 from app.dashboard.session import View, go
 from app.dashboard.show import Page, how_computed, nothing, panel, problem
 from app.dashboard.state import link
 from interp.axes import head_label
-from probes.figures import loss_curves, trajectory
 from probes.figures.words import clean, interval, probe_name, step_number
 
 TITLE = "Overview"
@@ -33,7 +32,7 @@ def draw(view: View, page: Page) -> None:
     with left, panel("the losses"):
         _losses(view, page, runs)
     with right, panel("the coverage"):
-        page.figure(narrow(coverage(view.run)), "coverage")
+        page.figure(drawn_once.covered(view.run), "coverage")
     with panel("the table of runs"):
         _runs_table(view, page)
 
@@ -115,13 +114,8 @@ def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
         nothing("No probe with a value per head was measured.", "rote run PATH -p prefix_matching -o results")
         return
     base = state.base if any(run.name == state.base for run in drawn) else None
-    onsets = {run.name: found for run in drawn if (found := findings.run_onset(run)).found}
-    fig = trajectory(
-        [run.part((state.probe, state.metric)) for run in drawn],
-        probe=state.probe, metric=state.metric, base=base, onsets=onsets,
-    )  # fmt: skip
-    page.figure(fig, "timeline")
-    with st.container(horizontal=True):
+    page.figure(drawn_once.timeline(*drawn, probe=state.probe, metric=state.metric, base=base), "timeline")
+    with st.container(horizontal=True, vertical_alignment="center", key="below_timeline"):
         st.page_link(
             view.pages["trajectory"],
             label="Watch every head form",
@@ -138,7 +132,7 @@ def _losses(view: View, page: Page, runs: list[SavedRun]) -> None:
         nothing("The loss on repeated tokens was not measured.", "rote run PATH -p repeat_loss -o results")
         return
     base = view.state.base if any(run.name == view.state.base for run in drawn) else None
-    page.figure(narrow(loss_curves([run.part(*pairs) for run in drawn], base=base)), "losses")
+    page.figure(drawn_once.losses(*drawn, base=base), "losses")
     how_computed(["repeat_loss"], key="how_losses")
 
 
@@ -173,13 +167,13 @@ def runs_frame(view: View) -> pd.DataFrame:
                 "checkpoints": len(run.measured_steps),
                 "last step": last,
                 "train loss, nats": run.loss.get(last) if last is not None else None,
-                "induction heads": found.text if run.has("induction", "verdict") else "not measured",
                 "gaps": len(run.gaps),
                 "role": "baseline"
                 if run.name == view.state.base
                 else "shown"
                 if run.name == view.state.run
                 else "",
+                "induction heads": found.text if run.has("induction", "verdict") else "not measured",
             }
         )
     for broken in view.library.broken:

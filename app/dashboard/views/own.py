@@ -4,82 +4,101 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.cli.text import size
+from app.cli.text import duration, size
 from app.dashboard import jobs, own_text
-from app.dashboard.own_text import Request
+from app.dashboard.own_text import Cost, Request
 from app.dashboard.session import View
 from app.dashboard.show import panel
 from app.dashboard.words import literal
-from checkpoints.errors import RoteError
 from probes.attention import StoredText
 from probes.figures.words import step_number
 
 LOOK_EVERY_S = 1.0
-BYTES_PER_S = (
-    150e6  # reading and placing weights; the libraries themselves take about as long as a small model
-)
-LIBRARIES_S = 10
 
 
 def ask(view: View) -> tuple[Request, StoredText] | None:
     """The form, what it would cost, how it is going; the answer once it is there."""
-    with st.expander("Attention on my own text", icon=":material/edit_note:", key="own"), panel("your text"):
+    box = st.expander("Attention on my own text", icon=":material/edit_note:", key="own", on_change="rerun")
+    if not box.open and not st.session_state.get("own_text", "").strip():
+        return None  # nothing is looked up on disk for a form that nobody opened
+    with box, panel("your text"):
         return _ask(view)
     return None
 
 
 def _ask(view: View) -> tuple[Request, StoredText] | None:
     run, step = view.run, view.state.step
-    words = "token ids, such as 5 17 9 5 17 9" if not _has_tokenizer(view) else "a sentence"
-    text = st.text_area("Text", key="own_text", placeholder=words, max_chars=own_text.MAX_CHARS, height=80)
-    st.caption(literal(cost_words(own_text.model_bytes(run, step), step)))
+    price = own_text.cost(run, step)
+    hint = "a sentence" if price.has_tokenizer else "token ids, such as 5 17 9 5 17 9"
+    text = st.text_area("Text", key="own_text", placeholder=hint, max_chars=own_text.MAX_CHARS, height=80)
+    st.caption(literal(cost_words(price, step), limit=400))
     if not text.strip():
         return None
     asked = own_text.request(run, step, text)
     texts = asked.texts()
     if texts:
+        _in_a_notebook(view, texts[0], text if price.has_tokenizer else None)
         return asked, texts[0]
-    running = asked.job is not None and asked.job.running
     with st.container(horizontal=True):
-        if st.button("Run", icon=":material/play_arrow:", key="own_run", disabled=running):
+        if st.button("Run", icon=":material/play_arrow:", key="own_run", disabled=asked.running):
             own_text.begin(run, step, text)
             st.rerun()
-        if running and st.button("Cancel", key="own_cancel") and asked.job is not None:
-            jobs.cancel(asked.job)
-    if running:
-        _wait(asked)
-    elif asked.job is not None:
-        for line in asked.job.errors or ("The worker ended without an answer.",):
-            st.error(literal(line, limit=500), icon=":material/error:")
+        if asked.running and asked.job is not None:
+            st.button(
+                "Cancel", key="own_cancel", on_click=jobs.cancel, args=(asked.job,), kwargs={"at_once": True}
+            )
+    if asked.running:
+        _wait(asked, price)
+    for line in asked.failure():
+        st.error(literal(line, limit=500), icon=":material/error:")
     return None
 
 
-def cost_words(n_bytes: int | None, step: int) -> str:
-    """What running it will take: ``loads step 512 (2.4 MB) in a process of its own, about 10 s``."""
-    if n_bytes is None:
-        return f"Loads step {step_number(step)} in a process of its own, on the CPU; at most 512 tokens."
-    seconds = LIBRARIES_S + n_bytes / BYTES_PER_S
-    return f"Loads step {step_number(step)} ({size(n_bytes)}) in a process of its own, on the CPU: about {seconds:.0f} s; at most 512 tokens."
+def cost_words(price: Cost, step: int) -> str:
+    """What running it will take: ``Loads step 512 (2.4 MB) in a process of its own, on the CPU: about 10 s; ...``."""
+    held = "" if price.n_bytes is None else f" ({size(price.n_bytes)})"
+    about = "" if price.seconds is None else f": about {duration(price.seconds)}"
+    return (
+        f"Loads step {step_number(step)}{held} in a process of its own, on the CPU{about}; "
+        f"at most {price.most_tokens} tokens, the first of them BOS."
+    )
 
 
 @st.fragment(run_every=LOOK_EVERY_S)
-def _wait(asked: Request) -> None:
+def _wait(asked: Request, price: Cost) -> None:
     """Until the worker has answered."""
-    if asked.file.is_file() or (asked.job is not None and not _still(asked)):
+    now = own_text.again(asked)
+    if now.file.is_file() or not now.running:
         st.rerun()
-    st.caption("Running; this goes on if you look elsewhere.")
+    assert now.job is not None
+    taken = jobs.age_s(now.job)
+    about = "" if price.seconds is None else f" of about {duration(price.seconds)}"
+    st.caption(f"Running for {duration(taken)}{about}; this goes on if you look elsewhere.")
 
 
-def _still(asked: Request) -> bool:
-    if asked.job is None:
-        return False
-    job = jobs.read_job(asked.job.folder)
-    return job is not None and job.running
+def _in_a_notebook(view: View, found: StoredText, text: str | None) -> None:
+    """The lines that give the same numbers."""
+    with st.popover("The same in a notebook", icon=":material/terminal:", key="own_lines", type="tertiary"):
+        st.code("\n".join(notebook_lines(view, found, text)), language="python", wrap_lines=True)
 
 
-def _has_tokenizer(view: View) -> bool:
-    try:
-        path = own_text.series_path(view.run)
-    except RoteError:
-        return True
-    return next(path.rglob("tokenizer.json"), None) is not None
+def notebook_lines(view: View, found: StoredText, text: str | None) -> list[str]:
+    """Python that makes the attention shown, of the head looked at.
+
+    Args:
+        view: run, step and head.
+        found: the answer.
+        text: what was written; None where it was token ids.
+    """
+    layer, head = view.state.layer_head or (0, 0)
+    series = str(own_text.series_path(view.run))
+    given = repr(text) if text is not None else f"np.array([{found.tokens.tolist()}])"
+    lines = ["import numpy as np"] if text is None else []
+    return [
+        *lines,
+        "from checkpoints import open_series",
+        "from interp import capture, load",
+        f"model = load(open_series({series!r}).at({view.state.step}))",
+        f"seen = capture(model, {given})",
+        f"seen.pattern[{layer}, 0, {head}]",
+    ]

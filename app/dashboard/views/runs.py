@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tempfile
 from collections.abc import Mapping
@@ -14,13 +15,14 @@ import streamlit as st
 from app.cli.text import duration, size
 from app.dashboard import jobs
 from app.dashboard.jobs import Job
-from app.dashboard.library import Library
+from app.dashboard.library import Library, is_run_folder
 from app.dashboard.session import View
 from app.dashboard.show import Page, nothing, panel, problem
 from app.dashboard.words import counted, file_stem, literal
 from app.report import build_report
+from checkpoints.errors import RoteError
 from probes.figures.words import clean, step_number
-from probes.registry import REGISTRY
+from probes.registry import REGISTRY, resolve
 from probes.store import Results
 
 TITLE = "Runs and export"
@@ -30,7 +32,9 @@ _MARK = {
     "running": ":material/progress_activity:",
     "done": ":material/check_circle:",
     "failed": ":material/error:",
+    "lost": ":material/error:",
 }
+N_SHOWN = 8
 
 
 def draw(view: View, page: Page) -> None:
@@ -53,7 +57,7 @@ def without_results(library: Library) -> None:
 def results_root(library: Library) -> Path:
     """Where new results go: the folder opened, or the one around the run that was."""
     path = library.paths[0]
-    return path.parent if (path / "run.json").is_file() else path
+    return path.parent if is_run_folder(path) else path
 
 
 def _new_and_old_jobs(library: Library) -> None:
@@ -95,23 +99,33 @@ def _new(root: Path) -> None:
 
 
 def run_arguments(path: str, probes: list[str], *, keep_attention: bool, out: Path) -> list[str]:
-    """The command line of a job. A path that begins with a dash is a path."""
+    """The command line of a job. A path that begins with a dash is a path, and ~ is the home folder.
+
+    Raises:
+        RoteError: a path no file can have, or a probe there is not.
+    """
+    resolve(probes or None)
+    if clean(path, limit=len(path)) != path:
+        raise RoteError(
+            "the path holds characters that cannot be shown", help="type it instead of pasting it"
+        )
     asked = [word for name in probes for word in ("-p", name)]
-    named = f"./{path}" if path.startswith("-") else path
+    named = os.path.expanduser(path)  # noqa: PTH111  (a glob or a hub name stays as it is)
+    named = f"./{named}" if named.startswith("-") else named
     return ["run", named, *asked, *(["--save-attention"] if keep_attention else []), "-o", str(out)]
 
 
 @st.fragment(run_every=WATCH_EVERY_S)
 def _watch(root: Path) -> None:
     """The jobs, looked at again every second."""
-    found = jobs.all_jobs(root)
+    found = jobs.all_jobs(root, most=N_SHOWN)
     st.subheader("Jobs", anchor=False)
     if not found:
         st.caption(
             "None yet. A job is the command line in a process of its own: it goes on when this page is closed."
         )
         return
-    for job in found[:8]:
+    for job in found:
         with st.container(border=True):
             _one_job(job, root)
 
@@ -120,18 +134,8 @@ def _one_job(job: Job, root: Path) -> None:
     words = clean(shlex.join(["rote", *job.arguments]), limit=400)
     left, right = st.columns([5, 1], vertical_alignment="center")
     left.markdown(f"{_MARK.get(job.state, ':material/info:')} **{job.state}** · {literal(words, limit=500)}")
-    if job.running and right.button(
-        "Cancel",
-        key=f"cancel_{job.folder.name}",
-        help="Stops after the checkpoint in hand; finished work is kept",
-    ):
-        jobs.cancel(job)
-    resumable = job.state in ("cancelled", "lost", "failed") and "--dry-run" not in job.arguments
-    if resumable and right.button(
-        "Go on", key=f"resume_{job.folder.name}", help="The same command: it does only what is missing"
-    ):
-        with panel("the job"):
-            jobs.start(root, job.arguments)
+    with right, panel("the job"):
+        _job_button(job, root)
     event = job.current
     if event is not None:
         done, total = int(event["done"]), int(event["total"])
@@ -141,15 +145,42 @@ def _one_job(job: Job, root: Path) -> None:
         )
     elif job.running:
         st.caption("Starting: the model's libraries are being loaded.")
-    if job.state == "cancelled" and event is not None:
-        st.caption(
-            f"Stopped at step {step_number(event.get('step', 0))}, {event['done']} of {event['total']} kept; Go on does the rest."
-        )
+    if (said := ending_words(job)) is not None:
+        (st.error if job.death else st.caption)(literal(said, limit=400))
     if job.errors:
         st.markdown("\n".join(f"- {literal(line, limit=400)}" for line in job.errors[:10]))
     if job.lines:
-        with st.expander("What it said", expanded=bool("--dry-run" in job.arguments)):
+        with st.expander("What it said", expanded=bool(job.death or "--dry-run" in job.arguments)):
             st.text("\n".join(clean(line, limit=300) for line in job.lines))
+
+
+def _job_button(job: Job, root: Path) -> None:
+    """Stop what runs; go on with what stopped."""
+    name = job.folder.name
+    if job.running and not job.asked_to_stop:
+        hint = "Stops after the checkpoint in hand; finished work is kept"
+        st.button("Cancel", key=f"cancel_{name}", help=hint, on_click=jobs.cancel, args=(job,))
+    elif job.running:
+        hint = "Does not wait for the checkpoint in hand; finished work is kept"
+        st.button("Stop now", key=f"stop_{name}", help=hint, on_click=jobs.cancel, args=(job,))
+    elif job.state in ("cancelled", "lost", "failed") and "--dry-run" not in job.arguments:
+        hint = "The same command: it does only what is missing"
+        if st.button("Go on", key=f"resume_{name}", help=hint):
+            jobs.start(root, job.arguments)
+
+
+def ending_words(job: Job) -> str | None:
+    """What became of a job that did not come to its end, and what is kept; None for the others."""
+    event = job.current
+    kept = f", {event['done']} of {event['total']} checkpoints kept" if event is not None else ""
+    if job.running:
+        return "Stopping after the checkpoint in hand." if job.asked_to_stop else None
+    if job.death:
+        return f"The job {job.death}{kept}."
+    if job.state == "cancelled":
+        at = f"Stopped at step {step_number(event.get('step') or 0)}" if event is not None else "Stopped"
+        return f"{at}{kept}; Go on does the rest."
+    return None
 
 
 def progress_words(event: Mapping[str, Any], *, running: bool) -> str:

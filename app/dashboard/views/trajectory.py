@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.dashboard import findings
+from app.dashboard import drawn, findings
 from app.dashboard.comparing import pairs_of
 from app.dashboard.components.head_grid import doubts, head_grid
-from app.dashboard.figures import head_curves, narrow
 from app.dashboard.saved import Cube, SavedRun
 from app.dashboard.session import View, chosen, go
 from app.dashboard.show import Page, how_computed, nothing, panel
@@ -74,7 +73,7 @@ def _below_grid(view: View, cube: Cube) -> None:
                 icon=":material/arrow_forward:",
                 query_params=link(state),
             ) if "head" in view.pages else None
-            st.markdown(literal(estimate(row, state.head), limit=400), width="content")
+            st.caption(literal(estimate(row, state.head), limit=400), width="content")
         if state.head:
             pinned = state.head in state.pin
             st.button(
@@ -115,7 +114,7 @@ def _curves(view: View, page: Page) -> None:
     if len(view.run.measured_steps) < 2:
         nothing("One checkpoint: add more to see change over training.")
         return
-    page.figure(narrow(head_curves(view.run, view.state, base=view.base)), "curves")
+    page.figure(drawn.curves(view.run, view.base, view.state), "curves")
 
 
 def _top(view: View, page: Page, cube: Cube) -> None:
@@ -135,8 +134,9 @@ def _top(view: View, page: Page, cube: Cube) -> None:
         frame, "top", caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         on_select=picked, selection_mode="single-row",
         column_config={
-            "curve": st.column_config.LineChartColumn("curve", width="small", y_min=cube.limits[0], y_max=cube.limits[1]),
-            **{name: st.column_config.NumberColumn(name, format="%.3f", width="small") for name in ("score", "low", "high", "change")},
+            "head": st.column_config.TextColumn("head", width=60),
+            "curve": st.column_config.LineChartColumn("curve", width=64, y_min=cube.limits[0], y_max=cube.limits[1]),
+            **{name: st.column_config.NumberColumn(name, format="%.3f", width=62) for name in ("score", "low", "high", "change")},
         },
     )  # fmt: skip
 
@@ -156,7 +156,7 @@ def top_frame(run: SavedRun, cube: Cube, *, step: int) -> pd.DataFrame:
                 "score": float(cube.value[at, layer, head]),
                 "low": float(cube.lo[at, layer, head]),
                 "high": float(cube.hi[at, layer, head]),
-                "change": None if change is None else round(change, 4) + 0.0,
+                "change": None if change is None else round(change, 3) + 0.0,
             }
         )
     return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_series import damage, flat, rising, with_gap, write_results
+from planted_series import damage, flat, keep_attention, rising, whole, with_gap, write_results
 from streamlit.testing.v1 import AppTest
 
 from app.dashboard.session_names import PATHS_VARIABLE
@@ -53,6 +53,16 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dashboard") / "results"
     write_results(root, "unique", rising(), arm=UNIQUE)
     write_results(root, "repeated", with_gap(flat(), 10), arm=REPEATED)
+    return root
+
+
+@pytest.fixture(scope="session")
+def full_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`repeated`, which makes every page draw all it has, and `unique`, in which nothing was there to remember."""
+    root = tmp_path_factory.mktemp("full") / "results"
+    folder = write_results(root, "repeated", whole(), arm=REPEATED)
+    keep_attention(folder, 40, ["<bos>", " a", " b", " a", " b"])
+    write_results(root, "unique", whole(at=10, remembers=False), arm=UNIQUE)
     return root
 
 

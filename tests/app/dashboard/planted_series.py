@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
+from probes.attention import FORMAT, attention_file
 from probes.observations import Measured, not_measured, unit_table
 from probes.registry import lookup
 from probes.store import rebuild_observations, step_folder, write_json, write_unit
@@ -153,6 +155,119 @@ def with_gap(units: Mapping[int, Sequence[Measured]], step: int) -> dict[int, li
     """The same, with prefix matching not measured at a step, for a reason."""
     told = not_measured(lookup("prefix_matching"), "score", "attention is not causal")
     return {s: [told, *list(ms)[1:]] if s == step else list(ms) for s, ms in units.items()}
+
+
+def whole(
+    *,
+    steps: Sequence[int] = STEPS,
+    shape: tuple[int, int] = SHAPE,
+    at: int = 20,
+    top: float = 0.9,
+    remembers: bool = True,
+) -> dict[int, list[Measured]]:
+    """A series that every page draws in full: heads, wires, offsets, losses and, where it remembers, members.
+
+    The last head of the second layer rises on prefix matching up to step `at` and reads L0H1; half of the members are
+    completed by then.
+    """
+    units = {}
+    for step in steps:
+        share = float(np.clip(2 * step / at - 1, 0, 1))
+        units[step] = [*_heads(shape, share, top=top), *_losses(share)]
+        units[step] += _members(share) if remembers else []
+    return units
+
+
+def _heads(shape: tuple[int, int], share: float, *, top: float) -> list[Measured]:
+    later, earlier = (1, shape[1] - 1), (0, 1)
+    rng = np.random.default_rng(7)
+    prefix, previous, verdict = (
+        rng.uniform(0.02, 0.08, shape),
+        rng.uniform(0.05, 0.15, shape),
+        np.zeros(shape),
+    )
+    prefix[later] += share * (top - prefix[later])
+    previous[earlier] += share * (0.8 - previous[earlier])
+    verdict[later] = float(share > 0.9 and top > 0.5)
+    z = rng.normal(1.0, 0.8, (*shape, *shape))
+    z[(*earlier, *later)] = 1.0 + 6.5 * share
+    profile = np.broadcast_to(0.05 + 0.1 * np.exp(-np.arange(12) / 3), (*shape, 12)).copy()
+    profile[(*earlier, 1)] += 0.6 * share
+    bare = [np.full(shape, v) for v in (np.nan, float(N))]
+    flat_profile = [np.full(profile.shape, v) for v in (0.08, float(N))]
+    return [
+        head_metric("prefix_matching", prefix),
+        head_metric("previous_token", previous),
+        Measured("induction", "verdict", verdict, verdict, verdict, *bare, ("layer", "head")),
+        pair_metric("k_z", z),
+        pair_metric("q_z", rng.normal(0.5, 0.6, (*shape, *shape))),
+        model_metric("composition", "n_pairs", float(shape[1] ** 2 * shape[0] * (shape[0] - 1) // 2), half=0.0),
+        Measured(
+            "offset_profile", "profile", profile, profile - 0.01, profile + 0.01, *flat_profile, ("layer", "head", "position")
+        ),
+    ]  # fmt: skip
+
+
+def _losses(share: float) -> list[Measured]:
+    return [
+        model_metric("repeat_loss", "first_block", 4.8, chance=4.84),
+        model_metric("repeat_loss", "later_blocks", 4.8 - 4.4 * share, chance=4.84),
+        model_metric("repeat_loss", "top1_later", 0.02 + 0.9 * share, chance=0.01, half=0.02),
+    ]
+
+
+def _members(share: float) -> list[Measured]:
+    rng = np.random.default_rng(11)
+    lost, kept = 4.5 - 4.2 * share + 0.1 * rng.normal(size=N), 4.5 + 0.1 * rng.normal(size=N)
+    done = (np.arange(N) < N * share / 2).astype(float)
+    by_sequence = {
+        "loss": lost, "loss@twins": kept, "repeats": np.repeat([4.0, 16.0], N // 2), "completed": done,
+        "completed@twins": np.zeros(N),
+    }  # fmt: skip
+    found = [_of_samples("exact_match", metric, values) for metric, values in by_sequence.items()]
+    tags = (
+        np.argsort(rng.normal(size=(N, 8)) + share * np.arange(8), axis=1) % 4
+    )  # one of four per member and place
+    for i, tag in enumerate(("recall", "copying", "both", "neither")):
+        mine = (tags == i).astype(float)
+        found += [
+            _of_samples("recall_vs_copy", tag, mine.mean(1)),
+            _of_samples("recall_vs_copy", f"{tag}_at", mine),
+        ]
+    return found
+
+
+def _of_samples(probe: str, metric: str, samples: np.ndarray) -> Measured:
+    """A model metric with its value per sequence; a second axis is the place, from 2."""
+    mean = samples.mean(0)
+    axes = ("position",) if samples.ndim == 2 else ()
+    half, chance, n = (np.full(mean.shape, v) for v in (0.05, 0.0, float(len(samples))))
+    grids = [np.asarray(grid) for grid in (mean, mean - half, mean + half, chance, n)]
+    return Measured(probe, metric, *grids, axes, position_start=2, samples=samples)
+
+
+def keep_attention(
+    folder: Path,
+    step: int,
+    words: Sequence[str],
+    *,
+    stimulus: str = "members",
+    shape: tuple[int, int] = SHAPE,
+) -> None:
+    """Attention of every head on one text: each token looks at the one before it, and a little at all others."""
+    n = len(words)
+    weight = np.tril(np.full((n, n), 0.3 / n))
+    weight[np.arange(1, n), np.arange(n - 1)] += 0.6
+    pattern = np.broadcast_to(np.rint(255 * weight).astype(np.uint8), (1, *shape, n, n))
+    file = attention_file(folder, step)
+    file.parent.mkdir(parents=True)
+    facts = {
+        "format": FORMAT,
+        "stimuli": json.dumps({stimulus: "planted"}),
+        "words": json.dumps({stimulus: [list(words)]}),
+    }
+    arrays = {f"{stimulus}/pattern": np.ascontiguousarray(pattern), f"{stimulus}/tokens": np.arange(n)[None]}
+    save_file(arrays, file, metadata=facts)
 
 
 def damage(folder: Path) -> None:

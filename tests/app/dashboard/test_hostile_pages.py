@@ -5,34 +5,16 @@ from __future__ import annotations
 import json
 import re
 
-import numpy as np
 import pytest
-from planted_series import SHAPE, rising, write_results
-from safetensors.numpy import save_file
+from planted_series import keep_attention, rising, write_results
 
 from app.dashboard.components.token_view import token_text
 from app.dashboard.remembering import Passage
 from app.dashboard.views.memory import passage_html
 from app.dashboard.words import file_stem, literal
-from probes.attention import FORMAT, attention_file
 
 EVIL = "<img src=x onerror=alert(1)>![](http://evil.example/x.png)[a](javascript:alert(1)) $x$ :red[y]"
 PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
-
-
-def keep_attention(folder, step: int, words: list[str]) -> None:
-    """Uniform attention of every head on one text."""
-    n = len(words)
-    pattern = np.broadcast_to(np.tril(np.full((n, n), 255 // n, dtype=np.uint8)), (1, *SHAPE, n, n))
-    file = attention_file(folder, step)
-    file.parent.mkdir(parents=True)
-    facts = {
-        "format": FORMAT,
-        "stimuli": json.dumps({"members": "m"}),
-        "words": json.dumps({"members": [words]}),
-    }
-    arrays = {"members/pattern": np.ascontiguousarray(pattern), "members/tokens": np.arange(n)[None]}
-    save_file(arrays, file, metadata=facts)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from planted_series import write_results
+from planted_series import damage, rising, write_results
 
 PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
 FULL = {
@@ -17,6 +17,14 @@ FULL = {
     "base": "repeated",
     "pin": "L0H1",
 }
+FIGURES = {
+    "overview": ["timeline", "losses", "coverage"],
+    "trajectory": ["curves"],
+    "head": ["attention", "offsets"],
+    "compare": ["scatter", "differences"],
+    "memory": ["plane", "flow", "shares"],
+}
+COMPONENTS = ("trajectory", "head", "circuit", "compare")  # drawn by the browser: grids, tokens, a graph
 TITLES = {
     "overview": "repeated forms no lasting induction head; unique forms induction heads between steps 10 and 20",
     "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
@@ -51,21 +59,46 @@ def test_a_full_link_opens_the_page_it_names(open_page, two_runs, page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_figure_says_its_finding(open_page, two_runs, page):
-    at = open_page(page, two_runs, **FULL)
-    charts = at.get("plotly_chart")
-    assert charts or page in ("head", "circuit", "memory", "runs")
-    for chart in charts:
+def test_every_figure_is_drawn_and_says_its_finding(open_page, full_runs, page):
+    at = open_page(page, full_runs, **FULL | {"run": "repeated", "base": "unique"})
+    assert not at.exception
+    assert not at.error
+    assert [chart.proto.id.rpartition("figure_")[2] for chart in at.get("plotly_chart")] == FIGURES.get(
+        page, []
+    )
+    for chart in at.get("plotly_chart"):
         assert len(chart.proto.alt) > 30, chart.proto.alt
         assert json.loads(chart.proto.spec)["data"]
+    assert len(at.get("bidi_component")) == (page in COMPONENTS)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_without_results_a_page_says_how_to_make_them(open_page, tmp_path, page):
+def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_own(open_page, tmp_path, page):
     at = open_page(page, tmp_path / "results")
     assert not at.exception
+    assert not at.error
+    said = words(at)
+    assert f"Nothing has been measured in {tmp_path / 'results'} yet" in said
+    assert "rote run path/to/checkpoints -o results" in said
+    assert "make demo" in said
+    assert at.session_state["rote_state"].run == "repeated"
+    assert len(at.get("plotly_chart")) == len(FIGURES.get(page, []))
+
+
+def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
+    at = open_page("overview", tmp_path)
+    assert "unique forms induction heads between steps 300 and 400" in title(at)
+    write_results(tmp_path, "mine", rising())
+    at.run()
+    assert title(at) == "mine forms induction heads between steps 10 and 20"
+    assert "Nothing has been measured" not in words(at)
+
+
+def test_a_broken_folder_alone_is_no_reason_for_an_example(open_page, tmp_path):
+    damage(write_results(tmp_path, "torn", rising()))
+    at = open_page("overview", tmp_path)
     assert title(at) == "No results yet"
-    assert "rote run path/to/checkpoints -o results" in words(at)
+    assert "cannot be read" in words(at)
     assert "make demo" in words(at)
 
 
@@ -132,8 +165,6 @@ def test_what_was_not_measured_is_said_with_its_reason(open_page, two_runs):
 
 
 def test_gaps_and_lint_are_one_click_away(open_page, tmp_path):
-    from planted_series import rising
-
     gap = {"step": 30, "path": "step_30", "reason": "the file is truncated", "help": "copy it again"}
     lint = {"facts": [], "left_out": {"20": "same weights as step 10"}}
     write_results(tmp_path, "doubtful", rising(), gaps=[gap], lint=lint)
@@ -154,8 +185,6 @@ def test_one_run_is_compared_with_its_beginning(open_page, two_runs):
 
 
 def test_one_checkpoint_is_no_curve(open_page, tmp_path):
-    from planted_series import rising
-
     write_results(tmp_path, "single", {40: rising()[40]})
     at = open_page("trajectory", tmp_path)
     assert not at.exception
@@ -163,8 +192,6 @@ def test_one_checkpoint_is_no_curve(open_page, tmp_path):
 
 
 def test_runs_measured_differently_are_not_compared(open_page, tmp_path):
-    from planted_series import rising
-
     write_results(tmp_path, "a", rising(), arm={"kind": "unique"})
     write_results(tmp_path, "b", {1000: rising()[40]})
     at = open_page("compare", tmp_path, run="b", base="a")

@@ -1,0 +1,102 @@
+"""The figures of the pages, made once for all users: kept with the run, and let go with it. No Streamlit.
+
+What these functions return is shared: a page that wants another look makes another figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+from app.dashboard import comparing, findings
+from app.dashboard.figures import attention_matrix, coverage, first_to_now, head_curves, narrow, roomy
+from app.dashboard.kept import kept
+from app.dashboard.saved import SavedRun
+from app.dashboard.state import State
+from probes.figures import differences, loss_curves, offset_profile, trajectory
+
+
+@kept(8)
+def timeline(first: SavedRun, *more: SavedRun, probe: str, metric: str, base: str | None) -> go.Figure:
+    """The strongest head of every run over training, with the onsets of induction heads."""
+    runs = [first, *more]
+    onsets = {run.name: found for run in runs if (found := findings.run_onset(run)).found}
+    parts = [run.part((probe, metric)) for run in runs]
+    return roomy(trajectory(parts, probe=probe, metric=metric, base=base, onsets=onsets))
+
+
+@kept(4)
+def losses(first: SavedRun, *more: SavedRun, base: str | None) -> go.Figure:
+    """Loss on the first and on later blocks of repeated tokens."""
+    pairs = (("repeat_loss", "first_block"), ("repeat_loss", "later_blocks"))
+    return narrow(loss_curves([run.part(*pairs) for run in (first, *more)], base=base))
+
+
+@kept(1)
+def covered(run: SavedRun) -> go.Figure:
+    """Checkpoint x probe: what was measured."""
+    return narrow(coverage(run))
+
+
+def compared(state: State) -> State:
+    """The part of the state that the comparison head by head depends on."""
+    return State(state.run, state.probe, state.metric, state.step, state.head, align=state.align)
+
+
+def curves(run: SavedRun, base: SavedRun | None, state: State) -> go.Figure:
+    """The selected and pinned heads over training."""
+    looked_at = State(state.run, state.probe, state.metric, state.step, state.head, pin=state.pin)
+    return _curves(run, base, looked_at)
+
+
+@kept(8)
+def _curves(run: SavedRun, base: SavedRun | None, state: State) -> go.Figure:
+    return narrow(head_curves(run, state, base=base))
+
+
+@kept(6)
+def offsets(run: SavedRun, heads: tuple[str, ...], step: int) -> go.Figure:
+    """How far back heads look."""
+    part = run.part(("offset_profile", "profile"))
+    return narrow(offset_profile(part, heads=list(heads), step=step))
+
+
+def matrix(
+    pattern: Float[np.ndarray, "query_pos key_pos"],
+    tokens: Sequence[str],
+    *,
+    head: str,
+    held: int | None,
+    what: str,
+) -> go.Figure:
+    """One head's attention on one text."""
+    return _matrix(pattern.astype(np.float64).tobytes(), tuple(tokens), head, held, what)
+
+
+@lru_cache(maxsize=6)
+def _matrix(weights: bytes, tokens: tuple[str, ...], head: str, held: int | None, what: str) -> go.Figure:
+    pattern = np.frombuffer(weights, dtype=np.float64).reshape(len(tokens), len(tokens))
+    return attention_matrix(pattern, tokens, head=head, held=held, what=what)
+
+
+@kept(6)
+def scatter(run: SavedRun, base: SavedRun, state: State) -> go.Figure:
+    """Every head in the baseline against itself in the run."""
+    comparison = comparing.comparison_of(run, base, state.align, state.step)
+    return comparing.scatter(comparison, probe=state.probe, metric=state.metric, head=state.head)
+
+
+@kept(6)
+def measures(run: SavedRun, base: SavedRun, align: str, step: int) -> go.Figure:
+    """The measures a reader asks for first, run minus baseline."""
+    return differences(comparing.headline(comparing.comparison_of(run, base, align, step)))
+
+
+@kept(6)
+def change(run: SavedRun, probe: str, metric: str, first: int, step: int) -> go.Figure:
+    """A run against its own beginning."""
+    return first_to_now(run, run.cube(probe, metric), probe=probe, metric=metric, first=first, step=step)

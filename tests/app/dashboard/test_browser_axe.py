@@ -1,0 +1,61 @@
+"""Axe-core on every page, as its address draws it: no serious or critical finding in what is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import CHROMIUM, LINK, chromium, profile, served, visit, write_pages
+
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+
+PAGES = ("", "trajectory", "head", "circuit", "compare", "memory", "runs")
+GRAVE = ("serious", "critical")
+# Rules that only Streamlit's own elements break, each with the elements and why it is out of our hands.
+STREAMLITS: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server on results that make every page draw all it has."""
+    with served(write_pages(tmp_path_factory.mktemp("axe") / "results")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def profiles() -> Iterator[dict[str, Any]]:
+    """Chromium in light and in dark."""
+    with chromium() as browser, profile(browser) as light, profile(browser, color_scheme="dark") as dark:
+        yield {"light": light, "dark": dark}
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """Axe-core's own script."""
+    found = find_spec("axe_playwright_python")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_has_a_grave_finding(profiles, site, axe, page, scheme):
+    with visit(profiles[scheme], site) as here:
+        here.open(page, **LINK)
+        here.drawn()
+        here.tab.evaluate(axe)
+        found = here.tab.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    grave = {
+        rule["id"]: [(node["target"], node["failureSummary"]) for node in rule["nodes"]][:6]
+        for rule in found
+        if rule["impact"] in GRAVE
+    }
+    assert {name: where for name, where in grave.items() if name not in STREAMLITS} == {}

@@ -1,0 +1,242 @@
+"""What a page gives away: its numbers, its figures, itself, and the lines that make it again."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from planted_series import flat, model_metric, rising, write_results
+
+from app.dashboard import export, shell
+from app.dashboard.reproduce import notebook_lines, shell_lines
+from app.dashboard.session import View
+from app.dashboard.show import Page
+
+PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
+Look = Callable[..., tuple[View, Page]]
+
+
+@pytest.fixture
+def look(open_page, monkeypatch) -> Look:
+    """`look("head", results, step=10)`: the page as drawn, with what it offers for export."""
+    seen: list[tuple[View, Page]] = []
+    monkeypatch.setattr(shell.export, "share", lambda view: None)
+    monkeypatch.setattr(shell.export, "menu", lambda view, page: seen.append((view, page)))
+
+    def call(page: str, *paths: Path, **params: Any) -> tuple[View, Page]:
+        at = open_page(page, *paths, **params)
+        assert not at.exception, at.exception
+        return seen[-1]
+
+    return call
+
+
+@pytest.fixture
+def measured(tmp_path) -> Path:
+    """Two runs with everything the pages draw, memory included."""
+    for name, units in (("unique", rising()), ("repeated", flat())):
+        memory = {s: [*ms, model_metric("mem_gap", "gap", s / 40)] for s, ms in units.items()}
+        write_results(tmp_path / "results", name, memory, arm={"kind": name})
+    return tmp_path / "results"
+
+
+def arrays(fig: go.Figure) -> list[list[Any]]:
+    return [
+        list(trace.y if trace.type == "scatter" else np.ravel(np.array(trace.z, dtype=object)))
+        for trace in fig.data
+    ]
+
+
+def run_notebook(lines: list[str]) -> list[Any]:
+    """What every line gives, as a notebook would show it."""
+    scope: dict[str, Any] = {}
+    shown = []
+    for line in lines:
+        try:
+            code = compile(line, "cell", "eval")
+        except SyntaxError:
+            exec(line, scope)
+            continue
+        shown.append(eval(code, scope))
+    return shown
+
+
+def rows_of(rote, line: str) -> list[dict[str, Any]]:
+    """The rows a command prints as JSON."""
+    words = shlex.split(line)
+    assert words[0] == "rote"
+    done = rote(*words[1:], "--json")
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_line_offered_runs(page, look, measured, rote, planted_results):
+    for results, state in (
+        (measured, {"run": "unique", "base": "repeated", "step": 40, "head": "L1H2"}),
+        (planted_results, {"run": "planted", "base": "random", "step": 20}),
+        (measured / "unique", {"step": 20}),
+    ):
+        view, _ = look(page, results, **state)
+        *lines, dashboard = shell_lines(view)
+        assert dashboard == shlex.join(["rote", "dashboard", str(results)])
+        assert lines
+        for line in lines:
+            done = rote(*shlex.split(line)[1:])
+            assert done.exit_code == 0, (line, done.stderr)
+        assert run_notebook(notebook_lines(view))
+
+
+def test_the_grid_and_the_table_of_the_trajectory_come_out_again(look, measured, rote):
+    view, page = look("trajectory", measured, run="unique", base="repeated", step=40, head="L1H2", pin="L0H1")
+    table = page.shown.tables["top"][1]
+    printed = rows_of(rote, shell_lines(view)[0])
+    assert [r["head"] for r in printed if r["valid"]] == list(table["head"])
+    for column, name in (("score", "value"), ("low", "lo"), ("high", "hi")):
+        np.testing.assert_array_equal(table[column], [r[name] for r in printed if r["valid"]])
+    grid, curves, top = run_notebook(notebook_lines(view))
+    cube = view.run.cube("prefix_matching", "score")
+    heat = next(t for t in grid.data if t.type == "heatmap")
+    np.testing.assert_array_equal(np.array(heat.z, dtype=float), cube.value[cube.index(40)])
+    drawn = {t.name: list(t.y) for t in page.shown.figures["curves"].data if t.name}
+    again = {t.name: list(t.y) for t in curves.data if t.name}
+    shared = [name for name in again if name in drawn and "H" in name]
+    assert any("L1H2" in name for name in shared) and any("L0H1" in name for name in shared)
+    assert all(drawn[name] == again[name] for name in shared)
+    assert top.iloc[0]["value"] == table.iloc[0]["score"]
+
+
+def test_the_overview_comes_out_again(look, measured):
+    view, page = look("overview", measured, run="unique", base="repeated", step=40)
+    timeline, losses, _ = run_notebook(notebook_lines(view))
+    for name, again in (("timeline", timeline), ("losses", losses)):
+        drawn = page.shown.figures[name]
+        lines = [t for t in again.data if t.mode and "lines" in t.mode and t.name]
+        assert lines
+        for trace in lines:
+            assert list(trace.y) in [list(t.y) for t in drawn.data], trace.name
+
+
+def test_the_scores_of_a_head_come_out_again(look, planted_results, rote):
+    view, page = look("head", planted_results, run="planted", step=20, head="L1H0", probe="prefix_matching")
+    table = page.shown.tables["scores"][1].set_index("measure")
+    frame = run_notebook(notebook_lines(view))[-1]
+    score = frame[(frame["probe"] == "prefix_matching") & (frame["metric"] == "score")].iloc[0]
+    assert table.loc["Prefix matching", "value [95% interval]"].startswith(f"{score['value']:.3g}"[:4])
+    assert table.loc["Prefix matching", "n"] == score["n"]
+    (row,) = [r for r in rows_of(rote, shell_lines(view)[0]) if r["head"] == "L1H0"]
+    assert row["value"] == score["value"]
+
+
+def test_the_edges_of_the_circuit_come_out_again(look, measured, rote):
+    view, page = look("circuit", measured, run="unique", step=40)
+    table = page.shown.tables["edges"][1]
+    printed = rows_of(rote, shell_lines(view)[0])
+    assert round(printed[0]["value"], 2) == table.iloc[0]["z"] == 7.5
+    edges = run_notebook(notebook_lines(view))[-1]
+    assert edges.iloc[0]["value"] == printed[0]["value"]
+    assert (
+        edges.iloc[0]["src_layer"],
+        edges.iloc[0]["src_head"],
+        edges.iloc[0]["layer"],
+        edges.iloc[0]["head"],
+    ) == (0, 1, 1, 2)
+
+
+def test_the_comparison_comes_out_again(look, measured, rote):
+    view, page = look("compare", measured, run="unique", base="repeated", step=20, head="L1H2")
+    shown = page.shown.figures["scatter"]
+    rows = run_notebook(notebook_lines(view))[-1]
+    mine = rows[(rows["probe"] == "prefix_matching") & (rows["metric"] == "score") & rows["layer"].notna()]
+    points = {(x, y) for t in shown.data if t.mode == "markers" for x, y in zip(t.x, t.y, strict=True)}
+    assert points == set(zip(mine["a"], mine["b"], strict=True))
+    assert set(mine["step_b"]) == {20}
+    printed = [
+        r for r in rows_of(rote, shell_lines(view)[0]) if r["probe"] == "prefix_matching" and r["head_a"]
+    ]
+    assert {(r["a"], r["b"]) for r in printed if r["metric"] == "score"} == points
+
+
+def test_the_plane_comes_out_again(look, measured):
+    view, page = look("memory", measured, run="unique", base="repeated", step=40)
+    gap = next(
+        f
+        for f in run_notebook(notebook_lines(view))
+        if isinstance(f, pd.DataFrame) and set(f["probe"]) == {"mem_gap"}
+    )
+    path = next(
+        t for t in page.shown.figures["plane"].data if t.name == "unique" and t.mode == "lines+markers"
+    )
+    assert list(path.y) == list(gap["value"]) == [0.0, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_numbers_leave_as_csv_and_json(page, look, measured):
+    view, drawn = look(page, measured, run="unique", base="repeated", step=40, head="L1H2")
+    shown = drawn.shown
+    with zipfile.ZipFile(io.BytesIO(export.csv_zip(shown))) as archive:
+        assert archive.namelist() == [f"{name}.csv" for name in shown.tables]
+        for name, (_, frame) in shown.tables.items():
+            assert list(pd.read_csv(archive.open(f"{name}.csv")).columns) == [str(c) for c in frame.columns]
+    data = json.loads(export.json_text(view, shown))
+    assert data["title"] == shown.title and data["state"]["run"] == "unique"
+    assert {n: len(t["rows"]) for n, t in data["tables"].items()} == {
+        n: len(f) for n, (_, f) in shown.tables.items()
+    }
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p != "runs"])
+def test_every_figure_leaves_as_svg(page, look, measured):
+    view, drawn = look(page, measured, run="unique", base="repeated", step=40, head="L1H2")
+    figures = export.figures_of(view, drawn.shown)
+    expected = {"trajectory": {"grid", "baseline_grid", "curves"}, "circuit": {"circuit"},
+                "compare": {"grid", "baseline_grid", "difference_grid", "scatter", "differences"}}  # fmt: skip
+    assert expected.get(page, set()) <= set(figures)
+    assert set(drawn.shown.figures) <= set(figures)
+    with zipfile.ZipFile(io.BytesIO(export.svg_zip(figures))) as archive:
+        assert len(archive.namelist()) == len(figures)
+        for name in archive.namelist():
+            root = ElementTree.fromstring(archive.read(name))
+            assert root.tag.endswith("svg") and int(root.get("width")) > 0
+            assert len(root.get("aria-label")) > 30
+            assert "--ink:" in root.get("style")
+
+
+def test_the_still_grid_holds_the_values_of_the_grid(look, measured):
+    view, _ = look("trajectory", measured, run="unique", base="repeated", step=20)
+    figures = export.stills(view)
+    cube = view.base.cube("prefix_matching", "score")
+    heat = next(t for t in figures["baseline_grid"].data if t.type == "heatmap")
+    np.testing.assert_array_equal(np.array(heat.z, dtype=float), cube.value[cube.index(20)])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_leaves_as_one_file_without_scripts(page, look, measured):
+    view, drawn = look(page, measured, run="unique", base="repeated", step=40, head="L1H2")
+    text = export.page_html(view, drawn.shown)
+    assert "<script" not in text and not re.search(r"(src|href)=[\"']?(https?:)?//", text)
+    assert text.count("<svg") >= len(export.figures_of(view, drawn.shown))
+    assert "rote dashboard" in text
+
+
+def test_png_is_drawn_by_the_browser_from_the_svg(open_page, measured):
+    at = open_page("trajectory", measured, run="unique", step=40)
+    assert not [b for b in at.button if b.key == "png"]  # nothing is made before somebody opens the menu
+    at.session_state["export"] = True
+    at.run()
+    at.selectbox(key="png_figure").set_value("grid").run()
+    at.button(key="png").click().run()
+    assert not at.exception
+    sent = [json.loads(c.proto.json) for c in at.get("bidi_component") if '"svg"' in c.proto.json]
+    assert sent and sent[0]["svg"].startswith("<svg") and sent[0]["name"].endswith("_grid.png")

@@ -1,0 +1,256 @@
+"""Jobs: real small sweeps started, watched, cancelled and resumed the way the page does it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.dashboard import jobs
+from app.dashboard.jobs import Job
+from app.dashboard.views.runs import ending_words, run_arguments
+from checkpoints.errors import RoteError
+from probes.store import Results
+
+SLEEP = ("-m", "timeit", "-n1", "-r1", "import time; print('asleep', flush=True); time.sleep(60)")
+
+
+def until(folder: Path, met: Callable[[Job], bool], *, within_s: float = 90) -> Job:
+    """The job as soon as it is as wanted."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        job = jobs.read_job(folder)
+        assert job is not None
+        if met(job):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(f"still {job.state}: {job.lines} {job.errors}")
+
+
+def ended(job: Job) -> bool:
+    return not job.running
+
+
+def asleep(job: Job) -> bool:
+    return "asleep" in job.lines
+
+
+def files_under(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_sweep_runs_to_its_end_and_writes_into_the_results_alone(series_copy, tmp_path, monkeypatch):
+    series, root = series_copy(), tmp_path / "results"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = files_under(tmp_path)
+    folder = jobs.start(root, run_arguments(str(series), ["repeat_loss"], keep_attention=True, out=root))
+    assert jobs.read_job(folder).state == "running"  # from the first moment
+    job = until(folder, ended)
+    assert (job.state, job.code, job.errors) == ("done", 0, ())
+    assert (job.current["done"], job.current["total"], job.current["step"]) == (3, 3, 20)
+    assert Results.open(root / "planted").steps == [0, 10, 20]
+    written = files_under(tmp_path) - before
+    assert all(name.startswith(("results/.jobs/", "results/planted/")) for name in written), written
+    assert "results/planted/arrays/step_00000020/attention.safetensors" in written
+
+
+def test_a_cancelled_sweep_keeps_what_it_did_and_goes_on_where_it_stopped(lab_series, tmp_path):
+    series, root = lab_series(40), tmp_path / "results"
+    arguments = run_arguments(str(series), ["prefix_matching", "repeat_loss"], keep_attention=False, out=root)
+    folder = jobs.start(root, arguments)
+    job = until(folder, lambda job: job.current is not None)
+    jobs.cancel(job)
+    job = until(folder, ended)
+    kept = job.current["done"]
+    assert (job.state, job.code) == ("cancelled", 130)
+    assert 0 < kept < 40
+    assert ending_words(job) == (
+        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints kept; Go on does the rest."
+    )
+    again = until(jobs.start(root, job.arguments), ended)
+    assert (again.state, again.current["done"]) == ("done", 40)
+    assert len(Results.open(root / "tiny").steps) == 40
+    found = [job.state for job in jobs.all_jobs(root)]
+    assert found == ["done", "cancelled"]  # newest first
+
+
+def test_a_job_goes_on_when_the_process_that_started_it_ends(run_python, tmp_path):
+    code = "import sys; from pathlib import Path; from app.dashboard import jobs; print(jobs.start(Path(sys.argv[1]), sys.argv[2:]))"
+    folder = Path(run_python(code, str(tmp_path), *SLEEP))
+    job = until(folder, asleep)
+    assert job.running
+    jobs.cancel(job, at_once=True)
+    assert until(folder, ended).state == "cancelled"
+
+
+def test_a_job_that_dies_says_how_and_keeps_its_last_lines(tmp_path):
+    dying = "import os; print('last words', flush=True); os.kill(os.getpid(), 9)"
+    job = until(jobs.start(tmp_path, ["-m", "timeit", "-n1", "-r1", dying]), ended)
+    assert (job.state, job.code, job.lines) == ("failed", -9, ("last words",))
+    assert ending_words(job) == "The job was killed (SIGKILL), as happens when memory runs out."
+
+
+def test_a_job_whose_worker_is_killed_stops_and_is_called_lost(tmp_path):
+    folder = jobs.start(tmp_path, SLEEP)
+    until(folder, asleep)
+    (worker,) = (pid for pid, child in jobs._CHILDREN.items() if str(folder) in " ".join(child.args))
+    os.kill(worker, signal.SIGKILL)
+    job = until(folder, ended)
+    assert (job.state, job.code) == ("lost", None)
+    assert ending_words(job).startswith("The job died without a word")
+    assert "asleep" in job.lines
+
+
+def test_a_job_that_does_not_listen_is_killed_when_asked_again(tmp_path):
+    deaf = (
+        "import signal, time; signal.signal(2, signal.SIG_IGN); print('asleep', flush=True); time.sleep(60)"
+    )
+    folder = jobs.start(tmp_path, ["-m", "timeit", "-n1", "-r1", deaf])
+    job = until(folder, asleep)
+    jobs.cancel(job)
+    job = until(folder, lambda job: job.asked_to_stop == 1)
+    time.sleep(0.5)
+    assert jobs.read_job(folder).running
+    assert ending_words(job) == "Stopping after the checkpoint in hand."
+    jobs.cancel(job)
+    job = until(folder, ended, within_s=10)
+    assert (job.state, job.code) == ("cancelled", -9)
+
+
+def test_a_job_past_its_limit_is_stopped(tmp_path):
+    job = until(jobs.start(tmp_path, SLEEP, limit_s=1.0), ended, within_s=20)
+    assert (job.state, job.errors) == ("failed", ("stopped: no answer within 1 s",))
+
+
+def test_two_jobs_on_one_folder_are_refused(lab_series, tmp_path):
+    series, root = lab_series(40), tmp_path / "results"
+    folder = jobs.start(root, run_arguments(str(series), [], keep_attention=False, out=root))
+    for path in (series, series.parent):
+        again = run_arguments(str(path), ["repeat_loss"], keep_attention=False, out=root)
+        with pytest.raises(RoteError, match=r"a job on .* is running already"):
+            jobs.start(root, again)
+    with pytest.raises(RoteError, match="the same job is running already"):
+        jobs.start(root, jobs.read_job(folder).arguments)
+    jobs.cancel(jobs.read_job(folder), at_once=True)
+    until(folder, ended)
+    assert len(jobs.all_jobs(root)) == 1
+
+
+def test_a_sweep_of_the_shell_and_a_job_do_not_write_into_one_folder(series_copy, tmp_path):
+    import fcntl
+
+    series, root = series_copy(), tmp_path / "results"
+    (root / "planted").mkdir(parents=True)
+    with (root / "planted" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        arguments = run_arguments(str(series), ["repeat_loss"], keep_attention=False, out=root)
+        job = until(jobs.start(root, arguments), ended)
+    assert job.state == "failed"
+    assert "another sweep is writing to" in job.errors[0]
+    assert ending_words(job) == "The job ended with code 2."
+
+
+def test_what_a_user_types_is_an_argument_and_never_a_command(tmp_path):
+    evil = "x; touch pwned $(touch pwned) `touch pwned` | touch pwned"
+    job = until(jobs.start(tmp_path, run_arguments(evil, [], keep_attention=False, out=tmp_path)), ended)
+    assert job.state == "failed"
+    assert job.arguments[1] == evil
+    assert not list(tmp_path.rglob("pwned")) and not Path("pwned").exists()
+    assert run_arguments("--help", [], keep_attention=False, out=tmp_path)[1] == "./--help"
+    with pytest.raises(RoteError, match="cannot be shown"):
+        run_arguments("a\0b", [], keep_attention=False, out=tmp_path)
+    with pytest.raises(RoteError, match="NUL"):
+        jobs.start(tmp_path, ["run", "a\0b"])
+    with pytest.raises(RoteError):
+        run_arguments("runs", ["; rm"], keep_attention=False, out=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(RoteError, match="cannot write to"):
+        jobs.start(tmp_path / "results", SLEEP)
+
+
+def test_damaged_notes_of_a_job_do_not_stop_the_page(tmp_path):
+    folder = tmp_path / jobs.FOLDER / "20260101-000000-00"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text('{"arguments": ["run", "x"], "started_s": 1}')
+    said = [
+        '{"event": "checkpoint", "done": "x", "total": 3}',
+        "[1",
+        '{"a": ' * 5000,
+        "\x1b[31mred",
+        "error: no",
+        "help: yes",
+    ]
+    (folder / "progress.jsonl").write_text("\n".join(said))
+    (job,) = jobs.all_jobs(tmp_path)
+    assert (job.state, job.current, job.errors) == ("lost", None, ("no (yes)",))
+    (folder / "job.json").write_text("{")
+    assert jobs.all_jobs(tmp_path) == []
+
+
+def test_old_jobs_are_forgotten_and_running_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "KEPT_JOBS", 2)
+    first = jobs.start(tmp_path, SLEEP)
+    until(first, asleep)
+    for i in range(3):
+        until(jobs.start(tmp_path, ["-m", "timeit", "-n1", "-r1", f"print({i})"]), ended)
+    kept = [job.folder for job in jobs.all_jobs(tmp_path, most=9)]
+    assert first in kept and len(kept) == 3
+    jobs.cancel(jobs.read_job(first), at_once=True)
+    until(first, ended)
+
+
+def test_the_page_starts_watches_and_cancels(open_page, lab_series, two_runs, tmp_path):
+    import shutil
+
+    root, series = tmp_path / "results", lab_series(40)
+    shutil.copytree(two_runs, root)
+    at = open_page("runs", root)
+    next(b for b in at.button if b.label == "Start").click().run()
+    assert "Name a folder of checkpoints first" in at.error[0].value
+    at.text_input(key="job_path").set_value(str(series))
+    at.multiselect(key="job_probes").set_value(["repeat_loss"])
+    next(b for b in at.button if b.label == "Start").click().run()
+    assert not at.exception
+    (job,) = jobs.all_jobs(root)
+    assert job.arguments == ("run", str(series), "-p", "repeat_loss", "-o", str(root))
+    until(job.folder, lambda job: job.current is not None)
+    at.run()
+    at.button(key=f"cancel_{job.folder.name}").click().run()
+    until(job.folder, ended)
+    at.run()
+    assert any("Go on does the rest" in c.value for c in at.caption)
+    at.button(key=f"resume_{job.folder.name}").click().run()
+    again = jobs.all_jobs(root)[0]
+    assert until(again.folder, ended).current["done"] == 40
+    assert at.run().exception == []
+
+
+def test_the_server_may_be_interrupted_and_the_job_goes_on(tmp_path):
+    code = (
+        "import signal, sys, time; from pathlib import Path; from app.dashboard import jobs; "
+        "print(jobs.start(Path(sys.argv[1]), sys.argv[2:]), flush=True); time.sleep(60)"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), *SLEEP],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    folder = Path(server.stdout.readline().strip())
+    until(folder, asleep)
+    os.killpg(server.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    server.communicate(timeout=20)
+    job = jobs.read_job(folder)
+    assert job.running
+    jobs.cancel(job, at_once=True)
+    until(folder, ended)

@@ -1,0 +1,233 @@
+"""A text of one's own: the same answer as the Python API, from a process of its own; and every way to get none."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted_series import head_metric, write_results
+
+from app.dashboard import jobs, own_text
+from app.dashboard.library import open_library
+from app.dashboard.own_text import Request
+from app.dashboard.saved import SavedRun
+from app.dashboard.views.own import cost_words
+from checkpoints import open_series
+from checkpoints.errors import RoteError
+from interp import capture, load
+from probes.attention import SCALE, pattern_in
+
+IDS = "0 5 17 9 5 17 9"
+TEXT = "the cat sat on the mat"
+
+
+def results_of(series: Path, root: Path, *, n_ctx: int = 32, steps: tuple[int, ...] = (0, 1, 2)) -> SavedRun:
+    """Results that name a series of two layers of four heads."""
+    values = np.linspace(0.1, 0.8, 8).reshape(2, 4)
+    units = {step: [head_metric("prefix_matching", values)] for step in steps}
+    model = {"n_layers": 2, "n_heads": 4, "n_ctx": n_ctx}
+    held = {"name": series.name, "path": str(series), "n_checkpoints": len(steps), "steps": list(steps)}
+    write_results(root, "own", units, shape=(2, 4), model=model, series=held)
+    return open_library([root]).runs["own"]
+
+
+def answered(asked: Request, *, within_s: float = 90) -> Request:
+    """The request when its worker has ended."""
+    end = time.monotonic() + within_s
+    while asked.running and time.monotonic() < end:
+        time.sleep(0.05)
+        asked = own_text.again(asked)
+    assert not asked.running
+    return asked
+
+
+def with_tokenizer(series: Path) -> Path:
+    """Words apart by spaces as tokens, in every step's folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["<bos>", *TEXT.split(), "dog"]
+    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(dict.fromkeys(words))}, unk_token="dog"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    for step in series.iterdir():
+        made.save(str(step / "tokenizer.json"))
+    return series
+
+
+@pytest.mark.parametrize("kind", ("ids", "text"))
+def test_the_answer_is_that_of_the_python_api(kind, lab_series, hf_series, tmp_path):
+    series = lab_series(3) if kind == "ids" else with_tokenizer(hf_series("gpt2", 3))
+    run = results_of(series, tmp_path / "results")
+    said = IDS if kind == "ids" else TEXT
+    given = np.array([[int(word) for word in IDS.split()]]) if kind == "ids" else TEXT
+    asked = answered(own_text.begin(run, 2, said))
+    assert asked.failure() == []
+    (text,) = asked.texts()
+    expected = capture(load(open_series(series).at(2)), given)
+    assert text.tokens.tolist() == expected.tokens[0].tolist()
+    for layer in range(2):
+        for head in range(4):
+            shown = pattern_in(asked.file, text, layer=layer, head=head)
+            kept = np.rint(expected.pattern[layer, 0, head] * np.float32(SCALE)).astype(np.float64) / SCALE
+            np.testing.assert_array_equal(shown, kept)
+    assert own_text.begin(run, 2, said).job == asked.job  # computed once
+    assert text.words == (("<bos>", *TEXT.split()) if kind == "text" else None)
+
+
+def test_ids_get_the_first_token_they_lack(lab_series, tmp_path):
+    run = results_of(lab_series(3), tmp_path / "results")
+    (text,) = answered(own_text.begin(run, 1, "5, 17 9")).texts()
+    assert text.tokens.tolist() == [0, 5, 17, 9]
+
+
+def test_size_and_time_are_known_before(lab_series, hf_series, tmp_path):
+    series = lab_series(3)
+    price = own_text.cost(results_of(series, tmp_path / "results"), 1)
+    assert price.n_bytes == (series / "step_00000001" / "model.safetensors").stat().st_size
+    assert (price.most_tokens, price.has_tokenizer) == (32, False)
+    words = cost_words(price, 1)
+    assert words.startswith("Loads step 1 (") and "about 0:10" in words and "at most 32 tokens" in words
+    named = with_tokenizer(hf_series("gpt2", 2))
+    assert own_text.cost(results_of(named, tmp_path / "more"), 1).has_tokenizer
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    (
+        ("words", "this series has no tokenizer, so words mean nothing to it (write token ids"),
+        ("-1 5", "this series has no tokenizer"),
+        ("99999999999999999999999", "this series has no tokenizer"),
+        (" ".join(["5"] * 40), "the text is 40 tokens long (at most 31 fit, and one before them)"),
+        ("5 999", "token id 999 is outside the model's vocabulary of 24"),
+        (",,, ,", "the text holds no token"),
+    ),
+)
+def test_a_text_that_cannot_be_read_is_answered_with_why(said, message, lab_series, tmp_path):
+    asked = answered(own_text.begin(results_of(lab_series(3), tmp_path / "results"), 1, said))
+    assert asked.texts() == []
+    assert asked.failure()[0].startswith(message)
+
+
+def test_what_is_wrong_before_the_worker_starts(lab_series, tmp_path):
+    series = lab_series(3)
+    run = results_of(series, tmp_path / "results", steps=(0, 1, 2, 7))
+    for text, message in (("5 " * 3000, "the text has 6,000 characters"), ("\ud800", "half a character")):
+        with pytest.raises(RoteError, match=message):
+            own_text.request(run, 1, text)
+    with pytest.raises(RoteError, match="step 7 is not in"):
+        own_text.begin(run, 7, IDS)
+    series.rename(series.with_name("elsewhere"))
+    with pytest.raises(RoteError, match="the checkpoints of own are not at"):
+        own_text.begin(run, 1, IDS)
+    assert not (tmp_path / "results" / jobs.FOLDER).exists()
+
+
+def test_damaged_weights_are_said(lab_series, tmp_path):
+    series = lab_series(3)
+    run = results_of(series, tmp_path / "results")
+    (series / "step_00000001" / "model.safetensors").write_bytes(b"\0" * 64)
+    with pytest.raises(RoteError):
+        asked = answered(own_text.begin(run, 1, IDS))
+        raise RoteError(asked.failure()[0])
+
+
+def test_a_worker_that_dies_hangs_or_is_cancelled(lab_series, tmp_path, monkeypatch):
+    run = results_of(lab_series(3), tmp_path / "results")
+    script = tmp_path / "stuck.py"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    real = jobs.start
+
+    def start(root, arguments, **options):
+        return real(root, ["-m", "stuck"], **options)
+
+    monkeypatch.setattr(jobs, "start", start)
+    script.write_text("import os; print('loading', flush=True); os.kill(os.getpid(), 9)")
+    assert answered(own_text.begin(run, 0, IDS)).failure() == [
+        "The worker was killed (SIGKILL), as happens when memory runs out.", "loading",
+    ]  # fmt: skip
+    script.write_text("raise ValueError('odd')")
+    assert "ValueError: odd" in answered(own_text.begin(run, 1, IDS)).failure()[-1]
+    script.write_text("")
+    assert answered(own_text.begin(run, 1, IDS)).failure() == ["The worker ended without an answer."]
+    script.write_text("import time; time.sleep(60)")
+    asked = own_text.begin(run, 2, IDS)
+    assert asked.running and own_text.begin(run, 2, IDS).job.folder == asked.job.folder  # on its way
+    jobs.cancel(asked.job, at_once=True)
+    assert answered(asked).failure() == ["Cancelled."]
+    monkeypatch.setattr(own_text, "LIMIT_S", 0.5)
+    assert answered(own_text.begin(run, 2, IDS)).failure() == ["stopped: no answer within 0 s"]
+
+
+def test_new_weights_at_a_step_are_asked_anew(lab_series, tmp_path):
+    series = lab_series(3)
+    run = results_of(series, tmp_path / "results")
+    before = own_text.request(run, 1, IDS)
+    weights = series / "step_00000001" / "model.safetensors"
+    weights.write_bytes((series / "step_00000002" / "model.safetensors").read_bytes())
+    assert own_text.request(run, 1, IDS).folder != before.folder
+    assert own_text.request(run, 2, IDS).folder != before.folder
+
+
+def test_old_answers_go(lab_series, tmp_path, monkeypatch):
+    run = results_of(lab_series(3), tmp_path / "results")
+    monkeypatch.setattr(own_text, "KEPT_ANSWERS", 2)
+    for text in ("x", "y", "z"):
+        asked = answered(own_text.begin(run, 1, text))
+    kept = list((tmp_path / "results" / jobs.FOLDER / "own_text").iterdir())
+    assert len(kept) == 2 and asked.folder in kept
+
+
+def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
+    import json
+
+    series = lab_series(3)
+    results_of(series, tmp_path / "results")
+    at = open_page("head", tmp_path / "results", step=2, head="L1H3")
+    assert not at.text_area  # nothing is looked up for a form nobody opened
+    at.session_state["own"] = True
+    at.run()
+    assert any("Loads step 2" in c.value.replace("\\", "") for c in at.caption)
+    at.text_area(key="own_text").set_value(IDS).run()
+    at.button(key="own_run").click().run()
+    assert not at.exception
+    end = time.monotonic() + 90
+    while time.monotonic() < end and not any("codes" in c.proto.json for c in at.get("bidi_component")):
+        time.sleep(0.2)
+        at.run()
+        assert not at.exception and not at.error
+    shown = json.loads(next(c.proto.json for c in at.get("bidi_component") if "codes" in c.proto.json))
+    assert shown["tokens"] == IDS.split()
+    lines = next(c.value for c in at.code if "capture(" in c.value)
+    scope: dict = {}
+    *before, last = lines.splitlines()
+    exec("\n".join(before), scope)
+    pattern = eval(last, scope)
+    (text,) = own_text.request(open_library([tmp_path / "results"]).runs["own"], 2, IDS).texts()
+    asked = own_text.request(open_library([tmp_path / "results"]).runs["own"], 2, IDS)
+    np.testing.assert_allclose(
+        pattern_in(asked.file, text, layer=1, head=3), pattern, atol=0.5 / SCALE + 1e-6
+    )
+
+
+def test_the_page_process_asks_without_torch(run_python, lab_series, tmp_path):
+    results_of(lab_series(3), tmp_path / "results")
+    code = """
+import os, sys, time
+from streamlit.testing.v1 import AppTest
+os.environ["ROTE_DASHBOARD_PATHS"] = sys.argv[1]
+at = AppTest.from_string("from app.dashboard.main import main\\nmain(only='head')", default_timeout=60)
+at.query_params["step"] = "2"
+at.session_state["own"] = True
+at.run()
+at.text_area(key="own_text").set_value("0 5 17 9 5").run()
+at.button(key="own_run").click().run()
+end = time.monotonic() + 90
+while time.monotonic() < end and not any("codes" in c.proto.json for c in at.get("bidi_component")):
+    time.sleep(0.2)
+    at.run()
+    assert not at.exception and not at.error, (at.exception, at.error)
+assert any("codes" in c.proto.json for c in at.get("bidi_component"))
+print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
+"""
+    assert run_python(code, str(tmp_path / "results")) == "[]"

@@ -1,0 +1,70 @@
+"""What pages do to figures before they show them, and the example they open on."""
+
+from __future__ import annotations
+
+import tarfile
+
+import plotly.graph_objects as go
+import pytest
+
+from app.dashboard.components.base import LEVELS
+from app.dashboard.components.head_grid import byte_decimals
+from app.dashboard.example import PACKED, in_place_of
+from app.dashboard.figures import SUBTITLE_CHARS, TITLE_CHARS, fitted, narrow
+from app.dashboard.library import Library
+from probes.figures.axis import StepAxis
+from probes.figures.canvas import Canvas, finish
+
+
+def figure(title: str, subtitle: str) -> go.Figure:
+    return finish(go.Figure(), Canvas(height_px=300), title=title, subtitle=subtitle, alt="nothing")
+
+
+def test_long_titles_are_broken_and_the_plot_keeps_its_height():
+    title = "rep64_s0 minus unique_s0, paired on the same sequences"
+    subtitle = "bar: 95% interval of the paired difference · grey and hollow: no clear change"
+    fig = fitted(figure(title, subtitle))
+    lines, below = fig.layout.title.text.split("<br>"), fig.layout.title.subtitle.text.split("<br>")
+    assert " ".join(lines) == title
+    assert " ".join(below) == subtitle
+    assert len(lines) == len(below) == 2
+    assert max(map(len, lines)) <= TITLE_CHARS
+    assert max(map(len, below)) <= SUBTITLE_CHARS
+    plain = figure(title, subtitle).layout
+    assert fig.layout.height - fig.layout.margin.t == plain.height - plain.margin.t
+    assert fig.layout.height > plain.height
+
+
+def test_short_titles_stay_as_they_are_and_entities_count_as_one_letter():
+    fig = figure("a &lt;b&gt; " * 4, "dotted: chance 0.05")
+    before = fig.to_json()
+    assert fitted(fig).to_json() == before
+
+
+def test_half_a_page_gets_few_labels_with_the_first_and_the_last_among_them():
+    fig = go.Figure(layout={"xaxis": StepAxis.over([0, *(2**i for i in range(14))]).layout()})
+    labels = narrow(fig).layout.xaxis.ticktext
+    assert (labels[0], labels[-1]) == ("0", "8,192")
+    assert len(labels) <= 6
+
+
+@pytest.mark.parametrize(
+    ("limits", "places"), [((0.0, 1.0), 2), ((-1.0, 1.0), 2), ((0.0, 10.0), 1), ((0.0, 500.0), 0)]
+)
+def test_the_grid_writes_no_digit_that_its_bytes_cannot_vouch_for(limits, places):
+    assert byte_decimals(limits) == places
+    assert places == 0 or 10.0**-places >= (limits[1] - limits[0]) / LEVELS
+
+
+def test_the_example_is_small_stays_in_its_folder_and_tells_of_no_machine(tmp_path):
+    assert PACKED.stat().st_size < 500_000
+    with tarfile.open(PACKED) as packed:
+        names = packed.getnames()
+        assert all(member.isfile() or member.isdir() for member in packed)
+        packed.extractall(tmp_path, filter="data")
+    assert not [name for name in names if name.startswith("/") or ".." in name]
+    for file in tmp_path.rglob("run.json"):
+        assert '"/' not in file.read_text(encoding="utf-8")
+    shown = in_place_of(Library(paths=(tmp_path,)))
+    assert (set(shown.runs), shown.is_example, shown.paths) == ({"unique", "repeated"}, True, (tmp_path,))
+    assert shown.runs["unique"].measured_steps == (0, 16, 64, 100, 200, 300, 400, 500, 600, 1000, 1600, 2400)

@@ -1,0 +1,64 @@
+"""The self-test passes on the instrument as it is, and notices when its statistics are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import pytest
+
+from probes.calibration.comparing import comparison_checks
+from probes.calibration.intervals import interval_checks
+from probes.calibration.training import event_checks
+from probes.checks import Check, covers, exact, holds, low_share, seldom
+from probes.selftest import run_selftest
+
+
+def failed(checks: Iterable[Check]) -> list[str]:
+    return [check.name for check in checks if not check.passed]
+
+
+@pytest.mark.slow
+def test_it_passes_on_few_models_without_simulations():
+    found = run_selftest(n_random=1, n_seq=8, tries=0)
+    assert len(found.checks) > 25 and failed(found.checks) == []
+    assert any("load_bearing" in line for line in found.lines)
+
+
+@pytest.mark.slow
+def test_it_passes_whole():
+    assert failed(run_selftest(seed=1).checks) == []
+
+
+def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
+    monkeypatch.setattr("probes.statistics.tail_frac", lambda n, **_: 0.06)
+    found = failed(islice(interval_checks(30, 0), 19))
+    assert "95% intervals, middling score, n = 32" in found
+    assert "95% intervals, difference of two runs on the same 32 sequences" in found
+
+
+def test_a_missing_correction_over_heads_is_noticed(monkeypatch):
+    monkeypatch.setattr("probes.degradation.benjamini_hochberg", lambda p: p)
+    found = failed(islice(comparison_checks(40, 0), 3))
+    assert "compare, 16 changed heads among 64: share of those told that are false" in found
+    assert "compare, 16 heads of equal truth: any better or worse" in found
+
+
+def test_onsets_told_without_a_test_are_noticed(monkeypatch):
+    monkeypatch.setattr("probes.trajectory.crossing.ALPHA", 1e9)
+    found = failed(islice(event_checks(40, 0), 2))
+    assert found == ["onset of any of the 4 strongest of 16 flat heads, 12 checkpoints"]
+
+
+def test_a_rate_is_judged_by_its_own_uncertainty():
+    assert exact(0, 20) == (0.0, pytest.approx(1 - 0.005 ** (1 / 20)))
+    assert exact(20, 20)[1] == 1.0
+    assert (
+        covers("", [True] * 95 + [False] * 5).passed and not covers("", [True] * 800 + [False] * 200).passed
+    )
+    assert not covers("", [True] * 1000).passed and holds("", [True] * 1000).passed
+    assert not holds("", []).passed and not seldom("", []).passed
+    assert (
+        seldom("", [True] * 7 + [False] * 93).passed and not seldom("", [True] * 100 + [False] * 900).passed
+    )
+    assert low_share("", [0.0, 0.08] * 50).passed and not low_share("", [0.1, 0.12] * 50).passed
