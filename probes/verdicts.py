@@ -50,6 +50,8 @@ def _mem_gap(frame: pd.DataFrame) -> Sequence[Measured]:
     missing = [part["reason"].iloc[0] for part in rows.values() if not part["valid"].iloc[0]]
     if missing:
         return [not_measured(info, metric, missing[0]) for metric in info.metrics]
+    in_all = own[own["metric"] == "in_all"]  # not in units of the probe's first version
+    rows |= {} if in_all.empty else {"in_all": in_all}
     found = mem_gap(**{name: part["samples"].iloc[0].astype(np.float64) for name, part in rows.items()})
     first = min(found.by_repeats)
     span = [found.by_repeats.get(b) for b in range(first, max(found.by_repeats) + 1)]

@@ -22,7 +22,7 @@ _ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""
 _TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}
 _LEFT_OUT = (
     "profile", "peak_offset", "loss", "loss@twins", "repeats", "whole_accuracy", "whole_loss",
-    "whole_accuracy@twins", "whole_loss@twins", "token_bits", "token_bits@twins", "bits@twins", "share@twins", "total",
+    "whole_accuracy@twins", "whole_loss@twins", "token_bits", "token_bits@twins", "bits@twins", "share@twins", "total", "in_all",
 )  # fmt: skip
 _EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
 

@@ -287,8 +287,9 @@ def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> l
     }
     path = "".join(outlines[symbol.removesuffix("-open")](a, b) for a, b in points)
     line = marker.get("line") or ({"width": 1} if hollow else {})
-    edge = _stroke(line.get("color", marker["color"]), line["width"]) if line else ""
-    body = 'fill="none"' if hollow else _fill(marker["color"])
+    color = marker["color"] if "color" in marker else line["color"]  # thin marks are lines alone
+    edge = _stroke(line.get("color", color), line["width"]) if line else ""
+    body = 'fill="none"' if hollow else _fill(color)
     return [f'<path d="{path}" {body} {edge}/>']
 
 

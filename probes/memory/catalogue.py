@@ -29,6 +29,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "whole_accuracy": "accuracy over the whole sequence, what can be copied from its own beginning included",
             "whole_loss": "mean loss over the whole sequence",
             "repeats": "how often the members were trained on by the last step",
+            "in_all": "members there are, of which these are all or a sample",
             "accuracy@twins": "accuracy on twins",
             "loss@twins": "loss on twins",
             "completed@twins": "completed, of twins",
@@ -36,6 +37,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "whole_loss@twins": "whole_loss on twins",
         },
         module="probes.memory.exact_match",
+        version=2,
         reads_as="Read against the twins: what is above them is memory. Of P members nobody can tell which one begins, so even "
         "perfect memory misses nearly every first token: on blocks of 18 tokens accuracy ends near 0.94, completed at 1",
         not_measured=_NO_MEMBERS,
@@ -47,7 +49,9 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "whole_loss": "nats",
             "completed": "sequence fraction",
             "repeats": "times",
+            "in_all": "sequences",
         },
+        settings=("in_all",),
     ),
     ProbeInfo(
         name="mem_gap",
@@ -61,11 +65,12 @@ MEMORY: tuple[ProbeInfo, ...] = (
         metrics={
             "gap": "mean loss on twins minus mean loss on members, over first blocks",
             "loss_share": "mean loss on members over mean loss on twins",
-            "near_zero": "1 when the upper end of loss_share is below 0.1: the founding paper's sign of the worst region",
+            "near_zero": "1 when the upper end of loss_share is below 0.1, and of a sample stays below it if as many members are "
+            "not memorised as its size allows: the founding paper's sign of the worst region",
             "by_repeats": "gap of the members with floor(log2 of the repeat count) = position",
         },
         module="probes.memory.mem_gap",
-        version=2,
+        version=3,
         reads_as="Interval over 0: no sign of memory. near_zero says that the repeated data is all but free, not that damage "
         "has been done: look at copying and held-out loss",
         not_measured=_NEEDS_BOTH,

@@ -35,6 +35,7 @@ def exact_match(
     top1: Bool[Tensor, "batch next_pos"],
     second_block_start: Int[Tensor, " batch"],
     repeat_count: Int[Tensor, " batch"],
+    n_in_all: Int[Tensor, " batch"],
 ) -> dict[str, Float[Tensor, " batch"]]:
     """Score a batch.
 
@@ -43,10 +44,11 @@ def exact_match(
         top1: whether the predicted token was the right one.
         second_block_start: index of the first token that repeats the sequence's beginning.
         repeat_count: how often each sequence was trained on.
+        n_in_all: how many sequences there are, of which these are all or a sample.
 
     Returns:
         `accuracy` and `completed` as fractions, `loss` in nats, over the first block; `whole_accuracy` and
-        `whole_loss` over everything; `repeats`, the count handed on.
+        `whole_loss` over everything; `repeats` and `in_all`, the counts handed on.
     """
     right, everything = top1.float(), torch.ones_like(top1)
     block = first_block(second_block_start, token_nll.shape[1])  # 2.
@@ -58,6 +60,7 @@ def exact_match(
         "whole_accuracy": mean_over(right, everything),  # 5.
         "whole_loss": mean_over(token_nll, everything),
         "repeats": repeat_count.float(),
+        "in_all": n_in_all.float(),
     }
 
 
@@ -71,6 +74,7 @@ def chance(stimulus: Stimulus) -> dict[str, float]:
         "whole_accuracy": 1 / n_ids,
         "whole_loss": math.log(n_ids),
         "repeats": math.nan,
+        "in_all": math.nan,
     }
 
 

@@ -7,10 +7,10 @@ zero, their "practical diagnostic". The near-zero threshold is ours: they print 
 2. gap = mean over twins - mean over members; members and twins are resampled apart, for they are not pairs
 3. by_repeats: the same for the members whose repeat count c has floor(log2 c) = position
 4. loss_share = mean over members / mean over twins
-5. near_zero: yes when the upper end of loss_share's interval is below NEAR_ZERO_FRAC, and stays below it if as many
-   members are not memorised as their count allows (exact one-sided 95% bound; not memorised: a loss above NEAR_ZERO_FRAC
-   of the twins'). Where nearly all have no loss, the few that have some may be missing from the sample, and no interval
-   of the mean shows it. Fewer than 29 members are never enough
+5. near_zero: yes when the upper end of loss_share's interval is below NEAR_ZERO_FRAC. Where the members are a sample,
+   it must stay below it if as many are not memorised as their count allows (exact one-sided 95% bound; not memorised: a
+   loss above NEAR_ZERO_FRAC of the twins'): where nearly all have no loss, the few that have some may be missing from
+   the sample, and no interval of the mean shows it. Fewer than 29 are never enough
 
 A share and not nats: of P members the first token alone costs ln P nats, 0.2 a token for 64 of the lab's blocks.
 """
@@ -62,6 +62,7 @@ def mem_gap(
     twins: Float[np.ndarray, " m"],
     repeats: Float[np.ndarray, " n"],
     *,
+    in_all: Float[np.ndarray, " n"] | None = None,
     seed: int = 0,
 ) -> MemGap:
     """Compare members with twins at one step.
@@ -70,6 +71,7 @@ def mem_gap(
         members: mean loss in nats of each member.
         twins: of each twin.
         repeats: how often each member was trained on; counts below 1 stand with 1.
+        in_all: how many members there are, the same for each; None where that is not known.
         seed: of the bootstrap.
     """
     twin_means = _resampled_means(twins, seed, stream=1)
@@ -88,13 +90,13 @@ def mem_gap(
         return Estimate(float(value), float(lo), float(hi), len(rows))
 
     share = against_twins(members, lambda member, twin: member / twin, relative=True)  # 4.
+    every_one = in_all is not None and len(members) >= in_all.max()
+    sure = every_one or _most_possible(members / base) < NEAR_ZERO_FRAC
     bucket = bucket_of(repeats)
     return MemGap(
         gap=against_twins(members, lambda member, twin: twin - member),  # 2.
         loss_share=share,
-        near_zero=float(share.hi < NEAR_ZERO_FRAC and _most_possible(members / base) < NEAR_ZERO_FRAC)
-        if np.isfinite(share.hi)
-        else np.nan,  # 5.
+        near_zero=float(share.hi < NEAR_ZERO_FRAC and sure) if np.isfinite(share.hi) else np.nan,  # 5.
         by_repeats={
             int(b): against_twins(members[bucket == b], lambda member, twin: twin - member)
             for b in np.unique(bucket)

@@ -232,6 +232,9 @@ def test_near_zero_is_a_share_of_the_twins_loss(loss, flag):
     assert mem_gap(np.full(400, loss), twins_nats, np.ones(400)).near_zero == flag
     for n, sure in ((28, 0.0), (29, 1.0)):  # with 28, a tenth may be unknown and unseen: 0.9^28 is above 5%
         assert mem_gap(np.zeros(n), twins_nats, np.ones(n)).near_zero == sure
+    for n_all, sure in ((28, 1.0), (29, 0.0)):  # all there are, or all but one
+        given = mem_gap(np.zeros(28), twins_nats, np.ones(28), in_all=np.full(28, float(n_all)))
+        assert given.near_zero == sure
     unsure = mem_gap(np.array([0.0, 0.0, 0.0, 0.0, 4.5]), twins_nats, np.ones(5))
     assert unsure.loss_share.value < NEAR_ZERO_FRAC < unsure.loss_share.hi and unsure.near_zero == 0.0
 

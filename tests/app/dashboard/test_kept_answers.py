@@ -1,0 +1,93 @@
+"""What is worked out once per run, and how a large run is read."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow.parquet as pq
+import pytest
+from planted_series import rising, write_results, write_step
+
+from app.dashboard.kept import kept
+from app.dashboard.library import open_library
+from app.dashboard.saved import SavedRun
+from app.dashboard.show import in_theme
+
+
+@pytest.fixture
+def counted():
+    """A kept function that counts its calls."""
+    calls: list[tuple] = []
+
+    @kept(2)
+    def answer(run: SavedRun, base: SavedRun | None, word: str) -> tuple:
+        calls.append((run.name, base and base.name, word))
+        if word == "bad":
+            raise ValueError(word)
+        return (run.name, word)
+
+    return answer, calls
+
+
+def test_an_answer_is_worked_out_once_and_the_oldest_is_let_go(two_runs, counted):
+    answer, calls = counted
+    library = open_library([two_runs])
+    run, base = library.runs["unique"], library.runs["repeated"]
+    assert answer(run, base, "a") is answer(run, base, "a")
+    answer(run, None, "a")
+    answer(base, None, "a")
+    assert len(calls) == 3
+    answer(run, None, "b")  # a third answer of this run: that for the baseline goes
+    answer(run, base, "a")
+    assert len(calls) == 5
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bad"):
+            answer(run, base, "bad")
+    assert len(calls) == 7
+
+
+def test_answers_go_with_the_run_and_know_a_baseline_that_changed(tmp_path, counted):
+    answer, calls = counted
+    units = rising()
+    write_results(tmp_path, "run", units)
+    folder = write_results(tmp_path, "base", {0: units[0]}, rebuild=False)
+    library = open_library([tmp_path])
+    run, base = library.runs["run"], library.runs["base"]
+    answer(run, base, "a")
+    gone = weakref.ref(base)
+    write_step(folder, "base", 20, units[20])
+    del base, library
+    library = open_library([tmp_path])
+    gc.collect()
+    assert gone() is None  # neither the library nor the answers hold on to what was read before
+    answer(run, library.runs["base"], "a")
+    assert len(calls) == 2
+
+
+def test_a_table_in_parts_with_words_of_their_own_is_read_as_one(tmp_path):
+    folder = write_results(tmp_path, "parts", rising())
+    file = folder / "observations.parquet"
+    whole = open_library([tmp_path]).runs["parts"]
+    pq.write_table(pq.read_table(file), file, row_group_size=7)
+    parts = open_library([tmp_path]).runs["parts"]
+    assert parts is not whole
+    assert parts.kinds == whole.kinds
+    assert parts.table.num_rows == whole.table.num_rows
+    for name in ("value", "lo", "hi", "chance", "n"):
+        mine, theirs = (getattr(run.cube("prefix_matching", "score"), name) for run in (parts, whole))
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_figure_is_put_in_colours_once_and_stays_as_it_was():
+    fig = go.Figure(go.Heatmap(z=[[1.0]], text=[[""]], texttemplate="%{text}"))
+    fig.update_layout(
+        height=300, margin={"t": 50}, title={"text": "t", "subtitle": {"text": "s"}}, meta={"alt": "x"}
+    )
+    before = fig.to_json()
+    dark = in_theme(fig, "dark")
+    assert in_theme(fig, "dark") is dark and in_theme(fig, "light") is not dark
+    assert dark.data[0].texttemplate is None  # no text, so none is laid out
+    assert fig.to_json() == before
