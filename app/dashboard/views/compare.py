@@ -144,7 +144,7 @@ def _measures(view: View, page: Page, comparison: Comparison) -> None:
     page.table(
         comparing.differences_frame(comparison, head=view.state.head), "differences",
         caption=f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed. "
-        "An interval that holds 0 is no clear change.",
+        "An interval that holds 0 is no clear change, nor is a difference below 0.05 (scores, nats).",
         column_config={"q": st.column_config.NumberColumn("q", format="%.3g", help="p-value corrected over the heads of a metric")},
     )  # fmt: skip
     page.figure(drawn.measures(view.run, view.base, view.state.align, view.state.step), "differences")

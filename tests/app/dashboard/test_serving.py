@@ -114,16 +114,6 @@ def test_new_checkpoints_appear_without_a_restart(open_page, tmp_path):
     assert 40 in open_library([tmp_path]).runs["live"].steps
 
 
-def test_the_first_results_take_the_place_of_the_example(open_page, tmp_path):
-    at = open_page("overview", tmp_path / "results")
-    assert any("come with rote" in m.value for m in at.markdown)
-    write_results(tmp_path / "results", "first", rising())
-    at.run()
-    assert not at.exception
-    assert "first" in at.title[0].value
-    assert not any("come with rote" in m.value for m in at.markdown)
-
-
 def test_a_folder_that_changes_is_kept_once(tmp_path):
     units = rising()
     folder = write_results(tmp_path, "growing", {0: units[0]}, rebuild=False)
