@@ -40,7 +40,7 @@ def test_grafted_heads_bring_copying_back(rote, runs):
     assert found["weights", "returned"]["value"] == pytest.approx(1, abs=1e-3)
     assert found["z", "returned"]["value"] == pytest.approx(0, abs=1e-3)  # written by nothing at step 0
     table = rote("graft", runs, "--from", "20", "--into", "0", "--heads", "L1H0", "--sequences", "8", "-t")
-    assert table.stdout.splitlines()[0] == "planted: L1H0 of step 20 in step 0"
+    assert table.stdout.splitlines()[0] == "planted: L1H0 of step 20 in step 0, sequence seed 0"
     assert "returned" in table.stdout
     rows = list(
         csv.DictReader(

@@ -23,7 +23,7 @@ from probes.circuits.clamp import perfect_induction, perfect_previous
 from probes.circuits.effects import later_blocks, strongest
 from probes.circuits.graft import graft
 from probes.circuits.induction_circuit import _Scores as Scores
-from probes.circuits.load_bearing import VERDICTS, judge
+from probes.circuits.load_bearing import judge
 from probes.circuits.matched import matched_draws
 from probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
 from probes.info import NotMeasuredError
@@ -227,7 +227,7 @@ def test_verdicts_on_circuits_of_which_it_is_known(load, stimuli, name):
     found = {
         metric: m.values.item() for metric, m in direct(load(CONFIGS[name]), "load_bearing", stimuli).items()
     }
-    assert VERDICTS[int(found["verdict"])] == name
+    assert REGISTRY["load_bearing"].word_of("verdict", float(found["verdict"])) == name
     assert (found["n_top"], found["n_draws"], found["n_possible"]) == (1, 3, 3)
     wide = {"load-bearing": 1, "distributed": 2, "signature only": 1, "neither": 0}[name]
     assert found["n_wide"] == wide

@@ -117,6 +117,7 @@ def test_from_a_click_to_the_attention_and_the_circuit_and_back(start):
     here.until_address(q=None)
     here.tab.go_back()
     here.arrived("/trajectory")
+    here.has(".panel.run .cell[aria-label^=L1H3]", aria_selected="true")
     here.tab.go_back()
     here.until_address(head="L0H0")
     here.has(".panel.run .cell[aria-label^=L0H0]", aria_selected="true")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from interruptible import heed_interrupts
 
 from app.dashboard import jobs
 from app.dashboard.jobs import Job
@@ -245,6 +246,7 @@ def test_the_server_may_be_interrupted_and_the_job_goes_on(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     folder = Path(server.stdout.readline().strip())
     until(folder, asleep)

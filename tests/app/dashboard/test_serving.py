@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from interruptible import heed_interrupts
 from planted_series import STEPS, rising, write_results, write_step
 
 from app.dashboard import jobs, launch
@@ -35,6 +36,7 @@ def server(two_runs, tmp_path) -> Iterator[tuple[subprocess.Popen, int]]:
         text=True,
         cwd=tmp_path,
         env=env,
+        preexec_fn=heed_interrupts,
     )
     try:
         assert process.stdout is not None
