@@ -117,6 +117,12 @@ class Visit:
         self.tab.locator("h1").first.wait_for()
         self.tab.locator(DONE).wait_for()
 
+    def back(self) -> None:
+        """One step back, and the page drawn. A second step before the server has answered the first is undone by it."""
+        self.tab.go_back()
+        self.tab.wait_for_timeout(300)  # until the page has asked
+        self.settled()
+
     def drawn(self) -> None:
         """Every figure and table is there too: they come in parts."""
         self.tab.wait_for_function(
