@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from checkpoints.errors import RoteError
 from checkpoints.series import CheckpointSeries
+from checkpoints.vocabulary import load_tokenizer
 
 MIN_SEQUENCE_TOKENS = 8  # of a text line; shorter ones would cut all others down to almost nothing
 MIN_REPEATED_TOKENS = 4  # fewer tokens that happen to equal the first ones are no second block
@@ -255,16 +256,7 @@ def _encoder(tokenizer: Path | None, path: Path) -> Callable[[str], list[int]]:
             f"{path.name} is text and the model folder has no tokenizer.json",
             help="put the model's tokenizer.json beside the weights, or give token ids as .npy",
         )
-    from tokenizers import Tokenizer
-
-    try:
-        loaded = Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # the library raises nothing more exact
-        raise RoteError(
-            f"{tokenizer} cannot be read ({error})", help="transformers' save_pretrained writes one"
-        ) from None
-    loaded.no_truncation()
-    loaded.no_padding()  # padding would be measured like text
+    loaded = load_tokenizer(tokenizer)
     return lambda text: loaded.encode(text, add_special_tokens=False).ids
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from checkpoints.errors import RoteError, did_you_mean
-from checkpoints.vocabulary import tokenizer_of, usable_ids
+from checkpoints.vocabulary import load_tokenizer, tokenizer_of, usable_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
     file = tokenizer_of(model.checkpoint)
-    tokenizer = None if file is None else _tokenizer(str(file))
+    tokenizer = None if file is None else load_tokenizer(file)
     if not isinstance(text, str):
         tokens = np.atleast_2d(np.asarray(text)).astype(np.int64)
         return tokens, tuple(token_labels(tokenizer, row) for row in tokens)
@@ -131,15 +131,6 @@ def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tup
         raise RoteError("the text holds no token", help="give some text")
     tokens = np.array([[bos, *ids]], dtype=np.int64)
     return tokens, (token_labels(tokenizer, tokens[0]),)
-
-
-def _tokenizer(path: str) -> Any:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(path)
-    except Exception as error:  # the library raises bare exceptions
-        raise RoteError(f"{path} cannot be read ({error})", help="give token ids instead") from None
 
 
 def token_labels(tokenizer: Any, tokens: Int[np.ndarray, " pos"]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from checkpoints.errors import RoteError
 from checkpoints.series import Checkpoint, open_series
-from checkpoints.vocabulary import tokenizer_of
+from checkpoints.vocabulary import load_tokenizer, tokenizer_of
 
 
 def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
@@ -27,7 +27,11 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
         RoteError: nothing to read, too much of it, or words where only ids are understood.
     """
     file = tokenizer_of(checkpoint)
-    ids = _written_ids(text) if file is None else _by_tokenizer(text, file)
+    ids = (
+        _written_ids(text)
+        if file is None
+        else load_tokenizer(file).encode(text, add_special_tokens=False).ids
+    )
     if not ids:
         raise RoteError("the text holds no token", help="write a few words")
     if len(ids) + 1 > most:
@@ -35,15 +39,6 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
             f"the text is {len(ids):,} tokens long", help=f"at most {most - 1} fit, and one before them"
         )
     return ids
-
-
-def _by_tokenizer(text: str, file: Path) -> list[int]:
-    from tokenizers import Tokenizer
-
-    try:
-        return list(Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids)
-    except Exception as error:  # the library raises bare exceptions
-        raise RoteError(f"{file} cannot be read ({error})", help="check the tokenizer") from None
 
 
 def _written_ids(text: str) -> list[int]:
@@ -94,7 +89,7 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
         tokens = np.array([[*first, *ids]], dtype=np.int64)
         keeper = AttentionKeeper()
         observe(model, torch.from_numpy(tokens), [keeper])
-        words = {"own": spoken(tokens, file)} if file is not None else {}
+        words = {"own": spoken(tokens, load_tokenizer(file))} if file is not None else {}
     facts = {"format": FORMAT, "stimuli": json.dumps({"own": "your text"}), "words": json.dumps(words)}
     temporary = out.with_name(f".{out.name}.tmp")
     save_file({"own/pattern": keeper.patterns(), "own/tokens": tokens}, temporary, metadata=facts)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from checkpoints.errors import RoteError
+from checkpoints.vocabulary import load_tokenizer
 from interp.model import HookedModel
 from interp.observe import EndView, LayerView, observe
 from probes.attention import FORMAT, SCALE, attention_file, kept_kinds, stimulus_ids
 from probes.stimuli import Stimulus
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 N_KEPT = 2
 
@@ -37,6 +43,7 @@ def keep_attention(
         stimuli: by kind; those that are not kept are left alone.
         tokenizer: a tokenizer.json that turns ids into text, where there is one.
     """
+    reader = _reader(tokenizer)
     arrays: dict[str, np.ndarray] = {}
     words: dict[str, list[list[str]]] = {}
     for kind in kept_kinds(stimuli):
@@ -45,8 +52,8 @@ def keep_attention(
         observe(model, torch.from_numpy(tokens), [keeper])
         arrays[f"{kind}/pattern"] = keeper.patterns()
         arrays[f"{kind}/tokens"] = np.ascontiguousarray(tokens, dtype=np.int64)
-        if tokenizer is not None:
-            words[kind] = spoken(tokens, tokenizer)
+        if reader is not None:
+            words[kind] = spoken(tokens, reader)
     facts = {
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -60,12 +67,17 @@ def keep_attention(
     temporary.replace(path)
 
 
-def spoken(tokens: np.ndarray, tokenizer: Path) -> list[list[str]]:
-    """Each id as the text it stands for by itself."""
-    from tokenizers import Tokenizer
+def _reader(tokenizer: Path | None) -> Tokenizer | None:
+    """The tokenizer; None for one that cannot be read, which the run's notes say: ids are shown then."""
+    try:
+        return None if tokenizer is None else load_tokenizer(tokenizer)
+    except RoteError:
+        return None
 
-    words = Tokenizer.from_file(str(tokenizer))
-    known = {int(i): words.decode([int(i)], skip_special_tokens=False) for i in np.unique(tokens)}
+
+def spoken(tokens: np.ndarray, tokenizer: Tokenizer) -> list[list[str]]:
+    """Each id as the text it stands for by itself."""
+    known = {int(i): tokenizer.decode([int(i)], skip_special_tokens=False) for i in np.unique(tokens)}
     return [[known[int(i)] for i in row] for row in tokens]
 
 

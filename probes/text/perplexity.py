@@ -23,9 +23,9 @@ import numpy as np
 from jaxtyping import Float
 
 from checkpoints.errors import RoteError
+from checkpoints.vocabulary import load_tokenizer
 from probes.text.intervals import linearised_interval, pair_interval, ratio_intervals, sample_interval
 from probes.text.report import Number
-from probes.text.units import load_tokenizer
 
 NAME = "perplexity"
 QUANTILES = (5, 25, 50, 75, 95, 99)

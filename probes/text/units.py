@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from checkpoints.errors import RoteError
+from checkpoints.vocabulary import load_tokenizer
 from probes.text.chunk import PART_BYTES, Chunk
 from probes.text.ngrams import mix
 
@@ -33,27 +33,6 @@ def encoder(units: str, tokenizer: Path | None) -> Callable[[Chunk], Codes]:
     if units == "words":
         return _words
     return _tokens(tokenizer)
-
-
-def load_tokenizer(path: Path | None):
-    """A tokenizer that neither cuts nor pads.
-
-    Raises:
-        RoteError: not there, or not a tokenizer.json.
-    """
-    if path is None or not path.is_file():
-        raise RoteError(f"there is no tokenizer at {path}", help="give the path of a tokenizer.json")
-    from tokenizers import Tokenizer
-
-    try:
-        loaded = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more exact
-        raise RoteError(
-            f"{path.name} is no tokenizer.json ({error})", help="transformers' save_pretrained writes one"
-        ) from None
-    loaded.no_truncation()
-    loaded.no_padding()
-    return loaded
 
 
 def _bytes(chunk: Chunk) -> Codes:

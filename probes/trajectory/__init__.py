@@ -9,6 +9,7 @@ from __future__ import annotations
 from probes.trajectory.crossing import Crossing, Rise, crossings, rise
 from probes.trajectory.curve import Curve, curve, curves, log_step
 from probes.trajectory.events import EVENT_COLUMNS, event_head, events
+from probes.trajectory.mass import total_mass
 from probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
 from probes.trajectory.shape import Decay, Peak, PhaseWindow, decay, peak, phase_window
 from probes.trajectory.threshold import Reached, threshold_crossing
@@ -56,6 +57,7 @@ __all__ = [
     "phase_window",
     "rise",
     "threshold_crossing",
+    "total_mass",
     "turnover",
     "verdict_table",
 ]

@@ -227,11 +227,12 @@ def _samples(results: Results, probe: str, metric: str) -> dict[Any, Any]:
     """(step, head) -> per-sequence values, read once per metric; empty where the units are not on disk."""
     read = _SAMPLES.setdefault(results, {})
     if (probe, metric) not in read:
-        read[probe, metric] = dict(_read_samples(results, probe, metric))
+        read[probe, metric] = dict(read_samples(results, probe, metric))
     return read[probe, metric]
 
 
-def _read_samples(results: Results, probe: str, metric: str) -> Iterator[tuple[Any, np.ndarray]]:
+def read_samples(results: Results, probe: str, metric: str) -> Iterator[tuple[Any, np.ndarray]]:
+    """((step, (layer, head) or None), per-sequence values) of every usable step, read from the units one by one."""
     info = REGISTRY[probe]
     if info.kind in ("verdict", "weights"):
         return

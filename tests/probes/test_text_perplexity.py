@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from checkpoints.errors import CheckpointError, RoteError
+from checkpoints.vocabulary import load_tokenizer
 from probes.text import TextSettings, measure_text
 from probes.text.chunk import Chunk
 from probes.text.excerpts import Excerpts
 from probes.text.intervals import pair_interval
 from probes.text.perplexity import BINS, Reader, numbers, overlap, share_below_p25, tail_ratio
-from probes.text.units import load_tokenizer
 
 D_VOCAB, BOS = 61, 0
 

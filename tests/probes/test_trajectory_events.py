@@ -12,11 +12,13 @@ from checkpoints.errors import RoteError
 from probes.calibration import calibration_checks
 from probes.calibration.training import event_checks
 from probes.simulated import flat, log_grid, rise_and_fall, sigmoid, simulated_curve, true_crossing
+from probes.statistics import bootstrap_mean
 from probes.trajectory import (
     CANNOT_TELL,
     EVENT_COLUMNS,
     crossings,
     curve,
+    curves,
     decay,
     events,
     lead_lag,
@@ -24,6 +26,7 @@ from probes.trajectory import (
     peak,
     phase_window,
     rise,
+    total_mass,
     turnover,
 )
 
@@ -170,6 +173,34 @@ def test_turnover_of_heads_that_swap(tmp_path):
     assert table.loc[100, "mass_a"] == pytest.approx(table.loc[100, "mass_b"])
     with pytest.raises(RoteError):
         turnover(results, k=0)
+
+
+def test_total_mass_is_the_sum_over_heads_resampled_together(tmp_path):
+    results = _write(tmp_path, "run", {0: LOW, 100: HIGH})
+    table = total_mass(results).set_index("step")
+    per_head = [c for key, c in curves(results, "prefix_matching").items() if key is not None]
+    chance = sum(c.chance for c in per_head)
+    for i, step in enumerate((0, 100)):
+        summed = sum(c.samples[:, i] for c in per_head)
+        own = bootstrap_mean(summed[:, None])
+        expected = [summed.mean(), own.lo[0], own.hi[0]]
+        assert table.loc[step, ["value", "lo", "hi"]].to_numpy() + chance == pytest.approx(np.array(expected))
+        assert table.loc[step, ["heads", "n"]].tolist() == [4, 16]
+    again = turnover(results, k=1).iloc[0]
+    assert [again["mass_a"], again["mass_b"]] == pytest.approx(table["value"].tolist(), abs=1e-9)
+
+
+def test_total_mass_without_stored_sequences_adds_the_intervals_of_the_heads(tmp_path):
+    results = _write(tmp_path, "run", {0: LOW, 100: HIGH})
+    assert len(results.frame)  # read before they go
+    for unit in results.path.glob("units/*/*.parquet"):
+        unit.unlink()
+    table = total_mass(results).set_index("step")
+    rows = results.select("prefix_matching", "score", step=100)
+    half = np.sqrt((((rows["hi"] - rows["lo"]) / 2) ** 2).sum())
+    assert table.loc[100, "hi"] - table.loc[100, "lo"] == pytest.approx(2 * half)
+    with pytest.raises(RoteError, match="no values per head"):
+        total_mass(results, probe="repeat_loss", metric="difference")
 
 
 def test_events_of_a_run(tmp_path):
