@@ -15,6 +15,7 @@ from app.cli.options import (
     dtype_option,
     require_device,
     seed_option,
+    sequences_option,
     set_threads,
     threads_option,
 )
@@ -49,14 +50,7 @@ COLUMNS = (
 @click.option("--from", "from_", metavar="STEP", required=True, help="The step the heads are taken from.")
 @click.option("--into", metavar="STEP", required=True, help="The step they are put into.")
 @click.option("--heads", metavar="LIST", required=True, help="The heads, grafted together: L0H3,L1H0.")
-@click.option(
-    "--sequences",
-    metavar="N",
-    type=click.IntRange(min=8),
-    default=32,
-    show_default=True,
-    help="Sequences of repeated random tokens: n of the intervals.",
-)
+@sequences_option
 @device_option
 @dtype_option
 @seed_option

@@ -55,6 +55,14 @@ disk_budget_option = click.option(
     metavar="GB",
     help="Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
 )
+sequences_option = click.option(
+    "--sequences",
+    metavar="N",
+    type=click.IntRange(min=8),
+    default=32,
+    show_default=True,
+    help="Sequences per stimulus: n of the intervals.",
+)
 fresh_help = "Throw away what is stored there and start again."
 
 

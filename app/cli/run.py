@@ -26,6 +26,7 @@ from app.cli.options import (
     in_bytes,
     require_device,
     seed_option,
+    sequences_option,
     threads_option,
 )
 from app.cli.progress import Progress, make_progress, progress_option
@@ -93,14 +94,7 @@ class RunOptions:
 @device_option
 @dtype_option
 @seed_option
-@click.option(
-    "--sequences",
-    metavar="N",
-    type=click.IntRange(min=8),
-    default=32,
-    show_default=True,
-    help="Sequences per stimulus: n of the intervals.",
-)
+@sequences_option
 @click.option(
     "--text",
     type=click.Path(exists=True, path_type=Path),

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from app.cli.settings import flat
 from app.dashboard.kept import kept
+from app.dashboard.remembering import RULE_AXES, points
 from app.dashboard.saved import SavedRun
 from interp.axes import head_label
 from probes.alignment import matched_steps
@@ -124,13 +125,18 @@ def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
                 "difference [95% interval]": interval(row.difference, row.lo, row.hi, sign=True),
                 "in words": change(row),
                 "n": int(row.n),
-                "q": None if pd.isna(row.q) else float(row.q),
+                "q": _q_words(row.q),
                 "unit": info.unit_of("score" if row.metric == BEST_HEAD else row.metric),
             }
         )
     order = {word: i for i, word in enumerate(("worse", "better", "higher", "lower"))}
     out.sort(key=lambda row: order.get(str(row["in words"]), len(order)))
     return pd.DataFrame(out)
+
+
+def _q_words(q: float) -> str:
+    """Three places say all that a corrected p-value can vouch for; "" where none belongs to the row."""
+    return "" if pd.isna(q) else "< 0.001" if q < 0.001 else f"{q:.3f}"
 
 
 def headline(comparison: Comparison) -> Comparison:
@@ -152,7 +158,7 @@ def config_frame(run: SavedRun, base: SavedRun) -> pd.DataFrame:
 
 
 def turnover_frame(run: SavedRun, base: SavedRun, pairs: Mapping[int, int], *, step: int) -> pd.DataFrame:
-    """Induction heads of the baseline, of the run, and of both, at a step; with the mass beside them."""
+    """Induction heads of the baseline, of the run, and of both, at a step."""
     called = {}
     for one, at in ((base, pairs.get(step, base.measured_steps[-1])), (run, step)):
         if not one.has("induction", "verdict"):
@@ -169,6 +175,16 @@ def turnover_frame(run: SavedRun, base: SavedRun, pairs: Mapping[int, int], *, s
         for k, v in kinds.items()
     ]
     return pd.DataFrame(rows)
+
+
+def mass_words(run: SavedRun, base: SavedRun, pair: tuple[int, int]) -> str:
+    """The induction mass of both at a pair of steps, the baseline's first: heads may trade places while it stays."""
+    found = []
+    for one, step in zip((base, run), pair, strict=True):
+        at = {p.step: p for p in points(one, *RULE_AXES["induction mass"][:2])}.get(step)
+        said = "not measured" if at is None else f"{interval(at.value, at.lo, at.hi)} {at.where}"
+        found.append(f"{clean(one.name, limit=60)} {said}")
+    return f"Induction mass, prefix matching above chance summed: {'; '.join(found)}."
 
 
 def scatter(comparison: Comparison, *, probe: str, metric: str, head: str) -> go.Figure:

@@ -13,7 +13,7 @@ from probes.trajectory import Onset, onset
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
 
-@kept(32)
+@kept(1)
 def run_onset(run: SavedRun) -> Onset:
     """When induction heads appear in a run."""
     return onset(run.results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -131,6 +130,4 @@ def _meta(folder: Path) -> dict[str, Any]:
                 f"{folder / 'run.json'} names no run", help="run the sweep again: it rewrites run.json"
             )
         return meta
-    return json.loads(
-        json.dumps({"schema": 1, "run": folder.name, "status": "running", "series": {}, "gaps": []})
-    )
+    return {"schema": 1, "run": folder.name, "status": "running", "series": {}, "gaps": []}

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from app.dashboard.kept import kept
 from app.dashboard.saved import SavedRun
+from checkpoints.errors import RoteError
 from interp.axes import head_label
 from probes.attention import StoredText, stored_texts
 from probes.figures.axis import StepAxis, value_axis
@@ -20,8 +21,10 @@ from probes.figures.theme import Style, paint, run_styles, series_style
 from probes.figures.words import clean, interval, markup, number, short, step_number
 from probes.memory.member_flow import member_flow
 from probes.registry import REGISTRY
+from probes.trajectory import total_mass
 
-# name -> (probe, metric, what the axis says); those of heads stand for the strongest head
+# name -> (probe, metric, what the axis says); a score per head stands for the strongest head
+MASS = "mass"  # no metric of its own: the sum of one over heads
 MEMORY_AXES = {
     "memory gap": ("mem_gap", "gap", "loss on fresh twins minus loss on members, nats"),
     "extracted": ("extraction", "score", "share of members written out word for word"),
@@ -29,6 +32,7 @@ MEMORY_AXES = {
     "bits": ("unintended_bits", "bits", "bits known beyond the source, per member"),
 }
 RULE_AXES = {
+    "induction mass": ("prefix_matching", MASS, "prefix matching above chance, summed over all heads"),
     "prefix matching": ("prefix_matching", "score", "prefix matching of the strongest head"),
     "repeats predicted": ("repeat_loss", "top1_later", "share of repeated random tokens predicted first"),
     "ICL score": (
@@ -57,7 +61,10 @@ class Point:
 
 @kept(96)
 def points(run: SavedRun, probe: str, metric: str) -> tuple[Point, ...]:
-    """A model metric over the series, or the strongest head of a head metric; steps without a number are left out."""
+    """A model metric over the series, the strongest head of a head metric, or the sum over heads; steps without a number
+    are left out."""
+    if metric == MASS:
+        return _mass(run, probe)
     kind = run.kinds.get((probe, metric))
     if kind == "head":
         cube, found = run.cube(probe, metric), []
@@ -78,6 +85,16 @@ def points(run: SavedRun, probe: str, metric: str) -> tuple[Point, ...]:
     )
 
 
+def _mass(run: SavedRun, probe: str) -> tuple[Point, ...]:
+    if run.kinds.get((probe, "score")) != "head":
+        return ()
+    try:
+        table = total_mass(run.part((probe, "score")), probe=probe)
+    except RoteError:  # nothing valid
+        return ()
+    return tuple(Point(r.step, r.value, r.lo, r.hi, f"over {r.heads} heads") for r in table.itertuples())
+
+
 def available(axes: dict[str, tuple[str, str, str]], runs: Sequence[SavedRun]) -> list[str]:
     """The axes with at least one number in some run."""
     return [
@@ -93,7 +110,7 @@ def finding(run: SavedRun, *, step: int) -> str:
     copies = (
         ""
         if step not in rule
-        else f"its strongest prefix matching is {number(rule[step].value)} ({rule[step].where})"
+        else f"its strongest prefix matching is {interval(rule[step].value, rule[step].lo, rule[step].hi)} ({rule[step].where})"
     )
     if step not in gap:
         why = (
@@ -327,7 +344,7 @@ def _axis(spans: list[tuple[float, float]], probe: str, metric: str, title: str)
     info = REGISTRY[probe]
     ends = [v for span in spans for v in span if np.isfinite(v)] or [0.0, 1.0]
     lo, hi = min(0.0, *ends), max(0.0, *ends)
-    if info.range is not None and info.unit_of(metric) == info.unit:
+    if metric != MASS and info.range is not None and info.unit_of(metric) == info.unit:
         lo, hi = info.range
     else:
         hi += HEADROOM * (hi - lo)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from app.dashboard import comparing
 from app.dashboard.circuits import WAY_NAMES
-from app.dashboard.remembering import MEMORY_AXES, RULE_AXES, points
+from app.dashboard.remembering import MASS, MEMORY_AXES, RULE_AXES, points
 from app.dashboard.saved import SavedRun
 from app.dashboard.session import View
 from checkpoints.errors import RoteError
@@ -169,7 +169,7 @@ def _base_step(view: View) -> str:
 def _memory_metrics(view: View) -> list[tuple[str, str]]:
     """What the axes of the plane and the curves below it are made of, as far as it was measured."""
     axes = [axis[:2] for axis in (*MEMORY_AXES.values(), *RULE_AXES.values())]
-    return [pair for pair in axes if points(view.run, *pair)]
+    return [pair for pair in axes if pair[1] != MASS and points(view.run, *pair)]
 
 
 def _memory_shell(view: View) -> Lines:
@@ -183,6 +183,8 @@ def _memory_shell(view: View) -> Lines:
 
 def _memory_notebook(view: View) -> Lines:
     lines = [f"run[{probe!r}, {metric!r}].rows" for probe, metric in _memory_metrics(view)]
+    if points(view.run, "prefix_matching", MASS):
+        lines += ["from probes.trajectory import total_mass", "total_mass(run)"]
     if points(view.run, "exact_match", "completed"):
         lines += ["from probes.memory.member_flow import member_flow", "member_flow(run)"]
     return lines or ["run"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from app.dashboard import library as folders
 from app.dashboard.library import Library
 from app.dashboard.saved import SavedRun
 from app.dashboard.session_names import PATHS_VARIABLE
-from app.dashboard.state import Reading, State, link, read
+from app.dashboard.state import MAX_PINS, Reading, State, link, read
 
 _STATE = "rote_state"
 
@@ -97,6 +97,26 @@ def chosen(key: str, name: str) -> Any:
     """What a component reported under a name, None where nothing."""
     reported = st.session_state.get(key)
     return None if reported is None else reported.get(name)
+
+
+def follow(key: str, name: str, kind: Callable[[Any], Any] = str) -> Callable[[], None]:
+    """A callback: what a component reports under a name becomes that part of the state."""
+
+    def heed() -> None:
+        if (value := chosen(key, name)) is not None:
+            go(**{name: kind(value)})
+
+    return heed
+
+
+def pin_button(state: State) -> None:
+    """Keeps the chosen head in sight on every page, or lets it go."""
+    pinned = state.head in state.pin
+    pins = tuple(p for p in state.pin if p != state.head) if pinned else (*state.pin, state.head)
+    st.button(
+        "Unpin" if pinned else "Pin", icon=":material/keep:", key="pin_head", type="tertiary",
+        disabled=not pinned and len(state.pin) >= MAX_PINS, on_click=go, kwargs={"pin": pins},
+    )  # fmt: skip
 
 
 def _flat(params: Mapping[str, Any]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.dashboard.library import Library
+from app.dashboard.remembering import MEMORY_AXES, RULE_AXES
 from app.dashboard.saved import SavedRun
 from checkpoints.errors import RoteError
 from interp.axes import head_label, parse_head
@@ -22,6 +23,8 @@ from probes.figures.words import clean, probe_name, step_number
 MAX_PINS = 6
 WAYS = ("k", "q", "v")
 SHOWN = ("value", "previous", "final", "base")
+SHADES = ("to", "from")
+SINKS = ("with", "without")
 _RUN_ORDER = {"repeated": 0, "synthetic": 0, "": 1, "control": 2, "unique": 3}
 
 
@@ -41,6 +44,10 @@ class State:
         z: smallest composition z drawn; None lets the page choose.
         text: which stored sequence the head page reads.
         q: a token held in sight there.
+        shade: whether its tokens show what they attend to, or what attends to them.
+        sink: with or without the attention that rests on position 0.
+        rule, memory: axes of the plane, "" lets the page choose.
+        passage: which training sequence the memory page tells apart.
     """
 
     run: str
@@ -56,6 +63,11 @@ class State:
     z: float | None = None
     text: int = 0
     q: int | None = None
+    shade: str = "to"
+    sink: str = "with"
+    rule: str = ""
+    memory: str = ""
+    passage: int = 0
 
     @property
     def layer_head(self) -> tuple[int, int] | None:
@@ -100,6 +112,11 @@ def read(params: Mapping[str, str], library: Library) -> Reading:
         z=_number(params, "z", float, complaints),
         text=_number(params, "text", int, complaints) or 0,
         q=_number(params, "q", int, complaints),
+        shade=_word(params, "shade", SHADES, complaints),
+        sink=_word(params, "sink", SINKS, complaints),
+        rule=_word(params, "rule", ("", *RULE_AXES), complaints),
+        memory=_word(params, "memory", ("", *MEMORY_AXES), complaints),
+        passage=_number(params, "passage", int, complaints) or 0,
     )
     head = _head(params, "head", run, complaints)
     pins = _pins(params, run, complaints)
@@ -256,7 +273,9 @@ def _word(params: Mapping[str, str], word: str, known: tuple[str, ...], complain
     asked = params.get(word, known[0])
     if asked in known:
         return asked
-    complaints.append(f"{word}={clean(asked, limit=40)} is none of {', '.join(known)}; showing {known[0]}")
+    words = [name for name in known if name]
+    instead = f"showing {known[0]}" if known[0] else "left out"
+    complaints.append(f"{word}={clean(asked, limit=40)} is none of {', '.join(words)}; {instead}")
     return known[0]
 
 

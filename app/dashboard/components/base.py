@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 
-LEVELS = 250  # codes 0..250 are values; the three below say why there is none to show
-BELOW, ABOVE, VOID = 251, 252, 255
+LEVELS = 65_000  # codes up to here are values, fine enough to round as the table does; those below say why there is none
+BELOW, ABOVE, VOID = 65_001, 65_002, 65_535
 
 
 @lru_cache(maxsize=8)
@@ -27,19 +27,19 @@ def component(name: str) -> Callable[..., Any]:
     )
 
 
-def encode(values: Float[np.ndarray, "*shape"], limits: tuple[float, float]) -> UInt8[np.ndarray, "*shape"]:
-    """Values as one byte each on a fixed range.
+def encode(values: Float[np.ndarray, "*shape"], limits: tuple[float, float]) -> UInt16[np.ndarray, "*shape"]:
+    """Values as two bytes each on a fixed range.
 
     Args:
         values: NaN where not measured.
         limits: (lo, hi) of the colour range.
 
     Returns:
-        0..250 inside the range, BELOW or ABOVE outside it, VOID where not measured.
+        0..LEVELS inside the range, BELOW or ABOVE outside it, VOID where not measured.
     """
     lo, hi = limits
     level = np.rint((np.nan_to_num(values) - lo) / (hi - lo) * LEVELS)
-    codes = np.clip(level, 0, LEVELS).astype(np.uint8)
+    codes = np.clip(level, 0, LEVELS).astype("<u2")
     room = 1e-9 * (hi - lo)
     codes[values < lo - room] = BELOW
     codes[values > hi + room] = ABOVE
@@ -47,7 +47,7 @@ def encode(values: Float[np.ndarray, "*shape"], limits: tuple[float, float]) -> 
     return codes
 
 
-def packed(codes: UInt8[np.ndarray, "*shape"]) -> str:
+def packed(codes: UInt8[np.ndarray, "*shape"] | UInt16[np.ndarray, "*shape"]) -> str:
     """Bytes as JSON can carry them."""
     return base64.b64encode(np.ascontiguousarray(codes).tobytes()).decode("ascii")
 

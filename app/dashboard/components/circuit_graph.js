@@ -40,7 +40,7 @@ class Graph {
   load(data) {
     const layout = `${data.layers}x${data.heads}`;
     this.data = data;
-    this.scores = this.scored === data.key ? this.scores : bytes(data.scores);
+    this.scores = this.scored === data.key ? this.scores : shorts(data.scores);
     this.scored = data.key;
     this.root.querySelector(".rote").style.setProperty("--path", data.path_color);
     this.range.max = String(data.z_max);
@@ -114,10 +114,10 @@ class Graph {
     this.edges.replaceChildren(...lines);
     const size = data.layers * data.heads, scores = this.scores.subarray(index * size, (index + 1) * size);
     this.nodes.forEach((node, at) => {
-      const code = scores[at], known = code <= 250, quiet = !linked.has(at);
+      const known = scores[at] !== VOID, frac = level(scores[at]) / LEVELS, quiet = !linked.has(at);
       const dot = node.querySelector(".dot");
-      dot.setAttribute("r", (this.radius * (known ? 0.55 + 0.45 * (code / 250) : 0.5)).toFixed(1));
-      dot.style.fill = known ? data.colors[Math.round((code / 250) * (data.colors.length - 1))] : "none";
+      dot.setAttribute("r", (this.radius * (known ? 0.55 + 0.45 * frac : 0.5)).toFixed(1));
+      dot.style.fill = known ? data.colors[Math.round(frac * (data.colors.length - 1))] : "none";
       node.classList.toggle("quiet", quiet && !known);
       node.classList.toggle("path", path.has(at));
       node.style.display = quiet && this.lonely.checked ? "none" : "";

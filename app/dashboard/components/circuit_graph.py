@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from app.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, wiring
-from app.dashboard.components.base import component, encode, packed
+from app.dashboard.components.base import VOID, component, encode, packed
 from app.dashboard.components.head_grid import doubts, marks, palette, step_words
 from app.dashboard.kept import kept
 from app.dashboard.saved import SavedRun
@@ -97,6 +97,6 @@ def _edges(run: SavedRun, way: str) -> list[list[list[float]]]:
 @kept(12)
 def _scores(run: SavedRun, probe: str, metric: str) -> str:
     if not probe:
-        return packed(np.full((len(run.steps), *run.shape), 255, dtype=np.uint8))
+        return packed(np.full((len(run.steps), *run.shape), VOID, dtype="<u2"))
     cube = run.cube(probe, metric)
     return packed(encode(np.where(cube.measured, cube.value, np.nan), cube.limits))

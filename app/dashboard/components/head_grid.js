@@ -1,5 +1,3 @@
-const LEVELS = 250; // codes 0..250 are values, then: below the range, above it, and not measured
-const BELOW = 251, ABOVE = 252, VOID = 255;
 const SHOWN = { value: "value", previous: "change since the checkpoint before", final: "difference from the last checkpoint", base: "difference from the baseline" };
 const LEAST = 12, LOWEST = 9; // of a cell, in pixels: below that it cannot be hit, or told from its neighbours
 const TALLEST = 640; // what a grid should not exceed, so that a whole deep model plays in sight
@@ -7,7 +5,6 @@ const NAMES = 40, GAP = 28, WRITABLE = 30; // the column of names; between two g
 const held = new WeakMap();
 
 const label = (layer, head) => `L${layer}H${head}`;
-const level = (code) => (code === BELOW ? 0 : code === ABOVE ? LEVELS : code);
 const luminance = (color) => {
   const [r, g, b] = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16) / 255)
     .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
@@ -49,7 +46,7 @@ class Grid {
     const layout = `${data.layers}x${data.heads}x${data.panels.length}`;
     if (this.key_ !== data.key) {
       this.key_ = data.key;
-      this.series = data.panels.map((panel) => ({ codes: bytes(panel.codes), at: panel.at }));
+      this.series = data.panels.map((panel) => ({ codes: shorts(panel.codes), at: panel.at }));
       this.extremes = null;
     }
     this.data = data;
@@ -129,7 +126,7 @@ class Grid {
         grid.append(row);
       }
       const frame = element("figure", { class: `panel ${panel.role}` }, title, element("div", { class: "scroll" }, grid));
-      return { frame, grid, cells, rows, columns, title, last: new Int16Array(cells.length).fill(-1) };
+      return { frame, grid, cells, rows, columns, title, last: new Int32Array(cells.length).fill(-1) };
     });
     this.find(".panels").replaceChildren(...this.panels.map((panel) => panel.frame));
   }
@@ -191,7 +188,7 @@ class Grid {
         const cell = panel.cells[k];
         const gone = !now || now[k] === VOID || from === null || Boolean(from && from[k] === VOID);
         const v = gone ? -1 : difference ? level(now[k]) - level(from[k]) : level(now[k]);
-        const mark = gone ? 600 : difference ? v + 300 : now[k];
+        const mark = gone ? 3 * VOID : difference ? v + 2 * VOID : now[k];
         if (panel.last[k] === mark) continue;
         panel.last[k] = mark;
         cell.classList.toggle("void", gone);
@@ -259,7 +256,7 @@ class Grid {
     }
     const before = this.series[p].at ? null : index > 0 ? this.series[p].codes[(index - 1) * now.length + k] : null;
     const change = before === null || before === VOID ? 0 : v - level(before);
-    const trend = Math.abs(change) < 2 ? "" : change > 0 ? ", rising" : ", falling";
+    const trend = Math.abs(change) < 0.008 * LEVELS ? "" : change > 0 ? ", rising" : ", falling";
     const outside = now[k] > LEVELS ? ", outside the colour range" : "";
     return `${name}, ${data.what} ${this.number(v, false)}${outside}${data.chance}, rank ${rank} of ${measured}${trend}`;
   }

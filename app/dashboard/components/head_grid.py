@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from app.dashboard.components.base import LEVELS, component, encode, packed
+from app.dashboard.components.base import component, encode, packed
 from app.dashboard.kept import kept
 from app.dashboard.saved import Cube, SavedRun
 from app.dashboard.state import State
@@ -106,7 +106,7 @@ def grid_data(
         "what": what(state),
         "lo": limits[0],
         "hi": limits[1],
-        "decimals": byte_decimals(limits),
+        "decimals": cell_decimals(limits),
         "chance": "" if chance is None else f" (chance {chance_number(chance)})",
         "chance_frac": None if chance is None else (chance - limits[0]) / (limits[1] - limits[0]),
         "colors": list(palette("sequential" if limits[0] >= 0 else "diverging")),
@@ -150,9 +150,9 @@ def marks(run: SavedRun, events: Sequence[tuple[int, str]]) -> list[dict[str, An
     return found
 
 
-def byte_decimals(limits: tuple[float, float]) -> int:
-    """Places that a value sent as one of 250 levels can vouch for: two on 0-1."""
-    return max(0, min(4, int(np.floor(-np.log10((limits[1] - limits[0]) / LEVELS)))))
+def cell_decimals(limits: tuple[float, float]) -> int:
+    """Places that fit a cell and tell a hundredth of the range: two on 0-1."""
+    return max(0, min(4, 2 + int(np.ceil(-np.log10(limits[1] - limits[0])))))
 
 
 def cell_px(n_heads: int) -> int:

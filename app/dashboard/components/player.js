@@ -1,5 +1,7 @@
 // Steps through a series of checkpoints in the browser: play, scrub, jump to events. The server hears of a step only
 // when the player comes to rest.
+const LEVELS = 65000; // codes up to here are values, then: below the range, above it, and not measured
+const BELOW = 65001, ABOVE = 65002, VOID = 65535;
 const FRAME_MS = 150;
 const REST_MS = 220;
 
@@ -19,6 +21,15 @@ function bytes(text) {
   for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
   return out;
 }
+
+// Two bytes each, the lower first.
+function shorts(text) {
+  const raw = bytes(text), out = new Uint16Array(raw.length / 2);
+  for (let i = 0; i < out.length; i++) out[i] = raw[2 * i] | (raw[2 * i + 1] << 8);
+  return out;
+}
+
+const level = (code) => (code === BELOW ? 0 : code === ABOVE ? LEVELS : code);
 
 class Player {
   // host: element to build into. paint(index, resting) draws; rest(index) tells the server.

@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.dashboard import circuits, findings
 from app.dashboard.components.circuit_graph import circuit_graph
-from app.dashboard.session import View, chosen, go
+from app.dashboard.session import View, follow, go
 from app.dashboard.show import Page, how_computed, nothing, panel
 from app.dashboard.state import WAYS, link
 from app.dashboard.words import literal
@@ -42,7 +42,7 @@ def draw(view: View, page: Page) -> None:
     with panel("the graph"):
         circuit_graph(
             run, state, found, least=least, theme=view.theme, events=findings.events(run), key=GRAPH,
-            on_head=_head, on_step=_step, on_z=_z,
+            on_head=follow(GRAPH, "head"), on_step=follow(GRAPH, "step", int), on_z=follow(GRAPH, "z", float),
         )  # fmt: skip
         _legend(view)
     with panel("the edges"):
@@ -100,18 +100,3 @@ def _edges(view: View, page: Page, found: circuits.Wiring, least: float) -> None
             **{name: st.column_config.NumberColumn(name, format="%.3f") for name in ("excess over null", "prefix matching change when cut")},
         },
     )  # fmt: skip
-
-
-def _head() -> None:
-    if (head := chosen(GRAPH, "head")) is not None:
-        go(head=str(head))
-
-
-def _step() -> None:
-    if (step := chosen(GRAPH, "step")) is not None:
-        go(step=int(step))
-
-
-def _z() -> None:
-    if (z := chosen(GRAPH, "z")) is not None:
-        go(z=float(z))

@@ -134,6 +134,7 @@ def _turnover(view: View, page: Page, comparison: Comparison) -> None:
         )
     else:
         page.table(frame, "turnover", caption="Induction heads at this step.", height="content")
+        st.caption(literal(comparing.mass_words(view.run, view.base, comparison.pairs[-1]), limit=400))
     for name, found in ((comparison.a, comparison.onset_a), (comparison.b, comparison.onset_b)):
         st.markdown(f"**{literal(name)}**: {literal(found.text, limit=400)}")
     how_computed(["induction"], key="how_turnover")
@@ -145,7 +146,7 @@ def _measures(view: View, page: Page, comparison: Comparison) -> None:
         comparing.differences_frame(comparison, head=view.state.head), "differences",
         caption=f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed. "
         "An interval that holds 0 is no clear change, nor is a difference below 0.05 (scores, nats).",
-        column_config={"q": st.column_config.NumberColumn("q", format="%.3g", help="p-value corrected over the heads of a metric")},
+        column_config={"q": st.column_config.TextColumn("q", help="p-value corrected over the heads of a metric")},
     )  # fmt: skip
     page.figure(drawn.measures(view.run, view.base, view.state.align, view.state.step), "differences")
     how_computed(list(dict.fromkeys(comparison.rows["probe"])), key="how_measures")

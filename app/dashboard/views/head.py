@@ -12,10 +12,10 @@ from jaxtyping import Float
 from app.dashboard import drawn, findings
 from app.dashboard.components.token_view import token_text, token_view
 from app.dashboard.saved import SavedRun, head_names
-from app.dashboard.session import View, chosen
+from app.dashboard.session import View, chosen, pin_button
 from app.dashboard.session import go as move
 from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.state import MAX_PINS, link
+from app.dashboard.state import link
 from app.dashboard.views import own as own_view
 from app.dashboard.words import literal
 from probes.attention import StoredText, pattern_in, stored_pattern, stored_texts
@@ -69,17 +69,7 @@ def _neighbours(view: View) -> None:
             key="after",
             type="tertiary",
         )
-        pinned = state.head in state.pin
-        pins = tuple(p for p in state.pin if p != state.head) if pinned else (*state.pin, state.head)
-        st.button(
-            "Unpin" if pinned else "Pin",
-            icon=":material/keep:",
-            on_click=move,
-            kwargs={"pin": pins},
-            disabled=not pinned and len(state.pin) >= MAX_PINS,
-            key="pin_head",
-            type="tertiary",
-        )
+        pin_button(state)
         for name in ("trajectory", "circuit", "compare"):
             if name in view.pages:
                 st.page_link(
@@ -122,7 +112,7 @@ def _one_text(
 ) -> None:
     """The tokens and the matrix of one text."""
     state = view.state
-    direction, skip_first = _reading_controls()
+    _reading_controls(view)
     pattern = pattern[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
     tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
     left, right = st.columns([3, 2], gap="medium")
@@ -131,8 +121,8 @@ def _one_text(
             tokens,
             pattern,
             lock=state.q,
-            direction=direction,
-            skip_first=skip_first,
+            direction=state.shade,
+            skip_first=state.sink == "without",
             masked=masked,
             key=TOKENS,
             on_lock=_held,
@@ -168,22 +158,20 @@ def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, 
     return texts[at], masked
 
 
-def _reading_controls() -> tuple[str, bool]:
-    """(direction of the shading, leave out position 0)."""
+def _reading_controls(view: View) -> None:
+    """Direction of the shading, and whether attention to position 0 is left out."""
     words = {"to": "what it attends to", "from": "what attends to it"}
     with st.container(horizontal=True, vertical_alignment="center", key="reading_controls"):
-        direction = st.segmented_control(
-            "Shade",
-            tuple(words),
-            default="to",
-            required=True,
-            key="direction",
-            format_func=words.get,
-            label_visibility="collapsed",
-        )
-        hint = "Leave out attention that rests on the first token, and stretch the rest to 1"
-        skip_first = st.toggle("without position 0", key="skip_first", help=hint)
-    return str(direction or "to"), bool(skip_first)
+        st.session_state["w_shade"] = view.state.shade
+        st.segmented_control(
+            "Shade", tuple(words), required=True, key="w_shade", format_func=words.get, label_visibility="collapsed",
+            on_change=lambda: move(shade=st.session_state["w_shade"] or "to"),
+        )  # fmt: skip
+        st.session_state["w_sink"] = view.state.sink == "without"
+        st.toggle(
+            "without position 0", key="w_sink", help="Leave out attention that rests on the first token, and stretch the rest to 1",
+            on_change=lambda: move(sink="without" if st.session_state["w_sink"] else "with"),
+        )  # fmt: skip
 
 
 def text_words(text: StoredText) -> str:

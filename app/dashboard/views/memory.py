@@ -10,7 +10,7 @@ from app.dashboard import remembering
 from app.dashboard.components.token_view import token_text
 from app.dashboard.figures import narrow
 from app.dashboard.remembering import TAG_WORDS, TAGS, Passage
-from app.dashboard.session import View
+from app.dashboard.session import View, go
 from app.dashboard.show import Page, how_computed, nothing, panel
 from app.dashboard.words import literal
 from probes.figures.theme import TOKENS
@@ -49,8 +49,11 @@ def _plane(view: View, page: Page) -> None:
         nothing("No run holds a measure of memory.", _MEASURE)
         return
     with st.container(horizontal=True, key="plane_controls"):
-        x = st.selectbox("To the right: the rule", xs, key="plane_x", width=240)
-        y = st.selectbox("Upwards: memory", ys, key="plane_y", width=240)
+        x = _axis_choice("To the right: the rule", "rule", xs, view.state.rule)
+        y = _axis_choice("Upwards: memory", "memory", ys, view.state.memory)
+    for asked, shown in ((view.state.rule, x), (view.state.memory, y)):
+        if asked not in ("", shown):
+            st.caption(literal(f"No run here holds {asked}; showing {shown}."))
     base = view.state.base or None
     fig = remembering.plane(runs, x=x, y=y, base=base, step=view.state.step, shown=view.run.name)
     page.figure(fig, "plane")
@@ -61,6 +64,16 @@ def _plane(view: View, page: Page) -> None:
             literal(f"A line only, for want of training sequences to test: {', '.join(without)}", limit=400)
         )
     how_computed([probe, remembering.RULE_AXES[x][0]], key="how_plane")
+
+
+def _axis_choice(label: str, word: str, axes: list[str], asked: str) -> str:
+    """One axis of the plane, from the link; one that no run holds gives way to the first that some run does."""
+    chosen = asked if asked in axes else axes[0]
+    st.session_state[f"w_{word}"] = chosen
+    st.selectbox(
+        label, axes, key=f"w_{word}", width=240, on_change=lambda: go(**{word: st.session_state[f"w_{word}"]})
+    )
+    return chosen
 
 
 def _flow(view: View, page: Page) -> None:
@@ -96,8 +109,10 @@ def _passages(view: View) -> None:
         return
     st.subheader("A training sequence, token by token", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom", key="passage_controls"):
-        at = st.selectbox(
-            "Training sequence", range(len(found)), key="passage", width=240,
+        at = st.session_state["w_passage"] = min(view.state.passage, len(found) - 1)
+        st.selectbox(
+            "Training sequence", range(len(found)), key="w_passage", width=240,
+            on_change=lambda: go(passage=st.session_state["w_passage"]),
             format_func=lambda i: f"{found[i].index + 1} of {len(found)}" + ("" if found[i].words else ", places only"),
         )  # fmt: skip
         reveal = st.toggle(

@@ -12,9 +12,9 @@ from app.dashboard import drawn, findings
 from app.dashboard.comparing import pairs_of
 from app.dashboard.components.head_grid import doubts, head_grid
 from app.dashboard.saved import Cube, SavedRun
-from app.dashboard.session import View, chosen, go
+from app.dashboard.session import View, chosen, follow, go, pin_button
 from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.state import MAX_PINS, link
+from app.dashboard.state import link
 from app.dashboard.words import literal
 from checkpoints.errors import RoteError
 from interp.axes import head_label
@@ -39,8 +39,8 @@ def draw(view: View, page: Page) -> None:
     with panel("the grid"):
         pairs = _pairs(view)
         head_grid(
-            run, state, base=view.base, pairs=pairs, events=findings.events(run), key=GRID, on_head=_head,
-            on_step=_step, on_show=_show, on_open=_open,
+            run, state, base=view.base, pairs=pairs, events=findings.events(run), key=GRID, on_open=_open,
+            on_head=follow(GRID, "head"), on_step=follow(GRID, "step", int), on_show=follow(GRID, "show"),
         )  # fmt: skip
         _go_if_opened(view)
         _below_grid(view, cube)
@@ -75,11 +75,7 @@ def _below_grid(view: View, cube: Cube) -> None:
             ) if "head" in view.pages else None
             st.caption(literal(estimate(row, state.head), limit=400), width="content")
         if state.head:
-            pinned = state.head in state.pin
-            st.button(
-                "Unpin" if pinned else "Pin", icon=":material/keep:", key="pin_head", on_click=_pin, type="tertiary",
-                disabled=not pinned and len(state.pin) >= MAX_PINS,
-            )  # fmt: skip
+            pin_button(state)
         if view.base is not None:
             st.session_state["w_align"] = state.align
             st.segmented_control(
@@ -171,35 +167,10 @@ def _row(run: SavedRun, probe: str, metric: str, step: int):
     return None if mine.empty else next(mine.itertuples(index=False))
 
 
-def _head() -> None:
-    if (head := chosen(GRID, "head")) is not None:
-        go(head=str(head))
-
-
-def _step() -> None:
-    if (step := chosen(GRID, "step")) is not None:
-        go(step=int(step))
-
-
-def _show() -> None:
-    if (show := chosen(GRID, "show")) is not None:
-        go(show=str(show))
-
-
 def _open() -> None:
     if (head := chosen(GRID, "open")) is not None:
         go(head=str(head))
         st.session_state["open_head"] = True
-
-
-def _pin() -> None:
-    state = st.session_state["rote_state"]
-    pins = (
-        tuple(p for p in state.pin if p != state.head)
-        if state.head in state.pin
-        else (*state.pin, state.head)
-    )
-    go(pin=pins)
 
 
 def _go_if_opened(view: View) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tarfile
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from app.dashboard.components.base import LEVELS
-from app.dashboard.components.head_grid import byte_decimals
+from app.dashboard.components.base import LEVELS, encode
+from app.dashboard.components.head_grid import cell_decimals
 from app.dashboard.example import PACKED, in_place_of
 from app.dashboard.figures import SUBTITLE_CHARS, TITLE_CHARS, fitted, narrow
 from app.dashboard.library import Library
@@ -51,9 +52,12 @@ def test_half_a_page_gets_few_labels_with_the_first_and_the_last_among_them():
 @pytest.mark.parametrize(
     ("limits", "places"), [((0.0, 1.0), 2), ((-1.0, 1.0), 2), ((0.0, 10.0), 1), ((0.0, 500.0), 0)]
 )
-def test_the_grid_writes_no_digit_that_its_bytes_cannot_vouch_for(limits, places):
-    assert byte_decimals(limits) == places
-    assert places == 0 or 10.0**-places >= (limits[1] - limits[0]) / LEVELS
+def test_a_cell_of_the_grid_reads_as_the_table_does(limits, places):
+    assert cell_decimals(limits) == places
+    values = np.linspace(*limits, 9_973)
+    sent = limits[0] + encode(values, limits).astype(float) / LEVELS * (limits[1] - limits[0])
+    differ = np.round(sent, places) != np.round(values, places)
+    assert differ.mean() < 0.01  # where the value lies on the border between two roundings
 
 
 def test_the_example_is_small_stays_in_its_folder_and_tells_of_no_machine(tmp_path):

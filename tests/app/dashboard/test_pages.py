@@ -31,7 +31,7 @@ TITLES = {
     "head": "L1H2 scores 0.90 [0.88, 0.92] on prefix matching at step 40, rank 1 of 6",
     "circuit": "L1H2, an induction head, reads L0H1, a previous-token head: K-composition z 7.50 at step 40",
     "compare": "unique is better on 2 of 3 measures than repeated at step 40",
-    "memory": "unique: no training sequences were given to test it on; its strongest prefix matching is 0.900 (L1H2)",
+    "memory": "unique: no training sequences were given to test it on; its strongest prefix matching is 0.90 [0.88, 0.92] (L1H2)",
     "runs": "2 runs, 8 checkpoints measured",
 }
 
@@ -155,6 +155,27 @@ def test_controls_move_the_state(open_page, two_runs):
     at.selectbox(key="w_run").set_value("repeated").run()
     state = at.session_state["rote_state"]
     assert (state.run, state.base, state.head) == ("repeated", "", "L0H1")
+
+
+def test_axes_of_the_plane_and_the_way_attention_is_read_are_part_of_the_link(open_page, full_runs):
+    at = open_page("memory", full_runs, run="repeated", rule="prefix matching", memory="completed", passage=1)
+    (plane,) = [c for c in at.get("plotly_chart") if c.proto.id.endswith("figure_plane")]
+    assert "prefix matching 0.9" in plane.proto.alt and "completed" in plane.proto.alt
+    at.selectbox(key="w_rule").set_value("induction mass").run()
+    assert at.session_state["rote_state"].rule == "induction mass"
+    at = open_page("memory", full_runs, run="repeated", memory="bits")
+    assert "No run here holds bits; showing memory gap." in words(at)
+    at = open_page("head", full_runs, run="repeated", step=40, head="L1H2", sink="without", shade="from")
+    assert (at.toggle(key="w_sink").value, at.session_state["w_shade"]) == (True, "from")
+    at.toggle(key="w_sink").set_value(False).run()
+    assert (at.session_state["rote_state"].sink, at.session_state["rote_state"].shade) == ("with", "from")
+
+
+def test_the_mass_stands_beside_the_heads_lost_and_gained(open_page, two_runs):
+    at = open_page("compare", two_runs, run="unique", base="repeated", step=40)
+    # L1H2 is 0.9 and five heads are at 0.06, each against a chance of 0.05
+    assert "Induction mass, prefix matching above chance summed: repeated 0.01 [−0.0" in words(at)
+    assert "unique 0.85 [0.80, 0.90] over 6 heads" in words(at)
 
 
 def test_what_was_not_measured_is_said_with_its_reason(open_page, two_runs):

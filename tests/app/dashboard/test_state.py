@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from planted_series import flat, rising, write_results, write_step
 
-from app.dashboard.components.base import ABOVE, BELOW, VOID, encode
+from app.dashboard.components.base import ABOVE, BELOW, LEVELS, VOID, encode
 from app.dashboard.components.head_grid import grid_data
 from app.dashboard.launch import command, flags, results_to_open
 from app.dashboard.library import look, open_library
@@ -20,7 +20,7 @@ def test_a_link_reads_back_as_the_state_it_was_made_of(two_runs):
     library = open_library([two_runs])
     state = State(
         "unique", "prefix_matching", "score", 20, "L1H0", base="repeated", pin=("L0H1", "L0H2"), align="tokens",
-        show="base", way="q", z=3.5, text=1, q=7,
+        show="base", way="q", z=3.5, text=1, q=7, shade="from", sink="without", rule="ICL score", memory="bits", passage=2,
     )  # fmt: skip
     reading = read(link(state), library)
     assert reading.state == state
@@ -64,7 +64,7 @@ def test_two_runs_of_one_name_are_not_mixed(tmp_path):
 
 def test_values_become_bytes_with_marks_for_what_is_no_value():
     codes = encode(np.array([0.0, 0.5, 1.0, -0.1, 1.2, np.nan]), (0.0, 1.0))
-    assert codes.tolist() == [0, 125, 250, BELOW, ABOVE, VOID]
+    assert codes.tolist() == [0, LEVELS // 2, LEVELS, BELOW, ABOVE, VOID]
 
 
 def test_the_grid_gets_the_series_and_the_baseline_beside_it(two_runs):
@@ -80,9 +80,9 @@ def test_the_grid_gets_the_series_and_the_baseline_beside_it(two_runs):
         difference=True,
     )
     assert [panel["role"] for panel in data["panels"]] == ["run", "base", "difference"]
-    codes = np.frombuffer(base64.b64decode(data["panels"][0]["codes"]), dtype=np.uint8).reshape(4, 2, 3)
-    assert codes[2:, 1, 2].tolist() == [225, 225]
-    beside = np.frombuffer(base64.b64decode(data["panels"][1]["codes"]), dtype=np.uint8).reshape(4, 2, 3)
+    codes = np.frombuffer(base64.b64decode(data["panels"][0]["codes"]), dtype="<u2").reshape(4, 2, 3)
+    assert codes[2:, 1, 2].tolist() == [0.9 * LEVELS] * 2
+    beside = np.frombuffer(base64.b64decode(data["panels"][1]["codes"]), dtype="<u2").reshape(4, 2, 3)
     assert (beside[1] == VOID).all()  # not measured there
     assert data["panels"][1]["at"] == [0, -1, 2, 3]
     assert data["marks"] == [{"index": 2, "kind": "event", "text": "onset"}]
