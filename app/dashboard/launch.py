@@ -14,6 +14,14 @@ from probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8501
+# Every run of a page is a thread, which would keep a heap of its own, and makes messages and tables of megabytes that
+# are let go at once: those are mapped one by one and given back, instead of leaving holes in a heap.
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+    "MALLOC_TRIM_THRESHOLD_": "262144",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
 SCRIPT = Path(__file__).with_name("main.py")
 # Every run of a page is a thread that works on tables of many MB: they go back to the system when it is done, instead of
 # into the heap of that thread.
@@ -77,9 +85,8 @@ def environment(paths: Sequence[Path], *, base: Mapping[str, str] | None = None)
     env = dict(os.environ if base is None else base)
     root = str(Path(__file__).resolve().parents[2])
     env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
-    env.setdefault(
-        "MALLOC_ARENA_MAX", "2"
-    )  # every run of a page is a thread; each would keep a heap of its own
+    for name, value in ALLOCATOR.items():
+        env.setdefault(name, value)
     env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
     return env
 

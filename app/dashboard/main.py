@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import streamlit as st
-from PIL import Image
 
 from app.dashboard import session, shell
 from app.dashboard.library import Library
+from app.dashboard.once import icon, settle
 from app.dashboard.show import Page
 from app.dashboard.views import VIEWS
 from app.dashboard.words import file_stem
@@ -23,7 +20,7 @@ def main(only: str | None = None) -> None:
     Args:
         only: its name; None takes it from the address, as the server does.
     """
-    st.set_page_config(page_title="rote", page_icon=_icon(), layout="wide")
+    st.set_page_config(page_title="rote", page_icon=icon(), layout="wide")
     st.html(Path(__file__).with_name("style.css"))
     pages = {} if only else _pages()
     name = only or _chosen(pages)
@@ -41,21 +38,7 @@ def main(only: str | None = None) -> None:
     shell.example(view)
     VIEWS[name].draw(view, page)
     shell.foot(view, page)
-    _settle()
-
-
-@lru_cache(maxsize=1)
-def _settle() -> None:
-    """Libraries stay for good: Streamlit's full collection after every run need not walk through them again and again."""
-    gc.collect()
-    gc.freeze()
-
-
-@lru_cache(maxsize=1)
-def _icon() -> Image.Image:
-    """Four heads, one of them strong: drawn here, because Streamlit's own icons come over the network."""
-    tones = np.array([[[0, 48, 110], [96, 99, 110]], [[52, 71, 107], [253, 231, 55]]], dtype=np.uint8)
-    return Image.fromarray(tones.repeat(16, axis=0).repeat(16, axis=1))
+    settle()
 
 
 def _pages() -> dict[str, st.Page]:
