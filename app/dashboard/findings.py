@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from app.dashboard.kept import kept
 from app.dashboard.saved import Cube, SavedRun
 from interp.axes import head_label
 from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
-from probes.trajectory import Onset, onset
+from probes.trajectory import Onset, crossings, curves, onset
 
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
@@ -63,6 +65,20 @@ def head(run: SavedRun, cube: Cube | None, label: str, *, probe: str, step: int)
     score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
     rank = cube.ranked(step).index((layer, index)) + 1
     return f"{label} scores {score} on {name} at step {step_number(step)}, rank {rank} of {int(cube.valid[at[0]].sum())}"
+
+
+@kept(512)
+def half_risen(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) -> str:
+    """Between which measured steps a head had made half of its rise, tested against all heads; "–" where none is sure."""
+    mine = curves(run.part((probe, metric), head=head), probe, metric, sequences=False).get(head)
+    if mine is None:
+        return "–"
+    n_layers, n_heads = run.shape
+    crossed = crossings(replace(mine, among=n_layers * n_heads), fracs=(0.5,))
+    if not crossed:
+        return "–"
+    before, at = crossed[0].bracket
+    return f"by {step_number(at)}" if before is None else f"{step_number(before)} to {step_number(at)}"
 
 
 def events(run: SavedRun) -> list[tuple[int, str]]:

@@ -105,10 +105,13 @@ class SavedRun(Keeper):
         """The outline as `Results`: one row per step and the verdicts. Figures get their rows from `part`."""
         return self.part(("induction", "verdict"))
 
-    def part(self, *metrics: tuple[str, str]) -> Results:
-        """`Results` that hold these metrics and one bare row per step, so that all steps are known."""
+    def part(self, *metrics: tuple[str, str], head: tuple[int, int] | None = None) -> Results:
+        """`Results` that hold these metrics, of one head or all, and one bare row per step, so that all steps are known."""
         results = Results(self.path, self.meta)
-        frames = [self._step_rows, *(self.rows(*pair) for pair in metrics)]
+        held = [self.rows(*pair) for pair in metrics]
+        if head is not None:
+            held = [rows[(rows["layer"] == head[0]) & (rows["head"] == head[1])] for rows in held]
+        frames = [self._step_rows, *held]
         results.__dict__["frame"] = pd.concat([f for f in frames if not f.empty] or frames[:1])
         return results
 

@@ -169,8 +169,16 @@ def curve(
     return found[head]
 
 
-def curves(results: Results, probe: str, metric: str = "score") -> dict[tuple[int, int] | None, Curve]:
+def curves(
+    results: Results, probe: str, metric: str = "score", *, sequences: bool = True
+) -> dict[tuple[int, int] | None, Curve]:
     """Every curve of a metric: by (layer, head), or under None for the whole model.
+
+    Args:
+        results: of one run. Steps that lint asked to leave out are left out.
+        probe: its name.
+        metric: one number per step.
+        sequences: read the per-sequence values too, from a file per step; without them intervals are all there is.
 
     Raises:
         RoteError: unknown probe, or a metric that has several numbers per head and step.
@@ -183,7 +191,7 @@ def curves(results: Results, probe: str, metric: str = "score") -> dict[tuple[in
             help="take a metric without positions or pairs of heads; `rote probes` lists them",
         )
     rows = rows[rows["valid"].astype(bool)].sort_values(["layer", "head", "step"])
-    samples = _samples(results, probe, metric)
+    samples = _samples(results, probe, metric) if sequences else {}
     facts = {
         "better": info.better_of(metric),
         "smallest": smallest_effect(info, metric),

@@ -161,6 +161,7 @@ def floor(series, dtype) -> Callable[[int], None]:
 
 
 WAYS = {"tutorial": tutorial, "rote": rote, "floor": floor}
+ALIKE = "tutorial, same dtype"  # beside the tutorial in float32, which is what its model is loaded in when nobody says
 
 
 def work(way: str, path: Path, dtype: str) -> None:
@@ -206,18 +207,24 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.series, options.dtype)
         return
-    ways = [way for way in WAYS if way != "tutorial" or not options.floor_only]
+    ways = {way: options.dtype for way in WAYS}
+    if options.floor_only:
+        del ways["tutorial"]
+    elif options.dtype != "float32":
+        ways = {ALIKE: options.dtype, **ways, "tutorial": "float32"}
     with tempfile.TemporaryDirectory(prefix="rote-bench-") as folder:
         path = options.series or write_series(Path(folder) / "series", options.shape, options.steps)
         rounds = [
-            {way: run(way, path, options.dtype if way != "tutorial" else "float32") for way in ways}
+            {way: run(way.partition(",")[0], path, dtype) for way, dtype in ways.items()}
             for _ in range(options.rounds)
         ]
     for way in ways:
         seconds = statistics.median(r[way]["s"] for r in rounds)
-        print(f"{way:9} {seconds:.3f} s per step, peak {max(r[way]['peak_mib'] for r in rounds):.0f} MiB")
+        print(f"{way:20} {ways[way]:8} {seconds:.3f} s per step, peak {max(r[way]['peak_mib'] for r in rounds):.0f} MiB")
     if "tutorial" in ways:
         _print_ratio(rounds, "tutorial", "rote")
+        if ALIKE in ways:
+            _print_ratio(rounds, ALIKE, "rote")
         memory = statistics.median(r["rote"]["peak_mib"] / r["tutorial"]["peak_mib"] for r in rounds)
         print(f"peak memory, rote / tutorial: {memory:.2f} (whole process, imports included)")
     _print_ratio(rounds, "rote", "floor")

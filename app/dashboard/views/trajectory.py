@@ -115,7 +115,7 @@ def _curves(view: View, page: Page) -> None:
 
 def _top(view: View, page: Page, cube: Cube) -> None:
     state = view.state
-    frame = top_frame(view.run, cube, step=state.step)
+    frame = top_frame(view.run, cube, (state.probe, state.metric), step=state.step)
     if frame.empty:
         nothing(f"No head was measured at step {step_number(state.step)}.")
         return
@@ -130,15 +130,24 @@ def _top(view: View, page: Page, cube: Cube) -> None:
         frame, "top", caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         on_select=picked, selection_mode="single-row",
         column_config={
-            "head": st.column_config.TextColumn("head", width=60),
-            "curve": st.column_config.LineChartColumn("curve", width=64, y_min=cube.limits[0], y_max=cube.limits[1]),
-            **{name: st.column_config.NumberColumn(name, format="%.3f", width=62) for name in ("score", "low", "high", "change")},
+            "head": st.column_config.TextColumn("head", width=56),
+            "half risen": st.column_config.TextColumn("half risen", width=84, help="Between which measured steps the head had made half of its rise, as its 95% intervals tell; – where no rise is sure"),
+            "curve": st.column_config.LineChartColumn("curve", width=60, y_min=cube.limits[0], y_max=cube.limits[1]),
+            **{name: st.column_config.NumberColumn(name, format="%.3f", width=54) for name in ("score", "low", "high", "change")},
         },
     )  # fmt: skip
 
 
-def top_frame(run: SavedRun, cube: Cube, *, step: int) -> pd.DataFrame:
-    """The strongest heads at a step: score with its interval, change since the checkpoint before, and the whole curve."""
+def top_frame(run: SavedRun, cube: Cube, cube_of: tuple[str, str], *, step: int) -> pd.DataFrame:
+    """The strongest heads at a step: score with its interval, change since the checkpoint before, when half of the rise
+    had happened, and the whole curve.
+
+    Args:
+        run: whose heads.
+        cube: their values.
+        cube_of: the probe and metric.
+        step: of the ranking.
+    """
     at = cube.index(step)
     rows = []
     for layer, head in cube.ranked(step)[:N_TOP]:
@@ -153,6 +162,7 @@ def top_frame(run: SavedRun, cube: Cube, *, step: int) -> pd.DataFrame:
                 "low": float(cube.lo[at, layer, head]),
                 "high": float(cube.hi[at, layer, head]),
                 "change": None if change is None else round(change, 3) + 0.0,
+                "half risen": findings.half_risen(run, *cube_of, (layer, head)),
             }
         )
     return pd.DataFrame(rows)
