@@ -211,6 +211,9 @@ def test_every_figure_leaves_as_svg(page, look, measured):
             assert root.tag.endswith("svg") and int(root.get("width")) > 0
             assert len(root.get("aria-label")) > 30
             assert "--ink:" in root.get("style")
+            rules = next(e.text for e in root if e.tag.endswith("style"))
+            for part in {c for e in root.iter() if e.tag.endswith("line") for c in e.get("class", "").split()}:
+                assert f".still .{part} {{ stroke" in rules, part  # a line without a colour is not seen
 
 
 def test_the_still_grid_holds_the_values_of_the_grid(look, measured):
