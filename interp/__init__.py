@@ -17,6 +17,8 @@ _LAZY = {
     "HookedModel": "interp.model",
     "capture": "interp.captured",
     "Capture": "interp.captured",
+    "written": "interp.direct",
+    "Written": "interp.direct",
     "load": "interp.loading",
     "HeadWeights": "interp.weights",
 }

@@ -327,7 +327,7 @@ def read_out_error(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> floa
             tokens.to(model.device), fwd_hooks=[(f"blocks.{last}.hook_out", keep)]
         )
         scaled = seen["resid"].float() * final_norm_scale(seen["resid"], model)[..., None]
-        rebuilt = scaled @ model.weights.unembed()
+        rebuilt = model.weights.normed(scaled) @ model.weights.W_U
         # Biases of the norm and the unembedding shift every position alike and belong to no head.
         difference = (logits.float() - rebuilt) - (logits.float() - rebuilt).mean((0, 1), keepdim=True)
         return (difference.abs().max() / logits.float().std().clamp_min(1e-9)).item()

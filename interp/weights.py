@@ -66,6 +66,11 @@ class HeadWeights:
         side_by_side = self.reads(W.transpose(0, 1).flatten(1), layer)
         return side_by_side.unflatten(1, (W.shape[0], W.shape[2])).transpose(0, 1)
 
+    def normed(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """The linear part of the final norm: `normed(x) @ W_U` is `x @ unembed()`, without a copy of W_U."""
+        centred = x - x.mean(-1, keepdim=True) if self.final_centred else x
+        return centred * self.final_norm_gain.to(x.device)
+
     @cached_property
     def unembed_centred(self) -> Float[Tensor, "d_model d_vocab_out"]:
         """`unembed()` minus its mean over the vocabulary: what a write does to a logit beyond what it does to all."""

@@ -1,17 +1,24 @@
 """Attention that a sweep was asked to keep: a few sequences per stimulus, one byte per weight. No torch.
 
 arrays/step_00000512/attention.safetensors
-    <stimulus>/pattern   uint8  [sequence, layer, head, query, key], 255 = all of the query's attention
-    <stimulus>/tokens    int64  [sequence, pos]
-    metadata             fingerprint of the weights, ids of the stimuli, and the tokens as text where there is a tokenizer
+    <stimulus>/pattern         uint8    [sequence, layer, head, query, key], 255 = all of the query's attention
+    <stimulus>/tokens          int64    [sequence, pos]
+    <stimulus>/written_ids     int32    [sequence, layer, head, pos, 10], see `Writes`
+    <stimulus>/written_logits  float16  the same
+    vocabulary/ids, /ends, /text        text of the ids written: where each ends in one stretch of UTF-8
+    metadata                   fingerprint of the weights, ids of the stimuli, the tokens as text where there is a
+                               tokenizer, and "unwritten": why there is no written_ids, "" where there is
+
+A file of the first version has neither what is written nor the reason; it is read, and kept anew when asked for again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,7 +29,11 @@ from probes.stimuli import Stimulus
 
 KINDS = ("repeated_random", "natural", "members")
 SCALE = 255
-FORMAT = "rote-attention-1"
+FORMAT = "rote-attention-2"
+FORMATS = ("rote-attention-1", FORMAT)
+N_KEPT = 2
+WRITTEN_BYTES = 60  # of one head at one position: 10 ids and 10 numbers
+NOT_KEPT = "it was not kept: run the same sweep again with --save-attention"
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,35 @@ class StoredText:
     words: tuple[str, ...] | None
 
 
+@dataclass(frozen=True)
+class Writes:
+    """What one head adds to the logits at every position of a kept sequence; see `interp.direct`.
+
+    Attributes:
+        ids: the 5 tokens raised most, the most raised first, then the 5 lowered most, the most lowered first; all of
+            either where the vocabulary is smaller.
+        logits: the head's direct contribution to each, minus its mean over the vocabulary.
+        words: id -> text, of these ids; None where the series has no tokenizer.
+    """
+
+    ids: Int[np.ndarray, "pos two_k"]
+    logits: Float[np.ndarray, "pos two_k"]
+    words: Mapping[int, str] | None
+
+    def raised(self, pos: int) -> list[tuple[int, float]]:
+        """(id, logits) of the tokens raised most at a position; only those that are."""
+        half = self.ids.shape[1] // 2
+        return [(i, v) for i, v in self._at(pos)[:half] if v > 0]
+
+    def lowered(self, pos: int) -> list[tuple[int, float]]:
+        """(id, logits) of the tokens lowered most at a position; only those that are."""
+        half = self.ids.shape[1] // 2
+        return [(i, v) for i, v in self._at(pos)[half:] if v < 0]
+
+    def _at(self, pos: int) -> list[tuple[int, float]]:
+        return [(int(i), float(v)) for i, v in zip(self.ids[pos], self.logits[pos], strict=True)]
+
+
 def attention_file(root: Path, step: int) -> Path:
     """Where a step's attention is kept."""
     return root / "arrays" / f"step_{step:08d}" / "attention.safetensors"
@@ -56,13 +96,14 @@ def stored_metadata(path: Path) -> dict[str, str]:
             found = dict(held.metadata() or {})
     except (OSError, SafetensorError):
         return {}
-    return found if found.get("format") == FORMAT else {}
+    return found if found.get("format") in FORMATS else {}
 
 
 def lacks_attention(root: Path, step: int, *, fingerprint: str, stimuli: Mapping[str, Stimulus]) -> bool:
-    """Whether a step's attention is still to be kept, for these weights and these stimuli."""
+    """Whether a step's attention, and what its heads write, is still to be kept, for these weights and stimuli."""
     found = stored_metadata(attention_file(root, step))
-    return found.get("fingerprint") != fingerprint or found.get("stimuli") != stimulus_ids(stimuli)
+    wanted = {"format": FORMAT, "fingerprint": fingerprint, "stimuli": stimulus_ids(stimuli)}
+    return any(found.get(name) != value for name, value in wanted.items())
 
 
 def kept_kinds(stimuli: Mapping[str, Stimulus]) -> list[str]:
@@ -73,6 +114,21 @@ def kept_kinds(stimuli: Mapping[str, Stimulus]) -> list[str]:
 def stimulus_ids(stimuli: Mapping[str, Stimulus]) -> str:
     """Kind -> id of the stimuli that are kept, as written into the file."""
     return json.dumps({kind: stimuli[kind].id for kind in kept_kinds(stimuli)})
+
+
+def kept_bytes(stimuli: Sequence[Mapping[str, Any]], *, n_heads: int) -> int:
+    """About what one checkpoint's file takes, texts of tokens apart; 0 where nothing is kept or lengths are unknown.
+
+    Args:
+        stimuli: as in run.json.
+        n_heads: of all layers.
+    """
+    lengths = [
+        each.get("pos") or each.get("r", 0) * each.get("m", 0) + 1
+        for each in stimuli
+        if each.get("kind") in KINDS and ("pos" in each or "r" in each)
+    ]
+    return sum(N_KEPT * n_heads * pos * (pos + WRITTEN_BYTES) for pos in lengths)
 
 
 def stored_texts(root: Path, step: int) -> list[StoredText]:
@@ -131,6 +187,62 @@ def pattern_in(
     except (OSError, SafetensorError, IndexError) as error:
         raise _damaged(path) from error
     return np.asarray(found, dtype=np.float64).squeeze() / SCALE
+
+
+def stored_writes(root: Path, step: int, text: StoredText, *, layer: int, head: int) -> Writes:
+    """What one head writes on one kept sequence; nothing else is read.
+
+    Raises:
+        RoteError: it is not there, with the reason, or the file is damaged.
+    """
+    return writes_in(attention_file(root, step), text, layer=layer, head=head)
+
+
+def writes_in(path: Path, text: StoredText, *, layer: int, head: int) -> Writes:
+    """As `stored_writes`, from a file.
+
+    Raises:
+        RoteError: it is not there, with the reason, or the file is damaged.
+    """
+    if reason := unwritten(path):
+        raise RoteError(reason)
+    try:
+        with safe_open(path, framework="numpy") as held:
+            ids, logits = (
+                _rows(held.get_slice(f"{text.stimulus}/{name}"), (text.index, layer, head))
+                for name in ("written_ids", "written_logits")
+            )
+            if ids.shape != logits.shape or len(ids) != len(text.tokens):
+                raise ValueError("the arrays of one head differ in shape")
+            words = _words(held, ids) if "vocabulary/ids" in held.keys() else None  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, LookupError) as error:
+        raise _damaged(path) from error
+    return Writes(ids.astype(np.int64), logits.astype(np.float64), words)
+
+
+def unwritten(path: Path) -> str:
+    """Why a file does not say what heads write, "" where it does."""
+    facts = stored_metadata(path)
+    return facts.get("unwritten", NOT_KEPT)
+
+
+def _rows(held: Any, at: tuple[int, int, int]) -> np.ndarray:
+    """[pos, n] of one sequence, layer and head."""
+    found = np.asarray(held[at])
+    return found.reshape(found.shape[-2:])
+
+
+def _words(held: Any, ids: np.ndarray) -> dict[int, str]:
+    """Text of some ids."""
+    known, ends = held.get_tensor("vocabulary/ids"), held.get_tensor("vocabulary/ends")
+    text, wanted = held.get_tensor("vocabulary/text").tobytes(), np.unique(ids)
+    words = {}
+    for place, i in zip(np.searchsorted(known, wanted), wanted, strict=True):
+        if place == len(known) or known[place] != i:
+            raise ValueError(f"there is no text for id {i}")
+        start = int(ends[place - 1]) if place else 0
+        words[int(i)] = text[start : int(ends[place])].decode()
+    return words
 
 
 def _damaged(path: Path) -> RoteError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,10 +180,16 @@ def write_unit(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> No
 def unit_provenance(path: Path) -> dict[str, Any]:
     """Provenance of a unit; {} for a file that cannot be read, which then is measured again."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        return json.loads(metadata.get(_PROVENANCE_KEY, b"{}"))
+        stat = path.stat()
+        return json.loads(_written_provenance(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
     except (OSError, ValueError, pa.ArrowException):
         return {}
+
+
+@lru_cache(maxsize=4096)
+def _written_provenance(path: Path, stamp: tuple[int, int, int]) -> bytes:
+    """As it stands in a file that has not changed since: a sweep asks twice for every unit."""
+    return (pq.read_schema(path).metadata or {}).get(_PROVENANCE_KEY, b"{}")
 
 
 def read_units(root: Path, step: int) -> pa.Table:
@@ -205,18 +211,24 @@ def read_units(root: Path, step: int) -> pa.Table:
 
 def rebuild_observations(root: Path) -> Path:
     """Derive observations.parquet from the units and the verdicts that follow from them."""
-    from probes.verdicts import derive
-
-    tables = []
-    for step in _steps_on_disk(root):
-        units = read_units(root, step)
-        tables += [units.drop_columns(["samples"]), derive(units)]
+    tables = [observations_of(read_units(root, step)) for step in _steps_on_disk(root)]
     table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
-    order = [(name, "ascending", "at_start") for name in SORT_COLUMNS]
-    table = table.sort_by([(name, direction) for name, direction, _ in order]).combine_chunks()
+    table = in_order(table)
     file = root / "observations.parquet"
     _write_parquet(file, table, {_UNITS_KEY: str(len(unit_paths(root))).encode()})
     return file
+
+
+def observations_of(units: pa.Table) -> pa.Table:
+    """What observations.parquet says of one step: its units without samples, and the verdicts that follow from them."""
+    from probes.verdicts import derive
+
+    return pa.concat_tables([units.drop_columns(["samples"]), derive(units)])
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """Observations in the order they are stored in."""
+    return table.sort_by([(name, "ascending") for name in SORT_COLUMNS]).combine_chunks()
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,4 +1,4 @@
-"""``python -m app.dashboard.attend``: attention of one checkpoint on a text of one's own, in a process of its own.
+"""``python -m app.dashboard.attend``: what the heads of one checkpoint do on a text of one's own, in a process of its own.
 
 The page process never loads a model. This one does, writes what `probes.attention` reads, and ends.
 """
@@ -52,7 +52,7 @@ def _written_ids(text: str) -> list[int]:
 
 
 def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> None:
-    """Load the checkpoint, run the text once, write every head's attention.
+    """Load the checkpoint, run the text once, write every head's attention and what it writes.
 
     BOS is put first, as `interp.capture` does with a text; before ids that begin with it already it is not.
 
@@ -71,15 +71,11 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
     ids = encoded(text, checkpoint, most=most)  # a text that does not fit is refused before torch is loaded
 
     import numpy as np
-    import torch
-    from safetensors.numpy import save_file
 
     from checkpoints.series import at_hand
     from checkpoints.vocabulary import usable_ids
     from interp.loading import load_fresh
-    from interp.observe import observe
-    from probes.attention import FORMAT
-    from probes.sweep.gallery import AttentionKeeper, spoken
+    from probes.sweep.gallery import write_kept
 
     with at_hand(checkpoint) as ready:
         model = load_fresh(ready)
@@ -87,13 +83,10 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
         _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
         first = [] if file is None and ids[0] == bos else [bos]
         tokens = np.array([[*first, *ids]], dtype=np.int64)
-        keeper = AttentionKeeper()
-        observe(model, torch.from_numpy(tokens), [keeper])
-        words = {"own": spoken(tokens, load_tokenizer(file))} if file is not None else {}
-    facts = {"format": FORMAT, "stimuli": json.dumps({"own": "your text"}), "words": json.dumps(words)}
-    temporary = out.with_name(f".{out.name}.tmp")
-    save_file({"own/pattern": keeper.patterns(), "own/tokens": tokens}, temporary, metadata=facts)
-    temporary.replace(out)
+        reader = None if file is None else load_tokenizer(file)
+        write_kept(
+            model, out, {"own": tokens}, facts={"stimuli": json.dumps({"own": "your text"})}, tokenizer=reader
+        )
 
 
 def main(arguments: list[str]) -> int:

@@ -7,26 +7,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from app.dashboard import comparing, findings
+from app.dashboard import comparing
 from app.dashboard.figures import attention_matrix, coverage, first_to_now, head_curves, narrow, roomy
 from app.dashboard.kept import kept
+from app.dashboard.milestones import INDUCTION, milestones
 from app.dashboard.saved import SavedRun
 from app.dashboard.state import State
-from probes.figures import differences, loss_curves, offset_profile, trajectory
+from app.dashboard.timeline import steps_of, with_rule
+from app.dashboard.timeline import timeline as over_time
+from probes.figures import differences, loss_curves, offset_profile
 
 
 @kept(8)
-def timeline(first: SavedRun, *more: SavedRun, probe: str, metric: str, base: str | None) -> go.Figure:
-    """The strongest head of every run over training, with the onsets of induction heads."""
+def timeline(
+    first: SavedRun,
+    *more: SavedRun,
+    pairs: tuple[tuple[str, str], ...],
+    base: str | None,
+    shown: str,
+    log: bool,
+    band: bool,
+) -> go.Figure:
+    """The strongest head of every run over training, and when the parts of the circuit came in the run looked at.
+
+    Of the baseline only its induction heads are told: what else came when is one click away, on its own overview.
+    """
     runs = [first, *more]
-    onsets = {run.name: found for run in runs if (found := findings.run_onset(run)).found}
-    parts = [run.part((probe, metric)) for run in runs]
-    return roomy(trajectory(parts, probe=probe, metric=metric, base=base, onsets=onsets))
+    looked_at = sorted((run for run in runs if run.name in (shown, base)), key=lambda run: run.name != shown)
+    told = [
+        (run.name, one)
+        for run in looked_at
+        for one in milestones(run)
+        if run.name == shown or one.what == INDUCTION
+    ]
+    return roomy(over_time(runs, pairs, base=base, shown=shown, came=told, log=log, band=band))
+
+
+@kept(8)
+def timeline_at(first: SavedRun, *more: SavedRun, step: int, log: bool, **look: Any) -> go.Figure:
+    """The same with a rule at the step looked at."""
+    fig = timeline(first, *more, log=log, **look)
+    return with_rule(fig, steps_of([first, *more], log=log), step)
 
 
 @kept(4)

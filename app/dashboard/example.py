@@ -7,7 +7,7 @@ fingerprints.json). The series are those of `make demo`, measured at twelve step
         -p offset_profile -p composition -p repeat_loss -p exact_match -p mem_gap -p recall_vs_copy
         --steps first,16,64,100,200,300,400,500,600,1k,1600,last --sequences 16 --save-attention -o results
 
-Attention is kept at steps 300 and 2,400 alone.
+Attention, and what heads write, is kept at step 2,400 alone.
 """
 
 from __future__ import annotations

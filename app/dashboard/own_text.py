@@ -17,7 +17,7 @@ from checkpoints.errors import RoteError
 from checkpoints.formats import FORMATS
 from checkpoints.series import Checkpoint, CheckpointSeries, open_series
 from checkpoints.vocabulary import tokenizer_of
-from probes.attention import StoredText, texts_in
+from probes.attention import FORMAT, StoredText, texts_in
 
 MAX_CHARS = 4000
 MAX_TOKENS = 512
@@ -114,7 +114,7 @@ def request(run: SavedRun, step: int, text: str) -> Request:
         raise RoteError("the text holds half a character", help="paste it anew") from None
     checkpoint = checkpoint_of(run, step)
     marks = [jobs.stamp(file) for file in checkpoint.files]
-    named = json.dumps([str(checkpoint.path), step, marks, text])
+    named = json.dumps([FORMAT, str(checkpoint.path), step, marks, text])
     folder = _answers(run) / hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
     found = jobs.all_jobs(folder, most=1)
     return Request(folder, found[0] if found else None)

@@ -11,7 +11,8 @@ from app.dashboard.remembering import MASS, MEMORY_AXES, RULE_AXES, points
 from app.dashboard.saved import SavedRun
 from app.dashboard.session import View
 from checkpoints.errors import RoteError
-from probes.attention import stored_texts
+from probes.attention import attention_file, stored_texts, unwritten
+from probes.figures.rows import main_metric
 
 N_TOP = 10
 Lines = list[str]
@@ -70,6 +71,8 @@ def _overview_shell(view: View) -> Lines:
 def _overview_notebook(view: View) -> Lines:
     runs, base = _runs(view)
     lines = [f"figures.trajectory({runs}, {_metric(view)}{base})"] if view.state.probe else []
+    for name in view.state.also:
+        lines.append(f"figures.trajectory({runs}, probe={name!r}, metric={main_metric(name)!r}{base})")
     drawn = [view.run] if view.base is None else [view.base, view.run]
     if all(run.has("repeat_loss", "later_blocks") for run in drawn):
         lines.append(f"figures.loss_curves({runs}{base})")
@@ -106,10 +109,12 @@ def _head_notebook(view: View) -> Lines:
         )
     if _has_attention(run, state.step):
         lines += [
-            "from probes.attention import stored_pattern, stored_texts",
+            "from probes.attention import stored_pattern, stored_texts, stored_writes",
             f"text = stored_texts(run.path, {state.step})[{state.text}]",
             f"stored_pattern(run.path, {state.step}, text, layer={layer}, head={head})",
         ]
+        if not unwritten(attention_file(run.path, state.step)):
+            lines.append(f"stored_writes(run.path, {state.step}, text, layer={layer}, head={head})")
     rows = "run.usable_frame"
     where = f"step == {state.step} and layer == {layer} and head == {head} and position.isna() and src_layer.isna()"
     return [*lines, f"{rows}.query({where!r})"]

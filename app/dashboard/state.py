@@ -25,6 +25,9 @@ WAYS = ("k", "q", "v")
 SHOWN = ("value", "previous", "final", "base")
 SHADES = ("to", "from")
 SINKS = ("with", "without")
+SCALES = ("log", "linear")
+BANDS = ("on", "off")
+MAX_ALSO = 3
 _RUN_ORDER = {"repeated": 0, "synthetic": 0, "": 1, "control": 2, "unique": 3}
 
 
@@ -48,6 +51,9 @@ class State:
         sink: with or without the attention that rests on position 0.
         rule, memory: axes of the plane, "" lets the page choose.
         passage: which training sequence the memory page tells apart.
+        also: probes drawn below the first one on the overview's timeline.
+        scale: its axis of steps, log or linear.
+        band: its 95% intervals, on or off.
     """
 
     run: str
@@ -68,6 +74,9 @@ class State:
     rule: str = ""
     memory: str = ""
     passage: int = 0
+    also: tuple[str, ...] = ()
+    scale: str = "log"
+    band: str = "on"
 
     @property
     def layer_head(self) -> tuple[int, int] | None:
@@ -117,6 +126,9 @@ def read(params: Mapping[str, str], library: Library) -> Reading:
         rule=_word(params, "rule", ("", *RULE_AXES), complaints),
         memory=_word(params, "memory", ("", *MEMORY_AXES), complaints),
         passage=_number(params, "passage", int, complaints) or 0,
+        also=_also(params, run, probe, complaints),
+        scale=_word(params, "scale", SCALES, complaints),
+        band=_word(params, "band", BANDS, complaints),
     )
     head = _head(params, "head", run, complaints)
     pins = _pins(params, run, complaints)
@@ -139,7 +151,7 @@ def link(state: State, **changes: Any) -> dict[str, str]:
             continue
         if name not in ("run", "probe", "step", "head", "base") and value == defaults[name]:
             continue
-        out[name] = ",".join(value) if name == "pin" else str(value)
+        out[name] = ",".join(value) if isinstance(value, tuple) else str(value)
     return {name: value for name, value in out.items() if value != "" or name == "base"}
 
 
@@ -267,6 +279,25 @@ def _pins(params: Mapping[str, str], run: SavedRun, complaints: list[str]) -> tu
     if len(kept) > MAX_PINS:
         complaints.append(f"pin holds {len(kept)} heads; showing the first {MAX_PINS}")
     return tuple(kept[:MAX_PINS])
+
+
+def drawable(run: SavedRun) -> tuple[str, ...]:
+    """Probes whose main metric is one value per step, of every head or of the whole model, in catalogue order."""
+    return tuple(p for (p, m), kind in run.kinds.items() if kind in ("head", "model") and m == main_metric(p))
+
+
+def _also(params: Mapping[str, str], run: SavedRun, probe: str, complaints: list[str]) -> tuple[str, ...]:
+    asked = [word.strip() for word in params.get("also", "").split(",") if word.strip()][: 4 * MAX_ALSO]
+    known = drawable(run)
+    for name in dict.fromkeys(asked):
+        if name not in known:
+            complaints.append(
+                f"also={clean(name, limit=60)} is not a probe with one line to draw in {clean(run.name)}"
+            )
+    kept = [name for name in dict.fromkeys(asked) if name in known and name != probe]
+    if len(kept) > MAX_ALSO:
+        complaints.append(f"also holds {len(kept)} probes; showing the first {MAX_ALSO}")
+    return tuple(kept[:MAX_ALSO])
 
 
 def _word(params: Mapping[str, str], word: str, known: tuple[str, ...], complaints: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""`--save-attention`: every head's attention on a few sequences per stimulus, kept beside the numbers of a step."""
+"""`--save-attention`: on a few sequences per stimulus, every head's attention and the tokens it raises and lowers most."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from safetensors.numpy import save_file
 
 from checkpoints.errors import RoteError
 from checkpoints.vocabulary import load_tokenizer
+from interp.direct import WriteKeeper, strongest, unreadable
 from interp.model import HookedModel
 from interp.observe import EndView, LayerView, observe
-from probes.attention import FORMAT, SCALE, attention_file, kept_kinds, stimulus_ids
+from probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_kinds, stimulus_ids
 from probes.stimuli import Stimulus
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-N_KEPT = 2
 
 
 def keep_attention(
@@ -33,7 +33,7 @@ def keep_attention(
     stimuli: Mapping[str, Stimulus],
     tokenizer: Path | None,
 ) -> None:
-    """Run the kept sequences once and write their attention, whole or not at all.
+    """Run the kept sequences once and write what was asked to be kept of them, whole or not at all.
 
     Args:
         model: a loaded checkpoint.
@@ -43,28 +43,74 @@ def keep_attention(
         stimuli: by kind; those that are not kept are left alone.
         tokenizer: a tokenizer.json that turns ids into text, where there is one.
     """
-    reader = _reader(tokenizer)
+    sequences = {kind: stimuli[kind].tokens[:N_KEPT] for kind in kept_kinds(stimuli)}
+    facts = {"fingerprint": fingerprint, "stimuli": stimulus_ids(stimuli)}
+    write_kept(model, attention_file(root, step), sequences, facts=facts, tokenizer=_reader(tokenizer))
+
+
+def write_kept(
+    model: HookedModel,
+    path: Path,
+    sequences: Mapping[str, Int[np.ndarray, "n_seq pos"]],
+    *,
+    facts: Mapping[str, str],
+    tokenizer: Tokenizer | None,
+) -> None:
+    """Run sequences once and write what `probes.attention` reads, whole or not at all.
+
+    Args:
+        model: a loaded checkpoint.
+        path: file to write.
+        sequences: token ids by stimulus.
+        facts: further metadata, "stimuli" among them.
+        tokenizer: turns ids into text, where there is one.
+
+    Raises:
+        RoteError: token ids or a length the model cannot take.
+    """
+    unwritten = unreadable(model)
     arrays: dict[str, np.ndarray] = {}
-    words: dict[str, list[list[str]]] = {}
-    for kind in kept_kinds(stimuli):
-        tokens = stimuli[kind].tokens[:N_KEPT]
-        keeper = AttentionKeeper()
-        observe(model, torch.from_numpy(tokens), [keeper])
-        arrays[f"{kind}/pattern"] = keeper.patterns()
+    writes: dict[str, WriteKeeper] = {}
+    for kind, tokens in sequences.items():
+        attention, writes[kind] = AttentionKeeper(), WriteKeeper()
+        observers = [attention] if unwritten else [attention, writes[kind]]
+        observe(model, torch.from_numpy(tokens), observers)
+        arrays[f"{kind}/pattern"] = attention.patterns()
         arrays[f"{kind}/tokens"] = np.ascontiguousarray(tokens, dtype=np.int64)
-        if reader is not None:
-            words[kind] = spoken(tokens, reader)
-    facts = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "stimuli": stimulus_ids(stimuli),
-        "words": json.dumps(words),
-    }
-    path = attention_file(root, step)
+    if not unwritten:
+        try:
+            arrays |= written_arrays(model, writes, tokenizer)
+        except RoteError as error:
+            unwritten = error.message
+    words = {} if tokenizer is None else {kind: spoken(rows, tokenizer) for kind, rows in sequences.items()}
+    facts = {"format": FORMAT, **facts, "words": json.dumps(words), "unwritten": unwritten}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(arrays, temporary, metadata=facts)
+    save_file(arrays, temporary, metadata=dict(facts))
     temporary.replace(path)
+
+
+def written_arrays(
+    model: HookedModel, writes: Mapping[str, WriteKeeper], tokenizer: Tokenizer | None
+) -> dict[str, np.ndarray]:
+    """The arrays that say what heads write, by their names in the file; 60 bytes per head and position, and the texts.
+
+    Raises:
+        RoteError: a contribution that is not finite, or too large for two bytes.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for kind, (ids, logits) in zip(writes, strongest(model, list(writes.values())), strict=True):
+        if not (np.abs(logits) <= np.finfo(np.float16).max).all():
+            raise RoteError("what a head writes is not finite, or more than 65,504 logits")
+        arrays[f"{kind}/written_ids"] = ids
+        arrays[f"{kind}/written_logits"] = logits.astype(np.float16)
+    if tokenizer is not None and arrays:
+        known = np.unique(np.concatenate([a.ravel() for name, a in arrays.items() if name.endswith("_ids")]))
+        texts = [tokenizer.decode([int(i)], skip_special_tokens=False).encode() for i in known]
+        arrays["vocabulary/ids"] = known.astype(np.int32)
+        arrays["vocabulary/ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        arrays["vocabulary/text"] = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    return arrays
 
 
 def _reader(tokenizer: Path | None) -> Tokenizer | None:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import streamlit as st
-from jaxtyping import Float
 
 from app.dashboard import drawn, findings
-from app.dashboard.components.token_view import token_text, token_view
 from app.dashboard.saved import SavedRun, head_names
-from app.dashboard.session import View, chosen, pin_button
+from app.dashboard.session import View, pin_button
 from app.dashboard.session import go as move
 from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.state import link
-from app.dashboard.views import own as own_view
-from app.dashboard.words import literal
-from probes.attention import StoredText, pattern_in, stored_pattern, stored_texts
+from app.dashboard.state import State, link
+from app.dashboard.views import head_text
+from interp.axes import parse_head
 from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
 from probes.registry import REGISTRY
 
 TITLE = "Head"
 ICON = ":material/target:"
-TOKENS = "tokens"
-MEMORISED = frozenset({"members"})
-MAX_DRAWN_TOKENS = 256
+VALUE = "value [95% interval]"
+MAX_BESIDE = 3
 
 
 def draw(view: View, page: Page) -> None:
@@ -39,10 +33,12 @@ def draw(view: View, page: Page) -> None:
         return
     _neighbours(view)
     with panel("the attention"):
-        _attention(view, page)
-    left, right = st.columns([3, 2], gap="medium")
+        head_text.draw(view, page)
+    beside = pinned_beside(state)
+    # Heads beside one another need the width; the offsets go below them then.
+    left, right = (st.container(), st.container()) if beside else st.columns([3, 2], gap="medium")
     with left, panel("the scores of this head"):
-        _scores(view, page)
+        _scores(view, page, beside)
     with right, panel("how far back it looks"):
         _offsets(view, page)
 
@@ -83,122 +79,33 @@ def _neighbours(view: View) -> None:
                 )
 
 
-def _attention(view: View, page: Page) -> None:
-    state, run = view.state, view.run
-    st.subheader(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
-    layer, head = state.layer_head or (0, 0)
-    own = own_view.ask(view)
-    if own is not None:
-        asked, text = own
-        _one_text(view, page, text, pattern_in(asked.file, text, layer=layer, head=head), masked=False)
-        return
-    texts = stored_texts(run.path, state.step)
-    if not texts:
-        series = (run.meta.get("series") or {}).get("path") or "PATH"
-        again = f"rote run {clean(series)} -o {clean(run.path.parent)} --save-attention"
-        nothing(
-            "Scores only: this run kept no attention.",
-            f"Run the same sweep again with --save-attention; only the attention is added: {again}",
-        )
-        return
-    text, masked = _text_control(view, texts)
-    _one_text(
-        view, page, text, stored_pattern(run.path, state.step, text, layer=layer, head=head), masked=masked
-    )
+def pinned_beside(state: State) -> tuple[str, ...]:
+    """The pinned heads whose numbers stand beside those of the chosen one."""
+    return tuple(pin for pin in state.pin if pin != state.head)[:MAX_BESIDE]
 
 
-def _one_text(
-    view: View, page: Page, text: StoredText, pattern: Float[np.ndarray, "q k"], *, masked: bool
-) -> None:
-    """The tokens and the matrix of one text."""
-    state = view.state
-    _reading_controls(view)
-    pattern = pattern[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
-    tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
-    left, right = st.columns([3, 2], gap="medium")
-    with left:
-        token_view(
-            tokens,
-            pattern,
-            lock=state.q,
-            direction=state.shade,
-            skip_first=state.sink == "without",
-            masked=masked,
-            key=TOKENS,
-            on_lock=_held,
-        )
-        if len(text.tokens) > MAX_DRAWN_TOKENS:
-            st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
-        words = (
-            "token ids: this series has no tokenizer"
-            if text.words is None
-            else "one box per token, spaces as ·"
-        )
-        st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Kept to 1/255."))
-        how_computed([state.probe, "prefix_matching"], key="how_attention")
-    with right:
-        labels = ["•••" if masked else token_text(token) for token in tokens]
-        fig = drawn.matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
-        page.figure(fig, "attention")
-
-
-def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:
-    """Which kept text, and whether its tokens stay masked."""
-    at = min(view.state.text, len(texts) - 1)
-    st.session_state["w_text"] = at
-    with st.container(horizontal=True, vertical_alignment="bottom", key="text_controls"):
-        st.selectbox(
-            "Text", range(len(texts)), key="w_text", format_func=lambda i: text_words(texts[i]), width=320,
-            on_change=lambda: move(text=st.session_state["w_text"], q=None),
-        )  # fmt: skip
-        masked = texts[at].stimulus in MEMORISED
-        if masked:
-            hint = "These are training sequences, masked because they may be memorised"
-            masked = not st.toggle("reveal training text", key="reveal", help=hint)
-    return texts[at], masked
-
-
-def _reading_controls(view: View) -> None:
-    """Direction of the shading, and whether attention to position 0 is left out."""
-    words = {"to": "what it attends to", "from": "what attends to it"}
-    with st.container(horizontal=True, vertical_alignment="center", key="reading_controls"):
-        st.session_state["w_shade"] = view.state.shade
-        st.segmented_control(
-            "Shade", tuple(words), required=True, key="w_shade", format_func=words.get, label_visibility="collapsed",
-            on_change=lambda: move(shade=st.session_state["w_shade"] or "to"),
-        )  # fmt: skip
-        st.session_state["w_sink"] = view.state.sink == "without"
-        st.toggle(
-            "without position 0", key="w_sink", help="Leave out attention that rests on the first token, and stretch the rest to 1",
-            on_change=lambda: move(sink="without" if st.session_state["w_sink"] else "with"),
-        )  # fmt: skip
-
-
-def text_words(text: StoredText) -> str:
-    """What a kept text is: ``repeated random tokens 1``."""
-    names = {
-        "repeated_random": "repeated random tokens",
-        "natural": "natural text",
-        "members": "training sequence",
-    }
-    number = "" if text.stimulus == "own" else f" {text.index + 1}"
-    return names.get(text.stimulus, probe_name(text.stimulus)) + number
-
-
-def _scores(view: View, page: Page) -> None:
+def _scores(view: View, page: Page, beside: tuple[str, ...]) -> None:
     st.subheader("Everything measured about this head", anchor=False)
-    frame = scores_frame(view.run, view.state.head, step=view.state.step)
+    state = view.state
+    frame = scores_frame(view.run, state.head, step=state.step, beside=beside)
     if frame.empty:
-        nothing(f"Nothing was measured about {view.state.head} at step {step_number(view.state.step)}.")
+        nothing(f"Nothing was measured about {state.head} at step {step_number(state.step)}.")
         return
+    pinned = f" Pinned beside it: {', '.join(beside)}, with their intervals." if beside else ""
     page.table(
         frame,
         "scores",
-        caption=f"{view.state.head} at step {step_number(view.state.step)}: value with 95% interval, chance, n and rank among all heads.",
+        caption=f"{state.head} at step {step_number(state.step)}: value with 95% interval, chance, n and rank among all heads.{pinned}",
         column_config={
-            "measure": st.column_config.TextColumn("measure", width=230),
-            "curve": st.column_config.LineChartColumn("curve", width=60),
-            "value [95% interval]": st.column_config.TextColumn("value [95% interval]", width=150),
+            # Names stay in sight where the table is wider than the screen.
+            "measure": st.column_config.TextColumn(
+                "measure", width=220 if beside else 230, pinned=bool(beside)
+            ),
+            "curve": st.column_config.LineChartColumn("curve", width=50 if beside else 60),
+            VALUE: st.column_config.TextColumn(
+                f"{state.head} [95% interval]" if beside else VALUE, width=150
+            ),
+            **{head: st.column_config.TextColumn(f"{head} [95% interval]", width=150) for head in beside},
             "chance": st.column_config.TextColumn("chance", width=60),
             "n": st.column_config.NumberColumn("n", width=44),
             "rank": st.column_config.TextColumn("rank", width=64),
@@ -208,52 +115,68 @@ def _scores(view: View, page: Page) -> None:
     how_computed(list(dict.fromkeys(view.run.head_probes)), key="how_scores")
 
 
-def scores_frame(run: SavedRun, label: str, *, step: int) -> pd.DataFrame:
-    """One row per head metric: value, interval, chance, n, rank, and the curve; the reason where not measured."""
-    names = head_names(run)
-    n_heads = run.shape[1]
-    layer, head = divmod(names.index(label), n_heads)
+def scores_frame(run: SavedRun, label: str, *, step: int, beside: tuple[str, ...] = ()) -> pd.DataFrame:
+    """One row per head metric: value, interval, chance, n, rank, and the curve; the reason where not measured.
+
+    Args:
+        run: whose heads.
+        label: the head the rows are about.
+        step: of the run.
+        beside: further heads, each a column of values with their intervals, behind the head's own.
+    """
     rows = []
     for probe, metrics in run.head_probes.items():
         for metric in metrics:
-            rows.append(_score_row(run, probe, metric, (layer, head), step))
-    return pd.DataFrame([row for row in rows if row is not None])
+            row = _score_row(run, probe, metric, parse_head(label), step)
+            others = {head: _value(run, probe, metric, parse_head(head), step) for head in beside}
+            if row is not None or any(others.values()):
+                rows.append(_with_others(row or _bare_row(probe, metric), others))
+    return pd.DataFrame(rows)
+
+
+def _with_others(row: dict, others: dict[str, str]) -> dict:
+    """The row with the other heads' values behind its own."""
+    before = {name: row[name] for name in ("measure", "curve", VALUE)}
+    return before | {head: value or None for head, value in others.items()} | row
+
+
+def _bare_row(probe: str, metric: str) -> dict:
+    info = REGISTRY[probe]
+    main = metric in ("score", info.main_metric)
+    name = probe_name(probe) if main else f"{probe_name(probe)}: {probe_name(metric)}"
+    empty = {"curve": [], VALUE: "", "chance": "", "n": None, "rank": ""}
+    return {"measure": sentence_case(name), **empty, "unit": info.unit_of(metric)}
+
+
+def _value(run: SavedRun, probe: str, metric: str, head: tuple[int, int], step: int) -> str:
+    """A head's value with its interval, why there is none, or "" where nothing was said about it."""
+    cube = run.cube(probe, metric)
+    at = (cube.index(step), *head)
+    if cube.valid[at]:
+        return interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+    held = run.rows(probe, metric)
+    of_head = (held["layer"] == head[0]) & (held["head"] == head[1]) | held["layer"].isna()
+    mine = held[(held["step"] == step) & of_head]
+    if mine.empty:
+        return ""
+    doubt = run.left_out.get(step)
+    reason = f"left out by lint: {doubt}" if doubt else str(mine.iloc[0]["reason"])
+    return f"not measured: {clean(reason)}"
 
 
 def _score_row(run: SavedRun, probe: str, metric: str, head: tuple[int, int], step: int) -> dict | None:
+    value = _value(run, probe, metric, head, step)
+    if not value:
+        return None
     cube = run.cube(probe, metric)
     at = (cube.index(step), *head)
-    info = REGISTRY[probe]
-    name = (
-        probe_name(probe)
-        if metric in ("score", info.main_metric)
-        else f"{probe_name(probe)}: {probe_name(metric)}"
-    )
     curve = [None if not np.isfinite(v) else float(v) for v in cube.value[:, head[0], head[1]]]
-    row = {
-        "measure": sentence_case(name),
-        "curve": curve,
-        "value [95% interval]": "",
-        "chance": "",
-        "n": None,
-        "rank": "",
-        "unit": info.unit_of(metric),
-    }
+    row = _bare_row(probe, metric) | {"curve": curve, VALUE: value}
     if not cube.valid[at]:
-        held = run.rows(probe, metric)
-        mine = held[
-            (held["step"] == step)
-            & ((held["layer"] == head[0]) & (held["head"] == head[1]) | held["layer"].isna())
-        ]
-        if mine.empty:
-            return None
-        doubt = run.left_out.get(step)
-        reason = f"left out by lint: {doubt}" if doubt else str(mine.iloc[0]["reason"])
-        return row | {"value [95% interval]": f"not measured: {clean(reason)}"}
+        return row
     chance = float(cube.chance[at])
     order = cube.ranked(step).index(head) + 1
     return row | {
-        "value [95% interval]": interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi))),
         "chance": chance_number(chance) if np.isfinite(chance) else "–",
         "n": int(cube.n[at]),
         "rank": f"{order} of {int(cube.valid[at[0]].sum())}",
@@ -269,9 +192,3 @@ def _offsets(view: View, page: Page) -> None:
     heads = tuple(dict.fromkeys([state.head, *state.pin]))[:3]
     page.figure(drawn.offsets(run, heads, state.step), "offsets")
     how_computed(["offset_profile"], key="how_offsets")
-
-
-def _held() -> None:
-    at = chosen(TOKENS, "q")
-    if at is not None:
-        move(q=int(at) if int(at) >= 0 else None)

@@ -7,16 +7,21 @@ import streamlit as st
 
 from app.dashboard import drawn as drawn_once
 from app.dashboard import findings
+from app.dashboard.missing import missing
 from app.dashboard.saved import SavedRun
-from app.dashboard.session import View, go
+from app.dashboard.session import View, chosen, go
 from app.dashboard.show import Page, how_computed, nothing, panel, problem
-from app.dashboard.state import link
+from app.dashboard.state import MAX_ALSO, SCALES, drawable, link
+from app.dashboard.words import counted, literal
 from interp.axes import head_label
-from probes.figures.words import clean, interval, probe_name, step_number
+from probes.figures.rows import main_metric
+from probes.figures.words import clean, interval, probe_name, sentence_case, step_number
 
 TITLE = "Overview"
 ICON = ":material/dashboard:"
 MAX_RUNS_DRAWN = 8
+MAX_MISSING = 30
+TIMELINE = "timeline"
 
 
 def draw(view: View, page: Page) -> None:
@@ -33,6 +38,7 @@ def draw(view: View, page: Page) -> None:
         _losses(view, page, runs)
     with right, panel("the coverage"):
         page.figure(drawn_once.covered(view.run), "coverage")
+        _missing(view)
     with panel("the table of runs"):
         _runs_table(view, page)
 
@@ -113,8 +119,15 @@ def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
     if not state.probe or not drawn:
         nothing("No probe with a value per head was measured.", "rote run PATH -p prefix_matching -o results")
         return
+    _timeline_controls(view)
+    if state.also:  # several strips are read for one run, against its baseline
+        drawn = [run for run in drawn if run.name in (state.run, state.base)]
     base = state.base if any(run.name == state.base for run in drawn) else None
-    page.figure(drawn_once.timeline(*drawn, probe=state.probe, metric=state.metric, base=base), "timeline")
+    pairs = ((state.probe, state.metric), *((name, main_metric(name)) for name in state.also))
+    fig = drawn_once.timeline_at(
+        *drawn, step=state.step, pairs=pairs, base=base, shown=state.run, log=state.scale == "log", band=state.band == "on"
+    )  # fmt: skip
+    page.figure(fig, TIMELINE, on_select=to_clicked_step, selection_mode="points")
     with st.container(horizontal=True, vertical_alignment="center", key="below_timeline"):
         st.page_link(
             view.pages["trajectory"],
@@ -122,7 +135,57 @@ def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
             icon=":material/play_circle:",
             query_params=link(state),
         ) if view.pages else None
-        how_computed([state.probe, "induction"], key="how_timeline")
+        how_computed(
+            [state.probe, *state.also, "previous_token", "induction", "copying_logit"], key="how_timeline"
+        )
+        st.caption("Click a point to look at its step.", width="content")
+
+
+def _timeline_controls(view: View) -> None:
+    """Which probes stand below the first, the axis of steps, and the intervals: all of it in the address."""
+    state = view.state
+    others = [name for name in drawable(view.run) if name != state.probe]
+    with st.container(horizontal=True, vertical_alignment="bottom", key="timeline_controls"):
+        st.session_state["w_also"] = list(state.also)
+        st.multiselect(
+            "More probes on the timeline", others, key="w_also", max_selections=MAX_ALSO, width=440, placeholder="none",
+            format_func=lambda name: sentence_case(probe_name(name)),
+            on_change=lambda: go(also=tuple(st.session_state["w_also"])),
+        )  # fmt: skip
+        st.session_state["w_scale"] = state.scale
+        st.segmented_control(
+            "Steps", SCALES, required=True, key="w_scale", on_change=lambda: go(scale=st.session_state["w_scale"] or "log")
+        )  # fmt: skip
+        st.session_state["w_band"] = state.band == "on"
+        st.toggle(
+            "95% band", key="w_band", on_change=lambda: go(band="on" if st.session_state["w_band"] else "off")
+        )
+
+
+def to_clicked_step() -> None:
+    """A callback: the step that the point clicked on the timeline says it is of; clicked again it stays."""
+    points = (chosen(f"figure_{TIMELINE}", "selection") or {}).get("points") or []
+    said = points[0].get("customdata") if points else None
+    step = said[0] if isinstance(said, list) and said else said
+    if isinstance(step, int | float):
+        go(step=int(step))
+
+
+def _missing(view: View) -> None:
+    """Everything that is not there, why, and what would measure it."""
+    found = missing(view.run)
+    if not found:
+        st.caption("Nothing is missing: every checkpoint holds every probe that is measured without asking.")
+        return
+    with st.expander(f"What is missing: {counted(len(found), 'thing')}", icon=":material/help_center:"):
+        for one in found[:MAX_MISSING]:
+            st.markdown(f"**{literal(one.what, limit=400)}**: {literal(one.why, limit=400)}")
+            if one.help:
+                st.caption(literal(one.help, limit=400))
+            if one.command:
+                st.code(one.command, language="sh", wrap_lines=True)
+        if len(found) > MAX_MISSING:
+            st.caption(f"And {counted(len(found) - MAX_MISSING, 'thing')} more: mend these first.")
 
 
 def _losses(view: View, page: Page, runs: list[SavedRun]) -> None:
@@ -160,6 +223,7 @@ def runs_frame(view: View) -> pd.DataFrame:
     for run in view.library.runs.values():
         found = findings.run_onset(run)
         last = run.measured_steps[-1] if run.measured_steps else None
+        strongest = f"strongest, {probe_name(view.state.probe)}, last step"
         rows.append(
             {
                 "run": run.name,
@@ -167,6 +231,7 @@ def runs_frame(view: View) -> pd.DataFrame:
                 "checkpoints": len(run.measured_steps),
                 "last step": last,
                 "train loss, nats": run.loss.get(last) if last is not None else None,
+                strongest: _strongest_words(run, view.state.probe, view.state.metric, last),
                 "gaps": len(run.gaps),
                 "role": "baseline"
                 if run.name == view.state.base
@@ -185,6 +250,18 @@ def runs_frame(view: View) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _strongest_words(run: SavedRun, probe: str, metric: str, step: int | None) -> str:
+    """``L1H2 0.90 [0.88, 0.92]``."""
+    if step is None or run.kinds.get((probe, metric)) != "head":
+        return "not measured"
+    cube = run.cube(probe, metric)
+    best = cube.strongest(step)
+    if best is None:
+        return "left out by lint" if step in run.left_out else "not measured"
+    at = (cube.index(step), *best)
+    return f"{head_label(*best)} {interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))}"
 
 
 def arm_words(run: SavedRun) -> str:

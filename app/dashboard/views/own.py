@@ -10,7 +10,7 @@ from app.dashboard.own_text import Cost, Request
 from app.dashboard.session import View
 from app.dashboard.show import panel
 from app.dashboard.words import literal
-from probes.attention import StoredText
+from probes.attention import StoredText, unwritten
 from probes.figures.words import step_number
 
 LOOK_EVERY_S = 1.0
@@ -37,7 +37,7 @@ def _ask(view: View) -> tuple[Request, StoredText] | None:
     asked = own_text.request(run, step, text)
     texts = asked.texts()
     if texts:
-        _in_a_notebook(view, texts[0], text if price.has_tokenizer else None)
+        _in_a_notebook(view, asked, text if price.has_tokenizer else None)
         return asked, texts[0]
     with st.container(horizontal=True):
         if st.button("Run", icon=":material/play_arrow:", key="own_run", disabled=asked.running):
@@ -76,29 +76,36 @@ def _wait(asked: Request, price: Cost) -> None:
     st.caption(f"Running for {duration(taken)}{about}; this goes on if you look elsewhere.")
 
 
-def _in_a_notebook(view: View, found: StoredText, text: str | None) -> None:
+def _in_a_notebook(view: View, asked: Request, text: str | None) -> None:
     """The lines that give the same numbers."""
+    lines = notebook_lines(view, asked.texts()[0], text, writes=not unwritten(asked.file))
     with st.popover("The same in a notebook", icon=":material/terminal:", key="own_lines", type="tertiary"):
-        st.code("\n".join(notebook_lines(view, found, text)), language="python", wrap_lines=True)
+        st.code("\n".join(lines), language="python", wrap_lines=True)
 
 
-def notebook_lines(view: View, found: StoredText, text: str | None) -> list[str]:
-    """Python that makes the attention shown, of the head looked at.
+def notebook_lines(view: View, found: StoredText, text: str | None, *, writes: bool) -> list[str]:
+    """Python that makes what is shown of the head looked at: what it writes, and last its attention.
 
     Args:
         view: run, step and head.
         found: the answer.
         text: what was written; None where it was token ids.
+        writes: whether the model's heads have a direct path that can be read.
     """
     layer, head = view.state.layer_head or (0, 0)
     series = str(own_text.series_path(view.run))
     given = repr(text) if text is not None else f"np.array([{found.tokens.tolist()}])"
     lines = ["import numpy as np"] if text is None else []
+    wrote = [
+        "wrote = written(model, seen.tokens)",
+        f"wrote.ids[0, {layer}, {head}], wrote.logits[0, {layer}, {head}]  # per token: 5 raised, 5 lowered",
+    ]
     return [
         *lines,
         "from checkpoints import open_series",
-        "from interp import capture, load",
+        f"from interp import capture, load{', written' if writes else ''}",
         f"model = load(open_series({series!r}).at({view.state.step}))",
         f"seen = capture(model, {given})",
+        *(wrote if writes else []),
         f"seen.pattern[{layer}, 0, {head}]",
     ]

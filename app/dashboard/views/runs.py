@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
-from app.cli.text import duration, size
+from app.cli.text import duration
 from app.dashboard import jobs
 from app.dashboard.jobs import Job
 from app.dashboard.library import Library, is_run_folder
 from app.dashboard.session import View
 from app.dashboard.show import Page, nothing, panel, problem
+from app.dashboard.views import shelf
 from app.dashboard.words import counted, file_stem, literal
 from app.report import build_report
 from checkpoints.errors import RoteError
@@ -44,14 +44,16 @@ def draw(view: View, page: Page) -> None:
     page.title(f"{counted(n, 'run')}, {counted(measured, 'checkpoint')} measured")
     _new_and_old_jobs(view.library)
     with panel("the results"):
-        _results(view, page)
+        shelf.results(view, page)
     with panel("the report"):
         _report(view)
 
 
 def without_results(library: Library) -> None:
-    """The same where nothing has been measured yet."""
+    """The same where no run can be looked at: nothing has been measured yet, or none of it can be read."""
     _new_and_old_jobs(library)
+    with panel("the folder"):
+        shelf.one_folder(library)
 
 
 def results_root(library: Library) -> Path:
@@ -199,39 +201,6 @@ def progress_words(event: Mapping[str, Any], *, running: bool) -> str:
     return " · ".join(parts)
 
 
-def _results(view: View, page: Page) -> None:
-    st.subheader("Results", anchor=False)
-    page.table(results_frame(view), "results", caption="Every results folder here.", height="content")
-
-
-def results_frame(view: View) -> pd.DataFrame:
-    """One row per results folder: what it holds, how large it is, and what is wrong with it."""
-    rows = []
-    for run in view.library.runs.values():
-        held = (run.meta.get("provenance") or {}).get("versions") or {}
-        rows.append(
-            {
-                "run": run.name,
-                "folder": str(run.path),
-                "status": str(run.meta.get("status", "unknown")),
-                "checkpoints": len(run.measured_steps),
-                "probes": len({probe for probe, _ in run.kinds}),
-                "numbers": run.table.num_rows,
-                "size": size(_bytes(run.path)),
-                "attention kept": "yes"
-                if any((run.path / "arrays").glob("*/attention.safetensors"))
-                else "no",
-                "gaps": len(run.gaps),
-                "rote": str(held.get("rote", "")),
-            }
-        )
-    rows += [
-        {"run": b.name, "folder": str(b.path), "status": f"cannot be read: {b.reason}"}
-        for b in view.library.broken
-    ]
-    return pd.DataFrame(rows)
-
-
 def _report(view: View) -> None:
     st.subheader("Report", anchor=False)
     names = list(view.library.runs)
@@ -270,13 +239,3 @@ def report_bytes(view: View, names: list[str], *, base: str | None, light: bool)
     with tempfile.TemporaryDirectory() as folder:
         files = build_report(runs, out=Path(folder) / "report.html", base=base, light=light)
         return files.html.read_bytes()
-
-
-def _bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
-    return total

@@ -253,8 +253,21 @@ def keep_attention(
     *,
     stimulus: str = "members",
     shape: tuple[int, int] = SHAPE,
+    unwritten: str = "",
 ) -> None:
-    """Attention of every head on one text: each token looks at the one before it, and a little at all others."""
+    """What is kept of every head on one text: each token looks at the one before it, and a little at all others.
+
+    At position q, head H of layer L raises the token it looks at by 2 + L + H / 10 + q / 100 logits and the first by 0.5;
+    it lowers its own token by 1.25 and the last one by 0.75. Position 0 raises and lowers nothing.
+
+    Args:
+        folder: of the results.
+        step: of the series.
+        words: the text; token ids count up from 0.
+        stimulus: what the text is.
+        shape: (n_layers, n_heads).
+        unwritten: why it is not kept what heads write.
+    """
     n = len(words)
     weight = np.tril(np.full((n, n), 0.3 / n))
     weight[np.arange(1, n), np.arange(n - 1)] += 0.6
@@ -265,9 +278,27 @@ def keep_attention(
         "format": FORMAT,
         "stimuli": json.dumps({stimulus: "planted"}),
         "words": json.dumps({stimulus: [list(words)]}),
+        "unwritten": unwritten,
     }
     arrays = {f"{stimulus}/pattern": np.ascontiguousarray(pattern), f"{stimulus}/tokens": np.arange(n)[None]}
-    save_file(arrays, file, metadata=facts)
+    save_file(arrays | ({} if unwritten else _writes(words, stimulus, shape)), file, metadata=facts)
+
+
+def _writes(words: Sequence[str], stimulus: str, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    n, at = len(words), np.arange(len(words))
+    ids = np.stack([np.maximum(at - 1, 0), 0 * at, at, 0 * at + n - 1], -1)
+    layer, head = np.indices(shape)
+    logits = np.broadcast_to(np.array([0.0, 0.5, -1.25, -0.75]), (1, *shape, n, 4)).copy()
+    logits[0, ..., 0] = 2 + (layer + head / 10)[..., None] + at / 100
+    logits[0, ..., 0, :] = 0
+    texts = [word.encode() for word in words]
+    return {
+        f"{stimulus}/written_ids": np.ascontiguousarray(np.broadcast_to(ids, logits.shape), dtype=np.int32),
+        f"{stimulus}/written_logits": logits.astype(np.float16),
+        "vocabulary/ids": at.astype(np.int32),
+        "vocabulary/ends": np.cumsum([len(text) for text in texts], dtype=np.int64),
+        "vocabulary/text": np.frombuffer(b"".join(texts), dtype=np.uint8),
+    }
 
 
 def damage(folder: Path) -> None:

@@ -1,0 +1,109 @@
+"""When the parts of an induction circuit came: the measured steps each lies between. No Streamlit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.dashboard.findings import run_onset
+from app.dashboard.kept import kept
+from app.dashboard.saved import SavedRun
+from interp.axes import head_label
+from probes.effects import smallest_effect
+from probes.figures.rows import main_metric
+from probes.figures.words import probe_name, step_number
+from probes.registry import REGISTRY
+from probes.trajectory import Curve, crossings, rise
+
+HALF = 0.5
+INDUCTION = "induction"
+_PARTS = {"previous_token": "previous token", "copying_logit": "copying"}
+
+
+@dataclass(frozen=True)
+class Came:
+    """One part and when it came.
+
+    Attributes:
+        what: `previous token`, `induction` or `copying`.
+        head: label of the head that shows it.
+        bracket: (last measured step without it, or None where it was there from the start; first with it).
+        how: what is meant by having come.
+    """
+
+    what: str
+    head: str
+    bracket: tuple[int | None, int]
+    how: str
+
+    @property
+    def when(self) -> str:
+        """``256–512``, or ``by 512`` where it was there at the first measured step."""
+        lo, hi = self.bracket
+        return f"by {step_number(hi)}" if lo is None else f"{step_number(lo)}–{step_number(hi)}"
+
+
+@kept(1)
+def milestones(run: SavedRun) -> tuple[Came, ...]:
+    """Previous-token heads, induction heads and copying, as far as the results say when.
+
+    Induction heads came with the first verdict that lasts. The others came when the strongest head had made half of its
+    rise, as `rote show --events` counts it; where that is decided by chance, from the intervals and not from sequences.
+    """
+    found = [_risen(run, "previous_token"), _called(run), _risen(run, "copying_logit")]
+    return tuple(one for one in found if one is not None)
+
+
+def _called(run: SavedRun) -> Came | None:
+    if not run.has("induction", "verdict"):
+        return None
+    found = run_onset(run)
+    if not found.found or found.bracket is None:
+        return None
+    return Came(INDUCTION, found.head, found.bracket, "first induction verdict that lasts")
+
+
+def _risen(run: SavedRun, probe: str) -> Came | None:
+    """The head that stands highest at any step, and between which steps it crossed half of its rise."""
+    strongest = strongest_curve(run, probe)
+    if strongest is None or strongest.layer is None or strongest.head is None:
+        return None
+    found = rise(strongest)
+    if not found.found:
+        return None
+    (crossing,) = crossings(strongest, fracs=(HALF,), found=found)
+    name = head_label(strongest.layer, strongest.head)
+    how = f"{name} stood highest on {probe_name(probe)} and had made half of its rise"
+    return Came(_PARTS[probe], name, crossing.bracket, how)
+
+
+def strongest_curve(run: SavedRun, probe: str) -> Curve | None:
+    """The curve of the head that stands highest at any step, with its intervals; None where no head was measured."""
+    metric = main_metric(probe)
+    if run.kinds.get((probe, metric)) != "head":
+        return None
+    cube = run.cube(probe, metric)
+    if not cube.valid.any():
+        return None
+    at = np.where(cube.valid, cube.value, -np.inf)
+    layer, head = (int(i) for i in np.unravel_index(int(at.max(axis=0).argmax()), run.shape))
+    good = cube.valid[:, layer, head]
+    chance, info = cube.typical_chance(), REGISTRY[probe]
+    return Curve(
+        run=run.name,
+        probe=probe,
+        metric=metric,
+        layer=layer,
+        head=head,
+        steps=np.array(cube.steps, dtype=np.int64)[good],
+        **{name: getattr(cube, name)[good, layer, head] for name in ("value", "lo", "hi")},
+        chance=np.nan if chance is None else chance,
+        tokens=np.full(int(good.sum()), np.nan),
+        samples=None,
+        n=int(cube.n[good, layer, head].min()),
+        better=info.better_of(metric),
+        smallest=smallest_effect(info, metric),
+        unit=info.unit_of(metric),
+        among=int(cube.valid.any(axis=0).sum()),
+    )

@@ -1,0 +1,134 @@
+"""Putting a results folder out of sight: moved, never deleted. No Streamlit, no torch.
+
+It goes to `.removed/<name>-<date>` beside where it was, which no page and no command looks into.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from app.dashboard import jobs
+from app.dashboard.library import run_folders
+from checkpoints.errors import RoteError
+from probes.store import Results
+
+REMOVED = ".removed"
+_WAIT = "wait for it, or cancel it; finished work is kept"
+
+
+def remove(folder: Path, opened: Sequence[Path]) -> Path:
+    """Move a results folder away.
+
+    Args:
+        folder: which.
+        opened: what the dashboard was opened on; nothing outside is touched.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        RoteError: it is no results folder in there, it is being written to, or it cannot be moved.
+    """
+    refuse_foreign(folder, opened)
+    refuse_busy(folder)
+    with _locked(folder, "a"):
+        try:
+            aside = folder.parent / REMOVED
+            aside.mkdir(exist_ok=True)
+            target = _free(aside / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+            folder.rename(target)
+        except OSError as error:
+            raise RoteError(
+                f"{folder} cannot be moved ({error.strerror or error})",
+                help="nothing was changed; move it by hand",
+            ) from None
+    return target
+
+
+def back_again(target: Path, folder: Path) -> str:
+    """The command that brings it back."""
+    return shlex.join(["mv", "--", str(target), str(folder)])
+
+
+def refuse_foreign(folder: Path, opened: Sequence[Path]) -> None:
+    """Only what the dashboard shows as results, as it lies there itself, may be moved.
+
+    Raises:
+        RoteError: anything else.
+    """
+    if folder not in run_folders(opened):
+        raise RoteError(
+            f"{folder} is not a results folder among those that were opened",
+            help="move it by hand if it is to go",
+        )
+    if folder.is_symlink():
+        raise RoteError(f"{folder} is a link, not a folder", help="remove the link by hand; its results stay")
+    if folder.parent.resolve() == folder.resolve():
+        raise RoteError("the dashboard was opened inside this folder", help="open it on the folder around it")
+
+
+def refuse_busy(folder: Path) -> None:
+    """Results that change while they are looked at tell nothing.
+
+    Raises:
+        RoteError: a sweep is writing there, or a job is about to.
+    """
+    for job in jobs.all_jobs(folder.parent):
+        if job.running and _may_write(job.arguments, folder):
+            raise RoteError(f"a job is running on {folder.name}", help=_WAIT)
+    with suppress(FileNotFoundError), _locked(folder, "r"):
+        pass
+
+
+@contextmanager
+def _locked(folder: Path, mode: str) -> Iterator[None]:
+    """Hold the lock that every sweep of this folder asks for.
+
+    Raises:
+        RoteError: a sweep holds it, or it cannot be opened.
+        FileNotFoundError: there is none, and `mode` makes none.
+    """
+    try:
+        lock = (folder / ".lock").open(mode)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RoteError(f"{folder} cannot be locked ({error.strerror})", help="ask its owner") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RoteError(f"a sweep is writing to {folder.name}", help=_WAIT) from None
+        yield
+
+
+def _may_write(arguments: Sequence[str], folder: Path) -> bool:
+    """Whether a job measures the series of these results, or a folder of series that it is one of."""
+    if len(arguments) < 2 or arguments[0] != "run" or "--dry-run" in arguments:
+        return False
+    read, mine = Path(arguments[1]).resolve(), _series_path(folder)
+    known = mine is None or read == mine or read in mine.parents or mine in read.parents
+    return known or folder.name == read.name
+
+
+def _series_path(folder: Path) -> Path | None:
+    """Where run.json says the checkpoints are; None where it does not."""
+    try:
+        series: Any = Results.open(folder).meta["series"]
+        return Path(str(series["path"])).resolve()
+    except (RoteError, LookupError, TypeError, ValueError, OSError):
+        return None
+
+
+def _free(target: Path) -> Path:
+    """The name, or with a number where it is taken."""
+    for name in (target.name, *(f"{target.name}-{i}" for i in range(2, 100))):
+        if not (found := target.with_name(name)).exists():
+            return found
+    raise RoteError(f"{target.parent} holds too many of that name", help="empty it")

@@ -1,0 +1,137 @@
+"""One head on one text: its tokens, its attention, and what it writes there. Kept by a sweep, or of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from app.cli.text import size
+from app.dashboard import drawn
+from app.dashboard.components.token_view import token_text, token_view
+from app.dashboard.saved import SavedRun
+from app.dashboard.session import View, chosen
+from app.dashboard.session import go as move
+from app.dashboard.show import Page, how_computed, nothing, panel
+from app.dashboard.views import head_writes
+from app.dashboard.views import own as own_view
+from app.dashboard.words import literal
+from probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
+from probes.figures.words import clean, probe_name, step_number
+
+TOKENS = "tokens"
+MEMORISED = frozenset({"members"})
+MAX_DRAWN_TOKENS = 256
+
+
+def draw(view: View, page: Page) -> None:
+    """A text of one's own or a kept one: its tokens, the matrix, and what the head writes."""
+    state, run = view.state, view.run
+    st.subheader(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
+    own = own_view.ask(view)
+    if own is not None:
+        asked, text = own
+        _one_text(view, page, text, asked.file, masked=False)
+        return
+    texts = stored_texts(run.path, state.step)
+    if not texts:
+        nothing("Scores only: this run kept no attention.", how_to_keep(run))
+        return
+    text, masked = _text_control(view, texts)
+    _one_text(view, page, text, attention_file(run.path, state.step), masked=masked)
+
+
+def how_to_keep(run: SavedRun) -> str:
+    """The command that adds attention to a run, and how much it stores."""
+    series = (run.meta.get("series") or {}).get("path") or "PATH"
+    again = f"rote run {clean(series)} -o {clean(run.path.parent)} --save-attention"
+    n_layers, n_heads = run.shape
+    held = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
+    adds = f" (about {size(held)} per checkpoint)" if held else ""
+    return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {again}"
+
+
+def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: bool) -> None:
+    """The tokens and the matrix of one text, and what the head writes on it."""
+    state = view.state
+    layer, head = state.layer_head or (0, 0)
+    pattern = pattern_in(file, text, layer=layer, head=head)[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
+    _reading_controls(view)
+    tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        token_view(
+            tokens,
+            pattern,
+            lock=state.q,
+            direction=state.shade,
+            skip_first=state.sink == "without",
+            masked=masked,
+            key=TOKENS,
+            on_lock=_held,
+        )
+        if len(text.tokens) > MAX_DRAWN_TOKENS:
+            st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
+        words = (
+            "token ids: this series has no tokenizer"
+            if text.words is None
+            else "one box per token, spaces as ·"
+        )
+        st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Kept to 1/255."))
+        how_computed([state.probe, "prefix_matching"], key="how_attention")
+        with panel("what this head writes"):
+            head_writes.draw(view, page, text, file, n_drawn=len(tokens), masked=masked)
+    with right:
+        labels = ["•••" if masked else token_text(token) for token in tokens]
+        fig = drawn.matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
+        page.figure(fig, "attention")
+
+
+def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:
+    """Which kept text, and whether its tokens stay masked."""
+    at = min(view.state.text, len(texts) - 1)
+    st.session_state["w_text"] = at
+    with st.container(horizontal=True, vertical_alignment="bottom", key="text_controls"):
+        st.selectbox(
+            "Text", range(len(texts)), key="w_text", format_func=lambda i: text_words(texts[i]), width=320,
+            on_change=lambda: move(text=st.session_state["w_text"], q=None),
+        )  # fmt: skip
+        masked = texts[at].stimulus in MEMORISED
+        if masked:
+            hint = "These are training sequences, masked because they may be memorised"
+            masked = not st.toggle("reveal training text", key="reveal", help=hint)
+    return texts[at], masked
+
+
+def _reading_controls(view: View) -> None:
+    """Direction of the shading, and whether attention to position 0 is left out."""
+    words = {"to": "what it attends to", "from": "what attends to it"}
+    with st.container(horizontal=True, vertical_alignment="center", key="reading_controls"):
+        st.session_state["w_shade"] = view.state.shade
+        st.segmented_control(
+            "Shade", tuple(words), required=True, key="w_shade", format_func=words.get, label_visibility="collapsed",
+            on_change=lambda: move(shade=st.session_state["w_shade"] or "to"),
+        )  # fmt: skip
+        st.session_state["w_sink"] = view.state.sink == "without"
+        st.toggle(
+            "without position 0", key="w_sink", help="Leave out attention that rests on the first token, and stretch the rest to 1",
+            on_change=lambda: move(sink="without" if st.session_state["w_sink"] else "with"),
+        )  # fmt: skip
+
+
+def text_words(text: StoredText) -> str:
+    """What a kept text is: ``repeated random tokens 1``."""
+    names = {
+        "repeated_random": "repeated random tokens",
+        "natural": "natural text",
+        "members": "training sequence",
+    }
+    number = "" if text.stimulus == "own" else f" {text.index + 1}"
+    return names.get(text.stimulus, probe_name(text.stimulus)) + number
+
+
+def _held() -> None:
+    at = chosen(TOKENS, "q")
+    if at is not None:
+        move(q=int(at) if int(at) >= 0 else None)

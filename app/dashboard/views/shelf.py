@@ -1,0 +1,197 @@
+"""The results folders on the Runs page: what each holds, opened, verified, or put away."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app.cli.text import size
+from app.dashboard import removing
+from app.dashboard.library import Library, identity_of
+from app.dashboard.saved import SavedRun
+from app.dashboard.session import View, go, opened_paths
+from app.dashboard.show import Page, panel, problem
+from app.dashboard.state import State, link, read
+from app.dashboard.words import counted, literal
+from checkpoints.errors import RoteError
+from probes.figures.words import clean
+from probes.verify import Verified, digest, verify
+
+DIGEST_CHARS = 12
+_VERIFIED, _REMOVING, _SAID, _FAILED = "shelf_verified", "shelf_removing", "shelf_said", "shelf_failed"
+
+
+def results(view: View, page: Page) -> None:
+    """The table of results folders, and what can be done with one of them."""
+    st.subheader("Results", anchor=False)
+    page.table(results_frame(view), "results", caption="Every results folder here.", height="content")
+    with panel("the folder"):
+        one_folder(view.library, view)
+
+
+def results_frame(view: View) -> pd.DataFrame:
+    """One row per results folder: what it holds, how large it is, and what is wrong with it."""
+    rows = [
+        {
+            "run": run.name,
+            "status": str(run.meta.get("status", "unknown")),
+            "checkpoints": len(run.measured_steps),
+            "probes": len({probe for probe, _ in run.kinds}),
+            "numbers": run.table.num_rows,
+            "size": size(_bytes(run.path)),
+            "digest": digest(run.path)[:DIGEST_CHARS],
+            "rote": str(((run.meta.get("provenance") or {}).get("versions") or {}).get("rote", "")),
+            "attention kept": "yes" if any((run.path / "arrays").glob("*/attention.safetensors")) else "no",
+            "gaps": len(run.gaps),
+            "folder": str(run.path),
+        }
+        for run in view.library.runs.values()
+    ]
+    rows += [
+        {"run": b.name, "status": "cannot be read", "folder": str(b.path), "reason": b.reason}
+        for b in view.library.broken
+    ]
+    return pd.DataFrame(rows)
+
+
+def one_folder(library: Library, view: View | None = None) -> None:
+    """Choose a folder; open, verify or remove it.
+
+    Args:
+        library: its folders, those that cannot be read among them.
+        view: what is looked at; None where no run can be.
+    """
+    names = _labels(library)
+    _moved()
+    if (failed := st.session_state.pop(_FAILED, None)) is not None:
+        problem(failed.message, failed.help)
+    if not names:
+        return
+    folders = list(names)
+    if st.session_state.get("shelf_folder") not in folders:
+        st.session_state["shelf_folder"] = folders[0] if view is None else view.run.path
+    with st.container(horizontal=True, vertical_alignment="bottom", key="shelf_controls"):
+        folder = st.selectbox(
+            "Results folder", folders, key="shelf_folder", width=320, format_func=lambda path: clean(names[path]),
+        )  # fmt: skip
+        run = next((run for run in library.runs.values() if run.path == folder), None)
+        if view is not None and run is not None and view.pages:
+            st.page_link(
+                view.pages["overview"], label="Open", icon=":material/open_in_new:", query_params=link(_state_of(view, run)),
+            )  # fmt: skip
+        asked = st.button(
+            "Verify",
+            icon=":material/fact_check:",
+            key="shelf_verify",
+            help="Reads every file; writes nothing",
+        )
+        st.button(
+            "Remove", icon=":material/inventory_2:", key="shelf_remove", on_click=_ask, args=(folder,),
+            disabled=library.is_example, help="Asks again; moves the folder away, nothing is lost",
+        )  # fmt: skip
+    if st.session_state.get(_REMOVING) == folder:
+        _confirm(folder)
+    if asked:
+        _verify(folder)
+    _verdict(folder)
+
+
+def _moved() -> None:
+    """Where the folder removed last is now, until it is brought back or another one is about to go."""
+    target, folder = st.session_state.get(_SAID, (None, None))
+    if target is None or not target.exists():
+        return
+    st.markdown(f":material/inventory_2: Moved to {literal(target, limit=600)}. This brings it back:")
+    st.code(clean(removing.back_again(target, folder), limit=1000), language="sh", wrap_lines=True)
+
+
+def _labels(library: Library) -> dict[Path, str]:
+    """What each folder is called in the list; its whole path where two are called the same."""
+    names = {run.path: run.name for run in library.runs.values()}
+    names |= {broken.path: f"{broken.name}, cannot be read" for broken in library.broken}
+    said = Counter(names.values())
+    return {path: name if said[name] == 1 else f"{name}: {path}" for path, name in names.items()}
+
+
+def _state_of(view: View, run: SavedRun) -> State:
+    """What is looked at in a run, whose own steps and heads take the place of those it lacks."""
+    return read(link(view.state, run=run.name), view.library).state
+
+
+def _verify(folder: Path) -> None:
+    removing.refuse_busy(folder)
+    with st.spinner(f"Reading {clean(folder.name, limit=60)}"):
+        before = _as_it_is(folder)
+        st.session_state[_VERIFIED] = (folder, before, verify(folder))
+
+
+def _as_it_is(folder: Path) -> tuple[Any, str]:
+    """Another whenever any file changed that a verification reads much of: also one that was written over in place."""
+    return identity_of(folder), digest(folder)
+
+
+def _verdict(folder: Path) -> None:
+    """What the last verification of this folder found, as long as the folder is as it was."""
+    of, identity, found = st.session_state.get(_VERIFIED, (None, None, None))
+    if of != folder or identity != _as_it_is(folder):
+        return
+    assert isinstance(found, Verified)
+    name = literal(folder.name, limit=60)
+    told = counted(len(found.findings), "finding") if found.findings else "Nothing found"
+    icon = ":material/report:" if found.findings else ":material/check_circle:"
+    st.markdown(f"{icon} **{told} in {name}**")
+    st.markdown("\n".join(f"- {literal(line, limit=600)}" for line in found.findings))
+    st.caption(literal(f"Checked: {'; '.join(found.checked)}.", limit=1000))
+
+
+def _ask(folder: Path) -> None:
+    st.session_state[_REMOVING] = folder
+    st.session_state.pop(_SAID, None)
+
+
+def _confirm(folder: Path) -> None:
+    """The second question names what goes and where to."""
+    name = clean(folder.name, limit=60)
+    with st.container(border=True):
+        st.markdown(
+            f"Remove **{literal(name)}**? It is moved to {literal(folder.parent / removing.REMOVED, limit=300)} "
+            "and can be brought back."
+        )
+        with st.container(horizontal=True):
+            st.button(
+                f"Remove {literal(name)}",
+                key="shelf_remove_yes",
+                type="primary",
+                on_click=_remove,
+                args=(folder,),
+            )
+            st.button(
+                "Keep it", key="shelf_remove_no", on_click=lambda: st.session_state.pop(_REMOVING, None)
+            )
+
+
+def _remove(folder: Path) -> None:
+    """A callback: move it, say where it is, and look at another run where this one was looked at."""
+    st.session_state.pop(_REMOVING, None)
+    try:
+        target = removing.remove(folder, opened_paths())
+    except RoteError as error:
+        st.session_state[_FAILED] = error
+        return
+    st.session_state[_SAID] = (target, folder)
+    st.session_state.pop("shelf_folder", None)
+    go()
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total

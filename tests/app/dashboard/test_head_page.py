@@ -1,0 +1,226 @@
+"""The Head page: what a head writes, and pinned heads beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted_series import head_metric, keep_attention, rising, whole, write_results
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from app.dashboard.example import _unpacked
+from app.dashboard.library import open_library
+from app.dashboard.views.head import scores_frame
+from app.dashboard.views.head_writes import position, token_words, visible, writes_frame
+from probes.attention import Writes, attention_file, stored_texts, unwritten
+
+WORDS = ["<bos>", " a", " b", "\n", " d"]
+EVIL = ["<script>alert(1)</script>", " a\u202eb", "](javascript:alert(1))", "$x$ :red[y]", "x" * 200]
+
+
+def said(at) -> str:
+    kinds = ("title", "subheader", "markdown", "caption", "error", "code", "text")
+    return "\n".join(str(e.value) for kind in kinds for e in getattr(at, kind)).replace("\\", "")
+
+
+def written(at) -> pd.DataFrame | None:
+    """The table of what the head writes, as shown."""
+    return next((t.value for t in at.dataframe if "raises" in t.value.columns), None)
+
+
+def scores(at) -> pd.DataFrame:
+    return next(t.value for t in at.dataframe if "measure" in t.value.columns).set_index("measure")
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Results whose step 40 kept a text of random tokens."""
+    folder = write_results(tmp_path, "kept", rising())
+    keep_attention(folder, 40, WORDS, stimulus="repeated_random")
+    return folder
+
+
+# What it writes
+
+
+def test_it_stands_for_the_last_token_until_one_is_held(open_page, kept):
+    at = open_page("head", kept, step=40, head="L1H2")
+    assert not at.exception and not at.error
+    assert "L1H2 at ·d (4): the tokens it raises and lowers most by itself" in said(at)
+    assert "Click a token to look elsewhere." in said(at)
+    # raised: the token before by 2 + 1 + 0.2 + 0.04 logits, kept in two bytes
+    assert written(at).to_dict("records") == [
+        {"raises": "↵", "raised by": "+3.24", "lowers": "·d", "lowered by": "−1.25"},
+        {"raises": "<bos>", "raised by": "+0.500", "lowers": "·d", "lowered by": "−0.750"},
+    ]
+    at = open_page("head", kept, step=40, head="L0H1", q=2)
+    assert "L0H1 at ·b (2)" in said(at) and "Click a token" not in said(at)
+    assert written(at)["raises"].tolist() == ["·a", "<bos>"]
+    assert written(at)["raised by"].tolist() == ["+2.12", "+0.500"]
+    at = open_page("head", kept, step=40, head="L0H1", q=99)  # no such token: the last
+    assert "L0H1 at ·d (4)" in said(at)
+
+
+def test_another_head_writes_something_else(open_page, kept):
+    at = open_page("head", kept, step=40, head="L0H0", q=4)
+    before = written(at)["raised by"].tolist()
+    at.button(key="after").click().run()
+    assert at.session_state["rote_state"].head == "L0H1"
+    assert (before[0], written(at)["raised by"][0]) == ("+2.04", "+2.14")
+
+
+def test_nothing_written_is_said_and_no_table_drawn(open_page, kept, monkeypatch):
+    arrays = load_file(attention_file(kept, 40))
+    arrays["repeated_random/written_logits"][:] = 0
+    with safe_open(attention_file(kept, 40), framework="numpy") as held:
+        facts = held.metadata()
+    save_file(arrays, attention_file(kept, 40), metadata=facts)
+    at = open_page("head", kept, step=40, head="L1H2", q=1)
+    assert not at.exception and written(at) is None
+    assert "L1H2 at ·a (1) raises and lowers no token" in said(at)
+
+
+def test_training_text_stays_masked_in_what_it_writes_too(open_page, tmp_path):
+    folder = write_results(tmp_path, "remembers", rising())
+    keep_attention(folder, 40, ["<bos>", " secret", " word"], stimulus="members")
+    at = open_page("head", tmp_path, step=40, head="L1H2", q=2)
+    shown = (
+        at.get("bidi_component")[0].proto.json + said(at) + "".join(t.value.to_csv() for t in at.dataframe)
+    )
+    assert "secret" not in shown and "word" not in shown
+    assert written(at)["raises"].tolist() == written(at)["lowers"].tolist() == ["•••"] * 2
+    assert written(at)["raised by"].tolist() == ["+3.22", "+0.500"]  # how much is no secret
+    assert "L1H2 at ••• (2)" in said(at)
+    at.toggle(key="reveal").set_value(True).run()
+    assert written(at)["raises"].tolist() == ["·secret", "<bos>"]
+    assert "L1H2 at ·word (2)" in said(at)
+
+
+def test_hostile_tokens_are_only_text(open_page, tmp_path):
+    folder = write_results(tmp_path, "evil", rising())
+    keep_attention(folder, 40, EVIL, stimulus="repeated_random")
+    for q in range(len(EVIL)):
+        at = open_page("head", tmp_path, step=40, head="L1H2", q=q)
+        assert not at.exception
+        for kind in ("markdown", "caption", "subheader"):
+            for element in getattr(at, kind):
+                unescaped = re.sub(r"\\[^\w\s]", "", element.value)
+                for live in ("<script", "](javascript", "$x", ":red["):
+                    assert live not in unescaped, element.value
+        if q:
+            (raised, first) = written(at)["raises"]
+            assert raised == visible(EVIL[q - 1]) and len(raised) <= 24 and "\u202e" not in raised
+            assert first == "<script>alert(1)</scrip…"
+
+
+@pytest.mark.parametrize("reason", ("a norm after attention bends it", ""))
+def test_what_is_not_kept_is_said_with_its_reason(open_page, tmp_path, reason):
+    folder = write_results(tmp_path, "bare", rising())
+    keep_attention(folder, 40, WORDS, stimulus="repeated_random", unwritten=reason or "x")
+    if not reason:  # as the version before this one kept it
+        file = attention_file(folder, 40)
+        arrays = load_file(file)
+        facts = {
+            "format": "rote-attention-1",
+            "stimuli": json.dumps({"repeated_random": "planted"}),
+            "words": "{}",
+        }
+        save_file(arrays, file, metadata=facts)
+    at = open_page("head", tmp_path, step=40, head="L1H2")
+    assert not at.exception and not at.error and written(at) is None
+    told = "A norm after attention bends it." if reason else "Run the same sweep again with --save-attention."
+    assert told.lower() in said(at).lower()
+    assert len(at.get("bidi_component")) == 1  # the attention is there
+
+
+def test_where_nothing_is_kept_the_command_and_its_size_are_said(open_page, tmp_path):
+    random = {"id": "r", "kind": "repeated_random", "r": 25, "m": 4}
+    write_results(tmp_path, "bare", rising(), stimuli=[random, {"id": "t", "kind": "twins", "pos": 48}])
+    at = open_page("head", tmp_path, step=40, head="L1H2")
+    # 2 sequences of 101 tokens, 6 heads: a byte per weight, 60 per position
+    assert "only the attention is added (about 195.1 KB per checkpoint): rote run runs/bare" in said(at)
+    assert 2 * 6 * 101 * (101 + 60) == 195_132
+
+
+def test_damaged_arrays_take_only_their_own_part_of_the_page(open_page, kept):
+    file = attention_file(kept, 40)
+    arrays = load_file(file)
+    with safe_open(file, framework="numpy") as held:
+        facts = held.metadata()
+    del arrays["repeated_random/written_ids"]
+    save_file(arrays, file, metadata=facts)
+    at = open_page("head", kept, step=40, head="L1H2")
+    assert not at.exception
+    assert "What this head writes cannot be shown" in said(at)
+    assert len(at.get("bidi_component")) == 1
+    assert scores(at).loc["Prefix matching", "rank"] == "1 of 6"
+
+
+def test_the_example_says_what_its_heads_write():
+    root = _unpacked()
+    assert root is not None
+    for run in open_library([root]).runs.values():
+        kept = [step for step in run.steps if stored_texts(run.path, step)]
+        assert kept == [run.steps[-1]]
+        assert unwritten(attention_file(run.path, kept[0])) == ""
+
+
+def test_tokens_in_words():
+    words = {1: " the", 2: "", 3: "a\u202eb\tc"}
+    assert [token_words(i, words) for i in (1, 2, 3)] == ["·the", "id 2", "a\ufffdb⇥c"]
+    assert token_words(17, None) == "17"
+    assert [position(held, 5) for held in (None, 0, 4, 5)] == [4, 0, 4, 4]
+
+
+def test_fewer_raised_than_lowered_leaves_blanks():
+    writes = Writes(np.array([[4, 5, 6, 7]]), np.array([[0.25, -0.5, -2.0, -1.0]]), None)
+    frame = writes_frame(writes, 0, masked=False)
+    assert frame.to_dict("list") == {
+        "raises": ["4", ""], "raised by": ["+0.250", ""], "lowers": ["6", "7"], "lowered by": ["−2.00", "−1.00"],
+    }  # fmt: skip
+
+
+# Pinned heads beside it
+
+
+def test_pinned_heads_stand_beside_the_chosen_one(open_page, full_runs):
+    at = open_page("head", full_runs, run="repeated", step=40, head="L1H2", pin="L0H1,L1H2,L0H0,L1H0,L1H1")
+    assert not at.exception and not at.error
+    table = scores(at)
+    assert list(table.columns) == [
+        "curve", "value [95% interval]", "L0H1", "L0H0", "L1H0", "chance", "n", "rank", "unit",
+    ]  # fmt: skip
+    run = open_library([full_runs]).runs["repeated"]
+    for head in ("L0H1", "L0H0", "L1H0"):  # each column is that head's own table
+        own = scores_frame(run, head, step=40).set_index("measure")["value [95% interval]"]
+        pd.testing.assert_series_equal(table[head], own, check_names=False)
+    assert table.loc["Prefix matching", "value [95% interval]"] == "0.90 [0.88, 0.92]"
+    assert "Pinned beside it: L0H1, L0H0, L1H0" in said(at)
+
+
+def test_without_pins_nothing_stands_beside(open_page, full_runs):
+    at = open_page("head", full_runs, run="repeated", step=40, head="L1H2", pin="L1H2")
+    assert list(scores(at).columns) == ["curve", "value [95% interval]", "chance", "n", "rank", "unit"]
+
+
+def test_a_pinned_head_without_a_number_says_why_or_nothing(tmp_path):
+    units = whole(steps=(0, 40))
+    holed = np.full((2, 3), 0.4)
+    holed[0, 0] = np.nan
+    units[40].append(head_metric("duplicate_token", holed))
+    write_results(tmp_path, "holed", units)
+    run = open_library([tmp_path]).runs["holed"]
+    row = (
+        scores_frame(run, "L1H2", step=40, beside=("L0H0", "L0H1"))
+        .set_index("measure")
+        .loc["Duplicate token"]
+    )
+    assert row["L0H0"] == "not measured: planted gap"
+    assert row["L0H1"] == row["value [95% interval]"] == "0.40 [0.38, 0.42]"
+    turned = scores_frame(run, "L0H0", step=40, beside=("L0H1",)).set_index("measure").loc["Duplicate token"]
+    assert turned["value [95% interval]"] == "not measured: planted gap" and turned["rank"] == ""
+    assert turned["L0H1"] == "0.40 [0.38, 0.42]"
