@@ -207,7 +207,7 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.series, options.dtype)
         return
-    ways = {way: options.dtype for way in WAYS}
+    ways = dict.fromkeys(WAYS, options.dtype)
     if options.floor_only:
         del ways["tutorial"]
     elif options.dtype != "float32":
@@ -220,7 +220,9 @@ def main() -> None:
         ]
     for way in ways:
         seconds = statistics.median(r[way]["s"] for r in rounds)
-        print(f"{way:20} {ways[way]:8} {seconds:.3f} s per step, peak {max(r[way]['peak_mib'] for r in rounds):.0f} MiB")
+        print(
+            f"{way:20} {ways[way]:8} {seconds:.3f} s per step, peak {max(r[way]['peak_mib'] for r in rounds):.0f} MiB"
+        )
     if "tutorial" in ways:
         _print_ratio(rounds, "tutorial", "rote")
         if ALIKE in ways:

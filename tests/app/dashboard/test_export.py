@@ -212,7 +212,9 @@ def test_every_figure_leaves_as_svg(page, look, measured):
             assert len(root.get("aria-label")) > 30
             assert "--ink:" in root.get("style")
             rules = next(e.text for e in root if e.tag.endswith("style"))
-            for part in {c for e in root.iter() if e.tag.endswith("line") for c in e.get("class", "").split()}:
+            for part in {
+                c for e in root.iter() if e.tag.endswith("line") for c in e.get("class", "").split()
+            }:
                 assert f".still .{part} {{ stroke" in rules, part  # a line without a colour is not seen
 
 
