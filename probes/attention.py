@@ -102,8 +102,10 @@ def stored_metadata(path: Path) -> dict[str, str]:
 def lacks_attention(root: Path, step: int, *, fingerprint: str, stimuli: Mapping[str, Stimulus]) -> bool:
     """Whether a step's attention, and what its heads write, is still to be kept, for these weights and stimuli."""
     found = stored_metadata(attention_file(root, step))
-    wanted = {"format": FORMAT, "fingerprint": fingerprint, "stimuli": stimulus_ids(stimuli)}
-    return any(found.get(name) != value for name, value in wanted.items())
+    if found.get("format") != FORMAT or found.get("fingerprint") != fingerprint:
+        return True
+    held = _ids(found)
+    return any(held.get(kind) != stimuli[kind].id for kind in kept_kinds(stimuli))
 
 
 def kept_kinds(stimuli: Mapping[str, Stimulus]) -> list[str]:
@@ -111,9 +113,33 @@ def kept_kinds(stimuli: Mapping[str, Stimulus]) -> list[str]:
     return [kind for kind in KINDS if kind in stimuli]
 
 
-def stimulus_ids(stimuli: Mapping[str, Stimulus]) -> str:
-    """Kind -> id of the stimuli that are kept, as written into the file."""
-    return json.dumps({kind: stimuli[kind].id for kind in kept_kinds(stimuli)})
+def kept_before(
+    root: Path, step: int, *, fingerprint: str, stimuli: Mapping[str, Stimulus]
+) -> list[StoredText]:
+    """What an earlier sweep of these weights kept of stimuli that this one does not show; [] where it cannot be read.
+
+    Args:
+        root: the results folder.
+        step: the checkpoint's.
+        fingerprint: of its weights.
+        stimuli: of this sweep, by kind.
+    """
+    path = attention_file(root, step)
+    if stored_metadata(path).get("fingerprint") != fingerprint:
+        return []
+    try:
+        return [text for text in texts_in(path) if text.stimulus in KINDS and text.stimulus not in stimuli]
+    except RoteError:
+        return []
+
+
+def _ids(facts: Mapping[str, str]) -> dict[str, str]:
+    """Kind -> id of the stimuli a file says it keeps."""
+    try:
+        held = json.loads(facts.get("stimuli", "{}"))
+    except ValueError:
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def kept_bytes(stimuli: Sequence[Mapping[str, Any]], *, n_heads: int) -> int:

@@ -17,7 +17,7 @@ from checkpoints.vocabulary import load_tokenizer
 from interp.direct import WriteKeeper, strongest, unreadable
 from interp.model import HookedModel
 from interp.observe import EndView, LayerView, observe
-from probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_kinds, stimulus_ids
+from probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_before, kept_kinds
 from probes.stimuli import Stimulus
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def keep_attention(
 ) -> None:
     """Run the kept sequences once and write what was asked to be kept of them, whole or not at all.
 
+    Sequences that an earlier sweep kept, of stimuli that this one does not show, are kept on.
+
     Args:
         model: a loaded checkpoint.
         root: the results folder.
@@ -44,7 +46,12 @@ def keep_attention(
         tokenizer: a tokenizer.json that turns ids into text, where there is one.
     """
     sequences = {kind: stimuli[kind].tokens[:N_KEPT] for kind in kept_kinds(stimuli)}
-    facts = {"fingerprint": fingerprint, "stimuli": stimulus_ids(stimuli)}
+    ids = {kind: stimuli[kind].id for kind in sequences}
+    before = kept_before(root, step, fingerprint=fingerprint, stimuli=stimuli)
+    for kind in dict.fromkeys(text.stimulus for text in before):
+        own = [text for text in before if text.stimulus == kind]
+        sequences[kind], ids[kind] = np.stack([text.tokens for text in own]), own[0].stimulus_id
+    facts = {"fingerprint": fingerprint, "stimuli": json.dumps(ids)}
     write_kept(model, attention_file(root, step), sequences, facts=facts, tokenizer=_reader(tokenizer))
 
 

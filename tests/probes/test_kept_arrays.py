@@ -357,3 +357,26 @@ def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
     with pytest.raises(RoteError, match="cannot be read"):
         attention.writes_in(file, text, layer=0, head=0)
     assert json.loads(facts["stimuli"]) == {"own": "x"}
+
+
+def test_a_sweep_of_other_stimuli_adds_to_what_was_kept(tmp_path):
+    rows = np.random.default_rng(0).integers(1, 40, size=(12, 24))
+    members, twins = tmp_path / "members.npy", tmp_path / "twins.npy"
+    np.save(members, rows)
+    np.save(twins, (rows + 1) % 39 + 1)
+    series = open_series(write_planted(tmp_path / "planted", PLANTED))
+    first = SweepConfig(probes=("prefix_matching",), n_seq=4, save_attention=True)
+    root = sweep(series, first, out=tmp_path / "results").path
+    (text, *_) = stored_texts(root, 0)
+    pattern = stored_pattern(root, 0, text, layer=1, head=0)
+    more = replace(first, probes=("exact_match",), members=members, twins=twins)
+    sweep(series, more, out=tmp_path / "results")
+    held = {one.stimulus: one for one in stored_texts(root, 0) if one.index == 0}
+    assert set(held) == {"repeated_random", "members"}
+    assert held["repeated_random"].stimulus_id == text.stimulus_id
+    np.testing.assert_array_equal(stored_pattern(root, 0, held["repeated_random"], layer=1, head=0), pattern)
+    assert stored_writes(root, 0, held["repeated_random"], layer=1, head=0).ids.size
+    before = attention_file(root, 0).stat().st_mtime_ns
+    for config in (first, more):
+        assert sweep(series, config, out=tmp_path / "results").measured == 0
+    assert attention_file(root, 0).stat().st_mtime_ns == before

@@ -16,7 +16,7 @@ from app.dashboard.session import go as move
 from app.dashboard.show import Page, how_computed, nothing, panel
 from app.dashboard.views import head_writes
 from app.dashboard.views import own as own_view
-from app.dashboard.words import literal
+from app.dashboard.words import counted, literal
 from probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
 from probes.figures.words import clean, probe_name, step_number
 
@@ -36,10 +36,27 @@ def draw(view: View, page: Page) -> None:
         return
     texts = stored_texts(run.path, state.step)
     if not texts:
-        nothing("Scores only: this run kept no attention.", how_to_keep(run))
+        _without_attention(run, state.step)
         return
     text, masked = _text_control(view, texts)
     _one_text(view, page, text, attention_file(run.path, state.step), masked=masked)
+
+
+def _without_attention(run: SavedRun, step: int) -> None:
+    """Scores only, and the nearest step that has more, or how to come by it."""
+    kept = [s for s in run.steps if attention_file(run.path, s).is_file()]
+    if not kept:
+        nothing("Scores only: this run kept no attention.", how_to_keep(run))
+        return
+    nearest = min(kept, key=lambda s: abs(s - step))
+    nothing(
+        f"Scores only: attention was kept at {counted(len(kept), 'checkpoint')}, not at this one.",
+        how_to_keep(run),
+    )
+    st.button(
+        f"Go to step {step_number(nearest)}, which has it", icon=":material/arrow_forward:", key="to_attention",
+        on_click=move, kwargs={"step": nearest},
+    )  # fmt: skip
 
 
 def how_to_keep(run: SavedRun) -> str:

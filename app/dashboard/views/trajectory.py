@@ -44,7 +44,7 @@ def draw(view: View, page: Page) -> None:
         )  # fmt: skip
         _go_if_opened(view)
         _below_grid(view, cube)
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = st.columns([5, 4], gap="medium")
     with left, panel("the curves"):
         _curves(view, page)
     with right, panel("the strongest heads"):
@@ -161,8 +161,8 @@ def top_frame(run: SavedRun, cube: Cube, cube_of: tuple[str, str], *, step: int)
                 "score": float(cube.value[at, layer, head]),
                 "low": float(cube.lo[at, layer, head]),
                 "high": float(cube.hi[at, layer, head]),
-                "change": None if change is None else round(change, 3) + 0.0,
                 "half risen": findings.half_risen(run, *cube_of, (layer, head)),
+                "change": None if change is None else round(change, 3) + 0.0,
             }
         )
     return pd.DataFrame(rows)

@@ -224,3 +224,12 @@ def test_a_pinned_head_without_a_number_says_why_or_nothing(tmp_path):
     turned = scores_frame(run, "L0H0", step=40, beside=("L0H1",)).set_index("measure").loc["Duplicate token"]
     assert turned["value [95% interval]"] == "not measured: planted gap" and turned["rank"] == ""
     assert turned["L0H1"] == "0.40 [0.38, 0.42]"
+
+
+def test_a_step_without_attention_leads_to_the_nearest_that_has_it(open_page, full_runs):
+    at = open_page("head", full_runs, run="repeated", step=10, head="L1H2")
+    assert not at.exception
+    assert "attention was kept at 1 checkpoint, not at this one" in "\n".join(m.value for m in at.markdown)
+    at.button(key="to_attention").click().run()
+    assert at.session_state["rote_state"].step == 40
+    assert "figure_attention" in "".join(c.proto.id for c in at.get("plotly_chart"))
