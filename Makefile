@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(MAKE) --no-print-directory -j2 demo-unique demo-repeated
-	$(BIN)/rote run runs/unique runs/repeated -o results
+	$(BIN)/rote run runs/unique runs/repeated -o results --save-attention
 	$(BIN)/rote compare results/unique results/repeated --table
 	$(BIN)/rote report results/unique results/repeated --base unique -o reports/demo
 	@echo
