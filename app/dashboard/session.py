@@ -12,10 +12,11 @@ import streamlit as st
 
 from app.dashboard import example
 from app.dashboard import library as folders
+from app.dashboard.asked import MAX_PINS
 from app.dashboard.library import Library
 from app.dashboard.saved import SavedRun
 from app.dashboard.session_names import PATHS_VARIABLE
-from app.dashboard.state import MAX_PINS, Reading, State, link, read
+from app.dashboard.state import Reading, State, link, read
 
 _STATE = "rote_state"
 

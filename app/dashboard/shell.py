@@ -8,11 +8,12 @@ from typing import Any
 import streamlit as st
 
 from app.dashboard import export, session
+from app.dashboard.asked import MAX_PINS
 from app.dashboard.library import Library, look
 from app.dashboard.saved import SavedRun, head_names
 from app.dashboard.session import View, go
 from app.dashboard.show import Page, problem
-from app.dashboard.state import MAX_PINS, link
+from app.dashboard.state import link
 from app.dashboard.views import VIEWS
 from app.dashboard.words import counted, literal
 from probes.figures.words import clean, probe_name, sentence_case, step_number

@@ -7,11 +7,12 @@ import streamlit as st
 
 from app.dashboard import drawn as drawn_once
 from app.dashboard import findings
+from app.dashboard.asked import MAX_ALSO, drawable
 from app.dashboard.missing import missing
 from app.dashboard.saved import SavedRun
 from app.dashboard.session import View, chosen, go
 from app.dashboard.show import Page, how_computed, nothing, panel, problem
-from app.dashboard.state import MAX_ALSO, SCALES, drawable, link
+from app.dashboard.state import SCALES, link
 from app.dashboard.words import counted, literal
 from interp.axes import head_label
 from probes.figures.rows import main_metric
