@@ -120,11 +120,13 @@ def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
             {
                 "measure": name,
                 "where": where,
-                comparison.a: number(row.a),
-                comparison.b: number(row.b),
-                "difference [95% interval]": interval(row.difference, row.lo, row.hi, sign=True),
+                comparison.a: info.word_of(row.metric, row.a) or number(row.a),
+                comparison.b: info.word_of(row.metric, row.b) or number(row.b),
+                "difference [95% interval]": ""
+                if info.word_of(row.metric, row.a)
+                else interval(row.difference, row.lo, row.hi, sign=True),
                 "in words": change(row),
-                "n": int(row.n),
+                "n": int(row.n) or None,
                 "q": _q_words(row.q),
                 "unit": info.unit_of("score" if row.metric == BEST_HEAD else row.metric),
             }
