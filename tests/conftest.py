@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,10 +17,23 @@ from typing import Any
 
 import pytest
 import torch
+import type_checks
 
+type_checks.install()  # before any of our packages is imported
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 _LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports left stays to the end: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

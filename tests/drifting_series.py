@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,14 @@ def drift(
         diffusion: how much of the way is random walk.
         warmup: steps over which the learning rate rises.
     """
+    states = _drifted(arch, tuple(steps), seed=seed, travel=travel, diffusion=diffusion, warmup=warmup)
+    return {step: {name: value.copy() for name, value in state.items()} for step, state in states.items()}
+
+
+@lru_cache(maxsize=12)
+def _drifted(
+    arch: str, steps: tuple[int, ...], *, seed: int, travel: float, diffusion: float, warmup: int
+) -> States:
     generator = np.random.default_rng(seed)
     state = {name: value.astype(np.float64) for name, value in _initial(arch, seed)}
     size = {name: max(0.02, float(value.std())) for name, value in state.items()}

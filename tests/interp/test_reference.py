@@ -62,7 +62,7 @@ def test_every_variant_is_assigned_a_route() -> None:
 
 
 @pytest.mark.parametrize("variant", tl_legacy_golden.VARIANTS)
-def test_logits_and_patterns_are_those_of_hooked_transformer(variant: str, tmp_path: Path) -> None:
+def test_all_that_is_seen_is_that_of_hooked_transformer(variant: str, tmp_path: Path) -> None:
     model = load(tl_legacy_golden.write_series(tmp_path, variant))
     tokens, logits, patterns = tl_legacy_golden.golden(variant)
 
@@ -73,6 +73,11 @@ def test_logits_and_patterns_are_those_of_hooked_transformer(variant: str, tmp_p
     assert report.problems == {}
     for layer, pattern in enumerate(patterns):
         torch.testing.assert_close(seen.layers[layer].pattern, pattern, atol=1e-5, rtol=0)
+    for view in seen.layers.values():
+        expected = torch.einsum("bhqk,bkhd->bqhd", view.pattern, view.v)
+        torch.testing.assert_close(view.z, expected, atol=1e-5, rtol=1e-5)
+    nll = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(seen.end.token_nll, nll, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", sorted(REFERENCE))
@@ -82,20 +87,6 @@ def test_the_native_model_would_have_been_wrong(variant: str) -> None:
     _, logits, _ = tl_legacy_golden.golden(variant)
     assert differences_from_native(read_legacy_config(tl_legacy_golden.config(variant)))
     assert (logits - tl_legacy_golden.golden(plain)[1]).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("variant", tl_legacy_golden.VARIANTS)
-def test_z_v_and_losses_are_seen(variant: str, tmp_path: Path) -> None:
-    model = load(tl_legacy_golden.write_series(tmp_path, variant))
-    tokens, logits, _ = tl_legacy_golden.golden(variant)
-    seen = Seen()
-    observe(model, tokens, [seen])
-
-    for view in seen.layers.values():
-        expected = torch.einsum("bhqk,bkhd->bqhd", view.pattern, view.v)
-        torch.testing.assert_close(view.z, expected, atol=1e-5, rtol=1e-5)
-    nll = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-    torch.testing.assert_close(seen.end.token_nll, nll, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["mlp_gelu", "shortformer", "all_at_once"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,26 +61,6 @@ def test_a_sweep_runs_to_its_end_and_writes_into_the_results_alone(series_copy, 
     written = files_under(tmp_path) - before
     assert all(name.startswith(("results/.jobs/", "results/planted/")) for name in written), written
     assert "results/planted/arrays/step_00000020/attention.safetensors" in written
-
-
-def test_a_cancelled_sweep_keeps_what_it_did_and_goes_on_where_it_stopped(lab_series, tmp_path):
-    series, root = lab_series(40), tmp_path / "results"
-    arguments = run_arguments(str(series), ["prefix_matching", "repeat_loss"], keep_attention=False, out=root)
-    folder = jobs.start(root, arguments)
-    job = until(folder, lambda job: job.current is not None)
-    jobs.cancel(job)
-    job = until(folder, ended)
-    kept = job.current["done"]
-    assert (job.state, job.code) == ("cancelled", 130)
-    assert 0 < kept < 40
-    assert ending_words(job) == (
-        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints kept; Go on does the rest."
-    )
-    again = until(jobs.start(root, job.arguments), ended)
-    assert (again.state, again.current["done"]) == ("done", 40)
-    assert len(Results.open(root / "tiny").steps) == 40
-    found = [job.state for job in jobs.all_jobs(root)]
-    assert found == ["done", "cancelled"]  # newest first
 
 
 def test_a_job_goes_on_when_the_process_that_started_it_ends(run_python, tmp_path):
@@ -210,29 +191,40 @@ def test_old_jobs_are_forgotten_and_running_ones_are_not(tmp_path, monkeypatch):
     until(first, ended)
 
 
-def test_the_page_starts_watches_and_cancels(open_page, lab_series, two_runs, tmp_path):
-    import shutil
-
+def test_the_page_starts_a_sweep_cancels_it_and_goes_on_where_it_stopped(
+    open_page, lab_series, two_runs, tmp_path
+):
     root, series = tmp_path / "results", lab_series(40)
     shutil.copytree(two_runs, root)
     at = open_page("runs", root)
     next(b for b in at.button if b.label == "Start").click().run()
     assert "Name a folder of checkpoints first" in at.error[0].value
     at.text_input(key="job_path").set_value(str(series))
-    at.multiselect(key="job_probes").set_value(["repeat_loss"])
+    at.multiselect(key="job_probes").set_value(["prefix_matching", "repeat_loss"])
     next(b for b in at.button if b.label == "Start").click().run()
     assert not at.exception
     (job,) = jobs.all_jobs(root)
-    assert job.arguments == ("run", str(series), "-p", "repeat_loss", "-o", str(root))
+    probes = ("-p", "prefix_matching", "-p", "repeat_loss")
+    assert job.arguments == ("run", str(series), *probes, "-o", str(root))
     until(job.folder, lambda job: job.current is not None)
-    at.run()
     at.button(key=f"cancel_{job.folder.name}").click().run()
-    until(job.folder, ended)
+    assert not at.exception
+    job = until(job.folder, ended)
+    kept = job.current["done"]
+    assert (job.state, job.code) == ("cancelled", 130)
+    assert 0 < kept < 40
+    assert ending_words(job) == (
+        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints kept; Go on does the rest."
+    )
     at.run()
     assert any("Go on does the rest" in c.value for c in at.caption)
     at.button(key=f"resume_{job.folder.name}").click().run()
     again = jobs.all_jobs(root)[0]
-    assert until(again.folder, ended).current["done"] == 40
+    assert again.arguments == job.arguments
+    again = until(again.folder, ended)
+    assert (again.state, again.current["done"]) == ("done", 40)
+    assert len(Results.open(root / "tiny").steps) == 40
+    assert [job.state for job in jobs.all_jobs(root)] == ["done", "cancelled"]  # newest first
     assert at.run().exception == []
 
 

@@ -17,7 +17,7 @@ from app.dashboard.views.own import cost_words
 from checkpoints import open_series
 from checkpoints.errors import RoteError
 from interp import capture, load
-from probes.attention import SCALE, pattern_in
+from probes.attention import SCALE, StoredText, pattern_in
 
 IDS = "0 5 17 9 5 17 9"
 TEXT = "the cat sat on the mat"
@@ -55,13 +55,8 @@ def with_tokenizer(series: Path) -> Path:
     return series
 
 
-@pytest.mark.parametrize("kind", ("ids", "text"))
-def test_the_answer_is_that_of_the_python_api(kind, lab_series, hf_series, tmp_path):
-    series = lab_series(3) if kind == "ids" else with_tokenizer(hf_series("gpt2", 3))
-    run = results_of(series, tmp_path / "results")
-    said = IDS if kind == "ids" else TEXT
-    given = np.array([[int(word) for word in IDS.split()]]) if kind == "ids" else TEXT
-    asked = answered(own_text.begin(run, 2, said))
+def assert_answer_of_the_python_api(asked: Request, series: Path, given: np.ndarray | str) -> StoredText:
+    """Every head's attention at step 2 is what `capture` gives, in steps of a 255th."""
     assert asked.failure() == []
     (text,) = asked.texts()
     expected = capture(load(open_series(series).at(2)), given)
@@ -71,14 +66,16 @@ def test_the_answer_is_that_of_the_python_api(kind, lab_series, hf_series, tmp_p
             shown = pattern_in(asked.file, text, layer=layer, head=head)
             kept = np.rint(expected.pattern[layer, 0, head] * np.float32(SCALE)).astype(np.float64) / SCALE
             np.testing.assert_array_equal(shown, kept)
-    assert own_text.begin(run, 2, said).job == asked.job  # computed once
-    assert text.words == (("<bos>", *TEXT.split()) if kind == "text" else None)
+    return text
 
 
-def test_ids_get_the_first_token_they_lack(lab_series, tmp_path):
-    run = results_of(lab_series(3), tmp_path / "results")
-    (text,) = answered(own_text.begin(run, 1, "5, 17 9")).texts()
-    assert text.tokens.tolist() == [0, 5, 17, 9]
+def test_the_answer_on_words_is_that_of_the_python_api(hf_series, tmp_path):
+    series = with_tokenizer(hf_series("gpt2", 3))
+    run = results_of(series, tmp_path / "results")
+    asked = answered(own_text.begin(run, 2, TEXT))
+    text = assert_answer_of_the_python_api(asked, series, TEXT)
+    assert own_text.begin(run, 2, TEXT).job == asked.job  # computed once
+    assert text.words == ("<bos>", *TEXT.split())
 
 
 def test_size_and_time_are_known_before(lab_series, hf_series, tmp_path):
@@ -203,15 +200,19 @@ def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
     *before, last = lines.splitlines()
     exec("\n".join(before), scope)
     pattern = eval(last, scope)
-    (text,) = own_text.request(open_library([tmp_path / "results"]).runs["own"], 2, IDS).texts()
-    asked = own_text.request(open_library([tmp_path / "results"]).runs["own"], 2, IDS)
+    run = open_library([tmp_path / "results"]).runs["own"]
+    asked = answered(own_text.request(run, 2, IDS))
+    text = assert_answer_of_the_python_api(asked, series, np.array([[int(word) for word in IDS.split()]]))
+    assert own_text.begin(run, 2, IDS).job == asked.job  # computed once
+    assert text.words is None
     np.testing.assert_allclose(
         pattern_in(asked.file, text, layer=1, head=3), pattern, atol=0.5 / SCALE + 1e-6
     )
 
 
 def test_the_page_process_asks_without_torch(run_python, lab_series, tmp_path):
-    results_of(lab_series(3), tmp_path / "results")
+    """And ids get the first token they lack."""
+    run = results_of(lab_series(3), tmp_path / "results")
     code = """
 import os, sys, time
 from streamlit.testing.v1 import AppTest
@@ -220,7 +221,7 @@ at = AppTest.from_string("from app.dashboard.main import main\\nmain(only='head'
 at.query_params["step"] = "2"
 at.session_state["own"] = True
 at.run()
-at.text_area(key="own_text").set_value("0 5 17 9 5").run()
+at.text_area(key="own_text").set_value("5, 17 9").run()
 at.button(key="own_run").click().run()
 end = time.monotonic() + 90
 while time.monotonic() < end and not any("codes" in c.proto.json for c in at.get("bidi_component")):
@@ -231,3 +232,5 @@ assert any("codes" in c.proto.json for c in at.get("bidi_component"))
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
 """
     assert run_python(code, str(tmp_path / "results")) == "[]"
+    (text,) = answered(own_text.request(run, 2, "5, 17 9")).texts()
+    assert text.tokens.tolist() == [0, 5, 17, 9]

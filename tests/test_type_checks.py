@@ -1,0 +1,134 @@
+"""Annotations are enforced in tests, and just where jaxtyping itself enforces them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from beartype import beartype
+from jaxtyping import Float, TypeCheckError
+from type_checks import checked, with_axes
+
+from checkpoints.errors import did_you_mean
+from checkpoints.series import Gap
+from probes.statistics import bootstrap_mean
+
+Table = Float[np.ndarray, "n k"]
+
+
+def counted(n: int, *, name: str = "x") -> str:
+    return n * name if n < 9 else n
+
+
+def weighed(rows: Table, weights: Float[np.ndarray, " k"]) -> Float[np.ndarray, " n"]:
+    return rows @ weights if rows.shape != (2, 2) else np.zeros(5)
+
+
+def of_several(parts: Sequence[Float[np.ndarray, " k"]], first: Float[np.ndarray, " k"]) -> float:
+    return float(sum(part.sum() for part in parts)) + first[0]
+
+
+def walked(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+def of_what_is_not_there(n: Nowhere, k: int) -> None:
+    assert isinstance(k, int)
+
+
+class Shelf:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    @property
+    def size(self) -> int:
+        return self.n if self.n < 9 else str(self.n)
+
+    @classmethod
+    def of(cls, n: int) -> Shelf:
+        return cls(n)
+
+
+def pair(decorate: Callable[[Any], Any]) -> type:
+    @decorate
+    @dataclass(frozen=True)
+    class Pair:
+        n: int
+        rows: Table | None = None
+
+    return Pair
+
+
+def plain_pair(decorate: Callable[[Any], Any]) -> type:
+    @decorate
+    @dataclass
+    class Pair:
+        n: int
+        names: tuple[str, ...] = ()
+
+    return Pair
+
+
+def array(*shape: int) -> np.ndarray:
+    return np.ones(shape)
+
+
+CASES: dict[str, tuple[Callable[[Callable], Any], bool]] = {
+    "a call that fits": (lambda d: d(counted)(2, name="y"), True),
+    "an argument": (lambda d: d(counted)("2"), False),
+    "an argument by name": (lambda d: d(counted)(2, name=3), False),
+    "a result": (lambda d: d(counted)(9), False),
+    "an argument too many": (lambda d: d(counted)(1, 2), False),
+    "axes that fit": (lambda d: d(weighed)(array(3, 4), array(4)), True),
+    "an axis that differs": (lambda d: d(weighed)(array(3, 4), array(3)), False),
+    "an axis too many": (lambda d: d(weighed)(array(3, 4, 1), array(4)), False),
+    "whole numbers": (lambda d: d(weighed)(np.ones((3, 4), int), array(4)), False),
+    "an axis of the result": (lambda d: d(weighed)(array(2, 2), array(2)), False),
+    "arrays in a list": (lambda d: d(of_several)([array(3), array(3)], array(3)), True),
+    "an axis inside a list": (lambda d: d(of_several)([array(3)], array(2)), False),
+    "a generator": (lambda d: list(d(walked)(3)), True),
+    "an argument of a generator": (lambda d: list(d(walked)(3.0)), False),
+    "a context": (lambda d: contextmanager(d(walked))(1).__enter__(), True),
+    "a name that is not there": (lambda d: d(of_what_is_not_there)(3, 4), True),
+    "beside such a name": (lambda d: d(of_what_is_not_there)(3, "4"), False),
+    "a property": (lambda d: d(Shelf.size.fget)(Shelf(3)), True),
+    "what a property gives": (lambda d: d(Shelf.size.fget)(Shelf(9)), False),
+    "a method of the class": (lambda d: d(Shelf.of.__func__)(Shelf, 3), True),
+    "its argument": (lambda d: d(Shelf.of.__func__)(Shelf, "3"), False),
+    "a field": (lambda d: plain_pair(d)("3"), False),
+    "fields that fit": (lambda d: plain_pair(d)(3, ("a",)), True),
+    "a field with an array": (lambda d: pair(d)(3, array(2, 2)), True),
+    "an axis of a field": (lambda d: pair(d)(3, array(2)), False),
+}
+
+
+def accepts(call: Callable[[Callable], Any], decorator: Callable) -> bool:
+    try:
+        call(lambda fn: decorator(fn, typechecker=beartype))
+    except TypeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_refused_is_what_jaxtyping_refuses(name):
+    call, fits = CASES[name]
+    assert accepts(call, checked) == accepts(call, with_axes) == fits
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: did_you_mean(3, ["a"]),
+        lambda: Gap(path="p", reason="r"),
+        lambda: bootstrap_mean(np.ones((3, 2, 2), dtype=int)),
+    ],
+    ids=["a function", "a dataclass", "an array"],
+)
+def test_the_packages_are_checked(call):
+    with pytest.raises(TypeCheckError, match=r"(?i)violates type hint"):
+        call()
