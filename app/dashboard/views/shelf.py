@@ -141,7 +141,7 @@ def _verdict(folder: Path) -> None:
         return
     assert isinstance(found, Verified)
     name = literal(folder.name, limit=60)
-    told = counted(len(found.findings), "finding") if found.findings else "Nothing found"
+    told = counted(len(found.findings), "finding") if found.findings else "Nothing wrong found"
     icon = ":material/report:" if found.findings else ":material/check_circle:"
     st.markdown(f"{icon} **{told} in {name}**")
     st.markdown("\n".join(f"- {literal(line, limit=600)}" for line in found.findings))

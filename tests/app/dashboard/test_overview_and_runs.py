@@ -336,7 +336,7 @@ def test_the_page_verifies_a_folder_and_says_what_it_looked_at(open_page, two_ru
     at = open_page("runs", root, run="unique")
     at.button(key="shelf_verify").click().run()
     assert not at.exception
-    assert "Nothing found in unique" in said(at)
+    assert "Nothing wrong found in unique" in said(at)
     assert "Checked: run.json; 4 units of 4 steps; " in said(at)
     next(root.glob("unique/units/step_00000020/*.parquet")).write_bytes(b"PAR1 no more")
     at.selectbox(key="shelf_folder").set_value(root / "unique").run()
