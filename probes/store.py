@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,16 +180,10 @@ def write_unit(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> No
 def unit_provenance(path: Path) -> dict[str, Any]:
     """Provenance of a unit; {} for a file that cannot be read, which then is measured again."""
     try:
-        stat = path.stat()
-        return json.loads(_written_provenance(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
+        metadata = pq.read_schema(path).metadata or {}
+        return json.loads(metadata.get(_PROVENANCE_KEY, b"{}"))
     except (OSError, ValueError, pa.ArrowException):
         return {}
-
-
-@lru_cache(maxsize=4096)
-def _written_provenance(path: Path, stamp: tuple[int, int, int]) -> bytes:
-    """As it stands in a file that has not changed since: a sweep asks twice for every unit."""
-    return (pq.read_schema(path).metadata or {}).get(_PROVENANCE_KEY, b"{}")
 
 
 def read_units(root: Path, step: int) -> pa.Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from app.cli import exits
-from app.cli.text import counted
+from checkpoints.words import counted
 
 if TYPE_CHECKING:
     from app.cli.expect import Checked

@@ -9,6 +9,7 @@ from app.cli import exits, text
 from app.cli.guard import report
 from app.cli.session import Session
 from checkpoints import CheckpointSeries, RoteError
+from checkpoints.words import counted
 
 if TYPE_CHECKING:
     from app.cli.paths import Opened
@@ -23,9 +24,9 @@ def dry_run(session: Session, opened: Opened, config: SweepConfig, *, out: Path,
     for series in opened.series:
         plan = preview(series, config, out=out, fresh=fresh)
         session.data(
-            f"{plan.path}: {text.counted(len(series), 'checkpoint')} (steps {series.steps[0]:,}-{series.steps[-1]:,}), "
-            f"{text.counted(plan.to_measure, 'unit')} to measure, {plan.stored:,} already stored, "
-            f"{text.counted(plan.forward_passes, 'forward pass')}"
+            f"{plan.path}: {counted(len(series), 'checkpoint')} (steps {series.steps[0]:,}-{series.steps[-1]:,}), "
+            f"{counted(plan.to_measure, 'unit')} to measure, {plan.stored:,} already stored, "
+            f"{counted(plan.forward_passes, 'forward pass')}"
         )
         for gap in series.gaps:
             session.note(f"gap: {gap.path.name}: {gap.reason}")

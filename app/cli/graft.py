@@ -22,6 +22,7 @@ from app.cli.options import (
 from app.cli.output import Column, Output, output_options
 from app.cli.session import Session
 from checkpoints.errors import RoteError
+from checkpoints.words import counted
 
 COLUMNS = (
     Column("run"),
@@ -88,7 +89,7 @@ def graft(
     chosen = parse_heads(heads.split(","))
     series = open_all((path,), base=base_model, allow_download=allow_download).series
     if len(series) != 1:
-        raise RoteError(f"{path} holds {text.counted(len(series), 'run')}", help="name one series")
+        raise RoteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
     steps = {
         name: _one_step(spec, series[0].select(spec).steps)
         for name, spec in (("from", from_), ("into", into))
@@ -117,5 +118,5 @@ def graft(
 
 def _one_step(spec: str, steps: tuple[int, ...]) -> int:
     if len(steps) != 1:
-        raise RoteError(f"{spec!r} names {text.counted(len(steps), 'step')}", help="name one step")
+        raise RoteError(f"{spec!r} names {counted(len(steps), 'step')}", help="name one step")
     return steps[0]

@@ -19,6 +19,7 @@ from app.cli.progress import make_progress, progress_option
 from app.cli.session import Session
 from checkpoints import CheckpointSeries
 from checkpoints.errors import RoteError
+from checkpoints.words import counted
 
 if TYPE_CHECKING:
     from checkpoints.lint import LintReport
@@ -153,8 +154,8 @@ def _rows(found: LintReport, *, as_text: bool) -> Iterator[Row]:
 
 def _title(found: LintReport) -> str:
     count = Counter(fact.severity for fact in found.facts)
-    said = [text.counted(count[s], s) for s in ("error", "warning", "note") if count[s]]
-    usable = f"{len(found.usable_steps):,} of {text.counted(len(found.steps), 'step')} usable"
+    said = [counted(count[s], s) for s in ("error", "warning", "note") if count[s]]
+    usable = f"{len(found.usable_steps):,} of {counted(len(found.steps), 'step')} usable"
     return f"{found.series}: {', '.join(said) or 'nothing found'}; {usable}"
 
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import click
 
 from app.cli.session import Session, is_terminal
-from app.cli.text import clean, counted, duration
+from app.cli.text import clean, duration
+from checkpoints.words import counted
 
 MODES = ("auto", "rich", "plain", "jsonl", "none")
 Event = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import exits, text
+from app.cli import exits
 from app.cli.command import Verb
 from app.cli.dry_run import dry_run
 from app.cli.guard import report
@@ -32,6 +32,7 @@ from app.cli.options import (
 from app.cli.progress import Progress, make_progress, progress_option
 from app.cli.session import Session
 from checkpoints import CheckpointSeries
+from checkpoints.words import counted
 
 if TYPE_CHECKING:
     from app.cli.paths import Opened
@@ -279,11 +280,11 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
 
     if not outcome.measured:
         session.note(
-            f"{series.name}: nothing new to measure: {text.counted(outcome.reused, 'unit')} already stored"
+            f"{series.name}: nothing new to measure: {counted(outcome.reused, 'unit')} already stored"
         )
     if outcome.superseded:
         session.note(
-            f"{series.name}: {text.counted(outcome.superseded, 'stored unit')} did not fit these weights, versions or settings "
+            f"{series.name}: {counted(outcome.superseded, 'stored unit')} did not fit these weights, versions or settings "
             "and were measured again"
         )
     session.detail(
@@ -297,9 +298,7 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
         session.note(f"{series.name}: {line}")
     if outcome.gaps:
         total = len(series) + len(series.gaps)
-        session.warn(
-            f"{series.name}: {text.counted(len(outcome.gaps), 'gap')} in {text.counted(total, 'checkpoint')}:"
-        )
+        session.warn(f"{series.name}: {counted(len(outcome.gaps), 'gap')} in {counted(total, 'checkpoint')}:")
         for gap in outcome.gaps:
             step = gap["path"] if gap["step"] is None else f"step {gap['step']:,}"
             session.warn(f"  {step}: {gap['reason']}" + (f" ({gap['help']})" if gap["help"] else ""))

@@ -14,6 +14,7 @@ from app.cli.options import base_model_option, download_option
 from app.cli.output import Column, Output, Row, output_options
 from app.cli.session import Session
 from checkpoints import CheckpointSeries
+from checkpoints.words import counted
 
 COLUMNS = (
     Column("run"),
@@ -65,9 +66,9 @@ def scan(
 
 
 def _title(series: CheckpointSeries) -> str:
-    gaps = f", {text.counted(len(series.gaps), 'gap')}" if series.gaps else ""
+    gaps = f", {counted(len(series.gaps), 'gap')}" if series.gaps else ""
     span = f"steps {series.steps[0]:,}-{series.steps[-1]:,}"
-    return f"{series.name}: {text.counted(len(series), 'checkpoint')}, {span}{gaps}"
+    return f"{series.name}: {counted(len(series), 'checkpoint')}, {span}{gaps}"
 
 
 def _rows(series: CheckpointSeries) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from app.cli.command import Verb
 from app.cli.output import Column, Output, Row, output_options
 from app.cli.session import Session
 from checkpoints.errors import RoteError, did_you_mean
+from checkpoints.words import counted
 
 if TYPE_CHECKING:
     from probes.info import ProbeInfo
@@ -119,7 +120,7 @@ def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> N
     from probes.registry import lookup
 
     rows = list(event_rows(results, [lookup(name).name for name in probes]))
-    title = f"{results.run}, {text.counted(len(results.usable_steps), 'step')}{text.seeds(results)}"
+    title = f"{results.run}, {counted(len(results.usable_steps), 'step')}{text.seeds(results)}"
     out.rows(EVENT_COLUMNS, rows, title=title, group="probe")
     if not out.machine:
         for row in rows:
@@ -136,7 +137,7 @@ def resolve_step(spec: str, results: Results) -> int:
     from checkpoints.steps import parse_steps
 
     steps = results.steps
-    where = f"{results.path} ({text.counted(len(steps), 'step')}, {steps[0]:,}-{steps[-1]:,})"
+    where = f"{results.path} ({counted(len(steps), 'step')}, {steps[0]:,}-{steps[-1]:,})"
     try:
         (step,) = parse_steps(spec, steps, where=str(results.path))
     except RoteError:

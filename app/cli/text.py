@@ -48,12 +48,6 @@ def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def counted(n: int, noun: str) -> str:
-    """``1 checkpoint``, ``2 checkpoints``, ``2 passes``."""
-    plural = "" if n == 1 else "es" if noun.endswith("s") else "s"
-    return f"{n:,} {noun}{plural}"
-
-
 def interval(lo: float | None, hi: float | None) -> str:
     """``[0.910, 0.950]``; "-" where there is none."""
     return "-" if plain(lo) is None or plain(hi) is None else f"[{number(lo)}, {number(hi)}]"

@@ -9,8 +9,8 @@ import numpy as np
 from app.dashboard.kept import kept
 from app.dashboard.saved import Cube, SavedRun
 from interp.axes import head_label
-from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
-from probes.trajectory import Onset, crossings, curves, onset
+from probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
+from probes.trajectory import Curve, Onset, crossings, curves, onset
 
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
@@ -41,7 +41,7 @@ def trajectory(run: SavedRun, cube: Cube, *, probe: str, step: int) -> str:
     best = cube.strongest(usable[-1])
     assert best is not None
     at = (cube.index(usable[-1]), *best)
-    score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+    score = cube.words(usable[-1], best)
     where = f"{head_label(*best)} reaches {score} by step {step_number(usable[-1])}"
     chance = cube.chance[at]
     if np.isfinite(chance) and cube.lo[at] <= chance + CLEAR * (cube.limits[1] - cube.limits[0]):
@@ -62,15 +62,20 @@ def head(run: SavedRun, cube: Cube | None, label: str, *, probe: str, step: int)
     name = probe_name(probe)
     if not cube.valid[at]:
         return f"{label}: {name} was not measured at step {step_number(step)}"
-    score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+    score = cube.words(step, (layer, index))
     rank = cube.ranked(step).index((layer, index)) + 1
     return f"{label} scores {score} on {name} at step {step_number(step)}, rank {rank} of {int(cube.valid[at[0]].sum())}"
+
+
+def head_curve(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) -> Curve | None:
+    """One head over the steps, with its intervals and not its sequences; None where it was never measured."""
+    return curves(run.part((probe, metric), head=head), probe, metric, sequences=False).get(head)
 
 
 @kept(512)
 def half_risen(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) -> str:
     """Between which measured steps a head had made half of its rise, tested against all heads; "–" where none is sure."""
-    mine = curves(run.part((probe, metric), head=head), probe, metric, sequences=False).get(head)
+    mine = head_curve(run, probe, metric, head)
     if mine is None:
         return "–"
     n_layers, n_heads = run.shape

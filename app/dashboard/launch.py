@@ -23,13 +23,6 @@ ALLOCATOR = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 SCRIPT = Path(__file__).with_name("main.py")
-# Every run of a page is a thread that works on tables of many MB: they go back to the system when it is done, instead of
-# into the heap of that thread.
-_MEMORY = {
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "1048576",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-}
 _SERIES = ("series0", "series1", "series2", "series3")
 
 

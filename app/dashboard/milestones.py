@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.dashboard.findings import run_onset
+from app.dashboard.findings import head_curve, run_onset
 from app.dashboard.kept import kept
 from app.dashboard.saved import SavedRun
 from interp.axes import head_label
-from probes.effects import smallest_effect
 from probes.figures.rows import main_metric
 from probes.figures.words import probe_name, step_number
-from probes.registry import REGISTRY
 from probes.trajectory import Curve, crossings, rise
 
 HALF = 0.5
@@ -88,22 +86,5 @@ def strongest_curve(run: SavedRun, probe: str) -> Curve | None:
         return None
     at = np.where(cube.valid, cube.value, -np.inf)
     layer, head = (int(i) for i in np.unravel_index(int(at.max(axis=0).argmax()), run.shape))
-    good = cube.valid[:, layer, head]
-    chance, info = cube.typical_chance(), REGISTRY[probe]
-    return Curve(
-        run=run.name,
-        probe=probe,
-        metric=metric,
-        layer=layer,
-        head=head,
-        steps=np.array(cube.steps, dtype=np.int64)[good],
-        **{name: getattr(cube, name)[good, layer, head] for name in ("value", "lo", "hi")},
-        chance=np.nan if chance is None else chance,
-        tokens=np.full(int(good.sum()), np.nan),
-        samples=None,
-        n=int(cube.n[good, layer, head].min()),
-        better=info.better_of(metric),
-        smallest=smallest_effect(info, metric),
-        unit=info.unit_of(metric),
-        among=int(cube.valid.any(axis=0).sum()),
-    )
+    mine = head_curve(run, probe, metric, (layer, head))
+    return None if mine is None else replace(mine, among=int(cube.valid.any(axis=0).sum()))

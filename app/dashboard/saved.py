@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from app.dashboard.kept import Keeper
 from interp.axes import head_label
 from probes.figures.rows import main_metric
+from probes.figures.words import interval
 from probes.observations import OBSERVATION_SCHEMA, to_frame
 from probes.registry import REGISTRY
 from probes.store import Results, mark_left_out, read_units
@@ -77,6 +78,11 @@ class Cube:
         """The strongest head measured at a step."""
         ranked = self.ranked(step)
         return ranked[0] if ranked else None
+
+    def words(self, step: int, head: tuple[int, int]) -> str:
+        """``0.81 [0.78, 0.84]``: a head's value at a step, with its interval."""
+        at = (self.index(step), *head)
+        return interval(*(float(grid[at]) for grid in (self.value, self.lo, self.hi)))
 
 
 class SavedRun(Keeper):

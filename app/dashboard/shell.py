@@ -15,7 +15,8 @@ from app.dashboard.session import View, go
 from app.dashboard.show import Page, problem
 from app.dashboard.state import link
 from app.dashboard.views import VIEWS
-from app.dashboard.words import counted, literal
+from app.dashboard.words import literal
+from checkpoints.words import counted
 from probes.figures.words import clean, probe_name, sentence_case, step_number
 
 LOOK_EVERY_S = 3

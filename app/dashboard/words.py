@@ -25,11 +25,6 @@ def file_stem(*parts: object) -> str:
     return "_".join(word for word in words if word)[:120] or "rote"
 
 
-def counted(n: int, noun: str) -> str:
-    """``1 checkpoint``, ``32 checkpoints``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def tokens_words(n: int | None) -> str:
     """Tokens seen in the unit a person would use: ``33.6 B tokens``; "" where unknown."""
     if n is None:

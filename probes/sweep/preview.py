@@ -57,7 +57,7 @@ def preview(
             missing += [group.key for group in units.wanted]
             continue
         identity = fingerprint(known.of(checkpoint) or model_hashes(checkpoint))
-        missing += [todo.group.key for todo in units.missing(checkpoint, identity)]
+        missing += [todo.group.key for todo in units.look(checkpoint, identity).missing]
     return Preview(
         path=root,
         to_measure=len(missing),

@@ -148,15 +148,12 @@ class _Sweep:
     def _checkpoint(self, checkpoint: Checkpoint, following: Checkpoint | None) -> None:
         try:
             identity = self._reader.fingerprint(checkpoint, then=following)
-            if (
-                not self.setting.shape
-                or self.units.missing(checkpoint, identity)
-                or self.units.lacks_attention(checkpoint, identity)
-            ):
+            found = self.units.look(checkpoint, identity) if self.setting.shape else None
+            if found is None or found.missing or self.units.lacks_attention(checkpoint, identity):
                 with at_hand(checkpoint):
                     self._measure(checkpoint, identity)
             else:
-                self.outcome.superseded += self.units.remove_superseded(checkpoint, identity)
+                self.outcome.superseded += found.remove_superseded()
                 self.outcome.reused += len(self.units.wanted)
         except CheckpointError as error:
             if self.fail_fast:
@@ -174,10 +171,10 @@ class _Sweep:
             self.setting.learn(model, checkpoint)
         self.setting.refuse_other_shape(shape, step=checkpoint.step)
         self.setting.keep_text()
-        self.outcome.superseded += self.units.remove_superseded(checkpoint, identity)
-        todos = self.units.missing(checkpoint, identity)
-        self.outcome.reused += len(self.units.wanted) - len(todos)
-        for todo in todos:
+        found = self.units.look(checkpoint, identity)
+        self.outcome.superseded += found.remove_superseded()
+        self.outcome.reused += len(self.units.wanted) - len(found.missing)
+        for todo in found.missing:
             self._measure_unit(model, checkpoint, identity, todo=todo)
         if self.units.lacks_attention(checkpoint, identity):
             self._keep_attention(model, checkpoint, identity)

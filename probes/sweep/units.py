@@ -32,6 +32,29 @@ class Todo:
     path: Path
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one checkpoint holds and lacks.
+
+    Attributes:
+        missing: units still to measure.
+        superseded: units of other weights or settings.
+    """
+
+    missing: list[Todo]
+    superseded: list[Path]
+
+    def remove_superseded(self) -> int:
+        """Before anything new is written, so that a kill never leaves numbers of two sets of weights side by side.
+
+        Returns:
+            How many were removed.
+        """
+        for path in self.superseded:
+            path.unlink()
+        return len(self.superseded)
+
+
 class Units:
     """The units of one results folder, as a sweep with these settings sees them.
 
@@ -45,27 +68,19 @@ class Units:
         self.root, self.config, self.setting = root, config, setting
         self.wanted = groups(config.infos)
 
-    def missing(self, checkpoint: Checkpoint, identity: str) -> list[Todo]:
-        """Units of this checkpoint still to measure; probes already stored with equal provenance are left out."""
+    def look(self, checkpoint: Checkpoint, identity: str) -> Found:
+        """What of this checkpoint is still to measure, and what is superseded; every stored unit is read once.
+
+        Probes already stored with equal provenance are left out.
+        """
+        current, superseded = self._stored(checkpoint, identity)
         todos = []
-        current, _ = self._stored(checkpoint, identity)
         for group in self.wanted:
             lacking = tuple(i for i in group.probes if i.name not in current.get(group.key, ()))
             if lacking:
                 path = step_folder(self.root, checkpoint.step) / unit_name(group.key, lacking)
                 todos.append(Todo(Group(group.stimuli, lacking), path))
-        return todos
-
-    def remove_superseded(self, checkpoint: Checkpoint, identity: str) -> int:
-        """Before anything new is written, so that a kill never leaves numbers of two sets of weights side by side.
-
-        Returns:
-            How many were removed.
-        """
-        superseded = self._stored(checkpoint, identity)[1]
-        for path in superseded:
-            path.unlink()
-        return len(superseded)
+        return Found(todos, superseded)
 
     def lacks_attention(self, checkpoint: Checkpoint, identity: str) -> bool:
         """Whether attention was asked to be kept and is not."""

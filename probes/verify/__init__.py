@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import RoteError
+from checkpoints.words import counted
 from probes.store import Results
 from probes.verify.arrays import check_arrays
 from probes.verify.digest import digest
-from probes.verify.notes import Notes, counted, mapping, numbers
+from probes.verify.notes import Notes, mapping, numbers
 from probes.verify.observations import Stored
 from probes.verify.originals import check_checkpoints
 from probes.verify.units import Units

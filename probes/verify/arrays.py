@@ -9,8 +9,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from checkpoints.errors import RoteError
+from checkpoints.words import counted
 from probes.attention import stored_metadata, texts_in
-from probes.verify.notes import Notes, counted, mapping
+from probes.verify.notes import Notes, mapping
 
 _DAMAGE = (RoteError, OSError, SafetensorError, LookupError, ValueError)
 
@@ -53,10 +54,14 @@ def check_arrays(root: Path, meta: Mapping[str, Any], weights: Mapping[int, str]
 
 def _fits(file: Path, model: Mapping[str, Any]) -> bool:
     """Whether every pattern is as large as the model has heads and its text has tokens; all of it is read for that."""
+    texts = texts_in(file)
     with safe_open(file, framework="numpy") as held:
-        for text in texts_in(file):
-            n, layers, heads, *square = held.get_tensor(f"{text.stimulus}/pattern").shape
-            wanted = (model.get("n_layers", layers), model.get("n_heads", heads))
-            if (layers, heads) != wanted or square != [len(text.tokens)] * 2 or n <= text.index:
-                return False
+        shapes = {
+            kind: held.get_tensor(f"{kind}/pattern").shape for kind in {text.stimulus for text in texts}
+        }
+    for text in texts:
+        n, layers, heads, *square = shapes[text.stimulus]
+        wanted = (model.get("n_layers", layers), model.get("n_heads", heads))
+        if (layers, heads) != wanted or square != [len(text.tokens)] * 2 or n <= text.index:
+            return False
     return True

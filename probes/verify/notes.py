@@ -38,11 +38,6 @@ def _places(where: list[str]) -> str:
     return f" ({len(where):,}): {'; '.join(where[:N_PLACES])}{more}"
 
 
-def counted(n: int, noun: str) -> str:
-    """``1 step``, ``32 steps``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def mapping(value: Any) -> Mapping[str, Any]:
     """The value where it is an object, else an empty one: files may say anything."""
     return value if isinstance(value, Mapping) else {}

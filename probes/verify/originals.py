@@ -9,8 +9,9 @@ from typing import Any
 from checkpoints.errors import CheckpointError
 from checkpoints.fingerprint import fingerprint, model_hashes
 from checkpoints.series import Checkpoint, open_series
+from checkpoints.words import counted
 from probes.sweep.ahead import FingerprintCache
-from probes.verify.notes import Notes, counted, mapping
+from probes.verify.notes import Notes, mapping
 
 MAX_HASHED_BYTES = 500_000_000
 

@@ -11,6 +11,8 @@ from app.dashboard.components.base import component, packed
 from probes.figures.words import clean
 
 MAX_TOKEN_CHARS = 24
+MASK = "•••"  # in place of a token that nobody asked to see
+_MARKS = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥"})
 
 
 def token_view(
@@ -55,3 +57,8 @@ def token_text(token: str) -> str:
     parts = [part if part in "\n\t" else clean(part) for part in token]
     text = "".join(parts)
     return text if len(text) <= MAX_TOKEN_CHARS else f"{text[: MAX_TOKEN_CHARS - 1]}…"
+
+
+def marked(token: str) -> str:
+    """The same with spaces, line ends and tabs marked, as the browser marks them in the strip of tokens."""
+    return token_text(token).translate(_MARKS)

@@ -9,8 +9,9 @@ from app.dashboard import comparing, drawn, findings
 from app.dashboard.components.head_grid import head_grid
 from app.dashboard.session import View, chosen, go
 from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.words import counted, literal
+from app.dashboard.words import literal
 from checkpoints.errors import RoteError
+from checkpoints.words import counted
 from probes.alignment import ALIGNMENTS
 from probes.degradation import Comparison
 from probes.figures.words import probe_name, step_number

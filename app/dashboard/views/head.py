@@ -14,7 +14,7 @@ from app.dashboard.show import Page, how_computed, nothing, panel
 from app.dashboard.state import State, link
 from app.dashboard.views import head_text
 from interp.axes import parse_head
-from probes.figures.words import chance_number, clean, interval, probe_name, sentence_case, step_number
+from probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
 from probes.registry import REGISTRY
 
 TITLE = "Head"
@@ -153,7 +153,7 @@ def _value(run: SavedRun, probe: str, metric: str, head: tuple[int, int], step: 
     cube = run.cube(probe, metric)
     at = (cube.index(step), *head)
     if cube.valid[at]:
-        return interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+        return cube.words(step, head)
     held = run.rows(probe, metric)
     of_head = (held["layer"] == head[0]) & (held["head"] == head[1]) | held["layer"].isna()
     mine = held[(held["step"] == step) & of_head]

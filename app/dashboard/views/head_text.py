@@ -9,16 +9,18 @@ import streamlit as st
 
 from app.cli.text import size
 from app.dashboard import drawn
-from app.dashboard.components.token_view import token_text, token_view
+from app.dashboard.components.token_view import MASK, token_text, token_view
+from app.dashboard.missing import run_command
 from app.dashboard.saved import SavedRun
 from app.dashboard.session import View, chosen
 from app.dashboard.session import go as move
 from app.dashboard.show import Page, how_computed, nothing, panel
 from app.dashboard.views import head_writes
 from app.dashboard.views import own as own_view
-from app.dashboard.words import counted, literal
+from app.dashboard.words import literal
+from checkpoints.words import counted
 from probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
-from probes.figures.words import clean, probe_name, step_number
+from probes.figures.words import probe_name, step_number
 
 TOKENS = "tokens"
 MEMORISED = frozenset({"members"})
@@ -61,12 +63,10 @@ def _without_attention(run: SavedRun, step: int) -> None:
 
 def how_to_keep(run: SavedRun) -> str:
     """The command that adds attention to a run, and how much it stores."""
-    series = (run.meta.get("series") or {}).get("path") or "PATH"
-    again = f"rote run {clean(series)} -o {clean(run.path.parent)} --save-attention"
     n_layers, n_heads = run.shape
     held = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
     adds = f" (about {size(held)} per checkpoint)" if held else ""
-    return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {again}"
+    return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {run_command(run, '--save-attention')}"
 
 
 def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: bool) -> None:
@@ -100,7 +100,7 @@ def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: b
         with panel("what this head writes"):
             head_writes.draw(view, page, text, file, n_drawn=len(tokens), masked=masked)
     with right:
-        labels = ["•••" if masked else token_text(token) for token in tokens]
+        labels = [MASK if masked else token_text(token) for token in tokens]
         fig = drawn.matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
         page.figure(fig, "attention")
 

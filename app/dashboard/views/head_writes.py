@@ -8,15 +8,13 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app.dashboard.components.token_view import token_text
+from app.dashboard.components.token_view import MASK, marked
 from app.dashboard.session import View
 from app.dashboard.show import Page, nothing
 from app.dashboard.words import literal
 from probes.attention import StoredText, Writes, unwritten, writes_in
 from probes.figures.words import number
 
-MASK = "•••"
-_VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥"})  # as the strip of tokens marks them
 _HOW = """Direct logit attribution (Elhage et al. 2021): what the head adds to the residual stream at this token, z W_O,
 through the final norm with the scale it had in this very pass, times W_U, minus its mean over the vocabulary. In logits:
 +1 multiplies a token's odds by 2.7. Heads and MLPs of later layers may read the same write and add to it or undo it; that is
@@ -90,4 +88,4 @@ def token_words(i: int, words: Mapping[int, str] | None) -> str:
 
 def visible(token: str) -> str:
     """One token with spaces, line ends and tabs marked, other controls replaced."""
-    return token_text(token).translate(_VISIBLE) or "∅"
+    return marked(token) or "∅"

@@ -7,7 +7,7 @@ import html
 import streamlit as st
 
 from app.dashboard import remembering
-from app.dashboard.components.token_view import token_text
+from app.dashboard.components.token_view import MASK, marked
 from app.dashboard.figures import narrow
 from app.dashboard.remembering import TAG_WORDS, TAGS, Passage
 from app.dashboard.session import View, go
@@ -145,11 +145,9 @@ def passage_html(passage: Passage, *, theme: str, reveal: bool) -> str:
     for place in range(1, max(passage.tags, default=0) + 1):
         tag = passage.tags.get(place)
         words = TAG_WORDS[tag] if tag else "not judged"
-        text = "•••"
+        text = MASK
         if reveal and passage.words is not None and place < len(passage.words):
-            text = html.escape(
-                token_text(passage.words[place]).replace(" ", "·").replace("\n", "↵").replace("\t", "⇥")
-            )
+            text = html.escape(marked(passage.words[place]))
         token = _TOKENS.get(tag or "", "")
         color = f"color-mix(in srgb,{TOKENS[token][side]} 34%,transparent)" if token else "transparent"
         mark = _MARKS.get(tag or "", " ")

@@ -13,10 +13,11 @@ from app.dashboard.saved import SavedRun
 from app.dashboard.session import View, chosen, go
 from app.dashboard.show import Page, how_computed, nothing, panel, problem
 from app.dashboard.state import SCALES, link
-from app.dashboard.words import counted, literal
+from app.dashboard.words import literal
+from checkpoints.words import counted
 from interp.axes import head_label
 from probes.figures.rows import main_metric
-from probes.figures.words import clean, interval, probe_name, sentence_case, step_number
+from probes.figures.words import clean, probe_name, sentence_case, step_number
 
 TITLE = "Overview"
 ICON = ":material/dashboard:"
@@ -102,8 +103,7 @@ def _strongest_metric(run: SavedRun, probe: str, metric: str, step: int) -> None
             border=True,
         )
         return
-    at = (cube.index(step), *best)
-    score = interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))
+    score = cube.words(step, best)
     st.metric(
         f"Strongest, {probe_name(probe)}",
         head_label(*best),
@@ -261,8 +261,7 @@ def _strongest_words(run: SavedRun, probe: str, metric: str, step: int | None) -
     best = cube.strongest(step)
     if best is None:
         return "left out by lint" if step in run.left_out else "not measured"
-    at = (cube.index(step), *best)
-    return f"{head_label(*best)} {interval(*(float(grid[at]) for grid in (cube.value, cube.lo, cube.hi)))}"
+    return f"{head_label(*best)} {cube.words(step, best)}"
 
 
 def arm_words(run: SavedRun) -> str:

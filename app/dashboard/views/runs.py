@@ -18,9 +18,10 @@ from app.dashboard.library import Library, is_run_folder
 from app.dashboard.session import View
 from app.dashboard.show import Page, nothing, panel, problem
 from app.dashboard.views import shelf
-from app.dashboard.words import counted, file_stem, literal
+from app.dashboard.words import file_stem, literal
 from app.report import build_report
 from checkpoints.errors import RoteError
+from checkpoints.words import counted
 from probes.figures.words import clean, step_number
 from probes.registry import REGISTRY, resolve
 from probes.store import Results

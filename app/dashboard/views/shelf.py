@@ -16,8 +16,9 @@ from app.dashboard.saved import SavedRun
 from app.dashboard.session import View, go, opened_paths
 from app.dashboard.show import Page, panel, problem
 from app.dashboard.state import State, link, read
-from app.dashboard.words import counted, literal
+from app.dashboard.words import literal
 from checkpoints.errors import RoteError
+from checkpoints.words import counted
 from probes.figures.words import clean
 from probes.verify import Verified, digest, verify
 
