@@ -1,11 +1,14 @@
-# rote: everything runs in .venv, made on first use from constraints.txt. `make` lists the targets.
+# byrote: everything runs in .venv, made on first use from constraints.txt. `make` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+LIBRARIES := $(VENV)/.libraries
+FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
-DEMO_TRAIN := $(BIN)/rote lab train --seed 0 --threads 1 --progress plain
+DEMO_TRAIN := $(BIN)/byrote lab train --seed 0 --threads 1 --progress plain
 
-.PHONY: help demo demo-unique demo-repeated test test-browser test-all check bench install clean
+.PHONY: help demo demo-unique demo-repeated test test-browser test-all check bench install clean FORCE
 
 help:
 	@echo "make demo      train two small series, measure and compare them, write the report (minutes)"
@@ -18,18 +21,31 @@ help:
 
 install: $(STAMP)
 
-# torch first and alone: pip then finds it satisfied and never looks for a CUDA build.
-$(STAMP): pyproject.toml constraints.txt
+# The libraries, when a pin changes. torch first and alone, so that one variable chooses its build: PyPI's wheel for Linux
+# brings CUDA libraries along (gigabytes); where an index serves a CPU wheel, name that index:
+#   make install TORCH_INDEX=URL
+$(LIBRARIES): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $(STAMP)
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(PIP) install -q -c constraints.txt setuptools -e ".[dev]" -C editable_mode=strict
+	touch $@
+
+# byrote itself, when a file was added, moved or removed: a strict editable install links every file by name.
+$(STAMP): $(LIBRARIES) $(FILES)
+	$(PIP) install -q --no-deps --no-build-isolation -e . -C editable_mode=strict
+	touch $@
+
+$(FILES): FORCE
+	@mkdir -p $(VENV)
+	@find app checkpoints interp probes -type f ! -name '*.pyc' | sort > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+FORCE:
 
 demo: $(STAMP)
 	@$(MAKE) --no-print-directory -j2 demo-unique demo-repeated
-	$(BIN)/rote run runs/unique runs/repeated -o results --save-attention
-	$(BIN)/rote compare results/unique results/repeated --table
-	$(BIN)/rote report results/unique results/repeated --base unique -o reports/demo
+	$(BIN)/byrote run runs/unique runs/repeated -o results --save-attention
+	$(BIN)/byrote compare results/unique results/repeated --table
+	$(BIN)/byrote report results/unique results/repeated --base unique -o reports/demo
 	@echo
 	@echo "The report: reports/demo/report.html  (open it in a browser; it needs no network)"
 

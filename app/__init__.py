@@ -1,1 +1,61 @@
-"""Floor 3: what a person touches."""
+"""byrote: did a language model learn the rule, or did it learn by rote?
+
+    import byrote as br
+
+    results = br.measure(br.open_series("runs/mine"))
+    br.figures.trajectory(results["prefix_matching"])
+
+Everything here loads on first use: opening a series or looking at results never imports torch, measuring does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from byrote.checkpoints import ByroteError as ByroteError
+    from byrote.checkpoints import CheckpointSeries as CheckpointSeries
+    from byrote.checkpoints import open_runs as open_runs
+    from byrote.checkpoints import open_series as open_series
+    from byrote.interp.captured import capture as capture
+    from byrote.interp.loading import load as load
+    from byrote.probes import figures as figures
+    from byrote.probes.degradation import compare as compare
+    from byrote.probes.notebook import measure as measure
+    from byrote.probes.store import Results as Results
+    from byrote.probes.trajectory import onset as onset
+
+_FROM = {
+    "ByroteError": "byrote.checkpoints",
+    "CheckpointSeries": "byrote.checkpoints",
+    "Results": "byrote.probes.store",
+    "capture": "byrote.interp.captured",
+    "compare": "byrote.probes.degradation",
+    "figures": "byrote.probes.figures",
+    "load": "byrote.interp.loading",
+    "measure": "byrote.probes.notebook",
+    "onset": "byrote.probes.trajectory",
+    "open_runs": "byrote.checkpoints",
+    "open_series": "byrote.checkpoints",
+}
+__all__ = [*sorted(_FROM), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("byrote")
+    if name not in _FROM:
+        raise AttributeError(f"module 'byrote' has no attribute {name!r}")
+    module = importlib.import_module(_FROM[name])
+    found = (
+        module if _FROM[name].endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
+    )
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class RoteError(ValueError):
+class ByroteError(ValueError):
     """An expected problem, printed as `error:` and `help:` lines, never as a traceback.
 
     Args:
@@ -23,7 +23,7 @@ class RoteError(ValueError):
         return f"{self.message}. {self.help}" if self.help else self.message
 
 
-class CheckpointError(RoteError):
+class CheckpointError(ByroteError):
     """A path, file or step that cannot be read as the checkpoint it was asked for as."""
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import xxhash
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats import dcp, lightning, nanogpt, tl_legacy
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.state_dict import state_of
-from checkpoints.formats.stored_tensor import tensor_bytes
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.series import Checkpoint, at_hand
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats import dcp, lightning, nanogpt, tl_legacy
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.state_dict import state_of
+from byrote.checkpoints.formats.stored_tensor import tensor_bytes
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.series import Checkpoint, at_hand
 
 _WINDOW_BYTES = 16 * 2**20
 

@@ -2,7 +2,7 @@
 
 A lab series carries its own (`data/`). For other models the user gives files: text with the model's tokenizer, one
 sequence per line or as .jsonl with its repeat count, or token ids as .npy or .safetensors. Real text is read by
-`probes.natural_text`.
+`byrote.probes.natural_text`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from checkpoints.errors import RoteError
-from checkpoints.series import CheckpointSeries
-from checkpoints.vocabulary import load_tokenizer
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import CheckpointSeries
+from byrote.checkpoints.vocabulary import load_tokenizer
 
 MIN_SEQUENCE_TOKENS = 8  # of a text line; shorter ones would cut all others down to almost nothing
 MIN_REPEATED_TOKENS = 4  # fewer tokens that happen to equal the first ones are no second block
@@ -84,7 +84,7 @@ def material_of(series: CheckpointSeries) -> Material:
 
 def _known_source(series: CheckpointSeries, twins: np.ndarray | None) -> dict[str, Any]:
     """What can be said of sequences whose source is known: their loss under it, and more of them."""
-    from checkpoints.lab.known import fresh_sequences, source_nll, source_of
+    from byrote.checkpoints.lab.known import fresh_sequences, source_nll, source_of
 
     source = source_of(series.manifest)
     if source is None:
@@ -146,7 +146,7 @@ def material_from_files(
         predicted better, so that a difference in length alone would look like memory.
 
     Raises:
-        RoteError: a file that cannot be read, or text without a tokenizer.
+        ByroteError: a file that cannot be read, or text without a tokenizer.
     """
     found = base
     for name, path in (("members", members), ("twins", twins)):
@@ -214,11 +214,11 @@ def _sequences(path: Path, tokenizer: Path | None, bos: int, n_ctx: int) -> _Giv
     encode = _encoder(tokenizer, path)
     texts = list(_json_texts(path) if path.suffix == ".jsonl" else _line_texts(path))
     if not texts:
-        raise RoteError(f"{path} holds no sequence", help="one sequence per line")
+        raise ByroteError(f"{path} holds no sequence", help="one sequence per line")
     encoded = [np.asarray([bos, *encode(text)][:n_ctx], dtype=np.int64) for text, _ in texts]
     least, most = (find(map(len, encoded)) for find in (min, max))
     if least <= MIN_SEQUENCE_TOKENS:
-        raise RoteError(
+        raise ByroteError(
             f"the shortest line of {path.name} has {least - 1} tokens, and every sequence is cut to the shortest",
             help=f"leave out lines of fewer than {MIN_SEQUENCE_TOKENS + 1} tokens",
         )
@@ -236,23 +236,23 @@ def _checked(arrays: dict[str, np.ndarray], path: Path, n_ctx: int) -> _Given:
     rows = arrays["tokens"]
     if rows.ndim != 2 or rows.shape[1] < 2 or not len(rows):
         shape = " x ".join(str(size) for size in rows.shape)
-        raise RoteError(f"{path.name}: tokens are {shape}, not sequences", help="one row per sequence")
+        raise ByroteError(f"{path.name}: tokens are {shape}, not sequences", help="one row per sequence")
     found = {"repeat_count": np.ones(len(rows), dtype=np.int64), **arrays}
     for name, shape in (("repeat_count", rows.shape[:1]), ("reference_nll", rows.shape)):
         if name in found and found[name].shape != shape:
-            raise RoteError(
+            raise ByroteError(
                 f"{path.name}: {name} has shape {found[name].shape}, not {shape}",
                 help="repeat_count has one number per sequence, reference_nll one per token",
             )
     if found["repeat_count"].min() < 0:
-        raise RoteError(f"{path.name}: repeat_count is negative", help="say how often each was trained on")
+        raise ByroteError(f"{path.name}: repeat_count is negative", help="say how often each was trained on")
     nll = found["reference_nll"][:, :n_ctx] if "reference_nll" in found else None
     return _Given(rows[:, :n_ctx], found["repeat_count"], nll)
 
 
 def _encoder(tokenizer: Path | None, path: Path) -> Callable[[str], list[int]]:
     if tokenizer is None or not tokenizer.is_file():
-        raise RoteError(
+        raise ByroteError(
             f"{path.name} is text and the model folder has no tokenizer.json",
             help="put the model's tokenizer.json beside the weights, or give token ids as .npy",
         )
@@ -276,12 +276,12 @@ def _json_texts(path: Path) -> Iterator[tuple[str, int]]:
             (record.get("text"), record.get("repeat_count", 1)) if isinstance(record, dict) else ("", 1)
         )
         if not isinstance(text, str) or not text.strip():
-            raise RoteError(
+            raise ByroteError(
                 f"line {number:,} of {path.name} has no `text`",
                 help='one object per line, such as {"text": "...", "repeat_count": 3}',
             )
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 1 << 62:
-            raise RoteError(
+            raise ByroteError(
                 f"line {number:,} of {path.name}: repeat_count is not a count",
                 help="give a whole number, from 0",
             )
@@ -291,15 +291,15 @@ def _json_texts(path: Path) -> Iterator[tuple[str, int]]:
 def _lines(path: Path) -> Iterable[tuple[int, str]]:
     """Lines that are not blank, numbered from 1."""
     if not path.is_file():
-        raise RoteError(f"{path} is no file", help="give a text file, or token ids as .npy or .safetensors")
+        raise ByroteError(f"{path} is no file", help="give a text file, or token ids as .npy or .safetensors")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise RoteError(
+        raise ByroteError(
             f"{path.name} has {path.stat().st_size >> 20:,} MiB, and {MAX_FILE_BYTES >> 20} are read at the most",
             help="a few hundred sequences are enough: give a sample of them",
         )
     stored = path.read_bytes()
     if b"\0" in stored:
-        raise RoteError(
+        raise ByroteError(
             f"{path.name} is not text: it holds NUL bytes",
             help="give UTF-8 text, or token ids as .npy or .safetensors",
         )
@@ -317,11 +317,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             {"tokens": np.load(path, allow_pickle=False)} if path.suffix == ".npy" else dict(load_file(path))
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError) as error:
-        raise RoteError(
+        raise ByroteError(
             f"{path} cannot be read ({error})", help="token ids as .npy, or .safetensors with `tokens`"
         ) from None
     if "tokens" not in found or not np.issubdtype(found["tokens"].dtype, np.integer):
-        raise RoteError(
+        raise ByroteError(
             f"{path.name} holds no integer array `tokens`", help="save token ids, one row per sequence"
         )
     kinds = {"tokens": np.int64, "repeat_count": np.int64, "reference_nll": np.float64}

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints import formats
-from checkpoints.errors import CheckpointError, did_you_mean
-from checkpoints.formats import hub
-from checkpoints.formats.duplicates import without_duplicates
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints import formats
+from byrote.checkpoints.errors import CheckpointError, did_you_mean
+from byrote.checkpoints.formats import hub
+from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
 
 _GLOB = frozenset("*?[")
 Named = str | Path

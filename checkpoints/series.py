@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
-from checkpoints.errors import CheckpointError
-from checkpoints.steps import parse_steps
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.steps import parse_steps
 
 
 @runtime_checkable
@@ -34,7 +34,7 @@ class Checkpoint:
     Attributes:
         step: optimiser steps taken before these weights were saved.
         path: the folder that holds the weights.
-        format: name of the module in `checkpoints.formats` that reads it.
+        format: name of the module in `byrote.checkpoints.formats` that reads it.
         tokens_seen: training tokens read so far, or None where nothing on disk says.
         loss_nats: training loss recorded nearest this step, or None.
         files: the weight files, in shard order; none yet where `source` has still to fetch them.
@@ -207,7 +207,9 @@ def open_series(
     Raises:
         CheckpointError: the path does not exist, holds no checkpoint, or holds several series.
     """
-    from checkpoints.runs import open_one  # formats read JSON and headers; keep `import checkpoints` instant
+    from byrote.checkpoints.runs import (
+        open_one,  # formats read JSON and headers; keep `import checkpoints` instant
+    )
 
     return open_one(
         path, part=part, base=base, allow_download=allow_download, disk_budget_bytes=disk_budget_bytes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError
 
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _FILE_ENDING = re.compile(r"\.(?:pt|pth|ckpt|bin|safetensors)$", re.IGNORECASE)

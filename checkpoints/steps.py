@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -33,7 +33,7 @@ def parse_steps(spec: str, steps: Sequence[int], *, where: str) -> frozenset[int
         if not found:
             raise CheckpointError(
                 f"--steps {term!r} matches no step in {where} ({len(steps)} checkpoints, {steps[0]}-{steps[-1]})",
-                help=f"`rote scan {where}` lists them; or use nearest:STEP",
+                help=f"`byrote scan {where}` lists them; or use nearest:STEP",
             )
         wanted |= found
     return frozenset(wanted)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints.errors import RoteError
-from checkpoints.series import Checkpoint
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import Checkpoint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,16 +41,16 @@ def load_tokenizer(path: Path | None) -> Tokenizer:
     """A tokenizer that neither cuts nor pads: both would be measured like text.
 
     Raises:
-        RoteError: not there, or not a tokenizer.json.
+        ByroteError: not there, or not a tokenizer.json.
     """
     if path is None or not path.is_file():
-        raise RoteError(f"there is no tokenizer at {path}", help="give the path of a tokenizer.json")
+        raise ByroteError(f"there is no tokenizer at {path}", help="give the path of a tokenizer.json")
     from tokenizers import Tokenizer
 
     try:
         loaded = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more exact
-        raise RoteError(
+        raise ByroteError(
             f"{path} is no tokenizer.json ({error})", help="transformers' save_pretrained writes one"
         ) from None
     loaded.no_truncation()

@@ -8,19 +8,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from interp.axes import head_label as head_label
-from interp.axes import parse_head as parse_head
-from interp.axes import parse_heads as parse_heads
+from byrote.interp.axes import head_label as head_label
+from byrote.interp.axes import parse_head as parse_head
+from byrote.interp.axes import parse_heads as parse_heads
 
 _LAZY = {
-    "HookedSeries": "interp.bridge",
-    "HookedModel": "interp.model",
-    "capture": "interp.captured",
-    "Capture": "interp.captured",
-    "written": "interp.direct",
-    "Written": "interp.direct",
-    "load": "interp.loading",
-    "HeadWeights": "interp.weights",
+    "HookedSeries": "byrote.interp.bridge",
+    "HookedModel": "byrote.interp.model",
+    "capture": "byrote.interp.captured",
+    "Capture": "byrote.interp.captured",
+    "written": "byrote.interp.direct",
+    "Written": "byrote.interp.direct",
+    "load": "byrote.interp.loading",
+    "HeadWeights": "byrote.interp.weights",
 }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
 
 
 def head_label(layer: int, head: int) -> str:
@@ -31,13 +31,13 @@ def parse_head(label: str | tuple[int, int]) -> tuple[int, int]:
     """``"L5H1"`` (any case) or ``(5, 1)`` as ``(layer, head)``.
 
     Raises:
-        RoteError: the text is not a head label.
+        ByroteError: the text is not a head label.
     """
     if isinstance(label, tuple):
         return int(label[0]), int(label[1])
     match = re.fullmatch(r"[lL](\d+)[hH](\d+)", label.strip())
     if match is None:
-        raise RoteError(f"{label!r} is not a head", help="write layer and head as L5H1")
+        raise ByroteError(f"{label!r} is not a head", help="write layer and head as L5H1")
     return int(match[1]), int(match[2])
 
 
@@ -45,7 +45,7 @@ def parse_heads(heads: str | tuple[int, int] | Iterable[str | tuple[int, int]]) 
     """One head, `"L5H1"` or `(5, 1)`, or several, as a list of `(layer, head)`.
 
     Raises:
-        RoteError: a text that is not a head label.
+        ByroteError: a text that is not a head label.
     """
     if isinstance(heads, str) or (isinstance(heads, tuple) and heads and isinstance(heads[0], int)):
         return [parse_head(heads)]  # type: ignore[arg-type]

@@ -14,11 +14,11 @@ from typing import Literal
 
 import torch
 
-from checkpoints.errors import CheckpointError
-from checkpoints.series import Checkpoint, CheckpointSeries
-from interp.builders import NATIVE
-from interp.loading import copy_into, load_fresh, read_config
-from interp.model import HookedModel
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.interp.builders import NATIVE
+from byrote.interp.loading import copy_into, load_fresh, read_config
+from byrote.interp.model import HookedModel
 
 # Architectures whose swap is proved bit-equal to a fresh load by tests/interp (docs/architectures.md has the table).
 SWAP_PROVED = frozenset(

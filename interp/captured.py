@@ -1,6 +1,6 @@
 """What one model did on one text: arrays of chosen sites, on the CPU, with the tokens they belong to.
 
-For looking, not for measuring: probes reduce as they go (`interp.observe`), this keeps everything.
+For looking, not for measuring: probes reduce as they go (`byrote.interp.observe`), this keeps everything.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from checkpoints.errors import RoteError, did_you_mean
-from checkpoints.vocabulary import load_tokenizer, tokenizer_of, usable_ids
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.vocabulary import load_tokenizer, tokenizer_of, usable_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.model import HookedModel
-    from interp.observe import EndView, LayerView
+    from byrote.interp.model import HookedModel
+    from byrote.interp.observe import EndView, LayerView
 
 SITES = ("pattern", "z", "v", "token_nll")
 MAX_BYTES = 2**31
@@ -50,10 +50,10 @@ class Capture:
         """Attention after softmax.
 
         Raises:
-            RoteError: it was not captured.
+            ByroteError: it was not captured.
         """
         if "pattern" not in self.layers:
-            raise RoteError("attention was not captured", help='capture(model, text, hooks="pattern")')
+            raise ByroteError("attention was not captured", help='capture(model, text, hooks="pattern")')
         return self.layers["pattern"]
 
 
@@ -68,17 +68,17 @@ def capture(
         hooks: names in `SITES`.
 
     Raises:
-        RoteError: an unknown hook, a text for a model without a tokenizer, ids the model does not have, more tokens
+        ByroteError: an unknown hook, a text for a model without a tokenizer, ids the model does not have, more tokens
             than its context holds, or arrays of more than 2 GiB.
     """
     import torch
 
-    from interp.observe import observe
+    from byrote.interp.observe import observe
 
     wanted = (hooks,) if isinstance(hooks, str) else tuple(hooks)
     for name in wanted:
         if name not in SITES:
-            raise RoteError(f"there is no hook {name!r}", help=did_you_mean(name, SITES))
+            raise ByroteError(f"there is no hook {name!r}", help=did_you_mean(name, SITES))
     tokens, labels = _tokens(model, text)
     _refuse_too_much(model, wanted, tokens)
     keeper = _Keeper(frozenset(wanted))
@@ -121,14 +121,14 @@ def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tup
         tokens = np.atleast_2d(np.asarray(text)).astype(np.int64)
         return tokens, tuple(token_labels(tokenizer, row) for row in tokens)
     if tokenizer is None:
-        raise RoteError(
+        raise ByroteError(
             f"{model.checkpoint.path.name} has no tokenizer.json: a text cannot become tokens",
             help="give token ids instead: np.array([[1, 5, 9]])",
         )
     _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     if not ids:
-        raise RoteError("the text holds no token", help="give some text")
+        raise ByroteError("the text holds no token", help="give some text")
     tokens = np.array([[bos, *ids]], dtype=np.int64)
     return tokens, (token_labels(tokenizer, tokens[0]),)
 
@@ -150,7 +150,7 @@ def _refuse_too_much(model: HookedModel, wanted: tuple[str, ...], tokens: np.nda
     per_layer = {"pattern": n * shape.n_heads * pos * pos, "z": n * pos * shape.n_heads * shape.d_head}
     size = 4 * shape.n_layers * sum(per_layer.get(site, per_layer["z"]) for site in wanted)
     if size > MAX_BYTES:
-        raise RoteError(
+        raise ByroteError(
             f"that would keep {size / 2**30:.1f} GiB",
             help="capture fewer sequences, fewer tokens or fewer hooks",
         )

@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from checkpoints.errors import RoteError
-from interp.model import HookedModel
-from interp.observe import EndView, LayerView, observe, read_out_error
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import EndView, LayerView, observe, read_out_error
 
 K = 5
 TOLERANCE = 1e-2
@@ -59,12 +59,14 @@ def written(model: HookedModel, tokens: Int[np.ndarray, "*batch pos"], *, k: int
         k: how many of either; all where the vocabulary is smaller.
 
     Raises:
-        RoteError: heads of this model have no direct path that can be read, ids the model does not have, or more
+        ByroteError: heads of this model have no direct path that can be read, ids the model does not have, or more
             tokens than its context holds.
     """
     rows = np.atleast_2d(np.asarray(tokens)).astype(np.int64)
     if reason := unreadable(model):
-        raise RoteError(f"what heads write cannot be read: {reason}", help="look at their attention instead")
+        raise ByroteError(
+            f"what heads write cannot be read: {reason}", help="look at their attention instead"
+        )
     keeper = WriteKeeper()
     observe(model, torch.from_numpy(rows), [keeper])
     ((ids, logits),) = strongest(model, [keeper], k=k)

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from checkpoints.errors import RoteError
-from interp.axes import head_label
-from interp.intervene import Head
-from interp.model import HookedModel, ModelShape
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.axes import head_label
+from byrote.interp.intervene import Head
+from byrote.interp.model import HookedModel, ModelShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ def take(model: HookedModel, heads: Sequence[Head]) -> Graft:
     """Copy the weights of some heads; they stay valid when the model moves on to another step.
 
     Raises:
-        RoteError: a head the model does not have, heads that share keys and values with others that were not named, or
+        ByroteError: a head the model does not have, heads that share keys and values with others that were not named, or
             an architecture whose projections are not plain linear maps.
     """
     _check(model.shape, heads)
@@ -60,10 +60,10 @@ def grafted(model: HookedModel, graft: Graft) -> Iterator[None]:
     """While this is open the model has the graft's heads; afterwards, and after an error, every bit is as it was.
 
     Raises:
-        RoteError: the graft is from a model of another shape.
+        ByroteError: the graft is from a model of another shape.
     """
     if graft.shape != model.shape:
-        raise RoteError("the heads are from another model", help="graft between steps of one series")
+        raise ByroteError("the heads are from another model", help="graft between steps of one series")
     views = _views(model, graft.heads)
     own = take(model, graft.heads)
     try:
@@ -101,7 +101,7 @@ def _views(
 def _rows(linear: nn.Module, name: str, index: int, d_head: int) -> tuple[Tensor, Tensor | None]:
     """Rows of a projection; `o` reads heads, the others write them, and Conv1D stores its weight turned round."""
     if not isinstance(linear, nn.Linear) and type(linear).__name__ != "Conv1D":
-        raise RoteError(
+        raise ByroteError(
             f"heads cannot be taken out of {type(linear).__name__}", help="plain linear projections only"
         )
     weight = linear.weight.data.T if type(linear).__name__ == "Conv1D" else linear.weight.data
@@ -113,10 +113,10 @@ def _rows(linear: nn.Module, name: str, index: int, d_head: int) -> tuple[Tensor
 
 def _check(shape: ModelShape, heads: Sequence[Head]) -> None:
     if not heads:
-        raise RoteError("no heads to graft", help="name some, as L1H0")
+        raise ByroteError("no heads to graft", help="name some, as L1H0")
     for layer, head in heads:
         if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
-            raise RoteError(
+            raise ByroteError(
                 f"there is no {head_label(layer, head)}: the model has {shape.n_layers} layers of {shape.n_heads} heads"
             )
     group, named = shape.n_heads // shape.n_key_value_heads, set(heads)
@@ -125,7 +125,7 @@ def _check(shape: ModelShape, heads: Sequence[Head]) -> None:
         lacking = [(layer, h) for h in range(first, first + group) if (layer, h) not in named]
         if lacking:
             labels = ", ".join(head_label(*h) for h in lacking)
-            raise RoteError(
+            raise ByroteError(
                 f"{head_label(layer, head)} shares its keys and values with {labels}",
                 help=f"graft them together: add {labels}",
             )

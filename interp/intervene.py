@@ -29,9 +29,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from checkpoints.errors import RoteError, did_you_mean
-from interp.model import HookedModel, ModelShape
-from interp.observe import EndView, LayerView, observe
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.model import HookedModel, ModelShape
+from byrote.interp.observe import EndView, LayerView, observe
 
 Head = tuple[int, int]
 ABLATIONS = ("zero", "mean", "resample", "pattern_preserving")
@@ -92,12 +92,12 @@ class CleanRun:
         """What is put in place of a layer's z under one kind of ablation.
 
         Raises:
-            RoteError: no such kind, or it needs a second sequence and there is none.
+            ByroteError: no such kind, or it needs a second sequence and there is none.
         """
         if kind not in ABLATIONS:
-            raise RoteError(f"there is no ablation {kind!r}", help=did_you_mean(kind, ABLATIONS))
+            raise ByroteError(f"there is no ablation {kind!r}", help=did_you_mean(kind, ABLATIONS))
         if kind in ("mean", "resample") and len(self.donors) < 2:
-            raise RoteError(
+            raise ByroteError(
                 f"{kind} ablation needs at least two sequences", help="use more, or zero ablation"
             )
         if (kind, layer) not in self._stand_ins:
@@ -113,7 +113,7 @@ class CleanRun:
         """The edit that ablates some heads together.
 
         Raises:
-            RoteError: no such kind, or it needs a second sequence and there is none.
+            ByroteError: no such kind, or it needs a second sequence and there is none.
         """
         outputs = {(l, h): self.stand_in(kind, l)[:, :, h] for l, h in heads}
         return Edit(outputs=outputs, keep_patterns=kind == "pattern_preserving")
@@ -174,7 +174,7 @@ def editing(
         clean_patterns: of these rows, by layer; needed by edits with `keep_patterns`.
 
     Raises:
-        RoteError: a pass whose rows are not one block per edit.
+        ByroteError: a pass whose rows are not one block per edit.
     """
     applied = _Applied(model.shape, list(edits), rows, clean_patterns or {})
     with model.bridge.hooks(fwd_hooks=list(applied.hooks())):
@@ -199,7 +199,7 @@ def losses_under(
         most_rows: rows of one pass; fewer where logits or kept patterns would exceed 256 MiB.
 
     Raises:
-        RoteError: token ids or length the model cannot take.
+        ByroteError: token ids or length the model cannot take.
     """
     n_seq, pos = tokens.shape
     out = torch.empty(len(edits), n_seq, pos - 1)
@@ -281,7 +281,7 @@ class _Applied:
         def hook(tensor: Tensor, hook: Any) -> Tensor:
             z = heads_apart(tensor, self.shape).clone()
             if len(z) % len(self.edits):
-                raise RoteError(f"{len(z)} rows are not one block for each of {len(self.edits)} edits")
+                raise ByroteError(f"{len(z)} rows are not one block for each of {len(self.edits)} edits")
             values = self.values if self.values is not None else z
             parts = zip(self.edits, z.chunk(len(self.edits)), values.chunk(len(self.edits)), strict=True)
             for edit, part, v in parts:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from checkpoints.errors import CheckpointError
-from checkpoints.series import Checkpoint, at_hand
-from interp.builders import builder_for
-from interp.model import HookedModel, ModelShape
-from interp.quiet import quiet_upstream
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.series import Checkpoint, at_hand
+from byrote.interp.builders import builder_for
+from byrote.interp.model import HookedModel, ModelShape
+from byrote.interp.quiet import quiet_upstream
 
 
 def load_fresh(
@@ -45,13 +45,13 @@ def load_fresh(
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"TransformerLens cannot hook the architecture {built.architecture} ({type(error).__name__}: {error})",
-                help="`rote doctor` prints the installed versions; see the architectures TransformerBridge supports",
+                help="`byrote doctor` prints the installed versions; see the architectures TransformerBridge supports",
             ) from error
     blind = sum(not hasattr(block, "attn") for block in bridge.blocks)
     if blind or not len(bridge.blocks):
         raise CheckpointError(
             f"{built.architecture}: {blind} of {len(bridge.blocks)} layers have no attention heads",
-            help="rote measures attention heads; it needs them in every layer",
+            help="byrote measures attention heads; it needs them in every layer",
         )
     shape, config = _shape(bridge.cfg, built.architecture), read_config(checkpoint)
     return HookedModel(bridge, shape, checkpoint, parameters=parameters, config=config)

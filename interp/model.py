@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from checkpoints.series import Checkpoint
-from interp.weights import HeadWeights
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.weights import HeadWeights
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from checkpoints.errors import RoteError
-from interp.model import HookedModel
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.model import HookedModel
 
 LAYER_SITES = frozenset({"pattern", "z", "v"})
 _LOGIT_SITES = frozenset({"logits", "token_nll", "top1"})
@@ -110,7 +110,7 @@ def observe(
         Pattern problems by layer, and counts.
 
     Raises:
-        RoteError: token ids or length the model cannot take.
+        ByroteError: token ids or length the model cannot take.
     """
     _check_tokens(model, tokens)
     watchers = list(observers)
@@ -293,15 +293,15 @@ def final_norm_scale(
 def _check_tokens(model: HookedModel, tokens: Tensor) -> None:
     shape = model.shape
     if not tokens.numel():
-        raise RoteError("there are no tokens to run the model on", help="give at least one sequence")
+        raise ByroteError("there are no tokens to run the model on", help="give at least one sequence")
     if tokens.shape[1] > shape.n_ctx:
-        raise RoteError(
+        raise ByroteError(
             f"sequences of {tokens.shape[1]} tokens do not fit the model's context of {shape.n_ctx}",
             help="make the stimulus shorter",
         )
     lowest, highest = int(tokens.min()), int(tokens.max())
     if highest >= shape.d_vocab or lowest < 0:
-        raise RoteError(
+        raise ByroteError(
             f"token id {lowest if lowest < 0 else highest} is outside the model's vocabulary of {shape.d_vocab}",
             help="the token ids were made for another tokenizer",
         )

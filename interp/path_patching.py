@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.intervene import Head
-from interp.model import HookedModel
+from byrote.interp.intervene import Head
+from byrote.interp.model import HookedModel
 
 Side = Literal["q", "k"]
 _MOST_ROWS = 64

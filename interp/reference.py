@@ -23,7 +23,7 @@ from transformer_lens.model_bridge.sources.native.model import (
 )
 from transformer_lens.utilities import TypedModuleList
 
-from checkpoints.formats.tl_config import LegacyConfig
+from byrote.checkpoints.formats.tl_config import LegacyConfig
 
 
 def bridge_config(legacy: LegacyConfig) -> TransformerBridgeConfig:

@@ -9,12 +9,12 @@ import importlib
 from typing import Any
 
 _LAZY = {
-    "Results": "probes.store",
-    "Scores": "probes.scores",
-    "measure": "probes.notebook",
-    "compare": "probes.degradation",
-    "onset": "probes.trajectory",
-    "REGISTRY": "probes.registry",
+    "Results": "byrote.probes.store",
+    "Scores": "byrote.probes.scores",
+    "measure": "byrote.probes.notebook",
+    "compare": "byrote.probes.degradation",
+    "onset": "byrote.probes.trajectory",
+    "REGISTRY": "byrote.probes.registry",
 }
 
 

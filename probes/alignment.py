@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from checkpoints.errors import RoteError, did_you_mean
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.store import Results
 
 ALIGNMENTS = ("step", "tokens", "loss")
 _TOLERANCE = {"tokens": 0.02, "loss": 0.05}  # relative distance within which two checkpoints count as matched
@@ -18,16 +18,16 @@ def matched_steps(a: Results, b: Results, align: str) -> list[tuple[int, int]]:
     5% of the loss; each step of B is used once.
 
     Raises:
-        RoteError: an unknown axis, an axis one run does not record, or nothing that matches.
+        ByroteError: an unknown axis, an axis one run does not record, or nothing that matches.
     """
     if align not in ALIGNMENTS:
-        raise RoteError(f"runs cannot be aligned by {align!r}", help=did_you_mean(align, ALIGNMENTS))
+        raise ByroteError(f"runs cannot be aligned by {align!r}", help=did_you_mean(align, ALIGNMENTS))
     if align == "step":
         pairs = [(step, step) for step in sorted(set(a.usable_steps) & set(b.usable_steps))]
     else:
         pairs = _nearest(_axis(a, align), _axis(b, align), _TOLERANCE[align])
     if not pairs:
-        raise RoteError(
+        raise ByroteError(
             f"{a.run} (steps {_span(a)}) and {b.run} (steps {_span(b)}) have no checkpoint in common by {align}",
             help="align by another axis: --align step, tokens or loss; or measure more steps",
         )
@@ -46,7 +46,7 @@ def _axis(results: Results, align: str) -> dict[int, float]:
             if recorded.get(str(step)) is not None
         }
     if not values:
-        raise RoteError(f"{results.run} records no {align} per checkpoint", help="use --align step")
+        raise ByroteError(f"{results.run} records no {align} per checkpoint", help="use --align step")
     return values
 
 

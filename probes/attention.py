@@ -24,13 +24,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 
-from checkpoints.errors import RoteError
-from probes.stimuli import Stimulus
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.former_name import same_format
+from byrote.probes.stimuli import Stimulus
 
 KINDS = ("repeated_random", "natural", "members")
 SCALE = 255
-FORMAT = "rote-attention-2"
-FORMATS = ("rote-attention-1", FORMAT)
+FORMAT = "byrote-attention-2"
+FORMATS = ("byrote-attention-1", FORMAT)
 N_KEPT = 2
 WRITTEN_BYTES = 60  # of one head at one position: 10 ids and 10 numbers
 NOT_KEPT = "it was not kept: run the same sweep again with --save-attention"
@@ -57,7 +58,7 @@ class StoredText:
 
 @dataclass(frozen=True)
 class Writes:
-    """What one head adds to the logits at every position of a kept sequence; see `interp.direct`.
+    """What one head adds to the logits at every position of a kept sequence; see `byrote.interp.direct`.
 
     Attributes:
         ids: the 5 tokens raised most, the most raised first, then the 5 lowered most, the most lowered first; all of
@@ -96,13 +97,13 @@ def stored_metadata(path: Path) -> dict[str, str]:
             found = dict(held.metadata() or {})
     except (OSError, SafetensorError):
         return {}
-    return found if found.get("format") in FORMATS else {}
+    return found if any(same_format(found.get("format"), name) for name in FORMATS) else {}
 
 
 def lacks_attention(root: Path, step: int, *, fingerprint: str, stimuli: Mapping[str, Stimulus]) -> bool:
     """Whether a step's attention, and what its heads write, is still to be kept, for these weights and stimuli."""
     found = stored_metadata(attention_file(root, step))
-    if found.get("format") != FORMAT or found.get("fingerprint") != fingerprint:
+    if not same_format(found.get("format"), FORMAT) or found.get("fingerprint") != fingerprint:
         return True
     held = _ids(found)
     return any(held.get(kind) != stimuli[kind].id for kind in kept_kinds(stimuli))
@@ -129,7 +130,7 @@ def kept_before(
         return []
     try:
         return [text for text in texts_in(path) if text.stimulus in KINDS and text.stimulus not in stimuli]
-    except RoteError:
+    except ByroteError:
         return []
 
 
@@ -161,7 +162,7 @@ def stored_texts(root: Path, step: int) -> list[StoredText]:
     """The sequences whose attention is kept at a step; [] where none is.
 
     Raises:
-        RoteError: the file is damaged.
+        ByroteError: the file is damaged.
     """
     return texts_in(attention_file(root, step))
 
@@ -170,7 +171,7 @@ def texts_in(path: Path) -> list[StoredText]:
     """The sequences a file of attention holds; [] where there is no such file.
 
     Raises:
-        RoteError: the file is damaged.
+        ByroteError: the file is damaged.
     """
     if not path.is_file():
         return []
@@ -194,7 +195,7 @@ def stored_pattern(
     """Attention of one head on one kept sequence, 0-1 in steps of 1/255; nothing else is read.
 
     Raises:
-        RoteError: the file is damaged, or holds no such head.
+        ByroteError: the file is damaged, or holds no such head.
     """
     return pattern_in(attention_file(root, step), text, layer=layer, head=head)
 
@@ -205,7 +206,7 @@ def pattern_in(
     """As `stored_pattern`, from a file.
 
     Raises:
-        RoteError: the file is damaged, or holds no such head.
+        ByroteError: the file is damaged, or holds no such head.
     """
     try:
         with safe_open(path, framework="numpy") as held:
@@ -219,7 +220,7 @@ def stored_writes(root: Path, step: int, text: StoredText, *, layer: int, head: 
     """What one head writes on one kept sequence; nothing else is read.
 
     Raises:
-        RoteError: it is not there, with the reason, or the file is damaged.
+        ByroteError: it is not there, with the reason, or the file is damaged.
     """
     return writes_in(attention_file(root, step), text, layer=layer, head=head)
 
@@ -228,10 +229,10 @@ def writes_in(path: Path, text: StoredText, *, layer: int, head: int) -> Writes:
     """As `stored_writes`, from a file.
 
     Raises:
-        RoteError: it is not there, with the reason, or the file is damaged.
+        ByroteError: it is not there, with the reason, or the file is damaged.
     """
     if reason := unwritten(path):
-        raise RoteError(reason)
+        raise ByroteError(reason)
     try:
         with safe_open(path, framework="numpy") as held:
             ids, logits = (
@@ -271,8 +272,8 @@ def _words(held: Any, ids: np.ndarray) -> dict[int, str]:
     return words
 
 
-def _damaged(path: Path) -> RoteError:
-    return RoteError(
+def _damaged(path: Path) -> ByroteError:
+    return ByroteError(
         f"the attention kept in {path} cannot be read",
         help="delete that file and run the same sweep again with --save-attention",
     )

@@ -1,4 +1,4 @@
-"""One probe's card: what it measures, how, and how to read it. ``python -m probes.cards docs/probes`` writes them all.
+"""One probe's card: what it measures, how, and how to read it. ``python -m byrote.probes.cards docs/probes`` writes them all.
 
 A card is the catalogue's entry and the docstring of the probe's file, which is read without importing it: no torch.
 The command line prints the same card that stands in docs/probes.
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from checkpoints.errors import RoteError
-from probes.info import ProbeInfo
-from probes.registry import REGISTRY
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.info import ProbeInfo
+from byrote.probes.registry import REGISTRY
 
 INDEX = "README.md"
 _NUMBERED = re.compile(r"\d+\. ")
-_WRITTEN = "Written by `python -m probes.cards docs/probes`; a test compares."
+_WRITTEN = "Written by `python -m byrote.probes.cards docs/probes`; a test compares."
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def pages() -> dict[str, str]:
     """File name -> text of every page of docs/probes, the index among them."""
     rows = ["| probe | kind | what it says |", "| --- | --- | --- |"]
     rows += [f"| [{i.name}]({i.name}.md) | {i.kind} | {_cell(i.summary)} |" for i in REGISTRY.values()]
-    index = "\n\n".join(["# The probes", _WRITTEN, "`rote probes NAME` prints a card.", "\n".join(rows)])
+    index = "\n\n".join(["# The probes", _WRITTEN, "`byrote probes NAME` prints a card.", "\n".join(rows)])
     return {INDEX: f"{index}\n", **{f"{i.name}.md": markdown(card(i)) for i in REGISTRY.values()}}
 
 
@@ -151,7 +151,7 @@ def _cell(text: str) -> str:
 def main() -> None:
     """Write every page into the folder given, and remove pages of probes that are gone."""
     if len(sys.argv) != 2:
-        raise RoteError("name the folder to write to", help="python -m probes.cards docs/probes")
+        raise ByroteError("name the folder to write to", help="python -m byrote.probes.cards docs/probes")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     written = pages()

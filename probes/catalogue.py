@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from probes.circuits.catalogue import CIRCUITS
-from probes.info import ProbeInfo
-from probes.memory.catalogue import MEMORY
-from probes.model.catalogue import MODEL
+from byrote.probes.circuits.catalogue import CIRCUITS
+from byrote.probes.info import ProbeInfo
+from byrote.probes.memory.catalogue import MEMORY
+from byrote.probes.model.catalogue import MODEL
 
 _ATTENTION = "attention fraction"
 _OLSSON = "Olsson et al. 2022, arXiv:2209.11895"
@@ -34,7 +34,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "sink_free": _SINK_FREE,
             **_NULLS,
         },
-        module="probes.heads.prefix_matching",
+        module="byrote.probes.heads.prefix_matching",
         reads_as="Chance: the head does not care what followed. 0.4 and more is often called strong, 1 is everything, always. "
         "Matching alone is no induction: read copying_logit beside it, and the jittered score against fixed offsets",
         not_measured=_CHECKS,
@@ -55,7 +55,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "score": "mean attention from position q to q-1, over q >= 1",
             "sink_free": f"{_SINK_FREE}, over q >= 2",
         },
-        module="probes.heads.previous_token",
+        module="byrote.probes.heads.previous_token",
         reads_as="1: the head always looks one back, the first half of an induction circuit. The mean of uniform attention is "
         "several hundredths, not 0",
         not_measured=_CHECKS,
@@ -76,7 +76,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "score": "mean over queries with an earlier copy of the attention on the earlier copies",
             "sink_free": _SINK_FREE,
         },
-        module="probes.heads.duplicate_token",
+        module="byrote.probes.heads.duplicate_token",
         reads_as="High: the head finds other copies of the current token. Induction heads score low here, near anti_induction",
         not_measured=_CHECKS,
         version=2,
@@ -96,7 +96,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "score": "mean over queries with an earlier copy of the attention on the tokens that preceded the copies",
             "sink_free": _SINK_FREE,
         },
-        module="probes.heads.anti_induction",
+        module="byrote.probes.heads.anti_induction",
         reads_as="The control of prefix_matching: a head high on both looks near copies without telling before from after. "
         "The score holds the attention on position 0 before a block's first token; sink_free does not",
         not_measured=_CHECKS,
@@ -113,7 +113,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
         summary="Attention that rests on position 0.",
         chance="uniform causal attention",
         metrics={"score": "mean attention from position q to position 0, over q >= 1"},
-        module="probes.heads.sink",
+        module="byrote.probes.heads.sink",
         reads_as="Near 1: the head rests, and its other scores are about the little that is left: read their sink_free "
         "metrics. High is neither good nor bad",
         not_measured=_CHECKS,
@@ -132,7 +132,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "score": "mean over q >= 1 of the entropy of row q divided by ln(q+1)",
             "sink_free": f"{_SINK_FREE}, divided by ln(q) over q >= 2",
         },
-        module="probes.heads.entropy",
+        module="byrote.probes.heads.entropy",
         reads_as="0: one key gets everything; 1: all visible keys get the same. A drop over training says that a head found "
         "something to look at, not what; a sink lowers the score, not sink_free",
         not_measured=_CHECKS,
@@ -152,7 +152,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "score": "prefix matching of A[q,k] ||v_k||, rows renormalised",
             "sink_free": _SINK_FREE,
         },
-        module="probes.heads.value_weighted",
+        module="byrote.probes.heads.value_weighted",
         reads_as="Above prefix_matching: much of the head's attention rests where it reads little. Equal to it: all values "
         "are of one length. Length before W_O: a long value may still be written nowhere",
         not_measured=f"the head's values are all zero; {_CHECKS}",
@@ -173,7 +173,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "peak_mass": "mean attention at the head's strongest offset",
             "peak_offset": "the strongest offset",
         },
-        module="probes.heads.offset_profile",
+        module="byrote.probes.heads.offset_profile",
         reads_as="A peak away from 0 on blocks of equal length may be induction or a fixed distance; prefix_matching on jittered "
         "blocks tells them apart. High peak_mass with low prefix_matching: copies, but not by the standard pattern",
         not_measured=_CHECKS,
@@ -195,7 +195,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "score": "4a/(a+S)-1: a = raise of the attended token, S = summed raise over the sample's tokens",
             "sink_free": "the same without position 0 as a source and without its token in the sample",
         },
-        module="probes.heads.copying_logit",
+        module="byrote.probes.heads.copying_logit",
         reads_as="1: only the attended token is raised; chance (about -0.8): it is raised no more than others; -1: it is lowered. "
         "Compare with chance, not with 0. Only the direct path to the logits counts",
         not_measured=f"{_LINEAR}; logits cannot be rebuilt from the last residual; {_CHECKS}",
@@ -216,7 +216,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "z": "the score in standard deviations of the rotation null",
             "self_rank": "share of tokens whose own logit the head raises most",
         },
-        module="probes.heads.ov_copying",
+        module="byrote.probes.heads.ov_copying",
         reads_as="1: all eigenvalues positive, tokens raise themselves; 0: as many against; -1: anti-copying. Positive eigenvalues "
         "are no proof (eigenvectors need not be orthogonal): read self_rank and copying_logit beside it",
         not_measured=f"{_LINEAR}; the OV circuit is zero",
@@ -238,7 +238,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "trace": "sum of the eigenvalues: summed products of each token's query with its own key",
             "trace_z": "the trace in standard deviations of the rotation null",
         },
-        module="probes.heads.qk_matching",
+        module="byrote.probes.heads.qk_matching",
         reads_as="Near 1 with a large trace_z: the weights match prefixes. The score is scale-free and may be high on a circuit "
         "too faint to matter: trace_z weighs it by size. Only the content path counts: no positions, no MLPs",
         not_measured=f"{_LINEAR}; fewer than two layers; the matrix is zero; in this or an earlier layer {_CHECKS}",
@@ -269,7 +269,7 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "n_pairs": "pairs of an earlier and a later head",
             "n_kept": "pairs with rows: all, or of more than 4,096 those with |z| >= 2 in any mode or not measured",
         },
-        module="probes.circuits.composition",
+        module="byrote.probes.circuits.composition",
         version=2,
         reads_as="High k_z from a previous-token head: the wiring of an induction head. Of many pairs the highest z is large by "
         "chance alone, and rotations are a lenient null for trained weights: compare pairs, and steps of one series",
@@ -300,9 +300,9 @@ CATALOGUE: tuple[ProbeInfo, ...] = (
             "q_prefix": "p of the prefix test, Benjamini-Hochberg adjusted over heads",
             "q_copying": "p of the copying test, Benjamini-Hochberg adjusted over heads",
         },
-        module="probes.heads.induction",
+        module="byrote.probes.heads.induction",
         version=2,
-        reads_as="1: the head matches prefixes and copies, surely and by more than 0.05. 0 is not proof of absence: rote selftest "
+        reads_as="1: the head matches prefixes and copies, surely and by more than 0.05. 0 is not proof of absence: byrote selftest "
         "prints from which scores on heads are called",
         not_measured="prefix matching or copying was not measured on the heads it judges",
         undefined="copying was not measured on a head that matches prefixes",

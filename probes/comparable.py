@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from probes.info import ProbeInfo
-from probes.store import Results, step_folder, unit_provenance
+from byrote.probes.info import ProbeInfo
+from byrote.probes.store import Results, step_folder, unit_provenance
 
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
 

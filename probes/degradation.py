@@ -5,7 +5,7 @@ intervals cover the choice of test sequences. They do not cover the training see
 in these two runs, and several seeds are needed before it is said of the data.
 
 A change is told only when its interval excludes 0, q is below 5% after correction over heads, and it is at least the
-smallest effect of interest (`probes.effects`): paired sequences make any two checkpoints differ surely in something.
+smallest effect of interest (`byrote.probes.effects`): paired sequences make any two checkpoints differ surely in something.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from checkpoints.errors import RoteError
-from interp.axes import head_label, pair_label
-from probes.alignment import matched_steps
-from probes.comparable import differing_provenance, own_units, unit_of
-from probes.effects import smallest_effect
-from probes.registry import REGISTRY
-from probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
-from probes.store import Results
-from probes.trajectory import Onset, onset
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.axes import head_label, pair_label
+from byrote.probes.alignment import matched_steps
+from byrote.probes.comparable import differing_provenance, own_units, unit_of
+from byrote.probes.effects import smallest_effect
+from byrote.probes.registry import REGISTRY
+from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
+from byrote.probes.store import Results
+from byrote.probes.trajectory import Onset, onset
 
 ALPHA = 0.05
 _AXES = ["layer", "head", "src_layer", "src_head", "position"]
@@ -87,15 +87,15 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        RoteError: nothing to match on, or provenance differs in anything but the weights; says how to mend it.
+        ByroteError: nothing to match on, or provenance differs in anything but the weights; says how to mend it.
     """
     pairs = _chosen(matched_steps(a, b, align), at, a)
     differing = differing_provenance(a, b, pairs)
     if differing:
-        raise RoteError(
+        raise ByroteError(
             f"{a.run} and {b.run} were not measured alike: {'; '.join(differing)}",
             help="measure both with the same command: "
-            f"rote run {a.meta['series']['path']} {b.meta['series']['path']} --fresh -o {a.path.parent}",
+            f"byrote run {a.meta['series']['path']} {b.meta['series']['path']} --fresh -o {a.path.parent}",
         )
     notes: list[str] = []
     parts = [part for pair in pairs for part in _pair_rows(a, b, pair, seed, notes)]
@@ -115,7 +115,7 @@ def _chosen(pairs: list[tuple[int, int]], at: str | int, a: Results) -> list[tup
     chosen = [pair for pair in pairs if pair[0] == at]
     if not chosen:
         near = sorted({s for s, _ in pairs}, key=lambda s: abs(s - int(at)))[:2]
-        raise RoteError(
+        raise ByroteError(
             f"step {at} of {a.run} is not among the {len(pairs)} matched steps",
             help=f"nearest are {', '.join(str(s) for s in sorted(near))}",
         )

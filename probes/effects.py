@@ -9,7 +9,7 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import Literal
 
-from probes.info import ProbeInfo
+from byrote.probes.info import ProbeInfo
 
 SMALLEST = 0.05
 SMALLEST_Z = 1.0

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from checkpoints.errors import RoteError, did_you_mean
-from probes.text import token_files
-from probes.text.chunk import Chunk, Packer
-from probes.text.corpus import TEXT_SUFFIXES
-from probes.text.reading import Reading, text_chunks
-from probes.text.settings import SEPARATOR
-from probes.text.units import encoder
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.text import token_files
+from byrote.probes.text.chunk import Chunk, Packer
+from byrote.probes.text.corpus import TEXT_SUFFIXES
+from byrote.probes.text.reading import Reading, text_chunks
+from byrote.probes.text.settings import SEPARATOR
+from byrote.probes.text.units import encoder
 
 MAX_TOKENS = 1 << 20  # the rest of a longer text is not read; a stimulus draws a few dozen windows
 MIN_WINDOWS, MIN_WINDOW_TOKENS = 8, 32
@@ -57,7 +57,7 @@ def windows_of(path: Path, *, tokenizer: Path | None, bos: int, width: int, want
         wanted: windows that will be drawn.
 
     Raises:
-        RoteError: no text, too little of it, a file that cannot be read, or text without a tokenizer.
+        ByroteError: no text, too little of it, a file that cannot be read, or text without a tokenizer.
     """
     reading, notes = Reading(), []
     documents, total = [], 0
@@ -69,7 +69,7 @@ def windows_of(path: Path, *, tokenizer: Path | None, bos: int, width: int, want
             notes.append(f"{path.name}: only its first {MAX_TOKENS:,} tokens were read")
             break
     if not total:
-        raise RoteError(f"{path.name} holds no text", help="give a file that is not empty")
+        raise ByroteError(f"{path.name} holds no text", help="give a file that is not empty")
     if reading.replaced:
         notes.append(f"{path.name}: bytes that are not UTF-8 were replaced ({reading.replaced:,})")
     tokens, cut = _cut(documents, bos=bos, width=width, wanted=wanted, name=path.name)
@@ -92,7 +92,7 @@ def _cut(
         size = len(joined) // MIN_WINDOWS
         least = min(width, MIN_WINDOW_TOKENS)
         if size + 1 < least:
-            raise RoteError(
+            raise ByroteError(
                 f"{name} holds {len(joined):,} tokens, too few for {MIN_WINDOWS} windows of {least}",
                 help=f"give a longer text: {MIN_WINDOWS * (width - 1):,} tokens make {MIN_WINDOWS} windows of the "
                 "model's context",
@@ -107,12 +107,12 @@ def _documents(files: list[Path], path: Path, tokenizer: Path | None, reading: R
     """Token ids, one document after another."""
     ids = [file for file in files if file.suffix in token_files.SUFFIXES]
     if ids and len(ids) < len(files):
-        raise RoteError(f"{path.name} mixes text and token ids", help="give one or the other")
+        raise ByroteError(f"{path.name} mixes text and token ids", help="give one or the other")
     if ids:
         yield from _apart(token_files.id_blocks(ids, lambda n: None))
         return
     if tokenizer is None or not tokenizer.is_file():
-        raise RoteError(
+        raise ByroteError(
             f"{path.name} is text and the model folder has no tokenizer.json",
             help="put the model's tokenizer.json beside the weights (save_pretrained of a fast tokenizer writes it), or give "
             "token ids as .npy or .safetensors",
@@ -159,7 +159,7 @@ def _parquet_chunks(file: Path) -> Iterator[Chunk]:
                 for text in batch.column(0).to_pylist():
                     yield from packer.feed((text or "").encode("utf-8", "replace"), starts_document=True)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise RoteError(f"{file.name} cannot be read ({error})", help="copy the file again") from None
+        raise ByroteError(f"{file.name} cannot be read ({error})", help="copy the file again") from None
     yield from packer.flush()
 
 
@@ -171,7 +171,7 @@ def _text_column(file: Path, schema) -> str:
         return FIELD
     if len(texts) != 1:
         columns = ", ".join(schema.names[:8]) or "none"
-        raise RoteError(
+        raise ByroteError(
             f"{file.name} has no column {FIELD!r} (it has {columns})", help=did_you_mean(FIELD, schema.names)
         )
     return texts[0]
@@ -180,7 +180,7 @@ def _text_column(file: Path, schema) -> str:
 def _refuse_binary(file: Path) -> None:
     with file.open("rb") as opened:
         if file.suffix != ".gz" and b"\0" in opened.read(4096):
-            raise RoteError(
+            raise ByroteError(
                 f"{file.name} is not text: it holds NUL bytes",
                 help="give UTF-8 text (.txt, .jsonl, .parquet), or token ids (.npy, .safetensors)",
             )
@@ -190,11 +190,11 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise RoteError(f"{path} does not exist", help="check the path")
+        raise ByroteError(f"{path} does not exist", help="check the path")
     inside = (p for p in sorted(path.rglob("*")) if not _hidden(p.relative_to(path)))
     files = [file for file in inside if file.name.endswith(_ENDINGS) and file.is_file()]
     if not files:
-        raise RoteError(
+        raise ByroteError(
             f"{path} holds no text",
             help=f"a folder may hold {', '.join(_ENDINGS)} files; name others one by one",
         )

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from checkpoints.series import CheckpointSeries, open_series
-from probes.store import Results
-from probes.sweep.plan import SweepConfig
+from byrote.checkpoints.series import CheckpointSeries, open_series
+from byrote.probes.store import Results
+from byrote.probes.sweep.plan import SweepConfig
 
 
 def measure(
@@ -22,7 +22,7 @@ def measure(
     fresh: bool = False,
     **settings: Any,
 ) -> Results:
-    """Measure every checkpoint of a series, or what is missing of it; the same folder `rote run` writes.
+    """Measure every checkpoint of a series, or what is missing of it; the same folder `byrote run` writes.
 
     Interrupted (Ctrl-C, or the kernel's stop), it keeps what is finished; the same call goes on from there.
 
@@ -38,9 +38,9 @@ def measure(
         The results; `results["prefix_matching"]` is one metric over all steps.
 
     Raises:
-        RoteError: an unknown probe or path, a folder of another series, settings that cannot work.
+        ByroteError: an unknown probe or path, a folder of another series, settings that cannot work.
     """
-    from probes.sweep.run import sweep
+    from byrote.probes.sweep.run import sweep
 
     if not isinstance(series, CheckpointSeries):
         series = open_series(series)

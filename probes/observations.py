@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from probes.info import ProbeInfo
-from probes.statistics import bootstrap_mean
+from byrote.probes.info import ProbeInfo
+from byrote.probes.statistics import bootstrap_mean
 
 _AXES = ("layer", "head", "src_layer", "src_head", "position")
 OBSERVATION_SCHEMA = pa.schema(

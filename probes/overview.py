@@ -6,12 +6,12 @@ import html
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from checkpoints.errors import RoteError
-from probes.registry import REGISTRY
-from probes.trajectory import onset
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.registry import REGISTRY
+from byrote.probes.trajectory import onset
 
 if TYPE_CHECKING:
-    from probes.store import Results
+    from byrote.probes.store import Results
 
 _PROBES_SHOWN = ("prefix_matching", "previous_token", "copying_logit")
 
@@ -30,7 +30,7 @@ def _table(results: Results, probe: str) -> str:
     try:
         scores = results[probe]
         top = scores.top(3)
-    except RoteError:
+    except ByroteError:
         return ""
     title = f"{probe}, {scores.unit}, step {scores.steps[-1]:,}: {REGISTRY[probe].summary}"
     table = top.to_html(index=False, float_format="%.3f", escape=True, border=0)

@@ -1,6 +1,6 @@
 """Every probe's name, unit, range, direction, source and needs: what a reader of results must know, without torch.
 
-The entries live in `probes.catalogue`; the computation lives in one file per probe, which binds itself to its entry
+The entries live in `byrote.probes.catalogue`; the computation lives in one file per probe, which binds itself to its entry
 with `@probe("name")`. Importing this module does not import torch.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from checkpoints.errors import RoteError, did_you_mean
-from probes.catalogue import CATALOGUE
-from probes.info import ProbeInfo
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.catalogue import CATALOGUE
+from byrote.probes.info import ProbeInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,10 +23,10 @@ def lookup(name: str) -> ProbeInfo:
     """The entry of one probe.
 
     Raises:
-        RoteError: no such probe; the message names the nearest.
+        ByroteError: no such probe; the message names the nearest.
     """
     if name not in REGISTRY:
-        raise RoteError(f"there is no probe {name!r}", help=did_you_mean(name, REGISTRY))
+        raise ByroteError(f"there is no probe {name!r}", help=did_you_mean(name, REGISTRY))
     return REGISTRY[name]
 
 
@@ -37,7 +37,7 @@ def resolve(names: Iterable[str] | None) -> tuple[ProbeInfo, ...]:
         names: probe names, "default" for those measured without asking, "all" for every one; None is "default".
 
     Raises:
-        RoteError: no such probe; the message names the nearest.
+        ByroteError: no such probe; the message names the nearest.
     """
     wanted: set[str] = set()
     for name in names or ("default",):

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from checkpoints.errors import RoteError, did_you_mean
-from interp.axes import head_label, pair_label, parse_heads
-from probes.info import ProbeInfo
-from probes.registry import REGISTRY
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label, pair_label, parse_heads
+from byrote.probes.info import ProbeInfo
+from byrote.probes.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from probes.store import Results
-    from probes.trajectory.curve import Curve
-    from probes.trajectory.told import Told
+    from byrote.probes.store import Results
+    from byrote.probes.trajectory.curve import Curve
+    from byrote.probes.trajectory.told import Told
 
 HeadName = str | tuple[int, int]
 _SHOWN = 5
@@ -50,12 +50,12 @@ class Scores:
         """One metric of a run's results; None is the probe's main one.
 
         Raises:
-            RoteError: it was not measured there; the help names the nearest that was.
+            ByroteError: it was not measured there; the help names the nearest that was.
         """
         frame = results.usable_frame
         mine = frame[frame["probe"] == probe]
         if mine.empty:
-            raise RoteError(
+            raise ByroteError(
                 f"there is no {probe!r} in the results of {results.run}",
                 help=did_you_mean(probe, sorted(frame["probe"].unique())),
             )
@@ -63,7 +63,7 @@ class Scores:
             metric = REGISTRY[probe].main_metric if probe in REGISTRY else str(mine["metric"].iloc[0])
         rows = mine[mine["metric"] == metric]
         if rows.empty:
-            raise RoteError(
+            raise ByroteError(
                 f"{probe} has no metric {metric!r} in the results of {results.run}",
                 help=did_you_mean(metric, sorted(mine["metric"].unique())),
             )
@@ -88,12 +88,12 @@ class Scores:
         """The same at one step.
 
         Raises:
-            RoteError: that step was not measured; the help names the nearest that were.
+            ByroteError: that step was not measured; the help names the nearest that were.
         """
         if step not in self.steps:
             near = sorted(sorted(self.steps, key=lambda s: abs(s - step))[:2])
             span = f"{self.steps[0]:,}-{self.steps[-1]:,}"
-            raise RoteError(
+            raise ByroteError(
                 f"step {step:,} is not in these results ({len(self.steps)} steps, {span})",
                 help=f"nearest: {', '.join(str(s) for s in near)}",
             )
@@ -103,14 +103,14 @@ class Scores:
         """The same of one head or several.
 
         Raises:
-            RoteError: a head without a row; the help names the nearest.
+            ByroteError: a head without a row; the help names the nearest.
         """
         wanted = parse_heads(heads)
         known = set(self._of_heads()[["layer", "head"]].itertuples(index=False, name=None))
         for one in wanted:
             if one not in known:
                 labels = [head_label(int(layer), int(head)) for layer, head in sorted(known)]
-                raise RoteError(
+                raise ByroteError(
                     f"there is no head {head_label(*one)} here", help=did_you_mean(head_label(*one), labels)
                 )
         keys = pd.MultiIndex.from_frame(self.rows[["layer", "head"]])
@@ -136,11 +136,11 @@ class Scores:
             column: value, lo, hi, chance or n.
 
         Raises:
-            RoteError: the metric is not one value per head.
+            ByroteError: the metric is not one value per head.
         """
         rows = self._of_heads()
         if rows["position"].notna().any() or rows["src_layer"].notna().any():
-            raise RoteError(
+            raise ByroteError(
                 f"{self.probe} {self.metric} is not one value per head", help="use .rows, the tidy frame"
             )
         shape = (len(self.steps), int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1)
@@ -165,9 +165,9 @@ class Scores:
             `.table` with the measured steps it lies between, the estimate and its 95% interval; `.text` in words.
 
         Raises:
-            RoteError: fewer than two steps, or several numbers per head and step.
+            ByroteError: fewer than two steps, or several numbers per head and step.
         """
-        from probes.trajectory.told import onsets
+        from byrote.probes.trajectory.told import onsets
 
         return onsets(self._curves(), threshold, frac=frac, seed=seed)
 
@@ -181,19 +181,19 @@ class Scores:
             `.table` with intervals of the step, the value and the loss; `.text` in words.
 
         Raises:
-            RoteError: fewer than two steps, or several numbers per head and step.
+            ByroteError: fewer than two steps, or several numbers per head and step.
         """
-        from probes.trajectory.told import peaks
+        from byrote.probes.trajectory.told import peaks
 
         return peaks(self._curves(), seed=seed)
 
     def _curves(self) -> dict[tuple[int, int] | None, Curve]:
         """The curves of the heads and steps that are here."""
-        from probes.trajectory.curve import curves
+        from byrote.probes.trajectory.curve import curves
 
         mine = self.rows[self.rows["valid"].astype(bool)]
         if mine["step"].nunique() < 2:
-            raise RoteError(
+            raise ByroteError(
                 f"{self.probe} {self.metric} is here for {mine['step'].nunique()} usable steps",
                 help="ask the scores over all steps, not those at one of them",
             )
@@ -206,7 +206,7 @@ class Scores:
     def _of_heads(self) -> pd.DataFrame:
         rows = self.rows[self.rows["layer"].notna()]
         if rows.empty:
-            raise RoteError(
+            raise ByroteError(
                 f"{self.probe} {self.metric} is about the whole model, not about heads",
                 help="use .rows, the tidy frame",
             )

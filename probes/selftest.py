@@ -25,17 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import RoteError
-from checkpoints.lab.planted_answers import HeadSpec, PlantedConfig, expected
-from checkpoints.series import open_series
-from interp.axes import head_label
-from probes.calibration import calibration_checks
-from probes.calibration.load import load_checks
-from probes.checks import Check, exact, seldom
-from probes.observations import unit_table
-from probes.registry import lookup
-from probes.stimuli import Stimulus, Vocabulary, make
-from probes.verdicts import derive
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.planted_answers import HeadSpec, PlantedConfig, expected
+from byrote.checkpoints.series import open_series
+from byrote.interp.axes import head_label
+from byrote.probes.calibration import calibration_checks
+from byrote.probes.calibration.load import load_checks
+from byrote.probes.checks import Check, exact, seldom
+from byrote.probes.observations import unit_table
+from byrote.probes.registry import lookup
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.verdicts import derive
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
 STRENGTHS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # prefix-matching scores to plant
@@ -100,14 +100,14 @@ def run_selftest(
         tries: simulated data sets per statistical check; 0 leaves those out.
 
     Raises:
-        RoteError: a dtype the self-test has no tolerance for.
+        ByroteError: a dtype the self-test has no tolerance for.
     """
     if dtype not in TOLERANCE:
-        raise RoteError(
+        raise ByroteError(
             f"selftest has no tolerance for dtype {dtype!r}", help=f"choose from: {', '.join(TOLERANCE)}"
         )
     report = SelfTestReport(device, dtype, seed)
-    with tempfile.TemporaryDirectory(prefix="rote-selftest-") as folder:
+    with tempfile.TemporaryDirectory(prefix="byrote-selftest-") as folder:
         bench = _Bench(Path(folder), device, dtype, seed, n_seq)
         report.checks += _scores(bench)
         report.checks += _verdicts(bench)
@@ -132,8 +132,8 @@ class _Bench:
         """A model, through disk and `open_series`."""
         import torch
 
-        from checkpoints.lab.planted import write_planted
-        from interp.loading import load_fresh
+        from byrote.checkpoints.lab.planted import write_planted
+        from byrote.interp.loading import load_fresh
 
         path = write_planted(self.folder / name, config, kind=kind, seed=seed)
         return load_fresh(open_series(path)[0], device=self.device, dtype=getattr(torch, self.dtype))
@@ -155,7 +155,7 @@ class _Bench:
 
     def measure(self, model: Any, stimulus: Stimulus, probes: tuple[str, ...]) -> list[Any]:
         """Measurements of some probes on one stimulus."""
-        from probes.sweep.measure import measure_stimulus
+        from byrote.probes.sweep.measure import measure_stimulus
 
         infos = [lookup(name) for name in probes if stimulus.kind in lookup(name).stimuli]
         return measure_stimulus(model, stimulus, infos, seed=self.seed)[0]
@@ -201,7 +201,7 @@ def _worst(values: np.ndarray, answers: np.ndarray) -> float:
 
 
 def _ov_check(bench: _Bench, model: Any) -> Check:
-    from probes.sweep.measure import measure_weights
+    from byrote.probes.sweep.measure import measure_weights
 
     measured = measure_weights(
         model, [lookup("ov_copying")], ids=np.arange(1, bench.config.d_vocab), seed=bench.seed
@@ -220,7 +220,7 @@ def _ov_check(bench: _Bench, model: Any) -> Check:
 
 def _composition_check(bench: _Bench, model: Any) -> Check:
     """K-composition of the head that attends one back with the prefix heads, a ratio of 1/8; nothing else composes."""
-    from probes.sweep.measure import measure_weights
+    from byrote.probes.sweep.measure import measure_weights
 
     ids = np.arange(1, bench.config.d_vocab)
     measured = measure_weights(model, [lookup("composition")], ids=ids, seed=bench.seed)
@@ -245,7 +245,7 @@ def _verdicts(bench: _Bench) -> list[Check]:
 
 def _sensitivity(bench: _Bench) -> list[Check]:
     """Heads of one layer planted at rising scores; every one from twice the smallest effect on must be called."""
-    from probes.heads.induction import MIN_EXCESS
+    from byrote.probes.heads.induction import MIN_EXCESS
 
     stimulus = bench.stimulus("repeated_random")
     heads = tuple(
@@ -305,7 +305,7 @@ def _false_alarms(bench: _Bench, n_random: int) -> list[Check]:
 
 def _composition_z(bench: _Bench, model: Any, *, seed: int) -> list[float]:
     """Composition of every pair of heads, Q, K and V, in standard deviations of its null."""
-    from probes.sweep.measure import measure_weights
+    from byrote.probes.sweep.measure import measure_weights
 
     measured = measure_weights(
         model, [lookup("composition")], ids=np.arange(1, bench.config.d_vocab), seed=seed

@@ -1,6 +1,6 @@
 """Facts about a series that only measuring can tell: steps that predict worse than guessing, where their neighbours do not.
 
-Torch-free: read from a results folder, beside what `checkpoints.lint` reads from the weights.
+Torch-free: read from a results folder, beside what `byrote.checkpoints.lint` reads from the weights.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from checkpoints.lint.report import Fact
-from probes.store import Results
+from byrote.checkpoints.lint.report import Fact
+from byrote.probes.store import Results
 
 METRICS = {"first_block": "random tokens", "later_blocks": "repeated tokens"}
 

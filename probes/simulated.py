@@ -1,4 +1,4 @@
-"""Data whose truth is known, of the shapes rote meets: for measuring what intervals, tests and onsets are worth. No torch."""
+"""Data whose truth is known, of the shapes byrote meets: for measuring what intervals, tests and onsets are worth. No torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize, special
 
-from probes.effects import SMALLEST
-from probes.statistics import bootstrap_mean
-from probes.trajectory.curve import Curve, log_step
+from byrote.probes.effects import SMALLEST
+from byrote.probes.statistics import bootstrap_mean
+from byrote.probes.trajectory.curve import Curve, log_step
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Path = Callable[[np.ndarray], np.ndarray]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from checkpoints.errors import RoteError
-from checkpoints.material import NO_MATERIAL, Material, starts_over
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.material import NO_MATERIAL, Material, starts_over
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
@@ -96,7 +96,7 @@ def make(
         material: real text, members and twins, where there are any.
 
     Raises:
-        RoteError: the context or the vocabulary is too small, or the material a stimulus needs was not given.
+        ByroteError: the context or the vocabulary is too small, or the material a stimulus needs was not given.
     """
     if kind in MATERIAL_STIMULI:
         return MATERIAL_STIMULI[kind](material, vocabulary, n_ctx, seed, n_seq)
@@ -111,7 +111,7 @@ def block_sizes(n_ctx: int, n_ids: int, *, r: int = 25, m: int = 4) -> tuple[int
         m -= 1
     r = min(r, room // m)
     if r < 2:
-        raise RoteError(
+        raise ByroteError(
             f"a context of {n_ctx} tokens and {n_ids} usable ids cannot hold a repeated block",
             help="prefix matching needs BOS and two blocks of at least 2 tokens",
         )
@@ -166,7 +166,7 @@ def paragraph_copies(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) 
         copies = max(2, (n_ctx - 1) // MIN_BLOCK)
         p = min((n_ctx - 1) // copies, 40, len(vocabulary.ids))
     if p < 2:
-        raise RoteError(
+        raise ByroteError(
             f"a context of {n_ctx} tokens cannot hold a copied paragraph", help="skip copy_curve: -p ..."
         )
     n_seq = max(8, n_seq // 2)  # long sequences: half as many cost about the same
@@ -184,7 +184,7 @@ def planted_pairs(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> 
     pos = min(n_ctx, PLANTED_TOKENS, len(vocabulary.ids) - bool(vocabulary.variants))
     gaps = [gap for gap in PLANTED_GAPS if gap + 6 <= pos]
     if not gaps:
-        raise RoteError(
+        raise ByroteError(
             f"a context of {n_ctx} tokens and {len(vocabulary.ids)} usable ids cannot hold a planted pair",
             help="planted pairs need a context of 10 tokens, and as many ids",
         )
@@ -309,7 +309,7 @@ def _reference_nll(material: Material, name: str, tokens: np.ndarray, rows: np.n
 
 def _given(tokens: np.ndarray | None, what: str, option: str) -> np.ndarray:
     if tokens is None or not len(tokens):
-        raise RoteError(f"no {what} for this series: give it with {option}", help=f"give it with {option}")
+        raise ByroteError(f"no {what} for this series: give it with {option}", help=f"give it with {option}")
     return tokens
 
 

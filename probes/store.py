@@ -21,15 +21,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from checkpoints.errors import RoteError
-from probes.observations import OBSERVATION_SCHEMA, SORT_COLUMNS, UNIT_SCHEMA, to_frame
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.former_name import stored_under
+from byrote.probes.observations import OBSERVATION_SCHEMA, SORT_COLUMNS, UNIT_SCHEMA, to_frame
 
 if TYPE_CHECKING:
-    from probes.scores import Scores
+    from byrote.probes.scores import Scores
 
 SCHEMA_VERSION = 1
-_PROVENANCE_KEY = b"rote.provenance"
-_UNITS_KEY = b"rote.n_units"
+_PROVENANCE_KEY = b"byrote.provenance"
+_UNITS_KEY = b"byrote.n_units"
 
 
 class Results:
@@ -47,22 +48,22 @@ class Results:
         """Open a results folder.
 
         Raises:
-            RoteError: the folder is not there, is no results folder, or was written by a newer schema.
+            ByroteError: the folder is not there, is no results folder, or was written by a newer schema.
         """
         path = Path(path)
         file = path / "run.json"
         if not file.is_file():
-            raise RoteError(f"{path} is not a results folder (no run.json)", help=_where_results_are(path))
+            raise ByroteError(f"{path} is not a results folder (no run.json)", help=_where_results_are(path))
         try:
             meta = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RoteError(
+            raise ByroteError(
                 f"{file} cannot be read ({error})", help="run the sweep again: it rewrites run.json"
             ) from None
         if meta.get("schema") != SCHEMA_VERSION:
-            raise RoteError(
-                f"{path} has results schema {meta.get('schema')}, this rote reads {SCHEMA_VERSION}",
-                help="run the sweep again with --fresh, or use the rote version that wrote it",
+            raise ByroteError(
+                f"{path} has results schema {meta.get('schema')}, this byrote reads {SCHEMA_VERSION}",
+                help="run the sweep again with --fresh, or use the byrote version that wrote it",
             )
         return cls(path, meta)
 
@@ -78,7 +79,7 @@ class Results:
 
     @property
     def left_out(self) -> dict[int, str]:
-        """Steps that `rote lint` asked to leave out when these results were made, and why: measured, not believed."""
+        """Steps that `byrote lint` asked to leave out when these results were made, and why: measured, not believed."""
         stored = (self.meta.get("lint") or {}).get("left_out") or {}
         return {int(step): str(why) for step, why in stored.items()}
 
@@ -118,9 +119,9 @@ class Results:
         """One metric over all steps: `results["prefix_matching"]`, `results["prefix_matching", "sink_free"]`.
 
         Raises:
-            RoteError: it was not measured; the help names the nearest that was.
+            ByroteError: it was not measured; the help names the nearest that was.
         """
-        from probes.scores import Scores
+        from byrote.probes.scores import Scores
 
         name, metric = (probe, None) if isinstance(probe, str) else probe
         return Scores.of(self, name, metric)
@@ -134,7 +135,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         """For notebooks: what was measured, the strongest heads at the end, what is missing; offline, escaped."""
-        from probes.overview import overview_html
+        from byrote.probes.overview import overview_html
 
         return overview_html(self)
 
@@ -180,8 +181,7 @@ def write_unit(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> No
 def unit_provenance(path: Path) -> dict[str, Any]:
     """Provenance of a unit; {} for a file that cannot be read, which then is measured again."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        return json.loads(metadata.get(_PROVENANCE_KEY, b"{}"))
+        return json.loads(stored_under(pq.read_schema(path).metadata, _PROVENANCE_KEY, b"{}"))
     except (OSError, ValueError, pa.ArrowException):
         return {}
 
@@ -190,14 +190,14 @@ def read_units(root: Path, step: int) -> pa.Table:
     """All rows of one step, with samples, in the fixed order.
 
     Raises:
-        RoteError: a unit is damaged.
+        ByroteError: a unit is damaged.
     """
     tables = []
     for file in sorted(step_folder(root, step).glob("*.parquet")):
         try:
             tables.append(pq.read_table(file, schema=UNIT_SCHEMA))
         except (OSError, pa.ArrowException) as error:
-            raise RoteError(
+            raise ByroteError(
                 f"the unit {file} is damaged", help="run the same sweep again: it measures that unit anew"
             ) from error
     return pa.concat_tables(tables) if tables else UNIT_SCHEMA.empty_table()
@@ -215,7 +215,7 @@ def rebuild_observations(root: Path) -> Path:
 
 def observations_of(units: pa.Table) -> pa.Table:
     """What observations.parquet says of one step: its units without samples, and the verdicts that follow from them."""
-    from probes.verdicts import derive
+    from byrote.probes.verdicts import derive
 
     return pa.concat_tables([units.drop_columns(["samples"]), derive(units)])
 
@@ -266,7 +266,7 @@ def _is_stale(root: Path, file: Path) -> bool:
         return True
     units = unit_paths(root)
     try:
-        counted = (pq.read_schema(file).metadata or {}).get(_UNITS_KEY, b"-1")
+        counted = stored_under(pq.read_schema(file).metadata, _UNITS_KEY, b"-1")
     except (OSError, pa.ArrowException):
         return True
     if int(counted) != len(units):
@@ -279,4 +279,4 @@ def _where_results_are(path: Path) -> str:
     runs = sorted(p.parent.name for p in path.glob("*/run.json")) if path.is_dir() else []
     if runs:
         return f"it holds runs: {', '.join(runs[:5])}; name one, such as {path / runs[0]}"
-    return "`rote run PATH -o results` makes one"
+    return "`byrote run PATH -o results` makes one"

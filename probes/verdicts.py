@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from probes.heads.induction import InductionTests, induction
-from probes.info import ProbeInfo
-from probes.memory.mem_gap import Estimate, mem_gap
-from probes.observations import OBSERVATION_SCHEMA, Measured, not_measured, to_frame, unit_table
-from probes.registry import lookup
+from byrote.probes.heads.induction import InductionTests, induction
+from byrote.probes.info import ProbeInfo
+from byrote.probes.memory.mem_gap import Estimate, mem_gap
+from byrote.probes.observations import OBSERVATION_SCHEMA, Measured, not_measured, to_frame, unit_table
+from byrote.probes.registry import lookup
 
 _INPUTS = {
     "prefix": ("prefix_matching", "score"),

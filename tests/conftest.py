@@ -36,15 +36,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _importable_from_anywhere() -> Iterator[None]:
-    """Subprocesses of tests find the packages wherever they run."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    yield
-    patch.undo()
-
-
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail any test that asks for a host other than this one, even where the code swallows the refusal."""

@@ -129,7 +129,7 @@ def write_series(
                 (path / "tokenizer.json").write_text(json.dumps(vocab))
     if arch == "native":
         (folder / "config.json").write_text(json.dumps(LAB_FIELDS))
-        manifest = {"format": "rote-lab", "version": 1, "name": folder.name, "status": "complete"}
+        manifest = {"format": "byrote-lab", "version": 1, "name": folder.name, "status": "complete"}
         (folder / "manifest.json").write_text(json.dumps({**manifest, "checkpoints": listed}))
     return folder
 

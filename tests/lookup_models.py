@@ -17,7 +17,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from torch import Tensor
 
-from checkpoints.lab.planted import HeadSpec, PlantedConfig, planted_model, random_model
+from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, planted_model, random_model
 
 D_VOCAB, N_CTX, BLOCK = 64, 32, 12
 N_IDS = D_VOCAB - 1
@@ -114,6 +114,6 @@ def write_series(
         save_arrays(
             {k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "data" / f"{name}.safetensors"
         )
-    facts = {"format": "rote-lab", "version": 1, "name": folder.name, "status": "complete", "seed": 0}
+    facts = {"format": "byrote-lab", "version": 1, "name": folder.name, "status": "complete", "seed": 0}
     (folder / "manifest.json").write_text(json.dumps({**facts, **(manifest or {}), "checkpoints": listed}))
     return folder

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.axes import head_label
-from probes.degradation import BEST_HEAD, ROW_COLUMNS, Comparison
-from probes.registry import REGISTRY
-from probes.store import Results
-from probes.trajectory import onset
+from byrote.interp.axes import head_label
+from byrote.probes.degradation import BEST_HEAD, ROW_COLUMNS, Comparison
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import Results
+from byrote.probes.trajectory import onset
 
 STEPS = (
     0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1200, 1400, 1600, 1800,
@@ -164,7 +164,7 @@ def _meta(name: str, *, learns: bool) -> dict[str, Any]:
         ],
         "provenance": {
             "dtype": "float32", "device": "cpu", "weight_processing": "raw", "swap": "in place, checked",
-            "versions": {"rote": "0.1.0", "torch": "2.13.0", "transformer-lens": "4.3.0"},
+            "versions": {"byrote": "0.1.0", "torch": "2.13.0", "transformer-lens": "4.3.0"},
         },
         "gaps": [],
         "notes": [],

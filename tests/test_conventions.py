@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from probes.registry import REGISTRY
+from byrote.probes.registry import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = {"checkpoints": 0, "interp": 1, "probes": 2, "app": 3}
+FLOORS = {"checkpoints": 0, "interp": 1, "probes": 2, "app": 3}  # folders; `app` is installed as `byrote`
 TOP_LEVEL = {
     *FLOORS, "tests", "docs", ".ci", ".git", ".github", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
     "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md",
@@ -44,13 +44,31 @@ def first_party(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value  # importlib.import_module and tables of lazy names
 
 
+def floor_of(module: str) -> int:
+    """The floor a module of ours stands on; -1 for anybody else's."""
+    top, _, rest = module.partition(".")
+    return -1 if top != "byrote" else FLOORS.get(rest.split(".")[0], FLOORS["app"])
+
+
+def folder_of(module: str) -> str:
+    """``byrote.probes.store`` as ``probes/store``, ``byrote.cli`` as ``app/cli``."""
+    parts = module.split(".")[1:]
+    return "/".join(parts if parts and parts[0] in FLOORS else ["app", *parts])
+
+
+def module_of(file: Path) -> str:
+    """The name under which a source file is imported."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "app" else parts
+    return ".".join(("byrote", *parts)).removesuffix(".__init__")
+
+
 def test_imports_between_floors_point_down():
     wrong = []
     for file in SOURCES:
         package = file.relative_to(ROOT).parts[0]
         for line, module in first_party(TREES[file], package):
-            other = module.split(".")[0]
-            if FLOORS.get(other, -1) > FLOORS[package]:
+            if floor_of(module) > FLOORS[package]:
                 wrong.append(f"{name_of(file)}:{line} imports {module}")
     assert wrong == []
 
@@ -227,23 +245,23 @@ def test_every_file_that_binds_a_probe_is_in_the_catalogue():
         for decorator in node.decorator_list
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "probe"
     }
-    listed = {(name, info.module.replace(".", "/") + ".py") for name, info in REGISTRY.items()}
+    listed = {(name, folder_of(info.module) + ".py") for name, info in REGISTRY.items()}
     assert bound == listed
 
 
 def results_side() -> list[str]:
     """Modules a reader of results imports; none of them may cost the import of torch."""
-    named = ["checkpoints", "probes", "interp", "app"]
+    named = ["byrote", "byrote.checkpoints", "byrote.probes", "byrote.interp"]
     named += [
-        f"probes.{name}"
+        f"byrote.probes.{name}"
         for name in ("store", "statistics", "registry", "verdicts", "observations", "stimuli")
     ]
     named += [
-        "probes.sweep.plan",
-        "probes.sweep.run",
-        "probes.sweep.folder",
-        "probes.heads.induction",
-        "checkpoints.formats",
+        "byrote.probes.sweep.plan",
+        "byrote.probes.sweep.run",
+        "byrote.probes.sweep.folder",
+        "byrote.probes.heads.induction",
+        "byrote.checkpoints.formats",
     ]
     later = [
         "probes/trajectory",
@@ -256,11 +274,7 @@ def results_side() -> list[str]:
     ]
     for place in later:
         files = sorted((ROOT / place).rglob("[!_]*.py")) if (ROOT / place).is_dir() else [ROOT / place]
-        named += [
-            name_of(f).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-            for f in files
-            if f.is_file()
-        ]
+        named += [module_of(f) for f in files if f.is_file()]
     return named
 
 

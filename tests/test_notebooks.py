@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from checkpoints.lab import Arm, LabConfig, train
+from byrote.checkpoints.lab import Arm, LabConfig, train
 
 BOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 N_STEPS = 40

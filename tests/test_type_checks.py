@@ -13,9 +13,9 @@ from beartype import beartype
 from jaxtyping import Float, TypeCheckError
 from type_checks import checked, with_axes
 
-from checkpoints.errors import did_you_mean
-from checkpoints.series import Gap
-from probes.statistics import bootstrap_mean
+from byrote.checkpoints.errors import did_you_mean
+from byrote.checkpoints.series import Gap
+from byrote.probes.statistics import bootstrap_mean
 
 Table = Float[np.ndarray, "n k"]
 

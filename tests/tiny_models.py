@@ -149,7 +149,7 @@ def write_lab_series(folder: Path, steps: Sequence[int] = (0, 1, 2), **changes: 
         save_file(lab_state(step, **changes), folder / name / "model.safetensors")
         listed.append({"step": step, "folder": name, "tokens_seen": 100 * step, "train_loss_nats": 3.0})
     manifest = {
-        "format": "rote-lab",
+        "format": "byrote-lab",
         "version": 1,
         "name": folder.name,
         "status": "complete",

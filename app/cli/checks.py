@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from app.cli import exits
-from checkpoints.words import counted
+from byrote.checkpoints.words import counted
+from byrote.cli import exits
 
 if TYPE_CHECKING:
-    from app.cli.expect import Checked
-    from app.cli.output import Output
-    from app.cli.session import Session
+    from byrote.cli.expect import Checked
+    from byrote.cli.output import Output
+    from byrote.cli.session import Session
 
 
 def say_checks(session: Session, checks: Sequence[Checked], *, out: Output | None = None) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from app.cli.session import Session
-from checkpoints.errors import RoteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.cli.session import Session
 
 HELP_WIDTH = 100
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
@@ -51,13 +51,13 @@ class Verb(click.Command):
         super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse options in `[tool.rote]` that the verb does not have, then parse."""
+        """Refuse options in `[tool.byrote]` that the verb does not have, then parse."""
         known = {str(p.name) for p in self.params if isinstance(p, click.Option)}
         for name in ctx.default_map or {}:
             if name not in known:
                 where = ".".join(ctx.command_path.split()[1:])
-                raise RoteError(
-                    f"[tool.rote.{where}] in pyproject.toml sets {name!r}, which is no option of "
+                raise ByroteError(
+                    f"[tool.byrote.{where}] in pyproject.toml sets {name!r}, which is no option of "
                     f"`{ctx.command_path}`",
                     help=did_you_mean(name, known),
                 )
@@ -99,7 +99,7 @@ class LazyGroup(click.Group):
         """The verb named by the first argument."""
         name = args[0]
         if name not in self.verbs and not name.startswith("-"):
-            raise RoteError(f"{ctx.command_path} has no verb {name!r}", help=did_you_mean(name, self.verbs))
+            raise ByroteError(f"{ctx.command_path} has no verb {name!r}", help=did_you_mean(name, self.verbs))
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`rote compare`: one run against a baseline."""
+"""`byrote compare`: one run against a baseline."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import text
-from app.cli.checks import say_checks
-from app.cli.command import Verb
-from app.cli.expect import check, expect_option, read_expectations
-from app.cli.output import Column, Output, Row, output_options
-from app.cli.session import Session
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
+from byrote.cli import text
+from byrote.cli.checks import say_checks
+from byrote.cli.command import Verb
+from byrote.cli.expect import check, expect_option, read_expectations
+from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from probes.degradation import Comparison
-    from probes.store import Results
+    from byrote.probes.degradation import Comparison
+    from byrote.probes.store import Results
 
 EXACT = "weights only: exact, no sampling error"
 _KINDS = ("verdict", "model", "direct", "head", "weights")  # order of the table
@@ -69,8 +69,8 @@ COLUMNS = (
 @click.command(
     cls=Verb,
     examples=(
-        "rote compare results/unique results/repeated",
-        "rote compare results/a results/b --align tokens --csv",
+        "byrote compare results/unique results/repeated",
+        "byrote compare results/a results/b --align tokens --csv",
     ),
     short_help="Compare two runs: differences, onsets, and whether it is damage.",
 )
@@ -112,8 +112,8 @@ def compare(
     smallest effect of interest: 0.05 for scores and nats, 1 for standard deviations. One run per arm says nothing of
     the spread between training seeds. Runs that were not measured alike are refused with the command that mends it.
     """
-    from probes.degradation import compare as compare_results
-    from probes.store import Results
+    from byrote.probes.degradation import compare as compare_results
+    from byrote.probes.store import Results
 
     expectations = read_expectations(expect) if expect else ()
     runs = (Results.open(a), Results.open(b))
@@ -137,7 +137,7 @@ def _at(at: str) -> str | int:
     if at in ("last", "all"):
         return at
     if not at.isdigit():
-        raise RoteError(f"--at {at!r} is no step", help="use last, all, or a step of A such as --at 512")
+        raise ByroteError(f"--at {at!r} is no step", help="use last, all, or a step of A such as --at 512")
     return int(at)
 
 
@@ -190,7 +190,7 @@ def _is_at(row: Row, pair: tuple[int, int]) -> bool:
 
 def _chosen(rows: Sequence[Row], top: int) -> list[Row]:
     """Rows of one pair of steps for the table: curves stay out, heads only where the main metric clearly changed."""
-    from probes.registry import REGISTRY
+    from byrote.probes.registry import REGISTRY
 
     order = sorted(REGISTRY.values(), key=lambda info: _KINDS.index(info.kind))
     chosen: list[Row] = []

@@ -1,4 +1,4 @@
-"""`rote dashboard`: results in the browser, on this machine."""
+"""`byrote dashboard`: results in the browser, on this machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import FrameType
 
 import click
 
-from app.cli.command import Verb
-from app.cli.session import Session
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
+from byrote.cli.command import Verb
+from byrote.cli.session import Session
 
 WAIT_S = 30.0
 
@@ -21,8 +21,8 @@ WAIT_S = 30.0
 @click.command(
     cls=Verb,
     examples=(
-        "rote dashboard results",
-        "rote dashboard results/unique results/repeated --port 8600 --no-browser",
+        "byrote dashboard results",
+        "byrote dashboard results/unique results/repeated --port 8600 --no-browser",
     ),
     short_help="Look at results in the browser: heads and circuits across training steps.",
 )
@@ -41,7 +41,7 @@ def dashboard(session: Session, *, paths: tuple[Path, ...], port: int | None, no
     The server answers this machine alone, loads no model, sends nothing anywhere, and shows new checkpoints as they
     are measured. Ctrl-C stops it.
     """
-    from app.dashboard import launch
+    from byrote.dashboard import launch
 
     results = launch.results_to_open(paths, here=Path.cwd())
     chosen = launch.free_port(port)
@@ -72,16 +72,16 @@ def _wait_until_up(server: subprocess.Popen, port: int) -> None:
     """Until it answers.
 
     Raises:
-        RoteError: it ended, or does not answer.
+        ByroteError: it ended, or does not answer.
     """
     import socket
 
-    from app.dashboard.launch import ADDRESS
+    from byrote.dashboard.launch import ADDRESS
 
     end = time.monotonic() + WAIT_S
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise RoteError(
+            raise ByroteError(
                 f"the dashboard's server ended with code {server.returncode}",
                 help="run it again with -v to see why",
             )
@@ -90,7 +90,7 @@ def _wait_until_up(server: subprocess.Popen, port: int) -> None:
             if probe.connect_ex((ADDRESS, port)) == 0:
                 return
         time.sleep(0.1)
-    raise RoteError(
+    raise ByroteError(
         f"the dashboard did not answer within {WAIT_S:.0f} s", help="run it again with -v to see why"
     )
 

@@ -1,4 +1,4 @@
-"""`rote doctor`: is everything here that rote needs, and which settings are in effect?"""
+"""`byrote doctor`: is everything here that byrote needs, and which settings are in effect?"""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
-from app.cli import exits, text
-from app.cli.command import LazyGroup, Verb
-from app.cli.output import Column, Output, output_options
-from app.cli.session import Session
-from app.cli.settings import Settings, flat
-from checkpoints.errors import did_you_mean
+from byrote.checkpoints.errors import did_you_mean
+from byrote.cli import exits, text
+from byrote.cli.command import LazyGroup, Verb
+from byrote.cli.output import Column, Output, output_options
+from byrote.cli.session import Session
+from byrote.cli.settings import Settings, flat, former_variable
 
 COLUMNS = (
     Column("check", "check"),
@@ -39,7 +39,7 @@ _NEEDED = (
 )
 _OPTIONAL = {"streamlit": "only the dashboard needs it"}
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_PREFIX = "ROTE_"
+_PREFIX = "BYROTE_"
 LOW_DISK_BYTES = 1_000_000_000
 LOW_MEMORY_BYTES = 2_000_000_000
 OK, LOW, WRONG = "ok", "low", "wrong"
@@ -48,7 +48,7 @@ Finding = Mapping[str, Any]
 
 @click.command(
     cls=Verb,
-    examples=("rote doctor", "rote doctor --json"),
+    examples=("byrote doctor", "byrote doctor --json"),
     short_help="Check versions, device, memory, disk and configuration.",
 )
 @click.pass_obj
@@ -56,7 +56,7 @@ Finding = Mapping[str, Any]
 def doctor(session: Session, *, out: Output) -> int:
     """Check versions, device, memory, disk and configuration: one line each, with the fix where something is wrong.
 
-    Exit 2 when something rote needs is missing or a setting cannot be understood.
+    Exit 2 when something byrote needs is missing or a setting cannot be understood.
     """
     settings = session.settings
     known = known_settings(click.get_current_context().find_root())
@@ -89,7 +89,7 @@ def _finding(check: str, value: str, status: str = OK, fix: str = "") -> Finding
 
 def _versions() -> Iterator[Finding]:
     yield _finding("python", platform.python_version())
-    for name in ("rote", *_NEEDED):
+    for name in ("byrote", *_NEEDED):
         try:
             yield _finding(name, metadata.version(name))
         except metadata.PackageNotFoundError:
@@ -144,10 +144,10 @@ def _memory_bytes() -> tuple[int | None, int | None]:
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:
-    """Disk and permission where `rote run` would write."""
+    """Disk and permission where `byrote run` would write."""
     run = settings.table.get("run", {})
     out = Path(
-        os.environ.get("ROTE_RUN_OUT") or (run.get("out") if isinstance(run, dict) else None) or "results"
+        os.environ.get("BYROTE_RUN_OUT") or (run.get("out") if isinstance(run, dict) else None) or "results"
     )
     there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
@@ -160,7 +160,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield _finding("writable", str(out))
     except OSError as error:
         yield _finding(
-            "writable", f"{out}: {error.strerror}", WRONG, "choose another folder with -o or ROTE_RUN_OUT"
+            "writable", f"{out}: {error.strerror}", WRONG, "choose another folder with -o or BYROTE_RUN_OUT"
         )
 
 
@@ -168,14 +168,16 @@ def _configuration(settings: Settings, known: Mapping[str, str]) -> Iterator[Fin
     """What is set, where, and which of two settings wins; what no option matches."""
     if settings.problem:
         yield _finding("pyproject.toml", settings.problem.message, WRONG, settings.problem.help)
+    if former := former_variable(os.environ, {name.split(".")[0] for name in known}):
+        yield _finding("environment", former.message, WRONG, former.help)
     for name, value in flat(settings.table).items():
         variable = known.get(name)
         if variable is None:
-            yield _finding(name, f"{value} ([tool.rote])", WRONG, did_you_mean(name, known))
+            yield _finding(name, f"{value} ([tool.byrote])", WRONG, did_you_mean(name, known))
         elif not os.environ.get(variable):
-            yield _finding(name, f"{value} ([tool.rote] in pyproject.toml)")
+            yield _finding(name, f"{value} ([tool.byrote] in pyproject.toml)")
         else:
-            yield _finding(name, f"{value} in [tool.rote] gives way to {variable}")
+            yield _finding(name, f"{value} in [tool.byrote] gives way to {variable}")
     options = {variable: name for name, variable in known.items()}
     for variable in sorted(v for v in os.environ if v.startswith(_PREFIX)):
         if variable in options:

@@ -1,25 +1,25 @@
-"""`rote run --dry-run`: what would be measured, how long it takes and what it stores."""
+"""`byrote run --dry-run`: what would be measured, how long it takes and what it stores."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.cli import exits, text
-from app.cli.guard import report
-from app.cli.session import Session
-from checkpoints import CheckpointSeries, RoteError
-from checkpoints.words import counted
+from byrote.checkpoints import ByroteError, CheckpointSeries
+from byrote.checkpoints.words import counted
+from byrote.cli import exits, text
+from byrote.cli.guard import report
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from app.cli.paths import Opened
-    from probes.sweep.plan import SweepConfig
-    from probes.sweep.preview import Preview
+    from byrote.cli.paths import Opened
+    from byrote.probes.sweep.plan import SweepConfig
+    from byrote.probes.sweep.preview import Preview
 
 
 def dry_run(session: Session, opened: Opened, config: SweepConfig, *, out: Path, fresh: bool) -> int:
     """Print units, passes, time and disk of every series; nothing is written where results go."""
-    from probes.sweep.preview import preview
+    from byrote.probes.sweep.preview import preview
 
     for series in opened.series:
         plan = preview(series, config, out=out, fresh=fresh)
@@ -39,12 +39,12 @@ def dry_run(session: Session, opened: Opened, config: SweepConfig, *, out: Path,
 
 def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, plan: Preview) -> None:
     """About how long it takes and how much it stores, tried on real checkpoints."""
-    from probes.sweep.trial import trial
+    from byrote.probes.sweep.trial import trial
 
     session.note(f"{series.name}: trying two checkpoints to say how long it takes; Ctrl-C leaves that out")
     try:
         tried = trial(series, config)
-    except RoteError as error:
+    except ByroteError as error:
         session.note(f"{series.name}: {error.message} ({error.help})")
         return
     steps = " and ".join(f"{step:,}" for step in tried.steps)

@@ -1,15 +1,15 @@
-"""The events of a run, for `rote show --events`: columns and rows. No verb of its own."""
+"""The events of a run, for `byrote show --events`: columns and rows. No verb of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from app.cli import text
-from app.cli.output import Column, Row
+from byrote.cli import text
+from byrote.cli.output import Column, Row
 
 if TYPE_CHECKING:
-    from probes.store import Results
+    from byrote.probes.store import Results
 
 _WHOLE = "model"
 
@@ -60,7 +60,7 @@ COLUMNS = (
 
 def event_rows(results: Results, probes: Collection[str]) -> Iterator[dict[str, Any]]:
     """Events of these probes, of all when none is named; `head` as a label."""
-    from probes.trajectory import event_head, events
+    from byrote.probes.trajectory import event_head, events
 
     seed = text.sequence_seed(results) or 0
     for row in events(results, seed=seed).itertuples(index=False):

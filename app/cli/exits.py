@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
 
 DONE = 0
 CHECK_FAILED = 1
@@ -24,5 +24,5 @@ MEANING = {
 }
 
 
-class NothingFoundError(RoteError):
+class NothingFoundError(ByroteError):
     """The path is fine and holds no checkpoint: exit code 4."""

@@ -4,7 +4,7 @@
     probe = "induction"       # required
     metric = "verdict"        # the probe's main metric if left out
     head = "any"              # "any", "all" or "L1H0"; left out for numbers about the whole model
-    step = "last"             # as `rote show --step`; last if left out
+    step = "last"             # as `byrote show --step`; last if left out
     run = "unique"            # every run on the command line if left out
     min = 1                   # passes when the interval's lower end reaches it
     max = 1                   # passes when the interval's upper end stays within it; one of the two is required
@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.text import clean, number, plain
-from checkpoints.errors import RoteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.cli.text import clean, number, plain
 
 if TYPE_CHECKING:
-    from probes.store import Results
+    from byrote.probes.store import Results
 
 _KEYS = {
     "run": str,
@@ -89,17 +89,17 @@ def read_expectations(path: Path) -> tuple[Expectation, ...]:
     """The checks of a file.
 
     Raises:
-        RoteError: the file is not there, is no TOML, or has a check that cannot be understood.
+        ByroteError: the file is not there, is no TOML, or has a check that cannot be understood.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RoteError(f"{path} does not exist", help="give a file of [[expect]] tables") from None
+        raise ByroteError(f"{path} does not exist", help="give a file of [[expect]] tables") from None
     except (OSError, ValueError) as error:
-        raise RoteError(f"{path} cannot be read as TOML ({error})", help="mend the file") from None
+        raise ByroteError(f"{path} cannot be read as TOML ({error})", help="mend the file") from None
     entries = data.get("expect")
     if not isinstance(entries, list) or not entries or set(data) != {"expect"}:
-        raise RoteError(f"{path} has to hold [[expect]] tables and nothing else", help="see docs/cli.md")
+        raise ByroteError(f"{path} has to hold [[expect]] tables and nothing else", help="see docs/cli.md")
     return tuple(_expectation(entry, f"check {i} of {path}") for i, entry in enumerate(entries, 1))
 
 
@@ -107,41 +107,41 @@ def check(expectations: Sequence[Expectation], runs: Sequence[Results]) -> list[
     """Every expectation against every run it names.
 
     Raises:
-        RoteError: an expectation names a run or a step that is not there.
+        ByroteError: an expectation names a run or a step that is not there.
     """
     names = [run.run for run in runs]
     outcomes = []
     for one in expectations:
         if one.run is not None and one.run not in names:
-            raise RoteError(f"a check names run {one.run!r}", help=did_you_mean(one.run, names))
+            raise ByroteError(f"a check names run {one.run!r}", help=did_you_mean(one.run, names))
         outcomes += [_check(one, run) for run in runs if one.run in (None, run.run)]
     return outcomes
 
 
 def _expectation(entry: Any, where: str) -> Expectation:
-    from probes.registry import lookup
+    from byrote.probes.registry import lookup
 
     if not isinstance(entry, dict):
-        raise RoteError(f"{where} is not a table", help="write [[expect]] above it")
+        raise ByroteError(f"{where} is not a table", help="write [[expect]] above it")
     for key, value in entry.items():
         if key not in _KEYS:
-            raise RoteError(f"{where} has a key {key!r}", help=did_you_mean(key, _KEYS))
+            raise ByroteError(f"{where} has a key {key!r}", help=did_you_mean(key, _KEYS))
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
-            raise RoteError(f"{where} has {key} = {value!r}", help="numbers are bare, names are in quotes")
+            raise ByroteError(f"{where} has {key} = {value!r}", help="numbers are bare, names are in quotes")
     if "probe" not in entry:
-        raise RoteError(f"{where} names no probe", help='add probe = "induction"')
+        raise ByroteError(f"{where} names no probe", help='add probe = "induction"')
     if not {"min", "max"} & set(entry):
-        raise RoteError(f"{where} has neither min nor max", help="add one: min = 0.5")
+        raise ByroteError(f"{where} has neither min nor max", help="add one: min = 0.5")
     info = lookup(entry["probe"])
     metric = entry.get("metric", info.main_metric)
     if metric not in info.metrics:
-        raise RoteError(
+        raise ByroteError(
             f"{where}: {info.name} has no metric {metric!r}", help=did_you_mean(metric, info.metrics)
         )
     if (info.kind == "model") == ("head" in entry):
         help = "leave head out" if "head" in entry else 'add head = "any", "all" or "L1H0"'
         kind = "about the whole model" if info.kind == "model" else "measured per head"
-        raise RoteError(f"{where}: {info.name} is {kind}", help=help)
+        raise ByroteError(f"{where}: {info.name} is {kind}", help=help)
     return Expectation(
         probe=info.name,
         metric=metric,
@@ -154,7 +154,7 @@ def _expectation(entry: Any, where: str) -> Expectation:
 
 
 def _check(one: Expectation, results: Results) -> Checked:
-    from app.cli.show import head_of, resolve_step
+    from byrote.cli.show import head_of, resolve_step
 
     step = resolve_step(one.step, results)
     rows = results.select(one.probe, one.metric, step=step)
@@ -173,7 +173,7 @@ def _check(one: Expectation, results: Results) -> Checked:
 def _is_meant(one: Expectation, label: str | None) -> bool:
     if one.head in (None, "any", "all"):
         return True
-    from interp.axes import head_label, parse_head
+    from byrote.interp.axes import head_label, parse_head
 
     return label == head_label(*parse_head(one.head))
 

@@ -1,4 +1,4 @@
-"""`rote graft`: put heads of one step into another, and say what returns."""
+"""`byrote graft`: put heads of one step into another, and say what returns."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from app.cli import exits, text
-from app.cli.command import Verb
-from app.cli.options import (
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.words import counted
+from byrote.cli import exits, text
+from byrote.cli.command import Verb
+from byrote.cli.options import (
     base_model_option,
     device_option,
     download_option,
@@ -19,10 +21,8 @@ from app.cli.options import (
     set_threads,
     threads_option,
 )
-from app.cli.output import Column, Output, output_options
-from app.cli.session import Session
-from checkpoints.errors import RoteError
-from checkpoints.words import counted
+from byrote.cli.output import Column, Output, output_options
+from byrote.cli.session import Session
 
 COLUMNS = (
     Column("run"),
@@ -44,7 +44,7 @@ COLUMNS = (
 
 @click.command(
     cls=Verb,
-    examples=("rote graft runs/a --from 2400 --into 600 --heads L0H3,L1H0",),
+    examples=("byrote graft runs/a --from 2400 --into 600 --heads L0H3,L1H0",),
     short_help="Put heads of one step into another, and say what returns.",
 )
 @click.argument("path", metavar="PATH")
@@ -83,20 +83,20 @@ def graft(
     as many random heads of the same layers. Steps are written as in `--steps`: 600, last, nearest:1k. Exit 3 when
     one of the three cannot be done on this model.
     """
-    from app.cli.paths import open_all
-    from interp.axes import parse_heads
+    from byrote.cli.paths import open_all
+    from byrote.interp.axes import parse_heads
 
     chosen = parse_heads(heads.split(","))
     series = open_all((path,), base=base_model, allow_download=allow_download).series
     if len(series) != 1:
-        raise RoteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
+        raise ByroteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
     steps = {
         name: _one_step(spec, series[0].select(spec).steps)
         for name, spec in (("from", from_), ("into", into))
     }
     require_device(device, dtype)
     set_threads(threads)
-    from probes.circuits.graft import graft_steps
+    from byrote.probes.circuits.graft import graft_steps
 
     found = graft_steps(
         series[0],
@@ -118,5 +118,5 @@ def graft(
 
 def _one_step(spec: str, steps: tuple[int, ...]) -> int:
     if len(steps) != 1:
-        raise RoteError(f"{spec!r} names {counted(len(steps), 'step')}", help="name one step")
+        raise ByroteError(f"{spec!r} names {counted(len(steps), 'step')}", help="name one step")
     return steps[0]

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from app.cli import exits
-from app.cli.session import Session
-from app.cli.text import clean
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
+from byrote.cli import exits
+from byrote.cli.session import Session
+from byrote.cli.text import clean
 
 
 def guarded(call: Callable[[], Any], session: Session) -> int:
@@ -29,7 +29,7 @@ def guarded(call: Callable[[], Any], session: Session) -> int:
     try:
         code = call()
         return code if isinstance(code, int) else exits.DONE
-    except RoteError as error:
+    except ByroteError as error:
         code = exits.NOTHING if isinstance(error, exits.NothingFoundError) else exits.USAGE
         return _fail(session, error.message, error.help, code)
     except click.ClickException as error:
@@ -39,7 +39,7 @@ def guarded(call: Callable[[], Any], session: Session) -> int:
     except OSError as error:
         return _os_error(session, error)
     except MemoryError:
-        return _fail(session, "out of memory", "`rote doctor` shows how much there is", exits.INTERNAL)
+        return _fail(session, "out of memory", "`byrote doctor` shows how much there is", exits.INTERNAL)
     except Exception as error:
         return _internal(session, error)
 
@@ -65,7 +65,7 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     """click's message and our kind of help line."""
     message = error.message if isinstance(error, click.NoSuchOption) else error.format_message()
     message = " ".join(message.split()).rstrip(".")
-    where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "rote"
+    where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "byrote"
     near = getattr(error, "possibilities", None)
     suggestion = f"did you mean {near[0]}? " if near else ""
     return message[:1].lower() + message[1:], f"{suggestion}`{where} -h` lists the options"
@@ -80,7 +80,7 @@ def _os_error(session: Session, error: OSError) -> int:
     return _fail(
         session,
         f"{error.strerror.lower()}{where}",
-        "check the path, its permissions and the free space (`rote doctor`)",
+        "check the path, its permissions and the free space (`byrote doctor`)",
         exits.USAGE,
     )
 
@@ -98,7 +98,7 @@ def _internal(session: Session, error: Exception) -> int:
 
 def _save_traceback(session: Session) -> Path | None:
     try:
-        handle, name = tempfile.mkstemp(prefix="rote-traceback-", suffix=".txt")
+        handle, name = tempfile.mkstemp(prefix="byrote-traceback-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(f"{session.command()}\n\n{traceback.format_exc()}")
     except OSError:

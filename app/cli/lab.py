@@ -1,4 +1,4 @@
-"""`rote lab`: small controlled series, trained here."""
+"""`byrote lab`: small controlled series, trained here."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import exits
-from app.cli.command import LazyGroup, Verb
-from app.cli.interrupts import Interrupts
-from app.cli.progress import Progress, make_progress, progress_option
-from app.cli.session import Session
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
+from byrote.cli import exits
+from byrote.cli.command import LazyGroup, Verb
+from byrote.cli.interrupts import Interrupts
+from byrote.cli.progress import Progress, make_progress, progress_option
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from checkpoints.lab import LabConfig
+    from byrote.checkpoints.lab import LabConfig
 
-VERBS = {"train": ("app.cli.lab", "Train one arm of a repetition experiment into a folder.")}
+VERBS = {"train": ("byrote.cli.lab", "Train one arm of a repetition experiment into a folder.")}
 _REPEAT_FRAC, _POOL = 0.5, 64  # of an arm with repeats, where not given
 
 
 @click.group(
     cls=LazyGroup,
     verbs=VERBS,
-    examples=("rote lab train runs/unique", "rote lab train runs/repeated --arm repeated --repeat-frac 0.5"),
+    examples=(
+        "byrote lab train runs/unique",
+        "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5",
+    ),
 )
 def lab() -> None:
     """Train small controlled series of checkpoints.
@@ -36,7 +39,7 @@ def lab() -> None:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of `rote lab train`, as parsed."""
+    """Options of `byrote lab train`, as parsed."""
 
     out: Path
     arm: str
@@ -61,12 +64,12 @@ class TrainOptions:
         """The lab's own record.
 
         Raises:
-            RoteError: a value out of its range, or values that do not go together.
+            ByroteError: a value out of its range, or values that do not go together.
         """
-        from checkpoints.lab import Arm, LabConfig, SourceConfig
+        from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig
 
         if self.d_model % self.heads:
-            raise RoteError(
+            raise ByroteError(
                 f"{self.heads} heads do not divide a width of {self.d_model}",
                 help="choose --d-model as a multiple of --heads",
             )
@@ -96,8 +99,8 @@ class TrainOptions:
 @click.command(
     cls=Verb,
     examples=(
-        "rote lab train runs/unique",
-        "rote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
+        "byrote lab train runs/unique",
+        "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
     ),
     short_help="Train one arm of a repetition experiment into a folder.",
 )
@@ -164,7 +167,7 @@ def train(session: Session, /, **options: Any) -> int:
     The same command again goes on from the last written step, and does nothing when the series is complete. Ctrl-C
     stops at the next written step; twice stops at once and loses the steps since the last one.
     """
-    from checkpoints.lab import train as train_series
+    from byrote.checkpoints.lab import train as train_series
 
     asked = TrainOptions(**options)
     config = asked.config()
@@ -183,7 +186,7 @@ def train(session: Session, /, **options: Any) -> int:
     finally:
         progress.close()
     session.data(str(path))
-    session.note(f"next: rote run {path}")
+    session.note(f"next: byrote run {path}")
     return exits.DONE
 
 

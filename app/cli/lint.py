@@ -1,4 +1,4 @@
-"""`rote lint`: is this series what it claims to be?"""
+"""`byrote lint`: is this series what it claims to be?"""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import exits, text
-from app.cli.command import Verb
-from app.cli.guard import report as report_error
-from app.cli.options import base_model_option, disk_budget_option, download_option, in_bytes
-from app.cli.output import Column, Output, Row, output_options
-from app.cli.progress import make_progress, progress_option
-from app.cli.session import Session
-from checkpoints import CheckpointSeries
-from checkpoints.errors import RoteError
-from checkpoints.words import counted
+from byrote.checkpoints import CheckpointSeries
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.words import counted
+from byrote.cli import exits, text
+from byrote.cli.command import Verb
+from byrote.cli.guard import report as report_error
+from byrote.cli.options import base_model_option, disk_budget_option, download_option, in_bytes
+from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli.progress import make_progress, progress_option
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from checkpoints.lint import LintReport
+    from byrote.checkpoints.lint import LintReport
 
 _SHOWN_STEPS, _SHOWN_TEXT = 6, 60
 
@@ -40,7 +40,7 @@ COLUMNS = (
 
 @click.command(
     cls=Verb,
-    examples=("rote lint runs/a", "rote lint runs --json --no-write"),
+    examples=("byrote lint runs/a", "byrote lint runs --json --no-write"),
     short_help="Look for doubled, exchanged, damaged and missing steps; no model is loaded.",
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
@@ -53,7 +53,7 @@ COLUMNS = (
     "--write/--no-write",
     default=True,
     show_default=True,
-    help="Keep the facts beside the series, in SERIES.lint.json, where `rote run` and `rote report` find them.",
+    help="Keep the facts beside the series, in SERIES.lint.json, where `byrote run` and `byrote report` find them.",
 )
 @base_model_option
 @download_option
@@ -80,7 +80,7 @@ def lint(
     shape. Facts are not verdicts: each comes with its evidence and with what it would mean. Exit 1 when there is a
     warning or an error.
     """
-    from app.cli.paths import open_all
+    from byrote.cli.paths import open_all
 
     opened = open_all(
         paths,
@@ -112,9 +112,9 @@ def _linted(
     session: Session, series: CheckpointSeries, results: Any, *, write: bool, progress: str
 ) -> LintReport:
     """Lint one series, add what its results say, and keep the report."""
-    from checkpoints.lint import lint as lint_series
-    from checkpoints.lint import lint_path, write_lint
-    from checkpoints.lint.report import in_order
+    from byrote.checkpoints.lint import lint as lint_series
+    from byrote.checkpoints.lint import lint_path, write_lint
+    from byrote.checkpoints.lint.report import in_order
 
     shown = make_progress(progress, session, label=series.name)
     try:
@@ -122,7 +122,7 @@ def _linted(
     finally:
         shown.close()
     if results is not None:
-        from probes.series_facts import loss_facts
+        from byrote.probes.series_facts import loss_facts
 
         found = replace(found, facts=in_order([*found.facts, *loss_facts(results)]))
     if write and write_lint(series, found) is None:
@@ -134,13 +134,13 @@ def _measured(results: str | None, series: Sequence[CheckpointSeries]) -> dict[s
     """Results by the name of their series."""
     if results is None:
         return {}
-    from app.cli.paths import open_results
+    from byrote.cli.paths import open_results
 
     found = {r.run: r for r in open_results([results])}
     if not found.keys() & {s.name for s in series}:
-        raise RoteError(
+        raise ByroteError(
             f"{results} holds results of {', '.join(sorted(found))}, not of {', '.join(s.name for s in series)}",
-            help="give the folder that `rote run` wrote for this series",
+            help="give the folder that `byrote run` wrote for this series",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""The `rote` command: a group of verbs, each imported only when it is called."""
+"""The `byrote` command: a group of verbs, each imported only when it is called."""
 
 from __future__ import annotations
 
@@ -10,49 +10,52 @@ from typing import Any
 
 import click
 
-from app.cli.command import LazyGroup
-from app.cli.guard import guarded
-from app.cli.session import Session
-from app.cli.settings import read_settings
-from checkpoints.errors import RoteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.cli.command import LazyGroup
+from byrote.cli.guard import guarded
+from byrote.cli.session import Session
+from byrote.cli.settings import former_variable, read_settings
 
 VERBS = {
-    "lab": ("app.cli.lab", "Train small controlled series of checkpoints."),
-    "scan": ("app.cli.scan", "List the checkpoints in a folder; no model is loaded."),
-    "lint": ("app.cli.lint", "Look for doubled, exchanged, damaged and missing steps; no model is loaded."),
-    "probes": ("app.cli.probes", "List the probes, or print one probe's card."),
-    "run": ("app.cli.run", "Measure every checkpoint; the same command again does only what is missing."),
-    "show": ("app.cli.show", "Print the top heads at a step, or events over training."),
-    "compare": ("app.cli.compare", "Compare two runs: differences, onsets, and whether it is damage."),
-    "report": ("app.cli.report", "Write a self-contained HTML report, with its data as JSON and CSV."),
+    "lab": ("byrote.cli.lab", "Train small controlled series of checkpoints."),
+    "scan": ("byrote.cli.scan", "List the checkpoints in a folder; no model is loaded."),
+    "lint": (
+        "byrote.cli.lint",
+        "Look for doubled, exchanged, damaged and missing steps; no model is loaded.",
+    ),
+    "probes": ("byrote.cli.probes", "List the probes, or print one probe's card."),
+    "run": ("byrote.cli.run", "Measure every checkpoint; the same command again does only what is missing."),
+    "show": ("byrote.cli.show", "Print the top heads at a step, or events over training."),
+    "compare": ("byrote.cli.compare", "Compare two runs: differences, onsets, and whether it is damage."),
+    "report": ("byrote.cli.report", "Write a self-contained HTML report, with its data as JSON and CSV."),
     "dashboard": (
-        "app.cli.dashboard",
+        "byrote.cli.dashboard",
         "Look at results in the browser: heads and circuits across training steps.",
     ),
-    "graft": ("app.cli.graft", "Put heads of one step into another, and say what returns."),
-    "text": ("app.cli.textstats", "Say what a corpus would teach: repeats, concentration, lost tails."),
-    "selftest": ("app.cli.selftest", "Measure planted models whose answers are known."),
-    "doctor": ("app.cli.doctor", "Check versions, device, memory, disk and configuration."),
+    "graft": ("byrote.cli.graft", "Put heads of one step into another, and say what returns."),
+    "text": ("byrote.cli.textstats", "Say what a corpus would teach: repeats, concentration, lost tails."),
+    "selftest": ("byrote.cli.selftest", "Measure planted models whose answers are known."),
+    "doctor": ("byrote.cli.doctor", "Check versions, device, memory, disk and configuration."),
 }
 
 
-class Rote(LazyGroup):
+class Byrote(LazyGroup):
     """The top group: exceptions become exit codes here and nowhere else."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
         """Run one command line and leave with its exit code."""
         typed = list(sys.argv[1:] if args is None else args)
         session = Session(tuple(typed), settings=read_settings(Path.cwd()))
-        extra = {**extra, "standalone_mode": False, "obj": session, "auto_envvar_prefix": "ROTE"}
+        extra = {**extra, "standalone_mode": False, "obj": session, "auto_envvar_prefix": "BYROTE"}
         extra["default_map"] = session.settings.table
 
         def call() -> Any:
-            return super(Rote, self).main(typed, "rote", **extra)
+            return super(Byrote, self).main(typed, "byrote", **extra)
 
         sys.exit(guarded(call, session))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; a reader that has what it wanted (`rote show ... | head`) is no error."""
+        """Run the verb; a reader that has what it wanted (`byrote show ... | head`) is no error."""
         try:
             code = super().invoke(ctx)
             sys.stdout.flush()
@@ -68,17 +71,17 @@ def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value:
         from importlib import metadata
 
-        click.echo(f"rote {metadata.version('rote')}")
+        click.echo(f"byrote {metadata.version('byrote')}")
         ctx.exit()
 
 
 @click.group(
-    cls=Rote,
+    cls=Byrote,
     verbs=VERBS,
     examples=(
-        "rote run runs/a runs/b",
-        "rote compare results/a results/b",
-        "rote report results/a results/b",
+        "byrote run runs/a runs/b",
+        "byrote compare results/a results/b",
+        "byrote report results/a results/b",
     ),
 )
 @click.option(
@@ -96,21 +99,21 @@ def cli(ctx: click.Context) -> None:
     """Did the model learn the rule, or did it learn by rote?
 
     Reads a folder of training checkpoints, finds the heads that copy in context, and says when they formed, how
-    surely, and what repeated training data did to them. `rote VERB -h` explains a verb.
+    surely, and what repeated training data did to them. `byrote VERB -h` explains a verb.
     """
     settings = ctx.find_object(Session).settings
     if ctx.invoked_subcommand == "doctor":
         return  # says what is wrong instead of stopping at it
-    if settings.problem:
-        raise settings.problem
+    if problem := settings.problem or former_variable(os.environ, VERBS):
+        raise problem
     for name, value in settings.table.items():
         if name not in VERBS or not isinstance(value, dict):
-            raise RoteError(
-                f"[tool.rote] in {settings.path} sets {name!r}, which is not a verb's table",
-                help=f"write [tool.rote.VERB]; {did_you_mean(name, VERBS)}",
+            raise ByroteError(
+                f"[tool.byrote] in {settings.path} sets {name!r}, which is not a verb's table",
+                help=f"write [tool.byrote.VERB]; {did_you_mean(name, VERBS)}",
             )
 
 
 def main() -> None:
-    """Entry point of the `rote` command."""
+    """Entry point of the `byrote` command."""
     cli()

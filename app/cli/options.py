@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -75,22 +75,22 @@ def require_device(device: str, dtype: str) -> None:
     """Refuse a device that is not there before any work starts; "cpu" asks nothing and imports nothing.
 
     Raises:
-        RoteError: an unknown device, or one this machine or dtype does not have.
+        ByroteError: an unknown device, or one this machine or dtype does not have.
     """
     if device == "cpu":
         return
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise RoteError(f"there is no device {device!r}", help="use cpu, cuda, cuda:N or mps")
+        raise ByroteError(f"there is no device {device!r}", help="use cpu, cuda, cuda:N or mps")
     import torch
 
     if kind == "mps" and dtype == "float64":
-        raise RoteError("mps has no float64", help="use --dtype float32, or --device cpu")
+        raise ByroteError("mps has no float64", help="use --dtype float32, or --device cpu")
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[kind]
     if int(index or 0) >= count:
-        raise RoteError(
+        raise ByroteError(
             f"torch sees {count} {kind} devices here, not {device}",
-            help="use --device cpu; `rote doctor` shows what torch sees",
+            help="use --device cpu; `byrote doctor` shows what torch sees",
         )
 
 

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import click
 
-from app.cli.session import Session, is_terminal
-from app.cli.table import Column, Row, print_table
-from app.cli.text import clean, plain
+from byrote.cli.session import Session, is_terminal
+from byrote.cli.table import Column, Row, print_table
+from byrote.cli.text import clean, plain
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.exits import NothingFoundError
-from checkpoints import CheckpointError, CheckpointSeries
-from checkpoints.formats import FORMATS
-from checkpoints.runs import open_runs
+from byrote.checkpoints import CheckpointError, CheckpointSeries
+from byrote.checkpoints.formats import FORMATS
+from byrote.checkpoints.runs import open_runs
+from byrote.cli.exits import NothingFoundError
 
 if TYPE_CHECKING:
-    from probes.store import Results
+    from byrote.probes.store import Results
 
 _GLOB = frozenset("*?[")
 
@@ -60,9 +60,9 @@ def open_results(paths: Sequence[str]) -> list[Results]:
 
     Raises:
         NothingFoundError: a glob matches nothing.
-        RoteError: a path is no results folder.
+        ByroteError: a path is no results folder.
     """
-    from probes.store import Results
+    from byrote.probes.store import Results
 
     folders: list[Path] = []
     for path in (folder for text in paths for folder in _expand(text)):

@@ -1,4 +1,4 @@
-"""`rote probes`: the catalogue, and one probe's card."""
+"""`byrote probes`: the catalogue, and one probe's card."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.cli.command import Verb
-from app.cli.output import Column, Output, Row, output_options
-from app.cli.session import Session
+from byrote.cli.command import Verb
+from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from probes.info import ProbeInfo
+    from byrote.probes.info import ProbeInfo
 
 COLUMNS = (
     Column("name", "name"),
@@ -36,7 +36,7 @@ _CARD_WIDTH = 100
 
 @click.command(
     cls=Verb,
-    examples=("rote probes", "rote probes induction"),
+    examples=("byrote probes", "byrote probes induction"),
     short_help="List the probes, or print one probe's card.",
 )
 @click.argument("name", required=False)
@@ -47,8 +47,8 @@ def probes(session: Session, name: str | None, out: Output) -> None:
 
     With NAME, print that probe's card: how it is computed, its metrics, stimuli, chance level and source.
     """
-    from probes.cards import card, text_lines
-    from probes.registry import REGISTRY, lookup
+    from byrote.probes.cards import card, text_lines
+    from byrote.probes.registry import REGISTRY, lookup
 
     if name is None:
         out.rows(COLUMNS, [_row(info) for info in REGISTRY.values()])
@@ -61,7 +61,7 @@ def probes(session: Session, name: str | None, out: Output) -> None:
 
 
 def _range(row: Row) -> str:
-    from probes.cards import range_text
+    from byrote.probes.cards import range_text
 
     return range_text(row["range_lo"], row["range_hi"])
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import click
 
-from app.cli.session import Session, is_terminal
-from app.cli.text import clean, duration
-from checkpoints.words import counted
+from byrote.checkpoints.words import counted
+from byrote.cli.session import Session, is_terminal
+from byrote.cli.text import clean, duration
 
 MODES = ("auto", "rich", "plain", "jsonl", "none")
 Event = dict[str, Any]
@@ -27,7 +27,7 @@ progress_option = click.option(
 
 
 class Progress(Protocol):
-    """Takes the events of `sweep` and of `checkpoints.lab.train`."""
+    """Takes the events of `sweep` and of `byrote.checkpoints.lab.train`."""
 
     def event(self, event: Event) -> None:
         """One event."""

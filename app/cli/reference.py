@@ -1,4 +1,4 @@
-"""docs/cli.md, written from the commands themselves: ``python -m app.cli.reference > docs/cli.md``."""
+"""docs/cli.md, written from the commands themselves: ``python -m byrote.reference > docs/cli.md``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli import compare, exits, expect, graft, lint, scan, settings, show, textstats
-from app.cli.command import LazyGroup, Verb
-from app.cli.main import cli
-from app.cli.output import FORCED, Column
+from byrote.cli import compare, exits, expect, graft, lint, scan, settings, show, textstats
+from byrote.cli.command import LazyGroup, Verb
+from byrote.cli.main import cli
+from byrote.cli.output import FORCED, Column
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
 _COLUMNS = {
@@ -24,9 +24,9 @@ _COLUMNS = {
 }
 _INTRO = """# The command line
 
-Written by `python -m app.cli.reference > docs/cli.md`; a test compares the two.
+Written by `python -m byrote.reference > docs/cli.md`; a test compares the two.
 
-`rote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
+`byrote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
 _OUTPUT = """## Output
 
 A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `lint`, `probes`, `show`, `compare`,
@@ -43,9 +43,9 @@ one object, `{"error": ..., "help": ..., "exit": 2}`. An unexpected error prints
 `--traceback` prints it."""
 _SETTINGS = """## Settings
 
-Options win over `ROTE_*` variables, those over `[tool.rote]` in the pyproject.toml of the working directory, that over
-defaults. The variable of `rote run --device` is `ROTE_RUN_DEVICE`, that of `rote lab train --d-model` is
-`ROTE_LAB_TRAIN_D_MODEL`. `rote doctor` lists what is set and which won. `NO_COLOR` is honoured.
+Options win over `BYROTE_*` variables, those over `[tool.byrote]` in the pyproject.toml of the working directory, that over
+defaults. The variable of `byrote run --device` is `BYROTE_RUN_DEVICE`, that of `byrote lab train --d-model` is
+`BYROTE_LAB_TRAIN_D_MODEL`. `byrote doctor` lists what is set and which won. `NO_COLOR` is honoured.
 
 ```toml
 {example}
@@ -67,8 +67,8 @@ def reference() -> str:
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command with its full name, such as ``rote lab train``, groups included."""
-    root = click.Context(cli, info_name="rote")
+    """Every command with its full name, such as ``byrote lab train``, groups included."""
+    root = click.Context(cli, info_name="byrote")
 
     def walk(group: LazyGroup, path: str) -> Iterator[tuple[str, click.Command]]:
         yield path, group
@@ -79,14 +79,14 @@ def commands() -> Iterator[tuple[str, click.Command]]:
             elif command is not None:
                 yield f"{path} {name}", command
 
-    yield from walk(cli, "rote")
+    yield from walk(cli, "byrote")
 
 
 def _parts() -> Iterator[str]:
     yield _INTRO
     for name, command in commands():
         yield from _command(name, command)
-    context = click.Context(scan.scan, info_name="rote scan", **scan.scan.context_settings)
+    context = click.Context(scan.scan, info_name="byrote scan", **scan.scan.context_settings)
     shared = [(names, meaning) for names, meaning, _ in _options(scan.scan, context, shared=True)]
     yield "## Options every verb has\n\n" + _table(("option", "meaning"), shared)
     options = [(_names(names), help) for names, (_, help) in FORCED.items()]

@@ -1,4 +1,4 @@
-"""`rote report`: results to one file a person opens, with its data beside it."""
+"""`byrote report`: results to one file a person opens, with its data beside it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from app.cli.checks import say_checks
-from app.cli.command import Verb
-from app.cli.expect import check, expect_option, read_expectations
-from app.cli.session import Session
+from byrote.cli.checks import say_checks
+from byrote.cli.command import Verb
+from byrote.cli.expect import check, expect_option, read_expectations
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from probes.store import Results
+    from byrote.probes.store import Results
 
 _NAMES_SHOWN = 3
 
@@ -23,8 +23,8 @@ _NAMES_SHOWN = 3
 @click.command(
     cls=Verb,
     examples=(
-        "rote report results/a",
-        "rote report results/unique results/repeated --base unique -o reports/arms.html --open",
+        "byrote report results/a",
+        "byrote report results/unique results/repeated --base unique -o reports/arms.html --open",
     ),
     short_help="Write a self-contained HTML report, with its data as JSON and CSV.",
 )
@@ -55,8 +55,8 @@ def report(
     RESULT is a results folder, a folder of several, or a quoted glob. With --base, every other run is compared with
     that one. The file opens anywhere, offline.
     """
-    from app.cli.paths import open_results
-    from app.report import build_report
+    from byrote.cli.paths import open_results
+    from byrote.report import build_report
 
     expectations = read_expectations(expect) if expect else ()
     runs = open_results(paths)
@@ -76,7 +76,7 @@ def _with_base(runs: list[Results], base: str | None) -> tuple[list[Results], st
     """The runs with the baseline among them, and its name."""
     if base is None or base in [run.run for run in runs] or not Path(base).is_dir():
         return runs, base  # an unknown name is refused with the names there are
-    from probes.store import Results
+    from byrote.probes.store import Results
 
     baseline = Results.open(base)
     here = {run.path.resolve() for run in runs}

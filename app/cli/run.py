@@ -1,4 +1,4 @@
-"""`rote run`: measure every checkpoint that is not measured yet."""
+"""`byrote run`: measure every checkpoint that is not measured yet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import exits
-from app.cli.command import Verb
-from app.cli.dry_run import dry_run
-from app.cli.guard import report
-from app.cli.interrupts import Interrupts
-from app.cli.options import (
+from byrote.checkpoints import CheckpointSeries
+from byrote.checkpoints.words import counted
+from byrote.cli import exits
+from byrote.cli.command import Verb
+from byrote.cli.dry_run import dry_run
+from byrote.cli.guard import report
+from byrote.cli.interrupts import Interrupts
+from byrote.cli.options import (
     base_model_option,
     device_option,
     disk_budget_option,
@@ -29,20 +31,18 @@ from app.cli.options import (
     sequences_option,
     threads_option,
 )
-from app.cli.progress import Progress, make_progress, progress_option
-from app.cli.session import Session
-from checkpoints import CheckpointSeries
-from checkpoints.words import counted
+from byrote.cli.progress import Progress, make_progress, progress_option
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from app.cli.paths import Opened
-    from probes.sweep.plan import SweepConfig
-    from probes.sweep.run import SweepOutcome
+    from byrote.cli.paths import Opened
+    from byrote.probes.sweep.plan import SweepConfig
+    from byrote.probes.sweep.run import SweepOutcome
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of `rote run`, as parsed."""
+    """Options of `byrote run`, as parsed."""
 
     paths: tuple[str, ...]
     probe: tuple[str, ...]
@@ -73,9 +73,9 @@ class RunOptions:
 @click.command(
     cls=Verb,
     examples=(
-        "rote run runs/a",
-        "rote run runs/a runs/b -p induction --steps log:12 -o results",
-        "rote run 'runs/*' --dry-run",
+        "byrote run runs/a",
+        "byrote run runs/a runs/b -p induction --steps log:12 -o results",
+        "byrote run 'runs/*' --dry-run",
     ),
     short_help="Measure every checkpoint; the same command again does only what is missing.",
 )
@@ -187,8 +187,8 @@ def run(session: Session, /, **options: Any) -> int:
 
 def _open(asked: RunOptions) -> Opened:
     """The series asked for, each with the steps asked for; everything a typo can break breaks here."""
-    from app.cli.paths import open_all
-    from probes.registry import resolve
+    from byrote.cli.paths import open_all
+    from byrote.probes.registry import resolve
 
     resolve(asked.probe or None)
     opened = open_all(
@@ -202,7 +202,7 @@ def _open(asked: RunOptions) -> Opened:
 
 
 def _config(asked: RunOptions) -> SweepConfig:
-    from probes.sweep.plan import SweepConfig
+    from byrote.probes.sweep.plan import SweepConfig
 
     return SweepConfig(
         probes=asked.probe or None,
@@ -247,7 +247,7 @@ def _sweep_all(
 def _sweep(
     series: CheckpointSeries, config: SweepConfig, asked: RunOptions, *, progress: Progress, stop: Interrupts
 ) -> SweepOutcome:
-    from probes.sweep.run import sweep
+    from byrote.probes.sweep.run import sweep
 
     def on_event(event: dict[str, Any]) -> None:
         progress.event(event)
@@ -276,7 +276,7 @@ def _drift_lines(outcome: SweepOutcome) -> list[str]:
 
 
 def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome) -> None:
-    from app.cli.summary import findings
+    from byrote.cli.summary import findings
 
     if not outcome.measured:
         session.note(
@@ -308,13 +308,13 @@ def _say_next(session: Session, series: Sequence[CheckpointSeries], outcomes: Se
     """The commands that show what was measured; of several runs, one trained on unique data is the baseline."""
     paths = [str(outcome.path) for outcome in outcomes]
     if len(paths) == 1:
-        session.note(f"next: {shlex.join(['rote', 'report', *paths])}")
+        session.note(f"next: {shlex.join(['byrote', 'report', *paths])}")
         return
     unique = (i for i, one in enumerate(series) if (one.manifest.get("arm") or {}).get("kind") == "unique")
     base = next(unique, 0)
     if len(paths) == 2:
-        session.note(f"next: {shlex.join(['rote', 'compare', paths[base], paths[1 - base]])}")
-    session.note(f"next: {shlex.join(['rote', 'report', *paths, '--base', series[base].name])}")
+        session.note(f"next: {shlex.join(['byrote', 'compare', paths[base], paths[1 - base]])}")
+    session.note(f"next: {shlex.join(['byrote', 'report', *paths, '--base', series[base].name])}")
 
 
 def _say_how_to_resume(session: Session) -> int:

@@ -1,4 +1,4 @@
-"""`rote scan`: what is in the folder, without loading a model."""
+"""`byrote scan`: what is in the folder, without loading a model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from app.cli import exits, text
-from app.cli.command import Verb
-from app.cli.guard import report
-from app.cli.options import base_model_option, download_option
-from app.cli.output import Column, Output, Row, output_options
-from app.cli.session import Session
-from checkpoints import CheckpointSeries
-from checkpoints.words import counted
+from byrote.checkpoints import CheckpointSeries
+from byrote.checkpoints.words import counted
+from byrote.cli import exits, text
+from byrote.cli.command import Verb
+from byrote.cli.guard import report
+from byrote.cli.options import base_model_option, download_option
+from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli.session import Session
 
 COLUMNS = (
     Column("run"),
@@ -32,7 +32,7 @@ COLUMNS = (
 
 @click.command(
     cls=Verb,
-    examples=("rote scan runs/a", "rote scan runs --json"),
+    examples=("byrote scan runs/a", "byrote scan runs --json"),
     short_help="List the checkpoints in a folder; no model is loaded.",
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
@@ -47,7 +47,7 @@ def scan(
 
     PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No weights are read and no model is loaded.
     """
-    from app.cli.paths import open_all
+    from byrote.cli.paths import open_all
 
     opened = open_all(paths, base=base_model, allow_download=allow_download)
     if out.machine:

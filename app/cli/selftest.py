@@ -1,12 +1,12 @@
-"""`rote selftest`: the instrument measures models whose answers are known."""
+"""`byrote selftest`: the instrument measures models whose answers are known."""
 
 from __future__ import annotations
 
 import click
 
-from app.cli import exits
-from app.cli.command import Verb
-from app.cli.options import (
+from byrote.cli import exits
+from byrote.cli.command import Verb
+from byrote.cli.options import (
     device_option,
     dtype_option,
     require_device,
@@ -14,8 +14,8 @@ from app.cli.options import (
     set_threads,
     threads_option,
 )
-from app.cli.output import Column, Output, output_options
-from app.cli.session import Session
+from byrote.cli.output import Column, Output, output_options
+from byrote.cli.session import Session
 
 COLUMNS = (
     Column("passed", "", lambda row: "pass" if row["passed"] else "FAIL"),
@@ -29,7 +29,7 @@ COLUMNS = (
 
 @click.command(
     cls=Verb,
-    examples=("rote selftest", "rote selftest --long", "rote selftest --device cuda --dtype bfloat16"),
+    examples=("byrote selftest", "byrote selftest --long", "byrote selftest --device cuda --dtype bfloat16"),
     short_help="Measure planted models whose answers are known.",
 )
 @device_option
@@ -51,7 +51,7 @@ def selftest(
     the statistics on simulated data: whether 95% intervals hold the truth in 93 to 97%, how often verdicts, comparisons
     and onsets say something where nothing is. n counts simulations, heads or pairs. Exit 1 when a check fails.
     """
-    from probes.selftest import TRIES, TRIES_LONG, run_selftest
+    from byrote.probes.selftest import TRIES, TRIES_LONG, run_selftest
 
     require_device(device, dtype)
     set_threads(threads)

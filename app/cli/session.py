@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import click
 
-from app.cli.settings import Settings
-from app.cli.text import clean
+from byrote.cli.settings import Settings
+from byrote.cli.text import clean
 
 
 @dataclass
@@ -21,10 +21,10 @@ class Session:
     """One call.
 
     Attributes:
-        args: the arguments as typed, after `rote`.
+        args: the arguments as typed, after `byrote`.
         quiet, verbose, no_color, traceback: the options every verb has.
         output: "table", "csv", "json" or "jsonl" where one was asked for.
-        settings: `[tool.rote]` of the working directory.
+        settings: `[tool.byrote]` of the working directory.
     """
 
     args: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Session:
 
     def command(self, *, without: frozenset[str] = frozenset()) -> str:
         """This call as typed, less some flags, to be pasted into a shell."""
-        return clean(shlex.join(["rote", *(a for a in self.args if a not in without)]))
+        return clean(shlex.join(["byrote", *(a for a in self.args if a not in without)]))
 
 
 def is_terminal(stream: object = None) -> bool:

@@ -1,10 +1,10 @@
-"""`[tool.rote]` of the pyproject.toml in the working directory: defaults for options, below `ROTE_*` variables.
+"""`[tool.byrote]` of the pyproject.toml in the working directory: defaults for options, below `BYROTE_*` variables.
 
-    [tool.rote.run]
+    [tool.byrote.run]
     device = "cuda"
     sequences = 64
 
-    [tool.rote.lab.train]
+    [tool.byrote.lab.train]
     threads = 4
 
 A key is an option's long name, with dashes or underscores; `output = "json"` stands for `--json`.
@@ -13,12 +13,13 @@ A key is an option's long name, with dashes or underscores; `output = "json"` st
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.former_name import FORMER, NAME
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Settings:
 
     table: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
-    problem: RoteError | None = None
+    problem: ByroteError | None = None
 
 
 def read_settings(folder: Path) -> Settings:
@@ -45,13 +46,29 @@ def read_settings(folder: Path) -> Settings:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, ValueError) as error:
         return Settings(
-            path=path, problem=RoteError(f"{path} cannot be read ({error})", help="mend the file")
+            path=path, problem=ByroteError(f"{path} cannot be read ({error})", help="mend the file")
         )
-    table = tool.get("rote", {}) if isinstance(tool, dict) else {}
+    if isinstance(tool, dict) and FORMER in tool:
+        problem = ByroteError(
+            f"[tool.{FORMER}] in {path} is a table of version 0.1", help=f"rename it [tool.{NAME}]"
+        )
+        return Settings(path=path, problem=problem)
+    table = tool.get(NAME, {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
-        problem = RoteError(f"tool.rote in {path} is not a table", help="write [tool.rote.run] and options")
+        problem = ByroteError(
+            f"tool.byrote in {path} is not a table", help="write [tool.byrote.run] and options"
+        )
         return Settings(path=path, problem=problem)
     return Settings(_with_underscores(table), path if table else None)
+
+
+def former_variable(names: Iterable[str], verbs: Iterable[str]) -> ByroteError | None:
+    """The error for an environment variable of version 0.1 (``ROTE_RUN_DEVICE``); None where none is set."""
+    prefixes = tuple(f"{FORMER}_{verb}_".upper() for verb in (*verbs, "dashboard"))
+    for name in sorted(names):
+        if name.startswith(prefixes):
+            return ByroteError(f"{name} is a variable of version 0.1", help=f"name it BY{name}")
+    return None
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`rote show`: the top heads of a run at a step, or what happened when over its steps."""
+"""`byrote show`: the top heads of a run at a step, or what happened when over its steps."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import text
-from app.cli.command import Verb
-from app.cli.output import Column, Output, Row, output_options
-from app.cli.session import Session
-from checkpoints.errors import RoteError, did_you_mean
-from checkpoints.words import counted
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.words import counted
+from byrote.cli import text
+from byrote.cli.command import Verb
+from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from probes.info import ProbeInfo
-    from probes.store import Results
+    from byrote.probes.info import ProbeInfo
+    from byrote.probes.store import Results
 
 _HEADS_SHOWN = 8
 COLUMNS = (
@@ -44,9 +44,9 @@ COLUMNS = (
 @click.command(
     cls=Verb,
     examples=(
-        "rote show results/a",
-        "rote show results/a --probe prefix_matching --step nearest:3000 --top 3",
-        "rote show results/a --events",
+        "byrote show results/a",
+        "byrote show results/a --probe prefix_matching --step nearest:3000 --top 3",
+        "byrote show results/a --events",
     ),
     short_help="Print the top heads at a step, or events over training.",
 )
@@ -88,11 +88,11 @@ def show(
     interval and the measured steps it lies between; peak and share lost since; where the change was steepest; which
     heads traded places; which of two curves moved first, or that nobody can tell.
     """
-    from probes.store import Results
+    from byrote.probes.store import Results
 
     results = Results.open(result)
     if not results.steps:
-        raise RoteError(
+        raise ByroteError(
             f"{result} holds no observations", help="run the sweep again: it does what is missing"
         )
     if events:
@@ -115,9 +115,9 @@ def show(
 
 
 def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> None:
-    from app.cli.events import COLUMNS as EVENT_COLUMNS
-    from app.cli.events import event_rows
-    from probes.registry import lookup
+    from byrote.cli.events import COLUMNS as EVENT_COLUMNS
+    from byrote.cli.events import event_rows
+    from byrote.probes.registry import lookup
 
     rows = list(event_rows(results, [lookup(name).name for name in probes]))
     title = f"{results.run}, {counted(len(results.usable_steps), 'step')}{text.seeds(results)}"
@@ -132,20 +132,20 @@ def resolve_step(spec: str, results: Results) -> int:
     """The step of a run that ``512``, ``1k``, ``first``, ``last`` or ``nearest:3000`` names.
 
     Raises:
-        RoteError: it cannot be read, or names no one measured step.
+        ByroteError: it cannot be read, or names no one measured step.
     """
-    from checkpoints.steps import parse_steps
+    from byrote.checkpoints.steps import parse_steps
 
     steps = results.steps
     where = f"{results.path} ({counted(len(steps), 'step')}, {steps[0]:,}-{steps[-1]:,})"
     try:
         (step,) = parse_steps(spec, steps, where=str(results.path))
-    except RoteError:
+    except ByroteError:
         digits = "".join(c for c in spec if c.isdigit())
         near = f"nearest:{digits}" if digits and spec[:1].isdigit() else "last"
-        raise RoteError(f"{spec!r} is no measured step of {where}", help=f"try {near}") from None
+        raise ByroteError(f"{spec!r} is no measured step of {where}", help=f"try {near}") from None
     except ValueError:
-        raise RoteError(f"{spec!r} names several steps of {where}", help="name one step") from None
+        raise ByroteError(f"{spec!r} names several steps of {where}", help="name one step") from None
     return step
 
 
@@ -153,22 +153,22 @@ def _wanted(
     results: Results, probes: tuple[str, ...], metrics: tuple[str, ...]
 ) -> Iterator[tuple[ProbeInfo, str]]:
     """(probe, metric) pairs asked for, in catalogue order."""
-    from probes.absent import lacks_material
-    from probes.registry import REGISTRY, lookup
+    from byrote.probes.absent import lacks_material
+    from byrote.probes.registry import REGISTRY, lookup
 
     measured = set(results.frame["probe"].unique())
     shown = set(results.frame.loc[~lacks_material(results), "probe"].unique())
     chosen = [lookup(name) for name in probes] or [i for i in REGISTRY.values() if i.name in shown]
     for info in chosen:
         if info.name not in measured:
-            raise RoteError(
+            raise ByroteError(
                 f"{info.name} was not measured in {results.path}",
-                help=f"rote run {results.meta['series']['path']} -p {info.name} -o {results.path.parent}",
+                help=f"byrote run {results.meta['series']['path']} -p {info.name} -o {results.path.parent}",
             )
     known = {name for info in chosen for name in info.metrics}
     for name in metrics:
         if name not in known:
-            raise RoteError(f"no probe shown has a metric {name!r}", help=did_you_mean(name, known))
+            raise ByroteError(f"no probe shown has a metric {name!r}", help=did_you_mean(name, known))
     for info in chosen:
         for name in metrics or (info.main_metric,):
             if name in info.metrics:
@@ -181,9 +181,9 @@ def _rows(
     """The strongest `top` rows of a metric, and every row that was not measured."""
     rows = results.select(info.name, metric, step=step)
     if rows["position"].notna().any():
-        raise RoteError(
+        raise ByroteError(
             f"{info.name}/{metric} is a curve over {info.curve_axis}, not one number per head",
-            help=f"see it in `rote report {results.path}`, or read {results.path / 'observations.parquet'}",
+            help=f"see it in `byrote report {results.path}`, or read {results.path / 'observations.parquet'}",
         )
     weakest_first = info.better_of(metric) == "lower"
     valid = rows[rows["valid"]].sort_values("value", ascending=weakest_first, kind="stable").head(top)
@@ -241,7 +241,7 @@ def _label(row: dict[str, Any]) -> str | None:
 
 def head_of(layer: Any, head: Any) -> str | None:
     """``L5H1``, or None for a number about the whole model."""
-    from interp.axes import head_label
+    from byrote.interp.axes import head_label
 
     layer, head = text.plain(layer), text.plain(head)
     return None if layer is None or head is None else head_label(int(layer), int(head))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from checkpoints.words import counted
+from byrote.checkpoints.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probes.store import Results
+    from byrote.probes.store import Results
 
 PREVIOUS_TOKEN_FLOOR = 0.4  # lower end of the interval; a working threshold, not a law
 _SHOWN = 4
@@ -39,7 +39,7 @@ def _left_out(results: Results) -> Iterator[str]:
 
 
 def _induction(results: Results, step: int) -> Iterator[str]:
-    from probes.trajectory import verdict_table
+    from byrote.probes.trajectory import verdict_table
 
     verdicts = verdict_table(results)
     if step not in verdicts.index:
@@ -57,7 +57,7 @@ def _induction(results: Results, step: int) -> Iterator[str]:
 
 
 def _previous_token(results: Results, step: int) -> Iterator[str]:
-    from probes.trajectory import heads_above
+    from byrote.probes.trajectory import heads_above
 
     found = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN_FLOOR)
     if not found.empty:
@@ -79,7 +79,7 @@ def _repeat_loss(results: Results, step: int) -> Iterator[str]:
 
 def _not_measured(results: Results, step: int) -> Iterator[str]:
     """Metrics without a single valid value at the last step, one line per probe and reason."""
-    from probes.absent import lacks_material, said_once
+    from byrote.probes.absent import lacks_material, said_once
 
     frame = results.frame[(results.frame["step"] == step) & ~lacks_material(results)]
     missing: dict[tuple[str, str], list[str]] = {}
@@ -93,7 +93,7 @@ def _not_measured(results: Results, step: int) -> Iterator[str]:
 
 
 def _labelled(results: Results, probe: str, step: int) -> pd.DataFrame:
-    from probes.trajectory import heads_above
+    from byrote.probes.trajectory import heads_above
 
     return heads_above(results, probe, step, threshold=float("-inf"))
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.cli.session import Session, is_terminal
-from app.cli.text import clean, plain
+from byrote.cli.session import Session, is_terminal
+from byrote.cli.text import clean, plain
 
 if TYPE_CHECKING:
     from rich.console import Console

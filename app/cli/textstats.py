@@ -1,4 +1,4 @@
-"""`rote text`: what corpora would teach a model."""
+"""`byrote text`: what corpora would teach a model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 import click
 
-from app.cli import exits
-from app.cli.command import Verb
-from app.cli.options import (
+from byrote.cli import exits
+from byrote.cli.command import Verb
+from byrote.cli.options import (
     device_option,
     dtype_option,
     require_device,
     seed_option,
     threads_option,
 )
-from app.cli.output import Column, Output, Row, output_options
-from app.cli.session import Session, is_terminal
-from app.cli.text import count, interval, number, plain
+from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli.session import Session, is_terminal
+from byrote.cli.text import count, interval, number, plain
 
 COLUMNS = (
     Column("corpus", "corpus", fold=True),
@@ -55,9 +55,9 @@ _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
 @click.command(
     cls=Verb,
     examples=(
-        "rote text corpus.jsonl",
-        "rote text synthetic.txt --reference human.txt --tokenizer tokenizer.json",
-        "rote text synthetic.txt --reference human.txt --measure perplexity --model runs/a",
+        "byrote text corpus.jsonl",
+        "byrote text synthetic.txt --reference human.txt --tokenizer tokenizer.json",
+        "byrote text synthetic.txt --reference human.txt --measure perplexity --model runs/a",
     ),
     short_help="Say what a corpus would teach: repeats, concentration, lost tails.",
 )
@@ -127,8 +127,8 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
     are read piece by piece; a line of .jsonl may have 32 MiB. The table shows a choice of numbers; -v shows all, and CSV
     and JSON have all.
     """
-    from probes.text.corpus import NothingToReadError
-    from probes.text.measure import measure_text
+    from byrote.probes.text.corpus import NothingToReadError
+    from byrote.probes.text.measure import measure_text
 
     require_device(asked["device"], asked["dtype"])
     settings = _settings(asked)
@@ -161,7 +161,7 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
 
 
 def _settings(asked: Mapping[str, Any]) -> Any:
-    from probes.text.settings import TextSettings
+    from byrote.probes.text.settings import TextSettings
 
     return TextSettings(
         units=asked["units"],

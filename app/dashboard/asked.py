@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.dashboard.library import Library
-from app.dashboard.saved import SavedRun
-from checkpoints.errors import RoteError
-from interp.axes import head_label, parse_head
-from probes.figures.rows import main_metric
-from probes.figures.words import clean, probe_name, step_number
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.library import Library
+from byrote.dashboard.saved import SavedRun
+from byrote.interp.axes import head_label, parse_head
+from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.words import clean, probe_name, step_number
 
 MAX_PINS = 6
 MAX_ALSO = 3
@@ -122,7 +122,7 @@ class Asked:
         n_layers, n_heads = run.shape
         try:
             layer, head = parse_head(asked[:40])
-        except (RoteError, ValueError):
+        except (ByroteError, ValueError):
             self.complaints.append(
                 f"{word}={clean(asked, limit=40)} is not a head; write layer and head as L1H0"
             )

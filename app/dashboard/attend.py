@@ -1,6 +1,6 @@
 """``python -m app.dashboard.attend``: what the heads of one checkpoint do on a text of one's own, in a process of its own.
 
-The page process never loads a model. This one does, writes what `probes.attention` reads, and ends.
+The page process never loads a model. This one does, writes what `byrote.probes.attention` reads, and ends.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import RoteError
-from checkpoints.series import Checkpoint, open_series
-from checkpoints.vocabulary import load_tokenizer, tokenizer_of
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import Checkpoint, open_series
+from byrote.checkpoints.vocabulary import load_tokenizer, tokenizer_of
 
 
 def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
@@ -24,7 +24,7 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
         most: tokens that fit, one of them before the text.
 
     Raises:
-        RoteError: nothing to read, too much of it, or words where only ids are understood.
+        ByroteError: nothing to read, too much of it, or words where only ids are understood.
     """
     file = tokenizer_of(checkpoint)
     ids = (
@@ -33,9 +33,9 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
         else load_tokenizer(file).encode(text, add_special_tokens=False).ids
     )
     if not ids:
-        raise RoteError("the text holds no token", help="write a few words")
+        raise ByroteError("the text holds no token", help="write a few words")
     if len(ids) + 1 > most:
-        raise RoteError(
+        raise ByroteError(
             f"the text is {len(ids):,} tokens long", help=f"at most {most - 1} fit, and one before them"
         )
     return ids
@@ -44,7 +44,7 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
 def _written_ids(text: str) -> list[int]:
     words = text.replace(",", " ").split()
     if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
-        raise RoteError(
+        raise ByroteError(
             "this series has no tokenizer, so words mean nothing to it",
             help="write token ids, such as 5 17 9 5 17",
         )
@@ -64,7 +64,7 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
         most: tokens that fit.
 
     Raises:
-        RoteError: no such checkpoint, or a text the model cannot take.
+        ByroteError: no such checkpoint, or a text the model cannot take.
     """
     series = open_series(series_path)
     checkpoint = series.at(step)
@@ -72,10 +72,10 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
 
     import numpy as np
 
-    from checkpoints.series import at_hand
-    from checkpoints.vocabulary import usable_ids
-    from interp.loading import load_fresh
-    from probes.sweep.gallery import write_kept
+    from byrote.checkpoints.series import at_hand
+    from byrote.checkpoints.vocabulary import usable_ids
+    from byrote.interp.loading import load_fresh
+    from byrote.probes.sweep.gallery import write_kept
 
     with at_hand(checkpoint) as ready:
         model = load_fresh(ready)
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
             out=Path(request["out"]),
             most=int(request["most_tokens"]),
         )
-    except RoteError as error:
+    except ByroteError as error:
         print(json.dumps({"error": error.message, "help": error.help}), flush=True)
         return 2
     except MemoryError:

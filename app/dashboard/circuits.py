@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from app.dashboard.kept import kept
-from app.dashboard.saved import SavedRun
-from interp.axes import head_label
-from probes.figures.words import clean, number, step_number
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import SavedRun
+from byrote.interp.axes import head_label
+from byrote.probes.figures.words import clean, number, step_number
 
 MAX_EDGES_PER_STEP = 240
 PREVIOUS_TOKEN_AT_LEAST = (

@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.cli.settings import flat
-from app.dashboard.kept import kept
-from app.dashboard.remembering import RULE_AXES, points
-from app.dashboard.saved import SavedRun
-from interp.axes import head_label
-from probes.alignment import matched_steps
-from probes.degradation import BEST_HEAD, Comparison, compare
-from probes.figures.axis import value_axis
-from probes.figures.canvas import Canvas, finish
-from probes.figures.differences import UNCLEAR, change
-from probes.figures.theme import paint
-from probes.figures.words import (
+from byrote.cli.settings import flat
+from byrote.dashboard.kept import kept
+from byrote.dashboard.remembering import RULE_AXES, points
+from byrote.dashboard.saved import SavedRun
+from byrote.interp.axes import head_label
+from byrote.probes.alignment import matched_steps
+from byrote.probes.degradation import BEST_HEAD, Comparison, compare
+from byrote.probes.figures.axis import value_axis
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.differences import UNCLEAR, change
+from byrote.probes.figures.theme import paint
+from byrote.probes.figures.words import (
     clean,
     interval,
     markup,
@@ -31,7 +31,7 @@ from probes.figures.words import (
     short,
     step_number,
 )
-from probes.registry import REGISTRY
+from byrote.probes.registry import REGISTRY
 
 N_LABELLED = 5
 _COUNTS = frozenset({"pairs", "heads", "sets of heads", "tokens", "members"})
@@ -59,7 +59,7 @@ def pairs_of(run: SavedRun, base: SavedRun, align: str) -> Mapping[int, int]:
     """Step of the run -> step of the baseline it stands beside.
 
     Raises:
-        RoteError: nothing to align by.
+        ByroteError: nothing to align by.
     """
     return {b: a for a, b in matched_steps(base.results, run.results, align)}
 
@@ -69,7 +69,7 @@ def comparison_of(run: SavedRun, base: SavedRun, align: str, step: int) -> Compa
     """The run against the baseline at one step of the run.
 
     Raises:
-        RoteError: the runs were not measured alike, or have no such step in common.
+        ByroteError: the runs were not measured alike, or have no such step in common.
     """
     pairs = pairs_of(run, base, align)
     at = pairs.get(step, "last")

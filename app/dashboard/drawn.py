@@ -13,15 +13,15 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from app.dashboard import comparing
-from app.dashboard.figures import attention_matrix, coverage, first_to_now, head_curves, narrow, roomy
-from app.dashboard.kept import kept
-from app.dashboard.milestones import INDUCTION, milestones
-from app.dashboard.saved import SavedRun
-from app.dashboard.state import State
-from app.dashboard.timeline import steps_of, with_rule
-from app.dashboard.timeline import timeline as over_time
-from probes.figures import differences, loss_curves, offset_profile
+from byrote.dashboard import comparing
+from byrote.dashboard.figures import attention_matrix, coverage, first_to_now, head_curves, narrow, roomy
+from byrote.dashboard.kept import kept
+from byrote.dashboard.milestones import INDUCTION, milestones
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.state import State
+from byrote.dashboard.timeline import steps_of, with_rule
+from byrote.dashboard.timeline import timeline as over_time
+from byrote.probes.figures import differences, loss_curves, offset_profile
 
 
 @kept(8)

@@ -17,18 +17,18 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app.cli.text import plain
-from app.dashboard.reproduce import notebook_lines, shell_lines
-from app.dashboard.session import View
-from app.dashboard.show import Page, Shown
-from app.dashboard.state import link
-from app.dashboard.stills import stills
-from app.dashboard.words import file_stem, literal
-from app.report.html import render
-from app.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
-from app.report.svg import figure_svg
-from probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
-from probes.figures.words import clean, probe_name, sentence_case
+from byrote.cli.text import plain
+from byrote.dashboard.reproduce import notebook_lines, shell_lines
+from byrote.dashboard.session import View
+from byrote.dashboard.show import Page, Shown
+from byrote.dashboard.state import link
+from byrote.dashboard.stills import stills
+from byrote.dashboard.words import file_stem, literal
+from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
+from byrote.probes.figures.words import clean, probe_name, sentence_case
+from byrote.report.html import render
+from byrote.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
+from byrote.report.svg import figure_svg
 
 MAX_TABLE_ROWS_HTML = 400
 
@@ -131,7 +131,7 @@ def svg_text(fig: go.Figure, name: str) -> str:
 @lru_cache(maxsize=1)
 def _svg_rules() -> str:
     """What the report's style sheet says of the parts of a still figure."""
-    css = (resources.files("app.report") / "style.css").read_text(encoding="utf-8")
+    css = (resources.files("byrote.report") / "style.css").read_text(encoding="utf-8")
     return "".join(line for line in css.splitlines() if line.startswith(".still ") and "{" in line[8:])
 
 
@@ -151,8 +151,8 @@ def _png(view: View, page: Page) -> None:
 
 @lru_cache(maxsize=1)
 def _painter() -> Callable[..., Any]:
-    script = (resources.files("app.dashboard") / "png.js").read_text(encoding="utf-8")
-    return st.components.v2.component("rote_png", html='<p role="status"></p>', js=script)
+    script = (resources.files("byrote.dashboard") / "png.js").read_text(encoding="utf-8")
+    return st.components.v2.component("byrote_png", html='<p role="status"></p>', js=script)
 
 
 def json_text(view: View, shown: Shown) -> str:

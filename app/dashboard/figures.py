@@ -1,4 +1,4 @@
-"""Figures only the dashboard has, made with the parts of `probes.figures`. No Streamlit."""
+"""Figures only the dashboard has, made with the parts of `byrote.probes.figures`. No Streamlit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numbers import Real
 import numpy as np
 import plotly.graph_objects as go
 
-from app.dashboard.saved import Cube, SavedRun
-from app.dashboard.state import State
-from interp.axes import head_label, parse_head
-from probes.figures import trajectory
-from probes.figures.axis import StepAxis
-from probes.figures.canvas import Canvas, finish
-from probes.figures.cells import MAX_HEADS_WITH_VALUES, MAX_LAYERS_WITH_TEXT, color_axis, grid_axes
-from probes.figures.theme import paint
-from probes.figures.words import clean, markup, number, probe_name, short, step_number
-from probes.registry import REGISTRY
+from byrote.dashboard.saved import Cube, SavedRun
+from byrote.dashboard.state import State
+from byrote.interp.axes import head_label, parse_head
+from byrote.probes.figures import trajectory
+from byrote.probes.figures.axis import StepAxis
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.cells import MAX_HEADS_WITH_VALUES, MAX_LAYERS_WITH_TEXT, color_axis, grid_axes
+from byrote.probes.figures.theme import paint
+from byrote.probes.figures.words import clean, markup, number, probe_name, short, step_number
+from byrote.probes.registry import REGISTRY
 
 MAX_FAINT_HEADS = 64
 TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 45, 52, 15  # a page 420 pixels wide, in the fonts of the figures

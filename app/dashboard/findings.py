@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.dashboard.kept import kept
-from app.dashboard.saved import Cube, SavedRun
-from interp.axes import head_label
-from probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
-from probes.trajectory import Curve, Onset, crossings, curves, onset
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import Cube, SavedRun
+from byrote.interp.axes import head_label
+from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
+from byrote.probes.trajectory import Curve, Onset, crossings, curves, onset
 
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
@@ -53,7 +53,7 @@ def trajectory(run: SavedRun, cube: Cube, *, probe: str, step: int) -> str:
 
 def head(run: SavedRun, cube: Cube | None, label: str, *, probe: str, step: int) -> str:
     """What one head scores at a step."""
-    from interp.axes import parse_head
+    from byrote.interp.axes import parse_head
 
     if cube is None or not label:
         return f"{clean(run.name, limit=60)} has no head to show"

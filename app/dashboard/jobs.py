@@ -3,7 +3,7 @@
 <results>/.jobs/<id>/
     job.json          what was asked, and when
     lock              held as long as the job's processes live: what tells a running job from a lost one
-    progress.jsonl    the events of `rote run --progress jsonl`, and what else it said
+    progress.jsonl    the events of `byrote run --progress jsonl`, and what else it said
     cancel            one byte per time somebody asked it to stop
     exit              its exit code, written at the end
 
@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
 
 FOLDER = ".jobs"
 MAX_TAIL_BYTES = 200_000
@@ -43,7 +43,7 @@ class Job:
 
     Attributes:
         folder: where it is kept.
-        arguments: of `rote`.
+        arguments: of `byrote`.
         started_s: Unix time.
         state: running, or how it ended; lost: its process went without a word, as when the machine was switched off.
         code: its exit code, minus the signal where it was killed; None while it runs, and where it was lost.
@@ -91,7 +91,7 @@ class Job:
 
 
 def start(root: Path, arguments: Sequence[str], *, limit_s: float | None = None) -> Path:
-    """Start `rote ARGUMENTS` and return the job's folder.
+    """Start `byrote ARGUMENTS` and return the job's folder.
 
     Args:
         root: folder of results the job is kept under.
@@ -99,11 +99,11 @@ def start(root: Path, arguments: Sequence[str], *, limit_s: float | None = None)
         limit_s: killed after as many seconds; None lets it take its time.
 
     Raises:
-        RoteError: a job on the same checkpoints is running, an argument is none, or the folder cannot be written.
+        ByroteError: a job on the same checkpoints is running, an argument is none, or the folder cannot be written.
     """
     arguments = list(arguments)
     if any("\0" in word for word in arguments):
-        raise RoteError("a path cannot hold a NUL character", help="write the path as the shell would")
+        raise ByroteError("a path cannot hold a NUL character", help="write the path as the shell would")
     with _starting(root):
         _refuse_twin(root, arguments)
         folder = _new_folder(root)
@@ -235,7 +235,7 @@ def _command(arguments: list[str]) -> list[str]:
     if arguments[:1] == ["-m"]:
         return arguments[1:]
     more = ["--progress", "jsonl", "--traceback"] if arguments[:1] == ["run"] else []
-    return ["app.cli", *arguments, *more]
+    return ["byrote", *arguments, *more]
 
 
 def _launch(folder: Path, command: Sequence[str], limit_s: float | None) -> None:
@@ -244,13 +244,12 @@ def _launch(folder: Path, command: Sequence[str], limit_s: float | None) -> None
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         facts = json.dumps({"folder": str(folder), "lock": lock.fileno(), "limit_s": limit_s})
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "app.dashboard.worker", facts, *command],
+            [sys.executable, "-P", "-m", "byrote.dashboard.worker", facts, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # a closed terminal or a stopped server does not reach it
             pass_fds=(lock.fileno(),),
-            env=_environment(),
         )
     _CHILDREN[worker.pid] = worker
 
@@ -261,10 +260,10 @@ def _refuse_twin(root: Path, arguments: Sequence[str]) -> None:
         if not job.running:
             continue
         if job.arguments == tuple(arguments):
-            raise RoteError("the same job is running already", help="watch it below, or cancel it first")
+            raise ByroteError("the same job is running already", help="watch it below, or cancel it first")
         other = _checkpoints(job.arguments)
         if mine and other and (mine == other or mine in other.parents or other in mine.parents):
-            raise RoteError(
+            raise ByroteError(
                 f"a job on {other} is running already",
                 help="wait for it, or cancel it; finished work is kept",
             )
@@ -301,7 +300,7 @@ def _new_folder(root: Path) -> Path:
         except OSError as error:
             raise _unwritable(root, error) from None
         return folder
-    raise RoteError(f"too many jobs were started in {root} at once", help="wait a second")
+    raise ByroteError(f"too many jobs were started in {root} at once", help="wait a second")
 
 
 def _forget_oldest(root: Path) -> None:
@@ -312,8 +311,8 @@ def _forget_oldest(root: Path) -> None:
             shutil.rmtree(file.parent, ignore_errors=True)
 
 
-def _unwritable(root: Path, error: OSError) -> RoteError:
-    return RoteError(
+def _unwritable(root: Path, error: OSError) -> ByroteError:
+    return ByroteError(
         f"cannot write to {root} ({error.strerror})", help="open the dashboard on a folder you can write to"
     )
 
@@ -335,13 +334,6 @@ def stamp(file: Path) -> tuple[int, int]:
 
 def _size(file: Path) -> int:
     return stamp(file)[1]
-
-
-def _environment() -> dict[str, str]:
-    env = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
-    return env
 
 
 _CHILDREN: dict[int, subprocess.Popen] = {}

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from app.dashboard.library import is_run_folder, run_folders
-from checkpoints.errors import RoteError
-from probes.figures.theme import TOKENS
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.library import is_run_folder, run_folders
+from byrote.probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8501
@@ -23,7 +23,6 @@ ALLOCATOR = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 SCRIPT = Path(__file__).with_name("main.py")
-_SERIES = ("series0", "series1", "series2", "series3")
 
 
 def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
@@ -34,29 +33,30 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
         here: the working directory.
 
     Raises:
-        RoteError: a path is not there, or is no results folder.
+        ByroteError: a path is not there, or is no results folder.
     """
     if not given:
         return [here / "results"]
     for path in given:
         if not path.is_dir():
-            raise RoteError(f"{path} is not a folder", help="`rote run PATH -o results` makes one")
+            raise ByroteError(f"{path} is not a folder", help="`byrote run PATH -o results` makes one")
         if not run_folders([path]) and not is_run_folder(path) and any(path.iterdir()):
-            raise RoteError(
+            raise ByroteError(
                 f"{path} holds no results",
-                help="name a results folder, or a folder of them: rote dashboard results",
+                help="name a results folder, or a folder of them: byrote dashboard results",
             )
     return [path.resolve() for path in given]
 
 
 def command(*, port: int) -> list[str]:
     """The server's command line. Everything is said here, so that no configuration file can open it to the network."""
-    return [sys.executable, "-m", "streamlit", "run", str(SCRIPT), *flags(port=port)]
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(SCRIPT), *flags(port=port)]
 
 
 def flags(*, port: int) -> list[str]:
     """Options of `streamlit run`."""
     options = {
+        "global.developmentMode": "false",
         "server.address": ADDRESS,
         "server.port": str(port),
         "server.headless": "true",
@@ -72,12 +72,10 @@ def flags(*, port: int) -> list[str]:
 
 
 def environment(paths: Sequence[Path], *, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The server's environment: where the results are, and the packages beside this one."""
-    from app.dashboard.session_names import PATHS_VARIABLE
+    """The server's environment: where the results are, and how memory is given back."""
+    from byrote.dashboard.session_names import PATHS_VARIABLE
 
     env = dict(os.environ if base is None else base)
-    root = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
     for name, value in ALLOCATOR.items():
         env.setdefault(name, value)
     env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
@@ -112,7 +110,7 @@ def free_port(wanted: int | None) -> int:
     """The port asked for, or the first free one from the usual on.
 
     Raises:
-        RoteError: the port asked for is taken.
+        ByroteError: the port asked for is taken.
     """
     candidates = [wanted] if wanted is not None else range(DEFAULT_PORT, DEFAULT_PORT + 50)
     for port in candidates:
@@ -123,6 +121,6 @@ def free_port(wanted: int | None) -> int:
             except OSError:
                 continue
             return port
-    raise RoteError(
-        f"port {wanted or DEFAULT_PORT} is in use", help="name another: rote dashboard --port 8600"
+    raise ByroteError(
+        f"port {wanted or DEFAULT_PORT} is in use", help="name another: byrote dashboard --port 8600"
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.dashboard.saved import Identity, SavedRun, load, unit_stamps
-from checkpoints.errors import RoteError
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.saved import Identity, SavedRun, load, unit_stamps
+from byrote.probes.store import Results
 
 KEPT_RUNS = 12
 
@@ -34,7 +34,7 @@ class Library:
         runs: by name, in the order found.
         broken: folders that cannot be read; the rest works.
         paths: what was asked for.
-        is_example: nothing was found there; the runs are those that come with rote.
+        is_example: nothing was found there; the runs are those that come with byrote.
     """
 
     runs: dict[str, SavedRun] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def open_library(paths: Sequence[Path]) -> Library:
     for folder in run_folders(paths):
         try:
             run = _read(folder, identity_of(folder))
-        except RoteError as error:
+        except ByroteError as error:
             broken.append(Broken(folder.name, folder, error.message, error.help))
             continue
         if run.name in runs:
@@ -126,7 +126,7 @@ def _meta(folder: Path) -> dict[str, Any]:
     if (folder / "run.json").is_file():
         meta = dict(Results.open(folder).meta)
         if not isinstance(meta.get("run"), str):
-            raise RoteError(
+            raise ByroteError(
                 f"{folder / 'run.json'} names no run", help="run the sweep again: it rewrites run.json"
             )
         return meta

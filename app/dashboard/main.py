@@ -6,12 +6,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.dashboard import session, shell
-from app.dashboard.library import Library
-from app.dashboard.once import icon, settle
-from app.dashboard.show import Page
-from app.dashboard.views import VIEWS
-from app.dashboard.words import file_stem
+from byrote.dashboard import session, shell
+from byrote.dashboard.library import Library
+from byrote.dashboard.once import icon, settle
+from byrote.dashboard.show import Page
+from byrote.dashboard.views import VIEWS
+from byrote.dashboard.words import file_stem
 
 
 def main(only: str | None = None) -> None:
@@ -20,7 +20,7 @@ def main(only: str | None = None) -> None:
     Args:
         only: its name; None takes it from the address, as the server does.
     """
-    st.set_page_config(page_title="rote", page_icon=icon(), layout="wide")
+    st.set_page_config(page_title="byrote", page_icon=icon(), layout="wide")
     st.html(Path(__file__).with_name("style.css"))
     pages = {} if only else _pages()
     name = only or _chosen(pages)

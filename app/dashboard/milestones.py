@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.dashboard.findings import head_curve, run_onset
-from app.dashboard.kept import kept
-from app.dashboard.saved import SavedRun
-from interp.axes import head_label
-from probes.figures.rows import main_metric
-from probes.figures.words import probe_name, step_number
-from probes.trajectory import Curve, crossings, rise
+from byrote.dashboard.findings import head_curve, run_onset
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import SavedRun
+from byrote.interp.axes import head_label
+from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.words import probe_name, step_number
+from byrote.probes.trajectory import Curve, crossings, rise
 
 HALF = 0.5
 INDUCTION = "induction"
@@ -47,7 +47,7 @@ def milestones(run: SavedRun) -> tuple[Came, ...]:
     """Previous-token heads, induction heads and copying, as far as the results say when.
 
     Induction heads came with the first verdict that lasts. The others came when the strongest head had made half of its
-    rise, as `rote show --events` counts it; where that is decided by chance, from the intervals and not from sequences.
+    rise, as `byrote show --events` counts it; where that is decided by chance, from the intervals and not from sequences.
     """
     found = [_risen(run, "previous_token"), _called(run), _risen(run, "copying_logit")]
     return tuple(one for one in found if one is not None)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from app.dashboard.figures import COVERED, coverage_grid
-from app.dashboard.kept import kept
-from app.dashboard.saved import SavedRun
-from probes.figures.words import clean, probe_name, sentence_case, step_number
-from probes.registry import REGISTRY, resolve
+from byrote.dashboard.figures import COVERED, coverage_grid
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import SavedRun
+from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
+from byrote.probes.registry import REGISTRY, resolve
 
 NOT_RUN, FAILED, PARTIAL, DONE = range(len(COVERED))
 N_STEPS_NAMED, N_REASONS = 8, 3
@@ -55,7 +55,7 @@ def run_command(run: SavedRun, *more: str) -> str:
         more: further options.
     """
     series, held = run.meta.get("series") or {}, run.meta.get("provenance") or {}
-    words = ["rote", "run", str(series.get("path") or "PATH"), *more]
+    words = ["byrote", "run", str(series.get("path") or "PATH"), *more]
     for option, name, default in (
         ("--dtype", "dtype", "float32"),
         ("--device", "device", "cpu"),
@@ -146,7 +146,7 @@ def _reasons(run: SavedRun) -> dict[str, dict[int, list[str]]]:
 
 
 def _never_run(run: SavedRun) -> list[Missing]:
-    """Probes that `rote run` measures without being asked, and of which nothing is there."""
+    """Probes that `byrote run` measures without being asked, and of which nothing is there."""
     here = {probe for probe, _ in run.kinds}
     names = [info.name for info in resolve(None) if info.name not in here]
     if not names:

@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from app.dashboard import jobs
-from app.dashboard.saved import SavedRun
-from checkpoints.errors import RoteError
-from checkpoints.formats import FORMATS
-from checkpoints.series import Checkpoint, CheckpointSeries, open_series
-from checkpoints.vocabulary import tokenizer_of
-from probes.attention import FORMAT, StoredText, texts_in
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.formats import FORMATS
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, open_series
+from byrote.checkpoints.vocabulary import tokenizer_of
+from byrote.dashboard import jobs
+from byrote.dashboard.saved import SavedRun
+from byrote.probes.attention import FORMAT, StoredText, texts_in
 
 MAX_CHARS = 4000
 MAX_TOKENS = 512
@@ -86,7 +86,7 @@ def cost(run: SavedRun, step: int) -> Cost:
     """What running a text at a step takes; nothing is loaded.
 
     Raises:
-        RoteError: the checkpoint is not where it was.
+        ByroteError: the checkpoint is not where it was.
     """
     checkpoint = checkpoint_of(run, step)
     n_bytes = checkpoint.size_bytes if checkpoint.files else None
@@ -104,14 +104,16 @@ def request(run: SavedRun, step: int, text: str) -> Request:
     """The request for a text, started or not: the same text on the same files is computed once.
 
     Raises:
-        RoteError: a text that is too long or is none, or the checkpoint is not where it was.
+        ByroteError: a text that is too long or is none, or the checkpoint is not where it was.
     """
     if len(text) > MAX_CHARS:
-        raise RoteError(f"the text has {len(text):,} characters", help=f"at most {MAX_CHARS:,} are read here")
+        raise ByroteError(
+            f"the text has {len(text):,} characters", help=f"at most {MAX_CHARS:,} are read here"
+        )
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RoteError("the text holds half a character", help="paste it anew") from None
+        raise ByroteError("the text holds half a character", help="paste it anew") from None
     checkpoint = checkpoint_of(run, step)
     marks = [jobs.stamp(file) for file in checkpoint.files]
     named = json.dumps([FORMAT, str(checkpoint.path), step, marks, text])
@@ -124,7 +126,7 @@ def begin(run: SavedRun, step: int, text: str) -> Request:
     """Start the worker, unless the answer is there or on its way.
 
     Raises:
-        RoteError: the checkpoints are not where they were, or nothing can be written beside the results.
+        ByroteError: the checkpoints are not where they were, or nothing can be written beside the results.
     """
     asked = request(run, step, text)
     if asked.file.is_file() or asked.running:
@@ -140,10 +142,10 @@ def begin(run: SavedRun, step: int, text: str) -> Request:
         asked.folder.mkdir(parents=True, exist_ok=True)
         (asked.folder / "request.json").write_text(json.dumps(wanted), encoding="utf-8")
     except OSError as error:
-        raise RoteError(
+        raise ByroteError(
             f"cannot write beside {run.path} ({error.strerror})", help="open results you can write to"
         ) from None
-    command = ["-m", "app.dashboard.attend", str(asked.folder / "request.json")]
+    command = ["-m", "byrote.dashboard.attend", str(asked.folder / "request.json")]
     job = jobs.start(asked.folder, command, limit_s=LIMIT_S)
     _forget_oldest(_answers(run))
     return Request(asked.folder, jobs.read_job(job))
@@ -158,12 +160,12 @@ def series_path(run: SavedRun) -> Path:
     """Where the run's checkpoints are.
 
     Raises:
-        RoteError: not recorded, or no longer there.
+        ByroteError: not recorded, or no longer there.
     """
     held = (run.meta.get("series") or {}).get("path")
     path = Path(str(held)) if held else None
     if path is None or not any(module.sniff(path) for module in FORMATS.values() if path.exists()):
-        raise RoteError(
+        raise ByroteError(
             f"the checkpoints of {run.name} are not at {path}",
             help="a text of your own needs them: put them back there, or start the dashboard where the sweep was run",
         )
@@ -174,7 +176,7 @@ def checkpoint_of(run: SavedRun, step: int) -> Checkpoint:
     """The checkpoint behind a step of the results.
 
     Raises:
-        RoteError: it is not where it was.
+        ByroteError: it is not where it was.
     """
     path = series_path(run)
     return _series(path, jobs.stamp(path)).at(step)

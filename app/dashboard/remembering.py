@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.dashboard.kept import kept
-from app.dashboard.saved import SavedRun
-from checkpoints.errors import RoteError
-from interp.axes import head_label
-from probes.attention import StoredText, stored_texts
-from probes.figures.axis import StepAxis, value_axis
-from probes.figures.canvas import Canvas, finish
-from probes.figures.curve import Curve, add_curve, label_ends, label_margin_px
-from probes.figures.theme import Style, paint, run_styles, series_style
-from probes.figures.words import clean, interval, markup, number, short, step_number
-from probes.memory.member_flow import member_flow
-from probes.registry import REGISTRY
-from probes.trajectory import total_mass
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import SavedRun
+from byrote.interp.axes import head_label
+from byrote.probes.attention import StoredText, stored_texts
+from byrote.probes.figures.axis import StepAxis, value_axis
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.curve import Curve, add_curve, label_ends, label_margin_px
+from byrote.probes.figures.theme import Style, paint, run_styles, series_style
+from byrote.probes.figures.words import clean, interval, markup, number, short, step_number
+from byrote.probes.memory.member_flow import member_flow
+from byrote.probes.registry import REGISTRY
+from byrote.probes.trajectory import total_mass
 
 # name -> (probe, metric, what the axis says); a score per head stands for the strongest head
 MASS = "mass"  # no metric of its own: the sum of one over heads
@@ -90,7 +90,7 @@ def _mass(run: SavedRun, probe: str) -> tuple[Point, ...]:
         return ()
     try:
         table = total_mass(run.part((probe, "score")), probe=probe)
-    except RoteError:  # nothing valid
+    except ByroteError:  # nothing valid
         return ()
     return tuple(Point(r.step, r.value, r.lo, r.hi, f"over {r.heads} heads") for r in table.itertuples())
 
@@ -215,7 +215,7 @@ def flow(run: SavedRun) -> pd.DataFrame:
     """`member_flow` of a run.
 
     Raises:
-        RoteError: fewer than two steps hold every member's value.
+        ByroteError: fewer than two steps hold every member's value.
     """
     return member_flow(run.results)
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.dashboard import jobs
-from app.dashboard.library import run_folders
-from checkpoints.errors import RoteError
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import jobs
+from byrote.dashboard.library import run_folders
+from byrote.probes.store import Results
 
 REMOVED = ".removed"
 _WAIT = "wait for it, or cancel it; finished work is kept"
@@ -33,7 +33,7 @@ def remove(folder: Path, opened: Sequence[Path]) -> Path:
         Where it is now.
 
     Raises:
-        RoteError: it is no results folder in there, it is being written to, or it cannot be moved.
+        ByroteError: it is no results folder in there, it is being written to, or it cannot be moved.
     """
     refuse_foreign(folder, opened)
     refuse_busy(folder)
@@ -44,7 +44,7 @@ def remove(folder: Path, opened: Sequence[Path]) -> Path:
             target = _free(aside / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
             folder.rename(target)
         except OSError as error:
-            raise RoteError(
+            raise ByroteError(
                 f"{folder} cannot be moved ({error.strerror or error})",
                 help="nothing was changed; move it by hand",
             ) from None
@@ -60,28 +60,32 @@ def refuse_foreign(folder: Path, opened: Sequence[Path]) -> None:
     """Only what the dashboard shows as results, as it lies there itself, may be moved.
 
     Raises:
-        RoteError: anything else.
+        ByroteError: anything else.
     """
     if folder not in run_folders(opened):
-        raise RoteError(
+        raise ByroteError(
             f"{folder} is not a results folder among those that were opened",
             help="move it by hand if it is to go",
         )
     if folder.is_symlink():
-        raise RoteError(f"{folder} is a link, not a folder", help="remove the link by hand; its results stay")
+        raise ByroteError(
+            f"{folder} is a link, not a folder", help="remove the link by hand; its results stay"
+        )
     if folder.parent.resolve() == folder.resolve():
-        raise RoteError("the dashboard was opened inside this folder", help="open it on the folder around it")
+        raise ByroteError(
+            "the dashboard was opened inside this folder", help="open it on the folder around it"
+        )
 
 
 def refuse_busy(folder: Path) -> None:
     """Results that change while they are looked at tell nothing.
 
     Raises:
-        RoteError: a sweep is writing there, or a job is about to.
+        ByroteError: a sweep is writing there, or a job is about to.
     """
     for job in jobs.all_jobs(folder.parent):
         if job.running and _may_write(job.arguments, folder):
-            raise RoteError(f"a job is running on {folder.name}", help=_WAIT)
+            raise ByroteError(f"a job is running on {folder.name}", help=_WAIT)
     with suppress(FileNotFoundError), _locked(folder, "r"):
         pass
 
@@ -91,7 +95,7 @@ def _locked(folder: Path, mode: str) -> Iterator[None]:
     """Hold the lock that every sweep of this folder asks for.
 
     Raises:
-        RoteError: a sweep holds it, or it cannot be opened.
+        ByroteError: a sweep holds it, or it cannot be opened.
         FileNotFoundError: there is none, and `mode` makes none.
     """
     try:
@@ -99,12 +103,12 @@ def _locked(folder: Path, mode: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RoteError(f"{folder} cannot be locked ({error.strerror})", help="ask its owner") from None
+        raise ByroteError(f"{folder} cannot be locked ({error.strerror})", help="ask its owner") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RoteError(f"a sweep is writing to {folder.name}", help=_WAIT) from None
+            raise ByroteError(f"a sweep is writing to {folder.name}", help=_WAIT) from None
         yield
 
 
@@ -122,7 +126,7 @@ def _series_path(folder: Path) -> Path | None:
     try:
         series: Any = Results.open(folder).meta["series"]
         return Path(str(series["path"])).resolve()
-    except (RoteError, LookupError, TypeError, ValueError, OSError):
+    except (ByroteError, LookupError, TypeError, ValueError, OSError):
         return None
 
 
@@ -131,4 +135,4 @@ def _free(target: Path) -> Path:
     for name in (target.name, *(f"{target.name}-{i}" for i in range(2, 100))):
         if not (found := target.with_name(name)).exists():
             return found
-    raise RoteError(f"{target.parent} holds too many of that name", help="empty it")
+    raise ByroteError(f"{target.parent} holds too many of that name", help="empty it")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 
-from app.dashboard import comparing
-from app.dashboard.circuits import WAY_NAMES
-from app.dashboard.remembering import MASS, MEMORY_AXES, RULE_AXES, points
-from app.dashboard.saved import SavedRun
-from app.dashboard.session import View
-from checkpoints.errors import RoteError
-from probes.attention import attention_file, stored_texts, unwritten
-from probes.figures.rows import main_metric
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import comparing
+from byrote.dashboard.circuits import WAY_NAMES
+from byrote.dashboard.remembering import MASS, MEMORY_AXES, RULE_AXES, points
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.session import View
+from byrote.probes.attention import attention_file, stored_texts, unwritten
+from byrote.probes.figures.rows import main_metric
 
 N_TOP = 10
 Lines = list[str]
@@ -21,12 +21,16 @@ Lines = list[str]
 def shell_lines(view: View) -> Lines:
     """Commands that print the numbers of the page, and the one that opens it."""
     roots = dict.fromkeys(str(path) for path in view.library.paths)
-    return [*_SHELL[view.page](view), shlex.join(["rote", "dashboard", *roots])]
+    return [*_SHELL[view.page](view), shlex.join(["byrote", "dashboard", *roots])]
 
 
 def notebook_lines(view: View) -> Lines:
     """Python that makes the figures and numbers of the page."""
-    lines = ["from probes import figures", "from probes.store import Results", _opened("run", view.run)]
+    lines = [
+        "from byrote.probes import figures",
+        "from byrote.probes.store import Results",
+        _opened("run", view.run),
+    ]
     if view.base is not None:
         lines.append(_opened("base", view.base))
     return [*lines, *_NOTEBOOK[view.page](view)]
@@ -37,13 +41,13 @@ def _opened(name: str, run: SavedRun) -> str:
 
 
 def _show(run: SavedRun, *more: str) -> str:
-    return shlex.join(["rote", "show", str(run.path), *more])
+    return shlex.join(["byrote", "show", str(run.path), *more])
 
 
 def _report(view: View) -> str:
     if view.base is None:
-        return shlex.join(["rote", "report", str(view.run.path)])
-    return shlex.join(["rote", "report", str(view.base.path), str(view.run.path), "--base", view.base.name])
+        return shlex.join(["byrote", "report", str(view.run.path)])
+    return shlex.join(["byrote", "report", str(view.base.path), str(view.run.path), "--base", view.base.name])
 
 
 def _at(view: View, *, top: int = N_TOP) -> str:
@@ -109,7 +113,7 @@ def _head_notebook(view: View) -> Lines:
         )
     if _has_attention(run, state.step):
         lines += [
-            "from probes.attention import stored_pattern, stored_texts, stored_writes",
+            "from byrote.probes.attention import stored_pattern, stored_texts, stored_writes",
             f"text = stored_texts(run.path, {state.step})[{state.text}]",
             f"stored_pattern(run.path, {state.step}, text, layer={layer}, head={head})",
         ]
@@ -141,7 +145,7 @@ def _circuit_notebook(view: View) -> Lines:
 def _compare_shell(view: View) -> Lines:
     if view.base is None:
         return [_at(view)]
-    words = ["rote", "compare", str(view.base.path), str(view.run.path), "--align", view.state.align]
+    words = ["byrote", "compare", str(view.base.path), str(view.run.path), "--align", view.state.align]
     return [shlex.join([*words, "--at", _base_step(view)]), _report(view)]
 
 
@@ -154,7 +158,7 @@ def _compare_notebook(view: View) -> Lines:
         return [f"scores = {name}", f"scores.at({state.step}).rows", "scores.at(scores.steps[0]).rows"]
     at = _base_step(view)
     return [
-        "from probes.degradation import compare",
+        "from byrote.probes.degradation import compare",
         f"comparison = compare(base, run, align={state.align!r}, at={at if at.isdigit() else repr(at)})",
         "figures.differences(comparison)",
         "comparison.rows",
@@ -166,7 +170,7 @@ def _base_step(view: View) -> str:
     assert view.base is not None
     try:
         pairs = comparing.pairs_of(view.run, view.base, view.state.align)
-    except RoteError:
+    except ByroteError:
         return "last"
     return str(pairs.get(view.state.step, "last"))
 
@@ -189,9 +193,9 @@ def _memory_shell(view: View) -> Lines:
 def _memory_notebook(view: View) -> Lines:
     lines = [f"run[{probe!r}, {metric!r}].rows" for probe, metric in _memory_metrics(view)]
     if points(view.run, "prefix_matching", MASS):
-        lines += ["from probes.trajectory import total_mass", "total_mass(run)"]
+        lines += ["from byrote.probes.trajectory import total_mass", "total_mass(run)"]
     if points(view.run, "exact_match", "completed"):
-        lines += ["from probes.memory.member_flow import member_flow", "member_flow(run)"]
+        lines += ["from byrote.probes.memory.member_flow import member_flow", "member_flow(run)"]
     return lines or ["run"]
 
 
@@ -210,7 +214,7 @@ def _runs_notebook(view: View) -> Lines:
 def _has_attention(run: SavedRun, step: int) -> bool:
     try:
         return bool(stored_texts(run.path, step))
-    except RoteError:
+    except ByroteError:
         return False
 
 

@@ -20,14 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
-from app.dashboard.kept import Keeper
-from interp.axes import head_label
-from probes.figures.rows import main_metric
-from probes.figures.words import interval
-from probes.observations import OBSERVATION_SCHEMA, to_frame
-from probes.registry import REGISTRY
-from probes.store import Results, mark_left_out, read_units
-from probes.verdicts import derive
+from byrote.checkpoints.former_name import stored_under
+from byrote.dashboard.kept import Keeper
+from byrote.interp.axes import head_label
+from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.words import interval
+from byrote.probes.observations import OBSERVATION_SCHEMA, to_frame
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import Results, mark_left_out, read_units
+from byrote.probes.verdicts import derive
 
 Identity = tuple[Any, ...]
 _WORDS = ("run", "probe", "metric", "reason")
@@ -244,7 +245,7 @@ class SavedRun(Keeper):
 
 def limits_of(probe: str, metric: str, values: np.ndarray) -> tuple[float, float]:
     """The fixed range to draw a metric on, from the catalogue or the data; 0.1% tails do not stretch the latter."""
-    from probes.figures.rows import value_range
+    from byrote.probes.figures.rows import value_range
 
     finite = values[np.isfinite(values)]
     ends = np.quantile(finite, [0.001, 0.999]) if finite.size else []
@@ -256,7 +257,7 @@ def load(path: Path, meta: dict[str, Any], identity: Identity) -> SavedRun:
     """Read a run: its derived observations where they are current, else its units.
 
     Raises:
-        RoteError: a unit is damaged.
+        ByroteError: a unit is damaged.
     """
     file = path / "observations.parquet"
     table = None
@@ -297,7 +298,7 @@ def _n_units(folder: str, changed: int) -> int:
 def _current(path: Path, file: Path) -> bool:
     try:
         built = file.stat().st_mtime_ns
-        counted = int((pq.read_schema(file).metadata or {}).get(b"rote.n_units", b"-1"))
+        counted = int(stored_under(pq.read_schema(file).metadata, b"byrote.n_units", b"-1"))
     except (OSError, ValueError, pa.ArrowException):
         return False
     stamps = unit_stamps(path)

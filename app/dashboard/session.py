@@ -10,15 +10,15 @@ from typing import Any
 
 import streamlit as st
 
-from app.dashboard import example
-from app.dashboard import library as folders
-from app.dashboard.asked import MAX_PINS
-from app.dashboard.library import Library
-from app.dashboard.saved import SavedRun
-from app.dashboard.session_names import PATHS_VARIABLE
-from app.dashboard.state import Reading, State, link, read
+from byrote.dashboard import example
+from byrote.dashboard import library as folders
+from byrote.dashboard.asked import MAX_PINS
+from byrote.dashboard.library import Library
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.session_names import PATHS_VARIABLE
+from byrote.dashboard.state import Reading, State, link, read
 
-_STATE = "rote_state"
+_STATE = "byrote_state"
 
 
 @dataclass(frozen=True)

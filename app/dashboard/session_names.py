@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-PATHS_VARIABLE = "ROTE_DASHBOARD_PATHS"
+PATHS_VARIABLE = "BYROTE_DASHBOARD_PATHS"

@@ -7,27 +7,27 @@ from typing import Any
 
 import streamlit as st
 
-from app.dashboard import export, session
-from app.dashboard.asked import MAX_PINS
-from app.dashboard.library import Library, look
-from app.dashboard.saved import SavedRun, head_names
-from app.dashboard.session import View, go
-from app.dashboard.show import Page, problem
-from app.dashboard.state import link
-from app.dashboard.views import VIEWS
-from app.dashboard.words import literal
-from checkpoints.words import counted
-from probes.figures.words import clean, probe_name, sentence_case, step_number
+from byrote.checkpoints.words import counted
+from byrote.dashboard import export, session
+from byrote.dashboard.asked import MAX_PINS
+from byrote.dashboard.library import Library, look
+from byrote.dashboard.saved import SavedRun, head_names
+from byrote.dashboard.session import View, go
+from byrote.dashboard.show import Page, problem
+from byrote.dashboard.state import link
+from byrote.dashboard.views import VIEWS
+from byrote.dashboard.words import literal
+from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 
 LOOK_EVERY_S = 3
-_SEEN = "rote_seen"
+_SEEN = "byrote_seen"
 NONE = "none"
 
 
 def sidebar(view: View) -> None:
     """Menu, controls and status."""
     with st.sidebar:
-        st.markdown("### rote")
+        st.markdown("### byrote")
         _menu(view.pages, link(view.state))
         st.space("small")
         _run_control(view)
@@ -44,7 +44,7 @@ def sidebar(view: View) -> None:
 def empty(library: Library, pages: Mapping[str, Any], page: str) -> None:
     """No run to show: say what would make one."""
     with st.sidebar:
-        st.markdown("### rote")
+        st.markdown("### byrote")
         _menu(pages, {})
     st.title("No results yet", anchor=False)
     for broken in library.broken:
@@ -61,7 +61,7 @@ def example(view: View) -> None:
     with st.container(border=True, key="example"):
         st.markdown(
             f":material/school: Nothing has been measured in {literal(_where(view.library))} yet. "
-            "These two runs come with rote, to look around in: one model trained on unique data, one on repeated data."
+            "These two runs come with byrote, to look around in: one model trained on unique data, one on repeated data."
         )
         with st.popover("Measure my own", icon=":material/terminal:", key="begin", type="tertiary"):
             _how_to_begin()
@@ -73,7 +73,7 @@ def _where(library: Library) -> str:
 
 def _how_to_begin() -> None:
     st.markdown("Measure a folder of checkpoints:")
-    st.code("rote run path/to/checkpoints -o results", language="sh")
+    st.code("byrote run path/to/checkpoints -o results", language="sh")
     st.markdown("Or train, measure and compare two small series; it takes minutes:")
     st.code("make demo", language="sh")
     st.caption("This page looks again every few seconds and shows new results as soon as there are any.")

@@ -12,13 +12,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app.dashboard.figures import fitted
-from app.dashboard.words import file_stem, literal
-from checkpoints.errors import RoteError
-from probes.cards import Card, card
-from probes.figures import apply_theme
-from probes.figures.words import clean, probe_name, sentence_case
-from probes.registry import REGISTRY
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.figures import fitted
+from byrote.dashboard.words import file_stem, literal
+from byrote.probes.cards import Card, card
+from byrote.probes.figures import apply_theme
+from byrote.probes.figures.words import clean, probe_name, sentence_case
+from byrote.probes.registry import REGISTRY
 
 
 @dataclass
@@ -107,7 +107,7 @@ def panel(what: str) -> Iterator[None]:
     """Part of a page that may fail by itself: the rest stays."""
     try:
         yield
-    except RoteError as error:
+    except ByroteError as error:
         problem(f"{sentence_case(what)} cannot be shown: {error.message}", error.help)
     except OSError as error:
         problem(f"{sentence_case(what)} cannot be shown: {error}", "check the results folder")

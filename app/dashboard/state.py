@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from app.dashboard.asked import Asked, default_head, default_run
-from app.dashboard.library import Library
-from app.dashboard.remembering import MEMORY_AXES, RULE_AXES
-from interp.axes import parse_head
-from probes.alignment import ALIGNMENTS
-from probes.figures.rows import main_metric
+from byrote.dashboard.asked import Asked, default_head, default_run
+from byrote.dashboard.library import Library
+from byrote.dashboard.remembering import MEMORY_AXES, RULE_AXES
+from byrote.interp.axes import parse_head
+from byrote.probes.alignment import ALIGNMENTS
+from byrote.probes.figures.rows import main_metric
 
 WAYS = ("k", "q", "v")
 SHOWN = ("value", "previous", "final", "base")

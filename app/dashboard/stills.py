@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from app.dashboard import circuits, comparing
-from app.dashboard.circuits import Edge, Wiring
-from app.dashboard.kept import kept
-from app.dashboard.saved import SavedRun
-from app.dashboard.session import View
-from checkpoints.errors import RoteError
-from interp.axes import head_label
-from probes.figures import difference_grid, head_grid
-from probes.figures.canvas import Canvas, finish
-from probes.figures.theme import paint
-from probes.figures.words import clean, markup, number, short, step_number
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import circuits, comparing
+from byrote.dashboard.circuits import Edge, Wiring
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.session import View
+from byrote.interp.axes import head_label
+from byrote.probes.figures import difference_grid, head_grid
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.theme import paint
+from byrote.probes.figures.words import clean, markup, number, short, step_number
 
 MAX_EDGES = 60
 
@@ -55,7 +55,7 @@ def _difference(view: View) -> dict[str, go.Figure]:
     try:
         comparison = comparing.comparison_of(view.run, view.base, state.align, state.step)
         return {"difference_grid": difference_grid(comparison, probe=state.probe, metric=state.metric)}
-    except RoteError:
+    except ByroteError:
         return {}  # the page says why the two cannot be compared
 
 
@@ -63,7 +63,7 @@ def _pairs(view: View) -> dict[int, int]:
     assert view.base is not None
     try:
         return dict(comparing.pairs_of(view.run, view.base, view.state.align))
-    except RoteError:
+    except ByroteError:
         return {}
 
 

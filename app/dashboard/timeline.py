@@ -1,6 +1,6 @@
 """The overview's timeline: one strip per probe over one axis of steps, and above them when heads came. No Streamlit.
 
-Each strip is `probes.figures.trajectory`, moved onto the shared axis. Every point that can be clicked carries its step.
+Each strip is `byrote.probes.figures.trajectory`, moved onto the shared axis. Every point that can be clicked carries its step.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from app.dashboard.milestones import Came
-from app.dashboard.saved import SavedRun
-from probes.figures import trajectory
-from probes.figures.axis import StepAxis, round_ticks
-from probes.figures.canvas import Canvas, finish, note
-from probes.figures.curve import LABEL_GAP_PX, spread
-from probes.figures.theme import paint, run_styles
-from probes.figures.words import clean, markup, probe_name, sentence_case, short, step_number
-from probes.registry import REGISTRY
+from byrote.dashboard.milestones import Came
+from byrote.dashboard.saved import SavedRun
+from byrote.probes.figures import trajectory
+from byrote.probes.figures.axis import StepAxis, round_ticks
+from byrote.probes.figures.canvas import Canvas, finish, note
+from byrote.probes.figures.curve import LABEL_GAP_PX, spread
+from byrote.probes.figures.theme import paint, run_styles
+from byrote.probes.figures.words import clean, markup, probe_name, sentence_case, short, step_number
+from byrote.probes.registry import REGISTRY
 
 STRIP_PX, STRIPS_PX = 280, 150  # one strip alone, one of several
 GAP_PX, LANE_PX = 34, 19  # above each of several, for its heading; one line of words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from probes.figures.words import clean
+from byrote.probes.figures.words import clean
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>&@=^\"'/])")
 
@@ -22,7 +22,7 @@ def literal(text: object, *, limit: int = 200) -> str:
 def file_stem(*parts: object) -> str:
     """A file name made of words: everything but letters, digits, dots and dashes becomes an underscore."""
     words = (re.sub(r"[^A-Za-z0-9.-]+", "_", str(part)).strip("._") for part in parts)
-    return "_".join(word for word in words if word)[:120] or "rote"
+    return "_".join(word for word in words if word)[:120] or "byrote"
 
 
 def tokens_words(n: int | None) -> str:

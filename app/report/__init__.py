@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-from app.report.files import ReportFiles as ReportFiles
-from app.report.files import build_report as build_report
+from byrote.report.files import ReportFiles as ReportFiles
+from byrote.report.files import build_report as build_report

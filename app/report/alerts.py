@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from app.report.model import Alert, Status
-from app.report.scene import Scene
-from probes.absent import absent_material, lacks_material, said_once
-from probes.figures.words import probe_name, step_number
-from probes.registry import REGISTRY
-from probes.store import Results
+from byrote.probes.absent import absent_material, lacks_material, said_once
+from byrote.probes.figures.words import probe_name, step_number
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import Results
+from byrote.report.model import Alert, Status
+from byrote.report.scene import Scene
 
 MAX_REASONS = 8
 

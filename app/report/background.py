@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from app.report.alerts import differing_facts, invalid_groups, steps_in_words
-from app.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value
-from app.report.scene import Scene
-from probes.figures.words import clean, probe_name, sentence_case, step_number
-from probes.info import ProbeInfo
-from probes.registry import REGISTRY
-from probes.store import Results, unit_paths, unit_provenance
+from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
+from byrote.probes.info import ProbeInfo
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import Results, unit_paths, unit_provenance
+from byrote.report.alerts import differing_facts, invalid_groups, steps_in_words
+from byrote.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value
+from byrote.report.scene import Scene
 
 INTERVALS = (
     "Every interval is a 95% percentile bootstrap over test sequences, its percentiles expanded for small n. It covers the choice of test sequences: how far "
@@ -101,15 +101,15 @@ def reproduce_section(scene: Scene, *, light: bool, out_name: str) -> Section:
     """The commands and the notebook lines that make this report again."""
     names = [shlex.quote(f"results/{r.run}") for r in scene.results]
     paths = [shlex.quote(str((r.meta.get("series") or {}).get("path") or r.run)) for r in scene.results]
-    lines = [f"rote run {path} -o results" for path in paths]
+    lines = [f"byrote run {path} -o results" for path in paths]
     lines += [
-        f"rote compare {shlex.quote(f'results/{c.a}')} {shlex.quote(f'results/{c.b}')}"
+        f"byrote compare {shlex.quote(f'results/{c.a}')} {shlex.quote(f'results/{c.b}')}"
         for c in scene.comparisons
     ]
     options = [f"--base {shlex.quote(scene.base)}"] if scene.base else []
     options += ["--light"] if light else []
-    lines.append(" ".join(["rote report", *names, *options, "-o", shlex.quote(out_name)]))
-    notebook = ["from probes import Results, compare, figures", ""]
+    lines.append(" ".join(["byrote report", *names, *options, "-o", shlex.quote(out_name)]))
+    notebook = ["from byrote.probes import Results, compare, figures", ""]
     notebook += [
         f"run_{i} = Results.open({json.dumps(f'results/{r.run}')})" for i, r in enumerate(scene.results)
     ]

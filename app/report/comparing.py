@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from app.report.model import Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
-from app.report.scene import Scene, label_of, seeds_of
-from probes import figures
-from probes.degradation import BEST_HEAD, Comparison
-from probes.figures.differences import UNCLEAR, change, matched_final
-from probes.figures.words import clean, number, probe_name, step_number
+from byrote.probes import figures
+from byrote.probes.degradation import BEST_HEAD, Comparison
+from byrote.probes.figures.differences import UNCLEAR, change, matched_final
+from byrote.probes.figures.words import clean, number, probe_name, step_number
+from byrote.report.model import Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
+from byrote.report.scene import Scene, label_of, seeds_of
 
 MAX_ROWS = 40
 _TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.report.alerts import alerts_of, status_of
-from app.report.background import (
+from byrote.probes.degradation import Comparison
+from byrote.probes.figures.theme import run_styles
+from byrote.probes.store import Results
+from byrote.report.alerts import alerts_of, status_of
+from byrote.report.background import (
     arm_words,
     errors_section,
     intervals_section,
@@ -13,15 +16,12 @@ from app.report.background import (
     provenance_section,
     reproduce_section,
 )
-from app.report.comparing import comparison_section
-from app.report.headline import headline
-from app.report.model import Report, RunLine
-from app.report.scene import Scene, scene_of
-from app.report.summary import summary_section, verdict_section
-from app.report.training import curves_section, heads_section, timeline_section
-from probes.degradation import Comparison
-from probes.figures.theme import run_styles
-from probes.store import Results
+from byrote.report.comparing import comparison_section
+from byrote.report.headline import headline
+from byrote.report.model import Report, RunLine
+from byrote.report.scene import Scene, scene_of
+from byrote.report.summary import summary_section, verdict_section
+from byrote.report.training import curves_section, heads_section, timeline_section
 
 
 def report_content(
@@ -46,7 +46,7 @@ def report_content(
         out_name: name of the HTML file, which `Reproduce` repeats.
 
     Raises:
-        RoteError: no run, two runs of one name, or an unknown baseline.
+        ByroteError: no run, two runs of one name, or an unknown baseline.
     """
     scene = scene_of(results, base=base, comparison=comparison)
     alerts = alerts_of(scene)

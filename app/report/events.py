@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from app.report.model import Block, Listing, Table, Term, Value
-from app.report.scene import Scene, seeds_of
-from probes.figures.words import clean, number, probe_name, sentence_case, step_number
-from probes.store import Results
-from probes.trajectory import event_head, events
+from byrote.probes.figures.words import clean, number, probe_name, sentence_case, step_number
+from byrote.probes.store import Results
+from byrote.probes.trajectory import event_head, events
+from byrote.report.model import Block, Listing, Table, Term, Value
+from byrote.report.scene import Scene, seeds_of
 
 _LEVELS = ("onset_10", "onset_50", "onset_90")
 _SENTENCES = ("phase_window", "turnover", "lead_lag", "onset")
@@ -34,7 +34,7 @@ def event_blocks(scene: Scene) -> list[Block]:
                 name="events-table",
                 caption="When each number had made 10, 50 and 90% of its change: the step, and in brackets its 95% "
                 "interval, which is never narrower than the two measured steps around it. “Best at” and “lost since” "
-                "are given where the last step is surely worse than the best one. All of it is in `rote show --events`. "
+                "are given where the last step is surely worse than the best one. All of it is in `byrote show --events`. "
                 + seeds_of(scene.measured),
                 columns=("Run", "Measure", "Head", "10%", "50%", "90%", "Best at", "Lost since", "n"),
                 rows=tuple(rows[:MAX_ROWS]),

@@ -14,15 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from app.report.content import report_content
-from app.report.html import render
-from app.report.model import Picture, Report, Table
-from app.report.redact import redact
-from checkpoints.errors import RoteError
-from probes.degradation import Comparison
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.degradation import Comparison
+from byrote.probes.store import Results
+from byrote.report.content import report_content
+from byrote.report.html import render
+from byrote.report.model import Picture, Report, Table
+from byrote.report.redact import redact
 
-SCHEMA = "rote-report"
+SCHEMA = "byrote-report"
 SCHEMA_VERSION = 1
 WARN_BYTES = {"interactive": 10_000_000, "light": 300_000}
 COLUMNS = (
@@ -73,7 +73,7 @@ def build_report(
         The files and warnings.
 
     Raises:
-        RoteError: no run, two runs of one name, an unknown baseline, or a place that cannot be written.
+        ByroteError: no run, two runs of one name, an unknown baseline, or a place that cannot be written.
     """
     date = date if date is not None else datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page_file, json_file, csv_file = _places(Path(out))
@@ -95,7 +95,7 @@ def build_report(
             _write(path, text)
     except OSError as error:
         message = f"cannot write the report to {page_file.parent} ({error.strerror})"
-        raise RoteError(message, help="choose another place with -o") from None
+        raise ByroteError(message, help="choose another place with -o") from None
     return ReportFiles(page_file, json_file, csv_file, size_warnings(len(page.encode()), sizes, limit=limit))
 
 

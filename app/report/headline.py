@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
-from probes.figures.words import clean, interval, probe_name, step_number
-from probes.store import Results
+from byrote.probes.figures.words import clean, interval, probe_name, step_number
+from byrote.probes.store import Results
+from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
 
 MAX_RUNS_NAMED = 3
 MAX_HEADS_NAMED = 3

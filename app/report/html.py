@@ -15,7 +15,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from app.report.model import (
+from byrote.probes.figures.theme import TOKENS, recolour
+from byrote.probes.figures.words import clean, interval
+from byrote.report.model import (
     Alert,
     Block,
     Cards,
@@ -33,10 +35,8 @@ from app.report.model import (
     Value,
     Words,
 )
-from app.report.redact import redact
-from app.report.svg import figure_svg, spark_svg
-from probes.figures.theme import TOKENS, recolour
-from probes.figures.words import clean, interval
+from byrote.report.redact import redact
+from byrote.report.svg import figure_svg, spark_svg
 
 SHORT_CHARS = 18  # cells this short never wrap
 TITLE_PX = 44  # what a figure's own title takes; the page writes it as a heading instead
@@ -76,7 +76,7 @@ def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]
 {_head(report)}
 {"".join(sections.values())}
 </main>
-<footer><p>Written by rote. The same numbers are in the .json and .csv files beside this page.</p></footer>
+<footer><p>Written by byrote. The same numbers are in the .json and .csv files beside this page.</p></footer>
 {scripts}
 </body>
 </html>
@@ -137,7 +137,7 @@ def _variables() -> str:
 
 
 def _resource(name: str) -> str:
-    return resources.files("app.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("byrote.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _contents(report: Report) -> str:
@@ -148,7 +148,7 @@ def _contents(report: Report) -> str:
 def _head(report: Report) -> str:
     runs = "".join(_run_line(run) for run in report.runs)
     return f"""<header>
-<p class="over"><span>rote report</span> <span class="status {report.status}">{_STATUS[report.status]}</span></p>
+<p class="over"><span>byrote report</span> <span class="status {report.status}">{_STATUS[report.status]}</span></p>
 <h1>{show(report.title)}</h1>
 <ul class="runs" aria-label="Runs">{runs}</ul>
 <p class="date">{show(report.date)}</p>

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from app.report.model import Block, Picture, Table
-from app.report.scene import Scene, at_last, estimate_of
-from probes import figures
-from probes.figures.loss_by_position import spread_places
-from probes.figures.words import chance_number, short
-from probes.store import Results
+from byrote.probes import figures
+from byrote.probes.figures.loss_by_position import spread_places
+from byrote.probes.figures.words import chance_number, short
+from byrote.probes.store import Results
+from byrote.report.model import Block, Picture, Table
+from byrote.report.scene import Scene, at_last, estimate_of
 
 MAX_ROWS = 24
 

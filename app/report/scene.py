@@ -9,13 +9,13 @@ from weakref import WeakKeyDictionary
 
 import pandas as pd
 
-from app.report.model import Estimate
-from checkpoints.errors import RoteError, did_you_mean
-from interp.axes import head_label
-from probes.degradation import Comparison, compare
-from probes.registry import REGISTRY
-from probes.store import Results
-from probes.trajectory import Onset, onset
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label
+from byrote.probes.degradation import Comparison, compare
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import Results
+from byrote.probes.trajectory import Onset, onset
+from byrote.report.model import Estimate
 
 # A report asks for the rows of a metric hundreds of times; splitting each run's frame once makes that a look-up.
 _GROUPS: WeakKeyDictionary[Results, dict[tuple[str, str], pd.DataFrame]] = WeakKeyDictionary()
@@ -88,20 +88,20 @@ def scene_of(
         comparison: made before; None compares every other run with the baseline.
 
     Raises:
-        RoteError: no run, two of one name, or a baseline that is not among them.
+        ByroteError: no run, two of one name, or a baseline that is not among them.
     """
     if not results:
-        raise RoteError(
-            "a report needs at least one results folder", help="name one: rote report results/RUN"
+        raise ByroteError(
+            "a report needs at least one results folder", help="name one: byrote report results/RUN"
         )
     names = [r.run for r in results]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise RoteError(f"two results are both called {twice[0]!r}", help="give each run its own name")
+        raise ByroteError(f"two results are both called {twice[0]!r}", help="give each run its own name")
     given = [comparison] if isinstance(comparison, Comparison) else list(comparison or ())
     base = base if base is not None else (given[0].a if given else None)
     if base is not None and base not in names:
-        raise RoteError(
+        raise ByroteError(
             f"the baseline {base!r} is not among the runs of this report", help=did_you_mean(base, names)
         )
     made, refused = ([], []) if given or base is None else _compare_all(results, base)
@@ -117,7 +117,7 @@ def _compare_all(results: Sequence[Results], base: str) -> tuple[list[Comparison
             continue
         try:
             made.append(compare(baseline, other))
-        except RoteError as error:
+        except ByroteError as error:
             refused.append(str(error))
     return made, refused
 

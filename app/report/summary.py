@@ -6,17 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from app.report.headline import run_finding
-from app.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
-from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, seeds_of, strongest
-from probes.absent import lacks_material
-from probes.degradation import BEST_HEAD, Comparison
-from probes.effects import SAMPLED_CHANCE, against_chance, smallest_effect
-from probes.figures.differences import UNCLEAR, change
-from probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
-from probes.info import ProbeInfo
-from probes.registry import REGISTRY
-from probes.store import Results
+from byrote.probes.absent import lacks_material
+from byrote.probes.degradation import BEST_HEAD, Comparison
+from byrote.probes.effects import SAMPLED_CHANCE, against_chance, smallest_effect
+from byrote.probes.figures.differences import UNCLEAR, change
+from byrote.probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
+from byrote.probes.info import ProbeInfo
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import Results
+from byrote.report.headline import run_finding
+from byrote.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
+from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, seeds_of, strongest
 
 _ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""}
 _TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}

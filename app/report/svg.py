@@ -1,6 +1,6 @@
 """The same figures without JavaScript: plotly figures of this project drawn as inline SVG.
 
-Only what `probes.figures` uses is drawn (scatter lines, markers and fills, heatmaps, annotations, one colour bar);
+Only what `byrote.probes.figures` uses is drawn (scatter lines, markers and fills, heatmaps, annotations, one colour bar);
 anything else is refused, so that the still picture can never quietly differ from the live one. Theme colours become
 CSS variables, so one SVG serves light, dark and print.
 """
@@ -15,10 +15,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from app.report.model import Spark
-from app.report.scales import Scale, interpolate, readable_on
-from probes.figures.theme import TOKENS
-from probes.figures.words import clean
+from byrote.probes.figures.theme import TOKENS
+from byrote.probes.figures.words import clean
+from byrote.report.model import Spark
+from byrote.report.scales import Scale, interpolate, readable_on
 
 WIDTH_PX = 980
 MAX_TITLED_CELLS = 96
@@ -32,7 +32,7 @@ def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: b
     """Draw a figure in its light colours, as CSS variables.
 
     Args:
-        fig: made by `probes.figures`.
+        fig: made by `byrote.probes.figures`.
         name: unique in the page; prefixes the ids inside.
         width_px: drawn width.
         titles: give small grids a hover title per cell.

@@ -6,17 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from app.report.events import event_blocks
-from app.report.model import Block, Estimate, Picture, Prose, Section, Spark, Table, Value, Words
-from app.report.positions import position_blocks
-from app.report.scene import Scene, at_last, estimate_of, label_of, last_step, rows_of, valid_rows
-from interp.axes import head_label
-from probes import figures
-from probes.figures.cells import ABSENT
-from probes.figures.head_grid import panel_steps, spaced_steps
-from probes.figures.rows import top_heads, value_range
-from probes.figures.words import chance_number, clean, probe_name, sentence_case, short, step_number
-from probes.store import Results
+from byrote.interp.axes import head_label
+from byrote.probes import figures
+from byrote.probes.figures.cells import ABSENT
+from byrote.probes.figures.head_grid import panel_steps, spaced_steps
+from byrote.probes.figures.rows import top_heads, value_range
+from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, short, step_number
+from byrote.probes.store import Results
+from byrote.report.events import event_blocks
+from byrote.report.model import Block, Estimate, Picture, Prose, Section, Spark, Table, Value, Words
+from byrote.report.positions import position_blocks
+from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, rows_of, valid_rows
 
 N_TRAJECTORIES = 3
 N_TOP_HEADS = 5

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats import dcp, hf, hub, lab, lightning, nanogpt, peft, state_dict, tl_legacy
-from checkpoints.formats.weight_files import links_out
-from checkpoints.series import CheckpointSeries
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats import dcp, hf, hub, lab, lightning, nanogpt, peft, state_dict, tl_legacy
+from byrote.checkpoints.formats.weight_files import links_out
+from byrote.checkpoints.series import CheckpointSeries
 
 FORMATS = {
     "lab": lab,
@@ -72,7 +72,7 @@ def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
     )
     raise CheckpointError(
         f"no checkpoints found in {path} (it holds {shown})",
-        help="rote reads lab series (manifest.json), Hugging Face folders (config.json and weights, alone or in "
+        help="byrote reads lab series (manifest.json), Hugging Face folders (config.json and weights, alone or in "
         "checkpoint-N / stepN folders), nanoGPT's ckpt.pt, Lightning's .ckpt, TransformerLens state dicts, "
         "torch.distributed.checkpoint folders, and state dicts named by step with a config.json beside them",
     )
@@ -101,7 +101,7 @@ def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
 
 
 def _nearest_path(path: Path) -> str:
-    from checkpoints.errors import did_you_mean
+    from byrote.checkpoints.errors import did_you_mean
 
     parent = path.parent
     if not parent.is_dir():

@@ -18,15 +18,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.duplicates import without_duplicates
-from checkpoints.formats.inert_pickle import InertPickle, Maker, Record, record_maker, shown
-from checkpoints.formats.model_config import read_config, refuse_implausible
-from checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTensor, tensor_bytes
-from checkpoints.formats.torch_zip import read_torch_slice
-from checkpoints.formats.weight_files import find_config, odd_steps
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.inert_pickle import InertPickle, Maker, Record, record_maker, shown
+from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
+from byrote.checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTensor, tensor_bytes
+from byrote.checkpoints.formats.torch_zip import read_torch_slice
+from byrote.checkpoints.formats.weight_files import find_config, odd_steps
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.step_names import parse_name, refuse_mixed_parts, step_folders
 
 FORMAT = "dcp"
 METADATA = ".metadata"

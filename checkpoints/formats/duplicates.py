@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from checkpoints.series import Checkpoint, Gap
+from byrote.checkpoints.series import Checkpoint, Gap
 
 
 def without_duplicates(checkpoints: Iterable[Checkpoint]) -> tuple[list[Checkpoint], list[Gap]]:

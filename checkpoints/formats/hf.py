@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.duplicates import without_duplicates
-from checkpoints.formats.inert_pickle import shown
-from checkpoints.formats.model_config import read_config, refuse_implausible
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.stored_tensor import is_state
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.formats.trainer_state import read_json, trainer_state
-from checkpoints.formats.weight_files import odd_steps
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import StepName, parse_name, refuse_mixed_parts, step_folders
-from checkpoints.step_names import step_from_name as step_from_name
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.stored_tensor import is_state
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.formats.trainer_state import read_json, trainer_state
+from byrote.checkpoints.formats.weight_files import odd_steps
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.step_names import StepName, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.step_names import step_from_name as step_from_name
 
 FORMAT = "hf"
 _WHOLE = ("model.safetensors", "pytorch_model.bin")

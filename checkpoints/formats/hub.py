@@ -13,11 +13,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from checkpoints.errors import CheckpointError, did_you_mean
-from checkpoints.formats import hf
-from checkpoints.formats.hub_source import HubSource, remote_refs
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import StepName, count_parts, parse_name, refuse_mixed_parts
+from byrote.checkpoints.errors import CheckpointError, did_you_mean
+from byrote.checkpoints.formats import hf
+from byrote.checkpoints.formats.hub_source import HubSource, remote_refs
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.step_names import StepName, count_parts, parse_name, refuse_mixed_parts
 
 FORMAT = "hub"
 OPTIONS = frozenset({"part", "allow_download", "disk_budget_bytes"})

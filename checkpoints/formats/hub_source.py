@@ -1,6 +1,6 @@
 """Steps fetched from the hub one at a time, within a disk budget, and removed again once they were used.
 
-Only reached with `allow_download`. A step is fetched when it is needed (`checkpoints.series.at_hand`), into the hub
+Only reached with `allow_download`. A step is fetched when it is needed (`byrote.checkpoints.series.at_hand`), into the hub
 cache like any other download; when the next one needs its room, it is removed. What was in the cache before this
 process came is never removed, and neither is a step in use.
 """
@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats import hf
-from checkpoints.series import Checkpoint, Gap
-from checkpoints.step_names import StepName
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats import hf
+from byrote.checkpoints.series import Checkpoint, Gap
+from byrote.checkpoints.step_names import StepName
 
-log = logging.getLogger("rote.hub")
+log = logging.getLogger(__name__)
 
 # Asked when this module is first imported: loading a model sets the variable for the rest of the process.
 ASKED_OFFLINE = any(
@@ -83,7 +83,7 @@ class HubSource:
         return sum(fetched.bytes for fetched in self._fetched.values())
 
     def fetch(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with its files in the cache, downloaded if need be; see `checkpoints.series.Source`.
+        """The checkpoint with its files in the cache, downloaded if need be; see `byrote.checkpoints.series.Source`.
 
         Raises:
             CheckpointError: the hub cannot be reached or refuses, the step holds no readable weights, or there is
@@ -208,7 +208,7 @@ class HubSource:
 
 
 def wanted_files(sizes: Mapping[str, int], *, where: str) -> list[str]:
-    """Which files of a revision to fetch: the weights once and the small JSON files rote reads; never code.
+    """Which files of a revision to fetch: the weights once and the small JSON files byrote reads; never code.
 
     Pickled weights are fetched only where there are no others.
 
@@ -227,7 +227,7 @@ def wanted_files(sizes: Mapping[str, int], *, where: str) -> list[str]:
         if shards and f"{whole}.index.json" in sizes:
             return sorted([*small, f"{whole}.index.json", *shards])
     raise CheckpointError(
-        f"{where} holds no weights rote reads (it has {', '.join(sorted(sizes)[:5]) or 'no files'})",
+        f"{where} holds no weights byrote reads (it has {', '.join(sorted(sizes)[:5]) or 'no files'})",
         help="a step needs config.json and model.safetensors",
     )
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError
 
 MAX_OPERATIONS = 2_000_000  # some 40,000 tensors
 MAX_NESTING = 100
 CONVERT = (
-    "rote never runs code from a checkpoint; where you trust it, load it once yourself and save the tensors alone: "
+    "byrote never runs code from a checkpoint; where you trust it, load it once yourself and save the tensors alone: "
     "torch.save(model.state_dict(), 'step_N.pt') or safetensors.torch.save_file(model.state_dict(), ...)"
 )
 _PY2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}

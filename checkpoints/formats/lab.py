@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.duplicates import without_duplicates
-from checkpoints.formats.model_config import MAX_CONFIG_BYTES, refuse_implausible
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.model_config import MAX_CONFIG_BYTES, refuse_implausible
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
+from byrote.checkpoints.former_name import same_format
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
 FORMAT = "lab"
 
@@ -21,7 +22,7 @@ def sniff(path: Path) -> bool:
     if not manifest.is_file():
         return False
     try:
-        return read_json(manifest).get("format") == "rote-lab"
+        return same_format(read_json(manifest).get("format"), "byrote-lab")
     except CheckpointError:
         return False
 

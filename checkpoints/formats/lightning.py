@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.model_config import read_config, refuse_implausible, usable_config
-from checkpoints.formats.stored_tensor import is_state
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config
-from checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.model_config import read_config, refuse_implausible, usable_config
+from byrote.checkpoints.formats.stored_tensor import is_state
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 FORMAT = "lightning"
 STATE = "state_dict"  # where in the file the weights are

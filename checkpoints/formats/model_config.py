@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.inert_pickle import shown
-from checkpoints.formats.trainer_state import read_json
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.formats.trainer_state import read_json
 
 MAX_CONFIG_BYTES = 16 << 20
 MAX_NUMBER = 1 << 24  # beyond any width, vocabulary, context or layer count in use
@@ -49,7 +49,7 @@ def usable_config(data: dict[str, Any], *, where: str) -> dict[str, Any]:
     if data.get("auto_map"):
         raise CheckpointError(
             f"{where} asks to run code from the checkpoint (auto_map)",
-            help="rote never runs code from a checkpoint; convert it to an architecture transformers ships",
+            help="byrote never runs code from a checkpoint; convert it to an architecture transformers ships",
         )
     if not data.get("architectures") and not data.get("model_type"):
         raise CheckpointError(f"{where} names no architecture", help='add "architectures": ["..."]')

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.model_config import refuse_implausible
-from checkpoints.formats.stored_tensor import StoredTensor, is_state
-from checkpoints.formats.torch_zip import TorchFile, read_torch_file
-from checkpoints.formats.weight_files import WeightFile, assemble, candidates
-from checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.model_config import refuse_implausible
+from byrote.checkpoints.formats.stored_tensor import StoredTensor, is_state
+from byrote.checkpoints.formats.torch_zip import TorchFile, read_torch_file
+from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 FORMAT = "nanogpt"
 STATE = "model"  # where in the file the weights are

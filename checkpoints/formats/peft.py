@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats import hf, hub
-from checkpoints.formats.duplicates import without_duplicates
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.trainer_state import read_json, trainer_state
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import StepName, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats import hf, hub
+from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.trainer_state import read_json, trainer_state
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.step_names import StepName, parse_name, refuse_mixed_parts, step_folders
 
 FORMAT = "peft"
 OPTIONS = frozenset({"base"})
@@ -84,7 +84,7 @@ def refuse_unmergeable(config: dict[str, Any]) -> None:
     kind = str(config.get("peft_type"))
     if kind not in MERGEABLE:
         raise CheckpointError(
-            f"adapters of kind {kind} are not read", help=f"rote merges {', '.join(sorted(MERGEABLE))}"
+            f"adapters of kind {kind} are not read", help=f"byrote merges {', '.join(sorted(MERGEABLE))}"
         )
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
@@ -95,7 +95,7 @@ def refuse_unmergeable(config: dict[str, Any]) -> None:
     for field in _LISTED_FIELDS:
         if config.get(field):
             raise CheckpointError(
-                f"the adapter uses {field}, which rote does not merge",
+                f"the adapter uses {field}, which byrote does not merge",
                 help="merge it with peft and save the model",
             )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.inert_pickle import shown
 
 MAX_HEADER_BYTES = 32 << 20  # some 200,000 tensors; the reference implementation takes three times that
 MAX_AXES = 64

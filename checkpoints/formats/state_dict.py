@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.model_config import read_config, refuse_implausible
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.stored_tensor import is_state
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config, hf_named
-from checkpoints.series import Checkpoint, CheckpointSeries
-from checkpoints.step_names import step_folders
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.stored_tensor import is_state
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config, hf_named
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.step_names import step_folders
 
 FORMAT = "state_dict"
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")

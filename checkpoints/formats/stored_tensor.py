@@ -13,8 +13,8 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.inert_pickle import Maker, record_maker, shown
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.inert_pickle import Maker, record_maker, shown
 
 MAX_AXES = 16
 _DAMAGED = "the file is damaged; copy or save it again"

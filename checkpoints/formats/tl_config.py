@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError
 
 NORMALIZATIONS = ("LN", "LNPre", "RMS", "RMSPre", None)
 POSITIONS = ("standard", "shortformer", "rotary")
@@ -321,7 +321,7 @@ def _is_number(value: Any) -> bool:
 def _refused(name: str, value: Any, why: str) -> CheckpointError:
     return CheckpointError(
         f"the config has {name}={_shown(value)}: {why}",
-        help="rote loads what it can compute exactly as TransformerLens did, and nothing else",
+        help="byrote loads what it can compute exactly as TransformerLens did, and nothing else",
     )
 
 

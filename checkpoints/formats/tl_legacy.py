@@ -15,18 +15,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.tl_config import (
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.tl_config import (
     LegacyConfig,
     differences_from_native,
     looks_like_legacy,
     read_legacy_config,
 )
-from checkpoints.formats.tl_state import Contents, embedding_name, read_contents, refuse_misfit, tensors_in
-from checkpoints.formats.trainer_state import read_json
-from checkpoints.formats.weight_files import WeightFile, assemble, candidates
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import parse_name, step_folders
+from byrote.checkpoints.formats.tl_state import (
+    Contents,
+    embedding_name,
+    read_contents,
+    refuse_misfit,
+    tensors_in,
+)
+from byrote.checkpoints.formats.trainer_state import read_json
+from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.step_names import parse_name, step_folders
 
 FORMAT = "tl_legacy"
 ENDINGS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
@@ -193,4 +199,4 @@ def _notes(series: CheckpointSeries, configs: Mapping[Path, LegacyConfig]) -> It
     ]
     others = dict.fromkeys(name for legacy in settled for name in differences_from_native(legacy))
     if others:
-        yield f"TransformerLens 4 computes these otherwise, so rote's reference model runs them: {', '.join(others)}"
+        yield f"TransformerLens 4 computes these otherwise, so byrote's reference model runs them: {', '.join(others)}"

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.state_dict import state_of
-from checkpoints.formats.tl_config import LegacyConfig
-from checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.state_dict import state_of
+from byrote.checkpoints.formats.tl_config import LegacyConfig
+from byrote.checkpoints.formats.torch_zip import read_torch_file
 
 # Buffers: masks and tables that follow from the config.
 BUFFER = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE|rotary_sin|rotary_cos)")

@@ -18,9 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.inert_pickle import CONVERT, InertPickle, shown
-from checkpoints.formats.stored_tensor import References, Storage, makers
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.inert_pickle import CONVERT, InertPickle, shown
+from byrote.checkpoints.formats.stored_tensor import References, Storage, makers
 
 MAX_PICKLE_BYTES = 32 << 20
 MAX_DIRECTORY_BYTES = 64 << 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError
 
 MAX_JSON_BYTES = 64 << 20  # the log of a million steps
 MAX_COUNT = 1 << 53  # of steps or tokens: beyond it, tables of numbers lose count

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.duplicates import without_duplicates
-from checkpoints.formats.inert_pickle import shown
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from checkpoints.step_names import count_parts, parse_name, step_folders
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.step_names import count_parts, parse_name, step_folders
 
 # A step inside a longer name: model_step512, gpt-small-iter-1000-final.
 _STEP_WITHIN = re.compile(

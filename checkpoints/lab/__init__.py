@@ -3,7 +3,7 @@
 Importing it does not import torch; only `train` does, when there is something to train.
 """
 
-from checkpoints.lab.arms import Arm as Arm
-from checkpoints.lab.config import LabConfig as LabConfig
-from checkpoints.lab.source import SourceConfig as SourceConfig
-from checkpoints.lab.trainer import train as train
+from byrote.checkpoints.lab.arms import Arm as Arm
+from byrote.checkpoints.lab.config import LabConfig as LabConfig
+from byrote.checkpoints.lab.source import SourceConfig as SourceConfig
+from byrote.checkpoints.lab.trainer import train as train

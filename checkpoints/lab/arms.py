@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from checkpoints.errors import RoteError, did_you_mean
-from checkpoints.lab.source import Sequences, SourceConfig, draw, random_words
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.lab.source import Sequences, SourceConfig, draw, random_words
 
 KINDS = ("unique", "repeated", "control")
 
@@ -26,7 +26,7 @@ class Arm:
             meant and changes nothing in training.
 
     Raises:
-        RoteError: an unknown kind, or values the kind cannot have.
+        ByroteError: an unknown kind, or values the kind cannot have.
     """
 
     kind: str = "unique"
@@ -35,22 +35,22 @@ class Arm:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise RoteError(f"the lab has no arm {self.kind!r}", help=did_you_mean(self.kind, KINDS))
+            raise ByroteError(f"the lab has no arm {self.kind!r}", help=did_you_mean(self.kind, KINDS))
         if self.kind == "unique":
             if self.repeat_frac or self.pool_size:
-                raise RoteError(
+                raise ByroteError(
                     f"the unique arm repeats nothing, but got repeat_frac {self.repeat_frac} and "
                     f"pool_size {self.pool_size}",
                     help="leave both at 0, or choose the repeated arm",
                 )
             return
         if not 0.0 < self.repeat_frac < 1.0:
-            raise RoteError(
+            raise ByroteError(
                 f"repeat_frac is {self.repeat_frac}, but the {self.kind} arm mixes unique and repeated data",
                 help="choose a share above 0 and below 1, such as 0.5",
             )
         if self.pool_size < (1 if self.kind == "repeated" else 0):
-            raise RoteError(
+            raise ByroteError(
                 f"pool_size is {self.pool_size}", help="the pool holds at least 1 sequence, such as 64"
             )
 
@@ -69,18 +69,18 @@ class Arm:
         return self.n_repeated(batch) * steps / self.pool_size
 
     def check(self, *, batch: int, steps: int | None = None) -> None:
-        """Raise a RoteError where this batch size, or this length of training, cannot realise the arm."""
+        """Raise a ByroteError where this batch size, or this length of training, cannot realise the arm."""
         if self.kind == "unique":
             return
         n_repeated = self.n_repeated(batch)
         if not 1 <= n_repeated < batch:
-            raise RoteError(
+            raise ByroteError(
                 f"a share of {self.repeat_frac} of a batch of {batch} is {n_repeated} sequences",
                 help="a batch needs at least one repeated and one unique sequence: "
                 "use a larger batch or another share",
             )
         if self.kind == "repeated" and steps is not None and self.pool_size > n_repeated * steps:
-            raise RoteError(
+            raise ByroteError(
                 f"a pool of {self.pool_size} is not used up by {steps} steps of {n_repeated} repeated sequences",
                 help=f"use a pool of at most {n_repeated * steps}, or train longer",
             )
@@ -99,7 +99,7 @@ class ArmStream:
         batch: sequences per batch before the control drops its share.
 
     Raises:
-        RoteError: the batch cannot be split as the arm says.
+        ByroteError: the batch cannot be split as the arm says.
     """
 
     def __init__(self, source: SourceConfig, arm: Arm, *, seed: int, batch: int) -> None:
@@ -159,6 +159,6 @@ def batch_for_step(
     """The token ids that step `step` (0 is the first) of an arm trains on.
 
     Raises:
-        RoteError: the batch cannot be split as the arm says.
+        ByroteError: the batch cannot be split as the arm says.
     """
     return ArmStream(source, arm, seed=seed, batch=batch).batches(step, 1)[0, :, :-1]

@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from checkpoints.errors import RoteError
-from checkpoints.lab.arms import Arm
-from checkpoints.lab.schedule import checkpoint_steps
-from checkpoints.lab.source import SourceConfig
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.arms import Arm
+from byrote.checkpoints.lab.schedule import checkpoint_steps
+from byrote.checkpoints.lab.source import SourceConfig
 
 _TWINS_WITHOUT_POOL = 64
 _AT_LEAST_ONE = (
@@ -51,7 +51,7 @@ class LabConfig:
         device: "cpu" or "cuda".
 
     Raises:
-        RoteError: a value out of its range; the message names it.
+        ByroteError: a value out of its range; the message names it.
     """
 
     n_layers: int = 2
@@ -143,5 +143,5 @@ class LabConfig:
             "schedule": list(self.schedule),
         }
 
-    def _refused(self, name: str, wanted: str) -> RoteError:
-        return RoteError(f"{name} is {getattr(self, name)!r}", help=f"use {wanted}")
+    def _refused(self, name: str, wanted: str) -> ByroteError:
+        return ByroteError(f"{name} is {getattr(self, name)!r}", help=f"use {wanted}")

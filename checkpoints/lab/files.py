@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
 
 TEMPORARY = ".tmp-"
 
@@ -19,7 +19,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file whole.
 
     Raises:
-        RoteError: the folder cannot be written to, or the disk is full.
+        ByroteError: the folder cannot be written to, or the disk is full.
     """
     with _explained(path):
         temporary = path.with_name(TEMPORARY + path.name)
@@ -36,7 +36,7 @@ def write_folder(path: Path, files: dict[str, bytes]) -> None:
     """Create a folder with these files, so that it is either there with all of them or not there.
 
     Raises:
-        RoteError: the parent cannot be written to, or the disk is full.
+        ByroteError: the parent cannot be written to, or the disk is full.
     """
     with _explained(path):
         temporary = path.with_name(TEMPORARY + path.name)
@@ -51,7 +51,7 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents where they are missing.
 
     Raises:
-        RoteError: it cannot be created.
+        ByroteError: it cannot be created.
     """
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def remove(path: Path) -> None:
     """Remove a file or a folder with all it holds; nothing happens where there is none.
 
     Raises:
-        RoteError: it cannot be removed.
+        ByroteError: it cannot be removed.
     """
     with _explained(path):
         if path.is_dir() and not path.is_symlink():
@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the lock ends with the process, however it ends.
 
     Raises:
-        RoteError: another process trains in this folder now.
+        ByroteError: another process trains in this folder now.
     """
     try:
         import fcntl
@@ -87,7 +87,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RoteError(
+            raise ByroteError(
                 f"another process is training in {folder}", help="wait for it, or choose another folder"
             ) from None
         yield
@@ -100,7 +100,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RoteError(
+        raise ByroteError(
             f"cannot write {path}: {error.strerror or error}",
             help="make room or choose another folder; the same command goes on from the last written step",
         ) from error

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from checkpoints.errors import RoteError
-from checkpoints.lab.arms import ArmStream
-from checkpoints.lab.config import LabConfig
-from checkpoints.lab.files import TEMPORARY, make_folder, remove, write_bytes, write_folder, write_json
-from checkpoints.lab.source import draw
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.former_name import same_format
+from byrote.checkpoints.lab.arms import ArmStream
+from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.files import TEMPORARY, make_folder, remove, write_bytes, write_folder, write_json
+from byrote.checkpoints.lab.source import draw
 
-FORMAT, VERSION = "rote-lab", 1
+FORMAT, VERSION = "byrote-lab", 1
 _PACKAGES = ("torch", "transformer-lens", "numpy", "safetensors")
 _CONTENTS = ("config.json", "data", "log.jsonl")
 _DERIVED = ("arm.repeats_per_sequence", "model.n_ctx", "model.d_vocab")
@@ -39,7 +40,7 @@ class SeriesFolder:
         config: what is to be trained there.
 
     Raises:
-        RoteError: the path is a file, or a folder with something else in it.
+        ByroteError: the path is a file, or a folder with something else in it.
     """
 
     def __init__(self, path: Path, config: LabConfig) -> None:
@@ -60,7 +61,7 @@ class SeriesFolder:
         """Refuse to go on with a series that another configuration began.
 
         Raises:
-            RoteError: naming each field that differs, with both values.
+            ByroteError: naming each field that differs, with both values.
         """
         if self.manifest is None:
             return
@@ -68,7 +69,7 @@ class SeriesFolder:
         differing = [k for k in asked if there.get(k) != asked[k]]
         if differing:
             listed = ", ".join(f"{k} (there {there.get(k)!r}, asked {asked[k]!r})" for k in differing)
-            raise RoteError(
+            raise ByroteError(
                 f"{self.path} already holds a series trained with another configuration: {listed}",
                 help="choose another folder, or pass --fresh to delete that series and train this one",
             )
@@ -144,13 +145,13 @@ class SeriesFolder:
         """Refuse to call a series complete whose weights have gone.
 
         Raises:
-            RoteError: naming the steps without weights.
+            ByroteError: naming the steps without weights.
         """
         assert self.manifest is not None
         folders = {c["step"]: self.path / c["folder"] for c in self.manifest["checkpoints"]}
         gone = [step for step, folder in folders.items() if not (folder / "model.safetensors").is_file()]
         if gone:
-            raise RoteError(
+            raise ByroteError(
                 f"{self.path} is marked complete, but the weights of {len(gone)} of its {len(folders)} steps "
                 f"are gone: {', '.join(str(step) for step in gone[:8])}",
                 help="pass --fresh to train the series again; it ends in the same weights",
@@ -195,29 +196,29 @@ class SeriesFolder:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest of the series in a folder, or None where the folder is missing or empty."""
     if path.exists() and not path.is_dir():
-        raise RoteError(f"{path} is a file", help="a series needs a folder of its own: choose another name")
+        raise ByroteError(f"{path} is a file", help="a series needs a folder of its own: choose another name")
     try:
         names = {p.name for p in path.iterdir()} if path.exists() else set()
     except OSError as error:
-        raise RoteError(f"cannot read {path}: {error.strerror}", help="choose another folder") from error
+        raise ByroteError(f"cannot read {path}: {error.strerror}", help="choose another folder") from error
     if names <= {f"{TEMPORARY}manifest.json"}:  # a kill during the very first write leaves only this
         return None
-    refusal = RoteError(
+    refusal = ByroteError(
         f"{path} is not empty and holds no lab series", help="choose another folder; nothing was touched"
     )
     try:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, ValueError):
         raise refusal from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or not same_format(manifest.get("format"), FORMAT):
         raise refusal
     if manifest.get("version") != VERSION:
-        raise RoteError(
+        raise ByroteError(
             f"{path} holds a lab series of version {manifest.get('version')!r}; this is version {VERSION}",
             help="choose another folder, or the release that wrote it",
         )
     if missing := sorted({"name", "status", "versions", "checkpoints"} - manifest.keys()):
-        raise RoteError(
+        raise ByroteError(
             f"{path / 'manifest.json'} lacks {', '.join(missing)}",
             help="restore it, or choose another folder; nothing was touched",
         )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from checkpoints.errors import RoteError
-from checkpoints.lab.source import SourceConfig, bigram_table, draw
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.source import SourceConfig, bigram_table, draw
 
 _FIELDS = tuple(SourceConfig.__dataclass_fields__)
 
@@ -22,7 +22,7 @@ def source_of(manifest: Mapping[str, Any]) -> SourceConfig | None:
         return None
     try:
         return SourceConfig(**{name: data[name] for name in _FIELDS})
-    except (RoteError, TypeError):
+    except (ByroteError, TypeError):
         return None
 
 

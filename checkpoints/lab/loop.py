@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from checkpoints.errors import CheckpointError, RoteError
-from checkpoints.lab.arms import ArmStream
-from checkpoints.lab.config import LabConfig
-from checkpoints.lab.folder import SeriesFolder, step_folder_name
-from checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
-from checkpoints.lab.source import Sequences, draw
+from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.lab.arms import ArmStream
+from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.folder import SeriesFolder, step_folder_name
+from byrote.checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
+from byrote.checkpoints.lab.source import Sequences, draw
 
 EVENT_EVERY_S = 0.5
 LOG_EVERY_STEPS = 10
@@ -35,7 +35,7 @@ def run(folder: SeriesFolder, emit: Emit) -> None:
     """Train from the last written step of a folder to the end, and mark the series complete.
 
     Raises:
-        RoteError: training diverged, the device is not there, or a file cannot be written.
+        ByroteError: training diverged, the device is not there, or a file cannot be written.
         CheckpointError: the state to resume from cannot be read.
     """
     with _torch_settings(folder.config):
@@ -141,7 +141,7 @@ class _Run:
     def _finite(self, loss: float, step: int) -> float:
         if math.isfinite(loss):
             return loss
-        raise RoteError(
+        raise ByroteError(
             f"training diverged: the loss at step {step} is {loss}",
             help=f"use a learning rate below {self.config.lr:g}, or a longer warm-up",
         )
@@ -191,7 +191,7 @@ class _Run:
 def _torch_settings(config: LabConfig) -> Iterator[None]:
     """Threads and, on a GPU, deterministic kernels; the caller's settings come back afterwards."""
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise RoteError("torch sees no CUDA device here", help="use --device cpu")
+        raise ByroteError("torch sees no CUDA device here", help="use --device cpu")
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(config.threads)
     if config.device == "cuda":

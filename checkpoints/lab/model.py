@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
-from checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.config import LabConfig
 
 _EVAL_BATCH = 64
 

@@ -17,13 +17,13 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from checkpoints.errors import CheckpointError, did_you_mean
-from checkpoints.lab.files import make_folder, write_folder, write_json
-from checkpoints.lab.planted_answers import HARD_STRENGTH_NATS as HARD_STRENGTH_NATS
-from checkpoints.lab.planted_answers import PLANTED_HEADS as PLANTED_HEADS
-from checkpoints.lab.planted_answers import HeadSpec as HeadSpec
-from checkpoints.lab.planted_answers import PlantedConfig as PlantedConfig
-from checkpoints.lab.planted_answers import expected as expected
+from byrote.checkpoints.errors import CheckpointError, did_you_mean
+from byrote.checkpoints.lab.files import make_folder, write_folder, write_json
+from byrote.checkpoints.lab.planted_answers import HARD_STRENGTH_NATS as HARD_STRENGTH_NATS
+from byrote.checkpoints.lab.planted_answers import PLANTED_HEADS as PLANTED_HEADS
+from byrote.checkpoints.lab.planted_answers import HeadSpec as HeadSpec
+from byrote.checkpoints.lab.planted_answers import PlantedConfig as PlantedConfig
+from byrote.checkpoints.lab.planted_answers import expected as expected
 
 BOS_TOKEN_ID = 0
 RANDOM_STD = 0.1
@@ -102,7 +102,7 @@ def write_planted(
 
     Raises:
         CheckpointError: an unknown kind, or a folder that already holds something.
-        RoteError: the folder cannot be written to.
+        ByroteError: the folder cannot be written to.
     """
     if kind not in ("planted", "random"):
         raise CheckpointError(
@@ -206,7 +206,7 @@ def _output(config: PlantedConfig, head: HeadSpec) -> Float[Tensor, "d_model d_h
 def _manifest(name: str, config: PlantedConfig, *, kind: str, seed: int) -> dict:
     row = dict.fromkeys(("train_loss_nats", "test_loss_nats", "copy_loss_nats", "pool_loss_nats"))
     return {
-        "format": "rote-lab",
+        "format": "byrote-lab",
         "version": 1,
         "name": name,
         "status": "complete",

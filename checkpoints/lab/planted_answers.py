@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from checkpoints.errors import CheckpointError, did_you_mean
+from byrote.checkpoints.errors import CheckpointError, did_you_mean
 
 HARD_STRENGTH_NATS = 64.0
 """Logit of a match in a hard head: what leaks to other keys, e^-64 each, is lost in float32."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int, Integer, UInt64
 
-from checkpoints.errors import RoteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError, did_you_mean
 
 STREAMS = ("train", "pool", "held_out", "twins")
 _LOW_32 = np.uint64(0xFFFFFFFF)
@@ -34,7 +34,7 @@ class SourceConfig:
         bos_token_id: the first token of every sequence; never inside a block.
 
     Raises:
-        RoteError: values that cannot make such a sequence.
+        ByroteError: values that cannot make such a sequence.
     """
 
     d_vocab: int = 128
@@ -47,26 +47,26 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         if self.d_vocab < 3:
-            raise RoteError(f"d_vocab is {self.d_vocab}", help="the lab needs at least 3 token ids")
+            raise ByroteError(f"d_vocab is {self.d_vocab}", help="the lab needs at least 3 token ids")
         if not 0 <= self.bos_token_id < self.d_vocab:
-            raise RoteError(
+            raise ByroteError(
                 f"bos_token_id {self.bos_token_id} is not one of the {self.d_vocab} token ids",
                 help=f"choose 0 to {self.d_vocab - 1}",
             )
         if not 2 <= self.block_min <= self.block_max:
-            raise RoteError(
+            raise ByroteError(
                 f"block lengths {self.block_min} to {self.block_max} are not a range",
                 help="use 2 <= block_min <= block_max",
             )
         if self.block_max > self.n_ctx - 3:
-            raise RoteError(
+            raise ByroteError(
                 f"a block of {self.block_max} tokens leaves no room to copy in a context of {self.n_ctx}",
                 help=f"use block_max <= {self.n_ctx - 3}, or a longer context",
             )
         if not 0.0 <= self.bigram_frac <= 1.0:
-            raise RoteError(f"bigram_frac is {self.bigram_frac}", help="it is a probability, 0 to 1")
+            raise ByroteError(f"bigram_frac is {self.bigram_frac}", help="it is a probability, 0 to 1")
         if not 1 <= self.bigram_successors <= self.d_vocab - 1:
-            raise RoteError(
+            raise ByroteError(
                 f"bigram_successors is {self.bigram_successors}", help=f"choose 1 to {self.d_vocab - 1}"
             )
 
@@ -110,10 +110,10 @@ def draw(config: SourceConfig, *, seed: int, stream: str, index: int, n: int) ->
         The same sequences however they are grouped into calls.
 
     Raises:
-        RoteError: an unknown stream.
+        ByroteError: an unknown stream.
     """
     if stream not in STREAMS:
-        raise RoteError(f"the lab has no stream {stream!r}", help=did_you_mean(stream, STREAMS))
+        raise ByroteError(f"the lab has no stream {stream!r}", help=did_you_mean(stream, STREAMS))
     words = random_words(f"sequences/{stream}", seed=seed, index=index, shape=(n, 1 + config.block_max))
     lengths = config.block_min + _below(words[:, 0], config.block_max - config.block_min + 1)
     blocks = _first_blocks(config, words[:, 1:])

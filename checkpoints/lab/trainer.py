@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checkpoints.lab.config import LabConfig
-from checkpoints.lab.files import locked, make_folder
-from checkpoints.lab.folder import SeriesFolder
+from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.files import locked, make_folder
+from byrote.checkpoints.lab.folder import SeriesFolder
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -34,7 +34,7 @@ def train(
         The folder.
 
     Raises:
-        RoteError: the folder holds something else, a series of another configuration, or cannot be written
+        ByroteError: the folder holds something else, a series of another configuration, or cannot be written
             to; training diverged; the device is not there.
     """
     folder = SeriesFolder(Path(out), config)  # refuses before anything is created
@@ -52,7 +52,7 @@ def train(
             folder.require_steps()
             folder.tidy()
         else:
-            from checkpoints.lab.loop import run  # the only way to torch: looking needs none
+            from byrote.checkpoints.lab.loop import run  # the only way to torch: looking needs none
 
             run(folder, emit)
         emit(

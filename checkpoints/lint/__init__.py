@@ -3,10 +3,10 @@
 Importing it does not import torch, and linting a series of safetensors never does.
 """
 
-from checkpoints.lint.report import KINDS as KINDS
-from checkpoints.lint.report import Fact as Fact
-from checkpoints.lint.report import LintReport as LintReport
-from checkpoints.lint.run import lint as lint
-from checkpoints.lint.saved import lint_path as lint_path
-from checkpoints.lint.saved import read_lint as read_lint
-from checkpoints.lint.saved import write_lint as write_lint
+from byrote.checkpoints.lint.report import KINDS as KINDS
+from byrote.checkpoints.lint.report import Fact as Fact
+from byrote.checkpoints.lint.report import LintReport as LintReport
+from byrote.checkpoints.lint.run import lint as lint
+from byrote.checkpoints.lint.saved import lint_path as lint_path
+from byrote.checkpoints.lint.saved import read_lint as read_lint
+from byrote.checkpoints.lint.saved import write_lint as write_lint

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from checkpoints.fingerprint import fingerprint
-from checkpoints.lint.label import genuine
-from checkpoints.lint.report import Fact
-from checkpoints.lint.scan import StepScan
-from checkpoints.lint.trajectory import MIN_NUMBERS, Trajectory, nan_median
+from byrote.checkpoints.fingerprint import fingerprint
+from byrote.checkpoints.lint.label import genuine
+from byrote.checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.scan import StepScan
+from byrote.checkpoints.lint.trajectory import MIN_NUMBERS, Trajectory, nan_median
 
 EARLY_STEPS = (
     32  # so many first updates may be skipped (fp16 loss scaling) or have no effect (warm-up from zero)

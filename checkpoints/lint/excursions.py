@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from checkpoints.lint.pace import labels, places, usual_length
-from checkpoints.lint.report import Fact
-from checkpoints.lint.trajectory import Trajectory
+from byrote.checkpoints.lint.pace import labels, places, usual_length
+from byrote.checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.trajectory import Trajectory
 
 EXCURSION = 1.5
 MIN_LENGTH = 1.2  # how much longer than the intervals around those into and out of a single step must be

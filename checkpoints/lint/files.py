@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
-from checkpoints.lint.report import Fact
-from checkpoints.lint.scan import StepScan
-from checkpoints.lint.small_files import DESCRIBING, TOKENIZER_FILES
+from byrote.checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.scan import StepScan
+from byrote.checkpoints.lint.small_files import DESCRIBING, TOKENIZER_FILES
 
 COSMETIC_FIELDS = frozenset(
     ("transformers_version", "_name_or_path", "_commit_hash", "use_cache", "torch_dtype", "dtype")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.report import Fact
 
 MIN_EVEN_SPACINGS = 4  # equal spacings before a stretch counts as an even grid
 MIN_POWERS = 4  # powers of two before they count as a grid

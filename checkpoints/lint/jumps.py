@@ -13,10 +13,10 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from checkpoints.lint.excursions import MAX_BLOCK, excursion
-from checkpoints.lint.pace import labels, long_intervals, places
-from checkpoints.lint.report import Fact
-from checkpoints.lint.trajectory import MIN_MATRIX_NUMBERS, Trajectory
+from byrote.checkpoints.lint.excursions import MAX_BLOCK, excursion
+from byrote.checkpoints.lint.pace import labels, long_intervals, places
+from byrote.checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.trajectory import MIN_MATRIX_NUMBERS, Trajectory
 
 JUMP = 6.0  # times the usual length
 JUMP_AT_END = 8.0  # where only one side can be seen

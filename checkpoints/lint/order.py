@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from checkpoints.lint.report import Fact
-from checkpoints.lint.trajectory import Trajectory, nan_median
+from byrote.checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.trajectory import Trajectory, nan_median
 
 MIN_GAIN = 1.25  # by which the path must get shorter: straight paths give 2, random walks 1.4, pure noise 1
 MIN_GAIN_EACH = 1.15

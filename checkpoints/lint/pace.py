@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from checkpoints.lint.trajectory import Trajectory, nan_median
+from byrote.checkpoints.lint.trajectory import Trajectory, nan_median
 
 AROUND = 3  # intervals on each side that say what is usual here
 JUMP_MADS = 6.0  # robust standard deviations above the chain's own scatter

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import CheckpointError
-from checkpoints.fingerprint import fingerprint
-from checkpoints.lint.equality import constant_tensors, equal_facts
-from checkpoints.lint.excursions import excursion_facts
-from checkpoints.lint.files import config_facts, non_finite_facts, tensor_facts, tokenizer_facts
-from checkpoints.lint.grid import grid_facts
-from checkpoints.lint.jumps import jump_facts
-from checkpoints.lint.order import swap_facts
-from checkpoints.lint.report import Fact, LintReport, in_order
-from checkpoints.lint.saved import stamp
-from checkpoints.lint.scan import Scanner, StepScan
-from checkpoints.lint.single_tensors import tensor_outliers
-from checkpoints.lint.trajectory import Trajectory
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.fingerprint import fingerprint
+from byrote.checkpoints.lint.equality import constant_tensors, equal_facts
+from byrote.checkpoints.lint.excursions import excursion_facts
+from byrote.checkpoints.lint.files import config_facts, non_finite_facts, tensor_facts, tokenizer_facts
+from byrote.checkpoints.lint.grid import grid_facts
+from byrote.checkpoints.lint.jumps import jump_facts
+from byrote.checkpoints.lint.order import swap_facts
+from byrote.checkpoints.lint.report import Fact, LintReport, in_order
+from byrote.checkpoints.lint.saved import stamp
+from byrote.checkpoints.lint.scan import Scanner, StepScan
+from byrote.checkpoints.lint.single_tensors import tensor_outliers
+from byrote.checkpoints.lint.trajectory import Trajectory
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
 Event = dict[str, Any]
 UNREADABLE = "This step cannot be measured; what is said of its neighbours spans the hole."

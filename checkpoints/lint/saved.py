@@ -10,12 +10,13 @@ from typing import Any
 
 import xxhash
 
-from checkpoints.formats import hub
-from checkpoints.lint.report import KINDS, SEVERITIES, Fact, LintReport
-from checkpoints.lint.small_files import TOKENIZER_FILES
-from checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.formats import hub
+from byrote.checkpoints.former_name import same_format
+from byrote.checkpoints.lint.report import KINDS, SEVERITIES, Fact, LintReport
+from byrote.checkpoints.lint.small_files import TOKENIZER_FILES
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
-FORMAT, VERSION = "rote-lint", 1
+FORMAT, VERSION = "byrote-lint", 1
 
 
 def lint_path(series: CheckpointSeries) -> Path:
@@ -94,7 +95,7 @@ def from_json(data: Mapping[str, Any]) -> LintReport:
     Raises:
         ValueError, LookupError, TypeError, AttributeError: it is no report, or one of another version.
     """
-    if data["format"] != FORMAT or data["version"] != VERSION:
+    if not same_format(data["format"], FORMAT) or data["version"] != VERSION:
         raise ValueError("not a report of this version")
     return LintReport(
         series=str(data["series"]),

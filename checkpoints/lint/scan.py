@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from checkpoints.fingerprint import tensor_hashes
-from checkpoints.lint.decode import RESOLUTION, as_floats, words
-from checkpoints.lint.small_files import config_fields, tokenizer_digests
-from checkpoints.lint.stored import TensorInfo, stored_tensors
-from checkpoints.series import Checkpoint, at_hand
+from byrote.checkpoints.fingerprint import tensor_hashes
+from byrote.checkpoints.lint.decode import RESOLUTION, as_floats, words
+from byrote.checkpoints.lint.small_files import config_fields, tokenizer_digests
+from byrote.checkpoints.lint.stored import TensorInfo, stored_tensors
+from byrote.checkpoints.series import Checkpoint, at_hand
 
 MAX_SAMPLED_NUMBERS = 2**25  # over all steps: 128 MiB of float32
 MAX_PER_TENSOR, MIN_PER_TENSOR = 4096, 64

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from checkpoints.lint.excursions import ROUNDINGS
-from checkpoints.lint.pace import labels, long_intervals, places, usual_length
-from checkpoints.lint.report import Fact
-from checkpoints.lint.trajectory import MIN_MATRIX_NUMBERS, MIN_NUMBERS, Trajectory, nan_median
+from byrote.checkpoints.lint.excursions import ROUNDINGS
+from byrote.checkpoints.lint.pace import labels, long_intervals, places, usual_length
+from byrote.checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.trajectory import MIN_MATRIX_NUMBERS, MIN_NUMBERS, Trajectory, nan_median
 
 # (times as far out as its neighbours are apart, times as long as the intervals around): a few numbers jitter more.
 LARGE, SMALL = (1.75, 1.2), (6.0, 4.0)

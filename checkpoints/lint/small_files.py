@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from checkpoints.series import Checkpoint
+from byrote.checkpoints.series import Checkpoint
 
 TOKENIZER_FILES = (
     "tokenizer.json",

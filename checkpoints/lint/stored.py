@@ -1,6 +1,6 @@
 """The tensors of one checkpoint as they are stored, whatever holds them: safetensors, pickled files, distributed ones.
 
-Torch-free. What a pickled file says is checked by `checkpoints.formats.torch_zip` and never run.
+Torch-free. What a pickled file says is checked by `byrote.checkpoints.formats.torch_zip` and never run.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from checkpoints.formats import dcp
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.state_dict import state_of
-from checkpoints.formats.stored_tensor import tensor_bytes
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.series import Checkpoint
+from byrote.checkpoints.formats import dcp
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.state_dict import state_of
+from byrote.checkpoints.formats.stored_tensor import tensor_bytes
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.series import Checkpoint
 
 Raw = UInt8[np.ndarray, " n_bytes"]
 

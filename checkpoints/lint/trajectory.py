@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from checkpoints.lint.decode import RESOLUTION
-from checkpoints.lint.scan import StepScan
+from byrote.checkpoints.lint.decode import RESOLUTION
+from byrote.checkpoints.lint.scan import StepScan
 
 MIN_NUMBERS = 16  # a tensor of fewer jitters too much to be judged alone
 MIN_MATRIX_NUMBERS = 256

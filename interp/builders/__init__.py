@@ -19,20 +19,20 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from checkpoints.series import Checkpoint
+from byrote.checkpoints.series import Checkpoint
 
 NATIVE = "TransformerLensNative"
 
 BUILDERS = {
-    "lab": "interp.builders.native",
-    "hf": "interp.builders.hf",
-    "dcp": "interp.builders.dcp",
-    "nanogpt": "interp.builders.nanogpt",
-    "lightning": "interp.builders.lightning",
-    "state_dict": "interp.builders.state_dict",
-    "tl_legacy": "interp.builders.tl_legacy",
-    "hub": "interp.builders.hub",
-    "peft": "interp.builders.peft",
+    "lab": "byrote.interp.builders.native",
+    "hf": "byrote.interp.builders.hf",
+    "dcp": "byrote.interp.builders.dcp",
+    "nanogpt": "byrote.interp.builders.nanogpt",
+    "lightning": "byrote.interp.builders.lightning",
+    "state_dict": "byrote.interp.builders.state_dict",
+    "tl_legacy": "byrote.interp.builders.tl_legacy",
+    "hub": "byrote.interp.builders.hub",
+    "peft": "byrote.interp.builders.peft",
 }
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.dcp import Piece, ShardedTensor, model_tensors, stored_piece
-from checkpoints.formats.inert_pickle import shown
-from checkpoints.series import Checkpoint
-from interp.builders import Built, state_dict
-from interp.builders.filling import fill, without_prefix
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.dcp import Piece, ShardedTensor, model_tensors, stored_piece
+from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import Built, state_dict
+from byrote.interp.builders.filling import fill, without_prefix
 
 
 def config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.inert_pickle import shown
-from checkpoints.formats.safetensors_header import read_header
-from checkpoints.formats.state_dict import state_of
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.series import Checkpoint
-from interp.quiet import quiet_upstream
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.state_dict import state_of
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.quiet import quiet_upstream
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:

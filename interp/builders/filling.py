@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.inert_pickle import shown
-from interp.quiet import quiet_upstream
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.interp.quiet import quiet_upstream
 
 # Put before or between names by torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -72,7 +72,7 @@ def fill(
         except Exception as error:  # a damaged config can make transformers raise anything at all
             raise CheckpointError(
                 f"transformers cannot load step {step}: {' '.join(shown(error)[:300].split())}",
-                help="check config.json against the weights; `rote scan` lists what the folder holds",
+                help="check config.json against the weights; `byrote scan` lists what the folder holds",
             ) from error
     _refuse_unfilled(info, step=step)
     unexpected = sorted(map(str, info.get("unexpected_keys") or ()))
@@ -159,11 +159,13 @@ def _class_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise CheckpointError(
             f"transformers has no architecture {shown(model_type or wanted)}",
-            help="`rote doctor` prints the installed versions; rote runs no code from a checkpoint",
+            help="`byrote doctor` prints the installed versions; byrote runs no code from a checkpoint",
         )
     settings = CONFIG_MAPPING[model_type].from_dict(_plain_fields(config))
     if type(settings) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise CheckpointError(f"{shown(model_type)} is no causal language model", help="rote measures those")
+        raise CheckpointError(
+            f"{shown(model_type)} is no causal language model", help="byrote measures those"
+        )
     for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
         count = getattr(settings, name, None)
         if count is not None and (type(count) is not int or count < 1):

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from checkpoints.errors import CheckpointError
-from checkpoints.series import Checkpoint
-from interp.builders import Built
-from interp.builders.files import read_tensors
-from interp.builders.filling import fill
-from interp.builders.hf_names import LearnedNames
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import Built
+from byrote.interp.builders.files import read_tensors
+from byrote.interp.builders.filling import fill
+from byrote.interp.builders.hf_names import LearnedNames
 
 _NAMES = LearnedNames()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from checkpoints.series import Checkpoint
+from byrote.checkpoints.series import Checkpoint
 
 
 class LearnedNames:

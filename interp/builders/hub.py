@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoints.series import Checkpoint, at_hand
-from interp.builders import Built, hf
+from byrote.checkpoints.series import Checkpoint, at_hand
+from byrote.interp.builders import Built, hf
 
 
 def config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
-    """As `interp.builders.hf.build`.
+    """As `byrote.interp.builders.hf.build`.
 
     Raises:
         CheckpointError: the step cannot be fetched or loaded.
@@ -28,6 +28,6 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
 
 
 def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
-    """As `interp.builders.hf.parameters`; mapped tensors stay valid when the files are removed."""
+    """As `byrote.interp.builders.hf.parameters`; mapped tensors stay valid when the files are removed."""
     with at_hand(checkpoint) as ready:
         return hf.parameters(ready, dtype)

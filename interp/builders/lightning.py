@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoints.formats.lightning import embedded_config
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.series import Checkpoint
-from interp.builders import Built, state_dict
-from interp.builders.files import read_tensors
-from interp.builders.filling import fill, without_prefix
+from byrote.checkpoints.formats.lightning import embedded_config
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import Built, state_dict
+from byrote.interp.builders.files import read_tensors
+from byrote.interp.builders.filling import fill, without_prefix
 
 
 def config(checkpoint: Checkpoint) -> dict[str, Any]:

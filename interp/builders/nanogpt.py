@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.inert_pickle import shown
-from checkpoints.formats.nanogpt import STATE, model_args
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.series import Checkpoint
-from interp.builders import Built
-from interp.builders.files import read_tensors
-from interp.builders.filling import fill
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.formats.nanogpt import STATE, model_args
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import Built
+from byrote.interp.builders.files import read_tensors
+from byrote.interp.builders.filling import fill
 
 _TRANSPOSED = re.compile(r"\.(?:c_attn|c_proj|c_fc)\.weight$")
 _MASK = re.compile(r"(?:^|\.)attn\.bias$")  # the causal mask of the slow attention path

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from checkpoints.errors import CheckpointError
-from checkpoints.series import Checkpoint
-from interp.builders import NATIVE, Built
-from interp.builders.filling import bounded
-from interp.quiet import quiet_upstream
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import NATIVE, Built
+from byrote.interp.builders.filling import bounded
+from byrote.interp.quiet import quiet_upstream
 
 _NOT_TL_FIELDS = ("model_type", "bos_token_id", "eos_token_id", "format_version")
 

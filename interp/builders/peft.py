@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.peft import CONFIG, base_of, refuse_unmergeable
-from checkpoints.series import Checkpoint
-from interp.builders import Built, hf
-from interp.quiet import quiet_upstream
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.peft import CONFIG, base_of, refuse_unmergeable
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import Built, hf
+from byrote.interp.quiet import quiet_upstream
 
 
 def config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -88,6 +88,7 @@ def _library() -> Any:
         import peft
     except ImportError:
         raise CheckpointError(
-            "adapters are merged by the peft library, which is not installed", help="pip install 'rote[peft]'"
+            "adapters are merged by the peft library, which is not installed",
+            help="pip install 'byrote[peft]'",
         ) from None
     return peft

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoints.series import Checkpoint
-from interp.builders import Built, hf
-from interp.builders.files import read_tensors
-from interp.builders.filling import fill, without_prefix
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import Built, hf
+from byrote.interp.builders.files import read_tensors
+from byrote.interp.builders.filling import fill, without_prefix
 
 
 def config(checkpoint: Checkpoint) -> dict[str, Any]:

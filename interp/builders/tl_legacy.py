@@ -1,4 +1,4 @@
-"""State dicts of HookedTransformer: TransformerLens 4's native model where it computes the same, else `interp.reference`."""
+"""State dicts of HookedTransformer: TransformerLens 4's native model where it computes the same, else `byrote.interp.reference`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoints.errors import CheckpointError
-from checkpoints.formats.state_dict import state_of
-from checkpoints.formats.tl_config import LegacyConfig, differences_from_native
-from checkpoints.formats.tl_legacy import raw_config, read_checked
-from checkpoints.formats.tl_state import BUFFER, Contents
-from checkpoints.formats.torch_zip import read_torch_file
-from checkpoints.series import Checkpoint
-from interp.builders import NATIVE, Built
-from interp.builders.native import refuse_misfit
-from interp.quiet import quiet_upstream
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.state_dict import state_of
+from byrote.checkpoints.formats.tl_config import LegacyConfig, differences_from_native
+from byrote.checkpoints.formats.tl_legacy import raw_config, read_checked
+from byrote.checkpoints.formats.tl_state import BUFFER, Contents
+from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.builders import NATIVE, Built
+from byrote.interp.builders.native import refuse_misfit
+from byrote.interp.quiet import quiet_upstream
 
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # TransformerLens's own converter gives its bridge's names; these are the inner module's.
@@ -46,7 +46,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     with quiet_upstream():
         from transformer_lens.model_bridge.sources.native.model import NativeModel
 
-        from interp.reference import ReferenceModel, bridge_config, with_head_bias
+        from byrote.interp.reference import ReferenceModel, bridge_config, with_head_bias
 
     legacy, _ = _read(checkpoint)
     tensors = parameters(checkpoint, dtype)
@@ -63,7 +63,7 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
     with quiet_upstream():
         from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
-        from interp.reference import bridge_config
+        from byrote.interp.reference import bridge_config
 
     legacy, contents = _read(checkpoint)
     names = [name for name in contents.tensors if not BUFFER.fullmatch(name)]
@@ -108,7 +108,7 @@ def _read(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
 
 def _rotary_adjacent(checkpoint: Checkpoint, legacy: LegacyConfig, contents: Contents) -> bool:
     """Whether neighbouring pairs turn. Old configs did not say: it depended on the model's family."""
-    from interp.reference import rotary_tables
+    from byrote.interp.reference import rotary_tables
 
     table = "blocks.0.attn.rotary_sin"
     if table not in contents.tensors:

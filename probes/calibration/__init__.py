@@ -6,11 +6,11 @@ something is; of the heads that are called, at most 5% may be false. docs/statis
 
 from __future__ import annotations
 
-from probes.calibration.comparing import comparison_checks
-from probes.calibration.intervals import interval_checks
-from probes.calibration.training import event_checks
-from probes.calibration.verdicts import verdict_checks
-from probes.checks import Check
+from byrote.probes.calibration.comparing import comparison_checks
+from byrote.probes.calibration.intervals import interval_checks
+from byrote.probes.calibration.training import event_checks
+from byrote.probes.calibration.verdicts import verdict_checks
+from byrote.probes.checks import Check
 
 
 def calibration_checks(*, tries: int = 200, seed: int = 0) -> list[Check]:

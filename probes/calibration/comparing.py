@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from probes.checks import Check, low_share, seldom, trials
-from probes.degradation import difference_table, strongest_difference, told_change
-from probes.effects import SMALLEST
-from probes.simulated import flat, log_grid, simulated_curve
-from probes.trajectory.turnover import Grid
+from byrote.probes.checks import Check, low_share, seldom, trials
+from byrote.probes.degradation import difference_table, strongest_difference, told_change
+from byrote.probes.effects import SMALLEST
+from byrote.probes.simulated import flat, log_grid, simulated_curve
+from byrote.probes.trajectory.turnover import Grid
 
 N, HEADS = 32, 16
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from probes.checks import Check, covers, trials
-from probes.degradation import difference_table
-from probes.memory.mem_gap import MemGap, mem_gap
-from probes.simulated import SHAPES, paired_scores
-from probes.statistics import bootstrap_mean
-from probes.text.intervals import quotient_interval, ratio_intervals, sample_interval
+from byrote.probes.checks import Check, covers, trials
+from byrote.probes.degradation import difference_table
+from byrote.probes.memory.mem_gap import MemGap, mem_gap
+from byrote.probes.simulated import SHAPES, paired_scores
+from byrote.probes.statistics import bootstrap_mean
+from byrote.probes.text.intervals import quotient_interval, ratio_intervals, sample_interval
 
 N_SEQUENCES = (12, 32, 256)
 N_MEMBERS, N_TWINS, N_BLOCKS = 32, 64, 40
 
 
 def interval_checks(tries: int, seed: int) -> Iterator[Check]:
-    """Coverage on samples of the shapes rote meets."""
+    """Coverage on samples of the shapes byrote meets."""
     for n in N_SEQUENCES:
         for i, (name, (draw, mean)) in enumerate(SHAPES.items()):
             found = bootstrap_mean(draw(np.random.default_rng([seed, i, n]), (n, 10 * tries)))

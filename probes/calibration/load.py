@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from checkpoints.lab.planted_answers import PlantedConfig
-from probes.checks import Check, seldom
-from probes.stimuli import Stimulus
+from byrote.checkpoints.lab.planted_answers import PlantedConfig
+from byrote.probes.checks import Check, seldom
+from byrote.probes.stimuli import Stimulus
 
 NEITHER, LOAD_BEARING = 0, 3  # of the verdict, see probes/circuits/load_bearing.py
 Stimuli = Mapping[str, Stimulus]
@@ -26,7 +26,7 @@ def load_checks(
         n: models, and stimuli.
         seed: of the first.
     """
-    from probes.circuits.load_bearing import load_bearing
+    from byrote.probes.circuits.load_bearing import load_bearing
 
     def verdict(model: Any, seed: int) -> float:
         return float(load_bearing(model, stimuli(seed), seed=seed)["verdict"].samples.mean())

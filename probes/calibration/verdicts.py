@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from probes.calibration.intervals import mem_gap_of
-from probes.checks import Check, low_share, seldom, trials
-from probes.effects import SMALLEST, against_chance
-from probes.heads.induction import ALPHA, InductionTests, induction
-from probes.memory.mem_gap import NEAR_ZERO_FRAC, mem_gap
-from probes.statistics import bootstrap_mean
+from byrote.probes.calibration.intervals import mem_gap_of
+from byrote.probes.checks import Check, low_share, seldom, trials
+from byrote.probes.effects import SMALLEST, against_chance
+from byrote.probes.heads.induction import ALPHA, InductionTests, induction
+from byrote.probes.memory.mem_gap import NEAR_ZERO_FRAC, mem_gap
+from byrote.probes.statistics import bootstrap_mean
 
 N, HEADS = 32, 16
 

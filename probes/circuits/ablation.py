@@ -20,12 +20,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from interp.intervene import ABLATIONS, Edit, edit_problem, losses_under
-from interp.model import HookedModel
-from probes.circuits.effects import checked_tokens, head_changes, later_blocks
-from probes.direct_scores import DirectScores
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.interp.intervene import ABLATIONS, Edit, edit_problem, losses_under
+from byrote.interp.model import HookedModel
+from byrote.probes.circuits.effects import checked_tokens, head_changes, later_blocks
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("ablation")

@@ -16,13 +16,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from interp.intervene import ABLATIONS, edit_problem
-from interp.model import HookedModel
-from probes.circuits.ablation import per_head
-from probes.circuits.effects import Measure, checked_tokens, head_changes
-from probes.direct_scores import DirectScores
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.interp.intervene import ABLATIONS, edit_problem
+from byrote.interp.model import HookedModel
+from byrote.probes.circuits.ablation import per_head
+from byrote.probes.circuits.effects import Measure, checked_tokens, head_changes
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 CONTEXT, LATE, EARLY = 512, 500, 50
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.info import ProbeInfo
+from byrote.probes.info import ProbeInfo
 
 _OLSSON = "Olsson et al. 2022, arXiv:2209.11895"
 _WANG = "Wang et al. 2022, arXiv:2211.00593"
@@ -36,7 +36,7 @@ CIRCUITS: tuple[ProbeInfo, ...] = (
             **{kind: f"change in loss on later blocks with {how}" for kind, how in _KINDS.items()},
             "clean": "loss on later blocks with nothing changed",
         },
-        module="probes.circuits.ablation",
+        module="byrote.probes.circuits.ablation",
         reads_as="Above 0: the model predicts repeats worse without the head. 0 is no proof that it does nothing: heads stand in for "
         "each other, and a head that lowers others' loss goes below. Zero also takes away what a head always writes; mean leaves "
         "it. pattern_preserving near 0 where zero is large: the head steers others' attention, as a previous-token head does",
@@ -61,7 +61,7 @@ CIRCUITS: tuple[ProbeInfo, ...] = (
             **{f"loss_{kind}": f"change in mean loss with {how}" for kind, how in _KINDS.items()},
             **{f"icl_{kind}": f"change in late minus early loss with {how}" for kind, how in _KINDS.items()},
         },
-        module="probes.circuits.ablation_text",
+        module="byrote.probes.circuits.ablation_text",
         reads_as="icl above 0: the late loss suffers more than the early one, the head serves in-context learning. loss above 0 "
         "with icl near 0: it serves everywhere alike. icl rests on two tokens a sequence: mind the interval",
         not_measured=f"the series carries no natural text and none was given (--text FILE); {_EDITS}; {_KEPT}",
@@ -98,7 +98,7 @@ CIRCUITS: tuple[ProbeInfo, ...] = (
             "n_draws": "distinct random sets the top heads were held against",
             "n_possible": "distinct random sets there are",
         },
-        module="probes.circuits.load_bearing",
+        module="byrote.probes.circuits.load_bearing",
         reads_as="load-bearing: the top heads match prefixes and their loss costs over 0.05 nats more than random heads'. "
         "distributed: these few can be spared, all that look the part together cannot. signature only: they look the part and "
         "copying does without. Few heads mean few draws (n_draws); random heads may be induction heads too, which makes excess small",
@@ -134,7 +134,7 @@ CIRCUITS: tuple[ProbeInfo, ...] = (
             "induction": "change in loss on later blocks with the head's attention put on what followed earlier copies",
             "previous_token": "the same with it put on the token before",
         },
-        module="probes.circuits.clamp",
+        module="byrote.probes.circuits.clamp",
         reads_as="Well below 0: the head could copy, or feed heads that do, and what is missing is where it looks. 0 on a head that "
         "matches already: nothing is left to gain; 0 on one that does not: what it writes would not help. Above 0: what the head "
         "does instead is needed",
@@ -162,7 +162,7 @@ CIRCUITS: tuple[ProbeInfo, ...] = (
             "n_pairs": "pairs measured: of the 4 strongest previous-token and the 4 strongest prefix-matching heads",
             "n_possible": "pairs of an earlier and a later head in the model",
         },
-        module="probes.circuits.induction_circuit",
+        module="byrote.probes.circuits.induction_circuit",
         reads_as="Well below 0: the pair is an induction circuit, and this path carries it. Near 0 on a head that matches prefixes: it "
         "hears of previous tokens from several heads, or through MLPs, or matches otherwise. A high k_z without a change: wired, not used",
         not_measured="fewer than two layers; a norm after attention bends what heads write (Gemma 2, OLMo 2); replacing keys does "

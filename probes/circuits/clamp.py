@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.intervene import Edit, edit_problem, losses_under
-from interp.model import HookedModel
-from probes.circuits.effects import checked_tokens, later_blocks, refuse_if
-from probes.direct_scores import DirectScores
-from probes.heads.matching import earlier_copies, shifted_keys
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.interp.intervene import Edit, edit_problem, losses_under
+from byrote.interp.model import HookedModel
+from byrote.probes.circuits.effects import checked_tokens, later_blocks, refuse_if
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.heads.matching import earlier_copies, shifted_keys
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("clamp")

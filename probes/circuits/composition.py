@@ -29,11 +29,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.weights import HeadWeights
-from probes.info import NotMeasuredError
-from probes.registry import probe
-from probes.spectra import finite_or_zero, haar_frames
-from probes.weight_scores import WeightScores
+from byrote.interp.weights import HeadWeights
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.registry import probe
+from byrote.probes.spectra import finite_or_zero, haar_frames
+from byrote.probes.weight_scores import WeightScores
 
 MODES = ("q", "k", "v")
 MANY_PAIRS = 4096

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.intervene import Edit, Head, clean_run, edit_problem, losses_under
-from interp.model import HookedModel
-from probes.info import NotMeasuredError
-from probes.stimuli import Stimulus
+from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under
+from byrote.interp.model import HookedModel
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.stimuli import Stimulus
 
 Measure = Callable[[Float[Tensor, "n_edits n_seq next_pos"]], Float[Tensor, "n_edits n_seq"]]
 
@@ -65,7 +65,7 @@ def head_changes(
     Args:
         model: a loaded checkpoint; it is left as it was.
         tokens: the sequences.
-        kinds: of ablation; see `interp.intervene`.
+        kinds: of ablation; see `byrote.interp.intervene`.
         measures: name -> one number per sequence from its losses.
         seed: of the permutation that `resample` takes other sequences by.
 
@@ -106,7 +106,7 @@ def set_changes(
         model: a loaded checkpoint; it is left as it was.
         tokens: the sequences.
         sets: of heads.
-        kind: of ablation; see `interp.intervene`.
+        kind: of ablation; see `byrote.interp.intervene`.
         measure: one number per sequence from its losses.
         seed: of the permutation that `resample` takes other sequences by.
     """

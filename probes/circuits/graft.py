@@ -23,18 +23,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from checkpoints.errors import RoteError
-from checkpoints.series import CheckpointSeries, at_hand
-from checkpoints.vocabulary import tokenizer_of, usable_ids
-from interp.axes import head_label
-from interp.bridge import HookedSeries
-from interp.graft import Graft, grafted, take
-from interp.intervene import Edit, Head, clean_run, edit_problem, losses_under, patterns_of
-from interp.model import HookedModel
-from probes.circuits.effects import Measure, later_blocks, shown
-from probes.circuits.matched import matched_draws
-from probes.statistics import bootstrap_mean, resampled_means, tail_frac
-from probes.stimuli import Stimulus, Vocabulary, make
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import CheckpointSeries, at_hand
+from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids
+from byrote.interp.axes import head_label
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.graft import Graft, grafted, take
+from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under, patterns_of
+from byrote.interp.model import HookedModel
+from byrote.probes.circuits.effects import Measure, later_blocks, shown
+from byrote.probes.circuits.matched import matched_draws
+from byrote.probes.statistics import bootstrap_mean, resampled_means, tail_frac
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
 WAYS = ("weights", "z", "pattern")
 METRICS = ("loss", "change", "returned", "control", "n_draws")
@@ -64,7 +64,7 @@ def graft_steps(
         device, dtype: where and how the model runs.
 
     Raises:
-        RoteError: a step or head there is not, heads that share keys and values with others, or a context or
+        ByroteError: a step or head there is not, heads that share keys and values with others, or a context or
             vocabulary too small for a repeated block.
         CheckpointError: a step that cannot be loaded.
     """
@@ -106,7 +106,7 @@ def graft(
         `control` (nats), `returned` (fraction) and `n_draws`. Where valid is False, reason says why.
 
     Raises:
-        RoteError: a step or head there is not, or heads that share keys and values with others.
+        ByroteError: a step or head there is not, or heads that share keys and values with others.
         CheckpointError: a step that cannot be loaded.
     """
     measure = later_blocks(stimulus)
@@ -140,7 +140,7 @@ class _Given:
         for others in matched_draws(heads, n_heads=donor.shape.n_heads, seed=seed).sets:
             try:
                 self.grafts.append(take(donor, others))
-            except RoteError:
+            except ByroteError:
                 continue  # they share keys and values with heads that were not drawn
         layers = {layer for layer, _ in heads}
         self.z = clean_run(donor, tokens, layers=layers).z

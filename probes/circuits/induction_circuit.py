@@ -24,16 +24,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.intervene import Head, clean_run
-from interp.model import HookedModel
-from interp.observe import EndView, LayerView, observe
-from interp.path_patching import path_problem, scores_without_paths
-from probes.circuits.composition import composition
-from probes.circuits.effects import refuse_if, shown, strongest
-from probes.direct_scores import DirectScores
-from probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.interp.intervene import Head, clean_run
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import EndView, LayerView, observe
+from byrote.interp.path_patching import path_problem, scores_without_paths
+from byrote.probes.circuits.composition import composition
+from byrote.probes.circuits.effects import refuse_if, shown, strongest
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 N_SENDERS = N_RECEIVERS = 4
 PAIR_AXES = ("src_layer", "src_head", "layer", "head")

@@ -28,16 +28,23 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from interp.intervene import Edit, Head, losses_under
-from interp.model import HookedModel
-from probes.circuits.effects import checked_tokens, later_blocks, refuse_if, set_changes, shown, strongest
-from probes.circuits.matched import Draws, matched_draws
-from probes.direct_scores import DirectScores
-from probes.heads.induction import MIN_EXCESS, induction
-from probes.observations import Measured
-from probes.registry import lookup, probe
-from probes.statistics import bootstrap_mean
-from probes.stimuli import Stimulus
+from byrote.interp.intervene import Edit, Head, losses_under
+from byrote.interp.model import HookedModel
+from byrote.probes.circuits.effects import (
+    checked_tokens,
+    later_blocks,
+    refuse_if,
+    set_changes,
+    shown,
+    strongest,
+)
+from byrote.probes.circuits.matched import Draws, matched_draws
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.heads.induction import MIN_EXCESS, induction
+from byrote.probes.observations import Measured
+from byrote.probes.registry import lookup, probe
+from byrote.probes.statistics import bootstrap_mean
+from byrote.probes.stimuli import Stimulus
 
 TOP_FRAC = 0.05
 MIN_LOAD_NATS = 0.05
@@ -53,7 +60,7 @@ def load_bearing(
         model: a loaded checkpoint; it is left as it was.
         stimuli: "repeated_random", "shuffled_repeat", "jittered_repeat".
         seed: of draws and bootstraps.
-        kind: of ablation; see `interp.intervene`.
+        kind: of ablation; see `byrote.interp.intervene`.
 
     Returns:
         Changes in nats, the verdict, and what it rests on; see the catalogue. NaN where there is no such set of heads,
@@ -160,7 +167,7 @@ def signatures(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
     Raises:
         NotMeasuredError: the model's attention cannot be scored.
     """
-    from probes.sweep.measure import measure_stimulus
+    from byrote.probes.sweep.measure import measure_stimulus
 
     asked = {
         "repeated_random": ("prefix_matching", "copying_logit"),

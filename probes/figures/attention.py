@@ -6,13 +6,13 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from checkpoints.errors import RoteError
-from interp.axes import head_label, parse_head
-from interp.captured import Capture
-from probes.figures.canvas import Canvas, finish
-from probes.figures.cells import color_axis
-from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from probes.figures.words import clean, markup, number
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.axes import head_label, parse_head
+from byrote.interp.captured import Capture
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.cells import color_axis
+from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
+from byrote.probes.figures.words import clean, markup, number
 
 MAX_LABELLED = 64
 LABEL_CHARS = 12
@@ -30,17 +30,17 @@ def attention(capture: Capture, *, head: str | tuple[int, int], sequence: int = 
         A heatmap from 0 to 1; hover names both tokens and the share.
 
     Raises:
-        RoteError: attention was not captured, or there is no such head or sequence.
+        ByroteError: attention was not captured, or there is no such head or sequence.
     """
     layer, index = parse_head(head)
     n_layers, n_sequences, n_heads, pos, _ = capture.pattern.shape
     if not (0 <= layer < n_layers and 0 <= index < n_heads):
-        raise RoteError(
+        raise ByroteError(
             f"there is no head {head_label(layer, index)} here",
             help=f"the model has layers 0-{n_layers - 1} and heads 0-{n_heads - 1}",
         )
     if not 0 <= sequence < n_sequences:
-        raise RoteError(f"there is no sequence {sequence} here", help=f"0-{n_sequences - 1} were captured")
+        raise ByroteError(f"there is no sequence {sequence} here", help=f"0-{n_sequences - 1} were captured")
     pattern = capture.pattern[layer, sequence, index]
     labels = [markup(label, limit=LABEL_CHARS) for label in capture.labels[sequence]]
     named = [f"{label} ({i})" for i, label in enumerate(labels)]

@@ -8,8 +8,8 @@ from numbers import Real
 
 import plotly.graph_objects as go
 
-from checkpoints.errors import RoteError, did_you_mean
-from probes.figures.theme import SMALL_FONT_SIZE_PX, paint, template
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint, template
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def switch_off(fig: go.Figure, visuals: Mapping[str, bool] | None) -> go.Figure:
         visuals: name in `VISUALS`, or "labels" for all writing inside the plot, to False; True changes nothing.
 
     Raises:
-        RoteError: an unknown name.
+        ByroteError: an unknown name.
     """
     for name, shown in (visuals or {}).items():
         if name not in (*VISUALS, "labels"):
-            raise RoteError(f"figures have no part {name!r}", help=did_you_mean(name, [*VISUALS, "labels"]))
+            raise ByroteError(f"figures have no part {name!r}", help=did_you_mean(name, [*VISUALS, "labels"]))
         if not shown and name == "labels":
             fig.layout.annotations = ()
         elif not shown:

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.axes import head_label
-from probes.figures.axis import round_ticks
-from probes.figures.theme import DIVERGING, SEQUENTIAL, SMALL_FONT_SIZE_PX, paint
-from probes.figures.words import chance_number, decimals, estimate, interval, markup, number
+from byrote.interp.axes import head_label
+from byrote.probes.figures.axis import round_ticks
+from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL, SMALL_FONT_SIZE_PX, paint
+from byrote.probes.figures.words import chance_number, decimals, estimate, interval, markup, number
 
 ABSENT = "not measured: no row in these results"
 MAX_HEADS_WITH_INTERVALS = 6

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from probes.figures.places import Places, loss_over_places
+from byrote.probes.figures.places import Places, loss_over_places
 
 
 def copy_curve(results_list: Any, *, step: int | None = None, base: str | None = None) -> go.Figure:
@@ -21,7 +21,7 @@ def copy_curve(results_list: Any, *, step: int | None = None, base: str | None =
         Copy index on x, nats on y, 95% bands, chance dotted.
 
     Raises:
-        RoteError: the results hold no `copy_curve`, or not that step.
+        ByroteError: the results hold no `copy_curve`, or not that step.
     """
     what = Places(
         probe="copy_curve", title="Loss from copy to copy", y_title="loss on this copy, nats", place="copy",

@@ -8,15 +8,15 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from checkpoints.errors import RoteError, did_you_mean
-from interp.axes import head_label
-from probes.degradation import BEST_HEAD
-from probes.figures.axis import value_axis
-from probes.figures.canvas import Canvas, empty, finish, note
-from probes.figures.cells import add_cells, cell_writer, cells_of, color_axis, grid_axes, names
-from probes.figures.rows import main_metric, unit, value_range
-from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from probes.figures.words import (
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label
+from byrote.probes.degradation import BEST_HEAD
+from byrote.probes.figures.axis import value_axis
+from byrote.probes.figures.canvas import Canvas, empty, finish, note
+from byrote.probes.figures.cells import add_cells, cell_writer, cells_of, color_axis, grid_axes, names
+from byrote.probes.figures.rows import main_metric, unit, value_range
+from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
+from byrote.probes.figures.words import (
     clean,
     interval,
     markup,
@@ -57,7 +57,7 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL) -> go.Figu
     """Forest plot of paired differences B - A at the matched final step.
 
     Args:
-        comparison: what `probes.degradation.compare` returned.
+        comparison: what `byrote.probes.degradation.compare` returned.
         n_heads: how many heads per unit, those with the largest absolute difference.
 
     Returns:
@@ -95,7 +95,7 @@ def difference_grid(comparison: Any, *, probe: str, metric: str = "score") -> go
     """B - A of every head at the matched final step, centred on zero.
 
     Args:
-        comparison: what `probes.degradation.compare` returned.
+        comparison: what `byrote.probes.degradation.compare` returned.
         probe: a head probe's name.
         metric: one of its metrics.
 
@@ -104,17 +104,17 @@ def difference_grid(comparison: Any, *, probe: str, metric: str = "score") -> go
         in parentheses.
 
     Raises:
-        RoteError: the comparison holds no such probe or metric.
+        ByroteError: the comparison holds no such probe or metric.
     """
     final = matched_final(comparison)
     mine = final[final["probe"] == probe]
     if mine.empty:
-        raise RoteError(
+        raise ByroteError(
             f"the comparison holds no {probe!r}", help=did_you_mean(probe, final["probe"].unique())
         )
     rows = mine[(mine["metric"] == metric) & mine["layer"].notna()]
     if rows.empty:
-        raise RoteError(
+        raise ByroteError(
             f"{probe} has no {metric!r} per head", help=did_you_mean(metric, mine["metric"].unique())
         )
     a, b = comparison.a, comparison.b

@@ -10,9 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from interp.axes import head_label, parse_heads
-from probes.figures.canvas import Canvas, empty, finish
-from probes.figures.cells import (
+from byrote.interp.axes import head_label, parse_heads
+from byrote.probes.figures.canvas import Canvas, empty, finish
+from byrote.probes.figures.cells import (
     Cells,
     add_cells,
     add_frame,
@@ -22,7 +22,7 @@ from probes.figures.cells import (
     grid_axes,
     names,
 )
-from probes.figures.rows import (
+from byrote.probes.figures.rows import (
     at_step,
     counted,
     head_observations,
@@ -32,8 +32,8 @@ from probes.figures.rows import (
     unit,
     value_range,
 )
-from probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from probes.figures.words import (
+from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
+from byrote.probes.figures.words import (
     chance_number,
     clean,
     estimate,
@@ -71,7 +71,7 @@ def head_grid(
         always gives interval, chance and n. Cells that were not measured carry a cross and their reason.
 
     Raises:
-        RoteError: the results hold no such probe, metric or step.
+        ByroteError: the results hold no such probe, metric or step.
     """
     results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)
@@ -116,7 +116,7 @@ def grid_steps(
         Small multiples in reading order.
 
     Raises:
-        RoteError: the results hold no such probe, metric or step.
+        ByroteError: the results hold no such probe, metric or step.
     """
     results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.figures.places import Places, loss_over_places
+from byrote.probes.figures.places import Places, loss_over_places
 
 MAX_POINTS = 48
 
@@ -27,7 +27,7 @@ def loss_by_position(results_list: Any, *, step: int | None = None, base: str | 
         evenly over the log axis, as many as can be told apart.
 
     Raises:
-        RoteError: the results hold no `loss_by_position`, or not that step.
+        ByroteError: the results hold no `loss_by_position`, or not that step.
     """
     what = Places(
         probe="loss_by_position", title="Loss of real text by place in the context", y_title="loss, nats", place="token",

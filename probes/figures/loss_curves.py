@@ -6,12 +6,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from probes.figures.axis import StepAxis, value_axis
-from probes.figures.canvas import Canvas, finish
-from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
-from probes.figures.rows import as_list, observations, typical_chance
-from probes.figures.theme import Style, run_styles
-from probes.figures.words import chance_number, clean, estimate, short, step_number
+from byrote.probes.figures.axis import StepAxis, value_axis
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
+from byrote.probes.figures.rows import as_list, observations, typical_chance
+from byrote.probes.figures.theme import Style, run_styles
+from byrote.probes.figures.words import chance_number, clean, estimate, short, step_number
 
 _BLOCKS = {"first_block": ("first", "triangle-up"), "later_blocks": ("repeats", "circle")}
 
@@ -28,7 +28,7 @@ def loss_curves(results_list: Any, *, base: str | None = None) -> go.Figure:
         tokens, is dotted.
 
     Raises:
-        RoteError: the results hold no `repeat_loss`.
+        ByroteError: the results hold no `repeat_loss`.
     """
     runs = as_list(results_list)
     styles = run_styles([r.run for r in runs], base=base)

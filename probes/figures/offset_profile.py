@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.axes import head_label, parse_head
-from probes.figures.axis import round_ticks, value_axis
-from probes.figures.canvas import Canvas, finish
-from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
-from probes.figures.rows import at_step, has, observations, one_head, top_heads
-from probes.figures.theme import series_style
-from probes.figures.words import clean, interval, markup, short, step_number
+from byrote.interp.axes import head_label, parse_head
+from byrote.probes.figures.axis import round_ticks, value_axis
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
+from byrote.probes.figures.rows import at_step, has, observations, one_head, top_heads
+from byrote.probes.figures.theme import series_style
+from byrote.probes.figures.words import clean, interval, markup, short, step_number
 
 N_HEADS_SHOWN = 3
 
@@ -34,7 +34,7 @@ def offset_profile(
         Offset in tokens on x, attention fraction on y, 95% bands, uniform attention dotted.
 
     Raises:
-        RoteError: the results hold no `offset_profile`, or not that step or head.
+        ByroteError: the results hold no `offset_profile`, or not that step or head.
     """
     rows, step = at_step(observations(results, probe="offset_profile", metric="profile"), step)
     possible = rows.loc[rows["valid"], "position"].unique()  # the last offset has no key but position 0

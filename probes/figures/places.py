@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from probes.figures.axis import value_axis
-from probes.figures.canvas import Canvas, finish
-from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
-from probes.figures.rows import as_list, at_step, observations, typical_chance
-from probes.figures.theme import run_styles
-from probes.figures.words import chance_number, clean, interval, short, step_number
+from byrote.probes.figures.axis import value_axis
+from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
+from byrote.probes.figures.rows import as_list, at_step, observations, typical_chance
+from byrote.probes.figures.theme import run_styles
+from byrote.probes.figures.words import chance_number, clean, interval, short, step_number
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def loss_over_places(results_list: Any, what: Places, *, step: int | None, base:
         base: name of the baseline run.
 
     Raises:
-        RoteError: the results hold no such probe, or not that step.
+        ByroteError: the results hold no such probe, or not that step.
     """
     runs = as_list(results_list)
     styles = run_styles([r.run for r in runs], base=base)

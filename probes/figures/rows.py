@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from checkpoints.errors import RoteError, did_you_mean
-from interp.axes import head_label
-from probes.figures.words import clean, step_number
-from probes.registry import REGISTRY
-from probes.scores import Scores
-from probes.store import mark_left_out
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label
+from byrote.probes.figures.words import clean, step_number
+from byrote.probes.registry import REGISTRY
+from byrote.probes.scores import Scores
+from byrote.probes.store import mark_left_out
 
 
 def as_list(results: Any) -> list[Any]:
@@ -25,12 +25,12 @@ def subject(results: Any, probe: str | None, metric: str) -> tuple[Any, str, str
     """What a figure is about: results with a probe and a metric, or a `Scores`, which says all three.
 
     Raises:
-        RoteError: results without a probe.
+        ByroteError: results without a probe.
     """
     if isinstance(results, Scores):
         return results.results, results.probe, results.metric
     if probe is None:
-        raise RoteError(
+        raise ByroteError(
             "which probe is to be drawn?", help='give probe="prefix_matching", or results["prefix_matching"]'
         )
     return results, probe, metric
@@ -49,17 +49,17 @@ def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataF
         measured, with lint's reason, and the column `left_out` is true; their values are kept, to be drawn in grey.
 
     Raises:
-        RoteError: the results hold no such probe or metric.
+        ByroteError: the results hold no such probe or metric.
     """
     frame = results.frame
     mine = frame[frame["probe"] == probe]
     if mine.empty:
         message = f"there is no {probe!r} in the results of {clean(results.run)}"
-        raise RoteError(message, help=did_you_mean(probe, frame["probe"].unique()))
+        raise ByroteError(message, help=did_you_mean(probe, frame["probe"].unique()))
     chosen = mine[mine["metric"] == metric]
     if chosen.empty:
         message = f"{probe} has no metric {metric!r} in the results of {clean(results.run)}"
-        raise RoteError(message, help=did_you_mean(metric, mine["metric"].unique()))
+        raise ByroteError(message, help=did_you_mean(metric, mine["metric"].unique()))
     left_out = getattr(results, "left_out", {})
     return mark_left_out(chosen.sort_values("step", kind="stable", ignore_index=True), left_out)
 
@@ -68,12 +68,12 @@ def head_observations(results: Any, *, probe: str, metric: str) -> pd.DataFrame:
     """`observations` of a metric that has one value per head, or one for the whole model.
 
     Raises:
-        RoteError: as `observations`, and for a metric of pairs of heads, which has no one value per head.
+        ByroteError: as `observations`, and for a metric of pairs of heads, which has no one value per head.
     """
     rows = observations(results, probe=probe, metric=metric)
     if rows["src_layer"].notna().any():
         message = f"{probe} {metric} is about pairs of heads, and this figure draws single heads"
-        raise RoteError(message, help="choose a metric with one value per head")
+        raise ByroteError(message, help="choose a metric with one value per head")
     return rows
 
 
@@ -88,7 +88,7 @@ def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
     """The rows of one step, and that step; None is the last.
 
     Raises:
-        RoteError: that step was not swept; the help names the nearest that were.
+        ByroteError: that step was not swept; the help names the nearest that were.
     """
     steps = sorted({int(s) for s in rows["step"]})
     wanted = steps[-1] if step is None else int(step)
@@ -96,7 +96,7 @@ def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
         nearest = sorted(sorted(steps, key=lambda s: abs(s - wanted))[:2])
         message = f"step {step_number(wanted)} is not in these results ({len(steps)} steps, "
         message += f"{step_number(steps[0])}-{step_number(steps[-1])})"
-        raise RoteError(message, help=f"nearest: {', '.join(step_number(s) for s in nearest)}")
+        raise ByroteError(message, help=f"nearest: {', '.join(step_number(s) for s in nearest)}")
     return rows[rows["step"] == wanted], wanted
 
 
@@ -115,13 +115,13 @@ def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
     """The rows of one head.
 
     Raises:
-        RoteError: no row is about that head.
+        ByroteError: no row is about that head.
     """
     mine = rows[(rows["layer"] == head[0]) & (rows["head"] == head[1])]
     if mine.empty:
         held = rows[["layer", "head"]].dropna().drop_duplicates().itertuples(index=False)
         names = [head_label(int(layer), int(index)) for layer, index in held]
-        raise RoteError(
+        raise ByroteError(
             f"there is no head {head_label(*head)} here", help=did_you_mean(head_label(*head), names)
         )
     return mine

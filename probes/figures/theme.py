@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import cmocean, sequential
 
-from checkpoints.errors import RoteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError, did_you_mean
 
 THEMES = ("light", "dark")
 
@@ -128,17 +128,17 @@ def apply_theme(fig: go.Figure, theme: str) -> go.Figure:
     """The same figure in the other theme's colours.
 
     Args:
-        fig: a figure made by `probes.figures`; not changed.
+        fig: a figure made by `byrote.probes.figures`; not changed.
         theme: `"light"` or `"dark"`.
 
     Returns:
         A new figure. Only colours differ; data, sizes and text are the same.
 
     Raises:
-        RoteError: the theme has another name.
+        ByroteError: the theme has another name.
     """
     if theme not in THEMES:
-        raise RoteError(f"there is no theme {theme!r}", help=did_you_mean(theme, THEMES))
+        raise ByroteError(f"there is no theme {theme!r}", help=did_you_mean(theme, THEMES))
     spec = fig.to_plotly_json()
     meta = spec["layout"].get("meta") or {}
     if meta.get("theme", "light") != theme:

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from checkpoints.errors import RoteError, did_you_mean
-from interp.axes import head_label, parse_heads
-from probes.figures.axis import StepAxis, value_axis
-from probes.figures.canvas import Canvas, finish, note, switch_off
-from probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
-from probes.figures.rows import (
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label, parse_heads
+from byrote.probes.figures.axis import StepAxis, value_axis
+from byrote.probes.figures.canvas import Canvas, finish, note, switch_off
+from byrote.probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
+from byrote.probes.figures.rows import (
     as_list,
     counted,
     head_observations,
@@ -25,8 +25,8 @@ from probes.figures.rows import (
     unit,
     value_range,
 )
-from probes.figures.theme import SYMBOLS, Style, paint, run_styles, series_style, tint
-from probes.figures.words import (
+from byrote.probes.figures.theme import SYMBOLS, Style, paint, run_styles, series_style, tint
+from byrote.probes.figures.words import (
     chance_number,
     clean,
     estimate,
@@ -70,7 +70,7 @@ def trajectory(
         Real steps on a log axis; step 0 stands apart. Chance is dotted; steps that were not measured carry a cross.
 
     Raises:
-        RoteError: unknown probe, metric, head, aggregate or visual.
+        ByroteError: unknown probe, metric, head, aggregate or visual.
     """
     runs, probe, metric, base = _given(results_list, probe, metric, base)
     tables = [head_observations(r, probe=probe, metric=metric) for r in runs]
@@ -125,7 +125,7 @@ def _given(
         given = [base, *given]
     found = [subject(one, probe, metric) for one in given]
     if len({what[1:] for what in found}) > 1:
-        raise RoteError(
+        raise ByroteError(
             "one figure draws one metric of one probe, and several were given", help="draw them apart"
         )
     name = base if base is None or isinstance(base, str) else found[0][0].run
@@ -162,7 +162,7 @@ def _curves(
 def _aggregate(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
     """One row per step: the strongest (or weakest) measured head, or any row where none was measured."""
     if aggregate not in AGGREGATES:
-        raise RoteError(f"cannot draw the {aggregate!r}", help=did_you_mean(aggregate, AGGREGATES))
+        raise ByroteError(f"cannot draw the {aggregate!r}", help=did_you_mean(aggregate, AGGREGATES))
     score = rows["value"].where(rows["valid"] | rows["left_out"])
     ranked = rows.assign(_score=score if aggregate == "max head" else -score)
     ranked = ranked.sort_values(

@@ -18,8 +18,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys, without_sink
-from probes.registry import probe
+from byrote.probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys, without_sink
+from byrote.probes.registry import probe
 
 
 @probe("anti_induction")

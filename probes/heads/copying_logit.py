@@ -22,9 +22,9 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.weights import HeadWeights
-from probes.info import NotMeasuredError
-from probes.registry import probe
+from byrote.interp.weights import HeadWeights
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.registry import probe
 
 
 @probe("copying_logit")

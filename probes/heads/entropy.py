@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.registry import probe
+from byrote.probes.registry import probe
 
 
 @probe("entropy")

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from probes.registry import probe
-from probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater
+from byrote.probes.registry import probe
+from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater
 
 ALPHA = 0.05
 MIN_EXCESS = 0.05

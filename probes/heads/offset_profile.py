@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.heads.matching import uniform_attention
-from probes.registry import probe
+from byrote.probes.heads.matching import uniform_attention
+from byrote.probes.registry import probe
 
 
 @probe("offset_profile")

@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.weights import HeadWeights
-from probes.info import NotMeasuredError
-from probes.registry import probe
-from probes.spectra import haar_frames, positivity, turned_positivity
-from probes.weight_scores import WeightScores
+from byrote.interp.weights import HeadWeights
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.registry import probe
+from byrote.probes.spectra import haar_frames, positivity, turned_positivity
+from byrote.probes.weight_scores import WeightScores
 
 _DRAWS_PER_HEAD = 4
 _DRAWS_PER_LAYER = 64

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.heads.matching import mean_share_on
-from probes.registry import probe
+from byrote.probes.heads.matching import mean_share_on
+from byrote.probes.registry import probe
 
 
 @probe("previous_token")

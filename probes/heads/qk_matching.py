@@ -32,11 +32,11 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.weights import HeadWeights
-from probes.heads.previous_token import previous_token
-from probes.info import NotMeasuredError
-from probes.registry import probe
-from probes.spectra import finite_or_zero, haar_frames, positivity_of, turned_positivity
+from byrote.interp.weights import HeadWeights
+from byrote.probes.heads.previous_token import previous_token
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.registry import probe
+from byrote.probes.spectra import finite_or_zero, haar_frames, positivity_of, turned_positivity
 
 _DRAWS_PER_HEAD = 4
 _DRAWS_PER_LAYER = 32

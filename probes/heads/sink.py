@@ -14,7 +14,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.registry import probe
+from byrote.probes.registry import probe
 
 
 @probe("sink")

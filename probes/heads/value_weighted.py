@@ -18,9 +18,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.heads.matching import earlier_copies, mean_share_on, shifted_keys, uniform_attention, without_sink
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.probes.heads.matching import (
+    earlier_copies,
+    mean_share_on,
+    shifted_keys,
+    uniform_attention,
+    without_sink,
+)
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("value_weighted")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.info import ProbeInfo
+from byrote.probes.info import ProbeInfo
 
 _CARLINI = "Carlini et al. 2022, arXiv:2202.07646"
 _BIDERMAN = "Biderman et al. 2023, arXiv:2304.11158"
@@ -36,7 +36,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "whole_accuracy@twins": "whole_accuracy on twins",
             "whole_loss@twins": "whole_loss on twins",
         },
-        module="probes.memory.exact_match",
+        module="byrote.probes.memory.exact_match",
         version=2,
         reads_as="Read against the twins: what is above them is memory. Of P members nobody can tell which one begins, so even "
         "perfect memory misses nearly every first token: on blocks of 18 tokens accuracy ends near 0.94, completed at 1",
@@ -69,7 +69,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "not memorised as its size allows: the founding paper's sign of the worst region",
             "by_repeats": "gap of the members with floor(log2 of the repeat count) = position",
         },
-        module="probes.memory.mem_gap",
+        module="byrote.probes.memory.mem_gap",
         version=3,
         reads_as="Interval over 0: no sign of memory. near_zero says that the repeated data is all but free, not that damage "
         "has been done: look at copying and held-out loss",
@@ -99,7 +99,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "token_bits@twins": "token_bits, of twins",
             "share@twins": "share, of twins",
         },
-        module="probes.memory.unintended_bits",
+        module="byrote.probes.memory.unintended_bits",
         reads_as="share near 1: known by heart. Published capacity is about 3.6 bits per parameter (half-precision language "
         "models trained to the plateau); token_bits is above 0 on twins too, only the excess is memory",
         not_measured=f"{_NO_MEMBERS}; or neither their source nor reference_nll is known",
@@ -130,7 +130,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "perturbed": "score when an eighth of the prompt (at least one token) is replaced by other ids",
             "by_repeats": "score of the members with floor(log2 of the repeat count) = position",
         },
-        module="probes.memory.extraction",
+        module="byrote.probes.memory.extraction",
         reads_as="Members above twins: verbatim memory that a prompt brings out. 0 is no proof of absence: other prompts, or "
         "sampling (n_p), may bring out more. A large drop under offset ties the memory to its place",
         not_measured=_NEEDS_BOTH,
@@ -154,7 +154,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "bits": "log2(candidates + 1) - log2 rank",
             "first": "share of members below every candidate, for which bits is only a lower bound",
         },
-        module="probes.memory.exposure",
+        module="byrote.probes.memory.exposure",
         reads_as="1.44: ranked like the rest. The highest value possible is log2(candidates + 1), about 10 with 1,024; where "
         "first nears 1 it stops telling strong memory from stronger",
         not_measured=_NEEDS_BOTH,
@@ -188,7 +188,7 @@ MEMORY: tuple[ProbeInfo, ...] = (
             "both_nats": "loss of its second occurrence",
             "neither_nats": "loss of its first occurrence, ids renamed",
         },
-        module="probes.memory.recall_vs_copy",
+        module="byrote.probes.memory.recall_vs_copy",
         reads_as="copying and neither on a model that learned the rule, recall on one that learned by rote, both where it does "
         "either. Subtract the twins' recall: a lucky guess, or knowing the language, counts as recall",
         not_measured=f"{_NEEDS_BOTH}; the context holds no passage of 4 tokens twice",

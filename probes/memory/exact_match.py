@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probes.memory.spans import all_right, first_block, mean_over, split
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.probes.memory.spans import all_right, first_block, mean_over, split
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("exact_match")

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from interp.model import HookedModel
-from probes.direct_scores import DirectScores
-from probes.memory.passes import losses
-from probes.memory.spans import first_block, mean_over
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.interp.model import HookedModel
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.memory.passes import losses
+from byrote.probes.memory.spans import first_block, mean_over
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("exposure")

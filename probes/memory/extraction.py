@@ -24,13 +24,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.model import HookedModel
-from probes.direct_scores import DirectScores
-from probes.memory.mem_gap import bucket_of
-from probes.memory.passes import Losses, losses
-from probes.memory.spans import PROMPT_TOKENS, Split, all_right, if_any, split
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.interp.model import HookedModel
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.memory.mem_gap import bucket_of
+from byrote.probes.memory.passes import Losses, losses
+from byrote.probes.memory.spans import PROMPT_TOKENS, Split, all_right, if_any, split
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 SAMPLES_N, AT_LEAST_P = 100, 0.5
 

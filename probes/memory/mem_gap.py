@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from probes.registry import probe
-from probes.statistics import N_RESAMPLES, most_of, two_sample_tail_frac
+from byrote.probes.registry import probe
+from byrote.probes.statistics import N_RESAMPLES, most_of, two_sample_tail_frac
 
 NEAR_ZERO_FRAC = 0.1
 

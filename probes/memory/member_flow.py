@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from checkpoints.errors import RoteError
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.store import Results
 
 COLUMNS = (
     "step_from", "step_to", "n", "memorised", "new", "again", "kept", "forgotten", "not", "twins", "n_twins",
@@ -43,19 +43,19 @@ def member_flow(
         where there are none.
 
     Raises:
-        RoteError: fewer than two steps hold the metric, or they were measured on different members.
+        ByroteError: fewer than two steps hold the metric, or they were measured on different members.
     """
     found = {
         step: _memorised(results, step, probe, metric=metric, threshold=threshold) for step in results.steps
     }
     at = {step: (members, twins) for step, (members, twins) in found.items() if members is not None}
     if len(at) < 2:
-        raise RoteError(
+        raise ByroteError(
             f"{results.run} has {len(at)} steps with {probe} {metric} of every member, and flow needs two",
-            help=f"measure it with: rote run ... -p {probe}, on a series that has members or with --members FILE",
+            help=f"measure it with: byrote run ... -p {probe}, on a series that has members or with --members FILE",
         )
     if len({len(members) for members, _ in at.values()}) > 1:
-        raise RoteError(
+        raise ByroteError(
             f"{results.run}: its steps were measured on different numbers of members",
             help="measure the run again with --fresh",
         )

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.model import HookedModel
-from interp.observe import EndView, LayerView, leak_of, observe
-from probes.info import NotMeasuredError
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import EndView, LayerView, leak_of, observe
+from byrote.probes.info import NotMeasuredError
 
 
 @dataclass
@@ -48,7 +48,7 @@ def losses(model: HookedModel, tokens: Int[np.ndarray, "batch pos"]) -> Losses:
     """Run the model once over the tokens.
 
     Raises:
-        RoteError: token ids or length the model cannot take.
+        ByroteError: token ids or length the model cannot take.
         NotMeasuredError: the model's predictions depend on later tokens.
     """
     collector = _Collector()

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from interp.model import HookedModel
-from probes.direct_scores import DirectScores
-from probes.info import NotMeasuredError
-from probes.memory.passes import losses
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.interp.model import HookedModel
+from byrote.probes.direct_scores import DirectScores
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.memory.passes import losses
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 MARGIN_NATS = 1.0
 WAYS = ("weights", "context", "both", "neither")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.info import ProbeInfo
+from byrote.probes.info import ProbeInfo
 
 _ELHAGE = "Elhage et al. 2021, A Mathematical Framework for Transformer Circuits"
 _HERNANDEZ = "Hernandez et al. 2022, arXiv:2205.10487"
@@ -31,7 +31,7 @@ MODEL: tuple[ProbeInfo, ...] = (
             "difference": "later minus first: negative where the model copies",
             "top1_later": "share of later-block tokens predicted first",
         },
-        module="probes.model.repeat_loss",
+        module="byrote.probes.model.repeat_loss",
         reads_as="difference near 0: nothing is copied; later_blocks near 0 nats: repeats are predicted almost surely. Says that the "
         "model copies, not how",
         not_measured=_TWO_BLOCKS,
@@ -53,7 +53,7 @@ MODEL: tuple[ProbeInfo, ...] = (
             "loss": "mean loss on the X-th copy",
             "slope": "change in loss per further copy, over copies 2 and later",
         },
-        module="probes.model.copy_curve",
+        module="byrote.probes.model.copy_curve",
         reads_as="Falling: every further copy still helps. Flat at a high loss: no use is made of copies, as at the worst point of "
         "repeated-data training; flat near 0: the first copy was enough",
         not_measured="the context holds no two copies of a paragraph; a slope needs three",
@@ -81,7 +81,7 @@ MODEL: tuple[ProbeInfo, ...] = (
             "late_position": "the late token after BOS: 500, or in proportion",
             "half_window": "positions on either side that windowed averages over: 8, or in proportion",
         },
-        module="probes.model.icl_score",
+        module="byrote.probes.model.icl_score",
         reads_as="0: context beyond the early position is not used. Below 0: it is; published models go from above -0.15 to about "
         "-0.4 as induction heads form. Scores at other positions or on other text are no match. On text that repeats itself by "
         "design, such as the lab's, it is the worth of copying",
@@ -106,7 +106,7 @@ MODEL: tuple[ProbeInfo, ...] = (
             "slope": "d loss / d ln t: weighted least squares over all t, weight 1/t",
             "slope_late": "the same from the early position of icl_score on",
         },
-        module="probes.model.loss_by_position",
+        module="byrote.probes.model.loss_by_position",
         reads_as="slope -0.1: each doubling of the context is worth 0.07 nats. A slope near 0 and a slope_late near 0: context is "
         "hardly used; a slope below 0 and a slope_late near 0: only the nearest tokens are",
         not_measured=_NO_TEXT,
@@ -131,7 +131,7 @@ MODEL: tuple[ProbeInfo, ...] = (
             "difference": "inducible minus other, paired by sequence",
             "share": "share of tokens that are inducible: a fact about the text",
         },
-        module="probes.model.inducible_loss",
+        module="byrote.probes.model.inducible_loss",
         reads_as="inducible falls when induction forms, other when anything is learned. Inducible tokens are frequent ones and "
         "stand late, so a difference below 0 is no proof of copying: its change over training is what counts",
         not_measured=_NO_TEXT,
@@ -160,7 +160,7 @@ MODEL: tuple[ProbeInfo, ...] = (
             "p_null": "mean P(b) where neither stood before",
             "pair_by_gap": "pair_log_odds of items with 2^position tokens between pair and query",
         },
-        module="probes.model.skip_trigram",
+        module="byrote.probes.model.skip_trigram",
         reads_as="pair_log_odds alone: induction. apart_log_odds as high: tokens are raised because they were seen, wherever (skip-"
         "trigrams, bags of tokens). log_odds above apart_log_odds: matching with a gap. All at 0: nothing is copied. One query "
         "per sequence, no block repeats: a model that copies only once a block has started to repeat shows less here",
@@ -187,7 +187,7 @@ MODEL: tuple[ProbeInfo, ...] = (
             "p_variant": "mean P(b') after [a][b] ... [a]",
             "p_null": "mean P(b') where neither a nor b stood before",
         },
-        module="probes.model.fuzzy_copy",
+        module="byrote.probes.model.fuzzy_copy",
         reads_as="Above 0: what is like the copied token is raised with it. Even far below the exact token's it can be strong: read "
         "excess_over_exact. English spelling decides what is alike: other languages are judged on what English there is",
         not_measured=f"no tokenizer.json says which tokens are alike, as with the lab's ids; {_NO_PAIRS}",

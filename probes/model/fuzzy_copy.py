@@ -19,9 +19,9 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.model.planted import by_condition, log_odds
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.probes.model.planted import by_condition, log_odds
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("fuzzy_copy")

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 EARLY, LATE, CONTEXT, HALF_WINDOW = 50, 500, 512, 8
 MIN_CONTEXT = 16  # in a shorter one early and late are the first tokens

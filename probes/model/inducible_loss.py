@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probes.memory.spans import mean_over
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.probes.memory.spans import mean_over
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("inducible_loss")

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.model.icl_score import positions
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.probes.model.icl_score import positions
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 MIN_POSITIONS = 3
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.stimuli import CONDITIONS
+from byrote.probes.stimuli import CONDITIONS
 
 
 def log_odds(

@@ -14,8 +14,8 @@ import math
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probes.registry import probe
-from probes.stimuli import Stimulus
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import Stimulus
 
 
 @probe("repeat_loss")

@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.model.planted import by_condition, log_odds
-from probes.registry import probe
-from probes.stimuli import CONDITIONS, Stimulus
+from byrote.probes.model.planted import by_condition, log_odds
+from byrote.probes.registry import probe
+from byrote.probes.stimuli import CONDITIONS, Stimulus
 
 _FIRST_GAP_LOG2 = 2
 

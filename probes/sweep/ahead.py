@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.fingerprint import fingerprint, model_hashes
-from checkpoints.series import Checkpoint
-from probes.store import write_json
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.fingerprint import fingerprint, model_hashes
+from byrote.checkpoints.series import Checkpoint
+from byrote.probes.store import write_json
 
 
 class Clock:
@@ -80,7 +80,7 @@ class AheadReader:
 
     def __init__(self, cache: FingerprintCache, clock: Clock, *, ahead: bool) -> None:
         self.cache, self.clock = cache, clock
-        self._pool = ThreadPoolExecutor(1, "rote-read-ahead") if ahead else None
+        self._pool = ThreadPoolExecutor(1, "byrote-read-ahead") if ahead else None
         self._coming: dict[str, Future[tuple[list[Any], dict[str, str]]]] = {}
 
     def fingerprint(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints.errors import RoteError
-from checkpoints.lint import read_lint
-from checkpoints.series import CheckpointSeries
-from checkpoints.vocabulary import as_ranges
-from probes.statistics import INTERVALS
-from probes.stimuli import Vocabulary
-from probes.store import SCHEMA_VERSION, write_json
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lint import read_lint
+from byrote.checkpoints.series import CheckpointSeries
+from byrote.checkpoints.vocabulary import as_ranges
+from byrote.probes.statistics import INTERVALS
+from byrote.probes.stimuli import Vocabulary
+from byrote.probes.store import SCHEMA_VERSION, write_json
 
 if TYPE_CHECKING:
-    from probes.sweep.run import SweepOutcome
-    from probes.sweep.setting import Setting
+    from byrote.probes.sweep.run import SweepOutcome
+    from byrote.probes.sweep.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,21 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
     """Make or reopen `out/<series name>`, locked against a second sweep.
 
     Raises:
-        RoteError: it holds another series' results, another sweep is writing there, or it cannot be written.
+        ByroteError: it holds another series' results, another sweep is writing there, or it cannot be written.
     """
     root = out / series.name
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
     except OSError as error:
-        raise RoteError(
+        raise ByroteError(
             f"cannot write results to {root} ({error.strerror})", help="choose another folder with -o"
         ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RoteError(
+            raise ByroteError(
                 f"another sweep is writing to {root}", help="wait for it, or use another -o"
             ) from None
         for leftover in root.rglob(".*.tmp"):
@@ -117,7 +117,7 @@ def _earlier_drift(root: Path) -> list[Any]:
 
 
 def _lint(series: CheckpointSeries) -> dict[str, Any] | None:
-    """What `rote lint` found of these very files, where it was run: facts above a note, and steps to leave out."""
+    """What `byrote lint` found of these very files, where it was run: facts above a note, and steps to leave out."""
     report = read_lint(series)
     if report is None:
         return None
@@ -147,7 +147,7 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
     """A results folder is of one series.
 
     Raises:
-        RoteError: its run.json names another.
+        ByroteError: its run.json names another.
     """
     file = root / "run.json"
     if not file.is_file():
@@ -157,7 +157,7 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
     except (ValueError, KeyError, TypeError):
         return
     if Path(held).resolve() != series.path.resolve():
-        raise RoteError(
+        raise ByroteError(
             f"{root} holds results of another series ({held}), not of {series.path}",
             help="give another folder with -o, or replace them with --fresh",
         )
@@ -177,7 +177,7 @@ def _refuse_foreign(root: Path) -> None:
     ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", ".lock"}
     others = sorted(p.name for p in root.iterdir() if p.name not in ours)
     if others:
-        raise RoteError(
-            f"--fresh would delete {root}, which holds files rote did not write ({', '.join(others[:3])})",
+        raise ByroteError(
+            f"--fresh would delete {root}, which holds files byrote did not write ({', '.join(others[:3])})",
             help="move them away, or give another folder with -o",
         )

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Int
 from safetensors.numpy import save_file
 
-from checkpoints.errors import RoteError
-from checkpoints.vocabulary import load_tokenizer
-from interp.direct import WriteKeeper, strongest, unreadable
-from interp.model import HookedModel
-from interp.observe import EndView, LayerView, observe
-from probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_before, kept_kinds
-from probes.stimuli import Stimulus
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.interp.direct import WriteKeeper, strongest, unreadable
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import EndView, LayerView, observe
+from byrote.probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_before, kept_kinds
+from byrote.probes.stimuli import Stimulus
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -63,7 +63,7 @@ def write_kept(
     facts: Mapping[str, str],
     tokenizer: Tokenizer | None,
 ) -> None:
-    """Run sequences once and write what `probes.attention` reads, whole or not at all.
+    """Run sequences once and write what `byrote.probes.attention` reads, whole or not at all.
 
     Args:
         model: a loaded checkpoint.
@@ -73,7 +73,7 @@ def write_kept(
         tokenizer: turns ids into text, where there is one.
 
     Raises:
-        RoteError: token ids or a length the model cannot take.
+        ByroteError: token ids or a length the model cannot take.
     """
     unwritten = unreadable(model)
     arrays: dict[str, np.ndarray] = {}
@@ -87,7 +87,7 @@ def write_kept(
     if not unwritten:
         try:
             arrays |= written_arrays(model, writes, tokenizer)
-        except RoteError as error:
+        except ByroteError as error:
             unwritten = error.message
     words = {} if tokenizer is None else {kind: spoken(rows, tokenizer) for kind, rows in sequences.items()}
     facts = {"format": FORMAT, **facts, "words": json.dumps(words), "unwritten": unwritten}
@@ -103,12 +103,12 @@ def written_arrays(
     """The arrays that say what heads write, by their names in the file; 60 bytes per head and position, and the texts.
 
     Raises:
-        RoteError: a contribution that is not finite, or too large for two bytes.
+        ByroteError: a contribution that is not finite, or too large for two bytes.
     """
     arrays: dict[str, np.ndarray] = {}
     for kind, (ids, logits) in zip(writes, strongest(model, list(writes.values())), strict=True):
         if not (np.abs(logits) <= np.finfo(np.float16).max).all():
-            raise RoteError("what a head writes is not finite, or more than 65,504 logits")
+            raise ByroteError("what a head writes is not finite, or more than 65,504 logits")
         arrays[f"{kind}/written_ids"] = ids
         arrays[f"{kind}/written_logits"] = logits.astype(np.float16)
     if tokenizer is not None and arrays:
@@ -124,7 +124,7 @@ def _reader(tokenizer: Path | None) -> Tokenizer | None:
     """The tokenizer; None for one that cannot be read, which the run's notes say: ids are shown then."""
     try:
         return None if tokenizer is None else load_tokenizer(tokenizer)
-    except RoteError:
+    except ByroteError:
         return None
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoints.errors import RoteError
-from checkpoints.material import Material
-from probes.natural_text import windows_of
-from probes.stimuli import Stimulus
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.former_name import stored_under
+from byrote.checkpoints.material import Material
+from byrote.probes.natural_text import windows_of
+from byrote.probes.stimuli import Stimulus
 
 MAX_WINDOW_TOKENS = 1024  # twice what icl_score asks for; longer contexts would mostly cost time
 KEPT = Path("stimuli") / "natural.safetensors"
-_FACTS = "rote"
+_FACTS = "byrote"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def with_text(
     """Material whose natural text is cut from a file or folder, and what must be said of it.
 
     Raises:
-        RoteError: see `windows_of`.
+        ByroteError: see `windows_of`.
     """
     cut = windows_of(text, tokenizer=tokenizer, bos=draw.bos, width=draw.width, wanted=draw.n_seq)
     found = replace(base, natural=cut.tokens, sources={**base.sources, "natural": text.name})
@@ -81,7 +82,7 @@ def with_kept(base: Material, root: Path, draw: Draw) -> tuple[Material, list[st
     """Material whose natural text is what an earlier sweep of this folder showed; unchanged where there is none.
 
     Raises:
-        RoteError: it was drawn otherwise, so that the text itself is needed; or the file is damaged.
+        ByroteError: it was drawn otherwise, so that the text itself is needed; or the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -90,17 +91,17 @@ def with_kept(base: Material, root: Path, draw: Draw) -> tuple[Material, list[st
         return base, []
     try:
         with safe_open(file, "np") as stored:
-            facts = json.loads((stored.metadata() or {})[_FACTS])
+            facts = json.loads(stored_under(stored.metadata(), _FACTS, "null"))
             tokens = stored.get_tensor("tokens").astype(np.int64)
         source, notes = str(facts["source"]), [str(note) for note in facts["notes"]]
         asked = {name: (facts[name], value) for name, value in draw.__dict__.items()}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        raise RoteError(
+        raise ByroteError(
             "the natural text kept from an earlier sweep cannot be read", help="give it again with --text"
         ) from None
     differing = [f"{name} {before}, now {now}" for name, (before, now) in asked.items() if before != now]
     if differing:
-        raise RoteError(
+        raise ByroteError(
             f"the natural text ({source}) was drawn with {', '.join(differing)}: give it again with --text FILE",
             help="or ask as before",
         )

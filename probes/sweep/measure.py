@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.model import HookedModel
-from interp.observe import (
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import (
     END_SITES,
     LAYER_SITES,
     EndView,
@@ -22,10 +22,10 @@ from interp.observe import (
     observe,
     read_out_error,
 )
-from probes.heads.matching import uniform_attention
-from probes.info import NotMeasuredError, ProbeInfo
-from probes.observations import Measured, from_samples, not_measured
-from probes.stimuli import Stimulus
+from byrote.probes.heads.matching import uniform_attention
+from byrote.probes.info import NotMeasuredError, ProbeInfo
+from byrote.probes.observations import Measured, from_samples, not_measured
+from byrote.probes.stimuli import Stimulus
 
 READ_OUT_TOLERANCE = 1e-2
 READ_OUT_TOLERANCE_HALF = 5e-2  # rounding alone reaches 1e-2 in bfloat16

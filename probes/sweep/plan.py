@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from probes.info import ProbeInfo
-from probes.registry import resolve
-from probes.statistics import INTERVALS
+from byrote.probes.info import ProbeInfo
+from byrote.probes.registry import resolve
+from byrote.probes.statistics import INTERVALS
 
 WEIGHTS = "weights"
-_VERSIONED = ("torch", "transformer-lens", "transformers", "numpy", "rote")
+_VERSIONED = ("torch", "transformer-lens", "transformers", "numpy", "byrote")
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class SweepConfig:
         n_seq: sequences per stimulus.
         device, dtype: where and how the model runs.
         swap: "auto" or "fresh", see `interp.HookedSeries`.
-        text, members, twins: files of token material for models that carry none; see `checkpoints.material`.
+        text, members, twins: files of token material for models that carry none; see `byrote.checkpoints.material`.
         threads: of torch while measuring; None takes one for a small model, else torch's own choice.
         prefetch: read and hash the next step's files while this one is measured.
-        save_attention: keep attention on a few sequences per stimulus, see `probes.attention`.
+        save_attention: keep attention on a few sequences per stimulus, see `byrote.probes.attention`.
         versions: of what can change a number.
     """
 

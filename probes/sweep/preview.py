@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints.fingerprint import fingerprint, model_hashes
-from checkpoints.series import CheckpointSeries
-from probes.store import step_folder
-from probes.sweep.ahead import FingerprintCache
-from probes.sweep.folder import refuse_other_series
-from probes.sweep.plan import WEIGHTS, SweepConfig
-from probes.sweep.setting import Setting
-from probes.sweep.units import Units
+from byrote.checkpoints.fingerprint import fingerprint, model_hashes
+from byrote.checkpoints.series import CheckpointSeries
+from byrote.probes.store import step_folder
+from byrote.probes.sweep.ahead import FingerprintCache
+from byrote.probes.sweep.folder import refuse_other_series
+from byrote.probes.sweep.plan import WEIGHTS, SweepConfig
+from byrote.probes.sweep.setting import Setting
+from byrote.probes.sweep.units import Units
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def preview(
     Stored units are looked at one by one, as the sweep does: weights are hashed, no model is built.
 
     Raises:
-        RoteError: the results folder belongs to another series.
+        ByroteError: the results folder belongs to another series.
         CheckpointError: a checkpoint cannot be read.
     """
     root = Path(out) / series.name

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
-from checkpoints.vocabulary import tokenizer_of
-from probes.info import ProbeInfo
-from probes.observations import Measured, not_measured, unit_table
-from probes.store import Results, read_units, rebuild_observations, write_unit
-from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
-from probes.sweep.drift import drift_rows
-from probes.sweep.folder import open_run_folder, write_run_json
-from probes.sweep.plan import Group, SweepConfig, probe_versions
-from probes.sweep.setting import Setting
-from probes.sweep.units import Todo, Units
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
+from byrote.checkpoints.vocabulary import tokenizer_of
+from byrote.probes.info import ProbeInfo
+from byrote.probes.observations import Measured, not_measured, unit_table
+from byrote.probes.store import Results, read_units, rebuild_observations, write_unit
+from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
+from byrote.probes.sweep.drift import drift_rows
+from byrote.probes.sweep.folder import open_run_folder, write_run_json
+from byrote.probes.sweep.plan import Group, SweepConfig, probe_versions
+from byrote.probes.sweep.setting import Setting
+from byrote.probes.sweep.units import Todo, Units
 
 Event = dict[str, Any]
 SMALL_MODEL_PARAMETERS = 5_000_000
@@ -81,7 +81,7 @@ def sweep(
         What was done, and where the results are.
 
     Raises:
-        RoteError: the folder belongs to another series, is in use, or the settings cannot work.
+        ByroteError: the folder belongs to another series, is in use, or the settings cannot work.
         CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
     """
     config = config or SweepConfig()
@@ -193,7 +193,7 @@ class _Sweep:
         self.outcome.measured += 1
 
     def _keep_attention(self, model: Any, checkpoint: Checkpoint, identity: str) -> None:
-        from probes.sweep.gallery import keep_attention
+        from byrote.probes.sweep.gallery import keep_attention
 
         with self.clock.time("attention", checkpoint.step):
             keep_attention(
@@ -206,7 +206,7 @@ class _Sweep:
             )
 
     def _unit(self, model: Any, group: Group) -> list[Measured]:
-        from probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
+        from byrote.probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
 
         refused = [self.setting.refused[kind] for kind in group.stimuli if kind in self.setting.refused]
         if refused:
@@ -226,7 +226,7 @@ class _Sweep:
         if self._walker is None:
             import torch
 
-            from interp.bridge import HookedSeries
+            from byrote.interp.bridge import HookedSeries
 
             self._walker = HookedSeries(
                 self.series,
@@ -242,7 +242,7 @@ class _Sweep:
             return
         import torch
 
-        from interp.bridge import HookedSeries
+        from byrote.interp.bridge import HookedSeries
 
         step = max(self.series.steps, default=0)
         checkpoint = self.series.at(step)

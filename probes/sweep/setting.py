@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import CheckpointError, RoteError
-from checkpoints.material import Material, material_from_files, material_of
-from checkpoints.series import Checkpoint, CheckpointSeries
-from checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
-from probes.stimuli import Stimulus, Vocabulary, make
-from probes.sweep.given import Draw, keep, with_kept, with_text
-from probes.sweep.plan import SweepConfig, groups
+from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.material import Material, material_from_files, material_of
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.given import Draw, keep, with_kept, with_text
+from byrote.probes.sweep.plan import SweepConfig, groups
 
 
 class Setting:
@@ -118,7 +118,7 @@ class Setting:
                 )
             except CheckpointError:
                 raise
-            except RoteError as error:
+            except ByroteError as error:
                 self.refused[kind] = error.message
 
     def _material(self, draw: Draw) -> Material:
@@ -133,7 +133,7 @@ class Setting:
         elif found.natural is None:
             try:
                 found, said = with_kept(found, self.root, draw)
-            except RoteError as error:
+            except ByroteError as error:
                 self.refused["natural"] = error.message
         self.notes += [note for note in (*found.notes, *said) if note not in self.notes]
         return found

@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from checkpoints.errors import RoteError
-from checkpoints.series import CheckpointSeries
-from probes.sweep.plan import SweepConfig, groups
-from probes.sweep.run import sweep
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import CheckpointSeries
+from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.run import sweep
 
 N_TRIED = 2
 
@@ -36,20 +36,20 @@ def trial(series: CheckpointSeries, config: SweepConfig) -> Trial:
     Nothing is downloaded: of a series on the hub, only steps already in the cache are tried.
 
     Raises:
-        RoteError: no step is on this machine, or none of those tried can be measured.
+        ByroteError: no step is on this machine, or none of those tried can be measured.
     """
     here = [c for c in series if c.source is None or c.files]
     if not here:
-        raise RoteError(
+        raise ByroteError(
             "no step of this series is on this machine yet: time and disk cannot be tried",
             help="measure one step first: --steps last --allow-download",
         )
     tried = replace(series, checkpoints=tuple(here[-N_TRIED:]), gaps=())
-    with tempfile.TemporaryDirectory(prefix="rote-trial-") as folder:
+    with tempfile.TemporaryDirectory(prefix="byrote-trial-") as folder:
         outcome = sweep(tried, replace(config, prefetch=False), out=folder)
         if not outcome.measured:
             reason = outcome.gaps[0]["reason"] if outcome.gaps else "it was interrupted"
-            raise RoteError(f"the trial measured nothing: {reason}", help="time and disk are not known")
+            raise ByroteError(f"the trial measured nothing: {reason}", help="time and disk are not known")
         stored = sum(
             file.stat().st_size
             for file in Path(folder).rglob("*")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.series import Checkpoint
-from probes.attention import lacks_attention
-from probes.registry import REGISTRY
-from probes.store import step_folder, unit_provenance
-from probes.sweep.plan import Group, SweepConfig, groups, provenance, unit_name
-from probes.sweep.setting import Setting
+from byrote.checkpoints.series import Checkpoint
+from byrote.probes.attention import lacks_attention
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import step_folder, unit_provenance
+from byrote.probes.sweep.plan import Group, SweepConfig, groups, provenance, unit_name
+from byrote.probes.sweep.setting import Setting
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import importlib
 from typing import Any
 
 _LAZY = {
-    "measure_text": "probes.text.measure",
-    "TextSettings": "probes.text.settings",
-    "TextReport": "probes.text.report",
+    "measure_text": "byrote.probes.text.measure",
+    "TextSettings": "byrote.probes.text.settings",
+    "TextReport": "byrote.probes.text.report",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'probes.text' has no attribute {name!r}")
+    raise AttributeError(f"module 'byrote.probes.text' has no attribute {name!r}")

@@ -20,12 +20,12 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Num
 
-from probes.text.blocks import Blocks
-from probes.text.intervals import linearised_interval, sample_interval
-from probes.text.ngrams import hashes, sequence_of
-from probes.text.report import Number
-from probes.text.reservoir import Reservoir
-from probes.text.windows import Batch
+from byrote.probes.text.blocks import Blocks
+from byrote.probes.text.intervals import linearised_interval, sample_interval
+from byrote.probes.text.ngrams import hashes, sequence_of
+from byrote.probes.text.report import Number
+from byrote.probes.text.reservoir import Reservoir
+from byrote.probes.text.windows import Batch
 
 BUCKETS = 10_000
 TOP = BUCKETS // 100

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints.errors import RoteError
-from probes.text import token_files
-from probes.text.chunk import Chunk
-from probes.text.excerpts import Excerpts
-from probes.text.reading import Reading, text_chunks
-from probes.text.settings import TextSettings
-from probes.text.units import encoder
-from probes.text.windows import Batch, Windower
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.text import token_files
+from byrote.probes.text.chunk import Chunk
+from byrote.probes.text.excerpts import Excerpts
+from byrote.probes.text.reading import Reading, text_chunks
+from byrote.probes.text.settings import TextSettings
+from byrote.probes.text.units import encoder
+from byrote.probes.text.windows import Batch, Windower
 
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
 MIN_DOCUMENTS = 8  # with fewer, windows are resampled instead
 
 
-class NothingToReadError(RoteError):
+class NothingToReadError(ByroteError):
     """The path is fine and holds no text."""
 
 
@@ -47,7 +47,7 @@ class Corpus:
 
         Raises:
             NothingToReadError: there is no text at all.
-            RoteError: a file that cannot be read.
+            ByroteError: a file that cannot be read.
         """
         if self.is_ids:
             found = token_files.n_documents(list(self.files))
@@ -113,7 +113,7 @@ def open_corpora(paths: Iterable[str | Path]) -> list[Corpus]:
 
     Raises:
         NothingToReadError: a folder without files that could be read.
-        RoteError: a path that is not there, or of a kind that cannot be read.
+        ByroteError: a path that is not there, or of a kind that cannot be read.
     """
     found = [(path, _files(path)) for path in dict.fromkeys(Path(path) for path in paths)]
     names = [path.name for path, _ in found]
@@ -122,7 +122,7 @@ def open_corpora(paths: Iterable[str | Path]) -> list[Corpus]:
         name = path.name if names.count(path.name) == 1 and path.name else str(path)
         ids = [file.suffix in token_files.SUFFIXES for file in files]
         if any(ids) and not all(ids):
-            raise RoteError(f"{name} mixes text and token ids", help="give them as two corpora")
+            raise ByroteError(f"{name} mixes text and token ids", help="give them as two corpora")
         corpora.append(Corpus(name, tuple(files), all(ids)))
     return corpora
 
@@ -138,9 +138,9 @@ def _files(path: Path) -> list[Path]:
             )
         return files
     if not path.exists():
-        raise RoteError(f"{path} does not exist", help="check the path")
+        raise ByroteError(f"{path} does not exist", help="check the path")
     if not path.is_file() or not path.name.endswith(endings):
-        raise RoteError(
+        raise ByroteError(
             f"{path} is no corpus file", help=f"the name has to end in one of {', '.join(endings)}"
         )
     return [path]

@@ -6,9 +6,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from probes.text.chunk import Chunk
-from probes.text.reservoir import Reservoir
-from probes.text.windows import Batch
+from byrote.probes.text.chunk import Chunk
+from byrote.probes.text.reservoir import Reservoir
+from byrote.probes.text.windows import Batch
 
 BYTES_PER_TOKEN = 8  # enough text for a window of any usual tokenizer
 

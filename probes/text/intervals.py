@@ -4,7 +4,7 @@ Two kinds. A ratio of sums is bootstrapped directly: blocks are drawn with repla
 summed again (percentile bootstrap). A statistic that a resample with ties would bias (an entropy, a divergence, a
 coverage) is linearised first: every block's pseudo-value comes from leaving it out (Tukey's jackknife), the mean of
 the pseudo-values is bootstrapped, and the interval is centred on the statistic itself. The percentiles are expanded for
-few blocks, as everywhere in `probes.statistics`.
+few blocks, as everywhere in `byrote.probes.statistics`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Num
 
-from probes.statistics import N_RESAMPLES, tail_frac, two_sample_tail_frac
+from byrote.probes.statistics import N_RESAMPLES, tail_frac, two_sample_tail_frac
 
 _AT_ONCE = 200
 Triple = tuple[float, float, float]

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import RoteError
-from probes.text import perplexity
-from probes.text.concentration import Concentration
-from probes.text.corpus import Corpus, NothingToReadError, open_corpora
-from probes.text.excerpts import Excerpts
-from probes.text.inducible import Inducible
-from probes.text.near_duplicates import NearDuplicates
-from probes.text.reading import Reading
-from probes.text.rep import Rep
-from probes.text.repeats import Repeats
-from probes.text.report import Number, TextReport, frame_of, not_measured
-from probes.text.settings import TextSettings
-from probes.text.tail_mass import Rare, RareCounts, TailMass
-from probes.text.windows import Windower
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.text import perplexity
+from byrote.probes.text.concentration import Concentration
+from byrote.probes.text.corpus import Corpus, NothingToReadError, open_corpora
+from byrote.probes.text.excerpts import Excerpts
+from byrote.probes.text.inducible import Inducible
+from byrote.probes.text.near_duplicates import NearDuplicates
+from byrote.probes.text.reading import Reading
+from byrote.probes.text.rep import Rep
+from byrote.probes.text.repeats import Repeats
+from byrote.probes.text.report import Number, TextReport, frame_of, not_measured
+from byrote.probes.text.settings import TextSettings
+from byrote.probes.text.tail_mass import Rare, RareCounts, TailMass
+from byrote.probes.text.windows import Windower
 
 _NEEDS = {"tail_mass": "reference", "perplexity": "model"}
 
@@ -63,7 +63,7 @@ class _Run:
         if is_reference:
             self.reference = done
 
-    def failed(self, corpus: Corpus, error: RoteError) -> None:
+    def failed(self, corpus: Corpus, error: ByroteError) -> None:
         """A corpus that broke while it was read: one row says so."""
         self.rows.append(not_measured("corpus", "read", str(error)).row(corpus.name))
         self.incomplete = True
@@ -198,14 +198,16 @@ def measure_text(
 
     Raises:
         NothingToReadError: a corpus that is empty.
-        RoteError: a path, file, tokenizer or setting that cannot be used. A corpus that breaks while it is read, when
+        ByroteError: a path, file, tokenizer or setting that cannot be used. A corpus that breaks while it is read, when
             it is not the reference, only loses its own numbers.
     """
     settings = settings or TextSettings()
     _check_needs(settings, reference=reference, model=model)
     corpora = open_corpora([*([reference] if reference is not None else []), *paths])
     if reference is not None and len(corpora) == 1:
-        raise RoteError(f"{corpora[0].name} is the reference itself", help="give a corpus to compare with it")
+        raise ByroteError(
+            f"{corpora[0].name} is the reference itself", help="give a corpus to compare with it"
+        )
     _check_units(corpora, settings, compared=reference is not None)
     by_document = [corpus.has_documents(settings) for corpus in corpora]
     reader = None
@@ -233,7 +235,7 @@ def measure_text(
         is_reference = reference is not None and i == 0
         try:
             run.corpus(corpus, by_document=by_document[i], is_reference=is_reference)
-        except RoteError as error:
+        except ByroteError as error:
             if is_reference or len(corpora) == 1:
                 raise
             run.failed(corpus, error)
@@ -252,7 +254,7 @@ def _check_needs(settings: TextSettings, *, reference: Any, model: Any) -> None:
     for measure in settings.measures or ():
         needed = _NEEDS.get(measure)
         if needed and given[needed] is None:
-            raise RoteError(f"{measure} needs a {needed}", help=f"give one: --{needed} PATH")
+            raise ByroteError(f"{measure} needs a {needed}", help=f"give one: --{needed} PATH")
 
 
 def _check_units(corpora: Sequence[Corpus], settings: TextSettings, *, compared: bool) -> None:
@@ -260,7 +262,7 @@ def _check_units(corpora: Sequence[Corpus], settings: TextSettings, *, compared:
     kinds = {corpus.is_ids for corpus in corpora}
     if compared and len(kinds) == 2 and settings.units != "tokens":
         ids = next(corpus.name for corpus in corpora if corpus.is_ids)
-        raise RoteError(
+        raise ByroteError(
             f"{ids} holds token ids and other corpora are read as {settings.units}",
             help="give the tokenizer the ids were made with: --tokenizer PATH",
         )

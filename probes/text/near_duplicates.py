@@ -26,10 +26,10 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int, UInt32, UInt64
 
-from probes.text.intervals import ratio_intervals
-from probes.text.ngrams import hashes, mix, sequence_of
-from probes.text.report import Number
-from probes.text.windows import Batch
+from byrote.probes.text.intervals import ratio_intervals
+from byrote.probes.text.ngrams import hashes, mix, sequence_of
+from byrote.probes.text.report import Number
+from byrote.probes.text.windows import Batch
 
 SHINGLE = 5
 BINS, BANDS = 128, 16

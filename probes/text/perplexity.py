@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from checkpoints.errors import RoteError
-from checkpoints.vocabulary import load_tokenizer
-from probes.text.intervals import linearised_interval, pair_interval, ratio_intervals, sample_interval
-from probes.text.report import Number
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.probes.text.intervals import linearised_interval, pair_interval, ratio_intervals, sample_interval
+from byrote.probes.text.report import Number
 
 NAME = "perplexity"
 QUANTILES = (5, 25, 50, 75, 95, 99)
@@ -60,11 +60,11 @@ class Reader:
     ) -> None:
         import torch
 
-        from checkpoints import open_series
-        from checkpoints.series import at_hand
-        from checkpoints.vocabulary import tokenizer_of
-        from interp.loading import load_fresh
-        from probes.sweep.run import SMALL_MODEL_PARAMETERS
+        from byrote.checkpoints import open_series
+        from byrote.checkpoints.series import at_hand
+        from byrote.checkpoints.vocabulary import tokenizer_of
+        from byrote.interp.loading import load_fresh
+        from byrote.probes.sweep.run import SMALL_MODEL_PARAMETERS
 
         checkpoint = open_series(path)[-1]
         with at_hand(checkpoint) as ready:
@@ -83,7 +83,7 @@ class Reader:
         """Summed loss in nats, and tokens, of every stretch with at least one token to predict.
 
         Raises:
-            RoteError: no tokenizer for text, ids the model does not have, or a loss that is not finite.
+            ByroteError: no tokenizer for text, ids the model does not have, or a loss that is not finite.
         """
         rows = sorted((self._ids(item) for item in items), key=len)
         rows = [row for row in rows if len(row) > 1]
@@ -91,7 +91,7 @@ class Reader:
             found = [self._batch(part) for part in self._parts(rows)]
         losses = np.concatenate(found) if found else np.zeros((0, 2))
         if not np.isfinite(losses).all():
-            raise RoteError("the model's loss is not finite", help="try --dtype float32")
+            raise ByroteError("the model's loss is not finite", help="try --dtype float32")
         return losses
 
     def _ids(self, item: str | np.ndarray) -> np.ndarray:
@@ -99,11 +99,13 @@ class Reader:
         if isinstance(item, str):
             if self._tokenizer is None:
                 if self._tokenizer_path is None:
-                    raise RoteError("the model has no tokenizer.json beside it", help="give one: --tokenizer")
+                    raise ByroteError(
+                        "the model has no tokenizer.json beside it", help="give one: --tokenizer"
+                    )
                 self._tokenizer = load_tokenizer(self._tokenizer_path)
             item = np.asarray(self._tokenizer.encode(item, add_special_tokens=False).ids, dtype=np.int64)
         if len(item) and int(item.max()) >= self.n_vocab:
-            raise RoteError(
+            raise ByroteError(
                 f"id {int(item.max())} is not in the model's vocabulary of {self.n_vocab}",
                 help="the ids or the tokenizer belong to another model",
             )

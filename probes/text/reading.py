@@ -19,8 +19,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from checkpoints.errors import RoteError, did_you_mean
-from probes.text.chunk import Chunk, Packer
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.text.chunk import Chunk, Packer
 
 READ_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 25
@@ -75,7 +75,7 @@ def text_chunks(
         reading: counts what went wrong.
 
     Raises:
-        RoteError: a file that is not text, is damaged, or a .jsonl without the text field.
+        ByroteError: a file that is not text, is damaged, or a .jsonl without the text field.
     """
     packer = Packer()
     for path in files:
@@ -88,7 +88,7 @@ def text_chunks(
             yield from packer.feed(text, starts_document=starts)
         yield from packer.feed(b"", starts_document=True)
         if reading.skipped and packer.documents == before:
-            raise RoteError(f"{path.name}: {reading.problem}", help=reading.help)
+            raise ByroteError(f"{path.name}: {reading.problem}", help=reading.help)
         if reading.skipped:
             lines = "1 line holds" if reading.skipped == 1 else f"{reading.skipped:,} lines hold"
             reading.files.append((path.name, f"{lines} no text: {reading.problem}"))
@@ -127,7 +127,7 @@ def _blocks(path: Path, reading: Reading, *, raw: bool) -> Iterator[bytes]:
             yield block
             continue
         if b"\0" in block:
-            raise RoteError(
+            raise ByroteError(
                 f"{path.name} is not text: it holds NUL bytes",
                 help="give UTF-8 text (iconv -f utf-16 -t utf-8 converts), or measure bytes",
             )
@@ -137,7 +137,7 @@ def _blocks(path: Path, reading: Reading, *, raw: bool) -> Iterator[bytes]:
         before = stored[-2:]
         reading.replaced += max(0, bad)
         if bad > _REFUSED_FRAC * len(text) and len(block) > 64:
-            raise RoteError(f"{path.name} is not UTF-8 text", help="convert it, or measure bytes")
+            raise ByroteError(f"{path.name} is not UTF-8 text", help="convert it, or measure bytes")
         yield (text.removeprefix("\ufeff") if first else text).encode()
         first = first and not text
     cut_short = decoder.decode(b"", final=True)
@@ -154,12 +154,12 @@ def _stored(path: Path, reading: Reading) -> Iterator[bytes]:
             try:
                 block = source.read(READ_BYTES)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise RoteError(
+                raise ByroteError(
                     f"{path.name} cannot be unpacked ({error})", help="copy the file again"
                 ) from None
             total += len(block)
             if path.suffix == ".gz" and total > max(_BOMB_BYTES, _BOMB_RATIO * file.tell()):
-                raise RoteError(
+                raise ByroteError(
                     f"{path.name} expands more than {_BOMB_RATIO} times: that is no text",
                     help="unpack it and look at it first",
                 )

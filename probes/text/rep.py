@@ -15,11 +15,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from probes.text.blocks import Blocks, sums_by
-from probes.text.intervals import ratio_intervals
-from probes.text.ngrams import positions
-from probes.text.report import Number
-from probes.text.windows import Batch
+from byrote.probes.text.blocks import Blocks, sums_by
+from byrote.probes.text.intervals import ratio_intervals
+from byrote.probes.text.ngrams import positions
+from byrote.probes.text.report import Number
+from byrote.probes.text.windows import Batch
 
 ORDERS = (2, 3, 4)
 REACH = 16

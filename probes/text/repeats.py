@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from probes.text.blocks import Blocks, sums_by
-from probes.text.intervals import ratio_intervals
-from probes.text.report import Number
-from probes.text.windows import PIECE_ORDERS, Batch
+from byrote.probes.text.blocks import Blocks, sums_by
+from byrote.probes.text.intervals import ratio_intervals
+from byrote.probes.text.report import Number
+from byrote.probes.text.windows import PIECE_ORDERS, Batch
 
 
 class Repeats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints.errors import RoteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError, did_you_mean
 
 UNITS = ("words", "bytes", "tokens")
 WINDOWS = ("documents", "full", "packed")
@@ -42,7 +42,7 @@ class TextSettings:
         seed: of samples, shuffles and bootstraps.
 
     Raises:
-        RoteError: a value that makes no sense, with the valid ones.
+        ByroteError: a value that makes no sense, with the valid ones.
     """
 
     units: str = "words"
@@ -61,17 +61,17 @@ class TextSettings:
         for name in self.measures or ():
             _one_of("measure", name, MEASURES)
         if not 8 <= self.context <= MAX_CONTEXT:
-            raise RoteError(
+            raise ByroteError(
                 f"a context of {self.context} tokens cannot be measured", help=f"give 8 to {MAX_CONTEXT:,}"
             )
         if self.units == "tokens" and self.tokenizer is None:
-            raise RoteError("units are tokens and there is no tokenizer", help="give a tokenizer.json")
+            raise ByroteError("units are tokens and there is no tokenizer", help="give a tokenizer.json")
         if self.tokenizer is not None and self.units != "tokens":
             object.__setattr__(self, "units", "tokens")
         if self.sample < 8:
-            raise RoteError(f"a sample of {self.sample} is too small", help="give at least 8")
+            raise ByroteError(f"a sample of {self.sample} is too small", help="give at least 8")
         if not self.separators or not all(text.strip("*") for text in self.separators):
-            raise RoteError("a separator needs text", help="* alone would part every letter")
+            raise ByroteError("a separator needs text", help="* alone would part every letter")
 
     def wants(self, measure: str) -> bool:
         """Whether a measure was asked for, or all were."""
@@ -85,4 +85,4 @@ class TextSettings:
 
 def _one_of(what: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
-        raise RoteError(f"there is no {what} {value!r}", help=did_you_mean(value, valid))
+        raise ByroteError(f"there is no {what} {value!r}", help=did_you_mean(value, valid))

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt64
 
-from probes.text.blocks import Blocks
-from probes.text.intervals import linearised_interval, quotient_interval, ratio_intervals
-from probes.text.ngrams import hashes, sequence_of
-from probes.text.report import Number, not_measured
-from probes.text.windows import Batch
+from byrote.probes.text.blocks import Blocks
+from byrote.probes.text.intervals import linearised_interval, quotient_interval, ratio_intervals
+from byrote.probes.text.ngrams import hashes, sequence_of
+from byrote.probes.text.report import Number, not_measured
+from byrote.probes.text.windows import Batch
 
 ORDERS = (1, 2, 3)
 RARE_FRAC = 0.1

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from checkpoints.errors import RoteError
-from checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.formats.safetensors_header import read_header
 
 SUFFIXES = (".npy", ".safetensors")
 _BLOCK_IDS = 1 << 18
@@ -35,7 +35,7 @@ def id_blocks(
     """(ids, document of each) of all files.
 
     Raises:
-        RoteError: not integers, not one or two axes, negative ids, or a damaged file.
+        ByroteError: not integers, not one or two axes, negative ids, or a damaged file.
     """
     documents = 0
     for path in files:
@@ -43,7 +43,7 @@ def id_blocks(
         width = stored.shape[1] if len(stored.shape) == 2 else max(1, int(np.prod(stored.shape)))
         total = int(np.prod(stored.shape))
         if path.stat().st_size < stored.start + total * stored.dtype.itemsize:
-            raise RoteError(f"{path.name} is cut short", help="copy the file again")
+            raise ByroteError(f"{path.name} is cut short", help="copy the file again")
         with path.open("rb") as file:
             file.seek(stored.start)
             for done in range(0, total, _BLOCK_IDS):
@@ -52,7 +52,9 @@ def id_blocks(
                 )
                 on_bytes(ids.nbytes)
                 if ids.min() < 0:
-                    raise RoteError(f"{path.name} holds negative ids", help="give token ids, padding removed")
+                    raise ByroteError(
+                        f"{path.name} holds negative ids", help="give token ids, padding removed"
+                    )
                 yield ids.astype(np.uint64), documents + np.arange(done, done + len(ids)) // width
         documents += -(-total // width) if total else 0
 
@@ -66,7 +68,7 @@ def n_documents(files: list[Path]) -> int:
 def _header(path: Path) -> _Stored:
     stored = _npy_header(path) if path.suffix == ".npy" else _safetensors_header(path)
     if stored.dtype.kind not in "iu" or len(stored.shape) not in (1, 2):
-        raise RoteError(
+        raise ByroteError(
             f"{path.name} holds {stored.dtype} of {len(stored.shape)} axes, not token ids",
             help="save integer ids with one axis, or one row per document",
         )
@@ -84,9 +86,11 @@ def _npy_header(path: Path) -> _Stored:
             )
             shape, fortran, dtype = read(file)
         except (ValueError, EOFError) as error:
-            raise RoteError(f"{path.name} is no .npy file ({error})", help="numpy.save writes one") from None
+            raise ByroteError(
+                f"{path.name} is no .npy file ({error})", help="numpy.save writes one"
+            ) from None
         if fortran and len(shape) > 1:
-            raise RoteError(f"{path.name} is stored by columns", help="save numpy.ascontiguousarray(ids)")
+            raise ByroteError(f"{path.name} is stored by columns", help="save numpy.ascontiguousarray(ids)")
         return _Stored(dtype, shape, file.tell())
 
 
@@ -94,6 +98,8 @@ def _safetensors_header(path: Path) -> _Stored:
     for entry in read_header(path):
         if entry.name == "tokens":
             if entry.dtype not in _DTYPES:
-                raise RoteError(f"{path.name}: tokens are {entry.dtype}, not integers", help="save token ids")
+                raise ByroteError(
+                    f"{path.name}: tokens are {entry.dtype}, not integers", help="save token ids"
+                )
             return _Stored(np.dtype(_DTYPES[entry.dtype]), entry.shape, entry.start)
-    raise RoteError(f"{path.name} holds no tensor `tokens`", help="save the ids under that name")
+    raise ByroteError(f"{path.name} holds no tensor `tokens`", help="save the ids under that name")

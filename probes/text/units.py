@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from checkpoints.vocabulary import load_tokenizer
-from probes.text.chunk import PART_BYTES, Chunk
-from probes.text.ngrams import mix
+from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.probes.text.chunk import PART_BYTES, Chunk
+from byrote.probes.text.ngrams import mix
 
 Codes = tuple[UInt64[np.ndarray, " n"], Int[np.ndarray, " n"]]
 _SPACE, _WORD, _PUNCTUATION = 0, 1, 2
@@ -26,7 +26,7 @@ def encoder(units: str, tokenizer: Path | None) -> Callable[[Chunk], Codes]:
     """A function from a chunk to (codes, document of each code).
 
     Raises:
-        RoteError: the tokenizer cannot be read.
+        ByroteError: the tokenizer cannot be read.
     """
     if units == "bytes":
         return _bytes

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from probes.text.ngrams import Repeats, repeats, sequence_of
+from byrote.probes.text.ngrams import Repeats, repeats, sequence_of
 
 BATCH_TOKENS = 1 << 18
 WINDOW_ORDERS = (1, 2, 3, 4, 5, 6, 7)

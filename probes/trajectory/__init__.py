@@ -6,16 +6,16 @@ its estimate. Positions between steps are on ln(1 + step): training moves fast e
 
 from __future__ import annotations
 
-from probes.trajectory.crossing import Crossing, Rise, crossings, rise
-from probes.trajectory.curve import Curve, curve, curves, log_step
-from probes.trajectory.events import EVENT_COLUMNS, event_head, events
-from probes.trajectory.mass import total_mass
-from probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
-from probes.trajectory.shape import Decay, Peak, PhaseWindow, decay, peak, phase_window
-from probes.trajectory.threshold import Reached, threshold_crossing
-from probes.trajectory.told import Told, onsets, peaks
-from probes.trajectory.turnover import turnover
-from probes.trajectory.verdict import (
+from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise
+from byrote.probes.trajectory.curve import Curve, curve, curves, log_step
+from byrote.probes.trajectory.events import EVENT_COLUMNS, event_head, events
+from byrote.probes.trajectory.mass import total_mass
+from byrote.probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
+from byrote.probes.trajectory.shape import Decay, Peak, PhaseWindow, decay, peak, phase_window
+from byrote.probes.trajectory.threshold import Reached, threshold_crossing
+from byrote.probes.trajectory.told import Told, onsets, peaks
+from byrote.probes.trajectory.turnover import turnover
+from byrote.probes.trajectory.verdict import (
     Onset,
     best_head,
     head_onsets,

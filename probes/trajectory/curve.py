@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from checkpoints.errors import RoteError
-from interp.axes import head_label
-from probes.comparable import unit_of
-from probes.effects import smallest_effect
-from probes.registry import REGISTRY, lookup
-from probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means, tail_frac
-from probes.store import Results, step_folder
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.axes import head_label
+from byrote.probes.comparable import unit_of
+from byrote.probes.effects import smallest_effect
+from byrote.probes.registry import REGISTRY, lookup
+from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means, tail_frac
+from byrote.probes.store import Results, step_folder
 
 Direction = Literal["higher", "lower"] | None
 SEQUENCES, INTERVALS, EXACT = (
@@ -157,12 +157,12 @@ def curve(
         head: layer and head, None for the whole model.
 
     Raises:
-        RoteError: unknown probe, a metric that is no single number, or nothing was measured.
+        ByroteError: unknown probe, a metric that is no single number, or nothing was measured.
     """
     found = curves(results, probe, metric)
     if head not in found:
         whose = "the whole model" if head is None else head_label(*head)
-        raise RoteError(
+        raise ByroteError(
             f"{probe}/{metric} of {whose} was not measured at any step of {results.run}",
             help=f"measured for: {', '.join(head_label(*h) if h else 'the whole model' for h in found) or 'nothing'}",
         )
@@ -181,14 +181,14 @@ def curves(
         sequences: read the per-sequence values too, from a file per step; without them intervals are all there is.
 
     Raises:
-        RoteError: unknown probe, or a metric that has several numbers per head and step.
+        ByroteError: unknown probe, or a metric that has several numbers per head and step.
     """
     info = lookup(probe)
     rows = rows_of(results, probe, metric)
     if rows["position"].notna().any() or rows["src_layer"].notna().any():
-        raise RoteError(
+        raise ByroteError(
             f"{probe}/{metric} is not one number per head and step",
-            help="take a metric without positions or pairs of heads; `rote probes` lists them",
+            help="take a metric without positions or pairs of heads; `byrote probes` lists them",
         )
     rows = rows[rows["valid"].astype(bool)].sort_values(["layer", "head", "step"])
     samples = _samples(results, probe, metric) if sequences else {}

@@ -14,15 +14,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from interp.axes import head_label
-from probes.registry import REGISTRY
-from probes.store import Results
-from probes.trajectory.crossing import Crossing, Rise, crossings, rise
-from probes.trajectory.curve import Curve, curves, rows_of
-from probes.trajectory.order import lead_lag
-from probes.trajectory.shape import decay, peak, phase_window
-from probes.trajectory.turnover import turnover
-from probes.trajectory.verdict import onset, verdict_table
+from byrote.interp.axes import head_label
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import Results
+from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise
+from byrote.probes.trajectory.curve import Curve, curves, rows_of
+from byrote.probes.trajectory.order import lead_lag
+from byrote.probes.trajectory.shape import decay, peak, phase_window
+from byrote.probes.trajectory.turnover import turnover
+from byrote.probes.trajectory.verdict import onset, verdict_table
 
 EVENT_COLUMNS = [
     "event", "probe", "metric", "layer", "head", "step_lo", "step_hi", "step", "lo", "hi", "tokens", "value", "value_lo",
@@ -247,7 +247,7 @@ def _row(
 
 
 def _parsed(label: str) -> tuple[int | None, int | None]:
-    from interp.axes import parse_head
+    from byrote.interp.axes import parse_head
 
     return parse_head(label) if label else (None, None)
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from checkpoints.errors import RoteError
-from probes.statistics import bootstrap_mean
-from probes.store import Results
-from probes.trajectory.curve import read_samples, rows_of
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.statistics import bootstrap_mean
+from byrote.probes.store import Results
+from byrote.probes.trajectory.curve import read_samples, rows_of
 
 COLUMNS = ["step", "value", "lo", "hi", "heads", "n"]
 
@@ -35,18 +35,20 @@ def total_mass(
         chance), `heads` in the sum, `n` sequences.
 
     Raises:
-        RoteError: the metric has no values per head.
+        ByroteError: the metric has no values per head.
     """
     rows = rows_of(results, probe, metric)
     rows = rows[
         rows["valid"].astype(bool) & rows["head"].notna() & rows["src_head"].isna() & rows["position"].isna()
     ]
     if rows.empty:
-        raise RoteError(f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe")
+        raise ByroteError(
+            f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe"
+        )
     counts = rows.groupby(["layer", "head"])["step"].transform("nunique")
     rows = rows[counts == rows["step"].nunique()]
     if rows.empty:
-        raise RoteError(
+        raise ByroteError(
             f"no head of {results.run} was measured on {probe}/{metric} at every step", help="run it again"
         )
     rows = rows.assign(chance=rows["chance"].fillna(0.0), error=(rows["hi"] - rows["lo"]) ** 2 / 4)

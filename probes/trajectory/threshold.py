@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from probes.trajectory.crossing import ALPHA, Crossing, crossing_of, first_lasting
-from probes.trajectory.curve import Curve
+from byrote.probes.trajectory.crossing import ALPHA, Crossing, crossing_of, first_lasting
+from byrote.probes.trajectory.curve import Curve
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.trajectory.crossing import Crossing, crossings, rise
-from probes.trajectory.curve import Curve
-from probes.trajectory.shape import decay, peak
-from probes.trajectory.threshold import threshold_crossing
+from byrote.probes.trajectory.crossing import Crossing, crossings, rise
+from byrote.probes.trajectory.curve import Curve
+from byrote.probes.trajectory.shape import decay, peak
+from byrote.probes.trajectory.threshold import threshold_crossing
 
 Head = tuple[int, int] | None
 _SHOWN = 8  # heads without the event, each with its reason

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from checkpoints.errors import RoteError
-from interp.axes import head_label
-from probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means
-from probes.store import Results
-from probes.trajectory.crossing import ALPHA
-from probes.trajectory.curve import Curve, curves
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.axes import head_label
+from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means
+from byrote.probes.store import Results
+from byrote.probes.trajectory.crossing import ALPHA
+from byrote.probes.trajectory.curve import Curve, curves
 
 COLUMNS = [
     "step_a", "step_b", "k", "jaccard", "lo", "hi", "random", "mass_a", "mass_b", "change", "change_lo", "change_hi",
@@ -48,13 +48,15 @@ def turnover(
         the heads; `sure`, whether any of them surely traded places; `n` sequences.
 
     Raises:
-        RoteError: the metric has no values per head, or k is below 1.
+        ByroteError: the metric has no values per head, or k is below 1.
     """
     if k < 1:
-        raise RoteError(f"turnover of the top {k} heads", help="take k of 1 or more")
+        raise ByroteError(f"turnover of the top {k} heads", help="take k of 1 or more")
     heads = {key: c for key, c in curves(results, probe, metric).items() if key is not None}
     if not heads:
-        raise RoteError(f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe")
+        raise ByroteError(
+            f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe"
+        )
     whole = max(len(c.steps) for c in heads.values())
     heads = {key: c for key, c in heads.items() if len(c.steps) == whole}
     k = max(1, min(k, len(heads) // 2))

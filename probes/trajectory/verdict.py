@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from interp.axes import head_label
-from probes.store import Results
+from byrote.interp.axes import head_label
+from byrote.probes.store import Results
 
 
 @dataclass(frozen=True)

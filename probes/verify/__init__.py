@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import RoteError
-from checkpoints.words import counted
-from probes.store import Results
-from probes.verify.arrays import check_arrays
-from probes.verify.digest import digest
-from probes.verify.notes import Notes, mapping, numbers
-from probes.verify.observations import Stored
-from probes.verify.originals import check_checkpoints
-from probes.verify.units import Units
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.words import counted
+from byrote.probes.store import Results
+from byrote.probes.verify.arrays import check_arrays
+from byrote.probes.verify.digest import digest
+from byrote.probes.verify.notes import Notes, mapping, numbers
+from byrote.probes.verify.observations import Stored
+from byrote.probes.verify.originals import check_checkpoints
+from byrote.probes.verify.units import Units
 
 __all__ = ["Verified", "digest", "verify"]
 
@@ -48,11 +48,11 @@ def verify(path: str | Path) -> Verified:
         path: the folder. No sweep should be writing there meanwhile.
 
     Raises:
-        RoteError: it is no folder.
+        ByroteError: it is no folder.
     """
     root, notes = Path(path), Notes()
     if not root.is_dir():
-        raise RoteError(f"{root} is not a folder", help="name a results folder, such as results/run")
+        raise ByroteError(f"{root} is not a folder", help="name a results folder, such as results/run")
     meta = _run_json(root, notes)
     units, stored = Units(root, meta, notes), Stored(root, notes)
     for step, files in units.by_step():
@@ -74,7 +74,7 @@ def _run_json(root: Path, notes: Notes) -> Mapping[str, Any]:
     """What it says; {} where it cannot be read."""
     try:
         meta = Results.open(root).meta
-    except RoteError as error:
+    except ByroteError as error:
         notes.add(f"{error.message}; {error.help}")
         return {}
     notes.checked.append("run.json")

@@ -8,12 +8,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from checkpoints.errors import RoteError
-from checkpoints.words import counted
-from probes.attention import stored_metadata, texts_in
-from probes.verify.notes import Notes, mapping
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.words import counted
+from byrote.probes.attention import stored_metadata, texts_in
+from byrote.probes.verify.notes import Notes, mapping
 
-_DAMAGE = (RoteError, OSError, SafetensorError, LookupError, ValueError)
+_DAMAGE = (ByroteError, OSError, SafetensorError, LookupError, ValueError)
 
 
 def check_arrays(root: Path, meta: Mapping[str, Any], weights: Mapping[int, str], notes: Notes) -> None:

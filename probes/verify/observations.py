@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
-from checkpoints.errors import RoteError
-from interp.axes import head_label
-from probes.observations import OBSERVATION_SCHEMA
-from probes.store import in_order, observations_of
-from probes.verify.notes import Notes, first_line
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.axes import head_label
+from byrote.probes.observations import OBSERVATION_SCHEMA
+from byrote.probes.store import in_order, observations_of
+from byrote.probes.verify.notes import Notes, first_line
 
 _STALE = "observations.parquet is not what the units give; delete it, it is made again from them"
 
@@ -48,7 +48,7 @@ class Stored:
             return
         try:
             derived = in_order(observations_of(pa.concat_tables(units)))
-        except (RoteError, LookupError, ValueError, TypeError, pa.ArrowException) as error:
+        except (ByroteError, LookupError, ValueError, TypeError, pa.ArrowException) as error:
             self.notes.add(f"verdicts cannot be derived ({first_line(error)})", f"step {step:,}")
             return
         if self.table is None:

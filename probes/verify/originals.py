@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError
-from checkpoints.fingerprint import fingerprint, model_hashes
-from checkpoints.series import Checkpoint, open_series
-from checkpoints.words import counted
-from probes.sweep.ahead import FingerprintCache
-from probes.verify.notes import Notes, mapping
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.fingerprint import fingerprint, model_hashes
+from byrote.checkpoints.series import Checkpoint, open_series
+from byrote.checkpoints.words import counted
+from byrote.probes.sweep.ahead import FingerprintCache
+from byrote.probes.verify.notes import Notes, mapping
 
 MAX_HASHED_BYTES = 500_000_000
 

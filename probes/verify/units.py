@@ -1,4 +1,4 @@
-"""Each unit against its place, its own words, run.json, and the catalogue of this rote."""
+"""Each unit against its place, its own words, run.json, and the catalogue of this byrote."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from probes.observations import UNIT_SCHEMA
-from probes.registry import REGISTRY
-from probes.store import step_folder, unit_provenance
-from probes.sweep.plan import unit_name
-from probes.verify.notes import Notes, mapping, short
+from byrote.probes.observations import UNIT_SCHEMA
+from byrote.probes.registry import REGISTRY
+from byrote.probes.store import step_folder, unit_provenance
+from byrote.probes.sweep.plan import unit_name
+from byrote.probes.verify.notes import Notes, mapping, short
 
 _SETTINGS = ("dtype", "device", "seed", "weight_processing", "intervals", "versions")
 
@@ -72,7 +72,7 @@ class Units:
         where = _where(file)
         try:
             if pq.read_schema(file).names != UNIT_SCHEMA.names:
-                self.notes.add("units have other columns than this rote writes", where)
+                self.notes.add("units have other columns than this byrote writes", where)
             table = pq.read_table(file, schema=UNIT_SCHEMA)
         except (OSError, pa.ArrowException):
             self.notes.add("units cannot be read; the same sweep again measures them anew", where)
@@ -111,7 +111,7 @@ class Units:
             now = REGISTRY[name].version if name in REGISTRY else version
             if now != version:
                 self.notes.add(
-                    f"{name} was measured by its version {short(version)}, this rote has {now}", where
+                    f"{name} was measured by its version {short(version)}, this byrote has {now}", where
                 )
 
     def _settings(self, said: Mapping[str, Any], where: str) -> None:

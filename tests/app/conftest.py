@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from app.cli.main import cli
+from byrote.cli.main import cli
 
 STEPS = (0, 10, 20)
 PROBES = ("induction", "previous_token", "repeat_loss", "ov_copying")
 
 
 @dataclass(frozen=True)
-class Rote:
-    """Calls `rote` in a folder, as from a shell there."""
+class Byrote:
+    """Calls `byrote` in a folder, as from a shell there."""
 
     folder: Path
 
@@ -29,21 +29,21 @@ class Rote:
 
 
 @pytest.fixture
-def rote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rote:
-    """`rote("scan", path)` in an empty working directory, without settings from outside."""
+def byrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Byrote:
+    """`byrote("scan", path)` in an empty working directory, without settings from outside."""
     import os
 
     for name in [*os.environ]:
-        if name.startswith("ROTE_") or name in ("COLUMNS", "NO_COLOR", "CI"):
+        if name.startswith("BYROTE_") or name in ("COLUMNS", "NO_COLOR", "CI"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    return Rote(tmp_path)
+    return Byrote(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def planted_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder `runs` with two series of three steps: `planted` (induction heads L1H0, L1H1) and `random` (none)."""
-    from checkpoints.lab.planted import PlantedConfig, write_planted
+    from byrote.checkpoints.lab.planted import PlantedConfig, write_planted
 
     runs = tmp_path_factory.mktemp("series") / "runs"
     for kind in ("planted", "random"):
@@ -54,7 +54,7 @@ def planted_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def planted_results(planted_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder `results` with what `rote run` measured on `planted_runs`."""
+    """A folder `results` with what `byrote run` measured on `planted_runs`."""
     out = tmp_path_factory.mktemp("measured") / "results"
     probes = [word for name in PROBES for word in ("-p", name)]
     done = CliRunner().invoke(cli, ["run", str(planted_runs), *probes, "--sequences", "8", "-o", str(out)])

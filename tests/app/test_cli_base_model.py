@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import write_hf_series
 
-from app.cli import exits
-from probes.store import Results
+from byrote.cli import exits
+from byrote.probes.store import Results
 
 TARGET = "model.layers.0.self_attn.q_proj"
 
@@ -47,12 +47,12 @@ def adapters(tmp_path: Path, base: Path) -> Path:
     return tmp_path / "adapters"
 
 
-def test_adapters_are_measured_over_the_model_that_is_named(rote, adapters, base, tmp_path):
-    refused = rote("scan", adapters)
+def test_adapters_are_measured_over_the_model_that_is_named(byrote, adapters, base, tmp_path):
+    refused = byrote("scan", adapters)
     assert refused.exit_code == exits.NOTHING and "--base-model FOLDER" in refused.stderr
-    listed = rote("scan", adapters, "--base-model", base, "--json")
+    listed = byrote("scan", adapters, "--base-model", base, "--json")
     assert [row["step"] for row in json.loads(listed.stdout)] == [10, 20]
-    done = rote(
+    done = byrote(
         "run",
         adapters,
         "--base-model",
@@ -68,9 +68,9 @@ def test_adapters_are_measured_over_the_model_that_is_named(rote, adapters, base
     scores = Results.open(tmp_path / "out" / "adapters").select("previous_token", "score")
     by_step = [rows["value"].tolist() for _, rows in scores.groupby("step")]
     assert len(by_step) == 2 and by_step[0] != by_step[1]
-    assert rote("lint", adapters, "--base-model", base, "--progress", "none").exit_code == exits.DONE
+    assert byrote("lint", adapters, "--base-model", base, "--progress", "none").exit_code == exits.DONE
 
 
-def test_a_base_that_is_not_there_is_refused_by_name(rote, adapters, tmp_path):
-    done = rote("scan", adapters, "--base-model", tmp_path / "nowhere")
+def test_a_base_that_is_not_there_is_refused_by_name(byrote, adapters, tmp_path):
+    done = byrote("scan", adapters, "--base-model", tmp_path / "nowhere")
     assert done.exit_code == exits.USAGE and "nowhere" in done.stderr

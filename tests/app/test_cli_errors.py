@@ -10,13 +10,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from app.cli import exits
-from app.cli.guard import guarded
-from app.cli.output import Output, print_data
-from app.cli.session import Session
-from app.cli.table import Column
-from app.cli.text import clean
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
+from byrote.cli import exits
+from byrote.cli.guard import guarded
+from byrote.cli.output import Output, print_data
+from byrote.cli.session import Session
+from byrote.cli.table import Column
+from byrote.cli.text import clean
 
 HOSTILE = "evil\x1b[31m\x9b2J\u202e\x07[red]"
 
@@ -24,7 +24,7 @@ HOSTILE = "evil\x1b[31m\x9b2J\u202e\x07[red]"
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RoteError("no", help="do"), 2),
+        (ByroteError("no", help="do"), 2),
         (exits.NothingFoundError("none", help="look"), 4),
         (click.UsageError("bad"), 2),
         (KeyboardInterrupt(), 130),
@@ -53,69 +53,69 @@ def test_exit_codes_are_the_documented_ones():
     assert set(exits.MEANING) == {0, 1, 2, 3, 4, 70, 130}
 
 
-def test_unknown_verb_suggests_the_nearest(rote):
-    done = rote("repport")
+def test_unknown_verb_suggests_the_nearest(byrote):
+    done = byrote("repport")
     assert done.exit_code == 2
-    assert done.stderr == "error: rote has no verb 'repport'\nhelp: did you mean 'report'?\n"
+    assert done.stderr == "error: byrote has no verb 'repport'\nhelp: did you mean 'report'?\n"
     assert done.stdout == ""
 
 
-def test_unknown_option_suggests_the_nearest(rote):
-    done = rote("run", "--sed", "3", "x")
+def test_unknown_option_suggests_the_nearest(byrote):
+    done = byrote("run", "--sed", "3", "x")
     assert done.exit_code == 2
     assert (
         done.stderr
-        == "error: no such option '--sed'\nhelp: did you mean --seed? `rote run -h` lists the options\n"
+        == "error: no such option '--sed'\nhelp: did you mean --seed? `byrote run -h` lists the options\n"
     )
 
 
-def test_missing_argument(rote):
-    done = rote("run")
+def test_missing_argument(byrote):
+    done = byrote("run")
     assert done.exit_code == 2
-    assert done.stderr == "error: missing argument 'PATH...'\nhelp: `rote run -h` lists the options\n"
+    assert done.stderr == "error: missing argument 'PATH...'\nhelp: `byrote run -h` lists the options\n"
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
-def test_errors_are_objects_when_data_are_json(rote, form):
-    done = rote("show", "nowhere", form)
+def test_errors_are_objects_when_data_are_json(byrote, form):
+    done = byrote("show", "nowhere", form)
     assert done.exit_code == 2
     assert json.loads(done.stderr) == {
         "error": "nowhere is not a results folder (no run.json)",
-        "help": "`rote run PATH -o results` makes one",
+        "help": "`byrote run PATH -o results` makes one",
         "exit": 2,
     }
-    usage = rote("show", form, "--nope", "x")
+    usage = byrote("show", form, "--nope", "x")
     assert json.loads(usage.stderr)["exit"] == 2
 
 
-def test_internal_error_saves_its_traceback(rote, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(rote.folder))
-    monkeypatch.setattr("probes.registry.lookup", lambda name: 1 / 0)
-    done = rote("probes", "induction")
+def test_internal_error_saves_its_traceback(byrote, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(byrote.folder))
+    monkeypatch.setattr("byrote.probes.registry.lookup", lambda name: 1 / 0)
+    done = byrote("probes", "induction")
     assert done.exit_code == 70
     first, second = done.stderr.splitlines()
     assert first == "error: internal error: ZeroDivisionError: division by zero"
     saved = Path(re.fullmatch(r"help: the traceback is in (\S+); please report it", second)[1])
     text = saved.read_text()
-    assert text.startswith("rote probes induction\n")
+    assert text.startswith("byrote probes induction\n")
     assert "ZeroDivisionError" in text
     assert saved.stat().st_mode & 0o077 == 0
 
 
-def test_internal_error_prints_its_traceback_when_asked(rote, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(rote.folder))
-    monkeypatch.setattr("probes.registry.lookup", lambda name: 1 / 0)
-    done = rote("probes", "induction", "--traceback")
+def test_internal_error_prints_its_traceback_when_asked(byrote, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(byrote.folder))
+    monkeypatch.setattr("byrote.probes.registry.lookup", lambda name: 1 / 0)
+    done = byrote("probes", "induction", "--traceback")
     assert done.exit_code == 70
     assert "Traceback (most recent call last)" in done.stderr
-    assert not list(rote.folder.glob("rote-traceback-*"))
+    assert not list(byrote.folder.glob("byrote-traceback-*"))
 
 
 def test_closed_pipe_is_no_error(planted_results):
     import subprocess
     import sys
 
-    shown = f"'{sys.executable}' -m app.cli show '{planted_results}/planted' --jsonl --top 100"
+    shown = f"'{sys.executable}' -m byrote show '{planted_results}/planted' --jsonl --top 100"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{shown} | head -n 1"], capture_output=True, text=True, check=False
     )
@@ -131,30 +131,30 @@ def write_settings(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(text)
 
 
-def test_settings_give_way_to_variables_and_those_to_options(rote, planted_results):
+def test_settings_give_way_to_variables_and_those_to_options(byrote, planted_results):
     result = planted_results / "planted"
 
     def rows(*args: str, **env: str) -> int:
-        shown = rote("show", result, "-p", "previous_token", "--csv", *args, **env).stdout
+        shown = byrote("show", result, "-p", "previous_token", "--csv", *args, **env).stdout
         return len(shown.splitlines()) - 1
 
     assert rows() == 5
-    write_settings(rote.folder, "[tool.rote.show]\ntop = 1\n")
+    write_settings(byrote.folder, "[tool.byrote.show]\ntop = 1\n")
     assert rows() == 1
-    assert rows(ROTE_SHOW_TOP="2") == 2
-    assert rows("--top", "3", ROTE_SHOW_TOP="2") == 3
+    assert rows(BYROTE_SHOW_TOP="2") == 2
+    assert rows("--top", "3", BYROTE_SHOW_TOP="2") == 3
 
 
-def test_output_form_can_be_set_and_overruled(rote):
-    write_settings(rote.folder, '[tool.rote.probes]\noutput = "json"\n')
-    assert rote("probes").stdout.startswith("[")
-    assert rote("probes", "--csv").stdout.startswith("name,")
-    assert rote("probes", ROTE_PROBES_OUTPUT="jsonl").stdout.startswith("{")
+def test_output_form_can_be_set_and_overruled(byrote):
+    write_settings(byrote.folder, '[tool.byrote.probes]\noutput = "json"\n')
+    assert byrote("probes").stdout.startswith("[")
+    assert byrote("probes", "--csv").stdout.startswith("name,")
+    assert byrote("probes", BYROTE_PROBES_OUTPUT="jsonl").stdout.startswith("{")
 
 
-def test_dashes_in_settings(rote):
-    write_settings(rote.folder, '[tool.rote.lab.train]\nrepeat-frac = 2.0\narm = "repeated"\n')
-    done = rote("lab", "train", "x")
+def test_dashes_in_settings(byrote):
+    write_settings(byrote.folder, '[tool.byrote.lab.train]\nrepeat-frac = 2.0\narm = "repeated"\n')
+    done = byrote("lab", "train", "x")
     assert done.exit_code == 2
     assert "repeat_frac is 2.0" in done.stderr
 
@@ -163,33 +163,33 @@ def test_dashes_in_settings(rote):
     ("text", "message", "help"),
     [
         (
-            "[tool.rote.run]\ndevise = 1\n",
-            "[tool.rote.run] in pyproject.toml sets 'devise'",
+            "[tool.byrote.run]\ndevise = 1\n",
+            "[tool.byrote.run] in pyproject.toml sets 'devise'",
             "did you mean 'device'?",
         ),
         (
-            "[tool.rote.lab.train]\nstep = 1\n",
-            "[tool.rote.lab.train] in pyproject.toml sets 'step'",
+            "[tool.byrote.lab.train]\nstep = 1\n",
+            "[tool.byrote.lab.train] in pyproject.toml sets 'step'",
             "'steps'?",
         ),
-        ("[tool.rote.rum]\ndevice = 1\n", "sets 'rum'", "did you mean 'run'?"),
-        ("[tool.rote]\nrun = 1\n", "sets 'run'", "write [tool.rote.VERB]"),
-        ("[tool.rote\n", "cannot be read", "mend the file"),
+        ("[tool.byrote.rum]\ndevice = 1\n", "sets 'rum'", "did you mean 'run'?"),
+        ("[tool.byrote]\nrun = 1\n", "sets 'run'", "write [tool.byrote.VERB]"),
+        ("[tool.byrote\n", "cannot be read", "mend the file"),
     ],
 )
-def test_settings_that_cannot_be_understood_are_refused(rote, text, message, help):
-    write_settings(rote.folder, text)
+def test_settings_that_cannot_be_understood_are_refused(byrote, text, message, help):
+    write_settings(byrote.folder, text)
     verb = ("lab", "train", "x") if "lab" in text else ("run", "x")
-    done = rote(*verb)
+    done = byrote(*verb)
     assert done.exit_code == 2
     assert message in done.stderr
     assert help in done.stderr
-    assert rote("run", "-h").exit_code == 0 or "[tool.rote" in text
+    assert byrote("run", "-h").exit_code == 0 or "[tool.byrote" in text
 
 
-def test_other_tools_settings_are_none_of_ours(rote):
-    write_settings(rote.folder, "[tool.ruff]\nline-length = 1\n")
-    assert rote("probes").exit_code == 0
+def test_other_tools_settings_are_none_of_ours(byrote):
+    write_settings(byrote.folder, "[tool.ruff]\nline-length = 1\n")
+    assert byrote("probes").exit_code == 0
 
 
 # hostile text

@@ -1,4 +1,4 @@
-"""`rote graft`: heads of one step in another, on a planted series whose steps are equal but for one head."""
+"""`byrote graft`: heads of one step in another, on a planted series whose steps are equal but for one head."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from app.cli import exits
+from byrote.cli import exits
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def runs(series_copy) -> Path:
     return path
 
 
-def test_grafted_heads_bring_copying_back(rote, runs):
-    done = rote(
+def test_grafted_heads_bring_copying_back(byrote, runs):
+    done = byrote(
         "graft", runs, "--from", "last", "--into", "0", "--heads", "l1h0,L1H1", "--sequences", "8", "--json"
     )
     assert done.exit_code == exits.DONE, done.stderr
@@ -39,12 +39,12 @@ def test_grafted_heads_bring_copying_back(rote, runs):
     assert found["weights", "loss"]["value"] == pytest.approx(found["", "from"]["value"], abs=1e-4)
     assert found["weights", "returned"]["value"] == pytest.approx(1, abs=1e-3)
     assert found["z", "returned"]["value"] == pytest.approx(0, abs=1e-3)  # written by nothing at step 0
-    table = rote("graft", runs, "--from", "20", "--into", "0", "--heads", "L1H0", "--sequences", "8", "-t")
+    table = byrote("graft", runs, "--from", "20", "--into", "0", "--heads", "L1H0", "--sequences", "8", "-t")
     assert table.stdout.splitlines()[0] == "planted: L1H0 of step 20 in step 0, sequence seed 0"
     assert "returned" in table.stdout
     rows = list(
         csv.DictReader(
-            io.StringIO(rote("graft", runs, "--from", "20", "--into", "20", "--heads", "L1H0").stdout)
+            io.StringIO(byrote("graft", runs, "--from", "20", "--into", "20", "--heads", "L1H0").stdout)
         )
     )
     (returned,) = [row for row in rows if row["metric"] == "returned" and row["way"] == "z"]
@@ -60,15 +60,15 @@ def test_grafted_heads_bring_copying_back(rote, runs):
         ({"--into": "0..20"}, "'0..20' names 3 steps"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_measured(rote, runs, changes, words):
+def test_mistakes_are_said_before_anything_is_measured(byrote, runs, changes, words):
     options = {"--from": "20", "--into": "0", "--heads": "L1H0"} | changes
-    done = rote("graft", runs, *(word for pair in options.items() for word in pair))
+    done = byrote("graft", runs, *(word for pair in options.items() for word in pair))
     assert done.exit_code == exits.USAGE
     assert words in done.stderr
     assert done.stdout == ""
 
 
-def test_several_series_are_one_too_many(rote, planted_runs):
-    done = rote("graft", planted_runs, "--from", "20", "--into", "0", "--heads", "L1H0")
+def test_several_series_are_one_too_many(byrote, planted_runs):
+    done = byrote("graft", planted_runs, "--from", "20", "--into", "0", "--heads", "L1H0")
     assert done.exit_code == exits.USAGE
     assert "holds 2 runs" in done.stderr and "name one series" in done.stderr

@@ -8,22 +8,22 @@ from pathlib import Path
 import click
 import pytest
 
-from app.cli.command import Verb
-from app.cli.main import VERBS
-from app.cli.reference import commands, reference
+from byrote.cli.command import Verb
+from byrote.cli.main import VERBS
+from byrote.cli.reference import commands, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"-q", "--quiet", "-v", "--verbose", "--no-color", "--traceback", "-h", "--help"}
 OUTPUT = {"-t", "--table", "--csv", "--json", "--jsonl"}
 # What people script against. An option that goes or changes its name breaks them: change this list knowingly.
 OPTIONS: dict[str, set[str]] = {
-    "rote": {"-V", "--version", "-h", "--help"},
-    "rote lab": {"-h", "--help"},
-    "rote lab train": SHARED
+    "byrote": {"-V", "--version", "-h", "--help"},
+    "byrote lab": {"-h", "--help"},
+    "byrote lab train": SHARED
     | {"--arm", "--repeat-frac", "--pool", "--steps", "--batch", "--lr", "--seed", "--layers", "--heads"}
     | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"},
-    "rote scan": SHARED | OUTPUT | {"--base-model", "--allow-download"},
-    "rote lint": SHARED
+    "byrote scan": SHARED | OUTPUT | {"--base-model", "--allow-download"},
+    "byrote lint": SHARED
     | OUTPUT
     | {
         "--results",
@@ -34,8 +34,8 @@ OPTIONS: dict[str, set[str]] = {
         "--disk-budget",
         "--progress",
     },
-    "rote probes": SHARED | OUTPUT,
-    "rote run": SHARED
+    "byrote probes": SHARED | OUTPUT,
+    "byrote run": SHARED
     | {"-p", "--probe", "--steps", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
     | {
         "--text",
@@ -55,20 +55,20 @@ OPTIONS: dict[str, set[str]] = {
         "--disk-budget",
     }
     | {"--progress"},
-    "rote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
-    "rote compare": SHARED | OUTPUT | {"--align", "--at", "--top", "--expect"},
-    "rote report": SHARED | {"-o", "--out", "--base", "--light", "--open", "--expect"},
-    "rote graft": SHARED
+    "byrote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
+    "byrote compare": SHARED | OUTPUT | {"--align", "--at", "--top", "--expect"},
+    "byrote report": SHARED | {"-o", "--out", "--base", "--light", "--open", "--expect"},
+    "byrote graft": SHARED
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
     | {"--base-model", "--allow-download"},
-    "rote dashboard": SHARED | {"--port", "--no-browser"},
-    "rote text": SHARED
+    "byrote dashboard": SHARED | {"--port", "--no-browser"},
+    "byrote text": SHARED
     | OUTPUT
     | {"--reference", "--units", "--tokenizer", "--context", "--windows", "--separator", "--text-field"}
     | {"--measure", "--model", "--sample", "--device", "--dtype", "--threads", "--seed"},
-    "rote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads", "--long"},
-    "rote doctor": SHARED | OUTPUT,
+    "byrote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads", "--long"},
+    "byrote doctor": SHARED | OUTPUT,
 }
 
 
@@ -83,7 +83,7 @@ def test_verbs_and_options_are_the_frozen_ones():
 
 def test_written_reference_is_current():
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == reference(), (
-        "run: python -m app.cli.reference > docs/cli.md"
+        "run: python -m byrote.reference > docs/cli.md"
     )
 
 
@@ -95,29 +95,29 @@ def test_reference_names_every_verb_and_option():
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_help_starts_with_an_example(rote, name):
+def test_help_starts_with_an_example(byrote, name):
     args = name.split()[1:]
-    done = rote(*args, "-h")
+    done = byrote(*args, "-h")
     assert done.exit_code == 0
     head, first = done.stdout.splitlines()[:2]
     assert re.fullmatch("Examples?:", head)
-    assert first.startswith("  rote ")
-    assert rote(*args, "--help").stdout == done.stdout
+    assert first.startswith("  byrote ")
+    assert byrote(*args, "--help").stdout == done.stdout
 
 
 @pytest.mark.parametrize("args", [(), ("lab",)])
-def test_no_verb_shows_the_help(rote, args):
-    done = rote(*args)
+def test_no_verb_shows_the_help(byrote, args):
+    done = byrote(*args)
     assert done.exit_code == 0
-    assert done.stdout == rote(*args, "-h").stdout
+    assert done.stdout == byrote(*args, "-h").stdout
 
 
-def test_version(rote):
-    assert re.fullmatch(r"rote \d+\.\d+\S*\n", rote("-V").stdout)
+def test_version(byrote):
+    assert re.fullmatch(r"byrote \d+\.\d+\S*\n", byrote("-V").stdout)
 
 
-def test_an_environment_variable_cannot_ask_for_the_version(rote):
-    assert rote("probes", "--json", ROTE_VERSION="1").stdout.startswith("[")
+def test_an_environment_variable_cannot_ask_for_the_version(byrote):
+    assert byrote("probes", "--json", BYROTE_VERSION="1").stdout.startswith("[")
 
 
 def test_group_summaries_are_the_verbs_own():
@@ -128,9 +128,9 @@ def test_group_summaries_are_the_verbs_own():
 
 
 def test_lab_defaults_are_the_labs_own():
-    from checkpoints.lab import LabConfig
+    from byrote.checkpoints.lab import LabConfig
 
-    train = dict(commands())["rote lab train"]
+    train = dict(commands())["byrote lab train"]
     context = click.Context(train)
     defaults = {p.name: p.get_default(context) for p in train.params if isinstance(p, click.Option)}
     config = LabConfig()
@@ -146,7 +146,7 @@ def test_help_imports_no_verb_and_nothing_heavy(run_python):
     code = """
 import sys
 from click.testing import CliRunner
-from app.cli.main import cli, VERBS
+from byrote.cli.main import cli, VERBS
 assert CliRunner().invoke(cli, ["--help"]).exit_code == 0
 loaded = [m for m, (module, _) in VERBS.items() if module in sys.modules]
 heavy = [m for m in ("torch", "pandas", "numpy", "rich", "probes") if m in sys.modules]
@@ -162,7 +162,7 @@ def test_looking_imports_no_torch(run_python, planted_runs, planted_results):
     code = """
 import sys
 from click.testing import CliRunner
-from app.cli.main import cli
+from byrote.cli.main import cli
 runs, results, out = sys.argv[1:]
 for args in (
     ["scan", runs],
@@ -180,10 +180,10 @@ print(done.stdout.count(", 3 already stored, "), "torch" in sys.modules)
     assert run_python(code, str(planted_runs), str(planted_results), str(out)) == "2 False"
 
 
-def test_rote_command_is_this_group():
+def test_byrote_command_is_this_group():
     from importlib import metadata
 
-    (entry,) = metadata.entry_points(group="console_scripts", name="rote")
-    from app.cli.main import main
+    (entry,) = metadata.entry_points(group="console_scripts", name="byrote")
+    from byrote.cli.main import main
 
     assert entry.load() is main

@@ -1,4 +1,4 @@
-"""`rote lint`: facts on stdout, the finding in the exit code, the report beside the series."""
+"""`byrote lint`: facts on stdout, the finding in the exit code, the report beside the series."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from drifting_series import EVEN_STEPS, drift, write_series
 
-from app.cli import exits
-from checkpoints import open_series
-from checkpoints.lint import read_lint
+from byrote.checkpoints import open_series
+from byrote.checkpoints.lint import read_lint
+from byrote.cli import exits
 
 
 @pytest.fixture
@@ -26,15 +26,15 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_clean_series_exits_0_and_says_so(rote, runs):
-    done = rote("lint", runs / "good", "--progress", "none")
+def test_clean_series_exits_0_and_says_so(byrote, runs):
+    done = byrote("lint", runs / "good", "--progress", "none")
     assert done.exit_code == exits.DONE
     assert done.stdout.splitlines() == ["run,severity,kind,steps,leave_out,tensors,evidence,meaning"]
     assert done.stderr.splitlines() == ["good: nothing found; 13 of 13 steps usable"]
 
 
-def test_findings_exit_1_and_name_the_steps(rote, runs):
-    done = rote("lint", runs / "bad", "--json")
+def test_findings_exit_1_and_name_the_steps(byrote, runs):
+    done = byrote("lint", runs / "bad", "--json")
     assert done.exit_code == exits.CHECK_FAILED
     found = {row["kind"]: row for row in json.loads(done.stdout)}
     assert found["final_equals_early"]["steps"] == [300, 1200]
@@ -45,8 +45,8 @@ def test_findings_exit_1_and_name_the_steps(rote, runs):
     assert "bad: 13/13 · step 1,200" in done.stderr
 
 
-def test_table_says_what_each_fact_would_mean(rote, runs):
-    done = rote("lint", runs / "bad", "--table", "--quiet", COLUMNS="200")
+def test_table_says_what_each_fact_would_mean(byrote, runs):
+    done = byrote("lint", runs / "bad", "--table", "--quiet", COLUMNS="200")
     lines = done.stdout.splitlines()
     assert lines[0] == "bad: 2 errors; 11 of 13 steps usable"
     assert "final equals early" in done.stdout
@@ -55,60 +55,60 @@ def test_table_says_what_each_fact_would_mean(rote, runs):
     assert done.stderr == ""
 
 
-def test_report_is_kept_beside_the_series_unless_told_not_to(rote, runs):
-    rote("lint", runs / "bad", "--no-write")
+def test_report_is_kept_beside_the_series_unless_told_not_to(byrote, runs):
+    byrote("lint", runs / "bad", "--no-write")
     assert sorted(p.name for p in runs.iterdir()) == ["bad", "good"]
-    rote("lint", runs)
+    byrote("lint", runs)
     assert sorted(p.name for p in runs.iterdir()) == ["bad", "bad.lint.json", "good", "good.lint.json"]
     kept = read_lint(open_series(runs / "bad"))
     assert kept is not None
     assert sorted(kept.left_out) == [600, 1200]
 
 
-def test_report_that_cannot_be_kept_is_a_note(rote, runs):
+def test_report_that_cannot_be_kept_is_a_note(byrote, runs):
     (runs / "good.lint.json").mkdir()
-    done = rote("lint", runs / "good")
+    done = byrote("lint", runs / "good")
     assert done.exit_code == exits.DONE
     assert "good.lint.json cannot be written: the facts are not kept" in done.stderr
 
 
-def test_step_that_cannot_be_read_is_a_finding(rote, runs):
+def test_step_that_cannot_be_read_is_a_finding(byrote, runs):
     file = runs / "good" / "step500" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
-    done = rote("lint", runs / "good", "--json")
+    done = byrote("lint", runs / "good", "--json")
     assert done.exit_code == exits.CHECK_FAILED
     (fact,) = json.loads(done.stdout)
     assert (fact["kind"], fact["steps"]) == ("unreadable", [500])
 
 
-def test_run_that_cannot_be_opened_is_a_gap(rote, runs):
+def test_run_that_cannot_be_opened_is_a_gap(byrote, runs):
     shutil.rmtree(runs / "bad")
     for step in EVEN_STEPS:
         if step:
             shutil.rmtree(runs / "good" / f"step{step}")
     shutil.copytree(runs / "good", runs / "broken")
     (runs / "broken" / "step0" / "config.json").write_text("{")
-    done = rote("lint", runs)
+    done = byrote("lint", runs)
     assert done.exit_code == exits.GAPS
     assert "broken" in done.stderr
 
 
-def test_results_add_what_measuring_found(rote, planted_runs, planted_results, tmp_path):
+def test_results_add_what_measuring_found(byrote, planted_runs, planted_results, tmp_path):
     shutil.copytree(planted_runs / "random", tmp_path / "random")
-    done = rote("lint", tmp_path / "random", "--results", planted_results, "--json")
+    done = byrote("lint", tmp_path / "random", "--results", planted_results, "--json")
     kinds = [row["kind"] for row in json.loads(done.stdout)]
     assert "loss_above_uniform" in kinds  # random weights never predict better than guessing
-    refused = rote("lint", tmp_path / "random", "--results", planted_results / "planted", "--json")
+    refused = byrote("lint", tmp_path / "random", "--results", planted_results / "planted", "--json")
     assert refused.exit_code == exits.USAGE
     assert "holds results of planted, not of random" in json.loads(refused.stderr)["error"]
 
 
-def test_nothing_to_lint(rote, tmp_path):
+def test_nothing_to_lint(byrote, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert rote("lint", "empty").exit_code == exits.NOTHING
+    assert byrote("lint", "empty").exit_code == exits.NOTHING
 
 
-def test_hostile_tensor_names_cannot_steer_a_terminal(rote, runs):
+def test_hostile_tensor_names_cannot_steer_a_terminal(byrote, runs):
     from safetensors.torch import load_file, save_file
 
     file = runs / "good" / "step500" / "model.safetensors"
@@ -116,17 +116,17 @@ def test_hostile_tensor_names_cannot_steer_a_terminal(rote, runs):
     tensors["\x1b[31mred\u202e"] = tensors["lm_head.weight"].clone()
     save_file(tensors, file)
     for form in ("--table", "--csv"):
-        done = rote("lint", runs / "good", form)
+        done = byrote("lint", runs / "good", form)
         assert done.exit_code == exits.CHECK_FAILED
         assert not any(c in done.stdout for c in "\x1b\u202e")
 
 
-def test_what_lint_doubts_is_said_when_it_is_measured_and_shown(rote, runs, tmp_path):
-    rote("lint", runs / "bad")
-    done = rote(
+def test_what_lint_doubts_is_said_when_it_is_measured_and_shown(byrote, runs, tmp_path):
+    byrote("lint", runs / "bad")
+    done = byrote(
         "run", runs / "bad", "-p", "previous_token", "--steps", "500,600,1100,1200", "-o", tmp_path / "out"
     )
     assert "lint asks to leave out step 1,200: final equals early" in done.stderr
-    shown = rote("show", tmp_path / "out" / "bad", "--step", "1200")
+    shown = byrote("show", tmp_path / "out" / "bad", "--step", "1200")
     assert "lint asks to leave out step 1,200" in shown.stderr
-    assert "lint asks" not in rote("show", tmp_path / "out" / "bad", "--step", "1100").stderr
+    assert "lint asks" not in byrote("show", tmp_path / "out" / "bad", "--step", "1100").stderr

@@ -1,4 +1,4 @@
-"""`rote run` with members, twins and text given, and without."""
+"""`byrote run` with members, twins and text given, and without."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ import numpy as np
 import pytest
 from lookup_models import lookup_state, members, random_state, twins, write_series
 
-from probes.store import Results
+from byrote.probes.store import Results
 
 PROBES = ("-p", "exact_match", "-p", "mem_gap", "-p", "repeat_loss")
 
 
 @pytest.fixture
-def series(rote) -> Path:
+def series(byrote) -> Path:
     return write_series(Path("runs/learns"), {0: random_state(), 30: lookup_state()})
 
 
 @pytest.fixture
-def files(rote) -> tuple[str, ...]:
+def files(byrote) -> tuple[str, ...]:
     np.save("m.npy", members())
     np.save("t.npy", twins())
     return ("--members", "m.npy", "--twins", "t.npy")
 
 
-def test_given_members_and_twins_are_measured(rote, series, files):
-    done = rote("run", series, *PROBES, *files, "--sequences", "8")
+def test_given_members_and_twins_are_measured(byrote, series, files):
+    done = byrote("run", series, *PROBES, *files, "--sequences", "8")
     assert done.exit_code == 0, done.output
     results = Results.open("results/learns")
     assert results.select("exact_match", "completed", step=30)["value"].tolist() == [1.0]
     assert results.select("mem_gap", "gap", step=30)["lo"].iloc[0] > 4
     assert "not measured" not in done.stderr
-    shown = rote("show", "results/learns", "--csv")
+    shown = byrote("show", "results/learns", "--csv")
     assert "exact_match" in shown.stdout and "mem_gap" in shown.stdout
 
 
-def test_without_members_one_line_says_so_and_the_exit_code_is_0(rote, series):
-    done = rote("run", series, *PROBES, "--sequences", "8")
+def test_without_members_one_line_says_so_and_the_exit_code_is_0(byrote, series):
+    done = byrote("run", series, *PROBES, "--sequences", "8")
     assert done.exit_code == 0
     lines = [line for line in done.stderr.splitlines() if "members" in line or "not measured" in line]
     assert len(lines) == 1 and "exact_match, mem_gap not measured there" in lines[0]
-    shown = rote("show", "results/learns")
+    shown = byrote("show", "results/learns")
     assert shown.exit_code == 0 and "exact_match" not in shown.output
-    named = rote("show", "results/learns", "-p", "exact_match")
+    named = byrote("show", "results/learns", "-p", "exact_match")
     assert "no training members" in named.output
 
 
-def test_the_report_says_it_once(rote, series):
-    rote("run", series, *PROBES, "--sequences", "8")
-    done = rote("report", "results/learns", "-o", "report", "--light")
+def test_the_report_says_it_once(byrote, series):
+    byrote("run", series, *PROBES, "--sequences", "8")
+    done = byrote("report", "results/learns", "-o", "report", "--light")
     assert done.exit_code == 0, done.output
     (file,) = Path("report").glob("*.json")
     report = json.loads(file.read_text())
@@ -67,16 +67,16 @@ def test_the_report_says_it_once(rote, series):
         ("--members", None, "does not exist"),
     ],
 )
-def test_files_that_cannot_be_used_are_a_usage_error(rote, series, option, content, message):
+def test_files_that_cannot_be_used_are_a_usage_error(byrote, series, option, content, message):
     if content is not None:
         Path("x.txt").write_text(content)
-    done = rote("run", series, *PROBES, option, "x.txt")
+    done = byrote("run", series, *PROBES, option, "x.txt")
     assert done.exit_code == 2, done.output
     assert message in done.stderr and "Traceback" not in done.output
 
 
 @pytest.fixture
-def with_tokenizer(rote, hf_series) -> Path:
+def with_tokenizer(byrote, hf_series) -> Path:
     """A GPT-2 of 61 ids whose tokenizer has a word for each."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -93,7 +93,7 @@ def sentences(n: int, words: int, seed: int) -> list[str]:
     return [" ".join(f"w{i}" for i in row) for row in drawn]
 
 
-def test_members_and_twins_may_be_text(rote, with_tokenizer):
+def test_members_and_twins_may_be_text(byrote, with_tokenizer):
     """Members as .jsonl with their counts, twins one per line and shorter: all are cut to the length of the twins."""
     lines = [
         json.dumps({"text": text, "repeat_count": count})
@@ -101,7 +101,7 @@ def test_members_and_twins_may_be_text(rote, with_tokenizer):
     ]
     Path("m.jsonl").write_text("\n".join(lines))
     Path("t.txt").write_text("\n".join(sentences(9, 30, 1)))
-    done = rote(
+    done = byrote(
         "run", with_tokenizer, "-p", "exact_match", "-p", "mem_gap", "-p", "extraction", "--members", "m.jsonl",
         "--twins", "t.txt", "--sequences", "8",
     )  # fmt: skip
@@ -126,18 +126,18 @@ def test_members_and_twins_may_be_text(rote, with_tokenizer):
         ("m.npy", b"half", "cannot be read"),
     ],
 )
-def test_a_file_of_members_that_is_wrong_is_one_error(rote, with_tokenizer, name, content, message):
+def test_a_file_of_members_that_is_wrong_is_one_error(byrote, with_tokenizer, name, content, message):
     Path(name).write_bytes(content)
-    done = rote("run", with_tokenizer, "-p", "exact_match", "--members", name)
+    done = byrote("run", with_tokenizer, "-p", "exact_match", "--members", name)
     assert done.exit_code == 2, done.output
     first, second = done.stderr.splitlines()
     assert first.startswith("error: ") and message in first and second.startswith("help: ")
     assert not Path("results").exists() or not list(Path("results").rglob("*.parquet"))
 
 
-def test_members_of_another_vocabulary_are_a_usage_error(rote, series):
+def test_members_of_another_vocabulary_are_a_usage_error(byrote, series):
     np.save("m.npy", members() + 1000)
     np.save("t.npy", twins())
-    done = rote("run", series, *PROBES, "--members", "m.npy", "--twins", "t.npy")
+    done = byrote("run", series, *PROBES, "--members", "m.npy", "--twins", "t.npy")
     assert done.exit_code == 2
     assert "outside the model's vocabulary of 64" in done.stderr

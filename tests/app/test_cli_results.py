@@ -1,4 +1,4 @@
-"""`rote show`, `rote compare`, `rote report` and `--expect` on measured planted models."""
+"""`byrote show`, `byrote compare`, `byrote report` and `--expect` on measured planted models."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def rows_of(text: str) -> list[dict[str, str]]:
 # show
 
 
-def test_show_ranks_the_planted_heads(rote, planted_results):
-    done = rote("show", planted_results / "planted", "-p", "previous_token", "--top", "3")
+def test_show_ranks_the_planted_heads(byrote, planted_results):
+    done = byrote("show", planted_results / "planted", "-p", "previous_token", "--top", "3")
     assert done.exit_code == 0
     rows = rows_of(done.stdout)
     assert list(rows[0]) == SHOW_COLUMNS
@@ -49,8 +49,8 @@ def test_show_ranks_the_planted_heads(rote, planted_results):
     }
 
 
-def test_show_agrees_with_the_stored_observations(rote, planted_results):
-    shown = json.loads(rote("show", planted_results / "planted", "--top", "100", "--json").stdout)
+def test_show_agrees_with_the_stored_observations(byrote, planted_results):
+    shown = json.loads(byrote("show", planted_results / "planted", "--top", "100", "--json").stdout)
     stored = pd.read_parquet(planted_results / "planted/observations.parquet")
     last = stored[
         (stored["step"] == 20) & (stored["probe"] == "previous_token") & (stored["metric"] == "score")
@@ -64,8 +64,8 @@ def test_show_agrees_with_the_stored_observations(rote, planted_results):
 @pytest.mark.parametrize(
     ("spec", "step"), [("last", 20), ("first", 0), ("10", 10), ("nearest:14", 10), ("nearest:1k", 20)]
 )
-def test_show_finds_the_step(rote, planted_results, spec, step):
-    done = rote("show", planted_results / "planted", "--step", spec, "--json", "-p", "repeat_loss")
+def test_show_finds_the_step(byrote, planted_results, spec, step):
+    done = byrote("show", planted_results / "planted", "--step", spec, "--json", "-p", "repeat_loss")
     (row,) = json.loads(done.stdout)
     assert row["step"] == step
     assert row["head"] is None and row["rank"] is None
@@ -82,66 +82,66 @@ def test_show_finds_the_step(rote, planted_results, spec, step):
         (("--metric", "scor"), "did you mean 'score'?"),
     ],
 )
-def test_show_refuses_what_is_not_there(rote, planted_results, args, message):
-    done = rote("show", planted_results / "planted", *args)
+def test_show_refuses_what_is_not_there(byrote, planted_results, args, message):
+    done = byrote("show", planted_results / "planted", *args)
     assert done.exit_code == 2
     assert message in done.stderr
     assert done.stdout == ""
 
 
-def test_show_lists_what_was_not_measured(rote, planted_results):
+def test_show_lists_what_was_not_measured(byrote, planted_results):
     # Head L0H3 writes nothing, so its copying is undefined; see PLANTED_HEADS.
-    done = rote("show", planted_results / "planted", "-p", "copying_logit", "--top", "100", "--json")
+    done = byrote("show", planted_results / "planted", "-p", "copying_logit", "--top", "100", "--json")
     rows = {row["head"]: row for row in json.loads(done.stdout)}
     assert rows["L0H3"]["valid"] is False
     assert rows["L0H3"]["value"] is None and rows["L0H3"]["rank"] is None
     assert "writes nothing" in rows["L0H3"]["reason"]
     assert rows["L1H0"]["valid"] is True and rows["L1H0"]["reason"] is None
-    few = rote("show", planted_results / "planted", "-p", "copying_logit", "--top", "1", "--json")
+    few = byrote("show", planted_results / "planted", "-p", "copying_logit", "--top", "1", "--json")
     assert len(json.loads(few.stdout)) == 1 + sum(not row["valid"] for row in rows.values())
-    table = rote("show", planted_results / "planted", "-p", "copying_logit", "-t").stdout
+    table = byrote("show", planted_results / "planted", "-p", "copying_logit", "-t").stdout
     said = "not measured: copying_logit/score of L0H0 L0H1 L0H2 L0H3: the head raises no token"
     assert said in " ".join(table.split())
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
-def test_tables_fit_the_terminal(rote, planted_results, width):
+def test_tables_fit_the_terminal(byrote, planted_results, width):
     for args in (
         ("show", planted_results / "planted"),
         ("compare", planted_results / "planted", planted_results / "random"),
         ("probes",),
     ):
-        done = rote(*args, "-t", COLUMNS=width)
+        done = byrote(*args, "-t", COLUMNS=width)
         assert done.exit_code == 0
         lines = done.stdout.splitlines()
         assert max(len(line) for line in lines) <= int(width)
         assert not any("…" in line for line in lines)
 
 
-def test_narrow_tables_say_what_they_leave_out(rote):
-    assert "too narrow for: unit, range" in rote("probes", "-t", COLUMNS="80").stderr
-    assert "too narrow" not in rote("probes", "-t", COLUMNS="120").stderr
+def test_narrow_tables_say_what_they_leave_out(byrote):
+    assert "too narrow for: unit, range" in byrote("probes", "-t", COLUMNS="80").stderr
+    assert "too narrow" not in byrote("probes", "-t", COLUMNS="120").stderr
 
 
 # compare
 
 
-def test_compare_says_the_finding_first(rote, planted_results):
+def test_compare_says_the_finding_first(byrote, planted_results):
     a, b = planted_results / "planted", planted_results / "random"
-    table = rote("compare", a, b, "-t", COLUMNS="200")
+    table = byrote("compare", a, b, "-t", COLUMNS="200")
     assert table.exit_code == 0
     assert table.stdout.startswith("planted forms an induction circuit")
     assert "A planted: the first lasting induction head" in table.stdout
     assert "B random: no induction head at any step" in table.stdout
     assert "A = planted, B = random, step 20" in table.stdout
-    data = rote("compare", a, b)
+    data = byrote("compare", a, b)
     assert data.stderr.startswith("planted forms an induction circuit")
     assert data.stdout.startswith("run_a,run_b,probe,metric,")
 
 
-def test_compare_data_hold_every_difference(rote, planted_results):
+def test_compare_data_hold_every_difference(byrote, planted_results):
     a, b = planted_results / "planted", planted_results / "random"
-    rows = json.loads(rote("compare", a, b, "--json").stdout)
+    rows = json.loads(byrote("compare", a, b, "--json").stdout)
     for row in rows:
         assert row["difference"] == pytest.approx(row["b"] - row["a"], abs=1e-6)
         assert (row["p"] is None) == (row["reason"] is not None) == (row["n"] == 0)
@@ -151,27 +151,27 @@ def test_compare_data_hold_every_difference(rote, planted_results):
     assert heads == {f"L{l}H{h}" for l in range(2) for h in range(4)}
 
 
-def test_compare_at_other_steps(rote, planted_results):
+def test_compare_at_other_steps(byrote, planted_results):
     a, b = planted_results / "planted", planted_results / "random"
-    every = json.loads(rote("compare", a, b, "--at", "all", "--json").stdout)
+    every = json.loads(byrote("compare", a, b, "--at", "all", "--json").stdout)
     assert {(row["step_a"], row["step_b"]) for row in every} == {(0, 0), (10, 10), (20, 20)}
-    one = json.loads(rote("compare", a, b, "--at", "10", "--align", "tokens", "--json").stdout)
+    one = json.loads(byrote("compare", a, b, "--at", "10", "--align", "tokens", "--json").stdout)
     assert {row["tokens_b"] for row in one} == {1000}
     for at, message in (("11", "nearest are"), ("soon", "use last, all, or a step")):
-        refused = rote("compare", a, b, "--at", at)
+        refused = byrote("compare", a, b, "--at", at)
         assert refused.exit_code == 2
         assert message in refused.stderr
 
 
 def test_compare_refuses_unlike_measurements_with_the_command_that_mends_it(
-    rote, planted_runs, planted_results
+    byrote, planted_runs, planted_results
 ):
     args = ("run", planted_runs / "random", "-p", "previous_token", "--sequences", "8", "-q")
-    assert rote(*args, "--seed", "1").exit_code == 0
-    done = rote("compare", planted_results / "planted", "results/random")
+    assert byrote(*args, "--seed", "1").exit_code == 0
+    done = byrote("compare", planted_results / "planted", "results/random")
     assert done.exit_code == 2
     assert "were not measured alike" in done.stderr and "seed 0 against 1" in done.stderr
-    assert "help: measure both with the same command: rote run " in done.stderr
+    assert "help: measure both with the same command: byrote run " in done.stderr
 
 
 # expect
@@ -211,15 +211,15 @@ max = 1
 """
 
 
-def test_expectations_that_hold(rote, planted_results):
+def test_expectations_that_hold(byrote, planted_results):
     pair = (planted_results / "planted", planted_results / "random")
-    done = rote("compare", *pair, "--expect", expectations(GOOD), "-t", COLUMNS="200")
+    done = byrote("compare", *pair, "--expect", expectations(GOOD), "-t", COLUMNS="200")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[-5] == (
         "pass  planted: induction/verdict any at step 20: expected at least 1, found L1H1 1.000 [1.000, 1.000]"
     )
     assert done.stdout.splitlines()[-1] == "4 checks: all passed"
-    data = rote("compare", *pair, "--expect", "checks.toml", "-q")
+    data = byrote("compare", *pair, "--expect", "checks.toml", "-q")
     assert data.stderr.count("pass  ") == 4
     assert "pass" not in data.stdout
 
@@ -235,22 +235,22 @@ def test_expectations_that_hold(rote, planted_results):
         ('probe = "duplicate_token"\nhead = "any"\nmin = 0', "not in the results"),
     ],
 )
-def test_expectations_that_fail_exit_1(rote, planted_results, text, found):
+def test_expectations_that_fail_exit_1(byrote, planted_results, text, found):
     file = expectations(f"[[expect]]\n{text}\n")
-    done = rote("compare", planted_results / "planted", planted_results / "random", "--expect", file)
+    done = byrote("compare", planted_results / "planted", planted_results / "random", "--expect", file)
     assert done.exit_code == 1
     assert found in done.stderr
     assert re.search(r"\d checks?: \d failed", done.stderr)
 
 
-def test_the_interval_decides_not_the_value(rote, planted_results):
-    (row,) = json.loads(rote("show", planted_results / "random", "-p", "repeat_loss", "--json").stdout)
+def test_the_interval_decides_not_the_value(byrote, planted_results):
+    (row,) = json.loads(byrote("show", planted_results / "random", "-p", "repeat_loss", "--json").stdout)
     assert row["lo"] < row["value"] < row["hi"]
 
     def code(bound: str, value: float) -> int:
         text = f'[[expect]]\nprobe = "repeat_loss"\nrun = "random"\n{bound} = {value!r}\n'
         pair = (planted_results / "planted", planted_results / "random")
-        return rote("compare", *pair, "--expect", expectations(text)).exit_code
+        return byrote("compare", *pair, "--expect", expectations(text)).exit_code
 
     between = (row["lo"] + row["value"]) / 2
     assert code("min", row["lo"]) == 0 and code("min", between) == 1
@@ -278,15 +278,15 @@ def test_the_interval_decides_not_the_value(rote, planted_results):
         ("", "has to hold [[expect]] tables"),
     ],
 )
-def test_a_check_that_cannot_be_understood_is_a_usage_error(rote, planted_results, text, message):
+def test_a_check_that_cannot_be_understood_is_a_usage_error(byrote, planted_results, text, message):
     pair = (planted_results / "planted", planted_results / "random")
-    done = rote("compare", *pair, "--expect", expectations(text))
+    done = byrote("compare", *pair, "--expect", expectations(text))
     assert done.exit_code == 2
     assert message in done.stderr
 
 
-def test_a_missing_file_of_checks(rote, planted_results):
-    done = rote("report", planted_results / "planted", "--expect", "nowhere.toml")
+def test_a_missing_file_of_checks(byrote, planted_results):
+    done = byrote("report", planted_results / "planted", "--expect", "nowhere.toml")
     assert done.exit_code == 2
     assert "nowhere.toml does not exist" in done.stderr
     assert not Path("reports").exists()
@@ -295,8 +295,8 @@ def test_a_missing_file_of_checks(rote, planted_results):
 # report
 
 
-def test_report_of_a_folder_of_results(rote, planted_results):
-    done = rote("report", planted_results, "--base", "planted", "--light")
+def test_report_of_a_folder_of_results(byrote, planted_results):
+    done = byrote("report", planted_results, "--base", "planted", "--light")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "reports/planted-random/report.html\n"
     assert "data: reports/planted-random/report.json reports/planted-random/scores.csv" in done.stderr
@@ -304,8 +304,8 @@ def test_report_of_a_folder_of_results(rote, planted_results):
         assert (Path("reports/planted-random") / name).stat().st_size > 1000
 
 
-def test_report_takes_the_baseline_from_a_folder_too(rote, planted_results):
-    done = rote(
+def test_report_takes_the_baseline_from_a_folder_too(byrote, planted_results):
+    done = byrote(
         "report",
         planted_results / "random",
         "--base",
@@ -320,18 +320,18 @@ def test_report_takes_the_baseline_from_a_folder_too(rote, planted_results):
     assert runs == {"planted", "random"}
 
 
-def test_report_opens_the_browser_when_asked(rote, planted_results, monkeypatch):
+def test_report_opens_the_browser_when_asked(byrote, planted_results, monkeypatch):
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)))
-    done = rote("report", planted_results / "planted", "-o", "page.html", "--light", "--open")
+    done = byrote("report", planted_results / "planted", "-o", "page.html", "--light", "--open")
     assert done.exit_code == 0
     assert opened == [Path("page.html").resolve().as_uri()]
     assert "no browser could be started; open page.html yourself" in done.stderr
 
 
-def test_report_checks(rote, planted_results):
+def test_report_checks(byrote, planted_results):
     failing = expectations('[[expect]]\nprobe = "induction"\nhead = "all"\nmax = 0\n')
-    done = rote("report", planted_results / "planted", "-o", "page.html", "--light", "--expect", failing)
+    done = byrote("report", planted_results / "planted", "-o", "page.html", "--light", "--expect", failing)
     assert done.exit_code == 1
     assert "1 check: 1 failed" in done.stderr
     assert Path("page.html").is_file()  # a finding, not a fault
@@ -345,19 +345,19 @@ def test_report_checks(rote, planted_results):
         (("{results}/planted", "--base", "nope"), 2, "nope"),
     ],
 )
-def test_report_refuses_what_is_not_there(rote, planted_results, args, code, message):
-    done = rote("report", *(arg.format(results=planted_results) for arg in args))
+def test_report_refuses_what_is_not_there(byrote, planted_results, args, code, message):
+    done = byrote("report", *(arg.format(results=planted_results) for arg in args))
     assert done.exit_code == code
     assert message in done.stderr
 
 
-def test_hostile_names_in_results_are_printed_safely(rote, results_copy):
+def test_hostile_names_in_results_are_printed_safely(byrote, results_copy):
     results = results_copy()
     meta = json.loads((results / "run.json").read_text())
     hostile = "evil\x1b]0;title\x07\u202e"
     meta |= {"run": hostile, "gaps": [{"step": 5, "path": hostile, "reason": hostile, "help": hostile}]}
     (results / "run.json").write_text(json.dumps(meta))
     for args in (("show", results, "-t"), ("compare", results, results, "-t"), ("compare", results, results)):
-        done = rote(*args)
+        done = byrote(*args)
         assert done.exit_code == 0, done.stderr
         assert all(c.isprintable() or c == "\n" for c in done.output)

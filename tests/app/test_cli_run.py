@@ -1,4 +1,4 @@
-"""`rote scan`, `rote run` and `rote lab train` as a person calls them: what they print, write and exit with."""
+"""`byrote scan`, `byrote run` and `byrote lab train` as a person calls them: what they print, write and exit with."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.interrupts import Interrupts
-from app.cli.progress import make_progress
-from app.cli.session import Session
+from byrote.cli.interrupts import Interrupts
+from byrote.cli.progress import make_progress
+from byrote.cli.session import Session
 
 FEW = ("-p", "previous_token", "--sequences", "8")
 HOSTILE = "evil\x1b[31mred\x07"
@@ -38,8 +38,8 @@ def units_of(results: Path) -> dict[str, bytes]:
 # scan
 
 
-def test_scan_lists_every_step(rote, planted_runs):
-    done = rote("scan", planted_runs / "planted")
+def test_scan_lists_every_step(byrote, planted_runs):
+    done = byrote("scan", planted_runs / "planted")
     assert done.exit_code == 0
     rows = rows_of(done.stdout)
     assert [row["step"] for row in rows] == ["0", "10", "20"]
@@ -51,31 +51,31 @@ def test_scan_lists_every_step(rote, planted_runs):
     assert {row["size_bytes"] for row in rows} == {str(size)}
 
 
-def test_scan_of_a_folder_of_runs_and_of_a_glob(rote, planted_runs):
-    whole = rote("scan", planted_runs, "--json")
+def test_scan_of_a_folder_of_runs_and_of_a_glob(byrote, planted_runs):
+    whole = byrote("scan", planted_runs, "--json")
     assert {row["run"] for row in json.loads(whole.stdout)} == {"planted", "random"}
-    assert rote("scan", f"{planted_runs}/*", "--json").stdout == whole.stdout
+    assert byrote("scan", f"{planted_runs}/*", "--json").stdout == whole.stdout
 
 
-def test_scan_shows_what_cannot_be_read(rote, series_copy):
+def test_scan_shows_what_cannot_be_read(byrote, series_copy):
     series = series_copy()
     cut_short(series, 10)
-    done = rote("scan", series, "--json")
+    done = byrote("scan", series, "--json")
     assert done.exit_code == 0
     broken = [row for row in json.loads(done.stdout) if not row["readable"]]
     assert [(row["step"], row["size_bytes"]) for row in broken] == [(10, None)]
     assert "truncated" in broken[0]["reason"] and broken[0]["help"]
     assert "truncated" in done.stderr
-    table = rote("scan", series, "-t").stdout
+    table = byrote("scan", series, "-t").stdout
     assert "2 checkpoints" in table and "1 gap" in table and "NO" in table
 
 
-def test_scan_says_when_one_run_of_several_is_broken(rote, series_copy):
+def test_scan_says_when_one_run_of_several_is_broken(byrote, series_copy):
     series_copy("planted", "runs/good")
     bad = series_copy("random", "runs/bad")
     for step in (0, 10, 20):
         cut_short(bad, step)
-    done = rote("scan", "runs")
+    done = byrote("scan", "runs")
     assert done.exit_code == 3
     assert {row["run"] for row in rows_of(done.stdout)} == {"planted"}
     assert "bad" in done.stderr and "truncated" in done.stderr
@@ -92,35 +92,35 @@ def test_scan_says_when_one_run_of_several_is_broken(rote, series_copy):
     ],
 )
 @pytest.mark.parametrize("verb", ["scan", "run"])
-def test_nothing_there_and_not_there_differ(rote, series_copy, verb, path, code, message):
+def test_nothing_there_and_not_there_differ(byrote, series_copy, verb, path, code, message):
     Path("empty").mkdir()
     Path("file.txt").write_text("x")
     series = series_copy(name="unreadable")
     for step in (0, 10, 20):
         cut_short(series, step)
-    done = rote(verb, path)
+    done = byrote(verb, path)
     assert done.exit_code == code, done.stderr
     assert message in done.stderr
     assert "help: " in done.stderr
     assert done.stdout == ""
 
 
-def test_a_hostile_name_is_printed_safely(rote, series_copy):
+def test_a_hostile_name_is_printed_safely(byrote, series_copy):
     series = series_copy()
     manifest = json.loads((series / "manifest.json").read_text())
     (series / "manifest.json").write_text(json.dumps({**manifest, "name": HOSTILE, "status": "running"}))
     for form in ("-t", "--csv", "--json"):
-        done = rote("scan", series, form)
+        done = byrote("scan", series, form)
         assert done.exit_code == 0
         assert "\x1b" not in done.output and "\x07" not in done.output
-    assert json.loads(rote("scan", series, "--json").stdout)[0]["run"] == HOSTILE
+    assert json.loads(byrote("scan", series, "--json").stdout)[0]["run"] == HOSTILE
 
 
 # run
 
 
-def test_run_prints_the_path_and_a_summary(rote, planted_runs):
-    done = rote("run", planted_runs / "planted", "-p", "induction", "-p", "repeat_loss", "-p", "previous_token",
+def test_run_prints_the_path_and_a_summary(byrote, planted_runs):
+    done = byrote("run", planted_runs / "planted", "-p", "induction", "-p", "repeat_loss", "-p", "previous_token",
                 "--sequences", "8", "--steps", "last")  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "results/planted\n"
@@ -129,29 +129,29 @@ def test_run_prints_the_path_and_a_summary(rote, planted_runs):
     assert "2 induction heads at step 20: L1H0 1.00 [1.00, 1.00], L1H1 " in said
     assert "previous-token heads: L0H0 1.00 [1.00, 1.00]" in said
     assert "nats after the first block" in said
-    assert said.splitlines()[-1] == "next: rote report results/planted"
+    assert said.splitlines()[-1] == "next: byrote report results/planted"
 
 
-def test_a_second_run_measures_nothing_and_says_so(rote, planted_results, planted_runs, tmp_path):
+def test_a_second_run_measures_nothing_and_says_so(byrote, planted_results, planted_runs, tmp_path):
     import shutil
 
     out = Path(shutil.copytree(planted_results, tmp_path / "again"))
     before = units_of(out / "planted")
     probes = ("-p", "induction", "-p", "previous_token", "-p", "repeat_loss", "-p", "ov_copying")
-    done = rote(
+    done = byrote(
         "run", planted_runs / "planted", planted_runs / "random", *probes, "--sequences", "8", "-o", out
     )
     assert done.exit_code == 0
     assert "planted: nothing new to measure: 12 units already stored" in done.stderr
     assert "random: no induction heads at step 20" in done.stderr
-    assert f"next: rote compare {out}/planted {out}/random" in done.stderr
-    assert f"next: rote report {out}/planted {out}/random --base planted" in done.stderr
+    assert f"next: byrote compare {out}/planted {out}/random" in done.stderr
+    assert f"next: byrote report {out}/planted {out}/random --base planted" in done.stderr
     assert units_of(out / "planted") == before
 
 
-def test_dry_run_counts_what_a_run_then_does(rote, planted_runs):
+def test_dry_run_counts_what_a_run_then_does(byrote, planted_runs):
     args = ("run", planted_runs / "planted", *FEW, "-p", "ov_copying")
-    planned = rote(*args, "--dry-run")
+    planned = byrote(*args, "--dry-run")
     assert planned.exit_code == 0
     counted, cost = planned.stdout.splitlines()
     assert counted == (
@@ -159,39 +159,39 @@ def test_dry_run_counts_what_a_run_then_does(rote, planted_runs):
     )
     assert re.fullmatch(r"results/planted: about 0:\d\d and [\d.]+ KB, as steps 10 and 20 took", cost)
     assert not Path("results").exists()
-    assert rote(*args, "--steps", "0").exit_code == 0
+    assert byrote(*args, "--steps", "0").exit_code == 0
     before = units_of(Path("results"))
-    assert "4 units to measure, 2 already stored, 2 forward passes" in rote(*args, "--dry-run").stdout
-    assert "6 units to measure, 0 already stored" in rote(*args, "--dry-run", "--fresh").stdout
-    assert "6 units to measure, 0 already stored" in rote(*args, "--dry-run", "--seed", "1").stdout
+    assert "4 units to measure, 2 already stored, 2 forward passes" in byrote(*args, "--dry-run").stdout
+    assert "6 units to measure, 0 already stored" in byrote(*args, "--dry-run", "--fresh").stdout
+    assert "6 units to measure, 0 already stored" in byrote(*args, "--dry-run", "--seed", "1").stdout
     assert units_of(Path("results")) == before
-    assert "4 units measured, 2 reused" in rote(*args, "-v").stderr
+    assert "4 units measured, 2 reused" in byrote(*args, "-v").stderr
     promised = float(re.search(r"and ([\d.]+) KB", cost)[1]) * 1000
     stored = sum(file.stat().st_size for file in Path("results").rglob("*.parquet"))
     assert 0.6 * stored < promised < 1.6 * stored
-    assert "0 units to measure, 6 already stored, 0 forward passes" in rote(*args, "--dry-run").stdout
+    assert "0 units to measure, 6 already stored, 0 forward passes" in byrote(*args, "--dry-run").stdout
 
 
-def test_gaps_are_listed_and_exit_3(rote, series_copy):
+def test_gaps_are_listed_and_exit_3(byrote, series_copy):
     cut_short(series_copy(), 10)
-    done = rote("run", "copy", *FEW)
+    done = byrote("run", "copy", *FEW)
     assert done.exit_code == 3
     assert done.stdout == "results/planted\n"
     assert "planted: 1 gap in 3 checkpoints:\n  step 10: model.safetensors is truncated" in done.stderr
     assert json.loads(Path("results/planted/run.json").read_text())["status"] == "partial"
-    assert rote("run", "copy", *FEW, "--allow-partial").exit_code == 0
-    assert "truncated" in rote("run", "copy", *FEW, "-q").stderr
+    assert byrote("run", "copy", *FEW, "--allow-partial").exit_code == 0
+    assert "truncated" in byrote("run", "copy", *FEW, "-q").stderr
 
 
-def test_fail_fast_stops_at_a_step_that_cannot_be_measured(rote, series_copy):
+def test_fail_fast_stops_at_a_step_that_cannot_be_measured(byrote, series_copy):
     series = series_copy()
     config = json.loads((series / "config.json").read_text())
     (series / "config.json").write_text(json.dumps({**config, "n_heads": 7}))
-    stopped = rote("run", series, *FEW, "--fail-fast")
+    stopped = byrote("run", series, *FEW, "--fail-fast")
     assert stopped.exit_code == 2
     assert stopped.stdout == ""
     assert stopped.stderr.count("error: ") == 1
-    assert rote("run", series, *FEW).exit_code == 3
+    assert byrote("run", series, *FEW).exit_code == 3
 
 
 @pytest.mark.parametrize(
@@ -201,27 +201,27 @@ def test_fail_fast_stops_at_a_step_that_cannot_be_measured(rote, series_copy):
         (("--steps", "5"), "nearest are 0 and 10; try --steps nearest:5"),
         (("--device", "tpu"), "use cpu, cuda, cuda:N or mps"),
         (("--device", "cuda:99"), "use --device cpu"),
-        (("--dtype", "float16"), "rote run -h"),
-        (("--sequences", "0"), "rote run -h"),
+        (("--dtype", "float16"), "byrote run -h"),
+        (("--sequences", "0"), "byrote run -h"),
     ],
 )
-def test_typos_stop_before_any_work(rote, planted_runs, args, message):
-    done = rote("run", planted_runs, *args)
+def test_typos_stop_before_any_work(byrote, planted_runs, args, message):
+    done = byrote("run", planted_runs, *args)
     assert done.exit_code == 2
     assert message in done.stderr
     assert not Path("results").exists()
 
 
-def test_progress_as_json_lines(rote, planted_runs):
-    done = rote("run", planted_runs / "planted", *FEW, "--progress", "jsonl", "-q")
+def test_progress_as_json_lines(byrote, planted_runs):
+    done = byrote("run", planted_runs / "planted", *FEW, "--progress", "jsonl", "-q")
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert [event["done"] for event in events if event["event"] == "checkpoint"] == [1, 2, 3]
     assert {event["run"] for event in events} == {"planted"}
     assert {"total", "step", "eta_s"} <= events[0].keys()
 
 
-def test_quiet_says_nothing(rote, planted_runs):
-    done = rote("run", planted_runs / "planted", *FEW, "-q")
+def test_quiet_says_nothing(byrote, planted_runs):
+    done = byrote("run", planted_runs / "planted", *FEW, "-q")
     assert done.exit_code == 0
     assert done.stderr == ""
 
@@ -229,8 +229,8 @@ def test_quiet_says_nothing(rote, planted_runs):
 # Ctrl-C
 
 
-def test_ctrl_c_finishes_the_checkpoint_and_the_same_command_goes_on(rote, planted_runs, monkeypatch):
-    whole = rote("run", planted_runs / "planted", *FEW, "-o", "whole")
+def test_ctrl_c_finishes_the_checkpoint_and_the_same_command_goes_on(byrote, planted_runs, monkeypatch):
+    whole = byrote("run", planted_runs / "planted", *FEW, "-o", "whole")
     assert whole.exit_code == 0
 
     def interrupting(mode: str, session: Session, *, label: str):
@@ -240,18 +240,18 @@ def test_ctrl_c_finishes_the_checkpoint_and_the_same_command_goes_on(rote, plant
 
     args = ("run", planted_runs / "planted", planted_runs / "random", *FEW)
     with monkeypatch.context() as patch:
-        patch.setattr("app.cli.run.make_progress", interrupting)
-        stopped = rote(*args, "--fresh")
+        patch.setattr("byrote.cli.run.make_progress", interrupting)
+        stopped = byrote(*args, "--fresh")
     assert stopped.exit_code == 130
     assert stopped.stdout == ""
     assert "finishing this checkpoint; Ctrl-C again stops at once" in stopped.stderr
     resume = stopped.stderr.splitlines()[-1]
-    assert resume.startswith("resume: rote run ") and "--fresh" not in resume
+    assert resume.startswith("resume: byrote run ") and "--fresh" not in resume
     assert json.loads(Path("results/planted/run.json").read_text())["status"] == "interrupted"
     assert len(units_of(Path("results/planted"))) == 1 + 1  # the first step's unit, and the observations
     assert not Path("results/random").exists()
 
-    assert rote(*args).exit_code == 0
+    assert byrote(*args).exit_code == 0
     assert units_of(Path("results/planted")) == units_of(Path("whole/planted"))
 
 
@@ -274,36 +274,36 @@ def test_second_ctrl_c_stops_at_once():
 TINY = ("--steps", "6", "--every", "2", "--batch", "4", "--d-model", "16", "--heads", "2", "--layers", "1")
 
 
-def test_lab_train_writes_a_series_that_scan_reads(rote):
-    done = rote("lab", "train", "runs/tiny", *TINY, "--arm", "repeated", "--pool", "4", "--norm", "ln")
+def test_lab_train_writes_a_series_that_scan_reads(byrote):
+    done = byrote("lab", "train", "runs/tiny", *TINY, "--arm", "repeated", "--pool", "4", "--norm", "ln")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "runs/tiny\n"
     assert "tiny: 6/6 steps · train loss " in done.stderr
-    assert done.stderr.splitlines()[-1] == "next: rote run runs/tiny"
-    assert [row["step"] for row in rows_of(rote("scan", "runs/tiny").stdout)] == ["0", "1", "2", "4", "6"]
+    assert done.stderr.splitlines()[-1] == "next: byrote run runs/tiny"
+    assert [row["step"] for row in rows_of(byrote("scan", "runs/tiny").stdout)] == ["0", "1", "2", "4", "6"]
     manifest = json.loads(Path("runs/tiny/manifest.json").read_text())
     assert manifest["arm"]["kind"] == "repeated" and manifest["arm"]["repeat_frac"] == 0.5
     assert manifest["arm"]["pool_size"] == 4
     assert (manifest["model"]["d_head"], manifest["model"]["normalization_type"]) == (8, "LN")
-    again = rote("lab", "train", "runs/tiny", *TINY, "--arm", "repeated", "--pool", "4", "--norm", "ln")
+    again = byrote("lab", "train", "runs/tiny", *TINY, "--arm", "repeated", "--pool", "4", "--norm", "ln")
     assert again.exit_code == 0
     assert "already complete: 6 steps" in again.stderr
 
 
-def test_lab_train_stops_at_a_written_step(rote, monkeypatch):
+def test_lab_train_stops_at_a_written_step(byrote, monkeypatch):
     def interrupting(mode: str, session: Session, *, label: str):
         progress = make_progress("none", session, label=label)
         monkeypatch.setattr(progress, "event", lambda event: os.kill(os.getpid(), signal.SIGINT))
         return progress
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.cli.lab.make_progress", interrupting)
-        stopped = rote("lab", "train", "tiny", *TINY)
+        patch.setattr("byrote.cli.lab.make_progress", interrupting)
+        stopped = byrote("lab", "train", "tiny", *TINY)
     assert stopped.exit_code == 130
-    assert "resume: rote lab train tiny --steps 6" in stopped.stderr
-    assert [row["step"] for row in rows_of(rote("scan", "tiny").stdout)] == ["0"]
-    assert rote("lab", "train", "tiny", *TINY).exit_code == 0
-    assert len(rows_of(rote("scan", "tiny").stdout)) == 5
+    assert "resume: byrote lab train tiny --steps 6" in stopped.stderr
+    assert [row["step"] for row in rows_of(byrote("scan", "tiny").stdout)] == ["0"]
+    assert byrote("lab", "train", "tiny", *TINY).exit_code == 0
+    assert len(rows_of(byrote("scan", "tiny").stdout)) == 5
 
 
 @pytest.mark.parametrize(
@@ -313,11 +313,11 @@ def test_lab_train_stops_at_a_written_step(rote, monkeypatch):
         (("--arm", "unique", "--pool", "4"), "the unique arm repeats nothing"),
         (("--arm", "repeated", "--repeat-frac", "2"), "repeat_frac is 2.0"),
         (("--steps", "0"), "steps is 0"),
-        (("--arm", "twice"), "rote lab train -h"),
+        (("--arm", "twice"), "byrote lab train -h"),
     ],
 )
-def test_lab_train_refuses_what_cannot_be(rote, args, message):
-    done = rote("lab", "train", "x", *args)
+def test_lab_train_refuses_what_cannot_be(byrote, args, message):
+    done = byrote("lab", "train", "x", *args)
     assert done.exit_code == 2
     assert message in done.stderr
     assert not Path("x").exists()

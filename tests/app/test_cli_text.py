@@ -1,4 +1,4 @@
-"""`rote text`: rows in every form, exit codes, names made to trick a terminal, and no torch without a model."""
+"""`byrote text`: rows in every form, exit codes, names made to trick a terminal, and no torch without a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.text.report import COLUMNS
+from byrote.probes.text.report import COLUMNS
 
 END = "<|endoftext|>"
 PRINTED = (*COLUMNS[:-1], "seed", COLUMNS[-1])
@@ -26,8 +26,10 @@ def rows_of(done) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
-def test_rows_are_tidy(rote):
-    done = rote("text", corpus(rote.folder / "a.txt"), "--reference", corpus(rote.folder / "human.txt", 1))
+def test_rows_are_tidy(byrote):
+    done = byrote(
+        "text", corpus(byrote.folder / "a.txt"), "--reference", corpus(byrote.folder / "human.txt", 1)
+    )
     assert done.exit_code == 0, done.stderr
     rows = rows_of(done)
     assert tuple(rows[0]) == PRINTED
@@ -42,11 +44,11 @@ def test_rows_are_tidy(rote):
     assert "a.txt: 960 words, 12 documents, 12 windows" in done.stderr
 
 
-def test_forms_hold_the_same_numbers(rote):
-    path = corpus(rote.folder / "a.txt")
-    as_csv = rows_of(rote("text", path))
-    as_json = json.loads(rote("text", path, "--json").stdout)
-    as_lines = [json.loads(line) for line in rote("text", path, "--jsonl").stdout.splitlines()]
+def test_forms_hold_the_same_numbers(byrote):
+    path = corpus(byrote.folder / "a.txt")
+    as_csv = rows_of(byrote("text", path))
+    as_json = json.loads(byrote("text", path, "--json").stdout)
+    as_lines = [json.loads(line) for line in byrote("text", path, "--jsonl").stdout.splitlines()]
     assert as_json == as_lines
     assert [tuple(row) for row in as_json] == [PRINTED] * len(as_csv)
     for one, other in zip(as_csv, as_json, strict=True):
@@ -54,45 +56,45 @@ def test_forms_hold_the_same_numbers(rote):
         assert (one["n_gram"] or None) == (None if other["n_gram"] is None else str(other["n_gram"]))
 
 
-def test_table_puts_corpora_side_by_side(rote):
-    paths = [corpus(rote.folder / name, i) for i, name in enumerate(("a.txt", "b.txt"))]
-    done = rote("text", *paths, "--reference", corpus(rote.folder / "human.txt", 9), "-t", COLUMNS="120")
+def test_table_puts_corpora_side_by_side(byrote):
+    paths = [corpus(byrote.folder / name, i) for i, name in enumerate(("a.txt", "b.txt"))]
+    done = byrote("text", *paths, "--reference", corpus(byrote.folder / "human.txt", 9), "-t", COLUMNS="120")
     lines = [line.split() for line in done.stdout.splitlines()]
     at = next(i for i, line in enumerate(lines) if line[:3] == ["human.txt", "share", "n=2"])
     assert [line[0] for line in lines[at : at + 3]] == ["human.txt", "a.txt", "b.txt"]
     heads = [line[0] for line in lines if len(line) == 1 and line[0].isidentifier()]
     assert heads == ["inducible", "repeats", "rep", "concentration", "near_duplicates", "tail_mass"]
     assert "more numbers: -v shows them" in done.stderr
-    everything = rote("text", paths[0], "-t", "-v", COLUMNS="120").stdout
+    everything = byrote("text", paths[0], "-t", "-v", COLUMNS="120").stdout
     assert "hit_rate n=7" in everything
     assert "hit_rate n=7" not in done.stdout
 
 
-def test_options_reach_the_measures(rote):
+def test_options_reach_the_measures(byrote):
     lines = [json.dumps({"body": f"one two three {i % 2}"}) for i in range(20)]
-    (rote.folder / "a.jsonl").write_text("\n".join(lines))
-    done = rote(
+    (byrote.folder / "a.jsonl").write_text("\n".join(lines))
+    done = byrote(
         "text", "a.jsonl", "--text-field", "body", "--measure", "rep", "--units", "bytes", "--context", "16"
     )
     assert done.exit_code == 0, done.stderr
     assert {row["measure"] for row in rows_of(done)} == {"rep"}
     assert "a.jsonl: 300 bytes, 20 documents, 20 windows" in done.stderr
-    (rote.folder / "b.txt").write_text("== 1 ==\none\n== 2 ==\ntwo\nEND\nthree")
-    done = rote("text", "b.txt", "--separator", r"== * ==\n", "--separator", "END", "--measure", "rep")
+    (byrote.folder / "b.txt").write_text("== 1 ==\none\n== 2 ==\ntwo\nEND\nthree")
+    done = byrote("text", "b.txt", "--separator", r"== * ==\n", "--separator", "END", "--measure", "rep")
     assert "b.txt: 3 words, 3 documents, 3 windows" in done.stderr
 
 
-def test_settings_and_variables_work_as_for_other_verbs(rote):
-    corpus(rote.folder / "a.txt")
-    (rote.folder / "pyproject.toml").write_text('[tool.rote.text]\nmeasure = ["rep"]\n')
-    assert {row["measure"] for row in rows_of(rote("text", "a.txt"))} == {"rep"}
-    done = rote("text", "a.txt", ROTE_TEXT_CONTEXT="40")
+def test_settings_and_variables_work_as_for_other_verbs(byrote):
+    corpus(byrote.folder / "a.txt")
+    (byrote.folder / "pyproject.toml").write_text('[tool.byrote.text]\nmeasure = ["rep"]\n')
+    assert {row["measure"] for row in rows_of(byrote("text", "a.txt"))} == {"rep"}
+    done = byrote("text", "a.txt", BYROTE_TEXT_CONTEXT="40")
     assert "24 windows" in done.stderr
 
 
-def test_nothing_to_read_is_exit_4(rote):
-    (rote.folder / "empty.txt").write_text("")
-    done = rote("text", "empty.txt")
+def test_nothing_to_read_is_exit_4(byrote):
+    (byrote.folder / "empty.txt").write_text("")
+    done = byrote("text", "empty.txt")
     assert done.exit_code == 4
     assert done.stderr == "error: empty.txt holds no text\nhelp: give a file that is not empty\n"
 
@@ -113,10 +115,10 @@ def test_nothing_to_read_is_exit_4(rote):
         (("a.txt", "--model", "nowhere"), "nowhere", ""),
     ],
 )
-def test_mistakes_are_exit_2_with_help(rote, args, error, help):
-    corpus(rote.folder / "a.txt")
-    (rote.folder / "bad.jsonl").write_text('{"content": "one"}\n')
-    done = rote("text", *args)
+def test_mistakes_are_exit_2_with_help(byrote, args, error, help):
+    corpus(byrote.folder / "a.txt")
+    (byrote.folder / "bad.jsonl").write_text('{"content": "one"}\n')
+    done = byrote("text", *args)
     assert done.exit_code == 2, done.stderr
     first, second = done.stderr.splitlines()
     assert first.startswith("error: ") and error in first
@@ -124,18 +126,18 @@ def test_mistakes_are_exit_2_with_help(rote, args, error, help):
     assert done.stdout == ""
 
 
-def test_parts_that_cannot_be_read_are_exit_3(rote):
-    (rote.folder / "a.jsonl").write_text('{"text": "one two"}\nbroken\n')
-    done = rote("text", "a.jsonl", "--measure", "concentration")
+def test_parts_that_cannot_be_read_are_exit_3(byrote):
+    (byrote.folder / "a.jsonl").write_text('{"text": "one two"}\nbroken\n')
+    done = byrote("text", "a.jsonl", "--measure", "concentration")
     assert done.exit_code == 3
     assert "a.jsonl: 1 line holds no text: line 2 is not JSON" in done.stderr
     assert len(rows_of(done)) == 2
 
 
-def test_what_cannot_be_measured_says_why_and_is_exit_3(rote):
-    human = corpus(rote.folder / "human.txt")
-    (rote.folder / "short.txt").write_text("one two")
-    done = rote("text", "short.txt", "--reference", human, "--json")
+def test_what_cannot_be_measured_says_why_and_is_exit_3(byrote):
+    human = corpus(byrote.folder / "human.txt")
+    (byrote.folder / "short.txt").write_text("one two")
+    done = byrote("text", "short.txt", "--reference", human, "--json")
     assert done.exit_code == 3
     missing = [row for row in json.loads(done.stdout) if row["value"] is None]
     assert missing
@@ -143,25 +145,25 @@ def test_what_cannot_be_measured_says_why_and_is_exit_3(rote):
 
 
 @pytest.mark.parametrize("form", ["--table", "--csv", "--json", "--jsonl"])
-def test_names_cannot_command_a_terminal(rote, form):
+def test_names_cannot_command_a_terminal(byrote, form):
     name = "evil\x1b[31m\x9b2J\u202e[red].txt"
-    corpus(rote.folder / name)
-    (rote.folder / "c").mkdir()
+    corpus(byrote.folder / name)
+    (byrote.folder / "c").mkdir()
     for text in (b"one \xff two", b'{"text": 1}'):
-        (rote.folder / "c" / f"{name[:-4]}{len(text)}.txt").write_bytes(text)
-    done = rote("text", name, "c", form)
+        (byrote.folder / "c" / f"{name[:-4]}{len(text)}.txt").write_bytes(text)
+    done = byrote("text", name, "c", form)
     assert done.exit_code == 0, done.stderr
     for stream in (done.stdout, done.stderr):
         assert all(c.isprintable() or c == "\n" for c in stream)
     assert "[red]" in done.stdout
-    broken = rote("text", f"{name}.md")
+    broken = byrote("text", f"{name}.md")
     assert all(c.isprintable() or c == "\n" for c in broken.stderr)
 
 
-def test_a_model_adds_perplexities(rote, hf_series):
-    np.save(rote.folder / "ids.npy", np.random.default_rng(0).integers(1, 61, size=(20, 30)))
+def test_a_model_adds_perplexities(byrote, hf_series):
+    np.save(byrote.folder / "ids.npy", np.random.default_rng(0).integers(1, 61, size=(20, 30)))
     series = hf_series("gpt2", 1)
-    done = rote(
+    done = byrote(
         "text", "ids.npy", "--model", series, "--measure", "perplexity", "--sample", "16", "--threads", "1"
     )
     assert done.exit_code == 0, done.stderr
@@ -174,10 +176,10 @@ def test_a_model_adds_perplexities(rote, hf_series):
     assert {row["n"] for row in rows} == {"16"}
 
 
-def test_a_model_that_cannot_read_the_text_is_said(rote, hf_series):
-    corpus(rote.folder / "a.txt")
+def test_a_model_that_cannot_read_the_text_is_said(byrote, hf_series):
+    corpus(byrote.folder / "a.txt")
     series = hf_series("gpt2", 1)
-    done = rote("text", "a.txt", "--model", series, "--measure", "perplexity")
+    done = byrote("text", "a.txt", "--model", series, "--measure", "perplexity")
     assert done.exit_code == 2
     assert "the model has no tokenizer.json beside it" in done.stderr
 
@@ -186,7 +188,7 @@ def test_without_a_model_torch_is_not_imported(run_python, tmp_path):
     code = """
 import sys
 from click.testing import CliRunner
-from app.cli.main import cli
+from byrote.cli.main import cli
 done = CliRunner().invoke(cli, ["text", sys.argv[1], "--reference", sys.argv[2]])
 print(done.exit_code, "torch" in sys.modules, "transformers" in sys.modules)
 """

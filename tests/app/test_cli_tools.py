@@ -1,4 +1,4 @@
-"""`rote probes`, `rote selftest` and `rote doctor`."""
+"""`byrote probes`, `byrote selftest` and `byrote doctor`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from probes.registry import REGISTRY
+from byrote.probes.registry import REGISTRY
 
 # probes
 
 
-def test_probes_lists_the_registry(rote):
-    rows = json.loads(rote("probes", "--json").stdout)
+def test_probes_lists_the_registry(byrote):
+    rows = json.loads(byrote("probes", "--json").stdout)
     assert [row["name"] for row in rows] == list(REGISTRY)
     (loss,) = [row for row in rows if row["name"] == "repeat_loss"]
     assert loss["unit"] == "nats" and loss["better"] == "lower"
@@ -22,8 +22,8 @@ def test_probes_lists_the_registry(rote):
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_every_probe_has_a_card(rote, name):
-    done = rote("probes", name)
+def test_every_probe_has_a_card(byrote, name):
+    done = byrote("probes", name)
     assert done.exit_code == 0
     info, card = REGISTRY[name], " ".join(done.stdout.split())
     assert card.startswith(name)
@@ -32,14 +32,14 @@ def test_every_probe_has_a_card(rote, name):
     assert "how it is computed" in card and " 1. " in card
 
 
-def test_one_probe_as_data(rote):
-    (row,) = json.loads(rote("probes", "induction", "--json").stdout)
+def test_one_probe_as_data(byrote):
+    (row,) = json.loads(byrote("probes", "induction", "--json").stdout)
     assert row["needs"] == ["prefix_matching", "copying_logit"]
     assert "verdict" in row["metrics"]
 
 
-def test_an_unknown_probe_suggests_the_nearest(rote):
-    done = rote("probes", "copying_logits")
+def test_an_unknown_probe_suggests_the_nearest(byrote):
+    done = byrote("probes", "copying_logits")
     assert done.exit_code == 2
     assert "did you mean 'copying_logit'?" in done.stderr
 
@@ -50,8 +50,8 @@ def test_an_unknown_probe_suggests_the_nearest(rote):
 @pytest.mark.parametrize(
     ("passed", "code", "said"), [(True, 0, "all 2 checks passed"), (False, 1, "2 checks, 1 failed")]
 )
-def test_selftest_exits_by_its_report(rote, monkeypatch, passed, code, said):
-    from probes.selftest import Check, SelfTestReport
+def test_selftest_exits_by_its_report(byrote, monkeypatch, passed, code, said):
+    from byrote.probes.selftest import Check, SelfTestReport
 
     asked = {}
 
@@ -60,13 +60,13 @@ def test_selftest_exits_by_its_report(rote, monkeypatch, passed, code, said):
         checks = [Check("scores", "1", "1", True), Check("alarms", "0", "0" if passed else "3", passed)]
         return SelfTestReport(options["device"], options["dtype"], options["seed"], checks)
 
-    monkeypatch.setattr("probes.selftest.run_selftest", run)
-    done = rote("selftest", "--dtype", "float64", "--seed", "3", "--json")
+    monkeypatch.setattr("byrote.probes.selftest.run_selftest", run)
+    done = byrote("selftest", "--dtype", "float64", "--seed", "3", "--json")
     assert done.exit_code == code
     assert asked == {"device": "cpu", "dtype": "float64", "seed": 3, "tries": 100}
     assert [row["passed"] for row in json.loads(done.stdout)] == [True, passed]
     assert said in done.stderr
-    rote("selftest", "--long")
+    byrote("selftest", "--long")
     assert asked["tries"] == 2000
 
 
@@ -77,13 +77,13 @@ def findings(done) -> dict[str, dict]:
     return {row["check"]: row for row in json.loads(done.stdout)}
 
 
-def test_doctor_says_what_is_here(rote):
-    done = rote("doctor", "--json")
+def test_doctor_says_what_is_here(byrote):
+    done = byrote("doctor", "--json")
     assert done.exit_code == 0, done.stdout
     found = findings(done)
     for name in (
         "python",
-        "rote",
+        "byrote",
         "torch",
         "transformer-lens",
         "device",
@@ -98,35 +98,35 @@ def test_doctor_says_what_is_here(rote):
     assert found["threads"]["value"].endswith(f"of {os.cpu_count()} cores")
 
 
-def test_doctor_says_which_setting_won(rote):
+def test_doctor_says_which_setting_won(byrote):
     Path("pyproject.toml").write_text(
-        '[tool.rote.run]\nout = "here"\nseed = 3\n[tool.rote.lab.train]\nd-model = 32\n'
+        '[tool.byrote.run]\nout = "here"\nseed = 3\n[tool.byrote.lab.train]\nd-model = 32\n'
     )
-    rows = json.loads(rote("doctor", "--json", ROTE_RUN_SEED="4").stdout)
+    rows = json.loads(byrote("doctor", "--json", BYROTE_RUN_SEED="4").stdout)
     by_value = {row["value"]: row["check"] for row in rows}
-    assert by_value["here ([tool.rote] in pyproject.toml)"] == "run.out"
-    assert by_value["3 in [tool.rote] gives way to ROTE_RUN_SEED"] == "run.seed"
-    assert by_value["4 (ROTE_RUN_SEED)"] == "run.seed"
-    assert by_value["32 ([tool.rote] in pyproject.toml)"] == "lab.train.d_model"
+    assert by_value["here ([tool.byrote] in pyproject.toml)"] == "run.out"
+    assert by_value["3 in [tool.byrote] gives way to BYROTE_RUN_SEED"] == "run.seed"
+    assert by_value["4 (BYROTE_RUN_SEED)"] == "run.seed"
+    assert by_value["32 ([tool.byrote] in pyproject.toml)"] == "lab.train.d_model"
     assert any(row["check"] == "disk" and row["value"].endswith("free for here") for row in rows)
 
 
 @pytest.mark.parametrize(
     ("settings", "env", "check", "fix"),
     [
-        ("[tool.rote.run]\ndevise = 1\n", {}, "run.devise", "did you mean 'run.device'?"),
-        ("[tool.rote\n", {}, "pyproject.toml", "mend the file"),
-        ("", {"ROTE_RUN_DEVISE": "cuda"}, "ROTE_RUN_DEVISE", "did you mean 'ROTE_RUN_DEVICE'?"),
+        ("[tool.byrote.run]\ndevise = 1\n", {}, "run.devise", "did you mean 'run.device'?"),
+        ("[tool.byrote\n", {}, "pyproject.toml", "mend the file"),
+        ("", {"BYROTE_RUN_DEVISE": "cuda"}, "BYROTE_RUN_DEVISE", "did you mean 'BYROTE_RUN_DEVICE'?"),
     ],
 )
-def test_doctor_exits_2_for_settings_it_cannot_understand(rote, settings, env, check, fix):
+def test_doctor_exits_2_for_settings_it_cannot_understand(byrote, settings, env, check, fix):
     Path("pyproject.toml").write_text(settings)
-    done = rote("doctor", "--json", **env)
+    done = byrote("doctor", "--json", **env)
     assert done.exit_code == 2
     assert (findings(done)[check]["status"], findings(done)[check]["fix"]) == ("wrong", fix)
 
 
-def test_doctor_exits_2_when_something_needed_is_missing(rote, monkeypatch):
+def test_doctor_exits_2_when_something_needed_is_missing(byrote, monkeypatch):
     from importlib import metadata
 
     real = metadata.version
@@ -137,16 +137,16 @@ def test_doctor_exits_2_when_something_needed_is_missing(rote, monkeypatch):
         return real(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    done = rote("doctor", "--json")
+    done = byrote("doctor", "--json")
     assert done.exit_code == 2
     assert findings(done)["pyarrow"]["fix"] == "pip install pyarrow"
 
 
-def test_doctor_finds_a_place_it_cannot_write(rote, monkeypatch):
+def test_doctor_finds_a_place_it_cannot_write(byrote, monkeypatch):
     def refuse(dir: Path) -> None:
         raise PermissionError(13, "Permission denied", str(dir))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    done = rote("doctor", "--json", ROTE_RUN_OUT="elsewhere/results")
+    done = byrote("doctor", "--json", BYROTE_RUN_OUT="elsewhere/results")
     assert done.exit_code == 2
     assert findings(done)["writable"]["value"] == "elsewhere/results: Permission denied"

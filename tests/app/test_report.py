@@ -16,15 +16,15 @@ import pandas as pd
 import pytest
 from paper_runs import COLUMNS, planted_comparison, planted_run, rebuilt, without
 
-from app.report import ReportFiles, build_report
-from app.report.alerts import alerts_of, status_of
-from app.report.content import report_content
-from app.report.files import json_text
-from app.report.html import render
-from app.report.scene import scene_of
-from checkpoints.errors import RoteError
-from probes.figures.theme import TOKENS
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.figures.theme import TOKENS
+from byrote.probes.store import Results
+from byrote.report import ReportFiles, build_report
+from byrote.report.alerts import alerts_of, status_of
+from byrote.report.content import report_content
+from byrote.report.files import json_text
+from byrote.report.html import render
+from byrote.report.scene import scene_of
 
 DATE = "2026-11-21 09:00 UTC"
 FEW_STEPS = (0, 256, 320, 512, 2400)
@@ -285,9 +285,9 @@ def test_methods_give_formula_source_stimulus_and_chance(built: dict[str, Report
 
 def test_the_report_says_how_to_make_it_again(built: dict[str, ReportFiles]) -> None:
     text = html.unescape(read(built["light"]))
-    assert "rote run ~/series/unique -o results" in text
-    assert "rote compare results/unique results/repeated" in text
-    assert "rote report results/unique results/repeated --base unique --light -o report.html" in text
+    assert "byrote run ~/series/unique -o results" in text
+    assert "byrote compare results/unique results/repeated" in text
+    assert "byrote report results/unique results/repeated --base unique --light -o report.html" in text
     assert 'Results.open("results/unique")' in text
 
 
@@ -344,7 +344,7 @@ def test_json_holds_null_and_a_reason_never_nan(unique: Results, tmp_path: Path)
     )
     text = build_report([holed], out=tmp_path, light=True, date=DATE).json.read_text()
     data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-    assert data["schema"] == "rote-report" and data["schema_version"] == 1
+    assert data["schema"] == "byrote-report" and data["schema_version"] == 1
     assert data["status"] == "complete" and data["date"] == DATE
     assert [s["name"] for s in data["sections"]] == list(SECTIONS)
     grid = next(b for b in section(data, "heads")["blocks"] if b["kind"] == "figure")
@@ -445,7 +445,7 @@ def test_a_wide_model_still_fits(tmp_path: Path) -> None:
 
 def test_mistakes_are_told_apart(unique: Results, repeated: Results, tmp_path: Path) -> None:
     def refused(call: Callable[[], object]) -> str:
-        with pytest.raises(RoteError) as caught:
+        with pytest.raises(ByroteError) as caught:
             call()
         return str(caught.value)
 

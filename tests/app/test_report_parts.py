@@ -5,11 +5,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import pytest
 
-from app.report.files import size_warnings
-from app.report.redact import redact
-from app.report.scales import contrast, interpolate, readable_on
-from app.report.svg import figure_svg
-from probes.figures.theme import TOKENS
+from byrote.probes.figures.theme import TOKENS
+from byrote.report.files import size_warnings
+from byrote.report.redact import redact
+from byrote.report.scales import contrast, interpolate, readable_on
+from byrote.report.svg import figure_svg
 
 
 def test_a_page_past_the_limit_is_warned_about_with_its_largest_section() -> None:

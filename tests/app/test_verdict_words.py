@@ -6,19 +6,19 @@ import json
 
 import pytest
 
-from probes.registry import lookup
+from byrote.probes.registry import lookup
 
 
-def test_load_bearing_is_said_in_words(rote, planted_runs):
-    done = rote("run", planted_runs / "planted", "-p", "load_bearing", "--sequences", "8", "-o", "results")
+def test_load_bearing_is_said_in_words(byrote, planted_runs):
+    done = byrote("run", planted_runs / "planted", "-p", "load_bearing", "--sequences", "8", "-o", "results")
     assert done.exit_code == 0, done.stderr
-    (row,) = json.loads(rote("show", "results/planted", "--metric", "verdict", "--json").stdout)
+    (row,) = json.loads(byrote("show", "results/planted", "--metric", "verdict", "--json").stdout)
     word = ("neither", "signature only", "distributed", "load-bearing")[int(row["value"])]
     assert row["words"] == word
-    shown = rote("show", "results/planted", "--table").stdout
+    shown = byrote("show", "results/planted", "--table").stdout
     assert f"load_bearing: verdict {word}, n_top" in shown
-    assert rote("report", "results/planted", "-o", "report").exit_code == 0
-    assert word in (rote.folder / "report/report.html").read_text(encoding="utf-8")
+    assert byrote("report", "results/planted", "-o", "report").exit_code == 0
+    assert word in (byrote.folder / "report/report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
     python tests/bench/bench_composition.py                 # Pythia-160M's shape, one thread
     python tests/bench/bench_composition.py --shape 70m
 
-rote             Q, K and V of every pair, ratio, mean and standard deviation of 256 rotations, z
+byrote             Q, K and V of every pair, ratio, mean and standard deviation of 256 rotations, z
 transformerlens  bridge.all_composition_scores("Q"), ("K"), ("V"): ratios
 
 Each in its own process, in turn, several rounds; memory is what the process holds at most beyond the loaded model.
@@ -22,8 +22,8 @@ from pathlib import Path
 
 from bench_sweep import SHAPES, write_series  # also puts the packages on the path
 
-WAYS = ("rote", "transformerlens")
-WARM_UP = {"rote": 1, "transformerlens": 0}  # the slow way is not made slower
+WAYS = ("byrote", "transformerlens")
+WARM_UP = {"byrote": 1, "transformerlens": 0}  # the slow way is not made slower
 
 
 def memory_mib(field: str) -> float:
@@ -36,10 +36,10 @@ def work(way: str, path: Path) -> None:
     """Run one way in this process and print its figures as JSON."""
     import torch
 
-    from checkpoints import open_series
-    from interp.loading import load_fresh
-    from interp.quiet import quiet_upstream
-    from probes.circuits.composition import composition
+    from byrote.checkpoints import open_series
+    from byrote.interp.loading import load_fresh
+    from byrote.interp.quiet import quiet_upstream
+    from byrote.probes.circuits.composition import composition
 
     torch.set_num_threads(1)
     with quiet_upstream():
@@ -52,7 +52,7 @@ def work(way: str, path: Path) -> None:
     def once() -> float:
         start = time.perf_counter()
         with torch.inference_mode():
-            if way == "rote":
+            if way == "byrote":
                 composition(model.weights, ids, 0)
             else:
                 for mode in "QKV":
@@ -82,14 +82,16 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.series)
         return
-    with tempfile.TemporaryDirectory(prefix="rote-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="byrote-bench-") as folder:
         path = options.series or write_series(Path(folder) / "series", options.shape, 1)
         rounds = [{way: run(way, path) for way in WAYS} for _ in range(options.rounds)]
     for way in WAYS:
         seconds = statistics.median(r[way]["s"] for r in rounds)
         print(f"{way:16} {seconds:.2f} s, {max(r[way]['mib'] for r in rounds):.0f} MiB beyond the model")
-    ratios = sorted(r["transformerlens"]["s"] / r["rote"]["s"] for r in rounds)
-    print(f"transformerlens / rote: median {statistics.median(ratios):.1f}, {ratios[0]:.1f}-{ratios[-1]:.1f}")
+    ratios = sorted(r["transformerlens"]["s"] / r["byrote"]["s"] for r in rounds)
+    print(
+        f"transformerlens / byrote: median {statistics.median(ratios):.1f}, {ratios[0]:.1f}-{ratios[-1]:.1f}"
+    )
 
 
 if __name__ == "__main__":

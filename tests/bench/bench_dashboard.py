@@ -97,8 +97,8 @@ def write_run(root: Path, name: str, steps: list[int], *, late: float, kind: str
         late: how much later it happens, as a factor.
         kind: of its data, unique or repeated.
     """
-    from probes.observations import Measured, unit_table
-    from probes.store import rebuild_observations, step_folder, write_json, write_unit
+    from byrote.probes.observations import Measured, unit_table
+    from byrote.probes.store import rebuild_observations, step_folder, write_json, write_unit
 
     rng = np.random.default_rng(len(name))
     level = rng.beta(1.2, 9, size=(len(PROBES), *SHAPE))
@@ -158,7 +158,7 @@ def pair_table(run: str, step: int, layers: np.ndarray, z: np.ndarray) -> Any:
     """Composition of as many pairs as a sweep keeps of a model this large."""
     import pyarrow as pa
 
-    from probes.observations import UNIT_SCHEMA
+    from byrote.probes.observations import UNIT_SCHEMA
 
     n = len(z)
     rng = np.random.default_rng(7)
@@ -178,7 +178,7 @@ def write_attention(folder: Path, step: int, rng: np.random.Generator) -> None:
 
     from safetensors.numpy import save_file
 
-    from probes.attention import FORMAT, attention_file
+    from byrote.probes.attention import FORMAT, attention_file
 
     weights = np.tril(rng.random((2, *SHAPE, N_TOKENS, N_TOKENS), dtype=np.float32) ** 8)
     weights /= weights.sum(-1, keepdims=True).clip(1e-6)
@@ -212,8 +212,8 @@ class Server:
 
 @contextmanager
 def serving(results: Path) -> Iterator[Server]:
-    """The server, as `rote dashboard` starts it, until the block ends."""
-    from app.dashboard import launch
+    """The server, as `byrote dashboard` starts it, until the block ends."""
+    from byrote.dashboard import launch
 
     port = launch.free_port(None)
     process = subprocess.Popen(
@@ -326,7 +326,7 @@ class Bench:
 
     def begin_change(self, name: str, page: Any) -> None:
         """Choose a page in the menu."""
-        from app.dashboard.views import VIEWS
+        from byrote.dashboard.views import VIEWS
 
         page.evaluate(CHANGE, ["/" if name == "overview" else f"/{name}", VIEWS[name].TITLE])
 

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from checkpoints.lab import Arm, LabConfig, train
-from checkpoints.lab.arms import ArmStream
-from checkpoints.lab.model import build_model, learning_rate
+from byrote.checkpoints.lab import Arm, LabConfig, train
+from byrote.checkpoints.lab.arms import ArmStream
+from byrote.checkpoints.lab.model import build_model, learning_rate
 
 TARGET_RATIO = 1.2
 

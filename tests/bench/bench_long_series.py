@@ -78,16 +78,16 @@ def overlapped_frac(trace: list[dict[str, Any]]) -> float:
 def main() -> None:
     import numpy as np
 
-    from checkpoints import open_series
-    from interp.quiet import quiet_upstream
-    from probes.sweep.run import SweepConfig, sweep
+    from byrote.checkpoints import open_series
+    from byrote.interp.quiet import quiet_upstream
+    from byrote.probes.sweep.run import SweepConfig, sweep
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=154)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rote-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="byrote-bench-") as folder:
         path = write_series(Path(folder) / "series", options.steps)
         out, memory, files = Path(folder) / "results", [], []
 
@@ -105,7 +105,7 @@ def main() -> None:
             again = sweep(series, SweepConfig(), out=out)
             again_s = time.perf_counter() - start
         assert again.measured == 0 and not outcome.gaps
-        command = [sys.executable, "-m", "app.cli", "run", str(path), "-o", str(out), "--progress", "none"]
+        command = [sys.executable, "-m", "byrote", "run", str(path), "-o", str(out), "--progress", "none"]
         kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # as when installed
         kept["PYTHONPYCACHEPREFIX"] = str(Path(folder) / "bytecode")
         command_s = []

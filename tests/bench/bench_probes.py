@@ -7,7 +7,7 @@ Both see the same random weights, the same tokens and batches of the same size, 
 medians over the rounds. Real text, members and twins are stood in for by random tokens of usual lengths.
 
 plain   the unwrapped module's logits for every stimulus, and nothing else
-probes  what `rote run` does at one checkpoint once the weights are loaded: one hooked pass per stimulus, every default
+probes  what `byrote run` does at one checkpoint once the weights are loaded: one hooked pass per stimulus, every default
         probe, nulls, intervals, and the probes that read the weights
 A ratio over 3 exits with 1.
 """
@@ -35,8 +35,8 @@ LENGTHS = {"natural": (32, 256), "members": (64, 128), "twins": (64, 128)}
 
 def shown(groups: Any, ids: np.ndarray) -> dict[str, Any]:
     """Every stimulus of the default probes."""
-    from checkpoints.material import Material
-    from probes.stimuli import Vocabulary, make
+    from byrote.checkpoints.material import Material
+    from byrote.probes.stimuli import Vocabulary, make
 
     rng = np.random.default_rng(SEED)
     drawn = {name: rng.choice(ids, size=size) for name, size in LENGTHS.items()}
@@ -54,11 +54,11 @@ def ways(path: Path) -> tuple[dict[str, Callable[[], None]], list[str]]:
     """Both ways as calls, and the names of what is measured."""
     import torch
 
-    from checkpoints import open_series
-    from interp.bridge import HookedSeries
-    from interp.observe import _batch_size
-    from probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
-    from probes.sweep.plan import SweepConfig, groups
+    from byrote.checkpoints import open_series
+    from byrote.interp.bridge import HookedSeries
+    from byrote.interp.observe import _batch_size
+    from byrote.probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
+    from byrote.probes.sweep.plan import SweepConfig, groups
 
     series, wanted = open_series(path), groups(SweepConfig().infos)
     ids = np.arange(1, 50_000)
@@ -94,10 +94,10 @@ def main() -> None:
 
     import torch
 
-    from interp.quiet import quiet_upstream
+    from byrote.interp.quiet import quiet_upstream
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="rote-bench-") as folder, quiet_upstream():
+    with tempfile.TemporaryDirectory(prefix="byrote-bench-") as folder, quiet_upstream():
         both, names = ways(write_series(Path(folder) / "series", options.shape, 1))
         for call in both.values():
             call()  # imports, nulls that are kept, first touches

@@ -9,7 +9,7 @@ Three ways over the same local GPT-NeoX series with random weights and the same 
 each in its own process, in turn, several rounds; the figures are medians per step after each process's first two.
 
 tutorial  a fresh bridge per checkpoint, compatibility mode, run_with_cache of everything, detect_head per head type
-rote      what `rote run` does for one stimulus: hash, load or swap, one pass with early stop, three pattern probes with
+byrote      what `byrote run` does for one stimulus: hash, load or swap, one pass with early stop, three pattern probes with
           chance levels and bootstrap intervals, the unit written to disk
 floor     the bytes copied into memory once, one bare forward pass of the unwrapped module that stops after the last
           attention, with the faster of the eager and the fused attention kernel
@@ -74,7 +74,7 @@ def stimulus():
     """The tokens every way is shown."""
     import numpy as np
 
-    from probes.stimuli import Vocabulary, make
+    from byrote.probes.stimuli import Vocabulary, make
 
     return make("repeated_random", Vocabulary(np.arange(1, 50_000), 0), n_ctx=2048, seed=0, n_seq=N_SEQ)
 
@@ -102,16 +102,16 @@ def tutorial(series, dtype) -> Callable[[int], None]:
     return step
 
 
-def rote(series, dtype) -> Callable[[int], None]:
+def byrote(series, dtype) -> Callable[[int], None]:
     """What a sweep does for one stimulus."""
-    from interp.bridge import HookedSeries
-    from probes.observations import unit_table
-    from probes.registry import lookup
-    from probes.store import write_unit
-    from probes.sweep.ahead import AheadReader, Clock, FingerprintCache
-    from probes.sweep.measure import measure_stimulus
+    from byrote.interp.bridge import HookedSeries
+    from byrote.probes.observations import unit_table
+    from byrote.probes.registry import lookup
+    from byrote.probes.store import write_unit
+    from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
+    from byrote.probes.sweep.measure import measure_stimulus
 
-    out = Path(tempfile.mkdtemp(prefix="rote-bench-"))
+    out = Path(tempfile.mkdtemp(prefix="byrote-bench-"))
     reader = AheadReader(FingerprintCache(out / "fingerprints.json"), Clock(), ahead=True)
     hooked, shown = HookedSeries(series, dtype=dtype), stimulus()
     infos = [lookup(name) for name in PROBES]
@@ -160,7 +160,7 @@ def floor(series, dtype) -> Callable[[int], None]:
     return step
 
 
-WAYS = {"tutorial": tutorial, "rote": rote, "floor": floor}
+WAYS = {"tutorial": tutorial, "byrote": byrote, "floor": floor}
 ALIKE = "tutorial, same dtype"  # beside the tutorial in float32, which is what its model is loaded in when nobody says
 
 
@@ -168,8 +168,8 @@ def work(way: str, path: Path, dtype: str) -> None:
     """Run one way over the series in this process and print its figures as JSON."""
     import torch
 
-    from checkpoints import open_series
-    from interp.quiet import quiet_upstream
+    from byrote.checkpoints import open_series
+    from byrote.interp.quiet import quiet_upstream
 
     torch.set_num_threads(1)
     seconds = []
@@ -212,7 +212,7 @@ def main() -> None:
         del ways["tutorial"]
     elif options.dtype != "float32":
         ways = {ALIKE: options.dtype, **ways, "tutorial": "float32"}
-    with tempfile.TemporaryDirectory(prefix="rote-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="byrote-bench-") as folder:
         path = options.series or write_series(Path(folder) / "series", options.shape, options.steps)
         rounds = [
             {way: run(way.partition(",")[0], path, dtype) for way, dtype in ways.items()}
@@ -224,12 +224,12 @@ def main() -> None:
             f"{way:20} {ways[way]:8} {seconds:.3f} s per step, peak {max(r[way]['peak_mib'] for r in rounds):.0f} MiB"
         )
     if "tutorial" in ways:
-        _print_ratio(rounds, "tutorial", "rote")
+        _print_ratio(rounds, "tutorial", "byrote")
         if ALIKE in ways:
-            _print_ratio(rounds, ALIKE, "rote")
-        memory = statistics.median(r["rote"]["peak_mib"] / r["tutorial"]["peak_mib"] for r in rounds)
-        print(f"peak memory, rote / tutorial: {memory:.2f} (whole process, imports included)")
-    _print_ratio(rounds, "rote", "floor")
+            _print_ratio(rounds, ALIKE, "byrote")
+        memory = statistics.median(r["byrote"]["peak_mib"] / r["tutorial"]["peak_mib"] for r in rounds)
+        print(f"peak memory, byrote / tutorial: {memory:.2f} (whole process, imports included)")
+    _print_ratio(rounds, "byrote", "floor")
 
 
 def _print_ratio(rounds: list[dict[str, dict[str, float]]], over: str, under: str) -> None:

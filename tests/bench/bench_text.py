@@ -28,7 +28,7 @@ FORMS = ("txt", "txt.gz", "jsonl", "one")  # the last is a single document
 MEASURE = """
 import re, sys, time
 from pathlib import Path
-from probes.text import TextSettings, measure_text
+from byrote.probes.text import TextSettings, measure_text
 
 corpus, reference, measure, tokenizer = sys.argv[1:]
 started = time.perf_counter()

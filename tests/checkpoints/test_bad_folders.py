@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from checkpoints import CheckpointError, open_series
+from byrote.checkpoints import CheckpointError, open_series
 
 SMALL = {"n_embd": 8, "n_layer": 1, "n_head": 1}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import CheckpointError, open_series
-from checkpoints.fingerprint import fingerprint, tensor_hashes
-from checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.fingerprint import fingerprint, tensor_hashes
+from byrote.checkpoints.formats.safetensors_header import read_header
 
 
 def identity(path) -> str:

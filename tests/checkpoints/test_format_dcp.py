@@ -12,10 +12,10 @@ from pickled_files import hf_state, write_config, write_dcp, write_sharded_dcp
 from safetensors.torch import save_file
 from tiny_models import tiny_hf_model
 
-from checkpoints import CheckpointError, open_series
-from checkpoints.fingerprint import tensor_hashes
-from interp.bridge import HookedSeries
-from interp.loading import load_fresh
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.fingerprint import tensor_hashes
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.loading import load_fresh
 
 TOKENS = torch.randint(0, 61, (2, 20), generator=torch.Generator().manual_seed(0))
 CUTS = {
@@ -160,7 +160,7 @@ def test_descriptions_that_cannot_be_right_are_gaps(run, edit, words):
 
 def test_overlapping_pieces_of_the_right_total_size_are_refused(tmp_path):
     """Twelve elements in all, but four of them twice and four never."""
-    from checkpoints.formats.dcp import model_tensors
+    from byrote.checkpoints.formats.dcp import model_tensors
 
     write_sharded_dcp(tmp_path / "step_1", {"w": torch.arange(24.0).view(12, 2)}, cuts={"w": [[4, 8], [1]]})
     assert len(model_tensors(tmp_path / "step_1")["w"].pieces) == 6

@@ -10,10 +10,10 @@ from pickled_files import hf_state
 from safetensors.torch import load_file
 from tiny_models import tiny_hf_model, write_hf_series
 
-from checkpoints import CheckpointError, open_series
-from checkpoints.fingerprint import tensor_hashes
-from interp.bridge import HookedSeries
-from interp.loading import load_fresh
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.fingerprint import tensor_hashes
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.loading import load_fresh
 
 TOKENS = torch.randint(0, 61, (2, 20), generator=torch.Generator().manual_seed(0))
 

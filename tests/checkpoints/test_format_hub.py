@@ -14,12 +14,12 @@ import torch
 from hub_server import HubServer, commit_of
 from tiny_models import write_hf_series
 
-from checkpoints import CheckpointError, at_hand, open_runs, open_series
-from checkpoints.fingerprint import fingerprint, tensor_hashes
-from checkpoints.formats import hub, hub_source
-from checkpoints.formats.hub_source import wanted_files
-from interp import HookedSeries
-from interp.loading import load_fresh
+from byrote.checkpoints import CheckpointError, at_hand, open_runs, open_series
+from byrote.checkpoints.fingerprint import fingerprint, tensor_hashes
+from byrote.checkpoints.formats import hub, hub_source
+from byrote.checkpoints.formats.hub_source import wanted_files
+from byrote.interp import HookedSeries
+from byrote.interp.loading import load_fresh
 
 REPO = "some-org/tiny-gpt"
 TOKENS = torch.arange(1, 20)[None]
@@ -407,8 +407,8 @@ def test_the_process_stays_offline_outside_the_download(server):
 
 
 def test_a_sweep_within_a_budget_and_again_without_a_download(server, cache, source, tmp_path):
-    from probes.sweep.plan import SweepConfig
-    from probes.sweep.run import sweep
+    from byrote.probes.sweep.plan import SweepConfig
+    from byrote.probes.sweep.run import sweep
 
     config = SweepConfig(probes=("previous_token",), n_seq=8)
     budget = 2 * step_bytes(source) + 1000

@@ -9,8 +9,8 @@ import torch
 from pickled_files import hf_state, lightning_content, write_config
 from tiny_models import tiny_hf_model
 
-from checkpoints import CheckpointError, open_series
-from interp.loading import load_fresh, read_config
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.interp.loading import load_fresh, read_config
 
 
 def write(folder, step, arch="gpt2", *, name="epoch=1-step={step}.ckpt", **options):

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from pickled_files import NANOGPT, nanogpt_content, nanogpt_state, write_nanogpt
 
-from checkpoints import CheckpointError, open_series
-from checkpoints.fingerprint import fingerprint, model_hashes, tensor_hashes
-from checkpoints.formats.nanogpt import LOSS_NOTE
-from interp.bridge import HookedSeries
-from interp.loading import load_fresh
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.fingerprint import fingerprint, model_hashes, tensor_hashes
+from byrote.checkpoints.formats.nanogpt import LOSS_NOTE
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.loading import load_fresh
 
 
 def nanogpt_logits(state, tokens, *, n_head):
@@ -135,8 +135,8 @@ def test_the_fingerprint_is_of_the_weights_alone(tmp_path):
 
 
 def test_padding_rows_of_the_vocabulary_are_no_tokens(tmp_path):
-    from checkpoints.vocabulary import usable_ids
-    from interp.loading import read_config
+    from byrote.checkpoints.vocabulary import usable_ids
+    from byrote.interp.loading import read_config
 
     write_nanogpt(tmp_path / "ckpt.pt", 1, vocab_size=50304, n_embd=2, n_head=1, n_layer=1)
     config = read_config(open_series(tmp_path)[0])

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import write_hf_series
 
-from checkpoints import CheckpointError, open_series
-from interp import HookedSeries
-from interp.loading import load_fresh
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.interp import HookedSeries
+from byrote.interp.loading import load_fresh
 
 TOKENS = torch.randint(0, 61, (2, 20), generator=torch.Generator().manual_seed(0))
 TARGETS = {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
@@ -338,12 +338,12 @@ def test_without_the_library_the_extra_is_named(bases, tmp_path, monkeypatch):
 
     run = write_run(tmp_path / "run", bases["llama"], (10,))
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(CheckpointError, match=r"not installed.*rote\[peft\]"):
+    with pytest.raises(CheckpointError, match=r"not installed.*byrote\[peft\]"):
         load_fresh(open_series(run)[0])
 
 
 def test_identity_covers_the_base(bases, tmp_path):
-    from checkpoints.fingerprint import fingerprint, tensor_hashes
+    from byrote.checkpoints.fingerprint import fingerprint, tensor_hashes
 
     other = tmp_path / "other"
     shutil.copytree(bases["llama"], other)

@@ -13,10 +13,10 @@ import tl_legacy_golden
 import torch
 from tl_legacy_golden import config, golden, save, state, write_series
 
-from checkpoints import CheckpointError, open_series
-from checkpoints.formats import tl_legacy
-from checkpoints.formats.tl_config import ACTIVATIONS, read_legacy_config
-from interp.bridge import HookedSeries
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.formats import tl_legacy
+from byrote.checkpoints.formats.tl_config import ACTIVATIONS, read_legacy_config
+from byrote.interp.bridge import HookedSeries
 
 PLAIN = {"n_layers": 2, "d_model": 16, "d_head": 8, "n_ctx": 12, "d_vocab": 20}
 
@@ -162,7 +162,7 @@ def test_folded_weights_are_said_to_be(tmp_path: Path) -> None:
 def test_what_runs_on_the_reference_model_is_said(tmp_path: Path) -> None:
     (note,) = open_series(write_series(tmp_path, "shortformer")).notes
     assert note == (
-        "TransformerLens 4 computes these otherwise, so rote's reference model runs them: shortformer positions"
+        "TransformerLens 4 computes these otherwise, so byrote's reference model runs them: shortformer positions"
     )
 
 
@@ -414,7 +414,7 @@ def test_a_file_lost_after_opening_is_an_error_of_its_step(tmp_path: Path) -> No
 def test_listing_reads_no_weights_and_never_imports_torch(tmp_path: Path, run_python: Any) -> None:
     write_series(tmp_path, "all_at_once", names=("step_1.pth", "step_2.safetensors"))
     code = (
-        "import sys; from checkpoints import open_series; "
+        "import sys; from byrote.checkpoints import open_series; "
         "print(open_series(sys.argv[1]).steps, 'torch' in sys.modules)"
     )
     assert run_python(code, str(tmp_path)) == "(1, 2) False"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from checkpoints.errors import RoteError
-from checkpoints.lab import Arm, LabConfig, SourceConfig
-from checkpoints.lab.arms import ArmStream, batch_for_step
-from checkpoints.lab.schedule import checkpoint_steps
-from checkpoints.lab.source import draw
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig
+from byrote.checkpoints.lab.arms import ArmStream, batch_for_step
+from byrote.checkpoints.lab.schedule import checkpoint_steps
+from byrote.checkpoints.lab.source import draw
 
 SOURCE = SourceConfig(d_vocab=64, n_ctx=24, block_min=6, block_max=10)
 
@@ -91,18 +91,18 @@ def test_held_out_and_twins_are_never_trained_on():
 )
 def test_impossible_arms_are_refused(arm, said):
     kind, frac, size = arm
-    with pytest.raises(RoteError, match=said):
+    with pytest.raises(ByroteError, match=said):
         Arm(kind, frac, size)
 
 
 @pytest.mark.parametrize("frac", [0.001, 0.999])
 def test_a_batch_that_cannot_be_split_is_refused(frac):
-    with pytest.raises(RoteError, match="at least one repeated and one unique"):
+    with pytest.raises(ByroteError, match="at least one repeated and one unique"):
         stream(Arm("repeated", frac, 4))
 
 
 def test_a_pool_that_training_never_uses_up_is_refused():
-    with pytest.raises(RoteError, match="use a pool of at most 40"):
+    with pytest.raises(ByroteError, match="use a pool of at most 40"):
         LabConfig(arm=Arm("repeated", 0.5, 41), batch=8, steps=10)
 
 
@@ -151,5 +151,5 @@ def test_default_schedule_is_small_and_fine_where_the_phase_change_falls():
     ],
 )
 def test_impossible_configurations_are_refused(fields, said):
-    with pytest.raises(RoteError, match=said):
+    with pytest.raises(ByroteError, match=said):
         LabConfig(**fields)

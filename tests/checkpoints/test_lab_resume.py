@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.errors import RoteError
-from checkpoints.lab import Arm, LabConfig, SourceConfig, train
-from checkpoints.lab import folder as lab_folder
-from checkpoints.lab import loop as lab_loop
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
+from byrote.checkpoints.lab import folder as lab_folder
+from byrote.checkpoints.lab import loop as lab_loop
 
 FIELDS = {
     "source": SourceConfig(d_vocab=16, n_ctx=12, block_min=3, block_max=4),
@@ -174,7 +174,7 @@ def test_an_unreadable_state_is_said_with_the_way_out(tmp_path):
     with pytest.raises(Killed):
         train(path, config, on_event=stop)
     (path / "resume" / "optimizer.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(RoteError, match=r"cannot be resumed.*--fresh"):
+    with pytest.raises(ByroteError, match=r"cannot be resumed.*--fresh"):
         train(path, config)
     same(train(path, config, fresh=True), reference)
 
@@ -201,7 +201,7 @@ def test_resuming_with_other_versions_is_recorded(tmp_path):
 
 CHILD = """
 import sys
-from checkpoints.lab import Arm, LabConfig, SourceConfig, train
+from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
 config = LabConfig(source=SourceConfig(d_vocab=16, n_ctx=12, block_min=3, block_max=4), d_model=8, n_heads=2,
     d_head=4, batch=4, n_held_out=8, arm=Arm("repeated", 0.5, 3), name="resumed", steps=400, every=50)
 def say(event):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from checkpoints.errors import RoteError
-from checkpoints.lab import SourceConfig
-from checkpoints.lab.source import STREAMS, bigram_table, draw, tile
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab import SourceConfig
+from byrote.checkpoints.lab.source import STREAMS, bigram_table, draw, tile
 
 DEFAULT = SourceConfig()
 GOLDEN_TOKENS = [0, 22, 114, 70, 34, 112, 80, 18]
@@ -114,10 +114,10 @@ def test_bigram_share_of_the_first_block(frac):
     ],
 )
 def test_impossible_sources_are_refused(fields, said):
-    with pytest.raises(RoteError, match=said):
+    with pytest.raises(ByroteError, match=said):
         SourceConfig(**fields)
 
 
 def test_unknown_stream_is_refused_with_the_nearest():
-    with pytest.raises(RoteError, match="did you mean 'held_out'"):
+    with pytest.raises(ByroteError, match="did you mean 'held_out'"):
         draw(DEFAULT, seed=0, stream="heldout", index=0, n=1)

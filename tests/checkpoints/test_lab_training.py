@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
-from checkpoints import open_series
-from checkpoints.errors import RoteError
-from checkpoints.lab import Arm, LabConfig, SourceConfig, train
-from checkpoints.lab import loop as lab_loop
-from checkpoints.lab.arms import ArmStream
-from checkpoints.lab.files import locked
-from checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
-from checkpoints.lab.source import draw
+from byrote.checkpoints import open_series
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
+from byrote.checkpoints.lab import loop as lab_loop
+from byrote.checkpoints.lab.arms import ArmStream
+from byrote.checkpoints.lab.files import locked
+from byrote.checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
+from byrote.checkpoints.lab.source import draw
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -238,7 +238,7 @@ def test_another_configuration_is_refused_and_fresh_replaces_it(tmp_path):
     path = train(tmp_path / "s", LabConfig(**SMALL, steps=4))
     (path / "notes.txt").write_text("mine")
     other = LabConfig(**SMALL, steps=2, seed=3, arm=Arm("repeated", 0.5, 2))
-    with pytest.raises(RoteError) as refused:
+    with pytest.raises(ByroteError) as refused:
         train(path, other)
     message = str(refused.value)
     for part in ("seed (there 0, asked 3)", "arm.kind (there 'unique', asked 'repeated')", "--fresh"):
@@ -258,14 +258,14 @@ def test_another_configuration_is_refused_and_fresh_replaces_it(tmp_path):
 def test_a_folder_with_something_else_is_never_touched(tmp_path, content, fresh):
     for name, text in content.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(RoteError, match="holds no lab series"):
+    with pytest.raises(ByroteError, match="holds no lab series"):
         train(tmp_path, LabConfig(**SMALL, steps=2), fresh=fresh)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == content
 
 
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "f").write_text("x")
-    with pytest.raises(RoteError, match="is a file"):
+    with pytest.raises(ByroteError, match="is a file"):
         train(tmp_path / "f", LabConfig(**SMALL, steps=2))
 
 
@@ -277,7 +277,7 @@ def test_a_manifest_that_cannot_be_trusted_is_refused(tmp_path, change, said):
     manifest = json.loads((path / "manifest.json").read_text()) | change
     text = json.dumps({k: v for k, v in manifest.items() if v is not None})
     (path / "manifest.json").write_text(text)
-    with pytest.raises(RoteError, match=said):
+    with pytest.raises(ByroteError, match=said):
         train(path, LabConfig(**SMALL, steps=1))
     assert (path / "manifest.json").read_text() == text
 
@@ -286,19 +286,19 @@ def test_a_complete_series_without_its_weights_is_not_called_complete(tmp_path):
     config = LabConfig(**SMALL, steps=2)
     path = train(tmp_path / "s", config)
     (path / "step_00000001" / "model.safetensors").unlink()
-    with pytest.raises(RoteError, match=r"1 of its 3 steps are gone: 1\. pass --fresh"):
+    with pytest.raises(ByroteError, match=r"1 of its 3 steps are gone: 1\. pass --fresh"):
         train(path, config)
 
 
 def test_one_process_at_a_time(tmp_path):
-    with locked(tmp_path), pytest.raises(RoteError, match="another process is training"):
+    with locked(tmp_path), pytest.raises(ByroteError, match="another process is training"):
         train(tmp_path, LabConfig(**SMALL, steps=1))
     assert not list(tmp_path.iterdir())
 
 
 def test_divergence_is_said_and_not_written(tmp_path):
     config = LabConfig(**SMALL, steps=30, lr=1e30, warmup_steps=0)
-    with pytest.raises(RoteError, match="training diverged: the loss at step"):
+    with pytest.raises(ByroteError, match="training diverged: the loss at step"):
         train(tmp_path / "s", config)
     for entry in json.loads((tmp_path / "s" / "manifest.json").read_text())["checkpoints"]:
         assert math.isfinite(entry["test_loss_nats"])
@@ -306,7 +306,7 @@ def test_divergence_is_said_and_not_written(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_missing_device_is_said(tmp_path):
-    with pytest.raises(RoteError, match="no CUDA device"):
+    with pytest.raises(ByroteError, match="no CUDA device"):
         train(tmp_path / "s", LabConfig(**SMALL, steps=1, device="cuda"))
 
 
@@ -330,7 +330,7 @@ def test_threads_and_random_state_come_back(tmp_path, monkeypatch):
 
 def test_describing_a_run_needs_no_torch():
     code = (
-        "import sys; from checkpoints.lab import Arm, LabConfig, SourceConfig, train; "
+        "import sys; from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train; "
         "LabConfig().schedule; print('torch' in sys.modules)"
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT)

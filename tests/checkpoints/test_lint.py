@@ -23,8 +23,8 @@ from drifting_series import (
 )
 from safetensors.torch import load_file, save_file
 
-from checkpoints import open_series
-from checkpoints.lint import KINDS, LintReport, lint
+from byrote.checkpoints import open_series
+from byrote.checkpoints.lint import KINDS, LintReport, lint
 
 SCHEDULES = {
     "log": LOG_STEPS,
@@ -65,7 +65,7 @@ def test_clean_series_in_half_precision_and_shards(arch: str, dtype: torch.dtype
 
 
 def test_a_trained_lab_series_is_clean(tmp_path: Path) -> None:
-    from checkpoints.lab import LabConfig, SourceConfig, train
+    from byrote.checkpoints.lab import LabConfig, SourceConfig, train
 
     source = SourceConfig(d_vocab=24, n_ctx=24, block_min=4, block_max=8)
     config = LabConfig(

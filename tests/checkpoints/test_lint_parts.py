@@ -17,13 +17,13 @@ from pickled_files import hf_state, write_config, write_dcp
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_hf_model
 
-from checkpoints import Checkpoint, CheckpointSeries, open_series
-from checkpoints.lint import Fact, LintReport, lint, lint_path, read_lint, write_lint
-from checkpoints.lint.decode import RESOLUTION, as_floats, words
-from checkpoints.lint.grid import find_grids, grid_facts
-from checkpoints.lint.label import genuine
-from checkpoints.lint.report import in_order
-from checkpoints.lint.scan import Scanner
+from byrote.checkpoints import Checkpoint, CheckpointSeries, open_series
+from byrote.checkpoints.lint import Fact, LintReport, lint, lint_path, read_lint, write_lint
+from byrote.checkpoints.lint.decode import RESOLUTION, as_floats, words
+from byrote.checkpoints.lint.grid import find_grids, grid_facts
+from byrote.checkpoints.lint.label import genuine
+from byrote.checkpoints.lint.report import in_order
+from byrote.checkpoints.lint.scan import Scanner
 
 TORCH_TYPES = {
     "F64": torch.float64,
@@ -182,7 +182,7 @@ def test_pickled_weights_are_linted_without_torch(tmp_path: Path, run_python: Ca
         tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].T.contiguous().T
         torch.save(tensors, folder / f"step_{step}.pt")
     code = (
-        "import json, sys; from checkpoints import open_series; from checkpoints.lint import lint\n"
+        "import json, sys; from byrote.checkpoints import open_series; from byrote.checkpoints.lint import lint\n"
         "report = lint(open_series(sys.argv[1]))\n"
         "print(json.dumps([[f.kind, f.steps] for f in report.facts if f.severity != 'note']))\n"
         "assert 'torch' not in sys.modules"
@@ -194,7 +194,7 @@ def test_pickled_weights_are_linted_without_torch(tmp_path: Path, run_python: Ca
 def test_large_tensors_are_sampled_the_same_at_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import checkpoints.lint.scan as scanning
+    import byrote.checkpoints.lint.scan as scanning
 
     folder = write_series(tmp_path / "run", "llama", drift("llama", EVEN_STEPS))
     series = open_series(folder)
@@ -338,7 +338,9 @@ def test_report_on_other_files_is_stale(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": "rote-lint", "version": 99}', "[" * 100_000, "\udcff"], ids=range(6)
+    "text",
+    ["", "[]", "{}", '{"format": "byrote-lint", "version": 99}', "[" * 100_000, "\udcff"],
+    ids=range(6),
 )
 def test_report_that_cannot_be_read_is_none(kept: tuple[Path, LintReport], text: str) -> None:
     series = open_series(kept[0])

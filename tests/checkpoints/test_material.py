@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from checkpoints import open_series
-from checkpoints.errors import RoteError
-from checkpoints.lab.known import fresh_sequences, source_nll, source_of
-from checkpoints.lab.source import SourceConfig, bigram_table, draw
-from checkpoints.material import (
+from byrote.checkpoints import open_series
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.known import fresh_sequences, source_nll, source_of
+from byrote.checkpoints.lab.source import SourceConfig, bigram_table, draw
+from byrote.checkpoints.material import (
     N_CANDIDATES,
     NO_MATERIAL,
     Material,
@@ -132,7 +132,7 @@ def test_other_series_carry_nothing(tmp_path, lab_series):
 def test_a_damaged_data_file_is_said(tmp_path):
     series = lab_series(tmp_path / "lab")
     (series / "data" / "twins.safetensors").write_bytes(b"half")
-    with pytest.raises(RoteError, match=r"twins\.safetensors cannot be read"):
+    with pytest.raises(ByroteError, match=r"twins\.safetensors cannot be read"):
         material_of(open_series(series))
 
 
@@ -243,7 +243,7 @@ def test_what_cannot_be_members_is_refused(tmp_path, tokenizer, name, content, m
         save_file(content, path)
     else:
         np.save(path, content)
-    with pytest.raises(RoteError, match=message):
+    with pytest.raises(ByroteError, match=message):
         given(tokenizer, members=path)
 
 
@@ -331,9 +331,9 @@ def test_twins_that_are_members_are_said(tmp_path, shared, said):
     ],
 )
 def test_text_that_cannot_be_members_is_refused(tmp_path, tokenizer, monkeypatch, name, content, message):
-    monkeypatch.setattr("checkpoints.material.MAX_FILE_BYTES", 150_000)
+    monkeypatch.setattr("byrote.checkpoints.material.MAX_FILE_BYTES", 150_000)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(RoteError, match=message):
+    with pytest.raises(ByroteError, match=message):
         given(tokenizer, members=tmp_path / name)
 
 
@@ -341,30 +341,30 @@ def test_negative_counts_and_a_broken_tokenizer_are_refused(tmp_path, tokenizer)
     save_file(
         {"tokens": np.ones((2, 9), np.int64), "repeat_count": np.array([1, -1])}, tmp_path / "m.safetensors"
     )
-    with pytest.raises(RoteError, match="repeat_count is negative"):
+    with pytest.raises(ByroteError, match="repeat_count is negative"):
         given(members=tmp_path / "m.safetensors")
     tokenizer.write_text("{")
-    with pytest.raises(RoteError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ByroteError, match=r"is no tokenizer\.json"):
         given(tokenizer, members=written(tmp_path / "m.txt", LINES))
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     np.save(tmp_path / "m.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(RoteError, match="cannot be read"):
+    with pytest.raises(ByroteError, match="cannot be read"):
         given(members=tmp_path / "m.npy")
 
 
 def test_lines_without_a_tokenizer_and_what_is_no_file_are_refused(tmp_path, tokenizer):
-    with pytest.raises(RoteError, match=r"no tokenizer\.json") as refusal:
+    with pytest.raises(ByroteError, match=r"no tokenizer\.json") as refusal:
         given(tmp_path / "missing.json", members=written(tmp_path / "m.txt", "the cat"))
     assert ".npy" in refusal.value.help
-    with pytest.raises(RoteError, match="is no file"):
+    with pytest.raises(ByroteError, match="is no file"):
         given(tokenizer, members=tmp_path)
 
 
 def test_lab_files_written_by_training_hold_what_is_read(tmp_path):
     """The trainer's own files: nothing here was written for the reader."""
-    from checkpoints.lab import Arm, LabConfig, train
+    from byrote.checkpoints.lab import Arm, LabConfig, train
 
     config = LabConfig(
         n_layers=1, d_model=8, n_heads=1, d_head=8, source=SOURCE, arm=Arm("repeated", 0.5, 4), steps=4, batch=4,

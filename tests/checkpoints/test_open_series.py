@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 from tiny_models import write_lab_series
 
-from checkpoints import CheckpointError, open_series
-from checkpoints.formats.hf import step_from_name
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.formats.hf import step_from_name
 
 NO_STEP = "nothing says which training step this is; it is shown as step 0"
 
@@ -206,13 +206,13 @@ STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 4000, 8000, 9000)
     ],
 )
 def test_step_specifications(spec, steps):
-    from checkpoints.steps import parse_steps
+    from byrote.checkpoints.steps import parse_steps
 
     assert parse_steps(spec, STEPS, where="here") == frozenset(steps)
 
 
 def test_log_spacing_spreads_and_keeps_both_ends():
-    from checkpoints.steps import parse_steps
+    from byrote.checkpoints.steps import parse_steps
 
     chosen = sorted(parse_steps("log:6", range(10001), where="here"))
     assert (len(chosen), chosen[0], chosen[-1]) == (6, 0, 10000)
@@ -235,7 +235,7 @@ def test_log_spacing_spreads_and_keeps_both_ends():
     ],
 )
 def test_step_specifications_refused(spec, words):
-    from checkpoints.steps import parse_steps
+    from byrote.checkpoints.steps import parse_steps
 
     with pytest.raises(CheckpointError, match=words):
         parse_steps(spec, STEPS, where="here")
@@ -251,7 +251,7 @@ def test_opening_a_series_imports_no_torch(lab_series, hf_series, run_python):
     paths = [lab_series(2), hf_series("gpt2", 2, shard_size="20KB", trainer_state=True)]
     code = (
         "import sys\nfrom checkpoints import open_series\n"
-        "from checkpoints.fingerprint import fingerprint, tensor_hashes\n"
+        "from byrote.checkpoints.fingerprint import fingerprint, tensor_hashes\n"
         "for path in sys.argv[1:]:\n"
         "    series = open_series(path)\n"
         "    assert len(series.select('last')) == 1 and len(fingerprint(tensor_hashes(series[0]))) == 32\n"

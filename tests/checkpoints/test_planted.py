@@ -15,9 +15,9 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
-from checkpoints import open_series
-from checkpoints.errors import CheckpointError
-from checkpoints.lab.planted import (
+from byrote.checkpoints import open_series
+from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.lab.planted import (
     PLANTED_HEADS,
     HeadSpec,
     PlantedConfig,
@@ -272,7 +272,7 @@ def test_configs_without_a_closed_form_are_refused():
 
 def test_answers_need_no_torch():
     code = (
-        "import sys; from checkpoints.lab.planted_answers import PlantedConfig; "
+        "import sys; from byrote.checkpoints.lab.planted_answers import PlantedConfig; "
         "PlantedConfig(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_models import write_hf_series, write_lab_series
 
-from checkpoints import CheckpointError, open_runs, open_series
+from byrote.checkpoints import CheckpointError, open_runs, open_series
 
 SMALL = {"n_embd": 8, "n_layer": 1, "n_head": 1}
 

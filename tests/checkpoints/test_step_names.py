@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from checkpoints import CheckpointError
-from checkpoints.step_names import (
+from byrote.checkpoints import CheckpointError
+from byrote.checkpoints.step_names import (
     SPELLINGS,
     StepName,
     count_parts,

@@ -1,4 +1,4 @@
-"""Every architecture rote says it reads, measured on small random models, and the table in the docs made from that.
+"""Every architecture byrote says it reads, measured on small random models, and the table in the docs made from that.
 
 After a change that is meant, write the table again: `python tests/interp/test_architectures.py`.
 """
@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import open_series
-from checkpoints.series import Checkpoint
-from interp.bridge import SWAP_PROVED
-from interp.loading import copy_into, load_fresh
-from interp.model import HookedModel
-from interp.observe import LayerView, observe, read_out_error
+from byrote.checkpoints import open_series
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp.bridge import SWAP_PROVED
+from byrote.interp.loading import copy_into, load_fresh
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import LayerView, observe, read_out_error
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 D_VOCAB, N_CTX, D_MODEL, N_LAYERS, N_HEADS = 61, 64, 32, 2, 4
@@ -247,7 +247,7 @@ folder with `open_series`, and compares. `python tests/interp/test_architectures
 """
 
 FOOTER = """
-An architecture that is not in the table may load as well: rote reads what transformers can build and TransformerLens
+An architecture that is not in the table may load as well: byrote reads what transformers can build and TransformerLens
 can hook with attention in every layer, and checks patterns and read-out on every model before it believes a number.
 Models without attention heads in every layer (Mamba, hybrids) are refused.
 """

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-import interp
-from checkpoints import RoteError, open_series
-from probes import figures
+from byrote import interp
+from byrote.checkpoints import ByroteError, open_series
+from byrote.probes import figures
 
 TOKENS = np.array([[0, 5, 6, 7, 5, 6, 7], [0, 9, 8, 7, 9, 8, 7]])
 
@@ -50,19 +50,19 @@ def test_texts_become_tokens_where_there_is_a_tokenizer(tmp_path):
     seen = interp.capture(interp.load(checkpoint), "the cat the cat", hooks="pattern")
     assert seen.tokens[0, 1:].tolist() == [10, 11, 10, 11]
     assert seen.labels[0][1:] == ("the", "cat", "the", "cat")
-    with pytest.raises(RoteError, match="holds no token"):
+    with pytest.raises(ByroteError, match="holds no token"):
         interp.capture(interp.load(checkpoint), "  ")
 
 
 def test_what_cannot_be_captured_is_refused(model):
-    with pytest.raises(RoteError, match=r"no tokenizer\.json"):
+    with pytest.raises(ByroteError, match=r"no tokenizer\.json"):
         interp.capture(model, "the cat")
-    with pytest.raises(RoteError, match="no hook 'patern'") as caught:
+    with pytest.raises(ByroteError, match="no hook 'patern'") as caught:
         interp.capture(model, TOKENS, hooks="patern")
     assert "pattern" in caught.value.help
-    with pytest.raises(RoteError, match="outside the model's vocabulary"):
+    with pytest.raises(ByroteError, match="outside the model's vocabulary"):
         interp.capture(model, np.array([[0, 10**6]]))
-    with pytest.raises(RoteError, match="attention was not captured"):
+    with pytest.raises(ByroteError, match="attention was not captured"):
         interp.capture(model, TOKENS, hooks="z").pattern  # noqa: B018
 
 
@@ -74,7 +74,7 @@ def test_the_attention_figure_says_where_the_head_looks(model):
     assert heat.hovertext[3][2].startswith("7 (3) looks at 8 (2)")
     strongest = int(seen.pattern[1, 1, 0, -1].argmax())
     assert f"the last token looks most at position {strongest}" in fig.layout.meta["alt"]
-    with pytest.raises(RoteError, match="no head L9H0"):
+    with pytest.raises(ByroteError, match="no head L9H0"):
         figures.attention(seen, head="L9H0")
-    with pytest.raises(RoteError, match="no sequence 2"):
+    with pytest.raises(ByroteError, match="no sequence 2"):
         figures.attention(seen, head="L0H0", sequence=2)

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
-from checkpoints import RoteError, open_series
-from interp.bridge import HookedSeries
-from interp.graft import grafted, take
+from byrote.checkpoints import ByroteError, open_series
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.graft import grafted, take
 
 D = 8  # d_head of the tiny Hugging Face models
 States = dict[str, Tensor]
@@ -83,7 +83,7 @@ def test_a_graft_is_the_checkpoint_spliced_by_hand(hf_series, arch, splice: Call
 
 
 def fresh_logits(checkpoint, tokens: Tensor) -> Tensor:
-    from interp.loading import load_fresh
+    from byrote.interp.loading import load_fresh
 
     return load_fresh(checkpoint).logits(tokens)
 
@@ -135,14 +135,14 @@ def test_what_cannot_be_grafted_is_said(hf_series, lab_series):
     llama = HookedSeries(open_series(hf_series("llama", 1)))
     model = llama.load(llama.series[0])
     with pytest.raises(
-        RoteError, match=r"L1H2 shares its keys and values with L1H3\. graft them together: add L1H3"
+        ByroteError, match=r"L1H2 shares its keys and values with L1H3\. graft them together: add L1H3"
     ):
         take(model, [(1, 2)])
-    with pytest.raises(RoteError, match="there is no L2H0: the model has 2 layers of 4 heads"):
+    with pytest.raises(ByroteError, match="there is no L2H0: the model has 2 layers of 4 heads"):
         take(model, [(2, 0)])
-    with pytest.raises(RoteError, match="no heads"):
+    with pytest.raises(ByroteError, match="no heads"):
         take(model, [])
     lab = HookedSeries(open_series(lab_series(1)))
     other = take(lab.load(lab.series[0]), [(0, 0)])
-    with pytest.raises(RoteError, match="another model"), grafted(model, other):
+    with pytest.raises(ByroteError, match="another model"), grafted(model, other):
         pass

@@ -7,8 +7,8 @@ import torch
 from test_observe import ARCHITECTURES, Keep, tokens_of
 from torch import Tensor
 
-from checkpoints import RoteError, open_series
-from interp.intervene import (
+from byrote.checkpoints import ByroteError, open_series
+from byrote.interp.intervene import (
     ABLATIONS,
     CleanRun,
     Edit,
@@ -19,9 +19,9 @@ from interp.intervene import (
     losses_under,
     patterns_of,
 )
-from interp.loading import load_fresh
-from interp.model import HookedModel
-from interp.observe import observe
+from byrote.interp.loading import load_fresh
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import observe
 
 HEADS = [(0, 1), (1, 2)]
 
@@ -231,7 +231,7 @@ def test_the_model_is_as_it_was_after_an_error(load):
         model.logits(tokens)  # no clean patterns were given
     three = [clean.ablation("zero", [(0, 0)])] * 3
     words = "4 rows are not one block for each of 3 edits"
-    with pytest.raises(RoteError, match=words), editing(model, three):
+    with pytest.raises(ByroteError, match=words), editing(model, three):
         model.logits(tokens)
     with pytest.raises(ZeroDivisionError), editing(model, [clean.ablation("mean", [(0, 0)])]):
         raise ZeroDivisionError
@@ -243,10 +243,10 @@ def test_what_cannot_be_ablated_is_said(load):
     model = load("lab")
     tokens = tokens_for(model, n=1)
     clean = clean_run(model, tokens, layers=[0])
-    with pytest.raises(RoteError, match="did you mean 'resample'"):
+    with pytest.raises(ByroteError, match="did you mean 'resample'"):
         clean.ablation("resampled", [(0, 0)])
     for kind in ("mean", "resample"):
-        with pytest.raises(RoteError, match="at least two sequences"):
+        with pytest.raises(ByroteError, match="at least two sequences"):
             clean.ablation(kind, [(0, 0)])
     assert list(clean.z) == [0]
     assert clean.ablation("zero", [(0, 0)]).heads == {(0, 0)}

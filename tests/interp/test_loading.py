@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import CheckpointError, open_series
-from interp.bridge import HookedSeries
-from interp.loading import copy_into, load_fresh
-from interp.observe import read_out_error
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.loading import copy_into, load_fresh
+from byrote.interp.observe import read_out_error
 
 ARCHITECTURES = (
     "gpt2", "gpt_neox", "llama", "qwen2", "mistral", "opt", "gpt_neo", "gptj", "bloom", "gemma2", "olmo2",

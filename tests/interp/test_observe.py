@@ -8,17 +8,17 @@ import pytest
 import torch
 from tiny_models import BASIC_PROBES
 
-from checkpoints import RoteError, open_series
-from interp.bridge import HookedSeries
-from interp.loading import load_fresh
-from interp.model import HookedModel
-from interp.observe import _HOOK as HOOKS
-from interp.observe import EndView, LayerView, observe, pattern_problem
-from probes.observations import unit_table
-from probes.registry import REGISTRY
-from probes.stimuli import Vocabulary, make
-from probes.sweep.measure import measure_stimulus
-from probes.sweep.plan import groups
+from byrote.checkpoints import ByroteError, open_series
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.loading import load_fresh
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import _HOOK as HOOKS
+from byrote.interp.observe import EndView, LayerView, observe, pattern_problem
+from byrote.probes.observations import unit_table
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import Vocabulary, make
+from byrote.probes.sweep.measure import measure_stimulus
+from byrote.probes.sweep.plan import groups
 
 ARCHITECTURES = (
     "gpt2", "gpt_neox", "llama", "qwen2", "mistral", "opt", "gpt_neo", "gptj", "bloom", "gemma2", "olmo2",
@@ -283,7 +283,7 @@ def test_half_precision_patterns_get_a_wider_tolerance(hf_series):
     ],
 )
 def test_tokens_the_model_cannot_take(model, tokens, words):
-    with pytest.raises(RoteError, match=words):
+    with pytest.raises(ByroteError, match=words):
         observe(model, tokens, [Keep("pattern")])
 
 

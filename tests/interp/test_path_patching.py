@@ -9,12 +9,12 @@ from test_observe import Keep
 from tiny_models import lab_state
 from torch import Tensor
 
-from checkpoints import open_series
-from interp.intervene import clean_run, derangement, patterns_of
-from interp.loading import load_fresh
-from interp.model import HookedModel
-from interp.observe import observe
-from interp.path_patching import path_problem, scores_without_paths
+from byrote.checkpoints import open_series
+from byrote.interp.intervene import clean_run, derangement, patterns_of
+from byrote.interp.loading import load_fresh
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import observe
+from byrote.interp.path_patching import path_problem, scores_without_paths
 
 SENDERS = [(0, 1), (0, 3)]
 
@@ -149,7 +149,7 @@ def test_chunks_change_nothing(load, monkeypatch):
 
     whole = scores_without_paths(model, tokens, given, layer=1, side="k", score=score)
     assert {(r.start, r.stop) for r in rows_seen} == {(0, 5)}
-    monkeypatch.setattr("interp.path_patching._MOST_ROWS", 6)
+    monkeypatch.setattr("byrote.interp.path_patching._MOST_ROWS", 6)
     parts = scores_without_paths(model, tokens, given, layer=1, side="k", score=score)
     assert {(r.start, r.stop) for r in rows_seen[4:]} == {(0, 3), (3, 5)}
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)

@@ -17,13 +17,13 @@ import tl_legacy_golden
 import torch
 from torch import Tensor
 
-from checkpoints import open_series
-from checkpoints.formats.tl_config import differences_from_native, read_legacy_config
-from checkpoints.formats.tl_state import expected_shapes
-from interp.bridge import HookedSeries
-from interp.model import HookedModel
-from interp.observe import EndView, LayerView, observe
-from interp.reference import ReferenceModel
+from byrote.checkpoints import open_series
+from byrote.checkpoints.formats.tl_config import differences_from_native, read_legacy_config
+from byrote.checkpoints.formats.tl_state import expected_shapes
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import EndView, LayerView, observe
+from byrote.interp.reference import ReferenceModel
 
 NATIVE = {
     "attn_only_ln", "attn_only_lnpre", "attn_only_no_norm", "mlp_gelu", "mlp_gelu_new", "mlp_relu", "mlp_silu",

@@ -11,13 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import interp.bridge
-from checkpoints import CheckpointError, open_series
-from checkpoints.series import Checkpoint
-from interp import HookedSeries
-from interp.bridge import SWAP_PROVED
-from interp.loading import load_fresh
-from interp.model import HookedModel
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.series import Checkpoint
+from byrote.interp import HookedSeries, bridge
+from byrote.interp.bridge import SWAP_PROVED
+from byrote.interp.loading import load_fresh
+from byrote.interp.model import HookedModel
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "data" / "stories260K"
 HF_PROVED = {"gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM", "llama": "LlamaForCausalLM"}
@@ -199,7 +198,7 @@ def test_stories260k_swaps(tmp_path):
 
 @pytest.mark.parametrize("arch", ["qwen2", "opt", "gemma2"])
 def test_architectures_outside_the_list_get_fresh_bridges(hf_series, arch, monkeypatch):
-    monkeypatch.setattr(interp.bridge, "SWAP_PROVED", frozenset(HF_PROVED.values()))
+    monkeypatch.setattr(bridge, "SWAP_PROVED", frozenset(HF_PROVED.values()))
     series = open_series(hf_series(arch, 3))
     hooked = HookedSeries(series)
     bridges = []
@@ -242,7 +241,7 @@ def test_changed_width_gets_a_fresh_bridge(hf_series):
 def test_a_swap_that_is_not_exact_is_noticed_and_never_tried_again(hf_series, monkeypatch):
     series = open_series(hf_series("gpt_neox", 3))
     # The trap of fused attention: the copies of q, k and v made at wrapping keep the old step's numbers.
-    monkeypatch.setattr("interp.loading._refresh_split_attention", lambda bridge: None)
+    monkeypatch.setattr("byrote.interp.loading._refresh_split_attention", lambda bridge: None)
     hooked = HookedSeries(series)
     models = []
     for checkpoint in series:
@@ -290,7 +289,7 @@ def test_an_interrupted_proof_leaves_no_poisoned_model(hf_series, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(interp.bridge, "copy_into", interrupted)
+        patched.setattr(bridge, "copy_into", interrupted)
         with pytest.raises(KeyboardInterrupt):
             hooked.load(series[1])
     for checkpoint in (series[1], series[0], series[1]):
@@ -312,9 +311,9 @@ def test_the_series_goes_on_after_a_step_that_cannot_be_loaded(lab_series):
 
 def test_the_self_check_runs_once(hf_series, monkeypatch):
     loads = []
-    real = interp.bridge.load_fresh
+    real = bridge.load_fresh
     monkeypatch.setattr(
-        interp.bridge,
+        bridge,
         "load_fresh",
         lambda checkpoint, **kw: loads.append(checkpoint.step) or real(checkpoint, **kw),
     )

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from tiny_models import LAB_FIELDS, lab_state
 from torch import Tensor
 
-from checkpoints import open_series
-from interp.loading import load_fresh
-from interp.observe import observe
-from probes.heads.matching import earlier_copies
-from probes.registry import REGISTRY
-from probes.stimuli import Stimulus, Vocabulary, make
-from probes.sweep.measure import measure_stimulus, measure_weights
+from byrote.checkpoints import open_series
+from byrote.interp.loading import load_fresh
+from byrote.interp.observe import observe
+from byrote.probes.heads.matching import earlier_copies
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.measure import measure_stimulus, measure_weights
 
 SERIES = ("gpt2", "gpt_neox", "llama")
 STIMULUS = make("repeated_random", Vocabulary(np.arange(1, 61), 0), n_ctx=64, seed=2, n_seq=5)

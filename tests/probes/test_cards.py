@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.errors import RoteError
-from probes import cards
-from probes.info import ProbeInfo
-from probes.registry import REGISTRY
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes import cards
+from byrote.probes.info import ProbeInfo
+from byrote.probes.registry import REGISTRY
 
 DOCS = Path(__file__).parents[2] / "docs" / "probes"
 
@@ -23,7 +23,7 @@ PLANTED = ProbeInfo(
     summary="What it is.",
     chance="0",
     metrics={"score": "||a*b|| of <x>", "z": "the score in sd"},
-    module="probes.heads.previous_token",
+    module="byrote.probes.heads.previous_token",
     stimuli=("repeated_random",),
     units={"z": "sd"},
     reads_as="high is *high*",
@@ -33,7 +33,7 @@ PLANTED = ProbeInfo(
 
 def test_written_cards_are_current():
     written = {page.name: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
-    assert written == cards.pages(), "run: python -m probes.cards docs/probes"
+    assert written == cards.pages(), "run: python -m byrote.probes.cards docs/probes"
     assert set(written) == {f"{name}.md" for name in REGISTRY} | {"README.md"}
 
 
@@ -79,7 +79,7 @@ def test_pages_are_written_and_those_of_probes_that_are_gone_removed(tmp_path, m
     cards.main()
     assert {page.name for page in tmp_path.iterdir()} == {*cards.pages(), "notes.txt"}
     monkeypatch.setattr("sys.argv", ["cards"])
-    with pytest.raises(RoteError, match="name the folder"):
+    with pytest.raises(ByroteError, match="name the folder"):
         cards.main()
 
 

@@ -11,29 +11,29 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from checkpoints import open_series
-from checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model, write_planted
-from interp.bridge import HookedSeries
-from interp.intervene import ABLATIONS, clean_run, derangement, editing
-from interp.loading import load_fresh
-from interp.model import HookedModel
-from interp.observe import observe
-from probes.circuits.ablation_text import late_minus_early
-from probes.circuits.clamp import perfect_induction, perfect_previous
-from probes.circuits.effects import later_blocks, strongest
-from probes.circuits.graft import graft
-from probes.circuits.induction_circuit import _Scores as Scores
-from probes.circuits.load_bearing import judge
-from probes.circuits.matched import matched_draws
-from probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
-from probes.info import NotMeasuredError
-from probes.model.icl_score import positions
-from probes.observations import Measured, unit_table
-from probes.registry import REGISTRY
-from probes.stimuli import Stimulus, Vocabulary, make
-from probes.sweep.measure import measure_direct
-from probes.sweep.plan import SweepConfig
-from probes.sweep.run import sweep
+from byrote.checkpoints import open_series
+from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model, write_planted
+from byrote.interp.bridge import HookedSeries
+from byrote.interp.intervene import ABLATIONS, clean_run, derangement, editing
+from byrote.interp.loading import load_fresh
+from byrote.interp.model import HookedModel
+from byrote.interp.observe import observe
+from byrote.probes.circuits.ablation_text import late_minus_early
+from byrote.probes.circuits.clamp import perfect_induction, perfect_previous
+from byrote.probes.circuits.effects import later_blocks, strongest
+from byrote.probes.circuits.graft import graft
+from byrote.probes.circuits.induction_circuit import _Scores as Scores
+from byrote.probes.circuits.load_bearing import judge
+from byrote.probes.circuits.matched import matched_draws
+from byrote.probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.model.icl_score import positions
+from byrote.probes.observations import Measured, unit_table
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.measure import measure_direct
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.run import sweep
 
 D_VOCAB, N_CTX = 48, 64  # blocks of 15 tokens, four times
 IDS = Vocabulary(np.arange(1, D_VOCAB), 0)
@@ -456,7 +456,7 @@ def test_a_sweep_stores_and_reuses_them(tmp_path, lab_series):
 
 
 def test_measures_refuse_nothing_silently(load, stimuli):
-    from probes.circuits.effects import refuse_if
+    from byrote.probes.circuits.effects import refuse_if
 
     refuse_if("")
     with pytest.raises(NotMeasuredError, match="because"):

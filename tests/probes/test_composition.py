@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from checkpoints import open_series
-from checkpoints.lab.planted import PlantedConfig, write_planted
-from interp.loading import load_fresh
-from interp.weights import HeadWeights
-from probes.circuits import composition as module
-from probes.circuits.composition import MODES, composition, nulls, ratios
-from probes.info import NotMeasuredError
-from probes.observations import unit_table
-from probes.registry import REGISTRY
-from probes.spectra import haar_frames
-from probes.sweep.measure import measure_weights
-from probes.sweep.plan import SweepConfig
-from probes.sweep.run import sweep
+from byrote.checkpoints import open_series
+from byrote.checkpoints.lab.planted import PlantedConfig, write_planted
+from byrote.interp.loading import load_fresh
+from byrote.interp.weights import HeadWeights
+from byrote.probes.circuits import composition as module
+from byrote.probes.circuits.composition import MODES, composition, nulls, ratios
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.observations import unit_table
+from byrote.probes.registry import REGISTRY
+from byrote.probes.spectra import haar_frames
+from byrote.probes.sweep.measure import measure_weights
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.run import sweep
 
 IDS = torch.arange(1, 20)
 PAIRS = [(0, 1), (0, 2), (1, 2)]  # of layers

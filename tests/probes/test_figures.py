@@ -11,15 +11,15 @@ import plotly.graph_objects as go
 import pytest
 from paper_runs import N_SEQUENCES, PREFIX_CHANCE, STEPS, planted_comparison, planted_run, rebuilt, without
 
-from checkpoints.errors import RoteError
-from probes import figures
-from probes.degradation import Comparison
-from probes.figures.axis import StepAxis, round_ticks, value_axis
-from probes.figures.curve import spread
-from probes.figures.head_grid import spaced_steps
-from probes.figures.theme import TOKENS, run_styles
-from probes.figures.words import clean, estimate, interval, number
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes import figures
+from byrote.probes.degradation import Comparison
+from byrote.probes.figures.axis import StepAxis, round_ticks, value_axis
+from byrote.probes.figures.curve import spread
+from byrote.probes.figures.head_grid import spaced_steps
+from byrote.probes.figures.theme import TOKENS, run_styles
+from byrote.probes.figures.words import clean, estimate, interval, number
+from byrote.probes.store import Results
 
 REASON = "no query has a target"
 
@@ -358,7 +358,7 @@ def test_names_are_shown_letter_by_letter() -> None:
 
 def test_unknown_names_are_refused_with_the_nearest(unique: Results, comparison: Comparison) -> None:
     def refused(call: Callable[[], object]) -> str:
-        with pytest.raises(RoteError) as caught:
+        with pytest.raises(ByroteError) as caught:
             call()
         return str(caught.value)
 
@@ -382,7 +382,7 @@ def test_unknown_names_are_refused_with_the_nearest(unique: Results, comparison:
 def test_pairs_of_heads_are_not_drawn_as_single_heads(unique: Results, comparison: Comparison) -> None:
     frame = unique.frame.assign(src_layer=0, src_head=1)
     for draw in (figures.head_grid, figures.grid_steps, figures.trajectory):
-        with pytest.raises(RoteError, match="pairs of heads"):
+        with pytest.raises(ByroteError, match="pairs of heads"):
             draw(rebuilt(unique, frame=frame), probe="ov_copying")
     rows = comparison.rows
     pairs = pd.concat([rows, rows[rows["probe"] == "ov_copying"]], ignore_index=True)

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from interp.weights import HeadWeights
-from probes.heads.copying_logit import copying_logit, sample_slots
-from probes.heads.duplicate_token import duplicate_token
-from probes.heads.induction import MIN_EXCESS, induction
-from probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
-from probes.heads.offset_profile import offset_profile
-from probes.heads.prefix_matching import prefix_matching
-from probes.heads.previous_token import previous_token
-from probes.model.copy_curve import copy_curve
-from probes.model.repeat_loss import repeat_loss
-from probes.spectra import haar_frames, positivity
+from byrote.interp.weights import HeadWeights
+from byrote.probes.heads.copying_logit import copying_logit, sample_slots
+from byrote.probes.heads.duplicate_token import duplicate_token
+from byrote.probes.heads.induction import MIN_EXCESS, induction
+from byrote.probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
+from byrote.probes.heads.offset_profile import offset_profile
+from byrote.probes.heads.prefix_matching import prefix_matching
+from byrote.probes.heads.previous_token import previous_token
+from byrote.probes.model.copy_curve import copy_curve
+from byrote.probes.model.repeat_loss import repeat_loss
+from byrote.probes.spectra import haar_frames, positivity
 
 TOKENS = torch.tensor([[9, 5, 7, 5, 7]])
 PATTERN = torch.tensor(

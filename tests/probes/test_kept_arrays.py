@@ -14,16 +14,16 @@ from tiny_models import write_hf_series, write_lab_series
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-import interp
-from checkpoints import RoteError, open_series
-from checkpoints.lab.planted import PlantedConfig, expected, write_planted
-from interp import direct
-from interp.loading import load_fresh
-from probes import attention
-from probes.attention import attention_file, stored_pattern, stored_texts, stored_writes, unwritten
-from probes.sweep.gallery import write_kept
-from probes.sweep.plan import SweepConfig
-from probes.sweep.run import sweep
+from byrote import interp
+from byrote.checkpoints import ByroteError, open_series
+from byrote.checkpoints.lab.planted import PlantedConfig, expected, write_planted
+from byrote.interp import direct
+from byrote.interp.loading import load_fresh
+from byrote.probes import attention
+from byrote.probes.attention import attention_file, stored_pattern, stored_texts, stored_writes, unwritten
+from byrote.probes.sweep.gallery import write_kept
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.run import sweep
 
 STRAIGHT = ("gpt2", "gpt_neox", "llama", "qwen2", "mistral", "opt", "gpt_neo", "gptj", "bloom")
 PLANTED = PlantedConfig(d_vocab=40, n_ctx=64)
@@ -213,7 +213,7 @@ def test_lab_models_with_and_without_mlp_can_be_read(tmp_path):
 def test_families_with_a_norm_after_attention_are_refused_with_the_reason(arch, tmp_path):
     model = loaded(write_hf_series(tmp_path, arch, (0,)))
     assert direct.unreadable(model).startswith("a norm after attention")
-    with pytest.raises(RoteError, match="what heads write cannot be read: a norm after attention"):
+    with pytest.raises(ByroteError, match="what heads write cannot be read: a norm after attention"):
         interp.written(model, tokens_of())
 
 
@@ -255,7 +255,7 @@ def test_a_sweep_keeps_the_attention_and_says_why_there_is_no_more(tmp_path):
         == "a norm after attention makes a head's direct contribution to the logits non-linear"
     )
     assert not any("written" in name for name in load_file(file))
-    with pytest.raises(RoteError, match="a norm after attention"):
+    with pytest.raises(ByroteError, match="a norm after attention"):
         stored_writes(root, 0, text, layer=1, head=2)
     before = file.stat().st_mtime_ns
     sweep(series, config, out=tmp_path / "results")
@@ -311,7 +311,7 @@ def old_version(file) -> None:
         facts = dict(held.metadata())
     del facts["unwritten"]
     arrays = {name: array for name, array in load_file(file).items() if "written" not in name}
-    save_file(arrays, file, metadata=facts | {"format": "rote-attention-1"})
+    save_file(arrays, file, metadata=facts | {"format": "byrote-attention-1"})
 
 
 def test_a_file_of_the_first_version_opens_and_is_kept_anew_when_asked_for_again(tmp_path):
@@ -326,7 +326,7 @@ def test_a_file_of_the_first_version_opens_and_is_kept_anew_when_asked_for_again
     assert again.tokens.tolist() == text.tokens.tolist()
     np.testing.assert_array_equal(stored_pattern(root, 0, again, layer=1, head=0), pattern)
     assert unwritten(file) == "it was not kept: run the same sweep again with --save-attention"
-    with pytest.raises(RoteError, match="run the same sweep again with --save-attention"):
+    with pytest.raises(ByroteError, match="run the same sweep again with --save-attention"):
         stored_writes(root, 0, again, layer=1, head=0)
     sweep(series, replace(config, save_attention=False), out=tmp_path / "results")
     assert unwritten(file)  # nobody asked
@@ -354,7 +354,7 @@ def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
     else:
         arrays["vocabulary/ids"] = arrays["vocabulary/ids"] + 100
     save_file(arrays, file, metadata=facts)
-    with pytest.raises(RoteError, match="cannot be read"):
+    with pytest.raises(ByroteError, match="cannot be read"):
         attention.writes_in(file, text, layer=0, head=0)
     assert json.loads(facts["stimuli"]) == {"own": "x"}
 

@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 from tiny_models import BASIC_PROBES
 
-from checkpoints import open_series
-from probes.sweep.plan import SweepConfig
-from probes.sweep.run import sweep
+from byrote.checkpoints import open_series
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.run import sweep
 
 N_CHECKPOINTS, N_KILLS = 20, 6
 CONFIG = SweepConfig(BASIC_PROBES, n_seq=4)
 N_UNITS = 5 * N_CHECKPOINTS
 PATIENCE_S = 60
 PRELOADED = [
-    "probes.sweep.run",
-    "probes.sweep.measure",
-    "interp.bridge",
-    "interp.builders.native",
+    "byrote.probes.sweep.run",
+    "byrote.probes.sweep.measure",
+    "byrote.interp.bridge",
+    "byrote.interp.builders.native",
     "transformer_lens.model_bridge.sources.native.model",
     "scipy.stats",
     *(info.module for info in CONFIG.infos),

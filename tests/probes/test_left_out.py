@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from paper_runs import planted_run, rebuilt
 
-from app.report.content import report_content
-from probes import figures
-from probes.alignment import matched_steps
-from probes.store import Results
-from probes.trajectory import onset
+from byrote.probes import figures
+from byrote.probes.alignment import matched_steps
+from byrote.probes.store import Results
+from byrote.probes.trajectory import onset
+from byrote.report.content import report_content
 
 WHY = "equals final"
 

@@ -26,20 +26,20 @@ from lookup_models import (
     write_series,
 )  # fmt: skip
 
-from checkpoints import open_series
-from checkpoints.material import Material
-from interp import HookedSeries
-from probes.info import NotMeasuredError
-from probes.memory.exposure import chance_bits, ranks
-from probes.memory.extraction import extraction, greedy
-from probes.memory.mem_gap import NEAR_ZERO_FRAC, bucket_of, mem_gap
-from probes.memory.recall_vs_copy import MARGIN_NATS, TAGS, passages, recall_vs_copy, tag
-from probes.memory.spans import all_right, first_block, mean_over, split
-from probes.observations import Measured
-from probes.registry import REGISTRY
-from probes.stimuli import Stimulus, Vocabulary, make
-from probes.sweep.measure import measure_direct, measure_stimulus
-from probes.verdicts import derive
+from byrote.checkpoints import open_series
+from byrote.checkpoints.material import Material
+from byrote.interp import HookedSeries
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.memory.exposure import chance_bits, ranks
+from byrote.probes.memory.extraction import extraction, greedy
+from byrote.probes.memory.mem_gap import NEAR_ZERO_FRAC, bucket_of, mem_gap
+from byrote.probes.memory.recall_vs_copy import MARGIN_NATS, TAGS, passages, recall_vs_copy, tag
+from byrote.probes.memory.spans import all_right, first_block, mean_over, split
+from byrote.probes.observations import Measured
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.measure import measure_direct, measure_stimulus
+from byrote.probes.verdicts import derive
 
 VOCABULARY = Vocabulary(np.arange(1, D_VOCAB), 0)
 MEMBERS, TWINS = members(), twins()
@@ -168,7 +168,7 @@ def test_sequences_that_do_not_repeat_are_scored_whole(models):
 
 
 def gap_rows(model, **changes: object) -> dict[str, dict]:
-    from probes.observations import to_frame, unit_table
+    from byrote.probes.observations import to_frame, unit_table
 
     shown = stimuli(**changes)
     parts = [
@@ -244,7 +244,7 @@ def test_buckets_are_powers_of_two():
 
 
 def test_a_gap_without_members_gives_their_reason():
-    from probes.observations import not_measured, to_frame, unit_table
+    from byrote.probes.observations import not_measured, to_frame, unit_table
 
     info = REGISTRY["exact_match"]
     units = unit_table(
@@ -300,7 +300,7 @@ def test_a_given_reference_is_what_counts(models):
 
 
 def test_without_a_reference_there_are_no_bits(models):
-    from probes.observations import to_frame, unit_table
+    from byrote.probes.observations import to_frame, unit_table
 
     found = shared(models["recalls"], "unintended_bits", reference=None)
     frame = to_frame(unit_table(list(found.values()), run="r", step=0, tokens_seen=None))

@@ -11,18 +11,18 @@ import pytest
 from lookup_models import N_IDS, RIGHT_NATS, lookup_state, members, random_state, twins, write_series
 from safetensors.numpy import save_file
 
-from app.report.alerts import alerts_of, status_of
-from app.report.scene import scene_of
-from checkpoints import RoteError, open_series
-from checkpoints.material import Material
-from probes.absent import absent_material, lacks_material, said_once
-from probes.degradation import compare
-from probes.memory.member_flow import COLUMNS, member_flow
-from probes.registry import REGISTRY
-from probes.stimuli import MATERIAL_STIMULI, Stimulus, Vocabulary, make
-from probes.store import Results
-from probes.sweep.plan import SweepConfig
-from probes.sweep.run import SweepOutcome, sweep
+from byrote.checkpoints import ByroteError, open_series
+from byrote.checkpoints.material import Material
+from byrote.probes.absent import absent_material, lacks_material, said_once
+from byrote.probes.degradation import compare
+from byrote.probes.memory.member_flow import COLUMNS, member_flow
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import MATERIAL_STIMULI, Stimulus, Vocabulary, make
+from byrote.probes.store import Results
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.run import SweepOutcome, sweep
+from byrote.report.alerts import alerts_of, status_of
+from byrote.report.scene import scene_of
 
 MEMBERS, TWINS = members(), twins()
 FIRST, LAST = MEMBERS[:5], MEMBERS[12:]  # with the last four, the second half of the one before them is known
@@ -115,7 +115,7 @@ def test_flow_of_another_metric_and_threshold(results):
     stored = member_flow(results, probe="extraction", metric="score")
     assert stored["memorised"].tolist() == member_flow(results)["memorised"].tolist()
     assert stored["twins"].tolist() == [0, 0, 0]
-    with pytest.raises(RoteError, match="has 0 steps with exact_match nothing"):
+    with pytest.raises(ByroteError, match="has 0 steps with exact_match nothing"):
         member_flow(results, metric="nothing")
 
 
@@ -263,6 +263,6 @@ def test_twins_stand_in_for_candidates():
 
 @pytest.mark.parametrize("kind", MATERIAL_STIMULI)
 def test_without_material_the_option_is_named(kind):
-    with pytest.raises(RoteError, match="for this series") as refusal:
+    with pytest.raises(ByroteError, match="for this series") as refusal:
         drawn(kind, Material())
     assert "--" in refusal.value.help

@@ -11,19 +11,19 @@ import torch
 from lookup_models import BLOCK, RIGHT_NATS, lookup_state, members, random_state, write_series
 from lookup_models import CONFIG as TABLE_CONFIG
 
-from checkpoints import open_series
-from checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model
-from checkpoints.material import Material
-from interp import HookedSeries
-from interp.model import HookedModel
-from probes.model.icl_score import icl_score, positions
-from probes.model.inducible_loss import inducible_loss, seen_bigrams
-from probes.model.loss_by_position import log_slope, loss_by_position
-from probes.model.planted import by_condition, log_odds
-from probes.observations import Measured, to_frame, unit_table
-from probes.registry import REGISTRY
-from probes.stimuli import CONDITIONS, Stimulus, Vocabulary, make
-from probes.sweep.measure import measure_stimulus
+from byrote.checkpoints import open_series
+from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model
+from byrote.checkpoints.material import Material
+from byrote.interp import HookedSeries
+from byrote.interp.model import HookedModel
+from byrote.probes.model.icl_score import icl_score, positions
+from byrote.probes.model.inducible_loss import inducible_loss, seen_bigrams
+from byrote.probes.model.loss_by_position import log_slope, loss_by_position
+from byrote.probes.model.planted import by_condition, log_odds
+from byrote.probes.observations import Measured, to_frame, unit_table
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import CONDITIONS, Stimulus, Vocabulary, make
+from byrote.probes.sweep.measure import measure_stimulus
 
 NATURAL = ("icl_score", "loss_by_position", "inducible_loss")
 PLANTED = ("skip_trigram", "fuzzy_copy")
@@ -211,7 +211,7 @@ def test_natural_probes_follow_from_the_closed_form(load):
     )
 
 
-def test_context_is_worth_something_to_the_rule_and_nothing_to_rote_memory(load):
+def test_context_is_worth_something_to_the_rule_and_nothing_to_byrote_memory(load):
     """The same sequences: a copier predicts their second block, a table of next tokens every block alike."""
     text = natural_of(members(), n_ctx=TABLE_CONFIG.n_ctx)
     copies = measured(load(lookup_state([], copies=True)), text, *NATURAL)

@@ -12,21 +12,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS
 
-from checkpoints import open_series
-from checkpoints.lab.planted import STEP_FOLDER, PlantedConfig, expected, write_planted
-from interp import HookedSeries
-from interp.loading import load_fresh
-from probes.heads.anti_induction import anti_induction
-from probes.heads.duplicate_token import duplicate_token
-from probes.heads.entropy import entropy
-from probes.heads.matching import uniform_attention
-from probes.heads.previous_token import previous_token
-from probes.heads.sink import sink
-from probes.heads.value_weighted import value_weighted
-from probes.observations import Measured, unit_table
-from probes.registry import REGISTRY
-from probes.stimuli import Stimulus, Vocabulary, make
-from probes.sweep.measure import measure_stimulus
+from byrote.checkpoints import open_series
+from byrote.checkpoints.lab.planted import STEP_FOLDER, PlantedConfig, expected, write_planted
+from byrote.interp import HookedSeries
+from byrote.interp.loading import load_fresh
+from byrote.probes.heads.anti_induction import anti_induction
+from byrote.probes.heads.duplicate_token import duplicate_token
+from byrote.probes.heads.entropy import entropy
+from byrote.probes.heads.matching import uniform_attention
+from byrote.probes.heads.previous_token import previous_token
+from byrote.probes.heads.sink import sink
+from byrote.probes.heads.value_weighted import value_weighted
+from byrote.probes.observations import Measured, unit_table
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.measure import measure_stimulus
 
 TOKENS = torch.tensor([[9, 5, 7, 5, 7]])
 PATTERN = torch.tensor(

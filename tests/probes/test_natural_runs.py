@@ -11,14 +11,14 @@ import pytest
 import torch
 from lookup_models import lookup_state, random_state, write_series
 
-from checkpoints import RoteError, open_series
-from interp.observe import future_leak
-from probes.degradation import compare
-from probes.registry import REGISTRY, resolve
-from probes.store import Results
-from probes.sweep.given import KEPT
-from probes.sweep.plan import SweepConfig, groups
-from probes.sweep.run import SweepOutcome, sweep
+from byrote.checkpoints import ByroteError, open_series
+from byrote.interp.observe import future_leak
+from byrote.probes.degradation import compare
+from byrote.probes.registry import REGISTRY, resolve
+from byrote.probes.store import Results
+from byrote.probes.sweep.given import KEPT
+from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.run import SweepOutcome, sweep
 
 NATURAL = ("icl_score", "loss_by_position", "inducible_loss")
 PLANTED = ("skip_trigram", "fuzzy_copy")
@@ -97,14 +97,14 @@ def test_the_text_is_not_needed_again(series, text, tmp_path, monkeypatch):
     first = run(series, tmp_path / "out", text=text, steps=slice(2))
     text.unlink()
     monkeypatch.setattr(
-        "probes.sweep.given.windows_of", lambda *a, **k: pytest.fail("the text was read again")
+        "byrote.probes.sweep.given.windows_of", lambda *a, **k: pytest.fail("the text was read again")
     )
     more = run(series, tmp_path / "out")
     assert counts(more) == (1, 2, 0)
     assert more.results.frame["valid"].all()
     assert more.results.meta["stimuli"] == first.results.meta["stimuli"]
     assert more.results.meta["notes"] == first.results.meta["notes"]
-    monkeypatch.setattr("interp.bridge.load_fresh", lambda *a, **k: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("byrote.interp.bridge.load_fresh", lambda *a, **k: pytest.fail("a model was loaded"))
     assert counts(run(series, tmp_path / "out")) == (0, 3, 0)
 
 
@@ -152,7 +152,9 @@ def test_fresh_removes_what_was_kept(series, text, tmp_path):
 
 
 def test_without_text_nothing_is_run_and_the_option_is_named(series, tmp_path, monkeypatch):
-    monkeypatch.setattr("probes.sweep.measure.observe", lambda *a, **k: pytest.fail("a pass was spent"))
+    monkeypatch.setattr(
+        "byrote.probes.sweep.measure.observe", lambda *a, **k: pytest.fail("a pass was spent")
+    )
     results = run(series, tmp_path / "out").results
     assert results.meta["status"] == "complete"
     assert set(results.frame["reason"]) == {"no natural text for this series: give it with --text FILE"}
@@ -163,7 +165,7 @@ def test_without_text_nothing_is_run_and_the_option_is_named(series, tmp_path, m
 
 def test_text_that_cannot_be_used_stops_the_run(series, tmp_path):
     (tmp_path / "short.txt").write_text("the cat sat")
-    with pytest.raises(RoteError, match=r"short\.txt holds 3 tokens, too few for 8 windows"):
+    with pytest.raises(ByroteError, match=r"short\.txt holds 3 tokens, too few for 8 windows"):
         run(series, tmp_path / "out", text=tmp_path / "short.txt")
     assert not (tmp_path / "out" / "gpt2" / "stimuli").exists()
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-import probes.natural_text
-from checkpoints.errors import RoteError
-from probes.natural_text import MIN_WINDOW_TOKENS, MIN_WINDOWS, Windows, windows_of
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes import natural_text
+from byrote.probes.natural_text import MIN_WINDOW_TOKENS, MIN_WINDOWS, Windows, windows_of
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "dogs", "ran"]
 BOS = 0
@@ -148,7 +148,7 @@ def test_a_short_text_gives_shorter_windows_and_says_so(tmp_path, tokenizer):
 def test_too_little_text_for_windows_is_refused(tmp_path, tokenizer, n, width, least):
     path = written(tmp_path / "a.txt", written_out([1] * n))
     with pytest.raises(
-        RoteError, match=f"a.txt holds {n} tokens, too few for 8 windows of {least}"
+        ByroteError, match=f"a.txt holds {n} tokens, too few for 8 windows of {least}"
     ) as refusal:
         cut(path, tokenizer, width=width)
     assert f"{8 * (width - 1):,} tokens" in refusal.value.help
@@ -156,7 +156,7 @@ def test_too_little_text_for_windows_is_refused(tmp_path, tokenizer, n, width, l
 
 
 def test_no_more_is_read_than_a_stimulus_draws_from(tmp_path, monkeypatch, tokenizer):
-    monkeypatch.setattr(probes.natural_text, "MAX_TOKENS", 400)
+    monkeypatch.setattr(natural_text, "MAX_TOKENS", 400)
     text = as_txt(tmp_path)
     with text.open("a") as more:
         more.writelines(f"<|endoftext|>{written_out(d)}" for d in DOCUMENTS * 50)
@@ -204,14 +204,14 @@ def test_what_is_no_text_is_refused(tmp_path, tokenizer, name, content, message)
         save_file(content, path)
     else:
         np.save(path, content)
-    with pytest.raises(RoteError, match=message) as refusal:
+    with pytest.raises(ByroteError, match=message) as refusal:
         cut(path, tokenizer)
     assert refusal.value.help
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(RoteError, match="not token ids"):
+    with pytest.raises(ByroteError, match="not token ids"):
         cut(tmp_path / "a.npy")
 
 
@@ -224,28 +224,28 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path):
 )
 def test_a_table_without_a_column_of_text_is_refused(tmp_path, tokenizer, columns, message):
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(RoteError, match=message):
+    with pytest.raises(ByroteError, match=message):
         cut(tmp_path / "a.parquet", tokenizer)
 
 
 def test_text_needs_the_models_tokenizer_and_says_what_else_there_is(tmp_path, tokenizer):
     text = as_txt(tmp_path)
     for missing in (None, tmp_path / "missing.json"):
-        with pytest.raises(RoteError, match=r"the model folder has no tokenizer\.json") as refusal:
+        with pytest.raises(ByroteError, match=r"the model folder has no tokenizer\.json") as refusal:
             cut(text, missing)
         assert ".npy" in refusal.value.help
-    with pytest.raises(RoteError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ByroteError, match=r"is no tokenizer\.json"):
         cut(text, written(tmp_path / "broken.json", "{}"))
 
 
 def test_folders_without_text_and_with_both_kinds_are_refused(tmp_path, tokenizer):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RoteError, match="holds no text") as refusal:
+    with pytest.raises(ByroteError, match="holds no text") as refusal:
         cut(tmp_path / "empty", tokenizer)
     assert ".parquet" in refusal.value.help
     folder = as_folder(tmp_path)
     np.save(folder / "a.npy", np.ones(99, dtype=np.int64))
-    with pytest.raises(RoteError, match="mixes text and token ids"):
+    with pytest.raises(ByroteError, match="mixes text and token ids"):
         cut(folder, tokenizer)
-    with pytest.raises(RoteError, match="does not exist"):
+    with pytest.raises(ByroteError, match="does not exist"):
         cut(tmp_path / "nowhere", tokenizer)

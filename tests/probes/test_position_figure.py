@@ -10,15 +10,15 @@ import pytest
 from click.testing import CliRunner
 from lookup_models import lookup_state, random_state, write_series
 
-from app.cli.main import cli
-from app.report.positions import position_blocks
-from app.report.scene import scene_of
-from checkpoints import RoteError, open_series
-from probes import figures
-from probes.figures.loss_by_position import MAX_POINTS, spread_places
-from probes.store import Results
-from probes.sweep.plan import SweepConfig
-from probes.sweep.run import sweep
+from byrote.checkpoints import ByroteError, open_series
+from byrote.cli.main import cli
+from byrote.probes import figures
+from byrote.probes.figures.loss_by_position import MAX_POINTS, spread_places
+from byrote.probes.store import Results
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.run import sweep
+from byrote.report.positions import position_blocks
+from byrote.report.scene import scene_of
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_one_line_per_run_through_the_measured_losses(runs):
 
 
 def test_what_was_not_measured_is_refused(runs):
-    with pytest.raises(RoteError, match="7"):
+    with pytest.raises(ByroteError, match="7"):
         figures.loss_by_position(runs, step=7)
 
 

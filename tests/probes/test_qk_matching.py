@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from checkpoints import open_series
-from checkpoints.lab.planted import PlantedConfig, write_planted
-from interp.loading import load_fresh
-from interp.weights import HeadWeights
-from probes.heads.qk_matching import _linearised, finish, qk_matching
-from probes.info import NotMeasuredError
-from probes.observations import Measured, unit_table
-from probes.registry import REGISTRY
-from probes.spectra import haar_frames, positivity, turned_positivity
-from probes.stimuli import Vocabulary, make
-from probes.sweep.measure import _of_this_and_earlier_layers, measure_stimulus
+from byrote.checkpoints import open_series
+from byrote.checkpoints.lab.planted import PlantedConfig, write_planted
+from byrote.interp.loading import load_fresh
+from byrote.interp.weights import HeadWeights
+from byrote.probes.heads.qk_matching import _linearised, finish, qk_matching
+from byrote.probes.info import NotMeasuredError
+from byrote.probes.observations import Measured, unit_table
+from byrote.probes.registry import REGISTRY
+from byrote.probes.spectra import haar_frames, positivity, turned_positivity
+from byrote.probes.stimuli import Vocabulary, make
+from byrote.probes.sweep.measure import _of_this_and_earlier_layers, measure_stimulus
 
 METRICS = ("score", "z", "trace", "trace_z")
 

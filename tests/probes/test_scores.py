@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from paper_runs import planted_run, rebuilt
 
-import interp
-import probes
-from checkpoints.errors import RoteError
-from probes import figures
-from probes.scores import Scores
-from probes.store import Results
+from byrote import interp, probes
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes import figures
+from byrote.probes.scores import Scores
+from byrote.probes.store import Results
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +35,10 @@ def test_the_main_metric_is_what_a_name_gives(unique: Results, matching: Scores)
     assert (matching.metric, matching.unit) == ("score", "attention fraction")
     assert unique["prefix_matching", "score"].rows.equals(matching.rows)
     assert unique["repeat_loss"].metric == "later_blocks"
-    with pytest.raises(RoteError, match="no 'prefix_matchin'") as caught:
+    with pytest.raises(ByroteError, match="no 'prefix_matchin'") as caught:
         unique["prefix_matchin"]
     assert "prefix_matching" in caught.value.help
-    with pytest.raises(RoteError, match="no metric 'scor'"):
+    with pytest.raises(ByroteError, match="no metric 'scor'"):
         unique["prefix_matching", "scor"]
 
 
@@ -54,14 +53,14 @@ def test_top_ranks_by_the_probes_own_direction(unique: Results, matching: Scores
 
 def test_steps_and_heads_are_picked_by_name(matching: Scores) -> None:
     assert matching.at(320).steps == [320]
-    with pytest.raises(RoteError, match="step 321 is not in these results") as caught:
+    with pytest.raises(ByroteError, match="step 321 is not in these results") as caught:
         matching.at(321)
     assert "320" in caught.value.help
     for named in ("L1H0", (1, 0), ["L1H0"], [(1, 0)]):
         rows = matching.head(named).rows
         assert set(zip(rows["layer"], rows["head"], strict=True)) == {(1, 0)}
     assert len(matching.head(["L1H0", (0, 1)]).at(320).rows) == 2
-    with pytest.raises(RoteError, match="no head L7H0"):
+    with pytest.raises(ByroteError, match="no head L7H0"):
         matching.head("L7H0")
 
 
@@ -76,7 +75,7 @@ def test_array_holds_every_value_in_its_place(unique: Results, matching: Scores)
     doubted = rebuilt(unique, lint={"facts": [], "left_out": {"320": "swapped steps"}})
     holed = doubted["prefix_matching"].array()
     assert np.isnan(holed[at]).all() and np.isfinite(np.delete(holed, at, axis=0)).all()
-    with pytest.raises(RoteError, match="whole model"):
+    with pytest.raises(ByroteError, match="whole model"):
         unique["repeat_loss"].array()
 
 
@@ -97,9 +96,9 @@ def test_figures_take_scores_as_they_take_results(
     base = figures.trajectory(repeated["prefix_matching"], base=matching)
     same = figures.trajectory([unique, repeated], probe="prefix_matching", base="unique")
     assert base.to_json() == same.to_json()
-    with pytest.raises(RoteError, match="which probe"):
+    with pytest.raises(ByroteError, match="which probe"):
         figures.head_grid(unique)
-    with pytest.raises(RoteError, match="one metric of one probe"):
+    with pytest.raises(ByroteError, match="one metric of one probe"):
         figures.trajectory([matching, unique["copying_logit"]])
 
 
@@ -107,7 +106,7 @@ def test_parts_of_a_figure_can_be_switched_off(matching: Scores) -> None:
     names = {t.name for t in figures.trajectory(matching).data}
     bare = {t.name for t in figures.trajectory(matching, visuals={"band": False, "chance": False}).data}
     assert names - bare == {"95% interval", "chance"}
-    with pytest.raises(RoteError, match="no part 'bands'") as caught:
+    with pytest.raises(ByroteError, match="no part 'bands'") as caught:
         figures.trajectory(matching, visuals={"bands": False})
     assert "band" in caught.value.help
 

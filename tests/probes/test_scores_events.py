@@ -7,9 +7,9 @@ import pytest
 from paper_runs import planted_run
 from test_trajectory_and_degradation import LOW, _write
 
-from checkpoints.errors import RoteError
-from probes.simulated import flat, log_grid, simulated_curve
-from probes.trajectory import threshold_crossing
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.simulated import flat, log_grid, simulated_curve
+from byrote.probes.trajectory import threshold_crossing
 
 ONE, BOTH = [[0.03, 0.03], [0.8, 0.03]], [[0.03, 0.03], [0.8, 0.7]]
 
@@ -48,9 +48,9 @@ def test_onset_of_its_own_rise_and_of_chosen_heads():
     assert all(halves.table["between_step_lo"] == 384) and all(halves.table["between_step_hi"] == 448)
     one = run["prefix_matching"].head("L1H0").onset(0.4)
     assert one.table["head"].tolist() == ["L1H0"] and one.text.count("\n") == 0
-    with pytest.raises(RoteError, match="1 usable steps"):
+    with pytest.raises(ByroteError, match="1 usable steps"):
         run["prefix_matching"].at(448).onset(0.4)
-    with pytest.raises(RoteError):
+    with pytest.raises(ByroteError):
         run["offset_profile", "profile"].onset(0.4)
 
 

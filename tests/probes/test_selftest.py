@@ -7,11 +7,11 @@ from itertools import islice
 
 import pytest
 
-from probes.calibration.comparing import comparison_checks
-from probes.calibration.intervals import interval_checks
-from probes.calibration.training import event_checks
-from probes.checks import Check, covers, exact, holds, low_share, seldom
-from probes.selftest import run_selftest
+from byrote.probes.calibration.comparing import comparison_checks
+from byrote.probes.calibration.intervals import interval_checks
+from byrote.probes.calibration.training import event_checks
+from byrote.probes.checks import Check, covers, exact, holds, low_share, seldom
+from byrote.probes.selftest import run_selftest
 
 
 def failed(checks: Iterable[Check]) -> list[str]:
@@ -31,21 +31,21 @@ def test_it_passes_whole():
 
 
 def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
-    monkeypatch.setattr("probes.statistics.tail_frac", lambda n, **_: 0.06)
+    monkeypatch.setattr("byrote.probes.statistics.tail_frac", lambda n, **_: 0.06)
     found = failed(islice(interval_checks(30, 0), 19))
     assert "95% intervals, middling score, n = 32" in found
     assert "95% intervals, difference of two runs on the same 32 sequences" in found
 
 
 def test_a_missing_correction_over_heads_is_noticed(monkeypatch):
-    monkeypatch.setattr("probes.degradation.benjamini_hochberg", lambda p: p)
+    monkeypatch.setattr("byrote.probes.degradation.benjamini_hochberg", lambda p: p)
     found = failed(islice(comparison_checks(40, 0), 3))
     assert "compare, 16 changed heads among 64: share of those told that are false" in found
     assert "compare, 16 heads of equal truth: any better or worse" in found
 
 
 def test_onsets_told_without_a_test_are_noticed(monkeypatch):
-    monkeypatch.setattr("probes.trajectory.crossing.ALPHA", 1e9)
+    monkeypatch.setattr("byrote.probes.trajectory.crossing.ALPHA", 1e9)
     found = failed(islice(event_checks(40, 0), 2))
     assert found == ["onset of any of the 4 strongest of 16 flat heads, 12 checkpoints"]
 

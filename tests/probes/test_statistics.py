@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probes.effects import against_chance
-from probes.statistics import (
+from byrote.probes.effects import against_chance
+from byrote.probes.statistics import (
     benjamini_hochberg,
     bootstrap_mean,
     held_out_best,
@@ -61,7 +61,7 @@ def test_tails_of_a_difference_of_two_samples():
     assert two_sample_tail_frac(np.ones(3), np.ones(1)) == pytest.approx(0.025)
 
 
-# Shapes of per-sequence values that rote has; measured coverage is in docs/decisions/0005-expanded-percentiles.md.
+# Shapes of per-sequence values that byrote has; measured coverage is in docs/decisions/0005-expanded-percentiles.md.
 SHAPES = {
     "symmetric": (lambda rng, shape: rng.normal(0.3, 0.1, shape), 0.3),
     "uniform": (lambda rng, shape: rng.uniform(0, 1, shape), 0.5),

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from checkpoints import RoteError
-from checkpoints.vocabulary import MAX_VARIANTS, as_ranges, from_ranges, usable_ids, variant_pairs
-from probes.stimuli import CONDITIONS, STIMULI, Stimulus, Vocabulary, block_sizes, make
+from byrote.checkpoints import ByroteError
+from byrote.checkpoints.vocabulary import MAX_VARIANTS, as_ranges, from_ranges, usable_ids, variant_pairs
+from byrote.probes.stimuli import CONDITIONS, STIMULI, Stimulus, Vocabulary, block_sizes, make
 
 IDS = np.arange(10, 90)
 VOCABULARY = Vocabulary(IDS, 3)
@@ -145,9 +145,9 @@ def test_blocks_shrink_to_fit(n_ctx, n_ids, sizes):
 def test_what_cannot_hold_a_repeat_is_refused(n_ctx, n_ids):
     vocabulary = Vocabulary(np.arange(n_ids), 0)
     for kind in ("repeated_random", "shuffled_repeat", "jittered_repeat"):
-        with pytest.raises(RoteError, match="cannot hold a repeated block"):
+        with pytest.raises(ByroteError, match="cannot hold a repeated block"):
             drawn(kind, n_ctx=n_ctx, vocabulary=vocabulary)
-    with pytest.raises(RoteError, match="cannot hold a copied paragraph"):
+    with pytest.raises(ByroteError, match="cannot hold a copied paragraph"):
         drawn("paragraph_copies", n_ctx=n_ctx, vocabulary=vocabulary)
 
 
@@ -207,7 +207,7 @@ def test_planted_variants_are_shown_both_ways_round_and_nowhere_else():
 
 @pytest.mark.parametrize(("n_ctx", "n_ids"), [(9, 100), (64, 9)])
 def test_what_cannot_hold_a_planted_pair_is_refused(n_ctx, n_ids):
-    with pytest.raises(RoteError, match="cannot hold a planted pair"):
+    with pytest.raises(ByroteError, match="cannot hold a planted pair"):
         drawn("planted_pairs", n_ctx=n_ctx, vocabulary=Vocabulary(np.arange(1, n_ids + 1), 0))
 
 

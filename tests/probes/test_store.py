@@ -10,12 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_models import BASIC_PROBES, write_lab_series
 
-from checkpoints import RoteError, open_series
-from probes.observations import OBSERVATION_SCHEMA, Measured, from_samples, not_measured, to_frame, unit_table
-from probes.registry import lookup
-from probes.store import Results, step_folder, unit_provenance, write_json, write_unit
-from probes.sweep.plan import SweepConfig
-from probes.sweep.run import sweep
+from byrote.checkpoints import ByroteError, open_series
+from byrote.probes.observations import (
+    OBSERVATION_SCHEMA,
+    Measured,
+    from_samples,
+    not_measured,
+    to_frame,
+    unit_table,
+)
+from byrote.probes.registry import lookup
+from byrote.probes.store import Results, step_folder, unit_provenance, write_json, write_unit
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.run import sweep
 
 COLUMNS = [
     "run", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
@@ -110,13 +117,13 @@ def test_run_json_and_repr(results):
 
 
 def test_what_is_not_a_results_folder(results, tmp_path):
-    with pytest.raises(RoteError, match="is not a results folder"):
+    with pytest.raises(ByroteError, match="is not a results folder"):
         Results.open(tmp_path)
-    with pytest.raises(RoteError, match=r"holds runs: tiny; name one, such as .*tiny"):
+    with pytest.raises(ByroteError, match=r"holds runs: tiny; name one, such as .*tiny"):
         Results.open(results.path.parent)
     for text, words in (("{", "cannot be read"), ('{"schema": 99}', "schema 99"), ("{}", "schema None")):
         (tmp_path / "run.json").write_text(text)
-        with pytest.raises(RoteError, match=words):
+        with pytest.raises(ByroteError, match=words):
             Results.open(tmp_path)
 
 
@@ -192,6 +199,6 @@ def test_damaged_files_of_a_results_folder(tmp_path):
     assert outcome.results.frame.equals(whole)  # derived again from the units
     unit = next(outcome.path.glob("units/*/*.parquet"))
     unit.write_bytes(unit.read_bytes()[:-30])
-    with pytest.raises(RoteError, match=r"the unit .* is damaged.*run the same sweep again"):
+    with pytest.raises(ByroteError, match=r"the unit .* is damaged.*run the same sweep again"):
         _ = outcome.results.frame
     assert sweep(series, config, out=tmp_path / "results").results.frame.equals(whole)

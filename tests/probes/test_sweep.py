@@ -9,13 +9,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_models import BASIC_PROBES, lab_state
 
-from checkpoints import CheckpointError, RoteError, open_series
-from interp.observe import _Engine
-from probes.registry import resolve
-from probes.store import Results
-from probes.sweep.folder import open_run_folder
-from probes.sweep.plan import SweepConfig, groups
-from probes.sweep.run import SweepOutcome, sweep
+from byrote.checkpoints import ByroteError, CheckpointError, open_series
+from byrote.interp.observe import _Engine
+from byrote.probes.registry import resolve
+from byrote.probes.store import Results
+from byrote.probes.sweep.folder import open_run_folder
+from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.run import SweepOutcome, sweep
 
 UNITS = 5  # of the basic probes: repeated, shuffled, jittered, paragraph copies, weights
 FEW = ("prefix_matching", "previous_token")
@@ -97,7 +97,7 @@ def test_probes_that_share_a_stimulus_share_its_pass(series, tmp_path, monkeypat
 def test_the_same_command_again_measures_nothing_and_loads_no_model(series, out, monkeypatch):
     first = run(series, out)
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")}
-    monkeypatch.setattr("interp.bridge.load_fresh", lambda *a, **k: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("byrote.interp.bridge.load_fresh", lambda *a, **k: pytest.fail("a model was loaded"))
     again = run(series, out)
     assert counts(again) == (0, 3 * UNITS, 0)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")} == before
@@ -188,7 +188,7 @@ def test_observations_are_derived_again_when_they_are_missing(series, out):
 def test_one_sweep_at_a_time(series, out):
     with open_run_folder(out, series, fresh=False) as folder:
         for fresh in (False, True):
-            with pytest.raises(RoteError, match="another sweep is writing to"):
+            with pytest.raises(ByroteError, match="another sweep is writing to"):
                 run(series, out, probes=FEW, fresh=fresh)
             assert folder.path.is_dir()
     assert run(series, out, probes=FEW).measured == 9
@@ -198,7 +198,7 @@ def test_fresh_starts_over_but_never_deletes_what_is_not_ours(series, out):
     first = run(series, out, probes=FEW)
     assert counts(run(series, out, probes=FEW, fresh=True)) == (9, 0, 0)
     (first.path / "thesis.docx").write_text("years of work")
-    with pytest.raises(RoteError, match=r"holds files rote did not write \(thesis.docx\)"):
+    with pytest.raises(ByroteError, match=r"holds files byrote did not write \(thesis.docx\)"):
         run(series, out, probes=FEW, fresh=True)
     assert (first.path / "thesis.docx").read_text() == "years of work"
     assert (first.path / "observations.parquet").is_file()
@@ -209,7 +209,7 @@ def test_results_of_another_series_are_not_mixed_in(series, out, lab_series, tmp
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copytree(series.path, elsewhere / "tiny")
-    with pytest.raises(RoteError, match="holds results of another series"):
+    with pytest.raises(ByroteError, match="holds results of another series"):
         run(open_series(elsewhere / "tiny"), out, probes=FEW)
 
 
@@ -291,7 +291,7 @@ def test_a_finished_sweep_asked_again_imports_no_torch(series, out, run_python):
     run(series, out)
     code = (
         "import sys\nfrom checkpoints import open_series\n"
-        "from probes.sweep.plan import SweepConfig\nfrom probes.sweep.run import sweep\n"
+        "from byrote.probes.sweep.plan import SweepConfig\nfrom probes.sweep.run import sweep\n"
         "outcome = sweep(open_series(sys.argv[1]), SweepConfig(sys.argv[3:], n_seq=4), out=sys.argv[2])\n"
         "print(outcome.measured, outcome.reused, 'torch' in sys.modules, len(outcome.results.frame) > 0)"
     )
@@ -329,7 +329,7 @@ KEYS = ["step", "probe", "metric", "layer", "head", "position"]
 def test_a_raised_probe_version_replaces_its_old_numbers(series, out, monkeypatch):
     from dataclasses import replace
 
-    from probes import registry
+    from byrote.probes import registry
 
     first = run(series[:1], out, probes=FEW)
     raised = replace(registry.REGISTRY["previous_token"], version=99)

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from checkpoints.errors import RoteError
-from probes.text import TextSettings, measure_text
-from probes.text.chunk import Chunk
-from probes.text.concentration import BUCKETS, entropy_nats, kl_nats, top_mass
-from probes.text.near_duplicates import _PROBES, BINS, SHINGLE, NearDuplicates, clusters, signatures
-from probes.text.ngrams import hashes, mix
-from probes.text.tail_mass import Rare, Table, _coverage, sampling_error
-from probes.text.units import encoder
-from probes.text.windows import Windower
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.text import TextSettings, measure_text
+from byrote.probes.text.chunk import Chunk
+from byrote.probes.text.concentration import BUCKETS, entropy_nats, kl_nats, top_mass
+from byrote.probes.text.near_duplicates import _PROBES, BINS, SHINGLE, NearDuplicates, clusters, signatures
+from byrote.probes.text.ngrams import hashes, mix
+from byrote.probes.text.tail_mass import Rare, Table, _coverage, sampling_error
+from byrote.probes.text.units import encoder
+from byrote.probes.text.windows import Windower
 
 RNG = np.random.default_rng(0)
 
@@ -389,7 +389,7 @@ def test_the_error_of_sampled_ngrams_is_that_of_many_draws():
 
 
 def test_a_sample_of_rare_ngrams_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("probes.text.tail_mass.MAX_RARE", 50)
+    monkeypatch.setattr("byrote.probes.text.tail_mass.MAX_RARE", 50)
     human, corpus = (
         write(tmp_path, name, *(random_text(200, 3000, seed) for seed in range(start, start + 10)))
         for name, start in (("human.txt", 0), ("x.txt", 50))
@@ -420,7 +420,7 @@ def test_empty_bins_are_filled_the_same_whether_few_or_many_are_full(monkeypatch
     sequence = np.repeat(np.arange(len(sizes)), sizes)
     made = []
     for limit in (0, 32, BINS):
-        monkeypatch.setattr("probes.text.near_duplicates._FEW_BINS", limit)
+        monkeypatch.setattr("byrote.probes.text.near_duplicates._FEW_BINS", limit)
         made.append(signatures(sequence, codes))
     assert (made[0] == made[1]).all()
     assert (made[0] == made[2]).all()
@@ -470,11 +470,11 @@ def test_values_of_fractions_are_fractions(tmp_path):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, words):
-    with pytest.raises(RoteError, match=words):
+    with pytest.raises(ByroteError, match=words):
         TextSettings(**changes)
 
 
 @pytest.mark.parametrize("measure", ["tail_mass", "perplexity"])
 def test_a_measure_says_what_it_needs(tmp_path, measure):
-    with pytest.raises(RoteError, match=f"{measure} needs a"):
+    with pytest.raises(ByroteError, match=f"{measure} needs a"):
         measure_text([write(tmp_path, "x.txt", "a b")], TextSettings(measures=(measure,)))

@@ -7,15 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from probes.text.blocks import Blocks, sums_by
-from probes.text.intervals import (
+from byrote.probes.text.blocks import Blocks, sums_by
+from byrote.probes.text.intervals import (
     linearised_interval,
     quotient_interval,
     ratio_intervals,
     sample_interval,
 )
-from probes.text.ngrams import hashes, mix, repeats
-from probes.text.reservoir import Reservoir
+from byrote.probes.text.ngrams import hashes, mix, repeats
+from byrote.probes.text.reservoir import Reservoir
 
 
 def codes(text: str) -> np.ndarray:

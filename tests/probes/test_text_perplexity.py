@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints.errors import CheckpointError, RoteError
-from checkpoints.vocabulary import load_tokenizer
-from probes.text import TextSettings, measure_text
-from probes.text.chunk import Chunk
-from probes.text.excerpts import Excerpts
-from probes.text.intervals import pair_interval
-from probes.text.perplexity import BINS, Reader, numbers, overlap, share_below_p25, tail_ratio
+from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.probes.text import TextSettings, measure_text
+from byrote.probes.text.chunk import Chunk
+from byrote.probes.text.excerpts import Excerpts
+from byrote.probes.text.intervals import pair_interval
+from byrote.probes.text.perplexity import BINS, Reader, numbers, overlap, share_below_p25, tail_ratio
 
 D_VOCAB, BOS = 61, 0
 
@@ -77,9 +77,9 @@ def test_text_is_read_by_the_models_own_tokenizer(hf_series, tmp_path):
 
 def test_what_the_model_cannot_read_is_refused(hf_series, tmp_path):
     series = hf_series("gpt2", 1)
-    with pytest.raises(RoteError, match=r"no tokenizer\.json beside it"):
+    with pytest.raises(ByroteError, match=r"no tokenizer\.json beside it"):
         reader(series).losses(["some text"])
-    with pytest.raises(RoteError, match="id 61 is not in the model's vocabulary of 61"):
+    with pytest.raises(ByroteError, match="id 61 is not in the model's vocabulary of 61"):
         reader(series).losses([np.asarray([1, 61])])
     with pytest.raises(CheckpointError):
         reader(tmp_path / "nowhere")

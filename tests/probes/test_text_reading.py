@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from checkpoints.errors import RoteError
-from probes.text import TextSettings, measure_text
-from probes.text.chunk import Chunk, Packer, cut_before
-from probes.text.corpus import NothingToReadError, open_corpora
-from probes.text.reading import Reading, separator_pattern, text_chunks
-from probes.text.token_files import id_blocks
-from probes.text.units import encoder
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.text import TextSettings, measure_text
+from byrote.probes.text.chunk import Chunk, Packer, cut_before
+from byrote.probes.text.corpus import NothingToReadError, open_corpora
+from byrote.probes.text.reading import Reading, separator_pattern, text_chunks
+from byrote.probes.text.token_files import id_blocks
+from byrote.probes.text.units import encoder
 
 END = "<|endoftext|>"
 
@@ -91,13 +91,13 @@ def test_how_a_file_is_read_does_not_matter(tmp_path, monkeypatch, read_bytes):
     text = "".join(f"é word{i} {END if i % 7 == 0 else ''} \n" for i in range(300))
     path = write(tmp_path / "x.txt", text)
     expected = [part.strip().encode() for part in text.split(END) if part.strip()]
-    monkeypatch.setattr("probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
     assert documents(path) == expected
 
 
 def test_long_documents_are_cut_between_words(monkeypatch):
-    monkeypatch.setattr("probes.text.chunk.PART_BYTES", 100)
-    monkeypatch.setattr("probes.text.chunk.CHUNK_BYTES", 300)
+    monkeypatch.setattr("byrote.probes.text.chunk.PART_BYTES", 100)
+    monkeypatch.setattr("byrote.probes.text.chunk.CHUNK_BYTES", 300)
     text = b" ".join(b"word%d" % i for i in range(200))
     packer = Packer()
     chunks = [
@@ -192,7 +192,7 @@ def test_a_tokenizer_alone_means_tokens(tmp_path):
 @pytest.mark.parametrize("content", ["{}", "not json", "\x00"])
 def test_a_tokenizer_that_is_none_is_refused(tmp_path, content):
     path, corpus = write(tmp_path / "tokenizer.json", content), write(tmp_path / "x.txt", "a")
-    with pytest.raises(RoteError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ByroteError, match=r"is no tokenizer\.json"):
         measure_text([corpus], TextSettings(tokenizer=path))
 
 
@@ -205,7 +205,7 @@ def ids_of(*paths: Path) -> tuple[list[int], list[int]]:
 
 
 def test_rows_of_ids_are_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr("probes.text.token_files._BLOCK_IDS", 4)
+    monkeypatch.setattr("byrote.probes.text.token_files._BLOCK_IDS", 4)
     np.save(tmp_path / "a.npy", np.arange(6, dtype=np.uint16).reshape(2, 3))
     np.save(tmp_path / "b.npy", np.arange(5, dtype=np.int64))
     save_file({"tokens": np.arange(9, dtype=np.int32).reshape(3, 3)}, tmp_path / "c.safetensors")
@@ -238,7 +238,7 @@ def test_ids_and_text_give_the_same_numbers(tmp_path):
 )
 def test_arrays_that_are_no_ids_are_refused(tmp_path, array, words):
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(RoteError, match=words):
+    with pytest.raises(ByroteError, match=words):
         measure_text([tmp_path / "x.npy"])
 
 
@@ -247,17 +247,17 @@ def test_damaged_id_files_are_refused(tmp_path):
     whole = (tmp_path / "x.npy").read_bytes()
     for content, words in ((whole[:4000], "cut short"), (b"nonsense", r"no \.npy file"), (b"", r"no \.npy")):
         write(tmp_path / "x.npy", content)
-        with pytest.raises(RoteError, match=words):
+        with pytest.raises(ByroteError, match=words):
             measure_text([tmp_path / "x.npy"])
     save_file({"ids": np.arange(4)}, tmp_path / "x.safetensors")
-    with pytest.raises(RoteError, match="no tensor `tokens`"):
+    with pytest.raises(ByroteError, match="no tensor `tokens`"):
         measure_text([tmp_path / "x.safetensors"])
 
 
 def test_ids_are_not_compared_with_words(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(100))
     human = write(tmp_path / "human.txt", "one two")
-    with pytest.raises(RoteError, match="holds token ids and other corpora are read as words"):
+    with pytest.raises(ByroteError, match="holds token ids and other corpora are read as words"):
         measure_text([tmp_path / "x.npy"], reference=human)
 
 
@@ -294,7 +294,7 @@ def test_an_empty_folder_and_empty_lines_are_nothing_to_read(tmp_path):
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path, name, content, words):
-    with pytest.raises(RoteError, match=words):
+    with pytest.raises(ByroteError, match=words):
         measure_text([write(tmp_path / name, content)])
 
 
@@ -304,12 +304,12 @@ def test_what_is_no_text_is_refused(tmp_path, name, content, words):
 def test_a_damaged_archive_is_refused(tmp_path, content):
     path = tmp_path / "x.txt.gz"
     path.write_bytes(content)
-    with pytest.raises(RoteError, match="cannot be unpacked"):
+    with pytest.raises(ByroteError, match="cannot be unpacked"):
         measure_text([path])
 
 
 def test_a_missing_path_is_refused(tmp_path):
-    with pytest.raises(RoteError, match="does not exist"):
+    with pytest.raises(ByroteError, match="does not exist"):
         measure_text([tmp_path / "nowhere.txt"])
 
 
@@ -337,7 +337,7 @@ def test_lines_without_text_are_skipped_and_said(tmp_path):
 
 
 def test_a_line_over_the_limit_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr("probes.text.reading.MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("byrote.probes.text.reading.MAX_LINE_BYTES", 1 << 20)
     long = json.dumps({"text": "word " * 500_000})
     report = measure_text([write(tmp_path / "x.jsonl", f'{long}\n{{"text": "one two"}}\n{long}')])
     assert report.meta["corpora"]["x.jsonl"]["documents"] == 1
@@ -350,7 +350,7 @@ def test_an_archive_that_expands_like_no_text_is_refused(tmp_path):
         for _ in range(80):
             file.write(b"a " * (1 << 19))
     assert path.stat().st_size < 200_000
-    with pytest.raises(RoteError, match="expands more than 200 times"):
+    with pytest.raises(ByroteError, match="expands more than 200 times"):
         measure_text([path])
 
 

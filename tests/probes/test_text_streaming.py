@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.text import TextSettings, measure_text
-from probes.text.chunk import Chunk, Packer
-from probes.text.near_duplicates import NearDuplicates
-from probes.text.reading import Reading, text_chunks
-from probes.text.tail_mass import Table
-from probes.text.units import encoder
+from byrote.probes.text import TextSettings, measure_text
+from byrote.probes.text.chunk import Chunk, Packer
+from byrote.probes.text.near_duplicates import NearDuplicates
+from byrote.probes.text.reading import Reading, text_chunks
+from byrote.probes.text.tail_mass import Table
+from byrote.probes.text.units import encoder
 
 END = "<|endoftext|>"
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz      ", dtype=np.uint8)
@@ -61,7 +61,7 @@ def frame(folder: Path, name: str, *, documents: int = 60, **settings: object) -
 def test_numbers_do_not_depend_on_how_much_is_read_at_once(tmp_path, monkeypatch, name):
     whole = frame(tmp_path, name)
     for read_bytes in (61, 4096):
-        monkeypatch.setattr("probes.text.reading.READ_BYTES", read_bytes)
+        monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
         pd.testing.assert_frame_equal(frame(tmp_path, name), whole, check_exact=True)
 
 
@@ -74,17 +74,17 @@ def test_numbers_do_not_depend_on_the_size_of_chunks(tmp_path, monkeypatch, wind
         "documents": 60 if units == "words" else 20,
     }  # seven bytes a word
     whole = frame(tmp_path, "x.txt", **settings)
-    monkeypatch.setattr("probes.text.chunk.CHUNK_BYTES", 3000)
-    monkeypatch.setattr("probes.text.chunk.CHUNK_PARTS", 3)
-    monkeypatch.setattr("probes.text.units._GROUP_BYTES", 500)
+    monkeypatch.setattr("byrote.probes.text.chunk.CHUNK_BYTES", 3000)
+    monkeypatch.setattr("byrote.probes.text.chunk.CHUNK_PARTS", 3)
+    monkeypatch.setattr("byrote.probes.text.units._GROUP_BYTES", 500)
     pd.testing.assert_frame_equal(frame(tmp_path, "x.txt", **settings), whole, check_exact=True)
 
 
 def test_only_the_null_depends_on_the_size_of_batches(tmp_path, monkeypatch):
     """Each batch is shuffled with a seed of its own; everything else is the same to the last bit."""
     whole = frame(tmp_path, "x.txt")
-    monkeypatch.setattr("probes.text.windows.BATCH_TOKENS", 16_384)  # no piece is longer
-    monkeypatch.setattr("probes.text.near_duplicates._SIGNED_AT_ONCE", 7)
+    monkeypatch.setattr("byrote.probes.text.windows.BATCH_TOKENS", 16_384)  # no piece is longer
+    monkeypatch.setattr("byrote.probes.text.near_duplicates._SIGNED_AT_ONCE", 7)
     parts = frame(tmp_path, "x.txt")
     pd.testing.assert_frame_equal(
         parts.drop(columns="chance"), whole.drop(columns="chance"), check_exact=True
@@ -94,7 +94,7 @@ def test_only_the_null_depends_on_the_size_of_batches(tmp_path, monkeypatch):
 
 def test_a_long_document_in_parts_is_the_document(tmp_path, monkeypatch):
     whole = frame(tmp_path, "x.txt")
-    monkeypatch.setattr("probes.text.chunk.PART_BYTES", 300)
+    monkeypatch.setattr("byrote.probes.text.chunk.PART_BYTES", 300)
     pd.testing.assert_frame_equal(frame(tmp_path, "x.txt"), whole, check_exact=True)
 
 
@@ -121,7 +121,7 @@ def test_a_tokenizer_gives_the_tokens_of_the_whole_document(tmp_path, monkeypatc
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     made.train_from_iterator([text], trainers.BpeTrainer(vocab_size=400, show_progress=False))
     made.save(str(tmp_path / "tokenizer.json"))
-    monkeypatch.setattr("probes.text.chunk.PART_BYTES", 256)
+    monkeypatch.setattr("byrote.probes.text.chunk.PART_BYTES", 256)
     packer = Packer()
     chunks = [*packer.feed(text.encode(), starts_document=True), *packer.flush()]
     parts = [part for chunk in chunks for part in chunk.parts]
@@ -134,7 +134,7 @@ def test_a_tokenizer_gives_the_tokens_of_the_whole_document(tmp_path, monkeypatc
 def test_the_separator_that_is_named_first_wins_wherever_a_block_ends(tmp_path, monkeypatch, read_bytes):
     """`END` is a part of `ENDING`, and `=*=` may reach into the next block."""
     (tmp_path / "x.txt").write_text("one ENDING two END three =x= four = 5\n six =ENDING= seven")
-    monkeypatch.setattr("probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
     found: Counter[int] = Counter()
     parts: dict[int, bytes] = {}
     for chunk in text_chunks(
@@ -157,7 +157,7 @@ def test_damage_is_counted_the_same_wherever_a_block_ends(tmp_path, monkeypatch,
         "one two three four five six seven eight nine ten eleven twelve thirteen \ufffd\ufffd ".encode() * 3
     )
     (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbf" + text + b"a \xff b \xc3 c \xe2\x82")
-    monkeypatch.setattr("probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
     reading = Reading()
     chunks = text_chunks(
         [tmp_path / "x.txt"], separators=(END,), text_field="text", raw=False, reading=reading
@@ -169,8 +169,8 @@ def test_damage_is_counted_the_same_wherever_a_block_ends(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("read_bytes", [100, 333, 1 << 20])
 def test_the_limit_of_a_line_is_exact(tmp_path, monkeypatch, read_bytes):
-    monkeypatch.setattr("probes.text.reading.MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr("probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.probes.text.reading.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
     frame_bytes = len(json.dumps({"text": ""}))
     lines = [json.dumps({"text": "x" * (n - frame_bytes)}) for n in (1000, 1001, 20, 999, 5000)]
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
@@ -189,8 +189,8 @@ def test_the_limit_of_a_line_is_exact(tmp_path, monkeypatch, read_bytes):
 def test_shares_equal_plain_python_across_every_boundary(tmp_path, monkeypatch):
     """Windows of 64 words cut from each document's start, counted with loops; read 97 bytes and 9 KB at a time."""
     for name, size in (("reading.READ_BYTES", 97), ("chunk.PART_BYTES", 1000), ("chunk.CHUNK_BYTES", 9000)):
-        monkeypatch.setattr(f"probes.text.{name}", size)
-    monkeypatch.setattr("probes.text.windows.BATCH_TOKENS", 16_384)
+        monkeypatch.setattr(f"byrote.probes.text.{name}", size)
+    monkeypatch.setattr("byrote.probes.text.windows.BATCH_TOKENS", 16_384)
     documents = some_text(5)
     path = write(tmp_path / "x.txt", documents)
     found = measure_text([path], TextSettings(context=64, measures=("inducible", "rep", "repeats"))).frame
@@ -322,9 +322,11 @@ def growth_bytes(path: Path, reference: Path) -> int:
 @pytest.fixture
 def small_tables(monkeypatch):
     for name, value in SMALL.items():
-        monkeypatch.setattr(f"probes.text.{name}", value)
-    monkeypatch.setattr("probes.text.measure.NearDuplicates", partial(NearDuplicates, max_documents=64))
-    monkeypatch.setattr("probes.text.tail_mass.Table", partial(Table, 256))
+        monkeypatch.setattr(f"byrote.probes.text.{name}", value)
+    monkeypatch.setattr(
+        "byrote.probes.text.measure.NearDuplicates", partial(NearDuplicates, max_documents=64)
+    )
+    monkeypatch.setattr("byrote.probes.text.tail_mass.Table", partial(Table, 256))
 
 
 def new_text(path: Path, documents: int, seed: int) -> Path:
@@ -362,7 +364,7 @@ def test_a_table_without_limit_would_be_seen(tmp_path, small_tables, monkeypatch
 _MEASURE = """
 import re, sys
 from pathlib import Path
-from probes.text import TextSettings, measure_text
+from byrote.probes.text import TextSettings, measure_text
 
 def peak_mib():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024

@@ -7,12 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoints.errors import RoteError
-from probes.degradation import BEST_HEAD, compare
-from probes.observations import Measured, from_samples, unit_table
-from probes.registry import lookup
-from probes.store import SCHEMA_VERSION, Results, rebuild_observations, step_folder, write_json, write_unit
-from probes.trajectory import best_head, head_onsets, heads_above, onset
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.degradation import BEST_HEAD, compare
+from byrote.probes.observations import Measured, from_samples, unit_table
+from byrote.probes.registry import lookup
+from byrote.probes.store import (
+    SCHEMA_VERSION,
+    Results,
+    rebuild_observations,
+    step_folder,
+    write_json,
+    write_unit,
+)
+from byrote.probes.trajectory import best_head, head_onsets, heads_above, onset
 
 N = 16
 NOISE = np.linspace(-0.01, 0.01, N)  # mean 0, so every planted mean is exact
@@ -173,12 +180,12 @@ def test_align_by_tokens_and_loss_finds_the_same_pairs(tmp_path):
 
 def test_refusals_say_what_differs_and_how_to_mend_it(tmp_path):
     a = _write(tmp_path, "a", {0: LOW})
-    with pytest.raises(RoteError, match="stimulus") as error:
+    with pytest.raises(ByroteError, match="stimulus") as error:
         compare(a, _write(tmp_path, "b", {0: LOW}, stimulus="other"))
-    assert "rote run runs/a runs/b --fresh" in error.value.help
-    with pytest.raises(RoteError, match="no checkpoint in common"):
+    assert "byrote run runs/a runs/b --fresh" in error.value.help
+    with pytest.raises(ByroteError, match="no checkpoint in common"):
         compare(a, _write(tmp_path, "c", {5: LOW}))
-    with pytest.raises(RoteError, match="cannot be aligned"):
+    with pytest.raises(ByroteError, match="cannot be aligned"):
         compare(a, a, align="tokns")
-    with pytest.raises(RoteError, match="not among"):
+    with pytest.raises(ByroteError, match="not among"):
         compare(a, a, at=7)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_trajectory_and_degradation import HIGH, LOW, _write
 
-from checkpoints.errors import RoteError
-from probes.calibration import calibration_checks
-from probes.calibration.training import event_checks
-from probes.simulated import flat, log_grid, rise_and_fall, sigmoid, simulated_curve, true_crossing
-from probes.statistics import bootstrap_mean
-from probes.trajectory import (
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.calibration import calibration_checks
+from byrote.probes.calibration.training import event_checks
+from byrote.probes.simulated import flat, log_grid, rise_and_fall, sigmoid, simulated_curve, true_crossing
+from byrote.probes.statistics import bootstrap_mean
+from byrote.probes.trajectory import (
     CANNOT_TELL,
     EVENT_COLUMNS,
     crossings,
@@ -171,7 +171,7 @@ def test_turnover_of_heads_that_swap(tmp_path):
     assert table.loc[100, ["jaccard", "left", "entered", "sure"]].tolist() == [0, "L1H0", "L1H1", True]
     assert table.loc[200, "jaccard"] == 1 and not table.loc[200, "sure"]
     assert table.loc[100, "mass_a"] == pytest.approx(table.loc[100, "mass_b"])
-    with pytest.raises(RoteError):
+    with pytest.raises(ByroteError):
         turnover(results, k=0)
 
 
@@ -199,7 +199,7 @@ def test_total_mass_without_stored_sequences_adds_the_intervals_of_the_heads(tmp
     rows = results.select("prefix_matching", "score", step=100)
     half = np.sqrt((((rows["hi"] - rows["lo"]) / 2) ** 2).sum())
     assert table.loc[100, "hi"] - table.loc[100, "lo"] == pytest.approx(2 * half)
-    with pytest.raises(RoteError, match="no values per head"):
+    with pytest.raises(ByroteError, match="no values per head"):
         total_mass(results, probe="repeat_loss", metric="difference")
 
 
@@ -214,7 +214,7 @@ def test_events_of_a_run(tmp_path):
 
 
 def test_curve_of_what_was_not_measured(tmp_path):
-    with pytest.raises(RoteError, match="not measured"):
+    with pytest.raises(ByroteError, match="not measured"):
         curve(_write(tmp_path, "run", {0: LOW}), "prefix_matching", head=(5, 5))
 
 

@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import write_hf_series, write_lab_series
 from tl_legacy_golden import write_series as write_tl_series
 
-from checkpoints import CheckpointError, open_series
-from checkpoints.fingerprint import fingerprint, tensor_hashes
-from interp.loading import load_fresh, read_config
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.fingerprint import fingerprint, tensor_hashes
+from byrote.interp.loading import load_fresh, read_config
 
 SMALL = {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 8}
 NARROW = {"n_embd": 8, "n_layer": 1, "n_head": 1}

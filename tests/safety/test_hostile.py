@@ -18,7 +18,7 @@ import torch
 from hostile_files import HOSTILE, LOADS
 from tiny_models import write_lab_series
 
-from checkpoints import open_series
+from byrote.checkpoints import open_series
 
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 10  # of one folder, on a busy machine; most take a few milliseconds
@@ -30,9 +30,9 @@ import json, resource, signal, sys, time, warnings
 warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
-from checkpoints import CheckpointError, open_series
-from checkpoints.fingerprint import fingerprint, tensor_hashes
-from interp.loading import load_fresh
+from byrote.checkpoints import CheckpointError, open_series
+from byrote.checkpoints.fingerprint import fingerprint, tensor_hashes
+from byrote.interp.loading import load_fresh
 
 def read(folder, good):
     series = open_series(folder)
@@ -88,7 +88,7 @@ def outcomes(tmp_path_factory):
         (top / name).mkdir()
     before = snapshot(top)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_", "TORCH"))} | {
-        "HOME": str(top / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(top / "home"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1", "TMPDIR": str(top / "tmp"),
     }  # fmt: skip
     done = subprocess.run(
@@ -179,8 +179,8 @@ def test_torchs_own_reader_would_have_run_the_payload(tmp_path):
 def test_weights_that_are_not_finite_are_read_and_reported_invalid(tmp_path, bad):
     from safetensors.torch import load_file, save_file
 
-    from probes.sweep.plan import SweepConfig
-    from probes.sweep.run import sweep
+    from byrote.probes.sweep.plan import SweepConfig
+    from byrote.probes.sweep.run import sweep
 
     path = write_lab_series(tmp_path / "run", (1, 2))
     file = path / "step_00000002" / "model.safetensors"

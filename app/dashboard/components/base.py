@@ -20,7 +20,7 @@ BELOW, ABOVE, VOID = 65_001, 65_002, 65_535
 def component(name: str) -> Callable[..., Any]:
     """A component by the name of its files, with the player and the shared style before its own."""
     return st.components.v2.component(
-        f"rote_{name}",
+        f"byrote_{name}",
         html=_file(f"{name}.html"),
         css=_file("shared.css") + _file(f"{name}.css"),
         js=_file("player.js") + _file(f"{name}.js"),

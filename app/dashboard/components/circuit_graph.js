@@ -42,7 +42,7 @@ class Graph {
     this.data = data;
     this.scores = this.scored === data.key ? this.scores : shorts(data.scores);
     this.scored = data.key;
-    this.root.querySelector(".rote").style.setProperty("--path", data.path_color);
+    this.root.querySelector(".byrote").style.setProperty("--path", data.path_color);
     this.range.max = String(data.z_max);
     this.range.value = String(data.z);
     if (this.layout !== layout) this.build(data);
@@ -126,7 +126,7 @@ class Graph {
     this.value.textContent = Number(this.range.value).toFixed(1);
     const total = data.totals[index];
     this.find(".count").textContent = `showing ${kept.length.toLocaleString()} of ${total.toLocaleString()} edges (${data.what})` + (data.cut ? `; at most the ${data.cut} strongest of a step` : "") + (data.path_words ? ` · ${data.path_words}` : "");
-    this.root.querySelector(".rote").dataset.step = data.steps[index];
+    this.root.querySelector(".byrote").dataset.step = data.steps[index];
     if (resting) this.settle(index, kept);
   }
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from app.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, wiring
-from app.dashboard.components.base import VOID, component, encode, packed
-from app.dashboard.components.head_grid import doubts, marks, palette, step_words
-from app.dashboard.kept import kept
-from app.dashboard.saved import SavedRun
-from app.dashboard.state import State
-from probes.figures.theme import TOKENS
+from byrote.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, wiring
+from byrote.dashboard.components.base import VOID, component, encode, packed
+from byrote.dashboard.components.head_grid import doubts, marks, palette, step_words
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.state import State
+from byrote.probes.figures.theme import TOKENS
 
 
 def circuit_graph(

@@ -78,7 +78,7 @@ class Grid {
   // Cells as large as the page allows: the grids side by side where that leaves enough to hit, else one below another.
   fit() {
     const { layers, heads, cell, panels } = this.data;
-    const host = this.root.querySelector(".rote"), width = host.clientWidth;
+    const host = this.root.querySelector(".byrote"), width = host.clientWidth;
     if (!width) return;
     this.width = width;
     const room = (n) => Math.floor(((width - GAP * (n - 1)) / n - NAMES) / heads) - 2;
@@ -98,7 +98,7 @@ class Grid {
 
   // The page became wider or narrower; a scroll bar that comes or goes does not count.
   resize() {
-    if (!this.data || Math.abs(this.root.querySelector(".rote").clientWidth - (this.width ?? 0)) < 20) return;
+    if (!this.data || Math.abs(this.root.querySelector(".byrote").clientWidth - (this.width ?? 0)) < 20) return;
     this.fit();
     this.repaint();
   }
@@ -200,7 +200,7 @@ class Grid {
       }
       panel.frame.classList.toggle("doubted", p === 0 && Boolean(data.doubts[data.steps[index]]));
     });
-    this.root.querySelector(".rote").dataset.step = data.steps[index];
+    this.root.querySelector(".byrote").dataset.step = data.steps[index];
     if (resting) this.settle(index);
   }
 
@@ -330,7 +330,7 @@ export default function (component) {
   if (!grid) {
     grid = new Grid(parentElement, (name, value) => grid.say(name, value));
     held.set(parentElement, grid);
-    new ResizeObserver(() => grid.resize()).observe(parentElement.querySelector(".rote"));
+    new ResizeObserver(() => grid.resize()).observe(parentElement.querySelector(".byrote"));
   }
   grid.say = setTriggerValue;
   grid.load(data);

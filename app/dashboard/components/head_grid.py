@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from app.dashboard.components.base import component, encode, packed
-from app.dashboard.kept import kept
-from app.dashboard.saved import Cube, SavedRun
-from app.dashboard.state import State
-from app.dashboard.words import tokens_words
-from probes.figures.theme import DIVERGING, SEQUENTIAL
-from probes.figures.words import chance_number, clean, probe_name, step_number
-from probes.registry import REGISTRY
+from byrote.dashboard.components.base import component, encode, packed
+from byrote.dashboard.kept import kept
+from byrote.dashboard.saved import Cube, SavedRun
+from byrote.dashboard.state import State
+from byrote.dashboard.words import tokens_words
+from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL
+from byrote.probes.figures.words import chance_number, clean, probe_name, step_number
+from byrote.probes.registry import REGISTRY
 
 N_COLOURS = 64
 N_DIFFERENCES = 65  # odd: one colour is exactly zero

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from app.dashboard.components.base import component, packed
-from probes.figures.words import clean
+from byrote.dashboard.components.base import component, packed
+from byrote.probes.figures.words import clean
 
 MAX_TOKEN_CHARS = 24
 MASK = "•••"  # in place of a token that nobody asked to see

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.dashboard.views import circuit, compare, head, memory, overview, runs, trajectory
+from byrote.dashboard.views import circuit, compare, head, memory, overview, runs, trajectory
 
 VIEWS = {
     "overview": overview,

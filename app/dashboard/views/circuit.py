@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.dashboard import circuits, findings
-from app.dashboard.components.circuit_graph import circuit_graph
-from app.dashboard.session import View, follow, go
-from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.state import WAYS, link
-from app.dashboard.words import literal
-from probes.figures.words import probe_name, step_number
+from byrote.dashboard import circuits, findings
+from byrote.dashboard.components.circuit_graph import circuit_graph
+from byrote.dashboard.session import View, follow, go
+from byrote.dashboard.show import Page, how_computed, nothing, panel
+from byrote.dashboard.state import WAYS, link
+from byrote.dashboard.words import literal
+from byrote.probes.figures.words import probe_name, step_number
 
 TITLE = "Circuit"
 ICON = ":material/account_tree:"
@@ -35,7 +35,7 @@ def draw(view: View, page: Page) -> None:
     if not any(found.edges.values()):
         nothing(
             found.reasons[0] if found.reasons else "Composition was not measured in this run.",
-            "rote run PATH -p composition -o results",
+            "byrote run PATH -p composition -o results",
         )
         return
     least = state.z if state.z is not None else circuits.default_least(found, state.step)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from app.dashboard import comparing, drawn, findings
-from app.dashboard.components.head_grid import head_grid
-from app.dashboard.session import View, chosen, go
-from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.words import literal
-from checkpoints.errors import RoteError
-from checkpoints.words import counted
-from probes.alignment import ALIGNMENTS
-from probes.degradation import Comparison
-from probes.figures.words import probe_name, step_number
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.words import counted
+from byrote.dashboard import comparing, drawn, findings
+from byrote.dashboard.components.head_grid import head_grid
+from byrote.dashboard.session import View, chosen, go
+from byrote.dashboard.show import Page, how_computed, nothing, panel
+from byrote.dashboard.words import literal
+from byrote.probes.alignment import ALIGNMENTS
+from byrote.probes.degradation import Comparison
+from byrote.probes.figures.words import probe_name, step_number
 
 TITLE = "Compare"
 ICON = ":material/compare_arrows:"
@@ -67,7 +67,7 @@ def _compared(view: View, page: Page) -> Comparison | None:
     try:
         with st.spinner("Comparing, with intervals…", show_time=False):
             comparison = comparing.comparison_of(view.run, base, view.state.align, view.state.step)
-    except RoteError as error:
+    except ByroteError as error:
         page.title(f"{view.run.name} and {base.name} cannot be compared")
         st.error(
             f"{literal(error.message, limit=800)}\n\n{literal(error.help, limit=600)}",
@@ -131,7 +131,7 @@ def _turnover(view: View, page: Page, comparison: Comparison) -> None:
     )
     if frame.empty:
         nothing(
-            "The induction verdict was not measured in both runs.", "rote run PATH -p induction -o results"
+            "The induction verdict was not measured in both runs.", "byrote run PATH -p induction -o results"
         )
     else:
         page.table(frame, "turnover", caption="Induction heads at this step.", height="content")
@@ -161,7 +161,7 @@ def _one_run(view: View, page: Page) -> None:
     st.caption(
         "Choose a baseline in the sidebar to compare two runs."
         if others
-        else "One run: measure a control with the same command and it appears here, rote run runs/control -o results"
+        else "One run: measure a control with the same command and it appears here, byrote run runs/control -o results"
     )
     if not state.probe:
         return

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.dashboard import drawn, findings
-from app.dashboard.saved import SavedRun, head_names
-from app.dashboard.session import View, pin_button
-from app.dashboard.session import go as move
-from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.state import State, link
-from app.dashboard.views import head_text
-from interp.axes import parse_head
-from probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
-from probes.registry import REGISTRY
+from byrote.dashboard import drawn, findings
+from byrote.dashboard.saved import SavedRun, head_names
+from byrote.dashboard.session import View, pin_button
+from byrote.dashboard.session import go as move
+from byrote.dashboard.show import Page, how_computed, nothing, panel
+from byrote.dashboard.state import State, link
+from byrote.dashboard.views import head_text
+from byrote.interp.axes import parse_head
+from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
+from byrote.probes.registry import REGISTRY
 
 TITLE = "Head"
 ICON = ":material/target:"
@@ -29,7 +29,9 @@ def draw(view: View, page: Page) -> None:
     cube = run.cube(state.probe, state.metric) if state.probe else None
     page.title(findings.head(run, cube, state.head, probe=state.probe, step=state.step))
     if not state.head:
-        nothing("No probe with a value per head was measured.", "rote run PATH -p prefix_matching -o results")
+        nothing(
+            "No probe with a value per head was measured.", "byrote run PATH -p prefix_matching -o results"
+        )
         return
     _neighbours(view)
     with panel("the attention"):
@@ -187,7 +189,7 @@ def _offsets(view: View, page: Page) -> None:
     st.subheader("How far back it looks", anchor=False)
     run, state = view.run, view.state
     if run.kinds.get(("offset_profile", "profile")) != "head curve":
-        nothing("The offset profile was not measured.", "rote run PATH -p offset_profile -o results")
+        nothing("The offset profile was not measured.", "byrote run PATH -p offset_profile -o results")
         return
     heads = tuple(dict.fromkeys([state.head, *state.pin]))[:3]
     page.figure(drawn.offsets(run, heads, state.step), "offsets")

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.cli.text import size
-from app.dashboard import drawn
-from app.dashboard.components.token_view import MASK, token_text, token_view
-from app.dashboard.missing import run_command
-from app.dashboard.saved import SavedRun
-from app.dashboard.session import View, chosen
-from app.dashboard.session import go as move
-from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.views import head_writes
-from app.dashboard.views import own as own_view
-from app.dashboard.words import literal
-from checkpoints.words import counted
-from probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
-from probes.figures.words import probe_name, step_number
+from byrote.checkpoints.words import counted
+from byrote.cli.text import size
+from byrote.dashboard import drawn
+from byrote.dashboard.components.token_view import MASK, token_text, token_view
+from byrote.dashboard.missing import run_command
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.session import View, chosen
+from byrote.dashboard.session import go as move
+from byrote.dashboard.show import Page, how_computed, nothing, panel
+from byrote.dashboard.views import head_writes
+from byrote.dashboard.views import own as own_view
+from byrote.dashboard.words import literal
+from byrote.probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
+from byrote.probes.figures.words import probe_name, step_number
 
 TOKENS = "tokens"
 MEMORISED = frozenset({"members"})

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app.dashboard.components.token_view import MASK, marked
-from app.dashboard.session import View
-from app.dashboard.show import Page, nothing
-from app.dashboard.words import literal
-from probes.attention import StoredText, Writes, unwritten, writes_in
-from probes.figures.words import number
+from byrote.dashboard.components.token_view import MASK, marked
+from byrote.dashboard.session import View
+from byrote.dashboard.show import Page, nothing
+from byrote.dashboard.words import literal
+from byrote.probes.attention import StoredText, Writes, unwritten, writes_in
+from byrote.probes.figures.words import number
 
 _HOW = """Direct logit attribution (Elhage et al. 2021): what the head adds to the residual stream at this token, z W_O,
 through the final norm with the scale it had in this very pass, times W_U, minus its mean over the vocabulary. In logits:

@@ -6,20 +6,20 @@ import html
 
 import streamlit as st
 
-from app.dashboard import remembering
-from app.dashboard.components.token_view import MASK, marked
-from app.dashboard.figures import narrow
-from app.dashboard.remembering import TAG_WORDS, TAGS, Passage
-from app.dashboard.session import View, go
-from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.words import literal
-from probes.figures.theme import TOKENS
-from probes.figures.words import clean, step_number
+from byrote.dashboard import remembering
+from byrote.dashboard.components.token_view import MASK, marked
+from byrote.dashboard.figures import narrow
+from byrote.dashboard.remembering import TAG_WORDS, TAGS, Passage
+from byrote.dashboard.session import View, go
+from byrote.dashboard.show import Page, how_computed, nothing, panel
+from byrote.dashboard.words import literal
+from byrote.probes.figures.theme import TOKENS
+from byrote.probes.figures.words import clean, step_number
 
 TITLE = "Memory"
 ICON = ":material/psychology:"
 MAX_RUNS = 8
-_MEASURE = "rote run PATH -p mem_gap -p extraction -p recall_vs_copy -o results --members FILE"
+_MEASURE = "byrote run PATH -p mem_gap -p extraction -p recall_vs_copy -o results --members FILE"
 _MARKS = {"recall": "R", "copying": "C", "both": "B", "neither": "–"}
 _TOKENS = {"recall": "series1", "copying": "series0", "both": "series2", "neither": ""}
 

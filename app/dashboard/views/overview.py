@@ -5,19 +5,19 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app.dashboard import drawn as drawn_once
-from app.dashboard import findings
-from app.dashboard.asked import MAX_ALSO, drawable
-from app.dashboard.missing import missing
-from app.dashboard.saved import SavedRun
-from app.dashboard.session import View, chosen, go
-from app.dashboard.show import Page, how_computed, nothing, panel, problem
-from app.dashboard.state import SCALES, link
-from app.dashboard.words import literal
-from checkpoints.words import counted
-from interp.axes import head_label
-from probes.figures.rows import main_metric
-from probes.figures.words import clean, probe_name, sentence_case, step_number
+from byrote.checkpoints.words import counted
+from byrote.dashboard import drawn as drawn_once
+from byrote.dashboard import findings
+from byrote.dashboard.asked import MAX_ALSO, drawable
+from byrote.dashboard.missing import missing
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.session import View, chosen, go
+from byrote.dashboard.show import Page, how_computed, nothing, panel, problem
+from byrote.dashboard.state import SCALES, link
+from byrote.dashboard.words import literal
+from byrote.interp.axes import head_label
+from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 
 TITLE = "Overview"
 ICON = ":material/dashboard:"
@@ -118,7 +118,9 @@ def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
     state = view.state
     drawn = [run for run in runs if run.has(state.probe, state.metric)]
     if not state.probe or not drawn:
-        nothing("No probe with a value per head was measured.", "rote run PATH -p prefix_matching -o results")
+        nothing(
+            "No probe with a value per head was measured.", "byrote run PATH -p prefix_matching -o results"
+        )
         return
     _timeline_controls(view)
     if state.also:  # several strips are read for one run, against its baseline
@@ -193,7 +195,7 @@ def _losses(view: View, page: Page, runs: list[SavedRun]) -> None:
     pairs = (("repeat_loss", "first_block"), ("repeat_loss", "later_blocks"))
     drawn = [run for run in runs if all(run.has(*pair) for pair in pairs)][:3]
     if not drawn:
-        nothing("The loss on repeated tokens was not measured.", "rote run PATH -p repeat_loss -o results")
+        nothing("The loss on repeated tokens was not measured.", "byrote run PATH -p repeat_loss -o results")
         return
     base = view.state.base if any(run.name == view.state.base for run in drawn) else None
     page.figure(drawn_once.losses(*drawn, base=base), "losses")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.cli.text import duration, size
-from app.dashboard import jobs, own_text
-from app.dashboard.own_text import Cost, Request
-from app.dashboard.session import View
-from app.dashboard.show import panel
-from app.dashboard.words import literal
-from probes.attention import StoredText, unwritten
-from probes.figures.words import step_number
+from byrote.cli.text import duration, size
+from byrote.dashboard import jobs, own_text
+from byrote.dashboard.own_text import Cost, Request
+from byrote.dashboard.session import View
+from byrote.dashboard.show import panel
+from byrote.dashboard.words import literal
+from byrote.probes.attention import StoredText, unwritten
+from byrote.probes.figures.words import step_number
 
 LOOK_EVERY_S = 1.0
 
@@ -102,8 +102,8 @@ def notebook_lines(view: View, found: StoredText, text: str | None, *, writes: b
     ]
     return [
         *lines,
-        "from checkpoints import open_series",
-        f"from interp import capture, load{', written' if writes else ''}",
+        "from byrote.checkpoints import open_series",
+        f"from byrote.interp import capture, load{', written' if writes else ''}",
         f"model = load(open_series({series!r}).at({view.state.step}))",
         f"seen = capture(model, {given})",
         *(wrote if writes else []),

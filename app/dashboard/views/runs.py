@@ -11,20 +11,20 @@ from typing import Any
 
 import streamlit as st
 
-from app.cli.text import duration
-from app.dashboard import jobs
-from app.dashboard.jobs import Job
-from app.dashboard.library import Library, is_run_folder
-from app.dashboard.session import View
-from app.dashboard.show import Page, nothing, panel, problem
-from app.dashboard.views import shelf
-from app.dashboard.words import file_stem, literal
-from app.report import build_report
-from checkpoints.errors import RoteError
-from checkpoints.words import counted
-from probes.figures.words import clean, step_number
-from probes.registry import REGISTRY, resolve
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.words import counted
+from byrote.cli.text import duration
+from byrote.dashboard import jobs
+from byrote.dashboard.jobs import Job
+from byrote.dashboard.library import Library, is_run_folder
+from byrote.dashboard.session import View
+from byrote.dashboard.show import Page, nothing, panel, problem
+from byrote.dashboard.views import shelf
+from byrote.dashboard.words import file_stem, literal
+from byrote.probes.figures.words import clean, step_number
+from byrote.probes.registry import REGISTRY, resolve
+from byrote.probes.store import Results
+from byrote.report import build_report
 
 TITLE = "Runs and export"
 ICON = ":material/inventory_2:"
@@ -105,11 +105,11 @@ def run_arguments(path: str, probes: list[str], *, keep_attention: bool, out: Pa
     """The command line of a job. A path that begins with a dash is a path, and ~ is the home folder.
 
     Raises:
-        RoteError: a path no file can have, or a probe there is not.
+        ByroteError: a path no file can have, or a probe there is not.
     """
     resolve(probes or None)
     if clean(path, limit=len(path)) != path:
-        raise RoteError(
+        raise ByroteError(
             "the path holds characters that cannot be shown", help="type it instead of pasting it"
         )
     asked = [word for name in probes for word in ("-p", name)]
@@ -134,7 +134,7 @@ def _watch(root: Path) -> None:
 
 
 def _one_job(job: Job, root: Path) -> None:
-    words = clean(shlex.join(["rote", *job.arguments]), limit=400)
+    words = clean(shlex.join(["byrote", *job.arguments]), limit=400)
     left, right = st.columns([5, 1], vertical_alignment="center")
     left.markdown(f"{_MARK.get(job.state, ':material/info:')} **{job.state}** · {literal(words, limit=500)}")
     with right, panel("the job"):
@@ -222,10 +222,10 @@ def _report(view: View) -> None:
     base = view.state.base if view.state.base in chosen else None
     st.download_button(
         "Build the report, HTML", data=lambda: report_bytes(view, chosen, base=base, light=light), key="build_report",
-        file_name=f"{file_stem('rote', *chosen)}.html", mime="text/html", on_click="ignore", icon=":material/description:",
+        file_name=f"{file_stem('byrote', *chosen)}.html", mime="text/html", on_click="ignore", icon=":material/description:",
     )  # fmt: skip
     command = [
-        "rote",
+        "byrote",
         "report",
         *(str(view.library.runs[n].path) for n in chosen),
         *(["--base", base] if base else []),
@@ -235,7 +235,7 @@ def _report(view: View) -> None:
 
 
 def report_bytes(view: View, names: list[str], *, base: str | None, light: bool) -> bytes:
-    """The report `rote report` writes, made when asked for."""
+    """The report `byrote report` writes, made when asked for."""
     runs = [Results.open(view.library.runs[name].path) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         files = build_report(runs, out=Path(folder) / "report.html", base=base, light=light)

@@ -9,18 +9,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.cli.text import size
-from app.dashboard import removing
-from app.dashboard.library import Library, identity_of
-from app.dashboard.saved import SavedRun
-from app.dashboard.session import View, go, opened_paths
-from app.dashboard.show import Page, panel, problem
-from app.dashboard.state import State, link, read
-from app.dashboard.words import literal
-from checkpoints.errors import RoteError
-from checkpoints.words import counted
-from probes.figures.words import clean
-from probes.verify import Verified, digest, verify
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.words import counted
+from byrote.cli.text import size
+from byrote.dashboard import removing
+from byrote.dashboard.library import Library, identity_of
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.session import View, go, opened_paths
+from byrote.dashboard.show import Page, panel, problem
+from byrote.dashboard.state import State, link, read
+from byrote.dashboard.words import literal
+from byrote.probes.figures.words import clean
+from byrote.probes.verify import Verified, digest, verify
 
 DIGEST_CHARS = 12
 _VERIFIED, _REMOVING, _SAID, _FAILED = "shelf_verified", "shelf_removing", "shelf_said", "shelf_failed"
@@ -45,7 +45,7 @@ def results_frame(view: View) -> pd.DataFrame:
             "numbers": run.table.num_rows,
             "size": size(_bytes(run.path)),
             "digest": digest(run.path)[:DIGEST_CHARS],
-            "rote": str(((run.meta.get("provenance") or {}).get("versions") or {}).get("rote", "")),
+            "byrote": str(((run.meta.get("provenance") or {}).get("versions") or {}).get("byrote", "")),
             "attention kept": "yes" if any((run.path / "arrays").glob("*/attention.safetensors")) else "no",
             "gaps": len(run.gaps),
             "folder": str(run.path),
@@ -180,7 +180,7 @@ def _remove(folder: Path) -> None:
     st.session_state.pop(_REMOVING, None)
     try:
         target = removing.remove(folder, opened_paths())
-    except RoteError as error:
+    except ByroteError as error:
         st.session_state[_FAILED] = error
         return
     st.session_state[_SAID] = (target, folder)

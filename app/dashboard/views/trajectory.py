@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.dashboard import drawn, findings
-from app.dashboard.comparing import pairs_of
-from app.dashboard.components.head_grid import doubts, head_grid
-from app.dashboard.saved import Cube, SavedRun
-from app.dashboard.session import View, chosen, follow, go, pin_button
-from app.dashboard.show import Page, how_computed, nothing, panel
-from app.dashboard.state import link
-from app.dashboard.words import literal
-from checkpoints.errors import RoteError
-from interp.axes import head_label
-from probes.alignment import ALIGNMENTS
-from probes.figures.words import estimate, probe_name, step_number
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import drawn, findings
+from byrote.dashboard.comparing import pairs_of
+from byrote.dashboard.components.head_grid import doubts, head_grid
+from byrote.dashboard.saved import Cube, SavedRun
+from byrote.dashboard.session import View, chosen, follow, go, pin_button
+from byrote.dashboard.show import Page, how_computed, nothing, panel
+from byrote.dashboard.state import link
+from byrote.dashboard.words import literal
+from byrote.interp.axes import head_label
+from byrote.probes.alignment import ALIGNMENTS
+from byrote.probes.figures.words import estimate, probe_name, step_number
 
 TITLE = "Trajectory"
 ICON = ":material/play_circle:"
@@ -32,7 +32,7 @@ def draw(view: View, page: Page) -> None:
     run, state = view.run, view.state
     if not state.probe:
         page.title(f"No probe with a value per head was measured in {run.name}")
-        nothing("The grid needs one.", "rote run PATH -p prefix_matching -o results")
+        nothing("The grid needs one.", "byrote run PATH -p prefix_matching -o results")
         return
     cube = run.cube(state.probe, state.metric)
     page.title(findings.trajectory(run, cube, probe=state.probe, step=state.step))
@@ -57,7 +57,7 @@ def _pairs(view: View) -> Mapping[int, int]:
         return {}
     try:
         return pairs_of(view.run, view.base, view.state.align)
-    except RoteError as error:
+    except ByroteError as error:
         st.caption(literal(f"The baseline cannot be aligned: {error.message}. {error.help}", limit=400))
         return {}
 
@@ -170,7 +170,7 @@ def top_frame(run: SavedRun, cube: Cube, cube_of: tuple[str, str], *, step: int)
 
 def _row(run: SavedRun, probe: str, metric: str, step: int):
     rows = run.rows(probe, metric)
-    state_head = st.session_state["rote_state"].layer_head
+    state_head = st.session_state["byrote_state"].layer_head
     if state_head is None:
         return None
     mine = rows[(rows["step"] == step) & (rows["layer"] == state_head[0]) & (rows["head"] == state_head[1])]

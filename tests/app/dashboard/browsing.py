@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from planted_series import keep_attention, whole, write_results
 
-from app.dashboard.launch import ADDRESS, command, environment
+from byrote.dashboard.launch import ADDRESS, command, environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

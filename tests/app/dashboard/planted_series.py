@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from probes.attention import FORMAT, attention_file
-from probes.observations import Measured, not_measured, unit_table
-from probes.registry import lookup
-from probes.store import rebuild_observations, step_folder, write_json, write_unit
+from byrote.probes.attention import FORMAT, attention_file
+from byrote.probes.observations import Measured, not_measured, unit_table
+from byrote.probes.registry import lookup
+from byrote.probes.store import rebuild_observations, step_folder, write_json, write_unit
 
 STEPS = (0, 10, 20, 40)
 SHAPE = (2, 3)
@@ -97,7 +97,7 @@ def write_results(
             "manifest": {"arm": dict(arm)} if arm else None,
         },
         "model": {"n_layers": shape[0], "n_heads": shape[1]},
-        "provenance": {"dtype": "float32", "device": "cpu", "seed": 0, "versions": {"rote": "0.1.0"}},
+        "provenance": {"dtype": "float32", "device": "cpu", "seed": 0, "versions": {"byrote": "0.1.0"}},
         "stimuli": [{"id": "repeated_random-planted", "kind": "repeated_random"}],
         "gaps": [],
         "notes": [],

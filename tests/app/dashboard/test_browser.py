@@ -77,10 +77,10 @@ def test_play_is_steady_shows_both_runs_and_tells_the_server_only_at_rest(start)
     sent: list[int] = []
     here.tab.on("websocket", lambda socket: socket.on("framereceived", lambda data: sent.append(len(data))))
     here.open("trajectory", **{**LINK, "step": 0})
-    here.has(".rote", data_step="0")
+    here.has(".byrote", data_step="0")
     sent.clear()
     here.find("button.play").click()
-    seen = steps_of(here, ".rote", during_ms=2500)
+    seen = steps_of(here, ".byrote", during_ms=2500)
     assert sum(sent) < 30_000  # the look at the folder every few seconds, and no data
     frames = [b - a for (a, _), (b, _) in pairwise(seen)]
     assert len(frames) >= 12
@@ -88,7 +88,7 @@ def test_play_is_steady_shows_both_runs_and_tells_the_server_only_at_rest(start)
     assert [int(step) for _, step in seen] == sorted({int(step) for _, step in seen})
     assert here.params()["step"] == "0"
     here.find("button.play").click()
-    resting = here.find(".rote").first.get_attribute("data-step")
+    resting = here.find(".byrote").first.get_attribute("data-step")
     here.until_address(step=resting)
     assert int(resting) > 100
     assert here.find(".panel.base .cell").count() == here.find(".panel.run .cell").count() == 8
@@ -175,7 +175,7 @@ def test_the_keyboard_alone_plays_steps_selects_and_opens(start):
 def test_tab_reaches_the_play_button_and_shows_where_it_is(start):
     here = start()
     here.open("trajectory", **LINK)
-    here.has(".rote", data_step="160")
+    here.has(".byrote", data_step="160")
     here.find("h1").first.click()
     for _ in range(3):
         here.tab.keyboard.press("Tab")
@@ -191,7 +191,7 @@ def test_reduced_motion_offers_steps_and_no_play(start):
     here = start(reduced_motion="reduce")
     for page in ("trajectory", "circuit"):
         here.open(page, **LINK)
-        here.has(".rote", data_step="160")
+        here.has(".byrote", data_step="160")
         assert not here.find("button.play").is_visible()
         here.find("[aria-label='Next checkpoint']").click()
         here.until_address(step="170")
@@ -200,9 +200,9 @@ def test_reduced_motion_offers_steps_and_no_play(start):
 def test_the_circuit_plays_and_its_threshold_counts(start):
     here = start()
     here.open("circuit", **{**LINK, "step": 0})
-    here.has(".rote", data_step="0")
+    here.has(".byrote", data_step="0")
     here.find("button.play").click()
-    seen = steps_of(here, ".rote", during_ms=1200)
+    seen = steps_of(here, ".byrote", during_ms=1200)
     here.find("button.play").click()
     assert len(seen) >= 5
     here.open("circuit", **LINK)

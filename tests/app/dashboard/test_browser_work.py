@@ -12,8 +12,8 @@ from browsing import CHROMIUM, chromium, profile, served, visit
 from planted_series import head_metric, write_results
 from tiny_models import write_lab_series
 
-from app.dashboard import jobs
-from probes.store import Results
+from byrote.dashboard import jobs
+from byrote.probes.store import Results
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = [

@@ -18,10 +18,10 @@ import plotly.graph_objects as go
 import pytest
 from planted_series import flat, model_metric, rising, write_results
 
-from app.dashboard import export, shell
-from app.dashboard.reproduce import notebook_lines, shell_lines
-from app.dashboard.session import View
-from app.dashboard.show import Page
+from byrote.dashboard import export, shell
+from byrote.dashboard.reproduce import notebook_lines, shell_lines
+from byrote.dashboard.session import View
+from byrote.dashboard.show import Page
 
 PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
 Look = Callable[..., tuple[View, Page]]
@@ -91,17 +91,17 @@ def run_notebook(lines: list[str]) -> list[Any]:
     return shown
 
 
-def rows_of(rote, line: str) -> list[dict[str, Any]]:
+def rows_of(byrote, line: str) -> list[dict[str, Any]]:
     """The rows a command prints as JSON."""
     words = shlex.split(line)
-    assert words[0] == "rote"
-    done = rote(*words[1:], "--json")
+    assert words[0] == "byrote"
+    done = byrote(*words[1:], "--json")
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("case", ("planted by hand", "measured", "one run"))
-def test_every_line_offered_runs(case, look, measured, rote, planted_results):
+def test_every_line_offered_runs(case, look, measured, byrote, planted_results):
     results, state = {
         "planted by hand": (measured, {"run": "unique", "base": "repeated", "step": 40, "head": "L1H2"}),
         "measured": (planted_results, {"run": "planted", "base": "random", "step": 20}),
@@ -111,20 +111,20 @@ def test_every_line_offered_runs(case, look, measured, rote, planted_results):
     for page in PAGES:
         view, _ = look(page, results, **state)
         *lines, dashboard = shell_lines(view)
-        assert dashboard == shlex.join(["rote", "dashboard", str(results)])
+        assert dashboard == shlex.join(["byrote", "dashboard", str(results)])
         assert lines
         for line in lines:
             if line not in ran:  # several pages offer the same report
-                done = rote(*shlex.split(line)[1:])
+                done = byrote(*shlex.split(line)[1:])
                 assert done.exit_code == 0, (page, line, done.stderr)
                 ran.add(line)
         assert run_notebook(notebook_lines(view)), page
 
 
-def test_the_grid_and_the_table_of_the_trajectory_come_out_again(look, measured, rote):
+def test_the_grid_and_the_table_of_the_trajectory_come_out_again(look, measured, byrote):
     view, page = look("trajectory", measured, run="unique", base="repeated", step=40, head="L1H2", pin="L0H1")
     table = page.shown.tables["top"][1]
-    printed = rows_of(rote, shell_lines(view)[0])
+    printed = rows_of(byrote, shell_lines(view)[0])
     assert [r["head"] for r in printed if r["valid"]] == list(table["head"])
     for column, name in (("score", "value"), ("low", "lo"), ("high", "hi")):
         np.testing.assert_array_equal(table[column], [r[name] for r in printed if r["valid"]])
@@ -151,21 +151,21 @@ def test_the_overview_comes_out_again(look, measured):
             assert list(trace.y) in [list(t.y) for t in drawn.data], trace.name
 
 
-def test_the_scores_of_a_head_come_out_again(look, planted_results, rote):
+def test_the_scores_of_a_head_come_out_again(look, planted_results, byrote):
     view, page = look("head", planted_results, run="planted", step=20, head="L1H0", probe="prefix_matching")
     table = page.shown.tables["scores"][1].set_index("measure")
     frame = run_notebook(notebook_lines(view))[-1]
     score = frame[(frame["probe"] == "prefix_matching") & (frame["metric"] == "score")].iloc[0]
     assert table.loc["Prefix matching", "value [95% interval]"].startswith(f"{score['value']:.3g}"[:4])
     assert table.loc["Prefix matching", "n"] == score["n"]
-    (row,) = [r for r in rows_of(rote, shell_lines(view)[0]) if r["head"] == "L1H0"]
+    (row,) = [r for r in rows_of(byrote, shell_lines(view)[0]) if r["head"] == "L1H0"]
     assert row["value"] == score["value"]
 
 
-def test_the_edges_of_the_circuit_come_out_again(look, measured, rote):
+def test_the_edges_of_the_circuit_come_out_again(look, measured, byrote):
     view, page = look("circuit", measured, run="unique", step=40)
     table = page.shown.tables["edges"][1]
-    printed = rows_of(rote, shell_lines(view)[0])
+    printed = rows_of(byrote, shell_lines(view)[0])
     assert round(printed[0]["value"], 2) == table.iloc[0]["z"] == 7.5
     edges = run_notebook(notebook_lines(view))[-1]
     assert edges.iloc[0]["value"] == printed[0]["value"]
@@ -177,7 +177,7 @@ def test_the_edges_of_the_circuit_come_out_again(look, measured, rote):
     ) == (0, 1, 1, 2)
 
 
-def test_the_comparison_comes_out_again(look, measured, rote):
+def test_the_comparison_comes_out_again(look, measured, byrote):
     view, page = look("compare", measured, run="unique", base="repeated", step=20, head="L1H2")
     shown = page.shown.figures["scatter"]
     rows = run_notebook(notebook_lines(view))[-1]
@@ -186,7 +186,7 @@ def test_the_comparison_comes_out_again(look, measured, rote):
     assert points == set(zip(mine["a"], mine["b"], strict=True))
     assert set(mine["step_b"]) == {20}
     printed = [
-        r for r in rows_of(rote, shell_lines(view)[0]) if r["probe"] == "prefix_matching" and r["head_a"]
+        r for r in rows_of(byrote, shell_lines(view)[0]) if r["probe"] == "prefix_matching" and r["head_a"]
     ]
     assert {(r["a"], r["b"]) for r in printed if r["metric"] == "score"} == points
 
@@ -255,7 +255,7 @@ def test_the_page_leaves_as_one_file_without_scripts(page, drawn):
     text = export.page_html(view, looked_at.shown)
     assert "<script" not in text and not re.search(r"(src|href)=[\"']?(https?:)?//", text)
     assert text.count("<svg") >= len(export.figures_of(view, looked_at.shown))
-    assert "rote dashboard" in text
+    assert "byrote dashboard" in text
 
 
 def test_png_is_drawn_by_the_browser_from_the_svg(open_page, measured):

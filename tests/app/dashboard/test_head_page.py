@@ -12,11 +12,11 @@ from planted_series import head_metric, keep_attention, rising, whole, write_res
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from app.dashboard.example import _unpacked
-from app.dashboard.library import open_library
-from app.dashboard.views.head import scores_frame
-from app.dashboard.views.head_writes import position, token_words, visible, writes_frame
-from probes.attention import Writes, attention_file, stored_texts, unwritten
+from byrote.dashboard.example import _unpacked
+from byrote.dashboard.library import open_library
+from byrote.dashboard.views.head import scores_frame
+from byrote.dashboard.views.head_writes import position, token_words, visible, writes_frame
+from byrote.probes.attention import Writes, attention_file, stored_texts, unwritten
 
 WORDS = ["<bos>", " a", " b", "\n", " d"]
 EVIL = ["<script>alert(1)</script>", " a\u202eb", "](javascript:alert(1))", "$x$ :red[y]", "x" * 200]
@@ -69,7 +69,7 @@ def test_another_head_writes_something_else(open_page, kept):
     at = open_page("head", kept, step=40, head="L0H0", q=4)
     before = written(at)["raised by"].tolist()
     at.button(key="after").click().run()
-    assert at.session_state["rote_state"].head == "L0H1"
+    assert at.session_state["byrote_state"].head == "L0H1"
     assert (before[0], written(at)["raised by"][0]) == ("+2.04", "+2.14")
 
 
@@ -125,7 +125,7 @@ def test_what_is_not_kept_is_said_with_its_reason(open_page, tmp_path, reason):
         file = attention_file(folder, 40)
         arrays = load_file(file)
         facts = {
-            "format": "rote-attention-1",
+            "format": "byrote-attention-1",
             "stimuli": json.dumps({"repeated_random": "planted"}),
             "words": "{}",
         }
@@ -142,7 +142,7 @@ def test_where_nothing_is_kept_the_command_and_its_size_are_said(open_page, tmp_
     write_results(tmp_path, "bare", rising(), stimuli=[random, {"id": "t", "kind": "twins", "pos": 48}])
     at = open_page("head", tmp_path, step=40, head="L1H2")
     # 2 sequences of 101 tokens, 6 heads: a byte per weight, 60 per position
-    assert "only the attention is added (about 195.1 KB per checkpoint): rote run runs/bare" in said(at)
+    assert "only the attention is added (about 195.1 KB per checkpoint): byrote run runs/bare" in said(at)
     assert 2 * 6 * 101 * (101 + 60) == 195_132
 
 
@@ -231,5 +231,5 @@ def test_a_step_without_attention_leads_to_the_nearest_that_has_it(open_page, fu
     assert not at.exception
     assert "attention was kept at 1 checkpoint, not at this one" in "\n".join(m.value for m in at.markdown)
     at.button(key="to_attention").click().run()
-    assert at.session_state["rote_state"].step == 40
+    assert at.session_state["byrote_state"].step == 40
     assert "figure_attention" in "".join(c.proto.id for c in at.get("plotly_chart"))

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from interruptible import heed_interrupts
 
-from app.dashboard import jobs
-from app.dashboard.jobs import Job
-from app.dashboard.views.runs import ending_words, run_arguments
-from checkpoints.errors import RoteError
-from probes.store import Results
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import jobs
+from byrote.dashboard.jobs import Job
+from byrote.dashboard.views.runs import ending_words, run_arguments
+from byrote.probes.store import Results
 
 SLEEP = ("-m", "timeit", "-n1", "-r1", "import time; print('asleep', flush=True); time.sleep(60)")
 
@@ -64,7 +64,7 @@ def test_a_sweep_runs_to_its_end_and_writes_into_the_results_alone(series_copy, 
 
 
 def test_a_job_goes_on_when_the_process_that_started_it_ends(run_python, tmp_path):
-    code = "import sys; from pathlib import Path; from app.dashboard import jobs; print(jobs.start(Path(sys.argv[1]), sys.argv[2:]))"
+    code = "import sys; from pathlib import Path; from byrote.dashboard import jobs; print(jobs.start(Path(sys.argv[1]), sys.argv[2:]))"
     folder = Path(run_python(code, str(tmp_path), *SLEEP))
     job = until(folder, asleep)
     assert job.running
@@ -116,9 +116,9 @@ def test_two_jobs_on_one_folder_are_refused(lab_series, tmp_path):
     folder = jobs.start(root, run_arguments(str(series), [], keep_attention=False, out=root))
     for path in (series, series.parent):
         again = run_arguments(str(path), ["repeat_loss"], keep_attention=False, out=root)
-        with pytest.raises(RoteError, match=r"a job on .* is running already"):
+        with pytest.raises(ByroteError, match=r"a job on .* is running already"):
             jobs.start(root, again)
-    with pytest.raises(RoteError, match="the same job is running already"):
+    with pytest.raises(ByroteError, match="the same job is running already"):
         jobs.start(root, jobs.read_job(folder).arguments)
     jobs.cancel(jobs.read_job(folder), at_once=True)
     until(folder, ended)
@@ -146,17 +146,17 @@ def test_what_a_user_types_is_an_argument_and_never_a_command(tmp_path):
     assert job.arguments[1] == evil
     assert not list(tmp_path.rglob("pwned")) and not Path("pwned").exists()
     assert run_arguments("--help", [], keep_attention=False, out=tmp_path)[1] == "./--help"
-    with pytest.raises(RoteError, match="cannot be shown"):
+    with pytest.raises(ByroteError, match="cannot be shown"):
         run_arguments("a\0b", [], keep_attention=False, out=tmp_path)
-    with pytest.raises(RoteError, match="NUL"):
+    with pytest.raises(ByroteError, match="NUL"):
         jobs.start(tmp_path, ["run", "a\0b"])
-    with pytest.raises(RoteError):
+    with pytest.raises(ByroteError):
         run_arguments("runs", ["; rm"], keep_attention=False, out=tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(RoteError, match="cannot write to"):
+    with pytest.raises(ByroteError, match="cannot write to"):
         jobs.start(tmp_path / "results", SLEEP)
 
 
@@ -230,7 +230,7 @@ def test_the_page_starts_a_sweep_cancels_it_and_goes_on_where_it_stopped(
 
 def test_the_server_may_be_interrupted_and_the_job_goes_on(tmp_path):
     code = (
-        "import signal, sys, time; from pathlib import Path; from app.dashboard import jobs; "
+        "import signal, sys, time; from pathlib import Path; from byrote.dashboard import jobs; "
         "print(jobs.start(Path(sys.argv[1]), sys.argv[2:]), flush=True); time.sleep(60)"
     )
     server = subprocess.Popen(

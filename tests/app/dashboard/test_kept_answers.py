@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from planted_series import rising, write_results, write_step
 
-from app.dashboard.kept import kept
-from app.dashboard.library import open_library
-from app.dashboard.saved import SavedRun
-from app.dashboard.show import in_theme
+from byrote.dashboard.kept import kept
+from byrote.dashboard.library import open_library
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.show import in_theme
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_the_script_read_again_at_every_run_freezes_nothing_more(run_python, two
     code = """
 import gc, os, sys
 from streamlit.testing.v1 import AppTest
-from app.dashboard.launch import SCRIPT
-os.environ["ROTE_DASHBOARD_PATHS"] = sys.argv[1]
+from byrote.dashboard.launch import SCRIPT
+os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
 frozen = []
 for head in ("L0H1", "L1H2", "L1H0"):
     at = AppTest.from_file(SCRIPT, default_timeout=60)

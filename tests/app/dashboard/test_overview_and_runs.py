@@ -13,19 +13,19 @@ import pytest
 from planted_series import STEPS, damage, head_metric, model_metric, rising, with_gap, write_results
 from streamlit.testing.v1 import AppTest
 
-from app.dashboard import jobs, missing, removing
-from app.dashboard.jobs import Job
-from app.dashboard.library import open_library, run_folders
-from app.dashboard.milestones import milestones
-from app.dashboard.session_names import PATHS_VARIABLE
-from app.dashboard.state import read
-from app.dashboard.timeline import steps_of, timeline
-from app.dashboard.views.overview import runs_frame
-from checkpoints.errors import RoteError
-from probes.registry import resolve
-from probes.store import Results
-from probes.trajectory import events
-from probes.verify import digest
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import jobs, missing, removing
+from byrote.dashboard.jobs import Job
+from byrote.dashboard.library import open_library, run_folders
+from byrote.dashboard.milestones import milestones
+from byrote.dashboard.session_names import PATHS_VARIABLE
+from byrote.dashboard.state import read
+from byrote.dashboard.timeline import steps_of, timeline
+from byrote.dashboard.views.overview import runs_frame
+from byrote.probes.registry import resolve
+from byrote.probes.store import Results
+from byrote.probes.trajectory import events
+from byrote.probes.verify import digest
 
 SHOWN = {"run": "repeated", "base": "unique", "probe": "prefix_matching", "step": 40}
 
@@ -63,7 +63,7 @@ def test_strips_scale_and_band_are_part_of_the_link(open_page, full_runs):
     assert (at.multiselect(key="w_also").value, at.session_state["w_scale"]) == (["previous_token"], "linear")
     at.multiselect(key="w_also").set_value(["previous_token", "repeat_loss"]).run()
     at.toggle(key="w_band").set_value(True).run()
-    state = at.session_state["rote_state"]
+    state = at.session_state["byrote_state"]
     assert (state.also, state.band, state.scale) == (("previous_token", "repeat_loss"), "on", "linear")
     assert at.query_params["also"] == "previous_token,repeat_loss"
     assert not at.exception
@@ -78,14 +78,14 @@ def test_a_link_to_strips_that_are_not_there_says_so(open_page, two_runs):
     assert "also=nope is not a probe with one line to draw in unique" in told
     assert "scale=moon is none of log, linear" in told
     assert "band=x is none of on, off" in told
-    assert at.session_state["rote_state"].also == ("induction",)  # the probe itself is drawn anyway
+    assert at.session_state["byrote_state"].also == ("induction",)  # the probe itself is drawn anyway
 
 
 def clicked(selection: dict) -> None:
     import streamlit as st
 
-    from app.dashboard import session
-    from app.dashboard.views import overview
+    from byrote.dashboard import session
+    from byrote.dashboard.views import overview
 
     session.look_around({}, "overview")
     st.session_state["figure_timeline"] = {"selection": selection}
@@ -108,7 +108,7 @@ def test_a_click_goes_to_the_step_the_point_says_it_is_of(two_runs, monkeypatch,
         at.query_params[name] = value
     at.run()
     assert not at.exception
-    assert at.session_state["rote_state"].step == step
+    assert at.session_state["byrote_state"].step == step
     assert at.query_params["step"] == str(step)
     assert at.query_params["band"] == "off"
 
@@ -186,7 +186,7 @@ def test_what_is_missing_has_its_reason_and_the_command_that_measures_it(tmp_pat
         "-o",
         str(tmp_path / "my results"),
     ]
-    start = ["rote", "run", "runs/it's here"]
+    start = ["byrote", "run", "runs/it's here"]
     told = {one.what: one for one in found}
     assert told["Step 80"].why == "not measured"
     assert (told["Step 30"].why, told["Step 30"].help) == ("the file is truncated", "copy it again")
@@ -202,8 +202,8 @@ def test_what_is_missing_has_its_reason_and_the_command_that_measures_it(tmp_pat
 
 
 def test_a_reason_that_asks_for_a_file_becomes_a_command_with_its_place(tmp_path):
-    from probes.observations import not_measured
-    from probes.registry import lookup
+    from byrote.probes.observations import not_measured
+    from byrote.probes.registry import lookup
 
     why = "no training members for this series: give it with --members FILE"
     units = {s: [*ms, *(not_measured(lookup(p), m, why) for p, m in (("mem_gap", "gap"), ("extraction", "rate")))]
@@ -220,7 +220,7 @@ def test_the_page_tells_what_is_missing_and_says_when_nothing_is(open_page, two_
     (box,) = [e for e in at.expander if "missing" in e.label]
     assert box.label == "What is missing: 2 things"
     assert "Prefix matching, step 10: not measured: attention is not causal" in said(at).replace("**", "")
-    assert any(code.value.startswith("rote run runs/repeated -p ") for code in box.code)
+    assert any(code.value.startswith("byrote run runs/repeated -p ") for code in box.code)
     monkeypatch.setattr(missing, "resolve", lambda names: ())
     at = open_page("overview", two_runs / "unique")
     open_library([two_runs]).runs["unique"]._answers.clear()
@@ -230,7 +230,7 @@ def test_the_page_tells_what_is_missing_and_says_when_nothing_is(open_page, two_
 
 
 def test_the_table_of_runs_names_the_strongest_head_at_the_end(two_runs):
-    from app.dashboard.session import View
+    from byrote.dashboard.session import View
 
     library = open_library([two_runs])
     reading = read({"run": "unique"}, library)
@@ -282,7 +282,7 @@ def test_removing_asks_again_moves_the_folder_and_says_how_to_bring_it_back(open
     assert moved.name.startswith("one-2")
     assert f"Moved to {moved}" in said(at)
     assert [p.name for p in run_folders([three])] == ["-three", "two"]
-    assert at.session_state["rote_state"].run in ("two", "-three")
+    assert at.session_state["byrote_state"].run in ("two", "-three")
     assert "is not among the runs" not in said(at)  # a removed run is no bad link
     (command,) = [c.value for c in at.code if c.value.startswith("mv ")]
     assert command in said(at.run())  # until it is heeded
@@ -313,7 +313,7 @@ def test_nothing_is_removed_while_a_sweep_writes_there(open_page, three, monkeyp
     assert (three / "one").is_dir()
     running = Job(three, ("run", "runs", "-o", str(three)), 0.0, "running")
     monkeypatch.setattr(jobs, "all_jobs", lambda root, most=30: [running])
-    with pytest.raises(RoteError, match="a job is running on two"):
+    with pytest.raises(ByroteError, match="a job is running on two"):
         removing.remove(three / "two", [three])
     other = Job(three, ("run", "elsewhere/three", "-o", str(three)), 0.0, "running")
     monkeypatch.setattr(jobs, "all_jobs", lambda root, most=30: [other])
@@ -323,10 +323,10 @@ def test_nothing_is_removed_while_a_sweep_writes_there(open_page, three, monkeyp
 def test_only_results_among_the_opened_folders_are_removed(three, tmp_path):
     outside = write_results(tmp_path / "outside", "mine", rising())
     for folder in (outside, three, three / "one" / "units", three / ".." / "outside" / "mine", Path("/")):
-        with pytest.raises(RoteError, match="not a results folder among those that were opened"):
+        with pytest.raises(ByroteError, match="not a results folder among those that were opened"):
             removing.remove(folder, [three])
     (three / "linked").symlink_to(outside)
-    with pytest.raises(RoteError, match="is a link"):
+    with pytest.raises(ByroteError, match="is a link"):
         removing.remove(three / "linked", [three])
     assert outside.is_dir()
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from planted_series import head_metric, write_results
 
-from app.dashboard import jobs, own_text
-from app.dashboard.library import open_library
-from app.dashboard.own_text import Request
-from app.dashboard.saved import SavedRun
-from app.dashboard.views.own import cost_words
-from checkpoints import open_series
-from checkpoints.errors import RoteError
-from interp import capture, load
-from probes.attention import SCALE, StoredText, pattern_in
+from byrote.checkpoints import open_series
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import jobs, own_text
+from byrote.dashboard.library import open_library
+from byrote.dashboard.own_text import Request
+from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.views.own import cost_words
+from byrote.interp import capture, load
+from byrote.probes.attention import SCALE, StoredText, pattern_in
 
 IDS = "0 5 17 9 5 17 9"
 TEXT = "the cat sat on the mat"
@@ -110,12 +110,12 @@ def test_what_is_wrong_before_the_worker_starts(lab_series, tmp_path):
     series = lab_series(3)
     run = results_of(series, tmp_path / "results", steps=(0, 1, 2, 7))
     for text, message in (("5 " * 3000, "the text has 6,000 characters"), ("\ud800", "half a character")):
-        with pytest.raises(RoteError, match=message):
+        with pytest.raises(ByroteError, match=message):
             own_text.request(run, 1, text)
-    with pytest.raises(RoteError, match="step 7 is not in"):
+    with pytest.raises(ByroteError, match="step 7 is not in"):
         own_text.begin(run, 7, IDS)
     series.rename(series.with_name("elsewhere"))
-    with pytest.raises(RoteError, match="the checkpoints of own are not at"):
+    with pytest.raises(ByroteError, match="the checkpoints of own are not at"):
         own_text.begin(run, 1, IDS)
     assert not (tmp_path / "results" / jobs.FOLDER).exists()
 
@@ -124,9 +124,9 @@ def test_damaged_weights_are_said(lab_series, tmp_path):
     series = lab_series(3)
     run = results_of(series, tmp_path / "results")
     (series / "step_00000001" / "model.safetensors").write_bytes(b"\0" * 64)
-    with pytest.raises(RoteError):
+    with pytest.raises(ByroteError):
         asked = answered(own_text.begin(run, 1, IDS))
-        raise RoteError(asked.failure()[0])
+        raise ByroteError(asked.failure()[0])
 
 
 def test_a_worker_that_dies_hangs_or_is_cancelled(lab_series, tmp_path, monkeypatch):
@@ -216,8 +216,8 @@ def test_the_page_process_asks_without_torch(run_python, lab_series, tmp_path):
     code = """
 import os, sys, time
 from streamlit.testing.v1 import AppTest
-os.environ["ROTE_DASHBOARD_PATHS"] = sys.argv[1]
-at = AppTest.from_string("from app.dashboard.main import main\\nmain(only='head')", default_timeout=60)
+os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
+at = AppTest.from_string("from byrote.dashboard.main import main\\nmain(only='head')", default_timeout=60)
 at.query_params["step"] = "2"
 at.session_state["own"] = True
 at.run()

@@ -8,13 +8,13 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from app.dashboard.components.base import LEVELS, encode
-from app.dashboard.components.head_grid import cell_decimals
-from app.dashboard.example import PACKED, in_place_of
-from app.dashboard.figures import SUBTITLE_CHARS, TITLE_CHARS, fitted, narrow
-from app.dashboard.library import Library
-from probes.figures.axis import StepAxis
-from probes.figures.canvas import Canvas, finish
+from byrote.dashboard.components.base import LEVELS, encode
+from byrote.dashboard.components.head_grid import cell_decimals
+from byrote.dashboard.example import PACKED, in_place_of
+from byrote.dashboard.figures import SUBTITLE_CHARS, TITLE_CHARS, fitted, narrow
+from byrote.dashboard.library import Library
+from byrote.probes.figures.axis import StepAxis
+from byrote.probes.figures.canvas import Canvas, finish
 
 
 def figure(title: str, subtitle: str) -> go.Figure:

@@ -52,7 +52,7 @@ def test_a_full_link_opens_the_page_it_names(open_page, two_runs, page):
     at = open_page(page, two_runs, **FULL)
     assert not at.exception
     assert title(at) == TITLES[page]
-    assert at.session_state["rote_state"].head == "L1H2"
+    assert at.session_state["byrote_state"].head == "L1H2"
     assert at.session_state["w_step"] == 40
     assert at.session_state["w_base"] == "repeated"
     assert at.session_state["w_pin"] == ["L0H1"]
@@ -79,9 +79,9 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
     assert not at.error
     said = words(at)
     assert f"Nothing has been measured in {tmp_path / 'results'} yet" in said
-    assert "rote run path/to/checkpoints -o results" in said
+    assert "byrote run path/to/checkpoints -o results" in said
     assert "make demo" in said
-    assert at.session_state["rote_state"].run == "repeated"
+    assert at.session_state["byrote_state"].run == "repeated"
     assert len(at.get("plotly_chart")) == len(FIGURES.get(page, []))
 
 
@@ -106,7 +106,7 @@ def test_a_broken_folder_alone_is_no_reason_for_an_example(open_page, tmp_path):
 def test_a_broken_folder_is_named_and_the_rest_works(open_page, with_broken, page):
     at = open_page(page, with_broken, run="unique", step=40)
     assert not at.exception
-    assert at.session_state["rote_state"].run == "unique"
+    assert at.session_state["byrote_state"].run == "unique"
     assert "torn" in words(at)
     assert "cannot be read" in words(at)
 
@@ -135,7 +135,7 @@ def test_a_bad_link_explains_itself_and_opens(open_page, two_runs, page):
         "align=moon is none of step, tokens, loss",
     ):  # fmt: skip
         assert part in said, part
-    assert at.session_state["rote_state"].pin == ("L0H0",)
+    assert at.session_state["byrote_state"].pin == ("L0H0",)
     at.button(key="mend").click().run()
     assert "banana" not in words(at)
 
@@ -149,11 +149,11 @@ def test_a_step_between_two_shows_the_nearest(open_page, two_runs):
 def test_controls_move_the_state(open_page, two_runs):
     at = open_page("trajectory", two_runs, **FULL)
     at.selectbox(key="w_head").set_value("L0H1").run()
-    assert at.session_state["rote_state"].head == "L0H1"
+    assert at.session_state["byrote_state"].head == "L0H1"
     at.selectbox(key="w_probe").set_value("previous_token").run()
     assert title(at).startswith("Previous token: L0H1 reaches 0.80")
     at.selectbox(key="w_run").set_value("repeated").run()
-    state = at.session_state["rote_state"]
+    state = at.session_state["byrote_state"]
     assert (state.run, state.base, state.head) == ("repeated", "", "L0H1")
 
 
@@ -162,13 +162,13 @@ def test_axes_of_the_plane_and_the_way_attention_is_read_are_part_of_the_link(op
     (plane,) = [c for c in at.get("plotly_chart") if c.proto.id.endswith("figure_plane")]
     assert "prefix matching 0.9" in plane.proto.alt and "completed" in plane.proto.alt
     at.selectbox(key="w_rule").set_value("induction mass").run()
-    assert at.session_state["rote_state"].rule == "induction mass"
+    assert at.session_state["byrote_state"].rule == "induction mass"
     at = open_page("memory", full_runs, run="repeated", memory="bits")
     assert "No run here holds bits; showing memory gap." in words(at)
     at = open_page("head", full_runs, run="repeated", step=40, head="L1H2", sink="without", shade="from")
     assert (at.toggle(key="w_sink").value, at.session_state["w_shade"]) == (True, "from")
     at.toggle(key="w_sink").set_value(False).run()
-    assert (at.session_state["rote_state"].sink, at.session_state["rote_state"].shade) == ("with", "from")
+    assert (at.session_state["byrote_state"].sink, at.session_state["byrote_state"].shade) == ("with", "from")
 
 
 def test_the_mass_stands_beside_the_heads_lost_and_gained(open_page, two_runs):
@@ -225,9 +225,9 @@ def test_pages_import_no_torch(run_python, two_runs):
     code = """
 import os, sys
 from streamlit.testing.v1 import AppTest
-os.environ["ROTE_DASHBOARD_PATHS"] = sys.argv[1]
+os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
 for page in sys.argv[2:]:
-    at = AppTest.from_string(f"from app.dashboard.main import main\\nmain(only={page!r})", default_timeout=60).run()
+    at = AppTest.from_string(f"from byrote.dashboard.main import main\\nmain(only={page!r})", default_timeout=60).run()
     assert not at.exception, (page, at.exception)
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
 """

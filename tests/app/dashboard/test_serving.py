@@ -15,20 +15,20 @@ import pytest
 from interruptible import heed_interrupts
 from planted_series import STEPS, rising, write_results, write_step
 
-from app.dashboard import jobs, launch
-from app.dashboard.library import _READ, look, open_library
+from byrote.dashboard import jobs, launch
+from byrote.dashboard.library import _READ, look, open_library
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def server(two_runs, tmp_path) -> Iterator[tuple[subprocess.Popen, int]]:
-    """`rote dashboard` as a person starts it, on a free port, with a home of its own."""
+    """`byrote dashboard` as a person starts it, on a free port, with a home of its own."""
     with socket.socket() as probe:
         probe.bind((launch.ADDRESS, 0))
         port = probe.getsockname()[1]
-    command = ["-m", "app.cli", "dashboard", str(two_runs), "--no-browser", "--port", str(port), "-v"]
-    env = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    command = ["-m", "byrote", "dashboard", str(two_runs), "--no-browser", "--port", str(port), "-v"]
+    env = {**os.environ, "HOME": str(tmp_path / "home")}
     process = subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
@@ -108,11 +108,11 @@ def test_new_checkpoints_appear_without_a_restart(open_page, tmp_path):
     write_step(folder, "live", 20, units[20])
     at.run()  # the page looks every few seconds; a test asks it to
     assert not at.exception
-    assert at.session_state["rote_state"].step == 20  # nobody chose a step: the last one is shown
+    assert at.session_state["byrote_state"].step == 20  # nobody chose a step: the last one is shown
     at = open_page("trajectory", tmp_path, step=10)
     write_step(folder, "live", 40, units[40])
     at.run()
-    assert at.session_state["rote_state"].step == 10  # a chosen step stays
+    assert at.session_state["byrote_state"].step == 10  # a chosen step stays
     assert 40 in open_library([tmp_path]).runs["live"].steps
 
 

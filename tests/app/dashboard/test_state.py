@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from planted_series import flat, rising, write_results, write_step
 
-from app.dashboard.components.base import ABOVE, BELOW, LEVELS, VOID, encode
-from app.dashboard.components.head_grid import grid_data
-from app.dashboard.launch import command, flags, results_to_open
-from app.dashboard.library import look, open_library
-from app.dashboard.state import State, link, read
-from checkpoints.errors import RoteError
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.components.base import ABOVE, BELOW, LEVELS, VOID, encode
+from byrote.dashboard.components.head_grid import grid_data
+from byrote.dashboard.launch import command, flags, results_to_open
+from byrote.dashboard.library import look, open_library
+from byrote.dashboard.state import State, link, read
 
 
 def test_a_link_reads_back_as_the_state_it_was_made_of(two_runs):
@@ -94,13 +94,13 @@ def test_the_server_answers_this_machine_alone_and_tells_nobody():
     options = flags(port=8600)
     assert "--server.address=127.0.0.1" in options
     assert "--browser.gatherUsageStats=false" in options
-    assert command(port=8600)[1:4] == ["-m", "streamlit", "run"]
+    assert command(port=8600)[1:5] == ["-P", "-m", "streamlit", "run"]
 
 
 def test_folders_without_results_are_refused_with_what_to_do(tmp_path):
-    with pytest.raises(RoteError, match="not a folder"):
+    with pytest.raises(ByroteError, match="not a folder"):
         results_to_open([tmp_path / "no"], here=tmp_path)
     (tmp_path / "file.txt").write_text("x")
-    with pytest.raises(RoteError, match="holds no results"):
+    with pytest.raises(ByroteError, match="holds no results"):
         results_to_open([tmp_path], here=tmp_path)
     assert results_to_open([], here=tmp_path) == [tmp_path / "results"]

@@ -1,4 +1,4 @@
-"""What `probes.verify` finds in results of a real sweep, whole and damaged, one damage at a time."""
+"""What `byrote.probes.verify` finds in results of a real sweep, whole and damaged, one damage at a time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from planted_series import keep_attention, rising, write_results
 
-from checkpoints.errors import RoteError
-from probes.store import rebuild_observations, unit_provenance, write_unit
-from probes.verify import verify
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.store import rebuild_observations, unit_provenance, write_unit
+from byrote.probes.verify import verify
 
 Copy = Callable[..., Path]
 N_UNITS = 4  # per step: repeated_random, its two controls, weights
@@ -140,7 +140,7 @@ def test_run_json_that_says_anything_at_all_is_no_reason_to_fail(sound):
     (sound / "run.json").write_text('{"schema": 1,')
     (line,) = verify(sound).findings
     assert "run.json cannot be read" in line
-    with pytest.raises(RoteError, match="is not a folder"):
+    with pytest.raises(ByroteError, match="is not a folder"):
         verify(sound / "nothing")
 
 
@@ -171,7 +171,7 @@ def test_numbers_of_an_earlier_version_of_a_probe_are_told(sound):
     probes = unit_provenance(file)["probes"] | {"previous_token": 1}
     change(file, "n", 0, pq.read_table(file)["n"][0].as_py(), probes=probes)
     assert any(
-        "previous_token was measured by its version 1, this rote has 2" in line
+        "previous_token was measured by its version 1, this byrote has 2" in line
         for line in verify(sound).findings
     )
 
@@ -199,7 +199,7 @@ def test_checkpoints_are_compared_by_content_where_their_files_changed(sound, se
 def test_checkpoints_too_large_to_hash_are_said_to_be_unknown(sound, series_copy, monkeypatch):
     series = series_copy("planted")
     say(sound, series__path=str(series))
-    monkeypatch.setattr("probes.verify.originals.MAX_HASHED_BYTES", 10)
+    monkeypatch.setattr("byrote.probes.verify.originals.MAX_HASHED_BYTES", 10)
     assert (
         verify(sound).checked[-1].endswith("; 3 of them changed in size or time and too large to hash here")
     )
@@ -236,5 +236,5 @@ def test_kept_attention_is_read_whole(tmp_path):
 
 def test_looking_needs_no_torch(run_python, tmp_path):
     folder = write_results(tmp_path, "light", rising())
-    code = "import sys; from probes.verify import verify; verify(sys.argv[1]); print('torch' in sys.modules)"
+    code = "import sys; from byrote.probes.verify import verify; verify(sys.argv[1]); print('torch' in sys.modules)"
     assert run_python(code, str(folder)) == "False"
