@@ -42,7 +42,10 @@ def differences(
         old, new: from `observations`.
         excepted: probe -> columns that may differ.
     """
-    for missing, which in ((old.index.difference(new.index), "new"), (new.index.difference(old.index), "old")):
+    for missing, which in (
+        (old.index.difference(new.index), "new"),
+        (new.index.difference(old.index), "old"),
+    ):
         for (probe, metric), n in missing.to_frame(index=False).groupby(["probe", "metric"]).size().items():
             yield f"{probe} {metric}: {n:,} rows are not in the {which} results"
     both = old.index.intersection(new.index)
