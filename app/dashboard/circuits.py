@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from byrote.dashboard.kept import kept
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.figures.words import clean, number, step_number
@@ -50,7 +50,7 @@ class Wiring:
         return max((edges[0].z for edges in self.edges.values() if edges), default=0.0)
 
 
-@kept(16)
+@run_cache(16)
 def wiring(run: SavedRun, way: str) -> Wiring:
     """Edges of one kind of composition."""
     rows = run.rows("composition", f"{way}_z")

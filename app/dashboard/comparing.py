@@ -11,8 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from byrote.cli.settings import flat
-from byrote.dashboard.kept import kept
 from byrote.dashboard.remembering import RULE_AXES, points
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import matched_steps
@@ -54,7 +54,7 @@ _HEADLINE = frozenset(
 _SAME = ("name", "versions", "status")
 
 
-@kept(64)
+@run_cache(64)
 def pairs_of(run: SavedRun, base: SavedRun, align: str) -> Mapping[int, int]:
     """Step of the run -> step of the baseline it stands beside.
 
@@ -64,7 +64,7 @@ def pairs_of(run: SavedRun, base: SavedRun, align: str) -> Mapping[int, int]:
     return {b: a for a, b in matched_steps(base.results, run.results, align)}
 
 
-@kept(32)
+@run_cache(32)
 def comparison_of(run: SavedRun, base: SavedRun, align: str, step: int) -> Comparison:
     """The run against the baseline at one step of the run.
 

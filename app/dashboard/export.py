@@ -18,12 +18,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from byrote.cli.text import plain
+from byrote.dashboard.export_figures import stills
+from byrote.dashboard.page import Page, Shown, file_stem, literal
+from byrote.dashboard.query_params import link
 from byrote.dashboard.reproduce import notebook_lines, shell_lines
 from byrote.dashboard.session import View
-from byrote.dashboard.show import Page, Shown
-from byrote.dashboard.state import link
-from byrote.dashboard.stills import stills
-from byrote.dashboard.words import file_stem, literal
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
 from byrote.probes.figures.words import clean, probe_name, sentence_case
 from byrote.report.html import render

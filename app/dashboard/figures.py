@@ -9,8 +9,8 @@ from numbers import Real
 import numpy as np
 import plotly.graph_objects as go
 
+from byrote.dashboard.query_params import State
 from byrote.dashboard.saved import Cube, SavedRun
-from byrote.dashboard.state import State
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.figures import trajectory
 from byrote.probes.figures.axis import StepAxis

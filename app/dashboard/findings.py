@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from byrote.dashboard.kept import kept
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import Cube, SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
@@ -15,7 +15,7 @@ from byrote.probes.trajectory import Curve, Onset, crossings, curves, onset
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
 
-@kept(1)
+@run_cache(1)
 def run_onset(run: SavedRun) -> Onset:
     """When induction heads appear in a run."""
     return onset(run.results)
@@ -72,7 +72,7 @@ def head_curve(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) ->
     return curves(run.part((probe, metric), head=head), probe, metric, sequences=False).get(head)
 
 
-@kept(512)
+@run_cache(512)
 def half_risen(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) -> str:
     """Between which measured steps a head had made half of its rise, tested against all heads; "–" where none is sure."""
     mine = head_curve(run, probe, metric, head)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.library import is_run_folder, run_folders
+from byrote.dashboard.library import PATHS_VARIABLE, is_run_folder, run_folders
 from byrote.probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
@@ -73,8 +73,6 @@ def flags(*, port: int) -> list[str]:
 
 def environment(paths: Sequence[Path], *, base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The server's environment: where the results are, and how memory is given back."""
-    from byrote.dashboard.session_names import PATHS_VARIABLE
-
     env = dict(os.environ if base is None else base)
     for name, value in ALLOCATOR.items():
         env.setdefault(name, value)

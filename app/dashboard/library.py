@@ -13,6 +13,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.saved import Identity, SavedRun, load, unit_stamps
 from byrote.probes.store import Results
 
+PATHS_VARIABLE = "BYROTE_DASHBOARD_PATHS"  # set by the process that starts the server
 KEPT_RUNS = 12
 
 

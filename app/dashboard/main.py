@@ -8,10 +8,8 @@ import streamlit as st
 
 from byrote.dashboard import session, shell
 from byrote.dashboard.library import Library
-from byrote.dashboard.once import icon, settle
-from byrote.dashboard.show import Page
+from byrote.dashboard.page import Page, file_stem
 from byrote.dashboard.views import VIEWS
-from byrote.dashboard.words import file_stem
 
 
 def main(only: str | None = None) -> None:
@@ -20,7 +18,7 @@ def main(only: str | None = None) -> None:
     Args:
         only: its name; None takes it from the address, as the server does.
     """
-    st.set_page_config(page_title="byrote", page_icon=icon(), layout="wide")
+    st.set_page_config(page_title="byrote", page_icon=shell.icon(), layout="wide")
     st.html(Path(__file__).with_name("style.css"))
     pages = {} if only else _pages()
     name = only or _chosen(pages)
@@ -38,7 +36,7 @@ def main(only: str | None = None) -> None:
     shell.example(view)
     VIEWS[name].draw(view, page)
     shell.foot(view, page)
-    settle()
+    shell.settle()
 
 
 def _pages() -> dict[str, st.Page]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from byrote.dashboard.findings import head_curve, run_onset
-from byrote.dashboard.kept import kept
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
@@ -42,7 +42,7 @@ class Came:
         return f"by {step_number(hi)}" if lo is None else f"{step_number(lo)}–{step_number(hi)}"
 
 
-@kept(1)
+@run_cache(1)
 def milestones(run: SavedRun) -> tuple[Came, ...]:
     """Previous-token heads, induction heads and copying, as far as the results say when.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from byrote.dashboard.figures import COVERED, coverage_grid
-from byrote.dashboard.kept import kept
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 from byrote.probes.registry import REGISTRY, resolve
@@ -38,7 +38,7 @@ class Missing:
     command: str = ""
 
 
-@kept(1)
+@run_cache(1)
 def missing(run: SavedRun) -> tuple[Missing, ...]:
     """Checkpoints not reached or not readable, probes measured at some steps only, and those of the default set never run."""
     return (*_not_reached(run), *_gaps(run), *_in_part(run), *_never_run(run))

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.kept import kept
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.attention import StoredText, stored_texts
@@ -59,7 +59,7 @@ class Point:
     where: str = ""
 
 
-@kept(96)
+@run_cache(96)
 def points(run: SavedRun, probe: str, metric: str) -> tuple[Point, ...]:
     """A model metric over the series, the strongest head of a head metric, or the sum over heads; steps without a number
     are left out."""
@@ -210,7 +210,7 @@ def flow_figure(frame: pd.DataFrame, run: SavedRun) -> go.Figure:
     )  # fmt: skip
 
 
-@kept(8)
+@run_cache(8)
 def flow(run: SavedRun) -> pd.DataFrame:
     """`member_flow` of a run.
 
@@ -235,7 +235,7 @@ class Passage:
     tags: dict[int, str]
 
 
-@kept(64)
+@run_cache(64)
 def passages(run: SavedRun, step: int) -> tuple[Passage, ...]:
     """The members' passages at a step, with the tag of every token; () where they were not measured."""
     if not run.has("recall_vs_copy", "recall_at"):

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
 from byrote.checkpoints.former_name import stored_under
-from byrote.dashboard.kept import Keeper
+from byrote.dashboard.run_cache import Keeper
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
 from byrote.probes.figures.words import interval

@@ -11,12 +11,9 @@ from typing import Any
 import streamlit as st
 
 from byrote.dashboard import example
-from byrote.dashboard import library as folders
-from byrote.dashboard.asked import MAX_PINS
-from byrote.dashboard.library import Library
+from byrote.dashboard.library import PATHS_VARIABLE, Library, open_library
+from byrote.dashboard.query_params import MAX_PINS, Reading, State, link, read
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.session_names import PATHS_VARIABLE
-from byrote.dashboard.state import Reading, State, link, read
 
 _STATE = "byrote_state"
 
@@ -63,7 +60,7 @@ def opened_paths() -> tuple[Path, ...]:
 
 def opened_library() -> Library:
     """What the folders hold; where that is nothing at all, the example."""
-    found = folders.open_library(opened_paths())
+    found = open_library(opened_paths())
     return found if found.runs or found.broken else example.in_place_of(found)
 
 

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import streamlit as st
+from PIL import Image
 
 from byrote.checkpoints.words import counted
 from byrote.dashboard import export, session
-from byrote.dashboard.asked import MAX_PINS
 from byrote.dashboard.library import Library, look
+from byrote.dashboard.page import Page, literal, problem
+from byrote.dashboard.query_params import MAX_PINS, link
 from byrote.dashboard.saved import SavedRun, head_names
 from byrote.dashboard.session import View, go
-from byrote.dashboard.show import Page, problem
-from byrote.dashboard.state import link
 from byrote.dashboard.views import VIEWS
-from byrote.dashboard.words import literal
 from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 
 LOOK_EVERY_S = 3
 _SEEN = "byrote_seen"
 NONE = "none"
+
+
+@lru_cache(maxsize=1)
+def settle() -> None:
+    """Libraries stay for good: Streamlit's full collection after every run need not walk through them again and again.
+
+    Once only: what is frozen while a page of it is on screen would never be collected.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@lru_cache(maxsize=1)
+def icon() -> Image.Image:
+    """Four heads, one of them strong: drawn here, because Streamlit's own icons come over the network."""
+    tones = np.array([[[0, 48, 110], [96, 99, 110]], [[52, 71, 107], [253, 231, 55]]], dtype=np.uint8)
+    return Image.fromarray(tones.repeat(16, axis=0).repeat(16, axis=1))
 
 
 def sidebar(view: View) -> None:

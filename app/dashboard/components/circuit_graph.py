@@ -10,9 +10,9 @@ import numpy as np
 from byrote.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, wiring
 from byrote.dashboard.components.base import VOID, component, encode, packed
 from byrote.dashboard.components.head_grid import doubts, marks, palette, step_words
-from byrote.dashboard.kept import kept
+from byrote.dashboard.query_params import State
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.state import State
 from byrote.probes.figures.theme import TOKENS
 
 
@@ -76,7 +76,7 @@ def graph_data(
     }
 
 
-@kept(3)
+@run_cache(3)
 def _edges(run: SavedRun, way: str) -> list[list[list[float]]]:
     """Per step, per edge: source, target, z, on the path."""
     found, n_heads = wiring(run, way), run.shape[1]
@@ -94,7 +94,7 @@ def _edges(run: SavedRun, way: str) -> list[list[list[float]]]:
     ]
 
 
-@kept(12)
+@run_cache(12)
 def _scores(run: SavedRun, probe: str, metric: str) -> str:
     if not probe:
         return packed(np.full((len(run.steps), *run.shape), VOID, dtype="<u2"))

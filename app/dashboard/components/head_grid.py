@@ -11,10 +11,9 @@ import numpy as np
 from plotly.colors import sample_colorscale
 
 from byrote.dashboard.components.base import component, encode, packed
-from byrote.dashboard.kept import kept
+from byrote.dashboard.query_params import State
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import Cube, SavedRun
-from byrote.dashboard.state import State
-from byrote.dashboard.words import tokens_words
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL
 from byrote.probes.figures.words import chance_number, clean, probe_name, step_number
 from byrote.probes.registry import REGISTRY
@@ -174,8 +173,18 @@ def _panel(
     return {"role": role, "title": title, "codes": _codes(run, state.probe, state.metric, limits), "at": None}
 
 
-@kept(24)
+@run_cache(24)
 def _codes(run: SavedRun, probe: str, metric: str, limits: tuple[float, float]) -> str:
     """Values of steps lint left out are sent too: the grid shows them grey."""
     cube: Cube = run.cube(probe, metric)
     return packed(encode(np.where(cube.measured, cube.value, np.nan), limits))
+
+
+def tokens_words(n: int | None) -> str:
+    """Tokens seen in the unit a person would use: ``33.6 B tokens``; "" where unknown."""
+    if n is None:
+        return ""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g} {unit} tokens"
+    return f"{n} tokens"

@@ -6,10 +6,9 @@ import streamlit as st
 
 from byrote.dashboard import circuits, findings
 from byrote.dashboard.components.circuit_graph import circuit_graph
+from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
+from byrote.dashboard.query_params import link, words_of
 from byrote.dashboard.session import View, follow, go
-from byrote.dashboard.show import Page, how_computed, nothing, panel
-from byrote.dashboard.state import WAYS, link
-from byrote.dashboard.words import literal
 from byrote.probes.figures.words import probe_name, step_number
 
 TITLE = "Circuit"
@@ -52,7 +51,7 @@ def draw(view: View, page: Page) -> None:
 def _ways(view: View) -> None:
     st.session_state["w_way"] = view.state.way
     st.segmented_control(
-        "Composition", WAYS, key="w_way", required=True, format_func=lambda w: circuits.WAY_NAMES[w], label_visibility="collapsed",
+        "Composition", words_of("way"), key="w_way", required=True, format_func=lambda w: circuits.WAY_NAMES[w], label_visibility="collapsed",
         on_change=lambda: go(way=st.session_state["w_way"] or "k", z=None),
     )  # fmt: skip
 

@@ -7,11 +7,10 @@ import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
-from byrote.dashboard import comparing, drawn, findings
+from byrote.dashboard import comparing, figure_cache, findings
 from byrote.dashboard.components.head_grid import head_grid
+from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
 from byrote.dashboard.session import View, chosen, go
-from byrote.dashboard.show import Page, how_computed, nothing, panel
-from byrote.dashboard.words import literal
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.degradation import Comparison
 from byrote.probes.figures.words import probe_name, step_number
@@ -41,7 +40,7 @@ def draw(view: View, page: Page) -> None:
         return
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("head by head"):
-        page.figure(drawn.scatter(view.run, base, drawn.compared(view.state)), "scatter")
+        page.figure(figure_cache.scatter(view.run, base, figure_cache.compared(view.state)), "scatter")
     with right, panel("which heads changed"):
         _turnover(view, page, comparison)
     with panel("every measure"):
@@ -149,7 +148,7 @@ def _measures(view: View, page: Page, comparison: Comparison) -> None:
         "An interval that holds 0 is no clear change, nor is a difference below 0.05 (scores, nats).",
         column_config={"q": st.column_config.TextColumn("q", help="p-value corrected over the heads of a metric")},
     )  # fmt: skip
-    page.figure(drawn.measures(view.run, view.base, view.state.align, view.state.step), "differences")
+    page.figure(figure_cache.measures(view.run, view.base, view.state.align, view.state.step), "differences")
     how_computed(list(dict.fromkeys(comparison.rows["probe"])), key="how_measures")
 
 
@@ -171,7 +170,7 @@ def _one_run(view: View, page: Page) -> None:
         nothing(f"{probe_name(state.probe)} was measured at {len(usable)} checkpoint; change needs two.")
         return
     with panel("the change"):
-        page.figure(drawn.change(run, state.probe, state.metric, usable[0], state.step), "change")
+        page.figure(figure_cache.change(run, state.probe, state.metric, usable[0], state.step), "change")
         how_computed([state.probe], key="how_change")
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from byrote.dashboard import drawn, findings
+from byrote.dashboard import figure_cache, findings
+from byrote.dashboard.page import Page, how_computed, nothing, panel
+from byrote.dashboard.query_params import State, link
 from byrote.dashboard.saved import SavedRun, head_names
 from byrote.dashboard.session import View, pin_button
 from byrote.dashboard.session import go as move
-from byrote.dashboard.show import Page, how_computed, nothing, panel
-from byrote.dashboard.state import State, link
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
 from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
@@ -192,5 +192,5 @@ def _offsets(view: View, page: Page) -> None:
         nothing("The offset profile was not measured.", "byrote run PATH -p offset_profile -o results")
         return
     heads = tuple(dict.fromkeys([state.head, *state.pin]))[:3]
-    page.figure(drawn.offsets(run, heads, state.step), "offsets")
+    page.figure(figure_cache.offsets(run, heads, state.step), "offsets")
     how_computed(["offset_profile"], key="how_offsets")

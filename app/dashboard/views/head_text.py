@@ -9,16 +9,15 @@ import streamlit as st
 
 from byrote.checkpoints.words import counted
 from byrote.cli.text import size
-from byrote.dashboard import drawn
+from byrote.dashboard import figure_cache
 from byrote.dashboard.components.token_view import MASK, token_text, token_view
 from byrote.dashboard.missing import run_command
+from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import View, chosen
 from byrote.dashboard.session import go as move
-from byrote.dashboard.show import Page, how_computed, nothing, panel
 from byrote.dashboard.views import head_writes
 from byrote.dashboard.views import own as own_view
-from byrote.dashboard.words import literal
 from byrote.probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
 from byrote.probes.figures.words import probe_name, step_number
 
@@ -101,7 +100,7 @@ def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: b
             head_writes.draw(view, page, text, file, n_drawn=len(tokens), masked=masked)
     with right:
         labels = [MASK if masked else token_text(token) for token in tokens]
-        fig = drawn.matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
+        fig = figure_cache.matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
         page.figure(fig, "attention")
 
 

@@ -9,9 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from byrote.dashboard.components.token_view import MASK, marked
+from byrote.dashboard.page import Page, literal, nothing
 from byrote.dashboard.session import View
-from byrote.dashboard.show import Page, nothing
-from byrote.dashboard.words import literal
 from byrote.probes.attention import StoredText, Writes, unwritten, writes_in
 from byrote.probes.figures.words import number
 

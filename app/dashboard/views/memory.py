@@ -9,10 +9,9 @@ import streamlit as st
 from byrote.dashboard import remembering
 from byrote.dashboard.components.token_view import MASK, marked
 from byrote.dashboard.figures import narrow
+from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
 from byrote.dashboard.remembering import TAG_WORDS, TAGS, Passage
 from byrote.dashboard.session import View, go
-from byrote.dashboard.show import Page, how_computed, nothing, panel
-from byrote.dashboard.words import literal
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.figures.words import clean, step_number
 

@@ -6,15 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from byrote.checkpoints.words import counted
-from byrote.dashboard import drawn as drawn_once
-from byrote.dashboard import findings
-from byrote.dashboard.asked import MAX_ALSO, drawable
+from byrote.dashboard import figure_cache, findings
 from byrote.dashboard.missing import missing
+from byrote.dashboard.page import Page, how_computed, literal, nothing, panel, problem
+from byrote.dashboard.query_params import MAX_ALSO, drawable, link, words_of
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import View, chosen, go
-from byrote.dashboard.show import Page, how_computed, nothing, panel, problem
-from byrote.dashboard.state import SCALES, link
-from byrote.dashboard.words import literal
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
 from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
@@ -39,7 +36,7 @@ def draw(view: View, page: Page) -> None:
     with left, panel("the losses"):
         _losses(view, page, runs)
     with right, panel("the coverage"):
-        page.figure(drawn_once.covered(view.run), "coverage")
+        page.figure(figure_cache.covered(view.run), "coverage")
         _missing(view)
     with panel("the table of runs"):
         _runs_table(view, page)
@@ -127,7 +124,7 @@ def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
         drawn = [run for run in drawn if run.name in (state.run, state.base)]
     base = state.base if any(run.name == state.base for run in drawn) else None
     pairs = ((state.probe, state.metric), *((name, main_metric(name)) for name in state.also))
-    fig = drawn_once.timeline_at(
+    fig = figure_cache.timeline_at(
         *drawn, step=state.step, pairs=pairs, base=base, shown=state.run, log=state.scale == "log", band=state.band == "on"
     )  # fmt: skip
     page.figure(fig, TIMELINE, on_select=to_clicked_step, selection_mode="points")
@@ -157,7 +154,7 @@ def _timeline_controls(view: View) -> None:
         )  # fmt: skip
         st.session_state["w_scale"] = state.scale
         st.segmented_control(
-            "Steps", SCALES, required=True, key="w_scale", on_change=lambda: go(scale=st.session_state["w_scale"] or "log")
+            "Steps", words_of("scale"), required=True, key="w_scale", on_change=lambda: go(scale=st.session_state["w_scale"] or "log")
         )  # fmt: skip
         st.session_state["w_band"] = state.band == "on"
         st.toggle(
@@ -198,7 +195,7 @@ def _losses(view: View, page: Page, runs: list[SavedRun]) -> None:
         nothing("The loss on repeated tokens was not measured.", "byrote run PATH -p repeat_loss -o results")
         return
     base = view.state.base if any(run.name == view.state.base for run in drawn) else None
-    page.figure(drawn_once.losses(*drawn, base=base), "losses")
+    page.figure(figure_cache.losses(*drawn, base=base), "losses")
     how_computed(["repeat_loss"], key="how_losses")
 
 

@@ -17,10 +17,9 @@ from byrote.cli.text import duration
 from byrote.dashboard import jobs
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import Library, is_run_folder
+from byrote.dashboard.page import Page, file_stem, literal, nothing, panel, problem
 from byrote.dashboard.session import View
-from byrote.dashboard.show import Page, nothing, panel, problem
 from byrote.dashboard.views import shelf
-from byrote.dashboard.words import file_stem, literal
 from byrote.probes.figures.words import clean, step_number
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.store import Results

@@ -12,13 +12,12 @@ import streamlit as st
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.cli.text import size
-from byrote.dashboard import removing
+from byrote.dashboard import trash
 from byrote.dashboard.library import Library, identity_of
+from byrote.dashboard.page import Page, literal, panel, problem
+from byrote.dashboard.query_params import State, link, read
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import View, go, opened_paths
-from byrote.dashboard.show import Page, panel, problem
-from byrote.dashboard.state import State, link, read
-from byrote.dashboard.words import literal
 from byrote.probes.figures.words import clean
 from byrote.probes.verify import Verified, digest, verify
 
@@ -107,7 +106,7 @@ def _moved() -> None:
     if target is None or not target.exists():
         return
     st.markdown(f":material/inventory_2: Moved to {literal(target, limit=600)}. This brings it back:")
-    st.code(clean(removing.back_again(target, folder), limit=1000), language="sh", wrap_lines=True)
+    st.code(clean(trash.back_again(target, folder), limit=1000), language="sh", wrap_lines=True)
 
 
 def _labels(library: Library) -> dict[Path, str]:
@@ -124,7 +123,7 @@ def _state_of(view: View, run: SavedRun) -> State:
 
 
 def _verify(folder: Path) -> None:
-    removing.refuse_busy(folder)
+    trash.refuse_busy(folder)
     with st.spinner(f"Reading {clean(folder.name, limit=60)}"):
         before = _as_it_is(folder)
         st.session_state[_VERIFIED] = (folder, before, verify(folder))
@@ -159,7 +158,7 @@ def _confirm(folder: Path) -> None:
     name = clean(folder.name, limit=60)
     with st.container(border=True):
         st.markdown(
-            f"Remove **{literal(name)}**? It is moved to {literal(folder.parent / removing.REMOVED, limit=300)} "
+            f"Remove **{literal(name)}**? It is moved to {literal(folder.parent / trash.REMOVED, limit=300)} "
             "and can be brought back."
         )
         with st.container(horizontal=True):
@@ -179,7 +178,7 @@ def _remove(folder: Path) -> None:
     """A callback: move it, say where it is, and look at another run where this one was looked at."""
     st.session_state.pop(_REMOVING, None)
     try:
-        target = removing.remove(folder, opened_paths())
+        target = trash.remove(folder, opened_paths())
     except ByroteError as error:
         st.session_state[_FAILED] = error
         return

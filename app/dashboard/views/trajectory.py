@@ -9,14 +9,13 @@ import pandas as pd
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import drawn, findings
+from byrote.dashboard import figure_cache, findings
 from byrote.dashboard.comparing import pairs_of
 from byrote.dashboard.components.head_grid import doubts, head_grid
+from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
+from byrote.dashboard.query_params import link
 from byrote.dashboard.saved import Cube, SavedRun
 from byrote.dashboard.session import View, chosen, follow, go, pin_button
-from byrote.dashboard.show import Page, how_computed, nothing, panel
-from byrote.dashboard.state import link
-from byrote.dashboard.words import literal
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.figures.words import estimate, probe_name, step_number
@@ -110,7 +109,7 @@ def _curves(view: View, page: Page) -> None:
     if len(view.run.measured_steps) < 2:
         nothing("One checkpoint: add more to see change over training.")
         return
-    page.figure(drawn.curves(view.run, view.base, view.state), "curves")
+    page.figure(figure_cache.curves(view.run, view.base, view.state), "curves")
 
 
 def _top(view: View, page: Page, cube: Cube) -> None:

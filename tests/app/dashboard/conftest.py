@@ -12,7 +12,7 @@ import pytest
 from planted_series import damage, flat, keep_attention, rising, whole, with_gap, write_results
 from streamlit.testing.v1 import AppTest
 
-from byrote.dashboard.session_names import PATHS_VARIABLE
+from byrote.dashboard.library import PATHS_VARIABLE
 
 Open = Callable[..., AppTest]
 UNIQUE = {"kind": "unique", "repeat_frac": 0.0, "pool_size": 0}

@@ -19,9 +19,9 @@ import pytest
 from planted_series import flat, model_metric, rising, write_results
 
 from byrote.dashboard import export, shell
+from byrote.dashboard.page import Page
 from byrote.dashboard.reproduce import notebook_lines, shell_lines
 from byrote.dashboard.session import View
-from byrote.dashboard.show import Page
 
 PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
 Look = Callable[..., tuple[View, Page]]

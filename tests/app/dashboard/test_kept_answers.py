@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from planted_series import rising, write_results, write_step
 
-from byrote.dashboard.kept import kept
 from byrote.dashboard.library import open_library
+from byrote.dashboard.page import in_theme
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.show import in_theme
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def counted():
     """A kept function that counts its calls."""
     calls: list[tuple] = []
 
-    @kept(2)
+    @run_cache(2)
     def answer(run: SavedRun, base: SavedRun | None, word: str) -> tuple:
         calls.append((run.name, base and base.name, word))
         if word == "bad":

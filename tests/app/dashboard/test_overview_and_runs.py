@@ -14,12 +14,11 @@ from planted_series import STEPS, damage, head_metric, model_metric, rising, wit
 from streamlit.testing.v1 import AppTest
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import jobs, missing, removing
+from byrote.dashboard import jobs, missing, trash
 from byrote.dashboard.jobs import Job
-from byrote.dashboard.library import open_library, run_folders
+from byrote.dashboard.library import PATHS_VARIABLE, open_library, run_folders
 from byrote.dashboard.milestones import milestones
-from byrote.dashboard.session_names import PATHS_VARIABLE
-from byrote.dashboard.state import read
+from byrote.dashboard.query_params import read
 from byrote.dashboard.timeline import steps_of, timeline
 from byrote.dashboard.views.overview import runs_frame
 from byrote.probes.registry import resolve
@@ -293,12 +292,12 @@ def test_removing_asks_again_moves_the_folder_and_says_how_to_bring_it_back(open
 
 
 def test_two_removed_in_one_second_do_not_meet(three, monkeypatch):
-    monkeypatch.setattr(removing.time, "strftime", lambda _: "20300101-000000")
-    first = removing.remove(three / "one", [three])
+    monkeypatch.setattr(trash.time, "strftime", lambda _: "20300101-000000")
+    first = trash.remove(three / "one", [three])
     write_results(three, "one", rising())
-    second = removing.remove(three / "one", [three])
+    second = trash.remove(three / "one", [three])
     assert (first.name, second.name) == ("one-20300101-000000", "one-20300101-000000-2")
-    assert removing.remove(three / "-three", [three]).is_dir()
+    assert trash.remove(three / "-three", [three]).is_dir()
 
 
 def test_nothing_is_removed_while_a_sweep_writes_there(open_page, three, monkeypatch):
@@ -314,20 +313,20 @@ def test_nothing_is_removed_while_a_sweep_writes_there(open_page, three, monkeyp
     running = Job(three, ("run", "runs", "-o", str(three)), 0.0, "running")
     monkeypatch.setattr(jobs, "all_jobs", lambda root, most=30: [running])
     with pytest.raises(ByroteError, match="a job is running on two"):
-        removing.remove(three / "two", [three])
+        trash.remove(three / "two", [three])
     other = Job(three, ("run", "elsewhere/three", "-o", str(three)), 0.0, "running")
     monkeypatch.setattr(jobs, "all_jobs", lambda root, most=30: [other])
-    assert removing.remove(three / "two", [three]).is_dir()
+    assert trash.remove(three / "two", [three]).is_dir()
 
 
 def test_only_results_among_the_opened_folders_are_removed(three, tmp_path):
     outside = write_results(tmp_path / "outside", "mine", rising())
     for folder in (outside, three, three / "one" / "units", three / ".." / "outside" / "mine", Path("/")):
         with pytest.raises(ByroteError, match="not a results folder among those that were opened"):
-            removing.remove(folder, [three])
+            trash.remove(folder, [three])
     (three / "linked").symlink_to(outside)
     with pytest.raises(ByroteError, match="is a link"):
-        removing.remove(three / "linked", [three])
+        trash.remove(three / "linked", [three])
     assert outside.is_dir()
 
 

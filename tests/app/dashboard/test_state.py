@@ -13,7 +13,7 @@ from byrote.dashboard.components.base import ABOVE, BELOW, LEVELS, VOID, encode
 from byrote.dashboard.components.head_grid import grid_data
 from byrote.dashboard.launch import command, flags, results_to_open
 from byrote.dashboard.library import look, open_library
-from byrote.dashboard.state import State, link, read
+from byrote.dashboard.query_params import State, link, read
 
 
 def test_a_link_reads_back_as_the_state_it_was_made_of(two_runs):

@@ -41,7 +41,7 @@ class Keeper:
                 held.popitem(last=False)
 
 
-def kept(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def run_cache(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """As `functools.lru_cache`, for functions whose first argument is a run; the answers must not be changed.
 
     A running sweep makes a new run of every look at its folder. A cache beside the function would hold on to all of

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import circuits, comparing
 from byrote.dashboard.circuits import Edge, Wiring
-from byrote.dashboard.kept import kept
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import View
 from byrote.interp.axes import head_label
@@ -77,7 +77,7 @@ def _circuit(view: View) -> dict[str, go.Figure]:
     return {"circuit": circuit_figure(view.run, state.way, state.step, least)}
 
 
-@kept(6)
+@run_cache(6)
 def circuit_figure(run: SavedRun, way: str, step: int, least: float) -> go.Figure:
     """Heads in rows by layer, the strongest edges between them, those of the induction circuit in the second colour."""
     found: Wiring = circuits.wiring(run, way)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.figures import fitted
-from byrote.dashboard.words import file_stem, literal
 from byrote.probes.cards import Card, card
 from byrote.probes.figures import apply_theme
 from byrote.probes.figures.words import clean, probe_name, sentence_case
 from byrote.probes.registry import REGISTRY
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>&@=^\"'/])")
 
 
 @dataclass
@@ -162,3 +164,19 @@ def _see_through(fig: go.Figure) -> str:
     """Grids keep the ground that marks cells without a value; everything else shows the page."""
     ground = fig.layout.plot_bgcolor
     return ground if ground else "rgba(0,0,0,0)"
+
+
+def literal(text: object, *, limit: int = 200) -> str:
+    """Text for Streamlit's Markdown in which nothing is markup: no link, image, formula, colour or HTML.
+
+    Args:
+        text: anything; control and direction characters become U+FFFD.
+        limit: longest text shown; the middle of a longer one is replaced by an ellipsis.
+    """
+    return _MARKUP.sub(r"\\\1", clean(text, limit=limit))
+
+
+def file_stem(*parts: object) -> str:
+    """A file name made of words: everything but letters, digits, dots and dashes becomes an underscore."""
+    words = (re.sub(r"[^A-Za-z0-9.-]+", "_", str(part)).strip("._") for part in parts)
+    return "_".join(word for word in words if word)[:120] or "byrote"

@@ -15,16 +15,16 @@ from jaxtyping import Float
 
 from byrote.dashboard import comparing
 from byrote.dashboard.figures import attention_matrix, coverage, first_to_now, head_curves, narrow, roomy
-from byrote.dashboard.kept import kept
 from byrote.dashboard.milestones import INDUCTION, milestones
+from byrote.dashboard.query_params import State
+from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.state import State
 from byrote.dashboard.timeline import steps_of, with_rule
 from byrote.dashboard.timeline import timeline as over_time
 from byrote.probes.figures import differences, loss_curves, offset_profile
 
 
-@kept(8)
+@run_cache(8)
 def timeline(
     first: SavedRun,
     *more: SavedRun,
@@ -49,21 +49,21 @@ def timeline(
     return roomy(over_time(runs, pairs, base=base, shown=shown, came=told, log=log, band=band))
 
 
-@kept(8)
+@run_cache(8)
 def timeline_at(first: SavedRun, *more: SavedRun, step: int, log: bool, **look: Any) -> go.Figure:
     """The same with a rule at the step looked at."""
     fig = timeline(first, *more, log=log, **look)
     return with_rule(fig, steps_of([first, *more], log=log), step)
 
 
-@kept(4)
+@run_cache(4)
 def losses(first: SavedRun, *more: SavedRun, base: str | None) -> go.Figure:
     """Loss on the first and on later blocks of repeated tokens."""
     pairs = (("repeat_loss", "first_block"), ("repeat_loss", "later_blocks"))
     return narrow(loss_curves([run.part(*pairs) for run in (first, *more)], base=base))
 
 
-@kept(1)
+@run_cache(1)
 def covered(run: SavedRun) -> go.Figure:
     """Checkpoint x probe: what was measured."""
     return narrow(coverage(run))
@@ -80,12 +80,12 @@ def curves(run: SavedRun, base: SavedRun | None, state: State) -> go.Figure:
     return _curves(run, base, looked_at)
 
 
-@kept(8)
+@run_cache(8)
 def _curves(run: SavedRun, base: SavedRun | None, state: State) -> go.Figure:
     return narrow(head_curves(run, state, base=base))
 
 
-@kept(6)
+@run_cache(6)
 def offsets(run: SavedRun, heads: tuple[str, ...], step: int) -> go.Figure:
     """How far back heads look."""
     part = run.part(("offset_profile", "profile"))
@@ -110,20 +110,20 @@ def _matrix(weights: bytes, tokens: tuple[str, ...], head: str, held: int | None
     return attention_matrix(pattern, tokens, head=head, held=held, what=what)
 
 
-@kept(6)
+@run_cache(6)
 def scatter(run: SavedRun, base: SavedRun, state: State) -> go.Figure:
     """Every head in the baseline against itself in the run."""
     comparison = comparing.comparison_of(run, base, state.align, state.step)
     return comparing.scatter(comparison, probe=state.probe, metric=state.metric, head=state.head)
 
 
-@kept(6)
+@run_cache(6)
 def measures(run: SavedRun, base: SavedRun, align: str, step: int) -> go.Figure:
     """The measures a reader asks for first, run minus baseline."""
     return differences(comparing.headline(comparing.comparison_of(run, base, align, step)))
 
 
-@kept(6)
+@run_cache(6)
 def change(run: SavedRun, probe: str, metric: str, first: int, step: int) -> go.Figure:
     """A run against its own beginning."""
     return first_to_now(run, run.cube(probe, metric), probe=probe, metric=metric, first=first, step=step)

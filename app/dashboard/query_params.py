@@ -1,0 +1,325 @@
+"""The URL is the state: `run probe step head base pin` and what one page alone uses, read and checked here. No Streamlit.
+
+A bad link never stops a page. What cannot be used is replaced by what fits and said in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.library import Library
+from byrote.dashboard.remembering import MEMORY_AXES, RULE_AXES
+from byrote.dashboard.saved import SavedRun
+from byrote.interp.axes import head_label, parse_head
+from byrote.probes.alignment import ALIGNMENTS
+from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.words import clean, probe_name, step_number
+
+MAX_PINS = 6
+MAX_ALSO = 3
+ALWAYS = ("run", "probe", "step", "head", "base")  # in every link, the others where they say something
+_RUN_ORDER = {"repeated": 0, "synthetic": 0, "": 1, "control": 2, "unique": 3}
+
+
+def one_of(*words: str) -> Any:
+    """A part of the state that is one of a few words, the first where a link says nothing or something else."""
+    return field(default=words[0], metadata={"words": words})
+
+
+def number(kind: Callable[[str], Any], default: Any = None) -> Any:
+    """A part of the state that is a number, from 0 where it counts."""
+    return field(default=default, metadata={"number": kind})
+
+
+@dataclass(frozen=True)
+class State:
+    """What is looked at. A field made by `one_of` or `number` is read from a link without another line of code.
+
+    Attributes:
+        run, base: run names; base is "" where nothing is compared.
+        probe, metric: what the grid shows.
+        step: a training step of the run.
+        head: a head's label, "" where the run has no heads.
+        pin: heads kept in sight.
+        also: probes drawn below the first one on the overview's timeline.
+        align: how the baseline's steps are matched: step, tokens or loss.
+        show: layer of the grid: value, previous, final or base (differences from those).
+        way: kind of composition, k, q or v.
+        z: smallest composition z drawn; None lets the page choose.
+        text: which stored sequence the head page reads.
+        q: a token selected there.
+        shade: whether its tokens show what they attend to, or what attends to them.
+        sink: with or without the attention that rests on position 0.
+        rule, memory: axes of the plane, "" lets the page choose.
+        passage: which training sequence the memory page tells apart.
+        scale: the timeline's axis of steps, log or linear.
+        band: its 95% intervals, on or off.
+    """
+
+    run: str
+    probe: str
+    metric: str
+    step: int
+    head: str
+    base: str = ""
+    pin: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    align: str = one_of(*ALIGNMENTS)
+    show: str = one_of("value", "previous", "final", "base")
+    way: str = one_of("k", "q", "v")
+    z: float | None = number(float)
+    text: int = number(int, 0)
+    q: int | None = number(int)
+    shade: str = one_of("to", "from")
+    sink: str = one_of("with", "without")
+    rule: str = one_of("", *RULE_AXES)
+    memory: str = one_of("", *MEMORY_AXES)
+    passage: int = number(int, 0)
+    scale: str = one_of("log", "linear")
+    band: str = one_of("on", "off")
+
+    @property
+    def layer_head(self) -> tuple[int, int] | None:
+        """The head as numbers."""
+        return parse_head(self.head) if self.head else None
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """The words a part of the state may be, such as `words_of("way")`."""
+    return next(f.metadata["words"] for f in fields(State) if f.name == name)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A link as understood.
+
+    Attributes:
+        state: complete and usable.
+        complaints: one line per part that was not.
+    """
+
+    state: State
+    complaints: tuple[str, ...] = field(default=())
+
+
+def read(params: Mapping[str, str], library: Library) -> Reading:
+    """Understand a query string.
+
+    Args:
+        params: as in the URL; unknown names are left alone.
+        library: at least one run.
+    """
+    reader = _Reader(params)
+    run = library.runs[reader.name("run", list(library.runs), default_run(library))]
+    probe, metric = reader.measure(run)
+    step = reader.step(run)
+    base = reader.base(run, library)
+    simple = {
+        f.name: reader.word(f.name, f.metadata["words"])
+        if "words" in f.metadata
+        else reader.number(f.name, f.metadata["number"], f.default)
+        for f in fields(State)
+        if f.metadata
+    }
+    also = reader.also(run, probe)
+    head = reader.head(run) or default_head(run, probe, metric, step)
+    state = State(run.name, probe, metric, step, head, base, reader.pins(run), also, **simple)
+    return Reading(state, tuple(reader.complaints))
+
+
+def link(state: State, **changes: Any) -> dict[str, str]:
+    """The query parameters of a state: the five words always, the others where they say something.
+
+    Args:
+        state: where we are.
+        changes: fields to set first.
+    """
+    state = replace(state, **changes)
+    out = {}
+    for part in fields(State):
+        name, value = part.name, getattr(state, part.name)
+        unsaid = value == (main_metric(state.probe) if name == "metric" else part.default)
+        if name not in ALWAYS and unsaid:
+            continue
+        out[name] = ",".join(value) if isinstance(value, tuple) else str(value)
+    return {name: value for name, value in out.items() if value != "" or name == "base"}
+
+
+def default_run(library: Library) -> str:
+    """The run shown first: one with repeated or synthetic data before its control."""
+    ranked = sorted(library.runs.values(), key=lambda r: _RUN_ORDER.get(r.arm.get("kind", ""), 1))
+    return ranked[0].name
+
+
+def default_base(run: SavedRun, library: Library) -> str:
+    """The baseline nobody chose: the run on unique data, where there is one and it is another."""
+    if run.arm.get("kind") == "unique":
+        return ""
+    unique = (r.name for r in library.runs.values() if r.arm.get("kind") == "unique" and r is not run)
+    return next(unique, "")
+
+
+def default_head(run: SavedRun, probe: str, metric: str, step: int) -> str:
+    """The strongest head of the probe at the step; the first one where nothing was measured."""
+    if not probe or not all(run.shape):
+        return ""
+    strongest = run.cube(probe, metric).strongest(step)
+    return head_label(*(strongest or (0, 0)))
+
+
+def default_step(run: SavedRun) -> int:
+    """The last step whose numbers lint did not leave out."""
+    usable = [s for s in run.measured_steps if s not in run.left_out] or list(run.measured_steps) or [0]
+    return int(usable[-1])
+
+
+def drawable(run: SavedRun) -> tuple[str, ...]:
+    """Probes whose main metric is one value per step, of every head or of the whole model, in catalogue order."""
+    return tuple(p for (p, m), kind in run.kinds.items() if kind in ("head", "model") and m == main_metric(p))
+
+
+class _Reader:
+    """A query string, read part by part: what does not fit is replaced by what does, with a complaint of one line."""
+
+    def __init__(self, params: Mapping[str, str]) -> None:
+        self.params = params
+        self.complaints: list[str] = []
+
+    def complain(self, name: str, value: object, why: str, *, limit: int = 60) -> None:
+        self.complaints.append(f"{name}={clean(value, limit=limit)} {why}")
+
+    def name(self, word: str, names: list[str], default: str) -> str:
+        """One of some names."""
+        wanted = self.params.get(word, default)
+        if wanted in names or word not in self.params:
+            return wanted
+        near = difflib.get_close_matches(wanted, names, n=len(names), cutoff=0.0)
+        shown = ", ".join(clean(n, limit=40) for n in near[:5])
+        self.complain(
+            word, wanted, f"is not among the runs here ({shown}); showing {clean(default) or 'none'}"
+        )
+        return default
+
+    def base(self, run: SavedRun, library: Library) -> str:
+        """The baseline; "" for none."""
+        wanted = self.params.get("base")
+        if wanted is None:
+            return default_base(run, library)
+        if wanted in ("", "none"):
+            return ""
+        if wanted == run.name:
+            self.complain("base", wanted, "is the run itself; nothing is compared")
+            return ""
+        return self.name("base", [n for n in library.runs if n != run.name], "")
+
+    def measure(self, run: SavedRun) -> tuple[str, str]:
+        """(probe, metric) with a value per head; ("", "") where there is none."""
+        probes = run.head_probes
+        default = next(iter(probes), "")
+        probe = self.params.get("probe", default)
+        if probe not in probes:
+            near = difflib.get_close_matches(probe, probes, n=1, cutoff=0.4)
+            known = f"did you mean {near[0]}? " if near else ""
+            shown = probe_name(default) if default else "none"
+            self.complain(
+                "probe", probe, f"has no value per head in {clean(run.name)}; {known}showing {shown}"
+            )
+            probe = default
+        if not probe:
+            return "", ""
+        metrics = probes[probe]
+        metric = self.params.get("metric", metrics[0])
+        if metric not in metrics:
+            why = f"is no metric per head of {probe_name(probe)} ({', '.join(metrics)}); showing {metrics[0]}"
+            self.complain("metric", metric, why)
+            metric = metrics[0]
+        return probe, metric
+
+    def step(self, run: SavedRun) -> int:
+        """A step of the run, the nearest where it is none."""
+        last = default_step(run)
+        wanted = self.params.get("step")
+        if wanted is None:
+            return last
+        if not wanted.lstrip("-").isdigit() or len(wanted) > 18:
+            why = f"is not a step of {clean(run.name)}; showing {step_number(last)}"
+            self.complain("step", wanted, why, limit=40)
+            return last
+        step = int(wanted)
+        if step in run.steps or not run.steps:
+            return step if run.steps else last
+        nearest = min(run.steps, key=lambda s: (abs(s - step), s))
+        why = f"was not measured in {clean(run.name)}; showing the nearest, {step_number(nearest)}"
+        self.complain("step", f"{step:,}", why)
+        return nearest
+
+    def head(self, run: SavedRun) -> str:
+        """A head of the run; "" for none."""
+        wanted = self.params.get("head")
+        return self._one_head(wanted, "head", run) if wanted else ""
+
+    def _one_head(self, wanted: str, word: str, run: SavedRun) -> str:
+        n_layers, n_heads = run.shape
+        try:
+            layer, head = parse_head(wanted[:40])
+        except (ByroteError, ValueError):
+            self.complain(word, wanted, "is not a head; write layer and head as L1H0", limit=40)
+            return ""
+        if not (layer < n_layers and head < n_heads):
+            why = f"is not in {clean(run.name)}, which has {n_layers} layers of {n_heads} heads"
+            self.complain(word, wanted, why, limit=40)
+            return ""
+        return head_label(layer, head)
+
+    def _listed(self, word: str, most: int) -> list[str]:
+        """The parts of a list, each once; a list of any length costs nothing."""
+        parts = [part.strip() for part in self.params.get(word, "").split(",") if part.strip()]
+        return list(dict.fromkeys(parts[: 4 * most]))
+
+    def _at_most(self, word: str, what: str, found: list[str], most: int) -> tuple[str, ...]:
+        if len(found) > most:
+            self.complaints.append(f"{word} holds {len(found)} {what}; showing the first {most}")
+        return tuple(found[:most])
+
+    def pins(self, run: SavedRun) -> tuple[str, ...]:
+        """Heads kept in sight."""
+        pins = dict.fromkeys(self._one_head(part, "pin", run) for part in self._listed("pin", MAX_PINS))
+        return self._at_most("pin", "heads", [pin for pin in pins if pin], MAX_PINS)
+
+    def also(self, run: SavedRun, probe: str) -> tuple[str, ...]:
+        """More probes for the timeline."""
+        known, found = drawable(run), []
+        for name in self._listed("also", MAX_ALSO):
+            if name not in known:
+                self.complain("also", name, f"is not a probe with one line to draw in {clean(run.name)}")
+            elif name != probe:
+                found.append(name)
+        return self._at_most("also", "probes", found, MAX_ALSO)
+
+    def word(self, word: str, known: tuple[str, ...]) -> str:
+        """One of a few words, the first where it is none."""
+        wanted = self.params.get(word, known[0])
+        if wanted in known:
+            return wanted
+        instead = f"showing {known[0]}" if known[0] else "left out"
+        self.complain(word, wanted, f"is none of {', '.join(filter(None, known))}; {instead}", limit=40)
+        return known[0]
+
+    def number(self, word: str, kind: Callable[[str], Any], default: Any) -> Any:
+        """A number, from 0 where it counts."""
+        wanted = self.params.get(word)
+        if wanted in (None, ""):
+            return default
+        try:
+            value = kind(wanted[:20])
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or (kind is int and value < 0):
+            self.complain(word, wanted, "is not a number that fits; left out", limit=40)
+            return default
+        return value
