@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {"checkpoints": 0, "interp": 1, "probes": 2, "app": 3}  # folders; `app` is installed as `byrote`
 TOP_LEVEL = {
     *FLOORS, "tests", "docs", ".ci", ".git", ".github", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
-    "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md",
+    "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "MANIFEST.in", ".pre-commit-config.yaml",
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 80
 SOURCES = sorted(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))

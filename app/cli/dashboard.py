@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import tempfile
 import time
 import webbrowser
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import click
 
@@ -16,6 +18,7 @@ from byrote.cli.command import Verb
 from byrote.cli.session import Session
 
 WAIT_S = 30.0
+_LINES_SHOWN = 12
 
 
 @click.command(
@@ -45,54 +48,71 @@ def dashboard(session: Session, *, paths: tuple[Path, ...], port: int | None, no
 
     results = launch.results_to_open(paths, here=Path.cwd())
     chosen = launch.free_port(port)
-    log = None if session.verbose else subprocess.DEVNULL
     signal.signal(signal.SIGTERM, _end)  # a stopped command must not leave its server behind
-    server = subprocess.Popen(
-        launch.command(port=chosen), env=launch.environment(results), stdout=log, stderr=log
-    )
-    try:
-        _wait_until_up(server, chosen)
-        address = f"http://localhost:{chosen}"
-        session.data(address)
-        session.note("Ctrl-C stops the server; measured and running jobs are kept")
-        if not no_browser and not webbrowser.open(address):
-            session.warn(f"no browser could be started; open {address} yourself")
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _stop(server)
+    with tempfile.NamedTemporaryFile("r", errors="replace") as log, Path(log.name).open("wb") as sink:
+        output = None if session.verbose else sink
+        server = subprocess.Popen(
+            launch.command(port=chosen), env=launch.environment(results), stdout=output, stderr=output
+        )
+        try:
+            _wait_until_up(server, chosen, log)
+            address = f"http://localhost:{chosen}"
+            session.data(address)
+            session.note("Ctrl-C stops the server; measured and running jobs are kept")
+            if not no_browser and not webbrowser.open(address):
+                session.warn(f"no browser could be started; open {address} yourself")
+            return _watch(session, server, log)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _stop(server)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _wait_until_up(server: subprocess.Popen, port: int) -> None:
+def _wait_until_up(server: subprocess.Popen, port: int, log: IO[str]) -> None:
     """Until it answers.
 
     Raises:
-        ByroteError: it ended, or does not answer.
+        ByroteError: it ended, or does not answer; with the last lines it wrote.
     """
     import socket
 
     from byrote.dashboard.launch import ADDRESS
 
     end = time.monotonic() + WAIT_S
+    failed = f"the dashboard did not answer within {WAIT_S:.0f} s"
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise ByroteError(
-                f"the dashboard's server ended with code {server.returncode}",
-                help="run it again with -v to see why",
-            )
+            failed = f"the dashboard's server ended with code {server.returncode}"
+            break
         with socket.socket() as probe:
             probe.settimeout(0.5)
             if probe.connect_ex((ADDRESS, port)) == 0:
                 return
         time.sleep(0.1)
-    raise ByroteError(
-        f"the dashboard did not answer within {WAIT_S:.0f} s", help="run it again with -v to see why"
-    )
+    raise ByroteError(failed, help=f"run it again with -v to see why. {_tail(log.read())}".rstrip())
+
+
+def _watch(session: Session, server: subprocess.Popen, log: IO[str]) -> int:
+    """The server's exit code. A page that fails says nothing in the browser: its error is shown here."""
+    written = ""
+    while True:
+        try:
+            return server.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            more = log.read()
+        if not more and "Traceback" in written:  # complete: nothing was added since
+            session.warn("a page failed; the last lines of the server's log:")
+            for line in _tail(written).splitlines():
+                session.warn(f"  {line}")
+        written = written + more if more else ""
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-_LINES_SHOWN:])
 
 
 def _stop(server: subprocess.Popen) -> None:

@@ -1,4 +1,4 @@
-"""docs/cli.md, written from the commands themselves: ``python -m byrote.reference > docs/cli.md``."""
+"""docs/cli.md, written from the commands themselves: ``python -m byrote.cli.reference > docs/cli.md``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = {
 }
 _INTRO = """# The command line
 
-Written by `python -m byrote.reference > docs/cli.md`; a test compares the two.
+Written by `python -m byrote.cli.reference > docs/cli.md`; a test compares the two.
 
 `byrote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
 _OUTPUT = """## Output

@@ -223,3 +223,40 @@ def test_output_is_safe_and_never_nan(form):
 def test_data_keep_the_columns_asked_for(capsys):
     print_data("csv", ["b", "a"], [{"a": True, "b": ["x", "y"], "c": 3}])
     assert capsys.readouterr().out == "b,a\nx y,true\n"
+
+
+# the names of version 0.1
+
+
+def test_a_table_of_the_former_name_is_refused_with_the_new_one(byrote):
+    write_settings(byrote.folder, '[tool.rote.run]\ndevice = "cuda"\n')
+    done = byrote("probes")
+    assert done.exit_code == 2
+    assert "[tool.rote]" in done.stderr and "rename it [tool.byrote]" in done.stderr
+
+
+def test_a_variable_of_the_former_name_is_refused_with_the_new_one(byrote):
+    done = byrote("probes", ROTE_RUN_DEVICE="cuda")
+    assert done.exit_code == 2
+    assert "ROTE_RUN_DEVICE is a variable of version 0.1" in done.stderr
+    assert "name it BYROTE_RUN_DEVICE" in done.stderr
+    assert byrote("probes", ROTE_OTHERS="somebody else's").exit_code == 0
+
+
+def test_doctor_lists_what_has_a_former_name(byrote):
+    write_settings(byrote.folder, "[tool.rote]\n")
+    done = byrote("doctor", "--json", ROTE_RUN_DEVICE="cuda")
+    assert done.exit_code == 2
+    wrong = [row["fix"] for row in json.loads(done.stdout) if row["status"] == "wrong"]
+    assert wrong == ["rename it [tool.byrote]", "name it BYROTE_RUN_DEVICE"]
+
+
+def test_the_former_command_says_what_to_type(monkeypatch, capsys):
+    from importlib import metadata
+
+    (entry,) = metadata.entry_points(group="console_scripts", name="rote")
+    monkeypatch.setattr("sys.argv", ["rote", "run", "runs/a"])
+    with pytest.raises(SystemExit) as left:
+        entry.load()()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: the command `rote` is now `byrote`\n  run: byrote run runs/a\n"

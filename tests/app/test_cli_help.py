@@ -83,7 +83,7 @@ def test_verbs_and_options_are_the_frozen_ones():
 
 def test_written_reference_is_current():
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == reference(), (
-        "run: python -m byrote.reference > docs/cli.md"
+        "run: python -m byrote.cli.reference > docs/cli.md"
     )
 
 
