@@ -1,12 +1,11 @@
 """One probe's card: what it measures, how, and how to read it. ``python -m byrote.probes.cards docs/probes`` writes them all.
 
-A card is the catalogue's entry and the docstring of the probe's file, which is read without importing it: no torch.
+A card is what a probe says of itself and the docstring of its file, which is read without importing it: no torch.
 The command line prints the same card that stands in docs/probes.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import textwrap
@@ -16,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.info import ProbeInfo
 from byrote.probes.registry import REGISTRY
+from byrote.probes.spec import ProbeInfo, document_parts
 
 INDEX = "README.md"
 _NUMBERED = re.compile(r"\d+\. ")
@@ -66,8 +65,7 @@ def card(info: ProbeInfo) -> Card:
         summary=info.summary,
         facts={label: text for label, text in facts.items() if text},
         metrics=tuple((name, meaning, info.unit_of(name)) for name, meaning in info.metrics.items()),
-        # The first paragraph only names the probe again.
-        steps=tuple(_blocks(formula(info).partition("\n\n")[2])),
+        steps=tuple(_blocks(info.steps or _steps_of(info.module))),
     )
 
 
@@ -82,7 +80,7 @@ def text_lines(shown: Card, *, width: int) -> Iterator[str]:
     yield from ("", "metrics")
     for name, meaning, unit in shown.metrics:
         yield from textwrap.wrap(f"  {name}: {meaning} ({unit})", width, subsequent_indent="    ")
-    yield from ("", "how it is computed")
+    yield from ("", "how it is computed") if shown.steps else ()
     for step in shown.steps:
         indent_text = "     " if _NUMBERED.match(step) else "  "
         yield from textwrap.wrap(step, width, initial_indent="  ", subsequent_indent=indent_text)
@@ -99,7 +97,7 @@ def markdown(shown: Card) -> str:
         for i, step in enumerate(shown.steps)
     ]
     parts = [f"# {shown.name}", _prose(shown.summary), "\n".join(facts), "## Metrics", "\n".join(metrics)]
-    parts += ["## How it is computed", "\n".join(steps).strip("\n")]
+    parts += ["## How it is computed", "\n".join(steps).strip("\n")] if steps else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -116,12 +114,12 @@ def range_text(lo: float | None, hi: float | None) -> str:
     return "unbounded" if lo is None or hi is None else f"{lo:g} to {hi:g}"
 
 
-def formula(info: ProbeInfo) -> str:
+def _steps_of(module: str) -> str:
     """How a probe is computed: its module's docstring, read from the file without importing it (or torch)."""
-    spec = find_spec(info.module)
+    spec = find_spec(module) if module else None
     if spec is None or not spec.origin:
         return ""
-    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return document_parts(Path(spec.origin).read_text(encoding="utf-8").split('"""')[1])[1]
 
 
 def _blocks(document: str) -> Iterator[str]:
@@ -132,11 +130,6 @@ def _blocks(document: str) -> Iterator[str]:
             yield block
             block = ""
         block = f"{block} {line.strip()}".strip()
-
-
-def _prose(text: str) -> str:
-    """Prose in which formulas keep their stars, bars and underscores."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text)
 
 
 def _prose(text: str) -> str:

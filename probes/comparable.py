@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from byrote.probes.info import ProbeInfo
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.store import Results, step_folder, unit_provenance
 
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in

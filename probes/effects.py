@@ -9,12 +9,11 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import Literal
 
-from byrote.probes.info import ProbeInfo
+from byrote.probes.spec import ProbeInfo
 
 SMALLEST = 0.05
 SMALLEST_Z = 1.0
 _Z = "standard deviations"
-SAMPLED_CHANCE = frozenset({"recall_vs_copy"})  # probes whose chance is the mean over the twins
 
 
 def smallest_effect(info: ProbeInfo, metric: str) -> float:

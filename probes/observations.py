@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from byrote.probes.info import ProbeInfo
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import bootstrap_mean
 
 _AXES = ("layer", "head", "src_layer", "src_head", "position")

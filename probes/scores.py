@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label, pair_label, parse_heads
-from byrote.probes.info import ProbeInfo
 from byrote.probes.registry import REGISTRY
+from byrote.probes.spec import ProbeInfo
 
 if TYPE_CHECKING:
     from byrote.probes.store import Results

@@ -352,3 +352,17 @@ MATERIAL_STIMULI: Mapping[str, Callable[[Material, Vocabulary, int, int, int], S
     "twins": twins,
     "candidates": candidates,
 }
+_NO_BLOCKS = "the context holds no two blocks of tokens"
+_UNAVAILABLE = {
+    **dict.fromkeys(("repeated_random", "shuffled_repeat", "jittered_repeat"), _NO_BLOCKS),
+    "paragraph_copies": "the context holds no two copies of a paragraph",
+    "planted_pairs": "the context or the vocabulary is too small for a planted pair (10 tokens)",
+    "natural": "the series carries no natural text and none was given (--text FILE)",
+    "members": "the series carries no members and none were given (--members FILE)",
+    **dict.fromkeys(("twins", "candidates"), "there are no twins of the members (--twins FILE)"),
+}
+
+
+def unavailable(kind: str) -> str:
+    """When a stimulus of this kind cannot be shown, in words; "" where that is not known."""
+    return _UNAVAILABLE.get(kind, "")

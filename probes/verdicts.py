@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 
 from byrote.probes.heads.induction import InductionTests, induction
-from byrote.probes.info import ProbeInfo
 from byrote.probes.memory.mem_gap import Estimate, mem_gap
 from byrote.probes.observations import OBSERVATION_SCHEMA, Measured, not_measured, to_frame, unit_table
 from byrote.probes.registry import lookup
+from byrote.probes.spec import ProbeInfo
 
 _INPUTS = {
     "prefix": ("prefix_matching", "score"),

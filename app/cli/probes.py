@@ -12,7 +12,7 @@ from byrote.cli.output import Column, Output, Row, output_options
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from byrote.probes.info import ProbeInfo
+    from byrote.probes.spec import ProbeInfo
 
 COLUMNS = (
     Column("name", "name"),

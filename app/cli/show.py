@@ -16,7 +16,7 @@ from byrote.cli.output import Column, Output, Row, output_options
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from byrote.probes.info import ProbeInfo
+    from byrote.probes.spec import ProbeInfo
     from byrote.probes.store import Results
 
 _HEADS_SHOWN = 8

@@ -8,11 +8,11 @@ import pandas as pd
 
 from byrote.probes.absent import lacks_material
 from byrote.probes.degradation import BEST_HEAD, Comparison
-from byrote.probes.effects import SAMPLED_CHANCE, against_chance, smallest_effect
+from byrote.probes.effects import against_chance, smallest_effect
 from byrote.probes.figures.differences import UNCLEAR, change
 from byrote.probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
-from byrote.probes.info import ProbeInfo
 from byrote.probes.registry import REGISTRY
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.store import Results
 from byrote.report.headline import run_finding
 from byrote.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
@@ -173,7 +173,7 @@ def _relation(value: Estimate, info: ProbeInfo, metric: str, *, among: int) -> s
         chance=value.chance,
         smallest=smallest_effect(info, metric),
         among=among,
-        sampled=info.name in SAMPLED_CHANCE,
+        sampled=info.sampled_chance,
     )
     if side == "at":
         return "at chance"

@@ -24,11 +24,37 @@ from byrote.interp.intervene import ABLATIONS, Edit, edit_problem, losses_under
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import checked_tokens, head_changes, later_blocks
 from byrote.probes.direct_scores import DirectScores
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("ablation")
+@probe(
+    unit="nats",
+    stimulus="repeated_random",
+    summary="What is lost on repeated tokens when one head's output is taken away, four ways.",
+    chance="0: the head does nothing for copying",
+    metrics={
+        "zero": "change in loss on later blocks with z set to 0",
+        "mean": "change in loss on later blocks with z set to its mean over the other sequences at the same position",
+        "resample": "change in loss on later blocks with z taken from another sequence of the stimulus",
+        "pattern_preserving": "change in loss on later blocks with z set to 0 and later layers' attention kept as in "
+        "the clean run",
+        "clean": "loss on later blocks with nothing changed",
+    },
+    main_metric="mean",
+    directions={"clean": "lower"},
+    reads_as="Above 0: the model predicts repeats worse without the head. 0 is no proof that it does nothing: heads "
+    "stand in for each other, and a head that lowers others' loss goes below. Zero also takes away what a head "
+    "always writes; mean leaves it. pattern_preserving near 0 where zero is large: the head steers others' "
+    "attention, as a previous-token head does",
+    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
+    "values, or patterns set so do not move the logits",
+    undefined="the loss is not finite",
+    default=False,
+    passes="4 x heads + 3 x layers",
+    order=210,
+)
 def ablation(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, DirectScores]:
     """Ablate every head alone, four ways.
 

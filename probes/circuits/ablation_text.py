@@ -21,13 +21,41 @@ from byrote.interp.model import HookedModel
 from byrote.probes.circuits.ablation import per_head
 from byrote.probes.circuits.effects import Measure, checked_tokens, head_changes
 from byrote.probes.direct_scores import DirectScores
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 CONTEXT, LATE, EARLY = 512, 500, 50
 
 
-@probe("ablation_text")
+@probe(
+    unit="nats",
+    stimulus="natural",
+    summary="What loss on real text, and in-context learning, lose when one head's output is taken away.",
+    chance="0: the head does nothing for it",
+    metrics={
+        "loss_zero": "change in mean loss with z set to 0",
+        "loss_mean": "change in mean loss with z set to its mean over the other sequences at the same position",
+        "loss_resample": "change in mean loss with z taken from another sequence of the stimulus",
+        "loss_pattern_preserving": "change in mean loss with z set to 0 and later layers' attention kept as in the "
+        "clean run",
+        "icl_zero": "change in late minus early loss with z set to 0",
+        "icl_mean": "change in late minus early loss with z set to its mean over the other sequences at the same "
+        "position",
+        "icl_resample": "change in late minus early loss with z taken from another sequence of the stimulus",
+        "icl_pattern_preserving": "change in late minus early loss with z set to 0 and later layers' attention kept "
+        "as in the clean run",
+    },
+    main_metric="loss_mean",
+    reads_as="icl above 0: the late loss suffers more than the early one, the head serves in-context learning. loss "
+    "above 0 with icl near 0: it serves everywhere alike. icl rests on two tokens a sequence: mind the interval",
+    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
+    "values, or patterns set so do not move the logits",
+    undefined="the loss is not finite",
+    default=False,
+    passes="4 x heads + 3 x layers",
+    order=220,
+)
 def ablation_text(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
 ) -> dict[str, DirectScores]:

@@ -24,11 +24,31 @@ from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import checked_tokens, later_blocks, refuse_if
 from byrote.probes.direct_scores import DirectScores
 from byrote.probes.heads.matching import earlier_copies, shifted_keys
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("clamp")
+@probe(
+    unit="nats",
+    stimulus="repeated_random",
+    summary="What would be gained on repeated tokens if a head looked exactly where an ideal one looks?",
+    chance="0: where the head looks makes no difference",
+    metrics={
+        "induction": "change in loss on later blocks with the head's attention put on what followed earlier copies",
+        "previous_token": "the same with it put on the token before",
+    },
+    main_metric="induction",
+    reads_as="Well below 0: the head could copy, or feed heads that do, and what is missing is where it looks. 0 on "
+    "a head that matches already: nothing is left to gain; 0 on one that does not: what it writes would not help. "
+    "Above 0: what the head does instead is needed",
+    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
+    "values, or patterns set so do not move the logits",
+    undefined="the loss is not finite",
+    default=False,
+    passes="2 x heads + 1",
+    order=240,
+)
 def clamp(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, DirectScores]:
     """Force every head's attention alone, two ways.
 

@@ -30,8 +30,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.interp.weights import HeadWeights
-from byrote.probes.info import NotMeasuredError
-from byrote.probes.registry import probe
+from byrote.probes.spec import NotMeasuredError, probe
 from byrote.probes.spectra import finite_or_zero, haar_frames
 from byrote.probes.weight_scores import WeightScores
 
@@ -45,7 +44,39 @@ _NO_SPREAD_FRAC = 1e-6
 PairTensor = Float[Tensor, "src_layer src_head layer head"]
 
 
-@probe("composition")
+@probe(
+    unit="standard deviations",
+    better="higher",
+    summary="From weights, per pair of heads: how much of what the earlier one writes does the later one read?",
+    chance="0: the mean under random rotations of the residual stream is subtracted",
+    metrics={
+        "k_z": "K-composition in standard deviations of its rotation null",
+        "q_z": "Q-composition, the same",
+        "v_z": "V-composition, the same",
+        "k_excess": "||W_QK W_OV|| / (||W_QK|| ||W_OV||) minus the mean of its rotation null",
+        "q_excess": "the same with W_QK transposed",
+        "v_excess": "the same with the later head's W_OV for W_QK",
+        "n_pairs": "pairs of an earlier and a later head",
+        "n_kept": "pairs with rows: all, or of more than 4,096 those with |z| >= 2 in any mode or not measured",
+    },
+    main_metric="k_z",
+    units={
+        "k_excess": "Frobenius ratio",
+        "q_excess": "Frobenius ratio",
+        "v_excess": "Frobenius ratio",
+        "n_pairs": "pairs",
+        "n_kept": "pairs",
+    },
+    undirected=("n_pairs", "n_kept"),
+    reads_as="High k_z from a previous-token head: the wiring of an induction head. Of many pairs the highest z is "
+    "large by chance alone, and rotations are a lenient null for trained weights: compare pairs, and steps of one "
+    "series",
+    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; either "
+    "head's circuit is zero or not finite",
+    undefined="the circuit of one of the two heads is zero or not finite",
+    order=120,
+    version=2,
+)
 def composition(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, WeightScores]:
     """Score every pair of heads.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under
 from byrote.interp.model import HookedModel
-from byrote.probes.info import NotMeasuredError
+from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus
 
 Measure = Callable[[Float[Tensor, "n_edits n_seq next_pos"]], Float[Tensor, "n_edits n_seq"]]

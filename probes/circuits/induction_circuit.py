@@ -32,14 +32,43 @@ from byrote.probes.circuits.composition import composition
 from byrote.probes.circuits.effects import refuse_if, shown, strongest
 from byrote.probes.direct_scores import DirectScores
 from byrote.probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 N_SENDERS = N_RECEIVERS = 4
 PAIR_AXES = ("src_layer", "src_head", "layer", "head")
 
 
-@probe("induction_circuit")
+@probe(
+    unit="attention fraction",
+    range=(-1.0, 1.0),
+    better="lower",
+    stimulus="repeated_random",
+    summary="Does a head match prefixes because of what one previous-token head writes into its keys?",
+    chance="0: nothing passes along the path",
+    metrics={
+        "change": "change in the later head's prefix matching when the path into its keys is ablated",
+        "q_change": "the same for the path into its queries, the control",
+        "k_z": "K-composition of the pair in standard deviations of its rotation null",
+        "n_pairs": "pairs measured: of the 4 strongest previous-token and the 4 strongest prefix-matching heads",
+        "n_possible": "pairs of an earlier and a later head in the model",
+    },
+    main_metric="change",
+    units={"k_z": "standard deviations", "n_pairs": "pairs", "n_possible": "pairs"},
+    undirected=("q_change", "n_pairs", "n_possible"),
+    directions={"k_z": "higher"},
+    settings=("n_pairs", "n_possible"),
+    reads_as="Well below 0: the pair is an induction circuit, and this path carries it. Near 0 on a head that "
+    "matches prefixes: it hears of previous tokens from several heads, or through MLPs, or matches otherwise. A high "
+    "k_z without a change: wired, not used",
+    not_measured="fewer than two layers; a norm after attention bends what heads write (Gemma 2, OLMo 2); replacing "
+    "keys does not move attention; attention is not finite, not causal or does not sum to 1; there is one sequence "
+    "only",
+    undefined="no token of the stimulus has an earlier copy, or a head's circuit is zero",
+    default=False,
+    passes="about 3 + 16 x receiver layers (at most 4), each up to the receiver",
+    order=250,
+)
 def induction_circuit(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
 ) -> dict[str, DirectScores]:

@@ -42,7 +42,8 @@ from byrote.probes.circuits.matched import Draws, matched_draws
 from byrote.probes.direct_scores import DirectScores
 from byrote.probes.heads.induction import MIN_EXCESS, induction
 from byrote.probes.observations import Measured
-from byrote.probes.registry import lookup, probe
+from byrote.probes.registry import lookup
+from byrote.probes.spec import probe
 from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus
 
@@ -50,7 +51,55 @@ TOP_FRAC = 0.05
 MIN_LOAD_NATS = 0.05
 
 
-@probe("load_bearing")
+@probe(
+    unit="nats",
+    better="higher",
+    stimulus=("repeated_random", "shuffled_repeat", "jittered_repeat"),
+    summary="Verdict: does the model need the heads that look like induction heads, more than random heads beside them?",
+    chance="0: no more is lost than with as many random heads of the same layers",
+    metrics={
+        "verdict": "3 load-bearing, 2 distributed, 1 signature only, 0 neither",
+        "excess": "loss added on later blocks without the top heads minus that without random ones",
+        "top_change": "loss added without the top heads: the k with the highest prefix_matching, ablated together",
+        "random_change": "loss added without random heads, mean over the draws",
+        "random_most": "the same of the draw that costs most",
+        "beaten_frac": "share of the draws that cost less than the top heads",
+        "signature": "prefix matching of the top heads above its shuffled null",
+        "called_excess": "excess of the heads called induction heads",
+        "wide_excess": "excess of all heads whose own prefix matching is above its null by 0.05",
+        "wide_change": "loss added without all of those",
+        "gain": "loss on the first block minus loss on later ones, nothing changed: what copying is worth",
+        "n_top": "k: 5% of all heads, at least 1",
+        "n_called": "heads called induction heads",
+        "n_wide": "heads whose own prefix matching is above its null by 0.05",
+        "n_draws": "distinct random sets the top heads were held against",
+        "n_possible": "distinct random sets there are",
+    },
+    main_metric="excess",
+    units={
+        "verdict": "0 to 3",
+        "signature": "attention fraction",
+        "n_top": "heads",
+        "n_called": "heads",
+        "n_wide": "heads",
+        "n_draws": "sets of heads",
+        "n_possible": "sets of heads",
+        "beaten_frac": "fraction of draws",
+    },
+    undirected=("random_change", "random_most", "n_top", "n_called", "n_wide", "n_draws", "n_possible"),
+    words={"verdict": ("neither", "signature only", "distributed", "load-bearing")},
+    settings=("n_top", "n_draws", "n_possible"),
+    reads_as="load-bearing: the top heads match prefixes and their loss costs over 0.05 nats more than random "
+    "heads'. distributed: these few can be spared, all that look the part together cannot. signature only: they look "
+    "the part and copying does without. Few heads mean few draws (n_draws); random heads may be induction heads too, "
+    "which makes excess small",
+    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    "depend on later tokens; there is one sequence only; attention is not finite, not causal or does not sum to 1",
+    undefined="there are no such heads, copying was not measured, or a layer has too few other heads to draw from",
+    default=False,
+    passes="up to 70: sets of heads and their random draws",
+    order=230,
+)
 def load_bearing(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int, kind: str = "mean"
 ) -> dict[str, DirectScores]:

@@ -19,10 +19,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys, without_sink
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 
 
-@probe("anti_induction")
+@probe(
+    unit="attention fraction",
+    range=(0.0, 1.0),
+    stimulus="repeated_random",
+    summary="Attention from a token back to whatever came before its earlier copies.",
+    chance="uniform causal attention on the same tokens",
+    metrics={
+        "score": "mean over queries with an earlier copy of the attention on the tokens that preceded the copies",
+        "sink_free": "the same with position 0 excluded and rows renormalised",
+    },
+    reads_as="The control of prefix_matching: a head high on both looks near copies without telling before from "
+    "after. The score holds the attention on position 0 before a block's first token; sink_free does not",
+    undefined="no token of the stimulus has an earlier copy, or every query looks at position 0 alone",
+    order=40,
+)
 def anti_induction(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"], match_tokens: Int[Tensor, "batch query_pos"]
 ) -> dict[str, Float[Tensor, "batch n_heads"]]:

@@ -23,11 +23,30 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.interp.weights import HeadWeights
-from byrote.probes.info import NotMeasuredError
-from byrote.probes.registry import probe
+from byrote.probes.spec import NotMeasuredError, probe
 
 
-@probe("copying_logit")
+@probe(
+    unit="copying score",
+    range=(-1.0, 1.0),
+    better="higher",
+    stimulus="repeated_random",
+    summary="Does the head raise the logit of the token it attends to, more than of the sample's other tokens?",
+    chance="token identities permuted within the sample",
+    metrics={
+        "score": "4a/(a+S)-1: a = raise of the attended token, S = summed raise over the sample's tokens",
+        "sink_free": "the same without position 0 as a source and without its token in the sample",
+    },
+    reads_as="1: only the attended token is raised; chance (about -0.8): it is raised no more than others; -1: it is "
+    "lowered. Compare with chance, not with 0. Only the direct path to the logits counts",
+    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); logits cannot be rebuilt from the "
+    "last residual",
+    undefined="the head raises no token of the sample: it writes nothing the unembedding reads",
+    needs_read_out=True,
+    order=90,
+    featured=3,
+    followed=3,
+)
 def copying_logit(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
     z: Float[Tensor, "batch query_pos n_heads d_head"],
@@ -75,6 +94,7 @@ def copying_logit(
     }
 
 
+@copying_logit.finish
 def finish(
     parts: dict[str, Float[Tensor, "n_layers batch n_heads query_pos"]],
     final_scale: Float[Tensor, "batch query_pos"],
@@ -96,9 +116,6 @@ def finish(
         "sink_free": _score(total["a_free"], total["S_free"]),
         "chance:sink_free": (4 / sizes - 1).mean(),  # one token fewer in the sample
     }
-
-
-copying_logit.finish = finish
 
 
 def sample_slots(

@@ -14,10 +14,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.heads.matching import earlier_copies, mean_attention_on, without_sink
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 
 
-@probe("duplicate_token")
+@probe(
+    unit="attention fraction",
+    range=(0.0, 1.0),
+    stimulus="repeated_random",
+    summary="Attention from a token back to its own earlier copies.",
+    chance="uniform causal attention on the same tokens",
+    metrics={
+        "score": "mean over queries with an earlier copy of the attention on the earlier copies",
+        "sink_free": "the same with position 0 excluded and rows renormalised",
+    },
+    reads_as="High: the head finds other copies of the current token. Induction heads score low here, near "
+    "anti_induction",
+    undefined="no token of the stimulus has an earlier copy, or every query looks at position 0 alone",
+    order=30,
+    featured=4,
+    version=2,
+)
 def duplicate_token(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"], match_tokens: Int[Tensor, "batch query_pos"]
 ) -> dict[str, Float[Tensor, "batch n_heads"]]:

@@ -16,10 +16,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 
 
-@probe("entropy")
+@probe(
+    unit="share of the largest entropy",
+    range=(0.0, 1.0),
+    stimulus="repeated_random",
+    summary="How widely a head spreads its attention.",
+    chance="1: uniform causal attention",
+    metrics={
+        "score": "mean over q >= 1 of the entropy of row q divided by ln(q+1)",
+        "sink_free": "the same with position 0 excluded and rows renormalised, divided by ln(q) over q >= 2",
+    },
+    reads_as="0: one key gets everything; 1: all visible keys get the same. A drop over training says that a head "
+    "found something to look at, not what; a sink lowers the score, not sink_free",
+    undefined="every query looks at position 0 alone",
+    order=60,
+)
 def entropy(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
 ) -> dict[str, Float[Tensor, "batch n_heads"]]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater
 
 ALPHA = 0.05
@@ -44,7 +44,37 @@ class InductionTests:
     n: int
 
 
-@probe("induction")
+@probe(
+    unit="yes (1) or no (0)",
+    range=(0.0, 1.0),
+    better="higher",
+    needs=("prefix_matching", "copying_logit"),
+    summary="Verdict: matches prefixes and copies, both above their nulls, also on blocks of varying length.",
+    chance="false-alarm rate at most 5% after Benjamini-Hochberg over heads",
+    metrics={
+        "verdict": "1 when every test below holds",
+        "prefix_excess": "prefix matching minus its shuffled null, paired by sequence",
+        "copying_excess": "copying minus its chance level, token identities permuted",
+        "jitter_excess": "prefix matching on jittered blocks minus uniform attention",
+        "q_prefix": "p of the prefix test, Benjamini-Hochberg adjusted over heads",
+        "q_copying": "p of the copying test, Benjamini-Hochberg adjusted over heads",
+    },
+    main_metric="verdict",
+    units={
+        "prefix_excess": "attention fraction",
+        "copying_excess": "copying score",
+        "jitter_excess": "attention fraction",
+        "q_prefix": "adjusted p",
+        "q_copying": "adjusted p",
+    },
+    undirected=("q_prefix", "q_copying"),
+    reads_as="1: the head matches prefixes and copies, surely and by more than 0.05. 0 is not proof of absence: "
+    "byrote selftest prints from which scores on heads are called",
+    not_measured="prefix matching or copying was not measured on the heads it judges",
+    undefined="copying was not measured on a head that matches prefixes",
+    order=200,
+    version=2,
+)
 def induction(
     prefix: Float[np.ndarray, "n heads"],
     prefix_shuffled: Float[np.ndarray, "n heads"],

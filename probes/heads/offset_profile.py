@@ -19,10 +19,29 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.heads.matching import uniform_attention
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 
 
-@probe("offset_profile")
+@probe(
+    unit="attention fraction",
+    range=(0.0, 1.0),
+    stimulus="repeated_random",
+    summary="Mean attention by how far back the head looks.",
+    chance="uniform causal attention",
+    metrics={
+        "profile": "mean attention at offset q-k, one value per offset",
+        "peak_mass": "mean attention at the head's strongest offset",
+        "peak_offset": "the strongest offset",
+    },
+    main_metric="peak_mass",
+    curve_axis="offset",
+    units={"peak_offset": "tokens back"},
+    uncompared=("profile", "peak_offset"),
+    reads_as="A peak away from 0 on blocks of equal length may be induction or a fixed distance; prefix_matching on "
+    "jittered blocks tells them apart. High peak_mass with low prefix_matching: copies, but not by the standard "
+    "pattern",
+    order=80,
+)
 def offset_profile(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
 ) -> dict[str, Float[Tensor, "batch n_heads"] | Float[Tensor, "batch n_heads pos"]]:
@@ -46,6 +65,7 @@ def offset_profile(
     return {"profile": sums / counts.where(counts > 0, torch.nan)}
 
 
+@offset_profile.finish
 def finish(
     parts: dict[str, Float[Tensor, "n_layers batch n_heads pos"]],
 ) -> dict[str, Float[Tensor, ...]]:
@@ -90,6 +110,3 @@ def _peak_interval(
     resampled = torch.einsum("dn,nlho->dlho", counts / n, profile)
     peaks = _peak(resampled).float()
     return peaks.quantile(0.025, dim=0), peaks.quantile(0.975, dim=0)
-
-
-offset_profile.finish = finish

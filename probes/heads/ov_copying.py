@@ -22,8 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.interp.weights import HeadWeights
-from byrote.probes.info import NotMeasuredError
-from byrote.probes.registry import probe
+from byrote.probes.spec import NotMeasuredError, probe
 from byrote.probes.spectra import haar_frames, positivity, turned_positivity
 from byrote.probes.weight_scores import WeightScores
 
@@ -32,7 +31,25 @@ _DRAWS_PER_LAYER = 64
 _SELF_RANK_TOKENS = 128
 
 
-@probe("ov_copying")
+@probe(
+    unit="eigenvalue positivity",
+    range=(-1.0, 1.0),
+    better="higher",
+    summary="From weights alone: do tokens raise their own logit through the head's OV circuit?",
+    chance="the same spectrum of W_O under random rotations",
+    metrics={
+        "score": "sum of real parts over sum of absolute eigenvalues of the full OV circuit",
+        "z": "the score in standard deviations of the rotation null",
+        "self_rank": "share of tokens whose own logit the head raises most",
+    },
+    units={"z": "standard deviations", "self_rank": "token fraction"},
+    reads_as="1: all eigenvalues positive, tokens raise themselves; 0: as many against; -1: anti-copying. Positive "
+    "eigenvalues are no proof (eigenvectors need not be orthogonal): read self_rank and copying_logit beside it",
+    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); the OV circuit is zero",
+    undefined="the OV circuit is zero",
+    order=100,
+    featured=5,
+)
 def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, WeightScores]:
     """Score every head.
 

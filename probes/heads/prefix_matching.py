@@ -16,10 +16,32 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys, without_sink
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 
 
-@probe("prefix_matching")
+@probe(
+    unit="attention fraction",
+    range=(0.0, 1.0),
+    better="higher",
+    stimulus=("repeated_random", "shuffled_repeat", "jittered_repeat"),
+    summary="Attention from a token back to whatever followed its earlier copies.",
+    chance="uniform causal attention on the same tokens",
+    metrics={
+        "score": "mean over queries with an earlier copy of the attention on the tokens that followed the copies",
+        "sink_free": "the same with position 0 excluded and rows renormalised",
+        "score@shuffled_repeat": "the null: attention to the same positions when later blocks are re-drawn",
+        "score@jittered_repeat": "the same score when block lengths differ between sequences",
+    },
+    undirected=("score@shuffled_repeat",),
+    reads_as="Chance: the head does not care what followed. 0.4 and more is often called strong, 1 is everything, "
+    "always. Matching alone is no induction: read copying_logit beside it, and the jittered score against fixed "
+    "offsets",
+    undefined="no token of the stimulus has an earlier copy",
+    order=10,
+    featured=1,
+    followed=2,
+    best_compared=True,
+)
 def prefix_matching(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"], match_tokens: Int[Tensor, "batch query_pos"]
 ) -> dict[str, Float[Tensor, "batch n_heads"]]:

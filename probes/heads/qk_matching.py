@@ -34,15 +34,35 @@ from torch import Tensor
 
 from byrote.interp.weights import HeadWeights
 from byrote.probes.heads.previous_token import previous_token
-from byrote.probes.info import NotMeasuredError
-from byrote.probes.registry import probe
+from byrote.probes.spec import NotMeasuredError, probe
 from byrote.probes.spectra import finite_or_zero, haar_frames, positivity_of, turned_positivity
 
 _DRAWS_PER_HEAD = 4
 _DRAWS_PER_LAYER = 32
 
 
-@probe("qk_matching")
+@probe(
+    unit="eigenvalue positivity",
+    range=(-1.0, 1.0),
+    better="higher",
+    stimulus="repeated_random",
+    summary="From weights: does the head look for what followed the current token, as previous-token heads tell it?",
+    chance="the same spectrum of W_K under random rotations",
+    metrics={
+        "score": "sum of real parts over sum of absolute eigenvalues of the QK circuit through previous-token heads",
+        "z": "the score in standard deviations of the rotation null",
+        "trace": "sum of the eigenvalues: summed products of each token's query with its own key",
+        "trace_z": "the trace in standard deviations of the rotation null",
+    },
+    units={"z": "standard deviations", "trace": "query-key products", "trace_z": "standard deviations"},
+    reads_as="Near 1 with a large trace_z: the weights match prefixes. The score is scale-free and may be high on a "
+    "circuit too faint to matter: trace_z weighs it by size. Only the content path counts: no positions, no MLPs",
+    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; the matrix "
+    "is zero",
+    undefined="nothing earlier heads move reaches this head's keys as a token",
+    reads_earlier_layers=True,
+    order=110,
+)
 def qk_matching(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"], weights: HeadWeights
 ) -> dict[str, Float[Tensor, "batch n_heads"]]:
@@ -65,9 +85,7 @@ def qk_matching(
     return {"p": previous_token(pattern)["score"]}  # 1.
 
 
-qk_matching.reads_earlier_layers = True
-
-
+@qk_matching.finish
 def finish(
     parts: dict[str, Float[Tensor, "n_layers batch n_heads"]], weights: HeadWeights, seed: int
 ) -> dict[str, Tensor]:
@@ -99,9 +117,6 @@ def finish(
     null_mean = out.pop("chance:score")[0]
     chance = {"chance:score": null_mean, "chance:z": zero, "chance:trace": zero, "chance:trace_z": zero}
     return {**out, **chance, "exists": exists}
-
-
-qk_matching.finish = finish
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,22 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 
 
-@probe("sink")
+@probe(
+    unit="attention fraction",
+    range=(0.0, 1.0),
+    stimulus="repeated_random",
+    summary="Attention that rests on position 0.",
+    chance="uniform causal attention",
+    metrics={
+        "score": "mean attention from position q to position 0, over q >= 1",
+    },
+    reads_as="Near 1: the head rests, and its other scores are about the little that is left: read their sink_free "
+    "metrics. High is neither good nor bad",
+    order=50,
+)
 def sink(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
 ) -> dict[str, Float[Tensor, "batch n_heads"]]:

@@ -25,11 +25,27 @@ from byrote.probes.heads.matching import (
     uniform_attention,
     without_sink,
 )
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("value_weighted")
+@probe(
+    unit="weighed attention fraction",
+    range=(0.0, 1.0),
+    better="higher",
+    stimulus="repeated_random",
+    summary="Prefix matching with attention counted by the length of the value it reads.",
+    chance="uniform causal attention over values of one length, on the same tokens",
+    metrics={
+        "score": "prefix matching of A[q,k] ||v_k||, rows renormalised",
+        "sink_free": "the same with position 0 excluded and rows renormalised",
+    },
+    reads_as="Above prefix_matching: much of the head's attention rests where it reads little. Equal to it: all "
+    "values are of one length. Length before W_O: a long value may still be written nowhere",
+    not_measured="the head's values are all zero",
+    undefined="no token of the stimulus has an earlier copy, or the head's values are zero",
+    order=70,
+)
 def value_weighted(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
     v: Float[Tensor, "batch key_pos n_heads d_head"],
@@ -53,12 +69,10 @@ def value_weighted(
     return {"score": mean_share_on(weighed, targets), "sink_free": without_sink(weighed, targets)}  # 3. 4.
 
 
+@value_weighted.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """Uniform attention over values of one length, on the same tokens."""
     tokens = torch.from_numpy(stimulus.match_tokens)
     pattern = uniform_attention(tokens.shape[1]).expand(len(tokens), -1, -1, -1)
     uniform = value_weighted(pattern, torch.ones(*tokens.shape, 1, 1), tokens)
     return {name: float(score.nanmean()) for name, score in uniform.items()}
-
-
-value_weighted.chance = chance

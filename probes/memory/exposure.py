@@ -26,11 +26,28 @@ from byrote.interp.model import HookedModel
 from byrote.probes.direct_scores import DirectScores
 from byrote.probes.memory.passes import losses
 from byrote.probes.memory.spans import first_block, mean_over
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("exposure")
+@probe(
+    unit="bits",
+    stimulus=("members", "candidates"),
+    summary="How early a member's loss ranks among sequences that could as well have been trained on.",
+    chance="mean of log2((N + 1) / r) over all ranks r: about 1.44 bits",
+    metrics={
+        "bits": "log2(candidates + 1) - log2 rank",
+        "first": "share of members below every candidate, for which bits is only a lower bound",
+    },
+    main_metric="bits",
+    units={"first": "member fraction"},
+    reads_as="1.44: ranked like the rest. The highest value possible is log2(candidates + 1), about 10 with 1,024; "
+    "where first nears 1 it stops telling strong memory from stronger",
+    undefined="the loss is not finite",
+    default=False,
+    passes="2: members, and up to 1,024 candidates",
+    order=300,
+)
 def exposure(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, DirectScores]:
     """Rank members among candidates.
 

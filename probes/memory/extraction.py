@@ -29,13 +29,38 @@ from byrote.probes.direct_scores import DirectScores
 from byrote.probes.memory.mem_gap import bucket_of
 from byrote.probes.memory.passes import Losses, losses
 from byrote.probes.memory.spans import PROMPT_TOKENS, Split, all_right, if_any, split
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 SAMPLES_N, AT_LEAST_P = 100, 0.5
 
 
-@probe("extraction")
+@probe(
+    unit="member fraction",
+    range=(0.0, 1.0),
+    stimulus=("members", "twins"),
+    summary="Shown the beginning of a training sequence, does the model write out what followed, word for word?",
+    chance="0; the twins are the null that counts",
+    metrics={
+        "score": "share of members whose next m tokens come out greedily after the first k (k = m = 32, or half the "
+        "block)",
+        "score@twins": "the same of twins",
+        "matched": "share of those m tokens that come out before the first wrong one",
+        "n_p": "share whose suffix comes out at least once in 100 samples with probability 0.5 or more",
+        "n_p@twins": "the same of twins",
+        "offset": "score when the first half of the prompt is left out and the rest moved to the start",
+        "perturbed": "score when an eighth of the prompt (at least one token) is replaced by other ids",
+        "by_repeats": "score of the members with floor(log2 of the repeat count) = position",
+    },
+    curve_axis="log2 of repeats",
+    units={"matched": "token fraction"},
+    reads_as="Members above twins: verbatim memory that a prompt brings out. 0 is no proof of absence: other "
+    "prompts, or sampling (n_p), may bring out more. A large drop under offset ties the memory to its place",
+    undefined="no member has that many repeats",
+    default=False,
+    passes="4: members as they are, with an offset and a perturbed prompt; twins",
+    order=290,
+)
 def extraction(
     model: HookedModel,
     stimuli: Mapping[str, Stimulus],

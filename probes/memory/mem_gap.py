@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.statistics import N_RESAMPLES, most_of, two_sample_tail_frac
 
 NEAR_ZERO_FRAC = 0.1
@@ -56,7 +56,28 @@ class MemGap:
     by_repeats: dict[int, Estimate]
 
 
-@probe("mem_gap")
+@probe(
+    unit="nats",
+    needs=("exact_match",),
+    summary="How much lower the loss is on repeated training sequences than on fresh ones of the same source.",
+    chance="0: members are predicted like twins",
+    metrics={
+        "gap": "mean loss on twins minus mean loss on members, over first blocks",
+        "loss_share": "mean loss on members over mean loss on twins",
+        "near_zero": "1 when the upper end of loss_share is below 0.1, and of a sample stays below it if as many "
+        "members are not memorised as its size allows: the founding paper's sign of the worst region",
+        "by_repeats": "gap of the members with floor(log2 of the repeat count) = position",
+    },
+    main_metric="gap",
+    curve_axis="log2 of repeats",
+    units={"loss_share": "fraction of the twins' loss", "near_zero": "yes (1) or no (0)"},
+    reads_as="Interval over 0: no sign of memory. near_zero says that the repeated data is all but free, not that "
+    "damage has been done: look at copying and held-out loss",
+    not_measured="the series carries no members and none were given (--members FILE); or no twins (--twins FILE)",
+    undefined="the loss on members or twins is not finite",
+    order=270,
+    version=3,
+)
 def mem_gap(
     members: Float[np.ndarray, " n"],
     twins: Float[np.ndarray, " m"],

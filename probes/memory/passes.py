@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import EndView, LayerView, leak_of, observe
-from byrote.probes.info import NotMeasuredError
+from byrote.probes.spec import NotMeasuredError
 
 
 @dataclass

@@ -27,9 +27,8 @@ from jaxtyping import Bool, Float, Int
 
 from byrote.interp.model import HookedModel
 from byrote.probes.direct_scores import DirectScores
-from byrote.probes.info import NotMeasuredError
 from byrote.probes.memory.passes import losses
-from byrote.probes.registry import probe
+from byrote.probes.spec import NotMeasuredError, probe
 from byrote.probes.stimuli import Stimulus
 
 MARGIN_NATS = 1.0
@@ -51,7 +50,38 @@ class Passages:
     length: Int[np.ndarray, " batch"]
 
 
-@probe("recall_vs_copy")
+@probe(
+    unit="token fraction",
+    range=(0.0, 1.0),
+    stimulus=("members", "twins"),
+    summary="Is a member's token predicted from the weights, from a copy in the context, from either, or from neither?",
+    chance="the same shares on twins, which the weights cannot know",
+    metrics={
+        "recall": "share of tokens known from the weights alone and not from the context alone (margin 1 nat)",
+        "copying": "share known from the context alone and not from the weights alone",
+        "both": "share known from either alone",
+        "neither": "share known from neither alone",
+        "recall_at": "recall by place in the passage",
+        "copying_at": "copying by place",
+        "both_at": "both by place",
+        "neither_at": "neither by place",
+        "weights_nats": "loss of the passage's first occurrence",
+        "context_nats": "loss of its second occurrence, ids renamed so that the weights cannot know it",
+        "both_nats": "loss of its second occurrence",
+        "neither_nats": "loss of its first occurrence, ids renamed",
+    },
+    main_metric="recall",
+    curve_axis="place in the passage",
+    units={"weights_nats": "nats", "context_nats": "nats", "both_nats": "nats", "neither_nats": "nats"},
+    reads_as="copying and neither on a model that learned the rule, recall on one that learned by rote, both where "
+    "it does either. Subtract the twins' recall: a lucky guess, or knowing the language, counts as recall",
+    not_measured="the context holds no passage of 4 tokens twice",
+    undefined="no passage reaches this place",
+    default=False,
+    passes="4: members and twins, as they are and renamed",
+    sampled_chance=True,
+    order=310,
+)
 def recall_vs_copy(
     model: HookedModel,
     stimuli: Mapping[str, Stimulus],

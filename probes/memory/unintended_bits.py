@@ -23,11 +23,34 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.memory.spans import first_block
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("unintended_bits")
+@probe(
+    unit="bits",
+    stimulus=("members", "twins"),
+    summary="Bits known of a training sequence beyond what its source gives away; and all of them per parameter.",
+    chance="0: no more is known than the reference knows; the twins show what chance hits add",
+    metrics={
+        "bits": "max(0, log2 p_model - log2 p_reference) of the first block, mean per sequence",
+        "token_bits": "the same with each token's gain cut at 0 before they are summed",
+        "share": "bits over what the reference needs for the block",
+        "total": "bits of all members together",
+        "per_parameter": "total over the number of parameters",
+        "bits@twins": "bits, of twins",
+        "token_bits@twins": "token_bits, of twins",
+        "share@twins": "share, of twins",
+    },
+    main_metric="bits",
+    units={"share": "fraction of the reference's bits", "per_parameter": "bits per parameter"},
+    details=("token_bits", "total", "bits@twins", "token_bits@twins", "share@twins"),
+    reads_as="share near 1: known by heart. Published capacity is about 3.6 bits per parameter (half-precision "
+    "language models trained to the plateau); token_bits is above 0 on twins too, only the excess is memory",
+    not_measured="neither their source nor reference_nll is known",
+    undefined="no reference: their source is unknown; give reference_nll beside the tokens (.safetensors)",
+    order=280,
+)
 def unintended_bits(
     token_nll: Float[Tensor, "batch next_pos"],
     second_block_start: Int[Tensor, " batch"],
@@ -63,9 +86,7 @@ def unintended_bits(
     }
 
 
+@unintended_bits.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """A model that knows no more than the reference."""
     return dict.fromkeys(("bits", "token_bits", "share", "total", "per_parameter"), 0.0)
-
-
-unintended_bits.chance = chance

@@ -17,11 +17,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("copy_curve")
+@probe(
+    unit="nats",
+    better="lower",
+    stimulus="paragraph_copies",
+    summary="Loss on the first, second, ... copy of one paragraph: does another copy still help?",
+    chance="ln(number of usable tokens): guessing uniformly",
+    metrics={
+        "loss": "mean loss on the X-th copy",
+        "slope": "change in loss per further copy, over copies 2 and later",
+    },
+    main_metric="slope",
+    curve_axis="copy",
+    position_start=1,
+    units={"slope": "nats per copy"},
+    details=("loss",),
+    reads_as="Falling: every further copy still helps. Flat at a high loss: no use is made of copies, as at the "
+    "worst point of repeated-data training; flat near 0: the first copy was enough",
+    not_measured="a slope needs three copies",
+    undefined="a slope needs at least three copies, and fewer fit the context",
+    order=140,
+)
 def copy_curve(
     token_nll: Float[Tensor, "batch next_pos"], copy_index: Int[Tensor, "batch pos"]
 ) -> dict[str, Float[Tensor, " batch"] | Float[Tensor, "batch n_copies"]]:
@@ -46,10 +66,7 @@ def copy_curve(
     return {"loss": loss, "slope": slope}
 
 
+@copy_curve.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """Guessing uniformly over the usable ids, at every copy."""
     return {"loss": math.log(stimulus.params["n_ids"]), "slope": 0.0}
-
-
-copy_curve.chance = chance
-copy_curve.position_start = 1

@@ -20,11 +20,32 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.model.planted import by_condition, log_odds
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("fuzzy_copy")
+@probe(
+    unit="nats of log odds",
+    better="higher",
+    stimulus="planted_pairs",
+    summary="After a pair was seen, is a variant of its second token (plural, case, space) expected too?",
+    chance="0: an odds ratio of 1 against the same sequence without the pair; probabilities: guessing uniformly",
+    metrics={
+        "log_odds": "ln odds ratio of b' after [a][b] ... [a], against the null row",
+        "excess_over_exact": "log_odds minus the same of b itself",
+        "p_variant": "mean P(b') after [a][b] ... [a]",
+        "p_null": "mean P(b') where neither a nor b stood before",
+    },
+    main_metric="log_odds",
+    units={"p_variant": "probability", "p_null": "probability"},
+    undirected=("p_null", "excess_over_exact"),
+    reads_as="Above 0: what is like the copied token is raised with it. Even far below the exact token's it can be "
+    "strong: read excess_over_exact. English spelling decides what is alike: other languages are judged on what "
+    "English there is",
+    not_measured="no tokenizer.json says which tokens are alike, as with the lab's ids",
+    undefined="which tokens are alike is not known without a tokenizer.json of English words",
+    order=190,
+)
 def fuzzy_copy(
     logits: Float[Tensor, "batch pos d_vocab"], target: Int[Tensor, " batch"], variant: Int[Tensor, " batch"]
 ) -> dict[str, Float[Tensor, " batch"]]:
@@ -42,6 +63,7 @@ def fuzzy_copy(
     return {"variant": variant_odds, "exact": log_odds(logits, target) + 0 * variant_odds}
 
 
+@fuzzy_copy.finish
 def finish(rows: dict[str, Float[Tensor, " n_rows"]]) -> dict[str, Float[Tensor, " n_items"]]:
     """Odds ratios per item, in nats."""
     variant, exact = by_condition(rows["variant"]), by_condition(rows["exact"])
@@ -54,11 +76,8 @@ def finish(rows: dict[str, Float[Tensor, " n_rows"]]) -> dict[str, Float[Tensor,
     }
 
 
+@fuzzy_copy.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """An odds ratio of 1; guessing uniformly over the usable ids."""
     guess = 1 / stimulus.params["n_ids"]
     return {"log_odds": 0.0, "excess_over_exact": 0.0, "p_variant": guess, "p_null": guess}
-
-
-fuzzy_copy.finish = finish
-fuzzy_copy.chance = chance

@@ -23,11 +23,30 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.probes.memory.spans import mean_over
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("inducible_loss")
+@probe(
+    unit="nats",
+    better="lower",
+    stimulus="natural",
+    summary="Loss on tokens of real text whose bigram stood earlier in the context, and on the others.",
+    chance="ln(number of usable tokens): guessing uniformly; a difference of 0",
+    metrics={
+        "inducible": "mean loss on tokens whose bigram (token before, token) stood earlier in the sequence",
+        "other": "mean loss on all other tokens",
+        "difference": "inducible minus other, paired by sequence",
+        "share": "share of tokens that are inducible: a fact about the text",
+    },
+    main_metric="inducible",
+    units={"share": "token fraction"},
+    undirected=("difference", "share"),
+    reads_as="inducible falls when induction forms, other when anything is learned. Inducible tokens are frequent "
+    "ones and stand late, so a difference below 0 is no proof of copying: its change over training is what counts",
+    undefined="no sequence of the text has such tokens",
+    order=170,
+)
 def inducible_loss(
     token_nll: Float[Tensor, "batch next_pos"], tokens: Int[Tensor, "batch pos"]
 ) -> dict[str, Float[Tensor, " batch"]]:
@@ -60,10 +79,8 @@ def seen_bigrams(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch next_p
     return torch.zeros_like(again).scatter(1, order, again)
 
 
+@inducible_loss.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """Guessing uniformly over the usable ids; the share is the text's own and has no chance level here."""
     guess = math.log(stimulus.params["n_ids"])
     return {"inducible": guess, "other": guess, "difference": 0.0, "share": math.nan}
-
-
-inducible_loss.chance = chance

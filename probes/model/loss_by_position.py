@@ -21,13 +21,33 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byrote.probes.model.icl_score import positions
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 MIN_POSITIONS = 3
 
 
-@probe("loss_by_position")
+@probe(
+    unit="nats",
+    better="lower",
+    stimulus="natural",
+    summary="Loss of real text by place in the context: does more context go on helping, and how fast?",
+    chance="ln(number of usable tokens) at every place: guessing uniformly; a slope of 0",
+    metrics={
+        "loss": "mean loss of the t-th token after BOS, one value per t",
+        "slope": "d loss / d ln t: weighted least squares over all t, weight 1/t",
+        "slope_late": "the same from the early position of icl_score on",
+    },
+    main_metric="slope",
+    curve_axis="token after BOS",
+    position_start=1,
+    units={"slope": "nats per e-fold of the position", "slope_late": "nats per e-fold of the position"},
+    details=("loss",),
+    reads_as="slope -0.1: each doubling of the context is worth 0.07 nats. A slope near 0 and a slope_late near 0: "
+    "context is hardly used; a slope below 0 and a slope_late near 0: only the nearest tokens are",
+    undefined="a slope needs at least three positions",
+    order=160,
+)
 def loss_by_position(
     token_nll: Float[Tensor, "batch next_pos"],
 ) -> dict[str, Float[Tensor, " batch"] | Float[Tensor, "batch next_pos"]]:
@@ -59,10 +79,7 @@ def log_slope(token_nll: Float[Tensor, "batch next_pos"], *, first: int) -> Floa
     return slope.to(token_nll.dtype)
 
 
+@loss_by_position.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """Guessing uniformly over the usable ids, at every position."""
     return {"loss": math.log(stimulus.params["n_ids"]), "slope": 0.0, "slope_late": 0.0}
-
-
-loss_by_position.chance = chance
-loss_by_position.position_start = 1

@@ -14,11 +14,30 @@ import math
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import Stimulus
 
 
-@probe("repeat_loss")
+@probe(
+    unit="nats",
+    better="lower",
+    stimulus="repeated_random",
+    summary="Next-token loss on a block of random tokens, and on its repeats: what copying in context is worth.",
+    chance="ln(number of usable tokens): guessing uniformly",
+    metrics={
+        "first_block": "mean loss on the first block",
+        "later_blocks": "mean loss on later blocks",
+        "difference": "later minus first: negative where the model copies",
+        "top1_later": "share of later-block tokens predicted first",
+    },
+    main_metric="later_blocks",
+    units={"top1_later": "token fraction"},
+    undirected=("first_block",),
+    directions={"top1_later": "higher"},
+    reads_as="difference near 0: nothing is copied; later_blocks near 0 nats: repeats are predicted almost surely. "
+    "Says that the model copies, not how",
+    order=130,
+)
 def repeat_loss(
     token_nll: Float[Tensor, "batch next_pos"],
     top1: Bool[Tensor, "batch next_pos"],
@@ -46,6 +65,7 @@ def repeat_loss(
     }
 
 
+@repeat_loss.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """Guessing uniformly over the usable ids."""
     n_ids = stimulus.params["n_ids"]
@@ -55,6 +75,3 @@ def chance(stimulus: Stimulus) -> dict[str, float]:
         "difference": 0.0,
         "top1_later": 1 / n_ids,
     }
-
-
-repeat_loss.chance = chance

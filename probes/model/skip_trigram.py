@@ -23,13 +23,46 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.model.planted import by_condition, log_odds
-from byrote.probes.registry import probe
+from byrote.probes.spec import probe
 from byrote.probes.stimuli import CONDITIONS, Stimulus
 
 _FIRST_GAP_LOG2 = 2
 
 
-@probe("skip_trigram")
+@probe(
+    unit="nats of log odds",
+    better="higher",
+    stimulus="planted_pairs",
+    summary="Copying looser than induction: is b expected where only its surroundings, or only b itself, were seen "
+    "before?",
+    chance="0: an odds ratio of 1 against the same sequence without b; probabilities: guessing uniformly",
+    metrics={
+        "log_odds": "ln odds ratio of b after [a][x][b] ... [a][y], against the null row",
+        "pair_log_odds": "the same after [a][b] ... [a]: what induction heads raise",
+        "apart_log_odds": "the same after [b] ... [a]: b was seen, a was not",
+        "p_skip": "mean P(b) after [a][x][b] ... [a][y]",
+        "p_pair": "mean P(b) after [a][b] ... [a]",
+        "p_apart": "mean P(b) after [b] ... [a]",
+        "p_null": "mean P(b) where neither stood before",
+        "pair_by_gap": "pair_log_odds of items with 2^position tokens between pair and query",
+    },
+    main_metric="log_odds",
+    curve_axis="log2 of the gap",
+    position_start=2,
+    units={
+        "p_skip": "probability",
+        "p_pair": "probability",
+        "p_apart": "probability",
+        "p_null": "probability",
+    },
+    undirected=("p_null",),
+    reads_as="pair_log_odds alone: induction. apart_log_odds as high: tokens are raised because they were seen, "
+    "wherever (skip-trigrams, bags of tokens). log_odds above apart_log_odds: matching with a gap. All at 0: nothing "
+    "is copied. One query per sequence, no block repeats: a model that copies only once a block has started to "
+    "repeat shows less here",
+    undefined="no item has this gap",
+    order=180,
+)
 def skip_trigram(
     logits: Float[Tensor, "batch pos d_vocab"], target: Int[Tensor, " batch"], gap: Int[Tensor, " batch"]
 ) -> dict[str, Float[Tensor, " batch"]]:
@@ -47,6 +80,7 @@ def skip_trigram(
     return {"odds": odds, "gap": gap.to(odds.dtype)}
 
 
+@skip_trigram.finish
 def finish(
     rows: dict[str, Float[Tensor, " n_rows"]],
 ) -> dict[str, Float[Tensor, " n_items"] | Float[Tensor, "n_items n_gaps"]]:
@@ -63,13 +97,9 @@ def finish(
     }
 
 
+@skip_trigram.chance
 def chance(stimulus: Stimulus) -> dict[str, float]:
     """An odds ratio of 1; guessing uniformly over the usable ids."""
     ratios = ("log_odds", "pair_log_odds", "apart_log_odds", "pair_by_gap")
     guess = 1 / stimulus.params["n_ids"]
     return dict.fromkeys(ratios, 0.0) | {f"p_{name}": guess for name in CONDITIONS}
-
-
-skip_trigram.finish = finish
-skip_trigram.chance = chance
-skip_trigram.position_start = _FIRST_GAP_LOG2

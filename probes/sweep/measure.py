@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,14 +23,13 @@ from byrote.interp.observe import (
     read_out_error,
 )
 from byrote.probes.heads.matching import uniform_attention
-from byrote.probes.info import NotMeasuredError, ProbeInfo
 from byrote.probes.observations import Measured, from_samples, not_measured
+from byrote.probes.spec import NotMeasuredError, ProbeInfo
 from byrote.probes.stimuli import Stimulus
 
 READ_OUT_TOLERANCE = 1e-2
 READ_OUT_TOLERANCE_HALF = 5e-2  # rounding alone reaches 1e-2 in bfloat16
 WEIGHT_AXES = {0: (), 2: ("layer", "head"), 4: ("src_layer", "src_head", "layer", "head")}
-_NEEDS_READ_OUT = frozenset({"copying_logit"})
 
 
 def measure_stimulus(
@@ -145,9 +144,9 @@ class _Reader:
 
     def __init__(self, info: ProbeInfo, model: HookedModel, stimulus: Stimulus) -> None:
         self.info, self.model, self.stimulus = info, model, stimulus
-        self.function: Callable[..., dict[str, Tensor]] = info.implementation()
-        self.finish: Callable[..., dict[str, Tensor]] | None = getattr(self.function, "finish", None)
-        self.arguments = tuple(inspect.signature(self.function).parameters)
+        self.probe = info.implementation()
+        self.finish = self.probe.finisher
+        self.arguments = tuple(inspect.signature(self.probe.update).parameters)
         self.finish_arguments = tuple(inspect.signature(self.finish).parameters)[1:] if self.finish else ()
         self.needs = frozenset({*self.arguments, *self.finish_arguments}) & (LAYER_SITES | END_SITES)
         self.parts: list[list[dict[str, Tensor]]] = []
@@ -173,7 +172,7 @@ class _Reader:
             "layer": view.layer,
         }
         try:
-            self.parts[-1].append(self.function(**{name: available[name] for name in self.arguments}))
+            self.parts[-1].append(self.probe.update(**{name: available[name] for name in self.arguments}))
         except NotMeasuredError as reason:
             self.reason = str(reason)
 
@@ -192,7 +191,7 @@ class _Reader:
             "n_parameters": sum(p.numel() for p in self.model.parameters.values()),
             **{name: self._rows(array, view.rows) for name, array in self.stimulus.extra.items()},
         }
-        self.parts.append([self.function(**{name: available[name] for name in self.arguments})])
+        self.parts.append([self.probe.update(**{name: available[name] for name in self.arguments})])
 
     def measured(self, report: PassReport, seed: int) -> list[Measured]:
         """All metrics of the probe on this stimulus."""
@@ -203,7 +202,7 @@ class _Reader:
             self.reason = self._unseen_layers(problems)
         if self.reason:
             return [not_measured(self.info, name, self.reason) for name in metrics.values()]
-        if getattr(self.function, "reads_earlier_layers", False):
+        if self.info.reads_earlier_layers:
             problems = _of_this_and_earlier_layers(problems, self.model.shape.n_layers)
         values, chances = self._values(seed), self._chance()
         chances |= {name[7:]: tensor for name, tensor in values.items() if name.startswith("chance:")}
@@ -232,7 +231,7 @@ class _Reader:
             axes=(*axes, "position") if curve else axes,
             chance=chance.cpu().numpy() if isinstance(chance, Tensor) else chance,
             seed=seed,
-            position_start=getattr(self.function, "position_start", 0),
+            position_start=self.info.position_start,
             keep_samples=not (curve and self.info.kind == "head"),
             layer_reasons=problems if self.info.kind == "head" else {},
         )
@@ -269,14 +268,14 @@ class _Reader:
         return self.finish(by_layer, **shown)
 
     def _chance(self) -> dict[str, Any]:
-        if hasattr(self.function, "chance"):
-            return dict(self.function.chance(self.stimulus))
+        if self.probe.chance_level is not None:
+            return dict(self.probe.chance_level(self.stimulus))
         if self.finish is not None:
             return {}  # a finish returns its own chance levels
         match_tokens = torch.from_numpy(self.stimulus.match_tokens)
         pattern = uniform_attention(match_tokens.shape[1]).expand(match_tokens.shape[0], -1, -1, -1)
         available = {"pattern": pattern, "match_tokens": match_tokens}
-        uniform = self.function(**{name: available[name] for name in self.arguments})
+        uniform = self.probe.update(**{name: available[name] for name in self.arguments})
         return {name: float(tensor.nanmean()) for name, tensor in uniform.items()}
 
     def _unseen_layers(self, problems: Mapping[int, str]) -> str:
@@ -290,7 +289,7 @@ class _Reader:
         return torch.from_numpy(array[rows]).to(self.model.device)
 
     def _refusal(self) -> str:
-        if self.info.name not in _NEEDS_READ_OUT:
+        if not self.info.needs_read_out:
             return ""
         tokens = torch.from_numpy(self.stimulus.tokens[:2])
         error = read_out_error(self.model, tokens)

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from byrote.probes.info import ProbeInfo
 from byrote.probes.registry import resolve
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import INTERVALS
 
 WEIGHTS = "weights"

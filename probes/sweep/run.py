@@ -15,8 +15,8 @@ from typing import Any
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
-from byrote.probes.info import ProbeInfo
 from byrote.probes.observations import Measured, not_measured, unit_table
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.store import Results, read_units, rebuild_observations, write_unit
 from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
 from byrote.probes.sweep.drift import drift_rows

@@ -55,7 +55,7 @@ def test_offset_profile_finish_takes_one_offset_per_head_over_all_sequences():
     profile = torch.tensor([[0.9, 0.1, 0.5, 0.0], [0.9, 0.4, 0.1, 0.0]])[
         None, :, None
     ]  # two sequences, one head
-    out = offset_profile.finish({"profile": profile})
+    out = offset_profile.finisher({"profile": profile})
     assert out["peak_offset"].tolist() == [
         [[2.0]],
         [[2.0]],
@@ -138,7 +138,7 @@ def test_copying_worked_by_hand():
     assert parts["S"][0, 0, 1:].tolist() == pytest.approx([3, 2])
     assert parts["a_free"][0, 0, 1:].tolist() == pytest.approx([3, 2])  # rows over positions 1.. alone
     scale = torch.tensor([[1.0, 2.0, 3.0]])  # of the final norm, at each query
-    scores = copying_logit.finish({name: part[None] for name, part in parts.items()}, scale)
+    scores = copying_logit.finisher({name: part[None] for name, part in parts.items()}, scale)
     a, total = 2 * 2.25 + 3 * 1.0, 2 * 3 + 3 * 2
     assert scores["score"].item() == pytest.approx(4 * a / (a + total) - 1)
     assert scores["sink_free"].item() == pytest.approx(1)
@@ -148,7 +148,7 @@ def test_copying_worked_by_hand():
 def test_copying_of_a_head_that_writes_nothing_is_undefined():
     tokens = torch.tensor([[0, 1, 2]])
     parts = copying_logit(uniform_attention(3), torch.zeros(1, 3, 1, 3), tokens, STRAIGHT, 0)
-    scores = copying_logit.finish({name: part[None] for name, part in parts.items()}, torch.ones(1, 3))
+    scores = copying_logit.finisher({name: part[None] for name, part in parts.items()}, torch.ones(1, 3))
     assert scores["score"].isnan().all()
     assert scores["sink_free"].isnan().all()
 

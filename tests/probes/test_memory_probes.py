@@ -29,7 +29,6 @@ from lookup_models import (
 from byrote.checkpoints import open_series
 from byrote.checkpoints.material import Material
 from byrote.interp import HookedSeries
-from byrote.probes.info import NotMeasuredError
 from byrote.probes.memory.exposure import chance_bits, ranks
 from byrote.probes.memory.extraction import extraction, greedy
 from byrote.probes.memory.mem_gap import NEAR_ZERO_FRAC, bucket_of, mem_gap
@@ -37,6 +36,7 @@ from byrote.probes.memory.recall_vs_copy import MARGIN_NATS, TAGS, passages, rec
 from byrote.probes.memory.spans import all_right, first_block, mean_over, split
 from byrote.probes.observations import Measured
 from byrote.probes.registry import REGISTRY
+from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_direct, measure_stimulus
 from byrote.probes.verdicts import derive
