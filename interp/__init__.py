@@ -17,8 +17,8 @@ _LAZY = {
     "HookedModel": "byrote.interp.model",
     "capture": "byrote.interp.captured",
     "Capture": "byrote.interp.captured",
-    "written": "byrote.interp.direct",
-    "Written": "byrote.interp.direct",
+    "written": "byrote.interp.logit_attribution",
+    "Written": "byrote.interp.logit_attribution",
     "load": "byrote.interp.loading",
     "HeadWeights": "byrote.interp.weights",
 }

@@ -58,7 +58,7 @@ class StoredText:
 
 @dataclass(frozen=True)
 class Writes:
-    """What one head adds to the logits at every position of a kept sequence; see `byrote.interp.direct`.
+    """What one head adds to the logits at every position of a kept sequence; see `byrote.interp.logit_attribution`.
 
     Attributes:
         ids: the 5 tokens raised most, the most raised first, then the 5 lowered most, the most lowered first; all of

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.vocabulary import load_tokenizer
-from byrote.interp.direct import WriteKeeper, strongest, unreadable
+from byrote.interp.logit_attribution import WriteKeeper, strongest, unreadable
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import EndView, LayerView, observe
 from byrote.probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_before, kept_kinds

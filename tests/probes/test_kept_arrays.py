@@ -17,7 +17,7 @@ from tokenizers.models import WordLevel
 from byrote import interp
 from byrote.checkpoints import ByroteError, open_series
 from byrote.checkpoints.lab.planted import PlantedConfig, expected, write_planted
-from byrote.interp import direct
+from byrote.interp import logit_attribution
 from byrote.interp.loading import load_fresh
 from byrote.probes import attention
 from byrote.probes.attention import attention_file, stored_pattern, stored_texts, stored_writes, unwritten
@@ -161,7 +161,7 @@ def test_the_extremes_are_those_of_a_full_sort(n):
     x = torch.randn(7, n, generator=torch.Generator().manual_seed(n))
     x[0, n // 2 :] = 0.25  # many alike
     k = min(5, n)
-    places, values = direct._extremes(x, 5, 100)
+    places, values = logit_attribution._extremes(x, 5, 100)
     expected = torch.cat([x.sort(descending=True).values[..., :k], x.sort().values[..., :k]], -1)
     assert torch.equal(values, expected)
     assert torch.equal(x.gather(-1, places - 100), values)
@@ -171,10 +171,10 @@ def test_the_extremes_are_those_of_a_full_sort(n):
 def test_several_sets_of_sequences_at_once_are_each_their_own(tmp_path):
     model = loaded(write_hf_series(tmp_path, "gpt_neox", (0,)))
     sets = [tokens_of(1, 9), tokens_of(3, 14)]
-    keepers = [direct.WriteKeeper() for _ in sets]
+    keepers = [logit_attribution.WriteKeeper() for _ in sets]
     for keeper, tokens in zip(keepers, sets, strict=True):
-        direct.observe(model, torch.from_numpy(tokens), [keeper], batch=2)
-    for tokens, (ids, logits) in zip(sets, direct.strongest(model, keepers), strict=True):
+        logit_attribution.observe(model, torch.from_numpy(tokens), [keeper], batch=2)
+    for tokens, (ids, logits) in zip(sets, logit_attribution.strongest(model, keepers), strict=True):
         alone = interp.written(model, tokens)
         np.testing.assert_allclose(logits, alone.logits, atol=1e-6)
         assert ids.shape == alone.ids.shape == (*tokens.shape[:1], 2, 4, tokens.shape[1], 10)
@@ -196,7 +196,7 @@ def test_a_vocabulary_smaller_than_ten(tmp_path):
 
 @pytest.mark.parametrize("arch", STRAIGHT)
 def test_families_whose_heads_write_straight_into_the_stream_can_be_read(arch, tmp_path):
-    assert direct.unreadable(loaded(write_hf_series(tmp_path, arch, (0,)))) == ""
+    assert logit_attribution.unreadable(loaded(write_hf_series(tmp_path, arch, (0,)))) == ""
 
 
 def test_lab_models_with_and_without_mlp_can_be_read(tmp_path):
@@ -206,13 +206,13 @@ def test_lab_models_with_and_without_mlp_can_be_read(tmp_path):
         ("none", {"normalization_type": None}),
     ):
         path = write_lab_series(tmp_path / name, (0,), **changes)
-        assert direct.unreadable(loaded(path)) == "", name
+        assert logit_attribution.unreadable(loaded(path)) == "", name
 
 
 @pytest.mark.parametrize("arch", ("gemma2", "olmo2"))
 def test_families_with_a_norm_after_attention_are_refused_with_the_reason(arch, tmp_path):
     model = loaded(write_hf_series(tmp_path, arch, (0,)))
-    assert direct.unreadable(model).startswith("a norm after attention")
+    assert logit_attribution.unreadable(model).startswith("a norm after attention")
     with pytest.raises(ByroteError, match="what heads write cannot be read: a norm after attention"):
         interp.written(model, tokens_of())
 
@@ -239,7 +239,7 @@ def granite(folder, **changes):
     ),
 )
 def test_a_family_nobody_listed_is_tried_before_it_is_believed(changes, why, tmp_path):
-    found = direct.unreadable(loaded(granite(tmp_path, **changes)))
+    found = logit_attribution.unreadable(loaded(granite(tmp_path, **changes)))
     assert why in found and bool(why) == bool(found)
 
 
