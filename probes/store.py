@@ -11,7 +11,6 @@ Every file is written under a temporary name and renamed, so a reader never sees
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from byrote.checkpoints.atomic import replacing
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
 from byrote.probes.observations import OBSERVATION_SCHEMA, SORT_COLUMNS, UNIT_SCHEMA, to_frame
@@ -225,34 +225,10 @@ def in_order(table: pa.Table) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in SORT_COLUMNS]).combine_chunks()
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON whole or not at all; NaN is refused, not-measured is null."""
-    text = json.dumps(data, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    with _replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _write_parquet(path: Path, table: pa.Table, metadata: Mapping[bytes, bytes]) -> None:
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-class _replacing:
-    """A temporary name beside the target that takes its place on success and disappears on failure."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def _steps_on_disk(root: Path) -> Iterator[int]:

@@ -12,7 +12,6 @@ The page only writes and reads these files. Nothing typed by a user reaches a sh
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,10 +22,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
+from byrote.checkpoints.atomic import locked, write_json
 from byrote.checkpoints.errors import ByroteError
 
 FOLDER = ".jobs"
@@ -108,7 +108,7 @@ def start(root: Path, arguments: Sequence[str], *, limit_s: float | None = None)
         _refuse_twin(root, arguments)
         folder = _new_folder(root)
         facts = {"arguments": arguments, "started_s": time.time(), "limit_s": limit_s}
-        _write(folder / "job.json", json.dumps(facts))
+        write_json(folder / "job.json", facts, indent=None)
         _launch(folder, _command(arguments), limit_s)
         _forget_oldest(root)
     return folder
@@ -166,6 +166,8 @@ def _state(folder: Path, *, asked_to_stop: bool) -> tuple[State, int | None]:
 
 def _held(folder: Path) -> bool:
     """Whether somebody holds the job's lock."""
+    import fcntl  # not on Windows, where no job can be started
+
     try:
         with (folder / "lock").open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,6 +242,8 @@ def _command(arguments: list[str]) -> list[str]:
 
 def _launch(folder: Path, command: Sequence[str], limit_s: float | None) -> None:
     """Start the worker with the job's lock in its hand, so that it counts as running from the first moment."""
+    import fcntl  # a descriptor that is handed over holds the lock as long as one of the job's processes lives
+
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         facts = json.dumps({"folder": str(folder), "lock": lock.fileno(), "limit_s": limit_s})
@@ -277,16 +281,16 @@ def _checkpoints(arguments: Sequence[str]) -> Path | None:
 
 
 @contextmanager
-def _starting(root: Path) -> Iterator[IO[str]]:
+def _starting(root: Path) -> Iterator[None]:
     """One start at a time, so that two tabs cannot both find nothing running."""
     try:
         (root / FOLDER).mkdir(parents=True, exist_ok=True)
-        held = (root / FOLDER / ".starting").open("w")
     except OSError as error:
         raise _unwritable(root, error) from None
-    with held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield held
+    busy = ByroteError("another job is being started", help="try again")
+    refused = partial(_unwritable, root)
+    with locked(root / FOLDER / ".starting", busy=busy, refused=refused, wait=True):
+        yield
 
 
 def _new_folder(root: Path) -> Path:
@@ -315,12 +319,6 @@ def _unwritable(root: Path, error: OSError) -> ByroteError:
     return ByroteError(
         f"cannot write to {root} ({error.strerror})", help="open the dashboard on a folder you can write to"
     )
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
 
 
 def stamp(file: Path) -> tuple[int, int]:

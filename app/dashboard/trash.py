@@ -5,14 +5,15 @@ It goes to `.removed/<name>-<date>` beside where it was, which no page and no co
 
 from __future__ import annotations
 
-import fcntl
+import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.atomic import LOCK, locked
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import jobs
 from byrote.dashboard.library import run_folders
@@ -37,7 +38,7 @@ def remove(folder: Path, opened: Sequence[Path]) -> Path:
     """
     refuse_foreign(folder, opened)
     refuse_busy(folder)
-    with _locked(folder, "a"):
+    with _locked(folder):
         try:
             aside = folder.parent / REMOVED
             aside.mkdir(exist_ok=True)
@@ -86,30 +87,23 @@ def refuse_busy(folder: Path) -> None:
     for job in jobs.all_jobs(folder.parent):
         if job.running and _may_write(job.arguments, folder):
             raise ByroteError(f"a job is running on {folder.name}", help=_WAIT)
-    with suppress(FileNotFoundError), _locked(folder, "r"):
-        pass
+    lock = folder / LOCK
+    if lock.is_file() and os.access(
+        lock, os.W_OK
+    ):  # else nobody has swept, or another user may not be disturbed
+        with _locked(folder):
+            pass
 
 
-@contextmanager
-def _locked(folder: Path, mode: str) -> Iterator[None]:
-    """Hold the lock that every sweep of this folder asks for.
-
-    Raises:
-        ByroteError: a sweep holds it, or it cannot be opened.
-        FileNotFoundError: there is none, and `mode` makes none.
-    """
-    try:
-        lock = (folder / ".lock").open(mode)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ByroteError(f"{folder} cannot be locked ({error.strerror})", help="ask its owner") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ByroteError(f"a sweep is writing to {folder.name}", help=_WAIT) from None
-        yield
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock that every sweep of this folder asks for; a ByroteError where one holds it."""
+    return locked(
+        folder / LOCK,
+        busy=ByroteError(f"a sweep is writing to {folder.name}", help=_WAIT),
+        refused=lambda error: ByroteError(
+            f"{folder} cannot be locked ({error.strerror})", help="ask its owner"
+        ),
+    )
 
 
 def _may_write(arguments: Sequence[str], folder: Path) -> bool:

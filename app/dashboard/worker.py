@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+from byrote.checkpoints.atomic import write_text
+
 LOOK_EVERY_S = 0.2
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -30,9 +32,7 @@ def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None) -
             pass_fds=(lock,), preexec_fn=_take_interrupts,
         )  # fmt: skip
         code = _wait(command, folder, said, limit_s=limit_s)
-    temporary = folder / ".exit.tmp"
-    temporary.write_text(f"{code}\n", encoding="utf-8")
-    temporary.replace(folder / "exit")
+    write_text(folder / "exit", f"{code}\n")
     return code
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from byrote.checkpoints.atomic import write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degradation import Comparison
 from byrote.probes.store import Results
@@ -92,7 +92,7 @@ def build_report(
     try:
         page_file.parent.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
-            _write(path, text)
+            write_text(path, text)
     except OSError as error:
         message = f"cannot write the report to {page_file.parent} ({error.strerror})"
         raise ByroteError(message, help="choose another place with -o") from None
@@ -165,13 +165,3 @@ def _plain(node: Any) -> Any:
     if isinstance(node, float):
         return node if math.isfinite(node) else None
     return redact(node) if isinstance(node, str) else node
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

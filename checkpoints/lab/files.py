@@ -1,18 +1,15 @@
-"""Writes that a kill cannot tear: a temporary name in the same folder, then one rename."""
+"""Files of a series in training: written whole, every failure said with the way out; and the lock of its folder."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints import atomic
 from byrote.checkpoints.errors import ByroteError
-
-TEMPORARY = ".tmp-"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -22,14 +19,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         ByroteError: the folder cannot be written to, or the disk is full.
     """
     with _explained(path):
-        temporary = path.with_name(TEMPORARY + path.name)
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        atomic.write_bytes(path, data)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file whole; NaN and infinity are refused, since JSON has neither."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    with _explained(path):
+        atomic.write_json(path, value)
 
 
 def write_folder(path: Path, files: dict[str, bytes]) -> None:
@@ -39,12 +35,7 @@ def write_folder(path: Path, files: dict[str, bytes]) -> None:
         ByroteError: the parent cannot be written to, or the disk is full.
     """
     with _explained(path):
-        temporary = path.with_name(TEMPORARY + path.name)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        temporary.replace(path)
+        atomic.write_folder(path, files)
 
 
 def make_folder(path: Path) -> None:
@@ -70,29 +61,19 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Hold a folder for this process; the lock ends with the process, however it ends.
 
     Raises:
-        ByroteError: another process trains in this folder now.
+        ByroteError: another process trains in this folder now, or it cannot be written to.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; two trainings in one folder are then not caught
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ByroteError(
-                f"another process is training in {folder}", help="wait for it, or choose another folder"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
+    return atomic.locked(
+        folder / atomic.LOCK,
+        busy=ByroteError(
+            f"another process is training in {folder}", help="wait for it, or choose another folder"
+        ),
+        refused=lambda error: _cannot_write(folder, error),
+    )
 
 
 @contextmanager
@@ -100,7 +81,11 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ByroteError(
-            f"cannot write {path}: {error.strerror or error}",
-            help="make room or choose another folder; the same command goes on from the last written step",
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> ByroteError:
+    return ByroteError(
+        f"cannot write {path}: {error.strerror or error}",
+        help="make room or choose another folder; the same command goes on from the last written step",
+    )

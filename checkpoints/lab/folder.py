@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from byrote.checkpoints.atomic import LOCK, is_leftover, leftovers
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import same_format
 from byrote.checkpoints.lab.arms import ArmStream
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.files import TEMPORARY, make_folder, remove, write_bytes, write_folder, write_json
+from byrote.checkpoints.lab.files import make_folder, remove, write_bytes, write_folder, write_json
 from byrote.checkpoints.lab.source import draw
 
 FORMAT, VERSION = "byrote-lab", 1
@@ -176,7 +177,7 @@ class SeriesFolder:
         write_bytes(self.path / "data" / f"{name}.safetensors", data)
 
     def _remove_temporary(self) -> None:
-        for path in (*self.path.glob(f"{TEMPORARY}*"), *self.path.glob(f"*/{TEMPORARY}*")):
+        for path in leftovers(self.path):
             remove(path)
 
     def _remove_steps_after(self, step: int) -> None:
@@ -198,11 +199,11 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     if path.exists() and not path.is_dir():
         raise ByroteError(f"{path} is a file", help="a series needs a folder of its own: choose another name")
     try:
-        names = {p.name for p in path.iterdir()} if path.exists() else set()
+        names = [p.name for p in path.iterdir()] if path.exists() else []
     except OSError as error:
         raise ByroteError(f"cannot read {path}: {error.strerror}", help="choose another folder") from error
-    if names <= {f"{TEMPORARY}manifest.json"}:  # a kill during the very first write leaves only this
-        return None
+    if all(n == LOCK or (is_leftover(n) and "manifest.json" in n) for n in names):
+        return None  # a kill during the very first write leaves only these
     refusal = ByroteError(
         f"{path} is not empty and holds no lab series", help="choose another folder; nothing was touched"
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.formats import hub
 from byrote.checkpoints.former_name import same_format
 from byrote.checkpoints.lint.report import KINDS, SEVERITIES, Fact, LintReport
@@ -49,13 +49,9 @@ def write_lint(series: CheckpointSeries, report: LintReport) -> Path | None:
         The file; None where the folder that holds the series cannot be written to.
     """
     path = lint_path(series)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_json(path, to_json(report))
     except OSError:
-        temporary.unlink(missing_ok=True)
         return None
     return path
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.series import Checkpoint
-from byrote.probes.store import write_json
 
 
 class Clock:
@@ -66,7 +66,7 @@ class FingerprintCache:
     def save(self) -> None:
         """Write the cache when it changed."""
         if self.changed:
-            write_json(self.path, self.known)
+            write_json(self.path, self.known, indent=2, sort_keys=True)
 
 
 class AheadReader:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from byrote.checkpoints.atomic import LOCK, locked, remove_leftovers, write_json
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lint import read_lint
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.checkpoints.vocabulary import as_ranges
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stimuli import Vocabulary
-from byrote.probes.store import SCHEMA_VERSION, write_json
+from byrote.probes.store import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from byrote.probes.sweep.run import SweepOutcome
@@ -41,24 +42,21 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
     root = out / series.name
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("w")
     except OSError as error:
-        raise ByroteError(
-            f"cannot write results to {root} ({error.strerror})", help="choose another folder with -o"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ByroteError(
-                f"another sweep is writing to {root}", help="wait for it, or use another -o"
-            ) from None
-        for leftover in root.rglob(".*.tmp"):
-            leftover.unlink()  # of a killed sweep; nobody else can be writing here
+        raise _unwritable(root, error) from None
+    busy = ByroteError(f"another sweep is writing to {root}", help="wait for it, or use another -o")
+    with locked(root / LOCK, busy=busy, refused=partial(_unwritable, root)):
+        remove_leftovers(root)
         if fresh:
             _clear(root)
         refuse_other_series(root, series)
         yield RunFolder(root)
+
+
+def _unwritable(root: Path, error: OSError) -> ByroteError:
+    return ByroteError(
+        f"cannot write results to {root} ({error.strerror})", help="choose another folder with -o"
+    )
 
 
 def write_run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap: str) -> None:
@@ -105,6 +103,9 @@ def write_run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap:
             "drift_from_float32": outcome.drift or _earlier_drift(root),
             "notes": setting.notes,
         },
+        indent=2,
+        sort_keys=True,
+        ensure_ascii=False,
     )
 
 
@@ -169,12 +170,12 @@ def _clear(root: Path) -> None:
     for path in root.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.name != LOCK:
             path.unlink()
 
 
 def _refuse_foreign(root: Path) -> None:
-    ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", ".lock"}
+    ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", LOCK}
     others = sorted(p.name for p in root.iterdir() if p.name not in ours)
     if others:
         raise ByroteError(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.vocabulary import load_tokenizer
 from byrote.interp.logit_attribution import WriteKeeper, strongest, unreadable
@@ -92,9 +93,7 @@ def write_kept(
     words = {} if tokenizer is None else {kind: spoken(rows, tokenizer) for kind, rows in sequences.items()}
     facts = {"format": FORMAT, **facts, "words": json.dumps(words), "unwritten": unwritten}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(arrays, temporary, metadata=dict(facts))
-    temporary.replace(path)
+    write_bytes(path, save(arrays, metadata=dict(facts)))
 
 
 def written_arrays(

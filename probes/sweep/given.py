@@ -8,12 +8,12 @@ A sweep asked again without the file, for instance to add checkpoints, shows the
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
 from byrote.checkpoints.material import Material
@@ -73,9 +73,7 @@ def keep(root: Path, shown: Stimulus, draw: Draw, *, source: str, notes: list[st
     if file.is_file() and file.read_bytes() == data:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(file)
+    write_bytes(file, data)
 
 
 def with_kept(base: Material, root: Path, draw: Draw) -> tuple[Material, list[str]]:

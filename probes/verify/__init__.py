@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.atomic import leftovers
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.probes.store import Results
@@ -63,7 +64,7 @@ def verify(path: str | Path) -> Verified:
         _steps(meta, units.steps, notes)
     check_arrays(root, meta, units.weights, notes)
     check_checkpoints(root, meta, units.weights, notes)
-    if left := len(list(root.rglob(".*.tmp"))):
+    if left := len(leftovers(root)):
         notes.add(
             f"{counted(left, 'temporary file')} of a sweep that was killed; the next sweep takes them away"
         )

@@ -97,8 +97,9 @@ def write_run(root: Path, name: str, steps: list[int], *, late: float, kind: str
         late: how much later it happens, as a factor.
         kind: of its data, unique or repeated.
     """
+    from byrote.checkpoints.atomic import write_json
     from byrote.probes.observations import Measured, unit_table
-    from byrote.probes.store import rebuild_observations, step_folder, write_json, write_unit
+    from byrote.probes.store import rebuild_observations, step_folder, write_unit
 
     rng = np.random.default_rng(len(name))
     level = rng.beta(1.2, 9, size=(len(PROBES), *SHAPE))

@@ -155,9 +155,9 @@ def test_a_torn_log_line_and_leftovers_are_cleared(tmp_path):
         train(path, config, on_event=stop)
     with (path / "log.jsonl").open("a") as log:
         log.write('{"step": 20, "train_loss_nats": 1.0, "lr": 1.0}\n{"step": 2')
-    (path / ".tmp-step_00000030").mkdir()
+    (path / ".step_00000030.7-0.tmp").mkdir()
     (path / "step_00000030").mkdir()
-    (path / "data" / ".tmp-members.safetensors").write_bytes(b"half")
+    (path / "data" / ".members.safetensors.7-1.tmp").write_bytes(b"half")
     train(path, config)
     same(path, reference)
 

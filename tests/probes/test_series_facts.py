@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.lint import Fact
 from byrote.probes.observations import from_samples, unit_table
 from byrote.probes.registry import REGISTRY
 from byrote.probes.series_facts import loss_facts
-from byrote.probes.store import Results, step_folder, write_json, write_unit
+from byrote.probes.store import Results, step_folder, write_unit
 
 UNIFORM = math.log(61)
 SPREAD_NATS = np.linspace(-0.01, 0.01, 8)  # between sequences

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -20,7 +18,7 @@ from byrote.probes.observations import (
     unit_table,
 )
 from byrote.probes.registry import lookup
-from byrote.probes.store import Results, step_folder, unit_provenance, write_json, write_unit
+from byrote.probes.store import Results, step_folder, unit_provenance, write_unit
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
 
@@ -125,16 +123,6 @@ def test_what_is_not_a_results_folder(results, tmp_path):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ByroteError, match=words):
             Results.open(tmp_path)
-
-
-def test_writes_are_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "a.json"
-    write_json(file, {"a": 1})
-    for broken in ({"a": float("nan")}, {"a": object()}):
-        with pytest.raises((ValueError, TypeError)):
-            write_json(file, broken)
-    assert json.loads(file.read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_failed_write_keeps_the_old_unit_and_leaves_nothing_behind(tmp_path, monkeypatch):

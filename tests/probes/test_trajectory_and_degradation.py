@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degradation import BEST_HEAD, compare
 from byrote.probes.observations import Measured, from_samples, unit_table
@@ -16,7 +17,6 @@ from byrote.probes.store import (
     Results,
     rebuild_observations,
     step_folder,
-    write_json,
     write_unit,
 )
 from byrote.probes.trajectory import best_head, head_onsets, heads_above, onset
