@@ -1,0 +1,66 @@
+"""`import byrote as br`: everything by one name, loaded when it is used, nothing heavy before that."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import byrote as br
+
+ROOT = Path(__file__).resolve().parent.parent
+LIGHT = (
+    "ByroteError",
+    "CheckpointSeries",
+    "Results",
+    "compare",
+    "figures",
+    "measure",
+    "onset",
+    "open_runs",
+    "open_series",
+)
+
+
+def test_every_name_is_there_and_is_what_its_module_calls_it() -> None:
+    assert set(br.__all__) >= {*LIGHT, "capture", "load", "__version__"}
+    for name in set(br.__all__) - {"__version__"}:
+        found, module = getattr(br, name), importlib.import_module(br._FROM[name])
+        assert found is getattr(module, name, module)
+
+
+def test_completion_lists_the_names_and_nothing_else() -> None:
+    assert dir(br) == sorted(br.__all__)
+
+
+def test_a_name_that_is_not_there_names_the_module() -> None:
+    with pytest.raises(AttributeError, match="module 'byrote' has no attribute 'mesure'"):
+        br.mesure  # noqa: B018
+    assert not hasattr(br, "_repr_html_")
+
+
+def test_checkers_see_the_names_that_are_loaded_lazily() -> None:
+    shown = re.findall(
+        r"^    from \S+ import (\w+) as \w+$", (ROOT / "app/__init__.py").read_text(), re.MULTILINE
+    )
+    assert sorted(shown) == sorted(br._FROM)
+
+
+def test_importing_is_light_and_looking_loads_no_torch(run_python) -> None:
+    code = f"""
+import sys
+import byrote as br
+print([m for m in ("numpy", "pandas", "torch", "plotly", "click") if m in sys.modules])
+for name in {LIGHT!r}:
+    getattr(br, name)
+br.figures.trajectory
+print([m for m in ("torch", "transformers", "streamlit") if m in sys.modules])
+"""
+    assert run_python(code) == "[]\n[]"
+
+
+def test_code_in_the_readme_uses_names_that_are_there() -> None:
+    used = set(re.findall(r"\bbr\.(\w+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert used and used <= set(br.__all__)
