@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.material import NO_MATERIAL, Material, starts_over
+from byrote.checkpoints.token_sets import NO_TOKEN_SETS, TokenSets, starts_over
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
@@ -83,7 +83,7 @@ def make(
     n_ctx: int,
     seed: int,
     n_seq: int = 32,
-    material: Material = NO_MATERIAL,
+    material: TokenSets = NO_TOKEN_SETS,
 ) -> Stimulus:
     """Draw a stimulus of one kind.
 
@@ -259,7 +259,7 @@ STIMULI: Mapping[str, Callable[[Vocabulary, int, int, int], Stimulus]] = {
 }
 
 
-def natural(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def natural(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Windows of real text: the user's, or the held-out split of a lab series; BOS first."""
     windows = _given(material.natural, "natural text", "--text FILE")
     rng = np.random.default_rng([seed, 5])
@@ -267,7 +267,7 @@ def natural(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n
     return _from_tokens("natural", vocabulary, seed, windows[rows][:, :n_ctx])
 
 
-def members(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def members(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Sequences the model was trained on repeatedly, with how often: all of them, or 8 n_seq drawn at random."""
     tokens = _given(material.members, "training members", "--members FILE")
     assert material.repeat_count is not None, "members come with their counts"
@@ -280,7 +280,7 @@ def members(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n
     return _from_tokens("members", vocabulary, seed, tokens[rows][:, :n_ctx], extra=extra)
 
 
-def twins(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def twins(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Fresh sequences of the members' source, never trained on: their repeat count is 0."""
     tokens = _given(material.twins, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 7]))
@@ -292,7 +292,7 @@ def twins(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_s
     return _from_tokens("twins", vocabulary, seed, tokens[rows][:, :n_ctx], extra=extra)
 
 
-def candidates(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def candidates(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """What members are ranked among: the twins and, where the source is known, more of it, up to 32 n_seq."""
     found = material.twins if material.candidates is None else material.candidates
     tokens = _given(found, "twins of the training members", "--twins FILE")
@@ -300,7 +300,7 @@ def candidates(material: Material, vocabulary: Vocabulary, n_ctx: int, seed: int
     return _from_tokens("candidates", vocabulary, seed, tokens[rows][:, :n_ctx])
 
 
-def _reference_nll(material: Material, name: str, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _reference_nll(material: TokenSets, name: str, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Loss in nats of each token under a model that never saw it, or the source; NaN where neither is known."""
     if name in material.reference_nll:
         return material.reference_nll[name][rows]
@@ -346,7 +346,7 @@ def _from_tokens(
     )
 
 
-MATERIAL_STIMULI: Mapping[str, Callable[[Material, Vocabulary, int, int, int], Stimulus]] = {
+MATERIAL_STIMULI: Mapping[str, Callable[[TokenSets, Vocabulary, int, int, int], Stimulus]] = {
     "natural": natural,
     "members": members,
     "twins": twins,

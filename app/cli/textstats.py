@@ -96,7 +96,11 @@ _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
     help=r"Between documents of a .txt file; * is anything within a line, \n a new line. Repeat for more.",
 )
 @click.option(
-    "--text-field", metavar="NAME", default="text", show_default=True, help="Field of .jsonl with the text."
+    "--text-field",
+    metavar="NAME",
+    default="text",
+    show_default=True,
+    help="Field of .jsonl, or column of .parquet, with the text.",
 )
 @click.option("--measure", multiple=True, metavar="NAME", help="Only this measure; repeat for more.")
 @click.option(
@@ -123,11 +127,11 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
     """Say what each corpus FILE would teach a model, with intervals: how much of it an induction head could predict,
     how it repeats itself, how concentrated it is, its near-duplicates, and against a reference what it lost.
 
-    FILE is .txt, .jsonl (either may be .gz), token ids as .npy or .safetensors, or a folder of these. Files of any size
-    are read piece by piece; a line of .jsonl may have 32 MiB. The table shows a choice of numbers; -v shows all, and CSV
-    and JSON have all.
+    FILE is .txt, .jsonl (either may be .gz), .parquet, token ids as .npy or .safetensors, or a folder of these. Files of
+    any size are read piece by piece; a line of .jsonl may have 32 MiB. The table shows a choice of numbers; -v shows all,
+    and CSV and JSON have all.
     """
-    from byrote.probes.text.corpus import NothingToReadError
+    from byrote.checkpoints.texts import NothingToReadError
     from byrote.probes.text.measure import measure_text
 
     require_device(asked["device"], asked["dtype"])
@@ -161,7 +165,7 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
 
 
 def _settings(asked: Mapping[str, Any]) -> Any:
-    from byrote.probes.text.settings import TextSettings
+    from byrote.probes.text.report import TextSettings
 
     return TextSettings(
         units=asked["units"],

@@ -10,8 +10,7 @@ from byrote.probes.checks import Check, covers, trials
 from byrote.probes.degradation import difference_table
 from byrote.probes.memory.mem_gap import MemGap, mem_gap
 from byrote.probes.simulated import SHAPES, paired_scores
-from byrote.probes.statistics import bootstrap_mean
-from byrote.probes.text.intervals import quotient_interval, ratio_intervals, sample_interval
+from byrote.probes.statistics import bootstrap_mean, quotient_interval, ratio_intervals, sample_interval
 
 N_SEQUENCES = (12, 32, 256)
 N_MEMBERS, N_TWINS, N_BLOCKS = 32, 64, 40

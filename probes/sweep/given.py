@@ -16,8 +16,7 @@ import numpy as np
 from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
-from byrote.checkpoints.material import Material
-from byrote.probes.natural_text import windows_of
+from byrote.checkpoints.token_sets import TokenSets, natural_windows
 from byrote.probes.stimuli import Stimulus
 
 MAX_WINDOW_TOKENS = 1024  # twice what icl_score asks for; longer contexts would mostly cost time
@@ -47,14 +46,14 @@ class Draw:
 
 
 def with_text(
-    base: Material, text: Path, draw: Draw, *, tokenizer: Path | None
-) -> tuple[Material, list[str]]:
-    """Material whose natural text is cut from a file or folder, and what must be said of it.
+    base: TokenSets, text: Path, draw: Draw, *, tokenizer: Path | None
+) -> tuple[TokenSets, list[str]]:
+    """TokenSets whose natural text is cut from a file or folder, and what must be said of it.
 
     Raises:
-        ByroteError: see `windows_of`.
+        ByroteError: see `natural_windows`.
     """
-    cut = windows_of(text, tokenizer=tokenizer, bos=draw.bos, width=draw.width, wanted=draw.n_seq)
+    cut = natural_windows(text, tokenizer=tokenizer, bos=draw.bos, width=draw.width, wanted=draw.n_seq)
     found = replace(base, natural=cut.tokens, sources={**base.sources, "natural": text.name})
     n, width = min(draw.n_seq, len(cut.tokens)), cut.tokens.shape[1]
     said = (f"{n} windows of {width:,} tokens from {text.name}", *cut.notes)
@@ -76,8 +75,8 @@ def keep(root: Path, shown: Stimulus, draw: Draw, *, source: str, notes: list[st
     write_bytes(file, data)
 
 
-def with_kept(base: Material, root: Path, draw: Draw) -> tuple[Material, list[str]]:
-    """Material whose natural text is what an earlier sweep of this folder showed; unchanged where there is none.
+def with_kept(base: TokenSets, root: Path, draw: Draw) -> tuple[TokenSets, list[str]]:
+    """TokenSets whose natural text is what an earlier sweep of this folder showed; unchanged where there is none.
 
     Raises:
         ByroteError: it was drawn otherwise, so that the text itself is needed; or the file is damaged.

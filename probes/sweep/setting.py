@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from byrote.checkpoints.errors import ByroteError, CheckpointError
-from byrote.checkpoints.material import Material, material_from_files, material_of
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.token_sets import TokenSets, token_sets_from_files, token_sets_of
 from byrote.checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.given import Draw, keep, with_kept, with_text
@@ -121,12 +121,12 @@ class Setting:
             except ByroteError as error:
                 self.refused[kind] = error.message
 
-    def _material(self, draw: Draw) -> Material:
+    def _material(self, draw: Draw) -> TokenSets:
         """Real text, members and twins: what the series carries, and the files given on top, now or before."""
         files = {"members": self.config.members, "twins": self.config.twins}
-        found, tokenizer, said = material_of(self.series), tokenizer_of(self.series[0]), []
+        found, tokenizer, said = token_sets_of(self.series), tokenizer_of(self.series[0]), []
         if any(files.values()):
-            found = material_from_files(found, tokenizer=tokenizer, bos=draw.bos, n_ctx=draw.n_ctx, **files)
+            found = token_sets_from_files(found, tokenizer=tokenizer, bos=draw.bos, n_ctx=draw.n_ctx, **files)
         if self.config.text is not None:
             found, said = with_text(found, self.config.text, draw, tokenizer=tokenizer)
             self._text = (draw, found.sources["natural"], said)

@@ -1,11 +1,13 @@
-"""Sums per document (or window) in bounded memory: when there are too many, neighbours are merged.
+"""What is kept of a corpus of any length: sums per block of documents, and a sample.
 
-Runs of consecutive documents stay together, so the bootstrap over blocks also covers the likeness of neighbours.
+Where there are too many documents (or windows) for a row each, neighbours are merged. Runs of consecutive documents stay
+together, so the bootstrap over blocks also covers the likeness of neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Num
@@ -68,3 +70,34 @@ class Blocks:
     def sums(self) -> Num[np.ndarray, "blocks k"]:
         """The rows in use, in corpus order."""
         return self._sums[: -(-self.n // self.span)]
+
+
+class Reservoir:
+    """A uniform sample of a stream of unknown length (Vitter 1985, algorithm R): at most `size` of the items offered.
+
+    Args:
+        size: items kept.
+        seed: of the draws.
+    """
+
+    def __init__(self, size: int, *, seed: int) -> None:
+        self.size = size
+        self.items: list[Any] = []
+        self.offered = 0
+        self._rng = np.random.default_rng([seed, 7])
+
+    def places(self, count: int) -> Iterator[tuple[int, int]]:
+        """For the next `count` items: (item, place) of those to be kept; put each with `items[place]` by `keep`."""
+        numbers = np.arange(self.offered, self.offered + count)
+        drawn = np.floor(self._rng.random(count) * (numbers + 1)).astype(np.int64)
+        place = np.where(numbers < self.size, numbers, drawn)
+        self.offered += count
+        for item in np.flatnonzero(place < self.size):
+            yield int(item), int(place[item])
+
+    def keep(self, place: int, item: Any) -> None:
+        """Put an item in its place, over the one that was there."""
+        if place == len(self.items):
+            self.items.append(item)
+        else:
+            self.items[place] = item

@@ -20,11 +20,10 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Num
 
-from byrote.probes.text.blocks import Blocks
-from byrote.probes.text.intervals import linearised_interval, sample_interval
+from byrote.probes.statistics import linearised_interval, sample_interval
+from byrote.probes.text.blocks import Blocks, Reservoir
 from byrote.probes.text.ngrams import hashes, sequence_of
 from byrote.probes.text.report import Number
-from byrote.probes.text.reservoir import Reservoir
 from byrote.probes.text.windows import Batch
 
 BUCKETS = 10_000
@@ -80,7 +79,7 @@ class Concentration:
             ("top_1pct_mass", top_mass, "fraction", TOP / BUCKETS),
         ):
             triple = linearised_interval(float(statistic(total)), [statistic(without)], seed=self.seed)
-            yield _named(number, metric, triple, unit, float(chance))
+            yield number(metric, triple, unit, float(chance))
         if reference is not None:
             yield self._divergence(reference, number)
             yield from self._weights(reference)
@@ -92,7 +91,7 @@ class Concentration:
         triple = linearised_interval(float(kl_nats(own, other)), left_out, seed=self.seed)
         blocks = reference.counts
         chance = float(kl_nats(blocks[0::2].sum(0), blocks[1::2].sum(0))) if len(blocks) > 1 else np.nan
-        return _named(number, "kl_to_reference", triple, "nats", chance)
+        return number("kl_to_reference", triple, "nats", chance)
 
     def _weights(self, reference: Concentration) -> Iterator[Number]:
         ratio = np.log(_smoothed(reference.counts.sum(0))) - np.log(_smoothed(self.counts.sum(0)))
@@ -103,9 +102,9 @@ class Concentration:
         statistics = {"log_weight_mean": lambda v: v.mean(-1)}
         statistics |= {f"log_weight_p{q:02d}": partial(np.percentile, q=q, axis=-1) for q in QUANTILES}
         for metric, statistic in statistics.items():
-            yield _named(number, metric, sample_interval(sums, statistic, seed=self.seed), "nats", 0.0)
+            yield number(metric, sample_interval(sums, statistic, seed=self.seed), "nats", 0.0)
         per_ngram = sample_interval(sums / sizes, lambda v: v.mean(-1), seed=self.seed)
-        yield _named(number, "log_weight_per_ngram_mean", per_ngram, "nats", 0.0)
+        yield number("log_weight_per_ngram_mean", per_ngram, "nats", 0.0)
 
 
 def entropy_nats(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:
@@ -138,10 +137,3 @@ def _totals(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = counts.sum(0)
     without = total - counts
     return total, without[without.sum(1) > 0] if len(counts) > 1 else without[:0]
-
-
-def _named(
-    number: partial, metric: str, triple: tuple[float, float, float], unit: str, chance: float
-) -> Number:
-    value, lo, hi = triple
-    return number(metric=metric, value=value, lo=lo, hi=hi, unit=unit, chance=chance)

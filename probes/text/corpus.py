@@ -6,21 +6,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from byrote.checkpoints.errors import ByroteError
-from byrote.probes.text import token_files
-from byrote.probes.text.chunk import Chunk
-from byrote.probes.text.excerpts import Excerpts
-from byrote.probes.text.reading import Reading, text_chunks
-from byrote.probes.text.settings import TextSettings
-from byrote.probes.text.units import encoder
-from byrote.probes.text.windows import Batch, Windower
+from byrote.checkpoints.texts import (
+    Chunk,
+    Codes,
+    NothingToReadError,
+    Reading,
+    find_files,
+    hold_ids,
+    text_chunks,
+)
+from byrote.checkpoints.token_files import id_blocks, n_documents
+from byrote.probes.text.perplexity import Excerpts
+from byrote.probes.text.report import TextSettings
+from byrote.probes.text.windows import Batch, Windower, encoder
 
-TEXT_SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
 MIN_DOCUMENTS = 8  # with fewer, windows are resampled instead
-
-
-class NothingToReadError(ByroteError):
-    """The path is fine and holds no text."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Corpus:
             ByroteError: a file that cannot be read.
         """
         if self.is_ids:
-            found = token_files.n_documents(list(self.files))
+            found = n_documents(self.files)
         else:
             found = 0
             for chunk in self.chunks(settings, Reading()):
@@ -64,7 +64,7 @@ class Corpus:
     def chunks(self, settings: TextSettings, reading: Reading) -> Iterator[Chunk]:
         """The text, if it is text."""
         yield from text_chunks(
-            list(self.files),
+            self.files,
             separators=settings.separators,
             text_field=settings.text_field,
             raw=settings.units == "bytes",
@@ -87,19 +87,20 @@ class Corpus:
             reading: counts what could not be read.
             excerpts: gets a sample of the text (or windows of ids) for a model.
         """
-        for codes in self._codes(settings, reading, excerpts):
-            for batch in windower.feed(*codes):
+
+        def sampled(batches: Iterator[Batch]) -> Iterator[Batch]:
+            for batch in batches:
                 if self.is_ids and excerpts is not None:
                     excerpts.add_batch(batch)
                 yield batch
-        for batch in windower.flush():
-            if self.is_ids and excerpts is not None:
-                excerpts.add_batch(batch)
-            yield batch
 
-    def _codes(self, settings: TextSettings, reading: Reading, excerpts: Excerpts | None) -> Iterator[tuple]:
+        for codes in self._codes(settings, reading, excerpts):
+            yield from sampled(windower.feed(*codes))
+        yield from sampled(windower.flush())
+
+    def _codes(self, settings: TextSettings, reading: Reading, excerpts: Excerpts | None) -> Iterator[Codes]:
         if self.is_ids:
-            yield from token_files.id_blocks(list(self.files), reading.on_bytes)
+            yield from id_blocks(self.files, reading.on_bytes)
             return
         encode = encoder(settings.units, settings.tokenizer)
         for chunk in self.chunks(settings, reading):
@@ -115,36 +116,10 @@ def open_corpora(paths: Iterable[str | Path]) -> list[Corpus]:
         NothingToReadError: a folder without files that could be read.
         ByroteError: a path that is not there, or of a kind that cannot be read.
     """
-    found = [(path, _files(path)) for path in dict.fromkeys(Path(path) for path in paths)]
+    found = [(path, find_files(path)) for path in dict.fromkeys(Path(path) for path in paths)]
     names = [path.name for path, _ in found]
     corpora = []
     for path, files in found:
         name = path.name if names.count(path.name) == 1 and path.name else str(path)
-        ids = [file.suffix in token_files.SUFFIXES for file in files]
-        if any(ids) and not all(ids):
-            raise ByroteError(f"{name} mixes text and token ids", help="give them as two corpora")
-        corpora.append(Corpus(name, tuple(files), all(ids)))
+        corpora.append(Corpus(name, tuple(files), hold_ids(files, name)))
     return corpora
-
-
-def _files(path: Path) -> list[Path]:
-    endings = (*TEXT_SUFFIXES, *token_files.SUFFIXES)
-    if path.is_dir():
-        inside = (p for p in sorted(path.rglob("*")) if not _hidden(p.relative_to(path)))
-        files = [file for file in inside if file.name.endswith(endings) and file.is_file()]
-        if not files:
-            raise NothingToReadError(
-                f"{path} holds no corpus file", help=f"it may hold {', '.join(endings)} files"
-            )
-        return files
-    if not path.exists():
-        raise ByroteError(f"{path} does not exist", help="check the path")
-    if not path.is_file() or not path.name.endswith(endings):
-        raise ByroteError(
-            f"{path} is no corpus file", help=f"the name has to end in one of {', '.join(endings)}"
-        )
-    return [path]
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -10,17 +10,13 @@ from typing import Any
 import numpy as np
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.texts import NothingToReadError, Reading
 from byrote.probes.text import perplexity
 from byrote.probes.text.concentration import Concentration
-from byrote.probes.text.corpus import Corpus, NothingToReadError, open_corpora
-from byrote.probes.text.excerpts import Excerpts
-from byrote.probes.text.inducible import Inducible
+from byrote.probes.text.corpus import Corpus, open_corpora
 from byrote.probes.text.near_duplicates import NearDuplicates
-from byrote.probes.text.reading import Reading
-from byrote.probes.text.rep import Rep
-from byrote.probes.text.repeats import Repeats
-from byrote.probes.text.report import Number, TextReport, frame_of, not_measured
-from byrote.probes.text.settings import TextSettings
+from byrote.probes.text.repetition import Repetition
+from byrote.probes.text.report import Number, TextReport, TextSettings, frame_of
 from byrote.probes.text.tail_mass import Rare, RareCounts, TailMass
 from byrote.probes.text.windows import Windower
 
@@ -65,7 +61,7 @@ class _Run:
 
     def failed(self, corpus: Corpus, error: ByroteError) -> None:
         """A corpus that broke while it was read: one row says so."""
-        self.rows.append(not_measured("corpus", "read", str(error)).row(corpus.name))
+        self.rows.append(Number("corpus", "read", reason=str(error)).row(corpus.name))
         self.incomplete = True
 
     def _read(self, corpus: Corpus, *, by_document: bool, is_reference: bool) -> _Measured:
@@ -74,9 +70,9 @@ class _Run:
         seed, resampled = settings.seed, "documents" if by_document else "windows"
         pieces = "documents" if by_document else "pieces"
         made = {
-            "inducible": Inducible(seed=seed, resampled=resampled),
-            "repeats": Repeats(seed=seed, resampled=pieces),
-            "rep": Rep(seed=seed, resampled=resampled),
+            "inducible": Repetition("inducible", seed=seed, resampled=resampled),
+            "repeats": Repetition("repeats", seed=seed, resampled=pieces),
+            "rep": Repetition("rep", seed=seed, resampled=resampled),
             "concentration": Concentration(seed=seed, resampled=resampled, by_document=by_document),
             "near_duplicates": NearDuplicates(seed=seed, by_document=by_document),
         }
@@ -90,7 +86,7 @@ class _Run:
             looking.append(done.tail)
         excerpts = None
         if self.reader is not None:
-            excerpts = Excerpts(settings.sample, context=settings.context, seed=seed)
+            excerpts = perplexity.Excerpts(settings.sample, context=settings.context, seed=seed)
         for batch in corpus.batches(settings, done.windower, done.reading, excerpts=excerpts):
             for measure in looking:
                 measure.add(batch)
@@ -149,7 +145,7 @@ class _Run:
                     seed=self.settings.seed,
                 )
             else:
-                yield not_measured(perplexity.NAME, "loss", "no stretch has two tokens of the model's")
+                yield Number(perplexity.NAME, "loss", reason="no stretch has two tokens of the model's")
 
     def _note(self, done: _Measured) -> None:
         windower, reading, name = done.windower, done.reading, done.corpus.name
@@ -188,13 +184,13 @@ def measure_text(
     """Measure what corpora would teach a model, in memory that does not grow with them.
 
     Args:
-        paths: corpora: .txt, .jsonl (either may be .gz), .npy or .safetensors of token ids, or folders of them.
+        paths: corpora: .txt, .jsonl (either may be .gz), .parquet, .npy or .safetensors of token ids, or folders of them.
         settings: units, windows, which measures; see `TextSettings`.
         reference: a corpus the others are compared with; it is measured too, first.
         model: a checkpoint for perplexities; torch is imported only then.
         device, dtype: of the model.
         threads: CPU threads of the model; None means one for a small model, else torch's own choice.
-        on_progress: told the bytes read so far and the bytes there are to read.
+        on_progress: called with the bytes read so far and the bytes there are to read.
 
     Raises:
         NothingToReadError: a corpus that is empty.

@@ -26,7 +26,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int, UInt32, UInt64
 
-from byrote.probes.text.intervals import ratio_intervals
+from byrote.probes.statistics import ratio_intervals
 from byrote.probes.text.ngrams import hashes, mix, sequence_of
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
@@ -96,7 +96,7 @@ class NearDuplicates:
         np.add.at(below, block, np.repeat(sizes[order][:, None], 2, axis=1))
         metrics = ("clustered_share", "redundant_share")
         for metric, triple in zip(metrics, ratio_intervals(top, below, seed=self.seed), strict=True):
-            yield Number(self.name, metric, *triple, n=len(found), unit="fraction", resampled=what)
+            yield Number(self.name, metric, triple, "fraction", n=len(found), resampled=what)
 
     @property
     def note(self) -> str:

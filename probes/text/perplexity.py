@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,58 @@ import numpy as np
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.texts import Chunk
 from byrote.checkpoints.vocabulary import load_tokenizer
-from byrote.probes.text.intervals import linearised_interval, pair_interval, ratio_intervals, sample_interval
+from byrote.probes.statistics import linearised_interval, pair_interval, ratio_intervals, sample_interval
+from byrote.probes.text.blocks import Reservoir
 from byrote.probes.text.report import Number
+from byrote.probes.text.windows import Batch
 
 NAME = "perplexity"
 QUANTILES = (5, 25, 50, 75, 95, 99)
 BINS = 20
 _LOGIT_BYTES = 1 << 27
 _MAX_ROWS = 16
+BYTES_PER_TOKEN = 8  # enough text for a window of any usual tokenizer
+
+
+class Excerpts:
+    """A sample of a corpus for a model to read: stretches of documents, each long enough for one window where the
+    document is, or windows of token ids.
+
+    Args:
+        size: stretches kept.
+        context: tokens of a window.
+        seed: of the draw.
+    """
+
+    def __init__(self, size: int, *, context: int, seed: int) -> None:
+        self._reservoir = Reservoir(size, seed=seed)
+        self._bytes = BYTES_PER_TOKEN * context
+
+    @property
+    def items(self) -> list[str | np.ndarray]:
+        """The sample: text, or token ids."""
+        return self._reservoir.items
+
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Offer the stretches of a chunk; a short end belongs to the stretch before it."""
+        counts = [max(1, (len(part) + self._bytes // 2) // self._bytes) for part in chunk.parts]
+        firsts = np.asarray([0, *accumulate(counts)])
+        for item, place in self._reservoir.places(int(firsts[-1])):
+            part = int(np.searchsorted(firsts, item, side="right")) - 1
+            start = (item - int(firsts[part])) * self._bytes
+            text = chunk.parts[part][start : start + self._bytes + self._bytes // 2]
+            if start:  # not half a word
+                text = text[text.find(b" ") + 1 :]
+            self._reservoir.keep(place, text.decode("utf-8", "ignore"))
+
+    def add_batch(self, batch: Batch) -> None:
+        """Offer the windows of a batch of ids."""
+        stops = np.append(batch.windows[1:], len(batch.tokens))
+        for item, place in self._reservoir.places(len(batch.windows)):
+            ids = batch.tokens[batch.windows[item] : stops[item]]
+            self._reservoir.keep(place, ids.astype(np.int64))
 
 
 class Reader:
@@ -173,20 +217,19 @@ def numbers(
     (loss,) = ratio_intervals(losses[:, :1], losses[:, 1:], seed=seed)
     mean = losses[:, 0] / losses[:, 1]
     perplexity = np.exp(mean)
-    yield _made(number, "loss", loss, "nats", float(np.log(n_vocab)))
+    yield number("loss", loss, "nats", float(np.log(n_vocab)))
     for q in QUANTILES:
-        triple = sample_interval(perplexity, partial(np.percentile, q=q, axis=-1), seed=seed)
-        yield _made(number, f"p{q:02d}", triple, "perplexity", float(n_vocab))
-    yield _made(number, "tail_ratio", sample_interval(perplexity, tail_ratio, seed=seed), "ratio", np.nan)
+        found = sample_interval(perplexity, partial(np.percentile, q=q, axis=-1), seed=seed)
+        yield number(f"p{q:02d}", found, "perplexity", float(n_vocab))
+    yield number("tail_ratio", sample_interval(perplexity, tail_ratio, seed=seed), "ratio")
     if reference is None:
         return
     other = reference[:, 0] / reference[:, 1]
     value, *left_out = overlap(mean, other)
     halves = overlap(other[0::2], other[1::2])[0] if len(other) > 3 else np.nan
-    triple = linearised_interval(value, left_out, seed=seed)
-    yield _made(number, "overlap", triple, "fraction", halves)
-    triple = pair_interval(mean, other, share_below_p25, seed=seed)
-    yield _made(number, "below_reference_p25", triple, "fraction", 0.25)
+    yield number("overlap", linearised_interval(value, left_out, seed=seed), "fraction", halves)
+    below = pair_interval(mean, other, share_below_p25, seed=seed)
+    yield number("below_reference_p25", below, "fraction", 0.25)
 
 
 def share_below_p25(
@@ -215,10 +258,3 @@ def overlap(
         without = (counts[i] - np.eye(BINS)) / max(1, len(where) - 1)
         left_out.append(np.minimum(without, shares[1 - i]).sum(1)[where])
     return float(np.minimum(*shares).sum()), left_out[0], left_out[1]
-
-
-def _made(
-    number: partial, metric: str, triple: tuple[float, float, float], unit: str, chance: float
-) -> Number:
-    value, lo, hi = triple
-    return number(metric=metric, value=value, lo=lo, hi=hi, unit=unit, chance=chance)

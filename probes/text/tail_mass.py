@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt64
 
+from byrote.probes.statistics import Triple, linearised_interval, quotient_interval, ratio_intervals
 from byrote.probes.text.blocks import Blocks
-from byrote.probes.text.intervals import linearised_interval, quotient_interval, ratio_intervals
 from byrote.probes.text.ngrams import hashes, sequence_of
-from byrote.probes.text.report import Number, not_measured
+from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 
 ORDERS = (1, 2, 3)
@@ -182,28 +182,28 @@ class TailMass:
             other = held_out or self
             reason = _too_small(self, other, n)
             if reason:
-                yield not_measured(self.name, "mass", reason)
+                yield Number(self.name, "mass", reason=reason)
                 return
             yield from self._of_order(n, other, is_reference=held_out is None)
 
     def _of_order(self, n: int, other: TailMass, *, is_reference: bool) -> Iterator[Number]:
-        def number(metric: str, triple: tuple[float, float, float], unit: str, chance: float) -> Number:
+        def number(metric: str, interval: Triple, unit: str, chance: float) -> Number:
+            chance = np.nan if is_reference else chance
             return Number(
-                self.name, metric, *triple, n=self._mass[n].n, unit=unit, resampled=self.resampled,
-                n_gram=n, chance=np.nan if is_reference else chance,
-            )  # fmt: skip
+                self.name, metric, interval, unit, chance, n, n=self._mass[n].n, resampled=self.resampled
+            )
 
         top, below = self.mass(n)
-        ((value, lo, hi),) = ratio_intervals(top[:, None], below[:, None], seed=self.seed)
+        (mass,) = ratio_intervals(top[:, None], below[:, None], seed=self.seed)
         held_top, held_below = other.mass(n)
-        yield number("mass", (value, lo, hi), "fraction", float(held_top.sum() / held_below.sum()))
+        yield number("mass", mass, "fraction", float(held_top.sum() / held_below.sum()))
         if not is_reference and held_top.sum():
             survival = quotient_interval((top, below), (held_top, held_below), seed=self.seed)
             yield number("survival", survival, "ratio", 1.0)
         drawn = 0.5 * min(below.sum(), held_below.sum())
-        triple = linearised_interval(*_coverages(self.hits(n), drawn), seed=self.seed)
+        coverage = linearised_interval(*_coverages(self.hits(n), drawn), seed=self.seed)
         chance = _coverage(other.hits(n).sum(0, dtype=np.int64), drawn)
-        yield number("coverage", triple, "fraction", chance)
+        yield number("coverage", coverage, "fraction", chance)
 
 
 def sampling_error(counts: Int[np.ndarray, " rare"], level: int) -> float:

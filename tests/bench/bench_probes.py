@@ -35,14 +35,14 @@ LENGTHS = {"natural": (32, 256), "members": (64, 128), "twins": (64, 128)}
 
 def shown(groups: Any, ids: np.ndarray) -> dict[str, Any]:
     """Every stimulus of the default probes."""
-    from byrote.checkpoints.material import Material
+    from byrote.checkpoints.token_sets import TokenSets
     from byrote.probes.stimuli import Vocabulary, make
 
     rng = np.random.default_rng(SEED)
     drawn = {name: rng.choice(ids, size=size) for name, size in LENGTHS.items()}
     for tokens in drawn.values():
         tokens[:, 0] = 0
-    material = Material(**drawn, repeat_count=np.resize([1, 4, 16, 64], LENGTHS["members"][0]))
+    material = TokenSets(**drawn, repeat_count=np.resize([1, 4, 16, 64], LENGTHS["members"][0]))
     kinds = dict.fromkeys(kind for group in groups for kind in group.stimuli)
     vocabulary = Vocabulary(ids, 0)
     return {

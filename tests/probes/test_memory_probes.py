@@ -27,7 +27,7 @@ from lookup_models import (
 )  # fmt: skip
 
 from byrote.checkpoints import open_series
-from byrote.checkpoints.material import Material
+from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp import HookedSeries
 from byrote.probes.memory.exposure import chance_bits, ranks
 from byrote.probes.memory.extraction import extraction, greedy
@@ -73,7 +73,7 @@ def models(load):
 
 def stimuli(**changes: object) -> dict[str, Stimulus]:
     """Members, twins and candidates of the planted source; a uniform reference."""
-    material = Material(
+    material = TokenSets(
         members=MEMBERS, repeat_count=COUNTS, twins=TWINS, candidates=TWINS,
         reference=lambda tokens: np.full(tokens.shape, math.log(N_IDS)),
     )  # fmt: skip
@@ -275,7 +275,7 @@ def test_bits_of_a_model_that_knows_its_members(models):
 def test_bits_of_a_sample_of_the_members_stand_for_all(models):
     shown = make(
         "members", VOCABULARY, n_ctx=N_CTX, seed=0, n_seq=1,
-        material=Material(members=MEMBERS, repeat_count=COUNTS, reference=lambda t: np.full(t.shape, math.log(N_IDS))),
+        material=TokenSets(members=MEMBERS, repeat_count=COUNTS, reference=lambda t: np.full(t.shape, math.log(N_IDS))),
     )  # fmt: skip
     assert shown.n == 8
     found = {

@@ -12,7 +12,7 @@ from lookup_models import N_IDS, RIGHT_NATS, lookup_state, members, random_state
 from safetensors.numpy import save_file
 
 from byrote.checkpoints import ByroteError, open_series
-from byrote.checkpoints.material import Material
+from byrote.checkpoints.token_sets import TokenSets
 from byrote.probes.absent import absent_material, lacks_material, said_once
 from byrote.probes.degradation import compare
 from byrote.probes.memory.member_flow import COLUMNS, member_flow
@@ -212,13 +212,13 @@ def test_runs_without_members_are_compared_without_a_word_on_memory(bare, tmp_pa
 # Stimuli of given sequences.
 
 
-def drawn(kind: str, material: Material, *, n_seq: int = 8, n_ctx: int = 32, seed: int = 0) -> Stimulus:
+def drawn(kind: str, material: TokenSets, *, n_seq: int = 8, n_ctx: int = 32, seed: int = 0) -> Stimulus:
     return make(kind, Vocabulary(np.arange(1, 64), 0), n_ctx=n_ctx, seed=seed, n_seq=n_seq, material=material)
 
 
-def material(**changes: object) -> Material:
+def material(**changes: object) -> TokenSets:
     known = {"members": MEMBERS, "repeat_count": np.arange(16), "twins": TWINS, "natural": TWINS}
-    return Material(**{**known, **changes})
+    return TokenSets(**{**known, **changes})
 
 
 def test_what_comes_with_the_tokens_is_part_of_the_id():
@@ -264,5 +264,5 @@ def test_twins_stand_in_for_candidates():
 @pytest.mark.parametrize("kind", MATERIAL_STIMULI)
 def test_without_material_the_option_is_named(kind):
     with pytest.raises(ByroteError, match="for this series") as refusal:
-        drawn(kind, Material())
+        drawn(kind, TokenSets())
     assert "--" in refusal.value.help

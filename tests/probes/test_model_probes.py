@@ -13,7 +13,7 @@ from lookup_models import CONFIG as TABLE_CONFIG
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model
-from byrote.checkpoints.material import Material
+from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp import HookedSeries
 from byrote.interp.model import HookedModel
 from byrote.probes.model.icl_score import icl_score, positions
@@ -76,7 +76,7 @@ def nll_of(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def natural_of(tokens: np.ndarray, *, n_ctx: int) -> Stimulus:
-    return make("natural", VOCABULARY, n_ctx=n_ctx, seed=0, n_seq=64, material=Material(natural=tokens))
+    return make("natural", VOCABULARY, n_ctx=n_ctx, seed=0, n_seq=64, material=TokenSets(natural=tokens))
 
 
 # By hand.

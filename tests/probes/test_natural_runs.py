@@ -97,7 +97,7 @@ def test_the_text_is_not_needed_again(series, text, tmp_path, monkeypatch):
     first = run(series, tmp_path / "out", text=text, steps=slice(2))
     text.unlink()
     monkeypatch.setattr(
-        "byrote.probes.sweep.given.windows_of", lambda *a, **k: pytest.fail("the text was read again")
+        "byrote.probes.sweep.given.natural_windows", lambda *a, **k: pytest.fail("the text was read again")
     )
     more = run(series, tmp_path / "out")
     assert counts(more) == (1, 2, 0)

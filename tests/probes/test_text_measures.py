@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.texts import Chunk
 from byrote.probes.text import TextSettings, measure_text
-from byrote.probes.text.chunk import Chunk
 from byrote.probes.text.concentration import BUCKETS, entropy_nats, kl_nats, top_mass
 from byrote.probes.text.near_duplicates import _PROBES, BINS, SHINGLE, NearDuplicates, clusters, signatures
 from byrote.probes.text.ngrams import hashes, mix
 from byrote.probes.text.tail_mass import Rare, Table, _coverage, sampling_error
-from byrote.probes.text.units import encoder
-from byrote.probes.text.windows import Windower
+from byrote.probes.text.windows import Windower, encoder
 
 RNG = np.random.default_rng(0)
 
@@ -255,7 +254,7 @@ def test_near_duplicates_by_hand():
     clustered, redundant = measure.numbers()
     assert (clustered.value, redundant.value) == (pytest.approx(4 / 22), pytest.approx(2 / 22))
     assert clustered.n == 22
-    assert clustered.lo <= 4 / 22 <= clustered.hi
+    assert clustered.interval[1] <= 4 / 22 <= clustered.interval[2]
     assert measure.note == "largest near-duplicate cluster: 2 documents"
 
 

@@ -7,15 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from byrote.probes.text.blocks import Blocks, sums_by
-from byrote.probes.text.intervals import (
+from byrote.probes.statistics import (
     linearised_interval,
     quotient_interval,
     ratio_intervals,
     sample_interval,
 )
+from byrote.probes.text.blocks import Blocks, Reservoir, sums_by
 from byrote.probes.text.ngrams import hashes, mix, repeats
-from byrote.probes.text.reservoir import Reservoir
 
 
 def codes(text: str) -> np.ndarray:

@@ -7,16 +7,25 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.texts import (
+    Chunk,
+    NothingToReadError,
+    Packer,
+    Reading,
+    cut_before,
+    separator_pattern,
+    text_chunks,
+)
+from byrote.checkpoints.token_files import id_blocks
 from byrote.probes.text import TextSettings, measure_text
-from byrote.probes.text.chunk import Chunk, Packer, cut_before
-from byrote.probes.text.corpus import NothingToReadError, open_corpora
-from byrote.probes.text.reading import Reading, separator_pattern, text_chunks
-from byrote.probes.text.token_files import id_blocks
-from byrote.probes.text.units import encoder
+from byrote.probes.text.corpus import open_corpora
+from byrote.probes.text.windows import encoder
 
 END = "<|endoftext|>"
 
@@ -52,6 +61,23 @@ def test_documents_of_json_lines(tmp_path, name):
     lines = [json.dumps({"text": text}) for text in ("one", "two\nlines", "é \ud800")]
     path = write(tmp_path / name, "\n".join([*lines, ""]))
     assert documents(path) == [b"one", b"two\nlines", "é ?".encode()]
+
+
+def test_rows_of_a_table_are_documents(tmp_path):
+    pq.write_table(pa.table({"id": [1, 2, 3], "text": ["one", None, " two\n"]}), tmp_path / "x.parquet")
+    pq.write_table(pa.table({"body": pa.array(["three"], pa.large_string())}), tmp_path / "y.parquet")
+    assert documents(tmp_path / "x.parquet", tmp_path / "y.parquet") == [b"one", b"two", b"three"]
+
+
+def test_a_table_gives_the_numbers_of_its_text(tmp_path):
+    texts = [f"one two three {i} two three" for i in range(40)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "x.parquet", row_group_size=7)
+    read: list[tuple[int, int]] = []
+    found = measure_text([tmp_path / "x.parquet"], on_progress=lambda *at: read.append(at)).frame
+    other = measure_text([write(tmp_path / "x.txt", END.join(texts))]).frame
+    assert found.drop(columns="corpus").equals(other.drop(columns="corpus"))
+    size = (tmp_path / "x.parquet").stat().st_size
+    assert read[-1] == (size, size)
 
 
 def test_separators_with_wildcards(tmp_path):
@@ -91,13 +117,13 @@ def test_how_a_file_is_read_does_not_matter(tmp_path, monkeypatch, read_bytes):
     text = "".join(f"é word{i} {END if i % 7 == 0 else ''} \n" for i in range(300))
     path = write(tmp_path / "x.txt", text)
     expected = [part.strip().encode() for part in text.split(END) if part.strip()]
-    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.checkpoints.texts.READ_BYTES", read_bytes)
     assert documents(path) == expected
 
 
 def test_long_documents_are_cut_between_words(monkeypatch):
-    monkeypatch.setattr("byrote.probes.text.chunk.PART_BYTES", 100)
-    monkeypatch.setattr("byrote.probes.text.chunk.CHUNK_BYTES", 300)
+    monkeypatch.setattr("byrote.checkpoints.texts.PART_BYTES", 100)
+    monkeypatch.setattr("byrote.checkpoints.texts.CHUNK_BYTES", 300)
     text = b" ".join(b"word%d" % i for i in range(200))
     packer = Packer()
     chunks = [
@@ -200,12 +226,12 @@ def test_a_tokenizer_that_is_none_is_refused(tmp_path, content):
 
 
 def ids_of(*paths: Path) -> tuple[list[int], list[int]]:
-    blocks = list(id_blocks(list(paths), lambda n: None))
+    blocks = list(id_blocks(paths))
     return tuple(np.concatenate(part).tolist() for part in zip(*blocks, strict=True))
 
 
 def test_rows_of_ids_are_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr("byrote.probes.text.token_files._BLOCK_IDS", 4)
+    monkeypatch.setattr("byrote.checkpoints.token_files._BLOCK_IDS", 4)
     np.save(tmp_path / "a.npy", np.arange(6, dtype=np.uint16).reshape(2, 3))
     np.save(tmp_path / "b.npy", np.arange(5, dtype=np.int64))
     save_file({"tokens": np.arange(9, dtype=np.int32).reshape(3, 3)}, tmp_path / "c.safetensors")
@@ -273,7 +299,7 @@ def test_a_file_without_text_is_nothing_to_read(tmp_path, name, content):
 
 def test_an_empty_folder_and_empty_lines_are_nothing_to_read(tmp_path):
     (tmp_path / "c").mkdir()
-    with pytest.raises(NothingToReadError, match="holds no corpus file"):
+    with pytest.raises(NothingToReadError, match="holds no text"):
         measure_text([tmp_path / "c"])
     with pytest.raises(NothingToReadError, match="holds no text"):
         measure_text([write(tmp_path / "x.jsonl", "\n\n")])
@@ -337,7 +363,7 @@ def test_lines_without_text_are_skipped_and_said(tmp_path):
 
 
 def test_a_line_over_the_limit_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr("byrote.probes.text.reading.MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("byrote.checkpoints.texts.MAX_LINE_BYTES", 1 << 20)
     long = json.dumps({"text": "word " * 500_000})
     report = measure_text([write(tmp_path / "x.jsonl", f'{long}\n{{"text": "one two"}}\n{long}')])
     assert report.meta["corpora"]["x.jsonl"]["documents"] == 1

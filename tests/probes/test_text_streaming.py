@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from byrote.checkpoints.texts import Chunk, Packer, Reading, text_chunks
 from byrote.probes.text import TextSettings, measure_text
-from byrote.probes.text.chunk import Chunk, Packer
 from byrote.probes.text.near_duplicates import NearDuplicates
-from byrote.probes.text.reading import Reading, text_chunks
 from byrote.probes.text.tail_mass import Table
-from byrote.probes.text.units import encoder
+from byrote.probes.text.windows import encoder
 
 END = "<|endoftext|>"
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz      ", dtype=np.uint8)
@@ -61,7 +60,7 @@ def frame(folder: Path, name: str, *, documents: int = 60, **settings: object) -
 def test_numbers_do_not_depend_on_how_much_is_read_at_once(tmp_path, monkeypatch, name):
     whole = frame(tmp_path, name)
     for read_bytes in (61, 4096):
-        monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
+        monkeypatch.setattr("byrote.checkpoints.texts.READ_BYTES", read_bytes)
         pd.testing.assert_frame_equal(frame(tmp_path, name), whole, check_exact=True)
 
 
@@ -74,9 +73,9 @@ def test_numbers_do_not_depend_on_the_size_of_chunks(tmp_path, monkeypatch, wind
         "documents": 60 if units == "words" else 20,
     }  # seven bytes a word
     whole = frame(tmp_path, "x.txt", **settings)
-    monkeypatch.setattr("byrote.probes.text.chunk.CHUNK_BYTES", 3000)
-    monkeypatch.setattr("byrote.probes.text.chunk.CHUNK_PARTS", 3)
-    monkeypatch.setattr("byrote.probes.text.units._GROUP_BYTES", 500)
+    monkeypatch.setattr("byrote.checkpoints.texts.CHUNK_BYTES", 3000)
+    monkeypatch.setattr("byrote.checkpoints.texts.CHUNK_PARTS", 3)
+    monkeypatch.setattr("byrote.probes.text.windows._GROUP_BYTES", 500)
     pd.testing.assert_frame_equal(frame(tmp_path, "x.txt", **settings), whole, check_exact=True)
 
 
@@ -94,7 +93,7 @@ def test_only_the_null_depends_on_the_size_of_batches(tmp_path, monkeypatch):
 
 def test_a_long_document_in_parts_is_the_document(tmp_path, monkeypatch):
     whole = frame(tmp_path, "x.txt")
-    monkeypatch.setattr("byrote.probes.text.chunk.PART_BYTES", 300)
+    monkeypatch.setattr("byrote.checkpoints.texts.PART_BYTES", 300)
     pd.testing.assert_frame_equal(frame(tmp_path, "x.txt"), whole, check_exact=True)
 
 
@@ -121,7 +120,7 @@ def test_a_tokenizer_gives_the_tokens_of_the_whole_document(tmp_path, monkeypatc
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     made.train_from_iterator([text], trainers.BpeTrainer(vocab_size=400, show_progress=False))
     made.save(str(tmp_path / "tokenizer.json"))
-    monkeypatch.setattr("byrote.probes.text.chunk.PART_BYTES", 256)
+    monkeypatch.setattr("byrote.checkpoints.texts.PART_BYTES", 256)
     packer = Packer()
     chunks = [*packer.feed(text.encode(), starts_document=True), *packer.flush()]
     parts = [part for chunk in chunks for part in chunk.parts]
@@ -134,7 +133,7 @@ def test_a_tokenizer_gives_the_tokens_of_the_whole_document(tmp_path, monkeypatc
 def test_the_separator_that_is_named_first_wins_wherever_a_block_ends(tmp_path, monkeypatch, read_bytes):
     """`END` is a part of `ENDING`, and `=*=` may reach into the next block."""
     (tmp_path / "x.txt").write_text("one ENDING two END three =x= four = 5\n six =ENDING= seven")
-    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.checkpoints.texts.READ_BYTES", read_bytes)
     found: Counter[int] = Counter()
     parts: dict[int, bytes] = {}
     for chunk in text_chunks(
@@ -157,7 +156,7 @@ def test_damage_is_counted_the_same_wherever_a_block_ends(tmp_path, monkeypatch,
         "one two three four five six seven eight nine ten eleven twelve thirteen \ufffd\ufffd ".encode() * 3
     )
     (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbf" + text + b"a \xff b \xc3 c \xe2\x82")
-    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.checkpoints.texts.READ_BYTES", read_bytes)
     reading = Reading()
     chunks = text_chunks(
         [tmp_path / "x.txt"], separators=(END,), text_field="text", raw=False, reading=reading
@@ -169,8 +168,8 @@ def test_damage_is_counted_the_same_wherever_a_block_ends(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("read_bytes", [100, 333, 1 << 20])
 def test_the_limit_of_a_line_is_exact(tmp_path, monkeypatch, read_bytes):
-    monkeypatch.setattr("byrote.probes.text.reading.MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr("byrote.probes.text.reading.READ_BYTES", read_bytes)
+    monkeypatch.setattr("byrote.checkpoints.texts.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("byrote.checkpoints.texts.READ_BYTES", read_bytes)
     frame_bytes = len(json.dumps({"text": ""}))
     lines = [json.dumps({"text": "x" * (n - frame_bytes)}) for n in (1000, 1001, 20, 999, 5000)]
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
@@ -188,8 +187,8 @@ def test_the_limit_of_a_line_is_exact(tmp_path, monkeypatch, read_bytes):
 
 def test_shares_equal_plain_python_across_every_boundary(tmp_path, monkeypatch):
     """Windows of 64 words cut from each document's start, counted with loops; read 97 bytes and 9 KB at a time."""
-    for name, size in (("reading.READ_BYTES", 97), ("chunk.PART_BYTES", 1000), ("chunk.CHUNK_BYTES", 9000)):
-        monkeypatch.setattr(f"byrote.probes.text.{name}", size)
+    for name, size in (("READ_BYTES", 97), ("PART_BYTES", 1000), ("CHUNK_BYTES", 9000)):
+        monkeypatch.setattr(f"byrote.checkpoints.texts.{name}", size)
     monkeypatch.setattr("byrote.probes.text.windows.BATCH_TOKENS", 16_384)
     documents = some_text(5)
     path = write(tmp_path / "x.txt", documents)
@@ -284,14 +283,14 @@ def test_clusters_equal_those_of_exact_similarity(tmp_path):
 # memory
 
 SMALL = {  # what is held at once, and the limits of every table: reached in the first part of the file
-    "reading.READ_BYTES": 4096,
-    "chunk.CHUNK_BYTES": 8192,
-    "windows.BATCH_TOKENS": 2048,
-    "settings.PIECE_TOKENS": 512,
-    "tail_mass.MAX_RARE": 128,
-    "tail_mass._BLOCKS": 8,
-    "concentration._BLOCKS": 8,
-    "concentration._SAMPLE": 16,
+    "checkpoints.texts.READ_BYTES": 4096,
+    "checkpoints.texts.CHUNK_BYTES": 8192,
+    "probes.text.windows.BATCH_TOKENS": 2048,
+    "probes.text.report.PIECE_TOKENS": 512,
+    "probes.text.tail_mass.MAX_RARE": 128,
+    "probes.text.tail_mass._BLOCKS": 8,
+    "probes.text.concentration._BLOCKS": 8,
+    "probes.text.concentration._SAMPLE": 16,
 }
 
 
@@ -322,7 +321,7 @@ def growth_bytes(path: Path, reference: Path) -> int:
 @pytest.fixture
 def small_tables(monkeypatch):
     for name, value in SMALL.items():
-        monkeypatch.setattr(f"byrote.probes.text.{name}", value)
+        monkeypatch.setattr(f"byrote.{name}", value)
     monkeypatch.setattr(
         "byrote.probes.text.measure.NearDuplicates", partial(NearDuplicates, max_documents=64)
     )

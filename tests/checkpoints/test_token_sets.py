@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -14,13 +15,13 @@ from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.known import fresh_sequences, source_nll, source_of
 from byrote.checkpoints.lab.source import SourceConfig, bigram_table, draw
-from byrote.checkpoints.material import (
+from byrote.checkpoints.token_sets import (
     N_CANDIDATES,
-    NO_MATERIAL,
-    Material,
-    material_from_files,
-    material_of,
+    NO_TOKEN_SETS,
+    TokenSets,
     starts_over,
+    token_sets_from_files,
+    token_sets_of,
 )
 
 WORDS = {"the": 1, "cat": 2, "sat": 3, "on": 4, "mat": 5, "[UNK]": 6}
@@ -40,9 +41,9 @@ def tokenizer(tmp_path: Path) -> Path:
 
 
 def given(
-    tokenizer: Path | None = None, *, base: Material = NO_MATERIAL, n_ctx: int = 99, **files: Path
-) -> Material:
-    return material_from_files(base, tokenizer=tokenizer, bos=0, n_ctx=n_ctx, **files)
+    tokenizer: Path | None = None, *, base: TokenSets = NO_TOKEN_SETS, n_ctx: int = 99, **files: Path
+) -> TokenSets:
+    return token_sets_from_files(base, tokenizer=tokenizer, bos=0, n_ctx=n_ctx, **files)
 
 
 def written(path: Path, text: str) -> Path:
@@ -94,7 +95,7 @@ def manifest_data(**changes: object) -> dict:
 
 
 def test_a_lab_series_carries_its_own(tmp_path):
-    material = material_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
+    material = token_sets_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
     pool = draw(SOURCE, seed=0, stream="pool", index=0, n=6).tokens
     assert material.members.tolist() == pool.tolist()
     assert material.repeat_count.tolist() == [0, 1, 2, 3, 4, 5]
@@ -103,7 +104,7 @@ def test_a_lab_series_carries_its_own(tmp_path):
 
 
 def test_candidates_are_the_twins_and_more_of_their_stream(tmp_path):
-    material = material_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
+    material = token_sets_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
     assert (
         material.candidates.tolist()
         == draw(SOURCE, seed=0, stream="twins", index=0, n=N_CANDIDATES).tokens.tolist()
@@ -119,21 +120,21 @@ def test_candidates_are_the_twins_and_more_of_their_stream(tmp_path):
 )
 def test_without_a_known_source_only_the_twins_are_known(tmp_path, data):
     series = open_series(lab_series(tmp_path / "lab", data=data))
-    material = material_of(series)
+    material = token_sets_of(series)
     assert source_of(series.manifest) is None
     assert (material.candidates, material.reference) == (None, None)
     assert len(material.twins) == 6
 
 
 def test_other_series_carry_nothing(tmp_path, lab_series):
-    assert material_of(open_series(lab_series(1))) is NO_MATERIAL
+    assert token_sets_of(open_series(lab_series(1))) is NO_TOKEN_SETS
 
 
 def test_a_damaged_data_file_is_said(tmp_path):
     series = lab_series(tmp_path / "lab")
     (series / "data" / "twins.safetensors").write_bytes(b"half")
-    with pytest.raises(ByroteError, match=r"twins\.safetensors cannot be read"):
-        material_of(open_series(series))
+    with pytest.raises(ByroteError, match=r"twins\.safetensors is 4 bytes, too short"):
+        token_sets_of(open_series(series))
 
 
 # How surprising the lab's tokens are.
@@ -202,7 +203,7 @@ def test_ids_are_taken_as_they_are_with_what_comes_with_them(tmp_path):
 
 
 def test_what_is_given_replaces_what_a_series_carries(tmp_path):
-    base = material_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
+    base = token_sets_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
     np.save(tmp_path / "ids.npy", np.ones((2, base.twins.shape[1]), dtype=np.int64))
     found = given(base=base, members=tmp_path / "ids.npy")
     assert (len(found.members), found.repeat_count.tolist(), found.notes) == (2, [1, 1], ())
@@ -214,11 +215,12 @@ def test_what_is_given_replaces_what_a_series_carries(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.npy", b"", "cannot be read"),
-        ("m.npy", b"\x93NUMPY", "cannot be read"),
-        ("m.safetensors", b"half", "cannot be read"),
-        ("m.safetensors", {"ids": np.ones((2, 9), dtype=np.int64)}, "no integer array `tokens`"),
-        ("m.safetensors", {"tokens": np.ones((2, 9))}, "no integer array `tokens`"),
+        ("m.npy", b"", r"is no \.npy file"),
+        ("m.npy", b"\x93NUMPY", r"is no \.npy file"),
+        ("m.safetensors", b"half", "too short for safetensors"),
+        ("m.safetensors", {"ids": np.ones((2, 9), dtype=np.int64)}, "no tensor `tokens`"),
+        ("m.safetensors", {"tokens": np.ones((2, 9))}, "tokens are F64, not integers"),
+        ("m.npy", -np.ones((2, 9), dtype=np.int64), "negative ids"),
         ("m.npy", np.ones(9, dtype=np.int64), "tokens are 9, not sequences"),
         ("m.npy", np.ones((9, 1), dtype=np.int64), "tokens are 9 x 1, not sequences"),
         (
@@ -256,6 +258,29 @@ def test_json_lines_bring_their_repeat_counts(tmp_path, tokenizer):
     assert material.notes == (
         "members: 2 sequences of m.jsonl were cut to 9 tokens, the length of the shortest (the longest has 10)",
     )
+
+
+def test_gzipped_lines_and_ids_stored_by_columns_are_read(tmp_path, tokenizer):
+    (tmp_path / "m.txt.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + LINES.encode()))
+    ids = np.arange(22).reshape(2, 11)
+    np.save(tmp_path / "t.npy", np.asfortranarray(ids))
+    material = given(tokenizer, members=tmp_path / "m.txt.gz", twins=tmp_path / "t.npy")
+    assert material.members[1].tolist() == [0, 3, 4, 1, 5, 1, 2, 3, 4, 1, 5]
+    assert material.twins.tolist() == ids.tolist()
+
+
+def test_an_archive_is_read_no_further_than_a_file_may_be_long(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr("byrote.checkpoints.token_sets.MAX_FILE_BYTES", 2 << 20)
+    (tmp_path / "m.txt.gz").write_bytes(gzip.compress(b"the cat sat on the mat the cat sat\n" * 100_000))
+    with pytest.raises(ByroteError, match="has 2 MiB, and 2 are read at the most"):
+        given(tokenizer, members=tmp_path / "m.txt.gz")
+
+
+def test_a_line_over_the_limit_is_refused(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr("byrote.checkpoints.token_sets.MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("byrote.checkpoints.texts.MAX_LINE_BYTES", 1 << 20)
+    with pytest.raises(ByroteError, match=r"line 2 of m\.txt is longer than 1 MiB"):
+        given(tokenizer, members=written(tmp_path / "m.txt", f"{LINES[:38]}{'cat ' * 300_000}"))
 
 
 def test_half_a_surrogate_pair_is_replaced(tmp_path, tokenizer):
@@ -298,7 +323,7 @@ def test_what_is_longer_than_the_context_is_cut_without_a_word(tmp_path, tokeniz
 
 
 def test_what_a_series_carries_is_cut_to_what_is_given(tmp_path):
-    base = material_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
+    base = token_sets_of(open_series(lab_series(tmp_path / "lab", data=manifest_data())))
     np.save(tmp_path / "ids.npy", np.ones((2, 9), dtype=np.int64))
     found = given(base=base, members=tmp_path / "ids.npy")
     assert {rows.shape[1] for rows in (found.members, found.twins, found.candidates)} == {9}
@@ -331,7 +356,7 @@ def test_twins_that_are_members_are_said(tmp_path, shared, said):
     ],
 )
 def test_text_that_cannot_be_members_is_refused(tmp_path, tokenizer, monkeypatch, name, content, message):
-    monkeypatch.setattr("byrote.checkpoints.material.MAX_FILE_BYTES", 150_000)
+    monkeypatch.setattr("byrote.checkpoints.token_sets.MAX_FILE_BYTES", 150_000)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ByroteError, match=message):
         given(tokenizer, members=tmp_path / name)
@@ -350,7 +375,7 @@ def test_negative_counts_and_a_broken_tokenizer_are_refused(tmp_path, tokenizer)
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     np.save(tmp_path / "m.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ByroteError, match="cannot be read"):
+    with pytest.raises(ByroteError, match="not token ids"):
         given(members=tmp_path / "m.npy")
 
 
@@ -372,7 +397,7 @@ def test_lab_files_written_by_training_hold_what_is_read(tmp_path):
     )  # fmt: skip
     path = tmp_path / "run"
     train(path, config)
-    material = material_of(open_series(path))
+    material = token_sets_of(open_series(path))
     stored = load_file(path / "data" / "members.safetensors")
     assert material.members.tolist() == stored["tokens"].tolist()
     assert material.repeat_count.sum() == 4 * 2

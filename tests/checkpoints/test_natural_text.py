@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from byrote.checkpoints import token_sets
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes import natural_text
-from byrote.probes.natural_text import MIN_WINDOW_TOKENS, MIN_WINDOWS, Windows, windows_of
+from byrote.checkpoints.token_sets import MIN_WINDOW_TOKENS, MIN_WINDOWS, Windows, natural_windows
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "dogs", "ran"]
 BOS = 0
@@ -41,7 +41,7 @@ def tokenizer(tmp_path: Path) -> Path:
 
 
 def cut(path: Path, tokenizer: Path | None = None, *, width: int = 33, wanted: int = 8) -> Windows:
-    return windows_of(path, tokenizer=tokenizer, bos=BOS, width=width, wanted=wanted)
+    return natural_windows(path, tokenizer=tokenizer, bos=BOS, width=width, wanted=wanted)
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -156,7 +156,7 @@ def test_too_little_text_for_windows_is_refused(tmp_path, tokenizer, n, width, l
 
 
 def test_no_more_is_read_than_a_stimulus_draws_from(tmp_path, monkeypatch, tokenizer):
-    monkeypatch.setattr(natural_text, "MAX_TOKENS", 400)
+    monkeypatch.setattr(token_sets, "MAX_TOKENS", 400)
     text = as_txt(tmp_path)
     with text.open("a") as more:
         more.writelines(f"<|endoftext|>{written_out(d)}" for d in DOCUMENTS * 50)

@@ -1,8 +1,8 @@
 """Token sequences that belong to a series: real text, what it was trained on repeatedly, and fresh twins. No torch.
 
-A lab series carries its own (`data/`). For other models the user gives files: text with the model's tokenizer, one
-sequence per line or as .jsonl with its repeat count, or token ids as .npy or .safetensors. Real text is read by
-`byrote.probes.natural_text`.
+A lab series carries its own (`data/`). For other models the user gives files: real text as `texts` reads it, cut into
+windows; members and twins as one sequence per line, or .jsonl with its repeat count; or token ids as .npy or .safetensors.
+Text needs the model's tokenizer.
 """
 
 from __future__ import annotations
@@ -18,18 +18,33 @@ from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
+from byrote.checkpoints.texts import (
+    MAX_LINE_BYTES,
+    Reading,
+    find_files,
+    hold_ids,
+    lines,
+    refuse_binary,
+    text_chunks,
+    token_encoder,
+)
+from byrote.checkpoints.token_files import id_array, id_blocks
 from byrote.checkpoints.vocabulary import load_tokenizer
 
 MIN_SEQUENCE_TOKENS = 8  # of a text line; shorter ones would cut all others down to almost nothing
 MIN_REPEATED_TOKENS = 4  # fewer tokens that happen to equal the first ones are no second block
 N_CANDIDATES = 1024  # fresh sequences that members are ranked among
 MAX_FILE_BYTES = 64 << 20  # of members or twins as text, which are held whole; a few hundred are drawn
+MAX_TOKENS = (
+    1 << 20
+)  # of natural text; the rest of a longer one is not read: a stimulus draws a few dozen windows
+MIN_WINDOWS, MIN_WINDOW_TOKENS = 8, 32
 
 Reference = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Material:
+class TokenSets:
     """What stimuli of given tokens are drawn from; None where there is none.
 
     Attributes:
@@ -56,19 +71,19 @@ class Material:
     notes: tuple[str, ...] = ()
 
 
-NO_MATERIAL = Material()
+NO_TOKEN_SETS = TokenSets()
 
 
-def material_of(series: CheckpointSeries) -> Material:
+def token_sets_of(series: CheckpointSeries) -> TokenSets:
     """What a series carries with it: a lab series' held-out split, members and twins."""
     folder = series.path / "data"
     if series.format != "lab" or not folder.is_dir():
-        return NO_MATERIAL
+        return NO_TOKEN_SETS
     held_out, members, twins = (
         _arrays(file) if (file := folder / f"{name}.safetensors").is_file() else {}
         for name in ("held_out", "members", "twins")
     )
-    return Material(
+    return TokenSets(
         natural=held_out.get("tokens"),
         members=members.get("tokens"),
         repeat_count=members.get("repeat_count"),
@@ -120,15 +135,15 @@ def starts_over(tokens: Int[np.ndarray, "n width"]) -> Int[np.ndarray, " n"]:
     return start
 
 
-def material_from_files(
-    base: Material,
+def token_sets_from_files(
+    base: TokenSets,
     *,
     tokenizer: Path | None,
     bos: int,
     n_ctx: int,
     members: Path | None = None,
     twins: Path | None = None,
-) -> Material:
+) -> TokenSets:
     """Add the user's members and twins to what the series carries.
 
     Args:
@@ -156,7 +171,7 @@ def material_from_files(
     return _without_overlap_unsaid(_of_one_length(found))
 
 
-def _of_one_length(found: Material) -> Material:
+def _of_one_length(found: TokenSets) -> TokenSets:
     names = ("members", "twins", "candidates")
     widths = {name: rows.shape[1] for name in names if (rows := getattr(found, name)) is not None}
     least = min(widths.values(), default=0)
@@ -169,7 +184,7 @@ def _of_one_length(found: Material) -> Material:
     return replace(found, **cut, reference_nll=nll, notes=(*found.notes, note))
 
 
-def _without_overlap_unsaid(found: Material) -> Material:
+def _without_overlap_unsaid(found: TokenSets) -> TokenSets:
     """A twin that was trained on is no null."""
     if found.members is None or found.twins is None:
         return found
@@ -181,7 +196,7 @@ def _without_overlap_unsaid(found: Material) -> Material:
     return replace(found, notes=(*found.notes, f"{which} too: twins must never have been trained on"))
 
 
-def _with_sequences(base: Material, name: str, given: _Given, file_name: str) -> Material:
+def _with_sequences(base: TokenSets, name: str, given: _Given, file_name: str) -> TokenSets:
     """Members or twins replaced, and with them whatever was known of those they replace."""
     kept = {kind: nll for kind, nll in base.reference_nll.items() if kind != name}
     own = {name: given.reference_nll} if given.reference_nll is not None else {}
@@ -209,13 +224,16 @@ class _Given:
 
 
 def _sequences(path: Path, tokenizer: Path | None, bos: int, n_ctx: int) -> _Given:
-    if path.suffix in (".npy", ".safetensors"):
+    if not path.is_file():
+        raise ByroteError(f"{path} is no file", help="give a text file, or token ids as .npy or .safetensors")
+    if hold_ids([path], path.name):
         return _checked(_arrays(path), path, n_ctx)
-    encode = _encoder(tokenizer, path)
-    texts = list(_json_texts(path) if path.suffix == ".jsonl" else _line_texts(path))
+    loaded = load_tokenizer(_needed(tokenizer, path))
+    texts = list(_texts(path))
     if not texts:
         raise ByroteError(f"{path} holds no sequence", help="one sequence per line")
-    encoded = [np.asarray([bos, *encode(text)][:n_ctx], dtype=np.int64) for text, _ in texts]
+    ids = [loaded.encode(text, add_special_tokens=False).ids for text, _ in texts]
+    encoded = [np.asarray([bos, *row][:n_ctx], dtype=np.int64) for row in ids]
     least, most = (find(map(len, encoded)) for find in (min, max))
     if least <= MIN_SEQUENCE_TOKENS:
         raise ByroteError(
@@ -250,24 +268,23 @@ def _checked(arrays: dict[str, np.ndarray], path: Path, n_ctx: int) -> _Given:
     return _Given(rows[:, :n_ctx], found["repeat_count"], nll)
 
 
-def _encoder(tokenizer: Path | None, path: Path) -> Callable[[str], list[int]]:
+def _needed(tokenizer: Path | None, path: Path) -> Path:
     if tokenizer is None or not tokenizer.is_file():
         raise ByroteError(
             f"{path.name} is text and the model folder has no tokenizer.json",
-            help="put the model's tokenizer.json beside the weights, or give token ids as .npy",
+            help="put the model's tokenizer.json beside the weights (save_pretrained of a fast tokenizer writes it), or give "
+            "token ids as .npy or .safetensors",
         )
-    loaded = load_tokenizer(tokenizer)
-    return lambda text: loaded.encode(text, add_special_tokens=False).ids
+    return tokenizer
 
 
-def _line_texts(path: Path) -> Iterator[tuple[str, int]]:
-    """Each line that is not blank, trained on once."""
-    yield from ((line.strip(), 1) for _, line in _lines(path))
-
-
-def _json_texts(path: Path) -> Iterator[tuple[str, int]]:
-    """`text` and `repeat_count` of every line of a .jsonl."""
+def _texts(path: Path) -> Iterator[tuple[str, int]]:
+    """(text, times trained on) of every line that is not blank; .jsonl has them in `text` and `repeat_count`."""
+    as_json = path.name.endswith((".jsonl", ".jsonl.gz"))
     for number, line in _lines(path):
+        if not as_json:
+            yield line.strip(), 1
+            continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
@@ -288,41 +305,131 @@ def _json_texts(path: Path) -> Iterator[tuple[str, int]]:
         yield text.encode("utf-8", "replace").decode().strip(), count  # half a surrogate pair is no text
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    """Lines that are not blank, numbered from 1."""
-    if not path.is_file():
-        raise ByroteError(f"{path} is no file", help="give a text file, or token ids as .npy or .safetensors")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ByroteError(
-            f"{path.name} has {path.stat().st_size >> 20:,} MiB, and {MAX_FILE_BYTES >> 20} are read at the most",
-            help="a few hundred sequences are enough: give a sample of them",
-        )
-    stored = path.read_bytes()
-    if b"\0" in stored:
-        raise ByroteError(
-            f"{path.name} is not text: it holds NUL bytes",
-            help="give UTF-8 text, or token ids as .npy or .safetensors",
-        )
-    lines = stored.decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, numbered from 1; no more than `MAX_FILE_BYTES` of them."""
+    total, size = 0, path.stat().st_size
+    for number, line in enumerate(lines(path, Reading()), start=1):
+        total += MAX_LINE_BYTES if line is None else len(line) + 1
+        if max(total - 1, size) > MAX_FILE_BYTES:
+            raise ByroteError(
+                f"{path.name} has {max(total, size) >> 20:,} MiB, and {MAX_FILE_BYTES >> 20} are read at the most",
+                help="a few hundred sequences are enough: give a sample of them",
+            )
+        if line is None:
+            raise ByroteError(
+                f"line {number:,} of {path.name} is longer than {MAX_LINE_BYTES >> 20} MiB", help="split it"
+            )
+        refuse_binary(path, line)
+        text = line.decode("utf-8", errors="replace")
+        text = text.removeprefix("\ufeff") if number == 1 else text
+        if text.strip():
+            yield number, text
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """`tokens`, and what may come with them, of an id file."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    found = {"tokens": id_array(path)}
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
 
-    try:
-        found = (
-            {"tokens": np.load(path, allow_pickle=False)} if path.suffix == ".npy" else dict(load_file(path))
-        )
-    except (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError) as error:
-        raise ByroteError(
-            f"{path} cannot be read ({error})", help="token ids as .npy, or .safetensors with `tokens`"
-        ) from None
-    if "tokens" not in found or not np.issubdtype(found["tokens"].dtype, np.integer):
-        raise ByroteError(
-            f"{path.name} holds no integer array `tokens`", help="save token ids, one row per sequence"
-        )
-    kinds = {"tokens": np.int64, "repeat_count": np.int64, "reference_nll": np.float64}
-    return {name: found[name].astype(kind) for name, kind in kinds.items() if name in found}
+        with safe_open(path, "np") as stored:
+            for name, kind in (("repeat_count", np.int64), ("reference_nll", np.float64)):
+                if name in stored.keys():  # noqa: SIM118 (not a mapping)
+                    found[name] = stored.get_tensor(name).astype(kind)
+    return found
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of one text.
+
+    Attributes:
+        tokens: BOS first, all of one length.
+        notes: what a reader must know about how they were cut.
+    """
+
+    tokens: Int[np.ndarray, "n width"]
+    notes: tuple[str, ...] = ()
+
+
+def natural_windows(path: Path, *, tokenizer: Path | None, bos: int, width: int, wanted: int) -> Windows:
+    """Cut a real text into windows.
+
+    Windows lie within one document where enough documents are that long; else documents are joined, BOS between them;
+    else windows are shorter, so that there are `MIN_WINDOWS`.
+
+    Args:
+        path: a file or a folder. A file of a name that `texts.ENDINGS` does not list is text.
+        tokenizer: the model's tokenizer.json; not needed for token ids.
+        bos: put in front of every window; what documents of ids already begin with is not doubled.
+        width: tokens per window, BOS included.
+        wanted: windows that will be drawn.
+
+    Raises:
+        ByroteError: no text, too little of it, a file that cannot be read, or text without a tokenizer.
+    """
+    reading, notes = Reading(), []
+    documents, total = [], 0
+    files = find_files(path, any_name=True)
+    if hold_ids(files, path.name):
+        blocks = id_blocks(files)
+    else:
+        encode = token_encoder(_needed(tokenizer, path))
+        blocks = (encode(chunk) for chunk in text_chunks(files, reading=reading))
+    for document in _documents(blocks):
+        body = document[1:] if len(document) and document[0] == bos else document
+        documents += [body[: MAX_TOKENS - total]] if len(body) else []
+        total += min(len(body), MAX_TOKENS - total)
+        if total >= MAX_TOKENS:
+            notes.append(f"{path.name}: only its first {MAX_TOKENS:,} tokens were read")
+            break
+    if not total:
+        raise ByroteError(f"{path.name} holds no text", help="give a file that is not empty")
+    if reading.replaced:
+        notes.append(f"{path.name}: bytes that are not UTF-8 were replaced ({reading.replaced:,})")
+    tokens, cut = _cut(documents, bos=bos, width=width, wanted=wanted, name=path.name)
+    left_out = [f"{file}: {what}" for file, what in reading.files]
+    return Windows(tokens, (*notes, *left_out, *cut))
+
+
+def _cut(
+    documents: list[np.ndarray], *, bos: int, width: int, wanted: int, name: str
+) -> tuple[np.ndarray, list[str]]:
+    size = width - 1
+    whole = [d[: len(d) // size * size].reshape(-1, size) for d in documents]
+    count = sum(map(len, whole))
+    joined = np.concatenate([part for d in documents for part in ([bos], d)])[1:].astype(np.int64)
+    notes = []
+    if count < min(max(wanted, MIN_WINDOWS), len(joined) // size):
+        whole, count = [joined[: len(joined) // size * size].reshape(-1, size)], len(joined) // size
+        notes.append(f"{name}: documents shorter than {width:,} tokens were joined, BOS between them")
+    if count < MIN_WINDOWS:
+        size = len(joined) // MIN_WINDOWS
+        least = min(width, MIN_WINDOW_TOKENS)
+        if size + 1 < least:
+            raise ByroteError(
+                f"{name} holds {len(joined):,} tokens, too few for {MIN_WINDOWS} windows of {least}",
+                help=f"give a longer text: {MIN_WINDOWS * (width - 1):,} tokens make {MIN_WINDOWS} windows of the "
+                "model's context",
+            )
+        whole = [joined[: MIN_WINDOWS * size].reshape(MIN_WINDOWS, size)]
+        notes = [f"{name} is short: {MIN_WINDOWS} windows of {size + 1:,} tokens instead of {width:,}"]
+    body = np.concatenate(whole)
+    return np.concatenate([np.full((len(body), 1), bos), body], axis=1).astype(np.int64), notes
+
+
+def _documents(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Int[np.ndarray, " n"]]:
+    """Documents of blocks of (ids, document of each), put together where they go on in the next block."""
+    held: list[np.ndarray] = []
+    last = None
+    for ids, document in blocks:
+        starts = np.flatnonzero(np.diff(document, prepend=document[:1] - 1))
+        for part, number in zip(np.split(ids, starts[1:]), document[starts], strict=True):
+            # A document without end is handed on in parts: nobody reads more than that.
+            if held and (number != last or sum(map(len, held)) >= MAX_TOKENS):
+                yield np.concatenate(held)
+                held = []
+            held.append(part.astype(np.int64))
+            last = number
+    if held:
+        yield np.concatenate(held)
