@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.library import PATHS_VARIABLE, is_run_folder, run_folders
+from byrote.dashboard.library import DIRECTORY_VARIABLE, PATHS_VARIABLE, is_run_folder, run_folders
 from byrote.probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8501
+N_LOG_LINES = 12
 # Every run of a page is a thread, which would keep a heap of its own, and makes messages and tables of megabytes that
 # are let go at once: those are mapped one by one and given back, instead of leaving holes in a heap.
 ALLOCATOR = {
@@ -22,7 +24,7 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "262144",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
-SCRIPT = Path(__file__).with_name("main.py")
+SCRIPT = Path(__file__).with_name("entry") / "byrote_dashboard_script.py"
 
 
 def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
@@ -48,6 +50,36 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
     return [path.resolve() for path in given]
 
 
+def start(paths: Sequence[Path], *, port: int, log: Path | None) -> subprocess.Popen[bytes]:
+    """Start the server, from a folder in which it can find no module and no configuration of the user's.
+
+    Args:
+        paths: results folders to open.
+        port: on this machine.
+        log: where what it says is added; None for this process's own outputs.
+    """
+    with open(log or os.devnull, "ab") as file:
+        output = None if log is None else file
+        return subprocess.Popen(
+            command(port=port), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )  # fmt: skip
+
+
+def last_lines(log: Path, *, since: int = 0) -> list[str]:
+    """The end of the server's log, at most `N_LOG_LINES` lines.
+
+    Args:
+        log: the file.
+        since: bytes that were read before.
+    """
+    if not log.is_file():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(since, log.stat().st_size - 100_000))
+        text = file.read().decode("utf-8", errors="replace")
+    return [line for line in text.splitlines() if line.strip()][-N_LOG_LINES:]
+
+
 def command(*, port: int) -> list[str]:
     """The server's command line. Everything is said here, so that no configuration file can open it to the network."""
     return [sys.executable, "-P", "-m", "streamlit", "run", str(SCRIPT), *flags(port=port)]
@@ -71,12 +103,13 @@ def flags(*, port: int) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-def environment(paths: Sequence[Path], *, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The server's environment: where the results are, and how memory is given back."""
-    env = dict(os.environ if base is None else base)
+def environment(paths: Sequence[Path], *, here: Path | None = None) -> dict[str, str]:
+    """The server's environment: where the results and the user are, and how memory is given back."""
+    env = dict(os.environ)
     for name, value in ALLOCATOR.items():
         env.setdefault(name, value)
     env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
+    env[DIRECTORY_VARIABLE] = str(here or Path.cwd())
     return env
 
 

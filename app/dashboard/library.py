@@ -13,7 +13,8 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.saved import Identity, SavedRun, load, unit_stamps
 from byrote.probes.store import Results
 
-PATHS_VARIABLE = "BYROTE_DASHBOARD_PATHS"  # set by the process that starts the server
+# Set by the process that starts the server: what to open, and where the user is.
+PATHS_VARIABLE, DIRECTORY_VARIABLE = "BYROTE_DASHBOARD_PATHS", "BYROTE_DASHBOARD_DIRECTORY"
 KEPT_RUNS = 12
 
 

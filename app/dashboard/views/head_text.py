@@ -7,18 +7,25 @@ from pathlib import Path
 
 import streamlit as st
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.cli.text import size
 from byrote.dashboard import figure_cache
 from byrote.dashboard.components.token_view import MASK, token_text, token_view
 from byrote.dashboard.missing import run_command
-from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
+from byrote.dashboard.page import Drawing, View, how_computed, literal, nothing, panel
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.session import View, chosen
-from byrote.dashboard.session import go as move
+from byrote.dashboard.session import bound, chosen, go
 from byrote.dashboard.views import head_writes
 from byrote.dashboard.views import own as own_view
-from byrote.probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
+from byrote.probes.attention import (
+    StoredText,
+    attention_file,
+    kept_bytes,
+    pattern_in,
+    stored_texts,
+    unwritten,
+)
 from byrote.probes.figures.words import probe_name, step_number
 
 TOKENS = "tokens"
@@ -26,7 +33,7 @@ MEMORISED = frozenset({"members"})
 MAX_DRAWN_TOKENS = 256
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """A text of one's own or a kept one: its tokens, the matrix, and what the head writes."""
     state, run = view.state, view.run
     st.subheader(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
@@ -56,7 +63,7 @@ def _without_attention(run: SavedRun, step: int) -> None:
     )
     st.button(
         f"Go to step {step_number(nearest)}, which has it", icon=":material/arrow_forward:", key="to_attention",
-        on_click=move, kwargs={"step": nearest},
+        on_click=go, kwargs={"step": nearest},
     )  # fmt: skip
 
 
@@ -68,7 +75,7 @@ def how_to_keep(run: SavedRun) -> str:
     return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {run_command(run, '--save-attention')}"
 
 
-def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: bool) -> None:
+def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked: bool) -> None:
     """The tokens and the matrix of one text, and what the head writes on it."""
     state = view.state
     layer, head = state.layer_head or (0, 0)
@@ -107,11 +114,9 @@ def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: b
 def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:
     """Which kept text, and whether its tokens stay masked."""
     at = min(view.state.text, len(texts) - 1)
-    st.session_state["w_text"] = at
     with st.container(horizontal=True, vertical_alignment="bottom", key="text_controls"):
         st.selectbox(
-            "Text", range(len(texts)), key="w_text", format_func=lambda i: text_words(texts[i]), width=320,
-            on_change=lambda: move(text=st.session_state["w_text"], q=None),
+            "Text", range(len(texts)), format_func=lambda i: text_words(texts[i]), width=320, **bound("text", at, q=None)
         )  # fmt: skip
         masked = texts[at].stimulus in MEMORISED
         if masked:
@@ -124,15 +129,12 @@ def _reading_controls(view: View) -> None:
     """Direction of the shading, and whether attention to position 0 is left out."""
     words = {"to": "what it attends to", "from": "what attends to it"}
     with st.container(horizontal=True, vertical_alignment="center", key="reading_controls"):
-        st.session_state["w_shade"] = view.state.shade
         st.segmented_control(
-            "Shade", tuple(words), required=True, key="w_shade", format_func=words.get, label_visibility="collapsed",
-            on_change=lambda: move(shade=st.session_state["w_shade"] or "to"),
+            "Shade", tuple(words), required=True, format_func=words.get, label_visibility="collapsed", **bound("shade", view.state.shade)
         )  # fmt: skip
-        st.session_state["w_sink"] = view.state.sink == "without"
         st.toggle(
-            "without position 0", key="w_sink", help="Leave out attention that rests on the first token, and stretch the rest to 1",
-            on_change=lambda: move(sink="without" if st.session_state["w_sink"] else "with"),
+            "without position 0", help="Leave out attention that rests on the first token, and stretch the rest to 1",
+            **bound("sink", view.state.sink == "without", to=lambda on: "without" if on else "with"),
         )  # fmt: skip
 
 
@@ -150,4 +152,22 @@ def text_words(text: StoredText) -> str:
 def _held() -> None:
     at = chosen(TOKENS, "q")
     if at is not None:
-        move(q=int(at) if int(at) >= 0 else None)
+        go(q=int(at) if int(at) >= 0 else None)
+
+
+def notebook(view: View, layer: int, head: int) -> list[str]:
+    """Lines that give the kept attention and what the head writes; none where none was kept."""
+    run, step = view.run, view.state.step
+    try:
+        if not stored_texts(run.path, step):
+            return []
+    except ByroteError:
+        return []
+    lines = [
+        "from byrote.probes.attention import stored_pattern, stored_texts, stored_writes",
+        f"text = stored_texts(run.path, {step})[{view.state.text}]",
+        f"stored_pattern(run.path, {step}, text, layer={layer}, head={head})",
+    ]
+    if not unwritten(attention_file(run.path, step)):
+        lines.append(f"stored_writes(run.path, {step}, text, layer={layer}, head={head})")
+    return lines

@@ -9,8 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from byrote.dashboard.components.token_view import MASK, marked
-from byrote.dashboard.page import Page, literal, nothing
-from byrote.dashboard.session import View
+from byrote.dashboard.page import Drawing, View, literal, nothing
 from byrote.probes.attention import StoredText, Writes, unwritten, writes_in
 from byrote.probes.figures.words import number
 
@@ -20,7 +19,7 @@ through the final norm with the scale it had in this very pass, times W_U, minus
 not in these numbers. Kept to three digits, 5 tokens either way."""
 
 
-def draw(view: View, page: Page, text: StoredText, file: Path, *, n_drawn: int, masked: bool) -> None:
+def draw(view: View, page: Drawing, text: StoredText, file: Path, *, n_drawn: int, masked: bool) -> None:
     """The table for the token held in sight, else the last one.
 
     Args:

@@ -7,8 +7,7 @@ import streamlit as st
 from byrote.cli.text import duration, size
 from byrote.dashboard import jobs, own_text
 from byrote.dashboard.own_text import Cost, Request
-from byrote.dashboard.page import literal, panel
-from byrote.dashboard.session import View
+from byrote.dashboard.page import View, literal, panel
 from byrote.probes.attention import StoredText, unwritten
 from byrote.probes.figures.words import step_number
 

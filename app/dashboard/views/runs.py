@@ -14,19 +14,16 @@ import streamlit as st
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.cli.text import duration
-from byrote.dashboard import jobs
+from byrote.dashboard import jobs, reproduce
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import Library, is_run_folder
-from byrote.dashboard.page import Page, file_stem, literal, nothing, panel, problem
-from byrote.dashboard.session import View
+from byrote.dashboard.page import Drawing, Page, View, file_stem, literal, nothing, panel, problem
 from byrote.dashboard.views import shelf
 from byrote.probes.figures.words import clean, step_number
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.store import Results
 from byrote.report import build_report
 
-TITLE = "Runs and export"
-ICON = ":material/inventory_2:"
 WATCH_EVERY_S = 1.0
 _MARK = {
     "running": ":material/progress_activity:",
@@ -37,7 +34,7 @@ _MARK = {
 N_SHOWN = 8
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """A new job, the jobs there are, the results there are, and the report."""
     n = len(view.library.runs)
     measured = sum(len(run.measured_steps) for run in view.library.runs.values())
@@ -223,13 +220,9 @@ def _report(view: View) -> None:
         "Build the report, HTML", data=lambda: report_bytes(view, chosen, base=base, light=light), key="build_report",
         file_name=f"{file_stem('byrote', *chosen)}.html", mime="text/html", on_click="ignore", icon=":material/description:",
     )  # fmt: skip
-    command = [
-        "byrote",
-        "report",
-        *(str(view.library.runs[n].path) for n in chosen),
-        *(["--base", base] if base else []),
-        *(["--light"] if light else []),
-    ]
+    paths = (str(view.library.runs[name].path) for name in chosen)
+    options = [*(["--base", base] if base else []), *(["--light"] if light else [])]
+    command = ["byrote", "report", *paths, *options]
     st.code(shlex.join(command), language="sh", wrap_lines=True)
 
 
@@ -239,3 +232,31 @@ def report_bytes(view: View, names: list[str], *, base: str | None, light: bool)
     with tempfile.TemporaryDirectory() as folder:
         files = build_report(runs, out=Path(folder) / "report.html", base=base, light=light)
         return files.html.read_bytes()
+
+
+def _shell(view: View) -> list[str]:
+    return [
+        *(reproduce.show(run) for run in list(view.library.runs.values())[:N_SHOWN]),
+        reproduce.report(view),
+    ]
+
+
+def _notebook(view: View) -> list[str]:
+    paths = [str(run.path) for run in view.library.runs.values()]
+    return [
+        f"runs = [Results.open(path) for path in {paths!r}]",
+        "[(one.run, len(one.steps)) for one in runs]",
+    ]
+
+
+PAGE = Page(
+    name="runs",
+    title="Runs and export",
+    icon=":material/inventory_2:",
+    question="start, watch and cancel sweeps; what each folder holds; the report",
+    draw=draw,
+    shell=_shell,
+    notebook=_notebook,
+    exports_figures=False,
+    without_results=without_results,
+)
