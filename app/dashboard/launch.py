@@ -58,7 +58,7 @@ def start(paths: Sequence[Path], *, port: int, log: Path | None) -> subprocess.P
         port: on this machine.
         log: where what it says is added; None for this process's own outputs.
     """
-    with open(log or os.devnull, "ab") as file:
+    with Path(log or os.devnull).open("ab") as file:
         output = None if log is None else file
         return subprocess.Popen(
             command(port=port), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output

@@ -134,7 +134,7 @@ print(sorted(name for name in sys.modules if getattr(sys.modules[name], "__file_
         [*launch.command(port=1)[:2], "-c", code], cwd=launch.SCRIPT.parent, env=env, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(users_folder), "[]"]
+    assert done.stdout.splitlines() == [str(users_folder), "['__main__']"]
     assert {p.name for p in launch.SCRIPT.parent.glob("*.py")} == {"__init__.py", SCRIPT_NAME}
     assert not list(users_folder.rglob("*.imported"))
 
