@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.library import DIRECTORY_VARIABLE, PATHS_VARIABLE, is_run_folder, run_folders
@@ -15,7 +16,6 @@ from byrote.probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8501
-N_LOG_LINES = 12
 # Every run of a page is a thread, which would keep a heap of its own, and makes messages and tables of megabytes that
 # are let go at once: those are mapped one by one and given back, instead of leaving holes in a heap.
 ALLOCATOR = {
@@ -50,34 +50,17 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
     return [path.resolve() for path in given]
 
 
-def start(paths: Sequence[Path], *, port: int, log: Path | None) -> subprocess.Popen[bytes]:
+def start(paths: Sequence[Path], *, port: int, output: IO[bytes] | int | None) -> subprocess.Popen[bytes]:
     """Start the server, from a folder in which it can find no module and no configuration of the user's.
 
     Args:
         paths: results folders to open.
         port: on this machine.
-        log: where what it says is added; None for this process's own outputs.
+        output: where what it says goes; None for where this process's own words go.
     """
-    with Path(log or os.devnull).open("ab") as file:
-        output = None if log is None else file
-        return subprocess.Popen(
-            command(port=port), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )  # fmt: skip
-
-
-def last_lines(log: Path, *, since: int = 0) -> list[str]:
-    """The end of the server's log, at most `N_LOG_LINES` lines.
-
-    Args:
-        log: the file.
-        since: bytes that were read before.
-    """
-    if not log.is_file():
-        return []
-    with log.open("rb") as file:
-        file.seek(max(since, log.stat().st_size - 100_000))
-        text = file.read().decode("utf-8", errors="replace")
-    return [line for line in text.splitlines() if line.strip()][-N_LOG_LINES:]
+    return subprocess.Popen(
+        command(port=port), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    )  # fmt: skip
 
 
 def command(*, port: int) -> list[str]:

@@ -217,7 +217,7 @@ def serving(results: Path) -> Iterator[Server]:
     from byrote.dashboard import launch
 
     port = launch.free_port(None)
-    process = launch.start([results], port=port, log=Path(os.devnull))
+    process = launch.start([results], port=port, output=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
         while time.monotonic() < end and process.poll() is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -56,7 +55,7 @@ def served(*paths: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind((ADDRESS, 0))
         port = free.getsockname()[1]
-    process = start(paths, port=port, log=Path(os.devnull))
+    process = start(paths, port=port, output=subprocess.DEVNULL)
     try:
         _wait(process, f"http://localhost:{port}/_stcore/health")
         yield f"http://localhost:{port}"
