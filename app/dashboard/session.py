@@ -99,14 +99,14 @@ def chosen(key: str, name: str) -> Any:
     return None if reported is None else reported.get(name)
 
 
-def follow(key: str, name: str, kind: Callable[[Any], Any] = str) -> Callable[[], None]:
-    """A callback: what a component reports under a name becomes that part of the state."""
+def follow(key: str, name: str, kind: Callable[[Any], Any] = str, *, part: str = "") -> Callable[[], None]:
+    """A callback: what a component reports under a name becomes a part of the state, that of the same name or another."""
 
-    def heed() -> None:
+    def changed() -> None:
         if (value := chosen(key, name)) is not None:
-            go(**{name: kind(value)})
+            go(**{part or name: kind(value)})
 
-    return heed
+    return changed
 
 
 def pin_button(state: State) -> None:

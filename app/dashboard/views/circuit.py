@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from byrote.dashboard import circuits, export_figures, findings, reproduce
-from byrote.dashboard.components.circuit_graph import circuit_graph
+from byrote.dashboard.components.base import show
+from byrote.dashboard.components.circuit_graph import graph_data
 from byrote.dashboard.page import Drawing, Page, View, how_computed, literal, nothing, panel
 from byrote.dashboard.query_params import words_of
 from byrote.dashboard.session import bound, follow, go, page_link
@@ -35,9 +36,10 @@ def draw(view: View, page: Drawing) -> None:
         return
     least = state.z if state.z is not None else circuits.default_least(found, state.step)
     with panel("the graph"):
-        circuit_graph(
-            run, state, found, least=least, theme=view.theme, events=findings.events(run), key=GRAPH,
-            on_head=follow(GRAPH, "head"), on_step=follow(GRAPH, "step", int), on_z=follow(GRAPH, "z", float),
+        data = graph_data(run, state, found, least=least, theme=view.theme, events=findings.events(run))
+        show(
+            "circuit_graph", data, key=GRAPH,
+            head=follow(GRAPH, "head"), step=follow(GRAPH, "step", int), z=follow(GRAPH, "z", float),
         )  # fmt: skip
         _legend(view)
     with panel("the edges"):

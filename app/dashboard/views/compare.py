@@ -10,7 +10,8 @@ import streamlit as st
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.dashboard import comparing, export_figures, figure_cache, findings, reproduce
-from byrote.dashboard.components.head_grid import head_grid
+from byrote.dashboard.components.base import show
+from byrote.dashboard.components.head_grid import grid_data
 from byrote.dashboard.page import (
     Drawing,
     Page,
@@ -22,7 +23,7 @@ from byrote.dashboard.page import (
     panel,
     problem,
 )
-from byrote.dashboard.session import bound, chosen, go
+from byrote.dashboard.session import bound, follow, go
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.degradation import Comparison
 from byrote.probes.figures.words import probe_name, step_number
@@ -112,9 +113,10 @@ def _grids(view: View) -> None:
         nothing("The two models differ in layers or heads: no head stands beside its like.")
         return
     pairs = comparing.pairs_of(run, base, state.align)
-    head_grid(
-        run, state, base=base, pairs=pairs, events=findings.events(run), key=GRID, difference=True,
-        on_head=_head, on_step=_step, on_show=_nothing, on_open=_head,
+    data = grid_data(run, state, base=base, pairs=pairs, events=findings.events(run), difference=True)
+    show(
+        "head_grid", data, key=GRID, head=follow(GRID, "head"), open=follow(GRID, "open", part="head"),
+        step=follow(GRID, "step", int), show=lambda: None,  # always values and their difference
     )  # fmt: skip
     how_computed([state.probe], key="how_compare")
 
@@ -170,21 +172,6 @@ def _one_run(view: View, page: Drawing) -> None:
     with panel("the change"):
         page.figure(figure_cache.change(run, state.probe, state.metric, usable[0], state.step), "change")
         how_computed([state.probe], key="how_change")
-
-
-def _head() -> None:
-    name = chosen(GRID, "head") or chosen(GRID, "open")
-    if name is not None:
-        go(head=str(name))
-
-
-def _step() -> None:
-    if (step := chosen(GRID, "step")) is not None:
-        go(step=int(step))
-
-
-def _nothing() -> None:
-    """This grid always shows values and their difference."""
 
 
 def _shell(view: View) -> list[str]:

@@ -11,7 +11,8 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.cli.text import size
 from byrote.dashboard import figure_cache
-from byrote.dashboard.components.token_view import MASK, token_text, token_view
+from byrote.dashboard.components.base import show
+from byrote.dashboard.components.token_view import MASK, token_data, token_text
 from byrote.dashboard.missing import run_command
 from byrote.dashboard.page import Drawing, View, how_computed, literal, nothing, panel
 from byrote.dashboard.saved import SavedRun
@@ -84,16 +85,7 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
     tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        token_view(
-            tokens,
-            pattern,
-            lock=state.q,
-            direction=state.shade,
-            skip_first=state.sink == "without",
-            masked=masked,
-            key=TOKENS,
-            on_lock=_held,
-        )
+        show("token_view", token_data(tokens, pattern, state=state, masked=masked), key=TOKENS, q=_held)
         if len(text.tokens) > MAX_DRAWN_TOKENS:
             st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
         words = (

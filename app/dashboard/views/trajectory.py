@@ -12,7 +12,8 @@ import streamlit as st
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import export_figures, figure_cache, findings, reproduce
 from byrote.dashboard.comparing import pairs_of
-from byrote.dashboard.components.head_grid import doubts, head_grid
+from byrote.dashboard.components.base import show
+from byrote.dashboard.components.head_grid import doubts, grid_data
 from byrote.dashboard.page import Drawing, Page, View, how_computed, literal, nothing, panel
 from byrote.dashboard.query_params import State, link
 from byrote.dashboard.saved import Cube, SavedRun
@@ -35,10 +36,10 @@ def draw(view: View, page: Drawing) -> None:
     cube = run.cube(state.probe, state.metric)
     page.title(findings.trajectory(run, cube, probe=state.probe, step=state.step))
     with panel("the grid"):
-        pairs = _pairs(view)
-        head_grid(
-            run, state, base=view.base, pairs=pairs, events=findings.events(run), key=GRID, on_open=_open,
-            on_head=follow(GRID, "head"), on_step=follow(GRID, "step", int), on_show=follow(GRID, "show"),
+        data = grid_data(run, state, base=view.base, pairs=_pairs(view), events=findings.events(run))
+        show(
+            "head_grid", data, key=GRID, open=_open,
+            head=follow(GRID, "head"), step=follow(GRID, "step", int), show=follow(GRID, "show"),
         )  # fmt: skip
         _go_if_opened(view)
         _below_grid(view, cube)
