@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, LINK, chromium, profile, served, visit, write_pages
+from browsing import CHROMIUM, LINK, profile, visit
 
 from byrote.dashboard.views import PAGES
 
@@ -25,16 +25,9 @@ STREAMLITS: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server on results that make every page draw all it has."""
-    with served(write_pages(tmp_path_factory.mktemp("axe") / "results")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def profiles() -> Iterator[dict[str, Any]]:
+def profiles(browser: Any) -> Iterator[dict[str, Any]]:
     """Chromium in light and in dark."""
-    with chromium() as browser, profile(browser) as light, profile(browser, color_scheme="dark") as dark:
+    with profile(browser) as light, profile(browser, color_scheme="dark") as dark:
         yield {"light": light, "dark": dark}
 
 
