@@ -49,7 +49,7 @@ def address(view: View) -> str:
 
 
 def menu(view: View, page: Drawing) -> None:
-    """Downloads, each made when it is asked for."""
+    """Downloads, each made when it is clicked."""
     box = st.popover("Export", icon=":material/download:", key="export", on_change="rerun")
     menu_open = box.open
     with box:
@@ -88,14 +88,14 @@ def provenance(view: View) -> None:
 def provenance_facts(view: View) -> dict[str, str]:
     """Series, format, model, precision, seeds, stimuli and versions of the run."""
     meta = view.run.meta
-    series, held = meta.get("series") or {}, meta.get("provenance") or {}
+    series, provenance = meta.get("series") or {}, meta.get("provenance") or {}
     facts = {
         "results": str(view.run.path),
         "series": f"{series.get('path', 'unknown')} ({series.get('format', 'unknown format')})",
         "model": ", ".join(f"{k} {v}" for k, v in (meta.get("model") or {}).items() if v is not None),
-        **{k.replace("_", " "): str(v) for k, v in held.items() if k != "versions"},
+        **{k.replace("_", " "): str(v) for k, v in provenance.items() if k != "versions"},
         "stimuli": ", ".join(str(s.get("id")) for s in meta.get("stimuli") or []),
-        "versions": ", ".join(f"{k} {v}" for k, v in (held.get("versions") or {}).items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in (provenance.get("versions") or {}).items()),
         "status": str(meta.get("status", "unknown")),
         "notes": "; ".join(map(str, meta.get("notes") or [])),
     }
@@ -140,8 +140,8 @@ def _png(view: View, page: Drawing) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("One figure", names, key="png_figure", format_func=lambda n: n.replace("_", " "))
-        asked = st.button("PNG", key="png", icon=":material/image:")
-    if asked:
+        clicked = st.button("PNG", key="png", icon=":material/image:")
+    if clicked:
         svg = svg_text(figures_of(view, page)[name], name)
         stem = file_stem(page.stem, name)
         _painter()(key="painter", data={"svg": svg, "name": f"{stem}.png", "id": secrets.token_hex(4)})
@@ -177,7 +177,7 @@ def page_html(view: View, page: Drawing) -> str:
     styles = run_styles(names, base=view.state.base or None)
     runs = tuple(RunLine(n, "", styles[n].token, styles[n].dash, n == view.state.base) for n in names)
     blocks: list[Block] = []
-    tables = {name: _html_table(name, *held) for name, held in page.tables.items()}
+    tables = {name: _html_table(name, *table) for name, table in page.tables.items()}
     for name, fig in figures_of(view, page).items():
         blocks.append(Picture(name, fig, _figure_table(name, fig)))
     blocks += tables.values()

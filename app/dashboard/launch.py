@@ -28,7 +28,7 @@ SCRIPT = Path(__file__).with_name("entry") / "byrote_dashboard_script.py"
 
 
 def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
-    """The folders asked for, or the results that are here.
+    """The folders named, or the results that are here.
 
     Args:
         given: what was named.
@@ -121,10 +121,10 @@ def theme() -> dict[str, str]:
 
 
 def free_port(wanted: int | None) -> int:
-    """The port asked for, or the first free one from the usual on.
+    """The port requested, or the first free one from the usual on.
 
     Raises:
-        ByroteError: the port asked for is taken.
+        ByroteError: the port requested is taken.
     """
     candidates = [wanted] if wanted is not None else range(DEFAULT_PORT, DEFAULT_PORT + 50)
     for port in candidates:

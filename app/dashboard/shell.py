@@ -84,7 +84,7 @@ def complaints(view: View) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", key="complaints"):
         lines = "  \n".join(literal(line, limit=400) for line in view.reading.complaints)
         st.markdown(f":material/link_off: {lines}", width="stretch")
-        st.button("Mend the link", on_click=go, key="mend")
+        st.button("Fix the link", on_click=go, key="fix_link")
 
 
 def foot(view: View, drawing: Drawing) -> None:

@@ -134,13 +134,13 @@ def _value(run: SavedRun, probe: str, metric: str, head: tuple[int, int], step: 
     at = (cube.index(step), *head)
     if cube.valid[at]:
         return cube.words(step, head)
-    held = run.rows(probe, metric)
-    of_head = (held["layer"] == head[0]) & (held["head"] == head[1]) | held["layer"].isna()
-    mine = held[(held["step"] == step) & of_head]
+    measured = run.rows(probe, metric)
+    of_head = (measured["layer"] == head[0]) & (measured["head"] == head[1]) | measured["layer"].isna()
+    mine = measured[(measured["step"] == step) & of_head]
     if mine.empty:
         return ""
-    doubt = run.left_out.get(step)
-    reason = f"left out by lint: {doubt}" if doubt else str(mine.iloc[0]["reason"])
+    why = run.left_out.get(step)
+    reason = f"left out by lint: {why}" if why else str(mine.iloc[0]["reason"])
     return f"not measured: {clean(reason)}"
 
 

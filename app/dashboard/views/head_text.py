@@ -53,13 +53,13 @@ def draw(view: View, page: Drawing) -> None:
 
 def _without_attention(run: SavedRun, step: int) -> None:
     """Scores only, and the nearest step that has more, or how to come by it."""
-    kept = [s for s in run.steps if attention_file(run.path, s).is_file()]
-    if not kept:
+    steps = [s for s in run.steps if attention_file(run.path, s).is_file()]
+    if not steps:
         nothing("Scores only: this run kept no attention.", how_to_keep(run))
         return
-    nearest = min(kept, key=lambda s: abs(s - step))
+    nearest = min(steps, key=lambda s: abs(s - step))
     nothing(
-        f"Scores only: attention was kept at {counted(len(kept), 'checkpoint')}, not at this one.",
+        f"Scores only: attention was kept at {counted(len(steps), 'checkpoint')}, not at this one.",
         how_to_keep(run),
     )
     st.button(
@@ -71,8 +71,8 @@ def _without_attention(run: SavedRun, step: int) -> None:
 def how_to_keep(run: SavedRun) -> str:
     """The command that adds attention to a run, and how much it stores."""
     n_layers, n_heads = run.shape
-    held = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
-    adds = f" (about {size(held)} per checkpoint)" if held else ""
+    n_bytes = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
+    adds = f" (about {size(n_bytes)} per checkpoint)" if n_bytes else ""
     return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {run_command(run, '--save-attention')}"
 
 
@@ -85,7 +85,7 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
     tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        show("token_view", token_data(tokens, pattern, state=state, masked=masked), key=TOKENS, q=_held)
+        show("token_view", token_data(tokens, pattern, state=state, masked=masked), key=TOKENS, q=_selected)
         if len(text.tokens) > MAX_DRAWN_TOKENS:
             st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
         words = (
@@ -141,7 +141,7 @@ def text_words(text: StoredText) -> str:
     return names.get(text.stimulus, probe_name(text.stimulus)) + number
 
 
-def _held() -> None:
+def _selected() -> None:
     at = chosen(TOKENS, "q")
     if at is not None:
         go(q=int(at) if int(at) >= 0 else None)

@@ -47,9 +47,9 @@ def _plane(view: View, page: Drawing) -> None:
     with st.container(horizontal=True, key="plane_controls"):
         x = _axis_choice("To the right: the rule", "rule", xs, view.state.rule)
         y = _axis_choice("Upwards: memory", "memory", ys, view.state.memory)
-    for asked, shown in ((view.state.rule, x), (view.state.memory, y)):
-        if asked not in ("", shown):
-            st.caption(literal(f"No run here holds {asked}; showing {shown}."))
+    for wanted, shown in ((view.state.rule, x), (view.state.memory, y)):
+        if wanted not in ("", shown):
+            st.caption(literal(f"No run here holds {wanted}; showing {shown}."))
     base = view.state.base or None
     fig = remembering.plane(runs, x=x, y=y, base=base, step=view.state.step, shown=view.run.name)
     page.figure(fig, "plane")
@@ -62,9 +62,9 @@ def _plane(view: View, page: Drawing) -> None:
     how_computed([probe, remembering.RULE_AXES[x][0]], key="how_plane")
 
 
-def _axis_choice(label: str, word: str, axes: list[str], asked: str) -> str:
+def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
     """One axis of the plane, from the link; one that no run holds gives way to the first that some run does."""
-    chosen = asked if asked in axes else axes[0]
+    chosen = wanted if wanted in axes else axes[0]
     st.selectbox(label, axes, width=240, **bound(word, chosen))
     return chosen
 

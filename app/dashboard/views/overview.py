@@ -151,7 +151,7 @@ def _missing(view: View) -> None:
             if one.command:
                 st.code(one.command, language="sh", wrap_lines=True)
         if len(found) > MAX_MISSING:
-            st.caption(f"And {counted(len(found) - MAX_MISSING, 'thing')} more: mend these first.")
+            st.caption(f"And {counted(len(found) - MAX_MISSING, 'thing')} more: fix these first.")
 
 
 def _losses(view: View, page: Drawing, runs: list[SavedRun]) -> None:
@@ -177,7 +177,7 @@ def _runs_table(view: View, page: Drawing) -> None:
 
 
 def runs_frame(view: View) -> pd.DataFrame:
-    """One row per run: what it was trained on, where it ended, when its induction heads came."""
+    """One row per run: what it was trained on, where it ended, when its induction heads appeared."""
     rows = []
     for run in view.library.runs.values():
         found = findings.run_onset(run)

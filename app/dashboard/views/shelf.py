@@ -81,7 +81,7 @@ def one_folder(library: Library, view: View | None = None) -> None:
         run = next((run for run in library.runs.values() if run.path == folder), None)
         if view is not None and run is not None:
             page_link(view, "overview", "Open", icon=":material/open_in_new:", state=_state_of(view, run))
-        asked = st.button(
+        clicked = st.button(
             "Verify",
             icon=":material/fact_check:",
             key="shelf_verify",
@@ -93,7 +93,7 @@ def one_folder(library: Library, view: View | None = None) -> None:
         )  # fmt: skip
     if st.session_state.get(_REMOVING) == folder:
         _confirm(folder)
-    if asked:
+    if clicked:
         _verify(folder)
     _verdict(folder)
 
@@ -139,9 +139,9 @@ def _verdict(folder: Path) -> None:
         return
     assert isinstance(found, Verified)
     name = literal(folder.name, limit=60)
-    told = counted(len(found.findings), "finding") if found.findings else "Nothing wrong found"
+    verdict = counted(len(found.findings), "finding") if found.findings else "Nothing wrong found"
     icon = ":material/report:" if found.findings else ":material/check_circle:"
-    st.markdown(f"{icon} **{told} in {name}**")
+    st.markdown(f"{icon} **{verdict} in {name}**")
     st.markdown("\n".join(f"- {literal(line, limit=600)}" for line in found.findings))
     st.caption(literal(f"Checked: {'; '.join(found.checked)}.", limit=1000))
 

@@ -113,7 +113,7 @@ def test_the_copied_link_is_the_address(start):
     assert shown.replace("\n", "") == here.tab.url
 
 
-def test_a_bad_link_explains_itself_and_can_be_mended(start):
+def test_a_bad_link_explains_itself_and_can_be_fixed(start):
     here = start()
     here.open("head", run="repeatd", step="banana", head="L7H7")
     said = here.find(".st-key-complaints").inner_text()
@@ -123,7 +123,7 @@ def test_a_bad_link_explains_itself_and_can_be_mended(start):
         "head=L7H7 is not in repeated",
     ):
         assert part in said
-    here.find(".st-key-mend button").click()
+    here.find(".st-key-fix_link button").click()
     here.until_address(run="repeated", step="320")
     here.find(".st-key-complaints").wait_for(state="detached")
 

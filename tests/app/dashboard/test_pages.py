@@ -128,7 +128,7 @@ def test_a_bad_link_explains_itself_and_opens(open_page, two_runs, page):
     ):  # fmt: skip
         assert part in said, part
     assert at.session_state["byrote_state"].pin == ("L0H0",)
-    at.button(key="mend").click().run()
+    at.button(key="fix_link").click().run()
     assert "banana" not in words(at)
 
 
