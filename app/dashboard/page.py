@@ -35,7 +35,7 @@ class Page:
         icon: a Material symbol.
         question: what it answers; shown beside the menu and in the documentation.
         draw: puts it on the screen.
-        shell: commands that print its numbers.
+        commands: commands that print its numbers.
         notebook: Python lines that make its figures and numbers.
         needs: probes without which it has little to show; what it says then names them.
         measure: further words of the command that measures those.
@@ -52,7 +52,7 @@ class Page:
     icon: str
     question: str
     draw: Callable[[View, Drawing], None]
-    shell: Callable[[View], list[str]]
+    commands: Callable[[View], list[str]]
     notebook: Callable[[View], list[str]]
     needs: tuple[str, ...] = ()
     measure: str = ""

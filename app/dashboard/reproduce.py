@@ -14,7 +14,7 @@ N_TOP = 10
 def shell_lines(view: View) -> list[str]:
     """Commands that print the numbers of the page, and the one that opens it."""
     roots = dict.fromkeys(str(path) for path in view.library.paths)
-    return [*view.page.shell(view), shlex.join(["byrote", "dashboard", *roots])]
+    return [*view.page.commands(view), shlex.join(["byrote", "dashboard", *roots])]
 
 
 def notebook_lines(view: View) -> list[str]:

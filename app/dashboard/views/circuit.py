@@ -79,7 +79,7 @@ def _edges(view: View, page: Drawing, found: circuits.Wiring, least: float) -> N
     )  # fmt: skip
 
 
-def _shell(view: View) -> list[str]:
+def _commands(view: View) -> list[str]:
     metric, step = f"{view.state.way}_z", str(view.state.step)
     if not view.run.has("composition", metric):
         return [reproduce.strongest(view)]
@@ -105,7 +105,7 @@ PAGE = Page(
     icon=":material/account_tree:",
     question="which heads read which: composition z over training, the path from previous token to induction",
     draw=draw,
-    shell=_shell,
+    commands=_commands,
     notebook=_notebook,
     needs=("composition",),
     state=("way", "z"),

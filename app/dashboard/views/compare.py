@@ -174,7 +174,7 @@ def _one_run(view: View, page: Drawing) -> None:
         how_computed([state.probe], key="how_change")
 
 
-def _shell(view: View) -> list[str]:
+def _commands(view: View) -> list[str]:
     if view.base is None:
         return [reproduce.strongest(view)]
     words = ["byrote", "compare", str(view.base.path), str(view.run.path), "--align", view.state.align]
@@ -213,7 +213,7 @@ PAGE = Page(
     icon=":material/compare_arrows:",
     question="what a run changed against its baseline, and how surely",
     draw=draw,
-    shell=_shell,
+    commands=_commands,
     notebook=_notebook,
     state=("align",),
     figures=("scatter", "differences"),

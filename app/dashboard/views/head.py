@@ -174,7 +174,7 @@ def _offsets(view: View, page: Drawing) -> None:
     how_computed(["offset_profile"], key="how_offsets")
 
 
-def _shell(view: View) -> list[str]:
+def _commands(view: View) -> list[str]:
     n_layers, n_heads = view.run.shape
     return [reproduce.strongest(view, top=max(1, n_layers * n_heads))]
 
@@ -198,7 +198,7 @@ PAGE = Page(
     icon=":material/target:",
     question="what one head does: attention on kept texts or on your own, the tokens it raises and lowers, everything measured about it",
     draw=draw,
-    shell=_shell,
+    commands=_commands,
     notebook=_notebook,
     needs=("prefix_matching", "offset_profile"),
     state=("text", "q", "shade", "sink"),

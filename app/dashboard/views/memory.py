@@ -159,7 +159,7 @@ def _metrics(view: View) -> list[tuple[str, str]]:
     return [pair for pair in axes if pair[1] != remembering.MASS and remembering.points(view.run, *pair)]
 
 
-def _shell(view: View) -> list[str]:
+def _commands(view: View) -> list[str]:
     step = str(view.state.step)
     found = [
         reproduce.show(view.run, "--probe", probe, "--metric", metric, "--step", step, "--top", "1")
@@ -183,7 +183,7 @@ PAGE = Page(
     icon=":material/psychology:",
     question="the rule against rote: memorisation against induction, members, passages token by token",
     draw=draw,
-    shell=_shell,
+    commands=_commands,
     notebook=_notebook,
     needs=("mem_gap", "extraction", "recall_vs_copy"),
     measure="--members FILE",

@@ -231,7 +231,7 @@ def arm_words(run: SavedRun) -> str:
     return {"unique": "unique data", "control": "control: less data, none repeated"}.get(kind, kind)
 
 
-def _shell(view: View) -> list[str]:
+def _commands(view: View) -> list[str]:
     runs = [view.run] if view.base is None else [view.base, view.run]
     events = [
         reproduce.show(run, "--events", "--probe", "induction")
@@ -259,7 +259,7 @@ PAGE = Page(
     question="what is there, what happened and when, what is missing and the command that measures it; "
     "a click on the timeline goes to that step",
     draw=draw,
-    shell=_shell,
+    commands=_commands,
     notebook=_notebook,
     needs=("prefix_matching", "induction", "repeat_loss"),
     state=("also", "scale", "band"),

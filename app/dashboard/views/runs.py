@@ -234,7 +234,7 @@ def report_bytes(view: View, names: list[str], *, base: str | None, light: bool)
         return files.html.read_bytes()
 
 
-def _shell(view: View) -> list[str]:
+def _commands(view: View) -> list[str]:
     return [
         *(reproduce.show(run) for run in list(view.library.runs.values())[:N_SHOWN]),
         reproduce.report(view),
@@ -255,7 +255,7 @@ PAGE = Page(
     icon=":material/inventory_2:",
     question="start, watch and cancel sweeps; what each folder holds; the report",
     draw=draw,
-    shell=_shell,
+    commands=_commands,
     notebook=_notebook,
     exports_figures=False,
     without_results=without_results,

@@ -195,7 +195,7 @@ PAGE = Page(
     icon=":material/play_circle:",
     question="when each head became what it is: the whole series plays in the browser, the baseline beside it",
     draw=draw,
-    shell=lambda view: [reproduce.strongest(view, top=N_TOP)],
+    commands=lambda view: [reproduce.strongest(view, top=N_TOP)],
     notebook=_notebook,
     needs=("prefix_matching",),
     state=("show", "align"),

@@ -47,7 +47,7 @@ PAGE = Page(
     icon=":material/warning:",
     question="which checkpoints could not be measured, and why",
     draw=draw,
-    shell=lambda view: [reproduce.show(view.run)],
+    commands=lambda view: [reproduce.show(view.run)],
     notebook=lambda view: ["run.meta['gaps']"],
 )
 '''
