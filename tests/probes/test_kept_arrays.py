@@ -150,7 +150,7 @@ def test_parts_of_the_vocabulary_and_of_the_heads_change_nothing(tmp_path, monke
     model = loaded(write_hf_series(tmp_path, "llama", (0,), vocab_size=1500))
     tokens = tokens_of(d_vocab=1500)
     whole = interp.written(model, tokens)
-    monkeypatch.setattr(direct, "_PART_BYTES", 70_000)  # some 360 tokens, one head at a time
+    monkeypatch.setattr(logit_attribution, "_PART_BYTES", 70_000)  # some 360 tokens, one head at a time
     parts = interp.written(model, tokens)
     np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-6)
     assert (parts.ids == whole.ids).mean() > 0.999
