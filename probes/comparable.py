@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from byrote.probes.spec import ProbeInfo
-from byrote.probes.store import Results, step_folder, unit_provenance
+from byrote.probes.results.table import Table
+from byrote.probes.results.units import step_folder, unit_provenance
 
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
 
@@ -13,7 +13,7 @@ _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expect
 OWN_STIMULI = frozenset({"members", "twins", "candidates", "natural"})
 
 
-def differing_provenance(a: Results, b: Results, pairs: list[tuple[int, int]]) -> list[str]:
+def differing_provenance(a: Table, b: Table, pairs: list[tuple[int, int]]) -> list[str]:
     """What differs besides the weights at the steps compared, in words; empty when the runs are comparable.
 
     Stimuli and probes that only one run has are no obstacle: they are not compared. Nor are members, twins and natural
@@ -27,7 +27,7 @@ def differing_provenance(a: Results, b: Results, pairs: list[tuple[int, int]]) -
     return list(found)
 
 
-def own_units(a: Results, b: Results, pair: tuple[int, int]) -> set[str]:
+def own_units(a: Table, b: Table, pair: tuple[int, int]) -> set[str]:
     """Units measured on sequences of each run's own, which cannot be subtracted sequence by sequence.
 
     Units measured on the same sequences in both runs are not among them; those that neither run could measure are.
@@ -41,16 +41,7 @@ def own_units(a: Results, b: Results, pair: tuple[int, int]) -> set[str]:
     }
 
 
-def unit_of(info: ProbeInfo, metric: str) -> str:
-    """Key of the unit a metric is stored in; "" for what needs no stimulus."""
-    if not info.stimuli:
-        return ""
-    if info.kind == "direct":
-        return f"{info.stimuli[0]}+{info.name}"
-    return metric.split("@")[1] if "@" in metric else info.stimuli[0]
-
-
-def _by_stimulus(results: Results, step: int) -> dict[str, dict[str, Any]]:
+def _by_stimulus(results: Table, step: int) -> dict[str, dict[str, Any]]:
     """Stimulus kind -> provenance, probes merged (a kind may be spread over several units)."""
     merged: dict[str, dict[str, Any]] = {}
     for path in sorted(step_folder(results.path, step).glob("*.parquet")):

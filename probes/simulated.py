@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from scipy import optimize, special
 
 from byrote.probes.effects import SMALLEST
+from byrote.probes.results.curve import Curve, log_step
 from byrote.probes.statistics import bootstrap_mean
-from byrote.probes.trajectory.curve import Curve, log_step
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Path = Callable[[np.ndarray], np.ndarray]

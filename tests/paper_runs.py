@@ -17,7 +17,8 @@ import pandas as pd
 from byrote.interp.axes import head_label
 from byrote.probes.degradation import BEST_HEAD, ROW_COLUMNS, Comparison
 from byrote.probes.registry import REGISTRY
-from byrote.probes.store import Results
+from byrote.probes.results import Results
+from byrote.probes.results.schema import from_frame
 from byrote.probes.trajectory import onset
 
 STEPS = (
@@ -47,9 +48,7 @@ def planted_run(
     frame = pd.DataFrame(rows.rows, columns=list(COLUMNS))
     integers = ["tokens_seen", "layer", "head", "src_layer", "src_head", "position"]
     frame = frame.astype(dict.fromkeys(integers, "Int64") | {"step": "int64", "n": "int64"})
-    results = Results(Path("planted") / name, _meta(name, learns=learns))
-    results.__dict__["frame"] = frame  # where `Results` keeps what it read from disk
-    return results
+    return Results(Path("planted") / name, _meta(name, learns=learns), from_frame(frame))
 
 
 class _Rows:
@@ -173,9 +172,8 @@ def _meta(name: str, *, learns: bool) -> dict[str, Any]:
 
 def rebuilt(results: Results, *, frame: pd.DataFrame | None = None, **meta: Any) -> Results:
     """The same results with another frame, or other entries in run.json."""
-    copy = Results(results.path, {**results.meta, **meta})
-    copy.__dict__["frame"] = results.frame if frame is None else frame
-    return copy
+    rows = from_frame(results.frame if frame is None else frame)
+    return Results(results.path, {**results.meta, **meta}, rows)
 
 
 def without(results: Results, *, probe: str, step: int, layer: int, head: int, reason: str) -> Results:

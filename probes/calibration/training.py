@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from byrote.probes.checks import Check, holds, seldom, trials
+from byrote.probes.results.curve import Curve, log_step
 from byrote.probes.simulated import flat, log_grid, rise_and_fall, sigmoid, simulated_curve, true_crossing
 from byrote.probes.trajectory.crossing import crossings, rise
-from byrote.probes.trajectory.curve import Curve, log_step
 from byrote.probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
 from byrote.probes.trajectory.shape import decay, peak, phase_window
 from byrote.probes.trajectory.threshold import threshold_crossing

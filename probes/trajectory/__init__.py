@@ -6,20 +6,20 @@ its estimate. Positions between steps are on ln(1 + step): training moves fast e
 
 from __future__ import annotations
 
+from byrote.probes.results.curve import Curve, log_step
 from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise
-from byrote.probes.trajectory.curve import Curve, curve, curves, log_step
+from byrote.probes.trajectory.curve import curve, curves
+from byrote.probes.trajectory.event_table import EventTable, onsets, peaks
 from byrote.probes.trajectory.events import EVENT_COLUMNS, event_head, events
 from byrote.probes.trajectory.mass import total_mass
 from byrote.probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
 from byrote.probes.trajectory.shape import Decay, Peak, PhaseWindow, decay, peak, phase_window
 from byrote.probes.trajectory.threshold import Reached, threshold_crossing
-from byrote.probes.trajectory.told import Told, onsets, peaks
 from byrote.probes.trajectory.turnover import turnover
 from byrote.probes.trajectory.verdict import (
     Onset,
     best_head,
     head_onsets,
-    head_table,
     heads_above,
     onset,
     verdict_table,
@@ -31,13 +31,13 @@ __all__ = [
     "Crossing",
     "Curve",
     "Decay",
+    "EventTable",
     "LeadLag",
     "Onset",
     "Peak",
     "PhaseWindow",
     "Reached",
     "Rise",
-    "Told",
     "best_head",
     "crossings",
     "curve",
@@ -46,7 +46,6 @@ __all__ = [
     "event_head",
     "events",
     "head_onsets",
-    "head_table",
     "heads_above",
     "lead_lag",
     "log_step",

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from byrote.probes.trajectory.curve import Curve, step_of
+from byrote.probes.results.curve import Curve, step_of
 
 ALPHA = 0.05
 LEVELS = (0.1, 0.5, 0.9)

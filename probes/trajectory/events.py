@@ -16,9 +16,9 @@ import pandas as pd
 
 from byrote.interp.axes import head_label
 from byrote.probes.registry import REGISTRY
-from byrote.probes.store import Results
+from byrote.probes.results.curve import Curve
+from byrote.probes.results.table import Table
 from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise
-from byrote.probes.trajectory.curve import Curve, curves, rows_of
 from byrote.probes.trajectory.order import lead_lag
 from byrote.probes.trajectory.shape import decay, peak, phase_window
 from byrote.probes.trajectory.turnover import turnover
@@ -35,12 +35,12 @@ _MATCHING = ("prefix_matching", "score@jittered_repeat")
 ORDERED = ((("previous_token", "score"), _MATCHING), (_MATCHING, ("repeat_loss", "difference")))
 ORDERED_AT = (0.1, 0.5)
 N_HEADS = 4
-_EVENTS: WeakKeyDictionary[Results, dict[int, pd.DataFrame]] = WeakKeyDictionary()
+_EVENTS: WeakKeyDictionary[Table, dict[int, pd.DataFrame]] = WeakKeyDictionary()
 _STEPS = ("step_lo", "step_hi", "tokens", "layer", "head")
 _NUMBERS = ("step", "lo", "hi", "value", "value_lo", "value_hi")
 
 
-def events(results: Results, *, seed: int = 0) -> pd.DataFrame:
+def events(results: Table, *, seed: int = 0) -> pd.DataFrame:
     """Every event of a run.
 
     Args:
@@ -60,7 +60,7 @@ def events(results: Results, *, seed: int = 0) -> pd.DataFrame:
     return made[seed].copy()
 
 
-def _all(results: Results, seed: int) -> list[dict[str, Any]]:
+def _all(results: Table, seed: int) -> list[dict[str, Any]]:
     heads = {probe: _strongest(results, probe) for probe in HEAD_PROBES}
     rows = [*_circuit(results)]
     for one in _whole_model(results):
@@ -78,13 +78,13 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype({"n": "int64"})
 
 
-def _circuit(results: Results) -> Iterator[dict[str, Any]]:
+def _circuit(results: Table) -> Iterator[dict[str, Any]]:
     table = verdict_table(results)
     if table.empty:
         return
     found = onset(results)
     bracket = found.bracket or (None, None)
-    n = rows_of(results, "induction", "prefix_excess")["n"]
+    n = results.rows("induction", "prefix_excess")["n"]
     yield _row(
         "induction_onset",
         ("induction", "verdict"),
@@ -98,21 +98,21 @@ def _circuit(results: Results) -> Iterator[dict[str, Any]]:
     )
 
 
-def _whole_model(results: Results) -> Iterator[Curve]:
+def _whole_model(results: Table) -> Iterator[Curve]:
     """Numbers about the whole model that have a direction; the nulls and their parts have none."""
     for info in REGISTRY.values():
         if info.kind != "model":
             continue
         for metric in info.metrics:
-            rows = rows_of(results, info.name, metric)
+            rows = results.rows(info.name, metric)
             single = not rows.empty and rows["position"].isna().all() and rows["layer"].isna().all()
             if single and info.better_of(metric) is not None and "@" not in metric:
-                yield from curves(results, info.name, metric).values()
+                yield from results.curves(info.name, metric).values()
 
 
-def _strongest(results: Results, probe: str) -> list[Curve]:
+def _strongest(results: Table, probe: str) -> list[Curve]:
     """The heads that stand highest at any step, strongest first: a head that rose and was lost is one of them."""
-    found = [c for key, c in curves(results, probe).items() if key is not None]
+    found = [c for key, c in results.curves(probe).items() if key is not None]
     strongest = sorted(found, key=lambda c: (-float(c.value.max()), c.layer, c.head))[:N_HEADS]
     return [replace(c, among=len(found)) for c in strongest]
 
@@ -165,11 +165,11 @@ def _of_crossing(curve: Curve, found: Rise, crossing: Crossing) -> dict[str, Any
     )  # fmt: skip
 
 
-def _phases(results: Results, seed: int) -> Iterator[dict[str, Any]]:
+def _phases(results: Table, seed: int) -> Iterator[dict[str, Any]]:
     for probe, metric in PHASE_METRICS:
         if metric not in REGISTRY[probe].metrics if probe in REGISTRY else True:
             continue
-        for curve in curves(results, probe, metric).values():
+        for curve in results.curves(probe, metric).values():
             found = phase_window(curve, seed=seed)
             if found is not None:
                 yield _of(
@@ -180,8 +180,8 @@ def _phases(results: Results, seed: int) -> Iterator[dict[str, Any]]:
                 )  # fmt: skip
 
 
-def _turnovers(results: Results, seed: int) -> Iterator[dict[str, Any]]:
-    if not any(key is not None for key in curves(results, "prefix_matching")):
+def _turnovers(results: Table, seed: int) -> Iterator[dict[str, Any]]:
+    if not any(key is not None for key in results.curves("prefix_matching")):
         return
     table = verdict_table(results)
     called = int(table.iloc[-1].eq(1).sum()) if not table.empty else 0
@@ -189,14 +189,14 @@ def _turnovers(results: Results, seed: int) -> Iterator[dict[str, Any]]:
         if row.sure:
             yield _row(
                 "turnover", ("prefix_matching", "score"), step_lo=row.step_a, step_hi=row.step_b,
-                tokens=_tokens_at(results, row.step_b), value=row.jaccard, value_lo=row.lo, value_hi=row.hi, n=row.n,
+                tokens=results.tokens[row.step_b], value=row.jaccard, value_lo=row.lo, value_hi=row.hi, n=row.n,
                 method="Jaccard similarity of the top heads, bootstrap over sequences",
                 text=f"between steps {row.step_a:,} and {row.step_b:,} {row.left} left the top {row.k} heads and "
                 f"{row.entered} came; total mass over all heads {row.mass_a:.2f} to {row.mass_b:.2f}",
             )  # fmt: skip
 
 
-def _orders(results: Results, heads: dict[str, list[Curve]], seed: int) -> Iterator[dict[str, Any]]:
+def _orders(results: Table, heads: dict[str, list[Curve]], seed: int) -> Iterator[dict[str, Any]]:
     for pair in ORDERED:
         one, other = (_representative(results, heads, *name) for name in pair)
         if one is None or other is None:
@@ -213,10 +213,10 @@ def _orders(results: Results, heads: dict[str, list[Curve]], seed: int) -> Itera
             )  # fmt: skip
 
 
-def _representative(results: Results, heads: dict[str, list[Curve]], probe: str, metric: str) -> Curve | None:
+def _representative(results: Table, heads: dict[str, list[Curve]], probe: str, metric: str) -> Curve | None:
     """The strongest head of a head probe, or the model's own curve; None where it was not measured."""
     of_heads = heads.get(probe, [])
-    found = curves(results, probe, metric)
+    found = results.curves(probe, metric)
     if not of_heads:
         return next(iter(found.values()), None) if probe not in heads else None
     key = (of_heads[0].layer, of_heads[0].head)
@@ -250,11 +250,6 @@ def _parsed(label: str) -> tuple[int | None, int | None]:
     from byrote.interp.axes import parse_head
 
     return parse_head(label) if label else (None, None)
-
-
-def _tokens_at(results: Results, step: int) -> int | None:
-    seen = results.frame.loc[results.frame["step"] == step, "tokens_seen"]
-    return None if seen.empty or pd.isna(seen.iloc[0]) else int(seen.iloc[0])
 
 
 def _span(steps: tuple[int, int | None]) -> str:

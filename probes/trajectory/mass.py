@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.probes.results.table import Table
 from byrote.probes.statistics import bootstrap_mean
-from byrote.probes.store import Results
-from byrote.probes.trajectory.curve import read_samples, rows_of
 
 COLUMNS = ["step", "value", "lo", "hi", "heads", "n"]
 
 
 def total_mass(
-    results: Results, *, probe: str = "prefix_matching", metric: str = "score", seed: int = 0
+    results: Table, *, probe: str = "prefix_matching", metric: str = "score", seed: int = 0
 ) -> pd.DataFrame:
     """Score minus chance summed over all heads, per measured step; of prefix matching, the induction mass.
 
@@ -37,7 +36,7 @@ def total_mass(
     Raises:
         ByroteError: the metric has no values per head.
     """
-    rows = rows_of(results, probe, metric)
+    rows = results.rows(probe, metric)
     rows = rows[
         rows["valid"].astype(bool) & rows["head"].notna() & rows["src_head"].isna() & rows["position"].isna()
     ]
@@ -63,13 +62,13 @@ def total_mass(
 
 
 def _resampled(
-    results: Results, probe: str, metric: str, rows: pd.DataFrame, seed: int
+    results: Table, probe: str, metric: str, rows: pd.DataFrame, seed: int
 ) -> dict[int, tuple[float, float]]:
     """Step -> interval of the summed score; only steps whose per-sequence values are all stored."""
     heads = {(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"], strict=True)}
     sums: dict[int, np.ndarray] = {}
     seen: dict[int, int] = {}
-    for (step, key), own in read_samples(results, probe, metric):
+    for (step, key), own in results.read_samples(probe, metric):
         if key in heads and len(sums.setdefault(step, np.zeros_like(own))) == len(own):
             sums[step] = sums[step] + own
             seen[step] = seen.get(step, 0) + 1

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from byrote.probes.results.curve import Curve, step_of
 from byrote.probes.trajectory.crossing import Rise, crossed, rise
-from byrote.probes.trajectory.curve import Curve, step_of
 
 CANNOT_TELL = "cannot tell"
 

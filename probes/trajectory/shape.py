@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from byrote.probes.results.curve import Curve
 from byrote.probes.statistics import held_out_best, p_greater, resampled_means
 from byrote.probes.trajectory.crossing import ALPHA, Rise, rise
-from byrote.probes.trajectory.curve import Curve
 
 MIN_WIDTH = 0.25  # of ln(1 + step): a factor of 1.28 in steps
 

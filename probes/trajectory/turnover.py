@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
+from byrote.probes.results.curve import Curve
+from byrote.probes.results.table import Table
 from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means
-from byrote.probes.store import Results
 from byrote.probes.trajectory.crossing import ALPHA
-from byrote.probes.trajectory.curve import Curve, curves
 
 COLUMNS = [
     "step_a", "step_b", "k", "jaccard", "lo", "hi", "random", "mass_a", "mass_b", "change", "change_lo", "change_hi",
@@ -32,7 +32,7 @@ COLUMNS = [
 
 
 def turnover(
-    results: Results, *, probe: str = "prefix_matching", metric: str = "score", k: int = 4, seed: int = 0
+    results: Table, *, probe: str = "prefix_matching", metric: str = "score", k: int = 4, seed: int = 0
 ) -> pd.DataFrame:
     """One row per pair of neighbouring measured steps.
 
@@ -52,7 +52,7 @@ def turnover(
     """
     if k < 1:
         raise ByroteError(f"turnover of the top {k} heads", help="take k of 1 or more")
-    heads = {key: c for key, c in curves(results, probe, metric).items() if key is not None}
+    heads = {key: c for key, c in results.curves(probe, metric).items() if key is not None}
     if not heads:
         raise ByroteError(
             f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe"

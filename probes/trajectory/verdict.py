@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from byrote.interp.axes import head_label
-from byrote.probes.store import Results
+from byrote.probes.results.table import Table
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Onset:
     text: str
 
 
-def onset(results: Results) -> Onset:
+def onset(results: Table) -> Onset:
     """When the first lasting induction head appears.
 
     Lasting: still called at the next measured step, or first called at the last one.
@@ -60,11 +59,11 @@ def onset(results: Results) -> Onset:
     index, head = first
     steps = [int(step) for step in table.index]
     bracket = (steps[index - 1] if index else None, steps[index])
-    tokens = _tokens_at(results, bracket)
+    tokens = tuple(None if step is None else results.tokens[step] for step in bracket)
     return Onset(True, head, bracket, tokens, at_end, _onset_text(head, bracket, at_end))
 
 
-def head_onsets(results: Results) -> pd.DataFrame:
+def head_onsets(results: Table) -> pd.DataFrame:
     """Onset bracket of every head that is ever called: columns head, step_before, step_at, called_at_end."""
     table = verdict_table(results)
     rows = []
@@ -84,42 +83,28 @@ def head_onsets(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["head", "step_before", "step_at", "called_at_end"])
 
 
-def verdict_table(results: Results) -> pd.DataFrame:
+def verdict_table(results: Table) -> pd.DataFrame:
     """Induction verdicts: one row per step, one column per head label; NaN where not measured."""
-    return head_table(results, "induction", "verdict")
+    return results.by_head("induction", "verdict")
 
 
-def head_table(results: Results, probe: str, metric: str) -> pd.DataFrame:
-    """Values of a head metric: one row per step that lint did not ask to leave out, one column per head label."""
-    rows = results.select(probe, metric)
-    rows = rows[~rows["step"].isin(list(results.left_out))]
-    rows = rows[rows["layer"].notna()]
-    if rows.empty:
-        return pd.DataFrame()
-    table = rows.pivot(index="step", columns=["layer", "head"], values="value")
-    table.columns = [head_label(int(l), int(h)) for l, h in table.columns]
-    return table.sort_index()
-
-
-def best_head(results: Results, probe: str, step: int, *, metric: str = "score") -> pd.Series | None:
+def best_head(results: Table, probe: str, step: int, *, metric: str = "score") -> pd.Series | None:
     """The strongest head of a probe at a step, as its observation row with `label`; None when none is valid."""
-    rows = results.select(probe, metric, step=step)
-    rows = rows[rows["valid"] & rows["layer"].notna()]
-    if rows.empty:
-        return None
-    row = rows.loc[rows["value"].idxmax()].copy()
-    row["label"] = head_label(int(row["layer"]), int(row["head"]))
-    return row
+    rows = _heads(results, probe, step, metric)
+    return None if rows.empty else rows.iloc[0]
 
 
 def heads_above(
-    results: Results, probe: str, step: int, *, threshold: float, metric: str = "score"
+    results: Table, probe: str, step: int, *, threshold: float, metric: str = "score"
 ) -> pd.DataFrame:
     """Heads whose interval lies above a threshold at a step, strongest first, with a `label` column."""
-    rows = results.select(probe, metric, step=step)
-    rows = rows[rows["valid"] & rows["layer"].notna() & (rows["lo"] > threshold)].copy()
-    rows["label"] = [head_label(int(l), int(h)) for l, h in zip(rows["layer"], rows["head"], strict=True)]
-    return rows.sort_values("value", ascending=False)
+    rows = _heads(results, probe, step, metric)
+    return rows[rows["lo"] > threshold]
+
+
+def _heads(results: Table, probe: str, step: int, metric: str) -> pd.DataFrame:
+    rows = results.ranked(probe, metric, step=step)
+    return rows[rows["layer"].notna()]
 
 
 def _first_lasting(table: pd.DataFrame) -> tuple[int, str] | None:
@@ -132,16 +117,6 @@ def _first_lasting(table: pd.DataFrame) -> tuple[int, str] | None:
         return None
     index = int(rows[0])
     return index, str(table.columns[int(np.argmax(lasting[index]))])
-
-
-def _tokens_at(results: Results, bracket: tuple[int | None, int]) -> tuple[int | None, int | None]:
-    frame = results.frame
-    seen = frame.drop_duplicates("step").set_index("step")["tokens_seen"]
-
-    def tokens(step: int | None) -> int | None:
-        return None if step is None or pd.isna(seen.get(step)) else int(seen[step])
-
-    return tokens(bracket[0]), tokens(bracket[1])
 
 
 def _onset_text(head: str, bracket: tuple[int | None, int], at_end: tuple[str, ...]) -> str:

@@ -18,7 +18,8 @@ from paper_runs import COLUMNS, planted_comparison, planted_run, rebuilt, withou
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.figures.theme import TOKENS
-from byrote.probes.store import Results
+from byrote.probes.results import Results
+from byrote.probes.results.schema import from_frame
 from byrote.report import ReportFiles, build_report
 from byrote.report.alerts import alerts_of, status_of
 from byrote.report.content import report_content
@@ -396,9 +397,7 @@ def test_every_section_is_there_whatever_is_missing(
 
 def bare(results: Results) -> Results:
     """A run.json with nothing in it but a name."""
-    named = Results(results.path, {"run": "bare"})
-    named.__dict__["frame"] = results.frame.head(0)
-    return named
+    return Results(results.path, {"run": "bare"}, from_frame(results.frame.head(0)))
 
 
 def only(results: Results, probe: str) -> Results:

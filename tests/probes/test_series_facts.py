@@ -10,8 +10,8 @@ import pytest
 
 from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.lint import Fact
-from byrote.probes.observations import from_samples, unit_table
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.schema import from_frame, from_samples, unit_table
 from byrote.probes.series_facts import loss_facts
 from byrote.probes.store import Results, step_folder, write_unit
 
@@ -67,5 +67,6 @@ def test_losses_below_uniform_or_not_surely_above_are_no_facts(results_of):
 
 def test_results_without_the_probe_have_no_facts(results_of):
     results = results_of({0: (9.0, 9.0)})
-    results.frame = results.frame[results.frame["probe"] != "repeat_loss"]
+    others = results.frame[results.frame["probe"] != "repeat_loss"]
+    results = Results(results.path, results.meta, from_frame(others))
     assert loss_facts(results) == []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from byrote.dashboard.components.base import packed
-from byrote.dashboard.query_params import State
+from byrote.dashboard.components.base import component, packed
 from byrote.probes.figures.words import clean
 
 MAX_TOKEN_CHARS = 24
@@ -17,33 +15,41 @@ MASK = "•••"  # in place of a token that nobody asked to see
 _MARKS = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥"})
 
 
-def token_data(
+def token_view(
     tokens: Sequence[str],
     pattern: Float[np.ndarray, "query_pos key_pos"],
     *,
-    state: State,
+    lock: int | None,
+    direction: str,
+    skip_first: bool,
     masked: bool,
-) -> dict[str, Any]:
-    """Everything the browser needs to shade the tokens; it reports q, the token selected, -1 where it was let go.
+    key: str,
+    on_lock: Callable[[], None],
+) -> None:
+    """Draw the tokens; the callback reads the held one from `st.session_state[key]`, -1 where it was let go.
 
     Args:
         tokens: as text; shortened where long.
         pattern: attention, rows sum to 1.
-        state: the token selected, whether to shade what a token attends to or what attends to it, and whether to leave
-            out position 0 and stretch the rest.
+        lock: the token held in sight.
+        direction: "to" shades what a token attends to, "from" what attends to it.
+        skip_first: leave out position 0 and stretch the rest.
         masked: show no token's text: it was memorised, and nobody asked to see it.
+        key: of the component.
+        on_lock: called when a token is held or let go.
     """
     codes = np.rint(np.clip(pattern, 0, 1) * 255).astype(np.uint8)
     shown = [token_text(token) for token in tokens]
-    return {
+    data = {
         "key": str(hash((tuple(shown), codes.tobytes(), masked))),
         "tokens": [""] * len(shown) if masked else shown,
         "codes": packed(codes),
-        "lock": state.q,
-        "direction": state.shade,
-        "skip_first": state.sink == "without",
+        "lock": lock,
+        "direction": direction,
+        "skip_first": skip_first,
         "masked": masked,
     }
+    component("token_view")(key=key, data=data, on_q_change=on_lock)
 
 
 def token_text(token: str) -> str:

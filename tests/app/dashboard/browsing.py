@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from planted_series import keep_attention, whole, write_results
 
-from byrote.dashboard.launch import ADDRESS, start
+from byrote.dashboard.launch import ADDRESS, command, environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -55,7 +55,9 @@ def served(*paths: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind((ADDRESS, 0))
         port = free.getsockname()[1]
-    process = start(paths, port=port, output=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(port=port), env=environment(paths), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait(process, f"http://localhost:{port}/_stcore/health")
         yield f"http://localhost:{port}"

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from byrote.probes.results.curve import Curve, Head
 from byrote.probes.trajectory.crossing import Crossing, crossings, rise
-from byrote.probes.trajectory.curve import Curve
 from byrote.probes.trajectory.shape import decay, peak
 from byrote.probes.trajectory.threshold import threshold_crossing
 
-Head = tuple[int, int] | None
 _SHOWN = 8  # heads without the event, each with its reason
 ONSET_COLUMNS = [
     "head", "between_step_lo", "between_step_hi", "step", "lo", "hi", "value", "n", "method",
@@ -26,7 +25,7 @@ PEAK_COLUMNS = [
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Told:
+class EventTable:
     """Events of one metric, one row per head, the earliest first.
 
     Attributes:
@@ -56,7 +55,7 @@ class Told:
 
 def onsets(
     curves: Mapping[Head, Curve], threshold: float | None, *, frac: float = 0.5, seed: int = 0
-) -> Told:
+) -> EventTable:
     """When each curve reached a fixed level, or had made a share of its own rise.
 
     Args:
@@ -75,10 +74,10 @@ def onsets(
         return crossed, found.why_not
 
     level = f"at {threshold:g}" if threshold is not None else f"at {frac:.0%} of its rise"
-    return _told(curves, f"onset {level}", one, _onset_cells, ONSET_COLUMNS)
+    return _event_table(curves, f"onset {level}", one, _onset_cells, ONSET_COLUMNS)
 
 
-def peaks(curves: Mapping[Head, Curve], *, seed: int = 0) -> Told:
+def peaks(curves: Mapping[Head, Curve], *, seed: int = 0) -> EventTable:
     """The best step of every curve that rises, and the share lost since where any surely is.
 
     Args:
@@ -98,16 +97,16 @@ def peaks(curves: Mapping[Head, Curve], *, seed: int = 0) -> Told:
             {} if lost is None else {"lost": lost.share, "lost_lo": lost.lo, "lost_hi": lost.hi}
         ), ""
 
-    return _told(curves, "peak", one, dict, PEAK_COLUMNS)
+    return _event_table(curves, "peak", one, dict, PEAK_COLUMNS)
 
 
-def _told(
+def _event_table(
     curves: Mapping[Head, Curve],
     what: str,
     one: Callable[[Curve], tuple[Any, str]],
     cells_of: Callable[[Any], dict[str, Any]],
     columns: list[str],
-) -> Told:
+) -> EventTable:
     rows, said, without = [], [], []
     for curve in curves.values():
         curve = replace(curve, among=len(curves))
@@ -129,7 +128,7 @@ def _told(
     if len(without) > _SHOWN:
         lines.append(f"and {len(without) - _SHOWN} more without one")
     text = "\n".join(lines)
-    return Told(f"{what}: {name} of {first.run}", table.iloc[order].reset_index(drop=True), text)
+    return EventTable(f"{what}: {name} of {first.run}", table.iloc[order].reset_index(drop=True), text)
 
 
 def _onset_cells(found: Crossing) -> dict[str, Any]:

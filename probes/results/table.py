@@ -1,0 +1,452 @@
+"""The observations of one run, as everybody reads them: rows, cubes and curves of the metrics that are asked for. No torch.
+
+Steps that lint asked to leave out keep their values and are marked: not valid, lint's reason, `left_out` true.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label
+from byrote.probes.registry import REGISTRY, lookup
+from byrote.probes.results.cube import COLUMNS, Cube, cube_of
+from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
+from byrote.probes.results.derived import open_source
+from byrote.probes.results.rows import mark_left_out, ranked
+from byrote.probes.results.schema import OBSERVATION_SCHEMA, from_frame, in_order, to_frame
+from byrote.probes.results.source import Kind, Metric, Source, plain
+from byrote.probes.results.units import SCHEMA_VERSION, read_units
+from byrote.probes.spec import ProbeInfo
+
+T = TypeVar("T")
+Opened = TypeVar("Opened", bound="Table")
+Head = tuple[int, int]
+_HELD_BYTES = 24_000_000  # of rows, cubes and samples together, for one run
+
+
+class Table:
+    """What one run measured, as saved.
+
+    Args:
+        path: the results folder.
+        meta: run.json, or what stands for it while a first sweep runs.
+        table: the observations, where they are not read from the folder.
+        write: whether observations.parquet may be made anew in the folder when units are newer.
+    """
+
+    def __init__(
+        self, path: Path, meta: Mapping[str, Any], table: pa.Table | None = None, *, write: bool = True
+    ) -> None:
+        self.path, self.meta = path, meta
+        self._table, self._write = table, write
+        self._held: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls: type[Opened], path: str | Path, *, write: bool = True) -> Opened:
+        """Open a results folder.
+
+        Args:
+            path: the folder.
+            write: False leaves the folder as it is, even where observations.parquet is older than the units.
+
+        Raises:
+            ByroteError: the folder is not there, is no results folder, or was written by a newer schema.
+        """
+        path = Path(path)
+        file = path / "run.json"
+        if not file.is_file():
+            raise ByroteError(f"{path} is not a results folder (no run.json)", help=_where_results_are(path))
+        try:
+            meta = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ByroteError(
+                f"{file} cannot be read ({error})", help="run the sweep again: it rewrites run.json"
+            ) from None
+        if meta.get("schema") != SCHEMA_VERSION:
+            raise ByroteError(
+                f"{path} has results schema {meta.get('schema')}, this byrote reads {SCHEMA_VERSION}",
+                help="run the sweep again with --fresh, or use the byrote version that wrote it",
+            )
+        return cls(path, meta, write=write)
+
+    @property
+    def run(self) -> str:
+        """The run's name: its folder's name."""
+        return str(self.meta["run"])
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """What could not be measured: step, path, reason, help."""
+        return list(self.meta.get("gaps") or [])
+
+    @property
+    def left_out(self) -> dict[int, str]:
+        """Steps that `byrote lint` asked to leave out when these results were made, and why: measured, not believed."""
+        stored = (self.meta.get("lint") or {}).get("left_out") or {}
+        return {int(step): str(why) for step, why in stored.items()}
+
+    @property
+    def loss(self) -> dict[int, float]:
+        """Recorded training loss by step, nats."""
+        stored = (self.meta.get("series") or {}).get("loss_nats") or {}
+        return {int(step): float(value) for step, value in stored.items() if value is not None}
+
+    @property
+    def arm(self) -> dict[str, Any]:
+        """What a lab series says of its data; {} for others."""
+        manifest = (self.meta.get("series") or {}).get("manifest") or {}
+        return dict(manifest.get("arm") or {})
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with observations, ascending."""
+        return list(self.tokens)
+
+    @property
+    def usable_steps(self) -> list[int]:
+        """Steps with observations that lint did not ask to leave out, ascending."""
+        return [step for step in self.tokens if step not in self.left_out]
+
+    @property
+    def all_steps(self) -> tuple[int, ...]:
+        """Steps with observations, and those that could not be read, ascending."""
+        gaps = [int(gap["step"]) for gap in self.gaps if gap.get("step") is not None]
+        return tuple(sorted({*self.tokens, *gaps}))
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step with any observation."""
+        return next(reversed(self.tokens), None)
+
+    @property
+    def tokens(self) -> dict[int, int | None]:
+        """Training tokens seen at each step with observations, ascending; None where unknown."""
+        return self._source.index.tokens
+
+    @property
+    def n_rows(self) -> int:
+        """How many observations there are."""
+        return self._source.index.n_rows
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """(n_layers, n_heads) of the model, from its description or else from its rows; (0, 0) where no head was measured."""
+        model = self.meta.get("model") or {}
+        if model.get("n_layers") and model.get("n_heads"):
+            return int(model["n_layers"]), int(model["n_heads"])
+        axes = self._source.read(None, ("layer", "head"))
+        highest = [pc.max(axes[axis]).as_py() for axis in ("layer", "head")]
+        return (0, 0) if None in highest else (highest[0] + 1, highest[1] + 1)
+
+    @property
+    def kinds(self) -> dict[Metric, Kind]:
+        """(probe, metric) -> "head", "pair", "curve", "head curve" or "model", in catalogue order."""
+        order = {name: i for i, name in enumerate(REGISTRY)}
+        found = ((name, place.kind) for name, place in self._source.index.metrics.items() if name[0])
+        return dict(sorted(found, key=lambda item: (order.get(item[0][0], len(order)), item[0])))
+
+    @property
+    def head_probes(self) -> dict[str, tuple[str, ...]]:
+        """Probe -> its metrics with one value per head, the main one first."""
+        probes: dict[str, list[str]] = {}
+        for (probe, metric), kind in self.kinds.items():
+            if kind == "head" and probe in REGISTRY:
+                probes.setdefault(probe, []).append(metric)
+        main = {probe: self.info(probe).main_metric for probe in probes}
+        return {p: tuple(sorted(ms, key=lambda m: (m != main[p], m))) for p, ms in probes.items()}
+
+    def info(self, probe: str) -> ProbeInfo:
+        """What the catalogue says of a probe; a description without claims for one that it does not know.
+
+        Raises:
+            ByroteError: neither the catalogue nor these results know it.
+        """
+        if probe in REGISTRY:
+            return REGISTRY[probe]
+        metrics = {m: "" for p, m in self._source.index.metrics if p == probe}
+        if not metrics:
+            return lookup(probe)
+        kinds = {kind for (p, _), kind in self.kinds.items() if p == probe}
+        return ProbeInfo(
+            name=probe,
+            kind="head" if kinds & {"head", "head curve"} else "model",
+            unit="",
+            range=None,
+            better=None,
+            source="",
+            summary="a probe that this installation does not know",
+            chance="",
+            metrics=metrics,
+            module="",
+            main_metric="score" if "score" in metrics else next(iter(metrics)),
+        )
+
+    def has(self, probe: str, metric: str | None = None, *, valid: bool = False) -> bool:
+        """Whether any row of this metric, or of any of the probe, is there; with `valid`, any that is a number."""
+        names = [
+            name for name in self._source.index.metrics if name[0] == probe and metric in (None, name[1])
+        ]
+        return bool(names) and (
+            not valid or bool(pc.any(self._source.read(names, ("valid",))["valid"]).as_py())
+        )
+
+    def require(self, probe: str, metric: str | None = None) -> str:
+        """The metric, or the probe's main one, when it is there.
+
+        Raises:
+            ByroteError: it was not measured here; the help names the nearest that was.
+        """
+        names = list(self._source.index.metrics)
+        mine = sorted(m for p, m in names if p == probe)
+        if not mine:
+            raise ByroteError(
+                f"there is no {probe!r} in the results of {self.run}",
+                help=did_you_mean(probe, sorted({p for p, _ in names if p})),
+            )
+        metric = self.info(probe).main_metric if metric is None else metric
+        if metric not in mine:
+            raise ByroteError(
+                f"{probe} has no metric {metric!r} in the results of {self.run}",
+                help=did_you_mean(metric, mine),
+            )
+        return metric
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All observations, tidy, by step, probe, metric and axes. Every number at once: a large run is better read by `rows`."""
+        return to_frame(in_order(plain(self._source.read(None, OBSERVATION_SCHEMA.names))))
+
+    @cached_property
+    def usable_frame(self) -> pd.DataFrame:
+        """The observations with those of `left_out` steps marked."""
+        return mark_left_out(self.frame, self.left_out)
+
+    def select(self, probe: str, metric: str, *, step: int | None = None) -> pd.DataFrame:
+        """Observations of one metric, at one step or all, as measured: steps that lint asked to leave out are not marked."""
+        return self._rows(probe, metric, step)
+
+    def rows(
+        self,
+        probe: str | None = None,
+        metric: str | None = None,
+        *,
+        step: int | None = None,
+        head: Head | None = None,
+        valid: bool = False,
+        single: bool = False,
+    ) -> pd.DataFrame:
+        """Tidy observations in step order, those of left-out steps marked.
+
+        Args:
+            probe, metric: which; None is every one.
+            step: one step; None is all.
+            head: one head; None is all, and the whole model.
+            valid: only what was measured and is not left out.
+            single: only metrics with one value per step, or per head and step.
+
+        Returns:
+            Columns of the schema and `left_out`; no rows where there are none.
+        """
+        rows = mark_left_out(self._rows(probe, metric, step, head, single=single), self.left_out)
+        return rows[rows["valid"]].reset_index(drop=True) if valid else rows
+
+    def _rows(
+        self,
+        probe: str | None,
+        metric: str | None,
+        step: int | None = None,
+        head: Head | None = None,
+        *,
+        single: bool = False,
+    ) -> pd.DataFrame:
+        """The rows as they are stored, without `left_out`."""
+
+        def where(rows: Any) -> Any:
+            asked = [] if step is None else [pc.equal(rows["step"], step)]
+            if head is not None:
+                asked += [pc.equal(rows["layer"], head[0]), pc.equal(rows["head"], head[1])]
+            asked += [pc.is_null(rows[axis]) for axis in ("src_layer", "position")] if single else []
+            return reduce(pc.and_, asked)
+
+        def read() -> pd.DataFrame:
+            names = self._source.index.metrics
+            chosen = [name for name in names if probe in (None, name[0]) and metric in (None, name[1])]
+            narrowed = step is not None or head is not None or single
+            table = self._source.read(chosen, OBSERVATION_SCHEMA.names, where if narrowed else None)
+            return to_frame(plain(table) if len(chosen) == 1 else in_order(plain(table)))
+
+        key = ("rows", probe, metric, step, head, single)
+        return self.cached(key, read, _frame_bytes).copy(deep=False)
+
+    def ranked(self, probe: str, metric: str | None = None, *, step: int | None = None) -> pd.DataFrame:
+        """The measured rows of one step, strongest first by the probe's own direction; ties go to the earlier head.
+
+        Args:
+            probe, metric: which; None is the probe's main metric.
+            step: None is the last step of these results.
+
+        Returns:
+            Tidy rows with `label`, see `row_label`; none where nothing was measured.
+        """
+        info = self.info(probe)
+        metric = info.main_metric if metric is None else metric
+        rows = self.rows(probe, metric, step=self.last_step if step is None else step)
+        return ranked(rows, lower=info.better_of(metric) == "lower")
+
+    def cube(self, probe: str, metric: str | None = None) -> Cube:
+        """One head metric over all steps, as arrays; NaN and not valid where there is no row.
+
+        Args:
+            probe, metric: which; None is the probe's main metric.
+        """
+        metric = self.info(probe).main_metric if metric is None else metric
+
+        def make() -> Cube:
+            rows = self._source.read([(probe, metric)], COLUMNS)
+            return cube_of(
+                rows,
+                self.info(probe),
+                metric,
+                steps=self.all_steps,
+                shape=self.shape,
+                left_out=self.left_out,
+            )
+
+        return self.cached(("cube", probe, metric), make, lambda cube: cube.nbytes)
+
+    def by_head(self, probe: str, metric: str) -> pd.DataFrame:
+        """Values of a head metric: one row per step that lint did not ask to leave out, one column per head label."""
+        rows = self.select(probe, metric)
+        rows = rows[~rows["step"].isin(list(self.left_out)) & rows["layer"].notna()]
+        if rows.empty:
+            return pd.DataFrame()
+        table = rows.pivot(index="step", columns=["layer", "head"], values="value")
+        table.columns = [head_label(int(layer), int(head)) for layer, head in table.columns]
+        return table.sort_index()
+
+    def curve(self, probe: str, metric: str = "score", *, head: Head | None = None) -> Curve:
+        """One metric of a head, or of the whole model, over the steps where it was measured.
+
+        Args:
+            probe: its name. Steps that lint asked to leave out are left out.
+            metric: one number per step.
+            head: layer and head, None for the whole model.
+
+        Raises:
+            ByroteError: a metric that is no single number, or nothing was measured.
+        """
+        found = self.curves(probe, metric)
+        if head not in found:
+            whose = "the whole model" if head is None else head_label(*head)
+            there = ", ".join(head_label(*h) if h else "the whole model" for h in found) or "nothing"
+            raise ByroteError(
+                f"{probe}/{metric} of {whose} was not measured at any step of {self.run}",
+                help=f"measured for: {there}",
+            )
+        return found[head]
+
+    def curves(
+        self, probe: str, metric: str = "score", *, sequences: bool = True
+    ) -> dict[Head | None, Curve]:
+        """Every curve of a metric: by (layer, head), or under None for the whole model.
+
+        Args:
+            probe: its name. Steps that lint asked to leave out are left out.
+            metric: one number per step.
+            sequences: read the per-sequence values too, from a file per step; without them intervals are all there is.
+
+        Raises:
+            ByroteError: a metric that has several numbers per head and step.
+        """
+        if self._source.index.metrics and self.kinds.get((probe, metric), "model") not in ("head", "model"):
+            raise ByroteError(
+                f"{probe}/{metric} is not one number per head and step",
+                help="take a metric without positions or pairs of heads; `byrote probes` lists them",
+            )
+        samples = self._samples(probe, metric) if sequences else {}
+        return curves_of(self.run, self.rows(probe, metric, valid=True), samples, self.info(probe))
+
+    def _samples(self, probe: str, metric: str) -> Samples:
+        def read() -> Samples:
+            return dict(self.read_samples(probe, metric))
+
+        def size(samples: Samples) -> int:
+            return sum(200 + values.nbytes for values in samples.values())
+
+        return self.cached(("samples", probe, metric), read, size)
+
+    def read_samples(self, probe: str, metric: str) -> Any:
+        """((step, (layer, head) or None), per-sequence values) of every usable step, read from the units one by one."""
+        return read_samples(self.path, self.usable_steps, self.info(probe), metric)
+
+    def samples(self, step: int) -> pd.DataFrame:
+        """Observations of one step with their per-sequence values in the column `samples` (empty where not kept)."""
+        return to_frame(read_units(self.path, step))
+
+    @property
+    def outcomes(self) -> pd.DataFrame:
+        """How often each probe and metric gave which answer: probe, metric, step, valid, reason and `count`."""
+        keys = ["probe", "metric", "step", "valid", "reason"]
+
+        def read() -> pd.DataFrame:
+            rows = self._source.read(None, keys)
+            found = rows.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pandas()
+            words = dict.fromkeys(("probe", "metric", "reason"), "object")
+            return found.rename(columns={"count_all": "count"}).astype(words)
+
+        return self.cached("outcomes", read, _frame_bytes)
+
+    def cached(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
+        """What was made before under a key, else what `make` gives; the answers must not be changed.
+
+        What was asked for longest ago goes when a run's take more than some 20 MB together; larger ones are not held.
+
+        Args:
+            key: what it is.
+            make: makes it.
+            size: bytes it takes.
+        """
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key][0]
+            made = make()
+            if (n_bytes := size(made)) < _HELD_BYTES:
+                self._held[key] = (made, n_bytes)
+            while sum(held for _, held in self._held.values()) > _HELD_BYTES:
+                self._held.popitem(last=False)
+            return made
+
+    @property
+    def _source(self) -> Source:
+        with self._lock:
+            return self._opened
+
+    @cached_property
+    def _opened(self) -> Source:
+        if "frame" in self.__dict__:  # set by app/dashboard/saved.py until it reads `Results`; to go
+            return Source(from_frame(self.__dict__["frame"]))
+        return Source(self._table) if self._table is not None else open_source(self.path, write=self._write)
+
+
+def _frame_bytes(frame: pd.DataFrame) -> int:
+    return int(frame.memory_usage().sum())
+
+
+def _where_results_are(path: Path) -> str:
+    runs = sorted(p.parent.name for p in path.glob("*/run.json")) if path.is_dir() else []
+    if runs:
+        return f"it holds runs: {', '.join(runs[:5])}; name one, such as {path / runs[0]}"
+    return "`byrote run PATH -o results` makes one"
