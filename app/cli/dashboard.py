@@ -50,10 +50,7 @@ def dashboard(session: Session, *, paths: tuple[Path, ...], port: int | None, no
     chosen = launch.free_port(port)
     signal.signal(signal.SIGTERM, _end)  # a stopped command must not leave its server behind
     with tempfile.NamedTemporaryFile("r", errors="replace") as log, Path(log.name).open("wb") as sink:
-        output = None if session.verbose else sink
-        server = subprocess.Popen(
-            launch.command(port=chosen), env=launch.environment(results), stdout=output, stderr=output
-        )
+        server = launch.start(results, port=chosen, output=None if session.verbose else sink)
         try:
             _wait_until_up(server, chosen, log)
             address = f"http://localhost:{chosen}"

@@ -18,11 +18,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from byrote.cli.text import plain
-from byrote.dashboard.export_figures import stills
-from byrote.dashboard.page import Page, Shown, file_stem, literal
+from byrote.dashboard.page import Drawing, View, file_stem, literal
 from byrote.dashboard.query_params import link
 from byrote.dashboard.reproduce import notebook_lines, shell_lines
-from byrote.dashboard.session import View
+from byrote.dashboard.views import PAGES
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
 from byrote.probes.figures.words import clean, probe_name, sentence_case
 from byrote.report.html import render
@@ -45,26 +44,26 @@ def address(view: View) -> str:
 
     here = urlsplit(st.context.url or "http://localhost")
     root = f"{here.scheme}://{here.netloc}"
-    path = "" if view.page == "overview" else view.page
+    path = "" if view.page.name == next(iter(PAGES)) else view.page.name
     return f"{root}/{path}?{urlencode(link(view.state))}"
 
 
-def menu(view: View, page: Page) -> None:
-    """Downloads, each made when it is asked for."""
+def menu(view: View, page: Drawing) -> None:
+    """Downloads, each made when it is clicked."""
     box = st.popover("Export", icon=":material/download:", key="export", on_change="rerun")
     menu_open = box.open
     with box:
-        stem, shown = page.stem, page.shown
-        _download("Tables on this page, CSV", f"{stem}.csv.zip", "application/zip", lambda: csv_zip(shown))
+        stem = page.stem
+        _download("Tables on this page, CSV", f"{stem}.csv.zip", "application/zip", lambda: csv_zip(page))
         _download(
-            "Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, shown)
+            "Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, page)
         )
-        if view.page != "runs":
+        if view.page.exports_figures:
             _download(
                 "Figures on this page, SVG", f"{stem}.svg.zip", "application/zip",
-                lambda: svg_zip(figures_of(view, shown)),
+                lambda: svg_zip(figures_of(view, page)),
             )  # fmt: skip
-        _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, shown))
+        _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, page))
         st.caption("One file that opens anywhere, offline, without scripts.")
         if menu_open:
             _png(view, page)
@@ -89,28 +88,28 @@ def provenance(view: View) -> None:
 def provenance_facts(view: View) -> dict[str, str]:
     """Series, format, model, precision, seeds, stimuli and versions of the run."""
     meta = view.run.meta
-    series, held = meta.get("series") or {}, meta.get("provenance") or {}
+    series, provenance = meta.get("series") or {}, meta.get("provenance") or {}
     facts = {
         "results": str(view.run.path),
         "series": f"{series.get('path', 'unknown')} ({series.get('format', 'unknown format')})",
         "model": ", ".join(f"{k} {v}" for k, v in (meta.get("model") or {}).items() if v is not None),
-        **{k.replace("_", " "): str(v) for k, v in held.items() if k != "versions"},
+        **{k.replace("_", " "): str(v) for k, v in provenance.items() if k != "versions"},
         "stimuli": ", ".join(str(s.get("id")) for s in meta.get("stimuli") or []),
-        "versions": ", ".join(f"{k} {v}" for k, v in (held.get("versions") or {}).items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in (provenance.get("versions") or {}).items()),
         "status": str(meta.get("status", "unknown")),
         "notes": "; ".join(map(str, meta.get("notes") or [])),
     }
     return {name: text for name, text in facts.items() if text}
 
 
-def csv_zip(shown: Shown) -> bytes:
+def csv_zip(page: Drawing) -> bytes:
     """One CSV per table."""
-    return _zip({f"{name}.csv": frame.to_csv(index=False) for name, (_, frame) in shown.tables.items()})
+    return _zip({f"{name}.csv": frame.to_csv(index=False) for name, (_, frame) in page.tables.items()})
 
 
-def figures_of(view: View, shown: Shown) -> dict[str, go.Figure]:
+def figures_of(view: View, page: Drawing) -> dict[str, go.Figure]:
     """Every figure of the page, and a still one of what its components draw."""
-    return stills(view) | shown.figures
+    return view.page.stills(view) | page.figures
 
 
 def svg_zip(figures: Mapping[str, go.Figure]) -> bytes:
@@ -134,16 +133,16 @@ def _svg_rules() -> str:
     return "".join(line for line in css.splitlines() if line.startswith(".still ") and "{" in line[8:])
 
 
-def _png(view: View, page: Page) -> None:
+def _png(view: View, page: Drawing) -> None:
     """One figure as PNG, drawn by the browser from the SVG: nothing here has to paint."""
-    names = list(figures_of(view, page.shown))
+    names = list(figures_of(view, page))
     if not names:
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox("One figure", names, key="png_figure", format_func=lambda n: n.replace("_", " "))
-        asked = st.button("PNG", key="png", icon=":material/image:")
-    if asked:
-        svg = svg_text(figures_of(view, page.shown)[name], name)
+        clicked = st.button("PNG", key="png", icon=":material/image:")
+    if clicked:
+        svg = svg_text(figures_of(view, page)[name], name)
         stem = file_stem(page.stem, name)
         _painter()(key="painter", data={"svg": svg, "name": f"{stem}.png", "id": secrets.token_hex(4)})
 
@@ -154,17 +153,17 @@ def _painter() -> Callable[..., Any]:
     return st.components.v2.component("byrote_png", html='<p role="status"></p>', js=script)
 
 
-def json_text(view: View, shown: Shown) -> str:
+def json_text(view: View, page: Drawing) -> str:
     """The tables and the state; what is not there is null, never NaN."""
     tables = {
         name: {
             "caption": caption,
             "rows": [{str(k): plain(v) for k, v in row.items()} for row in frame.to_dict("records")],
         }
-        for name, (caption, frame) in shown.tables.items()
+        for name, (caption, frame) in page.tables.items()
     }
     data = {
-        "title": shown.title,
+        "title": page.finding,
         "state": link(view.state),
         "provenance": provenance_facts(view),
         "tables": tables,
@@ -172,24 +171,22 @@ def json_text(view: View, shown: Shown) -> str:
     return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
 
-def page_html(view: View, shown: Shown) -> str:
+def page_html(view: View, page: Drawing) -> str:
     """The page as one still file: its title, figures and tables."""
     names = [name for name in (view.state.run, view.state.base) if name]
     styles = run_styles(names, base=view.state.base or None)
     runs = tuple(RunLine(n, "", styles[n].token, styles[n].dash, n == view.state.base) for n in names)
     blocks: list[Block] = []
-    tables = {name: _html_table(name, *held) for name, held in shown.tables.items()}
-    for name, fig in figures_of(view, shown).items():
+    tables = {name: _html_table(name, *table) for name, table in page.tables.items()}
+    for name, fig in figures_of(view, page).items():
         blocks.append(Picture(name, fig, _figure_table(name, fig)))
     blocks += tables.values()
     where = Section(
         "reproduce", "Reproduce", (Prose(address(view)), *(Prose(line) for line in shell_lines(view)))
     )
-    about = Section(
-        "page", sentence_case(view.page), tuple(blocks) or (Prose("Nothing is drawn on this page."),)
-    )
+    about = Section("page", view.page.title, tuple(blocks) or (Prose("Nothing is drawn on this page."),))
     date = datetime.now(UTC).strftime("%Y-%m-%d")
-    return render(Report(shown.title, runs, date, "complete", (), (about, where)), light=True)[0]
+    return render(Report(page.finding, runs, date, "complete", (), (about, where)), light=True)[0]
 
 
 def _figure_table(name: str, fig: Any) -> Table:

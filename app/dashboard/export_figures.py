@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import circuits, comparing
 from byrote.dashboard.circuits import Edge, Wiring
+from byrote.dashboard.page import View
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.session import View
 from byrote.interp.axes import head_label
 from byrote.probes.figures import difference_grid, head_grid
 from byrote.probes.figures.canvas import Canvas, finish
@@ -19,18 +19,8 @@ from byrote.probes.figures.words import clean, markup, number, short, step_numbe
 MAX_EDGES = 60
 
 
-def stills(view: View) -> dict[str, go.Figure]:
-    """Name -> figure of every component of the page; a token view's twin, the matrix, is on the page already."""
-    if view.page == "trajectory":
-        return _grids(view)
-    if view.page == "compare":
-        return _grids(view) | _difference(view)
-    if view.page == "circuit":
-        return _circuit(view)
-    return {}
-
-
-def _grids(view: View) -> dict[str, go.Figure]:
+def grids(view: View) -> dict[str, go.Figure]:
+    """The grid at the step, and the baseline's at the step that stands beside it."""
     state, found = view.state, {}
     if not state.probe:
         return {}
@@ -48,15 +38,18 @@ def _grids(view: View) -> dict[str, go.Figure]:
     return found
 
 
-def _difference(view: View) -> dict[str, go.Figure]:
-    state = view.state
+def grids_and_difference(view: View) -> dict[str, go.Figure]:
+    """The same, and the run minus the baseline."""
+    state, found = view.state, grids(view)
     if view.base is None or not state.probe:
-        return {}
+        return found
     try:
         comparison = comparing.comparison_of(view.run, view.base, state.align, state.step)
-        return {"difference_grid": difference_grid(comparison, probe=state.probe, metric=state.metric)}
+        return found | {
+            "difference_grid": difference_grid(comparison, probe=state.probe, metric=state.metric)
+        }
     except ByroteError:
-        return {}  # the page says why the two cannot be compared
+        return found  # the page says why the two cannot be compared
 
 
 def _pairs(view: View) -> dict[int, int]:
@@ -67,7 +60,8 @@ def _pairs(view: View) -> dict[int, int]:
         return {}
 
 
-def _circuit(view: View) -> dict[str, go.Figure]:
+def circuit(view: View) -> dict[str, go.Figure]:
+    """The edges at the step, as many as the page draws by default."""
     state = view.state
     found = circuits.wiring(view.run, state.way)
     edges = found.edges.get(state.step, [])

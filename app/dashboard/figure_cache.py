@@ -5,6 +5,7 @@ What these functions return is shared: a page that wants another look makes anot
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,14 +15,22 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from byrote.dashboard import comparing
-from byrote.dashboard.figures import attention_matrix, coverage, first_to_now, head_curves, narrow, roomy
+from byrote.dashboard.figures import (
+    attention_matrix,
+    coverage,
+    first_to_now,
+    fitted,
+    head_curves,
+    narrow,
+    roomy,
+)
 from byrote.dashboard.milestones import INDUCTION, milestones
 from byrote.dashboard.query_params import State
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.timeline import steps_of, with_rule
 from byrote.dashboard.timeline import timeline as over_time
-from byrote.probes.figures import differences, loss_curves, offset_profile
+from byrote.probes.figures import apply_theme, differences, loss_curves, offset_profile
 
 
 @run_cache(8)
@@ -127,3 +136,23 @@ def measures(run: SavedRun, base: SavedRun, align: str, step: int) -> go.Figure:
 def change(run: SavedRun, probe: str, metric: str, first: int, step: int) -> go.Figure:
     """A run against its own beginning."""
     return first_to_now(run, run.cube(probe, metric), probe=probe, metric=metric, first=first, step=step)
+
+
+def in_theme(fig: go.Figure, theme: str) -> go.Figure:
+    """The figure as a page shows it, made once per theme and for as long as the figure lives."""
+    key = (id(fig), theme)
+    themed, of = _THEMED.get(key, (None, None))
+    if themed is None or of is None or of() is not fig:
+        themed = fitted(apply_theme(fig, theme))
+        for trace in themed.data:  # cells without text do not ask the browser to lay any out
+            if trace.type == "heatmap" and trace.text is not None and not any(any(row) for row in trace.text):
+                trace.text = trace.texttemplate = None
+        see_through = "rgba(0,0,0,0)"  # but for the ground that marks cells without a value
+        themed.update_layout(
+            paper_bgcolor=see_through, plot_bgcolor=themed.layout.plot_bgcolor or see_through
+        )
+        _THEMED[key] = (themed, weakref.ref(fig, lambda _: _THEMED.pop(key, None)))
+    return themed
+
+
+_THEMED: dict[tuple[int, str], tuple[go.Figure, weakref.ref[go.Figure]]] = {}

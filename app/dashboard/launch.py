@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.library import PATHS_VARIABLE, is_run_folder, run_folders
+from byrote.dashboard.library import DIRECTORY_VARIABLE, PATHS_VARIABLE, is_run_folder, run_folders
 from byrote.probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
@@ -22,11 +24,11 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "262144",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
-SCRIPT = Path(__file__).with_name("main.py")
+SCRIPT = Path(__file__).with_name("entry") / "byrote_dashboard_script.py"
 
 
 def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
-    """The folders asked for, or the results that are here.
+    """The folders named, or the results that are here.
 
     Args:
         given: what was named.
@@ -46,6 +48,19 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
                 help="name a results folder, or a folder of them: byrote dashboard results",
             )
     return [path.resolve() for path in given]
+
+
+def start(paths: Sequence[Path], *, port: int, output: IO[bytes] | int | None) -> subprocess.Popen[bytes]:
+    """Start the server, from a folder in which it can find no module and no configuration of the user's.
+
+    Args:
+        paths: results folders to open.
+        port: on this machine.
+        output: where what it says goes; None for where this process's own words go.
+    """
+    return subprocess.Popen(
+        command(port=port), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    )  # fmt: skip
 
 
 def command(*, port: int) -> list[str]:
@@ -71,12 +86,13 @@ def flags(*, port: int) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-def environment(paths: Sequence[Path], *, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The server's environment: where the results are, and how memory is given back."""
-    env = dict(os.environ if base is None else base)
+def environment(paths: Sequence[Path], *, here: Path | None = None) -> dict[str, str]:
+    """The server's environment: where the results and the user are, and how memory is given back."""
+    env = dict(os.environ)
     for name, value in ALLOCATOR.items():
         env.setdefault(name, value)
     env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
+    env[DIRECTORY_VARIABLE] = str(here or Path.cwd())
     return env
 
 
@@ -105,10 +121,10 @@ def theme() -> dict[str, str]:
 
 
 def free_port(wanted: int | None) -> int:
-    """The port asked for, or the first free one from the usual on.
+    """The port requested, or the first free one from the usual on.
 
     Raises:
-        ByroteError: the port asked for is taken.
+        ByroteError: the port requested is taken.
     """
     candidates = [wanted] if wanted is not None else range(DEFAULT_PORT, DEFAULT_PORT + 50)
     for port in candidates:

@@ -13,7 +13,8 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.saved import Identity, SavedRun, load, unit_stamps
 from byrote.probes.store import Results
 
-PATHS_VARIABLE = "BYROTE_DASHBOARD_PATHS"  # set by the process that starts the server
+# Set by the process that starts the server: what to open, and where the user is.
+PATHS_VARIABLE, DIRECTORY_VARIABLE = "BYROTE_DASHBOARD_PATHS", "BYROTE_DASHBOARD_DIRECTORY"
 KEPT_RUNS = 12
 
 
@@ -34,7 +35,7 @@ class Library:
     Attributes:
         runs: by name, in the order found.
         broken: folders that cannot be read; the rest works.
-        paths: what was asked for.
+        paths: the folders opened.
         is_example: nothing was found there; the runs are those that come with byrote.
     """
 
@@ -82,8 +83,8 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Results folders among and inside the paths, finished or in the making."""
     found: list[Path] = []
     for path in map(Path, paths):
-        held = path.iterdir() if path.is_dir() else ()
-        inside = sorted(p for p in held if not p.name.startswith(".") and is_run_folder(p))
+        inside = path.iterdir() if path.is_dir() else ()
+        inside = sorted(p for p in inside if not p.name.startswith(".") and is_run_folder(p))
         found += [path] if is_run_folder(path) else inside
     return list(dict.fromkeys(found))
 
@@ -108,14 +109,14 @@ def identity_of(folder: Path) -> Identity:
 def _read(folder: Path, identity: Identity) -> SavedRun:
     """The run as it is now; what was read of it before is let go."""
     with _LOCK:
-        held = _READ.get(folder)
-        if held is None or held.identity != identity:
+        run = _READ.get(folder)
+        if run is None or run.identity != identity:
             _READ.pop(folder, None)
-            held = _READ[folder] = load(folder, _meta(folder), identity)
+            run = _READ[folder] = load(folder, _meta(folder), identity)
         _READ.move_to_end(folder)
         while len(_READ) > KEPT_RUNS:
             _READ.popitem(last=False)
-    return held
+    return run
 
 
 _READ: OrderedDict[Path, SavedRun] = OrderedDict()

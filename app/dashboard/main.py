@@ -1,15 +1,20 @@
-"""The script Streamlit runs: finds the page, reads the URL, draws the shell, hands over to the page."""
+"""One run of a page: reads the link, draws what all pages share, hands over to the page."""
 
 from __future__ import annotations
 
+import gc
+import os
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
+from PIL import Image
 
 from byrote.dashboard import session, shell
-from byrote.dashboard.library import Library
-from byrote.dashboard.page import Page, file_stem
-from byrote.dashboard.views import VIEWS
+from byrote.dashboard.library import DIRECTORY_VARIABLE, Library
+from byrote.dashboard.page import Drawing, file_stem
+from byrote.dashboard.views import PAGES
 
 
 def main(only: str | None = None) -> None:
@@ -18,42 +23,59 @@ def main(only: str | None = None) -> None:
     Args:
         only: its name; None takes it from the address, as the server does.
     """
-    st.set_page_config(page_title="byrote", page_icon=shell.icon(), layout="wide")
+    _begin()
+    st.set_page_config(page_title="byrote", page_icon=_icon(), layout="wide")
     st.html(Path(__file__).with_name("style.css"))
-    pages = {} if only else _pages()
-    name = only or _chosen(pages)
-    view = session.look_around(pages, name)
+    pages = {} if only else _streamlit_pages()
+    page = PAGES[only or _chosen(pages)]
+    view = session.look_around(pages, page)
     if isinstance(view, Library):
-        shell.empty(view, pages, name)
-        if name != "runs":
-            return
-        VIEWS["runs"].without_results(view)
+        shell.empty(view, pages)
+        if page.without_results is not None:
+            page.without_results(view)
         return
     state = view.state
-    page = Page(file_stem(state.run, state.probe, state.step), view.theme)
+    drawing = Drawing(file_stem(state.run, state.probe, state.step), view.theme)
     shell.sidebar(view)
     shell.complaints(view)
     shell.example(view)
-    VIEWS[name].draw(view, page)
-    shell.foot(view, page)
-    shell.settle()
+    page.draw(view, drawing)
+    shell.foot(view, drawing)
+    _settle()
 
 
-def _pages() -> dict[str, st.Page]:
+def _streamlit_pages() -> dict[str, st.Page]:
+    first = next(iter(PAGES))
     return {
-        name: st.Page(_nothing, title=view.TITLE, icon=view.ICON, url_path=name, default=name == "overview")
-        for name, view in VIEWS.items()
+        name: st.Page(lambda: None, title=page.title, icon=page.icon, url_path=name, default=name == first)
+        for name, page in PAGES.items()
     }
 
 
 def _chosen(pages: dict[str, st.Page]) -> str:
-    asked = st.navigation(list(pages.values()), position="hidden")
-    return next((name for name, page in pages.items() if page.title == asked.title), "overview")
+    current = st.navigation(list(pages.values()), position="hidden")
+    return next((name for name, page in pages.items() if page.title == current.title), next(iter(pages)))
 
 
-def _nothing() -> None:
-    """Pages are drawn by `main`, which knows the view."""
+@lru_cache(maxsize=1)
+def _begin() -> None:
+    """Once per server: it was started elsewhere, but relative paths are meant from where the user is."""
+    if directory := os.environ.get(DIRECTORY_VARIABLE):
+        os.chdir(directory)
 
 
-if __name__ == "__main__":
-    main()
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Libraries stay for good: Streamlit's full collection after every run need not walk through them again and again.
+
+    Once per server only: what is frozen while a page of it is on screen would never be collected.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@lru_cache(maxsize=1)
+def _icon() -> Image.Image:
+    """Four heads, one of them strong: drawn here, because Streamlit's own icons come over the network."""
+    tones = np.array([[[0, 48, 110], [96, 99, 110]], [[52, 71, 107], [253, 231, 55]]], dtype=np.uint8)
+    return Image.fromarray(tones.repeat(16, axis=0).repeat(16, axis=1))

@@ -54,14 +54,14 @@ def run_command(run: SavedRun, *more: str) -> str:
         run: whose series and results folder.
         more: further options.
     """
-    series, held = run.meta.get("series") or {}, run.meta.get("provenance") or {}
+    series, provenance = run.meta.get("series") or {}, run.meta.get("provenance") or {}
     words = ["byrote", "run", str(series.get("path") or "PATH"), *more]
     for option, name, default in (
         ("--dtype", "dtype", "float32"),
         ("--device", "device", "cpu"),
         ("--seed", "seed", 0),
     ):
-        if (value := held.get(name)) not in (None, default):
+        if (value := provenance.get(name)) not in (None, default):
             words += [option, str(value)]
     shown = {s["n"] for s in run.meta.get("stimuli") or [] if s.get("kind") == "repeated_random" and "n" in s}
     if shown and shown != {32}:
@@ -107,7 +107,7 @@ def _not_reached(run: SavedRun) -> list[Missing]:
 
 
 def _in_part(run: SavedRun) -> list[Missing]:
-    """Probes that hold a number at some steps and none, or not all, at others; those with one story are told together."""
+    """Probes that hold a number at some steps and none, or not all, at others; those with one story are listed together."""
     probes, steps, grid, _ = coverage_grid(run)
     unread = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
     reasons = _reasons(run)
@@ -117,8 +117,8 @@ def _in_part(run: SavedRun) -> list[Missing]:
             here = tuple(s for s, v in zip(steps, row, strict=True) if v == kind and s not in unread)
             if not here:
                 continue
-            told = dict.fromkeys(why for s in here for why in reasons.get(probe, {}).get(s, ()))
-            why = f"{said}: {'; '.join(list(told)[:N_REASONS]) or 'no reason was recorded'}" if said else ""
+            known = dict.fromkeys(why for s in here for why in reasons.get(probe, {}).get(s, ()))
+            why = f"{said}: {'; '.join(list(known)[:N_REASONS]) or 'no reason was recorded'}" if said else ""
             stories.setdefault((why, here), []).append(probe)
     return [_story(run, why, here, names) for (why, here), names in stories.items()]
 

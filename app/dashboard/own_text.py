@@ -1,4 +1,4 @@
-"""Attention on a text of one's own: asked for on the Head page, computed by a worker process. No Streamlit, no torch."""
+"""Attention on a text of one's own: requested on the Head page, computed by a worker process. No Streamlit, no torch."""
 
 from __future__ import annotations
 
@@ -128,32 +128,32 @@ def begin(run: SavedRun, step: int, text: str) -> Request:
     Raises:
         ByroteError: the checkpoints are not where they were, or nothing can be written beside the results.
     """
-    asked = request(run, step, text)
-    if asked.file.is_file() or asked.running:
-        return asked
-    wanted: dict[str, Any] = {
+    answer = request(run, step, text)
+    if answer.file.is_file() or answer.running:
+        return answer
+    facts: dict[str, Any] = {
         "series": str(series_path(run)),
         "step": step,
         "text": text,
-        "out": str(asked.file),
+        "out": str(answer.file),
         "most_tokens": most_tokens(run),
     }
     try:
-        asked.folder.mkdir(parents=True, exist_ok=True)
-        (asked.folder / "request.json").write_text(json.dumps(wanted), encoding="utf-8")
+        answer.folder.mkdir(parents=True, exist_ok=True)
+        (answer.folder / "request.json").write_text(json.dumps(facts), encoding="utf-8")
     except OSError as error:
         raise ByroteError(
             f"cannot write beside {run.path} ({error.strerror})", help="open results you can write to"
         ) from None
-    command = ["-m", "byrote.dashboard.attend", str(asked.folder / "request.json")]
-    job = jobs.start(asked.folder, command, limit_s=LIMIT_S)
+    command = ["-m", "byrote.dashboard.attend", str(answer.folder / "request.json")]
+    job = jobs.start(answer.folder, command, limit_s=LIMIT_S)
     _forget_oldest(_answers(run))
-    return Request(asked.folder, jobs.read_job(job))
+    return Request(answer.folder, jobs.read_job(job))
 
 
-def again(asked: Request) -> Request:
+def again(answer: Request) -> Request:
     """The request as it stands now."""
-    return Request(asked.folder, None if asked.job is None else jobs.read_job(asked.job.folder))
+    return Request(answer.folder, None if answer.job is None else jobs.read_job(answer.job.folder))
 
 
 def series_path(run: SavedRun) -> Path:
@@ -162,8 +162,8 @@ def series_path(run: SavedRun) -> Path:
     Raises:
         ByroteError: not recorded, or no longer there.
     """
-    held = (run.meta.get("series") or {}).get("path")
-    path = Path(str(held)) if held else None
+    recorded = (run.meta.get("series") or {}).get("path")
+    path = Path(str(recorded)) if recorded else None
     if path is None or not any(module.sniff(path) for module in FORMATS.values() if path.exists()):
         raise ByroteError(
             f"the checkpoints of {run.name} are not at {path}",
@@ -195,6 +195,6 @@ def _answers(run: SavedRun) -> Path:
 def _forget_oldest(folder: Path) -> None:
     """The newest answers stay; one that is still computed is among them."""
     with suppress(OSError):
-        kept = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -jobs.stamp(p)[0])
-        for old in kept[KEPT_ANSWERS:]:
+        newest_first = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -jobs.stamp(p)[0])
+        for old in newest_first[KEPT_ANSWERS:]:
             shutil.rmtree(old, ignore_errors=True)

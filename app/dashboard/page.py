@@ -1,9 +1,9 @@
-"""How a page shows things: figures with their alternative text, tables that twin them, cards, gaps, and exports."""
+"""A page: how one is declared, what it is drawn on, and the parts that all of them use."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,49 +14,121 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.figures import fitted
+from byrote.dashboard.figure_cache import in_theme
+from byrote.dashboard.library import Library
+from byrote.dashboard.query_params import Reading, State
+from byrote.dashboard.saved import SavedRun
 from byrote.probes.cards import Card, card
-from byrote.probes.figures import apply_theme
 from byrote.probes.figures.words import clean, probe_name, sentence_case
 from byrote.probes.registry import REGISTRY
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>&@=^\"'/])")
 
 
-@dataclass
-class Shown:
-    """What is on the page, in order, for the export menu.
+@dataclass(frozen=True)
+class Page:
+    """A page, declared once, in the file that draws it. Menu, links, exports, reproduction, docs and tests follow.
 
     Attributes:
-        title: the finding.
-        figures: name -> figure in light colours.
-        tables: name -> (caption, data).
+        name: last part of its address, one word.
+        title: as in the menu.
+        icon: a Material symbol.
+        question: what it answers; shown beside the menu and in the documentation.
+        draw: puts it on the screen.
+        commands: commands that print its numbers.
+        notebook: Python lines that make its figures and numbers.
+        needs: probes without which it has little to show; what it says then names them.
+        measure: further words of the command that measures those.
+        state: parts of the link that it uses beside run, probe, metric, step, head, base and pin.
+        figures: names of the figures it draws where everything was measured.
+        component: whether the browser draws a part of it.
+        stills: figures exported in place of what the browser draws.
+        exports_figures: False for a page without any.
+        without_results: what it shows where there is no run yet; None for nothing.
     """
 
-    title: str = ""
-    figures: dict[str, go.Figure] = field(default_factory=dict)
-    tables: dict[str, tuple[str, pd.DataFrame]] = field(default_factory=dict)
+    name: str
+    title: str
+    icon: str
+    question: str
+    draw: Callable[[View, Drawing], None]
+    commands: Callable[[View], list[str]]
+    notebook: Callable[[View], list[str]]
+    needs: tuple[str, ...] = ()
+    measure: str = ""
+    state: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    component: bool = False
+    stills: Callable[[View], dict[str, go.Figure]] = field(default=lambda view: {})
+    exports_figures: bool = True
+    without_results: Callable[[Library], None] | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that measures what the page needs."""
+        return measuring(*self.needs, more=self.measure)
 
 
-class Page:
-    """One page being drawn.
+@dataclass(frozen=True)
+class View:
+    """One page load.
+
+    Attributes:
+        library: everything found.
+        reading: the link as understood.
+        pages: name -> Streamlit page, for links.
+        page: the page shown.
+        theme: "light" or "dark".
+    """
+
+    library: Library
+    reading: Reading
+    pages: Mapping[str, Any]
+    page: Page
+    theme: str
+
+    @property
+    def state(self) -> State:
+        """What is looked at."""
+        return self.reading.state
+
+    @property
+    def run(self) -> SavedRun:
+        """The run."""
+        return self.library.runs[self.state.run]
+
+    @property
+    def base(self) -> SavedRun | None:
+        """The baseline."""
+        return self.library.runs.get(self.state.base)
+
+
+class Drawing:
+    """A page being drawn, and what is on it in order, for the export menu.
 
     Args:
         stem: what file names of its exports begin with.
         theme: "light" or "dark".
+
+    Attributes:
+        finding: the title.
+        figures: name -> figure in light colours.
+        tables: name -> (caption, data).
     """
 
     def __init__(self, stem: str, theme: str) -> None:
-        self.stem, self.theme, self.shown = stem, theme, Shown()
+        self.stem, self.theme, self.finding = stem, theme, ""
+        self.figures: dict[str, go.Figure] = {}
+        self.tables: dict[str, tuple[str, pd.DataFrame]] = {}
 
     def title(self, finding: str) -> None:
         """The page's title: a sentence made of data."""
-        self.shown.title = finding
+        self.finding = finding
         st.title(literal(finding, limit=300), anchor=False)
 
     def figure(self, fig: go.Figure, name: str, **options: Any) -> Any:
         """A figure in the page's theme; its alternative text is its finding."""
-        self.shown.figures[name] = fig
+        self.figures[name] = fig
         return st.plotly_chart(
             in_theme(fig, self.theme),
             theme=None,
@@ -72,28 +144,27 @@ class Page:
 
     def table(self, data: pd.DataFrame, name: str, *, caption: str, **options: Any) -> Any:
         """A table with its caption; kept for export as it is."""
-        self.shown.tables[name] = (caption, data)
+        self.tables[name] = (caption, data)
         if caption:
             st.caption(literal(caption, limit=400))
         options = {"hide_index": True, "placeholder": "–", **options}
         return st.dataframe(plain_cells(data), key=f"table_{name}", alt=clean(caption, limit=400), **options)
 
+    def choices(self, data: pd.DataFrame, name: str, choose: Callable[[int], None], **options: Any) -> Any:
+        """A table in which one row can be chosen; `choose` gets its number, from 0."""
 
-def in_theme(fig: go.Figure, theme: str) -> go.Figure:
-    """The figure as a page shows it; made once, because pages of all users show the same figure."""
-    held = fig.__dict__.setdefault("_in_theme", {})
-    if theme not in held:
-        themed = fitted(apply_theme(fig, theme))
-        _without_empty_text(themed)
-        held[theme] = themed.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor=_see_through(themed))
-    return held[theme]
+        def picked() -> None:
+            rows = st.session_state[f"table_{name}"]["selection"]["rows"]
+            if rows and rows[0] < len(data):
+                choose(rows[0])
+
+        return self.table(data, name, on_select=picked, selection_mode="single-row", **options)
 
 
-def _without_empty_text(fig: go.Figure) -> None:
-    """Heatmaps whose cells carry no text do not ask the browser to lay any out."""
-    for trace in fig.data:
-        if trace.type == "heatmap" and trace.text is not None and not any(any(row) for row in trace.text):
-            trace.text = trace.texttemplate = None
+def measuring(*probes: str, more: str = "") -> str:
+    """The command that measures probes, as an empty place shows it."""
+    words = ["byrote", "run", "PATH", *(word for probe in probes for word in ("-p", probe)), "-o", "results"]
+    return " ".join([*words, more]).rstrip()
 
 
 def plain_cells(data: pd.DataFrame) -> pd.DataFrame:
@@ -158,12 +229,6 @@ def one_card(name: str) -> None:
     if shown.steps:
         st.markdown("How it is computed")
         st.text("\n".join(shown.steps))
-
-
-def _see_through(fig: go.Figure) -> str:
-    """Grids keep the ground that marks cells without a value; everything else shows the page."""
-    ground = fig.layout.plot_bgcolor
-    return ground if ground else "rgba(0,0,0,0)"
 
 
 def literal(text: object, *, limit: int = 200) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +11,10 @@ import streamlit as st
 
 from byrote.dashboard import example
 from byrote.dashboard.library import PATHS_VARIABLE, Library, open_library
-from byrote.dashboard.query_params import MAX_PINS, Reading, State, link, read
-from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.page import Page, View
+from byrote.dashboard.query_params import MAX_PINS, State, link, read
 
 _STATE = "byrote_state"
-
-
-@dataclass(frozen=True)
-class View:
-    """One page load.
-
-    Attributes:
-        library: everything found.
-        reading: the URL as understood.
-        pages: name -> Streamlit page, for links.
-        page: name of the page shown.
-        theme: "light" or "dark".
-    """
-
-    library: Library
-    reading: Reading
-    pages: Mapping[str, Any]
-    page: str
-    theme: str
-
-    @property
-    def state(self) -> State:
-        """What is looked at."""
-        return self.reading.state
-
-    @property
-    def run(self) -> SavedRun:
-        """The run."""
-        return self.library.runs[self.state.run]
-
-    @property
-    def base(self) -> SavedRun | None:
-        """The baseline."""
-        return self.library.runs.get(self.state.base)
 
 
 def opened_paths() -> tuple[Path, ...]:
@@ -64,7 +29,7 @@ def opened_library() -> Library:
     return found if found.runs or found.broken else example.in_place_of(found)
 
 
-def look_around(pages: Mapping[str, Any], page: str) -> View | Library:
+def look_around(pages: Mapping[str, Any], page: Page) -> View | Library:
     """Read the folders and the URL; the bare library where there is no run to show."""
     library = opened_library()
     if not library.runs:
@@ -91,20 +56,57 @@ def go(**changes: Any) -> None:
     st.query_params.from_dict(link(fitting))
 
 
+def bound(
+    name: str, value: Any, *, to: Callable[[Any], Any] = lambda value: value, **more: Any
+) -> dict[str, Any]:
+    """`key` and `on_change` of a widget that shows a part of the state and changes it.
+
+    Args:
+        name: of the part; the widget's key is `w_` and the name.
+        value: what the widget shows.
+        to: from the widget's value to the state's.
+        more: parts of the state that change with it.
+    """
+    key = f"w_{name}"
+    st.session_state[key] = value  # widgets follow the link: their value is set before each is drawn
+
+    def changed() -> None:
+        if (now := st.session_state[key]) is not None:
+            go(**{name: to(now)}, **more)
+
+    return {"key": key, "on_change": changed}
+
+
+def page_link(
+    view: View, name: str, label: str, *, state: State | None = None, icon: str | None = None
+) -> None:
+    """A link to another page that looks at the same thing; nothing where a page is drawn by itself.
+
+    Args:
+        view: where we are.
+        name: of the other page.
+        label: what the link says.
+        state: what the other page looks at, where that is something else.
+        icon: a Material symbol.
+    """
+    if name in view.pages:
+        st.page_link(view.pages[name], label=label, icon=icon, query_params=link(state or view.state))
+
+
 def chosen(key: str, name: str) -> Any:
     """What a component reported under a name, None where nothing."""
     reported = st.session_state.get(key)
     return None if reported is None else reported.get(name)
 
 
-def follow(key: str, name: str, kind: Callable[[Any], Any] = str) -> Callable[[], None]:
-    """A callback: what a component reports under a name becomes that part of the state."""
+def follow(key: str, name: str, kind: Callable[[Any], Any] = str, *, part: str = "") -> Callable[[], None]:
+    """A callback: what a component reports under a name becomes a part of the state, that of the same name or another."""
 
-    def heed() -> None:
+    def changed() -> None:
         if (value := chosen(key, name)) is not None:
-            go(**{name: kind(value)})
+            go(**{part or name: kind(value)})
 
-    return heed
+    return changed
 
 
 def pin_button(state: State) -> None:

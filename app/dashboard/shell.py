@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import streamlit as st
-from PIL import Image
 
 from byrote.checkpoints.words import counted
 from byrote.dashboard import export, session
 from byrote.dashboard.library import Library, look
-from byrote.dashboard.page import Page, literal, problem
+from byrote.dashboard.page import Drawing, View, literal, problem
 from byrote.dashboard.query_params import MAX_PINS, link
 from byrote.dashboard.saved import SavedRun, head_names
-from byrote.dashboard.session import View, go
-from byrote.dashboard.views import VIEWS
+from byrote.dashboard.session import bound, go
+from byrote.dashboard.views import PAGES
 from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 
 LOOK_EVERY_S = 3
 _SEEN = "byrote_seen"
 NONE = "none"
-
-
-@lru_cache(maxsize=1)
-def settle() -> None:
-    """Libraries stay for good: Streamlit's full collection after every run need not walk through them again and again.
-
-    Once only: what is frozen while a page of it is on screen would never be collected.
-    """
-    gc.collect()
-    gc.freeze()
-
-
-@lru_cache(maxsize=1)
-def icon() -> Image.Image:
-    """Four heads, one of them strong: drawn here, because Streamlit's own icons come over the network."""
-    tones = np.array([[[0, 48, 110], [96, 99, 110]], [[52, 71, 107], [253, 231, 55]]], dtype=np.uint8)
-    return Image.fromarray(tones.repeat(16, axis=0).repeat(16, axis=1))
 
 
 def sidebar(view: View) -> None:
@@ -60,7 +39,7 @@ def sidebar(view: View) -> None:
     _watch(session.opened_paths())
 
 
-def empty(library: Library, pages: Mapping[str, Any], page: str) -> None:
+def empty(library: Library, pages: Mapping[str, Any]) -> None:
     """No run to show: say what would make one."""
     with st.sidebar:
         st.markdown("### byrote")
@@ -105,65 +84,50 @@ def complaints(view: View) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", key="complaints"):
         lines = "  \n".join(literal(line, limit=400) for line in view.reading.complaints)
         st.markdown(f":material/link_off: {lines}", width="stretch")
-        st.button("Mend the link", on_click=go, key="mend")
+        st.button("Fix the link", on_click=go, key="fix_link")
 
 
-def foot(view: View, page: Page) -> None:
+def foot(view: View, drawing: Drawing) -> None:
     """Share, export, reproduce and provenance, at the end of every page."""
     st.space("small")
     with st.container(horizontal=True, key="foot"):
         export.share(view)
-        export.menu(view, page)
+        export.menu(view, drawing)
         export.reproduce(view)
         export.provenance(view)
 
 
 def _menu(pages: Mapping[str, Any], params: Mapping[str, str]) -> None:
-    for name, page in pages.items():
+    for name, target in pages.items():
+        page = PAGES[name]
         st.page_link(
-            page, label=VIEWS[name].TITLE, icon=VIEWS[name].ICON, query_params=dict(params), width="stretch"
+            target,
+            label=page.title,
+            icon=page.icon,
+            help=page.question,
+            query_params=dict(params),
+            width="stretch",
         )
-
-
-def _set(key: str, value: Any) -> str:
-    """Widgets follow the URL: their value is set before each is drawn."""
-    st.session_state[key] = value
-    return key
-
-
-def _on(key: str, field: str) -> Any:
-    def changed() -> None:
-        value = st.session_state[key]
-        go(**{field: "" if value == NONE and field == "base" else value})
-
-    return changed
 
 
 def _run_control(view: View) -> None:
-    key = _set("w_run", view.state.run)
-    names = list(view.library.runs)
-    st.selectbox("Run", names, key=key, on_change=_on(key, "run"), format_func=lambda n: clean(n, limit=60))
+    st.selectbox("Run", list(view.library.runs), format_func=_short, **bound("run", view.state.run))
+
+
+def _short(name: str) -> str:
+    return clean(name, limit=60)
 
 
 def _probe_control(view: View) -> None:
-    probes = view.run.head_probes
+    probes, state = view.run.head_probes, view.state
     if not probes:
         st.caption("This run holds no probe with a value per head.")
         return
-    key = _set("w_probe", view.state.probe)
-
-    def changed() -> None:
-        go(probe=st.session_state[key], metric=probes[st.session_state[key]][0])
-
-    st.selectbox(
-        "Probe", list(probes), key=key, on_change=changed, format_func=lambda n: sentence_case(probe_name(n))
-    )
-    metrics = probes[view.state.probe]
+    probe = bound("probe", state.probe, metric="")  # the probe's main one
+    st.selectbox("Probe", list(probes), format_func=lambda n: sentence_case(probe_name(n)), **probe)
+    metrics = probes[state.probe]
     if len(metrics) > 1:
-        key_m = _set("w_metric", view.state.metric)
-        st.selectbox(
-            "Metric", list(metrics), key=key_m, on_change=_on(key_m, "metric"), format_func=probe_name
-        )
+        st.selectbox("Metric", list(metrics), format_func=probe_name, **bound("metric", state.metric))
 
 
 def _step_control(view: View) -> None:
@@ -171,16 +135,12 @@ def _step_control(view: View) -> None:
     if len(steps) < 2:
         st.caption(f"One checkpoint: step {step_number(steps[0])}" if steps else "No checkpoint yet")
         return
-    key = _set("w_step", view.state.step)
-    st.select_slider("Step", steps, key=key, on_change=_on(key, "step"), format_func=step_number)
+    st.select_slider("Step", steps, format_func=step_number, **bound("step", view.state.step))
 
 
 def _head_control(view: View) -> None:
-    names = head_names(view.run)
-    if not names:
-        return
-    key = _set("w_head", view.state.head)
-    st.selectbox("Head", names, key=key, on_change=_on(key, "head"), help="Type to search, such as L1H0")
+    if names := head_names(view.run):
+        st.selectbox("Head", names, help="Type to search, such as L1H0", **bound("head", view.state.head))
 
 
 def _base_control(view: View) -> None:
@@ -188,28 +148,14 @@ def _base_control(view: View) -> None:
     if not others:
         st.caption("One run: nothing to compare it with.")
         return
-    key = _set("w_base", view.state.base or NONE)
-    st.selectbox(
-        "Baseline",
-        [NONE, *others],
-        key=key,
-        on_change=_on(key, "base"),
-        format_func=lambda n: clean(n, limit=60),
-    )
+    base = bound("base", view.state.base or NONE, to=lambda name: "" if name == NONE else name)
+    st.selectbox("Baseline", [NONE, *others], format_func=_short, **base)
 
 
 def _pin_control(view: View) -> None:
-    names = head_names(view.run)
-    if not names:
-        return
-    key = _set("w_pin", list(view.state.pin))
-
-    def changed() -> None:
-        go(pin=tuple(st.session_state[key]))
-
-    st.multiselect(
-        "Pinned heads", names, key=key, on_change=changed, max_selections=MAX_PINS, placeholder="none"
-    )
+    if names := head_names(view.run):
+        pins = bound("pin", list(view.state.pin), to=tuple)
+        st.multiselect("Pinned heads", names, max_selections=MAX_PINS, placeholder="none", **pins)
 
 
 def _status(view: View) -> None:

@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 CHROMIUM = "/usr/bin/chromium"
-PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
+PAGES = tuple(PAGES_DECLARED)
 PROBES = (
     "prefix_matching", "previous_token", "duplicate_token", "anti_induction", "sink", "entropy", "value_weighted",
     "copying_logit", "ov_copying", "qk_matching",
@@ -217,9 +217,7 @@ def serving(results: Path) -> Iterator[Server]:
     from byrote.dashboard import launch
 
     port = launch.free_port(None)
-    process = subprocess.Popen(
-        launch.command(port=port), env=launch.environment([results]), stdout=subprocess.DEVNULL
-    )
+    process = launch.start([results], port=port, output=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
         while time.monotonic() < end and process.poll() is None:
@@ -327,9 +325,7 @@ class Bench:
 
     def begin_change(self, name: str, page: Any) -> None:
         """Choose a page in the menu."""
-        from byrote.dashboard.views import VIEWS
-
-        page.evaluate(CHANGE, ["/" if name == "overview" else f"/{name}", VIEWS[name].TITLE])
+        page.evaluate(CHANGE, ["/" if name == "overview" else f"/{name}", PAGES_DECLARED[name].title])
 
     def end_change(self, page: Any) -> float:
         """Seconds the change took."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -16,8 +16,20 @@ LEVELS = 65_000  # codes up to here are values, fine enough to round as the tabl
 BELOW, ABOVE, VOID = 65_001, 65_002, 65_535
 
 
+def show(name: str, data: Mapping[str, Any], *, key: str, **on: Callable[[], None]) -> None:
+    """Draw a component.
+
+    Args:
+        name: of its files.
+        data: what it gets to draw.
+        key: `st.session_state[key]` holds what it reported.
+        on: name of what it reports -> called when that changes.
+    """
+    _component(name)(key=key, data=data, **{f"on_{what}_change": call for what, call in on.items()})
+
+
 @lru_cache(maxsize=8)
-def component(name: str) -> Callable[..., Any]:
+def _component(name: str) -> Callable[..., Any]:
     """A component by the name of its files, with the player and the shared style before its own."""
     return st.components.v2.component(
         f"byrote_{name}",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from byrote.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, wiring
-from byrote.dashboard.components.base import VOID, component, encode, packed
+from byrote.dashboard.components.base import VOID, encode, packed
 from byrote.dashboard.components.head_grid import doubts, marks, palette, step_words
 from byrote.dashboard.query_params import State
 from byrote.dashboard.run_cache import run_cache
@@ -16,20 +16,10 @@ from byrote.dashboard.saved import SavedRun
 from byrote.probes.figures.theme import TOKENS
 
 
-def circuit_graph(
-    run: SavedRun,
-    state: State,
-    found: Wiring,
-    *,
-    least: float,
-    theme: str,
-    events: Sequence[tuple[int, str]],
-    key: str,
-    on_head: Callable[[], None],
-    on_step: Callable[[], None],
-    on_z: Callable[[], None],
-) -> None:
-    """Draw the graph; callbacks read what was chosen from `st.session_state[key]`.
+def graph_data(
+    run: SavedRun, state: State, found: Wiring, *, least: float, theme: str, events: Sequence[tuple[int, str]]
+) -> dict[str, Any]:
+    """Everything the browser needs to play the circuit; it reports a head, a step, and z, the smallest one drawn.
 
     Args:
         run: whose heads.
@@ -38,19 +28,7 @@ def circuit_graph(
         least: smallest z drawn.
         theme: "light" or "dark", for the colour of the path.
         events: (step, what happened there).
-        key: of the component.
-        on_head, on_step, on_z: called when a head is chosen, the player rests, or the threshold moves.
     """
-    data = graph_data(run, state, found, least=least, theme=theme, events=events)
-    component("circuit_graph")(
-        key=key, data=data, on_head_change=on_head, on_step_change=on_step, on_z_change=on_z
-    )
-
-
-def graph_data(
-    run: SavedRun, state: State, found: Wiring, *, least: float, theme: str, events: Sequence[tuple[int, str]]
-) -> dict[str, Any]:
-    """Everything the browser needs to play the circuit."""
     n_layers, n_heads = run.shape
     most = max([len(edges) for edges in found.edges.values()], default=0)
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from byrote.dashboard.components.base import component, encode, packed
+from byrote.dashboard.components.base import encode, packed
 from byrote.dashboard.query_params import State
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import Cube, SavedRun
@@ -22,43 +22,6 @@ N_COLOURS = 64
 N_DIFFERENCES = 65  # odd: one colour is exactly zero
 
 
-def head_grid(
-    run: SavedRun,
-    state: State,
-    *,
-    base: SavedRun | None,
-    pairs: Mapping[int, int],
-    events: Sequence[tuple[int, str]],
-    key: str,
-    on_head: Callable[[], None],
-    on_step: Callable[[], None],
-    on_show: Callable[[], None],
-    on_open: Callable[[], None],
-    difference: bool = False,
-) -> None:
-    """Draw the grid; callbacks read what was chosen from `st.session_state[key]`.
-
-    Args:
-        run: whose heads.
-        state: probe, metric, step, head, pins and layer shown.
-        base: the baseline, drawn beside it.
-        pairs: step of the run -> step of the baseline it stands beside.
-        events: (step, what happened there), marked on the slider.
-        key: of the component.
-        difference: add a third grid, the run minus the baseline.
-        on_head, on_step, on_show, on_open: called when a head is chosen, the player rests, another layer is shown,
-            or a head is opened.
-    """
-    component("head_grid")(
-        key=key,
-        data=grid_data(run, state, base=base, pairs=pairs, events=events, difference=difference),
-        on_head_change=on_head,
-        on_step_change=on_step,
-        on_show_change=on_show,
-        on_open_change=on_open,
-    )
-
-
 def grid_data(
     run: SavedRun,
     state: State,
@@ -68,7 +31,18 @@ def grid_data(
     events: Sequence[tuple[int, str]],
     difference: bool = False,
 ) -> dict[str, Any]:
-    """Everything the browser needs to play the series without asking again."""
+    """Everything the browser needs to play the series without asking again.
+
+    It reports a head that is chosen, a step where the player rests, another layer to show, and a head to open.
+
+    Args:
+        run: whose heads.
+        state: probe, metric, step, head, pins and layer shown.
+        base: the baseline, drawn beside it.
+        pairs: step of the run -> step of the baseline it stands beside.
+        events: (step, what happened there), marked on the slider.
+        difference: add a third grid, the run minus the baseline.
+    """
     cube = run.cube(state.probe, state.metric)
     limits, other = cube.limits, None
     if base is not None and base.has(state.probe, state.metric):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from byrote.dashboard.components.base import component, packed
+from byrote.dashboard.components.base import packed
+from byrote.dashboard.query_params import State
 from byrote.probes.figures.words import clean
 
 MAX_TOKEN_CHARS = 24
@@ -15,41 +17,33 @@ MASK = "•••"  # in place of a token that nobody asked to see
 _MARKS = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥"})
 
 
-def token_view(
+def token_data(
     tokens: Sequence[str],
     pattern: Float[np.ndarray, "query_pos key_pos"],
     *,
-    lock: int | None,
-    direction: str,
-    skip_first: bool,
+    state: State,
     masked: bool,
-    key: str,
-    on_lock: Callable[[], None],
-) -> None:
-    """Draw the tokens; the callback reads the held one from `st.session_state[key]`, -1 where it was let go.
+) -> dict[str, Any]:
+    """Everything the browser needs to shade the tokens; it reports q, the token selected, -1 where it was let go.
 
     Args:
         tokens: as text; shortened where long.
         pattern: attention, rows sum to 1.
-        lock: the token held in sight.
-        direction: "to" shades what a token attends to, "from" what attends to it.
-        skip_first: leave out position 0 and stretch the rest.
+        state: the token selected, whether to shade what a token attends to or what attends to it, and whether to leave
+            out position 0 and stretch the rest.
         masked: show no token's text: it was memorised, and nobody asked to see it.
-        key: of the component.
-        on_lock: called when a token is held or let go.
     """
     codes = np.rint(np.clip(pattern, 0, 1) * 255).astype(np.uint8)
     shown = [token_text(token) for token in tokens]
-    data = {
+    return {
         "key": str(hash((tuple(shown), codes.tobytes(), masked))),
         "tokens": [""] * len(shown) if masked else shown,
         "codes": packed(codes),
-        "lock": lock,
-        "direction": direction,
-        "skip_first": skip_first,
+        "lock": state.q,
+        "direction": state.shade,
+        "skip_first": state.sink == "without",
         "masked": masked,
     }
-    component("token_view")(key=key, data=data, on_q_change=on_lock)
 
 
 def token_text(token: str) -> str:

@@ -1,15 +1,10 @@
-"""The pages, in the order of the menu. Each module has TITLE, ICON and draw(view, page)."""
+"""The pages, in the order of the menu; the first is what the bare address shows. To add one, see CONTRIBUTING.md."""
 
 from __future__ import annotations
 
+from byrote.dashboard.page import Page
 from byrote.dashboard.views import circuit, compare, head, memory, overview, runs, trajectory
 
-VIEWS = {
-    "overview": overview,
-    "trajectory": trajectory,
-    "head": head,
-    "circuit": circuit,
-    "compare": compare,
-    "memory": memory,
-    "runs": runs,
+PAGES: dict[str, Page] = {
+    module.PAGE.name: module.PAGE for module in (overview, trajectory, head, circuit, compare, memory, runs)
 }

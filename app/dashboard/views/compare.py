@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
-from byrote.dashboard import comparing, figure_cache, findings
-from byrote.dashboard.components.head_grid import head_grid
-from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
-from byrote.dashboard.session import View, chosen, go
+from byrote.dashboard import comparing, export_figures, figure_cache, findings, reproduce
+from byrote.dashboard.components.base import show
+from byrote.dashboard.components.head_grid import grid_data
+from byrote.dashboard.page import (
+    Drawing,
+    Page,
+    View,
+    how_computed,
+    literal,
+    measuring,
+    nothing,
+    panel,
+    problem,
+)
+from byrote.dashboard.session import bound, follow, go
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.degradation import Comparison
 from byrote.probes.figures.words import probe_name, step_number
 
-TITLE = "Compare"
-ICON = ":material/compare_arrows:"
 GRID = "compare_grid"
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """What differs in the set-up, the grids side by side, head by head, every measure, and which heads changed."""
     base = view.base
     if base is None:
@@ -59,7 +70,7 @@ def _notes(comparison: Comparison) -> None:
             st.markdown("\n".join(f"- {literal(note, limit=300)}" for note in comparison.notes[:60]))
 
 
-def _compared(view: View, page: Page) -> Comparison | None:
+def _compared(view: View, page: Drawing) -> Comparison | None:
     """The comparison; where it is refused, why and what mends it."""
     base = view.base
     assert base is not None
@@ -68,10 +79,7 @@ def _compared(view: View, page: Page) -> Comparison | None:
             comparison = comparing.comparison_of(view.run, base, view.state.align, view.state.step)
     except ByroteError as error:
         page.title(f"{view.run.name} and {base.name} cannot be compared")
-        st.error(
-            f"{literal(error.message, limit=800)}\n\n{literal(error.help, limit=600)}",
-            icon=":material/error:",
-        )
+        problem(error.message, error.help)
         return None
     page.title(comparing.finding(comparison))
     pair = comparison.pairs[-1]
@@ -94,14 +102,7 @@ def _controls(view: View) -> None:
             key="swap",
             type="tertiary",
         )
-        st.session_state["w_align"] = view.state.align
-        st.segmented_control(
-            "Aligned by",
-            ALIGNMENTS,
-            key="w_align",
-            required=True,
-            on_change=lambda: go(align=st.session_state["w_align"] or "step"),
-        )
+        st.segmented_control("Aligned by", ALIGNMENTS, required=True, **bound("align", view.state.align))
 
 
 def _grids(view: View) -> None:
@@ -112,14 +113,15 @@ def _grids(view: View) -> None:
         nothing("The two models differ in layers or heads: no head stands beside its like.")
         return
     pairs = comparing.pairs_of(run, base, state.align)
-    head_grid(
-        run, state, base=base, pairs=pairs, events=findings.events(run), key=GRID, difference=True,
-        on_head=_head, on_step=_step, on_show=_nothing, on_open=_head,
+    data = grid_data(run, state, base=base, pairs=pairs, events=findings.events(run), difference=True)
+    show(
+        "head_grid", data, key=GRID, head=follow(GRID, "head"), open=follow(GRID, "open", part="head"),
+        step=follow(GRID, "step", int), show=lambda: None,  # always values and their difference
     )  # fmt: skip
     how_computed([state.probe], key="how_compare")
 
 
-def _turnover(view: View, page: Page, comparison: Comparison) -> None:
+def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
     st.subheader("Heads lost, gained, kept", anchor=False)
     assert view.base is not None
     frame = comparing.turnover_frame(
@@ -129,9 +131,7 @@ def _turnover(view: View, page: Page, comparison: Comparison) -> None:
         step=comparison.pairs[-1][1],
     )
     if frame.empty:
-        nothing(
-            "The induction verdict was not measured in both runs.", "byrote run PATH -p induction -o results"
-        )
+        nothing("The induction verdict was not measured in both runs.", measuring("induction"))
     else:
         page.table(frame, "turnover", caption="Induction heads at this step.", height="content")
         st.caption(literal(comparing.mass_words(view.run, view.base, comparison.pairs[-1]), limit=400))
@@ -140,7 +140,7 @@ def _turnover(view: View, page: Page, comparison: Comparison) -> None:
     how_computed(["induction"], key="how_turnover")
 
 
-def _measures(view: View, page: Page, comparison: Comparison) -> None:
+def _measures(view: View, page: Drawing, comparison: Comparison) -> None:
     st.subheader("Every measure", anchor=False)
     page.table(
         comparing.differences_frame(comparison, head=view.state.head), "differences",
@@ -152,7 +152,7 @@ def _measures(view: View, page: Page, comparison: Comparison) -> None:
     how_computed(list(dict.fromkeys(comparison.rows["probe"])), key="how_measures")
 
 
-def _one_run(view: View, page: Page) -> None:
+def _one_run(view: View, page: Drawing) -> None:
     """Nothing to compare with: the run against its own beginning."""
     run, state = view.run, view.state
     others = len(view.library.runs) > 1
@@ -174,16 +174,49 @@ def _one_run(view: View, page: Page) -> None:
         how_computed([state.probe], key="how_change")
 
 
-def _head() -> None:
-    name = chosen(GRID, "head") or chosen(GRID, "open")
-    if name is not None:
-        go(head=str(name))
+def _commands(view: View) -> list[str]:
+    if view.base is None:
+        return [reproduce.strongest(view)]
+    words = ["byrote", "compare", str(view.base.path), str(view.run.path), "--align", view.state.align]
+    return [shlex.join([*words, "--at", _base_step(view)]), reproduce.report(view)]
 
 
-def _step() -> None:
-    if (step := chosen(GRID, "step")) is not None:
-        go(step=int(step))
+def _notebook(view: View) -> list[str]:
+    state = view.state
+    if view.base is None:
+        if not state.probe:
+            return ["run"]
+        name = f"run[{state.probe!r}, {state.metric!r}]"
+        return [f"scores = {name}", f"scores.at({state.step}).rows", "scores.at(scores.steps[0]).rows"]
+    at = _base_step(view)
+    return [
+        "from byrote.probes.degradation import compare",
+        f"comparison = compare(base, run, align={state.align!r}, at={at if at.isdigit() else repr(at)})",
+        "figures.differences(comparison)",
+        "comparison.rows",
+    ]
 
 
-def _nothing() -> None:
-    """This grid always shows values and their difference."""
+def _base_step(view: View) -> str:
+    """The step of the baseline that stands beside the one looked at; the last pair where there is none."""
+    assert view.base is not None
+    try:
+        pairs = comparing.pairs_of(view.run, view.base, view.state.align)
+    except ByroteError:
+        return "last"
+    return str(pairs.get(view.state.step, "last"))
+
+
+PAGE = Page(
+    name="compare",
+    title="Compare",
+    icon=":material/compare_arrows:",
+    question="what a run changed against its baseline, and how surely",
+    draw=draw,
+    commands=_commands,
+    notebook=_notebook,
+    state=("align",),
+    figures=("scatter", "differences"),
+    component=True,
+    stills=export_figures.grids_and_difference,
+)

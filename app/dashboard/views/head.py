@@ -6,32 +6,27 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from byrote.dashboard import figure_cache, findings
-from byrote.dashboard.page import Page, how_computed, nothing, panel
-from byrote.dashboard.query_params import State, link
+from byrote.dashboard import figure_cache, findings, reproduce
+from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel
+from byrote.dashboard.query_params import State
 from byrote.dashboard.saved import SavedRun, head_names
-from byrote.dashboard.session import View, pin_button
-from byrote.dashboard.session import go as move
+from byrote.dashboard.session import go, page_link, pin_button
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
 from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
 from byrote.probes.registry import REGISTRY
 
-TITLE = "Head"
-ICON = ":material/target:"
 VALUE = "value [95% interval]"
 MAX_BESIDE = 3
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """Neighbours, attention on the kept texts, and everything measured about the head."""
     run, state = view.run, view.state
     cube = run.cube(state.probe, state.metric) if state.probe else None
     page.title(findings.head(run, cube, state.head, probe=state.probe, step=state.step))
     if not state.head:
-        nothing(
-            "No probe with a value per head was measured.", "byrote run PATH -p prefix_matching -o results"
-        )
+        nothing("No probe with a value per head was measured.", measuring("prefix_matching"))
         return
     _neighbours(view)
     with panel("the attention"):
@@ -49,36 +44,19 @@ def _neighbours(view: View) -> None:
     names, state = head_names(view.run), view.state
     at = names.index(state.head)
     with st.container(horizontal=True, vertical_alignment="center", key="neighbours"):
-        st.button(
-            "Previous head",
-            icon=":material/chevron_left:",
-            disabled=at == 0,
-            on_click=move,
-            kwargs={"head": names[at - 1]},
-            key="before",
-            type="tertiary",
-        )
-        st.button(
-            "Next head",
-            icon=":material/chevron_right:",
-            disabled=at + 1 == len(names),
-            on_click=move,
-            kwargs={"head": names[(at + 1) % len(names)]},
-            key="after",
-            type="tertiary",
-        )
+        for key, label, icon, to in (
+            ("before", "Previous head", "left", at - 1),
+            ("after", "Next head", "right", at + 1),
+        ):
+            inside = 0 <= to < len(names)
+            st.button(
+                label, icon=f":material/chevron_{icon}:", disabled=not inside, on_click=go,
+                kwargs={"head": names[to] if inside else state.head}, key=key, type="tertiary",
+            )  # fmt: skip
         pin_button(state)
-        for name in ("trajectory", "circuit", "compare"):
-            if name in view.pages:
-                st.page_link(
-                    view.pages[name],
-                    label={
-                        "trajectory": "Over training",
-                        "circuit": "In the circuit",
-                        "compare": "Against the baseline",
-                    }[name],
-                    query_params=link(state),
-                )
+        page_link(view, "trajectory", "Over training")
+        page_link(view, "circuit", "In the circuit")
+        page_link(view, "compare", "Against the baseline")
 
 
 def pinned_beside(state: State) -> tuple[str, ...]:
@@ -86,7 +64,7 @@ def pinned_beside(state: State) -> tuple[str, ...]:
     return tuple(pin for pin in state.pin if pin != state.head)[:MAX_BESIDE]
 
 
-def _scores(view: View, page: Page, beside: tuple[str, ...]) -> None:
+def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
     st.subheader("Everything measured about this head", anchor=False)
     state = view.state
     frame = scores_frame(view.run, state.head, step=state.step, beside=beside)
@@ -156,13 +134,13 @@ def _value(run: SavedRun, probe: str, metric: str, head: tuple[int, int], step: 
     at = (cube.index(step), *head)
     if cube.valid[at]:
         return cube.words(step, head)
-    held = run.rows(probe, metric)
-    of_head = (held["layer"] == head[0]) & (held["head"] == head[1]) | held["layer"].isna()
-    mine = held[(held["step"] == step) & of_head]
+    measured = run.rows(probe, metric)
+    of_head = (measured["layer"] == head[0]) & (measured["head"] == head[1]) | measured["layer"].isna()
+    mine = measured[(measured["step"] == step) & of_head]
     if mine.empty:
         return ""
-    doubt = run.left_out.get(step)
-    reason = f"left out by lint: {doubt}" if doubt else str(mine.iloc[0]["reason"])
+    why = run.left_out.get(step)
+    reason = f"left out by lint: {why}" if why else str(mine.iloc[0]["reason"])
     return f"not measured: {clean(reason)}"
 
 
@@ -185,12 +163,45 @@ def _score_row(run: SavedRun, probe: str, metric: str, head: tuple[int, int], st
     }
 
 
-def _offsets(view: View, page: Page) -> None:
+def _offsets(view: View, page: Drawing) -> None:
     st.subheader("How far back it looks", anchor=False)
     run, state = view.run, view.state
     if run.kinds.get(("offset_profile", "profile")) != "head curve":
-        nothing("The offset profile was not measured.", "byrote run PATH -p offset_profile -o results")
+        nothing("The offset profile was not measured.", measuring("offset_profile"))
         return
     heads = tuple(dict.fromkeys([state.head, *state.pin]))[:3]
     page.figure(figure_cache.offsets(run, heads, state.step), "offsets")
     how_computed(["offset_profile"], key="how_offsets")
+
+
+def _commands(view: View) -> list[str]:
+    n_layers, n_heads = view.run.shape
+    return [reproduce.strongest(view, top=max(1, n_layers * n_heads))]
+
+
+def _notebook(view: View) -> list[str]:
+    state, run = view.state, view.run
+    if state.layer_head is None:
+        return ["run"]
+    layer, head = state.layer_head
+    lines = []
+    if run.kinds.get(("offset_profile", "profile")) == "head curve":
+        heads = [state.head, *state.pin][:3]
+        lines.append(f"figures.offset_profile(run, heads={heads!r}, step={state.step})")
+    where = f"step == {state.step} and layer == {layer} and head == {head} and position.isna() and src_layer.isna()"
+    return [*lines, *head_text.notebook(view, layer, head), f"run.usable_frame.query({where!r})"]
+
+
+PAGE = Page(
+    name="head",
+    title="Head",
+    icon=":material/target:",
+    question="what one head does: attention on kept texts or on your own, the tokens it raises and lowers, everything measured about it",
+    draw=draw,
+    commands=_commands,
+    notebook=_notebook,
+    needs=("prefix_matching", "offset_profile"),
+    state=("text", "q", "shade", "sink"),
+    figures=("attention", "offsets"),
+    component=True,
+)

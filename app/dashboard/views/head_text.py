@@ -7,18 +7,26 @@ from pathlib import Path
 
 import streamlit as st
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.cli.text import size
 from byrote.dashboard import figure_cache
-from byrote.dashboard.components.token_view import MASK, token_text, token_view
+from byrote.dashboard.components.base import show
+from byrote.dashboard.components.token_view import MASK, token_data, token_text
 from byrote.dashboard.missing import run_command
-from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
+from byrote.dashboard.page import Drawing, View, how_computed, literal, nothing, panel
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.session import View, chosen
-from byrote.dashboard.session import go as move
+from byrote.dashboard.session import bound, chosen, go
 from byrote.dashboard.views import head_writes
 from byrote.dashboard.views import own as own_view
-from byrote.probes.attention import StoredText, attention_file, kept_bytes, pattern_in, stored_texts
+from byrote.probes.attention import (
+    StoredText,
+    attention_file,
+    kept_bytes,
+    pattern_in,
+    stored_texts,
+    unwritten,
+)
 from byrote.probes.figures.words import probe_name, step_number
 
 TOKENS = "tokens"
@@ -26,7 +34,7 @@ MEMORISED = frozenset({"members"})
 MAX_DRAWN_TOKENS = 256
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """A text of one's own or a kept one: its tokens, the matrix, and what the head writes."""
     state, run = view.state, view.run
     st.subheader(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
@@ -45,30 +53,30 @@ def draw(view: View, page: Page) -> None:
 
 def _without_attention(run: SavedRun, step: int) -> None:
     """Scores only, and the nearest step that has more, or how to come by it."""
-    kept = [s for s in run.steps if attention_file(run.path, s).is_file()]
-    if not kept:
+    steps = [s for s in run.steps if attention_file(run.path, s).is_file()]
+    if not steps:
         nothing("Scores only: this run kept no attention.", how_to_keep(run))
         return
-    nearest = min(kept, key=lambda s: abs(s - step))
+    nearest = min(steps, key=lambda s: abs(s - step))
     nothing(
-        f"Scores only: attention was kept at {counted(len(kept), 'checkpoint')}, not at this one.",
+        f"Scores only: attention was kept at {counted(len(steps), 'checkpoint')}, not at this one.",
         how_to_keep(run),
     )
     st.button(
         f"Go to step {step_number(nearest)}, which has it", icon=":material/arrow_forward:", key="to_attention",
-        on_click=move, kwargs={"step": nearest},
+        on_click=go, kwargs={"step": nearest},
     )  # fmt: skip
 
 
 def how_to_keep(run: SavedRun) -> str:
     """The command that adds attention to a run, and how much it stores."""
     n_layers, n_heads = run.shape
-    held = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
-    adds = f" (about {size(held)} per checkpoint)" if held else ""
+    n_bytes = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
+    adds = f" (about {size(n_bytes)} per checkpoint)" if n_bytes else ""
     return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {run_command(run, '--save-attention')}"
 
 
-def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: bool) -> None:
+def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked: bool) -> None:
     """The tokens and the matrix of one text, and what the head writes on it."""
     state = view.state
     layer, head = state.layer_head or (0, 0)
@@ -77,16 +85,7 @@ def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: b
     tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        token_view(
-            tokens,
-            pattern,
-            lock=state.q,
-            direction=state.shade,
-            skip_first=state.sink == "without",
-            masked=masked,
-            key=TOKENS,
-            on_lock=_held,
-        )
+        show("token_view", token_data(tokens, pattern, state=state, masked=masked), key=TOKENS, q=_selected)
         if len(text.tokens) > MAX_DRAWN_TOKENS:
             st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
         words = (
@@ -107,11 +106,9 @@ def _one_text(view: View, page: Page, text: StoredText, file: Path, *, masked: b
 def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:
     """Which kept text, and whether its tokens stay masked."""
     at = min(view.state.text, len(texts) - 1)
-    st.session_state["w_text"] = at
     with st.container(horizontal=True, vertical_alignment="bottom", key="text_controls"):
         st.selectbox(
-            "Text", range(len(texts)), key="w_text", format_func=lambda i: text_words(texts[i]), width=320,
-            on_change=lambda: move(text=st.session_state["w_text"], q=None),
+            "Text", range(len(texts)), format_func=lambda i: text_words(texts[i]), width=320, **bound("text", at, q=None)
         )  # fmt: skip
         masked = texts[at].stimulus in MEMORISED
         if masked:
@@ -124,15 +121,12 @@ def _reading_controls(view: View) -> None:
     """Direction of the shading, and whether attention to position 0 is left out."""
     words = {"to": "what it attends to", "from": "what attends to it"}
     with st.container(horizontal=True, vertical_alignment="center", key="reading_controls"):
-        st.session_state["w_shade"] = view.state.shade
         st.segmented_control(
-            "Shade", tuple(words), required=True, key="w_shade", format_func=words.get, label_visibility="collapsed",
-            on_change=lambda: move(shade=st.session_state["w_shade"] or "to"),
+            "Shade", tuple(words), required=True, format_func=words.get, label_visibility="collapsed", **bound("shade", view.state.shade)
         )  # fmt: skip
-        st.session_state["w_sink"] = view.state.sink == "without"
         st.toggle(
-            "without position 0", key="w_sink", help="Leave out attention that rests on the first token, and stretch the rest to 1",
-            on_change=lambda: move(sink="without" if st.session_state["w_sink"] else "with"),
+            "without position 0", help="Leave out attention that rests on the first token, and stretch the rest to 1",
+            **bound("sink", view.state.sink == "without", to=lambda on: "without" if on else "with"),
         )  # fmt: skip
 
 
@@ -147,7 +141,25 @@ def text_words(text: StoredText) -> str:
     return names.get(text.stimulus, probe_name(text.stimulus)) + number
 
 
-def _held() -> None:
+def _selected() -> None:
     at = chosen(TOKENS, "q")
     if at is not None:
-        move(q=int(at) if int(at) >= 0 else None)
+        go(q=int(at) if int(at) >= 0 else None)
+
+
+def notebook(view: View, layer: int, head: int) -> list[str]:
+    """Lines that give the kept attention and what the head writes; none where none was kept."""
+    run, step = view.run, view.state.step
+    try:
+        if not stored_texts(run.path, step):
+            return []
+    except ByroteError:
+        return []
+    lines = [
+        "from byrote.probes.attention import stored_pattern, stored_texts, stored_writes",
+        f"text = stored_texts(run.path, {step})[{view.state.text}]",
+        f"stored_pattern(run.path, {step}, text, layer={layer}, head={head})",
+    ]
+    if not unwritten(attention_file(run.path, step)):
+        lines.append(f"stored_writes(run.path, {step}, text, layer={layer}, head={head})")
+    return lines

@@ -9,8 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from byrote.dashboard.components.token_view import MASK, marked
-from byrote.dashboard.page import Page, literal, nothing
-from byrote.dashboard.session import View
+from byrote.dashboard.page import Drawing, View, literal, nothing
 from byrote.probes.attention import StoredText, Writes, unwritten, writes_in
 from byrote.probes.figures.words import number
 
@@ -20,15 +19,15 @@ through the final norm with the scale it had in this very pass, times W_U, minus
 not in these numbers. Kept to three digits, 5 tokens either way."""
 
 
-def draw(view: View, page: Page, text: StoredText, file: Path, *, n_drawn: int, masked: bool) -> None:
-    """The table for the token held in sight, else the last one.
+def draw(view: View, page: Drawing, text: StoredText, file: Path, *, n_drawn: int, masked: bool) -> None:
+    """The table for the selected token, else the last one.
 
     Args:
         view: run, step, head and token.
         page: where the table is kept for export.
         text: the sequence.
         file: that holds it.
-        n_drawn: tokens that can be held in sight.
+        n_drawn: tokens that can be selected.
         masked: show no token's text: these were memorised, and nobody asked to see them.
     """
     st.subheader("What it writes", anchor=False)
@@ -50,20 +49,20 @@ def draw(view: View, page: Page, text: StoredText, file: Path, *, n_drawn: int, 
             )
         )
         return
-    held = "" if view.state.q is not None else " Click a token to look elsewhere."
+    hint = "" if view.state.q is not None else " Click a token to look elsewhere."
     page.table(
         frame,
         "writes",
-        caption=f"{where}: the tokens it raises and lowers most by itself, in logits against the mean token.{held}",
+        caption=f"{where}: the tokens it raises and lowers most by itself, in logits against the mean token.{hint}",
         column_config={name: st.column_config.TextColumn(name, width="small") for name in frame.columns},
     )
     with st.popover("How is this computed?", icon=":material/help:", key="how_writes", type="tertiary"):
         st.text(" ".join(_HOW.split()))
 
 
-def position(held: int | None, n_drawn: int) -> int:
-    """The token held in sight, where there is one and it is drawn; else the last."""
-    return held if held is not None and held < n_drawn else n_drawn - 1
+def position(selected: int | None, n_drawn: int) -> int:
+    """The selected token, where there is one and it is drawn; else the last."""
+    return selected if selected is not None and selected < n_drawn else n_drawn - 1
 
 
 def writes_frame(writes: Writes, at: int, *, masked: bool) -> pd.DataFrame:

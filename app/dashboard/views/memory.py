@@ -6,24 +6,21 @@ import html
 
 import streamlit as st
 
-from byrote.dashboard import remembering
+from byrote.dashboard import remembering, reproduce
 from byrote.dashboard.components.token_view import MASK, marked
 from byrote.dashboard.figures import narrow
-from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
+from byrote.dashboard.page import Drawing, Page, View, how_computed, literal, nothing, panel
 from byrote.dashboard.remembering import TAG_WORDS, TAGS, Passage
-from byrote.dashboard.session import View, go
+from byrote.dashboard.session import bound
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.figures.words import clean, step_number
 
-TITLE = "Memory"
-ICON = ":material/psychology:"
 MAX_RUNS = 8
-_MEASURE = "byrote run PATH -p mem_gap -p extraction -p recall_vs_copy -o results --members FILE"
 _MARKS = {"recall": "R", "copying": "C", "both": "B", "neither": "–"}
 _TOKENS = {"recall": "series1", "copying": "series0", "both": "series2", "neither": ""}
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """The plane, what became of the members, and passages told apart."""
     run, state = view.run, view.state
     page.title(remembering.finding(run, step=state.step))
@@ -38,21 +35,21 @@ def draw(view: View, page: Page) -> None:
         _passages(view)
 
 
-def _plane(view: View, page: Page) -> None:
+def _plane(view: View, page: Drawing) -> None:
     runs = list(view.library.runs.values())[:MAX_RUNS]
     ys, xs = (
         remembering.available(remembering.MEMORY_AXES, runs),
         remembering.available(remembering.RULE_AXES, runs),
     )
     if not ys or not xs:
-        nothing("No run holds a measure of memory.", _MEASURE)
+        nothing("No run holds a measure of memory.", view.page.command)
         return
     with st.container(horizontal=True, key="plane_controls"):
         x = _axis_choice("To the right: the rule", "rule", xs, view.state.rule)
         y = _axis_choice("Upwards: memory", "memory", ys, view.state.memory)
-    for asked, shown in ((view.state.rule, x), (view.state.memory, y)):
-        if asked not in ("", shown):
-            st.caption(literal(f"No run here holds {asked}; showing {shown}."))
+    for wanted, shown in ((view.state.rule, x), (view.state.memory, y)):
+        if wanted not in ("", shown):
+            st.caption(literal(f"No run here holds {wanted}; showing {shown}."))
     base = view.state.base or None
     fig = remembering.plane(runs, x=x, y=y, base=base, step=view.state.step, shown=view.run.name)
     page.figure(fig, "plane")
@@ -65,22 +62,19 @@ def _plane(view: View, page: Page) -> None:
     how_computed([probe, remembering.RULE_AXES[x][0]], key="how_plane")
 
 
-def _axis_choice(label: str, word: str, axes: list[str], asked: str) -> str:
+def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
     """One axis of the plane, from the link; one that no run holds gives way to the first that some run does."""
-    chosen = asked if asked in axes else axes[0]
-    st.session_state[f"w_{word}"] = chosen
-    st.selectbox(
-        label, axes, key=f"w_{word}", width=240, on_change=lambda: go(**{word: st.session_state[f"w_{word}"]})
-    )
+    chosen = wanted if wanted in axes else axes[0]
+    st.selectbox(label, axes, width=240, **bound(word, chosen))
     return chosen
 
 
-def _flow(view: View, page: Page) -> None:
+def _flow(view: View, page: Drawing) -> None:
     st.subheader("Memorised, kept, forgotten", anchor=False)
     if not view.run.has("exact_match", "completed") or not remembering.points(
         view.run, "exact_match", "completed"
     ):
-        nothing("Members were not measured in this run.", _MEASURE)
+        nothing("Members were not measured in this run.", view.page.command)
         return
     frame = remembering.flow(view.run)
     page.figure(narrow(remembering.flow_figure(frame, view.run)), "flow")
@@ -92,11 +86,11 @@ def _flow(view: View, page: Page) -> None:
     how_computed(["exact_match"], key="how_flow")
 
 
-def _shares(view: View, page: Page) -> None:
+def _shares(view: View, page: Drawing) -> None:
     st.subheader("Recalled or copied, by place", anchor=False)
     rows = view.run.rows("recall_vs_copy", "recall_at")
     if rows.empty or not rows[(rows["step"] == view.state.step)]["valid"].any():
-        nothing("Recall and copying were not told apart here.", _MEASURE)
+        nothing("Recall and copying were not told apart here.", view.page.command)
         return
     page.figure(remembering.shares_figure(view.run, view.state.step), "shares")
     how_computed(["recall_vs_copy"], key="how_shares")
@@ -108,10 +102,9 @@ def _passages(view: View) -> None:
         return
     st.subheader("A training sequence, token by token", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom", key="passage_controls"):
-        at = st.session_state["w_passage"] = min(view.state.passage, len(found) - 1)
+        at = min(view.state.passage, len(found) - 1)
         st.selectbox(
-            "Training sequence", range(len(found)), key="w_passage", width=240,
-            on_change=lambda: go(passage=st.session_state["w_passage"]),
+            "Training sequence", range(len(found)), width=240, **bound("passage", at),
             format_func=lambda i: f"{found[i].index + 1} of {len(found)}" + ("" if found[i].words else ", places only"),
         )  # fmt: skip
         reveal = st.toggle(
@@ -158,3 +151,42 @@ def passage_html(passage: Passage, *, theme: str, reveal: bool) -> str:
     key = " · ".join(f"{_MARKS[t]} {TAG_WORDS[t]}" for t in TAGS)
     style = f"color:{ink};list-style:none;display:flex;flex-wrap:wrap;gap:4px;padding:0;margin:0"
     return f'<ol aria-label="Passage" style="{style}">{"".join(boxes)}</ol><p style="color:{ink};font-size:13px;margin:8px 0 0">{key}</p>'
+
+
+def _metrics(view: View) -> list[tuple[str, str]]:
+    """What the axes of the plane and the curves below it are made of, as far as it was measured."""
+    axes = [axis[:2] for axis in (*remembering.MEMORY_AXES.values(), *remembering.RULE_AXES.values())]
+    return [pair for pair in axes if pair[1] != remembering.MASS and remembering.points(view.run, *pair)]
+
+
+def _commands(view: View) -> list[str]:
+    step = str(view.state.step)
+    found = [
+        reproduce.show(view.run, "--probe", probe, "--metric", metric, "--step", step, "--top", "1")
+        for probe, metric in _metrics(view)
+    ]
+    return found or [reproduce.strongest(view)]
+
+
+def _notebook(view: View) -> list[str]:
+    lines = [f"run[{probe!r}, {metric!r}].rows" for probe, metric in _metrics(view)]
+    if remembering.points(view.run, "prefix_matching", remembering.MASS):
+        lines += ["from byrote.probes.trajectory import total_mass", "total_mass(run)"]
+    if remembering.points(view.run, "exact_match", "completed"):
+        lines += ["from byrote.probes.memory.member_flow import member_flow", "member_flow(run)"]
+    return lines or ["run"]
+
+
+PAGE = Page(
+    name="memory",
+    title="Memory",
+    icon=":material/psychology:",
+    question="the rule against rote: memorisation against induction, members, passages token by token",
+    draw=draw,
+    commands=_commands,
+    notebook=_notebook,
+    needs=("mem_gap", "extraction", "recall_vs_copy"),
+    measure="--members FILE",
+    state=("rule", "memory", "passage"),
+    figures=("plane", "flow", "shares"),
+)

@@ -6,24 +6,32 @@ import pandas as pd
 import streamlit as st
 
 from byrote.checkpoints.words import counted
-from byrote.dashboard import figure_cache, findings
+from byrote.dashboard import figure_cache, findings, reproduce
 from byrote.dashboard.missing import missing
-from byrote.dashboard.page import Page, how_computed, literal, nothing, panel, problem
-from byrote.dashboard.query_params import MAX_ALSO, drawable, link, words_of
+from byrote.dashboard.page import (
+    Drawing,
+    Page,
+    View,
+    how_computed,
+    literal,
+    measuring,
+    nothing,
+    panel,
+    problem,
+)
+from byrote.dashboard.query_params import MAX_ALSO, State, drawable, words_of
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.session import View, chosen, go
+from byrote.dashboard.session import bound, chosen, go, page_link
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
 from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 
-TITLE = "Overview"
-ICON = ":material/dashboard:"
 MAX_RUNS_DRAWN = 8
 MAX_MISSING = 30
 TIMELINE = "timeline"
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """Key figures, the timeline, losses, coverage and the table of runs."""
     runs = _drawn(view)
     page.title(findings.overview(runs))
@@ -53,71 +61,42 @@ def _key_figures(view: View) -> None:
     run, state = view.run, view.state
     n_layers, n_heads = run.shape
     steps = run.measured_steps
+    probes = {probe for probe, _ in run.kinds}
+    found = findings.run_onset(run)
+    when = "none" if found.bracket is None else step_number(found.bracket[1])
+    at_end = ", ".join(found.heads_at_end[:3]) + ("…" if len(found.heads_at_end) > 3 else "")
+    words = f"at the end: {at_end or 'none'}"
+    if not run.has("induction", "verdict"):
+        when, words = "–", "verdict not measured"
+    facts = [
+        ("Checkpoints", f"{len(steps):,}", f"steps {step_number(steps[0])} to {step_number(steps[-1])}" if steps else ""),
+        ("Heads", f"{n_layers * n_heads:,}", f"{n_layers} layers of {n_heads}"),
+        ("Probes", f"{len(probes)}", f"{run.table.num_rows:,} numbers"),
+        *_strongest_fact(run, state),
+        ("Induction heads since step", when, words),
+    ]  # fmt: skip
     with st.container(horizontal=True, key="key_figures"):
-        span = f"steps {step_number(steps[0])} to {step_number(steps[-1])}" if steps else ""
-        st.metric("Checkpoints", f"{len(steps):,}", span, delta_color="off", delta_arrow="off", border=True)
-        st.metric(
-            "Heads",
-            f"{n_layers * n_heads:,}",
-            f"{n_layers} layers of {n_heads}",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-        )
-        probes = {probe for probe, _ in run.kinds}
-        st.metric(
-            "Probes",
-            f"{len(probes)}",
-            f"{run.table.num_rows:,} numbers",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-        )
-        _strongest_metric(run, state.probe, state.metric, state.step)
-        found = findings.run_onset(run)
-        when = "none" if found.bracket is None else step_number(found.bracket[1])
-        at_end = ", ".join(found.heads_at_end[:3]) + ("…" if len(found.heads_at_end) > 3 else "")
-        words = f"at the end: {at_end}" if at_end else "at the end: none"
-        if not run.has("induction", "verdict"):
-            when, words = "–", "verdict not measured"
-        st.metric(
-            "Induction heads since step", when, words, delta_color="off", delta_arrow="off", border=True
-        )
+        for label, value, below in facts:
+            st.metric(label, value, below, delta_color="off", delta_arrow="off", border=True)
 
 
-def _strongest_metric(run: SavedRun, probe: str, metric: str, step: int) -> None:
-    if not probe:
-        return
-    cube = run.cube(probe, metric)
-    best = cube.strongest(step)
+def _strongest_fact(run: SavedRun, state: State) -> list[tuple[str, str, str]]:
+    """The strongest head at the step looked at, as a key figure; nothing where no probe has heads."""
+    if not state.probe:
+        return []
+    label, at = f"Strongest, {probe_name(state.probe)}", f"at step {step_number(state.step)}"
+    cube = run.cube(state.probe, state.metric)
+    best = cube.strongest(state.step)
     if best is None:
-        st.metric(
-            f"Strongest, {probe_name(probe)}",
-            "–",
-            f"not measured at step {step_number(step)}",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-        )
-        return
-    score = cube.words(step, best)
-    st.metric(
-        f"Strongest, {probe_name(probe)}",
-        head_label(*best),
-        f"{score} at step {step_number(step)}",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-    )
+        return [(label, "–", f"not measured {at}")]
+    return [(label, head_label(*best), f"{cube.words(state.step, best)} {at}")]
 
 
-def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
+def _timeline(view: View, page: Drawing, runs: list[SavedRun]) -> None:
     state = view.state
     drawn = [run for run in runs if run.has(state.probe, state.metric)]
     if not state.probe or not drawn:
-        nothing(
-            "No probe with a value per head was measured.", "byrote run PATH -p prefix_matching -o results"
-        )
+        nothing("No probe with a value per head was measured.", measuring("prefix_matching"))
         return
     _timeline_controls(view)
     if state.also:  # several strips are read for one run, against its baseline
@@ -129,12 +108,7 @@ def _timeline(view: View, page: Page, runs: list[SavedRun]) -> None:
     )  # fmt: skip
     page.figure(fig, TIMELINE, on_select=to_clicked_step, selection_mode="points")
     with st.container(horizontal=True, vertical_alignment="center", key="below_timeline"):
-        st.page_link(
-            view.pages["trajectory"],
-            label="Watch every head form",
-            icon=":material/play_circle:",
-            query_params=link(state),
-        ) if view.pages else None
+        page_link(view, "trajectory", "Watch every head form", icon=":material/play_circle:")
         how_computed(
             [state.probe, *state.also, "previous_token", "induction", "copying_logit"], key="how_timeline"
         )
@@ -146,20 +120,12 @@ def _timeline_controls(view: View) -> None:
     state = view.state
     others = [name for name in drawable(view.run) if name != state.probe]
     with st.container(horizontal=True, vertical_alignment="bottom", key="timeline_controls"):
-        st.session_state["w_also"] = list(state.also)
         st.multiselect(
-            "More probes on the timeline", others, key="w_also", max_selections=MAX_ALSO, width=440, placeholder="none",
-            format_func=lambda name: sentence_case(probe_name(name)),
-            on_change=lambda: go(also=tuple(st.session_state["w_also"])),
+            "More probes on the timeline", others, max_selections=MAX_ALSO, width=440, placeholder="none",
+            format_func=lambda name: sentence_case(probe_name(name)), **bound("also", list(state.also), to=tuple),
         )  # fmt: skip
-        st.session_state["w_scale"] = state.scale
-        st.segmented_control(
-            "Steps", words_of("scale"), required=True, key="w_scale", on_change=lambda: go(scale=st.session_state["w_scale"] or "log")
-        )  # fmt: skip
-        st.session_state["w_band"] = state.band == "on"
-        st.toggle(
-            "95% band", key="w_band", on_change=lambda: go(band="on" if st.session_state["w_band"] else "off")
-        )
+        st.segmented_control("Steps", words_of("scale"), required=True, **bound("scale", state.scale))
+        st.toggle("95% band", **bound("band", state.band == "on", to=lambda on: "on" if on else "off"))
 
 
 def to_clicked_step() -> None:
@@ -185,40 +151,33 @@ def _missing(view: View) -> None:
             if one.command:
                 st.code(one.command, language="sh", wrap_lines=True)
         if len(found) > MAX_MISSING:
-            st.caption(f"And {counted(len(found) - MAX_MISSING, 'thing')} more: mend these first.")
+            st.caption(f"And {counted(len(found) - MAX_MISSING, 'thing')} more: fix these first.")
 
 
-def _losses(view: View, page: Page, runs: list[SavedRun]) -> None:
+def _losses(view: View, page: Drawing, runs: list[SavedRun]) -> None:
     pairs = (("repeat_loss", "first_block"), ("repeat_loss", "later_blocks"))
     drawn = [run for run in runs if all(run.has(*pair) for pair in pairs)][:3]
     if not drawn:
-        nothing("The loss on repeated tokens was not measured.", "byrote run PATH -p repeat_loss -o results")
+        nothing("The loss on repeated tokens was not measured.", measuring("repeat_loss"))
         return
     base = view.state.base if any(run.name == view.state.base for run in drawn) else None
     page.figure(figure_cache.losses(*drawn, base=base), "losses")
     how_computed(["repeat_loss"], key="how_losses")
 
 
-def _runs_table(view: View, page: Page) -> None:
-    frame = runs_frame(view)
+def _runs_table(view: View, page: Drawing) -> None:
     names = list(view.library.runs)
-
-    def picked() -> None:
-        rows = st.session_state["table_runs"]["selection"]["rows"]
-        if rows and rows[0] < len(names):
-            go(run=names[rows[0]])
-
-    page.table(
-        frame,
+    caption = "Every run here; choose a row to look at it."
+    page.choices(
+        runs_frame(view),
         "runs",
-        caption="Every run here; choose a row to look at it.",
-        on_select=picked,
-        selection_mode="single-row",
+        lambda row: go(run=names[row]) if row < len(names) else None,
+        caption=caption,
     )
 
 
 def runs_frame(view: View) -> pd.DataFrame:
-    """One row per run: what it was trained on, where it ended, when its induction heads came."""
+    """One row per run: what it was trained on, where it ended, when its induction heads appeared."""
     rows = []
     for run in view.library.runs.values():
         found = findings.run_onset(run)
@@ -270,3 +229,39 @@ def arm_words(run: SavedRun) -> str:
     if kind == "repeated":
         return f"{arm.get('repeat_frac', 0):.0%} repeated, pool of {arm.get('pool_size')}"
     return {"unique": "unique data", "control": "control: less data, none repeated"}.get(kind, kind)
+
+
+def _commands(view: View) -> list[str]:
+    runs = [view.run] if view.base is None else [view.base, view.run]
+    events = [
+        reproduce.show(run, "--events", "--probe", "induction")
+        for run in runs
+        if run.has("induction", "verdict")
+    ]
+    return [reproduce.strongest(view), *events, reproduce.report(view)]
+
+
+def _notebook(view: View) -> list[str]:
+    runs, base = reproduce.runs_and_base(view)
+    lines = [f"figures.trajectory({runs}, {reproduce.metric(view.state)}{base})"] if view.state.probe else []
+    for name in view.state.also:
+        lines.append(f"figures.trajectory({runs}, probe={name!r}, metric={main_metric(name)!r}{base})")
+    drawn = [view.run] if view.base is None else [view.base, view.run]
+    if all(run.has("repeat_loss", "later_blocks") for run in drawn):
+        lines.append(f"figures.loss_curves({runs}{base})")
+    return [*lines, "run"]
+
+
+PAGE = Page(
+    name="overview",
+    title="Overview",
+    icon=":material/dashboard:",
+    question="what is there, what happened and when, what is missing and the command that measures it; "
+    "a click on the timeline goes to that step",
+    draw=draw,
+    commands=_commands,
+    notebook=_notebook,
+    needs=("prefix_matching", "induction", "repeat_loss"),
+    state=("also", "scale", "band"),
+    figures=("timeline", "losses", "coverage"),
+)

@@ -7,8 +7,7 @@ import streamlit as st
 from byrote.cli.text import duration, size
 from byrote.dashboard import jobs, own_text
 from byrote.dashboard.own_text import Cost, Request
-from byrote.dashboard.page import literal, panel
-from byrote.dashboard.session import View
+from byrote.dashboard.page import View, literal, panel
 from byrote.probes.attention import StoredText, unwritten
 from byrote.probes.figures.words import step_number
 
@@ -33,51 +32,55 @@ def _ask(view: View) -> tuple[Request, StoredText] | None:
     st.caption(literal(cost_words(price, step), limit=400))
     if not text.strip():
         return None
-    asked = own_text.request(run, step, text)
-    texts = asked.texts()
+    request = own_text.request(run, step, text)
+    texts = request.texts()
     if texts:
-        _in_a_notebook(view, asked, text if price.has_tokenizer else None)
-        return asked, texts[0]
+        _in_a_notebook(view, request, text if price.has_tokenizer else None)
+        return request, texts[0]
     with st.container(horizontal=True):
-        if st.button("Run", icon=":material/play_arrow:", key="own_run", disabled=asked.running):
+        if st.button("Run", icon=":material/play_arrow:", key="own_run", disabled=request.running):
             own_text.begin(run, step, text)
             st.rerun()
-        if asked.running and asked.job is not None:
+        if request.running and request.job is not None:
             st.button(
-                "Cancel", key="own_cancel", on_click=jobs.cancel, args=(asked.job,), kwargs={"at_once": True}
+                "Cancel",
+                key="own_cancel",
+                on_click=jobs.cancel,
+                args=(request.job,),
+                kwargs={"at_once": True},
             )
-    if asked.running:
-        _wait(asked, price)
-    for line in asked.failure():
+    if request.running:
+        _wait(request, price)
+    for line in request.failure():
         st.error(literal(line, limit=500), icon=":material/error:")
     return None
 
 
 def cost_words(price: Cost, step: int) -> str:
     """What running it will take: ``Loads step 512 (2.4 MB) in a process of its own, on the CPU: about 10 s; ...``."""
-    held = "" if price.n_bytes is None else f" ({size(price.n_bytes)})"
+    size_words = "" if price.n_bytes is None else f" ({size(price.n_bytes)})"
     about = "" if price.seconds is None else f": about {duration(price.seconds)}"
     return (
-        f"Loads step {step_number(step)}{held} in a process of its own, on the CPU{about}; "
+        f"Loads step {step_number(step)}{size_words} in a process of its own, on the CPU{about}; "
         f"at most {price.most_tokens} tokens, the first of them BOS."
     )
 
 
 @st.fragment(run_every=LOOK_EVERY_S)
-def _wait(asked: Request, price: Cost) -> None:
+def _wait(request: Request, price: Cost) -> None:
     """Until the worker has answered."""
-    now = own_text.again(asked)
+    now = own_text.again(request)
     if now.file.is_file() or not now.running:
         st.rerun()
     assert now.job is not None
     taken = jobs.age_s(now.job)
     about = "" if price.seconds is None else f" of about {duration(price.seconds)}"
-    st.caption(f"Running for {duration(taken)}{about}; this goes on if you look elsewhere.")
+    st.caption(f"Running for {duration(taken)}{about}; it continues if you look elsewhere.")
 
 
-def _in_a_notebook(view: View, asked: Request, text: str | None) -> None:
+def _in_a_notebook(view: View, request: Request, text: str | None) -> None:
     """The lines that give the same numbers."""
-    lines = notebook_lines(view, asked.texts()[0], text, writes=not unwritten(asked.file))
+    lines = notebook_lines(view, request.texts()[0], text, writes=not unwritten(request.file))
     with st.popover("The same in a notebook", icon=":material/terminal:", key="own_lines", type="tertiary"):
         st.code("\n".join(lines), language="python", wrap_lines=True)
 

@@ -14,19 +14,16 @@ import streamlit as st
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.words import counted
 from byrote.cli.text import duration
-from byrote.dashboard import jobs
+from byrote.dashboard import jobs, reproduce
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import Library, is_run_folder
-from byrote.dashboard.page import Page, file_stem, literal, nothing, panel, problem
-from byrote.dashboard.session import View
+from byrote.dashboard.page import Drawing, Page, View, file_stem, literal, nothing, panel, problem
 from byrote.dashboard.views import shelf
 from byrote.probes.figures.words import clean, step_number
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.store import Results
 from byrote.report import build_report
 
-TITLE = "Runs and export"
-ICON = ":material/inventory_2:"
 WATCH_EVERY_S = 1.0
 _MARK = {
     "running": ":material/progress_activity:",
@@ -37,7 +34,7 @@ _MARK = {
 N_SHOWN = 8
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """A new job, the jobs there are, the results there are, and the report."""
     n = len(view.library.runs)
     measured = sum(len(run.measured_steps) for run in view.library.runs.values())
@@ -95,7 +92,7 @@ def _new(root: Path) -> None:
     arguments = run_arguments(path.strip(), probes, keep_attention=keep, out=root)
     if go:
         jobs.start(root, arguments)
-        st.toast("Started; it goes on if you close this page.")
+        st.toast("Started; it continues if you close this page.")
     else:
         jobs.start(root, [*arguments, "--dry-run"])
 
@@ -111,10 +108,10 @@ def run_arguments(path: str, probes: list[str], *, keep_attention: bool, out: Pa
         raise ByroteError(
             "the path holds characters that cannot be shown", help="type it instead of pasting it"
         )
-    asked = [word for name in probes for word in ("-p", name)]
+    chosen = [word for name in probes for word in ("-p", name)]
     named = os.path.expanduser(path)  # noqa: PTH111  (a glob or a hub name stays as it is)
     named = f"./{named}" if named.startswith("-") else named
-    return ["run", named, *asked, *(["--save-attention"] if keep_attention else []), "-o", str(out)]
+    return ["run", named, *chosen, *(["--save-attention"] if keep_attention else []), "-o", str(out)]
 
 
 @st.fragment(run_every=WATCH_EVERY_S)
@@ -124,7 +121,7 @@ def _watch(root: Path) -> None:
     st.subheader("Jobs", anchor=False)
     if not found:
         st.caption(
-            "None yet. A job is the command line in a process of its own: it goes on when this page is closed."
+            "None yet. A job is the command line in a process of its own: it continues when this page is closed."
         )
         return
     for job in found:
@@ -157,7 +154,7 @@ def _one_job(job: Job, root: Path) -> None:
 
 
 def _job_button(job: Job, root: Path) -> None:
-    """Stop what runs; go on with what stopped."""
+    """Stop what runs; resume what stopped."""
     name = job.folder.name
     if job.running and not job.asked_to_stop:
         hint = "Stops after the checkpoint in hand; finished work is kept"
@@ -167,12 +164,12 @@ def _job_button(job: Job, root: Path) -> None:
         st.button("Stop now", key=f"stop_{name}", help=hint, on_click=jobs.cancel, args=(job,))
     elif job.state in ("cancelled", "lost", "failed") and "--dry-run" not in job.arguments:
         hint = "The same command: it does only what is missing"
-        if st.button("Go on", key=f"resume_{name}", help=hint):
+        if st.button("Resume", key=f"resume_{name}", help=hint):
             jobs.start(root, job.arguments)
 
 
 def ending_words(job: Job) -> str | None:
-    """What became of a job that did not come to its end, and what is kept; None for the others."""
+    """What became of a job that did not reach its end, and what is kept; None for the others."""
     event = job.current
     kept = f", {event['done']} of {event['total']} checkpoints kept" if event is not None else ""
     if job.running:
@@ -181,7 +178,7 @@ def ending_words(job: Job) -> str | None:
         return f"The job {job.death}{kept}."
     if job.state == "cancelled":
         at = f"Stopped at step {step_number(event.get('step') or 0)}" if event is not None else "Stopped"
-        return f"{at}{kept}; Go on does the rest."
+        return f"{at}{kept}; Resume does the rest."
     return None
 
 
@@ -223,19 +220,43 @@ def _report(view: View) -> None:
         "Build the report, HTML", data=lambda: report_bytes(view, chosen, base=base, light=light), key="build_report",
         file_name=f"{file_stem('byrote', *chosen)}.html", mime="text/html", on_click="ignore", icon=":material/description:",
     )  # fmt: skip
-    command = [
-        "byrote",
-        "report",
-        *(str(view.library.runs[n].path) for n in chosen),
-        *(["--base", base] if base else []),
-        *(["--light"] if light else []),
-    ]
+    paths = (str(view.library.runs[name].path) for name in chosen)
+    options = [*(["--base", base] if base else []), *(["--light"] if light else [])]
+    command = ["byrote", "report", *paths, *options]
     st.code(shlex.join(command), language="sh", wrap_lines=True)
 
 
 def report_bytes(view: View, names: list[str], *, base: str | None, light: bool) -> bytes:
-    """The report `byrote report` writes, made when asked for."""
+    """The report `byrote report` writes, made when chosen for."""
     runs = [Results.open(view.library.runs[name].path) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         files = build_report(runs, out=Path(folder) / "report.html", base=base, light=light)
         return files.html.read_bytes()
+
+
+def _commands(view: View) -> list[str]:
+    return [
+        *(reproduce.show(run) for run in list(view.library.runs.values())[:N_SHOWN]),
+        reproduce.report(view),
+    ]
+
+
+def _notebook(view: View) -> list[str]:
+    paths = [str(run.path) for run in view.library.runs.values()]
+    return [
+        f"runs = [Results.open(path) for path in {paths!r}]",
+        "[(one.run, len(one.steps)) for one in runs]",
+    ]
+
+
+PAGE = Page(
+    name="runs",
+    title="Runs and export",
+    icon=":material/inventory_2:",
+    question="start, watch and cancel sweeps; what each folder holds; the report",
+    draw=draw,
+    commands=_commands,
+    notebook=_notebook,
+    exports_figures=False,
+    without_results=without_results,
+)

@@ -14,10 +14,10 @@ from byrote.checkpoints.words import counted
 from byrote.cli.text import size
 from byrote.dashboard import trash
 from byrote.dashboard.library import Library, identity_of
-from byrote.dashboard.page import Page, literal, panel, problem
+from byrote.dashboard.page import Drawing, View, literal, panel, problem
 from byrote.dashboard.query_params import State, link, read
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.session import View, go, opened_paths
+from byrote.dashboard.session import go, opened_paths, page_link
 from byrote.probes.figures.words import clean
 from byrote.probes.verify import Verified, digest, verify
 
@@ -25,7 +25,7 @@ DIGEST_CHARS = 12
 _VERIFIED, _REMOVING, _SAID, _FAILED = "shelf_verified", "shelf_removing", "shelf_said", "shelf_failed"
 
 
-def results(view: View, page: Page) -> None:
+def results(view: View, page: Drawing) -> None:
     """The table of results folders, and what can be done with one of them."""
     st.subheader("Results", anchor=False)
     page.table(results_frame(view), "results", caption="Every results folder here.", height="content")
@@ -79,11 +79,9 @@ def one_folder(library: Library, view: View | None = None) -> None:
             "Results folder", folders, key="shelf_folder", width=320, format_func=lambda path: clean(names[path]),
         )  # fmt: skip
         run = next((run for run in library.runs.values() if run.path == folder), None)
-        if view is not None and run is not None and view.pages:
-            st.page_link(
-                view.pages["overview"], label="Open", icon=":material/open_in_new:", query_params=link(_state_of(view, run)),
-            )  # fmt: skip
-        asked = st.button(
+        if view is not None and run is not None:
+            page_link(view, "overview", "Open", icon=":material/open_in_new:", state=_state_of(view, run))
+        clicked = st.button(
             "Verify",
             icon=":material/fact_check:",
             key="shelf_verify",
@@ -95,7 +93,7 @@ def one_folder(library: Library, view: View | None = None) -> None:
         )  # fmt: skip
     if st.session_state.get(_REMOVING) == folder:
         _confirm(folder)
-    if asked:
+    if clicked:
         _verify(folder)
     _verdict(folder)
 
@@ -141,9 +139,9 @@ def _verdict(folder: Path) -> None:
         return
     assert isinstance(found, Verified)
     name = literal(folder.name, limit=60)
-    told = counted(len(found.findings), "finding") if found.findings else "Nothing wrong found"
+    verdict = counted(len(found.findings), "finding") if found.findings else "Nothing wrong found"
     icon = ":material/report:" if found.findings else ":material/check_circle:"
-    st.markdown(f"{icon} **{told} in {name}**")
+    st.markdown(f"{icon} **{verdict} in {name}**")
     st.markdown("\n".join(f"- {literal(line, limit=600)}" for line in found.findings))
     st.caption(literal(f"Checked: {'; '.join(found.checked)}.", limit=1000))
 

@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import figure_cache, findings
+from byrote.dashboard import export_figures, figure_cache, findings, reproduce
 from byrote.dashboard.comparing import pairs_of
-from byrote.dashboard.components.head_grid import doubts, head_grid
-from byrote.dashboard.page import Page, how_computed, literal, nothing, panel
-from byrote.dashboard.query_params import link
+from byrote.dashboard.components.base import show
+from byrote.dashboard.components.head_grid import doubts, grid_data
+from byrote.dashboard.page import Drawing, Page, View, how_computed, literal, nothing, panel
+from byrote.dashboard.query_params import State, link
 from byrote.dashboard.saved import Cube, SavedRun
-from byrote.dashboard.session import View, chosen, follow, go, pin_button
+from byrote.dashboard.session import bound, chosen, follow, go, page_link, pin_button
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.figures.words import estimate, probe_name, step_number
 
-TITLE = "Trajectory"
-ICON = ":material/play_circle:"
 GRID = "grid"
 N_TOP = 10
 
 
-def draw(view: View, page: Page) -> None:
+def draw(view: View, page: Drawing) -> None:
     """The grid, its line of words, the curves and the strongest heads."""
     run, state = view.run, view.state
     if not state.probe:
         page.title(f"No probe with a value per head was measured in {run.name}")
-        nothing("The grid needs one.", "byrote run PATH -p prefix_matching -o results")
+        nothing("The grid needs one.", view.page.command)
         return
     cube = run.cube(state.probe, state.metric)
     page.title(findings.trajectory(run, cube, probe=state.probe, step=state.step))
     with panel("the grid"):
-        pairs = _pairs(view)
-        head_grid(
-            run, state, base=view.base, pairs=pairs, events=findings.events(run), key=GRID, on_open=_open,
-            on_head=follow(GRID, "head"), on_step=follow(GRID, "step", int), on_show=follow(GRID, "show"),
+        data = grid_data(run, state, base=view.base, pairs=_pairs(view), events=findings.events(run))
+        show(
+            "head_grid", data, key=GRID, open=_open,
+            head=follow(GRID, "head"), step=follow(GRID, "step", int), show=follow(GRID, "show"),
         )  # fmt: skip
         _go_if_opened(view)
         _below_grid(view, cube)
@@ -63,23 +63,17 @@ def _pairs(view: View) -> Mapping[int, int]:
 
 def _below_grid(view: View, cube: Cube) -> None:
     state = view.state
-    row = _row(view.run, state.probe, state.metric, state.step)
+    row = _row(view.run, state)
     with st.container(horizontal=True, vertical_alignment="center"):
-        if row is not None and view.pages:
-            st.page_link(
-                view.pages["head"],
-                label=f"Open {state.head}",
-                icon=":material/arrow_forward:",
-                query_params=link(state),
-            ) if "head" in view.pages else None
+        if row is not None:
+            page_link(view, "head", f"Open {state.head}", icon=":material/arrow_forward:")
             st.caption(literal(estimate(row, state.head), limit=400), width="content")
         if state.head:
             pin_button(state)
         if view.base is not None:
-            st.session_state["w_align"] = state.align
             st.segmented_control(
-                "Baseline aligned by", ALIGNMENTS, key="w_align", on_change=lambda: go(align=st.session_state["w_align"] or "step"),
-                required=True, label_visibility="collapsed", help="Which baseline checkpoint stands beside which: same step, tokens or loss",
+                "Baseline aligned by", ALIGNMENTS, required=True, label_visibility="collapsed",
+                help="Which baseline checkpoint stands beside which: same step, tokens or loss", **bound("align", state.align),
             )  # fmt: skip
         how_computed([state.probe], key="how_grid")
     if (doubt := doubts(view.run).get(state.step)) is not None:
@@ -105,29 +99,23 @@ def _reasons(view: View, cube: Cube) -> None:
     )
 
 
-def _curves(view: View, page: Page) -> None:
+def _curves(view: View, page: Drawing) -> None:
     if len(view.run.measured_steps) < 2:
         nothing("One checkpoint: add more to see change over training.")
         return
     page.figure(figure_cache.curves(view.run, view.base, view.state), "curves")
 
 
-def _top(view: View, page: Page, cube: Cube) -> None:
+def _top(view: View, page: Drawing, cube: Cube) -> None:
     state = view.state
     frame = top_frame(view.run, cube, (state.probe, state.metric), step=state.step)
     if frame.empty:
         nothing(f"No head was measured at step {step_number(state.step)}.")
         return
     heads = list(frame["head"])
-
-    def picked() -> None:
-        rows = st.session_state["table_top"]["selection"]["rows"]
-        if rows and rows[0] < len(heads):
-            go(head=heads[rows[0]])
-
-    page.table(
-        frame, "top", caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
-        on_select=picked, selection_mode="single-row",
+    page.choices(
+        frame, "top", lambda row: go(head=heads[row]),
+        caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         column_config={
             "head": st.column_config.TextColumn("head", width=56),
             "half risen": st.column_config.TextColumn("half risen", width=84, help="Between which measured steps the head had made half of its rise, as its 95% intervals tell; – where no rise is sure"),
@@ -167,12 +155,12 @@ def top_frame(run: SavedRun, cube: Cube, cube_of: tuple[str, str], *, step: int)
     return pd.DataFrame(rows)
 
 
-def _row(run: SavedRun, probe: str, metric: str, step: int):
-    rows = run.rows(probe, metric)
-    state_head = st.session_state["byrote_state"].layer_head
-    if state_head is None:
+def _row(run: SavedRun, state: State) -> Any:
+    """The row of the head looked at, None where there is none."""
+    if state.layer_head is None:
         return None
-    mine = rows[(rows["step"] == step) & (rows["layer"] == state_head[0]) & (rows["head"] == state_head[1])]
+    rows, (layer, head) = run.rows(state.probe, state.metric), state.layer_head
+    mine = rows[(rows["step"] == state.step) & (rows["layer"] == layer) & (rows["head"] == head)]
     return None if mine.empty else next(mine.itertuples(index=False))
 
 
@@ -186,3 +174,32 @@ def _go_if_opened(view: View) -> None:
     """A head opened in the grid: its page, with the same address."""
     if st.session_state.pop("open_head", False) and "head" in view.pages:
         st.switch_page(view.pages["head"], query_params=link(view.state))
+
+
+def _notebook(view: View) -> list[str]:
+    state = view.state
+    if not state.probe:
+        return ["run"]
+    runs, base = reproduce.runs_and_base(view)
+    metric = reproduce.metric(state)
+    return [
+        f"figures.head_grid(run, {metric}, step={state.step})",
+        f"figures.trajectory({runs}, {metric}, heads={[state.head, *state.pin]!r}{base})",
+        f"run[{state.probe!r}, {state.metric!r}].at({state.step}).top({N_TOP})",
+    ]
+
+
+PAGE = Page(
+    name="trajectory",
+    title="Trajectory",
+    icon=":material/play_circle:",
+    question="when each head became what it is: the whole series plays in the browser, the baseline beside it",
+    draw=draw,
+    commands=lambda view: [reproduce.strongest(view, top=N_TOP)],
+    notebook=_notebook,
+    needs=("prefix_matching",),
+    state=("show", "align"),
+    figures=("curves",),
+    component=True,
+    stills=export_figures.grids,
+)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from planted_series import keep_attention, whole, write_results
 
-from byrote.dashboard.launch import ADDRESS, command, environment
+from byrote.dashboard.launch import ADDRESS, start
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -55,9 +55,7 @@ def served(*paths: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind((ADDRESS, 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen(
-        command(port=port), env=environment(paths), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start(paths, port=port, output=subprocess.DEVNULL)
     try:
         _wait(process, f"http://localhost:{port}/_stcore/health")
         yield f"http://localhost:{port}"

@@ -74,3 +74,29 @@ def with_broken(two_runs: Path, tmp_path: Path) -> Path:
     write_results(root, "torn", flat())
     damage(root / "torn")
     return root
+
+
+@pytest.fixture(scope="session")
+def pages_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results that make every page draw all it has in a browser."""
+    from browsing import write_pages
+
+    return write_pages(tmp_path_factory.mktemp("browser") / "results")
+
+
+@pytest.fixture(scope="session")
+def site(pages_results: Path) -> Iterator[str]:
+    """The address of one server on them, for all tests that only look."""
+    from browsing import served
+
+    with served(pages_results) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests; each takes a profile of its own."""
+    from browsing import chromium
+
+    with chromium() as found:
+        yield found

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +15,9 @@ from browsing import (
     LINK,
     SHAPE,
     Visit,
-    chromium,
     profile,
-    served,
     steps_of,
     visit,
-    write_pages,
 )
 from planted_series import whole, write_results
 
@@ -31,26 +28,6 @@ pytestmark = [
 ]
 
 Start = Callable[..., Visit]
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages show."""
-    return write_pages(tmp_path_factory.mktemp("browser") / "results")
-
-
-@pytest.fixture(scope="module")
-def site(results: Path) -> Iterator[str]:
-    """A server on the results."""
-    with served(results) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium."""
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +113,7 @@ def test_the_copied_link_is_the_address(start):
     assert shown.replace("\n", "") == here.tab.url
 
 
-def test_a_bad_link_explains_itself_and_can_be_mended(start):
+def test_a_bad_link_explains_itself_and_can_be_fixed(start):
     here = start()
     here.open("head", run="repeatd", step="banana", head="L7H7")
     said = here.find(".st-key-complaints").inner_text()
@@ -146,7 +123,7 @@ def test_a_bad_link_explains_itself_and_can_be_mended(start):
         "head=L7H7 is not in repeated",
     ):
         assert part in said
-    here.find(".st-key-mend button").click()
+    here.find(".st-key-fix_link button").click()
     here.until_address(run="repeated", step="320")
     here.find(".st-key-complaints").wait_for(state="detached")
 
@@ -243,10 +220,12 @@ def test_a_narrow_page_scrolls_only_downwards(start):
         assert wide == 0, page
 
 
-def test_results_that_appear_meanwhile_are_shown_without_a_reload(start, results):
+def test_results_that_appear_meanwhile_are_shown_without_a_reload(start, pages_results):
     here = start()
     here.open("", **LINK)
     here.says("h1", "repeated forms induction heads")
-    write_results(results, "later", whole(steps=(0, 10), shape=SHAPE), shape=SHAPE)
+    later = write_results(pages_results, "later", whole(steps=(0, 10), shape=SHAPE), shape=SHAPE)
     here.says("h1", "of 4 runs")
+    shutil.rmtree(later)  # the other tests look at the same folder
+    here.says("h1", "repeated forms induction heads")
     assert here.params()["run"] == "repeated"

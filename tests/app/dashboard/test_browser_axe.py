@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, LINK, chromium, profile, served, visit, write_pages
+from browsing import CHROMIUM, LINK, profile, visit
+
+from byrote.dashboard.views import PAGES
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
@@ -17,23 +19,15 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
 
-PAGES = ("", "trajectory", "head", "circuit", "compare", "memory", "runs")
 GRAVE = ("serious", "critical")
 # Rules that only Streamlit's own elements break, each with the elements and why it is out of our hands.
 STREAMLITS: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server on results that make every page draw all it has."""
-    with served(write_pages(tmp_path_factory.mktemp("axe") / "results")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def profiles() -> Iterator[dict[str, Any]]:
+def profiles(browser: Any) -> Iterator[dict[str, Any]]:
     """Chromium in light and in dark."""
-    with chromium() as browser, profile(browser) as light, profile(browser, color_scheme="dark") as dark:
+    with profile(browser) as light, profile(browser, color_scheme="dark") as dark:
         yield {"light": light, "dark": dark}
 
 
@@ -46,7 +40,7 @@ def axe() -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ["", *list(PAGES)[1:]])
 def test_no_page_has_a_grave_finding(profiles, site, axe, page, scheme):
     with visit(profiles[scheme], site) as here:
         here.open(page, **LINK)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from browsing import CHROMIUM, chromium, profile, served, visit
+from browsing import CHROMIUM, profile, served, visit
 from planted_series import head_metric, write_results
 from tiny_models import write_lab_series
 
@@ -21,13 +19,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
 MINUTE_MS = 120_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium."""
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

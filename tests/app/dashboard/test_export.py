@@ -19,22 +19,21 @@ import pytest
 from planted_series import flat, model_metric, rising, write_results
 
 from byrote.dashboard import export, shell
-from byrote.dashboard.page import Page
+from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.reproduce import notebook_lines, shell_lines
-from byrote.dashboard.session import View
+from byrote.dashboard.views import PAGES
 
-PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
-Look = Callable[..., tuple[View, Page]]
+Look = Callable[..., tuple[View, Drawing]]
 
 
 @pytest.fixture
 def look(open_page, monkeypatch) -> Look:
     """`look("head", results, step=10)`: the page as drawn, with what it offers for export."""
-    seen: list[tuple[View, Page]] = []
+    seen: list[tuple[View, Drawing]] = []
     monkeypatch.setattr(shell.export, "share", lambda view: None)
     monkeypatch.setattr(shell.export, "menu", lambda view, page: seen.append((view, page)))
 
-    def call(page: str, *paths: Path, **params: Any) -> tuple[View, Page]:
+    def call(page: str, *paths: Path, **params: Any) -> tuple[View, Drawing]:
         at = open_page(page, *paths, **params)
         assert not at.exception, at.exception
         return seen[-1]
@@ -53,16 +52,16 @@ def measured(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def kept() -> dict[str, tuple[View, Page]]:
+def kept() -> dict[str, tuple[View, Drawing]]:
     """Pages drawn once for all the tests that only read them."""
     return {}
 
 
 @pytest.fixture
-def drawn(look, measured, kept) -> Callable[[str], tuple[View, Page]]:
+def drawn(look, measured, kept) -> Callable[[str], tuple[View, Drawing]]:
     """`drawn("head")`: the page on `measured`, with a baseline and a head."""
 
-    def call(page: str) -> tuple[View, Page]:
+    def call(page: str) -> tuple[View, Drawing]:
         if page not in kept:
             kept[page] = look(page, measured, run="unique", base="repeated", step=40, head="L1H2")
         return kept[page]
@@ -123,7 +122,7 @@ def test_every_line_offered_runs(case, look, measured, byrote, planted_results):
 
 def test_the_grid_and_the_table_of_the_trajectory_come_out_again(look, measured, byrote):
     view, page = look("trajectory", measured, run="unique", base="repeated", step=40, head="L1H2", pin="L0H1")
-    table = page.shown.tables["top"][1]
+    table = page.tables["top"][1]
     printed = rows_of(byrote, shell_lines(view)[0])
     assert [r["head"] for r in printed if r["valid"]] == list(table["head"])
     for column, name in (("score", "value"), ("low", "lo"), ("high", "hi")):
@@ -132,7 +131,7 @@ def test_the_grid_and_the_table_of_the_trajectory_come_out_again(look, measured,
     cube = view.run.cube("prefix_matching", "score")
     heat = next(t for t in grid.data if t.type == "heatmap")
     np.testing.assert_array_equal(np.array(heat.z, dtype=float), cube.value[cube.index(40)])
-    drawn = {t.name: list(t.y) for t in page.shown.figures["curves"].data if t.name}
+    drawn = {t.name: list(t.y) for t in page.figures["curves"].data if t.name}
     again = {t.name: list(t.y) for t in curves.data if t.name}
     shared = [name for name in again if name in drawn and "H" in name]
     assert any("L1H2" in name for name in shared) and any("L0H1" in name for name in shared)
@@ -144,7 +143,7 @@ def test_the_overview_comes_out_again(look, measured):
     view, page = look("overview", measured, run="unique", base="repeated", step=40)
     timeline, losses, _ = run_notebook(notebook_lines(view))
     for name, again in (("timeline", timeline), ("losses", losses)):
-        drawn = page.shown.figures[name]
+        drawn = page.figures[name]
         lines = [t for t in again.data if t.mode and "lines" in t.mode and t.name]
         assert lines
         for trace in lines:
@@ -153,7 +152,7 @@ def test_the_overview_comes_out_again(look, measured):
 
 def test_the_scores_of_a_head_come_out_again(look, planted_results, byrote):
     view, page = look("head", planted_results, run="planted", step=20, head="L1H0", probe="prefix_matching")
-    table = page.shown.tables["scores"][1].set_index("measure")
+    table = page.tables["scores"][1].set_index("measure")
     frame = run_notebook(notebook_lines(view))[-1]
     score = frame[(frame["probe"] == "prefix_matching") & (frame["metric"] == "score")].iloc[0]
     assert table.loc["Prefix matching", "value [95% interval]"].startswith(f"{score['value']:.3g}"[:4])
@@ -164,7 +163,7 @@ def test_the_scores_of_a_head_come_out_again(look, planted_results, byrote):
 
 def test_the_edges_of_the_circuit_come_out_again(look, measured, byrote):
     view, page = look("circuit", measured, run="unique", step=40)
-    table = page.shown.tables["edges"][1]
+    table = page.tables["edges"][1]
     printed = rows_of(byrote, shell_lines(view)[0])
     assert round(printed[0]["value"], 2) == table.iloc[0]["z"] == 7.5
     edges = run_notebook(notebook_lines(view))[-1]
@@ -179,7 +178,7 @@ def test_the_edges_of_the_circuit_come_out_again(look, measured, byrote):
 
 def test_the_comparison_comes_out_again(look, measured, byrote):
     view, page = look("compare", measured, run="unique", base="repeated", step=20, head="L1H2")
-    shown = page.shown.figures["scatter"]
+    shown = page.figures["scatter"]
     rows = run_notebook(notebook_lines(view))[-1]
     mine = rows[(rows["probe"] == "prefix_matching") & (rows["metric"] == "score") & rows["layer"].notna()]
     points = {(x, y) for t in shown.data if t.mode == "markers" for x, y in zip(t.x, t.y, strict=True)}
@@ -198,35 +197,33 @@ def test_the_plane_comes_out_again(look, measured):
         for f in run_notebook(notebook_lines(view))
         if isinstance(f, pd.DataFrame) and set(f["probe"]) == {"mem_gap"}
     )
-    path = next(
-        t for t in page.shown.figures["plane"].data if t.name == "unique" and t.mode == "lines+markers"
-    )
+    path = next(t for t in page.figures["plane"].data if t.name == "unique" and t.mode == "lines+markers")
     assert list(path.y) == list(gap["value"]) == [0.0, 0.25, 0.5, 1.0]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_numbers_leave_as_csv_and_json(page, drawn):
     view, looked_at = drawn(page)
-    shown = looked_at.shown
+    shown = looked_at
     with zipfile.ZipFile(io.BytesIO(export.csv_zip(shown))) as archive:
         assert archive.namelist() == [f"{name}.csv" for name in shown.tables]
         for name, (_, frame) in shown.tables.items():
             assert list(pd.read_csv(archive.open(f"{name}.csv")).columns) == [str(c) for c in frame.columns]
     data = json.loads(export.json_text(view, shown))
-    assert data["title"] == shown.title and data["state"]["run"] == "unique"
+    assert data["title"] == shown.finding and data["state"]["run"] == "unique"
     assert {n: len(t["rows"]) for n, t in data["tables"].items()} == {
         n: len(f) for n, (_, f) in shown.tables.items()
     }
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p != "runs"])
+@pytest.mark.parametrize("page", [name for name, page in PAGES.items() if page.exports_figures])
 def test_every_figure_leaves_as_svg(page, drawn):
     view, looked_at = drawn(page)
-    figures = export.figures_of(view, looked_at.shown)
+    figures = export.figures_of(view, looked_at)
     expected = {"trajectory": {"grid", "baseline_grid", "curves"}, "circuit": {"circuit"},
                 "compare": {"grid", "baseline_grid", "difference_grid", "scatter", "differences"}}  # fmt: skip
     assert expected.get(page, set()) <= set(figures)
-    assert set(looked_at.shown.figures) <= set(figures)
+    assert set(looked_at.figures) <= set(figures)
     with zipfile.ZipFile(io.BytesIO(export.svg_zip(figures))) as archive:
         assert len(archive.namelist()) == len(figures)
         for name in archive.namelist():
@@ -243,7 +240,7 @@ def test_every_figure_leaves_as_svg(page, drawn):
 
 def test_the_still_grid_holds_the_values_of_the_grid(look, measured):
     view, _ = look("trajectory", measured, run="unique", base="repeated", step=20)
-    figures = export.stills(view)
+    figures = view.page.stills(view)
     cube = view.base.cube("prefix_matching", "score")
     heat = next(t for t in figures["baseline_grid"].data if t.type == "heatmap")
     np.testing.assert_array_equal(np.array(heat.z, dtype=float), cube.value[cube.index(20)])
@@ -252,9 +249,9 @@ def test_the_still_grid_holds_the_values_of_the_grid(look, measured):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_leaves_as_one_file_without_scripts(page, drawn):
     view, looked_at = drawn(page)
-    text = export.page_html(view, looked_at.shown)
+    text = export.page_html(view, looked_at)
     assert "<script" not in text and not re.search(r"(src|href)=[\"']?(https?:)?//", text)
-    assert text.count("<svg") >= len(export.figures_of(view, looked_at.shown))
+    assert text.count("<svg") >= len(export.figures_of(view, looked_at))
     assert "byrote dashboard" in text
 
 

@@ -214,10 +214,10 @@ def test_the_page_starts_a_sweep_cancels_it_and_goes_on_where_it_stopped(
     assert (job.state, job.code) == ("cancelled", 130)
     assert 0 < kept < 40
     assert ending_words(job) == (
-        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints kept; Go on does the rest."
+        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints kept; Resume does the rest."
     )
     at.run()
-    assert any("Go on does the rest" in c.value for c in at.caption)
+    assert any("Resume does the rest" in c.value for c in at.caption)
     at.button(key=f"resume_{job.folder.name}").click().run()
     again = jobs.all_jobs(root)[0]
     assert again.arguments == job.arguments

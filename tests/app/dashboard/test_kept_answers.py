@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from planted_series import rising, write_results, write_step
 
+from byrote.dashboard.figure_cache import in_theme
 from byrote.dashboard.library import open_library
-from byrote.dashboard.page import in_theme
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 

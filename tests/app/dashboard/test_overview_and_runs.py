@@ -86,7 +86,7 @@ def clicked(selection: dict) -> None:
     from byrote.dashboard import session
     from byrote.dashboard.views import overview
 
-    session.look_around({}, "overview")
+    session.look_around({}, overview.PAGE)
     st.session_state["figure_timeline"] = {"selection": selection}
     overview.to_clicked_step()
 
@@ -229,11 +229,12 @@ def test_the_page_tells_what_is_missing_and_says_when_nothing_is(open_page, two_
 
 
 def test_the_table_of_runs_names_the_strongest_head_at_the_end(two_runs):
-    from byrote.dashboard.session import View
+    from byrote.dashboard.page import View
+    from byrote.dashboard.views import PAGES
 
     library = open_library([two_runs])
     reading = read({"run": "unique"}, library)
-    frame = runs_frame(View(library, reading, {}, "overview", "light")).set_index("run")
+    frame = runs_frame(View(library, reading, {}, PAGES["overview"], "light")).set_index("run")
     assert frame.loc["unique", "strongest, prefix matching, last step"] == "L1H2 0.90 [0.88, 0.92]"
     assert frame.loc["repeated", "strongest, prefix matching, last step"].startswith("L1H2 0.06 ")
 

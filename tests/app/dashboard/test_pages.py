@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from planted_series import damage, rising, write_results
 
-PAGES = ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs")
+from byrote.dashboard.views import PAGES
+
 FULL = {
     "run": "unique",
     "probe": "prefix_matching",
@@ -17,14 +18,6 @@ FULL = {
     "base": "repeated",
     "pin": "L0H1",
 }
-FIGURES = {
-    "overview": ["timeline", "losses", "coverage"],
-    "trajectory": ["curves"],
-    "head": ["attention", "offsets"],
-    "compare": ["scatter", "differences"],
-    "memory": ["plane", "flow", "shares"],
-}
-COMPONENTS = ("trajectory", "head", "circuit", "compare")  # drawn by the browser: grids, tokens, a graph
 TITLES = {
     "overview": "repeated forms no lasting induction head; unique forms induction heads between steps 10 and 20",
     "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
@@ -63,13 +56,12 @@ def test_every_figure_is_drawn_and_says_its_finding(open_page, full_runs, page):
     at = open_page(page, full_runs, **FULL | {"run": "repeated", "base": "unique"})
     assert not at.exception
     assert not at.error
-    assert [chart.proto.id.rpartition("figure_")[2] for chart in at.get("plotly_chart")] == FIGURES.get(
-        page, []
-    )
+    drawn = [chart.proto.id.rpartition("figure_")[2] for chart in at.get("plotly_chart")]
+    assert tuple(drawn) == PAGES[page].figures
     for chart in at.get("plotly_chart"):
         assert len(chart.proto.alt) > 30, chart.proto.alt
         assert json.loads(chart.proto.spec)["data"]
-    assert len(at.get("bidi_component")) == (page in COMPONENTS)
+    assert len(at.get("bidi_component")) == PAGES[page].component
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -82,7 +74,7 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
     assert "byrote run path/to/checkpoints -o results" in said
     assert "make demo" in said
     assert at.session_state["byrote_state"].run == "repeated"
-    assert len(at.get("plotly_chart")) == len(FIGURES.get(page, []))
+    assert len(at.get("plotly_chart")) == len(PAGES[page].figures)
 
 
 def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
@@ -136,7 +128,7 @@ def test_a_bad_link_explains_itself_and_opens(open_page, two_runs, page):
     ):  # fmt: skip
         assert part in said, part
     assert at.session_state["byrote_state"].pin == ("L0H0",)
-    at.button(key="mend").click().run()
+    at.button(key="fix_link").click().run()
     assert "banana" not in words(at)
 
 

@@ -7,18 +7,22 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from interruptible import heed_interrupts
 from planted_series import STEPS, rising, write_results, write_step
+from streamlit_client import visit
 
 from byrote.dashboard import jobs, launch
 from byrote.dashboard.library import _READ, look, open_library
+from byrote.dashboard.views import PAGES
 
-ROOT = Path(__file__).parents[3]
+SCRIPT_NAME = "byrote_dashboard_script.py"
 
 
 @pytest.fixture
@@ -83,6 +87,87 @@ def test_the_server_listens_on_this_machine_alone_and_stops_with_the_command(ser
     assert not list((tmp_path / "home").rglob("*"))  # neither a configuration nor an installation id
 
 
+EVIL = (
+    "from pathlib import Path; Path(__file__).with_suffix('.imported').touch(); raise ImportError(__file__)"
+)
+
+
+@pytest.fixture
+def users_folder(tmp_path) -> Path:
+    """A working directory whose modules and configuration must stay unread."""
+    folder = tmp_path / "users folder"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / ".streamlit").mkdir()
+    (folder / ".streamlit" / "config.toml").write_text("[server]\nenableXsrfProtection = 'no boolean'\n")
+    names = (
+        "app",
+        "streamlit",
+        "probes",
+        "byrote",
+        "jobs",
+        "export",
+        "main",
+        "numpy",
+        "checkpoints/__init__",
+    )
+    for name in names:
+        (folder / f"{name}.py").write_text(EVIL)
+    return folder
+
+
+def test_modules_in_the_users_folder_and_beside_the_script_are_not_imported(users_folder, two_runs):
+    """Streamlit puts the folder of its script first on the path; relative paths are still the user's."""
+    code = """
+import os, sys
+from pathlib import Path
+from streamlit.testing.v1 import AppTest
+from streamlit.web.bootstrap import _fix_sys_path
+from byrote.dashboard.launch import SCRIPT
+_fix_sys_path(str(SCRIPT))
+at = AppTest.from_file(SCRIPT, default_timeout=60).run()
+assert not at.exception, at.exception
+print(os.getcwd())
+print(sorted(name for name in sys.modules if getattr(sys.modules[name], "__file__", None)
+             and Path(sys.modules[name].__file__).parent == SCRIPT.parent))
+"""
+    env = launch.environment([two_runs], here=users_folder)
+    done = subprocess.run(
+        [*launch.command(port=1)[:2], "-c", code], cwd=launch.SCRIPT.parent, env=env, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(users_folder), "['__main__']"]
+    assert {p.name for p in launch.SCRIPT.parent.glob("*.py")} == {"__init__.py", SCRIPT_NAME}
+    assert not list(users_folder.rglob("*.imported"))
+
+
+def test_the_server_starts_elsewhere_and_draws_its_pages_in_the_users_folder(
+    users_folder, two_runs, monkeypatch
+):
+    monkeypatch.chdir(users_folder)
+    port = launch.free_port(None)
+    process = launch.start([two_runs], port=port, output=subprocess.DEVNULL)
+    where = Path(f"/proc/{process.pid}/cwd")
+    try:
+        _until_it_answers(process, port)
+        assert where.resolve() == launch.SCRIPT.parent
+        seen = visit(port)
+        assert seen.finished and seen.errors == [] and "plotly_chart" in seen.elements
+        assert where.resolve() == users_folder
+        assert not list(users_folder.rglob("*.imported"))
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _until_it_answers(process: subprocess.Popen, port: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health"):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the server does not answer; it ended with {process.poll()}")
+
+
 def test_nothing_is_told_to_anybody():
     options = launch.flags(port=1)
     assert "--browser.gatherUsageStats=false" in options
@@ -140,7 +225,7 @@ def test_looking_at_every_page_writes_nothing(open_page, tmp_path):
     root = tmp_path / "results"
     write_results(root, "still", {s: u for s, u in rising().items() if s < 40}, rebuild=False)
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    for page in ("overview", "trajectory", "head", "circuit", "compare", "memory", "runs"):
+    for page in PAGES:
         assert not open_page(page, root).exception
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
     assert not (root / jobs.FOLDER).exists()
