@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from byrote.checkpoints.words import counted
 from byrote.cli import exits
+from byrote.probes.wording import counted
 
 if TYPE_CHECKING:
     from byrote.cli.expect import Checked

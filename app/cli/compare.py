@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.cli import text
 from byrote.cli.checks import say_checks
 from byrote.cli.command import Verb
 from byrote.cli.expect import check, expect_option, read_expectations
 from byrote.cli.output import Column, Output, Row, output_options
 from byrote.cli.session import Session
+from byrote.probes.findings import sequence_seed, training_seed
+from byrote.probes.wording import MISSING, count, number, p_value, plain
 
 if TYPE_CHECKING:
     from byrote.probes.degradation import Comparison
@@ -25,11 +26,10 @@ _KINDS = ("verdict", "model", "direct", "head", "weights")  # order of the table
 _IN_WORDS = {"no clear change": "unclear"}  # the table's narrow column; data keep the full words
 
 
-def _shown(row: Row, name: str, *, sign: str = "+") -> str:
+def _shown(row: Row, name: str, *, sign: bool = True) -> str:
     """A number with two decimals, three where the difference is small: the table has to fit 80 columns."""
-    value = row[name]
-    digits = 3 if row["difference"] is not None and abs(row["difference"]) < 0.01 else 2
-    return "-" if value is None else f"{value:{sign}.{digits}f}"
+    small = row["difference"] is not None and abs(row["difference"]) < 0.01
+    return number(row[name], places=3 if small else 2, sign=sign)
 
 
 COLUMNS = (
@@ -46,17 +46,17 @@ COLUMNS = (
     Column("_step", None),
     Column("tokens_a"),
     Column("tokens_b"),
-    Column("a", "A", lambda row: _shown(row, "a", sign=""), right=True),
-    Column("b", "B", lambda row: _shown(row, "b", sign=""), right=True),
+    Column("a", "A", lambda row: _shown(row, "a", sign=False), right=True),
+    Column("b", "B", lambda row: _shown(row, "b", sign=False), right=True),
     Column("difference", "B - A", lambda row: _shown(row, "difference"), right=True),
     Column(
         "_interval", "95% interval", lambda row: f"[{_shown(row, 'lo')}, {_shown(row, 'hi')}]", right=True
     ),
     Column("lo"),
     Column("hi"),
-    Column("n", "n", lambda row: text.count(row["n"]) if row["n"] else "-", right=True, wide=True),
+    Column("n", "n", lambda row: count(row["n"]) if row["n"] else MISSING, right=True, wide=True),
     Column("p"),
-    Column("q", "q", lambda row: text.p_value(row["q"]), right=True),
+    Column("q", "q", lambda row: p_value(row["q"]), right=True),
     Column("smallest"),
     Column("seed"),
     Column("training_seed_a"),
@@ -142,13 +142,13 @@ def _at(at: str) -> str | int:
 
 
 def _rows(comparison: Comparison, runs: Sequence[Results]) -> list[dict[str, Any]]:
-    seeds = dict(zip(("training_seed_a", "training_seed_b"), map(text.training_seed, runs), strict=True))
-    seeds["seed"] = text.sequence_seed(runs[0])
+    seeds = dict(zip(("training_seed_a", "training_seed_b"), map(training_seed, runs), strict=True))
+    seeds["seed"] = sequence_seed(runs[0])
     rows = []
     for row in comparison.rows.to_dict("records"):
         exact = row["n"] == 0
         extra = {"run_a": comparison.a, "run_b": comparison.b, "reason": EXACT if exact else None} | seeds
-        rows.append({name: text.plain(value) for name, value in row.items()} | extra)
+        rows.append({name: plain(value) for name, value in row.items()} | extra)
     return rows
 
 
@@ -179,9 +179,9 @@ def _title(comparison: Comparison) -> str:
 
 def _seeds(runs: Sequence[Results]) -> str:
     """Seeds behind the numbers, and what one run per arm leaves unknown."""
-    trained = [text.training_seed(run) for run in runs]
+    trained = [training_seed(run) for run in runs]
     known = "" if None in trained else f", training seeds {trained[0]} (A) and {trained[1]} (B)"
-    return f"sequence seed {text.sequence_seed(runs[0])}{known}: one run each, the spread between training seeds is not in the intervals"
+    return f"sequence seed {sequence_seed(runs[0])}{known}: one run each, the spread between training seeds is not in the intervals"
 
 
 def _is_at(row: Row, pair: tuple[int, int]) -> bool:
@@ -205,7 +205,7 @@ def _chosen(rows: Sequence[Row], top: int) -> list[Row]:
 
 def _steps(row: Row) -> str:
     a, b = row["step_a"], row["step_b"]
-    return text.count(a) if a == b else f"{a:,}, {b:,}"
+    return count(a) if a == b else f"{a:,}, {b:,}"
 
 
 def _heads(row: Row) -> str:

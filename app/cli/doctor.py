@@ -14,11 +14,12 @@ from typing import Any
 import click
 
 from byrote.checkpoints.errors import did_you_mean
-from byrote.cli import exits, text
+from byrote.cli import exits
 from byrote.cli.command import LazyGroup, Verb
 from byrote.cli.output import Column, Output, output_options
 from byrote.cli.session import Session
 from byrote.cli.settings import Settings, flat, former_variable
+from byrote.probes.wording import size
 
 COLUMNS = (
     Column("check", "check"),
@@ -111,7 +112,7 @@ def _machine() -> Iterator[Finding]:
         yield _finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
     total, available = _memory_bytes()
     low = available is not None and available < LOW_MEMORY_BYTES
-    value = f"{text.size(available)} available of {text.size(total)}"
+    value = f"{size(available)} available of {size(total)}"
     yield _finding(
         "memory", value, LOW if low else OK, "close other programs, or use smaller models" if low else ""
     )
@@ -123,7 +124,7 @@ def _devices(torch: Any) -> str:
     found = ["cpu"]
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
-        found.append(f"cuda:{i} {properties.name} {text.size(properties.total_memory)}")
+        found.append(f"cuda:{i} {properties.name} {size(properties.total_memory)}")
     if torch.backends.mps.is_available():
         found.append("mps")
     return ", ".join(found)
@@ -153,7 +154,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     low = free < LOW_DISK_BYTES
     yield _finding(
-        "disk", f"{text.size(free)} free for {out}", LOW if low else OK, "make room, or use -o" if low else ""
+        "disk", f"{size(free)} free for {out}", LOW if low else OK, "make room, or use -o" if low else ""
     )
     try:
         with tempfile.TemporaryFile(dir=there):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byrote.checkpoints import ByroteError, CheckpointSeries
-from byrote.checkpoints.words import counted
-from byrote.cli import exits, text
+from byrote.cli import exits
 from byrote.cli.guard import report
 from byrote.cli.session import Session
+from byrote.probes.wording import counted, duration, size
 
 if TYPE_CHECKING:
     from byrote.cli.paths import Opened
@@ -49,6 +49,6 @@ def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, p
         return
     steps = " and ".join(f"{step:,}" for step in tried.steps)
     session.data(
-        f"{plan.path}: about {text.duration(tried.unit_s * plan.to_measure)} and "
-        f"{text.size(round(tried.unit_bytes * plan.to_measure))}, as step{'s' * (len(tried.steps) > 1)} {steps} took"
+        f"{plan.path}: about {duration(tried.unit_s * plan.to_measure)} and "
+        f"{size(round(tried.unit_bytes * plan.to_measure))}, as step{'s' * (len(tried.steps) > 1)} {steps} took"
     )

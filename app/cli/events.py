@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from byrote.cli import text
 from byrote.cli.output import Column, Row
+from byrote.probes.findings import sequence_seed
+from byrote.probes.wording import MISSING, bracket, count, number, plain
 
 if TYPE_CHECKING:
     from byrote.probes.store import Results
@@ -16,20 +17,24 @@ _WHOLE = "model"
 
 def _place(value: Any) -> str:
     """A step between measured ones, rounded to whole steps."""
-    return "-" if value is None else f"{value:,.0f}"
+    return number(value, places=0)
 
 
 def _interval(row: Row) -> str:
     """Ends of the step's interval; an open end is an ellipsis, no interval at all a dash."""
     if row["lo"] is None and row["hi"] is None:
-        return "-"
-    return f"[{'..' if row['lo'] is None else _place(row['lo'])}, {'..' if row['hi'] is None else _place(row['hi'])}]"
+        return MISSING
+    return f"[{_end(row['lo'])}, {_end(row['hi'])}]"
+
+
+def _end(value: Any) -> str:
+    return "…" if value is None else _place(value)
 
 
 def _between(row: Row) -> str:
     if row["step_hi"] is None:
-        return "-" if row["step_lo"] is None else f"{row['step_lo']:,}-"
-    return f"by {row['step_hi']:,}" if row["step_lo"] is None else f"{row['step_lo']:,}-{row['step_hi']:,}"
+        return MISSING if row["step_lo"] is None else f"{count(row['step_lo'])}–"
+    return bracket(row["step_lo"], row["step_hi"])
 
 
 COLUMNS = (
@@ -48,7 +53,7 @@ COLUMNS = (
     Column("lo"),
     Column("hi"),
     Column("tokens"),
-    Column("value", "value", lambda row: text.number(row["value"]), right=True),
+    Column("value", "value", lambda row: number(row["value"]), right=True),
     Column("value_lo"),
     Column("value_hi"),
     Column("n", "n", right=True),
@@ -62,8 +67,8 @@ def event_rows(results: Results, probes: Collection[str]) -> Iterator[dict[str, 
     """Events of these probes, of all when none is named; `head` as a label."""
     from byrote.probes.trajectory import event_head, events
 
-    seed = text.sequence_seed(results) or 0
+    seed = sequence_seed(results) or 0
     for row in events(results, seed=seed).itertuples(index=False):
         if not probes or row.probe in probes:
-            cells = {name: text.plain(value) for name, value in row._asdict().items()}
+            cells = {name: plain(value) for name, value in row._asdict().items()}
             yield cells | {"run": results.run, "head": event_head(row) or None, "seed": seed}

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.cli.text import clean, number, plain
+from byrote.probes.wording import interval, visible
 
 if TYPE_CHECKING:
     from byrote.probes.store import Results
@@ -82,7 +82,7 @@ class Checked:
     def line(self) -> str:
         """One line for a person."""
         word = "pass" if self.passed else "FAIL"
-        return clean(f"{word}  {self.run}: {self.what}: expected {self.expected}, found {self.found}")
+        return visible(f"{word}  {self.run}: {self.what}: expected {self.expected}, found {self.found}")
 
 
 def read_expectations(path: Path) -> tuple[Expectation, ...]:
@@ -196,5 +196,5 @@ def _found(one: Expectation, found: list[tuple[str | None, dict[str, Any]]], *, 
         label, row = found[0]
     if not row["valid"]:
         return f"{label or ''} not measured: {row['reason']}".strip()
-    interval = f"{number(plain(row['value']))} [{number(row['lo'])}, {number(row['hi'])}]"
-    return f"{label} {interval}" if label else interval
+    shown = interval(row["value"], row["lo"], row["hi"])
+    return f"{label} {shown}" if label else shown

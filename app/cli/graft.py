@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
-from byrote.cli import exits, text
+from byrote.cli import exits
 from byrote.cli.command import Verb
 from byrote.cli.options import (
     base_model_option,
@@ -23,6 +22,8 @@ from byrote.cli.options import (
 )
 from byrote.cli.output import Column, Output, output_options
 from byrote.cli.session import Session
+from byrote.cli.table import bounds_cell, point_cell
+from byrote.probes.wording import counted
 
 COLUMNS = (
     Column("run"),
@@ -31,8 +32,8 @@ COLUMNS = (
     Column("heads"),
     Column("way", "taken", lambda row: row["way"] or "nothing"),
     Column("metric", "metric"),
-    Column("value", "value", lambda row: text.number(row["value"]), right=True),
-    Column("_interval", "95% interval", lambda row: text.interval(row["lo"], row["hi"]), right=True),
+    Column("value", "value", point_cell, right=True),
+    Column("_interval", "95% interval", bounds_cell, right=True),
     Column("lo"),
     Column("hi"),
     Column("n", "n", right=True),

@@ -16,7 +16,7 @@ import click
 from byrote.checkpoints.errors import ByroteError
 from byrote.cli import exits
 from byrote.cli.session import Session
-from byrote.cli.text import clean
+from byrote.probes.wording import visible
 
 
 def guarded(call: Callable[[], Any], session: Session) -> int:
@@ -53,7 +53,7 @@ def report(session: Session, message: str, help: str = "", code: int | None = No
     for word, text, color in (("error", message, "red"), ("help", help, "cyan")):
         if text:
             label = click.style(f"{word}:", fg=color, bold=True) if session.color(sys.stderr) else f"{word}:"
-            click.echo(f"{label} {clean(text)}", err=True, color=session.color(sys.stderr))
+            click.echo(f"{label} {visible(text)}", err=True, color=session.color(sys.stderr))
 
 
 def _fail(session: Session, message: str, help: str, code: int) -> int:

@@ -12,14 +12,14 @@ import click
 
 from byrote.checkpoints import CheckpointSeries
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
-from byrote.cli import exits, text
+from byrote.cli import exits
 from byrote.cli.command import Verb
 from byrote.cli.guard import report as report_error
 from byrote.cli.options import base_model_option, disk_budget_option, download_option, in_bytes
 from byrote.cli.output import Column, Output, Row, output_options
 from byrote.cli.progress import make_progress, progress_option
 from byrote.cli.session import Session
+from byrote.probes.wording import counted, number
 
 if TYPE_CHECKING:
     from byrote.checkpoints.lint import LintReport
@@ -175,7 +175,7 @@ def _value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return text.number(value)
+        return number(value)
     if isinstance(value, dict):
         return "(" + _evidence(value) + ")"
     shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)

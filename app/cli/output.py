@@ -20,7 +20,7 @@ import click
 
 from byrote.cli.session import Session, is_terminal
 from byrote.cli.table import Column, Row, print_table
-from byrote.cli.text import clean, plain
+from byrote.probes.wording import plain, visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,7 +54,7 @@ class Output:
 
     def prose(self, text: str) -> None:
         """A sentence on stdout, wrapped to the terminal; only beside a table."""
-        for line in textwrap.wrap(clean(text), min(shutil.get_terminal_size().columns, _PROSE_WIDTH)):
+        for line in textwrap.wrap(visible(text), min(shutil.get_terminal_size().columns, _PROSE_WIDTH)):
             self.session.data(line)
 
     def rows(
@@ -118,5 +118,5 @@ def _csv_cell(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return " ".join(clean(part) for part in value)
-    return clean(value) if isinstance(value, str) else value
+        return " ".join(visible(part) for part in value)
+    return visible(value) if isinstance(value, str) else value

@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 import click
 
-from byrote.checkpoints.words import counted
 from byrote.cli.session import Session, is_terminal
-from byrote.cli.text import clean, duration
+from byrote.probes.wording import counted, duration, visible
 
 MODES = ("auto", "rich", "plain", "jsonl", "none")
 Event = dict[str, Any]
@@ -101,7 +100,7 @@ class _Silent:
 
     def note(self, text: str) -> None:
         """Nothing hides a line, so it is printed."""
-        click.echo(clean(text), err=True)
+        click.echo(visible(text), err=True)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -157,7 +156,7 @@ class _Rich:
             TextColumn("{task.fields[line]}", markup=False),
             console=console,
         )
-        self._task = self._progress.add_task(clean(label), total=None, line="starting")
+        self._task = self._progress.add_task(visible(label), total=None, line="starting")
         self._progress.start()
 
     def event(self, event: Event) -> None:
@@ -167,11 +166,11 @@ class _Rich:
             self.note(text)
         elif text:
             done = event.get("done", event.get("step"))
-            self._progress.update(self._task, completed=done, total=event["total"], line=clean(text))
+            self._progress.update(self._task, completed=done, total=event["total"], line=visible(text))
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self._progress.console.print(clean(text), markup=False)
+        self._progress.console.print(visible(text), markup=False)
 
     def close(self) -> None:
         """Stop drawing; the last line stays."""

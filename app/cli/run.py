@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byrote.checkpoints import CheckpointSeries
-from byrote.checkpoints.words import counted
 from byrote.cli import exits
 from byrote.cli.command import Verb
 from byrote.cli.dry_run import dry_run
@@ -33,6 +32,7 @@ from byrote.cli.options import (
 )
 from byrote.cli.progress import Progress, make_progress, progress_option
 from byrote.cli.session import Session
+from byrote.probes.wording import counted
 
 if TYPE_CHECKING:
     from byrote.cli.paths import Opened

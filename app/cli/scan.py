@@ -8,21 +8,21 @@ from pathlib import Path
 import click
 
 from byrote.checkpoints import CheckpointSeries
-from byrote.checkpoints.words import counted
-from byrote.cli import exits, text
+from byrote.cli import exits
 from byrote.cli.command import Verb
 from byrote.cli.guard import report
 from byrote.cli.options import base_model_option, download_option
 from byrote.cli.output import Column, Output, Row, output_options
 from byrote.cli.session import Session
+from byrote.probes.wording import count, counted, number, size
 
 COLUMNS = (
     Column("run"),
-    Column("step", "step", lambda row: text.count(row["step"]), right=True),
-    Column("tokens_seen", "tokens", lambda row: text.count(row["tokens_seen"]), right=True),
-    Column("loss_nats", "loss (nats)", lambda row: text.number(row["loss_nats"]), right=True),
+    Column("step", "step", lambda row: count(row["step"]), right=True),
+    Column("tokens_seen", "tokens", lambda row: count(row["tokens_seen"]), right=True),
+    Column("loss_nats", "loss (nats)", lambda row: number(row["loss_nats"]), right=True),
     Column("format", "format"),
-    Column("size_bytes", "size", lambda row: text.size(row["size_bytes"]), right=True),
+    Column("size_bytes", "size", lambda row: size(row["size_bytes"]), right=True),
     Column("readable", "readable", lambda row: "yes" if row["readable"] else "NO"),
     Column("path"),
     Column("reason", "reason", fold=True),

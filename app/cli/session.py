@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import click
 
 from byrote.cli.settings import Settings
-from byrote.cli.text import clean
+from byrote.probes.wording import visible
 
 
 @dataclass
@@ -62,15 +62,15 @@ class Session:
 
     def warn(self, text: str) -> None:
         """Say something on stderr that even `-q` must not hide."""
-        click.echo(clean(text), err=True)
+        click.echo(visible(text), err=True)
 
     def data(self, text: str) -> None:
         """One line of data on stdout."""
-        click.echo(clean(text))
+        click.echo(visible(text))
 
     def command(self, *, without: frozenset[str] = frozenset()) -> str:
         """This call as typed, less some flags, to be pasted into a shell."""
-        return clean(shlex.join(["byrote", *(a for a in self.args if a not in without)]))
+        return visible(shlex.join(["byrote", *(a for a in self.args if a not in without)]))
 
 
 def is_terminal(stream: object = None) -> bool:

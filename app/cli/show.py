@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.words import counted
-from byrote.cli import text
 from byrote.cli.command import Verb
 from byrote.cli.output import Column, Output, Row, output_options
 from byrote.cli.session import Session
+from byrote.cli.table import bounds_cell, point_cell
+from byrote.probes.findings import seeds, sequence_seed
+from byrote.probes.wording import chance_number, count, counted, plain
 
 if TYPE_CHECKING:
     from byrote.probes.spec import ProbeInfo
@@ -25,13 +26,13 @@ COLUMNS = (
     Column("step"),
     Column("probe"),
     Column("metric", "metric"),
-    Column("_rank", "#", lambda row: text.count(row["rank"]) if row["rank"] else "", right=True),
+    Column("_rank", "#", lambda row: count(row["rank"]) if row["rank"] else "", right=True),
     Column("head", "head"),
-    Column("value", "value", lambda row: row["words"] or text.number(row["value"]), right=True),
-    Column("_interval", "95% interval", lambda row: text.interval(row["lo"], row["hi"]), right=True),
+    Column("value", "value", lambda row: row["words"] or point_cell(row), right=True),
+    Column("_interval", "95% interval", bounds_cell, right=True),
     Column("lo"),
     Column("hi"),
-    Column("chance", "chance", lambda row: text.number(row["chance"]), right=True),
+    Column("chance", "chance", lambda row: chance_number(row["chance"]), right=True),
     Column("n", "n", right=True),
     Column("seed"),
     Column("rank"),
@@ -108,7 +109,7 @@ def show(
         missing += unmeasured
     if chosen in results.left_out:
         session.note(f"lint asks to leave out step {chosen:,}: {results.left_out[chosen]}")
-    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}{text.seeds(results)}", group="probe")
+    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}{seeds(results)}", group="probe")
     if not out.machine:
         for line in (*_settings(results, [info for info, _ in wanted], chosen), *_said_together(missing)):
             out.prose(line)
@@ -120,7 +121,7 @@ def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> N
     from byrote.probes.registry import lookup
 
     rows = list(event_rows(results, [lookup(name).name for name in probes]))
-    title = f"{results.run}, {counted(len(results.usable_steps), 'step')}{text.seeds(results)}"
+    title = f"{results.run}, {counted(len(results.usable_steps), 'step')}{seeds(results)}"
     out.rows(EVENT_COLUMNS, rows, title=title, group="probe")
     if not out.machine:
         for row in rows:
@@ -192,7 +193,7 @@ def _rows(
         _record(row, rank if per_head else None) for rank, row in enumerate(valid.to_dict("records"), 1)
     ]
     unmeasured = [_record(row, None) for row in rows[~rows["valid"]].to_dict("records")]
-    seed = {"seed": text.sequence_seed(results)}
+    seed = {"seed": sequence_seed(results)}
     return (
         [row | seed | {"words": info.word_of(metric, row["value"]) or None} for row in ranked],
         [row | seed | {"words": None} for row in unmeasured],
@@ -226,7 +227,7 @@ def _said_together(missing: list[Row]) -> Iterator[str]:
 def _record(row: dict[str, Any], rank: int | None) -> dict[str, Any]:
     return {
         **{name: row[name] for name in ("run", "step", "probe", "metric", "n", "valid")},
-        **{name: text.plain(row[name]) for name in ("value", "lo", "hi", "chance")},
+        **{name: plain(row[name]) for name in ("value", "lo", "hi", "chance")},
         "head": _label(row),
         "rank": rank,
         "reason": row["reason"] or None,
@@ -243,5 +244,5 @@ def head_of(layer: Any, head: Any) -> str | None:
     """``L5H1``, or None for a number about the whole model."""
     from byrote.interp.axes import head_label
 
-    layer, head = text.plain(layer), text.plain(head)
+    layer, head = plain(layer), plain(head)
     return None if layer is None or head is None else head_label(int(layer), int(head))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from byrote.checkpoints.words import counted
+from byrote.probes.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byrote.cli.session import Session, is_terminal
-from byrote.cli.text import clean, plain
+from byrote.probes.wording import bounds, plain, point, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +42,19 @@ class Column:
     def cell(self, row: Row) -> str:
         """Text of one table cell."""
         if self.show:
-            return clean(self.show(row))
+            return visible(self.show(row))
         value = plain(row.get(self.name))
-        return "" if value is None else clean(value)
+        return "" if value is None else visible(value)
+
+
+def point_cell(row: Row) -> str:
+    """A row's value as a table cell, with the digits its interval deserves."""
+    return point(row["value"], row["lo"], row["hi"])
+
+
+def bounds_cell(row: Row) -> str:
+    """A row's 95% interval as a table cell."""
+    return bounds(row["value"], row["lo"], row["hi"])
 
 
 def print_table(
@@ -81,11 +91,11 @@ def print_table(
     for row in rows:
         if group and row[group] != head:
             head = row[group]
-            table.add_row(Text(clean(head), style="bold"))
+            table.add_row(Text(visible(head), style="bold"))
         indent = "  " if group else ""
         table.add_row(*(Text((indent if i == 0 else "") + c.cell(row)) for i, c in enumerate(shown)))
     if title:
-        console.print(Text(clean(title), style="bold"))
+        console.print(Text(visible(title), style="bold"))
     console.print(table)
     return left_out
 

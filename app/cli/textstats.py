@@ -21,7 +21,8 @@ from byrote.cli.options import (
 )
 from byrote.cli.output import Column, Output, Row, output_options
 from byrote.cli.session import Session, is_terminal
-from byrote.cli.text import count, interval, number, plain
+from byrote.cli.table import bounds_cell, point_cell
+from byrote.probes.wording import chance_number, count, plain
 
 COLUMNS = (
     Column("corpus", "corpus", fold=True),
@@ -29,11 +30,11 @@ COLUMNS = (
     Column("metric"),
     Column("n_gram"),
     Column("_metric", "metric", lambda row: _metric(row)),
-    Column("value", "value", lambda row: number(row["value"]), right=True),
-    Column("_interval", "95% interval", lambda row: interval(row["lo"], row["hi"]), right=True),
+    Column("value", "value", point_cell, right=True),
+    Column("_interval", "95% interval", bounds_cell, right=True),
     Column("lo"),
     Column("hi"),
-    Column("chance", "chance", lambda row: number(row["chance"]), right=True),
+    Column("chance", "chance", lambda row: chance_number(row["chance"]), right=True),
     Column("n", "n", lambda row: count(row["n"]), right=True, wide=True),
     Column("unit", "unit", wide=True),
     Column("resampled", "of", wide=True),

@@ -10,7 +10,7 @@ import pandas as pd
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
-from byrote.probes.figures.words import clean, number, step_number
+from byrote.probes.wording import clean, number, step_number
 
 MAX_EDGES_PER_STEP = 240
 PREVIOUS_TOKEN_AT_LEAST = (

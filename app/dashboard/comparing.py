@@ -21,17 +21,18 @@ from byrote.probes.figures.axis import value_axis
 from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.differences import UNCLEAR, change
 from byrote.probes.figures.theme import paint
-from byrote.probes.figures.words import (
+from byrote.probes.registry import REGISTRY
+from byrote.probes.wording import (
     clean,
     interval,
     markup,
     number,
+    p_value,
     probe_name,
     sentence_case,
     short,
     step_number,
 )
-from byrote.probes.registry import REGISTRY
 
 N_LABELLED = 5
 _COUNTS = frozenset({"pairs", "heads", "sets of heads", "tokens", "members"})
@@ -127,18 +128,13 @@ def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
                 else interval(row.difference, row.lo, row.hi, sign=True),
                 "in words": change(row),
                 "n": int(row.n) or None,
-                "q": _q_words(row.q),
+                "q": "" if pd.isna(row.q) else p_value(row.q),
                 "unit": info.unit_of("score" if row.metric == BEST_HEAD else row.metric),
             }
         )
     order = {word: i for i, word in enumerate(("worse", "better", "higher", "lower"))}
     out.sort(key=lambda row: order.get(str(row["in words"]), len(order)))
     return pd.DataFrame(out)
-
-
-def _q_words(q: float) -> str:
-    """Three places say all that a corrected p-value can vouch for; "" where none belongs to the row."""
-    return "" if pd.isna(q) else "< 0.001" if q < 0.001 else f"{q:.3f}"
 
 
 def headline(comparison: Comparison) -> Comparison:

@@ -17,13 +17,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from byrote.cli.text import plain
-from byrote.dashboard.page import Drawing, View, file_stem, literal
+from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.query_params import link
 from byrote.dashboard.reproduce import notebook_lines, shell_lines
 from byrote.dashboard.views import PAGES
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
-from byrote.probes.figures.words import clean, probe_name, sentence_case
+from byrote.probes.wording import clean, file_stem, literal, plain, probe_name, sentence_case
 from byrote.report.html import render
 from byrote.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
 from byrote.report.svg import figure_svg

@@ -14,7 +14,7 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures import difference_grid, head_grid
 from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.theme import paint
-from byrote.probes.figures.words import clean, markup, number, short, step_number
+from byrote.probes.wording import clean, markup, number, short, step_number
 
 MAX_EDGES = 60
 

@@ -17,8 +17,8 @@ from byrote.probes.figures.axis import StepAxis
 from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.cells import MAX_HEADS_WITH_VALUES, MAX_LAYERS_WITH_TEXT, color_axis, grid_axes
 from byrote.probes.figures.theme import paint
-from byrote.probes.figures.words import clean, markup, number, probe_name, short, step_number
 from byrote.probes.registry import REGISTRY
+from byrote.probes.wording import clean, markup, number, probe_name, short, step_number
 
 MAX_FAINT_HEADS = 64
 TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 45, 52, 15  # a page 420 pixels wide, in the fonts of the figures

@@ -9,8 +9,8 @@ import numpy as np
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import Cube, SavedRun
 from byrote.interp.axes import head_label
-from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
 from byrote.probes.trajectory import Curve, Onset, crossings, curves, onset
+from byrote.probes.wording import bracket, chance_number, clean, probe_name, sentence_case, step_number
 
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
@@ -82,8 +82,7 @@ def half_risen(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) ->
     crossed = crossings(replace(mine, among=n_layers * n_heads), fracs=(0.5,))
     if not crossed:
         return "–"
-    before, at = crossed[0].bracket
-    return f"by {step_number(at)}" if before is None else f"{step_number(before)} to {step_number(at)}"
+    return bracket(*crossed[0].bracket)
 
 
 def events(run: SavedRun) -> list[tuple[int, str]]:

@@ -13,8 +13,9 @@ from PIL import Image
 
 from byrote.dashboard import session, shell
 from byrote.dashboard.library import DIRECTORY_VARIABLE, Library
-from byrote.dashboard.page import Drawing, file_stem
+from byrote.dashboard.page import Drawing
 from byrote.dashboard.views import PAGES
+from byrote.probes.wording import file_stem
 
 
 def main(only: str | None = None) -> None:

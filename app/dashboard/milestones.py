@@ -11,8 +11,8 @@ from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
-from byrote.probes.figures.words import probe_name, step_number
 from byrote.probes.trajectory import Curve, crossings, rise
+from byrote.probes.wording import bracket, probe_name
 
 HALF = 0.5
 INDUCTION = "induction"
@@ -38,8 +38,7 @@ class Came:
     @property
     def when(self) -> str:
         """``256–512``, or ``by 512`` where it was there at the first measured step."""
-        lo, hi = self.bracket
-        return f"by {step_number(hi)}" if lo is None else f"{step_number(lo)}–{step_number(hi)}"
+        return bracket(*self.bracket)
 
 
 @run_cache(1)

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from byrote.dashboard.figures import COVERED, coverage_grid
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
-from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 from byrote.probes.registry import REGISTRY, resolve
+from byrote.probes.wording import clean, probe_name, sentence_case, step_number
 
 NOT_RUN, FAILED, PARTIAL, DONE = range(len(COVERED))
 N_STEPS_NAMED, N_REASONS = 8, 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +18,8 @@ from byrote.dashboard.library import Library
 from byrote.dashboard.query_params import Reading, State
 from byrote.dashboard.saved import SavedRun
 from byrote.probes.cards import Card, card
-from byrote.probes.figures.words import clean, probe_name, sentence_case
 from byrote.probes.registry import REGISTRY
-
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>&@=^\"'/])")
+from byrote.probes.wording import clean, probe_name, sentence_case
 
 
 @dataclass(frozen=True)
@@ -229,19 +226,3 @@ def one_card(name: str) -> None:
     if shown.steps:
         st.markdown("How it is computed")
         st.text("\n".join(shown.steps))
-
-
-def literal(text: object, *, limit: int = 200) -> str:
-    """Text for Streamlit's Markdown in which nothing is markup: no link, image, formula, colour or HTML.
-
-    Args:
-        text: anything; control and direction characters become U+FFFD.
-        limit: longest text shown; the middle of a longer one is replaced by an ellipsis.
-    """
-    return _MARKUP.sub(r"\\\1", clean(text, limit=limit))
-
-
-def file_stem(*parts: object) -> str:
-    """A file name made of words: everything but letters, digits, dots and dashes becomes an underscore."""
-    words = (re.sub(r"[^A-Za-z0-9.-]+", "_", str(part)).strip("._") for part in parts)
-    return "_".join(word for word in words if word)[:120] or "byrote"

@@ -18,7 +18,7 @@ from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.figures.rows import main_metric
-from byrote.probes.figures.words import clean, probe_name, step_number
+from byrote.probes.wording import clean, probe_name, step_number
 
 MAX_PINS = 6
 MAX_ALSO = 3

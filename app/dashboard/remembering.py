@@ -18,10 +18,10 @@ from byrote.probes.figures.axis import StepAxis, value_axis
 from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.curve import Curve, add_curve, label_ends, label_margin_px
 from byrote.probes.figures.theme import Style, paint, run_styles, series_style
-from byrote.probes.figures.words import clean, interval, markup, number, short, step_number
 from byrote.probes.memory.member_flow import member_flow
 from byrote.probes.registry import REGISTRY
 from byrote.probes.trajectory import total_mass
+from byrote.probes.wording import clean, interval, markup, number, short, step_number
 
 # name -> (probe, metric, what the axis says); a score per head stands for the strongest head
 MASS = "mass"  # no metric of its own: the sum of one over heads

@@ -7,15 +7,14 @@ from typing import Any
 
 import streamlit as st
 
-from byrote.checkpoints.words import counted
 from byrote.dashboard import export, session
 from byrote.dashboard.library import Library, look
-from byrote.dashboard.page import Drawing, View, literal, problem
+from byrote.dashboard.page import Drawing, View, problem
 from byrote.dashboard.query_params import MAX_PINS, link
 from byrote.dashboard.saved import SavedRun, head_names
 from byrote.dashboard.session import bound, go
 from byrote.dashboard.views import PAGES
-from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
+from byrote.probes.wording import clean, counted, literal, probe_name, sentence_case, step_number
 
 LOOK_EVERY_S = 3
 _SEEN = "byrote_seen"

@@ -20,8 +20,8 @@ from byrote.probes.figures.axis import StepAxis, round_ticks
 from byrote.probes.figures.canvas import Canvas, finish, note
 from byrote.probes.figures.curve import LABEL_GAP_PX, spread
 from byrote.probes.figures.theme import paint, run_styles
-from byrote.probes.figures.words import clean, markup, probe_name, sentence_case, short, step_number
 from byrote.probes.registry import REGISTRY
+from byrote.probes.wording import clean, markup, probe_name, sentence_case, short, step_number
 
 STRIP_PX, STRIPS_PX = 280, 150  # one strip alone, one of several
 GAP_PX, LANE_PX = 34, 19  # above each of several, for its heading; one line of words

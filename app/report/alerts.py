@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from byrote.probes.absent import absent_material, lacks_material, said_once
-from byrote.probes.figures.words import probe_name, step_number
 from byrote.probes.registry import REGISTRY
 from byrote.probes.store import Results
+from byrote.probes.wording import counted, probe_name, steps_in_words
 from byrote.report.model import Alert, Status
 from byrote.report.scene import Scene
 
@@ -52,15 +52,6 @@ def invalid_groups(results: Results, *, but: pd.Series | None = None) -> list[di
         steps = sorted({int(s) for s in mine["step"]})
         groups.append({"probe": probe, "metric": metric, "reason": reason, "n": len(mine), "steps": steps})
     return groups
-
-
-def steps_in_words(steps: list[int]) -> str:
-    """`step 512`, `steps 0 and 512`, or `28 steps, 0 to 2,400`."""
-    if len(steps) == 1:
-        return f"step {step_number(steps[0])}"
-    if len(steps) <= 3:
-        return f"steps {', '.join(step_number(s) for s in steps[:-1])} and {step_number(steps[-1])}"
-    return f"{len(steps)} steps, {step_number(steps[0])} to {step_number(steps[-1])}"
 
 
 def differing_facts(scene: Scene) -> dict[str, dict[str, str]]:
@@ -111,8 +102,10 @@ def _gaps(scene: Scene) -> Iterator[Alert]:
             steps = sorted(int(g["step"]) for g in r.gaps if g.get("step") is not None)
             where = f" ({steps_in_words(steps)})" if steps else ""
             reason = str(r.gaps[0].get("reason") or "no reason was recorded")
-            count = f"{len(r.gaps)} checkpoint{'' if len(r.gaps) == 1 else 's'}"
-            yield Alert(f"{r.run}: {count} could not be measured{where}: {reason}.", "errors")
+            yield Alert(
+                f"{r.run}: {counted(len(r.gaps), 'checkpoint')} could not be measured{where}: {reason}.",
+                "errors",
+            )
 
 
 def _invalid(scene: Scene) -> Iterator[Alert]:
@@ -125,7 +118,7 @@ def _invalid(scene: Scene) -> Iterator[Alert]:
             metrics = ", ".join(probe_name(g["metric"]) for g in groups)
             count = sum(g["n"] for g in groups)
             yield Alert(
-                f"{r.run}: {count:,} value{'' if count == 1 else 's'} of {probe_name(probe)} ({metrics}) not measured, "
+                f"{r.run}: {counted(count, 'value')} of {probe_name(probe)} ({metrics}) not measured, "
                 f"{steps_in_words(list(steps))}: {reason or 'no reason was recorded'}.",
                 "errors",
                 "note",

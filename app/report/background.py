@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
 from byrote.probes.registry import REGISTRY
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.store import Results, unit_paths, unit_provenance
-from byrote.report.alerts import differing_facts, invalid_groups, steps_in_words
+from byrote.probes.wording import clean, probe_name, sentence_case, step_number, steps_in_words
+from byrote.report.alerts import differing_facts, invalid_groups
 from byrote.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value
 from byrote.report.scene import Scene
 

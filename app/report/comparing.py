@@ -9,7 +9,7 @@ import pandas as pd
 from byrote.probes import figures
 from byrote.probes.degradation import BEST_HEAD, Comparison
 from byrote.probes.figures.differences import UNCLEAR, change, matched_final
-from byrote.probes.figures.words import clean, number, probe_name, step_number
+from byrote.probes.wording import clean, number, p_value, probe_name, step_number
 from byrote.report.model import Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
 from byrote.report.scene import Scene, label_of, seeds_of
 
@@ -115,7 +115,6 @@ def _row(row: Any) -> tuple[Value, ...]:
     )
     difference = Estimate(row.difference, row.lo, row.hi, n=int(row.n), signed=True)
     word = change(row)
-    q = "–" if pd.isna(row.q) else "< 0.001" if row.q < 0.001 else number(row.q)
     return (
         name,
         head,
@@ -123,6 +122,6 @@ def _row(row: Any) -> tuple[Value, ...]:
         number(row.b),
         difference,
         int(row.n) or "–",
-        q,
+        p_value(row.q),
         Words(word, _TONES.get(word, "plain")),
     )

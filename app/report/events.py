@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.probes.figures.words import clean, number, probe_name, sentence_case, step_number
 from byrote.probes.store import Results
 from byrote.probes.trajectory import event_head, events
+from byrote.probes.wording import clean, number, probe_name, sentence_case, step_number
 from byrote.report.model import Block, Listing, Table, Term, Value
 from byrote.report.scene import Scene, seeds_of
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from byrote.probes.figures.words import clean, interval, probe_name, step_number
 from byrote.probes.store import Results
+from byrote.probes.wording import between_steps, clean, interval, listed, probe_name, step_number
 from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
 
 MAX_RUNS_NAMED = 3
@@ -35,16 +35,9 @@ def _one_run(scene: Scene, results: Results) -> str:
     if not onset.found or onset.bracket is None:
         return f"{name} forms no lasting induction head"
     heads = list(onset.heads_at_end) or [onset.head]
-    named = ", ".join(heads[:MAX_HEADS_NAMED])
-    more = f" and {len(heads) - MAX_HEADS_NAMED} more" if len(heads) > MAX_HEADS_NAMED else ""
-    before, at = onset.bracket
-    when = (
-        f"by step {step_number(at)}"
-        if before is None
-        else f"between steps {step_number(before)} and {step_number(at)}"
-    )
+    named, when = listed(heads, most=MAX_HEADS_NAMED), between_steps(*onset.bracket)
     lost = "" if onset.heads_at_end else " and loses them again"
-    return f"{name} forms induction heads {when} ({named}{more}){lost}"
+    return f"{name} forms induction heads {when} ({named}){lost}"
 
 
 def _strongest_scores(scene: Scene) -> str:

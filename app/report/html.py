@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from byrote.probes.figures.theme import TOKENS, recolour
-from byrote.probes.figures.words import clean, interval
+from byrote.probes.wording import clean, interval
 from byrote.report.model import (
     Alert,
     Block,

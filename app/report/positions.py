@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from byrote.probes import figures
 from byrote.probes.figures.loss_by_position import spread_places
-from byrote.probes.figures.words import chance_number, short
 from byrote.probes.store import Results
+from byrote.probes.wording import chance_number, short
 from byrote.report.model import Block, Picture, Table
 from byrote.report.scene import Scene, at_last, estimate_of
 

@@ -10,10 +10,10 @@ from byrote.probes.absent import lacks_material
 from byrote.probes.degradation import BEST_HEAD, Comparison
 from byrote.probes.effects import against_chance, smallest_effect
 from byrote.probes.figures.differences import UNCLEAR, change
-from byrote.probes.figures.words import chance_number, clean, number, probe_name, sentence_case, step_number
 from byrote.probes.registry import REGISTRY
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.store import Results
+from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
 from byrote.report.headline import run_finding
 from byrote.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
 from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, seeds_of, strongest
@@ -225,7 +225,7 @@ def _evidence_row(results: Results, head: Any) -> tuple[Value, ...]:
 def _q(row: Any | None) -> str:
     if row is None or not row.valid:
         return "–"
-    return "< 0.001" if row.value < 0.001 else number(row.value)
+    return p_value(row.value)
 
 
 def _n(value: Estimate, info: ProbeInfo) -> Value:
@@ -237,7 +237,7 @@ def _n(value: Estimate, info: ProbeInfo) -> Value:
 
 
 def _chance(value: Estimate) -> Value:
-    return "–" if value.chance is None else chance_number(value.chance)
+    return chance_number(value.chance)
 
 
 def _no_baseline(scene: Scene) -> str:

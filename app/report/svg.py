@@ -16,7 +16,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from byrote.probes.figures.theme import TOKENS
-from byrote.probes.figures.words import clean
+from byrote.probes.wording import clean
 from byrote.report.model import Spark
 from byrote.report.scales import Scale, interpolate, readable_on
 

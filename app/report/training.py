@@ -11,8 +11,8 @@ from byrote.probes import figures
 from byrote.probes.figures.cells import ABSENT
 from byrote.probes.figures.head_grid import panel_steps, spaced_steps
 from byrote.probes.figures.rows import top_heads, value_range
-from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, short, step_number
 from byrote.probes.store import Results
+from byrote.probes.wording import chance_number, clean, probe_name, sentence_case, short, step_number
 from byrote.report.events import event_blocks
 from byrote.report.model import Block, Estimate, Picture, Prose, Section, Spark, Table, Value, Words
 from byrote.report.positions import position_blocks
@@ -302,7 +302,7 @@ def _counts(runs: list[Results], probe: str, metric: str) -> str:
 
 
 def _chance_words(value: Estimate) -> str:
-    return "–" if value.chance is None else chance_number(value.chance)
+    return chance_number(value.chance)
 
 
 def _thinned(steps: list[int]) -> tuple[list[int], int]:

@@ -12,7 +12,7 @@ from byrote.interp.captured import Capture
 from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.cells import color_axis
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from byrote.probes.figures.words import clean, markup, number
+from byrote.probes.wording import clean, markup, number
 
 MAX_LABELLED = 64
 LABEL_CHARS = 12

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from byrote.probes.figures.words import number, step_number
+from byrote.probes.wording import number, step_number
 
 MIN_TICK_GAP_FRAC = 0.065  # of the axis, so that labels never touch at the narrowest width we draw
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import round_ticks
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL, SMALL_FONT_SIZE_PX, paint
-from byrote.probes.figures.words import chance_number, decimals, estimate, interval, markup, number
+from byrote.probes.wording import chance_number, decimals, estimate, interval, listed, markup, number, point
 
 ABSENT = "not measured: no row in these results"
 MAX_HEADS_WITH_INTERVALS = 6
@@ -87,7 +87,7 @@ def cell_writer(shape: tuple[int, int]) -> Callable[[Any], str] | None:
         return None
     if n_heads <= MAX_HEADS_WITH_INTERVALS:
         return lambda row: interval(row.value, row.lo, row.hi).replace(" [", "<br>[")
-    return lambda row: number(row.value, places=decimals(row.value, row.lo, row.hi))
+    return lambda row: point(row.value, row.lo, row.hi)
 
 
 def add_cells(fig: go.Figure, cells: Cells, *, axes: dict[str, str] | None = None) -> None:
@@ -181,8 +181,7 @@ def color_axis(limits: tuple[Real, Real], *, chance: Real | None = None) -> dict
 
 def names(heads: Sequence[tuple[int, int]], *, most: int = 4) -> str:
     """`L1H0, L1H2 and 3 more`."""
-    shown = ", ".join(head_label(*head) for head in heads[:most])
-    return shown if len(heads) <= most else f"{shown} and {len(heads) - most} more"
+    return listed([head_label(*head) for head in heads], most=most)
 
 
 def _every(n: int) -> int:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from byrote.probes.figures.canvas import Canvas
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, Style, paint
-from byrote.probes.figures.words import estimate, markup
+from byrote.probes.wording import estimate, markup
 
 LABEL_GAP_PX = 17
 LABEL_CHAR_PX = 7

@@ -16,7 +16,7 @@ from byrote.probes.figures.canvas import Canvas, empty, finish, note
 from byrote.probes.figures.cells import add_cells, cell_writer, cells_of, color_axis, grid_axes, names
 from byrote.probes.figures.rows import main_metric, unit, value_range
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from byrote.probes.figures.words import (
+from byrote.probes.wording import (
     clean,
     interval,
     markup,

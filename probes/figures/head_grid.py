@@ -33,7 +33,7 @@ from byrote.probes.figures.rows import (
     value_range,
 )
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
-from byrote.probes.figures.words import (
+from byrote.probes.wording import (
     chance_number,
     clean,
     estimate,

@@ -11,7 +11,7 @@ from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
 from byrote.probes.figures.rows import as_list, observations, typical_chance
 from byrote.probes.figures.theme import Style, run_styles
-from byrote.probes.figures.words import chance_number, clean, estimate, short, step_number
+from byrote.probes.wording import chance_number, clean, estimate, short, step_number
 
 _BLOCKS = {"first_block": ("first", "triangle-up"), "later_blocks": ("repeats", "circle")}
 

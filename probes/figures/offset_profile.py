@@ -15,7 +15,7 @@ from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
 from byrote.probes.figures.rows import at_step, has, observations, one_head, top_heads
 from byrote.probes.figures.theme import series_style
-from byrote.probes.figures.words import clean, interval, markup, short, step_number
+from byrote.probes.wording import clean, interval, markup, short, step_number
 
 N_HEADS_SHOWN = 3
 

@@ -14,7 +14,7 @@ from byrote.probes.figures.canvas import Canvas, finish
 from byrote.probes.figures.curve import Curve, add_chance, add_curve, label_ends, label_margin_px
 from byrote.probes.figures.rows import as_list, at_step, observations, typical_chance
 from byrote.probes.figures.theme import run_styles
-from byrote.probes.figures.words import chance_number, clean, interval, short, step_number
+from byrote.probes.wording import chance_number, clean, interval, short, step_number
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from byrote.probes.figures.rows import (
     value_range,
 )
 from byrote.probes.figures.theme import SYMBOLS, Style, paint, run_styles, series_style, tint
-from byrote.probes.figures.words import (
+from byrote.probes.wording import (
     chance_number,
     clean,
     estimate,

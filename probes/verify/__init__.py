@@ -17,7 +17,6 @@ from typing import Any
 
 from byrote.checkpoints.atomic import leftovers
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
 from byrote.probes.store import Results
 from byrote.probes.verify.arrays import check_arrays
 from byrote.probes.verify.digest import digest
@@ -25,6 +24,7 @@ from byrote.probes.verify.notes import Notes, mapping, numbers
 from byrote.probes.verify.observations import Stored
 from byrote.probes.verify.originals import check_checkpoints
 from byrote.probes.verify.units import Units
+from byrote.probes.wording import counted
 
 __all__ = ["Verified", "digest", "verify"]
 

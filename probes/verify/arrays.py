@@ -9,9 +9,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
 from byrote.probes.attention import stored_metadata, texts_in
 from byrote.probes.verify.notes import Notes, mapping
+from byrote.probes.wording import counted
 
 _DAMAGE = (ByroteError, OSError, SafetensorError, LookupError, ValueError)
 

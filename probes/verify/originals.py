@@ -9,9 +9,9 @@ from typing import Any
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.series import Checkpoint, open_series
-from byrote.checkpoints.words import counted
 from byrote.probes.sweep.ahead import FingerprintCache
 from byrote.probes.verify.notes import Notes, mapping
+from byrote.probes.wording import counted
 
 MAX_HASHED_BYTES = 500_000_000
 

@@ -16,7 +16,7 @@ from byrote.cli.guard import guarded
 from byrote.cli.output import Output, print_data
 from byrote.cli.session import Session
 from byrote.cli.table import Column
-from byrote.cli.text import clean
+from byrote.probes.wording import visible
 
 HOSTILE = "evil\x1b[31m\x9b2J\u202e\x07[red]"
 
@@ -196,8 +196,8 @@ def test_other_tools_settings_are_none_of_ours(byrote):
 
 
 def test_clean_leaves_nothing_a_terminal_obeys():
-    assert clean(HOSTILE) == "evil\ufffd[31m\ufffd2J\ufffd\ufffd[red]"
-    assert clean("L5H1 ψ 日本 a\nb\tc") == "L5H1 ψ 日本 a b c"
+    assert visible(HOSTILE) == "evil\ufffd[31m\ufffd2J\ufffd\ufffd[red]"
+    assert visible("L5H1 ψ 日本 a\nb\tc") == "L5H1 ψ 日本 a b c"
 
 
 @click.command()

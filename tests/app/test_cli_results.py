@@ -216,7 +216,7 @@ def test_expectations_that_hold(byrote, planted_results):
     done = byrote("compare", *pair, "--expect", expectations(GOOD), "-t", COLUMNS="200")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[-5] == (
-        "pass  planted: induction/verdict any at step 20: expected at least 1, found L1H1 1.000 [1.000, 1.000]"
+        "pass  planted: induction/verdict any at step 20: expected at least 1, found L1H1 1.00 [exact]"
     )
     assert done.stdout.splitlines()[-1] == "4 checks: all passed"
     data = byrote("compare", *pair, "--expect", "checks.toml", "-q")
@@ -227,9 +227,9 @@ def test_expectations_that_hold(byrote, planted_results):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ('probe = "induction"\nhead = "any"\nrun = "random"\nmin = 1', "found L1H3 0.000"),
+        ('probe = "induction"\nhead = "any"\nrun = "random"\nmin = 1', "found L1H3 0 [exact]"),
         ('probe = "induction"\nhead = "all"\nmax = 0', "FAIL  planted: induction/verdict all"),
-        ('probe = "previous_token"\nhead = "L0H0"\nmin = 1.5', "found L0H0 1.000"),
+        ('probe = "previous_token"\nhead = "L0H0"\nmin = 1.5', "found L0H0 1.00"),
         ('probe = "previous_token"\nhead = "L7H7"\nmin = 0', "found nothing: not in the results"),
         ('probe = "copying_logit"\nhead = "L0H3"\nrun = "planted"\nmin = -1', "found L0H3 not measured: "),
         ('probe = "duplicate_token"\nhead = "any"\nmin = 0', "not in the results"),

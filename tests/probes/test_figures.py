@@ -18,8 +18,8 @@ from byrote.probes.figures.axis import StepAxis, round_ticks, value_axis
 from byrote.probes.figures.curve import spread
 from byrote.probes.figures.head_grid import spaced_steps
 from byrote.probes.figures.theme import TOKENS, run_styles
-from byrote.probes.figures.words import clean, estimate, interval, number
 from byrote.probes.store import Results
+from byrote.probes.wording import clean, estimate, interval, number
 
 REASON = "no query has a target"
 
@@ -446,7 +446,7 @@ def test_numbers_that_are_none_or_tiny() -> None:
 
 
 def test_clean_text_is_one_visible_line() -> None:
-    assert clean("a\nb\x00\u202ec") == "a\ufffdb\ufffd\ufffdc"
+    assert clean("a\nb\x00\u202ec") == "a b\ufffd\ufffdc"
     assert clean("x" * 300, limit=21) == "x" * 10 + "…" + "x" * 10
 
 

@@ -15,8 +15,8 @@ from byrote.dashboard.query_params import State
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import Cube, SavedRun
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL
-from byrote.probes.figures.words import chance_number, clean, probe_name, step_number
 from byrote.probes.registry import REGISTRY
+from byrote.probes.wording import chance_number, clean, probe_name, step_number, tokens_words
 
 N_COLOURS = 64
 N_DIFFERENCES = 65  # odd: one colour is exactly zero
@@ -152,13 +152,3 @@ def _codes(run: SavedRun, probe: str, metric: str, limits: tuple[float, float]) 
     """Values of steps lint left out are sent too: the grid shows them grey."""
     cube: Cube = run.cube(probe, metric)
     return packed(encode(np.where(cube.measured, cube.value, np.nan), limits))
-
-
-def tokens_words(n: int | None) -> str:
-    """Tokens seen in the unit a person would use: ``33.6 B tokens``; "" where unknown."""
-    if n is None:
-        return ""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if n >= size:
-            return f"{n / size:.3g} {unit} tokens"
-    return f"{n} tokens"

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from byrote.dashboard.components.base import packed
 from byrote.dashboard.query_params import State
-from byrote.probes.figures.words import clean
+from byrote.probes.wording import clean
 
 MAX_TOKEN_CHARS = 24
 MASK = "•••"  # in place of a token that nobody asked to see

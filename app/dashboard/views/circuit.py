@@ -7,10 +7,10 @@ import streamlit as st
 from byrote.dashboard import circuits, export_figures, findings, reproduce
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.circuit_graph import graph_data
-from byrote.dashboard.page import Drawing, Page, View, how_computed, literal, nothing, panel
+from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
 from byrote.dashboard.query_params import words_of
 from byrote.dashboard.session import bound, follow, go, page_link
-from byrote.probes.figures.words import probe_name, step_number
+from byrote.probes.wording import literal, probe_name, step_number
 
 GRAPH = "graph"
 TABLE_HEIGHT_PX = 420

@@ -8,7 +8,6 @@ import numpy as np
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
 from byrote.dashboard import comparing, export_figures, figure_cache, findings, reproduce
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.head_grid import grid_data
@@ -26,7 +25,7 @@ from byrote.dashboard.page import (
 from byrote.dashboard.session import bound, follow, go
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.degradation import Comparison
-from byrote.probes.figures.words import probe_name, step_number
+from byrote.probes.wording import counted, probe_name, step_number
 
 GRID = "compare_grid"
 

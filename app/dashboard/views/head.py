@@ -13,8 +13,8 @@ from byrote.dashboard.saved import SavedRun, head_names
 from byrote.dashboard.session import go, page_link, pin_button
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
-from byrote.probes.figures.words import chance_number, clean, probe_name, sentence_case, step_number
 from byrote.probes.registry import REGISTRY
+from byrote.probes.wording import chance_number, clean, probe_name, sentence_case, step_number
 
 VALUE = "value [95% interval]"
 MAX_BESIDE = 3

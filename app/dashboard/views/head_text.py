@@ -8,13 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
-from byrote.cli.text import size
 from byrote.dashboard import figure_cache
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.token_view import MASK, token_data, token_text
 from byrote.dashboard.missing import run_command
-from byrote.dashboard.page import Drawing, View, how_computed, literal, nothing, panel
+from byrote.dashboard.page import Drawing, View, how_computed, nothing, panel
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import bound, chosen, go
 from byrote.dashboard.views import head_writes
@@ -27,7 +25,7 @@ from byrote.probes.attention import (
     stored_texts,
     unwritten,
 )
-from byrote.probes.figures.words import probe_name, step_number
+from byrote.probes.wording import counted, literal, probe_name, size, step_number
 
 TOKENS = "tokens"
 MEMORISED = frozenset({"members"})

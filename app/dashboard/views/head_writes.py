@@ -9,9 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from byrote.dashboard.components.token_view import MASK, marked
-from byrote.dashboard.page import Drawing, View, literal, nothing
+from byrote.dashboard.page import Drawing, View, nothing
 from byrote.probes.attention import StoredText, Writes, unwritten, writes_in
-from byrote.probes.figures.words import number
+from byrote.probes.wording import literal, number
 
 _HOW = """Direct logit attribution (Elhage et al. 2021): what the head adds to the residual stream at this token, z W_O,
 through the final norm with the scale it had in this very pass, times W_U, minus its mean over the vocabulary. In logits:

@@ -9,11 +9,11 @@ import streamlit as st
 from byrote.dashboard import remembering, reproduce
 from byrote.dashboard.components.token_view import MASK, marked
 from byrote.dashboard.figures import narrow
-from byrote.dashboard.page import Drawing, Page, View, how_computed, literal, nothing, panel
+from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
 from byrote.dashboard.remembering import TAG_WORDS, TAGS, Passage
 from byrote.dashboard.session import bound
 from byrote.probes.figures.theme import TOKENS
-from byrote.probes.figures.words import clean, step_number
+from byrote.probes.wording import clean, literal, step_number
 
 MAX_RUNS = 8
 _MARKS = {"recall": "R", "copying": "C", "both": "B", "neither": "–"}

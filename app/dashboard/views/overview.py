@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from byrote.checkpoints.words import counted
 from byrote.dashboard import figure_cache, findings, reproduce
 from byrote.dashboard.missing import missing
 from byrote.dashboard.page import (
@@ -24,7 +23,7 @@ from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import bound, chosen, go, page_link
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
-from byrote.probes.figures.words import clean, probe_name, sentence_case, step_number
+from byrote.probes.wording import clean, counted, probe_name, sentence_case, step_number
 
 MAX_RUNS_DRAWN = 8
 MAX_MISSING = 30

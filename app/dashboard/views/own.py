@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from byrote.cli.text import duration, size
 from byrote.dashboard import jobs, own_text
 from byrote.dashboard.own_text import Cost, Request
-from byrote.dashboard.page import View, literal, panel
+from byrote.dashboard.page import View, panel
 from byrote.probes.attention import StoredText, unwritten
-from byrote.probes.figures.words import step_number
+from byrote.probes.wording import duration, literal, size, step_number
 
 LOOK_EVERY_S = 1.0
 

@@ -12,16 +12,14 @@ from typing import Any
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
-from byrote.cli.text import duration
 from byrote.dashboard import jobs, reproduce
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import Library, is_run_folder
-from byrote.dashboard.page import Drawing, Page, View, file_stem, literal, nothing, panel, problem
+from byrote.dashboard.page import Drawing, Page, View, nothing, panel, problem
 from byrote.dashboard.views import shelf
-from byrote.probes.figures.words import clean, step_number
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.store import Results
+from byrote.probes.wording import clean, counted, duration, file_stem, literal, step_number
 from byrote.report import build_report
 
 WATCH_EVERY_S = 1.0

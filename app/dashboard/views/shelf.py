@@ -10,16 +10,14 @@ import pandas as pd
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.words import counted
-from byrote.cli.text import size
 from byrote.dashboard import trash
 from byrote.dashboard.library import Library, identity_of
-from byrote.dashboard.page import Drawing, View, literal, panel, problem
+from byrote.dashboard.page import Drawing, View, panel, problem
 from byrote.dashboard.query_params import State, link, read
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import go, opened_paths, page_link
-from byrote.probes.figures.words import clean
 from byrote.probes.verify import Verified, digest, verify
+from byrote.probes.wording import clean, counted, literal, size
 
 DIGEST_CHARS = 12
 _VERIFIED, _REMOVING, _SAID, _FAILED = "shelf_verified", "shelf_removing", "shelf_said", "shelf_failed"

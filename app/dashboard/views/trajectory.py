@@ -14,13 +14,13 @@ from byrote.dashboard import export_figures, figure_cache, findings, reproduce
 from byrote.dashboard.comparing import pairs_of
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.head_grid import doubts, grid_data
-from byrote.dashboard.page import Drawing, Page, View, how_computed, literal, nothing, panel
+from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
 from byrote.dashboard.query_params import State, link
 from byrote.dashboard.saved import Cube, SavedRun
 from byrote.dashboard.session import bound, chosen, follow, go, page_link, pin_button
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import ALIGNMENTS
-from byrote.probes.figures.words import estimate, probe_name, step_number
+from byrote.probes.wording import estimate, literal, probe_name, step_number
 
 GRID = "grid"
 N_TOP = 10

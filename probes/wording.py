@@ -1,0 +1,277 @@
+"""How numbers, names and text are written for people: one way for figures, pages, reports and the command line.
+
+No torch and no pandas: the command line imports it before it knows what it is asked for.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+Numeric = (
+    float | Real
+)  # what numpy's scalars and whole numbers are at run time, and a float to a type checker
+MAX_SIGNIFICANT_DIGITS = 3
+MAX_DECIMALS = 6
+MIN_DECIMALS = 2  # wanted even where the interval is wide, if three digits allow it
+SMALLEST_DECIMAL = 1e-4  # smaller numbers are written 1.2e−05
+MISSING = "–"
+_SPELLED = {"ov": "OV", "qk": "QK", "icl": "ICL", "top1": "top-1"}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>&@=^\"'/])")
+
+
+# Text from names, paths, files and models.
+
+
+def visible(text: object) -> str:
+    """Text as one line without anything that a terminal or a page obeys.
+
+    Control, direction-changing, private and unassigned characters become U+FFFD, so that nothing can hide or reorder
+    what follows it; line breaks and tabs become spaces.
+    """
+    return "".join(_visible(char) for char in str(text))
+
+
+def clean(text: object, *, limit: int = 200) -> str:
+    """A name, path or value as `visible` text of limited length.
+
+    Args:
+        text: anything; turned into a string.
+        limit: longest result in characters; the middle of a longer text is replaced by an ellipsis.
+    """
+    shown = visible(text)
+    if len(shown) <= limit:
+        return shown
+    half = (limit - 1) // 2
+    return f"{shown[:half]}…{shown[-half:]}"
+
+
+def markup(text: object, *, limit: int = 200) -> str:
+    """`clean` text that plotly, which reads a little HTML, will show letter by letter."""
+    return html.escape(clean(text, limit=limit), quote=False)
+
+
+def literal(text: object, *, limit: int = 200) -> str:
+    """`clean` text for Streamlit's Markdown in which nothing is markup: no link, image, formula, colour or HTML."""
+    return _MARKDOWN.sub(r"\\\1", clean(text, limit=limit))
+
+
+def file_stem(*parts: object) -> str:
+    """A file name made of words: everything but letters, digits, dots and dashes becomes an underscore."""
+    words = (re.sub(r"[^A-Za-z0-9.-]+", "_", str(part)).strip("._") for part in parts)
+    return "_".join(word for word in words if word)[:120] or "byrote"
+
+
+def short(run: object) -> str:
+    """A run name cut to fit beside a line or in a title."""
+    return clean(run, limit=20)
+
+
+def probe_name(probe: str) -> str:
+    """A probe's or metric's name as words: `ov_copying` is "OV copying"."""
+    words = clean(probe).replace("_", " ").replace("@", " on ").split(" ")
+    return " ".join(_SPELLED.get(word, word) for word in words)
+
+
+def sentence_case(text: str) -> str:
+    """The text with its first letter raised and nothing else changed."""
+    return text[:1].upper() + text[1:]
+
+
+def _visible(char: str) -> str:
+    if char in "\n\t":
+        return " "
+    category = unicodedata.category(char)
+    return "\ufffd" if category[0] == "C" or category in ("Zl", "Zp") else char
+
+
+# Numbers.
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON and CSV can hold it: numpy and pandas scalars unwrapped; NaN, infinite and missing as None."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def decimals(*values: Numeric | None) -> int:
+    """Decimals for a value and its interval, from the interval's width and the three-digit limit.
+
+    Args:
+        values: value, then lo and hi where there are any.
+
+    Returns:
+        Decimals; negative where even the digits before the point are more than the interval deserves.
+    """
+    finite = [v for v in map(plain, values) if v is not None]
+    largest = max((abs(v) for v in finite), default=0.0)
+    if largest == 0.0:
+        return 0
+    most = MAX_SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(largest))
+    half_width = (max(finite) - min(finite)) / 2
+    deserved = most if half_width == 0.0 else -math.floor(math.log10(half_width))
+    return min(most, max(deserved, MIN_DECIMALS), MAX_DECIMALS)
+
+
+def number(value: Numeric | None, *, places: int | None = None, sign: bool = False) -> str:
+    """A number with at most three significant digits, a real minus sign and no negative zero.
+
+    Args:
+        value: any number; None, NaN and infinities are "–".
+        places: decimals; None picks them from the value.
+        sign: write `+` before positive numbers, as differences do.
+    """
+    value = plain(value)
+    if value is None:
+        return MISSING
+    if places is None and 0 < abs(value) < SMALLEST_DECIMAL:
+        return f"{value:{'+' if sign else ''}.1e}".replace("-", "−")
+    places = decimals(value) if places is None else places
+    text = f"{round(float(value), places):{'+' if sign else ''},.{max(0, places)}f}"
+    if not text.strip("+-0.,"):
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def point(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, sign: bool = False) -> str:
+    """A value with as many digits as its interval deserves: the first part of `interval`."""
+    if plain(lo) is None or plain(hi) is None or lo == value == hi:
+        return number(value, sign=sign)
+    return number(value, places=decimals(value, lo, hi), sign=sign)
+
+
+def bounds(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, sign: bool = False) -> str:
+    """`[0.78, 0.84]`, `[exact]` where nothing was sampled, "–" where there is no interval: the rest of `interval`."""
+    if plain(lo) is None or plain(hi) is None:
+        return MISSING
+    if lo == value == hi:
+        return "[exact]"
+    places = decimals(value, lo, hi)
+    return f"[{number(lo, places=places, sign=sign)}, {number(hi, places=places, sign=sign)}]"
+
+
+def interval(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, sign: bool = False) -> str:
+    """`0.81 [0.78, 0.84]`, never more digits than the interval deserves; `0.7 [exact]` where nothing was sampled."""
+    around = bounds(value, lo, hi, sign=sign)
+    start = point(value, lo, hi, sign=sign)
+    return start if around == MISSING else f"{start} {around}"
+
+
+def estimate(row: Any, label: str = "") -> str:
+    """One observation as a line: `L1H0 0.81 [0.78, 0.84], chance 0.03, n=32`.
+
+    Args:
+        row: anything with value, lo, hi, chance, n, valid and reason.
+        label: what was measured; put in front.
+    """
+    start = f"{label} " if label else ""
+    if getattr(row, "left_out", False):
+        return f"{start}{interval(row.value, row.lo, row.hi)}, {clean(row.reason)}"
+    if not row.valid:
+        return f"{start}not measured: {clean(row.reason) or 'no reason was recorded'}"
+    text = start + interval(row.value, row.lo, row.hi)
+    if plain(row.chance) is not None:
+        text += f", chance {chance_number(row.chance)}"
+    return f"{text}, n={count(row.n)}"
+
+
+def chance_number(chance: Numeric | None) -> str:
+    """A chance level: two significant digits, or two decimals where that is more; "–" where there is none."""
+    chance = plain(chance)
+    if chance is None:
+        return MISSING
+    return number(chance, places=max(2, decimals(chance) - 1)) if chance else "0"
+
+
+def p_value(p: Numeric | None) -> str:
+    """A p or q value: three decimals, `<0.001` below them, "–" where there is none."""
+    p = plain(p)
+    if p is None:
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count(n: Numeric | None) -> str:
+    """A whole number with its thousands separated; "–" where there is none."""
+    whole = plain(n)
+    return MISSING if whole is None else f"{int(whole):,}"
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 checkpoint``, ``2 checkpoints``, ``2 passes``."""
+    plural = "" if n == 1 else "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{plural}"
+
+
+def listed(items: Sequence[str], *, most: int = 4) -> str:
+    """`L1H0, L1H2 and 3 more`."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+# Steps, tokens, bytes, time.
+
+
+def step_number(step: Numeric | None) -> str:
+    """A training step with thousands separators."""
+    return count(step)
+
+
+def steps_in_words(steps: Sequence[int]) -> str:
+    """`step 512`, `steps 0 and 512`, or `28 steps, 0 to 2,400`."""
+    shown = [count(step) for step in steps]
+    if len(shown) <= 1:
+        return f"step {MISSING if not shown else shown[0]}"
+    if len(shown) <= 3:
+        return f"steps {', '.join(shown[:-1])} and {shown[-1]}"
+    return f"{len(shown)} steps, {shown[0]} to {shown[-1]}"
+
+
+def between_steps(before: int | None, at: int) -> str:
+    """`between steps 256 and 512`; `by step 512` where it was there at the first measured step."""
+    return f"by step {count(at)}" if before is None else f"between steps {count(before)} and {count(at)}"
+
+
+def bracket(before: int | None, at: int) -> str:
+    """`between_steps` for a table: `256–512`, `by 512`."""
+    return f"by {count(at)}" if before is None else f"{count(before)}–{count(at)}"
+
+
+def tokens_words(n: int | None) -> str:
+    """Tokens seen in the unit a person would use: ``33.6 B tokens``; "" where unknown."""
+    if n is None:
+        return ""
+    for size_of_unit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= size_of_unit:
+            return f"{n / size_of_unit:.3g} {unit} tokens"
+    return f"{n} tokens"
+
+
+def size(n_bytes: Numeric | None) -> str:
+    """Bytes in the largest unit that leaves a number of at least 1: ``812 B``, ``2.4 MB``; "–" where unknown."""
+    if n_bytes is None:
+        return MISSING
+    value, unit = float(n_bytes), "B"
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def duration(seconds: Numeric) -> str:
+    """``3:41``, ``1:02:03``."""
+    whole = max(0, round(float(seconds)))
+    hours, rest = divmod(whole, 3600)
+    minutes, secs = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
