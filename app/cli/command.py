@@ -1,54 +1,137 @@
-"""What all verbs share: help that starts with an example, the four options every verb has, loading on first use."""
+"""What all verbs share: one declaration per option, help that starts with an example, loading on first use."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.cli.output import Output, output_params
 from byrote.cli.session import Session
 
 HELP_WIDTH = 100
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
+_SHARED = {
+    ("-q", "--quiet"): "Say nothing but errors; data still goes to stdout.",
+    ("-v", "--verbose"): "Say more.",
+    ("--no-color",): "No colour; NO_COLOR is honoured too.",
+    ("--traceback",): "On an internal error, print the traceback.",
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An option or argument, written once, as the default of a verb's parameter or of a field of its options.
+
+    Attributes:
+        kind: `click.Option` or `click.Argument`.
+        names: such as ``-p``; an option's long name is the parameter's own unless one is given.
+        settings: as click takes them.
+    """
+
+    kind: type[click.Parameter]
+    names: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    def parameter(self, name: str) -> click.Parameter:
+        """What click parses, for a parameter of this name."""
+        names = list(self.names)
+        if self.kind is click.Option and not any(word.startswith("--") for word in names):
+            names.append(f"--{name.replace('_', '-')}")
+        return self.kind([*names, name], **self.settings)
+
+
+def option(help: str, *names: str, **settings: Any) -> Any:
+    """An option: `byrote VERB --parameter-name VALUE`; a default that is not None is shown in the help."""
+    shown = settings.get("default") is not None
+    return Declared(click.Option, names, {"help": help, "show_default": shown, **settings})
+
+
+def flag(help: str, *names: str) -> Any:
+    """An option without a value."""
+    return Declared(click.Option, names, {"help": help, "is_flag": True})
+
+
+def argument(metavar: str, **settings: Any) -> Any:
+    """A word of the command line that has no name in front of it; several where the metavar ends in ``...``."""
+    many = {"nargs": -1, "required": True} if metavar.endswith("...") else {}
+    return Declared(click.Argument, (), {"metavar": metavar, **many, **settings})
+
+
+def same_values(asked: Any, record: type) -> dict[str, Any]:
+    """The values of parsed options under the names that the fields of a config have too."""
+    names = {part.name for part in fields(asked)}
+    return {part.name: getattr(asked, part.name) for part in fields(record) if part.name in names}
+
+
+def verb(*examples: str, options: type | None = None) -> Callable[[Callable[..., int | None]], Verb]:
+    """Make a function the verb of its name: its docstring is the help, its declared parameters are the options.
+
+    The function is called with the session first. One that takes `out` without declaring it prints data: it gets an
+    `Output`, and the verb the options that choose its form.
+
+    Args:
+        examples: lines to type, the first shown first.
+        options: a dataclass whose fields are declared options; the function takes one of these in their place.
+    """
+
+    def make(function: Callable[..., int | None]) -> Verb:
+        taken = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+        if options is not None:
+            taken |= {part.name: part.default for part in fields(options)}
+        params = [one.parameter(name) for name, one in taken.items() if isinstance(one, Declared)]
+        prints = taken.get("out") is inspect.Parameter.empty
+
+        def call(**values: Any) -> int | None:
+            session = click.get_current_context().find_object(Session) or Session()
+            out = {"out": Output.chosen(session, values.pop("output"))} if prints else {}
+            return function(
+                session, *([options(**values)] if options else []), **({} if options else values), **out
+            )
+
+        params += output_params() if prints else []
+        help = inspect.getdoc(function)
+        return Verb(function.__name__, callback=call, params=params, help=help, examples=examples)
+
+    return make
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     setattr(ctx.ensure_object(Session), str(param.name), value)
 
 
-def _shared_options() -> list[click.Option]:
-    flags = {
-        ("-q", "--quiet"): "Say nothing but errors; data still goes to stdout.",
-        ("-v", "--verbose"): "Say more.",
-        ("--no-color",): "No colour; NO_COLOR is honoured too.",
-        ("--traceback",): "On an internal error, print the traceback.",
-    }
-    return [
-        click.Option(list(names), is_flag=True, help=text, expose_value=False, callback=_keep)
-        for names, text in flags.items()
-    ]
-
-
-class Verb(click.Command):
-    """A command whose help starts with examples and which has the shared options.
-
-    Args:
-        examples: lines to type, the first shown first.
-    """
+class _WithExamples(click.Command):
+    """A command whose help starts with examples, the first shown first."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **extra: Any) -> None:
-        extra.setdefault("context_settings", CONTEXT)
         super().__init__(*args, **extra)
+        self.context_settings = CONTEXT
         self.examples = examples
-        self.params += _shared_options()
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Examples, then click's usual help."""
-        write_examples(formatter, self.examples)
+        """The examples, one per line, then click's usual help."""
+        if self.examples:
+            with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+            formatter.write("\n")
         super().format_help(ctx, formatter)
+
+
+class Verb(_WithExamples):
+    """A command with examples and the options every verb has."""
+
+    def __init__(self, *args: Any, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        for names, text in _SHARED.items():
+            self.params.append(
+                click.Option(list(names), is_flag=True, help=text, expose_value=False, callback=_keep)
+            )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse options in `[tool.byrote]` that the verb does not have, then parse."""
@@ -64,24 +147,18 @@ class Verb(click.Command):
         return super().parse_args(ctx, args)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(_WithExamples, click.Group):
     """A group that imports a verb's module only when the verb is called or its own help is asked for.
 
     Args:
-        verbs: name -> (module, summary shown in the group's help).
+        verbs: name -> summary shown in the group's help.
+        module: where verbs are defined; a verb may have a module of its own name in it.
         examples: lines to type, the first shown first.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        verbs: Mapping[str, tuple[str, str]],
-        examples: tuple[str, ...] = (),
-        **extra: Any,
-    ) -> None:
-        extra.setdefault("context_settings", CONTEXT)
+    def __init__(self, *args: Any, verbs: Mapping[str, str], module: str, **extra: Any) -> None:
         super().__init__(*args, no_args_is_help=False, subcommand_metavar="VERB [ARGS]...", **extra)
-        self.verbs, self.examples = verbs, examples
+        self.verbs, self.module = verbs, module
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Verbs in the order they are used."""
@@ -91,7 +168,7 @@ class LazyGroup(click.Group):
         """The verb, imported now."""
         if cmd_name not in self.verbs:
             return None
-        return getattr(importlib.import_module(self.verbs[cmd_name][0]), cmd_name)
+        return getattr(importlib.import_module(self.module.format(verb=cmd_name)), cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -109,21 +186,17 @@ class LazyGroup(click.Group):
             ctx.exit()
         return super().parse_args(ctx, args)
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Examples, then click's usual help."""
-        write_examples(formatter, self.examples)
-        super().format_help(ctx, formatter)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Verbs with their summaries, without importing them."""
         with formatter.section("Verbs"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in self.verbs.items()])
+            formatter.write_dl(list(self.verbs.items()))
 
 
-def write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) -> None:
-    """The examples, one per line."""
-    if examples:
-        with formatter.section("Example" if len(examples) == 1 else "Examples"):
-            for line in examples:
-                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
-        formatter.write("\n")
+def commands(root: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group with its full name, such as ``byrote lab train``, groups included."""
+    yield str(root.info_name), root.command
+    if isinstance(root.command, LazyGroup):
+        for name in root.command.verbs:
+            command = root.command.get_command(root, name)
+            if command is not None:
+                yield from commands(click.Context(command, info_name=f"{root.info_name} {name}"))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.cli.checks import say_checks
-from byrote.cli.command import Verb
-from byrote.cli.expect import check, expect_option, read_expectations
-from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli import options
+from byrote.cli.command import argument, option, verb
+from byrote.cli.expect import check, read_expectations, say_checks
+from byrote.cli.output import Column, Output, Row, columns
 from byrote.cli.session import Session
 from byrote.probes.findings import sequence_seed, training_seed
 from byrote.probes.wording import MISSING, count, number, p_value, plain
@@ -33,84 +33,54 @@ def _shown(row: Row, name: str, *, sign: bool = True) -> str:
 
 
 COLUMNS = (
-    Column("run_a"),
-    Column("run_b"),
-    Column("probe"),
+    *columns("run_a run_b probe"),
     Column("metric", "metric"),
-    Column("head_a"),
-    Column("head_b"),
-    Column("_head", "head", lambda row: _heads(row)),
-    Column("position"),
-    Column("step_a"),
-    Column("step_b"),
-    Column("_step", None),
-    Column("tokens_a"),
-    Column("tokens_b"),
+    *columns("head_a head_b"),
+    Column("_head", "head", lambda row: _both(row["head_a"], row["head_b"])),
+    *columns("position step_a step_b tokens_a tokens_b"),
+    Column("_step", "step", lambda row: _both(count(row["step_a"]), count(row["step_b"])), right=True),
     Column("a", "A", lambda row: _shown(row, "a", sign=False), right=True),
     Column("b", "B", lambda row: _shown(row, "b", sign=False), right=True),
     Column("difference", "B - A", lambda row: _shown(row, "difference"), right=True),
     Column(
         "_interval", "95% interval", lambda row: f"[{_shown(row, 'lo')}, {_shown(row, 'hi')}]", right=True
     ),
-    Column("lo"),
-    Column("hi"),
+    *columns("lo hi"),
     Column("n", "n", lambda row: count(row["n"]) if row["n"] else MISSING, right=True, wide=True),
     Column("p"),
     Column("q", "q", lambda row: p_value(row["q"]), right=True),
-    Column("smallest"),
-    Column("seed"),
-    Column("training_seed_a"),
-    Column("training_seed_b"),
+    *columns("smallest seed training_seed_a training_seed_b"),
     Column("change", "change", lambda row: _IN_WORDS.get(row["change"], row["change"])),
     Column("reason"),
 )
 
 
-@click.command(
-    cls=Verb,
-    examples=(
-        "byrote compare results/unique results/repeated",
-        "byrote compare results/a results/b --align tokens --csv",
-    ),
-    short_help="Compare two runs: differences, onsets, and whether it is damage.",
+@verb(
+    "byrote compare results/unique results/repeated",
+    "byrote compare results/a results/b --align tokens --csv",
 )
-@click.argument("a", metavar="A", type=click.Path(path_type=Path))
-@click.argument("b", metavar="B", type=click.Path(path_type=Path))
-@click.option(
-    "--align",
-    type=click.Choice(("step", "tokens", "loss")),
-    default="step",
-    show_default=True,
-    help="Match checkpoints by optimiser step, tokens seen, or recorded training loss.",
-)
-@click.option(
-    "--at",
-    default="last",
-    show_default=True,
-    metavar="STEP",
-    help="last, all, or a step of A that B matches.",
-)
-@click.option(
-    "--top",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=3,
-    show_default=True,
-    help="Heads in the table; data have all.",
-)
-@expect_option
-@click.pass_obj
-@output_options
 def compare(
-    session: Session, a: Path, b: Path, *, align: str, at: str, top: int, expect: Path | None, out: Output
+    session: Session,
+    *,
+    a: Path = argument("A", type=options.PATH),
+    b: Path = argument("B", type=options.PATH),
+    align: str = option(
+        "Match checkpoints by optimiser step, tokens seen, or recorded training loss.",
+        type=click.Choice(("step", "tokens", "loss")),
+        default="step",
+    ),
+    at: str = option("last, all, or a step of A that B matches.", default="last", metavar="STEP"),
+    top: int = option("Heads in the table; data have all.", metavar="N", type=options.NATURAL, default=3),
+    expect: Path | None = options.EXPECT,
+    out: Output,
 ) -> int:
     """Compare run B with run A, the baseline: what differs, in which direction, and how surely.
 
     Differences are B - A on the same sequences, with 95% intervals and q, corrected over heads. The table has the
     numbers about the whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV
-    and JSON have every number. A change is told when its interval excludes 0, q is below 0.05 and it is at least the
+    and JSON have every number. A change is reported when its interval excludes 0, q is below 0.05 and it is at least the
     smallest effect of interest: 0.05 for scores and nats, 1 for standard deviations. One run per arm says nothing of
-    the spread between training seeds. Runs that were not measured alike are refused with the command that mends it.
+    the spread between training seeds. Runs that were not measured alike are refused with the command that fixes it.
     """
     from byrote.probes.degradation import compare as compare_results
     from byrote.probes.store import Results
@@ -133,8 +103,8 @@ def compare(
     return say_checks(session, checks, out=out)
 
 
-def _at(at: str) -> str | int:
-    if at in ("last", "all"):
+def _at(at: str) -> Literal["last", "all"] | int:
+    if at == "last" or at == "all":
         return at
     if not at.isdigit():
         raise ByroteError(f"--at {at!r} is no step", help="use last, all, or a step of A such as --at 512")
@@ -156,13 +126,13 @@ def _print_table(
     session: Session, comparison: Comparison, rows: Sequence[Row], *, top: int, out: Output
 ) -> None:
     """Verdicts, the whole model, then the heads that clearly changed most; how many rows are left out."""
-    shown = [row for pair in comparison.pairs for row in _chosen([r for r in rows if _is_at(r, pair)], top)]
+    at = [[row for row in rows if (row["step_a"], row["step_b"]) == pair] for pair in comparison.pairs]
+    shown = [row for part in at for row in _chosen(part, top)]
     session.data("")
-    columns = COLUMNS
-    if len(comparison.pairs) > 1:
-        step = Column("_step", "step", _steps, right=True)
-        columns = tuple(step if c.name == "_step" else c for c in COLUMNS)
-    out.rows(columns, shown, title=_title(comparison), group="probe")
+    several = len(comparison.pairs) > 1
+    out.rows(
+        [c for c in COLUMNS if several or c.name != "_step"], shown, title=_title(comparison), group="probe"
+    )
     if len(rows) > len(shown):
         session.note(
             f"{len(rows) - len(shown):,} more numbers: --top shows more heads, --csv and --json have all"
@@ -184,10 +154,6 @@ def _seeds(runs: Sequence[Results]) -> str:
     return f"sequence seed {sequence_seed(runs[0])}{known}: one run each, the spread between training seeds is not in the intervals"
 
 
-def _is_at(row: Row, pair: tuple[int, int]) -> bool:
-    return (row["step_a"], row["step_b"]) == pair
-
-
 def _chosen(rows: Sequence[Row], top: int) -> list[Row]:
     """Rows of one pair of steps for the table: curves stay out, heads only where the main metric clearly changed."""
     from byrote.probes.registry import REGISTRY
@@ -203,11 +169,6 @@ def _chosen(rows: Sequence[Row], top: int) -> list[Row]:
     return chosen
 
 
-def _steps(row: Row) -> str:
-    a, b = row["step_a"], row["step_b"]
-    return count(a) if a == b else f"{a:,}, {b:,}"
-
-
-def _heads(row: Row) -> str:
-    a, b = row["head_a"] or "", row["head_b"] or ""
-    return a if a == b else f"{a}, {b}"
+def _both(a: str | None, b: str | None) -> str:
+    """What belongs to both runs; once where it is the same."""
+    return (a or "") if a == b else f"{a or ''}, {b or ''}"

@@ -14,31 +14,29 @@ from typing import IO
 import click
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.cli.command import Verb
+from byrote.cli import options
+from byrote.cli.command import argument, flag, option, verb
 from byrote.cli.session import Session
 
 WAIT_S = 30.0
 _LINES_SHOWN = 12
 
 
-@click.command(
-    cls=Verb,
-    examples=(
-        "byrote dashboard results",
-        "byrote dashboard results/unique results/repeated --port 8600 --no-browser",
+@verb(
+    "byrote dashboard results",
+    "byrote dashboard results/unique results/repeated --port 8600 --no-browser",
+)
+def dashboard(
+    session: Session,
+    *,
+    paths: tuple[Path, ...] = argument("[RESULT...]", nargs=-1, type=options.PATH),
+    port: int | None = option(
+        "Port on this machine; the first free one from 8501 on if left out.",
+        type=click.IntRange(1, 65535),
+        metavar="N",
     ),
-    short_help="Look at results in the browser: heads and circuits across training steps.",
-)
-@click.argument("paths", metavar="[RESULT...]", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    metavar="N",
-    help="Port on this machine; the first free one from 8501 on if left out.",
-)
-@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
-@click.pass_obj
-def dashboard(session: Session, *, paths: tuple[Path, ...], port: int | None, no_browser: bool) -> int:
+    no_browser: bool = flag("Print the address and open nothing."),
+) -> int:
     """Open RESULT... in the browser: results folders, or folders of them; ./results if left out.
 
     The server answers this machine alone, loads no model, sends nothing anywhere, and shows new checkpoints as they

@@ -15,8 +15,8 @@ import click
 
 from byrote.checkpoints.errors import did_you_mean
 from byrote.cli import exits
-from byrote.cli.command import LazyGroup, Verb
-from byrote.cli.output import Column, Output, output_options
+from byrote.cli.command import Verb, commands, verb
+from byrote.cli.output import Column, Output
 from byrote.cli.session import Session
 from byrote.cli.settings import Settings, flat, former_variable
 from byrote.probes.wording import size
@@ -27,17 +27,7 @@ COLUMNS = (
     Column("status", "status"),
     Column("fix", "fix", fold=True),
 )
-_NEEDED = (
-    "torch",
-    "transformer-lens",
-    "transformers",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "scipy",
-    "plotly",
-)
+_NEEDED = "torch transformer-lens transformers safetensors numpy pandas pyarrow scipy plotly"
 _OPTIONAL = {"streamlit": "only the dashboard needs it"}
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _PREFIX = "BYROTE_"
@@ -47,13 +37,7 @@ OK, LOW, WRONG = "ok", "low", "wrong"
 Finding = Mapping[str, Any]
 
 
-@click.command(
-    cls=Verb,
-    examples=("byrote doctor", "byrote doctor --json"),
-    short_help="Check versions, device, memory, disk and configuration.",
-)
-@click.pass_obj
-@output_options
+@verb("byrote doctor", "byrote doctor --json")
 def doctor(session: Session, *, out: Output) -> int:
     """Check versions, device, memory, disk and configuration: one line each, with the fix where something is wrong.
 
@@ -68,20 +52,14 @@ def doctor(session: Session, *, out: Output) -> int:
 
 def known_settings(root: click.Context) -> dict[str, str]:
     """Every option that can be set, such as ``run.device``, and its environment variable."""
-
-    def walk(group: LazyGroup, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        for name in group.verbs:
-            command = group.get_command(root, name)
-            if isinstance(command, LazyGroup):
-                yield from walk(command, (*path, name))
-            elif command is not None:
-                for option in command.params:
-                    if isinstance(option, click.Option):
-                        parts = (*path, name, str(option.name))
-                        yield ".".join(parts), _PREFIX + "_".join(parts).upper()
-
-    assert isinstance(root.command, LazyGroup)
-    return dict(walk(root.command, ()))
+    names = [
+        (*name.split()[1:], str(option.name))
+        for name, command in commands(root)
+        if isinstance(command, Verb)
+        for option in command.params
+        if isinstance(option, click.Option)
+    ]
+    return {".".join(parts): _PREFIX + "_".join(parts).upper() for parts in names}
 
 
 def _finding(check: str, value: str, status: str = OK, fix: str = "") -> Finding:
@@ -90,16 +68,14 @@ def _finding(check: str, value: str, status: str = OK, fix: str = "") -> Finding
 
 def _versions() -> Iterator[Finding]:
     yield _finding("python", platform.python_version())
-    for name in ("byrote", *_NEEDED):
+    for name in ("byrote", *_NEEDED.split(), *_OPTIONAL):
         try:
             yield _finding(name, metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield _finding(name, "not installed", WRONG, f"pip install {name}")
-    for name, why in _OPTIONAL.items():
-        try:
-            yield _finding(name, metadata.version(name))
-        except metadata.PackageNotFoundError:
-            yield _finding(name, f"not installed: {why}")
+            if name in _OPTIONAL:
+                yield _finding(name, f"not installed: {_OPTIONAL[name]}")
+            else:
+                yield _finding(name, "not installed", WRONG, f"pip install {name}")
 
 
 def _machine() -> Iterator[Finding]:

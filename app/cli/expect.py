@@ -22,15 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.probes.wording import interval, visible
+from byrote.cli import exits
+from byrote.cli.output import Output
+from byrote.cli.session import Session
+from byrote.probes.wording import counted, interval, visible
 
 if TYPE_CHECKING:
     from byrote.probes.store import Results
 
-_KEYS = {
+_KEYS: dict[str, type | tuple[type, ...]] = {
     "run": str,
     "probe": str,
     "metric": str,
@@ -39,13 +40,6 @@ _KEYS = {
     "min": (int, float),
     "max": (int, float),
 }
-
-expect_option = click.option(
-    "--expect",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Checks (TOML, see docs/cli.md); exit 1 when one fails.",
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,7 @@ class Expectation:
     run: str | None
     min: float
     max: float
+    where: str
 
     @property
     def bounds(self) -> str:
@@ -96,7 +91,7 @@ def read_expectations(path: Path) -> tuple[Expectation, ...]:
     except FileNotFoundError:
         raise ByroteError(f"{path} does not exist", help="give a file of [[expect]] tables") from None
     except (OSError, ValueError) as error:
-        raise ByroteError(f"{path} cannot be read as TOML ({error})", help="mend the file") from None
+        raise ByroteError(f"{path} cannot be read as TOML ({error})", help="fix the file") from None
     entries = data.get("expect")
     if not isinstance(entries, list) or not entries or set(data) != {"expect"}:
         raise ByroteError(f"{path} has to hold [[expect]] tables and nothing else", help="see docs/cli.md")
@@ -107,7 +102,7 @@ def check(expectations: Sequence[Expectation], runs: Sequence[Results]) -> list[
     """Every expectation against every run it names.
 
     Raises:
-        ByroteError: an expectation names a run or a step that is not there.
+        ByroteError: an expectation names a run or a step that is not there, or a head of a number about the whole model.
     """
     names = [run.run for run in runs]
     outcomes = []
@@ -116,6 +111,21 @@ def check(expectations: Sequence[Expectation], runs: Sequence[Results]) -> list[
             raise ByroteError(f"a check names run {one.run!r}", help=did_you_mean(one.run, names))
         outcomes += [_check(one, run) for run in runs if one.run in (None, run.run)]
     return outcomes
+
+
+def say_checks(session: Session, checks: Sequence[Checked], *, out: Output | None = None) -> int:
+    """Print each check: under a table on stdout, beside data on stderr, and even when quiet.
+
+    Returns:
+        The exit code: 1 when a check failed.
+    """
+    say = session.data if out is not None and not out.machine else session.warn
+    for one in checks:
+        say(one.line)
+    failed = sum(not one.passed for one in checks)
+    if checks:
+        say(f"{counted(len(checks), 'check')}: {f'{failed} failed' if failed else 'all passed'}")
+    return exits.CHECK_FAILED if failed else exits.DONE
 
 
 def _expectation(entry: Any, where: str) -> Expectation:
@@ -138,10 +148,6 @@ def _expectation(entry: Any, where: str) -> Expectation:
         raise ByroteError(
             f"{where}: {info.name} has no metric {metric!r}", help=did_you_mean(metric, info.metrics)
         )
-    if (info.kind == "model") == ("head" in entry):
-        help = "leave head out" if "head" in entry else 'add head = "any", "all" or "L1H0"'
-        kind = "about the whole model" if info.kind == "model" else "measured per head"
-        raise ByroteError(f"{where}: {info.name} is {kind}", help=help)
     return Expectation(
         probe=info.name,
         metric=metric,
@@ -150,32 +156,29 @@ def _expectation(entry: Any, where: str) -> Expectation:
         run=entry.get("run"),
         min=float(entry.get("min", -math.inf)),
         max=float(entry.get("max", math.inf)),
+        where=where,
     )
 
 
 def _check(one: Expectation, results: Results) -> Checked:
     from byrote.cli.show import head_of, resolve_step
+    from byrote.interp.axes import head_label, parse_head
 
     step = resolve_step(one.step, results)
     rows = results.select(one.probe, one.metric, step=step)
-    rows = rows[rows["position"].isna()].to_dict("records")
-    found = [
-        (head_of(row["layer"], row["head"]), row)
-        for row in rows
-        if _is_meant(one, head_of(row["layer"], row["head"]))
-    ]
+    rows = rows[rows["position"].isna()]
+    if len(rows) and bool(rows["layer"].notna().any()) != (one.head is not None):
+        kind, help = ("measured per head", 'add head = "any", "all" or "L1H0"')
+        if one.head is not None:
+            kind, help = ("about the whole model", "leave head out")
+        raise ByroteError(f"{one.where}: {one.probe}/{one.metric} is {kind}", help=help)
+    meant = None if one.head in (None, "any", "all") else head_label(*parse_head(one.head))
+    labelled = [(head_of(row["layer"], row["head"]), row) for row in rows.to_dict("records")]
+    found = [(label, row) for label, row in labelled if meant in (None, label)]
     what = f"{one.probe}/{one.metric}{f' {one.head}' if one.head else ''} at step {step:,}"
     passing = [_passes(one, row) for _, row in found]
     passed = bool(found) and (any(passing) if one.head == "any" else all(passing))
     return Checked(results.run, what, one.bounds, _found(one, found, passed=passed), passed)
-
-
-def _is_meant(one: Expectation, label: str | None) -> bool:
-    if one.head in (None, "any", "all"):
-        return True
-    from byrote.interp.axes import head_label, parse_head
-
-    return label == head_label(*parse_head(one.head))
 
 
 def _passes(one: Expectation, row: dict[str, Any]) -> bool:

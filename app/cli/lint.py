@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from byrote.checkpoints import CheckpointSeries
 from byrote.checkpoints.errors import ByroteError
-from byrote.cli import exits
-from byrote.cli.command import Verb
-from byrote.cli.guard import report as report_error
-from byrote.cli.options import base_model_option, disk_budget_option, download_option, in_bytes
-from byrote.cli.output import Column, Output, Row, output_options
-from byrote.cli.progress import make_progress, progress_option
+from byrote.cli import exits, options
+from byrote.cli.command import option, verb
+from byrote.cli.output import Column, Output, Row
+from byrote.cli.progress import make_progress
 from byrote.cli.session import Session
 from byrote.probes.wording import counted, number
 
@@ -38,39 +35,23 @@ COLUMNS = (
 )
 
 
-@click.command(
-    cls=Verb,
-    examples=("byrote lint runs/a", "byrote lint runs --json --no-write"),
-    short_help="Look for doubled, exchanged, damaged and missing steps; no model is loaded.",
-)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option(
-    "--results",
-    metavar="RESULTS",
-    help="Results of these series: steps that predict worse than guessing are listed too.",
-)
-@click.option(
-    "--write/--no-write",
-    default=True,
-    show_default=True,
-    help="Keep the facts beside the series, in SERIES.lint.json, where `byrote run` and `byrote report` find them.",
-)
-@base_model_option
-@download_option
-@disk_budget_option
-@progress_option
-@click.pass_obj
-@output_options
+@verb("byrote lint runs/a", "byrote lint runs --json --no-write")
 def lint(
     session: Session,
     *,
-    paths: tuple[str, ...],
-    results: str | None,
-    write: bool,
-    base_model: Path | None,
-    allow_download: bool,
-    disk_budget: float | None,
-    progress: str,
+    paths: tuple[str, ...] = options.PATHS,
+    results: str | None = option(
+        "Results of these series: steps that predict worse than guessing are listed too.", metavar="RESULTS"
+    ),
+    write: bool = option(
+        "Keep the facts beside the series, in SERIES.lint.json, where `byrote run` and `byrote report` find them.",
+        "--write/--no-write",
+        default=True,
+    ),
+    base_model: Path | None = options.BASE_MODEL,
+    allow_download: bool = options.ALLOW_DOWNLOAD,
+    disk_budget: float | None = options.DISK_BUDGET,
+    progress: str = options.PROGRESS,
     out: Output,
 ) -> int:
     """Check that the series in PATH are what they claim to be, before measuring them.
@@ -82,12 +63,8 @@ def lint(
     """
     from byrote.cli.paths import open_all
 
-    opened = open_all(
-        paths,
-        base=base_model,
-        allow_download=allow_download,
-        disk_budget_bytes=in_bytes(disk_budget),
-    )
+    budget = options.in_bytes(disk_budget)
+    opened = open_all(paths, base=base_model, allow_download=allow_download, disk_budget_bytes=budget)
     measured = _measured(results, opened.series)
     reports = [
         _linted(session, series, measured.get(series.name), write=write, progress=progress)
@@ -101,8 +78,7 @@ def lint(
             session.data("")
         else:
             session.note(_title(found))
-    for path, error in opened.broken:
-        report_error(session, f"{path}: {error.message}", error.help)
+    opened.report_broken(session)
     if not all(found.clean for found in reports):
         return exits.CHECK_FAILED
     return exits.GAPS if opened.broken else exits.DONE
@@ -116,11 +92,8 @@ def _linted(
     from byrote.checkpoints.lint import lint_path, write_lint
     from byrote.checkpoints.lint.report import in_order
 
-    shown = make_progress(progress, session, label=series.name)
-    try:
+    with closing(make_progress(progress, session, label=series.name)) as shown:
         found = lint_series(series, on_event=shown.event)
-    finally:
-        shown.close()
     if results is not None:
         from byrote.probes.series_facts import loss_facts
 

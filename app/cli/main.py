@@ -12,37 +12,31 @@ import click
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli.command import LazyGroup
-from byrote.cli.guard import guarded
+from byrote.cli.exits import guarded
 from byrote.cli.session import Session
 from byrote.cli.settings import former_variable, read_settings
 
 VERBS = {
-    "lab": ("byrote.cli.lab", "Train small controlled series of checkpoints."),
-    "scan": ("byrote.cli.scan", "List the checkpoints in a folder; no model is loaded."),
-    "lint": (
-        "byrote.cli.lint",
-        "Look for doubled, exchanged, damaged and missing steps; no model is loaded.",
-    ),
-    "probes": ("byrote.cli.probes", "List the probes, or print one probe's card."),
-    "run": ("byrote.cli.run", "Measure every checkpoint; the same command again does only what is missing."),
-    "show": ("byrote.cli.show", "Print the top heads at a step, or events over training."),
-    "compare": ("byrote.cli.compare", "Compare two runs: differences, onsets, and whether it is damage."),
-    "report": ("byrote.cli.report", "Write a self-contained HTML report, with its data as JSON and CSV."),
-    "dashboard": (
-        "byrote.cli.dashboard",
-        "Look at results in the browser: heads and circuits across training steps.",
-    ),
-    "graft": ("byrote.cli.graft", "Put heads of one step into another, and say what returns."),
-    "text": ("byrote.cli.textstats", "Say what a corpus would teach: repeats, concentration, lost tails."),
-    "selftest": ("byrote.cli.selftest", "Measure planted models whose answers are known."),
-    "doctor": ("byrote.cli.doctor", "Check versions, device, memory, disk and configuration."),
+    "lab": "Train small controlled series of checkpoints.",
+    "scan": "List the checkpoints in a folder; no model is loaded.",
+    "lint": "Look for doubled, exchanged, damaged and missing steps; no model is loaded.",
+    "probes": "List the probes, or print one probe's card.",
+    "run": "Measure every checkpoint; the same command again does only what is missing.",
+    "show": "Print the top heads at a step, or events over training.",
+    "compare": "Compare two runs: differences, onsets, and whether it is damage.",
+    "report": "Write a self-contained HTML report, with its data as JSON and CSV.",
+    "dashboard": "Look at results in the browser: heads and circuits across training steps.",
+    "graft": "Put heads of one step into another, and say what returns.",
+    "text": "Say what a corpus would teach: repeats, concentration, lost tails.",
+    "selftest": "Measure planted models whose answers are known.",
+    "doctor": "Check versions, device, memory, disk and configuration.",
 }
 
 
 class Byrote(LazyGroup):
     """The top group: exceptions become exit codes here and nowhere else."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run one command line and leave with its exit code."""
         typed = list(sys.argv[1:] if args is None else args)
         session = Session(tuple(typed), settings=read_settings(Path.cwd()))
@@ -78,6 +72,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 @click.group(
     cls=Byrote,
     verbs=VERBS,
+    module="byrote.cli.{verb}",
     examples=(
         "byrote run runs/a runs/b",
         "byrote compare results/a results/b",
@@ -101,7 +96,7 @@ def cli(ctx: click.Context) -> None:
     Reads a folder of training checkpoints, finds the heads that copy in context, and says when they formed, how
     surely, and what repeated training data did to them. `byrote VERB -h` explains a verb.
     """
-    settings = ctx.find_object(Session).settings
+    settings = ctx.ensure_object(Session).settings
     if ctx.invoked_subcommand == "doctor":
         return  # says what is wrong instead of stopping at it
     if problem := settings.problem or former_variable(os.environ, VERBS):

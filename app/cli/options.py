@@ -7,63 +7,48 @@ from pathlib import Path
 import click
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.cli.command import argument, flag, option
 
-DTYPES = ("float32", "bfloat16", "float64")
+PATH = click.Path(path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+NATURAL = click.IntRange(min=0)
+POSITIVE = click.IntRange(min=1)
 
-device_option = click.option(
-    "--device",
-    metavar="NAME",
-    default="cpu",
-    show_default=True,
-    help="Where the model runs: cpu, cuda, cuda:N or mps.",
+PATHS = argument("PATH...")
+DEVICE = option("Where the model runs: cpu, cuda, cuda:N or mps.", metavar="NAME", default="cpu")
+DTYPE = option(
+    "Of weights and activations.", type=click.Choice(("float32", "bfloat16", "float64")), default="float32"
 )
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="float32",
-    show_default=True,
-    help="Of weights and activations.",
-)
-seed_option = click.option(
-    "--seed",
+SEED = option("Of stimuli, bootstraps and nulls.", metavar="N", type=NATURAL, default=0)
+THREADS = option(
+    "CPU threads of torch; if left out, one for small models, else torch's own choice.",
     metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of stimuli, bootstraps and nulls.",
+    type=POSITIVE,
 )
-threads_option = click.option(
-    "--threads",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="CPU threads of torch; if left out, one for small models, else torch's own choice.",
+SEQUENCES = option(
+    "Sequences per stimulus: n of the intervals.", metavar="N", type=click.IntRange(min=8), default=32
 )
-download_option = click.option(
-    "--allow-download",
-    is_flag=True,
-    help="Let a hub repository be listed and its steps downloaded; without it only the local cache is read.",
+PROBES = option("Only this probe; repeat for more.", "-p", multiple=True, metavar="NAME")
+ALLOW_DOWNLOAD = flag(
+    "Let a hub repository be listed and its steps downloaded; without it only the local cache is read."
 )
-base_model_option = click.option(
-    "--base-model",
+BASE_MODEL = option(
+    "The model that adapters (PEFT, LoRA) belong to, where their own config does not say or is wrong.",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="The model that adapters (PEFT, LoRA) belong to, where their own config does not say or is wrong.",
 )
-disk_budget_option = click.option(
-    "--disk-budget",
+DISK_BUDGET = option(
+    "Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
     type=click.FloatRange(min=0),
     metavar="GB",
-    help="Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
 )
-sequences_option = click.option(
-    "--sequences",
-    metavar="N",
-    type=click.IntRange(min=8),
-    default=32,
-    show_default=True,
-    help="Sequences per stimulus: n of the intervals.",
+PROGRESS = option(
+    "How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere.",
+    metavar="MODE",
+    type=click.Choice(("auto", "rich", "plain", "jsonl", "none")),
+    default="auto",
 )
-fresh_help = "Throw away what is stored there and start again."
+EXPECT = option("Checks (TOML, see docs/cli.md); exit 1 when one fails.", type=PATH, metavar="FILE")
 
 
 def in_bytes(gigabytes: float | None) -> int | None:

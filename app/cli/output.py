@@ -1,29 +1,28 @@
 """One family of outputs for every verb that prints data: a table on a terminal, tidy CSV otherwise, JSON on request.
 
 In JSON what is not there is null, never NaN; in CSV it is an empty cell. Text is made safe for a terminal in tables and
-CSV; JSON is written in ASCII, where escapes are harmless, and keeps it exactly.
+CSV; JSON is written in ASCII, where escapes are harmless, and keeps it exactly. Tables are as wide as they need to be,
+never wider than the terminal.
 """
 
 from __future__ import annotations
 
 import csv
-import functools
-import io
 import json
+import os
 import shutil
+import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from byrote.cli.session import Session, is_terminal
-from byrote.cli.table import Column, Row, print_table
-from byrote.probes.wording import plain, visible
+from byrote.probes.wording import bounds, chance_number, plain, point, visible
 
-F = TypeVar("F", bound=Callable[..., Any])
-
+Row = Mapping[str, Any]
 FORCED = {
     ("-t", "--table"): ("table", "Print a table even when stdout is not a terminal."),
     ("--csv",): ("csv", "Print tidy CSV, one row per number."),
@@ -31,6 +30,55 @@ FORCED = {
     ("--jsonl",): ("jsonl", "Print one JSON object per line."),
 }
 _PROSE_WIDTH = 100
+_WIDTH_WITHOUT_TERMINAL = 120
+_FOLDED = 30  # a folded column is not squeezed below this while others can go
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: as CSV and JSON have it; stable. One that starts with "_" is for tables only.
+        title: above the table's column; None leaves it out of the table.
+        show: a row as the table's cell; the value itself where None.
+        right: align numbers right.
+        fold: wrap long text instead of keeping the cell in one line.
+        wide: leave it out of a table that would not fit otherwise.
+    """
+
+    name: str
+    title: str | None = None
+    show: Callable[[Row], str] | None = None
+    right: bool = False
+    fold: bool = False
+    wide: bool = False
+
+    def cell(self, row: Row) -> str:
+        """Text of one table cell."""
+        value = self.show(row) if self.show else plain(row.get(self.name))
+        return "" if value is None else visible(value)
+
+
+def columns(names: str) -> tuple[Column, ...]:
+    """Columns that only data have, their names separated by spaces."""
+    return tuple(Column(name) for name in names.split())
+
+
+# A row's value with the digits that its interval deserves, the interval, and the chance level.
+VALUE = Column("value", "value", lambda row: point(row["value"], row["lo"], row["hi"]), right=True)
+INTERVAL = Column(
+    "_interval", "95% interval", lambda row: bounds(row["value"], row["lo"], row["hi"]), right=True
+)
+CHANCE = Column("chance", "chance", lambda row: chance_number(row["chance"]), right=True)
+
+
+def output_params() -> list[click.Parameter]:
+    """The options that choose a form; the one value they share is called `output`."""
+    return [
+        click.Option([*names, "output"], flag_value=form, default=None, help=text)
+        for names, (form, text) in FORCED.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -39,6 +87,12 @@ class Output:
 
     session: Session
     form: str
+
+    @classmethod
+    def chosen(cls, session: Session, form: str | None) -> Output:
+        """The form asked for; a table on a terminal and CSV elsewhere if none was."""
+        session.output = form
+        return cls(session, form or ("table" if is_terminal() else "csv"))
 
     @property
     def machine(self) -> bool:
@@ -63,7 +117,7 @@ class Output:
         """Print rows.
 
         Args:
-            columns: in order; one whose name starts with "_" is for tables only.
+            columns: in order.
             rows: by column name; what is not there or NaN becomes null.
             title: above a table.
             group: column whose value heads a block of a table's rows instead of being repeated in each.
@@ -72,30 +126,19 @@ class Output:
         if self.machine:
             print_data(self.form, [c.name for c in columns if not c.name.startswith("_")], rows)
             return
-        left_out = print_table(self.session, columns, rows, title=title, group=group)
+        left_out = _print_table(self.session, columns, rows, title=title, group=group)
         if left_out:
             self.session.note(f"too narrow for: {', '.join(left_out)}; a wider terminal or --csv has them")
-
-
-def output_options(function: F) -> F:
-    """Give a verb the output family; it is called with `out: Output`. Goes below `@click.pass_obj`."""
-
-    @functools.wraps(function)
-    def wrapped(session: Session, /, *args: Any, output: str | None, **options: Any) -> Any:
-        session.output = output
-        form = output or ("table" if is_terminal() else "csv")
-        return function(session, *args, out=Output(session, form), **options)
-
-    for names, (form, text) in reversed(FORCED.items()):
-        wrapped = click.option(*names, "output", flag_value=form, default=None, help=text)(wrapped)
-    return wrapped  # type: ignore[return-value]
 
 
 def print_data(form: str, names: Sequence[str], rows: Sequence[Row]) -> None:
     """Rows on stdout as csv, json or jsonl, with these columns in this order."""
     records = [{name: plain(row.get(name)) for name in names} for row in rows]
     if form == "csv":
-        click.echo(_csv(names, records), nl=False)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        for record in records:
+            writer.writerow([_csv_cell(value) for value in record.values()])
     elif form == "jsonl":
         for record in records:
             click.echo(json.dumps(record, allow_nan=False))
@@ -103,20 +146,74 @@ def print_data(form: str, names: Sequence[str], rows: Sequence[Row]) -> None:
         click.echo(json.dumps(records, indent=1, allow_nan=False))
 
 
-def _csv(names: Sequence[str], records: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for record in records:
-        writer.writerow([_csv_cell(record[name]) for name in names])
-    return text.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
+def _csv_cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if value is None:
-        return ""
     if isinstance(value, list | tuple):
         return " ".join(visible(part) for part in value)
     return visible(value) if isinstance(value, str) else value
+
+
+def _print_table(
+    session: Session, columns: Sequence[Column], rows: Sequence[Row], *, title: str, group: str | None
+) -> list[str]:
+    """Columns with a title that have something in some row; titles of those the terminal is too narrow for."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    fixed = None if is_terminal() or os.environ.get("COLUMNS", "").isdigit() else _WIDTH_WITHOUT_TERMINAL
+    console = Console(
+        file=sys.stdout,
+        no_color=not session.color(sys.stdout),
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=fixed,
+    )
+    shown = [c for c in columns if c.title is not None and (not rows or any(c.cell(row) for row in rows))]
+    shown, gap, left_out = _fitted(shown, rows, console.width, indent=2 if group else 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in shown:
+        table.add_column(
+            column.title or "",
+            justify="right" if column.right else "left",
+            no_wrap=not column.fold,
+            overflow="fold" if column.fold else "ellipsis",
+        )
+    head = None
+    for row in rows:
+        if group and row[group] != head:
+            head = row[group]
+            table.add_row(Text(visible(head), style="bold"))
+        indent = "  " if group else ""
+        table.add_row(*(Text((indent if i == 0 else "") + c.cell(row)) for i, c in enumerate(shown)))
+    if title:
+        console.print(Text(visible(title), style="bold"))
+    console.print(table)
+    return left_out
+
+
+def _fitted(
+    columns: list[Column], rows: Sequence[Row], width: int, *, indent: int
+) -> tuple[list[Column], int, list[str]]:
+    """Columns that fit, the gap between them, and the titles of those that had to go, the last wide one first."""
+    from rich.cells import cell_len
+
+    def needed(column: Column) -> int:
+        longest = max((cell_len(column.cell(row)) for row in rows), default=0)
+        text = min(longest, _FOLDED) if column.fold else longest
+        return max(text, cell_len(column.title or ""))
+
+    left_out: list[str] = []
+    while True:
+        widths = [needed(column) for column in columns]
+        for gap in (3, 2, 1):
+            if indent + sum(widths) + gap * (len(columns) - 1) <= width:
+                return columns, gap, left_out
+        wide = [column for column in columns if column.wide]
+        if not wide:
+            return columns, 1, left_out
+        left_out.insert(0, wide[-1].title or "")
+        columns = [column for column in columns if column is not wide[-1]]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from byrote.checkpoints import CheckpointError, CheckpointSeries
 from byrote.checkpoints.formats import FORMATS
 from byrote.checkpoints.runs import open_runs
-from byrote.cli.exits import NothingFoundError
+from byrote.cli.exits import NothingFoundError, report
+from byrote.cli.session import Session
 
 if TYPE_CHECKING:
     from byrote.probes.store import Results
@@ -25,6 +26,11 @@ class Opened:
 
     series: list[CheckpointSeries] = field(default_factory=list)
     broken: list[tuple[Path, CheckpointError]] = field(default_factory=list)
+
+    def report_broken(self, session: Session) -> None:
+        """Print the errors of the runs that could not be opened."""
+        for path, error in self.broken:
+            report(session, f"{path}: {error.message}", error.help)
 
 
 def open_all(paths: Sequence[str], **options: Any) -> Opened:

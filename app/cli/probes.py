@@ -5,44 +5,29 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import click
-
-from byrote.cli.command import Verb
-from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli.command import argument, verb
+from byrote.cli.output import Column, Output, Row, columns
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
     from byrote.probes.spec import ProbeInfo
 
+_SAME = "name kind unit better summary main_metric chance source version"
 COLUMNS = (
     Column("name", "name"),
     Column("kind", "kind", wide=True),
     Column("unit", "unit", wide=True),
-    Column("range_lo"),
-    Column("range_hi"),
+    *columns("range_lo range_hi"),
     Column("_range", "range", lambda row: _range(row), wide=True),
     Column("better", "better", lambda row: row["better"] or "-"),
     Column("summary", "summary", fold=True),
-    Column("main_metric"),
-    Column("chance"),
-    Column("metrics"),
-    Column("stimuli"),
-    Column("needs"),
-    Column("source"),
-    Column("version"),
+    *columns("main_metric chance metrics stimuli needs source version"),
 )
 _CARD_WIDTH = 100
 
 
-@click.command(
-    cls=Verb,
-    examples=("byrote probes", "byrote probes induction"),
-    short_help="List the probes, or print one probe's card.",
-)
-@click.argument("name", required=False)
-@click.pass_obj
-@output_options
-def probes(session: Session, name: str | None, out: Output) -> None:
+@verb("byrote probes", "byrote probes induction")
+def probes(session: Session, *, name: str | None = argument("[NAME]", required=False), out: Output) -> None:
     """List the probes: what each measures, in which unit and range, and which direction means more of it.
 
     With NAME, print that probe's card: how it is computed, its metrics, stimuli, chance level and source.
@@ -68,19 +53,5 @@ def _range(row: Row) -> str:
 
 def _row(info: ProbeInfo) -> Row:
     lo, hi = info.range or (None, None)
-    return {
-        "name": info.name,
-        "kind": info.kind,
-        "unit": info.unit,
-        "range_lo": lo,
-        "range_hi": hi,
-        "better": info.better,
-        "summary": info.summary,
-        "main_metric": info.main_metric,
-        "chance": info.chance,
-        "metrics": list(info.metrics),
-        "stimuli": list(info.stimuli),
-        "needs": list(info.needs),
-        "source": info.source,
-        "version": info.version,
-    }
+    lists = {name: list(getattr(info, name)) for name in ("metrics", "stimuli", "needs")}
+    return {name: getattr(info, name) for name in _SAME.split()} | lists | {"range_lo": lo, "range_hi": hi}

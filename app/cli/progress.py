@@ -1,57 +1,165 @@
-"""Progress of long verbs on stderr: one live line for people, one line per checkpoint for logs, JSON for programs."""
+"""Long verbs: progress on stderr (a live line for people, lines for logs, JSON for programs), and Ctrl-C that loses nothing."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from typing import Any, Protocol
+import threading
+from types import FrameType
+from typing import Any
 
 import click
 
+from byrote.cli import exits
 from byrote.cli.session import Session, is_terminal
 from byrote.probes.wording import counted, duration, visible
 
-MODES = ("auto", "rich", "plain", "jsonl", "none")
 Event = dict[str, Any]
 
-progress_option = click.option(
-    "--progress",
-    metavar="MODE",
-    type=click.Choice(MODES),
-    default="auto",
-    show_default=True,
-    help="How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere.",
-)
+
+class Work:
+    """One long piece of work: shows its progress; Ctrl-C once finishes what is in flight, twice stops now.
+
+    While active, the first SIGINT is only remembered; the second raises KeyboardInterrupt at once.
+
+    Args:
+        mode: one of the values of `--progress`.
+        session: quiet, colour.
+        label: what is worked on, such as the run's name.
+        promise: what the first Ctrl-C is answered with, such as "finishing this checkpoint".
+    """
+
+    def __init__(self, mode: str, session: Session, label: str, *, promise: str = "stopping") -> None:
+        self.progress = make_progress(mode, session, label=label)
+        self.stopping = False
+        self._promise = promise
+        self._before: Any = None
+
+    def __enter__(self) -> Work:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        self.progress.close()
+
+    def event(self, event: Event, *, last: bool) -> None:
+        """Show an event; a written or measured checkpoint that is not the last is where work may stop."""
+        self.progress.event(event)
+        if event["event"] == "checkpoint" and not last and self.stopping:
+            raise KeyboardInterrupt
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        self.progress.note(f"{self._promise}; Ctrl-C again stops at once")
 
 
-class Progress(Protocol):
-    """Takes the events of `sweep` and of `byrote.checkpoints.lab.train`."""
+def interrupted(session: Session, kept: str) -> int:
+    """Say what is kept and how the work is resumed; the exit code."""
+    session.warn(f"interrupted: {kept}")
+    session.warn(f"resume: {session.command(without=frozenset({'--fresh'}))}")
+    return exits.INTERRUPTED
+
+
+class Progress:
+    """Takes the events of `sweep` and of `byrote.checkpoints.lab.train`, and shows none of them.
+
+    Args:
+        label: what is worked on.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
 
     def event(self, event: Event) -> None:
         """One event."""
 
     def note(self, text: str) -> None:
         """A line that must not be drawn over."""
+        click.echo(visible(text), err=True)
 
     def close(self) -> None:
         """Leave the last line standing."""
 
 
-def make_progress(mode: str, session: Session, *, label: str) -> Progress:
-    """The progress a mode names.
+class _Plain(Progress):
+    """One line per checkpoint measured; training steps in between only keep its pace."""
 
-    Args:
-        mode: one of `MODES`.
-        session: quiet turns auto into none; colour.
-        label: what is worked on, such as the run's name.
-    """
+    pace = ""
+
+    def event(self, event: Event) -> None:
+        if event["event"] == "step":
+            self.pace = f" · {_pace(event)}"
+        elif event.get("measured") == 0:
+            return  # stored already: the line would say nothing new
+        elif text := line_of(event):
+            tail = self.pace if event["event"] == "checkpoint" and "done" not in event else ""
+            self.note(f"{self.label}: {text}{tail}")
+
+
+class _Jsonl(Progress):
+    """Every event as an object on its own line."""
+
+    def event(self, event: Event) -> None:
+        click.echo(json.dumps({"run": self.label, **event}, default=str), err=True)
+
+    def note(self, text: str) -> None:
+        self.event({"event": "note", "text": text})
+
+
+class _Rich(Progress):
+    """A bar and one line that says where it is; a gap stays as a line above it."""
+
+    def __init__(self, label: str, session: Session) -> None:
+        from rich import console, progress
+
+        super().__init__(label)
+        self._bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=20),
+            progress.TextColumn("{task.fields[line]}", markup=False),
+            console=console.Console(
+                file=sys.stderr,
+                no_color=not session.color(sys.stderr),
+                highlight=False,
+                markup=False,
+                emoji=False,
+                force_terminal=True if is_terminal(sys.stderr) else None,
+            ),
+        )
+        self._task = self._bar.add_task(visible(label), total=None, line="starting")
+        self._bar.start()
+
+    def event(self, event: Event) -> None:
+        text = line_of(event)
+        if event["event"] in ("gap", "resumed"):
+            self.note(text)
+        elif text:
+            done = event.get("done", event.get("step"))
+            self._bar.update(self._task, completed=done, total=event["total"], line=visible(text))
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(visible(text), markup=False)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def make_progress(mode: str, session: Session, *, label: str) -> Progress:
+    """The progress a mode names: auto, rich, plain, jsonl or none."""
     if mode == "auto":
         lively = is_terminal(sys.stderr) and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
         mode = "none" if session.quiet else "rich" if lively else "plain"
     if mode == "rich":
-        return _Rich(session, label)
-    return {"plain": _Plain, "jsonl": _Jsonl, "none": _Silent}[mode](label)
+        return _Rich(label, session)
+    return {"plain": _Plain, "jsonl": _Jsonl, "none": Progress}[mode](label)
 
 
 def line_of(event: Event) -> str:
@@ -62,116 +170,18 @@ def line_of(event: Event) -> str:
         return f"gap: {step}{event['reason']}"
     if kind == "resumed":
         return f"going on from step {event['step']:,}"
+    if kind not in ("step", "checkpoint"):
+        return ""
+    if "done" in event:
+        parts = [f"{event['done']:,}/{event['total']:,}", f"step {event['step']:,}"]
+        parts += [f"{event['s_per_checkpoint']:.1f} s/checkpoint", f"ETA {duration(event['eta_s'])}"]
+        parts += [counted(event["errors"], "gap")] if event["errors"] else []
+        return " · ".join(parts)
+    parts = [f"{event['step']:,}/{event['total']:,} steps", f"train loss {event['train_loss_nats']:.3f}"]
     if kind == "step":
-        return _training(event)
-    if kind == "checkpoint":
-        return _measuring(event) if "done" in event else _written(event)
-    return ""
-
-
-def _measuring(event: Event) -> str:
-    parts = [f"{event['done']:,}/{event['total']:,}", f"step {event['step']:,}"]
-    parts += [f"{event['s_per_checkpoint']:.1f} s/checkpoint", f"ETA {duration(event['eta_s'])}"]
-    if event["errors"]:
-        parts.append(counted(event["errors"], "gap"))
-    return " · ".join(parts)
-
-
-def _training(event: Event) -> str:
-    parts = (f"{event['step']:,}/{event['total']:,} steps", f"train loss {event['train_loss_nats']:.3f} nats")
-    return " · ".join((*parts, _pace(event)))
+        return " · ".join([parts[0], f"{parts[1]} nats", _pace(event)])
+    return " · ".join([*parts, f"test loss {event['test_loss_nats']:.3f} nats"])
 
 
 def _pace(event: Event) -> str:
     return f"{event['steps_per_s']:.0f} steps/s · ETA {duration(event['eta_s'])}"
-
-
-def _written(event: Event) -> str:
-    losses = f"train loss {event['train_loss_nats']:.3f} · test loss {event['test_loss_nats']:.3f} nats"
-    return f"{event['step']:,}/{event['total']:,} steps · {losses}"
-
-
-class _Silent:
-    def __init__(self, label: str) -> None:
-        self.label = label
-
-    def event(self, event: Event) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing hides a line, so it is printed."""
-        click.echo(visible(text), err=True)
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-class _Plain(_Silent):
-    """One line per checkpoint measured; training steps in between only keep its pace."""
-
-    pace = ""
-
-    def event(self, event: Event) -> None:
-        """Print the checkpoint."""
-        if event["event"] == "step":
-            self.pace = f" · {_pace(event)}"
-        elif event.get("measured") == 0:
-            return  # stored already: the line would say nothing new
-        elif text := line_of(event):
-            tail = self.pace if event["event"] == "checkpoint" and "done" not in event else ""
-            self.note(f"{self.label}: {text}{tail}")
-
-
-class _Jsonl(_Silent):
-    """Every event as an object on its own line."""
-
-    def event(self, event: Event) -> None:
-        """Print the event."""
-        click.echo(json.dumps({"run": self.label, **event}, default=str), err=True)
-
-    def note(self, text: str) -> None:
-        """A note is an event too."""
-        click.echo(json.dumps({"event": "note", "run": self.label, "text": text}), err=True)
-
-
-class _Rich:
-    """A bar and one line that says where it is."""
-
-    def __init__(self, session: Session, label: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-        console = Console(
-            file=sys.stderr,
-            no_color=not session.color(sys.stderr),
-            highlight=False,
-            markup=False,
-            emoji=False,
-            force_terminal=True if is_terminal(sys.stderr) else None,
-        )
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[line]}", markup=False),
-            console=console,
-        )
-        self._task = self._progress.add_task(visible(label), total=None, line="starting")
-        self._progress.start()
-
-    def event(self, event: Event) -> None:
-        """Move the bar; a gap stays as a line above it."""
-        text = line_of(event)
-        if event["event"] in ("gap", "resumed"):
-            self.note(text)
-        elif text:
-            done = event.get("done", event.get("step"))
-            self._progress.update(self._task, completed=done, total=event["total"], line=visible(text))
-
-    def note(self, text: str) -> None:
-        """A line above the bar."""
-        self._progress.console.print(visible(text), markup=False)
-
-    def close(self) -> None:
-        """Stop drawing; the last line stays."""
-        self._progress.stop()

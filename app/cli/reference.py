@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
-from byrote.cli import compare, exits, expect, graft, lint, scan, settings, show, textstats
-from byrote.cli.command import LazyGroup, Verb
+from byrote.cli import exits, expect, settings
+from byrote.cli.command import LazyGroup, Verb, commands
 from byrote.cli.main import cli
 from byrote.cli.output import FORCED, Column
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
-_COLUMNS = {
-    "scan": scan.COLUMNS,
-    "lint": lint.COLUMNS,
-    "show": show.COLUMNS,
-    "compare": compare.COLUMNS,
-    "graft": graft.COLUMNS,
-    "text": textstats.COLUMNS,
-}
+_WITH_COLUMNS = ("scan", "lint", "show", "compare", "graft", "text")
 _INTRO = """# The command line
 
 Written by `python -m byrote.cli.reference > docs/cli.md`; a test compares the two.
@@ -38,7 +32,7 @@ In JSON what is not there is `null`, and a number that was not measured has a `r
 empty cell. Control characters in names that come from files are replaced in tables and CSV, escaped in JSON."""
 _ERRORS = """## Errors
 
-Two lines on stderr, `error:` with what was asked and found, `help:` with what to do. With `--json` or `--jsonl` they are
+Two lines on stderr, `error:` with what was requested and found, `help:` with what to do. With `--json` or `--jsonl` they are
 one object, `{"error": ..., "help": ..., "exit": 2}`. An unexpected error prints one line and saves its traceback to a file;
 `--traceback` prints it."""
 _SETTINGS = """## Settings
@@ -66,28 +60,13 @@ def reference() -> str:
     return "\n\n".join(_parts()).rstrip() + "\n"
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command with its full name, such as ``byrote lab train``, groups included."""
-    root = click.Context(cli, info_name="byrote")
-
-    def walk(group: LazyGroup, path: str) -> Iterator[tuple[str, click.Command]]:
-        yield path, group
-        for name in group.verbs:
-            command = group.get_command(root, name)
-            if isinstance(command, LazyGroup):
-                yield from walk(command, f"{path} {name}")
-            elif command is not None:
-                yield f"{path} {name}", command
-
-    yield from walk(cli, "byrote")
-
-
 def _parts() -> Iterator[str]:
     yield _INTRO
-    for name, command in commands():
+    for name, command in commands(click.Context(cli, info_name="byrote")):
         yield from _command(name, command)
-    context = click.Context(scan.scan, info_name="byrote scan", **scan.scan.context_settings)
-    shared = [(names, meaning) for names, meaning, _ in _options(scan.scan, context, shared=True)]
+    scan = importlib.import_module("byrote.cli.scan").scan
+    context = click.Context(scan, info_name="byrote scan", **scan.context_settings)
+    shared = [(names, meaning) for names, meaning, _ in _options(scan, context, shared=True)]
     yield "## Options every verb has\n\n" + _table(("option", "meaning"), shared)
     options = [(_names(names), help) for names, (_, help) in FORCED.items()]
     yield _OUTPUT.format(options=_table(("option", "meaning"), options))
@@ -108,22 +87,19 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
     yield f"`{name} {usage}`"
     yield from (_unwrapped(block) for block in inspect.cleandoc(command.help or "").split("\n\n"))
     if isinstance(command, LazyGroup):
-        rows = [(f"`{verb}`", summary) for verb, (_, summary) in command.verbs.items()]
-        yield _table(("verb", "does"), rows)
-    yield from _own_options(command, context)
-    if name.split()[-1] in _COLUMNS:
-        yield f"Columns of its CSV and JSON: {_columns(_COLUMNS[name.split()[-1]])}."
-
-
-def _own_options(command: click.Command, context: click.Context) -> Iterator[str]:
-    """A table of the options that are the verb's own, and where the others are."""
+        verbs = [(f"`{verb}`", summary) for verb, summary in command.verbs.items()]
+        yield _table(("verb", "does"), verbs)
     rows = list(_options(command, context, shared=False))
     if rows:
         yield _table(("option", "meaning", "default"), rows)
-    has_output = any(param.name == "output" for param in command.params)
     if isinstance(command, Verb):
-        also = "the [output options](#output) and " if has_output else ""
+        prints = any(param.name == "output" for param in command.params)
+        also = "the [output options](#output) and " if prints else ""
         yield f"Also {also}the [options every verb has](#options-every-verb-has)."
+    if (verb := name.split()[-1]) in _WITH_COLUMNS:
+        columns: tuple[Column, ...] = importlib.import_module(f"byrote.cli.{verb}").COLUMNS
+        listed = ", ".join(f"`{column.name}`" for column in columns if not column.name.startswith("_"))
+        yield f"Columns of its CSV and JSON: {listed}."
 
 
 def _options(
@@ -155,11 +131,7 @@ def _names(names: tuple[str, ...], value: str = "") -> str:
     return ", ".join(f"`{name}`" for name in names) + (f" `{value}`" if value else "")
 
 
-def _columns(columns: tuple[Column, ...]) -> str:
-    return ", ".join(f"`{column.name}`" for column in columns if not column.name.startswith("_"))
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from byrote.cli.checks import say_checks
-from byrote.cli.command import Verb
-from byrote.cli.expect import check, expect_option, read_expectations
+from byrote.cli import options
+from byrote.cli.command import argument, flag, option, verb
+from byrote.cli.expect import check, read_expectations, say_checks
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
@@ -20,35 +18,23 @@ if TYPE_CHECKING:
 _NAMES_SHOWN = 3
 
 
-@click.command(
-    cls=Verb,
-    examples=(
-        "byrote report results/a",
-        "byrote report results/unique results/repeated --base unique -o reports/arms.html --open",
-    ),
-    short_help="Write a self-contained HTML report, with its data as JSON and CSV.",
+@verb(
+    "byrote report results/a",
+    "byrote report results/unique results/repeated --base unique -o reports/arms.html --open",
 )
-@click.argument("paths", metavar="RESULT...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    help="A .html file or a folder; reports/NAMES if left out. What is there is replaced.",
-)
-@click.option("--base", metavar="RUN", help="The baseline: name of one of the runs, or a results folder.")
-@click.option("--light", is_flag=True, help="No JavaScript: still figures, a small file that prints well.")
-@click.option("--open", "open_it", is_flag=True, help="Open the report in the browser.")
-@expect_option
-@click.pass_obj
 def report(
     session: Session,
     *,
-    paths: tuple[str, ...],
-    out: Path | None,
-    base: str | None,
-    light: bool,
-    open_it: bool,
-    expect: Path | None,
+    paths: tuple[str, ...] = argument("RESULT..."),
+    out: Path | None = option(
+        "A .html file or a folder; reports/NAMES if left out. What is there is replaced.",
+        "-o",
+        type=options.PATH,
+    ),
+    base: str | None = option("The baseline: name of one of the runs, or a results folder.", metavar="RUN"),
+    light: bool = flag("No JavaScript: still figures, a small file that prints well."),
+    open_it: bool = flag("Open the report in the browser.", "--open"),
+    expect: Path | None = options.EXPECT,
 ) -> int:
     """Write one self-contained HTML file about RESULT..., and the same content as JSON and CSV.
 

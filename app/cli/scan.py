@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
-
-from byrote.checkpoints import CheckpointSeries
-from byrote.cli import exits
-from byrote.cli.command import Verb
-from byrote.cli.guard import report
-from byrote.cli.options import base_model_option, download_option
-from byrote.cli.output import Column, Output, Row, output_options
+from byrote.checkpoints.series import CheckpointSeries
+from byrote.cli import exits, options
+from byrote.cli.command import verb
+from byrote.cli.output import Column, Output, Row
 from byrote.cli.session import Session
 from byrote.probes.wording import count, counted, number, size
 
@@ -30,18 +26,14 @@ COLUMNS = (
 )
 
 
-@click.command(
-    cls=Verb,
-    examples=("byrote scan runs/a", "byrote scan runs --json"),
-    short_help="List the checkpoints in a folder; no model is loaded.",
-)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@base_model_option
-@download_option
-@click.pass_obj
-@output_options
+@verb("byrote scan runs/a", "byrote scan runs --json")
 def scan(
-    session: Session, *, paths: tuple[str, ...], base_model: Path | None, allow_download: bool, out: Output
+    session: Session,
+    *,
+    paths: tuple[str, ...] = options.PATHS,
+    base_model: Path | None = options.BASE_MODEL,
+    allow_download: bool = options.ALLOW_DOWNLOAD,
+    out: Output,
 ) -> int:
     """List the checkpoints in PATH: step, tokens, loss, format, size, and whether each can be read.
 
@@ -60,8 +52,7 @@ def scan(
             session.note(f"{series.name}: {note}")
         for gap in series.gaps:
             session.note(f"{series.name}: {gap.path.name}: {gap.reason}; {gap.help}")
-    for path, error in opened.broken:
-        report(session, f"{path}: {error.message}", error.help)
+    opened.report_broken(session)
     return exits.GAPS if opened.broken else exits.DONE
 
 
@@ -72,29 +63,19 @@ def _title(series: CheckpointSeries) -> str:
 
 
 def _rows(series: CheckpointSeries) -> Iterator[Row]:
-    for checkpoint in series:
-        yield {
+    """Checkpoints, then gaps; what a gap does not know is missing and becomes null."""
+    every = dict.fromkeys(column.name for column in COLUMNS)
+    for one in series:
+        yield every | {
             "run": series.name,
-            "step": checkpoint.step,
-            "tokens_seen": checkpoint.tokens_seen,
-            "loss_nats": checkpoint.loss_nats,
-            "format": checkpoint.format,
-            "size_bytes": checkpoint.size_bytes if checkpoint.files else None,
+            "step": one.step,
+            "tokens_seen": one.tokens_seen,
+            "loss_nats": one.loss_nats,
+            "format": one.format,
+            "size_bytes": one.size_bytes if one.files else None,
             "readable": True,
-            "path": str(checkpoint.path),
-            "reason": None,
-            "help": None,
+            "path": str(one.path),
         }
     for gap in series.gaps:
-        yield {
-            "run": series.name,
-            "step": gap.step,
-            "tokens_seen": None,
-            "loss_nats": None,
-            "format": series.format,
-            "size_bytes": None,
-            "readable": False,
-            "path": str(gap.path),
-            "reason": gap.reason,
-            "help": gap.help,
-        }
+        found = {"run": series.name, "step": gap.step, "format": series.format, "readable": False}
+        yield every | found | {"path": str(gap.path), "reason": gap.reason, "help": gap.help}

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
-from byrote.cli import exits
-from byrote.cli.command import Verb
-from byrote.cli.options import (
-    device_option,
-    dtype_option,
-    require_device,
-    seed_option,
-    set_threads,
-    threads_option,
-)
-from byrote.cli.output import Column, Output, output_options
+from byrote.cli import exits, options
+from byrote.cli.command import flag, verb
+from byrote.cli.output import Column, Output
 from byrote.cli.session import Session
 
 COLUMNS = (
@@ -27,22 +17,16 @@ COLUMNS = (
 )
 
 
-@click.command(
-    cls=Verb,
-    examples=("byrote selftest", "byrote selftest --long", "byrote selftest --device cuda --dtype bfloat16"),
-    short_help="Measure planted models whose answers are known.",
-)
-@device_option
-@dtype_option
-@seed_option
-@threads_option
-@click.option(
-    "--long", "long_", is_flag=True, help="2,000 simulations per statistical check, not 100: takes minutes."
-)
-@click.pass_obj
-@output_options
+@verb("byrote selftest", "byrote selftest --long", "byrote selftest --device cuda --dtype bfloat16")
 def selftest(
-    session: Session, *, device: str, dtype: str, seed: int, threads: int | None, long_: bool, out: Output
+    session: Session,
+    *,
+    device: str = options.DEVICE,
+    dtype: str = options.DTYPE,
+    seed: int = options.SEED,
+    threads: int | None = options.THREADS,
+    long_: bool = flag("2,000 simulations per statistical check, not 100: takes minutes.", "--long"),
+    out: Output,
 ) -> int:
     """Measure planted models whose answers are known, and models with nothing to find.
 
@@ -53,8 +37,8 @@ def selftest(
     """
     from byrote.probes.selftest import TRIES, TRIES_LONG, run_selftest
 
-    require_device(device, dtype)
-    set_threads(threads)
+    options.require_device(device, dtype)
+    options.set_threads(threads)
     found = run_selftest(device=device, dtype=dtype, seed=seed, tries=TRIES_LONG if long_ else TRIES)
     rows = [
         {

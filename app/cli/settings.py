@@ -12,6 +12,7 @@ A key is an option's long name, with dashes or underscores; `output = "json"` st
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ def read_settings(folder: Path) -> Settings:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, ValueError) as error:
         return Settings(
-            path=path, problem=ByroteError(f"{path} cannot be read ({error})", help="mend the file")
+            path=path, problem=ByroteError(f"{path} cannot be read ({error})", help="fix the file")
         )
     if isinstance(tool, dict) and FORMER in tool:
         problem = ByroteError(
@@ -69,6 +70,13 @@ def former_variable(names: Iterable[str], verbs: Iterable[str]) -> ByroteError |
         if name.startswith(prefixes):
             return ByroteError(f"{name} is a variable of version 0.1", help=f"name it BY{name}")
     return None
+
+
+def former_command() -> None:
+    """Entry point of the command that version 0.1 installed: one error that names the new one, exit 2."""
+    typed = " ".join([NAME, *sys.argv[1:]])
+    print(f"error: the command `{FORMER}` is now `{NAME}`\n  run: {typed}", file=sys.stderr)
+    sys.exit(2)
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.cli.command import Verb
-from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli import options
+from byrote.cli.command import argument, flag, option, verb
+from byrote.cli.output import CHANCE, INTERVAL, Column, Output, Row, columns
 from byrote.cli.session import Session
-from byrote.cli.table import bounds_cell, point_cell
 from byrote.probes.findings import seeds, sequence_seed
-from byrote.probes.wording import chance_number, count, counted, plain
+from byrote.probes.wording import MISSING, bracket, count, counted, number, plain, point
 
 if TYPE_CHECKING:
     from byrote.probes.spec import ProbeInfo
@@ -22,60 +20,53 @@ if TYPE_CHECKING:
 
 _HEADS_SHOWN = 8
 COLUMNS = (
-    Column("run"),
-    Column("step"),
-    Column("probe"),
+    *columns("run step probe"),
     Column("metric", "metric"),
     Column("_rank", "#", lambda row: count(row["rank"]) if row["rank"] else "", right=True),
     Column("head", "head"),
-    Column("value", "value", lambda row: row["words"] or point_cell(row), right=True),
-    Column("_interval", "95% interval", bounds_cell, right=True),
-    Column("lo"),
-    Column("hi"),
-    Column("chance", "chance", lambda row: chance_number(row["chance"]), right=True),
-    Column("n", "n", right=True),
-    Column("seed"),
-    Column("rank"),
-    Column("valid"),
-    Column("reason"),
-    Column("words"),
-)
-
-
-@click.command(
-    cls=Verb,
-    examples=(
-        "byrote show results/a",
-        "byrote show results/a --probe prefix_matching --step nearest:3000 --top 3",
-        "byrote show results/a --events",
+    Column(
+        "value", "value", lambda row: row["words"] or point(row["value"], row["lo"], row["hi"]), right=True
     ),
-    short_help="Print the top heads at a step, or events over training.",
+    INTERVAL,
+    *columns("lo hi"),
+    CHANCE,
+    Column("n", "n", right=True),
+    *columns("seed rank valid reason words"),
 )
-@click.argument("result", metavar="RESULT", type=click.Path(path_type=Path))
-@click.option(
-    "--step", default="last", show_default=True, help="A step, first, last, or nearest:STEP.", metavar="STEP"
+EVENT_COLUMNS = (
+    Column("run"),
+    Column("event", "event"),
+    Column("probe"),
+    Column("metric", "metric"),
+    Column("_head", "head", lambda row: row["head"] or "model"),
+    *columns("layer head step_lo step_hi"),
+    Column("step", "step", lambda row: number(row["step"], places=0), right=True),
+    Column("_interval", "95% interval", lambda row: _step_interval(row), right=True),
+    Column("_between", "measured", lambda row: _between(row), right=True),
+    *columns("lo hi tokens"),
+    Column("value", "value", lambda row: number(row["value"]), right=True),
+    *columns("value_lo value_hi"),
+    Column("n", "n", right=True),
+    *columns("seed method text"),
 )
-@click.option(
-    "--top", metavar="N", type=click.IntRange(min=1), default=5, show_default=True, help="Heads per metric."
+
+
+@verb(
+    "byrote show results/a",
+    "byrote show results/a --probe prefix_matching --step nearest:3000 --top 3",
+    "byrote show results/a --events",
 )
-@click.option("-p", "--probe", multiple=True, metavar="NAME", help="Only this probe; repeat for more.")
-@click.option(
-    "--metric", multiple=True, metavar="NAME", help="Only this metric; each probe's main one if left out."
-)
-@click.option(
-    "--events", is_flag=True, help="What happened when: onsets, peaks, decays, phase windows, order."
-)
-@click.pass_obj
-@output_options
 def show(
     session: Session,
-    result: Path,
     *,
-    step: str,
-    top: int,
-    probe: tuple[str, ...],
-    metric: tuple[str, ...],
-    events: bool,
+    result: Path = argument("RESULT", type=options.PATH),
+    step: str = option("A step, first, last, or nearest:STEP.", default="last", metavar="STEP"),
+    top: int = option("Heads per metric.", metavar="N", type=options.POSITIVE, default=5),
+    probe: tuple[str, ...] = options.PROBES,
+    metric: tuple[str, ...] = option(
+        "Only this metric; each probe's main one if left out.", multiple=True, metavar="NAME"
+    ),
+    events: bool = flag("What happened when: onsets, peaks, decays, phase windows, order."),
     out: Output,
 ) -> None:
     """Print the strongest heads of RESULT at one step, with interval, chance level and n.
@@ -116,17 +107,38 @@ def show(
 
 
 def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> None:
-    from byrote.cli.events import COLUMNS as EVENT_COLUMNS
-    from byrote.cli.events import event_rows
     from byrote.probes.registry import lookup
+    from byrote.probes.trajectory import event_head
+    from byrote.probes.trajectory import events as events_of
 
-    rows = list(event_rows(results, [lookup(name).name for name in probes]))
+    wanted, seed = {lookup(name).name for name in probes}, sequence_seed(results) or 0
+    rows = [
+        {name: plain(value) for name, value in row._asdict().items()}
+        | {"run": results.run, "head": event_head(row) or None, "seed": seed}
+        for row in events_of(results, seed=seed).itertuples(index=False)
+        if not wanted or row.probe in wanted
+    ]
     title = f"{results.run}, {counted(len(results.usable_steps), 'step')}{seeds(results)}"
     out.rows(EVENT_COLUMNS, rows, title=title, group="probe")
     if not out.machine:
         for row in rows:
             if row["event"] in ("induction_onset", "turnover", "lead_lag", "onset"):
                 out.prose(row["text"])
+
+
+def _step_interval(row: Row) -> str:
+    """Ends of the step's interval; an open end is an ellipsis, no interval at all a dash."""
+    if row["lo"] is None and row["hi"] is None:
+        return MISSING
+    lo, hi = ("…" if row[end] is None else number(row[end], places=0) for end in ("lo", "hi"))
+    return f"[{lo}, {hi}]"
+
+
+def _between(row: Row) -> str:
+    """The measured steps an event lies between."""
+    if row["step_hi"] is None:
+        return MISSING if row["step_lo"] is None else f"{count(row['step_lo'])}–"
+    return bracket(row["step_lo"], row["step_hi"])
 
 
 def resolve_step(spec: str, results: Results) -> int:

@@ -12,10 +12,9 @@ from click.testing import CliRunner
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.cli import exits
-from byrote.cli.guard import guarded
-from byrote.cli.output import Output, print_data
+from byrote.cli.exits import guarded
+from byrote.cli.output import Column, Output, print_data
 from byrote.cli.session import Session
-from byrote.cli.table import Column
 from byrote.probes.wording import visible
 
 HOSTILE = "evil\x1b[31m\x9b2J\u202e\x07[red]"
@@ -174,7 +173,7 @@ def test_dashes_in_settings(byrote):
         ),
         ("[tool.byrote.rum]\ndevice = 1\n", "sets 'rum'", "did you mean 'run'?"),
         ("[tool.byrote]\nrun = 1\n", "sets 'run'", "write [tool.byrote.VERB]"),
-        ("[tool.byrote\n", "cannot be read", "mend the file"),
+        ("[tool.byrote\n", "cannot be read", "fix the file"),
     ],
 )
 def test_settings_that_cannot_be_understood_are_refused(byrote, text, message, help):

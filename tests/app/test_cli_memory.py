@@ -37,6 +37,20 @@ def test_given_members_and_twins_are_measured(byrote, series, files):
     assert "exact_match" in shown.stdout and "mem_gap" in shown.stdout
 
 
+def test_a_check_may_name_a_probe_that_runs_the_model_itself(byrote, series, files):
+    """`mem_gap` and `extraction` are about the whole model, `ablation` is not: the results say which, not the kind."""
+    byrote("run", series, *PROBES, *files, "--sequences", "8", "--steps", "last")
+    gap = '[[expect]]\nprobe = "mem_gap"\nmetric = "gap"\nmin = 4\n'
+    Path("holds.toml").write_text(gap)
+    done = byrote("report", "results/learns", "-o", "report", "--light", "--expect", "holds.toml")
+    assert done.exit_code == 0, done.output
+    assert "1 check: all passed" in done.stderr
+    Path("heads.toml").write_text(gap + 'head = "any"\n')
+    refused = byrote("report", "results/learns", "-o", "report", "--light", "--expect", "heads.toml")
+    assert refused.exit_code == 2
+    assert "check 1 of heads.toml: mem_gap/gap is about the whole model" in refused.stderr
+
+
 def test_without_members_one_line_says_so_and_the_exit_code_is_0(byrote, series):
     done = byrote("run", series, *PROBES, "--sequences", "8")
     assert done.exit_code == 0

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from byrote.cli.interrupts import Interrupts
-from byrote.cli.progress import make_progress
+from byrote.cli.progress import Work, make_progress
 from byrote.cli.session import Session
 
 FEW = ("-p", "previous_token", "--sequences", "8")
@@ -240,7 +239,7 @@ def test_ctrl_c_finishes_the_checkpoint_and_the_same_command_goes_on(byrote, pla
 
     args = ("run", planted_runs / "planted", planted_runs / "random", *FEW)
     with monkeypatch.context() as patch:
-        patch.setattr("byrote.cli.run.make_progress", interrupting)
+        patch.setattr("byrote.cli.progress.make_progress", interrupting)
         stopped = byrote(*args, "--fresh")
     assert stopped.exit_code == 130
     assert stopped.stdout == ""
@@ -255,14 +254,14 @@ def test_ctrl_c_finishes_the_checkpoint_and_the_same_command_goes_on(byrote, pla
     assert units_of(Path("results/planted")) == units_of(Path("whole/planted"))
 
 
-def test_second_ctrl_c_stops_at_once():
-    said: list[str] = []
+def test_second_ctrl_c_stops_at_once(capsys):
     before = signal.getsignal(signal.SIGINT)  # a job started in the background ignores it
-    with Interrupts(lambda: said.append("first")) as stop:
+    with Work("none", Session(), "a run", promise="finishing") as work:
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked and said == ["first"]
+        assert work.stopping and capsys.readouterr().err == "finishing; Ctrl-C again stops at once\n"
         with pytest.raises(KeyboardInterrupt):
-            stop.check()
+            work.event({"event": "checkpoint"}, last=False)
+        work.event({"event": "checkpoint"}, last=True)  # nothing is left to stop
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -297,7 +296,7 @@ def test_lab_train_stops_at_a_written_step(byrote, monkeypatch):
         return progress
 
     with monkeypatch.context() as patch:
-        patch.setattr("byrote.cli.lab.make_progress", interrupting)
+        patch.setattr("byrote.cli.progress.make_progress", interrupting)
         stopped = byrote("lab", "train", "tiny", *TINY)
     assert stopped.exit_code == 130
     assert "resume: byrote lab train tiny --steps 6" in stopped.stderr

@@ -115,7 +115,7 @@ def test_doctor_says_which_setting_won(byrote):
     ("settings", "env", "check", "fix"),
     [
         ("[tool.byrote.run]\ndevise = 1\n", {}, "run.devise", "did you mean 'run.device'?"),
-        ("[tool.byrote\n", {}, "pyproject.toml", "mend the file"),
+        ("[tool.byrote\n", {}, "pyproject.toml", "fix the file"),
         ("", {"BYROTE_RUN_DEVISE": "cuda"}, "BYROTE_RUN_DEVISE", "did you mean 'BYROTE_RUN_DEVICE'?"),
     ],
 )

@@ -5,36 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from byrote.cli import exits
-from byrote.cli.command import Verb
-from byrote.cli.options import (
-    device_option,
-    dtype_option,
-    require_device,
-    seed_option,
-    threads_option,
-)
-from byrote.cli.output import Column, Output, Row, output_options
+from byrote.cli import exits, options
+from byrote.cli.command import argument, option, same_values, verb
+from byrote.cli.output import CHANCE, INTERVAL, VALUE, Column, Output, Row, columns
 from byrote.cli.session import Session, is_terminal
-from byrote.cli.table import bounds_cell, point_cell
-from byrote.probes.wording import chance_number, count, plain
+from byrote.probes.wording import count, plain
+
+if TYPE_CHECKING:
+    from byrote.probes.text.report import TextSettings
 
 COLUMNS = (
     Column("corpus", "corpus", fold=True),
-    Column("measure"),
-    Column("metric"),
-    Column("n_gram"),
+    *columns("measure metric n_gram"),
     Column("_metric", "metric", lambda row: _metric(row)),
-    Column("value", "value", point_cell, right=True),
-    Column("_interval", "95% interval", bounds_cell, right=True),
-    Column("lo"),
-    Column("hi"),
-    Column("chance", "chance", lambda row: chance_number(row["chance"]), right=True),
+    VALUE,
+    INTERVAL,
+    *columns("lo hi"),
+    CHANCE,
     Column("n", "n", lambda row: count(row["n"]), right=True, wide=True),
     Column("unit", "unit", wide=True),
     Column("resampled", "of", wide=True),
@@ -53,78 +46,66 @@ _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
 }
 
 
-@click.command(
-    cls=Verb,
-    examples=(
-        "byrote text corpus.jsonl",
-        "byrote text synthetic.txt --reference human.txt --tokenizer tokenizer.json",
-        "byrote text synthetic.txt --reference human.txt --measure perplexity --model runs/a",
-    ),
-    short_help="Say what a corpus would teach: repeats, concentration, lost tails.",
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Options of `byrote text`; most are fields of the measures' own settings."""
+
+    files: tuple[Path, ...] = argument("FILE...", type=options.PATH)
+    reference: Path | None = option(
+        "The corpus the others are compared with; it is measured too.", metavar="FILE", type=options.PATH
+    )
+    units: str = option(
+        "What is counted; tokens need --tokenizer, which alone means tokens.",
+        type=click.Choice(("words", "bytes", "tokens")),
+        default="words",
+    )
+    tokenizer: Path | None = option("A tokenizer.json.", metavar="FILE", type=options.PATH)
+    context: int = option("Tokens (or words) per window.", metavar="N", default=512)
+    windows: str = option(
+        "documents cuts each into windows, the last one shorter; full drops the shorter ones; packed joins documents "
+        "first, as training does.",
+        type=click.Choice(("documents", "full", "packed")),
+        default="documents",
+    )
+    separator: tuple[str, ...] = option(
+        r"Between documents of a .txt file; * is anything within a line, \n a new line. Repeat for more.",
+        metavar="TEXT",
+        multiple=True,
+        default=("<|endoftext|>",),
+    )
+    text_field: str = option(
+        "Field of .jsonl, or column of .parquet, with the text.", metavar="NAME", default="text"
+    )
+    measure: tuple[str, ...] = option("Only this measure; repeat for more.", multiple=True, metavar="NAME")
+    model: Path | None = option(
+        "A local checkpoint for perplexities, the last step of a series.", metavar="PATH", type=options.PATH
+    )
+    sample: int = option(
+        "Stretches of each corpus the model reads.", metavar="N", type=click.IntRange(min=8), default=512
+    )
+    device: str = options.DEVICE
+    dtype: str = options.DTYPE
+    threads: int | None = options.THREADS
+    seed: int = options.SEED
+
+    def settings(self) -> TextSettings:
+        """The measures' own settings."""
+        from byrote.probes.text.report import TextSettings
+
+        return TextSettings(
+            **same_values(self, TextSettings),
+            separators=tuple(one.replace(r"\n", "\n").replace(r"\t", "\t") for one in self.separator),
+            measures=self.measure or None,
+        )
+
+
+@verb(
+    "byrote text corpus.jsonl",
+    "byrote text synthetic.txt --reference human.txt --tokenizer tokenizer.json",
+    "byrote text synthetic.txt --reference human.txt --measure perplexity --model runs/a",
+    options=CorpusOptions,
 )
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--reference",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The corpus the others are compared with; it is measured too.",
-)
-@click.option(
-    "--units",
-    type=click.Choice(("words", "bytes", "tokens")),
-    default="words",
-    show_default=True,
-    help="What is counted; tokens need --tokenizer, which alone means tokens.",
-)
-@click.option("--tokenizer", metavar="FILE", type=click.Path(path_type=Path), help="A tokenizer.json.")
-@click.option(
-    "--context", metavar="N", type=int, default=512, show_default=True, help="Tokens (or words) per window."
-)
-@click.option(
-    "--windows",
-    type=click.Choice(("documents", "full", "packed")),
-    default="documents",
-    show_default=True,
-    help="documents cuts each into windows, the last one shorter; full drops the shorter ones; packed joins documents "
-    "first, as training does.",
-)
-@click.option(
-    "--separator",
-    metavar="TEXT",
-    multiple=True,
-    default=("<|endoftext|>",),
-    show_default=True,
-    help=r"Between documents of a .txt file; * is anything within a line, \n a new line. Repeat for more.",
-)
-@click.option(
-    "--text-field",
-    metavar="NAME",
-    default="text",
-    show_default=True,
-    help="Field of .jsonl, or column of .parquet, with the text.",
-)
-@click.option("--measure", multiple=True, metavar="NAME", help="Only this measure; repeat for more.")
-@click.option(
-    "--model",
-    metavar="PATH",
-    type=click.Path(path_type=Path),
-    help="A local checkpoint for perplexities, the last step of a series.",
-)
-@click.option(
-    "--sample",
-    metavar="N",
-    type=click.IntRange(min=8),
-    default=512,
-    show_default=True,
-    help="Stretches of each corpus the model reads.",
-)
-@device_option
-@dtype_option
-@threads_option
-@seed_option
-@click.pass_obj
-@output_options
-def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any) -> int:
+def text(session: Session, asked: CorpusOptions, out: Output) -> int:
     """Say what each corpus FILE would teach a model, with intervals: how much of it an induction head could predict,
     how it repeats itself, how concentrated it is, its near-duplicates, and against a reference what it lost.
 
@@ -135,25 +116,24 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
     from byrote.checkpoints.texts import NothingToReadError
     from byrote.probes.text.measure import measure_text
 
-    require_device(asked["device"], asked["dtype"])
-    settings = _settings(asked)
+    options.require_device(asked.device, asked.dtype)
     try:
         with _progress(session) as on_progress:
             report = measure_text(
-                files,
-                settings,
-                reference=asked["reference"],
-                model=asked["model"],
-                device=asked["device"],
-                dtype=asked["dtype"],
-                threads=asked["threads"],
+                asked.files,
+                asked.settings(),
+                reference=asked.reference,
+                model=asked.model,
+                device=asked.device,
+                dtype=asked.dtype,
+                threads=asked.threads,
                 on_progress=on_progress,
             )
     except NothingToReadError as error:
         raise exits.NothingFoundError(error.message, help=error.help) from None
     rows = [
         {name: plain(value) for name, value in row.items()}
-        | {"reason": row["reason"] or None, "seed": asked["seed"]}
+        | {"reason": row["reason"] or None, "seed": asked.seed}
         for row in report.frame.to_dict("records")
     ]
     if out.machine:
@@ -163,22 +143,6 @@ def text(session: Session, files: tuple[Path, ...], *, out: Output, **asked: Any
     for note in report.notes:
         session.note(note)
     return exits.GAPS if report.incomplete else exits.DONE
-
-
-def _settings(asked: Mapping[str, Any]) -> Any:
-    from byrote.probes.text.report import TextSettings
-
-    return TextSettings(
-        units=asked["units"],
-        tokenizer=asked["tokenizer"],
-        context=asked["context"],
-        windows=asked["windows"],
-        separators=tuple(text.replace(r"\n", "\n").replace(r"\t", "\t") for text in asked["separator"]),
-        text_field=asked["text_field"],
-        measures=asked["measure"] or None,
-        sample=asked["sample"],
-        seed=asked["seed"],
-    )
 
 
 def _print_table(session: Session, out: Output, rows: Sequence[Row]) -> None:
