@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from byrote.probes import figures as figures
     from byrote.probes.degradation import compare as compare
     from byrote.probes.notebook import measure as measure
-    from byrote.probes.store import Results as Results
+    from byrote.probes.results import Results as Results
     from byrote.probes.trajectory import onset as onset
 
 _FROM = {
     "ByroteError": "byrote.checkpoints",
     "CheckpointSeries": "byrote.checkpoints",
-    "Results": "byrote.probes.store",
+    "Results": "byrote.probes.results",
     "capture": "byrote.interp.captured",
     "compare": "byrote.probes.degradation",
     "figures": "byrote.probes.figures",

@@ -19,7 +19,7 @@ from byrote.probes.wording import MISSING, count, number, p_value, plain
 
 if TYPE_CHECKING:
     from byrote.probes.degradation import Comparison
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
 EXACT = "weights only: exact, no sampling error"
 _KINDS = ("verdict", "model", "direct", "head", "weights")  # order of the table
@@ -83,7 +83,7 @@ def compare(
     the spread between training seeds. Runs that were not measured alike are refused with the command that fixes it.
     """
     from byrote.probes.degradation import compare as compare_results
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
     expectations = read_expectations(expect) if expect else ()
     runs = (Results.open(a), Results.open(b))

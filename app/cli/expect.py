@@ -29,7 +29,7 @@ from byrote.cli.session import Session
 from byrote.probes.wording import counted, interval, visible
 
 if TYPE_CHECKING:
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "run": str,

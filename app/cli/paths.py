@@ -15,7 +15,7 @@ from byrote.cli.exits import NothingFoundError, report
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
 _GLOB = frozenset("*?[")
 
@@ -68,7 +68,7 @@ def open_results(paths: Sequence[str]) -> list[Results]:
         NothingFoundError: a glob matches nothing.
         ByroteError: a path is no results folder.
     """
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
     folders: list[Path] = []
     for path in (folder for text in paths for folder in _expand(text)):

@@ -13,7 +13,7 @@ from byrote.cli.expect import check, read_expectations, say_checks
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
 _NAMES_SHOWN = 3
 
@@ -62,7 +62,7 @@ def _with_base(runs: list[Results], base: str | None) -> tuple[list[Results], st
     """The runs with the baseline among them, and its name."""
     if base is None or base in [run.run for run in runs] or not Path(base).is_dir():
         return runs, base  # an unknown name is refused with the names there are
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
     baseline = Results.open(base)
     here = {run.path.resolve() for run in runs}

@@ -16,7 +16,7 @@ from byrote.probes.wording import MISSING, bracket, count, counted, number, plai
 
 if TYPE_CHECKING:
     from byrote.probes.spec import ProbeInfo
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
 _HEADS_SHOWN = 8
 COLUMNS = (
@@ -80,7 +80,7 @@ def show(
     interval and the measured steps it lies between; peak and share lost since; where the change was steepest; which
     heads traded places; which of two curves moved first, or that nobody can tell.
     """
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
     results = Results.open(result)
     if not results.steps:

@@ -10,7 +10,7 @@ from byrote.probes.wording import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-    from byrote.probes.store import Results
+    from byrote.probes.results import Results
 
 PREVIOUS_TOKEN_FLOOR = 0.4  # lower end of the interval; a working threshold, not a law
 _SHOWN = 4
