@@ -15,8 +15,8 @@ from byrote.probes.findings import seeds, sequence_seed
 from byrote.probes.wording import MISSING, bracket, count, counted, number, plain, point
 
 if TYPE_CHECKING:
-    from byrote.probes.spec import ProbeInfo
     from byrote.probes.results import Results
+    from byrote.probes.spec import ProbeInfo
 
 _HEADS_SHOWN = 8
 COLUMNS = (
