@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from byrote.probes.degradation import compare as compare
     from byrote.probes.notebook import measure as measure
     from byrote.probes.results import Results as Results
+    from byrote.probes.spec import probe as probe
+    from byrote.probes.stimuli import stimulus as stimulus
     from byrote.probes.trajectory import onset as onset
 
 _FROM = {
@@ -38,6 +40,8 @@ _FROM = {
     "onset": "byrote.probes.trajectory",
     "open_runs": "byrote.checkpoints",
     "open_series": "byrote.checkpoints",
+    "probe": "byrote.probes.spec",
+    "stimulus": "byrote.probes.stimuli",
 }
 __all__ = [*sorted(_FROM), "__version__"]
 

@@ -27,6 +27,10 @@ class CheckpointError(ByroteError):
     """A path, file or step that cannot be read as the checkpoint it was asked for as."""
 
 
+class PluginError(ByroteError):
+    """Something of a plugin's that does not keep the contract of byrote's own; it stops what was asked for."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A help line for an unknown name: the nearest valid one, or all of them when nothing is near."""
     names = sorted(choices)

@@ -11,11 +11,12 @@ import torch
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, at_hand
-from byrote.interp.builders import builder_for
+from byrote.interp.builders import Built, builder_for
 from byrote.interp.model import HookedModel, ModelShape
-from byrote.interp.quiet import quiet_upstream
+from byrote.interp.quiet import own_randomness, quiet_upstream
 
 
+@own_randomness()
 def load_fresh(
     checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> HookedModel:
@@ -25,6 +26,23 @@ def load_fresh(
         CheckpointError: an architecture the bridge does not know, missing or unexpected tensors, wrong shapes.
     """
     built = builder_for(checkpoint).build(checkpoint, dtype)
+    return behind_hooks(built, checkpoint, read_config(checkpoint), device=device, dtype=dtype)
+
+
+def behind_hooks(
+    built: Built, checkpoint: Checkpoint, config: dict[str, Any], *, device: str, dtype: torch.dtype
+) -> HookedModel:
+    """A module that was built for this, behind a bridge; its parameters get memory of their own.
+
+    Args:
+        built: the module and what the bridge must be told of it.
+        checkpoint: whose weights are in it.
+        config: what decides its shape and special ids, as plain JSON.
+        device, dtype: of the parameters.
+
+    Raises:
+        CheckpointError: an architecture the bridge does not know, or one without attention heads in every layer.
+    """
     for parameter in {id(p): p for p in built.module.parameters()}.values():
         # Own, aligned memory: mapped pages could make kernels round differently than after a swap.
         parameter.data = parameter.data.to(device=device, dtype=dtype, copy=True)
@@ -53,7 +71,7 @@ def load_fresh(
             f"{built.architecture}: {blind} of {len(bridge.blocks)} layers have no attention heads",
             help="byrote measures attention heads; it needs them in every layer",
         )
-    shape, config = _shape(bridge.cfg, built.architecture), read_config(checkpoint)
+    shape = _shape(bridge.cfg, built.architecture)
     return HookedModel(bridge, shape, checkpoint, parameters=parameters, config=config)
 
 
@@ -67,6 +85,7 @@ def load(checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = to
         return load_fresh(ready, device=device, dtype=dtype)
 
 
+@own_randomness()
 def copy_into(model: HookedModel, checkpoint: Checkpoint) -> None:
     """Copy another step's tensors into the live parameters of a built bridge.
 

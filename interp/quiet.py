@@ -1,4 +1,4 @@
-"""Loading bars and library warnings are not a user's concern; errors still rise."""
+"""Loading bars, library warnings and drawn numbers are not a user's concern; errors still rise."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ def quiet_upstream() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
         if bars:
             hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """Give torch's global generators back as they were: models are built at random before their weights are put in."""
+    import torch
+
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        yield

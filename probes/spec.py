@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.probes.stimuli import unavailable
+from byrote.checkpoints.errors import ByroteError, PluginError, did_you_mean
+from byrote.probes.stimuli import PluginStimulus, unavailable
 
 Kind = Literal["head", "model", "weights", "direct", "verdict"]
 Better = Literal["higher", "lower"]
@@ -197,10 +197,13 @@ class Probe:
             `KINDS_BY_ARGUMENT`. Its arguments are named after what it is shown.
         finisher: joins what `update` returned, once the pass is over; None where that is the answer.
         chance_level: chance levels of a stimulus by metric; None takes the kind's own.
+        stimuli: of plugins, which it shows.
     """
 
-    def __init__(self, info: ProbeInfo, update: Callable[..., Any]) -> None:
-        self.info, self.update = info, update
+    def __init__(
+        self, info: ProbeInfo, update: Callable[..., Any], stimuli: tuple[PluginStimulus, ...] = ()
+    ) -> None:
+        self.info, self.update, self.stimuli = info, update, stimuli
         self.finisher: Callable[..., Any] | None = None
         self.chance_level: Callable[..., Any] | None = None
         self.__name__, self.__doc__, self.__wrapped__ = info.name, update.__doc__, update
@@ -233,11 +236,11 @@ class Probe:
 def probe(
     *,
     unit: str,
-    stimulus: str | tuple[str, ...] = (),
-    range: tuple[float, float] | None = None,
+    stimulus: str | PluginStimulus | tuple[str | PluginStimulus, ...] = (),
+    range: tuple[float | int, float | int] | None = None,
     better: Better | None = None,
     summary: str = "",
-    chance: str | float = "",
+    chance: str | float | int = "",
     metrics: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> Callable[[Callable[..., Any]], Probe]:
@@ -245,7 +248,8 @@ def probe(
 
     Args:
         unit: of the main metric.
-        stimulus: what the model is shown: a kind of stimulus, or several, the main one first.
+        stimulus: what the model is shown: a kind of stimulus by name, or one made with `stimulus`; several as a tuple, the
+            main one first.
         range: of the main metric.
         better: which direction means more of the thing named.
         summary: one sentence; the docstring's first line by default.
@@ -254,10 +258,12 @@ def probe(
         fields: the others of `ProbeInfo`.
 
     Raises:
-        ByroteError: a field that does not exist, an argument nothing can be shown for, a description without a unit.
+        PluginError: a field that does not exist, an argument nothing can be shown for, a description without a unit.
     """
+    shown = stimulus if isinstance(stimulus, tuple) else (stimulus,)
+    names = tuple(each.kind if isinstance(each, PluginStimulus) else each for each in shown)
     given = {
-        "unit": unit, "stimulus": stimulus, "range": range, "better": better, "summary": summary, "chance": chance,
+        "unit": unit, "stimulus": names, "range": range, "better": better, "summary": summary, "chance": chance,
         "metrics": metrics, **fields,
     }  # fmt: skip
 
@@ -271,6 +277,7 @@ def probe(
                 function.__name__, arguments, document, module=function.__module__ if own else "", **given
             ),
             function,
+            tuple(each for each in shown if isinstance(each, PluginStimulus)),
         )
         if isinstance(chance, int | float):
             found.chance_level = lambda stimulus: dict.fromkeys(found.info.metrics, float(chance))
@@ -288,11 +295,11 @@ def describe(
     unit: str,
     stimulus: str | tuple[str, ...] = (),
     summary: str = "",
-    chance: str | float = "",
+    chance: str | float | int = "",
     metrics: Mapping[str, str] | None = None,
     not_measured: str = "",
     undirected: tuple[str, ...] = (),
-    range: tuple[float, float] | None = None,
+    range: tuple[float | int, float | int] | None = None,
     **fields: Any,
 ) -> ProbeInfo:
     """The description of a probe, with what follows from its arguments filled in.
@@ -306,12 +313,12 @@ def describe(
         undirected: metrics of which neither direction means more of anything: `directions` None.
 
     Raises:
-        ByroteError: see `probe`.
+        PluginError: see `probe`.
     """
     arguments, title, body = tuple(arguments), *_title_and_body(document)
     unknown = [key for key in fields if key not in ProbeInfo.__dataclass_fields__]
     if unknown:
-        raise ByroteError(
+        raise PluginError(
             f"the probe {name} describes a {unknown[0]!r}, which no probe has",
             help=did_you_mean(unknown[0], ProbeInfo.__dataclass_fields__),
         )
@@ -347,23 +354,23 @@ def _refuse(
     name: str, kind: str | None, arguments: tuple[str, ...], stimuli: tuple[str, ...], *, described: bool
 ) -> None:
     if not described:
-        raise ByroteError(
+        raise PluginError(
             f"the probe {name} has no unit or no summary",
             help="give unit=..., and a docstring that says what it is",
         )
     if kind is None:
-        raise ByroteError(
+        raise PluginError(
             f"nothing can be shown to the probe {name}({', '.join(arguments)})",
             help=f"name an argument after what it reads: {', '.join(KINDS_BY_ARGUMENT)}",
         )
     unknown = [a for a in arguments if a not in HEAD_ARGUMENTS] if kind == "head" else []
     if unknown:
-        raise ByroteError(
+        raise PluginError(
             f"the probe {name} of heads asks for {unknown[0]!r}, which no layer shows",
             help=did_you_mean(unknown[0], HEAD_ARGUMENTS),
         )
     if kind in ("head", "model", "direct") and not stimuli:
-        raise ByroteError(
+        raise PluginError(
             f"the probe {name} does not say what the model is shown",
             help='such as stimulus="repeated_random"',
         )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.errors import ByroteError, PluginError
 from byrote.checkpoints.token_sets import NO_TOKEN_SETS, TokenSets, starts_over
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
@@ -88,7 +88,7 @@ def make(
     """Draw a stimulus of one kind.
 
     Args:
-        kind: name in `STIMULI` (random tokens) or `MATERIAL_STIMULI` (tokens that were given).
+        kind: name in `STIMULI` (random tokens), `MATERIAL_STIMULI` (tokens that were given) or `PLUGIN_STIMULI`.
         vocabulary: ids that random stimuli may use.
         n_ctx: the model's context; no sequence is longer.
         seed: of the draws.
@@ -100,6 +100,8 @@ def make(
     """
     if kind in MATERIAL_STIMULI:
         return MATERIAL_STIMULI[kind](material, vocabulary, n_ctx, seed, n_seq)
+    if kind in PLUGIN_STIMULI:
+        return PLUGIN_STIMULI[kind].draw(vocabulary, n_ctx, seed, n_seq)
     return STIMULI[kind](vocabulary, n_ctx, seed, n_seq)
 
 
@@ -324,6 +326,7 @@ def _from_tokens(
     tokens: np.ndarray,
     *,
     extra: Mapping[str, np.ndarray] | None = None,
+    match_tokens: np.ndarray | None = None,
 ) -> Stimulus:
     """A stimulus of given sequences, BOS and all; `extra` says where each begins to repeat itself."""
     tokens = tokens.astype(np.int64)
@@ -332,7 +335,11 @@ def _from_tokens(
         "second_block_start": starts_over(tokens)
     }
     # What comes with the tokens decides numbers too: other repeat counts are another stimulus.
-    parts = [tokens, *(extra[name] for name in sorted(extra))]
+    parts = [
+        tokens,
+        *(extra[name] for name in sorted(extra)),
+        *([] if match_tokens is None else [match_tokens]),
+    ]
     digest = hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=4).hexdigest()
     return Stimulus(
         id=f"{kind}-l{pos}-n{n_seq}-s{seed}-{digest}",
@@ -340,7 +347,7 @@ def _from_tokens(
         seed=seed,
         tokens=tokens,
         copy_index=np.zeros_like(tokens),
-        match_tokens=tokens,
+        match_tokens=tokens if match_tokens is None else match_tokens,
         params={"pos": pos, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos},
         extra=extra,
     )
@@ -363,6 +370,96 @@ _UNAVAILABLE = {
 }
 
 
+def kinds() -> list[str]:
+    """Names of every stimulus there is, plugins' included."""
+    return [*STIMULI, *MATERIAL_STIMULI, *PLUGIN_STIMULI]
+
+
 def unavailable(kind: str) -> str:
     """When a stimulus of this kind cannot be shown, in words; "" where that is not known."""
     return _UNAVAILABLE.get(kind, "")
+
+
+class PluginStimulus:
+    """A stimulus that is not byrote's own: a function that draws token ids.
+
+    Attributes:
+        function: see `stimulus`.
+        kind: its name.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.kind = function, function.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
+        return self.function(*args, **kwargs)
+
+    def draw(self, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+        """The stimulus, BOS put in front.
+
+        Raises:
+            PluginError: the function fails, or what it returns cannot be shown.
+        """
+        try:
+            found = self.function(vocabulary.ids.copy(), n_ctx, n_seq, seed)
+            arrays = {
+                k: np.asarray(v)
+                for k, v in (found if isinstance(found, Mapping) else {"tokens": found}).items()
+            }
+        except Exception as error:  # whatever a user's function may raise
+            raise PluginError(
+                f"the stimulus {self.kind} raised {type(error).__name__}: {error}",
+                help="it is called as f(ids, n_ctx, n_seq, seed)",
+            ) from error
+        tokens = arrays.pop("tokens", np.zeros(0))
+        if tokens.ndim != 2 or not tokens.size or not np.issubdtype(tokens.dtype, np.integer):
+            raise PluginError(
+                f"the stimulus {self.kind} returned {tokens.dtype} {list(tokens.shape)}",
+                help="return whole token ids [n_seq, pos], or a dict with them as 'tokens'",
+            )
+        if tokens.shape[1] >= n_ctx or tokens.min() < 0:
+            raise PluginError(
+                f"the stimulus {self.kind} returned sequences of {tokens.shape[1]} tokens, the lowest id {tokens.min()}",
+                help=f"BOS is put in front: at most n_ctx - 1 = {n_ctx - 1} ids, none below 0",
+            )
+        odd = [name for name, array in arrays.items() if array.shape[:1] != tokens.shape[:1]]
+        match_tokens = arrays.pop("match_tokens", None)
+        if odd or (match_tokens is not None and match_tokens.shape != tokens.shape):
+            raise PluginError(
+                f"the stimulus {self.kind}: {odd[0] if odd else 'match_tokens'} has another shape than the tokens",
+                help="match_tokens [n_seq, pos] as the tokens; other arrays one row per sequence",
+            )
+        bos = np.full((len(tokens), 1), vocabulary.bos, dtype=np.int64)
+        matched = None if match_tokens is None else np.hstack([bos, match_tokens]).astype(np.int64)
+        return _from_tokens(
+            self.kind, vocabulary, seed, np.hstack([bos, tokens]), extra=arrays, match_tokens=matched
+        )
+
+
+PLUGIN_STIMULI: dict[str, PluginStimulus] = {}
+
+
+def stimulus(function: Callable[..., Any]) -> PluginStimulus:
+    """Decorator: make a function a stimulus that probes can ask for by its name.
+
+    `function(ids, n_ctx, n_seq, seed)` gets the ids a stimulus may use, the model's context, how many sequences, and the
+    seed; it returns token ids [n_seq, pos], at most n_ctx - 1 long: BOS is put in front. Or a dict: "tokens", and
+    "match_tokens" (what decides what an earlier copy is, the tokens themselves by default) or any other arrays with a
+    row per sequence, which probes of the whole model ask for by name. The same seed must give the same ids.
+    """
+    return PluginStimulus(function)
+
+
+def add_stimulus(stimulus: PluginStimulus) -> None:
+    """Make a plugin's stimulus known by its name, in place of an earlier one of that name.
+
+    Raises:
+        PluginError: byrote has a stimulus of its own by that name.
+    """
+    if stimulus.kind in STIMULI or stimulus.kind in MATERIAL_STIMULI:
+        raise PluginError(
+            f"a plugin has a stimulus called {stimulus.kind!r}, like one of byrote's own",
+            help="give its function another name",
+        )
+    PLUGIN_STIMULI[stimulus.kind] = stimulus

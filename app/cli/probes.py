@@ -33,9 +33,11 @@ def probes(session: Session, *, name: str | None = argument("[NAME]", required=F
     With NAME, print that probe's card: how it is computed, its metrics, stimuli, chance level and source.
     """
     from byrote.probes.cards import card, text_lines
-    from byrote.probes.registry import REGISTRY, lookup
+    from byrote.probes.registry import REGISTRY, load_installed, lookup
 
     if name is None:
+        for problem in load_installed():
+            session.warn(problem)
         out.rows(COLUMNS, [_row(info) for info in REGISTRY.values()])
     elif session.output in (None, "table"):  # a card is prose, also in a pipe
         width = min(shutil.get_terminal_size().columns, _CARD_WIDTH)

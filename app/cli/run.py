@@ -37,6 +37,13 @@ class RunOptions:
         multiple=True,
         metavar="NAME",
     )
+    plugin: tuple[Path, ...] = option(
+        "A Python file with probes or stimuli of your own, which is run; repeat for more. Its probes are measured beside "
+        "the defaults, or named with -p.",
+        type=options.FILE,
+        multiple=True,
+        metavar="FILE",
+    )
     steps: str | None = option(
         "Which steps: terms such as 512, 1k..8k, log:12, every:5, first, last or nearest:3000, joined by commas. "
         "All by default.",
@@ -122,8 +129,11 @@ def run(session: Session, asked: RunOptions) -> int:
     in flight and stops; twice stops at once.
     """
     from byrote.cli.paths import open_all
+    from byrote.probes.plugins import load_file
     from byrote.probes.registry import resolve
 
+    for file in asked.plugin:
+        load_file(file)
     resolve(asked.probe or None)  # everything a typo can break breaks before work starts
     opened = open_all(
         asked.paths,

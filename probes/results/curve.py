@@ -203,10 +203,11 @@ def read_samples(
         for file in sorted(step_folder(root, step).glob(f"{unit_of(info, metric)}.*.parquet")):
             table = pq.read_table(file, columns=columns, filters=wanted)
             if table.num_rows:
-                yield from _per_head(step, table)
+                yield from per_head(step, table)
 
 
-def _per_head(step: int, table: pa.Table) -> Iterator[tuple[tuple[int, Head], Float[np.ndarray, " n"]]]:
+def per_head(step: int, table: pa.Table) -> Iterator[tuple[tuple[int, Head], Float[np.ndarray, " n"]]]:
+    """((step, (layer, head) or None), per-sequence values) of the valid rows of one metric at one step."""
     lists = table.column("samples").combine_chunks()
     offsets, flat = lists.offsets.to_numpy(), lists.values.to_numpy(zero_copy_only=False).astype(np.float64)
     layer, head, valid = (table.column(name).to_pylist() for name in ("layer", "head", "valid"))

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
-from byrote.probes.registry import REGISTRY, lookup
+from byrote.probes.registry import REGISTRY, lookup, remember
 from byrote.probes.results.cube import COLUMNS, Cube, cube_of
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
@@ -49,6 +49,7 @@ class Table:
         self, path: Path, meta: Mapping[str, Any], table: pa.Table | None = None, *, write: bool = True
     ) -> None:
         self.path, self.meta = path, meta
+        remember(meta.get("plugins"))
         self._table, self._write = table, write
         self._held: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = threading.RLock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +16,11 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lint import read_lint
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.checkpoints.vocabulary import as_ranges
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stimuli import Vocabulary
 from byrote.probes.store import SCHEMA_VERSION
+from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
 
 if TYPE_CHECKING:
     from byrote.probes.sweep.run import SweepOutcome
@@ -59,8 +61,8 @@ def _unwritable(root: Path, error: OSError) -> ByroteError:
     )
 
 
-def write_run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap: str) -> None:
-    """Say what was asked and under which conditions; nothing in it depends on when or how often it was run.
+def run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap: str) -> dict[str, Any]:
+    """What was asked and under which conditions; nothing in it depends on when or how often it was run.
 
     Args:
         root: the results folder.
@@ -69,52 +71,60 @@ def write_run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap:
         swap: how weights were put in place; empty where no model was loaded.
     """
     series, config = setting.series, setting.config
-    write_json(
-        root / "run.json",
-        {
-            "schema": SCHEMA_VERSION,
-            "run": series.name,
-            "status": "interrupted" if outcome.interrupted else ("partial" if outcome.gaps else "complete"),
-            "series": {
-                "name": series.name,
-                "path": str(series.path),
-                "format": series.format,
-                "n_checkpoints": len(series),
-                "steps": list(series.steps),
-                "loss_nats": {str(c.step): c.loss_nats for c in series},
-                "manifest": _public_manifest(series),
-            },
-            "model": setting.shape or None,
-            "vocabulary": _vocabulary(setting.vocabulary),
-            "probes": [{"name": i.name, "version": i.version} for i in config.infos],
-            "stimuli": [s.to_json() for s in setting.stimuli.values()],
-            "refused_stimuli": setting.refused,
-            "provenance": {
-                "dtype": config.dtype,
-                "device": config.device,
-                "weight_processing": "raw",
-                "intervals": INTERVALS,
-                "seed": config.seed,
-                "swap": swap or "not needed",
-                "versions": dict(config.versions),
-            },
-            "gaps": outcome.gaps,
-            "lint": _lint(series),
-            "drift_from_float32": outcome.drift or _earlier_drift(root),
-            "notes": setting.notes,
+    return {
+        "schema": SCHEMA_VERSION,
+        "run": series.name,
+        "status": "interrupted" if outcome.interrupted else ("partial" if outcome.gaps else "complete"),
+        "series": {
+            "name": series.name,
+            "path": str(series.path),
+            "format": series.format,
+            "n_checkpoints": len(series),
+            "steps": list(series.steps),
+            "loss_nats": {str(c.step): c.loss_nats for c in series},
+            "manifest": _public_manifest(series),
         },
-        indent=2,
-        sort_keys=True,
-        ensure_ascii=False,
-    )
+        "model": setting.shape or None,
+        "vocabulary": _vocabulary(setting.vocabulary),
+        "probes": [{"name": i.name, "version": i.version} for i in config.infos],
+        **_plugins(root, config.infos),
+        "stimuli": [s.to_json() for s in setting.stimuli.values()],
+        "refused_stimuli": setting.refused,
+        "provenance": {
+            "dtype": config.dtype,
+            "device": config.device,
+            "weight_processing": "raw",
+            "intervals": INTERVALS,
+            "seed": config.seed,
+            "swap": swap or "not needed",
+            "versions": dict(config.versions),
+        },
+        "gaps": outcome.gaps,
+        "lint": _lint(series),
+        "drift_from_float32": outcome.drift or _earlier(root, "drift_from_float32"),
+        "notes": setting.notes,
+    }
 
 
-def _earlier_drift(root: Path) -> list[Any]:
-    """What the sweep that measured found; one that finds everything stored has nothing to add."""
+def write_run_json(root: Path, content: dict[str, Any]) -> None:
+    """Write run.json, whole or not at all."""
+    write_json(root / "run.json", content, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+def _earlier(root: Path, key: str) -> list[Any]:
+    """What the sweep before wrote: one that finds everything stored, or lacks a plugin, has nothing to add to it."""
     try:
-        return list(json.loads((root / "run.json").read_text(encoding="utf-8"))["drift_from_float32"])
+        return list(json.loads((root / "run.json").read_text(encoding="utf-8"))[key])
     except (OSError, ValueError, LookupError, TypeError):
         return []
+
+
+def _plugins(root: Path, infos: Sequence[ProbeInfo]) -> dict[str, Any]:
+    """Descriptions of plugins' probes, earlier sweeps' included, so that results show them where no plugin is."""
+    now = {info.name: to_json(info) for info in infos if info.plugin is not None}
+    earlier = [from_json(data) for data in _earlier(root, "plugins")[:MAX_PROBES]]
+    kept = {info.name: to_json(info) for info in earlier if info is not None and info.name not in now}
+    return {"plugins": [*kept.values(), *now.values()]} if kept or now else {}
 
 
 def _lint(series: CheckpointSeries) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from byrote.checkpoints.errors import PluginError, did_you_mean
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import (
     END_SITES,
@@ -26,10 +27,41 @@ from byrote.probes.heads.matching import uniform_attention
 from byrote.probes.observations import Measured, from_samples, not_measured
 from byrote.probes.spec import NotMeasuredError, ProbeInfo
 from byrote.probes.stimuli import Stimulus
+from byrote.probes.sweep.plan import Group
+from byrote.probes.sweep.plugin_results import called, of_model, of_weights, refuse_undefined, tensors
+from byrote.probes.sweep.setting import Setting
 
 READ_OUT_TOLERANCE = 1e-2
 READ_OUT_TOLERANCE_HALF = 5e-2  # rounding alone reaches 1e-2 in bfloat16
 WEIGHT_AXES = {0: (), 2: ("layer", "head"), 4: ("src_layer", "src_head", "layer", "head")}
+
+
+def measure_group(model: HookedModel, group: Group, setting: Setting) -> list[Measured]:
+    """Every metric of a unit, invalid ones included with their reason.
+
+    Args:
+        model: a loaded checkpoint.
+        group: the probes, and the stimuli they share.
+        setting: what the models are shown.
+    """
+    seed = setting.config.seed
+    refused = [setting.refused[kind] for kind in group.stimuli if kind in setting.refused]
+    if refused:
+        return [not_measured(info, m, refused[0]) for info in group.probes for m in _metrics_of(info, group)]
+    if not group.stimuli:
+        assert setting.vocabulary is not None
+        return measure_weights(model, group.probes, ids=setting.vocabulary.ids, seed=seed)
+    shown = {kind: setting.stimuli[kind] for kind in group.stimuli}
+    if group.direct:
+        return measure_direct(model, shown, group.probes[0], seed=seed)
+    return measure_stimulus(model, shown[group.stimuli[0]], group.probes, seed=seed)[0]
+
+
+def _metrics_of(info: ProbeInfo, group: Group) -> list[str]:
+    """Metrics of a probe that a group's unit holds."""
+    if group.direct or group.stimuli[0] == info.stimuli[0]:
+        return [m for m in info.metrics if "@" not in m]
+    return [m for m in info.metrics if m.endswith(f"@{group.stimuli[0]}")]
 
 
 def measure_stimulus(
@@ -68,7 +100,7 @@ def measure_weights(
     measured: list[Measured] = []
     for info in infos:
         try:
-            scores = info.implementation()(model.weights, torch.from_numpy(ids).to(model.device), seed)
+            scores = _weight_scores(model, info, torch.from_numpy(ids).to(model.device), seed)
         except NotMeasuredError as reason:
             measured += [not_measured(info, metric, str(reason)) for metric in info.metrics]
             continue
@@ -88,10 +120,39 @@ def measure_direct(
         seed: of its draws and of the bootstrap.
     """
     try:
-        scores = info.implementation()(model, stimuli, seed=seed)
+        probe = info.implementation()
+        scores = (
+            probe(model, stimuli, seed=seed)
+            if info.plugin is None
+            else _direct_plugin(model, stimuli, info, seed)
+        )
     except NotMeasuredError as reason:
         return [not_measured(info, metric, str(reason)) for metric in info.metrics]
     return [_from_direct(info, metric, score, seed) for metric, score in scores.items()]
+
+
+def _weight_scores(model: HookedModel, info: ProbeInfo, ids: Tensor, seed: int) -> Mapping[str, Any]:
+    probe = info.implementation()
+    if info.plugin is None:
+        return probe(model.weights, ids, seed)
+    shown = {"weights": model.weights, "ids": ids, "seed": seed}
+    found = called(
+        info, probe.update, **{name: shown[name] for name in signature_of(probe.update) if name in shown}
+    )
+    return of_weights(info, found, model.shape.n_layers, model.shape.n_heads)
+
+
+def _direct_plugin(
+    model: HookedModel, stimuli: Mapping[str, Stimulus], info: ProbeInfo, seed: int
+) -> Mapping[str, Any]:
+    update = info.implementation().update
+    shown = {"model": model, "stimuli": stimuli, "seed": seed}
+    return of_model(info, called(info, update, **{n: shown[n] for n in signature_of(update) if n in shown}))
+
+
+def signature_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of a function's arguments."""
+    return tuple(inspect.signature(function).parameters)
 
 
 def _from_direct(info: ProbeInfo, metric: str, score: Any, seed: int) -> Measured:
@@ -146,8 +207,8 @@ class _Reader:
         self.info, self.model, self.stimulus = info, model, stimulus
         self.probe = info.implementation()
         self.finish = self.probe.finisher
-        self.arguments = tuple(inspect.signature(self.probe.update).parameters)
-        self.finish_arguments = tuple(inspect.signature(self.finish).parameters)[1:] if self.finish else ()
+        self.arguments = signature_of(self.probe.update)
+        self.finish_arguments = signature_of(self.finish)[1:] if self.finish else ()
         self.needs = frozenset({*self.arguments, *self.finish_arguments}) & (LAYER_SITES | END_SITES)
         self.parts: list[list[dict[str, Tensor]]] = []
         self.ends: list[EndView] = []
@@ -172,7 +233,7 @@ class _Reader:
             "layer": view.layer,
         }
         try:
-            self.parts[-1].append(self.probe.update(**{name: available[name] for name in self.arguments}))
+            self.parts[-1].append(self._update(available, {"n_heads": self.model.shape.n_heads}))
         except NotMeasuredError as reason:
             self.reason = str(reason)
 
@@ -187,11 +248,25 @@ class _Reader:
             "top1": view.top1,
             "logits": view.logits,
             "tokens": view.tokens,
+            "match_tokens": self._rows(self.stimulus.match_tokens, view.rows),
             "copy_index": self._rows(self.stimulus.copy_index, view.rows),
             "n_parameters": sum(p.numel() for p in self.model.parameters.values()),
             **{name: self._rows(array, view.rows) for name, array in self.stimulus.extra.items()},
         }
-        self.parts.append([self.probe.update(**{name: available[name] for name in self.arguments})])
+        self.parts.append([self._update(available, {})])
+
+    def _update(self, available: Mapping[str, Any], axes: Mapping[str, int]) -> dict[str, Tensor]:
+        """What the probe returns for what it is shown; `axes` are those of its tensors after the batch."""
+        if self.info.plugin is None:
+            return self.probe.update(**{name: available[name] for name in self.arguments})
+        if lacking := [name for name in self.arguments if name not in available]:
+            raise PluginError(
+                f"the probe {self.info.name} asks for {lacking[0]!r}, which {self.stimulus.kind} does not hold",
+                help=did_you_mean(lacking[0], available),
+            )
+        found = called(self.info, self.probe.update, **{name: available[name] for name in self.arguments})
+        leading = {"batch": len(available["tokens"]), **axes}
+        return tensors(self.info, found, leading, metrics=self.finish is None)
 
     def measured(self, report: PassReport, seed: int) -> list[Measured]:
         """All metrics of the probe on this stimulus."""
@@ -204,7 +279,8 @@ class _Reader:
             return [not_measured(self.info, name, self.reason) for name in metrics.values()]
         if self.info.reads_earlier_layers:
             problems = _of_this_and_earlier_layers(problems, self.model.shape.n_layers)
-        values, chances = self._values(seed), self._chance()
+        values = self._values(seed)
+        chances = self._chance() if self.info.plugin is None else self._plugin_chance()
         chances |= {name[7:]: tensor for name, tensor in values.items() if name.startswith("chance:")}
         return [
             self._one(metric, stored_as, values, chances, problems, seed)
@@ -221,6 +297,8 @@ class _Reader:
         seed: int,
     ) -> Measured:
         samples = values[metric].cpu().numpy()
+        if self.info.plugin is not None:
+            refuse_undefined(self.info, metric, samples, problems)
         axes = ("layer", "head") if self.info.kind == "head" else ()
         curve = samples.ndim - 1 > len(axes)
         chance = chances[metric]
@@ -252,7 +330,7 @@ class _Reader:
         if self.info.kind == "model":
             batches = [batch[0] for batch in self.parts]
             values = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
-            return values if self.finish is None else self.finish(values)
+            return values if self.finish is None else self._finished(values, {})
         by_layer = {
             name: torch.cat([torch.stack([layer[name] for layer in batch]) for batch in self.parts], dim=1)
             for name in self.parts[0][0]
@@ -265,7 +343,15 @@ class _Reader:
         }
         shown |= {"weights": self.model.weights} if "weights" in wanted else {}
         shown |= {"seed": seed} if "seed" in wanted else {}
-        return self.finish(by_layer, **shown)
+        return self._finished(by_layer, shown)
+
+    def _finished(self, parts: dict[str, Tensor], shown: Mapping[str, Any]) -> dict[str, Tensor]:
+        assert self.finish is not None
+        if self.info.plugin is None:
+            return self.finish(parts, **shown)
+        found, shape = called(self.info, self.finish, parts, **shown), self.model.shape
+        axes = {"n_layers": shape.n_layers, "n_heads": shape.n_heads} if self.info.kind == "head" else {}
+        return tensors(self.info, found, {"n_seq": self.stimulus.n, **axes}, metrics=True)
 
     def _chance(self) -> dict[str, Any]:
         if self.probe.chance_level is not None:
@@ -277,6 +363,24 @@ class _Reader:
         available = {"pattern": pattern, "match_tokens": match_tokens}
         uniform = self.probe.update(**{name: available[name] for name in self.arguments})
         return {name: float(tensor.nanmean()) for name, tensor in uniform.items()}
+
+    def _plugin_chance(self) -> dict[str, Any]:
+        """Chance levels that a plugin gives, or those of uniform attention where it reads nothing else; else none."""
+        none = dict.fromkeys(self._metrics(), float("nan"))
+        if self.probe.chance_level is not None:
+            found = called(self.info, self.probe.chance_level, self.stimulus)
+            return none | (dict(found) if isinstance(found, Mapping) else dict.fromkeys(none, found))
+        match_tokens = torch.from_numpy(self.stimulus.match_tokens)
+        available = {
+            "pattern": uniform_attention(match_tokens.shape[1]).expand(match_tokens.shape[0], -1, -1, -1),
+            "match_tokens": match_tokens,
+            "tokens": torch.from_numpy(self.stimulus.tokens),
+        }
+        if self.finish is not None or not set(self.arguments) <= set(available):
+            return none
+        return none | {
+            name: float(tensor.nanmean()) for name, tensor in self._update(available, {"n_heads": 1}).items()
+        }
 
     def _unseen_layers(self, problems: Mapping[int, str]) -> str:
         """Why not every layer was shown, or "" when all were."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from byrote.probes.registry import resolve
-from byrote.probes.spec import ProbeInfo
+from byrote.probes.spec import Plugin, ProbeInfo
 from byrote.probes.statistics import INTERVALS
 
 WEIGHTS = "weights"
@@ -84,16 +84,23 @@ class SweepConfig:
 
 
 def groups(infos: Sequence[ProbeInfo]) -> tuple[Group, ...]:
-    """One group per stimulus kind in first-use order, then weights, then each direct probe."""
-    by_stimulus: dict[str, list[ProbeInfo]] = {}
+    """One group per stimulus kind in first-use order, then weights, then each direct probe.
+
+    Plugins have groups of their own: a plugin that is edited is measured again without byrote's own probes.
+    """
+    shared: dict[tuple[tuple[str, ...], Plugin | None], list[ProbeInfo]] = {}
+    weights: dict[Plugin | None, list[ProbeInfo]] = {}
     for info in infos:
         if info.kind in ("head", "model"):
             for kind in info.stimuli:
-                by_stimulus.setdefault(kind, []).append(info)
-    shared = [Group((kind,), tuple(members)) for kind, members in by_stimulus.items()]
-    weights = tuple(info for info in infos if info.kind == "weights")
-    direct = [Group(info.stimuli, (info,)) for info in infos if info.kind == "direct"]
-    return (*shared, *([Group((), weights)] if weights else []), *direct)
+                shared.setdefault(((kind,), info.plugin), []).append(info)
+        elif info.kind == "weights":
+            weights.setdefault(info.plugin, []).append(info)
+    return (
+        *(Group(stimuli, tuple(members)) for (stimuli, _), members in shared.items()),
+        *(Group((), tuple(members)) for members in weights.values()),
+        *(Group(info.stimuli, (info,)) for info in infos if info.kind == "direct"),
+    )
 
 
 def provenance(config: SweepConfig, *, fingerprint: str, format: str, stimulus: str) -> dict[str, Any]:
@@ -117,6 +124,12 @@ def provenance(config: SweepConfig, *, fingerprint: str, format: str, stimulus: 
 def probe_versions(infos: Sequence[ProbeInfo]) -> dict[str, int]:
     """Probe name -> version of its numbers."""
     return {info.name: info.version for info in infos}
+
+
+def contents(infos: Sequence[ProbeInfo]) -> dict[str, Any]:
+    """What a unit says of the probes in it: their versions, and where those of plugins came from."""
+    plugins = {info.name: asdict(info.plugin) for info in infos if info.plugin is not None}
+    return {"probes": probe_versions(infos), **({"plugins": plugins} if plugins else {})}
 
 
 def unit_name(key: str, infos: Sequence[ProbeInfo]) -> str:

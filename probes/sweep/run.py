@@ -15,13 +15,12 @@ from typing import Any
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
-from byrote.probes.observations import Measured, not_measured, unit_table
-from byrote.probes.spec import ProbeInfo
+from byrote.probes.observations import unit_table
 from byrote.probes.store import Results, read_units, rebuild_observations, write_unit
 from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
 from byrote.probes.sweep.drift import drift_rows
-from byrote.probes.sweep.folder import open_run_folder, write_run_json
-from byrote.probes.sweep.plan import Group, SweepConfig, probe_versions
+from byrote.probes.sweep.folder import open_run_folder, run_json, write_run_json
+from byrote.probes.sweep.plan import SweepConfig, contents
 from byrote.probes.sweep.setting import Setting
 from byrote.probes.sweep.units import Todo, Units
 
@@ -181,15 +180,17 @@ class _Sweep:
         self.swap_used = self._hooked().swap_used
 
     def _measure_unit(self, model: Any, checkpoint: Checkpoint, identity: str, *, todo: Todo) -> None:
+        from byrote.probes.sweep.measure import measure_group
+
         group = todo.group
         with self.clock.time(f"measure {group.key}", checkpoint.step):
-            measured = self._unit(model, group)
+            measured = measure_group(model, group, self.setting)
         table = unit_table(
             measured, run=self.series.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen
         )
         stimulus = self.setting.ids_of(group.stimuli) or group.key
         facts = self.units.provenance(checkpoint, identity, stimulus=stimulus)
-        write_unit(todo.path, table, facts | {"probes": probe_versions(group.probes)})
+        write_unit(todo.path, table, facts | contents(group.probes))
         self.outcome.measured += 1
 
     def _keep_attention(self, model: Any, checkpoint: Checkpoint, identity: str) -> None:
@@ -204,22 +205,6 @@ class _Sweep:
                 stimuli=self.setting.stimuli,
                 tokenizer=tokenizer_of(checkpoint),
             )
-
-    def _unit(self, model: Any, group: Group) -> list[Measured]:
-        from byrote.probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
-
-        refused = [self.setting.refused[kind] for kind in group.stimuli if kind in self.setting.refused]
-        if refused:
-            return [not_measured(i, m, refused[0]) for i in group.probes for m in _metrics_of(i, group)]
-        if not group.stimuli:
-            assert self.setting.vocabulary is not None
-            return measure_weights(
-                model, group.probes, ids=self.setting.vocabulary.ids, seed=self.config.seed
-            )
-        shown = {kind: self.setting.stimuli[kind] for kind in group.stimuli}
-        if group.direct:
-            return measure_direct(model, shown, group.probes[0], seed=self.config.seed)
-        return measure_stimulus(model, shown[group.stimuli[0]], group.probes, seed=self.config.seed)[0]
 
     def _hooked(self) -> Any:
         """The model walker; torch is imported here, so that a finished sweep asked again never needs it."""
@@ -243,6 +228,7 @@ class _Sweep:
         import torch
 
         from byrote.interp.bridge import HookedSeries
+        from byrote.probes.sweep.measure import measure_group
 
         step = max(self.series.steps, default=0)
         checkpoint = self.series.at(step)
@@ -252,7 +238,8 @@ class _Sweep:
                 model = HookedSeries(self.series, device=self.config.device, dtype=torch.float32).load(
                     checkpoint
                 )
-                measured = [m for g in self.units.wanted if not g.direct for m in self._unit(model, g)]
+                wanted = [group for group in self.units.wanted if not group.direct]
+                measured = [m for group in wanted for m in measure_group(model, group, self.setting)]
         except CheckpointError:
             return  # it is a gap already
         reference = unit_table(measured, run=self.series.name, step=step, tokens_seen=checkpoint.tokens_seen)
@@ -276,20 +263,13 @@ class _Sweep:
     def _finish(self) -> None:
         if self._walker is not None and self._walker.note:
             self.setting.notes.append(self._walker.note)
-        write_run_json(self.root, self.outcome, self.setting, swap=self.swap_used)
+        write_run_json(self.root, run_json(self.root, self.outcome, self.setting, swap=self.swap_used))
         if (
             self.outcome.measured
             or self.outcome.superseded
             or not (self.root / "observations.parquet").is_file()
         ):
             rebuild_observations(self.root)
-
-
-def _metrics_of(info: ProbeInfo, group: Group) -> list[str]:
-    """Metrics of a probe that a group's unit holds."""
-    if group.direct or group.stimuli[0] == info.stimuli[0]:
-        return [m for m in info.metrics if "@" not in m]
-    return [m for m in info.metrics if m.endswith(f"@{group.stimuli[0]}")]
 
 
 def _gap(gap: Gap) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.errors import ByroteError, CheckpointError, PluginError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.token_sets import TokenSets, token_sets_from_files, token_sets_of
 from byrote.checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
@@ -116,7 +116,7 @@ class Setting:
                     n_seq=self.config.n_seq,
                     material=material,
                 )
-            except CheckpointError:
+            except (CheckpointError, PluginError):
                 raise
             except ByroteError as error:
                 self.refused[kind] = error.message

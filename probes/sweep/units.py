@@ -7,7 +7,7 @@ versions or the settings asked for is superseded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,9 @@ class Units:
         superseded = []
         for path in sorted(step_folder(self.root, checkpoint.step).glob("*.parquet")):
             key, found = path.name.split(".")[0], unit_provenance(path)
-            probes = found.pop("probes", {})
+            probes, plugins = found.pop("probes", {}), found.pop("plugins", {})
             wanted = self.provenance(checkpoint, identity, stimulus=self._wanted_stimulus(key, probes, found))
-            known = all(name in REGISTRY and REGISTRY[name].version == v for name, v in probes.items())
-            if found == wanted and known:
+            if found == wanted and all(_current(name, v, plugins.get(name)) for name, v in probes.items()):
                 current.setdefault(key, set()).update(probes)
             else:
                 superseded.append(path)
@@ -119,3 +118,11 @@ class Units:
         if "+" in key:
             kinds = [kind for name in probes if name in REGISTRY for kind in REGISTRY[name].stimuli]
         return self.setting.ids_of(kinds) or str(found.get("stimulus", ""))
+
+
+def _current(name: str, version: int, plugin: Mapping[str, str] | None) -> bool:
+    """Whether stored numbers of a probe are what it would give now; those of a plugin that is not loaded are left alone."""
+    info = REGISTRY.get(name)
+    if info is None or not info.measurable:
+        return plugin is not None
+    return info.version == version and plugin == (None if info.plugin is None else asdict(info.plugin))

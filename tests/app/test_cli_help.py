@@ -37,7 +37,19 @@ OPTIONS: dict[str, set[str]] = {
     },
     "byrote probes": SHARED | OUTPUT,
     "byrote run": SHARED
-    | {"-p", "--probe", "--steps", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
+    | {
+        "-p",
+        "--probe",
+        "--plugin",
+        "--steps",
+        "--device",
+        "--dtype",
+        "--seed",
+        "--sequences",
+        "-o",
+        "--out",
+        "--swap",
+    }
     | {
         "--text",
         "--members",

@@ -1,0 +1,113 @@
+"""Descriptions of plugins' probes in run.json, so that their results can be shown where the plugin is not. No torch.
+
+What is read is untrusted text: it is cut to a length, and what markup could be made of is taken out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, get_args
+
+from byrote.probes.spec import LAST, Kind, Plugin, ProbeInfo
+
+MAX_PROBES, MAX_METRICS, MAX_CHARS = 100, 64, 500
+_NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+_METRIC = re.compile(r"[A-Za-z_]\w{0,63}(@[A-Za-z_]\w{0,63})?", re.ASCII)
+_MARKUP = str.maketrans({"<": "‹", ">": "›", "[": "(", "]": ")", "`": "'", "\\": "/", "$": "S"})
+_TEXTS = (
+    "unit",
+    "source",
+    "summary",
+    "chance",
+    "curve_axis",
+    "reads_as",
+    "not_measured",
+    "undefined",
+    "passes",
+)
+_LISTS = ("stimuli", "settings", "details", "uncompared")
+
+
+def to_json(info: ProbeInfo) -> dict[str, Any]:
+    """What run.json keeps of a plugin's probe."""
+    kept = {
+        name: value for name, value in vars(info).items() if name not in ("computation", "module", "plugin")
+    }
+    return kept | {"plugin": asdict(info.plugin) if info.plugin else None}
+
+
+def from_json(data: Any) -> ProbeInfo | None:
+    """The description of a probe whose plugin is not here; None for what is none."""
+    if (
+        not isinstance(data, Mapping)
+        or data.get("kind") not in get_args(Kind)
+        or not _named(data.get("name"), _NAME)
+    ):
+        return None
+    metrics = {m: _text(says) for m, says in _mapping(data, "metrics").items() if _named(m, _METRIC)}
+    main = data.get("main_metric")
+    if not metrics or main not in metrics:
+        return None
+    better = {"higher": "higher", "lower": "lower"}
+    return ProbeInfo(
+        name=data["name"],
+        kind=data["kind"],
+        range=_range(data.get("range")),
+        better=better.get(data.get("better")),  # type: ignore[arg-type]
+        metrics=metrics,
+        main_metric=main,
+        version=_number(data.get("version"), 1),
+        position_start=_number(data.get("position_start"), 0),
+        order=_number(data.get("order"), LAST),
+        units={m: _text(unit) for m, unit in _mapping(data, "units").items() if _named(m, _METRIC)},
+        directions={
+            m: better.get(way)  # type: ignore[misc]
+            for m, way in _mapping(data, "directions").items()
+            if _named(m, _METRIC)
+        },
+        plugin=Plugin(*(_text(_mapping(data, "plugin").get(part)) for part in ("name", "version", "source"))),
+        **{name: _text(data.get(name)) for name in _TEXTS},
+        **{name: _names(data.get(name)) for name in _LISTS},
+    )
+
+
+def _named(value: Any, form: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = data.get(name)
+    return dict(list(found.items())[:MAX_METRICS]) if isinstance(found, Mapping) else {}
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return (
+        tuple(v for v in value[:MAX_METRICS] if _named(v, _METRIC)) if isinstance(value, list | tuple) else ()
+    )
+
+
+def _text(value: Any) -> str:
+    """One line of plain text."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(c for c in " ".join(value[: 4 * MAX_CHARS].split()) if c.isprintable())[
+        :MAX_CHARS
+    ].translate(_MARKUP)
+
+
+def _number(value: Any, otherwise: int) -> int:
+    return value if isinstance(value, int) and abs(value) < 1 << 31 else otherwise
+
+
+def _range(value: Any) -> tuple[float, float] | None:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    if (
+        not all(isinstance(end, int | float) and math.isfinite(end) for end in value)
+        or not value[0] < value[1]
+    ):
+        return None
+    return float(value[0]), float(value[1])

@@ -1,0 +1,118 @@
+"""A model in memory, measured as a step of a series is: the same probes, stimuli and numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import nn
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.interp.in_memory import FORMAT, copy_of, fingerprint_of
+from byrote.probes.results.curve import per_head
+from byrote.probes.results.derived import observations_of, rebuild_observations
+from byrote.probes.results.run import Results
+from byrote.probes.results.schema import in_order, to_frame, unit_table
+from byrote.probes.results.units import write_unit
+from byrote.probes.sweep.folder import open_run_folder, run_json, write_run_json
+from byrote.probes.sweep.measure import measure_group
+from byrote.probes.sweep.plan import SweepConfig, contents, groups
+from byrote.probes.sweep.run import SweepOutcome
+from byrote.probes.sweep.setting import Setting
+from byrote.probes.sweep.units import Units
+
+_NOWHERE = Path(os.devnull) / "a model in memory"  # nothing can lie in it
+
+
+class ResultsInMemory(Results):
+    """What one model measured, in no folder."""
+
+    def __init__(self, meta: dict[str, Any], units: pa.Table) -> None:
+        super().__init__(_NOWHERE, meta, in_order(observations_of(units)), write=False)
+        self._units = units
+
+    def samples(self, step: int) -> pd.DataFrame:
+        """Observations of one step with their per-sequence values in the column `samples` (empty where not kept)."""
+        return to_frame(self._units.filter(pc.equal(self._units["step"], step)))
+
+    def read_samples(self, probe: str, metric: str) -> Iterator[Any]:
+        """((step, (layer, head) or None), per-sequence values) of every step."""
+        own = pc.and_(pc.equal(self._units["probe"], probe), pc.equal(self._units["metric"], metric))
+        for step in self.steps if self.info(probe).kind not in ("verdict", "weights") else ():
+            yield from per_head(step, self._units.filter(pc.and_(own, pc.equal(self._units["step"], step))))
+
+
+def measure_model(
+    model: nn.Module,
+    config: SweepConfig,
+    *,
+    name: str = "model",
+    step: int = 0,
+    tokenizer: Path | None = None,
+    out: Path | None = None,
+) -> Results:
+    """Measure a model that is in memory; it is copied, and left as it is.
+
+    Args:
+        model: see `byrote.interp.in_memory.copy_of`.
+        config: probes, seed, sizes, dtype; "" as `device` is the model's own.
+        name: of the run.
+        step: of the run, which this is; further steps measured into the same `out` make a series.
+        tokenizer: a tokenizer.json, which says which ids text uses.
+        out: parent of the results folder; None writes nothing.
+
+    Raises:
+        ByroteError: a model that cannot be hooked, a tokenizer that is not there, or a folder of another series.
+    """
+    if tokenizer is not None and (tokenizer.name != "tokenizer.json" or not tokenizer.is_file()):
+        raise ByroteError(
+            f"there is no tokenizer.json at {tokenizer}", help="give the path of a tokenizer.json"
+        )
+    copied = copy_of(model, step=step, device=config.device or None, dtype=getattr(torch, config.dtype))
+    config = replace(config, device=str(copied.device))
+    checkpoint = Checkpoint(step, (tokenizer.parent if tokenizer else _NOWHERE), FORMAT)
+    series = CheckpointSeries(name, _NOWHERE, FORMAT, (checkpoint,))
+    if out is None:
+        setting = Setting(series, config, _NOWHERE)
+        setting.learn(copied, checkpoint)
+        measured = [m for group in groups(config.infos) for m in measure_group(copied, group, setting)]
+        rows = in_order(unit_table(measured, run=name, step=step, tokens_seen=None))
+        return ResultsInMemory(run_json(_NOWHERE, SweepOutcome(_NOWHERE), setting, swap="in memory"), rows)
+    with open_run_folder(out, series, fresh=False) as folder:
+        setting = Setting(series, config, folder.path)
+        setting.learn(copied, checkpoint)
+        units, identity = Units(folder.path, config, setting), fingerprint_of(copied)
+        found = units.look(checkpoint, identity)
+        found.remove_superseded()
+        for todo in found.missing:
+            table = unit_table(
+                measure_group(copied, todo.group, setting), run=name, step=step, tokens_seen=None
+            )
+            stimulus = setting.ids_of(todo.group.stimuli) or todo.group.key
+            write_unit(
+                todo.path,
+                table,
+                units.provenance(checkpoint, identity, stimulus=stimulus) | contents(todo.group.probes),
+            )
+        setting.series = replace(series, checkpoints=tuple(_all_steps(folder.path, checkpoint)))
+        write_run_json(
+            folder.path, run_json(folder.path, SweepOutcome(folder.path), setting, swap="in memory")
+        )
+        rebuild_observations(folder.path)
+        return Results.open(folder.path)
+
+
+def _all_steps(root: Path, now: Checkpoint) -> Iterator[Checkpoint]:
+    """The steps measured into a folder so far, ascending."""
+    steps = {
+        int(f.name.removeprefix("step_")) for f in (root / "units").glob("step_*") if f.name[5:].isdigit()
+    }
+    yield from (replace(now, step=step) for step in sorted(steps | {now.step}))
