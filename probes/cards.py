@@ -103,10 +103,14 @@ def markdown(shown: Card) -> str:
 
 def pages() -> dict[str, str]:
     """File name -> text of every page of docs/probes, the index among them."""
+    ours = [info for info in REGISTRY.values() if info.module]
     rows = ["| probe | kind | what it says |", "| --- | --- | --- |"]
-    rows += [f"| [{i.name}]({i.name}.md) | {i.kind} | {_cell(i.summary)} |" for i in REGISTRY.values()]
-    index = "\n\n".join(["# The probes", _WRITTEN, "`byrote probes NAME` prints a card.", "\n".join(rows)])
-    return {INDEX: f"{index}\n", **{f"{i.name}.md": markdown(card(i)) for i in REGISTRY.values()}}
+    rows += [f"| [{i.name}]({i.name}.md) | {i.kind} | {_cell(i.summary)} |" for i in ours]
+    says = (
+        "`byrote probes NAME` prints a card. [How to write one](../plugins.md), of byrote's or of your own."
+    )
+    index = "\n\n".join(["# The probes", _WRITTEN, says, "\n".join(rows)])
+    return {INDEX: f"{index}\n", **{f"{i.name}.md": markdown(card(i)) for i in ours}}
 
 
 def range_text(lo: float | None, hi: float | None) -> str:

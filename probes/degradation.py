@@ -23,15 +23,15 @@ from byrote.interp.axes import head_label, pair_label
 from byrote.probes.alignment import matched_steps
 from byrote.probes.comparable import differing_provenance, own_units
 from byrote.probes.effects import smallest_effect
-from byrote.probes.registry import REGISTRY
+from byrote.probes.registry import best_compared
 from byrote.probes.results.units import unit_of
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
 from byrote.probes.store import Results
 from byrote.probes.trajectory import Onset, onset
 
 ALPHA = 0.05
 _AXES = ["layer", "head", "src_layer", "src_head", "position"]
-_BEST_OF = ("prefix_matching", "previous_token")
 BEST_HEAD = "score:best_head"
 _OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
 ROW_COLUMNS = [
@@ -133,26 +133,25 @@ def _pair_rows(
     ]
     own = own_units(a, b, pair)
     for (probe, metric), rows_a in left.groupby(["probe", "metric"], sort=True):
-        if unit_of(REGISTRY[probe], metric) in own:
+        info = a.info(probe)
+        if unit_of(info, metric) in own:
             notes += [_OWN_NOTE] if rows_a["valid"].any() else []
             continue
         rows_b = right[(right["probe"] == probe) & (right["metric"] == metric)]
-        if metric in REGISTRY[probe].settings:
+        if not info.compares(metric):
             continue
-        if REGISTRY[probe].kind == "head" and metric in ("profile", "peak_offset"):
-            continue  # a distribution over distances and its mode: shown side by side, not subtracted
         table = _metric_rows(rows_a, rows_b, seed, notes)
         if table is not None:
-            yield _labelled(table, probe, metric, pair, rows_a, rows_b)
-    for probe in _BEST_OF:
+            yield _labelled(table, info, metric, pair, rows_a, rows_b)
+    for probe in best_compared():
         best = _best_head_row(left, right, probe, seed)
         if best is not None:
-            yield _labelled(best, probe, BEST_HEAD, pair, left, right)
+            yield _labelled(best, a.info(probe), BEST_HEAD, pair, left, right)
     verdict_a, verdict_b = (v[v["metric"] == "verdict"] for v in verdicts)
     if not verdict_a.empty and not verdict_b.empty:
         table = _metric_rows(verdict_a, verdict_b, seed, notes)
         if table is not None:
-            yield _labelled(table, "induction", "verdict", pair, verdict_a, verdict_b)
+            yield _labelled(table, a.info("induction"), "verdict", pair, verdict_a, verdict_b)
 
 
 def _metric_rows(
@@ -241,14 +240,14 @@ def strongest_difference(
 
 def _labelled(
     table: pd.DataFrame,
-    probe: str,
+    info: ProbeInfo,
     metric: str,
     pair: tuple[int, int],
     rows_a: pd.DataFrame,
     rows_b: pd.DataFrame,
 ) -> pd.DataFrame:
     table = table.assign(
-        probe=probe,
+        probe=info.name,
         metric=metric,
         step_a=pair[0],
         step_b=pair[1],
@@ -256,8 +255,8 @@ def _labelled(
         tokens_b=rows_b["tokens_seen"].iloc[0],
     )
     own = "score" if metric == BEST_HEAD else metric
-    better = REGISTRY[probe].better_of(own)
-    table["smallest"] = smallest_effect(REGISTRY[probe], own)
+    better = info.better_of(own)
+    table["smallest"] = smallest_effect(info, own)
     table["change"] = [told_change(row, better) for row in table.to_dict("records")]
     return table
 

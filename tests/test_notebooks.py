@@ -31,8 +31,8 @@ def outputs(book: Any) -> list[Any]:
     return [output for cell in book.cells for output in cell.get("outputs", ())]
 
 
-def test_there_are_three() -> None:
-    assert len(BOOKS) == 3
+def test_there_are_four() -> None:
+    assert len(BOOKS) == 4
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda path: path.stem)

@@ -12,20 +12,13 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.degradation import Comparison, compare
-from byrote.probes.registry import REGISTRY
+from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.store import Results
 from byrote.probes.trajectory import Onset, onset
 from byrote.report.model import Estimate
 
 # A report asks for the rows of a metric hundreds of times; splitting each run's frame once makes that a look-up.
 _GROUPS: WeakKeyDictionary[Results, dict[tuple[str, str], pd.DataFrame]] = WeakKeyDictionary()
-PREFERRED_HEAD_PROBES = (
-    "prefix_matching",
-    "previous_token",
-    "copying_logit",
-    "duplicate_token",
-    "ov_copying",
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Scene:
     @property
     def head_probes(self) -> list[str]:
         """Head probes with a measured score in some run, best known first."""
-        found = [name for name in PREFERRED_HEAD_PROBES if self.with_valid(name)]
+        found = [name for name in featured() if self.with_valid(name)]
         others = [
             n for n, i in REGISTRY.items() if i.kind == "head" and n not in found and self.with_valid(n)
         ]

@@ -20,10 +20,6 @@ from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step
 
 _ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""}
 _TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}
-_LEFT_OUT = (
-    "profile", "peak_offset", "loss", "loss@twins", "repeats", "whole_accuracy", "whole_loss",
-    "whole_accuracy@twins", "whole_loss@twins", "token_bits", "token_bits@twins", "bits@twins", "share@twins", "total", "in_all",
-)  # fmt: skip
 _EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
 
 
@@ -77,11 +73,10 @@ def _wanted(scene: Scene) -> list[tuple[ProbeInfo, str]]:
     for info in REGISTRY.values():
         if info.name == "induction" or not any(_wanted_of(r, info.name) for r in scene.measured):
             continue
-        metrics = (
-            [m for m in info.metrics if m not in _LEFT_OUT] if info.kind == "model" else [info.main_metric]
-        )
         chosen += [
-            (info, m) for m in metrics if any(not at_last(r, info.name, m).empty for r in scene.measured)
+            (info, m)
+            for m in info.summarised
+            if any(not at_last(r, info.name, m).empty for r in scene.measured)
         ]
     return chosen
 

@@ -6,11 +6,12 @@ import html
 from collections.abc import Iterator
 from typing import Any
 
+from byrote.probes.registry import featured
 from byrote.probes.results.scores import Scores
 from byrote.probes.results.table import Table
 from byrote.probes.trajectory.verdict import onset
 
-_PROBES_SHOWN = ("prefix_matching", "previous_token", "copying_logit")
+_N_SHOWN = 3  # of the featured probes
 
 
 class Results(Table):
@@ -38,7 +39,7 @@ class Results(Table):
         parts = [f"<p><b>{html.escape(repr(self))}</b></p>"]
         if self.steps:
             parts.append(f"<p>{html.escape(onset(self).text)}</p>")
-        parts += [self._strongest_html(probe) for probe in _PROBES_SHOWN if self.has(probe)]
+        parts += [self._strongest_html(probe) for probe in featured()[:_N_SHOWN] if self.has(probe)]
         parts += [f"<p>{html.escape(line)}</p>" for line in self._remarks()]
         return "".join(parts)
 

@@ -258,7 +258,8 @@ class _Reader:
     def _update(self, available: Mapping[str, Any], axes: Mapping[str, int]) -> dict[str, Tensor]:
         """What the probe returns for what it is shown; `axes` are those of its tensors after the batch."""
         if self.info.plugin is None:
-            return self.probe.update(**{name: available[name] for name in self.arguments})
+            found = self.probe.update(**{name: available[name] for name in self.arguments})
+            return {self.info.main_metric: found} if isinstance(found, Tensor) else found
         if lacking := [name for name in self.arguments if name not in available]:
             raise PluginError(
                 f"the probe {self.info.name} asks for {lacking[0]!r}, which {self.stimulus.kind} does not hold",
@@ -361,7 +362,7 @@ class _Reader:
         match_tokens = torch.from_numpy(self.stimulus.match_tokens)
         pattern = uniform_attention(match_tokens.shape[1]).expand(match_tokens.shape[0], -1, -1, -1)
         available = {"pattern": pattern, "match_tokens": match_tokens}
-        uniform = self.probe.update(**{name: available[name] for name in self.arguments})
+        uniform = self._update(available, {})
         return {name: float(tensor.nanmean()) for name, tensor in uniform.items()}
 
     def _plugin_chance(self) -> dict[str, Any]:

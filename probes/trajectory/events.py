@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from byrote.interp.axes import head_label
-from byrote.probes.registry import REGISTRY
+from byrote.probes.registry import REGISTRY, followed
 from byrote.probes.results.curve import Curve
 from byrote.probes.results.table import Table
 from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise
@@ -28,7 +28,6 @@ EVENT_COLUMNS = [
     "event", "probe", "metric", "layer", "head", "step_lo", "step_hi", "step", "lo", "hi", "tokens", "value", "value_lo",
     "value_hi", "n", "method", "text",
 ]  # fmt: skip
-HEAD_PROBES = ("previous_token", "prefix_matching", "copying_logit")
 PHASE_METRICS = (("icl_score", "score"), ("repeat_loss", "difference"))
 # Prefix matching as seen on blocks of varying length: a fixed offset, which comes before any matching, is not taken for it.
 _MATCHING = ("prefix_matching", "score@jittered_repeat")
@@ -61,7 +60,7 @@ def events(results: Table, *, seed: int = 0) -> pd.DataFrame:
 
 
 def _all(results: Table, seed: int) -> list[dict[str, Any]]:
-    heads = {probe: _strongest(results, probe) for probe in HEAD_PROBES}
+    heads = {probe: _strongest(results, probe) for probe in followed()}
     rows = [*_circuit(results)]
     for one in _whole_model(results):
         rows += _of_curve(one, seed)
