@@ -9,8 +9,8 @@ import importlib
 from typing import Any
 
 _LAZY = {
-    "Results": "byrote.probes.store",
-    "Scores": "byrote.probes.scores",
+    "Results": "byrote.probes.results",
+    "Scores": "byrote.probes.results",
     "measure": "byrote.probes.notebook",
     "compare": "byrote.probes.degradation",
     "onset": "byrote.probes.trajectory",

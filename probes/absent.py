@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from byrote.probes.results import Results
 from byrote.probes.stimuli import MATERIAL_STIMULI
-from byrote.probes.store import Results
 
 
 def absent_material(results: Results) -> dict[str, str]:

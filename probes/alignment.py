@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 ALIGNMENTS = ("step", "tokens", "loss")
 _TOLERANCE = {"tokens": 0.02, "loss": 0.05}  # relative distance within which two checkpoints count as matched

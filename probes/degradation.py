@@ -24,10 +24,11 @@ from byrote.probes.alignment import matched_steps
 from byrote.probes.comparable import differing_provenance, own_units
 from byrote.probes.effects import smallest_effect
 from byrote.probes.registry import best_compared
+from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
 from byrote.probes.results.units import unit_of
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
-from byrote.probes.store import Results
 from byrote.probes.trajectory import Onset, onset
 
 ALPHA = 0.05

@@ -32,10 +32,10 @@ from byrote.interp.axes import head_label
 from byrote.probes.calibration import calibration_checks
 from byrote.probes.calibration.load import load_checks
 from byrote.probes.checks import Check, exact, seldom
-from byrote.probes.observations import unit_table
 from byrote.probes.registry import lookup
+from byrote.probes.results.derived import derive
+from byrote.probes.results.schema import unit_table
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
-from byrote.probes.verdicts import derive
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
 STRENGTHS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # prefix-matching scores to plant

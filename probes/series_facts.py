@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from byrote.checkpoints.lint.report import Fact
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 METRICS = {"first_block": "random tokens", "later_blocks": "repeated tokens"}
 

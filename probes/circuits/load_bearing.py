@@ -41,8 +41,8 @@ from byrote.probes.circuits.effects import (
 from byrote.probes.circuits.matched import Draws, matched_draws
 from byrote.probes.direct_scores import DirectScores
 from byrote.probes.heads.induction import MIN_EXCESS, induction
-from byrote.probes.observations import Measured
 from byrote.probes.registry import lookup
+from byrote.probes.results.schema import Measured
 from byrote.probes.spec import probe
 from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus

@@ -11,8 +11,8 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.registry import REGISTRY
-from byrote.probes.scores import Scores
-from byrote.probes.store import mark_left_out
+from byrote.probes.results import Scores
+from byrote.probes.results.rows import mark_left_out
 from byrote.probes.wording import clean, step_number
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 COLUMNS = (
     "step_from", "step_to", "n", "memorised", "new", "again", "kept", "forgotten", "not", "twins", "n_twins",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from byrote.probes.observations import to_frame
+from byrote.probes.results.schema import to_frame
 
 _KEYS = ["probe", "metric", "layer", "head", "src_layer", "src_head", "position"]
 

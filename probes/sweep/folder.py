@@ -19,8 +19,9 @@ from byrote.checkpoints.vocabulary import as_ranges
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stimuli import Vocabulary
-from byrote.probes.store import SCHEMA_VERSION
+from byrote.probes.results.units import SCHEMA_VERSION
 from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
+from byrote.probes.results.units import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from byrote.probes.sweep.run import SweepOutcome

@@ -24,7 +24,7 @@ from byrote.interp.observe import (
     read_out_error,
 )
 from byrote.probes.heads.matching import uniform_attention
-from byrote.probes.observations import Measured, from_samples, not_measured
+from byrote.probes.results.schema import Measured, from_samples, not_measured
 from byrote.probes.spec import NotMeasuredError, ProbeInfo
 from byrote.probes.stimuli import Stimulus
 from byrote.probes.sweep.plan import Group

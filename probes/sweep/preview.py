@@ -7,7 +7,7 @@ from pathlib import Path
 
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.probes.store import step_folder
+from byrote.probes.results.units import step_folder
 from byrote.probes.sweep.ahead import FingerprintCache
 from byrote.probes.sweep.folder import refuse_other_series
 from byrote.probes.sweep.plan import WEIGHTS, SweepConfig

@@ -14,7 +14,7 @@ from typing import Any
 from byrote.checkpoints.series import Checkpoint
 from byrote.probes.attention import lacks_attention
 from byrote.probes.registry import REGISTRY
-from byrote.probes.store import step_folder, unit_provenance
+from byrote.probes.results.units import step_folder, unit_provenance
 from byrote.probes.sweep.plan import Group, SweepConfig, groups, provenance, unit_name
 from byrote.probes.sweep.setting import Setting
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from byrote.checkpoints.atomic import leftovers
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.verify.arrays import check_arrays
 from byrote.probes.verify.digest import digest
 from byrote.probes.verify.notes import Notes, mapping, numbers

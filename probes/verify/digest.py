@@ -7,7 +7,7 @@ import struct
 from functools import lru_cache
 from pathlib import Path
 
-from byrote.probes.store import unit_paths
+from byrote.probes.results.units import unit_paths
 
 _END = struct.Struct("<I4s")  # length of the parquet footer, and the mark that ends the file
 

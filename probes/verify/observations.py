@@ -14,8 +14,8 @@ from jaxtyping import Bool
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
-from byrote.probes.observations import OBSERVATION_SCHEMA
-from byrote.probes.store import in_order, observations_of
+from byrote.probes.results.derived import observations_of
+from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order
 from byrote.probes.verify.notes import Notes, first_line
 
 _STALE = "observations.parquet is not what the units give; delete it, it is made again from them"

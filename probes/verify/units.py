@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from byrote.probes.observations import UNIT_SCHEMA
 from byrote.probes.registry import REGISTRY
-from byrote.probes.store import step_folder, unit_provenance
+from byrote.probes.results.schema import UNIT_SCHEMA
+from byrote.probes.results.units import step_folder, unit_provenance
 from byrote.probes.sweep.plan import unit_name
 from byrote.probes.verify.notes import Notes, mapping, short
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import write_hf_series
 
 from byrote.cli import exits
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 TARGET = "model.layers.0.self_attn.q_proj"
 

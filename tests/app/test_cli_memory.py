@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lookup_models import lookup_state, members, random_state, twins, write_series
 
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 PROBES = ("-p", "exact_match", "-p", "mem_gap", "-p", "repeat_loss")
 

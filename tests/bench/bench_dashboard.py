@@ -98,8 +98,9 @@ def write_run(root: Path, name: str, steps: list[int], *, late: float, kind: str
         kind: of its data, unique or repeated.
     """
     from byrote.checkpoints.atomic import write_json
-    from byrote.probes.observations import Measured, unit_table
-    from byrote.probes.store import rebuild_observations, step_folder, write_unit
+    from byrote.probes.results.derived import rebuild_observations
+    from byrote.probes.results.schema import Measured, unit_table
+    from byrote.probes.results.units import step_folder, write_unit
 
     rng = np.random.default_rng(len(name))
     level = rng.beta(1.2, 9, size=(len(PROBES), *SHAPE))
@@ -159,7 +160,7 @@ def pair_table(run: str, step: int, layers: np.ndarray, z: np.ndarray) -> Any:
     """Composition of as many pairs as a sweep keeps of a model this large."""
     import pyarrow as pa
 
-    from byrote.probes.observations import UNIT_SCHEMA
+    from byrote.probes.results.schema import UNIT_SCHEMA
 
     n = len(z)
     rng = np.random.default_rng(7)

@@ -105,9 +105,9 @@ def tutorial(series, dtype) -> Callable[[int], None]:
 def byrote(series, dtype) -> Callable[[int], None]:
     """What a sweep does for one stimulus."""
     from byrote.interp.bridge import HookedSeries
-    from byrote.probes.observations import unit_table
     from byrote.probes.registry import lookup
-    from byrote.probes.store import write_unit
+    from byrote.probes.results.schema import unit_table
+    from byrote.probes.results.units import write_unit
     from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
     from byrote.probes.sweep.measure import measure_stimulus
 

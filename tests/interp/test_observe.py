@@ -14,8 +14,8 @@ from byrote.interp.loading import load_fresh
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import _HOOK as HOOKS
 from byrote.interp.observe import EndView, LayerView, observe, pattern_problem
-from byrote.probes.observations import unit_table
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.schema import unit_table
 from byrote.probes.stimuli import Vocabulary, make
 from byrote.probes.sweep.measure import measure_stimulus
 from byrote.probes.sweep.plan import groups

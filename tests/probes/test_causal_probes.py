@@ -27,8 +27,8 @@ from byrote.probes.circuits.load_bearing import judge
 from byrote.probes.circuits.matched import matched_draws
 from byrote.probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
 from byrote.probes.model.icl_score import positions
-from byrote.probes.observations import Measured, unit_table
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_direct

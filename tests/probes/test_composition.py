@@ -16,8 +16,8 @@ from byrote.interp.loading import load_fresh
 from byrote.interp.weights import HeadWeights
 from byrote.probes.circuits import composition as module
 from byrote.probes.circuits.composition import MODES, composition, nulls, ratios
-from byrote.probes.observations import unit_table
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.schema import unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.spectra import haar_frames
 from byrote.probes.sweep.measure import measure_weights

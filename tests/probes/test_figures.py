@@ -18,7 +18,7 @@ from byrote.probes.figures.axis import StepAxis, round_ticks, value_axis
 from byrote.probes.figures.curve import spread
 from byrote.probes.figures.head_grid import spaced_steps
 from byrote.probes.figures.theme import TOKENS, run_styles
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, estimate, interval, number
 
 REASON = "no query has a target"

@@ -34,12 +34,12 @@ from byrote.probes.memory.extraction import extraction, greedy
 from byrote.probes.memory.mem_gap import NEAR_ZERO_FRAC, bucket_of, mem_gap
 from byrote.probes.memory.recall_vs_copy import MARGIN_NATS, TAGS, passages, recall_vs_copy, tag
 from byrote.probes.memory.spans import all_right, first_block, mean_over, split
-from byrote.probes.observations import Measured
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.derived import derive
+from byrote.probes.results.schema import Measured
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_direct, measure_stimulus
-from byrote.probes.verdicts import derive
 
 VOCABULARY = Vocabulary(np.arange(1, D_VOCAB), 0)
 MEMBERS, TWINS = members(), twins()
@@ -168,7 +168,7 @@ def test_sequences_that_do_not_repeat_are_scored_whole(models):
 
 
 def gap_rows(model, **changes: object) -> dict[str, dict]:
-    from byrote.probes.observations import to_frame, unit_table
+    from byrote.probes.results.schema import to_frame, unit_table
 
     shown = stimuli(**changes)
     parts = [
@@ -244,7 +244,7 @@ def test_buckets_are_powers_of_two():
 
 
 def test_a_gap_without_members_gives_their_reason():
-    from byrote.probes.observations import not_measured, to_frame, unit_table
+    from byrote.probes.results.schema import not_measured, to_frame, unit_table
 
     info = REGISTRY["exact_match"]
     units = unit_table(
@@ -300,7 +300,7 @@ def test_a_given_reference_is_what_counts(models):
 
 
 def test_without_a_reference_there_are_no_bits(models):
-    from byrote.probes.observations import to_frame, unit_table
+    from byrote.probes.results.schema import to_frame, unit_table
 
     found = shared(models["recalls"], "unintended_bits", reference=None)
     frame = to_frame(unit_table(list(found.values()), run="r", step=0, tokens_seen=None))

@@ -17,8 +17,8 @@ from byrote.probes.absent import absent_material, lacks_material, said_once
 from byrote.probes.degradation import compare
 from byrote.probes.memory.member_flow import COLUMNS, member_flow
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
 from byrote.probes.stimuli import MATERIAL_STIMULI, Stimulus, Vocabulary, make
-from byrote.probes.store import Results
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import SweepOutcome, sweep
 from byrote.report.alerts import alerts_of, status_of

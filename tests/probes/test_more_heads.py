@@ -23,8 +23,8 @@ from byrote.probes.heads.matching import uniform_attention
 from byrote.probes.heads.previous_token import previous_token
 from byrote.probes.heads.sink import sink
 from byrote.probes.heads.value_weighted import value_weighted
-from byrote.probes.observations import Measured, unit_table
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_stimulus
 

@@ -15,7 +15,7 @@ from byrote.checkpoints import ByroteError, open_series
 from byrote.interp.observe import future_leak
 from byrote.probes.degradation import compare
 from byrote.probes.registry import REGISTRY, resolve
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.sweep.given import KEPT
 from byrote.probes.sweep.plan import SweepConfig, groups
 from byrote.probes.sweep.run import SweepOutcome, sweep

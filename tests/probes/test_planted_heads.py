@@ -11,13 +11,13 @@ import pytest
 from byrote.checkpoints import open_series
 from byrote.checkpoints.lab.planted import PlantedConfig, expected, write_planted
 from byrote.interp import HookedSeries
-from byrote.probes.observations import Measured, unit_table
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.derived import derive
+from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_stimulus, measure_weights
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
-from byrote.probes.verdicts import derive
 
 CONFIG = PlantedConfig()
 VOCABULARY = Vocabulary(np.arange(1, CONFIG.d_vocab), 0)

@@ -14,7 +14,7 @@ from byrote.checkpoints import ByroteError, open_series
 from byrote.cli.main import cli
 from byrote.probes import figures
 from byrote.probes.figures.loss_by_position import MAX_POINTS, spread_places
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
 from byrote.report.positions import position_blocks

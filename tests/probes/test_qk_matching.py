@@ -15,8 +15,8 @@ from byrote.checkpoints.lab.planted import PlantedConfig, write_planted
 from byrote.interp.loading import load_fresh
 from byrote.interp.weights import HeadWeights
 from byrote.probes.heads.qk_matching import _linearised, finish, qk_matching
-from byrote.probes.observations import Measured, unit_table
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.spectra import haar_frames, positivity, turned_positivity
 from byrote.probes.stimuli import Vocabulary, make

@@ -12,8 +12,7 @@ from paper_runs import planted_run, rebuilt
 from byrote import interp, probes
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes import figures
-from byrote.probes.scores import Scores
-from byrote.probes.store import Results
+from byrote.probes.results import Results, Scores
 
 
 @pytest.fixture(scope="module")

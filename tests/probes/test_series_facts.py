@@ -11,9 +11,10 @@ import pytest
 from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.lint import Fact
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
 from byrote.probes.results.schema import from_frame, from_samples, unit_table
+from byrote.probes.results.units import step_folder, write_unit
 from byrote.probes.series_facts import loss_facts
-from byrote.probes.store import Results, step_folder, write_unit
 
 UNIFORM = math.log(61)
 SPREAD_NATS = np.linspace(-0.01, 0.01, 8)  # between sequences

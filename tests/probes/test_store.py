@@ -9,7 +9,9 @@ import pytest
 from tiny_models import BASIC_PROBES, write_lab_series
 
 from byrote.checkpoints import ByroteError, open_series
-from byrote.probes.observations import (
+from byrote.probes.registry import lookup
+from byrote.probes.results import Results
+from byrote.probes.results.schema import (
     OBSERVATION_SCHEMA,
     Measured,
     from_samples,
@@ -17,8 +19,7 @@ from byrote.probes.observations import (
     to_frame,
     unit_table,
 )
-from byrote.probes.registry import lookup
-from byrote.probes.store import Results, step_folder, unit_provenance, write_unit
+from byrote.probes.results.units import step_folder, unit_provenance, write_unit
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
 

@@ -12,7 +12,7 @@ from tiny_models import BASIC_PROBES, lab_state
 from byrote.checkpoints import ByroteError, CheckpointError, open_series
 from byrote.interp.observe import _Engine
 from byrote.probes.registry import resolve
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.sweep.folder import open_run_folder
 from byrote.probes.sweep.plan import SweepConfig, groups
 from byrote.probes.sweep.run import SweepOutcome, sweep

@@ -10,15 +10,11 @@ import pytest
 from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degradation import BEST_HEAD, compare
-from byrote.probes.observations import Measured, from_samples, unit_table
 from byrote.probes.registry import lookup
-from byrote.probes.store import (
-    SCHEMA_VERSION,
-    Results,
-    rebuild_observations,
-    step_folder,
-    write_unit,
-)
+from byrote.probes.results import Results
+from byrote.probes.results.derived import rebuild_observations
+from byrote.probes.results.schema import Measured, from_samples, unit_table
+from byrote.probes.results.units import SCHEMA_VERSION, step_folder, write_unit
 from byrote.probes.trajectory import best_head, head_onsets, heads_above, onset
 
 N = 16

@@ -11,7 +11,7 @@ from planted_series import head_metric, write_results
 from tiny_models import write_lab_series
 
 from byrote.dashboard import jobs
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = [

@@ -18,7 +18,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import jobs
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.views.runs import ending_words, run_arguments
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 SLEEP = ("-m", "timeit", "-n1", "-r1", "import time; print('asleep', flush=True); time.sleep(60)")
 

@@ -22,7 +22,7 @@ from byrote.dashboard.query_params import read
 from byrote.dashboard.timeline import steps_of, timeline
 from byrote.dashboard.views.overview import runs_frame
 from byrote.probes.registry import resolve
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.trajectory import events
 from byrote.probes.verify import digest
 
@@ -201,8 +201,8 @@ def test_what_is_missing_has_its_reason_and_the_command_that_measures_it(tmp_pat
 
 
 def test_a_reason_that_asks_for_a_file_becomes_a_command_with_its_place(tmp_path):
-    from byrote.probes.observations import not_measured
     from byrote.probes.registry import lookup
+    from byrote.probes.results.schema import not_measured
 
     why = "no training members for this series: give it with --members FILE"
     units = {s: [*ms, *(not_measured(lookup(p), m, why) for p, m in (("mem_gap", "gap"), ("extraction", "rate")))]

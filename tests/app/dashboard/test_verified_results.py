@@ -15,7 +15,8 @@ import pytest
 from planted_series import keep_attention, rising, write_results
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.store import rebuild_observations, unit_provenance, write_unit
+from byrote.probes.results.derived import rebuild_observations
+from byrote.probes.results.units import unit_provenance, write_unit
 from byrote.probes.verify import verify
 
 Copy = Callable[..., Path]
