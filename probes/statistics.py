@@ -127,6 +127,92 @@ def _ends(
     return lo, hi
 
 
+def ends(
+    draws: Num[np.ndarray, draws * k], tail: float, *, outward: bool = False
+) -> tuple[Float[np.ndarray, "*k"], Float[np.ndarray, "*k"]]:
+    """Both ends of an interval: what leaves out a share of the draws on either side; NaN draws are passed over.
+
+    Args:
+        draws: the quantity in each resample.
+        tail: the share, see `tail_frac`.
+        outward: for quantities that lie between no two draws, such as steps: the next draw further out.
+    """
+    quantile = np.nanquantile if np.isnan(draws).any() else np.quantile
+    lo, hi = (
+        quantile(draws, share, axis=0, method=method if outward else "linear")
+        for share, method in ((tail, "lower"), (1 - tail, "higher"))
+    )
+    return np.asarray(lo), np.asarray(hi)
+
+
+def ordered_ends(draws: Float[np.ndarray, " draws"], tail: float) -> tuple[float, float]:
+    """`ends` of draws that may be infinite, between which nothing can be interpolated: the nearest draws."""
+    ordered = np.sort(draws)
+    last = len(ordered) - 1
+    return float(ordered[round(last * tail)]), float(ordered[round(last * (1 - tail))])
+
+
+def bootstrap_of_means(
+    samples: Float[np.ndarray, "n k width"],
+    statistic: Callable[[Float[np.ndarray, "draws k width"]], Num[np.ndarray, "draws k"]],
+    *,
+    seed: int,
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Interval of a statistic of mean profiles, such as where each is highest, when rows are resampled together.
+
+    Args:
+        samples: one row per sequence, k profiles of `width` numbers each; all finite.
+        statistic: from resampled mean profiles to one number for each.
+        seed: of the resampling.
+    """
+    n, k, width = samples.shape
+    at_once, lo, hi = max(1, _COLUMNS_AT_ONCE // max(1, width)), np.full(k, np.nan), np.full(k, np.nan)
+    for start in range(0, k, at_once):
+        part = slice(start, start + at_once)
+        drawn = resampled_means(samples[:, part].reshape(n, -1), seed=seed)
+        lo[part], hi[part] = ends(statistic(drawn.reshape(len(drawn), -1, width)), tail_frac(n))
+    return lo, hi
+
+
+def ratio_of_means(top: Float[np.ndarray, " n"], bottom: Float[np.ndarray, " n"], *, seed: int) -> Triple:
+    """(value, lo, hi) of one mean over another of the same sequences, resampled together; all finite."""
+    resampled = resampled_means(np.stack([top, bottom], axis=1), seed=seed)
+    lo, hi = _finite_ends(resampled[:, 0] / resampled[:, 1], tail_frac(len(top)))
+    return float(top.mean() / bottom.mean()), lo, hi
+
+
+def two_sample_interval(
+    a: Float[np.ndarray, " n"],
+    b: Float[np.ndarray, " m"],
+    of: Callable[[Any, Any], Any],
+    *,
+    seed: int,
+    relative: bool = False,
+) -> Triple:
+    """(value, lo, hi) of a function of two means whose samples are no pairs and are resampled apart.
+
+    Args:
+        a, b: the samples.
+        of: the function of their means, such as a difference or a ratio.
+        seed: of the resampling.
+        relative: whether it is a ratio: spreads then count as shares of their means.
+    """
+    samples = (a, b)
+    draws = [_apart(len(x), seed, stream) @ x / len(x) for stream, x in enumerate(samples)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # the mean of b may be 0
+        value, drawn = of(a.mean(), b.mean()), of(*draws)
+        tail = two_sample_tail_frac(*(x / x.mean() for x in samples) if relative else samples)
+    lo, hi = np.percentile(drawn, [100 * tail, 100 * (1 - tail)])
+    return float(value), float(lo), float(hi)
+
+
+@lru_cache(maxsize=16)
+def _apart(n: int, seed: int, stream: int) -> Float[np.ndarray, "draws n"]:
+    """How often each row of one of two samples is drawn in each resample."""
+    counts = np.random.default_rng([seed, stream, n]).multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
+    return counts.astype(np.float64)
+
+
 def resampled_means(
     samples: Float[np.ndarray, "n k"], *, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> Float[np.ndarray, "draws k"]:

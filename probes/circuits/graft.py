@@ -33,7 +33,7 @@ from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import Measure, later_blocks, shown
 from byrote.probes.circuits.matched import matched_draws
-from byrote.probes.statistics import bootstrap_mean, resampled_means, tail_frac
+from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
 WAYS = ("weights", "z", "pattern")
@@ -197,11 +197,7 @@ def _returned(
     _, lo, hi, n = _interval(way_back, seed)
     if not (lo > 0 or hi < 0):
         return None, "the two steps do not surely differ"
-    resampled = resampled_means(np.stack([change, way_back], axis=1), seed=seed)
-    ratio = resampled[:, 0] / resampled[:, 1]
-    tail = 100 * tail_frac(n)
-    low, high = np.percentile(ratio, [tail, 100 - tail])
-    return (float(change.mean() / way_back.mean()), float(low), float(high), n), ""
+    return (*ratio_of_means(change, way_back, seed=seed), n), ""
 
 
 def _row(way: str, metric: str, estimate: Estimate | None, reason: str = "") -> dict[str, Any]:

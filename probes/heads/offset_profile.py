@@ -14,12 +14,14 @@ distance it uses.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.heads.matching import uniform_attention
 from byrote.probes.spec import probe
+from byrote.probes.statistics import bootstrap_of_means
 
 
 @probe(
@@ -41,6 +43,7 @@ from byrote.probes.spec import probe
     "jittered blocks tells them apart. High peak_mass with low prefix_matching: copies, but not by the standard "
     "pattern",
     order=80,
+    version=2,
 )
 def offset_profile(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
@@ -68,11 +71,14 @@ def offset_profile(
 @offset_profile.finish
 def finish(
     parts: dict[str, Float[Tensor, "n_layers batch n_heads pos"]],
+    *,
+    seed: int = 0,
 ) -> dict[str, Float[Tensor, ...]]:
     """Strongest offset per head, and the attention there in every sequence.
 
     Args:
         parts: `profile` of all layers and sequences.
+        seed: of the resampling.
 
     Returns:
         `profile`, `peak_mass` and `peak_offset` per sequence (the offset is chosen once per head), the interval of
@@ -83,7 +89,7 @@ def finish(
     peak = _peak(profile.mean(0))  # 2.
     index = peak[None, ..., None].expand(profile.shape[0], -1, -1, 1)
     uniform = offset_profile(uniform_attention(profile.shape[-1]))["profile"][0, 0].to(profile.device)
-    lo, hi = _peak_interval(profile)
+    lo, hi = (torch.from_numpy(end).reshape(peak.shape) for end in _peak_interval(profile, seed))
     return {
         "profile": profile[..., :-1],  # the last offset could only be position 0
         "chance:profile": uniform[:-1],
@@ -101,12 +107,7 @@ def _peak(profile: Float[Tensor, "*heads pos"]) -> Int[Tensor, "*heads"]:
 
 
 def _peak_interval(
-    profile: Float[Tensor, "batch n_layers n_heads pos"], draws: int = 200
-) -> tuple[Float[Tensor, "n_layers n_heads"], Float[Tensor, "n_layers n_heads"]]:
-    n = profile.shape[0]
-    generator = torch.Generator().manual_seed(n)
-    picks = torch.randint(n, (draws, n), generator=generator)
-    counts = torch.nn.functional.one_hot(picks, n).sum(1).float().to(profile.device)
-    resampled = torch.einsum("dn,nlho->dlho", counts / n, profile)
-    peaks = _peak(resampled).float()
-    return peaks.quantile(0.025, dim=0), peaks.quantile(0.975, dim=0)
+    profile: Float[Tensor, "batch n_layers n_heads pos"], seed: int
+) -> tuple[Float[np.ndarray, " heads"], Float[np.ndarray, " heads"]]:
+    inner = profile[..., 1:-1].flatten(1, 2).double().cpu().numpy()
+    return bootstrap_of_means(inner, lambda means: means.argmax(-1) + 1, seed=seed)

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.probes.spec import probe
-from byrote.probes.statistics import N_RESAMPLES, most_of, two_sample_tail_frac
+from byrote.probes.statistics import most_of, two_sample_interval
 
 NEAR_ZERO_FRAC = 0.1
 
@@ -95,24 +96,14 @@ def mem_gap(
         in_all: how many members there are, the same for each; None where that is not known.
         seed: of the bootstrap.
     """
-    twin_means = _resampled_means(twins, seed, stream=1)
-    base = float(twins.mean())
 
-    def against_twins(
-        rows: np.ndarray, of: Callable[[np.ndarray, np.ndarray], np.ndarray], *, relative: bool = False
-    ) -> Estimate:
-        with np.errstate(
-            divide="ignore", invalid="ignore"
-        ):  # no loss at all on twins: the share is undefined
-            value, drawn = of(rows.mean(), base), of(_resampled_means(rows, seed, stream=0), twin_means)
-            parts = (rows / rows.mean(), twins / base) if relative else (rows, twins)
-            tail = two_sample_tail_frac(*parts)
-        lo, hi = np.percentile(drawn, [100 * tail, 100 * (1 - tail)])
-        return Estimate(float(value), float(lo), float(hi), len(rows))
+    def against_twins(rows: np.ndarray, of: Callable[[Any, Any], Any], *, relative: bool = False) -> Estimate:
+        found = two_sample_interval(rows, twins, of, seed=seed, relative=relative)
+        return Estimate(*found, len(rows))
 
     share = against_twins(members, lambda member, twin: member / twin, relative=True)  # 4.
     every_one = in_all is not None and len(members) >= in_all.max()
-    sure = every_one or _most_possible(members / base) < NEAR_ZERO_FRAC
+    sure = every_one or _most_possible(members / float(twins.mean())) < NEAR_ZERO_FRAC
     bucket = bucket_of(repeats)
     return MemGap(
         gap=against_twins(members, lambda member, twin: twin - member),  # 2.
@@ -136,9 +127,3 @@ def _most_possible(shares: Float[np.ndarray, " n"]) -> float:
 def bucket_of(repeats: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Floor of log2 of each repeat count: bucket b holds 2^b to 2^(b+1) - 1 repeats."""
     return np.floor(np.log2(np.maximum(repeats, 1))).astype(np.int64)
-
-
-def _resampled_means(rows: Float[np.ndarray, " n"], seed: int, *, stream: int) -> Float[np.ndarray, " draws"]:
-    rng = np.random.default_rng([seed, stream, len(rows)])
-    counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=N_RESAMPLES)
-    return counts @ rows / len(rows)

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from byrote.probes.results.curve import Curve, step_of
+from byrote.probes.statistics import ordered_ends
 
 ALPHA = 0.05
 LEVELS = (0.1, 0.5, 0.9)
@@ -212,9 +213,7 @@ def crossing_of(
     """
     at, i = float(measured[0][0]), int(measured[1][0])
     bracket = (int(curve.steps[i - 1]) if i else None, int(curve.steps[i]))
-    resampled = np.sort(drawn)
-    last = len(resampled) - 1
-    lo, hi = (resampled[round(last * share)] for share in (curve.tail, 1 - curve.tail))
+    lo, hi = ordered_ends(drawn, curve.tail)
     return Crossing(
         frac=frac,
         value=level,

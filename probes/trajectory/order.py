@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from byrote.probes.results.curve import Curve, step_of
+from byrote.probes.statistics import ordered_ends
 from byrote.probes.trajectory.crossing import Rise, crossed, rise
 
 CANNOT_TELL = "cannot tell"
@@ -60,8 +61,8 @@ def lead_lag(a: Curve, b: Curve, *, frac: float = 0.5, seed: int = 0) -> LeadLag
         least, most = b_lo - a_hi, b_hi - a_lo
         lag = float(at_b - at_a)
     tail = max(a.tail, b.tail)
-    lo = _quantile(np.nan_to_num(least, nan=-np.inf), tail)
-    hi = _quantile(np.nan_to_num(most, nan=np.inf), 1 - tail)
+    lo, _ = ordered_ends(np.nan_to_num(least, nan=-np.inf), tail)
+    _, hi = ordered_ends(np.nan_to_num(most, nan=np.inf), tail)
     if np.isfinite(lag) and (lo >= 0 or hi <= 0):
         first, second = names if lo >= 0 else names[::-1]
         when = " and ".join(f"{step_of(at):,.0f}" for at in sorted((at_a, at_b)))
@@ -88,11 +89,6 @@ def _brackets(
     never = at == np.inf
     lo = np.where(index == 0, -np.inf, curve.at[np.maximum(index - 1, 0)])
     return float(measured[0][0]), np.where(never, -np.inf, lo), np.where(never, np.inf, curve.at[index])
-
-
-def _quantile(values: Float[np.ndarray, " draws"], share: float) -> float:
-    ordered = np.sort(values)
-    return float(ordered[round(share * (len(ordered) - 1))])
 
 
 def _names(a: Curve, b: Curve) -> tuple[str, str]:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.probes.results.curve import Curve
-from byrote.probes.statistics import held_out_best, p_greater, resampled_means
+from byrote.probes.statistics import ends, held_out_best, p_greater, resampled_means
 from byrote.probes.trajectory.crossing import ALPHA, Rise, rise
 
 MIN_WIDTH = 0.25  # of ln(1 + step): a factor of 1.28 in steps
@@ -119,7 +119,7 @@ def decay(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> Decay | 
         values[2], draws[:, 2] = found.base, found.base
     with np.errstate(divide="ignore", invalid="ignore"):
         share, shares = ((v[..., 0] - v[..., 1]) / (v[..., 0] - v[..., 2]) for v in (values, draws))
-    lo, hi = np.nanquantile(shares, [curve.tail, 1 - curve.tail])
+    lo, hi = ends(shares, curve.tail)
     return Decay(float(share), float(lo), float(hi), int(curve.steps[best]), int(curve.steps[last]))
 
 
@@ -150,20 +150,19 @@ def phase_window(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> P
     found = rise(curve) if found is None else found
     if not found.within:
         return None
-    starts, ends = _stretches(curve.at)
-    width = curve.at[ends] - curve.at[starts]
+    starts, stops = _stretches(curve.at)
+    width = curve.at[stops] - curve.at[starts]
 
     def slopes(values: Float[np.ndarray, "draws steps"]) -> Float[np.ndarray, "draws stretches"]:
-        return found.sign * (values[:, ends] - values[:, starts]) / width
+        return found.sign * (values[:, stops] - values[:, starts]) / width
 
     steepest = int(slopes(curve.value[None])[0].argmax())
     drawn = slopes(curve.draws(seed))
     chosen = drawn.argmax(1)
-    tails = [curve.tail, 1 - curve.tail]
-    bracket = (int(curve.steps[starts[steepest]]), int(curve.steps[ends[steepest]]))
-    lo = np.quantile(curve.steps[starts[chosen]], tails[0], method="lower")
-    hi = np.quantile(curve.steps[ends[chosen]], tails[1], method="higher")
-    slope_lo, slope_hi = sorted(found.sign * np.quantile(drawn[:, steepest], tails))
+    bracket = (int(curve.steps[starts[steepest]]), int(curve.steps[stops[steepest]]))
+    lo, _ = ends(curve.steps[starts[chosen]], curve.tail, outward=True)
+    _, hi = ends(curve.steps[stops[chosen]], curve.tail, outward=True)
+    slope_lo, slope_hi = sorted(found.sign * end for end in ends(drawn[:, steepest], curve.tail))
     slope = found.sign * slopes(curve.value[None])[0, steepest]
     return PhaseWindow(
         bracket,
@@ -192,8 +191,8 @@ def _stretches(
     at: Float[np.ndarray, " steps"],
 ) -> tuple[Int[np.ndarray, " stretches"], Int[np.ndarray, " stretches"]]:
     """Pairs of steps at least MIN_WIDTH apart, each with the nearest later one; the whole series if it is shorter."""
-    ends = np.searchsorted(at, at + MIN_WIDTH)
-    starts = np.flatnonzero(ends < len(at))
+    stops = np.searchsorted(at, at + MIN_WIDTH)
+    starts = np.flatnonzero(stops < len(at))
     if not len(starts):
         return np.array([0]), np.array([len(at) - 1])
-    return starts, ends[starts]
+    return starts, stops[starts]

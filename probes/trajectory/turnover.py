@@ -22,7 +22,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
 from byrote.probes.results.curve import Curve
 from byrote.probes.results.table import Table
-from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means
+from byrote.probes.statistics import N_RESAMPLES, ends, normal_sf, p_greater, resampled_means
 from byrote.probes.trajectory.crossing import ALPHA
 
 COLUMNS = [
@@ -97,8 +97,7 @@ class Grid:
         drawn = _jaccard(self._top(before), self._top(after))
         mass = self.value.sum(0) - self.chance.sum()
         change = after.sum(1) - before.sum(1)
-        tails = [self.first.tail, 1 - self.first.tail]
-        (lo, hi), (change_lo, change_hi) = np.quantile(drawn, tails), np.quantile(change, tails)
+        (lo, hi), (change_lo, change_hi) = ends(drawn, self.first.tail), ends(change, self.first.tail)
         left, entered = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
         return {
             "step_a": int(self.first.steps[i]),
