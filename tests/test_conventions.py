@@ -51,7 +51,7 @@ def floor_of(module: str) -> int:
 
 
 def folder_of(module: str) -> str:
-    """``byrote.probes.store`` as ``probes/store``, ``byrote.cli`` as ``app/cli``."""
+    """``byrote.probes.spec`` as ``probes/spec``, ``byrote.cli`` as ``app/cli``."""
     parts = module.split(".")[1:]
     return "/".join(parts if parts and parts[0] in FLOORS else ["app", *parts])
 
@@ -254,7 +254,7 @@ def results_side() -> list[str]:
     named = ["byrote", "byrote.checkpoints", "byrote.probes", "byrote.interp"]
     named += [
         f"byrote.probes.{name}"
-        for name in ("store", "statistics", "registry", "verdicts", "observations", "stimuli")
+        for name in ("results", "results.table", "statistics", "registry", "results.derived", "stimuli")
     ]
     named += [
         "byrote.probes.sweep.plan",

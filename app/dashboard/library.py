@@ -11,7 +11,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.saved import Identity, SavedRun, load, unit_stamps
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 # Set by the process that starts the server: what to open, and where the user is.
 PATHS_VARIABLE, DIRECTORY_VARIABLE = "BYROTE_DASHBOARD_PATHS", "BYROTE_DASHBOARD_DIRECTORY"

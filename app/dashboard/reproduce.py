@@ -21,7 +21,7 @@ def notebook_lines(view: View) -> list[str]:
     """Python that makes the figures and numbers of the page."""
     lines = [
         "from byrote.probes import figures",
-        "from byrote.probes.store import Results",
+        "from byrote.probes.results import Results",
         opened("run", view.run),
     ]
     if view.base is not None:

@@ -24,10 +24,12 @@ from byrote.checkpoints.former_name import stored_under
 from byrote.dashboard.run_cache import Keeper
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
-from byrote.probes.observations import OBSERVATION_SCHEMA, to_frame
 from byrote.probes.registry import REGISTRY
-from byrote.probes.store import Results, mark_left_out, read_units
-from byrote.probes.verdicts import derive
+from byrote.probes.results import Results
+from byrote.probes.results.derived import derive
+from byrote.probes.results.rows import mark_left_out
+from byrote.probes.results.schema import OBSERVATION_SCHEMA, to_frame
+from byrote.probes.results.units import read_units
 from byrote.probes.wording import interval
 
 Identity = tuple[Any, ...]

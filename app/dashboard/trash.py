@@ -17,7 +17,7 @@ from byrote.checkpoints.atomic import LOCK, locked
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import jobs
 from byrote.dashboard.library import run_folders
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 
 REMOVED = ".removed"
 _WAIT = "wait for it, or cancel it; finished work is kept"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from byrote.probes.absent import absent_material, lacks_material, said_once
 from byrote.probes.registry import REGISTRY
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.wording import counted, probe_name, steps_in_words
 from byrote.report.model import Alert, Status
 from byrote.report.scene import Scene

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
+from byrote.probes.results.units import unit_paths, unit_provenance
 from byrote.probes.spec import ProbeInfo
-from byrote.probes.store import Results, unit_paths, unit_provenance
 from byrote.probes.wording import clean, probe_name, sentence_case, step_number, steps_in_words
 from byrote.report.alerts import differing_facts, invalid_groups
 from byrote.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value

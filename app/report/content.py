@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from byrote.probes.degradation import Comparison
 from byrote.probes.figures.theme import run_styles
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.report.alerts import alerts_of, status_of
 from byrote.report.background import (
     arm_words,

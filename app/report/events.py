@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.trajectory import event_head, events
 from byrote.probes.wording import clean, number, probe_name, sentence_case, step_number
 from byrote.report.model import Block, Listing, Table, Term, Value

@@ -16,7 +16,7 @@ import pandas as pd
 from byrote.checkpoints.atomic import write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degradation import Comparison
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.report.content import report_content
 from byrote.report.html import render
 from byrote.report.model import Picture, Report, Table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.wording import between_steps, clean, interval, listed, probe_name, step_number
 from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, strongest
 

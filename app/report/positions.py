@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from byrote.probes import figures
 from byrote.probes.figures.loss_by_position import spread_places
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.wording import chance_number, short
 from byrote.report.model import Block, Picture, Table
 from byrote.report.scene import Scene, at_last, estimate_of

@@ -13,7 +13,9 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.degradation import Comparison, compare
 from byrote.probes.registry import REGISTRY, featured
-from byrote.probes.store import Results
+from byrote.probes.results import Results
+from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
 from byrote.probes.trajectory import Onset, onset
 from byrote.report.model import Estimate
 

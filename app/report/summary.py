@@ -11,8 +11,8 @@ from byrote.probes.degradation import BEST_HEAD, Comparison
 from byrote.probes.effects import against_chance, smallest_effect
 from byrote.probes.figures.differences import UNCLEAR, change
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
 from byrote.probes.spec import ProbeInfo
-from byrote.probes.store import Results
 from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
 from byrote.report.headline import run_finding
 from byrote.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words

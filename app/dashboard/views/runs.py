@@ -18,7 +18,7 @@ from byrote.dashboard.library import Library, is_run_folder
 from byrote.dashboard.page import Drawing, Page, View, nothing, panel, problem
 from byrote.dashboard.views import shelf
 from byrote.probes.registry import REGISTRY, resolve
-from byrote.probes.store import Results
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, duration, file_stem, literal, step_number
 from byrote.report import build_report
 

@@ -1,3 +1,0 @@
-"""Moved to byrote.probes.results.scores; to go."""
-
-from byrote.probes.results.scores import Scores as Scores
