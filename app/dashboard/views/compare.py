@@ -11,21 +11,11 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import comparing, export_figures, figure_cache, findings, reproduce
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.head_grid import grid_data
-from byrote.dashboard.page import (
-    Drawing,
-    Page,
-    View,
-    how_computed,
-    literal,
-    measuring,
-    nothing,
-    panel,
-    problem,
-)
+from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel, problem
 from byrote.dashboard.session import bound, follow, go
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.degradation import Comparison
-from byrote.probes.wording import counted, probe_name, step_number
+from byrote.probes.wording import counted, literal, probe_name, step_number
 
 GRID = "compare_grid"
 

@@ -7,23 +7,13 @@ import streamlit as st
 
 from byrote.dashboard import figure_cache, findings, reproduce
 from byrote.dashboard.missing import missing
-from byrote.dashboard.page import (
-    Drawing,
-    Page,
-    View,
-    how_computed,
-    literal,
-    measuring,
-    nothing,
-    panel,
-    problem,
-)
+from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel, problem
 from byrote.dashboard.query_params import MAX_ALSO, State, drawable, words_of
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import bound, chosen, go, page_link
 from byrote.interp.axes import head_label
 from byrote.probes.figures.rows import main_metric
-from byrote.probes.wording import clean, counted, probe_name, sentence_case, step_number
+from byrote.probes.wording import clean, counted, literal, probe_name, sentence_case, step_number
 
 MAX_RUNS_DRAWN = 8
 MAX_MISSING = 30
