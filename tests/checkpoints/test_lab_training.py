@@ -67,6 +67,7 @@ def test_layout_opens_as_a_series(repeated):
         "manifest.json",
         "config.json",
         "log.jsonl",
+        ".lock",
         "data",
         *(f"step_{s:08d}" for s in series.steps),
     }
