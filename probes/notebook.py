@@ -10,9 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from byrote.checkpoints.series import CheckpointSeries, open_series
 from byrote.probes.plugins import use
+from byrote.probes.results import Results
 from byrote.probes.spec import Probe
-from byrote.probes.results import Results
-from byrote.probes.results import Results
 from byrote.probes.sweep.plan import SweepConfig
 
 

@@ -16,12 +16,11 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lint import read_lint
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.checkpoints.vocabulary import as_ranges
+from byrote.probes.results.units import SCHEMA_VERSION
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stimuli import Vocabulary
-from byrote.probes.results.units import SCHEMA_VERSION
 from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
-from byrote.probes.results.units import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from byrote.probes.sweep.run import SweepOutcome

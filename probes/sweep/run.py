@@ -15,16 +15,10 @@ from typing import Any
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
+from byrote.probes.results import Results
+from byrote.probes.results.derived import rebuild_observations
 from byrote.probes.results.schema import unit_table
-from byrote.probes.results import Results
-from byrote.probes.results.units import read_units
-from byrote.probes.results.derived import rebuild_observations
-from byrote.probes.results.units import write_unit
-from byrote.probes.results import Results
-from byrote.probes.results.derived import rebuild_observations
-from byrote.probes.results.schema import Measured, not_measured, unit_table
 from byrote.probes.results.units import read_units, write_unit
-from byrote.probes.spec import ProbeInfo
 from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
 from byrote.probes.sweep.drift import drift_rows
 from byrote.probes.sweep.folder import open_run_folder, run_json, write_run_json

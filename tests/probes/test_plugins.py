@@ -16,8 +16,9 @@ from byrote.checkpoints.errors import PluginError
 from byrote.probes import registry
 from byrote.probes.plugins import load_file, use
 from byrote.probes.registry import REGISTRY, lookup, resolve
+from byrote.probes.results import Results
+from byrote.probes.results.units import unit_provenance
 from byrote.probes.stimuli import PLUGIN_STIMULI, Vocabulary, make
-from byrote.probes.store import Results, unit_provenance
 from byrote.probes.stored_probes import from_json, to_json
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
