@@ -92,6 +92,12 @@ def clean_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BYROTE_"))}
 
 
+def _not_source(folder: str, names: list[str]) -> set[str]:
+    """What a fresh clone lacks: at the top whatever git ignores, below it only caches (`probes/results` is source)."""
+    patterns = NOT_SOURCE if Path(folder) == ROOT else ("__pycache__",)
+    return shutil.ignore_patterns(*patterns)(folder, names)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """sdist from a copy of the tree, wheel from the sdist, installed into an environment that has the libraries only.
@@ -100,7 +106,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     not seen, because path files inside a folder that a path file names are not read.
     """
     place = tmp_path_factory.mktemp("release")
-    copy = shutil.copytree(ROOT, place / "tree", ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    copy = shutil.copytree(ROOT, place / "tree", ignore=_not_source)
     subprocess.run(
         [sys.executable, "-P", "-m", "build", "--no-isolation", "--outdir", place / "dist", copy],
         check=True, capture_output=True, text=True, env=clean_variables(), cwd=place,
