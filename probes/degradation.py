@@ -24,7 +24,6 @@ from byrote.probes.alignment import matched_steps
 from byrote.probes.comparable import differing_provenance, own_units
 from byrote.probes.effects import smallest_effect
 from byrote.probes.registry import best_compared
-from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.units import unit_of
 from byrote.probes.spec import ProbeInfo

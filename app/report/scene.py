@@ -14,8 +14,6 @@ from byrote.interp.axes import head_label
 from byrote.probes.degradation import Comparison, compare
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.results import Results
-from byrote.probes.registry import REGISTRY
-from byrote.probes.results import Results
 from byrote.probes.trajectory import Onset, onset
 from byrote.report.model import Estimate
 
