@@ -89,9 +89,9 @@ class Player {
         return tick;
       }),
     );
-    if (index !== this.told) {
+    if (index !== this.reported) {
       // The server moved: a link, the sidebar, the back button.
-      this.told = index;
+      this.reported = index;
       if (!this.playing) this.index = index;
     }
     this.index = Math.min(this.index, steps.length - 1);
@@ -154,8 +154,8 @@ class Player {
   tell() {
     clearTimeout(this.resting);
     this.resting = setTimeout(() => {
-      if (this.told === this.index) return;
-      this.told = this.index;
+      if (this.reported === this.index) return;
+      this.reported = this.index;
       this.rest(this.index);
     }, REST_MS);
   }

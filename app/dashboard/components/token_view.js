@@ -89,7 +89,7 @@ class Tokens {
       button.setAttribute("aria-label", at === null || i === at ? this.name(i) : `${this.name(i)} ${Math.round(100 * value)}%`);
       button.title = at === null ? this.name(i) : `${this.name(outward ? at : i)} → ${this.name(outward ? i : at)}: ${(100 * value).toFixed(1)}%`;
     });
-    this.live.textContent = at === null ? "Point at a token to see its attention; choose it to hold it in sight." : this.words(at, outward);
+    this.live.textContent = at === null ? "Point at a token to see its attention; select it to keep it shown." : this.words(at, outward);
   }
 
   words(at, outward) {
