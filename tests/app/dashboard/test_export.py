@@ -108,7 +108,8 @@ def test_every_line_offered_runs(case, look, measured, byrote, planted_results):
     }[case]
     ran = set()
     for page in PAGES:
-        view, _ = look(page, results, **state)
+        view, drawing = look(page, results, **state)
+        assert drawing.finding and (case != "measured" or page != "trajectory" or "L1H0" in drawing.finding)
         *lines, dashboard = shell_lines(view)
         assert dashboard == shlex.join(["byrote", "dashboard", str(results)])
         assert lines

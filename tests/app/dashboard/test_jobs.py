@@ -47,22 +47,6 @@ def files_under(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_sweep_runs_to_its_end_and_writes_into_the_results_alone(series_copy, tmp_path, monkeypatch):
-    series, root = series_copy(), tmp_path / "results"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    before = files_under(tmp_path)
-    folder = jobs.start(root, run_arguments(str(series), ["repeat_loss"], keep_attention=True, out=root))
-    assert jobs.read_job(folder).state == "running"  # from the first moment
-    job = until(folder, ended)
-    assert (job.state, job.code, job.errors) == ("done", 0, ())
-    assert (job.current["done"], job.current["total"], job.current["step"]) == (3, 3, 20)
-    assert Results.open(root / "planted").steps == [0, 10, 20]
-    written = files_under(tmp_path) - before
-    assert all(name.startswith(("results/.jobs/", "results/planted/")) for name in written), written
-    assert "results/planted/arrays/step_00000020/attention.safetensors" in written
-
-
 def test_a_job_goes_on_when_the_process_that_started_it_ends(run_python, tmp_path):
     code = "import sys; from pathlib import Path; from byrote.dashboard import jobs; print(jobs.start(Path(sys.argv[1]), sys.argv[2:]))"
     folder = Path(run_python(code, str(tmp_path), *SLEEP))
@@ -191,21 +175,26 @@ def test_old_jobs_are_forgotten_and_running_ones_are_not(tmp_path, monkeypatch):
     until(first, ended)
 
 
-def test_the_page_starts_a_sweep_cancels_it_and_goes_on_where_it_stopped(
-    open_page, lab_series, two_runs, tmp_path
+def test_the_page_starts_a_sweep_cancels_it_and_resumes_where_it_stopped(
+    open_page, lab_series, two_runs, tmp_path, monkeypatch
 ):
     root, series = tmp_path / "results", lab_series(40)
     shutil.copytree(two_runs, root)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = files_under(tmp_path)
     at = open_page("runs", root)
     next(b for b in at.button if b.label == "Start").click().run()
     assert "Name a folder of checkpoints first" in at.error[0].value
     at.text_input(key="job_path").set_value(str(series))
     at.multiselect(key="job_probes").set_value(["prefix_matching", "repeat_loss"])
+    at.checkbox(key="job_attention").set_value(True)
     next(b for b in at.button if b.label == "Start").click().run()
     assert not at.exception
     (job,) = jobs.all_jobs(root)
+    assert job.running  # from the first moment
     probes = ("-p", "prefix_matching", "-p", "repeat_loss")
-    assert job.arguments == ("run", str(series), *probes, "-o", str(root))
+    assert job.arguments == ("run", str(series), *probes, "--save-attention", "-o", str(root))
     until(job.folder, lambda job: job.current is not None)
     at.button(key=f"cancel_{job.folder.name}").click().run()
     assert not at.exception
@@ -222,10 +211,13 @@ def test_the_page_starts_a_sweep_cancels_it_and_goes_on_where_it_stopped(
     again = jobs.all_jobs(root)[0]
     assert again.arguments == job.arguments
     again = until(again.folder, ended)
-    assert (again.state, again.current["done"]) == ("done", 40)
+    assert (again.state, again.code, again.errors, again.current["done"]) == ("done", 0, (), 40)
     assert len(Results.open(root / "tiny").steps) == 40
     assert [job.state for job in jobs.all_jobs(root)] == ["done", "cancelled"]  # newest first
     assert at.run().exception == []
+    written = files_under(tmp_path) - before
+    assert all(name.startswith(("results/.jobs/", "results/tiny/")) for name in written), written
+    assert "results/tiny/arrays/step_00000020/attention.safetensors" in written
 
 
 def test_the_server_may_be_interrupted_and_the_job_goes_on(tmp_path):

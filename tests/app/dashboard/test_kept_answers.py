@@ -91,21 +91,3 @@ def test_a_figure_is_put_in_colours_once_and_stays_as_it_was():
     assert in_theme(fig, "dark") is dark and in_theme(fig, "light") is not dark
     assert dark.data[0].texttemplate is None  # no text, so none is laid out
     assert fig.to_json() == before
-
-
-def test_the_script_read_again_at_every_run_freezes_nothing_more(run_python, two_runs):
-    """What is frozen while a page of it is on screen is never collected: the server grew with every click."""
-    code = """
-import gc, os, sys
-from streamlit.testing.v1 import AppTest
-from byrote.dashboard.launch import SCRIPT
-os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
-frozen = []
-for head in ("L0H1", "L1H2", "L1H0"):
-    at = AppTest.from_file(SCRIPT, default_timeout=60)
-    at.query_params["head"] = head
-    assert not at.run().exception
-    frozen.append(gc.get_freeze_count())
-print(frozen[0] > 0, frozen == sorted(frozen, reverse=True))
-"""
-    assert run_python(code, str(two_runs)) == "True True"

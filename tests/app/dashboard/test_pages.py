@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from planted_series import damage, rising, write_results
@@ -213,22 +212,23 @@ def test_runs_measured_differently_are_not_compared(open_page, tmp_path):
     assert "have no checkpoint in common by step" in words(at)
 
 
-def test_pages_import_no_torch(run_python, two_runs):
+def test_a_server_imports_no_torch_and_freezes_nothing_more_at_every_run(run_python, two_runs):
+    """What is frozen while a page of it is on screen is never collected: the server grew with every click."""
     code = """
-import os, sys
+import gc, os, sys
 from streamlit.testing.v1 import AppTest
+from byrote.dashboard.launch import SCRIPT
 os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
+frozen = []
+for head in ("L0H1", "L1H2", "L1H0"):  # the script is read again each time, and with it whatever it remembers
+    at = AppTest.from_file(SCRIPT, default_timeout=60)
+    at.query_params["head"] = head
+    assert not at.run().exception
+    frozen.append(gc.get_freeze_count())
+assert frozen[0] > 0 and frozen == sorted(frozen, reverse=True), frozen
 for page in sys.argv[2:]:
     at = AppTest.from_string(f"from byrote.dashboard.main import main\\nmain(only={page!r})", default_timeout=60).run()
     assert not at.exception, (page, at.exception)
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
 """
     assert run_python(code, str(two_runs), *PAGES) == "[]"
-
-
-def test_results_of_a_real_sweep_open_on_every_page(open_page, planted_results: Path):
-    for page in PAGES:
-        at = open_page(page, planted_results, run="planted", base="random")
-        assert not at.exception, page
-    at = open_page("trajectory", planted_results, run="planted")
-    assert "induction" in words(at) or "L1H0" in words(at)

@@ -7,10 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,24 +19,47 @@ from byrote.dashboard import jobs, launch
 from byrote.dashboard.library import _READ, look, open_library
 from byrote.dashboard.views import PAGES
 
-SCRIPT_NAME = "byrote_dashboard_script.py"
+EVIL = (
+    "from pathlib import Path; Path(__file__).with_suffix('.imported').touch(); raise ImportError(__file__)"
+)
 
 
 @pytest.fixture
-def server(two_runs, tmp_path) -> Iterator[tuple[subprocess.Popen, int]]:
-    """`byrote dashboard` as a person starts it, on a free port, with a home of its own."""
-    with socket.socket() as probe:
-        probe.bind((launch.ADDRESS, 0))
-        port = probe.getsockname()[1]
-    command = ["-m", "byrote", "dashboard", str(two_runs), "--no-browser", "--port", str(port), "-v"]
-    env = {**os.environ, "HOME": str(tmp_path / "home")}
+def users_folder(tmp_path) -> Path:
+    """A working directory whose modules and configuration must stay unread."""
+    folder = tmp_path / "users folder"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / ".streamlit").mkdir()
+    (folder / ".streamlit" / "config.toml").write_text("[server]\nenableXsrfProtection = 'no boolean'\n")
+    names = (
+        "app",
+        "streamlit",
+        "probes",
+        "byrote",
+        "jobs",
+        "export",
+        "main",
+        "numpy",
+        "checkpoints/__init__",
+    )
+    for name in names:
+        (folder / f"{name}.py").write_text(EVIL)
+    return folder
+
+
+@pytest.fixture
+def server(two_runs, users_folder, tmp_path) -> Iterator[tuple[subprocess.Popen, int]]:
+    """`byrote dashboard` as a person starts it in a folder of theirs, on a free port, with a home of its own."""
+    port = launch.free_port(None)
+    code = "import sys; from byrote.cli.main import main; sys.exit(main())"  # as the installed command does
+    command = ["dashboard", str(two_runs), "--no-browser", "--port", str(port), "-v"]
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-P", "-c", code, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=tmp_path,
-        env=env,
+        cwd=users_folder,
+        env={**os.environ, "HOME": str(tmp_path / "home")},
         preexec_fn=heed_interrupts,
     )
     try:
@@ -73,99 +93,27 @@ def addresses_of(port: int) -> set[str]:
 @pytest.mark.skipif(
     not Path("/proc/net/tcp").is_file(), reason="no /proc: the kernel's table of sockets is not readable"
 )
-def test_the_server_listens_on_this_machine_alone_and_stops_with_the_command(server, tmp_path):
+def test_the_server_is_this_machines_and_reads_nothing_in_the_users_folder(server, users_folder, tmp_path):
     process, port = server
     assert addresses_of(port) == {"0100007F"}  # 127.0.0.1
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=10) as answer:
-        assert answer.read() == b"ok"
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    modules = Path(f"/proc/{children[0]}/maps").read_text()
-    assert "libtorch" not in modules  # the process that draws the pages
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    where = Path(f"/proc/{child}/cwd")
+    assert where.resolve() == launch.SCRIPT.parent  # Streamlit looks for modules and settings where it starts
+    seen = visit(port)
+    assert seen.finished and seen.errors == [] and "plotly_chart" in seen.elements
+    assert where.resolve() == users_folder  # relative paths are meant from here
+    assert "libtorch" not in Path(f"/proc/{child}/maps").read_text()  # the process that draws the pages
+    assert not list(users_folder.rglob("*.imported"))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
     assert addresses_of(port) == set()
     assert not list((tmp_path / "home").rglob("*"))  # neither a configuration nor an installation id
 
 
-EVIL = (
-    "from pathlib import Path; Path(__file__).with_suffix('.imported').touch(); raise ImportError(__file__)"
-)
-
-
-@pytest.fixture
-def users_folder(tmp_path) -> Path:
-    """A working directory whose modules and configuration must stay unread."""
-    folder = tmp_path / "users folder"
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / ".streamlit").mkdir()
-    (folder / ".streamlit" / "config.toml").write_text("[server]\nenableXsrfProtection = 'no boolean'\n")
-    names = (
-        "app",
-        "streamlit",
-        "probes",
-        "byrote",
-        "jobs",
-        "export",
-        "main",
-        "numpy",
-        "checkpoints/__init__",
-    )
-    for name in names:
-        (folder / f"{name}.py").write_text(EVIL)
-    return folder
-
-
-def test_modules_in_the_users_folder_and_beside_the_script_are_not_imported(users_folder, two_runs):
-    """Streamlit puts the folder of its script first on the path; relative paths are still the user's."""
-    code = """
-import os, sys
-from pathlib import Path
-from streamlit.testing.v1 import AppTest
-from streamlit.web.bootstrap import _fix_sys_path
-from byrote.dashboard.launch import SCRIPT
-_fix_sys_path(str(SCRIPT))
-at = AppTest.from_file(SCRIPT, default_timeout=60).run()
-assert not at.exception, at.exception
-print(os.getcwd())
-print(sorted(name for name in sys.modules if getattr(sys.modules[name], "__file__", None)
-             and Path(sys.modules[name].__file__).parent == SCRIPT.parent))
-"""
-    env = launch.environment([two_runs], here=users_folder)
-    done = subprocess.run(
-        [*launch.command(port=1)[:2], "-c", code], cwd=launch.SCRIPT.parent, env=env, capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(users_folder), "['__main__']"]
-    assert {p.name for p in launch.SCRIPT.parent.glob("*.py")} == {"__init__.py", SCRIPT_NAME}
-    assert not list(users_folder.rglob("*.imported"))
-
-
-def test_the_server_starts_elsewhere_and_draws_its_pages_in_the_users_folder(
-    users_folder, two_runs, monkeypatch
-):
-    monkeypatch.chdir(users_folder)
-    port = launch.free_port(None)
-    process = launch.start([two_runs], port=port, output=subprocess.DEVNULL)
-    where = Path(f"/proc/{process.pid}/cwd")
-    try:
-        _until_it_answers(process, port)
-        assert where.resolve() == launch.SCRIPT.parent
-        seen = visit(port)
-        assert seen.finished and seen.errors == [] and "plotly_chart" in seen.elements
-        assert where.resolve() == users_folder
-        assert not list(users_folder.rglob("*.imported"))
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _until_it_answers(process: subprocess.Popen, port: int) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health"):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"the server does not answer; it ended with {process.poll()}")
+def test_beside_the_script_no_module_can_shadow_another():
+    """Streamlit puts the folder of its script first on the path of imports."""
+    assert {p.name for p in launch.SCRIPT.parent.glob("*.py")} == {"__init__.py", launch.SCRIPT.name}
+    assert launch.SCRIPT.stem.startswith("byrote_")
 
 
 def test_nothing_is_told_to_anybody():
