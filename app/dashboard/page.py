@@ -19,7 +19,7 @@ from byrote.dashboard.query_params import Reading, State
 from byrote.dashboard.saved import SavedRun
 from byrote.probes.cards import Card, card
 from byrote.probes.registry import REGISTRY
-from byrote.probes.wording import clean, probe_name, sentence_case
+from byrote.probes.wording import clean, file_stem, literal, probe_name, sentence_case
 
 
 @dataclass(frozen=True)
