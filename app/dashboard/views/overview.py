@@ -8,16 +8,6 @@ import streamlit as st
 from byrote.dashboard import figure_cache, findings, reproduce
 from byrote.dashboard.missing import missing
 from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel, problem
-from byrote.dashboard.page import (
-    Drawing,
-    Page,
-    View,
-    how_computed,
-    measuring,
-    nothing,
-    panel,
-    problem,
-)
 from byrote.dashboard.query_params import MAX_ALSO, State, drawable, words_of
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import bound, chosen, go, page_link
