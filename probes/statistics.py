@@ -129,7 +129,7 @@ def _ends(
 
 def ends(
     draws: Num[np.ndarray, draws * k], tail: float, *, outward: bool = False
-) -> tuple[Float[np.ndarray, "*k"], Float[np.ndarray, "*k"]]:
+) -> tuple[Num[np.ndarray, "*k"], Num[np.ndarray, "*k"]]:
     """Both ends of an interval: what leaves out a share of the draws on either side; NaN draws are passed over.
 
     Args:

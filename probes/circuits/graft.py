@@ -33,7 +33,7 @@ from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import Measure, later_blocks, shown
 from byrote.probes.circuits.matched import matched_draws
-from byrote.probes.statistics import bootstrap_mean
+from byrote.probes.statistics import bootstrap_mean, ratio_of_means
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
 WAYS = ("weights", "z", "pattern")
