@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt64
@@ -252,6 +252,7 @@ def text_chunks(
     packer = Packer()
     for path in files:
         before = packer.documents
+        pieces: Iterator[tuple[bytes, bool]]
         if path.name.endswith((".jsonl", ".jsonl.gz")):
             pieces = ((text, True) for text in _json_texts(path, text_field, reading))
         elif path.suffix == ".parquet":
@@ -267,7 +268,8 @@ def text_chunks(
 
 def lines(path: Path, reading: Reading) -> Iterator[bytes | None]:
     """The lines of a file; None for one over the limit, which is never held whole."""
-    waiting, size = [], 0
+    waiting: list[bytes] = []
+    size = 0
     for block in _stored(path, reading):
         *whole, rest = block.split(b"\n")
         for part in whole:
@@ -336,7 +338,7 @@ def _blocks(path: Path, reading: Reading, *, raw: bool) -> Iterator[bytes]:
 def _stored(path: Path, reading: Reading) -> Iterator[bytes]:
     """A file's bytes, unpacked where it is gzipped."""
     with path.open("rb") as file:
-        source: IO[bytes] = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        source: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
         at = total = 0
         while True:
             try:

@@ -253,8 +253,8 @@ def _sequences(path: Path, tokenizer: Path | None, bos: int, n_ctx: int) -> _Giv
 def _checked(arrays: dict[str, np.ndarray], path: Path, n_ctx: int) -> _Given:
     rows = arrays["tokens"]
     if rows.ndim != 2 or rows.shape[1] < 2 or not len(rows):
-        shape = " x ".join(str(size) for size in rows.shape)
-        raise ByroteError(f"{path.name}: tokens are {shape}, not sequences", help="one row per sequence")
+        sizes = " x ".join(str(size) for size in rows.shape)
+        raise ByroteError(f"{path.name}: tokens are {sizes}, not sequences", help="one row per sequence")
     found = {"repeat_count": np.ones(len(rows), dtype=np.int64), **arrays}
     for name, shape in (("repeat_count", rows.shape[:1]), ("reference_nll", rows.shape)):
         if name in found and found[name].shape != shape:

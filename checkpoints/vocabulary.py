@@ -72,7 +72,8 @@ def usable_ids(
         (ids ascending, BOS id, note).
     """
     special = {i for name in _SPECIAL_FIELDS for i in _ints(config.get(name))}
-    known, added, notes = set(range(d_vocab)), set(), []
+    known, notes = set(range(d_vocab)), []
+    added: set[int] = set()
     if tokenizer is not None and tokenizer.is_file():
         read = _tokenizer_ids(tokenizer)
         known, added = read or (known, added)
@@ -109,7 +110,8 @@ def variant_pairs(tokenizer: Path | None, ids: Sequence[int]) -> list[list[int]]
     by_word: dict[str, list[tuple[str, str]]] = {}
     for space, word in sorted(texts):
         by_word.setdefault(word.lower(), []).append((space, word))
-    pairs, taken = [], set()
+    pairs: list[list[int]] = []
+    taken: set[str] = set()
     for written in by_word.values():
         plural = [((space, text), (space, text + "s")) for space, text in written]
         cased = [(one, other) for one in written for other in written if one[0] == other[0] and one < other]

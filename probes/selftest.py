@@ -9,15 +9,16 @@
    nothing repeats; the share called, with its exact 95% upper bound (Clopper and Pearson 1934); the share of pairs of
    random heads that compose; and `load_bearing` on random weights and on a head that writes nothing
 5. statistics: coverage of intervals, false alarms and false discoveries of verdicts and comparisons, onsets and peaks at
-   12 checkpoints, on simulated data whose truth is known (probes/calibration)
+   12 checkpoints, on simulated data whose truth is known (calibration.py)
 
-Runs on the device and dtype asked for, so that it says what these numbers are worth on that machine.
+Runs on the device and dtype requested, so that it says what these numbers are worth on that machine.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
@@ -29,8 +30,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.planted_answers import HeadSpec, PlantedConfig, expected
 from byrote.checkpoints.series import open_series
 from byrote.interp.axes import head_label
-from byrote.probes.calibration import calibration_checks
-from byrote.probes.calibration.load import load_checks
+from byrote.probes.calibration import calibrations
 from byrote.probes.checks import Check, exact, seldom
 from byrote.probes.registry import lookup
 from byrote.probes.results.derived import derive
@@ -39,8 +39,10 @@ from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
 STRENGTHS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # prefix-matching scores to plant
-TRIES, TRIES_LONG = 100, 2000
+TRIES, TRIES_LONG = 100, 2000  # simulations
+N_RANDOM, N_RANDOM_LONG = 10, 25  # models
 MODELS_PER_LOAD = 5  # ablations cost more: one in so many random models
+_NEITHER, _LOAD_BEARING = 0, 3  # of the verdict, see circuits/load_bearing.py
 _COMPOSES_Z = 5  # far beyond what the best of 16 pairs reaches by chance
 _INDUCTION_INPUTS = ("prefix_matching", "copying_logit")
 _KINDS = ("repeated_random", "shuffled_repeat", "jittered_repeat")
@@ -85,9 +87,10 @@ def run_selftest(
     device: str = "cpu",
     dtype: str = "float32",
     seed: int = 0,
-    n_random: int = 25,
+    n_random: int = N_RANDOM,
     n_seq: int = 16,
     tries: int = TRIES,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> SelfTestReport:
     """Run every check on this machine.
 
@@ -98,6 +101,7 @@ def run_selftest(
         n_random: random-weight models for the false-alarm rate, 8 heads each.
         n_seq: sequences per stimulus.
         tries: simulated data sets per statistical check; 0 leaves those out.
+        on_progress: called with the number of groups of checks that are done, and of all groups.
 
     Raises:
         ByroteError: a dtype the self-test has no tolerance for.
@@ -107,17 +111,21 @@ def run_selftest(
             f"selftest has no tolerance for dtype {dtype!r}", help=f"choose from: {', '.join(TOLERANCE)}"
         )
     report = SelfTestReport(device, dtype, seed)
+    simulated = calibrations() if tries else []
     with tempfile.TemporaryDirectory(prefix="byrote-selftest-") as folder:
         bench = _Bench(Path(folder), device, dtype, seed, n_seq)
-        report.checks += _scores(bench)
-        report.checks += _verdicts(bench)
-        report.checks += _sensitivity(bench)
-        report.checks += _false_alarms(bench, n_random)
-        report.checks += load_checks(
-            bench.load, bench.stimuli, bench.config, n=math.ceil(n_random / MODELS_PER_LOAD), seed=seed
-        )
-    if tries:
-        report.checks += calibration_checks(tries=tries, seed=seed)
+        groups: list[Callable[[], Iterator[Check]]] = [
+            lambda: _scores(bench),
+            lambda: _verdicts(bench),
+            lambda: _sensitivity(bench),
+            lambda: _false_alarms(bench, n_random),
+            lambda: _load_bearing(bench, math.ceil(n_random / MODELS_PER_LOAD)),
+            *(lambda c=c: iter([c.check(tries, seed)]) for c in simulated),
+        ]
+        for done, group in enumerate(groups, start=1):
+            report.checks += group()
+            if on_progress is not None:
+                on_progress(done, len(groups))
     return report
 
 
@@ -160,6 +168,13 @@ class _Bench:
         infos = [lookup(name) for name in probes if stimulus.kind in lookup(name).stimuli]
         return measure_stimulus(model, stimulus, infos, seed=self.seed)[0]
 
+    def measure_weights(self, model: Any, probe: str, *, seed: int | None = None) -> list[Any]:
+        """Measurements of a probe of weights."""
+        from byrote.probes.sweep.measure import measure_weights
+
+        ids = np.arange(1, self.config.d_vocab)
+        return measure_weights(model, [lookup(probe)], ids=ids, seed=self.seed if seed is None else seed)
+
     def verdicts(self, model: Any, stimuli: list[Stimulus]) -> dict[str, float]:
         """Induction verdict per head label from the three stimuli."""
         measured = [m for s in stimuli for m in self.measure(model, s, _INDUCTION_INPUTS)]
@@ -168,26 +183,21 @@ class _Bench:
         return {head_label(int(r.layer), int(r.head)): float(r.value) for r in rows.itertuples()}
 
 
-def _scores(bench: _Bench) -> list[Check]:
+def _scores(bench: _Bench) -> Iterator[Check]:
     model, tolerance = bench.load("planted", bench.config), TOLERANCE[bench.dtype]
-    checks = []
     for kind in ("repeated_random", "jittered_repeat"):
         stimulus = bench.stimulus(kind)
         answers = expected(bench.config, stimulus.tokens)
         # Every probe is read on both stimuli here; the catalogue only says where a sweep reads it.
-        measured = bench.measure(
-            model, replace(stimulus, kind="repeated_random"), tuple({p for p, _ in _CLOSED_FORM})
-        )
+        probes = tuple({probe for probe, _ in _CLOSED_FORM})
+        measured = bench.measure(model, replace(stimulus, kind="repeated_random"), probes)
         for m in sorted(measured, key=lambda m: (m.probe, m.metric)):
             if (m.probe, m.metric) in _CLOSED_FORM:
                 worst = _worst(m.values, answers[_CLOSED_FORM[m.probe, m.metric]])
-                name = f"{m.probe} {m.metric} on {kind}, 8 heads"
-                checks.append(
-                    Check(
-                        name, f"closed form within {tolerance:g}", f"off by {worst:.1e}", worst <= tolerance
-                    )
-                )
-    return [*checks, _ov_check(bench, model), _composition_check(bench, model)]
+                name, wanted = f"{m.probe} {m.metric} on {kind}, 8 heads", f"closed form within {tolerance:g}"
+                yield Check(name, wanted, f"off by {worst:.1e}", worst <= tolerance)
+    yield _ov_check(bench, model)
+    yield _composition_check(bench, model)
 
 
 def _worst(values: np.ndarray, answers: np.ndarray) -> float:
@@ -201,31 +211,17 @@ def _worst(values: np.ndarray, answers: np.ndarray) -> float:
 
 
 def _ov_check(bench: _Bench, model: Any) -> Check:
-    from byrote.probes.sweep.measure import measure_weights
-
-    measured = measure_weights(
-        model, [lookup("ov_copying")], ids=np.arange(1, bench.config.d_vocab), seed=bench.seed
-    )
-    score = next(m.values for m in measured if m.metric == "score")
+    score = next(m.values for m in bench.measure_weights(model, "ov_copying") if m.metric == "score")
     layer_1 = score[1]  # layer 0 writes nothing that the unembedding reads
-    want = np.array([1.0, 1.0, -1.0, 1.0])
-    off = float(np.abs(layer_1 - want).max())
-    return Check(
-        "ov_copying score of layer 1",
-        "1, 1, -1, 1",
-        ", ".join(f"{v:.3f}" for v in layer_1),
-        off <= TOLERANCE[bench.dtype],
-    )
+    off = float(np.abs(layer_1 - np.array([1.0, 1.0, -1.0, 1.0])).max())
+    found = ", ".join(f"{v:.3f}" for v in layer_1)
+    return Check("ov_copying score of layer 1", "1, 1, -1, 1", found, off <= TOLERANCE[bench.dtype])
 
 
 def _composition_check(bench: _Bench, model: Any) -> Check:
     """K-composition of the head that attends one back with the prefix heads, a ratio of 1/8; nothing else composes."""
-    from byrote.probes.sweep.measure import measure_weights
-
-    ids = np.arange(1, bench.config.d_vocab)
-    measured = measure_weights(model, [lookup("composition")], ids=ids, seed=bench.seed)
     found = []
-    for m in measured:
+    for m in bench.measure_weights(model, "composition"):
         if m.metric.endswith("_z"):
             for src_layer, src_head, layer, head in np.argwhere((m.values > _COMPOSES_Z) & m.exists).tolist():
                 pair = f"{head_label(src_layer, src_head)} > {head_label(layer, head)}"
@@ -234,16 +230,16 @@ def _composition_check(bench: _Bench, model: Any) -> Check:
     return Check("pairs that compose, of 16", ", ".join(wanted), ", ".join(found) or "none", found == wanted)
 
 
-def _verdicts(bench: _Bench) -> list[Check]:
+def _verdicts(bench: _Bench) -> Iterator[Check]:
     model = bench.load("verdict", bench.config)
     found = bench.verdicts(model, [bench.stimulus(kind) for kind in _KINDS])
     called = sorted(head for head, value in found.items() if value == 1)
     wanted = ["L1H0", "L1H1"]
     name = "induction verdict among 8 planted heads (2 induction, 1 anti-copying, 1 fixed offset, 4 others)"
-    return [Check(name, " ".join(wanted), " ".join(called) or "none", called == wanted)]
+    yield Check(name, " ".join(wanted), " ".join(called) or "none", called == wanted)
 
 
-def _sensitivity(bench: _Bench) -> list[Check]:
+def _sensitivity(bench: _Bench) -> Iterator[Check]:
     """Heads of one layer planted at rising scores; every one from twice the smallest effect on must be called."""
     from byrote.probes.heads.induction import MIN_EXCESS
 
@@ -259,11 +255,9 @@ def _sensitivity(bench: _Bench) -> list[Check]:
     must = [score for score in STRENGTHS if score >= 0.0307 + 2 * MIN_EXCESS]
     name = "sensitivity: induction heads planted at prefix matching " + ", ".join(f"{s:g}" for s in STRENGTHS)
     text = ", ".join(f"{s:g}" for s in called) or "none"
-    return [
-        Check(
-            name, f"called from {must[0]:g} on at the latest", f"called at {text}", set(must) <= set(called)
-        )
-    ]
+    yield Check(
+        name, f"called from {must[0]:g} on at the latest", f"called at {text}", set(must) <= set(called)
+    )
 
 
 def _strength(score: float, stimulus: Stimulus) -> float:
@@ -282,37 +276,46 @@ def _strength(score: float, stimulus: Stimulus) -> float:
     return low
 
 
-def _false_alarms(bench: _Bench, n_random: int) -> list[Check]:
+def _false_alarms(bench: _Bench, n_random: int) -> Iterator[Check]:
     stimuli = [bench.stimulus(kind) for kind in _KINDS]
     random, z = [], []
     for i in range(n_random):
-        model = bench.load(f"random{i}", bench.config, kind="random", seed=bench.seed + i)
+        seed = bench.seed + i
+        model = bench.load(f"random{i}", bench.config, kind="random", seed=seed)
         random += list(bench.verdicts(model, stimuli).values())
-        z += _composition_z(bench, model, seed=bench.seed + i)  # a null of its own: all pairs share one
-    far, likely = NormalDist().inv_cdf(0.95), [bool(value > _COMPOSES_Z) for value in z]
-    return [
-        _alarm_check(f"false alarms on {n_random} random-weight models", random),
-        _alarm_check(
-            "false alarms on planted heads shown sequences without repeats", _without_repeats(bench)
-        ),
-        seldom(f"composition z above {_COMPOSES_Z}, pairs of {n_random} random-weight models", likely),
-        seldom(
-            f"composition z above {far:.2f} (5% of a normal), pairs of {n_random} random-weight models",
-            [bool(value > far) for value in z],
-        ),
-    ]
-
-
-def _composition_z(bench: _Bench, model: Any, *, seed: int) -> list[float]:
-    """Composition of every pair of heads, Q, K and V, in standard deviations of its null."""
-    from byrote.probes.sweep.measure import measure_weights
-
-    measured = measure_weights(
-        model, [lookup("composition")], ids=np.arange(1, bench.config.d_vocab), seed=seed
+        measured = bench.measure_weights(model, "composition", seed=seed)  # all pairs share its null
+        z += [v for m in measured if m.metric.endswith("_z") for v in m.values[m.exists].reshape(-1).tolist()]
+    yield _alarm_check(f"false alarms on {n_random} random-weight models", random)
+    yield _alarm_check(
+        "false alarms on planted heads shown sequences without repeats", _without_repeats(bench)
     )
-    return [
-        float(value) for m in measured if m.metric.endswith("_z") for value in m.values[m.exists].reshape(-1)
+    far, pairs = NormalDist().inv_cdf(0.95), f"pairs of {n_random} random-weight models"
+    yield seldom(f"composition z above {_COMPOSES_Z}, {pairs}", [value > _COMPOSES_Z for value in z])
+    yield seldom(f"composition z above {far:.2f} (5% of a normal), {pairs}", [value > far for value in z])
+
+
+def _load_bearing(bench: _Bench, n: int) -> Iterator[Check]:
+    """The verdict on random weights, and on the planted model whose strongest prefix-matching head writes nothing."""
+    from byrote.probes.circuits.load_bearing import load_bearing
+
+    def verdict(model: Any, seed: int) -> float:
+        return float(load_bearing(model, bench.stimuli(seed), seed=seed)["verdict"].samples.mean())
+
+    seeds = range(bench.seed, bench.seed + n)
+    random = [
+        verdict(bench.load(f"load{i}", bench.config, kind="random", seed=seed), seed)
+        for i, seed in enumerate(seeds)
     ]
+    yield seldom(
+        f"load_bearing on {n} random-weight models: anything but neither", [v != _NEITHER for v in random]
+    )
+    strongest, *others = bench.config.heads[1]
+    heads = (bench.config.heads[0], (replace(strongest, writes="nothing"), *others))
+    model = bench.load("mute", replace(bench.config, heads=heads))
+    yield seldom(
+        f"load_bearing where the head that matches best writes nothing, {n} sets of sequences: load-bearing",
+        [verdict(model, seed) == _LOAD_BEARING for seed in seeds],
+    )
 
 
 def _without_repeats(bench: _Bench) -> list[float]:

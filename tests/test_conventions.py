@@ -265,7 +265,7 @@ def results_side() -> list[str]:
     ]
     later = [
         "probes/trajectory",
-        "probes/calibration",
+        "probes/calibration.py",
         "probes/simulated.py",
         "probes/degradation.py",
         "probes/figures",

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -185,3 +187,18 @@ def line_of(event: Event) -> str:
 
 def _pace(event: Event) -> str:
     return f"{event['steps_per_s']:.0f} steps/s · ETA {duration(event['eta_s'])}"
+
+
+@contextmanager
+def bar(session: Session, label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if session.quiet or not is_terminal(sys.stderr):
+        yield None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr) as shown:
+
+        def on_progress(done: int, total: int) -> None:
+            shown.length = total
+            shown.update(done - shown.pos)
+
+        yield on_progress

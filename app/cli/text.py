@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,8 @@ import click
 from byrote.cli import exits, options
 from byrote.cli.command import argument, option, same_values, verb
 from byrote.cli.output import CHANCE, INTERVAL, VALUE, Column, Output, Row, columns
-from byrote.cli.session import Session, is_terminal
+from byrote.cli.progress import bar
+from byrote.cli.session import Session
 from byrote.probes.wording import count, plain
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def text(session: Session, asked: CorpusOptions, out: Output) -> int:
 
     options.require_device(asked.device, asked.dtype)
     try:
-        with _progress(session) as on_progress:
+        with bar(session, "reading") as on_progress:
             report = measure_text(
                 asked.files,
                 asked.settings(),
@@ -167,18 +166,3 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 def _metric(row: Row) -> str:
     return row["metric"] if row["n_gram"] is None else f"{row['metric']} n={row['n_gram']}"
-
-
-@contextmanager
-def _progress(session: Session) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal, nothing elsewhere."""
-    if session.quiet or not is_terminal(sys.stderr):
-        yield None
-        return
-    with click.progressbar(length=1, label="reading", file=sys.stderr) as bar:
-
-        def on_progress(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield on_progress

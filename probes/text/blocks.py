@@ -29,7 +29,7 @@ class Blocks:
     """
 
     def __init__(self, columns: int, *, capacity: int = 1024, dtype: type = np.float64) -> None:
-        self._sums = np.zeros((capacity, columns), dtype=dtype)
+        self._sums: np.ndarray = np.zeros((capacity, columns), dtype=dtype)
         self.span = 1
         self.n = 0
 

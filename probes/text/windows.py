@@ -167,7 +167,7 @@ class Windower:
         for cuts, counted in ((windows, self.windows), (pieces, self.pieces)):
             of_document = in_order[np.searchsorted(starts, cuts, side="right") - 1]
             units.append(of_document if self.by_document else counted + np.arange(len(cuts)))
-        batch = Batch(self.batches, tokens, windows, pieces, *units, seed=self.seed)
+        batch = Batch(self.batches, tokens, windows, pieces, units[0], units[1], self.seed)
         self.tokens += len(tokens)
         self.documents += len(starts) - goes_on
         self.windows += len(windows)

@@ -63,11 +63,18 @@ def test_selftest_exits_by_its_report(byrote, monkeypatch, passed, code, said):
     monkeypatch.setattr("byrote.probes.selftest.run_selftest", run)
     done = byrote("selftest", "--dtype", "float64", "--seed", "3", "--json")
     assert done.exit_code == code
-    assert asked == {"device": "cpu", "dtype": "float64", "seed": 3, "tries": 100}
+    assert asked == {
+        "device": "cpu",
+        "dtype": "float64",
+        "seed": 3,
+        "tries": 100,
+        "n_random": 10,
+        "on_progress": None,
+    }
     assert [row["passed"] for row in json.loads(done.stdout)] == [True, passed]
     assert said in done.stderr
     byrote("selftest", "--long")
-    assert asked["tries"] == 2000
+    assert (asked["tries"], asked["n_random"]) == (2000, 25)
 
 
 # doctor

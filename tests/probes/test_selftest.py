@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from itertools import islice
 
 import pytest
 
-from byrote.probes.calibration.comparing import comparison_checks
-from byrote.probes.calibration.intervals import interval_checks
-from byrote.probes.calibration.training import event_checks
+from byrote.probes.calibration import (
+    Calibration,
+    calibrations,
+    comparison_calibrations,
+    event_calibrations,
+    interval_calibrations,
+)
 from byrote.probes.checks import Check, covers, exact, holds, low_share, seldom
 from byrote.probes.selftest import run_selftest
 
 
 def failed(checks: Iterable[Check]) -> list[str]:
     return [check.name for check in checks if not check.passed]
+
+
+def failed_of(table: Iterable[Calibration], tries: int) -> list[str]:
+    return failed(calibration.check(tries, 0) for calibration in table)
 
 
 @pytest.mark.slow
@@ -26,27 +34,40 @@ def test_it_passes_on_few_models_without_simulations():
 
 
 @pytest.mark.slow
-def test_it_passes_whole():
-    assert failed(run_selftest(seed=1).checks) == []
+def test_it_passes_whole_in_two_minutes_of_one_core():
+    seen, began = [], time.process_time()
+    found = run_selftest(seed=1, on_progress=lambda *at: seen.append(at))
+    assert time.process_time() - began < 120
+    assert failed(found.checks) == []
+    groups = 5 + len(calibrations())
+    assert seen == [(i, groups) for i in range(1, groups + 1)]
+
+
+def test_every_simulation_has_outcomes():
+    table = calibrations()
+    assert len(table) > 50 and len({c.name for c in table}) == len(table)
+    for calibration in table:
+        check = calibration.check(3, 1)
+        assert check.name == calibration.name and check.n > 0, check
 
 
 def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
     monkeypatch.setattr("byrote.probes.statistics.tail_frac", lambda n, **_: 0.06)
-    found = failed(islice(interval_checks(30, 0), 19))
+    found = failed_of(interval_calibrations()[:19], 30)
     assert "95% intervals, middling score, n = 32" in found
     assert "95% intervals, difference of two runs on the same 32 sequences" in found
 
 
 def test_a_missing_correction_over_heads_is_noticed(monkeypatch):
     monkeypatch.setattr("byrote.probes.degradation.benjamini_hochberg", lambda p: p)
-    found = failed(islice(comparison_checks(40, 0), 3))
-    assert "compare, 16 changed heads among 64: share of those told that are false" in found
+    found = failed_of(comparison_calibrations()[:3], 40)
+    assert "compare, 16 changed heads among 64: share of those reported that are false" in found
     assert "compare, 16 heads of equal truth: any better or worse" in found
 
 
-def test_onsets_told_without_a_test_are_noticed(monkeypatch):
+def test_onsets_reported_without_a_test_are_noticed(monkeypatch):
     monkeypatch.setattr("byrote.probes.trajectory.crossing.ALPHA", 1e9)
-    found = failed(islice(event_checks(40, 0), 2))
+    found = failed_of(event_calibrations()[:2], 40)
     assert found == ["onset of any of the 4 strongest of 16 flat heads, 12 checkpoints"]
 
 
