@@ -200,7 +200,7 @@ def test_checkpoints_are_compared_by_content_where_their_files_changed(sound, se
 def test_checkpoints_too_large_to_hash_are_said_to_be_unknown(sound, series_copy, monkeypatch):
     series = series_copy("planted")
     say(sound, series__path=str(series))
-    monkeypatch.setattr("byrote.probes.verify.originals.MAX_HASHED_BYTES", 10)
+    monkeypatch.setattr("byrote.probes.verify.MAX_HASHED_BYTES", 10)
     assert (
         verify(sound).checked[-1].endswith("; 3 of them changed in size or time and too large to hash here")
     )
