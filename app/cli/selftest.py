@@ -27,7 +27,7 @@ def selftest(
     seed: int = options.SEED,
     threads: int | None = options.THREADS,
     long_: bool = flag(
-        "2,000 simulations per statistical check, not 100, and 25 random models, not 10: about 20 minutes.",
+        "2,000 simulations per statistical check, not 100, and 25 random models, not 10: about 12 minutes of one core.",
         "--long",
     ),
     out: Output,

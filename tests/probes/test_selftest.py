@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 
 import pytest
+from calibration_page import KEPT, PAGE, written_out
 
 from byrote.probes.calibration import (
     Calibration,
@@ -49,6 +51,15 @@ def test_every_simulation_has_outcomes():
     for calibration in table:
         check = calibration.check(3, 1)
         assert check.name == calibration.name and check.n > 0, check
+
+
+def test_the_page_says_what_a_long_run_found():
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    assert written_out(kept) in PAGE.read_text(encoding="utf-8"), "run: python tests/calibration_page.py"
+    names = [check["check"] for check in kept["checks"]]
+    assert [c.name for c in calibrations()] == names[-len(calibrations()) :]
+    assert all(check["passed"] for check in kept["checks"])
+    assert kept["date"] and kept["versions"]["torch"] and "--long" in kept["command"]
 
 
 def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
