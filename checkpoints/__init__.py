@@ -2,9 +2,9 @@
 
 from byrote.checkpoints.errors import ByroteError as ByroteError
 from byrote.checkpoints.errors import CheckpointError as CheckpointError
-from byrote.checkpoints.runs import open_runs as open_runs
+from byrote.checkpoints.opening import open_runs as open_runs
+from byrote.checkpoints.opening import open_series as open_series
 from byrote.checkpoints.series import Checkpoint as Checkpoint
 from byrote.checkpoints.series import CheckpointSeries as CheckpointSeries
 from byrote.checkpoints.series import Gap as Gap
 from byrote.checkpoints.series import at_hand as at_hand
-from byrote.checkpoints.series import open_series as open_series

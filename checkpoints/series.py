@@ -6,7 +6,8 @@ Opening a series reads names, sizes and small JSON files, never weights, and nev
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ class Checkpoint:
     Attributes:
         step: optimiser steps taken before these weights were saved.
         path: the folder that holds the weights.
-        format: name of the module in `byrote.checkpoints.formats` that reads it.
+        format: name of the family that reads it; see `byrote.checkpoints.formats`.
         tokens_seen: training tokens read so far, or None where nothing on disk says.
         loss_nats: training loss recorded nearest this step, or None.
         files: the weight files, in shard order; none yet where `source` has still to fetch them.
@@ -179,38 +180,61 @@ class CheckpointSeries:
         return self.steps[max(0, i - 1) : i + 1]
 
 
-def open_series(
-    path: str | Path | Sequence[str | Path],
+def series_of(
+    path: Path,
+    format: str,
+    found: Iterable[Checkpoint | Gap],
     *,
-    part: str | None = None,
-    base: str | Path | None = None,
-    allow_download: bool = False,
-    disk_budget_bytes: int | None = None,
+    name: str = "",
+    notes: Iterable[str] = (),
+    manifest: Mapping[str, Any] | None = None,
 ) -> CheckpointSeries:
-    """Open one series of checkpoints, whatever its format, without reading any weights.
+    """Checkpoints and gaps as a series. Several that claim one step are all gaps: nothing says which of them is right.
 
     Args:
-        path: a lab series, a folder of checkpoints, one model folder, a glob or list of the steps of one series
-            (``runs/x/checkpoint-*``), or a Hugging Face repository whose branches are steps
-            (``EleutherAI/pythia-70m``), which is read from the local hub cache.
-        part: which stage of a training of several, such as ``stage1``; also written ``path@stage1``.
-        base: the model a series of adapters belongs to, where their own config does not say or is wrong.
-        allow_download: let a hub repository list its branches over the network, and fetch each step that is not
-            in the cache when it is loaded.
-        disk_budget_bytes: most that steps downloaded by this process may hold on disk at any time; steps that
-            were loaded are removed again to make room. None keeps them all.
-
-    Returns:
-        The series, its checkpoints in step order; whatever claims to be a checkpoint but cannot be read
-        is in `.gaps` with its reason.
-
-    Raises:
-        CheckpointError: the path does not exist, holds no checkpoint, or holds several series.
+        path: the folder or file that was opened.
+        format: the format's name.
+        found: in any order.
+        name: of the series; the folder's where it is empty.
+        notes: as `CheckpointSeries.notes`.
+        manifest: as `CheckpointSeries.manifest`.
     """
-    from byrote.checkpoints.runs import (
-        open_one,  # formats read JSON and headers; keep `import checkpoints` instant
+    gaps: list[Gap] = []
+    by_step: dict[int, list[Checkpoint]] = defaultdict(list)
+    for one in found:
+        if isinstance(one, Gap):
+            gaps.append(one)
+        else:
+            by_step[one.step].append(one)
+    for step, group in by_step.items():
+        if len(group) > 1:
+            names = ", ".join(sorted(c.path.name for c in group))
+            kind = "folders" if all(c.path.is_dir() for c in group) else "files"
+            reason = f"{len(group)} {kind} claim step {step}: {names}"
+            gaps += [Gap(c.path, reason, "remove or rename all but one", step) for c in group]
+    return CheckpointSeries(
+        name=name or path.resolve().name,
+        path=path,
+        format=format,
+        checkpoints=tuple(sorted(group[0] for group in by_step.values() if len(group) == 1)),
+        gaps=tuple(sorted(gaps, key=lambda g: (g.step is None, g.step or 0, g.path.name))),
+        notes=tuple(notes),
+        manifest=manifest or {},
     )
 
-    return open_one(
-        path, part=part, base=base, allow_download=allow_download, disk_budget_bytes=disk_budget_bytes
-    )
+
+def read_or_gap(place: Path, step: int | None, read: Callable[[], Checkpoint]) -> Checkpoint | Gap:
+    """What `read` returns, or a gap with the reason why it is no checkpoint.
+
+    Args:
+        place: the folder or file that claims to be one.
+        step: the step its name says.
+        read: raises CheckpointError or OSError.
+    """
+    try:
+        return read()
+    except CheckpointError as error:
+        return Gap(place, error.message, error.help, step)
+    except OSError as error:
+        reason = f"{Path(error.filename or place).name} cannot be read ({error.strerror})"
+        return Gap(place, reason, "check its permissions", step)

@@ -91,12 +91,6 @@ def parse_name(name: str) -> StepName | None:
     return None
 
 
-def step_from_name(name: str) -> tuple[int, int | None] | None:
-    """Step, and tokens where the name says them: ``step1000-tokens4B`` is (1000, 4_000_000_000)."""
-    named = parse_name(name)
-    return (named.step, named.tokens) if named else None
-
-
 def step_folders(path: Path) -> list[Path]:
     """Sub-folders named like steps, by name. Bare numbers count only where nothing else does and they hold a model."""
     named = [(child, parse_name(child.name)) for child in sorted(path.iterdir()) if child.is_dir()]

@@ -11,7 +11,7 @@ import torch
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, at_hand
-from byrote.interp.builders import Built, builder_for
+from byrote.interp.builders import Built, builder_for, parameters
 from byrote.interp.model import HookedModel, ModelShape
 from byrote.interp.quiet import own_randomness, quiet_upstream
 
@@ -25,7 +25,8 @@ def load_fresh(
     Raises:
         CheckpointError: an architecture the bridge does not know, missing or unexpected tensors, wrong shapes.
     """
-    built = builder_for(checkpoint).build(checkpoint, dtype)
+    with at_hand(checkpoint) as ready:
+        built = builder_for(ready).build(ready, dtype)
     return behind_hooks(built, checkpoint, read_config(checkpoint), device=device, dtype=dtype)
 
 
@@ -81,8 +82,7 @@ def load(checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = to
     Raises:
         CheckpointError: as `load_fresh`, or its files cannot be fetched.
     """
-    with at_hand(checkpoint) as ready:
-        return load_fresh(ready, device=device, dtype=dtype)
+    return load_fresh(checkpoint, device=device, dtype=dtype)
 
 
 @own_randomness()
@@ -94,7 +94,8 @@ def copy_into(model: HookedModel, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: names or shapes differ from the live model's.
     """
-    source = builder_for(checkpoint).parameters(checkpoint, model.dtype)
+    with at_hand(checkpoint) as ready:  # mapped tensors stay valid when the files are removed
+        source = parameters(ready, model.dtype)
     differing = sorted(source.keys() ^ model.parameters.keys()) or [
         name for name, live in model.parameters.items() if live.shape != source[name].shape
     ]
@@ -112,7 +113,8 @@ def copy_into(model: HookedModel, checkpoint: Checkpoint) -> None:
 
 def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """What decides the checkpoint's shape and special ids, as plain JSON."""
-    return builder_for(checkpoint).config(checkpoint)
+    with at_hand(checkpoint) as ready:
+        return builder_for(ready).config(ready)
 
 
 def _refresh_split_attention(bridge: Any) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from byrote.checkpoints.series import CheckpointSeries, open_series
+from byrote.checkpoints.opening import open_series
+from byrote.checkpoints.series import CheckpointSeries
 from byrote.probes.plugins import use
 from byrote.probes.results import Results
 from byrote.probes.spec import Probe

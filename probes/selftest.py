@@ -28,7 +28,7 @@ import numpy as np
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.planted_answers import HeadSpec, PlantedConfig, expected
-from byrote.checkpoints.series import open_series
+from byrote.checkpoints.opening import open_series
 from byrote.interp.axes import head_label
 from byrote.probes.calibration import calibrations
 from byrote.probes.checks import Check, exact, seldom

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from byrote.checkpoints.atomic import leftovers
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
-from byrote.checkpoints.series import open_series
+from byrote.checkpoints.opening import open_series
 from byrote.interp.axes import head_label
 from byrote.probes.attention import stored_metadata, texts_in
 from byrote.probes.registry import REGISTRY

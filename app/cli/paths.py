@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byrote.checkpoints import CheckpointError, CheckpointSeries
-from byrote.checkpoints.formats import FORMATS
-from byrote.checkpoints.runs import open_runs
+from byrote.checkpoints.formats import format_at
+from byrote.checkpoints.opening import open_runs
 from byrote.cli.exits import NothingFoundError, report
 from byrote.cli.session import Session
 
@@ -94,10 +94,8 @@ def _holds_nothing(text: str) -> bool:
         return bool(_GLOB & set(text)) and not any(Path(found).is_dir() for found in glob.glob(text))  # noqa: PTH207
     if not path.is_dir():
         return False
-    for module in FORMATS.values():
-        if module.sniff(path):
-            try:
-                return not module.discover(path).checkpoints
-            except CheckpointError:
-                return False  # damaged, not empty
-    return True
+    found = format_at(path)
+    try:
+        return found is None or not found.discover(path).checkpoints
+    except CheckpointError:
+        return False  # damaged, not empty

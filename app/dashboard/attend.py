@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.series import Checkpoint, open_series
+from byrote.checkpoints.opening import open_series
+from byrote.checkpoints.series import Checkpoint
 from byrote.checkpoints.vocabulary import load_tokenizer, tokenizer_of
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.formats import FORMATS
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, open_series
+from byrote.checkpoints.formats import format_at
+from byrote.checkpoints.opening import open_series
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.dashboard import jobs
 from byrote.dashboard.saved import SavedRun
@@ -164,7 +165,7 @@ def series_path(run: SavedRun) -> Path:
     """
     recorded = (run.meta.get("series") or {}).get("path")
     path = Path(str(recorded)) if recorded else None
-    if path is None or not any(module.sniff(path) for module in FORMATS.values() if path.exists()):
+    if path is None or format_at(path) is None:
         raise ByroteError(
             f"the checkpoints of {run.name} are not at {path}",
             help="a text of your own needs them: put them back there, or start the dashboard where the sweep was run",

@@ -1,38 +1,66 @@
-"""One module per on-disk family. Each has the same two functions; all of a family's oddities live in its file.
+"""One adapter per on-disk family; all of a family's oddities live in its file, which ends in its `FORMAT`.
 
-    sniff(path: Path) -> bool
-        Does this folder look like mine? Cheap: names and one small JSON file at most.
-    discover(path: Path) -> CheckpointSeries
-        The series, read without touching weights. Raises CheckpointError for a folder that is mine and broken.
-
-A module whose `discover` takes options of `open_series` lists them in `OPTIONS`.
-To add a format: write the module, add it to `FORMATS`, write its test. Order matters: first sniff wins.
+To add a family: write the module, put its `FORMAT` into `_OWN`, write its torch half in `byrote.interp.builders`, and a
+test. An installed package adds one by an entry point of the group `byrote.formats`; see docs/formats.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.entry_points import installed
+from byrote.checkpoints.errors import ByroteError, CheckpointError, did_you_mean
 from byrote.checkpoints.formats import dcp, hf, hub, lab, lightning, nanogpt, peft, state_dict, tl_legacy
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.weight_files import links_out
-from byrote.checkpoints.series import CheckpointSeries
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
-FORMATS = {
-    "lab": lab,
-    "tl_legacy": tl_legacy,
-    "hub": hub,
-    "peft": peft,
-    "dcp": dcp,
-    "nanogpt": nanogpt,
-    "lightning": lightning,
-    "state_dict": state_dict,
-    "hf": hf,
-}
-# Formats of one file per step: their path may be such a file.
-SINGLE_FILES = frozenset({"tl_legacy", "nanogpt", "lightning", "state_dict"})
+GROUP = "byrote.formats"
+# Order matters: the first that takes a path for its own reads it.
+_OWN = (lab, tl_legacy, hub, peft, dcp, nanogpt, lightning, state_dict, hf)
+
+
+@lru_cache(maxsize=1)
+def formats() -> Mapping[str, Format]:
+    """All formats by name, in the order in which they are asked: those of installed packages, then byrote's own.
+
+    Raises:
+        ByroteError: an installed package offers something else than a format, or one under a name that is taken.
+    """
+    own = {module.FORMAT.name: module.FORMAT for module in _OWN}
+    added = installed(GROUP)
+    for name, found in added.items():
+        if not isinstance(found, Format) or found.name != name or name in own:
+            raise ByroteError(
+                f"the entry point {name!r} of {GROUP} is no Format of that name, or byrote has a format of that name",
+                help="update or uninstall the package that declares it",
+            )
+    return {**added, **own}
+
+
+def format_at(path: Path) -> Format | None:
+    """The format that takes a path for its own; None where none does, or it is not there."""
+    found = (f for f in formats().values() if path.is_dir() or f.single_files)
+    return next((f for f in found if f.sniff(path)), None) if path.exists() else None
+
+
+def format_of(checkpoint: Checkpoint) -> Format:
+    """The format that a checkpoint was found by.
+
+    Raises:
+        CheckpointError: it came from a package that is not installed here.
+    """
+    found = formats().get(checkpoint.format)
+    if found is None:
+        raise CheckpointError(
+            f"step {checkpoint.step} is of the format {checkpoint.format!r}, which is not known here",
+            help=did_you_mean(checkpoint.format, formats()),
+        )
+    return found
 
 
 def discover(path: Path, **options: Any) -> CheckpointSeries:
@@ -45,49 +73,36 @@ def discover(path: Path, **options: Any) -> CheckpointSeries:
         ) from None
 
 
-def sniffed(path: Path) -> bool:
-    """Whether any format takes the folder for its own."""
-    return any(module.sniff(path) for module in FORMATS.values())
-
-
 def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist", help=_nearest_path(path))
-    for name, module in FORMATS.items():
-        if (path.is_dir() or name in SINGLE_FILES) and module.sniff(path):
-            series = module.discover(path, **_taken(name, module, options))
-            if not series.checkpoints:
-                raise _nothing_readable(path, series)
-            return replace(series, notes=(*series.notes, *links_out(series)))
+    if (found := format_at(path)) is not None:
+        series = found.discover(path, **_taken(found, options))
+        if not series.checkpoints:
+            raise _nothing_readable(path, series)
+        return replace(series, notes=(*series.notes, *links_out(series)))
     if not path.is_dir():
         raise CheckpointError(
             f"{path} is a file, not a folder of checkpoints",
             help=f"give the folder that holds it: {path.parent}",
         )
-    found = sorted(p.name for p in path.iterdir())
-    shown = (
-        ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
-        if found
-        else "nothing: the folder is empty"
-    )
+    names = sorted(p.name for p in path.iterdir())
+    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing: the folder is empty"
     raise CheckpointError(
         f"no checkpoints found in {path} (it holds {shown})",
-        help="byrote reads lab series (manifest.json), Hugging Face folders (config.json and weights, alone or in "
-        "checkpoint-N / stepN folders), nanoGPT's ckpt.pt, Lightning's .ckpt, TransformerLens state dicts, "
-        "torch.distributed.checkpoint folders, and state dicts named by step with a config.json beside them",
+        help=f"byrote reads {', '.join(f.reads for f in formats().values() if f.reads)}",
     )
 
 
-def _taken(name: str, module: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _taken(format: Format, options: dict[str, Any]) -> dict[str, Any]:
     """The options this format's `discover` knows; a base or a part that would go unused is refused."""
-    known = getattr(module, "OPTIONS", frozenset())
     for option in ("base", "part"):
-        if options.get(option) is not None and option not in known:
+        if options.get(option) is not None and option not in format.options:
             raise CheckpointError(
-                f"{option}={str(options[option])!r} has no meaning for a series of format {name}",
+                f"{option}={str(options[option])!r} has no meaning for a series of format {format.name}",
                 help=f"leave {option} out",
             )
-    return {option: value for option, value in options.items() if option in known}
+    return {option: value for option, value in options.items() if option in format.options}
 
 
 def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
@@ -101,8 +116,6 @@ def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
 
 
 def _nearest_path(path: Path) -> str:
-    from byrote.checkpoints.errors import did_you_mean
-
     parent = path.parent
     if not parent.is_dir():
         return f"the parent folder {parent} does not exist either"

@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.adapter import Format, StoredTensors, TensorInfo
 from byrote.checkpoints.formats.inert_pickle import InertPickle, Maker, Record, record_maker, shown
-from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
 from byrote.checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTensor, tensor_bytes
 from byrote.checkpoints.formats.torch_zip import read_torch_slice
-from byrote.checkpoints.formats.weight_files import find_config, odd_steps
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from byrote.checkpoints.step_names import parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.formats.weight_files import assemble_folders, config_beside
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap
+from byrote.checkpoints.step_names import parse_name, step_folders
 
-FORMAT = "dcp"
 METADATA = ".metadata"
 MAX_METADATA_BYTES = 32 << 20
 MAX_PIECES = 1024  # of one tensor, where they are not simply rows
@@ -76,21 +74,7 @@ def sniff(path: Path) -> bool:
 def discover(path: Path) -> CheckpointSeries:
     """List every step folder; what cannot be read is a gap."""
     alone = (_home(path) / METADATA).is_file()
-    odd = [] if alone else odd_steps(path)
-    folders = [folder for folder in step_folders(path) if all(folder != gap.path for gap in odd)]
-    refuse_mixed_parts((folder.name for folder in folders if not alone), where=str(path))
-    found = [_checkpoint(folder) for folder in ([path] if alone else folders)]
-    checkpoints, gaps = without_duplicates([c for c in found if isinstance(c, Checkpoint)])
-    gaps += [*odd, *(g for g in found if isinstance(g, Gap))]
-    unknown = alone and parse_name(path.name) is None
-    return CheckpointSeries(
-        name=path.resolve().name,
-        path=path,
-        format=FORMAT,
-        checkpoints=tuple(sorted(checkpoints)),
-        gaps=tuple(sorted(gaps, key=lambda g: (g.step is None, g.step or 0, g.path.name))),
-        notes=("nothing says which training step this is; it is shown as step 0",) if unknown else (),
-    )
+    return assemble_folders(path, FORMAT.name, _checkpoint, alone=alone, unknown=True)
 
 
 def model_tensors(folder: Path) -> Mapping[str, ShardedTensor]:
@@ -164,28 +148,30 @@ def _home(folder: Path) -> Path:
 
 def _checkpoint(folder: Path) -> Checkpoint | Gap:
     named, folder = parse_name(folder.name), _home(folder)
-    try:
+
+    def read() -> Checkpoint:
         if not (folder / METADATA).is_file():
             raise CheckpointError(f"{METADATA} is missing", help="was training killed while it saved?")
         tensors = model_tensors(folder)
-        config = find_config(folder / METADATA)
-        if config is None:
-            raise CheckpointError(
-                "there is no config.json in the folder or above",
-                help=f"put the Hugging Face config.json of the model into {folder.parent}",
-            )
-        refuse_implausible(read_config(config), (t.shape for t in tensors.values()), where=config.name)
-    except CheckpointError as error:
-        return Gap(folder, error.message, error.help, named.step if named else None)
-    files = sorted({piece.file for tensor in tensors.values() for piece in tensor.pieces})
-    return Checkpoint(
-        step=named.step if named else 0,
-        path=folder,
-        format=FORMAT,
-        tokens_seen=named.tokens if named else None,
-        files=(*files, folder / METADATA),
-        config_path=config,
-    )
+        config = config_beside(folder / METADATA, (t.shape for t in tensors.values()))
+        files = sorted({piece.file for tensor in tensors.values() for piece in tensor.pieces})
+        return Checkpoint(
+            step=named.step if named else 0,
+            path=folder,
+            format=FORMAT.name,
+            tokens_seen=named.tokens if named else None,
+            files=(*files, folder / METADATA),
+            config_path=config,
+        )
+
+    return read_or_gap(folder, named.step if named else None, read)
+
+
+def _stored(checkpoint: Checkpoint) -> StoredTensors:
+    import numpy as np
+
+    for name, tensor in model_tensors(checkpoint.path).items():
+        yield name, TensorInfo(tensor.dtype, tensor.shape, ""), np.frombuffer(assembled(tensor), np.uint8)
 
 
 @lru_cache(maxsize=8)
@@ -309,3 +295,13 @@ def _makers() -> Mapping[str, Maker | None]:
     makers: dict[str, Maker | None] = {name: record_maker(name) for name in records}
     makers |= dict.fromkeys(f"torch.{name}" for name in DTYPES)
     return makers | {"torch.Size": _size, "collections.OrderedDict": lambda args: {}}
+
+
+FORMAT = Format(
+    "dcp",
+    sniff,
+    discover,
+    builder="state_dict",
+    reads="torch.distributed.checkpoint folders",
+    tensors=_stored,
+)

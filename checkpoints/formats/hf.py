@@ -9,19 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.stored_tensor import is_state
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.trainer_state import read_json, trainer_state
-from byrote.checkpoints.formats.weight_files import odd_steps
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from byrote.checkpoints.step_names import StepName, parse_name, refuse_mixed_parts, step_folders
-from byrote.checkpoints.step_names import step_from_name as step_from_name
+from byrote.checkpoints.formats.weight_files import assemble_folders
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap
+from byrote.checkpoints.step_names import StepName, parse_name, step_folders
 
-FORMAT = "hf"
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -34,29 +32,19 @@ def sniff(path: Path) -> bool:
 
 def discover(path: Path) -> CheckpointSeries:
     """List every step folder; what cannot be read, or claims another's step, becomes a gap."""
-    odd = odd_steps(path)
-    folders = [folder for folder in step_folders(path) if all(folder != gap.path for gap in odd)]
-    notes: list[str] = []
-    if folders:
-        refuse_mixed_parts((folder.name for folder in folders), where=str(path))
-        found = [read_checkpoint(folder, parse_name(folder.name)) for folder in folders]
-        if (path / "config.json").is_file() and _weight_names(path):
-            notes.append("the model at the top of the folder has no step in its name and was left out")
-        if folders[0].name.isdigit():
-            notes.append("the folders are named by bare numbers, which were taken for steps")
-    else:
-        found = [read_checkpoint(path, parse_name(path.name))]
-        if parse_name(path.name) is None and not (path / "trainer_state.json").is_file():
-            notes.append("nothing says which training step this is; it is shown as step 0")
-    checkpoints, gaps = without_duplicates([c for c in found if isinstance(c, Checkpoint)])
-    gaps += [*odd, *(g for g in found if isinstance(g, Gap))]
-    return CheckpointSeries(
-        name=path.resolve().name,
-        path=path,
-        format=FORMAT,
-        checkpoints=tuple(sorted(checkpoints)),
-        gaps=tuple(sorted(gaps, key=lambda g: (g.step is None, g.step or 0, g.path.name))),
-        notes=tuple(notes),
+    folders = step_folders(path)
+    notes = []
+    if folders and (path / "config.json").is_file() and _weight_names(path):
+        notes.append("the model at the top of the folder has no step in its name and was left out")
+    if folders and folders[0].name.isdigit():
+        notes.append("the folders are named by bare numbers, which were taken for steps")
+    return assemble_folders(
+        path,
+        FORMAT.name,
+        lambda folder: read_checkpoint(folder, parse_name(folder.name)),
+        alone=not folders,
+        unknown=not (path / "trainer_state.json").is_file(),
+        notes=notes,
     )
 
 
@@ -67,28 +55,24 @@ def read_checkpoint(folder: Path, named: StepName | None) -> Checkpoint | Gap:
         folder: holds config.json and weights.
         named: the step its name says; without one, `trainer_state.json` is asked, else it is step 0.
     """
-    try:
-        # A bare number may be a seed or an epoch: there the Trainer's own count is believed first.
-        state = trainer_state(folder, step=named.step if named and not named.bare else None)
+
+    def read() -> Checkpoint:
+        state = trainer_state(folder, named)
         config = _config(folder)
         files = _weight_files(folder)
         shapes = [shape for file in files for shape in _shapes(file)]
         refuse_implausible(read_config(config), shapes, where=config.name)
-    except CheckpointError as error:
-        return Gap(folder, error.message, error.help, named.step if named else None)
-    except OSError as error:
-        reason = f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
-        return Gap(folder, reason, "check its permissions", named.step if named else None)
-    named = named or StepName(0)
-    return Checkpoint(
-        step=named.step if state.step is None else state.step,
-        path=folder,
-        format=FORMAT,
-        tokens_seen=named.tokens if state.tokens_seen is None else state.tokens_seen,
-        loss_nats=state.loss_nats,
-        files=files,
-        config_path=config,
-    )
+        return Checkpoint(
+            step=state.step or 0,
+            path=folder,
+            format=FORMAT.name,
+            tokens_seen=state.tokens_seen,
+            loss_nats=state.loss_nats,
+            files=files,
+            config_path=config,
+        )
+
+    return read_or_gap(folder, named.step if named else None, read)
 
 
 def _config(folder: Path) -> Path:
@@ -163,3 +147,12 @@ def _shapes(file: Path) -> list[tuple[int, ...]]:
 def _weight_names(folder: Path) -> list[str]:
     found = (*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin"))
     return sorted(p.name for p in found if p.is_file())
+
+
+FORMAT = Format(
+    "hf",
+    sniff,
+    discover,
+    builder="hf",
+    reads=("Hugging Face folders (config.json and weights, alone or in checkpoint-N / stepN folders)"),
+)

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import hf
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.hub_source import HubSource, remote_refs
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of
 from byrote.checkpoints.step_names import StepName, count_parts, parse_name, refuse_mixed_parts
 
-FORMAT = "hub"
-OPTIONS = frozenset({"part", "allow_download", "disk_budget_bytes"})
 FLAG = "allow_download=True (--allow-download)"
 
 _REPOSITORY = re.compile(r"(?P<hf>hf:/{1,2})?(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)", re.ASCII)
@@ -112,16 +111,8 @@ def discover(
     found, gaps = _one_per_step(path, refs, steps)
     read = [_checkpoint(path, name, refs[name], named=named, source=source) for name, named in found.items()]
     short = repo.rpartition("/")[2]
-    return CheckpointSeries(
-        name=f"{short}-{part}" if part else short,
-        path=path,
-        format=FORMAT,
-        checkpoints=tuple(sorted(c for c in read if isinstance(c, Checkpoint))),
-        gaps=tuple(
-            sorted(gaps + [g for g in read if isinstance(g, Gap)], key=lambda g: (g.step or 0, g.path))
-        ),
-        notes=tuple(notes),
-    )
+    name = f"{short}-{part}" if part else short
+    return series_of(path, FORMAT.name, [*gaps, *read], name=name, notes=notes)
 
 
 def _cached(folder: Path, repo: str) -> str:
@@ -200,11 +191,11 @@ def _checkpoint(
     folder = path / "snapshots" / commit
     read = hf.read_checkpoint(folder, named) if folder.is_dir() else None
     if isinstance(read, Checkpoint):
-        return replace(read, format=FORMAT)
+        return replace(read, format=FORMAT.name)
     step = named.step if named else 0
     if source is not None:
         tokens = named.tokens if named else None
-        return Checkpoint(step=step, path=folder, format=FORMAT, tokens_seen=tokens, source=source)
+        return Checkpoint(step=step, path=folder, format=FORMAT.name, tokens_seen=tokens, source=source)
     reason = read.reason if read else "its files are not in the cache"
     return Gap(path / "refs" / name, reason, f"give {FLAG} to fetch it", step)
 
@@ -226,3 +217,15 @@ def _notes(path: Path, refs: dict[str, str], steps: dict[str, StepName | None]) 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+FORMAT = Format(
+    "hub",
+    sniff,
+    discover,
+    builder="hf",
+    options=frozenset({"part", "allow_download", "disk_budget_bytes"}),
+    version=lambda checkpoint: (
+        checkpoint.path.name
+    ),  # a commit, whose files never change and need not be here
+)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.model_config import MAX_CONFIG_BYTES, refuse_implausible
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
 from byrote.checkpoints.former_name import same_format
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
-
-FORMAT = "lab"
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
 
 
 def sniff(path: Path) -> bool:
@@ -40,21 +39,11 @@ def discover(path: Path) -> CheckpointSeries:
     found = [
         _checkpoint(path, config, entry, fields) for entry in (listed if isinstance(listed, list) else [])
     ]
-    checkpoints, gaps = without_duplicates(c for c in found if isinstance(c, Checkpoint))
-    gaps += [g for g in found if isinstance(g, Gap)]
-    notes = ()
-    if manifest.get("status") != "complete":
-        last = max(checkpoints).step if checkpoints else "none"
-        notes = (f"training is not finished: last step written is {last}",)
-    return CheckpointSeries(
-        name=_name(manifest, path),
-        path=path,
-        format=FORMAT,
-        checkpoints=tuple(sorted(checkpoints)),
-        gaps=tuple(gaps),
-        notes=notes,
-        manifest=manifest,
-    )
+    series = series_of(path, FORMAT.name, found, name=_name(manifest, path), manifest=manifest)
+    if manifest.get("status") == "complete":
+        return series
+    last = series.steps[-1] if series.checkpoints else "none"
+    return replace(series, notes=(f"training is not finished: last step written is {last}",))
 
 
 def _name(manifest: dict[str, Any], path: Path) -> str:
@@ -84,24 +73,25 @@ def _checkpoint(path: Path, config: Path, entry: Any, fields: dict[str, Any]) ->
             "it lists a checkpoint without a step or a folder",
             "train again with --fresh",
         )
-    file = path / name / "model.safetensors"
-    if not file.is_file():
-        return Gap(
-            path / name,
-            "the manifest lists it, but model.safetensors is missing",
-            "train again with --fresh",
-            step,
-        )
-    try:
+
+    def read(step: int = step) -> Checkpoint:
+        file = path / name / "model.safetensors"
+        if not file.is_file():
+            raise CheckpointError(
+                "the manifest lists it, but model.safetensors is missing", help="train again with --fresh"
+            )
         refuse_implausible(fields, (tensor.shape for tensor in read_header(file)), where=config.name)
-    except CheckpointError as error:
-        return Gap(path / name, error.message, error.help, step)
-    return Checkpoint(
-        step=step,
-        path=path / name,
-        format=FORMAT,
-        tokens_seen=count_or_none(entry.get("tokens_seen")),
-        loss_nats=number_or_none(entry.get("train_loss_nats")),
-        files=(file,),
-        config_path=config,
-    )
+        return Checkpoint(
+            step=step,
+            path=path / name,
+            format=FORMAT.name,
+            tokens_seen=count_or_none(entry.get("tokens_seen")),
+            loss_nats=number_or_none(entry.get("train_loss_nats")),
+            files=(file,),
+            config_path=config,
+        )
+
+    return read_or_gap(path / name, step, read)
+
+
+FORMAT = Format("lab", sniff, discover, builder="native", reads="lab series (manifest.json)")

@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.model_config import read_config, refuse_implausible, usable_config
+from byrote.checkpoints.formats.adapter import Format
+from byrote.checkpoints.formats.model_config import refuse_implausible, usable_config
 from byrote.checkpoints.formats.stored_tensor import is_state
 from byrote.checkpoints.formats.torch_zip import read_torch_file
-from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config
+from byrote.checkpoints.formats.trainer_state import count_or_none
+from byrote.checkpoints.formats.weight_files import (
+    WeightFile,
+    assemble,
+    candidates,
+    config_beside,
+    settled_step,
+)
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
-FORMAT = "lightning"
 STATE = "state_dict"  # where in the file the weights are
 ENDINGS = (".ckpt",)
 _MARKS = ("pytorch-lightning_version", "global_step", "epoch")
@@ -40,7 +47,7 @@ def sniff(path: Path) -> bool:
 
 def discover(path: Path) -> CheckpointSeries:
     """List the files in step order; what is no Lightning checkpoint is a gap."""
-    return assemble(path, FORMAT, *candidates(path, ENDINGS), _checkpoint)
+    return assemble(path, FORMAT.name, *candidates(path, ENDINGS), _checkpoint)
 
 
 def embedded_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -69,28 +76,28 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
             f"{file.path.name} is no Lightning checkpoint: it lacks a state_dict of tensors, or its step",
             help="keep other files out of the folder, or give the path of one file",
         )
-    saved = content.get("global_step")
-    step = file.step if file.step is not None else saved
-    if type(step) is not int or not 0 <= step < 1 << 53:
-        raise CheckpointError(
-            f"nothing says which step {file.path.name} is", help="rename it to step=STEP.ckpt"
-        )
-    beside = None
-    config, where = embedded_config(content), "the config in hyper_parameters"
-    if config is None:
-        beside = find_config(file.path)
-        if beside is None:
-            raise CheckpointError(
-                f"{file.path.name} does not say which architecture it is",
-                help=f"put the Hugging Face config.json of the model into {file.path.parent}",
-            )
-        config, where = read_config(beside), beside.name
-    refuse_implausible(config, (tensor.shape for tensor in content[STATE].values()), where=where)
+    step = settled_step(file, count_or_none(content.get("global_step")), spelling="step=STEP.ckpt")
+    beside, shapes = None, [tensor.shape for tensor in content[STATE].values()]
+    if (config := embedded_config(content)) is not None:
+        refuse_implausible(config, shapes, where="the config in hyper_parameters")
+    else:
+        beside = config_beside(file.path, shapes)
     return Checkpoint(
         step=step,
         path=file.path,
-        format=FORMAT,
+        format=FORMAT.name,
         tokens_seen=file.tokens,
         files=(file.path,),
         config_path=beside,
     )
+
+
+FORMAT = Format(
+    "lightning",
+    sniff,
+    discover,
+    builder="state_dict",
+    reads="Lightning's .ckpt",
+    single_files=True,
+    config_inside=lambda checkpoint: embedded_config(read_torch_file(checkpoint.files[0]).content),
+)

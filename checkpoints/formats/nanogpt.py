@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.model_config import refuse_implausible
 from byrote.checkpoints.formats.stored_tensor import StoredTensor, is_state
 from byrote.checkpoints.formats.torch_zip import TorchFile, read_torch_file
-from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
+from byrote.checkpoints.formats.trainer_state import count_or_none
+from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, settled_step
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
-FORMAT = "nanogpt"
 STATE = "model"  # where in the file the weights are
 ENDINGS = (".pt", ".pth")
 MAX_PEEKS = 8
@@ -45,7 +46,7 @@ def sniff(path: Path) -> bool:
 
 def discover(path: Path) -> CheckpointSeries:
     """List the files in step order; what is no nanoGPT checkpoint is a gap."""
-    series = assemble(path, FORMAT, *candidates(path, ENDINGS), _checkpoint)
+    series = assemble(path, FORMAT.name, *candidates(path, ENDINGS), _checkpoint)
     if all(checkpoint.loss_nats is None for checkpoint in series):
         return series
     return replace(series, notes=(*series.notes, LOSS_NOTE))
@@ -81,15 +82,12 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
             help="keep other files out of the folder, or give the path of one file",
         )
     refuse_implausible(model_args(content), (t.shape for t in content[STATE].values()), where="model_args")
-    step = file.step if file.step is not None else _whole(content.get("iter_num"))
-    if step is None:
-        raise CheckpointError(
-            f"nothing says which step {file.path.name} is", help=f"rename it to ckpt_STEP{file.path.suffix}"
-        )
+    saved = count_or_none(content.get("iter_num"))
+    step = settled_step(file, saved, spelling=f"ckpt_STEP{file.path.suffix}")
     return Checkpoint(
         step=step,
         path=file.path,
-        format=FORMAT,
+        format=FORMAT.name,
         tokens_seen=_tokens_per_step(content) * step if _tokens_per_step(content) else file.tokens,
         loss_nats=_loss(stored),
         files=(file.path,),
@@ -100,7 +98,9 @@ def _tokens_per_step(content: Mapping[str, Any]) -> int:
     """Tokens one optimiser step reads, over all processes; 0 where the file does not say."""
     config = content.get("config")
     config = config if isinstance(config, dict) else {}
-    sizes = [_whole(config.get(n)) for n in ("batch_size", "block_size", "gradient_accumulation_steps")]
+    sizes = [
+        count_or_none(config.get(n)) for n in ("batch_size", "block_size", "gradient_accumulation_steps")
+    ]
     return 0 if None in sizes else math.prod(size for size in sizes if size is not None)
 
 
@@ -116,5 +116,12 @@ def _loss(stored: TorchFile) -> float | None:
     return float(value) if plain else None
 
 
-def _whole(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 1 << 53 else None
+FORMAT = Format(
+    "nanogpt",
+    sniff,
+    discover,
+    builder="nanogpt",
+    reads="nanoGPT's ckpt.pt",
+    single_files=True,
+    config_inside=lambda checkpoint: model_args(read_torch_file(checkpoint.files[0]).content),
+)

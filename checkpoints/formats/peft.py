@@ -12,14 +12,13 @@ from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats import hf, hub
-from byrote.checkpoints.formats.duplicates import without_duplicates
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.trainer_state import read_json, trainer_state
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from byrote.checkpoints.step_names import StepName, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.formats.weight_files import assemble_folders
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap
+from byrote.checkpoints.step_names import StepName, parse_name, step_folders
 
-FORMAT = "peft"
-OPTIONS = frozenset({"base"})
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 # Kinds whose merged weights a test holds against the adapter's own forward pass.
@@ -45,33 +44,31 @@ def discover(path: Path, *, base: str | Path | None = None) -> CheckpointSeries:
     Raises:
         CheckpointError: `base` is not a model folder.
     """
-    folders = step_folders(path)
-    steps = folders if any((child / CONFIG).is_file() for child in folders) else [path]
-    refuse_mixed_parts((folder.name for folder in steps), where=str(path))
+    alone = not any((child / CONFIG).is_file() for child in step_folders(path))
     given = _base_model(Path(base), origin="base") if base is not None else None
-    found = [_read(folder, given) for folder in steps]
-    checkpoints, gaps = without_duplicates(c for c in found if isinstance(c, Checkpoint))
-    notes = []
-    if steps == [path] and parse_name(path.name) is None and not (path / "trainer_state.json").is_file():
-        notes.append("nothing says which training step this is; it is shown as step 0")
-    if steps != [path] and (path / CONFIG).is_file():
-        notes.append("the adapter at the top of the folder has no step in its name and was left out")
-    if checkpoints:
-        notes.append(f"weights are those of {_base_folder(checkpoints[0]).name} with each adapter merged in")
-    return CheckpointSeries(
-        name=path.resolve().name,
-        path=path,
-        format=FORMAT,
-        checkpoints=tuple(sorted(checkpoints)),
-        gaps=tuple(gaps + [g for g in found if isinstance(g, Gap)]),
-        notes=tuple(notes),
+    series = assemble_folders(
+        path,
+        FORMAT.name,
+        lambda folder: _read(folder, given),
+        alone=alone,
+        unknown=not (path / "trainer_state.json").is_file(),
     )
+    notes = list(series.notes)
+    if not alone and (path / CONFIG).is_file():
+        notes.append("the adapter at the top of the folder has no step in its name and was left out")
+    if series.checkpoints:
+        notes.append(f"weights are those of {_base_folder(series[0]).name} with each adapter merged in")
+    return replace(series, notes=tuple(notes))
 
 
 def base_of(checkpoint: Checkpoint) -> Checkpoint:
     """The base model of an adapter step, as a checkpoint that stands alone."""
     return replace(
-        checkpoint, path=_base_folder(checkpoint), format="hf", files=checkpoint.files[1:], source=None
+        checkpoint,
+        path=_base_folder(checkpoint),
+        format=hf.FORMAT.name,
+        files=checkpoint.files[1:],
+        source=None,
     )
 
 
@@ -102,24 +99,24 @@ def refuse_unmergeable(config: dict[str, Any]) -> None:
 
 def _read(folder: Path, given: Checkpoint | None) -> Checkpoint | Gap:
     named = parse_name(folder.name)
-    try:
+
+    def read() -> Checkpoint:
         config = _adapter_config(folder)
         refuse_unmergeable(config)
         weights = _adapter_weights(folder)
-        state = trainer_state(folder, step=named.step if named and not named.bare else None)
+        state = trainer_state(folder, named)
         base = given or _base_model(*_named_base(folder, config))
-    except CheckpointError as error:
-        return Gap(folder, error.message, error.help, named.step if named else None)
-    named = named or StepName(0)
-    return Checkpoint(
-        step=named.step if state.step is None else state.step,
-        path=folder,
-        format=FORMAT,
-        tokens_seen=named.tokens if state.tokens_seen is None else state.tokens_seen,
-        loss_nats=state.loss_nats,
-        files=(weights, *base.files),
-        config_path=base.config_path,
-    )
+        return Checkpoint(
+            step=state.step or 0,
+            path=folder,
+            format=FORMAT.name,
+            tokens_seen=state.tokens_seen,
+            loss_nats=state.loss_nats,
+            files=(weights, *base.files),
+            config_path=base.config_path,
+        )
+
+    return read_or_gap(folder, named.step if named else None, read)
 
 
 def _adapter_config(folder: Path) -> dict[str, Any]:
@@ -182,3 +179,13 @@ def _base_model(path: Path, origin: str) -> Checkpoint:
 def _base_folder(checkpoint: Checkpoint) -> Path:
     assert checkpoint.config_path is not None, "the format always records the base's config"
     return checkpoint.config_path.parent
+
+
+FORMAT = Format(
+    "peft",
+    sniff,
+    discover,
+    builder="peft",
+    reads="LoRA adapters (adapter_config.json and adapter_model.safetensors)",
+    options=frozenset({"base"}),
+)

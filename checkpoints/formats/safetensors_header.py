@@ -6,6 +6,7 @@ Source: the safetensors format: 8 bytes little-endian header length, JSON header
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,10 @@ from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.inert_pickle import shown
+from byrote.checkpoints.formats.stored_tensor import WIDTHS
 
 MAX_HEADER_BYTES = 32 << 20  # some 200,000 tensors; the reference implementation takes three times that
 MAX_AXES = 64
-_DTYPE_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-    "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,8 @@ def _checked(path: Path, size: int, base: int, entries: list[TensorEntry]) -> tu
                 help="write the file again",
             )
         expected_start = entry.end
-        numel = 1
-        for n in entry.shape:
-            numel *= n
-        width = _DTYPE_BYTES.get(entry.dtype)
-        if width is not None and numel * width != entry.end - entry.start:
+        width = WIDTHS.get(entry.dtype)
+        if width is not None and math.prod(entry.shape) * width != entry.end - entry.start:
             raise CheckpointError(
                 f"{path.name}: {shown(entry.name)} claims shape {shown(list(entry.shape))} of {shown(entry.dtype)} "
                 f"but holds {entry.end - entry.start} bytes",

@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.stored_tensor import is_state
 from byrote.checkpoints.formats.torch_zip import read_torch_file
-from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, find_config, hf_named
+from byrote.checkpoints.formats.trainer_state import count_or_none
+from byrote.checkpoints.formats.weight_files import (
+    WeightFile,
+    assemble,
+    candidates,
+    config_beside,
+    hf_named,
+    settled_step,
+)
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.step_names import step_folders
 
-FORMAT = "state_dict"
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 ENDINGS = (*PICKLED, ".safetensors")
 _FIELDS = ("state_dict", "model_state_dict", "model", "module")
@@ -40,7 +47,7 @@ def discover(path: Path) -> CheckpointSeries:
     """List the files in step order; what holds no tensors by name is a gap."""
     files, gaps = candidates(path, ENDINGS)
     alone = len(files) == 1 and not gaps
-    series = assemble(path, FORMAT, files, gaps, lambda file: _checkpoint(file, alone=alone))
+    series = assemble(path, FORMAT.name, files, gaps, lambda file: _checkpoint(file, alone=alone))
     if alone and series.checkpoints and files[0].step is None and series[0].step == 0:
         note = "nothing says which training step this is; it is shown as step 0"
         return replace(series, notes=(*series.notes, note))
@@ -76,32 +83,32 @@ def _checkpoint(file: WeightFile, *, alone: bool) -> Checkpoint:
     else:
         content = read_torch_file(file.path).content
         shapes = [tensor.shape for tensor in state_of(content, where=file.path.name).values()]
-    step = file.step if file.step is not None else _step_within(content)
-    if step is None and not alone:
-        raise CheckpointError(
-            f"nothing says which step {file.path.name} is", help=f"rename it to step_STEP{file.path.suffix}"
-        )
-    config = find_config(file.path)
-    if config is None:
-        raise CheckpointError(
-            f"there is no config.json beside {file.path.name} or in the folder above",
-            help=f"put the Hugging Face config.json of the model into {file.path.parent}",
-        )
-    refuse_implausible(read_config(config), shapes, where=config.name)
+    saved = _step_within(content)
+    step = settled_step(
+        file, 0 if saved is None and alone else saved, spelling=f"step_STEP{file.path.suffix}"
+    )
     return Checkpoint(
-        step=step or 0,
+        step=step,
         path=file.path,
-        format=FORMAT,
+        format=FORMAT.name,
         tokens_seen=file.tokens,
         files=(file.path,),
-        config_path=config,
+        config_path=config_beside(file.path, shapes),
     )
 
 
 def _step_within(content: Any) -> int | None:
     if not isinstance(content, Mapping):
         return None
-    said = [
-        content[name] for name in _STEPS if type(content.get(name)) is int and 0 <= content[name] < 1 << 53
-    ]
-    return said[0] if said else None
+    said = (count_or_none(content.get(name)) for name in _STEPS)
+    return next((step for step in said if step is not None), None)
+
+
+FORMAT = Format(
+    "state_dict",
+    sniff,
+    discover,
+    builder="state_dict",
+    reads="state dicts named by step with a config.json beside them",
+    single_files=True,
+)

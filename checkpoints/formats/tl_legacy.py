@@ -8,7 +8,6 @@ HookedTransformerConfig beside them as `config.json` or `cfg.json`, or in the fi
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.tl_config import (
     LegacyConfig,
     differences_from_native,
@@ -29,12 +29,11 @@ from byrote.checkpoints.formats.tl_state import (
     refuse_misfit,
     tensors_in,
 )
-from byrote.checkpoints.formats.trainer_state import read_json
+from byrote.checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from byrote.checkpoints.step_names import parse_name, step_folders
 
-FORMAT = "tl_legacy"
 ENDINGS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
 CONFIG_NAMES = ("config.json", "cfg.json", "model_config.json")
 
@@ -64,7 +63,7 @@ def discover(path: Path) -> CheckpointSeries:
         configs[file.path] = read_checked(checkpoint)[0]
         return checkpoint
 
-    series = assemble(path, FORMAT, files, gaps, read)
+    series = assemble(path, FORMAT.name, files, gaps, read)
     if len(files) == 1 and files[0].step is None and series.steps == (0,):
         notes.append("nothing says which training step this is; it is shown as step 0")
     return replace(series, notes=(*notes, *series.notes, *_notes(series, configs)))
@@ -142,9 +141,11 @@ def _checkpoint(path: Path, file: WeightFile) -> Checkpoint:
     return Checkpoint(
         step=step or 0,
         path=file.path,
-        format=FORMAT,
+        format=FORMAT.name,
         tokens_seen=tokens if file.tokens is None else file.tokens,
-        loss_nats=_number(beside, "loss", "train_loss"),
+        loss_nats=next(
+            (x for n in ("loss", "train_loss") if (x := number_or_none(beside.get(n))) is not None), None
+        ),
         files=(file.path,),
         config_path=next(filter(None, configs), None),
     )
@@ -160,12 +161,7 @@ def _side_json(file: Path) -> dict[str, Any]:
 
 
 def _count(said: Mapping[str, Any], *names: str) -> int | None:
-    return next((said[name] for name in names if type(said.get(name)) is int and said[name] >= 0), None)
-
-
-def _number(said: Mapping[str, Any], *names: str) -> float | None:
-    found = (said[name] for name in names if type(said.get(name)) in (int, float))
-    return next((float(value) for value in found if math.isfinite(value)), None)
+    return next((n for name in names if (n := count_or_none(said.get(name))) is not None), None)
 
 
 def _config_folders(path: Path, files: list[WeightFile]) -> list[Path]:
@@ -200,3 +196,14 @@ def _notes(series: CheckpointSeries, configs: Mapping[Path, LegacyConfig]) -> It
     others = dict.fromkeys(name for legacy in settled for name in differences_from_native(legacy))
     if others:
         yield f"TransformerLens 4 computes these otherwise, so byrote's reference model runs them: {', '.join(others)}"
+
+
+FORMAT = Format(
+    "tl_legacy",
+    sniff,
+    discover,
+    builder="tl_legacy",
+    reads="TransformerLens state dicts",
+    single_files=True,
+    config_inside=raw_config,
+)

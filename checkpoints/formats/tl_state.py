@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.adapter import TensorInfo
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.tl_config import LegacyConfig
@@ -31,18 +32,10 @@ CONVERT = (
 
 
 @dataclass(frozen=True)
-class TensorShape:
-    """Element type, as safetensors names it, and shape of one tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Contents:
     """What one file holds, tensors by TransformerLens's names; `prefix` is what wrappers put before them."""
 
-    tensors: Mapping[str, TensorShape]
+    tensors: Mapping[str, TensorInfo]
     prefix: str
     config: Mapping[str, Any] | None
     beside: Mapping[str, Any]
@@ -72,10 +65,12 @@ def read_contents(file: Path) -> Contents:
     return Contents({n.removeprefix(prefix): t for n, t in tensors.items()}, prefix, config, outer)
 
 
-def tensors_in(file: Path) -> tuple[dict[str, TensorShape], Mapping[str, Any]]:
+def tensors_in(file: Path) -> tuple[dict[str, TensorInfo], Mapping[str, Any]]:
     """Tensors by their names in the file, and what was saved beside them."""
     if file.suffix.lower() == ".safetensors":
-        return {entry.name: TensorShape(entry.dtype, entry.shape) for entry in read_header(file)}, {}
+        return {
+            entry.name: TensorInfo(entry.dtype, entry.shape, file.name) for entry in read_header(file)
+        }, {}
     try:
         content = read_torch_file(file).content
     except CheckpointError as error:
@@ -84,15 +79,15 @@ def tensors_in(file: Path) -> tuple[dict[str, TensorShape], Mapping[str, Any]]:
         raise
     state = state_of(content)
     beside = {} if state is content else {k: v for k, v in content.items() if v is not state}
-    return {name: TensorShape(tensor.dtype, tensor.shape) for name, tensor in state.items()}, beside
+    return {name: TensorInfo(tensor.dtype, tensor.shape, file.name) for name, tensor in state.items()}, beside
 
 
-def embedding_name(tensors: Mapping[str, TensorShape]) -> str | None:
+def embedding_name(tensors: Mapping[str, TensorInfo]) -> str | None:
     """The name of `embed.W_E`, whatever wrappers (`_orig_mod.`, `module.`) put before it."""
     return next((name for name in tensors if re.fullmatch(r"(?:[\w]+\.)*?embed\.W_E", name)), None)
 
 
-def refuse_misfit(legacy: LegacyConfig, tensors: Mapping[str, TensorShape]) -> None:
+def refuse_misfit(legacy: LegacyConfig, tensors: Mapping[str, TensorInfo]) -> None:
     """Names and shapes must be those the config describes, all of them; buffers are left out.
 
     Raises:

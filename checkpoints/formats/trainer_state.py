@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.step_names import StepName
 
 MAX_JSON_BYTES = 64 << 20  # the log of a million steps
 MAX_COUNT = 1 << 53  # of steps or tokens: beyond it, tables of numbers lose count
@@ -59,23 +60,27 @@ def number_or_none(value: Any) -> float | None:
     return float(value) if _finite(value) and not isinstance(value, bool) else None
 
 
-def trainer_state(folder: Path, *, step: int | None = None) -> TrainerState:
-    """Step, tokens and the loss logged last before the step, from `trainer_state.json` where it is there.
+def trainer_state(folder: Path, named: StepName | None) -> TrainerState:
+    """Step, tokens and the loss logged last before the step: `trainer_state.json` first, then what the name says.
+
+    A step that a name says counts more than the file's; but a bare number may be a seed or an epoch, and there the
+    Trainer's own count is believed first.
 
     Args:
         folder: one checkpoint.
-        step: the step its name says, which counts more than the file's.
+        named: what its name says.
 
     Raises:
         CheckpointError: the file is there and is no JSON object.
     """
     path = folder / "trainer_state.json"
-    if not path.is_file():
-        return TrainerState()
-    state = read_json(path)
-    if step is None:
-        step = count_or_none(state.get("global_step"))
-    return TrainerState(step, _tokens(state), _loss(state, step or 0))
+    state = read_json(path) if path.is_file() else {}
+    step = named.step if named and not named.bare else count_or_none(state.get("global_step"))
+    tokens, loss = _tokens(state), _loss(state, step or 0)
+    if named is not None:
+        step = named.step if step is None else step
+        tokens = named.tokens if tokens is None else tokens
+    return TrainerState(step, tokens, loss)
 
 
 def _tokens(state: dict[str, Any]) -> int | None:

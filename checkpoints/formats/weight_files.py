@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.duplicates import without_duplicates
 from byrote.checkpoints.formats.inert_pickle import shown
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
-from byrote.checkpoints.step_names import count_parts, parse_name, step_folders
+from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
+from byrote.checkpoints.step_names import count_parts, parse_name, refuse_mixed_parts, step_folders
 
 # A step inside a longer name: model_step512, gpt-small-iter-1000-final.
 _STEP_WITHIN = re.compile(
@@ -110,34 +111,89 @@ def assemble(
             f"{path} holds {len(parts)} parts of a training, each with its own count of steps: {', '.join(parts)}",
             help="put the files of each part into a folder of its own",
         )
-    read_files: list[tuple[WeightFile, Checkpoint]] = []
-    for file in files:
-        try:
-            read_files.append((file, read(file)))
-        except CheckpointError as error:
-            gaps.append(Gap(file.path, error.message, error.help, file.step))
-        except OSError as error:
-            gaps.append(
-                Gap(file.path, f"cannot be read ({error.strerror})", "check its permissions", file.step)
-            )
-    named = {c.step for file, c in read_files if file.step is not None}
-    kept = [c for file, c in read_files if file.step is not None or c.step not in named]
-    copies = [c for file, c in read_files if file.step is None and c.step in named]
-    checkpoints, clashes = without_duplicates(kept)
-    return CheckpointSeries(
-        name=path.resolve().stem if path.is_file() else path.resolve().name,
-        path=path,
-        format=format,
-        checkpoints=tuple(sorted(checkpoints)),
-        gaps=tuple(sorted(gaps + clashes, key=lambda g: (g.step is None, g.step or 0, g.path.name))),
-        notes=tuple(f"{c.path.name} is step {c.step} again and was left out" for c in copies),
+    found = [(file, read_or_gap(file.path, file.step, partial(read, file))) for file in files]
+    named = {c.step for file, c in found if file.step is not None and isinstance(c, Checkpoint)}
+    copies, kept = [], list(gaps)
+    for file, one in found:
+        copy = isinstance(one, Checkpoint) and file.step is None and one.step in named
+        (copies if copy else kept).append(one)
+    return series_of(
+        path,
+        format,
+        kept,
+        name=path.resolve().stem if path.is_file() else "",
+        notes=(f"{c.path.name} is step {c.step} again and was left out" for c in copies),
     )
+
+
+def assemble_folders(
+    path: Path,
+    format: str,
+    read: Callable[[Path], Checkpoint | Gap],
+    *,
+    alone: bool,
+    unknown: bool,
+    notes: Iterable[str] = (),
+) -> CheckpointSeries:
+    """Step folders as a series, or the one model a folder is; what claims to be a step and is no folder is a gap.
+
+    Args:
+        path: the folder that was opened.
+        format: the format's name.
+        read: one folder as a checkpoint.
+        alone: whether the folder itself is the model.
+        unknown: whether nothing but the folder's name could say the step of a model that is alone.
+        notes: to be put before others.
+
+    Raises:
+        CheckpointError: the names belong to different stages, whose steps are no one axis.
+    """
+    odd = odd_steps(path)
+    folders = [path] if alone else [f for f in step_folders(path) if all(f != gap.path for gap in odd)]
+    refuse_mixed_parts((folder.name for folder in folders), where=str(path))
+    if alone and unknown and parse_name(path.name) is None:
+        notes = [*notes, "nothing says which training step this is; it is shown as step 0"]
+    return series_of(path, format, [*odd, *map(read, folders)], notes=notes)
 
 
 def find_config(file: Path) -> Path | None:
     """The config.json beside a weight file or in the folder above; None where there is none."""
     folder = file.absolute().parent
     return next((c for c in (folder / "config.json", folder.parent / "config.json") if c.is_file()), None)
+
+
+def settled_step(file: WeightFile, saved: int | None, *, spelling: str) -> int:
+    """The step a file's name says, else the one it holds.
+
+    Args:
+        file: which.
+        saved: the step saved in it; None where there is none.
+        spelling: a name that would say it, for the message.
+
+    Raises:
+        CheckpointError: neither says one.
+    """
+    step = file.step if file.step is not None else saved
+    if step is None:
+        raise CheckpointError(f"nothing says which step {file.path.name} is", help=f"rename it to {spelling}")
+    return step
+
+
+def config_beside(file: Path, shapes: Iterable[tuple[int, ...]]) -> Path:
+    """The config.json beside a weight file or in the folder above, which fits the file's tensors.
+
+    Raises:
+        CheckpointError: there is none, it cannot be used, or it describes another model.
+    """
+    config = find_config(file)
+    if config is None:
+        raise CheckpointError(
+            f"there is no config.json beside {file.name} or in the folder above, and nothing in it says which "
+            "architecture it is",
+            help=f"put the Hugging Face config.json of the model into {file.parent}",
+        )
+    refuse_implausible(read_config(config), shapes, where=config.name)
+    return config
 
 
 def odd_steps(path: Path) -> list[Gap]:

@@ -10,7 +10,7 @@ from typing import Any
 import xxhash
 
 from byrote.checkpoints.atomic import write_json
-from byrote.checkpoints.formats import hub
+from byrote.checkpoints.formats import format_of
 from byrote.checkpoints.former_name import same_format
 from byrote.checkpoints.lint.report import KINDS, SEVERITIES, Fact, LintReport
 from byrote.checkpoints.lint.small_files import TOKENIZER_FILES
@@ -27,8 +27,8 @@ def lint_path(series: CheckpointSeries) -> Path:
 
 def stamp(checkpoint: Checkpoint) -> str:
     """A hash of names, sizes and times of the files behind one step; it changes when any of them does."""
-    if checkpoint.format == hub.FORMAT:
-        return checkpoint.path.name  # a commit, whose files never change and need not be here
+    if (version := format_of(checkpoint).version) is not None:
+        return version(checkpoint)
     files = [*checkpoint.files, *(checkpoint.path / name for name in TOKENIZER_FILES)]
     if checkpoint.config_path is not None:
         files.append(checkpoint.config_path)

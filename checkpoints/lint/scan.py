@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from byrote.checkpoints.fingerprint import tensor_hashes
+from byrote.checkpoints.formats.adapter import TensorInfo
+from byrote.checkpoints.formats.tensors import stored_tensors
 from byrote.checkpoints.lint.decode import RESOLUTION, as_floats, words
 from byrote.checkpoints.lint.small_files import config_fields, tokenizer_digests
-from byrote.checkpoints.lint.stored import TensorInfo, stored_tensors
 from byrote.checkpoints.series import Checkpoint, at_hand
 
 MAX_SAMPLED_NUMBERS = 2**25  # over all steps: 128 MiB of float32

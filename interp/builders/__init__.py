@@ -1,39 +1,23 @@
-"""How each on-disk format becomes an inner module that a TransformerBridge can wrap. One module per format.
+"""How each format becomes an inner module that a TransformerBridge can wrap: its torch half, named by its adapter.
 
-    config(checkpoint) -> dict
-        What decides the model's shape and special ids, as plain JSON. Steps with equal configs may be swapped.
-    build(checkpoint, dtype) -> Built
-        The module with this checkpoint's weights in it; nothing in it may be left at random.
-    parameters(checkpoint, dtype) -> dict[str, Tensor]
-        The same weights under the names of `module.named_parameters(remove_duplicate=False)`.
-
-All raise CheckpointError for what they cannot load. To add one: write the module, name it in `BUILDERS`.
+Such a module has the functions of `Builder`, and `parameters` where that need not build the module. All raise CheckpointError for what they cannot load, and get checkpoints
+whose files are on disk.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from byrote.checkpoints.formats import format_of
 from byrote.checkpoints.series import Checkpoint
 
 NATIVE = "TransformerLensNative"
-
-BUILDERS = {
-    "lab": "byrote.interp.builders.native",
-    "hf": "byrote.interp.builders.hf",
-    "dcp": "byrote.interp.builders.dcp",
-    "nanogpt": "byrote.interp.builders.nanogpt",
-    "lightning": "byrote.interp.builders.lightning",
-    "state_dict": "byrote.interp.builders.state_dict",
-    "tl_legacy": "byrote.interp.builders.tl_legacy",
-    "hub": "byrote.interp.builders.hub",
-    "peft": "byrote.interp.builders.peft",
-}
 
 
 @dataclass(frozen=True)
@@ -48,13 +32,28 @@ class Built:
 
 @runtime_checkable
 class Builder(Protocol):
-    """What every module of this package offers."""
+    """What the torch half of a format offers."""
 
-    def config(self, checkpoint: Checkpoint) -> dict[str, Any]: ...
-    def build(self, checkpoint: Checkpoint, dtype: torch.dtype) -> Built: ...
-    def parameters(self, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]: ...
+    def config(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What decides the model's shape and special ids, as plain JSON. Steps with equal configs may be swapped."""
+
+    def build(self, checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
+        """The module with this checkpoint's weights in it; nothing in it may be left at random."""
 
 
 def builder_for(checkpoint: Checkpoint) -> Builder:
-    """The builder of a checkpoint's format."""
-    return importlib.import_module(BUILDERS[checkpoint.format])  # type: ignore[return-value]
+    """The torch half of a checkpoint's format; imported when it is first needed."""
+    name = format_of(checkpoint).builder
+    return cast("Builder", importlib.import_module(name if "." in name else f"{__name__}.{name}"))
+
+
+def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> Mapping[str, Tensor]:
+    """A checkpoint's weights under the names of `module.named_parameters(remove_duplicate=False)`.
+
+    By the builder's own `parameters`, where it has a shorter way than building the module.
+    """
+    builder = builder_for(checkpoint)
+    shorter = getattr(builder, "parameters", None)
+    if shorter is not None:
+        return shorter(checkpoint, dtype)
+    return dict(builder.build(checkpoint, dtype).module.named_parameters(remove_duplicate=False))

@@ -1,13 +1,23 @@
-"""Tensors by name out of weight files, safetensors or pickled; pickled ones only after they were checked without torch."""
+"""Config and tensors out of a checkpoint's files: safetensors, what `torch.save` wrote, and distributed checkpoints.
+
+Pickled files are given to torch only after they were checked without it, and then with weights_only=True. torch's own
+reader of distributed checkpoints unpickles `.metadata` and stored objects without restriction (torch 2.13); here
+`.metadata` is only read, and each piece goes through `torch.load` by itself.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats import format_of
+from byrote.checkpoints.formats.dcp import METADATA, Piece, ShardedTensor, model_tensors, stored_piece
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.state_dict import state_of
@@ -16,12 +26,33 @@ from byrote.checkpoints.series import Checkpoint
 from byrote.interp.quiet import quiet_upstream
 
 
+def saved_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The config.json of a checkpoint, else the config inside its weight file.
+
+    Raises:
+        CheckpointError: the file cannot be read any more.
+    """
+    file, inside = checkpoint.config_path, format_of(checkpoint).config_inside
+    if file is None:
+        assert inside is not None, "such a format refuses checkpoints without a config"
+        return dict(inside(checkpoint) or {})
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"step {checkpoint.step}: {file.name} cannot be read ({error})",
+            help="was the folder changed while it was measured?",
+        ) from error
+
+
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """All tensors of the model in a checkpoint's files, mapped rather than read where the file allows it.
 
     Raises:
         CheckpointError: a file that is damaged, gone, or asks for more than plain weights need.
     """
+    if any(file.name == METADATA for file in checkpoint.files):
+        return {name: _assembled(tensor) for name, tensor in model_tensors(checkpoint.path).items()}
     tensors: dict[str, Tensor] = {}
     for file in checkpoint.files:
         try:
@@ -48,3 +79,25 @@ def _pickled(file: Path) -> dict[str, Tensor]:
     with quiet_upstream():
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=checked.is_zip)
     return dict(state_of(content, where=file.name))
+
+
+def _assembled(tensor: ShardedTensor) -> Tensor:
+    pieces = [_read(tensor, piece) for piece in tensor.pieces]
+    whole = torch.empty(tensor.shape, dtype=pieces[0].dtype if pieces else torch.float32)
+    for piece, values in zip(tensor.pieces, pieces, strict=True):
+        whole[tuple(slice(o, o + n) for o, n in zip(piece.offsets, piece.shape, strict=True))] = values
+    return whole
+
+
+def _read(tensor: ShardedTensor, piece: Piece) -> Tensor:
+    stored_piece(tensor, piece)
+    with piece.file.open("rb") as file:
+        file.seek(piece.start)
+        data = io.BytesIO(file.read(piece.length))
+    try:
+        return torch.load(data, map_location="cpu", weights_only=True).detach()
+    except Exception as error:  # torch raises what damaged bytes happen to lead to
+        raise CheckpointError(
+            f"{piece.file.name} cannot be read at byte {piece.start} ({' '.join(shown(error).split())})",
+            help="the checkpoint is damaged; copy or save it again",
+        ) from error

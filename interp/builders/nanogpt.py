@@ -69,11 +69,6 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     return Built(module, type(module).__name__, hf_config=module.config)
 
 
-def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The file's tensors under the module's names."""
-    return dict(build(checkpoint, dtype).module.named_parameters(remove_duplicate=False))
-
-
 def _as_gpt2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Prefixes off, masks left out, linear weights transposed, missing biases zero."""
     plain = {_PREFIX.sub("", name): t for name, t in tensors.items() if not _MASK.search(name)}

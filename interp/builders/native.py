@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import NATIVE, Built
+from byrote.interp.builders.files import read_tensors
+from byrote.interp.builders.files import saved_config as config
 from byrote.interp.builders.filling import bounded
 from byrote.interp.quiet import quiet_upstream
 
 _NOT_TL_FIELDS = ("model_type", "bos_token_id", "eos_token_id", "format_version")
-
-
-def config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The series' config.json."""
-    assert checkpoint.config_path is not None, "the lab's format always records its config"
-    try:
-        return json.loads(checkpoint.config_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"step {checkpoint.step}: {checkpoint.config_path.name} cannot be read ({error})",
-            help="was the folder changed while it was measured?",
-        ) from error
 
 
 def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
@@ -60,18 +47,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
 
 def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
     """The file's tensors."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    tensors: dict[str, Tensor] = {}
-    for file in checkpoint.files:
-        try:
-            tensors.update(load_file(file))
-        except (OSError, SafetensorError, KeyError) as error:  # KeyError: a dtype torch does not have
-            raise CheckpointError(
-                f"step {checkpoint.step}: {file.name} cannot be read ({error})", help="write it again"
-            ) from error
-    return tensors
+    return read_tensors(checkpoint)
 
 
 def refuse_misfit(tensors: dict[str, Tensor], module: nn.Module, checkpoint: Checkpoint) -> None:

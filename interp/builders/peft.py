@@ -10,7 +10,7 @@ from collections.abc import Set
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.peft import CONFIG, base_of, refuse_unmergeable
@@ -34,12 +34,9 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     return Built(module, type(module).__name__, hf_config=module.config)
 
 
-def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The merged weights under the module's names."""
-    return dict(_merged(checkpoint, dtype).named_parameters(remove_duplicate=False))
-
-
 def _merged(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
+    from safetensors.torch import load_file
+
     peft = _library()
     settings = _adapter_config(checkpoint)
     refuse_unmergeable(settings)
@@ -47,7 +44,7 @@ def _merged(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     with quiet_upstream(), torch.random.fork_rng(devices=[]):
         try:
             model = peft.get_peft_model(base, peft.PeftConfig.from_peft_type(**settings))
-            tensors = _tensors(checkpoint)
+            tensors = load_file(checkpoint.files[0])
             needed = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
             # The library may save the base's embeddings beside the adapter, where tokens were added.
             allowed = set(peft.get_peft_model_state_dict(model, save_embedding_layers=True))
@@ -75,12 +72,6 @@ def _refuse_misfit(missing: Set[str], unexpected: Set[str], *, step: int) -> Non
 
 def _adapter_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return json.loads((checkpoint.path / CONFIG).read_text(encoding="utf-8"))
-
-
-def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(checkpoint.files[0])
 
 
 def _library() -> Any:

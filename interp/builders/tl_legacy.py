@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.tl_config import LegacyConfig, differences_from_native
 from byrote.checkpoints.formats.tl_legacy import raw_config, read_checked
 from byrote.checkpoints.formats.tl_state import BUFFER, Contents
-from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import NATIVE, Built
+from byrote.interp.builders.files import read_tensors
 from byrote.interp.builders.native import refuse_misfit
 from byrote.interp.quiet import quiet_upstream
 
@@ -67,7 +64,7 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
 
     legacy, contents = _read(checkpoint)
     names = [name for name in contents.tensors if not BUFFER.fullmatch(name)]
-    weights = _state(checkpoint.files[0], contents, names)
+    weights = _state(checkpoint, contents, names)
     weights.setdefault("unembed.b_U", torch.zeros(legacy.d_vocab, dtype=dtype))
     converted = convert_tl_checkpoint(weights, bridge_config(legacy))
     named = {_inner_name(name, legacy): tensor.to(dtype) for name, tensor in converted.items()}
@@ -119,7 +116,7 @@ def _rotary_adjacent(checkpoint: Checkpoint, legacy: LegacyConfig, contents: Con
                 "false where halves do (GPT-NeoX, Llama)",
             )
         return legacy.rotary_adjacent
-    saved = _state(checkpoint.files[0], contents, [table])[table]
+    saved = _state(checkpoint, contents, [table])[table]
     said = (True, False) if legacy.rotary_adjacent is None else (legacy.rotary_adjacent,)
     tolerance = 1e-3 if saved.dtype in (torch.float32, torch.float64) else 1e-2
     for adjacent in said:
@@ -134,33 +131,7 @@ def _rotary_adjacent(checkpoint: Checkpoint, legacy: LegacyConfig, contents: Con
     )
 
 
-def _state(file: Path, contents: Contents, wanted: list[str]) -> dict[str, Tensor]:
-    """Some of the file's tensors, by TransformerLens's names. Nothing pickled is ever run."""
-    try:
-        if file.suffix.lower() == ".safetensors":
-            return _from_safetensors(file, contents.prefix, wanted)
-        return _from_torch(file, contents.prefix, wanted)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{file.name} cannot be read ({error})", help="copy the file again") from error
-
-
-def _from_safetensors(file: Path, prefix: str, wanted: list[str]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(prefix + name) for name in wanted}
-    except SafetensorError as error:
-        raise CheckpointError(f"{file.name} cannot be read ({error})", help="copy the file again") from error
-
-
-def _from_torch(file: Path, prefix: str, wanted: list[str]) -> dict[str, Tensor]:
-    checked = read_torch_file(file)  # before torch sees it
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=checked.is_zip)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file.name} cannot be read ({error})", help="copy the file again") from error
-    state = state_of(content)
-    return {name: state[prefix + name].detach() for name in wanted}
+def _state(checkpoint: Checkpoint, contents: Contents, wanted: list[str]) -> dict[str, Tensor]:
+    """Some of the file's tensors, by TransformerLens's names."""
+    state = read_tensors(checkpoint)
+    return {name: state[contents.prefix + name].detach() for name in wanted}

@@ -151,8 +151,8 @@ class _Sweep:
             identity = self._reader.fingerprint(checkpoint, then=following)
             found = self.units.look(checkpoint, identity) if self.setting.shape else None
             if found is None or found.missing or self.units.lacks_attention(checkpoint, identity):
-                with at_hand(checkpoint):
-                    self._measure(checkpoint, identity)
+                with at_hand(checkpoint) as ready:
+                    self._measure(checkpoint, identity, ready=ready)
             else:
                 self.outcome.superseded += found.remove_superseded()
                 self.outcome.reused += len(self.units.wanted)
@@ -163,9 +163,10 @@ class _Sweep:
             self.outcome.gaps.append(_gap(gap))
             self.emit({"event": "gap", **_gap(gap)})
 
-    def _measure(self, checkpoint: Checkpoint, identity: str) -> None:
+    def _measure(self, checkpoint: Checkpoint, identity: str, *, ready: Checkpoint) -> None:
+        """Measure what is missing of a step; `ready` is the same checkpoint with its files on disk."""
         with self.clock.time("load", checkpoint.step):
-            model = self._hooked().load(checkpoint)
+            model = self._hooked().load(ready)
         self._take_threads(model)
         shape, nothing_yet = model.shape.to_json(), not self.outcome.measured and not self.outcome.reused
         if not self.setting.shape or (nothing_yet and self.setting.shape != shape):
@@ -236,10 +237,8 @@ class _Sweep:
         checkpoint = self.series.at(step)
         self._walker = None  # one model at a time in memory
         try:
-            with self.clock.time("drift", step), at_hand(checkpoint):
-                model = HookedSeries(self.series, device=self.config.device, dtype=torch.float32).load(
-                    checkpoint
-                )
+            with self.clock.time("drift", step), at_hand(checkpoint) as ready:
+                model = HookedSeries(self.series, device=self.config.device, dtype=torch.float32).load(ready)
                 wanted = [group for group in self.units.wanted if not group.direct]
                 measured = [m for group in wanted for m in measure_group(model, group, self.setting)]
         except CheckpointError:

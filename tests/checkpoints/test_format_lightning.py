@@ -78,7 +78,7 @@ def test_a_config_in_the_hyper_parameters_counts_more_than_one_beside(tmp_path):
 
 def test_without_a_config_it_is_a_gap_that_says_where_to_put_one(tmp_path):
     write(tmp_path / "run" / "checkpoints", 5)
-    with pytest.raises(CheckpointError, match="does not say which architecture it is") as caught:
+    with pytest.raises(CheckpointError, match="nothing in it says which architecture it is") as caught:
         open_series(tmp_path / "run" / "checkpoints")
     assert "config.json" in caught.value.help
 

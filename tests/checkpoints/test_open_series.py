@@ -10,7 +10,7 @@ import pytest
 from tiny_models import write_lab_series
 
 from byrote.checkpoints import CheckpointError, open_series
-from byrote.checkpoints.formats.hf import step_from_name
+from byrote.checkpoints.step_names import parse_name
 
 NO_STEP = "nothing says which training step this is; it is shown as step 0"
 
@@ -70,7 +70,8 @@ def test_steps_are_read_from_folder_names_and_put_in_order(hf_series, pattern, s
     ],
 )
 def test_step_from_name(name, expected):
-    assert step_from_name(name) == expected
+    named = parse_name(name)
+    assert (named and (named.step, named.tokens)) == expected
 
 
 def test_olmo_names_give_tokens(hf_series):

@@ -12,7 +12,6 @@ from byrote.checkpoints.step_names import (
     parse_name,
     refuse_mixed_parts,
     step_folders,
-    step_from_name,
 )
 
 B = 10**9
@@ -80,13 +79,11 @@ NOT_STEPS = (
 @pytest.mark.parametrize("name", ROWS)
 def test_spelling(name):
     assert parse_name(name) == ROWS[name]
-    assert step_from_name(name) == (ROWS[name].step, ROWS[name].tokens)
 
 
 @pytest.mark.parametrize("name", NOT_STEPS)
 def test_not_a_step(name):
     assert parse_name(name) is None
-    assert step_from_name(name) is None
 
 
 def test_every_spelling_in_the_table_has_a_row_here():

@@ -1,44 +1,30 @@
-"""The tensors of one checkpoint as they are stored, whatever holds them: safetensors, pickled files, distributed ones.
-
-Torch-free. What a pickled file says is checked by `byrote.checkpoints.formats.torch_zip` and never run.
-"""
+"""The tensors of one checkpoint as they are stored, whatever holds them. Torch-free; what is pickled is never run."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from byrote.checkpoints.formats import dcp
+from byrote.checkpoints.formats import format_of
+from byrote.checkpoints.formats.adapter import StoredTensors, TensorInfo
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.stored_tensor import tensor_bytes
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.series import Checkpoint
 
-Raw = UInt8[np.ndarray, " n_bytes"]
+_WINDOW_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """What a file says of a tensor.
-
-    Attributes:
-        dtype: safetensors' name of its type.
-        shape: its shape.
-        file: the name of the file it lies in; "" where it is spread over several.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    file: str
-
-
-def stored_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorInfo, Raw]]:
+def stored_tensors(checkpoint: Checkpoint) -> StoredTensors:
     """Every tensor's name, description and bytes in row-major order, one at a time, mapped where that can be.
+
+    The bytes of one tensor are valid until the next is asked for.
 
     Args:
         checkpoint: with its files on disk.
@@ -46,21 +32,34 @@ def stored_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorInfo, Ra
     Raises:
         CheckpointError: a file that is not what it claims to be.
     """
-    if checkpoint.format == dcp.FORMAT:
-        yield from _distributed(checkpoint.path)
+    of_format = format_of(checkpoint).tensors
+    if of_format is not None:
+        yield from of_format(checkpoint)
         return
     for file in checkpoint.files:
         yield from _safetensors(file) if file.suffix.lower() == ".safetensors" else _pickled(file)
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, TensorInfo, Raw]]:
+def windows(raw: UInt8[np.ndarray, " n_bytes"]) -> Iterator[UInt8[np.ndarray, " n"]]:
+    """A tensor's bytes in pieces; mapped pages are given back after each, so that no whole tensor is held in memory."""
+    pages: Any = raw
+    while isinstance(pages, np.ndarray | memoryview):
+        pages = pages.base if isinstance(pages, np.ndarray) else pages.obj
+    for start in range(0, len(raw), _WINDOW_BYTES):
+        yield raw[start : start + _WINDOW_BYTES]
+        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _safetensors(path: Path) -> StoredTensors:
     entries = read_header(path)
     mapped = _mapped(path)
     for entry in entries:
         yield entry.name, TensorInfo(entry.dtype, entry.shape, path.name), mapped[entry.start : entry.end]
 
 
-def _pickled(path: Path) -> Iterator[tuple[str, TensorInfo, Raw]]:
+def _pickled(path: Path) -> StoredTensors:
+    """Of the model's tensors alone, in row-major order: what a safetensors file of them would give."""
     stored = read_torch_file(path)
     mapped = _mapped(path)
     for name, tensor in state_of(stored.content, where=path.name).items():
@@ -73,11 +72,6 @@ def _pickled(path: Path) -> Iterator[tuple[str, TensorInfo, Raw]]:
         yield name, TensorInfo(tensor.dtype, tensor.shape, path.name), raw
 
 
-def _distributed(folder: Path) -> Iterator[tuple[str, TensorInfo, Raw]]:
-    for name, tensor in dcp.model_tensors(folder).items():
-        raw = np.frombuffer(dcp.assembled(tensor), dtype=np.uint8)
-        yield name, TensorInfo(tensor.dtype, tensor.shape, ""), raw
-
-
-def _mapped(path: Path) -> Raw:
-    return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+def _mapped(path: Path) -> UInt8[np.ndarray, " n_bytes"]:
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)

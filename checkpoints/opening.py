@@ -10,16 +10,57 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints import formats
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
-from byrote.checkpoints.formats import hub
-from byrote.checkpoints.formats.duplicates import without_duplicates
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.formats import discover, format_at, hub
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of
 from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
 
 _GLOB = frozenset("*?[")
 Named = str | Path
 Broken = Callable[[Path, CheckpointError], None]
+
+
+def open_series(
+    path: str | Path | Sequence[str | Path],
+    *,
+    part: str | None = None,
+    base: str | Path | None = None,
+    allow_download: bool = False,
+    disk_budget_bytes: int | None = None,
+) -> CheckpointSeries:
+    """Open one series of checkpoints, whatever its format, without reading any weights.
+
+    Args:
+        path: a lab series, a folder of checkpoints, one model folder, a glob or list of the steps of one series
+            (``runs/x/checkpoint-*``), or a Hugging Face repository whose branches are steps
+            (``EleutherAI/pythia-70m``), which is read from the local hub cache.
+        part: which stage of a training of several, such as ``stage1``; also written ``path@stage1``.
+        base: the model a series of adapters belongs to, where their own config does not say or is wrong.
+        allow_download: let a hub repository list its branches over the network, and fetch each step that is not
+            in the cache when it is loaded.
+        disk_budget_bytes: most that steps downloaded by this process may hold on disk at any time; steps that
+            were loaded are removed again to make room. None keeps them all.
+
+    Returns:
+        The series, its checkpoints in step order; whatever claims to be a checkpoint but cannot be read
+        is in `.gaps` with its reason.
+
+    Raises:
+        CheckpointError: the path does not exist, holds no checkpoint, or holds several series.
+    """
+    options = {
+        "part": part,
+        "base": base,
+        "allow_download": allow_download,
+        "disk_budget_bytes": disk_budget_bytes,
+    }
+    given = [path] if isinstance(path, str | Path) else list(path)
+    targets = [target for named in given for target in _expand(named)]
+    if not targets:
+        raise CheckpointError("no path was given", help="name a series, or the steps of one")
+    if len(targets) == 1:
+        return targets[0].open(options)
+    return _series_of_steps([target.path for target in targets], options)
 
 
 def open_runs(
@@ -47,17 +88,6 @@ def open_runs(
     return _uniquely_named(_once(found))
 
 
-def open_one(path: Named | Sequence[Named], **options: Any) -> CheckpointSeries:
-    """Open exactly one series; see `checkpoints.open_series`."""
-    given = [path] if isinstance(path, str | Path) else list(path)
-    targets = [target for named in given for target in _expand(named)]
-    if not targets:
-        raise CheckpointError("no path was given", help="name a series, or the steps of one")
-    if len(targets) == 1:
-        return targets[0].open(options)
-    return _series_of_steps([target.path for target in targets], options)
-
-
 @dataclass(frozen=True)
 class _Target:
     """A path or repository as named, and the part of it that was asked for."""
@@ -72,10 +102,11 @@ class _Target:
             return _series_of_steps(self.steps, options)
         options = options | {"part": self.part if self.part is not None else options.get("part")}
         if self.repo is not None:
-            return hub.open_repository(self.repo, **_only(options, hub.OPTIONS))
+            known = {name: value for name, value in options.items() if name in hub.FORMAT.options}
+            return hub.open_repository(self.repo, **known)
         part = options["part"]
-        if part is None or (self.path.is_dir() and hub.sniff(self.path)):
-            return formats.discover(self.path, **options)
+        if part is None or ((found := format_at(self.path)) is not None and "part" in found.options):
+            return discover(self.path, **options)
         return _part_of_folder(self.path, part, options)
 
 
@@ -131,9 +162,9 @@ def _unsplit(targets: list[_Target]) -> list[_Target]:
 
 
 def _series_at(target: _Target, on_broken: Broken | None, options: dict[str, Any]) -> list[CheckpointSeries]:
-    if target.repo is not None or target.steps or not target.path.is_dir() or formats.sniffed(target.path):
+    if target.repo is not None or target.steps or not target.path.is_dir() or format_at(target.path):
         return _every_part(target, options)
-    runs = [child for child in _folders(target.path) if formats.sniffed(child)]
+    runs = [child for child in _folders(target.path) if format_at(child)]
     if not runs:
         return [target.open(options)]  # says what the folder holds instead
     found: list[CheckpointSeries] = []
@@ -182,15 +213,14 @@ def _series_of_steps(paths: Sequence[Path], options: dict[str, Any]) -> Checkpoi
     """One series from the folders of its steps; those that cannot be read become gaps."""
     refuse_mixed_parts((path.name for path in paths), where="the list")
     parent = Path(os.path.commonpath([path.parent for path in paths]))
-    checkpoints: list[Checkpoint] = []
-    gaps: list[Gap] = []
+    found: list[Checkpoint | Gap] = []
     notes: list[str] = []
     for path in paths:
         named = parse_name(path.name)
         try:
-            alone = formats.discover(path, **options)
+            alone = discover(path, **options)
         except CheckpointError as error:
-            gaps.append(Gap(path, error.message, error.help, named.step if named else None))
+            found.append(Gap(path, error.message, error.help, named.step if named else None))
             continue
         if len(alone) > 1:
             raise CheckpointError(
@@ -200,35 +230,22 @@ def _series_of_steps(paths: Sequence[Path], options: dict[str, Any]) -> Checkpoi
         if named is None and any(note.startswith("nothing says which") for note in alone.notes):
             notes.append(f"{path.name} was left out: nothing says which training step it is")
             continue
-        checkpoints += alone.checkpoints
-    return _joined(parent, checkpoints, gaps, notes)
-
-
-def _joined(
-    parent: Path, checkpoints: list[Checkpoint], gaps: list[Gap], notes: list[str]
-) -> CheckpointSeries:
-    kept, claimed_twice = without_duplicates(checkpoints)
-    gaps = gaps + claimed_twice
-    families = sorted({checkpoint.format for checkpoint in kept})
+        found += alone.checkpoints
+    series = series_of(parent, "", found, notes=notes)
+    families = sorted({checkpoint.format for checkpoint in series})
     if len(families) > 1:
         raise CheckpointError(
             f"the steps named in {parent} are of {len(families)} formats ({', '.join(families)})",
             help="a series is one model in training; name the steps of one format",
         )
-    if not kept:
-        reason = f": {gaps[0].path.name}: {gaps[0].reason}" if gaps else ""
+    if not families:
+        gap = series.gaps[0] if series.gaps else None
         raise CheckpointError(
-            f"none of the steps named in {parent} can be read{reason}",
-            help=gaps[0].help if gaps else "name folders that hold one checkpoint each",
+            f"none of the steps named in {parent} can be read"
+            + (f": {gap.path.name}: {gap.reason}" if gap else ""),
+            help=gap.help if gap else "name folders that hold one checkpoint each",
         )
-    return CheckpointSeries(
-        name=parent.resolve().name,
-        path=parent,
-        format=families[0],
-        checkpoints=tuple(sorted(kept)),
-        gaps=tuple(gaps),
-        notes=tuple(notes),
-    )
+    return replace(series, format=families[0])
 
 
 def _once(found: Iterable[CheckpointSeries]) -> list[CheckpointSeries]:
@@ -261,10 +278,6 @@ def _shared(names: Iterable[str]) -> set[str]:
 
 def _folders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _only(options: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in names}
 
 
 def _exists(text: str) -> bool:
