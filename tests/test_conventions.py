@@ -250,7 +250,10 @@ def test_every_file_that_makes_a_probe_is_found():
         for decorator in node.decorator_list
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "probe"
     }
-    listed = {(name, folder_of(info.module) + ".py") for name, info in REGISTRY.items()}
+    ours = {
+        name: info for name, info in REGISTRY.items() if info.module.startswith("byrote.")
+    }  # no test's own
+    listed = {(name, folder_of(info.module) + ".py") for name, info in ours.items()}
     assert bound == listed
 
 
