@@ -8,33 +8,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from byrote.cli.settings import flat
-from byrote.dashboard.remembering import RULE_AXES, points
+from byrote.dashboard.remembering import points
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import matched_steps
 from byrote.probes.degradation import BEST_HEAD, Comparison, compare
-from byrote.probes.figures.axis import value_axis
-from byrote.probes.figures.canvas import Canvas, finish
-from byrote.probes.figures.differences import UNCLEAR, change
-from byrote.probes.figures.theme import paint
+from byrote.probes.figures.differences import change
+from byrote.probes.figures.memory_plane import RULE_AXES
 from byrote.probes.registry import REGISTRY
 from byrote.probes.wording import (
     clean,
     interval,
-    markup,
     number,
     p_value,
     probe_name,
     sentence_case,
-    short,
     step_number,
 )
 
-N_LABELLED = 5
 _COUNTS = frozenset({"pairs", "heads", "sets of heads", "tokens", "members"})
 _HEADLINE = frozenset(
     {
@@ -183,80 +177,6 @@ def mass_words(run: SavedRun, base: SavedRun, pair: tuple[int, int]) -> str:
         said = "not measured" if at is None else f"{interval(at.value, at.lo, at.hi)} {at.where}"
         found.append(f"{clean(one.name, limit=60)} {said}")
     return f"Induction mass, prefix matching above chance summed: {'; '.join(found)}."
-
-
-def scatter(comparison: Comparison, *, probe: str, metric: str, head: str) -> go.Figure:
-    """Every head in A against itself in B, with the diagonal; the farthest from it and the one looked at are named."""
-    rows = comparison.rows
-    rows = rows[
-        (rows["probe"] == probe)
-        & (rows["metric"] == metric)
-        & rows["layer"].notna()
-        & rows["position"].isna()
-    ]
-    x, y = rows["a"].to_numpy(dtype=float), rows["b"].to_numpy(dtype=float)
-    ends = [float(v) for v in (min([*x, *y], default=0.0), max([*x, *y], default=1.0))]
-    info = REGISTRY[probe]
-    lo, hi = (
-        info.range
-        if info.range and info.unit_of(metric) == info.unit
-        else (ends[0], max(ends[1], ends[0] + 1e-6))
-    )
-    a, b = markup(short(comparison.a)), markup(short(comparison.b))
-    fig = go.Figure()
-    fig.add_scatter(
-        x=[lo, hi],
-        y=[lo, hi],
-        mode="lines",
-        line={"color": paint("muted"), "width": 1, "dash": "dot"},
-        hoverinfo="skip",
-        name="equal",
-    )
-    labels = [str(label) for label in rows["head_a"]]
-    clear = [change(row) != UNCLEAR for row in rows.itertuples(index=False)]
-    for name, keep, symbol in (("clear change", True, "circle"), (UNCLEAR, False, "circle-open")):
-        at = [i for i, c in enumerate(clear) if c is keep]
-        fig.add_scatter(
-            x=[float(x[i]) for i in at], y=[float(y[i]) for i in at], mode="markers", name=name,
-            marker={"size": 9, "color": paint("series0" if keep else "muted"), "symbol": symbol},
-            hovertext=[f"{labels[i]}: {a} {number(x[i])}, {b} {number(y[i])}" for i in at], hoverinfo="text",
-        )  # fmt: skip
-    far = set(np.argsort(-np.abs(y - x))[:N_LABELLED].tolist()) | {
-        i for i, label in enumerate(labels) if label == head
-    }
-    for i in _apart(far, x, y, least=0.05 * (hi - lo), first=labels.index(head) if head in labels else -1):
-        fig.add_annotation(
-            x=float(x[i]),
-            y=float(y[i]),
-            text=labels[i],
-            showarrow=False,
-            xanchor="left",
-            xshift=7,
-            yshift=8,
-            font={"color": paint("ink"), "size": 12},
-        )
-    axes = [value_axis(lo, hi, title=f"{name}: {probe_name(probe)}") for name in (a, b)]
-    fig.update_layout(xaxis=axes[0], yaxis=axes[1])
-    worst = int(np.abs(y - x).argmax()) if len(rows) else None
-    told = (
-        "nothing in common"
-        if worst is None
-        else f"{labels[worst]} differs most: {number(x[worst])} in {comparison.a}, {number(y[worst])} in {comparison.b}"
-    )
-    return finish(
-        fig, Canvas(height_px=430, left_px=68), title=f"{sentence_case(probe_name(probe))}, head by head",
-        subtitle="dotted: equal · filled: clear change · hollow: no clear change",
-        alt=f"{len(rows)} heads of {clean(comparison.a)} against {clean(comparison.b)} on {probe_name(probe)}; {clean(told)}.",
-    )  # fmt: skip
-
-
-def _apart(chosen: set[int], x: np.ndarray, y: np.ndarray, *, least: float, first: int) -> list[int]:
-    """Those of the chosen whose names would not lie on each other; the first always."""
-    kept: list[int] = []
-    for i in sorted(chosen, key=lambda i: (i != first, -abs(y[i] - x[i]))):
-        if all(max(abs(x[i] - x[k]) / 2.5, abs(y[i] - y[k])) >= least for k in kept):
-            kept.append(i)
-    return kept
 
 
 def _main(probe: str) -> str:

@@ -108,7 +108,7 @@ def csv_zip(page: Drawing) -> bytes:
 
 def figures_of(view: View, page: Drawing) -> dict[str, go.Figure]:
     """Every figure of the page, and a still one of what its components draw."""
-    return view.page.stills(view) | page.figures
+    return view.page.stills(view) | {name: draw() for name, draw in page.figures.items()}
 
 
 def svg_zip(figures: Mapping[str, go.Figure]) -> bytes:

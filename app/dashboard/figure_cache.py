@@ -1,36 +1,34 @@
-"""The figures of the pages, made once for all users: kept with the run, and let go with it. No Streamlit.
+"""The figures of the pages, made once per look for all users: kept with the run, and let go with it. No Streamlit.
 
-What these functions return is shared: a page that wants another look makes another figure.
+What these functions return is shared: a page that wants another look asks for another figure.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from jaxtyping import Float
 
-from byrote.dashboard import comparing
-from byrote.dashboard.figures import (
-    attention_matrix,
-    coverage,
-    first_to_now,
-    fitted,
-    head_curves,
-    narrow,
-    roomy,
-)
-from byrote.dashboard.milestones import INDUCTION, milestones
+from byrote.dashboard import circuits, comparing
+from byrote.dashboard.findings import run_onset
 from byrote.dashboard.query_params import State
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
-from byrote.dashboard.timeline import steps_of, with_rule
-from byrote.dashboard.timeline import timeline as over_time
-from byrote.probes.figures import apply_theme, differences, loss_curves, offset_profile
+from byrote.interp.axes import parse_head
+from byrote.probes import figures
+from byrote.probes.figures import Figure, Look
+from byrote.probes.figures.canvas import FULL
+from byrote.probes.trajectory.milestones import INDUCTION, Milestone
+from byrote.probes.trajectory.milestones import milestones as milestones_of
+
+
+@run_cache(1)
+def milestones(run: SavedRun) -> tuple[Milestone, ...]:
+    """When the parts of an induction circuit appeared in a run."""
+    return milestones_of(run.full, found=run_onset(run) if run.has("induction", "verdict") else None)
 
 
 @run_cache(8)
@@ -42,40 +40,32 @@ def timeline(
     shown: str,
     log: bool,
     band: bool,
-) -> go.Figure:
-    """The strongest head of every run over training, and when the parts of the circuit came in the run looked at.
+    step: int,
+    look: Look = FULL,
+) -> Figure:
+    """The strongest head of every run over training, and when the parts of the circuit appeared in the run looked at.
 
-    Of the baseline only its induction heads are told: what else came when is one click away, on its own overview.
+    Of the baseline only its induction heads: what else appeared when is one click away, on its own overview.
     """
     runs = [first, *more]
     looked_at = sorted((run for run in runs if run.name in (shown, base)), key=lambda run: run.name != shown)
-    told = [
-        (run.name, one)
-        for run in looked_at
-        for one in milestones(run)
-        if run.name == shown or one.what == INDUCTION
-    ]
-    return roomy(over_time(runs, pairs, base=base, shown=shown, came=told, log=log, band=band))
-
-
-@run_cache(8)
-def timeline_at(first: SavedRun, *more: SavedRun, step: int, log: bool, **look: Any) -> go.Figure:
-    """The same with a rule at the step looked at."""
-    fig = timeline(first, *more, log=log, **look)
-    return with_rule(fig, steps_of([first, *more], log=log), step)
+    found = [(run.name, one) for run in looked_at for one in milestones(run)]
+    events = [(run, one) for run, one in found if run == shown or one.what == INDUCTION]
+    return figures.timeline(
+        [run.full for run in runs], pairs, base=base, shown=shown, events=events, log=log, band=band, step=step, look=look
+    )  # fmt: skip
 
 
 @run_cache(4)
-def losses(first: SavedRun, *more: SavedRun, base: str | None) -> go.Figure:
+def losses(first: SavedRun, *more: SavedRun, base: str | None, look: Look = FULL) -> Figure:
     """Loss on the first and on later blocks of repeated tokens."""
-    pairs = (("repeat_loss", "first_block"), ("repeat_loss", "later_blocks"))
-    return narrow(loss_curves([run.part(*pairs) for run in (first, *more)], base=base))
+    return figures.loss_curves([run.full for run in (first, *more)], base=base, look=look)
 
 
-@run_cache(1)
-def covered(run: SavedRun) -> go.Figure:
+@run_cache(2)
+def covered(run: SavedRun, look: Look = FULL) -> Figure:
     """Checkpoint x probe: what was measured."""
-    return narrow(coverage(run))
+    return figures.coverage(run.full, look=look)
 
 
 def compared(state: State) -> State:
@@ -83,76 +73,95 @@ def compared(state: State) -> State:
     return State(state.run, state.probe, state.metric, state.step, state.head, align=state.align)
 
 
-def curves(run: SavedRun, base: SavedRun | None, state: State) -> go.Figure:
-    """The selected and pinned heads over training."""
-    looked_at = State(state.run, state.probe, state.metric, state.step, state.head, pin=state.pin)
-    return _curves(run, base, looked_at)
+def curves(run: SavedRun, base: SavedRun | None, state: State, look: Look = FULL) -> Figure:
+    """The selected and pinned heads over training, and those of the baseline, the others faint behind them."""
+    heads = tuple(h for h in dict.fromkeys([state.head, *state.pin]) if h)
+    beside = base is not None and base.has(state.probe, state.metric) and _has_heads(base, heads)
+    return _curves(run, base if beside else None, state.probe, state.metric, heads, state.step, look)
+
+
+def _has_heads(run: SavedRun, heads: Sequence[str]) -> bool:
+    n_layers, n_heads = run.shape
+    return all(layer < n_layers and head < n_heads for layer, head in map(parse_head, heads))
 
 
 @run_cache(8)
-def _curves(run: SavedRun, base: SavedRun | None, state: State) -> go.Figure:
-    return narrow(head_curves(run, state, base=base))
+def _curves(
+    run: SavedRun,
+    base: SavedRun | None,
+    probe: str,
+    metric: str,
+    heads: tuple[str, ...],
+    step: int,
+    look: Look,
+) -> Figure:
+    drawn = [run.full] if base is None else [base.full, run.full]
+    return figures.trajectory(
+        drawn, probe=probe, metric=metric, heads=list(heads), base=base.name if base else None, context=True, step=step, look=look
+    )  # fmt: skip
 
 
 @run_cache(6)
-def offsets(run: SavedRun, heads: tuple[str, ...], step: int) -> go.Figure:
+def offsets(run: SavedRun, heads: tuple[str, ...], step: int, look: Look = FULL) -> Figure:
     """How far back heads look."""
-    part = run.part(("offset_profile", "profile"))
-    return narrow(offset_profile(part, heads=list(heads), step=step))
+    return figures.offset_profile(run.full, heads=list(heads), step=step, look=look)
 
 
 def matrix(
-    pattern: Float[np.ndarray, "query_pos key_pos"],
-    tokens: Sequence[str],
-    *,
-    head: str,
-    held: int | None,
-    what: str,
-) -> go.Figure:
+    pattern: Float[np.ndarray, "query_pos key_pos"], tokens: Sequence[str], look: Look = FULL, **words: Any
+) -> Figure:
     """One head's attention on one text."""
-    return _matrix(pattern.astype(np.float64).tobytes(), tuple(tokens), head, held, what)
+    return _matrix(pattern.astype(np.float64).tobytes(), tuple(tokens), look, **words)
 
 
 @lru_cache(maxsize=6)
-def _matrix(weights: bytes, tokens: tuple[str, ...], head: str, held: int | None, what: str) -> go.Figure:
+def _matrix(weights: bytes, tokens: tuple[str, ...], look: Look, **words: Any) -> Figure:
     pattern = np.frombuffer(weights, dtype=np.float64).reshape(len(tokens), len(tokens))
-    return attention_matrix(pattern, tokens, head=head, held=held, what=what)
+    return figures.attention(pattern, tokens=tokens, look=look, **words)
 
 
 @run_cache(6)
-def scatter(run: SavedRun, base: SavedRun, state: State) -> go.Figure:
+def scatter(run: SavedRun, base: SavedRun, state: State, look: Look = FULL) -> Figure:
     """Every head in the baseline against itself in the run."""
     comparison = comparing.comparison_of(run, base, state.align, state.step)
-    return comparing.scatter(comparison, probe=state.probe, metric=state.metric, head=state.head)
+    return figures.head_scatter(
+        comparison, probe=state.probe, metric=state.metric, head=state.head, look=look
+    )
 
 
 @run_cache(6)
-def measures(run: SavedRun, base: SavedRun, align: str, step: int) -> go.Figure:
+def measures(run: SavedRun, base: SavedRun, align: str, step: int, look: Look = FULL) -> Figure:
     """The measures a reader asks for first, run minus baseline."""
-    return differences(comparing.headline(comparing.comparison_of(run, base, align, step)))
+    return figures.differences(comparing.headline(comparing.comparison_of(run, base, align, step)), look=look)
 
 
 @run_cache(6)
-def change(run: SavedRun, probe: str, metric: str, first: int, step: int) -> go.Figure:
+def change(run: SavedRun, probe: str, metric: str, first: int, step: int, look: Look = FULL) -> Figure:
     """A run against its own beginning."""
-    return first_to_now(run, run.cube(probe, metric), probe=probe, metric=metric, first=first, step=step)
+    return figures.change_grid(run.full, probe=probe, metric=metric, first=first, step=step, look=look)
 
 
-def in_theme(fig: go.Figure, theme: str) -> go.Figure:
-    """The figure as a page shows it, made once per theme and for as long as the figure lives."""
-    key = (id(fig), theme)
-    themed, of = _THEMED.get(key, (None, None))
-    if themed is None or of is None or of() is not fig:
-        themed = fitted(apply_theme(fig, theme))
-        for trace in themed.data:  # cells without text do not ask the browser to lay any out
-            if trace.type == "heatmap" and trace.text is not None and not any(any(row) for row in trace.text):
-                trace.text = trace.texttemplate = None
-        see_through = "rgba(0,0,0,0)"  # but for the ground that marks cells without a value
-        themed.update_layout(
-            paper_bgcolor=see_through, plot_bgcolor=themed.layout.plot_bgcolor or see_through
-        )
-        _THEMED[key] = (themed, weakref.ref(fig, lambda _: _THEMED.pop(key, None)))
-    return themed
+@run_cache(6)
+def memory_plane(first: SavedRun, *more: SavedRun, look: Look = FULL, **axes: Any) -> Figure:
+    """Rule against memory for every run."""
+    return figures.memory_plane([run.full for run in (first, *more)], look=look, **axes)
 
 
-_THEMED: dict[tuple[int, str], tuple[go.Figure, weakref.ref[go.Figure]]] = {}
+@run_cache(4)
+def member_flow(run: SavedRun, look: Look = FULL) -> Figure:
+    """What became of the members."""
+    return figures.member_flow(run.full, look=look)
+
+
+@run_cache(6)
+def recall_shares(run: SavedRun, step: int, look: Look = FULL) -> Figure:
+    """Recalled or copied, by place."""
+    return figures.recall_shares(run.full, step=step, look=look)
+
+
+@run_cache(6)
+def circuit(run: SavedRun, way: str, step: int, least: float, look: Look = FULL) -> Figure:
+    """The circuit at one step, as a still figure."""
+    return figures.circuit(
+        run.full, way=way, step=step, least=least, found=circuits.wiring(run, way), look=look
+    )

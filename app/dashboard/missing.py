@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from byrote.dashboard.figures import COVERED, coverage_grid
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
+from byrote.probes.figures.coverage import COVERED, coverage_grid
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.wording import clean, probe_name, sentence_case, step_number
 
@@ -108,7 +108,7 @@ def _not_reached(run: SavedRun) -> list[Missing]:
 
 def _in_part(run: SavedRun) -> list[Missing]:
     """Probes that hold a number at some steps and none, or not all, at others; those with one story are listed together."""
-    probes, steps, grid, _ = coverage_grid(run)
+    probes, steps, grid, _ = coverage_grid(run.full)
     unread = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
     reasons = _reasons(run)
     stories: dict[tuple[str, tuple[int, ...]], list[str]] = {}

@@ -9,15 +9,14 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.figure_cache import in_theme
 from byrote.dashboard.library import Library
 from byrote.dashboard.query_params import Reading, State
 from byrote.dashboard.saved import SavedRun
 from byrote.probes.cards import Card, card
+from byrote.probes.figures import Figure, Look
 from byrote.probes.registry import REGISTRY
 from byrote.probes.wording import clean, file_stem, literal, probe_name, sentence_case
 
@@ -56,7 +55,7 @@ class Page:
     state: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     component: bool = False
-    stills: Callable[[View], dict[str, go.Figure]] = field(default=lambda view: {})
+    stills: Callable[[View], dict[str, Figure]] = field(default=lambda view: {})
     exports_figures: bool = True
     without_results: Callable[[Library], None] | None = None
 
@@ -109,13 +108,13 @@ class Drawing:
 
     Attributes:
         finding: the title.
-        figures: name -> figure in light colours.
+        figures: name -> what draws the figure in full, in light colours.
         tables: name -> (caption, data).
     """
 
     def __init__(self, stem: str, theme: str) -> None:
         self.stem, self.theme, self.finding = stem, theme, ""
-        self.figures: dict[str, go.Figure] = {}
+        self.figures: dict[str, Callable[[], Figure]] = {}
         self.tables: dict[str, tuple[str, pd.DataFrame]] = {}
 
     def title(self, finding: str) -> None:
@@ -123,14 +122,22 @@ class Drawing:
         self.finding = finding
         st.title(literal(finding, limit=300), anchor=False)
 
-    def figure(self, fig: go.Figure, name: str, **options: Any) -> Any:
-        """A figure in the page's theme; its alternative text is its finding."""
-        self.figures[name] = fig
+    def figure(self, draw: Callable[..., Figure], name: str, *, width: str = "page", **options: Any) -> Any:
+        """A figure in the page's theme; its alternative text is its finding.
+
+        Args:
+            draw: makes the figure for a `look`, and in full without one.
+            name: of the figure; unique on the page.
+            width: "page" or "half".
+            options: of `st.plotly_chart`.
+        """
+        self.figures[name] = draw
+        fig = draw(look=Look(self.theme, width))
         return st.plotly_chart(
-            in_theme(fig, self.theme),
+            fig,
             theme=None,
             key=f"figure_{name}",
-            alt=str((fig.layout.meta or {}).get("alt", "")),
+            alt=fig.alt,
             config={
                 "displaylogo": False,
                 "toImageButtonOptions": {"format": "png", "scale": 2, "filename": file_stem(self.stem, name)},

@@ -13,11 +13,11 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.library import Library
-from byrote.dashboard.remembering import MEMORY_AXES, RULE_AXES
 from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.alignment import ALIGNMENTS
-from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.memory_plane import MEMORY_AXES, RULE_AXES
+from byrote.probes.figures.select import main_metric
 from byrote.probes.wording import clean, probe_name, step_number
 
 MAX_PINS = 6

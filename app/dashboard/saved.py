@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from byrote.checkpoints.former_name import stored_under
 from byrote.dashboard.run_cache import Keeper
 from byrote.interp.axes import head_label
-from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.select import main_metric
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.derived import derive
@@ -123,6 +123,11 @@ class SavedRun(Keeper):
         frames = [self._step_rows, *held]
         results.__dict__["frame"] = pd.concat([f for f in frames if not f.empty] or frames[:1])
         return results
+
+    @cached_property
+    def full(self) -> Results:
+        """The same as `Results`: figures read the metrics that they draw."""
+        return Results(self.path, self.meta, self.table)
 
     def whole(self) -> Results:
         """`Results` with every observation, for comparisons and exports."""
@@ -247,7 +252,7 @@ class SavedRun(Keeper):
 
 def limits_of(probe: str, metric: str, values: np.ndarray) -> tuple[float, float]:
     """The fixed range to draw a metric on, from the catalogue or the data; 0.1% tails do not stretch the latter."""
-    from byrote.probes.figures.rows import value_range
+    from byrote.probes.figures.select import value_range
 
     finite = values[np.isfinite(values)]
     ends = np.quantile(finite, [0.001, 0.999]) if finite.size else []

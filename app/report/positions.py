@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from byrote.probes import figures
-from byrote.probes.figures.loss_by_position import spread_places
+from byrote.probes.figures.by_position import spread_places
 from byrote.probes.results import Results
 from byrote.probes.wording import chance_number, short
 from byrote.report.model import Block, Picture, Table

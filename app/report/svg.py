@@ -223,7 +223,7 @@ def _heatmap(trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *,
                 )
             elif color:
                 shapes.setdefault(color, []).append(shape)
-            if color and trace["text"][row][column]:
+            if color and trace.get("text") and trace["text"][row][column]:
                 texts.append(_cell_text(x(column), y(row), trace["text"][row][column], readable_on(color)))
     return [*cells, *(f'<path d="{"".join(s)}" fill="{color}"/>' for color, s in shapes.items()), *texts]
 

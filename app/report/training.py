@@ -10,7 +10,7 @@ from byrote.interp.axes import head_label
 from byrote.probes import figures
 from byrote.probes.figures.cells import ABSENT
 from byrote.probes.figures.head_grid import panel_steps, spaced_steps
-from byrote.probes.figures.rows import top_heads, value_range
+from byrote.probes.figures.select import top_heads, value_range
 from byrote.probes.results import Results
 from byrote.probes.wording import chance_number, clean, probe_name, sentence_case, short, step_number
 from byrote.report.events import event_blocks

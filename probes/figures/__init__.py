@@ -1,18 +1,45 @@
 """Results to plotly figures: the same figure in notebook, dashboard and report. No torch.
 
-Every function takes results first and returns a `go.Figure` that states its finding in `fig.layout.meta["alt"]`.
+Every function takes results first and `look` last, and returns a `Figure`: a `go.Figure` that says what it shows in
+`fig.alt` and holds its data in `fig.table`. `docs/figures.md` lists them with a line of code each.
 """
 
 from __future__ import annotations
 
-from byrote.probes.figures.attention import attention as attention
-from byrote.probes.figures.copy_curve import copy_curve as copy_curve
-from byrote.probes.figures.differences import difference_grid as difference_grid
-from byrote.probes.figures.differences import differences as differences
-from byrote.probes.figures.head_grid import grid_steps as grid_steps
-from byrote.probes.figures.head_grid import head_grid as head_grid
-from byrote.probes.figures.loss_by_position import loss_by_position as loss_by_position
-from byrote.probes.figures.loss_curves import loss_curves as loss_curves
-from byrote.probes.figures.offset_profile import offset_profile as offset_profile
-from byrote.probes.figures.theme import apply_theme as apply_theme
-from byrote.probes.figures.trajectory import trajectory as trajectory
+from byrote.probes.figures.against_itself import change_grid, head_scatter
+from byrote.probes.figures.attention import attention
+from byrote.probes.figures.by_position import copy_curve, loss_by_position, recall_shares
+from byrote.probes.figures.canvas import Figure, Look, apply_theme
+from byrote.probes.figures.circuit import circuit
+from byrote.probes.figures.coverage import coverage
+from byrote.probes.figures.differences import difference_grid, differences
+from byrote.probes.figures.head_grid import grid_steps, head_grid
+from byrote.probes.figures.loss_curves import loss_curves
+from byrote.probes.figures.memory_plane import member_flow, memory_plane
+from byrote.probes.figures.offset_profile import offset_profile
+from byrote.probes.figures.timeline import timeline
+from byrote.probes.figures.trajectory import trajectory
+
+__all__ = [
+    "Figure",
+    "Look",
+    "apply_theme",
+    "attention",
+    "change_grid",
+    "circuit",
+    "copy_curve",
+    "coverage",
+    "difference_grid",
+    "differences",
+    "grid_steps",
+    "head_grid",
+    "head_scatter",
+    "loss_by_position",
+    "loss_curves",
+    "member_flow",
+    "memory_plane",
+    "offset_profile",
+    "recall_shares",
+    "timeline",
+    "trajectory",
+]

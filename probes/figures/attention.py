@@ -2,38 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
-import plotly.graph_objects as go
+import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label, parse_head
 from byrote.interp.captured import Capture
-from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish
 from byrote.probes.figures.cells import color_axis
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from byrote.probes.wording import clean, markup, number
 
-MAX_LABELLED = 64
-LABEL_CHARS = 12
+MAX_LABELLED, LABEL_CHARS = 64, 12
+MAX_HOVERED_TOKENS, HOVER_CHARS = 128, 40
 
 
-def attention(capture: Capture, *, head: str | tuple[int, int], sequence: int = 0) -> go.Figure:
-    """The attention matrix of one head on one sequence: rows look, columns are looked at.
+def attention(
+    what: Capture | Float[np.ndarray, "query_pos key_pos"],
+    *,
+    head: str | tuple[int, int],
+    sequence: int = 0,
+    tokens: Sequence[str] | None = None,
+    where: str = "",
+    query: int | None = None,
+    look: Look = FULL,
+) -> Figure:
+    """The attention matrix of one head on one text: rows look, columns are looked at.
 
     Args:
-        capture: from `interp.capture`, with its pattern.
+        what: from `byrote.capture`, with its pattern; or one pattern of this head, such as `stored_pattern` gives.
         head: `"L5H1"` or `(5, 1)`.
         sequence: which of the captured sequences.
+        tokens: the text of one pattern; None shows positions.
+        where: what one pattern is of, for the title.
+        query: a token whose row is framed.
+        look: theme and width; in half a page the axes carry positions.
 
     Returns:
-        A heatmap from 0 to 1; hover names both tokens and the share.
+        A heatmap from 0 to 1; hover names both tokens and the share. The table has a row per pair with attention.
 
     Raises:
         ByroteError: attention was not captured, or there is no such head or sequence.
     """
-    layer, index = parse_head(head)
-    n_layers, n_sequences, n_heads, pos, _ = capture.pattern.shape
+    name = head_label(*parse_head(head))
+    if isinstance(what, Capture):
+        pattern, tokens, where = (
+            _captured(what, parse_head(head), sequence),
+            what.labels[sequence],
+            what.where,
+        )
+    else:
+        pattern = what
+    pos = len(pattern)
+    texts = [str(i) for i in range(pos)] if tokens is None else list(tokens)
+    named = [f"{markup(text, limit=HOVER_CHARS)} ({i})" for i, text in enumerate(texts)]
+    shown = [[round(float(v), 4) if k <= q else None for k, v in enumerate(row)] for q, row in enumerate(pattern)]  # fmt: skip
+    heat: dict[str, Any] = {
+        "type": "heatmap", "z": shown, "coloraxis": "coloraxis", "hoverongaps": False, "hoverinfo": "x+y+z",
+    }  # fmt: skip
+    if pos <= MAX_HOVERED_TOKENS:
+        heat["hoverinfo"] = "text"
+        heat["hovertext"] = [
+            [f"{named[q]} looks at {named[k]}: {number(pattern[q, k])}" if k <= q else "" for k in range(pos)]
+            for q in range(pos)
+        ]
+    traces = [heat]
+    if query is not None and query < pos:
+        x, y = [-0.5, pos - 0.5, pos - 0.5, -0.5, -0.5], [query + d for d in (-0.5, -0.5, 0.5, 0.5, -0.5)]
+        line = {"color": paint("series1"), "width": 1.5}
+        traces.append({"type": "scatter", "x": x, "y": y, "mode": "lines", "line": line, "name": "chosen", "hoverinfo": "skip"})  # fmt: skip
+    small = look.width == "half"
+    every = max(1, -(-pos // (8 if small else MAX_LABELLED)))
+    labels = [str(i) if small else markup(text, limit=LABEL_CHARS) for i, text in enumerate(texts)]
+    ticks = {
+        "tickmode": "array", "tickvals": list(range(0, pos, every)), "ticktext": labels[::every], "showgrid": False,
+        "zeroline": False, "tickfont": {"size": SMALL_FONT_SIZE_PX},
+    }  # fmt: skip
+    angle = {} if small else {"tickangle": -60}
+    layout = {
+        "xaxis": {**ticks, **angle, "range": [-0.5, pos - 0.5], "title": {"text": "looked at"}},
+        "yaxis": {**ticks, "range": [pos - 0.5, -0.5], "title": {"text": "looks"}},
+        "coloraxis": color_axis((0.0, 1.0)),
+        "plot_bgcolor": paint("void"),
+    }
+    wide = Canvas(height_px=180 + min(900, max(240, 14 * pos)), bottom_px=100, left_px=110, right_px=116)
+    place = f", {markup(clean(where))}" if where else ""
+    return finish(
+        Figure({"data": traces, "layout": layout}), Canvas(height_px=440, bottom_px=46, left_px=58, right_px=100) if small else wide,
+        title=f"Attention of {name}{place}", subtitle="each row sums to 1; one sequence, so no interval",
+        alt=_finding(pattern, texts, f"{name} on {clean(where)}" if where else name),
+        look=look, table=lambda: _table(pattern, texts),
+    )  # fmt: skip
+
+
+def _captured(
+    capture: Capture, head: tuple[int, int], sequence: int
+) -> Float[np.ndarray, "query_pos key_pos"]:
+    layer, index = head
+    n_layers, n_sequences, n_heads, _, _ = capture.pattern.shape
     if not (0 <= layer < n_layers and 0 <= index < n_heads):
         raise ByroteError(
             f"there is no head {head_label(layer, index)} here",
@@ -41,41 +111,19 @@ def attention(capture: Capture, *, head: str | tuple[int, int], sequence: int = 
         )
     if not 0 <= sequence < n_sequences:
         raise ByroteError(f"there is no sequence {sequence} here", help=f"0-{n_sequences - 1} were captured")
-    pattern = capture.pattern[layer, sequence, index]
-    labels = [markup(label, limit=LABEL_CHARS) for label in capture.labels[sequence]]
-    named = [f"{label} ({i})" for i, label in enumerate(labels)]
-    hover = [
-        [f"{named[q]} looks at {named[k]}: {number(pattern[q, k])}" if k <= q else "" for k in range(pos)]
-        for q in range(pos)
+    return capture.pattern[layer, sequence, index]
+
+
+def _table(pattern: Float[np.ndarray, "query_pos key_pos"], texts: Sequence[str]) -> pd.DataFrame:
+    """The pairs with any attention, query by query, most of it first."""
+    pairs = [
+        (q, k) for q in range(len(texts)) for k in np.argsort(-pattern[q, : q + 1], kind="stable").tolist()
     ]
-    shown = [[float(pattern[q, k]) if k <= q else None for k in range(pos)] for q in range(pos)]
-    fig = go.Figure()
-    fig.add_heatmap(z=shown, coloraxis="coloraxis", hovertext=hover, hoverinfo="text", hoverongaps=False)
-    every = -(-pos // MAX_LABELLED)
-    ticks = {
-        "tickmode": "array",
-        "tickvals": list(range(0, pos, every)),
-        "ticktext": labels[::every],
-        "showgrid": False,
-        "tickfont": {"size": SMALL_FONT_SIZE_PX},
-    }
-    fig.update_layout(
-        xaxis={**ticks, "title": {"text": "looked at"}, "tickangle": -60},
-        yaxis={**ticks, "title": {"text": "looks"}, "range": [pos - 0.5, -0.5]},
-        coloraxis=color_axis((0.0, 1.0)),
-        plot_bgcolor=paint("void"),
-    )
-    name = head_label(layer, index)
-    return finish(
-        fig,
-        Canvas(height_px=180 + min(900, max(240, 14 * pos)), bottom_px=100, left_px=110, right_px=116),
-        title=f"Attention of {name}, {markup(clean(capture.where))}",
-        subtitle="each row sums to 1; one sequence, so no interval",
-        alt=_finding(pattern, capture.labels[sequence], name),
-    )
+    rows = [(q, texts[q], k, texts[k], float(pattern[q, k])) for q, k in pairs if pattern[q, k] > 0]
+    return pd.DataFrame(rows, columns=["query", "token that looks", "key", "looked at", "attention"])
 
 
-def _finding(pattern: Float[np.ndarray, "query_pos key_pos"], labels: tuple[str, ...], name: str) -> str:
+def _finding(pattern: Float[np.ndarray, "query_pos key_pos"], labels: Sequence[str], name: str) -> str:
     strongest = [max(range(q + 1), key=lambda k: pattern[q, k]) for q in range(1, len(labels))]
     if not strongest:
         return f"{name}: one token, which looks at itself."

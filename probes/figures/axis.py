@@ -16,39 +16,56 @@ MIN_TICK_GAP_FRAC = 0.065  # of the axis, so that labels never touch at the narr
 
 @dataclass(frozen=True)
 class StepAxis:
-    """A log axis of training steps.
+    """An axis of training steps, logarithmic or not.
 
     A log axis has no place for step 0, so 0 is drawn a fixed way left of the first later step, with a break in
     the axis between them. Every other position is the real step.
 
     Attributes:
         steps: the steps shown, ascending.
-        zero_at: the position that stands for step 0, or None where there is no step 0 to show.
+        zero_at: the position that stands for step 0, or None where there is no step 0 to move.
+        log: whether it is logarithmic.
     """
 
     steps: tuple[int, ...]
     zero_at: Real | None
+    log: bool = True
 
     @classmethod
-    def over(cls, steps: Iterable[int]) -> StepAxis:
+    def over(cls, steps: Iterable[int], *, log: bool = True) -> StepAxis:
         """The axis for these steps, in any order."""
         ordered = tuple(sorted({int(s) for s in steps}))
         positive = [s for s in ordered if s > 0]
-        if not ordered or ordered[0] > 0:
-            return cls(ordered, None)
+        if not log or not ordered or ordered[0] > 0:
+            return cls(ordered, None, log)
         if not positive:
             return cls(ordered, 1.0)
         decades = math.log10(positive[-1] / positive[0])
         return cls(ordered, positive[0] / 10 ** max(0.25, 0.07 * decades))
 
-    def place(self, step: Real) -> Real:
+    def place(self, step: Real) -> float:
         """Where a step is drawn; only step 0 is moved."""
         return float(self.zero_at) if step <= 0 and self.zero_at is not None else float(step)
 
-    def limits(self) -> tuple[Real, Real]:
-        """(log10 lo, log10 hi) of the drawn axis, with a little room at both ends."""
-        places = [self.place(s) for s in self.steps] or [1.0]
-        lo, hi = math.log10(min(places)), math.log10(max(places))
+    def step_at(self, place: Real) -> int:
+        """The step drawn at a place."""
+        return 0 if self.zero_at is not None and math.isclose(place, self.zero_at) else round(float(place))
+
+    def note_at(self, step: Real) -> float:
+        """The same as annotations want it, which is the exponent on a log axis."""
+        return math.log10(self.place(step)) if self.log else float(step)
+
+    def share(self, step: Real) -> float:
+        """How far along the axis a step is, 0 to 1."""
+        lo, hi = self.limits()
+        return (self.note_at(step) - lo) / (hi - lo)
+
+    def limits(self) -> tuple[float, float]:
+        """(lo, hi) of the drawn axis, with a little room at both ends; exponents on a log axis."""
+        places = [self.note_at(s) for s in self.steps] or [0.0]
+        lo, hi = min(places), max(places)
+        if not self.log and hi <= lo:
+            hi = lo + 1
         room = 0.02 * (hi - lo) if hi > lo else 0.3
         return lo - room, hi + room
 
@@ -58,7 +75,7 @@ class StepAxis:
             return self.steps
         lo, hi = self.limits()
         gap = MIN_TICK_GAP_FRAC * (hi - lo)
-        at = {step: math.log10(self.place(step)) for step in self.steps}
+        at = {step: self.note_at(step) for step in self.steps}
         last = self.steps[-1]
         kept = [self.steps[0]]
         for step in self.steps[1:-1]:
@@ -68,40 +85,45 @@ class StepAxis:
 
     def layout(self) -> dict[str, Any]:
         """The plotly axis."""
-        ticks = self.ticks()
-        apart = self.zero_at is not None and len(self.steps) > 1
+        if not self.log:
+            ends = (self.steps[0], self.steps[-1]) if self.steps else (0, 1)
+            ticks = [t for t in round_ticks(ends[0], max(ends[1], ends[0] + 1), about=6) if t.is_integer()]
+            title = "training step"
+        else:
+            ticks, title = self.ticks(), "training step, log scale"
+            title += " (step 0 set apart)" if self.zero_at is not None and len(self.steps) > 1 else ""
         return {
-            "type": "log",
+            "type": "log" if self.log else "linear",
             "range": list(self.limits()),
             "tickmode": "array",
             "tickvals": [self.place(s) for s in ticks],
             "ticktext": [step_number(s) for s in ticks],
-            "title": {
-                "text": "training step, log scale (step 0 set apart)" if apart else "training step, log scale"
-            },
+            "title": {"text": title},
             "minorloglabels": "none",
         }
 
-    def break_mark(self) -> dict[str, Any] | None:
-        """The annotation that breaks the axis between step 0 and the first later step, or None."""
+    def break_mark(self) -> list[dict[str, Any]]:
+        """The annotation that breaks the axis between step 0 and the first later step, where there are both."""
         positive = [s for s in self.steps if s > 0]
         if self.zero_at is None or not positive:
-            return None
+            return []
         middle = (math.log10(self.zero_at) + math.log10(positive[0])) / 2
-        return {
-            "x": middle,
-            "xref": "x",
-            "y": 0,
-            "yref": "paper",
-            "text": "//",
-            "showarrow": False,
-            "yanchor": "middle",
-            "bgcolor": paint("paper"),
-            "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
-        }
+        return [
+            {
+                "x": middle,
+                "xref": "x",
+                "y": 0,
+                "yref": "paper",
+                "text": "//",
+                "showarrow": False,
+                "yanchor": "middle",
+                "bgcolor": paint("paper"),
+                "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
+            }
+        ]
 
 
-def round_ticks(lo: Real, hi: Real, *, about: int = 5) -> list[Real]:
+def round_ticks(lo: Real, hi: Real, *, about: int = 5) -> list[float]:
     """Round numbers that cover a range, 0 among them where the range holds it.
 
     Args:

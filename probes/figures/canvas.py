@@ -1,15 +1,104 @@
-"""What every figure shares: title, subtitle, size, and the sentence that replaces it for those who cannot see it."""
+"""What every figure shares: its look, its size and title, its data as a table, and the sentence that replaces it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint, template
+from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, THEMES, paint, recolour, template
+from byrote.probes.wording import clean, interval
+
+WIDTHS = ("full", "page", "half")
+TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 45, 52, 15  # a page 420 pixels wide, in the fonts of the figures
+MAX_TICKS_IN_HALF = 6
+SEE_THROUGH = "rgba(0,0,0,0)"
+NUMBERS = ("value", "lo", "hi", "chance", "n", "reason")
+
+# What can be switched off, and the traces it is made of (by the start of their name).
+VISUALS = {
+    "band": ("95% interval",),
+    "chance": ("chance",),
+    "context": ("every head", "other heads"),
+    "onset": ("onset of",),
+    "not measured": ("not measured",),
+    "left out": ("left out by lint",),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a figure is to be shown; every figure function takes one as `look`.
+
+    Attributes:
+        theme: "light" or "dark".
+        width: "full" for notebooks and reports. "page" for a web page as narrow as a phone: the title is broken into
+            lines and the page's own ground shows. "half" for half of such a page: also level tick labels, as many
+            as fit.
+
+    Raises:
+        ByroteError: there is no such theme or width.
+    """
+
+    theme: str = "light"
+    width: str = "full"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("theme", self.theme, THEMES), ("width", self.width, WIDTHS)):
+            if value not in known:
+                raise ByroteError(f"there is no {name} {value!r}", help=did_you_mean(value, known))
+
+
+FULL = Look()
+
+
+class Figure(go.Figure):
+    """A plotly figure with its finding in words and its data as a table.
+
+    Attributes:
+        by: the column of `table` that names the rows of the wide table, and the one that names its columns. Such a
+            table is tidy and has also `where` (the head), `value`, `lo`, `hi`, `chance`, `n`, and `reason` where not
+            measured. () where the table has columns of its own.
+    """
+
+    by: tuple[str, ...] = ()
+    _table: Callable[[], pd.DataFrame] = pd.DataFrame
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The numbers drawn, made when they are read."""
+        return self._table()
+
+    @property
+    def alt(self) -> str:
+        """One or two sentences that state the finding, plain text."""
+        return str((self.layout.meta or {}).get("alt", ""))
+
+    def wide(self) -> pd.DataFrame:
+        """The table as people read it: one row per step, copy or head, one column per line or panel."""
+        table = self.table
+        if not self.by:
+            return table
+        rows, columns = self.by
+        words = [_in_words(row) for row in table.itertuples(index=False)]
+        cells = table[[rows, columns]].assign(words=words).drop_duplicates([rows, columns])
+        order = {name: list(dict.fromkeys(cells[name])) for name in self.by}
+        grid = cells.pivot(index=rows, columns=columns, values="words")
+        grid = grid.reindex(index=order[rows], columns=order[columns]).fillna("")
+        return grid.rename_axis(columns=None).reset_index()
+
+
+def _in_words(row: Any) -> str:
+    """`L1H0 0.81 [0.78, 0.84]`, or why there is no number."""
+    if pd.isna(row.value):
+        return f"not measured: {clean(row.reason) or 'no reason was recorded'}"
+    return f"{row.where} {interval(row.value, row.lo, row.hi)}".strip()
 
 
 @dataclass(frozen=True)
@@ -33,39 +122,36 @@ class Canvas:
         return self.height_px - self.top_px - self.bottom_px
 
 
-# What can be switched off, and the traces it is made of (by the start of their name).
-VISUALS = {
-    "band": "95% interval",
-    "chance": "chance",
-    "context": "every head",
-    "onset": "onset of",
-    "not measured": "not measured",
-    "left out": "left out by lint",
-}
-
-
-def switch_off(fig: go.Figure, visuals: Mapping[str, bool] | None) -> go.Figure:
-    """Take out the parts that are switched off.
+def switched_on(traces: Iterable[dict[str, Any]], visuals: Mapping[str, bool] | None) -> list[dict[str, Any]]:
+    """The traces without the parts that are switched off.
 
     Args:
-        fig: traces in place.
+        traces: with names.
         visuals: name in `VISUALS`, or "labels" for all writing inside the plot, to False; True changes nothing.
 
     Raises:
         ByroteError: an unknown name.
     """
-    for name, shown in (visuals or {}).items():
+    for name in visuals or {}:
         if name not in (*VISUALS, "labels"):
             raise ByroteError(f"figures have no part {name!r}", help=did_you_mean(name, [*VISUALS, "labels"]))
-        if not shown and name == "labels":
-            fig.layout.annotations = ()
-        elif not shown:
-            fig.data = tuple(t for t in fig.data if not (t.name or "").startswith(VISUALS[name]))
-    return fig
+    hidden = [VISUALS[name] for name, shown in (visuals or {}).items() if not shown and name != "labels"]
+    off = tuple(start for names in hidden for start in names)
+    return [trace for trace in traces if not str(trace["name"]).startswith(off)]
 
 
-def finish(fig: go.Figure, canvas: Canvas, *, title: str, subtitle: str, alt: str) -> go.Figure:
-    """Give a figure its size, words and template.
+def finish(
+    fig: Figure,
+    canvas: Canvas,
+    *,
+    title: str,
+    subtitle: str,
+    alt: str,
+    look: Look = FULL,
+    table: Callable[[], pd.DataFrame] = pd.DataFrame,
+    by: tuple[str, ...] = (),
+) -> Figure:
+    """Give a figure its size, words, template, table and look.
 
     Args:
         fig: traces and axes in place.
@@ -73,23 +159,90 @@ def finish(fig: go.Figure, canvas: Canvas, *, title: str, subtitle: str, alt: st
         title: what is drawn; already escaped for plotly.
         subtitle: chance, interval and n in words; already escaped.
         alt: one sentence that states the finding, plain text.
+        look: theme and width.
+        table: makes the data as a table, see `Figure`.
+        by: see `Figure`.
 
     Returns:
-        The same figure.
+        The same figure, or in the dark a new one.
     """
+    height, top = canvas.height_px, canvas.top_px
+    if look.width != "full":
+        lines, below = _lines(title, TITLE_CHARS, at=" "), _lines(subtitle, SUBTITLE_CHARS, at=" · ")
+        extra = LINE_PX * (len(lines) + len(below) - 2)
+        title, subtitle, height, top = "<br>".join(lines), "<br>".join(below), height + extra, top + extra
+        fig.update_layout(
+            paper_bgcolor=SEE_THROUGH,
+            plot_bgcolor=fig.layout.plot_bgcolor
+            or SEE_THROUGH,  # grids keep the ground that marks empty cells
+        )
+    if look.width == "half":
+        _level_ticks(fig)
     fig.update_layout(
         template=template(),
-        height=canvas.height_px,
-        margin={"t": canvas.top_px, "b": canvas.bottom_px, "l": canvas.left_px, "r": canvas.right_px},
+        height=height,
+        margin={"t": top, "b": canvas.bottom_px, "l": canvas.left_px, "r": canvas.right_px},
         title={
             "text": title,
-            "y": 1 - 14 / canvas.height_px,
+            "y": 1 - 14 / height,
             "yanchor": "top",
             "subtitle": {"text": subtitle, "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")}},
         },
         meta={"alt": alt, "theme": "light"},
     )
-    return fig
+    fig._table, fig.by = table, by
+    return fig if look.theme == "light" else apply_theme(fig, look.theme)
+
+
+def apply_theme(fig: go.Figure, theme: str) -> Figure:
+    """The same figure in the other theme's colours.
+
+    Args:
+        fig: a figure made by `byrote.probes.figures`; not changed.
+        theme: `"light"` or `"dark"`.
+
+    Returns:
+        A new figure. Only colours differ; data, sizes and text are the same.
+
+    Raises:
+        ByroteError: the theme has another name.
+    """
+    Look(theme)
+    spec = fig.to_plotly_json()
+    meta = spec["layout"].get("meta") or {}
+    if meta.get("theme", "light") != theme:
+        spec = recolour(spec, theme)
+    spec["layout"]["meta"] = {**meta, "theme": theme}
+    themed = Figure(spec)
+    if isinstance(fig, Figure):
+        themed._table, themed.by = fig._table, fig.by
+    return themed
+
+
+def _lines(text: str, most: int, *, at: str) -> list[str]:
+    """Text filled into lines, broken at a separator, which stays at the line's end; plotly cuts off what does not fit."""
+    lines = [""]
+    for part in text.split(at):
+        longer = lines[-1] + (at if lines[-1] else "") + part
+        if lines[-1] and len(html.unescape(longer)) > most:
+            lines[-1] += at.rstrip()
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _level_ticks(fig: Figure) -> None:
+    """Level labels on the x axis, as many as fit half a page, the first and the last among them."""
+    ticks = fig.layout.xaxis.tickvals
+    if ticks is not None and len(ticks) > MAX_TICKS_IN_HALF:
+        every = -(-len(ticks) // (MAX_TICKS_IN_HALF - 1))
+        kept = sorted({*range(0, len(ticks) - 1, every), len(ticks) - 1})
+        if len(kept) > 2 and kept[-1] - kept[-2] < every:
+            kept.pop(-2)
+        words = fig.layout.xaxis.ticktext
+        fig.update_xaxes(tickvals=[ticks[i] for i in kept], ticktext=[words[i] for i in kept])
+    fig.update_xaxes(tickangle=0)
 
 
 def note(text: str, *, x: Real, y: Real, **place: object) -> dict[str, object]:
@@ -106,10 +259,10 @@ def note(text: str, *, x: Real, y: Real, **place: object) -> dict[str, object]:
     }
 
 
-def empty(canvas: Canvas, *, title: str, reason: str) -> go.Figure:
+def empty(canvas: Canvas, *, title: str, reason: str, look: Look = FULL) -> Figure:
     """A figure that says why there is nothing to draw."""
-    fig = go.Figure()
+    fig = Figure()
     fig.update_xaxes(visible=False)
     fig.update_yaxes(visible=False)
     fig.add_annotation(note(f"not measured: {reason}", x=0.5, y=0.5))
-    return finish(fig, canvas, title=title, subtitle="", alt=f"Nothing to draw: {reason}.")
+    return finish(fig, canvas, title=title, subtitle="", alt=f"Nothing to draw: {reason}.", look=look)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import round_ticks
+from byrote.probes.figures.canvas import NUMBERS, Figure
+from byrote.probes.figures.lines import numbers_of
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL, SMALL_FONT_SIZE_PX, paint
 from byrote.probes.wording import chance_number, decimals, estimate, interval, listed, markup, number, point
 
@@ -80,6 +81,28 @@ def cells_of(
     return cells
 
 
+def grid_table(panels: Mapping[str, pd.DataFrame], shape: tuple[int, int]) -> pd.DataFrame:
+    """The rows of grids as a figure's table, strongest heads of the last grid first, heads without a row among them.
+
+    Args:
+        panels: name of each grid to its rows, one per measured head.
+        shape: (n_layers, n_heads).
+    """
+    labels = [head_label(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
+    parts = []
+    for name, rows in panels.items():
+        found = numbers_of(rows)
+        missing = [label for label in labels if label not in set(found["where"])]
+        parts += [found.assign(step=name), pd.DataFrame({"where": missing, "reason": ABSENT, "step": name})]
+    last = parts[-2].sort_values("value", ascending=False, kind="stable")["where"]
+    order = {label: i for i, label in enumerate([*last, *labels][::-1])}
+    table = pd.concat([part for part in parts if not part.empty], ignore_index=True).rename(
+        columns={"where": "head"}
+    )
+    table = table.sort_values("head", key=lambda heads: -heads.map(order), kind="stable", ignore_index=True)
+    return table.assign(where="")[["head", "step", "where", *NUMBERS]]
+
+
 def cell_writer(shape: tuple[int, int]) -> Callable[[Any], str] | None:
     """What fits in a cell: value and interval in small grids, the value in middling ones, else nothing."""
     n_layers, n_heads = shape
@@ -90,14 +113,14 @@ def cell_writer(shape: tuple[int, int]) -> Callable[[Any], str] | None:
     return lambda row: point(row.value, row.lo, row.hi)
 
 
-def add_cells(fig: go.Figure, cells: Cells, *, axes: dict[str, str] | None = None) -> None:
+def add_cells(fig: Figure, cells: Cells, *, axes: dict[str, str] | None = None) -> None:
     """Draw the heatmap on the shared colour axis, crosses on what was not measured, dots on what is clipped."""
     axes = axes or {}
     n_layers, n_heads = cells.shape
+    written = {"text": cells.text, "texttemplate": "%{text}", "textfont": {"size": SMALL_FONT_SIZE_PX}}
     fig.add_heatmap(
         z=cells.values, x=list(range(n_heads)), y=list(range(n_layers)), coloraxis="coloraxis",
-        text=cells.text, texttemplate="%{text}", textfont={"size": SMALL_FONT_SIZE_PX},
-        hovertext=cells.hover, hoverinfo="text", hoverongaps=False, xgap=2, ygap=2, **axes,
+        **(written if any(map(any, cells.text)) else {}), hovertext=cells.hover, hoverinfo="text", hoverongaps=False, xgap=2, ygap=2, **axes,
     )  # fmt: skip
     for name, symbol, where in (
         ("not measured", "x-thin", cells.missing),
@@ -111,7 +134,7 @@ def add_cells(fig: go.Figure, cells: Cells, *, axes: dict[str, str] | None = Non
             )  # fmt: skip
 
 
-def add_frame(fig: go.Figure, head: tuple[int, int]) -> None:
+def add_frame(fig: Figure, head: tuple[int, int]) -> None:
     """Frame one cell."""
     layer, index = head
     fig.add_scatter(

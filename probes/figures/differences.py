@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.degradation import BEST_HEAD
 from byrote.probes.figures.axis import value_axis
-from byrote.probes.figures.canvas import Canvas, empty, finish, note
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, finish, note
 from byrote.probes.figures.cells import add_cells, cell_writer, cells_of, color_axis, grid_axes, names
-from byrote.probes.figures.rows import main_metric, unit, value_range
+from byrote.probes.figures.select import main_metric, unit, value_range
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from byrote.probes.wording import (
     clean,
@@ -53,12 +52,13 @@ def matched_final(comparison: Any) -> pd.DataFrame:
     return rows[rows["step_a"] == rows["step_a"].max()]
 
 
-def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL) -> go.Figure:
+def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL, look: Look = FULL) -> Figure:
     """Forest plot of paired differences B - A at the matched final step.
 
     Args:
         comparison: what `byrote.probes.degradation.compare` returned.
         n_heads: how many heads per unit, those with the largest absolute difference.
+        look: theme and width.
 
     Returns:
         One panel per unit, a zero line in each. A difference whose interval holds 0 is hollow and grey and is called
@@ -68,16 +68,15 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL) -> go.Figu
     title = f"{markup(short(b))} minus {markup(short(a))}, paired on the same sequences"
     panels = _panels(matched_final(comparison), n_heads)
     if not panels:
-        return empty(
-            Canvas(height_px=160), title=title, reason="no metric was measured in both runs at a matched step"
-        )
+        reason = "no metric was measured in both runs at a matched step"
+        return empty(Canvas(height_px=160), title=title, reason=reason, look=look)
     canvas = Canvas(
         height_px=76 + sum(p.height_px for p in panels),
         bottom_px=8,
         left_px=24 + 7 * max(len(label) for p in panels for label in p.labels),
-        right_px=26 + 7 * max(len(_told(r)) for p in panels for r in p.rows.itertuples(index=False)),
+        right_px=26 + 7 * max(len(_in_words(r)) for p in panels for r in p.rows.itertuples(index=False)),
     )
-    fig = go.Figure()
+    fig = Figure()
     top = 0
     for index, panel in enumerate(panels):
         _draw(fig, panel, canvas, index=index, top_px=top)
@@ -87,17 +86,19 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL) -> go.Figu
         fig, canvas, title=title,
         subtitle=f"steps {step_number(steps.step_b)} and {step_number(steps.step_a)} · bar: 95% interval of the paired "
         "difference · grey and hollow: no clear change",
-        alt=_finding(panels, clean(a), clean(b)),
+        alt=_finding(panels, clean(a), clean(b)), look=look,
+        table=lambda: table_of(pd.concat([panel.rows for panel in panels])),
     )  # fmt: skip
 
 
-def difference_grid(comparison: Any, *, probe: str, metric: str = "score") -> go.Figure:
+def difference_grid(comparison: Any, *, probe: str, metric: str = "score", look: Look = FULL) -> Figure:
     """B - A of every head at the matched final step, centred on zero.
 
     Args:
         comparison: what `byrote.probes.degradation.compare` returned.
         probe: a head probe's name.
         metric: one of its metrics.
+        look: theme and width.
 
     Returns:
         A heatmap symmetric about 0 whose range is the width of the probe's own. Differences with no clear change are
@@ -123,7 +124,7 @@ def difference_grid(comparison: Any, *, probe: str, metric: str = "score") -> go
     rows = _as_cells(rows)
     grid = (int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1)
     cells = cells_of(rows, grid, limits=limits, describe=_describe, write=_writer(grid))
-    fig = go.Figure()
+    fig = Figure()
     add_cells(fig, cells)
     x, y = grid_axes(grid)
     fig.update_layout(xaxis=x, yaxis=y, plot_bgcolor=paint("void"), coloraxis=color_axis(limits))
@@ -131,8 +132,24 @@ def difference_grid(comparison: Any, *, probe: str, metric: str = "score") -> go
         fig, Canvas(height_px=120 + grid[0] * max(14, min(58, 420 // grid[0])), bottom_px=48, left_px=58, right_px=116),
         title=f"{sentence_case(probe_name(probe))}, {markup(short(b))} minus {markup(short(a))}",
         subtitle=f"{unit(probe, metric)} · 95% interval of the paired difference · in parentheses: no clear change",
-        alt=_grid_finding(rows, f"{probe_name(probe)}, {clean(b)} minus {clean(a)}"),
+        alt=_grid_finding(rows, f"{probe_name(probe)}, {clean(b)} minus {clean(a)}"), look=look,
+        table=lambda: table_of(rows),
     )  # fmt: skip
+
+
+def table_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a comparison as the table of a figure: both values, their difference with its interval, and its verdict.
+
+    Args:
+        rows: of a `Comparison`.
+
+    Returns:
+        Columns probe, metric, head_a, head_b, a, b, difference, lo, hi, n (0 where nothing was sampled), q and
+        in_words.
+    """
+    words = [change(row) for row in rows.itertuples(index=False)]
+    kept = rows[["probe", "metric", "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "q"]]
+    return kept.assign(in_words=words).reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -175,7 +192,7 @@ def _row_label(row: Any) -> str:
     return f"{name}, {probe_name(row.metric)}"
 
 
-def _draw(fig: go.Figure, panel: _Panel, canvas: Canvas, *, index: int, top_px: int) -> None:
+def _draw(fig: Figure, panel: _Panel, canvas: Canvas, *, index: int, top_px: int) -> None:
     """One panel: zero line, intervals, points, and the numbers in words at the right."""
     name = "" if index == 0 else str(index + 1)
     axes = {"xaxis": f"x{name}", "yaxis": f"y{name}"}
@@ -195,7 +212,7 @@ def _draw(fig: go.Figure, panel: _Panel, canvas: Canvas, *, index: int, top_px: 
         word = change(row)
         tone = "ink" if word != UNCLEAR else "muted"
         fig.add_annotation(
-            note(_told(row), x=1, y=k, yref=f"y{name}", xanchor="left", yanchor="middle", xshift=10)
+            note(_in_words(row), x=1, y=k, yref=f"y{name}", xanchor="left", yanchor="middle", xshift=10)
             | {"font": {"size": SMALL_FONT_SIZE_PX, "color": paint(tone)}}
         )
     y_axis = {
@@ -207,11 +224,11 @@ def _draw(fig: go.Figure, panel: _Panel, canvas: Canvas, *, index: int, top_px: 
     )
 
 
-def _told(row: Any) -> str:
+def _in_words(row: Any) -> str:
     return f"{interval(row.difference, row.lo, row.hi, sign=True)}  {change(row)}"
 
 
-def _draw_points(fig: go.Figure, panel: _Panel, *, clear: bool, axes: dict[str, str]) -> None:
+def _draw_points(fig: Figure, panel: _Panel, *, clear: bool, axes: dict[str, str]) -> None:
     kept = [
         (k, r) for k, r in enumerate(panel.rows.itertuples(index=False)) if (change(r) != UNCLEAR) == clear
     ]
@@ -263,9 +280,9 @@ def _finding(panels: list[_Panel], a: str, b: str) -> str:
     words = [change(r) for r in rows.itertuples(index=False)]
     counts = {word: words.count(word) for word in dict.fromkeys(words)}
     largest = panels[0].rows.iloc[0]
-    told = f"{panels[0].labels[0]} {interval(largest.difference, largest.lo, largest.hi, sign=True)}"
+    said = f"{panels[0].labels[0]} {interval(largest.difference, largest.lo, largest.hi, sign=True)}"
     tally = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return f"{b} minus {a}: largest difference {told} ({change(largest)}); of {len(rows)} shown, {tally}."
+    return f"{b} minus {a}: largest difference {said} ({change(largest)}); of {len(rows)} shown, {tally}."
 
 
 def _grid_finding(rows: pd.DataFrame, where: str) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from byrote.interp.axes import head_label, parse_heads
-from byrote.probes.figures.canvas import Canvas, empty, finish
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, finish
 from byrote.probes.figures.cells import (
     Cells,
     add_cells,
@@ -20,13 +19,13 @@ from byrote.probes.figures.cells import (
     cells_of,
     color_axis,
     grid_axes,
+    grid_table,
     names,
 )
-from byrote.probes.figures.rows import (
+from byrote.probes.figures.select import (
     at_step,
     counted,
     head_observations,
-    shape,
     subject,
     typical_chance,
     unit,
@@ -56,7 +55,8 @@ def head_grid(
     metric: str = "score",
     step: int | None = None,
     highlight: Any = (),
-) -> go.Figure:
+    look: Look = FULL,
+) -> Figure:
     """One metric of every head at one step.
 
     Args:
@@ -65,6 +65,7 @@ def head_grid(
         metric: one of its metrics.
         step: training step; None is the last.
         highlight: heads to frame, `"L5H1"`, `(5, 1)` or a list of either.
+        look: theme and width.
 
     Returns:
         A heatmap on the range the probe declares. Small grids write value and 95% interval in the cells; hover
@@ -76,11 +77,11 @@ def head_grid(
     results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)
     rows, step = at_step(everything, step)
-    grid = shape(results)
+    grid = results.shape
     limits = value_range(probe, metric, everything.loc[everything["valid"], "value"])
     cells = cells_of(rows, grid, limits=limits, write=cell_writer(grid))
     chance = typical_chance(rows)
-    fig = go.Figure()
+    fig = Figure()
     add_cells(fig, cells)
     for head in parse_heads(highlight):
         add_frame(fig, head)
@@ -97,12 +98,20 @@ def head_grid(
         alt=_grid_finding(
             rows, cells, f"{probe_name(probe)} of {clean(results.run)} at step {step_number(step)}"
         ),
+        look=look,
+        table=lambda: grid_table({f"step {step_number(step)}": rows}, grid),
+        by=("head", "step"),
     )
 
 
 def grid_steps(
-    results: Any, *, probe: str | None = None, metric: str = "score", steps: Iterable[int] | None = None
-) -> go.Figure:
+    results: Any,
+    *,
+    probe: str | None = None,
+    metric: str = "score",
+    steps: Iterable[int] | None = None,
+    look: Look = FULL,
+) -> Figure:
     """The same grid at several steps, on one scale with one colour bar.
 
     Args:
@@ -111,6 +120,7 @@ def grid_steps(
         metric: one of its metrics.
         steps: steps to show, thinned to twelve if there are more; None picks twelve: first, last, both sides of
             the steepest changes, and the rest even on a log scale.
+        look: theme and width.
 
     Returns:
         Small multiples in reading order.
@@ -123,15 +133,15 @@ def grid_steps(
     wanted = panel_steps(everything) if steps is None else spaced_steps(steps)
     title = f"{_titled(probe, metric)} over training, {markup(short(results.run))}"
     if not wanted:
-        return empty(Canvas(height_px=160), title=title, reason="no step was measured")
-    grid = shape(results)
+        return empty(Canvas(height_px=160), title=title, reason="no step was measured", look=look)
+    grid = results.shape
     limits = value_range(probe, metric, everything.loc[everything["valid"], "value"])
     panels = [at_step(everything, step)[0] for step in wanted]
     n_columns = min(COLUMNS, -(-len(wanted) // (2 if len(wanted) > 4 else 1)))
     n_rows = -(-len(wanted) // n_columns)
     canvas = _panel_canvas(grid, n_rows)
     fig = make_subplots(
-        rows=n_rows, cols=n_columns, horizontal_spacing=0.022, vertical_spacing=34 / canvas.plot_px if n_rows > 1 else 0,
+        figure=Figure(), rows=n_rows, cols=n_columns, horizontal_spacing=0.022, vertical_spacing=34 / canvas.plot_px if n_rows > 1 else 0,
         subplot_titles=[f"step {_step_words(rows, s)}" for s, rows in zip(wanted, panels, strict=True)],
     )  # fmt: skip
     fig.update_annotations(font={"size": SMALL_FONT_SIZE_PX, "color": paint("ink")})
@@ -146,7 +156,8 @@ def grid_steps(
     fig.update_layout(plot_bgcolor=paint("void"), coloraxis=color_axis(limits, chance=chance))
     return finish(
         fig, canvas, title=title, subtitle=_reading(everything, chance, unit(probe, metric)),
-        alt=_rise_finding(panels, wanted, f"{probe_name(probe)} of {clean(results.run)}"),
+        alt=_rise_finding(panels, wanted, f"{probe_name(probe)} of {clean(results.run)}"), look=look, by=("head", "step"),
+        table=lambda: grid_table({f"step {step_number(s)}": rows for s, rows in zip(wanted, panels, strict=True)}, grid),
     )  # fmt: skip
 
 
@@ -199,7 +210,7 @@ def _panel_canvas(grid: tuple[int, int], n_rows: int) -> Canvas:
     )  # fmt: skip
 
 
-def _add_panel(fig: go.Figure, cells: Cells, *, index: int, n_columns: int, last_row: int) -> None:
+def _add_panel(fig: Figure, cells: Cells, *, index: int, n_columns: int, last_row: int) -> None:
     name = "" if index == 0 else str(index + 1)
     add_cells(fig, cells, axes={"xaxis": f"x{name}", "yaxis": f"y{name}"})
     x, y = grid_axes(cells.shape, titled=False)

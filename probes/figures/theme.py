@@ -14,8 +14,6 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import cmocean, sequential
 
-from byrote.checkpoints.errors import ByroteError, did_you_mean
-
 THEMES = ("light", "dark")
 
 FONT_FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -47,7 +45,7 @@ _RGBA = re.compile(r"rgba\((\d+), (\d+), (\d+), ([0-9.]+)\)")
 
 
 def paint(token: str) -> str:
-    """The light colour of a token; `apply_theme` turns it into the dark one."""
+    """The light colour of a token; `recolour` turns it into the dark one."""
     return TOKENS[token][0]
 
 
@@ -94,7 +92,7 @@ def run_styles(runs: list[str], *, base: str | None = None) -> dict[str, Style]:
 
 
 def template() -> go.layout.Template:
-    """The figure template of the light theme; `apply_theme` recolours it with everything else."""
+    """The figure template of the light theme; `recolour` swaps its colours with all others."""
     axis = {
         "gridcolor": paint("rule"),
         "linecolor": paint("context"),
@@ -122,29 +120,6 @@ def template() -> go.layout.Template:
         "hovermode": "closest",
     }
     return go.layout.Template(layout=layout)
-
-
-def apply_theme(fig: go.Figure, theme: str) -> go.Figure:
-    """The same figure in the other theme's colours.
-
-    Args:
-        fig: a figure made by `byrote.probes.figures`; not changed.
-        theme: `"light"` or `"dark"`.
-
-    Returns:
-        A new figure. Only colours differ; data, sizes and text are the same.
-
-    Raises:
-        ByroteError: the theme has another name.
-    """
-    if theme not in THEMES:
-        raise ByroteError(f"there is no theme {theme!r}", help=did_you_mean(theme, THEMES))
-    spec = fig.to_plotly_json()
-    meta = spec["layout"].get("meta") or {}
-    if meta.get("theme", "light") != theme:
-        spec = recolour(spec, theme)
-    spec["layout"]["meta"] = {**meta, "theme": theme}
-    return go.Figure(spec)
 
 
 def recolour(spec: dict[str, Any], theme: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.probes import figures
 from byrote.probes.degradation import Comparison
 from byrote.probes.figures.axis import StepAxis, round_ticks, value_axis
-from byrote.probes.figures.curve import spread
 from byrote.probes.figures.head_grid import spaced_steps
+from byrote.probes.figures.lines import spread
 from byrote.probes.figures.theme import TOKENS, run_styles
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, estimate, interval, number
@@ -451,5 +451,5 @@ def test_clean_text_is_one_visible_line() -> None:
 
 
 def test_figures_never_import_torch(run_python: Callable[..., str]) -> None:
-    code = "import sys, probes.figures; print(sorted(m for m in sys.modules if m.split('.')[0] == 'torch'))"
+    code = "import sys, byrote.probes.figures; print(sorted(m for m in sys.modules if m.split('.')[0] == 'torch'))"
     assert run_python(code) == "[]"

@@ -13,7 +13,7 @@ from lookup_models import lookup_state, random_state, write_series
 from byrote.checkpoints import ByroteError, open_series
 from byrote.cli.main import cli
 from byrote.probes import figures
-from byrote.probes.figures.loss_by_position import MAX_POINTS, spread_places
+from byrote.probes.figures.by_position import MAX_POINTS, spread_places
 from byrote.probes.results import Results
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from byrote.dashboard.circuits import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, wiring
+from byrote.dashboard.circuits import wiring
 from byrote.dashboard.components.base import VOID, encode, packed
 from byrote.dashboard.components.head_grid import doubts, marks, palette, step_words
 from byrote.dashboard.query_params import State
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
+from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring
 from byrote.probes.figures.theme import TOKENS
 
 

@@ -10,6 +10,7 @@ from byrote.dashboard.components.circuit_graph import graph_data
 from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
 from byrote.dashboard.query_params import words_of
 from byrote.dashboard.session import bound, follow, go, page_link
+from byrote.probes.figures.circuit import WAY_NAMES, Wiring, edges_table
 from byrote.probes.wording import literal, probe_name, step_number
 
 GRAPH = "graph"
@@ -24,17 +25,17 @@ def draw(view: View, page: Drawing) -> None:
         nothing("A head can only read what an earlier layer wrote.")
         return
     measured = run.has("composition", f"{state.way}_z")
-    found = circuits.wiring(run, state.way) if measured else circuits.Wiring({}, {}, ())
+    found = circuits.wiring(run, state.way) if measured else Wiring({}, {}, ())
     page.title(circuits.finding(run, found, way=state.way, step=state.step))
     st.segmented_control(
-        "Composition", words_of("way"), required=True, format_func=lambda w: circuits.WAY_NAMES[w],
+        "Composition", words_of("way"), required=True, format_func=lambda w: WAY_NAMES[w],
         label_visibility="collapsed", **bound("way", state.way, z=None),
     )  # fmt: skip
     if not any(found.edges.values()):
         why = found.reasons[0] if found.reasons else "Composition was not measured in this run."
         nothing(why, view.page.command)
         return
-    least = state.z if state.z is not None else circuits.default_least(found, state.step)
+    least = state.z if state.z is not None else found.default_least(state.step)
     with panel("the graph"):
         data = graph_data(run, state, found, least=least, theme=view.theme, events=findings.events(run))
         show(
@@ -60,16 +61,16 @@ def _legend(view: View) -> None:
         how_computed([*PAGE.needs, "previous_token", "induction", "induction_circuit"], key="how_circuit")
 
 
-def _edges(view: View, page: Drawing, found: circuits.Wiring, least: float) -> None:
+def _edges(view: View, page: Drawing, found: Wiring, least: float) -> None:
     way, step = view.state.way, view.state.step
-    frame = circuits.edges_frame(view.run, found, way=way, step=step, least=least)
+    frame = edges_table(view.run.full, found, way=way, step=step, least=least)
     if frame.empty:
         nothing(f"No edge reaches z {least:g} at step {step_number(step)}.", "Move the threshold down.")
         return
     targets = list(frame["to"])
     page.choices(
         frame, "edges", lambda row: go(head=targets[row]),
-        caption=f"Edges of {circuits.WAY_NAMES[way]} with z of at least {least:g} at step {step_number(step)}; "
+        caption=f"Edges of {WAY_NAMES[way]} with z of at least {least:g} at step {step_number(step)}; "
         "z is against random rotations that keep every spectrum, a lenient null for trained weights.",
         height="content" if len(frame) < 11 else TABLE_HEIGHT_PX,
         column_config={
@@ -92,8 +93,9 @@ def _notebook(view: View) -> list[str]:
     metric = f"{view.state.way}_z"
     if not view.run.has("composition", metric):
         return ["run"]
-    name = circuits.WAY_NAMES[view.state.way]
+    name = WAY_NAMES[view.state.way]
     return [
+        f"figures.circuit(run, way={view.state.way!r}, step={view.state.step})",
         f"edges = run.select('composition', {metric!r}, step={view.state.step})  # {name}",
         "edges[edges['valid']].nlargest(12, 'value')",
     ]

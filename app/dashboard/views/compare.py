@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -40,7 +41,8 @@ def draw(view: View, page: Drawing) -> None:
         return
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("head by head"):
-        page.figure(figure_cache.scatter(view.run, base, figure_cache.compared(view.state)), "scatter")
+        compared = figure_cache.compared(view.state)
+        page.figure(partial(figure_cache.scatter, view.run, base, compared), "scatter", width="half")
     with right, panel("which heads changed"):
         _turnover(view, page, comparison)
     with panel("every measure"):
@@ -137,7 +139,9 @@ def _measures(view: View, page: Drawing, comparison: Comparison) -> None:
         "An interval that holds 0 is no clear change, nor is a difference below 0.05 (scores, nats).",
         column_config={"q": st.column_config.TextColumn("q", help="p-value corrected over the heads of a metric")},
     )  # fmt: skip
-    page.figure(figure_cache.measures(view.run, view.base, view.state.align, view.state.step), "differences")
+    page.figure(
+        partial(figure_cache.measures, view.run, view.base, view.state.align, view.state.step), "differences"
+    )
     how_computed(list(dict.fromkeys(comparison.rows["probe"])), key="how_measures")
 
 
@@ -159,7 +163,8 @@ def _one_run(view: View, page: Drawing) -> None:
         nothing(f"{probe_name(state.probe)} was measured at {len(usable)} checkpoint; change needs two.")
         return
     with panel("the change"):
-        page.figure(figure_cache.change(run, state.probe, state.metric, usable[0], state.step), "change")
+        drawn = partial(figure_cache.change, run, state.probe, state.metric, usable[0], state.step)
+        page.figure(drawn, "change")
         how_computed([state.probe], key="how_change")
 
 

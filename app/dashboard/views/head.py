@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -170,7 +172,7 @@ def _offsets(view: View, page: Drawing) -> None:
         nothing("The offset profile was not measured.", measuring("offset_profile"))
         return
     heads = tuple(dict.fromkeys([state.head, *state.pin]))[:3]
-    page.figure(figure_cache.offsets(run, heads, state.step), "offsets")
+    page.figure(partial(figure_cache.offsets, run, heads, state.step), "offsets", width="half")
     how_computed(["offset_profile"], key="how_offsets")
 
 

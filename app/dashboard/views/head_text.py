@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -97,8 +98,9 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
             head_writes.draw(view, page, text, file, n_drawn=len(tokens), masked=masked)
     with right:
         labels = [MASK if masked else token_text(token) for token in tokens]
-        fig = figure_cache.matrix(pattern, labels, head=state.head, held=state.q, what=text_words(text))
-        page.figure(fig, "attention")
+        draw = partial(figure_cache.matrix, pattern, labels)
+        words = {"head": state.head, "query": state.q, "where": text_words(text)}
+        page.figure(partial(draw, **words), "attention", width="half")
 
 
 def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import html
+from functools import partial
 
 import streamlit as st
 
-from byrote.dashboard import remembering, reproduce
+from byrote.dashboard import figure_cache, remembering, reproduce
 from byrote.dashboard.components.token_view import MASK, marked
-from byrote.dashboard.figures import narrow
 from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
-from byrote.dashboard.remembering import TAG_WORDS, TAGS, Passage
+from byrote.dashboard.remembering import Passage
 from byrote.dashboard.session import bound
+from byrote.probes.figures.by_position import TAG_WORDS
+from byrote.probes.figures.memory_plane import MASS, MEMORY_AXES, RULE_AXES, available
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.wording import clean, literal, step_number
 
@@ -37,9 +39,10 @@ def draw(view: View, page: Drawing) -> None:
 
 def _plane(view: View, page: Drawing) -> None:
     runs = list(view.library.runs.values())[:MAX_RUNS]
+    full = [run.full for run in runs]
     ys, xs = (
-        remembering.available(remembering.MEMORY_AXES, runs),
-        remembering.available(remembering.RULE_AXES, runs),
+        available(MEMORY_AXES, full),
+        available(RULE_AXES, full),
     )
     if not ys or not xs:
         nothing("No run holds a measure of memory.", view.page.command)
@@ -51,15 +54,15 @@ def _plane(view: View, page: Drawing) -> None:
         if wanted not in ("", shown):
             st.caption(literal(f"No run here holds {wanted}; showing {shown}."))
     base = view.state.base or None
-    fig = remembering.plane(runs, x=x, y=y, base=base, step=view.state.step, shown=view.run.name)
-    page.figure(fig, "plane")
-    probe, metric, _ = remembering.MEMORY_AXES[y]
+    looked_at = {"rule": x, "memory": y, "base": base, "step": view.state.step, "shown": view.run.name}
+    page.figure(partial(figure_cache.memory_plane, *runs, **looked_at), "plane")
+    probe, metric, _ = MEMORY_AXES[y]
     without = [clean(r.name) for r in runs if not remembering.points(r, probe, metric)]
     if without:
         st.caption(
             literal(f"A line only, for want of training sequences to test: {', '.join(without)}", limit=400)
         )
-    how_computed([probe, remembering.RULE_AXES[x][0]], key="how_plane")
+    how_computed([probe, RULE_AXES[x][0]], key="how_plane")
 
 
 def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
@@ -76,10 +79,9 @@ def _flow(view: View, page: Drawing) -> None:
     ):
         nothing("Members were not measured in this run.", view.page.command)
         return
-    frame = remembering.flow(view.run)
-    page.figure(narrow(remembering.flow_figure(frame, view.run)), "flow")
+    page.figure(partial(figure_cache.member_flow, view.run), "flow", width="half")
     page.table(
-        frame, "flow", caption="Members between two measured steps.", height=240,
+        figure_cache.member_flow(view.run).table, "flow", caption="Members between two measured steps.", height=240,
         column_order=("step_to", "memorised", "new", "again", "kept", "forgotten", "twins"),
         column_config={"step_to": st.column_config.NumberColumn("step", format="localized")},
     )  # fmt: skip
@@ -92,7 +94,7 @@ def _shares(view: View, page: Drawing) -> None:
     if rows.empty or not rows[(rows["step"] == view.state.step)]["valid"].any():
         nothing("Recall and copying were not told apart here.", view.page.command)
         return
-    page.figure(remembering.shares_figure(view.run, view.state.step), "shares")
+    page.figure(partial(figure_cache.recall_shares, view.run, view.state.step), "shares", width="half")
     how_computed(["recall_vs_copy"], key="how_shares")
 
 
@@ -148,15 +150,15 @@ def passage_html(passage: Passage, *, theme: str, reveal: bool) -> str:
             f'display:flex;gap:5px;align-items:baseline"><code style="color:{ink};background:none;padding:0">{text}</code>'
             f'<span role="img" style="font-size:12px" aria-label="{words}">{mark}</span></li>'
         )
-    key = " · ".join(f"{_MARKS[t]} {TAG_WORDS[t]}" for t in TAGS)
+    key = " · ".join(f"{_MARKS[t]} {TAG_WORDS[t]}" for t in TAG_WORDS)
     style = f"color:{ink};list-style:none;display:flex;flex-wrap:wrap;gap:4px;padding:0;margin:0"
     return f'<ol aria-label="Passage" style="{style}">{"".join(boxes)}</ol><p style="color:{ink};font-size:13px;margin:8px 0 0">{key}</p>'
 
 
 def _metrics(view: View) -> list[tuple[str, str]]:
     """What the axes of the plane and the curves below it are made of, as far as it was measured."""
-    axes = [axis[:2] for axis in (*remembering.MEMORY_AXES.values(), *remembering.RULE_AXES.values())]
-    return [pair for pair in axes if pair[1] != remembering.MASS and remembering.points(view.run, *pair)]
+    axes = [axis[:2] for axis in (*MEMORY_AXES.values(), *RULE_AXES.values())]
+    return [pair for pair in axes if pair[1] != MASS and remembering.points(view.run, *pair)]
 
 
 def _commands(view: View) -> list[str]:
@@ -170,7 +172,7 @@ def _commands(view: View) -> list[str]:
 
 def _notebook(view: View) -> list[str]:
     lines = [f"run[{probe!r}, {metric!r}].rows" for probe, metric in _metrics(view)]
-    if remembering.points(view.run, "prefix_matching", remembering.MASS):
+    if remembering.points(view.run, "prefix_matching", MASS):
         lines += ["from byrote.probes.trajectory import total_mass", "total_mass(run)"]
     if remembering.points(view.run, "exact_match", "completed"):
         lines += ["from byrote.probes.memory.member_flow import member_flow", "member_flow(run)"]

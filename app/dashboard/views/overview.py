@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -12,7 +14,7 @@ from byrote.dashboard.query_params import MAX_ALSO, State, drawable, words_of
 from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import bound, chosen, go, page_link
 from byrote.interp.axes import head_label
-from byrote.probes.figures.rows import main_metric
+from byrote.probes.figures.select import main_metric
 from byrote.probes.wording import clean, counted, literal, probe_name, sentence_case, step_number
 
 MAX_RUNS_DRAWN = 8
@@ -33,7 +35,7 @@ def draw(view: View, page: Drawing) -> None:
     with left, panel("the losses"):
         _losses(view, page, runs)
     with right, panel("the coverage"):
-        page.figure(figure_cache.covered(view.run), "coverage")
+        page.figure(partial(figure_cache.covered, view.run), "coverage", width="half")
         _missing(view)
     with panel("the table of runs"):
         _runs_table(view, page)
@@ -92,10 +94,10 @@ def _timeline(view: View, page: Drawing, runs: list[SavedRun]) -> None:
         drawn = [run for run in drawn if run.name in (state.run, state.base)]
     base = state.base if any(run.name == state.base for run in drawn) else None
     pairs = ((state.probe, state.metric), *((name, main_metric(name)) for name in state.also))
-    fig = figure_cache.timeline_at(
-        *drawn, step=state.step, pairs=pairs, base=base, shown=state.run, log=state.scale == "log", band=state.band == "on"
+    draw = partial(
+        figure_cache.timeline, *drawn, step=state.step, pairs=pairs, base=base, shown=state.run, log=state.scale == "log", band=state.band == "on"
     )  # fmt: skip
-    page.figure(fig, TIMELINE, on_select=to_clicked_step, selection_mode="points")
+    page.figure(draw, TIMELINE, on_select=to_clicked_step, selection_mode="points")
     with st.container(horizontal=True, vertical_alignment="center", key="below_timeline"):
         page_link(view, "trajectory", "Watch every head form", icon=":material/play_circle:")
         how_computed(
@@ -150,7 +152,7 @@ def _losses(view: View, page: Drawing, runs: list[SavedRun]) -> None:
         nothing("The loss on repeated tokens was not measured.", measuring("repeat_loss"))
         return
     base = view.state.base if any(run.name == view.state.base for run in drawn) else None
-    page.figure(figure_cache.losses(*drawn, base=base), "losses")
+    page.figure(partial(figure_cache.losses, *drawn, base=base), "losses", width="half")
     how_computed(["repeat_loss"], key="how_losses")
 
 

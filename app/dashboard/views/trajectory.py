@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def _curves(view: View, page: Drawing) -> None:
     if len(view.run.measured_steps) < 2:
         nothing("One checkpoint: add more to see change over training.")
         return
-    page.figure(figure_cache.curves(view.run, view.base, view.state), "curves")
+    page.figure(partial(figure_cache.curves, view.run, view.base, view.state), "curves", width="half")
 
 
 def _top(view: View, page: Drawing, cube: Cube) -> None:

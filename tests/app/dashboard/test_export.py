@@ -132,7 +132,7 @@ def test_the_grid_and_the_table_of_the_trajectory_come_out_again(look, measured,
     cube = view.run.cube("prefix_matching", "score")
     heat = next(t for t in grid.data if t.type == "heatmap")
     np.testing.assert_array_equal(np.array(heat.z, dtype=float), cube.value[cube.index(40)])
-    drawn = {t.name: list(t.y) for t in page.figures["curves"].data if t.name}
+    drawn = {t.name: list(t.y) for t in page.figures["curves"]().data if t.name}
     again = {t.name: list(t.y) for t in curves.data if t.name}
     shared = [name for name in again if name in drawn and "H" in name]
     assert any("L1H2" in name for name in shared) and any("L0H1" in name for name in shared)
@@ -144,7 +144,7 @@ def test_the_overview_comes_out_again(look, measured):
     view, page = look("overview", measured, run="unique", base="repeated", step=40)
     timeline, losses, _ = run_notebook(notebook_lines(view))
     for name, again in (("timeline", timeline), ("losses", losses)):
-        drawn = page.figures[name]
+        drawn = page.figures[name]()
         lines = [t for t in again.data if t.mode and "lines" in t.mode and t.name]
         assert lines
         for trace in lines:
@@ -179,7 +179,7 @@ def test_the_edges_of_the_circuit_come_out_again(look, measured, byrote):
 
 def test_the_comparison_comes_out_again(look, measured, byrote):
     view, page = look("compare", measured, run="unique", base="repeated", step=20, head="L1H2")
-    shown = page.figures["scatter"]
+    shown = page.figures["scatter"]()
     rows = run_notebook(notebook_lines(view))[-1]
     mine = rows[(rows["probe"] == "prefix_matching") & (rows["metric"] == "score") & rows["layer"].notna()]
     points = {(x, y) for t in shown.data if t.mode == "markers" for x, y in zip(t.x, t.y, strict=True)}
@@ -198,7 +198,7 @@ def test_the_plane_comes_out_again(look, measured):
         for f in run_notebook(notebook_lines(view))
         if isinstance(f, pd.DataFrame) and set(f["probe"]) == {"mem_gap"}
     )
-    path = next(t for t in page.figures["plane"].data if t.name == "unique" and t.mode == "lines+markers")
+    path = next(t for t in page.figures["plane"]().data if t.name == "unique" and t.mode == "lines+markers")
     assert list(path.y) == list(gap["value"]) == [0.0, 0.25, 0.5, 1.0]
 
 

@@ -6,15 +6,15 @@ import gc
 import weakref
 
 import numpy as np
-import plotly.graph_objects as go
 import pyarrow.parquet as pq
 import pytest
 from planted_series import rising, write_results, write_step
 
-from byrote.dashboard.figure_cache import in_theme
+from byrote.dashboard import figure_cache
 from byrote.dashboard.library import open_library
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import SavedRun
+from byrote.probes.figures import Look
 
 
 @pytest.fixture
@@ -81,13 +81,11 @@ def test_a_table_in_parts_with_words_of_their_own_is_read_as_one(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_a_figure_is_put_in_colours_once_and_stays_as_it_was():
-    fig = go.Figure(go.Heatmap(z=[[1.0]], text=[[""]], texttemplate="%{text}"))
-    fig.update_layout(
-        height=300, margin={"t": 50}, title={"text": "t", "subtitle": {"text": "s"}}, meta={"alt": "x"}
-    )
-    before = fig.to_json()
-    dark = in_theme(fig, "dark")
-    assert in_theme(fig, "dark") is dark and in_theme(fig, "light") is not dark
+def test_a_figure_is_made_once_for_each_look(two_runs):
+    run = open_library([two_runs]).runs["unique"]
+    before = figure_cache.covered(run).to_json()
+    dark = figure_cache.covered(run, look=Look("dark", "half"))
+    assert figure_cache.covered(run, look=Look("dark", "half")) is dark
+    assert dark.layout.paper_bgcolor == "rgba(0,0,0,0)"  # the page's own ground
     assert dark.data[0].texttemplate is None  # no text, so none is laid out
-    assert fig.to_json() == before
+    assert figure_cache.covered(run).to_json() == before

@@ -17,13 +17,14 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import jobs, missing, trash
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import PATHS_VARIABLE, open_library, run_folders
-from byrote.dashboard.milestones import milestones
 from byrote.dashboard.query_params import read
-from byrote.dashboard.timeline import steps_of, timeline
 from byrote.dashboard.views.overview import runs_frame
+from byrote.probes.figures import timeline
+from byrote.probes.figures.axis import StepAxis
 from byrote.probes.registry import resolve
 from byrote.probes.results import Results
 from byrote.probes.trajectory import events
+from byrote.probes.trajectory.milestones import milestones
 from byrote.probes.verify import digest
 
 SHOWN = {"run": "repeated", "base": "unique", "probe": "prefix_matching", "step": 40}
@@ -128,11 +129,11 @@ def test_a_probe_measured_at_fewer_steps_stands_where_the_others_do(tmp_path):
     write_results(tmp_path, "holes", units)
     run = open_library([tmp_path]).runs["holes"]
     pairs = [("prefix_matching", "score"), ("previous_token", "score")]
-    fig = timeline([run], pairs, base=None)
+    fig = timeline(run.full, pairs, events=())
     first, second = (t for t in fig.data if t.mode == "lines+markers")
     assert (list(first.customdata), list(second.customdata)) == ([0, 20, 40], [0, 10, 20, 40])
-    assert first.x[0] == second.x[0] == steps_of([run], log=True).place(0)
-    linear = timeline([run], pairs, base=None, log=False)
+    assert first.x[0] == second.x[0] == StepAxis.over(run.steps).place(0)
+    linear = timeline(run.full, pairs, events=(), log=False)
     assert list(next(t for t in linear.data if t.mode == "lines+markers").x) == [0, 20, 40]
 
 
@@ -144,12 +145,12 @@ def test_milestones_are_told_once_each_with_the_steps_they_lie_between(open_page
     assert "induction L1H2: 10–20" in words
     assert "unique: induction 0–10" in words
     assert len([w for w in words if "–" in w]) == 3
-    assert with_customdata(spec, "came: previous token") == [10, 20]
+    assert with_customdata(spec, "appeared: previous token") == [10, 20]
 
 
 def test_a_head_that_is_there_from_the_start_is_told_so(two_runs):
     run = open_library([two_runs]).runs["unique"]
-    assert [(one.what, one.head, one.when) for one in milestones(run)] == [
+    assert [(one.what, one.head, one.when) for one in milestones(run.full)] == [
         ("previous token", "L0H1", "by 0"),
         ("induction", "L1H2", "10–20"),
     ]
@@ -161,7 +162,7 @@ def test_milestones_agree_with_the_events_of_the_command_line(full_runs):
         (row,) = table[(table["event"] == "onset_50") & (table["probe"] == "previous_token")].to_dict(
             "records"
         )
-        (mine,) = [one for one in milestones(run) if one.what == "previous token"]
+        (mine,) = [one for one in milestones(run.full) if one.what == "previous token"]
         assert mine.bracket == (row["step_lo"], row["step_hi"])
 
 

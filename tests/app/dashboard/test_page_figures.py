@@ -5,26 +5,26 @@ from __future__ import annotations
 import tarfile
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.components.base import LEVELS, encode
 from byrote.dashboard.components.head_grid import cell_decimals
 from byrote.dashboard.example import PACKED, in_place_of
-from byrote.dashboard.figures import SUBTITLE_CHARS, TITLE_CHARS, fitted, narrow
 from byrote.dashboard.library import Library
 from byrote.probes.figures.axis import StepAxis
-from byrote.probes.figures.canvas import Canvas, finish
+from byrote.probes.figures.canvas import FULL, SUBTITLE_CHARS, TITLE_CHARS, Canvas, Figure, Look, finish
 
 
-def figure(title: str, subtitle: str) -> go.Figure:
-    return finish(go.Figure(), Canvas(height_px=300), title=title, subtitle=subtitle, alt="nothing")
+def figure(title: str, subtitle: str, look: Look = FULL, axis: StepAxis | None = None) -> Figure:
+    fig = Figure(layout={"xaxis": axis.layout()} if axis else {})
+    return finish(fig, Canvas(height_px=300), title=title, subtitle=subtitle, alt="nothing", look=look)
 
 
 def test_long_titles_are_broken_and_the_plot_keeps_its_height():
     title = "rep64_s0 minus unique_s0, paired on the same sequences"
     subtitle = "bar: 95% interval of the paired difference · grey and hollow: no clear change"
-    fig = fitted(figure(title, subtitle))
+    fig = figure(title, subtitle, Look(width="page"))
     lines, below = fig.layout.title.text.split("<br>"), fig.layout.title.subtitle.text.split("<br>")
     assert " ".join(lines) == title
     assert " ".join(below) == subtitle
@@ -37,16 +37,22 @@ def test_long_titles_are_broken_and_the_plot_keeps_its_height():
 
 
 def test_short_titles_stay_as_they_are_and_entities_count_as_one_letter():
-    fig = figure("a &lt;b&gt; " * 4, "dotted: chance 0.05")
-    before = fig.to_json()
-    assert fitted(fig).to_json() == before
+    title, subtitle = "a &lt;b&gt; " * 4, "dotted: chance 0.05"
+    assert figure(title, subtitle, Look(width="page")).layout.title == figure(title, subtitle).layout.title
 
 
 def test_half_a_page_gets_few_labels_with_the_first_and_the_last_among_them():
-    fig = go.Figure(layout={"xaxis": StepAxis.over([0, *(2**i for i in range(14))]).layout()})
-    labels = narrow(fig).layout.xaxis.ticktext
+    axis = StepAxis.over([0, *(2**i for i in range(14))])
+    labels = figure("t", "s", Look(width="half"), axis).layout.xaxis.ticktext
     assert (labels[0], labels[-1]) == ("0", "8,192")
     assert len(labels) <= 6
+
+
+def test_a_look_that_there_is_not_is_refused():
+    with pytest.raises(ByroteError, match="no theme 'drak'"):
+        Look("drak")
+    with pytest.raises(ByroteError, match="no width 'narrow'"):
+        Look(width="narrow")
 
 
 @pytest.mark.parametrize(

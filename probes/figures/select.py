@@ -1,4 +1,4 @@
-"""The rows of a results frame that a figure needs, and the scale it draws them on."""
+"""The observations that a figure draws, and the scale it draws them on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Scores
-from byrote.probes.results.rows import mark_left_out
-from byrote.probes.wording import clean, step_number
+from byrote.probes.wording import step_number
 
 
 def as_list(results: Any) -> list[Any]:
@@ -36,52 +35,27 @@ def subject(results: Any, probe: str | None, metric: str) -> tuple[Any, str, str
     return results, probe, metric
 
 
-def observations(results: Any, *, probe: str, metric: str = "score") -> pd.DataFrame:
-    """All rows of one metric of one probe, in step order.
-
-    Args:
-        results: a `Results`, or anything with its `.run` and `.frame`.
-        probe: registered name of the probe.
-        metric: one of the probe's metrics.
-
-    Returns:
-        Tidy rows, those that were not measured among them. Rows of steps that lint asked to leave out count as not
-        measured, with lint's reason, and the column `left_out` is true; their values are kept, to be drawn in grey.
+def observations(results: Any, probe: str, metric: str = "score") -> pd.DataFrame:
+    """All rows of one metric in step order, those of left-out steps marked.
 
     Raises:
         ByroteError: the results hold no such probe or metric.
     """
-    frame = results.frame
-    mine = frame[frame["probe"] == probe]
-    if mine.empty:
-        message = f"there is no {probe!r} in the results of {clean(results.run)}"
-        raise ByroteError(message, help=did_you_mean(probe, frame["probe"].unique()))
-    chosen = mine[mine["metric"] == metric]
-    if chosen.empty:
-        message = f"{probe} has no metric {metric!r} in the results of {clean(results.run)}"
-        raise ByroteError(message, help=did_you_mean(metric, mine["metric"].unique()))
-    left_out = getattr(results, "left_out", {})
-    return mark_left_out(chosen.sort_values("step", kind="stable", ignore_index=True), left_out)
+    results.require(probe, metric)
+    return results.rows(probe, metric)
 
 
-def head_observations(results: Any, *, probe: str, metric: str) -> pd.DataFrame:
+def head_observations(results: Any, probe: str, metric: str) -> pd.DataFrame:
     """`observations` of a metric that has one value per head, or one for the whole model.
 
     Raises:
         ByroteError: as `observations`, and for a metric of pairs of heads, which has no one value per head.
     """
-    rows = observations(results, probe=probe, metric=metric)
+    rows = observations(results, probe, metric)
     if rows["src_layer"].notna().any():
         message = f"{probe} {metric} is about pairs of heads, and this figure draws single heads"
         raise ByroteError(message, help="choose a metric with one value per head")
     return rows
-
-
-def has(results: Any, *, probe: str, metric: str = "score", valid: bool = False) -> bool:
-    """Whether the results hold any row of this metric; with `valid`, any that was measured."""
-    frame = results.frame
-    mask = (frame["probe"] == probe) & (frame["metric"] == metric)
-    return bool((mask & frame["valid"]).any() if valid else mask.any())
 
 
 def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
@@ -98,17 +72,6 @@ def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
         message += f"{step_number(steps[0])}-{step_number(steps[-1])})"
         raise ByroteError(message, help=f"nearest: {', '.join(step_number(s) for s in nearest)}")
     return rows[rows["step"] == wanted], wanted
-
-
-def shape(results: Any) -> tuple[int, int]:
-    """(n_layers, n_heads) of the run's model, from its description or else from its rows."""
-    model = results.meta.get("model") or {}
-    if model.get("n_layers") and model.get("n_heads"):
-        return int(model["n_layers"]), int(model["n_heads"])
-    heads = results.frame[["layer", "head"]].dropna()
-    if heads.empty:
-        return 0, 0
-    return int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1
 
 
 def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
@@ -135,12 +98,11 @@ def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:
     ]
 
 
-def value_range(probe: str, metric: str, values: Iterable[Real]) -> tuple[Real, Real]:
+def value_range(probe: str, metric: str, values: Iterable[Real]) -> tuple[float, float]:
     """The fixed range to draw a metric on: the one its probe declares, else its data's.
 
     Args:
-        probe: registered name.
-        metric: one of its metrics.
+        probe, metric: what is drawn.
         values: everything that will be drawn, used only where no range is declared; NaN is skipped.
 
     Returns:
@@ -175,7 +137,7 @@ def counted(rows: pd.DataFrame) -> str:
     return f"n = {n} sequence{'' if highest == 1 else 's'}"
 
 
-def typical_chance(rows: pd.DataFrame) -> Real | None:
+def typical_chance(rows: pd.DataFrame) -> float | None:
     """The median chance level of measured rows, or None where the probe states none."""
     chance = rows.loc[rows["valid"], "chance"].dropna()
     return None if chance.empty else float(chance.median())

@@ -1,0 +1,106 @@
+"""Checkpoint x probe: what was measured, in part, not at all, or never requested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish
+from byrote.probes.figures.theme import paint
+from byrote.probes.registry import REGISTRY
+from byrote.probes.wording import clean, markup, probe_name, short, step_number
+
+COVERED = ("not run", "failed", "partial", "done")
+_SCALE = [
+    [0.0, paint("void")], [0.25, paint("void")], [0.25, paint("rule")], [0.5, paint("rule")],
+    [0.5, "#9ec9e2"], [0.75, "#9ec9e2"], [0.75, paint("series0")], [1.0, paint("series0")],
+]  # fmt: skip
+
+
+def coverage(results: Any, *, look: Look = FULL) -> Figure:
+    """Checkpoint x probe: what was measured, in part, not at all, or never requested.
+
+    Args:
+        results: a `Results`.
+        look: theme and width.
+
+    Returns:
+        A grid with a cross where a probe failed; hover gives counts and reasons. The table has a row per probe and
+        a column per step.
+    """
+    probes, steps, grid, words = coverage_grid(results)
+    failed = [(x, y) for y, row in enumerate(grid) for x, value in enumerate(row) if value == 1]
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "heatmap", "z": grid.tolist(), "x": list(range(len(steps))), "y": list(range(len(probes))),
+            "coloraxis": "coloraxis", "hovertext": words, "hoverinfo": "text", "xgap": 1, "ygap": 2,
+        }
+    ]  # fmt: skip
+    if failed:
+        marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": paint("ink")}}
+        traces.append(
+            {
+                "type": "scatter", "x": [x for x, _ in failed], "y": [y for _, y in failed], "mode": "markers",
+                "name": "not measured", "marker": marker, "hovertext": [words[y][x] for x, y in failed], "hoverinfo": "text",
+            }
+        )  # fmt: skip
+    ticks = list(range(0, len(steps), max(1, -(-len(steps) // 9))))
+    layout = {
+        "xaxis": {"range": [-0.5, len(steps) - 0.5], "tickmode": "array", "tickvals": ticks,
+                  "ticktext": [step_number(steps[i]) for i in ticks], "title": {"text": "checkpoint (training step)"}, "showline": False},
+        "yaxis": {"range": [len(probes) - 0.5, -0.5], "tickmode": "array", "tickvals": list(range(len(probes))),
+                  "ticktext": [markup(probe_name(p)) for p in probes], "showgrid": False, "ticks": "", "ticklabelstandoff": 5},
+        "coloraxis": {"cmin": -0.5, "cmax": 3.5, "showscale": False, "colorscale": _SCALE},
+        "plot_bgcolor": paint("void"),
+    }  # fmt: skip
+    done, partial, not_at_all = (int((grid == value).sum()) for value in (3, 2, 1))
+
+    def table() -> pd.DataFrame:
+        words = [[COVERED[v] for v in row] for row in grid]
+        return pd.DataFrame(
+            words, index=pd.Index(probes, name="probe"), columns=map(step_number, steps)
+        ).reset_index()
+
+    return finish(
+        Figure({"data": traces, "layout": layout}), Canvas(height_px=118 + 20 * len(probes), left_px=150, bottom_px=50),
+        title=f"What was measured, {markup(short(results.run))}",
+        subtitle="dark: measured · light: in part · cross: not measured",
+        alt=f"{done} of {grid.size} pairs of checkpoint and probe of {clean(results.run)} were measured in full, "
+        f"{partial} in part, {not_at_all} not at all.",
+        look=look, table=table,
+    )  # fmt: skip
+
+
+def coverage_grid(
+    results: Any,
+) -> tuple[list[str], list[int], Int[np.ndarray, "probe step"], list[list[str]]]:
+    """(probes, steps, [probe][step] index into COVERED, hover words)."""
+    probes = list(dict.fromkeys(probe for probe, _ in results.kinds if probe in REGISTRY))
+    steps = list(results.all_steps)
+    found = _counts(results)
+    gaps = {int(g["step"]): str(g.get("reason", "")) for g in results.gaps if g.get("step") is not None}
+    grid = np.zeros((len(probes), len(steps)), dtype=int)
+    words = [[""] * len(steps) for _ in probes]
+    for y, probe in enumerate(probes):
+        for x, step in enumerate(steps):
+            name = f"{probe_name(probe)}, step {step_number(step)}"
+            if (probe, step) not in found:
+                grid[y, x] = 1 if step in gaps else 0
+                words[y][x] = markup(f"{name}: {gaps.get(step) or 'not run'}", limit=300)
+                continue
+            good, total, reason = found[probe, step]
+            grid[y, x] = 3 if good == total else 2 if good else 1
+            why = "" if good == total else f": {reason}"
+            words[y][x] = markup(f"{name}: {good:,} of {total:,} values{why}", limit=300)
+    return probes, steps, grid, words
+
+
+def _counts(results: Any) -> dict[tuple[str, int], tuple[int, int, str]]:
+    """(probe, step) -> (valid values, all values, a reason for those that are not)."""
+    rows = results.outcomes
+    rows = rows.assign(good=rows["count"].where(rows["valid"], 0), reason=rows["reason"].fillna(""))
+    found = rows.groupby(["probe", "step"]).agg({"good": "sum", "count": "sum", "reason": "max"})
+    return {(p, int(s)): (int(good), int(n), why) for (p, s), good, n, why in found.itertuples(name=None)}

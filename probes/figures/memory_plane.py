@@ -1,0 +1,256 @@
+"""Memory beside circuits: the plane of rule and memory, and what became of the members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label
+from byrote.probes.figures.axis import StepAxis, value_axis
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish
+from byrote.probes.figures.lines import Line, Trace, lines_figure
+from byrote.probes.figures.select import as_list
+from byrote.probes.figures.theme import Style, paint, run_styles, series_style
+from byrote.probes.memory.member_flow import member_flow as flow_of
+from byrote.probes.registry import REGISTRY
+from byrote.probes.trajectory import total_mass
+from byrote.probes.wording import clean, interval, markup, number, short, step_number
+
+# name -> (probe, metric, what the axis says); a score per head stands for the strongest head
+MASS = "mass"  # no metric of its own: the sum of one over heads
+MEMORY_AXES = {
+    "memory gap": ("mem_gap", "gap", "loss on fresh twins minus loss on members, nats"),
+    "extracted": ("extraction", "score", "share of members written out word for word"),
+    "completed": ("exact_match", "completed", "share of members completed without an error"),
+    "bits": ("unintended_bits", "bits", "bits known beyond the source, per member"),
+}
+RULE_AXES = {
+    "induction mass": ("prefix_matching", MASS, "prefix matching above chance, summed over all heads"),
+    "prefix matching": ("prefix_matching", "score", "prefix matching of the strongest head"),
+    "repeats predicted": ("repeat_loss", "top1_later", "share of repeated random tokens predicted first"),
+    "ICL score": (
+        "icl_score",
+        "score",
+        "late minus early loss on text, nats (lower: more is learned in context)",
+    ),
+}
+HEADROOM = 0.08  # of the axis, for the name above the last point
+_FLOWS = {
+    "memorised": ("memorised", series_style(0)), "new": ("newly memorised", series_style(2)),
+    "forgotten": ("forgotten", series_style(1)), "twins": ("twins: chance", Style("muted", "dot", "diamond")),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number of one run at one step, with its interval and the head or heads it is about."""
+
+    step: int
+    value: float
+    lo: float
+    hi: float
+    where: str = ""
+
+    @property
+    def words(self) -> str:
+        """`0.81 [0.78, 0.84] L1H0`."""
+        return f"{interval(self.value, self.lo, self.hi)} {self.where}"
+
+
+def points(results: Any, probe: str, metric: str) -> tuple[Point, ...]:
+    """A model metric over the series, the strongest head of a head metric, or with `MASS` the sum over heads; steps
+    without a number are left out."""
+    kind = results.kinds.get((probe, "score" if metric == MASS else metric))
+    if metric == MASS and kind == "head":
+        try:
+            table = total_mass(results, probe=probe)
+        except ByroteError:  # nothing valid
+            return ()
+        return tuple(Point(r.step, r.value, r.lo, r.hi, f"over {r.heads} heads") for r in table.itertuples())
+    if kind == "head":
+        cube = results.cube(probe, metric)
+        best = [(i, step, cube.strongest(step)) for i, step in enumerate(cube.steps)]
+        return tuple(
+            Point(
+                step, *(float(grid[i, *head]) for grid in (cube.value, cube.lo, cube.hi)), head_label(*head)
+            )
+            for i, step, head in best
+            if head is not None
+        )
+    if kind != "model":
+        return ()
+    rows = results.rows(probe, metric, valid=True).sort_values("step")
+    return tuple(
+        Point(int(r.step), float(r.value), float(r.lo), float(r.hi)) for r in rows.itertuples(index=False)
+    )
+
+
+def available(axes: dict[str, tuple[str, str, str]], runs: Sequence[Any]) -> list[str]:
+    """The axes with at least one number in some run."""
+    return [
+        name for name, (probe, metric, _) in axes.items() if any(points(run, probe, metric) for run in runs)
+    ]
+
+
+def memory_plane(
+    results_list: Any,
+    *,
+    rule: str | None = None,
+    memory: str | None = None,
+    base: str | None = None,
+    step: int | None = None,
+    shown: str | None = None,
+    look: Look = FULL,
+) -> Figure:
+    """Rule against memory: one path per run, one point per checkpoint.
+
+    Args:
+        results_list: one `Results` or several.
+        rule: name of the axis to the right, see `RULE_AXES`; None is the first that some run holds.
+        memory: name of the axis upwards, see `MEMORY_AXES`; None is the first that some run holds.
+        base: name of the baseline run.
+        step: a step to ring in the run `shown`.
+        shown: name of the run looked at; None rings the step in every run.
+        look: theme and width.
+
+    Returns:
+        Paths from a triangle to a square. A run whose memory was not tested is a line at where its rule ends.
+
+    Raises:
+        ByroteError: an unknown axis.
+    """
+    runs = as_list(results_list)
+    x, x_probe, x_metric, x_title = _axis_of(RULE_AXES, rule, runs)
+    y, y_probe, y_metric, y_title = _axis_of(MEMORY_AXES, memory, runs)
+    styles = run_styles([r.run for r in runs], base=base)
+    traces: list[Trace] = []
+    notes: list[dict[str, Any]] = []
+    ends, table, untested = [], [], []
+    spans: tuple[list[Point], list[Point]] = ([], [])
+    for run in runs:
+        xs = {p.step: p for p in points(run, x_probe, x_metric)}
+        ys = {p.step: p for p in points(run, y_probe, y_metric)}
+        steps = [s for s in run.all_steps if s in xs and s in ys]
+        spans[0].extend(xs.values())
+        if not steps:
+            untested += [(run, xs)] if xs else []
+            continue
+        spans[1].extend(ys.values())
+        path = [(s, xs[s], ys[s]) for s in steps]
+        traces += _path(run.run, path, styles[run.run])
+        notes.append(_note(markup(short(run.run)), path[-1][1].value, path[-1][2].value, yshift=14))
+        if shown in (None, run.run) and step in steps:
+            traces.append(_ring(step, xs[step], ys[step]))
+        last = path[-1]
+        ends.append(f"{clean(run.run)} ends at {x} {number(last[1].value)}, {y} {number(last[2].value)}")
+        table += [{"run": run.run, "step": s, x: a.words.strip(), y: b.words.strip()} for s, a, b in path]
+    axes = (_axis(spans[0], x_probe, x_metric, x_title), _axis(spans[1], y_probe, y_metric, y_title))
+    for rank, (run, xs) in enumerate(untested):
+        place, (lo, hi) = xs[max(xs)].value, axes[1]["range"]
+        traces.append(_untested(run.run, place, (lo, hi), styles[run.run]))
+        words, at = f"{markup(short(run.run))}: memory not tested", lo + (hi - lo) * (0.62 - 0.09 * rank)
+        notes.append(_note(words, place, at, xanchor="right", xshift=-6))
+        table += [{"run": run.run, "step": s, x: p.words.strip(), y: "not tested"} for s, p in xs.items()]
+    return finish(
+        Figure({"data": traces, "layout": {"xaxis": axes[0], "yaxis": axes[1], "annotations": notes}}),
+        Canvas(height_px=480, left_px=72, right_px=40),
+        title="The rule against rote, by checkpoint",
+        subtitle="right: copies by rule · up: remembers · triangle: first checkpoint, square: last"
+        + (" · ring: the step looked at" if step is not None else ""),
+        alt=f"{'; '.join(ends) or 'No run holds both'}.",
+        look=look, table=lambda: pd.DataFrame(table, columns=["run", "step", x, y]),
+    )  # fmt: skip
+
+
+def member_flow(results: Any, *, look: Look = FULL) -> Figure:
+    """Members memorised, newly memorised and forgotten at every step, and the twins that meet the same definition.
+
+    Args:
+        results: a `Results` whose members were measured with `exact_match`.
+        look: theme and width.
+
+    Returns:
+        Counts of members over steps; the table is that of `byrote.probes.memory.member_flow`.
+
+    Raises:
+        ByroteError: fewer than two steps hold every member's value.
+    """
+    frame = flow_of(results)
+    steps = [int(s) for s in frame["step_to"]]
+    axis, n = StepAxis.over(steps), int(frame["n"].max())
+    lines = []
+    for name, (words, style) in _FLOWS.items():
+        values = frame[name].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        if np.isnan(values).all():
+            continue
+        rows = pd.DataFrame({"step": steps, "value": values, "lo": np.nan, "hi": np.nan})
+        hover = tuple(f"step {step_number(s)}: {number(v)} {words}" for s, v in zip(steps, values, strict=True))  # fmt: skip
+        places = tuple(axis.place(s) for s in steps)
+        lines.append(Line(words, rows.assign(valid=rows["value"].notna()), places, hover, style))
+    last = frame.iloc[-1]
+    return lines_figure(
+        lines, x_axis=axis, y_axis=value_axis(0.0, float(n), title="members"), height_px=360, by=(), table=lambda: frame,
+        title=f"What became of the members of {markup(short(results.run))}",
+        subtitle=f"{n} training sequences; memorised: written out word for word",
+        alt=f"At step {step_number(steps[-1])}, {int(last['memorised'])} of {n} members of {clean(results.run)} are memorised; "
+        f"{int(frame['forgotten'].sum())} were forgotten at some step.",
+        look=look,
+    )  # fmt: skip
+
+
+def _axis_of(axes: dict[str, tuple[str, str, str]], name: str | None, runs: Sequence[Any]) -> tuple[str, str, str, str]:  # fmt: skip
+    """(name, probe, metric, title) of an axis; the first that some run holds where none is named."""
+    if name is None:
+        name = next(iter(available(axes, runs)), next(iter(axes)))
+    if name not in axes:
+        raise ByroteError(f"the plane has no axis {name!r}", help=did_you_mean(name, axes))
+    return name, *axes[name]
+
+
+def _path(run: str, path: Sequence[tuple[int, Point, Point]], style: Style) -> list[Trace]:
+    """One run from its first checkpoint, a triangle, to its last, a square."""
+    x, y = [p.value for _, p, _ in path], [p.value for _, _, p in path]
+    hover = [f"{markup(run)}, step {step_number(s)}<br>{a.words}<br>{b.words.strip()}" for s, a, b in path]
+    line = {"color": style.color, "width": 1.5, "dash": style.dash}
+    common = {"type": "scatter", "name": markup(run)}
+    marker = {"size": 7, "color": style.color, "symbol": "circle"}
+    traces: list[Trace] = [
+        {**common, "x": x, "y": y, "mode": "lines+markers", "line": line, "marker": marker, "hovertext": hover, "hoverinfo": "text"}
+    ]  # fmt: skip
+    for i, symbol in ((0, "triangle-up"), (len(path) - 1, "square" if len(path) > 1 else "triangle-up")):
+        marker = {"size": 12, "color": style.color, "symbol": symbol}
+        traces.append({**common, "x": [x[i]], "y": [y[i]], "mode": "markers", "marker": marker, "hoverinfo": "skip"})  # fmt: skip
+    return traces
+
+
+def _ring(step: int | None, x: Point, y: Point) -> Trace:
+    marker = {"symbol": "circle-open", "size": 18, "color": paint("ink"), "line": {"width": 2}}
+    name = f"step {step_number(step or 0)}"
+    return {"type": "scatter", "x": [x.value], "y": [y.value], "mode": "markers", "name": name, "hoverinfo": "name", "marker": marker}  # fmt: skip
+
+
+def _untested(run: str, at: float, span: tuple[float, float], style: Style) -> Trace:
+    """A run with no training sequences to test: where its rule ends, as a line across the whole height."""
+    line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
+    return {"type": "scatter", "x": [at, at], "y": list(span), "mode": "lines", "name": markup(run), "hoverinfo": "name", "line": line}  # fmt: skip
+
+
+def _note(text: str, x: float, y: float, **place: Any) -> dict[str, Any]:
+    font = {"size": 12, "color": paint("ink")}
+    return {"x": x, "y": y, "text": text, "showarrow": False, "font": font, **place}
+
+
+def _axis(span: Sequence[Point], probe: str, metric: str, title: str) -> dict[str, Any]:
+    info = REGISTRY[probe]
+    ends = [v for p in span for v in (p.lo, p.hi) if np.isfinite(v)] or [0.0, 1.0]
+    lo, hi = min(0.0, *ends), max(0.0, *ends)
+    if metric != MASS and info.range is not None and info.unit_of(metric) == info.unit:
+        lo, hi = info.range
+    else:
+        hi += HEADROOM * (hi - lo)
+    return value_axis(float(lo), float(hi if hi > lo else lo + 1.0), title=title)
