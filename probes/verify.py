@@ -37,8 +37,8 @@ from byrote.probes.results import Results
 from byrote.probes.results.derived import observations_of
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, UNIT_SCHEMA, in_order
 from byrote.probes.results.units import step_folder, unit_paths, unit_provenance
-from byrote.probes.sweep.ahead import FingerprintCache
 from byrote.probes.sweep.plan import unit_name
+from byrote.probes.sweep.prefetch import FingerprintCache
 from byrote.probes.wording import counted
 
 MAX_HASHED_BYTES = 500_000_000

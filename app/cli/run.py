@@ -22,8 +22,8 @@ from byrote.probes.wording import counted, duration, size
 if TYPE_CHECKING:
     from byrote.cli.paths import Opened
     from byrote.probes.sweep.plan import SweepConfig
-    from byrote.probes.sweep.preview import Preview
     from byrote.probes.sweep.run import SweepOutcome
+    from byrote.probes.sweep.units import Preview
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _say_next(session: Session, series: Sequence[CheckpointSeries], outcomes: Se
 
 def _dry_run(session: Session, opened: Opened, asked: RunOptions) -> int:
     """Print units, passes, time and disk of every series; nothing is written where results go."""
-    from byrote.probes.sweep.preview import preview
+    from byrote.probes.sweep.units import preview
 
     config = asked.config()
     for series in opened.series:
@@ -260,11 +260,11 @@ def _dry_run(session: Session, opened: Opened, asked: RunOptions) -> int:
 
 def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, plan: Preview) -> None:
     """About how long it takes and how much it stores, tried on real checkpoints."""
-    from byrote.probes.sweep.trial import trial
+    from byrote.probes.sweep.cost_estimate import cost_estimate
 
     session.note(f"{series.name}: trying two checkpoints to say how long it takes; Ctrl-C leaves that out")
     try:
-        tried = trial(series, config)
+        tried = cost_estimate(series, config)
     except ByroteError as error:
         session.note(f"{series.name}: {error.message} ({error.help})")
         return

@@ -6,36 +6,56 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from byrote.checkpoints.atomic import LOCK, locked, remove_leftovers, write_json
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lint import read_lint
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.checkpoints.vocabulary import as_ranges
+from byrote.probes.results import Results
 from byrote.probes.results.units import SCHEMA_VERSION
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stimuli import Vocabulary
 from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
-
-if TYPE_CHECKING:
-    from byrote.probes.sweep.run import SweepOutcome
-    from byrote.probes.sweep.setting import Setting
+from byrote.probes.sweep.stimulus_set import StimulusSet
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """A results folder this process may write to."""
+@dataclass
+class SweepOutcome:
+    """What a sweep did.
+
+    Attributes:
+        path: the results folder.
+        measured, reused: units written now, and units found finished.
+        superseded: stored units that disagreed with the weights, versions or settings and were removed.
+        gaps: checkpoints or units that could not be measured, with reasons.
+        interrupted: True after Ctrl-C: what was finished is kept.
+        trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
+        drift: in a lower precision than float32, how far the last step's scores are from float32; see `drift_rows`.
+    """
 
     path: Path
+    measured: int = 0
+    reused: int = 0
+    superseded: int = 0
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    drift: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def results(self) -> Results:
+        """The results, opened."""
+        return Results.open(self.path)
 
 
 @contextmanager
-def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iterator[RunFolder]:
+def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iterator[Path]:
     """Make or reopen `out/<series name>`, locked against a second sweep.
 
     Raises:
@@ -52,7 +72,7 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
         if fresh:
             _clear(root)
         refuse_other_series(root, series)
-        yield RunFolder(root)
+        yield root
 
 
 def _unwritable(root: Path, error: OSError) -> ByroteError:
@@ -61,16 +81,16 @@ def _unwritable(root: Path, error: OSError) -> ByroteError:
     )
 
 
-def run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap: str) -> dict[str, Any]:
+def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> dict[str, Any]:
     """What was asked and under which conditions; nothing in it depends on when or how often it was run.
 
     Args:
         root: the results folder.
         outcome: what was done.
-        setting: what the models were shown.
+        shown: what the models were shown.
         swap: how weights were put in place; empty where no model was loaded.
     """
-    series, config = setting.series, setting.config
+    series, config = shown.series, shown.config
     return {
         "schema": SCHEMA_VERSION,
         "run": series.name,
@@ -84,12 +104,12 @@ def run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap: str) 
             "loss_nats": {str(c.step): c.loss_nats for c in series},
             "manifest": _public_manifest(series),
         },
-        "model": setting.shape or None,
-        "vocabulary": _vocabulary(setting.vocabulary),
+        "model": shown.shape or None,
+        "vocabulary": _vocabulary(shown.vocabulary),
         "probes": [{"name": i.name, "version": i.version} for i in config.infos],
         **_plugins(root, config.infos),
-        "stimuli": [s.to_json() for s in setting.stimuli.values()],
-        "refused_stimuli": setting.refused,
+        "stimuli": [s.to_json() for s in shown.stimuli.values()],
+        "refused_stimuli": shown.refused,
         "provenance": {
             "dtype": config.dtype,
             "device": config.device,
@@ -102,12 +122,13 @@ def run_json(root: Path, outcome: SweepOutcome, setting: Setting, *, swap: str) 
         "gaps": outcome.gaps,
         "lint": _lint(series),
         "drift_from_float32": outcome.drift or _earlier(root, "drift_from_float32"),
-        "notes": setting.notes,
+        "notes": shown.notes,
     }
 
 
-def write_run_json(root: Path, content: dict[str, Any]) -> None:
-    """Write run.json, whole or not at all."""
+def write_run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> None:
+    """Write `run_json`, whole or not at all."""
+    content = run_json(root, outcome, shown, swap=swap)
     write_json(root / "run.json", content, indent=2, sort_keys=True, ensure_ascii=False)
 
 
@@ -160,14 +181,12 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
     Raises:
         ByroteError: its run.json names another.
     """
-    file = root / "run.json"
-    if not file.is_file():
-        return
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))["series"]["path"]
-    except (ValueError, KeyError, TypeError):
+        held = json.loads((root / "run.json").read_text(encoding="utf-8"))["series"]["path"]
+        other = Path(held).resolve() != series.path.resolve()
+    except (OSError, ValueError, KeyError, TypeError):
         return
-    if Path(held).resolve() != series.path.resolve():
+    if other:
         raise ByroteError(
             f"{root} holds results of another series ({held}), not of {series.path}",
             help="give another folder with -o, or replace them with --fresh",
@@ -176,15 +195,6 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
 
 def _clear(root: Path) -> None:
     """Delete everything but the lock that is held."""
-    _refuse_foreign(root)
-    for path in root.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
-
-
-def _refuse_foreign(root: Path) -> None:
     ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", LOCK}
     others = sorted(p.name for p in root.iterdir() if p.name not in ours)
     if others:
@@ -192,3 +202,8 @@ def _refuse_foreign(root: Path) -> None:
             f"--fresh would delete {root}, which holds files byrote did not write ({', '.join(others[:3])})",
             help="move them away, or give another folder with -o",
         )
+    for path in root.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()

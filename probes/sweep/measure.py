@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,32 +29,32 @@ from byrote.probes.spec import NotMeasuredError, ProbeInfo
 from byrote.probes.stimuli import Stimulus
 from byrote.probes.sweep.plan import Group
 from byrote.probes.sweep.plugin_results import called, of_model, of_weights, refuse_undefined, tensors
-from byrote.probes.sweep.setting import Setting
+from byrote.probes.sweep.stimulus_set import StimulusSet
 
 READ_OUT_TOLERANCE = 1e-2
 READ_OUT_TOLERANCE_HALF = 5e-2  # rounding alone reaches 1e-2 in bfloat16
 WEIGHT_AXES = {0: (), 2: ("layer", "head"), 4: ("src_layer", "src_head", "layer", "head")}
 
 
-def measure_group(model: HookedModel, group: Group, setting: Setting) -> list[Measured]:
+def measure_group(model: HookedModel, group: Group, shown: StimulusSet) -> list[Measured]:
     """Every metric of a unit, invalid ones included with their reason.
 
     Args:
         model: a loaded checkpoint.
         group: the probes, and the stimuli they share.
-        setting: what the models are shown.
+        shown: what the models are shown.
     """
-    seed = setting.config.seed
-    refused = [setting.refused[kind] for kind in group.stimuli if kind in setting.refused]
+    seed = shown.config.seed
+    refused = [shown.refused[kind] for kind in group.stimuli if kind in shown.refused]
     if refused:
         return [not_measured(info, m, refused[0]) for info in group.probes for m in _metrics_of(info, group)]
     if not group.stimuli:
-        assert setting.vocabulary is not None
-        return measure_weights(model, group.probes, ids=setting.vocabulary.ids, seed=seed)
-    shown = {kind: setting.stimuli[kind] for kind in group.stimuli}
+        assert shown.vocabulary is not None
+        return measure_weights(model, group.probes, ids=shown.vocabulary.ids, seed=seed)
+    stimuli = {kind: shown.stimuli[kind] for kind in group.stimuli}
     if group.direct:
-        return measure_direct(model, shown, group.probes[0], seed=seed)
-    return measure_stimulus(model, shown[group.stimuli[0]], group.probes, seed=seed)[0]
+        return measure_direct(model, stimuli, group.probes[0], seed=seed)
+    return measure_stimulus(model, stimuli[group.stimuli[0]], group.probes, seed=seed)[0]
 
 
 def _metrics_of(info: ProbeInfo, group: Group) -> list[str]:
@@ -100,7 +100,10 @@ def measure_weights(
     measured: list[Measured] = []
     for info in infos:
         try:
-            scores = _weight_scores(model, info, torch.from_numpy(ids).to(model.device), seed)
+            shown = {"weights": model.weights, "ids": torch.from_numpy(ids).to(model.device), "seed": seed}
+            scores = _called_once(info, shown)
+            if info.plugin is not None:
+                scores = of_weights(info, scores, model.shape.n_layers, model.shape.n_heads)
         except NotMeasuredError as reason:
             measured += [not_measured(info, metric, str(reason)) for metric in info.metrics]
             continue
@@ -120,34 +123,18 @@ def measure_direct(
         seed: of its draws and of the bootstrap.
     """
     try:
-        probe = info.implementation()
-        scores = (
-            probe(model, stimuli, seed=seed)
-            if info.plugin is None
-            else _direct_plugin(model, stimuli, info, seed)
-        )
+        scores = _called_once(info, {"model": model, "stimuli": stimuli, "seed": seed})
+        scores = scores if info.plugin is None else of_model(info, scores)
     except NotMeasuredError as reason:
         return [not_measured(info, metric, str(reason)) for metric in info.metrics]
     return [_from_direct(info, metric, score, seed) for metric, score in scores.items()]
 
 
-def _weight_scores(model: HookedModel, info: ProbeInfo, ids: Tensor, seed: int) -> Mapping[str, Any]:
-    probe = info.implementation()
-    if info.plugin is None:
-        return probe(model.weights, ids, seed)
-    shown = {"weights": model.weights, "ids": ids, "seed": seed}
-    found = called(
-        info, probe.update, **{name: shown[name] for name in signature_of(probe.update) if name in shown}
-    )
-    return of_weights(info, found, model.shape.n_layers, model.shape.n_heads)
-
-
-def _direct_plugin(
-    model: HookedModel, stimuli: Mapping[str, Stimulus], info: ProbeInfo, seed: int
-) -> Mapping[str, Any]:
+def _called_once(info: ProbeInfo, shown: Mapping[str, Any]) -> Any:
+    """What a probe of weights or of the model returns, shown what it asks for by argument name."""
     update = info.implementation().update
-    shown = {"model": model, "stimuli": stimuli, "seed": seed}
-    return of_model(info, called(info, update, **{n: shown[n] for n in signature_of(update) if n in shown}))
+    arguments = {name: shown[name] for name in signature_of(update) if name in shown}
+    return update(**arguments) if info.plugin is None else called(info, update, **arguments)
 
 
 def signature_of(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -280,8 +267,7 @@ class _Reader:
             return [not_measured(self.info, name, self.reason) for name in metrics.values()]
         if self.info.reads_earlier_layers:
             problems = _of_this_and_earlier_layers(problems, self.model.shape.n_layers)
-        values = self._values(seed)
-        chances = self._chance() if self.info.plugin is None else self._plugin_chance()
+        values, chances = self._values(seed), self._chance()
         chances |= {name[7:]: tensor for name, tensor in values.items() if name.startswith("chance:")}
         return [
             self._one(metric, stored_as, values, chances, problems, seed)
@@ -355,33 +341,21 @@ class _Reader:
         return tensors(self.info, found, {"n_seq": self.stimulus.n, **axes}, metrics=True)
 
     def _chance(self) -> dict[str, Any]:
-        if self.probe.chance_level is not None:
-            return dict(self.probe.chance_level(self.stimulus))
-        if self.finish is not None:
-            return {}  # a finish returns its own chance levels
-        match_tokens = torch.from_numpy(self.stimulus.match_tokens)
-        pattern = uniform_attention(match_tokens.shape[1]).expand(match_tokens.shape[0], -1, -1, -1)
-        available = {"pattern": pattern, "match_tokens": match_tokens}
-        uniform = self._update(available, {})
-        return {name: float(tensor.nanmean()) for name, tensor in uniform.items()}
-
-    def _plugin_chance(self) -> dict[str, Any]:
-        """Chance levels that a plugin gives, or those of uniform attention where it reads nothing else; else none."""
+        """Chance levels that the probe gives, or those of uniform attention where it reads nothing else; else none."""
         none = dict.fromkeys(self._metrics(), float("nan"))
         if self.probe.chance_level is not None:
-            found = called(self.info, self.probe.chance_level, self.stimulus)
+            level = self.probe.chance_level
+            found = (
+                level(self.stimulus) if self.info.plugin is None else called(self.info, level, self.stimulus)
+            )
             return none | (dict(found) if isinstance(found, Mapping) else dict.fromkeys(none, found))
         match_tokens = torch.from_numpy(self.stimulus.match_tokens)
-        available = {
-            "pattern": uniform_attention(match_tokens.shape[1]).expand(match_tokens.shape[0], -1, -1, -1),
-            "match_tokens": match_tokens,
-            "tokens": torch.from_numpy(self.stimulus.tokens),
-        }
-        if self.finish is not None or not set(self.arguments) <= set(available):
-            return none
-        return none | {
-            name: float(tensor.nanmean()) for name, tensor in self._update(available, {"n_heads": 1}).items()
-        }
+        available = {"match_tokens": match_tokens, "tokens": torch.from_numpy(self.stimulus.tokens)}
+        if self.finish is not None or not {"pattern"} <= set(self.arguments) <= {"pattern", *available}:
+            return none  # a finish returns its own
+        pattern = uniform_attention(match_tokens.shape[1]).expand(match_tokens.shape[0], -1, -1, -1)
+        uniform = self._update({"pattern": pattern, **available}, {"n_heads": 1})
+        return none | {name: float(tensor.nanmean()) for name, tensor in uniform.items()}
 
     def _unseen_layers(self, problems: Mapping[int, str]) -> str:
         """Why not every layer was shown, or "" when all were."""

@@ -17,16 +17,14 @@ from torch import nn
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.interp.in_memory import FORMAT, copy_of, fingerprint_of
+from byrote.probes.results import Results
 from byrote.probes.results.curve import per_head
 from byrote.probes.results.derived import observations_of, rebuild_observations
-from byrote.probes.results.run import Results
 from byrote.probes.results.schema import in_order, to_frame, unit_table
-from byrote.probes.results.units import write_unit
-from byrote.probes.sweep.folder import open_run_folder, run_json, write_run_json
+from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, run_json, write_run_json
 from byrote.probes.sweep.measure import measure_group
-from byrote.probes.sweep.plan import SweepConfig, contents, groups
-from byrote.probes.sweep.run import SweepOutcome
-from byrote.probes.sweep.setting import Setting
+from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Units
 
 _NOWHERE = Path(os.devnull) / "a model in memory"  # nothing can lie in it
@@ -81,33 +79,24 @@ def measure_model(
     checkpoint = Checkpoint(step, (tokenizer.parent if tokenizer else _NOWHERE), FORMAT)
     series = CheckpointSeries(name, _NOWHERE, FORMAT, (checkpoint,))
     if out is None:
-        setting = Setting(series, config, _NOWHERE)
-        setting.learn(copied, checkpoint)
-        measured = [m for group in groups(config.infos) for m in measure_group(copied, group, setting)]
+        shown = StimulusSet(series, config, _NOWHERE)
+        shown.fit(copied, checkpoint, first=True)
+        measured = [m for group in groups(config.infos) for m in measure_group(copied, group, shown)]
         rows = in_order(unit_table(measured, run=name, step=step, tokens_seen=None))
-        return ResultsInMemory(run_json(_NOWHERE, SweepOutcome(_NOWHERE), setting, swap="in memory"), rows)
-    with open_run_folder(out, series, fresh=False) as folder:
-        setting = Setting(series, config, folder.path)
-        setting.learn(copied, checkpoint)
-        units, identity = Units(folder.path, config, setting), fingerprint_of(copied)
+        return ResultsInMemory(run_json(_NOWHERE, SweepOutcome(_NOWHERE), shown, swap="in memory"), rows)
+    with open_run_folder(out, series, fresh=False) as root:
+        shown = StimulusSet(series, config, root)
+        shown.fit(copied, checkpoint, first=False)
+        units, identity = Units(root, config, shown), fingerprint_of(copied)
         found = units.look(checkpoint, identity)
         found.remove_superseded()
-        for todo in found.missing:
-            table = unit_table(
-                measure_group(copied, todo.group, setting), run=name, step=step, tokens_seen=None
-            )
-            stimulus = setting.ids_of(todo.group.stimuli) or todo.group.key
-            write_unit(
-                todo.path,
-                table,
-                units.provenance(checkpoint, identity, stimulus=stimulus) | contents(todo.group.probes),
-            )
-        setting.series = replace(series, checkpoints=tuple(_all_steps(folder.path, checkpoint)))
-        write_run_json(
-            folder.path, run_json(folder.path, SweepOutcome(folder.path), setting, swap="in memory")
-        )
-        rebuild_observations(folder.path)
-        return Results.open(folder.path)
+        for group in found.missing:
+            measured = measure_group(copied, group, shown)
+            units.write(group, measured, run=name, checkpoint=checkpoint, identity=identity)
+        shown.series = replace(series, checkpoints=tuple(_all_steps(root, checkpoint)))
+        write_run_json(root, SweepOutcome(root), shown, swap="in memory")
+        rebuild_observations(root)
+        return Results.open(root)
 
 
 def _all_steps(root: Path, now: Checkpoint) -> Iterator[Checkpoint]:

@@ -8,55 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
-from byrote.probes.results import Results
 from byrote.probes.results.derived import rebuild_observations
 from byrote.probes.results.schema import unit_table
-from byrote.probes.results.units import read_units, write_unit
-from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
+from byrote.probes.results.units import read_units
 from byrote.probes.sweep.drift import drift_rows
-from byrote.probes.sweep.folder import open_run_folder, run_json, write_run_json
-from byrote.probes.sweep.plan import SweepConfig, contents
-from byrote.probes.sweep.setting import Setting
-from byrote.probes.sweep.units import Todo, Units
+from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, write_run_json
+from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.prefetch import Clock, FingerprintCache, Prefetcher
+from byrote.probes.sweep.stimulus_set import StimulusSet
+from byrote.probes.sweep.units import Units
 
 Event = dict[str, Any]
 SMALL_MODEL_PARAMETERS = 5_000_000
-
-
-@dataclass
-class SweepOutcome:
-    """What a sweep did.
-
-    Attributes:
-        path: the results folder.
-        measured, reused: units written now, and units found finished.
-        superseded: stored units that disagreed with the weights, versions or settings and were removed.
-        gaps: checkpoints or units that could not be measured, with reasons.
-        interrupted: True after Ctrl-C: what was finished is kept.
-        trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
-        drift: in a lower precision than float32, how far the last step's scores are from float32; see `drift_rows`.
-    """
-
-    path: Path
-    measured: int = 0
-    reused: int = 0
-    superseded: int = 0
-    gaps: list[dict[str, Any]] = field(default_factory=list)
-    interrupted: bool = False
-    trace: list[dict[str, Any]] = field(default_factory=list)
-    drift: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def results(self) -> Results:
-        """The results, opened."""
-        return Results.open(self.path)
 
 
 def sweep(
@@ -86,10 +55,8 @@ def sweep(
         CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
     """
     config = config or SweepConfig()
-    with open_run_folder(Path(out), series, fresh=fresh) as folder:
-        return _Sweep(
-            series, config, folder.path, fail_fast=fail_fast, emit=on_event or (lambda event: None)
-        ).run()
+    with open_run_folder(Path(out), series, fresh=fresh) as root:
+        return _Sweep(series, config, root, fail_fast=fail_fast, emit=on_event or (lambda event: None)).run()
 
 
 class _Sweep:
@@ -104,147 +71,123 @@ class _Sweep:
     ) -> None:
         self.series, self.config, self.root, self.fail_fast, self.emit = series, config, root, fail_fast, emit
         self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps])
-        self.setting = Setting(series, config, root)
-        self.units = Units(root, config, self.setting)
+        self.shown = StimulusSet(series, config, root)
+        self.units = Units(root, config, self.shown)
+        self.clock = Clock()
         self.swap_used = ""
         self._walker: Any = None
         self._threads_before: int | None = None
-        self.clock = Clock()
-        self._reader = AheadReader(
-            FingerprintCache(root / "fingerprints.json"), self.clock, ahead=config.prefetch
-        )
 
     def run(self) -> SweepOutcome:
         """Measure what is missing, then derive the observations."""
-        self.setting.recall()
-        started, total = time.monotonic(), len(self.series)
+        cache = FingerprintCache(self.root / "fingerprints.json")
+        prefetcher = Prefetcher(cache, self.clock, enabled=self.config.prefetch)
         try:
-            for done, checkpoint in enumerate(self.series, 1):
-                before = self.outcome.measured
-                following = self.series[done] if done < total else None
-                self._checkpoint(checkpoint, following)
-                elapsed = time.monotonic() - started
-                self.emit(
-                    {
-                        "event": "checkpoint",
-                        "done": done,
-                        "total": total,
-                        "step": checkpoint.step,
-                        "measured": self.outcome.measured - before,
-                        "errors": len(self.outcome.gaps),
-                        "s_per_checkpoint": elapsed / done,
-                        "eta_s": elapsed / done * (total - done),
-                    }
-                )
+            self._all(prefetcher)
             self._measure_drift()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         finally:
-            self._reader.close()
+            prefetcher.close()
             self._give_threads_back()
-        self._finish()
+        if self._walker is not None and self._walker.note:
+            self.shown.notes.append(self._walker.note)
+        write_run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
+        changed = self.outcome.measured or self.outcome.superseded
+        if changed or not (self.root / "observations.parquet").is_file():
+            rebuild_observations(self.root)
         self.outcome.trace = self.clock.trace
         return self.outcome
 
-    def _checkpoint(self, checkpoint: Checkpoint, following: Checkpoint | None) -> None:
-        try:
-            identity = self._reader.fingerprint(checkpoint, then=following)
-            found = self.units.look(checkpoint, identity) if self.setting.shape else None
-            if found is None or found.missing or self.units.lacks_attention(checkpoint, identity):
-                with at_hand(checkpoint) as ready:
-                    self._measure(checkpoint, identity, ready=ready)
-            else:
+    def _all(self, prefetcher: Prefetcher) -> None:
+        started, total = time.monotonic(), len(self.series)
+        for done, checkpoint in enumerate(self.series, 1):
+            before = self.outcome.measured
+            try:
+                following = self.series[done] if done < total else None
+                self._checkpoint(checkpoint, prefetcher.fingerprint(checkpoint, then=following))
+            except CheckpointError as error:
+                if self.fail_fast:
+                    raise
+                gap = _gap(Gap(checkpoint.path, error.message, error.help, checkpoint.step))
+                self.outcome.gaps.append(gap)
+                self.emit({"event": "gap", **gap})
+            elapsed = time.monotonic() - started
+            self.emit(
+                {
+                    "event": "checkpoint",
+                    "done": done,
+                    "total": total,
+                    "step": checkpoint.step,
+                    "measured": self.outcome.measured - before,
+                    "errors": len(self.outcome.gaps),
+                    "s_per_checkpoint": elapsed / done,
+                    "eta_s": elapsed / done * (total - done),
+                }
+            )
+
+    def _checkpoint(self, checkpoint: Checkpoint, identity: str) -> None:
+        """Measure what one checkpoint lacks; one that lacks nothing is not loaded."""
+        if self.shown.shape:
+            found = self.units.look(checkpoint, identity)
+            if not found.missing and not self.units.lacks_attention(checkpoint, identity):
                 self.outcome.superseded += found.remove_superseded()
                 self.outcome.reused += len(self.units.wanted)
-        except CheckpointError as error:
-            if self.fail_fast:
-                raise
-            gap = Gap(checkpoint.path, error.message, error.help, checkpoint.step)
-            self.outcome.gaps.append(_gap(gap))
-            self.emit({"event": "gap", **_gap(gap)})
+                return
+        with at_hand(checkpoint) as ready:
+            self._measure(checkpoint, identity, ready=ready)
 
     def _measure(self, checkpoint: Checkpoint, identity: str, *, ready: Checkpoint) -> None:
         """Measure what is missing of a step; `ready` is the same checkpoint with its files on disk."""
-        with self.clock.time("load", checkpoint.step):
-            model = self._hooked().load(ready)
-        self._take_threads(model)
-        shape, nothing_yet = model.shape.to_json(), not self.outcome.measured and not self.outcome.reused
-        if not self.setting.shape or (nothing_yet and self.setting.shape != shape):
-            self.setting.learn(model, checkpoint)
-        self.setting.refuse_other_shape(shape, step=checkpoint.step)
-        self.setting.keep_text()
-        found = self.units.look(checkpoint, identity)
-        self.outcome.superseded += found.remove_superseded()
-        self.outcome.reused += len(self.units.wanted) - len(found.missing)
-        for todo in found.missing:
-            self._measure_unit(model, checkpoint, identity, todo=todo)
-        if self.units.lacks_attention(checkpoint, identity):
-            self._keep_attention(model, checkpoint, identity)
-        self.swap_used = self._hooked().swap_used
-
-    def _measure_unit(self, model: Any, checkpoint: Checkpoint, identity: str, *, todo: Todo) -> None:
+        from byrote.probes.sweep.gallery import keep_attention
         from byrote.probes.sweep.measure import measure_group
 
-        group = todo.group
-        with self.clock.time(f"measure {group.key}", checkpoint.step):
-            measured = measure_group(model, group, self.setting)
-        table = unit_table(
-            measured, run=self.series.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen
-        )
-        stimulus = self.setting.ids_of(group.stimuli) or group.key
-        facts = self.units.provenance(checkpoint, identity, stimulus=stimulus)
-        write_unit(todo.path, table, facts | contents(group.probes))
-        self.outcome.measured += 1
-
-    def _keep_attention(self, model: Any, checkpoint: Checkpoint, identity: str) -> None:
-        from byrote.probes.sweep.gallery import keep_attention
-
-        with self.clock.time("attention", checkpoint.step):
-            keep_attention(
-                model,
-                self.root,
-                checkpoint.step,
-                fingerprint=identity,
-                stimuli=self.setting.stimuli,
-                tokenizer=tokenizer_of(checkpoint),
-            )
+        step, outcome = checkpoint.step, self.outcome
+        with self.clock.time("load", step):
+            model = self._hooked().load(ready)
+        self._take_threads(model)
+        self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
+        found = self.units.look(checkpoint, identity)
+        outcome.superseded += found.remove_superseded()
+        outcome.reused += len(self.units.wanted) - len(found.missing)
+        for group in found.missing:
+            with self.clock.time(f"measure {group.key}", step):
+                measured = measure_group(model, group, self.shown)
+            self.units.write(group, measured, run=self.series.name, checkpoint=checkpoint, identity=identity)
+            outcome.measured += 1
+        if self.units.lacks_attention(checkpoint, identity):
+            with self.clock.time("attention", step):
+                stimuli, tokenizer = self.shown.stimuli, tokenizer_of(checkpoint)
+                keep_attention(
+                    model, self.root, step, fingerprint=identity, stimuli=stimuli, tokenizer=tokenizer
+                )
+        self.swap_used = self._hooked().swap_used
 
     def _hooked(self) -> Any:
         """The model walker; torch is imported here, so that a finished sweep asked again never needs it."""
         if self._walker is None:
-            import torch
-
-            from byrote.interp.bridge import HookedSeries
-
-            self._walker = HookedSeries(
-                self.series,
-                device=self.config.device,
-                dtype=getattr(torch, self.config.dtype),
-                swap=self.config.swap,
-            )
+            self._walker = _walker(self.series, self.config, dtype=self.config.dtype)
         return self._walker
 
     def _measure_drift(self) -> None:
         """In a lower precision: the last step again in float32, so that every score's drift is known."""
         if self.config.dtype not in ("bfloat16", "float16") or not self.outcome.measured:
             return
-        import torch
-
-        from byrote.interp.bridge import HookedSeries
         from byrote.probes.sweep.measure import measure_group
 
-        step = max(self.series.steps, default=0)
-        checkpoint = self.series.at(step)
+        checkpoint = self.series.at(max(self.series.steps))
         self._walker = None  # one model at a time in memory
         try:
-            with self.clock.time("drift", step), at_hand(checkpoint) as ready:
-                model = HookedSeries(self.series, device=self.config.device, dtype=torch.float32).load(ready)
+            with self.clock.time("drift", checkpoint.step), at_hand(checkpoint) as ready:
+                model = _walker(self.series, self.config, dtype="float32").load(ready)
                 wanted = [group for group in self.units.wanted if not group.direct]
-                measured = [m for group in wanted for m in measure_group(model, group, self.setting)]
+                measured = [m for group in wanted for m in measure_group(model, group, self.shown)]
         except CheckpointError:
             return  # it is a gap already
-        reference = unit_table(measured, run=self.series.name, step=step, tokens_seen=checkpoint.tokens_seen)
-        self.outcome.drift = drift_rows(read_units(self.root, step), reference)
+        reference = unit_table(
+            measured, run=self.series.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen
+        )
+        self.outcome.drift = drift_rows(read_units(self.root, checkpoint.step), reference)
 
     def _take_threads(self, model: Any) -> None:
         """A small model's products are too small to share: a second thread would mostly wait for the first."""
@@ -261,16 +204,13 @@ class _Sweep:
 
             torch.set_num_threads(self._threads_before)
 
-    def _finish(self) -> None:
-        if self._walker is not None and self._walker.note:
-            self.setting.notes.append(self._walker.note)
-        write_run_json(self.root, run_json(self.root, self.outcome, self.setting, swap=self.swap_used))
-        if (
-            self.outcome.measured
-            or self.outcome.superseded
-            or not (self.root / "observations.parquet").is_file()
-        ):
-            rebuild_observations(self.root)
+
+def _walker(series: CheckpointSeries, config: SweepConfig, *, dtype: str) -> Any:
+    import torch
+
+    from byrote.interp.bridge import HookedSeries
+
+    return HookedSeries(series, device=config.device, dtype=getattr(torch, dtype), swap=config.swap)
 
 
 def _gap(gap: Gap) -> dict[str, Any]:

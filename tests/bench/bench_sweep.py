@@ -108,11 +108,11 @@ def byrote(series, dtype) -> Callable[[int], None]:
     from byrote.probes.registry import lookup
     from byrote.probes.results.schema import unit_table
     from byrote.probes.results.units import write_unit
-    from byrote.probes.sweep.ahead import AheadReader, Clock, FingerprintCache
     from byrote.probes.sweep.measure import measure_stimulus
+    from byrote.probes.sweep.prefetch import Clock, FingerprintCache, Prefetcher
 
     out = Path(tempfile.mkdtemp(prefix="byrote-bench-"))
-    reader = AheadReader(FingerprintCache(out / "fingerprints.json"), Clock(), ahead=True)
+    reader = Prefetcher(FingerprintCache(out / "fingerprints.json"), Clock(), ahead=True)
     hooked, shown = HookedSeries(series, dtype=dtype), stimulus()
     infos = [lookup(name) for name in PROBES]
 

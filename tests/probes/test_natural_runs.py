@@ -16,9 +16,9 @@ from byrote.interp.observe import future_leak
 from byrote.probes.degradation import compare
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.results import Results
-from byrote.probes.sweep.given import KEPT
 from byrote.probes.sweep.plan import SweepConfig, groups
 from byrote.probes.sweep.run import SweepOutcome, sweep
+from byrote.probes.sweep.stimulus_set import WINDOWS
 
 NATURAL = ("icl_score", "loss_by_position", "inducible_loss")
 PLANTED = ("skip_trigram", "fuzzy_copy")
@@ -87,7 +87,7 @@ def test_text_is_measured_with_the_models_own_tokenizer(series, text, tmp_path):
     from safetensors.numpy import load_file
 
     ids = np.array([WORDS[word] for word in TEXT.split()])
-    kept = load_file(results.path / KEPT)["tokens"]
+    kept = load_file(results.path / WINDOWS)["tokens"]
     starts = {tuple(ids[at : at + 63]) for at in range(0, 2938, 63)}
     assert kept.shape == (8, 64) and (kept[:, 0] == 0).all()
     assert {tuple(row[1:]) for row in kept} <= starts
@@ -97,7 +97,8 @@ def test_the_text_is_not_needed_again(series, text, tmp_path, monkeypatch):
     first = run(series, tmp_path / "out", text=text, steps=slice(2))
     text.unlink()
     monkeypatch.setattr(
-        "byrote.probes.sweep.given.natural_windows", lambda *a, **k: pytest.fail("the text was read again")
+        "byrote.probes.sweep.stimulus_set.natural_windows",
+        lambda *a, **k: pytest.fail("the text was read again"),
     )
     more = run(series, tmp_path / "out")
     assert counts(more) == (1, 2, 0)
@@ -137,7 +138,7 @@ def test_windows_drawn_otherwise_need_the_text_and_say_why(series, text, tmp_pat
 
 def test_a_damaged_copy_is_said_and_the_text_mends_it(series, text, tmp_path):
     out = run(series, tmp_path / "out", text=text).path
-    for file in (out / KEPT, *out.glob("units/*/*")):
+    for file in (out / WINDOWS, *out.glob("units/*/*")):
         file.write_bytes(b"half")
     rows = run(series, tmp_path / "out").results.frame
     assert set(rows["reason"]) == {"the natural text kept from an earlier sweep cannot be read"}
@@ -147,7 +148,7 @@ def test_a_damaged_copy_is_said_and_the_text_mends_it(series, text, tmp_path):
 def test_fresh_removes_what_was_kept(series, text, tmp_path):
     run(series, tmp_path / "out", text=text)
     outcome = sweep(open_series(series), SweepConfig(NATURAL, n_seq=8), out=tmp_path / "out", fresh=True)
-    assert not (outcome.path / KEPT).exists()
+    assert not (outcome.path / WINDOWS).exists()
     assert not outcome.results.frame["valid"].any()
 
 
@@ -199,7 +200,7 @@ def test_a_lab_series_brings_its_text(tmp_path):
     assert results.frame["valid"].all()
     score = results.select("icl_score", "score").set_index("step")
     assert abs(score.loc[0, "value"]) < 1 and score.loc[30, "hi"] < -2
-    assert not (results.path / KEPT).exists()
+    assert not (results.path / WINDOWS).exists()
 
 
 def test_runs_with_texts_of_their_own_are_compared_in_everything_else(tmp_path):

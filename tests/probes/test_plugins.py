@@ -18,7 +18,7 @@ from byrote.probes.plugins import load_file, use
 from byrote.probes.registry import REGISTRY, lookup, resolve
 from byrote.probes.results import Results
 from byrote.probes.results.units import unit_provenance
-from byrote.probes.stimuli import PLUGIN_STIMULI, Vocabulary, make
+from byrote.probes.stimuli import Vocabulary, make
 from byrote.probes.stored_probes import from_json, to_json
 from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
@@ -49,16 +49,6 @@ def doubling(token_nll, half):
     return {"gain": token_nll[:, :n].mean(1) - token_nll[:, n:].mean(1)}
 '''
 UNIT = {"unit": "share", "stimulus": "repeated_random"}
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """Plugins are known for the length of a test."""
-    known, stimuli = dict(REGISTRY), dict(PLUGIN_STIMULI)
-    yield
-    for now, before in ((REGISTRY, known), (PLUGIN_STIMULI, stimuli)):
-        now.clear()
-        now.update(before)
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_one_sweep_at_a_time(series, out):
         for fresh in (False, True):
             with pytest.raises(ByroteError, match="another sweep is writing to"):
                 run(series, out, probes=FEW, fresh=fresh)
-            assert folder.path.is_dir()
+            assert folder.is_dir()
     assert run(series, out, probes=FEW).measured == 9
 
 
@@ -290,8 +290,8 @@ def test_a_context_too_short_for_repeats_is_said_of_every_metric(lab_series, out
 def test_a_finished_sweep_asked_again_imports_no_torch(series, out, run_python):
     run(series, out)
     code = (
-        "import sys\nfrom checkpoints import open_series\n"
-        "from byrote.probes.sweep.plan import SweepConfig\nfrom probes.sweep.run import sweep\n"
+        "import sys\nfrom byrote.checkpoints import open_series\n"
+        "from byrote.probes.sweep.plan import SweepConfig\nfrom byrote.probes.sweep.run import sweep\n"
         "outcome = sweep(open_series(sys.argv[1]), SweepConfig(sys.argv[3:], n_seq=4), out=sys.argv[2])\n"
         "print(outcome.measured, outcome.reused, 'torch' in sys.modules, len(outcome.results.frame) > 0)"
     )

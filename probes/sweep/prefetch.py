@@ -69,18 +69,18 @@ class FingerprintCache:
             write_json(self.path, self.known, indent=2, sort_keys=True)
 
 
-class AheadReader:
+class Prefetcher:
     """Fingerprints of checkpoints, the following one's computed in a thread.
 
     Args:
         cache: of fingerprints.
         clock: notes when each read happened.
-        ahead: False reads each checkpoint only when it is asked for.
+        enabled: False reads each checkpoint only when it is asked for.
     """
 
-    def __init__(self, cache: FingerprintCache, clock: Clock, *, ahead: bool) -> None:
+    def __init__(self, cache: FingerprintCache, clock: Clock, *, enabled: bool) -> None:
         self.cache, self.clock = cache, clock
-        self._pool = ThreadPoolExecutor(1, "byrote-read-ahead") if ahead else None
+        self._pool = ThreadPoolExecutor(1, "byrote-prefetch") if enabled else None
         self._coming: dict[str, Future[tuple[list[Any], dict[str, str]]]] = {}
 
     def fingerprint(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:

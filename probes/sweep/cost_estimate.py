@@ -15,7 +15,7 @@ N_TRIED = 2
 
 
 @dataclass(frozen=True)
-class Trial:
+class CostEstimate:
     """What measuring one checkpoint took.
 
     Attributes:
@@ -30,7 +30,7 @@ class Trial:
     unit_bytes: float
 
 
-def trial(series: CheckpointSeries, config: SweepConfig) -> Trial:
+def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate:
     """Measure the last checkpoints of a series and throw the numbers away.
 
     Nothing is downloaded: of a series on the hub, only steps already in the cache are tried.
@@ -62,4 +62,4 @@ def trial(series: CheckpointSeries, config: SweepConfig) -> Trial:
         if entry["step"] == last and entry["what"] != "drift"
     )
     n_units = len(groups(config.infos))
-    return Trial(tried.steps, seconds / n_units, stored / outcome.measured)
+    return CostEstimate(tried.steps, seconds / n_units, stored / outcome.measured)

@@ -1,0 +1,211 @@
+"""What every model of a series is shown: drawn once, from the first model loaded or from what an earlier sweep wrote.
+
+    results/<run>/stimuli/natural.safetensors     the windows of a given text that were shown, as token ids
+
+A finished sweep that is asked again draws everything from run.json and loads no model; one that is asked again without
+the text, for instance to add checkpoints, shows the same windows. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from byrote.checkpoints.atomic import write_bytes
+from byrote.checkpoints.errors import ByroteError, CheckpointError, PluginError
+from byrote.checkpoints.former_name import stored_under
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets_from_files, token_sets_of
+from byrote.checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.plan import SweepConfig, groups
+
+MAX_WINDOW_TOKENS = 1024  # twice what icl_score asks for; longer contexts would mostly cost time
+WINDOWS = Path("stimuli") / "natural.safetensors"
+_FACTS = "byrote"
+
+
+class StimulusSet:
+    """The stimuli of a sweep, and the model they were drawn for.
+
+    Attributes:
+        shape: of the series' model; empty until the first one is loaded or recalled.
+        stimuli: kind -> tokens.
+        refused: kind -> why it cannot be drawn for this model.
+        vocabulary: what random tokens are drawn from; None as long as `shape` is empty.
+        notes: what the reader of the results should know about them.
+
+    Args:
+        series: what is measured.
+        config: probes, seed and sizes, and the files given.
+        root: the results folder; what an earlier sweep of it says of the model is recalled.
+    """
+
+    def __init__(self, series: CheckpointSeries, config: SweepConfig, root: Path) -> None:
+        self.series, self.config, self.root = series, config, root
+        self.shape: dict[str, Any] = {}
+        self.stimuli: dict[str, Stimulus] = {}
+        self.refused: dict[str, str] = {}
+        self.vocabulary: Vocabulary | None = None
+        self.notes = list(series.notes)
+        self._text: dict[str, Any] | None = None  # what is to be said of the windows once they are written
+        if remembered := _remembered(root):
+            self._draw(*remembered)
+
+    def fit(self, model: Any, checkpoint: Checkpoint, *, first: bool) -> None:
+        """Draw the stimuli for a model that is loaded, where they are not drawn yet.
+
+        Args:
+            model: of the checkpoint.
+            checkpoint: that is measured.
+            first: whether nothing of this sweep has been measured or reused: what is recalled then gives way.
+
+        Raises:
+            CheckpointError: it has another shape than the model they were drawn for: a series is one model.
+        """
+        shape = model.shape.to_json()
+        if not self.shape or (first and self.shape != shape):
+            tokenizer = tokenizer_of(checkpoint)
+            ids, bos, note = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer)
+            alike = tuple((one, other) for one, other in variant_pairs(tokenizer, ids))
+            self._draw(shape, Vocabulary(np.asarray(ids, dtype=np.int64), bos, note, alike))
+        if shape != self.shape:
+            differing = ", ".join(
+                f"{k} {self.shape[k]} -> {shape[k]}" for k in shape if shape[k] != self.shape[k]
+            )
+            raise CheckpointError(
+                f"step {checkpoint.step} is another model than the first step ({differing})",
+                help="a series is one model in training; put the other model in its own folder",
+            )
+        if self._text is not None and "natural" in self.stimuli:
+            _write_windows(self.root, self.stimuli["natural"], self._text)
+            self._text = None
+
+    def ids_of(self, kinds: Sequence[str]) -> str:
+        """Ids of some kinds of stimulus; those that were not drawn are left out."""
+        return " ".join(self.stimuli[kind].id for kind in kinds if kind in self.stimuli)
+
+    def _draw(self, shape: dict[str, Any], vocabulary: Vocabulary) -> None:
+        """Every step of the series is shown the same tokens."""
+        self.shape, self.vocabulary, self.stimuli, self.refused = shape, vocabulary, {}, {}
+        note, config = vocabulary.note, self.config
+        self.notes += [note] if note and note not in self.notes else []
+        token_sets = self._token_sets(_Windows(config.seed, config.n_seq, shape["n_ctx"], vocabulary.bos))
+        for kind in dict.fromkeys(kind for group in groups(config.infos) for kind in group.stimuli):
+            if kind in self.refused:
+                continue
+            try:
+                self.stimuli[kind] = make(
+                    kind,
+                    vocabulary,
+                    n_ctx=shape["n_ctx"],
+                    seed=config.seed,
+                    n_seq=config.n_seq,
+                    material=token_sets,
+                )
+            except (CheckpointError, PluginError):
+                raise
+            except ByroteError as error:
+                self.refused[kind] = error.message
+
+    def _token_sets(self, windows: _Windows) -> TokenSets:
+        """Real text, members and twins: what the series carries, and the files given on top, now or before."""
+        files = {"members": self.config.members, "twins": self.config.twins}
+        found, tokenizer, said = token_sets_of(self.series), tokenizer_of(self.series[0]), []
+        if any(files.values()):
+            found = token_sets_from_files(
+                found, tokenizer=tokenizer, bos=windows.bos, n_ctx=windows.n_ctx, **files
+            )
+        if self.config.text is not None:
+            found, said = windows.cut(found, self.config.text, tokenizer=tokenizer)
+            self._text = {"source": found.sources["natural"], "notes": said, **vars(windows)}
+        elif found.natural is None:
+            try:
+                found, said = windows.read(found, self.root)
+            except ByroteError as error:
+                self.refused["natural"] = error.message
+        self.notes += [note for note in (*found.notes, *said) if note not in self.notes]
+        return found
+
+
+def _remembered(root: Path) -> tuple[dict[str, Any], Vocabulary] | None:
+    """Shape and vocabulary of an earlier sweep; None where there is none, or it is damaged or loaded nothing."""
+    try:
+        earlier = json.loads((root / "run.json").read_text(encoding="utf-8"))
+        shape, said = dict(earlier["model"]), earlier["vocabulary"]
+        ids = np.asarray(from_ranges(said["ids"]), dtype=np.int64)
+        alike = tuple((int(first), int(second)) for first, second in said["variants"])
+        vocabulary = Vocabulary(ids, said["bos"], said["note"], alike)
+        return (shape, vocabulary) if isinstance(shape["n_ctx"], int) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """What decides which windows of a text are shown: the draw, the model's context, and what stands before each."""
+
+    seed: int
+    n_seq: int
+    n_ctx: int
+    bos: int
+
+    def cut(self, base: TokenSets, text: Path, *, tokenizer: Path | None) -> tuple[TokenSets, list[str]]:
+        """Token sets whose natural text is cut from a file or folder, and what must be said of it.
+
+        Raises:
+            ByroteError: see `natural_windows`.
+        """
+        width = min(self.n_ctx, MAX_WINDOW_TOKENS)
+        cut = natural_windows(text, tokenizer=tokenizer, bos=self.bos, width=width, wanted=self.n_seq)
+        found = replace(base, natural=cut.tokens, sources={**base.sources, "natural": text.name})
+        n, width = min(self.n_seq, len(cut.tokens)), cut.tokens.shape[1]
+        said = (f"{n} windows of {width:,} tokens from {text.name}", *cut.notes)
+        return found, [f"natural text: {note}" for note in said]
+
+    def read(self, base: TokenSets, root: Path) -> tuple[TokenSets, list[str]]:
+        """Token sets whose natural text is what an earlier sweep of this folder showed; unchanged where there is none.
+
+        Raises:
+            ByroteError: it was drawn otherwise, so that the text itself is needed; or the file is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        file = root / WINDOWS
+        if not file.is_file():
+            return base, []
+        try:
+            with safe_open(file, "np") as stored:
+                facts = json.loads(stored_under(stored.metadata(), _FACTS, "null"))
+                tokens = stored.get_tensor("tokens").astype(np.int64)
+            source, notes = str(facts["source"]), [str(note) for note in facts["notes"]]
+            differing = [
+                f"{name} {facts[name]}, now {now}" for name, now in vars(self).items() if facts[name] != now
+            ]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            raise ByroteError(
+                "the natural text kept from an earlier sweep cannot be read", help="give it again with --text"
+            ) from None
+        if differing:
+            raise ByroteError(
+                f"the natural text ({source}) was drawn with {', '.join(differing)}: give it again with --text FILE",
+                help="or ask as before",
+            )
+        return replace(base, natural=tokens, sources={**base.sources, "natural": source}), notes
+
+
+def _write_windows(root: Path, shown: Stimulus, facts: dict[str, Any]) -> None:
+    """Write the windows shown, whole or not at all, so that the next sweep can do without the text."""
+    from safetensors.numpy import save
+
+    file = root / WINDOWS
+    metadata = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
+    data = save({"tokens": shown.tokens.astype(np.int32)}, metadata=metadata)
+    if not file.is_file() or file.read_bytes() != data:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, data)
