@@ -60,7 +60,10 @@ def attention(
     pos = len(pattern)
     texts = [str(i) for i in range(pos)] if tokens is None else list(tokens)
     named = [f"{markup(text, limit=HOVER_CHARS)} ({i})" for i, text in enumerate(texts)]
-    shown = [[round(float(v), 4) if k <= q else None for k, v in enumerate(row)] for q, row in enumerate(pattern)]  # fmt: skip
+    exact = (
+        pattern if isinstance(what, Capture) else np.round(pattern, 4)
+    )  # stored patterns are exact to 1/255
+    shown = [[float(v) if k <= q else None for k, v in enumerate(row)] for q, row in enumerate(exact)]
     heat: dict[str, Any] = {
         "type": "heatmap", "z": shown, "coloraxis": "coloraxis", "hoverongaps": False, "hoverinfo": "x+y+z",
     }  # fmt: skip
