@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
 from byrote.probes.registry import REGISTRY
@@ -76,6 +77,98 @@ def test_imports_between_floors_point_down():
             if floor_of(module) > FLOORS[package]:
                 wrong.append(f"{name_of(file)}:{line} imports {module}")
     assert wrong == []
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Modules of ours that a file imports anywhere in it, inside functions too; type checking apart."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [TREES[file]]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules each of which reaches all others of its group (Tarjan's strongly connected components)."""
+    sorter = networkx.DiGraph([(module, other) for module, others in graph.items() for other in others])
+    return sorted(sorted(group) for group in networkx.strongly_connected_components(sorter) if len(group) > 1)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {module_of(file): file for file in SOURCES}
+    graph = {}
+    for module, file in modules.items():
+        named = {name for name in imported_modules(file) if name in modules and name != module}
+        # `from byrote.probes import figures` names the package only to reach the module
+        graph[module] = {n for n in named if not any(other.startswith(f"{n}.") for other in named)}
+    assert circles(graph) == []
+
+
+def test_the_search_for_circles_finds_one():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_no_module_reads_another_ones_private_names():
+    wrong = []
+    for file in SOURCES:
+        ours: set[str] = set()  # names bound to modules of ours
+        for node in ast.walk(TREES[file]):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("byrote"):
+                wrong += [
+                    f"{name_of(file)}:{node.lineno} {a.name}" for a in node.names if a.name.startswith("_")
+                ]
+                names = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+                ours |= {
+                    name
+                    for name, full in names.items()
+                    if (ROOT / folder_of(full)).with_suffix(".py").exists()
+                }
+        for node in ast.walk(TREES[file]):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in ours
+                and re.fullmatch(r"_[a-z]\w*", node.attr)
+            ):
+                wrong.append(f"{name_of(file)}:{node.lineno} {ast.unparse(node)}")
+    assert wrong == []
+
+
+ONE_PLACE = {
+    # what -> (how it looks in code, the files that may hold it)
+    "writing a file whole or not at all": (
+        r"os\.(replace|rename)\(",
+        {"checkpoints/atomic.py"},
+    ),
+    # a job hands its open lock over to its processes, which filelock cannot
+    "locks": (r"\bfcntl\.|FileLock\(", {"checkpoints/atomic.py", "app/dashboard/jobs.py"}),
+    # tail_mass' percentiles of perplexity are its definition; calibration tries the interval of a median
+    "quantiles": (
+        r"np\.(nan)?(quantile|percentile)\(",
+        {
+            "probes/statistics.py",
+            "probes/text/perplexity.py",
+            "probes/calibration.py",
+            "probes/results/cube.py",
+            "app/dashboard/saved.py",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ONE_PLACE)
+def test_there_is_one_place_for(what):
+    pattern, places = ONE_PLACE[what]
+    found = {name_of(file) for file in SOURCES if re.search(pattern, file.read_text(encoding="utf-8"))}
+    assert found <= places
 
 
 def test_nothing_of_the_tests_is_imported_by_the_packages():
