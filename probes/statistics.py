@@ -138,10 +138,8 @@ def ends(
         outward: for quantities that lie between no two draws, such as steps: the next draw further out.
     """
     quantile = np.nanquantile if np.isnan(draws).any() else np.quantile
-    lo, hi = (
-        quantile(draws, share, axis=0, method=method if outward else "linear")
-        for share, method in ((tail, "lower"), (1 - tail, "higher"))
-    )
+    lo = quantile(draws, tail, axis=0, method="lower" if outward else "linear")
+    hi = quantile(draws, 1 - tail, axis=0, method="higher" if outward else "linear")
     return np.asarray(lo), np.asarray(hi)
 
 

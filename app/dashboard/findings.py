@@ -9,7 +9,7 @@ import numpy as np
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import Cube, SavedRun
 from byrote.interp.axes import head_label
-from byrote.probes.trajectory import Curve, Onset, crossings, curves, onset
+from byrote.probes.trajectory import Curve, Onset, crossings, onset
 from byrote.probes.wording import bracket, chance_number, clean, probe_name, sentence_case, step_number
 
 CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
@@ -69,7 +69,7 @@ def head(run: SavedRun, cube: Cube | None, label: str, *, probe: str, step: int)
 
 def head_curve(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) -> Curve | None:
     """One head over the steps, with its intervals and not its sequences; None where it was never measured."""
-    return curves(run.part((probe, metric), head=head), probe, metric, sequences=False).get(head)
+    return run.part((probe, metric), head=head).curves(probe, metric, sequences=False).get(head)
 
 
 @run_cache(512)

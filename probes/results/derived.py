@@ -197,11 +197,13 @@ def _as_measured(tests: InductionTests, heads: pd.DataFrame) -> list[Measured]:
     shape = (int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1)
 
     def measured(metric: str, value: np.ndarray, lo: np.ndarray, hi: np.ndarray, chance: float) -> Measured:
-        grid = [np.asarray(a, dtype=np.float64).reshape(shape) for a in (value, lo, hi)]
+        value, lo, hi = (np.asarray(a, dtype=np.float64).reshape(shape) for a in (value, lo, hi))
         return Measured(
             info.name,
             metric,
-            *grid,
+            value,
+            lo,
+            hi,
             np.full(shape, chance),
             np.full(shape, tests.n),
             ("layer", "head"),

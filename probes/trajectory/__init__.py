@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from byrote.probes.results.curve import Curve, log_step
 from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise
-from byrote.probes.trajectory.curve import curve, curves
 from byrote.probes.trajectory.event_table import EventTable, onsets, peaks
 from byrote.probes.trajectory.events import EVENT_COLUMNS, event_head, events
 from byrote.probes.trajectory.mass import total_mass
@@ -40,8 +39,6 @@ __all__ = [
     "Rise",
     "best_head",
     "crossings",
-    "curve",
-    "curves",
     "decay",
     "event_head",
     "events",

@@ -73,7 +73,8 @@ class Grid:
         self.first = self.curves[0]
         self.value = np.stack([c.value for c in self.curves])
         self.chance = np.array([0.0 if np.isnan(c.chance) else c.chance for c in self.curves])
-        self.seed, self._drawn = seed, {}
+        self.seed = seed
+        self._drawn: dict[int, Float[np.ndarray, "draws heads"]] = {}
 
     def draws(self, i: int) -> Float[np.ndarray, "draws heads"]:
         """Every head at step i in each resample; the two latest steps are kept."""
@@ -83,8 +84,8 @@ class Grid:
         return self._drawn[i]
 
     def _resampled(self, i: int) -> Float[np.ndarray, "draws heads"]:
-        samples = [c.samples for c in self.curves]
-        if all(s is not None and len(s) == len(samples[0]) for s in samples):
+        samples = [c.samples for c in self.curves if c.samples is not None]
+        if len(samples) == len(self.curves) and len({len(s) for s in samples}) == 1:
             return resampled_means(np.stack([s[:, i] for s in samples], axis=1), seed=self.seed)
         rng = np.random.default_rng([self.seed, i])
         error = np.array([c.error[i] for c in self.curves])

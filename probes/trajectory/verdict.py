@@ -59,7 +59,8 @@ def onset(results: Table) -> Onset:
     index, head = first
     steps = [int(step) for step in table.index]
     bracket = (steps[index - 1] if index else None, steps[index])
-    tokens = tuple(None if step is None else results.tokens[step] for step in bracket)
+    before, at = bracket
+    tokens = (None if before is None else results.tokens[before], results.tokens[at])
     return Onset(True, head, bracket, tokens, at_end, _onset_text(head, bracket, at_end))
 
 

@@ -16,8 +16,6 @@ from byrote.probes.trajectory import (
     CANNOT_TELL,
     EVENT_COLUMNS,
     crossings,
-    curve,
-    curves,
     decay,
     events,
     lead_lag,
@@ -177,7 +175,7 @@ def test_turnover_of_heads_that_swap(tmp_path):
 def test_total_mass_is_the_sum_over_heads_resampled_together(tmp_path):
     results = _write(tmp_path, "run", {0: LOW, 100: HIGH})
     table = total_mass(results).set_index("step")
-    per_head = [c for key, c in curves(results, "prefix_matching").items() if key is not None]
+    per_head = [c for key, c in results.curves("prefix_matching").items() if key is not None]
     chance = sum(c.chance for c in per_head)
     for i, step in enumerate((0, 100)):
         summed = sum(c.samples[:, i] for c in per_head)
@@ -214,7 +212,7 @@ def test_events_of_a_run(tmp_path):
 
 def test_curve_of_what_was_not_measured(tmp_path):
     with pytest.raises(ByroteError, match="not measured"):
-        curve(_write(tmp_path, "run", {0: LOW}), "prefix_matching", head=(5, 5))
+        _write(tmp_path, "run", {0: LOW}).curve("prefix_matching", head=(5, 5))
 
 
 @pytest.mark.slow
