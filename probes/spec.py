@@ -322,11 +322,11 @@ def describe(
             f"the probe {name} describes a {unknown[0]!r}, which no probe has",
             help=did_you_mean(unknown[0], ProbeInfo.__dataclass_fields__),
         )
-    needs = fields.get("needs", ())
-    kind = "verdict" if needs else next((k for a, k in KINDS_BY_ARGUMENT.items() if a in arguments), None)
     stimuli = (stimulus,) if isinstance(stimulus, str) else tuple(stimulus)
     summary = summary or title
-    _refuse(name, kind, arguments, stimuli, described=bool(unit and summary))
+    kind = _kind(
+        name, arguments, stimuli, needs=bool(fields.get("needs")), described=bool(unit and summary)
+    )
     source, steps = _source_and_steps(body)
     reasons = [not_measured, *(unavailable(each) for each in (stimuli if kind == "direct" else stimuli[:1]))]
     if kind in _CHECKS:
@@ -334,7 +334,7 @@ def describe(
         reasons.append(f"{before}{_CHECKS[kind]}")
     return ProbeInfo(
         name=name,
-        kind=kind,  # type: ignore[arg-type]  # _refuse has seen to it
+        kind=kind,
         unit=unit,
         source=fields.pop("source", source),
         summary=summary,
@@ -350,14 +350,16 @@ def describe(
     )
 
 
-def _refuse(
-    name: str, kind: str | None, arguments: tuple[str, ...], stimuli: tuple[str, ...], *, described: bool
-) -> None:
+def _kind(
+    name: str, arguments: tuple[str, ...], stimuli: tuple[str, ...], *, needs: bool, described: bool
+) -> Kind:
+    """What a probe's arguments make it; refused is one that nothing can be shown to."""
     if not described:
         raise PluginError(
             f"the probe {name} has no unit or no summary",
             help="give unit=..., and a docstring that says what it is",
         )
+    kind = "verdict" if needs else next((k for a, k in KINDS_BY_ARGUMENT.items() if a in arguments), None)
     if kind is None:
         raise PluginError(
             f"nothing can be shown to the probe {name}({', '.join(arguments)})",
@@ -374,6 +376,7 @@ def _refuse(
             f"the probe {name} does not say what the model is shown",
             help='such as stimulus="repeated_random"',
         )
+    return kind
 
 
 def _title_and_body(document: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, get_args
 
-from byrote.probes.spec import LAST, Kind, Plugin, ProbeInfo
+from byrote.probes.spec import LAST, Better, Kind, Plugin, ProbeInfo
 
 MAX_PROBES, MAX_METRICS, MAX_CHARS = 100, 64, 500
 _NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
@@ -51,12 +51,14 @@ def from_json(data: Any) -> ProbeInfo | None:
     main = data.get("main_metric")
     if not metrics or main not in metrics:
         return None
-    better = {"higher": "higher", "lower": "lower"}
+    better: dict[Any, Better | None] = {"higher": "higher", "lower": "lower"}
+    texts: dict[str, Any] = {name: _text(data.get(name)) for name in _TEXTS}
+    lists: dict[str, Any] = {name: _names(data.get(name)) for name in _LISTS}
     return ProbeInfo(
         name=data["name"],
         kind=data["kind"],
         range=_range(data.get("range")),
-        better=better.get(data.get("better")),  # type: ignore[arg-type]
+        better=better.get(data.get("better")),
         metrics=metrics,
         main_metric=main,
         version=_number(data.get("version"), 1),
@@ -64,13 +66,13 @@ def from_json(data: Any) -> ProbeInfo | None:
         order=_number(data.get("order"), LAST),
         units={m: _text(unit) for m, unit in _mapping(data, "units").items() if _named(m, _METRIC)},
         directions={
-            m: better.get(way)  # type: ignore[misc]
+            m: better.get(way)
             for m, way in _mapping(data, "directions").items()
             if _named(m, _METRIC)
         },
         plugin=Plugin(*(_text(_mapping(data, "plugin").get(part)) for part in ("name", "version", "source"))),
-        **{name: _text(data.get(name)) for name in _TEXTS},
-        **{name: _names(data.get(name)) for name in _LISTS},
+        **texts,
+        **lists,
     )
 
 

@@ -18,6 +18,7 @@ with an induction head); path patching: Wang et al. 2022, arXiv:2211.00593.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -97,9 +98,10 @@ def induction_circuit(
     senders = strongest(previous.mean(0)[:-1], N_SENDERS)
     receivers = strongest(prefix.mean(0)[1:], N_RECEIVERS, first_layer=1)  # 1.
     pairs = [(s, r) for s in senders for r in receivers if s[0] < r[0]]
+    sides: tuple[Literal["k"], Literal["q"]] = ("k", "q")
     changes = {
         side: _changes(model, stimulus, pairs, clean=prefix, targets=found.targets, side=side)
-        for side in ("k", "q")
+        for side in sides
     }
     n_layers, n_heads = model.shape.n_layers, model.shape.n_heads
     exists = np.zeros((n_layers, n_heads) * 2, dtype=bool)
@@ -121,7 +123,7 @@ def _changes(
     *,
     clean: Float[np.ndarray, "n_seq n_layers n_heads"],
     targets: Tensor,
-    side: str,
+    side: Literal["q", "k"],
 ) -> Float[np.ndarray, "n_seq src_layer src_head layer head"]:
     """Prefix matching of each pair's receiver without the path, minus that with it; NaN elsewhere."""
     tokens, (n_seq, n_layers, n_heads) = shown(stimulus), clean.shape

@@ -17,7 +17,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.vocabulary import load_tokenizer
 from byrote.interp.logit_attribution import WriteKeeper, strongest, unreadable
 from byrote.interp.model import HookedModel
-from byrote.interp.observe import EndView, LayerView, observe
+from byrote.interp.observe import EndView, LayerView, Observer, observe
 from byrote.probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_before, kept_kinds
 from byrote.probes.stimuli import Stimulus
 
@@ -81,7 +81,7 @@ def write_kept(
     writes: dict[str, WriteKeeper] = {}
     for kind, tokens in sequences.items():
         attention, writes[kind] = AttentionKeeper(), WriteKeeper()
-        observers = [attention] if unwritten else [attention, writes[kind]]
+        observers: list[Observer] = [attention] if unwritten else [attention, writes[kind]]
         observe(model, torch.from_numpy(tokens), observers)
         arrays[f"{kind}/pattern"] = attention.patterns()
         arrays[f"{kind}/tokens"] = np.ascontiguousarray(tokens, dtype=np.int64)

@@ -158,7 +158,7 @@ def _from_direct(info: ProbeInfo, metric: str, score: Any, seed: int) -> Measure
     )
     if not sparse:
         return measured
-    grids = {name: np.full(shape, np.nan) for name in ("values", "lo", "hi", "chance", "n")}
+    grids: dict[str, Any] = {name: np.full(shape, np.nan) for name in ("values", "lo", "hi", "chance", "n")}
     for name, grid in grids.items():
         grid[kept] = getattr(measured, name)
     grids["n"] = np.nan_to_num(grids["n"])

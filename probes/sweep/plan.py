@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from byrote.probes.registry import resolve
 from byrote.probes.spec import Plugin, ProbeInfo
@@ -68,7 +68,7 @@ class SweepConfig:
     n_seq: int = 32
     device: str = "cpu"
     dtype: str = "float32"
-    swap: str = "auto"
+    swap: Literal["auto", "fresh"] = "auto"
     text: Path | None = None
     members: Path | None = None
     twins: Path | None = None

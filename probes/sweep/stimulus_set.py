@@ -116,7 +116,8 @@ class StimulusSet:
     def _token_sets(self, windows: _Windows) -> TokenSets:
         """Real text, members and twins: what the series carries, and the files given on top, now or before."""
         files = {"members": self.config.members, "twins": self.config.twins}
-        found, tokenizer, said = token_sets_of(self.series), tokenizer_of(self.series[0]), []
+        found, tokenizer = token_sets_of(self.series), tokenizer_of(self.series[0])
+        said: list[str] = []
         if any(files.values()):
             found = token_sets_from_files(
                 found, tokenizer=tokenizer, bos=windows.bos, n_ctx=windows.n_ctx, **files
