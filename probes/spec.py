@@ -324,9 +324,7 @@ def describe(
         )
     stimuli = (stimulus,) if isinstance(stimulus, str) else tuple(stimulus)
     summary = summary or title
-    kind = _kind(
-        name, arguments, stimuli, needs=bool(fields.get("needs")), described=bool(unit and summary)
-    )
+    kind = _kind(name, arguments, stimuli, needs=bool(fields.get("needs")), described=bool(unit and summary))
     source, steps = _source_and_steps(body)
     reasons = [not_measured, *(unavailable(each) for each in (stimuli if kind == "direct" else stimuli[:1]))]
     if kind in _CHECKS:

@@ -66,9 +66,7 @@ def from_json(data: Any) -> ProbeInfo | None:
         order=_number(data.get("order"), LAST),
         units={m: _text(unit) for m, unit in _mapping(data, "units").items() if _named(m, _METRIC)},
         directions={
-            m: better.get(way)
-            for m, way in _mapping(data, "directions").items()
-            if _named(m, _METRIC)
+            m: better.get(way) for m, way in _mapping(data, "directions").items() if _named(m, _METRIC)
         },
         plugin=Plugin(*(_text(_mapping(data, "plugin").get(part)) for part in ("name", "version", "source"))),
         **texts,

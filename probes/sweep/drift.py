@@ -32,7 +32,9 @@ def drift_rows(measured: pa.Table, reference: pa.Table) -> list[dict[str, Any]]:
         off=(merged["value"] - merged["value_float32"]).abs(),
         width=merged["hi_float32"] - merged["lo_float32"],
     )
-    return [_row(probe, metric, part) for (probe, metric), part in merged.groupby(["probe", "metric"], sort=True)]
+    return [
+        _row(probe, metric, part) for (probe, metric), part in merged.groupby(["probe", "metric"], sort=True)
+    ]
 
 
 def _row(probe: str, metric: str, part: pd.DataFrame) -> dict[str, Any]:
