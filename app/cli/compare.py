@@ -104,8 +104,8 @@ def compare(
 
 
 def _at(at: str) -> Literal["last", "all"] | int:
-    if at == "last" or at == "all":
-        return at
+    if at in ("last", "all"):
+        return "all" if at == "all" else "last"
     if not at.isdigit():
         raise ByroteError(f"--at {at!r} is no step", help="use last, all, or a step of A such as --at 512")
     return int(at)

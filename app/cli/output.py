@@ -49,7 +49,7 @@ class Column:
 
     name: str
     title: str | None = None
-    show: Callable[[Row], str] | None = None
+    show: Callable[[Row], str | None] | None = None
     right: bool = False
     fold: bool = False
     wide: bool = False
