@@ -29,7 +29,7 @@ def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
             for name, info, raw in stored_tensors(ready):
                 digest = xxhash.xxh3_128(f"{info.dtype}{list(info.shape)}".encode())
                 for window in windows(raw):
-                    digest.update(window)
+                    digest.update(window.data)
                 hashes[name] = digest.hexdigest()
     except OSError as error:
         raise CheckpointError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from byrote.checkpoints.errors import CheckpointError
 
@@ -83,4 +84,8 @@ def _log_spaced(steps: Sequence[int], count: int) -> set[int]:
         return {steps[-1]}
     low, high = math.log1p(steps[0]), math.log1p(steps[-1])
     targets = [low + (high - low) * i / (count - 1) for i in range(count)]
-    return {min(steps, key=lambda s, t=t: abs(math.log1p(s) - t)) for t in targets}
+    return {min(steps, key=partial(_log_distance, target)) for target in targets}
+
+
+def _log_distance(target: float, step: int) -> float:
+    return abs(math.log1p(step) - target)

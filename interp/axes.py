@@ -47,6 +47,9 @@ def parse_heads(heads: str | tuple[int, int] | Iterable[str | tuple[int, int]]) 
     Raises:
         ByroteError: a text that is not a head label.
     """
-    if isinstance(heads, str) or (isinstance(heads, tuple) and heads and isinstance(heads[0], int)):
-        return [parse_head(heads)]  # type: ignore[arg-type]
-    return [parse_head(head) for head in heads]  # type: ignore[union-attr]
+    if isinstance(heads, str):
+        return [parse_head(heads)]
+    match heads:
+        case (int(layer), int(head)):
+            return [(layer, head)]
+    return [parse_head(head) for head in heads]

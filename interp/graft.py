@@ -49,8 +49,8 @@ def take(model: HookedModel, heads: Sequence[Head]) -> Graft:
     """
     _check(model.shape, heads)
     parts = {
-        key: tuple(None if view is None else view.clone() for view in views)
-        for key, views in _views(model, heads).items()
+        key: (weight.clone(), None if bias is None else bias.clone())
+        for key, (weight, bias) in _views(model, heads).items()
     }
     return Graft(tuple(sorted(set(heads))), model.checkpoint.step, model.shape, parts)
 
@@ -104,11 +104,13 @@ def _rows(linear: nn.Module, name: str, index: int, d_head: int) -> tuple[Tensor
         raise ByroteError(
             f"heads cannot be taken out of {type(linear).__name__}", help="plain linear projections only"
         )
-    weight = linear.weight.data.T if type(linear).__name__ == "Conv1D" else linear.weight.data
+    weight, bias = linear.get_parameter("weight").data, getattr(linear, "bias", None)
+    if type(linear).__name__ == "Conv1D":
+        weight = weight.T
     part = slice(index * d_head, (index + 1) * d_head)
     if name == "o":
         return weight[:, part], None
-    return weight[part], None if linear.bias is None else linear.bias.data[part]
+    return weight[part], None if bias is None else bias.data[part]
 
 
 def _check(shape: ModelShape, heads: Sequence[Head]) -> None:

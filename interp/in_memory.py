@@ -95,7 +95,7 @@ def _inner(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
 
 def _config_of(module: nn.Module) -> dict[str, Any]:
     """A transformers model's config, as its config.json would have it."""
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     if not hasattr(config, "to_json_string"):
         raise ByroteError(
             f"a {type(module).__name__} cannot be measured: it has no config of transformers", help=_HELP

@@ -120,7 +120,7 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
 def _refresh_split_attention(bridge: Any) -> None:
     """Fused QKV architectures hold q, k, v as copies made at wrapping; make them again from the fused tensor."""
     for block in bridge.blocks:
-        attn = getattr(block, "attn", None)
+        attn: Any = getattr(block, "attn", None)
         split = getattr(attn, "split_qkv_matrix", None)
         if split is None:
             continue

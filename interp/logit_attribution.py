@@ -87,11 +87,11 @@ def unreadable(model: HookedModel) -> str:
         return "a norm after attention makes a head's direct contribution to the logits non-linear"
     tokens = torch.arange(min(_TRIED_TOKENS, model.shape.n_ctx))[None] % model.shape.d_vocab
     most = TOLERANCE_HALF if model.dtype in (torch.bfloat16, torch.float16) else TOLERANCE
-    if not (error := reach_error(model, tokens)) <= most:
-        return f"what heads write reaches the residual stream changed, by {error:.2g} of its spread"
-    if not (error := read_out_error(model, tokens)) <= most:
+    if not (by := reach_error(model, tokens)) <= most:
+        return f"what heads write reaches the residual stream changed, by {by:.2g} of its spread"
+    if not (by := read_out_error(model, tokens)) <= most:
         return (
-            f"logits rebuilt from the last residual, final norm and W_U differ from the model's by {error:.2g} of "
+            f"logits rebuilt from the last residual, final norm and W_U differ from the model's by {by:.2g} of "
             "their spread"
         )
     return ""

@@ -48,9 +48,10 @@ def discover(path: Path) -> CheckpointSeries:
 
 def _name(manifest: dict[str, Any], path: Path) -> str:
     """The name the lab gave the series; results are written under it, so it may not lead anywhere else."""
-    name = manifest.get("name")
-    plain = isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..")
-    return name if plain else path.resolve().name
+    match manifest.get("name"):
+        case str(name) if Path(name).name == name and name not in ("", ".", ".."):
+            return name
+    return path.resolve().name
 
 
 def _config_fields(config: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _pickled(path: Path) -> StoredTensors:
             first = start + tensor.offset * tensor.item_bytes
             raw = mapped[first : first + tensor.numel * tensor.item_bytes]
         else:
-            raw = np.frombuffer(tensor_bytes(tensor, start, memoryview(mapped)), dtype=np.uint8)
+            raw = np.frombuffer(tensor_bytes(tensor, start, mapped.data), dtype=np.uint8)
         yield name, TensorInfo(tensor.dtype, tensor.shape, path.name), raw
 
 

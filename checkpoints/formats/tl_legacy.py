@@ -124,7 +124,7 @@ def _listed(path: Path) -> tuple[list[WeightFile], list[Gap]]:
         named = parse_name(folder.name)
         found = next((folder / name for name in _HF_NAMES if (folder / name).is_file()), None)
         if found is not None:
-            files.append(WeightFile(found, named and named.step, named and named.tokens))
+            files.append(WeightFile(found, named.step, named.tokens) if named else WeightFile(found))
     return files, gaps
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.step_names import StepName
@@ -99,7 +99,7 @@ def _loss(state: dict[str, Any], step: int) -> float | None:
     return max(past)[1] if past else None
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[float]:
     """A number JSON can hold: trainers write NaN and Infinity when training diverged."""
     try:
         return isinstance(value, int | float) and math.isfinite(value)

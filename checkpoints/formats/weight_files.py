@@ -113,10 +113,13 @@ def assemble(
         )
     found = [(file, read_or_gap(file.path, file.step, partial(read, file))) for file in files]
     named = {c.step for file, c in found if file.step is not None and isinstance(c, Checkpoint)}
-    copies, kept = [], list(gaps)
+    copies: list[Checkpoint] = []
+    kept: list[Checkpoint | Gap] = [*gaps]
     for file, one in found:
-        copy = isinstance(one, Checkpoint) and file.step is None and one.step in named
-        (copies if copy else kept).append(one)
+        if isinstance(one, Checkpoint) and file.step is None and one.step in named:
+            copies.append(one)
+        else:
+            kept.append(one)
     return series_of(
         path,
         format,

@@ -108,11 +108,13 @@ class _Run:
 
     def _write(self, step: int) -> None:
         losses = {name: self._finite(value, step) for name, value in self._losses(step).items()}
-        pool_loss = self._finite(self._pool_loss(), step) if self.stream.pool is not None else None
+        pool = self.stream.pool
+        pool_loss = None if pool is None else self._finite(self._parts(pool)["first_block"], step)
         entry = {"step": step, **losses, "pool_loss_nats": pool_loss}
         self.folder.add(
             entry, weights=self._weight_bytes(), resume=self._resume_bytes(step), stream=self.stream
         )
+        assert self.folder.manifest is not None, "a step was just added to it"
         listed = self.folder.manifest["checkpoints"][-1]
         self.emit({"event": "checkpoint", **listed, "total": self.config.steps})
 
@@ -127,9 +129,6 @@ class _Run:
             "test_loss_nats": parts["all"],
             "copy_loss_nats": parts["copy"],
         }
-
-    def _pool_loss(self) -> float:
-        return self._parts(self.stream.pool)["first_block"]
 
     def _parts(self, sequences: Sequences) -> dict[str, float]:
         tokens, start = (

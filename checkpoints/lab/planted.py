@@ -139,7 +139,10 @@ def _fields(config: PlantedConfig) -> dict:
 def _shapes(fields: dict) -> dict[str, tuple[int, ...]]:
     """Names and shapes of `NativeModel.state_dict()`."""
     d_model, width = fields["d_model"], fields["n_heads"] * fields["d_head"]
-    shapes = {"tok_embed.weight": (fields["d_vocab"], d_model), "pos.weight": (fields["n_ctx"], d_model)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "tok_embed.weight": (fields["d_vocab"], d_model),
+        "pos.weight": (fields["n_ctx"], d_model),
+    }
     for l in range(fields["n_layers"]):
         for name in "qkv":
             shapes[f"layers.{l}.attn.{name}.weight"] = (width, d_model)

@@ -11,7 +11,9 @@ q + 1 visible ones a match gets e^c / (m e^c + q + 1 - m) of the attention.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -148,9 +150,10 @@ def expected(config: PlantedConfig, tokens: Int[np.ndarray, "batch pos"]) -> dic
             help=f"it has {config.n_ctx} positions and ids 0-{config.d_vocab - 1}",
         )
     pattern = _patterns(config, tokens)
+    written = [_contribution(config, l, h, p=pattern, tokens=tokens) for l, h in _all_heads(config)]
     answers = {
         "pattern": pattern,
-        "logits": sum(_contribution(config, l, h, p=pattern, tokens=tokens) for l, h in _all_heads(config)),
+        "logits": sum(written, np.zeros(())),
         "ov_copying": _ov_copying(config),
     }
     answers |= _over_heads(config, lambda b, l, h: _pattern_scores(pattern[l, h, b], tokens[b]), tokens)
@@ -165,7 +168,11 @@ def _all_heads(config: PlantedConfig) -> list[tuple[int, int]]:
     return [(l, h) for l in range(config.n_layers) for h in range(config.n_heads)]
 
 
-def _over_heads(config: PlantedConfig, score, tokens: Int[np.ndarray, "batch pos"]) -> dict[str, np.ndarray]:
+def _over_heads(
+    config: PlantedConfig,
+    score: Callable[[int, int, int], Mapping[str, Any]],
+    tokens: Int[np.ndarray, "batch pos"],
+) -> dict[str, np.ndarray]:
     """`score(b, l, h)` for every sequence and head, stacked to [batch n_layers n_heads ...] by name."""
     grid = [
         [[score(b, l, h) for h in range(config.n_heads)] for l in range(config.n_layers)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from byrote.checkpoints.fingerprint import fingerprint
 from byrote.checkpoints.lint.label import genuine
@@ -107,8 +108,8 @@ def _parts(path: Trajectory, scans: Sequence[StepScan], found: Equal) -> None:
                 slow[name] += len(members)
             else:
                 alike[tuple(members)].append(t)
-    for members, tensors in alike.items():
-        found.facts += _mixtures(path, members, tensors, chain=chain, scans=scans, found=found)
+    for sharing, tensors in alike.items():
+        found.facts += _mixtures(path, sharing, tensors, chain=chain, scans=scans, found=found)
     if slow or constant & set(path.names):
         found.facts.append(_unchanged(path, slow, constant & set(path.names)))
 
@@ -156,7 +157,7 @@ def _mixtures(
     found.foreign.update((i, t) for i in suspects for t in tensors)
     names = tuple(path.names[t] for t in tensors)
     n_tensors = len(scans[members[0]].tensors)
-    evidence = {
+    evidence: dict[str, Any] = {
         "n_tensors": len(names),
         "n_all": n_tensors,
         "fits_step": None if source is None else int(path.steps[source]),

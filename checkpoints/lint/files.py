@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from byrote.checkpoints.lint.report import Fact
 from byrote.checkpoints.lint.scan import StepScan
@@ -15,7 +16,10 @@ COSMETIC_FIELDS = frozenset(
 """Config fields that do not change what the model computes."""
 
 
-class Odd:
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class Odd(Generic[_Key]):
     """Which steps differ from most, and whether they are exceptions or a change that stays.
 
     Args:
@@ -27,10 +31,10 @@ class Odd:
         groups: every other key -> its steps.
     """
 
-    def __init__(self, steps: Sequence[int], keys: Sequence[Hashable]) -> None:
+    def __init__(self, steps: Sequence[int], keys: Sequence[_Key]) -> None:
         self.steps = tuple(steps)
         self.usual = Counter(keys).most_common(1)[0][0]
-        self.groups: dict[Hashable, tuple[int, ...]] = {}
+        self.groups: dict[_Key, tuple[int, ...]] = {}
         for step, key in zip(steps, keys, strict=True):
             if key != self.usual:
                 self.groups[key] = (*self.groups.get(key, ()), step)
@@ -55,8 +59,10 @@ def config_facts(scans: Sequence[StepScan]) -> list[Fact]:
     return facts
 
 
-def _config_fact(odd: Odd, here: dict[str, str], group: tuple[int, ...], *, cosmetic: bool) -> Fact:
-    usual = dict(odd.usual)  # type: ignore[call-overload]
+def _config_fact(
+    odd: Odd[frozenset[tuple[str, str]]], here: dict[str, str], group: tuple[int, ...], *, cosmetic: bool
+) -> Fact:
+    usual = dict(odd.usual)
     changed = sorted(k for k in here.keys() | usual.keys() if here.get(k) != usual.get(k))
     evidence = {k: {"here": here.get(k), "usual": usual.get(k)} for k in changed}
     if cosmetic:

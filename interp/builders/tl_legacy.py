@@ -68,7 +68,7 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
     weights.setdefault("unembed.b_U", torch.zeros(legacy.d_vocab, dtype=dtype))
     converted = convert_tl_checkpoint(weights, bridge_config(legacy))
     named = {_inner_name(name, legacy): tensor.to(dtype) for name, tensor in converted.items()}
-    if legacy.act_fn == "solu_ln" and legacy.normalization != "LN":
+    if legacy.d_mlp is not None and legacy.act_fn == "solu_ln" and legacy.normalization != "LN":
         for layer in range(
             legacy.n_layers
         ):  # there the norm inside the MLP has no gain and no bias of its own
