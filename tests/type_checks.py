@@ -18,7 +18,8 @@ import jaxtyping
 from beartype import BeartypeConf
 
 with_axes = jaxtyping.jaxtyped  # as it came
-_AS_JAXTYPING = BeartypeConf(violation_type=jaxtyping.TypeCheckError)  # a TypeError, as a wrong call is
+# A whole number is a float, as type checkers have it (PEP 484); the error is a TypeError, as a wrong call is.
+_AS_JAXTYPING = BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError)
 
 
 def install() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
@@ -28,7 +27,7 @@ class StepAxis:
     """
 
     steps: tuple[int, ...]
-    zero_at: Real | None
+    zero_at: float | None
     log: bool = True
 
     @classmethod
@@ -43,19 +42,19 @@ class StepAxis:
         decades = math.log10(positive[-1] / positive[0])
         return cls(ordered, positive[0] / 10 ** max(0.25, 0.07 * decades))
 
-    def place(self, step: Real) -> float:
+    def place(self, step: float) -> float:
         """Where a step is drawn; only step 0 is moved."""
         return float(self.zero_at) if step <= 0 and self.zero_at is not None else float(step)
 
-    def step_at(self, place: Real) -> int:
+    def step_at(self, place: float) -> int:
         """The step drawn at a place."""
         return 0 if self.zero_at is not None and math.isclose(place, self.zero_at) else round(float(place))
 
-    def note_at(self, step: Real) -> float:
+    def note_at(self, step: float) -> float:
         """The same as annotations want it, which is the exponent on a log axis."""
         return math.log10(self.place(step)) if self.log else float(step)
 
-    def share(self, step: Real) -> float:
+    def share(self, step: float) -> float:
         """How far along the axis a step is, 0 to 1."""
         lo, hi = self.limits()
         return (self.note_at(step) - lo) / (hi - lo)
@@ -87,10 +86,12 @@ class StepAxis:
         """The plotly axis."""
         if not self.log:
             ends = (self.steps[0], self.steps[-1]) if self.steps else (0, 1)
-            ticks = [t for t in round_ticks(ends[0], max(ends[1], ends[0] + 1), about=6) if t.is_integer()]
+            ticks = [
+                int(t) for t in round_ticks(ends[0], max(ends[1], ends[0] + 1), about=6) if t.is_integer()
+            ]
             title = "training step"
         else:
-            ticks, title = self.ticks(), "training step, log scale"
+            ticks, title = list(self.ticks()), "training step, log scale"
             title += " (step 0 set apart)" if self.zero_at is not None and len(self.steps) > 1 else ""
         return {
             "type": "log" if self.log else "linear",
@@ -123,7 +124,7 @@ class StepAxis:
         ]
 
 
-def round_ticks(lo: Real, hi: Real, *, about: int = 5) -> list[float]:
+def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:
     """Round numbers that cover a range, 0 among them where the range holds it.
 
     Args:
@@ -139,7 +140,7 @@ def round_ticks(lo: Real, hi: Real, *, about: int = 5) -> list[float]:
     return [round(i * spacing, 12) for i in range(first, last + 1)]
 
 
-def value_axis(lo: Real, hi: Real, *, title: str, room_frac: Real = 0.04) -> dict[str, Any]:
+def value_axis(lo: float, hi: float, *, title: str, room_frac: float = 0.04) -> dict[str, Any]:
     """A linear plotly axis with a stated range and round ticks.
 
     Args:

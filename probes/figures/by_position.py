@@ -89,7 +89,7 @@ def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -
         rows, step = at_step(observations(results, probe="recall_vs_copy", metric=f"{tag}_at"), step)
         rows = rows.sort_values("position")
         at = [f"token {int(p)}" for p in rows["position"]]
-        lines.append(Line.of(rows, rows["position"], label=TAG_WORDS[tag], at=at, style=style))
+        lines.append(Line.of(rows, rows["position"].astype(float), label=TAG_WORDS[tag], at=at, style=style))
     last = max((x for line in lines for x in line.x), default=2.0)
     ends = {line.label: line.end[1] for line in lines if line.end is not None}
     best = max(ends, key=lambda label: ends[label]) if ends else "nothing"
@@ -143,7 +143,7 @@ def _loss_over_places(
         rows, at = at_step(observations(results, probe=what.probe, metric="loss"), step)
         rows = what.chosen(rows)
         names = [f"step {step_number(at)}, {what.place} {int(p):,}" for p in rows["position"]]
-        lines.append(Line.of(rows, rows["position"], label=short(results.run), at=names, style=styles[results.run]))  # fmt: skip
+        lines.append(Line.of(rows, rows["position"].astype(float), label=short(results.run), at=names, style=styles[results.run]))  # fmt: skip
         chances += [c for c in [typical_chance(rows)] if c is not None]
         steps.append(at)
     last = max((x for line in lines for x in line.x), default=1.0)

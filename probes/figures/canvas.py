@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -245,7 +244,7 @@ def _level_ticks(fig: Figure) -> None:
     fig.update_xaxes(tickangle=0)
 
 
-def note(text: str, *, x: Real, y: Real, **place: object) -> dict[str, object]:
+def note(text: str, *, x: float, y: float, **place: Any) -> dict[str, Any]:
     """A small muted annotation, in paper coordinates unless `place` says otherwise."""
     return {
         "text": text,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -34,7 +33,7 @@ class Cells:
         clipped: (layer, head) of values outside the colour range.
     """
 
-    values: list[list[Real | None]]
+    values: list[list[float | None]]
     hover: list[list[str]]
     text: list[list[str]]
     missing: list[tuple[int, int]] = field(default_factory=list)
@@ -50,7 +49,7 @@ def cells_of(
     rows: pd.DataFrame,
     shape: tuple[int, int],
     *,
-    limits: tuple[Real, Real],
+    limits: tuple[float, float],
     describe: Callable[[Any, str], str] = estimate,
     write: Callable[[Any], str] | None = None,
 ) -> Cells:
@@ -165,7 +164,7 @@ def grid_axes(shape: tuple[int, int], *, titled: bool = True) -> tuple[dict[str,
     return (x | {"title": {"text": "head"}}, y | {"title": {"text": "layer"}}) if titled else (x, y)
 
 
-def color_axis(limits: tuple[Real, Real], *, chance: Real | None = None) -> dict[str, Any]:
+def color_axis(limits: tuple[float, float], *, chance: float | None = None) -> dict[str, Any]:
     """A fixed colour range with round ticks and a tick at chance.
 
     Ranges that reach below 0 use the diverging scale, symmetric about 0; others Cividis.
@@ -177,7 +176,7 @@ def color_axis(limits: tuple[Real, Real], *, chance: Real | None = None) -> dict
     lo, hi = limits
     if lo < 0:
         lo, hi = -max(-lo, hi), max(-lo, hi)
-    ticks: list[tuple[Real, str]] = [
+    ticks: list[tuple[float, str]] = [
         (t, number(t, places=decimals(hi - lo) - 1)) for t in round_ticks(lo, hi)
     ]
     if chance is not None and lo <= chance <= hi:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -42,7 +41,7 @@ class Line:
 
     @classmethod
     def of(
-        cls, rows: pd.DataFrame, x: Iterable[Real], *, label: str, at: Sequence[str], style: Style
+        cls, rows: pd.DataFrame, x: Iterable[float], *, label: str, at: Sequence[str], style: Style
     ) -> Line:
         """The line of tidy rows, one point per row.
 
@@ -70,14 +69,14 @@ class Line:
         points = [(x, y) for x, y in zip(self.x, self.column("value"), strict=True) if y is not None]
         return points[-1] if points else None
 
-    def traces(self, *, floor: Real, axes: Mapping[str, str] | None = None) -> list[Trace]:
+    def traces(self, *, floor: float, axes: Mapping[str, str] | None = None) -> list[Trace]:
         """The band, the line, a cross on the floor wherever a point was not measured, a grey ring where lint flagged it.
 
         Args:
             floor: the y at which unmeasured points are marked.
             axes: `{"xaxis": "x2", "yaxis": "y2"}` for another panel.
         """
-        color, traces = self.style.color, []
+        color, traces = self.style.color, list[Trace]()
         values = self.column("value")
         x, y = self._band()
         if x:
@@ -130,7 +129,7 @@ class Line:
         return x[:-1], y[:-1]
 
 
-def chance_trace(x: Sequence[Real], chance: Sequence[Real | None], **axes: str) -> list[Trace]:
+def chance_trace(x: Sequence[float], chance: Sequence[float | None], **axes: str) -> list[Trace]:
     """The dotted chance line with its hover text; nothing where no chance level is known."""
     if all(c is None for c in chance):
         return []
@@ -175,11 +174,12 @@ def lines_figure(
         words: title, subtitle, alt and look, as `finish` takes them.
     """
     canvas = Canvas(height_px=height_px, right_px=label_margin_px(line.label for line in lines))
-    steps = isinstance(x_axis, StepAxis)
-    layout = x_axis.layout() if isinstance(x_axis, StepAxis) else x_axis
+    layout, break_mark = (
+        (x_axis.layout(), x_axis.break_mark()) if isinstance(x_axis, StepAxis) else (x_axis, [])
+    )
     drawn = [trace for line in lines for trace in line.traces(floor=y_axis["range"][0])]
     labels = end_labels(lines, height_px=canvas.plot_px, y_range=y_axis["range"], log_x=layout.get("type") == "log")  # fmt: skip
-    notes = [*notes, *labels, *(x_axis.break_mark() if steps else [])]
+    notes = [*notes, *labels, *break_mark]
     shown = [] if (visuals or {}).get("labels") is False else notes
     traces = switched_on([*under, *drawn, *over], visuals)
     fig = Figure({"data": traces, "layout": {"xaxis": layout, "yaxis": y_axis, "annotations": shown}})
@@ -216,8 +216,8 @@ def label_margin_px(labels: Iterable[str]) -> int:
 def end_labels(
     lines: Sequence[Line],
     *,
-    height_px: Real,
-    y_range: Sequence[Real],
+    height_px: float,
+    y_range: Sequence[float],
     log_x: bool = False,
     panel: str = "",
 ) -> list[dict[str, Any]]:
@@ -246,7 +246,7 @@ def end_labels(
     ]  # fmt: skip
 
 
-def spread(wanted: Sequence[Real], *, gap: Real, lo: Real, hi: Real) -> list[Real]:
+def spread(wanted: Sequence[float], *, gap: float, lo: float, hi: float) -> list[float]:
     """Positions as near as possible to those wanted, at least `gap` apart, in the same order.
 
     Clusters that collide move as one to the mean of what they wanted (pool adjacent violators).
@@ -258,7 +258,7 @@ def spread(wanted: Sequence[Real], *, gap: Real, lo: Real, hi: Real) -> list[Rea
         hi: highest allowed, kept only while everything fits.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    blocks: list[tuple[Real, int]] = []  # (first position, how many)
+    blocks: list[tuple[float, int]] = []  # (first position, how many)
     for i in order:
         start, size = wanted[i], 1
         while blocks and blocks[-1][0] + blocks[-1][1] * gap > start:

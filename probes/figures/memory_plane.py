@@ -74,13 +74,10 @@ def points(results: Any, probe: str, metric: str) -> tuple[Point, ...]:
         return tuple(Point(r.step, r.value, r.lo, r.hi, f"over {r.heads} heads") for r in table.itertuples())
     if kind == "head":
         cube = results.cube(probe, metric)
-        best = [(i, step, cube.strongest(step)) for i, step in enumerate(cube.steps)]
+        best = {step: head for step in cube.steps if (head := cube.strongest(step)) is not None}
+        ends = {step: cube.interval(step, head) for step, head in best.items()}
         return tuple(
-            Point(
-                step, *(float(grid[i, *head]) for grid in (cube.value, cube.lo, cube.hi)), head_label(*head)
-            )
-            for i, step, head in best
-            if head is not None
+            Point(step, value, lo, hi, head_label(*best[step])) for step, (value, lo, hi) in ends.items()
         )
     if kind != "model":
         return ()
@@ -144,7 +141,7 @@ def memory_plane(
         path = [(s, xs[s], ys[s]) for s in steps]
         traces += _path(run.run, path, styles[run.run])
         notes.append(_note(markup(short(run.run)), path[-1][1].value, path[-1][2].value, yshift=14))
-        if shown in (None, run.run) and step in steps:
+        if shown in (None, run.run) and step is not None and step in steps:
             traces.append(_ring(step, xs[step], ys[step]))
         last = path[-1]
         ends.append(f"{clean(run.run)} ends at {x} {number(last[1].value)}, {y} {number(last[2].value)}")
@@ -228,9 +225,9 @@ def _path(run: str, path: Sequence[tuple[int, Point, Point]], style: Style) -> l
     return traces
 
 
-def _ring(step: int | None, x: Point, y: Point) -> Trace:
+def _ring(step: int, x: Point, y: Point) -> Trace:
     marker = {"symbol": "circle-open", "size": 18, "color": paint("ink"), "line": {"width": 2}}
-    name = f"step {step_number(step or 0)}"
+    name = f"step {step_number(step)}"
     return {"type": "scatter", "x": [x.value], "y": [y.value], "mode": "markers", "name": name, "hoverinfo": "name", "marker": marker}  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -48,15 +47,21 @@ def offset_profile(
     lines = []
     for index, head in enumerate(chosen):
         mine = one_head(rows, head)
-        at = [tokens_back(p) for p in mine["position"]]
+        at = [tokens_back(int(p)) for p in mine["position"]]
         lines.append(
-            Line.of(mine, mine["position"], label=head_label(*head), at=at, style=series_style(index))
+            Line.of(
+                mine,
+                mine["position"].astype(float),
+                label=head_label(*head),
+                at=at,
+                style=series_style(index),
+            )
         )
     chance = rows[rows["valid"]].groupby("position")["chance"].median()
     levels = [None if pd.isna(c) else float(c) for c in chance]
     last = max((x for line in lines for x in line.x), default=1.0)
     ticks = round_ticks(0.0, last, about=8)
-    x_axis = {"range": [-0.01 * last, 1.01 * last], "tickmode": "array", "tickvals": ticks}
+    x_axis: dict[str, Any] = {"range": [-0.01 * last, 1.01 * last], "tickmode": "array", "tickvals": ticks}
     x_axis |= {"ticktext": [f"{t:g}" for t in ticks], "title": {"text": "offset: tokens back from the query"}}
     known = [c for c in levels if c is not None]
     return lines_figure(
@@ -68,9 +73,9 @@ def offset_profile(
     )  # fmt: skip
 
 
-def tokens_back(offset: Real) -> str:
+def tokens_back(offset: int) -> str:
     """`1 token back`, `17 tokens back`."""
-    return f"{int(offset)} token{'' if offset == 1 else 's'} back"
+    return f"{offset} token{'' if offset == 1 else 's'} back"
 
 
 def _strongest(results: Any, step: int) -> list[tuple[int, int]]:
@@ -87,5 +92,5 @@ def _finding(lines: Sequence[Line], where: str) -> str:
         if not measured.empty:
             peak = measured.loc[measured["value"].idxmax()]
             score = interval(peak.value, peak.lo, peak.hi)
-            parts.append(f"{line.label} peaks {tokens_back(peak.position)} at {score}")
+            parts.append(f"{line.label} peaks {tokens_back(int(peak.position))} at {score}")
     return f"Attention by offset of {where}: {'; '.join(parts) or 'no head was measured'}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -98,7 +97,7 @@ def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:
     ]
 
 
-def value_range(probe: str, metric: str, values: Iterable[Real]) -> tuple[float, float]:
+def value_range(probe: str, metric: str, values: Iterable[float]) -> tuple[float, float]:
     """The fixed range to draw a metric on: the one its probe declares, else its data's.
 
     Args:

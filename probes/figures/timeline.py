@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -117,7 +116,7 @@ class _Drawing:
         notes = [*self.notes, *self.axis.break_mark()]
         return Figure({"data": [*self.traces, *self.rules], "layout": {**self.layout, "annotations": notes}})
 
-    def strip(self, strip: Strip, at: tuple[Real, Real], *, heading: str, last: bool) -> None:
+    def strip(self, strip: Strip, at: tuple[float, float], *, heading: str, last: bool) -> None:
         """One metric's lines, its chance level and its other heads."""
         height_px, y_range = at[1] - at[0], strip.y_axis["range"]
         y = strip.y_axis | ({"title": {"text": ""}} if heading else {})
@@ -131,8 +130,8 @@ class _Drawing:
             strip.lines, height_px=height_px, y_range=y_range, log_x=self.axis.log, panel=name
         )
         if heading:
-            place = {"x": 0, "y": 1 - at[0] / self.plot_px, "xanchor": "left", "yanchor": "bottom"}
-            self.notes.append(note(markup(heading), **place, yshift=3, font={"color": paint("ink")}))
+            place = {"xanchor": "left", "yanchor": "bottom", "yshift": 3, "font": {"color": paint("ink")}}
+            self.notes.append(note(markup(heading), x=0, y=1 - at[0] / self.plot_px, **place))
 
     def lanes(self, events: Sequence[tuple[str, Milestone, str]], *, shown: str) -> None:
         """One line per milestone: a bar over the measured steps it lies between, words on the side with more room."""
@@ -152,9 +151,9 @@ class _Drawing:
             self.traces.append(self._clickable(trace))
             late = self.axis.share(ends[-1]) > LATE
             x, anchor, shift = (ends[0], "right", -9) if late else (ends[-1], "left", 9)
-            place = {"x": self.axis.note_at(x), "y": i + 0.5, "xref": axes["xaxis"], "yref": axes["yaxis"]}
+            place = {"xref": axes["xaxis"], "yref": axes["yaxis"], "xanchor": anchor, "yanchor": "middle"}
             words = markup(_words(run, one, shown))
-            self.notes.append(note(words, **place, xanchor=anchor, yanchor="middle", xshift=shift))
+            self.notes.append(note(words, x=self.axis.note_at(x), y=i + 0.5, xshift=shift, **place))
 
     def _clickable(self, trace: Trace) -> Trace:
         """Points with something to say carry their step, and keep their look when one of them is clicked."""
@@ -163,7 +162,7 @@ class _Drawing:
         steps = [self.axis.step_at(x) for x in trace["x"]]
         return trace | {"customdata": steps, "selected": _STEADY, "unselected": _STEADY}
 
-    def _panel(self, at: tuple[Real, Real], *, x: dict[str, Any], y: dict[str, Any]) -> str:
+    def _panel(self, at: tuple[float, float], *, x: dict[str, Any], y: dict[str, Any]) -> str:
         """What the axes of a further panel are called: "", "2", "3". In a narrow page tick labels may turn upright."""
         self.n_panels += 1
         name = "" if self.n_panels == 1 else str(self.n_panels)

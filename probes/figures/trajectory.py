@@ -74,7 +74,7 @@ def trajectory(
         look: theme and width.
 
     Returns:
-        Real steps on a log axis; step 0 stands apart. Chance is dotted; steps that were not measured carry a cross.
+        float steps on a log axis; step 0 stands apart. Chance is dotted; steps that were not measured carry a cross.
 
     Raises:
         ByroteError: unknown probe, metric, head, aggregate or visual.
@@ -224,8 +224,8 @@ def _lines(
     if heads is None:
         chosen = _aggregate(rows, aggregate) if _per_head([rows]) else rows
         last = chosen[chosen["valid"]].tail(1)
-        head = "" if last.empty or pd.isna(last["layer"].iloc[0]) else f" {_label(last.iloc[0])}"
-        return [(_line(results, chosen, axis=axis, label=name + head, style=style), name)]
+        which = "" if last.empty or pd.isna(last["layer"].iloc[0]) else f" {_label(last.iloc[0])}"
+        return [(_line(results, chosen, axis=axis, label=name + which, style=style), name)]
     lines = []
     for index, head in enumerate(heads):
         label = head_label(*head) if len(runs) == 1 else f"{name} {head_label(*head)}"
