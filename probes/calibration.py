@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from byrote.probes.checks import Check, covers, holds, low_share, seldom, trials
-from byrote.probes.degradation import difference_table, strongest_difference, told_change
-from byrote.probes.effects import SMALLEST, against_chance
-from byrote.probes.heads.induction import ALPHA, InductionTests, induction
-from byrote.probes.memory.mem_gap import NEAR_ZERO_FRAC, MemGap, mem_gap
+from byrote.probes.degradation import difference_table, strongest_difference
+from byrote.probes.heads.induction import InductionTests, induction
+from byrote.probes.memory.mem_gap import MemGap, mem_gap
 from byrote.probes.results.curve import Curve, log_step
+from byrote.probes.rules import ALPHA, NEAR_ZERO_FRAC, SMALLEST, against_chance, judge_change
 from byrote.probes.simulated import (
     SHAPES,
     Path,
@@ -288,7 +288,7 @@ def _any_changed(rng: Rng, *, shift: float, spread: float) -> bool:
 
 def _changed(table: pd.DataFrame, *, smallest: float) -> np.ndarray:
     rows = table.assign(smallest=smallest).to_dict("records")
-    return np.array([told_change(row, "higher") in ("better", "worse") for row in rows])
+    return np.array([judge_change(row, "higher") in ("better", "worse") for row in rows])
 
 
 def _false_changes(rng: Rng) -> float:

@@ -5,12 +5,12 @@ intervals cover the choice of test sequences. They do not cover the training see
 in these two runs, and several seeds are needed before it is said of the data.
 
 A change is told only when its interval excludes 0, q is below 5% after correction over heads, and it is at least the
-smallest effect of interest (`byrote.probes.effects`): paired sequences make any two checkpoints differ surely in something.
+smallest effect of interest (`byrote.probes.rules`): paired sequences make any two checkpoints differ surely in something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,15 +22,14 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label, pair_label
 from byrote.probes.alignment import matched_steps
 from byrote.probes.comparable import differing_provenance, own_units
-from byrote.probes.effects import smallest_effect
 from byrote.probes.registry import best_compared
 from byrote.probes.results import Results
 from byrote.probes.results.units import unit_of
+from byrote.probes.rules import judge_change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
 from byrote.probes.trajectory import Onset, onset
 
-ALPHA = 0.05
 _AXES = ["layer", "head", "src_layer", "src_head", "position"]
 BEST_HEAD = "score:best_head"
 _OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
@@ -257,26 +256,8 @@ def _labelled(
     own = "score" if metric == BEST_HEAD else metric
     better = info.better_of(own)
     table["smallest"] = smallest_effect(info, own)
-    table["change"] = [told_change(row, better) for row in table.to_dict("records")]
+    table["change"] = [judge_change(row, better) for row in table.to_dict("records")]
     return table
-
-
-def told_change(row: Mapping[str, Any], better: str | None) -> str:
-    """What a difference is told as.
-
-    Args:
-        row: difference, lo, hi, n, q and smallest.
-        better: the metric's own direction.
-    """
-    if row["n"] == 0:
-        return "exact" if row["difference"] else "no change"
-    small = abs(row["difference"]) < row["smallest"]
-    if small or row["lo"] <= 0 <= row["hi"] or not row["q"] < ALPHA:
-        return "no clear change"
-    rises = row["difference"] > 0
-    if better is None:
-        return "higher" if rises else "lower"
-    return "better" if rises == (better == "higher") else "worse"
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:

@@ -241,7 +241,7 @@ def _verdicts(bench: _Bench) -> Iterator[Check]:
 
 def _sensitivity(bench: _Bench) -> Iterator[Check]:
     """Heads of one layer planted at rising scores; every one from twice the smallest effect on must be called."""
-    from byrote.probes.heads.induction import MIN_EXCESS
+    from byrote.probes.rules import SMALLEST
 
     stimulus = bench.stimulus("repeated_random")
     heads = tuple(
@@ -252,7 +252,7 @@ def _sensitivity(bench: _Bench) -> Iterator[Check]:
     config = replace(bench.config, heads=((feeder, *fillers), heads))
     found = bench.verdicts(bench.load("ladder", config), [bench.stimulus(kind) for kind in _KINDS])
     called = [score for head, score in enumerate(STRENGTHS) if found[head_label(1, head)] == 1]
-    must = [score for score in STRENGTHS if score >= 0.0307 + 2 * MIN_EXCESS]
+    must = [score for score in STRENGTHS if score >= 0.0307 + 2 * SMALLEST]
     name = "sensitivity: induction heads planted at prefix matching " + ", ".join(f"{s:g}" for s in STRENGTHS)
     text = ", ".join(f"{s:g}" for s in called) or "none"
     yield Check(

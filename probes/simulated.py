@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize, special
 
-from byrote.probes.effects import SMALLEST
 from byrote.probes.results.curve import Curve, log_step
+from byrote.probes.rules import SMALLEST
 from byrote.probes.statistics import bootstrap_mean
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]

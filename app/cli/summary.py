@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from byrote.probes.results import Results
 
-PREVIOUS_TOKEN_FLOOR = 0.4  # lower end of the interval; a working threshold, not a law
 _SHOWN = 4
 
 
@@ -57,9 +56,10 @@ def _induction(results: Results, step: int) -> Iterator[str]:
 
 
 def _previous_token(results: Results, step: int) -> Iterator[str]:
+    from byrote.probes.rules import PREVIOUS_TOKEN
     from byrote.probes.trajectory import heads_above
 
-    found = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN_FLOOR)
+    found = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN)
     if not found.empty:
         yield f"previous-token heads: {_listed(found)}"
 

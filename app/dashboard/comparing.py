@@ -16,9 +16,9 @@ from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import matched_steps
 from byrote.probes.degradation import BEST_HEAD, Comparison, compare
-from byrote.probes.figures.differences import change
 from byrote.probes.figures.memory_plane import RULE_AXES
 from byrote.probes.registry import REGISTRY
+from byrote.probes.rules import change, is_called
 from byrote.probes.wording import (
     clean,
     interval,
@@ -158,7 +158,7 @@ def turnover_frame(run: SavedRun, base: SavedRun, pairs: Mapping[int, int], *, s
         cube = one.cube("induction", "verdict")
         i = cube.index(at)
         called[one.name] = {
-            head_label(int(l), int(h)) for l, h in np.argwhere((cube.value[i] > 0.5) & cube.valid[i])
+            head_label(int(l), int(h)) for l, h in np.argwhere(is_called(cube.value[i]) & cube.valid[i])
         }
     a, b = called[base.name], called[run.name]
     kinds = {"in both": a & b, f"only in {base.name}": a - b, f"only in {run.name}": b - a}

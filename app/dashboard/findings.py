@@ -9,10 +9,9 @@ import numpy as np
 from byrote.dashboard.run_cache import run_cache
 from byrote.dashboard.saved import Cube, SavedRun
 from byrote.interp.axes import head_label
+from byrote.probes.rules import HALF_RISEN, against_chance, smallest_effect
 from byrote.probes.trajectory import Curve, Onset, crossings, onset
 from byrote.probes.wording import bracket, chance_number, clean, probe_name, sentence_case, step_number
-
-CLEAR = 0.05  # of the probe's range: the margin the induction verdict asks for too
 
 
 @run_cache(1)
@@ -43,12 +42,26 @@ def trajectory(run: SavedRun, cube: Cube, *, probe: str, step: int) -> str:
     at = (cube.index(usable[-1]), *best)
     score = cube.words(usable[-1], best)
     where = f"{head_label(*best)} reaches {score} by step {step_number(usable[-1])}"
-    chance = cube.chance[at]
-    if np.isfinite(chance) and cube.lo[at] <= chance + CLEAR * (cube.limits[1] - cube.limits[0]):
-        level = chance_number(float(chance))
+    chance = float(cube.chance[at])
+    if np.isfinite(chance) and not _above_chance(run, cube, at, probe):
+        level = chance_number(chance)
         return f"{name}: no head of {clean(run.name, limit=60)} rises clear of chance ({level}); the highest is {head_label(*best)}, {score}"
     rise = _steepest(cube, best, usable)
     return f"{name}: {where}" + (f", rising most between steps {rise}" if rise else "")
+
+
+def _above_chance(run: SavedRun, cube: Cube, at: tuple[int, int, int], probe: str) -> bool:
+    """Whether the strongest head of a step lies above chance, by the rule of the report's tables."""
+    info = run.full.info(probe)
+    ends = (float(grid[at]) for grid in (cube.value, cube.lo, cube.hi))
+    side = against_chance(
+        *ends,
+        chance=float(cube.chance[at]),
+        smallest=smallest_effect(info, info.main_metric),
+        among=int(cube.valid[at[0]].sum()),
+        sampled=info.sampled_chance,
+    )
+    return side == "above"
 
 
 def head(run: SavedRun, cube: Cube | None, label: str, *, probe: str, step: int) -> str:
@@ -79,7 +92,7 @@ def half_risen(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) ->
     if mine is None:
         return "–"
     n_layers, n_heads = run.shape
-    crossed = crossings(replace(mine, among=n_layers * n_heads), fracs=(0.5,))
+    crossed = crossings(replace(mine, among=n_layers * n_heads), fracs=(HALF_RISEN,))
     if not crossed:
         return "–"
     return bracket(*crossed[0].bracket)

@@ -8,7 +8,8 @@ import pandas as pd
 
 from byrote.probes import figures
 from byrote.probes.degradation import BEST_HEAD, Comparison
-from byrote.probes.figures.differences import UNCLEAR, change, matched_final
+from byrote.probes.figures.differences import matched_final
+from byrote.probes.rules import UNCLEAR, change
 from byrote.probes.wording import clean, number, p_value, probe_name, step_number
 from byrote.report.model import Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
 from byrote.report.scene import Scene, label_of, seeds_of

@@ -8,10 +8,9 @@ import pandas as pd
 
 from byrote.probes.absent import lacks_material
 from byrote.probes.degradation import BEST_HEAD, Comparison
-from byrote.probes.effects import against_chance, smallest_effect
-from byrote.probes.figures.differences import UNCLEAR, change
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
+from byrote.probes.rules import UNCLEAR, against_chance, change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
 from byrote.report.headline import run_finding

@@ -40,15 +40,15 @@ from byrote.probes.circuits.effects import (
 )
 from byrote.probes.circuits.matched import Draws, matched_draws
 from byrote.probes.direct_scores import DirectScores
-from byrote.probes.heads.induction import MIN_EXCESS, induction
+from byrote.probes.heads.induction import induction
 from byrote.probes.registry import lookup
 from byrote.probes.results.schema import Measured
+from byrote.probes.rules import SMALLEST, is_above
 from byrote.probes.spec import probe
 from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus
 
 TOP_FRAC = 0.05
-MIN_LOAD_NATS = 0.05
 
 
 @probe(
@@ -174,11 +174,11 @@ def judge(signature_lo: float, excess_lo: float, over_half_lo: float) -> float:
     Returns:
         0 to 3; NaN where there is a signature and nothing to compare the top heads with.
     """  # 8.
-    if not signature_lo > MIN_EXCESS:
+    if not signature_lo > SMALLEST:
         return 0.0
     if np.isnan(excess_lo):
         return float("nan")
-    if excess_lo > MIN_LOAD_NATS:
+    if excess_lo > SMALLEST:
         return 3.0
     return 2.0 if over_half_lo > 0 else 1.0
 
@@ -231,7 +231,7 @@ def signatures(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
     scores = {suffix: _scored(found["prefix_matching", f"score{suffix}"]) for suffix in _SUFFIXES}
     prefix, excess = scores[""], scores[""] - scores["@shuffled_repeat"]
     lower = bootstrap_mean(excess.reshape(len(excess), -1), seed=seed).lo.reshape(excess.shape[1:])
-    wide = np.argwhere(np.nan_to_num(lower, nan=-1.0) > MIN_EXCESS)
+    wide = np.argwhere(is_above(lower, SMALLEST))
     called, n_called = _called(scores, found, seed)
     return Signatures(prefix, excess, _heads(wide), called, n_called)
 

@@ -12,10 +12,11 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import value_axis
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish
 from byrote.probes.figures.cells import MAX_HEADS_WITH_VALUES, MAX_LAYERS_WITH_TEXT, color_axis, grid_axes
-from byrote.probes.figures.differences import UNCLEAR, change, table_of
+from byrote.probes.figures.differences import table_of
 from byrote.probes.figures.lines import Trace
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from byrote.probes.registry import REGISTRY
+from byrote.probes.rules import UNCLEAR, change
 from byrote.probes.wording import clean, markup, number, probe_name, sentence_case, short, step_number
 
 N_LABELLED = 5

@@ -13,13 +13,11 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, finish
 from byrote.probes.figures.lines import Trace
 from byrote.probes.figures.theme import paint
+from byrote.probes.rules import is_called, is_previous_token_head
 from byrote.probes.wording import clean, markup, number, short, step_number
 
 MAX_EDGES_PER_STEP = 240
 MAX_EDGES_DRAWN = 60
-PREVIOUS_TOKEN_AT_LEAST = (
-    0.3  # attention to the token before; the name people give such heads starts about here
-)
 WAY_NAMES = {"k": "K-composition", "q": "Q-composition", "v": "V-composition"}
 Head = tuple[int, int]
 
@@ -112,7 +110,7 @@ def previous_token_heads(results: Any, step: int) -> set[Head]:
         return set()
     cube = results.cube("previous_token", "score")
     at = cube.index(step)
-    found = np.argwhere(cube.valid[at] & (cube.lo[at] > PREVIOUS_TOKEN_AT_LEAST))
+    found = np.argwhere(cube.valid[at] & is_previous_token_head(cube.lo[at]))
     return {(int(layer), int(head)) for layer, head in found}
 
 
@@ -122,7 +120,7 @@ def induction_heads(results: Any, step: int) -> set[Head]:
         return set()
     cube = results.cube("induction", "verdict")
     at = cube.index(step)
-    return {(int(l), int(h)) for l, h in np.argwhere(cube.valid[at] & (cube.value[at] > 0.5))}
+    return {(int(l), int(h)) for l, h in np.argwhere(cube.valid[at] & is_called(cube.value[at]))}
 
 
 def edges_table(results: Any, found: Wiring, *, way: str, step: int, least: float) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, fini
 from byrote.probes.figures.cells import add_cells, cell_writer, cells_of, color_axis, grid_axes, names
 from byrote.probes.figures.select import main_metric, unit, value_range
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
+from byrote.probes.rules import UNCLEAR, change
 from byrote.probes.wording import (
     clean,
     interval,
@@ -29,16 +30,6 @@ from byrote.probes.wording import (
 N_HEADS_PER_PANEL = 6
 ROW_PX = 26
 PANEL_EXTRA_PX = 66
-UNCLEAR = "no clear change"
-
-
-def change(row: Any) -> str:
-    """A difference's verdict in words; whatever the row says, an interval that holds 0 is no clear change."""
-    if pd.isna(row.lo) or pd.isna(row.hi) or row.lo <= 0 <= row.hi:
-        return UNCLEAR
-    if row.change == "exact":
-        return "higher" if row.difference > 0 else "lower"
-    return clean(row.change)
 
 
 def matched_final(comparison: Any) -> pd.DataFrame:

@@ -6,7 +6,7 @@ Source: Olsson et al. 2022, arXiv:2209.11895 (an induction head shows both prefi
 2. copying_excess = copying_logit - its chance level (token identities permuted)
 3. jitter_excess = prefix_matching on jittered blocks - uniform attention on the same tokens
 4. one-sided t-tests that 1 and 2 are above 0, each Benjamini-Hochberg adjusted over all heads of the step
-5. yes when both adjusted p are below 0.05 and the lower ends of the intervals of 1, 2 and 3 are above MIN_EXCESS
+5. yes when both adjusted p are below 0.05 and the lower ends of the intervals of 1, 2 and 3 are above 0.05
 
 A smallest effect is asked for beside significance because with enough sequences any trained head differs from its
 null by something; see docs/decisions/0002-induction-verdict.md.
@@ -18,13 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
+from byrote.probes.rules import induction_verdict
 from byrote.probes.spec import probe
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater
-
-ALPHA = 0.05
-MIN_EXCESS = 0.05
 
 
 @dataclass(frozen=True)
@@ -105,19 +103,11 @@ def induction(
     measured = intervals["copying_excess"].n >= 2
     q_prefix = benjamini_hochberg(p_greater(effects["prefix_excess"]))  # 4.
     q_copying = benjamini_hochberg(np.where(measured, p_greater(effects["copying_excess"]), np.nan))
-    matches = (
-        (q_prefix < ALPHA) & _above(intervals["prefix_excess"].lo) & _above(intervals["jitter_excess"].lo)
-    )
-    copies = (q_copying < ALPHA) & _above(intervals["copying_excess"].lo)
-    verdict = (matches & copies).astype(np.float64)  # 5.
-    verdict[matches & ~measured] = np.nan
+    q = {"q_prefix": q_prefix, "q_copying": q_copying}
+    lower = {name: interval.lo for name, interval in intervals.items()}
     return InductionTests(
-        verdict=verdict,
+        verdict=induction_verdict(q, lower, copying_measured=measured),  # 5.
         excess={name: (i.value, i.lo, i.hi) for name, i in intervals.items()},
-        q={"q_prefix": q_prefix, "q_copying": q_copying},
+        q=q,
         n=prefix.shape[0],
     )
-
-
-def _above(lo: Float[np.ndarray, " heads"]) -> Bool[np.ndarray, " heads"]:
-    return np.nan_to_num(lo, nan=-np.inf) > MIN_EXCESS

@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from byrote.probes.rules import NEAR_ZERO_FRAC
 from byrote.probes.spec import probe
 from byrote.probes.statistics import most_of, two_sample_interval
-
-NEAR_ZERO_FRAC = 0.1
 
 
 @dataclass(frozen=True)

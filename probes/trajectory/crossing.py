@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from byrote.probes.results.curve import Curve, step_of
+from byrote.probes.rules import ALPHA, is_lasting
 from byrote.probes.statistics import ordered_ends
 
-ALPHA = 0.05
 LEVELS = (0.1, 0.5, 0.9)
 Crossed = tuple[
     Float[np.ndarray, " _"], Int[np.ndarray, " _"]
@@ -237,8 +237,7 @@ def first_lasting(
     """
     level = np.broadcast_to(level, len(y))
     beyond = y >= level[:, None]
-    lasting = beyond.copy()
-    lasting[:, :-1] &= beyond[:, 1:]
+    lasting = is_lasting(beyond.T).T
     lasting[:, :start] = False
     index = lasting.argmax(1)
     rows, before = np.arange(len(y)), np.maximum(index - 1, 0)

@@ -9,11 +9,11 @@ import numpy as np
 
 from byrote.interp.axes import head_label
 from byrote.probes.results.curve import curves_of
+from byrote.probes.rules import HALF_RISEN, is_previous_token_head
 from byrote.probes.trajectory.crossing import crossings, rise
 from byrote.probes.trajectory.verdict import Onset, onset
 from byrote.probes.wording import probe_name, step_number
 
-HALF = 0.5
 INDUCTION = "induction"
 _PARTS = {"previous_token": "previous token", "copying_logit": "copying"}
 
@@ -44,7 +44,8 @@ class Milestone:
 def milestones(results: Any, *, found: Onset | None = None) -> tuple[Milestone, ...]:
     """Previous-token heads, induction heads and copying, as far as the results say when.
 
-    Induction heads appear with the first verdict that lasts. The others appear when the strongest head has made half of
+    Induction heads appear with the first verdict that lasts. The others appear, previous-token heads where there is one
+    at any step, when the strongest head has made half of
     its rise, as `byrote show --events` counts it; where that is decided by chance, from the intervals and not from
     sequences.
 
@@ -71,7 +72,9 @@ def _risen(results: Any, probe: str) -> Milestone | None:
     if results.kinds.get((probe, metric)) != "head":
         return None
     cube = results.cube(probe, metric)
-    if not cube.valid.any():
+    if not cube.valid.any() or (
+        probe == "previous_token" and not (cube.valid & is_previous_token_head(cube.lo)).any()
+    ):
         return None
     highest = np.where(cube.valid, cube.value, -np.inf).max(axis=0)
     layer, index = np.unravel_index(int(highest.argmax()), highest.shape)
@@ -82,6 +85,6 @@ def _risen(results: Any, probe: str) -> Milestone | None:
     risen = rise(strongest)
     if not risen.found:
         return None
-    (crossing,) = crossings(strongest, fracs=(HALF,), found=risen)
+    (crossing,) = crossings(strongest, fracs=(HALF_RISEN,), found=risen)
     how = f"{head_label(*head)} stood highest on {probe_name(probe)} and had made half of its rise"
     return Milestone(_PARTS[probe], head_label(*head), crossing.bracket, how)

@@ -19,8 +19,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.probes.results.curve import Curve
+from byrote.probes.rules import ALPHA
 from byrote.probes.statistics import ends, held_out_best, p_greater, resampled_means
-from byrote.probes.trajectory.crossing import ALPHA, Rise, rise
+from byrote.probes.trajectory.crossing import Rise, rise
 
 MIN_WIDTH = 0.25  # of ln(1 + step): a factor of 1.28 in steps
 

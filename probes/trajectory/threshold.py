@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from byrote.probes.results.curve import Curve
-from byrote.probes.trajectory.crossing import ALPHA, Crossing, crossing_of, first_lasting
+from byrote.probes.rules import ALPHA
+from byrote.probes.trajectory.crossing import Crossing, crossing_of, first_lasting
 
 
 @dataclass(frozen=True)

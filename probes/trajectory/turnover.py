@@ -22,8 +22,8 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
 from byrote.probes.results.curve import Curve
 from byrote.probes.results.table import Table
+from byrote.probes.rules import ALPHA
 from byrote.probes.statistics import N_RESAMPLES, ends, normal_sf, p_greater, resampled_means
-from byrote.probes.trajectory.crossing import ALPHA
 
 COLUMNS = [
     "step_a", "step_b", "k", "jaccard", "lo", "hi", "random", "mass_a", "mass_b", "change", "change_lo", "change_hi",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from byrote.probes.results.table import Table
+from byrote.probes.rules import is_called, is_lasting
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,7 @@ def _heads(results: Table, probe: str, step: int, metric: str) -> pd.DataFrame:
 
 def _first_lasting(table: pd.DataFrame) -> tuple[int, str] | None:
     """Row index and column of the first call that still stands at the next row (or is in the last one)."""
-    called = table.eq(1).to_numpy()
-    lasting = called.copy()
-    lasting[:-1] &= called[1:]
+    lasting = is_lasting(is_called(table.to_numpy()))
     rows = np.flatnonzero(lasting.any(axis=1))
     if not len(rows):
         return None

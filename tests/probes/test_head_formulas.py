@@ -9,13 +9,14 @@ import torch
 from byrote.interp.weights import HeadWeights
 from byrote.probes.heads.copying_logit import copying_logit, sample_slots
 from byrote.probes.heads.duplicate_token import duplicate_token
-from byrote.probes.heads.induction import MIN_EXCESS, induction
+from byrote.probes.heads.induction import induction
 from byrote.probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
 from byrote.probes.heads.offset_profile import offset_profile
 from byrote.probes.heads.prefix_matching import prefix_matching
 from byrote.probes.heads.previous_token import previous_token
 from byrote.probes.model.copy_curve import copy_curve
 from byrote.probes.model.repeat_loss import repeat_loss
+from byrote.probes.rules import SMALLEST
 from byrote.probes.spectra import haar_frames, positivity
 
 TOKENS = torch.tensor([[9, 5, 7, 5, 7]])
@@ -243,7 +244,7 @@ def test_the_verdict_needs_every_one_of_its_tests():
     assert (tests.excess["copying_excess"][0][1], tests.n) == (pytest.approx(-0.05), 16)
     assert value[4] == pytest.approx(0.03)  # significant, and too small to matter
     assert tests.q["q_prefix"][4] < 0.05
-    assert value[4] < MIN_EXCESS
+    assert value[4] < SMALLEST
 
 
 def test_the_verdict_is_open_where_copying_was_not_measured():

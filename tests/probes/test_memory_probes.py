@@ -31,12 +31,13 @@ from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp import HookedSeries
 from byrote.probes.memory.exposure import chance_bits, ranks
 from byrote.probes.memory.extraction import extraction, greedy
-from byrote.probes.memory.mem_gap import NEAR_ZERO_FRAC, bucket_of, mem_gap
+from byrote.probes.memory.mem_gap import bucket_of, mem_gap
 from byrote.probes.memory.recall_vs_copy import MARGIN_NATS, TAGS, passages, recall_vs_copy, tag
 from byrote.probes.memory.spans import all_right, first_block, mean_over, split
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.derived import derive
 from byrote.probes.results.schema import Measured
+from byrote.probes.rules import NEAR_ZERO_FRAC
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_direct, measure_stimulus

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from byrote.probes.effects import against_chance
+from byrote.probes.rules import against_chance
 from byrote.probes.statistics import (
     benjamini_hochberg,
     bootstrap_mean,
