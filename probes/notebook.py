@@ -13,7 +13,7 @@ from byrote.checkpoints.series import CheckpointSeries
 from byrote.probes.plugins import use
 from byrote.probes.results import Results
 from byrote.probes.spec import Probe
-from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.config import SweepConfig
 
 
 def measure(

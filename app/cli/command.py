@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,52 +25,101 @@ _SHARED = {
 }
 
 
-@dataclass(frozen=True)
 class Declared:
-    """An option or argument, written once, as the default of a verb's parameter or of a field of its options.
+    """An option or argument, written once: as the default of a verb's parameter, or as a field of a record.
 
-    Attributes:
+    Args:
         kind: `click.Option` or `click.Argument`.
         names: such as ``-p``; an option's long name is the parameter's own unless one is given.
-        settings: as click takes them.
+        given: as click takes it.
     """
 
-    kind: type[click.Parameter]
-    names: tuple[str, ...]
-    settings: Mapping[str, Any]
+    def __init__(self, kind: type[click.Parameter], names: Sequence[str], **given: Any) -> None:
+        self.kind, self.names, self.given = kind, names, given
 
-    def parameter(self, name: str) -> click.Parameter:
+    def params(self, name: str) -> list[click.Parameter]:
         """What click parses, for a parameter of this name."""
         names = list(self.names)
         if self.kind is click.Option and not any(word.startswith("--") for word in names):
             names.append(f"--{name.replace('_', '-')}")
-        return self.kind([*names, name], **self.settings)
+        return [self.kind([*names, name], **self.given)]
+
+    def value(self, name: str, values: Mapping[str, Any]) -> Any:
+        """What was typed for it."""
+        return values[name]
 
 
-def option(help: str, *names: str, **settings: Any) -> Any:
+class Record:
+    """Several options that become one record: the default of a verb's parameter.
+
+    Args:
+        of: a dataclass whose fields are declared options, or have a help text in their metadata.
+        only: names of the fields meant, separated by spaces; all if left out.
+    """
+
+    def __init__(self, of: type, only: str = "") -> None:
+        parts = [p for p in fields(of) if isinstance(p.default, Declared) or "help" in p.metadata]
+        parts = [part for part in parts if not only or part.name in only.split()]
+        self.of = of
+        self.declared = {
+            part.name: (part.metadata.get("called", part.name), _setting(part)) for part in parts
+        }
+
+    def params(self, name: str) -> list[click.Parameter]:
+        """What click parses, for all of them."""
+        return [param for called, one in self.declared.values() for param in one.params(called)]
+
+    def value(self, name: str, values: Mapping[str, Any]) -> Any:
+        """The record; where nothing was typed for a list, its own default stands."""
+        typed = {field: one.value(called, values) for field, (called, one) in self.declared.items()}
+        return self.of(**{field: value for field, value in typed.items() if value != ()})
+
+
+def record(of: type, only: str = "") -> Any:
+    """A parameter that is a record, made of the options its fields declare."""
+    return Record(of, only)
+
+
+def _setting(part: Field[Any]) -> Declared:
+    """The option that a record's field is.
+
+    Metadata of a field: `help`, `names` beside its long one, `called` (its long name, where that is not the field's),
+    `metavar`, `multiple`, `choices`, `least` (of a whole number), `path` (what `click.Path` should check).
+    """
+    if isinstance(part.default, Declared):
+        return part.default
+    given = {name: value for name, value in part.metadata.items() if name != "called"}
+    help, names = given.pop("help"), given.pop("names", ())
+    if "choices" in given:
+        given["type"] = click.Choice(given.pop("choices"))
+    elif "least" in given:
+        given["type"] = click.IntRange(min=given.pop("least"))
+    elif "path" in given:
+        given |= {"metavar": "FILE", "type": click.Path(path_type=Path, **given.pop("path"))}
+    elif part.default is False:
+        return flag(help, *names)
+    return option(help, *names, default=part.default, **given)
+
+
+def option(help: str, *names: str, **given: Any) -> Any:
     """An option: `byrote VERB --parameter-name VALUE`; a default that is not None is shown in the help."""
-    shown = settings.get("default") is not None
-    return Declared(click.Option, names, {"help": help, "show_default": shown, **settings})
+    return Declared(
+        click.Option, names, **{"help": help, "show_default": given.get("default") is not None, **given}
+    )
 
 
 def flag(help: str, *names: str) -> Any:
     """An option without a value."""
-    return Declared(click.Option, names, {"help": help, "is_flag": True})
+    return Declared(click.Option, names, help=help, is_flag=True)
 
 
-def argument(metavar: str, **settings: Any) -> Any:
+def argument(metavar: str, **given: Any) -> Any:
     """A word of the command line that has no name in front of it; several where the metavar ends in ``...``."""
     many = {"nargs": -1, "required": True} if metavar.endswith("...") else {}
-    return Declared(click.Argument, (), {"metavar": metavar, **many, **settings})
+    return Declared(click.Argument, (), **{"metavar": metavar, **many, **given})
 
 
-def same_values(asked: Any, record: type) -> dict[str, Any]:
-    """The values of parsed options under the names that the fields of a config have too."""
-    names = {part.name for part in fields(asked)}
-    return {part.name: getattr(asked, part.name) for part in fields(record) if part.name in names}
-
-
-def verb(*examples: str, options: type | None = None) -> Callable[[Callable[..., int | None]], Verb]:
+def verb(*examples: str) -> Callable[[Callable[..., int | None]], Verb]:
     """Make a function the verb of its name: its docstring is the help, its declared parameters are the options.
 
     The function is called with the session first. One that takes `out` without declaring it prints data: it gets an
@@ -77,22 +127,18 @@ def verb(*examples: str, options: type | None = None) -> Callable[[Callable[...,
 
     Args:
         examples: lines to type, the first shown first.
-        options: a dataclass whose fields are declared options; the function takes one of these in their place.
     """
 
     def make(function: Callable[..., int | None]) -> Verb:
-        taken = {name: p.default for name, p in inspect.signature(function).parameters.items()}
-        if options is not None:
-            taken |= {part.name: part.default for part in fields(options)}
-        params = [one.parameter(name) for name, one in taken.items() if isinstance(one, Declared)]
-        prints = taken.get("out") is inspect.Parameter.empty
+        defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+        taken = {name: p for name, p in defaults.items() if isinstance(p, Declared | Record)}
+        params = [param for name, one in taken.items() for param in one.params(name)]
+        prints = defaults.get("out") is inspect.Parameter.empty
 
         def call(**values: Any) -> int | None:
             session = click.get_current_context().find_object(Session) or Session()
             out = {"out": Output.chosen(session, values.pop("output"))} if prints else {}
-            return function(
-                session, *([options(**values)] if options else []), **({} if options else values), **out
-            )
+            return function(session, **{name: one.value(name, values) for name, one in taken.items()}, **out)
 
         params += output_params() if prints else []
         help = inspect.getdoc(function)

@@ -14,10 +14,9 @@ from typing import Any
 import click
 
 from byrote.checkpoints.errors import did_you_mean
-from byrote.cli import exits
 from byrote.cli.command import Verb, commands, verb
 from byrote.cli.output import Column, Output
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
 from byrote.cli.settings import Settings, flat, former_variable
 from byrote.probes.wording import size
 
@@ -47,7 +46,7 @@ def doctor(session: Session, *, out: Output) -> int:
     known = known_settings(click.get_current_context().find_root())
     findings = [*_versions(), *_machine(), *_folders(settings), *_configuration(settings, known)]
     out.rows(COLUMNS, findings)
-    return exits.USAGE if any(found["status"] == WRONG for found in findings) else exits.DONE
+    return Exit.USAGE if any(found["status"] == WRONG for found in findings) else Exit.DONE
 
 
 def known_settings(root: click.Context) -> dict[str, str]:

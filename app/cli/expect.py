@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.cli import exits
 from byrote.cli.output import Output
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
 from byrote.probes.wording import counted, interval, visible
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def say_checks(session: Session, checks: Sequence[Checked], *, out: Output | Non
     failed = sum(not one.passed for one in checks)
     if checks:
         say(f"{counted(len(checks), 'check')}: {f'{failed} failed' if failed else 'all passed'}")
-    return exits.CHECK_FAILED if failed else exits.DONE
+    return Exit.CHECK_FAILED if failed else Exit.DONE
 
 
 def _expectation(entry: Any, where: str) -> Expectation:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.cli import exits, options
-from byrote.cli.command import argument, option, verb
+from byrote.cli import options
+from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import INTERVAL, VALUE, Column, Output, columns
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.wording import counted
 
 COLUMNS = (
@@ -33,13 +32,8 @@ def graft(
     from_: str = option("The step the heads are taken from.", "--from", metavar="STEP", required=True),
     into: str = option("The step they are put into.", metavar="STEP", required=True),
     heads: str = option("The heads, grafted together: L0H3,L1H0.", metavar="LIST", required=True),
-    sequences: int = options.SEQUENCES,
-    device: str = options.DEVICE,
-    dtype: str = options.DTYPE,
-    seed: int = options.SEED,
-    threads: int | None = options.THREADS,
-    base_model: Path | None = options.BASE_MODEL,
-    allow_download: bool = options.ALLOW_DOWNLOAD,
+    config: SweepConfig = record(SweepConfig, "n_seq device dtype seed threads"),
+    opening: options.Opening = record(options.Opening),
     out: Output,
 ) -> int:
     """Take heads of the series in PATH from one step into another, and measure the loss on repeated tokens.
@@ -49,17 +43,16 @@ def graft(
     as many random heads of the same layers. Steps are written as in `--steps`: 600, last, nearest:1k. Exit 3 when
     one of the three cannot be done on this model.
     """
-    from byrote.cli.paths import open_all
     from byrote.interp.axes import parse_heads
 
     chosen = parse_heads(heads.split(","))
-    series = open_all((path,), base=base_model, allow_download=allow_download).series
+    series = opening.open((path,)).series
     if len(series) != 1:
         raise ByroteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
     (one,) = series
     from_step, into_step = _one_step(from_, one), _one_step(into, one)
-    options.require_device(device, dtype)
-    options.set_threads(threads)
+    options.require_device(config.device, config.dtype)
+    options.set_threads(config.threads)
     from byrote.probes.circuits.graft import graft_steps
 
     found = graft_steps(
@@ -67,16 +60,16 @@ def graft(
         from_step=from_step,
         into_step=into_step,
         heads=chosen,
-        seed=seed,
-        n_seq=sequences,
-        device=device,
-        dtype=dtype,
+        seed=config.seed,
+        n_seq=config.n_seq,
+        device=config.device,
+        dtype=config.dtype,
     )
-    rows = [{"run": one.name, "seed": seed, **row} for row in found.to_dict("records")]
+    rows = [{"run": one.name, "seed": config.seed, **row} for row in found.to_dict("records")]
     where = f"{rows[0]['heads']} of step {from_step:,} in step {into_step:,}"
-    out.rows(COLUMNS, rows, title=f"{one.name}: {where}, sequence seed {seed}")
+    out.rows(COLUMNS, rows, title=f"{one.name}: {where}, sequence seed {config.seed}")
     measured = found.loc[found["metric"] == "loss", "valid"].all()
-    return exits.DONE if measured else exits.GAPS
+    return Exit.DONE if measured else Exit.GAPS
 
 
 def _one_step(spec: str, series: CheckpointSeries) -> int:

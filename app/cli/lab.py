@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.cli import exits, options
-from byrote.cli.command import LazyGroup, argument, flag, option, same_values, verb
+from byrote.cli import options
+from byrote.cli.command import LazyGroup, argument, flag, option, record, verb
 from byrote.cli.progress import Event, Work, interrupted
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
 
 if TYPE_CHECKING:
     from byrote.checkpoints.lab import LabConfig
@@ -38,7 +38,7 @@ def lab() -> None:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of `byrote lab train`; most are fields of the lab's own record."""
+    """Options of `byrote lab train`."""
 
     out: Path = argument("OUT", type=options.PATH)
     arm: str = option(
@@ -90,7 +90,15 @@ class TrainOptions:
             pool_size=pool if self.pool is None else self.pool,
         )
         return LabConfig(
-            **same_values(self, LabConfig) | {"arm": arm},
+            arm=arm,
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            seed=self.seed,
+            every=self.every,
+            threads=self.threads,
+            device=self.device,
+            d_model=self.d_model,
             n_layers=self.layers,
             n_heads=self.heads,
             d_head=self.d_model // self.heads,
@@ -102,9 +110,8 @@ class TrainOptions:
 @verb(
     "byrote lab train runs/unique",
     "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
-    options=TrainOptions,
 )
-def train(session: Session, asked: TrainOptions) -> int:
+def train(session: Session, *, asked: TrainOptions = record(TrainOptions)) -> int:
     """Train one arm of a repetition experiment into OUT, writing checkpoints as it goes.
 
     The same command again goes on from the last written step, and does nothing when the series is complete. Ctrl-C
@@ -127,4 +134,4 @@ def train(session: Session, asked: TrainOptions) -> int:
         return interrupted(session, "written steps are kept")
     session.data(str(path))
     session.note(f"next: byrote run {path}")
-    return exits.DONE
+    return Exit.DONE

@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byrote.checkpoints import CheckpointSeries
 from byrote.checkpoints.errors import ByroteError
-from byrote.cli import exits, options
-from byrote.cli.command import option, verb
+from byrote.cli import options
+from byrote.cli.command import option, record, verb
 from byrote.cli.output import Column, Output, Row
 from byrote.cli.progress import make_progress
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
 from byrote.probes.wording import counted, number
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ def lint(
         "--write/--no-write",
         default=True,
     ),
-    base_model: Path | None = options.BASE_MODEL,
-    allow_download: bool = options.ALLOW_DOWNLOAD,
-    disk_budget: float | None = options.DISK_BUDGET,
+    opening: options.Opening = record(options.Opening),
     progress: str = options.PROGRESS,
     out: Output,
 ) -> int:
@@ -61,10 +58,7 @@ def lint(
     shape. Facts are not verdicts: each comes with its evidence and with what it would mean. Exit 1 when there is a
     warning or an error.
     """
-    from byrote.cli.paths import open_all
-
-    budget = options.in_bytes(disk_budget)
-    opened = open_all(paths, base=base_model, allow_download=allow_download, disk_budget_bytes=budget)
+    opened = opening.open(paths)
     measured = _measured(results, opened.series)
     reports = [
         _linted(session, series, measured.get(series.name), write=write, progress=progress)
@@ -80,8 +74,8 @@ def lint(
             session.note(_title(found))
     opened.report_broken(session)
     if not all(found.clean for found in reports):
-        return exits.CHECK_FAILED
-    return exits.GAPS if opened.broken else exits.DONE
+        return Exit.CHECK_FAILED
+    return Exit.GAPS if opened.broken else Exit.DONE
 
 
 def _linted(
@@ -107,9 +101,7 @@ def _measured(results: str | None, series: Sequence[CheckpointSeries]) -> dict[s
     """Results by the name of their series."""
     if results is None:
         return {}
-    from byrote.cli.paths import open_results
-
-    found = {r.run: r for r in open_results([results])}
+    found = {r.run: r for r in options.open_results([results])}
     if not found.keys() & {s.name for s in series}:
         raise ByroteError(
             f"{results} holds results of {', '.join(sorted(found))}, not of {', '.join(s.name for s in series)}",

@@ -12,8 +12,7 @@ import click
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli.command import LazyGroup
-from byrote.cli.exits import guarded
-from byrote.cli.session import Session
+from byrote.cli.session import Session, guarded
 from byrote.cli.settings import former_variable, read_settings
 
 VERBS = {

@@ -1,13 +1,22 @@
-"""Options that several verbs share, spelled once."""
+"""Options that several verbs share, each written once, and what their values become: series, results, a device."""
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.cli.command import argument, flag, option
+from byrote.cli.session import NothingFoundError, Session
+
+if TYPE_CHECKING:
+    from byrote.checkpoints.series import CheckpointSeries
+    from byrote.probes.results import Results
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -15,33 +24,7 @@ NATURAL = click.IntRange(min=0)
 POSITIVE = click.IntRange(min=1)
 
 PATHS = argument("PATH...")
-DEVICE = option("Where the model runs: cpu, cuda, cuda:N or mps.", metavar="NAME", default="cpu")
-DTYPE = option(
-    "Of weights and activations.", type=click.Choice(("float32", "bfloat16", "float64")), default="float32"
-)
-SEED = option("Of stimuli, bootstraps and nulls.", metavar="N", type=NATURAL, default=0)
-THREADS = option(
-    "CPU threads of torch; if left out, one for small models, else torch's own choice.",
-    metavar="N",
-    type=POSITIVE,
-)
-SEQUENCES = option(
-    "Sequences per stimulus: n of the intervals.", metavar="N", type=click.IntRange(min=8), default=32
-)
 PROBES = option("Only this probe; repeat for more.", "-p", multiple=True, metavar="NAME")
-ALLOW_DOWNLOAD = flag(
-    "Let a hub repository be listed and its steps downloaded; without it only the local cache is read."
-)
-BASE_MODEL = option(
-    "The model that adapters (PEFT, LoRA) belong to, where their own config does not say or is wrong.",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-)
-DISK_BUDGET = option(
-    "Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
-    type=click.FloatRange(min=0),
-    metavar="GB",
-)
 PROGRESS = option(
     "How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere.",
     metavar="MODE",
@@ -49,11 +32,113 @@ PROGRESS = option(
     default="auto",
 )
 EXPECT = option("Checks (TOML, see docs/cli.md); exit 1 when one fails.", type=PATH, metavar="FILE")
+_GLOB = frozenset("*?[")
 
 
-def in_bytes(gigabytes: float | None) -> int | None:
-    """A disk budget in bytes."""
-    return None if gigabytes is None else int(gigabytes * 1e9)
+@dataclass
+class Opened:
+    """Series found, in the order given, and runs inside a folder of runs that could not be opened."""
+
+    series: list[CheckpointSeries] = field(default_factory=list)
+    broken: list[tuple[Path, CheckpointError]] = field(default_factory=list)
+
+    def report_broken(self, session: Session) -> None:
+        """Print the errors of the runs that could not be opened."""
+        for path, error in self.broken:
+            session.error(f"{path}: {error.message}", error.help)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How what a person names becomes series: options of every verb that reads checkpoints."""
+
+    base_model: Path | None = option(
+        "The model that adapters (PEFT, LoRA) belong to, where their own config does not say or is wrong.",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        metavar="FOLDER",
+    )
+    allow_download: bool = flag(
+        "Let a hub repository be listed and its steps downloaded; without it only the local cache is read."
+    )
+    disk_budget: float | None = option(
+        "Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
+        type=click.FloatRange(min=0),
+        metavar="GB",
+    )
+
+    def open(self, paths: Sequence[str]) -> Opened:
+        """Open everything named.
+
+        Args:
+            paths: series, folders of series, globs, step folders of one series, or hub repositories.
+
+        Raises:
+            NothingFoundError: a path is there and holds no checkpoint that can be read.
+            CheckpointError: a path that is not there, or a series that is broken.
+        """
+        from byrote.checkpoints.opening import open_runs
+
+        opened = Opened()
+        try:
+            opened.series = open_runs(
+                list(paths),
+                on_broken=lambda path, error: opened.broken.append((path, error)),
+                base=self.base_model,
+                allow_download=self.allow_download,
+                disk_budget_bytes=None if self.disk_budget is None else int(self.disk_budget * 1e9),
+            )
+        except CheckpointError as error:
+            if any(_holds_nothing(text) for text in paths):
+                raise NothingFoundError(error.message, help=error.help) from None
+            raise
+        if not opened.series:
+            raise opened.broken[0][1]
+        return opened
+
+
+def open_results(paths: Sequence[str]) -> list[Results]:
+    """Open results folders.
+
+    Args:
+        paths: results folders, folders of several, or globs of either.
+
+    Raises:
+        NothingFoundError: a glob matches nothing.
+        ByroteError: a path is no results folder.
+    """
+    from byrote.probes.results import Results
+
+    folders: list[Path] = []
+    for path in (folder for text in paths for folder in _expand(text)):
+        inside = sorted(file.parent for file in path.glob("*/run.json"))
+        folders += inside if inside and not (path / "run.json").is_file() else [path]
+    return [Results.open(folder) for folder in dict.fromkeys(folders)]
+
+
+def _expand(text: str) -> list[Path]:
+    """A quoted glob is expanded here; a path that exists is taken as it is, whatever characters it has."""
+    if Path(text).exists() or not _GLOB & set(text):
+        return [Path(text)]
+    folders = sorted(Path(found) for found in glob.glob(text) if Path(found).is_dir())  # noqa: PTH207
+    if not folders:
+        raise NothingFoundError(f"{text} matches no folder", help="check the pattern")
+    return folders
+
+
+def _holds_nothing(text: str) -> bool:
+    """Whether a path is a fine folder, or a glob, with no checkpoint to be read: there is nothing to do."""
+    path = Path(text)
+    if not path.exists():
+        return bool(_GLOB & set(text)) and not any(Path(found).is_dir() for found in glob.glob(text))  # noqa: PTH207
+    if not path.is_dir():
+        return False
+    from byrote.checkpoints.formats import format_at
+
+    found = format_at(path)
+    try:
+        return found is None or not found.discover(path).checkpoints
+    except CheckpointError:
+        return False  # damaged, not empty
 
 
 def require_device(device: str, dtype: str) -> None:

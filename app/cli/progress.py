@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from byrote.cli import exits
-from byrote.cli.session import Session, is_terminal
+from byrote.cli.session import Exit, Session, is_terminal
 from byrote.probes.wording import counted, duration, visible
 
 Event = dict[str, Any]
@@ -66,7 +65,7 @@ def interrupted(session: Session, kept: str) -> int:
     """Say what is kept and how the work is resumed; the exit code."""
     session.warn(f"interrupted: {kept}")
     session.warn(f"resume: {session.command(without=frozenset({'--fresh'}))}")
-    return exits.INTERRUPTED
+    return Exit.INTERRUPTED
 
 
 class Progress:

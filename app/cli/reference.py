@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from byrote.cli import exits, expect, settings
+from byrote.cli import expect, settings
 from byrote.cli.command import LazyGroup, Verb, commands
 from byrote.cli.main import cli
 from byrote.cli.output import FORCED, Column
+from byrote.cli.session import MEANING
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
 _WITH_COLUMNS = ("scan", "lint", "show", "compare", "graft", "text")
@@ -70,7 +71,7 @@ def _parts() -> Iterator[str]:
     yield "## Options every verb has\n\n" + _table(("option", "meaning"), shared)
     options = [(_names(names), help) for names, (_, help) in FORCED.items()]
     yield _OUTPUT.format(options=_table(("option", "meaning"), options))
-    yield "## Exit codes\n\n" + _table(("code", "meaning"), [(str(c), m) for c, m in exits.MEANING.items()])
+    yield "## Exit codes\n\n" + _table(("code", "meaning"), [(str(c), m) for c, m in MEANING.items()])
     yield _ERRORS
     document = settings.__doc__ or ""
     yield _SETTINGS.format(example=_indented(document), prose=_prose(document)[-1])

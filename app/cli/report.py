@@ -41,11 +41,10 @@ def report(
     RESULT is a results folder, a folder of several, or a quoted glob. With --base, every other run is compared with
     that one. The file opens anywhere, offline.
     """
-    from byrote.cli.paths import open_results
     from byrote.report import build_report
 
     expectations = read_expectations(expect) if expect else ()
-    runs = open_results(paths)
+    runs = options.open_results(paths)
     runs, base_name = _with_base(runs, base)
     checks = check(expectations, runs)
     files = build_report(runs, out=out or _default_place(runs), base=base_name, light=light)

@@ -13,152 +13,107 @@ import click
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.cli import exits, options
-from byrote.cli.command import flag, option, same_values, verb
+from byrote.cli import options
+from byrote.cli.command import flag, option, record, verb
 from byrote.cli.progress import Event, Work, interrupted
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.wording import counted, duration, size
 
 if TYPE_CHECKING:
-    from byrote.cli.paths import Opened
-    from byrote.probes.sweep.plan import SweepConfig
     from byrote.probes.sweep.run import SweepOutcome
     from byrote.probes.sweep.units import Preview
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Options of `byrote run`; those that are fields of `SweepConfig` go there as they are."""
+class Destination:
+    """Where `byrote run` writes, and what it does with what is there."""
 
-    paths: tuple[str, ...] = options.PATHS
-    probe: tuple[str, ...] = option(
-        "A probe to run, `default` or `all`; repeat for more. If left out, all but those that cost many passes.",
-        "-p",
-        multiple=True,
-        metavar="NAME",
-    )
-    plugin: tuple[Path, ...] = option(
-        "A Python file with probes or stimuli of your own, which is run; repeat for more. Its probes are measured beside "
-        "the defaults, or named with -p.",
-        type=options.FILE,
-        multiple=True,
-        metavar="FILE",
-    )
-    steps: str | None = option(
-        "Which steps: terms such as 512, 1k..8k, log:12, every:5, first, last or nearest:3000, joined by commas. "
-        "All by default.",
-        metavar="SPEC",
-    )
-    device: str = options.DEVICE
-    dtype: str = options.DTYPE
-    seed: int = options.SEED
-    sequences: int = options.SEQUENCES
-    text: Path | None = option(
-        "Real text: .txt, .jsonl or .parquet, a file or a folder, for the model's own tokenizer, or token ids "
-        "(.npy, .safetensors).",
-        type=click.Path(exists=True, path_type=Path),
-        metavar="FILE",
-    )
-    members: Path | None = option(
-        "Sequences the model was trained on: one per line, .jsonl (text, repeat_count), or token ids, one per row; "
-        "a lab series carries its own.",
-        type=options.FILE,
-        metavar="FILE",
-    )
-    twins: Path | None = option(
-        "As --members: sequences of the same source that were never trained on.",
-        type=options.FILE,
-        metavar="FILE",
-    )
     out: Path = option(
         "Folder that gets one results folder per run.",
         "-o",
         type=click.Path(file_okay=False, path_type=Path),
         default="results",
     )
-    swap: str = option(
-        "auto copies weights into one live model where that is proved exact; fresh builds each step anew.",
-        type=click.Choice(("auto", "fresh")),
-        default="auto",
-    )
-    threads: int | None = options.THREADS
-    prefetch: bool = option(
-        "Read and hash the next step's files while this one is measured.",
-        "--prefetch/--no-prefetch",
-        default=True,
-    )
+    fresh: bool = flag("Throw away what is stored there and start again.")
+    fail_fast: bool = flag("Stop at the first checkpoint that cannot be measured.")
     trace: Path | None = option(
         "Write what took when, one JSON object per line: reads, loads and measurements of every step.",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
     )
-    save_attention: bool = flag(
-        "Keep for the dashboard, on two sequences per stimulus: every head's attention, one byte per weight, and the "
-        "tokens it raises and lowers most, 60 bytes per position."
-    )
-    dry_run: bool = flag(
-        "Say what would be measured, how long it takes and what it stores, tried on two checkpoints; write nothing."
-    )
-    fresh: bool = flag("Throw away what is stored there and start again.")
-    fail_fast: bool = flag("Stop at the first checkpoint that cannot be measured.")
-    allow_partial: bool = flag("Exit 0 even when some checkpoints could not be measured.")
-    base_model: Path | None = options.BASE_MODEL
-    allow_download: bool = options.ALLOW_DOWNLOAD
-    disk_budget: float | None = options.DISK_BUDGET
-    progress: str = options.PROGRESS
-
-    def config(self) -> SweepConfig:
-        """The sweep's own record of what was requested."""
-        from byrote.probes.sweep.plan import SweepConfig
-
-        same = same_values(self, SweepConfig)
-        return SweepConfig(**same, probes=self.probe or None, n_seq=self.sequences)
 
 
 @verb(
     "byrote run runs/a",
     "byrote run runs/a runs/b -p induction --steps log:12 -o results",
     "byrote run 'runs/*' --dry-run",
-    options=RunOptions,
 )
-def run(session: Session, asked: RunOptions) -> int:
+def run(
+    session: Session,
+    *,
+    paths: tuple[str, ...] = options.PATHS,
+    config: SweepConfig = record(SweepConfig),
+    plugin: tuple[Path, ...] = option(
+        "A Python file with probes or stimuli of your own, which is run; repeat for more. Its probes are measured beside "
+        "the defaults, or named with -p.",
+        type=options.FILE,
+        multiple=True,
+        metavar="FILE",
+    ),
+    steps: str | None = option(
+        "Which steps: terms such as 512, 1k..8k, log:12, every:5, first, last or nearest:3000, joined by commas. "
+        "All by default.",
+        metavar="SPEC",
+    ),
+    into: Destination = record(Destination),
+    dry_run: bool = flag(
+        "Say what would be measured, how long it takes and what it stores, tried on two checkpoints; write nothing."
+    ),
+    allow_partial: bool = flag("Exit 0 even when some checkpoints could not be measured."),
+    opening: options.Opening = record(options.Opening),
+    progress: str = options.PROGRESS,
+) -> int:
     """Measure every checkpoint in PATH with every probe, and store the results.
 
     PATH is one series of checkpoints, a folder of several, a quoted glob, or a Hugging Face repository whose branches
     are steps; each series becomes one folder of results. The same command again finds finished work and does only what is missing. Ctrl-C finishes the checkpoint
     in flight and stops; twice stops at once.
     """
-    from byrote.cli.paths import open_all
     from byrote.probes.plugins import load_file
     from byrote.probes.registry import resolve
 
-    for file in asked.plugin:
+    for file in plugin:
         load_file(file)
-    resolve(asked.probe or None)  # everything a typo can break breaks before work starts
-    opened = open_all(
-        asked.paths,
-        base=asked.base_model,
-        allow_download=asked.allow_download,
-        disk_budget_bytes=options.in_bytes(asked.disk_budget),
-    )
-    opened.series = [series.select(asked.steps) for series in opened.series]
-    if asked.dry_run:
-        return _dry_run(session, opened, asked)
-    options.require_device(asked.device, asked.dtype)
+    resolve(config.probes)  # everything a typo can break breaks before work starts
+    opened = opening.open(paths)
+    opened.series = [series.select(steps) for series in opened.series]
+    if dry_run:
+        return _dry_run(session, opened, config, into)
+    options.require_device(config.device, config.dtype)
     outcomes: list[SweepOutcome] = []
     try:
         for one in opened.series:
-            outcomes.append(_sweep(session, one, asked, last=one is opened.series[-1]))
+            work = Work(progress, session, one.name, promise="finishing this checkpoint")
+            outcomes.append(_sweep(session, one, config, into, work, last=one is opened.series[-1]))
     except KeyboardInterrupt:
         opened.report_broken(session)
         return interrupted(session, "finished checkpoints are kept")
     opened.report_broken(session)
     _say_next(session, opened.series, outcomes)
     partial = bool(opened.broken) or any(outcome.gaps for outcome in outcomes)
-    return exits.GAPS if partial and not asked.allow_partial else exits.DONE
+    return Exit.GAPS if partial and not allow_partial else Exit.DONE
 
 
-def _sweep(session: Session, series: CheckpointSeries, asked: RunOptions, *, last: bool) -> SweepOutcome:
+def _sweep(
+    session: Session,
+    series: CheckpointSeries,
+    config: SweepConfig,
+    into: Destination,
+    work: Work,
+    *,
+    last: bool,
+) -> SweepOutcome:
     """Measure one series and say what was found.
 
     Raises:
@@ -166,25 +121,19 @@ def _sweep(session: Session, series: CheckpointSeries, asked: RunOptions, *, las
     """
     from byrote.probes.sweep.run import sweep
 
-    with Work(asked.progress, session, series.name, promise="finishing this checkpoint") as work:
+    def on_event(event: Event) -> None:
+        work.event(event, last=event.get("done") == event.get("total"))
 
-        def on_event(event: Event) -> None:
-            work.event(event, last=event.get("done") == event.get("total"))
-
+    with work:
         outcome = sweep(
-            series,
-            asked.config(),
-            out=asked.out,
-            fresh=asked.fresh,
-            fail_fast=asked.fail_fast,
-            on_event=on_event,
+            series, config, out=into.out, fresh=into.fresh, fail_fast=into.fail_fast, on_event=on_event
         )
     if outcome.interrupted or (work.stopping and not last):
         raise KeyboardInterrupt
     session.data(str(outcome.path))
     _summarise(session, series, outcome)
-    if asked.trace is not None:
-        with asked.trace.open("a", encoding="utf-8") as lines:
+    if into.trace is not None:
+        with into.trace.open("a", encoding="utf-8") as lines:
             lines.writelines(json.dumps({"run": series.name, **row}) + "\n" for row in outcome.trace)
     return outcome
 
@@ -238,13 +187,12 @@ def _say_next(session: Session, series: Sequence[CheckpointSeries], outcomes: Se
     session.note(f"next: {shlex.join(['byrote', 'report', *paths, '--base', series[base].name])}")
 
 
-def _dry_run(session: Session, opened: Opened, asked: RunOptions) -> int:
+def _dry_run(session: Session, opened: options.Opened, config: SweepConfig, into: Destination) -> int:
     """Print units, passes, time and disk of every series; nothing is written where results go."""
     from byrote.probes.sweep.units import preview
 
-    config = asked.config()
     for series in opened.series:
-        plan = preview(series, config, out=asked.out, fresh=asked.fresh)
+        plan = preview(series, config, out=into.out, fresh=into.fresh)
         session.data(
             f"{plan.path}: {counted(len(series), 'checkpoint')} (steps {series.steps[0]:,}-{series.steps[-1]:,}), "
             f"{counted(plan.to_measure, 'unit')} to measure, {plan.stored:,} already stored, "
@@ -255,7 +203,7 @@ def _dry_run(session: Session, opened: Opened, asked: RunOptions) -> int:
         if plan.to_measure:
             _say_cost(session, series, config, plan)
     opened.report_broken(session)
-    return exits.DONE
+    return Exit.DONE
 
 
 def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, plan: Preview) -> None:

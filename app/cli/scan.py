@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.cli import exits, options
-from byrote.cli.command import verb
+from byrote.cli import options
+from byrote.cli.command import record, verb
 from byrote.cli.output import Column, Output, Row
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
 from byrote.probes.wording import count, counted, number, size
 
 COLUMNS = (
@@ -31,17 +30,14 @@ def scan(
     session: Session,
     *,
     paths: tuple[str, ...] = options.PATHS,
-    base_model: Path | None = options.BASE_MODEL,
-    allow_download: bool = options.ALLOW_DOWNLOAD,
+    opening: options.Opening = record(options.Opening),
     out: Output,
 ) -> int:
     """List the checkpoints in PATH: step, tokens, loss, format, size, and whether each can be read.
 
     PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No weights are read and no model is loaded.
     """
-    from byrote.cli.paths import open_all
-
-    opened = open_all(paths, base=base_model, allow_download=allow_download)
+    opened = opening.open(paths)
     if out.machine:
         out.rows(COLUMNS, [row for series in opened.series for row in _rows(series)])
     for series in opened.series:
@@ -53,7 +49,7 @@ def scan(
         for gap in series.gaps:
             session.note(f"{series.name}: {gap.path.name}: {gap.reason}; {gap.help}")
     opened.report_broken(session)
-    return exits.GAPS if opened.broken else exits.DONE
+    return Exit.GAPS if opened.broken else Exit.DONE
 
 
 def _title(series: CheckpointSeries) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from byrote.cli import exits, options
-from byrote.cli.command import flag, verb
+from byrote.cli import options
+from byrote.cli.command import flag, record, verb
 from byrote.cli.output import Column, Output
 from byrote.cli.progress import bar
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, Session
+from byrote.probes.sweep.config import SweepConfig
 
 COLUMNS = (
     Column("passed", "", lambda row: "pass" if row["passed"] else "FAIL"),
@@ -22,10 +23,7 @@ COLUMNS = (
 def selftest(
     session: Session,
     *,
-    device: str = options.DEVICE,
-    dtype: str = options.DTYPE,
-    seed: int = options.SEED,
-    threads: int | None = options.THREADS,
+    config: SweepConfig = record(SweepConfig, "device dtype seed threads"),
     long_: bool = flag(
         "2,000 simulations per statistical check, not 100, and 25 random models, not 10: about 12 minutes of one core.",
         "--long",
@@ -42,25 +40,22 @@ def selftest(
     """
     from byrote.probes.selftest import N_RANDOM, N_RANDOM_LONG, TRIES, TRIES_LONG, run_selftest
 
-    options.require_device(device, dtype)
-    options.set_threads(threads or 1)  # the models are so small that a second thread only waits for the first
+    options.require_device(config.device, config.dtype)
+    options.set_threads(
+        config.threads or 1
+    )  # the models are so small that a second thread only waits for the first
     tries, n_random = (TRIES_LONG, N_RANDOM_LONG) if long_ else (TRIES, N_RANDOM)
     with bar(session, "checking") as on_progress:
         found = run_selftest(
-            device=device, dtype=dtype, seed=seed, tries=tries, n_random=n_random, on_progress=on_progress
+            device=config.device,
+            dtype=config.dtype,
+            seed=config.seed,
+            tries=tries,
+            n_random=n_random,
+            on_progress=on_progress,
         )
-    rows = [
-        {
-            "check": c.name,
-            "expected": c.expected,
-            "found": c.found,
-            "n": c.n,
-            "passed": c.passed,
-            "seed": seed,
-        }
-        for c in found.checks
-    ]
+    rows = [{**vars(check), "check": check.name, "seed": config.seed} for check in found.checks]
     out.rows(COLUMNS, rows, title=f"selftest on {found.device}, {found.dtype}, seed {found.seed}")
     failed = sum(not row["passed"] for row in rows)
     session.note(f"{len(rows)} checks, {failed} failed" if failed else f"all {len(rows)} checks passed")
-    return exits.DONE if found.passed else exits.CHECK_FAILED
+    return Exit.DONE if found.passed else Exit.CHECK_FAILED

@@ -1,19 +1,55 @@
-"""What one call of the command line knows: its arguments, how loud to be, and where each kind of text goes.
+"""What one call of the command line knows: its arguments, how loud to be, where each kind of text goes, and how it ends.
 
-stdout carries data only; everything said to a person goes to stderr.
+stdout carries data only; everything said to a person goes to stderr. Every exception becomes an exit code, with what
+happened and what to do.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+import tempfile
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
 
 import click
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.cli.settings import Settings
 from byrote.probes.wording import visible
+
+
+class Exit(IntEnum):
+    """Exit codes, the same for every verb."""
+
+    DONE = 0
+    CHECK_FAILED = 1
+    USAGE = 2
+    GAPS = 3
+    NOTHING = 4
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+MEANING = {
+    Exit.DONE: "everything asked was done",
+    Exit.CHECK_FAILED: "done, and a check failed (`--expect`, `lint`, `selftest`): a finding, not a fault",
+    Exit.USAGE: "usage or configuration error; for `doctor`, something needed is missing",
+    Exit.GAPS: "done with gaps: some checkpoints could not be measured; results are written and marked partial "
+    "(`--allow-partial` turns it to 0)",
+    Exit.NOTHING: "nothing to do: no checkpoints found at that path",
+    Exit.INTERNAL: "internal error: one line is printed, and where the traceback was saved",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C: finished work is kept",
+}
+
+
+class NothingFoundError(ByroteError):
+    """The path is fine and holds no checkpoint: exit code 4."""
 
 
 @dataclass
@@ -47,8 +83,9 @@ class Session:
 
     def color(self, stream: object) -> bool:
         """Whether a stream takes colour: a terminal, and nobody said no."""
-        tty = bool(getattr(stream, "isatty", lambda: False)())
-        return tty and not (self.no_color or "--no-color" in self.args or os.environ.get("NO_COLOR"))
+        return is_terminal(stream) and not (
+            self.no_color or "--no-color" in self.args or os.environ.get("NO_COLOR")
+        )
 
     def note(self, text: str) -> None:
         """Say something useful on stderr, unless quiet."""
@@ -72,8 +109,77 @@ class Session:
         """This call as typed, less some flags, to be pasted into a shell."""
         return visible(shlex.join(["byrote", *(a for a in self.args if a not in without)]))
 
+    def error(self, message: str, help: str = "", code: int | None = None) -> None:
+        """Print one error: two lines, or an object where data was asked for as JSON."""
+        if self.errors_as_json:
+            facts = {"error": message, "help": help} | ({} if code is None else {"exit": code})
+            click.echo(json.dumps(facts), err=True)
+            return
+        color = self.color(sys.stderr)
+        for word, text, hue in (("error", message, "red"), ("help", help, "cyan")):
+            if text:
+                label = click.style(f"{word}:", fg=hue, bold=True) if color else f"{word}:"
+                click.echo(f"{label} {visible(text)}", err=True, color=color)
+
 
 def is_terminal(stream: object = None) -> bool:
     """Whether stdout (or the stream given) is a terminal."""
     stream = sys.stdout if stream is None else stream
     return bool(getattr(stream, "isatty", lambda: False)())
+
+
+def guarded(call: Callable[[], Any], session: Session) -> int:
+    """Run a call and return its exit code, whatever it raises.
+
+    Args:
+        call: returns an exit code, or None for 0.
+        session: says how errors are shown.
+    """
+    try:
+        code = call()
+        return code if isinstance(code, int) else Exit.DONE
+    except ByroteError as error:
+        code = Exit.NOTHING if isinstance(error, NothingFoundError) else Exit.USAGE
+        message, help = error.message, error.help
+    except click.ClickException as error:
+        code, (message, help) = Exit.USAGE, _usage(error)
+    except (KeyboardInterrupt, click.Abort):
+        code, message, help = Exit.INTERRUPTED, "interrupted", ""
+    except MemoryError:
+        code, message, help = Exit.INTERNAL, "out of memory", "`byrote doctor` shows how much there is"
+    except Exception as error:
+        if session.wants_traceback:
+            traceback.print_exc()
+        if isinstance(error, OSError) and error.strerror is not None:
+            where = f": {error.filename}" if error.filename else ""
+            code, message = Exit.USAGE, f"{error.strerror.lower()}{where}"
+            help = "check the path, its permissions and the free space (`byrote doctor`)"
+        else:
+            code, (message, help) = Exit.INTERNAL, _internal(session, error)
+    session.error(message, help, code)
+    return code
+
+
+def _usage(error: click.ClickException) -> tuple[str, str]:
+    """click's message and our kind of help line."""
+    message = error.message if isinstance(error, click.NoSuchOption) else error.format_message()
+    message = " ".join(message.split()).rstrip(".")
+    where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "byrote"
+    near = getattr(error, "possibilities", None)
+    suggestion = f"did you mean {near[0]}? " if near else ""
+    return message[:1].lower() + message[1:], f"{suggestion}`{where} -h` lists the options"
+
+
+def _internal(session: Session, error: Exception) -> tuple[str, str]:
+    """What an error nobody foresaw is called, and where its traceback was saved, if it was not shown."""
+    first = str(error).strip().splitlines()[:1]
+    message = f"internal error: {type(error).__name__}{': ' + first[0] if first else ''}"
+    if session.wants_traceback:
+        return message, ""
+    try:
+        handle, name = tempfile.mkstemp(prefix="byrote-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f"{session.command()}\n\n{traceback.format_exc()}")
+    except OSError:
+        return message, "run it again with --traceback"
+    return message, f"the traceback is in {name}; please report it"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from byrote.cli import exits, options
-from byrote.cli.command import argument, option, same_values, verb
+from byrote.cli import options
+from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import CHANCE, INTERVAL, VALUE, Column, Output, Row, columns
 from byrote.cli.progress import bar
-from byrote.cli.session import Session
+from byrote.cli.session import Exit, NothingFoundError, Session
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.wording import count, plain
 
 if TYPE_CHECKING:
@@ -47,12 +48,8 @@ _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """Options of `byrote text`; most are fields of the measures' own settings."""
+    """How corpora are read and what is measured of them."""
 
-    files: tuple[Path, ...] = argument("FILE...", type=options.PATH)
-    reference: Path | None = option(
-        "The corpus the others are compared with; it is measured too.", metavar="FILE", type=options.PATH
-    )
     units: str = option(
         "What is counted; tokens need --tokenizer, which alone means tokens.",
         type=click.Choice(("words", "bytes", "tokens")),
@@ -76,23 +73,22 @@ class CorpusOptions:
         "Field of .jsonl, or column of .parquet, with the text.", metavar="NAME", default="text"
     )
     measure: tuple[str, ...] = option("Only this measure; repeat for more.", multiple=True, metavar="NAME")
-    model: Path | None = option(
-        "A local checkpoint for perplexities, the last step of a series.", metavar="PATH", type=options.PATH
-    )
     sample: int = option(
         "Stretches of each corpus the model reads.", metavar="N", type=click.IntRange(min=8), default=512
     )
-    device: str = options.DEVICE
-    dtype: str = options.DTYPE
-    threads: int | None = options.THREADS
-    seed: int = options.SEED
 
-    def settings(self) -> TextSettings:
+    def settings(self, *, seed: int) -> TextSettings:
         """The measures' own settings."""
         from byrote.probes.text.report import TextSettings
 
         return TextSettings(
-            **same_values(self, TextSettings),
+            units=self.units,
+            tokenizer=self.tokenizer,
+            context=self.context,
+            windows=self.windows,
+            text_field=self.text_field,
+            sample=self.sample,
+            seed=seed,
             separators=tuple(one.replace(r"\n", "\n").replace(r"\t", "\t") for one in self.separator),
             measures=self.measure or None,
         )
@@ -102,9 +98,21 @@ class CorpusOptions:
     "byrote text corpus.jsonl",
     "byrote text synthetic.txt --reference human.txt --tokenizer tokenizer.json",
     "byrote text synthetic.txt --reference human.txt --measure perplexity --model runs/a",
-    options=CorpusOptions,
 )
-def text(session: Session, asked: CorpusOptions, out: Output) -> int:
+def text(
+    session: Session,
+    *,
+    files: tuple[Path, ...] = argument("FILE...", type=options.PATH),
+    reference: Path | None = option(
+        "The corpus the others are compared with; it is measured too.", metavar="FILE", type=options.PATH
+    ),
+    asked: CorpusOptions = record(CorpusOptions),
+    model: Path | None = option(
+        "A local checkpoint for perplexities, the last step of a series.", metavar="PATH", type=options.PATH
+    ),
+    config: SweepConfig = record(SweepConfig, "device dtype threads seed"),
+    out: Output,
+) -> int:
     """Say what each corpus FILE would teach a model, with intervals: how much of it an induction head could predict,
     how it repeats itself, how concentrated it is, its near-duplicates, and against a reference what it lost.
 
@@ -115,24 +123,24 @@ def text(session: Session, asked: CorpusOptions, out: Output) -> int:
     from byrote.checkpoints.texts import NothingToReadError
     from byrote.probes.text.measure import measure_text
 
-    options.require_device(asked.device, asked.dtype)
+    options.require_device(config.device, config.dtype)
     try:
         with bar(session, "reading") as on_progress:
             report = measure_text(
-                asked.files,
-                asked.settings(),
-                reference=asked.reference,
-                model=asked.model,
-                device=asked.device,
-                dtype=asked.dtype,
-                threads=asked.threads,
+                files,
+                asked.settings(seed=config.seed),
+                reference=reference,
+                model=model,
+                device=config.device,
+                dtype=config.dtype,
+                threads=config.threads,
                 on_progress=on_progress,
             )
     except NothingToReadError as error:
-        raise exits.NothingFoundError(error.message, help=error.help) from None
+        raise NothingFoundError(error.message, help=error.help) from None
     rows = [
         {name: plain(value) for name, value in row.items()}
-        | {"reason": row["reason"] or None, "seed": asked.seed}
+        | {"reason": row["reason"] or None, "seed": config.seed}
         for row in report.frame.to_dict("records")
     ]
     if out.machine:
@@ -141,7 +149,7 @@ def text(session: Session, asked: CorpusOptions, out: Output) -> int:
         _print_table(session, out, rows)
     for note in report.notes:
         session.note(note)
-    return exits.GAPS if report.incomplete else exits.DONE
+    return Exit.GAPS if report.incomplete else Exit.DONE
 
 
 def _print_table(session: Session, out: Output, rows: Sequence[Row]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.plan import groups
 from byrote.probes.sweep.run import sweep
 
 N_TRIED = 2

@@ -21,9 +21,10 @@ from byrote.probes.results import Results
 from byrote.probes.results.curve import per_head
 from byrote.probes.results.derived import observations_of, rebuild_observations
 from byrote.probes.results.schema import in_order, to_frame, unit_table
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, run_json, write_run_json
 from byrote.probes.sweep.measure import measure_group
-from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.plan import groups
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Units
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib import metadata
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from byrote.probes.registry import resolve
 from byrote.probes.spec import Plugin, ProbeInfo
 from byrote.probes.statistics import INTERVALS
+from byrote.probes.sweep.config import SweepConfig
 
 WEIGHTS = "weights"
-_VERSIONED = ("torch", "transformer-lens", "transformers", "numpy", "byrote")
 
 
 @dataclass(frozen=True)
@@ -44,43 +41,6 @@ class Group:
         if not self.stimuli:
             return WEIGHTS
         return f"{self.stimuli[0]}+{self.probes[0].name}" if self.direct else self.stimuli[0]
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """What was asked; stored in run.json.
-
-    Attributes:
-        probes: names, or None for all.
-        seed: of stimuli, bootstraps and nulls.
-        n_seq: sequences per stimulus.
-        device, dtype: where and how the model runs.
-        swap: "auto" or "fresh", see `interp.HookedSeries`.
-        text, members, twins: files of token material for models that carry none; see `byrote.checkpoints.material`.
-        threads: of torch while measuring; None takes one for a small model, else torch's own choice.
-        prefetch: read and hash the next step's files while this one is measured.
-        save_attention: keep attention on a few sequences per stimulus, see `byrote.probes.attention`.
-        versions: of what can change a number.
-    """
-
-    probes: tuple[str, ...] | None = None
-    seed: int = 0
-    n_seq: int = 32
-    device: str = "cpu"
-    dtype: str = "float32"
-    swap: Literal["auto", "fresh"] = "auto"
-    text: Path | None = None
-    members: Path | None = None
-    twins: Path | None = None
-    threads: int | None = None
-    prefetch: bool = True
-    save_attention: bool = False
-    versions: Mapping[str, str] = field(default_factory=lambda: versions())
-
-    @property
-    def infos(self) -> tuple[ProbeInfo, ...]:
-        """The probes to run, those that verdicts need included."""
-        return resolve(self.probes)
 
 
 def groups(infos: Sequence[ProbeInfo]) -> tuple[Group, ...]:
@@ -136,14 +96,3 @@ def unit_name(key: str, infos: Sequence[ProbeInfo]) -> str:
     """File name of a unit: readable group key, short hash of the probes in it."""
     text = json.dumps(probe_versions(infos), sort_keys=True)
     return f"{key}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what can change a number."""
-    found = {}
-    for name in _VERSIONED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -17,9 +17,9 @@ from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.probes.results.derived import rebuild_observations
 from byrote.probes.results.schema import unit_table
 from byrote.probes.results.units import read_units
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.drift import drift_rows
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, write_run_json
-from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.prefetch import Clock, FingerprintCache, Prefetcher
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Units

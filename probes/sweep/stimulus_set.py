@@ -23,7 +23,8 @@ from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets_from_files, token_sets_of
 from byrote.checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
-from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.plan import groups
 
 MAX_WINDOW_TOKENS = 1024  # twice what icl_score asks for; longer contexts would mostly cost time
 WINDOWS = Path("stimuli") / "natural.safetensors"

@@ -17,8 +17,9 @@ from byrote.probes.attention import lacks_attention
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.results.units import step_folder, unit_provenance, write_unit
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import refuse_other_series
-from byrote.probes.sweep.plan import WEIGHTS, Group, SweepConfig, contents, groups, provenance, unit_name
+from byrote.probes.sweep.plan import WEIGHTS, Group, contents, groups, provenance, unit_name
 from byrote.probes.sweep.prefetch import FingerprintCache
 from byrote.probes.sweep.stimulus_set import StimulusSet
 

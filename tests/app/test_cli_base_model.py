@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import write_hf_series
 
-from byrote.cli import exits
+from byrote.cli.session import Exit
 from byrote.probes.results import Results
 
 TARGET = "model.layers.0.self_attn.q_proj"
@@ -49,7 +49,7 @@ def adapters(tmp_path: Path, base: Path) -> Path:
 
 def test_adapters_are_measured_over_the_model_that_is_named(byrote, adapters, base, tmp_path):
     refused = byrote("scan", adapters)
-    assert refused.exit_code == exits.NOTHING and "--base-model FOLDER" in refused.stderr
+    assert refused.exit_code == Exit.NOTHING and "--base-model FOLDER" in refused.stderr
     listed = byrote("scan", adapters, "--base-model", base, "--json")
     assert [row["step"] for row in json.loads(listed.stdout)] == [10, 20]
     done = byrote(
@@ -64,13 +64,13 @@ def test_adapters_are_measured_over_the_model_that_is_named(byrote, adapters, ba
         "--progress",
         "none",
     )
-    assert done.exit_code == exits.DONE, done.stderr
+    assert done.exit_code == Exit.DONE, done.stderr
     scores = Results.open(tmp_path / "out" / "adapters").select("previous_token", "score")
     by_step = [rows["value"].tolist() for _, rows in scores.groupby("step")]
     assert len(by_step) == 2 and by_step[0] != by_step[1]
-    assert byrote("lint", adapters, "--base-model", base, "--progress", "none").exit_code == exits.DONE
+    assert byrote("lint", adapters, "--base-model", base, "--progress", "none").exit_code == Exit.DONE
 
 
 def test_a_base_that_is_not_there_is_refused_by_name(byrote, adapters, tmp_path):
     done = byrote("scan", adapters, "--base-model", tmp_path / "nowhere")
-    assert done.exit_code == exits.USAGE and "nowhere" in done.stderr
+    assert done.exit_code == Exit.USAGE and "nowhere" in done.stderr

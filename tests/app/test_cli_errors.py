@@ -11,10 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.cli import exits
-from byrote.cli.exits import guarded
 from byrote.cli.output import Column, Output, print_data
-from byrote.cli.session import Session
+from byrote.cli.session import MEANING, NothingFoundError, Session, guarded
 from byrote.probes.wording import visible
 
 HOSTILE = "evil\x1b[31m\x9b2J\u202e\x07[red]"
@@ -24,7 +22,7 @@ HOSTILE = "evil\x1b[31m\x9b2J\u202e\x07[red]"
     ("error", "code"),
     [
         (ByroteError("no", help="do"), 2),
-        (exits.NothingFoundError("none", help="look"), 4),
+        (NothingFoundError("none", help="look"), 4),
         (click.UsageError("bad"), 2),
         (KeyboardInterrupt(), 130),
         (click.Abort(), 130),
@@ -49,7 +47,7 @@ def test_a_verbs_own_code_is_kept(returned, code):
 
 
 def test_exit_codes_are_the_documented_ones():
-    assert set(exits.MEANING) == {0, 1, 2, 3, 4, 70, 130}
+    assert set(MEANING) == {0, 1, 2, 3, 4, 70, 130}
 
 
 def test_unknown_verb_suggests_the_nearest(byrote):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from byrote.cli import exits
+from byrote.cli.session import Exit
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_grafted_heads_bring_copying_back(byrote, runs):
     done = byrote(
         "graft", runs, "--from", "last", "--into", "0", "--heads", "l1h0,L1H1", "--sequences", "8", "--json"
     )
-    assert done.exit_code == exits.DONE, done.stderr
+    assert done.exit_code == Exit.DONE, done.stderr
     found = {(row["way"], row["metric"]): row for row in json.loads(done.stdout)}
     assert {row["heads"] for row in found.values()} == {"L1H0,L1H1"}
     assert {(row["from_step"], row["into_step"], row["run"]) for row in found.values()} == {
@@ -63,12 +63,12 @@ def test_grafted_heads_bring_copying_back(byrote, runs):
 def test_mistakes_are_said_before_anything_is_measured(byrote, runs, changes, words):
     options = {"--from": "20", "--into": "0", "--heads": "L1H0"} | changes
     done = byrote("graft", runs, *(word for pair in options.items() for word in pair))
-    assert done.exit_code == exits.USAGE
+    assert done.exit_code == Exit.USAGE
     assert words in done.stderr
     assert done.stdout == ""
 
 
 def test_several_series_are_one_too_many(byrote, planted_runs):
     done = byrote("graft", planted_runs, "--from", "20", "--into", "0", "--heads", "L1H0")
-    assert done.exit_code == exits.USAGE
+    assert done.exit_code == Exit.USAGE
     assert "holds 2 runs" in done.stderr and "name one series" in done.stderr

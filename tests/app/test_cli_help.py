@@ -23,7 +23,7 @@ OPTIONS: dict[str, set[str]] = {
     "byrote lab train": SHARED
     | {"--arm", "--repeat-frac", "--pool", "--steps", "--batch", "--lr", "--seed", "--layers", "--heads"}
     | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"},
-    "byrote scan": SHARED | OUTPUT | {"--base-model", "--allow-download"},
+    "byrote scan": SHARED | OUTPUT | {"--base-model", "--allow-download", "--disk-budget"},
     "byrote lint": SHARED
     | OUTPUT
     | {
@@ -74,7 +74,7 @@ OPTIONS: dict[str, set[str]] = {
     "byrote graft": SHARED
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
-    | {"--base-model", "--allow-download"},
+    | {"--base-model", "--allow-download", "--disk-budget"},
     "byrote dashboard": SHARED | {"--port", "--no-browser"},
     "byrote text": SHARED
     | OUTPUT

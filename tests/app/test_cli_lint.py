@@ -11,7 +11,7 @@ from drifting_series import EVEN_STEPS, drift, write_series
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.lint import read_lint
-from byrote.cli import exits
+from byrote.cli.session import Exit
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def runs(tmp_path: Path) -> Path:
 
 def test_clean_series_exits_0_and_says_so(byrote, runs):
     done = byrote("lint", runs / "good", "--progress", "none")
-    assert done.exit_code == exits.DONE
+    assert done.exit_code == Exit.DONE
     assert done.stdout.splitlines() == ["run,severity,kind,steps,leave_out,tensors,evidence,meaning"]
     assert done.stderr.splitlines() == ["good: nothing found; 13 of 13 steps usable"]
 
 
 def test_findings_exit_1_and_name_the_steps(byrote, runs):
     done = byrote("lint", runs / "bad", "--json")
-    assert done.exit_code == exits.CHECK_FAILED
+    assert done.exit_code == Exit.CHECK_FAILED
     found = {row["kind"]: row for row in json.loads(done.stdout)}
     assert found["final_equals_early"]["steps"] == [300, 1200]
     assert found["final_equals_early"]["leave_out"] == [1200]
@@ -68,7 +68,7 @@ def test_report_is_kept_beside_the_series_unless_told_not_to(byrote, runs):
 def test_report_that_cannot_be_kept_is_a_note(byrote, runs):
     (runs / "good.lint.json").mkdir()
     done = byrote("lint", runs / "good")
-    assert done.exit_code == exits.DONE
+    assert done.exit_code == Exit.DONE
     assert "good.lint.json cannot be written: the facts are not kept" in done.stderr
 
 
@@ -76,7 +76,7 @@ def test_step_that_cannot_be_read_is_a_finding(byrote, runs):
     file = runs / "good" / "step500" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
     done = byrote("lint", runs / "good", "--json")
-    assert done.exit_code == exits.CHECK_FAILED
+    assert done.exit_code == Exit.CHECK_FAILED
     (fact,) = json.loads(done.stdout)
     assert (fact["kind"], fact["steps"]) == ("unreadable", [500])
 
@@ -89,7 +89,7 @@ def test_run_that_cannot_be_opened_is_a_gap(byrote, runs):
     shutil.copytree(runs / "good", runs / "broken")
     (runs / "broken" / "step0" / "config.json").write_text("{")
     done = byrote("lint", runs)
-    assert done.exit_code == exits.GAPS
+    assert done.exit_code == Exit.GAPS
     assert "broken" in done.stderr
 
 
@@ -99,13 +99,13 @@ def test_results_add_what_measuring_found(byrote, planted_runs, planted_results,
     kinds = [row["kind"] for row in json.loads(done.stdout)]
     assert "loss_above_uniform" in kinds  # random weights never predict better than guessing
     refused = byrote("lint", tmp_path / "random", "--results", planted_results / "planted", "--json")
-    assert refused.exit_code == exits.USAGE
+    assert refused.exit_code == Exit.USAGE
     assert "holds results of planted, not of random" in json.loads(refused.stderr)["error"]
 
 
 def test_nothing_to_lint(byrote, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert byrote("lint", "empty").exit_code == exits.NOTHING
+    assert byrote("lint", "empty").exit_code == Exit.NOTHING
 
 
 def test_hostile_tensor_names_cannot_steer_a_terminal(byrote, runs):
@@ -117,7 +117,7 @@ def test_hostile_tensor_names_cannot_steer_a_terminal(byrote, runs):
     save_file(tensors, file)
     for form in ("--table", "--csv"):
         done = byrote("lint", runs / "good", form)
-        assert done.exit_code == exits.CHECK_FAILED
+        assert done.exit_code == Exit.CHECK_FAILED
         assert not any(c in done.stdout for c in "\x1b\u202e")
 
 

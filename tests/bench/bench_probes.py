@@ -57,8 +57,9 @@ def ways(path: Path) -> tuple[dict[str, Callable[[], None]], list[str]]:
     from byrote.checkpoints import open_series
     from byrote.interp.bridge import HookedSeries
     from byrote.interp.observe import _batch_size
+    from byrote.probes.sweep.config import SweepConfig
     from byrote.probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
-    from byrote.probes.sweep.plan import SweepConfig, groups
+    from byrote.probes.sweep.plan import groups
 
     series, wanted = open_series(path), groups(SweepConfig().infos)
     ids = np.arange(1, 50_000)

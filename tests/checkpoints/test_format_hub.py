@@ -407,7 +407,7 @@ def test_the_process_stays_offline_outside_the_download(server):
 
 
 def test_a_sweep_within_a_budget_and_again_without_a_download(server, cache, source, tmp_path):
-    from byrote.probes.sweep.plan import SweepConfig
+    from byrote.probes.sweep.config import SweepConfig
     from byrote.probes.sweep.run import sweep
 
     config = SweepConfig(probes=("previous_token",), n_seq=8)

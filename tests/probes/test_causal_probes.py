@@ -31,8 +31,8 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.measure import measure_direct
-from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
 
 D_VOCAB, N_CTX = 48, 64  # blocks of 15 tokens, four times

@@ -20,8 +20,8 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.spectra import haar_frames
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.measure import measure_weights
-from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
 
 IDS = torch.arange(1, 20)

@@ -21,8 +21,8 @@ from byrote.interp import logit_attribution
 from byrote.interp.loading import load_fresh
 from byrote.probes import attention
 from byrote.probes.attention import attention_file, stored_pattern, stored_texts, stored_writes, unwritten
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.gallery import write_kept
-from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
 
 STRAIGHT = ("gpt2", "gpt_neox", "llama", "qwen2", "mistral", "opt", "gpt_neo", "gptj", "bloom")

@@ -16,7 +16,7 @@ import pytest
 from tiny_models import BASIC_PROBES
 
 from byrote.checkpoints import open_series
-from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 
 N_CHECKPOINTS, N_KILLS = 20, 6

@@ -19,7 +19,7 @@ from byrote.probes.memory.member_flow import COLUMNS, member_flow
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.stimuli import MATERIAL_STIMULI, Stimulus, Vocabulary, make
-from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import SweepOutcome, sweep
 from byrote.report.alerts import alerts_of, status_of
 from byrote.report.scene import scene_of

@@ -16,7 +16,8 @@ from byrote.interp.observe import future_leak
 from byrote.probes.degradation import compare
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.results import Results
-from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.plan import groups
 from byrote.probes.sweep.run import SweepOutcome, sweep
 from byrote.probes.sweep.stimulus_set import WINDOWS
 

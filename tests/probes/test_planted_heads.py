@@ -15,8 +15,8 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results.derived import derive
 from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.measure import measure_stimulus, measure_weights
-from byrote.probes.sweep.plan import SweepConfig
 from byrote.probes.sweep.run import sweep
 
 CONFIG = PlantedConfig()

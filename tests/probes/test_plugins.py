@@ -20,7 +20,7 @@ from byrote.probes.results import Results
 from byrote.probes.results.units import unit_provenance
 from byrote.probes.stimuli import Vocabulary, make
 from byrote.probes.stored_probes import from_json, to_json
-from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 
 PLUGIN = '''

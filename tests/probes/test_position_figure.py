@@ -15,7 +15,7 @@ from byrote.cli.main import cli
 from byrote.probes import figures
 from byrote.probes.figures.by_position import MAX_POINTS, spread_places
 from byrote.probes.results import Results
-from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 from byrote.report.positions import position_blocks
 from byrote.report.scene import scene_of

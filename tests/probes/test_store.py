@@ -20,7 +20,7 @@ from byrote.probes.results.schema import (
     unit_table,
 )
 from byrote.probes.results.units import step_folder, unit_provenance, write_unit
-from byrote.probes.sweep.plan import SweepConfig
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 
 COLUMNS = [

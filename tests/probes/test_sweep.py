@@ -13,8 +13,9 @@ from byrote.checkpoints import ByroteError, CheckpointError, open_series
 from byrote.interp.observe import _Engine
 from byrote.probes.registry import resolve
 from byrote.probes.results import Results
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import open_run_folder
-from byrote.probes.sweep.plan import SweepConfig, groups
+from byrote.probes.sweep.plan import groups
 from byrote.probes.sweep.run import SweepOutcome, sweep
 
 UNITS = 5  # of the basic probes: repeated, shuffled, jittered, paragraph copies, weights
@@ -291,7 +292,7 @@ def test_a_finished_sweep_asked_again_imports_no_torch(series, out, run_python):
     run(series, out)
     code = (
         "import sys\nfrom byrote.checkpoints import open_series\n"
-        "from byrote.probes.sweep.plan import SweepConfig\nfrom byrote.probes.sweep.run import sweep\n"
+        "from byrote.probes.sweep.config import SweepConfig\nfrom byrote.probes.sweep.run import sweep\n"
         "outcome = sweep(open_series(sys.argv[1]), SweepConfig(sys.argv[3:], n_seq=4), out=sys.argv[2])\n"
         "print(outcome.measured, outcome.reused, 'torch' in sys.modules, len(outcome.results.frame) > 0)"
     )

@@ -179,7 +179,7 @@ def test_torchs_own_reader_would_have_run_the_payload(tmp_path):
 def test_weights_that_are_not_finite_are_read_and_reported_invalid(tmp_path, bad):
     from safetensors.torch import load_file, save_file
 
-    from byrote.probes.sweep.plan import SweepConfig
+    from byrote.probes.sweep.config import SweepConfig
     from byrote.probes.sweep.run import sweep
 
     path = write_lab_series(tmp_path / "run", (1, 2))

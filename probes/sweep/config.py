@@ -1,0 +1,126 @@
+"""What a sweep is asked for, each setting written once: its name, default, and the text that the command line shows.
+
+It imports nothing heavy: the command line reads it before it knows what it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from byrote.probes.spec import ProbeInfo
+
+_VERSIONED = ("torch", "transformer-lens", "transformers", "numpy", "byrote")
+_A_FILE = {"exists": True, "dir_okay": False}
+
+
+def installed_versions() -> dict[str, str]:
+    """Installed versions of what can change a number."""
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _shown(help: str, **typed: Any) -> dict[str, Any]:
+    """How a field is explained and typed; `byrote.cli.command.Record` has the keys."""
+    return {"help": help, **typed}
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What was asked: the settings that decide the numbers of a sweep, and how its models run.
+
+    Every field says what it means; these are the options of `byrote run`. `versions` are of what can change a number.
+    """
+
+    probes: tuple[str, ...] | None = field(
+        default=None,
+        metadata=_shown(
+            "A probe to run, `default` or `all`; repeat for more. If left out, all but those that cost many passes.",
+            names=("-p",),
+            called="probe",
+            metavar="NAME",
+            multiple=True,
+        ),
+    )
+    seed: int = field(default=0, metadata=_shown("Of stimuli, bootstraps and nulls.", metavar="N", least=0))
+    n_seq: int = field(
+        default=32,
+        metadata=_shown(
+            "Sequences per stimulus: n of the intervals.", called="sequences", metavar="N", least=8
+        ),
+    )
+    device: str = field(
+        default="cpu", metadata=_shown("Where the model runs: cpu, cuda, cuda:N or mps.", metavar="NAME")
+    )
+    dtype: str = field(
+        default="float32",
+        metadata=_shown("Of weights and activations.", choices=("float32", "bfloat16", "float64")),
+    )
+    swap: str = field(
+        default="auto",
+        metadata=_shown(
+            "auto copies weights into one live model where that is proved exact; fresh builds each step anew.",
+            choices=("auto", "fresh"),
+        ),
+    )
+    text: Path | None = field(
+        default=None,
+        metadata=_shown(
+            "Real text: .txt, .jsonl or .parquet, a file or a folder, for the model's own tokenizer, or token ids "
+            "(.npy, .safetensors).",
+            path={"exists": True},
+        ),
+    )
+    members: Path | None = field(
+        default=None,
+        metadata=_shown(
+            "Sequences the model was trained on: one per line, .jsonl (text, repeat_count), or token ids, one per row; "
+            "a lab series carries its own.",
+            path=_A_FILE,
+        ),
+    )
+    twins: Path | None = field(
+        default=None,
+        metadata=_shown(
+            "As --members: sequences of the same source that were never trained on.", path=_A_FILE
+        ),
+    )
+    threads: int | None = field(
+        default=None,
+        metadata=_shown(
+            "CPU threads of torch; if left out, one for small models, else torch's own choice.",
+            metavar="N",
+            least=1,
+        ),
+    )
+    prefetch: bool = field(
+        default=True,
+        metadata=_shown(
+            "Read and hash the next step's files while this one is measured.",
+            names=("--prefetch/--no-prefetch",),
+        ),
+    )
+    save_attention: bool = field(
+        default=False,
+        metadata=_shown(
+            "Keep for the dashboard, on two sequences per stimulus: every head's attention, one byte per weight, and the "
+            "tokens it raises and lowers most, 60 bytes per position."
+        ),
+    )
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    @property
+    def infos(self) -> tuple[ProbeInfo, ...]:
+        """The probes to run, those that verdicts need included."""
+        from byrote.probes.registry import resolve
+
+        return resolve(self.probes)
