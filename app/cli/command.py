@@ -70,9 +70,10 @@ class Record:
         return [param for called, one in self.declared.values() for param in one.params(called)]
 
     def value(self, name: str, values: Mapping[str, Any]) -> Any:
-        """The record; where nothing was typed for a list, its own default stands."""
-        typed = {field: one.value(called, values) for field, (called, one) in self.declared.items()}
-        return self.of(**{field: value for field, value in typed.items() if value != ()})
+        """The record; where nothing was typed for a list, a configuration's own default stands."""
+        typed = {part: one.value(called, values) for part, (called, one) in self.declared.items()}
+        own = {part.name for part in fields(self.of) if not isinstance(part.default, Declared)}
+        return self.of(**{part: value for part, value in typed.items() if value != () or part not in own})
 
 
 def record(of: type, only: str = "") -> Any:
