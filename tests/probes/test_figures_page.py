@@ -1,0 +1,93 @@
+"""docs/figures.md: every line in it draws its figure, no figure is missing, and all keep to what a renderer may count on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from paper_runs import planted_run, rebuilt
+
+import byrote as br
+from byrote.dashboard.example import in_place_of
+from byrote.dashboard.library import Library
+from byrote.probes.attention import stored_pattern, stored_texts
+from byrote.probes.figures import Figure, Look
+from byrote.probes.results import Results
+from byrote.report.svg import figure_svg
+
+PAGE = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^\| `(br\.figures\.(\w+)\(.*\))` \| .+ \|$", PAGE, flags=re.MULTILINE)
+COLOUR = re.compile(r"#[0-9a-f]{6}|rgba\(\d+, \d+, \d+, [0-9.]+\)")
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    """What the page calls its runs: the packed example, with planted losses by copy and by place."""
+    folder = next(iter(in_place_of(Library(paths=())).runs.values())).path.parent
+    planted = planted_run().frame
+    losses = planted[(planted["probe"] == "copy_curve") & (planted["metric"] == "loss")]
+    found: dict[str, Any] = {"br": br}
+    for name in ("unique", "repeated"):
+        results = Results.open(folder / name)
+        more = [losses.assign(run=name), losses.assign(run=name, probe="loss_by_position")]
+        more = [rows[rows["step"].isin(results.steps)] for rows in more]
+        found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
+    found["both"] = [found["unique"], found["repeated"]]
+    found["comparison"] = br.compare(found["unique"], found["repeated"])
+    text = stored_texts(found["unique"].path, 2400)[0]
+    found["text"] = stored_pattern(found["unique"].path, 2400, text, layer=1, head=0)
+    return found
+
+
+@pytest.fixture(scope="module")
+def drawn(names: dict[str, Any]) -> dict[str, Figure]:
+    return {name: eval(line, dict(names)) for line, name in LINES}
+
+
+def test_every_public_figure_stands_on_the_page_once() -> None:
+    figures = set(br.figures.__all__) - {"Figure", "Look", "apply_theme"}
+    assert sorted(name for _, name in LINES) == sorted(figures)
+    for name in br.figures.__all__:
+        assert f"br.figures.{name}" in PAGE
+
+
+def test_every_line_draws_numbers_and_says_what_they_show(drawn: dict[str, Figure]) -> None:
+    for name, fig in drawn.items():
+        assert isinstance(fig, Figure) and fig.data, name
+        assert not fig.table.empty and len(fig.wide()) <= len(fig.table), name
+        assert fig.alt.endswith(".") and "Nothing to draw" not in fig.alt, name
+
+
+def test_every_line_draws_in_every_look(names: dict[str, Any]) -> None:
+    for line, name in LINES:
+        fig = eval(f"{line[:-1]}, look=look)", {**names, "look": Look("dark", "half")})
+        assert fig.layout.meta["theme"] == "dark" and not fig.table.empty, name
+
+
+def test_every_figure_keeps_to_what_another_renderer_may_count_on(drawn: dict[str, Figure]) -> None:
+    for name, fig in drawn.items():
+        spec = fig.to_plotly_json()
+        layout = spec["layout"]
+        assert {"t", "b", "l", "r"} <= set(layout["margin"]) and layout["height"] > 0, name
+        for trace in spec["data"]:
+            assert trace["type"] in ("scatter", "heatmap"), name
+            axes = [
+                layout[f"{ref[0]}axis{ref[1:]}"] for ref in (trace.get("xaxis", "x"), trace.get("yaxis", "y"))
+            ]
+            for axis in axes:
+                assert len(axis["range"]) == 2 and len(axis["tickvals"]) == len(axis["ticktext"]), name
+            if trace["type"] == "heatmap":
+                assert layout["coloraxis"]["cmin"] < layout["coloraxis"]["cmax"], name
+            elif "lines" in trace["mode"] and "fill" not in trace:
+                assert COLOUR.fullmatch(trace["line"]["color"]), name
+        for note in layout.get("annotations", ()):
+            assert note["text"] and ("arrowcolor" in note or not note["showarrow"]), name
+
+
+def test_every_figure_is_drawn_without_plotly(drawn: dict[str, Figure]) -> None:
+    for name, fig in drawn.items():
+        svg = figure_svg(fig, name=name)
+        assert svg.startswith("<svg") and svg.count("<path") >= 1, name
