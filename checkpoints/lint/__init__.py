@@ -6,7 +6,7 @@ Importing it does not import torch, and linting a series of safetensors never do
 from byrote.checkpoints.lint.report import KINDS as KINDS
 from byrote.checkpoints.lint.report import Fact as Fact
 from byrote.checkpoints.lint.report import LintReport as LintReport
+from byrote.checkpoints.lint.report import lint_path as lint_path
+from byrote.checkpoints.lint.report import read_lint as read_lint
+from byrote.checkpoints.lint.report import write_lint as write_lint
 from byrote.checkpoints.lint.run import lint as lint
-from byrote.checkpoints.lint.saved import lint_path as lint_path
-from byrote.checkpoints.lint.saved import read_lint as read_lint
-from byrote.checkpoints.lint.saved import write_lint as write_lint

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from byrote.checkpoints.lint.report import Fact
+from byrote.checkpoints.lint.report import Fact, fact
 
 MIN_EVEN_SPACINGS = 4  # equal spacings before a stretch counts as an even grid
 MIN_POWERS = 4  # powers of two before they count as a grid
@@ -54,7 +54,21 @@ def grid_facts(steps: Sequence[int], *, scheduled: Sequence[int] | None = None) 
     else:
         missing = tuple(sorted(set(scheduled) - set(steps)))
         grids = [Grid("the schedule in the manifest", 0, 0, missing=missing)]
-    return [fact for grid in grids for fact in _facts(grid)]
+    facts = []
+    for grid in grids:
+        if grid.missing:
+            facts.append(fact("missing_steps", grid.missing, {"grid": grid.name}))
+        if grid.beyond:
+            meaning = "The grid may have a hole at its end, or was never meant to reach further."
+            facts.append(
+                fact("missing_steps", grid.beyond, {"grid": grid.name}, severity="note", meaning=meaning)
+            )
+        if grid.off:
+            # A stray beside a hole may be the missing step under a wrong label; alone it is only an extra step.
+            severity = "warning" if grid.missing else "note"
+            evidence = {"grid": grid.name, "missing": list(grid.missing)}
+            facts.append(fact("off_grid_steps", grid.off, evidence, severity=severity))
+    return facts
 
 
 def find_grids(steps: Sequence[int]) -> list[Grid]:
@@ -63,23 +77,6 @@ def find_grids(steps: Sequence[int]) -> list[Grid]:
     floor = next((min(g.first, *g.beyond, g.first) for g in even if g.spacing > 1), None)
     powers = _powers(steps, below=floor)
     return [*([powers] if powers else []), *even]
-
-
-def _facts(grid: Grid) -> list[Fact]:
-    facts = []
-    for missing, severity in ((grid.missing, "warning"), (grid.beyond, "note")):
-        if missing:
-            meaning = "These steps were never written, were lost, or carry another label"
-            if severity == "note":
-                meaning = "The grid may have a hole at its end, or was never meant to reach further"
-            facts.append(Fact("missing_steps", severity, missing, f"{meaning}.", {"grid": grid.name}))
-    if grid.off:
-        # A stray beside a hole may be the missing step under a wrong label; alone it is only an extra step.
-        severity = "warning" if grid.missing else "note"
-        meaning = "Extra steps were saved, or a label is wrong; intervals between steps are not all the same."
-        evidence = {"grid": grid.name, "missing": list(grid.missing)}
-        facts.append(Fact("off_grid_steps", severity, grid.off, meaning, evidence))
-    return facts
 
 
 def _even(steps: list[int]) -> list[Grid]:

@@ -1,41 +1,94 @@
-"""What linting found: facts with their evidence, and the steps that are left when the doubtful ones are taken out."""
+"""What linting found: facts with their evidence, the steps that remain without the doubtful ones, and the stored report.
+
+A report is stored beside the series and ignored once the files it is about have changed.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-SEVERITIES = ("error", "warning", "note")
+import xxhash
 
-KINDS: dict[str, str] = {
-    "unreadable": "a step is there and cannot be read",
-    "identical_steps": "several steps hold the same weights, bit for bit",
-    "equals_final": "steps hold the weights of the last step",
-    "final_equals_early": "the last step holds the weights of an early one",
-    "shard_from_other_step": "a whole weight file is that of another step, the others are not",
-    "tensors_from_other_step": "some tensors are those of another step, bit for bit, the others are not",
-    "unchanged_tensors": "tensors that do not change, where nothing is wrong with that",
-    "swapped_steps": "two steps fit better in each other's place",
-    "out_of_line": "steps far from the steps before and after, which are close to each other",
-    "norm_out_of_line": "the same, and mostly a matter of scale",
-    "jump": "the weights move further between two steps than anywhere near, and stay there",
-    "tensors_out_of_line": "single tensors far from the same tensors before and after",
-    "tensors_jump": "single tensors move further between two steps than anywhere near, and stay there",
-    "step0_not_ancestor": "the first step has nothing in common with the next",
-    "unrelated_steps": "no step has anything in common with the next",
-    "missing_steps": "a regular grid of steps has holes",
-    "off_grid_steps": "steps that do not lie on the grid of the others",
-    "config_change": "config.json differs between steps",
-    "tokenizer_change": "tokenizer files differ between steps",
-    "dtype_change": "tensors are stored in another type than at the other steps",
-    "shape_change": "tensors have another shape than at the other steps",
-    "missing_tensors": "tensors the other steps have are not there",
-    "extra_tensors": "tensors the other steps do not have",
-    "non_finite": "NaN or infinity in the weights",
-    "loss_above_uniform": "steps predict random or repeated tokens worse than guessing would",
+from byrote.checkpoints.atomic import write_json
+from byrote.checkpoints.formats import format_of
+from byrote.checkpoints.former_name import same_format
+from byrote.checkpoints.lint.scan import TOKENIZER_FILES
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+
+SEVERITIES = ("error", "warning", "note")
+FORMAT, VERSION = "byrote-lint", 1
+
+
+_MIXTURE = "The tensors were taken from another step: this step is a mixture of two."
+KINDS: dict[str, tuple[str, str]] = {
+    "unreadable": ("error", "This step cannot be measured; what is said of its neighbours spans the hole."),
+    "identical_steps": ("error", "One step was saved, copied or uploaded under several labels."),
+    "equals_final": ("error", "These labels serve the final weights: nothing changes along them."),
+    "final_equals_early": ("error", "The last label serves an early step: training seems undone."),
+    "shard_from_other_step": ("error", _MIXTURE),
+    "tensors_from_other_step": ("error", _MIXTURE),
+    "unchanged_tensors": (
+        "note",
+        "Frozen, without a gradient, or moving less than their number type can hold.",
+    ),
+    "swapped_steps": (
+        "warning",
+        "The two labels were exchanged: each step's weights lie between the other's neighbours.",
+    ),
+    "out_of_line": (
+        "warning",
+        "The weights come from another run or from a damaged file: training does not go there and back.",
+    ),
+    "norm_out_of_line": ("warning", "The weights were scaled, folded or saved by other code at these steps."),
+    "jump": (
+        "warning",
+        "Training restarted from other weights, another run goes on here, or steps in between are missing.",
+    ),
+    "tensors_out_of_line": (
+        "warning",
+        "These tensors were damaged, flipped, scaled or taken from elsewhere; the rest of the step was not.",
+    ),
+    "tensors_jump": (
+        "warning",
+        "These tensors were re-initialised, re-ordered or first trained here; the rest went on as before.",
+    ),
+    "step0_not_ancestor": (
+        "warning",
+        "The series did not start from these weights: another initialisation, or another run's.",
+    ),
+    "unrelated_steps": ("warning", "The folder mixes runs, or the steps were trained from different starts."),
+    "missing_steps": ("warning", "These steps were never written, were lost, or carry another label."),
+    "off_grid_steps": (
+        "note",
+        "Extra steps were saved, or a label is wrong; intervals between steps are not all the same.",
+    ),
+    "config_change": (
+        "error",
+        "These steps would be run as another model than the rest: a config from elsewhere.",
+    ),
+    "tokenizer_change": (
+        "warning",
+        "The same id stands for another piece of text at these steps: texts are not comparable.",
+    ),
+    "dtype_change": (
+        "warning",
+        "The steps were saved by different code; rounding differs, and values near its size with it.",
+    ),
+    "shape_change": ("error", "The weights belong to a model of another size, or the model was resized."),
+    "missing_tensors": (
+        "error",
+        "The file is incomplete; whatever loads it would fill the hole with random numbers.",
+    ),
+    "extra_tensors": ("warning", "These steps hold another model, or something beside the model."),
+    "non_finite": ("error", "Training diverged or the file is damaged; the model's outputs are not numbers."),
+    "loss_above_uniform": ("warning", ""),  # found in results, which say what it means
 }
+"""Severity and meaning of each kind of fact, where the check that finds it does not say otherwise; see docs/lint.md."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +121,43 @@ class Fact:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become null."""
-        return plain_json(asdict(self))
+        return _plain_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Fact:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is no fact.
+        """
+        if row["kind"] not in KINDS or row["severity"] not in SEVERITIES:
+            raise ValueError("unknown kind or severity")
+        return cls(
+            kind=row["kind"],
+            severity=row["severity"],
+            steps=_steps(row["steps"]),
+            meaning=str(row["meaning"]),
+            evidence=dict(row["evidence"]),
+            tensors=tuple(str(name) for name in row["tensors"]),
+            leave_out=_steps(row["leave_out"]),
+        )
+
+
+def fact(
+    kind: str,
+    steps: tuple[int, ...],
+    evidence: Mapping[str, Any],
+    *,
+    tensors: tuple[str, ...] = (),
+    leave_out: tuple[int, ...] = (),
+    severity: str = "",
+    meaning: str = "",
+) -> Fact:
+    """A fact with the severity and the meaning of its kind, unless others are given; the rest as for `Fact`."""
+    usual_severity, usual_meaning = KINDS[kind]
+    return Fact(
+        kind, severity or usual_severity, steps, meaning or usual_meaning, evidence, tensors, leave_out
+    )
 
 
 @dataclass(frozen=True)
@@ -98,13 +187,11 @@ class LintReport:
     @property
     def left_out(self) -> dict[int, str]:
         """Steps to leave out, and why: the kinds of the facts, in words."""
-        reasons: dict[int, list[str]] = {}
+        reasons: dict[int, dict[str, None]] = {}
         for fact in self.facts:
             for step in fact.leave_out:
-                kinds = reasons.setdefault(step, [])
-                if fact.kind not in kinds:
-                    kinds.append(fact.kind)
-        return {step: ", ".join(k.replace("_", " ") for k in reasons[step]) for step in sorted(reasons)}
+                reasons.setdefault(step, {})[fact.kind.replace("_", " ")] = None
+        return {step: ", ".join(reasons[step]) for step in sorted(reasons)}
 
     @property
     def severity(self) -> str | None:
@@ -120,18 +207,105 @@ class LintReport:
         """Facts of one kind."""
         return tuple(f for f in self.facts if f.kind == kind)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, as stored."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "series": self.series,
+            "steps": list(self.steps),
+            "usable_steps": list(self.usable_steps),
+            "facts": [fact.to_json() for fact in self.facts],
+            "fingerprints": {str(step): value for step, value in self.fingerprints.items()},
+            "stamps": {str(step): value for step, value in self.stamps.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LintReport:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError: it is no report, or one of another version.
+        """
+        if not same_format(data["format"], FORMAT) or data["version"] != VERSION:
+            raise ValueError("not a report of this version")
+        return cls(
+            series=str(data["series"]),
+            steps=_steps(data["steps"]),
+            facts=tuple(Fact.from_json(row) for row in data["facts"]),
+            fingerprints={int(step): str(value) for step, value in data["fingerprints"].items()},
+            stamps={int(step): str(value) for step, value in data["stamps"].items()},
+        )
+
 
 def in_order(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     """Most severe first, then by first step, then by kind."""
     return tuple(sorted(facts, key=lambda f: (SEVERITIES.index(f.severity), f.steps[:1], f.kind, f.steps)))
 
 
-def plain_json(value: Any) -> Any:
+def lint_path(series: CheckpointSeries) -> Path:
+    """Where a series' report is stored: `<series folder>.lint.json`, beside the folder and never in it."""
+    folder = series.path.resolve()
+    return folder.with_name(f"{folder.name}.lint.json")
+
+
+def stamp(checkpoint: Checkpoint) -> str:
+    """A hash of names, sizes and times of the files behind one step; it changes when any of them does."""
+    if (version := format_of(checkpoint).version) is not None:
+        return version(checkpoint)
+    files = [*checkpoint.files, *(checkpoint.path / name for name in TOKENIZER_FILES)]
+    if checkpoint.config_path is not None:
+        files.append(checkpoint.config_path)
+    lines = []
+    for file in files:
+        try:
+            state = file.stat()
+            lines.append(f"{file.name} {state.st_size} {state.st_mtime_ns}")
+        except OSError:
+            lines.append(f"{file.name} -")
+    return xxhash.xxh3_128("\n".join(lines).encode()).hexdigest()
+
+
+def write_lint(series: CheckpointSeries, report: LintReport) -> Path | None:
+    """Store a report beside its series, whole or not at all.
+
+    Returns:
+        The file; None where the folder that holds the series cannot be written to.
+    """
+    path = lint_path(series)
+    try:
+        write_json(path, report.to_json())
+    except OSError:
+        return None
+    return path
+
+
+def read_lint(series: CheckpointSeries) -> LintReport | None:
+    """The report stored beside a series, or a part of a series.
+
+    Returns:
+        The report; None where there is none, it cannot be read, or it is not about the files there are now: a step of
+        `series` was added, or its weights, config or tokenizer changed.
+    """
+    try:
+        report = LintReport.from_json(json.loads(lint_path(series).read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return report if all(report.stamps.get(c.step) == stamp(c) for c in series) else None
+
+
+def _steps(values: list[Any]) -> tuple[int, ...]:
+    if not all(type(value) is int for value in values):
+        raise ValueError("steps must be whole numbers")
+    return tuple(values)
+
+
+def _plain_json(value: Any) -> Any:
     """Numpy scalars unwrapped, tuples as lists, floats rounded to 6 digits; what is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(k): plain_json(v) for k, v in value.items()}
+        return {str(k): _plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain_json(v) for v in value]
+        return [_plain_json(v) for v in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):

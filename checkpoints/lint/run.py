@@ -1,4 +1,4 @@
-"""The lint itself: one pass over the weights, then every check over what the pass kept."""
+"""The lint itself: one pass over the weights, then every check over what the pass found."""
 
 from __future__ import annotations
 
@@ -10,28 +10,24 @@ import numpy as np
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.fingerprint import fingerprint
-from byrote.checkpoints.lint.equality import constant_tensors, equal_facts
-from byrote.checkpoints.lint.excursions import excursion_facts
-from byrote.checkpoints.lint.files import config_facts, non_finite_facts, tensor_facts, tokenizer_facts
+from byrote.checkpoints.lint.compare import config_facts, non_finite_facts, tensor_facts, tokenizer_facts
+from byrote.checkpoints.lint.copies import Copies, constant_tensors
 from byrote.checkpoints.lint.grid import grid_facts
-from byrote.checkpoints.lint.jumps import jump_facts
-from byrote.checkpoints.lint.order import swap_facts
-from byrote.checkpoints.lint.report import Fact, LintReport, in_order
-from byrote.checkpoints.lint.saved import stamp
+from byrote.checkpoints.lint.outliers import excursion_facts, jump_facts, swap_facts
+from byrote.checkpoints.lint.outliers import tensor_facts as outlying_tensors
+from byrote.checkpoints.lint.path import WeightPath
+from byrote.checkpoints.lint.report import Fact, LintReport, fact, in_order, stamp
 from byrote.checkpoints.lint.scan import Scanner, StepScan
-from byrote.checkpoints.lint.single_tensors import tensor_outliers
-from byrote.checkpoints.lint.trajectory import Trajectory
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.series import CheckpointSeries
 
 Event = dict[str, Any]
-UNREADABLE = "This step cannot be measured; what is said of its neighbours spans the hole."
 
 
 def lint(series: CheckpointSeries, *, on_event: Callable[[Event], None] | None = None) -> LintReport:
     """Look for wrong, doubled, exchanged, damaged and missing steps in a series.
 
     Every byte of weights is read once. Memory does not grow with the size of the model: of each step, hashes, norms and
-    a sample of at most 2^25 numbers over all steps are kept.
+    a sample of at most 2^25 numbers over all steps stay in memory.
 
     Args:
         series: what to lint, as opened; of a slice, only the slice is looked at.
@@ -43,8 +39,12 @@ def lint(series: CheckpointSeries, *, on_event: Callable[[Event], None] | None =
     """
     stamps = {c.step: stamp(c) for c in series}
     scans, facts = _scans(series, on_event or (lambda event: None))
-    facts += [_unreadable(gap) for gap in series.gaps]
-    facts += grid_facts(_all_steps(series), scheduled=_schedule(series))
+    for gap in series.gaps:
+        step = () if gap.step is None else (gap.step,)
+        facts.append(fact("unreadable", step, {"path": gap.path.name, "reason": gap.reason}))
+    # A step that cannot be read is not also missing.
+    steps = sorted({*series.steps, *(gap.step for gap in series.gaps if gap.step is not None)})
+    facts += grid_facts(steps, scheduled=_schedule(series, steps))
     if scans:
         facts += config_facts(scans) + tokenizer_facts(scans) + tensor_facts(scans)
         facts += weight_facts(scans)
@@ -64,18 +64,18 @@ def weight_facts(scans: Sequence[StepScan]) -> list[Fact]:
         scans: one per step, in step order, all of one `Scanner`; their samples are used up.
     """
     facts = non_finite_facts(scans, constant_tensors(scans) if len(scans) > 1 else set())
-    path = Trajectory(scans)
-    equal = equal_facts(path, scans)
-    facts += equal.facts
+    path = WeightPath(scans)
+    copies = Copies(path, scans)
+    facts += copies.facts
     if not path.moving.any():
         return facts
     comparable = np.isfinite(np.diagonal(path.distances))
-    chain = [i for i in range(len(path)) if i not in equal.shadows and comparable[i]]
+    chain = [i for i in copies.chain if comparable[i]]
     swaps, chain = swap_facts(path, chain)
     excursions, chain = excursion_facts(path, chain)
     jumps, chain = jump_facts(path, chain)
-    known = {fact.steps for fact in jumps}
-    tensors = tensor_outliers(path, chain, foreign=equal.foreign, known=known)
+    known = {jump.steps for jump in jumps}
+    tensors = outlying_tensors(path, chain, foreign=copies.foreign, known=known)
     return [*facts, *swaps, *excursions, *jumps, *tensors]
 
 
@@ -85,10 +85,13 @@ def _scans(series: CheckpointSeries, emit: Callable[[Event], None]) -> tuple[lis
     facts: list[Fact] = []
     started = time.monotonic()
     for done, checkpoint in enumerate(series, 1):
+        step = (checkpoint.step,)
         try:
             scans.append(scanner.scan(checkpoint))
         except (CheckpointError, OSError) as error:
-            facts.append(_broken(checkpoint, error))
+            reason = error.message if isinstance(error, CheckpointError) else str(error)
+            evidence = {"path": checkpoint.path.name, "reason": reason}
+            facts.append(fact("unreadable", step, evidence, leave_out=step))
         pace = (time.monotonic() - started) / done
         emit(
             {
@@ -104,27 +107,11 @@ def _scans(series: CheckpointSeries, emit: Callable[[Event], None]) -> tuple[lis
     return scans, facts
 
 
-def _unreadable(gap: Gap) -> Fact:
-    steps = () if gap.step is None else (gap.step,)
-    return Fact("unreadable", "error", steps, UNREADABLE, {"path": gap.path.name, "reason": gap.reason})
-
-
-def _broken(checkpoint: Checkpoint, error: Exception) -> Fact:
-    reason = error.message if isinstance(error, CheckpointError) else str(error)
-    evidence = {"path": checkpoint.path.name, "reason": reason}
-    step = (checkpoint.step,)
-    return Fact("unreadable", "error", step, UNREADABLE, evidence, leave_out=step)
-
-
-def _all_steps(series: CheckpointSeries) -> list[int]:
-    """Steps that are there, readable or not: a step that cannot be read is not also missing."""
-    return sorted({*series.steps, *(g.step for g in series.gaps if g.step is not None)})
-
-
-def _schedule(series: CheckpointSeries) -> list[int] | None:
+def _schedule(series: CheckpointSeries, steps: Sequence[int]) -> list[int] | None:
     """What the lab set out to write, as far as it got; None for series that do not say."""
     schedule = series.manifest.get("schedule")
     if not isinstance(schedule, list) or not all(type(step) is int for step in schedule):
         return None
-    last = max(_all_steps(series))
-    return schedule if series.manifest.get("status") == "complete" else [s for s in schedule if s <= last]
+    if series.manifest.get("status") == "complete":
+        return schedule
+    return [step for step in schedule if step <= max(steps)]

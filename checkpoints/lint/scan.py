@@ -1,27 +1,42 @@
 """One pass over a step: content hashes, norms, what is not finite, a fixed sample of every tensor, the small files.
 
 Files are mapped and read tensor by tensor in blocks, so that memory does not grow with the model. Distances between
-any two steps are later taken from the samples: the same positions of the same tensors at every step.
+any two steps are later taken from the samples: the same positions of the same tensors at every step. Stored numbers are
+read as numpy floats, also of types numpy does not know (bf16, fp8). No torch.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+import xxhash
+from jaxtyping import Float, Int, Num, UInt8
 
 from byrote.checkpoints.fingerprint import tensor_hashes
 from byrote.checkpoints.formats.adapter import TensorInfo
 from byrote.checkpoints.formats.tensors import stored_tensors
-from byrote.checkpoints.lint.decode import RESOLUTION, as_floats, words
-from byrote.checkpoints.lint.small_files import config_fields, tokenizer_digests
 from byrote.checkpoints.series import Checkpoint, at_hand
 
 MAX_SAMPLED_NUMBERS = 2**25  # over all steps: 128 MiB of float32
 MAX_PER_TENSOR, MIN_PER_TENSOR = 4096, 64
 _BLOCK = 2**20  # numbers decoded at once
+
+RESOLUTION = {
+    "F64": 2.0**-24, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8, "F8_E4M3": 2.0**-4, "F8_E5M2": 2.0**-3,
+}  # fmt: skip
+"""Largest relative rounding error of each type; F64 as read here, in single precision."""
+_WORD = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "added_tokens.json",
+    "special_tokens_map.json", "tokenizer_config.json",
+)  # fmt: skip
+_RUN_TIME = ("truncation", "padding", "version")  # of tokenizer.json: left behind by whoever used it last
 
 
 @dataclass
@@ -53,14 +68,16 @@ class Scanner:
     """Scans the steps of one series, one after the other.
 
     Args:
-        n_steps: how many there will be at most; decides how many numbers are kept of each.
+        n_steps: how many there will be at most; decides how many numbers are sampled of each.
     """
 
     def __init__(self, n_steps: int) -> None:
-        self._kept_per_step = MAX_SAMPLED_NUMBERS // max(1, n_steps)
+        self._per_step = MAX_SAMPLED_NUMBERS // max(1, n_steps)
         self._most: int | None = None
         self._positions: dict[tuple[str, int], Int[np.ndarray, " _"]] = {}
-        self._tokenizers: dict[str, str] = {}
+        self._tokenizers: dict[
+            str, str
+        ] = {}  # what files of these bytes say, so that equal files are parsed once
 
     def scan(self, checkpoint: Checkpoint) -> StepScan:
         """Read a step once; a step on the hub is downloaded for it.
@@ -72,18 +89,22 @@ class Scanner:
         with at_hand(checkpoint) as ready:
             hashes = tensor_hashes(ready)
             if self._most is None:
-                share = self._kept_per_step // max(1, len(hashes))
+                share = self._per_step // max(1, len(hashes))
                 self._most = min(MAX_PER_TENSOR, max(MIN_PER_TENSOR, share))
             found = StepScan(checkpoint.step, hashes)
             for name, info, raw in stored_tensors(ready):
                 found.tensors[name] = info
                 if info.dtype in RESOLUTION and len(raw):
-                    self._take(found, name, words(raw, info.dtype))
-            found.config = config_fields(ready)
-            found.tokenizer = tokenizer_digests(ready, self._tokenizers)
+                    self._sample(found, name, words(raw, info.dtype))
+            config = None if ready.config_path is None else _json(ready.config_path)
+            if isinstance(config, dict):
+                found.config = {k: json.dumps(v, sort_keys=True) for k, v in config.items()}
+            for name in TOKENIZER_FILES:
+                if (ready.path / name).is_file():
+                    found.tokenizer[name] = self._tokenizer_digest(ready.path / name)
         return found
 
-    def _take(self, found: StepScan, name: str, stored: Num[np.ndarray, " n"]) -> None:
+    def _sample(self, found: StepScan, name: str, stored: Num[np.ndarray, " n"]) -> None:
         """Add one floating tensor: counts over all its numbers, and the sample where all are finite."""
         dtype = found.tensors[name].dtype
         n_nan = n_inf = 0
@@ -101,11 +122,11 @@ class Scanner:
             found.non_finite[name] = (n_nan, n_inf)
             return
         with np.errstate(over="ignore"):
-            taken = as_floats(stored[self._where(name, len(stored))], dtype).astype(np.float32)
-        if np.isfinite(taken).all():  # a float64 beyond float32 is not compared
-            found.samples[name], found.norms[name] = taken, float(np.sqrt(squares))
+            sample = as_floats(stored[self._where(name, len(stored))], dtype).astype(np.float32)
+        if np.isfinite(sample).all():  # a float64 beyond float32 is not compared
+            found.samples[name], found.norms[name] = sample, float(np.sqrt(squares))
 
-    def _where(self, name: str, size: int) -> Int[np.ndarray, " taken"]:
+    def _where(self, name: str, size: int) -> Int[np.ndarray, " sampled"]:
         """All positions of a small tensor, random ones (by its name) of a large one: a stride could follow a column."""
         assert self._most is not None, "set by the first step"
         if (name, size) not in self._positions:
@@ -114,3 +135,58 @@ class Scanner:
             chosen = np.arange(size) if few else np.unique(generator.integers(0, size, self._most))
             self._positions[name, size] = chosen
         return self._positions[name, size]
+
+    def _tokenizer_digest(self, path: Path) -> str:
+        """Hash of what a tokenizer file says: without the order of JSON keys and without what is set at each use."""
+        raw = path.read_bytes()
+        key = f"{path.name} {xxhash.xxh3_64(raw).hexdigest()}"
+        if key not in self._tokenizers:
+            data = _json(path) if path.suffix == ".json" else None
+            if isinstance(data, dict):
+                data = {k: v for k, v in data.items() if path.name != "tokenizer.json" or k not in _RUN_TIME}
+                raw = json.dumps(data, sort_keys=True).encode()
+            self._tokenizers[key] = xxhash.xxh3_64(raw).hexdigest()
+        return self._tokenizers[key]
+
+
+def words(raw: UInt8[np.ndarray, " n_bytes"], dtype: str) -> Num[np.ndarray, " n"]:
+    """The bytes of a tensor as one array of its stored words, without a copy.
+
+    Args:
+        raw: the tensor's bytes, little-endian, as safetensors stores them.
+        dtype: safetensors' name of a floating type, a key of `RESOLUTION`.
+    """
+    return raw.view(_WORD[dtype])
+
+
+def as_floats(stored: Num[np.ndarray, " n"], dtype: str) -> Float[np.ndarray, " n"]:
+    """Words as numbers: float64 for F64, otherwise float32; exact for every type."""
+    if dtype == "BF16":  # the upper half of a float32
+        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "F8_E4M3":
+        return _E4M3[stored]
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        stored = (stored.astype(np.uint16) << np.uint16(8)).view(np.float16)
+    with np.errstate(invalid="ignore"):  # some NaN are signalling
+        return stored.astype(np.float64 if dtype == "F64" else np.float32, copy=False)
+
+
+def _e4m3_table() -> Float[np.ndarray, " 256"]:
+    """All 256 values of E4M3 (the variant without infinities): 1 sign, 4 exponent bits of bias 7, 3 mantissa bits."""
+    code = np.arange(256)
+    sign, exponent, mantissa = np.where(code & 128, -1.0, 1.0), (code >> 3) & 15, code & 7
+    subnormal = mantissa / 8 * 2.0**-6
+    value = np.where(exponent == 0, subnormal, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
+    value[(exponent == 15) & (mantissa == 7)] = np.nan
+    return (sign * value).astype(np.float32)
+
+
+_E4M3 = _e4m3_table()
+
+
+def _json(path: Path) -> Any:
+    """A JSON file; None where it cannot be read as one, which the format already judged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -19,11 +19,10 @@ from tiny_models import tiny_hf_model
 
 from byrote.checkpoints import Checkpoint, CheckpointSeries, open_series
 from byrote.checkpoints.lint import Fact, LintReport, lint, lint_path, read_lint, write_lint
-from byrote.checkpoints.lint.decode import RESOLUTION, as_floats, words
+from byrote.checkpoints.lint.copies import genuine
 from byrote.checkpoints.lint.grid import find_grids, grid_facts
-from byrote.checkpoints.lint.label import genuine
 from byrote.checkpoints.lint.report import in_order
-from byrote.checkpoints.lint.scan import Scanner
+from byrote.checkpoints.lint.scan import RESOLUTION, Scanner, as_floats, words
 
 TORCH_TYPES = {
     "F64": torch.float64,
