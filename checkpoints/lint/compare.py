@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from byrote.checkpoints.formats.adapter import TensorInfo
 from byrote.checkpoints.lint.report import Fact, fact
@@ -21,7 +22,8 @@ _DESCRIBING = frozenset(
 _Value = TypeVar("_Value", bound=Hashable)
 
 
-class Odd(NamedTuple, Generic[_Value]):
+@dataclass(frozen=True)
+class Odd(Generic[_Value]):
     """Steps whose value differs from that of most; `stays` where it is a planned change rather than an exception."""
 
     steps: tuple[int, ...]

@@ -236,14 +236,15 @@ def jump_facts(path: WeightPath, chain: list[int]) -> tuple[list[Fact], list[int
         unlike = not (cosine >= RELATED_COSINE and 1 / LIKE_NORM < scale < LIKE_NORM)
         broken = k > 0 and kin[k] is False and kin[k - 1] and (at_end or kin[k + 1])
         if broken or (k in found and (not at_end or unlike)):
-            evidence: dict[str, float | None] = {
+            distance = float(path.distances[before, after])
+            broken_by: dict[str, float | None] = {
                 "times_usual": found.get(k),
-                "distance": float(path.distances[before, after]),
+                "distance": distance,
                 "cosine": cosine,
                 "norm_ratio": scale,
             }
             leave_out = (int(path.steps[after]),) if at_end else ()
-            facts.append(fact("jump", path.labels([before, after]), evidence, leave_out=leave_out))
+            facts.append(fact("jump", path.labels([before, after]), broken_by, leave_out=leave_out))
     return facts, chain
 
 
