@@ -11,6 +11,7 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.source import Sequences, SourceConfig, draw, random_words
 
 KINDS = ("unique", "repeated", "control")
+POOLED = frozenset({"repeated"})  # kinds whose batches draw a share from a pool
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Arm:
                 f"repeat_frac is {self.repeat_frac}, but the {self.kind} arm mixes unique and repeated data",
                 help="choose a share above 0 and below 1, such as 0.5",
             )
-        if self.pool_size < (1 if self.kind == "repeated" else 0):
+        if self.pool_size < (1 if self.kind in POOLED else 0):
             raise ByroteError(
                 f"pool_size is {self.pool_size}", help="the pool holds at least 1 sequence, such as 64"
             )
@@ -64,7 +65,7 @@ class Arm:
 
     def repeats_per_sequence(self, *, batch: int, steps: int) -> float:
         """How often each pool sequence is trained on in `steps` steps, on average; 0 without repeats."""
-        if self.kind != "repeated":
+        if self.kind not in POOLED:
             return 0.0
         return self.n_repeated(batch) * steps / self.pool_size
 
@@ -79,7 +80,7 @@ class Arm:
                 help="a batch needs at least one repeated and one unique sequence: "
                 "use a larger batch or another share",
             )
-        if self.kind == "repeated" and steps is not None and self.pool_size > n_repeated * steps:
+        if self.kind in POOLED and steps is not None and self.pool_size > n_repeated * steps:
             raise ByroteError(
                 f"a pool of {self.pool_size} is not used up by {steps} steps of {n_repeated} repeated sequences",
                 help=f"use a pool of at most {n_repeated * steps}, or train longer",
@@ -107,7 +108,7 @@ class ArmStream:
         self.source, self.arm, self.seed, self.batch = source, arm, seed, batch
         self.n_unique = batch - arm.n_repeated(batch)
         self.pool: Sequences | None = None
-        if arm.kind == "repeated":
+        if arm.kind in POOLED:
             self.pool = draw(source, seed=seed, stream="pool", index=0, n=arm.pool_size)
 
     def batches(self, first_step: int, n_steps: int) -> Int[np.ndarray, "n_steps n_trained width"]:
@@ -122,7 +123,8 @@ class ArmStream:
         unique = drawn.wide.reshape(n_steps, self.batch, -1)[:, : self.n_unique]
         if self.pool is None:
             return unique
-        return np.concatenate([unique, self.pool.wide[self.members(first_step, n_steps)]], axis=1)
+        repeats = self.pool.wide[self.members(first_step, n_steps)]
+        return np.concatenate([unique, repeats], axis=1)
 
     def members(self, first_step: int, n_steps: int) -> Int[np.ndarray, "n_steps n_repeated"]:
         """Which pool sequences each step repeats.

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from recipes import file_of_recipe
 from streamlit.testing.v1 import AppTest
 
 from byrote.dashboard import export
@@ -21,36 +22,7 @@ from byrote.probes.registry import REGISTRY
 
 DOCS = Path(__file__).parents[3] / "docs" / "dashboard.md"
 ON_EVERY_PAGE = {"run", "probe", "metric", "step", "head", "base", "pin"}
-# The page of the recipe in CONTRIBUTING.md: one file under app/dashboard/views, and its name in views/__init__.py.
-RECIPE = '''
-"""Gaps: which checkpoints could not be measured?"""
-
-import pandas as pd
-
-from byrote.dashboard import reproduce
-from byrote.dashboard.page import Drawing, Page, View, nothing
-
-
-def draw(view: View, page: Drawing) -> None:
-    """A table of the gaps."""
-    gaps = view.run.gaps
-    page.title(f"{view.run.name} has {len(gaps)} gaps")
-    if not gaps:
-        nothing("Every checkpoint was measured.")
-        return
-    page.table(pd.DataFrame(gaps), "gaps", caption="Checkpoints that could not be measured.")
-
-
-PAGE = Page(
-    name="gaps",
-    title="Gaps",
-    icon=":material/warning:",
-    question="which checkpoints could not be measured, and why",
-    draw=draw,
-    commands=lambda view: [reproduce.show(view.run)],
-    notebook=lambda view: ["run.meta['gaps']"],
-)
-'''
+RECIPE = file_of_recipe("app/dashboard/views/gaps.py")  # of CONTRIBUTING.md
 
 
 @pytest.fixture
