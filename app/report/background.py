@@ -49,24 +49,24 @@ def methods_section(scene: Scene) -> Section:
 
 def errors_section(scene: Scene) -> Section:
     """Checkpoints that could not be measured and values that are undefined, each with its reason."""
-    gaps = [
+    gaps: list[tuple[Value, ...]] = [
         (r.run, "–" if g.get("step") is None else step_number(g["step"]), str(g.get("path") or "–"),
          str(g.get("reason") or "no reason was recorded"), str(g.get("help") or "–"))
         for r in scene.results
         for g in r.gaps
     ]  # fmt: skip
-    invalid = [
+    invalid: list[tuple[Value, ...]] = [
         (r.run, probe_name(g["probe"]), probe_name(g["metric"]), g["n"], steps_in_words(g["steps"]),
          g["reason"] or "no reason was recorded")
         for r in scene.results
         for g in invalid_groups(r)
     ]  # fmt: skip
     blocks: list[Block] = []
+    columns: tuple[str, ...] = ("Run", "Step", "Where", "Reason", "What helps")
     if gaps:
-        columns = ("Run", "Step", "Where", "Reason", "What helps")
         blocks.append(Table("gaps-table", "Checkpoints that could not be measured.", columns, tuple(gaps)))
+    columns = ("Run", "Probe", "Metric", "Values", "At", "Not measured because")
     if invalid:
-        columns = ("Run", "Probe", "Metric", "Values", "At", "Not measured because")
         blocks.append(Table("invalid-table", "Values that are not measured.", columns, tuple(invalid)))
     return Section(
         "errors",

@@ -9,13 +9,12 @@ import pandas as pd
 from byrote.probes import figures
 from byrote.probes.degradation import BEST_HEAD, Comparison
 from byrote.probes.figures.differences import matched_final
-from byrote.probes.rules import UNCLEAR, change
+from byrote.probes.rules import change
 from byrote.probes.wording import clean, number, p_value, probe_name, step_number
-from byrote.report.model import Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
+from byrote.report.model import TONES, Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
 from byrote.report.scene import Scene, label_of, seeds_of
 
 MAX_ROWS = 40
-_TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}
 
 
 def comparison_section(scene: Scene) -> Section:
@@ -124,5 +123,5 @@ def _row(row: Any) -> tuple[Value, ...]:
         difference,
         int(row.n) or "–",
         p_value(row.q),
-        Words(word, _TONES.get(word, "plain")),
+        Words(word, TONES.get(word, "plain")),
     )

@@ -7,6 +7,8 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from byrote.probes.rules import UNCLEAR
+
 Status = Literal["complete", "partial", "failed"]
 
 
@@ -33,12 +35,16 @@ class Estimate:
     signed: bool = False
 
 
+Tone = Literal["good", "bad", "plain", "muted"]
+TONES: dict[str, Tone] = {"better": "good", "worse": "bad", UNCLEAR: "muted"}  # of a difference in words
+
+
 @dataclass(frozen=True)
 class Words:
     """A short verdict, with a quieter second line. The tone colours it; the words carry it."""
 
     text: str
-    tone: Literal["good", "bad", "plain", "muted"] = "plain"
+    tone: Tone = "plain"
     detail: str = ""
 
 

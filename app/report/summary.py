@@ -10,15 +10,14 @@ from byrote.probes.absent import lacks_material
 from byrote.probes.degradation import BEST_HEAD, Comparison
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.rules import UNCLEAR, against_chance, change, smallest_effect
+from byrote.probes.rules import against_chance, change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
 from byrote.report.headline import run_finding
-from byrote.report.model import Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
+from byrote.report.model import TONES, Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
 from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, seeds_of, strongest
 
 _ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""}
-_TONES = {"better": "good", "worse": "bad", UNCLEAR: "muted"}
 _EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
 
 
@@ -89,7 +88,7 @@ def _metric_rows(scene: Scene, info: ProbeInfo, metric: str) -> list[tuple[Value
     name = sentence_case(probe_name(info.name))
     if metric not in ("score", info.main_metric) or info.kind == "model":
         name = f"{name}: {probe_name(metric)}"
-    rows = []
+    rows: list[tuple[Value, ...]] = []
     for results in scene.measured:
         mine = at_last(results, info.name, metric)
         if mine.empty:
@@ -130,7 +129,7 @@ def _versus(scene: Scene, run: str, info: ProbeInfo, metric: str) -> tuple[Value
     where = "" if pd.isna(row.layer) else f"at {label_of(row)}"
     word = change(row)
     estimate = Estimate(row.difference, row.lo, row.hi, n=int(row.n), where=where, signed=True)
-    return estimate, Words(word, _TONES.get(word, "plain"))
+    return estimate, Words(word, TONES.get(word, "plain"))
 
 
 def _difference_row(comparison: Comparison, scene: Scene, info: ProbeInfo, metric: str) -> Any | None:
@@ -200,7 +199,9 @@ def _evidence_row(results: Results, head: Any) -> tuple[Value, ...]:
         return None if mine.empty else next(mine.itertuples(index=False))
 
     verdict = cell("verdict")
-    if not verdict.valid:
+    if verdict is None:
+        word = Words("not measured", "muted")
+    elif not verdict.valid:
         word = Words(f"not measured: {verdict.reason}", "muted")
     else:
         word = Words("yes", "good") if verdict.value == 1 else Words("no", "muted")

@@ -95,15 +95,11 @@ class _Frame:
         x_axis, y_axis = self.axis(x), self.axis(y)
         x0, x1 = x_axis.get("domain", (0, 1))
         y0, y1 = y_axis.get("domain", (0, 1))
-        wide, high = self.right - self.left, self.bottom - self.top
+        (left, right), (low, top) = x_axis["range"], y_axis["range"]
+        wide, high, log = self.right - self.left, self.bottom - self.top, x_axis.get("type") == "log"
         return (
-            Scale(
-                *x_axis["range"],
-                self.left + x0 * wide,
-                self.left + x1 * wide,
-                log=x_axis.get("type") == "log",
-            ),
-            Scale(*y_axis["range"], self.bottom - y0 * high, self.bottom - y1 * high),
+            Scale(left, right, self.left + x0 * wide, self.left + x1 * wide, log=log),
+            Scale(low, top, self.bottom - y0 * high, self.bottom - y1 * high),
         )
 
     def clip(self, x: str) -> str:

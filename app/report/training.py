@@ -58,7 +58,7 @@ def heads_section(scene: Scene) -> Section:
     probes = scene.head_probes
     if not probes:
         return Section("heads", "Strongest heads", (Prose("No head was measured."),))
-    main, others = probes[0], [p for p in ("previous_token", "copying_logit") if p in probes[1:]]
+    main, others = probes[0], probes[1:3]
     rows = [row for r in scene.with_valid(main) for row in _head_rows(r, main, others)]
     table = Table(
         name="heads-table",
@@ -237,7 +237,7 @@ def _head_rows(results: Results, main: str, others: list[str]) -> list[tuple[Val
     last = rows_of(results, main, "score")
     last = last[last["step"] == step]
     limits = value_range(main, "score", valid_rows(results, main, "score")["value"])
-    rows = []
+    rows: list[tuple[Value, ...]] = []
     for layer, head in top_heads(last, N_TOP_HEADS):
         score = estimate_of(_one(last, layer, head))
         also = [_estimate_at(results, p, "score", step, layer, head) for p in others]
