@@ -170,10 +170,10 @@ class _Bench:
 
     def measure_weights(self, model: Any, probe: str, *, seed: int | None = None) -> list[Any]:
         """Measurements of a probe of weights."""
-        from byrote.probes.sweep.measure import measure_weights
+        from byrote.probes.sweep.measure import measure_once
 
         ids = np.arange(1, self.config.d_vocab)
-        return measure_weights(model, [lookup(probe)], ids=ids, seed=self.seed if seed is None else seed)
+        return measure_once(model, lookup(probe), ids=ids, seed=self.seed if seed is None else seed)
 
     def verdicts(self, model: Any, stimuli: list[Stimulus]) -> dict[str, float]:
         """Induction verdict per head label from the three stimuli."""

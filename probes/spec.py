@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
 
 from byrote.checkpoints.errors import ByroteError, PluginError, did_you_mean
 from byrote.probes.stimuli import PluginStimulus, unavailable
@@ -100,6 +104,8 @@ class ProbeInfo:
         uncompared: metrics that are shown side by side and never subtracted, beside `settings`.
         plugin: where it came from; None for byrote's own.
         steps: how it is computed, in paragraphs and numbered points; "" where the module's docstring says it.
+        chance_levels: metric -> chance level where that is a number for every stimulus, or "guess", 1 in the number of
+            usable ids, or "guess_nats", its logarithm; metrics that are not among them have none.
         computation: a plugin's function; None for byrote's own, and where only its results are here.
     """
 
@@ -139,6 +145,7 @@ class ProbeInfo:
     uncompared: tuple[str, ...] = ()
     plugin: Plugin | None = None
     steps: str = ""
+    chance_levels: Mapping[str, float | str] = field(default_factory=dict)
     computation: Probe | None = field(default=None, compare=False, repr=False)
 
     def word_of(self, metric: str, value: float) -> str:
@@ -186,6 +193,41 @@ class ProbeInfo:
         found = getattr(importlib.import_module(self.module), self.name)
         assert isinstance(found, Probe)
         return found
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """What a probe of kind "direct" or "weights" returns for each of its metrics.
+
+    Attributes:
+        samples: first axis sequences, or tokens, the others as named by `axes`; NaN means undefined for that one.
+        axes: from layer, head, src_layer, src_head, position.
+        chance: chance level, broadcast over the other axes; NaN where there is none.
+        position_start: value of `position` at index 0.
+        layer_reasons: layers that could not be measured, and why.
+        exists: which entries are quantities at all, such as the pairs of heads that were measured; None means all. The
+            others have no rows.
+        exact_n: None where the values are means over `samples`; else they are exact, one row of samples without an
+            interval, and this is the number of draws of their null.
+    """
+
+    samples: Float[np.ndarray, n * axes]
+    axes: tuple[str, ...] = ()
+    chance: Float[np.ndarray, "*axes"] | float = float("nan")
+    position_start: int = 0
+    layer_reasons: Mapping[int, str] = field(default_factory=dict)
+    exists: Bool[np.ndarray, "*axes"] | None = None
+    exact_n: int | None = None
+
+
+def level_of(level: float | str, n_ids: int) -> float:
+    """One of `chance_levels` as a number.
+
+    Args:
+        level: a number, "guess" or "guess_nats".
+        n_ids: usable ids, of which one is guessed.
+    """
+    return {"guess": 1 / n_ids, "guess_nats": math.log(n_ids)}[level] if isinstance(level, str) else level
 
 
 class Probe:
@@ -272,16 +314,13 @@ def probe(
         module = inspect.getmodule(function)
         own = str(function.__module__).startswith("byrote.probes.")
         document = inspect.getdoc(module if own else function) or ""
-        found = Probe(
+        return Probe(
             describe(
                 function.__name__, arguments, document, module=function.__module__ if own else "", **given
             ),
             function,
             tuple(each for each in shown if isinstance(each, PluginStimulus)),
         )
-        if isinstance(chance, int | float):
-            found.chance_level = lambda stimulus: dict.fromkeys(found.info.metrics, float(chance))
-        return found
 
     return made
 
@@ -330,6 +369,9 @@ def describe(
     if kind in _CHECKS:
         before = "in this or an earlier layer " if fields.get("reads_earlier_layers") else ""
         reasons.append(f"{before}{_CHECKS[kind]}")
+    metrics = metrics or {"score": summary}
+    if not isinstance(chance, str):
+        fields["chance_levels"] = dict.fromkeys(metrics, float(chance))
     return ProbeInfo(
         name=name,
         kind=kind,
@@ -337,7 +379,7 @@ def describe(
         source=fields.pop("source", source),
         summary=summary,
         chance=chance if isinstance(chance, str) else f"{chance:g}",
-        metrics=metrics or {"score": summary},
+        metrics=metrics,
         module=module,
         stimuli=stimuli,
         not_measured="; ".join(dict.fromkeys(reason for reason in reasons if reason)),

@@ -17,6 +17,7 @@ from jaxtyping import Int
 
 from byrote.checkpoints.errors import ByroteError, PluginError
 from byrote.checkpoints.token_sets import NO_TOKEN_SETS, TokenSets, starts_over
+from byrote.checkpoints.vocabulary import as_ranges, from_ranges
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
@@ -74,6 +75,21 @@ class Vocabulary:
     bos: int
     note: str = ""
     variants: tuple[tuple[int, int], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For run.json, so that the same command again draws the same stimuli without loading a model."""
+        pairs = [list(pair) for pair in self.variants]
+        return {"ids": as_ranges(self.ids.tolist()), "bos": self.bos, "note": self.note, "variants": pairs}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Vocabulary | None:
+        """What `to_json` wrote; None for anything else."""
+        try:
+            ids = np.asarray(from_ranges(data["ids"]), dtype=np.int64)
+            variants = tuple((int(first), int(second)) for first, second in data["variants"])
+            return cls(ids, data["bos"], data["note"], variants)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return None
 
 
 def make(

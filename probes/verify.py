@@ -14,7 +14,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ from byrote.probes.results import Results
 from byrote.probes.results.derived import observations_of
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, UNIT_SCHEMA, in_order
 from byrote.probes.results.units import step_folder, unit_paths, unit_provenance
-from byrote.probes.sweep.plan import unit_name
-from byrote.probes.sweep.prefetch import FingerprintCache
+from byrote.probes.sweep.prefetch import Fingerprints
+from byrote.probes.sweep.units import unit_name
 from byrote.probes.wording import counted
 
 MAX_HASHED_BYTES = 500_000_000
@@ -307,14 +307,14 @@ class _Walk:
         except CheckpointError as error:
             self._find(f"the checkpoints cannot be opened: {error.message}")
             return
-        cache = FingerprintCache(self.root / "fingerprints.json")
+        cache = Fingerprints(self.root / "fingerprints.json")
         hashed = unknown = 0
         for step, measured in self.weights.items():
             if step not in now:
                 self._find("checkpoints are no longer there", f"step {step:,}")
                 continue
             try:
-                hashes = cache.of(now[step])
+                hashes = cache.hashes(now[step])
                 if hashes is None and now[step].size_bytes > MAX_HASHED_BYTES:
                     unknown += 1
                     continue
@@ -348,10 +348,8 @@ def _unit_problems(
         yield "units do not say of which weights they are"
     probes = _mapping(provenance.get("probes"))
     known = {name: version for name, version in probes.items() if name in REGISTRY}
-    if known and len(known) == len(probes):
-        infos = [replace(REGISTRY[name], version=version) for name, version in known.items()]
-        if unit_name(file.name.split(".")[0], infos) != file.name:
-            yield "units are not named after the probes they say they hold"
+    if known and len(known) == len(probes) and unit_name(file.name.split(".")[0], known) != file.name:
+        yield "units are not named after the probes they say they hold"
     if probes and _unique(table, "probe") - set(probes):
         yield "units hold probes they do not name"
     for name, version in known.items():

@@ -21,8 +21,8 @@ from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.wording import counted, duration, size
 
 if TYPE_CHECKING:
+    from byrote.probes.sweep.dry_run import Preview
     from byrote.probes.sweep.run import SweepOutcome
-    from byrote.probes.sweep.units import Preview
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _say_next(session: Session, series: Sequence[CheckpointSeries], outcomes: Se
 
 def _dry_run(session: Session, opened: options.Opened, config: SweepConfig, into: Destination) -> int:
     """Print units, passes, time and disk of every series; nothing is written where results go."""
-    from byrote.probes.sweep.units import preview
+    from byrote.probes.sweep.dry_run import preview
 
     for series in opened.series:
         plan = preview(series, config, out=into.out, fresh=into.fresh)
@@ -208,7 +208,7 @@ def _dry_run(session: Session, opened: options.Opened, config: SweepConfig, into
 
 def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, plan: Preview) -> None:
     """About how long it takes and how much it stores, tried on real checkpoints."""
-    from byrote.probes.sweep.cost_estimate import cost_estimate
+    from byrote.probes.sweep.dry_run import cost_estimate
 
     session.note(f"{series.name}: trying two checkpoints to say how long it takes; Ctrl-C leaves that out")
     try:

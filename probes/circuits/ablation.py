@@ -23,8 +23,7 @@ import numpy as np
 from byrote.interp.intervene import ABLATIONS, Edit, edit_problem, losses_under
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import checked_tokens, head_changes, later_blocks
-from byrote.probes.direct_scores import DirectScores
-from byrote.probes.spec import probe
+from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 
@@ -55,7 +54,7 @@ from byrote.probes.stimuli import Stimulus
     passes="4 x heads + 3 x layers",
     order=210,
 )
-def ablation(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, DirectScores]:
+def ablation(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, ProbeScores]:
     """Ablate every head alone, four ways.
 
     Args:
@@ -77,14 +76,14 @@ def ablation(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) 
     found = head_changes(model, tokens, kinds=kinds, measures={"later": measure}, seed=seed)
     clean = measure(losses_under(model, tokens, [Edit()]))[0].double().numpy()  # 1.
     scores = {kind: per_head(found.get(("later", kind)), model, clean.shape[0], unable) for kind in ABLATIONS}
-    return scores | {"clean": DirectScores(clean, chance=math.log(stimulus.params["n_ids"]))}
+    return scores | {"clean": ProbeScores(clean, chance=math.log(stimulus.params["n_ids"]))}
 
 
-def per_head(samples: np.ndarray | None, model: HookedModel, n_seq: int, unable: str) -> DirectScores:
+def per_head(samples: np.ndarray | None, model: HookedModel, n_seq: int, unable: str) -> ProbeScores:
     """Changes per head with chance 0; without samples, rows that say why there are none."""
     shape = model.shape
     if samples is None:
         samples = np.full((n_seq, shape.n_layers, shape.n_heads), np.nan)
         reasons = dict.fromkeys(range(shape.n_layers), unable)
-        return DirectScores(samples, axes=("layer", "head"), chance=0.0, layer_reasons=reasons)
-    return DirectScores(samples, axes=("layer", "head"), chance=0.0)
+        return ProbeScores(samples, axes=("layer", "head"), chance=0.0, layer_reasons=reasons)
+    return ProbeScores(samples, axes=("layer", "head"), chance=0.0)

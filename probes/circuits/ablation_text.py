@@ -20,8 +20,7 @@ from byrote.interp.intervene import ABLATIONS, edit_problem
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.ablation import per_head
 from byrote.probes.circuits.effects import Measure, checked_tokens, head_changes
-from byrote.probes.direct_scores import DirectScores
-from byrote.probes.spec import probe
+from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 CONTEXT, LATE, EARLY = 512, 500, 50
@@ -58,7 +57,7 @@ CONTEXT, LATE, EARLY = 512, 500, 50
 )
 def ablation_text(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
-) -> dict[str, DirectScores]:
+) -> dict[str, ProbeScores]:
     """Ablate every head alone, four ways, on real text.
 
     Args:

@@ -22,9 +22,8 @@ from torch import Tensor
 from byrote.interp.intervene import Edit, edit_problem, losses_under
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import checked_tokens, later_blocks, refuse_if
-from byrote.probes.direct_scores import DirectScores
 from byrote.probes.heads.matching import earlier_copies, shifted_keys
-from byrote.probes.spec import probe
+from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 
@@ -49,7 +48,7 @@ from byrote.probes.stimuli import Stimulus
     passes="2 x heads + 1",
     order=240,
 )
-def clamp(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, DirectScores]:
+def clamp(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, ProbeScores]:
     """Force every head's attention alone, two ways.
 
     Args:
@@ -77,7 +76,7 @@ def clamp(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> 
     loss = measure(losses_under(model, tokens, edits)).double().numpy()
     changes = (loss[1:] - loss[0]).reshape(len(ideal), n_layers, n_heads, len(tokens))
     samples = zip(ideal, np.moveaxis(changes, -1, 1), strict=True)
-    return {name: DirectScores(s, axes=("layer", "head"), chance=0.0) for name, s in samples}
+    return {name: ProbeScores(s, axes=("layer", "head"), chance=0.0) for name, s in samples}
 
 
 def perfect_induction(

@@ -30,11 +30,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.interp.weights import HeadWeights
-from byrote.probes.spec import NotMeasuredError, probe
+from byrote.probes.spec import NotMeasuredError, ProbeScores, probe
 from byrote.probes.spectra import finite_or_zero, haar_frames
-from byrote.probes.weight_scores import WeightScores
 
 MODES = ("q", "k", "v")
+PAIR_AXES = ("src_layer", "src_head", "layer", "head")
 MANY_PAIRS = 4096
 KEPT_ABOVE_Z = 2.0
 _DRAWS = 256  # all pairs share them: of 64, z scattered by up to 1.3 standard deviations on random weights
@@ -77,7 +77,7 @@ PairTensor = Float[Tensor, "src_layer src_head layer head"]
     order=120,
     version=2,
 )
-def composition(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, WeightScores]:
+def composition(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, ProbeScores]:
     """Score every pair of heads.
 
     Args:
@@ -102,9 +102,12 @@ def composition(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> 
     z = {mode: _z(excess[mode], *null[mode]) for mode in MODES}  # 4.
     possible = _possible(found["q"])
     kept = _kept(z, possible)
-    scores = {f"{mode}_excess": _per_pair(excess[mode], kept) for mode in MODES}
-    scores |= {f"{mode}_z": _per_pair(z[mode], kept) for mode in MODES}
-    return scores | {"n_pairs": _count(possible), "n_kept": _count(kept)}
+    pairs = {f"{mode}_excess": excess[mode] for mode in MODES} | {f"{mode}_z": z[mode] for mode in MODES}
+    counts = {"n_pairs": possible.sum(), "n_kept": kept.sum()}
+    return {
+        name: ProbeScores(values.numpy()[None], PAIR_AXES, 0.0, exists=kept.numpy(), exact_n=_DRAWS)
+        for name, values in pairs.items()
+    } | {name: ProbeScores(count.float().numpy()[None], exact_n=0) for name, count in counts.items()}
 
 
 def ratios(weights: HeadWeights) -> tuple[dict[str, PairTensor], dict[str, Float[Tensor, "heads rank"]]]:
@@ -226,11 +229,3 @@ def _kept(
         return possible
     worth = [(value.abs() >= KEPT_ABOVE_Z) | value.isnan() for value in z.values()]
     return possible & torch.stack(worth).any(0)  # 5.
-
-
-def _per_pair(values: PairTensor, kept: Bool[Tensor, "src_layer src_head layer head"]) -> WeightScores:
-    return WeightScores(values, torch.zeros_like(values), _DRAWS, exists=kept)
-
-
-def _count(pairs: Bool[Tensor, "src_layer src_head layer head"]) -> WeightScores:
-    return WeightScores(pairs.sum().float(), torch.tensor(torch.nan), 0)

@@ -29,15 +29,13 @@ from byrote.interp.intervene import Head, clean_run
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import EndView, LayerView, observe
 from byrote.interp.path_patching import path_problem, scores_without_paths
-from byrote.probes.circuits.composition import composition
+from byrote.probes.circuits.composition import PAIR_AXES, composition
 from byrote.probes.circuits.effects import refuse_if, shown, strongest
-from byrote.probes.direct_scores import DirectScores
 from byrote.probes.heads.matching import earlier_copies, mean_attention_on, shifted_keys
-from byrote.probes.spec import probe
+from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 N_SENDERS = N_RECEIVERS = 4
-PAIR_AXES = ("src_layer", "src_head", "layer", "head")
 
 
 @probe(
@@ -72,7 +70,7 @@ PAIR_AXES = ("src_layer", "src_head", "layer", "head")
 )
 def induction_circuit(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
-) -> dict[str, DirectScores]:
+) -> dict[str, ProbeScores]:
     """Ablate the path from each strong previous-token head into the keys of each strong prefix-matching head.
 
     Args:
@@ -89,7 +87,7 @@ def induction_circuit(
     """
     stimulus = stimuli["repeated_random"]
     tokens, copies = shown(stimulus), earlier_copies(torch.from_numpy(stimulus.match_tokens))
-    k_z = composition(model.weights, torch.zeros(0, dtype=torch.long), seed)["k_z"].values.numpy()  # 2.
+    k_z = composition(model.weights, torch.zeros(0, dtype=torch.long), seed)["k_z"].samples[0]  # 2.
     refuse_if("" if len(tokens) > 1 else "mean ablation needs two sequences")
     found = _Scores(shifted_keys(copies, 1))
     report = observe(model, tokens, [found])
@@ -110,10 +108,8 @@ def induction_circuit(
     scores = {"change": changes["k"], "q_change": changes["q"]}
     scores |= {"k_z": np.broadcast_to(np.where(exists, k_z, np.nan), changes["k"].shape)}
     counts = {"n_pairs": len(pairs), "n_possible": n_heads**2 * n_layers * (n_layers - 1) // 2}
-    per_pair = {
-        name: DirectScores(s, axes=PAIR_AXES, chance=0.0, exists=exists) for name, s in scores.items()
-    }
-    return per_pair | {name: DirectScores(np.full(len(tokens), float(n))) for name, n in counts.items()}
+    per_pair = {name: ProbeScores(s, axes=PAIR_AXES, chance=0.0, exists=exists) for name, s in scores.items()}
+    return per_pair | {name: ProbeScores(np.full(len(tokens), float(n))) for name, n in counts.items()}
 
 
 def _changes(

@@ -39,12 +39,11 @@ from byrote.probes.circuits.effects import (
     strongest,
 )
 from byrote.probes.circuits.matched import Draws, matched_draws
-from byrote.probes.direct_scores import DirectScores
 from byrote.probes.heads.induction import induction
 from byrote.probes.registry import lookup
 from byrote.probes.results.schema import Measured
 from byrote.probes.rules import SMALLEST, is_above
-from byrote.probes.spec import probe
+from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus
 
@@ -102,7 +101,7 @@ TOP_FRAC = 0.05
 )
 def load_bearing(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int, kind: str = "mean"
-) -> dict[str, DirectScores]:
+) -> dict[str, ProbeScores]:
     """Ablate the heads that look like induction heads, and random ones beside them.
 
     Args:
@@ -158,8 +157,8 @@ def load_bearing(
         "n_called": looks.n_called,
         "n_wide": len(looks.wide),
     }
-    scores = {name: DirectScores(s, chance=0.0) for name, s in samples.items()}
-    return scores | {name: DirectScores(np.full(len(tokens), float(v))) for name, v in facts.items()}
+    scores = {name: ProbeScores(s, chance=0.0) for name, s in samples.items()}
+    return scores | {name: ProbeScores(np.full(len(tokens), float(v))) for name, v in facts.items()}
 
 
 def judge(signature_lo: float, excess_lo: float, over_half_lo: float) -> float:

@@ -22,9 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.interp.weights import HeadWeights
-from byrote.probes.spec import NotMeasuredError, probe
+from byrote.probes.spec import NotMeasuredError, ProbeScores, probe
 from byrote.probes.spectra import haar_frames, positivity, turned_positivity
-from byrote.probes.weight_scores import WeightScores
 
 _DRAWS_PER_HEAD = 4
 _DRAWS_PER_LAYER = 64
@@ -50,7 +49,7 @@ _SELF_RANK_TOKENS = 128
     order=100,
     featured=5,
 )
-def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, WeightScores]:
+def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, ProbeScores]:
     """Score every head.
 
     Args:
@@ -89,11 +88,11 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
         pooled = torch.cat(nulls)  # 3.
         null_mean[l], null_sd[l] = pooled.mean(), pooled.std()
     z = (score - null_mean) / null_sd  # 4.
-    n_draws = per_head * n_heads
+    axes, n_draws, guess = ("layer", "head"), per_head * n_heads, torch.full_like(z, 1 / unembed.shape[1])
     return {
-        "score": WeightScores(score, null_mean, n_draws),
-        "z": WeightScores(z, torch.zeros_like(z), n_draws),
-        "self_rank": WeightScores(own.mean(0), torch.full_like(z, 1 / unembed.shape[1]), len(sample), own),
+        "score": ProbeScores(score.numpy()[None], axes, null_mean.numpy(), exact_n=n_draws),
+        "z": ProbeScores(z.numpy()[None], axes, 0.0, exact_n=n_draws),
+        "self_rank": ProbeScores(own.numpy(), axes, guess.numpy()),
     }
 
 

@@ -23,10 +23,9 @@ import torch
 from jaxtyping import Float
 
 from byrote.interp.model import HookedModel
-from byrote.probes.direct_scores import DirectScores
 from byrote.probes.memory.passes import losses
 from byrote.probes.memory.spans import first_block, mean_over
-from byrote.probes.spec import probe
+from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 
@@ -48,7 +47,7 @@ from byrote.probes.stimuli import Stimulus
     passes="2: members, and up to 1,024 candidates",
     order=300,
 )
-def exposure(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, DirectScores]:
+def exposure(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, ProbeScores]:
     """Rank members among candidates.
 
     Args:
@@ -63,8 +62,8 @@ def exposure(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) 
     rank = ranks(members, candidates)
     n = len(candidates) + 1
     return {
-        "bits": DirectScores(np.log2(n / rank), chance=chance_bits(n)),  # 3.
-        "first": DirectScores((rank == 1).astype(np.float64), chance=1 / n),  # 4.
+        "bits": ProbeScores(np.log2(n / rank), chance=chance_bits(n)),  # 3.
+        "first": ProbeScores((rank == 1).astype(np.float64), chance=1 / n),  # 4.
     }
 
 

@@ -25,11 +25,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.interp.model import HookedModel
-from byrote.probes.direct_scores import DirectScores
 from byrote.probes.memory.mem_gap import bucket_of
 from byrote.probes.memory.passes import Losses, losses
 from byrote.probes.memory.spans import PROMPT_TOKENS, Split, all_right, if_any, split
-from byrote.probes.spec import probe
+from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 SAMPLES_N, AT_LEAST_P = 100, 0.5
@@ -71,7 +70,7 @@ def extraction(
     perturbed_frac: float = 0.125,
     n: int = SAMPLES_N,
     p: float = AT_LEAST_P,
-) -> dict[str, DirectScores]:
+) -> dict[str, ProbeScores]:
     """Try to extract members, and twins as the null.
 
     Args:
@@ -103,7 +102,7 @@ def extraction(
         "perturbed": all_right(losses(model, changed).top1, parts.suffix),
     }
     scores = {
-        name: DirectScores(values.numpy().astype(np.float64), chance=0.0) for name, values in found.items()
+        name: ProbeScores(values.numpy().astype(np.float64), chance=0.0) for name, values in found.items()
     }
     return scores | {"by_repeats": _by_repeats(out.double().numpy(), members.extra["repeat_count"])}
 
@@ -159,8 +158,8 @@ def _perturbed(stimulus: Stimulus, parts: Split, *, frac: float, seed: int) -> I
     return tokens
 
 
-def _by_repeats(out: Float[np.ndarray, " n"], repeat_count: Int[np.ndarray, " n"]) -> DirectScores:
+def _by_repeats(out: Float[np.ndarray, " n"], repeat_count: Int[np.ndarray, " n"]) -> ProbeScores:
     bucket = bucket_of(repeat_count.astype(np.float64))
     buckets = np.arange(bucket.min(), bucket.max() + 1)
     samples = np.where(bucket[:, None] == buckets[None], out[:, None], np.nan)
-    return DirectScores(samples, axes=("position",), chance=0.0, position_start=int(buckets[0]))
+    return ProbeScores(samples, axes=("position",), chance=0.0, position_start=int(buckets[0]))

@@ -26,9 +26,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from byrote.interp.model import HookedModel
-from byrote.probes.direct_scores import DirectScores
 from byrote.probes.memory.passes import losses
-from byrote.probes.spec import NotMeasuredError, probe
+from byrote.probes.spec import NotMeasuredError, ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 MARGIN_NATS = 1.0
@@ -88,7 +87,7 @@ def recall_vs_copy(
     *,
     seed: int,
     margin_nats: float = MARGIN_NATS,
-) -> dict[str, DirectScores]:
+) -> dict[str, ProbeScores]:
     """Tag every token of the members' passages.
 
     Args:
@@ -113,10 +112,10 @@ def recall_vs_copy(
     ceiling = math.log(stimuli["members"].params["n_ids"])
     tags, null = (tag(by_kind[kind], ceiling, margin_nats=margin_nats) for kind in ("members", "twins"))
     shares = {
-        name: DirectScores(_mean(tags[name]), chance=float(np.nanmean(_mean(null[name])))) for name in TAGS
+        name: ProbeScores(_mean(tags[name]), chance=float(np.nanmean(_mean(null[name])))) for name in TAGS
     }
-    places = {f"{name}_at": DirectScores(tags[name], axes=("position",), position_start=2) for name in TAGS}
-    nats = {f"{way}_nats": DirectScores(_mean(by_kind["members"][way])) for way in WAYS}
+    places = {f"{name}_at": ProbeScores(tags[name], axes=("position",), position_start=2) for name in TAGS}
+    nats = {f"{way}_nats": ProbeScores(_mean(by_kind["members"][way])) for way in WAYS}
     return shares | places | nats
 
 

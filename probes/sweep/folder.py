@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,11 @@ from byrote.checkpoints.atomic import LOCK, locked, remove_leftovers, write_json
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lint import read_lint
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.checkpoints.vocabulary import as_ranges
 from byrote.probes.results import Results
 from byrote.probes.results.units import SCHEMA_VERSION
-from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import INTERVALS
-from byrote.probes.stimuli import Vocabulary
 from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
-from byrote.probes.sweep.stimulus_set import StimulusSet
+from byrote.probes.sweep.stimulus_set import StimulusSet, stored_run_json
 
 
 @dataclass
@@ -62,23 +57,22 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
         ByroteError: it holds another series' results, another sweep is writing there, or it cannot be written.
     """
     root = out / series.name
+
+    def unwritable(error: OSError) -> ByroteError:
+        what = f"cannot write results to {root} ({error.strerror})"
+        return ByroteError(what, help="choose another folder with -o")
+
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(root, error) from None
+        raise unwritable(error) from None
     busy = ByroteError(f"another sweep is writing to {root}", help="wait for it, or use another -o")
-    with locked(root / LOCK, busy=busy, refused=partial(_unwritable, root)):
+    with locked(root / LOCK, busy=busy, refused=unwritable):
         remove_leftovers(root)
         if fresh:
             _clear(root)
         refuse_other_series(root, series)
         yield root
-
-
-def _unwritable(root: Path, error: OSError) -> ByroteError:
-    return ByroteError(
-        f"cannot write results to {root} ({error.strerror})", help="choose another folder with -o"
-    )
 
 
 def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> dict[str, Any]:
@@ -90,7 +84,13 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
         shown: what the models were shown.
         swap: how weights were put in place; empty where no model was loaded.
     """
-    series, config = shown.series, shown.config
+    series, config, earlier = shown.series, shown.config, stored_run_json(root)
+    # A sweep that finds everything stored, or lacks a plugin, adds nothing to what the one before it wrote.
+    plugins = {
+        info.name: info for data in _list(earlier, "plugins")[:MAX_PROBES] if (info := from_json(data))
+    }
+    plugins |= {info.name: info for info in config.infos if info.plugin is not None}
+    manifest = {k: v for k, v in (series.manifest or {}).items() if k not in ("checkpoints", "schedule")}
     return {
         "schema": SCHEMA_VERSION,
         "run": series.name,
@@ -102,12 +102,12 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
             "n_checkpoints": len(series),
             "steps": list(series.steps),
             "loss_nats": {str(c.step): c.loss_nats for c in series},
-            "manifest": _public_manifest(series),
+            "manifest": manifest if series.manifest else None,
         },
         "model": shown.shape or None,
-        "vocabulary": _vocabulary(shown.vocabulary),
+        "vocabulary": None if shown.vocabulary is None else shown.vocabulary.to_json(),
         "probes": [{"name": i.name, "version": i.version} for i in config.infos],
-        **_plugins(root, config.infos),
+        **({"plugins": [to_json(info) for info in plugins.values()]} if plugins else {}),
         "stimuli": [s.to_json() for s in shown.stimuli.values()],
         "refused_stimuli": shown.refused,
         "provenance": {
@@ -121,7 +121,7 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
         },
         "gaps": outcome.gaps,
         "lint": _lint(series),
-        "drift_from_float32": outcome.drift or _earlier(root, "drift_from_float32"),
+        "drift_from_float32": outcome.drift or _list(earlier, "drift_from_float32"),
         "notes": shown.notes,
     }
 
@@ -132,20 +132,8 @@ def write_run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swa
     write_json(root / "run.json", content, indent=2, sort_keys=True, ensure_ascii=False)
 
 
-def _earlier(root: Path, key: str) -> list[Any]:
-    """What the sweep before wrote: one that finds everything stored, or lacks a plugin, has nothing to add to it."""
-    try:
-        return list(json.loads((root / "run.json").read_text(encoding="utf-8"))[key])
-    except (OSError, ValueError, LookupError, TypeError):
-        return []
-
-
-def _plugins(root: Path, infos: Sequence[ProbeInfo]) -> dict[str, Any]:
-    """Descriptions of plugins' probes, earlier sweeps' included, so that results show them where no plugin is."""
-    now = {info.name: to_json(info) for info in infos if info.plugin is not None}
-    earlier = [from_json(data) for data in _earlier(root, "plugins")[:MAX_PROBES]]
-    kept = {info.name: to_json(info) for info in earlier if info is not None and info.name not in now}
-    return {"plugins": [*kept.values(), *now.values()]} if kept or now else {}
+def _list(data: dict[str, Any], key: str) -> list[Any]:
+    return data[key] if isinstance(data.get(key), list) else []
 
 
 def _lint(series: CheckpointSeries) -> dict[str, Any] | None:
@@ -157,24 +145,6 @@ def _lint(series: CheckpointSeries) -> dict[str, Any] | None:
     return {"facts": facts, "left_out": {str(step): why for step, why in report.left_out.items()}}
 
 
-def _vocabulary(vocabulary: Vocabulary | None) -> dict[str, Any] | None:
-    """What the stimuli were drawn from, so that the same command again draws them without loading a model."""
-    if vocabulary is None:
-        return None
-    return {
-        "ids": as_ranges(vocabulary.ids.tolist()),
-        "bos": vocabulary.bos,
-        "note": vocabulary.note,
-        "variants": [list(pair) for pair in vocabulary.variants],
-    }
-
-
-def _public_manifest(series: CheckpointSeries) -> dict[str, Any] | None:
-    if not series.manifest:
-        return None
-    return {k: v for k, v in series.manifest.items() if k not in ("checkpoints", "schedule")}
-
-
 def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
     """A results folder is of one series.
 
@@ -182,13 +152,13 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
         ByroteError: its run.json names another.
     """
     try:
-        held = json.loads((root / "run.json").read_text(encoding="utf-8"))["series"]["path"]
-        other = Path(held).resolve() != series.path.resolve()
+        other = stored_run_json(root)["series"]["path"]
+        differs = Path(other).resolve() != series.path.resolve()
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if other:
+    if differs:
         raise ByroteError(
-            f"{root} holds results of another series ({held}), not of {series.path}",
+            f"{root} holds results of another series ({other}), not of {series.path}",
             help="give another folder with -o, or replace them with --fresh",
         )
 

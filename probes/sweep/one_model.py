@@ -89,9 +89,10 @@ def measure_model(
         shown = StimulusSet(series, config, root)
         shown.fit(copied, checkpoint, first=False)
         units, identity = Units(root, config, shown), fingerprint_of(copied)
-        found = units.look(checkpoint, identity)
-        found.remove_superseded()
-        for group in found.missing:
+        missing, superseded = units.look(checkpoint, identity)
+        for path in superseded:
+            path.unlink()
+        for group in missing:
             measured = measure_group(copied, group, shown)
             units.write(group, measured, run=name, checkpoint=checkpoint, identity=identity)
         shown.series = replace(series, checkpoints=tuple(_all_steps(root, checkpoint)))

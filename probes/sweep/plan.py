@@ -1,16 +1,11 @@
-"""What a sweep will measure: which stimuli, which probes share them, and what makes a stored unit reusable. No torch."""
+"""Which probes share a stimulus, and so a forward pass and a stored unit. No torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from byrote.probes.spec import Plugin, ProbeInfo
-from byrote.probes.statistics import INTERVALS
-from byrote.probes.sweep.config import SweepConfig
 
 WEIGHTS = "weights"
 
@@ -49,50 +44,14 @@ def groups(infos: Sequence[ProbeInfo]) -> tuple[Group, ...]:
     Plugins have groups of their own: a plugin that is edited is measured again without byrote's own probes.
     """
     shared: dict[tuple[tuple[str, ...], Plugin | None], list[ProbeInfo]] = {}
-    weights: dict[Plugin | None, list[ProbeInfo]] = {}
     for info in infos:
         if info.kind in ("head", "model"):
             for kind in info.stimuli:
                 shared.setdefault(((kind,), info.plugin), []).append(info)
-        elif info.kind == "weights":
-            weights.setdefault(info.plugin, []).append(info)
+    for info in infos:
+        if info.kind == "weights":
+            shared.setdefault(((), info.plugin), []).append(info)
     return (
         *(Group(stimuli, tuple(members)) for (stimuli, _), members in shared.items()),
-        *(Group((), tuple(members)) for members in weights.values()),
         *(Group(info.stimuli, (info,)) for info in infos if info.kind == "direct"),
     )
-
-
-def provenance(config: SweepConfig, *, fingerprint: str, format: str, stimulus: str) -> dict[str, Any]:
-    """What a stored unit must agree with to be reused, its probes apart.
-
-    How weights got into memory (swapped or fresh) is left out: both are proved to give the same bits.
-    """
-    return {
-        "fingerprint": fingerprint,
-        "format": format,
-        "stimulus": stimulus,
-        "seed": config.seed,
-        "dtype": config.dtype,
-        "device": config.device.split(":")[0],
-        "weight_processing": "raw",
-        "intervals": INTERVALS,
-        "versions": dict(config.versions),
-    }
-
-
-def probe_versions(infos: Sequence[ProbeInfo]) -> dict[str, int]:
-    """Probe name -> version of its numbers."""
-    return {info.name: info.version for info in infos}
-
-
-def contents(infos: Sequence[ProbeInfo]) -> dict[str, Any]:
-    """What a unit says of the probes in it: their versions, and where those of plugins came from."""
-    plugins = {info.name: asdict(info.plugin) for info in infos if info.plugin is not None}
-    return {"probes": probe_versions(infos), **({"plugins": plugins} if plugins else {})}
-
-
-def unit_name(key: str, infos: Sequence[ProbeInfo]) -> str:
-    """File name of a unit: readable group key, short hash of the probes in it."""
-    text = json.dumps(probe_versions(infos), sort_keys=True)
-    return f"{key}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"

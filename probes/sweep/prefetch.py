@@ -1,4 +1,4 @@
-"""Reading ahead: the next step's bytes are read and hashed while this one is measured. No torch.
+"""Fingerprints of checkpoints: the next step's bytes are read and hashed while this one is measured. No torch.
 
 Hashing touches every byte, so when it is done the files lie in the page cache and loading them is a memory copy.
 """
@@ -39,61 +39,42 @@ class Clock:
             )
 
 
-class FingerprintCache:
-    """Hashes of tensors and configs by file, reused while a file's size and modification time stand."""
+class Fingerprints:
+    """Hashes of tensors and configs by file, reused while a file's size and modification time stand.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known: dict[str, Any] = {}
-        self.changed = False
-        if path.is_file():
-            try:
-                known = json.loads(path.read_text(encoding="utf-8"))
-                self.known = known if isinstance(known, dict) else {}
-            except ValueError:
-                self.known = {}
+    Args:
+        path: the file they are kept in.
+        clock: notes when each read happened.
+        ahead: whether the following checkpoint is read in a thread.
+    """
 
-    def of(self, checkpoint: Checkpoint) -> dict[str, str] | None:
+    def __init__(self, path: Path, clock: Clock | None = None, *, ahead: bool = False) -> None:
+        self.path, self.clock, self.changed = path, clock or Clock(), False
+        self._pool = ThreadPoolExecutor(1, "byrote-prefetch") if ahead else None
+        self._coming: dict[str, Future[tuple[list[Any], dict[str, str]]]] = {}
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = None
+        self.known: dict[str, Any] = known if isinstance(known, dict) else {}
+
+    def hashes(self, checkpoint: Checkpoint) -> dict[str, str] | None:
         """Hashes of a checkpoint if its files are as they were, else None."""
         known = self.known.get(_key(checkpoint))
         return known["hashes"] if known and known["stamp"] == _stamp(checkpoint) else None
 
-    def put(self, checkpoint: Checkpoint, stamp: list[Any], hashes: dict[str, str]) -> None:
-        """Remember the hashes of files as they were at `stamp`."""
-        self.known[_key(checkpoint)] = {"stamp": stamp, "hashes": hashes}
-        self.changed = True
-
-    def save(self) -> None:
-        """Write the cache when it changed."""
-        if self.changed:
-            write_json(self.path, self.known, indent=2, sort_keys=True)
-
-
-class Prefetcher:
-    """Fingerprints of checkpoints, the following one's computed in a thread.
-
-    Args:
-        cache: of fingerprints.
-        clock: notes when each read happened.
-        enabled: False reads each checkpoint only when it is asked for.
-    """
-
-    def __init__(self, cache: FingerprintCache, clock: Clock, *, enabled: bool) -> None:
-        self.cache, self.clock = cache, clock
-        self._pool = ThreadPoolExecutor(1, "byrote-prefetch") if enabled else None
-        self._coming: dict[str, Future[tuple[list[Any], dict[str, str]]]] = {}
-
-    def fingerprint(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:
+    def of(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:
         """Fingerprint of a checkpoint; starts reading `then` meanwhile.
 
         Raises:
             CheckpointError: a file that is not what it claims to be (of `then`: when it is asked for).
         """
-        hashes = self.cache.of(checkpoint)
+        hashes = self.hashes(checkpoint)
         if hashes is None:
             coming = self._coming.pop(_key(checkpoint), None)
             stamp, hashes = coming.result() if coming else self._read(checkpoint)
-            self.cache.put(checkpoint, stamp, hashes)
+            self.known[_key(checkpoint)] = {"stamp": stamp, "hashes": hashes}
+            self.changed = True
         if self._pool is not None and then is not None and not self._needs_no_reading(then):
             self._coming[_key(then)] = self._pool.submit(self._read, then)
         return fingerprint(hashes)
@@ -102,11 +83,12 @@ class Prefetcher:
         """Stop reading ahead and keep what was learned."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        self.cache.save()
+        if self.changed:
+            write_json(self.path, self.known, indent=2, sort_keys=True)
 
     def _needs_no_reading(self, checkpoint: Checkpoint) -> bool:
         try:
-            return self.cache.of(checkpoint) is not None
+            return self.hashes(checkpoint) is not None
         except CheckpointError:
             return True  # gone: that is said when its turn comes
 

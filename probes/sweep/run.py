@@ -9,20 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.probes.results.derived import rebuild_observations
-from byrote.probes.results.schema import unit_table
+from byrote.probes.results.schema import AXES, to_frame, unit_table
 from byrote.probes.results.units import read_units
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.drift import drift_rows
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, write_run_json
-from byrote.probes.sweep.prefetch import Clock, FingerprintCache, Prefetcher
+from byrote.probes.sweep.plan import Group
+from byrote.probes.sweep.prefetch import Clock, Fingerprints
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Units
+
+if TYPE_CHECKING:
+    from byrote.interp.bridge import HookedSeries
+    from byrote.interp.model import HookedModel
 
 Event = dict[str, Any]
 SMALL_MODEL_PARAMETERS = 5_000_000
@@ -54,66 +60,60 @@ def sweep(
         ByroteError: the folder belongs to another series, is in use, or the settings cannot work.
         CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
     """
-    config = config or SweepConfig()
     with open_run_folder(Path(out), series, fresh=fresh) as root:
-        return _Sweep(series, config, root, fail_fast=fail_fast, emit=on_event or (lambda event: None)).run()
+        running = _Sweep(series, config or SweepConfig(), root)
+        return running.run(on_event or (lambda event: None), fail_fast=fail_fast)
 
 
 class _Sweep:
-    def __init__(
-        self,
-        series: CheckpointSeries,
-        config: SweepConfig,
-        root: Path,
-        *,
-        fail_fast: bool,
-        emit: Callable[[Event], None],
-    ) -> None:
-        self.series, self.config, self.root, self.fail_fast, self.emit = series, config, root, fail_fast, emit
-        self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps])
+    def __init__(self, series: CheckpointSeries, config: SweepConfig, root: Path) -> None:
+        self.series, self.config, self.root = series, config, root
         self.shown = StimulusSet(series, config, root)
         self.units = Units(root, config, self.shown)
         self.clock = Clock()
+        self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps], trace=self.clock.trace)
+        self.hooked: HookedSeries | None = None
         self.swap_used = ""
-        self._walker: Any = None
-        self._threads_before: int | None = None
+        self.threads_before: int | None = None
 
-    def run(self) -> SweepOutcome:
+    def run(self, emit: Callable[[Event], None], *, fail_fast: bool) -> SweepOutcome:
         """Measure what is missing, then derive the observations."""
-        cache = FingerprintCache(self.root / "fingerprints.json")
-        prefetcher = Prefetcher(cache, self.clock, enabled=self.config.prefetch)
+        known = Fingerprints(self.root / "fingerprints.json", self.clock, ahead=self.config.prefetch)
         try:
-            self._all(prefetcher)
-            self._measure_drift()
+            self._all(known, emit, fail_fast=fail_fast)
+            if self.config.dtype in ("bfloat16", "float16") and self.outcome.measured:
+                self._measure_drift()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         finally:
-            prefetcher.close()
-            self._give_threads_back()
-        if self._walker is not None and self._walker.note:
-            self.shown.notes.append(self._walker.note)
+            known.close()
+            if self.threads_before is not None:
+                import torch
+
+                torch.set_num_threads(self.threads_before)
+        if self.hooked is not None and self.hooked.note:
+            self.shown.notes.append(self.hooked.note)
         write_run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
         changed = self.outcome.measured or self.outcome.superseded
         if changed or not (self.root / "observations.parquet").is_file():
             rebuild_observations(self.root)
-        self.outcome.trace = self.clock.trace
         return self.outcome
 
-    def _all(self, prefetcher: Prefetcher) -> None:
+    def _all(self, known: Fingerprints, emit: Callable[[Event], None], *, fail_fast: bool) -> None:
         started, total = time.monotonic(), len(self.series)
         for done, checkpoint in enumerate(self.series, 1):
             before = self.outcome.measured
             try:
                 following = self.series[done] if done < total else None
-                self._checkpoint(checkpoint, prefetcher.fingerprint(checkpoint, then=following))
+                self._checkpoint(checkpoint, known.of(checkpoint, then=following))
             except CheckpointError as error:
-                if self.fail_fast:
+                if fail_fast:
                     raise
                 gap = _gap(Gap(checkpoint.path, error.message, error.help, checkpoint.step))
                 self.outcome.gaps.append(gap)
-                self.emit({"event": "gap", **gap})
+                emit({"event": "gap", **gap})
             elapsed = time.monotonic() - started
-            self.emit(
+            emit(
                 {
                     "event": "checkpoint",
                     "done": done,
@@ -128,90 +128,107 @@ class _Sweep:
 
     def _checkpoint(self, checkpoint: Checkpoint, identity: str) -> None:
         """Measure what one checkpoint lacks; one that lacks nothing is not loaded."""
+        step, outcome = checkpoint.step, self.outcome
         if self.shown.shape:
-            found = self.units.look(checkpoint, identity)
-            if not found.missing and not self.units.lacks_attention(checkpoint, identity):
-                self.outcome.superseded += found.remove_superseded()
-                self.outcome.reused += len(self.units.wanted)
+            missing, superseded = self.units.look(checkpoint, identity)
+            if not missing and not self.units.lacks_attention(checkpoint, identity):
+                self._count(missing, superseded)
                 return
         with at_hand(checkpoint) as ready:
-            self._measure(checkpoint, identity, ready=ready)
+            if self.hooked is None:
+                self.hooked = self._walker(self.config.dtype)
+            with self.clock.time("load", step):
+                model = self.hooked.load(ready)
+            self._take_threads(model)
+            self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
+            missing, superseded = self.units.look(checkpoint, identity)
+            self._count(missing, superseded)
+            for group in missing:
+                self._measure(model, group, checkpoint, identity)
+            if self.units.lacks_attention(checkpoint, identity):
+                from byrote.probes.sweep.gallery import keep_attention
 
-    def _measure(self, checkpoint: Checkpoint, identity: str, *, ready: Checkpoint) -> None:
-        """Measure what is missing of a step; `ready` is the same checkpoint with its files on disk."""
-        from byrote.probes.sweep.gallery import keep_attention
+                with self.clock.time("attention", step):
+                    tokenizer, stimuli = tokenizer_of(checkpoint), self.shown.stimuli
+                    keep_attention(
+                        model, self.root, step, fingerprint=identity, stimuli=stimuli, tokenizer=tokenizer
+                    )
+            self.swap_used = self.hooked.swap_used
+
+    def _count(self, missing: list[Group], superseded: list[Path]) -> None:
+        """Note what is reused, and remove what is superseded before anything new is written."""
+        for path in superseded:
+            path.unlink()
+        self.outcome.superseded += len(superseded)
+        self.outcome.reused += len(self.units.wanted) - len(missing)
+
+    def _measure(self, model: HookedModel, group: Group, checkpoint: Checkpoint, identity: str) -> None:
         from byrote.probes.sweep.measure import measure_group
 
-        step, outcome = checkpoint.step, self.outcome
-        with self.clock.time("load", step):
-            model = self._hooked().load(ready)
-        self._take_threads(model)
-        self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
-        found = self.units.look(checkpoint, identity)
-        outcome.superseded += found.remove_superseded()
-        outcome.reused += len(self.units.wanted) - len(found.missing)
-        for group in found.missing:
-            with self.clock.time(f"measure {group.key}", step):
-                measured = measure_group(model, group, self.shown)
-            self.units.write(group, measured, run=self.series.name, checkpoint=checkpoint, identity=identity)
-            outcome.measured += 1
-        if self.units.lacks_attention(checkpoint, identity):
-            with self.clock.time("attention", step):
-                stimuli, tokenizer = self.shown.stimuli, tokenizer_of(checkpoint)
-                keep_attention(
-                    model, self.root, step, fingerprint=identity, stimuli=stimuli, tokenizer=tokenizer
-                )
-        self.swap_used = self._hooked().swap_used
+        with self.clock.time(f"measure {group.key}", checkpoint.step):
+            measured = measure_group(model, group, self.shown)
+        self.units.write(group, measured, run=self.series.name, checkpoint=checkpoint, identity=identity)
+        self.outcome.measured += 1
 
-    def _hooked(self) -> Any:
-        """The model walker; torch is imported here, so that a finished sweep asked again never needs it."""
-        if self._walker is None:
-            self._walker = _walker(self.series, self.config, dtype=self.config.dtype)
-        return self._walker
+    def _walker(self, dtype: str) -> HookedSeries:
+        """The models; torch is imported here, so that a finished sweep asked again never needs it."""
+        import torch
+
+        from byrote.interp.bridge import HookedSeries
+
+        dtype_of_it = getattr(torch, dtype)
+        return HookedSeries(self.series, device=self.config.device, dtype=dtype_of_it, swap=self.config.swap)
 
     def _measure_drift(self) -> None:
         """In a lower precision: the last step again in float32, so that every score's drift is known."""
-        if self.config.dtype not in ("bfloat16", "float16") or not self.outcome.measured:
-            return
         from byrote.probes.sweep.measure import measure_group
 
         checkpoint = self.series.at(max(self.series.steps))
-        self._walker = None  # one model at a time in memory
+        self.hooked = None  # one model at a time in memory
         try:
             with self.clock.time("drift", checkpoint.step), at_hand(checkpoint) as ready:
-                model = _walker(self.series, self.config, dtype="float32").load(ready)
+                model = self._walker("float32").load(ready)
                 wanted = [group for group in self.units.wanted if not group.direct]
                 measured = [m for group in wanted for m in measure_group(model, group, self.shown)]
         except CheckpointError:
             return  # it is a gap already
-        reference = unit_table(
-            measured, run=self.series.name, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen
-        )
+        reference = unit_table(measured, run=self.series.name, step=checkpoint.step, tokens_seen=None)
         self.outcome.drift = drift_rows(read_units(self.root, checkpoint.step), reference)
 
-    def _take_threads(self, model: Any) -> None:
+    def _take_threads(self, model: HookedModel) -> None:
         """A small model's products are too small to share: a second thread would mostly wait for the first."""
-        if self._threads_before is None:
+        if self.threads_before is None:
             import torch
 
-            self._threads_before = torch.get_num_threads()
+            self.threads_before = torch.get_num_threads()
             small = sum(p.numel() for p in model.parameters.values()) < SMALL_MODEL_PARAMETERS
-            torch.set_num_threads(self.config.threads or (1 if small else self._threads_before))
-
-    def _give_threads_back(self) -> None:
-        if self._threads_before is not None:
-            import torch
-
-            torch.set_num_threads(self._threads_before)
-
-
-def _walker(series: CheckpointSeries, config: SweepConfig, *, dtype: str) -> Any:
-    import torch
-
-    from byrote.interp.bridge import HookedSeries
-
-    return HookedSeries(series, device=config.device, dtype=getattr(torch, dtype), swap=config.swap)
+            torch.set_num_threads(self.config.threads or (1 if small else self.threads_before))
 
 
 def _gap(gap: Gap) -> dict[str, Any]:
     return {"step": gap.step, "path": gap.path.name, "reason": gap.reason, "help": gap.help}
+
+
+def drift_rows(measured: pa.Table, reference: pa.Table) -> list[dict[str, Any]]:
+    """What a lower precision changes: the difference of every score from its float32 value, per probe and metric.
+
+    Args:
+        measured: units of one step in the precision of the sweep.
+        reference: the same units in float32.
+
+    Returns:
+        One row per probe and metric: `max_abs` and `mean_abs` difference, `n` values compared, and `interval`, the mean
+        width of the float32 interval, to judge the difference by; None where a score has no interval.
+    """
+    keys = ["probe", "metric", *AXES]
+    columns = [*keys, "value", "lo", "hi", "valid"]
+    both = to_frame(measured)[columns].merge(to_frame(reference)[columns], on=keys, suffixes=("", "_float32"))
+    both = both[both["valid"] & both["valid_float32"]]
+    off, width = (both["value"] - both["value_float32"]).abs(), both["hi_float32"] - both["lo_float32"]
+    rows = []
+    for (probe, metric), part in both.assign(off=off, width=width).groupby(["probe", "metric"], sort=True):
+        row = {"probe": probe, "metric": metric, "max_abs": float(part["off"].max())}
+        row |= {"mean_abs": float(part["off"].mean()), "n": len(part)}
+        mean_width = float(part["width"].mean())
+        rows.append(row | {"interval": mean_width if mean_width > 0 else None})
+    return rows

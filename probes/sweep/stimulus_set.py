@@ -21,7 +21,7 @@ from byrote.checkpoints.errors import ByroteError, CheckpointError, PluginError
 from byrote.checkpoints.former_name import stored_under
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets_from_files, token_sets_of
-from byrote.checkpoints.vocabulary import from_ranges, tokenizer_of, usable_ids, variant_pairs
+from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids, variant_pairs
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import groups
@@ -29,6 +29,15 @@ from byrote.probes.sweep.plan import groups
 MAX_WINDOW_TOKENS = 1024  # twice what icl_score asks for; longer contexts would mostly cost time
 WINDOWS = Path("stimuli") / "natural.safetensors"
 _FACTS = "byrote"
+
+
+def stored_run_json(root: Path) -> dict[str, Any]:
+    """What an earlier sweep wrote of itself; {} where there is nothing, or it is damaged."""
+    try:
+        found = json.loads((root / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class StimulusSet:
@@ -55,8 +64,14 @@ class StimulusSet:
         self.vocabulary: Vocabulary | None = None
         self.notes = list(series.notes)
         self._text: dict[str, Any] | None = None  # what is to be said of the windows once they are written
-        if remembered := _remembered(root):
-            self._draw(*remembered)
+        earlier = stored_run_json(root)  # says nothing of a model where none was loaded, or it is damaged
+        vocabulary = Vocabulary.from_json(earlier.get("vocabulary"))
+        if (
+            vocabulary
+            and isinstance(earlier.get("model"), dict)
+            and isinstance(earlier["model"].get("n_ctx"), int)
+        ):
+            self._draw(earlier["model"], vocabulary)
 
     def fit(self, model: Any, checkpoint: Checkpoint, *, first: bool) -> None:
         """Draw the stimuli for a model that is loaded, where they are not drawn yet.
@@ -133,19 +148,6 @@ class StimulusSet:
                 self.refused["natural"] = error.message
         self.notes += [note for note in (*found.notes, *said) if note not in self.notes]
         return found
-
-
-def _remembered(root: Path) -> tuple[dict[str, Any], Vocabulary] | None:
-    """Shape and vocabulary of an earlier sweep; None where there is none, or it is damaged or loaded nothing."""
-    try:
-        earlier = json.loads((root / "run.json").read_text(encoding="utf-8"))
-        shape, said = dict(earlier["model"]), earlier["vocabulary"]
-        ids = np.asarray(from_ranges(said["ids"]), dtype=np.int64)
-        alike = tuple((int(first), int(second)) for first, second in said["variants"])
-        vocabulary = Vocabulary(ids, said["bos"], said["note"], alike)
-        return (shape, vocabulary) if isinstance(shape["n_ctx"], int) else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def ways(path: Path) -> tuple[dict[str, Callable[[], None]], list[str]]:
     from byrote.interp.bridge import HookedSeries
     from byrote.interp.observe import _batch_size
     from byrote.probes.sweep.config import SweepConfig
-    from byrote.probes.sweep.measure import measure_direct, measure_stimulus, measure_weights
+    from byrote.probes.sweep.measure import measure_once, measure_stimulus
     from byrote.probes.sweep.plan import groups
 
     series, wanted = open_series(path), groups(SweepConfig().infos)
@@ -75,10 +75,10 @@ def ways(path: Path) -> tuple[dict[str, Callable[[], None]], list[str]]:
 
     def probes() -> None:
         for group in wanted:
-            if not group.stimuli:
-                measure_weights(model, group.probes, ids=ids, seed=SEED)
-            elif group.direct:
-                measure_direct(model, {k: stimuli[k] for k in group.stimuli}, group.probes[0], seed=SEED)
+            if group.direct or not group.stimuli:
+                own = {k: stimuli[k] for k in group.stimuli}
+                for info in group.probes:
+                    measure_once(model, info, ids=ids, stimuli=own, seed=SEED)
             else:
                 measure_stimulus(model, stimuli[group.stimuli[0]], group.probes, seed=SEED)
 

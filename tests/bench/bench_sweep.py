@@ -109,15 +109,15 @@ def byrote(series, dtype) -> Callable[[int], None]:
     from byrote.probes.results.schema import unit_table
     from byrote.probes.results.units import write_unit
     from byrote.probes.sweep.measure import measure_stimulus
-    from byrote.probes.sweep.prefetch import Clock, FingerprintCache, Prefetcher
+    from byrote.probes.sweep.prefetch import Fingerprints
 
     out = Path(tempfile.mkdtemp(prefix="byrote-bench-"))
-    reader = Prefetcher(FingerprintCache(out / "fingerprints.json"), Clock(), ahead=True)
+    reader = Fingerprints(out / "fingerprints.json", ahead=True)
     hooked, shown = HookedSeries(series, dtype=dtype), stimulus()
     infos = [lookup(name) for name in PROBES]
 
     def step(i: int) -> None:
-        identity = reader.fingerprint(series[i], then=series[i + 1] if i + 1 < len(series) else None)
+        identity = reader.of(series[i], then=series[i + 1] if i + 1 < len(series) else None)
         measured, _ = measure_stimulus(hooked.load(series[i]), shown, infos, seed=0)
         table = unit_table(measured, run="bench", step=series[i].step, tokens_seen=None)
         write_unit(out / f"{i}.parquet", table, {"fingerprint": identity})

@@ -18,7 +18,7 @@ from byrote.interp.observe import observe
 from byrote.probes.heads.matching import earlier_copies
 from byrote.probes.registry import REGISTRY
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
-from byrote.probes.sweep.measure import measure_stimulus, measure_weights
+from byrote.probes.sweep.measure import measure_once, measure_stimulus
 
 SERIES = ("gpt2", "gpt_neox", "llama")
 STIMULUS = make("repeated_random", Vocabulary(np.arange(1, 61), 0), n_ctx=64, seed=2, n_seq=5)
@@ -306,7 +306,7 @@ def test_ov_copying_equals_the_eigenvalues_of_the_whole_circuit(hf_series, arch)
     eigenvalues = np.linalg.eigvals(full)
     answer = eigenvalues.real.sum(-1) / np.abs(eigenvalues).sum(-1)
     model = load_fresh(open_series(path)[0])
-    found = {m.metric: m for m in measure_weights(model, [REGISTRY["ov_copying"]], ids=np.arange(61), seed=0)}
+    found = {m.metric: m for m in measure_once(model, REGISTRY["ov_copying"], ids=np.arange(61), seed=0)}
     np.testing.assert_allclose(found["score"].values, answer, rtol=0, atol=1e-4)
     assert np.ptp(answer) > 0.1
     own_is_highest = full.argmax(-1) == np.arange(61)
@@ -318,6 +318,6 @@ def test_ov_copying_of_some_ids_is_that_of_their_rows_and_columns(hf_series):
     full = ov_matrices(path, "llama")[:, :, ids][..., ids]
     eigenvalues = np.linalg.eigvals(full)
     model = load_fresh(open_series(path)[0])
-    found = {m.metric: m for m in measure_weights(model, [REGISTRY["ov_copying"]], ids=ids, seed=0)}
+    found = {m.metric: m for m in measure_once(model, REGISTRY["ov_copying"], ids=ids, seed=0)}
     answer = eigenvalues.real.sum(-1) / np.abs(eigenvalues).sum(-1)
     np.testing.assert_allclose(found["score"].values, answer, rtol=0, atol=1e-4)

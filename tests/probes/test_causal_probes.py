@@ -32,7 +32,7 @@ from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.measure import measure_direct
+from byrote.probes.sweep.measure import measure_once
 from byrote.probes.sweep.run import sweep
 
 D_VOCAB, N_CTX = 48, 64  # blocks of 15 tokens, four times
@@ -76,7 +76,7 @@ def load(tmp_path_factory):
 def direct(model: HookedModel, name: str, stimuli: dict[str, Stimulus], seed: int = 0) -> dict[str, Measured]:
     info = REGISTRY[name]
     shown = {kind: stimuli[kind] for kind in info.stimuli}
-    return {m.metric: m for m in measure_direct(model, shown, info, seed=seed)}
+    return {m.metric: m for m in measure_once(model, info, stimuli=shown, seed=seed)}
 
 
 def later_loss(logits: np.ndarray, stimulus: Stimulus, *, first: bool = False) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from byrote.probes.results.schema import unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.spectra import haar_frames
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.measure import measure_weights
+from byrote.probes.sweep.measure import measure_once
 from byrote.probes.sweep.run import sweep
 
 IDS = torch.arange(1, 20)
@@ -47,7 +48,13 @@ def planted(planted_model) -> HeadWeights:
 
 
 def scores_of(weights: HeadWeights, *, seed: int = 0):
-    return composition(weights, IDS, seed)
+    found = composition(weights, IDS, seed)
+    return {
+        name: SimpleNamespace(
+            values=torch.tensor(s.samples[0]), exists=torch.tensor(s.exists is None or s.exists)
+        )
+        for name, s in found.items()
+    }
 
 
 # The ratio.
@@ -155,7 +162,7 @@ def test_the_null_is_the_same_for_the_same_seed_and_has_256_draws(planted):
 
 def rows_of(model):
     """What a sweep stores of a model's composition."""
-    measured = measure_weights(model, [REGISTRY["composition"]], ids=IDS.numpy(), seed=0)
+    measured = measure_once(model, REGISTRY["composition"], ids=IDS.numpy(), seed=0)
     return unit_table(measured, run="r", step=0, tokens_seen=None).to_pandas()
 
 

@@ -40,7 +40,7 @@ from byrote.probes.results.schema import Measured
 from byrote.probes.rules import NEAR_ZERO_FRAC
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
-from byrote.probes.sweep.measure import measure_direct, measure_stimulus
+from byrote.probes.sweep.measure import measure_once, measure_stimulus
 
 VOCABULARY = Vocabulary(np.arange(1, D_VOCAB), 0)
 MEMBERS, TWINS = members(), twins()
@@ -93,7 +93,7 @@ def shared(model, *names: str, **changes: object) -> dict[str, Measured]:
 
 def direct(model, name: str) -> dict[str, Measured]:
     shown = {kind: s for kind, s in stimuli().items() if kind in REGISTRY[name].stimuli}
-    return {m.metric: m for m in measure_direct(model, shown, REGISTRY[name], seed=0)}
+    return {m.metric: m for m in measure_once(model, REGISTRY[name], stimuli=shown, seed=0)}
 
 
 def value(measured: Measured) -> float:
@@ -371,9 +371,9 @@ def test_a_block_of_one_token_has_nothing_to_extract(models):
     """Such a sequence leaves no prompt to complete: it counts neither for the model nor against it."""
     rows = np.concatenate([MEMBERS[:8], np.full((8, N_CTX), 5)])
     rows[:, 0] = 0
-    found = {m.metric: m for m in measure_direct(
-        models["recalls"],
-        {kind: s for kind, s in stimuli(members=rows).items() if kind != "candidates"}, REGISTRY["extraction"], seed=0,
+    found = {m.metric: m for m in measure_once(
+        models["recalls"], REGISTRY["extraction"], seed=0,
+        stimuli={kind: s for kind, s in stimuli(members=rows).items() if kind != "candidates"},
     )}  # fmt: skip
     for metric in ("score", "matched", "n_p", "offset"):
         assert np.isnan(found[metric].samples[8:]).all()

@@ -16,7 +16,7 @@ from byrote.probes.results.derived import derive
 from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.measure import measure_stimulus, measure_weights
+from byrote.probes.sweep.measure import measure_once, measure_stimulus
 from byrote.probes.sweep.run import sweep
 
 CONFIG = PlantedConfig()
@@ -178,9 +178,7 @@ def test_chance_is_uniform_attention_on_the_same_tokens(measured):
 
 
 def test_ov_copying(model):
-    found = {
-        m.metric: m for m in measure_weights(model, [REGISTRY["ov_copying"]], ids=VOCABULARY.ids, seed=0)
-    }
+    found = {m.metric: m for m in measure_once(model, REGISTRY["ov_copying"], ids=VOCABULARY.ids, seed=0)}
     np.testing.assert_allclose(found["score"].values[1], [1, 1, -1, 1], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(found["score"].values[1].round(), answers_for(KINDS[0])["ov_copying"][1])
     assert np.isnan(found["score"].values[0]).all()

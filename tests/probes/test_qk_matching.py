@@ -20,7 +20,7 @@ from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.spectra import haar_frames, positivity, turned_positivity
 from byrote.probes.stimuli import Vocabulary, make
-from byrote.probes.sweep.measure import _of_this_and_earlier_layers, measure_stimulus
+from byrote.probes.sweep.measure import measure_stimulus, of_this_and_earlier_layers
 
 METRICS = ("score", "z", "trace", "trace_z")
 
@@ -264,5 +264,5 @@ def test_a_diverged_layer_is_undefined_and_does_not_stop_the_rest(planted):
 
 
 def test_a_layer_whose_patterns_fail_takes_the_later_ones_with_it():
-    assert _of_this_and_earlier_layers({2: "bad", 3: "worse"}, 5) == {2: "bad", 3: "bad", 4: "bad"}
-    assert _of_this_and_earlier_layers({}, 5) == {}
+    assert of_this_and_earlier_layers({2: "bad", 3: "worse"}, 5) == {2: "bad", 3: "bad", 4: "bad"}
+    assert of_this_and_earlier_layers({}, 5) == {}

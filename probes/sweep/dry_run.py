@@ -1,0 +1,110 @@
+"""What would a sweep do, how long would it take and how large would it be? Nothing is written where results go."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import CheckpointSeries
+from byrote.probes.results.units import step_folder
+from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.folder import refuse_other_series
+from byrote.probes.sweep.plan import WEIGHTS, Group, groups
+from byrote.probes.sweep.prefetch import Fingerprints
+from byrote.probes.sweep.run import sweep
+from byrote.probes.sweep.stimulus_set import StimulusSet
+from byrote.probes.sweep.units import Units
+
+N_TRIED = 2
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a sweep would do.
+
+    Attributes:
+        path: the results folder.
+        to_measure: units that are missing or no longer agree with the weights or settings.
+        stored: units that would be reused.
+        forward_passes: units to measure that need the model run; the others read weights only.
+    """
+
+    path: Path
+    to_measure: int
+    stored: int
+    forward_passes: int
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """What measuring one checkpoint took.
+
+    Attributes:
+        steps: that were tried.
+        unit_s: seconds of reading, loading and measuring of the last of them, per unit; what happens once, such as
+            importing torch and building the first model, is left out.
+        unit_bytes: stored per unit, observations included.
+    """
+
+    steps: tuple[int, ...]
+    unit_s: float
+    unit_bytes: float
+
+
+def preview(
+    series: CheckpointSeries, config: SweepConfig, *, out: str | Path, fresh: bool = False
+) -> Preview:
+    """Count what `sweep` with the same arguments would measure and reuse; nothing is written.
+
+    Stored units are looked at one by one, as the sweep does: weights are hashed, no model is built.
+
+    Raises:
+        ByroteError: the results folder belongs to another series.
+        CheckpointError: a checkpoint cannot be read.
+    """
+    root = Path(out) / series.name
+    if not fresh:
+        refuse_other_series(root, series)
+    known, stimuli = Fingerprints(root / "fingerprints.json"), StimulusSet(series, config, root)
+    units = Units(root, config, stimuli)
+    missing: list[Group] = []
+    for checkpoint in series:
+        if fresh or not stimuli.shape or not step_folder(root, checkpoint.step).is_dir():
+            missing += units.wanted  # nothing is stored, so nothing has to be hashed
+        else:
+            missing += units.look(checkpoint, known.of(checkpoint))[0]
+    return Preview(
+        path=root,
+        to_measure=len(missing),
+        stored=len(series) * len(units.wanted) - len(missing),
+        forward_passes=sum(group.key != WEIGHTS for group in missing),
+    )
+
+
+def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate:
+    """Measure the last checkpoints of a series into a folder that is thrown away.
+
+    Nothing is downloaded: of a series on the hub, only steps already in the cache are tried.
+
+    Raises:
+        ByroteError: no step is on this machine, or none of those tried can be measured.
+    """
+    here = [c for c in series if c.source is None or c.files]
+    if not here:
+        raise ByroteError(
+            "no step of this series is on this machine yet: time and disk cannot be tried",
+            help="measure one step first: --steps last --allow-download",
+        )
+    tried = replace(series, checkpoints=tuple(here[-N_TRIED:]), gaps=())
+    with tempfile.TemporaryDirectory(prefix="byrote-trial-") as folder:
+        outcome = sweep(tried, replace(config, prefetch=False), out=folder)
+        if not outcome.measured:
+            reason = outcome.gaps[0]["reason"] if outcome.gaps else "it was interrupted"
+            raise ByroteError(f"the trial measured nothing: {reason}", help="time and disk are not known")
+        files = [f for f in Path(folder).rglob("*") if f.suffix in (".parquet", ".safetensors")]
+        stored = sum(file.stat().st_size for file in files)
+    last = max(entry["step"] for entry in outcome.trace if entry["what"].startswith("measure"))
+    took = [e["end_s"] - e["start_s"] for e in outcome.trace if e["step"] == last and e["what"] != "drift"]
+    return CostEstimate(tried.steps, sum(took) / len(groups(config.infos)), stored / outcome.measured)
