@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.probes.plugins import use
+from byrote.probes.registry import use
 from byrote.probes.results import Results
 from byrote.probes.spec import Probe
 from byrote.probes.sweep.config import SweepConfig

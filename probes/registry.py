@@ -2,6 +2,10 @@
 
 A probe of ours is one file in one of `FOLDERS`; what it says of itself in `@probe(...)` is read from its text, so that
 importing this module imports no probe and no torch. Adding one is adding a file: there is no list to enter it in.
+
+Probes and stimuli that are not byrote's own come from a file named on the command line, an object passed in Python, or
+the entry-point group `byrote.probes` of an installed package. Nothing else is ever loaded: no file that happens to lie
+in a checkpoint, a results folder or the working folder.
 """
 
 from __future__ import annotations
@@ -10,15 +14,17 @@ import ast
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, PluginError, did_you_mean
 from byrote.probes.spec import Plugin, Probe, ProbeInfo, describe
-from byrote.probes.stimuli import add_stimulus, kinds
+from byrote.probes.stimuli import PluginStimulus, add_stimulus, kinds
 from byrote.probes.stored_probes import MAX_PROBES, from_json
 
 ENTRY_POINTS = "byrote.probes"
@@ -96,6 +102,53 @@ def add(probe: Probe, plugin: Plugin, *, default: bool | None = None) -> ProbeIn
     return info
 
 
+def load_file(path: Path) -> tuple[ProbeInfo, ...]:
+    """Run a Python file and make its probes and stimuli known by name.
+
+    Args:
+        path: named by the user.
+
+    Raises:
+        PluginError: it cannot be read or run, or holds neither a probe nor a stimulus; or a name is byrote's own.
+    """
+    spec = util.spec_from_file_location(f"byrote_plugin_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise PluginError(f"there is no plugin at {path}", help="give the path of a Python file (.py)")
+    module = util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look there
+    try:
+        spec.loader.exec_module(module)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the plugin {path} cannot be run ({type(error).__name__}: {error})",
+            help="does `python FILE` run it?",
+        ) from error
+    # Not what it imports: a probe or stimulus of the file is made of a function of the file.
+    made = [v for v in vars(module).values() if isinstance(v, Probe | PluginStimulus)]
+    own = [v for v in made if inspect.unwrap(v).__module__ == module.__name__]
+    if not own:
+        raise PluginError(
+            f"the plugin {path} holds no probe and no stimulus",
+            help="decorate a function with @byrote.probe(...) or @byrote.stimulus",
+        )
+    for stimulus in own:
+        if isinstance(stimulus, PluginStimulus):
+            add_stimulus(stimulus)
+    plugin = Plugin(path.name, "", _digest(path.read_bytes()))
+    return tuple(add(value, plugin) for value in own if isinstance(value, Probe))
+
+
+def use(probe: Probe) -> ProbeInfo:
+    """Make a probe that was passed as an object known by its name; one of byrote's own is known already.
+
+    Raises:
+        PluginError: its name is byrote's own.
+    """
+    return probe.info if probe.info.module else add(probe, _origin(probe), default=False)
+
+
 def remember(stored: Any) -> None:
     """Make the probes of plugins that a results folder describes known, so that their numbers can be shown.
 
@@ -128,9 +181,7 @@ def load_installed(name: str | None = None) -> list[str]:
             found = entry.load()
             if not isinstance(found, Probe) or found.info.name != entry.name:
                 raise PluginError(f"{entry.value} is not a probe called {entry.name}")
-            source = inspect.getsource(inspect.getmodule(found.update) or found.update)
-            digest = hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
-            add(found, Plugin(package, version, digest), default=False)
+            add(found, Plugin(package, version, _origin(found).source), default=False)
         except Exception as error:  # whatever a package may raise
             problems.append(f"the probe {entry.name} of {package} cannot be loaded ({error})")
     return problems
@@ -171,7 +222,10 @@ def resolve(names: Iterable[str] | None) -> tuple[ProbeInfo, ...]:
         if name in ("default", "all"):
             wanted |= {i.name for i in REGISTRY.values() if i.measurable and (i.default or name == "all")}
         else:
-            wanted.add(_measurable(name).name)
+            info = lookup(name)
+            if not info.measurable:
+                info.implementation()  # says which plugin is lacking
+            wanted.add(info.name)
     for name in tuple(wanted):
         wanted |= set(REGISTRY[name].needs)
         for kind in REGISTRY[name].stimuli:
@@ -181,13 +235,6 @@ def resolve(names: Iterable[str] | None) -> tuple[ProbeInfo, ...]:
                     help=did_you_mean(kind, kinds()),
                 )
     return tuple(info for info in REGISTRY.values() if info.name in wanted)
-
-
-def _measurable(name: str) -> ProbeInfo:
-    info = lookup(name)
-    if not info.measurable:
-        info.implementation()  # says which plugin is lacking
-    return info
 
 
 def featured() -> tuple[str, ...]:
@@ -207,3 +254,33 @@ def best_compared() -> tuple[str, ...]:
 
 def _ranked(place: Callable[[ProbeInfo], int]) -> tuple[str, ...]:
     return tuple(i.name for i in sorted(REGISTRY.values(), key=place) if place(i))
+
+
+def _origin(probe: Probe) -> Plugin:
+    """The file a probe's module was read from; in a notebook the source of its functions."""
+    module = inspect.getmodule(probe.update)
+    file = getattr(module, "__file__", None)
+    if file and Path(file).is_file():
+        return Plugin(Path(file).name, "", _digest(Path(file).read_bytes()))
+    functions = (probe.update, probe.finisher, probe.chance_level)
+    return Plugin("notebook", "", _digest(*(_source(f) for f in functions if f is not None)))
+
+
+def _source(function: Callable[..., Any]) -> bytes:
+    try:
+        return inspect.getsource(function).encode()
+    except (OSError, TypeError):  # typed at a prompt
+        return b"".join(_code(inspect.unwrap(function).__code__))
+
+
+def _code(code: CodeType) -> Iterable[bytes]:
+    yield code.co_code + repr(code.co_names).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _code(constant)
+        else:
+            yield repr(constant).encode()
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.blake2b(b"\0".join(parts), digest_size=16).hexdigest()

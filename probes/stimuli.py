@@ -405,7 +405,7 @@ class PluginStimulus:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.kind = function, function.__name__
+        self.function, self.kind, self.__wrapped__ = function, function.__name__, function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""

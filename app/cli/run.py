@@ -80,8 +80,7 @@ def run(
     are steps; each series becomes one folder of results. The same command again finds finished work and does only what is missing. Ctrl-C finishes the checkpoint
     in flight and stops; twice stops at once.
     """
-    from byrote.probes.plugins import load_file
-    from byrote.probes.registry import resolve
+    from byrote.probes.registry import load_file, resolve
 
     for file in plugin:
         load_file(file)

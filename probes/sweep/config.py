@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from byrote.probes.spec import ProbeInfo
@@ -65,7 +65,7 @@ class SweepConfig:
         default="float32",
         metadata=_shown("Of weights and activations.", choices=("float32", "bfloat16", "float64")),
     )
-    swap: str = field(
+    swap: Literal["auto", "fresh"] = field(
         default="auto",
         metadata=_shown(
             "auto copies weights into one live model where that is proved exact; fresh builds each step anew.",

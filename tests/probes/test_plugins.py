@@ -14,8 +14,7 @@ import torch
 import byrote as br
 from byrote.checkpoints.errors import PluginError
 from byrote.probes import registry
-from byrote.probes.plugins import load_file, use
-from byrote.probes.registry import REGISTRY, lookup, resolve
+from byrote.probes.registry import REGISTRY, load_file, lookup, resolve, use
 from byrote.probes.results import Results
 from byrote.probes.results.units import unit_provenance
 from byrote.probes.stimuli import Vocabulary, make
