@@ -51,7 +51,7 @@ def scores_of(weights: HeadWeights, *, seed: int = 0):
     found = composition(weights, IDS, seed)
     return {
         name: SimpleNamespace(
-            values=torch.tensor(s.samples[0]), exists=torch.tensor(s.exists is None or s.exists)
+            n=s.exact_n, values=torch.tensor(s.samples[0]), exists=torch.tensor(s.exists is None or s.exists)
         )
         for name, s in found.items()
     }
