@@ -24,8 +24,8 @@ from byrote.checkpoints.formats.inert_pickle import InertPickle, Maker, Record, 
 from byrote.checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTensor, tensor_bytes
 from byrote.checkpoints.formats.torch_zip import read_torch_slice
 from byrote.checkpoints.formats.weight_files import assemble_folders, config_beside
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap
-from byrote.checkpoints.step_names import parse_name, step_folders
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.step_names import StepName, step_folders
 
 METADATA = ".metadata"
 MAX_METADATA_BYTES = 32 << 20
@@ -118,27 +118,21 @@ def assembled(tensor: ShardedTensor) -> bytearray:
         with piece.file.open("rb") as file:
             file.seek(piece.start)
             data = memoryview(file.read(piece.length))
-        stored, start = stored_piece(tensor, piece)
-        elements = np.frombuffer(tensor_bytes(stored, start - piece.start, data), dtype=whole.dtype)
+        inner = read_torch_slice(piece.file, piece.start, piece.length)
+        stored = inner.content
+        if not isinstance(stored, StoredTensor) or (stored.dtype, stored.shape) != (
+            tensor.dtype,
+            piece.shape,
+        ):
+            raise CheckpointError(
+                f"{piece.file.name} holds something else at byte {piece.start} than {METADATA} says",
+                help=_DAMAGED,
+            )
+        start = inner.start_bytes[stored.storage.key] - piece.start
+        elements = np.frombuffer(tensor_bytes(stored, start, data), dtype=whole.dtype)
         box = tuple(slice(o, o + n) for o, n in zip(piece.offsets, piece.shape, strict=True))
         whole[box] = elements.reshape(piece.shape)
     return bytearray(whole.tobytes())
-
-
-def stored_piece(tensor: ShardedTensor, piece: Piece) -> tuple[StoredTensor, int]:
-    """The piece as its own small file describes it, and where in the `.distcp` file its storage begins.
-
-    Raises:
-        CheckpointError: it is damaged, or not what `.metadata` says it is.
-    """
-    inner = read_torch_slice(piece.file, piece.start, piece.length)
-    stored = inner.content
-    if not isinstance(stored, StoredTensor) or (stored.dtype, stored.shape) != (tensor.dtype, piece.shape):
-        raise CheckpointError(
-            f"{piece.file.name} holds something else at byte {piece.start} than {METADATA} says",
-            help=_DAMAGED,
-        )
-    return stored, inner.start_bytes[stored.storage.key]
 
 
 def _home(folder: Path) -> Path:
@@ -146,25 +140,21 @@ def _home(folder: Path) -> Path:
     return folder / _TRAINER if (folder / _TRAINER / METADATA).is_file() else folder
 
 
-def _checkpoint(folder: Path) -> Checkpoint | Gap:
-    named, folder = parse_name(folder.name), _home(folder)
-
-    def read() -> Checkpoint:
-        if not (folder / METADATA).is_file():
-            raise CheckpointError(f"{METADATA} is missing", help="was training killed while it saved?")
-        tensors = model_tensors(folder)
-        config = config_beside(folder / METADATA, (t.shape for t in tensors.values()))
-        files = sorted({piece.file for tensor in tensors.values() for piece in tensor.pieces})
-        return Checkpoint(
-            step=named.step if named else 0,
-            path=folder,
-            format=FORMAT.name,
-            tokens_seen=named.tokens if named else None,
-            files=(*files, folder / METADATA),
-            config_path=config,
-        )
-
-    return read_or_gap(folder, named.step if named else None, read)
+def _checkpoint(folder: Path, named: StepName | None) -> Checkpoint:
+    folder = _home(folder)
+    if not (folder / METADATA).is_file():
+        raise CheckpointError(f"{METADATA} is missing", help="was training killed while it saved?")
+    tensors = model_tensors(folder)
+    config = config_beside(folder / METADATA, (t.shape for t in tensors.values()))
+    files = sorted({piece.file for tensor in tensors.values() for piece in tensor.pieces})
+    return Checkpoint(
+        step=named.step if named else 0,
+        path=folder,
+        format=FORMAT.name,
+        tokens_seen=named.tokens if named else None,
+        files=(*files, folder / METADATA),
+        config_path=config,
+    )
 
 
 def _stored(checkpoint: Checkpoint) -> StoredTensors:

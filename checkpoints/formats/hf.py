@@ -17,8 +17,8 @@ from byrote.checkpoints.formats.stored_tensor import is_state
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.trainer_state import read_json, trainer_state
 from byrote.checkpoints.formats.weight_files import assemble_folders
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap
-from byrote.checkpoints.step_names import StepName, parse_name, step_folders
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.step_names import StepName, step_folders
 
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
@@ -41,38 +41,37 @@ def discover(path: Path) -> CheckpointSeries:
     return assemble_folders(
         path,
         FORMAT.name,
-        lambda folder: read_checkpoint(folder, parse_name(folder.name)),
+        read_checkpoint,
         alone=not folders,
         unknown=not (path / "trainer_state.json").is_file(),
         notes=notes,
     )
 
 
-def read_checkpoint(folder: Path, named: StepName | None) -> Checkpoint | Gap:
-    """One model folder as a checkpoint, or why it is none.
+def read_checkpoint(folder: Path, named: StepName | None) -> Checkpoint:
+    """One model folder as a checkpoint.
 
     Args:
         folder: holds config.json and weights.
-        named: the step its name says; without one, `trainer_state.json` is asked, else it is step 0.
+        named: the step its name says; without one, that of `trainer_state.json`, else it is step 0.
+
+    Raises:
+        CheckpointError: it is none, or one whose files cannot be used.
     """
-
-    def read() -> Checkpoint:
-        state = trainer_state(folder, named)
-        config = _config(folder)
-        files = _weight_files(folder)
-        shapes = [shape for file in files for shape in _shapes(file)]
-        refuse_implausible(read_config(config), shapes, where=config.name)
-        return Checkpoint(
-            step=state.step or 0,
-            path=folder,
-            format=FORMAT.name,
-            tokens_seen=state.tokens_seen,
-            loss_nats=state.loss_nats,
-            files=files,
-            config_path=config,
-        )
-
-    return read_or_gap(folder, named.step if named else None, read)
+    state = trainer_state(folder, named)
+    config = _config(folder)
+    files = _weight_files(folder)
+    shapes = [shape for file in files for shape in _shapes(file)]
+    refuse_implausible(read_config(config), shapes, where=config.name)
+    return Checkpoint(
+        step=state.step or 0,
+        path=folder,
+        format=FORMAT.name,
+        tokens_seen=state.tokens_seen,
+        loss_nats=state.loss_nats,
+        files=files,
+        config_path=config,
+    )
 
 
 def _config(folder: Path) -> Path:

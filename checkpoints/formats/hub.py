@@ -17,7 +17,7 @@ from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import hf
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.hub_source import HubSource, remote_refs
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
 from byrote.checkpoints.step_names import StepName, count_parts, parse_name, refuse_mixed_parts
 
 FLAG = "allow_download=True (--allow-download)"
@@ -189,10 +189,10 @@ def _checkpoint(
     path: Path, name: str, commit: str, *, named: StepName | None, source: HubSource | None
 ) -> Checkpoint | Gap:
     folder = path / "snapshots" / commit
-    read = hf.read_checkpoint(folder, named) if folder.is_dir() else None
+    step = named.step if named else 0
+    read = read_or_gap(folder, step, lambda: hf.read_checkpoint(folder, named)) if folder.is_dir() else None
     if isinstance(read, Checkpoint):
         return replace(read, format=FORMAT.name)
-    step = named.step if named else 0
     if source is not None:
         tokens = named.tokens if named else None
         return Checkpoint(step=step, path=folder, format=FORMAT.name, tokens_seen=tokens, source=source)

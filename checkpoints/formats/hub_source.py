@@ -17,12 +17,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats import hf
-from byrote.checkpoints.series import Checkpoint, Gap
+from byrote.checkpoints.series import Checkpoint, Gap, read_or_gap
 from byrote.checkpoints.step_names import StepName
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class HubSource:
         self._our_blobs: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.repo, self.cache, self.revisions, self.budget_bytes)
+        return partial(HubSource, budget_bytes=self.budget_bytes), (self.repo, self.cache, self.revisions)
 
     @property
     def held_bytes(self) -> int:
@@ -129,7 +130,8 @@ class HubSource:
         except BaseException:
             self._forget_unfinished(key)
             raise
-        read = hf.read_checkpoint(folder, StepName(checkpoint.step, checkpoint.tokens_seen))
+        named = StepName(checkpoint.step, checkpoint.tokens_seen)
+        read = read_or_gap(folder, named.step, lambda: hf.read_checkpoint(folder, named))
         if isinstance(read, Gap):
             raise CheckpointError(f"step {checkpoint.step} of {self.repo}: {read.reason}", help=read.help)
         return replace(read, format=checkpoint.format)
@@ -282,7 +284,8 @@ def reaching_the_hub(doing: str) -> Iterator[Any]:
         except CheckpointError:
             raise
         except Exception as error:  # each release of huggingface_hub raises another HTTP library's errors
-            raise CheckpointError(f"cannot {doing}: {_one_line(error)}", help=_advice(error)) from error
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            raise CheckpointError(f"cannot {doing}: {said}", help=_advice(error)) from error
         finally:
             for name, value in before.items():
                 setattr(constants, name, value)
@@ -325,11 +328,3 @@ def _names_in(folder: Path) -> set[str]:
 
 def _size(n: int) -> str:
     return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.2f} MB"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _rebuild(repo: str, cache: Path, revisions: dict[Path, str], budget_bytes: int | None) -> HubSource:
-    return HubSource(repo, cache, revisions, budget_bytes=budget_bytes)

@@ -17,7 +17,7 @@ from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.trainer_state import read_json, trainer_state
 from byrote.checkpoints.formats.weight_files import assemble_folders
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap
-from byrote.checkpoints.step_names import StepName, parse_name, step_folders
+from byrote.checkpoints.step_names import StepName, step_folders
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -49,7 +49,7 @@ def discover(path: Path, *, base: str | Path | None = None) -> CheckpointSeries:
     series = assemble_folders(
         path,
         FORMAT.name,
-        lambda folder: _read(folder, given),
+        lambda folder, named: _read(folder, named, given),
         alone=alone,
         unknown=not (path / "trainer_state.json").is_file(),
     )
@@ -97,32 +97,23 @@ def refuse_unmergeable(config: dict[str, Any]) -> None:
             )
 
 
-def _read(folder: Path, given: Checkpoint | None) -> Checkpoint | Gap:
-    named = parse_name(folder.name)
-
-    def read() -> Checkpoint:
-        config = _adapter_config(folder)
-        refuse_unmergeable(config)
-        weights = _adapter_weights(folder)
-        state = trainer_state(folder, named)
-        base = given or _base_model(*_named_base(folder, config))
-        return Checkpoint(
-            step=state.step or 0,
-            path=folder,
-            format=FORMAT.name,
-            tokens_seen=state.tokens_seen,
-            loss_nats=state.loss_nats,
-            files=(weights, *base.files),
-            config_path=base.config_path,
-        )
-
-    return read_or_gap(folder, named.step if named else None, read)
-
-
-def _adapter_config(folder: Path) -> dict[str, Any]:
+def _read(folder: Path, named: StepName | None, given: Checkpoint | None) -> Checkpoint:
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{CONFIG} is missing", help="the other steps of this folder are adapters")
-    return read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
+    refuse_unmergeable(config)
+    weights = _adapter_weights(folder)
+    state = trainer_state(folder, named)
+    base = given or _base_model(*_named_base(folder, config))
+    return Checkpoint(
+        step=state.step or 0,
+        path=folder,
+        format=FORMAT.name,
+        tokens_seen=state.tokens_seen,
+        loss_nats=state.loss_nats,
+        files=(weights, *base.files),
+        config_path=base.config_path,
+    )
 
 
 def _adapter_weights(folder: Path) -> Path:
@@ -168,7 +159,7 @@ def _named_base(folder: Path, config: dict[str, Any]) -> tuple[Path, str]:
 def _base_model(path: Path, origin: str) -> Checkpoint:
     if not path.is_dir():
         raise CheckpointError(f"the base model {path} does not exist", help="give a folder with config.json")
-    read = hf.read_checkpoint(path, StepName(0))
+    read = read_or_gap(path, 0, lambda: hf.read_checkpoint(path, StepName(0)))
     if isinstance(read, Gap):
         raise CheckpointError(
             f"the base model {path} ({origin}) cannot be read: {read.reason}", help=read.help

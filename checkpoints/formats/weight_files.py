@@ -16,7 +16,7 @@ from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
-from byrote.checkpoints.step_names import count_parts, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.step_names import StepName, count_parts, parse_name, refuse_mixed_parts, step_folders
 
 # A step inside a longer name: model_step512, gpt-small-iter-1000-final.
 _STEP_WITHIN = re.compile(
@@ -132,7 +132,7 @@ def assemble(
 def assemble_folders(
     path: Path,
     format: str,
-    read: Callable[[Path], Checkpoint | Gap],
+    read: Callable[[Path, StepName | None], Checkpoint],
     *,
     alone: bool,
     unknown: bool,
@@ -143,7 +143,7 @@ def assemble_folders(
     Args:
         path: the folder that was opened.
         format: the format's name.
-        read: one folder as a checkpoint.
+        read: one folder, and what its name says, as a checkpoint; raises CheckpointError for what is none.
         alone: whether the folder itself is the model.
         unknown: whether nothing but the folder's name could say the step of a model that is alone.
         notes: to be put before others.
@@ -156,7 +156,9 @@ def assemble_folders(
     refuse_mixed_parts((folder.name for folder in folders), where=str(path))
     if alone and unknown and parse_name(path.name) is None:
         notes = [*notes, "nothing says which training step this is; it is shown as step 0"]
-    return series_of(path, format, [*odd, *map(read, folders)], notes=notes)
+    named = [(folder, parse_name(folder.name)) for folder in folders]
+    found = [read_or_gap(f, name.step if name else None, partial(read, f, name)) for f, name in named]
+    return series_of(path, format, [*odd, *found], notes=notes)
 
 
 def find_config(file: Path) -> Path | None:

@@ -1,13 +1,12 @@
 """Config and tensors out of a checkpoint's files: safetensors, what `torch.save` wrote, and distributed checkpoints.
 
 Pickled files are given to torch only after they were checked without it, and then with weights_only=True. torch's own
-reader of distributed checkpoints unpickles `.metadata` and stored objects without restriction (torch 2.13); here
-`.metadata` is only read, and each piece goes through `torch.load` by itself.
+reader of distributed checkpoints unpickles `.metadata` and stored objects without restriction (torch 2.13); it is never
+used: their tensors are put together from bytes, without unpickling anything.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats import format_of
-from byrote.checkpoints.formats.dcp import METADATA, Piece, ShardedTensor, model_tensors, stored_piece
+from byrote.checkpoints.formats.dcp import METADATA, ShardedTensor, assembled, model_tensors
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.state_dict import state_of
+from byrote.checkpoints.formats.stored_tensor import DTYPES
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.quiet import quiet_upstream
@@ -82,22 +82,7 @@ def _pickled(file: Path) -> dict[str, Tensor]:
 
 
 def _assembled(tensor: ShardedTensor) -> Tensor:
-    pieces = [_read(tensor, piece) for piece in tensor.pieces]
-    whole = torch.empty(tensor.shape, dtype=pieces[0].dtype if pieces else torch.float32)
-    for piece, values in zip(tensor.pieces, pieces, strict=True):
-        whole[tuple(slice(o, o + n) for o, n in zip(piece.offsets, piece.shape, strict=True))] = values
-    return whole
-
-
-def _read(tensor: ShardedTensor, piece: Piece) -> Tensor:
-    stored_piece(tensor, piece)
-    with piece.file.open("rb") as file:
-        file.seek(piece.start)
-        data = io.BytesIO(file.read(piece.length))
-    try:
-        return torch.load(data, map_location="cpu", weights_only=True).detach()
-    except Exception as error:  # torch raises what damaged bytes happen to lead to
-        raise CheckpointError(
-            f"{piece.file.name} cannot be read at byte {piece.start} ({' '.join(shown(error).split())})",
-            help="the checkpoint is damaged; copy or save it again",
-        ) from error
+    dtype = getattr(torch, next(name for name, (code, _) in DTYPES.items() if code == tensor.dtype))
+    elements = assembled(tensor)
+    flat = torch.frombuffer(elements, dtype=dtype) if elements else torch.empty(0, dtype=dtype)
+    return flat.reshape(tensor.shape)
