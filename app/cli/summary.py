@@ -2,79 +2,63 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from byrote.probes.wording import counted
+from byrote.probes.wording import chance_number, count, counted, interval, listed, point
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from byrote.probes.results import Results
 
-_SHOWN = 4
-
 
 def findings(results: Results) -> Iterator[str]:
     """Lines about the last step that lint does not doubt: induction heads, previous-token heads, loss on repeats, gaps."""
-    yield from _left_out(results)
-    if not results.usable_steps:
-        return
-    step = results.usable_steps[-1]
-    yield from _induction(results, step)
-    yield from _previous_token(results, step)
-    yield from _repeat_loss(results, step)
-    yield from _not_measured(results, step)
-
-
-def _left_out(results: Results) -> Iterator[str]:
-    reasons: dict[str, list[int]] = {}
+    reasons = defaultdict(list)
     for step, why in results.left_out.items():
-        reasons.setdefault(why, []).append(step)
+        reasons[why].append(count(step))
     for why, steps in reasons.items():
-        shown = ", ".join(f"{step:,}" for step in steps[:_SHOWN])
-        more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
-        yield f"lint asks to leave out step{'s' if len(steps) > 1 else ''} {shown}{more}: {why}"
+        yield f"lint asks to leave out step{'s' if len(steps) > 1 else ''} {listed(steps)}: {why}"
+    if results.usable_steps:
+        step = results.usable_steps[-1]
+        yield from _heads(results, step)
+        yield from _repeat_loss(results, step)
+        yield from _not_measured(results, step)
 
 
-def _induction(results: Results, step: int) -> Iterator[str]:
-    from byrote.probes.trajectory import verdict_table
+def _heads(results: Results, step: int) -> Iterator[str]:
+    from byrote.probes.rules import PREVIOUS_TOKEN
+    from byrote.probes.trajectory import heads_above, verdict_table
 
     verdicts = verdict_table(results)
-    if step not in verdicts.index:
-        return
-    last = verdicts.loc[step]
-    if last.isna().all():
-        return
-    called = set(last.index[last == 1])
-    heads = _labelled(results, "prefix_matching", step)
-    found = heads[heads["label"].isin(called)]
-    if found.empty:
-        yield f"no induction heads at step {step:,}"
-    else:
-        yield f"{counted(len(found), 'induction head')} at step {step:,}: {_listed(found)}"
+    if step in verdicts.index and verdicts.loc[step].notna().any():
+        matching = heads_above(results, "prefix_matching", step, threshold=float("-inf"))
+        found = matching[matching["label"].map(verdicts.loc[step]) == 1]
+        if found.empty:
+            yield f"no induction heads at step {count(step)}"
+        else:
+            yield f"{counted(len(found), 'induction head')} at step {count(step)}: {_listed(found)}"
+    previous = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN)
+    if not previous.empty:
+        yield f"previous-token heads: {_listed(previous)}"
 
 
-def _previous_token(results: Results, step: int) -> Iterator[str]:
-    from byrote.probes.rules import PREVIOUS_TOKEN
-    from byrote.probes.trajectory import heads_above
-
-    found = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN)
-    if not found.empty:
-        yield f"previous-token heads: {_listed(found)}"
+def _listed(heads: pd.DataFrame) -> str:
+    return listed(
+        [f"{row.label} {interval(row.value, row.lo, row.hi)}" for row in heads.itertuples(index=False)]
+    )
 
 
 def _repeat_loss(results: Results, step: int) -> Iterator[str]:
-    rows = {
-        metric: results.select("repeat_loss", metric, step=step) for metric in ("first_block", "later_blocks")
-    }
-    if any(part.empty or not part["valid"].all() for part in rows.values()):
-        return
-    first, later = rows["first_block"].iloc[0], rows["later_blocks"].iloc[0]
-    yield (
-        f"loss on repeated random tokens: {_with_interval(later, digits=3)} nats after the first block "
-        f"({first['value']:.3f} on it, chance {later['chance']:.3f})"
-    )
+    blocks = [results.select("repeat_loss", name, step=step) for name in ("first_block", "later_blocks")]
+    if all(len(block) and block["valid"].all() for block in blocks):
+        first, later = (block.iloc[0] for block in blocks)
+        yield (
+            f"loss on repeated random tokens: {interval(later['value'], later['lo'], later['hi'])} nats after the first "
+            f"block ({point(first['value'], first['lo'], first['hi'])} on it, chance {chance_number(later['chance'])})"
+        )
 
 
 def _not_measured(results: Results, step: int) -> Iterator[str]:
@@ -90,20 +74,3 @@ def _not_measured(results: Results, step: int) -> Iterator[str]:
         yield f"not measured: {probe} ({', '.join(metrics)}): {reason}"
     if told := said_once(results):
         yield told
-
-
-def _labelled(results: Results, probe: str, step: int) -> pd.DataFrame:
-    from byrote.probes.trajectory import heads_above
-
-    return heads_above(results, probe, step, threshold=float("-inf"))
-
-
-def _listed(heads: pd.DataFrame) -> str:
-    shown = ", ".join(
-        f"{row['label']} {_with_interval(row)}" for row in heads.head(_SHOWN).to_dict("records")
-    )
-    return shown + (f" and {len(heads) - _SHOWN} more" if len(heads) > _SHOWN else "")
-
-
-def _with_interval(row: dict | pd.Series, *, digits: int = 2) -> str:
-    return f"{row['value']:.{digits}f} [{row['lo']:.{digits}f}, {row['hi']:.{digits}f}]"

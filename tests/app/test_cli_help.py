@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 import pytest
+from cli_page import reference
 
 from byrote.cli.command import commands
 from byrote.cli.main import cli
-from byrote.cli.reference import reference
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOT_CONTEXT = click.Context(cli, info_name="byrote")
@@ -96,7 +96,7 @@ def test_verbs_and_options_are_the_frozen_ones():
 
 def test_written_reference_is_current():
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == reference(), (
-        "run: python -m byrote.cli.reference > docs/cli.md"
+        "run: python tests/cli_page.py > docs/cli.md"
     )
 
 

@@ -1,4 +1,4 @@
-"""docs/cli.md, written from the commands themselves: ``python -m byrote.cli.reference > docs/cli.md``."""
+"""docs/cli.md, written from the commands themselves: ``python tests/cli_page.py > docs/cli.md``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
 _WITH_COLUMNS = ("scan", "lint", "show", "compare", "graft", "text")
 _INTRO = """# The command line
 
-Written by `python -m byrote.cli.reference > docs/cli.md`; a test compares the two.
+Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
 
 `byrote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
 _OUTPUT = """## Output
