@@ -126,10 +126,6 @@ def _pair_rows(
     a: Results, b: Results, pair: tuple[int, int], seed: int, notes: list[str]
 ) -> Iterator[pd.DataFrame]:
     left, right = a.samples(pair[0]), b.samples(pair[1])
-    verdicts = [
-        r.frame[(r.frame["step"] == s) & (r.frame["probe"] == "induction")]
-        for r, s in zip((a, b), pair, strict=True)
-    ]
     own = own_units(a, b, pair)
     for (probe, metric), rows_a in left.groupby(["probe", "metric"], sort=True):
         info = a.info(probe)
@@ -146,7 +142,9 @@ def _pair_rows(
         best = _best_head_row(left, right, probe, seed)
         if best is not None:
             yield _labelled(best, a.info(probe), BEST_HEAD, pair, left, right)
-    verdict_a, verdict_b = (v[v["metric"] == "verdict"] for v in verdicts)
+    verdict_a, verdict_b = (
+        run.select("induction", "verdict", step=step) for run, step in zip((a, b), pair, strict=True)
+    )
     if not verdict_a.empty and not verdict_b.empty:
         table = _metric_rows(verdict_a, verdict_b, seed, notes)
         if table is not None:

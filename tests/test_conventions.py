@@ -158,7 +158,6 @@ ONE_PLACE = {
             "probes/text/perplexity.py",
             "probes/calibration.py",
             "probes/results/cube.py",
-            "app/dashboard/saved.py",
         },
     ),
 }

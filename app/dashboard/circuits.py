@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.figures.circuit import WAY_NAMES, Wiring
 from byrote.probes.figures.circuit import wiring as wiring_of
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, number, step_number
 
 
 @run_cache(16)
-def wiring(run: SavedRun, way: str) -> Wiring:
+def wiring(run: Results, way: str) -> Wiring:
     """Edges of one kind of composition."""
-    return wiring_of(run.full, way)
+    return wiring_of(run, way)
 
 
-def finding(run: SavedRun, found: Wiring, *, way: str, step: int) -> str:
+def finding(run: Results, found: Wiring, *, way: str, step: int) -> str:
     """The strongest wire at a step, and whether it is the induction circuit's."""
     name, edges = WAY_NAMES[way], found.edges.get(step, [])
     if not edges:
-        return f"{name} was not measured in {clean(run.name, limit=60)} at step {step_number(step)}"
+        return f"{name} was not measured in {clean(run.run, limit=60)} at step {step_number(step)}"
     path = [edge for edge in edges if edge.on_path]
     if path and way == "k":
         best = path[0]

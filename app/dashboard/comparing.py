@@ -12,12 +12,12 @@ import pandas as pd
 from byrote.cli.settings import flat
 from byrote.dashboard.remembering import points
 from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import matched_steps
 from byrote.probes.degradation import BEST_HEAD, Comparison, compare
 from byrote.probes.figures.memory_plane import RULE_AXES
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
 from byrote.probes.rules import change, is_called
 from byrote.probes.wording import (
     clean,
@@ -50,25 +50,24 @@ _SAME = ("name", "versions", "status")
 
 
 @run_cache(64)
-def pairs_of(run: SavedRun, base: SavedRun, align: str) -> Mapping[int, int]:
+def pairs_of(run: Results, base: Results, align: str) -> Mapping[int, int]:
     """Step of the run -> step of the baseline it stands beside.
 
     Raises:
         ByroteError: nothing to align by.
     """
-    return {b: a for a, b in matched_steps(base.results, run.results, align)}
+    return {b: a for a, b in matched_steps(base, run, align)}
 
 
 @run_cache(32)
-def comparison_of(run: SavedRun, base: SavedRun, align: str, step: int) -> Comparison:
+def comparison_of(run: Results, base: Results, align: str, step: int) -> Comparison:
     """The run against the baseline at one step of the run.
 
     Raises:
         ByroteError: the runs were not measured alike, or have no such step in common.
     """
-    pairs = pairs_of(run, base, align)
-    at = pairs.get(step, "last")
-    return compare(base.results, run.results, align=align, at=at)
+    at = pairs_of(run, base, align).get(step)
+    return compare(base, run, align=align, at="last" if at is None else at)
 
 
 def finding(comparison: Comparison) -> str:
@@ -138,30 +137,30 @@ def headline(comparison: Comparison) -> Comparison:
     return replace(comparison, rows=rows[np.array(wanted, dtype=bool) & rows["layer"].isna().to_numpy()])
 
 
-def config_frame(run: SavedRun, base: SavedRun) -> pd.DataFrame:
+def config_frame(run: Results, base: Results) -> pd.DataFrame:
     """Only what differs between the two series and models."""
     sides = [_facts(base), _facts(run)]
     names = [n for n in dict.fromkeys([*sides[0], *sides[1]]) if sides[0].get(n) != sides[1].get(n)]
     rows = [
-        {"what": n.replace("_", " "), base.name: _said(sides[0].get(n)), run.name: _said(sides[1].get(n))}
+        {"what": n.replace("_", " "), base.run: _said(sides[0].get(n)), run.run: _said(sides[1].get(n))}
         for n in names
     ]
-    return pd.DataFrame(rows, columns=["what", base.name, run.name])
+    return pd.DataFrame(rows, columns=["what", base.run, run.run])
 
 
-def turnover_frame(run: SavedRun, base: SavedRun, pairs: Mapping[int, int], *, step: int) -> pd.DataFrame:
+def turnover_frame(run: Results, base: Results, pairs: Mapping[int, int], *, step: int) -> pd.DataFrame:
     """Induction heads of the baseline, of the run, and of both, at a step."""
     called = {}
-    for one, at in ((base, pairs.get(step, base.measured_steps[-1])), (run, step)):
+    for one, at in ((base, pairs.get(step, base.steps[-1])), (run, step)):
         if not one.has("induction", "verdict"):
             return pd.DataFrame()
         cube = one.cube("induction", "verdict")
         i = cube.index(at)
-        called[one.name] = {
+        called[one.run] = {
             head_label(int(l), int(h)) for l, h in np.argwhere(is_called(cube.value[i]) & cube.valid[i])
         }
-    a, b = called[base.name], called[run.name]
-    kinds = {"in both": a & b, f"only in {base.name}": a - b, f"only in {run.name}": b - a}
+    a, b = called[base.run], called[run.run]
+    kinds = {"in both": a & b, f"only in {base.run}": a - b, f"only in {run.run}": b - a}
     rows = [
         {"induction heads": k, "how many": len(v), "which": ", ".join(sorted(v)[:24])}
         for k, v in kinds.items()
@@ -169,13 +168,13 @@ def turnover_frame(run: SavedRun, base: SavedRun, pairs: Mapping[int, int], *, s
     return pd.DataFrame(rows)
 
 
-def mass_words(run: SavedRun, base: SavedRun, pair: tuple[int, int]) -> str:
+def mass_words(run: Results, base: Results, pair: tuple[int, int]) -> str:
     """The induction mass of both at a pair of steps, the baseline's first: heads may trade places while it stays."""
     found = []
     for one, step in zip((base, run), pair, strict=True):
         at = {p.step: p for p in points(one, *RULE_AXES["induction mass"][:2])}.get(step)
         said = "not measured" if at is None else f"{interval(at.value, at.lo, at.hi)} {at.where}"
-        found.append(f"{clean(one.name, limit=60)} {said}")
+        found.append(f"{clean(one.run, limit=60)} {said}")
     return f"Induction mass, prefix matching above chance summed: {'; '.join(found)}."
 
 
@@ -196,11 +195,11 @@ def _judged(comparison: Comparison) -> pd.DataFrame:
     return rows[known]
 
 
-def _facts(run: SavedRun) -> dict[str, Any]:
+def _facts(run: Results) -> dict[str, Any]:
     manifest = (run.meta.get("series") or {}).get("manifest") or {}
     facts = flat({k: v for k, v in manifest.items() if k not in _SAME})
     facts |= flat({"model": run.meta.get("model") or {}})
-    last = run.measured_steps[-1] if run.measured_steps else None
+    last = run.steps[-1] if run.steps else None
     return facts | {"last step": last, "train loss at the last step, nats": run.loss.get(last or 0)}
 
 

@@ -20,10 +20,10 @@ def grids(view: View) -> dict[str, Figure]:
         if other is not None:
             steps["baseline_grid"] = (view.base, other)
     for name, (run, step) in steps.items():
-        if step in run.measured_steps:
+        if step in run.steps:
             rows = run.rows(*pair)
             if (rows["step"] == step).any():
-                found[name] = head_grid(run.full, probe=pair[0], metric=pair[1], step=step)
+                found[name] = head_grid(run, probe=pair[0], metric=pair[1], step=step)
     return found
 
 

@@ -16,25 +16,25 @@ from byrote.dashboard import circuits, comparing
 from byrote.dashboard.findings import run_onset
 from byrote.dashboard.query_params import State
 from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import parse_head
 from byrote.probes import figures
 from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
+from byrote.probes.results import Results
 from byrote.probes.trajectory.milestones import INDUCTION, Milestone
 from byrote.probes.trajectory.milestones import milestones as milestones_of
 
 
 @run_cache(1)
-def milestones(run: SavedRun) -> tuple[Milestone, ...]:
+def milestones(run: Results) -> tuple[Milestone, ...]:
     """When the parts of an induction circuit appeared in a run."""
-    return milestones_of(run.full, found=run_onset(run) if run.has("induction", "verdict") else None)
+    return milestones_of(run, found=run_onset(run) if run.has("induction", "verdict") else None)
 
 
 @run_cache(8)
 def timeline(
-    first: SavedRun,
-    *more: SavedRun,
+    first: Results,
+    *more: Results,
     pairs: tuple[tuple[str, str], ...],
     base: str | None,
     shown: str,
@@ -48,24 +48,24 @@ def timeline(
     Of the baseline only its induction heads: what else appeared when is one click away, on its own overview.
     """
     runs = [first, *more]
-    looked_at = sorted((run for run in runs if run.name in (shown, base)), key=lambda run: run.name != shown)
-    found = [(run.name, one) for run in looked_at for one in milestones(run)]
+    looked_at = sorted((run for run in runs if run.run in (shown, base)), key=lambda run: run.run != shown)
+    found = [(run.run, one) for run in looked_at for one in milestones(run)]
     events = [(run, one) for run, one in found if run == shown or one.what == INDUCTION]
     return figures.timeline(
-        [run.full for run in runs], pairs, base=base, shown=shown, events=events, log=log, band=band, step=step, look=look
+        runs, pairs, base=base, shown=shown, events=events, log=log, band=band, step=step, look=look
     )  # fmt: skip
 
 
 @run_cache(4)
-def losses(first: SavedRun, *more: SavedRun, base: str | None, look: Look = FULL) -> Figure:
+def losses(first: Results, *more: Results, base: str | None, look: Look = FULL) -> Figure:
     """Loss on the first and on later blocks of repeated tokens."""
-    return figures.loss_curves([run.full for run in (first, *more)], base=base, look=look)
+    return figures.loss_curves((first, *more), base=base, look=look)
 
 
 @run_cache(2)
-def covered(run: SavedRun, look: Look = FULL) -> Figure:
+def covered(run: Results, look: Look = FULL) -> Figure:
     """Checkpoint x probe: what was measured."""
-    return figures.coverage(run.full, look=look)
+    return figures.coverage(run, look=look)
 
 
 def compared(state: State) -> State:
@@ -73,38 +73,38 @@ def compared(state: State) -> State:
     return State(state.run, state.probe, state.metric, state.step, state.head, align=state.align)
 
 
-def curves(run: SavedRun, base: SavedRun | None, state: State, look: Look = FULL) -> Figure:
+def curves(run: Results, base: Results | None, state: State, look: Look = FULL) -> Figure:
     """The selected and pinned heads over training, and those of the baseline, the others faint behind them."""
     heads = tuple(h for h in dict.fromkeys([state.head, *state.pin]) if h)
     beside = base is not None and base.has(state.probe, state.metric) and _has_heads(base, heads)
     return _curves(run, base if beside else None, state.probe, state.metric, heads, state.step, look)
 
 
-def _has_heads(run: SavedRun, heads: Sequence[str]) -> bool:
+def _has_heads(run: Results, heads: Sequence[str]) -> bool:
     n_layers, n_heads = run.shape
     return all(layer < n_layers and head < n_heads for layer, head in map(parse_head, heads))
 
 
 @run_cache(8)
 def _curves(
-    run: SavedRun,
-    base: SavedRun | None,
+    run: Results,
+    base: Results | None,
     probe: str,
     metric: str,
     heads: tuple[str, ...],
     step: int,
     look: Look,
 ) -> Figure:
-    drawn = [run.full] if base is None else [base.full, run.full]
+    drawn = [run] if base is None else [base, run]
     return figures.trajectory(
-        drawn, probe=probe, metric=metric, heads=list(heads), base=base.name if base else None, context=True, step=step, look=look
+        drawn, probe=probe, metric=metric, heads=list(heads), base=base.run if base else None, context=True, step=step, look=look
     )  # fmt: skip
 
 
 @run_cache(6)
-def offsets(run: SavedRun, heads: tuple[str, ...], step: int, look: Look = FULL) -> Figure:
+def offsets(run: Results, heads: tuple[str, ...], step: int, look: Look = FULL) -> Figure:
     """How far back heads look."""
-    return figures.offset_profile(run.full, heads=list(heads), step=step, look=look)
+    return figures.offset_profile(run, heads=list(heads), step=step, look=look)
 
 
 def matrix(
@@ -121,7 +121,7 @@ def _matrix(weights: bytes, tokens: tuple[str, ...], look: Look, **words: Any) -
 
 
 @run_cache(6)
-def scatter(run: SavedRun, base: SavedRun, state: State, look: Look = FULL) -> Figure:
+def scatter(run: Results, base: Results, state: State, look: Look = FULL) -> Figure:
     """Every head in the baseline against itself in the run."""
     comparison = comparing.comparison_of(run, base, state.align, state.step)
     return figures.head_scatter(
@@ -130,38 +130,36 @@ def scatter(run: SavedRun, base: SavedRun, state: State, look: Look = FULL) -> F
 
 
 @run_cache(6)
-def measures(run: SavedRun, base: SavedRun, align: str, step: int, look: Look = FULL) -> Figure:
+def measures(run: Results, base: Results, align: str, step: int, look: Look = FULL) -> Figure:
     """The measures a reader asks for first, run minus baseline."""
     return figures.differences(comparing.headline(comparing.comparison_of(run, base, align, step)), look=look)
 
 
 @run_cache(6)
-def change(run: SavedRun, probe: str, metric: str, first: int, step: int, look: Look = FULL) -> Figure:
+def change(run: Results, probe: str, metric: str, first: int, step: int, look: Look = FULL) -> Figure:
     """A run against its own beginning."""
-    return figures.change_grid(run.full, probe=probe, metric=metric, first=first, step=step, look=look)
+    return figures.change_grid(run, probe=probe, metric=metric, first=first, step=step, look=look)
 
 
 @run_cache(6)
-def memory_plane(first: SavedRun, *more: SavedRun, look: Look = FULL, **axes: Any) -> Figure:
+def memory_plane(first: Results, *more: Results, look: Look = FULL, **axes: Any) -> Figure:
     """Rule against memory for every run."""
-    return figures.memory_plane([run.full for run in (first, *more)], look=look, **axes)
+    return figures.memory_plane((first, *more), look=look, **axes)
 
 
 @run_cache(4)
-def member_flow(run: SavedRun, look: Look = FULL) -> Figure:
+def member_flow(run: Results, look: Look = FULL) -> Figure:
     """What became of the members."""
-    return figures.member_flow(run.full, look=look)
+    return figures.member_flow(run, look=look)
 
 
 @run_cache(6)
-def recall_shares(run: SavedRun, step: int, look: Look = FULL) -> Figure:
+def recall_shares(run: Results, step: int, look: Look = FULL) -> Figure:
     """Recalled or copied, by place."""
-    return figures.recall_shares(run.full, step=step, look=look)
+    return figures.recall_shares(run, step=step, look=look)
 
 
 @run_cache(6)
-def circuit(run: SavedRun, way: str, step: int, least: float, look: Look = FULL) -> Figure:
+def circuit(run: Results, way: str, step: int, least: float, look: Look = FULL) -> Figure:
     """The circuit at one step, as a still figure."""
-    return figures.circuit(
-        run.full, way=way, step=step, least=least, found=circuits.wiring(run, way), look=look
-    )
+    return figures.circuit(run, way=way, step=step, least=least, found=circuits.wiring(run, way), look=look)

@@ -7,20 +7,29 @@ from dataclasses import replace
 import numpy as np
 
 from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import Cube, SavedRun
-from byrote.interp.axes import head_label
+from byrote.interp.axes import head_label, parse_head
+from byrote.probes.results import Cube, Results
+from byrote.probes.results.curve import curves_of
 from byrote.probes.rules import HALF_RISEN, against_chance, smallest_effect
 from byrote.probes.trajectory import Curve, Onset, crossings, onset
-from byrote.probes.wording import bracket, chance_number, clean, probe_name, sentence_case, step_number
+from byrote.probes.wording import (
+    bracket,
+    chance_number,
+    clean,
+    interval,
+    probe_name,
+    sentence_case,
+    step_number,
+)
 
 
 @run_cache(1)
-def run_onset(run: SavedRun) -> Onset:
+def run_onset(run: Results) -> Onset:
     """When induction heads appear in a run."""
-    return onset(run.results)
+    return onset(run)
 
 
-def overview(runs: list[SavedRun]) -> str:
+def overview(runs: list[Results]) -> str:
     """What happened in each run, or how many runs there are."""
     judged = [(run, run_onset(run)) for run in runs if run.has("induction", "verdict")]
     if not judged:
@@ -31,28 +40,28 @@ def overview(runs: list[SavedRun]) -> str:
     return "; ".join(_formed(run, found) for run, found in judged)
 
 
-def trajectory(run: SavedRun, cube: Cube, *, probe: str, step: int) -> str:
+def trajectory(run: Results, cube: Cube, *, probe: str, step: int) -> str:
     """Where the strongest head of a probe stands and when it got there."""
     name = sentence_case(probe_name(probe))
     usable = [s for s in cube.steps if cube.valid[cube.index(s)].any()]
     if not usable:
-        return f"{name} was not measured in {clean(run.name, limit=60)}"
+        return f"{name} was not measured in {clean(run.run, limit=60)}"
     best = cube.strongest(usable[-1])
     assert best is not None
     at = (cube.index(usable[-1]), *best)
-    score = cube.words(usable[-1], best)
+    score = interval(*cube.interval(usable[-1], best))
     where = f"{head_label(*best)} reaches {score} by step {step_number(usable[-1])}"
     chance = float(cube.chance[at])
     if np.isfinite(chance) and not _above_chance(run, cube, at, probe):
         level = chance_number(chance)
-        return f"{name}: no head of {clean(run.name, limit=60)} rises clear of chance ({level}); the highest is {head_label(*best)}, {score}"
+        return f"{name}: no head of {clean(run.run, limit=60)} rises clear of chance ({level}); the highest is {head_label(*best)}, {score}"
     rise = _steepest(cube, best, usable)
     return f"{name}: {where}" + (f", rising most between steps {rise}" if rise else "")
 
 
-def _above_chance(run: SavedRun, cube: Cube, at: tuple[int, int, int], probe: str) -> bool:
+def _above_chance(run: Results, cube: Cube, at: tuple[int, int, int], probe: str) -> bool:
     """Whether the strongest head of a step lies above chance, by the rule of the report's tables."""
-    info = run.full.info(probe)
+    info = run.info(probe)
     ends = (float(grid[at]) for grid in (cube.value, cube.lo, cube.hi))
     side = against_chance(
         *ends,
@@ -64,29 +73,27 @@ def _above_chance(run: SavedRun, cube: Cube, at: tuple[int, int, int], probe: st
     return side == "above"
 
 
-def head(run: SavedRun, cube: Cube | None, label: str, *, probe: str, step: int) -> str:
+def head(run: Results, cube: Cube | None, label: str, *, probe: str, step: int) -> str:
     """What one head scores at a step."""
-    from byrote.interp.axes import parse_head
-
     if cube is None or not label:
-        return f"{clean(run.name, limit=60)} has no head to show"
+        return f"{clean(run.run, limit=60)} has no head to show"
     layer, index = parse_head(label)
     at = (cube.index(step), layer, index)
     name = probe_name(probe)
     if not cube.valid[at]:
         return f"{label}: {name} was not measured at step {step_number(step)}"
-    score = cube.words(step, (layer, index))
+    score = interval(*cube.interval(step, (layer, index)))
     rank = cube.ranked(step).index((layer, index)) + 1
     return f"{label} scores {score} on {name} at step {step_number(step)}, rank {rank} of {int(cube.valid[at[0]].sum())}"
 
 
-def head_curve(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) -> Curve | None:
+def head_curve(run: Results, probe: str, metric: str, head: tuple[int, int]) -> Curve | None:
     """One head over the steps, with its intervals and not its sequences; None where it was never measured."""
-    return run.part((probe, metric), head=head).curves(probe, metric, sequences=False).get(head)
+    return curves_of(run.run, run.rows(probe, metric, head=head, valid=True), {}, run.info(probe)).get(head)
 
 
 @run_cache(512)
-def half_risen(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) -> str:
+def half_risen(run: Results, probe: str, metric: str, head: tuple[int, int]) -> str:
     """Between which measured steps a head had made half of its rise, tested against all heads; "–" where none is sure."""
     mine = head_curve(run, probe, metric, head)
     if mine is None:
@@ -98,7 +105,7 @@ def half_risen(run: SavedRun, probe: str, metric: str, head: tuple[int, int]) ->
     return bracket(*crossed[0].bracket)
 
 
-def events(run: SavedRun) -> list[tuple[int, str]]:
+def events(run: Results) -> list[tuple[int, str]]:
     """Steps worth jumping to: where induction heads appear, and where the last of them is lost."""
     if not run.has("induction", "verdict"):
         return []
@@ -115,8 +122,8 @@ def events(run: SavedRun) -> list[tuple[int, str]]:
     return marks
 
 
-def _formed(run: SavedRun, found: Onset) -> str:
-    name = clean(run.name, limit=60)
+def _formed(run: Results, found: Onset) -> str:
+    name = clean(run.run, limit=60)
     if not found.found or found.bracket is None:
         return f"{name} forms no lasting induction head"
     before, at = found.bracket

@@ -98,7 +98,7 @@ def environment(paths: Sequence[Path], *, here: Path | None = None) -> dict[str,
 
 def theme() -> dict[str, str]:
     """Light and dark, both from the figures' own tokens."""
-    options = {}
+    options: dict[str, str] = {}
     for index, name in enumerate(("light", "dark")):
         paint = {token: pair[index] for token, pair in TOKENS.items()}
         colours = {

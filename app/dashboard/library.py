@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.saved import Identity, SavedRun, load, unit_stamps
 from byrote.probes.results import Results
+from byrote.probes.results.units import unit_stamps
 
+Identity = tuple[Any, ...]
 # Set by the process that starts the server: what to open, and where the user is.
 PATHS_VARIABLE, DIRECTORY_VARIABLE = "BYROTE_DASHBOARD_PATHS", "BYROTE_DASHBOARD_DIRECTORY"
-KEPT_RUNS = 12
+MAX_RUNS_OPEN = 12
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,10 @@ class Library:
         is_example: nothing was found there; the runs are those that come with byrote.
     """
 
-    runs: dict[str, SavedRun] = field(default_factory=dict)
+    runs: dict[str, Results] = field(default_factory=dict)
     broken: tuple[Broken, ...] = ()
     paths: tuple[Path, ...] = ()
     is_example: bool = False
-
-    @property
-    def identity(self) -> Identity:
-        """Changes whenever anything on disk did."""
-        return tuple((name, run.identity) for name, run in self.runs.items()) + tuple(
-            (b.path, b.reason) for b in self.broken
-        )
 
 
 def open_library(paths: Sequence[Path]) -> Library:
@@ -58,7 +52,7 @@ def open_library(paths: Sequence[Path]) -> Library:
     Args:
         paths: results folders, or folders of several.
     """
-    runs: dict[str, SavedRun] = {}
+    runs: dict[str, Results] = {}
     broken: list[Broken] = []
     for folder in run_folders(paths):
         try:
@@ -66,11 +60,11 @@ def open_library(paths: Sequence[Path]) -> Library:
         except ByroteError as error:
             broken.append(Broken(folder.name, folder, error.message, error.help))
             continue
-        if run.name in runs:
-            reason = f"another run is called {run.name}: {runs[run.name].path}"
-            broken.append(Broken(run.name, folder, reason, "give each run its own name"))
+        if run.run in runs:
+            reason = f"another run is called {run.run}: {runs[run.run].path}"
+            broken.append(Broken(run.run, folder, reason, "give each run its own name"))
             continue
-        runs[run.name] = run
+        runs[run.run] = run
     return Library(runs, tuple(broken), tuple(Path(p) for p in paths))
 
 
@@ -83,8 +77,8 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Results folders among and inside the paths, finished or in the making."""
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = path.iterdir() if path.is_dir() else ()
-        inside = sorted(p for p in inside if not p.name.startswith(".") and is_run_folder(p))
+        entries = path.iterdir() if path.is_dir() else ()
+        inside = sorted(p for p in entries if not p.name.startswith(".") and is_run_folder(p))
         found += [path] if is_run_folder(path) else inside
     return list(dict.fromkeys(found))
 
@@ -106,20 +100,26 @@ def identity_of(folder: Path) -> Identity:
     return (*marks, hash(unit_stamps(folder)))
 
 
-def _read(folder: Path, identity: Identity) -> SavedRun:
-    """The run as it is now; what was read of it before is let go."""
+def _read(folder: Path, identity: Identity) -> Results:
+    """The run as it is now; what was read of it before is let go.
+
+    Raises:
+        ByroteError: run.json cannot be read or names no run, or a unit is damaged.
+    """
     with _LOCK:
-        run = _READ.get(folder)
-        if run is None or run.identity != identity:
+        known, run = _READ.get(folder, (None, None))
+        if run is None or known != identity:
             _READ.pop(folder, None)
-            run = _READ[folder] = load(folder, _meta(folder), identity)
+            run = Results(folder, _meta(folder), write=False)
+            run.steps  # noqa: B018  (finds a unit that is damaged)
+            _READ[folder] = identity, run
         _READ.move_to_end(folder)
-        while len(_READ) > KEPT_RUNS:
+        while len(_READ) > MAX_RUNS_OPEN:
             _READ.popitem(last=False)
     return run
 
 
-_READ: OrderedDict[Path, SavedRun] = OrderedDict()
+_READ: OrderedDict[Path, tuple[Identity, Results]] = OrderedDict()
 _LOCK = threading.Lock()  # two users who open the same folder read it once
 
 

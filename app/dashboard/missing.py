@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.compute as pc
-
 from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import SavedRun
 from byrote.probes.figures.coverage import COVERED, coverage_grid
 from byrote.probes.registry import REGISTRY, resolve
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, probe_name, sentence_case, step_number
 
 NOT_RUN, FAILED, PARTIAL, DONE = range(len(COVERED))
@@ -39,12 +37,12 @@ class Missing:
 
 
 @run_cache(1)
-def missing(run: SavedRun) -> tuple[Missing, ...]:
+def missing(run: Results) -> tuple[Missing, ...]:
     """Checkpoints not reached or not readable, probes measured at some steps only, and those of the default set never run."""
     return (*_not_reached(run), *_gaps(run), *_in_part(run), *_never_run(run))
 
 
-def run_command(run: SavedRun, *more: str) -> str:
+def run_command(run: Results, *more: str) -> str:
     """The sweep that made this run, as a command that measures only what is missing.
 
     Precision, device, seed and number of sequences are those it was measured with: under others everything would be
@@ -79,7 +77,7 @@ def steps_words(steps: Sequence[int]) -> str:
     return f"steps {', '.join(names[:-1])} and {names[-1]}"
 
 
-def _gaps(run: SavedRun) -> list[Missing]:
+def _gaps(run: Results) -> list[Missing]:
     """One entry per reason: a hundred files cut short are one story."""
     stories: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for gap in run.gaps:
@@ -94,10 +92,10 @@ def _gaps(run: SavedRun) -> list[Missing]:
     return found
 
 
-def _not_reached(run: SavedRun) -> list[Missing]:
+def _not_reached(run: Results) -> list[Missing]:
     """Checkpoints of the series that no sweep has come to."""
     known = {int(step) for step in (run.meta.get("series") or {}).get("steps") or []}
-    if not (ahead := sorted(known - set(run.steps))):
+    if not (ahead := sorted(known - set(run.all_steps))):
         return []
     status = str(run.meta.get("status", ""))
     why = (
@@ -106,9 +104,9 @@ def _not_reached(run: SavedRun) -> list[Missing]:
     return [Missing(sentence_case(steps_words(ahead)), why, command=run_command(run))]
 
 
-def _in_part(run: SavedRun) -> list[Missing]:
+def _in_part(run: Results) -> list[Missing]:
     """Probes that hold a number at some steps and none, or not all, at others; those with one story are listed together."""
-    probes, steps, grid, _ = coverage_grid(run.full)
+    probes, steps, grid, _ = coverage_grid(run)
     unread = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
     reasons = _reasons(run)
     stories: dict[tuple[str, tuple[int, ...]], list[str]] = {}
@@ -123,9 +121,9 @@ def _in_part(run: SavedRun) -> list[Missing]:
     return [_story(run, why, here, names) for (why, here), names in stories.items()]
 
 
-def _story(run: SavedRun, why: str, here: Sequence[int], names: Sequence[str]) -> Missing:
+def _story(run: Results, why: str, here: Sequence[int], names: Sequence[str]) -> Missing:
     """Probes that lack the same steps for the same reason."""
-    at = "every step" if len(here) == len(run.steps) else steps_words(here)
+    at = "every step" if len(here) == len(run.all_steps) else steps_words(here)
     what = f"{_names(names)}, {at}"
     if not why:
         return Missing(what, "not run there", command=_asking_for(run, names))
@@ -134,18 +132,17 @@ def _story(run: SavedRun, why: str, here: Sequence[int], names: Sequence[str]) -
     return Missing(what, why, REGISTRY[names[0]].not_measured if len(names) == 1 else "")
 
 
-def _reasons(run: SavedRun) -> dict[str, dict[int, list[str]]]:
+def _reasons(run: Results) -> dict[str, dict[int, list[str]]]:
     """Probe -> step -> why there are values that are not there."""
-    table = run.table
-    bare = table.filter(pc.invert(table["valid"])).select(["probe", "step", "reason"])
+    outcomes = run.outcomes
+    bare = outcomes[~outcomes["valid"] & (outcomes["reason"] != "")]
     found: dict[str, dict[int, list[str]]] = {}
-    for row in bare.group_by(["probe", "step", "reason"], use_threads=False).aggregate([]).to_pylist():
-        if row["reason"]:
-            found.setdefault(row["probe"], {}).setdefault(row["step"], []).append(row["reason"])
+    for row in bare.drop_duplicates(["probe", "step", "reason"]).itertuples(index=False):
+        found.setdefault(row.probe, {}).setdefault(row.step, []).append(row.reason)
     return found
 
 
-def _never_run(run: SavedRun) -> list[Missing]:
+def _never_run(run: Results) -> list[Missing]:
     """Probes that `byrote run` measures without being asked, and of which nothing is there."""
     here = {probe for probe, _ in run.kinds}
     names = [info.name for info in resolve(None) if info.name not in here]
@@ -155,7 +152,7 @@ def _never_run(run: SavedRun) -> list[Missing]:
     return [Missing(_names(names), why, command=_asking_for(run, names))]
 
 
-def _asking_for(run: SavedRun, names: Sequence[str], *more: str) -> str:
+def _asking_for(run: Results, names: Sequence[str], *more: str) -> str:
     return run_command(run, *(word for name in names for word in ("-p", name)), *more)
 
 

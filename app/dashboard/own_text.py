@@ -17,8 +17,8 @@ from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.dashboard import jobs
-from byrote.dashboard.saved import SavedRun
 from byrote.probes.attention import FORMAT, StoredText, texts_in
+from byrote.probes.results import Results
 
 MAX_CHARS = 4000
 MAX_TOKENS = 512
@@ -83,7 +83,7 @@ class Cost:
     has_tokenizer: bool
 
 
-def cost(run: SavedRun, step: int) -> Cost:
+def cost(run: Results, step: int) -> Cost:
     """What running a text at a step takes; nothing is loaded.
 
     Raises:
@@ -95,13 +95,13 @@ def cost(run: SavedRun, step: int) -> Cost:
     return Cost(n_bytes, seconds, most_tokens(run), tokenizer_of(checkpoint) is not None)
 
 
-def most_tokens(run: SavedRun) -> int:
+def most_tokens(run: Results) -> int:
     """How many tokens fit: the model's context, at most `MAX_TOKENS`."""
     n_ctx = (run.meta.get("model") or {}).get("n_ctx")
     return min(n_ctx, MAX_TOKENS) if isinstance(n_ctx, int) and n_ctx > 1 else MAX_TOKENS
 
 
-def request(run: SavedRun, step: int, text: str) -> Request:
+def request(run: Results, step: int, text: str) -> Request:
     """The request for a text, started or not: the same text on the same files is computed once.
 
     Raises:
@@ -123,7 +123,7 @@ def request(run: SavedRun, step: int, text: str) -> Request:
     return Request(folder, found[0] if found else None)
 
 
-def begin(run: SavedRun, step: int, text: str) -> Request:
+def begin(run: Results, step: int, text: str) -> Request:
     """Start the worker, unless the answer is there or on its way.
 
     Raises:
@@ -157,7 +157,7 @@ def again(answer: Request) -> Request:
     return Request(answer.folder, None if answer.job is None else jobs.read_job(answer.job.folder))
 
 
-def series_path(run: SavedRun) -> Path:
+def series_path(run: Results) -> Path:
     """Where the run's checkpoints are.
 
     Raises:
@@ -167,13 +167,13 @@ def series_path(run: SavedRun) -> Path:
     path = Path(str(recorded)) if recorded else None
     if path is None or format_at(path) is None:
         raise ByroteError(
-            f"the checkpoints of {run.name} are not at {path}",
+            f"the checkpoints of {run.run} are not at {path}",
             help="a text of your own needs them: put them back there, or start the dashboard where the sweep was run",
         )
     return path
 
 
-def checkpoint_of(run: SavedRun, step: int) -> Checkpoint:
+def checkpoint_of(run: Results, step: int) -> Checkpoint:
     """The checkpoint behind a step of the results.
 
     Raises:
@@ -189,7 +189,7 @@ def _series(path: Path, stamp: tuple[int, int]) -> CheckpointSeries:
     return open_series(path)
 
 
-def _answers(run: SavedRun) -> Path:
+def _answers(run: Results) -> Path:
     return run.path.parent / jobs.FOLDER / "own_text"
 
 

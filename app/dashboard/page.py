@@ -14,10 +14,10 @@ import streamlit as st
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.library import Library
 from byrote.dashboard.query_params import Reading, State
-from byrote.dashboard.saved import SavedRun
 from byrote.probes.cards import Card, card
 from byrote.probes.figures import Figure, Look
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, file_stem, literal, probe_name, sentence_case
 
 
@@ -89,12 +89,12 @@ class View:
         return self.reading.state
 
     @property
-    def run(self) -> SavedRun:
+    def run(self) -> Results:
         """The run."""
         return self.library.runs[self.state.run]
 
     @property
-    def base(self) -> SavedRun | None:
+    def base(self) -> Results | None:
         """The baseline."""
         return self.library.runs.get(self.state.base)
 

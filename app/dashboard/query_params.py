@@ -13,11 +13,11 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.library import Library
-from byrote.dashboard.saved import SavedRun
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.figures.memory_plane import MEMORY_AXES, RULE_AXES
 from byrote.probes.figures.select import main_metric
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, probe_name, step_number
 
 MAX_PINS = 6
@@ -119,7 +119,7 @@ def read(params: Mapping[str, str], library: Library) -> Reading:
     probe, metric = reader.measure(run)
     step = reader.step(run)
     base = reader.base(run, library)
-    simple = {
+    simple: dict[str, Any] = {
         f.name: reader.word(f.name, f.metadata["words"])
         if "words" in f.metadata
         else reader.number(f.name, f.metadata["number"], f.default)
@@ -128,7 +128,7 @@ def read(params: Mapping[str, str], library: Library) -> Reading:
     }
     also = reader.also(run, probe)
     head = reader.head(run) or default_head(run, probe, metric, step)
-    state = State(run.name, probe, metric, step, head, base, reader.pins(run), also, **simple)
+    state = State(run.run, probe, metric, step, head, base, reader.pins(run), also, **simple)
     return Reading(state, tuple(reader.complaints))
 
 
@@ -153,18 +153,18 @@ def link(state: State, **changes: Any) -> dict[str, str]:
 def default_run(library: Library) -> str:
     """The run shown first: one with repeated or synthetic data before its control."""
     ranked = sorted(library.runs.values(), key=lambda r: _RUN_ORDER.get(r.arm.get("kind", ""), 1))
-    return ranked[0].name
+    return ranked[0].run
 
 
-def default_base(run: SavedRun, library: Library) -> str:
+def default_base(run: Results, library: Library) -> str:
     """The baseline nobody chose: the run on unique data, where there is one and it is another."""
     if run.arm.get("kind") == "unique":
         return ""
-    unique = (r.name for r in library.runs.values() if r.arm.get("kind") == "unique" and r is not run)
+    unique = (r.run for r in library.runs.values() if r.arm.get("kind") == "unique" and r is not run)
     return next(unique, "")
 
 
-def default_head(run: SavedRun, probe: str, metric: str, step: int) -> str:
+def default_head(run: Results, probe: str, metric: str, step: int) -> str:
     """The strongest head of the probe at the step; the first one where nothing was measured."""
     if not probe or not all(run.shape):
         return ""
@@ -172,13 +172,19 @@ def default_head(run: SavedRun, probe: str, metric: str, step: int) -> str:
     return head_label(*(strongest or (0, 0)))
 
 
-def default_step(run: SavedRun) -> int:
+def head_names(run: Results) -> list[str]:
+    """Labels of all heads of a run, layer by layer."""
+    n_layers, n_heads = run.shape
+    return [head_label(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+
+
+def default_step(run: Results) -> int:
     """The last step whose numbers lint did not leave out."""
-    usable = [s for s in run.measured_steps if s not in run.left_out] or list(run.measured_steps) or [0]
+    usable = [s for s in run.steps if s not in run.left_out] or list(run.steps) or [0]
     return int(usable[-1])
 
 
-def drawable(run: SavedRun) -> tuple[str, ...]:
+def drawable(run: Results) -> tuple[str, ...]:
     """Probes whose main metric is one value per step, of every head or of the whole model, in catalogue order."""
     return tuple(p for (p, m), kind in run.kinds.items() if kind in ("head", "model") and m == main_metric(p))
 
@@ -205,19 +211,19 @@ class _Reader:
         )
         return default
 
-    def base(self, run: SavedRun, library: Library) -> str:
+    def base(self, run: Results, library: Library) -> str:
         """The baseline; "" for none."""
         wanted = self.params.get("base")
         if wanted is None:
             return default_base(run, library)
         if wanted in ("", "none"):
             return ""
-        if wanted == run.name:
+        if wanted == run.run:
             self.complain("base", wanted, "is the run itself; nothing is compared")
             return ""
-        return self.name("base", [n for n in library.runs if n != run.name], "")
+        return self.name("base", [n for n in library.runs if n != run.run], "")
 
-    def measure(self, run: SavedRun) -> tuple[str, str]:
+    def measure(self, run: Results) -> tuple[str, str]:
         """(probe, metric) with a value per head; ("", "") where there is none."""
         probes = run.head_probes
         default = next(iter(probes), "")
@@ -227,7 +233,7 @@ class _Reader:
             known = f"did you mean {near[0]}? " if near else ""
             shown = probe_name(default) if default else "none"
             self.complain(
-                "probe", probe, f"has no value per head in {clean(run.name)}; {known}showing {shown}"
+                "probe", probe, f"has no value per head in {clean(run.run)}; {known}showing {shown}"
             )
             probe = default
         if not probe:
@@ -240,30 +246,30 @@ class _Reader:
             metric = metrics[0]
         return probe, metric
 
-    def step(self, run: SavedRun) -> int:
+    def step(self, run: Results) -> int:
         """A step of the run, the nearest where it is none."""
         last = default_step(run)
         wanted = self.params.get("step")
         if wanted is None:
             return last
         if not wanted.lstrip("-").isdigit() or len(wanted) > 18:
-            why = f"is not a step of {clean(run.name)}; showing {step_number(last)}"
+            why = f"is not a step of {clean(run.run)}; showing {step_number(last)}"
             self.complain("step", wanted, why, limit=40)
             return last
         step = int(wanted)
-        if step in run.steps or not run.steps:
-            return step if run.steps else last
-        nearest = min(run.steps, key=lambda s: (abs(s - step), s))
-        why = f"was not measured in {clean(run.name)}; showing the nearest, {step_number(nearest)}"
+        if step in run.all_steps or not run.all_steps:
+            return step if run.all_steps else last
+        nearest = min(run.all_steps, key=lambda s: (abs(s - step), s))
+        why = f"was not measured in {clean(run.run)}; showing the nearest, {step_number(nearest)}"
         self.complain("step", f"{step:,}", why)
         return nearest
 
-    def head(self, run: SavedRun) -> str:
+    def head(self, run: Results) -> str:
         """A head of the run; "" for none."""
         wanted = self.params.get("head")
         return self._one_head(wanted, "head", run) if wanted else ""
 
-    def _one_head(self, wanted: str, word: str, run: SavedRun) -> str:
+    def _one_head(self, wanted: str, word: str, run: Results) -> str:
         n_layers, n_heads = run.shape
         try:
             layer, head = parse_head(wanted[:40])
@@ -271,7 +277,7 @@ class _Reader:
             self.complain(word, wanted, "is not a head; write layer and head as L1H0", limit=40)
             return ""
         if not (layer < n_layers and head < n_heads):
-            why = f"is not in {clean(run.name)}, which has {n_layers} layers of {n_heads} heads"
+            why = f"is not in {clean(run.run)}, which has {n_layers} layers of {n_heads} heads"
             self.complain(word, wanted, why, limit=40)
             return ""
         return head_label(layer, head)
@@ -286,17 +292,17 @@ class _Reader:
             self.complaints.append(f"{word} holds {len(found)} {what}; showing the first {most}")
         return tuple(found[:most])
 
-    def pins(self, run: SavedRun) -> tuple[str, ...]:
+    def pins(self, run: Results) -> tuple[str, ...]:
         """Heads kept in sight."""
         pins = dict.fromkeys(self._one_head(part, "pin", run) for part in self._listed("pin", MAX_PINS))
         return self._at_most("pin", "heads", [pin for pin in pins if pin], MAX_PINS)
 
-    def also(self, run: SavedRun, probe: str) -> tuple[str, ...]:
+    def also(self, run: Results, probe: str) -> tuple[str, ...]:
         """More probes for the timeline."""
         known, found = drawable(run), []
         for name in self._listed("also", MAX_ALSO):
             if name not in known:
-                self.complain("also", name, f"is not a probe with one line to draw in {clean(run.name)}")
+                self.complain("also", name, f"is not a probe with one line to draw in {clean(run.run)}")
             elif name != probe:
                 found.append(name)
         return self._at_most("also", "probes", found, MAX_ALSO)

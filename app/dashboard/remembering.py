@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import SavedRun
 from byrote.probes.attention import StoredText, stored_texts
 from byrote.probes.figures.by_position import TAG_WORDS
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, interval, step_number
 
 
 @run_cache(96)
-def points(run: SavedRun, probe: str, metric: str) -> tuple[Point, ...]:
+def points(run: Results, probe: str, metric: str) -> tuple[Point, ...]:
     """The numbers of one axis of the plane."""
-    return points_of(run.full, probe, metric)
+    return points_of(run, probe, metric)
 
 
-def finding(run: SavedRun, *, step: int) -> str:
+def finding(run: Results, *, step: int) -> str:
     """Does the run remember, does it copy: in one sentence."""
-    name = clean(run.name, limit=60)
+    name = clean(run.run, limit=60)
     gap = {p.step: p for p in points(run, "mem_gap", "gap")}
     rule = {p.step: p for p in points(run, "prefix_matching", "score")}
     copies = (
@@ -60,11 +60,11 @@ class Passage:
 
 
 @run_cache(64)
-def passages(run: SavedRun, step: int) -> tuple[Passage, ...]:
+def passages(run: Results, step: int) -> tuple[Passage, ...]:
     """The members' passages at a step, with the tag of every token; () where they were not measured."""
     if not run.has("recall_vs_copy", "recall_at"):
         return ()
-    rows = run.full.samples(step)
+    rows = run.samples(step)
     rows = rows[(rows["probe"] == "recall_vs_copy") & rows["valid"]]
     tags: dict[int, dict[int, str]] = {}
     for tag in TAG_WORDS:

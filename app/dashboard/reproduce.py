@@ -6,7 +6,7 @@ import shlex
 
 from byrote.dashboard.page import View
 from byrote.dashboard.query_params import State
-from byrote.dashboard.saved import SavedRun
+from byrote.probes.results import Results
 
 N_TOP = 10
 
@@ -29,12 +29,12 @@ def notebook_lines(view: View) -> list[str]:
     return [*lines, *view.page.notebook(view)]
 
 
-def opened(name: str, run: SavedRun) -> str:
+def opened(name: str, run: Results) -> str:
     """The line that opens a run's results under a name."""
     return f"{name} = Results.open({str(run.path)!r})"
 
 
-def show(run: SavedRun, *more: str) -> str:
+def show(run: Results, *more: str) -> str:
     """`byrote show` of a run."""
     return shlex.join(["byrote", "show", str(run.path), *more])
 
@@ -43,7 +43,7 @@ def report(view: View) -> str:
     """`byrote report` of the run, against the baseline where there is one."""
     if view.base is None:
         return shlex.join(["byrote", "report", str(view.run.path)])
-    return shlex.join(["byrote", "report", str(view.base.path), str(view.run.path), "--base", view.base.name])
+    return shlex.join(["byrote", "report", str(view.base.path), str(view.run.path), "--base", view.base.run])
 
 
 def strongest(view: View, *, top: int = N_TOP) -> str:
@@ -55,7 +55,7 @@ def strongest(view: View, *, top: int = N_TOP) -> str:
 
 def runs_and_base(view: View) -> tuple[str, str]:
     """How the runs and the baseline are written as arguments of a figure."""
-    return ("[base, run]", f", base={view.base.name!r}") if view.base is not None else ("run", "")
+    return ("[base, run]", f", base={view.base.run!r}") if view.base is not None else ("run", "")
 
 
 def metric(state: State) -> str:

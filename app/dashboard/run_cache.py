@@ -1,54 +1,32 @@
-"""Answers kept with the run they are about: worked out once for all users, gone when the run is read anew. No Streamlit."""
+"""Answers cached with the results they are about: worked out once for all users, gone when a run is read anew. No Streamlit."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+from byrote.probes.results import Results
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Keeper:
-    """What a run needs to hold answers; mixed into `SavedRun`."""
-
-    def __init__(self) -> None:
-        self._answers: dict[str, OrderedDict[Hashable, Any]] = {}
-        self._lock = threading.Lock()
-
-    def answers_key(self) -> Hashable:
-        """What stands for this run in the key of another's answer."""
-        raise NotImplementedError
-
-    def find(self, name: str, key: Hashable) -> tuple[Any] | None:
-        """The kept answer, in a tuple of one."""
-        with self._lock:
-            held = self._answers.get(name)
-            if held is None or key not in held:
-                return None
-            held.move_to_end(key)
-            return (held[key],)
-
-    def keep(self, name: str, key: Hashable, answer: Any, *, most: int) -> None:
-        """Keep an answer, and let go of the one that was asked for longest ago."""
-        with self._lock:
-            held = self._answers.setdefault(name, OrderedDict())
-            held[key] = answer
-            while len(held) > most:
-                held.popitem(last=False)
+_ANSWERS: WeakKeyDictionary[Any, dict[str, OrderedDict[Hashable, Any]]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+_NUMBERS = itertools.count()
 
 
 def run_cache(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """As `functools.lru_cache`, for functions whose first argument is a run; the answers must not be changed.
+    """As `functools.lru_cache`, for functions whose first argument is a run's results; the answers must not be changed.
 
-    A running sweep makes a new run of every look at its folder. A cache beside the function would hold on to all of
-    them; this one goes with the run, and other runs among the arguments are told apart by what they were read from.
+    A running sweep makes new results of every look at its folder. A cache beside the function would hold on to all of
+    them; this one goes with the results, and other results among the arguments are known by weak references.
 
     Args:
-        most: answers kept per run.
+        most: answers cached per run.
     """
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,13 +34,17 @@ def run_cache(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            run: Any = args[0]
             key = (_key(args[1:]), _key(tuple(sorted(kwargs.items()))))
-            found = run.find(name, key)
-            if found is not None:
-                return found[0]
+            with _LOCK:
+                answers = _ANSWERS.setdefault(args[0], {}).setdefault(name, OrderedDict())
+                if key in answers:
+                    answers.move_to_end(key)
+                    return answers[key]
             answer = function(*args, **kwargs)
-            run.keep(name, key, answer, most=most)
+            with _LOCK:
+                answers[key] = answer
+                while len(answers) > most:
+                    answers.popitem(last=False)
             return answer
 
         return call
@@ -70,7 +52,13 @@ def run_cache(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return wrap
 
 
+@run_cache(1)
+def number_of(run: Results) -> int:
+    """A number that no other results have in this process: what the browser knows a series by."""
+    return next(_NUMBERS)
+
+
 def _key(value: Any) -> Hashable:
-    if isinstance(value, Keeper):
-        return value.answers_key()
+    if isinstance(value, Results):
+        return ref(value)
     return tuple(map(_key, value)) if isinstance(value, tuple) else value

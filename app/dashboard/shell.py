@@ -10,10 +10,10 @@ import streamlit as st
 from byrote.dashboard import export, session
 from byrote.dashboard.library import Library, look
 from byrote.dashboard.page import Drawing, View, problem
-from byrote.dashboard.query_params import MAX_PINS, link
-from byrote.dashboard.saved import SavedRun, head_names
+from byrote.dashboard.query_params import MAX_PINS, head_names, link
 from byrote.dashboard.session import bound, go
 from byrote.dashboard.views import PAGES
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, literal, probe_name, sentence_case, step_number
 
 LOOK_EVERY_S = 3
@@ -130,7 +130,7 @@ def _probe_control(view: View) -> None:
 
 
 def _step_control(view: View) -> None:
-    steps = list(view.run.steps)
+    steps = list(view.run.all_steps)
     if len(steps) < 2:
         st.caption(f"One checkpoint: step {step_number(steps[0])}" if steps else "No checkpoint yet")
         return
@@ -159,10 +159,8 @@ def _pin_control(view: View) -> None:
 
 def _status(view: View) -> None:
     run = view.run
-    total = (run.meta.get("series") or {}).get("n_checkpoints") or len(run.steps)
-    parts = [
-        f"{len(run.measured_steps)} of {counted(max(total, len(run.measured_steps)), 'checkpoint')} measured"
-    ]
+    total = (run.meta.get("series") or {}).get("n_checkpoints") or len(run.all_steps)
+    parts = [f"{len(run.steps)} of {counted(max(total, len(run.steps)), 'checkpoint')} measured"]
     if run.meta.get("status") in ("running", "interrupted"):
         parts.append(str(run.meta["status"]))
     st.caption(" · ".join(parts))
@@ -178,7 +176,7 @@ def _why(label: str, lines: list[str], *, key: str) -> None:
             st.markdown("\n".join(f"- {literal(line, limit=500)}" for line in lines[:50]))
 
 
-def _gap_lines(run: SavedRun) -> list[str]:
+def _gap_lines(run: Results) -> list[str]:
     return [
         f"{'step ' + step_number(g['step']) if g.get('step') is not None else g.get('path')}: {g.get('reason')}"
         + (f" ({g['help']})" if g.get("help") else "")
@@ -186,7 +184,7 @@ def _gap_lines(run: SavedRun) -> list[str]:
     ]
 
 
-def _lint_lines(run: SavedRun) -> list[str]:
+def _lint_lines(run: Results) -> list[str]:
     return [f"step {step_number(step)}: {why}" for step, why in sorted(run.left_out.items())]
 
 

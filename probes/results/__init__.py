@@ -31,15 +31,6 @@ Where the names of version 0.1 went:
     figures.rows.observations, has, shape       results.require(p, m); results.rows(p, m), results.has(p, m, valid=),
                                                 results.shape
     figures.rows.unit, main_metric              results.info(p).unit_of(m), results.info(p).main_metric
-    dashboard.saved.load(path, meta, identity)  Results(path, meta, write=False)
-    SavedRun.name, steps, measured_steps        results.run, results.all_steps, results.steps
-    SavedRun.rows, cube, kinds, head_probes     results.rows, results.cube, results.kinds, results.head_probes
-    SavedRun.head_rows(l, h)                    results.rows(head=(l, h), single=True)
-    SavedRun.part(...), whole(), results        the results themselves: figures read the metrics that they draw
-    SavedRun.table.num_rows                     results.n_rows
-    SavedRun.table of probe, step, valid, reason    results.outcomes (one row per probe, metric, step, validity, reason)
-    SavedRun.tokens, loss, arm, left_out, gaps  the same names
-    SavedRun.limits_of, unit_stamps             cube.limits_of, units.unit_stamps
     Keeper, WeakKeyDictionary caches            results.cached(key, make, size): bounded in bytes, gone with the results
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,7 +53,10 @@ def open_source(root: Path, *, write: bool) -> Source:
     """
     file = root / "observations.parquet"
     if _is_current(root, file):
-        return Source(file)
+        source = Source(file)
+        with suppress(OSError, pa.ArrowException):  # damaged: the units are the truth
+            if source.index:
+                return source
     if write:
         try:
             return Source(rebuild_observations(root))

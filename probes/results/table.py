@@ -24,7 +24,7 @@ from byrote.probes.results.cube import COLUMNS, Cube, cube_of
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
 from byrote.probes.results.rows import mark_left_out, ranked
-from byrote.probes.results.schema import OBSERVATION_SCHEMA, from_frame, in_order, to_frame
+from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
 from byrote.probes.results.source import Kind, Metric, Source, plain
 from byrote.probes.results.units import SCHEMA_VERSION, read_units
 from byrote.probes.spec import ProbeInfo
@@ -437,8 +437,6 @@ class Table:
 
     @cached_property
     def _opened(self) -> Source:
-        if "frame" in self.__dict__:  # set by app/dashboard/saved.py until it reads `Results`; to go
-            return Source(from_frame(self.__dict__["frame"]))
         return Source(self._table) if self._table is not None else open_source(self.path, write=self._write)
 
 

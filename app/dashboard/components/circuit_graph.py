@@ -11,14 +11,14 @@ from byrote.dashboard.circuits import wiring
 from byrote.dashboard.components.base import VOID, encode, packed
 from byrote.dashboard.components.head_grid import doubts, marks, palette, step_words
 from byrote.dashboard.query_params import State
-from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import SavedRun
+from byrote.dashboard.run_cache import number_of, run_cache
 from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring
 from byrote.probes.figures.theme import TOKENS
+from byrote.probes.results import Results
 
 
 def graph_data(
-    run: SavedRun, state: State, found: Wiring, *, least: float, theme: str, events: Sequence[tuple[int, str]]
+    run: Results, state: State, found: Wiring, *, least: float, theme: str, events: Sequence[tuple[int, str]]
 ) -> dict[str, Any]:
     """Everything the browser needs to play the circuit; it reports a head, a step, and z, the smallest one drawn.
 
@@ -33,17 +33,17 @@ def graph_data(
     n_layers, n_heads = run.shape
     most = max([len(edges) for edges in found.edges.values()], default=0)
     return {
-        "key": str(hash((run.identity, state.probe, state.metric, state.way))),
+        "key": str(hash((number_of(run), state.probe, state.metric, state.way))),
         "layers": n_layers,
         "heads": n_heads,
-        "steps": list(run.steps),
-        "labels": [step_words(run, s) for s in run.steps],
+        "steps": list(run.all_steps),
+        "labels": [step_words(run, s) for s in run.all_steps],
         "marks": marks(run, events),
         "doubts": {str(s): text for s, text in doubts(run).items()},
-        "index": run.steps.index(state.step),
+        "index": run.all_steps.index(state.step),
         "selected": state.head,
         "edges": _edges(run, state.way),
-        "totals": [found.totals.get(s, 0) for s in run.steps],
+        "totals": [found.totals.get(s, 0) for s in run.all_steps],
         "cut": MAX_EDGES_PER_STEP if most == MAX_EDGES_PER_STEP else 0,
         "z": least,
         "z_max": float(np.ceil(max(found.most, least, 1.0))),
@@ -56,7 +56,7 @@ def graph_data(
 
 
 @run_cache(3)
-def _edges(run: SavedRun, way: str) -> list[list[list[float]]]:
+def _edges(run: Results, way: str) -> list[list[list[float]]]:
     """Per step, per edge: source, target, z, on the path."""
     found, n_heads = wiring(run, way), run.shape[1]
     return [
@@ -69,13 +69,13 @@ def _edges(run: SavedRun, way: str) -> list[list[list[float]]]:
             ]
             for e in found.edges.get(step, [])
         ]
-        for step in run.steps
+        for step in run.all_steps
     ]
 
 
 @run_cache(12)
-def _scores(run: SavedRun, probe: str, metric: str) -> str:
+def _scores(run: Results, probe: str, metric: str) -> str:
     if not probe:
-        return packed(np.full((len(run.steps), *run.shape), VOID, dtype="<u2"))
+        return packed(np.full((len(run.all_steps), *run.shape), VOID, dtype="<u2"))
     cube = run.cube(probe, metric)
     return packed(encode(np.where(cube.measured, cube.value, np.nan), cube.limits))

@@ -12,10 +12,10 @@ from plotly.colors import sample_colorscale
 
 from byrote.dashboard.components.base import encode, packed
 from byrote.dashboard.query_params import State
-from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import Cube, SavedRun
+from byrote.dashboard.run_cache import number_of, run_cache
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results import Cube, Results
 from byrote.probes.wording import chance_number, clean, probe_name, step_number, tokens_words
 
 N_COLOURS = 64
@@ -23,10 +23,10 @@ N_DIFFERENCES = 65  # odd: one colour is exactly zero
 
 
 def grid_data(
-    run: SavedRun,
+    run: Results,
     state: State,
     *,
-    base: SavedRun | None,
+    base: Results | None,
     pairs: Mapping[int, int],
     events: Sequence[tuple[int, str]],
     difference: bool = False,
@@ -53,17 +53,17 @@ def grid_data(
     n_layers, n_heads = run.shape
     same_shape = other is not None and base is not None and base.shape == run.shape
     chance = cube.typical_chance()
-    panels = [_panel(run, state, limits, role="run", title=clean(run.name, limit=60))]
+    panels = [_panel(run, state, limits, role="run", title=clean(run.run, limit=60))]
     if base is not None and same_shape and other is not None:
         at = [other.steps.index(pairs[s]) if s in pairs else -1 for s in cube.steps]
-        title = f"{clean(base.name, limit=60)}, baseline"
+        title = f"{clean(base.run, limit=60)}, baseline"
         panels.append(_panel(base, state, limits, role="base", title=title) | {"at": at})
     if difference and len(panels) > 1:
-        words = f"{clean(run.name, limit=40)} minus {clean(state.base, limit=40)}"
+        words = f"{clean(run.run, limit=40)} minus {clean(state.base, limit=40)}"
         panels.append({"role": "difference", "title": words, "codes": "", "at": None})
         state = replace(state, show="value")
     return {
-        "key": str(hash((run.identity, base and base.identity, state.probe, state.metric, state.align))),
+        "key": str(hash((number_of(run), base and number_of(base), state.probe, state.metric, state.align))),
         "panels": panels,
         "layers": n_layers,
         "heads": n_heads,
@@ -94,16 +94,16 @@ def what(state: State) -> str:
     return probe_name(state.probe) + ("" if main else f" ({probe_name(state.metric)})")
 
 
-def step_words(run: SavedRun, step: int) -> str:
+def step_words(run: Results, step: int) -> str:
     """``step 16,000 · 33.6 B tokens``."""
     seen = tokens_words(run.tokens.get(step))
     return f"step {step_number(step)}" + (f" · {seen}" if seen else "")
 
 
-def doubts(run: SavedRun) -> dict[int, str]:
+def doubts(run: Results) -> dict[int, str]:
     """Steps whose numbers should not be believed, or are not there, and why."""
     found = {
-        step: f"left out by lint: {clean(why)}" for step, why in run.left_out.items() if step in run.steps
+        step: f"left out by lint: {clean(why)}" for step, why in run.left_out.items() if step in run.all_steps
     }
     for gap in run.gaps:
         if gap.get("step") is not None:
@@ -111,9 +111,9 @@ def doubts(run: SavedRun) -> dict[int, str]:
     return found
 
 
-def marks(run: SavedRun, events: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+def marks(run: Results, events: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
     """Where to put ticks under the slider: events, steps left out and gaps."""
-    at = {step: i for i, step in enumerate(run.steps)}
+    at = {step: i for i, step in enumerate(run.all_steps)}
     gaps = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
     found = [{"index": at[s], "kind": "event", "text": text} for s, text in events if s in at]
     found += [
@@ -142,13 +142,13 @@ def palette(kind: str) -> tuple[str, ...]:
 
 
 def _panel(
-    run: SavedRun, state: State, limits: tuple[float, float], *, role: str, title: str
+    run: Results, state: State, limits: tuple[float, float], *, role: str, title: str
 ) -> dict[str, Any]:
     return {"role": role, "title": title, "codes": _codes(run, state.probe, state.metric, limits), "at": None}
 
 
 @run_cache(24)
-def _codes(run: SavedRun, probe: str, metric: str, limits: tuple[float, float]) -> str:
+def _codes(run: Results, probe: str, metric: str, limits: tuple[float, float]) -> str:
     """Values of steps lint left out are sent too: the grid shows them grey."""
     cube: Cube = run.cube(probe, metric)
     return packed(encode(np.where(cube.measured, cube.value, np.nan), limits))

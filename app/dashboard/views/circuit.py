@@ -21,7 +21,7 @@ def draw(view: View, page: Drawing) -> None:
     """The graph, which plays over the steps, and the table that says the same."""
     run, state = view.run, view.state
     if run.shape[0] == 1:
-        page.title(f"{run.name} has one layer: composition needs two")
+        page.title(f"{run.run} has one layer: composition needs two")
         nothing("A head can only read what an earlier layer wrote.")
         return
     measured = run.has("composition", f"{state.way}_z")
@@ -63,7 +63,7 @@ def _legend(view: View) -> None:
 
 def _edges(view: View, page: Drawing, found: Wiring, least: float) -> None:
     way, step = view.state.way, view.state.step
-    frame = edges_table(view.run.full, found, way=way, step=step, least=least)
+    frame = edges_table(view.run, found, way=way, step=step, least=least)
     if frame.empty:
         nothing(f"No edge reaches z {least:g} at step {step_number(step)}.", "Move the threshold down.")
         return

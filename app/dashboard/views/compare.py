@@ -16,6 +16,7 @@ from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, 
 from byrote.dashboard.session import bound, follow, go
 from byrote.probes.alignment import ALIGNMENTS
 from byrote.probes.degradation import Comparison
+from byrote.probes.results import Results
 from byrote.probes.wording import counted, literal, probe_name, step_number
 
 GRID = "compare_grid"
@@ -46,7 +47,7 @@ def draw(view: View, page: Drawing) -> None:
     with right, panel("which heads changed"):
         _turnover(view, page, comparison)
     with panel("every measure"):
-        _measures(view, page, comparison)
+        _measures(view, base, page, comparison)
 
 
 def _notes(comparison: Comparison) -> None:
@@ -69,7 +70,7 @@ def _compared(view: View, page: Drawing) -> Comparison | None:
         with st.spinner("Comparing, with intervals…", show_time=False):
             comparison = comparing.comparison_of(view.run, base, view.state.align, view.state.step)
     except ByroteError as error:
-        page.title(f"{view.run.name} and {base.name} cannot be compared")
+        page.title(f"{view.run.run} and {base.run} cannot be compared")
         problem(error.message, error.help)
         return None
     page.title(comparing.finding(comparison))
@@ -131,7 +132,7 @@ def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
     how_computed(["induction"], key="how_turnover")
 
 
-def _measures(view: View, page: Drawing, comparison: Comparison) -> None:
+def _measures(view: View, base: Results, page: Drawing, comparison: Comparison) -> None:
     st.subheader("Every measure", anchor=False)
     page.table(
         comparing.differences_frame(comparison, head=view.state.head), "differences",
@@ -140,7 +141,7 @@ def _measures(view: View, page: Drawing, comparison: Comparison) -> None:
         column_config={"q": st.column_config.TextColumn("q", help="p-value corrected over the heads of a metric")},
     )  # fmt: skip
     page.figure(
-        partial(figure_cache.measures, view.run, view.base, view.state.align, view.state.step), "differences"
+        partial(figure_cache.measures, view.run, base, view.state.align, view.state.step), "differences"
     )
     how_computed(list(dict.fromkeys(comparison.rows["probe"])), key="how_measures")
 
@@ -149,7 +150,7 @@ def _one_run(view: View, page: Drawing) -> None:
     """Nothing to compare with: the run against its own beginning."""
     run, state = view.run, view.state
     others = len(view.library.runs) > 1
-    page.title(f"{run.name} against its own first checkpoint")
+    page.title(f"{run.run} against its own first checkpoint")
     st.caption(
         "Choose a baseline in the sidebar to compare two runs."
         if others

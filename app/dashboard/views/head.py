@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,13 @@ import streamlit as st
 
 from byrote.dashboard import figure_cache, findings, reproduce
 from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel
-from byrote.dashboard.query_params import State
-from byrote.dashboard.saved import SavedRun, head_names
+from byrote.dashboard.query_params import State, head_names
 from byrote.dashboard.session import go, page_link, pin_button
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
 from byrote.probes.registry import REGISTRY
-from byrote.probes.wording import chance_number, clean, probe_name, sentence_case, step_number
+from byrote.probes.results import Results
+from byrote.probes.wording import chance_number, clean, interval, probe_name, sentence_case, step_number
 
 VALUE = "value [95% interval]"
 MAX_BESIDE = 3
@@ -97,7 +98,7 @@ def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
     how_computed(list(dict.fromkeys(view.run.head_probes)), key="how_scores")
 
 
-def scores_frame(run: SavedRun, label: str, *, step: int, beside: tuple[str, ...] = ()) -> pd.DataFrame:
+def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...] = ()) -> pd.DataFrame:
     """One row per head metric: value, interval, chance, n, rank, and the curve; the reason where not measured.
 
     Args:
@@ -126,27 +127,23 @@ def _bare_row(probe: str, metric: str) -> dict:
     info = REGISTRY[probe]
     main = metric in ("score", info.main_metric)
     name = probe_name(probe) if main else f"{probe_name(probe)}: {probe_name(metric)}"
-    empty = {"curve": [], VALUE: "", "chance": "", "n": None, "rank": ""}
+    empty: dict[str, Any] = {"curve": [], VALUE: "", "chance": "", "n": None, "rank": ""}
     return {"measure": sentence_case(name), **empty, "unit": info.unit_of(metric)}
 
 
-def _value(run: SavedRun, probe: str, metric: str, head: tuple[int, int], step: int) -> str:
+def _value(run: Results, probe: str, metric: str, head: tuple[int, int], step: int) -> str:
     """A head's value with its interval, why there is none, or "" where nothing was said about it."""
     cube = run.cube(probe, metric)
     at = (cube.index(step), *head)
     if cube.valid[at]:
-        return cube.words(step, head)
-    measured = run.rows(probe, metric)
-    of_head = (measured["layer"] == head[0]) & (measured["head"] == head[1]) | measured["layer"].isna()
-    mine = measured[(measured["step"] == step) & of_head]
-    if mine.empty:
-        return ""
-    why = run.left_out.get(step)
-    reason = f"left out by lint: {why}" if why else str(mine.iloc[0]["reason"])
-    return f"not measured: {clean(reason)}"
+        return interval(*cube.interval(step, head))
+    rows = run.rows(probe, metric, step=step)
+    of_head = (rows["layer"] == head[0]) & (rows["head"] == head[1]) | rows["layer"].isna()
+    reason = next(iter(rows["reason"][of_head]), None)
+    return "" if reason is None else f"not measured: {clean(reason)}"
 
 
-def _score_row(run: SavedRun, probe: str, metric: str, head: tuple[int, int], step: int) -> dict | None:
+def _score_row(run: Results, probe: str, metric: str, head: tuple[int, int], step: int) -> dict | None:
     value = _value(run, probe, metric, head, step)
     if not value:
         return None

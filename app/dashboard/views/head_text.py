@@ -14,7 +14,6 @@ from byrote.dashboard.components.base import show
 from byrote.dashboard.components.token_view import MASK, token_data, token_text
 from byrote.dashboard.missing import run_command
 from byrote.dashboard.page import Drawing, View, how_computed, nothing, panel
-from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import bound, chosen, go
 from byrote.dashboard.views import head_writes
 from byrote.dashboard.views import own as own_view
@@ -26,6 +25,7 @@ from byrote.probes.attention import (
     stored_texts,
     unwritten,
 )
+from byrote.probes.results import Results
 from byrote.probes.wording import counted, literal, probe_name, size, step_number
 
 TOKENS = "tokens"
@@ -50,9 +50,9 @@ def draw(view: View, page: Drawing) -> None:
     _one_text(view, page, text, attention_file(run.path, state.step), masked=masked)
 
 
-def _without_attention(run: SavedRun, step: int) -> None:
+def _without_attention(run: Results, step: int) -> None:
     """Scores only, and the nearest step that has more, or how to come by it."""
-    steps = [s for s in run.steps if attention_file(run.path, s).is_file()]
+    steps = [s for s in run.all_steps if attention_file(run.path, s).is_file()]
     if not steps:
         nothing("Scores only: this run kept no attention.", how_to_keep(run))
         return
@@ -67,7 +67,7 @@ def _without_attention(run: SavedRun, step: int) -> None:
     )  # fmt: skip
 
 
-def how_to_keep(run: SavedRun) -> str:
+def how_to_keep(run: Results) -> str:
     """The command that adds attention to a run, and how much it stores."""
     n_layers, n_heads = run.shape
     n_bytes = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
@@ -98,9 +98,10 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
             head_writes.draw(view, page, text, file, n_drawn=len(tokens), masked=masked)
     with right:
         labels = [MASK if masked else token_text(token) for token in tokens]
-        draw = partial(figure_cache.matrix, pattern, labels)
-        words = {"head": state.head, "query": state.q, "where": text_words(text)}
-        page.figure(partial(draw, **words), "attention", width="half")
+        matrix = partial(
+            figure_cache.matrix, pattern, labels, head=state.head, query=state.q, where=text_words(text)
+        )
+        page.figure(matrix, "attention", width="half")
 
 
 def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:
@@ -122,7 +123,7 @@ def _reading_controls(view: View) -> None:
     words = {"to": "what it attends to", "from": "what attends to it"}
     with st.container(horizontal=True, vertical_alignment="center", key="reading_controls"):
         st.segmented_control(
-            "Shade", tuple(words), required=True, format_func=words.get, label_visibility="collapsed", **bound("shade", view.state.shade)
+            "Shade", tuple(words), required=True, format_func=words.__getitem__, label_visibility="collapsed", **bound("shade", view.state.shade)
         )  # fmt: skip
         st.toggle(
             "without position 0", help="Leave out attention that rests on the first token, and stretch the rest to 1",

@@ -39,11 +39,7 @@ def draw(view: View, page: Drawing) -> None:
 
 def _plane(view: View, page: Drawing) -> None:
     runs = list(view.library.runs.values())[:MAX_RUNS]
-    full = [run.full for run in runs]
-    ys, xs = (
-        available(MEMORY_AXES, full),
-        available(RULE_AXES, full),
-    )
+    ys, xs = available(MEMORY_AXES, runs), available(RULE_AXES, runs)
     if not ys or not xs:
         nothing("No run holds a measure of memory.", view.page.command)
         return
@@ -53,11 +49,12 @@ def _plane(view: View, page: Drawing) -> None:
     for wanted, shown in ((view.state.rule, x), (view.state.memory, y)):
         if wanted not in ("", shown):
             st.caption(literal(f"No run here holds {wanted}; showing {shown}."))
-    base = view.state.base or None
-    looked_at = {"rule": x, "memory": y, "base": base, "step": view.state.step, "shown": view.run.name}
-    page.figure(partial(figure_cache.memory_plane, *runs, **looked_at), "plane")
+    plane = partial(
+        figure_cache.memory_plane, *runs, rule=x, memory=y, base=view.state.base or None, step=view.state.step, shown=view.run.run
+    )  # fmt: skip
+    page.figure(plane, "plane")
     probe, metric, _ = MEMORY_AXES[y]
-    without = [clean(r.name) for r in runs if not remembering.points(r, probe, metric)]
+    without = [clean(r.run) for r in runs if not remembering.points(r, probe, metric)]
     if without:
         st.caption(
             literal(f"A line only, for want of training sequences to test: {', '.join(without)}", limit=400)

@@ -11,11 +11,11 @@ from byrote.dashboard import figure_cache, findings, reproduce
 from byrote.dashboard.missing import missing
 from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel, problem
 from byrote.dashboard.query_params import MAX_ALSO, State, drawable, words_of
-from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import bound, chosen, go, page_link
 from byrote.interp.axes import head_label
 from byrote.probes.figures.select import main_metric
-from byrote.probes.wording import clean, counted, literal, probe_name, sentence_case, step_number
+from byrote.probes.results import Results
+from byrote.probes.wording import clean, counted, interval, literal, probe_name, sentence_case, step_number
 
 MAX_RUNS_DRAWN = 8
 MAX_MISSING = 30
@@ -41,7 +41,7 @@ def draw(view: View, page: Drawing) -> None:
         _runs_table(view, page)
 
 
-def _drawn(view: View) -> list[SavedRun]:
+def _drawn(view: View) -> list[Results]:
     """The run and the baseline first, then the others, as many as a figure takes."""
     first = [run for run in (view.base, view.run) if run is not None]
     others = [run for run in view.library.runs.values() if run not in first]
@@ -51,7 +51,7 @@ def _drawn(view: View) -> list[SavedRun]:
 def _key_figures(view: View) -> None:
     run, state = view.run, view.state
     n_layers, n_heads = run.shape
-    steps = run.measured_steps
+    steps = run.steps
     probes = {probe for probe, _ in run.kinds}
     found = findings.run_onset(run)
     when = "none" if found.bracket is None else step_number(found.bracket[1])
@@ -62,7 +62,7 @@ def _key_figures(view: View) -> None:
     facts = [
         ("Checkpoints", f"{len(steps):,}", f"steps {step_number(steps[0])} to {step_number(steps[-1])}" if steps else ""),
         ("Heads", f"{n_layers * n_heads:,}", f"{n_layers} layers of {n_heads}"),
-        ("Probes", f"{len(probes)}", f"{run.table.num_rows:,} numbers"),
+        ("Probes", f"{len(probes)}", f"{run.n_rows:,} numbers"),
         *_strongest_fact(run, state),
         ("Induction heads since step", when, words),
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def _key_figures(view: View) -> None:
             st.metric(label, value, below, delta_color="off", delta_arrow="off", border=True)
 
 
-def _strongest_fact(run: SavedRun, state: State) -> list[tuple[str, str, str]]:
+def _strongest_fact(run: Results, state: State) -> list[tuple[str, str, str]]:
     """The strongest head at the step looked at, as a key figure; nothing where no probe has heads."""
     if not state.probe:
         return []
@@ -80,10 +80,10 @@ def _strongest_fact(run: SavedRun, state: State) -> list[tuple[str, str, str]]:
     best = cube.strongest(state.step)
     if best is None:
         return [(label, "–", f"not measured {at}")]
-    return [(label, head_label(*best), f"{cube.words(state.step, best)} {at}")]
+    return [(label, head_label(*best), f"{interval(*cube.interval(state.step, best))} {at}")]
 
 
-def _timeline(view: View, page: Drawing, runs: list[SavedRun]) -> None:
+def _timeline(view: View, page: Drawing, runs: list[Results]) -> None:
     state = view.state
     drawn = [run for run in runs if run.has(state.probe, state.metric)]
     if not state.probe or not drawn:
@@ -91,8 +91,8 @@ def _timeline(view: View, page: Drawing, runs: list[SavedRun]) -> None:
         return
     _timeline_controls(view)
     if state.also:  # several strips are read for one run, against its baseline
-        drawn = [run for run in drawn if run.name in (state.run, state.base)]
-    base = state.base if any(run.name == state.base for run in drawn) else None
+        drawn = [run for run in drawn if run.run in (state.run, state.base)]
+    base = state.base if any(run.run == state.base for run in drawn) else None
     pairs = ((state.probe, state.metric), *((name, main_metric(name)) for name in state.also))
     draw = partial(
         figure_cache.timeline, *drawn, step=state.step, pairs=pairs, base=base, shown=state.run, log=state.scale == "log", band=state.band == "on"
@@ -145,13 +145,13 @@ def _missing(view: View) -> None:
             st.caption(f"And {counted(len(found) - MAX_MISSING, 'thing')} more: fix these first.")
 
 
-def _losses(view: View, page: Drawing, runs: list[SavedRun]) -> None:
+def _losses(view: View, page: Drawing, runs: list[Results]) -> None:
     pairs = (("repeat_loss", "first_block"), ("repeat_loss", "later_blocks"))
     drawn = [run for run in runs if all(run.has(*pair) for pair in pairs)][:3]
     if not drawn:
         nothing("The loss on repeated tokens was not measured.", measuring("repeat_loss"))
         return
-    base = view.state.base if any(run.name == view.state.base for run in drawn) else None
+    base = view.state.base if any(run.run == view.state.base for run in drawn) else None
     page.figure(partial(figure_cache.losses, *drawn, base=base), "losses", width="half")
     how_computed(["repeat_loss"], key="how_losses")
 
@@ -172,21 +172,21 @@ def runs_frame(view: View) -> pd.DataFrame:
     rows = []
     for run in view.library.runs.values():
         found = findings.run_onset(run)
-        last = run.measured_steps[-1] if run.measured_steps else None
+        last = run.steps[-1] if run.steps else None
         strongest = f"strongest, {probe_name(view.state.probe)}, last step"
         rows.append(
             {
-                "run": run.name,
+                "run": run.run,
                 "trained on": arm_words(run),
-                "checkpoints": len(run.measured_steps),
+                "checkpoints": len(run.steps),
                 "last step": last,
                 "train loss, nats": run.loss.get(last) if last is not None else None,
                 strongest: _strongest_words(run, view.state.probe, view.state.metric, last),
                 "gaps": len(run.gaps),
                 "role": "baseline"
-                if run.name == view.state.base
+                if run.run == view.state.base
                 else "shown"
-                if run.name == view.state.run
+                if run.run == view.state.run
                 else "",
                 "induction heads": found.text if run.has("induction", "verdict") else "not measured",
             }
@@ -202,7 +202,7 @@ def runs_frame(view: View) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _strongest_words(run: SavedRun, probe: str, metric: str, step: int | None) -> str:
+def _strongest_words(run: Results, probe: str, metric: str, step: int | None) -> str:
     """``L1H2 0.90 [0.88, 0.92]``."""
     if step is None or run.kinds.get((probe, metric)) != "head":
         return "not measured"
@@ -210,10 +210,10 @@ def _strongest_words(run: SavedRun, probe: str, metric: str, step: int | None) -
     best = cube.strongest(step)
     if best is None:
         return "left out by lint" if step in run.left_out else "not measured"
-    return f"{head_label(*best)} {cube.words(step, best)}"
+    return f"{head_label(*best)} {interval(*cube.interval(step, best))}"
 
 
-def arm_words(run: SavedRun) -> str:
+def arm_words(run: Results) -> str:
     """What a lab run was trained on; "" for other series."""
     arm = run.arm
     kind = str(arm.get("kind", ""))

@@ -35,7 +35,7 @@ N_SHOWN = 8
 def draw(view: View, page: Drawing) -> None:
     """A new job, the jobs there are, the results there are, and the report."""
     n = len(view.library.runs)
-    measured = sum(len(run.measured_steps) for run in view.library.runs.values())
+    measured = sum(len(run.steps) for run in view.library.runs.values())
     page.title(f"{counted(n, 'run')}, {counted(measured, 'checkpoint')} measured")
     _new_and_old_jobs(view.library)
     with panel("the results"):

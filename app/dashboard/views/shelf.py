@@ -14,8 +14,8 @@ from byrote.dashboard import trash
 from byrote.dashboard.library import Library, identity_of
 from byrote.dashboard.page import Drawing, View, panel, problem
 from byrote.dashboard.query_params import State, link, read
-from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.session import go, opened_paths, page_link
+from byrote.probes.results import Results
 from byrote.probes.verify import Verified, digest, verify
 from byrote.probes.wording import clean, counted, literal, size
 
@@ -35,11 +35,11 @@ def results_frame(view: View) -> pd.DataFrame:
     """One row per results folder: what it holds, how large it is, and what is wrong with it."""
     rows = [
         {
-            "run": run.name,
+            "run": run.run,
             "status": str(run.meta.get("status", "unknown")),
-            "checkpoints": len(run.measured_steps),
+            "checkpoints": len(run.steps),
             "probes": len({probe for probe, _ in run.kinds}),
-            "numbers": run.table.num_rows,
+            "numbers": run.n_rows,
             "size": size(_bytes(run.path)),
             "digest": digest(run.path)[:DIGEST_CHARS],
             "byrote": str(((run.meta.get("provenance") or {}).get("versions") or {}).get("byrote", "")),
@@ -107,15 +107,15 @@ def _moved() -> None:
 
 def _labels(library: Library) -> dict[Path, str]:
     """What each folder is called in the list; its whole path where two are called the same."""
-    names = {run.path: run.name for run in library.runs.values()}
+    names = {run.path: run.run for run in library.runs.values()}
     names |= {broken.path: f"{broken.name}, cannot be read" for broken in library.broken}
     said = Counter(names.values())
     return {path: name if said[name] == 1 else f"{name}: {path}" for path, name in names.items()}
 
 
-def _state_of(view: View, run: SavedRun) -> State:
+def _state_of(view: View, run: Results) -> State:
     """What is looked at in a run, whose own steps and heads take the place of those it lacks."""
-    return read(link(view.state, run=run.name), view.library).state
+    return read(link(view.state, run=run.run), view.library).state
 
 
 def _verify(folder: Path) -> None:

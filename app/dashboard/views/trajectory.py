@@ -17,10 +17,10 @@ from byrote.dashboard.components.base import show
 from byrote.dashboard.components.head_grid import doubts, grid_data
 from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
 from byrote.dashboard.query_params import State, link
-from byrote.dashboard.saved import Cube, SavedRun
 from byrote.dashboard.session import bound, chosen, follow, go, page_link, pin_button
 from byrote.interp.axes import head_label
 from byrote.probes.alignment import ALIGNMENTS
+from byrote.probes.results import Cube, Results
 from byrote.probes.wording import estimate, literal, probe_name, step_number
 
 GRID = "grid"
@@ -31,7 +31,7 @@ def draw(view: View, page: Drawing) -> None:
     """The grid, its line of words, the curves and the strongest heads."""
     run, state = view.run, view.state
     if not state.probe:
-        page.title(f"No probe with a value per head was measured in {run.name}")
+        page.title(f"No probe with a value per head was measured in {run.run}")
         nothing("The grid needs one.", view.page.command)
         return
     cube = run.cube(state.probe, state.metric)
@@ -88,8 +88,8 @@ def _reasons(view: View, cube: Cube) -> None:
     missing = int((~cube.measured[at]).sum())
     if not missing:
         return
-    rows = view.run.rows(view.state.probe, view.state.metric)
-    rows = rows[(rows["step"] == view.state.step) & ~rows["valid"]]
+    rows = view.run.rows(view.state.probe, view.state.metric, step=view.state.step)
+    rows = rows[~rows["valid"]]
     reasons = [str(reason) for reason in dict.fromkeys(rows["reason"]) if reason][:3] or [
         "no row in these results"
     ]
@@ -101,7 +101,7 @@ def _reasons(view: View, cube: Cube) -> None:
 
 
 def _curves(view: View, page: Drawing) -> None:
-    if len(view.run.measured_steps) < 2:
+    if len(view.run.steps) < 2:
         nothing("One checkpoint: add more to see change over training.")
         return
     page.figure(partial(figure_cache.curves, view.run, view.base, view.state), "curves", width="half")
@@ -126,7 +126,7 @@ def _top(view: View, page: Drawing, cube: Cube) -> None:
     )  # fmt: skip
 
 
-def top_frame(run: SavedRun, cube: Cube, cube_of: tuple[str, str], *, step: int) -> pd.DataFrame:
+def top_frame(run: Results, cube: Cube, cube_of: tuple[str, str], *, step: int) -> pd.DataFrame:
     """The strongest heads at a step: score with its interval, change since the checkpoint before, when half of the rise
     had happened, and the whole curve.
 
@@ -156,13 +156,12 @@ def top_frame(run: SavedRun, cube: Cube, cube_of: tuple[str, str], *, step: int)
     return pd.DataFrame(rows)
 
 
-def _row(run: SavedRun, state: State) -> Any:
+def _row(run: Results, state: State) -> Any:
     """The row of the head looked at, None where there is none."""
     if state.layer_head is None:
         return None
-    rows, (layer, head) = run.rows(state.probe, state.metric), state.layer_head
-    mine = rows[(rows["step"] == state.step) & (rows["layer"] == layer) & (rows["head"] == head)]
-    return None if mine.empty else next(mine.itertuples(index=False))
+    mine = run.rows(state.probe, state.metric, step=state.step, head=state.layer_head)
+    return next(mine.itertuples(index=False), None)
 
 
 def _open() -> None:

@@ -13,8 +13,8 @@ from planted_series import rising, write_results, write_step
 from byrote.dashboard import figure_cache
 from byrote.dashboard.library import open_library
 from byrote.dashboard.run_cache import run_cache
-from byrote.dashboard.saved import SavedRun
 from byrote.probes.figures import Look
+from byrote.probes.results import Results
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def counted():
     calls: list[tuple] = []
 
     @run_cache(2)
-    def answer(run: SavedRun, base: SavedRun | None, word: str) -> tuple:
-        calls.append((run.name, base and base.name, word))
+    def answer(run: Results, base: Results | None, word: str) -> tuple:
+        calls.append((run.run, base and base.run, word))
         if word == "bad":
             raise ValueError(word)
-        return (run.name, word)
+        return (run.run, word)
 
     return answer, calls
 
@@ -75,7 +75,7 @@ def test_a_table_in_parts_with_words_of_their_own_is_read_as_one(tmp_path):
     parts = open_library([tmp_path]).runs["parts"]
     assert parts is not whole
     assert parts.kinds == whole.kinds
-    assert parts.table.num_rows == whole.table.num_rows
+    assert parts.n_rows == whole.n_rows
     for name in ("value", "lo", "hi", "chance", "n"):
         mine, theirs = (getattr(run.cube("prefix_matching", "score"), name) for run in (parts, whole))
         np.testing.assert_array_equal(mine, theirs)
@@ -89,3 +89,15 @@ def test_a_figure_is_made_once_for_each_look(two_runs):
     assert dark.layout.paper_bgcolor == "rgba(0,0,0,0)"  # the page's own ground
     assert dark.data[0].texttemplate is None  # no text, so none is laid out
     assert figure_cache.covered(run).to_json() == before
+
+
+def test_a_damaged_table_is_read_from_its_units(tmp_path):
+    folder = write_results(tmp_path, "torn", rising())
+    whole = open_library([tmp_path]).runs["torn"].n_rows
+    file = folder / "observations.parquet"
+    content = bytearray(file.read_bytes())
+    content[4:200] = bytes(196)  # the end, which tells what the file holds, stays
+    file.write_bytes(content)
+    run = open_library([tmp_path]).runs["torn"]
+    assert run.n_rows == whole
+    assert run.cube("prefix_matching").strongest(20) == (1, 2)

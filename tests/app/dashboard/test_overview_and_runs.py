@@ -18,6 +18,7 @@ from byrote.dashboard import jobs, missing, trash
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import PATHS_VARIABLE, open_library, run_folders
 from byrote.dashboard.query_params import read
+from byrote.dashboard.run_cache import _ANSWERS
 from byrote.dashboard.views.overview import runs_frame
 from byrote.probes.figures import timeline
 from byrote.probes.figures.axis import StepAxis
@@ -129,11 +130,11 @@ def test_a_probe_measured_at_fewer_steps_stands_where_the_others_do(tmp_path):
     write_results(tmp_path, "holes", units)
     run = open_library([tmp_path]).runs["holes"]
     pairs = [("prefix_matching", "score"), ("previous_token", "score")]
-    fig = timeline(run.full, pairs, events=())
+    fig = timeline(run, pairs, events=())
     first, second = (t for t in fig.data if t.mode == "lines+markers")
     assert (list(first.customdata), list(second.customdata)) == ([0, 20, 40], [0, 10, 20, 40])
     assert first.x[0] == second.x[0] == StepAxis.over(run.steps).place(0)
-    linear = timeline(run.full, pairs, events=(), log=False)
+    linear = timeline(run, pairs, events=(), log=False)
     assert list(next(t for t in linear.data if t.mode == "lines+markers").x) == [0, 20, 40]
 
 
@@ -150,7 +151,7 @@ def test_milestones_are_told_once_each_with_the_steps_they_lie_between(open_page
 
 def test_a_head_that_is_there_from_the_start_is_told_so(two_runs):
     run = open_library([two_runs]).runs["unique"]
-    assert [(one.what, one.head, one.when) for one in milestones(run.full)] == [
+    assert [(one.what, one.head, one.when) for one in milestones(run)] == [
         ("previous token", "L0H1", "by 0"),
         ("induction", "L1H2", "10–20"),
     ]
@@ -162,7 +163,7 @@ def test_milestones_agree_with_the_events_of_the_command_line(full_runs):
         (row,) = table[(table["event"] == "onset_50") & (table["probe"] == "previous_token")].to_dict(
             "records"
         )
-        (mine,) = [one for one in milestones(run.full) if one.what == "previous token"]
+        (mine,) = [one for one in milestones(run) if one.what == "previous token"]
         assert mine.bracket == (row["step_lo"], row["step_hi"])
 
 
@@ -223,10 +224,10 @@ def test_the_page_tells_what_is_missing_and_says_when_nothing_is(open_page, two_
     assert any(code.value.startswith("byrote run runs/repeated -p ") for code in box.code)
     monkeypatch.setattr(missing, "resolve", lambda names: ())
     at = open_page("overview", two_runs / "unique")
-    open_library([two_runs]).runs["unique"]._answers.clear()
+    _ANSWERS.clear()
     at.run()
     assert "Nothing is missing" in said(at)
-    open_library([two_runs]).runs["unique"]._answers.clear()
+    _ANSWERS.clear()
 
 
 def test_the_table_of_runs_names_the_strongest_head_at_the_end(two_runs):

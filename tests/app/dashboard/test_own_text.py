@@ -15,16 +15,16 @@ from byrote.dashboard import jobs, own_text
 from byrote.dashboard.attend import attend
 from byrote.dashboard.library import open_library
 from byrote.dashboard.own_text import Request
-from byrote.dashboard.saved import SavedRun
 from byrote.dashboard.views.own import cost_words
 from byrote.interp import capture, load
 from byrote.probes.attention import SCALE, StoredText, pattern_in, texts_in
+from byrote.probes.results import Results
 
 IDS = "0 5 17 9 5 17 9"
 TEXT = "the cat sat on the mat"
 
 
-def results_of(series: Path, root: Path, *, n_ctx: int = 32, steps: tuple[int, ...] = (0, 1, 2)) -> SavedRun:
+def results_of(series: Path, root: Path, *, n_ctx: int = 32, steps: tuple[int, ...] = (0, 1, 2)) -> Results:
     """Results that name a series of two layers of four heads."""
     values = np.linspace(0.1, 0.8, 8).reshape(2, 4)
     units = {step: [head_metric("prefix_matching", values)] for step in steps}

@@ -77,4 +77,4 @@ def test_the_example_is_small_stays_in_its_folder_and_tells_of_no_machine(tmp_pa
         assert '"/' not in file.read_text(encoding="utf-8")
     shown = in_place_of(Library(paths=(tmp_path,)))
     assert (set(shown.runs), shown.is_example, shown.paths) == ({"unique", "repeated"}, True, (tmp_path,))
-    assert shown.runs["unique"].measured_steps == (0, 16, 64, 100, 200, 300, 400, 500, 600, 1000, 1600, 2400)
+    assert shown.runs["unique"].steps == [0, 16, 64, 100, 200, 300, 400, 500, 600, 1000, 1600, 2400]

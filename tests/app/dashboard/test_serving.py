@@ -157,8 +157,8 @@ def test_a_folder_that_changes_is_kept_once(tmp_path):
         write_step(folder, "growing", step, units[step])
         run = open_library([tmp_path]).runs["growing"]
         seen.add(id(run))
-        assert run.measured_steps[-1] == step
-    assert [r for r in _READ.values() if r.path == folder] == [run]
+        assert run.steps[-1] == step
+    assert [r for _, r in _READ.values() if r.path == folder] == [run]
 
 
 def test_looking_is_cheap_and_sees_every_change(tmp_path):

@@ -41,11 +41,11 @@ def test_a_run_that_is_still_measured_is_read_from_its_units(tmp_path):
     (folder / "run.json").unlink()
     before = look([tmp_path])
     run = open_library([tmp_path]).runs["live"]
-    assert (run.measured_steps, run.meta["status"]) == ((0,), "running")
+    assert (run.steps, run.meta["status"]) == ([0], "running")
     write_step(folder, "live", 20, units[20])
     assert look([tmp_path]) != before
     run = open_library([tmp_path]).runs["live"]
-    assert run.measured_steps == (0, 20)
+    assert run.steps == [0, 20]
     assert run.cube("prefix_matching", "score").strongest(20) == (1, 2)
     assert not (folder / "observations.parquet").exists()  # the dashboard writes nothing into results
 
@@ -76,7 +76,7 @@ def test_the_grid_gets_the_series_and_the_baseline_beside_it(two_runs):
         run,
         state,
         base=base,
-        pairs={s: s for s in run.steps if s != 10},
+        pairs={s: s for s in run.all_steps if s != 10},
         events=[(20, "onset")],
         difference=True,
     )
