@@ -213,10 +213,10 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{plural}"
 
 
-def listed(items: Sequence[str], *, most: int = 4) -> str:
+def listed(items: Sequence[str], *, most: int = 4, between: str = ", ") -> str:
     """`L1H0, L1H2 and 3 more`."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    return between.join(items[:most]) + more
 
 
 # Steps, tokens, bytes, time.

@@ -28,6 +28,8 @@ from byrote.cli.session import Exit, Session
 from byrote.probes.wording import counted, interval, visible
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from byrote.probes.results import Results
 
 _KEYS: dict[str, type | tuple[type, ...]] = {
@@ -160,8 +162,8 @@ def _expectation(entry: Any, where: str) -> Expectation:
 
 
 def _check(one: Expectation, results: Results) -> Checked:
-    from byrote.cli.show import head_of, resolve_step
-    from byrote.interp.axes import head_label, parse_head
+    from byrote.cli.show import resolve_step
+    from byrote.interp.axes import parse_head
 
     step = resolve_step(one.step, results)
     rows = results.select(one.probe, one.metric, step=step)
@@ -171,32 +173,27 @@ def _check(one: Expectation, results: Results) -> Checked:
         if one.head is not None:
             kind, help = ("about the whole model", "leave head out")
         raise ByroteError(f"{one.where}: {one.probe}/{one.metric} is {kind}", help=help)
-    meant = None if one.head in (None, "any", "all") else head_label(*parse_head(one.head))
-    labelled = [(head_of(row["layer"], row["head"]), row) for row in rows.to_dict("records")]
-    found = [(label, row) for label, row in labelled if meant in (None, label)]
+    if one.head not in (None, "any", "all"):
+        layer, head = parse_head(one.head)
+        rows = rows[(rows["layer"] == layer) & (rows["head"] == head)]
+    holds = rows["valid"] & (rows["lo"] >= one.min) & (rows["hi"] <= one.max)
+    passed = bool(holds.any() if one.head == "any" else len(rows) and holds.all())
     what = f"{one.probe}/{one.metric}{f' {one.head}' if one.head else ''} at step {step:,}"
-    passing = [_passes(one, row) for _, row in found]
-    passed = bool(found) and (any(passing) if one.head == "any" else all(passing))
-    return Checked(results.run, what, one.bounds, _found(one, found, passed=passed), passed)
+    return Checked(
+        results.run, what, one.bounds, _found(one, rows.assign(holds=holds), passed=passed), passed
+    )
 
 
-def _passes(one: Expectation, row: dict[str, Any]) -> bool:
-    return bool(row["valid"]) and row["lo"] >= one.min and row["hi"] <= one.max
-
-
-def _found(one: Expectation, found: list[tuple[str | None, dict[str, Any]]], *, passed: bool) -> str:
+def _found(one: Expectation, rows: pd.DataFrame, *, passed: bool) -> str:
     """The row that decides: of "any" the strongest, of "all" the first that fails."""
-    if not found:
+    from byrote.probes.results.rows import row_label
+
+    if rows.empty:
         return "nothing: not in the results"
-    measured = [pair for pair in found if pair[1]["valid"]]
     if one.head == "all" and not passed:
-        label, row = next(pair for pair in found if not _passes(one, pair[1]))
-    elif measured:
-        in_order = sorted(measured, key=lambda pair: (_passes(one, pair[1]), pair[1]["value"]))
-        label, row = in_order[-1]
-    else:
-        label, row = found[0]
-    if not row["valid"]:
-        return f"{label or ''} not measured: {row['reason']}".strip()
-    shown = interval(row["value"], row["lo"], row["hi"])
-    return f"{label} {shown}" if label else shown
+        rows = rows[~rows["holds"]].head(1)
+    elif rows["valid"].any():
+        rows = rows[rows["valid"]].sort_values(["holds", "value"], kind="stable").tail(1)
+    row = next(rows.itertuples(index=False))
+    found = interval(row.value, row.lo, row.hi) if row.valid else f"not measured: {row.reason}"
+    return f"{row_label(row)} {found}".strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli import options
@@ -12,13 +12,14 @@ from byrote.cli.command import argument, flag, option, verb
 from byrote.cli.output import CHANCE, INTERVAL, Column, Output, Row, columns
 from byrote.cli.session import Session
 from byrote.probes.findings import seeds, sequence_seed
-from byrote.probes.wording import MISSING, bracket, count, counted, number, plain, point
+from byrote.probes.wording import MISSING, bracket, count, counted, listed, number, plain, point
 
 if TYPE_CHECKING:
     from byrote.probes.results import Results
     from byrote.probes.spec import ProbeInfo
 
 _HEADS_SHOWN = 8
+_AS_STORED = ("run", "step", "probe", "metric", "value", "lo", "hi", "chance", "n", "valid")
 COLUMNS = (
     *columns("run step probe"),
     Column("metric", "metric"),
@@ -91,13 +92,10 @@ def show(
         _show_events(results, probe, out=out)
         return
     chosen = resolve_step(step, results)
-    rows: list[Row] = []
-    missing: list[Row] = []
     wanted = list(_wanted(results, probe, metric))
-    for info, name in wanted:
-        ranked, unmeasured = _rows(results, info, name, step=chosen, top=top)
-        rows += [*ranked, *unmeasured] if out.machine else ranked
-        missing += unmeasured
+    found = [row for info, name in wanted for row in _rows(results, info, name, step=chosen, top=top)]
+    missing = [row for row in found if not row["valid"]]
+    rows = [row for row in found if row["valid"] or out.machine]
     if chosen in results.left_out:
         session.note(f"lint asks to leave out step {chosen:,}: {results.left_out[chosen]}")
     out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}{seeds(results)}", group="probe")
@@ -128,10 +126,8 @@ def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> N
 
 def _step_interval(row: Row) -> str:
     """Ends of the step's interval; an open end is an ellipsis, no interval at all a dash."""
-    if row["lo"] is None and row["hi"] is None:
-        return MISSING
-    lo, hi = ("…" if row[end] is None else number(row[end], places=0) for end in ("lo", "hi"))
-    return f"[{lo}, {hi}]"
+    ends = ["…" if row[end] is None else number(row[end], places=0) for end in ("lo", "hi")]
+    return MISSING if ends == ["…", "…"] else f"[{', '.join(ends)}]"
 
 
 def _between(row: Row) -> str:
@@ -188,28 +184,27 @@ def _wanted(
                 yield info, name
 
 
-def _rows(
-    results: Results, info: ProbeInfo, metric: str, *, step: int, top: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The strongest `top` rows of a metric, and every row that was not measured."""
+def _rows(results: Results, info: ProbeInfo, metric: str, *, step: int, top: int) -> Iterator[Row]:
+    """The strongest `top` rows of a metric, then every row that was not measured."""
+    from byrote.probes.results.rows import ranked, row_label
+
     rows = results.select(info.name, metric, step=step)
     if rows["position"].notna().any():
         raise ByroteError(
             f"{info.name}/{metric} is a curve over {info.curve_axis}, not one number per head",
             help=f"see it in `byrote report {results.path}`, or read {results.path / 'observations.parquet'}",
         )
-    weakest_first = info.better_of(metric) == "lower"
-    valid = rows[rows["valid"]].sort_values("value", ascending=weakest_first, kind="stable").head(top)
-    per_head = bool(rows["layer"].notna().any())
-    ranked = [
-        _record(row, rank if per_head else None) for rank, row in enumerate(valid.to_dict("records"), 1)
-    ]
-    unmeasured = [_record(row, None) for row in rows[~rows["valid"]].to_dict("records")]
-    seed = {"seed": sequence_seed(results)}
-    return (
-        [row | seed | {"words": info.word_of(metric, row["value"]) or None} for row in ranked],
-        [row | seed | {"words": None} for row in unmeasured],
-    )
+    best = ranked(rows, lower=info.better_of(metric) == "lower").head(top)
+    per_head, seed = rows["layer"].notna().any(), sequence_seed(results)
+    for part in (best, rows[~rows["valid"]]):
+        for rank, row in enumerate(part.itertuples(index=False), 1):
+            yield {name: plain(getattr(row, name)) for name in _AS_STORED} | {
+                "head": row_label(row) or None,
+                "rank": rank if row.valid and per_head else None,
+                "reason": row.reason or None,
+                "words": (info.word_of(metric, row.value) or None) if row.valid else None,
+                "seed": seed,
+            }
 
 
 def _settings(results: Results, shown: Sequence[ProbeInfo], step: int) -> Iterator[str]:
@@ -217,7 +212,7 @@ def _settings(results: Results, shown: Sequence[ProbeInfo], step: int) -> Iterat
     for info in {info.name: info for info in shown if info.settings or info.words}.values():
         rows = [(name, results.select(info.name, name, step=step)) for name in (*info.words, *info.settings)]
         found = [
-            f"{name} {info.word_of(name, row['value'].iloc[0]) or format(row['value'].iloc[0], 'g')}"
+            f"{name} {info.word_of(name, row['value'].iloc[0]) or number(row['value'].iloc[0])}"
             for name, row in rows
             if len(row) == 1 and row["valid"].all()
         ]
@@ -225,36 +220,11 @@ def _settings(results: Results, shown: Sequence[ProbeInfo], step: int) -> Iterat
             yield f"{info.name}: {', '.join(found)}"
 
 
-def _said_together(missing: list[Row]) -> Iterator[str]:
+def _said_together(missing: Sequence[Row]) -> Iterator[str]:
     """One line per metric and reason, with the heads it holds for."""
     heads: dict[tuple[str, str, str], list[str]] = {}
     for row in missing:
         heads.setdefault((row["probe"], row["metric"], row["reason"]), []).append(row["head"] or "")
     for (probe, metric, reason), labels in heads.items():
-        shown = " ".join(labels[:_HEADS_SHOWN])
-        more = f" and {len(labels) - _HEADS_SHOWN} more" if len(labels) > _HEADS_SHOWN else ""
-        yield f"not measured: {probe}/{metric}{f' of {shown}{more}' if shown else ''}: {reason}"
-
-
-def _record(row: dict[str, Any], rank: int | None) -> dict[str, Any]:
-    return {
-        **{name: row[name] for name in ("run", "step", "probe", "metric", "n", "valid")},
-        **{name: plain(row[name]) for name in ("value", "lo", "hi", "chance")},
-        "head": _label(row),
-        "rank": rank,
-        "reason": row["reason"] or None,
-    }
-
-
-def _label(row: dict[str, Any]) -> str | None:
-    """``L5H1``, ``L0H1 → L1H0`` for a pair, or None for a number about the whole model."""
-    head, source = head_of(row["layer"], row["head"]), head_of(row["src_layer"], row["src_head"])
-    return head if source is None else f"{source} → {head}"
-
-
-def head_of(layer: Any, head: Any) -> str | None:
-    """``L5H1``, or None for a number about the whole model."""
-    from byrote.interp.axes import head_label
-
-    layer, head = plain(layer), plain(head)
-    return None if layer is None or head is None else head_label(int(layer), int(head))
+        shown = listed(labels, most=_HEADS_SHOWN, between=" ")
+        yield f"not measured: {probe}/{metric}{f' of {shown}' if shown else ''}: {reason}"
