@@ -1,6 +1,6 @@
-"""The config of a TransformerLens `HookedTransformer`: what it says the model computes, or why that is refused.
+"""The config of a TransformerLens `HookedTransformer`: what it says the model computes and holds, or why that is refused.
 
-Source: `HookedTransformerConfig` of TransformerLens 1 to 3, with its defaults. Only fields that change the computation
+Source: `HookedTransformerConfig` of TransformerLens 1 to 3, with its defaults; parameters and buffers of TransformerLens 3.9. Only fields that change the computation
 are kept. A field that would change it in a way nothing here computes is refused by name, and so is any field that is
 neither one of TransformerLens's nor about training: a model that is silently wrong is worse than none.
 """
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.adapter import TensorInfo
 
 NORMALIZATIONS = ("LN", "LNPre", "RMS", "RMSPre", None)
 POSITIONS = ("standard", "shortformer", "rotary")
@@ -30,30 +31,16 @@ _LARGEST = {
 }  # a damaged config must not eat all memory
 _ALIASES = {"normalization": "normalization_type", "ln_eps": "eps"}  # spellings of the first public models
 # Fields that change the computation, and the values with which they do not.
-_ONLY: dict[str, tuple[Any, ...]] = {
-    "attention_dir": ("causal",),
-    "architecture": (None, "neel"),
-    "clip_qkv": (None,),
-    "decoder_start_token_id": (None,),
-    "experts_per_token": (None,),
-    "load_in_4bit": (False,),
-    "num_experts": (None,),
-    "post_embedding_ln": (False,),
-    "quantization_method": (None,),
-    "relative_attention_max_distance": (None,),
-    "relative_attention_num_buckets": (None,),
-    "right_multiply_matrices": (True,),
-    "rmsnorm_uses_offset": (False,),
-    "rotary_base_local": (None,),
+_ONLY: dict[str, tuple[Any, ...]] = dict.fromkeys((
+    "clip_qkv", "decoder_start_token_id", "experts_per_token", "num_experts", "quantization_method",
+    "relative_attention_max_distance", "relative_attention_num_buckets", "rotary_base_local",
+), (None,)) | dict.fromkeys((
+    "load_in_4bit", "post_embedding_ln", "rmsnorm_uses_offset", "use_NTK_by_parts_rope", "use_attention_sinks",
+    "use_dynamic_ntk_rope", "use_logn_attn", "use_normalization_before_and_after", "use_qk_norm", "use_yarn_rope",
+), (False, None)) | {
+    "attention_dir": ("causal",), "architecture": (None, "neel"), "right_multiply_matrices": (True,),
     "rotary_scaling_factor": (1.0,),
-    "use_NTK_by_parts_rope": (False,),
-    "use_attention_sinks": (False,),
-    "use_dynamic_ntk_rope": (False,),
-    "use_logn_attn": (False,),
-    "use_normalization_before_and_after": (False,),
-    "use_qk_norm": (False,),
-    "use_yarn_rope": (False,),
-}
+}  # fmt: skip
 _SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
 _OTHER_ARCHITECTURES = re.compile(r"olmoe|olmo2|olmo3|t5|bert|gptoss|neel-solu-old|mingpt", re.IGNORECASE)
 _USED = {
@@ -79,6 +66,12 @@ _TRAINING = frozenset({
     "description", "task", "author", "precision", "device", "devices", "init", "train", "training", "eval",
     "test", "control", "project", "entity", "tags",
 })  # fmt: skip
+
+# Buffers of a state dict: masks and tables that follow from the config.
+BUFFER = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE|rotary_sin|rotary_cos)")
+# TransformerLens filled this one with zeros where a state dict lacked it; models of that time had no such bias.
+_OPTIONAL = frozenset({"unembed.b_U"})
+_FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,8 @@ def read_legacy_config(data: Mapping[str, Any]) -> LegacyConfig:
     grouped = None if fields.get("n_key_value_heads") is None else _whole(fields, "n_key_value_heads")
     if n_heads % (grouped or 1):
         raise _refused("n_key_value_heads", grouped, f"it does not divide n_heads={n_heads}")
-    positions = _positions(fields)
+    default = "shortformer" if _flag(fields, "shortformer_pos") else "standard"
+    positions = _choice(fields, "positional_embedding_type", dict.fromkeys(POSITIONS), default=default)
     d_mlp = None if _flag(fields, "attn_only") else _whole(fields, "d_mlp", default=4 * d_model)
     config = LegacyConfig(
         n_layers=n_layers,
@@ -197,6 +191,48 @@ def differences_from_native(legacy: LegacyConfig) -> tuple[str, ...]:
     return tuple(name for name, there in found.items() if there)
 
 
+def refuse_misfit(legacy: LegacyConfig, tensors: Mapping[str, TensorInfo]) -> None:
+    """Names and shapes must be those the config describes, all of them; buffers are left out.
+
+    Raises:
+        CheckpointError: naming the first few that differ.
+    """
+    expected = dict(expected_shapes(legacy))
+    found = {name: tensor for name, tensor in tensors.items() if not BUFFER.fullmatch(name)}
+    missing = sorted(expected.keys() - found.keys() - _OPTIONAL)
+    unexpected = sorted(found.keys() - expected.keys())
+    for names, what in ((missing, "missing"), (unexpected, "not described by the config")):
+        if names:
+            raise CheckpointError(
+                f"{len(names)} tensors are {what} ({', '.join(names[:3])})",
+                help=_misfit_help(missing + unexpected, legacy),
+            )
+    for name, tensor in found.items():
+        if tensor.shape != expected[name]:
+            raise CheckpointError(
+                f"{name} has shape {list(tensor.shape)}, the config says {list(expected[name])}",
+                help="config and weights belong to different models",
+            )
+        if tensor.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{name} holds {tensor.dtype} numbers", help="quantised weights are not supported"
+            )
+
+
+def expected_shapes(legacy: LegacyConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every parameter of the HookedTransformer a config describes, by TransformerLens's names."""
+    d_model = legacy.d_model
+    yield "embed.W_E", (legacy.d_vocab, d_model)
+    if legacy.positions != "rotary":
+        yield "pos_embed.W_pos", (legacy.n_ctx, d_model)
+    for layer in range(legacy.n_layers):
+        for name, shape in _block_shapes(legacy):
+            yield f"blocks.{layer}.{name}", shape
+    yield from _norm_shapes("ln_final", legacy, d_model, final=True)
+    yield "unembed.W_U", (d_model, legacy.d_vocab)
+    yield "unembed.b_U", (legacy.d_vocab,)
+
+
 def _renamed(data: Mapping[str, Any]) -> dict[str, Any]:
     fields = dict(data)
     for old, new in _ALIASES.items():
@@ -211,8 +247,7 @@ def _renamed(data: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         if name in _ONLY:
-            off = _ONLY[name] == (False,) and value is None
-            if value not in _ONLY[name] and not off:
+            if value not in _ONLY[name]:
                 raise _refused(name, value, f"supported is {_ONLY[name][0]!r}")
         elif name in _SOFT_CAPS:
             if value is not None and not (_is_number(value) and value <= 0):
@@ -243,11 +278,6 @@ def _refuse_combinations(config: LegacyConfig, fields: Mapping[str, Any]) -> Non
         )
     if config.act_fn == "solu_ln" and config.normalization == "RMSPre":
         raise _refused("act_fn", "solu_ln", "with RMSPre, TransformerLens normalised its MLP in two ways")
-
-
-def _positions(fields: Mapping[str, Any]) -> str:
-    default = "shortformer" if _flag(fields, "shortformer_pos") else "standard"
-    return _choice(fields, "positional_embedding_type", dict.fromkeys(POSITIONS), default=default)
 
 
 def _rotary_dim(fields: Mapping[str, Any], d_head: int) -> int:
@@ -328,3 +358,47 @@ def _refused(name: str, value: Any, why: str) -> CheckpointError:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _block_shapes(legacy: LegacyConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    heads, width, d_model = legacy.n_heads, legacy.d_head, legacy.d_model
+    shared, mark = legacy.n_key_value_heads or heads, "_" if legacy.n_key_value_heads else ""
+    yield from _norm_shapes("ln1", legacy, d_model)
+    yield "attn.W_Q", (heads, d_model, width)
+    yield "attn.b_Q", (heads, width)
+    for part in "KV":
+        yield f"attn.{mark}W_{part}", (shared, d_model, width)
+        yield f"attn.{mark}b_{part}", (shared, width)
+    yield "attn.W_O", (heads, width, d_model)
+    yield "attn.b_O", (d_model,)
+    if legacy.d_mlp is None:
+        return
+    yield from _norm_shapes("ln2", legacy, d_model)
+    yield "mlp.W_in", (d_model, legacy.d_mlp)
+    yield "mlp.b_in", (legacy.d_mlp,)
+    yield "mlp.W_out", (legacy.d_mlp, d_model)
+    yield "mlp.b_out", (d_model,)
+    if legacy.gated:
+        yield "mlp.W_gate", (d_model, legacy.d_mlp)
+    if legacy.act_fn == "solu_ln" and legacy.normalization == "LN":
+        yield from _norm_shapes("mlp.ln", legacy, legacy.d_mlp)
+
+
+def _norm_shapes(
+    name: str, legacy: LegacyConfig, width: int, *, final: bool = False
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if legacy.normalization in ("LN", "RMS"):
+        yield f"{name}.w", (width,)
+    if legacy.normalization == "LN" and not (final and legacy.final_rms):
+        yield f"{name}.b", (width,)
+
+
+def _misfit_help(names: list[str], legacy: LegacyConfig) -> str:
+    if any(re.search(r"(^|\.)ln(1|2|_final)\.", name) for name in names):
+        return (
+            f"the config says normalization_type={legacy.normalization!r}; weights whose norms were folded in need "
+            "'LNPre' or 'RMSPre', others 'LN' or 'RMS'"
+        )
+    if "pos_embed.W_pos" in names:
+        return f"the config says positional_embedding_type={legacy.positions!r}"
+    return "config and weights belong to different models"

@@ -10,25 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.adapter import Format
+from byrote.checkpoints.formats.adapter import Format, TensorInfo
+from byrote.checkpoints.formats.safetensors_header import read_header
+from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.tl_config import (
     LegacyConfig,
     differences_from_native,
     looks_like_legacy,
     read_legacy_config,
-)
-from byrote.checkpoints.formats.tl_state import (
-    Contents,
-    embedding_name,
-    read_contents,
     refuse_misfit,
-    tensors_in,
 )
+from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
@@ -39,7 +36,22 @@ CONFIG_NAMES = ("config.json", "cfg.json", "model_config.json")
 
 _HF_NAMES = ("model.safetensors", "pytorch_model.bin")  # people save what they trained under these names too
 _SIDE_FILES = ("metadata.json", "state.json", "metrics.json", "trainer_state.json")
+_CONFIG_KEYS = ("cfg", "config", "model_cfg", "model_config")
+_CONVERT = (
+    "where you trust it, load it once with the TransformerLens that wrote it and save plain values: "
+    "torch.save(model.state_dict(), 'step_N.pth'); json.dump(model.cfg.to_dict(), open('config.json', 'w'), default=str)"
+)
 _TOKENS = re.compile(r"(?:^|[^a-z])tokens?[-_=]?(\d{1,15})(?![\d.])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one file holds, tensors by TransformerLens's names; `prefix` is what wrappers put before them."""
+
+    tensors: Mapping[str, TensorInfo]
+    prefix: str
+    config: Mapping[str, Any] | None
+    beside: Mapping[str, Any]
 
 
 def sniff(path: Path) -> bool:
@@ -47,7 +59,7 @@ def sniff(path: Path) -> bool:
     _, files, _ = _files(path)
     for file in files[:3]:
         try:
-            return embedding_name(tensors_in(file.path)[0]) is not None
+            return _embedding_name(_tensors_in(file.path)[0]) is not None
         except (CheckpointError, OSError):
             continue
     return any(_legacy_config_at(folder) for folder in _config_folders(path, files))
@@ -81,6 +93,30 @@ def read_checked(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
     return legacy, contents
 
 
+def read_contents(file: Path) -> Contents:
+    """Names and shapes in a file, and the plain values beside them.
+
+    Raises:
+        CheckpointError: the file is damaged, asks for code to be run, or holds no HookedTransformer.
+    """
+    tensors, outer = _tensors_in(file)
+    embedding = _embedding_name(tensors)
+    if embedding is None:
+        raise CheckpointError(
+            f"{file.name} holds no state dict of a HookedTransformer (no embed.W_E)",
+            help='save model.state_dict(), alone or as "state_dict" beside "cfg"',
+        )
+    prefix = embedding.removesuffix("embed.W_E")
+    strangers = sorted(name for name in tensors if not name.startswith(prefix))
+    if strangers:
+        raise CheckpointError(
+            f"{file.name}: {len(strangers)} tensors are outside {prefix!r} ({', '.join(strangers[:3])})",
+            help="save the HookedTransformer's state_dict() alone",
+        )
+    config = next((outer[key] for key in _CONFIG_KEYS if isinstance(outer.get(key), dict)), None)
+    return Contents({n.removeprefix(prefix): t for n, t in tensors.items()}, prefix, config, outer)
+
+
 def raw_config(checkpoint: Checkpoint, contents: Contents | None = None) -> Mapping[str, Any]:
     """The config as it was saved: the JSON file, else what the weight file holds."""
     if checkpoint.config_path is not None:
@@ -92,6 +128,28 @@ def raw_config(checkpoint: Checkpoint, contents: Contents | None = None) -> Mapp
             help="save HookedTransformer's: json.dump(model.cfg.to_dict(), open('config.json', 'w'), default=str)",
         )
     return config
+
+
+def _tensors_in(file: Path) -> tuple[dict[str, TensorInfo], Mapping[str, Any]]:
+    """Tensors by their names in the file, and what was saved beside them."""
+    if file.suffix.lower() == ".safetensors":
+        return {
+            entry.name: TensorInfo(entry.dtype, entry.shape, file.name) for entry in read_header(file)
+        }, {}
+    try:
+        content = read_torch_file(file).content
+    except CheckpointError as error:
+        if "transformer_lens" in error.message or "numpy" in error.message:
+            raise CheckpointError(error.message, help=_CONVERT) from None
+        raise
+    state = state_of(content)
+    beside = {} if state is content else {k: v for k, v in content.items() if v is not state}
+    return {name: TensorInfo(tensor.dtype, tensor.shape, file.name) for name, tensor in state.items()}, beside
+
+
+def _embedding_name(tensors: Mapping[str, TensorInfo]) -> str | None:
+    """The name of `embed.W_E`, whatever wrappers (`_orig_mod.`, `module.`) put before it."""
+    return next((name for name in tensors if re.fullmatch(r"(?:[\w]+\.)*?embed\.W_E", name)), None)
 
 
 def _files(path: Path) -> tuple[list[str], list[WeightFile], list[Gap]]:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.tl_config import LegacyConfig, differences_from_native
-from byrote.checkpoints.formats.tl_legacy import raw_config, read_checked
-from byrote.checkpoints.formats.tl_state import BUFFER, Contents
+from byrote.checkpoints.formats.tl_config import BUFFER, LegacyConfig, differences_from_native
+from byrote.checkpoints.formats.tl_legacy import Contents, raw_config, read_checked
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import NATIVE, Built
 from byrote.interp.builders.files import read_tensors

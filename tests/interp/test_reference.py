@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from byrote.checkpoints import open_series
-from byrote.checkpoints.formats.tl_config import differences_from_native, read_legacy_config
-from byrote.checkpoints.formats.tl_state import expected_shapes
+from byrote.checkpoints.formats.tl_config import differences_from_native, expected_shapes, read_legacy_config
 from byrote.interp.bridge import HookedSeries
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import EndView, LayerView, observe
