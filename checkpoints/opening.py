@@ -84,8 +84,11 @@ def open_runs(
     targets = _unsplit([target for named in given for target in _expand(named)])
     if not targets:
         raise CheckpointError("no path was given", help="name a series, a folder of runs, or a glob")
-    found = [series for target in targets for series in _series_at(target, on_broken, options)]
-    return _uniquely_named(_once(found))
+    found: dict[tuple[Path, tuple[int, ...], str], CheckpointSeries] = {}
+    for target in targets:
+        for series in _series_at(target, on_broken, options):
+            found.setdefault((series.path.resolve(), series.steps, series.name), series)
+    return _uniquely_named(list(found.values()))
 
 
 @dataclass(frozen=True)
@@ -130,17 +133,15 @@ def _matches(pattern: str) -> list[Path]:
     matches = [p for p in found if p.is_dir()] or [p for p in found if parse_name(p.name)]
     if matches:
         return matches
-    fixed = Path(*(p for p in Path(pattern).parts[: _first_glob(pattern)]))
+    parts = Path(pattern).parts
+    first = next(i for i, piece in enumerate(parts) if _GLOB & set(piece))
+    fixed = Path(*parts[:first])
     if not fixed.is_dir():
         raise CheckpointError(f"{pattern} matches no folder", help=f"{fixed} does not exist")
     names = [child.name for child in fixed.iterdir() if child.is_dir()]
-    wanted = "".join(c for c in Path(pattern).parts[_first_glob(pattern)] if c not in "*?[]")
+    wanted = "".join(c for c in parts[first] if c not in "*?[]")
     near = did_you_mean(wanted, names) if names else "it holds no folders"
     raise CheckpointError(f"{pattern} matches no folder in {fixed}", help=near)
-
-
-def _first_glob(pattern: str) -> int:
-    return next(i for i, piece in enumerate(Path(pattern).parts) if _GLOB & set(piece))
 
 
 def _unsplit(targets: list[_Target]) -> list[_Target]:
@@ -164,7 +165,8 @@ def _unsplit(targets: list[_Target]) -> list[_Target]:
 def _series_at(target: _Target, on_broken: Broken | None, options: dict[str, Any]) -> list[CheckpointSeries]:
     if target.repo is not None or target.steps or not target.path.is_dir() or format_at(target.path):
         return _every_part(target, options)
-    runs = [child for child in _folders(target.path) if format_at(child)]
+    children = sorted(p for p in target.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    runs = [child for child in children if format_at(child)]
     if not runs:
         return [target.open(options)]  # says what the folder holds instead
     found: list[CheckpointSeries] = []
@@ -183,26 +185,29 @@ def _every_part(target: _Target, options: dict[str, Any]) -> list[CheckpointSeri
         return [target.open(options)]
     except MixedPartsError as mixed:
         if target.steps:
-            by_part = defaultdict(list)
-            for step in target.steps:
-                by_part[parse_name(step.name).part].append(step)  # type: ignore[union-attr]
-            return [_in_part(_series_of_steps(by_part[part], options), part) for part in mixed.parts]
+            steps = _by_part(target.steps)
+            return [_in_part(_series_of_steps(steps[part], options), part) for part in mixed.parts]
         return [replace(target, part=part).open(options) for part in mixed.parts]
 
 
 def _part_of_folder(path: Path, part: str, options: dict[str, Any]) -> CheckpointSeries:
-    parts = (
-        {name.part for child in step_folders(path) if (name := parse_name(child.name))}
-        if path.is_dir()
-        else set()
-    )
-    steps = [child for child in step_folders(path) if parse_name(child.name).part == part] if parts else []  # type: ignore[union-attr]
-    if not steps:
+    steps = _by_part(step_folders(path) if path.is_dir() else ())
+    if part not in steps:
+        parts = steps.keys() - {""}
         raise CheckpointError(
             f"{path} has no part {part!r}",
-            help=did_you_mean(part, parts - {""}) if parts - {""} else "its steps name no stages",
+            help=did_you_mean(part, parts) if parts else "its steps name no stages",
         )
-    return _in_part(_series_of_steps(steps, options | {"part": None}), part)
+    return _in_part(_series_of_steps(steps[part], options | {"part": None}), part)
+
+
+def _by_part(steps: Iterable[Path]) -> dict[str, list[Path]]:
+    """Part -> the steps whose names say they belong to it."""
+    parts: dict[str, list[Path]] = {}
+    for step in steps:
+        if named := parse_name(step.name):
+            parts.setdefault(named.part, []).append(step)
+    return parts
 
 
 def _in_part(series: CheckpointSeries, part: str) -> CheckpointSeries:
@@ -248,36 +253,19 @@ def _series_of_steps(paths: Sequence[Path], options: dict[str, Any]) -> Checkpoi
     return replace(series, format=families[0])
 
 
-def _once(found: Iterable[CheckpointSeries]) -> list[CheckpointSeries]:
-    seen: dict[tuple[Path, tuple[int, ...], str], CheckpointSeries] = {}
-    for series in found:
-        seen.setdefault((series.path.resolve(), series.steps, series.name), series)
-    return list(seen.values())
-
-
 def _uniquely_named(found: list[CheckpointSeries]) -> list[CheckpointSeries]:
     """Results are stored under a series' name: where two share one, the folder above is put before it, then a number."""
-    twice = _shared(series.name for series in found)
+    uses = Counter(series.name for series in found)
     found = [
-        replace(s, name=f"{s.path.resolve().parent.name}-{s.name}") if s.name in twice else s for s in found
+        replace(s, name=f"{s.path.resolve().parent.name}-{s.name}") if uses[s.name] > 1 else s for s in found
     ]
-    twice = _shared(series.name for series in found)
-    count: Counter[str] = Counter()
+    uses, count = Counter(series.name for series in found), Counter[str]()
     named = []
     for series in found:
         count[series.name] += 1
-        named.append(
-            replace(series, name=f"{series.name}-{count[series.name]}") if series.name in twice else series
-        )
+        number = f"-{count[series.name]}" if uses[series.name] > 1 else ""
+        named.append(replace(series, name=f"{series.name}{number}"))
     return named
-
-
-def _shared(names: Iterable[str]) -> set[str]:
-    return {name for name, n in Counter(names).items() if n > 1}
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def _exists(text: str) -> bool:

@@ -143,7 +143,8 @@ class CheckpointSeries:
             if checkpoint.step == step:
                 return checkpoint
         self._refuse_empty()
-        around = self._neighbours(step)
+        i = bisect.bisect_left(self.steps, step)
+        around = self.steps[max(0, i - 1) : i + 1]
         raise CheckpointError(
             f"step {step} is not in {self.path} ({len(self)} checkpoints, {self.steps[0]}-{self.steps[-1]})",
             help=f"nearest: {', '.join(str(s) for s in around)}; "
@@ -174,10 +175,6 @@ class CheckpointSeries:
     def _refuse_empty(self) -> None:
         if not self.checkpoints:
             raise CheckpointError(f"this part of {self.path} holds no checkpoint", help="slice it less")
-
-    def _neighbours(self, step: int) -> tuple[int, ...]:
-        i = bisect.bisect_left(self.steps, step)
-        return self.steps[max(0, i - 1) : i + 1]
 
 
 def series_of(

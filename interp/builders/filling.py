@@ -74,11 +74,28 @@ def fill(
                 f"transformers cannot load step {step}: {' '.join(shown(error)[:300].split())}",
                 help="check config.json against the weights; `byrote scan` lists what the folder holds",
             ) from error
-    _refuse_unfilled(info, step=step)
+    for kind_of_gap in ("missing_keys", "mismatched_keys", "error_msgs"):
+        names = sorted(map(str, info.get(kind_of_gap) or ()))
+        if names:
+            raise CheckpointError(
+                f"step {step}: {len(names)} {kind_of_gap.replace('_', ' ')} ({_first(names)})",
+                help="the weights do not fill this architecture; the rest would be random numbers",
+            )
     unexpected = sorted(map(str, info.get("unexpected_keys") or ()))
-    if exact:
-        _refuse_unexpected([name for name in unexpected if not _OLD_BUFFERS.search(name)], step=step)
-    _refuse_further_layers(module, unexpected, step=step)
+    strangers = [name for name in unexpected if not _OLD_BUFFERS.search(name)]
+    if exact and strangers:
+        raise CheckpointError(
+            f"step {step}: {len(strangers)} tensors are no part of the architecture in config.json ({_first(strangers)})",
+            help="config and weights belong to different models; or save the model's state_dict() alone",
+        )
+    # Extra heads and old buffers may be left out; layers that config.json does not count are another model.
+    known = {_DIGITS.sub("#", name) for name, _ in module.named_parameters()}
+    more = [name for name in unexpected if _DIGITS.sub("#", name) in known]
+    if more:
+        raise CheckpointError(
+            f"step {step}: the files hold {len(more)} tensors of further layers ({_first(more)})",
+            help="config.json counts fewer layers than the weights have: it belongs to another model",
+        )
     return module
 
 
@@ -239,35 +256,6 @@ def _too_large(what: str) -> CheckpointError:
         f"config.json describes a model with {what}, far more than the weights have",
         help="config and weights belong to different models",
     )
-
-
-def _refuse_unfilled(info: Mapping[str, Any], *, step: int) -> None:
-    for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
-        names = sorted(map(str, info.get(kind) or ()))
-        if names:
-            raise CheckpointError(
-                f"step {step}: {len(names)} {kind.replace('_', ' ')} ({_first(names)})",
-                help="the weights do not fill this architecture; the rest would be random numbers",
-            )
-
-
-def _refuse_unexpected(names: list[str], *, step: int) -> None:
-    if names:
-        raise CheckpointError(
-            f"step {step}: {len(names)} tensors are no part of the architecture in config.json ({_first(names)})",
-            help="config and weights belong to different models; or save the model's state_dict() alone",
-        )
-
-
-def _refuse_further_layers(module: nn.Module, unexpected: list[str], *, step: int) -> None:
-    """Extra heads and old buffers may be left out; layers that config.json does not count are another model."""
-    known = {_DIGITS.sub("#", name) for name, _ in module.named_parameters()}
-    more = [name for name in unexpected if _DIGITS.sub("#", name) in known]
-    if more:
-        raise CheckpointError(
-            f"step {step}: the files hold {len(more)} tensors of further layers ({_first(more)})",
-            help="config.json counts fewer layers than the weights have: it belongs to another model",
-        )
 
 
 def _first(names: list[str]) -> str:

@@ -27,7 +27,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
         from transformer_lens.model_bridge.sources.native.model import NativeModel
 
     fields = {k: v for k, v in config(checkpoint).items() if k not in _NOT_TL_FIELDS}
-    tensors = parameters(checkpoint, dtype)
+    tensors = read_tensors(checkpoint)
     try:
         tl_config = TransformerBridgeConfig(**fields, init_weights=False)
         with bounded(tensors), torch.device("meta"):

@@ -10,7 +10,6 @@ from collections.abc import Set
 from typing import Any
 
 import torch
-from torch import nn
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.peft import CONFIG, base_of, refuse_unmergeable
@@ -30,14 +29,15 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     Raises:
         CheckpointError: peft is not installed, base or adapter cannot be loaded, or they do not fit.
     """
-    module = _merged(checkpoint, dtype)
-    return Built(module, type(module).__name__, hf_config=module.config)
-
-
-def _merged(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     from safetensors.torch import load_file
 
-    peft = _library()
+    try:
+        import peft
+    except ImportError:
+        raise CheckpointError(
+            "adapters are merged by the peft library, which is not installed",
+            help="pip install 'byrote[peft]'",
+        ) from None
     settings = _adapter_config(checkpoint)
     refuse_unmergeable(settings)
     base = hf.build(base_of(checkpoint), dtype).module
@@ -50,7 +50,7 @@ def _merged(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
             allowed = set(peft.get_peft_model_state_dict(model, save_embedding_layers=True))
             _refuse_misfit(needed - tensors.keys(), tensors.keys() - allowed, step=checkpoint.step)
             peft.set_peft_model_state_dict(model, tensors)
-            return model.merge_and_unload().to(dtype)
+            module = model.merge_and_unload().to(dtype)
         except CheckpointError:
             raise
         except Exception as error:  # peft raises what its many kinds of adapter happen to raise
@@ -58,6 +58,7 @@ def _merged(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
                 f"peft cannot merge the adapter of step {checkpoint.step}: {' '.join(str(error).split())[:300]}",
                 help=f"check {CONFIG} against the base model",
             ) from error
+    return Built(module, type(module).__name__, hf_config=module.config)
 
 
 def _refuse_misfit(missing: Set[str], unexpected: Set[str], *, step: int) -> None:
@@ -72,14 +73,3 @@ def _refuse_misfit(missing: Set[str], unexpected: Set[str], *, step: int) -> Non
 
 def _adapter_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return json.loads((checkpoint.path / CONFIG).read_text(encoding="utf-8"))
-
-
-def _library() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise CheckpointError(
-            "adapters are merged by the peft library, which is not installed",
-            help="pip install 'byrote[peft]'",
-        ) from None
-    return peft
