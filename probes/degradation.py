@@ -11,7 +11,7 @@ smallest effect of interest (`byrote.probes.rules`): paired sequences make any t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,58 +20,22 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label, pair_label
-from byrote.probes.alignment import matched_steps
-from byrote.probes.comparable import differing_provenance, own_units
+from byrote.probes import findings
+from byrote.probes.comparable import BEST_HEAD, Comparison, differing_provenance, matched_steps, own_units
 from byrote.probes.registry import best_compared
 from byrote.probes.results import Results
 from byrote.probes.results.units import unit_of
 from byrote.probes.rules import judge_change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
-from byrote.probes.trajectory import Onset, onset
+from byrote.probes.trajectory import onset
 
 _AXES = ["layer", "head", "src_layer", "src_head", "position"]
-BEST_HEAD = "score:best_head"
 _OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
 ROW_COLUMNS = [
     "probe", "metric", "layer", "head", "position", "step_a", "step_b", "tokens_a", "tokens_b",
     "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "p", "q", "smallest", "change",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What differs between run A and run B.
-
-    Attributes:
-        a, b: run names.
-        align: axis the runs were matched on.
-        pairs: matched (step of A, step of B).
-        rows: one row per number compared: values a and b, difference b - a with its interval, n, p and q, the
-            smallest effect told in its unit, and `change`: "better", "worse", "higher", "lower", "no clear change", or
-            "exact" for weight-only scores.
-        onset_a, onset_b: of the induction heads in each run.
-        sentence: what happened, in words.
-        notes: what could not be compared, and why.
-    """
-
-    a: str
-    b: str
-    align: str
-    pairs: tuple[tuple[int, int], ...]
-    rows: pd.DataFrame
-    onset_a: Onset
-    onset_b: Onset
-    sentence: str
-    notes: tuple[str, ...] = ()
-
-    def row(self, probe: str, metric: str) -> pd.Series | None:
-        """The model-level row of a metric at the last compared pair; None when it was not compared."""
-        found = self.rows[
-            (self.rows["probe"] == probe) & (self.rows["metric"] == metric) & self.rows["layer"].isna()
-        ]
-        found = found[found["position"].isna()]
-        return None if found.empty else found.iloc[-1]
 
 
 def compare(
@@ -104,7 +68,7 @@ def compare(
     draft = Comparison(
         a.run, b.run, align, tuple(pairs), rows, onset_a, onset_b, "", tuple(dict.fromkeys(notes))
     )
-    return Comparison(**{**draft.__dict__, "sentence": sentence(draft)})
+    return replace(draft, sentence=findings.comparison(draft))
 
 
 def _chosen(pairs: list[tuple[int, int]], at: str | int, a: Results) -> list[tuple[int, int]]:
@@ -274,52 +238,3 @@ def _label(row: dict[str, Any]) -> str:
 
 def _stack(samples: pd.Series) -> np.ndarray:
     return np.stack([np.asarray(s, dtype=np.float64) for s in samples], axis=1)
-
-
-def sentence(comparison: Comparison) -> str:
-    """What happened, with intervals; "no clear change" where they include 0 or the change is too small to matter."""
-    a, b = comparison.a, comparison.b
-    parts = [_circuit_sentence(a, b, comparison.onset_a, comparison.onset_b)]
-    where = _where(comparison)
-    copying = comparison.row("repeat_loss", "later_blocks")
-    if copying is not None:
-        parts.append(f"{where}, {_loss_words(copying, a, b)}")
-    best = comparison.row("prefix_matching", BEST_HEAD)
-    if best is not None:
-        parts.append(_best_words(best, a, b))
-    return ". ".join(parts) + "."
-
-
-def _where(comparison: Comparison) -> str:
-    step_a, step_b = comparison.pairs[-1]
-    if step_a == step_b:
-        return f"At step {step_a:,}"
-    return f"At steps {step_a:,} and {step_b:,} (matched by {comparison.align})"
-
-
-def _circuit_sentence(a: str, b: str, onset_a: Onset, onset_b: Onset) -> str:
-    def one(name: str, when: Onset) -> str:
-        if not when.found or when.bracket is None:
-            return f"{name} forms no lasting induction head"
-        before, at = when.bracket
-        since = f"by step {at:,}" if before is None else f"between steps {before:,} and {at:,}"
-        kept = "" if when.heads_at_end else " and has lost it by the last step"
-        return f"{name} forms an induction circuit ({when.head}, {since}){kept}"
-
-    return f"{one(a, onset_a)}; {one(b, onset_b)}"
-
-
-def _loss_words(row: pd.Series, a: str, b: str) -> str:
-    interval = f"[{row['lo']:+.2f}, {row['hi']:+.2f}] nats, n={row['n']}"
-    if row["change"] == "no clear change":
-        return f"loss on repeated random tokens shows no clear change ({row['difference']:+.2f} {interval})"
-    word = "higher" if row["difference"] > 0 else "lower"
-    return f"{b}'s loss on repeated random tokens is {word} than {a}'s: {row['difference']:+.2f} {interval}"
-
-
-def _best_words(row: pd.Series, a: str, b: str) -> str:
-    interval = f"{row['difference']:+.2f} [{row['lo']:+.2f}, {row['hi']:+.2f}]"
-    heads = f"{row['head_b']} {row['b']:.2f} against {row['head_a']} {row['a']:.2f}"
-    if row["change"] == "no clear change":
-        return f"The strongest prefix-matching heads do not clearly differ ({heads}; {interval})"
-    return f"The strongest prefix-matching head is {'stronger' if row['difference'] > 0 else 'weaker'} ({heads}; {interval})"

@@ -1,21 +1,413 @@
-"""The sentences that say what happened in a run and between runs: one place, read by every face. No torch."""
+"""Every sentence that says what happened in a run and between runs: command line, report and pages show the same. No torch.
+
+Plain text: names are cleaned of what a terminal or a page would obey, and whoever shows a sentence escapes it. The
+sentence of one event (an onset, a peak, a swap of heads) is made where the event is found, in `probes/trajectory`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from byrote.interp.axes import head_label
+from byrote.probes.comparable import BEST_HEAD, Comparison
+from byrote.probes.registry import REGISTRY, featured
+from byrote.probes.rules import (
+    PREVIOUS_TOKEN,
+    UNCLEAR,
+    against_chance,
+    change,
+    is_called,
+    smallest_effect,
+)
+from byrote.probes.stimuli import MATERIAL_STIMULI
+from byrote.probes.trajectory.verdict import Onset, heads_above, onset, verdict_table
+from byrote.probes.wording import (
+    between_steps,
+    chance_number,
+    clean,
+    counted,
+    interval,
+    listed,
+    number,
+    point,
+    probe_name,
+    sentence_case,
+    step_number,
+    steps_in_words,
+)
+
+if TYPE_CHECKING:
+    from byrote.probes.results.table import Table
+
+MAX_RUNS_NAMED = 3
+MAX_HEADS_NAMED = 3
+_HEADS_LISTED = 4
 
 
-def sequence_seed(results: Any) -> int | None:
-    """Seed of the test sequences of a run, None where it does not say."""
-    return (results.meta.get("provenance") or {}).get("seed")
+def run_name(run: str) -> str:
+    """A run's name inside a sentence."""
+    return clean(run, limit=60)
 
 
-def training_seed(results: Any) -> int | None:
-    """Seed the model was trained with, None where the series does not say."""
-    return ((results.meta.get("series") or {}).get("manifest") or {}).get("seed")
+# What a run is.
 
 
-def seeds(results: Any) -> str:
+def seeds(results: Table) -> str:
     """``, sequence seed 0, training seed 1``: what a table's title ends in."""
-    found = (("sequence", sequence_seed(results)), ("training", training_seed(results)))
+    found = (("sequence", results.sequence_seed), ("training", results.training_seed))
     return "".join(f", {what} seed {seed}" for what, seed in found if seed is not None)
+
+
+def arm_words(results: Table) -> str:
+    """What a run was trained on, as far as its series says; "" where it does not."""
+    arm = results.arm
+    kind = str(arm.get("kind") or "")
+    if kind == "repeated":
+        share, pool = arm.get("repeat_frac"), arm.get("pool_size")
+        words = "repeated data" if share is None else f"{float(share):.0%} of the data repeated"
+        return words if pool is None else f"{words}, from a pool of {int(pool):,}"
+    known = {"unique": "unique data", "control": "control (less data, none repeated)"}
+    return known.get(kind, clean(kind))
+
+
+# One run, or several side by side.
+
+
+def induction(run: str, found: Onset) -> str:
+    """Whether and when a run forms induction heads, and whether any is left at its last step.
+
+    Args:
+        run: its name.
+        found: the onset of its induction heads.
+    """
+    name = run_name(run)
+    if not found.measured:
+        return f"{name}: the induction verdict was not measured"
+    if not found.found or found.bracket is None:
+        return f"{name} forms no lasting induction head"
+    heads = listed(list(found.heads_at_end) or [found.head], most=MAX_HEADS_NAMED)
+    lost = "" if found.heads_at_end else " and loses them again"
+    return f"{name} forms induction heads {between_steps(*found.bracket)} ({heads}){lost}"
+
+
+def first_head(run: str, found: Onset) -> str:
+    """The first lasting induction head of a run, and those at its last step."""
+    return f"{clean(run)}: {found.text}"
+
+
+def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) -> str:
+    """What happened in one run or several: the title of a report and of the overview.
+
+    Args:
+        results: of the runs, in the order they are named in.
+        onsets: run name -> onset of its induction heads, where they are known.
+    """
+    measured = [r for r in results if r.steps]
+    if not measured:
+        return "Nothing was measured"
+    found = {r.run: (onsets or {}).get(r.run) or onset(r) for r in measured}
+    judged = [one for one in found.values() if one.measured]
+    if not judged:
+        return strongest_scores(measured)
+    if len(found) > MAX_RUNS_NAMED:
+        return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
+    return "; ".join(induction(name, one) for name, one in found.items())
+
+
+def marks(results: Table, found: Onset) -> list[tuple[int, str]]:
+    """Steps worth jumping to: where induction heads appear, and where the last of them is lost.
+
+    Args:
+        results: of one run.
+        found: the onset of its induction heads.
+    """
+    if not found.found or found.bracket is None:
+        return []
+    steps = [(found.bracket[1], f"first lasting induction head ({found.head})")]
+    table = verdict_table(results)
+    there = np.flatnonzero(is_called(table.to_numpy()).any(axis=1))
+    if not found.heads_at_end and len(there):
+        last = int(there[-1])
+        steps.append((int(table.index[last + 1]), "the last induction head is lost"))
+    return steps
+
+
+def strongest_scores(results: Sequence[Table]) -> str:
+    """The strongest head of the best known head probe at the last step of each run."""
+    known = [*featured(), *(name for name, info in REGISTRY.items() if info.kind == "head")]
+    probe = next((p for p in known if any(r.has(p, "score", valid=True) for r in results)), None)
+    if probe is None:
+        counted_steps = sum(len(r.steps) for r in results)
+        return f"Scores of {counted(len(results), 'run')} over {counted(counted_steps, 'checkpoint')}"
+    parts = []
+    for r in results[:MAX_RUNS_NAMED]:
+        for best in r.ranked(probe, "score").head(1).itertuples(index=False):
+            score = interval(best.value, best.lo, best.hi)
+            parts.append(f"{run_name(r.run)} {score} ({best.label}, step {step_number(best.step)})")
+    return f"Strongest {probe_name(probe)}: {'; '.join(parts) or 'not measured at the last step'}"
+
+
+def at_end(results: Table) -> Iterator[str]:
+    """What a run found, in the few lines a person reads when it ends: at the last step that lint does not doubt."""
+    yield from left_out(results.left_out)
+    if not results.usable_steps:
+        return
+    step = results.usable_steps[-1]
+    verdicts = verdict_table(results)
+    if step in verdicts.index and not verdicts.loc[step].isna().all():
+        yield induction(results.run, onset(results))
+        yield _called_heads(results, step, verdicts.loc[step])
+    looking = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN)
+    if not looking.empty:
+        yield f"previous-token heads: {_with_intervals(looking)}"
+    yield from _repeat_loss(results, step)
+    yield from _not_measured(results, step)
+
+
+def left_out(found: Mapping[int, str]) -> list[str]:
+    """Which steps lint asks to leave out, one sentence per reason: step -> reason."""
+    reasons: dict[str, list[int]] = {}
+    for step, why in found.items():
+        reasons.setdefault(why, []).append(step)
+    return [
+        f"lint asks to leave out {steps_in_words(sorted(steps))}: {why}" for why, steps in reasons.items()
+    ]
+
+
+def _called_heads(results: Table, step: int, verdicts: pd.Series) -> str:
+    heads = heads_above(results, "prefix_matching", step, threshold=float("-inf"))
+    found = heads[heads["label"].isin(verdicts.index[is_called(verdicts.to_numpy())])]
+    if found.empty:
+        return f"no induction heads at step {step:,}"
+    return f"{counted(len(found), 'induction head')} at step {step:,}: {_with_intervals(found)}"
+
+
+def _with_intervals(heads: pd.DataFrame) -> str:
+    rows = heads.itertuples(index=False)
+    return listed([f"{row.label} {interval(row.value, row.lo, row.hi)}" for row in rows], most=_HEADS_LISTED)
+
+
+def _repeat_loss(results: Table, step: int) -> Iterator[str]:
+    parts = [results.select("repeat_loss", metric, step=step) for metric in ("first_block", "later_blocks")]
+    if any(part.empty or not part["valid"].all() for part in parts):
+        return
+    first, later = (next(part.itertuples(index=False)) for part in parts)
+    yield (
+        f"loss on repeated random tokens: {interval(later.value, later.lo, later.hi)} nats after the first block "
+        f"({point(first.value, first.lo, first.hi)} on it, chance {chance_number(later.chance)})"
+    )
+
+
+def _not_measured(results: Table, step: int) -> Iterator[str]:
+    """Metrics without a single valid value at the last step, one line per probe and reason."""
+    frame = results.frame[(results.frame["step"] == step) & ~lacks_material(results)]
+    missing: dict[tuple[str, str], list[str]] = {}
+    for (probe, metric), rows in frame.groupby(["probe", "metric"], sort=True):
+        if not rows["valid"].any():
+            missing.setdefault((probe, rows["reason"].iloc[0]), []).append(metric)
+    for (probe, reason), metrics in missing.items():
+        yield f"not measured: {probe} ({', '.join(metrics)}): {reason}"
+    if text := no_material(results):
+        yield text
+
+
+def absent_material(results: Table) -> dict[str, str]:
+    """Stimulus kinds that need sequences from outside and had none -> the reason their rows give.
+
+    That is no fault of a checkpoint and no gap: it is said once, and leaves the exit code and the report's status alone.
+    """
+    refused = results.meta.get("refused_stimuli") or {}
+    return {kind: str(reason) for kind, reason in refused.items() if kind in MATERIAL_STIMULI}
+
+
+def lacks_material(results: Table) -> pd.Series:
+    """Which rows of `results.frame` were not measured for want of such sequences: a boolean Series."""
+    reasons = set(absent_material(results).values())
+    return ~results.frame["valid"].astype(bool) & results.frame["reason"].isin(reasons)
+
+
+def no_material(results: Table) -> str:
+    """Which sequences are missing and which probes waited for them; "" where none is."""
+    rows = results.frame[lacks_material(results)]
+    if rows.empty:
+        return ""
+    reasons = dict.fromkeys(absent_material(results).values())
+    given = [reason for reason in reasons if (rows["reason"] == reason).any()]
+    return f"{'; '.join(given)}: {', '.join(dict.fromkeys(rows['probe']))} not measured there"
+
+
+# One probe, one head, one wire.
+
+
+def highest_head(results: Table, probe: str, metric: str | None = None) -> str:
+    """Where the strongest head of a probe stands at the last step and between which steps it rose most.
+
+    Args:
+        results: of one run.
+        probe, metric: one value per head; None is the probe's main metric.
+    """
+    name, run = sentence_case(probe_name(probe)), run_name(results.run)
+    cube = results.cube(probe, metric)
+    usable = [s for s in cube.steps if cube.valid[cube.index(s)].any()]
+    best = cube.strongest(usable[-1]) if usable else None
+    if best is None:
+        return f"{name} was not measured in {run}"
+    at, label = (cube.index(usable[-1]), *best), head_label(*best)
+    ends = cube.interval(usable[-1], best)
+    chance, info = float(cube.chance[at]), results.info(probe)
+    if np.isfinite(chance):
+        side = against_chance(
+            *ends,
+            chance=chance,
+            smallest=smallest_effect(info, metric or info.main_metric),
+            among=int(cube.valid[at[0]].sum()),
+            sampled=info.sampled_chance,
+        )
+        if side != "above":
+            level = chance_number(chance)
+            return f"{name}: no head of {run} rises clear of chance ({level}); the highest is {label}, {interval(*ends)}"
+    where = f"{name}: {label} reaches {interval(*ends)} by step {step_number(usable[-1])}"
+    steps = [s for s in usable if cube.valid[(cube.index(s), *best)]]
+    rises = np.diff([float(cube.value[(cube.index(s), *best)]) for s in steps])
+    if not len(rises) or rises.max() <= 0:
+        return where
+    i = int(rises.argmax())
+    return f"{where}, rising most between steps {step_number(steps[i])} and {step_number(steps[i + 1])}"
+
+
+def one_head(
+    results: Table, head: tuple[int, int], probe: str, metric: str | None = None, *, step: int
+) -> str:
+    """What one head scores at a step, and its rank among the heads.
+
+    Args:
+        results: of one run.
+        head: (layer, head).
+        probe, metric: one value per head; None is the probe's main metric.
+        step: training step.
+    """
+    cube = results.cube(probe, metric)
+    label, name, at = head_label(*head), probe_name(probe), cube.index(step)
+    if not cube.valid[(at, *head)]:
+        return f"{label}: {name} was not measured at step {step_number(step)}"
+    rank, among = cube.ranked(step).index(head) + 1, int(cube.valid[at].sum())
+    score = interval(*cube.interval(step, head))
+    return f"{label} scores {score} on {name} at step {step_number(step)}, rank {rank} of {among}"
+
+
+def composition(run: str, edges: Sequence[Any], *, way: str, step: int) -> str:
+    """The strongest wire at a step, and whether it is the induction circuit's.
+
+    Args:
+        run: its name.
+        edges: `byrote.probes.figures.circuit.Edge` of that step, strongest first.
+        way: "k", "q" or "v".
+        step: training step.
+    """
+    name = f"{way.upper()}-composition"
+    if not edges:
+        return f"{name} was not measured in {run_name(run)} at step {step_number(step)}"
+    path = [edge for edge in edges if edge.on_path]
+    if path and way == "k":
+        source, target = head_label(*path[0].source), head_label(*path[0].target)
+        return (
+            f"{target}, an induction head, reads {source}, a previous-token head: "
+            f"{name} z {number(path[0].z)} at step {step_number(step)}"
+        )
+    tail = "" if way != "k" else "; no previous-token head feeds an induction head"
+    best = edges[0]
+    return f"The strongest {name} at step {step_number(step)} is {best.label}, z {number(best.z)}{tail}"
+
+
+def memory(run: str, gaps: Mapping[int, Any], rules: Mapping[int, Any], *, step: int) -> str:
+    """Does a run remember its training sequences, and does it copy?
+
+    Args:
+        run: its name.
+        gaps: step -> memory gap, with value, lo and hi in nats.
+        rules: step -> strongest prefix matching, with value, lo, hi and the head, `where`.
+        step: training step.
+    """
+    name, rule = run_name(run), rules.get(step)
+    copies = ""
+    if rule is not None:
+        score = interval(rule.value, rule.lo, rule.hi)
+        copies = f"; its strongest prefix matching is {score} ({rule.where})"
+    if not gaps:
+        return f"{name}: no training sequences were given to test it on{copies}"
+    if step not in gaps:
+        return f"{name}: memory was not measured at step {step_number(step)}{copies}"
+    gap = gaps[step]
+    says = "remembers its training sequences" if gap.lo > 0 else "shows no sign of memory"
+    cost = interval(gap.value, gap.lo, gap.hi)
+    return f"{name} {says}: they cost {cost} nats less than fresh ones at step {step_number(step)}{copies}"
+
+
+# Run against run.
+
+
+def comparison(found: Comparison) -> str:
+    """What differs between two runs, with intervals; "no clear change" where a difference is not sure or too small."""
+    a, b = run_name(found.a), run_name(found.b)
+    parts = [f"{induction(found.a, found.onset_a)}; {induction(found.b, found.onset_b)}"]
+    step_a, step_b = found.pairs[-1]
+    where = f"At step {step_number(step_a)}"
+    if step_a != step_b:
+        where = f"At steps {step_number(step_a)} and {step_number(step_b)} (matched by {found.align})"
+    loss = found.row("repeat_loss", "later_blocks")
+    if loss is not None:
+        parts.append(f"{where}, {_loss_difference(loss, a, b)}")
+    best = found.row("prefix_matching", BEST_HEAD)
+    if best is not None:
+        parts.append(_strongest_difference(best))
+    return ". ".join(parts) + "."
+
+
+def _loss_difference(row: pd.Series, a: str, b: str) -> str:
+    by = f"{interval(row['difference'], row['lo'], row['hi'], sign=True)} nats, n={row['n']}"
+    if row["change"] == UNCLEAR:
+        return f"loss on repeated random tokens shows no clear change ({by})"
+    word = "higher" if row["difference"] > 0 else "lower"
+    return f"{b}'s loss on repeated random tokens is {word} than {a}'s: {by}"
+
+
+def _strongest_difference(row: pd.Series) -> str:
+    heads = (
+        f"{row['head_b']} {number(row['b'], places=2)} against {row['head_a']} {number(row['a'], places=2)}"
+    )
+    by = f"({heads}; {interval(row['difference'], row['lo'], row['hi'], sign=True)})"
+    if row["change"] == UNCLEAR:
+        return f"The strongest prefix-matching heads do not clearly differ {by}"
+    return f"The strongest prefix-matching head is {'stronger' if row['difference'] > 0 else 'weaker'} {by}"
+
+
+def tally(found: Comparison) -> str:
+    """On how many measures that have a better direction a run is clearly worse or better than its baseline."""
+    words = [change(row) for row in directed(found).itertuples(index=False)]
+    worse, better = words.count("worse"), words.count("better")
+    a, b = run_name(found.a), run_name(found.b)
+    where = f"at step {step_number(found.pairs[-1][1])}"
+    if not words:
+        return f"{b} and {a} have no measure with a better direction in common"
+    if not worse and not better:
+        return f"{b} and {a} show no clear change on any of {len(words)} measures {where}"
+    parts = [f"worse on {worse}"] if worse else []
+    parts += [f"better on {better}"] if better else []
+    return f"{b} is {' and '.join(parts)} of {len(words)} measures than {a} {where}"
+
+
+def directed(found: Comparison) -> pd.DataFrame:
+    """Rows of a comparison about the whole model, or the strongest head, that have a better direction."""
+    rows = found.rows
+    if rows.empty:
+        return rows
+    rows = rows[rows["layer"].isna() & rows["position"].isna()]
+    known = [
+        p in REGISTRY and REGISTRY[p].better_of("score" if m == BEST_HEAD else m) is not None
+        for p, m in zip(rows["probe"], rows["metric"], strict=True)
+    ]
+    return rows[known]

@@ -14,7 +14,6 @@ from byrote.cli.command import argument, option, verb
 from byrote.cli.expect import check, read_expectations, say_checks
 from byrote.cli.output import Column, Output, Row, columns
 from byrote.cli.session import Session
-from byrote.probes.findings import sequence_seed, training_seed
 from byrote.probes.wording import MISSING, count, number, p_value, plain
 
 if TYPE_CHECKING:
@@ -82,6 +81,7 @@ def compare(
     smallest effect of interest: 0.05 for scores and nats, 1 for standard deviations. One run per arm says nothing of
     the spread between training seeds. Runs that were not measured alike are refused with the command that fixes it.
     """
+    from byrote.probes import findings
     from byrote.probes.degradation import compare as compare_results
     from byrote.probes.results import Results
 
@@ -90,8 +90,9 @@ def compare(
     comparison = compare_results(*runs, align=align, at=_at(at))
     checks = check(expectations, runs)
     out.headline(comparison.sentence)
-    out.headline(f"A {comparison.a}: {comparison.onset_a.text}")
-    out.headline(f"B {comparison.b}: {comparison.onset_b.text}")
+    out.headline(f"{findings.tally(comparison)}.")
+    out.headline(f"A {findings.first_head(comparison.a, comparison.onset_a)}")
+    out.headline(f"B {findings.first_head(comparison.b, comparison.onset_b)}")
     rows = _rows(comparison, runs)
     if out.machine:
         out.rows(COLUMNS, rows)
@@ -112,8 +113,10 @@ def _at(at: str) -> Literal["last", "all"] | int:
 
 
 def _rows(comparison: Comparison, runs: Sequence[Results]) -> list[dict[str, Any]]:
-    seeds = dict(zip(("training_seed_a", "training_seed_b"), map(training_seed, runs), strict=True))
-    seeds["seed"] = sequence_seed(runs[0])
+    seeds = dict(
+        zip(("training_seed_a", "training_seed_b"), (run.training_seed for run in runs), strict=True)
+    )
+    seeds["seed"] = runs[0].sequence_seed
     rows = []
     for row in comparison.rows.to_dict("records"):
         exact = row["n"] == 0
@@ -149,9 +152,9 @@ def _title(comparison: Comparison) -> str:
 
 def _seeds(runs: Sequence[Results]) -> str:
     """Seeds behind the numbers, and what one run per arm leaves unknown."""
-    trained = [training_seed(run) for run in runs]
+    trained = [run.training_seed for run in runs]
     known = "" if None in trained else f", training seeds {trained[0]} (A) and {trained[1]} (B)"
-    return f"sequence seed {sequence_seed(runs[0])}{known}: one run each, the spread between training seeds is not in the intervals"
+    return f"sequence seed {runs[0].sequence_seed}{known}: one run each, the spread between training seeds is not in the intervals"
 
 
 def _chosen(rows: Sequence[Row], top: int) -> list[Row]:

@@ -138,7 +138,7 @@ def _sweep(
 
 
 def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome) -> None:
-    from byrote.cli.summary import findings
+    from byrote.probes import findings
 
     name, results = series.name, outcome.results
     if not outcome.measured:
@@ -153,7 +153,7 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
     )
     for remark in results.meta.get("notes", []):
         (session.note if remark in series.notes else session.detail)(f"{name}: {remark}")
-    for line in [*findings(results), *_drift_lines(outcome)]:
+    for line in [*findings.at_end(results), *_drift_lines(outcome)]:
         session.note(f"{name}: {line}")
     if outcome.gaps:
         total = len(series) + len(series.gaps)

@@ -11,7 +11,6 @@ from byrote.cli import options
 from byrote.cli.command import argument, flag, option, verb
 from byrote.cli.output import CHANCE, INTERVAL, Column, Output, Row, columns
 from byrote.cli.session import Session
-from byrote.probes.findings import seeds, sequence_seed
 from byrote.probes.wording import MISSING, bracket, count, counted, listed, number, plain, point
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ def show(
     interval and the measured steps it lies between; peak and share lost since; where the change was steepest; which
     heads traded places; which of two curves moved first, or that nobody can tell.
     """
+    from byrote.probes.findings import left_out, seeds
     from byrote.probes.results import Results
 
     results = Results.open(result)
@@ -97,7 +97,7 @@ def show(
     missing = [row for row in found if not row["valid"]]
     rows = [row for row in found if row["valid"] or out.machine]
     if chosen in results.left_out:
-        session.note(f"lint asks to leave out step {chosen:,}: {results.left_out[chosen]}")
+        session.note(left_out({chosen: results.left_out[chosen]})[0])
     out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}{seeds(results)}", group="probe")
     if not out.machine:
         for line in (*_settings(results, [info for info, _ in wanted], chosen), *_said_together(missing)):
@@ -105,11 +105,12 @@ def show(
 
 
 def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> None:
+    from byrote.probes.findings import seeds
     from byrote.probes.registry import lookup
     from byrote.probes.trajectory import event_head
     from byrote.probes.trajectory import events as events_of
 
-    wanted, seed = {lookup(name).name for name in probes}, sequence_seed(results) or 0
+    wanted, seed = {lookup(name).name for name in probes}, results.sequence_seed or 0
     rows = [
         {name: plain(value) for name, value in row._asdict().items()}
         | {"run": results.run, "head": event_head(row) or None, "seed": seed}
@@ -162,7 +163,7 @@ def _wanted(
     results: Results, probes: tuple[str, ...], metrics: tuple[str, ...]
 ) -> Iterator[tuple[ProbeInfo, str]]:
     """(probe, metric) pairs asked for, in catalogue order."""
-    from byrote.probes.absent import lacks_material
+    from byrote.probes.findings import lacks_material
     from byrote.probes.registry import REGISTRY, lookup
 
     measured = set(results.frame["probe"].unique())
@@ -195,7 +196,7 @@ def _rows(results: Results, info: ProbeInfo, metric: str, *, step: int, top: int
             help=f"see it in `byrote report {results.path}`, or read {results.path / 'observations.parquet'}",
         )
     best = ranked(rows, lower=info.better_of(metric) == "lower").head(top)
-    per_head, seed = rows["layer"].notna().any(), sequence_seed(results)
+    per_head, seed = rows["layer"].notna().any(), results.sequence_seed
     for part in (best, rows[~rows["valid"]]):
         for rank, row in enumerate(part.itertuples(index=False), 1):
             yield {name: plain(getattr(row, name)) for name in _AS_STORED} | {

@@ -13,8 +13,8 @@ from byrote.cli.settings import flat
 from byrote.dashboard.remembering import points
 from byrote.dashboard.run_cache import run_cache
 from byrote.interp.axes import head_label
-from byrote.probes.alignment import matched_steps
-from byrote.probes.degradation import BEST_HEAD, Comparison, compare
+from byrote.probes.comparable import BEST_HEAD, Comparison, matched_steps
+from byrote.probes.degradation import compare
 from byrote.probes.figures.memory_plane import RULE_AXES
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
@@ -26,7 +26,6 @@ from byrote.probes.wording import (
     p_value,
     probe_name,
     sentence_case,
-    step_number,
 )
 
 _COUNTS = frozenset({"pairs", "heads", "sets of heads", "tokens", "members"})
@@ -68,22 +67,6 @@ def comparison_of(run: Results, base: Results, align: str, step: int) -> Compari
     """
     at = pairs_of(run, base, align).get(step)
     return compare(base, run, align=align, at="last" if at is None else at)
-
-
-def finding(comparison: Comparison) -> str:
-    """How many measures are clearly worse or better, in one sentence."""
-    rows = _judged(comparison)
-    words = [change(row) for row in rows.itertuples(index=False)]
-    worse, better = words.count("worse"), words.count("better")
-    a, b = clean(comparison.a, limit=60), clean(comparison.b, limit=60)
-    where = f"at step {step_number(comparison.pairs[-1][1])}"
-    if not words:
-        return f"{b} and {a} have no measure with a better direction in common"
-    if not worse and not better:
-        return f"{b} and {a} show no clear change on any of {len(words)} measures {where}"
-    parts = [f"worse on {worse}"] if worse else []
-    parts += [f"better on {better}"] if better else []
-    return f"{b} is {' and '.join(parts)} of {len(words)} measures than {a} {where}"
 
 
 def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
@@ -180,19 +163,6 @@ def mass_words(run: Results, base: Results, pair: tuple[int, int]) -> str:
 
 def _main(probe: str) -> str:
     return REGISTRY[probe].main_metric if probe in REGISTRY else "score"
-
-
-def _judged(comparison: Comparison) -> pd.DataFrame:
-    """Model-level rows and strongest heads that have a better direction."""
-    rows = comparison.rows
-    if rows.empty:
-        return rows
-    rows = rows[rows["layer"].isna() & rows["position"].isna()]
-    known = [
-        REGISTRY[p].better_of("score" if m == BEST_HEAD else m) is not None
-        for p, m in zip(rows["probe"], rows["metric"], strict=True)
-    ]
-    return rows[known]
 
 
 def _facts(run: Results) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.library import Library
 from byrote.interp.axes import head_label, parse_head
-from byrote.probes.alignment import ALIGNMENTS
+from byrote.probes.comparable import ALIGNMENTS
 from byrote.probes.figures.memory_plane import MEMORY_AXES, RULE_AXES
 from byrote.probes.figures.select import main_metric
 from byrote.probes.results import Results

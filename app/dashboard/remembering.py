@@ -11,8 +11,8 @@ from byrote.probes.attention import StoredText, stored_texts
 from byrote.probes.figures.by_position import TAG_WORDS
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
+from byrote.probes.findings import memory
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, interval, step_number
 
 
 @run_cache(96)
@@ -23,25 +23,10 @@ def points(run: Results, probe: str, metric: str) -> tuple[Point, ...]:
 
 def finding(run: Results, *, step: int) -> str:
     """Does the run remember, does it copy: in one sentence."""
-    name = clean(run.run, limit=60)
-    gap = {p.step: p for p in points(run, "mem_gap", "gap")}
-    rule = {p.step: p for p in points(run, "prefix_matching", "score")}
-    copies = (
-        ""
-        if step not in rule
-        else f"its strongest prefix matching is {interval(rule[step].value, rule[step].lo, rule[step].hi)} ({rule[step].where})"
+    gaps, rules = (
+        {p.step: p for p in points(run, *of)} for of in (("mem_gap", "gap"), ("prefix_matching", "score"))
     )
-    if step not in gap:
-        why = (
-            "no training sequences were given to test it on"
-            if not gap
-            else f"memory was not measured at step {step_number(step)}"
-        )
-        return f"{name}: {why}" + (f"; {copies}" if copies else "")
-    found = gap[step]
-    says = "remembers its training sequences" if found.lo > 0 else "shows no sign of memory"
-    text = f"{name} {says}: they cost {interval(found.value, found.lo, found.hi)} nats less than fresh ones at step {step_number(step)}"
-    return text + (f"; {copies}" if copies else "")
+    return memory(run.run, gaps, rules, step=step)
 
 
 @dataclass(frozen=True)

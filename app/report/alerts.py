@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.probes.absent import absent_material, lacks_material, said_once
+from byrote.probes.findings import absent_material, lacks_material, left_out, no_material
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.wording import counted, probe_name, steps_in_words
@@ -78,13 +78,9 @@ def _comparable_facts(results: Results) -> dict[str, str]:
 def _linted(scene: Scene) -> Iterator[Alert]:
     """Steps that the linter asks to leave out: shown, because they were measured, and not to be believed."""
     for r in scene.results:
-        reasons: dict[str, list[int]] = {}
-        for step, why in r.left_out.items():
-            reasons.setdefault(why, []).append(step)
-        for why, steps in reasons.items():
+        for text in left_out(r.left_out):
             yield Alert(
-                f"{r.run}: lint asks to leave out {steps_in_words(sorted(steps))}: {why}. What was measured there is "
-                "drawn in grey and counts for nothing.",
+                f"{r.run}: {text}. What was measured there is drawn in grey and counts for nothing.",
                 "errors",
                 "warning",
             )
@@ -133,7 +129,7 @@ def _invalid(scene: Scene) -> Iterator[Alert]:
 
 def _no_material(scene: Scene) -> Iterator[Alert]:
     for r in scene.results:
-        if told := said_once(r):
+        if told := no_material(r):
             yield Alert(f"{r.run}: {told}.", "errors", "note")
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from byrote.probes.findings import arm_words
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.units import unit_paths, unit_provenance
@@ -128,17 +129,6 @@ def reproduce_section(scene: Scene, *, light: bool, out_name: str) -> Section:
             Code("reproduce-notebook", "In a notebook", "\n".join(notebook)),
         ),
     )
-
-
-def arm_words(results: Results) -> str:
-    """What the run was trained on, as far as its series says."""
-    arm = _manifest(results).get("arm") or {}
-    kind = str(arm.get("kind") or "")
-    if kind == "repeated":
-        share, pool = arm.get("repeat_frac"), arm.get("pool_size")
-        words = "repeated data" if share is None else f"{float(share):.0%} of the data repeated"
-        return words if pool is None else f"{words}, from a pool of {int(pool):,}"
-    return {"unique": "unique data", "control": "control"}.get(kind, clean(kind))
 
 
 def _seeds(scene: Scene) -> str:

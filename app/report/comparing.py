@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from byrote.probes import figures
-from byrote.probes.degradation import BEST_HEAD, Comparison
+from byrote.probes.comparable import BEST_HEAD, Comparison
 from byrote.probes.figures.differences import matched_final
+from byrote.probes.findings import first_head, tally
 from byrote.probes.rules import change
 from byrote.probes.wording import clean, number, p_value, probe_name, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
@@ -40,11 +41,12 @@ def _one(scene: Scene, comparison: Comparison, index: int) -> list[Block]:
         else f" Matched by {comparison.align}: {a} at step {step_number(steps[0])}, {b} at step {step_number(steps[1])}."
     )
     onsets = tuple(
-        f"Onset in {clean(name)}: {onset.text}."
+        f"Onset in {first_head(name, onset)}."
         for name, onset in ((comparison.a, comparison.onset_a), (comparison.b, comparison.onset_b))
     )
     blocks: list[Block] = [
         Prose(comparison.sentence, "lead"),
+        Prose(f"{tally(comparison)}.", "lead"),
         Listing(onsets),
         Prose(
             f"Differences are {b} minus {a}, paired by test sequence.{matched} “Better” and “worse” follow each probe's "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from byrote.probes.degradation import Comparison
+from byrote.probes.comparable import Comparison
 from byrote.probes.figures.theme import run_styles
+from byrote.probes.findings import arm_words, runs
 from byrote.probes.results import Results
 from byrote.report.alerts import alerts_of, status_of
 from byrote.report.background import (
-    arm_words,
     errors_section,
     intervals_section,
     methods_section,
@@ -17,7 +17,6 @@ from byrote.report.background import (
     reproduce_section,
 )
 from byrote.report.comparing import comparison_section
-from byrote.report.headline import headline
 from byrote.report.model import Report, RunLine
 from byrote.report.scene import Scene, scene_of
 from byrote.report.summary import summary_section, verdict_section
@@ -64,7 +63,12 @@ def report_content(
         reproduce_section(scene, light=light, out_name=out_name),
     )
     return Report(
-        title or headline(scene), _run_lines(scene), date, status_of(scene, alerts), alerts, sections
+        title or runs(scene.results, scene.onsets),
+        _run_lines(scene),
+        date,
+        status_of(scene, alerts),
+        alerts,
+        sections,
     )
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from byrote.checkpoints.atomic import write_text
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degradation import Comparison
+from byrote.probes.comparable import Comparison
 from byrote.probes.results import Results
 from byrote.report.content import report_content
 from byrote.report.html import render

@@ -11,7 +11,8 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
-from byrote.probes.degradation import Comparison, compare
+from byrote.probes.comparable import Comparison
+from byrote.probes.degradation import compare
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.results import Results
 from byrote.probes.trajectory import Onset, onset
@@ -153,8 +154,8 @@ def label_of(row: Any) -> str:
 
 def seeds_of(results: Sequence[Results]) -> str:
     """`Sequence seed 0; training seeds 0 and 1.`, for captions; what is not recorded is said."""
-    sequence = [(r.meta.get("provenance") or {}).get("seed") for r in results]
-    trained = [((r.meta.get("series") or {}).get("manifest") or {}).get("seed") for r in results]
+    sequence = [r.sequence_seed for r in results]
+    trained = [r.training_seed for r in results]
     return f"{_said('Sequence', sequence)}; {_said('training', trained)}."
 
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.probes.absent import lacks_material
-from byrote.probes.degradation import BEST_HEAD, Comparison
+from byrote.probes.comparable import BEST_HEAD, Comparison
+from byrote.probes.findings import first_head, lacks_material
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.rules import against_chance, change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
-from byrote.report.headline import run_finding
 from byrote.report.model import TONES, Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
 from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, seeds_of, strongest
 
@@ -43,7 +42,7 @@ def summary_section(scene: Scene) -> Section:
 
 def verdict_section(scene: Scene) -> Section:
     """Whether each run has induction heads, since when, and on what evidence."""
-    findings = Listing(tuple(run_finding(scene, r) for r in scene.results))
+    found = Listing(tuple(_run_finding(scene, r) for r in scene.results))
     rows = [row for r in scene.measured for row in _evidence_rows(r)]
     rule = Prose(
         "A head is called an induction head only when it matches prefixes and copies, both above their nulls by more "
@@ -53,7 +52,7 @@ def verdict_section(scene: Scene) -> Section:
     )
     if not rows:
         missing = Prose("The induction verdict was not measured: it needs prefix_matching and copying_logit.")
-        return Section("verdict", "Induction heads", (findings, missing, rule))
+        return Section("verdict", "Induction heads", (found, missing, rule))
     table = Table(
         name="verdict-table",
         caption="Evidence at the last step: every head that is called, and per run the nearest one that is not. "
@@ -62,7 +61,13 @@ def verdict_section(scene: Scene) -> Section:
                  "q prefix", "q copying"),
         rows=tuple(rows),
     )  # fmt: skip
-    return Section("verdict", "Induction heads", (findings, table, rule))
+    return Section("verdict", "Induction heads", (found, table, rule))
+
+
+def _run_finding(scene: Scene, results: Results) -> str:
+    if results.run not in scene.onsets:
+        return f"{clean(results.run)}: nothing was measured."
+    return f"{first_head(results.run, scene.onsets[results.run])}."
 
 
 def _wanted(scene: Scene) -> list[tuple[ProbeInfo, str]]:

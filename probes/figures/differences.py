@@ -9,7 +9,7 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
-from byrote.probes.degradation import BEST_HEAD
+from byrote.probes.comparable import BEST_HEAD
 from byrote.probes.figures.axis import value_axis
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, finish, note
 from byrote.probes.figures.cells import add_cells, cell_writer, cells_of, color_axis, grid_axes, names

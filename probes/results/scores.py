@@ -194,7 +194,8 @@ class Scores:
         name = self.probe if self.metric == "score" else f"{self.probe} {self.metric}"
         span = f"{self.steps[0]:,}-{self.steps[-1]:,}" if len(self.steps) > 1 else f"{self.steps[-1]:,}"
         n = int(self.rows["n"].max())
-        seed = (self.results.meta.get("provenance") or {}).get("seed", "not recorded")
+        seed = self.results.sequence_seed
+        seed = "not recorded" if seed is None else seed
         steps = f"step{'s' * (len(self.steps) > 1)} {span}"
         return f"{name} of {self.results.run} ({self.unit}), {steps}, n={n}, sequence seed {seed}"
 

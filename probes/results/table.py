@@ -111,6 +111,16 @@ class Table:
         return dict(manifest.get("arm") or {})
 
     @property
+    def sequence_seed(self) -> int | None:
+        """Seed of the test sequences, None where it is not recorded."""
+        return (self.meta.get("provenance") or {}).get("seed")
+
+    @property
+    def training_seed(self) -> int | None:
+        """Seed the model was trained with, None where the series does not say."""
+        return ((self.meta.get("series") or {}).get("manifest") or {}).get("seed")
+
+    @property
     def steps(self) -> list[int]:
         """Steps with observations, ascending."""
         return list(self.tokens)

@@ -26,6 +26,7 @@ class Onset:
         tokens: the same bracket in training tokens, None where unknown.
         heads_at_end: labels of the heads that have it at the last step.
         text: the finding in words.
+        measured: whether the verdict was given on any head at any step.
     """
 
     found: bool
@@ -34,6 +35,7 @@ class Onset:
     tokens: tuple[int | None, int | None] | None
     heads_at_end: tuple[str, ...]
     text: str
+    measured: bool = True
 
 
 def onset(results: Table) -> Onset:
@@ -45,8 +47,8 @@ def onset(results: Table) -> Onset:
         results: of one run, with the `induction` verdict.
     """
     table = verdict_table(results)
-    if table.empty:
-        return Onset(False, "", None, None, (), "the induction verdict was not measured")
+    if table.isna().all(axis=None):  # an empty one too
+        return Onset(False, "", None, None, (), "the induction verdict was not measured", measured=False)
     at_end = tuple(str(head) for head in table.columns[table.iloc[-1] == 1])
     first = _first_lasting(table)
     if first is None:

@@ -13,7 +13,7 @@ from paper_runs import N_SEQUENCES, PREFIX_CHANCE, STEPS, planted_comparison, pl
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes import figures
-from byrote.probes.degradation import Comparison
+from byrote.probes.comparable import Comparison
 from byrote.probes.figures.axis import StepAxis, round_ticks, value_axis
 from byrote.probes.figures.head_grid import spaced_steps
 from byrote.probes.figures.lines import spread

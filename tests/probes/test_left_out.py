@@ -6,7 +6,7 @@ import pytest
 from paper_runs import planted_run, rebuilt
 
 from byrote.probes import figures
-from byrote.probes.alignment import matched_steps
+from byrote.probes.comparable import matched_steps
 from byrote.probes.results import Results
 from byrote.probes.trajectory import onset
 from byrote.report.content import report_content

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from byrote.checkpoints import ByroteError, open_series
 from byrote.checkpoints.token_sets import TokenSets
-from byrote.probes.absent import absent_material, lacks_material, said_once
 from byrote.probes.degradation import compare
+from byrote.probes.findings import absent_material, lacks_material, no_material
 from byrote.probes.memory.member_flow import COLUMNS, member_flow
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
@@ -148,7 +148,7 @@ def test_a_series_without_members_is_measured_quietly(bare, tmp_path):
 
 
 def test_nothing_is_said_where_nothing_is_missing(results):
-    assert said_once(results) == ""
+    assert no_material(results) == ""
     assert not lacks_material(results).any()
 
 

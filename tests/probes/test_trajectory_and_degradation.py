@@ -142,10 +142,7 @@ def test_paired_difference_is_the_mean_of_the_differences(tmp_path):
     assert best["head_a"] == "L1H0"
     assert best["difference"] == pytest.approx(0.03 - 0.8)
     assert comparison.pairs == ((100, 100),)
-    assert (
-        "a forms an induction circuit (L1H0, between steps 0 and 100); b forms no lasting"
-        in comparison.sentence
-    )
+    assert "a forms induction heads between steps 0 and 100 (L1H0); b forms no lasting" in comparison.sentence
     assert "higher than a's: +2.00" in comparison.sentence
 
 

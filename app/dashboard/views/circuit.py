@@ -11,6 +11,7 @@ from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, pa
 from byrote.dashboard.query_params import words_of
 from byrote.dashboard.session import bound, follow, go, page_link
 from byrote.probes.figures.circuit import WAY_NAMES, Wiring, edges_table
+from byrote.probes.findings import composition
 from byrote.probes.wording import literal, probe_name, step_number
 
 GRAPH = "graph"
@@ -26,7 +27,7 @@ def draw(view: View, page: Drawing) -> None:
         return
     measured = run.has("composition", f"{state.way}_z")
     found = circuits.wiring(run, state.way) if measured else Wiring({}, {}, ())
-    page.title(circuits.finding(run, found, way=state.way, step=state.step))
+    page.title(composition(run.run, found.edges.get(state.step, []), way=state.way, step=state.step))
     st.segmented_control(
         "Composition", words_of("way"), required=True, format_func=lambda w: WAY_NAMES[w],
         label_visibility="collapsed", **bound("way", state.way, z=None),

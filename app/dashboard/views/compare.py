@@ -14,8 +14,8 @@ from byrote.dashboard.components.base import show
 from byrote.dashboard.components.head_grid import grid_data
 from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel, problem
 from byrote.dashboard.session import bound, follow, go
-from byrote.probes.alignment import ALIGNMENTS
-from byrote.probes.degradation import Comparison
+from byrote.probes.comparable import ALIGNMENTS, Comparison
+from byrote.probes.findings import tally
 from byrote.probes.results import Results
 from byrote.probes.wording import counted, literal, probe_name, step_number
 
@@ -73,7 +73,8 @@ def _compared(view: View, page: Drawing) -> Comparison | None:
         page.title(f"{view.run.run} and {base.run} cannot be compared")
         problem(error.message, error.help)
         return None
-    page.title(comparing.finding(comparison))
+    page.title(tally(comparison))
+    st.caption(literal(comparison.sentence, limit=1000))
     pair = comparison.pairs[-1]
     if pair[1] != view.state.step:
         st.caption(

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from byrote.dashboard import figure_cache, findings, reproduce
+from byrote.dashboard import figure_cache, reproduce
 from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel
 from byrote.dashboard.query_params import State, head_names
 from byrote.dashboard.session import go, page_link, pin_button
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
+from byrote.probes.findings import one_head
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.wording import chance_number, clean, interval, probe_name, sentence_case, step_number
@@ -26,11 +27,11 @@ MAX_BESIDE = 3
 def draw(view: View, page: Drawing) -> None:
     """Neighbours, attention on the kept texts, and everything measured about the head."""
     run, state = view.run, view.state
-    cube = run.cube(state.probe, state.metric) if state.probe else None
-    page.title(findings.head(run, cube, state.head, probe=state.probe, step=state.step))
-    if not state.head:
+    if not state.head or not state.probe:
+        page.title(f"{run.run} has no head to show")
         nothing("No probe with a value per head was measured.", measuring("prefix_matching"))
         return
+    page.title(one_head(run, parse_head(state.head), state.probe, state.metric, step=state.step))
     _neighbours(view)
     with panel("the attention"):
         head_text.draw(view, page)

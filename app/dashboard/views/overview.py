@@ -14,6 +14,8 @@ from byrote.dashboard.query_params import MAX_ALSO, State, drawable, words_of
 from byrote.dashboard.session import bound, chosen, go, page_link
 from byrote.interp.axes import head_label
 from byrote.probes.figures.select import main_metric
+from byrote.probes.findings import arm_words
+from byrote.probes.findings import runs as what_happened
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, interval, literal, probe_name, sentence_case, step_number
 
@@ -25,7 +27,7 @@ TIMELINE = "timeline"
 def draw(view: View, page: Drawing) -> None:
     """Key figures, the timeline, losses, coverage and the table of runs."""
     runs = _drawn(view)
-    page.title(findings.overview(runs))
+    page.title(what_happened(runs, {run.run: findings.run_onset(run) for run in runs}))
     for broken in view.library.broken:
         problem(f"{broken.path}: {broken.reason}", broken.help)
     _key_figures(view)
@@ -211,15 +213,6 @@ def _strongest_words(run: Results, probe: str, metric: str, step: int | None) ->
     if best is None:
         return "left out by lint" if step in run.left_out else "not measured"
     return f"{head_label(*best)} {interval(*cube.interval(step, best))}"
-
-
-def arm_words(run: Results) -> str:
-    """What a lab run was trained on; "" for other series."""
-    arm = run.arm
-    kind = str(arm.get("kind", ""))
-    if kind == "repeated":
-        return f"{arm.get('repeat_frac', 0):.0%} repeated, pool of {arm.get('pool_size')}"
-    return {"unique": "unique data", "control": "control: less data, none repeated"}.get(kind, kind)
 
 
 def _commands(view: View) -> list[str]:

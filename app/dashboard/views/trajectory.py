@@ -19,7 +19,8 @@ from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, pa
 from byrote.dashboard.query_params import State, link
 from byrote.dashboard.session import bound, chosen, follow, go, page_link, pin_button
 from byrote.interp.axes import head_label
-from byrote.probes.alignment import ALIGNMENTS
+from byrote.probes.comparable import ALIGNMENTS
+from byrote.probes.findings import highest_head
 from byrote.probes.results import Cube, Results
 from byrote.probes.wording import estimate, literal, probe_name, step_number
 
@@ -35,7 +36,7 @@ def draw(view: View, page: Drawing) -> None:
         nothing("The grid needs one.", view.page.command)
         return
     cube = run.cube(state.probe, state.metric)
-    page.title(findings.trajectory(run, cube, probe=state.probe, step=state.step))
+    page.title(highest_head(run, state.probe, state.metric))
     with panel("the grid"):
         data = grid_data(run, state, base=view.base, pairs=_pairs(view), events=findings.events(run))
         show(

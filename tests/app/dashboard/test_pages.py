@@ -18,7 +18,7 @@ FULL = {
     "pin": "L0H1",
 }
 TITLES = {
-    "overview": "repeated forms no lasting induction head; unique forms induction heads between steps 10 and 20",
+    "overview": "repeated forms no lasting induction head; unique forms induction heads between steps 10 and 20 (L1H2)",
     "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
     "head": "L1H2 scores 0.90 [0.88, 0.92] on prefix matching at step 40, rank 1 of 6",
     "circuit": "L1H2, an induction head, reads L0H1, a previous-token head: K-composition z 7.50 at step 40",
@@ -81,7 +81,7 @@ def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
     assert "unique forms induction heads between steps 300 and 400" in title(at)
     write_results(tmp_path, "mine", rising())
     at.run()
-    assert title(at) == "mine forms induction heads between steps 10 and 20"
+    assert title(at) == "mine forms induction heads between steps 10 and 20 (L1H2)"
     assert "Nothing has been measured" not in words(at)
 
 
