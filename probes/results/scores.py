@@ -194,8 +194,8 @@ class Scores:
         name = self.probe if self.metric == "score" else f"{self.probe} {self.metric}"
         span = f"{self.steps[0]:,}-{self.steps[-1]:,}" if len(self.steps) > 1 else f"{self.steps[-1]:,}"
         n = int(self.rows["n"].max())
-        seed = self.results.sequence_seed
-        seed = "not recorded" if seed is None else seed
+        found = self.results.sequence_seed
+        seed = "not recorded" if found is None else found
         steps = f"step{'s' * (len(self.steps) > 1)} {span}"
         return f"{name} of {self.results.run} ({self.unit}), {steps}, n={n}, sequence seed {seed}"
 
