@@ -15,7 +15,7 @@ help:
 	@echo "make test      the whole default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
 	@echo "make test-all  the same, with the tests marked slow"
-	@echo "make check     formatting and lint"
+	@echo "make check     formatting, lint and types"
 	@echo "make bench     speed, as ratios inside one run"
 	@echo "make clean     remove the environment and what the demo wrote"
 
@@ -68,6 +68,7 @@ test-all: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
 
 bench: $(STAMP)
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
