@@ -14,10 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from byrote.checkpoints import ByroteError as ByroteError
-    from byrote.checkpoints import CheckpointSeries as CheckpointSeries
-    from byrote.checkpoints import open_runs as open_runs
-    from byrote.checkpoints import open_series as open_series
+    from byrote.checkpoints.errors import ByroteError as ByroteError
+    from byrote.checkpoints.opening import open_runs as open_runs
+    from byrote.checkpoints.opening import open_series as open_series
+    from byrote.checkpoints.series import CheckpointSeries as CheckpointSeries
     from byrote.interp.captured import capture as capture
     from byrote.interp.loading import load as load
     from byrote.probes import figures as figures
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from byrote.probes.trajectory import onset as onset
 
 _FROM = {
-    "ByroteError": "byrote.checkpoints",
-    "CheckpointSeries": "byrote.checkpoints",
+    "ByroteError": "byrote.checkpoints.errors",
+    "CheckpointSeries": "byrote.checkpoints.series",
     "Results": "byrote.probes.results",
     "capture": "byrote.interp.captured",
     "compare": "byrote.probes.degradation",
@@ -38,8 +38,8 @@ _FROM = {
     "load": "byrote.interp.loading",
     "measure": "byrote.probes.notebook",
     "onset": "byrote.probes.trajectory",
-    "open_runs": "byrote.checkpoints",
-    "open_series": "byrote.checkpoints",
+    "open_runs": "byrote.checkpoints.opening",
+    "open_series": "byrote.checkpoints.opening",
     "probe": "byrote.probes.spec",
     "stimulus": "byrote.probes.stimuli",
 }

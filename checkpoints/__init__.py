@@ -1,10 +1,26 @@
-"""Floor 0: a place on disk becomes an ordered series of training steps. Importing it does not import torch."""
+"""Floor 0: a place on disk becomes an ordered series of training steps.
 
-from byrote.checkpoints.errors import ByroteError as ByroteError
-from byrote.checkpoints.errors import CheckpointError as CheckpointError
-from byrote.checkpoints.opening import open_runs as open_runs
-from byrote.checkpoints.opening import open_series as open_series
-from byrote.checkpoints.series import Checkpoint as Checkpoint
-from byrote.checkpoints.series import CheckpointSeries as CheckpointSeries
-from byrote.checkpoints.series import Gap as Gap
-from byrote.checkpoints.series import at_hand as at_hand
+Importing the package imports nothing else; its names load on first use, so that a reader of results waits for no format.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_LAZY = {
+    "ByroteError": "byrote.checkpoints.errors",
+    "Checkpoint": "byrote.checkpoints.series",
+    "CheckpointError": "byrote.checkpoints.errors",
+    "CheckpointSeries": "byrote.checkpoints.series",
+    "Gap": "byrote.checkpoints.series",
+    "at_hand": "byrote.checkpoints.series",
+    "open_runs": "byrote.checkpoints.opening",
+    "open_series": "byrote.checkpoints.opening",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'byrote.checkpoints' has no attribute {name!r}")

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.formats.safetensors_header import read_header
 
 SUFFIXES = (".npy", ".safetensors")
 _BLOCK_IDS = 1 << 18
@@ -119,6 +118,8 @@ def _npy_header(path: Path) -> _Stored:
 
 
 def _safetensors_header(path: Path) -> _Stored:
+    from byrote.checkpoints.formats.safetensors_header import read_header  # readers of results need no format
+
     for entry in read_header(path):
         if entry.name == "tokens":
             if entry.dtype not in _DTYPES:

@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from byrote.checkpoints import CheckpointSeries
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.series import CheckpointSeries
 from byrote.cli import options
 from byrote.cli.command import option, record, verb
 from byrote.cli.output import Column, Output, Row

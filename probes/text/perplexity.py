@@ -104,7 +104,7 @@ class Reader:
     ) -> None:
         import torch
 
-        from byrote.checkpoints import open_series
+        from byrote.checkpoints.opening import open_series
         from byrote.checkpoints.series import at_hand
         from byrote.checkpoints.vocabulary import tokenizer_of
         from byrote.interp.loading import load_fresh
