@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,15 +93,8 @@ class StepAxis:
         else:
             ticks, title = list(self.ticks()), "training step, log scale"
             title += " (step 0 set apart)" if self.zero_at is not None and len(self.steps) > 1 else ""
-        return {
-            "type": "log" if self.log else "linear",
-            "range": list(self.limits()),
-            "tickmode": "array",
-            "tickvals": [self.place(s) for s in ticks],
-            "ticktext": [step_number(s) for s in ticks],
-            "title": {"text": title},
-            "minorloglabels": "none",
-        }
+        at, labels = [self.place(s) for s in ticks], [step_number(s) for s in ticks]
+        return axis_layout(self.limits(), at, labels, title=title, log=self.log)
 
     def break_mark(self) -> list[dict[str, Any]]:
         """The annotation that breaks the axis between step 0 and the first later step, where there are both."""
@@ -109,19 +102,37 @@ class StepAxis:
         if self.zero_at is None or not positive:
             return []
         middle = (math.log10(self.zero_at) + math.log10(positive[0])) / 2
-        return [
-            {
-                "x": middle,
-                "xref": "x",
-                "y": 0,
-                "yref": "paper",
-                "text": "//",
-                "showarrow": False,
-                "yanchor": "middle",
-                "bgcolor": paint("paper"),
-                "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
-            }
-        ]
+        font = {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")}
+        mark = {
+            "text": "//",
+            "showarrow": False,
+            "yanchor": "middle",
+            "bgcolor": paint("paper"),
+            "font": font,
+        }
+        return [{"x": middle, "xref": "x", "y": 0, "yref": "paper", **mark}]
+
+
+def axis_layout(
+    limits: tuple[float, float],
+    ticks: Sequence[float],
+    labels: Sequence[str],
+    *,
+    title: str = "",
+    log: bool = False,
+) -> dict[str, Any]:
+    """A plotly axis with nothing left to work out.
+
+    Args:
+        limits: what it covers, exponents on a log axis; downwards where the first is the larger.
+        ticks: where it has labels, as numbers.
+        labels: one per tick.
+        title: what it measures, with its unit.
+        log: whether it is logarithmic.
+    """
+    kind = {"type": "log", "minorloglabels": "none"} if log else {"type": "linear"}
+    shown = {"tickmode": "array", "tickvals": list(ticks), "ticktext": list(labels), "title": {"text": title}}
+    return {"range": list(limits), **kind, **shown}
 
 
 def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:
@@ -154,10 +165,4 @@ def value_axis(lo: float, hi: float, *, title: str, room_frac: float = 0.04) -> 
     places = max(0, -math.floor(math.log10(spacing) + 1e-9)) if spacing < 1 else 0
     places += spacing < 1 and round(spacing * 10**places, 6) % 1 != 0
     room = room_frac * (hi - lo)
-    return {
-        "range": [lo - room, hi + room],
-        "tickmode": "array",
-        "tickvals": ticks,
-        "ticktext": [number(t, places=places) for t in ticks],
-        "title": {"text": title},
-    }
+    return axis_layout((lo - room, hi + room), ticks, [number(t, places=places) for t in ticks], title=title)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from byrote.probes.figures.axis import value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look
-from byrote.probes.figures.lines import Line, chance_trace, lines_figure
+from byrote.probes.figures.lines import Line, chance_trace, lines_figure, loss_axis
 from byrote.probes.figures.select import as_list, at_step, observations, typical_chance
 from byrote.probes.figures.theme import Style, run_styles, series_style
 from byrote.probes.wording import chance_number, clean, interval, short, step_number
@@ -155,12 +155,6 @@ def _loss_over_places(
         title=f"{what.title}, {when}", subtitle=f"band: 95% interval over sequences{level}",
         alt=_finding(runs, lines, what), look=look,
     )  # fmt: skip
-
-
-def loss_axis(lines: Sequence[Line], chances: Sequence[float], *, title: str, room: float = 1.04) -> dict[str, Any]:  # fmt: skip
-    """A value axis from 0 to a little above the highest interval and the chance levels."""
-    highest = [*chances, *(v for line in lines for v in line.column("hi") if v is not None)]
-    return value_axis(0.0, room * max(highest, default=1.0), title=title)
 
 
 def _copies_axis(last: float) -> dict[str, Any]:

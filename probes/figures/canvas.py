@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ WIDTHS = ("full", "page", "half")
 TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 45, 52, 15  # a page 420 pixels wide, in the fonts of the figures
 MAX_TICKS_IN_HALF = 6
 SEE_THROUGH = "rgba(0,0,0,0)"
+Trace = dict[str, Any]
 NUMBERS = ("value", "lo", "hi", "chance", "n", "reason")
 
 # What can be switched off, and the traces it is made of (by the start of their name).
@@ -170,23 +171,16 @@ def finish(
         lines, below = _lines(title, TITLE_CHARS, at=" "), _lines(subtitle, SUBTITLE_CHARS, at=" · ")
         extra = LINE_PX * (len(lines) + len(below) - 2)
         title, subtitle, height, top = "<br>".join(lines), "<br>".join(below), height + extra, top + extra
-        fig.update_layout(
-            paper_bgcolor=SEE_THROUGH,
-            plot_bgcolor=fig.layout.plot_bgcolor
-            or SEE_THROUGH,  # grids keep the ground that marks empty cells
-        )
+        ground = fig.layout.plot_bgcolor or SEE_THROUGH  # grids keep the ground that marks empty cells
+        fig.update_layout(paper_bgcolor=SEE_THROUGH, plot_bgcolor=ground)
     if look.width == "half":
         _level_ticks(fig)
+    below_title = {"text": subtitle, "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")}}
     fig.update_layout(
         template=template(),
         height=height,
         margin={"t": top, "b": canvas.bottom_px, "l": canvas.left_px, "r": canvas.right_px},
-        title={
-            "text": title,
-            "y": 1 - 14 / height,
-            "yanchor": "top",
-            "subtitle": {"text": subtitle, "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")}},
-        },
+        title={"text": title, "y": 1 - 14 / height, "yanchor": "top", "subtitle": below_title},
         meta={"alt": alt, "theme": "light"},
     )
     fig._table, fig.by = table, by
@@ -244,24 +238,87 @@ def _level_ticks(fig: Figure) -> None:
     fig.update_xaxes(tickangle=0)
 
 
-def note(text: str, *, x: float, y: float, **place: Any) -> dict[str, Any]:
-    """A small muted annotation, in paper coordinates unless `place` says otherwise."""
+def note(text: str, *, x: float, y: float, tone: str = "muted", **place: Any) -> dict[str, Any]:
+    """A small annotation, in paper coordinates unless `place` says otherwise; `tone` is its colour token."""
+    font = {"size": SMALL_FONT_SIZE_PX, "color": paint(tone)}
+    return {"text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "showarrow": False, "font": font, **place}  # fmt: skip
+
+
+def scatter(
+    name: str,
+    x: Sequence[float | None],
+    y: Sequence[float | None],
+    *,
+    line: dict[str, Any] | None = None,
+    marker: dict[str, Any] | None = None,
+    hover: str | Sequence[str] | None = None,
+    **more: Any,
+) -> Trace:
+    """A trace of lines, of markers, or of both, as there is a style for each.
+
+    Args:
+        name: what it is, already escaped for plotly.
+        x, y: one place per point; None breaks a line.
+        line, marker: plotly's styles.
+        hover: text per point, or of all; None says nothing where `more` has no `hoverinfo`.
+        more: other entries of the trace, such as its axes.
+    """
+    mode = "+".join(word for word, style in (("lines", line), ("markers", marker)) if style is not None)
+    styles = {"line": line, "marker": marker}
+    said = {"hoverinfo": "skip"} if hover is None else {"hoverinfo": "text", "hovertext": hover}
+    shown = {word: style for word, style in styles.items() if style is not None}
     return {
-        "text": text,
-        "x": x,
-        "y": y,
-        "xref": "paper",
-        "yref": "paper",
-        "showarrow": False,
-        "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
-        **place,
+        "type": "scatter",
+        "name": name,
+        "x": list(x),
+        "y": list(y),
+        "mode": mode,
+        **shown,
+        **said,
+        **more,
     }
 
 
-def empty(canvas: Canvas, *, title: str, reason: str, look: Look = FULL) -> Figure:
+def heatmap(
+    cells: Sequence[Sequence[float | None]], *, hover: Sequence[Sequence[str]] | None, **more: Any
+) -> Trace:
+    """A trace of cells on the shared colour axis, at whole numbers from 0; None is an empty cell.
+
+    Args:
+        cells: [row][column].
+        hover: [row][column]; None shows what stands at the axes, and the value.
+        more: other entries of the trace.
+    """
+    said = {"hoverinfo": "x+y+z"} if hover is None else {"hoverinfo": "text", "hovertext": hover}
+    return {"type": "heatmap", "z": cells, "coloraxis": "coloraxis", "hoverongaps": False, **said, **more}
+
+
+def add_panel(
+    layout: dict[str, Any], x: dict[str, Any], y: dict[str, Any], *, at: tuple[float, float]
+) -> dict[str, Any]:
+    """Add one more pair of axes to a layout of panels under each other.
+
+    Args:
+        layout: what is added to.
+        x, y: the axes.
+        at: top and bottom, as shares of the plot from its top.
+
+    Returns:
+        The names of the axes as traces want them.
+    """
+    n = sum(key.startswith("xaxis") for key in layout) + 1
+    end = "" if n == 1 else str(n)
+    domain = [max(0.0, 1 - at[1]), min(1.0, 1 - at[0])]
+    layout[f"xaxis{end}"] = x | {"anchor": f"y{end}"}
+    layout[f"yaxis{end}"] = y | {"anchor": f"x{end}", "domain": domain}
+    return {"xaxis": f"x{end}", "yaxis": f"y{end}"}
+
+
+def empty(*, title: str, reason: str, look: Look = FULL) -> Figure:
     """A figure that says why there is nothing to draw."""
-    fig = Figure()
-    fig.update_xaxes(visible=False)
-    fig.update_yaxes(visible=False)
-    fig.add_annotation(note(f"not measured: {reason}", x=0.5, y=0.5))
-    return finish(fig, canvas, title=title, subtitle="", alt=f"Nothing to draw: {reason}.", look=look)
+    hidden = {"visible": False}
+    notes = [note(f"not measured: {reason}", x=0.5, y=0.5)]
+    fig = Figure({"layout": {"xaxis": hidden, "yaxis": hidden, "annotations": notes}})
+    return finish(
+        fig, Canvas(height_px=160), title=title, subtitle="", alt=f"Nothing to draw: {reason}.", look=look
+    )

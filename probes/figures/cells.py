@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from byrote.interp.axes import head_label
-from byrote.probes.figures.axis import round_ticks
-from byrote.probes.figures.canvas import NUMBERS, Figure
+from byrote.probes.figures.axis import axis_layout, round_ticks
+from byrote.probes.figures.canvas import NUMBERS, Canvas, Figure, Trace, finish, heatmap, scatter
 from byrote.probes.figures.lines import numbers_of
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL, SMALL_FONT_SIZE_PX, paint
 from byrote.probes.wording import chance_number, decimals, estimate, interval, listed, markup, number, point
@@ -29,20 +29,42 @@ class Cells:
         values: [layer][head]; None where not measured, never 0.
         hover: [layer][head]; one line each, with interval, chance and n, or the reason.
         text: [layer][head]; what is written in the cell, empty where there is no room.
-        missing: (layer, head) of the cells that were not measured.
         clipped: (layer, head) of values outside the colour range.
     """
 
     values: list[list[float | None]]
     hover: list[list[str]]
     text: list[list[str]]
-    missing: list[tuple[int, int]] = field(default_factory=list)
     clipped: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n_layers, n_heads)."""
         return len(self.values), len(self.values[0]) if self.values else 0
+
+    @property
+    def missing(self) -> list[tuple[int, int]]:
+        """(layer, head) of the cells that were not measured."""
+        return [(i, j) for i, line in enumerate(self.values) for j, v in enumerate(line) if v is None]
+
+    def traces(self, **axes: Any) -> list[Trace]:
+        """The heatmap on the shared colour axis, crosses on what was not measured, dots on what is clipped."""
+        n_layers, n_heads = self.shape
+        text = {"text": self.text, "texttemplate": "%{text}", "textfont": {"size": SMALL_FONT_SIZE_PX}}
+        written = text if any(map(any, self.text)) else {}
+        places = {"x": list(range(n_heads)), "y": list(range(n_layers)), "xgap": 2, "ygap": 2}
+        traces = [heatmap(self.values, hover=self.hover, **written, **places, **axes)]
+        for name, symbol, where in (
+            ("not measured", "x-thin", self.missing),
+            ("clipped", "circle", self.clipped),
+        ):
+            if where:
+                line = {"width": 1.5, "color": paint("muted")}
+                marker = {"symbol": symbol, "size": 9, "color": paint("ink"), "line": line}
+                x, y = [head for _, head in where], [layer for layer, _ in where]
+                hover = [self.hover[layer][head] for layer, head in where]
+                traces.append(scatter(name, x, y, marker=marker, hover=hover, **axes))
+        return traces
 
 
 def cells_of(
@@ -76,7 +98,6 @@ def cells_of(
             cells.text[layer][head] = write(row) if write else ""
             if not limits[0] - 1e-9 <= row.value <= limits[1] + 1e-9:
                 cells.clipped.append((layer, head))
-    cells.missing = [(i, j) for i, line in enumerate(cells.values) for j, v in enumerate(line) if v is None]
     return cells
 
 
@@ -112,56 +133,53 @@ def cell_writer(shape: tuple[int, int]) -> Callable[[Any], str] | None:
     return lambda row: point(row.value, row.lo, row.hi)
 
 
-def add_cells(fig: Figure, cells: Cells, *, axes: dict[str, str] | None = None) -> None:
-    """Draw the heatmap on the shared colour axis, crosses on what was not measured, dots on what is clipped."""
-    axes = axes or {}
-    n_layers, n_heads = cells.shape
-    written = {"text": cells.text, "texttemplate": "%{text}", "textfont": {"size": SMALL_FONT_SIZE_PX}}
-    fig.add_heatmap(
-        z=cells.values, x=list(range(n_heads)), y=list(range(n_layers)), coloraxis="coloraxis",
-        **(written if any(map(any, cells.text)) else {}), hovertext=cells.hover, hoverinfo="text", hoverongaps=False, xgap=2, ygap=2, **axes,
-    )  # fmt: skip
-    for name, symbol, where in (
-        ("not measured", "x-thin", cells.missing),
-        ("clipped", "circle", cells.clipped),
-    ):
-        if where:
-            fig.add_scatter(
-                x=[head for _, head in where], y=[layer for layer, _ in where], mode="markers", name=name,
-                marker={"symbol": symbol, "size": 9, "color": paint("ink"), "line": {"width": 1.5, "color": paint("muted")}},
-                hovertext=[cells.hover[layer][head] for layer, head in where], hoverinfo="text", **axes,
-            )  # fmt: skip
+def grid_figure(
+    cells: Cells,
+    limits: tuple[float, float],
+    *,
+    chance: float | None = None,
+    highlight: Sequence[tuple[int, int]] = (),
+    **words: Any,
+) -> Figure:
+    """A figure of one grid with its colour bar.
+
+    Args:
+        cells: what is drawn.
+        limits: the colour range.
+        chance: chance level, or None.
+        highlight: (layer, head) to frame.
+        words: title, subtitle, alt, look, table and by, as `finish` takes them.
+    """
+    n_layers, _ = cells.shape
+    x, y = grid_axes(cells.shape)
+    layout = {
+        "xaxis": x,
+        "yaxis": y,
+        "plot_bgcolor": paint("void"),
+        "coloraxis": color_axis(limits, chance=chance),
+    }
+    fig = Figure({"data": [*cells.traces(), *map(_frame, highlight)], "layout": layout})
+    cell_px = max(14, min(58, 420 // max(1, n_layers)))
+    canvas = Canvas(height_px=120 + n_layers * cell_px, bottom_px=48, left_px=58, right_px=116)
+    return finish(fig, canvas, **words)
 
 
-def add_frame(fig: Figure, head: tuple[int, int]) -> None:
-    """Frame one cell."""
+def _frame(head: tuple[int, int]) -> Trace:
     layer, index = head
-    fig.add_scatter(
-        x=[index - 0.47, index + 0.47, index + 0.47, index - 0.47, index - 0.47],
-        y=[layer - 0.47, layer - 0.47, layer + 0.47, layer + 0.47, layer - 0.47],
-        mode="lines", line={"width": 3, "color": paint("series1")}, name=f"highlight {head_label(*head)}",
-        hoverinfo="skip",
-    )  # fmt: skip
+    x = [index + side * 0.47 for side in (-1, 1, 1, -1, -1)]
+    y = [layer + side * 0.47 for side in (-1, -1, 1, 1, -1)]
+    return scatter(f"highlight {head_label(*head)}", x, y, line={"width": 3, "color": paint("series1")})
 
 
 def grid_axes(shape: tuple[int, int], *, titled: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     """(x, y) axes of a grid: heads to the right, layers downwards, labels thinned where there are many."""
     n_layers, n_heads = shape
-    axis = {"showgrid": False, "ticks": "", "showline": False, "tickmode": "array"}
-    every_head, every_layer = _every(n_heads), _every(n_layers)
-    x = {
-        **axis,
-        "range": [-0.5, n_heads - 0.5],
-        "tickvals": list(range(0, n_heads, every_head)),
-        "ticktext": [f"H{i}" for i in range(0, n_heads, every_head)],
-    }
-    y = {
-        **axis,
-        "range": [n_layers - 0.5, -0.5],
-        "tickvals": list(range(0, n_layers, every_layer)),
-        "ticktext": [f"L{i}" for i in range(0, n_layers, every_layer)],
-    }
-    return (x | {"title": {"text": "head"}}, y | {"title": {"text": "layer"}}) if titled else (x, y)
+    title_x, title_y = ("head", "layer") if titled else ("", "")
+    heads, layers = (range(0, n, thinned(n)) for n in (n_heads, n_layers))
+    x = axis_layout((-0.5, n_heads - 0.5), heads, [f"H{i}" for i in heads], title=title_x)
+    y = axis_layout((n_layers - 0.5, -0.5), layers, [f"L{i}" for i in layers], title=title_y)
+    bare = {"showgrid": False, "showline": False, "ticks": ""}
+    return x | bare, y | bare
 
 
 def color_axis(limits: tuple[float, float], *, chance: float | None = None) -> dict[str, Any]:
@@ -182,23 +200,12 @@ def color_axis(limits: tuple[float, float], *, chance: float | None = None) -> d
     if chance is not None and lo <= chance <= hi:
         ticks = [tick for tick in ticks if abs(tick[0] - chance) > 0.08 * (hi - lo)]
         ticks = sorted([*ticks, (chance, f"{chance_number(chance)} chance")])
-    return {
-        "cmin": lo,
-        "cmax": hi,
-        "colorscale": DIVERGING if lo < 0 else SEQUENTIAL,
-        "colorbar": {
-            "thickness": 12,
-            "len": 1,
-            "lenmode": "fraction",
-            "outlinewidth": 0,
-            "x": 1.01,
-            "xpad": 8,
-            "ypad": 0,
-            "tickvals": [value for value, _ in ticks],
-            "ticktext": [text for _, text in ticks],
-            "tickfont": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
-        },
-    }
+    bar = {
+        "thickness": 12, "len": 1, "lenmode": "fraction", "outlinewidth": 0, "x": 1.01, "xpad": 8, "ypad": 0,
+        "tickvals": [value for value, _ in ticks], "ticktext": [text for _, text in ticks],
+        "tickfont": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")},
+    }  # fmt: skip
+    return {"cmin": lo, "cmax": hi, "colorscale": DIVERGING if lo < 0 else SEQUENTIAL, "colorbar": bar}
 
 
 def names(heads: Sequence[tuple[int, int]], *, most: int = 4) -> str:
@@ -206,5 +213,6 @@ def names(heads: Sequence[tuple[int, int]], *, most: int = 4) -> str:
     return listed([head_label(*head) for head in heads], most=most)
 
 
-def _every(n: int) -> int:
-    return max(1, -(-n // 16))
+def thinned(n: int, *, most: int = 16) -> int:
+    """Every how many of n rows or columns get a label, so that at most `most` do."""
+    return max(1, -(-n // most))

@@ -183,7 +183,7 @@ def circuit(
     n_layers, n_heads = results.shape
     if not wired.edges.get(step):
         reason = next(iter(wired.reasons), "no composition between heads was measured at this step")
-        return empty(Canvas(height_px=160), title=title, reason=markup(reason), look=look)
+        return empty(title=title, reason=markup(reason), look=look)
     least_z = wired.default_least(step) if least is None else least
     edges = [edge for edge in wired.edges[step] if edge.z >= least_z][:MAX_EDGES_DRAWN]
     heads = sorted({end for edge in edges for end in (edge.source, edge.target)})

@@ -1,20 +1,35 @@
-"""Run against run: paired differences with their intervals, as a forest plot and as a head grid."""
+"""Run against run: paired differences with their intervals as a forest plot and as a grid, and heads as points."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.interp.axes import head_label
 from byrote.probes.comparable import BEST_HEAD
-from byrote.probes.figures.axis import value_axis
-from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, finish, note
-from byrote.probes.figures.cells import add_cells, cell_writer, cells_of, color_axis, grid_axes, names
+from byrote.probes.figures.axis import axis_layout, value_axis
+from byrote.probes.figures.canvas import (
+    FULL,
+    Canvas,
+    Figure,
+    Look,
+    Trace,
+    add_panel,
+    empty,
+    finish,
+    note,
+    scatter,
+)
+from byrote.probes.figures.cells import cell_writer, cells_of, grid_figure, names
 from byrote.probes.figures.select import main_metric, unit, value_range
-from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
+from byrote.probes.figures.theme import paint
+from byrote.probes.registry import REGISTRY
+from byrote.probes.results.rows import row_label
 from byrote.probes.rules import UNCLEAR, change
 from byrote.probes.wording import (
     clean,
@@ -30,6 +45,7 @@ from byrote.probes.wording import (
 N_HEADS_PER_PANEL = 6
 ROW_PX = 26
 PANEL_EXTRA_PX = 66
+N_LABELLED = 5
 
 
 def matched_final(comparison: Any) -> pd.DataFrame:
@@ -59,26 +75,27 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL, look: Look
     title = f"{markup(short(b))} minus {markup(short(a))}, paired on the same sequences"
     panels = _panels(matched_final(comparison), n_heads)
     if not panels:
-        reason = "no metric was measured in both runs at a matched step"
-        return empty(Canvas(height_px=160), title=title, reason=reason, look=look)
+        return empty(title=title, reason="no metric was measured in both runs at a matched step", look=look)
+    rows = pd.concat([panel.rows for panel in panels])
+    words = [_in_words(row) for row in rows.itertuples(index=False)]
     canvas = Canvas(
         height_px=76 + sum(p.height_px for p in panels),
         bottom_px=8,
-        left_px=24 + 7 * max(len(label) for p in panels for label in p.labels),
-        right_px=26 + 7 * max(len(_in_words(r)) for p in panels for r in p.rows.itertuples(index=False)),
+        left_px=24 + 7 * max(map(len, rows["label"])),
+        right_px=26 + 7 * max(map(len, words)),
     )
-    fig = Figure()
-    top = 0
-    for index, panel in enumerate(panels):
-        _draw(fig, panel, canvas, index=index, top_px=top)
-        top += panel.height_px
-    steps = panels[0].rows[["step_a", "step_b"]].iloc[0]
+    layout: dict[str, Any] = {"annotations": []}
+    traces: list[Trace] = []
+    top_px = 0
+    for panel in panels:
+        traces += panel.draw(layout, top_px=top_px, plot_px=canvas.plot_px)
+        top_px += panel.height_px
+    steps = rows[["step_a", "step_b"]].iloc[0]
     return finish(
-        fig, canvas, title=title,
+        Figure({"data": traces, "layout": layout}), canvas, title=title,
         subtitle=f"steps {step_number(steps.step_b)} and {step_number(steps.step_a)} · bar: 95% interval of the paired "
         "difference · grey and hollow: no clear change",
-        alt=_finding(panels, clean(a), clean(b)), look=look,
-        table=lambda: table_of(pd.concat([panel.rows for panel in panels])),
+        alt=_finding(rows, clean(a), clean(b)), look=look, table=lambda: table_of(rows),
     )  # fmt: skip
 
 
@@ -112,20 +129,79 @@ def difference_grid(comparison: Any, *, probe: str, metric: str = "score", look:
     a, b = comparison.a, comparison.b
     lo, hi = value_range(probe, metric, rows[["a", "b"]].to_numpy().ravel())
     limits = (-(hi - max(lo, 0.0)), hi - max(lo, 0.0)) if lo >= 0 else (lo, hi)
-    rows = _as_cells(rows)
+    rows = rows.assign(value=rows["difference"], valid=rows["difference"].notna(), reason="")
     grid = (int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1)
-    cells = cells_of(rows, grid, limits=limits, describe=_describe, write=_writer(grid))
-    fig = Figure()
-    add_cells(fig, cells)
-    x, y = grid_axes(grid)
-    fig.update_layout(xaxis=x, yaxis=y, plot_bgcolor=paint("void"), coloraxis=color_axis(limits))
-    return finish(
-        fig, Canvas(height_px=120 + grid[0] * max(14, min(58, 420 // grid[0])), bottom_px=48, left_px=58, right_px=116),
+    return grid_figure(
+        cells_of(rows, grid, limits=limits, describe=_describe, write=_writer(grid)), limits,
         title=f"{sentence_case(probe_name(probe))}, {markup(short(b))} minus {markup(short(a))}",
         subtitle=f"{unit(probe, metric)} · 95% interval of the paired difference · in parentheses: no clear change",
         alt=_grid_finding(rows, f"{probe_name(probe)}, {clean(b)} minus {clean(a)}"), look=look,
         table=lambda: table_of(rows),
     )  # fmt: skip
+
+
+def head_scatter(
+    comparison: Any, *, probe: str, metric: str = "score", head: str = "", look: Look = FULL
+) -> Figure:
+    """Every head in A against itself in B, with the diagonal; those farthest from it are named.
+
+    Args:
+        comparison: what `byrote.compare` returned.
+        probe: a head probe's name.
+        metric: one of its metrics.
+        head: label of a head to name in any case.
+        look: theme and width.
+
+    Returns:
+        Filled points are clear changes, hollow ones are not.
+    """
+    rows = comparison.rows
+    mine = (rows["probe"] == probe) & (rows["metric"] == metric)
+    rows = rows[mine & rows["layer"].notna() & rows["position"].isna()]
+    x, y, labels = rows["a"].to_numpy(dtype=float), rows["b"].to_numpy(dtype=float), rows["head_a"].tolist()
+    lo, hi = float(min([*x, *y], default=0.0)), float(max([*x, *y], default=1.0))
+    info = REGISTRY[probe]
+    lo, hi = info.range if info.range and info.unit_of(metric) == info.unit else (lo, max(hi, lo + 1e-6))
+    a, b = markup(short(comparison.a)), markup(short(comparison.b))
+    clear = np.array([change(row) != UNCLEAR for row in rows.itertuples(index=False)], dtype=bool)
+    hover = [f"{label}: {a} {number(u)}, {b} {number(v)}" for label, u, v in zip(labels, x, y, strict=True)]
+    traces = [scatter("equal", [lo, hi], [lo, hi], line={"color": paint("muted"), "width": 1, "dash": "dot"})]
+    for name, keep, symbol, tone in (
+        ("clear change", clear, "circle", "series0"),
+        (UNCLEAR, ~clear, "circle-open", "muted"),
+    ):
+        marker = {"size": 9, "color": paint(tone), "symbol": symbol}
+        shown = [hover[i] for i in np.flatnonzero(keep)]
+        traces.append(scatter(name, x[keep].tolist(), y[keep].tolist(), marker=marker, hover=shown))
+    place = {"xref": "x", "yref": "y", "xanchor": "left", "xshift": 7, "yshift": 8}
+    notes = [
+        note(labels[i], x=float(x[i]), y=float(y[i]), tone="ink", **place)
+        for i in _named(x, y, least=0.05 * (hi - lo), first=labels.index(head) if head in labels else -1)
+    ]
+    axes = [value_axis(lo, hi, title=f"{name}: {probe_name(probe)}") for name in (a, b)]
+    said = "nothing in common"
+    if len(rows):
+        i = int(np.abs(y - x).argmax())
+        said = f"{labels[i]} differs most: {number(x[i])} in {comparison.a}, {number(y[i])} in {comparison.b}"
+    return finish(
+        Figure({"data": traces, "layout": {"xaxis": axes[0], "yaxis": axes[1], "annotations": notes}}),
+        Canvas(height_px=430, left_px=68), title=f"{sentence_case(probe_name(probe))}, head by head",
+        subtitle="dotted: equal · filled: clear change · hollow: no clear change",
+        alt=f"{len(rows)} heads of {clean(comparison.a)} against {clean(comparison.b)} on {probe_name(probe)}; {clean(said)}.",
+        look=look, table=lambda: table_of(rows),
+    )  # fmt: skip
+
+
+def _named(
+    x: Float[np.ndarray, " heads"], y: Float[np.ndarray, " heads"], *, least: float, first: int
+) -> list[int]:
+    """The heads farthest from the diagonal whose names would not lie on each other; the first always."""
+    chosen = np.argsort(-np.abs(y - x), kind="stable")[:N_LABELLED].tolist()
+    kept: list[int] = []
+    for i in dict.fromkeys([first, *chosen] if first >= 0 else chosen):
+        if all(max(abs(x[i] - x[k]) / 2.5, abs(y[i] - y[k])) >= least for k in kept):
+            kept.append(i)
+    return kept
 
 
 def table_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -145,97 +221,79 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Panel:
-    """Differences that share a unit."""
+    """Differences that share a unit; `rows` have a `label`."""
 
     unit: str
     rows: pd.DataFrame
-    labels: tuple[str, ...]
 
     @property
     def height_px(self) -> int:
         return PANEL_EXTRA_PX + ROW_PX * len(self.rows)
 
+    def draw(self, layout: dict[str, Any], *, top_px: int, plot_px: int) -> list[Trace]:
+        """Zero line, intervals and points; axes, and the numbers in words at the right, go into the layout."""
+        n = len(self.rows)
+        ends = [*self.rows["lo"].dropna(), *self.rows["hi"].dropna(), *self.rows["difference"]]
+        lo, hi = min(0.0, *ends), max(0.0, *ends)
+        x = value_axis(lo, hi if hi > lo else lo + 1.0, title=f"difference, {self.unit}", room_frac=0.05)
+        y = axis_layout((n - 0.5, -0.5), range(n), [markup(label) for label in self.rows["label"]])
+        y |= {"showgrid": False, "ticks": ""}
+        at = (top_px / plot_px, (top_px + ROW_PX * n) / plot_px)
+        axes = add_panel(layout, x | {"showgrid": True}, y, at=at)
+        traces = [
+            scatter("zero", [0, 0], [-0.5, n - 0.5], line={"color": paint("muted"), "width": 1}, **axes)
+        ]
+        points = list(enumerate(self.rows.itertuples(index=False)))
+        for clear in (True, False):
+            mine = [(k, row) for k, row in points if (change(row) != UNCLEAR) == clear]
+            traces += [_points(mine, clear=clear, axes=axes)] if mine else []
+        side = {"yref": axes["yaxis"], "xanchor": "left", "yanchor": "middle", "xshift": 10}
+        for k, row in points:
+            tone = "ink" if change(row) != UNCLEAR else "muted"
+            layout["annotations"].append(note(_in_words(row), x=1, y=k, tone=tone, **side))
+        return traces
+
+
+def _points(rows: list[tuple[int, Any]], *, clear: bool, axes: dict[str, Any]) -> Trace:
+    """(place, row) of differences, all clear or none of them, with their intervals."""
+    color = paint("ink" if clear else "muted")
+    marker = {"size": 8, "color": color if clear else paint("paper"), "line": {"width": 1.5, "color": color}}
+    bars = {
+        "type": "data", "symmetric": False, "color": color, "thickness": 1.5, "width": 0,
+        "array": [r.hi - r.difference for _, r in rows], "arrayminus": [r.difference - r.lo for _, r in rows],
+    }  # fmt: skip
+    hover = [markup(f"{r.label}: {_describe(r)}", limit=400) for _, r in rows]
+    x, y = [r.difference for _, r in rows], [k for k, _ in rows]
+    return scatter(
+        "clear change" if clear else UNCLEAR, x, y, marker=marker, error_x=bars, hover=hover, **axes
+    )
+
 
 def _panels(rows: pd.DataFrame, n_heads: int) -> list[_Panel]:
     """One panel per unit: what the whole model does first, then its heads, largest differences on top."""
     rows = rows[rows["difference"].notna()]
-    rows = rows.assign(_whole=rows["layer"].isna(), _size=rows["difference"].abs())
-    rows = rows[rows["_whole"] | (rows["metric"] == rows["probe"].map(main_metric))]
+    whole = rows["layer"].isna()
+    rows = rows.assign(_whole=whole, _size=rows["difference"].abs())
+    rows = rows[whole | (rows["metric"] == rows["probe"].map(main_metric))]
     rows = rows.sort_values(["_whole", "_size"], ascending=False, kind="stable")
-    names = [unit(p, m) or probe_name(m) for p, m in zip(rows["probe"], rows["metric"], strict=True)]
-    units = pd.Series(names, index=rows.index, dtype=object)
+    units = [unit(p, m) or probe_name(m) for p, m in zip(rows["probe"], rows["metric"], strict=True)]
+    rows = rows.assign(_unit=units, label=[_row_label(row) for row in rows.itertuples(index=False)])
     panels = []
-    for name in dict.fromkeys(names):
-        mine = rows[units == name]
-        mine = pd.concat([mine[mine["_whole"]], mine[~mine["_whole"]].head(n_heads)]).drop(
-            columns=["_whole", "_size"]
-        )
-        panels.append(_Panel(name, mine, tuple(_row_label(r) for r in mine.itertuples(index=False))))
+    for name, mine in rows.groupby("_unit", sort=False):
+        shown = pd.concat([mine[mine["_whole"]], mine[~mine["_whole"]].head(n_heads)])
+        panels.append(_Panel(str(name), shown.drop(columns=["_whole", "_size", "_unit"])))
     return panels
 
 
 def _row_label(row: Any) -> str:
     name = probe_name(row.probe)
     if not pd.isna(row.layer):
-        return f"{name} {head_label(int(row.layer), int(row.head))}"
-    if row.metric == BEST_HEAD:
-        return f"{name}, strongest head"
-    return f"{name}, {probe_name(row.metric)}"
-
-
-def _draw(fig: Figure, panel: _Panel, canvas: Canvas, *, index: int, top_px: int) -> None:
-    """One panel: zero line, intervals, points, and the numbers in words at the right."""
-    name = "" if index == 0 else str(index + 1)
-    axes = {"xaxis": f"x{name}", "yaxis": f"y{name}"}
-    n = len(panel.rows)
-    top = 1 - top_px / canvas.plot_px
-    bottom = top - ROW_PX * n / canvas.plot_px
-    ends = [*panel.rows["lo"].dropna(), *panel.rows["hi"].dropna(), *panel.rows["difference"]]
-    lo, hi = min(0.0, *ends), max(0.0, *ends)
-    x_axis = value_axis(lo, hi if hi > lo else lo + 1.0, title=f"difference, {panel.unit}", room_frac=0.05)
-    fig.add_scatter(
-        x=[0, 0], y=[-0.5, n - 0.5], mode="lines", line={"color": paint("muted"), "width": 1}, name="zero",
-        hoverinfo="skip", **axes,
-    )  # fmt: skip
-    for clear in (True, False):
-        _draw_points(fig, panel, clear=clear, axes=axes)
-    for k, row in enumerate(panel.rows.itertuples(index=False)):
-        word = change(row)
-        tone = "ink" if word != UNCLEAR else "muted"
-        fig.add_annotation(
-            note(_in_words(row), x=1, y=k, yref=f"y{name}", xanchor="left", yanchor="middle", xshift=10)
-            | {"font": {"size": SMALL_FONT_SIZE_PX, "color": paint(tone)}}
-        )
-    y_axis = {
-        "range": [n - 0.5, -0.5], "domain": [max(0.0, bottom), top], "anchor": f"x{name}", "showgrid": False, "ticks": "",
-        "tickmode": "array", "tickvals": list(range(n)), "ticktext": [markup(label) for label in panel.labels],
-    }  # fmt: skip
-    fig.update_layout(
-        {f"xaxis{name}": x_axis | {"anchor": f"y{name}", "showgrid": True}, f"yaxis{name}": y_axis}
-    )
+        return f"{name} {row_label(row)}"
+    return f"{name}, {'strongest head' if row.metric == BEST_HEAD else probe_name(row.metric)}"
 
 
 def _in_words(row: Any) -> str:
     return f"{interval(row.difference, row.lo, row.hi, sign=True)}  {change(row)}"
-
-
-def _draw_points(fig: Figure, panel: _Panel, *, clear: bool, axes: dict[str, str]) -> None:
-    kept = [
-        (k, r) for k, r in enumerate(panel.rows.itertuples(index=False)) if (change(r) != UNCLEAR) == clear
-    ]
-    if not kept:
-        return
-    color = paint("ink" if clear else "muted")
-    fig.add_scatter(
-        x=[r.difference for _, r in kept], y=[k for k, _ in kept], mode="markers",
-        name="clear change" if clear else UNCLEAR,
-        marker={"size": 8, "color": color if clear else paint("paper"), "line": {"width": 1.5, "color": color}},
-        error_x={
-            "type": "data", "symmetric": False, "color": color, "thickness": 1.5, "width": 0,
-            "array": [r.hi - r.difference for _, r in kept], "arrayminus": [r.difference - r.lo for _, r in kept],
-        },
-        hovertext=[markup(f"{panel.labels[k]}: {_describe(r)}", limit=400) for k, r in kept], hoverinfo="text", **axes,
-    )  # fmt: skip
 
 
 def _describe(row: Any, label: str = "") -> str:
@@ -247,10 +305,6 @@ def _describe(row: Any, label: str = "") -> str:
     text += f" = {interval(row.difference, row.lo, row.hi, sign=True)}"
     n = f", n={int(row.n)}" if row.n else ", exact: from weights alone"
     return f"{label} {text}{n}, {change(row)}".strip()
-
-
-def _as_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(value=rows["difference"], valid=rows["difference"].notna(), reason="")
 
 
 def _writer(grid: tuple[int, int]) -> Any:
@@ -266,23 +320,23 @@ def _writer(grid: tuple[int, int]) -> Any:
     return signed
 
 
-def _finding(panels: list[_Panel], a: str, b: str) -> str:
-    rows = pd.concat([p.rows for p in panels])
-    words = [change(r) for r in rows.itertuples(index=False)]
-    counts = {word: words.count(word) for word in dict.fromkeys(words)}
-    largest = panels[0].rows.iloc[0]
-    said = f"{panels[0].labels[0]} {interval(largest.difference, largest.lo, largest.hi, sign=True)}"
-    tally = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return f"{b} minus {a}: largest difference {said} ({change(largest)}); of {len(rows)} shown, {tally}."
+def _finding(rows: pd.DataFrame, a: str, b: str) -> str:
+    words = [change(row) for row in rows.itertuples(index=False)]
+    largest = rows.iloc[0]
+    said = f"{largest.label} {interval(largest.difference, largest.lo, largest.hi, sign=True)}"
+    tally = ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+    return f"{b} minus {a}: largest difference {said} ({words[0]}); of {len(rows)} shown, {tally}."
 
 
 def _grid_finding(rows: pd.DataFrame, where: str) -> str:
     measured = rows[rows["valid"]]
-    clear = [r for r in measured.itertuples(index=False) if change(r) != UNCLEAR]
-    if not clear:
+    clear = measured[[change(row) != UNCLEAR for row in measured.itertuples(index=False)]]
+    if clear.empty:
         return f"{where}: no clear change in any of {len(measured)} heads."
-    heads = sorted(
-        ((abs(r.difference), int(r.layer), int(r.head)) for r in clear), key=lambda t: (-t[0], t[1:])
+    order = clear.assign(size=clear["difference"].abs()).sort_values(
+        ["size", "layer", "head"], ascending=[False, True, True]
     )
-    listed = names([(layer, head) for _, layer, head in heads])
-    return f"{where}: clear change in {len(clear)} of {len(measured)} heads, largest first {listed}."
+    largest = names(
+        [(int(layer), int(head)) for layer, head in zip(order["layer"], order["head"], strict=True)]
+    )
+    return f"{where}: clear change in {len(clear)} of {len(measured)} heads, largest first {largest}."

@@ -1,24 +1,26 @@
-"""Layer x head grids: one step large, or many steps small on one scale."""
+"""Layer x head grids: one step large, many steps small on one scale, one step against an earlier one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from plotly.subplots import make_subplots
 
-from byrote.interp.axes import head_label, parse_heads
+from byrote.interp.axes import parse_heads
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, finish
 from byrote.probes.figures.cells import (
+    MAX_HEADS_WITH_VALUES,
+    MAX_LAYERS_WITH_TEXT,
     Cells,
-    add_cells,
-    add_frame,
     cell_writer,
     cells_of,
     color_axis,
     grid_axes,
+    grid_figure,
     grid_table,
     names,
 )
@@ -26,17 +28,21 @@ from byrote.probes.figures.select import (
     at_step,
     counted,
     head_observations,
+    highest,
+    metric_name,
     subject,
     typical_chance,
     unit,
     value_range,
 )
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
+from byrote.probes.results.rows import row_label
 from byrote.probes.wording import (
     chance_number,
     clean,
     estimate,
     markup,
+    number,
     probe_name,
     sentence_case,
     short,
@@ -44,7 +50,7 @@ from byrote.probes.wording import (
 )
 
 MAX_PANELS = 12
-COLUMNS = 6
+COLUMNS, ROW_GAP_PX = 6, 34
 N_JUMPS_KEPT = 2
 
 
@@ -77,31 +83,18 @@ def head_grid(
     results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)
     rows, step = at_step(everything, step)
-    grid = results.shape
     limits = value_range(probe, metric, everything.loc[everything["valid"], "value"])
-    cells = cells_of(rows, grid, limits=limits, write=cell_writer(grid))
+    cells = cells_of(rows, results.shape, limits=limits, write=cell_writer(results.shape))
     chance = typical_chance(rows)
-    fig = Figure()
-    add_cells(fig, cells)
-    for head in parse_heads(highlight):
-        add_frame(fig, head)
-    x, y = grid_axes(grid)
-    fig.update_layout(
-        xaxis=x, yaxis=y, plot_bgcolor=paint("void"),
-        coloraxis=color_axis(limits, chance=chance),
-    )  # fmt: skip
-    return finish(
-        fig,
-        Canvas(height_px=120 + grid[0] * _cell_px(grid[0]), bottom_px=48, left_px=58, right_px=116),
-        title=f"{_titled(probe, metric)}, {markup(short(results.run))}, step {_step_words(rows, step)}",
+    name = sentence_case(metric_name(probe, metric))
+    return grid_figure(
+        cells, limits, chance=chance, highlight=parse_heads(highlight),
+        title=f"{name}, {markup(short(results.run))}, step {_step_words(rows, step)}",
         subtitle=_reading(rows, chance, unit(probe, metric)),
-        alt=_grid_finding(
-            rows, cells, f"{probe_name(probe)} of {clean(results.run)} at step {step_number(step)}"
-        ),
-        look=look,
-        table=lambda: grid_table({f"step {step_number(step)}": rows}, grid),
-        by=("head", "step"),
-    )
+        alt=_grid_finding(rows, cells, f"{probe_name(probe)} of {clean(results.run)} at step {step_number(step)}"),
+        look=look, by=("head", "step"),
+        table=lambda: grid_table({f"step {step_number(step)}": rows}, results.shape),
+    )  # fmt: skip
 
 
 def grid_steps(
@@ -131,33 +124,92 @@ def grid_steps(
     results, probe, metric = subject(results, probe, metric)
     everything = head_observations(results, probe=probe, metric=metric)
     wanted = panel_steps(everything) if steps is None else spaced_steps(steps)
-    title = f"{_titled(probe, metric)} over training, {markup(short(results.run))}"
+    title = f"{sentence_case(metric_name(probe, metric))} over training, {markup(short(results.run))}"
     if not wanted:
-        return empty(Canvas(height_px=160), title=title, reason="no step was measured", look=look)
+        return empty(title=title, reason="no step was measured", look=look)
     grid = results.shape
     limits = value_range(probe, metric, everything.loc[everything["valid"], "value"])
-    panels = [at_step(everything, step)[0] for step in wanted]
+    panels = {step: at_step(everything, step)[0] for step in wanted}
     n_columns = min(COLUMNS, -(-len(wanted) // (2 if len(wanted) > 4 else 1)))
     n_rows = -(-len(wanted) // n_columns)
-    canvas = _panel_canvas(grid, n_rows)
+    panel_px = grid[0] * max(8, min(30, 200 // max(1, grid[0])))
+    plot_px = n_rows * panel_px + (n_rows - 1) * ROW_GAP_PX
+    canvas = Canvas(height_px=plot_px + 120, top_px=86, bottom_px=34, left_px=40, right_px=116)
     fig = make_subplots(
-        figure=Figure(), rows=n_rows, cols=n_columns, horizontal_spacing=0.022, vertical_spacing=34 / canvas.plot_px if n_rows > 1 else 0,
-        subplot_titles=[f"step {_step_words(rows, s)}" for s, rows in zip(wanted, panels, strict=True)],
+        figure=Figure(), rows=n_rows, cols=n_columns, horizontal_spacing=0.022,
+        vertical_spacing=ROW_GAP_PX / plot_px if n_rows > 1 else 0,
+        subplot_titles=[f"step {_step_words(rows, step)}" for step, rows in panels.items()],
     )  # fmt: skip
     fig.update_annotations(font={"size": SMALL_FONT_SIZE_PX, "color": paint("ink")})
-    for index, rows in enumerate(panels):
-        _add_panel(
-            fig, cells_of(rows, grid, limits=limits), index=index, n_columns=n_columns, last_row=n_rows - 1
+    for index in range(n_rows * n_columns):
+        name, (row, column) = str(index + 1) if index else "", divmod(index, n_columns)
+        x, y = (
+            grid_axes(grid, titled=False) if index < len(wanted) else ({"visible": False}, {"visible": False})
         )
-    for index in range(len(wanted), n_rows * n_columns):
-        name = str(index + 1)
-        fig.update_layout({f"xaxis{name}": {"visible": False}, f"yaxis{name}": {"visible": False}})
+        x |= {"anchor": f"y{name}", "showticklabels": row == n_rows - 1}
+        y |= {"anchor": f"x{name}", "showticklabels": column == 0}
+        fig.update_layout({f"xaxis{name}": x, f"yaxis{name}": y})
+        if index < len(wanted):
+            cells = cells_of(panels[wanted[index]], grid, limits=limits)
+            fig.add_traces(cells.traces(xaxis=f"x{name}", yaxis=f"y{name}"))
     chance = typical_chance(everything)
     fig.update_layout(plot_bgcolor=paint("void"), coloraxis=color_axis(limits, chance=chance))
     return finish(
         fig, canvas, title=title, subtitle=_reading(everything, chance, unit(probe, metric)),
-        alt=_rise_finding(panels, wanted, f"{probe_name(probe)} of {clean(results.run)}"), look=look, by=("head", "step"),
-        table=lambda: grid_table({f"step {step_number(s)}": rows for s, rows in zip(wanted, panels, strict=True)}, grid),
+        alt=_rise_finding(panels, f"{probe_name(probe)} of {clean(results.run)}"), look=look, by=("head", "step"),
+        table=lambda: grid_table({f"step {step_number(s)}": rows for s, rows in panels.items()}, grid),
+    )  # fmt: skip
+
+
+def change_grid(
+    results: Any,
+    *,
+    probe: str,
+    metric: str = "score",
+    first: int | None = None,
+    step: int | None = None,
+    look: Look = FULL,
+) -> Figure:
+    """Every head at a step minus itself at an earlier one, zero-centred on the width of the probe's range.
+
+    Args:
+        results: a `Results`.
+        probe: a head probe's name.
+        metric: one of its metrics.
+        first: the earlier step; None is the first that was measured.
+        step: the later step; None is the last that was measured.
+        look: theme and width.
+
+    Raises:
+        ByroteError: the results hold no such probe or metric.
+    """
+    results.require(probe, metric)
+    cube = results.cube(probe, metric)
+    usable = [s for i, s in enumerate(cube.steps) if cube.valid[i].any()]
+    steps = usable[0] if first is None else first, usable[-1] if step is None else step
+    a, b = (np.where(cube.valid[i], cube.value[i], np.nan).ravel() for i in map(cube.index, steps))
+    layer, head = (axis.ravel() for axis in np.indices(cube.value.shape[1:]))
+    rows = pd.DataFrame({"layer": layer, "head": head, "a": a, "b": b, "value": b - a})
+    labels = [row_label(row) for row in rows.itertuples(index=False)]
+    rows = rows.assign(valid=rows["value"].notna(), label=labels)
+    width = cube.limits[1] - cube.limits[0]
+    n_layers, n_heads = cube.value.shape[1:]
+    room = n_heads <= MAX_HEADS_WITH_VALUES and n_layers <= MAX_LAYERS_WITH_TEXT
+    cells = cells_of(
+        rows, (n_layers, n_heads), limits=(-width, width),
+        describe=lambda row, label: f"{label}: {number(row.a)} to {number(row.b)}",
+        write=(lambda row: number(row.value, places=2, sign=True)) if room else None,
+    )  # fmt: skip
+    what = metric_name(probe, metric)
+    before, after = (f"step {step_number(s)}" for s in steps)
+    most = rows.loc[rows["value"].abs().idxmax()]
+    columns = {"label": "head", "a": before, "b": after, "value": "difference"}
+    return grid_figure(
+        cells, (-width, width), title=f"{sentence_case(what)}, {after} minus {before}",
+        subtitle="one run against itself: no interval", look=look,
+        alt=f"{most.label} of {clean(results.run)} changes most on {what} from {before} "
+        f"to {step_number(steps[1])}: {number(most.value, sign=True)}.",
+        table=lambda: pd.DataFrame({name: rows[column].to_numpy() for column, name in columns.items()}),
     )  # fmt: skip
 
 
@@ -197,40 +249,8 @@ def _log_gap(step: int, chosen: set[int]) -> float:
     return min(abs(math.log((step + 1) / (other + 1))) for other in chosen)
 
 
-def _cell_px(n_layers: int) -> int:
-    return max(14, min(58, 420 // max(1, n_layers)))
-
-
-def _panel_canvas(grid: tuple[int, int], n_rows: int) -> Canvas:
-    panel_px = grid[0] * max(8, min(30, 200 // max(1, grid[0])))
-    top, bottom = 86, 34
-    return Canvas(
-        height_px=top + bottom + n_rows * panel_px + (n_rows - 1) * 34,
-        top_px=top, bottom_px=bottom, left_px=40, right_px=116,
-    )  # fmt: skip
-
-
-def _add_panel(fig: Figure, cells: Cells, *, index: int, n_columns: int, last_row: int) -> None:
-    name = "" if index == 0 else str(index + 1)
-    add_cells(fig, cells, axes={"xaxis": f"x{name}", "yaxis": f"y{name}"})
-    x, y = grid_axes(cells.shape, titled=False)
-    fig.update_layout(
-        {f"xaxis{name}": {**x, "anchor": f"y{name}"}, f"yaxis{name}": {**y, "anchor": f"x{name}"}}
-    )
-    row, column = divmod(index, n_columns)
-    if row < last_row:
-        fig.layout[f"xaxis{name}"].showticklabels = False
-    if column > 0:
-        fig.layout[f"yaxis{name}"].showticklabels = False
-
-
 def _step_words(rows: pd.DataFrame, step: int) -> str:
     return f"{step_number(step)}{' (left out by lint)' if rows['left_out'].any() else ''}"
-
-
-def _titled(probe: str, metric: str) -> str:
-    name = sentence_case(probe_name(probe))
-    return name if metric == "score" else f"{name} ({probe_name(metric)})"
 
 
 def _reading(rows: pd.DataFrame, chance: float | None, unit_words: str) -> str:
@@ -251,20 +271,19 @@ def _grid_finding(rows: pd.DataFrame, cells: Cells, where: str) -> str:
     total = cells.shape[0] * cells.shape[1]
     if valid.empty:
         return f"No head was measured for {where}."
-    best = valid.loc[valid["value"].idxmax()]
-    text = f"Highest {where}: {estimate(best, head_label(int(best.layer), int(best['head'])))}. "
+    best = highest(rows)
+    text = f"Highest {where}: {estimate(best, row_label(best))}. "
     if not cells.missing:
         return f"{text}All {total} heads were measured."
     return f"{text}{len(cells.missing)} of {total} heads were not measured ({names(cells.missing)})."
 
 
-def _rise_finding(panels: list[pd.DataFrame], steps: list[int], where: str) -> str:
-    tops = [(s, rows[rows["valid"]]) for s, rows in zip(steps, panels, strict=True)]
-    tops = [(s, rows.loc[rows["value"].idxmax()]) for s, rows in tops if not rows.empty]
+def _rise_finding(panels: Mapping[int, pd.DataFrame], where: str) -> str:
+    measured = {step: rows[rows["valid"]] for step, rows in panels.items()}
+    tops = [(step, highest(rows)) for step, rows in measured.items() if not rows.empty]
     if not tops:
         return f"No step was measured for {where}."
     parts = [
-        f"{estimate(row, head_label(int(row.layer), int(row['head'])))} at step {step_number(s)}"
-        for s, row in (tops[0], tops[-1])
+        f"{estimate(row, row_label(row))} at step {step_number(step)}" for step, row in (tops[0], tops[-1])
     ]
     return f"Highest {where}: {parts[0]}; {parts[1]}."

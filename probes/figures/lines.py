@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from byrote.interp.axes import head_label
-from byrote.probes.figures.axis import StepAxis
-from byrote.probes.figures.canvas import NUMBERS, Canvas, Figure, finish, switched_on
-from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, Style, paint
+from byrote.probes.figures.axis import StepAxis, value_axis
+from byrote.probes.figures.canvas import NUMBERS, Canvas, Figure, Trace, finish, note, scatter, switched_on
+from byrote.probes.figures.theme import Style, paint
+from byrote.probes.results.rows import row_label
 from byrote.probes.wording import estimate, markup
 
 LABEL_GAP_PX = 17
 LABEL_CHAR_PX = 7
 LABEL_MAX_CHARS = 26
-Trace = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Line:
         x: positions on the axis, ascending.
         hover: one line per point.
         style: colour and dash.
+        name: what a table calls it; the label where empty.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Line:
     x: tuple[float, ...]
     hover: tuple[str, ...]
     style: Style
+    name: str = ""
 
     @classmethod
     def of(
@@ -69,7 +71,7 @@ class Line:
         points = [(x, y) for x, y in zip(self.x, self.column("value"), strict=True) if y is not None]
         return points[-1] if points else None
 
-    def traces(self, *, floor: float, axes: Mapping[str, str] | None = None) -> list[Trace]:
+    def traces(self, *, floor: float, axes: Mapping[str, Any] | None = None) -> list[Trace]:
         """The band, the line, a cross on the floor wherever a point was not measured, a grey ring where lint flagged it.
 
         Args:
@@ -77,70 +79,67 @@ class Line:
             axes: `{"xaxis": "x2", "yaxis": "y2"}` for another panel.
         """
         color, traces = self.style.color, list[Trace]()
-        values = self.column("value")
+        values, more = self.column("value"), axes or {}
         x, y = self._band()
         if x:
+            band = {"width": 0, "color": self.style.band}
             traces.append(
-                {
-                    "name": "95% interval", "x": x, "y": y, "mode": "lines", "line": {"width": 0, "color": self.style.band},
-                    "fill": "toself", "fillcolor": self.style.band, "hoverinfo": "skip",
-                }
-            )  # fmt: skip
+                scatter("95% interval", x, y, line=band, fill="toself", fillcolor=self.style.band, **more)
+            )
+        line = {"color": color, "width": 2, "dash": self.style.dash}
+        marker = {"size": 6, "color": color, "symbol": self.style.symbol}
+        name, hover = markup(self.label), list(self.hover)
         traces.append(
-            {
-                "name": markup(self.label), "x": list(self.x), "y": values, "mode": "lines+markers",
-                "line": {"color": color, "width": 2, "dash": self.style.dash},
-                "marker": {"size": 6, "color": color, "symbol": self.style.symbol},
-                "hovertext": list(self.hover), "hoverinfo": "text", "connectgaps": False,
-            }
-        )  # fmt: skip
+            scatter(name, self.x, values, line=line, marker=marker, hover=hover, connectgaps=False, **more)
+        )
+
+        def marks(name: str, at: list[int], y: list[float], marker: dict[str, Any], **options: Any) -> Trace:
+            x, hover = [self.x[i] for i in at], [self.hover[i] for i in at]
+            return scatter(name, x, y, marker=marker, hover=hover, **options, **more)
+
         flags = self.rows["left_out"] if "left_out" in self.rows else [False] * len(values)
         flagged = [i for i, flag in enumerate(flags) if flag]
         if flagged:
-            y = [float(self.rows["value"].iloc[i]) for i in flagged]
-            marker = {"symbol": "circle-open", "size": 7, "color": paint("muted")}
-            traces.append(self._marks("left out by lint", flagged, y=y, marker=marker))
+            ring = {"symbol": "circle-open", "size": 7, "color": paint("muted")}
+            traces.append(
+                marks(
+                    "left out by lint", flagged, self.rows["value"].iloc[flagged].astype(float).tolist(), ring
+                )
+            )
         holes = [i for i, value in enumerate(values) if value is None and i not in set(flagged)]
         if holes:
-            marker = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": color}}
-            marks = self._marks("not measured", holes, y=[floor] * len(holes), marker=marker)
-            traces.append(marks | {"cliponaxis": False})
-        return [{"type": "scatter", **trace, **(axes or {})} for trace in traces]
-
-    def _marks(self, name: str, at: list[int], *, y: list[Any], marker: dict[str, Any]) -> Trace:
-        hover = [self.hover[i] for i in at]
-        place = {"x": [self.x[i] for i in at], "y": y}
-        return {"name": name, **place, "mode": "markers", "marker": marker, "hovertext": hover, "hoverinfo": "text"}  # fmt: skip
+            cross = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": color}}
+            traces.append(marks("not measured", holes, [floor] * len(holes), cross, cliponaxis=False))
+        return traces
 
     def _band(self) -> tuple[list[float | None], list[float | None]]:
         """The band as closed outlines, one per unbroken stretch, None between them."""
         x: list[float | None] = []
         y: list[float | None] = []
-        lo, hi = self.column("lo"), self.column("hi")
-        stretch: list[int] = []
-        for i in range(len(self.x) + 1):
-            if i < len(self.x) and lo[i] is not None and hi[i] is not None:
-                stretch.append(i)
-            elif stretch:
-                back = stretch[::-1]
-                x += [self.x[k] for k in stretch + back] + [None]
-                y += [hi[k] for k in stretch] + [lo[k] for k in back] + [None]
-                stretch = []
+        points = zip(self.x, self.column("lo"), self.column("hi"), strict=True)
+        for known, part in groupby(points, key=lambda point: None not in point):
+            if known:
+                places, lo, hi = zip(*part, strict=True)
+                x += [*places, *places[::-1], None]
+                y += [*hi, *lo[::-1], None]
         return x[:-1], y[:-1]
 
 
-def chance_trace(x: Sequence[float], chance: Sequence[float | None], **axes: str) -> list[Trace]:
+def chance_trace(x: Sequence[float], chance: Sequence[float | None], **axes: Any) -> list[Trace]:
     """The dotted chance line with its hover text; nothing where no chance level is known."""
     if all(c is None for c in chance):
         return []
-    text = ["" if c is None else f"chance {c:.3g}" for c in chance]
+    hover = ["" if c is None else f"chance {c:.3g}" for c in chance]
     line = {"color": paint("muted"), "width": 1.5, "dash": "dot"}
-    return [
-        {
-            "type": "scatter", "name": "chance", "x": list(x), "y": list(chance), "mode": "lines", "line": line,
-            "hovertext": text, "hoverinfo": "text", **axes,
-        }
-    ]  # fmt: skip
+    return [scatter("chance", x, chance, line=line, hover=hover, **axes)]
+
+
+def loss_axis(
+    lines: Iterable[Line], chances: Iterable[float | None], *, title: str, room: float = 1.04
+) -> dict[str, Any]:
+    """A value axis from 0 to a little above the highest interval and the chance levels."""
+    highest = (*chances, *(v for line in lines for v in line.column("hi")))
+    return value_axis(0.0, room * max((v for v in highest if v is not None), default=1.0), title=title)
 
 
 def lines_figure(
@@ -154,7 +153,6 @@ def lines_figure(
     over: Sequence[Trace] = (),
     notes: Sequence[dict[str, Any]] = (),
     visuals: Mapping[str, bool] | None = None,
-    names: Sequence[str] | None = None,
     table: Callable[[], pd.DataFrame] | None = None,
     **words: Any,
 ) -> Figure:
@@ -169,7 +167,6 @@ def lines_figure(
         under, over: traces behind and before the lines.
         notes: annotations besides the lines' names.
         visuals: parts that are switched off, see `canvas.VISUALS`.
-        names: what the table calls each line; None calls them as the figure does.
         table: another table than the lines' rows.
         words: title, subtitle, alt and look, as `finish` takes them.
     """
@@ -183,17 +180,16 @@ def lines_figure(
     shown = [] if (visuals or {}).get("labels") is False else notes
     traces = switched_on([*under, *drawn, *over], visuals)
     fig = Figure({"data": traces, "layout": {"xaxis": layout, "yaxis": y_axis, "annotations": shown}})
-    table = table or (lambda: table_of(lines, by, names=names))
+    table = table or (lambda: table_of(lines, by))
     return finish(fig, canvas, table=table, by=by, **words)
 
 
-def table_of(lines: Sequence[Line], by: tuple[str, ...], *, names: Sequence[str] | None = None) -> pd.DataFrame:  # fmt: skip
+def table_of(lines: Sequence[Line], by: tuple[str, ...]) -> pd.DataFrame:
     """The rows of some lines as a figure's table."""
     parts = []
-    for name, line in zip(names or [line.label for line in lines], lines, strict=True):
-        rows = line.rows
-        at = rows[by[0] if by[0] in rows else "position"].astype(int)
-        parts.append(numbers_of(rows).assign(**{by[0]: at, by[1]: name}))
+    for line in lines:
+        at = line.rows[by[0] if by[0] in line.rows else "position"].astype(int)
+        parts.append(numbers_of(line.rows).assign(**{by[0]: at, by[1]: line.name or line.label}))
     columns = [*by, "where", *NUMBERS]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
@@ -203,8 +199,8 @@ def numbers_of(rows: pd.DataFrame) -> pd.DataFrame:
     found = rows.reindex(columns=[*NUMBERS])
     valid = rows["valid"].astype(bool)
     found[["value", "lo", "hi", "chance"]] = found[["value", "lo", "hi", "chance"]].astype(float).where(valid)
-    heads = rows.reindex(columns=["layer", "head"]).itertuples(index=False, name=None)
-    return found.assign(where=["" if pd.isna(layer) else head_label(int(layer), int(head)) for layer, head in heads])  # fmt: skip
+    heads = rows.reindex(columns=["layer", "head"]).itertuples(index=False)
+    return found.assign(where=[row_label(head) for head in heads])
 
 
 def label_margin_px(labels: Iterable[str]) -> int:
@@ -230,20 +226,23 @@ def end_labels(
         log_x: whether the x axis is a log axis (annotations then want the exponent).
         panel: what the names of the axes end in.
     """
-    ended = [(line, line.end) for line in lines if line.end is not None]
+    ended = [(line, end) for line in lines if (end := line.end) is not None]
     px_per_unit = height_px / (y_range[1] - y_range[0])
-    wanted = [(y_range[1] - end[1]) * px_per_unit for _, end in ended if end]
+    wanted = [(y_range[1] - y) * px_per_unit for _, (_, y) in ended]
     placed = spread(wanted, gap=LABEL_GAP_PX, lo=0, hi=height_px)
+    arrow = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "standoff": 5, "ax": 24}
+    side = {"xref": f"x{panel}", "yref": f"y{panel}", "xanchor": "left", "yanchor": "middle", "align": "left"}
     return [
-        {
-            "x": math.log10(end[0]) if log_x else end[0], "y": end[1], "xref": f"x{panel}", "yref": f"y{panel}",
-            "text": markup(line.label, limit=LABEL_MAX_CHARS),
-            "xanchor": "left", "yanchor": "middle", "align": "left",
-            "showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": line.style.color, "standoff": 5,
-            "ax": 24, "ay": place - want, "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("ink")},
-        }
-        for (line, end), want, place in zip(ended, wanted, placed, strict=True) if end
-    ]  # fmt: skip
+        note(
+            markup(line.label, limit=LABEL_MAX_CHARS),
+            x=math.log10(x) if log_x else x,
+            y=y,
+            tone="ink",
+            **side,
+        )
+        | {**arrow, "arrowcolor": line.style.color, "ay": place - want}
+        for (line, (x, y)), want, place in zip(ended, wanted, placed, strict=True)
+    ]
 
 
 def spread(wanted: Sequence[float], *, gap: float, lo: float, hi: float) -> list[float]:

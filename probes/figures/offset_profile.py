@@ -9,9 +9,8 @@ import pandas as pd
 
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.figures.axis import round_ticks
-from byrote.probes.figures.by_position import loss_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look
-from byrote.probes.figures.lines import Line, chance_trace, lines_figure
+from byrote.probes.figures.lines import Line, chance_trace, lines_figure, loss_axis
 from byrote.probes.figures.select import at_step, observations, one_head
 from byrote.probes.figures.theme import series_style
 from byrote.probes.wording import clean, interval, markup, short, step_number

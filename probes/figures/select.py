@@ -11,7 +11,7 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Scores
-from byrote.probes.wording import step_number
+from byrote.probes.wording import probe_name, step_number
 
 
 def as_list(results: Any) -> list[Any]:
@@ -97,6 +97,12 @@ def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:
     ]
 
 
+def highest(rows: pd.DataFrame) -> Any:
+    """The measured row with the highest value, as a named tuple; the first of several. There must be one."""
+    valid = rows[rows["valid"]]
+    return next(valid.loc[[valid["value"].idxmax()]].itertuples(index=False))
+
+
 def value_range(probe: str, metric: str, values: Iterable[float]) -> tuple[float, float]:
     """The fixed range to draw a metric on: the one its probe declares, else its data's.
 
@@ -127,6 +133,16 @@ def main_metric(probe: str) -> str:
     """The metric of a probe that is shown first."""
     info = REGISTRY.get(probe)
     return info.main_metric if info is not None else "score"
+
+
+def metric_name(probe: str, metric: str, *, main: str = "score") -> str:
+    """`prefix matching`, or `prefix matching (sink free)` where the metric is not the main one."""
+    return probe_name(probe) + ("" if metric == main else f" ({probe_name(metric)})")
+
+
+def gap_reasons(results: Any) -> dict[int, str]:
+    """Steps that could not be read, and why."""
+    return {int(g["step"]): str(g.get("reason", "")) for g in results.gaps if g.get("step") is not None}
 
 
 def counted(rows: pd.DataFrame) -> str:

@@ -8,21 +8,31 @@ from typing import Any
 import pandas as pd
 
 from byrote.probes.figures.axis import StepAxis
-from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish, note, switched_on
-from byrote.probes.figures.lines import Trace, end_labels, label_margin_px, table_of
-from byrote.probes.figures.select import as_list, main_metric
+from byrote.probes.figures.canvas import (
+    FULL,
+    Canvas,
+    Figure,
+    Look,
+    Trace,
+    add_panel,
+    finish,
+    note,
+    scatter,
+    switched_on,
+)
+from byrote.probes.figures.lines import end_labels, label_margin_px, table_of
+from byrote.probes.figures.select import as_list, main_metric, metric_name, unit
 from byrote.probes.figures.theme import paint, run_styles
 from byrote.probes.figures.trajectory import Strip, rule, strip_of
-from byrote.probes.registry import REGISTRY
 from byrote.probes.trajectory.milestones import INDUCTION, Milestone, milestones
-from byrote.probes.wording import clean, markup, probe_name, sentence_case, short
+from byrote.probes.wording import clean, markup, sentence_case, short
 
 STRIP_PX, STRIPS_PX = 280, 150  # one strip alone, one of several
 GAP_PX, LANE_PX = 34, 19  # above each of several, for its heading; one line of words
 LATE = 0.75  # of the axis: words to the right of a bar have the margin of the end labels too
 _STEADY = {"marker": {"opacity": 1}}  # a click chooses a step; it does not grey out the other points
 _BAND = "band: 95% interval over "
-_BARE = {"showticklabels": False, "ticks": ""}
+_BARE = {"showticklabels": False, "ticks": "", "title": {"text": ""}}
 
 
 def timeline(
@@ -79,7 +89,7 @@ def timeline(
     size = Canvas(height_px=0)
 
     def table() -> pd.DataFrame:
-        parts = [table_of(strip.lines, ("step", "run"), names=strip.names) for strip in strips]
+        parts = [table_of(strip.lines, ("step", "run")) for strip in strips]
         if several:
             parts = [t.assign(run=t["run"] + f", {_what(*p)}") for t, p in zip(parts, pairs, strict=True)]
         return pd.concat(parts, ignore_index=True)
@@ -88,7 +98,7 @@ def timeline(
         drawing.figure(),
         Canvas(
             height_px=drawing.plot_px + size.top_px + size.bottom_px,
-            right_px=max(label_margin_px(line.label for line in strip.lines) for strip in strips),
+            right_px=label_margin_px(line.label for strip in strips for line in strip.lines),
         ),
         title="Strongest head at each step" if several else strips[0].title,
         subtitle=_reading([strip.subtitle for strip in strips], band=band, events=bool(events)),
@@ -100,7 +110,7 @@ def timeline(
 class _Drawing:
     """Strips and lanes as they are put together; heights are in pixels from the top of the plot.
 
-    Each strip has an x axis of its own that follows the first one, as the still pictures of the report want it.
+    Each strip has an x axis of its own that follows the first one, so that a renderer without plotly can place it.
     """
 
     def __init__(self, axis: StepAxis, *, step: int | None, band: bool, plot_px: int) -> None:
@@ -109,7 +119,6 @@ class _Drawing:
         self.rules: list[Trace] = []
         self.notes: list[dict[str, Any]] = []
         self.layout: dict[str, Any] = {}
-        self.n_panels = 0
 
     def figure(self) -> Figure:
         """What was put together."""
@@ -118,42 +127,49 @@ class _Drawing:
 
     def strip(self, strip: Strip, at: tuple[float, float], *, heading: str, last: bool) -> None:
         """One metric's lines, its chance level and its other heads."""
-        height_px, y_range = at[1] - at[0], strip.y_axis["range"]
+        y_range = strip.y_axis["range"]
         y = strip.y_axis | ({"title": {"text": ""}} if heading else {})
-        name = self._panel(at, x={} if last else _BARE | {"title": {"text": ""}}, y=y)
-        axes = {"xaxis": f"x{name}", "yaxis": f"y{name}"}
-        traces = strip.under(self.axis, **axes)
+        axes = self._panel(at, x={} if last else _BARE, y=y)
+        traces = [trace | axes for trace in strip.under]
         traces += [trace for line in strip.lines for trace in line.traces(floor=y_range[0], axes=axes)]
         self.traces += [self._clickable(trace) for trace in switched_on(traces, {"band": self.band})]
-        self.rules += rule(self.axis, self.step, y_range, hoverinfo="skip", **axes)
+        self.rules += rule(self.axis, self.step, y_range, **axes)
+        panel = axes["xaxis"][1:]
         self.notes += end_labels(
-            strip.lines, height_px=height_px, y_range=y_range, log_x=self.axis.log, panel=name
+            strip.lines, height_px=at[1] - at[0], y_range=y_range, log_x=self.axis.log, panel=panel
         )
         if heading:
-            place = {"xanchor": "left", "yanchor": "bottom", "yshift": 3, "font": {"color": paint("ink")}}
-            self.notes.append(note(markup(heading), x=0, y=1 - at[0] / self.plot_px, **place))
+            side: dict[str, Any] = {"xanchor": "left", "yanchor": "bottom", "yshift": 3}
+            self.notes.append(
+                note(markup(heading), x=0, y=1 - at[0] / self.plot_px, font={"color": paint("ink")}, **side)
+            )
 
     def lanes(self, events: Sequence[tuple[str, Milestone, str]], *, shown: str) -> None:
         """One line per milestone: a bar over the measured steps it lies between, words on the side with more room."""
-        bare = {"showgrid": False, "showline": False, **_BARE, "title": {"text": ""}}
-        y = {"range": [len(events), 0], "fixedrange": True, "zeroline": False, "tickvals": [], "ticktext": []}
-        name = self._panel((0, LANE_PX * len(events)), x=bare, y=bare | y)
-        axes = {"xaxis": f"x{name}", "yaxis": f"y{name}"}
+        bare = _BARE | {"showgrid": False, "showline": False}
+        y = bare | {
+            "range": [len(events), 0],
+            "fixedrange": True,
+            "zeroline": False,
+            "tickvals": [],
+            "ticktext": [],
+        }
+        axes = self._panel((0, LANE_PX * len(events)), x=bare, y=y)
         for i, (run, one, color) in enumerate(events):
             ends = [step for step in one.bracket if step is not None]
             hover = markup(f"{_event(run, one)}; {one.how}", limit=300)
-            trace = {
-                "type": "scatter", "x": [self.axis.place(s) for s in ends], "y": [i + 0.5] * len(ends), **axes,
-                "mode": "lines+markers", "name": f"appeared: {markup(one.what)}",
-                "line": {"color": color, "width": 4}, "marker": {"color": color, "size": 8, "symbol": "diamond"},
-                "hovertext": [hover] * len(ends), "hoverinfo": "text",
-            }  # fmt: skip
-            self.traces.append(self._clickable(trace))
+            bar = scatter(
+                f"appeared: {markup(one.what)}", [self.axis.place(s) for s in ends], [i + 0.5] * len(ends),
+                line={"color": color, "width": 4}, marker={"color": color, "size": 8, "symbol": "diamond"},
+                hover=[hover] * len(ends), **axes,
+            )  # fmt: skip
+            self.traces.append(self._clickable(bar))
             late = self.axis.share(ends[-1]) > LATE
             x, anchor, shift = (ends[0], "right", -9) if late else (ends[-1], "left", 9)
-            place = {"xref": axes["xaxis"], "yref": axes["yaxis"], "xanchor": anchor, "yanchor": "middle"}
+            place: dict[str, Any] = {"xanchor": anchor, "yanchor": "middle", "xshift": shift}
+            place |= {"xref": axes["xaxis"], "yref": axes["yaxis"]}
             words = markup(_words(run, one, shown))
-            self.notes.append(note(words, x=self.axis.note_at(x), y=i + 0.5, xshift=shift, **place))
+            self.notes.append(note(words, x=self.axis.note_at(x), y=i + 0.5, **place))
 
     def _clickable(self, trace: Trace) -> Trace:
         """Points with something to say carry their step, and keep their look when one of them is clicked."""
@@ -162,16 +178,12 @@ class _Drawing:
         steps = [self.axis.step_at(x) for x in trace["x"]]
         return trace | {"customdata": steps, "selected": _STEADY, "unselected": _STEADY}
 
-    def _panel(self, at: tuple[float, float], *, x: dict[str, Any], y: dict[str, Any]) -> str:
-        """What the axes of a further panel are called: "", "2", "3". In a narrow page tick labels may turn upright."""
-        self.n_panels += 1
-        name = "" if self.n_panels == 1 else str(self.n_panels)
-        own = self.axis.layout() | x
-        own |= {"automargin": True, "title": own["title"] | {"standoff": 10}, "anchor": f"y{name}"}
-        domain = [max(0.0, 1 - at[1] / self.plot_px), min(1.0, 1 - at[0] / self.plot_px)]
-        self.layout[f"xaxis{name}"] = own | ({"matches": "x"} if name else {})
-        self.layout[f"yaxis{name}"] = y | {"domain": domain, "anchor": f"x{name}"}
-        return name
+    def _panel(self, at: tuple[float, float], *, x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
+        """The names of a further panel's axes. In a narrow page tick labels may turn upright."""
+        own = self.axis.layout() | x | {"automargin": True}
+        own["title"] = own["title"] | {"standoff": 10}
+        matched = {"matches": "x"} if self.layout else {}
+        return add_panel(self.layout, own | matched, y, at=(at[0] / self.plot_px, at[1] / self.plot_px))
 
 
 def _strip(runs: Sequence[Any], probe: str, metric: str, *, base: str | None, axis: StepAxis) -> Strip:
@@ -190,10 +202,8 @@ def events_of(runs: Sequence[Any], *, shown: str, base: str | None) -> list[tupl
 
 def _what(probe: str, metric: str) -> str:
     """A strip's heading: the probe, its metric where it is not the main one, and the unit."""
-    info = REGISTRY[probe]
-    name = probe_name(probe) + ("" if metric == info.main_metric else f" ({probe_name(metric)})")
-    unit = info.unit_of(metric)
-    return sentence_case(f"{name}, {unit}" if unit else name)
+    words = [metric_name(probe, metric, main=main_metric(probe)), unit(probe, metric)]
+    return sentence_case(", ".join(word for word in words if word))
 
 
 def _reading(subtitles: Sequence[str], *, band: bool, events: bool) -> str:

@@ -1,10 +1,10 @@
-"""A head probe over training: when did it become what it is?"""
+"""A metric over training: when did a head become what it is, and what is copying worth?"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,16 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label, parse_heads
 from byrote.probes.figures.axis import StepAxis, value_axis
-from byrote.probes.figures.canvas import FULL, Figure, Look, note
-from byrote.probes.figures.lines import Line, Trace, chance_trace, lines_figure
+from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, note, scatter
+from byrote.probes.figures.lines import Line, chance_trace, lines_figure, loss_axis
 from byrote.probes.figures.select import (
     as_list,
     counted,
+    gap_reasons,
     head_observations,
+    highest,
+    metric_name,
+    observations,
     one_head,
     subject,
     typical_chance,
@@ -26,6 +30,7 @@ from byrote.probes.figures.select import (
     value_range,
 )
 from byrote.probes.figures.theme import SYMBOLS, Style, paint, run_styles, series_style, tint
+from byrote.probes.results.rows import row_label
 from byrote.probes.wording import (
     chance_number,
     clean,
@@ -37,7 +42,8 @@ from byrote.probes.wording import (
     step_number,
 )
 
-AGGREGATES = ("max head", "min head")
+AGGREGATES = {"max head": ", strongest head at each step", "min head": ", weakest head at each step"}
+BLOCKS = {"first_block": ("first", "triangle-up"), "later_blocks": ("repeats", "circle")}
 MAX_CONTEXT_HEADS, MAX_OTHER_HEADS = 256, 64  # behind the strongest head, and behind chosen heads
 
 
@@ -84,51 +90,72 @@ def trajectory(
     axis, y_axis = strip.axis, strip.y_axis
     spans, notes = _spans(onsets or {}, runs, axis=axis, y_range=y_axis["range"], base=base)
     return lines_figure(
-        strip.lines, x_axis=axis, y_axis=y_axis, height_px=400, by=("step", "line" if heads else "run"), names=strip.names,
-        under=[*spans, *strip.under(axis)], over=rule(axis, step, y_axis["range"]), notes=notes, visuals=visuals,
+        strip.lines, x_axis=axis, y_axis=y_axis, height_px=400, by=("step", "line" if heads else "run"),
+        under=[*spans, *strip.under], over=rule(axis, step, y_axis["range"], hoverinfo="name"), notes=notes, visuals=visuals,
         title=strip.title, subtitle=strip.subtitle, alt=strip.alt, look=look,
+    )  # fmt: skip
+
+
+def loss_curves(results_list: Any, *, base: str | None = None, look: Look = FULL) -> Figure:
+    """`repeat_loss` on the first block and on later blocks, per run, over training: what copying in context is worth.
+
+    Args:
+        results_list: one `Results` or several.
+        base: name of the baseline run.
+        look: theme and width.
+
+    Returns:
+        Two lines per run, in nats; the distance between them is what copying is worth. Chance, ln of the usable
+        tokens, is dotted.
+
+    Raises:
+        ByroteError: the results hold no `repeat_loss`.
+    """
+    runs = as_list(results_list)
+    styles = run_styles([r.run for r in runs], base=base)
+    tables = {
+        (r.run, metric): observations(r, probe="repeat_loss", metric=metric)
+        for r in runs
+        for metric in BLOCKS
+    }
+    axis = StepAxis.over(s for rows in tables.values() for s in rows["step"])
+    lines, ends = [], {run.run: list[str]() for run in runs}
+    for (run, metric), rows in tables.items():
+        word, symbol = BLOCKS[metric]
+        style = replace(styles[run], symbol=symbol)
+        lines.append(step_line(rows, axis, label=f"{short(run)}: {word}", style=style))
+        valid = rows[rows["valid"]]
+        ends[run].append(f"{word} not measured" if valid.empty else estimate(valid.iloc[-1], word))
+    found = ". ".join(f"{clean(run)}: {'; '.join(words)}" for run, words in ends.items())
+    chance = next((c for rows in tables.values() if (c := typical_chance(rows)) is not None), None)
+    level = "" if chance is None else f" · dotted: chance {chance_number(chance)}"
+    return lines_figure(
+        lines, x_axis=axis, y_axis=loss_axis(lines, [chance], title="loss, nats"), height_px=380, by=("step", "run"),
+        under=chance_trace([10**end for end in axis.limits()], [chance] * 2), title="Loss on random tokens and on their repeats",
+        subtitle=f"band: 95% interval over sequences{level}", look=look,
+        alt=f"Final loss in nats on the first block and on repeats. {found}.",
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One metric over the steps, before it stands on an axis.
+    """One metric over the steps: all of a figure but the panel it stands in.
 
     Attributes:
-        axis: the steps of these runs alone.
-        lines: on that axis.
-        names: what a table calls each line.
+        axis: the steps.
+        lines: what is drawn.
         y_axis: layout of the value axis.
-        chance: (step, chance level or None).
-        context: one list of (step, value or None) per head behind the lines.
+        under: traces behind the lines: faint heads and the chance level.
         title, subtitle, alt: words of the figure.
     """
 
     axis: StepAxis
     lines: list[Line]
-    names: list[str]
     y_axis: dict[str, Any]
-    chance: list[tuple[int, float | None]]
-    context: list[list[tuple[int, float | None]]]
-    context_name: str
+    under: list[Trace]
     title: str
     subtitle: str
     alt: str
-
-    def under(self, axis: StepAxis, **axes: str) -> list[Trace]:
-        """Traces behind the lines: faint heads and the chance level."""
-        traces: list[Trace] = []
-        if self.context:
-            x = [axis.place(s) if s is not None else None for s in _broken(self.context, 0)]
-            line = {"width": 1, "color": paint("context")}
-            traces.append(
-                {
-                    "type": "scatter", "name": self.context_name, "x": x, "y": _broken(self.context, 1),
-                    "mode": "lines", "line": line, "hoverinfo": "skip", "connectgaps": False, **axes,
-                }
-            )  # fmt: skip
-        chance = chance_trace([axis.place(s) for s, _ in self.chance], [c for _, c in self.chance], **axes)
-        return [*traces, *chance]
 
 
 def strip_of(
@@ -152,44 +179,41 @@ def strip_of(
         ByroteError: as `trajectory`.
     """
     tables = [head_observations(results, probe=probe, metric=metric) for results in runs]
-    steps = [step for rows in tables for step in rows["step"]] + [s for r in runs for s in _gaps(r)]
-    axis = axis or StepAxis.over(steps)
+    axis = axis or StepAxis.over(
+        s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"], *gap_reasons(r))
+    )
     ends = [rows.loc[rows["valid"], ["lo", "hi"]].agg(["min", "max"]) for rows in tables]
     limits = value_range(probe, metric, [v for part in ends for v in part.to_numpy().ravel()])
     wanted = None if heads is None else parse_heads(heads)
-    drawn = [
-        line
-        for results, rows in zip(runs, tables, strict=True)
-        for line in _lines(results, rows, axis=axis, heads=wanted, aggregate=aggregate, runs=runs, base=base)
-    ]
-    per_head = _per_head(tables)
-    if context is None:
-        context = wanted is None and len(runs) == 1
-    name = probe_name(probe)
+    per_head = any(rows["layer"].notna().any() for rows in tables)
+    context = per_head and ((wanted is None and len(runs) == 1) if context is None else context)
+    valid = pd.concat([rows[rows["valid"]] for rows in tables])
+    levels = valid.groupby("step")["chance"].median()  # the same for every run on the same tokens
+    chance = chance_trace(
+        [axis.place(s) for s in levels.index], [None if math.isnan(c) else float(c) for c in levels]
+    )
+    grey = "other heads" if wanted else "every head"
+    faint = _context(runs[-1], probe, metric, axis=axis, without=wanted or (), name=grey) if context else []
+    which = AGGREGATES.get(aggregate, "") if per_head and not wanted else ""
     return Strip(
         axis=axis,
-        lines=[line for line, _ in drawn],
-        names=[label for _, label in drawn],
+        lines=_lines(runs, tables, axis=axis, heads=wanted, aggregate=aggregate, base=base),
         y_axis=value_axis(*limits, title=unit(probe, metric) or probe_name(metric)),
-        chance=_chance(tables),
-        context=_context(runs[-1], probe, metric, without=wanted or ()) if context and per_head else [],
-        context_name="other heads" if wanted else "every head",
-        title=_title(probe, metric, "" if wanted or not per_head else aggregate),
-        subtitle=_reading(tables, context=context and per_head, wanted=wanted is not None),
-        alt=_finding(runs, tables, f"{name} {'' if metric == 'score' else probe_name(metric)}".strip()),
+        under=[*faint, *chance],
+        title=sentence_case(metric_name(probe, metric)) + which,
+        subtitle=_reading(valid, grey=f" · grey: {grey}" if context else ""),
+        alt=_finding(
+            runs, tables, f"{probe_name(probe)} {'' if metric == 'score' else probe_name(metric)}".strip()
+        ),
     )
 
 
-def rule(axis: StepAxis, step: int | None, y_range: Sequence[float], **options: str) -> list[Trace]:
+def rule(axis: StepAxis, step: int | None, y_range: Sequence[float], **options: Any) -> list[Trace]:
     """A vertical line at the step looked at, where it is on the axis."""
     if step is None or step not in axis.steps:
         return []
-    return [
-        {
-            "type": "scatter", "name": f"step {step_number(step)}", "x": [axis.place(step)] * 2, "y": list(y_range),
-            "mode": "lines", "line": {"color": paint("muted"), "width": 1.5}, "hoverinfo": "name", **options,
-        }
-    ]  # fmt: skip
+    line = {"color": paint("muted"), "width": 1.5}
+    return [scatter(f"step {step_number(step)}", [axis.place(step)] * 2, y_range, line=line, **options)]
 
 
 def _requested(
@@ -209,30 +233,31 @@ def _requested(
 
 
 def _lines(
-    results: Any,
-    rows: pd.DataFrame,
+    runs: Sequence[Any],
+    tables: Sequence[pd.DataFrame],
     *,
     axis: StepAxis,
     heads: list[tuple[int, int]] | None,
     aggregate: str,
-    runs: Sequence[Any],
     base: str | None,
-) -> list[tuple[Line, str]]:
-    """The lines of one run, and what a table calls them."""
-    style = run_styles([r.run for r in runs], base=base)[results.run]
-    name = short(results.run)
-    if heads is None:
-        chosen = _aggregate(rows, aggregate) if _per_head([rows]) else rows
-        last = chosen[chosen["valid"]].tail(1)
-        which = "" if last.empty or pd.isna(last["layer"].iloc[0]) else f" {_label(last.iloc[0])}"
-        return [(_line(results, chosen, axis=axis, label=name + which, style=style), name)]
-    lines = []
-    for index, head in enumerate(heads):
-        label = head_label(*head) if len(runs) == 1 else f"{name} {head_label(*head)}"
-        own = series_style(index) if len(runs) == 1 and base != results.run else style
-        marked = Style(own.token, own.dash, SYMBOLS[index % len(SYMBOLS)])
-        lines.append((_line(results, one_head(rows, head), axis=axis, label=label, style=marked), label))
-    return lines
+) -> list[Line]:
+    """One line per run, or one per run and head."""
+    styles, found = run_styles([r.run for r in runs], base=base), list[Line]()
+    for results, rows in zip(runs, tables, strict=True):
+        name, style, gaps = short(results.run), styles[results.run], gap_reasons(results)
+        if heads is None:
+            chosen = _aggregate(rows, aggregate) if rows["layer"].notna().any() else rows
+            last = next(chosen[chosen["valid"]].tail(1).itertuples(index=False), None)
+            label = f"{name} {row_label(last)}" if last is not None else name
+            line = step_line(chosen, axis, label=label.strip(), style=style, gaps=gaps)
+            found.append(replace(line, name=name))
+            continue
+        for index, head in enumerate(heads):
+            label = head_label(*head) if len(runs) == 1 else f"{name} {head_label(*head)}"
+            own = series_style(index) if len(runs) == 1 and base != results.run else style
+            own = replace(own, symbol=SYMBOLS[index % len(SYMBOLS)])
+            found.append(step_line(one_head(rows, head), axis, label=label, style=own, gaps=gaps))
+    return found
 
 
 def _aggregate(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
@@ -247,55 +272,50 @@ def _aggregate(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
     return ranked.drop_duplicates("step").drop(columns="_score")
 
 
-def _line(results: Any, rows: pd.DataFrame, *, axis: StepAxis, label: str, style: Style) -> Line:
-    """A line over steps; steps of the series that could not be read are holes in it."""
-    gaps = _gaps(results)
-    missing = [step for step in gaps if step not in set(rows["step"])]
+def step_line(
+    rows: pd.DataFrame, axis: StepAxis, *, label: str, style: Style, gaps: Mapping[int, str] | None = None
+) -> Line:
+    """A line over steps; steps of the series that could not be read are holes in it.
+
+    Args:
+        rows: observations in step order.
+        axis: where they stand.
+        label: the line's name.
+        style: colour and dash.
+        gaps: steps that could not be read, and why.
+    """
+    missing = {step: why for step, why in (gaps or {}).items() if step not in set(rows["step"])}
     if missing:
-        holes = pd.DataFrame(
-            {"step": missing, "valid": False, "left_out": False, "reason": [gaps[s] for s in missing]}
-        )
+        holes = {"step": list(missing), "valid": False, "left_out": False, "reason": list(missing.values())}
         flags = {"valid": object, "left_out": object}
-        rows = pd.concat([rows.astype(flags), holes.astype(flags)]).sort_values("step")
+        rows = pd.concat([rows.astype(flags), pd.DataFrame(holes).astype(flags)]).sort_values("step")
         rows = rows.astype(dict.fromkeys(flags, bool))
-    at = [f"step {step_number(s)}{'' if pd.isna(layer) else ', ' + head_label(int(layer), int(head))}"
-          for s, layer, head in rows[["step", "layer", "head"]].itertuples(index=False)]  # fmt: skip
+    heads = (row_label(row) for row in rows[["layer", "head"]].itertuples(index=False))
+    at = [
+        f"step {step_number(s)}{f', {head}' if head else ''}"
+        for s, head in zip(rows["step"], heads, strict=True)
+    ]
     return Line.of(rows, [axis.place(s) for s in rows["step"]], label=label, at=at, style=style)
 
 
 def _context(
-    results: Any, probe: str, metric: str, *, without: Sequence[tuple[int, int]]
-) -> list[list[tuple[int, float | None]]]:
-    """The heads that reach highest, but for those drawn as lines: (step, value) each."""
+    results: Any, probe: str, metric: str, *, axis: StepAxis, without: Sequence[tuple[int, int]], name: str
+) -> list[Trace]:
+    """The heads that reach highest, but for those drawn as lines, as one faint trace."""
     cube = results.cube(probe, metric)
     peaks = np.where(cube.valid, cube.value, -np.inf).max(axis=0)
     order = [divmod(i, peaks.shape[1]) for i in np.argsort(-peaks, axis=None, kind="stable").tolist()]
     most = MAX_OTHER_HEADS if without else MAX_CONTEXT_HEADS
-    chosen = [head for head in order if head not in set(without) and np.isfinite(peaks[head])][:most]
     at = np.flatnonzero(cube.measured.any(axis=(1, 2)))
-    steps = [cube.steps[i] for i in at]
-    return [
-        [
-            (step, value if ok else None)
-            for step, value, ok in zip(
-                steps, cube.value[at, *head].tolist(), cube.valid[at, *head], strict=True
-            )
-        ]
-        for head in chosen
-    ]
-
-
-def _broken(parts: Sequence[Sequence[tuple[Any, Any]]], which: int) -> list[Any]:
-    """One coordinate of several lines as a single list, None between the lines."""
-    joined = [value for part in parts for value in (*(point[which] for point in part), None)]
-    return joined[:-1]
-
-
-def _chance(tables: Sequence[pd.DataFrame]) -> list[tuple[int, float | None]]:
-    """One level per step: chance is a property of the stimulus, the same for every run on the same tokens."""
-    valid = pd.concat([rows[rows["valid"]] for rows in tables])
-    levels = valid.groupby("step")["chance"].median()
-    return [(int(step), None if math.isnan(level) else float(level)) for step, level in levels.items()]
+    places = [axis.place(cube.steps[i]) for i in at]
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for head in [head for head in order if head not in set(without) and np.isfinite(peaks[head])][:most]:
+        values = zip(cube.value[at, *head].tolist(), cube.valid[at, *head], strict=True)
+        x += [*places, None]
+        y += [*(value if valid else None for value, valid in values), None]
+    line = {"width": 1, "color": paint("context")}
+    return [scatter(name, x[:-1], y[:-1], line=line, connectgaps=False)] if x else []
 
 
 def _spans(
@@ -307,44 +327,34 @@ def _spans(
     base: str | None,
 ) -> tuple[list[Trace], list[dict[str, object]]]:
     """Each onset shaded between the two measured steps it fell between, and its words."""
-    names = [r.run for r in runs]
-    styles = run_styles(names, base=base)
-    brackets = {run: getattr(onsets.get(run), "bracket", onsets.get(run)) for run in names}
+    styles = run_styles([r.run for r in runs], base=base)
+    brackets = {
+        run: getattr(onsets.get(run), "bracket", onsets.get(run))
+        for run in (r.run for r in runs)
+        if run in onsets
+    }
     found = {run: tuple(bracket) for run, bracket in brackets.items() if bracket is not None}
     traces: list[Trace] = []
-    notes: list[dict[str, object]] = []
+    notes: list[dict[str, Any]] = []
     for index, (run, (lo, hi)) in enumerate(found.items()):
-        left = 10 ** axis.limits()[0] if lo is None else axis.place(lo)
-        right = axis.place(hi)
+        left, right = 10 ** axis.limits()[0] if lo is None else axis.place(lo), axis.place(hi)
         words = f"by step {step_number(hi)}" if lo is None else f"steps {step_number(lo)}–{step_number(hi)}"
-        traces.append(
-            {
-                "type": "scatter", "name": f"onset of {markup(run)}", "mode": "lines", "line": {"width": 0},
-                "x": [left, left, right, right], "y": [y_range[0], y_range[1], y_range[1], y_range[0]],
-                "fill": "toself", "fillcolor": tint(styles[run].token, 0.13),
-                "hoverinfo": "text", "hovertext": f"onset of {markup(run)}: {words}",
-            }
-        )  # fmt: skip
+        name, (bottom, top) = f"onset of {markup(run)}", y_range
+        fill: dict[str, Any] = {"fill": "toself", "fillcolor": tint(styles[run].token, 0.13)}
+        x, y = [left, left, right, right], [bottom, top, top, bottom]
+        traces.append(scatter(name, x, y, line={"width": 0}, hover=f"{name}: {words}", **fill))
         text = f"onset: {words}" if len(found) == 1 else f"onset of {markup(short(run))}: {words}"
-        place = {"xref": "x", "xanchor": "right", "yanchor": "top", "xshift": -6, "yshift": -18 * index}
-        notes.append(note(text, x=math.log10(left), y=1, **place))
+        shift: dict[str, Any] = {"xshift": -6, "yshift": -18 * index}
+        notes.append(note(text, x=math.log10(left), y=1, xref="x", xanchor="right", yanchor="top", **shift))
     return traces, notes
 
 
-def _title(probe: str, metric: str, what: str) -> str:
-    name = sentence_case(probe_name(probe))
-    name = name if metric == "score" else f"{name} ({probe_name(metric)})"
-    words = {"max head": ", strongest head at each step", "min head": ", weakest head at each step"}
-    return f"{name}{words.get(what, '')}"
-
-
-def _reading(tables: Sequence[pd.DataFrame], *, context: bool, wanted: bool) -> str:
-    valid = pd.concat([rows[rows["valid"]] for rows in tables])
+def _reading(valid: pd.DataFrame, *, grey: str) -> str:
+    """Interval, n and chance of the measured rows as one line."""
     if valid.empty:
         return "nothing was measured"
     chance = typical_chance(valid)
     level = "no chance level" if chance is None else f"dotted: chance {chance_number(chance)}"
-    grey = f" · grey: {'other heads' if wanted else 'every head'}" if context else ""
     return f"band: 95% interval over {counted(valid)} · {level}{grey}"
 
 
@@ -356,21 +366,8 @@ def _finding(runs: Sequence[Any], tables: Sequence[pd.DataFrame], what: str) -> 
         if valid.empty:
             parts.append(f"{clean(results.run)}: not measured at any step")
             continue
-        last = valid[valid["step"] == valid["step"].max()]
-        best = last.loc[last["value"].idxmax()]
-        label = "" if pd.isna(best.layer) else _label(best)
-        parts.append(f"{clean(results.run)}: {estimate(best, label)} at step {step_number(best.step)}")
+        best = highest(valid[valid["step"] == valid["step"].max()])
+        parts.append(
+            f"{clean(results.run)}: {estimate(best, row_label(best))} at step {step_number(best.step)}"
+        )
     return f"Highest {what} at the end of training. {'; '.join(parts)}."
-
-
-def _per_head(tables: Sequence[pd.DataFrame]) -> bool:
-    return any(rows["layer"].notna().any() for rows in tables)
-
-
-def _label(row: Any) -> str:
-    return head_label(int(row["layer"]), int(row["head"]))
-
-
-def _gaps(results: Any) -> dict[int, str]:
-    """Steps that could not be read, and why."""
-    return {int(g["step"]): str(g.get("reason", "")) for g in results.gaps if g.get("step") is not None}
