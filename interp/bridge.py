@@ -137,11 +137,9 @@ class HookedSeries:
         return self._swap_checked
 
     def _drop(self) -> None:
-        if self._model is not None:
-            self._model = None
-            self._collect()
-
-    def _collect(self) -> None:
+        if self._model is None:
+            return
+        self._model = None
         if not self._frozen:
             # Imported modules never become garbage; without freezing, each collection walks all of them.
             gc.collect()

@@ -48,22 +48,13 @@ def copy_of(
     device = device or str(next(iter(tensors.values())).device)
     checkpoint = Checkpoint(step, Path(FORMAT), FORMAT)
     if type(inner).__name__ == "NativeModel":
-        return behind_hooks(
-            _native(inner, tensors),
-            checkpoint,
-            {"model_type": "transformer_lens_native"},
-            device=device,
-            dtype=dtype,
-        )
-    config = _config_of(inner)
-    module = fill(config, tensors, dtype=dtype, step=step, exact=False)
-    return behind_hooks(
-        Built(module, type(module).__name__, hf_config=module.config),
-        checkpoint,
-        config,
-        device=device,
-        dtype=dtype,
-    )
+        config: dict[str, Any] = {"model_type": "transformer_lens_native"}
+        built = _native(inner, tensors)
+    else:
+        config = _config_of(inner)
+        module = fill(config, tensors, dtype=dtype, step=step, exact=False)
+        built = Built(module, type(module).__name__, hf_config=module.config)
+    return behind_hooks(built, checkpoint, config, device=device, dtype=dtype)
 
 
 def fingerprint_of(model: HookedModel) -> str:

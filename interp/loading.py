@@ -20,10 +20,12 @@ from byrote.interp.quiet import own_randomness, quiet_upstream
 def load_fresh(
     checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> HookedModel:
-    """Build a bridge for one checkpoint from nothing.
+    """Build a bridge for one checkpoint, such as `series.at(512)`, from nothing; `interp.load`.
+
+    A step on the hub is fetched if the series allows it.
 
     Raises:
-        CheckpointError: an architecture the bridge does not know, missing or unexpected tensors, wrong shapes.
+        CheckpointError: files that cannot be fetched, an architecture the bridge does not know, missing or unexpected tensors, wrong shapes.
     """
     with at_hand(checkpoint) as ready:
         built = builder_for(ready).build(ready, dtype)
@@ -76,13 +78,7 @@ def behind_hooks(
     return HookedModel(bridge, shape, checkpoint, parameters=parameters, config=config)
 
 
-def load(checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> HookedModel:
-    """One checkpoint to look at, such as `series.at(512)`; a step on the hub is fetched if the series allows it.
-
-    Raises:
-        CheckpointError: as `load_fresh`, or its files cannot be fetched.
-    """
-    return load_fresh(checkpoint, device=device, dtype=dtype)
+load = load_fresh
 
 
 @own_randomness()

@@ -24,7 +24,6 @@ from byrote.checkpoints.formats.weight_files import (
     assemble,
     candidates,
     config_beside,
-    settled_step,
 )
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
@@ -76,20 +75,13 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
             f"{file.path.name} is no Lightning checkpoint: it lacks a state_dict of tensors, or its step",
             help="keep other files out of the folder, or give the path of one file",
         )
-    step = settled_step(file, count_or_none(content.get("global_step")), spelling="step=STEP.ckpt")
     beside, shapes = None, [tensor.shape for tensor in content[STATE].values()]
     if (config := embedded_config(content)) is not None:
         refuse_implausible(config, shapes, where="the config in hyper_parameters")
     else:
         beside = config_beside(file.path, shapes)
-    return Checkpoint(
-        step=step,
-        path=file.path,
-        format=FORMAT.name,
-        tokens_seen=file.tokens,
-        files=(file.path,),
-        config_path=beside,
-    )
+    saved = count_or_none(content.get("global_step"))
+    return file.checkpoint(FORMAT.name, saved, spelling="step=STEP.ckpt", config=beside)
 
 
 FORMAT = Format(

@@ -22,7 +22,7 @@ from byrote.checkpoints.formats.model_config import refuse_implausible
 from byrote.checkpoints.formats.stored_tensor import StoredTensor, is_state
 from byrote.checkpoints.formats.torch_zip import TorchFile, read_torch_file
 from byrote.checkpoints.formats.trainer_state import count_or_none
-from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, settled_step
+from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 STATE = "model"  # where in the file the weights are
@@ -83,15 +83,10 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
         )
     refuse_implausible(model_args(content), (t.shape for t in content[STATE].values()), where="model_args")
     saved = count_or_none(content.get("iter_num"))
-    step = settled_step(file, saved, spelling=f"ckpt_STEP{file.path.suffix}")
-    return Checkpoint(
-        step=step,
-        path=file.path,
-        format=FORMAT.name,
-        tokens_seen=_tokens_per_step(content) * step if _tokens_per_step(content) else file.tokens,
-        loss_nats=_loss(stored),
-        files=(file.path,),
-    )
+    found = file.checkpoint(FORMAT.name, saved, spelling=f"ckpt_STEP{file.path.suffix}")
+    per_step = _tokens_per_step(content)
+    tokens = per_step * found.step if per_step else file.tokens
+    return replace(found, tokens_seen=tokens, loss_nats=_loss(stored))
 
 
 def _tokens_per_step(content: Mapping[str, Any]) -> int:

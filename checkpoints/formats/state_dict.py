@@ -23,7 +23,6 @@ from byrote.checkpoints.formats.weight_files import (
     candidates,
     config_beside,
     hf_named,
-    settled_step,
 )
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.step_names import step_folders
@@ -84,17 +83,9 @@ def _checkpoint(file: WeightFile, *, alone: bool) -> Checkpoint:
         content = read_torch_file(file.path).content
         shapes = [tensor.shape for tensor in state_of(content, where=file.path.name).values()]
     saved = _step_within(content)
-    step = settled_step(
-        file, 0 if saved is None and alone else saved, spelling=f"step_STEP{file.path.suffix}"
-    )
-    return Checkpoint(
-        step=step,
-        path=file.path,
-        format=FORMAT.name,
-        tokens_seen=file.tokens,
-        files=(file.path,),
-        config_path=config_beside(file.path, shapes),
-    )
+    saved = 0 if saved is None and alone else saved
+    config = config_beside(file.path, shapes)
+    return file.checkpoint(FORMAT.name, saved, spelling=f"step_STEP{file.path.suffix}", config=config)
 
 
 def _step_within(content: Any) -> int | None:

@@ -37,6 +37,29 @@ class WeightFile:
     step: int | None = None
     tokens: int | None = None
 
+    def checkpoint(
+        self, format: str, saved: int | None, *, spelling: str, config: Path | None = None
+    ) -> Checkpoint:
+        """The file as a checkpoint of the step its name says, else of the one it holds.
+
+        Args:
+            format: the format's name.
+            saved: the step saved in it; None where there is none.
+            spelling: a name that would say the step, for the message.
+            config: the JSON file that describes the architecture.
+
+        Raises:
+            CheckpointError: neither says a step.
+        """
+        step = self.step if self.step is not None else saved
+        if step is None:
+            raise CheckpointError(
+                f"nothing says which step {self.path.name} is", help=f"rename it to {spelling}"
+            )
+        return Checkpoint(
+            step, self.path, format, tokens_seen=self.tokens, files=(self.path,), config_path=config
+        )
+
 
 def hf_named(name: str) -> bool:
     """Named as Hugging Face names the weights of a model folder."""
@@ -161,36 +184,14 @@ def assemble_folders(
     return series_of(path, format, [*odd, *found], notes=notes)
 
 
-def find_config(file: Path) -> Path | None:
-    """The config.json beside a weight file or in the folder above; None where there is none."""
-    folder = file.absolute().parent
-    return next((c for c in (folder / "config.json", folder.parent / "config.json") if c.is_file()), None)
-
-
-def settled_step(file: WeightFile, saved: int | None, *, spelling: str) -> int:
-    """The step a file's name says, else the one it holds.
-
-    Args:
-        file: which.
-        saved: the step saved in it; None where there is none.
-        spelling: a name that would say it, for the message.
-
-    Raises:
-        CheckpointError: neither says one.
-    """
-    step = file.step if file.step is not None else saved
-    if step is None:
-        raise CheckpointError(f"nothing says which step {file.path.name} is", help=f"rename it to {spelling}")
-    return step
-
-
 def config_beside(file: Path, shapes: Iterable[tuple[int, ...]]) -> Path:
     """The config.json beside a weight file or in the folder above, which fits the file's tensors.
 
     Raises:
         CheckpointError: there is none, it cannot be used, or it describes another model.
     """
-    config = find_config(file)
+    folder = file.absolute().parent
+    config = next((c for c in (folder / "config.json", folder.parent / "config.json") if c.is_file()), None)
     if config is None:
         raise CheckpointError(
             f"there is no config.json beside {file.name} or in the folder above, and nothing in it says which "

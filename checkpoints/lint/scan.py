@@ -17,9 +17,8 @@ import numpy as np
 import xxhash
 from jaxtyping import Float, Int, Num, UInt8
 
-from byrote.checkpoints.fingerprint import tensor_hashes
+from byrote.checkpoints.fingerprint import stored_tensors, tensor_hashes
 from byrote.checkpoints.formats.adapter import TensorInfo
-from byrote.checkpoints.formats.tensors import stored_tensors
 from byrote.checkpoints.series import Checkpoint, at_hand
 
 MAX_SAMPLED_NUMBERS = 2**25  # over all steps: 128 MiB of float32
