@@ -105,7 +105,11 @@ def lacks_attention(root: Path, step: int, *, fingerprint: str, stimuli: Mapping
     found = stored_metadata(attention_file(root, step))
     if not same_format(found.get("format"), FORMAT) or found.get("fingerprint") != fingerprint:
         return True
-    held = _ids(found)
+    try:
+        held = json.loads(found.get("stimuli", "{}"))
+    except ValueError:
+        held = {}
+    held = held if isinstance(held, dict) else {}
     return any(held.get(kind) != stimuli[kind].id for kind in kept_kinds(stimuli))
 
 
@@ -129,18 +133,11 @@ def kept_before(
     if stored_metadata(path).get("fingerprint") != fingerprint:
         return []
     try:
-        return [text for text in texts_in(path) if text.stimulus in KINDS and text.stimulus not in stimuli]
+        return [
+            text for text in stored_texts(path) if text.stimulus in KINDS and text.stimulus not in stimuli
+        ]
     except ByroteError:
         return []
-
-
-def _ids(facts: Mapping[str, str]) -> dict[str, str]:
-    """Kind -> id of the stimuli a file says it keeps."""
-    try:
-        held = json.loads(facts.get("stimuli", "{}"))
-    except ValueError:
-        return {}
-    return held if isinstance(held, dict) else {}
 
 
 def kept_bytes(stimuli: Sequence[Mapping[str, Any]], *, n_heads: int) -> int:
@@ -158,16 +155,7 @@ def kept_bytes(stimuli: Sequence[Mapping[str, Any]], *, n_heads: int) -> int:
     return sum(N_KEPT * n_heads * pos * (pos + WRITTEN_BYTES) for pos in lengths)
 
 
-def stored_texts(root: Path, step: int) -> list[StoredText]:
-    """The sequences whose attention is kept at a step; [] where none is.
-
-    Raises:
-        ByroteError: the file is damaged.
-    """
-    return texts_in(attention_file(root, step))
-
-
-def texts_in(path: Path) -> list[StoredText]:
+def stored_texts(path: Path) -> list[StoredText]:
     """The sequences a file of attention holds; [] where there is no such file.
 
     Raises:
@@ -190,20 +178,9 @@ def texts_in(path: Path) -> list[StoredText]:
 
 
 def stored_pattern(
-    root: Path, step: int, text: StoredText, *, layer: int, head: int
-) -> Float[np.ndarray, "query_pos key_pos"]:
-    """Attention of one head on one kept sequence, 0-1 in steps of 1/255; nothing else is read.
-
-    Raises:
-        ByroteError: the file is damaged, or holds no such head.
-    """
-    return pattern_in(attention_file(root, step), text, layer=layer, head=head)
-
-
-def pattern_in(
     path: Path, text: StoredText, *, layer: int, head: int
 ) -> Float[np.ndarray, "query_pos key_pos"]:
-    """As `stored_pattern`, from a file.
+    """Attention of one head on one kept sequence, 0-1 in steps of 1/255; nothing else is read.
 
     Raises:
         ByroteError: the file is damaged, or holds no such head.
@@ -216,17 +193,8 @@ def pattern_in(
     return np.asarray(found, dtype=np.float64).squeeze() / SCALE
 
 
-def stored_writes(root: Path, step: int, text: StoredText, *, layer: int, head: int) -> Writes:
+def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Writes:
     """What one head writes on one kept sequence; nothing else is read.
-
-    Raises:
-        ByroteError: it is not there, with the reason, or the file is damaged.
-    """
-    return writes_in(attention_file(root, step), text, layer=layer, head=head)
-
-
-def writes_in(path: Path, text: StoredText, *, layer: int, head: int) -> Writes:
-    """As `stored_writes`, from a file.
 
     Raises:
         ByroteError: it is not there, with the reason, or the file is damaged.
@@ -249,8 +217,7 @@ def writes_in(path: Path, text: StoredText, *, layer: int, head: int) -> Writes:
 
 def unwritten(path: Path) -> str:
     """Why a file does not say what heads write, "" where it does."""
-    facts = stored_metadata(path)
-    return facts.get("unwritten", NOT_KEPT)
+    return stored_metadata(path).get("unwritten", NOT_KEPT)
 
 
 def _rows(held: Any, at: tuple[int, int, int]) -> np.ndarray:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import CheckpointSeries
@@ -56,78 +56,41 @@ def measure(
     if "torch" in sys.modules and isinstance(series, sys.modules["torch"].nn.Module):
         from byrote.probes.sweep.one_model import measure_model
 
-        config = SweepConfig(probes=names, **{"device": "", **settings})
         return measure_model(
             series,
-            config,
+            SweepConfig(probes=names, **{"device": "", **settings}),
             name=name,
             step=step,
             tokenizer=None if tokenizer is None else Path(tokenizer),
             out=None if out is None else Path(out),
         )
-    return _measure_series(
-        series if isinstance(series, CheckpointSeries) else open_series(series),
-        SweepConfig(probes=names, **settings),
-        out="results" if out is None else out,
-        progress=progress,
-        fresh=fresh,
-    )
-
-
-def _measure_series(
-    series: CheckpointSeries, config: SweepConfig, *, out: str | Path, progress: bool, fresh: bool
-) -> Results:
     from byrote.probes.sweep.run import sweep
 
-    line = _line() if progress else None
-    started = time.monotonic()
+    opened = series if isinstance(series, CheckpointSeries) else open_series(series)
+    line, started = _line() if progress else (lambda text, last: None), time.monotonic()
 
     def show(event: dict[str, Any]) -> None:
-        if line is not None and event["event"] == "checkpoint":
-            line.show(
-                f"{series.name}: {event['done']}/{event['total']} · step {event['step']:,} · ETA {event['eta_s']:.0f} s"
-            )
+        if event["event"] == "checkpoint":
+            done = f"{opened.name}: {event['done']}/{event['total']}"
+            line(f"{done} · step {event['step']:,} · ETA {event['eta_s']:.0f} s", False)
 
-    outcome = sweep(series, config, out=out, fresh=fresh, on_event=show)
+    config = SweepConfig(probes=names, **settings)
+    outcome = sweep(opened, config, out="results" if out is None else out, fresh=fresh, on_event=show)
     results = outcome.results
-    if line is not None:
-        what = "interrupted: what is finished is kept" if outcome.interrupted else repr(results)
-        line.close(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)")
+    what = "interrupted: what is finished is kept" if outcome.interrupted else repr(results)
+    line(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)", True)
     return results
 
 
-@runtime_checkable
-class _Line(Protocol):
-    def show(self, text: str) -> None: ...
-
-    def close(self, text: str) -> None: ...
-
-
-def _line() -> _Line | None:
-    """In a notebook one output that is written over, on a terminal one line; else nothing."""
+def _line() -> Callable[[str, bool], None]:
+    """Shows (text, whether it is the last): one output that is written over in a notebook, a line on a terminal, else nothing."""
     shell = sys.modules.get("IPython")
     running = shell.get_ipython() if shell is not None else None
     if running is not None and hasattr(running, "kernel"):
-        return _CellLine()
-    return _TerminalLine() if sys.stderr.isatty() else None
-
-
-class _CellLine:
-    def __init__(self) -> None:
         from IPython.display import display
 
-        self._handle = display({"text/plain": "starting"}, raw=True, display_id=True)
-
-    def show(self, text: str) -> None:
-        self._handle.update({"text/plain": text}, raw=True)
-
-    def close(self, text: str) -> None:
-        self.show(text)
-
-
-class _TerminalLine:
-    def show(self, text: str) -> None:
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-    def close(self, text: str) -> None:
-        print(f"\r\033[K{text}", file=sys.stderr)
+        cell = display({"text/plain": "starting"}, raw=True, display_id=True)
+        return lambda text, last: cell.update({"text/plain": text}, raw=True)
+    if not sys.stderr.isatty():
+        return lambda text, last: None
+    return lambda text, last: print(f"\r\033[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)

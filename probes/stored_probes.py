@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ MAX_PROBES, MAX_METRICS, MAX_CHARS = 100, 64, 500
 _NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 _METRIC = re.compile(r"[A-Za-z_]\w{0,63}(@[A-Za-z_]\w{0,63})?", re.ASCII)
 _MARKUP = str.maketrans({"<": "‹", ">": "›", "[": "(", "]": ")", "`": "'", "\\": "/", "$": "S"})
-_TEXTS = (
+_TEXTS = [
     "unit",
     "source",
     "summary",
@@ -27,7 +27,8 @@ _TEXTS = (
     "not_measured",
     "undefined",
     "passes",
-)
+]
+_ORIGIN = ("name", "version", "source")
 _LISTS = ("stimuli", "settings", "details", "uncompared")
 
 
@@ -41,46 +42,41 @@ def to_json(info: ProbeInfo) -> dict[str, Any]:
 
 def from_json(data: Any) -> ProbeInfo | None:
     """The description of a probe whose plugin is not here; None for what is none."""
-    if (
-        not isinstance(data, Mapping)
-        or data.get("kind") not in get_args(Kind)
-        or not _named(data.get("name"), _NAME)
-    ):
+    if not isinstance(data, Mapping) or data.get("kind") not in get_args(Kind):
         return None
-    metrics = {m: _text(says) for m, says in _mapping(data, "metrics").items() if _named(m, _METRIC)}
-    main = data.get("main_metric")
-    if not metrics or main not in metrics:
+    metrics, main = _by_metric(data, "metrics", _text), data.get("main_metric")
+    if not _named(data.get("name"), _NAME) or not isinstance(main, str) or main not in metrics:
         return None
-    better: dict[Any, Better | None] = {"higher": "higher", "lower": "lower"}
-    texts: dict[str, Any] = {name: _text(data.get(name)) for name in _TEXTS}
-    lists: dict[str, Any] = {name: _names(data.get(name)) for name in _LISTS}
+    plugin = data.get("plugin")
+    origin = [_text(plugin.get(part) if isinstance(plugin, Mapping) else "") for part in _ORIGIN]
+    plain: dict[str, Any] = {name: _text(data.get(name)) for name in _TEXTS}
+    plain |= {name: _names(data.get(name)) for name in _LISTS}
     return ProbeInfo(
         name=data["name"],
         kind=data["kind"],
         range=_range(data.get("range")),
-        better=better.get(data.get("better")),
+        better=_better(data.get("better")),
         metrics=metrics,
         main_metric=main,
         version=_number(data.get("version"), 1),
         position_start=_number(data.get("position_start"), 0),
         order=_number(data.get("order"), LAST),
-        units={m: _text(unit) for m, unit in _mapping(data, "units").items() if _named(m, _METRIC)},
-        directions={
-            m: better.get(way) for m, way in _mapping(data, "directions").items() if _named(m, _METRIC)
-        },
-        plugin=Plugin(*(_text(_mapping(data, "plugin").get(part)) for part in ("name", "version", "source"))),
-        **texts,
-        **lists,
+        units=_by_metric(data, "units", _text),
+        directions=_by_metric(data, "directions", _better),
+        plugin=Plugin(*origin),
+        **plain,
     )
+
+
+def _by_metric(data: Mapping[str, Any], name: str, read: Callable[[Any], Any]) -> dict[str, Any]:
+    """The entries of a mapping that are named like metrics, each read."""
+    found = data.get(name)
+    entries = list(found.items())[:MAX_METRICS] if isinstance(found, Mapping) else []
+    return {metric: read(value) for metric, value in entries if _named(metric, _METRIC)}
 
 
 def _named(value: Any, form: re.Pattern[str]) -> bool:
     return isinstance(value, str) and form.fullmatch(value) is not None
-
-
-def _mapping(data: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = data.get(name)
-    return dict(list(found.items())[:MAX_METRICS]) if isinstance(found, Mapping) else {}
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -102,12 +98,14 @@ def _number(value: Any, otherwise: int) -> int:
     return value if isinstance(value, int) and abs(value) < 1 << 31 else otherwise
 
 
+def _better(value: Any) -> Better | None:
+    """A direction; None for anything else."""
+    return "higher" if value == "higher" else "lower" if value == "lower" else None
+
+
 def _range(value: Any) -> tuple[float, float] | None:
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
-    if (
-        not all(isinstance(end, int | float) and math.isfinite(end) for end in value)
-        or not value[0] < value[1]
-    ):
+    if not all(isinstance(end, int | float) and math.isfinite(end) for end in value):
         return None
-    return float(value[0]), float(value[1])
+    return (float(value[0]), float(value[1])) if value[0] < value[1] else None

@@ -29,7 +29,7 @@ from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.opening import open_series
 from byrote.interp.axes import head_label
-from byrote.probes.attention import stored_metadata, texts_in
+from byrote.probes.attention import stored_metadata, stored_texts
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.derived import observations_of
@@ -372,7 +372,7 @@ def _unit_problems(
 
 def _fits(file: Path, model: Mapping[str, Any]) -> bool:
     """Whether every pattern is as large as the model has heads and its text has tokens."""
-    texts = texts_in(file)
+    texts = stored_texts(file)
     with safe_open(file, framework="numpy") as stored:
         shapes = {kind: stored.get_tensor(f"{kind}/pattern").shape for kind in {t.stimulus for t in texts}}
     for text in texts:

@@ -17,7 +17,7 @@ from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.dashboard import jobs
-from byrote.probes.attention import FORMAT, StoredText, texts_in
+from byrote.probes.attention import FORMAT, StoredText, stored_texts
 from byrote.probes.results import Results
 
 MAX_CHARS = 4000
@@ -52,7 +52,7 @@ class Request:
 
     def texts(self) -> list[StoredText]:
         """The result; [] while there is none."""
-        return texts_in(self.file)
+        return stored_texts(self.file)
 
     def failure(self) -> list[str]:
         """Why there is no answer, in lines; [] while one may come."""

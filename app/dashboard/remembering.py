@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from byrote.dashboard.run_cache import run_cache
-from byrote.probes.attention import StoredText, stored_texts
+from byrote.probes.attention import StoredText, attention_file, stored_texts
 from byrote.probes.figures.by_position import TAG_WORDS
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
@@ -56,7 +56,11 @@ def passages(run: Results, step: int) -> tuple[Passage, ...]:
         for row in rows[rows["metric"] == f"{tag}_at"].itertuples(index=False):
             for i in np.flatnonzero(np.asarray(row.samples, dtype=float) == 1):
                 tags.setdefault(int(i), {})[int(row.position)] = tag
-    kept = {text.index: text for text in stored_texts(run.path, step) if text.stimulus == "members"}
+    kept = {
+        text.index: text
+        for text in stored_texts(attention_file(run.path, step))
+        if text.stimulus == "members"
+    }
     return tuple(Passage(i, _words(kept.get(i)), dict(sorted(tags[i].items()))) for i in sorted(tags))
 
 

@@ -31,8 +31,7 @@ from byrote.interp.bridge import HookedSeries
 from byrote.interp.graft import Graft, grafted, take
 from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under, patterns_of
 from byrote.interp.model import HookedModel
-from byrote.probes.circuits.effects import Measure, later_blocks, shown
-from byrote.probes.circuits.matched import matched_draws
+from byrote.probes.circuits.effects import Measure, later_blocks, matched_draws, shown
 from byrote.probes.statistics import bootstrap_mean, ratio_of_means
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 

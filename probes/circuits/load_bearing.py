@@ -31,14 +31,15 @@ from jaxtyping import Float
 from byrote.interp.intervene import Edit, Head, losses_under
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import (
+    Draws,
     checked_tokens,
     later_blocks,
+    matched_draws,
     refuse_if,
     set_changes,
     shown,
     strongest,
 )
-from byrote.probes.circuits.matched import Draws, matched_draws
 from byrote.probes.heads.induction import induction
 from byrote.probes.registry import lookup
 from byrote.probes.results.schema import Measured

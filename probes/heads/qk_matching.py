@@ -25,7 +25,6 @@ reaches the query. Heads of layer 0 have nothing earlier to read and have no row
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from einops import einsum, rearrange
@@ -104,12 +103,13 @@ def finish(
     p = parts["p"].movedim(0, 1).cpu().double()
     batch, n_layers, n_heads = p.shape
     gram = finite_or_zero(weights.W_E.T @ weights.W_E)
-    frames = _frames(weights, seed)
+    draws = max(_DRAWS_PER_HEAD, math.ceil(_DRAWS_PER_LAYER / n_heads))
+    generator, (d_model, d_head) = torch.Generator().manual_seed(seed), weights.W_K.shape[2:]
+    frames = haar_frames(draws, d_model, d_head, generator, centred=weights.centred).to(weights.W_K)
     names = ("score", "z", "trace", "trace_z", "chance:score")
     out = {name: torch.full((batch, n_layers, n_heads), torch.nan) for name in names}
     for layer in range(1, n_layers):
-        heads = _Heads.of(weights, layer, gram=gram, p=p[:, :layer].mean(0))
-        for name, values in _scores(heads, p[:, :layer].flatten(1), frames).items():
+        for name, values in _scores(weights, layer, p[:, :layer], gram=gram, frames=frames).items():
             out[name][:, layer] = values.float()
     exists = torch.ones(n_layers, n_heads, dtype=torch.bool)
     exists[0] = False
@@ -119,70 +119,36 @@ def finish(
     return {**out, **chance, "exists": exists}
 
 
-@dataclass(frozen=True)
-class _Heads:
-    """The heads of one layer, and how they see what earlier heads (n of them, layer by layer) move.
-
-    Attributes:
-        keys: W_K, norm folded.
-        right: C^T (W_E^T W_E) W_Q.
-        matrix: M of step 2.
-        read: (W_V,h^T W_E^T W_E W_Q) of every earlier head.
-        met: (W_K^T W_O,h^T) of every earlier head; M is the sum of p_h met read.
-        readable: dimensions the keys can read.
-    """
-
-    keys: Float[Tensor, "n_heads d_model d_head"]
-    right: Float[Tensor, "n_heads d_model d_head"]
-    matrix: Float[Tensor, "n_heads d_head d_head"]
-    read: Float[Tensor, "n_earlier n_heads d_head d_head"]
-    met: Float[Tensor, "n_earlier n_heads d_head d_head"]
-    readable: int
-
-    @classmethod
-    def of(
-        cls,
-        weights: HeadWeights,
-        layer: int,
-        *,
-        gram: Float[Tensor, "d_model d_model"],
-        p: Float[Tensor, "n_layers_before n_heads"],
-    ) -> _Heads:
-        """Read them off the weights, for one mean p_h."""
-        keys, queries = weights.reads_of("W_K", layer), weights.reads_of("W_Q", layer)
-        values = torch.cat([weights.reads_of("W_V", l) for l in range(layer)])
-        outputs = weights.W_O[:layer].flatten(0, 1)
-        weighed = p.flatten().to(values)[:, None, None] * values
-        moved = rearrange(weighed, "n d i -> d (n i)") @ outputs.flatten(0, 1)  # C of step 2
-        asked = gram @ queries
-        right = moved.T @ asked
-        return cls(
-            keys=keys,
-            right=right,
-            matrix=keys.mT @ right,
-            read=einsum(values, asked, "n d i, h d j -> n h i j"),
-            met=einsum(keys, outputs, "h d i, n j d -> n h i j"),
-            readable=keys.shape[1] - weights.centred,
-        )
-
-
 def _scores(
-    heads: _Heads,
-    p: Float[Tensor, "batch n_earlier"],
+    weights: HeadWeights,
+    layer: int,
+    p: Float[Tensor, "batch n_layers_before n_heads"],
+    *,
+    gram: Float[Tensor, "d_model d_model"],
     frames: Float[Tensor, "draws d_model n"],
 ) -> dict[str, Tensor]:
-    """Every metric of one layer's heads, per sequence."""
-    value, gamma = _linearised(heads.matrix)
-    towards = einsum(heads.met @ heads.read, gamma.to(heads.read), "n h i j, h j i -> n h").cpu().double()
+    """Every metric of one layer's heads h, per sequence, from the earlier heads n, counted layer by layer."""
+    keys, queries = weights.reads_of("W_K", layer), weights.reads_of("W_Q", layer)
+    values = torch.cat([weights.reads_of("W_V", l) for l in range(layer)])
+    outputs = weights.W_O[:layer].flatten(0, 1)
+    weighed = p.mean(0).flatten().to(values)[:, None, None] * values
+    moved = rearrange(weighed, "n d i -> d (n i)") @ outputs.flatten(0, 1)  # C of step 2
+    wanted = gram @ queries
+    right = moved.T @ wanted
+    read = einsum(values, wanted, "n d i, h d j -> n h i j")
+    met = einsum(keys, outputs, "h d i, n j d -> n h i j")  # M of step 2 is the sum of p_h met read
+    p = p.flatten(1)
+
+    value, gamma = _linearised(keys.mT @ right)
+    towards = einsum(met @ read, gamma.to(read), "n h i j, h j i -> n h").cpu().double()
     score = value + (p - p.mean(0)) @ towards  # 5.
-    trace = p @ einsum(heads.met, heads.read, "n h i j, n h j i -> n h").cpu().double()  # 3.
+    trace = p @ einsum(met, read, "n h i j, n h j i -> n h").cpu().double()  # 3.
     # ||right keys^T||_F from the two Gram matrices: d_head x d_head instead of d_model x d_model
-    squared = ((heads.right.mT @ heads.right) * (heads.keys.mT @ heads.keys)).sum((1, 2))
-    trace_sd = squared.clamp_min(0).sqrt().cpu().double() / math.sqrt(heads.readable)  # 4.
+    squared = ((right.mT @ right) * (keys.mT @ keys)).sum((1, 2))
+    readable = keys.shape[1] - weights.centred
+    trace_sd = squared.clamp_min(0).sqrt().cpu().double() / math.sqrt(readable)  # 4.
     trace = torch.where(trace_sd > 0, trace, torch.nan)
-    null = torch.cat(
-        [turned_positivity(k.T, r, frames) for k, r in zip(heads.keys, heads.right, strict=True)]
-    )
+    null = torch.cat([turned_positivity(k.T, r, frames) for k, r in zip(keys, right, strict=True)])
     null = null[torch.isfinite(null)].double()
     if not len(null):  # every head's matrix is zero
         null = torch.full((2,), torch.nan, dtype=torch.float64)
@@ -211,10 +177,3 @@ def _linearised(
     gamma = ((vectors * slope[:, None, :]) @ inverse).real
     usable = torch.isfinite(gamma).all((1, 2), keepdim=True)
     return score, torch.where(usable, gamma, torch.zeros_like(gamma))
-
-
-def _frames(weights: HeadWeights, seed: int) -> Float[Tensor, "draws d_model n"]:
-    _, n_heads, d_model, d_head = weights.W_K.shape
-    draws = max(_DRAWS_PER_HEAD, math.ceil(_DRAWS_PER_LAYER / n_heads))
-    generator = torch.Generator().manual_seed(seed)
-    return haar_frames(draws, d_model, d_head, generator, centred=weights.centred).to(weights.W_K)

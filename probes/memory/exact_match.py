@@ -18,15 +18,12 @@ right on it once in P times. `completed` asks nothing of it.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.probes.memory.spans import all_right, first_block, mean_over, split
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 
 @probe(
@@ -35,6 +32,13 @@ from byrote.probes.stimuli import Stimulus
     stimulus=("members", "twins"),
     summary="How much of a training sequence is predicted first, where context cannot help; and of fresh twins.",
     chance="guessing uniformly over the usable ids; the twins are the null that counts",
+    chance_levels={
+        "accuracy": "guess",
+        "loss": "guess_nats",
+        "completed": 0.0,
+        "whole_accuracy": "guess",
+        "whole_loss": "guess_nats",
+    },
     metrics={
         "accuracy": "share of the first block's tokens predicted first, the true tokens before them given",
         "loss": "mean loss on the first block",
@@ -107,19 +111,4 @@ def exact_match(
         "whole_loss": mean_over(token_nll, everything),
         "repeats": repeat_count.float(),
         "in_all": n_in_all.float(),
-    }
-
-
-@exact_match.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """Guessing uniformly over the usable ids; what fresh sequences give is measured beside it."""
-    n_ids = stimulus.params["n_ids"]
-    return {
-        "accuracy": 1 / n_ids,
-        "loss": math.log(n_ids),
-        "completed": 0.0,
-        "whole_accuracy": 1 / n_ids,
-        "whole_loss": math.log(n_ids),
-        "repeats": math.nan,
-        "in_all": math.nan,
     }

@@ -23,8 +23,7 @@ import torch
 from jaxtyping import Float
 
 from byrote.interp.model import HookedModel
-from byrote.probes.memory.passes import losses
-from byrote.probes.memory.spans import first_block, mean_over
+from byrote.probes.memory.spans import first_block, losses, mean_over
 from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 

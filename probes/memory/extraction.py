@@ -26,8 +26,7 @@ from torch import Tensor
 
 from byrote.interp.model import HookedModel
 from byrote.probes.memory.mem_gap import bucket_of
-from byrote.probes.memory.passes import Losses, losses
-from byrote.probes.memory.spans import PROMPT_TOKENS, Split, all_right, if_any, split
+from byrote.probes.memory.spans import PROMPT_TOKENS, Losses, Split, all_right, if_any, losses, split
 from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 

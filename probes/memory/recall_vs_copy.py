@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from byrote.interp.model import HookedModel
-from byrote.probes.memory.passes import losses
+from byrote.probes.memory.spans import losses
 from byrote.probes.spec import NotMeasuredError, ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from byrote.probes.memory.spans import first_block
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 
 @probe(
@@ -32,6 +31,7 @@ from byrote.probes.stimuli import Stimulus
     stimulus=("members", "twins"),
     summary="Bits known of a training sequence beyond what its source gives away; and all of them per parameter.",
     chance="0: no more is known than the reference knows; the twins show what chance hits add",
+    chance_levels={"bits": 0.0, "token_bits": 0.0, "share": 0.0, "total": 0.0, "per_parameter": 0.0},
     metrics={
         "bits": "max(0, log2 p_model - log2 p_reference) of the first block, mean per sequence",
         "token_bits": "the same with each token's gain cut at 0 before they are summed",
@@ -84,9 +84,3 @@ def unintended_bits(
         "total": total,
         "per_parameter": total / n_parameters,
     }
-
-
-@unintended_bits.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """A model that knows no more than the reference."""
-    return dict.fromkeys(("bits", "token_bits", "share", "total", "per_parameter"), 0.0)

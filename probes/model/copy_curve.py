@@ -11,14 +11,11 @@ from copy to copy at all. The paper's text is a book's first paragraph, eleven t
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 
 @probe(
@@ -27,6 +24,7 @@ from byrote.probes.stimuli import Stimulus
     stimulus="paragraph_copies",
     summary="Loss on the first, second, ... copy of one paragraph: does another copy still help?",
     chance="ln(number of usable tokens): guessing uniformly",
+    chance_levels={"loss": "guess_nats", "slope": 0.0},
     metrics={
         "loss": "mean loss on the X-th copy",
         "slope": "change in loss per further copy, over copies 2 and later",
@@ -64,9 +62,3 @@ def copy_curve(
         (loss[:, 1:] * x).sum(1) / x.pow(2).sum() if n_copies > 2 else torch.full_like(loss[:, 0], torch.nan)
     )  # 3.
     return {"loss": loss, "slope": slope}
-
-
-@copy_curve.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """Guessing uniformly over the usable ids, at every copy."""
-    return {"loss": math.log(stimulus.params["n_ids"]), "slope": 0.0}

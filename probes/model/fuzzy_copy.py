@@ -19,9 +19,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from byrote.probes.model.planted import by_condition, log_odds
+from byrote.probes.model.skip_trigram import by_condition, log_odds
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 
 @probe(
@@ -30,6 +29,7 @@ from byrote.probes.stimuli import Stimulus
     stimulus="planted_pairs",
     summary="After a pair was seen, is a variant of its second token (plural, case, space) expected too?",
     chance="0: an odds ratio of 1 against the same sequence without the pair; probabilities: guessing uniformly",
+    chance_levels={"log_odds": 0.0, "excess_over_exact": 0.0, "p_variant": "guess", "p_null": "guess"},
     metrics={
         "log_odds": "ln odds ratio of b' after [a][b] ... [a], against the null row",
         "excess_over_exact": "log_odds minus the same of b itself",
@@ -74,10 +74,3 @@ def finish(rows: dict[str, Float[Tensor, " n_rows"]]) -> dict[str, Float[Tensor,
         "p_variant": variant["pair"].sigmoid(),
         "p_null": variant["null"].sigmoid(),
     }
-
-
-@fuzzy_copy.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """An odds ratio of 1; guessing uniformly over the usable ids."""
-    guess = 1 / stimulus.params["n_ids"]
-    return {"log_odds": 0.0, "excess_over_exact": 0.0, "p_variant": guess, "p_null": guess}

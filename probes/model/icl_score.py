@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 EARLY, LATE, CONTEXT, HALF_WINDOW = 50, 500, 512, 8
 MIN_CONTEXT = 16  # in a shorter one early and late are the first tokens
@@ -40,6 +39,7 @@ def positions(width: int) -> tuple[int, int, int]:
     stimulus="natural",
     summary="How much better a late token of real text is predicted than an early one: what context is worth.",
     chance="0: late tokens are predicted like early ones",
+    chance_levels={"score": 0.0, "windowed": 0.0, "early_nats": "guess_nats", "late_nats": "guess_nats"},
     metrics={
         "score": "loss at late_position minus loss at early_position, on natural text, paired by sequence",
         "windowed": "the same, each loss averaged over half_window positions on either side: steadier",
@@ -86,11 +86,3 @@ def icl_score(token_nll: Float[Tensor, "batch next_pos"]) -> dict[str, Float[Ten
         "late_nats": around(late, 0),
         **{name: torch.full_like(token_nll[:, 0], value) for name, value in used.items()},
     }
-
-
-@icl_score.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """A model that guesses uniformly over the usable ids, early and late."""
-    guess = math.log(stimulus.params["n_ids"])
-    none = dict.fromkeys(("early_position", "late_position", "half_window"), math.nan)
-    return {"score": 0.0, "windowed": 0.0, "early_nats": guess, "late_nats": guess, **none}

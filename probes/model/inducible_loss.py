@@ -16,15 +16,12 @@ difference between steps or runs on the same text, not with 0.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.probes.memory.spans import mean_over
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 
 @probe(
@@ -33,6 +30,7 @@ from byrote.probes.stimuli import Stimulus
     stimulus="natural",
     summary="Loss on tokens of real text whose bigram stood earlier in the context, and on the others.",
     chance="ln(number of usable tokens): guessing uniformly; a difference of 0",
+    chance_levels={"inducible": "guess_nats", "other": "guess_nats", "difference": 0.0},
     metrics={
         "inducible": "mean loss on tokens whose bigram (token before, token) stood earlier in the sequence",
         "other": "mean loss on all other tokens",
@@ -77,10 +75,3 @@ def seen_bigrams(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch next_p
     again = torch.zeros_like(code, dtype=torch.bool)
     again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
     return torch.zeros_like(again).scatter(1, order, again)
-
-
-@inducible_loss.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """Guessing uniformly over the usable ids; the share is the text's own and has no chance level here."""
-    guess = math.log(stimulus.params["n_ids"])
-    return {"inducible": guess, "other": guess, "difference": 0.0, "share": math.nan}

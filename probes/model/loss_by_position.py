@@ -14,15 +14,12 @@ Hernandez et al. 2022, arXiv:2205.10487, figure 7, right.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from byrote.probes.model.icl_score import positions
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 MIN_POSITIONS = 3
 
@@ -33,6 +30,7 @@ MIN_POSITIONS = 3
     stimulus="natural",
     summary="Loss of real text by place in the context: does more context go on helping, and how fast?",
     chance="ln(number of usable tokens) at every place: guessing uniformly; a slope of 0",
+    chance_levels={"loss": "guess_nats", "slope": 0.0, "slope_late": 0.0},
     metrics={
         "loss": "mean loss of the t-th token after BOS, one value per t",
         "slope": "d loss / d ln t: weighted least squares over all t, weight 1/t",
@@ -77,9 +75,3 @@ def log_slope(token_nll: Float[Tensor, "batch next_pos"], *, first: int) -> Floa
     x = x - (weight * x).sum() / weight.sum()
     slope = (token_nll[:, first - 1 :].double() * weight * x).sum(1) / (weight * x * x).sum()
     return slope.to(token_nll.dtype)
-
-
-@loss_by_position.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """Guessing uniformly over the usable ids, at every position."""
-    return {"loss": math.log(stimulus.params["n_ids"]), "slope": 0.0, "slope_late": 0.0}

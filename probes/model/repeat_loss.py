@@ -9,13 +9,10 @@ Source: Elhage et al. 2021 (repeated random tokens); Olsson et al. 2022, arXiv:2
 
 from __future__ import annotations
 
-import math
-
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import Stimulus
 
 
 @probe(
@@ -24,6 +21,12 @@ from byrote.probes.stimuli import Stimulus
     stimulus="repeated_random",
     summary="Next-token loss on a block of random tokens, and on its repeats: what copying in context is worth.",
     chance="ln(number of usable tokens): guessing uniformly",
+    chance_levels={
+        "first_block": "guess_nats",
+        "later_blocks": "guess_nats",
+        "difference": 0.0,
+        "top1_later": "guess",
+    },
     metrics={
         "first_block": "mean loss on the first block",
         "later_blocks": "mean loss on later blocks",
@@ -62,16 +65,4 @@ def repeat_loss(
         "later_blocks": later_nats,
         "difference": later_nats - first_nats,  # 3.
         "top1_later": (top1.float() * later).sum(1) / later.sum(1),
-    }
-
-
-@repeat_loss.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """Guessing uniformly over the usable ids."""
-    n_ids = stimulus.params["n_ids"]
-    return {
-        "first_block": math.log(n_ids),
-        "later_blocks": math.log(n_ids),
-        "difference": 0.0,
-        "top1_later": 1 / n_ids,
     }

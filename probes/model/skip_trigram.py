@@ -22,9 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from byrote.probes.model.planted import by_condition, log_odds
 from byrote.probes.spec import probe
-from byrote.probes.stimuli import CONDITIONS, Stimulus
+from byrote.probes.stimuli import CONDITIONS
 
 _FIRST_GAP_LOG2 = 2
 
@@ -36,6 +35,16 @@ _FIRST_GAP_LOG2 = 2
     summary="Copying looser than induction: is b expected where only its surroundings, or only b itself, were seen "
     "before?",
     chance="0: an odds ratio of 1 against the same sequence without b; probabilities: guessing uniformly",
+    chance_levels={
+        "log_odds": 0.0,
+        "pair_log_odds": 0.0,
+        "apart_log_odds": 0.0,
+        "pair_by_gap": 0.0,
+        "p_skip": "guess",
+        "p_pair": "guess",
+        "p_apart": "guess",
+        "p_null": "guess",
+    },
     metrics={
         "log_odds": "ln odds ratio of b after [a][x][b] ... [a][y], against the null row",
         "pair_log_odds": "the same after [a][b] ... [a]: what induction heads raise",
@@ -97,9 +106,19 @@ def finish(
     }
 
 
-@skip_trigram.chance
-def chance(stimulus: Stimulus) -> dict[str, float]:
-    """An odds ratio of 1; guessing uniformly over the usable ids."""
-    ratios = ("log_odds", "pair_log_odds", "apart_log_odds", "pair_by_gap")
-    guess = 1 / stimulus.params["n_ids"]
-    return dict.fromkeys(ratios, 0.0) | {f"p_{name}": guess for name in CONDITIONS}
+def log_odds(
+    logits: Float[Tensor, "batch pos d_vocab"], target: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """ln(p / (1 - p)) of a token after the last position of each sequence; NaN where the target is negative.
+
+    Not by way of p, which rounds to 1 where a model is sure.
+    """
+    last = logits[:, -1].double()
+    at = target.clamp(min=0)[:, None]
+    odds = last.gather(1, at)[:, 0] - last.scatter(1, at, -torch.inf).logsumexp(1)
+    return torch.where(target >= 0, odds, torch.nan)
+
+
+def by_condition(rows: Float[Tensor, " n_rows"]) -> dict[str, Float[Tensor, " n_items"]]:
+    """Values per row as values per item under each of `CONDITIONS`; the rows of an item follow one another."""
+    return dict(zip(CONDITIONS, rows.view(-1, len(CONDITIONS)).T, strict=True))

@@ -20,11 +20,10 @@ from byrote.interp.model import HookedModel
 from byrote.interp.observe import observe
 from byrote.probes.circuits.ablation_text import late_minus_early
 from byrote.probes.circuits.clamp import perfect_induction, perfect_previous
-from byrote.probes.circuits.effects import later_blocks, strongest
+from byrote.probes.circuits.effects import later_blocks, matched_draws, strongest
 from byrote.probes.circuits.graft import graft
 from byrote.probes.circuits.induction_circuit import _Scores as Scores
 from byrote.probes.circuits.load_bearing import judge
-from byrote.probes.circuits.matched import matched_draws
 from byrote.probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
 from byrote.probes.model.icl_score import positions
 from byrote.probes.registry import REGISTRY

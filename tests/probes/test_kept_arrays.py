@@ -52,10 +52,10 @@ def loaded(path, step: int = 0):
 
 def test_a_head_that_copies_raises_what_it_attends_to_and_one_that_anti_copies_lowers_it(planted):
     root, _ = planted
-    text = stored_texts(root, 0)[1]
+    text = stored_texts(attention_file(root, 0))[1]
     answers = expected(PLANTED, text.tokens[None])
     for (layer, head), gain in ((COPIES, 1.0), (ANTI_COPIES, -0.5)):
-        writes = stored_writes(root, 0, text, layer=layer, head=head)
+        writes = stored_writes(attention_file(root, 0), text, layer=layer, head=head)
         for q in range(26, len(text.tokens)):  # in the second block: each token has stood there before
             attended = answers["pattern"][layer, head, 0, q]
             logits = np.zeros(PLANTED.d_vocab)
@@ -73,7 +73,9 @@ def test_a_head_that_copies_raises_what_it_attends_to_and_one_that_anti_copies_l
 @pytest.mark.parametrize("where", (DEAD, FEEDS))
 def test_a_head_the_unembedding_does_not_read_raises_and_lowers_nothing(planted, where):
     root, _ = planted
-    writes = stored_writes(root, 0, stored_texts(root, 0)[0], layer=where[0], head=where[1])
+    writes = stored_writes(
+        attention_file(root, 0), stored_texts(attention_file(root, 0))[0], layer=where[0], head=where[1]
+    )
     assert all(writes.raised(q) == writes.lowered(q) == [] for q in range(len(writes.ids)))
     assert writes.words is None
 
@@ -133,11 +135,11 @@ def test_contributions_equal_those_worked_out_in_float64_from_transformers_own_m
 
 def test_the_file_the_notebook_and_the_python_api_say_the_same(planted):
     root, series = planted
-    for text in stored_texts(root, 0):
+    for text in stored_texts(attention_file(root, 0)):
         found = interp.written(interp.load(series.at(0)), text.tokens)
         for layer in range(2):
             for head in range(4):
-                writes = stored_writes(root, 0, text, layer=layer, head=head)
+                writes = stored_writes(attention_file(root, 0), text, layer=layer, head=head)
                 half = found.logits[0, layer, head].astype(np.float16)
                 np.testing.assert_array_equal(writes.logits, half.astype(np.float64))
                 np.testing.assert_array_equal(writes.ids, found.ids[0, layer, head])
@@ -247,8 +249,10 @@ def test_a_sweep_keeps_the_attention_and_says_why_there_is_no_more(tmp_path):
     series = open_series(write_hf_series(tmp_path / "olmo", "olmo2", (0,)))
     config = SweepConfig(probes=("prefix_matching",), n_seq=4, save_attention=True)
     root = sweep(series, config, out=tmp_path / "results").path
-    text = stored_texts(root, 0)[0]
-    assert stored_pattern(root, 0, text, layer=1, head=2).sum() == pytest.approx(len(text.tokens), abs=0.5)
+    text = stored_texts(attention_file(root, 0))[0]
+    assert stored_pattern(attention_file(root, 0), text, layer=1, head=2).sum() == pytest.approx(
+        len(text.tokens), abs=0.5
+    )
     file = attention_file(root, 0)
     assert (
         unwritten(file)
@@ -256,7 +260,7 @@ def test_a_sweep_keeps_the_attention_and_says_why_there_is_no_more(tmp_path):
     )
     assert not any("written" in name for name in load_file(file))
     with pytest.raises(ByroteError, match="a norm after attention"):
-        stored_writes(root, 0, text, layer=1, head=2)
+        stored_writes(attention_file(root, 0), text, layer=1, head=2)
     before = file.stat().st_mtime_ns
     sweep(series, config, out=tmp_path / "results")
     assert file.stat().st_mtime_ns == before  # nothing is lacking: it was tried
@@ -282,10 +286,10 @@ def test_a_token_has_its_text_beside_it(tmp_path):
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="wörd1"))
     file = tmp_path / "attention.safetensors"
     write_kept(model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer)
-    (text,) = attention.texts_in(file)
+    (text,) = stored_texts(file)
     seen = set()
     for layer, head in ((0, 0), (1, 3)):
-        writes = attention.writes_in(file, text, layer=layer, head=head)
+        writes = stored_writes(file, text, layer=layer, head=head)
         assert set(writes.words) == set(np.unique(writes.ids))
         for i, word in writes.words.items():
             assert word == tokenizer.decode([i])
@@ -318,21 +322,23 @@ def test_a_file_of_the_first_version_opens_and_is_kept_anew_when_asked_for_again
     series = open_series(write_planted(tmp_path / "planted", PLANTED))
     config = SweepConfig(probes=("prefix_matching",), n_seq=4, save_attention=True)
     root = sweep(series, config, out=tmp_path / "results").path
-    file, text = attention_file(root, 0), stored_texts(root, 0)[0]
-    pattern = stored_pattern(root, 0, text, layer=1, head=0)
-    writes = stored_writes(root, 0, text, layer=1, head=0)
+    file, text = attention_file(root, 0), stored_texts(attention_file(root, 0))[0]
+    pattern = stored_pattern(attention_file(root, 0), text, layer=1, head=0)
+    writes = stored_writes(attention_file(root, 0), text, layer=1, head=0)
     old_version(file)
-    (again, *_) = stored_texts(root, 0)
+    (again, *_) = stored_texts(attention_file(root, 0))
     assert again.tokens.tolist() == text.tokens.tolist()
-    np.testing.assert_array_equal(stored_pattern(root, 0, again, layer=1, head=0), pattern)
+    np.testing.assert_array_equal(stored_pattern(attention_file(root, 0), again, layer=1, head=0), pattern)
     assert unwritten(file) == "it was not kept: run the same sweep again with --save-attention"
     with pytest.raises(ByroteError, match="run the same sweep again with --save-attention"):
-        stored_writes(root, 0, again, layer=1, head=0)
+        stored_writes(attention_file(root, 0), again, layer=1, head=0)
     sweep(series, replace(config, save_attention=False), out=tmp_path / "results")
     assert unwritten(file)  # nobody asked
     outcome = sweep(series, config, out=tmp_path / "results")
     assert outcome.measured == 0 and not unwritten(file)
-    np.testing.assert_array_equal(stored_writes(root, 0, text, layer=1, head=0).logits, writes.logits)
+    np.testing.assert_array_equal(
+        stored_writes(attention_file(root, 0), text, layer=1, head=0).logits, writes.logits
+    )
 
 
 @pytest.mark.parametrize("harm", ("gone", "short", "text", "unknown"))
@@ -341,7 +347,7 @@ def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
     tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(61)}, unk_token="w0"))
     file = tmp_path / "attention.safetensors"
     write_kept(model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer)
-    (text,) = attention.texts_in(file)
+    (text,) = stored_texts(file)
     with safe_open(file, framework="numpy") as held:
         facts = held.metadata()
     arrays = load_file(file)
@@ -355,7 +361,7 @@ def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
         arrays["vocabulary/ids"] = arrays["vocabulary/ids"] + 100
     save_file(arrays, file, metadata=facts)
     with pytest.raises(ByroteError, match="cannot be read"):
-        attention.writes_in(file, text, layer=0, head=0)
+        stored_writes(file, text, layer=0, head=0)
     assert json.loads(facts["stimuli"]) == {"own": "x"}
 
 
@@ -367,15 +373,17 @@ def test_a_sweep_of_other_stimuli_adds_to_what_was_kept(tmp_path):
     series = open_series(write_planted(tmp_path / "planted", PLANTED))
     first = SweepConfig(probes=("prefix_matching",), n_seq=4, save_attention=True)
     root = sweep(series, first, out=tmp_path / "results").path
-    (text, *_) = stored_texts(root, 0)
-    pattern = stored_pattern(root, 0, text, layer=1, head=0)
+    (text, *_) = stored_texts(attention_file(root, 0))
+    pattern = stored_pattern(attention_file(root, 0), text, layer=1, head=0)
     more = replace(first, probes=("exact_match",), members=members, twins=twins)
     sweep(series, more, out=tmp_path / "results")
-    held = {one.stimulus: one for one in stored_texts(root, 0) if one.index == 0}
+    held = {one.stimulus: one for one in stored_texts(attention_file(root, 0)) if one.index == 0}
     assert set(held) == {"repeated_random", "members"}
     assert held["repeated_random"].stimulus_id == text.stimulus_id
-    np.testing.assert_array_equal(stored_pattern(root, 0, held["repeated_random"], layer=1, head=0), pattern)
-    assert stored_writes(root, 0, held["repeated_random"], layer=1, head=0).ids.size
+    np.testing.assert_array_equal(
+        stored_pattern(attention_file(root, 0), held["repeated_random"], layer=1, head=0), pattern
+    )
+    assert stored_writes(attention_file(root, 0), held["repeated_random"], layer=1, head=0).ids.size
     before = attention_file(root, 0).stat().st_mtime_ns
     for config in (first, more):
         assert sweep(series, config, out=tmp_path / "results").measured == 0

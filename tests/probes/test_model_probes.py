@@ -19,7 +19,7 @@ from byrote.interp.model import HookedModel
 from byrote.probes.model.icl_score import icl_score, positions
 from byrote.probes.model.inducible_loss import inducible_loss, seen_bigrams
 from byrote.probes.model.loss_by_position import log_slope, loss_by_position
-from byrote.probes.model.planted import by_condition, log_odds
+from byrote.probes.model.skip_trigram import by_condition, log_odds
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, to_frame, unit_table
 from byrote.probes.stimuli import CONDITIONS, Stimulus, Vocabulary, make

@@ -21,7 +21,7 @@ from byrote.probes.attention import (
     StoredText,
     attention_file,
     kept_bytes,
-    pattern_in,
+    stored_pattern,
     stored_texts,
     unwritten,
 )
@@ -42,7 +42,7 @@ def draw(view: View, page: Drawing) -> None:
         asked, text = own
         _one_text(view, page, text, asked.file, masked=False)
         return
-    texts = stored_texts(run.path, state.step)
+    texts = stored_texts(attention_file(run.path, state.step))
     if not texts:
         _without_attention(run, state.step)
         return
@@ -79,7 +79,7 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
     """The tokens and the matrix of one text, and what the head writes on it."""
     state = view.state
     layer, head = state.layer_head or (0, 0)
-    pattern = pattern_in(file, text, layer=layer, head=head)[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
+    pattern = stored_pattern(file, text, layer=layer, head=head)[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
     _reading_controls(view)
     tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
     left, right = st.columns([3, 2], gap="medium")
@@ -152,15 +152,16 @@ def notebook(view: View, layer: int, head: int) -> list[str]:
     """Lines that give the kept attention and what the head writes; none where none was kept."""
     run, step = view.run, view.state.step
     try:
-        if not stored_texts(run.path, step):
+        if not stored_texts(attention_file(run.path, step)):
             return []
     except ByroteError:
         return []
     lines = [
-        "from byrote.probes.attention import stored_pattern, stored_texts, stored_writes",
-        f"text = stored_texts(run.path, {step})[{view.state.text}]",
-        f"stored_pattern(run.path, {step}, text, layer={layer}, head={head})",
+        "from byrote.probes.attention import attention_file, stored_pattern, stored_texts, stored_writes",
+        f"file = attention_file(run.path, {step})",
+        f"text = stored_texts(file)[{view.state.text}]",
+        f"stored_pattern(file, text, layer={layer}, head={head})",
     ]
     if not unwritten(attention_file(run.path, step)):
-        lines.append(f"stored_writes(run.path, {step}, text, layer={layer}, head={head})")
+        lines.append(f"stored_writes(file, text, layer={layer}, head={head})")
     return lines

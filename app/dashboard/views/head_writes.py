@@ -10,7 +10,7 @@ import streamlit as st
 
 from byrote.dashboard.components.token_view import MASK, marked
 from byrote.dashboard.page import Drawing, View, nothing
-from byrote.probes.attention import StoredText, Writes, unwritten, writes_in
+from byrote.probes.attention import StoredText, Writes, stored_writes, unwritten
 from byrote.probes.wording import literal, number
 
 _HOW = """Direct logit attribution (Elhage et al. 2021): what the head adds to the residual stream at this token, z W_O,
@@ -38,7 +38,7 @@ def draw(view: View, page: Drawing, text: StoredText, file: Path, *, n_drawn: in
         return
     layer, head = view.state.layer_head or (0, 0)
     at = position(view.state.q, n_drawn)
-    writes = writes_in(file, text, layer=layer, head=head)
+    writes = stored_writes(file, text, layer=layer, head=head)
     here = MASK if masked else visible((text.words or [str(int(i)) for i in text.tokens])[at])
     frame = writes_frame(writes, at, masked=masked)
     where = f"{view.state.head} at {here} ({at})"

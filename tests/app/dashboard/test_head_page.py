@@ -164,7 +164,7 @@ def test_the_example_says_what_its_heads_write():
     root = _unpacked()
     assert root is not None
     for run in open_library([root]).runs.values():
-        kept = [step for step in run.steps if stored_texts(run.path, step)]
+        kept = [step for step in run.steps if stored_texts(attention_file(run.path, step))]
         assert kept == [run.steps[-1]]
         assert unwritten(attention_file(run.path, kept[0])) == ""
 

@@ -17,7 +17,7 @@ from byrote.dashboard.library import open_library
 from byrote.dashboard.own_text import Request
 from byrote.dashboard.views.own import cost_words
 from byrote.interp import capture, load
-from byrote.probes.attention import SCALE, StoredText, pattern_in, texts_in
+from byrote.probes.attention import SCALE, StoredText, stored_pattern, stored_texts
 from byrote.probes.results import Results
 
 IDS = "0 5 17 9 5 17 9"
@@ -64,7 +64,7 @@ def assert_answer_of_the_python_api(asked: Request, series: Path, given: np.ndar
     assert text.tokens.tolist() == expected.tokens[0].tolist()
     for layer in range(2):
         for head in range(4):
-            shown = pattern_in(asked.file, text, layer=layer, head=head)
+            shown = stored_pattern(asked.file, text, layer=layer, head=head)
             kept = np.rint(expected.pattern[layer, 0, head] * np.float32(SCALE)).astype(np.float64) / SCALE
             np.testing.assert_array_equal(shown, kept)
     return text
@@ -211,7 +211,7 @@ def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
     assert own_text.begin(run, 2, IDS).job == asked.job  # computed once
     assert text.words is None
     np.testing.assert_allclose(
-        pattern_in(asked.file, text, layer=1, head=3), pattern, atol=0.5 / SCALE + 1e-6
+        stored_pattern(asked.file, text, layer=1, head=3), pattern, atol=0.5 / SCALE + 1e-6
     )
 
 
@@ -242,5 +242,5 @@ print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modu
 def test_ids_get_the_first_token_they_lack(lab_series, tmp_path):
     out = tmp_path / "out.safetensors"
     attend(str(lab_series(3)), 2, "5, 17 9", out=out, most=32)
-    (text,) = texts_in(out)
+    (text,) = stored_texts(out)
     assert text.tokens.tolist() == [0, 5, 17, 9]
