@@ -100,6 +100,7 @@ class ProbeInfo:
         featured: 1, 2, ...: place among the head probes that reports, pages and notebooks show first; 0: after those.
         followed: 1, 2, ...: place among the probes whose strongest heads a trajectory follows; 0: not among them.
         best_compared: whether a comparison also holds the strongest head of one run against that of the other.
+        headline: metrics among the few that a comparison of runs shows first.
         details: metrics that summaries leave out.
         uncompared: metrics that are shown side by side and never subtracted, beside `settings`.
         plugin: where it came from; None for byrote's own.
@@ -141,6 +142,7 @@ class ProbeInfo:
     featured: int = 0
     followed: int = 0
     best_compared: bool = False
+    headline: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     uncompared: tuple[str, ...] = ()
     plugin: Plugin | None = None

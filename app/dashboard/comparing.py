@@ -16,7 +16,7 @@ from byrote.interp.axes import head_label
 from byrote.probes.comparable import BEST_HEAD, Comparison, matched_steps
 from byrote.probes.degradation import compare
 from byrote.probes.figures.memory_plane import RULE_AXES
-from byrote.probes.registry import REGISTRY
+from byrote.probes.registry import REGISTRY, best_compared
 from byrote.probes.results import Results
 from byrote.probes.rules import change, is_called
 from byrote.probes.wording import (
@@ -29,22 +29,6 @@ from byrote.probes.wording import (
 )
 
 _COUNTS = frozenset({"pairs", "heads", "sets of heads", "tokens", "members"})
-_HEADLINE = frozenset(
-    {
-        ("prefix_matching", BEST_HEAD),
-        ("previous_token", BEST_HEAD),
-        ("repeat_loss", "first_block"),
-        ("repeat_loss", "later_blocks"),
-        ("repeat_loss", "top1_later"),
-        ("icl_score", "score"),
-        ("inducible_loss", "inducible"),
-        ("inducible_loss", "other"),
-        ("copy_curve", "slope"),
-        ("exact_match", "loss@twins"),
-        ("exact_match", "accuracy@twins"),
-        ("load_bearing", "excess"),
-    }
-)
 _SAME = ("name", "versions", "status")
 
 
@@ -116,7 +100,9 @@ def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
 def headline(comparison: Comparison) -> Comparison:
     """The comparison cut to the few measures a reader asks for first."""
     rows = comparison.rows
-    wanted = [(p, m) in _HEADLINE for p, m in zip(rows["probe"], rows["metric"], strict=True)]
+    first = {(info.name, metric) for info in REGISTRY.values() for metric in info.headline}
+    first |= {(probe, BEST_HEAD) for probe in best_compared()}
+    wanted = [(p, m) in first for p, m in zip(rows["probe"], rows["metric"], strict=True)]
     return replace(comparison, rows=rows[np.array(wanted, dtype=bool) & rows["layer"].isna().to_numpy()])
 
 

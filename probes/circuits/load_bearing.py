@@ -31,7 +31,6 @@ from jaxtyping import Float
 from byrote.interp.intervene import Edit, Head, losses_under
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import (
-    Draws,
     checked_tokens,
     later_blocks,
     matched_draws,
@@ -99,6 +98,7 @@ TOP_FRAC = 0.05
     default=False,
     passes="up to 70: sets of heads and their random draws",
     order=230,
+    headline=("excess",),
 )
 def load_bearing(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int, kind: str = "mean"
@@ -129,29 +129,30 @@ def load_bearing(
     sets = list(dict.fromkeys(s for name in chosen for s in (chosen[name], *draws[name].sets) if s))
     found = set_changes(model, tokens, sets, kind=kind, measure=later_blocks(stimulus), seed=seed)  # 3.
     changes = dict(zip(sets, found, strict=True))
-    loads = {name: _load(chosen[name], draws[name], changes, len(tokens)) for name in chosen}
-    gain = _gain(model, stimulus)
+    gain, nothing = _gain(model, stimulus), np.full(len(tokens), np.nan)
+    change = {name: changes.get(heads, nothing) for name, heads in chosen.items()}
+    random = {name: np.stack([changes[s] for s in draws[name].sets] or [nothing]) for name in chosen}
+    excess = {name: change[name] - random[name].mean(0) for name in chosen}  # 5.
+    cheaper = random["top"].mean(1) < change["top"].mean()
     samples = {
-        "excess": loads["top"].excess,
-        "top_change": loads["top"].change,
-        "random_change": loads["top"].random.mean(0),
-        "random_most": loads["top"].random[int(loads["top"].random.mean(1).argmax())],
+        "excess": excess["top"],
+        "top_change": change["top"],
+        "random_change": random["top"].mean(0),
+        "random_most": random["top"][int(random["top"].mean(1).argmax())],
         "signature": np.stack([looks.excess[:, layer, head] for layer, head in top]).mean(0),  # 2.
         "gain": gain,
-        "called_excess": loads["called"].excess,
-        "wide_excess": loads["wide"].excess,
-        "wide_change": loads["wide"].change,
+        "called_excess": excess["called"],
+        "wide_excess": excess["wide"],
+        "wide_change": change["wide"],
     }
-    over_half = (
-        loads["wide"].change - gain / 2 if len(looks.wide) > len(top) else np.full(len(tokens), np.nan)
-    )
+    over_half = change["wide"] - gain / 2 if len(looks.wide) > len(top) else nothing
     lower = [
         float(bootstrap_mean(s[:, None], seed=seed).lo[0])
         for s in (samples["signature"], samples["excess"], over_half)
     ]
     facts = {
         "verdict": judge(*lower),
-        "beaten_frac": loads["top"].beaten_frac,
+        "beaten_frac": np.where(np.isnan(random["top"]).any(1), np.nan, cheaper).mean(),
         "n_draws": len(draws["top"].sets),
         "n_possible": draws["top"].n_possible,
         "n_top": len(top),
@@ -266,29 +267,3 @@ def _called(
 
 def _heads(indices: np.ndarray) -> tuple[Head, ...]:
     return tuple((int(layer), int(head)) for layer, head in indices)
-
-
-@dataclass(frozen=True)
-class _Load:
-    """What one set's ablation does, beside that of its random sets."""
-
-    change: Float[np.ndarray, " n_seq"]
-    random: Float[np.ndarray, "n_draws n_seq"]
-
-    @property
-    def excess(self) -> Float[np.ndarray, " n_seq"]:
-        return self.change - self.random.mean(0)  # 5.
-
-    @property
-    def beaten_frac(self) -> float:
-        """Share of the random sets that cost less."""
-        return float(
-            np.where(np.isnan(self.random).any(1), np.nan, self.random.mean(1) < self.change.mean()).mean()
-        )
-
-
-def _load(
-    heads: tuple[Head, ...], draws: Draws, changes: Mapping[tuple[Head, ...], np.ndarray], n_seq: int
-) -> _Load:
-    nothing = np.full(n_seq, np.nan)
-    return _Load(changes.get(heads, nothing), np.stack([changes[s] for s in draws.sets] or [nothing]))

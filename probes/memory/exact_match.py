@@ -78,6 +78,7 @@ from byrote.probes.spec import probe
     "completed at 1",
     undefined="no token lies before the sequence's own repetition",
     order=260,
+    headline=("loss@twins", "accuracy@twins"),
     version=2,
 )
 def exact_match(

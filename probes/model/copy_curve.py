@@ -39,6 +39,7 @@ from byrote.probes.spec import probe
     not_measured="a slope needs three copies",
     undefined="a slope needs at least three copies, and fewer fit the context",
     order=140,
+    headline=("slope",),
 )
 def copy_curve(
     token_nll: Float[Tensor, "batch next_pos"], copy_index: Int[Tensor, "batch pos"]

@@ -59,6 +59,7 @@ def positions(width: int) -> tuple[int, int, int]:
     not_measured="sequences of fewer than 16 tokens",
     undefined="sequences of fewer than 16 tokens have no early and late position",
     order=150,
+    headline=("score",),
 )
 def icl_score(token_nll: Float[Tensor, "batch next_pos"]) -> dict[str, Float[Tensor, " batch"]]:
     """Score a batch.

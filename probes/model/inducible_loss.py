@@ -44,6 +44,7 @@ from byrote.probes.spec import probe
     "ones and stand late, so a difference below 0 is no proof of copying: its change over training is what counts",
     undefined="no sequence of the text has such tokens",
     order=170,
+    headline=("inducible", "other"),
 )
 def inducible_loss(
     token_nll: Float[Tensor, "batch next_pos"], tokens: Int[Tensor, "batch pos"]

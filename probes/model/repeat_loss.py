@@ -40,6 +40,7 @@ from byrote.probes.spec import probe
     reads_as="difference near 0: nothing is copied; later_blocks near 0 nats: repeats are predicted almost surely. "
     "Says that the model copies, not how",
     order=130,
+    headline=("first_block", "later_blocks", "top1_later"),
 )
 def repeat_loss(
     token_nll: Float[Tensor, "batch next_pos"],
