@@ -80,6 +80,7 @@ class ProbeInfo:
         stimuli: stimulus kinds, the main one first.
         version: raised whenever numbers change, so that stored results are not reused.
         needs: other probes a verdict reads.
+        inputs: of a verdict: argument -> (probe, metric) whose stored values per sequence it is.
         default: False for probes that are measured only when asked for by name: they cost more passes.
         passes: forward passes per checkpoint of a "direct" probe, in words, such as "1 + heads".
         main_metric: the metric shown first.
@@ -123,6 +124,7 @@ class ProbeInfo:
     stimuli: tuple[str, ...] = ()
     version: int = 1
     needs: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     default: bool = True
     passes: str = ""
     main_metric: str = "score"
@@ -264,6 +266,8 @@ class Probe:
 
         `parts` are [n_layers batch n_heads ...] of a head probe and [batch ...] of one of the whole model. Other arguments
         by name: final_scale, weights, seed. Keys `chance:METRIC`, `lo:METRIC`, `hi:METRIC` and `exists` are understood.
+        Of a verdict: `function(rows)` gets the stored rows of one step by name of its inputs, those with a default only
+        where they are stored, and returns `byrote.probes.results.schema.Measured`.
         """
         self.finisher = function
         return function
@@ -365,6 +369,8 @@ def describe(
         )
     stimuli = (stimulus,) if isinstance(stimulus, str) else tuple(stimulus)
     summary = summary or title
+    if "inputs" in fields:
+        fields["needs"] = tuple(dict.fromkeys(probe for probe, _ in fields["inputs"].values()))
     kind = _kind(name, arguments, stimuli, needs=bool(fields.get("needs")), described=bool(unit and summary))
     source, steps = _source_and_steps(body)
     reasons = [not_measured, *(unavailable(each) for each in (stimuli if kind == "direct" else stimuli[:1]))]

@@ -18,8 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
+from byrote.probes.results.schema import Measured, not_measured
 from byrote.probes.rules import induction_verdict
 from byrote.probes.spec import probe
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater
@@ -46,7 +48,12 @@ class InductionTests:
     unit="yes (1) or no (0)",
     range=(0.0, 1.0),
     better="higher",
-    needs=("prefix_matching", "copying_logit"),
+    inputs={
+        "prefix": ("prefix_matching", "score"),
+        "prefix_shuffled": ("prefix_matching", "score@shuffled_repeat"),
+        "prefix_jittered": ("prefix_matching", "score@jittered_repeat"),
+        "copying": ("copying_logit", "score"),
+    },
     summary="Verdict: matches prefixes and copies, both above their nulls, also on blocks of varying length.",
     chance="false-alarm rate at most 5% after Benjamini-Hochberg over heads",
     metrics={
@@ -111,3 +118,42 @@ def induction(
         q=q,
         n=prefix.shape[0],
     )
+
+
+@induction.finish
+def finish(rows: Mapping[str, pd.DataFrame]) -> list[Measured]:
+    """The verdict on every head of one step, from the stored rows of the probes it needs."""
+    info = induction.info
+    rows = {name: part.sort_values(["layer", "head"]) for name, part in rows.items()}
+    prefix, copying = rows["prefix"], rows["copying"]
+    unmeasured = [
+        r for name in ("prefix", "prefix_shuffled", "prefix_jittered") for r in rows[name]["reason"] if r
+    ]
+    reason = ""
+    if unmeasured or prefix["layer"].isna().any():
+        why = unmeasured[0] if unmeasured else "no heads"
+        reason = f"prefix matching was not measured on every head: {why}"
+    elif copying["layer"].isna().any():
+        reason = f"copying was not measured: {copying['reason'].iloc[0]}"
+    if reason:
+        return [not_measured(info, metric, reason) for metric in info.metrics]
+    samples = {n: np.stack(part["samples"].to_list(), axis=1).astype(np.float64) for n, part in rows.items()}
+    tests = induction(
+        **samples,
+        jitter_chance=rows["prefix_jittered"]["chance"].to_numpy(dtype=np.float64),
+        copying_chance=copying["chance"].fillna(0.0).to_numpy(dtype=np.float64),  # NaN where not measured
+    )
+    shape = (int(prefix["layer"].max()) + 1, int(prefix["head"].max()) + 1)
+    no_chance, n = np.full(shape, np.nan), np.full(shape, tests.n)
+    estimates = {
+        "verdict": (tests.verdict,) * 3,
+        **tests.excess,
+        **{name: (q,) * 3 for name, q in tests.q.items()},
+    }
+    measured = []
+    for metric, ends in estimates.items():
+        value, lo, hi = (np.asarray(end, dtype=np.float64).reshape(shape) for end in ends)
+        chance = np.zeros(shape) if metric in tests.excess else no_chance
+        axes = ("layer", "head")
+        measured.append(Measured(info.name, metric, value, lo, hi, chance, n, axes, undefined=info.undefined))
+    return measured

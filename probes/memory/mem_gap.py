@@ -17,13 +17,15 @@ A share and not nats: of P members the first token alone costs ln P nats, 0.2 a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
+from byrote.probes.results.schema import Measured, not_measured
 from byrote.probes.rules import NEAR_ZERO_FRAC
 from byrote.probes.spec import probe
 from byrote.probes.statistics import most_of, two_sample_interval
@@ -58,7 +60,12 @@ class MemGap:
 
 @probe(
     unit="nats",
-    needs=("exact_match",),
+    inputs={
+        "members": ("exact_match", "loss"),
+        "twins": ("exact_match", "loss@twins"),
+        "repeats": ("exact_match", "repeats"),
+        "in_all": ("exact_match", "in_all"),
+    },
     summary="How much lower the loss is on repeated training sequences than on fresh ones of the same source.",
     chance="0: members are predicted like twins",
     metrics={
@@ -126,3 +133,37 @@ def _most_possible(shares: Float[np.ndarray, " n"]) -> float:
 def bucket_of(repeats: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Floor of log2 of each repeat count: bucket b holds 2^b to 2^(b+1) - 1 repeats."""
     return np.floor(np.log2(np.maximum(repeats, 1))).astype(np.int64)
+
+
+@mem_gap.finish
+def finish(rows: Mapping[str, pd.DataFrame]) -> list[Measured]:
+    """The gap at one step from the stored rows of exact_match; `in_all` is not in units of its first version."""
+    info = mem_gap.info
+    missing = [part["reason"].iloc[0] for part in rows.values() if not part["valid"].iloc[0]]
+    if missing:
+        return [not_measured(info, metric, missing[0]) for metric in info.metrics]
+    found = mem_gap(**{name: part["samples"].iloc[0].astype(np.float64) for name, part in rows.items()})
+    first, last = min(found.by_repeats), max(found.by_repeats)
+    flag = Estimate(found.near_zero, found.near_zero, found.near_zero, found.gap.n)
+    curve = [found.by_repeats.get(bucket) for bucket in range(first, last + 1)]
+    return [
+        _measured("gap", found.gap, chance=0.0),
+        _measured("loss_share", found.loss_share, chance=1.0),
+        _measured("near_zero", flag, chance=np.nan),
+        _measured("by_repeats", curve, chance=0.0, position_start=first),
+    ]
+
+
+def _measured(
+    metric: str, found: Estimate | list[Estimate | None], *, chance: float, position_start: int = 0
+) -> Measured:
+    """One value, or a curve; what is None is no quantity and has no row."""
+    curve, nothing = isinstance(found, list), Estimate(np.nan, np.nan, np.nan, 0)
+    each = [e or nothing for e in found] if isinstance(found, list) else [found]
+    grid = np.array([(e.value, e.lo, e.hi, e.n) for e in each], dtype=np.float64)
+    value, lo, hi, n = grid.T if curve else (part.reshape(()) for part in grid.T)
+    return Measured(
+        mem_gap.info.name, metric, value, lo, hi, np.full(value.shape, chance), n, ("position",) if curve else (),
+        position_start=position_start, undefined=mem_gap.info.undefined,
+        exists=np.array([e is not None for e in found]) if isinstance(found, list) else None,
+    )  # fmt: skip

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from byrote.checkpoints.former_name import stored_under
-from byrote.probes.heads.induction import InductionTests, induction
-from byrote.probes.memory.mem_gap import Estimate, mem_gap
-from byrote.probes.registry import lookup
+from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import (
     OBSERVATION_SCHEMA,
     STORED_ORDER,
     Measured,
     in_order,
-    not_measured,
     to_frame,
     unit_table,
 )
 from byrote.probes.results.source import Source, encoded
 from byrote.probes.results.units import N_UNITS_KEY, read_units, unit_paths, unit_stamps, write_parquet
 from byrote.probes.spec import ProbeInfo
-
-_INPUTS = {
-    "prefix": ("prefix_matching", "score"),
-    "prefix_shuffled": ("prefix_matching", "score@shuffled_repeat"),
-    "prefix_jittered": ("prefix_matching", "score@jittered_repeat"),
-    "copying": ("copying_logit", "score"),
-}
-_GAP_INPUTS = {"members": "loss", "twins": "loss@twins", "repeats": "repeats"}
-
 
 _ROWS_PER_GROUP = 65536
 
@@ -111,110 +99,23 @@ def derive(units: pa.Table) -> pa.Table:
     if not units.num_rows:
         return OBSERVATION_SCHEMA.empty_table()
     frame = to_frame(units)
-    measured = [*_induction(frame), *_mem_gap(frame)]
+    measured = [m for info in REGISTRY.values() if info.inputs for m in _verdict(info, frame)]
     first = frame.iloc[0]
     tokens_seen = None if pd.isna(first["tokens_seen"]) else int(first["tokens_seen"])
     table = unit_table(measured, run=first["run"], step=int(first["step"]), tokens_seen=tokens_seen)
     return table.drop_columns(["samples"])
 
 
-def _mem_gap(frame: pd.DataFrame) -> Sequence[Measured]:
-    info, own = lookup("mem_gap"), frame[frame["probe"] == "exact_match"]
-    rows = {name: own[own["metric"] == metric] for name, metric in _GAP_INPUTS.items()}
-    if any(part.empty for part in rows.values()):
+def _verdict(info: ProbeInfo, frame: pd.DataFrame) -> Sequence[Measured]:
+    """One verdict on a step; nothing where a probe it needs was not requested."""
+    rows = {
+        name: frame[(frame["probe"] == probe) & (frame["metric"] == metric)]
+        for name, (probe, metric) in info.inputs.items()
+    }
+    verdict = info.implementation()
+    arguments = inspect.signature(verdict.update).parameters
+    if verdict.finisher is None or any(
+        rows[n].empty and arguments[n].default is inspect.Parameter.empty for n in rows
+    ):
         return ()
-    missing = [part["reason"].iloc[0] for part in rows.values() if not part["valid"].iloc[0]]
-    if missing:
-        return [not_measured(info, metric, missing[0]) for metric in info.metrics]
-    in_all = own[own["metric"] == "in_all"]  # not in units of the probe's first version
-    rows |= {} if in_all.empty else {"in_all": in_all}
-    found = mem_gap(**{name: part["samples"].iloc[0].astype(np.float64) for name, part in rows.items()})
-    first = min(found.by_repeats)
-    span = [found.by_repeats.get(b) for b in range(first, max(found.by_repeats) + 1)]
-    flag = Estimate(found.near_zero, found.near_zero, found.near_zero, found.gap.n)
-    return [
-        _estimated(info, "gap", [found.gap], chance=0.0),
-        _estimated(info, "loss_share", [found.loss_share], chance=1.0),
-        _estimated(info, "near_zero", [flag], chance=np.nan),
-        _estimated(info, "by_repeats", span, chance=0.0, position_start=first),
-    ]
-
-
-def _estimated(
-    info: ProbeInfo, metric: str, found: Sequence[Estimate | None], *, chance: float, position_start: int = -1
-) -> Measured:
-    """One value, or with `position_start` a curve; what is None is no quantity and has no row."""
-    curve = position_start >= 0
-    nothing = Estimate(np.nan, np.nan, np.nan, 0)
-    grids = [
-        np.array([getattr(e or nothing, name) for e in found], dtype=np.float64)
-        for name in ("value", "lo", "hi", "n")
-    ]
-    value, lo, hi, n = (grid if curve else grid.reshape(()) for grid in grids)
-    return Measured(
-        info.name,
-        metric,
-        value,
-        lo,
-        hi,
-        np.full(value.shape, chance),
-        n,
-        ("position",) if curve else (),
-        position_start=max(position_start, 0),
-        undefined=info.undefined,
-        exists=np.array([e is not None for e in found]) if curve else None,
-    )
-
-
-def _induction(frame: pd.DataFrame) -> Sequence[Measured]:
-    rows = {name: frame[(frame["probe"] == p) & (frame["metric"] == m)] for name, (p, m) in _INPUTS.items()}
-    return () if any(part.empty for part in rows.values()) else _judge(rows)
-
-
-def _judge(rows: dict[str, pd.DataFrame]) -> Sequence[Measured]:
-    info = lookup("induction")
-    rows = {name: part.sort_values(["layer", "head"]) for name, part in rows.items()}
-    prefix_reasons = [
-        r for name in ("prefix", "prefix_shuffled", "prefix_jittered") for r in rows[name]["reason"] if r
-    ]
-    if prefix_reasons or rows["prefix"]["layer"].isna().any():
-        reason = f"prefix matching was not measured on every head: {prefix_reasons[0] if prefix_reasons else 'no heads'}"
-        return [not_measured(info, metric, reason) for metric in info.metrics]
-    if rows["copying"]["layer"].isna().any():
-        reason = f"copying was not measured: {rows['copying']['reason'].iloc[0]}"
-        return [not_measured(info, metric, reason) for metric in info.metrics]
-    samples = {
-        name: np.stack(part["samples"].to_list(), axis=1).astype(np.float64) for name, part in rows.items()
-    }
-    chance = {
-        "jitter_chance": rows["prefix_jittered"]["chance"].to_numpy(dtype=np.float64),
-        "copying_chance": rows["copying"]["chance"]
-        .fillna(0.0)
-        .to_numpy(dtype=np.float64),  # NaN where not measured
-    }
-    tests = induction(**samples, **chance)
-    return _as_measured(tests, rows["prefix"])
-
-
-def _as_measured(tests: InductionTests, heads: pd.DataFrame) -> list[Measured]:
-    info = lookup("induction")
-    shape = (int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1)
-
-    def measured(metric: str, value: np.ndarray, lo: np.ndarray, hi: np.ndarray, chance: float) -> Measured:
-        value, lo, hi = (np.asarray(a, dtype=np.float64).reshape(shape) for a in (value, lo, hi))
-        return Measured(
-            info.name,
-            metric,
-            value,
-            lo,
-            hi,
-            np.full(shape, chance),
-            np.full(shape, tests.n),
-            ("layer", "head"),
-            undefined=info.undefined,
-        )
-
-    out = [measured("verdict", tests.verdict, tests.verdict, tests.verdict, np.nan)]
-    out += [measured(name, *effect, 0.0) for name, effect in tests.excess.items()]
-    out += [measured(name, q, q, q, np.nan) for name, q in tests.q.items()]
-    return out
+    return verdict.finisher({name: part for name, part in rows.items() if not part.empty})
