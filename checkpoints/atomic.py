@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except BaseException:
-        _delete(temporary)
+        remove(temporary)
         raise
 
 
@@ -102,7 +102,7 @@ def remove_leftovers(root: Path) -> None:
         OSError: one of them cannot be removed.
     """
     for path in leftovers(root):
-        _delete(path)
+        remove(path)
 
 
 @contextmanager
@@ -135,7 +135,12 @@ def locked(
         lock.release()
 
 
-def _delete(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds; nothing happens where there is none.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

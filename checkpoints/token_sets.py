@@ -99,7 +99,7 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
 
 def _known_source(series: CheckpointSeries, twins: np.ndarray | None) -> dict[str, Any]:
     """What can be said of sequences whose source is known: their loss under it, and more of them."""
-    from byrote.checkpoints.lab.known import fresh_sequences, source_nll, source_of
+    from byrote.checkpoints.lab.source import fresh_sequences, source_nll, source_of
 
     source = source_of(series.manifest)
     if source is None:

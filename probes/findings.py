@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from byrote.checkpoints.lab.arms import describe_arm
 from byrote.interp.axes import head_label
 from byrote.probes.comparable import BEST_HEAD, Comparison
 from byrote.probes.registry import REGISTRY, featured
@@ -64,14 +65,7 @@ def seeds(results: Table) -> str:
 
 def arm_words(results: Table) -> str:
     """What a run was trained on, as far as its series says; "" where it does not."""
-    arm = results.arm
-    kind = str(arm.get("kind") or "")
-    if kind == "repeated":
-        share, pool = arm.get("repeat_frac"), arm.get("pool_size")
-        words = "repeated data" if share is None else f"{float(share):.0%} of the data repeated"
-        return words if pool is None else f"{words}, from a pool of {int(pool):,}"
-    known = {"unique": "unique data", "control": "control (less data, none repeated)"}
-    return known.get(kind, clean(kind))
+    return clean(describe_arm(results.arm))
 
 
 # One run, or several side by side.

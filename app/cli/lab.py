@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.arms import ARMS, DEFAULT_POOL, DEFAULT_REPEAT_FRAC
 from byrote.cli import options
 from byrote.cli.command import LazyGroup, argument, flag, option, record, verb
 from byrote.cli.progress import Event, Work, interrupted
@@ -16,8 +17,6 @@ from byrote.cli.session import Exit, Session
 
 if TYPE_CHECKING:
     from byrote.checkpoints.lab import LabConfig
-
-_REPEAT_FRAC, _POOL = 0.5, 64  # of an arm with repeats, where not given
 
 
 @click.group(
@@ -42,16 +41,17 @@ class TrainOptions:
 
     out: Path = argument("OUT", type=options.PATH)
     arm: str = option(
-        "unique: every sequence new. repeated: a share of each batch comes from a small pool. "
-        "control: the unique part of the repeated arm's batches, alone.",
-        type=click.Choice(("unique", "repeated", "control")),
+        " ".join(f"{name}: {kind.about}." for name, kind in ARMS.items()),
+        type=click.Choice(tuple(ARMS)),
         default="unique",
     )
     repeat_frac: float | None = option(
-        "Repeated share of each batch; 0.5 for an arm with repeats.", type=float, metavar="X"
+        f"Repeated share of each batch; {DEFAULT_REPEAT_FRAC} for an arm with repeats.",
+        type=float,
+        metavar="X",
     )
     pool: int | None = option(
-        "Sequences that are repeated; 64 for an arm with repeats.", type=int, metavar="N"
+        f"Sequences that are repeated; {DEFAULT_POOL} for an arm with repeats.", type=int, metavar="N"
     )
     steps: int = option("Optimiser steps.", metavar="N", default=2400)
     batch: int = option("Sequences per step.", metavar="N", default=64)
@@ -83,7 +83,7 @@ class TrainOptions:
                 f"{self.heads} heads do not divide a width of {self.d_model}",
                 help="choose --d-model as a multiple of --heads",
             )
-        frac, pool = (0.0, 0) if self.arm == "unique" else (_REPEAT_FRAC, _POOL)
+        frac, pool = (DEFAULT_REPEAT_FRAC, DEFAULT_POOL) if ARMS[self.arm].splits else (0.0, 0)
         arm = Arm(
             self.arm,
             repeat_frac=frac if self.repeat_frac is None else self.repeat_frac,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.arms import arm_rank
 from byrote.dashboard.library import Library
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.comparable import ALIGNMENTS
@@ -23,7 +24,6 @@ from byrote.probes.wording import clean, probe_name, step_number
 MAX_PINS = 6
 MAX_ALSO = 3
 ALWAYS = ("run", "probe", "step", "head", "base")  # in every link, the others where they say something
-_RUN_ORDER = {"repeated": 0, "synthetic": 0, "": 1, "control": 2, "unique": 3}
 
 
 def one_of(*words: str) -> Any:
@@ -152,7 +152,7 @@ def link(state: State, **changes: Any) -> dict[str, str]:
 
 def default_run(library: Library) -> str:
     """The run shown first: one with repeated or synthetic data before its control."""
-    ranked = sorted(library.runs.values(), key=lambda r: _RUN_ORDER.get(r.arm.get("kind", ""), 1))
+    ranked = sorted(library.runs.values(), key=lambda r: arm_rank(str(r.arm.get("kind", ""))))
     return ranked[0].run
 
 

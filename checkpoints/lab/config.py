@@ -8,7 +8,6 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms import Arm
-from byrote.checkpoints.lab.schedule import checkpoint_steps
 from byrote.checkpoints.lab.source import SourceConfig
 
 _TWINS_WITHOUT_POOL = 64
@@ -145,3 +144,21 @@ class LabConfig:
 
     def _refused(self, name: str, wanted: str) -> ByroteError:
         return ByroteError(f"{name} is {getattr(self, name)!r}", help=f"use {wanted}")
+
+
+def checkpoint_steps(steps: int, *, every: int) -> tuple[int, ...]:
+    """Steps to write: 0, the powers of two below `every`, every multiple of `every`, and the last.
+
+    Early training is fast and gets log-spaced steps; after that the steps are even, because nobody knows in
+    advance where the phase change falls.
+
+    Args:
+        steps: optimiser steps of the whole run, 1 or more.
+        every: spacing of the even part, 1 or more.
+
+    Returns:
+        Ascending, without repeats, from 0 to `steps`.
+    """
+    powers = {2**k for k in range(every.bit_length()) if 2**k < every}
+    chosen = {0, steps} | powers | set(range(every, steps, every))
+    return tuple(sorted(s for s in chosen if s <= steps))

@@ -7,6 +7,8 @@ between any two of them costs the steps since the last complete one and nothing 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,19 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from byrote.checkpoints.atomic import LOCK, is_leftover, leftovers
+from byrote.checkpoints.atomic import (
+    LOCK,
+    is_leftover,
+    leftovers,
+    remove,
+    write_bytes,
+    write_folder,
+    write_json,
+)
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import same_format
-from byrote.checkpoints.lab.arms import ArmStream
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.files import make_folder, remove, write_bytes, write_folder, write_json
-from byrote.checkpoints.lab.source import draw
+from byrote.checkpoints.lab.source import ArmStream, draw
 
 FORMAT, VERSION = "byrote-lab", 1
 _PACKAGES = ("torch", "transformer-lens", "numpy", "safetensors")
@@ -31,6 +39,27 @@ _DERIVED = ("arm.repeats_per_sequence", "model.n_ctx", "model.d_vocab")
 def step_folder_name(step: int) -> str:
     """The folder of a step, such as `step_00000512`."""
     return f"step_{step:08d}"
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say the way out where something under a path cannot be written or removed.
+
+    Raises:
+        ByroteError: the folder cannot be written to, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ByroteError:
+    """What a series says of a file that it cannot write."""
+    return ByroteError(
+        f"cannot write {path}: {error.strerror or error}",
+        help="make room or choose another folder; the same command goes on from the last written step",
+    )
 
 
 class SeriesFolder:
@@ -93,8 +122,8 @@ class SeriesFolder:
         config, source = self.config, self.config.source
         fields = {"model_type": "transformer_lens_native", **config.model_fields()}
         write_json(self.path / "config.json", {**fields, "bos_token_id": source.bos_token_id})
-        make_folder(self.path / "data")
-        make_folder(self.path / "resume")
+        for name in ("data", "resume"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
         held_out = draw(source, seed=0, stream="held_out", index=0, n=config.n_held_out)
         self._write_data("held_out", tokens=held_out.tokens, second_block_start=held_out.second_block_start)
         twins = draw(source, seed=config.seed, stream="twins", index=0, n=config.n_twins)

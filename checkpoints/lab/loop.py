@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from byrote.checkpoints.errors import ByroteError, CheckpointError
-from byrote.checkpoints.lab.arms import ArmStream
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, step_folder_name
 from byrote.checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
-from byrote.checkpoints.lab.source import Sequences, draw
+from byrote.checkpoints.lab.source import ArmStream, Sequences, draw
 
 EVENT_EVERY_S = 0.5
 LOG_EVERY_STEPS = 10

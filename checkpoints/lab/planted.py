@@ -17,8 +17,9 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
+from byrote.checkpoints.atomic import write_folder, write_json
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
-from byrote.checkpoints.lab.files import make_folder, write_folder, write_json
+from byrote.checkpoints.lab.folder import FORMAT, VERSION, explained, step_folder_name
 from byrote.checkpoints.lab.planted_answers import HARD_STRENGTH_NATS as HARD_STRENGTH_NATS
 from byrote.checkpoints.lab.planted_answers import PLANTED_HEADS as PLANTED_HEADS
 from byrote.checkpoints.lab.planted_answers import HeadSpec as HeadSpec
@@ -27,7 +28,7 @@ from byrote.checkpoints.lab.planted_answers import expected as expected
 
 BOS_TOKEN_ID = 0
 RANDOM_STD = 0.1
-STEP_FOLDER = "step_00000000"
+STEP_FOLDER = step_folder_name(0)
 
 
 def planted_model(config: PlantedConfig = PlantedConfig()) -> tuple[dict, dict[str, Tensor]]:  # noqa: B008
@@ -50,10 +51,13 @@ def planted_model(config: PlantedConfig = PlantedConfig()) -> tuple[dict, dict[s
     for l, layer in enumerate(config.heads):
         for h, head in enumerate(layer):
             part = slice(h * d_head, (h + 1) * d_head)
-            blocks = {"q": _query(config, head), "k": _key(config, head), "v": _value(config, head)}
-            for name, block in blocks.items():
-                state[f"layers.{l}.attn.{name}.weight"][part] = block
-            state[f"layers.{l}.attn.o.weight"][:, part] = _output(config, head)
+            q, k, v = (state[f"layers.{l}.attn.{name}.weight"][part] for name in "qkv")
+            _query(config, head, q)
+            _key(config, head, k)
+            if head.writes != "nothing":
+                v[: config.d_vocab, rows["token"]] = torch.eye(config.d_vocab)
+                o = state[f"layers.{l}.attn.o.weight"][:, part]
+                o[rows[head.writes], : config.d_vocab] = head.gain * torch.eye(config.d_vocab)
     return fields, state
 
 
@@ -111,10 +115,11 @@ def write_planted(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} already holds something", help="choose a folder that is empty or new")
     fields, state = planted_model(config) if kind == "planted" else random_model(config, seed=seed)
-    make_folder(out)
-    write_json(out / "config.json", fields)
-    write_folder(out / STEP_FOLDER, {"model.safetensors": save(state, metadata={"format": "pt"})})
-    write_json(out / "manifest.json", _manifest(out.name, config, kind=kind, seed=seed))
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "config.json", fields)
+        write_folder(out / STEP_FOLDER, {"model.safetensors": save(state, metadata={"format": "pt"})})
+        write_json(out / "manifest.json", _manifest(out.name, config, kind=kind, seed=seed))
     return out
 
 
@@ -163,54 +168,31 @@ def _subspaces(config: PlantedConfig) -> dict[str, slice]:
     return rows
 
 
-def _blank(config: PlantedConfig) -> Float[Tensor, "d_head d_model"]:
-    fields = _fields(config)
-    return torch.zeros(fields["d_head"], fields["d_model"])
-
-
-def _query(config: PlantedConfig, head: HeadSpec) -> Float[Tensor, "d_head d_model"]:
+def _query(config: PlantedConfig, head: HeadSpec, block: Float[Tensor, "d_head d_model"]) -> None:
     """The one-hot of the key asked for, times c and the square root the attention divides by."""
-    block, rows = _blank(config), _subspaces(config)
+    rows, strength = _subspaces(config), head.strength_nats * math.sqrt(len(block))
     if head.match in ("duplicate", "prefix"):
-        block[: config.d_vocab, rows["token"]] = torch.eye(config.d_vocab)
+        block[: config.d_vocab, rows["token"]] = strength * torch.eye(config.d_vocab)
     elif head.match in ("previous", "offset"):
         back, first = (1, 0) if head.match == "previous" else (config.offset, 1)
-        position = block[: config.n_ctx, rows["position"]]
         keys = torch.arange(first, config.n_ctx - back)
-        position[keys, keys + back] = 1.0
-    return head.strength_nats * math.sqrt(len(block)) * block
+        block[keys, rows["position"].start + keys + back] = strength
 
 
-def _key(config: PlantedConfig, head: HeadSpec) -> Float[Tensor, "d_head d_model"]:
+def _key(config: PlantedConfig, head: HeadSpec, block: Float[Tensor, "d_head d_model"]) -> None:
     """The one-hot a key answers to: its position, its token, or the token before it."""
-    block = _blank(config)
     source = {"previous": "position", "offset": "position", "duplicate": "token", "prefix": "previous"}
     if head.match in source:
         rows = _subspaces(config)[source[head.match]]
         size = rows.stop - rows.start
         block[:size, rows] = torch.eye(size)
-    return block
-
-
-def _value(config: PlantedConfig, head: HeadSpec) -> Float[Tensor, "d_head d_model"]:
-    block = _blank(config)
-    if head.writes != "nothing":
-        block[: config.d_vocab, _subspaces(config)["token"]] = torch.eye(config.d_vocab)
-    return block
-
-
-def _output(config: PlantedConfig, head: HeadSpec) -> Float[Tensor, "d_model d_head"]:
-    block = _blank(config).T.contiguous()
-    if head.writes != "nothing":
-        block[_subspaces(config)[head.writes], : config.d_vocab] = head.gain * torch.eye(config.d_vocab)
-    return block
 
 
 def _manifest(name: str, config: PlantedConfig, *, kind: str, seed: int) -> dict:
     row = dict.fromkeys(("train_loss_nats", "test_loss_nats", "copy_loss_nats", "pool_loss_nats"))
     return {
-        "format": "byrote-lab",
-        "version": 1,
+        "format": FORMAT,
+        "version": VERSION,
         "name": name,
         "status": "complete",
         "arm": {"kind": kind, "repeat_frac": 0.0, "pool_size": 0, "repeats_per_sequence": 0},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints import atomic
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.files import locked, make_folder
-from byrote.checkpoints.lab.folder import SeriesFolder
+from byrote.checkpoints.lab.folder import SeriesFolder, cannot_write, explained
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -38,9 +40,10 @@ def train(
             to; training diverged; the device is not there.
     """
     folder = SeriesFolder(Path(out), config)  # refuses before anything is created
-    emit = on_event or _ignore
-    make_folder(folder.path)
-    with locked(folder.path):
+    emit = on_event or (lambda event: None)
+    with explained(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    with locked(folder.path), explained(folder.path):
         folder = SeriesFolder(folder.path, config)  # again, now that nobody else can write
         if fresh:
             if folder.manifest is not None:
@@ -66,5 +69,16 @@ def train(
     return folder.path
 
 
-def _ignore(event: dict[str, Any]) -> None:
-    """Nobody listens."""
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+        ByroteError: another process trains in this folder now, or it cannot be written to.
+    """
+    return atomic.locked(
+        folder / atomic.LOCK,
+        busy=ByroteError(
+            f"another process is training in {folder}", help="wait for it, or choose another folder"
+        ),
+        refused=lambda error: cannot_write(folder, error),
+    )

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from byrote.checkpoints.lab import Arm, LabConfig, train
-from byrote.checkpoints.lab.arms import ArmStream
 from byrote.checkpoints.lab.model import build_model, learning_rate
+from byrote.checkpoints.lab.source import ArmStream
 
 TARGET_RATIO = 1.2
 

@@ -7,9 +7,8 @@ import pytest
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig
-from byrote.checkpoints.lab.arms import ArmStream, batch_for_step
-from byrote.checkpoints.lab.schedule import checkpoint_steps
-from byrote.checkpoints.lab.source import draw
+from byrote.checkpoints.lab.config import checkpoint_steps
+from byrote.checkpoints.lab.source import ArmStream, batch_for_step, draw
 
 SOURCE = SourceConfig(d_vocab=64, n_ctx=24, block_min=6, block_max=10)
 

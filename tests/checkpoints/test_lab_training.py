@@ -19,10 +19,9 @@ from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
 from byrote.checkpoints.lab import loop as lab_loop
-from byrote.checkpoints.lab.arms import ArmStream
-from byrote.checkpoints.lab.files import locked
 from byrote.checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
-from byrote.checkpoints.lab.source import draw
+from byrote.checkpoints.lab.source import ArmStream, draw
+from byrote.checkpoints.lab.trainer import locked
 
 ROOT = Path(__file__).parents[2]
 SMALL = {

@@ -13,8 +13,14 @@ from safetensors.numpy import load_file, save_file
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.known import fresh_sequences, source_nll, source_of
-from byrote.checkpoints.lab.source import SourceConfig, bigram_table, draw
+from byrote.checkpoints.lab.source import (
+    SourceConfig,
+    bigram_table,
+    draw,
+    fresh_sequences,
+    source_nll,
+    source_of,
+)
 from byrote.checkpoints.token_sets import (
     N_CANDIDATES,
     NO_TOKEN_SETS,
