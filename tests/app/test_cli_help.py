@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -193,3 +194,23 @@ def test_byrote_command_is_this_group():
     from byrote.cli.main import main
 
     assert entry.load() is main
+
+
+def documented() -> list[str]:
+    """Every command line of a code block in the documentation."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return list(dict.fromkeys(line for line in lines if line.startswith("byrote ") and "VERB" not in line))
+
+
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_has_the_options_it_names(line):
+    words = shlex.split(line, comments=True)[1:]
+    known = dict(commands(ROOT_CONTEXT))
+    name = next(n for n in (f"byrote {' '.join(words[:2])}", f"byrote {words[0]}") if n in known)
+    command = known[name]
+    parser = command.make_parser(click.Context(command, info_name=name))
+    typed, rest, _ = parser.parse_args(words[len(name.split()) - 1 :])
+    assert not rest and set(typed) <= {param.name for param in command.params} | {"help"}
