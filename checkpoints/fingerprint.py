@@ -31,7 +31,7 @@ _WINDOW_BYTES = 16 * 2**20
 def stored_tensors(checkpoint: Checkpoint) -> StoredTensors:
     """Every tensor's name, description and bytes in row-major order, one at a time, mapped where that can be.
 
-    The bytes of one tensor are valid until the next is asked for.
+    The bytes of one tensor are valid until the next is requested.
 
     Args:
         checkpoint: with its files on disk.
@@ -48,7 +48,7 @@ def stored_tensors(checkpoint: Checkpoint) -> StoredTensors:
 
 
 def _windows(raw: UInt8[np.ndarray, " n_bytes"]) -> Iterator[UInt8[np.ndarray, " n"]]:
-    """A tensor's bytes in pieces; mapped pages are given back after each, so that no whole tensor is held in memory."""
+    """A tensor's bytes in pieces; mapped pages are given back after each, so that no whole tensor stays in memory."""
     pages: Any = raw
     while isinstance(pages, np.ndarray | memoryview):
         pages = pages.base if isinstance(pages, np.ndarray) else pages.obj

@@ -93,7 +93,7 @@ def open_runs(
 
 @dataclass(frozen=True)
 class _Target:
-    """A path or repository as named, and the part of it that was asked for."""
+    """A path or repository as named, and the part of it that was requested."""
 
     path: Path
     repo: str | None = None

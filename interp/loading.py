@@ -38,7 +38,7 @@ def behind_hooks(
     """A module that was built for this, behind a bridge; its parameters get memory of their own.
 
     Args:
-        built: the module and what the bridge must be told of it.
+        built: the module and what the bridge must know of it.
         checkpoint: whose weights are in it.
         config: what decides its shape and special ids, as plain JSON.
         device, dtype: of the parameters.

@@ -26,7 +26,7 @@ _OWN = (lab, tl_legacy, hub, peft, dcp, nanogpt, lightning, state_dict, hf)
 
 @lru_cache(maxsize=1)
 def formats() -> Mapping[str, Format]:
-    """All formats by name, in the order in which they are asked: those of installed packages, then byrote's own.
+    """All formats by name, in the order in which they are tried: those of installed packages, then byrote's own.
 
     Raises:
         ByroteError: an installed package offers something else than a format, or one under a name that is taken.
@@ -52,7 +52,7 @@ def format_of(checkpoint: Checkpoint) -> Format:
     """The format that a checkpoint was found by.
 
     Raises:
-        CheckpointError: it came from a package that is not installed here.
+        CheckpointError: it is of a package that is not installed here.
     """
     found = formats().get(checkpoint.format)
     if found is None:

@@ -44,10 +44,10 @@ class Format:
         options: those of `open_series` that `discover` takes: part, base, allow_download, disk_budget_bytes.
         single_files: whether a path may also be one of its weight files.
         tensors: a checkpoint's tensors as they are stored, for fingerprints and lint; None for safetensors and `torch.save`
-            files, which are told by their endings.
+            files, which are known by their endings.
         config_inside: what describes the architecture where it is saved with the weights; it counts as part of the
             fingerprint where a checkpoint has no `config_path`.
-        version: what changes whenever a checkpoint's files do, where that need not be asked of the files.
+        version: what changes whenever a checkpoint's files do, where that need not be read off the files.
     """
 
     name: str

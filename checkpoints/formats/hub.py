@@ -3,7 +3,7 @@
 The cache lays a repository out as `models--org--name/` with `refs/<branch>` (a commit hash), `snapshots/<commit>/`
 (links) and `blobs/` (contents). Nothing reaches the network unless `allow_download` is given; see `hub_source`.
 
-Source: huggingface_hub's documentation of its cache; where the cache lies is asked of huggingface_hub itself.
+Source: huggingface_hub's documentation of its cache; huggingface_hub itself says where the cache lies.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ def repository(text: str) -> str | None:
     if match is None:
         return None
     repo = match["repo"]
-    if match["hf"] or not Path(repo).parent.is_dir() or cache_folder(repo).is_dir():
-        return repo
-    return None
+    is_path = not match["hf"] and Path(repo).parent.is_dir() and not cache_folder(repo).is_dir()
+    return None if is_path else repo
 
 
 def cache_folder(repo: str) -> Path:
@@ -58,7 +57,7 @@ def open_repository(
     """The series a repository's branches make; see `checkpoints.open_series`.
 
     Raises:
-        CheckpointError: it is not in the cache and may not be asked for, or holds nothing readable.
+        CheckpointError: it is not in the cache and may not be fetched, or holds nothing readable.
     """
     folder = cache_folder(repo)
     if not folder.is_dir() and not allow_download:
@@ -100,10 +99,14 @@ def discover(
         refs |= remote_refs(repo)
     steps = _steps(refs, repo)
     notes = _notes(path, refs, steps)
-    if part is not None:
-        steps = _of_part(steps, part, repo=repo)
-    else:
+    if part is None:
         refuse_mixed_parts((name for name, named in steps.items() if named), where=repo)
+    else:  # the branches of one stage, or the one branch that is called so
+        chosen = {n: named for n, named in steps.items() if n == part or (named and named.part == part)}
+        if not chosen:
+            known = [name for name in count_parts(steps) if name] or steps
+            raise CheckpointError(f"{repo} has no part or branch {part!r}", help=did_you_mean(part, known))
+        steps = chosen
     source = None
     if allow_download:
         revisions = {path / "snapshots" / refs[name]: name for name in steps}
@@ -118,8 +121,7 @@ def discover(
 def _cached(folder: Path, repo: str) -> str:
     """What the cache holds instead, for a message."""
     there = sorted(_repository_of(p) for p in folder.parent.glob("models--*"))
-    near = difflib.get_close_matches(repo, there, n=1, cutoff=0.5)
-    if near:
+    if near := difflib.get_close_matches(repo, there, n=1, cutoff=0.5):
         return f"; did you mean {near[0]!r}, which the cache holds?"
     return f"; the cache holds {_listed(there)}" if there else ""
 
@@ -155,17 +157,6 @@ def _steps(refs: dict[str, str], repo: str) -> dict[str, StepName | None]:
     )
 
 
-def _of_part(steps: dict[str, StepName | None], part: str, *, repo: str) -> dict[str, StepName | None]:
-    """Branches of one stage, or the one branch that is called so."""
-    chosen = {n: named for n, named in steps.items() if n == part or (named and named.part == part)}
-    if not chosen:
-        parts = [name for name in count_parts(steps) if name]
-        raise CheckpointError(
-            f"{repo} has no part or branch {part!r}", help=did_you_mean(part, parts or steps)
-        )
-    return chosen
-
-
 def _one_per_step(
     path: Path, refs: dict[str, str], steps: dict[str, StepName | None]
 ) -> tuple[dict[str, StepName | None], list[Gap]]:
@@ -173,16 +164,16 @@ def _one_per_step(
     by_step: dict[int, list[str]] = {}
     for name, named in steps.items():
         by_step.setdefault(named.step if named else 0, []).append(name)
-    kept, gaps = {}, []
+    one_each, gaps = {}, []
     for step, names in by_step.items():
         if len({refs[name] for name in names}) == 1:
-            kept[names[0]] = steps[names[0]]
+            one_each[names[0]] = steps[names[0]]
             continue
         reason = f"{len(names)} branches claim step {step} with different commits: {', '.join(sorted(names))}"
         gaps += [
             Gap(path / "refs" / name, reason, "open one of them as ORG/NAME@BRANCH", step) for name in names
         ]
-    return kept, gaps
+    return one_each, gaps
 
 
 def _checkpoint(

@@ -2,7 +2,7 @@
 
 Only reached with `allow_download`. A step is fetched when it is needed (`byrote.checkpoints.series.at_hand`), into the hub
 cache like any other download; when the next one needs its room, it is removed. What was in the cache before this
-process came is never removed, and neither is a step in use.
+process began is never removed, and neither is a step in use.
 """
 
 from __future__ import annotations
@@ -69,19 +69,14 @@ class HubSource:
         self.repo, self.cache, self.revisions = repo, cache, dict(revisions)
         self.budget_bytes = budget_bytes
         self._changed = threading.Condition()
-        self._holders: dict[Path, list[int]] = defaultdict(list)
+        self._users: dict[Path, list[int]] = defaultdict(list)
         self._ready: dict[Path, Checkpoint] = {}
-        self._coming: set[Path] = set()
+        self._in_transfer: set[Path] = set()
         self._fetched: dict[Path, _Fetched] = {}  # oldest first
         self._our_blobs: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(HubSource, budget_bytes=self.budget_bytes), (self.repo, self.cache, self.revisions)
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes on disk that this source fetched and has not removed."""
-        return sum(fetched.bytes for fetched in self._fetched.values())
 
     def fetch(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint with its files in the cache, downloaded if need be; see `byrote.checkpoints.series.Source`.
@@ -92,12 +87,12 @@ class HubSource:
         """
         key = checkpoint.path
         with self._changed:
-            self._holders[key].append(threading.get_ident())
-            self._changed.wait_for(lambda: key not in self._coming)
+            self._users[key].append(threading.get_ident())
+            self._changed.wait_for(lambda: key not in self._in_transfer)
             ready = self._ready.get(key)
             if ready is not None and all(file.is_file() for file in ready.files):
                 return ready
-            self._coming.add(key)
+            self._in_transfer.add(key)
         try:
             ready = self._download(checkpoint)
             self._ready[key] = ready
@@ -107,15 +102,15 @@ class HubSource:
             raise
         finally:
             with self._changed:
-                self._coming.discard(key)
+                self._in_transfer.discard(key)
                 self._changed.notify_all()
 
     def release(self, checkpoint: Checkpoint) -> None:
         """Say that one user of the step is done with its files."""
         with self._changed:
-            holders = self._holders[checkpoint.path]
+            users = self._users[checkpoint.path]
             me = threading.get_ident()
-            holders.remove(me if me in holders else holders[0])
+            users.remove(me if me in users else users[0])
             self._changed.notify_all()
 
     def _download(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -128,7 +123,10 @@ class HubSource:
             log.info("fetching %s@%s (%.0f MB)", self.repo, revision, needed / 1e6)
             folder = self._receive(key, revision, names)
         except BaseException:
-            self._forget_unfinished(key)
+            # What a failed download has is left to huggingface_hub, which resumes it; its room is not ours.
+            with self._changed:
+                if key in self._fetched and self._fetched[key].folder is None:
+                    del self._fetched[key]
             raise
         named = StepName(checkpoint.step, checkpoint.tokens_seen)
         read = read_or_gap(folder, named.step, lambda: hf.read_checkpoint(folder, named))
@@ -169,10 +167,12 @@ class HubSource:
                 help="give a larger budget; two steps' worth lets one be fetched while the other is measured",
             )
         with self._changed:
-            while budget is not None and self.held_bytes + needed > budget:
+            while budget is not None and sum(f.bytes for f in self._fetched.values()) + needed > budget:
                 removed = self._evict_oldest()
                 free += removed
-                if not removed and not self._held_by_others():
+                me = threading.get_ident()
+                others = any(user != me for key in self._fetched for user in self._users[key])
+                if not removed and not others:
                     raise CheckpointError(
                         f"the disk budget of {_size(budget)} is taken by steps in use or partly there before; "
                         f"step {step} of {self.repo} needs {_size(needed)}",
@@ -187,26 +187,32 @@ class HubSource:
                 )
             self._fetched[key] = _Fetched(needed)
 
-    def _held_by_others(self) -> bool:
-        me = threading.get_ident()
-        return any(holder != me for key in self._fetched for holder in self._holders[key])
-
     def _evict_oldest(self) -> int:
         """Remove the oldest step nobody uses; bytes freed, 0 where there is none."""
         for key, fetched in self._fetched.items():
-            if not self._holders[key] and fetched.folder is not None:
+            if not self._users[key] and fetched.folder is not None:
                 log.info("removing %s@%s (%.0f MB)", self.repo, self.revisions[key], fetched.bytes / 1e6)
-                _remove(fetched, self._our_blobs)
+                self._remove(fetched.folder, fetched.records)
                 del self._fetched[key]
                 self._ready.pop(key, None)
                 return max(fetched.bytes, 1)
         return 0
 
-    def _forget_unfinished(self, key: Path) -> None:
-        """A download that failed leaves what it has to huggingface_hub, which resumes it; its room is not ours."""
-        with self._changed:
-            if key in self._fetched and self._fetched[key].folder is None:
-                del self._fetched[key]
+    def _remove(self, snapshot: Path, records: tuple[Path, ...]) -> None:
+        """Delete a step's snapshot, and those of its blobs that we brought and no other snapshot links to.
+
+        Not by huggingface_hub's `delete_revisions`: it takes a repository for corrupt where one branch names a commit that
+        is not there, and removes branches and blobs that were there before us.
+        """
+        unused = _linked(snapshot) & self._our_blobs
+        shutil.rmtree(snapshot)
+        for other in snapshot.parent.iterdir():
+            unused -= _linked(other)
+        for blob in unused:
+            (snapshot.parent.parent / "blobs" / blob).unlink(missing_ok=True)
+        self._our_blobs -= unused
+        for record in records:
+            record.unlink(missing_ok=True)
 
 
 def wanted_files(sizes: Mapping[str, int], *, where: str) -> list[str]:
@@ -300,21 +306,6 @@ def _advice(error: Exception) -> str:
     if kind in ("RepositoryNotFoundError", "RevisionNotFoundError"):
         return "check the spelling; for a private repository log in with `hf auth login`"
     return "check the network; what the cache holds opens without allow_download"
-
-
-def _remove(fetched: _Fetched, our_blobs: set[str]) -> None:
-    """Delete a step's snapshot, and those of its blobs that we brought and no other snapshot links to."""
-    assert fetched.folder is not None, "only steps that came whole are removed"
-    snapshots = fetched.folder.parent
-    gone = _linked(fetched.folder) & our_blobs
-    shutil.rmtree(fetched.folder)
-    for snapshot in snapshots.iterdir():
-        gone -= _linked(snapshot)
-    for name in gone:
-        (snapshots.parent / "blobs" / name).unlink(missing_ok=True)
-    our_blobs -= gone
-    for record in fetched.records:
-        record.unlink(missing_ok=True)
 
 
 def _linked(snapshot: Path) -> set[str]:

@@ -129,11 +129,11 @@ def _checked(storage: Any, offset: Any, shape: Any, stride: Any, *, item: tuple[
         raise ValueError("a tensor that is no view of a storage")
     if len(shape) != len(stride) or len(shape) > MAX_AXES or not all(map(_whole, (offset, *shape, *stride))):
         raise ValueError("a tensor whose sizes are no whole numbers")
-    held = storage.size_bytes // item[1]
+    available = storage.size_bytes // item[1]
     numel = prod(shape)
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1 if numel else offset
-    if numel > held or last > held:
-        raise ValueError(f"a tensor of shape {list(shape)} in a storage of {held} elements")
+    if numel > available or last > available:
+        raise ValueError(f"a tensor of shape {list(shape)} in a storage of {available} elements")
     return StoredTensor(item[0], item[1], shape, stride, offset, storage)
 
 

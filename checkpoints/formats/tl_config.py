@@ -1,7 +1,7 @@
 """The config of a TransformerLens `HookedTransformer`: what it says the model computes and holds, or why that is refused.
 
 Source: `HookedTransformerConfig` of TransformerLens 1 to 3, with its defaults; parameters and buffers of TransformerLens 3.9. Only fields that change the computation
-are kept. A field that would change it in a way nothing here computes is refused by name, and so is any field that is
+are read. A field that would change it in a way nothing here computes is refused by name, and so is any field that is
 neither one of TransformerLens's nor about training: a model that is silently wrong is worse than none.
 """
 

@@ -74,7 +74,7 @@ def read_torch_slice(path: Path, start: int, length: int) -> TorchFile:
 
 @lru_cache(maxsize=8)
 def _read_once(path: Path, size: int, _changed: int) -> TorchFile | CheckpointError:
-    """Refusals are remembered too: every format that could read a folder asks for its files."""
+    """Refusals are cached too: every format that could read a folder reads its files."""
     try:
         return _read(path, size)
     except CheckpointError as error:

@@ -137,16 +137,16 @@ def assemble(
     found = [(file, read_or_gap(file.path, file.step, partial(read, file))) for file in files]
     named = {c.step for file, c in found if file.step is not None and isinstance(c, Checkpoint)}
     copies: list[Checkpoint] = []
-    kept: list[Checkpoint | Gap] = [*gaps]
+    own: list[Checkpoint | Gap] = [*gaps]
     for file, one in found:
         if isinstance(one, Checkpoint) and file.step is None and one.step in named:
             copies.append(one)
         else:
-            kept.append(one)
+            own.append(one)
     return series_of(
         path,
         format,
-        kept,
+        own,
         name=path.resolve().stem if path.is_file() else "",
         notes=(f"{c.path.name} is step {c.step} again and was left out" for c in copies),
     )

@@ -209,16 +209,8 @@ class LintReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as stored."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "series": self.series,
-            "steps": list(self.steps),
-            "usable_steps": list(self.usable_steps),
-            "facts": [fact.to_json() for fact in self.facts],
-            "fingerprints": {str(step): value for step, value in self.fingerprints.items()},
-            "stamps": {str(step): value for step, value in self.stamps.items()},
-        }
+        usable = {"usable_steps": self.usable_steps}
+        return _plain_json({"format": FORMAT, "version": VERSION, **asdict(self), **usable})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LintReport:

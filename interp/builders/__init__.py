@@ -1,7 +1,7 @@
 """How each format becomes an inner module that a TransformerBridge can wrap: its torch half, named by its adapter.
 
-Such a module has the functions of `Builder`, and `parameters` where that need not build the module. All raise CheckpointError for what they cannot load, and get checkpoints
-whose files are on disk.
+Such a module has the functions of `Builder`, and `parameters` where that need not build the module. All raise
+CheckpointError for what they cannot load, and get checkpoints whose files are on disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NATIVE = "TransformerLensNative"
 
 @dataclass(frozen=True)
 class Built:
-    """An inner module and what the bridge must be told of it: exactly one of the two configs."""
+    """An inner module and what the bridge must know of it: exactly one of the two configs."""
 
     module: nn.Module
     architecture: str

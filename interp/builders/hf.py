@@ -76,7 +76,7 @@ def _match(module: nn.Module, files: dict[str, Tensor]) -> dict[str, str] | None
         ]
         equal.sort(reverse=True)
         if not equal or (len(equal) > 1 and equal[0][0] == equal[1][0]):
-            return None  # not there, or told apart neither by numbers nor by name (biases that are all zero)
+            return None  # not there, or neither numbers nor names tell which (biases that are all zero)
         names[name] = equal[0][1]
     return names
 
