@@ -7,14 +7,13 @@ Every function takes results first and `look` last, and returns a `Figure`: a `g
 from __future__ import annotations
 
 from byrote.probes.figures.attention import attention
-from byrote.probes.figures.by_position import copy_curve, loss_by_position, recall_shares
+from byrote.probes.figures.by_position import copy_curve, loss_by_position, offset_profile, recall_shares
 from byrote.probes.figures.canvas import Figure, Look, apply_theme
 from byrote.probes.figures.circuit import circuit
 from byrote.probes.figures.coverage import coverage
 from byrote.probes.figures.differences import difference_grid, differences, head_scatter
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
 from byrote.probes.figures.memory_plane import member_flow, memory_plane
-from byrote.probes.figures.offset_profile import offset_profile
 from byrote.probes.figures.timeline import timeline
 from byrote.probes.figures.trajectory import loss_curves, trajectory
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,9 @@ from jaxtyping import Float
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label, parse_head
 from byrote.interp.captured import Capture
-from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish
-from byrote.probes.figures.cells import color_axis
+from byrote.probes.figures.axis import axis_layout
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish, heatmap, scatter
+from byrote.probes.figures.cells import color_axis, thinned
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from byrote.probes.wording import clean, markup, number
 
@@ -50,48 +50,31 @@ def attention(
     """
     name = head_label(*parse_head(head))
     if isinstance(what, Capture):
-        pattern, tokens, where = (
-            _captured(what, parse_head(head), sequence),
-            what.labels[sequence],
-            what.where,
-        )
+        pattern = exact = _captured(what, parse_head(head), sequence)
+        tokens, where = what.labels[sequence], what.where
     else:
-        pattern = what
+        pattern, exact = what, np.round(what, 4)  # stored patterns are exact to 1/255
     pos = len(pattern)
     texts = [str(i) for i in range(pos)] if tokens is None else list(tokens)
     named = [f"{markup(text, limit=HOVER_CHARS)} ({i})" for i, text in enumerate(texts)]
-    exact = (
-        pattern if isinstance(what, Capture) else np.round(pattern, 4)
-    )  # stored patterns are exact to 1/255
     shown = [[float(v) if k <= q else None for k, v in enumerate(row)] for q, row in enumerate(exact)]
-    heat: dict[str, Any] = {
-        "type": "heatmap", "z": shown, "coloraxis": "coloraxis", "hoverongaps": False, "hoverinfo": "x+y+z",
-    }  # fmt: skip
-    if pos <= MAX_HOVERED_TOKENS:
-        heat["hoverinfo"] = "text"
-        heat["hovertext"] = [
-            [f"{named[q]} looks at {named[k]}: {number(pattern[q, k])}" if k <= q else "" for k in range(pos)]
-            for q in range(pos)
-        ]
-    traces = [heat]
+    hover = [
+        [f"{named[q]} looks at {named[k]}: {number(pattern[q, k])}" if k <= q else "" for k in range(pos)]
+        for q in range(pos if pos <= MAX_HOVERED_TOKENS else 0)
+    ]
+    traces = [heatmap(shown, hover=hover or None)]
     if query is not None and query < pos:
         x, y = [-0.5, pos - 0.5, pos - 0.5, -0.5, -0.5], [query + d for d in (-0.5, -0.5, 0.5, 0.5, -0.5)]
-        line = {"color": paint("series1"), "width": 1.5}
-        traces.append({"type": "scatter", "x": x, "y": y, "mode": "lines", "line": line, "name": "chosen", "hoverinfo": "skip"})  # fmt: skip
+        traces.append(scatter("chosen", x, y, line={"color": paint("series1"), "width": 1.5}))
     small = look.width == "half"
-    every = max(1, -(-pos // (8 if small else MAX_LABELLED)))
-    labels = [str(i) if small else markup(text, limit=LABEL_CHARS) for i, text in enumerate(texts)]
-    ticks = {
-        "tickmode": "array", "tickvals": list(range(0, pos, every)), "ticktext": labels[::every], "showgrid": False,
-        "zeroline": False, "tickfont": {"size": SMALL_FONT_SIZE_PX},
-    }  # fmt: skip
-    angle = {} if small else {"tickangle": -60}
+    every = thinned(pos, most=8 if small else MAX_LABELLED)
+    labels = [str(i) if small else markup(text, limit=LABEL_CHARS) for i, text in enumerate(texts)][::every]
+    ticks, bare = range(0, pos, every), {"showgrid": False, "tickfont": {"size": SMALL_FONT_SIZE_PX}}
     layout = {
-        "xaxis": {**ticks, **angle, "range": [-0.5, pos - 0.5], "title": {"text": "looked at"}},
-        "yaxis": {**ticks, "range": [pos - 0.5, -0.5], "title": {"text": "looks"}},
-        "coloraxis": color_axis((0.0, 1.0)),
-        "plot_bgcolor": paint("void"),
-    }
+        "xaxis": axis_layout((-0.5, pos - 0.5), ticks, labels, title="looked at") | bare | ({} if small else {"tickangle": -60}),
+        "yaxis": axis_layout((pos - 0.5, -0.5), ticks, labels, title="looks") | bare,
+        "coloraxis": color_axis((0.0, 1.0)), "plot_bgcolor": paint("void"),
+    }  # fmt: skip
     wide = Canvas(height_px=180 + min(900, max(240, 14 * pos)), bottom_px=100, left_px=110, right_px=116)
     place = f", {markup(clean(where))}" if where else ""
     return finish(

@@ -1,22 +1,23 @@
-"""Numbers by place in a text at one step: loss from copy to copy, loss along the context, recall along a passage."""
+"""Numbers by place at one step: loss by copy and along the context, recall along a passage, attention by offset."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from byrote.probes.figures.axis import value_axis
+from byrote.interp.axes import head_label, parse_head
+from byrote.probes.figures.axis import axis_layout, round_ticks, value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look
 from byrote.probes.figures.lines import Line, chance_trace, lines_figure, loss_axis
-from byrote.probes.figures.select import as_list, at_step, observations, typical_chance
+from byrote.probes.figures.select import as_list, at_step, highest, observations, one_head, typical_chance
 from byrote.probes.figures.theme import Style, run_styles, series_style
-from byrote.probes.wording import chance_number, clean, interval, short, step_number
+from byrote.probes.wording import chance_number, clean, interval, markup, short, step_number
 
+N_HEADS_SHOWN = 3
 MAX_POINTS = 48
 TAG_WORDS = {
     "recall": "from the weights", "copying": "from the context", "both": "from either", "neither": "from neither",
@@ -41,11 +42,10 @@ def copy_curve(
     Raises:
         ByroteError: the results hold no `copy_curve`, or not that step.
     """
-    what = _Places(
-        probe="copy_curve", title="Loss from copy to copy", y_title="loss on this copy, nats", place="copy",
-        last=lambda _: "the last", x_axis=_copies_axis, chosen=lambda rows: rows.sort_values("position"),
+    return _loss_over_places(
+        results_list, "copy_curve", place="copy", last="the last", title="Loss from copy to copy",
+        y_title="loss on this copy, nats", x_axis=_copies_axis, most=None, step=step, base=base, look=look,
     )  # fmt: skip
-    return _loss_over_places(results_list, what, step=step, base=base, look=look)
 
 
 def loss_by_position(
@@ -66,11 +66,10 @@ def loss_by_position(
     Raises:
         ByroteError: the results hold no `loss_by_position`, or not that step.
     """
-    what = _Places(
-        probe="loss_by_position", title="Loss of real text by place in the context", y_title="loss, nats", place="token",
-        last=lambda place: f"token {int(place):,}", x_axis=_places_axis, chosen=spread_places,
+    return _loss_over_places(
+        results_list, "loss_by_position", place="token", last="token {:,}", title="Loss of real text by place in the context",
+        y_title="loss, nats", x_axis=_places_axis, most=MAX_POINTS, step=step, base=base, look=look,
     )  # fmt: skip
-    return _loss_over_places(results_list, what, step=step, base=base, look=look)
 
 
 def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -> Figure:
@@ -89,7 +88,7 @@ def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -
         rows, step = at_step(observations(results, probe="recall_vs_copy", metric=f"{tag}_at"), step)
         rows = rows.sort_values("position")
         at = [f"token {int(p)}" for p in rows["position"]]
-        lines.append(Line.of(rows, rows["position"].astype(float), label=TAG_WORDS[tag], at=at, style=style))
+        lines.append(_line(rows, TAG_WORDS[tag], style, at))
     last = max((x for line in lines for x in line.x), default=2.0)
     ends = {line.label: line.end[1] for line in lines if line.end is not None}
     best = max(ends, key=lambda label: ends[label]) if ends else "nothing"
@@ -101,6 +100,78 @@ def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -
     )  # fmt: skip
 
 
+def offset_profile(
+    results: Any,
+    *,
+    heads: Iterable[str | tuple[int, int]] | None = None,
+    step: int | None = None,
+    look: Look = FULL,
+) -> Figure:
+    """Mean attention by offset q-k for a few heads of one run.
+
+    Args:
+        results: a `Results`.
+        heads: heads to draw; None takes the three strongest on prefix_matching, or on peak_mass without it.
+        step: training step; None is the last.
+        look: theme and width.
+
+    Returns:
+        Offset in tokens on x, attention fraction on y, 95% bands, uniform attention dotted.
+
+    Raises:
+        ByroteError: the results hold no `offset_profile`, or not that step or head.
+    """
+    rows, step = at_step(observations(results, probe="offset_profile", metric="profile"), step)
+    possible = rows.loc[
+        rows["valid"] | rows["left_out"], "position"
+    ].unique()  # the last offset has no key but position 0
+    rows = rows[rows["position"].isin(possible)].sort_values("position")
+    chosen = [parse_head(h) for h in heads] if heads is not None else _strongest(results, step)
+    lines = []
+    for index, head in enumerate(chosen):
+        mine = one_head(rows, head)
+        lines.append(
+            _line(
+                mine, head_label(*head), series_style(index), [tokens_back(int(p)) for p in mine["position"]]
+            )
+        )
+    chance = rows[rows["valid"]].groupby("position")["chance"].median()
+    levels = [None if pd.isna(c) else float(c) for c in chance]
+    last = max((x for line in lines for x in line.x), default=1.0)
+    ticks = round_ticks(0.0, last, about=8)
+    x_axis = axis_layout(
+        (-0.01 * last, 1.01 * last),
+        ticks,
+        [f"{t:g}" for t in ticks],
+        title="offset: tokens back from the query",
+    )
+    peaks = [(line.label, highest(line.rows)) for line in lines if line.rows["valid"].any()]
+    said = [
+        f"{label} peaks {tokens_back(int(p.position))} at {interval(p.value, p.lo, p.hi)}"
+        for label, p in peaks
+    ]
+    found = "; ".join(said) or "no head was measured"
+    return lines_figure(
+        lines, x_axis=x_axis, y_axis=loss_axis(lines, levels, title="mean attention fraction", room=1.05), height_px=340,
+        by=("tokens back", "head"), under=chance_trace([float(p) for p in chance.index], levels),
+        title=f"Attention by offset, {markup(short(results.run))}, step {step_number(step)}",
+        subtitle="band: 95% interval over sequences · dotted: uniform attention",
+        alt=f"Attention by offset of {clean(results.run)} at step {step_number(step)}: {found}.", look=look,
+    )  # fmt: skip
+
+
+def tokens_back(offset: int) -> str:
+    """`1 token back`, `17 tokens back`."""
+    return f"{offset} token{'' if offset == 1 else 's'} back"
+
+
+def _strongest(results: Any, step: int) -> list[tuple[int, int]]:
+    matching = results.has("prefix_matching", "score", valid=True)
+    probe, metric = ("prefix_matching", "score") if matching else ("offset_profile", "peak_mass")
+    best = results.ranked(probe, metric, step=step).head(N_HEADS_SHOWN)
+    return [(int(layer), int(head)) for layer, head in zip(best["layer"], best["head"], strict=True)]
+
+
 def spread_places(rows: pd.DataFrame, most: int = MAX_POINTS) -> pd.DataFrame:
     """Rows in order of their place: all, or `most` of them spread evenly over a log axis, first and last among them."""
     rows = rows.sort_values("position")
@@ -110,86 +181,69 @@ def spread_places(rows: pd.DataFrame, most: int = MAX_POINTS) -> pd.DataFrame:
     return rows.iloc[chosen - 1]
 
 
-@dataclass(frozen=True)
-class _Places:
-    """What tells one figure of loss by place from another.
-
-    Attributes:
-        probe: whose metric `loss` is drawn.
-        title: of the figure, before its step.
-        y_title: of the value axis.
-        place: name of a place, `copy`.
-        last: a place, as the finding calls the last one.
-        x_axis: layout of the place axis, from the last place.
-        chosen: rows that are drawn, in order of their place.
-    """
-
-    probe: str
-    title: str
-    y_title: str
-    place: str
-    last: Callable[[float], str]
-    x_axis: Callable[[float], dict[str, Any]]
-    chosen: Callable[[pd.DataFrame], pd.DataFrame]
+def _line(rows: pd.DataFrame, label: str, style: Style, at: Sequence[str]) -> Line:
+    return Line.of(rows, rows["position"].astype(float), label=label, at=at, style=style)
 
 
 def _loss_over_places(
-    results_list: Any, what: _Places, *, step: int | None, base: str | None, look: Look
+    results_list: Any,
+    probe: str,
+    *,
+    place: str,
+    last: str,
+    title: str,
+    y_title: str,
+    x_axis: Callable[[float], dict[str, Any]],
+    most: int | None,
+    step: int | None,
+    base: str | None,
+    look: Look,
 ) -> Figure:
+    """The metric `loss` of a probe by place, a line per run.
+
+    Args:
+        place: name of a place, `copy`.
+        last: how the finding calls the last one, with its number.
+        x_axis: layout of the place axis, from the last place.
+        most: how many places at most, see `spread_places`; None draws all.
+    """
     runs = as_list(results_list)
     styles = run_styles([r.run for r in runs], base=base)
-    lines, chances, steps = [], [], []
+    lines, chances, steps, found = list[Line](), list[float | None](), list[int](), list[str]()
     for results in runs:
-        rows, at = at_step(observations(results, probe=what.probe, metric="loss"), step)
-        rows = what.chosen(rows)
-        names = [f"step {step_number(at)}, {what.place} {int(p):,}" for p in rows["position"]]
-        lines.append(Line.of(rows, rows["position"].astype(float), label=short(results.run), at=names, style=styles[results.run]))  # fmt: skip
-        chances += [c for c in [typical_chance(rows)] if c is not None]
+        rows, at = at_step(observations(results, probe=probe, metric="loss"), step)
+        rows = spread_places(rows, most or len(rows))
+        names = [f"step {step_number(at)}, {place} {int(p):,}" for p in rows["position"]]
+        lines.append(_line(rows, short(results.run), styles[results.run], names))
+        chances.append(typical_chance(rows))
         steps.append(at)
-    last = max((x for line in lines for x in line.x), default=1.0)
-    level = f" · dotted: chance {chance_number(chances[0])}" if chances else ""
+        found.append(f"{clean(results.run)}: {_ends(rows[rows['valid']], place, last)}")
+    end = max((x for line in lines for x in line.x), default=1.0)
+    chance = next((c for c in chances if c is not None), None)
+    level = "" if chance is None else f" · dotted: chance {chance_number(chance)}"
     when = f"step {step_number(steps[0])}" if len(set(steps)) == 1 else "each run's last step"
     return lines_figure(
-        lines, x_axis=what.x_axis(last), y_axis=loss_axis(lines, chances, title=what.y_title), height_px=360,
-        by=(what.place, "run"), under=chance_trace([1.0, last], [chances[0]] * 2) if chances else (),
-        title=f"{what.title}, {when}", subtitle=f"band: 95% interval over sequences{level}",
-        alt=_finding(runs, lines, what), look=look,
+        lines, x_axis=x_axis(end), y_axis=loss_axis(lines, chances, title=y_title), height_px=360, by=(place, "run"),
+        under=chance_trace([1.0, end], [chance] * 2), title=f"{title}, {when}",
+        subtitle=f"band: 95% interval over sequences{level}", alt=f"{title}. {'; '.join(found)}.", look=look,
     )  # fmt: skip
 
 
+def _ends(measured: pd.DataFrame, place: str, last: str) -> str:
+    if measured.empty:
+        return "not measured"
+    first, final = (interval(r.value, r.lo, r.hi) for r in (measured.iloc[0], measured.iloc[-1]))
+    return f"{first} nats on the first {place}, {final} on {last.format(int(measured['position'].iloc[-1]))}"
+
+
 def _copies_axis(last: float) -> dict[str, Any]:
-    ticks = list(range(1, int(last) + 1, max(1, round(last / 12))))
-    return {
-        "range": [1 - 0.03 * max(1.0, last - 1), last + 0.02 * max(1.0, last - 1)],
-        "tickmode": "array",
-        "tickvals": ticks,
-        "ticktext": [str(t) for t in ticks],
-        "title": {"text": "copy of the paragraph in one context"},
-    }
+    ticks, span = range(1, int(last) + 1, max(1, round(last / 12))), max(1.0, last - 1)
+    title = "copy of the paragraph in one context"
+    return axis_layout((1 - 0.03 * span, last + 0.02 * span), ticks, [str(t) for t in ticks], title=title)
 
 
 def _places_axis(last: float) -> dict[str, Any]:
-    room = 0.03 * math.log10(max(last, 2.0))
+    end = math.log10(max(last, 2.0))
     ticks = [2**k for k in range(int(math.log2(max(last, 1.0))) + 1)]
-    return {
-        "type": "log",
-        "range": [-room, math.log10(max(last, 2.0)) + room],
-        "tickmode": "array",
-        "tickvals": ticks,
-        "ticktext": [f"{t:,}" for t in ticks],
-        "title": {"text": "token after BOS, log scale"},
-        "minorloglabels": "none",
-    }
-
-
-def _finding(runs: Sequence[Any], lines: Sequence[Line], what: _Places) -> str:
-    parts = []
-    for results, line in zip(runs, lines, strict=True):
-        measured = line.rows[line.rows["valid"]]
-        if measured.empty:
-            parts.append(f"{clean(results.run)}: not measured")
-            continue
-        first, last = (interval(r.value, r.lo, r.hi) for r in (measured.iloc[0], measured.iloc[-1]))
-        at = what.last(measured["position"].iloc[-1])
-        parts.append(f"{clean(results.run)}: {first} nats on the first {what.place}, {last} on {at}")
-    return f"{what.title}. {'; '.join(parts)}."
+    labels = [f"{t:,}" for t in ticks]
+    return axis_layout((-0.03 * end, 1.03 * end), ticks, labels, title="token after BOS, log scale", log=True)

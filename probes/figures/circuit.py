@@ -10,8 +10,9 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
-from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, empty, finish
-from byrote.probes.figures.lines import Trace
+from byrote.probes.figures.axis import axis_layout
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, empty, finish, note, scatter
+from byrote.probes.figures.cells import thinned
 from byrote.probes.figures.theme import paint
 from byrote.probes.rules import is_called, is_previous_token_head
 from byrote.probes.wording import clean, markup, number, short, step_number
@@ -30,6 +31,11 @@ class Edge:
     target: Head
     z: float
     on_path: bool
+
+    @property
+    def ends(self) -> tuple[Head, Head]:
+        """Earlier and later head."""
+        return self.source, self.target
 
     @property
     def label(self) -> str:
@@ -67,7 +73,7 @@ class Wiring:
         """The first step from which an edge stays above a threshold to the end."""
         since: dict[tuple[Head, Head], int] = {}
         for step, edges in sorted(self.edges.items()):
-            now = {(edge.source, edge.target) for edge in edges if edge.z >= least}
+            now = {edge.ends for edge in edges if edge.z >= least}
             since = {key: since.get(key, step) for key in now}
         return since
 
@@ -128,22 +134,19 @@ def edges_table(results: Any, found: Wiring, *, way: str, step: int, least: floa
     excess = _pairs_at(results, "composition", f"{way}_excess", step)
     cut = _pairs_at(results, "induction_circuit", "change", step) if way == "k" else {}
     first = found.since(least)
-    rows = []
-    for edge in found.edges.get(step, []):
-        if edge.z < least:
-            break
-        key = edge.source, edge.target
-        rows.append(
-            {
-                "from": head_label(*edge.source),
-                "to": head_label(*edge.target),
-                "z": round(edge.z, 2),
-                "excess over null": excess.get(key),
-                "this strong since step": first.get(key),
-                "path": "previous token → induction" if edge.on_path else "",
-                "prefix matching change when cut": cut.get(key),
-            }
-        )
+    rows = [
+        {
+            "from": head_label(*edge.source),
+            "to": head_label(*edge.target),
+            "z": round(edge.z, 2),
+            "excess over null": excess.get(edge.ends),
+            "this strong since step": first.get(edge.ends),
+            "path": "previous token → induction" if edge.on_path else "",
+            "prefix matching change when cut": cut.get(edge.ends),
+        }
+        for edge in found.edges.get(step, [])
+        if edge.z >= least
+    ]
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -187,12 +190,13 @@ def circuit(
     least_z = wired.default_least(step) if least is None else least
     edges = [edge for edge in wired.edges[step] if edge.z >= least_z][:MAX_EDGES_DRAWN]
     heads = sorted({end for edge in edges for end in (edge.source, edge.target)})
-    ordered = sorted(edges, key=lambda edge: edge.on_path)
-    traces = [*(_edge_trace(edge) for edge in ordered), _heads_trace(heads)]
-    notes = [
-        {"x": h, "y": l, "text": head_label(l, h), "showarrow": False, "yshift": 14, "font": {"size": 12, "color": paint("ink")}}
-        for l, h in heads
-    ]  # fmt: skip
+    labels = [head_label(*head) for head in heads]
+    x, y = [h for _, h in heads], [l for l, _ in heads]
+    dots = {"size": 10, "color": paint("ink"), "symbol": "circle"}
+    traces = [_edge_trace(edge) for edge in sorted(edges, key=lambda edge: edge.on_path)]
+    traces.append(scatter("heads", x, y, marker=dots, hover=labels))
+    above: dict[str, Any] = {"xref": "x", "yref": "y", "yshift": 14}
+    notes = [note(label, x=h, y=l, tone="ink", **above) for label, (l, h) in zip(labels, heads, strict=True)]
     layout = {
         "xaxis": _axis("head", n_heads, 0.8),
         "yaxis": _axis("layer", n_layers, 0.6),
@@ -210,23 +214,13 @@ def circuit(
 def _edge_trace(edge: Edge) -> Trace:
     color = paint("series1" if edge.on_path else "series0")
     line = {"color": color, "width": round(min(5.0, 1 + edge.z / 4), 2)}
-    x, y = [edge.source[1], edge.target[1]], [edge.source[0], edge.target[0]]
-    return {"type": "scatter", "x": x, "y": y, "mode": "lines", "name": edge.label, "line": line, "hoverinfo": "name"}  # fmt: skip
-
-
-def _heads_trace(heads: list[Head]) -> Trace:
-    marker = {"size": 10, "color": paint("ink"), "symbol": "circle"}
-    place = {"x": [h for _, h in heads], "y": [l for l, _ in heads]}
-    hover = {"hovertext": [head_label(*head) for head in heads], "hoverinfo": "text"}
-    return {"type": "scatter", **place, "mode": "markers", "name": "heads", "marker": marker, **hover}
+    (above, left), (below, right) = edge.source, edge.target
+    return scatter(edge.label, [left, right], [above, below], line=line, hoverinfo="name")
 
 
 def _axis(title: str, n: int, room: float) -> dict[str, Any]:
-    ticks = list(range(0, n, -(-n // 16)))
-    return {
-        "range": [-room, n - 0.2], "title": {"text": title}, "showgrid": False, "zeroline": False,
-        "tickmode": "array", "tickvals": ticks, "ticktext": [str(t) for t in ticks],
-    }  # fmt: skip
+    ticks = range(0, n, thinned(n))
+    return axis_layout((-room, n - 0.2), ticks, [str(t) for t in ticks], title=title) | {"showgrid": False}
 
 
 def _pairs_at(results: Any, probe: str, metric: str, step: int) -> dict[tuple[Head, Head], float]:

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish
+from byrote.probes.figures.axis import axis_layout
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish, heatmap, scatter
+from byrote.probes.figures.cells import thinned
+from byrote.probes.figures.select import gap_reasons
 from byrote.probes.figures.theme import paint
 from byrote.probes.registry import REGISTRY
 from byrote.probes.wording import clean, markup, probe_name, short, step_number
@@ -33,36 +36,29 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
     """
     probes, steps, grid, words = coverage_grid(results)
     failed = [(x, y) for y, row in enumerate(grid) for x, value in enumerate(row) if value == 1]
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "heatmap", "z": grid.tolist(), "x": list(range(len(steps))), "y": list(range(len(probes))),
-            "coloraxis": "coloraxis", "hovertext": words, "hoverinfo": "text", "xgap": 1, "ygap": 2,
-        }
-    ]  # fmt: skip
+    places = {"x": list(range(len(steps))), "y": list(range(len(probes))), "xgap": 1, "ygap": 2}
+    traces = [heatmap(grid.tolist(), hover=words, **places)]
     if failed:
-        marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": paint("ink")}}
+        cross = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": paint("ink")}}
+        hover = [words[y][x] for x, y in failed]
         traces.append(
-            {
-                "type": "scatter", "x": [x for x, _ in failed], "y": [y for _, y in failed], "mode": "markers",
-                "name": "not measured", "marker": marker, "hovertext": [words[y][x] for x, y in failed], "hoverinfo": "text",
-            }
-        )  # fmt: skip
-    ticks = list(range(0, len(steps), max(1, -(-len(steps) // 9))))
+            scatter("not measured", [x for x, _ in failed], [y for _, y in failed], marker=cross, hover=hover)
+        )
+    ticks, rows = range(0, len(steps), thinned(len(steps), most=9)), range(len(probes))
+    labels, names = [step_number(steps[i]) for i in ticks], [markup(probe_name(p)) for p in probes]
+    x = axis_layout((-0.5, len(steps) - 0.5), ticks, labels, title="checkpoint (training step)")
+    y = axis_layout((len(probes) - 0.5, -0.5), rows, names)
     layout = {
-        "xaxis": {"range": [-0.5, len(steps) - 0.5], "tickmode": "array", "tickvals": ticks,
-                  "ticktext": [step_number(steps[i]) for i in ticks], "title": {"text": "checkpoint (training step)"}, "showline": False},
-        "yaxis": {"range": [len(probes) - 0.5, -0.5], "tickmode": "array", "tickvals": list(range(len(probes))),
-                  "ticktext": [markup(probe_name(p)) for p in probes], "showgrid": False, "ticks": "", "ticklabelstandoff": 5},
+        "xaxis": x | {"showline": False},
+        "yaxis": y | {"showgrid": False, "ticks": "", "ticklabelstandoff": 5},
         "coloraxis": {"cmin": -0.5, "cmax": 3.5, "showscale": False, "colorscale": _SCALE},
         "plot_bgcolor": paint("void"),
-    }  # fmt: skip
+    }
     done, partial, not_at_all = (int((grid == value).sum()) for value in (3, 2, 1))
 
     def table() -> pd.DataFrame:
-        words = [[COVERED[v] for v in row] for row in grid]
-        return pd.DataFrame(
-            words, index=pd.Index(probes, name="probe"), columns=map(step_number, steps)
-        ).reset_index()
+        covered = np.array(COVERED, dtype=object)[grid]
+        return pd.DataFrame(covered, pd.Index(probes, name="probe"), map(step_number, steps)).reset_index()
 
     return finish(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=118 + 20 * len(probes), left_px=150, bottom_px=50),
@@ -81,7 +77,7 @@ def coverage_grid(
     probes = list(dict.fromkeys(probe for probe, _ in results.kinds if probe in REGISTRY))
     steps = list(results.all_steps)
     found = _counts(results)
-    gaps = {int(g["step"]): str(g.get("reason", "")) for g in results.gaps if g.get("step") is not None}
+    gaps = gap_reasons(results)
     grid = np.zeros((len(probes), len(steps)), dtype=int)
     words = [[""] * len(steps) for _ in probes]
     for y, probe in enumerate(probes):

@@ -12,8 +12,8 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import StepAxis, value_axis
-from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish
-from byrote.probes.figures.lines import Line, Trace, lines_figure
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, finish, note, scatter
+from byrote.probes.figures.lines import Line, lines_figure
 from byrote.probes.figures.select import as_list
 from byrote.probes.figures.theme import Style, paint, run_styles, series_style
 from byrote.probes.memory.member_flow import member_flow as flow_of
@@ -39,6 +39,7 @@ RULE_AXES = {
         "late minus early loss on text, nats (lower: more is learned in context)",
     ),
 }
+_ON_PLOT: dict[str, Any] = {"xref": "x", "yref": "y", "tone": "ink"}
 HEADROOM = 0.08  # of the axis, for the name above the last point
 _FLOWS = {
     "memorised": ("memorised", series_style(0)), "new": ("newly memorised", series_style(2)),
@@ -127,7 +128,7 @@ def memory_plane(
     styles = run_styles([r.run for r in runs], base=base)
     traces: list[Trace] = []
     notes: list[dict[str, Any]] = []
-    ends, table, untested = [], [], []
+    ends, table, untested = list[str](), list[dict[str, Any]](), list[tuple[Any, dict[int, Point]]]()
     spans: tuple[list[Point], list[Point]] = ([], [])
     for run in runs:
         xs = {p.step: p for p in points(run, x_probe, x_metric)}
@@ -140,18 +141,21 @@ def memory_plane(
         spans[1].extend(ys.values())
         path = [(s, xs[s], ys[s]) for s in steps]
         traces += _path(run.run, path, styles[run.run])
-        notes.append(_note(markup(short(run.run)), path[-1][1].value, path[-1][2].value, yshift=14))
+        _, right, up = path[-1]
+        notes.append(note(markup(short(run.run)), x=right.value, y=up.value, yshift=14, **_ON_PLOT))
         if shown in (None, run.run) and step is not None and step in steps:
-            traces.append(_ring(step, xs[step], ys[step]))
-        last = path[-1]
-        ends.append(f"{clean(run.run)} ends at {x} {number(last[1].value)}, {y} {number(last[2].value)}")
+            ring = {"symbol": "circle-open", "size": 18, "color": paint("ink"), "line": {"width": 2}}
+            place = ([xs[step].value], [ys[step].value])
+            traces.append(scatter(f"step {step_number(step)}", *place, marker=ring, hoverinfo="name"))
+        ends.append(f"{clean(run.run)} ends at {x} {number(right.value)}, {y} {number(up.value)}")
         table += [{"run": run.run, "step": s, x: a.words.strip(), y: b.words.strip()} for s, a, b in path]
     axes = (_axis(spans[0], x_probe, x_metric, x_title), _axis(spans[1], y_probe, y_metric, y_title))
-    for rank, (run, xs) in enumerate(untested):
-        place, (lo, hi) = xs[max(xs)].value, axes[1]["range"]
-        traces.append(_untested(run.run, place, (lo, hi), styles[run.run]))
-        words, at = f"{markup(short(run.run))}: memory not tested", lo + (hi - lo) * (0.62 - 0.09 * rank)
-        notes.append(_note(words, place, at, xanchor="right", xshift=-6))
+    for rank, (run, xs) in enumerate(untested):  # where its rule ends, as a line across the whole height
+        at, (lo, hi), style = xs[max(xs)].value, axes[1]["range"], styles[run.run]
+        line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
+        traces.append(scatter(markup(run.run), [at, at], [lo, hi], line=line, hoverinfo="name"))
+        words, height = f"{markup(short(run.run))}: memory not tested", lo + (hi - lo) * (0.62 - 0.09 * rank)
+        notes.append(note(words, x=at, y=height, xanchor="right", xshift=-6, **_ON_PLOT))
         table += [{"run": run.run, "step": s, x: p.words.strip(), y: "not tested"} for s, p in xs.items()]
     return finish(
         Figure({"data": traces, "layout": {"xaxis": axes[0], "yaxis": axes[1], "annotations": notes}}),
@@ -214,32 +218,12 @@ def _path(run: str, path: Sequence[tuple[int, Point, Point]], style: Style) -> l
     x, y = [p.value for _, p, _ in path], [p.value for _, _, p in path]
     hover = [f"{markup(run)}, step {step_number(s)}<br>{a.words}<br>{b.words.strip()}" for s, a, b in path]
     line = {"color": style.color, "width": 1.5, "dash": style.dash}
-    common = {"type": "scatter", "name": markup(run)}
     marker = {"size": 7, "color": style.color, "symbol": "circle"}
-    traces: list[Trace] = [
-        {**common, "x": x, "y": y, "mode": "lines+markers", "line": line, "marker": marker, "hovertext": hover, "hoverinfo": "text"}
-    ]  # fmt: skip
+    traces = [scatter(markup(run), x, y, line=line, marker=marker, hover=hover)]
     for i, symbol in ((0, "triangle-up"), (len(path) - 1, "square" if len(path) > 1 else "triangle-up")):
-        marker = {"size": 12, "color": style.color, "symbol": symbol}
-        traces.append({**common, "x": [x[i]], "y": [y[i]], "mode": "markers", "marker": marker, "hoverinfo": "skip"})  # fmt: skip
+        end = {"size": 12, "color": style.color, "symbol": symbol}
+        traces.append(scatter(markup(run), [x[i]], [y[i]], marker=end))
     return traces
-
-
-def _ring(step: int, x: Point, y: Point) -> Trace:
-    marker = {"symbol": "circle-open", "size": 18, "color": paint("ink"), "line": {"width": 2}}
-    name = f"step {step_number(step)}"
-    return {"type": "scatter", "x": [x.value], "y": [y.value], "mode": "markers", "name": name, "hoverinfo": "name", "marker": marker}  # fmt: skip
-
-
-def _untested(run: str, at: float, span: tuple[float, float], style: Style) -> Trace:
-    """A run with no training sequences to test: where its rule ends, as a line across the whole height."""
-    line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
-    return {"type": "scatter", "x": [at, at], "y": list(span), "mode": "lines", "name": markup(run), "hoverinfo": "name", "line": line}  # fmt: skip
-
-
-def _note(text: str, x: float, y: float, **place: Any) -> dict[str, Any]:
-    font = {"size": 12, "color": paint("ink")}
-    return {"x": x, "y": y, "text": text, "showarrow": False, "font": font, **place}
 
 
 def _axis(span: Sequence[Point], probe: str, metric: str, title: str) -> dict[str, Any]:
