@@ -13,7 +13,7 @@ from paper_runs import planted_run, rebuilt
 import byrote as br
 from byrote.dashboard.example import in_place_of
 from byrote.dashboard.library import Library
-from byrote.probes.attention import stored_pattern, stored_texts
+from byrote.probes.attention import attention_file, stored_pattern, stored_texts
 from byrote.probes.figures import Figure, Look
 from byrote.probes.results import Results
 from byrote.report.svg import figure_svg
@@ -37,8 +37,8 @@ def names() -> dict[str, Any]:
         found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
     found["both"] = [found["unique"], found["repeated"]]
     found["comparison"] = br.compare(found["unique"], found["repeated"])
-    text = stored_texts(found["unique"].path, 2400)[0]
-    found["text"] = stored_pattern(found["unique"].path, 2400, text, layer=1, head=0)
+    kept = attention_file(found["unique"].path, 2400)
+    found["text"] = stored_pattern(kept, stored_texts(kept)[0], layer=1, head=0)
     return found
 
 
