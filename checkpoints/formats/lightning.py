@@ -24,6 +24,7 @@ from byrote.checkpoints.formats.weight_files import (
     assemble,
     candidates,
     config_beside,
+    first_content,
 )
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
@@ -36,12 +37,8 @@ _CONFIG_FIELDS = ("config", "model_config", "hf_config", "model")
 def sniff(path: Path) -> bool:
     """True for files that end in .ckpt, unless the first that can be read is a plain state dict."""
     files = candidates(path, ENDINGS)[0]
-    for file in files[:8]:
-        try:
-            return _is_lightning(read_torch_file(file.path).content)
-        except CheckpointError:
-            continue
-    return bool(files)
+    content = first_content(files)
+    return bool(files) if content is None else _is_lightning(content)
 
 
 def discover(path: Path) -> CheckpointSeries:

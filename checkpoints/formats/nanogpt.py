@@ -22,12 +22,11 @@ from byrote.checkpoints.formats.model_config import refuse_implausible
 from byrote.checkpoints.formats.stored_tensor import StoredTensor, is_state
 from byrote.checkpoints.formats.torch_zip import TorchFile, read_torch_file
 from byrote.checkpoints.formats.trainer_state import count_or_none
-from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
+from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, first_content
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 STATE = "model"  # where in the file the weights are
 ENDINGS = (".pt", ".pth")
-MAX_PEEKS = 8
 LOSS_NOTE = "losses are nanoGPT's best_val_loss: the lowest validation loss so far"
 _NO_LOSS_YET = 1e8  # nanoGPT starts best_val_loss at 1e9
 _ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
@@ -35,13 +34,8 @@ _ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 
 def sniff(path: Path) -> bool:
     """True where one of the first files has nanoGPT's `model_args`."""
-    for file in candidates(path, ENDINGS)[0][:MAX_PEEKS]:
-        try:
-            content = read_torch_file(file.path).content
-        except CheckpointError:
-            continue
-        return isinstance(content, dict) and "model_args" in content and STATE in content
-    return False
+    content = first_content(candidates(path, ENDINGS)[0])
+    return isinstance(content, dict) and "model_args" in content and STATE in content
 
 
 def discover(path: Path) -> CheckpointSeries:

@@ -16,7 +16,7 @@ from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.stored_tensor import is_state
 from byrote.checkpoints.formats.torch_zip import read_torch_file
-from byrote.checkpoints.formats.trainer_state import count_or_none
+from byrote.checkpoints.formats.trainer_state import first_count
 from byrote.checkpoints.formats.weight_files import (
     WeightFile,
     assemble,
@@ -82,17 +82,10 @@ def _checkpoint(file: WeightFile, *, alone: bool) -> Checkpoint:
     else:
         content = read_torch_file(file.path).content
         shapes = [tensor.shape for tensor in state_of(content, where=file.path.name).values()]
-    saved = _step_within(content)
+    saved = first_count(content, *_STEPS) if isinstance(content, Mapping) else None
     saved = 0 if saved is None and alone else saved
     config = config_beside(file.path, shapes)
     return file.checkpoint(FORMAT.name, saved, spelling=f"step_STEP{file.path.suffix}", config=config)
-
-
-def _step_within(content: Any) -> int | None:
-    if not isinstance(content, Mapping):
-        return None
-    said = (count_or_none(content.get(name)) for name in _STEPS)
-    return next((step for step in said if step is not None), None)
 
 
 FORMAT = Format(

@@ -7,7 +7,6 @@ HookedTransformerConfig beside them as `config.json` or `cfg.json`, or in the fi
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from byrote.checkpoints.formats.tl_config import (
     refuse_misfit,
 )
 from byrote.checkpoints.formats.torch_zip import read_torch_file
-from byrote.checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
+from byrote.checkpoints.formats.trainer_state import first_count, number_or_none, read_json
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
 from byrote.checkpoints.step_names import parse_name, step_folders
@@ -62,7 +61,13 @@ def sniff(path: Path) -> bool:
             return _embedding_name(_tensors_in(file.path)[0]) is not None
         except (CheckpointError, OSError):
             continue
-    return any(_legacy_config_at(folder) for folder in _config_folders(path, files))
+    for folder in _config_folders(path, files):
+        try:
+            if (config := _config_at(folder)) is not None and looks_like_legacy(read_json(config)):
+                return True
+        except CheckpointError:
+            continue
+    return False
 
 
 def discover(path: Path) -> CheckpointSeries:
@@ -161,7 +166,9 @@ def _files(path: Path) -> tuple[list[str], list[WeightFile], list[Gap]]:
         if inner:  # the layout of the first public models: the steps in a folder beside the finished model
             left_out, files, gaps = files, inner, gaps + inner_gaps
     notes = []
-    files = [_with_tokens(file) for file in files]
+    for i, file in enumerate(files):
+        if file.tokens is None and (counted := _TOKENS.search(file.path.stem)):
+            files[i] = replace(file, tokens=int(counted[1]))
     if all(file.step is None for file in files) and any(file.tokens is not None for file in files):
         files = [replace(file, step=file.tokens) for file in files]
         notes.append("the file names count tokens, not steps: tokens are shown as steps")
@@ -186,24 +193,18 @@ def _listed(path: Path) -> tuple[list[WeightFile], list[Gap]]:
     return files, gaps
 
 
-def _with_tokens(file: WeightFile) -> WeightFile:
-    said = _TOKENS.search(file.path.stem)
-    return replace(file, tokens=int(said[1])) if said and file.tokens is None else file
-
-
 def _checkpoint(path: Path, file: WeightFile) -> Checkpoint:
     beside = {**read_contents(file.path).beside, **_side_json(file.path)}
-    step = file.step if file.step is not None else _count(beside, "step", "global_step", "iteration")
-    tokens = _count(beside, "tokens_seen", "tokens", "num_tokens", "num_input_tokens_seen")
+    step = file.step if file.step is not None else first_count(beside, "step", "global_step", "iteration")
+    tokens = first_count(beside, "tokens_seen", "tokens", "num_tokens", "num_input_tokens_seen")
+    losses = (number_or_none(beside.get(name)) for name in ("loss", "train_loss"))
     configs = (_config_at(folder) for folder in _config_folders(path, [file]))
     return Checkpoint(
         step=step or 0,
         path=file.path,
         format=FORMAT.name,
         tokens_seen=tokens if file.tokens is None else file.tokens,
-        loss_nats=next(
-            (x for n in ("loss", "train_loss") if (x := number_or_none(beside.get(n))) is not None), None
-        ),
+        loss_nats=next((loss for loss in losses if loss is not None), None),
         files=(file.path,),
         config_path=next(filter(None, configs), None),
     )
@@ -218,10 +219,6 @@ def _side_json(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _count(said: Mapping[str, Any], *names: str) -> int | None:
-    return next((n for name in names if (n := count_or_none(said.get(name))) is not None), None)
-
-
 def _config_folders(path: Path, files: list[WeightFile]) -> list[Path]:
     """Where a config may be: beside the weights first, then at the top of the series."""
     top = path if path.is_dir() else path.parent
@@ -231,14 +228,6 @@ def _config_folders(path: Path, files: list[WeightFile]) -> list[Path]:
 
 def _config_at(folder: Path) -> Path | None:
     return next((folder / name for name in CONFIG_NAMES if (folder / name).is_file()), None)
-
-
-def _legacy_config_at(folder: Path) -> bool:
-    config = _config_at(folder)
-    try:
-        return config is not None and looks_like_legacy(json.loads(config.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return False
 
 
 def _notes(series: CheckpointSeries, configs: Mapping[Path, LegacyConfig]) -> Iterator[str]:

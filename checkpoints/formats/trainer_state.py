@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -53,6 +54,12 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
 def count_or_none(value: Any) -> int | None:
     """A number of steps or tokens; None for anything else."""
     return value if type(value) is int and 0 <= value < MAX_COUNT else None
+
+
+def first_count(values: Mapping[str, Any], *names: str) -> int | None:
+    """The first of several fields that holds a number of steps or tokens; None where none does."""
+    counts = (count_or_none(values.get(name)) for name in names)
+    return next((count for count in counts if count is not None), None)
 
 
 def number_or_none(value: Any) -> float | None:

@@ -10,14 +10,18 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
+from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
 from byrote.checkpoints.step_names import StepName, count_parts, parse_name, refuse_mixed_parts, step_folders
 
+MAX_PEEKS = 8  # files that are read to find out what a folder is
 # A step inside a longer name: model_step512, gpt-small-iter-1000-final.
 _STEP_WITHIN = re.compile(
     r"(?:^|[^a-z])(?:global_?)?(?:step|iter)s?[-_=]?(\d{1,15})(?![\d.]*-of-)", re.IGNORECASE
@@ -95,6 +99,16 @@ def candidates(path: Path, endings: Iterable[str]) -> tuple[list[WeightFile], li
                 Gap(folder, f"it holds {len(inside)} weight files ({names})", "keep one per step", named.step)
             )
     return files, gaps
+
+
+def first_content(files: Iterable[WeightFile]) -> Any:
+    """What the first of at most 8 pickled files that can be read holds; None where none can be."""
+    for file in islice(files, MAX_PEEKS):
+        try:
+            return read_torch_file(file.path).content
+        except CheckpointError:
+            continue
+    return None
 
 
 def file_step(name: str) -> tuple[int, int | None] | None:
