@@ -15,13 +15,13 @@ Source: Singh et al. 2024, arXiv:2404.07129 (sub-circuits taken from another poi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries, at_hand
@@ -31,7 +31,7 @@ from byrote.interp.bridge import HookedSeries
 from byrote.interp.graft import Graft, grafted, take
 from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under, patterns_of
 from byrote.interp.model import HookedModel
-from byrote.probes.circuits.effects import Measure, later_blocks, matched_draws, shown
+from byrote.probes.circuits.effects import later_blocks, matched_draws, shown
 from byrote.probes.statistics import bootstrap_mean, ratio_of_means
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
@@ -108,61 +108,44 @@ def graft(
         ByroteError: a step or head there is not, or heads that share keys and values with others.
         CheckpointError: a step that cannot be loaded.
     """
-    measure = later_blocks(stimulus)
+    measure, tokens = later_blocks(stimulus), shown(stimulus)
+
+    def loss_of(model: HookedModel, edit: Edit | None = None) -> Float[np.ndarray, " n_seq"]:
+        return measure(losses_under(model, tokens, [edit or Edit()]))[0].double().numpy()
+
     donor = _load(hooked, from_step)
-    given = _Given(donor, shown(stimulus), heads, seed=seed)
-    loss = {"from": _loss(donor, given.tokens, measure)}
+    grafts = [
+        take(donor, heads)
+    ]  # before the donor's weights are gone: the heads, then those of each control
+    for others in matched_draws(heads, n_heads=donor.shape.n_heads, seed=seed).sets:
+        with suppress(ByroteError):  # they share keys and values with heads that were not drawn
+            grafts.append(take(donor, others))
+    layers = {layer for layer, _ in heads}
+    z, patterns = clean_run(donor, tokens, layers=layers).z, patterns_of(donor, tokens, layers=layers)
+    loss = {"from": loss_of(donor)}
     model = _load(hooked, into_step)
-    loss["into"] = _loss(model, given.tokens, measure)
+    loss["into"] = loss_of(model)
+
+    def loss_under(way: str, graft: Graft) -> Float[np.ndarray, " n_seq"]:
+        if way == "weights":
+            with grafted(model, graft):
+                return loss_of(model)
+        if way == "z":
+            return loss_of(model, Edit(outputs={(l, h): z[l][:, :, h] for l, h in graft.heads}))
+        return loss_of(model, Edit(patterns={(l, h): patterns[l][:, h] for l, h in graft.heads}))
+
     rows = [_row("", name, _interval(values, seed)) for name, values in loss.items()]
     problems = {
-        "z": edit_problem(model, given.tokens),
-        "pattern": edit_problem(model, given.tokens, patterns=True),
+        "z": edit_problem(model, tokens),
+        "pattern": edit_problem(model, tokens, patterns=True),
     }
     for way in WAYS:
-        under = [_under(model, given, measure, way=way, graft=graft) for graft in given.grafts]
+        under = [loss_under(way, graft) for graft in grafts]
         rows += _rows(way, loss, under, seed=seed, problem=problems.get(way, ""))
     frame = pd.DataFrame(rows)
     frame["from_step"], frame["into_step"] = from_step, into_step
-    frame["heads"] = ",".join(head_label(*head) for head in given.grafts[0].heads)
+    frame["heads"] = ",".join(head_label(*head) for head in grafts[0].heads)
     return frame[list(COLUMNS)]
-
-
-class _Given:
-    """What is taken from the donor before its weights are gone: the heads asked for, then those of each control."""
-
-    def __init__(
-        self, donor: HookedModel, tokens: Int[Tensor, "n_seq pos"], heads: Sequence[Head], *, seed: int
-    ) -> None:
-        self.tokens = tokens
-        self.grafts = [take(donor, heads)]
-        for others in matched_draws(heads, n_heads=donor.shape.n_heads, seed=seed).sets:
-            try:
-                self.grafts.append(take(donor, others))
-            except ByroteError:
-                continue  # they share keys and values with heads that were not drawn
-        layers = {layer for layer, _ in heads}
-        self.z = clean_run(donor, tokens, layers=layers).z
-        self.patterns = patterns_of(donor, tokens, layers=layers)
-
-
-def _under(
-    model: HookedModel, given: _Given, measure: Measure, *, way: str, graft: Graft
-) -> Float[np.ndarray, " n_seq"]:
-    if way == "weights":
-        with grafted(model, graft):
-            return _loss(model, given.tokens, measure)
-    if way == "z":
-        edit = Edit(outputs={(l, h): given.z[l][:, :, h] for l, h in graft.heads})
-    else:
-        edit = Edit(patterns={(l, h): given.patterns[l][:, h] for l, h in graft.heads})
-    return _loss(model, given.tokens, measure, edit)
-
-
-def _loss(
-    model: HookedModel, tokens: Tensor, measure: Measure, edit: Edit | None = None
-) -> Float[np.ndarray, " n_seq"]:
-    return measure(losses_under(model, tokens, [edit or Edit()]))[0].double().numpy()
 
 
 def _rows(

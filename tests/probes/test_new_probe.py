@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import textwrap
 from pathlib import Path
 
 from byrote.probes import registry
 from byrote.probes.cards import card
+from byrote.probes.spec import level_of
 
 FILE = '''
 """Tenth token: attention to the token ten back.
@@ -61,5 +64,20 @@ def test_places_of_ours_are_the_ones_that_faces_show():
     assert registry.followed() == ("previous_token", "prefix_matching", "copying_logit")
     assert registry.best_compared() == ("prefix_matching", "previous_token")
     for name, info in registry.REGISTRY.items():
-        assert set(info.details) | set(info.uncompared) | set(info.settings) <= set(info.metrics), name
+        named = {*info.details, *info.uncompared, *info.settings, *info.headline, *info.chance_levels}
+        assert named <= set(info.metrics), name
         assert info.measurable and info.order < 1000, f"{name} says at which place it stands"
+
+
+def test_a_verdict_reads_metrics_that_there_are():
+    verdicts = [info for info in registry.REGISTRY.values() if info.kind == "verdict"]
+    assert verdicts
+    for info in verdicts:
+        assert info.inputs and info.implementation().finisher is not None
+        assert set(info.inputs) <= set(inspect.signature(info.implementation().update).parameters)
+        for probe, metric in info.inputs.values():
+            assert metric in registry.REGISTRY[probe].metrics and probe in info.needs
+
+
+def test_chance_levels_in_words_are_numbers_of_the_usable_ids():
+    assert [level_of(level, 8) for level in ("guess", "guess_nats", 0.5)] == [0.125, math.log(8), 0.5]
