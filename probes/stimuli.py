@@ -216,11 +216,7 @@ def planted_pairs(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> 
         before, between = filler[: pos - 6 - gap], filler[pos - 6 - gap : pos - 6]
         for planted in ((d, x, c), (d, x, b), (d, r, b), (q, x, b)):
             rows.append([vocabulary.bos, *before, *planted, *between, q, r])
-    extra = {
-        "target": targets[:, 0],
-        "variant": targets[:, 1],
-        "gap": np.resize(gaps, n_seq),
-    }
+    extra = {"target": targets[:, 0], "variant": targets[:, 1], "gap": np.resize(gaps, n_seq)}
     per_row = {name: np.repeat(array, len(CONDITIONS)) for name, array in extra.items()}
     return _from_tokens("planted_pairs", vocabulary, seed, np.array(rows), extra=per_row)
 
@@ -256,16 +252,14 @@ def _stimulus(
     if copies is None:
         copies = np.broadcast_to(np.arange(length) // r + 1, (n_seq, length))
     copy_index = np.concatenate([np.zeros((n_seq, 1), dtype=np.int64), copies], axis=1).astype(np.int64)
-    digest = hashlib.blake2b(tokens.tobytes(), digest_size=4).hexdigest()
-    return Stimulus(
-        id=f"{kind}-r{r}m{m}-n{n_seq}-s{seed}-{digest}",
-        kind=kind,
-        seed=seed,
-        tokens=tokens,
-        copy_index=copy_index,
-        match_tokens=tokens if match_tokens is None else match_tokens,
-        params={"r": r, "m": m, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos},
-    )
+    sizes = {"r": r, "m": m, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos}
+    matched = tokens if match_tokens is None else match_tokens
+    name = f"{kind}-r{r}m{m}-n{n_seq}-s{seed}-{_digest(tokens)}"
+    return Stimulus(name, kind, seed, tokens, copy_index, matched, params=sizes)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    return hashlib.blake2b(b"".join(array.tobytes() for array in arrays), digest_size=4).hexdigest()
 
 
 STIMULI: Mapping[str, Callable[[Vocabulary, int, int, int], Stimulus]] = {
@@ -290,24 +284,15 @@ def members(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, 
     tokens = _given(material.members, "training members", "--members FILE")
     assert material.repeat_count is not None, "members come with their counts"
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 6]))
-    extra = {
-        "repeat_count": material.repeat_count[rows],
-        "reference_nll": _reference_nll(material, "members", tokens[rows][:, :n_ctx], rows),
-        "n_in_all": np.full(len(rows), len(tokens)),
-    }
-    return _from_tokens("members", vocabulary, seed, tokens[rows][:, :n_ctx], extra=extra)
+    return _with_counts("members", material, vocabulary, seed, tokens[:, :n_ctx], rows, material.repeat_count)
 
 
 def twins(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Fresh sequences of the members' source, never trained on: their repeat count is 0."""
     tokens = _given(material.twins, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 7]))
-    extra = {
-        "repeat_count": np.zeros(len(rows), dtype=np.int64),
-        "reference_nll": _reference_nll(material, "twins", tokens[rows][:, :n_ctx], rows),
-        "n_in_all": np.full(len(rows), len(tokens)),
-    }
-    return _from_tokens("twins", vocabulary, seed, tokens[rows][:, :n_ctx], extra=extra)
+    never = np.zeros(len(tokens), dtype=np.int64)
+    return _with_counts("twins", material, vocabulary, seed, tokens[:, :n_ctx], rows, never)
 
 
 def candidates(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
@@ -318,11 +303,27 @@ def candidates(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: in
     return _from_tokens("candidates", vocabulary, seed, tokens[rows][:, :n_ctx])
 
 
-def _reference_nll(material: TokenSets, name: str, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Loss in nats of each token under a model that never saw it, or the source; NaN where neither is known."""
-    if name in material.reference_nll:
-        return material.reference_nll[name][rows]
-    return np.full(tokens.shape, np.nan) if material.reference is None else material.reference(tokens)
+def _with_counts(
+    kind: str,
+    material: TokenSets,
+    vocabulary: Vocabulary,
+    seed: int,
+    tokens: np.ndarray,
+    rows: np.ndarray,
+    repeat_count: np.ndarray,
+) -> Stimulus:
+    """Some of the members or twins, with what memory is measured by: counts, and the loss under a reference."""
+    shown, reference = tokens[rows], np.full(tokens[rows].shape, np.nan)  # NaN where none is known
+    if kind in material.reference_nll:  # of a model that never saw them
+        reference = material.reference_nll[kind][rows]
+    elif material.reference is not None:  # of the source
+        reference = material.reference(shown)
+    extra = {
+        "repeat_count": repeat_count[rows],
+        "reference_nll": reference,
+        "n_in_all": np.full(len(rows), len(tokens)),
+    }
+    return _from_tokens(kind, vocabulary, seed, shown, extra=extra)
 
 
 def _given(tokens: np.ndarray | None, what: str, option: str) -> np.ndarray:
@@ -351,22 +352,12 @@ def _from_tokens(
         "second_block_start": starts_over(tokens)
     }
     # What comes with the tokens decides numbers too: other repeat counts are another stimulus.
-    parts = [
-        tokens,
-        *(extra[name] for name in sorted(extra)),
-        *([] if match_tokens is None else [match_tokens]),
-    ]
-    digest = hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=4).hexdigest()
-    return Stimulus(
-        id=f"{kind}-l{pos}-n{n_seq}-s{seed}-{digest}",
-        kind=kind,
-        seed=seed,
-        tokens=tokens,
-        copy_index=np.zeros_like(tokens),
-        match_tokens=tokens if match_tokens is None else match_tokens,
-        params={"pos": pos, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos},
-        extra=extra,
+    matched, parts = (tokens, []) if match_tokens is None else (match_tokens, [match_tokens])
+    name = (
+        f"{kind}-l{pos}-n{n_seq}-s{seed}-{_digest(tokens, *(extra[name] for name in sorted(extra)), *parts)}"
     )
+    sizes = {"pos": pos, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos}
+    return Stimulus(name, kind, seed, tokens, np.zeros_like(tokens), matched, params=sizes, extra=extra)
 
 
 MATERIAL_STIMULI: Mapping[str, Callable[[TokenSets, Vocabulary, int, int, int], Stimulus]] = {
@@ -419,10 +410,8 @@ class PluginStimulus:
         """
         try:
             found = self.function(vocabulary.ids.copy(), n_ctx, n_seq, seed)
-            arrays = {
-                k: np.asarray(v)
-                for k, v in (found if isinstance(found, Mapping) else {"tokens": found}).items()
-            }
+            named = found if isinstance(found, Mapping) else {"tokens": found}
+            arrays = {name: np.asarray(array) for name, array in named.items()}
         except Exception as error:  # whatever a user's function may raise
             raise PluginError(
                 f"the stimulus {self.kind} raised {type(error).__name__}: {error}",
