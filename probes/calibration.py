@@ -32,10 +32,8 @@ from byrote.probes.simulated import (
     true_crossing,
 )
 from byrote.probes.statistics import bootstrap_mean, quotient_interval, ratio_intervals, sample_interval
-from byrote.probes.trajectory.crossing import crossings, rise
-from byrote.probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
-from byrote.probes.trajectory.shape import decay, peak, phase_window
-from byrote.probes.trajectory.threshold import threshold_crossing
+from byrote.probes.trajectory.crossing import crossings, rise, threshold_crossing
+from byrote.probes.trajectory.shape import CANNOT_TELL, LeadLag, decay, lead_lag, peak, phase_window
 from byrote.probes.trajectory.turnover import Grid
 
 Rng = np.random.Generator

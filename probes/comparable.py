@@ -81,15 +81,10 @@ def matched_steps(a: Table, b: Table, align: str) -> list[tuple[int, int]]:
 
 def _axis(results: Table, align: str) -> dict[int, float]:
     if align == "tokens":
-        seen = results.frame.drop_duplicates("step").set_index("step")["tokens_seen"]
-        values = {step: float(seen[step]) for step in results.usable_steps if not pd.isna(seen[step])}
+        recorded = {step: float(seen) for step, seen in results.tokens.items() if seen is not None}
     else:
-        recorded = results.meta["series"].get("loss_nats", {})
-        values = {
-            step: float(recorded[str(step)])
-            for step in results.usable_steps
-            if recorded.get(str(step)) is not None
-        }
+        recorded = results.loss
+    values = {step: recorded[step] for step in results.usable_steps if step in recorded}
     if not values:
         raise ByroteError(f"{results.run} records no {align} per checkpoint", help="use --align step")
     return values

@@ -12,25 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.interp.axes import head_label, pair_label
+from byrote.interp.axes import head_label
 from byrote.probes import findings
 from byrote.probes.comparable import BEST_HEAD, Comparison, differing_provenance, matched_steps, own_units
 from byrote.probes.registry import best_compared
 from byrote.probes.results import Results
+from byrote.probes.results.rows import row_label
+from byrote.probes.results.schema import AXES
 from byrote.probes.results.units import unit_of
 from byrote.probes.rules import judge_change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
 from byrote.probes.trajectory import onset
 
-_AXES = ["layer", "head", "src_layer", "src_head", "position"]
+_AXES = [*AXES]
 _OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
 ROW_COLUMNS = [
     "probe", "metric", "layer", "head", "position", "step_a", "step_b", "tokens_a", "tokens_b",
@@ -129,18 +131,14 @@ def _metric_rows(
         return None
     table = usable[[*_AXES]].copy()
     table["a"], table["b"] = usable["value_a"].to_numpy(), usable["value_b"].to_numpy()
-    table["head_a"] = table["head_b"] = _labels(usable)
+    table["head_a"] = table["head_b"] = [row_label(row) for row in usable[_AXES].itertuples(index=False)]
     if "samples_a" in usable and len(usable["samples_a"].iloc[0]):
-        return _with_test(table, _stack(usable["samples_a"]), _stack(usable["samples_b"]), seed)
+        tested = difference_table(_stack(usable["samples_a"]), _stack(usable["samples_b"]), seed=seed)
+        return table.assign(**{name: tested[name].to_numpy() for name in tested})
     table["difference"] = table["b"] - table["a"]
     table["lo"] = table["hi"] = table["difference"]  # exact given the weights: no sampling error
     table["n"], table["p"], table["q"] = 0, np.nan, np.nan
     return table
-
-
-def _with_test(table: pd.DataFrame, a: np.ndarray, b: np.ndarray, seed: int) -> pd.DataFrame:
-    tested = difference_table(a, b, seed=seed)
-    return table.assign(**{name: tested[name].to_numpy() for name in tested})
 
 
 def difference_table(
@@ -220,20 +218,6 @@ def _labelled(
     table["smallest"] = smallest_effect(info, own)
     table["change"] = [judge_change(row, better) for row in table.to_dict("records")]
     return table
-
-
-def _labels(rows: pd.DataFrame) -> list[str]:
-    return [_label(row) for row in rows[_AXES].to_dict("records")]
-
-
-def _label(row: dict[str, Any]) -> str:
-    """The head, the pair, or nothing for the whole model."""
-    if pd.isna(row["layer"]):
-        return ""
-    head = int(row["layer"]), int(row["head"])
-    if pd.isna(row["src_layer"]):
-        return head_label(*head)
-    return pair_label((int(row["src_layer"]), int(row["src_head"])), head)
 
 
 def _stack(samples: pd.Series) -> np.ndarray:

@@ -21,8 +21,8 @@ from byrote.probes import figures
 from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
 from byrote.probes.results import Results
-from byrote.probes.trajectory.milestones import INDUCTION, Milestone
-from byrote.probes.trajectory.milestones import milestones as milestones_of
+from byrote.probes.trajectory.verdict import INDUCTION, Milestone
+from byrote.probes.trajectory.verdict import milestones as milestones_of
 
 
 @run_cache(1)

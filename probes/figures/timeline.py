@@ -24,7 +24,7 @@ from byrote.probes.figures.lines import end_labels, label_margin_px, table_of
 from byrote.probes.figures.select import as_list, main_metric, metric_name, unit
 from byrote.probes.figures.theme import paint, run_styles
 from byrote.probes.figures.trajectory import Strip, rule, strip_of
-from byrote.probes.trajectory.milestones import INDUCTION, Milestone, milestones
+from byrote.probes.trajectory.verdict import INDUCTION, Milestone, milestones
 from byrote.probes.wording import clean, markup, sentence_case, short
 
 STRIP_PX, STRIPS_PX = 280, 150  # one strip alone, one of several

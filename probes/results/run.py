@@ -1,17 +1,222 @@
-"""A run's results as a notebook holds them. Torch-free, offline, everything that is shown escaped."""
+"""A run and one of its metrics as a notebook holds them: printed usefully, sliced, ranked, turned into arrays. No torch.
+
+Everything that is shown is escaped. Heads may be named `"L5H1"`, `(5, 1)` or a list of either.
+"""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.interp.axes import head_label, parse_heads
 from byrote.probes.registry import featured
-from byrote.probes.results.scores import Scores
+from byrote.probes.results.curve import Curve
+from byrote.probes.results.rows import ranked
 from byrote.probes.results.table import Table
+from byrote.probes.spec import ProbeInfo
+from byrote.probes.trajectory.events import EventTable, onsets, peaks
 from byrote.probes.trajectory.verdict import onset
 
-_N_SHOWN = 3  # of the featured probes
+HeadName = str | tuple[int, int]
+_HEADS_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores:
+    """One metric of one probe.
+
+    Attributes:
+        results: the run it was measured in.
+        probe: registered name.
+        metric: one of the probe's metrics.
+        rows: tidy observations in step order; those of steps that lint asked to leave out are marked, not valid.
+    """
+
+    results: Table
+    probe: str
+    metric: str
+    rows: pd.DataFrame
+
+    @classmethod
+    def of(cls, results: Table, probe: str, metric: str | None = None) -> Scores:
+        """One metric of a run's results; None is the probe's main one.
+
+        Raises:
+            ByroteError: it was not measured there; the help names the nearest that was.
+        """
+        metric = results.require(probe, metric)
+        return cls(results, probe, metric, results.rows(probe, metric))
+
+    @property
+    def info(self) -> ProbeInfo:
+        """What the catalogue says of the probe: source, formula, chance, how to read it."""
+        return self.results.info(self.probe)
+
+    @property
+    def unit(self) -> str:
+        """Of the metric."""
+        return self.info.unit_of(self.metric)
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """Steps with a row, ascending."""
+        return sorted(int(step) for step in self.rows["step"].unique())
+
+    def at(self, step: int) -> Scores:
+        """The same at one step.
+
+        Raises:
+            ByroteError: that step was not measured; the help names the nearest that were.
+        """
+        if step not in self.steps:
+            near = sorted(sorted(self.steps, key=lambda s: abs(s - step))[:2])
+            span = f"{self.steps[0]:,}-{self.steps[-1]:,}"
+            raise ByroteError(
+                f"step {step:,} is not in these results ({len(self.steps)} steps, {span})",
+                help=f"nearest: {', '.join(str(s) for s in near)}",
+            )
+        return self._with(self.rows[self.rows["step"] == step])
+
+    def head(self, heads: HeadName | Iterable[HeadName]) -> Scores:
+        """The same of one head or several.
+
+        Raises:
+            ByroteError: a head without a row; the help names the nearest.
+        """
+        wanted = parse_heads(heads)
+        known = set(self._of_heads()[["layer", "head"]].itertuples(index=False, name=None))
+        for one in wanted:
+            if one not in known:
+                labels = [head_label(int(layer), int(head)) for layer, head in sorted(known)]
+                raise ByroteError(
+                    f"there is no head {head_label(*one)} here", help=did_you_mean(head_label(*one), labels)
+                )
+        keys = pd.MultiIndex.from_frame(self.rows[["layer", "head"]])
+        return self._with(self.rows[keys.isin(wanted)])
+
+    def top(self, k: int = 10) -> pd.DataFrame:
+        """The k strongest at the last step, by the probe's own direction.
+
+        Returns:
+            Columns head, value, lo, hi, chance, n, rank; rank 1 is the strongest.
+        """
+        last = self.rows[self.rows["step"] == self.steps[-1]]
+        best = ranked(last, lower=self.info.better_of(self.metric) == "lower").head(k)
+        table = best[["label", "value", "lo", "hi", "chance", "n"]].rename(columns={"label": "head"})
+        return table.assign(rank=np.arange(1, len(table) + 1))
+
+    def array(self, column: str = "value") -> Float[np.ndarray, "steps n_layers n_heads"]:
+        """Values by step, layer and head; NaN where not measured or left out.
+
+        Args:
+            column: value, lo, hi, chance or n.
+
+        Raises:
+            ByroteError: the metric is not one value per head.
+        """
+        rows = self._of_heads()
+        if rows["position"].notna().any() or rows["src_layer"].notna().any():
+            raise ByroteError(
+                f"{self.probe} {self.metric} is not one value per head", help="use .rows, the tidy frame"
+            )
+        shape = (len(self.steps), int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1)
+        out = np.full(shape, np.nan)
+        kept = rows[rows["valid"]]
+        at = np.searchsorted(self.steps, kept["step"].to_numpy(dtype=np.int64))
+        out[at, kept["layer"].to_numpy(dtype=np.int64), kept["head"].to_numpy(dtype=np.int64)] = kept[column]
+        return out
+
+    def onset(self, threshold: float | None = None, *, frac: float = 0.5, seed: int = 0) -> EventTable:
+        """When each head, or the model, reached a level and stayed there for another measured step.
+
+        Told only where the level is surely passed (t-tests at 5%, corrected over steps and heads). Asked of all heads at
+        once the correction is harder than of a few: `scores.head("L1H0").onset(0.4)`.
+
+        Args:
+            threshold: the level, in the metric's unit; None asks when a share of each one's own rise had been made.
+            frac: that share.
+            seed: of the resampling.
+
+        Returns:
+            `.table` with the measured steps it lies between, the estimate and its 95% interval; `.text` in words.
+
+        Raises:
+            ByroteError: fewer than two steps, or several numbers per head and step.
+        """
+        return onsets(self._curves(), threshold, frac=frac, seed=seed)
+
+    def peak(self, *, seed: int = 0) -> EventTable:
+        """The best step of each head, or of the model, and the share of the rise lost since.
+
+        Args:
+            seed: of the resampling.
+
+        Returns:
+            `.table` with intervals of the step, the value and the loss; `.text` in words.
+
+        Raises:
+            ByroteError: fewer than two steps, or several numbers per head and step.
+        """
+        return peaks(self._curves(), seed=seed)
+
+    def _curves(self) -> dict[tuple[int, int] | None, Curve]:
+        """The curves of the heads and steps that are here."""
+        mine = self.rows[self.rows["valid"].astype(bool)]
+        if mine["step"].nunique() < 2:
+            raise ByroteError(
+                f"{self.probe} {self.metric} is here for {mine['step'].nunique()} usable steps",
+                help="ask the scores over all steps, not those at one of them",
+            )
+        found = self.results.curves(self.probe, self.metric)
+        if mine["layer"].isna().all():
+            return {None: found[None].at_steps(mine["step"])}
+        keys = mine[["layer", "head", "step"]].groupby(["layer", "head"])["step"]
+        return {(int(l), int(h)): found[int(l), int(h)].at_steps(steps) for (l, h), steps in keys}
+
+    def _of_heads(self) -> pd.DataFrame:
+        rows = self.rows[self.rows["layer"].notna()]
+        if rows.empty:
+            raise ByroteError(
+                f"{self.probe} {self.metric} is about the whole model, not about heads",
+                help="use .rows, the tidy frame",
+            )
+        return rows
+
+    def _with(self, rows: pd.DataFrame) -> Scores:
+        return replace(self, rows=rows.reset_index(drop=True))
+
+    def _title(self) -> str:
+        name = self.probe if self.metric == "score" else f"{self.probe} {self.metric}"
+        span = f"{self.steps[0]:,}-{self.steps[-1]:,}" if len(self.steps) > 1 else f"{self.steps[-1]:,}"
+        n = int(self.rows["n"].max())
+        found = self.results.sequence_seed
+        seed = "not recorded" if found is None else found
+        steps = f"step{'s' * (len(self.steps) > 1)} {span}"
+        return f"{name} of {self.results.run} ({self.unit}), {steps}, n={n}, sequence seed {seed}"
+
+    def _strongest(self) -> pd.DataFrame:
+        return self.top(_HEADS_SHOWN).drop(columns="rank")
+
+    def __repr__(self) -> str:
+        table = self._strongest()
+        body = "nothing was measured" if table.empty else table.to_string(index=False, float_format="%.3f")
+        return f"{self._title()}\nstrongest at the last step:\n{body}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks; offline, everything escaped."""
+        table = self._strongest().to_html(index=False, float_format="%.3f", escape=True, border=0)
+        return f"<p><b>{html.escape(self._title())}</b></p>{table}<p>{html.escape(self.info.summary)}</p>"
+
+
+_PROBES_SHOWN = 3  # of the featured probes
 
 
 class Results(Table):
@@ -39,7 +244,7 @@ class Results(Table):
         parts = [f"<p><b>{html.escape(repr(self))}</b></p>"]
         if self.steps:
             parts.append(f"<p>{html.escape(onset(self).text)}</p>")
-        parts += [self._strongest_html(probe) for probe in featured()[:_N_SHOWN] if self.has(probe)]
+        parts += [self._strongest_html(probe) for probe in featured()[:_PROBES_SHOWN] if self.has(probe)]
         parts += [f"<p>{html.escape(line)}</p>" for line in self._remarks()]
         return "".join(parts)
 

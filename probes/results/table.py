@@ -20,10 +20,9 @@ import pyarrow.compute as pc
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.registry import REGISTRY, lookup, remember
-from byrote.probes.results.cube import COLUMNS, Cube, cube_of
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
-from byrote.probes.results.rows import mark_left_out, ranked
+from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, ranked
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
 from byrote.probes.results.source import Kind, Metric, Source, plain
 from byrote.probes.results.units import SCHEMA_VERSION, read_units

@@ -7,14 +7,20 @@ its estimate. Positions between steps are on ln(1 + step): training moves fast e
 from __future__ import annotations
 
 from byrote.probes.results.curve import Curve, log_step
-from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise
-from byrote.probes.trajectory.event_table import EventTable, onsets, peaks
-from byrote.probes.trajectory.events import EVENT_COLUMNS, event_head, events
-from byrote.probes.trajectory.mass import total_mass
-from byrote.probes.trajectory.order import CANNOT_TELL, LeadLag, lead_lag
-from byrote.probes.trajectory.shape import Decay, Peak, PhaseWindow, decay, peak, phase_window
-from byrote.probes.trajectory.threshold import Reached, threshold_crossing
-from byrote.probes.trajectory.turnover import turnover
+from byrote.probes.trajectory.crossing import Crossing, Reached, Rise, crossings, rise, threshold_crossing
+from byrote.probes.trajectory.events import EVENT_COLUMNS, EventTable, event_head, events, onsets, peaks
+from byrote.probes.trajectory.shape import (
+    CANNOT_TELL,
+    Decay,
+    LeadLag,
+    Peak,
+    PhaseWindow,
+    decay,
+    lead_lag,
+    peak,
+    phase_window,
+)
+from byrote.probes.trajectory.turnover import total_mass, turnover
 from byrote.probes.trajectory.verdict import (
     Onset,
     best_head,

@@ -1,4 +1,6 @@
-"""Onset of any metric: when 10%, 50% and 90% of a rise had happened. No torch.
+"""When did a metric rise, and when did it reach a fixed level? No torch.
+
+Onset: when 10%, 50% and 90% of a rise had happened.
 
 1. direction: the probe's own; where it has none, that of the largest departure from the first measured value
 2. top: the highest value held at two neighbouring measured steps, or the last one: a spike at one step is no rise
@@ -12,11 +14,18 @@
    (in all but 5% of resamples, Bonferroni over steps), only what comes after counts
 6. interval: percentiles of the crossing when sequences are resampled, widened to the measured steps on either side
    (the bracket), because between two checkpoints nothing was seen
+
+A fixed level, `threshold_crossing`:
+
+1. reached: some two neighbouring measured steps, or the last one, lie beyond the level (one-sided t-tests, 5%, Bonferroni
+   over steps and over the curves asked about together); else it is not told as reached, however close it comes
+2. crossing: the first step at or beyond the level that is followed by another (or is the last), joined to the step before
+   by a straight line on ln(1 + step), with the interval of step 6 above
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -254,3 +263,36 @@ def held_top(y: Float[np.ndarray, "draws steps"]) -> Float[np.ndarray, " draws"]
     if y.shape[1] == 1:
         return y[:, 0]
     return np.maximum(np.minimum(y[:, :-1], y[:, 1:]).max(1), y[:, -1])
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Whether and when a level was reached.
+
+    Attributes:
+        crossing: when; None where it was not surely reached.
+        why_not: the reason in words.
+    """
+
+    crossing: Crossing | None
+    why_not: str = ""
+
+
+def threshold_crossing(curve: Curve, threshold: float, *, seed: int = 0) -> Reached:
+    """When a curve reaches a level, from below where a higher value is more of what the probe names, else from above.
+
+    Args:
+        curve: of one metric; `among` says how many curves are asked about together.
+        threshold: in the metric's unit.
+        seed: of the resampling.
+    """
+    sign = -1.0 if curve.better == "lower" else 1.0
+    p = replace(curve, chance=threshold).p_above(None, sign)
+    held = np.append(np.maximum(p[:-1], p[1:]), p[-1])
+    if held.min() * len(p) * curve.among >= ALPHA:
+        side, limit = ("above", "at most") if sign > 0 else ("below", "at least")
+        closest = float(curve.value[int((sign * curve.value).argmax())])
+        return Reached(None, f"never surely {side} {threshold:g}; {limit} {closest:.3g}")
+    measured = first_lasting(curve, sign * (curve.value[None] - threshold), 0.0)
+    drawn = first_lasting(curve, sign * (curve.draws(seed) - threshold), 0.0)
+    return Reached(crossing_of(curve, measured, drawn[0], frac=np.nan, level=threshold))

@@ -1,4 +1,4 @@
-"""Do the same heads stay on top? No torch.
+"""Do the same heads stay on top, and how much of a behaviour is there, whichever heads carry it? No torch.
 
 Between neighbouring measured steps: the Jaccard similarity of the k strongest heads, and beside it the total mass of
 the score over all heads. Heads may trade places while the algorithm stays: low similarity with a mass that holds is a
@@ -7,6 +7,12 @@ swap, with a mass that falls it is a loss.
 Heads that no sequence sample can tell apart trade ranks by noise. A swap is `sure` only when a head that leaves and one
 that enters are in the opposite order at the two steps (paired t-tests both ways, Bonferroni over pairs of heads and
 steps, 5%) and each is above chance by the smallest effect while it is on top.
+
+Total mass:
+1. The heads that were measured at every measured step.
+2. Per step and sequence, the sum over these heads of score minus chance.
+3. Its mean over sequences, with the bootstrap interval of that mean: heads share their sequences, so the sum is
+   resampled, not its parts. Where no per-sequence values are stored the heads' intervals are added as if independent.
 """
 
 from __future__ import annotations
@@ -23,9 +29,9 @@ from byrote.interp.axes import head_label
 from byrote.probes.results.curve import Curve
 from byrote.probes.results.table import Table
 from byrote.probes.rules import ALPHA
-from byrote.probes.statistics import N_RESAMPLES, ends, normal_sf, p_greater, resampled_means
+from byrote.probes.statistics import N_RESAMPLES, bootstrap_mean, ends, normal_sf, p_greater, resampled_means
 
-COLUMNS = [
+TURNOVER_COLUMNS = [
     "step_a", "step_b", "k", "jaccard", "lo", "hi", "random", "mass_a", "mass_b", "change", "change_lo", "change_hi",
     "left", "entered", "sure", "n",
 ]  # fmt: skip
@@ -61,7 +67,7 @@ def turnover(
     heads = {key: c for key, c in heads.items() if len(c.steps) == whole}
     k = max(1, min(k, len(heads) // 2))
     grid = Grid(heads, k, seed)
-    return pd.DataFrame([grid.row(i) for i in range(whole - 1)], columns=COLUMNS)
+    return pd.DataFrame([grid.row(i) for i in range(whole - 1)], columns=TURNOVER_COLUMNS)
 
 
 class Grid:
@@ -161,3 +167,67 @@ def _random_jaccard(k: int, heads: int) -> float:
     return sum(
         math.comb(k, s) * math.comb(heads - k, k - s) / ways * s / (2 * k - s) for s in range(1, k + 1)
     )
+
+
+MASS_COLUMNS = ["step", "value", "lo", "hi", "heads", "n"]
+
+
+def total_mass(
+    results: Table, *, probe: str = "prefix_matching", metric: str = "score", seed: int = 0
+) -> pd.DataFrame:
+    """Score minus chance summed over all heads, per measured step; of prefix matching, the induction mass.
+
+    Args:
+        results: of one run. Steps that lint asked to leave out are left out.
+        probe, metric: of heads.
+        seed: of the resampling.
+
+    Returns:
+        `step`, `value` with its 95% interval `lo` and `hi` (in units of the score; below 0 where heads are below
+        chance), `heads` in the sum, `n` sequences.
+
+    Raises:
+        ByroteError: the metric has no values per head.
+    """
+    rows = results.rows(probe, metric)
+    rows = rows[
+        rows["valid"].astype(bool) & rows["head"].notna() & rows["src_head"].isna() & rows["position"].isna()
+    ]
+    if rows.empty:
+        raise ByroteError(
+            f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe"
+        )
+    counts = rows.groupby(["layer", "head"])["step"].transform("nunique")
+    rows = rows[counts == rows["step"].nunique()]
+    if rows.empty:
+        raise ByroteError(
+            f"no head of {results.run} was measured on {probe}/{metric} at every step", help="run it again"
+        )
+    rows = rows.assign(chance=rows["chance"].fillna(0.0), error=(rows["hi"] - rows["lo"]) ** 2 / 4)
+    grouped = rows.groupby("step")
+    chance, value = grouped["chance"].sum(), grouped["value"].sum()
+    half = np.sqrt(grouped["error"].sum())
+    found = pd.DataFrame({"value": value - chance, "lo": value - chance - half, "hi": value - chance + half})
+    for step, (lo, hi) in _mass_intervals(results, probe, metric, rows, seed).items():
+        found.loc[step, ["lo", "hi"]] = lo - chance[step], hi - chance[step]
+    found = found.assign(heads=grouped.size(), n=grouped["n"].min()).rename_axis("step").reset_index()
+    return found[MASS_COLUMNS].astype({"step": int, "heads": int, "n": int})
+
+
+def _mass_intervals(
+    results: Table, probe: str, metric: str, rows: pd.DataFrame, seed: int
+) -> dict[int, tuple[float, float]]:
+    """Step -> interval of the summed score; only steps whose per-sequence values are all stored."""
+    heads = {(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"], strict=True)}
+    sums: dict[int, np.ndarray] = {}
+    seen: dict[int, int] = {}
+    for (step, key), own in results.read_samples(probe, metric):
+        if key in heads and len(sums.setdefault(step, np.zeros_like(own))) == len(own):
+            sums[step] = sums[step] + own
+            seen[step] = seen.get(step, 0) + 1
+    whole = [step for step, count in seen.items() if count == len(heads)]
+    found = {}
+    for step in whole:
+        interval = bootstrap_mean(sums[step][:, None], seed=seed)
+        found[step] = (float(interval.lo[0]), float(interval.hi[0]))
+    return found

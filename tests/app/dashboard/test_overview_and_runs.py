@@ -25,7 +25,7 @@ from byrote.probes.figures.axis import StepAxis
 from byrote.probes.registry import resolve
 from byrote.probes.results import Results
 from byrote.probes.trajectory import events
-from byrote.probes.trajectory.milestones import milestones
+from byrote.probes.trajectory.verdict import milestones
 from byrote.probes.verify import digest
 
 SHOWN = {"run": "repeated", "base": "unique", "probe": "prefix_matching", "step": 40}
