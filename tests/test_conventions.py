@@ -157,7 +157,7 @@ ONE_PLACE = {
             "probes/statistics.py",
             "probes/text/perplexity.py",
             "probes/calibration.py",
-            "probes/results/cube.py",
+            "probes/results/rows.py",
         },
     ),
 }
