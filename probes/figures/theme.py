@@ -123,35 +123,30 @@ def template() -> go.layout.Template:
 
 
 def recolour(spec: dict[str, Any], theme: str) -> dict[str, Any]:
-    """A figure's JSON with the colours of the other theme swapped for those of `theme`."""
-    return _recolour(spec, _swaps(theme))
+    """A figure's JSON with the colours of the other theme swapped for those of `theme`.
+
+    Only under keys that name a colour, so that a run called '#0072b2' keeps its name.
+    """
+    swaps = dict(TOKENS.values()) if theme == "dark" else {dark: light for light, dark in TOKENS.values()}
+
+    def swapped(color: str) -> str:
+        match = _RGBA.fullmatch(color)
+        if not match:
+            return swaps.get(color, color)
+        red, green, blue, alpha = match.groups()
+        opaque = f"#{int(red):02x}{int(green):02x}{int(blue):02x}"
+        red, green, blue = _channels(swaps.get(opaque, opaque))
+        return f"rgba({red}, {green}, {blue}, {alpha})"
+
+    def walked(node: Any, key: str = "") -> Any:
+        if isinstance(node, dict):
+            return {name: walked(child, name) for name, child in node.items()}
+        if isinstance(node, (list, tuple)):
+            return [walked(child, key) for child in node]
+        return swapped(node) if isinstance(node, str) and key.endswith("color") else node
+
+    return {name: walked(child, name) for name, child in spec.items()}
 
 
 def _channels(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
-
-
-def _swaps(theme: str) -> dict[str, str]:
-    pairs = TOKENS.values()
-    return dict(pairs) if theme == "dark" else {dark: light for light, dark in pairs}
-
-
-def _recolour(node: Any, swaps: dict[str, str], key: str = "") -> Any:
-    """Swaps colours under keys that name one, so that a run called '#0072b2' keeps its name."""
-    if isinstance(node, dict):
-        return {name: _recolour(child, swaps, name) for name, child in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [_recolour(child, swaps, key) for child in node]
-    if isinstance(node, str) and key.endswith("color"):
-        return _swap_one(node, swaps)
-    return node
-
-
-def _swap_one(color: str, swaps: dict[str, str]) -> str:
-    match = _RGBA.fullmatch(color)
-    if not match:
-        return swaps.get(color, color)
-    red, green, blue, alpha = match.groups()
-    opaque = f"#{int(red):02x}{int(green):02x}{int(blue):02x}"
-    red, green, blue = _channels(swaps.get(opaque, opaque))
-    return f"rgba({red}, {green}, {blue}, {alpha})"
