@@ -200,8 +200,9 @@ def documented() -> list[str]:
     """Every command line of a code block in the documentation."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    shell = "".join(block for language, block in blocks if language in ("", "sh"))
+    lines = shell.replace("\\\n", " ").splitlines()
     return list(dict.fromkeys(line for line in lines if line.startswith("byrote ") and "VERB" not in line))
 
 
