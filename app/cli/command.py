@@ -82,11 +82,7 @@ def record(of: type, only: str = "") -> Any:
 
 
 def _setting(part: Field[Any]) -> Declared:
-    """The option that a record's field is.
-
-    Metadata of a field: `help`, `names` beside its long one, `called` (its long name, where that is not the field's),
-    `metavar`, `multiple`, `choices`, `least` (of a whole number), `path` (what `click.Path` should check).
-    """
+    """The option that a record's field is; `checkpoints.setting.shown` has the keys of its metadata."""
     if isinstance(part.default, Declared):
         return part.default
     given = {name: value for name, value in part.metadata.items() if name != "called"}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import Any
 
 from byrote.cli import options
 from byrote.cli.command import argument, option, record, verb
@@ -15,10 +13,8 @@ from byrote.cli.output import CHANCE, INTERVAL, VALUE, Column, Output, Row, colu
 from byrote.cli.progress import bar
 from byrote.cli.session import Exit, NothingFoundError, Session
 from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.text.settings import TextSettings
 from byrote.probes.wording import count, plain
-
-if TYPE_CHECKING:
-    from byrote.probes.text.report import TextSettings
 
 COLUMNS = (
     Column("corpus", "corpus", fold=True),
@@ -46,54 +42,6 @@ _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
 }
 
 
-@dataclass(frozen=True)
-class CorpusOptions:
-    """How corpora are read and what is measured of them."""
-
-    units: str = option(
-        "What is counted; tokens need --tokenizer, which alone means tokens.",
-        type=click.Choice(("words", "bytes", "tokens")),
-        default="words",
-    )
-    tokenizer: Path | None = option("A tokenizer.json.", metavar="FILE", type=options.PATH)
-    context: int = option("Tokens (or words) per window.", metavar="N", default=512)
-    windows: str = option(
-        "documents cuts each into windows, the last one shorter; full drops the shorter ones; packed joins documents "
-        "first, as training does.",
-        type=click.Choice(("documents", "full", "packed")),
-        default="documents",
-    )
-    separator: tuple[str, ...] = option(
-        r"Between documents of a .txt file; * is anything within a line, \n a new line. Repeat for more.",
-        metavar="TEXT",
-        multiple=True,
-        default=("<|endoftext|>",),
-    )
-    text_field: str = option(
-        "Field of .jsonl, or column of .parquet, with the text.", metavar="NAME", default="text"
-    )
-    measure: tuple[str, ...] = option("Only this measure; repeat for more.", multiple=True, metavar="NAME")
-    sample: int = option(
-        "Stretches of each corpus the model reads.", metavar="N", type=click.IntRange(min=8), default=512
-    )
-
-    def settings(self, *, seed: int) -> TextSettings:
-        """The measures' own settings."""
-        from byrote.probes.text.report import TextSettings
-
-        return TextSettings(
-            units=self.units,
-            tokenizer=self.tokenizer,
-            context=self.context,
-            windows=self.windows,
-            text_field=self.text_field,
-            sample=self.sample,
-            seed=seed,
-            separators=tuple(one.replace(r"\n", "\n").replace(r"\t", "\t") for one in self.separator),
-            measures=self.measure or None,
-        )
-
-
 @verb(
     "byrote text corpus.jsonl",
     "byrote text synthetic.txt --reference human.txt --tokenizer tokenizer.json",
@@ -106,11 +54,11 @@ def text(
     reference: Path | None = option(
         "The corpus the others are compared with; it is measured too.", metavar="FILE", type=options.PATH
     ),
-    asked: CorpusOptions = record(CorpusOptions),
+    settings: TextSettings = record(TextSettings),
     model: Path | None = option(
         "A local checkpoint for perplexities, the last step of a series.", metavar="PATH", type=options.PATH
     ),
-    config: SweepConfig = record(SweepConfig, "device dtype threads seed"),
+    config: SweepConfig = record(SweepConfig, "device dtype threads"),
     out: Output,
 ) -> int:
     """Say what each corpus FILE would teach a model, with intervals: how much of it an induction head could predict,
@@ -123,12 +71,14 @@ def text(
     from byrote.checkpoints.texts import NothingToReadError
     from byrote.probes.text.measure import measure_text
 
+    typed = (one.replace(r"\n", "\n").replace(r"\t", "\t") for one in settings.separators)
+    settings = replace(settings, separators=tuple(typed))
     options.require_device(config.device, config.dtype)
     try:
         with bar(session, "reading") as on_progress:
             report = measure_text(
                 files,
-                asked.settings(seed=config.seed),
+                settings,
                 reference=reference,
                 model=model,
                 device=config.device,
@@ -140,7 +90,7 @@ def text(
         raise NothingFoundError(error.message, help=error.help) from None
     rows = [
         {name: plain(value) for name, value in row.items()}
-        | {"reason": row["reason"] or None, "seed": config.seed}
+        | {"reason": row["reason"] or None, "seed": settings.seed}
         for row in report.frame.to_dict("records")
     ]
     if out.machine:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from byrote.checkpoints.setting import shown
 
 if TYPE_CHECKING:
     from byrote.probes.spec import ProbeInfo
@@ -29,11 +31,6 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def _shown(help: str, **typed: Any) -> dict[str, Any]:
-    """How a field is explained and typed; `byrote.cli.command.Record` has the keys."""
-    return {"help": help, **typed}
-
-
 @dataclass(frozen=True)
 class SweepConfig:
     """What was asked: the settings that decide the numbers of a sweep, and how its models run.
@@ -43,7 +40,7 @@ class SweepConfig:
 
     probes: tuple[str, ...] | None = field(
         default=None,
-        metadata=_shown(
+        metadata=shown(
             "A probe to run, `default` or `all`; repeat for more. If left out, all but those that cost many passes.",
             names=("-p",),
             called="probe",
@@ -51,30 +48,30 @@ class SweepConfig:
             multiple=True,
         ),
     )
-    seed: int = field(default=0, metadata=_shown("Of stimuli, bootstraps and nulls.", metavar="N", least=0))
+    seed: int = field(default=0, metadata=shown("Of stimuli, bootstraps and nulls.", metavar="N", least=0))
     n_seq: int = field(
         default=32,
-        metadata=_shown(
+        metadata=shown(
             "Sequences per stimulus: n of the intervals.", called="sequences", metavar="N", least=8
         ),
     )
     device: str = field(
-        default="cpu", metadata=_shown("Where the model runs: cpu, cuda, cuda:N or mps.", metavar="NAME")
+        default="cpu", metadata=shown("Where the model runs: cpu, cuda, cuda:N or mps.", metavar="NAME")
     )
     dtype: str = field(
         default="float32",
-        metadata=_shown("Of weights and activations.", choices=("float32", "bfloat16", "float64")),
+        metadata=shown("Of weights and activations.", choices=("float32", "bfloat16", "float64")),
     )
     swap: Literal["auto", "fresh"] = field(
         default="auto",
-        metadata=_shown(
+        metadata=shown(
             "auto copies weights into one live model where that is proved exact; fresh builds each step anew.",
             choices=("auto", "fresh"),
         ),
     )
     text: Path | None = field(
         default=None,
-        metadata=_shown(
+        metadata=shown(
             "Real text: .txt, .jsonl or .parquet, a file or a folder, for the model's own tokenizer, or token ids "
             "(.npy, .safetensors).",
             path={"exists": True},
@@ -82,7 +79,7 @@ class SweepConfig:
     )
     members: Path | None = field(
         default=None,
-        metadata=_shown(
+        metadata=shown(
             "Sequences the model was trained on: one per line, .jsonl (text, repeat_count), or token ids, one per row; "
             "a lab series carries its own.",
             path=_A_FILE,
@@ -90,13 +87,13 @@ class SweepConfig:
     )
     twins: Path | None = field(
         default=None,
-        metadata=_shown(
+        metadata=shown(
             "As --members: sequences of the same source that were never trained on.", path=_A_FILE
         ),
     )
     threads: int | None = field(
         default=None,
-        metadata=_shown(
+        metadata=shown(
             "CPU threads of torch; if left out, one for small models, else torch's own choice.",
             metavar="N",
             least=1,
@@ -104,14 +101,14 @@ class SweepConfig:
     )
     prefetch: bool = field(
         default=True,
-        metadata=_shown(
+        metadata=shown(
             "Read and hash the next step's files while this one is measured.",
             names=("--prefetch/--no-prefetch",),
         ),
     )
     save_attention: bool = field(
         default=False,
-        metadata=_shown(
+        metadata=shown(
             "Keep for the dashboard, on two sequences per stimulus: every head's attention, one byte per weight, and the "
             "tokens it raises and lowers most, 60 bytes per position."
         ),

@@ -11,7 +11,7 @@ from typing import Any
 
 _LAZY = {
     "measure_text": "byrote.probes.text.measure",
-    "TextSettings": "byrote.probes.text.report",
+    "TextSettings": "byrote.probes.text.settings",
     "TextReport": "byrote.probes.text.report",
 }
 

@@ -17,7 +17,7 @@ from byrote.checkpoints.texts import (
 )
 from byrote.checkpoints.token_files import id_blocks, n_documents
 from byrote.probes.text.perplexity import Excerpts
-from byrote.probes.text.report import TextSettings
+from byrote.probes.text.settings import TextSettings
 from byrote.probes.text.windows import Batch, Windower, encoder
 
 MIN_DOCUMENTS = 8  # with fewer, windows are resampled instead

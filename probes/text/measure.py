@@ -16,7 +16,8 @@ from byrote.probes.text.concentration import Concentration
 from byrote.probes.text.corpus import Corpus, open_corpora
 from byrote.probes.text.near_duplicates import NearDuplicates
 from byrote.probes.text.repetition import Repetition
-from byrote.probes.text.report import Number, TextReport, TextSettings, frame_of
+from byrote.probes.text.report import Number, TextReport, frame_of
+from byrote.probes.text.settings import TextSettings
 from byrote.probes.text.tail_mass import Rare, RareCounts, TailMass
 from byrote.probes.text.windows import Windower
 

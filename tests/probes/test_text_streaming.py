@@ -286,7 +286,7 @@ SMALL = {  # what is held at once, and the limits of every table: reached in the
     "checkpoints.texts.READ_BYTES": 4096,
     "checkpoints.texts.CHUNK_BYTES": 8192,
     "probes.text.windows.BATCH_TOKENS": 2048,
-    "probes.text.report.PIECE_TOKENS": 512,
+    "probes.text.settings.PIECE_TOKENS": 512,
     "probes.text.tail_mass.MAX_RARE": 128,
     "probes.text.tail_mass._BLOCKS": 8,
     "probes.text.concentration._BLOCKS": 8,

@@ -1,0 +1,16 @@
+"""A setting of a configuration, explained once: where its field stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def shown(help: str, **typed: Any) -> dict[str, Any]:
+    """Metadata of a dataclass's field: what it means, and how it is typed.
+
+    Args:
+        help: one or two sentences; the command line shows them.
+        typed: `names` beside its long one, `called` (its long name, where that is not the field's), `metavar`,
+            `multiple`, `choices`, `least` (of a whole number), `path` (what has to be true of a path).
+    """
+    return {"help": help, **typed}
