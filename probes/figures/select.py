@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.interp.axes import head_label
+from byrote.checkpoints.errors import ByroteError
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Scores
-from byrote.probes.wording import probe_name, step_number
+from byrote.probes.results.rows import at_step as at_step
+from byrote.probes.results.rows import one_head as one_head
+from byrote.probes.wording import probe_name
 
 
 def as_list(results: Any) -> list[Any]:
@@ -55,38 +56,6 @@ def head_observations(results: Any, probe: str, metric: str) -> pd.DataFrame:
         message = f"{probe} {metric} is about pairs of heads, and this figure draws single heads"
         raise ByroteError(message, help="choose a metric with one value per head")
     return rows
-
-
-def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
-    """The rows of one step, and that step; None is the last.
-
-    Raises:
-        ByroteError: that step was not swept; the help names the nearest that were.
-    """
-    steps = sorted({int(s) for s in rows["step"]})
-    wanted = steps[-1] if step is None else int(step)
-    if wanted not in steps:
-        nearest = sorted(sorted(steps, key=lambda s: abs(s - wanted))[:2])
-        message = f"step {step_number(wanted)} is not in these results ({len(steps)} steps, "
-        message += f"{step_number(steps[0])}-{step_number(steps[-1])})"
-        raise ByroteError(message, help=f"nearest: {', '.join(step_number(s) for s in nearest)}")
-    return rows[rows["step"] == wanted], wanted
-
-
-def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
-    """The rows of one head.
-
-    Raises:
-        ByroteError: no row is about that head.
-    """
-    mine = rows[(rows["layer"] == head[0]) & (rows["head"] == head[1])]
-    if mine.empty:
-        held = rows[["layer", "head"]].dropna().drop_duplicates().itertuples(index=False)
-        names = [head_label(int(layer), int(index)) for layer, index in held]
-        raise ByroteError(
-            f"there is no head {head_label(*head)} here", help=did_you_mean(head_label(*head), names)
-        )
-    return mine
 
 
 def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
+from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label, pair_label
 from byrote.probes.spec import ProbeInfo
+from byrote.probes.wording import step_number
 
 
 def strongest_first(
@@ -47,6 +49,38 @@ def row_label(row: Any) -> str:
     if source is None or pd.isna(source):
         return head_label(*own)
     return pair_label((int(source), int(row.src_head)), own)
+
+
+def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
+    """The rows of one step, and that step; None is the last.
+
+    Raises:
+        ByroteError: that step was not swept; the help names the nearest that were.
+    """
+    steps = sorted({int(s) for s in rows["step"]})
+    wanted = steps[-1] if step is None else int(step)
+    if wanted not in steps:
+        nearest = sorted(sorted(steps, key=lambda s: abs(s - wanted))[:2])
+        message = f"step {step_number(wanted)} is not in these results ({len(steps)} steps, "
+        message += f"{step_number(steps[0])}-{step_number(steps[-1])})"
+        raise ByroteError(message, help=f"nearest: {', '.join(step_number(s) for s in nearest)}")
+    return rows[rows["step"] == wanted], wanted
+
+
+def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
+    """The rows of one head.
+
+    Raises:
+        ByroteError: no row is about that head.
+    """
+    mine = rows[(rows["layer"] == head[0]) & (rows["head"] == head[1])]
+    if mine.empty:
+        held = rows[["layer", "head"]].dropna().drop_duplicates().itertuples(index=False)
+        names = [head_label(int(layer), int(index)) for layer, index in held]
+        raise ByroteError(
+            f"there is no head {head_label(*head)} here", help=did_you_mean(head_label(*head), names)
+        )
+    return mine
 
 
 def mark_left_out(rows: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:

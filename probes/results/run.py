@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.interp.axes import head_label, parse_heads
+from byrote.checkpoints.errors import ByroteError
+from byrote.interp.axes import parse_heads
 from byrote.probes.registry import featured
 from byrote.probes.results.curve import Curve
-from byrote.probes.results.rows import ranked
+from byrote.probes.results.rows import at_step, one_head, ranked
 from byrote.probes.results.table import Table
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.trajectory.events import EventTable, onsets, peaks
@@ -76,14 +76,7 @@ class Scores:
         Raises:
             ByroteError: that step was not measured; the help names the nearest that were.
         """
-        if step not in self.steps:
-            near = sorted(sorted(self.steps, key=lambda s: abs(s - step))[:2])
-            span = f"{self.steps[0]:,}-{self.steps[-1]:,}"
-            raise ByroteError(
-                f"step {step:,} is not in these results ({len(self.steps)} steps, {span})",
-                help=f"nearest: {', '.join(str(s) for s in near)}",
-            )
-        return self._with(self.rows[self.rows["step"] == step])
+        return self._with(at_step(self.rows, step)[0])
 
     def head(self, heads: HeadName | Iterable[HeadName]) -> Scores:
         """The same of one head or several.
@@ -92,13 +85,8 @@ class Scores:
             ByroteError: a head without a row; the help names the nearest.
         """
         wanted = parse_heads(heads)
-        known = set(self._of_heads()[["layer", "head"]].itertuples(index=False, name=None))
         for one in wanted:
-            if one not in known:
-                labels = [head_label(int(layer), int(head)) for layer, head in sorted(known)]
-                raise ByroteError(
-                    f"there is no head {head_label(*one)} here", help=did_you_mean(head_label(*one), labels)
-                )
+            one_head(self._of_heads(), one)
         keys = pd.MultiIndex.from_frame(self.rows[["layer", "head"]])
         return self._with(self.rows[keys.isin(wanted)])
 
