@@ -30,7 +30,7 @@ class Comparison:
         align: axis the runs were matched on.
         pairs: matched (step of A, step of B).
         rows: one row per number compared: values a and b, difference b - a with its interval, n, p and q, the
-            smallest effect told in its unit, and `change`: "better", "worse", "higher", "lower", "no clear change", or
+            smallest effect in its unit, and `change`: "better", "worse", "higher", "lower", "no clear change", or
             "exact" for weight-only scores.
         onset_a, onset_b: of the induction heads in each run.
         sentence: what happened, in words.

@@ -4,7 +4,7 @@ Both runs saw the same stimuli, so per-sequence values are paired and subtracted
 intervals cover the choice of test sequences. They do not cover the training seed: one run per arm shows what happened
 in these two runs, and several seeds are needed before it is said of the data.
 
-A change is told only when its interval excludes 0, q is below 5% after correction over heads, and it is at least the
+A change is reported only when its interval excludes 0, q is below 5% after correction over heads, and it is at least the
 smallest effect of interest (`byrote.probes.rules`): paired sequences make any two checkpoints differ surely in something.
 """
 
@@ -53,7 +53,7 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        ByroteError: nothing to match on, or provenance differs in anything but the weights; says how to mend it.
+        ByroteError: nothing to match on, or provenance differs in anything but the weights; the help says how to fix it.
     """
     pairs = _chosen(matched_steps(a, b, align), at, a)
     differing = differing_provenance(a, b, pairs)

@@ -102,7 +102,7 @@ def is_lasting(there: Bool[np.ndarray, "steps heads"]) -> Bool[np.ndarray, "step
 
 
 def smallest_effect(info: ProbeInfo, metric: str) -> float:
-    """Smallest change of a metric that is told as a finding, in the metric's unit.
+    """Smallest change of a metric that is reported as a finding, in the metric's unit.
 
     Args:
         info: the probe.
@@ -121,7 +121,7 @@ def smallest_effect(info: ProbeInfo, metric: str) -> float:
 
 
 def judge_change(row: Mapping[str, Any], better: str | None) -> Change:
-    """What a difference between two runs is told as.
+    """What a difference between two runs is reported as.
 
     It changed clearly when its interval excludes 0, q is below ALPHA and it is at least the smallest effect.
 

@@ -88,7 +88,7 @@ def observations_of(units: pa.Table) -> pa.Table:
 
 
 def derive(units: pa.Table) -> pa.Table:
-    """Verdict rows of one step from its units; none when the probes a verdict reads were not asked for.
+    """Verdict rows of one step from its units; none when the probes a verdict reads were not requested.
 
     Args:
         units: all rows of one step, with samples.

@@ -75,8 +75,8 @@ def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
     """
     mine = rows[(rows["layer"] == head[0]) & (rows["head"] == head[1])]
     if mine.empty:
-        held = rows[["layer", "head"]].dropna().drop_duplicates().itertuples(index=False)
-        names = [head_label(int(layer), int(index)) for layer, index in held]
+        measured = rows[["layer", "head"]].dropna().drop_duplicates().itertuples(index=False)
+        names = [head_label(int(layer), int(index)) for layer, index in measured]
         raise ByroteError(
             f"there is no head {head_label(*head)} here", help=did_you_mean(head_label(*head), names)
         )

@@ -94,8 +94,8 @@ class Source:
             return self._read(None, columns, where)
         wanted = [name for name in dict.fromkeys(metrics) if name in places]
         if isinstance(self._place, Path) and wanted and all(places[m].n_rows <= _SHORT_ROWS for m in wanted):
-            held, table = self._short_metrics()
-            parts = [table.slice(held[m][0], held[m][1] - held[m][0]).select(columns) for m in wanted]
+            within, table = self._short_metrics()
+            parts = [table.slice(within[m][0], within[m][1] - within[m][0]).select(columns) for m in wanted]
             found = pa.concat_tables(parts)
             return found if where is None else found.filter(where(found))
         return self._read([span for name in wanted for span in places[name].spans], columns, where)

@@ -284,11 +284,11 @@ class Table:
         """The rows as they are stored, without `left_out`."""
 
         def where(rows: Any) -> Any:
-            asked = [] if step is None else [pc.equal(rows["step"], step)]
+            conditions = [] if step is None else [pc.equal(rows["step"], step)]
             if head is not None:
-                asked += [pc.equal(rows["layer"], head[0]), pc.equal(rows["head"], head[1])]
-            asked += [pc.is_null(rows[axis]) for axis in ("src_layer", "position")] if single else []
-            return reduce(pc.and_, asked)
+                conditions += [pc.equal(rows["layer"], head[0]), pc.equal(rows["head"], head[1])]
+            conditions += [pc.is_null(rows[axis]) for axis in ("src_layer", "position")] if single else []
+            return reduce(pc.and_, conditions)
 
         def read() -> pd.DataFrame:
             names = self._source.index.metrics

@@ -18,7 +18,7 @@ Onset: when 10%, 50% and 90% of a rise had happened.
 A fixed level, `threshold_crossing`:
 
 1. reached: some two neighbouring measured steps, or the last one, lie beyond the level (one-sided t-tests, 5%, Bonferroni
-   over steps and over the curves asked about together); else it is not told as reached, however close it comes
+   over steps and over the curves asked about together); else it is not reported as reached, however close it comes
 2. crossing: the first step at or beyond the level that is followed by another (or is the last), joined to the step before
    by a straight line on ln(1 + step), with the interval of step 6 above
 """
@@ -138,7 +138,7 @@ def crossings(
         curve: of one metric.
         fracs: levels, as shares of the way from base to top.
         seed: of the resampling.
-        found: what `rise` said, where it was asked before.
+        found: what `rise` said, where it is known already.
     """
     found = rise(curve) if found is None else found
     if not found.found:

@@ -37,7 +37,7 @@ class EventTable:
     """Events of one metric, one row per head, the earliest first.
 
     Attributes:
-        title: what was asked.
+        title: what was requested.
         table: one row per head that has the event.
         text: the findings in words, and why others have none.
     """
@@ -336,7 +336,7 @@ def _turnovers(results: Table, seed: int) -> Iterator[dict[str, Any]]:
                 tokens=results.tokens[row.step_b], value=row.jaccard, value_lo=row.lo, value_hi=row.hi, n=row.n,
                 method="Jaccard similarity of the top heads, bootstrap over sequences",
                 text=f"between steps {row.step_a:,} and {row.step_b:,} {row.left} left the top {row.k} heads and "
-                f"{row.entered} came; total mass over all heads {row.mass_a:.2f} to {row.mass_b:.2f}",
+                f"{row.entered} entered; total mass over all heads {row.mass_a:.2f} to {row.mass_b:.2f}",
             )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Peak: the best measured step. Which step truly is best is known only up to those
 paired t-tests against it, Bonferroni over steps, 5%), and between checkpoints only up to their neighbours.
 
 Decay: share of the rise that is lost at the last step, when that step is surely worse than the peak. Having chosen the
-best of many noisy steps makes a flat curve look as if it fell; the test keeps that from being told as a decay.
+best of many noisy steps makes a flat curve look as if it fell; the test keeps that from being reported as a decay.
 
 Phase window: where the curve rises fastest on ln(1 + step) (Olsson et al. 2022 read the phase change off the in-context
 learning score). Slopes are taken over at least MIN_WIDTH, so that two late checkpoints close together on that axis do
@@ -86,7 +86,7 @@ def peak(curve: Curve, *, found: Rise | None = None) -> Peak | None:
 
     Args:
         curve: of one metric.
-        found: what `rise` said, where it was asked before.
+        found: what `rise` said, where it is known already.
     """
     found = rise(curve) if found is None else found
     if not found.found:
@@ -111,7 +111,7 @@ def decay(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> Decay | 
     Args:
         curve: of one metric.
         seed: of the resampling.
-        found: what `rise` said, where it was asked before.
+        found: what `rise` said, where it is known already.
     """
     found = rise(curve) if found is None else found
     if not found.found:
@@ -151,7 +151,7 @@ def phase_window(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> P
     Args:
         curve: of one metric, such as icl_score or repeat_loss/difference.
         seed: of the resampling.
-        found: what `rise` said, where it was asked before.
+        found: what `rise` said, where it is known already.
     """
     found = rise(curve) if found is None else found
     if not found.within:
