@@ -5,34 +5,12 @@ Torch-free: read from a results folder, beside what `byrote.checkpoints.lint` re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import pandas as pd
 
 from byrote.checkpoints.lint.report import Fact
 from byrote.probes.results import Results
 
 METRICS = {"first_block": "random tokens", "later_blocks": "repeated tokens"}
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """Loss at one step: value, 95% interval and what guessing uniformly costs, all nats."""
-
-    step: int
-    value: float
-    lo: float
-    hi: float
-    chance: float
-
-    @property
-    def above(self) -> bool:
-        """Surely worse than guessing."""
-        return self.lo > self.chance
-
-    @property
-    def below(self) -> bool:
-        """Surely better than guessing."""
-        return self.hi < self.chance
 
 
 def loss_facts(results: Results) -> list[Fact]:
@@ -48,43 +26,28 @@ def loss_facts(results: Results) -> list[Fact]:
     for metric, words in METRICS.items():
         rows = results.select("repeat_loss", metric)
         rows = rows[rows["valid"]].sort_values("step")
-        measured = [
-            _Measured(*row) for row in rows[["step", "value", "lo", "hi", "chance"]].itertuples(index=False)
-        ]
-        facts += _of_metric(measured, metric, words)
-    return facts
-
-
-def _of_metric(measured: list[_Measured], metric: str, words: str) -> Iterator[Fact]:
-    alone = [m for i, m in enumerate(measured) if _stands_alone(measured, i)]
-    for found in alone:
+        worse, better = rows["lo"] > rows["chance"], rows["hi"] < rows["chance"]  # than guessing, surely
+        alone = worse & better.shift(1, fill_value=False) & better.shift(-1, fill_value=False)
         meaning = (
             f"On {words} this step is worse than guessing and its neighbours are not: look at its weights."
         )
-        yield _fact([found], metric, meaning, severity="warning")
-    rest = [m for m in measured if m.above and m not in alone]
-    if rest:
-        meaning = (
-            f"On {words} these steps are worse than guessing: such tokens are unlike what the model learned."
-        )
-        yield _fact(rest, metric, meaning, severity="note")
+        facts += [_fact(rows.loc[[row]], metric, meaning, "warning") for row in rows.index[alone]]
+        rest = rows[worse & ~alone]
+        if not rest.empty:
+            meaning = f"On {words} these steps are worse than guessing: such tokens are unlike what the model learned."
+            facts.append(_fact(rest, metric, meaning, "note"))
+    return facts
 
 
-def _stands_alone(measured: list[_Measured], i: int) -> bool:
-    neighbours = [*measured[max(0, i - 1) : i], *measured[i + 1 : i + 2]]
-    inside = 0 < i < len(measured) - 1
-    return inside and measured[i].above and all(m.below for m in neighbours)
-
-
-def _fact(found: list[_Measured], metric: str, meaning: str, *, severity: str) -> Fact:
-    worst = max(found, key=lambda m: m.value - m.chance)
+def _fact(rows: pd.DataFrame, metric: str, meaning: str, severity: str) -> Fact:
+    worst = rows.loc[(rows["value"] - rows["chance"]).idxmax()]
     evidence = {
         "metric": metric,
-        "worst_step": int(worst.step),
-        "loss_nats": float(worst.value),
-        "lo_nats": float(worst.lo),
-        "uniform_nats": float(worst.chance),
+        "worst_step": int(worst["step"]),
+        "loss_nats": float(worst["value"]),
+        "lo_nats": float(worst["lo"]),
+        "uniform_nats": float(worst["chance"]),
     }
-    steps = tuple(int(m.step) for m in found)
+    steps = tuple(rows["step"].tolist())
     leave_out = steps if severity == "warning" else ()
     return Fact("loss_above_uniform", severity, steps, meaning, evidence, leave_out=leave_out)
