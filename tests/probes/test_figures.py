@@ -277,6 +277,34 @@ def test_offset_profile_draws_the_strongest_heads(unique: Results) -> None:
     assert "L1H0 peaks 17 tokens back" in fig.layout.meta["alt"]
 
 
+def test_a_step_that_lint_left_out_is_ringed_in_the_offset_profile(unique: Results) -> None:
+    doubtful = rebuilt(unique, lint={"left_out": {"2400": "diverged"}})
+    fig = figures.offset_profile(doubtful, heads=["L1H0"])
+    ringed = trace(fig, "left out by lint")
+    assert len(ringed.x) == len(trace(fig, "L1H0").x) and ringed.marker.symbol == "circle-open"
+    assert "left out by lint: diverged" in ringed.hovertext[0]
+    assert "no head was measured" in fig.alt
+
+
+def test_two_runs_whose_short_names_are_equal_are_two_lines_and_two_rows() -> None:
+    runs = [planted_run(f"a_run_with_a_long_{middle}_name_at_its_end") for middle in ("first", "other")]
+    fig = figures.trajectory(runs, probe="prefix_matching")
+    lines = [t for t in fig.data if t.name.startswith("a_run")]
+    assert len(lines) == 2 and lines[0].name == lines[1].name
+    assert len(fig.table) == 2 * len(STEPS)
+
+
+def test_a_change_grid_is_one_step_minus_another_and_marks_what_was_not_measured(unique: Results) -> None:
+    holed = without(unique, probe="prefix_matching", step=2400, layer=1, head=3, reason=REASON)
+    fig = figures.change_grid(holed, probe="prefix_matching", first=256)
+    before, after = (row_at(unique, "prefix_matching", step, 1, 0)["value"] for step in (256, 2400))
+    assert fig.data[0].z[1][0] == after - before
+    assert fig.data[0].hovertext[1][0] == f"L1H0: {number(before)} to {number(after)}"
+    assert (list(trace(fig, "not measured").x), list(trace(fig, "not measured").y)) == ([3], [1])
+    assert trace(fig, "not measured").hovertext[0].endswith(" to –")
+    assert "L1H0 of unique changes most" in fig.alt
+
+
 def test_loss_curves_put_the_first_block_beside_the_repeats(unique: Results) -> None:
     fig = figures.loss_curves(unique)
     assert trace(fig, "unique: first").y[-1] > 4.5 > 1 > trace(fig, "unique: repeats").y[-1]
