@@ -6,7 +6,7 @@ For looking, not for measuring: probes reduce as they go (`byrote.interp.observe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from byrote.interp.model import HookedModel
-    from byrote.interp.observe import EndView, LayerView
 
 SITES = ("pattern", "z", "v", "token_nll")
 MAX_BYTES = 2**31
@@ -73,7 +72,7 @@ def capture(
     """
     import torch
 
-    from byrote.interp.observe import observe
+    from byrote.interp.observe import Keeper, observe
 
     wanted = (hooks,) if isinstance(hooks, str) else tuple(hooks)
     for name in wanted:
@@ -81,37 +80,20 @@ def capture(
             raise ByroteError(f"there is no hook {name!r}", help=did_you_mean(name, SITES))
     tokens, labels = _tokens(model, text)
     _refuse_too_much(model, wanted, tokens)
-    keeper = _Keeper(frozenset(wanted))
+    keeper = Keeper(*wanted)
     observe(model, torch.from_numpy(tokens), [keeper])
     layers = {
-        site: np.stack([np.concatenate(keeper.layers[site, layer]) for layer in range(model.shape.n_layers)])
+        site: np.stack([_array(kept) for _, kept in sorted(keeper.of(site).items())])
         for site in wanted
         if site != "token_nll"
     }
-    nll = np.concatenate(keeper.nll) if keeper.nll else None
+    nll = _array(keeper.token_nll) if "token_nll" in wanted else None
     step = model.checkpoint.step
     return Capture(tokens, labels, layers, nll, f"{model.checkpoint.path.name}, step {step:,}")
 
 
-@dataclass
-class _Keeper:
-    """An observer that keeps what it is shown."""
-
-    needs: frozenset[str]
-    layers: dict[tuple[str, int], list[np.ndarray]] = field(default_factory=dict)
-    nll: list[np.ndarray] = field(default_factory=list)
-
-    def see_layer(self, view: LayerView) -> None:
-        for site in self.needs - {"token_nll"}:
-            self.layers.setdefault((site, view.layer), []).append(_array(getattr(view, site)))
-
-    def see_end(self, view: EndView) -> None:
-        if view.token_nll is not None:
-            self.nll.append(_array(view.token_nll))
-
-
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy().copy()
+    return tensor.detach().float().cpu().numpy()
 
 
 def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.model import HookedModel, ModelShape
-from byrote.interp.observe import EndView, LayerView, observe
+from byrote.interp.observe import Keeper, LayerView, Observer, heads_apart, observe
 
 Head = tuple[int, int]
 ABLATIONS = ("zero", "mean", "resample", "pattern_preserving")
@@ -143,18 +143,18 @@ def clean_run(
         layers: which; None keeps all. They stay in memory: n_seq x pos x d_model numbers each.
         seed: of the permutation that `resample` takes other sequences by.
     """
-    keeper = _Keeper("z", None if layers is None else set(layers))
+    keeper = Keeper("z", layers=layers)
     observe(model, tokens, [keeper])
-    return CleanRun({layer: torch.cat(parts) for layer, parts in keeper.kept.items()}, seed=seed)
+    return CleanRun(keeper.of("z"), seed=seed)
 
 
 def patterns_of(
     model: HookedModel, tokens: Int[Tensor, "n_seq pos"], *, layers: Iterable[int] | None = None
 ) -> dict[int, Float[Tensor, "n_seq n_heads query_pos key_pos"]]:
     """Attention patterns of some layers (None: all) of a run without edits. They are large: mind how many."""
-    keeper = _Keeper("pattern", None if layers is None else set(layers))
+    keeper = Keeper("pattern", layers=layers)
     observe(model, tokens, [keeper])
-    return {layer: torch.cat(parts) for layer, parts in keeper.kept.items()}
+    return keeper.of("pattern")
 
 
 @contextmanager
@@ -213,10 +213,10 @@ def losses_under(
         at_once = max(1, fit // len(shown))
         for first in range(0, len(edits), at_once):
             part = edits[first : first + at_once]
-            losses = _Losses()
+            losses = Keeper("token_nll")
             with editing(model, part, rows=rows, clean_patterns=clean):
                 observe(model, shown.repeat(len(part), 1), [losses], batch=len(shown) * len(part))
-            out[first : first + len(part), rows] = losses.nll.view(len(part), len(shown), pos - 1)
+            out[first : first + len(part), rows] = losses.token_nll.cpu().view(len(part), len(shown), pos - 1)
     return out
 
 
@@ -235,7 +235,7 @@ def edit_problem(model: HookedModel, tokens: Int[Tensor, "n_seq pos"], *, patter
     """
     tokens = tokens[:2]
     shape, n, pos = model.shape, *tokens.shape
-    if leak := observe(model, tokens, [_Losses()]).leak:
+    if leak := observe(model, tokens, [Keeper("token_nll")]).leak:
         return leak
     heads = [(layer, head) for layer in range(shape.n_layers) for head in range(shape.n_heads)]
     if patterns:
@@ -305,46 +305,7 @@ class _Applied:
                 z[:, :, h] = output[self.rows].to(z)
 
 
-def heads_apart(
-    tensor: Float[Tensor, "batch pos *rest"], shape: ModelShape
-) -> Float[Tensor, "batch pos n_heads d_head"]:
-    """q, k, v or z per query head, whether or not the architecture splits heads or shares them between queries."""
-    if tensor.ndim == 3:
-        tensor = tensor.unflatten(-1, (-1, shape.d_head))
-    return tensor.repeat_interleave(shape.n_heads // tensor.shape[2], dim=2)
-
-
-class _Keeper:
-    """Keeps one site of some layers."""
-
-    def __init__(self, site: str, layers: set[int] | None) -> None:
-        self.needs = frozenset({site})
-        self.site, self.layers = site, layers
-        self.kept: dict[int, list[Tensor]] = {}
-
-    def see_layer(self, view: LayerView) -> None:
-        if self.layers is None or view.layer in self.layers:
-            self.kept.setdefault(view.layer, []).append(getattr(view, self.site))
-
-    def see_end(self, view: EndView) -> None:
-        """Never called: no site of the end is needed."""
-
-
-class _Losses:
-    """Keeps the losses of one batch."""
-
-    needs = frozenset({"token_nll"})
-    nll: Tensor
-
-    def see_layer(self, view: LayerView) -> None:
-        """Never called: no layer site is needed."""
-
-    def see_end(self, view: EndView) -> None:
-        assert view.token_nll is not None
-        self.nll = view.token_nll.cpu()
-
-
-class _RebuildError:
+class _RebuildError(Observer):
     """How far pattern @ v is from z, relative to z's standard deviation, at its worst."""
 
     needs = frozenset({"pattern", "v", "z"})
@@ -356,9 +317,6 @@ class _RebuildError:
         rebuilt = torch.einsum("bhqk,bkhd->bqhd", view.pattern.float(), view.v.float())
         off = ((rebuilt - z).abs().max() / z.std().clamp_min(1e-9)).item()
         self.worst = off if off != off else max(self.worst, off)
-
-    def see_end(self, view: EndView) -> None:
-        """Never called: no site of the end is needed."""
 
 
 def _rebuild_problem(model: HookedModel, tokens: Tensor) -> str:

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.interp.model import HookedModel
+from byrote.interp.model import HookedModel, ModelShape
 
 LAYER_SITES = frozenset({"pattern", "z", "v"})
 _LOGIT_SITES = frozenset({"logits", "token_nll", "top1"})
@@ -60,7 +60,7 @@ class EndView:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Reduces what it sees to something small."""
+    """Reduces what it sees to something small. A subclass writes the method it needs; the other does nothing."""
 
     needs: frozenset[str]
 
@@ -69,6 +69,41 @@ class Observer(Protocol):
 
     def see_end(self, view: EndView) -> None:
         """Called once per batch, after the last layer."""
+
+
+class Keeper(Observer):
+    """Keeps what it is shown, as it is: for looking and for editing; probes reduce instead.
+
+    Args:
+        sites: which; of those at the end of a pass, `token_nll` alone.
+        layers: which; None keeps all. They stay in memory.
+    """
+
+    def __init__(self, *sites: str, layers: Iterable[int] | None = None) -> None:
+        self.needs = frozenset(sites)
+        self._layers = None if layers is None else set(layers)
+        self._kept: dict[str, dict[int, list[Tensor]]] = {site: {} for site in sites}
+        self._nll: list[Tensor] = []
+
+    def see_layer(self, view: LayerView) -> None:
+        """Keep one layer of one batch."""
+        if self._layers is None or view.layer in self._layers:
+            for site in self.needs & LAYER_SITES:
+                self._kept[site].setdefault(view.layer, []).append(getattr(view, site))
+
+    def see_end(self, view: EndView) -> None:
+        """Keep the losses of one batch."""
+        if view.token_nll is not None:
+            self._nll.append(view.token_nll)
+
+    def of(self, site: str) -> dict[int, Float[Tensor, n_seq * rest]]:
+        """Layer -> what it showed, of all sequences."""
+        return {layer: torch.cat(parts) for layer, parts in self._kept[site].items()}
+
+    @property
+    def token_nll(self) -> Float[Tensor, "n_seq next_pos"]:
+        """Next-token losses of all sequences."""
+        return torch.cat(self._nll)
 
 
 @dataclass
@@ -168,7 +203,7 @@ class _Engine:
             self.fired[site].add(layer)
             if layer != self.held_layer:
                 self.held, self.held_layer = {}, layer
-            self.held[site] = self._heads(tensor, site)
+            self.held[site] = tensor if site == "pattern" else heads_apart(tensor, self.model.shape)
             if site == "pattern":
                 self._check_pattern(layer, tensor)
             # The order differs: OPT, GPT-J and GPT-Neo show their pattern only after z was computed from it.
@@ -191,15 +226,6 @@ class _Engine:
                 raise StopAtLayerException(tensor)
 
         return hook
-
-    def _heads(self, tensor: Tensor, site: str) -> Tensor:
-        """[batch, pos, n_heads, d_head] for z and v, whether or not the architecture splits or shares heads."""
-        shape = self.model.shape
-        if site == "pattern":
-            return tensor
-        if tensor.ndim == 3:
-            tensor = tensor.unflatten(-1, (-1, shape.d_head))
-        return tensor.repeat_interleave(shape.n_heads // tensor.shape[2], dim=2)
 
     def _end_view(self, logits: Tensor | None) -> EndView:
         final_scale = None
@@ -233,6 +259,15 @@ class _Engine:
         for site, layers in self.fired.items():
             for layer in set(range(self.model.shape.n_layers)) - layers:
                 self.report.problems.setdefault(layer, f"the {site} hook of layer {layer} never fired")
+
+
+def heads_apart(
+    tensor: Float[Tensor, "batch pos *rest"], shape: ModelShape
+) -> Float[Tensor, "batch pos n_heads d_head"]:
+    """q, k, v or z per query head, whether or not the architecture splits heads or shares them between queries."""
+    if tensor.ndim == 3:
+        tensor = tensor.unflatten(-1, (-1, shape.d_head))
+    return tensor.repeat_interleave(shape.n_heads // tensor.shape[2], dim=2)
 
 
 def pattern_problem(pattern: Float[Tensor, "batch n_heads query_pos key_pos"]) -> str:

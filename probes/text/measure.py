@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,123 @@ from typing import Any
 import numpy as np
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.texts import NothingToReadError, Reading
+from byrote.checkpoints.texts import (
+    Chunk,
+    Codes,
+    NothingToReadError,
+    Reading,
+    find_files,
+    hold_ids,
+    text_chunks,
+)
+from byrote.checkpoints.token_files import id_blocks, n_documents
 from byrote.probes.text import perplexity
 from byrote.probes.text.concentration import Concentration
-from byrote.probes.text.corpus import Corpus, open_corpora
 from byrote.probes.text.near_duplicates import NearDuplicates
 from byrote.probes.text.repetition import Repetition
 from byrote.probes.text.report import Number, TextReport, frame_of
 from byrote.probes.text.settings import TextSettings
 from byrote.probes.text.tail_mass import Rare, RareCounts, TailMass
-from byrote.probes.text.windows import Windower
+from byrote.probes.text.windows import Batch, Windower, encoder
 
+MIN_DOCUMENTS = 8  # with fewer, windows are resampled instead
 _NEEDS = {"tail_mass": "reference", "perplexity": "model"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Files that are measured together.
+
+    Attributes:
+        name: the file's or folder's name; the whole path where two corpora would have one name.
+        files: in reading order.
+        is_ids: token ids, not text.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    is_ids: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files, as stored."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def has_documents(self, settings: TextSettings) -> bool:
+        """Whether there are enough documents to resample; reads no further than it must.
+
+        Raises:
+            NothingToReadError: there is no text at all.
+            ByroteError: a file that cannot be read.
+        """
+        if self.is_ids:
+            found = n_documents(self.files)
+        else:
+            found = 0
+            for chunk in self._chunks(settings, Reading()):
+                found = chunk.documents[-1] + 1
+                if found >= MIN_DOCUMENTS:
+                    break
+        if not found:
+            raise NothingToReadError(f"{self.name} holds no text", help="give a file that is not empty")
+        return found >= MIN_DOCUMENTS and settings.windows != "packed"
+
+    def _chunks(self, settings: TextSettings, reading: Reading) -> Iterator[Chunk]:
+        return text_chunks(
+            self.files,
+            separators=settings.separators,
+            text_field=settings.text_field,
+            raw=settings.units == "bytes",
+            reading=reading,
+        )
+
+    def batches(
+        self,
+        settings: TextSettings,
+        windower: Windower,
+        reading: Reading,
+        *,
+        excerpts: perplexity.Excerpts | None = None,
+    ) -> Iterator[Batch]:
+        """The whole corpus in batches of windows.
+
+        Args:
+            settings: units and how documents are told apart.
+            windower: a fresh one; afterwards it knows how many tokens, documents and windows there were.
+            reading: counts what could not be read.
+            excerpts: gets a sample of the text (or windows of ids) for a model.
+        """
+        for codes in self._codes(settings, reading, excerpts):
+            yield from windower.feed(*codes)
+        yield from windower.flush()
+
+    def _codes(
+        self, settings: TextSettings, reading: Reading, excerpts: perplexity.Excerpts | None
+    ) -> Iterator[Codes]:
+        if self.is_ids:
+            yield from id_blocks(self.files, reading.on_bytes)
+            return
+        encode = encoder(settings.units, settings.tokenizer)
+        for chunk in self._chunks(settings, reading):
+            if excerpts is not None:
+                excerpts.add_chunk(chunk)
+            yield encode(chunk)
+
+
+def open_corpora(paths: Iterable[str | Path]) -> list[Corpus]:
+    """Corpora in the order given, each once.
+
+    Raises:
+        NothingToReadError: a folder without files that could be read.
+        ByroteError: a path that is not there, or of a kind that cannot be read.
+    """
+    found = [(path, find_files(path)) for path in dict.fromkeys(Path(path) for path in paths)]
+    names = [path.name for path, _ in found]
+    corpora = []
+    for path, files in found:
+        name = path.name if names.count(path.name) == 1 and path.name else str(path)
+        corpora.append(Corpus(name, tuple(files), hold_ids(files, name)))
+    return corpora
 
 
 @dataclass
@@ -89,6 +194,8 @@ class _Run:
         if self.reader is not None:
             excerpts = perplexity.Excerpts(settings.sample, context=settings.context, seed=seed)
         for batch in corpus.batches(settings, done.windower, done.reading, excerpts=excerpts):
+            if excerpts is not None and corpus.is_ids:
+                excerpts.add_batch(batch)
             for measure in looking:
                 measure.add(batch)
         if not done.windower.tokens:
@@ -137,14 +244,10 @@ class _Run:
             yield from done.tail.numbers(reference.tail if reference else None)
         if done.losses is not None and self.reader is not None:
             if len(done.losses):
-                yield from perplexity.numbers(
-                    done.losses,
-                    reference.losses
-                    if reference and reference.losses is not None and len(reference.losses)
-                    else None,
-                    n_vocab=self.reader.n_vocab,
-                    seed=self.settings.seed,
-                )
+                other = reference.losses if reference is not None else None
+                other = other if other is not None and len(other) else None
+                n_vocab, seed = self.reader.n_vocab, self.settings.seed
+                yield from perplexity.numbers(done.losses, other, n_vocab=n_vocab, seed=seed)
             else:
                 yield Number(perplexity.NAME, "loss", reason="no stretch has two tokens of the model's")
 
@@ -236,14 +339,12 @@ def measure_text(
             if is_reference or len(corpora) == 1:
                 raise
             run.failed(corpus, error)
-    meta = _plain(settings) | {"reference": corpora[0].name if reference is not None else None}
-    return TextReport(frame_of(run.rows), run.notes, run.incomplete, meta | {"corpora": run.sizes})
-
-
-def _plain(settings: TextSettings) -> dict[str, Any]:
-    """Settings as JSON can hold them."""
-    tokenizer = settings.tokenizer.name if settings.tokenizer else None
-    return asdict(settings) | {"tokenizer": tokenizer}
+    meta = asdict(settings) | {
+        "tokenizer": settings.tokenizer.name if settings.tokenizer else None,
+        "reference": corpora[0].name if reference is not None else None,
+        "corpora": run.sizes,
+    }
+    return TextReport(frame_of(run.rows), run.notes, run.incomplete, meta)
 
 
 def _check_needs(settings: TextSettings, *, reference: Any, model: Any) -> None:

@@ -6,7 +6,7 @@ Codes are bytes, hashed words, or the ids of a tokenizer. Equal codes mean equal
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 from byrote.checkpoints.texts import PART_BYTES, Chunk, Codes, token_encoder
-from byrote.probes.text.ngrams import Repeats, mix, repeats, sequence_of
+from byrote.probes.text.ngrams import Repeats, mix, positions, repeats, sequence_of
 
 BATCH_TOKENS = 1 << 18
 WINDOW_ORDERS = (1, 2, 3, 4, 5, 6, 7)
@@ -83,15 +83,7 @@ class Batch:
         order = np.argsort(
             (sequence_of(starts, len(self.tokens)).astype(np.uint64) << np.uint64(40)) | random
         )
-        return Batch(
-            index=self.index,
-            tokens=self.tokens[order],
-            windows=self.windows,
-            pieces=self.pieces,
-            window_units=self.window_units,
-            piece_units=self.piece_units,
-            seed=self.seed,
-        )
+        return replace(self, tokens=self.tokens[order])
 
 
 class Windower:
@@ -137,7 +129,7 @@ class Windower:
     def _cut(self, *, last: bool) -> Iterator[Batch]:
         """Batches of as many whole pieces as `BATCH_TOKENS` hold, the same however the tokens came; the rest waits."""
         tokens, documents = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
-        starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
+        starts = _starts(documents)
         pieces = _cuts(starts, len(tokens), self.piece)
         bounds = [0]
         while len(tokens) - bounds[-1] > BATCH_TOKENS:
@@ -158,7 +150,7 @@ class Windower:
             tokens, documents = tokens[kept], documents[kept]
             if not len(tokens):
                 return None
-        starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
+        starts = _starts(documents)
         goes_on = int(documents[0] == self._last)
         self._last = int(documents[-1])
         windows, pieces = (_cuts(starts, len(tokens), width) for width in (self.context, self.piece))
@@ -178,16 +170,18 @@ class Windower:
 
 def _cuts(starts: np.ndarray, n: int, width: int) -> np.ndarray:
     """Where stretches of `width` tokens start when every document is cut from its own start."""
-    counts = -(-np.diff(starts, append=n) // width)
-    inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.repeat(starts, counts) + width * inside
+    return np.flatnonzero(positions(starts, n) % width == 0)
 
 
 def _in_full_windows(documents: np.ndarray, context: int) -> np.ndarray:
-    starts = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
+    starts = _starts(documents)
     lengths = np.diff(starts, append=len(documents))
-    position = np.arange(len(documents)) - np.repeat(starts, lengths)
-    return position < np.repeat(lengths // context * context, lengths)
+    return positions(starts, len(documents)) < np.repeat(lengths // context * context, lengths)
+
+
+def _starts(documents: np.ndarray) -> np.ndarray:
+    """Where each document of some codes starts."""
+    return np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
 
 
 def encoder(units: str, tokenizer: Path | None) -> Callable[[Chunk], Codes]:
