@@ -96,7 +96,7 @@ class Keeper(Observer):
         if view.token_nll is not None:
             self._nll.append(view.token_nll)
 
-    def of(self, site: str) -> dict[int, Float[Tensor, n_seq * rest]]:
+    def of(self, site: str) -> dict[int, Float[Tensor, "n_seq _ *rest"]]:
         """Layer -> what it showed, of all sequences."""
         return {layer: torch.cat(parts) for layer, parts in self._kept[site].items()}
 
