@@ -66,9 +66,11 @@ class Observer(Protocol):
 
     def see_layer(self, view: LayerView) -> None:
         """Called once per layer and batch when a layer site is needed."""
+        return
 
     def see_end(self, view: EndView) -> None:
         """Called once per batch, after the last layer."""
+        return
 
 
 class Keeper(Observer):
