@@ -6,6 +6,7 @@ import html
 import io
 import json
 import secrets
+import shlex
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -18,10 +19,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from byrote.dashboard.page import Drawing, View
-from byrote.dashboard.query_params import link
-from byrote.dashboard.reproduce import notebook_lines, shell_lines
-from byrote.dashboard.views import PAGES
+from byrote.dashboard.query_params import State, link
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, file_stem, literal, plain, probe_name, sentence_case
 from byrote.report.html import render
 from byrote.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
@@ -43,7 +43,7 @@ def address(view: View) -> str:
 
     here = urlsplit(st.context.url or "http://localhost")
     root = f"{here.scheme}://{here.netloc}"
-    path = "" if view.page.name == next(iter(PAGES)) else view.page.name
+    path = "" if view.page.first else view.page.name
     return f"{root}/{path}?{urlencode(link(view.state))}"
 
 
@@ -225,3 +225,83 @@ def _download(label: str, name: str, mime: str, make: Callable[[], Any]) -> None
         key=f"download_{name}_{mime}",
         width="stretch",
     )
+
+
+N_TOP = 10
+
+
+def shell_lines(view: View) -> list[str]:
+    """Commands that print the numbers of the page, and the one that opens it."""
+    roots = dict.fromkeys(str(path) for path in view.library.paths)
+    return [*view.page.commands(view), shlex.join(["byrote", "dashboard", *roots])]
+
+
+def notebook_lines(view: View) -> list[str]:
+    """Python that makes the figures and numbers of the page."""
+    lines = [
+        "from byrote.probes import figures",
+        "from byrote.probes.results import Results",
+        opened("run", view.run),
+    ]
+    if view.base is not None:
+        lines.append(opened("base", view.base))
+    return [*lines, *view.page.notebook(view)]
+
+
+def opened(name: str, run: Results) -> str:
+    """The line that opens a run's results under a name."""
+    return f"{name} = Results.open({str(run.path)!r})"
+
+
+def show(run: Results, *more: str) -> str:
+    """`byrote show` of a run."""
+    return shlex.join(["byrote", "show", str(run.path), *more])
+
+
+def report(view: View) -> str:
+    """`byrote report` of the run, against the baseline where there is one."""
+    if view.base is None:
+        return shlex.join(["byrote", "report", str(view.run.path)])
+    return shlex.join(["byrote", "report", str(view.base.path), str(view.run.path), "--base", view.base.run])
+
+
+def strongest(view: View, *, top: int = N_TOP) -> str:
+    """`byrote show` of the strongest heads on the probe at the step looked at."""
+    state = view.state
+    chosen = ["--probe", state.probe, "--metric", state.metric] if state.probe else []
+    return show(view.run, *chosen, "--step", str(state.step), "--top", str(top))
+
+
+def runs_and_base(view: View) -> tuple[str, str]:
+    """How the runs and the baseline are written as arguments of a figure."""
+    return ("[base, run]", f", base={view.base.run!r}") if view.base is not None else ("run", "")
+
+
+def metric(state: State) -> str:
+    """Probe and metric as keyword arguments."""
+    return f"probe={state.probe!r}, metric={state.metric!r}"
+
+
+def run_command(run: Results, *more: str) -> str:
+    """The sweep that made this run, as a command that measures only what is missing.
+
+    Precision, device, seed and number of sequences are those it was measured with: under others everything would be
+    measured anew.
+
+    Args:
+        run: whose series and results folder.
+        more: further options.
+    """
+    series, provenance = run.meta.get("series") or {}, run.meta.get("provenance") or {}
+    words = ["byrote", "run", str(series.get("path") or "PATH"), *more]
+    for option, name, default in (
+        ("--dtype", "dtype", "float32"),
+        ("--device", "device", "cpu"),
+        ("--seed", "seed", 0),
+    ):
+        if (value := provenance.get(name)) not in (None, default):
+            words += [option, str(value)]
+    shown = {s["n"] for s in run.meta.get("stimuli") or [] if s.get("kind") == "repeated_random" and "n" in s}
+    if shown and shown != {32}:
+        words += ["--sequences", str(min(shown))]
+    return clean(shlex.join([*words, "-o", str(run.path.parent)]), limit=1000)

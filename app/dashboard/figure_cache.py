@@ -5,24 +5,64 @@ What these functions return is shared: a page that wants another look asks for a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from byrote.dashboard import circuits, comparing
 from byrote.dashboard.findings import run_onset
+from byrote.dashboard.library import run_cache
 from byrote.dashboard.query_params import State
-from byrote.dashboard.run_cache import run_cache
 from byrote.interp.axes import parse_head
 from byrote.probes import figures
+from byrote.probes.comparable import BEST_HEAD, Comparison, matched_steps
+from byrote.probes.degradation import compare
 from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
+from byrote.probes.figures.circuit import Wiring
+from byrote.probes.figures.circuit import wiring as wiring_of
+from byrote.probes.figures.memory_plane import Point
+from byrote.probes.figures.memory_plane import points as points_of
+from byrote.probes.registry import REGISTRY, best_compared
 from byrote.probes.results import Results
 from byrote.probes.trajectory.verdict import INDUCTION, Milestone
 from byrote.probes.trajectory.verdict import milestones as milestones_of
+
+
+@run_cache(16)
+def wiring(run: Results, way: str) -> Wiring:
+    """Edges of one kind of composition."""
+    return wiring_of(run, way)
+
+
+@run_cache(96)
+def points(run: Results, probe: str, metric: str) -> tuple[Point, ...]:
+    """The numbers of one axis of the plane."""
+    return points_of(run, probe, metric)
+
+
+@run_cache(64)
+def pairs_of(run: Results, base: Results, align: str) -> Mapping[int, int]:
+    """Step of the run -> step of the baseline it stands beside.
+
+    Raises:
+        ByroteError: nothing to align by.
+    """
+    return {b: a for a, b in matched_steps(base, run, align)}
+
+
+@run_cache(32)
+def comparison_of(run: Results, base: Results, align: str, step: int) -> Comparison:
+    """The run against the baseline at one step of the run.
+
+    Raises:
+        ByroteError: the runs were not measured alike, or have no such step in common.
+    """
+    at = pairs_of(run, base, align).get(step)
+    return compare(base, run, align=align, at="last" if at is None else at)
 
 
 @run_cache(1)
@@ -123,16 +163,25 @@ def _matrix(weights: bytes, tokens: tuple[str, ...], look: Look, **words: Any) -
 @run_cache(6)
 def scatter(run: Results, base: Results, state: State, look: Look = FULL) -> Figure:
     """Every head in the baseline against itself in the run."""
-    comparison = comparing.comparison_of(run, base, state.align, state.step)
+    comparison = comparison_of(run, base, state.align, state.step)
     return figures.head_scatter(
         comparison, probe=state.probe, metric=state.metric, head=state.head, look=look
     )
 
 
+def headline(comparison: Comparison) -> Comparison:
+    """The comparison cut to the few measures a reader asks for first."""
+    rows = comparison.rows
+    first = {(info.name, metric) for info in REGISTRY.values() for metric in info.headline}
+    first |= {(probe, BEST_HEAD) for probe in best_compared()}
+    wanted = [(p, m) in first for p, m in zip(rows["probe"], rows["metric"], strict=True)]
+    return replace(comparison, rows=rows[np.array(wanted, dtype=bool) & rows["layer"].isna().to_numpy()])
+
+
 @run_cache(6)
 def measures(run: Results, base: Results, align: str, step: int, look: Look = FULL) -> Figure:
     """The measures a reader asks for first, run minus baseline."""
-    return figures.differences(comparing.headline(comparing.comparison_of(run, base, align, step)), look=look)
+    return figures.differences(headline(comparison_of(run, base, align, step)), look=look)
 
 
 @run_cache(6)
@@ -162,4 +211,4 @@ def recall_shares(run: Results, step: int, look: Look = FULL) -> Figure:
 @run_cache(6)
 def circuit(run: Results, way: str, step: int, least: float, look: Look = FULL) -> Figure:
     """The circuit at one step, as a still figure."""
-    return figures.circuit(run, way=way, step=step, least=least, found=circuits.wiring(run, way), look=look)
+    return figures.circuit(run, way=way, step=step, least=least, found=wiring(run, way), look=look)

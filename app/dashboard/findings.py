@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from byrote.dashboard.run_cache import run_cache
+from byrote.dashboard.library import run_cache
 from byrote.probes.findings import marks
 from byrote.probes.results import Results
 from byrote.probes.results.curve import curves_of

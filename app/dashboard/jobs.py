@@ -248,7 +248,7 @@ def _launch(folder: Path, command: Sequence[str], limit_s: float | None) -> None
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         facts = json.dumps({"folder": str(folder), "lock": lock.fileno(), "limit_s": limit_s})
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "byrote.dashboard.worker", facts, *command],
+            [sys.executable, "-P", "-m", "byrote.dashboard.job_worker", facts, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

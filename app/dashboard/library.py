@@ -1,13 +1,33 @@
-"""The runs under the folders the dashboard was opened on: found anew at every look, read again only when changed."""
+"""The runs under the folders the dashboard was opened on: found anew at every look, read again only when changed. No Streamlit.
+
+Where nothing has been measured yet, the example is shown: two small runs, unpacked once per server.
+
+`example.tar.xz` holds what `byrote run` stores, without what can be made again from it (observations.parquet,
+fingerprints.json). The series are those of `make demo`, measured at twelve steps with 16 sequences:
+
+    byrote run runs/unique runs/repeated -p prefix_matching -p previous_token -p copying_logit -p induction
+        -p offset_profile -p composition -p repeat_loss -p exact_match -p mem_gap -p recall_vs_copy
+        --steps first,16,64,100,200,300,400,500,600,1k,1600,last --sequences 16 --save-attention -o results
+
+Attention, and what heads write, is kept at step 2,400 alone.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import itertools
+import shutil
+import tarfile
+import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.results import Results
@@ -133,3 +153,82 @@ def _meta(folder: Path) -> dict[str, Any]:
             )
         return meta
     return {"schema": 1, "run": folder.name, "status": "running", "series": {}, "gaps": []}
+
+
+PACKED = Path(__file__).with_name("example.tar.xz")
+
+
+def or_example(found: Library) -> Library:
+    """The example's runs, with the folders that were asked for; the same library where it cannot be unpacked.
+
+    Args:
+        found: a library without runs.
+    """
+    folder = _unpacked()
+    if folder is None:
+        return found
+    return replace(open_library([folder]), paths=found.paths, is_example=True)
+
+
+@lru_cache(maxsize=1)
+def _unpacked() -> Path | None:
+    folder = Path(tempfile.mkdtemp(prefix="byrote-example-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        with tarfile.open(PACKED) as packed:
+            packed.extractall(folder, filter="data")
+    except (OSError, tarfile.TarError):
+        return None
+    return folder
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_ANSWERS: WeakKeyDictionary[Any, dict[str, OrderedDict[Hashable, Any]]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+_NUMBERS = itertools.count()
+
+
+def run_cache(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """As `functools.lru_cache`, for functions whose first argument is a run's results; the answers must not be changed.
+
+    A running sweep makes new results of every look at its folder. A cache beside the function would hold on to all of
+    them; this one goes with the results, and other results among the arguments are known by weak references.
+
+    Args:
+        most: answers cached per run.
+    """
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        name = f"{function.__module__}.{function.__qualname__}"
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = (_key(args[1:]), _key(tuple(sorted(kwargs.items()))))
+            with _LOCK:
+                answers = _ANSWERS.setdefault(args[0], {}).setdefault(name, OrderedDict())
+                if key in answers:
+                    answers.move_to_end(key)
+                    return answers[key]
+            answer = function(*args, **kwargs)
+            with _LOCK:
+                answers[key] = answer
+                while len(answers) > most:
+                    answers.popitem(last=False)
+            return answer
+
+        return call
+
+    return wrap
+
+
+@run_cache(1)
+def number_of(run: Results) -> int:
+    """A number that no other results have in this process: what the browser knows a series by."""
+    return next(_NUMBERS)
+
+
+def _key(value: Any) -> Hashable:
+    if isinstance(value, Results):
+        return ref(value)
+    return tuple(map(_key, value)) if isinstance(value, tuple) else value

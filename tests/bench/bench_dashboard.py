@@ -38,6 +38,8 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from byrote.dashboard.views import PAGES as PAGES_DECLARED  # noqa: E402
+
 CHROMIUM = "/usr/bin/chromium"
 PAGES = tuple(PAGES_DECLARED)
 PROBES = (

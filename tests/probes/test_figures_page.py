@@ -11,8 +11,7 @@ import pytest
 from paper_runs import planted_run, rebuilt
 
 import byrote as br
-from byrote.dashboard.example import in_place_of
-from byrote.dashboard.library import Library
+from byrote.dashboard.library import Library, or_example
 from byrote.probes.attention import attention_file, stored_pattern, stored_texts
 from byrote.probes.figures import Figure, Look
 from byrote.probes.results import Results
@@ -26,7 +25,7 @@ COLOUR = re.compile(r"#[0-9a-f]{6}|rgba\(\d+, \d+, \d+, [0-9.]+\)")
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
     """What the page calls its runs: the packed example, with planted losses by copy and by place."""
-    folder = next(iter(in_place_of(Library(paths=())).runs.values())).path.parent
+    folder = next(iter(or_example(Library(paths=())).runs.values())).path.parent
     planted = planted_run().frame
     losses = planted[(planted["probe"] == "copy_curve") & (planted["metric"] == "loss")]
     found: dict[str, Any] = {"br": br}

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from byrote.dashboard.circuits import wiring
 from byrote.dashboard.components.base import VOID, encode, packed
 from byrote.dashboard.components.head_grid import doubts, marks, palette, step_words
+from byrote.dashboard.figure_cache import wiring
+from byrote.dashboard.library import number_of, run_cache
 from byrote.dashboard.query_params import State
-from byrote.dashboard.run_cache import number_of, run_cache
 from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.results import Results

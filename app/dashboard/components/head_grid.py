@@ -11,8 +11,8 @@ import numpy as np
 from plotly.colors import sample_colorscale
 
 from byrote.dashboard.components.base import encode, packed
+from byrote.dashboard.library import number_of, run_cache
 from byrote.dashboard.query_params import State
-from byrote.dashboard.run_cache import number_of, run_cache
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Cube, Results

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from byrote.dashboard.main import main
+from byrote.dashboard.layout import main
 
 main()

@@ -1,4 +1,4 @@
-"""The pages, in the order of the menu; the first is what the bare address shows. To add one, see CONTRIBUTING.md."""
+"""The pages, in the order of the menu. To add one, see CONTRIBUTING.md."""
 
 from __future__ import annotations
 

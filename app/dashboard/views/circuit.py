@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import streamlit as st
 
-from byrote.dashboard import circuits, export_figures, findings, reproduce
+from byrote.dashboard import export, figure_cache, findings
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.circuit_graph import graph_data
-from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
+from byrote.dashboard.page import (
+    Drawing,
+    Page,
+    View,
+    bound,
+    follow,
+    go,
+    how_computed,
+    nothing,
+    page_link,
+    panel,
+)
 from byrote.dashboard.query_params import words_of
-from byrote.dashboard.session import bound, follow, go, page_link
+from byrote.probes.figures import Figure
 from byrote.probes.figures.circuit import WAY_NAMES, Wiring, edges_table
 from byrote.probes.findings import composition
 from byrote.probes.wording import literal, probe_name, step_number
@@ -26,7 +37,7 @@ def draw(view: View, page: Drawing) -> None:
         nothing("A head can only read what an earlier layer wrote.")
         return
     measured = run.has("composition", f"{state.way}_z")
-    found = circuits.wiring(run, state.way) if measured else Wiring({}, {}, ())
+    found = figure_cache.wiring(run, state.way) if measured else Wiring({}, {}, ())
     page.title(composition(run.run, found.edges.get(state.step, []), way=state.way, step=state.step))
     st.segmented_control(
         "Composition", words_of("way"), required=True, format_func=lambda w: WAY_NAMES[w],
@@ -84,9 +95,9 @@ def _edges(view: View, page: Drawing, found: Wiring, least: float) -> None:
 def _commands(view: View) -> list[str]:
     metric, step = f"{view.state.way}_z", str(view.state.step)
     if not view.run.has("composition", metric):
-        return [reproduce.strongest(view)]
+        return [export.strongest(view)]
     return [
-        reproduce.show(view.run, "--probe", "composition", "--metric", metric, "--step", step, "--top", "12")
+        export.show(view.run, "--probe", "composition", "--metric", metric, "--step", step, "--top", "12")
     ]
 
 
@@ -102,6 +113,16 @@ def _notebook(view: View) -> list[str]:
     ]
 
 
+def stills(view: View) -> dict[str, Figure]:
+    """The edges at the step, as many as the page draws by default."""
+    state = view.state
+    found = figure_cache.wiring(view.run, state.way)
+    if not found.edges.get(state.step):
+        return {}
+    least = found.default_least(state.step) if state.z is None else state.z
+    return {"circuit": figure_cache.circuit(view.run, state.way, state.step, least)}
+
+
 PAGE = Page(
     name="circuit",
     title="Circuit",
@@ -113,5 +134,5 @@ PAGE = Page(
     needs=("composition",),
     state=("way", "z"),
     component=True,
-    stills=export_figures.circuit,
+    stills=stills,
 )

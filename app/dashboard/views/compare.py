@@ -3,21 +3,160 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import comparing, export_figures, figure_cache, findings, reproduce
+from byrote.cli.settings import flat
+from byrote.dashboard import export, figure_cache, findings
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.head_grid import grid_data
-from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel, problem
-from byrote.dashboard.session import bound, follow, go
-from byrote.probes.comparable import ALIGNMENTS, Comparison
+from byrote.dashboard.figure_cache import comparison_of, pairs_of, points
+from byrote.dashboard.page import (
+    Drawing,
+    Page,
+    View,
+    bound,
+    follow,
+    go,
+    how_computed,
+    measuring,
+    nothing,
+    panel,
+    problem,
+)
+from byrote.dashboard.views.trajectory import grids
+from byrote.interp.axes import head_label
+from byrote.probes.comparable import ALIGNMENTS, BEST_HEAD, Comparison
+from byrote.probes.figures import Figure, difference_grid
+from byrote.probes.figures.memory_plane import RULE_AXES
 from byrote.probes.findings import tally
+from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.wording import counted, literal, probe_name, step_number
+from byrote.probes.rules import change, is_called
+from byrote.probes.wording import (
+    clean,
+    counted,
+    interval,
+    literal,
+    number,
+    p_value,
+    probe_name,
+    sentence_case,
+    step_number,
+)
+
+_COUNTS = frozenset({"pairs", "heads", "sets of heads", "tokens", "members"})
+_SAME = ("name", "versions", "status")
+
+
+def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
+    """Model-level measures, the strongest heads, and the head looked at: both values, the difference, and words."""
+    rows = comparison.rows
+    rows = rows[rows["position"].isna()]
+    mine = rows[
+        rows["layer"].isna() | ((rows["head_a"] == head) & (rows["metric"] == rows["probe"].map(_main)))
+    ]
+    out = []
+    for row in mine.itertuples(index=False):
+        info = REGISTRY[row.probe]
+        if info.unit_of(row.metric) in _COUNTS:
+            continue
+        name = sentence_case(probe_name(row.probe))
+        if row.metric == BEST_HEAD:
+            name += ", strongest head"
+        elif row.metric not in ("score", info.main_metric) or info.kind not in ("head", "weights"):
+            name += f": {probe_name(row.metric)}"
+        where = (
+            ""
+            if not row.head_a
+            else row.head_a
+            if row.head_a == row.head_b
+            else f"{row.head_a} / {row.head_b}"
+        )
+        out.append(
+            {
+                "measure": name,
+                "where": where,
+                comparison.a: info.word_of(row.metric, row.a) or number(row.a),
+                comparison.b: info.word_of(row.metric, row.b) or number(row.b),
+                "difference [95% interval]": ""
+                if info.word_of(row.metric, row.a)
+                else interval(row.difference, row.lo, row.hi, sign=True),
+                "in words": change(row),
+                "n": int(row.n) or None,
+                "q": "" if pd.isna(row.q) else p_value(row.q),
+                "unit": info.unit_of("score" if row.metric == BEST_HEAD else row.metric),
+            }
+        )
+    order = {word: i for i, word in enumerate(("worse", "better", "higher", "lower"))}
+    out.sort(key=lambda row: order.get(str(row["in words"]), len(order)))
+    return pd.DataFrame(out)
+
+
+def config_frame(run: Results, base: Results) -> pd.DataFrame:
+    """Only what differs between the two series and models."""
+    sides = [_facts(base), _facts(run)]
+    names = [n for n in dict.fromkeys([*sides[0], *sides[1]]) if sides[0].get(n) != sides[1].get(n)]
+    rows = [
+        {"what": n.replace("_", " "), base.run: _said(sides[0].get(n)), run.run: _said(sides[1].get(n))}
+        for n in names
+    ]
+    return pd.DataFrame(rows, columns=["what", base.run, run.run])
+
+
+def turnover_frame(run: Results, base: Results, pairs: Mapping[int, int], *, step: int) -> pd.DataFrame:
+    """Induction heads of the baseline, of the run, and of both, at a step."""
+    called = {}
+    for one, at in ((base, pairs.get(step, base.steps[-1])), (run, step)):
+        if not one.has("induction", "verdict"):
+            return pd.DataFrame()
+        cube = one.cube("induction", "verdict")
+        i = cube.index(at)
+        called[one.run] = {
+            head_label(int(l), int(h)) for l, h in np.argwhere(is_called(cube.value[i]) & cube.valid[i])
+        }
+    a, b = called[base.run], called[run.run]
+    kinds = {"in both": a & b, f"only in {base.run}": a - b, f"only in {run.run}": b - a}
+    rows = [
+        {"induction heads": k, "how many": len(v), "which": ", ".join(sorted(v)[:24])}
+        for k, v in kinds.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def mass_words(run: Results, base: Results, pair: tuple[int, int]) -> str:
+    """The induction mass of both at a pair of steps, the baseline's first: heads may trade places while it stays."""
+    found = []
+    for one, step in zip((base, run), pair, strict=True):
+        at = {p.step: p for p in points(one, *RULE_AXES["induction mass"][:2])}.get(step)
+        said = "not measured" if at is None else f"{interval(at.value, at.lo, at.hi)} {at.where}"
+        found.append(f"{clean(one.run, limit=60)} {said}")
+    return f"Induction mass, prefix matching above chance summed: {'; '.join(found)}."
+
+
+def _main(probe: str) -> str:
+    return REGISTRY[probe].main_metric if probe in REGISTRY else "score"
+
+
+def _facts(run: Results) -> dict[str, Any]:
+    manifest = (run.meta.get("series") or {}).get("manifest") or {}
+    facts = flat({k: v for k, v in manifest.items() if k not in _SAME})
+    facts |= flat({"model": run.meta.get("model") or {}})
+    last = run.steps[-1] if run.steps else None
+    return facts | {"last step": last, "train loss at the last step, nats": run.loss.get(last or 0)}
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else clean(value)
+
 
 GRID = "compare_grid"
 
@@ -34,7 +173,7 @@ def draw(view: View, page: Drawing) -> None:
         st.markdown(literal(comparison.sentence, limit=1500))
         _notes(comparison)
     with panel("what differs in the set-up"):
-        frame = comparing.config_frame(view.run, base)
+        frame = config_frame(view.run, base)
         page.table(frame, "setup", caption="Set-up: only what differs.", height="content")
     with panel("the grids"):
         _grids(view)
@@ -68,7 +207,7 @@ def _compared(view: View, page: Drawing) -> Comparison | None:
     assert base is not None
     try:
         with st.spinner("Comparing, with intervals…", show_time=False):
-            comparison = comparing.comparison_of(view.run, base, view.state.align, view.state.step)
+            comparison = comparison_of(view.run, base, view.state.align, view.state.step)
     except ByroteError as error:
         page.title(f"{view.run.run} and {base.run} cannot be compared")
         problem(error.message, error.help)
@@ -105,7 +244,7 @@ def _grids(view: View) -> None:
     if base.shape != run.shape:
         nothing("The two models differ in layers or heads: no head stands beside its like.")
         return
-    pairs = comparing.pairs_of(run, base, state.align)
+    pairs = pairs_of(run, base, state.align)
     data = grid_data(run, state, base=base, pairs=pairs, events=findings.events(run), difference=True)
     show(
         "head_grid", data, key=GRID, head=follow(GRID, "head"), open=follow(GRID, "open", part="head"),
@@ -117,17 +256,17 @@ def _grids(view: View) -> None:
 def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
     st.subheader("Heads lost, gained, kept", anchor=False)
     assert view.base is not None
-    frame = comparing.turnover_frame(
+    frame = turnover_frame(
         view.run,
         view.base,
-        comparing.pairs_of(view.run, view.base, view.state.align),
+        pairs_of(view.run, view.base, view.state.align),
         step=comparison.pairs[-1][1],
     )
     if frame.empty:
         nothing("The induction verdict was not measured in both runs.", measuring("induction"))
     else:
         page.table(frame, "turnover", caption="Induction heads at this step.", height="content")
-        st.caption(literal(comparing.mass_words(view.run, view.base, comparison.pairs[-1]), limit=400))
+        st.caption(literal(mass_words(view.run, view.base, comparison.pairs[-1]), limit=400))
     for name, found in ((comparison.a, comparison.onset_a), (comparison.b, comparison.onset_b)):
         st.markdown(f"**{literal(name)}**: {literal(found.text, limit=400)}")
     how_computed(["induction"], key="how_turnover")
@@ -136,7 +275,7 @@ def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
 def _measures(view: View, base: Results, page: Drawing, comparison: Comparison) -> None:
     st.subheader("Every measure", anchor=False)
     page.table(
-        comparing.differences_frame(comparison, head=view.state.head), "differences",
+        differences_frame(comparison, head=view.state.head), "differences",
         caption=f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed. "
         "An interval that holds 0 is no clear change, nor is a difference below 0.05 (scores, nats).",
         column_config={"q": st.column_config.TextColumn("q", help="p-value corrected over the heads of a metric")},
@@ -172,9 +311,9 @@ def _one_run(view: View, page: Drawing) -> None:
 
 def _commands(view: View) -> list[str]:
     if view.base is None:
-        return [reproduce.strongest(view)]
+        return [export.strongest(view)]
     words = ["byrote", "compare", str(view.base.path), str(view.run.path), "--align", view.state.align]
-    return [shlex.join([*words, "--at", _base_step(view)]), reproduce.report(view)]
+    return [shlex.join([*words, "--at", _base_step(view)]), export.report(view)]
 
 
 def _notebook(view: View) -> list[str]:
@@ -197,10 +336,24 @@ def _base_step(view: View) -> str:
     """The step of the baseline that stands beside the one looked at; the last pair where there is none."""
     assert view.base is not None
     try:
-        pairs = comparing.pairs_of(view.run, view.base, view.state.align)
+        pairs = pairs_of(view.run, view.base, view.state.align)
     except ByroteError:
         return "last"
     return str(pairs.get(view.state.step, "last"))
+
+
+def stills(view: View) -> dict[str, Figure]:
+    """The same, and the run minus the baseline."""
+    state, found = view.state, grids(view)
+    if view.base is None or not state.probe:
+        return found
+    try:
+        comparison = comparison_of(view.run, view.base, state.align, state.step)
+        return found | {
+            "difference_grid": difference_grid(comparison, probe=state.probe, metric=state.metric)
+        }
+    except ByroteError:
+        return found  # the page says why the two cannot be compared
 
 
 PAGE = Page(
@@ -214,5 +367,5 @@ PAGE = Page(
     state=("align",),
     figures=("scatter", "differences"),
     component=True,
-    stills=export_figures.grids_and_difference,
+    stills=stills,
 )

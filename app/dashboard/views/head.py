@@ -9,16 +9,35 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from byrote.dashboard import figure_cache, reproduce
-from byrote.dashboard.page import Drawing, Page, View, how_computed, measuring, nothing, panel
+from byrote.dashboard import export, figure_cache
+from byrote.dashboard.library import run_cache
+from byrote.dashboard.page import (
+    Drawing,
+    Page,
+    View,
+    go,
+    how_computed,
+    measuring,
+    nothing,
+    page_link,
+    panel,
+    pin_button,
+)
 from byrote.dashboard.query_params import State, head_names
-from byrote.dashboard.session import go, page_link, pin_button
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
 from byrote.probes.findings import one_head
-from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.wording import chance_number, clean, interval, probe_name, sentence_case, step_number
+from byrote.probes.results.rows import strongest_first
+from byrote.probes.wording import (
+    chance_number,
+    clean,
+    interval,
+    plain,
+    probe_name,
+    sentence_case,
+    step_number,
+)
 
 VALUE = "value [95% interval]"
 MAX_BESIDE = 3
@@ -99,6 +118,7 @@ def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
     how_computed(list(dict.fromkeys(view.run.head_probes)), key="how_scores")
 
 
+@run_cache(8)
 def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...] = ()) -> pd.DataFrame:
     """One row per head metric: value, interval, chance, n, rank, and the curve; the reason where not measured.
 
@@ -108,58 +128,53 @@ def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...]
         step: of the run.
         beside: further heads, each a column of values with their intervals, behind the head's own.
     """
-    rows = []
+    heads = {name: parse_head(name) for name in (label, *beside)}
+    measured = dict(iter(run.rows(step=step, single=True).groupby(["probe", "metric"])))
+    history = run.rows(head=heads[label], single=True).groupby(["probe", "metric"])
+    curves = {pair: dict(zip(own["step"], own["value"], strict=True)) for pair, own in history}
+    found = []
     for probe, metrics in run.head_probes.items():
         for metric in metrics:
-            row = _score_row(run, probe, metric, parse_head(label), step)
-            others = {head: _value(run, probe, metric, parse_head(head), step) for head in beside}
-            if row is not None or any(others.values()):
-                rows.append(_with_others(row or _bare_row(probe, metric), others))
-    return pd.DataFrame(rows)
+            if (rows := measured.get((probe, metric))) is None:
+                continue
+            info = run.info(probe)
+            values = {name: _value(rows, head) for name, head in heads.items()}
+            if any(values.values()):
+                name = probe_name(probe) if metric in ("score", info.main_metric) else f"{probe_name(probe)}: {probe_name(metric)}"  # fmt: skip
+                own = curves.get((probe, metric), {})
+                curve = [plain(float(own.get(s, np.nan))) for s in run.all_steps] if values[label] else []
+                found.append(
+                    {"measure": sentence_case(name), "curve": curve, VALUE: values[label]}
+                    | {name: values[name] or None for name in beside}
+                    | _rank(rows, heads[label], lower=info.better_of(metric) == "lower")
+                    | {"unit": info.unit_of(metric)}
+                )
+    return pd.DataFrame(found)
 
 
-def _with_others(row: dict, others: dict[str, str]) -> dict:
-    """The row with the other heads' values behind its own."""
-    before = {name: row[name] for name in ("measure", "curve", VALUE)}
-    return before | {head: value or None for head, value in others.items()} | row
+def _of_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.Series:
+    return (rows["layer"] == head[0]) & (rows["head"] == head[1])
 
 
-def _bare_row(probe: str, metric: str) -> dict:
-    info = REGISTRY[probe]
-    main = metric in ("score", info.main_metric)
-    name = probe_name(probe) if main else f"{probe_name(probe)}: {probe_name(metric)}"
-    empty: dict[str, Any] = {"curve": [], VALUE: "", "chance": "", "n": None, "rank": ""}
-    return {"measure": sentence_case(name), **empty, "unit": info.unit_of(metric)}
-
-
-def _value(run: Results, probe: str, metric: str, head: tuple[int, int], step: int) -> str:
+def _value(rows: pd.DataFrame, head: tuple[int, int]) -> str:
     """A head's value with its interval, why there is none, or "" where nothing was said about it."""
-    cube = run.cube(probe, metric)
-    at = (cube.index(step), *head)
-    if cube.valid[at]:
-        return interval(*cube.interval(step, head))
-    rows = run.rows(probe, metric, step=step)
-    of_head = (rows["layer"] == head[0]) & (rows["head"] == head[1]) | rows["layer"].isna()
-    reason = next(iter(rows["reason"][of_head]), None)
-    return "" if reason is None else f"not measured: {clean(reason)}"
+    mine = next(rows[_of_head(rows, head) | rows["layer"].isna()].itertuples(index=False), None)
+    if mine is None:
+        return ""
+    return interval(mine.value, mine.lo, mine.hi) if mine.valid else f"not measured: {clean(mine.reason)}"
 
 
-def _score_row(run: Results, probe: str, metric: str, head: tuple[int, int], step: int) -> dict | None:
-    value = _value(run, probe, metric, head, step)
-    if not value:
-        return None
-    cube = run.cube(probe, metric)
-    at = (cube.index(step), *head)
-    curve = [None if not np.isfinite(v) else float(v) for v in cube.value[:, head[0], head[1]]]
-    row = _bare_row(probe, metric) | {"curve": curve, VALUE: value}
-    if not cube.valid[at]:
-        return row
-    chance = float(cube.chance[at])
-    order = cube.ranked(step).index(head) + 1
-    return row | {
-        "chance": chance_number(chance) if np.isfinite(chance) else "–",
-        "n": int(cube.n[at]),
-        "rank": f"{order} of {int(cube.valid[at[0]].sum())}",
+def _rank(rows: pd.DataFrame, head: tuple[int, int], *, lower: bool) -> dict[str, Any]:
+    """Chance, n and rank of a head among all that were measured at a step; blanks where it was not."""
+    mine = np.flatnonzero(_of_head(rows, head) & rows["valid"])
+    if not mine.size:
+        return {"chance": "", "n": None, "rank": ""}
+    row = rows.iloc[mine[0]]
+    order = strongest_first(rows["value"].to_numpy(np.float64), rows["valid"].to_numpy(bool), lower=lower)
+    return {
+        "chance": chance_number(float(row["chance"])) if np.isfinite(row["chance"]) else "–",
+        "n": int(row["n"]),
+        "rank": f"{order.tolist().index(mine[0]) + 1} of {len(order)}",
     }
 
 
@@ -176,7 +191,7 @@ def _offsets(view: View, page: Drawing) -> None:
 
 def _commands(view: View) -> list[str]:
     n_layers, n_heads = view.run.shape
-    return [reproduce.strongest(view, top=max(1, n_layers * n_heads))]
+    return [export.strongest(view, top=max(1, n_layers * n_heads))]
 
 
 def _notebook(view: View) -> list[str]:

@@ -3,19 +3,75 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import streamlit as st
 
-from byrote.dashboard import figure_cache, remembering, reproduce
+from byrote.dashboard import export, figure_cache
 from byrote.dashboard.components.token_view import MASK, marked
-from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
-from byrote.dashboard.remembering import Passage
-from byrote.dashboard.session import bound
+from byrote.dashboard.figure_cache import points
+from byrote.dashboard.library import run_cache
+from byrote.dashboard.page import Drawing, Page, View, bound, how_computed, nothing, panel
+from byrote.probes.attention import StoredText, attention_file, stored_texts
 from byrote.probes.figures.by_position import TAG_WORDS
 from byrote.probes.figures.memory_plane import MASS, MEMORY_AXES, RULE_AXES, available
 from byrote.probes.figures.theme import TOKENS
+from byrote.probes.findings import memory
+from byrote.probes.results import Results
 from byrote.probes.wording import clean, literal, step_number
+
+
+def finding(run: Results, *, step: int) -> str:
+    """Does the run remember, does it copy: in one sentence."""
+    gaps, rules = (
+        {p.step: p for p in points(run, *of)} for of in (("mem_gap", "gap"), ("prefix_matching", "score"))
+    )
+    return memory(run.run, gaps, rules, step=step)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One member told apart token by token.
+
+    Attributes:
+        index: among the members.
+        words: its tokens; None where no token was kept, and only places can be shown.
+        tags: place -> recall, copying, both or neither.
+    """
+
+    index: int
+    words: tuple[str, ...] | None
+    tags: dict[int, str]
+
+
+@run_cache(64)
+def passages(run: Results, step: int) -> tuple[Passage, ...]:
+    """The members' passages at a step, with the tag of every token; () where they were not measured."""
+    if not run.has("recall_vs_copy", "recall_at"):
+        return ()
+    rows = run.samples(step)
+    rows = rows[(rows["probe"] == "recall_vs_copy") & rows["valid"]]
+    tags: dict[int, dict[int, str]] = {}
+    for tag in TAG_WORDS:
+        for row in rows[rows["metric"] == f"{tag}_at"].itertuples(index=False):
+            for i in np.flatnonzero(np.asarray(row.samples, dtype=float) == 1):
+                tags.setdefault(int(i), {})[int(row.position)] = tag
+    kept = {
+        text.index: text
+        for text in stored_texts(attention_file(run.path, step))
+        if text.stimulus == "members"
+    }
+    return tuple(Passage(i, _words(kept.get(i)), dict(sorted(tags[i].items()))) for i in sorted(tags))
+
+
+def _words(text: StoredText | None) -> tuple[str, ...] | None:
+    """Tokens of a member's passage, the first after BOS at place 1."""
+    if text is None:
+        return None
+    return tuple(text.words or map(str, text.tokens))
+
 
 MAX_RUNS = 8
 _MARKS = {"recall": "R", "copying": "C", "both": "B", "neither": "–"}
@@ -25,7 +81,7 @@ _TOKENS = {"recall": "series1", "copying": "series0", "both": "series2", "neithe
 def draw(view: View, page: Drawing) -> None:
     """The plane, what became of the members, and passages told apart."""
     run, state = view.run, view.state
-    page.title(remembering.finding(run, step=state.step))
+    page.title(finding(run, step=state.step))
     with panel("the plane"):
         _plane(view, page)
     left, right = st.columns([1, 1], gap="medium")
@@ -54,7 +110,7 @@ def _plane(view: View, page: Drawing) -> None:
     )  # fmt: skip
     page.figure(plane, "plane")
     probe, metric, _ = MEMORY_AXES[y]
-    without = [clean(r.run) for r in runs if not remembering.points(r, probe, metric)]
+    without = [clean(r.run) for r in runs if not points(r, probe, metric)]
     if without:
         st.caption(
             literal(f"A line only, for want of training sequences to test: {', '.join(without)}", limit=400)
@@ -71,9 +127,7 @@ def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
 
 def _flow(view: View, page: Drawing) -> None:
     st.subheader("Memorised, kept, forgotten", anchor=False)
-    if not view.run.has("exact_match", "completed") or not remembering.points(
-        view.run, "exact_match", "completed"
-    ):
+    if not view.run.has("exact_match", "completed") or not points(view.run, "exact_match", "completed"):
         nothing("Members were not measured in this run.", view.page.command)
         return
     page.figure(partial(figure_cache.member_flow, view.run), "flow", width="half")
@@ -96,7 +150,7 @@ def _shares(view: View, page: Drawing) -> None:
 
 
 def _passages(view: View) -> None:
-    found = remembering.passages(view.run, view.state.step)
+    found = passages(view.run, view.state.step)
     if not found:
         return
     st.subheader("A training sequence, token by token", anchor=False)
@@ -155,23 +209,23 @@ def passage_html(passage: Passage, *, theme: str, reveal: bool) -> str:
 def _metrics(view: View) -> list[tuple[str, str]]:
     """What the axes of the plane and the curves below it are made of, as far as it was measured."""
     axes = [axis[:2] for axis in (*MEMORY_AXES.values(), *RULE_AXES.values())]
-    return [pair for pair in axes if pair[1] != MASS and remembering.points(view.run, *pair)]
+    return [pair for pair in axes if pair[1] != MASS and points(view.run, *pair)]
 
 
 def _commands(view: View) -> list[str]:
     step = str(view.state.step)
     found = [
-        reproduce.show(view.run, "--probe", probe, "--metric", metric, "--step", step, "--top", "1")
+        export.show(view.run, "--probe", probe, "--metric", metric, "--step", step, "--top", "1")
         for probe, metric in _metrics(view)
     ]
-    return found or [reproduce.strongest(view)]
+    return found or [export.strongest(view)]
 
 
 def _notebook(view: View) -> list[str]:
     lines = [f"run[{probe!r}, {metric!r}].rows" for probe, metric in _metrics(view)]
-    if remembering.points(view.run, "prefix_matching", MASS):
+    if points(view.run, "prefix_matching", MASS):
         lines += ["from byrote.probes.trajectory import total_mass", "total_mass(run)"]
-    if remembering.points(view.run, "exact_match", "completed"):
+    if points(view.run, "exact_match", "completed"):
         lines += ["from byrote.probes.memory.member_flow import member_flow", "member_flow(run)"]
     return lines or ["run"]
 

@@ -12,11 +12,11 @@ from typing import Any
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import jobs, reproduce
+from byrote.dashboard import export, jobs
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import Library, is_run_folder
 from byrote.dashboard.page import Drawing, Page, View, nothing, panel, problem
-from byrote.dashboard.views import shelf
+from byrote.dashboard.views import folders
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, duration, file_stem, literal, step_number
@@ -39,7 +39,7 @@ def draw(view: View, page: Drawing) -> None:
     page.title(f"{counted(n, 'run')}, {counted(measured, 'checkpoint')} measured")
     _new_and_old_jobs(view.library)
     with panel("the results"):
-        shelf.results(view, page)
+        folders.results(view, page)
     with panel("the report"):
         _report(view)
 
@@ -48,7 +48,7 @@ def without_results(library: Library) -> None:
     """The same where no run can be looked at: nothing has been measured yet, or none of it can be read."""
     _new_and_old_jobs(library)
     with panel("the folder"):
-        shelf.one_folder(library)
+        folders.one_folder(library)
 
 
 def results_root(library: Library) -> Path:
@@ -234,8 +234,8 @@ def report_bytes(view: View, names: list[str], *, base: str | None, light: bool)
 
 def _commands(view: View) -> list[str]:
     return [
-        *(reproduce.show(run) for run in list(view.library.runs.values())[:N_SHOWN]),
-        reproduce.report(view),
+        *(export.show(run) for run in list(view.library.runs.values())[:N_SHOWN]),
+        export.report(view),
     ]
 
 

@@ -11,15 +11,28 @@ import pandas as pd
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import export_figures, figure_cache, findings, reproduce
-from byrote.dashboard.comparing import pairs_of
+from byrote.dashboard import export, figure_cache, findings
 from byrote.dashboard.components.base import show
 from byrote.dashboard.components.head_grid import doubts, grid_data
-from byrote.dashboard.page import Drawing, Page, View, how_computed, nothing, panel
+from byrote.dashboard.figure_cache import pairs_of
+from byrote.dashboard.page import (
+    Drawing,
+    Page,
+    View,
+    bound,
+    chosen,
+    follow,
+    go,
+    how_computed,
+    nothing,
+    page_link,
+    panel,
+    pin_button,
+)
 from byrote.dashboard.query_params import State, link
-from byrote.dashboard.session import bound, chosen, follow, go, page_link, pin_button
 from byrote.interp.axes import head_label
 from byrote.probes.comparable import ALIGNMENTS
+from byrote.probes.figures import Figure, head_grid
 from byrote.probes.findings import highest_head
 from byrote.probes.results import Cube, Results
 from byrote.probes.wording import estimate, literal, probe_name, step_number
@@ -52,14 +65,15 @@ def draw(view: View, page: Drawing) -> None:
         _top(view, page, cube)
 
 
-def _pairs(view: View) -> Mapping[int, int]:
-    """Steps of the run and the baseline that stand beside each other."""
+def _pairs(view: View, *, say: bool = True) -> Mapping[int, int]:
+    """Steps of the run and the baseline that stand beside each other; with `say`, why there are none is shown."""
     if view.base is None:
         return {}
     try:
         return pairs_of(view.run, view.base, view.state.align)
     except ByroteError as error:
-        st.caption(literal(f"The baseline cannot be aligned: {error.message}. {error.help}", limit=400))
+        if say:
+            st.caption(literal(f"The baseline cannot be aligned: {error.message}. {error.help}", limit=400))
         return {}
 
 
@@ -181,13 +195,32 @@ def _notebook(view: View) -> list[str]:
     state = view.state
     if not state.probe:
         return ["run"]
-    runs, base = reproduce.runs_and_base(view)
-    metric = reproduce.metric(state)
+    runs, base = export.runs_and_base(view)
+    metric = export.metric(state)
     return [
         f"figures.head_grid(run, {metric}, step={state.step})",
         f"figures.trajectory({runs}, {metric}, heads={[state.head, *state.pin]!r}{base})",
         f"run[{state.probe!r}, {state.metric!r}].at({state.step}).top({N_TOP})",
     ]
+
+
+def grids(view: View) -> dict[str, Figure]:
+    """The grid at the step, and the baseline's at the step that stands beside it."""
+    state, found = view.state, {}
+    if not state.probe:
+        return {}
+    pair = (state.probe, state.metric)
+    steps = {"grid": (view.run, state.step)}
+    if view.base is not None and view.base.has(*pair):
+        other = _pairs(view, say=False).get(state.step)
+        if other is not None:
+            steps["baseline_grid"] = (view.base, other)
+    for name, (run, step) in steps.items():
+        if step in run.steps:
+            rows = run.rows(*pair)
+            if (rows["step"] == step).any():
+                found[name] = head_grid(run, probe=pair[0], metric=pair[1], step=step)
+    return found
 
 
 PAGE = Page(
@@ -196,11 +229,11 @@ PAGE = Page(
     icon=":material/play_circle:",
     question="when each head became what it is: the whole series plays in the browser, the baseline beside it",
     draw=draw,
-    commands=lambda view: [reproduce.strongest(view, top=N_TOP)],
+    commands=lambda view: [export.strongest(view, top=N_TOP)],
     notebook=_notebook,
     needs=("prefix_matching",),
     state=("show", "align"),
     figures=("curves",),
     component=True,
-    stills=export_figures.grids,
+    stills=grids,
 )

@@ -20,7 +20,7 @@ REPEATED = {"kind": "repeated", "repeat_frac": 0.5, "pool_size": 64}
 
 
 def script(page: str) -> None:
-    from byrote.dashboard.main import main
+    from byrote.dashboard.layout import main
 
     main(only=page)
 

@@ -18,9 +18,9 @@ import plotly.graph_objects as go
 import pytest
 from planted_series import flat, model_metric, rising, write_results
 
-from byrote.dashboard import export, shell
+from byrote.dashboard import export, layout
+from byrote.dashboard.export import notebook_lines, shell_lines
 from byrote.dashboard.page import Drawing, View
-from byrote.dashboard.reproduce import notebook_lines, shell_lines
 from byrote.dashboard.views import PAGES
 
 Look = Callable[..., tuple[View, Drawing]]
@@ -30,8 +30,8 @@ Look = Callable[..., tuple[View, Drawing]]
 def look(open_page, monkeypatch) -> Look:
     """`look("head", results, step=10)`: the page as drawn, with what it offers for export."""
     seen: list[tuple[View, Drawing]] = []
-    monkeypatch.setattr(shell.export, "share", lambda view: None)
-    monkeypatch.setattr(shell.export, "menu", lambda view, page: seen.append((view, page)))
+    monkeypatch.setattr(layout.export, "share", lambda view: None)
+    monkeypatch.setattr(layout.export, "menu", lambda view, page: seen.append((view, page)))
 
     def call(page: str, *paths: Path, **params: Any) -> tuple[View, Drawing]:
         at = open_page(page, *paths, **params)

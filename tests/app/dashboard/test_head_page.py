@@ -12,10 +12,9 @@ from planted_series import head_metric, keep_attention, rising, whole, write_res
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from byrote.dashboard.example import _unpacked
-from byrote.dashboard.library import open_library
+from byrote.dashboard.library import _unpacked, open_library
 from byrote.dashboard.views.head import scores_frame
-from byrote.dashboard.views.head_writes import position, token_words, visible, writes_frame
+from byrote.dashboard.views.head_text import position, token_words, visible, writes_frame
 from byrote.probes.attention import Writes, attention_file, stored_texts, unwritten
 
 WORDS = ["<bos>", " a", " b", "\n", " d"]

@@ -9,9 +9,8 @@ import pytest
 from planted_series import keep_attention, rising, write_results
 
 from byrote.dashboard.components.token_view import token_text
-from byrote.dashboard.remembering import Passage
 from byrote.dashboard.views import PAGES
-from byrote.dashboard.views.memory import passage_html
+from byrote.dashboard.views.memory import Passage, passage_html
 from byrote.probes.wording import file_stem, literal
 
 EVIL = "<img src=x onerror=alert(1)>![](http://evil.example/x.png)[a](javascript:alert(1)) $x$ :red[y]"

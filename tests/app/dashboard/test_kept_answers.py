@@ -11,8 +11,7 @@ import pytest
 from planted_series import rising, write_results, write_step
 
 from byrote.dashboard import figure_cache
-from byrote.dashboard.library import open_library
-from byrote.dashboard.run_cache import run_cache
+from byrote.dashboard.library import open_library, run_cache
 from byrote.probes.figures import Look
 from byrote.probes.results import Results
 

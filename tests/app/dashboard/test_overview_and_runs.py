@@ -14,11 +14,11 @@ from planted_series import STEPS, damage, head_metric, model_metric, rising, wit
 from streamlit.testing.v1 import AppTest
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import jobs, missing, trash
+from byrote.dashboard import jobs, trash
 from byrote.dashboard.jobs import Job
-from byrote.dashboard.library import PATHS_VARIABLE, open_library, run_folders
+from byrote.dashboard.library import _ANSWERS, PATHS_VARIABLE, open_library, run_folders
 from byrote.dashboard.query_params import read
-from byrote.dashboard.run_cache import _ANSWERS
+from byrote.dashboard.views import overview
 from byrote.dashboard.views.overview import runs_frame
 from byrote.probes.figures import timeline
 from byrote.probes.figures.axis import StepAxis
@@ -85,10 +85,10 @@ def test_a_link_to_strips_that_are_not_there_says_so(open_page, two_runs):
 def clicked(selection: dict) -> None:
     import streamlit as st
 
-    from byrote.dashboard import session
+    from byrote.dashboard import page
     from byrote.dashboard.views import overview
 
-    session.look_around({}, overview.PAGE)
+    page.look_around({}, overview.PAGE)
     st.session_state["figure_timeline"] = {"selection": selection}
     overview.to_clicked_step()
 
@@ -176,7 +176,7 @@ def test_what_is_missing_has_its_reason_and_the_command_that_measures_it(tmp_pat
         series={"path": "runs/it's here", "steps": [0, 10, 20, 30, 40, 80], "loss_nats": {}},
         provenance={"seed": 3, "dtype": "bfloat16", "device": "cpu"}, stimuli=[{"kind": "repeated_random", "id": "x", "n": 16}],
     )  # fmt: skip
-    found = missing.missing(open_library([folder]).runs["holes"])
+    found = overview.missing(open_library([folder]).runs["holes"])
     as_measured = [
         "--dtype",
         "bfloat16",
@@ -211,7 +211,7 @@ def test_a_reason_that_asks_for_a_file_becomes_a_command_with_its_place(tmp_path
              for s, ms in rising().items()}  # fmt: skip
     write_results(tmp_path, "bare", units)
     run = open_library([tmp_path]).runs["bare"]
-    (story,) = [one for one in missing.missing(run) if "Mem gap" in one.what]
+    (story,) = [one for one in overview.missing(run) if "Mem gap" in one.what]
     assert story.what == "Mem gap, extraction, every step"
     assert story.command.split()[3:9] == ["-p", "mem_gap", "-p", "extraction", "--members", "FILE"]
 
@@ -222,7 +222,7 @@ def test_the_page_tells_what_is_missing_and_says_when_nothing_is(open_page, two_
     assert box.label == "What is missing: 2 things"
     assert "Prefix matching, step 10: not measured: attention is not causal" in said(at).replace("**", "")
     assert any(code.value.startswith("byrote run runs/repeated -p ") for code in box.code)
-    monkeypatch.setattr(missing, "resolve", lambda names: ())
+    monkeypatch.setattr(overview, "resolve", lambda names: ())
     at = open_page("overview", two_runs / "unique")
     _ANSWERS.clear()
     at.run()
@@ -272,12 +272,12 @@ def three(tmp_path) -> Path:
 def test_removing_asks_again_moves_the_folder_and_says_how_to_bring_it_back(open_page, three):
     before = {p.name: p.read_bytes() for p in (three / "one").rglob("*") if p.is_file()}
     at = open_page("runs", three, run="one", base="two")
-    at.button(key="shelf_remove").click().run()
+    at.button(key="folder_remove").click().run()
     assert (three / "one").is_dir()
-    at.button(key="shelf_remove_no").click().run()
-    assert not [b for b in at.button if b.key == "shelf_remove_yes"]
-    at.button(key="shelf_remove").click().run()
-    at.button(key="shelf_remove_yes").click().run()
+    at.button(key="folder_remove_no").click().run()
+    assert not [b for b in at.button if b.key == "folder_remove_yes"]
+    at.button(key="folder_remove").click().run()
+    at.button(key="folder_remove_yes").click().run()
     assert not at.exception
     assert not (three / "one").exists()
     (moved,) = (three / ".removed").iterdir()
@@ -307,10 +307,10 @@ def test_nothing_is_removed_while_a_sweep_writes_there(open_page, three, monkeyp
     with (three / "one" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         at = open_page("runs", three, run="one")
-        at.button(key="shelf_remove").click().run()
-        at.button(key="shelf_remove_yes").click().run()
+        at.button(key="folder_remove").click().run()
+        at.button(key="folder_remove_yes").click().run()
         assert "a sweep is writing to one" in said(at)
-        at.button(key="shelf_verify").click().run()
+        at.button(key="folder_verify").click().run()
         assert "a sweep is writing to one" in said(at)
     assert (three / "one").is_dir()
     running = Job(three, ("run", "runs", "-o", str(three)), 0.0, "running")
@@ -337,39 +337,39 @@ def test_the_page_verifies_a_folder_and_says_what_it_looked_at(open_page, two_ru
     monkeypatch.chdir(tmp_path)  # run.json names runs/unique, which may be there after a demo
     root = Path(shutil.copytree(two_runs, tmp_path / "results"))
     at = open_page("runs", root, run="unique")
-    at.button(key="shelf_verify").click().run()
+    at.button(key="folder_verify").click().run()
     assert not at.exception
     assert "Nothing wrong found in unique" in said(at)
     assert "Checked: run.json; 4 units of 4 steps; " in said(at)
     next(root.glob("unique/units/step_00000020/*.parquet")).write_bytes(b"PAR1 no more")
-    at.selectbox(key="shelf_folder").set_value(root / "unique").run()
+    at.selectbox(key="folder_chosen").set_value(root / "unique").run()
     assert "Nothing wrong found" not in said(at)  # what was said of the folder as it was is no longer said
-    at.button(key="shelf_verify").click().run()
+    at.button(key="folder_verify").click().run()
     assert "units cannot be read" in said(at)
 
 
 def test_a_folder_that_cannot_be_read_can_be_verified_and_removed(open_page, with_broken):
     at = open_page("runs", with_broken, run="unique")
     torn = with_broken / "torn"
-    at.selectbox(key="shelf_folder").set_value(torn).run()
-    at.button(key="shelf_verify").click().run()
+    at.selectbox(key="folder_chosen").set_value(torn).run()
+    at.button(key="folder_verify").click().run()
     assert "run.json cannot be read" in said(at)
-    at.button(key="shelf_remove").click().run()
-    at.button(key="shelf_remove_yes").click().run()
+    at.button(key="folder_remove").click().run()
+    at.button(key="folder_remove_yes").click().run()
     assert not torn.exists()
-    assert "torn" not in at.selectbox(key="shelf_folder").options
+    assert "torn" not in at.selectbox(key="folder_chosen").options
 
 
 def test_where_nothing_can_be_read_a_folder_can_still_be_put_away(open_page, tmp_path):
     for root in ("a", "b"):
         damage(write_results(tmp_path / root, "torn", rising()))
     at = open_page("runs", tmp_path / "a", tmp_path / "b")
-    assert at.selectbox(key="shelf_folder").options == [
+    assert at.selectbox(key="folder_chosen").options == [
         f"torn, cannot be read: {tmp_path / root / 'torn'}" for root in ("a", "b")
     ]
-    at.selectbox(key="shelf_folder").set_value(tmp_path / "b" / "torn").run()
-    at.button(key="shelf_remove").click().run()
-    at.button(key="shelf_remove_yes").click().run()
+    at.selectbox(key="folder_chosen").set_value(tmp_path / "b" / "torn").run()
+    at.button(key="folder_remove").click().run()
+    at.button(key="folder_remove_yes").click().run()
     assert not at.exception
     assert (tmp_path / "a" / "torn").is_dir() and not (tmp_path / "b" / "torn").exists()
     assert "Moved to" in said(at)

@@ -11,11 +11,11 @@ from planted_series import head_metric, write_results
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import jobs, own_text
-from byrote.dashboard.attend import attend
+from byrote.dashboard import jobs, text_requests
 from byrote.dashboard.library import open_library
-from byrote.dashboard.own_text import Request
-from byrote.dashboard.views.own import cost_words
+from byrote.dashboard.text_requests import Request
+from byrote.dashboard.text_worker import attend
+from byrote.dashboard.views.head_text import cost_words
 from byrote.interp import capture, load
 from byrote.probes.attention import SCALE, StoredText, stored_pattern, stored_texts
 from byrote.probes.results import Results
@@ -39,7 +39,7 @@ def answered(asked: Request, *, within_s: float = 90) -> Request:
     end = time.monotonic() + within_s
     while asked.running and time.monotonic() < end:
         time.sleep(0.05)
-        asked = own_text.again(asked)
+        asked = text_requests.again(asked)
     assert not asked.running
     return asked
 
@@ -73,21 +73,21 @@ def assert_answer_of_the_python_api(asked: Request, series: Path, given: np.ndar
 def test_the_answer_on_words_is_that_of_the_python_api(hf_series, tmp_path):
     series = with_tokenizer(hf_series("gpt2", 3))
     run = results_of(series, tmp_path / "results")
-    asked = answered(own_text.begin(run, 2, TEXT))
+    asked = answered(text_requests.begin(run, 2, TEXT))
     text = assert_answer_of_the_python_api(asked, series, TEXT)
-    assert own_text.begin(run, 2, TEXT).job == asked.job  # computed once
+    assert text_requests.begin(run, 2, TEXT).job == asked.job  # computed once
     assert text.words == ("<bos>", *TEXT.split())
 
 
 def test_size_and_time_are_known_before(lab_series, hf_series, tmp_path):
     series = lab_series(3)
-    price = own_text.cost(results_of(series, tmp_path / "results"), 1)
+    price = text_requests.cost(results_of(series, tmp_path / "results"), 1)
     assert price.n_bytes == (series / "step_00000001" / "model.safetensors").stat().st_size
     assert (price.most_tokens, price.has_tokenizer) == (32, False)
     words = cost_words(price, 1)
     assert words.startswith("Loads step 1 (") and "about 0:10" in words and "at most 32 tokens" in words
     named = with_tokenizer(hf_series("gpt2", 2))
-    assert own_text.cost(results_of(named, tmp_path / "more"), 1).has_tokenizer
+    assert text_requests.cost(results_of(named, tmp_path / "more"), 1).has_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_size_and_time_are_known_before(lab_series, hf_series, tmp_path):
     ),
 )
 def test_a_text_that_cannot_be_read_is_answered_with_why(said, message, lab_series, tmp_path):
-    asked = answered(own_text.begin(results_of(lab_series(3), tmp_path / "results"), 1, said))
+    asked = answered(text_requests.begin(results_of(lab_series(3), tmp_path / "results"), 1, said))
     assert asked.texts() == []
     assert asked.failure()[0].startswith(message)
 
@@ -116,12 +116,12 @@ def test_what_is_wrong_before_the_worker_starts(lab_series, tmp_path):
     run = results_of(series, tmp_path / "results", steps=(0, 1, 2, 7))
     for text, message in (("5 " * 3000, "the text has 6,000 characters"), ("\ud800", "half a character")):
         with pytest.raises(ByroteError, match=message):
-            own_text.request(run, 1, text)
+            text_requests.request(run, 1, text)
     with pytest.raises(ByroteError, match="step 7 is not in"):
-        own_text.begin(run, 7, IDS)
+        text_requests.begin(run, 7, IDS)
     series.rename(series.with_name("elsewhere"))
     with pytest.raises(ByroteError, match="the checkpoints of own are not at"):
-        own_text.begin(run, 1, IDS)
+        text_requests.begin(run, 1, IDS)
     assert not (tmp_path / "results" / jobs.FOLDER).exists()
 
 
@@ -130,7 +130,7 @@ def test_damaged_weights_are_said(lab_series, tmp_path):
     run = results_of(series, tmp_path / "results")
     (series / "step_00000001" / "model.safetensors").write_bytes(b"\0" * 64)
     with pytest.raises(ByroteError):
-        asked = answered(own_text.begin(run, 1, IDS))
+        asked = answered(text_requests.begin(run, 1, IDS))
         raise ByroteError(asked.failure()[0])
 
 
@@ -145,37 +145,37 @@ def test_a_worker_that_dies_hangs_or_is_cancelled(lab_series, tmp_path, monkeypa
 
     monkeypatch.setattr(jobs, "start", start)
     script.write_text("import os; print('loading', flush=True); os.kill(os.getpid(), 9)")
-    assert answered(own_text.begin(run, 0, IDS)).failure() == [
+    assert answered(text_requests.begin(run, 0, IDS)).failure() == [
         "The worker was killed (SIGKILL), as happens when memory runs out.", "loading",
     ]  # fmt: skip
     script.write_text("raise ValueError('odd')")
-    assert "ValueError: odd" in answered(own_text.begin(run, 1, IDS)).failure()[-1]
+    assert "ValueError: odd" in answered(text_requests.begin(run, 1, IDS)).failure()[-1]
     script.write_text("")
-    assert answered(own_text.begin(run, 1, IDS)).failure() == ["The worker ended without an answer."]
+    assert answered(text_requests.begin(run, 1, IDS)).failure() == ["The worker ended without an answer."]
     script.write_text("import time; time.sleep(60)")
-    asked = own_text.begin(run, 2, IDS)
-    assert asked.running and own_text.begin(run, 2, IDS).job.folder == asked.job.folder  # on its way
+    asked = text_requests.begin(run, 2, IDS)
+    assert asked.running and text_requests.begin(run, 2, IDS).job.folder == asked.job.folder  # on its way
     jobs.cancel(asked.job, at_once=True)
     assert answered(asked).failure() == ["Cancelled."]
-    monkeypatch.setattr(own_text, "LIMIT_S", 0.5)
-    assert answered(own_text.begin(run, 2, IDS)).failure() == ["stopped: no answer within 0 s"]
+    monkeypatch.setattr(text_requests, "LIMIT_S", 0.5)
+    assert answered(text_requests.begin(run, 2, IDS)).failure() == ["stopped: no answer within 0 s"]
 
 
 def test_new_weights_at_a_step_are_asked_anew(lab_series, tmp_path):
     series = lab_series(3)
     run = results_of(series, tmp_path / "results")
-    before = own_text.request(run, 1, IDS)
+    before = text_requests.request(run, 1, IDS)
     weights = series / "step_00000001" / "model.safetensors"
     weights.write_bytes((series / "step_00000002" / "model.safetensors").read_bytes())
-    assert own_text.request(run, 1, IDS).folder != before.folder
-    assert own_text.request(run, 2, IDS).folder != before.folder
+    assert text_requests.request(run, 1, IDS).folder != before.folder
+    assert text_requests.request(run, 2, IDS).folder != before.folder
 
 
 def test_old_answers_go(lab_series, tmp_path, monkeypatch):
     run = results_of(lab_series(3), tmp_path / "results")
-    monkeypatch.setattr(own_text, "KEPT_ANSWERS", 2)
+    monkeypatch.setattr(text_requests, "KEPT_ANSWERS", 2)
     for text in ("x", "y", "z"):
-        asked = answered(own_text.begin(run, 1, text))
+        asked = answered(text_requests.begin(run, 1, text))
     kept = list((tmp_path / "results" / jobs.FOLDER / "own_text").iterdir())
     assert len(kept) == 2 and asked.folder in kept
 
@@ -206,9 +206,9 @@ def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
     exec("\n".join(before), scope)
     pattern = eval(last, scope)
     run = open_library([tmp_path / "results"]).runs["own"]
-    asked = answered(own_text.request(run, 2, IDS))
+    asked = answered(text_requests.request(run, 2, IDS))
     text = assert_answer_of_the_python_api(asked, series, np.array([[int(word) for word in IDS.split()]]))
-    assert own_text.begin(run, 2, IDS).job == asked.job  # computed once
+    assert text_requests.begin(run, 2, IDS).job == asked.job  # computed once
     assert text.words is None
     np.testing.assert_allclose(
         stored_pattern(asked.file, text, layer=1, head=3), pattern, atol=0.5 / SCALE + 1e-6
@@ -223,7 +223,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 from byrote.dashboard import jobs
 os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
-at = AppTest.from_string("from byrote.dashboard.main import main\\nmain(only='head')", default_timeout=60)
+at = AppTest.from_string("from byrote.dashboard.layout import main\\nmain(only='head')", default_timeout=60)
 at.query_params["step"] = "2"
 at.session_state["own"] = True
 at.run()

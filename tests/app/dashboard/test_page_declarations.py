@@ -12,11 +12,11 @@ from recipes import file_of_recipe
 from streamlit.testing.v1 import AppTest
 
 from byrote.dashboard import export
+from byrote.dashboard.export import notebook_lines, shell_lines
 from byrote.dashboard.launch import SCRIPT
 from byrote.dashboard.library import PATHS_VARIABLE, open_library
 from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.query_params import State, read
-from byrote.dashboard.reproduce import notebook_lines, shell_lines
 from byrote.dashboard.views import PAGES
 from byrote.probes.registry import REGISTRY
 

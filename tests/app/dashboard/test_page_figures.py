@@ -10,8 +10,7 @@ import pytest
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.components.base import LEVELS, encode
 from byrote.dashboard.components.head_grid import cell_decimals
-from byrote.dashboard.example import PACKED, in_place_of
-from byrote.dashboard.library import Library
+from byrote.dashboard.library import PACKED, Library, or_example
 from byrote.probes.figures.axis import StepAxis
 from byrote.probes.figures.canvas import FULL, SUBTITLE_CHARS, TITLE_CHARS, Canvas, Figure, Look, finish
 
@@ -75,6 +74,6 @@ def test_the_example_is_small_stays_in_its_folder_and_tells_of_no_machine(tmp_pa
     assert not [name for name in names if name.startswith("/") or ".." in name]
     for file in tmp_path.rglob("run.json"):
         assert '"/' not in file.read_text(encoding="utf-8")
-    shown = in_place_of(Library(paths=(tmp_path,)))
+    shown = or_example(Library(paths=(tmp_path,)))
     assert (set(shown.runs), shown.is_example, shown.paths) == ({"unique", "repeated"}, True, (tmp_path,))
     assert shown.runs["unique"].steps == [0, 16, 64, 100, 200, 300, 400, 500, 600, 1000, 1600, 2400]

@@ -227,7 +227,7 @@ for head in ("L0H1", "L1H2", "L1H0"):  # the script is read again each time, and
     frozen.append(gc.get_freeze_count())
 assert frozen[0] > 0 and frozen == sorted(frozen, reverse=True), frozen
 for page in sys.argv[2:]:
-    at = AppTest.from_string(f"from byrote.dashboard.main import main\\nmain(only={page!r})", default_timeout=60).run()
+    at = AppTest.from_string(f"from byrote.dashboard.layout import main\\nmain(only={page!r})", default_timeout=60).run()
     assert not at.exception, (page, at.exception)
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
 """

@@ -1,20 +1,89 @@
-"""What all pages share: the menu, the controls, the complaints about a link, the status, share and export."""
+"""One run of a page: reads the link, draws what all pages share (menu, controls, status, share and export), hands over to the page."""
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
+from PIL import Image
 
-from byrote.dashboard import export, session
-from byrote.dashboard.library import Library, look
-from byrote.dashboard.page import Drawing, View, problem
+from byrote.dashboard import export
+from byrote.dashboard.library import DIRECTORY_VARIABLE, Library, look
+from byrote.dashboard.page import Drawing, View, bound, go, look_around, opened_paths, problem
 from byrote.dashboard.query_params import MAX_PINS, head_names, link
-from byrote.dashboard.session import bound, go
 from byrote.dashboard.views import PAGES
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, counted, literal, probe_name, sentence_case, step_number
+from byrote.probes.wording import clean, counted, file_stem, literal, probe_name, sentence_case, step_number
+
+
+def main(only: str | None = None) -> None:
+    """Draw one page.
+
+    Args:
+        only: its name; None takes it from the address, as the server does.
+    """
+    _begin()
+    st.set_page_config(page_title="byrote", page_icon=_icon(), layout="wide")
+    st.html(Path(__file__).with_name("style.css"))
+    pages = {} if only else _streamlit_pages()
+    page = PAGES[only or _chosen(pages)]
+    view = look_around(pages, page)
+    if isinstance(view, Library):
+        empty(view, pages)
+        if page.without_results is not None:
+            page.without_results(view)
+        return
+    state = view.state
+    drawing = Drawing(file_stem(state.run, state.probe, state.step), view.theme)
+    sidebar(view)
+    complaints(view)
+    example(view)
+    page.draw(view, drawing)
+    foot(view, drawing)
+    _settle()
+
+
+def _streamlit_pages() -> dict[str, st.Page]:
+    return {
+        name: st.Page(lambda: None, title=page.title, icon=page.icon, url_path=name, default=page.first)
+        for name, page in PAGES.items()
+    }
+
+
+def _chosen(pages: dict[str, st.Page]) -> str:
+    current = st.navigation(list(pages.values()), position="hidden")
+    return next((name for name, page in pages.items() if page.title == current.title), next(iter(pages)))
+
+
+@lru_cache(maxsize=1)
+def _begin() -> None:
+    """Once per server: it was started elsewhere, but relative paths are meant from where the user is."""
+    if directory := os.environ.get(DIRECTORY_VARIABLE):
+        os.chdir(directory)
+
+
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Libraries stay for good: Streamlit's full collection after every run need not walk through them again and again.
+
+    Once per server only: what is frozen while a page of it is on screen would never be collected.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@lru_cache(maxsize=1)
+def _icon() -> Image.Image:
+    """Four heads, one of them strong: drawn here, because Streamlit's own icons come over the network."""
+    tones = np.array([[[0, 48, 110], [96, 99, 110]], [[52, 71, 107], [253, 231, 55]]], dtype=np.uint8)
+    return Image.fromarray(tones.repeat(16, axis=0).repeat(16, axis=1))
+
 
 LOOK_EVERY_S = 3
 _SEEN = "byrote_seen"
@@ -35,7 +104,7 @@ def sidebar(view: View) -> None:
         _pin_control(view)
         st.space("small")
         _status(view)
-    _watch(session.opened_paths())
+    _watch(opened_paths())
 
 
 def empty(library: Library, pages: Mapping[str, Any]) -> None:
@@ -48,7 +117,7 @@ def empty(library: Library, pages: Mapping[str, Any]) -> None:
         problem(f"{broken.path}: {broken.reason}", broken.help)
     st.markdown(f"Nothing that can be shown was measured in {literal(_where(library))}.")
     _how_to_begin()
-    _watch(session.opened_paths())
+    _watch(opened_paths())
 
 
 def example(view: View) -> None:

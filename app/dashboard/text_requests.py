@@ -146,7 +146,7 @@ def begin(run: Results, step: int, text: str) -> Request:
         raise ByroteError(
             f"cannot write beside {run.path} ({error.strerror})", help="open results you can write to"
         ) from None
-    command = ["-m", "byrote.dashboard.attend", str(answer.folder / "request.json")]
+    command = ["-m", "byrote.dashboard.text_worker", str(answer.folder / "request.json")]
     job = jobs.start(answer.folder, command, limit_s=LIMIT_S)
     _forget_oldest(_answers(run))
     return Request(answer.folder, jobs.read_job(job))

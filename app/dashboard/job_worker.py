@@ -1,4 +1,4 @@
-"""``python -m app.dashboard.worker FACTS MODULE ARGUMENTS...``: runs one job and says how it ended. See `byrote.dashboard.jobs`."""
+"""``python -m byrote.dashboard.job_worker FACTS MODULE ARGUMENTS...``: runs one job and says how it ended. See `byrote.dashboard.jobs`."""
 
 from __future__ import annotations
 

@@ -12,15 +12,14 @@ import streamlit as st
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import trash
 from byrote.dashboard.library import Library, identity_of
-from byrote.dashboard.page import Drawing, View, panel, problem
+from byrote.dashboard.page import Drawing, View, go, opened_paths, page_link, panel, problem
 from byrote.dashboard.query_params import State, link, read
-from byrote.dashboard.session import go, opened_paths, page_link
 from byrote.probes.results import Results
 from byrote.probes.verify import Verified, digest, verify
 from byrote.probes.wording import clean, counted, literal, size
 
 DIGEST_CHARS = 12
-_VERIFIED, _REMOVING, _SAID, _FAILED = "shelf_verified", "shelf_removing", "shelf_said", "shelf_failed"
+_VERIFIED, _REMOVING, _SAID, _FAILED = "folder_verified", "folder_removing", "folder_said", "folder_failed"
 
 
 def results(view: View, page: Drawing) -> None:
@@ -70,11 +69,11 @@ def one_folder(library: Library, view: View | None = None) -> None:
     if not names:
         return
     folders = list(names)
-    if st.session_state.get("shelf_folder") not in folders:
-        st.session_state["shelf_folder"] = folders[0] if view is None else view.run.path
-    with st.container(horizontal=True, vertical_alignment="bottom", key="shelf_controls"):
+    if st.session_state.get("folder_chosen") not in folders:
+        st.session_state["folder_chosen"] = folders[0] if view is None else view.run.path
+    with st.container(horizontal=True, vertical_alignment="bottom", key="folder_controls"):
         folder = st.selectbox(
-            "Results folder", folders, key="shelf_folder", width=320, format_func=lambda path: clean(names[path]),
+            "Results folder", folders, key="folder_chosen", width=320, format_func=lambda path: clean(names[path]),
         )  # fmt: skip
         run = next((run for run in library.runs.values() if run.path == folder), None)
         if view is not None and run is not None:
@@ -82,11 +81,11 @@ def one_folder(library: Library, view: View | None = None) -> None:
         clicked = st.button(
             "Verify",
             icon=":material/fact_check:",
-            key="shelf_verify",
+            key="folder_verify",
             help="Reads every file; writes nothing",
         )
         st.button(
-            "Remove", icon=":material/inventory_2:", key="shelf_remove", on_click=_ask, args=(folder,),
+            "Remove", icon=":material/inventory_2:", key="folder_remove", on_click=_ask, args=(folder,),
             disabled=library.is_example, help="Asks again; moves the folder away, nothing is lost",
         )  # fmt: skip
     if st.session_state.get(_REMOVING) == folder:
@@ -160,13 +159,13 @@ def _confirm(folder: Path) -> None:
         with st.container(horizontal=True):
             st.button(
                 f"Remove {literal(name)}",
-                key="shelf_remove_yes",
+                key="folder_remove_yes",
                 type="primary",
                 on_click=_remove,
                 args=(folder,),
             )
             st.button(
-                "Keep it", key="shelf_remove_no", on_click=lambda: st.session_state.pop(_REMOVING, None)
+                "Keep it", key="folder_remove_no", on_click=lambda: st.session_state.pop(_REMOVING, None)
             )
 
 
@@ -179,7 +178,7 @@ def _remove(folder: Path) -> None:
         st.session_state[_FAILED] = error
         return
     st.session_state[_SAID] = (target, folder)
-    st.session_state.pop("shelf_folder", None)
+    st.session_state.pop("folder_chosen", None)
     go()
 
 

@@ -1,4 +1,4 @@
-"""``python -m app.dashboard.attend``: what the heads of one checkpoint do on a text of one's own, in a process of its own.
+"""``python -m byrote.dashboard.text_worker``: what the heads of one checkpoint do on a text of one's own, in a process of its own.
 
 The page process never loads a model. This one does, writes what `byrote.probes.attention` reads, and ends.
 """
