@@ -126,6 +126,9 @@ def test_members_and_twins_may_be_text(byrote, with_tokenizer):
     assert dict(zip(counted["position"], counted["n"], strict=True)) == {1: 6, 4: 6}
     gap = results.select("mem_gap", "gap", step=results.steps[0]).iloc[0]
     assert gap["lo"] < 0 < gap["hi"]  # a model that was never trained knows neither
+    Path("checks.toml").write_text('[[expect]]\nprobe = "extraction"\nmax = 1\n')
+    checked = byrote("report", results.path, "-o", "report", "--light", "--expect", "checks.toml")
+    assert checked.exit_code == 0 and "extraction/score at step" in checked.stderr
     assert {s["id"].split("-")[1] for s in results.meta["stimuli"]} == {"l31"}
     assert any("cut to 30 tokens after BOS" in note for note in results.meta["notes"])
 
