@@ -10,10 +10,11 @@ from byrote.probes import figures
 from byrote.probes.comparable import BEST_HEAD, Comparison
 from byrote.probes.figures.differences import matched_final
 from byrote.probes.findings import first_head, tally
+from byrote.probes.results.rows import row_label
 from byrote.probes.rules import change
 from byrote.probes.wording import clean, number, p_value, probe_name, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
-from byrote.report.scene import Scene, label_of, seeds_of
+from byrote.report.scene import Scene, seeds_of
 
 MAX_ROWS = 40
 
@@ -106,7 +107,7 @@ def _grid_table(final: pd.DataFrame, probe: str, index: int, *, seeds: str) -> T
 
 def _row(row: Any) -> tuple[Value, ...]:
     best = row.metric == BEST_HEAD
-    head = f"{row.head_a} and {row.head_b}" if best else label_of(row) or "whole model"
+    head = f"{row.head_a} and {row.head_b}" if best else row_label(row) or "whole model"
     name = probe_name(row.probe)
     name = (
         f"{name}, strongest head"

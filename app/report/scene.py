@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.interp.axes import head_label
 from byrote.probes.comparable import Comparison
 from byrote.probes.degradation import compare
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.results import Results
+from byrote.probes.results.rows import ranked
 from byrote.probes.trajectory import Onset, onset
 from byrote.report.model import Estimate
 
@@ -142,16 +142,6 @@ def at_last(results: Results, probe: str, metric: str) -> pd.DataFrame:
     return rows[rows["step"] == last_step(results)]
 
 
-def label_of(row: Any) -> str:
-    """The head a row is about, `L0H1 → L1H0` for a pair, or nothing for the whole model."""
-    layer, head = row.layer, row.head if not isinstance(row, pd.Series) else row["head"]
-    if pd.isna(layer):
-        return ""
-    source = getattr(row, "src_layer", None)
-    start = "" if source is None or pd.isna(source) else f"{head_label(int(source), int(row.src_head))} → "
-    return start + head_label(int(layer), int(head))
-
-
 def seeds_of(results: Sequence[Results]) -> str:
     """`Sequence seed 0; training seeds 0 and 1.`, for captions; what is not recorded is said."""
     sequence = [r.sequence_seed for r in results]
@@ -174,6 +164,4 @@ def estimate_of(row: Any, *, where: str = "") -> Estimate:
 
 def strongest(rows: pd.DataFrame) -> Any | None:
     """The measured row with the highest value, ties to the earlier head; None where nothing was measured."""
-    valid = rows[rows["valid"].astype(bool)]
-    ranked = valid.sort_values(["value", "layer", "head"], ascending=[False, True, True], kind="stable")
-    return next(ranked.itertuples(index=False), None)
+    return next(ranked(rows).itertuples(index=False), None)

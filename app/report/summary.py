@@ -10,11 +10,12 @@ from byrote.probes.comparable import BEST_HEAD, Comparison
 from byrote.probes.findings import first_head, lacks_material
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
+from byrote.probes.results.rows import row_label
 from byrote.probes.rules import against_chance, change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Prose, Section, Table, Term, Value, Words
-from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, seeds_of, strongest
+from byrote.report.scene import Scene, at_last, estimate_of, last_step, seeds_of, strongest
 
 _ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""}
 _EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
@@ -102,7 +103,7 @@ def _metric_rows(scene: Scene, info: ProbeInfo, metric: str) -> list[tuple[Value
         value = (
             estimate_of(next(mine.itertuples(index=False)))
             if best is None
-            else estimate_of(best, where=label_of(best))
+            else estimate_of(best, where=row_label(best))
         )
         difference, word = _versus(scene, results.run, info, metric)
         rows.append(
@@ -131,7 +132,7 @@ def _versus(scene: Scene, run: str, info: ProbeInfo, metric: str) -> tuple[Value
     row = None if comparison is None else _difference_row(comparison, scene, info, metric)
     if row is None:
         return "–", Words("")
-    where = "" if pd.isna(row.layer) else f"at {label_of(row)}"
+    where = "" if pd.isna(row.layer) else f"at {row_label(row)}"
     word = change(row)
     estimate = Estimate(row.difference, row.lo, row.hi, n=int(row.n), where=where, signed=True)
     return estimate, Words(word, TONES.get(word, "plain"))
@@ -214,7 +215,7 @@ def _evidence_row(results: Results, head: Any) -> tuple[Value, ...]:
     n = next((e.n for e in evidence if e is not None and e.n is not None), None)
     return (
         clean(results.run),
-        label_of(head),
+        row_label(head),
         word,
         *evidence,
         n,

@@ -12,11 +12,12 @@ from byrote.probes.figures.cells import ABSENT
 from byrote.probes.figures.head_grid import panel_steps, spaced_steps
 from byrote.probes.figures.select import top_heads, value_range
 from byrote.probes.results import Results
+from byrote.probes.results.rows import row_label
 from byrote.probes.wording import chance_number, clean, probe_name, sentence_case, short, step_number
 from byrote.report.events import event_blocks
 from byrote.report.model import Block, Estimate, Picture, Prose, Section, Spark, Table, Value, Words
 from byrote.report.positions import position_blocks
-from byrote.report.scene import Scene, at_last, estimate_of, label_of, last_step, rows_of, valid_rows
+from byrote.report.scene import Scene, at_last, estimate_of, last_step, rows_of, valid_rows
 
 N_TRAJECTORIES = 3
 N_TOP_HEADS = 5
@@ -144,7 +145,7 @@ def _best_by_step(rows: pd.DataFrame) -> dict[int, Estimate]:
     )
     first = ranked.drop_duplicates("step")
     return {
-        int(r.step): estimate_of(r, where=label_of(r) if r.valid else "")
+        int(r.step): estimate_of(r, where=row_label(r) if r.valid else "")
         for r in first.itertuples(index=False)
     }
 
@@ -175,13 +176,13 @@ def _grid_table(results: Results, probe: str, steps: list[int], name: str) -> Ta
     """One row per head, one column per step."""
     rows = rows_of(results, probe, "score")
     by_step = {
-        s: {label_of(r): estimate_of(r) for r in rows[rows["step"] == s].itertuples(index=False)}
+        s: {row_label(r): estimate_of(r) for r in rows[rows["step"] == s].itertuples(index=False)}
         for s in steps
     }
     last = rows[rows["step"] == steps[-1]]
     ranked = [head_label(*h) for h in top_heads(last, len(last))]
     most = min(MAX_TABLE_ROWS, max(8, MAX_TABLE_CELLS // len(steps)))
-    heads = ranked + sorted({label_of(r) for r in last.itertuples(index=False)} - set(ranked))
+    heads = ranked + sorted({row_label(r) for r in last.itertuples(index=False)} - set(ranked))
     return Table(
         name=f"{name}-table",
         caption=f"{sentence_case(probe_name(probe))} of {clean(results.run)}, strongest heads at the last step first. "

@@ -12,6 +12,7 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Scores
 from byrote.probes.results.rows import at_step as at_step
 from byrote.probes.results.rows import one_head as one_head
+from byrote.probes.results.rows import ranked
 from byrote.probes.wording import probe_name
 
 
@@ -60,10 +61,8 @@ def head_observations(results: Any, probe: str, metric: str) -> pd.DataFrame:
 
 def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:
     """The k heads with the highest measured value, best first; ties go to the earlier head."""
-    ranked = rows[rows["valid"]].sort_values(["value", "layer", "head"], ascending=[False, True, True])
-    return [
-        (int(layer), int(head)) for layer, head in ranked[["layer", "head"]].head(k).itertuples(index=False)
-    ]
+    best = ranked(rows).head(k)
+    return [(int(layer), int(head)) for layer, head in zip(best["layer"], best["head"], strict=True)]
 
 
 def highest(rows: pd.DataFrame) -> Any:
