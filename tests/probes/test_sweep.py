@@ -322,6 +322,19 @@ def test_hugging_face_series_and_the_way_weights_are_loaded(hf_series, out):
     assert (swapped.results.frame["value"].notna() | ~swapped.results.frame["valid"]).all()
 
 
+def test_a_lower_precision_says_how_far_it_lies_from_float32(series, out):
+    half = sweep(series[:1], SweepConfig(probes=FEW, n_seq=4, dtype="bfloat16"), out=out)
+    exact = sweep(series[:1], SweepConfig(probes=FEW, n_seq=4), out=out.with_name("exact"))
+    keys = ["probe", "metric", "layer", "head"]
+    one, other = (o.results.frame.set_index(keys)["value"] for o in (half, exact))
+    off = (one - other).abs().groupby(["probe", "metric"])
+    assert half.results.meta["drift_from_float32"] == half.drift and exact.drift == []
+    assert [(r["probe"], r["metric"]) for r in half.drift] == list(off.groups)
+    assert [r["max_abs"] for r in half.drift] == off.max().tolist()
+    assert [r["mean_abs"] for r in half.drift] == pytest.approx(off.mean().tolist(), rel=1e-12)
+    assert all(r["n"] == 8 and r["interval"] > 0 for r in half.drift)
+
+
 # What a unit may still be used for, and what may stand beside it.
 
 KEYS = ["step", "probe", "metric", "layer", "head", "position"]
