@@ -51,7 +51,7 @@ def graft(
         raise ByroteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
     (one,) = series
     from_step, into_step = _one_step(from_, one), _one_step(into, one)
-    options.require_device(config.device, config.dtype)
+    options.require_device(config)
     options.set_threads(config.threads)
     from byrote.probes.circuits.graft import graft_steps
 

@@ -17,6 +17,7 @@ from byrote.cli.session import NothingFoundError, Session
 if TYPE_CHECKING:
     from byrote.checkpoints.series import CheckpointSeries
     from byrote.probes.results import Results
+    from byrote.probes.sweep.config import SweepConfig
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -141,12 +142,13 @@ def _holds_nothing(text: str) -> bool:
         return False  # damaged, not empty
 
 
-def require_device(device: str, dtype: str) -> None:
+def require_device(config: SweepConfig) -> None:
     """Refuse a device that is not there before any work starts; "cpu" asks nothing and imports nothing.
 
     Raises:
         ByroteError: an unknown device, or one this machine or dtype does not have.
     """
+    device = config.device
     if device == "cpu":
         return
     kind, _, index = device.partition(":")
@@ -154,7 +156,7 @@ def require_device(device: str, dtype: str) -> None:
         raise ByroteError(f"there is no device {device!r}", help="use cpu, cuda, cuda:N or mps")
     import torch
 
-    if kind == "mps" and dtype == "float64":
+    if kind == "mps" and config.dtype == "float64":
         raise ByroteError("mps has no float64", help="use --dtype float32, or --device cpu")
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[kind]
     if int(index or 0) >= count:

@@ -89,7 +89,7 @@ def run(
     opened.series = [series.select(steps) for series in opened.series]
     if dry_run:
         return _dry_run(session, opened, config, into)
-    options.require_device(config.device, config.dtype)
+    options.require_device(config)
     outcomes: list[SweepOutcome] = []
     try:
         for one in opened.series:

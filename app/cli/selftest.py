@@ -40,7 +40,7 @@ def selftest(
     """
     from byrote.probes.selftest import N_RANDOM, N_RANDOM_LONG, TRIES, TRIES_LONG, run_selftest
 
-    options.require_device(config.device, config.dtype)
+    options.require_device(config)
     options.set_threads(
         config.threads or 1
     )  # the models are so small that a second thread only waits for the first

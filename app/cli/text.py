@@ -73,7 +73,7 @@ def text(
 
     typed = (one.replace(r"\n", "\n").replace(r"\t", "\t") for one in settings.separators)
     settings = replace(settings, separators=tuple(typed))
-    options.require_device(config.device, config.dtype)
+    options.require_device(config)
     try:
         with bar(session, "reading") as on_progress:
             report = measure_text(
