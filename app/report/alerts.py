@@ -12,12 +12,12 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.wording import counted, probe_name, steps_in_words
 from byrote.report.model import Alert, Status
-from byrote.report.scene import Scene
+from byrote.report.report_inputs import Inputs
 
 MAX_REASONS = 8
 
 
-def alerts_of(scene: Scene) -> tuple[Alert, ...]:
+def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
     """Every alert of the report, the gravest kind first."""
     return tuple(
         alert
@@ -32,13 +32,13 @@ def alerts_of(scene: Scene) -> tuple[Alert, ...]:
             _refused,
             _unfinished,
         )
-        for alert in part(scene)
+        for alert in part(inputs)
     )
 
 
-def status_of(scene: Scene, alerts: tuple[Alert, ...]) -> Status:
+def status_of(inputs: Inputs, alerts: tuple[Alert, ...]) -> Status:
     """`failed` when nothing was measured, `partial` when anything is missing, else `complete`."""
-    if not any(r.frame["valid"].astype(bool).any() for r in scene.results):
+    if not any(r.frame["valid"].astype(bool).any() for r in inputs.results):
         return "failed"
     return "partial" if any(alert.level == "gap" for alert in alerts) else "complete"
 
@@ -54,9 +54,9 @@ def invalid_groups(results: Results, *, but: pd.Series | None = None) -> list[di
     return groups
 
 
-def differing_facts(scene: Scene) -> dict[str, dict[str, str]]:
+def differing_facts(inputs: Inputs) -> dict[str, dict[str, str]]:
     """Provenance that differs between runs: what -> run -> value. Weights and paths are meant to differ."""
-    facts = {r.run: _comparable_facts(r) for r in scene.results}
+    facts = {r.run: _comparable_facts(r) for r in inputs.results}
     names = dict.fromkeys(name for mine in facts.values() for name in mine)
     table = {name: {run: mine.get(name, "not recorded") for run, mine in facts.items()} for name in names}
     return {name: values for name, values in table.items() if len(set(values.values())) > 1}
@@ -75,9 +75,9 @@ def _comparable_facts(results: Results) -> dict[str, str]:
     return facts
 
 
-def _linted(scene: Scene) -> Iterator[Alert]:
+def _linted(inputs: Inputs) -> Iterator[Alert]:
     """Steps that the linter asks to leave out: shown, because they were measured, and not to be believed."""
-    for r in scene.results:
+    for r in inputs.results:
         for text in left_out(r.left_out):
             yield Alert(
                 f"{r.run}: {text}. What was measured there is drawn in grey and counts for nothing.",
@@ -86,14 +86,14 @@ def _linted(scene: Scene) -> Iterator[Alert]:
             )
 
 
-def _empty(scene: Scene) -> Iterator[Alert]:
-    for r in scene.results:
+def _empty(inputs: Inputs) -> Iterator[Alert]:
+    for r in inputs.results:
         if r.frame.empty:
             yield Alert(f"{r.run}: nothing was measured at any step.", "errors")
 
 
-def _gaps(scene: Scene) -> Iterator[Alert]:
-    for r in scene.results:
+def _gaps(inputs: Inputs) -> Iterator[Alert]:
+    for r in inputs.results:
         if r.gaps:
             steps = sorted(int(g["step"]) for g in r.gaps if g.get("step") is not None)
             where = f" ({steps_in_words(steps)})" if steps else ""
@@ -104,9 +104,9 @@ def _gaps(scene: Scene) -> Iterator[Alert]:
             )
 
 
-def _invalid(scene: Scene) -> Iterator[Alert]:
+def _invalid(inputs: Inputs) -> Iterator[Alert]:
     """One alert per probe and reason, its metrics together."""
-    for r in scene.results:
+    for r in inputs.results:
         merged: dict[tuple, list[dict[str, Any]]] = {}
         for group in invalid_groups(r, but=lacks_material(r)):
             merged.setdefault((group["probe"], group["reason"], tuple(group["steps"])), []).append(group)
@@ -127,14 +127,14 @@ def _invalid(scene: Scene) -> Iterator[Alert]:
             )
 
 
-def _no_material(scene: Scene) -> Iterator[Alert]:
-    for r in scene.results:
+def _no_material(inputs: Inputs) -> Iterator[Alert]:
+    for r in inputs.results:
         if told := no_material(r):
             yield Alert(f"{r.run}: {told}.", "errors", "note")
 
 
-def _out_of_range(scene: Scene) -> Iterator[Alert]:
-    for r in scene.results:
+def _out_of_range(inputs: Inputs) -> Iterator[Alert]:
+    for r in inputs.results:
         valid = r.frame[r.frame["valid"].astype(bool)]
         for (probe, metric), rows in valid.groupby(["probe", "metric"], sort=True):
             info = REGISTRY.get(probe)
@@ -147,8 +147,8 @@ def _out_of_range(scene: Scene) -> Iterator[Alert]:
                 yield Alert(text, "methods", "warning")
 
 
-def _mixed(scene: Scene) -> Iterator[Alert]:
-    differing = differing_facts(scene)
+def _mixed(inputs: Inputs) -> Iterator[Alert]:
+    differing = differing_facts(inputs)
     for name, values in list(differing.items())[:MAX_REASONS]:
         told = "; ".join(f"{run}: {value}" for run, value in values.items())
         yield Alert(
@@ -158,16 +158,16 @@ def _mixed(scene: Scene) -> Iterator[Alert]:
         )
 
 
-def _refused(scene: Scene) -> Iterator[Alert]:
-    for text in scene.refused:
+def _refused(inputs: Inputs) -> Iterator[Alert]:
+    for text in inputs.refused:
         yield Alert(f"Not compared: {text}", "comparison", "warning")
-    for comparison in scene.comparisons:
+    for comparison in inputs.comparisons:
         for text in comparison.notes:
             yield Alert(f"{comparison.b} against {comparison.a}: {text}.", "comparison", "note")
 
 
-def _unfinished(scene: Scene) -> Iterator[Alert]:
-    for r in scene.results:
+def _unfinished(inputs: Inputs) -> Iterator[Alert]:
+    for r in inputs.results:
         status = r.meta.get("status", "complete")
         if status not in ("complete", "partial"):
             yield Alert(f"{r.run}: the sweep's status is “{status}”; running it again finishes it.", "errors")

@@ -16,7 +16,7 @@ from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import clean, probe_name, sentence_case, step_number, steps_in_words
 from byrote.report.alerts import differing_facts, invalid_groups
 from byrote.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value
-from byrote.report.scene import Scene
+from byrote.report.report_inputs import Inputs
 
 INTERVALS = (
     "Every interval is a 95% percentile bootstrap over test sequences, its percentiles expanded for small n. It covers the choice of test sequences: how far "
@@ -29,16 +29,16 @@ INTERVALS = (
 )
 
 
-def intervals_section(scene: Scene) -> Section:
+def intervals_section(inputs: Inputs) -> Section:
     """What the intervals cover and what they do not."""
-    return Section("intervals", "What the intervals cover", (Listing((*INTERVALS, _seeds(scene))),))
+    return Section("intervals", "What the intervals cover", (Listing((*INTERVALS, _seeds(inputs))),))
 
 
-def methods_section(scene: Scene) -> Section:
+def methods_section(inputs: Inputs) -> Section:
     """One card per probe that was run."""
-    ran = {p.get("name") for r in scene.results for p in r.meta.get("probes") or ()}
-    ran |= {str(p) for r in scene.results for p in r.frame["probe"].unique()}
-    cards = tuple(_card(scene, info) for name, info in REGISTRY.items() if name in ran)
+    ran = {p.get("name") for r in inputs.results for p in r.meta.get("probes") or ()}
+    ran |= {str(p) for r in inputs.results for p in r.frame["probe"].unique()}
+    cards = tuple(_card(inputs, info) for name, info in REGISTRY.items() if name in ran)
     unknown = sorted(str(name) for name in ran - set(REGISTRY) if name)
     blocks: list[Block] = [Cards(cards)] if cards else [Prose("No probe was run.")]
     if unknown:
@@ -48,18 +48,18 @@ def methods_section(scene: Scene) -> Section:
     return Section("methods", "Methods", tuple(blocks))
 
 
-def errors_section(scene: Scene) -> Section:
+def errors_section(inputs: Inputs) -> Section:
     """Checkpoints that could not be measured and values that are undefined, each with its reason."""
     gaps: list[tuple[Value, ...]] = [
         (r.run, "–" if g.get("step") is None else step_number(g["step"]), str(g.get("path") or "–"),
          str(g.get("reason") or "no reason was recorded"), str(g.get("help") or "–"))
-        for r in scene.results
+        for r in inputs.results
         for g in r.gaps
     ]  # fmt: skip
     invalid: list[tuple[Value, ...]] = [
         (r.run, probe_name(g["probe"]), probe_name(g["metric"]), g["n"], steps_in_words(g["steps"]),
          g["reason"] or "no reason was recorded")
-        for r in scene.results
+        for r in inputs.results
         for g in invalid_groups(r)
     ]  # fmt: skip
     blocks: list[Block] = []
@@ -76,51 +76,51 @@ def errors_section(scene: Scene) -> Section:
     )
 
 
-def provenance_section(scene: Scene) -> Section:
+def provenance_section(inputs: Inputs) -> Section:
     """Series, model, versions, dtype, device and weights of every run, side by side."""
-    facts = {r.run: _facts(r) for r in scene.results}
+    facts = {r.run: _facts(r) for r in inputs.results}
     names = list(dict.fromkeys(name for mine in facts.values() for name in mine))
     rows: list[tuple[Value, ...]] = [
-        (name, *(facts[r.run].get(name, "–") for r in scene.results)) for name in names
+        (name, *(facts[r.run].get(name, "–") for r in inputs.results)) for name in names
     ]
     table = Table(
         name="provenance-table",
         caption="Where the numbers come from. Home folders are written as ~.",
-        columns=("", *(r.run for r in scene.results)),
+        columns=("", *(r.run for r in inputs.results)),
         rows=tuple(rows),
     )
-    differing = differing_facts(scene)
+    differing = differing_facts(inputs)
     alike = (
         f"Differs between runs: {', '.join(differing)}."
         if differing
         else "All runs were measured with the same stimuli, versions, dtype and device."
     )
-    blocks = (table, Prose(alike, "note")) if len(scene.results) > 1 else (table,)
+    blocks = (table, Prose(alike, "note")) if len(inputs.results) > 1 else (table,)
     return Section("provenance", "Provenance", blocks)
 
 
-def reproduce_section(scene: Scene, *, light: bool, out_name: str) -> Section:
+def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
     """The commands and the notebook lines that make this report again."""
-    names = [shlex.quote(f"results/{r.run}") for r in scene.results]
-    paths = [shlex.quote(str((r.meta.get("series") or {}).get("path") or r.run)) for r in scene.results]
+    names = [shlex.quote(f"results/{r.run}") for r in inputs.results]
+    paths = [shlex.quote(str((r.meta.get("series") or {}).get("path") or r.run)) for r in inputs.results]
     lines = [f"byrote run {path} -o results" for path in paths]
     lines += [
         f"byrote compare {shlex.quote(f'results/{c.a}')} {shlex.quote(f'results/{c.b}')}"
-        for c in scene.comparisons
+        for c in inputs.comparisons
     ]
-    options = [f"--base {shlex.quote(scene.base)}"] if scene.base else []
+    options = [f"--base {shlex.quote(inputs.base)}"] if inputs.base else []
     options += ["--light"] if light else []
     lines.append(" ".join(["byrote report", *names, *options, "-o", shlex.quote(out_name)]))
     notebook = ["from byrote.probes import Results, compare, figures", ""]
     notebook += [
-        f"run_{i} = Results.open({json.dumps(f'results/{r.run}')})" for i, r in enumerate(scene.results)
+        f"run_{i} = Results.open({json.dumps(f'results/{r.run}')})" for i, r in enumerate(inputs.results)
     ]
-    runs = ", ".join(f"run_{i}" for i in range(len(scene.results)))
-    probe = (scene.head_probes or ["prefix_matching"])[0]
-    base = f", base={json.dumps(scene.base)}" if scene.base else ""
+    runs = ", ".join(f"run_{i}" for i in range(len(inputs.results)))
+    probe = (inputs.head_probes or ["prefix_matching"])[0]
+    base = f", base={json.dumps(inputs.base)}" if inputs.base else ""
     notebook.append(f"figures.trajectory([{runs}], probe={json.dumps(probe)}{base})")
-    index = {r.run: i for i, r in enumerate(scene.results)}
-    notebook += [f"compare(run_{index[c.a]}, run_{index[c.b]}).sentence" for c in scene.comparisons]
+    index = {r.run: i for i, r in enumerate(inputs.results)}
+    notebook += [f"compare(run_{index[c.a]}, run_{index[c.b]}).sentence" for c in inputs.comparisons]
     return Section(
         "reproduce",
         "Reproduce",
@@ -131,10 +131,10 @@ def reproduce_section(scene: Scene, *, light: bool, out_name: str) -> Section:
     )
 
 
-def _seeds(scene: Scene) -> str:
+def _seeds(inputs: Inputs) -> str:
     """How many training seeds stand behind each arm, and what that leaves unknown."""
-    arms = Counter(arm_words(r) or r.run for r in scene.results)
-    seeds = {str(_manifest(r).get("seed")) for r in scene.results if _manifest(r).get("seed") is not None}
+    arms = Counter(arm_words(r) or r.run for r in inputs.results)
+    seeds = {str(_manifest(r).get("seed")) for r in inputs.results if _manifest(r).get("seed") is not None}
     stated = f" (training seed {', '.join(sorted(seeds))})" if seeds else ""
     if all(count == 1 for count in arms.values()):
         return (
@@ -145,10 +145,10 @@ def _seeds(scene: Scene) -> str:
     return f"Runs per arm: {told}{stated}. The spread between runs of one arm is the noise floor of any difference."
 
 
-def _card(scene: Scene, info: ProbeInfo) -> Card:
+def _card(inputs: Inputs, info: ProbeInfo) -> Card:
     stimuli = {
         str(s.get("id")): s
-        for r in scene.results
+        for r in inputs.results
         for s in r.meta.get("stimuli") or ()
         if s.get("kind") in info.stimuli
     }
@@ -163,7 +163,7 @@ def _card(scene: Scene, info: ProbeInfo) -> Card:
         ("Unit", f"{info.unit}, {_range_words(info)}"),
         ("Chance", info.chance),
         ("Stimulus", "; ".join(told) if told else needs if not info.stimuli else ", ".join(info.stimuli)),
-        ("n", _n_words(scene, info.name)),
+        ("n", _n_words(inputs, info.name)),
         ("Source", info.source),
         ("Version", str(info.version)),
     ]
@@ -177,11 +177,11 @@ def _range_words(info: ProbeInfo) -> str:
     return f"{limits}; {f'{info.better} is better' if info.better else 'neither direction is better'}"
 
 
-def _n_words(scene: Scene, probe: str) -> str:
+def _n_words(inputs: Inputs, probe: str) -> str:
     counts = sorted(
         {
             int(n)
-            for r in scene.results
+            for r in inputs.results
             for n in r.frame.loc[(r.frame["probe"] == probe) & r.frame["valid"], "n"]
         }
     )

@@ -18,9 +18,9 @@ from byrote.report.background import (
 )
 from byrote.report.comparing import comparison_section
 from byrote.report.model import Report, RunLine
-from byrote.report.scene import Scene, scene_of
+from byrote.report.report_inputs import Inputs, report_inputs
 from byrote.report.summary import summary_section, verdict_section
-from byrote.report.training import curves_section, heads_section, timeline_section
+from byrote.report.training import curves_section, heads_section, memory_section, timeline_section
 
 
 def report_content(
@@ -47,34 +47,35 @@ def report_content(
     Raises:
         ByroteError: no run, two runs of one name, or an unknown baseline.
     """
-    scene = scene_of(results, base=base, comparison=comparison)
-    alerts = alerts_of(scene)
+    inputs = report_inputs(results, base=base, comparison=comparison)
+    alerts = alerts_of(inputs)
     sections = (
-        summary_section(scene),
-        verdict_section(scene),
-        timeline_section(scene),
-        heads_section(scene),
-        curves_section(scene),
-        comparison_section(scene),
-        intervals_section(scene),
-        methods_section(scene),
-        errors_section(scene),
-        provenance_section(scene),
-        reproduce_section(scene, light=light, out_name=out_name),
+        summary_section(inputs),
+        verdict_section(inputs),
+        timeline_section(inputs),
+        heads_section(inputs),
+        curves_section(inputs),
+        memory_section(inputs),
+        comparison_section(inputs),
+        intervals_section(inputs),
+        methods_section(inputs),
+        errors_section(inputs),
+        provenance_section(inputs),
+        reproduce_section(inputs, light=light, out_name=out_name),
     )
     return Report(
-        title or runs(scene.results, scene.onsets),
-        _run_lines(scene),
+        title or runs(inputs.results, inputs.onsets),
+        _run_lines(inputs),
         date,
-        status_of(scene, alerts),
+        status_of(inputs, alerts),
         alerts,
         sections,
     )
 
 
-def _run_lines(scene: Scene) -> tuple[RunLine, ...]:
-    styles = run_styles(scene.names, base=scene.base)
+def _run_lines(inputs: Inputs) -> tuple[RunLine, ...]:
+    styles = run_styles(inputs.names, base=inputs.base)
     return tuple(
-        RunLine(r.run, arm_words(r), styles[r.run].token, styles[r.run].dash, r.run == scene.base)
-        for r in scene.results
+        RunLine(r.run, arm_words(r), styles[r.run].token, styles[r.run].dash, r.run == inputs.base)
+        for r in inputs.results
     )

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from byrote.probes.figures.theme import TOKENS, recolour
-from byrote.probes.wording import clean, interval
+from byrote.probes.wording import clean, interval, number
 from byrote.report.model import (
     Alert,
     Block,
@@ -31,7 +31,6 @@ from byrote.report.model import (
     Section,
     Spark,
     Table,
-    Term,
     Value,
     Words,
 )
@@ -266,10 +265,10 @@ def _value(value: Value) -> str:
             return f'<span class="{value.tone}">{show(value.text)}</span>{more}'
         case Spark():
             return spark_svg(value)
-        case Term():
-            return f"{show(value.text)}<br><small>{show(value.detail)}</small>"
         case int():
             return f"{value:,}"
+        case float():
+            return show(number(value))
     return show(value)
 
 

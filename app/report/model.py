@@ -41,7 +41,7 @@ TONES: dict[str, Tone] = {"better": "good", "worse": "bad", UNCLEAR: "muted"}  #
 
 @dataclass(frozen=True)
 class Words:
-    """A short verdict, with a quieter second line. The tone colours it; the words carry it."""
+    """A short verdict, or what a row is about, with a quieter second line. The tone colours it; the words carry it."""
 
     text: str
     tone: Tone = "plain"
@@ -63,15 +63,7 @@ class Spark:
     alt: str
 
 
-@dataclass(frozen=True)
-class Term:
-    """What a row is about, with a quieter second line."""
-
-    text: str
-    detail: str
-
-
-Value = str | int | Estimate | Words | Spark | Term | None
+Value = str | int | float | Estimate | Words | Spark | None
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from byrote.report.alerts import alerts_of, status_of
 from byrote.report.content import report_content
 from byrote.report.files import json_text
 from byrote.report.html import render
-from byrote.report.scene import scene_of
+from byrote.report.report_inputs import report_inputs
 
 DATE = "2026-11-21 09:00 UTC"
 FEW_STEPS = (0, 256, 320, 512, 2400)
 SECTIONS = (
-    "summary", "verdict", "timeline", "heads", "curves", "comparison", "intervals", "methods", "errors", "provenance",
+    "summary", "verdict", "timeline", "heads", "curves", "memory", "comparison", "intervals", "methods", "errors", "provenance",
     "reproduce",
 )  # fmt: skip
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -417,8 +417,8 @@ def all_invalid(results: Results) -> Results:
 
 def test_the_status_word_follows_what_is_missing(unique: Results) -> None:
     def status(results: Results) -> str:
-        scene = scene_of([results])
-        return status_of(scene, alerts_of(scene))
+        inputs = report_inputs([results])
+        return status_of(inputs, alerts_of(inputs))
 
     assert status(unique) == "complete"
     assert status(rebuilt(unique, gaps=[{"step": 1, "reason": "r"}])) == "partial"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from paper_runs import planted_run, rebuilt
 
 from byrote.probes.figures.theme import TOKENS
-from byrote.report.files import size_warnings
+from byrote.probes.registry import REGISTRY
+from byrote.probes.spec import Plugin
+from byrote.probes.stored_probes import to_json
+from byrote.report.content import report_content
+from byrote.report.files import json_text, size_warnings
 from byrote.report.redact import redact
 from byrote.report.scales import contrast, interpolate, readable_on
 from byrote.report.svg import figure_svg
@@ -45,3 +55,37 @@ def test_theme_colours_can_be_told_from_the_paper() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert readable_on("#fee838") == "#111111" and readable_on("#00224e") == "#ffffff"
     assert interpolate([(0, "#000000"), (1, "rgb(200, 100, 48)")], 0.5) == "#643218"
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """Leaves the catalogue as it was: opening results makes their plugins' probes known."""
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_probes_of_plugins_appear_by_their_own_fields(own_registry: None, *, described: bool) -> None:
+    head = replace(
+        REGISTRY["prefix_matching"], name="self_attention", module="", plugin=Plugin("mine.py", "", "0")
+    )
+    model = replace(
+        REGISTRY["repeat_loss"], name="doubling", module="", plugin=Plugin("mine.py", "", "0"), details=(),
+        metrics={"n_blocks": "a number", "later_blocks": "loss"}, main_metric="n_blocks",
+    )  # fmt: skip
+    unique = planted_run(steps=(0, 256, 2400))
+    frame = unique.frame
+    ours = frame[frame["probe"].isin(["prefix_matching", "repeat_loss"])].copy()
+    ours["probe"] = ours["probe"].map({"prefix_matching": "self_attention", "repeat_loss": "doubling"})
+    ours["metric"] = ours["metric"].replace("first_block", "n_blocks")
+    stored = [to_json(head), to_json(model)] if described else []
+    results = rebuilt(unique, frame=pd.concat([frame, ours]), plugins=stored)
+    data = json.loads(json_text(report_content([results], date="today")))
+    sections = {one["name"]: one for one in data["sections"]}
+    rows = next(b for b in sections["summary"]["blocks"] if b["kind"] == "table")["rows"]
+    measures = {row["Measure"]["text"] for row in rows}
+    assert {"Self attention", "Doubling: n blocks", "Doubling: later blocks"} <= measures
+    methods = json.dumps(sections["methods"])
+    assert ("method-self_attention" in methods) == described and "self_attention" in methods

@@ -22,7 +22,7 @@ from byrote.probes.stimuli import MATERIAL_STIMULI, Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import SweepOutcome, sweep
 from byrote.report.alerts import alerts_of, status_of
-from byrote.report.scene import scene_of
+from byrote.report.report_inputs import report_inputs
 
 MEMBERS, TWINS = members(), twins()
 FIRST, LAST = MEMBERS[:5], MEMBERS[12:]  # with the last four, the second half of the one before them is known
@@ -141,10 +141,10 @@ def test_a_series_without_members_is_measured_quietly(bare, tmp_path):
     assert set(memory["probe"]) == set(DEFAULT) and not memory["valid"].any()
     assert lacks_material(results).sum() == len(memory)
     assert set(absent_material(results)) == {"members", "twins"}
-    alerts = alerts_of(scene_of([results]))
+    alerts = alerts_of(report_inputs([results]))
     (alert,) = [a for a in alerts if "members" in a.text or "twins" in a.text]
     assert alert.level == "note" and "exact_match, mem_gap, unintended_bits" in alert.text
-    assert status_of(scene_of([results]), alerts) == "complete"
+    assert status_of(report_inputs([results]), alerts) == "complete"
 
 
 def test_nothing_is_said_where_nothing_is_missing(results):

@@ -17,8 +17,8 @@ from byrote.probes.figures.by_position import MAX_POINTS, spread_places
 from byrote.probes.results import Results
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
-from byrote.report.positions import position_blocks
-from byrote.report.scene import scene_of
+from byrote.report.report_inputs import report_inputs
+from byrote.report.training import curves_section
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_places_of_a_long_context_are_spread_over_the_log_axis(runs):
 
 
 def test_the_report_holds_the_picture_and_its_numbers(runs):
-    (picture,) = position_blocks(scene_of(runs, base="never"))
+    (picture,) = curves_section(report_inputs(runs, base="never")).blocks
     assert picture.table.columns == ("Token", "learns", "never")
     assert len(picture.table.rows) + picture.table.n_left_out == 31
     assert [picture.table.rows[0][0], picture.table.rows[-1][0]] == ["1", "31"]
@@ -87,7 +87,7 @@ def test_a_report_of_runs_without_text_has_no_such_picture(tmp_path):
     results = sweep(
         open_series(path), SweepConfig(("loss_by_position", "repeat_loss"), n_seq=8), out=tmp_path
     ).results
-    assert position_blocks(scene_of([results])) == []
+    assert not any(hasattr(b, "figure") for b in curves_section(report_inputs([results])).blocks)
 
 
 def test_the_command_line_draws_it(runs, tmp_path):

@@ -1,0 +1,113 @@
+"""What a report is about: the runs, which of them is the baseline, and what was compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.comparable import Comparison
+from byrote.probes.degradation import compare
+from byrote.probes.registry import REGISTRY, featured
+from byrote.probes.results import Results
+from byrote.probes.trajectory import Onset, onset
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The runs of one report.
+
+    Attributes:
+        results: in the order given, unique run names.
+        base: name of the baseline run, or None.
+        comparisons: each of the baseline against another run.
+        refused: why a comparison that was wanted could not be made.
+        onsets: run name to the onset of its induction heads.
+    """
+
+    results: tuple[Results, ...]
+    base: str | None
+    comparisons: tuple[Comparison, ...]
+    refused: tuple[str, ...]
+    onsets: Mapping[str, Onset]
+
+    @property
+    def names(self) -> list[str]:
+        """Run names."""
+        return [r.run for r in self.results]
+
+    @property
+    def measured(self) -> list[Results]:
+        """Runs with at least one observation."""
+        return [r for r in self.results if r.n_rows]
+
+    def having(self, probe: str, metric: str | None = None, *, at_last: bool = False) -> list[Results]:
+        """Runs in which a metric, or the probe's main one, was measured at least once, or has a row at the last step."""
+        metric = REGISTRY[probe].main_metric if metric is None else metric
+        found = [r for r in self.results if r.has(probe, metric, valid=True)]
+        return [r for r in found if not at_last or not r.rows(probe, metric, step=r.last_step).empty]
+
+    @property
+    def head_probes(self) -> list[str]:
+        """Probes whose main metric is one value per head and was measured in some run, best known first."""
+        names = dict.fromkeys((*featured(), *(n for n, i in REGISTRY.items() if i.kind == "head")))
+        return [
+            n for n in names if any(r.kinds[n, REGISTRY[n].main_metric] == "head" for r in self.having(n))
+        ]
+
+    def comparison_with(self, run: str) -> Comparison | None:
+        """The comparison in which this run stands against the baseline."""
+        return next((c for c in self.comparisons if c.b == run), None)
+
+
+def report_inputs(
+    results: Sequence[Results],
+    *,
+    base: str | None = None,
+    comparison: Comparison | Sequence[Comparison] | None = None,
+) -> Inputs:
+    """Check the runs and make the comparisons that are missing.
+
+    Args:
+        results: at least one run.
+        base: baseline; None takes the comparison's, or none.
+        comparison: made before; None compares every other run with the baseline.
+
+    Raises:
+        ByroteError: no run, two of one name, or a baseline that is not among them.
+    """
+    names = [r.run for r in results]
+    if not names:
+        raise ByroteError(
+            "a report needs at least one results folder", help="name one: byrote report results/RUN"
+        )
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        raise ByroteError(f"two results are both called {name!r}", help="give each run its own name")
+    made = [comparison] if isinstance(comparison, Comparison) else list(comparison or ())
+    base = base if base is not None else (made[0].a if made else None)
+    if base is not None and base not in names:
+        raise ByroteError(
+            f"the baseline {base!r} is not among the runs of this report", help=did_you_mean(base, names)
+        )
+    refused = []
+    baseline = None if made else next((r for r in results if r.run == base), None)
+    for other in results:
+        if baseline is not None and other is not baseline:
+            try:
+                made.append(compare(baseline, other))
+            except ByroteError as error:
+                refused.append(str(error))
+    onsets = {r.run: onset(r) for r in results if r.n_rows}
+    return Inputs(tuple(results), base, tuple(made), tuple(refused), onsets)
+
+
+def seeds_of(results: Sequence[Results]) -> str:
+    """`Sequence seed 0; training seeds 0 and 1.`, for captions; what is not recorded is said."""
+    sequence = [r.sequence_seed for r in results]
+    trained = [r.training_seed for r in results]
+    return f"{_named('Sequence', sequence)}; {_named('training', trained)}."
+
+
+def _named(what: str, seeds: Sequence[object]) -> str:
+    known = list(dict.fromkeys("not recorded" if seed is None else str(seed) for seed in seeds))
+    return f"{what} seed{'s' if len(known) > 1 else ''} {' and '.join(known)}"
