@@ -55,8 +55,8 @@ class Calibration:
     """
 
     name: str
-    judge: Callable[[str, Sequence], Check]
-    outcomes: Callable[[int, int], list]
+    judge: Callable[[str, Sequence[Any]], Check]
+    outcomes: Callable[[int, int], list[Any]]
 
     def check(self, tries: int, seed: int) -> Check:
         """Simulate and judge."""
@@ -73,7 +73,7 @@ def calibrations() -> list[Calibration]:
     ]
 
 
-def _each(trial: Callable[[Rng], Outcome], *salt: int, times: float = 1.0) -> Callable[[int, int], list]:
+def _each(trial: Callable[[Rng], Outcome], *salt: int, times: float = 1.0) -> Callable[[int, int], list[Any]]:
     """Outcomes of a trial, `times` as often as requested; `salt` keeps its draws apart from those of others."""
     return lambda tries, seed: trials(trial, max(1, int(times * tries)), [seed, *salt])
 
@@ -89,7 +89,7 @@ def interval_calibrations() -> list[Calibration]:
         for i, name in enumerate(SHAPES)
     ]
     where, blocks = f"{N_MEMBERS} members and {N_TWINS} twins", f"{N_BLOCKS} blocks"
-    others: tuple[tuple[str, Callable[[int, int], list]], ...] = (
+    others: tuple[tuple[str, Callable[[int, int], list[Any]]], ...] = (
         ("difference of two runs on the same 32 sequences", _differences_held),
         (f"ratio of losses, {where}", _loss_ratios_held),
         (f"difference of losses, {where}", _loss_gaps_held),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def low_share(name: str, shares: Sequence[float]) -> Check:
 
 def trials(
     trial: Callable[[np.random.Generator], bool | float | None], tries: int, seed: Sequence[int]
-) -> list:
+) -> list[Any]:
     """Outcomes of the tries that have one.
 
     Args:

@@ -17,7 +17,7 @@ from byrote.cli.session import Session
 from byrote.probes.wording import MISSING, count, number, p_value, plain
 
 if TYPE_CHECKING:
-    from byrote.probes.degradation import Comparison
+    from byrote.probes.comparable import Comparison
     from byrote.probes.results import Results
 
 EXACT = "weights only: exact, no sampling error"

@@ -67,7 +67,7 @@ def _end(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _wait_until_up(server: subprocess.Popen, port: int, log: IO[str]) -> None:
+def _wait_until_up(server: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
     """Until it answers.
 
     Raises:
@@ -91,7 +91,7 @@ def _wait_until_up(server: subprocess.Popen, port: int, log: IO[str]) -> None:
     raise ByroteError(failed, help=f"run it again with -v to see why. {_tail(log.read())}".rstrip())
 
 
-def _watch(session: Session, server: subprocess.Popen, log: IO[str]) -> int:
+def _watch(session: Session, server: subprocess.Popen[bytes], log: IO[str]) -> int:
     """The server's exit code. A page that fails says nothing in the browser: its error is shown here."""
     written = ""
     while True:
@@ -110,7 +110,7 @@ def _tail(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-_LINES_SHOWN:])
 
 
-def _stop(server: subprocess.Popen) -> None:
+def _stop(server: subprocess.Popen[bytes]) -> None:
     server.terminate()  # nothing where it has ended
     try:
         server.wait(timeout=5)

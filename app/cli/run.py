@@ -22,7 +22,7 @@ from byrote.probes.wording import counted, duration, size
 
 if TYPE_CHECKING:
     from byrote.probes.sweep.dry_run import Preview
-    from byrote.probes.sweep.run import SweepOutcome
+    from byrote.probes.sweep.folder import SweepOutcome
 
 
 @dataclass(frozen=True)

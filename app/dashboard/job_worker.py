@@ -36,7 +36,7 @@ def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None) -
     return code
 
 
-def _wait(command: subprocess.Popen, folder: Path, said: IO[bytes], *, limit_s: float | None) -> int:
+def _wait(command: subprocess.Popen[bytes], folder: Path, said: IO[bytes], *, limit_s: float | None) -> int:
     """Until it has ended; asked to stop it hears Ctrl-C, asked again it is killed."""
     heard = 0
     ends = None if limit_s is None else time.monotonic() + limit_s

@@ -334,7 +334,7 @@ def _size(file: Path) -> int:
     return stamp(file)[1]
 
 
-_CHILDREN: dict[int, subprocess.Popen] = {}
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def _reap() -> None:

@@ -107,7 +107,7 @@ def _gaps(inputs: Inputs) -> Iterator[Alert]:
 def _invalid(inputs: Inputs) -> Iterator[Alert]:
     """One alert per probe and reason, its metrics together."""
     for r in inputs.results:
-        merged: dict[tuple, list[dict[str, Any]]] = {}
+        merged: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for group in invalid_groups(r, but=lacks_material(r)):
             merged.setdefault((group["probe"], group["reason"], tuple(group["steps"])), []).append(group)
         for (probe, reason, steps), groups in list(merged.items())[:MAX_REASONS]:

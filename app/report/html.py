@@ -116,7 +116,7 @@ def embedded(fig: go.Figure) -> str:
     return text
 
 
-def _differences(light: Any, dark: Any, path: tuple = ()) -> Any:
+def _differences(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> Any:
     """(path, dark value) of every leaf that differs."""
     if isinstance(light, dict):
         for key in light:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 N_COLOUR_LEVELS = 48  # cells share colours, so that a large grid is a few dozen paths
 
@@ -36,7 +37,7 @@ class Scale:
         return abs(self.end - self.start)
 
 
-def interpolate(colorscale: Sequence[Sequence], frac: float) -> str:
+def interpolate(colorscale: Sequence[Sequence[Any]], frac: float) -> str:
     """The colour at a place of a colour scale, as `#rrggbb`, rounded to one of a few dozen levels.
 
     Args:

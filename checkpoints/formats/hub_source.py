@@ -275,7 +275,11 @@ def reaching_the_hub(doing: str) -> Iterator[Any]:
             help="unset it, or leave allow_download out to use what the cache holds",
         )
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     with _ONE_AT_A_TIME:
         # Loading models switches the network off for the process, and shared blobs would outlive a removed step.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,7 +32,7 @@ RANDOM_STD = 0.1
 STEP_FOLDER = step_folder_name(0)
 
 
-def planted_model(config: PlantedConfig = PlantedConfig()) -> tuple[dict, dict[str, Tensor]]:  # noqa: B008
+def planted_model(config: PlantedConfig = PlantedConfig()) -> tuple[dict[str, Any], dict[str, Tensor]]:  # noqa: B008
     """The planted weights.
 
     Args:
@@ -65,7 +66,7 @@ def random_model(
     config: PlantedConfig = PlantedConfig(),  # noqa: B008
     *,
     seed: int,
-) -> tuple[dict, dict[str, Tensor]]:
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The same shapes with every weight drawn from N(0, 0.1) and zero biases: a model that learned nothing.
 
     Args:
@@ -123,7 +124,7 @@ def write_planted(
     return out
 
 
-def _fields(config: PlantedConfig) -> dict:
+def _fields(config: PlantedConfig) -> dict[str, Any]:
     return {
         "model_type": "transformer_lens_native",
         "bos_token_id": BOS_TOKEN_ID,
@@ -141,7 +142,7 @@ def _fields(config: PlantedConfig) -> dict:
     }
 
 
-def _shapes(fields: dict) -> dict[str, tuple[int, ...]]:
+def _shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of `NativeModel.state_dict()`."""
     d_model, width = fields["d_model"], fields["n_heads"] * fields["d_head"]
     shapes: dict[str, tuple[int, ...]] = {
@@ -188,7 +189,7 @@ def _key(config: PlantedConfig, head: HeadSpec, block: Float[Tensor, "d_head d_m
         block[:size, rows] = torch.eye(size)
 
 
-def _manifest(name: str, config: PlantedConfig, *, kind: str, seed: int) -> dict:
+def _manifest(name: str, config: PlantedConfig, *, kind: str, seed: int) -> dict[str, Any]:
     row = dict.fromkeys(("train_loss_nats", "test_loss_nats", "copy_loss_nats", "pool_loss_nats"))
     return {
         "format": FORMAT,

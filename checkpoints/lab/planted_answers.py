@@ -283,5 +283,5 @@ def _entropy_nats(row: Float[np.ndarray, " key_pos"]) -> float:
     return -sum(p * math.log(p) for p in row if p > 0)
 
 
-def _mean(values: list) -> float:
+def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else math.nan

@@ -15,12 +15,13 @@ from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.peft import CONFIG, base_of, refuse_unmergeable
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import Built, hf
+from byrote.interp.builders.files import saved_config
 from byrote.interp.quiet import quiet_upstream
 
 
 def config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The base's config.json, and the adapter's settings under `adapter`: steps that differ in either are not swapped."""
-    return hf.config(checkpoint) | {"adapter": _adapter_config(checkpoint)}
+    return saved_config(checkpoint) | {"adapter": _adapter_config(checkpoint)}
 
 
 def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:

@@ -84,7 +84,7 @@ class Concentration:
             yield self._divergence(reference, number)
             yield from self._weights(reference)
 
-    def _divergence(self, reference: Concentration, number: partial) -> Number:
+    def _divergence(self, reference: Concentration, number: partial[Number]) -> Number:
         own, own_without = _totals(self.counts)
         other, other_without = _totals(reference.counts)
         left_out = [kl_nats(own_without, other), kl_nats(own, other_without)]
