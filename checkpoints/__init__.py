@@ -1,4 +1,4 @@
-"""Floor 0: a place on disk becomes an ordered series of training steps.
+"""Floor 0: checkpoints on disk as an ordered series of training steps.
 
 Importing the package imports nothing else; its names load on first use, so that a reader of results waits for no format.
 """

@@ -1,4 +1,4 @@
-"""Writing that a kill cannot tear, and the lock of a folder: the one place for both.
+"""Atomic writes, and the lock of a folder.
 
 Everything is written under a temporary name in the same folder, ``.<name>.<process>-<count>.tmp``, and takes the place
 of what was there by one rename. What a killed process leaves behind is removed by `remove_leftovers`, called by
@@ -109,7 +109,7 @@ def remove_leftovers(root: Path) -> None:
 def locked(
     file: Path, *, busy: ByroteError, refused: Callable[[OSError], ByroteError], wait: bool = False
 ) -> Iterator[None]:
-    """Hold a lock file for the length of a block; a process that ends, however it ends, lets go of it.
+    """Hold a lock file for the length of a block; a process that ends, however it ends, releases it.
 
     Args:
         file: the lock file; made where it is missing, and left there.

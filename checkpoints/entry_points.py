@@ -1,4 +1,4 @@
-"""What installed packages add to byrote, found by entry-point group; never anything that lies in the working folder."""
+"""Plugins of installed packages, found by entry-point group; never anything in the working folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one family of errors a person sees: what was asked, what was found, what to do."""
+"""Errors shown to users: what was requested, what was found, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ByroteError(ValueError):
     """An expected problem, printed as `error:` and `help:` lines, never as a traceback.
 
     Args:
-        message: what was asked and what was found, with the real values.
+        message: what was requested and what was found, with the real values.
         help: what to do next.
     """
 
@@ -24,11 +24,11 @@ class ByroteError(ValueError):
 
 
 class CheckpointError(ByroteError):
-    """A path, file or step that cannot be read as the checkpoint it was asked for as."""
+    """A path, file or step that cannot be read as the checkpoint it was requested as."""
 
 
 class PluginError(ByroteError):
-    """Something of a plugin's that does not keep the contract of byrote's own; it stops what was asked for."""
+    """A part of a plugin that violates the contract of byrote's own parts; it stops the command."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Version 0.1 was called rote: how files that it wrote are recognised, and what names the old settings."""
+"""The former name of version 0.1, rote: recognising files that it wrote and settings that it used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person names becomes series: a folder, a folder of runs, a glob, a list of steps, a hub repository."""
+"""Open checkpoint series from what a user names: a folder, a folder of runs, a glob, a list of steps, a hub repository."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_series(
         allow_download: let a hub repository list its branches over the network, and fetch each step that is not
             in the cache when it is loaded.
         disk_budget_bytes: most that steps downloaded by this process may hold on disk at any time; steps that
-            were loaded are removed again to make room. None keeps them all.
+            were loaded are removed again to make room. None removes nothing.
 
     Returns:
         The series, its checkpoints in step order; whatever claims to be a checkpoint but cannot be read

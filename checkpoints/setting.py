@@ -1,4 +1,4 @@
-"""A setting of a configuration, explained once: where its field stands."""
+"""A setting of a configuration, documented where its field is defined."""
 
 from __future__ import annotations
 

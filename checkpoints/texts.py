@@ -1,7 +1,7 @@
 """Texts on disk as chunks of documents, in bounded memory: .txt, .jsonl (either may be .gz) and .parquet.
 
-The one reader of `byrote text`, of natural text, and of members and twins. A .txt is never held by more than a few MiB;
-a line of .jsonl is held whole, up to its limit of 32 MiB. Nothing in a file can make this grow: archives that expand like
+The one reader of `byrote text`, of natural text, and of members and twins. At most a few MiB of a .txt are in memory at a time;
+a line of .jsonl is read whole, up to its limit of 32 MiB. Nothing in a file can make this grow: archives that expand like
 no text does are refused, bytes that are not UTF-8 are replaced and counted. Files of token ids: `token_files`.
 
 A long document is cut in front of a single space between two letters or digits: byte-level BPE splits words there
@@ -267,7 +267,7 @@ def text_chunks(
 
 
 def lines(path: Path, reading: Reading) -> Iterator[bytes | None]:
-    """The lines of a file; None for one over the limit, which is never held whole."""
+    """The lines of a file; None for one over the limit, which is never read whole."""
     waiting: list[bytes] = []
     size = 0
     for block in _stored(path, reading):

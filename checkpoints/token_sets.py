@@ -34,7 +34,7 @@ from byrote.checkpoints.vocabulary import load_tokenizer
 MIN_SEQUENCE_TOKENS = 8  # of a text line; shorter ones would cut all others down to almost nothing
 MIN_REPEATED_TOKENS = 4  # fewer tokens that happen to equal the first ones are no second block
 N_CANDIDATES = 1024  # fresh sequences that members are ranked among
-MAX_FILE_BYTES = 64 << 20  # of members or twins as text, which are held whole; a few hundred are drawn
+MAX_FILE_BYTES = 64 << 20  # of members or twins as text, which are read whole; a few hundred are drawn
 MAX_TOKENS = (
     1 << 20
 )  # of natural text; the rest of a longer one is not read: a stimulus draws a few dozen windows
@@ -56,8 +56,8 @@ class TokenSets:
         reference: the source's own loss in nats of every token of [n, width] sequences, where the source is known.
         reference_nll: "members" or "twins" -> losses under a reference model, given with them; used before
             `reference`. NaN where there is none.
-        sources: what each came from, for the report.
-        notes: what a reader must know of sequences that were given.
+        sources: where each is from, for the report.
+        notes: remarks for the reader on the user's own sequences.
     """
 
     natural: Int[np.ndarray, "n width"] | None = None
@@ -75,7 +75,7 @@ NO_TOKEN_SETS = TokenSets()
 
 
 def token_sets_of(series: CheckpointSeries) -> TokenSets:
-    """What a series carries with it: a lab series' held-out split, members and twins."""
+    """What a series includes: a lab series' held-out split, members and twins."""
     folder = series.path / "data"
     if series.format != "lab" or not folder.is_dir():
         return NO_TOKEN_SETS
@@ -345,7 +345,7 @@ class Windows:
 
     Attributes:
         tokens: BOS first, all of one length.
-        notes: what a reader must know about how they were cut.
+        notes: remarks for the reader on how they were cut.
     """
 
     tokens: Int[np.ndarray, "n width"]
@@ -420,16 +420,16 @@ def _cut(
 
 def _documents(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Int[np.ndarray, " n"]]:
     """Documents of blocks of (ids, document of each), put together where they go on in the next block."""
-    held: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     last = None
     for ids, document in blocks:
         starts = np.flatnonzero(np.diff(document, prepend=document[:1] - 1))
         for part, number in zip(np.split(ids, starts[1:]), document[starts], strict=True):
             # A document without end is handed on in parts: nobody reads more than that.
-            if held and (number != last or sum(map(len, held)) >= MAX_TOKENS):
-                yield np.concatenate(held)
-                held = []
-            held.append(part.astype(np.int64))
+            if parts and (number != last or sum(map(len, parts)) >= MAX_TOKENS):
+                yield np.concatenate(parts)
+                parts = []
+            parts.append(part.astype(np.int64))
             last = number
-    if held:
-        yield np.concatenate(held)
+    if parts:
+        yield np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Which token ids a model really uses, read from its config and tokenizer files without running either."""
+"""Token ids that a model uses, read from its config and tokenizer files without running either."""
 
 from __future__ import annotations
 

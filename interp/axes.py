@@ -1,4 +1,4 @@
-"""Axis names and head labels, in one place. The axis words are TransformerLens's own.
+"""Axis names and head labels. The axis names are TransformerLens's own.
 
 batch      sequences of a stimulus
 pos        token position; query_pos attends, key_pos is attended to

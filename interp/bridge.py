@@ -1,4 +1,4 @@
-"""One TransformerBridge that walks a whole series of checkpoints.
+"""One TransformerBridge reused over a whole series of checkpoints.
 
 Weights are swapped in place where a test proved that exact (see tests/interp/test_swap.py) and a self-check at the
 second step confirms it on this very series; everywhere else each step gets a fresh bridge. Fresh bridges are

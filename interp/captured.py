@@ -1,6 +1,6 @@
-"""What one model did on one text: arrays of chosen sites, on the CPU, with the tokens they belong to.
+"""Activations of one model on one text: arrays of chosen sites, on the CPU, with the tokens they belong to.
 
-For looking, not for measuring: probes reduce as they go (`byrote.interp.observe`), this keeps everything.
+For inspection, not for measurement: probes reduce as they go (`byrote.interp.observe`), this stores everything.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Capture:
         labels: per sequence, what each token is called: its text where the model has a tokenizer, else its id.
         layers: site to one array over all layers: pattern [n_layers batch n_heads query_pos key_pos], z and v
             [n_layers batch pos n_heads d_head].
-        token_nll: next-token loss in nats [batch, pos - 1]; None when it was not asked for.
+        token_nll: next-token loss in nats [batch, pos - 1]; None when it was not requested.
         where: the checkpoint, in words.
     """
 
@@ -83,7 +83,7 @@ def capture(
     keeper = Keeper(*wanted)
     observe(model, torch.from_numpy(tokens), [keeper])
     layers = {
-        site: np.stack([_array(kept) for _, kept in sorted(keeper.of(site).items())])
+        site: np.stack([_array(layer) for _, layer in sorted(keeper.of(site).items())])
         for site in wanted
         if site != "token_nll"
     }

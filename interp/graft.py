@@ -1,4 +1,4 @@
-"""Put heads of one checkpoint into another of the same series, by their weights, for as long as it is asked.
+"""Graft heads of one checkpoint into another of the same series, by their weights, for the length of a block.
 
 Source: Singh et al. 2024, arXiv:2404.07129 (sub-circuits taken from another point of training).
 

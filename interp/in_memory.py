@@ -1,4 +1,4 @@
-"""A model that is in memory already: copied behind the hooks that one from disk gets, and left as it is.
+"""Models in memory: copied behind the same hooks as one from disk; the original is not changed.
 
 The copy is built from the model's config and tensors by the way that files take, so that its numbers are those of the
 same weights on disk. The model itself is only read: mode, gradients and hooks of its own are not touched.
@@ -93,7 +93,7 @@ def _config_of(module: nn.Module) -> dict[str, Any]:
         )
     if hasattr(module, "peft_config"):
         raise ByroteError(
-            f"a {type(module).__name__} keeps its adapter beside the weights",
+            f"a {type(module).__name__} stores its adapter beside the weights",
             help="measure model.merge_and_unload()",
         )
     return {"architectures": [type(module).__name__], **json.loads(config.to_json_string())}

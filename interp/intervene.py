@@ -1,6 +1,6 @@
-"""Change what a model computes while it runs, and see what that does. Its weights are never touched.
+"""Interventions on activations during a forward pass, and their effect. Weights are never changed.
 
-Every change is made at z, a head's output before W_O: it is exact on every architecture the bridge knows. Attention
+Every change is made at z, a head's output before W_O: it is exact on every architecture the bridge supports. Attention
 patterns are not edited where they are shown (some architectures ignore that) but applied to the run's own values,
 z = pattern @ v, which `edit_problem` checks on the model at hand before anyone relies on it.
 
@@ -140,7 +140,7 @@ def clean_run(
     Args:
         model: a loaded checkpoint.
         tokens: the sequences that will be run with edits.
-        layers: which; None keeps all. They stay in memory: n_seq x pos x d_model numbers each.
+        layers: which; None means all. They stay in memory: n_seq x pos x d_model numbers each.
         seed: of the permutation that `resample` takes other sequences by.
     """
     keeper = Keeper("z", layers=layers)
@@ -196,7 +196,7 @@ def losses_under(
         model: a loaded checkpoint; it is left as it was.
         tokens: the sequences.
         edits: any number; as many as fit are made in one pass.
-        most_rows: rows of one pass; fewer where logits or kept patterns would exceed 256 MiB.
+        most_rows: rows of one pass; fewer where logits or stored patterns would exceed 256 MiB.
 
     Raises:
         ByroteError: token ids or length the model cannot take.
@@ -226,7 +226,7 @@ def edit_problem(model: HookedModel, tokens: Int[Tensor, "n_seq pos"], *, patter
     Args:
         model: a loaded checkpoint.
         tokens: a few of the sequences that will be run; two are used.
-        patterns: whether patterns will be set or kept too: then attention applied to values must be the head outputs.
+        patterns: whether patterns will be set or preserved too: then attention applied to values must be the head outputs.
 
     Returns:
         A reason, when removing every head's output (or, with `patterns`, giving every head random attention) does not

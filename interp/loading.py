@@ -1,4 +1,4 @@
-"""From a checkpoint's files to a TransformerBridge, or into the parameters of one that is already built.
+"""Load a checkpoint's files into a new TransformerBridge, or into the parameters of an existing one.
 
 Token ids only: no tokenizer is ever given to the bridge, nothing is downloaded, no code from the checkpoint runs.
 """
@@ -25,7 +25,7 @@ def load_fresh(
     A step on the hub is fetched if the series allows it.
 
     Raises:
-        CheckpointError: files that cannot be fetched, an architecture the bridge does not know, missing or unexpected tensors, wrong shapes.
+        CheckpointError: files that cannot be fetched, an architecture the bridge does not support, missing or unexpected tensors, wrong shapes.
     """
     with at_hand(checkpoint) as ready:
         built = builder_for(ready).build(ready, dtype)
@@ -38,13 +38,13 @@ def behind_hooks(
     """A module that was built for this, behind a bridge; its parameters get memory of their own.
 
     Args:
-        built: the module and what the bridge must know of it.
+        built: the module and the config the bridge needs.
         checkpoint: whose weights are in it.
         config: what decides its shape and special ids, as plain JSON.
         device, dtype: of the parameters.
 
     Raises:
-        CheckpointError: an architecture the bridge does not know, or one without attention heads in every layer.
+        CheckpointError: an architecture the bridge does not support, or one without attention heads in every layer.
     """
     for parameter in {id(p): p for p in built.module.parameters()}.values():
         # Own, aligned memory: mapped pages could make kernels round differently than after a swap.

@@ -1,9 +1,9 @@
-"""What heads write: the tokens that each head raises and lowers most by its direct path to the logits.
+"""Direct logit attribution: the tokens whose logits each head raises and lowers most.
 
 Source: direct logit attribution, Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
 
 1. what a head adds to the residual stream at a position: z W_O; the bias of W_O belongs to no head
-2. the final norm: its centring and gain, and the divisor it had at that position in that very pass, held as it was
+2. the final norm: its centring and gain, and the divisor it had at that position in that very pass, held fixed
 3. times W_U, minus the mean over the vocabulary: softmax does not see what is added to all logits alike
 4. the k highest and the k lowest of these contributions, in logits
 
@@ -29,7 +29,7 @@ from byrote.interp.observe import EndView, LayerView, observe, read_out_error
 K = 5
 TOLERANCE = 1e-2
 TOLERANCE_HALF = 5e-2  # rounding alone reaches 1e-2 in bfloat16
-_PART_BYTES = 24 * 2**20  # larger ones are slower: memory is asked for anew each time
+_PART_BYTES = 24 * 2**20  # larger ones are slower: memory is allocated anew each time
 _PART_ROWS = 256
 _STRIDE = 32  # tokens that are looked at as one, until it is known which of them can matter
 _TRIED_TOKENS = 16
@@ -138,7 +138,7 @@ def _reach_error(seen: dict[str, Tensor], model: HookedModel, layer: int) -> flo
 
 @dataclass
 class WriteKeeper:
-    """An observer that keeps what `strongest` reads: z of every layer, and the final norm's scale.
+    """An observer that stores what `strongest` reads: z of every layer, and the final norm's scale.
 
     Attributes:
         needs: sites.
@@ -153,8 +153,8 @@ class WriteKeeper:
     def see_layer(self, view: LayerView) -> None:
         """One layer of one batch."""
         assert view.z is not None
-        kept = view.z.float().flatten(0, 1).transpose(0, 1).clone(memory_format=torch.contiguous_format)
-        self.z.setdefault(view.layer, []).append(kept)
+        z = view.z.float().flatten(0, 1).transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        self.z.setdefault(view.layer, []).append(z)
 
     def see_end(self, view: EndView) -> None:
         """The end of one batch."""
@@ -175,7 +175,7 @@ def strongest(
     Several sets cost less than one by one: what a head can write into each logit is worked out once for all of them.
 
     Args:
-        model: the one that was observed, `unreadable` no longer asked.
+        model: the one that was observed; `unreadable` is not checked again.
         keepers: each of one call of `observe`.
         k: how many of either.
     """
@@ -237,7 +237,7 @@ def _strongest_of_layer(
                 best[head] = _merged(
                     best[head], (torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])), k
                 )
-    ids, logits = (torch.stack([held[i] for held in best if held is not None]) for i in (0, 1))
+    ids, logits = (torch.stack([own[i] for own in best if own is not None]) for i in (0, 1))
     return ids, logits - z @ (read @ mean_column)[..., None]
 
 
@@ -256,7 +256,8 @@ def _extremes(x: Float[Tensor, "rows n"], k: int, start: int) -> _Extremes:
         grouped = x[..., : groups * _STRIDE].unflatten(-1, (_STRIDE, groups))
         ends = ((grouped.amax(-2), True), (grouped.amin(-2), False))
         places = [
-            _among(x, held.topk(k, largest=largest).indices, k, largest=largest) for held, largest in ends
+            _among(x, extreme.topk(k, largest=largest).indices, k, largest=largest)
+            for extreme, largest in ends
         ]
     at = torch.cat(places, -1)
     return at + start, x.gather(-1, at)
@@ -271,15 +272,15 @@ def _among(x: Tensor, best: Int[Tensor, "rows k"], k: int, *, largest: bool) -> 
     return places.gather(-1, x.gather(-1, places).topk(k, largest=largest).indices)
 
 
-def _merged(held: _Extremes | None, new: _Extremes, k: int) -> _Extremes:
+def _merged(best: _Extremes | None, new: _Extremes, k: int) -> _Extremes:
     """The most extreme of two parts of the vocabulary."""
-    if held is None:
+    if best is None:
         return new
     ids, values = [], []
     for half, largest in ((0, True), (1, False)):
         both = [
             torch.cat([pair.chunk(2, -1)[half] for pair in (old, fresh)], -1)
-            for old, fresh in zip(held, new, strict=True)
+            for old, fresh in zip(best, new, strict=True)
         ]
         top = both[1].topk(min(k, both[1].shape[-1]), largest=largest)
         ids.append(both[0].gather(-1, top.indices))

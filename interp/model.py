@@ -42,7 +42,7 @@ class HookedModel:
         bridge: the TransformerBridge; its inner module holds the parameters that are swapped.
         shape: dimensions and architecture name.
         checkpoint: where the weights in it now come from.
-        parameters: the inner module's parameters by their own names, kept from before wrapping.
+        parameters: the inner module's parameters by their own names, from before wrapping.
         config: what decides the shape and the special ids, as plain JSON.
     """
 

@@ -1,7 +1,7 @@
-"""One forward pass, many observers that reduce as they go.
+"""One forward pass with many observers that reduce as they go.
 
 Each observer names the sites it needs. The engine hooks their union, hands every observer one layer at a time,
-lets go of the layer's tensors, and stops the pass after the last thing anyone asked for: without an observer of
+frees the layer's tensors, and stops the pass after the last site that an observer needs: without an observer of
 losses the last MLP and the unembedding are never run.
 
 Sites
@@ -74,33 +74,33 @@ class Observer(Protocol):
 
 
 class Keeper(Observer):
-    """Keeps what it is shown, as it is: for looking and for editing; probes reduce instead.
+    """Stores activations unreduced, for inspection and for interventions; probes reduce instead.
 
     Args:
         sites: which; of those at the end of a pass, `token_nll` alone.
-        layers: which; None keeps all. They stay in memory.
+        layers: which; None means all. They stay in memory.
     """
 
     def __init__(self, *sites: str, layers: Iterable[int] | None = None) -> None:
         self.needs = frozenset(sites)
         self._layers = None if layers is None else set(layers)
-        self._kept: dict[str, dict[int, list[Tensor]]] = {site: {} for site in sites}
+        self._stored: dict[str, dict[int, list[Tensor]]] = {site: {} for site in sites}
         self._nll: list[Tensor] = []
 
     def see_layer(self, view: LayerView) -> None:
-        """Keep one layer of one batch."""
+        """Store one layer of one batch."""
         if self._layers is None or view.layer in self._layers:
             for site in self.needs & LAYER_SITES:
-                self._kept[site].setdefault(view.layer, []).append(getattr(view, site))
+                self._stored[site].setdefault(view.layer, []).append(getattr(view, site))
 
     def see_end(self, view: EndView) -> None:
-        """Keep the losses of one batch."""
+        """Store the losses of one batch."""
         if view.token_nll is not None:
             self._nll.append(view.token_nll)
 
     def of(self, site: str) -> dict[int, Float[Tensor, "n_seq _ *rest"]]:
         """Layer -> what it showed, of all sequences."""
-        return {layer: torch.cat(parts) for layer, parts in self._kept[site].items()}
+        return {layer: torch.cat(parts) for layer, parts in self._stored[site].items()}
 
     @property
     def token_nll(self) -> Float[Tensor, "n_seq next_pos"]:
@@ -175,16 +175,16 @@ class _Engine:
 
     def run(self, tokens: Tensor, rows: slice, report: PassReport) -> None:
         self.tokens, self.rows, self.report = tokens, rows, report
-        self.held: dict[str, Tensor] = {}
-        self.held_layer = -1
+        self.current: dict[str, Tensor] = {}
+        self.current_layer = -1
         self.fired: dict[str, set[int]] = {site: set() for site in self.layer_sites}
         self.resid: Tensor | None = None
-        wants_logits = bool(self.needs & _LOGIT_SITES)
-        hooks = list(self._hooks(stop=not wants_logits))
+        needs_logits = bool(self.needs & _LOGIT_SITES)
+        hooks = list(self._hooks(stop=not needs_logits))
         logits = self.model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
         self._check_fired()
         if self.end_observers:
-            view = self._end_view(logits if wants_logits else None)
+            view = self._end_view(logits if needs_logits else None)
             for observer in self.end_observers:
                 observer.see_end(view)
 
@@ -203,15 +203,15 @@ class _Engine:
 
         def hook(tensor: Tensor, hook: Any) -> None:
             self.fired[site].add(layer)
-            if layer != self.held_layer:
-                self.held, self.held_layer = {}, layer
-            self.held[site] = tensor if site == "pattern" else heads_apart(tensor, self.model.shape)
+            if layer != self.current_layer:
+                self.current, self.current_layer = {}, layer
+            self.current[site] = tensor if site == "pattern" else heads_apart(tensor, self.model.shape)
             if site == "pattern":
                 self._check_pattern(layer, tensor)
             # The order differs: OPT, GPT-J and GPT-Neo show their pattern only after z was computed from it.
-            if len(self.held) == len(self.layer_sites):
-                view = LayerView(layer, self.tokens, self.rows, **self.held)
-                self.held = {}
+            if len(self.current) == len(self.layer_sites):
+                view = LayerView(layer, self.tokens, self.rows, **self.current)
+                self.current = {}
                 for observer in self.layer_observers:
                     observer.see_layer(view)
                 if stop_after:

@@ -1,4 +1,4 @@
-"""Change one head's write in what one later layer reads, and nowhere else: path patching.
+"""Path patching: change one head's output in what one later layer reads, and nowhere else.
 
 Source: Wang et al. 2022, arXiv:2211.00593; Goldowsky-Dill et al. 2023, arXiv:2304.05969. Here the path is the direct
 one, through the residual stream: what lies between sender and receiver is as in the clean run.

@@ -1,4 +1,4 @@
-"""Loading bars, library warnings and drawn numbers are not a user's concern; errors still rise."""
+"""Silence progress bars and warnings of libraries, and restore random state; errors still rise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def quiet_upstream() -> Iterator[None]:
     """Silence transformers' progress bars and upstream warnings for the length of a block."""
     with warnings.catch_warnings():
-        # In a notebook, tqdm asks for widgets before anybody asked for a loading bar.
+        # In a notebook, tqdm looks for widgets before any progress bar is shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
         from transformers.utils import logging as hf_logging
 

@@ -3,7 +3,7 @@
 Shortformer positions, rotary embeddings that rotate halves, attention divided by another scale in each layer or not at
 all, windowed attention, attention and MLP in parallel, gated MLPs with biases. Each follows the HookedTransformer of
 TransformerLens 3. Everything else is inherited from the native modules, so TransformerBridge wraps a `ReferenceModel`
-as the architecture it knows, and every hook means what it means there.
+as the architecture it supports, and every hook means what it means there.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class ReferenceRotary(nn.Module):
     ) -> Float[Tensor, "batch heads pos d_head"]:
         """Rotated queries or keys."""
         cos, sin = (table[position_ids].unsqueeze(1).to(x.dtype) for table in (self.cos, self.sin))
-        turned, kept = x[..., : self.rotary_dim], x[..., self.rotary_dim :]
-        return torch.cat([turned * cos + self._quarter_turn(turned) * sin, kept], dim=-1)
+        turned, rest = x[..., : self.rotary_dim], x[..., self.rotary_dim :]
+        return torch.cat([turned * cos + self._quarter_turn(turned) * sin, rest], dim=-1)
 
     def _quarter_turn(self, x: Tensor) -> Tensor:
         """(a, b) -> (-b, a) for every pair."""

@@ -1,7 +1,7 @@
 """Weights per head in TransformerLens's row-vector layout, whatever the architecture fuses or shares.
 
 A head maps a residual row x to (x W_V) W_O; tokens enter by W_E and leave by W_U. Norms are not folded into the
-stored tensors: `reads` and `unembed` apply the gain and the centring where a weight-only probe asks for it,
+stored tensors: `reads` and `unembed` apply the gain and the centring where a weight-only probe needs it,
 which is the linear part of the norm (its scale depends on the input and is left out).
 """
 

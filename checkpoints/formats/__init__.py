@@ -1,4 +1,4 @@
-"""One adapter per on-disk family; all of a family's oddities live in its file, which ends in its `FORMAT`.
+"""One adapter per checkpoint format; everything specific to a format is in its file, which ends in its `FORMAT`.
 
 To add a family: write the module, put its `FORMAT` into `_OWN`, write its torch half in `byrote.interp.builders`, and a
 test. An installed package adds one by an entry point of the group `byrote.formats`; see docs/formats.md.
@@ -95,7 +95,7 @@ def _discover(path: Path, options: dict[str, Any]) -> CheckpointSeries:
 
 
 def _taken(format: Format, options: dict[str, Any]) -> dict[str, Any]:
-    """The options this format's `discover` knows; a base or a part that would go unused is refused."""
+    """The options this format's `discover` accepts; a base or a part that would go unused is refused."""
     for option in ("base", "part"):
         if options.get(option) is not None and option not in format.options:
             raise CheckpointError(

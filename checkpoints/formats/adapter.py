@@ -1,4 +1,4 @@
-"""What byrote knows of one on-disk family of checkpoints: everything that differs between families is in here."""
+"""The adapter of a checkpoint format: everything that differs between formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps fetched from the hub one at a time, within a disk budget, and removed again once they were used.
+"""Steps downloaded from the hub one at a time, within a disk budget, and removed again after use.
 
 Only reached with `allow_download`. A step is fetched when it is needed (`byrote.checkpoints.series.at_hand`), into the hub
 cache like any other download; when the next one needs its room, it is removed. What was in the cache before this
@@ -29,7 +29,7 @@ from byrote.checkpoints.step_names import StepName
 log = logging.getLogger(__name__)
 
 # Asked when this module is first imported: loading a model sets the variable for the rest of the process.
-ASKED_OFFLINE = any(
+OFFLINE = any(
     os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 )
@@ -241,10 +241,10 @@ def wanted_files(sizes: Mapping[str, int], *, where: str) -> list[str]:
 
 
 def remote_refs(repo: str) -> dict[str, str]:
-    """Branch or tag -> commit of a repository on the hub. Asks the network.
+    """Branch or tag -> commit of a repository on the hub, from the network.
 
     Raises:
-        CheckpointError: the hub cannot be reached, or does not know or show the repository.
+        CheckpointError: the hub cannot be reached, or has no such repository, or does not show it.
     """
     with reaching_the_hub(f"list the branches of {repo}") as api:
         refs = api.list_repo_refs(repo)
@@ -252,7 +252,7 @@ def remote_refs(repo: str) -> dict[str, str]:
 
 
 def remote_files(repo: str, revision: str) -> dict[str, int]:
-    """File name -> bytes at the top of a revision. Asks the network.
+    """File name -> bytes at the top of a revision, from the network.
 
     Raises:
         CheckpointError: as `remote_refs`.
@@ -267,9 +267,9 @@ def reaching_the_hub(doing: str) -> Iterator[Any]:
     """huggingface_hub's client, allowed to use the network for the length of the block.
 
     Raises:
-        CheckpointError: the environment asks for offline mode, or whatever goes wrong inside, said in one line.
+        CheckpointError: the environment sets offline mode, or any error inside the block, in one line.
     """
-    if ASKED_OFFLINE:
+    if OFFLINE:
         raise CheckpointError(
             f"cannot {doing}: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set",
             help="unset it, or leave allow_download out to use what the cache holds",

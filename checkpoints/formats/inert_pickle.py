@@ -1,4 +1,4 @@
-"""Read what a pickle says without doing what it asks: plain values, and inert records for everything else.
+"""Read a pickle without running it: plain values, and inert records for everything else.
 
 A pickle is a program. This reader runs the part of its language that builds values and refuses the rest: a name it was
 not given a maker for stops it, nothing is imported, nothing is called that was not written here for the purpose.
@@ -145,7 +145,7 @@ class InertPickle:
         full = f"{module}.{name}"
         if full not in self.makers:
             raise CheckpointError(
-                f"{self.where} is pickled and asks for {shown(full)}, which plain weights never need",
+                f"{self.where} is pickled and refers to {shown(full)}, which plain weights never need",
                 help=CONVERT,
             )
         self.stack.append(Global(full))
@@ -167,7 +167,7 @@ class InertPickle:
         maker = self.makers[target.name]
         if maker is None:
             raise CheckpointError(
-                f"{self.where} is pickled and asks to call {shown(target.name)}, which plain weights never need",
+                f"{self.where} is pickled and would call {shown(target.name)}, which plain weights never need",
                 help=CONVERT,
             )
         self.stack.append(maker(args))
@@ -244,7 +244,7 @@ def _text(length: str) -> Callable[[InertPickle], None]:
     return _push(lambda p: str(p._take(p._number(length)), "utf-8", "surrogatepass"))
 
 
-def _remember(p: InertPickle, index: int) -> None:
+def _memoize(p: InertPickle, index: int) -> None:
     p.memo[index] = p.stack[-1]
 
 
@@ -277,9 +277,9 @@ _OPERATIONS: dict[int, Callable[[InertPickle], Any]] = {
     ord("u"): lambda p: p._set_items(p._since_mark()),
     ord("h"): _push(lambda p: p.memo[p._number("B")]),
     ord("j"): _push(lambda p: p.memo[p._number("<I")]),
-    ord("q"): lambda p: _remember(p, p._number("B")),
-    ord("r"): lambda p: _remember(p, p._number("<I")),
-    0x94: lambda p: _remember(p, len(p.memo)),
+    ord("q"): lambda p: _memoize(p, p._number("B")),
+    ord("r"): lambda p: _memoize(p, p._number("<I")),
+    0x94: lambda p: _memoize(p, len(p.memo)),
     0x95: lambda p: p._take(8),  # FRAME: only a hint at lengths
     0x80: InertPickle._protocol,
     ord("c"): lambda p: p._push_global(p._line(), p._line()),

@@ -1,4 +1,4 @@
-"""PyTorch Lightning's `.ckpt`: `epoch=1-step=500.ckpt` and its kin in one folder.
+"""PyTorch Lightning's `.ckpt`: `epoch=1-step=500.ckpt` and similar names in one folder.
 
 The file holds `state_dict`, `global_step`, `epoch` and `hyper_parameters`. The step is the name's, else `global_step`.
 Tokens and loss are not in it. The architecture is a Hugging Face config in `hyper_parameters`, else the `config.json`
@@ -50,7 +50,7 @@ def embedded_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """The Hugging Face config that `hyper_parameters` carry, themselves or in a field; None where they carry none.
 
     Raises:
-        CheckpointError: it asks for code.
+        CheckpointError: it refers to code.
     """
     hyper = content.get("hyper_parameters")
     if not isinstance(hyper, dict):

@@ -1,4 +1,4 @@
-"""A config.json from an unknown hand: no code, an architecture by name, and no sizes the weights cannot have.
+"""Checks of an untrusted config.json: no code, an architecture by name, and no sizes the weights cannot have.
 
 transformers builds lists and modules as long as a config says before it looks at any weight, so a config that counts a
 billion layers must be refused by comparing it with the tensors first.
@@ -41,14 +41,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def usable_config(data: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """The same fields, once nothing in them asks for code and something names the architecture.
+    """The same fields, once nothing in them refers to code and something names the architecture.
 
     Raises:
         CheckpointError: as for `read_config`.
     """
     if data.get("auto_map"):
         raise CheckpointError(
-            f"{where} asks to run code from the checkpoint (auto_map)",
+            f"{where} would run code from the checkpoint (auto_map)",
             help="byrote never runs code from a checkpoint; convert it to an architecture transformers ships",
         )
     if not data.get("architectures") and not data.get("model_type"):

@@ -1,4 +1,4 @@
-"""The config of a TransformerLens `HookedTransformer`: what it says the model computes and holds, or why that is refused.
+"""The config of a TransformerLens `HookedTransformer`: the architecture it describes, or why it is refused.
 
 Source: `HookedTransformerConfig` of TransformerLens 1 to 3, with its defaults; parameters and buffers of TransformerLens 3.9. Only fields that change the computation
 are read. A field that would change it in a way nothing here computes is refused by name, and so is any field that is

@@ -1,4 +1,4 @@
-"""State dicts of TransformerLens's `HookedTransformer` (`blocks.0.attn.W_Q`, ...), as training runs left them.
+"""State dicts of TransformerLens's `HookedTransformer` (`blocks.0.attn.W_Q`, ...), as training runs saved them.
 
 One file per step (`model_000512.pth`, `step_512/state_dict.pt`, `512.safetensors`, ...), or one model; the
 HookedTransformerConfig beside them as `config.json` or `cfg.json`, or in the file itself as "cfg" or "config" beside
@@ -102,7 +102,7 @@ def read_contents(file: Path) -> Contents:
     """Names and shapes in a file, and the plain values beside them.
 
     Raises:
-        CheckpointError: the file is damaged, asks for code to be run, or holds no HookedTransformer.
+        CheckpointError: the file is damaged, refers to code, or holds no HookedTransformer.
     """
     tensors, outer = _tensors_in(file)
     embedding = _embedding_name(tensors)

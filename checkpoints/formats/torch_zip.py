@@ -1,4 +1,4 @@
-"""What `torch.save` wrote, read and checked without torch: which tensors lie where, and the plain values beside them.
+"""Read and check files of `torch.save` without torch: where each tensor is stored, and the plain values beside them.
 
 torch.save writes an uncompressed zip: `data.pkl` describes the objects, `data/<key>` holds each storage's bytes. Before
 torch 1.6 it wrote pickles followed by the storages. Both are checked here before torch may see them: `torch.load` with
@@ -169,7 +169,7 @@ def _refuse_large_directory(window: _Window, size: int) -> None:
 
 
 def _entries(path: Path, size: int, listed: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """Entries by the name torch knows them by, proved to be stored and to fit the file."""
+    """Entries by the name torch uses for them, proved to be stored and to fit the file."""
     total = sum(info.file_size for info in listed)
     if any(info.compress_type != zipfile.ZIP_STORED for info in listed) or total > size * MAX_SIZE_RATIO:
         raise CheckpointError(
@@ -180,7 +180,7 @@ def _entries(path: Path, size: int, listed: list[zipfile.ZipInfo]) -> dict[str, 
     entries = {info.filename.partition("/")[2]: info for info in listed}
     if len(entries) != len(listed) or len(roots) != 1:
         raise CheckpointError(
-            f"{path.name} has several entries of one name, or none that torch would know", help=_DAMAGED
+            f"{path.name} has several entries of one name, or none that torch would recognise", help=_DAMAGED
         )
     for name, info in entries.items():
         if ".." in info.filename.split("/") or info.filename.startswith("/") or "\\" in name:
@@ -209,7 +209,7 @@ def _refuse_unreadable_kind(path: Path, entries: Mapping[str, zipfile.ZipInfo]) 
 
 
 def _start(path: Path, window: _Window, info: zipfile.ZipInfo) -> int:
-    """Where an entry's bytes begin: behind its local header, whose lengths only the header itself knows.
+    """Where an entry's bytes begin: behind its local header, whose lengths are stored in the header alone.
 
     Not through zipfile, which refuses what torch writes with checksums switched off.
     """

@@ -1,4 +1,4 @@
-"""Small JSON files beside weights: read whole or refused, and what the Trainer's `trainer_state.json` says of a step."""
+"""Small JSON files beside weights, read whole or refused; the step and tokens in the Trainer's `trainer_state.json`."""
 
 from __future__ import annotations
 

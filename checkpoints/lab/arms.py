@@ -1,4 +1,4 @@
-"""What a lab run trains on: unique sequences, or the same with a share of each batch drawn from a small pool.
+"""Training data of the lab's arms: unique sequences, or the same with a share of each batch from a small pool.
 
 An arm is one entry of `ARMS`: the command line, the report and the dashboard read their words from it. No numpy: help reads it too.
 """

@@ -1,4 +1,4 @@
-"""Everything that decides the bytes of a lab series, in one frozen record. Torch-free."""
+"""The configuration of a lab series: everything that determines its bytes. Torch-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lab series on disk: whose folder it is, what it already holds, and how a step is added to it.
+"""The folder of a lab series: its lock, its manifest, and how a step is added to it.
 
 A step is added in this order: its folder, the manifest that lists it, then the state to resume from. A kill
 between any two of them costs the steps since the last complete one and nothing else.
@@ -95,10 +95,10 @@ class SeriesFolder:
         """
         if self.manifest is None:
             return
-        there, asked = _flat(self.manifest), _flat(json.loads(json.dumps(self._definition())))
-        differing = [k for k in asked if there.get(k) != asked[k]]
+        there, requested = _flat(self.manifest), _flat(json.loads(json.dumps(self._definition())))
+        differing = [k for k in requested if there.get(k) != requested[k]]
         if differing:
-            listed = ", ".join(f"{k} (there {there.get(k)!r}, asked {asked[k]!r})" for k in differing)
+            listed = ", ".join(f"{k} (there {there.get(k)!r}, requested {requested[k]!r})" for k in differing)
             raise ByroteError(
                 f"{self.path} already holds a series trained with another configuration: {listed}",
                 help="choose another folder, or pass --fresh to delete that series and train this one",
@@ -162,7 +162,7 @@ class SeriesFolder:
         write_bytes(self.resume_file, resume)
 
     def finish(self) -> None:
-        """Mark the series complete; what was kept to resume it goes."""
+        """Mark the series complete; the state to resume from is deleted."""
         assert self.manifest is not None
         self._write_manifest({**self.manifest, "status": "complete"})
         self.tidy()

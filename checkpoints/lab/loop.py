@@ -118,7 +118,7 @@ class _Run:
         self.emit({"event": "checkpoint", **listed, "total": self.config.steps})
 
     def _losses(self, step: int) -> dict[str, float]:
-        """Training loss on the batch that comes next, and the held-out losses, nats."""
+        """Training loss on the next batch, and the held-out losses, nats."""
         upcoming = torch.from_numpy(self.stream.batches(step, 1)[0]).to(self.config.device)
         with torch.inference_mode():
             train_loss = mean_loss(self.model, upcoming).item()

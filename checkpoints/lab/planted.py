@@ -170,7 +170,7 @@ def _subspaces(config: PlantedConfig) -> dict[str, slice]:
 
 
 def _query(config: PlantedConfig, head: HeadSpec, block: Float[Tensor, "d_head d_model"]) -> None:
-    """The one-hot of the key asked for, times c and the square root the attention divides by."""
+    """The one-hot of the selected key, times c and the square root the attention divides by."""
     rows, strength = _subspaces(config), head.strength_nats * math.sqrt(len(block))
     if head.match in ("duplicate", "prefix"):
         block[: config.d_vocab, rows["token"]] = strength * torch.eye(config.d_vocab)

@@ -1,4 +1,4 @@
-"""What is planted in the hand-made model, and the answers every head probe must give on it.
+"""Known values of every head probe on the planted model.
 
 Nothing here runs a model or imports torch. Patterns come from the closed form of each planted head, scores
 from plain loops over the probes' definitions, so a probe can be checked against something that shares no

@@ -1,4 +1,4 @@
-"""Train one arm into a folder; killed at any moment and started again, it ends in the same bytes."""
+"""Train one arm into a folder; resumed after an interruption at any moment, it ends in the same bytes."""
 
 from __future__ import annotations
 

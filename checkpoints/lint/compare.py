@@ -1,4 +1,4 @@
-"""Config, tokenizer, and the names, shapes and types of tensors, compared over all steps; NaN and infinity in them."""
+"""Compare config, tokenizer, and the names, shapes and types of tensors over all steps; find NaN and infinity in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are the same, bit for bit, at more than one step: whole steps, shards, single tensors; and whose they are."""
+"""Find bit-identical weights at more than one step: whole steps, shards, single tensors; and which step they belong to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regular grids in a list of steps, their holes, and the steps that do not lie on them.
+"""Regular grids in a list of steps, the steps missing from them, and the steps that do not lie on them.
 
 Two kinds are recognised, also one after the other: powers of two, and even spacing. Where most steps follow neither,
 nothing is said.

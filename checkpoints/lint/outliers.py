@@ -1,4 +1,4 @@
-"""Steps and tensors off the path of the others: exchanged labels, excursions that come back, jumps that stay.
+"""Outliers on the path of the weights: swapped step labels, excursions that return, jumps that persist.
 
 Every check takes a chain, the indices of steps in the order of the weights, and gives facts and the chain that is left for
 the next check. Excursions: a step, or a few in a row, is further from the step before and the step after than those are

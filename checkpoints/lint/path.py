@@ -1,4 +1,4 @@
-"""The path of the weights: distances between steps, of one tensor and of the whole model, and lengths of intervals.
+"""The path of the weights: distances between steps, per tensor and for the whole model, and lengths of intervals.
 
 Every distance is relative: divided by the tensor's usual norm. That of the whole model is the median over tensors, so it
 is that of a typical tensor whatever happened to a minority of them; those are looked at one by one.

@@ -1,4 +1,4 @@
-"""What linting found: facts with their evidence, the steps that remain without the doubtful ones, and the stored report.
+"""The lint report: facts with their evidence, the steps that remain without the flagged ones, and the stored file.
 
 A report is stored beside the series and ignored once the files it is about have changed.
 """
@@ -180,7 +180,7 @@ class LintReport:
 
     @property
     def usable_steps(self) -> tuple[int, ...]:
-        """Steps that no fact asks to leave out."""
+        """Steps that no fact excludes."""
         left_out = self.left_out
         return tuple(s for s in self.steps if s not in left_out)
 

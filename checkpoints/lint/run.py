@@ -1,4 +1,4 @@
-"""The lint itself: one pass over the weights, then every check over what the pass found."""
+"""Run the lint: one pass over the weights, then every check over the result of that pass."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lint(series: CheckpointSeries, *, on_event: Callable[[Event], None] | None =
             after each step.
 
     Returns:
-        Facts; none of them is a verdict. What no fact asks to leave out is in `.usable_steps`.
+        Facts; none of them is a verdict. Steps that no fact excludes are in `.usable_steps`.
     """
     stamps = {c.step: stamp(c) for c in series}
     scans, facts = _scans(series, on_event or (lambda event: None))

@@ -1,8 +1,8 @@
-"""One pass over a step: content hashes, norms, what is not finite, a fixed sample of every tensor, the small files.
+"""Read a step once: content hashes, norms, non-finite values, a fixed sample of every tensor, the small files.
 
 Files are mapped and read tensor by tensor in blocks, so that memory does not grow with the model. Distances between
 any two steps are later taken from the samples: the same positions of the same tensors at every step. Stored numbers are
-read as numpy floats, also of types numpy does not know (bf16, fp8). No torch.
+read as numpy floats, also of types numpy does not support (bf16, fp8). No torch.
 """
 
 from __future__ import annotations

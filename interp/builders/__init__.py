@@ -1,4 +1,4 @@
-"""How each format becomes an inner module that a TransformerBridge can wrap: its torch half, named by its adapter.
+"""Builders: the torch half of each format, from files to an inner module that a TransformerBridge can wrap.
 
 Such a module has the functions of `Builder`, and `parameters` where that need not build the module. All raise
 CheckpointError for what they cannot load, and get checkpoints whose files are on disk.
@@ -22,7 +22,7 @@ NATIVE = "TransformerLensNative"
 
 @dataclass(frozen=True)
 class Built:
-    """An inner module and what the bridge must know of it: exactly one of the two configs."""
+    """An inner module and the config the bridge needs: exactly one of the two configs."""
 
     module: nn.Module
     architecture: str

@@ -1,4 +1,4 @@
-"""Config and tensors out of a checkpoint's files: safetensors, what `torch.save` wrote, and distributed checkpoints.
+"""Read config and tensors from a checkpoint's files: safetensors, `torch.save`, and distributed checkpoints.
 
 Pickled files are given to torch only after they were checked without it, and then with weights_only=True. torch's own
 reader of distributed checkpoints unpickles `.metadata` and stored objects without restriction (torch 2.13); it is never
@@ -49,7 +49,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """All tensors of the model in a checkpoint's files, mapped rather than read where the file allows it.
 
     Raises:
-        CheckpointError: a file that is damaged, gone, or asks for more than plain weights need.
+        CheckpointError: a file that is damaged, gone, or refers to more than plain weights need.
     """
     if any(file.name == METADATA for file in checkpoint.files):
         return {name: _assembled(tensor) for name, tensor in model_tensors(checkpoint.path).items()}

@@ -1,4 +1,4 @@
-"""From a Hugging Face config and tensors by name to a module of transformers' own class, with nothing left at random.
+"""Build a transformers module from a Hugging Face config and tensors by name, with no parameter left at random.
 
 transformers is given tensors, never a folder: in a folder it would also look for adapters, other weight files that the
 config names, and distributed checkpoints. It still maps old names to new ones and ties what is tied.

@@ -236,7 +236,7 @@ def test_reading_the_cache_imports_no_torch(cache, source, run_python):
 def server(cache, source, monkeypatch) -> Iterator[HubServer]:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(hub_source, "ASKED_OFFLINE", False)
+    monkeypatch.setattr(hub_source, "OFFLINE", False)
     revisions = {f"step{i}": source / f"step{i}" for i in range(4)}
     with HubServer(REPO, {"main": source / "step3", **revisions}, tags=("step2",)) as running:
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
@@ -388,7 +388,7 @@ def test_unreachable_and_unknown_repositories(server, monkeypatch):
     with pytest.raises(CheckpointError, match=r"cannot list the files of some-org/tiny-gpt@step1"):
         load_fresh(series.at(1))
     assert load_fresh(series.at(2)).checkpoint.step == 2  # the series goes on
-    monkeypatch.setattr(hub_source, "ASKED_OFFLINE", True)
+    monkeypatch.setattr(hub_source, "OFFLINE", True)
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"):
         open_series(REPO, allow_download=True)
 

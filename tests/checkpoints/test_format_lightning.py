@@ -131,5 +131,5 @@ def test_hyper_parameters_that_are_objects_are_refused_by_name(tmp_path):
     write(tmp_path, 2, options=Namespace(lr=3))
     series = open_series(tmp_path)
     assert series.steps == (1,)
-    assert "asks for argparse.Namespace" in series.gaps[0].reason
+    assert "refers to argparse.Namespace" in series.gaps[0].reason
     assert "torch.save(model.state_dict()" in series.gaps[0].help

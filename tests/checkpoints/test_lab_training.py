@@ -243,7 +243,7 @@ def test_another_configuration_is_refused_and_fresh_replaces_it(tmp_path):
     message = str(refused.value)
     for part in ("seed (there 0, asked 3)", "arm.kind (there 'unique', asked 'repeated')", "--fresh"):
         assert part in message
-    assert "train.steps (there 4, asked 2)" in message
+    assert "train.steps (there 4, requested 2)" in message
     assert "train.lr" not in message
     assert open_series(path).steps == (0, 1, 2, 4)
     train(path, other, fresh=True)

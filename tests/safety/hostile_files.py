@@ -51,7 +51,7 @@ def cases(words: str, **writers: Writer) -> None:
 
 # --- pickles that call ------------------------------------------------------------------------------------------------
 
-ASKS = r"asks for (posix|nt)\.system"
+ASKS = r"refers to (posix|nt)\.system"
 
 
 def hf_bin(folder: Path, content: Any, **options: Any) -> None:
