@@ -241,7 +241,7 @@ def test_another_configuration_is_refused_and_fresh_replaces_it(tmp_path):
     with pytest.raises(ByroteError) as refused:
         train(path, other)
     message = str(refused.value)
-    for part in ("seed (there 0, asked 3)", "arm.kind (there 'unique', asked 'repeated')", "--fresh"):
+    for part in ("seed (there 0, requested 3)", "arm.kind (there 'unique', requested 'repeated')", "--fresh"):
         assert part in message
     assert "train.steps (there 4, requested 2)" in message
     assert "train.lr" not in message
