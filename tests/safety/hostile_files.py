@@ -162,7 +162,7 @@ class Call:
 
 
 cases(
-    "asks (for|to call)",
+    "refers to|would call",
     call_getattr=lambda f, m: state_file(f, {"x": Call(getattr, "text", "upper")}),
     call_bytearray_of_a_terabyte=lambda f, m: state_file(f, {"x": Call(bytearray, 10**12)}),
     call_tensor_of_a_terabyte=lambda f, m: state_file(
