@@ -37,6 +37,7 @@ def half_risen(run: Results, probe: str, metric: str, head: tuple[int, int]) -> 
     return bracket(*crossed[0].bracket)
 
 
+@run_cache(1)
 def events(run: Results) -> list[tuple[int, str]]:
     """Steps worth jumping to: where induction heads appear, and where the last of them is lost."""
     return marks(run, run_onset(run))

@@ -185,7 +185,7 @@ def _unpacked() -> Path | None:
 P = ParamSpec("P")
 R = TypeVar("R")
 _ANSWERS: WeakKeyDictionary[Any, dict[str, OrderedDict[Hashable, Any]]] = WeakKeyDictionary()
-_LOCK = threading.Lock()
+_ANSWERS_LOCK = threading.Lock()
 _NUMBERS = itertools.count()
 
 
@@ -205,13 +205,13 @@ def run_cache(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             key = (_key(args[1:]), _key(tuple(sorted(kwargs.items()))))
-            with _LOCK:
+            with _ANSWERS_LOCK:
                 answers = _ANSWERS.setdefault(args[0], {}).setdefault(name, OrderedDict())
                 if key in answers:
                     answers.move_to_end(key)
                     return answers[key]
             answer = function(*args, **kwargs)
-            with _LOCK:
+            with _ANSWERS_LOCK:
                 answers[key] = answer
                 while len(answers) > most:
                     answers.popitem(last=False)

@@ -180,7 +180,7 @@ def strip_of(
     """
     tables = [head_observations(results, probe=probe, metric=metric) for results in runs]
     axis = axis or StepAxis.over(
-        s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"], *gap_reasons(r))
+        s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"].unique(), *gap_reasons(r))
     )
     ends = [rows.loc[rows["valid"], ["lo", "hi"]].agg(["min", "max"]) for rows in tables]
     limits = value_range(probe, metric, [v for part in ends for v in part.to_numpy().ravel()])

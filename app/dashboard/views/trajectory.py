@@ -175,7 +175,9 @@ def _row(run: Results, state: State) -> Any:
     """The row of the head looked at, None where there is none."""
     if state.layer_head is None:
         return None
-    mine = run.rows(state.probe, state.metric, step=state.step, head=state.layer_head)
+    layer, head = state.layer_head
+    rows = run.rows(state.probe, state.metric, step=state.step)  # of every head: the next one chosen is among them
+    mine = rows[(rows["layer"] == layer) & (rows["head"] == head)]
     return next(mine.itertuples(index=False), None)
 
 
