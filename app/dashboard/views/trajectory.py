@@ -176,7 +176,9 @@ def _row(run: Results, state: State) -> Any:
     if state.layer_head is None:
         return None
     layer, head = state.layer_head
-    rows = run.rows(state.probe, state.metric, step=state.step)  # of every head: the next one chosen is among them
+    rows = run.rows(
+        state.probe, state.metric, step=state.step
+    )  # of every head: the next one chosen is among them
     mine = rows[(rows["layer"] == layer) & (rows["head"] == head)]
     return next(mine.itertuples(index=False), None)
 
