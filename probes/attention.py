@@ -1,4 +1,4 @@
-"""Attention that a sweep was asked to keep: a few sequences per stimulus, one byte per weight. No torch.
+"""Stored attention patterns of a sweep: a few sequences per stimulus, one byte per weight. No torch.
 
 arrays/step_00000512/attention.safetensors
     <stimulus>/pattern         uint8    [sequence, layer, head, query, key], 255 = all of the query's attention
@@ -9,7 +9,7 @@ arrays/step_00000512/attention.safetensors
     metadata                   fingerprint of the weights, ids of the stimuli, the tokens as text where there is a
                                tokenizer, and "unwritten": why there is no written_ids, "" where there is
 
-A file of the first version has neither what is written nor the reason; it is read, and kept anew when asked for again.
+A file of the first version has neither what is written nor the reason; it is read, and written anew when requested again.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ KINDS = ("repeated_random", "natural", "members")
 SCALE = 255
 FORMAT = "byrote-attention-2"
 FORMATS = ("byrote-attention-1", FORMAT)
-N_KEPT = 2
+N_SAVED = 2
 WRITTEN_BYTES = 60  # of one head at one position: 10 ids and 10 numbers
-NOT_KEPT = "it was not kept: run the same sweep again with --save-attention"
+NOT_SAVED = "it was not saved: run the same sweep again with --save-attention"
 
 
 @dataclass(frozen=True)
 class StoredText:
-    """One sequence whose attention is kept.
+    """One sequence whose attention is saved.
 
     Attributes:
         stimulus: its kind, such as "repeated_random" or "members".
         stimulus_id: which draw of it.
-        index: among the kept sequences of that stimulus.
+        index: among the saved sequences of that stimulus.
         tokens: ids.
         words: the same as text; None where the series has no tokenizer.
     """
@@ -58,7 +58,7 @@ class StoredText:
 
 @dataclass(frozen=True)
 class Writes:
-    """What one head adds to the logits at every position of a kept sequence; see `byrote.interp.logit_attribution`.
+    """What one head adds to the logits at every position of a saved sequence; see `byrote.interp.logit_attribution`.
 
     Attributes:
         ids: the 5 tokens raised most, the most raised first, then the 5 lowered most, the most lowered first; all of
@@ -86,42 +86,42 @@ class Writes:
 
 
 def attention_file(root: Path, step: int) -> Path:
-    """Where a step's attention is kept."""
+    """The file of a step's saved attention."""
     return root / "arrays" / f"step_{step:08d}" / "attention.safetensors"
 
 
 def stored_metadata(path: Path) -> dict[str, str]:
-    """What the file says of itself; {} where there is none, or none that can be read."""
+    """The file's metadata; {} where there is none, or none that can be read."""
     try:
-        with safe_open(path, framework="numpy") as held:
-            found = dict(held.metadata() or {})
+        with safe_open(path, framework="numpy") as tensors:
+            found = dict(tensors.metadata() or {})
     except (OSError, SafetensorError):
         return {}
     return found if any(same_format(found.get("format"), name) for name in FORMATS) else {}
 
 
 def lacks_attention(root: Path, step: int, *, fingerprint: str, stimuli: Mapping[str, Stimulus]) -> bool:
-    """Whether a step's attention, and what its heads write, is still to be kept, for these weights and stimuli."""
+    """Whether a step's attention, and what its heads write, is still to be saved, for these weights and stimuli."""
     found = stored_metadata(attention_file(root, step))
     if not same_format(found.get("format"), FORMAT) or found.get("fingerprint") != fingerprint:
         return True
     try:
-        held = json.loads(found.get("stimuli", "{}"))
+        saved = json.loads(found.get("stimuli", "{}"))
     except ValueError:
-        held = {}
-    held = held if isinstance(held, dict) else {}
-    return any(held.get(kind) != stimuli[kind].id for kind in kept_kinds(stimuli))
+        saved = {}
+    saved = saved if isinstance(saved, dict) else {}
+    return any(saved.get(kind) != stimuli[kind].id for kind in saved_kinds(stimuli))
 
 
-def kept_kinds(stimuli: Mapping[str, Stimulus]) -> list[str]:
-    """The stimuli among these whose attention is kept."""
+def saved_kinds(stimuli: Mapping[str, Stimulus]) -> list[str]:
+    """The stimuli among these whose attention is saved."""
     return [kind for kind in KINDS if kind in stimuli]
 
 
-def kept_before(
+def saved_before(
     root: Path, step: int, *, fingerprint: str, stimuli: Mapping[str, Stimulus]
 ) -> list[StoredText]:
-    """What an earlier sweep of these weights kept of stimuli that this one does not show; [] where it cannot be read.
+    """What an earlier sweep of these weights saved of stimuli that this one does not show; [] where it cannot be read.
 
     Args:
         root: the results folder.
@@ -140,8 +140,8 @@ def kept_before(
         return []
 
 
-def kept_bytes(stimuli: Sequence[Mapping[str, Any]], *, n_heads: int) -> int:
-    """About what one checkpoint's file takes, texts of tokens apart; 0 where nothing is kept or lengths are unknown.
+def saved_bytes(stimuli: Sequence[Mapping[str, Any]], *, n_heads: int) -> int:
+    """About what one checkpoint's file takes, texts of tokens apart; 0 where nothing is saved or lengths are unknown.
 
     Args:
         stimuli: as in run.json.
@@ -152,7 +152,7 @@ def kept_bytes(stimuli: Sequence[Mapping[str, Any]], *, n_heads: int) -> int:
         for each in stimuli
         if each.get("kind") in KINDS and ("pos" in each or "r" in each)
     ]
-    return sum(N_KEPT * n_heads * pos * (pos + WRITTEN_BYTES) for pos in lengths)
+    return sum(N_SAVED * n_heads * pos * (pos + WRITTEN_BYTES) for pos in lengths)
 
 
 def stored_texts(path: Path) -> list[StoredText]:
@@ -164,12 +164,12 @@ def stored_texts(path: Path) -> list[StoredText]:
     if not path.is_file():
         return []
     try:
-        with safe_open(path, framework="numpy") as held:
-            facts = held.metadata() or {}
+        with safe_open(path, framework="numpy") as tensors:
+            facts = tensors.metadata() or {}
             ids, words = json.loads(facts.get("stimuli", "{}")), json.loads(facts.get("words", "{}"))
             texts = []
             for kind in ids:
-                for i, row in enumerate(held.get_tensor(f"{kind}/tokens")):
+                for i, row in enumerate(tensors.get_tensor(f"{kind}/tokens")):
                     said = tuple(words[kind][i]) if kind in words else None
                     texts.append(StoredText(kind, str(ids[kind]), i, row.astype(np.int64), said))
             return texts
@@ -180,21 +180,21 @@ def stored_texts(path: Path) -> list[StoredText]:
 def stored_pattern(
     path: Path, text: StoredText, *, layer: int, head: int
 ) -> Float[np.ndarray, "query_pos key_pos"]:
-    """Attention of one head on one kept sequence, 0-1 in steps of 1/255; nothing else is read.
+    """Attention of one head on one saved sequence, 0-1 in steps of 1/255; nothing else is read.
 
     Raises:
         ByroteError: the file is damaged, or holds no such head.
     """
     try:
-        with safe_open(path, framework="numpy") as held:
-            found = held.get_slice(f"{text.stimulus}/pattern")[text.index, layer, head]
+        with safe_open(path, framework="numpy") as tensors:
+            found = tensors.get_slice(f"{text.stimulus}/pattern")[text.index, layer, head]
     except (OSError, SafetensorError, IndexError) as error:
         raise _damaged(path) from error
     return np.asarray(found, dtype=np.float64).squeeze() / SCALE
 
 
 def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Writes:
-    """What one head writes on one kept sequence; nothing else is read.
+    """What one head writes on one saved sequence; nothing else is read.
 
     Raises:
         ByroteError: it is not there, with the reason, or the file is damaged.
@@ -202,14 +202,14 @@ def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Wri
     if reason := unwritten(path):
         raise ByroteError(reason)
     try:
-        with safe_open(path, framework="numpy") as held:
+        with safe_open(path, framework="numpy") as tensors:
             ids, logits = (
-                _rows(held.get_slice(f"{text.stimulus}/{name}"), (text.index, layer, head))
+                _rows(tensors.get_slice(f"{text.stimulus}/{name}"), (text.index, layer, head))
                 for name in ("written_ids", "written_logits")
             )
             if ids.shape != logits.shape or len(ids) != len(text.tokens):
                 raise ValueError("the arrays of one head differ in shape")
-            words = _words(held, ids) if "vocabulary/ids" in held.keys() else None  # noqa: SIM118
+            words = _words(tensors, ids) if "vocabulary/ids" in tensors.keys() else None  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, LookupError) as error:
         raise _damaged(path) from error
     return Writes(ids.astype(np.int64), logits.astype(np.float64), words)
@@ -217,19 +217,19 @@ def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Wri
 
 def unwritten(path: Path) -> str:
     """Why a file does not say what heads write, "" where it does."""
-    return stored_metadata(path).get("unwritten", NOT_KEPT)
+    return stored_metadata(path).get("unwritten", NOT_SAVED)
 
 
-def _rows(held: Any, at: tuple[int, int, int]) -> np.ndarray:
+def _rows(tensors: Any, at: tuple[int, int, int]) -> np.ndarray:
     """[pos, n] of one sequence, layer and head."""
-    found = np.asarray(held[at])
+    found = np.asarray(tensors[at])
     return found.reshape(found.shape[-2:])
 
 
-def _words(held: Any, ids: np.ndarray) -> dict[int, str]:
+def _words(tensors: Any, ids: np.ndarray) -> dict[int, str]:
     """Text of some ids."""
-    known, ends = held.get_tensor("vocabulary/ids"), held.get_tensor("vocabulary/ends")
-    text, wanted = held.get_tensor("vocabulary/text").tobytes(), np.unique(ids)
+    known, ends = tensors.get_tensor("vocabulary/ids"), tensors.get_tensor("vocabulary/ends")
+    text, wanted = tensors.get_tensor("vocabulary/text").tobytes(), np.unique(ids)
     words = {}
     for place, i in zip(np.searchsorted(known, wanted), wanted, strict=True):
         if place == len(known) or known[place] != i:
@@ -241,6 +241,6 @@ def _words(held: Any, ids: np.ndarray) -> dict[int, str]:
 
 def _damaged(path: Path) -> ByroteError:
     return ByroteError(
-        f"the attention kept in {path} cannot be read",
+        f"the attention saved in {path} cannot be read",
         help="delete that file and run the same sweep again with --save-attention",
     )

@@ -1,4 +1,4 @@
-"""Do the intervals cover what they say, and do the verdicts raise false alarms? Measured on data whose truth is known.
+"""Calibration: coverage of intervals and false alarms of verdicts, measured on data whose truth is known.
 
 Intervals: of 95% ones, 93 to 97% must hold the truth. Verdicts: where nothing is there, at most 5% may say that
 something is; of the heads that are called, at most 5% may be false. docs/statistics.md has what was measured. No torch.
@@ -74,7 +74,7 @@ def calibrations() -> list[Calibration]:
 
 
 def _each(trial: Callable[[Rng], Outcome], *salt: int, times: float = 1.0) -> Callable[[int, int], list[Any]]:
-    """Outcomes of a trial, `times` as often as requested; `salt` keeps its draws apart from those of others."""
+    """Outcomes of a trial, `times` as often as requested; `salt` separates its draws from those of others."""
     return lambda tries, seed: trials(trial, max(1, int(times * tries)), [seed, *salt])
 
 
@@ -84,34 +84,34 @@ def _each(trial: Callable[[Rng], Outcome], *salt: int, times: float = 1.0) -> Ca
 def interval_calibrations() -> list[Calibration]:
     """Coverage on samples of the shapes byrote meets."""
     of_means = [
-        Calibration(f"95% intervals, {name}, n = {n}", covers, partial(_means_held, name, i, n))
+        Calibration(f"95% intervals, {name}, n = {n}", covers, partial(_means_covered, name, i, n))
         for n in N_SEQUENCES
         for i, name in enumerate(SHAPES)
     ]
     where, blocks = f"{N_MEMBERS} members and {N_TWINS} twins", f"{N_BLOCKS} blocks"
     others: tuple[tuple[str, Callable[[int, int], list[Any]]], ...] = (
-        ("difference of two runs on the same 32 sequences", _differences_held),
-        (f"ratio of losses, {where}", _loss_ratios_held),
-        (f"difference of losses, {where}", _loss_gaps_held),
-        (f"share of a corpus, {blocks}", _each(_corpus_share_held, 51, times=2.0)),
-        (f"share over share of two corpora, {blocks} each", _each(_corpus_quotient_held, 52, times=2.0)),
-        ("median of 200 documents", _each(_median_held, 53, times=2.0)),
+        ("difference of two runs on the same 32 sequences", _differences_covered),
+        (f"ratio of losses, {where}", _loss_ratios_covered),
+        (f"difference of losses, {where}", _loss_gaps_covered),
+        (f"share of a corpus, {blocks}", _each(_corpus_share_covered, 51, times=2.0)),
+        (f"share over share of two corpora, {blocks} each", _each(_corpus_quotient_covered, 52, times=2.0)),
+        ("median of 200 documents", _each(_median_covered, 53, times=2.0)),
     )
     return [*of_means, *(Calibration(f"95% intervals, {name}", covers, found) for name, found in others)]
 
 
-def _means_held(name: str, i: int, n: int, tries: int, seed: int) -> list[bool]:
+def _means_covered(name: str, i: int, n: int, tries: int, seed: int) -> list[bool]:
     draw, mean = SHAPES[name]
     found = bootstrap_mean(draw(np.random.default_rng([seed, i, n]), (n, 10 * tries)))
-    return _held(found.lo, mean, found.hi)
+    return _covered(found.lo, mean, found.hi)
 
 
-def _differences_held(tries: int, seed: int) -> list[bool]:
+def _differences_covered(tries: int, seed: int) -> list[bool]:
     found = difference_table(*paired_scores(np.random.default_rng([seed, 20]), columns=10 * tries))
-    return _held(found["lo"].to_numpy(), 0.1, found["hi"].to_numpy())
+    return _covered(found["lo"].to_numpy(), 0.1, found["hi"].to_numpy())
 
 
-def _held(lo: np.ndarray, truth: float, hi: np.ndarray) -> list[bool]:
+def _covered(lo: np.ndarray, truth: float, hi: np.ndarray) -> list[bool]:
     return ((lo <= truth) & (truth <= hi)).tolist()
 
 
@@ -120,11 +120,11 @@ def _mem_gaps(tries: int, seed: int) -> list[MemGap]:
     return trials(lambda rng: _mem_gap(rng, 0.5), tries, [seed, 50])
 
 
-def _loss_ratios_held(tries: int, seed: int) -> list[bool]:
+def _loss_ratios_covered(tries: int, seed: int) -> list[bool]:
     return [gap.loss_share.lo <= 0.5 <= gap.loss_share.hi for gap in _mem_gaps(tries, seed)]
 
 
-def _loss_gaps_held(tries: int, seed: int) -> list[bool]:
+def _loss_gaps_covered(tries: int, seed: int) -> list[bool]:
     truth = 0.5 * SHAPES["loss in nats"][1]
     return [gap.gap.lo <= truth <= gap.gap.hi for gap in _mem_gaps(tries, seed)]
 
@@ -135,18 +135,18 @@ def _mem_gap(rng: Rng, share: float) -> Any:
     return mem_gap(share * draw(rng, (N_MEMBERS,)), draw(rng, (N_TWINS,)), np.ones(N_MEMBERS))
 
 
-def _corpus_share_held(rng: Rng) -> bool:
+def _corpus_share_covered(rng: Rng) -> bool:
     ((_, lo, hi),) = ratio_intervals(*_blocks(rng, 0.3), seed=0)
     return bool(lo <= 0.3 <= hi)
 
 
-def _corpus_quotient_held(rng: Rng) -> bool:
+def _corpus_quotient_covered(rng: Rng) -> bool:
     (top, below), (other_top, other_below) = (_blocks(rng, share) for share in (0.3, 0.2))
     _, lo, hi = quotient_interval((top[:, 0], below[:, 0]), (other_top[:, 0], other_below[:, 0]), seed=0)
     return bool(lo <= 1.5 <= hi)
 
 
-def _median_held(rng: Rng) -> bool:
+def _median_covered(rng: Rng) -> bool:
     values = rng.lognormal(3, 0.6, 200)
     _, lo, hi = sample_interval(values, lambda x: np.quantile(x, 0.5, axis=-1), seed=0)
     return bool(lo <= np.exp(3) <= hi)
@@ -201,7 +201,7 @@ def _judged(
 ) -> InductionTests:
     """Tests of heads of which the first so many match prefixes, or copy; a null head's scores are those of its null.
 
-    The noise is such that the smallest effect alone keeps nothing out.
+    The noise is such that the smallest effect alone excludes nothing.
     """
     level, copies_by = ((0.3, 0.7), (0.1, 0.9)) if noisy else ((2.0, 62.0), (6.0, 54.0))
     prefix, jittered, null = rng.beta(*level, (3, N, heads))
@@ -235,7 +235,7 @@ def _few_not_memorised(rng: Rng) -> bool:
 
 
 def _strongest_above_chance(rng: Rng) -> bool:
-    """Scores so noisy that the smallest effect alone keeps nothing out."""
+    """Scores so noisy that the smallest effect alone excludes nothing."""
     found = bootstrap_mean(rng.beta(0.3, 0.7, (N, HEADS)))
     best = int(found.value.argmax())
     ends = (float(found.value[best]), float(found.lo[best]), float(found.hi[best]))
@@ -297,7 +297,7 @@ def _false_changes(rng: Rng) -> float:
 
 
 def _best_differs(rng: Rng, *, rivals: int) -> bool:
-    """Strongest against strongest, all of the same true score; noise so large that the smallest effect keeps nothing out."""
+    """Strongest against strongest, all of the same true score; noise so large that the smallest effect excludes nothing."""
     runs = []
     for strong in (1, rivals):
         scores = rng.beta(2, 62, (N, HEADS))
@@ -335,17 +335,17 @@ def event_calibrations(n_steps: int = N_STEPS) -> list[Calibration]:
         ("curves that move a factor 1.35 apart, reported the wrong way round",
          lambda r: bench.order(r, 0.3).first.startswith("second")),
     )  # fmt: skip
-    held: tuple[tuple[str, Callable[[Rng], Outcome]], ...] = (
-        *((f"onset of {f:.0%}: interval holds the truth", partial(bench.onset_held, frac=f)) for f in (0.1, 0.5, 0.9)),
-        ("onset by threshold: interval holds the truth", bench.threshold_held),
-        ("phase window holds the steepest step", bench.phase_held),
-        ("peak: interval holds the best step", bench.peak_held),
-        ("decay: interval holds the share lost", bench.decay_held),
-        ("lag: interval holds the truth", bench.lag_held),
+    covered: tuple[tuple[str, Callable[[Rng], Outcome]], ...] = (
+        *((f"onset of {f:.0%}: interval holds the truth", partial(bench.onset_covered, frac=f)) for f in (0.1, 0.5, 0.9)),
+        ("onset by threshold: interval holds the truth", bench.threshold_covered),
+        ("phase window holds the steepest step", bench.phase_covered),
+        ("peak: interval holds the best step", bench.peak_covered),
+        ("decay: interval holds the share lost", bench.decay_covered),
+        ("lag: interval holds the truth", bench.lag_covered),
     )  # fmt: skip
     return [
         Calibration(f"{name}, {n_steps} checkpoints", judge, _each(trial, salt, i))
-        for salt, judge, table in ((80, seldom, alarms), (81, holds, held))
+        for salt, judge, table in ((80, seldom, alarms), (81, holds, covered))
         for i, (name, trial) in enumerate(table)
     ]
 
@@ -392,14 +392,14 @@ class Training:
         path = sigmoid(rng.uniform(4.5, 6.5), 0.3, low=0.8, high=0.1)
         return phase_window(self.curve(path, rng, chance=0.05)) is not None
 
-    def onset_held(self, rng: Rng, *, frac: float) -> Outcome:
+    def onset_covered(self, rng: Rng, *, frac: float) -> Outcome:
         """Whether the interval of a crossing holds the true one."""
         path = _phase_change(rng)
         found = crossings(self.curve(path, rng), fracs=(frac,))
         truth = np.expm1(true_crossing(path, frac, self.last))
         return _within(truth, found[0].lo, found[0].hi) if found else None
 
-    def threshold_held(self, rng: Rng) -> Outcome:
+    def threshold_covered(self, rng: Rng) -> Outcome:
         """The same for a fixed level."""
         path, level = _phase_change(rng), 0.4
         found = threshold_crossing(self.curve(path, rng), level).crossing
@@ -413,20 +413,20 @@ class Training:
         curves = [replace(self.curve(flat(0.39), rng, noise=2.0), among=HEADS) for _ in range(HEADS)]
         return any(threshold_crossing(c, 0.4).crossing is not None for c in curves)
 
-    def phase_held(self, rng: Rng) -> Outcome:
+    def phase_covered(self, rng: Rng) -> Outcome:
         """Whether the interval of the steepest stretch holds the steepest step."""
         middle = rng.uniform(4.5, 6.5)
         found = phase_window(self.curve(sigmoid(middle, _width(rng)), rng))
         return None if found is None else _within(np.expm1(middle), found.lo, found.hi)
 
-    def peak_held(self, rng: Rng) -> Outcome:
+    def peak_covered(self, rng: Rng) -> Outcome:
         """Whether the interval of the peak holds the best step."""
         path = rise_and_fall(rng.uniform(3.5, 5.0), lost=float(rng.choice([0.2, 0.5])))
         fine = np.linspace(0, self.last, 2000)
         found = peak(self.curve(path, rng))
         return None if found is None else _within(np.expm1(fine[path(fine).argmax()]), *found.steps)
 
-    def decay_held(self, rng: Rng) -> Outcome:
+    def decay_covered(self, rng: Rng) -> Outcome:
         """Whether the interval of the share lost holds the true one, of the best measured step."""
         path = rise_and_fall(rng.uniform(3.5, 5.0), lost=0.5)
         found, true = decay(self.curve(path, rng)), path(log_step(self.steps))
@@ -443,7 +443,7 @@ class Training:
         ]
         return lead_lag(*pair)
 
-    def lag_held(self, rng: Rng) -> Outcome:
+    def lag_covered(self, rng: Rng) -> Outcome:
         """Whether the interval of a lag holds it."""
         found = self.order(rng, 0.5)
         return None if np.isnan(found.lag) else bool(found.lo <= 0.5 <= found.hi)

@@ -1,4 +1,4 @@
-"""One probe's card: what it measures, how, and how to read it. ``python -m byrote.probes.cards docs/probes`` writes them all.
+"""Probe cards: what a probe measures, how, and how to read it. ``python -m byrote.probes.cards docs/probes`` writes them all.
 
 A card is what a probe says of itself and the docstring of its file, which is read without importing it: no torch.
 The command line prints the same card that stands in docs/probes.

@@ -1,7 +1,7 @@
-"""One line of a self-test, and how a simulated rate is judged. No torch.
+"""Checks: one line of a self-test, and how a simulated rate is judged. No torch.
 
 A simulation of n tries is itself uncertain: a check fails when the 99% interval of what it measured lies outside what
-was asked for (Clopper and Pearson 1934; for a mean of shares, the normal interval).
+was requested (Clopper and Pearson 1934; for a mean of shares, the normal interval).
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Check:
     n: int = 0
 
 
-def covers(name: str, held: Sequence[bool]) -> Check:
+def covers(name: str, covered: Sequence[bool]) -> Check:
     """A coverage that must lie within 93 to 97%."""
-    lo, hi = exact(sum(held), len(held))
+    lo, hi = exact(sum(covered), len(covered))
     passed = lo <= COVERAGE[1] and hi >= COVERAGE[0]
-    return Check(name, f"{COVERAGE[0]:.0%} to {COVERAGE[1]:.0%}", _rate(held), passed, len(held))
+    return Check(name, f"{COVERAGE[0]:.0%} to {COVERAGE[1]:.0%}", _rate(covered), passed, len(covered))
 
 
-def holds(name: str, held: Sequence[bool]) -> Check:
-    """A coverage that must be at least 93%: an interval that the spacing of checkpoints widens may hold more."""
-    passed = bool(held) and exact(sum(held), len(held))[1] >= COVERAGE[0]
-    return Check(name, f"at least {COVERAGE[0]:.0%}", _rate(held), passed, len(held))
+def holds(name: str, covered: Sequence[bool]) -> Check:
+    """A coverage that must be at least 93%: an interval that the spacing of checkpoints widens may cover more."""
+    passed = bool(covered) and exact(sum(covered), len(covered))[1] >= COVERAGE[0]
+    return Check(name, f"at least {COVERAGE[0]:.0%}", _rate(covered), passed, len(covered))
 
 
 def seldom(name: str, alarms: Sequence[bool]) -> Check:

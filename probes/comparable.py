@@ -57,7 +57,7 @@ class Comparison:
 
 
 def matched_steps(a: Table, b: Table, align: str) -> list[tuple[int, int]]:
-    """Pairs (step of A, step of B), ascending. Steps that lint asked to leave out are not matched.
+    """Pairs (step of A, step of B), ascending. Steps that lint leaves out are not matched.
 
     By step: the steps both have. By tokens or loss: each step of A with the nearest of B, within 2% of the tokens or
     5% of the loss; each step of B is used once.

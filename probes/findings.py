@@ -1,4 +1,4 @@
-"""Every sentence that says what happened in a run and between runs: command line, report and pages show the same. No torch.
+"""Sentences on what happened in a run and between runs, shared by command line, report and pages. No torch.
 
 Plain text: names are cleaned of what a terminal or a page would obey, and whoever shows a sentence escapes it. The
 sentence of one event (an onset, a peak, a swap of heads) is made where the event is found, in `probes/trajectory`.
@@ -24,7 +24,7 @@ from byrote.probes.rules import (
     is_called,
     smallest_effect,
 )
-from byrote.probes.stimuli import MATERIAL_STIMULI
+from byrote.probes.stimuli import TOKEN_SET_STIMULI
 from byrote.probes.trajectory.verdict import Onset, heads_above, onset, verdict_table
 from byrote.probes.wording import (
     between_steps,
@@ -163,13 +163,11 @@ def at_end(results: Table) -> Iterator[str]:
 
 
 def left_out(found: Mapping[int, str]) -> list[str]:
-    """Which steps lint asks to leave out, one sentence per reason: step -> reason."""
+    """Which steps lint leaves out, one sentence per reason: step -> reason."""
     reasons: dict[str, list[int]] = {}
     for step, why in found.items():
         reasons.setdefault(why, []).append(step)
-    return [
-        f"lint asks to leave out {steps_in_words(sorted(steps))}: {why}" for why, steps in reasons.items()
-    ]
+    return [f"lint leaves out {steps_in_words(sorted(steps))}: {why}" for why, steps in reasons.items()]
 
 
 def _called_heads(results: Table, step: int, verdicts: pd.Series) -> str:
@@ -198,38 +196,38 @@ def _repeat_loss(results: Table, step: int) -> Iterator[str]:
 
 def _not_measured(results: Table, step: int) -> Iterator[str]:
     """Metrics without a single valid value at the last step, one line per probe and reason."""
-    frame = results.frame[(results.frame["step"] == step) & ~lacks_material(results)]
+    frame = results.frame[(results.frame["step"] == step) & ~lacks_token_sets(results)]
     missing: dict[tuple[str, str], list[str]] = {}
     for (probe, metric), rows in frame.groupby(["probe", "metric"], sort=True):
         if not rows["valid"].any():
             missing.setdefault((probe, rows["reason"].iloc[0]), []).append(metric)
     for (probe, reason), metrics in missing.items():
         yield f"not measured: {probe} ({', '.join(metrics)}): {reason}"
-    if text := no_material(results):
+    if text := missing_token_sets(results):
         yield text
 
 
-def absent_material(results: Table) -> dict[str, str]:
+def absent_token_sets(results: Table) -> dict[str, str]:
     """Stimulus kinds that need sequences from outside and had none -> the reason their rows give.
 
     That is no fault of a checkpoint and no gap: it is said once, and leaves the exit code and the report's status alone.
     """
     refused = results.meta.get("refused_stimuli") or {}
-    return {kind: str(reason) for kind, reason in refused.items() if kind in MATERIAL_STIMULI}
+    return {kind: str(reason) for kind, reason in refused.items() if kind in TOKEN_SET_STIMULI}
 
 
-def lacks_material(results: Table) -> pd.Series:
+def lacks_token_sets(results: Table) -> pd.Series:
     """Which rows of `results.frame` were not measured for want of such sequences: a boolean Series."""
-    reasons = set(absent_material(results).values())
+    reasons = set(absent_token_sets(results).values())
     return ~results.frame["valid"].astype(bool) & results.frame["reason"].isin(reasons)
 
 
-def no_material(results: Table) -> str:
-    """Which sequences are missing and which probes waited for them; "" where none is."""
-    rows = results.frame[lacks_material(results)]
+def missing_token_sets(results: Table) -> str:
+    """Which token sets are missing and which probes need them; "" where none is."""
+    rows = results.frame[lacks_token_sets(results)]
     if rows.empty:
         return ""
-    reasons = dict.fromkeys(absent_material(results).values())
+    reasons = dict.fromkeys(absent_token_sets(results).values())
     given = [reason for reason in reasons if (rows["reason"] == reason).any()]
     return f"{'; '.join(given)}: {', '.join(dict.fromkeys(rows['probe']))} not measured there"
 

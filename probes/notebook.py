@@ -30,7 +30,7 @@ def measure(
 ) -> Results:
     """Measure every checkpoint of a series, or what is missing of it; or one model that is in memory.
 
-    Interrupted (Ctrl-C, or the kernel's stop), it keeps what is finished; the same call continues from there.
+    Interrupted (Ctrl-C, or the kernel's stop), what is finished is saved; the same call continues from there.
 
     Args:
         series: from `open_series`, or a path; slice or `.select("log:12")` it to measure a part. Or a model: a
@@ -77,7 +77,7 @@ def measure(
     config = SweepConfig(probes=names, **settings)
     outcome = sweep(opened, config, out="results" if out is None else out, fresh=fresh, on_event=show)
     results = outcome.results
-    what = "interrupted: what is finished is kept" if outcome.interrupted else repr(results)
+    what = "interrupted: what is finished is saved" if outcome.interrupted else repr(results)
     line(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)", True)
     return results
 

@@ -1,4 +1,4 @@
-"""Every probe's description, by name: what a reader of results must know, without torch.
+"""The registry of probes: every probe's description, by name, readable without torch.
 
 A probe of ours is one file in one of `FOLDERS`; what it says of itself in `@probe(...)` is read from its text, so that
 importing this module imports no probe and no torch. Adding one is adding a file: there is no list to enter it in.
@@ -76,8 +76,8 @@ def add(probe: Probe, plugin: Plugin, *, default: bool | None = None) -> ProbeIn
 
     Args:
         probe: the plugin's.
-        plugin: where it came from.
-        default: whether it is measured without being asked for by name; None leaves that to the probe.
+        plugin: the package that provides it.
+        default: whether it is measured without being requested by name; None leaves that to the probe.
 
     Raises:
         PluginError: byrote has a probe of its own by that name, or it shows a stimulus that is not known.
@@ -149,7 +149,7 @@ def use(probe: Probe) -> ProbeInfo:
     return probe.info if probe.info.module else add(probe, _origin(probe), default=False)
 
 
-def remember(stored: Any) -> None:
+def register_stored(stored: Any) -> None:
     """Make the probes of plugins that a results folder describes known, so that their numbers can be shown.
 
     They cannot be measured; byrote's own, and plugins that are loaded, stand before them.
@@ -208,7 +208,7 @@ def lookup(name: str) -> ProbeInfo:
 
 
 def resolve(names: Iterable[str] | None) -> tuple[ProbeInfo, ...]:
-    """The probes asked for and those they need, in catalogue order.
+    """The requested probes and those they need, in catalogue order.
 
     Args:
         names: probe names, "default" for those measured without asking, "all" for every one; None is "default".

@@ -1,4 +1,4 @@
-"""The instrument proves itself: planted models with worked-out answers, and models with nothing to find.
+"""Self-test: planted models with known answers, and models with nothing to find.
 
 1. a hand-built model (checkpoints/lab/planted.py) is written to disk and measured through the whole pipeline; every
    head score is compared with its closed form; of all pairs of heads, only the planted ones may compose

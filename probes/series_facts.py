@@ -1,4 +1,4 @@
-"""Facts about a series that only measuring can tell: steps that predict worse than guessing, where their neighbours do not.
+"""Facts about a series that follow from measurements: steps that predict worse than guessing, where their neighbours do not.
 
 Torch-free: read from a results folder, beside what `byrote.checkpoints.lint` reads from the weights.
 """

@@ -1,4 +1,4 @@
-"""Data whose truth is known, of the shapes byrote meets: for measuring what intervals, tests and onsets are worth. No torch."""
+"""Simulated data with known truth, for calibrating intervals, tests and onsets. No torch."""
 
 from __future__ import annotations
 

@@ -416,7 +416,7 @@ def _kind(
     unknown = [a for a in arguments if a not in HEAD_ARGUMENTS] if kind == "head" else []
     if unknown:
         raise PluginError(
-            f"the probe {name} of heads asks for {unknown[0]!r}, which no layer shows",
+            f"the probe {name} of heads requests {unknown[0]!r}, which no layer shows",
             help=did_you_mean(unknown[0], HEAD_ARGUMENTS),
         )
     if kind in ("head", "model", "direct") and not stimuli:

@@ -1,4 +1,4 @@
-"""Eigenvalues of a head's circuits, and the null that keeps a spectrum and turns its directions at random."""
+"""Eigenvalues of a head's circuits, and the null that preserves a spectrum and rotates its directions at random."""
 
 from __future__ import annotations
 

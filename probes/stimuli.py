@@ -99,23 +99,23 @@ def make(
     n_ctx: int,
     seed: int,
     n_seq: int = 32,
-    material: TokenSets = NO_TOKEN_SETS,
+    token_sets: TokenSets = NO_TOKEN_SETS,
 ) -> Stimulus:
     """Draw a stimulus of one kind.
 
     Args:
-        kind: name in `STIMULI` (random tokens), `MATERIAL_STIMULI` (tokens that were given) or `PLUGIN_STIMULI`.
+        kind: name in `STIMULI` (random tokens), `TOKEN_SET_STIMULI` (tokens of the user or the series) or `PLUGIN_STIMULI`.
         vocabulary: ids that random stimuli may use.
         n_ctx: the model's context; no sequence is longer.
         seed: of the draws.
-        n_seq: sequences; given material may hold fewer.
-        material: real text, members and twins, where there are any.
+        n_seq: sequences; the user's token sets may have fewer.
+        token_sets: real text, members and twins, where there are any.
 
     Raises:
-        ByroteError: the context or the vocabulary is too small, or the material a stimulus needs was not given.
+        ByroteError: the context or the vocabulary is too small, or the token set that a stimulus needs is missing.
     """
-    if kind in MATERIAL_STIMULI:
-        return MATERIAL_STIMULI[kind](material, vocabulary, n_ctx, seed, n_seq)
+    if kind in TOKEN_SET_STIMULI:
+        return TOKEN_SET_STIMULI[kind](token_sets, vocabulary, n_ctx, seed, n_seq)
     if kind in PLUGIN_STIMULI:
         return PLUGIN_STIMULI[kind].draw(vocabulary, n_ctx, seed, n_seq)
     return STIMULI[kind](vocabulary, n_ctx, seed, n_seq)
@@ -271,33 +271,35 @@ STIMULI: Mapping[str, Callable[[Vocabulary, int, int, int], Stimulus]] = {
 }
 
 
-def natural(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def natural(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Windows of real text: the user's, or the held-out split of a lab series; BOS first."""
-    windows = _given(material.natural, "natural text", "--text FILE")
+    windows = _given(token_sets.natural, "natural text", "--text FILE")
     rng = np.random.default_rng([seed, 5])
     rows = np.sort(rng.permutation(len(windows))[:n_seq])
     return _from_tokens("natural", vocabulary, seed, windows[rows][:, :n_ctx])
 
 
-def members(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def members(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Sequences the model was trained on repeatedly, with how often: all of them, or 8 n_seq drawn at random."""
-    tokens = _given(material.members, "training members", "--members FILE")
-    assert material.repeat_count is not None, "members come with their counts"
+    tokens = _given(token_sets.members, "training members", "--members FILE")
+    assert token_sets.repeat_count is not None, "members have repeat counts"
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 6]))
-    return _with_counts("members", material, vocabulary, seed, tokens[:, :n_ctx], rows, material.repeat_count)
+    return _with_counts(
+        "members", token_sets, vocabulary, seed, tokens[:, :n_ctx], rows, token_sets.repeat_count
+    )
 
 
-def twins(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def twins(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Fresh sequences of the members' source, never trained on: their repeat count is 0."""
-    tokens = _given(material.twins, "twins of the training members", "--twins FILE")
+    tokens = _given(token_sets.twins, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 7]))
     never = np.zeros(len(tokens), dtype=np.int64)
-    return _with_counts("twins", material, vocabulary, seed, tokens[:, :n_ctx], rows, never)
+    return _with_counts("twins", token_sets, vocabulary, seed, tokens[:, :n_ctx], rows, never)
 
 
-def candidates(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+def candidates(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """What members are ranked among: the twins and, where the source is known, more of it, up to 32 n_seq."""
-    found = material.twins if material.candidates is None else material.candidates
+    found = token_sets.twins if token_sets.candidates is None else token_sets.candidates
     tokens = _given(found, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 32 * n_seq, np.random.default_rng([seed, 8]))
     return _from_tokens("candidates", vocabulary, seed, tokens[rows][:, :n_ctx])
@@ -305,7 +307,7 @@ def candidates(material: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: in
 
 def _with_counts(
     kind: str,
-    material: TokenSets,
+    token_sets: TokenSets,
     vocabulary: Vocabulary,
     seed: int,
     tokens: np.ndarray,
@@ -314,10 +316,10 @@ def _with_counts(
 ) -> Stimulus:
     """Some of the members or twins, with what memory is measured by: counts, and the loss under a reference."""
     shown, reference = tokens[rows], np.full(tokens[rows].shape, np.nan)  # NaN where none is known
-    if kind in material.reference_nll:  # of a model that never saw them
-        reference = material.reference_nll[kind][rows]
-    elif material.reference is not None:  # of the source
-        reference = material.reference(shown)
+    if kind in token_sets.reference_nll:  # of a model that never saw them
+        reference = token_sets.reference_nll[kind][rows]
+    elif token_sets.reference is not None:  # of the source
+        reference = token_sets.reference(shown)
     extra = {
         "repeat_count": repeat_count[rows],
         "reference_nll": reference,
@@ -360,7 +362,7 @@ def _from_tokens(
     return Stimulus(name, kind, seed, tokens, np.zeros_like(tokens), matched, params=sizes, extra=extra)
 
 
-MATERIAL_STIMULI: Mapping[str, Callable[[TokenSets, Vocabulary, int, int, int], Stimulus]] = {
+TOKEN_SET_STIMULI: Mapping[str, Callable[[TokenSets, Vocabulary, int, int, int], Stimulus]] = {
     "natural": natural,
     "members": members,
     "twins": twins,
@@ -379,7 +381,7 @@ _UNAVAILABLE = {
 
 def kinds() -> list[str]:
     """Names of every stimulus there is, plugins' included."""
-    return [*STIMULI, *MATERIAL_STIMULI, *PLUGIN_STIMULI]
+    return [*STIMULI, *TOKEN_SET_STIMULI, *PLUGIN_STIMULI]
 
 
 def unavailable(kind: str) -> str:
@@ -462,7 +464,7 @@ def add_stimulus(stimulus: PluginStimulus) -> None:
     Raises:
         PluginError: byrote has a stimulus of its own by that name.
     """
-    if stimulus.kind in STIMULI or stimulus.kind in MATERIAL_STIMULI:
+    if stimulus.kind in STIMULI or stimulus.kind in TOKEN_SET_STIMULI:
         raise PluginError(
             f"a plugin has a stimulus called {stimulus.kind!r}, like one of byrote's own",
             help="give its function another name",

@@ -33,11 +33,11 @@ _LISTS = ("stimuli", "settings", "details", "uncompared")
 
 
 def to_json(info: ProbeInfo) -> dict[str, Any]:
-    """What run.json keeps of a plugin's probe."""
-    kept = {
+    """What run.json stores of a plugin's probe."""
+    stored = {
         name: value for name, value in vars(info).items() if name not in ("computation", "module", "plugin")
     }
-    return kept | {"plugin": asdict(info.plugin) if info.plugin else None}
+    return stored | {"plugin": asdict(info.plugin) if info.plugin else None}
 
 
 def from_json(data: Any) -> ProbeInfo | None:

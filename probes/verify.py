@@ -1,4 +1,4 @@
-"""Is a results folder still what the sweep wrote? Facts in words; nothing is written and nothing is measured. No torch.
+"""Verify a results folder against what the sweep wrote; nothing is written and nothing is measured. No torch.
 
 1. run.json: readable, and of one story with the units (name, model, settings, stimuli, steps, gaps, status)
 2. every unit: readable, of its step and run, one set of weights per step, named after the probes it holds
@@ -95,12 +95,12 @@ def digest(path: str | Path) -> str:
 @lru_cache(maxsize=32_768)
 def _footer_hash(file: Path, changed: int, size: int) -> bytes:
     """Of the file's end alone; `changed` makes a file that was replaced another key. The whole file where it is no parquet."""
-    with file.open("rb") as held:
-        held.seek(max(0, size - _END.size))
-        end = held.read()
+    with file.open("rb") as data:
+        data.seek(max(0, size - _END.size))
+        end = data.read()
         length, mark = _END.unpack(end) if len(end) == _END.size else (size, b"")
-        held.seek(max(0, size - _END.size - length) if mark == b"PAR1" else 0)
-        return hashlib.sha256(held.read()).digest()
+        data.seek(max(0, size - _END.size - length) if mark == b"PAR1" else 0)
+        return hashlib.sha256(data.read()).digest()
 
 
 class _Walk:
@@ -245,15 +245,15 @@ class _Walk:
             return
         listed, gaps = _mapping(meta.get("series")).get("steps"), meta.get("gaps") or []
         known = {step for step in listed if isinstance(step, int)} if isinstance(listed, list) else set()
-        silent = known - set(self.steps) - {_mapping(gap).get("step") for gap in gaps}
-        if silent and meta.get("status") == "interrupted":
-            left = counted(len(silent), "checkpoint")
+        unmeasured = known - set(self.steps) - {_mapping(gap).get("step") for gap in gaps}
+        if unmeasured and meta.get("status") == "interrupted":
+            left = counted(len(unmeasured), "checkpoint")
             self.checked.append(f"{left} not measured yet: the sweep was interrupted")
-            silent = set()
+            unmeasured = set()
         unlisted = set(self.steps) - known
         for what, steps in (
-            ("checkpoints that hold no units and are no gaps", silent),
-            ("units of steps that run.json does not list; it tells of the last sweep asked for", unlisted),
+            ("checkpoints that have no units and are no gaps", unmeasured),
+            ("units of steps that run.json does not list; it describes the last sweep requested", unlisted),
         ):
             for step in sorted(steps):
                 self._find(what, f"step {step:,}")
@@ -270,21 +270,21 @@ class _Walk:
             number = file.parent.name.removeprefix("step_")
             weights = self.weights.get(int(number)) if number.isdigit() else None
             if weights is None:
-                self._find("attention is kept of steps without units", file)
+                self._find("attention is saved of steps without units", file)
             try:
                 fits = _fits(file, _mapping(self.meta.get("model")))
             except _DAMAGE:
                 self._find(
-                    "kept attention cannot be read; delete it, and run again with --save-attention", file
+                    "saved attention cannot be read; delete it, and run again with --save-attention", file
                 )
                 continue
             if not fits:
-                self._find("kept attention has another size than its texts and the model", file)
+                self._find("saved attention has another size than its texts and the model", file)
             of = stored_metadata(file).get("fingerprint")
             if weights and of and weights != of:
-                self._find("kept attention is of other weights than the units", file)
+                self._find("saved attention is of other weights than the units", file)
         if files:
-            self.checked.append(f"attention kept of {counted(len(files), 'step')}")
+            self.checked.append(f"attention saved of {counted(len(files), 'step')}")
 
     def _texts(self) -> None:
         for file in sorted((self.root / "stimuli").glob("*.safetensors")):

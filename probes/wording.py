@@ -1,6 +1,6 @@
-"""How numbers, names and text are written for people: one way for figures, pages, reports and the command line.
+"""Formatting of numbers, names and text for people, shared by figures, pages, reports and the command line.
 
-No torch and no pandas: the command line imports it before it knows what it is asked for.
+No torch and no pandas: the command line imports it before it parses its arguments.
 """
 
 from __future__ import annotations

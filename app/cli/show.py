@@ -163,11 +163,11 @@ def _wanted(
     results: Results, probes: tuple[str, ...], metrics: tuple[str, ...]
 ) -> Iterator[tuple[ProbeInfo, str]]:
     """(probe, metric) pairs asked for, in catalogue order."""
-    from byrote.probes.findings import lacks_material
+    from byrote.probes.findings import lacks_token_sets
     from byrote.probes.registry import REGISTRY, lookup
 
     measured = set(results.frame["probe"].unique())
-    shown = set(results.frame.loc[~lacks_material(results), "probe"].unique())
+    shown = set(results.frame.loc[~lacks_token_sets(results), "probe"].unique())
     chosen = [lookup(name) for name in probes] or [i for i in REGISTRY.values() if i.name in shown]
     for info in chosen:
         if info.name not in measured:

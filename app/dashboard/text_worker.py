@@ -76,7 +76,7 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
     from byrote.checkpoints.series import at_hand
     from byrote.checkpoints.vocabulary import usable_ids
     from byrote.interp.loading import load_fresh
-    from byrote.probes.sweep.gallery import write_kept
+    from byrote.probes.sweep.gallery import write_attention
 
     with at_hand(checkpoint) as ready:
         model = load_fresh(ready)
@@ -85,7 +85,7 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
         first = [] if file is None and ids[0] == bos else [bos]
         tokens = np.array([[*first, *ids]], dtype=np.int64)
         reader = None if file is None else load_tokenizer(file)
-        write_kept(
+        write_attention(
             model, out, {"own": tokens}, facts={"stimuli": json.dumps({"own": "your text"})}, tokenizer=reader
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.probes.findings import absent_material, lacks_material, left_out, no_material
+from byrote.probes.findings import absent_token_sets, lacks_token_sets, left_out, missing_token_sets
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.wording import counted, probe_name, steps_in_words
@@ -26,7 +26,7 @@ def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
             _gaps,
             _linted,
             _invalid,
-            _no_material,
+            _missing_token_sets,
             _out_of_range,
             _mixed,
             _refused,
@@ -76,7 +76,7 @@ def _comparable_facts(results: Results) -> dict[str, str]:
 
 
 def _linted(inputs: Inputs) -> Iterator[Alert]:
-    """Steps that the linter asks to leave out: shown, because they were measured, and not to be believed."""
+    """Steps that lint leaves out: shown, because they were measured, and marked as not valid."""
     for r in inputs.results:
         for text in left_out(r.left_out):
             yield Alert(
@@ -108,7 +108,7 @@ def _invalid(inputs: Inputs) -> Iterator[Alert]:
     """One alert per probe and reason, its metrics together."""
     for r in inputs.results:
         merged: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for group in invalid_groups(r, but=lacks_material(r)):
+        for group in invalid_groups(r, but=lacks_token_sets(r)):
             merged.setdefault((group["probe"], group["reason"], tuple(group["steps"])), []).append(group)
         for (probe, reason, steps), groups in list(merged.items())[:MAX_REASONS]:
             metrics = ", ".join(probe_name(g["metric"]) for g in groups)
@@ -127,10 +127,10 @@ def _invalid(inputs: Inputs) -> Iterator[Alert]:
             )
 
 
-def _no_material(inputs: Inputs) -> Iterator[Alert]:
+def _missing_token_sets(inputs: Inputs) -> Iterator[Alert]:
     for r in inputs.results:
-        if told := no_material(r):
-            yield Alert(f"{r.run}: {told}.", "errors", "note")
+        if missing := missing_token_sets(r):
+            yield Alert(f"{r.run}: {missing}.", "errors", "note")
 
 
 def _out_of_range(inputs: Inputs) -> Iterator[Alert]:
@@ -150,9 +150,9 @@ def _out_of_range(inputs: Inputs) -> Iterator[Alert]:
 def _mixed(inputs: Inputs) -> Iterator[Alert]:
     differing = differing_facts(inputs)
     for name, values in list(differing.items())[:MAX_REASONS]:
-        told = "; ".join(f"{run}: {value}" for run, value in values.items())
+        per_run = "; ".join(f"{run}: {value}" for run, value in values.items())
         yield Alert(
-            f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {told}.",
+            f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {per_run}.",
             "provenance",
             "warning",
         )
@@ -171,7 +171,7 @@ def _unfinished(inputs: Inputs) -> Iterator[Alert]:
         status = r.meta.get("status", "complete")
         if status not in ("complete", "partial"):
             yield Alert(f"{r.run}: the sweep's status is “{status}”; running it again finishes it.", "errors")
-        refused, given = r.meta.get("refused_stimuli") or {}, absent_material(r)
+        refused, given = r.meta.get("refused_stimuli") or {}, absent_token_sets(r)
         for kind, reason in sorted((k, v) for k, v in refused.items() if k not in given):
             yield Alert(f"{r.run}: the stimulus {kind} could not be made: {reason}.", "methods")
         for note in r.meta.get("notes") or ():

@@ -8,7 +8,7 @@ import pandas as pd
 
 from byrote.interp.axes import head_label
 from byrote.probes.comparable import BEST_HEAD, Comparison
-from byrote.probes.findings import first_head, lacks_material
+from byrote.probes.findings import first_head, lacks_token_sets
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.rows import row_label
@@ -89,7 +89,7 @@ def _wanted(inputs: Inputs) -> list[tuple[ProbeInfo, str]]:
 
 def _waited_for_nothing(results: Results, probe: str) -> bool:
     """Whether a run has any row of a probe that did not merely wait for sequences nobody gave."""
-    return bool(((results.frame["probe"] == probe) & ~lacks_material(results)).any())
+    return bool(((results.frame["probe"] == probe) & ~lacks_token_sets(results)).any())
 
 
 def _metric_rows(inputs: Inputs, info: ProbeInfo, metric: str) -> list[tuple[Value, ...]]:

@@ -36,7 +36,7 @@ from byrote.probes.spectra import finite_or_zero, haar_frames
 MODES = ("q", "k", "v")
 PAIR_AXES = ("src_layer", "src_head", "layer", "head")
 MANY_PAIRS = 4096
-KEPT_ABOVE_Z = 2.0
+MIN_ABS_Z = 2.0
 _DRAWS = 256  # all pairs share them: of 64, z scattered by up to 1.3 standard deviations on random weights
 _DRAWN_AT_ONCE = 32
 _NO_SPREAD_FRAC = 1e-6
@@ -101,11 +101,11 @@ def composition(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> 
     excess = {mode: found[mode] - null[mode][0].view_as(found[mode]) for mode in MODES}
     z = {mode: _z(excess[mode], *null[mode]) for mode in MODES}  # 4.
     possible = _possible(found["q"])
-    kept = _kept(z, possible)
+    notable = _notable(z, possible)
     pairs = {f"{mode}_excess": excess[mode] for mode in MODES} | {f"{mode}_z": z[mode] for mode in MODES}
-    counts = {"n_pairs": possible.sum(), "n_kept": kept.sum()}
+    counts = {"n_pairs": possible.sum(), "n_kept": notable.sum()}
     return {
-        name: ProbeScores(values.numpy()[None], PAIR_AXES, 0.0, exists=kept.numpy(), exact_n=_DRAWS)
+        name: ProbeScores(values.numpy()[None], PAIR_AXES, 0.0, exists=notable.numpy(), exact_n=_DRAWS)
         for name, values in pairs.items()
     } | {name: ProbeScores(count.float().numpy()[None], exact_n=0) for name, count in counts.items()}
 
@@ -222,10 +222,10 @@ def _possible(like: PairTensor) -> Bool[Tensor, "src_layer src_head layer head"]
     return (layer[:, None, None, None] < layer[None, None, :, None]).expand(like.shape)
 
 
-def _kept(
+def _notable(
     z: dict[str, PairTensor], possible: Bool[Tensor, "src_layer src_head layer head"]
 ) -> Bool[Tensor, "src_layer src_head layer head"]:
     if possible.sum() <= MANY_PAIRS:
         return possible
-    worth = [(value.abs() >= KEPT_ABOVE_Z) | value.isnan() for value in z.values()]
+    worth = [(value.abs() >= MIN_ABS_Z) | value.isnan() for value in z.values()]
     return possible & torch.stack(worth).any(0)  # 5.

@@ -1,4 +1,4 @@
-"""What every causal probe shares: what ablating heads does to losses, and random heads to hold against chosen ones."""
+"""What every causal probe shares: what ablating heads does to losses, and random heads as controls for chosen ones."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def head_changes(
     measures: Mapping[str, Measure],
     seed: int,
 ) -> dict[tuple[str, str], Float[np.ndarray, "n_seq n_layers n_heads"]]:
-    """Ablate every head alone, every way asked for, and measure each loss with and without.
+    """Ablate every head alone, in every requested way, and measure each loss with and without.
 
     Args:
         model: a loaded checkpoint; it is left as it was.
@@ -140,7 +140,7 @@ class Draws:
 
     Attributes:
         sets: distinct, each with as many heads per layer as the chosen set; sorted heads.
-        n_possible: how many distinct sets there are; `sets` are all of them where that is not more than was asked for.
+        n_possible: how many distinct sets there are; `sets` are all of them where that is not more than was requested.
             0 where a layer has fewer other heads than were chosen from it.
     """
 

@@ -11,7 +11,7 @@ with an induction head); path patching: Wang et al. 2022, arXiv:2211.00593.
    taken out and its mean over the other sequences at the same position put in (norm applied as the model does);
    queries, values, and every head and MLP in between are those of the clean run
 4. change = the receiver's prefix_matching with that path ablated minus without, paired by sequence
-5. q_change: the same with the path into the queries, the control: an induction head hears of previous tokens by its
+5. q_change: the same with the path into the queries, the control: an induction head reads previous tokens by its
    keys. Only the direct path is seen, not what MLPs or heads in between pass on
 """
 
@@ -58,7 +58,7 @@ N_SENDERS = N_RECEIVERS = 4
     directions={"k_z": "higher"},
     settings=("n_pairs", "n_possible"),
     reads_as="Well below 0: the pair is an induction circuit, and this path carries it. Near 0 on a head that "
-    "matches prefixes: it hears of previous tokens from several heads, or through MLPs, or matches otherwise. A high "
+    "matches prefixes: it reads previous tokens from several heads, or through MLPs, or matches otherwise. A high "
     "k_z without a change: wired, not used",
     not_measured="fewer than two layers; a norm after attention bends what heads write (Gemma 2, OLMo 2); replacing "
     "keys does not move attention; attention is not finite, not causal or does not sum to 1; there is one sequence "

@@ -15,7 +15,7 @@ ablation: Wang et al. 2022, arXiv:2211.00593. The rule and its margins are ours.
 7. gain = loss on the first block minus loss on later blocks, nothing changed: what copying is worth
 8. verdict: 3 load-bearing: the lower ends of signature and of excess are above 0.05 (attention, nats);
    2 distributed: signature as before, excess not, but more than k heads look the part, and without all of them at least
-   half of the gain is lost (lower end; no random heads are held against this one);
+   half of the gain is lost (lower end; no random heads serve as its control);
    1 signature only: signature as before, nothing else; 0 neither: no signature, whatever is lost
 """
 
@@ -71,7 +71,7 @@ TOP_FRAC = 0.05
         "n_top": "k: 5% of all heads, at least 1",
         "n_called": "heads called induction heads",
         "n_wide": "heads whose own prefix matching is above its null by 0.05",
-        "n_draws": "distinct random sets the top heads were held against",
+        "n_draws": "distinct random sets the top heads were compared with",
         "n_possible": "distinct random sets there are",
     },
     main_metric="excess",
@@ -219,13 +219,13 @@ def signatures(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
     """
     from byrote.probes.sweep.measure import measure_stimulus
 
-    asked = {
+    requested = {
         "repeated_random": ("prefix_matching", "copying_logit"),
         "shuffled_repeat": ("prefix_matching",),
         "jittered_repeat": ("prefix_matching",),
     }
     found: dict[tuple[str, str], Measured] = {}
-    for stimulus, names in asked.items():
+    for stimulus, names in requested.items():
         infos = [lookup(name) for name in names]
         for m in measure_stimulus(model, stimuli[stimulus], infos, seed=seed)[0]:
             found[m.probe, m.metric] = m

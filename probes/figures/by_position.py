@@ -61,7 +61,7 @@ def loss_by_position(
 
     Returns:
         Place in the context on a log x axis, nats on y, 95% bands, chance dotted. Of a long context, places spread
-        evenly over the log axis, as many as can be told apart.
+        evenly over the log axis, as many as can be distinguished.
 
     Raises:
         ByroteError: the results hold no `loss_by_position`, or not that step.

@@ -1,4 +1,4 @@
-"""What every figure shares: its look, its size and title, its data as a table, and the sentence that replaces it."""
+"""What every figure shares: its style, size and title, its data as a table, and its text alternative."""
 
 from __future__ import annotations
 

@@ -197,11 +197,11 @@ def _named(
 ) -> list[int]:
     """The heads farthest from the diagonal whose names would not lie on each other; the first always."""
     chosen = np.argsort(-np.abs(y - x), kind="stable")[:N_LABELLED].tolist()
-    kept: list[int] = []
+    spaced: list[int] = []
     for i in dict.fromkeys([first, *chosen] if first >= 0 else chosen):
-        if all(max(abs(x[i] - x[k]) / 2.5, abs(y[i] - y[k])) >= least for k in kept):
-            kept.append(i)
-    return kept
+        if all(max(abs(x[i] - x[k]) / 2.5, abs(y[i] - y[k])) >= least for k in spaced):
+            spaced.append(i)
+    return spaced
 
 
 def table_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -215,8 +215,8 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
         in_words.
     """
     words = [change(row) for row in rows.itertuples(index=False)]
-    kept = rows[["probe", "metric", "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "q"]]
-    return kept.assign(in_words=words).reset_index(drop=True)
+    table = rows[["probe", "metric", "head_a", "head_b", "a", "b", "difference", "lo", "hi", "n", "q"]]
+    return table.assign(in_words=words).reset_index(drop=True)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from byrote.probes.wording import (
 
 MAX_PANELS = 12
 COLUMNS, ROW_GAP_PX = 6, 34
-N_JUMPS_KEPT = 2
+N_JUMPS = 2
 
 
 def head_grid(
@@ -222,7 +222,7 @@ def panel_steps(rows: pd.DataFrame, *, keep: Sequence[int] = ()) -> list[int]:
     """
     strongest = rows[rows["valid"]].groupby("step")["value"].max()
     steps = list(strongest.index)
-    rises = strongest.diff().abs().nlargest(N_JUMPS_KEPT)
+    rises = strongest.diff().abs().nlargest(N_JUMPS)
     jumps = [int(s) for step in rises.index for s in (steps[steps.index(step) - 1], step)]
     return spaced_steps(rows["step"], keep=[*keep, *jumps])
 

@@ -1,4 +1,4 @@
-"""Lines the way this project draws them: the raw line, its 95% band, its name at its end, its holes marked."""
+"""Line plots: the raw line, its 95% band, its name at its end, its gaps marked."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def spread(wanted: Sequence[float], *, gap: float, lo: float, hi: float) -> list
         wanted: positions, any order.
         gap: smallest distance between two.
         lo: lowest allowed position.
-        hi: highest allowed, kept only while everything fits.
+        hi: highest allowed, used only while everything fits.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     blocks: list[tuple[float, int]] = []  # (first position, how many)

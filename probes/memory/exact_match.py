@@ -13,7 +13,7 @@ forcing); `completed` is Biderman et al. 2023, arXiv:2304.11158 (32 tokens repro
 6. the same on twins: sequences of the same source, never trained on
 
 The first token after BOS cannot be known by anyone: of P equally likely members it costs ln P nats, and accuracy is
-right on it once in P times. `completed` asks nothing of it.
+right on it once in P times. `completed` does not use it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which tokens of a sequence only memory can know, how they split into a prompt and what must follow, and their losses."""
+"""Tokens of a sequence that only memory can predict, their split into prompt and continuation, and their losses."""
 
 from __future__ import annotations
 
@@ -52,29 +52,29 @@ def split(second_block_start: Int[Tensor, " batch"], next_pos: int, *, k: int = 
 def mean_over(
     values: Float[Tensor, "batch next_pos"], where: Bool[Tensor, "batch next_pos"]
 ) -> Float[Tensor, " batch"]:
-    """Mean of the values that are asked for; NaN where there are none."""
+    """Mean of the selected values; NaN where there are none."""
     return torch.where(where, values, 0.0).sum(1) / where.sum(1)
 
 
 def all_right(
     top1: Bool[Tensor, "batch next_pos"], where: Bool[Tensor, "batch next_pos"]
 ) -> Float[Tensor, " batch"]:
-    """1.0 where every token asked for is predicted first, else 0.0; NaN where none is asked for.
+    """1.0 where every selected token is predicted first, else 0.0; NaN where none is selected.
 
     Predicted with the true tokens before it, and yet the same as greedy continuation reproducing them: as long as
-    every token so far came out right, what the model reads is the true sequence either way.
+    every token so far was predicted right, what the model reads is the true sequence either way.
     """
     return if_any((top1 | ~where).all(1), where)
 
 
 def if_any(found: Bool[Tensor, " batch"], where: Bool[Tensor, "batch next_pos"]) -> Float[Tensor, " batch"]:
-    """What was found as 1.0 or 0.0; NaN where no token is asked for: a block of one token has nothing to complete."""
+    """What was found as 1.0 or 0.0; NaN where no token is selected: a block of one token has nothing to complete."""
     return torch.where(where.any(1), found.float(), torch.nan)
 
 
 @dataclass
 class _Collector:
-    """Keeps losses and hits of every batch, off the device."""
+    """Collects losses and hits of every batch, off the device."""
 
     needs: frozenset[str] = frozenset({"token_nll", "top1"})
     nll: list[Tensor] = field(default_factory=list)

@@ -8,7 +8,7 @@ Source: Olsson et al. 2022, arXiv:2209.11895: loss at the 500th token of the con
    500 W / 512, rounded, at least 1 and at most W - 1. `early_position` and `late_position` say which they were
 3. score = loss at late - loss at early, paired by sequence
 4. windowed: the same with each loss averaged over `half_window` = W / 64 positions (at most 8, at least 1, rounded) on
-   either side, as far as the sequence goes. It asks the same and is steadier: the loss of one token of text varies by
+   either side, as far as the sequence goes. It measures the same and is steadier: the loss of one token of text varies by
    several nats, which leaves the score of 32 sequences uncertain by about 0.7
 """
 

@@ -9,7 +9,7 @@ a gap of filler, and the query q r. P(b) is read after r. `apart` differs from t
 1. null:  d x c ... q r      neither b nor the query stood in the context
 2. apart: d x b ... q r      b did, beside strangers: what [b] ... [a] -> [b] raises
 3. pair:  d r b ... q r      b followed r: [a][b] ... [a] -> [b], what induction heads raise, and skip-trigrams too
-4. skip:  q x b ... q r      b stood two after q, and again two after q is asked: [a][x][b] ... [a][y] -> [b]; heads
+4. skip:  q x b ... q r      b stood two after q, and again two after q is to be predicted: [a][x][b] ... [a][y] -> [b]; heads
    that look for exactly the token before do not see it
 5. log_odds = ln odds of b under skip - ln odds under null, paired by item: the logarithm of the odds ratio; pair_log_odds
    and apart_log_odds likewise. p_* are the mean probabilities themselves

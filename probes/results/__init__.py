@@ -1,9 +1,9 @@
-"""What a run measured: one table, whoever reads it. No torch.
+"""Results of a run: one table for every reader. No torch.
 
 schema.py    the columns; `Measured`, what a probe hands over before it is laid out in rows
 units.py     the files of a results folder: written whole or not at all, each with its provenance
 derived.py   verdicts that follow from units
-source.py    rows by metric, read from a file or held in memory
+source.py    rows by metric, read from a file or in memory
 table.py     `Table`: rows (tidy frame), cube (step x layer x head), curve (one number over steps)
 rows.py      rows marked, ranked and named; `Cube`
 curve.py     `Curve`, with what is needed to resample it

@@ -1,4 +1,4 @@
-"""What follows from units: verdicts, and observations.parquet. No forward pass, no torch, the same for the same units."""
+"""Derived results: verdicts and observations.parquet, computed from units alone. No forward pass, no torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_source(root: Path, *, write: bool) -> Source:
 
     Args:
         root: the folder.
-        write: whether observations.parquet may be made anew; where that is not possible, the rows are held in memory.
+        write: whether observations.parquet may be made anew; where that is not possible, the rows stay in memory.
 
     Raises:
         ByroteError: a unit is damaged.

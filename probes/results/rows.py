@@ -1,4 +1,4 @@
-"""Tidy rows of observations: marked where lint asked to leave them out, ranked, named; and one head metric as arrays. No torch."""
+"""Tidy rows of observations: marked where lint leaves them out, ranked, named; and one head metric as arrays. No torch."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
 def mark_left_out(rows: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:
     """Observations with the column `left_out`: rows of those steps are no longer valid and carry the reason."""
     reasons = rows["step"].map(left_out) if left_out else pd.Series(pd.NA, index=rows.index)
-    doubted = reasons.notna() & rows["valid"].astype(bool)
-    if not doubted.any():
+    flagged = reasons.notna() & rows["valid"].astype(bool)
+    if not flagged.any():
         return rows.assign(left_out=False)
     return rows.assign(
-        valid=rows["valid"].astype(bool) & ~doubted,
-        reason=rows["reason"].mask(doubted, "left out by lint: " + reasons.astype(str)),
-        left_out=doubted,
+        valid=rows["valid"].astype(bool) & ~flagged,
+        reason=rows["reason"].mask(flagged, "left out by lint: " + reasons.astype(str)),
+        left_out=flagged,
     )
 
 
@@ -171,7 +171,7 @@ def cube_of(
         info, metric: of the probe.
         steps: of the first axis.
         shape: (n_layers, n_heads).
-        left_out: steps that lint asked to leave out.
+        left_out: steps that lint leaves out.
     """
     single = pc.and_(pc.is_null(rows["src_layer"]), pc.is_null(rows["position"]))
     rows = rows.filter(pc.and_(single, pc.is_valid(rows["layer"])))

@@ -1,4 +1,4 @@
-"""A run and one of its metrics as a notebook holds them: printed usefully, sliced, ranked, turned into arrays. No torch.
+"""Notebook objects for a run and one of its metrics: printed, sliced, ranked, turned into arrays. No torch.
 
 Everything that is shown is escaped. Heads may be named `"L5H1"`, `(5, 1)` or a list of either.
 """
@@ -37,7 +37,7 @@ class Scores:
         results: the run it was measured in.
         probe: registered name.
         metric: one of the probe's metrics.
-        rows: tidy observations in step order; those of steps that lint asked to leave out are marked, not valid.
+        rows: tidy observations in step order; those of steps that lint leaves out are marked, not valid.
     """
 
     results: Table
@@ -117,19 +117,21 @@ class Scores:
             )
         shape = (len(self.steps), int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1)
         out = np.full(shape, np.nan)
-        kept = rows[rows["valid"]]
-        at = np.searchsorted(self.steps, kept["step"].to_numpy(dtype=np.int64))
-        out[at, kept["layer"].to_numpy(dtype=np.int64), kept["head"].to_numpy(dtype=np.int64)] = kept[column]
+        valid = rows[rows["valid"]]
+        at = np.searchsorted(self.steps, valid["step"].to_numpy(dtype=np.int64))
+        out[at, valid["layer"].to_numpy(dtype=np.int64), valid["head"].to_numpy(dtype=np.int64)] = valid[
+            column
+        ]
         return out
 
     def onset(self, threshold: float | None = None, *, frac: float = 0.5, seed: int = 0) -> EventTable:
         """When each head, or the model, reached a level and stayed there for another measured step.
 
-        Told only where the level is surely passed (t-tests at 5%, corrected over steps and heads). Asked of all heads at
+        Reported only where the level is surely passed (t-tests at 5%, corrected over steps and heads). Computed for all heads at
         once the correction is harder than of a few: `scores.head("L1H0").onset(0.4)`.
 
         Args:
-            threshold: the level, in the metric's unit; None asks when a share of each one's own rise had been made.
+            threshold: the level, in the metric's unit; None takes the step when a share of each one's own rise was reached.
             frac: that share.
             seed: of the resampling.
 

@@ -1,7 +1,7 @@
 """Rows of observations by metric, from a file that is read column by column or from a table in memory. No torch.
 
 A run of 154 checkpoints of a large model holds millions of numbers, and whoever looks at it looks at a few metrics at a
-time. So only where each metric's rows are is held, with the rows of the short metrics, which are asked for most.
+time. So only where each metric's rows are is cached, with the rows of the short metrics, which are read most.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Kind = Literal["head", "pair", "head curve", "curve", "model"]
 WORDS = ("run", "probe", "metric", "reason")
 _NARROW = ("layer", "head", "src_layer", "src_head", "position", "n")
 _INDEXED = ("step", "tokens_seen", "probe", "metric", "layer", "src_layer", "position")
-_SHORT_ROWS = 8192  # metrics of at most so many rows are held once one of them was read
+_SHORT_ROWS = 8192  # metrics of at most so many rows are cached once one of them was read
 _ROWS_AT_ONCE = 65536
 
 
@@ -124,8 +124,8 @@ class Source:
         if spans is not None and not spans:
             return encoded(schema.empty_table())
         batches = (batch for _, batch in self._batches(columns, spans))
-        kept = (batch if where is None else batch.filter(where(batch)) for batch in batches)
-        tables = [pa.Table.from_batches([batch]) for batch in kept]
+        selected = (batch if where is None else batch.filter(where(batch)) for batch in batches)
+        tables = [pa.Table.from_batches([batch]) for batch in selected]
         if isinstance(self._place, Path):
             pa.default_memory_pool().release_unused()  # what was read and left out
         return pa.concat_tables(tables).unify_dictionaries() if tables else encoded(schema.empty_table())
@@ -227,7 +227,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def encoded(table: pa.Table) -> pa.Table:
-    """Observations as they are held: words as dictionaries, axes and counts in four bytes."""
+    """Observations as they are cached: words as dictionaries, axes and counts in four bytes."""
     for name in table.column_names:
         kind = pa.dictionary(pa.int32(), pa.string()) if name in WORDS else pa.int32()
         if name in WORDS or name in _NARROW:

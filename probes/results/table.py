@@ -1,6 +1,6 @@
-"""The observations of one run, as everybody reads them: rows, cubes and curves of the metrics that are asked for. No torch.
+"""The observations of one run, as every reader gets them: rows, cubes and curves of requested metrics. No torch.
 
-Steps that lint asked to leave out keep their values and are marked: not valid, lint's reason, `left_out` true.
+Steps that lint leaves out keep their values and are marked: not valid, lint's reason, `left_out` true.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
-from byrote.probes.registry import REGISTRY, lookup, remember
+from byrote.probes.registry import REGISTRY, lookup, register_stored
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
 from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, ranked
@@ -31,7 +31,7 @@ from byrote.probes.spec import ProbeInfo
 T = TypeVar("T")
 Opened = TypeVar("Opened", bound="Table")
 Head = tuple[int, int]
-_HELD_BYTES = 24_000_000  # of rows, cubes and samples together, for one run
+_CACHE_BYTES = 24_000_000  # of rows, cubes and samples together, for one run
 
 
 class Table:
@@ -48,9 +48,9 @@ class Table:
         self, path: Path, meta: Mapping[str, Any], table: pa.Table | None = None, *, write: bool = True
     ) -> None:
         self.path, self.meta = path, meta
-        remember(meta.get("plugins"))
+        register_stored(meta.get("plugins"))
         self._table, self._write = table, write
-        self._held: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._cache: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = threading.RLock()
 
     @classmethod
@@ -93,7 +93,7 @@ class Table:
 
     @property
     def left_out(self) -> dict[int, str]:
-        """Steps that `byrote lint` asked to leave out when these results were made, and why: measured, not believed."""
+        """Steps that `byrote lint` left out when these results were made, and why: measured, but not valid."""
         stored = (self.meta.get("lint") or {}).get("left_out") or {}
         return {int(step): str(why) for step, why in stored.items()}
 
@@ -178,10 +178,10 @@ class Table:
         return {p: tuple(sorted(ms, key=lambda m: (m != main[p], m))) for p, ms in probes.items()}
 
     def info(self, probe: str) -> ProbeInfo:
-        """What the catalogue says of a probe; a description without claims for one that it does not know.
+        """What the catalogue says of a probe; a description without claims for one that is not in it.
 
         Raises:
-            ByroteError: neither the catalogue nor these results know it.
+            ByroteError: neither the catalogue nor these results describe it.
         """
         if probe in REGISTRY:
             return REGISTRY[probe]
@@ -244,7 +244,7 @@ class Table:
         return mark_left_out(self.frame, self.left_out)
 
     def select(self, probe: str, metric: str, *, step: int | None = None) -> pd.DataFrame:
-        """Observations of one metric, at one step or all, as measured: steps that lint asked to leave out are not marked."""
+        """Observations of one metric, at one step or all, as measured: steps that lint leaves out are not marked."""
         return self._rows(probe, metric, step)
 
     def rows(
@@ -350,7 +350,7 @@ class Table:
         """One metric of a head, or of the whole model, over the steps where it was measured.
 
         Args:
-            probe: its name. Steps that lint asked to leave out are left out.
+            probe: its name. Steps that lint leaves out are not used.
             metric: one number per step.
             head: layer and head, None for the whole model.
 
@@ -373,7 +373,7 @@ class Table:
         """Every curve of a metric: by (layer, head), or under None for the whole model.
 
         Args:
-            probe: its name. Steps that lint asked to leave out are left out.
+            probe: its name. Steps that lint leaves out are not used.
             metric: one number per step.
             sequences: read the per-sequence values too, from a file per step; without them intervals are all there is.
 
@@ -402,7 +402,7 @@ class Table:
         return read_samples(self.path, self.usable_steps, self.info(probe), metric)
 
     def samples(self, step: int) -> pd.DataFrame:
-        """Observations of one step with their per-sequence values in the column `samples` (empty where not kept)."""
+        """Observations of one step with their per-sequence values in the column `samples` (empty where not stored)."""
         return to_frame(read_units(self.path, step))
 
     @property
@@ -421,7 +421,7 @@ class Table:
     def cached(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """What was made before under a key, else what `make` gives; the answers must not be changed.
 
-        What was asked for longest ago goes when a run's take more than some 20 MB together; larger ones are not held.
+        The least recently used are dropped when a run's take more than some 20 MB together; larger ones are not cached.
 
         Args:
             key: what it is.
@@ -429,14 +429,14 @@ class Table:
             size: bytes it takes.
         """
         with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key][0]
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key][0]
             made = make()
-            if (n_bytes := size(made)) < _HELD_BYTES:
-                self._held[key] = (made, n_bytes)
-            while sum(held for _, held in self._held.values()) > _HELD_BYTES:
-                self._held.popitem(last=False)
+            if (n_bytes := size(made)) < _CACHE_BYTES:
+                self._cache[key] = (made, n_bytes)
+            while sum(n for _, n in self._cache.values()) > _CACHE_BYTES:
+                self._cache.popitem(last=False)
             return made
 
     @property

@@ -1,4 +1,4 @@
-"""The files of a results folder: units are the truth, `observations.parquet` is derived from them. No torch, no pickle.
+"""The files of a results folder: units are primary, `observations.parquet` is derived from them. No torch, no pickle.
 
     results/<run>/
         run.json                          what was requested
@@ -69,7 +69,7 @@ def unit_stamps(root: Path) -> tuple[tuple[str, int, int], ...]:
 @lru_cache(maxsize=4096)
 def _n_units(folder: str, changed: int) -> int:
     """Units in a step's folder; `changed` makes a folder that got another one another key."""
-    names = os.listdir(folder)  # noqa: PTH208  (asked for every step at every look)
+    names = os.listdir(folder)  # noqa: PTH208  (called for every step at every look)
     return sum(name.endswith(".parquet") and not name.startswith(".") for name in names)
 
 

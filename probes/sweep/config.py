@@ -1,6 +1,6 @@
-"""What a sweep is asked for, each setting written once: its name, default, and the text that the command line shows.
+"""Configuration of a sweep, each setting written once: its name, default, and the help that the command line shows.
 
-It imports nothing heavy: the command line reads it before it knows what it is asked for.
+It imports nothing heavy: the command line imports it before it parses its arguments.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def installed_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What was asked: the settings that decide the numbers of a sweep, and how its models run.
+    """The configuration of a sweep: the settings that decide the numbers of a sweep, and how its models run.
 
     Every field says what it means; these are the options of `byrote run`. `versions` are of what can change a number.
     """

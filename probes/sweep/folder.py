@@ -29,7 +29,7 @@ class SweepOutcome:
         measured, reused: units written now, and units found finished.
         superseded: stored units that disagreed with the weights, versions or settings and were removed.
         gaps: checkpoints or units that could not be measured, with reasons.
-        interrupted: True after Ctrl-C: what was finished is kept.
+        interrupted: True after Ctrl-C: what was finished is saved.
         trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
         drift: in a lower precision than float32, how far the last step's scores are from float32; see `drift_rows`.
     """
@@ -76,7 +76,7 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
 
 
 def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> dict[str, Any]:
-    """What was asked and under which conditions; nothing in it depends on when or how often it was run.
+    """What was requested and under which conditions; nothing in it depends on when or how often it was run.
 
     Args:
         root: the results folder.
@@ -164,7 +164,7 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
 
 
 def _clear(root: Path) -> None:
-    """Delete everything but the lock that is held."""
+    """Delete everything but the lock."""
     ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", LOCK}
     others = sorted(p.name for p in root.iterdir() if p.name not in ours)
     if others:

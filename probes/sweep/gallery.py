@@ -18,7 +18,7 @@ from byrote.checkpoints.vocabulary import load_tokenizer
 from byrote.interp.logit_attribution import WriteKeeper, strongest, unreadable
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import EndView, LayerView, Observer, observe
-from byrote.probes.attention import FORMAT, N_KEPT, SCALE, attention_file, kept_before, kept_kinds
+from byrote.probes.attention import FORMAT, N_SAVED, SCALE, attention_file, saved_before, saved_kinds
 from byrote.probes.stimuli import Stimulus
 
 if TYPE_CHECKING:
@@ -34,29 +34,29 @@ def keep_attention(
     stimuli: Mapping[str, Stimulus],
     tokenizer: Path | None,
 ) -> None:
-    """Run the kept sequences once and write what was asked to be kept of them, whole or not at all.
+    """Run the selected sequences once and write their attention, whole or not at all.
 
-    Sequences that an earlier sweep kept, of stimuli that this one does not show, are kept on.
+    Sequences that an earlier sweep saved, of stimuli that this one does not show, stay in the file.
 
     Args:
         model: a loaded checkpoint.
         root: the results folder.
         step: the checkpoint's.
         fingerprint: of its weights.
-        stimuli: by kind; those that are not kept are left alone.
+        stimuli: by kind; those that are not saved are ignored.
         tokenizer: a tokenizer.json that turns ids into text, where there is one.
     """
-    sequences = {kind: stimuli[kind].tokens[:N_KEPT] for kind in kept_kinds(stimuli)}
+    sequences = {kind: stimuli[kind].tokens[:N_SAVED] for kind in saved_kinds(stimuli)}
     ids = {kind: stimuli[kind].id for kind in sequences}
-    before = kept_before(root, step, fingerprint=fingerprint, stimuli=stimuli)
+    before = saved_before(root, step, fingerprint=fingerprint, stimuli=stimuli)
     for kind in dict.fromkeys(text.stimulus for text in before):
         own = [text for text in before if text.stimulus == kind]
         sequences[kind], ids[kind] = np.stack([text.tokens for text in own]), own[0].stimulus_id
     facts = {"fingerprint": fingerprint, "stimuli": json.dumps(ids)}
-    write_kept(model, attention_file(root, step), sequences, facts=facts, tokenizer=_reader(tokenizer))
+    write_attention(model, attention_file(root, step), sequences, facts=facts, tokenizer=_reader(tokenizer))
 
 
-def write_kept(
+def write_attention(
     model: HookedModel,
     path: Path,
     sequences: Mapping[str, Int[np.ndarray, "n_seq pos"]],
@@ -134,7 +134,7 @@ def spoken(tokens: np.ndarray, tokenizer: Tokenizer) -> list[list[str]]:
 
 
 class AttentionKeeper:
-    """Keeps the pattern of every layer, one byte per weight."""
+    """Stores the pattern of every layer, one byte per weight."""
 
     needs = frozenset({"pattern"})
 
@@ -144,8 +144,8 @@ class AttentionKeeper:
     def see_layer(self, view: LayerView) -> None:
         """One layer of one batch."""
         assert view.pattern is not None
-        kept = view.pattern.float().clamp(0, 1).mul(SCALE).round().to(torch.uint8)
-        self.layers.setdefault(view.layer, []).append(kept.cpu().numpy())
+        pattern = view.pattern.float().clamp(0, 1).mul(SCALE).round().to(torch.uint8)
+        self.layers.setdefault(view.layer, []).append(pattern.cpu().numpy())
 
     def see_end(self, view: EndView) -> None:
         """Nothing is wanted of the end."""

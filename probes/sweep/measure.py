@@ -1,4 +1,4 @@
-"""One forward pass over one stimulus, reduced to observations by every probe that asked for it.
+"""One forward pass over one stimulus, reduced to observations by every probe that uses it.
 
 What a plugin's functions return is checked before it is believed: each fault is one error that says what to do.
 """
@@ -153,7 +153,7 @@ def _from_scores(info: ProbeInfo, metric: str, score: ProbeScores, seed: int) ->
 
 
 class _Reader:
-    """Shows a probe's function what it asks for by argument name, and collects what it returns."""
+    """Passes a probe's function its arguments by name, and collects what it returns."""
 
     def __init__(self, info: ProbeInfo, model: HookedModel, stimulus: Stimulus) -> None:
         self.info, self.model, self.stimulus = info, model, stimulus
@@ -216,7 +216,7 @@ class _Reader:
     def _updated(self, available: Mapping[str, Any], leading: Mapping[str, int]) -> dict[str, Tensor]:
         if lacking := [name for name in self.arguments if name not in available]:
             raise PluginError(
-                f"the probe {self.info.name} asks for {lacking[0]!r}, which {self.stimulus.kind} does not hold",
+                f"the probe {self.info.name} requests {lacking[0]!r}, which {self.stimulus.kind} does not hold",
                 help=did_you_mean(lacking[0], available),
             )
         found = _called(self.info, self.probe.update, **{name: available[name] for name in self.arguments})

@@ -39,7 +39,7 @@ class ResultsInMemory(Results):
         self._units = units
 
     def samples(self, step: int) -> pd.DataFrame:
-        """Observations of one step with their per-sequence values in the column `samples` (empty where not kept)."""
+        """Observations of one step with their per-sequence values in the column `samples` (empty where not stored)."""
         return to_frame(self._units.filter(pc.equal(self._units["step"], step)))
 
     def read_samples(self, probe: str, metric: str) -> Iterator[Any]:

@@ -43,7 +43,7 @@ class Fingerprints:
     """Hashes of tensors and configs by file, reused while a file's size and modification time stand.
 
     Args:
-        path: the file they are kept in.
+        path: the file they are cached in.
         clock: notes when each read happened.
         ahead: whether the following checkpoint is read in a thread.
     """
@@ -67,7 +67,7 @@ class Fingerprints:
         """Fingerprint of a checkpoint; starts reading `then` meanwhile.
 
         Raises:
-            CheckpointError: a file that is not what it claims to be (of `then`: when it is asked for).
+            CheckpointError: a file that is not what it claims to be (of `then`: when it is requested).
         """
         hashes = self.hashes(checkpoint)
         if hashes is None:

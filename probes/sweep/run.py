@@ -1,4 +1,4 @@
-"""The sweep: every checkpoint of a series, every probe asked for, one forward pass per (checkpoint, stimulus).
+"""The sweep: every checkpoint of a series, every requested probe, one forward pass per (checkpoint, stimulus).
 
 The same command again does only what is missing. A unit is one (checkpoint, stimulus): it is written whole when it is
 finished, so a kill at any moment loses at most the unit in flight.
@@ -171,7 +171,7 @@ class _Sweep:
         self.outcome.measured += 1
 
     def _walker(self, dtype: str) -> HookedSeries:
-        """The models; torch is imported here, so that a finished sweep asked again never needs it."""
+        """The models; torch is imported here, so that a finished sweep that is run again never needs it."""
         import torch
 
         from byrote.interp.bridge import HookedSeries

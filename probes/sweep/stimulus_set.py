@@ -1,8 +1,8 @@
-"""What every model of a series is shown: drawn once, from the first model loaded or from what an earlier sweep wrote.
+"""The stimuli of a sweep: drawn once, from the first model loaded or from what an earlier sweep wrote.
 
     results/<run>/stimuli/natural.safetensors     the windows of a given text that were shown, as token ids
 
-A finished sweep that is asked again draws everything from run.json and loads no model; one that is asked again without
+A finished sweep that is run again draws everything from run.json and loads no model; one that is run again without
 the text, for instance to add checkpoints, shows the same windows. No torch.
 """
 
@@ -26,7 +26,7 @@ from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import groups
 
-MAX_WINDOW_TOKENS = 1024  # twice what icl_score asks for; longer contexts would mostly cost time
+MAX_WINDOW_TOKENS = 1024  # twice what icl_score needs; longer contexts would mostly cost time
 WINDOWS = Path("stimuli") / "natural.safetensors"
 _FACTS = "byrote"
 
@@ -48,7 +48,7 @@ class StimulusSet:
         stimuli: kind -> tokens.
         refused: kind -> why it cannot be drawn for this model.
         vocabulary: what random tokens are drawn from; None as long as `shape` is empty.
-        notes: what the reader of the results should know about them.
+        notes: remarks on them for readers of the results.
 
     Args:
         series: what is measured.
@@ -122,7 +122,7 @@ class StimulusSet:
                     n_ctx=shape["n_ctx"],
                     seed=config.seed,
                     n_seq=config.n_seq,
-                    material=token_sets,
+                    token_sets=token_sets,
                 )
             except (CheckpointError, PluginError):
                 raise
@@ -193,7 +193,7 @@ class _Windows:
             ]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             raise ByroteError(
-                "the natural text kept from an earlier sweep cannot be read", help="give it again with --text"
+                "the natural text saved by an earlier sweep cannot be read", help="give it again with --text"
             ) from None
         if differing:
             raise ByroteError(

@@ -1,7 +1,7 @@
-"""Which units a results folder holds, which are missing, and which no longer say the truth. No torch.
+"""Units of a results folder: which are there, which are missing, and which are superseded. No torch.
 
 A unit is what one pass measured at one checkpoint. It carries its provenance; one that disagrees with the weights, the
-versions or the settings asked for is superseded.
+versions or the requested settings is superseded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Units:
 
     Args:
         root: the results folder.
-        config: what is asked for.
+        config: of this sweep.
         stimuli: what the models are shown.
     """
 
@@ -88,7 +88,7 @@ class Units:
         write_unit(file, table, facts | ({"plugins": plugins} if plugins else {}))
 
     def lacks_attention(self, checkpoint: Checkpoint, identity: str) -> bool:
-        """Whether attention was asked to be kept and is not."""
+        """Whether attention was requested and is not saved."""
         return self.config.save_attention and lacks_attention(
             self.root, checkpoint.step, fingerprint=identity, stimuli=self.stimuli.stimuli
         )

@@ -1,4 +1,4 @@
-"""What is kept of a corpus of any length: sums per block of documents, and a sample.
+"""Bounded summaries of a corpus of any length: sums per block of documents, and a sample.
 
 Where there are too many documents (or windows) for a row each, neighbours are merged. Runs of consecutive documents stay
 together, so the bootstrap over blocks also covers the likeness of neighbours.
@@ -24,7 +24,7 @@ class Blocks:
 
     Args:
         columns: numbers summed per unit.
-        capacity: rows kept; an even number.
+        capacity: rows stored; an even number.
         dtype: of the sums.
     """
 
@@ -76,7 +76,7 @@ class Reservoir:
     """A uniform sample of a stream of unknown length (Vitter 1985, algorithm R): at most `size` of the items offered.
 
     Args:
-        size: items kept.
+        size: items stored.
         seed: of the draws.
     """
 
@@ -87,7 +87,7 @@ class Reservoir:
         self._rng = np.random.default_rng([seed, 7])
 
     def places(self, count: int) -> Iterator[tuple[int, int]]:
-        """For the next `count` items: (item, place) of those to be kept; put each with `items[place]` by `keep`."""
+        """For the next `count` items: (item, place) of those to be stored; put each with `items[place]` by `keep`."""
         numbers = np.arange(self.offered, self.offered + count)
         drawn = np.floor(self._rng.random(count) * (numbers + 1)).astype(np.int64)
         place = np.where(numbers < self.size, numbers, drawn)

@@ -1,4 +1,4 @@
-"""Corpora in, a report out: every corpus is read once (a reference twice) and all measures look at the same batches."""
+"""Measure corpora: every corpus is read once (a reference twice) and all measures see the same batches."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Corpus:
         """The whole corpus in batches of windows.
 
         Args:
-            settings: units and how documents are told apart.
-            windower: a fresh one; afterwards it knows how many tokens, documents and windows there were.
+            settings: units and how documents are separated.
+            windower: a fresh one; afterwards it has counted tokens, documents and windows.
             reading: counts what could not be read.
             excerpts: gets a sample of the text (or windows of ids) for a model.
         """
@@ -131,7 +131,7 @@ def open_corpora(paths: Iterable[str | Path]) -> list[Corpus]:
 
 @dataclass
 class _Measured:
-    """One corpus and what is kept of it for the corpora after it."""
+    """One corpus and what is stored of it for the corpora after it."""
 
     corpus: Corpus
     windower: Windower
@@ -182,9 +182,9 @@ class _Run:
             "concentration": Concentration(seed=seed, resampled=resampled, by_document=by_document),
             "near_duplicates": NearDuplicates(seed=seed, by_document=by_document),
         }
-        done.measures = {name: measure for name, measure in made.items() if settings.wants(name)}
+        done.measures = {name: measure for name, measure in made.items() if settings.includes(name)}
         looking: list[Any] = list(done.measures.values())
-        counted = RareCounts() if is_reference and settings.wants("tail_mass") else None
+        counted = RareCounts() if is_reference and settings.includes("tail_mass") else None
         if counted is not None:
             looking.append(counted)
         if self.reference is not None and self.reference.rare is not None:
@@ -311,7 +311,7 @@ def measure_text(
     _check_units(corpora, settings, compared=reference is not None)
     by_document = [corpus.has_documents(settings) for corpus in corpora]
     reader = None
-    if model is not None and settings.wants("perplexity"):
+    if model is not None and settings.includes("perplexity"):
         reader = perplexity.Reader(
             model,
             tokenizer=settings.tokenizer,
@@ -320,7 +320,7 @@ def measure_text(
             dtype=dtype,
             threads=threads,
         )
-    twice = reference is not None and settings.wants("tail_mass")
+    twice = reference is not None and settings.includes("tail_mass")
     total = sum(corpus.size_bytes for corpus in corpora) + (corpora[0].size_bytes if twice else 0)
     read = 0
 

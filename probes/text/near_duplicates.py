@@ -53,7 +53,7 @@ class NearDuplicates:
 
     def __init__(self, *, seed: int, by_document: bool, max_documents: int = MAX_DOCUMENTS) -> None:
         self.seed, self._by_document, self._max = seed, by_document, max_documents
-        self._kept = np.empty((max_documents + _SIGNED_AT_ONCE, BINS), dtype=np.uint32)
+        self._signatures = np.empty((max_documents + _SIGNED_AT_ONCE, BINS), dtype=np.uint32)
         self._count = self._level = 0
         self.largest = self.offered = 0
 
@@ -69,13 +69,13 @@ class NearDuplicates:
     def _keep(self, found: np.ndarray) -> None:
         self.offered += len(found)
         found = self._sampled(found)
-        self._kept[self._count : self._count + len(found)] = found
+        self._signatures[self._count : self._count + len(found)] = found
         self._count += len(found)
         while self._count > self._max:
             self._level += 1
-            found = self._sampled(self._kept[: self._count])
+            found = self._sampled(self._signatures[: self._count])
             self._count = len(found)
-            self._kept[: self._count] = found
+            self._signatures[: self._count] = found
 
     def _sampled(self, found: np.ndarray) -> np.ndarray:
         chosen = mix(found.min(1).astype(np.uint64)) & np.uint64((1 << self._level) - 1)
@@ -84,7 +84,7 @@ class NearDuplicates:
     def numbers(self) -> Iterator[Number]:
         """Share of documents in clusters, and share that is redundant."""
         what = "pieces" if self._by_document else "windows"
-        found = self._kept[: self._count]
+        found = self._signatures[: self._count]
         sizes = np.bincount(clusters(found)) if len(found) else np.zeros(0, dtype=np.int64)
         self.largest = int(sizes.max(initial=0))
         per_cluster = np.stack([np.where(sizes > 1, sizes, 0), np.maximum(0, sizes - 1)], axis=1)
@@ -128,21 +128,21 @@ def signatures(
 
 
 def _fill(signature: np.ndarray) -> None:
-    """Every empty bin takes the value of the first full one in its own order of asking."""
+    """Every empty bin takes the value of the first full one in its own order of probing."""
     full = signature != _EMPTY
     few = np.flatnonzero(full.sum(1) <= _FEW_BINS)
     signature[few] = _filled_from_few(signature[few], full[few])
     rows, bins = np.nonzero(signature == _EMPTY)
-    for asked in _PROBES.T:
+    for probed in _PROBES.T:
         if not len(rows):
             return
-        hit = full[rows, asked[bins]]
-        signature[rows[hit], bins[hit]] = signature[rows[hit], asked[bins[hit]]]
+        hit = full[rows, probed[bins]]
+        signature[rows[hit], bins[hit]] = signature[rows[hit], probed[bins[hit]]]
         rows, bins = rows[~hit], bins[~hit]
 
 
 def _filled_from_few(signature: np.ndarray, full: np.ndarray) -> np.ndarray:
-    """The same where most bins are empty: each full bin is offered to all, and the one asked first is taken."""
+    """The same where most bins are empty: each full bin is offered to all, and the one probed first is taken."""
     rows, bins = np.nonzero(full)
     first = np.searchsorted(rows, np.arange(len(signature)))
     nth = np.arange(len(rows)) - first[rows]

@@ -109,7 +109,7 @@ def _group(keys: np.ndarray, candidates: np.ndarray, n: int, n_tokens: int) -> t
 def hashes(
     tokens: UInt64[np.ndarray, " n"], starts: Int[np.ndarray, " s"], orders: Sequence[int]
 ) -> Iterator[tuple[int, Int[np.ndarray, " m"], UInt64[np.ndarray, " m"]]]:
-    """(n, where each n-gram ends, its 64-bit hash) for every order from 1 up to the longest asked for.
+    """(n, where each n-gram ends, its 64-bit hash) for every order from 1 up to the longest requested.
 
     Args:
         tokens: codes of all sequences, one after another.

@@ -44,7 +44,7 @@ class Excerpts:
     document is, or windows of token ids.
 
     Args:
-        size: stretches kept.
+        size: stretches stored.
         context: tokens of a window.
         seed: of the draw.
     """
@@ -182,8 +182,10 @@ class Reader:
             logits = self._model.logits(tokens)[:, :-1].float()
             aim = tokens[:, 1:].to(logits.device)
             nll = logits.logsumexp(-1) - logits.gather(-1, aim[..., None])[..., 0]
-        kept = np.arange(padded.shape[1] - 1)[None] < lengths[:, None] - 1
-        return np.stack([np.where(kept, nll.double().cpu().numpy(), 0.0).sum(1), kept.sum(1)], axis=1)
+        predicted = np.arange(padded.shape[1] - 1)[None] < lengths[:, None] - 1
+        return np.stack(
+            [np.where(predicted, nll.double().cpu().numpy(), 0.0).sum(1), predicted.sum(1)], axis=1
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What was measured of corpora: numbers, and the tidy frame made of them."""
+"""The report on corpora: numbers, and the tidy frame made of them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TextReport:
 
     Attributes:
         frame: one row per number: corpus, measure, metric, n_gram, value, lo, hi, chance, n, unit, resampled, reason.
-        notes: what a reader should know: what was skipped or replaced, and how large each corpus is.
+        notes: remarks for the reader: what was skipped or replaced, and how large each corpus is.
         incomplete: something requested could not be measured, or part of a corpus could not be read.
         meta: settings, and tokens, documents and windows of each corpus.
     """

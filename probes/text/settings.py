@@ -1,6 +1,6 @@
-"""How corpora are read and what is measured of them: each setting once, with the text that the command line shows.
+"""Settings of corpus measurements, each written once with the help that the command line shows.
 
-It imports nothing heavy: the command line reads it before it knows what it is asked for.
+It imports nothing heavy: the command line imports it before it parses its arguments.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class TextSettings:
         if not self.separators or not all(text.strip("*") for text in self.separators):
             raise ByroteError("a separator needs text", help="* alone would part every letter")
 
-    def wants(self, measure: str) -> bool:
-        """Whether a measure was asked for, or all were."""
+    def includes(self, measure: str) -> bool:
+        """Whether a measure was requested, or all were."""
         return self.measures is None or measure in self.measures
 
     @property

@@ -38,7 +38,7 @@ _FILTER_BITS = 22
 
 
 class Table:
-    """Counts of n-grams by hash; past `limit` of them, every second one is let go, chosen by its hash."""
+    """Counts of n-grams by hash; past `limit` of them, every second one is dropped, chosen by its hash."""
 
     def __init__(self, limit: int = MAX_COUNTED) -> None:
         self.keys, self.counts = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
@@ -151,7 +151,7 @@ class TailMass:
             weight = np.zeros((len(codes), 2))
             weight[at, 0], weight[:, 1] = 1 << self._rare[n].level, 1
             self._mass[n].add(units, weight)
-            # The last column holds n-grams that are not rare: every block knows its own total.
+            # The last column holds n-grams that are not rare: every block counts its own total.
             column = np.full(len(codes), len(self._rare[n].keys))
             column[at] = which
             self._hits[n].add_counts(units, column)
@@ -195,12 +195,12 @@ class TailMass:
 
         top, below = self.mass(n)
         (mass,) = ratio_intervals(top[:, None], below[:, None], seed=self.seed)
-        held_top, held_below = other.mass(n)
-        yield number("mass", mass, "fraction", float(held_top.sum() / held_below.sum()))
-        if not is_reference and held_top.sum():
-            survival = quotient_interval((top, below), (held_top, held_below), seed=self.seed)
+        other_top, other_below = other.mass(n)
+        yield number("mass", mass, "fraction", float(other_top.sum() / other_below.sum()))
+        if not is_reference and other_top.sum():
+            survival = quotient_interval((top, below), (other_top, other_below), seed=self.seed)
             yield number("survival", survival, "ratio", 1.0)
-        drawn = 0.5 * min(below.sum(), held_below.sum())
+        drawn = 0.5 * min(below.sum(), other_below.sum())
         coverage = linearised_interval(*_coverages(self.hits(n), drawn), seed=self.seed)
         chance = _coverage(other.hits(n).sum(0, dtype=np.int64), drawn)
         yield number("coverage", coverage, "fraction", chance)

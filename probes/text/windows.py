@@ -1,4 +1,4 @@
-"""Chunks of text as codes, and a stream of codes as batches of whole windows and whole pieces of documents.
+"""Tokenise chunks of text, and batch the stream into whole windows and whole pieces of documents.
 
 Codes are bytes, hashed words, or the ids of a tokenizer. Equal codes mean equal units.
 """
@@ -127,7 +127,7 @@ class Windower:
             yield from self._cut(last=True)
 
     def _cut(self, *, last: bool) -> Iterator[Batch]:
-        """Batches of as many whole pieces as `BATCH_TOKENS` hold, the same however the tokens came; the rest waits."""
+        """Batches of as many whole pieces as `BATCH_TOKENS` hold, the same however the tokens arrive; the rest waits."""
         tokens, documents = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         starts = _starts(documents)
         pieces = _cuts(starts, len(tokens), self.piece)

@@ -1,14 +1,14 @@
-"""When did a metric rise, and when did it reach a fixed level? No torch.
+"""Onsets: when a metric rose, and when it reached a fixed level. No torch.
 
 Onset: when 10%, 50% and 90% of a rise had happened.
 
 1. direction: the probe's own; where it has none, that of the largest departure from the first measured value
-2. top: the highest value held at two neighbouring measured steps, or the last one: a spike at one step is no rise
+2. top: the highest value sustained at two neighbouring measured steps, or the last one: a spike at one step is no rise
 3. there is a rise within the series when two neighbouring steps, or the last one, lie beyond the first step (one-sided
    t-tests on paired sequences, 5%, Bonferroni over steps and, for the strongest of several heads, over those) and top
    lies beyond it by the smallest effect; else there is no onset, and the text says which
 4. base: the first measured value; chance instead when that value already lies beyond chance, tested alike, by the
-   smallest effect, for then part of the rise came before the first step; without a rise within the series all of it did
+   smallest effect, for then part of the rise happened before the first step; without a rise within the series all of it did
 5. crossing of a level: the first step at or above it that is followed by another (or is the last), joined to the step
    before by a straight line on ln(1 + step). Where the curve is surely below the level again before it reaches its top
    (in all but 5% of resamples, Bonferroni over steps), only what comes after counts
@@ -18,7 +18,7 @@ Onset: when 10%, 50% and 90% of a rise had happened.
 A fixed level, `threshold_crossing`:
 
 1. reached: some two neighbouring measured steps, or the last one, lie beyond the level (one-sided t-tests, 5%, Bonferroni
-   over steps and over the curves asked about together); else it is not reported as reached, however close it comes
+   over steps and over the curves tested together); else it is not reported as reached, however close it comes
 2. crossing: the first step at or beyond the level that is followed by another (or is the last), joined to the step before
    by a straight line on ln(1 + step), with the interval of step 6 above
 """
@@ -91,7 +91,7 @@ def rise(curve: Curve) -> Rise:
     departure = curve.value - first
     if not sign:
         sign = 1.0 if departure.max() >= -departure.min() else -1.0
-    top = first + sign * float(held_top(sign * departure[None])[0])
+    top = first + sign * float(sustained_top(sign * departure[None])[0])
     why_not = _why_not(curve, sign, gain=sign * (top - first), directions=directions)
     from_chance = directions == 1 and _beyond_chance(curve, sign)
     if from_chance and why_not:
@@ -115,8 +115,8 @@ def _why_not(curve: Curve, sign: float, *, gain: float, directions: int) -> str:
         return "only one step was measured"
     what = "change" if directions == 2 else "rise" if sign > 0 else "fall"
     p = curve.p_above(0, sign)[1:]
-    held = np.append(np.maximum(p[:-1], p[1:]), p[-1]).min()  # both of two neighbours, or the last
-    if held * len(p) * directions * curve.among >= ALPHA:
+    sustained = np.append(np.maximum(p[:-1], p[1:]), p[-1]).min()  # both of two neighbours, or the last
+    if sustained * len(p) * directions * curve.among >= ALPHA:
         return f"no lasting {what} from the first measured step that these sequences can tell from none"
     return "" if gain > curve.smallest else f"no lasting {what} of more than {curve.smallest:g}"
 
@@ -132,7 +132,7 @@ def _beyond_chance(curve: Curve, sign: float) -> bool:
 def crossings(
     curve: Curve, *, fracs: tuple[float, ...] = LEVELS, seed: int = 0, found: Rise | None = None
 ) -> tuple[Crossing, ...]:
-    """When each share of the rise had happened; nothing when there is none, open brackets when it came before all steps.
+    """When each share of the rise had happened; nothing when there is none, open brackets when it happened before all steps.
 
     Args:
         curve: of one metric.
@@ -172,11 +172,11 @@ def crossed(
         Of the curve itself, and of the resamples, what `first_lasting` gives.
     """
     measured, drawn = (_risen(found, values) for values in (curve.value[None], draws))
-    tops, too_high = held_top(drawn), _too_high(measured, drawn)
+    tops, too_high = sustained_top(drawn), _too_high(measured, drawn)
     levels = frac * (tops - np.sqrt(2) * too_high)  # a resample has the noise of its sample and its own
     start = _surely_below(measured[0], drawn < levels[:, None])
     at, index = first_lasting(curve, drawn, levels, start=start)
-    own = first_lasting(curve, measured, frac * (held_top(measured) - too_high), start=start)
+    own = first_lasting(curve, measured, frac * (sustained_top(measured) - too_high), start=start)
     return own, (np.where(levels > 0, at, np.inf), index)
 
 
@@ -186,7 +186,7 @@ def _too_high(measured: Float[np.ndarray, "1 steps"], drawn: Float[np.ndarray, "
     Resampling doubles the variance of the noise, and with it raises the highest of equals by a factor of sqrt(2): what
     it adds is sqrt(2) - 1 of what is there already.
     """
-    added = float(held_top(drawn).mean() - held_top(measured)[0])
+    added = float(sustained_top(drawn).mean() - sustained_top(measured)[0])
     return max(0.0, added) / (np.sqrt(2) - 1)
 
 
@@ -258,8 +258,8 @@ def first_lasting(
     return np.where(lasting.any(1), at, np.inf), index
 
 
-def held_top(y: Float[np.ndarray, "draws steps"]) -> Float[np.ndarray, " draws"]:
-    """The highest value held at two neighbouring steps, or at the last one."""
+def sustained_top(y: Float[np.ndarray, "draws steps"]) -> Float[np.ndarray, " draws"]:
+    """The highest value sustained at two neighbouring steps, or at the last one."""
     if y.shape[1] == 1:
         return y[:, 0]
     return np.maximum(np.minimum(y[:, :-1], y[:, 1:]).max(1), y[:, -1])
@@ -282,14 +282,14 @@ def threshold_crossing(curve: Curve, threshold: float, *, seed: int = 0) -> Reac
     """When a curve reaches a level, from below where a higher value is more of what the probe names, else from above.
 
     Args:
-        curve: of one metric; `among` says how many curves are asked about together.
+        curve: of one metric; `among` says how many curves are tested together.
         threshold: in the metric's unit.
         seed: of the resampling.
     """
     sign = -1.0 if curve.better == "lower" else 1.0
     p = replace(curve, chance=threshold).p_above(None, sign)
-    held = np.append(np.maximum(p[:-1], p[1:]), p[-1])
-    if held.min() * len(p) * curve.among >= ALPHA:
+    sustained = np.append(np.maximum(p[:-1], p[1:]), p[-1])
+    if sustained.min() * len(p) * curve.among >= ALPHA:
         side, limit = ("above", "at most") if sign > 0 else ("below", "at least")
         closest = float(curve.value[int((sign * curve.value).argmax())])
         return Reached(None, f"never surely {side} {threshold:g}; {limit} {closest:.3g}")

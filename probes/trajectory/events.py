@@ -1,4 +1,4 @@
-"""What happened when: every event of a run as one tidy table. No torch.
+"""The event table: every event of a run, tidy. No torch.
 
 Rows, in this order: the onset of the induction circuit; onsets, peak and decay of every number about the whole model
 that has a direction and of the strongest heads; phase windows; sure changes among the top heads; who moves first.
@@ -68,7 +68,7 @@ def onsets(
 
     Args:
         curves: of one metric; tests are corrected for how many there are.
-        threshold: the level, in the metric's unit; None asks for `frac`.
+        threshold: the level, in the metric's unit; None uses `frac`.
         frac: share of the rise.
         seed: of the resampling.
     """

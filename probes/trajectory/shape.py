@@ -4,7 +4,7 @@ Peak: the best measured step. Which step truly is best is known only up to those
 paired t-tests against it, Bonferroni over steps, 5%), and between checkpoints only up to their neighbours.
 
 Decay: share of the rise that is lost at the last step, when that step is surely worse than the peak. Having chosen the
-best of many noisy steps makes a flat curve look as if it fell; the test keeps that from being reported as a decay.
+best of many noisy steps makes a flat curve look as if it fell; the test prevents that from being reported as a decay.
 
 Phase window: where the curve rises fastest on ln(1 + step) (Olsson et al. 2022 read the phase change off the in-context
 learning score). Slopes are taken over at least MIN_WIDTH, so that two late checkpoints close together on that axis do

@@ -1,4 +1,4 @@
-"""Do the same heads stay on top, and how much of a behaviour is there, whichever heads carry it? No torch.
+"""Turnover of the top heads, and how much of a behaviour there is whichever heads carry it. No torch.
 
 Between neighbouring measured steps: the Jaccard similarity of the k strongest heads, and beside it the total mass of
 the score over all heads. Heads may trade places while the algorithm stays: low similarity with a mass that holds is a
@@ -83,9 +83,9 @@ class Grid:
         self._drawn: dict[int, Float[np.ndarray, "draws heads"]] = {}
 
     def draws(self, i: int) -> Float[np.ndarray, "draws heads"]:
-        """Every head at step i in each resample; the two latest steps are kept."""
+        """Every head at step i in each resample; the two latest steps are cached."""
         if i not in self._drawn:
-            self._drawn = {step: kept for step, kept in self._drawn.items() if step == i - 1}
+            self._drawn = {step: values for step, values in self._drawn.items() if step == i - 1}
             self._drawn[i] = self._resampled(i)
         return self._drawn[i]
 
@@ -178,7 +178,7 @@ def total_mass(
     """Score minus chance summed over all heads, per measured step; of prefix matching, the induction mass.
 
     Args:
-        results: of one run. Steps that lint asked to leave out are left out.
+        results: of one run. Steps that lint leaves out are not used.
         probe, metric: of heads.
         seed: of the resampling.
 

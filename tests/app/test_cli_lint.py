@@ -126,7 +126,7 @@ def test_what_lint_doubts_is_said_when_it_is_measured_and_shown(byrote, runs, tm
     done = byrote(
         "run", runs / "bad", "-p", "previous_token", "--steps", "500,600,1100,1200", "-o", tmp_path / "out"
     )
-    assert "lint asks to leave out step 1,200: final equals early" in done.stderr
+    assert "lint leaves out step 1,200: final equals early" in done.stderr
     shown = byrote("show", tmp_path / "out" / "bad", "--step", "1200")
-    assert "lint asks to leave out step 1,200" in shown.stderr
+    assert "lint leaves out step 1,200" in shown.stderr
     assert "lint asks" not in byrote("show", tmp_path / "out" / "bad", "--step", "1100").stderr

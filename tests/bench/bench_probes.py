@@ -46,7 +46,8 @@ def shown(groups: Any, ids: np.ndarray) -> dict[str, Any]:
     kinds = dict.fromkeys(kind for group in groups for kind in group.stimuli)
     vocabulary = Vocabulary(ids, 0)
     return {
-        kind: make(kind, vocabulary, n_ctx=2048, seed=SEED, n_seq=N_SEQ, material=material) for kind in kinds
+        kind: make(kind, vocabulary, n_ctx=2048, seed=SEED, n_seq=N_SEQ, token_sets=material)
+        for kind in kinds
     }
 
 

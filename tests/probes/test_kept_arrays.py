@@ -22,7 +22,7 @@ from byrote.interp.loading import load_fresh
 from byrote.probes import attention
 from byrote.probes.attention import attention_file, stored_pattern, stored_texts, stored_writes, unwritten
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.gallery import write_kept
+from byrote.probes.sweep.gallery import write_attention
 from byrote.probes.sweep.run import sweep
 
 STRAIGHT = ("gpt2", "gpt_neox", "llama", "qwen2", "mistral", "opt", "gpt_neo", "gptj", "bloom")
@@ -272,7 +272,9 @@ def test_what_does_not_fit_two_bytes_is_left_out_with_the_reason(tmp_path):
     with torch.no_grad():
         model.parameters["head.weight"] *= 1e7
     file = tmp_path / "attention.safetensors"
-    write_kept(model, file, {"own": tokens_of(1, 9, 24)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=None)
+    write_attention(
+        model, file, {"own": tokens_of(1, 9, 24)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=None
+    )
     assert unwritten(file) == "what a head writes is not finite, or more than 65,504 logits"
     assert set(load_file(file)) == {"own/pattern", "own/tokens"}
 
@@ -285,7 +287,9 @@ def test_a_token_has_its_text_beside_it(tmp_path):
     vocabulary = {f"wörd{i}" if i % 2 else f" \n{i}": i for i in range(50)}  # ids 50 to 60 stand for nothing
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="wörd1"))
     file = tmp_path / "attention.safetensors"
-    write_kept(model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer)
+    write_attention(
+        model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer
+    )
     (text,) = stored_texts(file)
     seen = set()
     for layer, head in ((0, 0), (1, 3)):
@@ -304,7 +308,7 @@ def test_it_takes_sixty_bytes_per_head_and_position(planted):
     kept = sum(a.nbytes for name, a in arrays.items() if "written" in name)
     assert (n_layers, n_heads) == (2, 4) and kept == 60 * n_seq * n_layers * n_heads * pos
     told = json.loads((root / "run.json").read_text())["stimuli"]
-    about = attention.kept_bytes(told, n_heads=8)
+    about = attention.saved_bytes(told, n_heads=8)
     assert about == kept + arrays["repeated_random/pattern"].nbytes
     assert 1 < attention_file(root, 0).stat().st_size / about < 1.05
 
@@ -329,7 +333,7 @@ def test_a_file_of_the_first_version_opens_and_is_kept_anew_when_asked_for_again
     (again, *_) = stored_texts(attention_file(root, 0))
     assert again.tokens.tolist() == text.tokens.tolist()
     np.testing.assert_array_equal(stored_pattern(attention_file(root, 0), again, layer=1, head=0), pattern)
-    assert unwritten(file) == "it was not kept: run the same sweep again with --save-attention"
+    assert unwritten(file) == "it was not saved: run the same sweep again with --save-attention"
     with pytest.raises(ByroteError, match="run the same sweep again with --save-attention"):
         stored_writes(attention_file(root, 0), again, layer=1, head=0)
     sweep(series, replace(config, save_attention=False), out=tmp_path / "results")
@@ -346,7 +350,9 @@ def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
     model = loaded(write_hf_series(tmp_path, "gpt_neox", (0,)))
     tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(61)}, unk_token="w0"))
     file = tmp_path / "attention.safetensors"
-    write_kept(model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer)
+    write_attention(
+        model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer
+    )
     (text,) = stored_texts(file)
     with safe_open(file, framework="numpy") as held:
         facts = held.metadata()

@@ -80,7 +80,7 @@ def stimuli(**changes: object) -> dict[str, Stimulus]:
     )  # fmt: skip
     material = replace(material, **changes)
     kinds = ("members", "twins", "candidates")
-    return {kind: make(kind, VOCABULARY, n_ctx=N_CTX, seed=0, material=material) for kind in kinds}
+    return {kind: make(kind, VOCABULARY, n_ctx=N_CTX, seed=0, token_sets=material) for kind in kinds}
 
 
 def shared(model, *names: str, **changes: object) -> dict[str, Measured]:
@@ -276,7 +276,7 @@ def test_bits_of_a_model_that_knows_its_members(models):
 def test_bits_of_a_sample_of_the_members_stand_for_all(models):
     shown = make(
         "members", VOCABULARY, n_ctx=N_CTX, seed=0, n_seq=1,
-        material=TokenSets(members=MEMBERS, repeat_count=COUNTS, reference=lambda t: np.full(t.shape, math.log(N_IDS))),
+        token_sets=TokenSets(members=MEMBERS, repeat_count=COUNTS, reference=lambda t: np.full(t.shape, math.log(N_IDS))),
     )  # fmt: skip
     assert shown.n == 8
     found = {

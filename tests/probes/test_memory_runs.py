@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 from byrote.checkpoints import ByroteError, open_series
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.probes.degradation import compare
-from byrote.probes.findings import absent_material, lacks_material, no_material
+from byrote.probes.findings import absent_token_sets, lacks_token_sets, missing_token_sets
 from byrote.probes.memory.member_flow import COLUMNS, member_flow
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.stimuli import MATERIAL_STIMULI, Stimulus, Vocabulary, make
+from byrote.probes.stimuli import TOKEN_SET_STIMULI, Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import SweepOutcome, sweep
 from byrote.report.alerts import alerts_of, status_of
@@ -139,8 +139,8 @@ def test_a_series_without_members_is_measured_quietly(bare, tmp_path):
     assert (outcome.gaps, results.meta["status"]) == ([], "complete")
     memory = results.frame[results.frame["probe"].isin(DEFAULT)]
     assert set(memory["probe"]) == set(DEFAULT) and not memory["valid"].any()
-    assert lacks_material(results).sum() == len(memory)
-    assert set(absent_material(results)) == {"members", "twins"}
+    assert lacks_token_sets(results).sum() == len(memory)
+    assert set(absent_token_sets(results)) == {"members", "twins"}
     alerts = alerts_of(report_inputs([results]))
     (alert,) = [a for a in alerts if "members" in a.text or "twins" in a.text]
     assert alert.level == "note" and "exact_match, mem_gap, unintended_bits" in alert.text
@@ -148,8 +148,8 @@ def test_a_series_without_members_is_measured_quietly(bare, tmp_path):
 
 
 def test_nothing_is_said_where_nothing_is_missing(results):
-    assert no_material(results) == ""
-    assert not lacks_material(results).any()
+    assert missing_token_sets(results) == ""
+    assert not lacks_token_sets(results).any()
 
 
 def test_members_given_later_are_measured_then(bare, tmp_path):
@@ -212,21 +212,23 @@ def test_runs_without_members_are_compared_without_a_word_on_memory(bare, tmp_pa
 # Stimuli of given sequences.
 
 
-def drawn(kind: str, material: TokenSets, *, n_seq: int = 8, n_ctx: int = 32, seed: int = 0) -> Stimulus:
-    return make(kind, Vocabulary(np.arange(1, 64), 0), n_ctx=n_ctx, seed=seed, n_seq=n_seq, material=material)
+def drawn(kind: str, token_sets: TokenSets, *, n_seq: int = 8, n_ctx: int = 32, seed: int = 0) -> Stimulus:
+    return make(
+        kind, Vocabulary(np.arange(1, 64), 0), n_ctx=n_ctx, seed=seed, n_seq=n_seq, token_sets=token_sets
+    )
 
 
-def material(**changes: object) -> TokenSets:
+def token_sets(**changes: object) -> TokenSets:
     known = {"members": MEMBERS, "repeat_count": np.arange(16), "twins": TWINS, "natural": TWINS}
     return TokenSets(**{**known, **changes})
 
 
 def test_what_comes_with_the_tokens_is_part_of_the_id():
-    one = drawn("members", material())
-    assert drawn("members", material()).id == one.id
-    assert drawn("members", material(repeat_count=np.arange(16) + 1)).id != one.id
+    one = drawn("members", token_sets())
+    assert drawn("members", token_sets()).id == one.id
+    assert drawn("members", token_sets(repeat_count=np.arange(16) + 1)).id != one.id
     nll = {"members": np.zeros(MEMBERS.shape)}
-    assert drawn("members", material(reference_nll=nll)).id != one.id
+    assert drawn("members", token_sets(reference_nll=nll)).id != one.id
     assert one.id.startswith("members-l32-n16-s0-")
 
 
@@ -235,34 +237,34 @@ def test_large_sets_are_sampled_row_by_row_together():
     counts = np.arange(100)
     shown = drawn(
         "members",
-        material(members=tokens, repeat_count=counts, reference_nll={"members": tokens * 0.5}),
+        token_sets(members=tokens, repeat_count=counts, reference_nll={"members": tokens * 0.5}),
         n_seq=2,
     )
     assert shown.n == 16 and set(shown.extra["n_in_all"]) == {100}
     assert shown.tokens[:, 0].tolist() == shown.extra["repeat_count"].tolist()
     np.testing.assert_allclose(shown.extra["reference_nll"], shown.tokens * 0.5)
-    other = drawn("members", material(members=tokens, repeat_count=counts), n_seq=2, seed=1)
+    other = drawn("members", token_sets(members=tokens, repeat_count=counts), n_seq=2, seed=1)
     assert other.tokens[:, 0].tolist() != shown.tokens[:, 0].tolist()
 
 
 def test_long_sequences_are_cut_with_all_that_belongs_to_them():
-    shown = drawn("members", material(reference_nll={"members": np.ones(MEMBERS.shape)}), n_ctx=20)
+    shown = drawn("members", token_sets(reference_nll={"members": np.ones(MEMBERS.shape)}), n_ctx=20)
     assert shown.tokens.shape == shown.extra["reference_nll"].shape == (16, 20)
     assert set(shown.extra["second_block_start"]) == {13}
-    assert set(drawn("members", material(), n_ctx=14).extra["second_block_start"]) == {
+    assert set(drawn("members", token_sets(), n_ctx=14).extra["second_block_start"]) == {
         14
     }  # the repeat is cut away
 
 
 def test_twins_stand_in_for_candidates():
-    assert drawn("candidates", material()).tokens.tolist() == TWINS.tolist()
+    assert drawn("candidates", token_sets()).tokens.tolist() == TWINS.tolist()
     more = np.concatenate([TWINS, TWINS + 1])
-    assert drawn("candidates", material(candidates=more)).n == 40
-    assert set(drawn("twins", material()).extra["repeat_count"]) == {0}
+    assert drawn("candidates", token_sets(candidates=more)).n == 40
+    assert set(drawn("twins", token_sets()).extra["repeat_count"]) == {0}
 
 
-@pytest.mark.parametrize("kind", MATERIAL_STIMULI)
-def test_without_material_the_option_is_named(kind):
+@pytest.mark.parametrize("kind", TOKEN_SET_STIMULI)
+def test_without_token_sets_the_option_is_named(kind):
     with pytest.raises(ByroteError, match="for this series") as refusal:
         drawn(kind, TokenSets())
     assert "--" in refusal.value.help

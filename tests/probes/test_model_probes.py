@@ -76,7 +76,7 @@ def nll_of(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def natural_of(tokens: np.ndarray, *, n_ctx: int) -> Stimulus:
-    return make("natural", VOCABULARY, n_ctx=n_ctx, seed=0, n_seq=64, material=TokenSets(natural=tokens))
+    return make("natural", VOCABULARY, n_ctx=n_ctx, seed=0, n_seq=64, token_sets=TokenSets(natural=tokens))
 
 
 # By hand.

@@ -142,7 +142,7 @@ def test_a_damaged_copy_is_said_and_the_text_mends_it(series, text, tmp_path):
     for file in (out / WINDOWS, *out.glob("units/*/*")):
         file.write_bytes(b"half")
     rows = run(series, tmp_path / "out").results.frame
-    assert set(rows["reason"]) == {"the natural text kept from an earlier sweep cannot be read"}
+    assert set(rows["reason"]) == {"the natural text saved by an earlier sweep cannot be read"}
     assert run(series, tmp_path / "out", text=text).results.frame["valid"].all()
 
 

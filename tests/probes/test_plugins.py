@@ -160,7 +160,7 @@ def test_a_stored_description_is_text_and_has_limits():
         {**hostile, "kind": "os"},
     ):
         assert from_json(broken) is None
-    registry.remember([to_json(replace(lookup("sink"), unit="lies")), hostile])
+    registry.register_stored([to_json(replace(lookup("sink"), unit="lies")), hostile])
     assert lookup("sink").unit == "attention fraction"
     assert lookup("evil").kind == "head"
     assert "evil" not in [info.name for info in resolve(["all"])]
@@ -247,7 +247,7 @@ def test_finish_chance_and_weights(series, tmp_path):
     [
         ({"unit": "x"}, "pattern", "does not say what the model is shown"),
         (UNIT, "patern", "nothing can be shown to the probe"),
-        (UNIT, "pattern, tokns", "asks for 'tokns', which no layer shows"),
+        (UNIT, "pattern, tokns", "requests 'tokns', which no layer shows"),
         ({**UNIT, "sumary": "x"}, "pattern", "describes a 'sumary'"),
         ({**UNIT, "unit": ""}, "pattern", "has no unit"),
     ],

@@ -20,7 +20,7 @@ from byrote.probes.attention import (
     StoredText,
     Writes,
     attention_file,
-    kept_bytes,
+    saved_bytes,
     stored_pattern,
     stored_texts,
     stored_writes,
@@ -71,7 +71,7 @@ def _without_attention(run: Results, step: int) -> None:
 def how_to_keep(run: Results) -> str:
     """The command that adds attention to a run, and how much it stores."""
     n_layers, n_heads = run.shape
-    n_bytes = kept_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
+    n_bytes = saved_bytes(run.meta.get("stimuli") or [], n_heads=n_layers * n_heads)
     adds = f" (about {size(n_bytes)} per checkpoint)" if n_bytes else ""
     return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {run_command(run, '--save-attention')}"
 

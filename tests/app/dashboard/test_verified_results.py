@@ -102,7 +102,7 @@ def test_observations_older_than_the_units_are_found(sound):
     shutil.rmtree(sound / "units" / "step_00000010")
     found = verify(sound).findings
     assert any("step 10, no units" in line for line in found)
-    assert "checkpoints that hold no units and are no gaps: step 10" in found
+    assert "checkpoints that have no units and are no gaps: step 10" in found
     (sound / "observations.parquet").write_bytes(b"PAR1")
     assert any("observations.parquet cannot be read" in line for line in verify(sound).findings)
     (sound / "observations.parquet").unlink()
@@ -116,8 +116,8 @@ def test_observations_older_than_the_units_are_found(sound):
         ({"provenance__dtype": "bfloat16"}, "run.json says dtype bfloat16, units say float32 (12): "),
         ({"run": "other"}, "run.json calls the run 'other', its folder is called 'planted'"),
         ({"model__n_heads": 1}, "run.json's model has n_heads = 1"),
-        ({"series__steps": [0, 10, 20, 99]}, "checkpoints that hold no units and are no gaps: step 99"),
-        ({"series__steps": [0, 10]}, "it tells of the last sweep asked for: step 20"),
+        ({"series__steps": [0, 10, 20, 99]}, "checkpoints that have no units and are no gaps: step 99"),
+        ({"series__steps": [0, 10]}, "it describes the last sweep requested: step 20"),
         ({"status": "partial"}, "run.json says partial and lists 0 gaps"),
         ({"gaps": [{"step": 99, "reason": "x"}]}, "run.json says complete and lists 1 gap"),
         ({"stimuli": [{"kind": "repeated_random", "id": "repeated_random-x"}]}, "run.json says repeated_random was repeated_random-x, units say"),
@@ -221,17 +221,17 @@ def test_kept_attention_is_read_whole(tmp_path):
     keep_attention(folder, 40, ["<bos>", " a", " b"])
     found = verify(folder)
     assert found.findings == ()
-    assert "attention kept of 1 step" in found.checked
+    assert "attention saved of 1 step" in found.checked
     file = folder / "arrays" / "step_00000040" / "attention.safetensors"
     os.truncate(file, file.stat().st_size - 8)
-    assert any("kept attention cannot be read" in line for line in verify(folder).findings)
+    assert any("saved attention cannot be read" in line for line in verify(folder).findings)
     shutil.rmtree(folder / "arrays")
     keep_attention(folder, 40, ["<bos>", " a", " b"], shape=(2, 2))
     assert any("another size" in line for line in verify(folder).findings)
     shutil.rmtree(folder / "arrays")
     keep_attention(folder, 41, ["<bos>", " a"])
     assert any(
-        line.startswith("attention is kept of steps without units") for line in verify(folder).findings
+        line.startswith("attention is saved of steps without units") for line in verify(folder).findings
     )
 
 
