@@ -8,24 +8,54 @@ CSS variables, so one SVG serves light, dark and print.
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb, sample_colorscale
 
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.wording import clean
 from byrote.report.model import Spark
-from byrote.report.scales import Scale, interpolate, readable_on
 
 WIDTH_PX = 980
 MAX_TITLED_CELLS = 96
+N_COLOUR_LEVELS = 48  # cells share colours, so that a large grid is a few dozen paths
+DARK_ABOVE = 0.179  # relative luminance of a ground on which black and white stand out equally (WCAG 2.2)
 _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in TOKENS.items()}
 _RGBA = re.compile(r"rgba\((\d+), (\d+), (\d+), ([0-9.]+)\)")
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear or log axis.
+
+    Attributes:
+        lo, hi: the drawn range; exponents of ten where `log`. May run downwards.
+        start, end: pixels of `lo` and `hi`.
+        log: values are placed by their logarithm.
+    """
+
+    lo: float
+    hi: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        at = math.log10(value) if self.log else value
+        return self.start + (at - self.lo) / (self.hi - self.lo) * (self.end - self.start)
+
+    @property
+    def length(self) -> float:
+        """Pixels from end to end."""
+        return abs(self.end - self.start)
 
 
 def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: bool = True) -> str:
@@ -115,17 +145,11 @@ class _Frame:
         if ground:
             parts.append(f"<rect {box} {_fill(ground)}/>")
         if self.axis(panel[0]).get("showgrid", False):
-            ends = f'y1="{_n(y.start)}" y2="{_n(y.end)}"'
-            parts += [
-                f'<line x1="{_n(x(t))}" x2="{_n(x(t))}" {ends} class="grid"/>'
-                for t in self.axis(panel[0])["tickvals"]
-            ]
+            path = "".join(f"M{_n(x(t))} {_n(y.start)}V{_n(y.end)}" for t in self.axis(panel[0])["tickvals"])
+            parts.append(f'<path d="{path}" class="grid"/>')
         if self.axis(panel[1]).get("showgrid", True):
-            ends = f'x1="{_n(x.start)}" x2="{_n(x.end)}"'
-            parts += [
-                f'<line y1="{_n(y(t))}" y2="{_n(y(t))}" {ends} class="grid"/>'
-                for t in self.axis(panel[1])["tickvals"]
-            ]
+            path = "".join(f"M{_n(x.start)} {_n(y(t))}H{_n(x.end)}" for t in self.axis(panel[1])["tickvals"])
+            parts.append(f'<path d="{path}" class="grid"/>')
         return parts
 
     def panel_axes(self, panel: tuple[str, str]) -> list[str]:
@@ -202,26 +226,42 @@ class _Frame:
 
 
 def _heatmap(trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *, titles: bool) -> list[str]:
-    """Cells and the text in them; without hover titles one path per colour, so that large grids stay small."""
-    wide, high = abs(x(1) - x(0)), abs(y(1) - y(0))
-    span = axis["cmax"] - axis["cmin"]
+    """Cells and the text in them; without hover titles one thick stroke per colour, so that large grids stay small."""
+    wide, high = abs(x(1) - x(0)) - 2, abs(y(1) - y(0)) - 2
+    lo, span = axis["cmin"], axis["cmax"] - axis["cmin"]
+    levels = sample_colorscale(axis["colorscale"], [i / N_COLOUR_LEVELS for i in range(N_COLOUR_LEVELS + 1)])
     shapes: dict[str, list[str]] = {}
     cells, texts = [], []
     for row, line in enumerate(trace["z"]):
         for column, value in enumerate(line):
-            color = None if value is None else interpolate(axis["colorscale"], (value - axis["cmin"]) / span)
-            left, top = x(column) - wide / 2 + 1, y(row) - high / 2 + 1
-            shape = f"M{_n(left)} {_n(top)}h{_n(wide - 2)}v{_n(high - 2)}h{_n(2 - wide)}z"
+            share = None if value is None else min(1.0, max(0.0, (value - lo) / span))
+            color = None if share is None else _hex(levels[round(share * N_COLOUR_LEVELS)])
+            shape = f"M{_n(x(column) - wide / 2)} {_n(y(row))}h{_n(wide)}"
             if titles:
                 hover = _plain(trace["hovertext"][row][column])
-                cells.append(
-                    f'<path d="{shape}" fill="{color or "transparent"}"><title>{hover}</title></path>'
-                )
+                stroke = _stroke(color or "transparent", high)
+                cells.append(f'<path d="{shape}" {stroke}><title>{hover}</title></path>')
             elif color:
                 shapes.setdefault(color, []).append(shape)
             if color and trace.get("text") and trace["text"][row][column]:
                 texts.append(_cell_text(x(column), y(row), trace["text"][row][column], readable_on(color)))
-    return [*cells, *(f'<path d="{"".join(s)}" fill="{color}"/>' for color, s in shapes.items()), *texts]
+    return [
+        *cells,
+        *(f'<path d="{"".join(s)}" {_stroke(color, high)}/>' for color, s in shapes.items()),
+        *texts,
+    ]
+
+
+def _hex(color: str) -> str:
+    """`rgb(r, g, b)` as `#rrggbb`."""
+    return "#" + "".join(f"{int(float(part)):02x}" for part in color[4:-1].split(","))
+
+
+def readable_on(color: str) -> str:
+    """White or near-black, whichever stands out more on `#rrggbb`."""
+    linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in hex_to_rgb(color)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#111111" if luminance > DARK_ABOVE else "#ffffff"
 
 
 def _cell_text(x: float, y: float, text: str, color: str) -> str:
@@ -254,13 +294,9 @@ def _scatter(trace: dict[str, Any], x: Scale, y: Scale, *, clip: str) -> list[st
 
 
 def _error_bars(trace: dict[str, Any], bars: dict[str, Any], x: Scale, y: Scale) -> list[str]:
-    return [
-        f'<line x1="{_n(x(value - less))}" x2="{_n(x(value + more))}" y1="{_n(y(at))}" y2="{_n(y(at))}" '
-        f"{_stroke(bars['color'], bars['thickness'])}/>"
-        for value, at, less, more in zip(
-            trace["x"], trace["y"], bars["arrayminus"], bars["array"], strict=True
-        )
-    ]
+    ends = zip(trace["x"], trace["y"], bars["arrayminus"], bars["array"], strict=True)
+    path = "".join(f"M{_n(x(at - less))} {_n(y(row))}H{_n(x(at + more))}" for at, row, less, more in ends)
+    return [f'<path d="{path}" {_stroke(bars["color"], bars["thickness"])}/>']
 
 
 def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> list[str]:
@@ -290,15 +326,18 @@ def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> l
 
 
 def _path(points: list[tuple[float, float] | None], *, close: bool = False) -> str:
-    parts, start = [], True
-    for point in points:
+    """Unbroken lines through points, relative in tenths of a pixel, which takes a third less space."""
+    parts, before = [], None
+    for point in [*points, None]:
         if point is None:
-            parts.append("z" if close and not start else "")
-            start = True
+            parts.append("z" if close and before is not None else "")
+            before = None
             continue
-        parts.append(f"{'M' if start else 'L'}{_n(point[0])} {_n(point[1])}")
-        start = False
-    return "".join(parts) + ("z" if close and not start else "")
+        here = (round(point[0], 1), round(point[1], 1))
+        a, b = here if before is None else (here[0] - before[0], here[1] - before[1])
+        parts.append(f"{'M' if before is None else 'l'}{_n(a)} {_n(b)}")
+        before = here
+    return "".join(parts)
 
 
 def _text(
@@ -313,7 +352,8 @@ def _text(
 ) -> str:
     y = y + 4 if middle else y
     turn = f' transform="rotate(-90 {_n(x)} {_n(y)})"' if rotate else ""
-    return f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" class="{css}"{turn}>{_plain(text)}</text>'
+    place = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    return f'<text x="{_n(x)}" y="{_n(y)}"{place} class="{css}"{turn}>{_plain(text)}</text>'
 
 
 def _plain(markup: str) -> str:
@@ -343,7 +383,8 @@ def _variable(color: str) -> tuple[str, float]:
 def _n(value: float) -> str:
     """A coordinate with at most one decimal."""
     text = f"{value:.1f}"
-    return text[:-2] if text.endswith(".0") else text
+    text = text[:-2] if text.endswith(".0") else text
+    return "0" if text == "-0" else text
 
 
 def spark_svg(spark: Spark, *, width_px: int = 96, height_px: int = 22) -> str:

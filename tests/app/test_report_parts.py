@@ -18,8 +18,7 @@ from byrote.probes.stored_probes import to_json
 from byrote.report.content import report_content
 from byrote.report.files import json_text, size_warnings
 from byrote.report.redact import redact
-from byrote.report.scales import contrast, interpolate, readable_on
-from byrote.report.svg import figure_svg
+from byrote.report.svg import figure_svg, readable_on
 
 
 def test_a_page_past_the_limit_is_warned_about_with_its_largest_section() -> None:
@@ -45,6 +44,18 @@ def test_still_figures_refuse_what_they_cannot_draw() -> None:
         figure_svg(fig, name="x")
 
 
+def contrast(a: str, b: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+
+    def luminance(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dim = sorted((luminance(a), luminance(b)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
 def test_theme_colours_can_be_told_from_the_paper() -> None:
     for theme in (0, 1):
         paper = TOKENS["paper"][theme]
@@ -54,7 +65,6 @@ def test_theme_colours_can_be_told_from_the_paper() -> None:
             assert contrast(TOKENS[name][theme], paper) >= 3, (name, theme)
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert readable_on("#fee838") == "#111111" and readable_on("#00224e") == "#ffffff"
-    assert interpolate([(0, "#000000"), (1, "rgb(200, 100, 48)")], 0.5) == "#643218"
 
 
 @pytest.fixture
