@@ -24,7 +24,7 @@ from byrote.report.redact import redact
 
 SCHEMA = "byrote-report"
 SCHEMA_VERSION = 1
-WARN_BYTES = {"interactive": 10_000_000, "light": 300_000}
+WARN_BYTES = {"interactive": 10_000_000, "light": 400_000}
 COLUMNS = (
     "run", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
     "hi", "chance", "n", "valid", "reason", "seed", "training_seed",
