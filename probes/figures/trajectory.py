@@ -187,7 +187,7 @@ def strip_of(
     wanted = None if heads is None else parse_heads(heads)
     per_head = any(rows["layer"].notna().any() for rows in tables)
     context = per_head and ((wanted is None and len(runs) == 1) if context is None else context)
-    valid = pd.concat([rows[rows["valid"]] for rows in tables])
+    valid = pd.concat([rows.loc[rows["valid"], ["step", "chance", "n", "valid"]] for rows in tables])
     levels = valid.groupby("step")["chance"].median()  # the same for every run on the same tokens
     chance = chance_trace(
         [axis.place(s) for s in levels.index], [None if math.isnan(c) else float(c) for c in levels]
@@ -362,11 +362,11 @@ def _finding(runs: Sequence[Any], tables: Sequence[pd.DataFrame], what: str) -> 
     """Where each run ends, in words."""
     parts = []
     for results, rows in zip(runs, tables, strict=True):
-        valid = rows[rows["valid"]]
-        if valid.empty:
+        steps = rows.loc[rows["valid"], "step"]
+        if steps.empty:
             parts.append(f"{clean(results.run)}: not measured at any step")
             continue
-        best = highest(valid[valid["step"] == valid["step"].max()])
+        best = highest(rows[rows["step"] == steps.max()])
         parts.append(
             f"{clean(results.run)}: {estimate(best, row_label(best))} at step {step_number(best.step)}"
         )

@@ -31,7 +31,7 @@ from byrote.probes.spec import ProbeInfo
 T = TypeVar("T")
 Opened = TypeVar("Opened", bound="Table")
 Head = tuple[int, int]
-_CACHE_BYTES = 24_000_000  # of rows, cubes and samples together, for one run
+_CACHE_BYTES = 36_000_000  # of rows, cubes and samples, for one run: a metric of 154 steps x 1,024 heads fits
 
 
 class Table:
@@ -421,7 +421,7 @@ class Table:
     def cached(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """What was made before under a key, else what `make` gives; the answers must not be changed.
 
-        The least recently used are dropped when a run's take more than some 20 MB together; larger ones are not cached.
+        The least recently used are dropped when a run's take more than some 36 MB together; larger ones are not cached.
 
         Args:
             key: what it is.
