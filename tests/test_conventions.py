@@ -213,6 +213,41 @@ def test_everything_public_says_what_it_is():
     assert silent == []
 
 
+NO_TERMS = {"told", "asked", "kept", "came", "held", "mend", "doubted", "stills", "material", "remembering"}
+TERMS = {"held_out", "n_held_out", "held_out_best"}  # held-out data is what everybody calls it
+
+
+def names_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Functions, classes, parameters and fields, with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.lineno, node.target.id
+
+
+def words_of(name: str) -> set[str]:
+    return set(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower().split("_"))
+
+
+def test_names_are_words_that_one_would_search_for():
+    wrong = []
+    for file in SOURCES:
+        names = [*((1, part) for part in module_of(file).split(".")), *names_in(TREES[file])]
+        wrong += [
+            f"{name_of(file)}:{line} {n}" for line, n in names if words_of(n) & NO_TERMS and n not in TERMS
+        ]
+    assert wrong == []
+
+
+def test_the_search_for_such_names_finds_them():
+    code = "def f(asked): ...\ndef _was_told(): ...\nclass KeptRows:\n    held: int"
+    found = [name for _, name in names_in(ast.parse(code)) if words_of(name) & NO_TERMS]
+    assert sorted(found) == ["KeptRows", "_was_told", "asked", "held"]
+
+
 def test_files_and_functions_stay_readable():
     long = [
         f"{name_of(f)}: {n} lines" for f in TREES if (n := len(f.read_text().splitlines())) > MAX_FILE_LINES

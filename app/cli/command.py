@@ -191,7 +191,7 @@ class Verb(_WithExamples):
 
 
 class LazyGroup(_WithExamples, click.Group):
-    """A group that imports a verb's module only when the verb is called or its own help is asked for.
+    """A group that imports a verb's module only when the verb is called or its own help is requested.
 
     Args:
         verbs: name -> summary shown in the group's help.

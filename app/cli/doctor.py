@@ -1,4 +1,4 @@
-"""`byrote doctor`: is everything here that byrote needs, and which settings are in effect?"""
+"""`byrote doctor`: check that everything byrote needs is installed, and show the settings in effect."""
 
 from __future__ import annotations
 

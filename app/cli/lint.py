@@ -93,7 +93,7 @@ def _linted(
 
         found = replace(found, facts=in_order([*found.facts, *loss_facts(results)]))
     if write and write_lint(series, found) is None:
-        session.note(f"{lint_path(series)} cannot be written: the facts are not kept")
+        session.note(f"{lint_path(series)} cannot be written: the facts are not saved")
     return found
 
 

@@ -143,7 +143,7 @@ def _holds_nothing(text: str) -> bool:
 
 
 def require_device(config: SweepConfig) -> None:
-    """Refuse a device that is not there before any work starts; "cpu" asks nothing and imports nothing.
+    """Refuse a device that is not there before any work starts; "cpu" checks nothing and imports nothing.
 
     Raises:
         ByroteError: an unknown device, or one this machine or dtype does not have.

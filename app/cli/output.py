@@ -1,7 +1,7 @@
 """One family of outputs for every verb that prints data: a table on a terminal, tidy CSV otherwise, JSON on request.
 
 In JSON what is not there is null, never NaN; in CSV it is an empty cell. Text is made safe for a terminal in tables and
-CSV; JSON is written in ASCII, where escapes are harmless, and keeps it exactly. Tables are as wide as they need to be,
+CSV; JSON is written in ASCII, where escapes are harmless, and preserves it exactly. Tables are as wide as they need to be,
 never wider than the terminal.
 """
 
@@ -90,7 +90,7 @@ class Output:
 
     @classmethod
     def chosen(cls, session: Session, form: str | None) -> Output:
-        """The form asked for; a table on a terminal and CSV elsewhere if none was."""
+        """The requested form; a table on a terminal and CSV elsewhere if there is none."""
         session.output = form
         return cls(session, form or ("table" if is_terminal() else "csv"))
 

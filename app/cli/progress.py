@@ -23,7 +23,7 @@ Event = dict[str, Any]
 class Work:
     """One long piece of work: shows its progress; Ctrl-C once finishes what is in flight, twice stops now.
 
-    While active, the first SIGINT is only remembered; the second raises KeyboardInterrupt at once.
+    While active, the first SIGINT is only recorded; the second raises KeyboardInterrupt at once.
 
     Args:
         mode: one of the values of `--progress`.
@@ -61,9 +61,9 @@ class Work:
         self.progress.note(f"{self._promise}; Ctrl-C again stops at once")
 
 
-def interrupted(session: Session, kept: str) -> int:
-    """Say what is kept and how the work is resumed; the exit code."""
-    session.warn(f"interrupted: {kept}")
+def interrupted(session: Session, saved: str) -> int:
+    """Say what is saved and how the work is resumed; the exit code."""
+    session.warn(f"interrupted: {saved}")
     session.warn(f"resume: {session.command(without=frozenset({'--fresh'}))}")
     return Exit.INTERRUPTED
 

@@ -59,7 +59,7 @@ def _title(series: CheckpointSeries) -> str:
 
 
 def _rows(series: CheckpointSeries) -> Iterator[Row]:
-    """Checkpoints, then gaps; what a gap does not know is missing and becomes null."""
+    """Checkpoints, then gaps; what a gap does not state is missing and becomes null."""
     every = dict.fromkeys(column.name for column in COLUMNS)
     for one in series:
         yield every | {

@@ -1,4 +1,4 @@
-"""What one call of the command line knows: its arguments, how loud to be, where each kind of text goes, and how it ends.
+"""State of one call of the command line: arguments, verbosity, output streams and exit code.
 
 stdout carries data only; everything said to a person goes to stderr. Every exception becomes an exit code, with what
 happened and what to do.
@@ -59,7 +59,7 @@ class Session:
     Attributes:
         args: the arguments as typed, after `byrote`.
         quiet, verbose, no_color, traceback: the options every verb has.
-        output: "table", "csv", "json" or "jsonl" where one was asked for.
+        output: "table", "csv", "json" or "jsonl" where one was requested.
         settings: `[tool.byrote]` of the working directory.
     """
 
@@ -73,11 +73,11 @@ class Session:
 
     @property
     def errors_as_json(self) -> bool:
-        """Whether errors are objects: asked by option, by configuration, or typed before parsing failed."""
+        """Whether errors are objects: requested by option, by configuration, or typed before parsing failed."""
         return self.output in ("json", "jsonl") or bool({"--json", "--jsonl"} & set(self.args))
 
     @property
-    def wants_traceback(self) -> bool:
+    def shows_traceback(self) -> bool:
         """Whether an internal error shows its traceback; known before parsing too."""
         return self.traceback or "--traceback" in self.args
 
@@ -93,7 +93,7 @@ class Session:
             self.warn(text)
 
     def detail(self, text: str) -> None:
-        """Say something on stderr that only `-v` asks for."""
+        """Say something on stderr that only `-v` shows."""
         if self.verbose and not self.quiet:
             self.warn(text)
 
@@ -110,7 +110,7 @@ class Session:
         return visible(shlex.join(["byrote", *(a for a in self.args if a not in without)]))
 
     def error(self, message: str, help: str = "", code: int | None = None) -> None:
-        """Print one error: two lines, or an object where data was asked for as JSON."""
+        """Print one error: two lines, or an object where data was requested as JSON."""
         if self.errors_as_json:
             facts = {"error": message, "help": help} | ({} if code is None else {"exit": code})
             click.echo(json.dumps(facts), err=True)
@@ -148,7 +148,7 @@ def guarded(call: Callable[[], Any], session: Session) -> int:
     except MemoryError:
         code, message, help = Exit.INTERNAL, "out of memory", "`byrote doctor` shows how much there is"
     except Exception as error:
-        if session.wants_traceback:
+        if session.shows_traceback:
             traceback.print_exc()
         if isinstance(error, OSError) and error.strerror is not None:
             where = f": {error.filename}" if error.filename else ""
@@ -174,7 +174,7 @@ def _internal(session: Session, error: Exception) -> tuple[str, str]:
     """What an error nobody foresaw is called, and where its traceback was saved, if it was not shown."""
     first = str(error).strip().splitlines()[:1]
     message = f"internal error: {type(error).__name__}{': ' + first[0] if first else ''}"
-    if session.wants_traceback:
+    if session.shows_traceback:
         return message, ""
     try:
         handle, name = tempfile.mkstemp(prefix="byrote-traceback-", suffix=".txt")

@@ -25,11 +25,11 @@ from byrote.checkpoints.former_name import FORMER, NAME
 
 @dataclass(frozen=True)
 class Settings:
-    """Defaults by verb and option, as click's `default_map` wants them.
+    """Defaults by verb and option, in the form of click's `default_map`.
 
     Attributes:
         table: verb -> option -> value; nested once more for `lab`.
-        path: the file they came from, None where there is none.
+        path: the file they are from, None where there is none.
         problem: why the file could not be read; raised when a verb starts, so that `doctor` can still say it.
     """
 

@@ -162,7 +162,7 @@ def resolve_step(spec: str, results: Results) -> int:
 def _wanted(
     results: Results, probes: tuple[str, ...], metrics: tuple[str, ...]
 ) -> Iterator[tuple[ProbeInfo, str]]:
-    """(probe, metric) pairs asked for, in catalogue order."""
+    """Requested (probe, metric) pairs, in catalogue order."""
     from byrote.probes.findings import lacks_token_sets
     from byrote.probes.registry import REGISTRY, lookup
 

@@ -1,4 +1,4 @@
-"""Taking a view away: its link, its numbers, its figures, the page itself, and the lines that make it again."""
+"""Export of a view: its link, its numbers, its figures, the page itself, and the lines that reproduce it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def csv_zip(page: Drawing) -> bytes:
 
 def figures_of(view: View, page: Drawing) -> dict[str, go.Figure]:
     """Every figure of the page, and a still one of what its components draw."""
-    return view.page.stills(view) | {name: draw() for name, draw in page.figures.items()}
+    return view.page.static_figures(view) | {name: draw() for name, draw in page.figures.items()}
 
 
 def svg_zip(figures: Mapping[str, go.Figure]) -> bytes:

@@ -1,6 +1,6 @@
-"""The figures of the pages, made once per look for all users: kept with the run, and let go with it. No Streamlit.
+"""The cache of the pages' figures: each made once per style for all users, dropped with its run. No Streamlit.
 
-What these functions return is shared: a page that wants another look asks for another figure.
+What these functions return is shared: a page that needs another style requests another figure.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def scatter(run: Results, base: Results, state: State, look: Look = FULL) -> Fig
 
 
 def headline(comparison: Comparison) -> Comparison:
-    """The comparison cut to the few measures a reader asks for first."""
+    """The comparison cut to the few measures a reader needs first."""
     rows = comparison.rows
     first = {(info.name, metric) for info in REGISTRY.values() for metric in info.headline}
     first |= {(probe, BEST_HEAD) for probe in best_compared()}
@@ -180,7 +180,7 @@ def headline(comparison: Comparison) -> Comparison:
 
 @run_cache(6)
 def measures(run: Results, base: Results, align: str, step: int, look: Look = FULL) -> Figure:
-    """The measures a reader asks for first, run minus baseline."""
+    """The measures a reader needs first, run minus baseline."""
     return figures.differences(headline(comparison_of(run, base, align, step)), look=look)
 
 

@@ -1,4 +1,4 @@
-"""What the pages say of a run and is worked out once per run; the sentences are those of `probes/findings`. No Streamlit."""
+"""Cached findings of a run for the pages; the sentences are those of `probes/findings`. No Streamlit."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None) -
     Args:
         folder: the job's.
         module: what to put after `python -m`.
-        lock: descriptor of the job's lock, held until the last process has ended.
+        lock: descriptor of the job's lock, locked until the last process has ended.
         limit_s: kill it after as many seconds.
     """
     with (folder / "progress.jsonl").open("ab") as said:
@@ -37,23 +37,23 @@ def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None) -
 
 
 def _wait(command: subprocess.Popen[bytes], folder: Path, said: IO[bytes], *, limit_s: float | None) -> int:
-    """Until it has ended; asked to stop it hears Ctrl-C, asked again it is killed."""
-    heard = 0
+    """Wait until it has ended; a first request to stop sends SIGINT, a second kills it."""
+    handled = 0
     ends = None if limit_s is None else time.monotonic() + limit_s
     while True:
         try:
             return command.wait(timeout=LOOK_EVERY_S)
         except subprocess.TimeoutExpired:
-            asked = _asked(folder)
+            requested = _stop_requests(folder)
         if ends is not None and time.monotonic() > ends:
             said.write(json.dumps({"error": f"stopped: no answer within {limit_s:.0f} s"}).encode() + b"\n")
-            asked = 2
-        if asked > heard:
-            command.send_signal(signal.SIGKILL if asked > 1 else signal.SIGINT)
-            heard = asked
+            requested = 2
+        if requested > handled:
+            command.send_signal(signal.SIGKILL if requested > 1 else signal.SIGINT)
+            handled = requested
 
 
-def _asked(folder: Path) -> int:
+def _stop_requests(folder: Path) -> int:
     try:
         return (folder / "cancel").stat().st_size
     except OSError:
@@ -61,7 +61,7 @@ def _asked(folder: Path) -> int:
 
 
 def _take_interrupts() -> None:
-    """An ignored Ctrl-C is inherited, and the command must hear it; it also stops when this process is killed."""
+    """An ignored Ctrl-C is inherited, and the command must receive it; it also stops when this process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGINT)

@@ -1,10 +1,10 @@
 """Jobs: the command line in a process of its own, which outlives the tab and the server. No Streamlit, no torch.
 
 <results>/.jobs/<id>/
-    job.json          what was asked, and when
-    lock              held as long as the job's processes live: what tells a running job from a lost one
+    job.json          the arguments, and when it was started
+    lock              locked as long as the job's processes live: distinguishes a running job from a lost one
     progress.jsonl    the events of `byrote run --progress jsonl`, and what else it said
-    cancel            one byte per time somebody asked it to stop
+    cancel            one byte per request to stop
     exit              its exit code, written at the end
 
 The page only writes and reads these files. Nothing typed by a user reaches a shell, and no process is looked up by number.
@@ -32,22 +32,22 @@ from byrote.checkpoints.errors import ByroteError
 FOLDER = ".jobs"
 MAX_TAIL_BYTES = 200_000
 N_LINES = 20
-KEPT_JOBS = 30
+MAX_JOBS = 30
 _ENDED: Mapping[int, State] = {0: "done", 3: "done with gaps", 130: "cancelled", -signal.SIGINT: "cancelled"}
 State = Literal["running", "done", "done with gaps", "cancelled", "failed", "lost"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as its folder tells it.
+    """A job as read from its folder.
 
     Attributes:
-        folder: where it is kept.
+        folder: of its files.
         arguments: of `byrote`.
         started_s: Unix time.
         state: running, or how it ended; lost: its process went without a word, as when the machine was switched off.
         code: its exit code, minus the signal where it was killed; None while it runs, and where it was lost.
-        asked_to_stop: how often.
+        stop_requests: how many.
         events: by run, the last checkpoint event.
         errors: gaps and errors so far.
         lines: the last lines it said.
@@ -58,7 +58,7 @@ class Job:
     started_s: float
     state: State
     code: int | None = None
-    asked_to_stop: int = 0
+    stop_requests: int = 0
     events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ def start(root: Path, arguments: Sequence[str], *, limit_s: float | None = None)
     """Start `byrote ARGUMENTS` and return the job's folder.
 
     Args:
-        root: folder of results the job is kept under.
+        root: folder of results the job belongs to.
         arguments: of the command line, the verb first; `--progress jsonl` is added to `run`. Or `-m MODULE ...`.
         limit_s: killed after as many seconds; None lets it take its time.
 
@@ -115,20 +115,20 @@ def start(root: Path, arguments: Sequence[str], *, limit_s: float | None = None)
 
 
 def cancel(job: Job, *, at_once: bool = False) -> None:
-    """Ask a job to stop after the checkpoint in hand, as Ctrl-C does; asked again it is killed. Finished work is kept.
+    """Request a job to stop after the current checkpoint, as Ctrl-C does; requested again it is killed. Finished work is kept.
 
     Args:
         job: which.
         at_once: kill it, where there is nothing to finish.
     """
-    if not _held(job.folder):
+    if not _locked(job.folder):
         return
-    with suppress(OSError), (job.folder / "cancel").open("ab") as asked:
-        asked.write(b"!!" if at_once else b"!")
+    with suppress(OSError), (job.folder / "cancel").open("ab") as file:
+        file.write(b"!!" if at_once else b"!")
 
 
-def all_jobs(root: Path, *, most: int = KEPT_JOBS) -> list[Job]:
-    """Jobs kept here, newest first."""
+def all_jobs(root: Path, *, most: int = MAX_JOBS) -> list[Job]:
+    """Jobs stored here, newest first."""
     _reap()
     files = sorted((root / FOLDER).glob("*/job.json"), reverse=True) if (root / FOLDER).is_dir() else []
     return [job for file in files[:most] if (job := read_job(file.parent)) is not None]
@@ -141,11 +141,11 @@ def read_job(folder: Path) -> Job | None:
         arguments, started = tuple(map(str, facts["arguments"])), float(facts["started_s"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    asked = _size(folder / "cancel")
-    state, code = _state(folder, asked_to_stop=asked > 0)
+    stop_requests = _size(folder / "cancel")
+    state, code = _state(folder, stop_requested=stop_requests > 0)
     file = folder / "progress.jsonl"
     events, errors, lines = _progress(file, stamp(file))
-    return Job(folder, arguments, started, state, code, asked, events, errors, lines)
+    return Job(folder, arguments, started, state, code, stop_requests, events, errors, lines)
 
 
 def age_s(job: Job) -> float:
@@ -153,18 +153,18 @@ def age_s(job: Job) -> float:
     return max(0.0, time.time() - job.started_s)
 
 
-def _state(folder: Path, *, asked_to_stop: bool) -> tuple[State, int | None]:
-    if _held(folder):
+def _state(folder: Path, *, stop_requested: bool) -> tuple[State, int | None]:
+    if _locked(folder):
         return "running", None
     try:
         code = int((folder / "exit").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "lost", None
     state = _ENDED.get(code, "failed")
-    return ("cancelled" if asked_to_stop and state == "failed" else state), code
+    return ("cancelled" if stop_requested and state == "failed" else state), code
 
 
-def _held(folder: Path) -> bool:
+def _locked(folder: Path) -> bool:
     """Whether somebody holds the job's lock."""
     import fcntl  # not on Windows, where no job can be started
 
@@ -178,7 +178,7 @@ def _held(folder: Path) -> bool:
     return False
 
 
-@lru_cache(maxsize=2 * KEPT_JOBS)
+@lru_cache(maxsize=2 * MAX_JOBS)
 def _progress(
     file: Path, changed: tuple[int, int]
 ) -> tuple[Mapping[str, Any], tuple[str, ...], tuple[str, ...]]:
@@ -222,10 +222,10 @@ def _counts(event: Mapping[str, Any]) -> bool:
 def _tail(file: Path) -> list[str]:
     """The file's last lines, the broken first one left out."""
     try:
-        with file.open("rb") as held:
-            size = held.seek(0, os.SEEK_END)
-            held.seek(max(0, size - MAX_TAIL_BYTES))
-            text = held.read().decode("utf-8", errors="replace")
+        with file.open("rb") as data:
+            size = data.seek(0, os.SEEK_END)
+            data.seek(max(0, size - MAX_TAIL_BYTES))
+            text = data.read().decode("utf-8", errors="replace")
     except OSError:
         return []
     lines = text.splitlines()
@@ -233,7 +233,7 @@ def _tail(file: Path) -> list[str]:
 
 
 def _command(arguments: list[str]) -> list[str]:
-    """What is put after `python -m`: a module's own arguments, or those of the command line as a program wants it."""
+    """What is put after `python -m`: a module's own arguments, or those of the command line for a program."""
     if arguments[:1] == ["-m"]:
         return arguments[1:]
     more = ["--progress", "jsonl", "--traceback"] if arguments[:1] == ["run"] else []
@@ -310,8 +310,8 @@ def _new_folder(root: Path) -> Path:
 def _forget_oldest(root: Path) -> None:
     """Folders of jobs that ended long ago go, the newest stay."""
     folders = sorted((root / FOLDER).glob("*/job.json"), reverse=True)
-    for file in folders[KEPT_JOBS:]:
-        if not _held(file.parent):
+    for file in folders[MAX_JOBS:]:
+        if not _locked(file.parent):
             shutil.rmtree(file.parent, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""How the server is started: on this machine alone, silent towards the world, in the project's colours. No Streamlit import."""
+"""Start the server: on this machine alone, without network requests, in the project's colours. No Streamlit import."""
 
 from __future__ import annotations
 

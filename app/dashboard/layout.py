@@ -1,4 +1,4 @@
-"""One run of a page: reads the link, draws what all pages share (menu, controls, status, share and export), hands over to the page."""
+"""One run of a page: reads the query parameters, draws menu, controls, status, share and export, then calls the page."""
 
 from __future__ import annotations
 

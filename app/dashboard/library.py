@@ -9,7 +9,7 @@ fingerprints.json). The series are those of `make demo`, measured at twelve step
         -p offset_profile -p composition -p repeat_loss -p exact_match -p mem_gap -p recall_vs_copy
         --steps first,16,64,100,200,300,400,500,600,1k,1600,last --sequences 16 --save-attention -o results
 
-Attention, and what heads write, is kept at step 2,400 alone.
+Attention, and what heads write, is saved at step 2,400 alone.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def identity_of(folder: Path) -> Identity:
 
 
 def _read(folder: Path, identity: Identity) -> Results:
-    """The run as it is now; what was read of it before is let go.
+    """The run as it is now; what was read of it before is dropped.
 
     Raises:
         ByroteError: run.json cannot be read or names no run, or a unit is damaged.
@@ -159,7 +159,7 @@ PACKED = Path(__file__).with_name("example.tar.xz")
 
 
 def or_example(found: Library) -> Library:
-    """The example's runs, with the folders that were asked for; the same library where it cannot be unpacked.
+    """The example's runs, with the requested folders; the same library where it cannot be unpacked.
 
     Args:
         found: a library without runs.
@@ -224,7 +224,7 @@ def run_cache(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 @run_cache(1)
 def number_of(run: Results) -> int:
-    """A number that no other results have in this process: what the browser knows a series by."""
+    """A number that no other results have in this process: which identifies a series in the browser."""
     return next(_NUMBERS)
 
 

@@ -1,4 +1,4 @@
-"""A page: how one is declared, what it is drawn on, the parts that all of them use, and how a click changes what is looked at."""
+"""A page: its declaration, what it is drawn on, the parts that all pages use, and how a click changes the query parameters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Page:
         state: parts of the link that it uses beside run, probe, metric, step, head, base and pin.
         figures: names of the figures it draws where everything was measured.
         component: whether the browser draws a part of it.
-        stills: figures exported in place of what the browser draws.
+        static_figures: figures exported in place of what the browser draws.
         exports_figures: False for a page without any.
         first: whether the bare address shows it; of one page.
         without_results: what it shows where there is no run yet; None for nothing.
@@ -58,7 +58,7 @@ class Page:
     state: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     component: bool = False
-    stills: Callable[[View], dict[str, Figure]] = field(default=lambda view: {})
+    static_figures: Callable[[View], dict[str, Figure]] = field(default=lambda view: {})
     exports_figures: bool = True
     first: bool = False
     without_results: Callable[[Library], None] | None = None
@@ -151,7 +151,7 @@ class Drawing:
         )
 
     def table(self, data: pd.DataFrame, name: str, *, caption: str, **options: Any) -> Any:
-        """A table with its caption; kept for export as it is."""
+        """A table with its caption; recorded for export as it is."""
         self.tables[name] = (caption, data)
         if caption:
             st.caption(literal(caption, limit=400))
@@ -335,7 +335,7 @@ def follow(key: str, name: str, kind: Callable[[Any], Any] = str, *, part: str =
 
 
 def pin_button(state: State) -> None:
-    """Keeps the chosen head in sight on every page, or lets it go."""
+    """Pins the chosen head on every page, or unpins it."""
     pinned = state.head in state.pin
     pins = tuple(p for p in state.pin if p != state.head) if pinned else (*state.pin, state.head)
     st.button(

@@ -1,4 +1,4 @@
-"""The URL is the state: `run probe step head base pin` and what one page alone uses, read and checked here. No Streamlit.
+"""Query parameters: the URL is the state, `run probe step head base pin` and those of single pages. No Streamlit.
 
 A bad link never stops a page. What cannot be used is replaced by what fits and said in one line.
 """
@@ -45,7 +45,7 @@ class State:
         probe, metric: what the grid shows.
         step: a training step of the run.
         head: a head's label, "" where the run has no heads.
-        pin: heads kept in sight.
+        pin: pinned heads.
         also: probes drawn below the first one on the overview's timeline.
         align: how the baseline's steps are matched: step, tokens or loss.
         show: layer of the grid: value, previous, final or base (differences from those).
@@ -293,7 +293,7 @@ class _Reader:
         return tuple(found[:most])
 
     def pins(self, run: Results) -> tuple[str, ...]:
-        """Heads kept in sight."""
+        """Pinned heads."""
         pins = dict.fromkeys(self._one_head(part, "pin", run) for part in self._listed("pin", MAX_PINS))
         return self._at_most("pin", "heads", [pin for pin in pins if pin], MAX_PINS)
 

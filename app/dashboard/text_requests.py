@@ -23,7 +23,7 @@ from byrote.probes.results import Results
 MAX_CHARS = 4000
 MAX_TOKENS = 512
 LIMIT_S = 900.0
-KEPT_ANSWERS = 20
+MAX_ANSWERS = 20
 BYTES_PER_S = 150e6  # reading and placing weights; the libraries take about as long as a small model
 LIBRARIES_S = 10.0
 
@@ -33,7 +33,7 @@ class Request:
     """One text at one checkpoint.
 
     Attributes:
-        folder: where its files are kept.
+        folder: of its files.
         job: the worker's, None before it is started.
     """
 
@@ -197,5 +197,5 @@ def _forget_oldest(folder: Path) -> None:
     """The newest answers stay; one that is still computed is among them."""
     with suppress(OSError):
         newest_first = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -jobs.stamp(p)[0])
-        for old in newest_first[KEPT_ANSWERS:]:
+        for old in newest_first[MAX_ANSWERS:]:
             shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Putting a results folder out of sight: moved, never deleted. No Streamlit, no torch.
+"""Removing a results folder: moved aside, never deleted. No Streamlit, no torch.
 
 It goes to `.removed/<name>-<date>` beside where it was, which no page and no command looks into.
 """
@@ -96,7 +96,7 @@ def refuse_busy(folder: Path) -> None:
 
 
 def _locked(folder: Path) -> AbstractContextManager[None]:
-    """Hold the lock that every sweep of this folder asks for; a ByroteError where one holds it."""
+    """Hold the lock that every sweep of this folder acquires; a ByroteError where one holds it."""
     return locked(
         folder / LOCK,
         busy=ByroteError(f"a sweep is writing to {folder.name}", help=_WAIT),

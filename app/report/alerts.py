@@ -1,4 +1,4 @@
-"""What stands before every number: what is missing, what is invalid, and what was not measured alike."""
+"""Alerts shown before every number: what is missing, what is invalid, and what was not measured alike."""
 
 from __future__ import annotations
 

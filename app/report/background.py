@@ -1,4 +1,4 @@
-"""What a reader needs in order to trust or repeat the numbers: intervals, methods, gaps, provenance, commands."""
+"""Background of the numbers: intervals, methods, gaps, provenance, commands."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def errors_section(inputs: Inputs) -> Section:
     return Section(
         "errors",
         "Errors and gaps",
-        tuple(blocks) or (Prose("None: every value that was asked for was measured."),),
+        tuple(blocks) or (Prose("None: every value that was requested was measured."),),
     )
 
 
@@ -141,8 +141,8 @@ def _seeds(inputs: Inputs) -> str:
             f"Each arm here is one trained run{stated}, so the seed-to-seed spread is unknown. A difference between two "
             "runs is a fact about these two runs; saying it of the data takes several seeds per arm."
         )
-    told = ", ".join(f"{count} of {arm}" for arm, count in arms.items())
-    return f"Runs per arm: {told}{stated}. The spread between runs of one arm is the noise floor of any difference."
+    per_arm = ", ".join(f"{count} of {arm}" for arm, count in arms.items())
+    return f"Runs per arm: {per_arm}{stated}. The spread between runs of one arm is the noise floor of any difference."
 
 
 def _card(inputs: Inputs, info: ProbeInfo) -> Card:
@@ -152,7 +152,7 @@ def _card(inputs: Inputs, info: ProbeInfo) -> Card:
         for s in r.meta.get("stimuli") or ()
         if s.get("kind") in info.stimuli
     }
-    told = [f"{clean(i)} (seed {s.get('seed')}, n = {s.get('n')})" for i, s in stimuli.items()]
+    shown = [f"{clean(i)} (seed {s.get('seed')}, n = {s.get('n')})" for i, s in stimuli.items()]
     needs = (
         f"none of its own: derived from {', '.join(info.needs)}"
         if info.needs
@@ -162,7 +162,7 @@ def _card(inputs: Inputs, info: ProbeInfo) -> Card:
     facts += [
         ("Unit", f"{info.unit}, {_range_words(info)}"),
         ("Chance", info.chance),
-        ("Stimulus", "; ".join(told) if told else needs if not info.stimuli else ", ".join(info.stimuli)),
+        ("Stimulus", "; ".join(shown) if shown else needs if not info.stimuli else ", ".join(info.stimuli)),
         ("n", _n_words(inputs, info.name)),
         ("Source", info.source),
         ("Version", str(info.version)),

@@ -1,4 +1,4 @@
-"""From results to what a report says, in the order it says it. Nothing here knows about HTML."""
+"""The content of a report, made from results, section by section; independent of HTML."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def report_content(
     Args:
         results: one run or more.
         base: name of the baseline run.
-        comparison: one or several, made before; None makes those the baseline asks for.
+        comparison: one or several, made before; None makes those that the baseline implies.
         title: replaces the finding as title.
         date: as it will be printed.
-        light: whether the still rendering is asked for, which `Reproduce` repeats.
+        light: whether the static rendering is requested, which `Reproduce` repeats.
         out_name: name of the HTML file, which `Reproduce` repeats.
 
     Raises:

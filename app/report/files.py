@@ -37,7 +37,7 @@ class ReportFiles:
 
     Attributes:
         html, json, csv: the files.
-        warnings: what the writer should be told, such as a page past 10 MB.
+        warnings: for the person who writes it, such as a page past 10 MB.
     """
 
     html: Path
@@ -124,8 +124,8 @@ def _with_seeds(results: Results) -> pd.DataFrame:
         "training_seed": (results.meta.get("series") or {}).get("manifest"),
     }
     known = {
-        name: pd.array([(held or {}).get("seed")] * len(results.frame), "Int64")
-        for name, held in seeds.items()
+        name: pd.array([(facts or {}).get("seed")] * len(results.frame), "Int64")
+        for name, facts in seeds.items()
     }
     return results.frame.sort_values(["step", "probe", "metric"], kind="stable").assign(**known)
 

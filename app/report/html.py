@@ -1,7 +1,7 @@
-"""A report as one HTML file that asks the network for nothing.
+"""A report as one HTML file that makes no network requests.
 
 Interactive: plotly once, inline, every figure first drawn as a still SVG and replaced when the script runs; printing
-uses the stills. Light: the stills alone and no script at all.
+uses the static figures. Light: the static figures alone and no script at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a report says, before it is HTML or JSON: sections of sentences, tables and figures. Pure data."""
+"""The model of a report, before it is HTML or JSON: sections of sentences, tables and figures. Pure data."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Alert:
-    """Something the reader must know before any number.
+    """A notice shown before any number.
 
     Attributes:
         text: what is the matter.

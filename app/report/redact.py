@@ -1,4 +1,4 @@
-"""Paths are useful in a report, homes and user names are not."""
+"""Redaction of paths: home folders and user names are removed from reports."""
 
 from __future__ import annotations
 

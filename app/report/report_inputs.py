@@ -1,4 +1,4 @@
-"""What a report is about: the runs, which of them is the baseline, and what was compared."""
+"""Inputs of a report: the runs, which of them is the baseline, and their comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same figures without JavaScript: plotly figures of this project drawn as inline SVG.
+"""Static rendering without JavaScript: plotly figures of this project as inline SVG.
 
 Only what `byrote.probes.figures` uses is drawn (scatter lines, markers and fills, heatmaps, annotations, one colour bar);
 anything else is refused, so that the still picture can never quietly differ from the live one. Theme colours become

@@ -1,4 +1,4 @@
-"""How the runs came to be what they are: their course over training, strongest heads, circuits, copying, memory."""
+"""The course of training: trajectories, strongest heads, circuits, copying and memory of each run."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_report_that_cannot_be_kept_is_a_note(byrote, runs):
     (runs / "good.lint.json").mkdir()
     done = byrote("lint", runs / "good")
     assert done.exit_code == Exit.DONE
-    assert "good.lint.json cannot be written: the facts are not kept" in done.stderr
+    assert "good.lint.json cannot be written: the facts are not saved" in done.stderr
 
 
 def test_step_that_cannot_be_read_is_a_finding(byrote, runs):

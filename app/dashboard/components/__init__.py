@@ -1,1 +1,1 @@
-"""The views Plotly cannot be: a head grid that plays in the browser, tokens that show attention, a graph of heads."""
+"""Custom browser components: an animated head grid, tokens that show attention, a graph of heads."""

@@ -13,7 +13,7 @@ from byrote.dashboard.query_params import State
 from byrote.probes.wording import clean
 
 MAX_TOKEN_CHARS = 24
-MASK = "•••"  # in place of a token that nobody asked to see
+MASK = "•••"  # in place of a token that was not revealed
 _MARKS = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥"})
 
 
@@ -24,14 +24,14 @@ def token_data(
     state: State,
     masked: bool,
 ) -> dict[str, Any]:
-    """Everything the browser needs to shade the tokens; it reports q, the token selected, -1 where it was let go.
+    """Everything the browser needs to shade the tokens; it reports q, the token selected, -1 where none is.
 
     Args:
         tokens: as text; shortened where long.
         pattern: attention, rows sum to 1.
         state: the token selected, whether to shade what a token attends to or what attends to it, and whether to leave
             out position 0 and stretch the rest.
-        masked: show no token's text: it was memorised, and nobody asked to see it.
+        masked: show no token's text: it was memorised, and was not revealed.
     """
     codes = np.rint(np.clip(pattern, 0, 1) * 255).astype(np.uint8)
     shown = [token_text(token) for token in tokens]

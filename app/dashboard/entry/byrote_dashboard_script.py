@@ -1,4 +1,4 @@
-"""Run anew by Streamlit at every click. What is remembered is remembered by the modules it imports."""
+"""The script that Streamlit runs again at every click; caches are in the modules it imports."""
 
 from __future__ import annotations
 

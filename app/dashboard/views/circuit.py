@@ -113,7 +113,7 @@ def _notebook(view: View) -> list[str]:
     ]
 
 
-def stills(view: View) -> dict[str, Figure]:
+def static_figures(view: View) -> dict[str, Figure]:
     """The edges at the step, as many as the page draws by default."""
     state = view.state
     found = figure_cache.wiring(view.run, state.way)
@@ -134,5 +134,5 @@ PAGE = Page(
     needs=("composition",),
     state=("way", "z"),
     component=True,
-    stills=stills,
+    static_figures=static_figures,
 )

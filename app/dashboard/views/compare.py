@@ -342,7 +342,7 @@ def _base_step(view: View) -> str:
     return str(pairs.get(view.state.step, "last"))
 
 
-def stills(view: View) -> dict[str, Figure]:
+def static_figures(view: View) -> dict[str, Figure]:
     """The same, and the run minus the baseline."""
     state, found = view.state, grids(view)
     if view.base is None or not state.probe:
@@ -367,5 +367,5 @@ PAGE = Page(
     state=("align",),
     figures=("scatter", "differences"),
     component=True,
-    stills=stills,
+    static_figures=static_figures,
 )

@@ -42,7 +42,7 @@ def results_frame(view: View) -> pd.DataFrame:
             "size": size(_bytes(run.path)),
             "digest": digest(run.path)[:DIGEST_CHARS],
             "byrote": str(((run.meta.get("provenance") or {}).get("versions") or {}).get("byrote", "")),
-            "attention kept": "yes" if any((run.path / "arrays").glob("*/attention.safetensors")) else "no",
+            "attention saved": "yes" if any((run.path / "arrays").glob("*/attention.safetensors")) else "no",
             "gaps": len(run.gaps),
             "folder": str(run.path),
         }
@@ -86,7 +86,7 @@ def one_folder(library: Library, view: View | None = None) -> None:
         )
         st.button(
             "Remove", icon=":material/inventory_2:", key="folder_remove", on_click=_ask, args=(folder,),
-            disabled=library.is_example, help="Asks again; moves the folder away, nothing is lost",
+            disabled=library.is_example, help="Asks for confirmation; moves the folder away, nothing is lost",
         )  # fmt: skip
     if st.session_state.get(_REMOVING) == folder:
         _confirm(folder)

@@ -44,7 +44,7 @@ MAX_BESIDE = 3
 
 
 def draw(view: View, page: Drawing) -> None:
-    """Neighbours, attention on the kept texts, and everything measured about the head."""
+    """Neighbours, attention on the saved texts, and everything measured about the head."""
     run, state = view.run, view.state
     if not state.head or not state.probe:
         page.title(f"{run.run} has no head to show")
@@ -211,7 +211,7 @@ PAGE = Page(
     name="head",
     title="Head",
     icon=":material/target:",
-    question="what one head does: attention on kept texts or on your own, the tokens it raises and lowers, everything measured about it",
+    question="what one head does: attention on saved texts or on your own, the tokens it raises and lowers, everything measured about it",
     draw=draw,
     commands=_commands,
     notebook=_notebook,

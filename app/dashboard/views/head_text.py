@@ -35,13 +35,13 @@ MAX_DRAWN_TOKENS = 256
 
 
 def draw(view: View, page: Drawing) -> None:
-    """A text of one's own or a kept one: its tokens, the matrix, and what the head writes."""
+    """A text of one's own or a saved one: its tokens, the matrix, and what the head writes."""
     state, run = view.state, view.run
     st.subheader(f"Attention of {state.head} at step {step_number(state.step)}", anchor=False)
     own = ask(view)
     if own is not None:
-        asked, text = own
-        _one_text(view, page, text, asked.file, masked=False)
+        request, text = own
+        _one_text(view, page, text, request.file, masked=False)
         return
     texts = stored_texts(attention_file(run.path, state.step))
     if not texts:
@@ -55,11 +55,11 @@ def _without_attention(run: Results, step: int) -> None:
     """Scores only, and the nearest step that has more, or how to come by it."""
     steps = [s for s in run.all_steps if attention_file(run.path, s).is_file()]
     if not steps:
-        nothing("Scores only: this run kept no attention.", how_to_keep(run))
+        nothing("Scores only: this run saved no attention.", how_to_keep(run))
         return
     nearest = min(steps, key=lambda s: abs(s - step))
     nothing(
-        f"Scores only: attention was kept at {counted(len(steps), 'checkpoint')}, not at this one.",
+        f"Scores only: attention was saved at {counted(len(steps), 'checkpoint')}, not at this one.",
         how_to_keep(run),
     )
     st.button(
@@ -93,7 +93,7 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
             if text.words is None
             else "one box per token, spaces as ·"
         )
-        st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Kept to 1/255."))
+        st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Saved to 1/255."))
         how_computed([state.probe, "prefix_matching"], key="how_attention")
         with panel("what this head writes"):
             _draw_writes(view, page, text, file, n_drawn=len(tokens), masked=masked)
@@ -106,7 +106,7 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
 
 
 def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:
-    """Which kept text, and whether its tokens stay masked."""
+    """Which saved text, and whether its tokens stay masked."""
     at = min(view.state.text, len(texts) - 1)
     with st.container(horizontal=True, vertical_alignment="bottom", key="text_controls"):
         st.selectbox(
@@ -133,7 +133,7 @@ def _reading_controls(view: View) -> None:
 
 
 def text_words(text: StoredText) -> str:
-    """What a kept text is: ``repeated random tokens 1``."""
+    """What a saved text is: ``repeated random tokens 1``."""
     names = {
         "repeated_random": "repeated random tokens",
         "natural": "natural text",
@@ -150,7 +150,7 @@ def _selected() -> None:
 
 
 def notebook(view: View, layer: int, head: int) -> list[str]:
-    """Lines that give the kept attention and what the head writes; none where none was kept."""
+    """Lines that give the saved attention and what the head writes; none where none was saved."""
     run, step = view.run, view.state.step
     try:
         if not stored_texts(attention_file(run.path, step)):
@@ -171,7 +171,7 @@ def notebook(view: View, layer: int, head: int) -> list[str]:
 _HOW = """Direct logit attribution (Elhage et al. 2021): what the head adds to the residual stream at this token, z W_O,
 through the final norm with the scale it had in this very pass, times W_U, minus its mean over the vocabulary. In logits:
 +1 multiplies a token's odds by 2.7. Heads and MLPs of later layers may read the same write and add to it or undo it; that is
-not in these numbers. Kept to three digits, 5 tokens either way."""
+not in these numbers. Saved to three digits, 5 tokens either way."""
 
 
 def _draw_writes(
@@ -181,11 +181,11 @@ def _draw_writes(
 
     Args:
         view: run, step, head and token.
-        page: where the table is kept for export.
+        page: records the table for export.
         text: the sequence.
         file: that holds it.
         n_drawn: tokens that can be selected.
-        masked: show no token's text: these were memorised, and nobody asked to see them.
+        masked: show no token's text: these were memorised, and were not revealed.
     """
     st.subheader("What it writes", anchor=False)
     if reason := unwritten(file):

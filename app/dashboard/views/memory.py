@@ -33,11 +33,11 @@ def finding(run: Results, *, step: int) -> str:
 
 @dataclass(frozen=True)
 class Passage:
-    """One member told apart token by token.
+    """One member classified token by token.
 
     Attributes:
         index: among the members.
-        words: its tokens; None where no token was kept, and only places can be shown.
+        words: its tokens; None where no token was saved, and only places can be shown.
         tags: place -> recall, copying, both or neither.
     """
 
@@ -58,12 +58,12 @@ def passages(run: Results, step: int) -> tuple[Passage, ...]:
         for row in rows[rows["metric"] == f"{tag}_at"].itertuples(index=False):
             for i in np.flatnonzero(np.asarray(row.samples, dtype=float) == 1):
                 tags.setdefault(int(i), {})[int(row.position)] = tag
-    kept = {
+    saved = {
         text.index: text
         for text in stored_texts(attention_file(run.path, step))
         if text.stimulus == "members"
     }
-    return tuple(Passage(i, _words(kept.get(i)), dict(sorted(tags[i].items()))) for i in sorted(tags))
+    return tuple(Passage(i, _words(saved.get(i)), dict(sorted(tags[i].items()))) for i in sorted(tags))
 
 
 def _words(text: StoredText | None) -> tuple[str, ...] | None:
@@ -79,7 +79,7 @@ _TOKENS = {"recall": "series1", "copying": "series0", "both": "series2", "neithe
 
 
 def draw(view: View, page: Drawing) -> None:
-    """The plane, what became of the members, and passages told apart."""
+    """The plane, what became of the members, and passages classified token by token."""
     run, state = view.run, view.state
     page.title(finding(run, step=state.step))
     with panel("the plane"):
@@ -143,7 +143,7 @@ def _shares(view: View, page: Drawing) -> None:
     st.subheader("Recalled or copied, by place", anchor=False)
     rows = view.run.rows("recall_vs_copy", "recall_at")
     if rows.empty or not rows[(rows["step"] == view.state.step)]["valid"].any():
-        nothing("Recall and copying were not told apart here.", view.page.command)
+        nothing("Recall and copying were not distinguished here.", view.page.command)
         return
     page.figure(partial(figure_cache.recall_shares, view.run, view.state.step), "shares", width="half")
     how_computed(["recall_vs_copy"], key="how_shares")
@@ -166,7 +166,7 @@ def _passages(view: View) -> None:
     passage = found[at]
     if reveal and passage.words is None:
         st.caption(
-            "Its tokens were not kept: run the same sweep with --save-attention for the first two sequences."
+            "Its tokens were not saved: run the same sweep with --save-attention for the first two sequences."
         )
     st.html(passage_html(passage, theme=view.theme, reveal=reveal))
     st.caption(

@@ -142,12 +142,12 @@ def _reasons(run: Results) -> dict[str, dict[int, list[str]]]:
 
 
 def _never_run(run: Results) -> list[Missing]:
-    """Probes that `byrote run` measures without being asked, and of which nothing is there."""
+    """Probes that `byrote run` measures by default, and of which nothing is there."""
     here = {probe for probe, _ in run.kinds}
     names = [info.name for info in resolve(None) if info.name not in here]
     if not names:
         return []
-    why = f"never run here, though a sweep measures {'it' if len(names) == 1 else 'them'} without being asked"
+    why = f"never run here, though a sweep measures {'it' if len(names) == 1 else 'them'} by default"
     return [Missing(_names(names), why, command=_asking_for(run, names))]
 
 

@@ -154,7 +154,7 @@ def _one_job(job: Job, root: Path) -> None:
 def _job_button(job: Job, root: Path) -> None:
     """Stop what runs; resume what stopped."""
     name = job.folder.name
-    if job.running and not job.asked_to_stop:
+    if job.running and not job.stop_requests:
         hint = "Stops after the checkpoint in hand; finished work is kept"
         st.button("Cancel", key=f"cancel_{name}", help=hint, on_click=jobs.cancel, args=(job,))
     elif job.running:
@@ -167,16 +167,16 @@ def _job_button(job: Job, root: Path) -> None:
 
 
 def ending_words(job: Job) -> str | None:
-    """What became of a job that did not reach its end, and what is kept; None for the others."""
+    """How a job that did not finish ended, and what is saved; None for the others."""
     event = job.current
-    kept = f", {event['done']} of {event['total']} checkpoints kept" if event is not None else ""
+    saved = f", {event['done']} of {event['total']} checkpoints saved" if event is not None else ""
     if job.running:
-        return "Stopping after the checkpoint in hand." if job.asked_to_stop else None
+        return "Stopping after the checkpoint in hand." if job.stop_requests else None
     if job.death:
-        return f"The job {job.death}{kept}."
+        return f"The job {job.death}{saved}."
     if job.state == "cancelled":
         at = f"Stopped at step {step_number(event.get('step') or 0)}" if event is not None else "Stopped"
-        return f"{at}{kept}; Resume does the rest."
+        return f"{at}{saved}; Resume does the rest."
     return None
 
 

@@ -239,5 +239,5 @@ PAGE = Page(
     state=("show", "align"),
     figures=("curves",),
     component=True,
-    stills=grids,
+    static_figures=grids,
 )

@@ -241,7 +241,7 @@ def test_every_figure_leaves_as_svg(page, drawn):
 
 def test_the_still_grid_holds_the_values_of_the_grid(look, measured):
     view, _ = look("trajectory", measured, run="unique", base="repeated", step=20)
-    figures = view.page.stills(view)
+    figures = view.page.static_figures(view)
     cube = view.base.cube("prefix_matching", "score")
     heat = next(t for t in figures["baseline_grid"].data if t.type == "heatmap")
     np.testing.assert_array_equal(np.array(heat.z, dtype=float), cube.value[cube.index(20)])

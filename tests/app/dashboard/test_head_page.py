@@ -228,7 +228,7 @@ def test_a_pinned_head_without_a_number_says_why_or_nothing(tmp_path):
 def test_a_step_without_attention_leads_to_the_nearest_that_has_it(open_page, full_runs):
     at = open_page("head", full_runs, run="repeated", step=10, head="L1H2")
     assert not at.exception
-    assert "attention was kept at 1 checkpoint, not at this one" in "\n".join(m.value for m in at.markdown)
+    assert "attention was saved at 1 checkpoint, not at this one" in "\n".join(m.value for m in at.markdown)
     at.button(key="to_attention").click().run()
     assert at.session_state["byrote_state"].step == 40
     assert "figure_attention" in "".join(c.proto.id for c in at.get("plotly_chart"))

@@ -81,7 +81,7 @@ def test_a_job_that_does_not_listen_is_killed_when_asked_again(tmp_path):
     folder = jobs.start(tmp_path, ["-m", "timeit", "-n1", "-r1", deaf])
     job = until(folder, asleep)
     jobs.cancel(job)
-    job = until(folder, lambda job: job.asked_to_stop == 1)
+    job = until(folder, lambda job: job.stop_requests == 1)
     time.sleep(0.5)
     assert jobs.read_job(folder).running
     assert ending_words(job) == "Stopping after the checkpoint in hand."
@@ -164,7 +164,7 @@ def test_damaged_notes_of_a_job_do_not_stop_the_page(tmp_path):
 
 
 def test_old_jobs_are_forgotten_and_running_ones_are_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "KEPT_JOBS", 2)
+    monkeypatch.setattr(jobs, "MAX_JOBS", 2)
     first = jobs.start(tmp_path, SLEEP)
     until(first, asleep)
     for i in range(3):
@@ -203,7 +203,7 @@ def test_the_page_starts_a_sweep_cancels_it_and_resumes_where_it_stopped(
     assert (job.state, job.code) == ("cancelled", 130)
     assert 0 < kept < 40
     assert ending_words(job) == (
-        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints kept; Resume does the rest."
+        f"Stopped at step {job.current['step']}, {kept} of 40 checkpoints saved; Resume does the rest."
     )
     at.run()
     assert any("Resume does the rest" in c.value for c in at.caption)

@@ -173,7 +173,7 @@ def test_new_weights_at_a_step_are_asked_anew(lab_series, tmp_path):
 
 def test_old_answers_go(lab_series, tmp_path, monkeypatch):
     run = results_of(lab_series(3), tmp_path / "results")
-    monkeypatch.setattr(text_requests, "KEPT_ANSWERS", 2)
+    monkeypatch.setattr(text_requests, "MAX_ANSWERS", 2)
     for text in ("x", "y", "z"):
         asked = answered(text_requests.begin(run, 1, text))
     kept = list((tmp_path / "results" / jobs.FOLDER / "own_text").iterdir())
