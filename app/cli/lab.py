@@ -111,7 +111,7 @@ class TrainOptions:
     "byrote lab train runs/unique",
     "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
 )
-def train(session: Session, *, options: TrainOptions = record(TrainOptions)) -> int:
+def train(session: Session, *, settings: TrainOptions = record(TrainOptions)) -> int:
     """Train one arm of a repetition experiment into OUT, writing checkpoints as it goes.
 
     The same command again goes on from the last written step, and does nothing when the series is complete. Ctrl-C
@@ -119,8 +119,8 @@ def train(session: Session, *, options: TrainOptions = record(TrainOptions)) -> 
     """
     from byrote.checkpoints.lab import train as train_series
 
-    config = options.config()
-    work = Work(options.progress, session, options.out.name, promise="stopping at the next written step")
+    config = settings.config()
+    work = Work(settings.progress, session, settings.out.name, promise="stopping at the next written step")
 
     def on_event(event: Event) -> None:
         work.event(event, last=event.get("step") == event.get("total"))
@@ -129,7 +129,7 @@ def train(session: Session, *, options: TrainOptions = record(TrainOptions)) -> 
 
     try:
         with work:
-            path = train_series(options.out, config, fresh=options.fresh, on_event=on_event)
+            path = train_series(settings.out, config, fresh=settings.fresh, on_event=on_event)
     except KeyboardInterrupt:
         return interrupted(session, "written steps are kept")
     session.data(str(path))
