@@ -229,7 +229,9 @@ def _heatmap(trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *,
     """Cells and the text in them; without hover titles one thick stroke per colour, so that large grids stay small."""
     wide, high = abs(x(1) - x(0)) - 2, abs(y(1) - y(0)) - 2
     lo, span = axis["cmin"], axis["cmax"] - axis["cmin"]
-    levels = sample_colorscale(axis["colorscale"], [i / N_COLOUR_LEVELS for i in range(N_COLOUR_LEVELS + 1)])
+    # plotly samples strictly increasing stops alone, and a scale with steps has two at one place
+    stops = [[at + i * 1e-9 if 0 < at < 1 else at, color] for i, (at, color) in enumerate(axis["colorscale"])]
+    levels = sample_colorscale(stops, [i / N_COLOUR_LEVELS for i in range(N_COLOUR_LEVELS + 1)])
     shapes: dict[str, list[str]] = {}
     cells, texts = [], []
     for row, line in enumerate(trace["z"]):
