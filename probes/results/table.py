@@ -336,6 +336,18 @@ class Table:
 
         return self.cached(("cube", probe, metric), make, lambda cube: cube.nbytes)
 
+    def history(self, head: Head) -> dict[Metric, dict[int, float]]:
+        """Step -> value of every metric with one value per head, as measured; NaN where there is none."""
+        names = [name for name, kind in self.kinds.items() if kind == "head"]
+
+        def where(rows: Any) -> Any:
+            return pc.and_(pc.equal(rows["layer"], head[0]), pc.equal(rows["head"], head[1]))
+
+        columns = ("probe", "metric", "layer", "head", "step", "value")  # of a large run the others take three times as long
+        rows = self._source.read(names, columns, where).to_pandas()
+        own = rows.groupby(["probe", "metric"], observed=True)
+        return {name: dict(zip(mine["step"], mine["value"], strict=True)) for name, mine in own}
+
     def by_head(self, probe: str, metric: str) -> pd.DataFrame:
         """Values of a head metric: one row per step that lint did not ask to leave out, one column per head label."""
         rows = self.select(probe, metric)

@@ -78,6 +78,15 @@ def test_array_holds_every_value_in_its_place(unique: Results, matching: Scores)
         unique["repeat_loss"].array()
 
 
+def test_history_holds_every_metric_of_one_head(unique: Results) -> None:
+    found = unique.history((1, 0))
+    assert set(found) == {name for name, kind in unique.kinds.items() if kind == "head"}
+    for (probe, metric), values in found.items():
+        rows = unique.rows(probe, metric, head=(1, 0))
+        assert list(values) == rows["step"].tolist()
+        assert np.array_equal(list(values.values()), rows["value"], equal_nan=True)
+
+
 def test_it_prints_usefully_and_safely(unique: Results, matching: Scores) -> None:
     assert "prefix_matching of unique (attention fraction)" in repr(matching) and "L1H0" in repr(matching)
     hostile = rebuilt(unique, run="<script>alert(1)</script>")

@@ -130,8 +130,7 @@ def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...]
     """
     heads = {name: parse_head(name) for name in (label, *beside)}
     measured = dict(iter(run.rows(step=step, single=True).groupby(["probe", "metric"])))
-    history = run.rows(head=heads[label], single=True).groupby(["probe", "metric"])
-    curves = {pair: dict(zip(own["step"], own["value"], strict=True)) for pair, own in history}
+    curves = run.history(heads[label])
     found = []
     for probe, metrics in run.head_probes.items():
         for metric in metrics:
