@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import streamlit as st
 from jaxtyping import Float, UInt8, UInt16
+
+from byrote.dashboard.query_params import State
+from byrote.probes.results import Results
+from byrote.probes.wording import clean, step_number, tokens_words
 
 LEVELS = 65_000  # codes up to here are values, fine enough to round as the table does; those below say why there is none
 BELOW, ABOVE, VOID = 65_001, 65_002, 65_535
@@ -37,6 +41,47 @@ def _component(name: str) -> Callable[..., Any]:
         css=_file("shared.css") + _file(f"{name}.css"),
         js=_file("player.js") + _file(f"{name}.js"),
     )
+
+
+def series_data(run: Results, state: State, events: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """What the player and both drawings of heads get: the heads, the steps with their names and marks, and where they stand.
+
+    Args:
+        run: whose series.
+        state: step and head looked at.
+        events: (step, what happened there), marked on the slider.
+    """
+    steps, flagged = run.all_steps, doubts(run)
+    at = {step: i for i, step in enumerate(steps)}
+    gaps = {int(gap["step"]) for gap in run.gaps if gap.get("step") is not None}
+    marks = [{"index": at[s], "kind": "event", "text": text} for s, text in events if s in at]
+    marks += [
+        {"index": at[s], "kind": "gap" if s in gaps else "doubt", "text": text} for s, text in flagged.items()
+    ]
+    seen = [tokens_words(run.tokens.get(step)) for step in steps]
+    return {
+        "layers": run.shape[0],
+        "heads": run.shape[1],
+        "steps": list(steps),
+        "labels": [
+            f"step {step_number(s)}" + (f" · {t}" if t else "") for s, t in zip(steps, seen, strict=True)
+        ],
+        "marks": marks,
+        "doubts": {str(step): text for step, text in flagged.items()},
+        "index": at[state.step],
+        "selected": state.head,
+    }
+
+
+def doubts(run: Results) -> dict[int, str]:
+    """Steps whose numbers should not be believed, or are not there, and why."""
+    found = {
+        step: f"left out by lint: {clean(why)}" for step, why in run.left_out.items() if step in run.all_steps
+    }
+    for gap in run.gaps:
+        if gap.get("step") is not None:
+            found[int(gap["step"])] = f"could not be measured: {clean(gap.get('reason', ''))}"
+    return found
 
 
 def encode(values: Float[np.ndarray, "*shape"], limits: tuple[float, float]) -> UInt16[np.ndarray, "*shape"]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from byrote.dashboard.components.base import VOID, encode, packed
-from byrote.dashboard.components.head_grid import doubts, marks, palette, step_words
+from byrote.dashboard.components.base import VOID, encode, packed, series_data
+from byrote.dashboard.components.head_grid import palette
 from byrote.dashboard.figure_cache import wiring
 from byrote.dashboard.library import number_of, run_cache
 from byrote.dashboard.query_params import State
@@ -30,18 +30,10 @@ def graph_data(
         theme: "light" or "dark", for the colour of the path.
         events: (step, what happened there).
     """
-    n_layers, n_heads = run.shape
     most = max([len(edges) for edges in found.edges.values()], default=0)
     return {
         "key": str(hash((number_of(run), state.probe, state.metric, state.way))),
-        "layers": n_layers,
-        "heads": n_heads,
-        "steps": list(run.all_steps),
-        "labels": [step_words(run, s) for s in run.all_steps],
-        "marks": marks(run, events),
-        "doubts": {str(s): text for s, text in doubts(run).items()},
-        "index": run.all_steps.index(state.step),
-        "selected": state.head,
+        **series_data(run, state, events),
         "edges": _edges(run, state.way),
         "totals": [found.totals.get(s, 0) for s in run.all_steps],
         "cut": MAX_EDGES_PER_STEP if most == MAX_EDGES_PER_STEP else 0,

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from byrote.dashboard.components.base import encode, packed
+from byrote.dashboard.components.base import encode, packed, series_data
 from byrote.dashboard.library import number_of, run_cache
 from byrote.dashboard.query_params import State
 from byrote.probes.figures.theme import DIVERGING, SEQUENTIAL
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Cube, Results
-from byrote.probes.wording import chance_number, clean, probe_name, step_number, tokens_words
+from byrote.probes.wording import chance_number, clean, probe_name
 
 N_COLOURS = 64
 N_DIFFERENCES = 65  # odd: one colour is exactly zero
@@ -50,7 +50,6 @@ def grid_data(
         limits = (min(limits[0], other.limits[0]), max(limits[1], other.limits[1]))
     if limits[0] < 0:  # zero keeps the middle colour
         limits = (-max(-limits[0], limits[1]), max(-limits[0], limits[1]))
-    n_layers, n_heads = run.shape
     same_shape = other is not None and base is not None and base.shape == run.shape
     chance = cube.typical_chance()
     panels = [_panel(run, state, limits, role="run", title=clean(run.run, limit=60))]
@@ -65,15 +64,8 @@ def grid_data(
     return {
         "key": str(hash((number_of(run), base and number_of(base), state.probe, state.metric, state.align))),
         "panels": panels,
-        "layers": n_layers,
-        "heads": n_heads,
-        "cell": cell_px(n_heads),
-        "steps": list(cube.steps),
-        "labels": [step_words(run, s) for s in cube.steps],
-        "marks": marks(run, events),
-        "doubts": {str(s): text for s, text in doubts(run).items()},
-        "index": cube.index(state.step),
-        "selected": state.head,
+        **series_data(run, state, events),
+        "cell": cell_px(run.shape[1]),
         "pinned": list(state.pin),
         "show": state.show if same_shape or state.show != "base" else "value",
         "what": what(state),
@@ -92,35 +84,6 @@ def what(state: State) -> str:
     info = REGISTRY.get(state.probe)
     main = info is None or state.metric in ("score", info.main_metric)
     return probe_name(state.probe) + ("" if main else f" ({probe_name(state.metric)})")
-
-
-def step_words(run: Results, step: int) -> str:
-    """``step 16,000 · 33.6 B tokens``."""
-    seen = tokens_words(run.tokens.get(step))
-    return f"step {step_number(step)}" + (f" · {seen}" if seen else "")
-
-
-def doubts(run: Results) -> dict[int, str]:
-    """Steps whose numbers should not be believed, or are not there, and why."""
-    found = {
-        step: f"left out by lint: {clean(why)}" for step, why in run.left_out.items() if step in run.all_steps
-    }
-    for gap in run.gaps:
-        if gap.get("step") is not None:
-            found[int(gap["step"])] = f"could not be measured: {clean(gap.get('reason', ''))}"
-    return found
-
-
-def marks(run: Results, events: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-    """Where to put ticks under the slider: events, steps left out and gaps."""
-    at = {step: i for i, step in enumerate(run.all_steps)}
-    gaps = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
-    found = [{"index": at[s], "kind": "event", "text": text} for s, text in events if s in at]
-    found += [
-        {"index": at[s], "kind": "gap" if s in gaps else "doubt", "text": text}
-        for s, text in doubts(run).items()
-    ]
-    return found
 
 
 def cell_decimals(limits: tuple[float, float]) -> int:

@@ -12,8 +12,8 @@ import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import export, figure_cache, findings
-from byrote.dashboard.components.base import show
-from byrote.dashboard.components.head_grid import doubts, grid_data
+from byrote.dashboard.components.base import doubts, show
+from byrote.dashboard.components.head_grid import grid_data
 from byrote.dashboard.figure_cache import pairs_of
 from byrote.dashboard.page import (
     Drawing,
