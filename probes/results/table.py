@@ -343,7 +343,14 @@ class Table:
         def where(rows: Any) -> Any:
             return pc.and_(pc.equal(rows["layer"], head[0]), pc.equal(rows["head"], head[1]))
 
-        columns = ("probe", "metric", "layer", "head", "step", "value")  # of a large run the others take three times as long
+        columns = (
+            "probe",
+            "metric",
+            "layer",
+            "head",
+            "step",
+            "value",
+        )  # of a large run the others take three times as long
         rows = self._source.read(names, columns, where).to_pandas()
         own = rows.groupby(["probe", "metric"], observed=True)
         return {name: dict(zip(mine["step"], mine["value"], strict=True)) for name, mine in own}
