@@ -28,7 +28,7 @@ from byrote.probes.stimuli import PluginStimulus, unavailable
 
 Kind = Literal["head", "model", "weights", "direct", "verdict"]
 Better = Literal["higher", "lower"]
-# The first of these that a function asks for decides its kind; one that asks for none judges other probes' numbers.
+# The first of these among a function's parameters decides its kind; one with none of them judges other probes' numbers.
 KINDS_BY_ARGUMENT: Mapping[str, Kind] = {
     "pattern": "head", "z": "head", "v": "head",
     "token_nll": "model", "top1": "model", "logits": "model",
@@ -48,7 +48,7 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Plugin:
-    """Where a probe that is not byrote's own came from; stored with its numbers, which are reused only if it is equal.
+    """Where a probe that is not byrote's own is from; stored with its numbers, which are reused only if it is equal.
 
     Attributes:
         name: of the file, the package, or "notebook".
@@ -81,7 +81,7 @@ class ProbeInfo:
         version: raised whenever numbers change, so that stored results are not reused.
         needs: other probes a verdict reads.
         inputs: of a verdict: argument -> (probe, metric) whose stored values per sequence it is.
-        default: False for probes that are measured only when asked for by name: they cost more passes.
+        default: False for probes that are measured only when requested by name: they cost more passes.
         passes: forward passes per checkpoint of a "direct" probe, in words, such as "1 + heads".
         main_metric: the metric shown first.
         curve_axis: what `position` counts, for metrics that are curves.
@@ -91,7 +91,7 @@ class ProbeInfo:
         not_measured: when there is no number.
         undefined: the reason given when no sequence has a defined value.
         directions: `better` of metrics where it differs from the probe's.
-        settings: metrics that say how it was measured (positions, sizes), not what came out: shown beside the others,
+        settings: metrics that say how it was measured (positions, sizes), not its result: shown beside the others,
             never compared.
         words: metric -> what its whole numbers from 0 on are called, for metrics that are verdicts.
         sampled_chance: whether chance was itself measured, on about as many other sequences.
@@ -104,7 +104,7 @@ class ProbeInfo:
         headline: metrics among the few that a comparison of runs shows first.
         details: metrics that summaries leave out.
         uncompared: metrics that are shown side by side and never subtracted, beside `settings`.
-        plugin: where it came from; None for byrote's own.
+        plugin: the package that provides it; None for byrote's own.
         steps: how it is computed, in paragraphs and numbered points; "" where the module's docstring says it.
         chance_levels: metric -> chance level where that is a number for every stimulus, or "guess", 1 in the number of
             usable ids, or "guess_nats", its logarithm; metrics that are not among them have none.

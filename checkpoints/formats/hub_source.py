@@ -28,7 +28,7 @@ from byrote.checkpoints.step_names import StepName
 
 log = logging.getLogger(__name__)
 
-# Asked when this module is first imported: loading a model sets the variable for the rest of the process.
+# Read when this module is first imported: loading a model sets the variable for the rest of the process.
 OFFLINE = any(
     os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

@@ -8,7 +8,7 @@ Source: Olsson et al. 2022, arXiv:2209.11895 (an induction head shows both prefi
 4. one-sided t-tests that 1 and 2 are above 0, each Benjamini-Hochberg adjusted over all heads of the step
 5. yes when both adjusted p are below 0.05 and the lower ends of the intervals of 1, 2 and 3 are above 0.05
 
-A smallest effect is asked for beside significance because with enough sequences any trained head differs from its
+A smallest effect is required beside significance because with enough sequences any trained head differs from its
 null by something; see docs/decisions/0002-induction-verdict.md.
 """
 

@@ -42,8 +42,8 @@ _SIGNED_AT_ONCE = 1 << 12
 _FEW_BINS = 32
 _PROBES = np.argsort(
     np.random.default_rng(1703).random((BINS, BINS)), axis=1
-)  # bins an empty one asks, in order
-_RANKS = np.argsort(_PROBES, axis=1).astype(np.uint8)  # and when it asks each
+)  # bins an empty one probes, in order
+_RANKS = np.argsort(_PROBES, axis=1).astype(np.uint8)  # and when it probes each
 
 
 class NearDuplicates:

@@ -40,7 +40,7 @@ from byrote.probes.wording import clean, counted, interval, literal, probe_name,
 
 NOT_RUN, FAILED, PARTIAL, DONE = range(len(COVERED))
 N_STEPS_NAMED, N_REASONS = 8, 3
-_FILES = re.compile(r"--(?:text|members|twins) FILE")  # what a reason asks for
+_FILES = re.compile(r"--(?:text|members|twins) FILE")  # what a reason requests
 
 
 @dataclass(frozen=True)
