@@ -187,7 +187,8 @@ def _evidence_rows(results: Results) -> list[tuple[Value, ...]]:
     """Every head that is called an induction head at the last step, and the nearest one that is not."""
 
     def by_head(rows: pd.DataFrame) -> dict[tuple[int, int], Any]:
-        return {(int(row.layer), int(row.head)): row for row in rows.itertuples(index=False)}
+        of_heads = rows[rows["layer"].notna()]  # a reason why nothing was measured stands for no head
+        return {(int(row.layer), int(row.head)): row for row in of_heads.itertuples(index=False)}
 
     at = {
         metric: by_head(results.rows("induction", metric, step=results.last_step))
