@@ -9,7 +9,7 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.results.table import Table
-from byrote.probes.results.units import step_folder, unit_provenance
+from byrote.probes.results.unit_files import step_folder, unit_provenance
 from byrote.probes.trajectory.verdict import Onset
 
 ALIGNMENTS = ("step", "tokens", "loss")

@@ -26,7 +26,7 @@ from byrote.probes.registry import best_compared
 from byrote.probes.results import Results
 from byrote.probes.results.rows import row_label
 from byrote.probes.results.schema import AXES
-from byrote.probes.results.units import unit_of
+from byrote.probes.results.unit_files import unit_of
 from byrote.probes.rules import judge_change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided

@@ -34,7 +34,7 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.derived import observations_of
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, UNIT_SCHEMA, in_order
-from byrote.probes.results.units import step_folder, unit_paths, unit_provenance
+from byrote.probes.results.unit_files import step_folder, unit_paths, unit_provenance
 from byrote.probes.sweep.prefetch import Fingerprints
 from byrote.probes.sweep.units import unit_name
 from byrote.probes.wording import counted

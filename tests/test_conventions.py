@@ -142,6 +142,20 @@ def test_no_module_reads_another_ones_private_names():
     assert wrong == []
 
 
+SAME_THING = {
+    "app/compare.py": "a verb and its page",
+    "probes/attention.py": "stored patterns and their figure",
+}
+
+
+def test_two_files_of_one_floor_have_one_name_only_where_they_are_the_same_thing():
+    files: dict[str, list[str]] = {}
+    for file in SOURCES:
+        if not file.name.startswith("__"):
+            files.setdefault(f"{file.relative_to(ROOT).parts[0]}/{file.name}", []).append(name_of(file))
+    assert {name for name, found in files.items() if len(found) > 1} == set(SAME_THING)
+
+
 ONE_PLACE = {
     # what -> (how it looks in code, the files that may hold it)
     "writing a file whole or not at all": (

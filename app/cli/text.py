@@ -69,7 +69,7 @@ def text(
     and CSV and JSON have all.
     """
     from byrote.checkpoints.texts import NothingToReadError
-    from byrote.probes.text.measure import measure_text
+    from byrote.probes.text.corpus import measure_text
 
     typed = (one.replace(r"\n", "\n").replace(r"\t", "\t") for one in settings.separators)
     settings = replace(settings, separators=tuple(typed))

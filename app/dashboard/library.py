@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary, ref
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.results import Results
-from byrote.probes.results.units import unit_stamps
+from byrote.probes.results.unit_files import unit_stamps
 
 Identity = tuple[Any, ...]
 # Set by the process that starts the server: what to open, and where the user is.

@@ -11,7 +11,7 @@ from typing import Any
 from byrote.probes.findings import arm_words
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.results.units import unit_paths, unit_provenance
+from byrote.probes.results.unit_files import unit_paths, unit_provenance
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import clean, probe_name, sentence_case, step_number, steps_in_words
 from byrote.report.alerts import differing_facts, invalid_groups

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from byrote.probes.results.curve import Curve as Curve
+    from byrote.probes.results.metric import Results as Results
+    from byrote.probes.results.metric import Scores as Scores
     from byrote.probes.results.rows import Cube as Cube
-    from byrote.probes.results.run import Results as Results
-    from byrote.probes.results.run import Scores as Scores
     from byrote.probes.results.table import Table as Table
 
 # Loaded on first use: probes import the schema while they are being defined, and must not load the readers.
 _LAZY = {
     "Cube": "byrote.probes.results.rows",
     "Curve": "byrote.probes.results.curve",
-    "Results": "byrote.probes.results.run",
-    "Scores": "byrote.probes.results.run",
+    "Results": "byrote.probes.results.metric",
+    "Scores": "byrote.probes.results.metric",
     "Table": "byrote.probes.results.table",
 }
 __all__ = [*sorted(_LAZY)]

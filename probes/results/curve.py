@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from byrote.interp.axes import head_label
-from byrote.probes.results.units import step_folder, unit_of
+from byrote.probes.results.unit_files import step_folder, unit_of
 from byrote.probes.rules import smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means, tail_frac

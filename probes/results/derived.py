@@ -23,7 +23,7 @@ from byrote.probes.results.schema import (
     unit_table,
 )
 from byrote.probes.results.source import Source, encoded
-from byrote.probes.results.units import N_UNITS_KEY, read_units, unit_paths, unit_stamps, write_parquet
+from byrote.probes.results.unit_files import N_UNITS_KEY, read_units, unit_paths, unit_stamps, write_parquet
 from byrote.probes.spec import ProbeInfo
 
 _ROWS_PER_GROUP = 65536

@@ -25,7 +25,7 @@ from byrote.probes.results.derived import open_source
 from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, ranked
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
 from byrote.probes.results.source import Kind, Metric, Source, plain
-from byrote.probes.results.units import SCHEMA_VERSION, read_units
+from byrote.probes.results.unit_files import SCHEMA_VERSION, read_units
 from byrote.probes.spec import ProbeInfo
 
 T = TypeVar("T")

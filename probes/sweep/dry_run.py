@@ -8,7 +8,7 @@ from pathlib import Path
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
-from byrote.probes.results.units import step_folder
+from byrote.probes.results.unit_files import step_folder
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import refuse_other_series
 from byrote.probes.sweep.plan import WEIGHTS, Group, groups

@@ -14,7 +14,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lint import read_lint
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.probes.results import Results
-from byrote.probes.results.units import SCHEMA_VERSION
+from byrote.probes.results.unit_files import SCHEMA_VERSION
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
 from byrote.probes.sweep.stimulus_set import StimulusSet, stored_run_json

@@ -18,7 +18,7 @@ from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.probes.results.derived import rebuild_observations
 from byrote.probes.results.schema import AXES, to_frame, unit_table
-from byrote.probes.results.units import read_units
+from byrote.probes.results.unit_files import read_units
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, write_run_json
 from byrote.probes.sweep.plan import Group

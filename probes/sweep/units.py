@@ -17,7 +17,7 @@ from byrote.checkpoints.series import Checkpoint
 from byrote.probes.attention import lacks_attention
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
-from byrote.probes.results.units import step_folder, unit_provenance, write_unit
+from byrote.probes.results.unit_files import step_folder, unit_provenance, write_unit
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import Group, groups

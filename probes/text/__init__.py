@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 _LAZY = {
-    "measure_text": "byrote.probes.text.measure",
+    "measure_text": "byrote.probes.text.corpus",
     "TextSettings": "byrote.probes.text.settings",
     "TextReport": "byrote.probes.text.report",
 }

@@ -102,7 +102,7 @@ def write_run(root: Path, name: str, steps: list[int], *, late: float, kind: str
     from byrote.checkpoints.atomic import write_json
     from byrote.probes.results.derived import rebuild_observations
     from byrote.probes.results.schema import Measured, unit_table
-    from byrote.probes.results.units import step_folder, write_unit
+    from byrote.probes.results.unit_files import step_folder, write_unit
 
     rng = np.random.default_rng(len(name))
     level = rng.beta(1.2, 9, size=(len(PROBES), *SHAPE))

@@ -107,7 +107,7 @@ def byrote(series, dtype) -> Callable[[int], None]:
     from byrote.interp.bridge import HookedSeries
     from byrote.probes.registry import lookup
     from byrote.probes.results.schema import unit_table
-    from byrote.probes.results.units import write_unit
+    from byrote.probes.results.unit_files import write_unit
     from byrote.probes.sweep.measure import measure_stimulus
     from byrote.probes.sweep.prefetch import Fingerprints
 

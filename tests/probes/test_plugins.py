@@ -16,7 +16,7 @@ from byrote.checkpoints.errors import PluginError
 from byrote.probes import registry
 from byrote.probes.registry import REGISTRY, load_file, lookup, resolve, use
 from byrote.probes.results import Results
-from byrote.probes.results.units import unit_provenance
+from byrote.probes.results.unit_files import unit_provenance
 from byrote.probes.stimuli import Vocabulary, make
 from byrote.probes.stored_probes import from_json, to_json
 from byrote.probes.sweep.config import SweepConfig

@@ -13,7 +13,7 @@ from byrote.checkpoints.lint import Fact
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.schema import from_frame, from_samples, unit_table
-from byrote.probes.results.units import step_folder, write_unit
+from byrote.probes.results.unit_files import step_folder, write_unit
 from byrote.probes.series_facts import loss_facts
 
 UNIFORM = math.log(61)

@@ -19,7 +19,7 @@ from byrote.probes.results.schema import (
     to_frame,
     unit_table,
 )
-from byrote.probes.results.units import step_folder, unit_provenance, write_unit
+from byrote.probes.results.unit_files import step_folder, unit_provenance, write_unit
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 

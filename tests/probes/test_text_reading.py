@@ -24,7 +24,7 @@ from byrote.checkpoints.texts import (
 )
 from byrote.checkpoints.token_files import id_blocks
 from byrote.probes.text import TextSettings, measure_text
-from byrote.probes.text.measure import open_corpora
+from byrote.probes.text.corpus import open_corpora
 from byrote.probes.text.windows import encoder
 
 END = "<|endoftext|>"

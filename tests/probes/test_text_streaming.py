@@ -322,9 +322,7 @@ def growth_bytes(path: Path, reference: Path) -> int:
 def small_tables(monkeypatch):
     for name, value in SMALL.items():
         monkeypatch.setattr(f"byrote.{name}", value)
-    monkeypatch.setattr(
-        "byrote.probes.text.measure.NearDuplicates", partial(NearDuplicates, max_documents=64)
-    )
+    monkeypatch.setattr("byrote.probes.text.corpus.NearDuplicates", partial(NearDuplicates, max_documents=64))
     monkeypatch.setattr("byrote.probes.text.tail_mass.Table", partial(Table, 256))
 
 

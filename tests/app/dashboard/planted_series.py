@@ -15,7 +15,7 @@ from byrote.probes.attention import FORMAT, attention_file
 from byrote.probes.registry import lookup
 from byrote.probes.results.derived import rebuild_observations
 from byrote.probes.results.schema import Measured, not_measured, unit_table
-from byrote.probes.results.units import step_folder, write_unit
+from byrote.probes.results.unit_files import step_folder, write_unit
 
 STEPS = (0, 10, 20, 40)
 SHAPE = (2, 3)

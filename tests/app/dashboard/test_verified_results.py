@@ -16,7 +16,7 @@ from planted_series import keep_attention, rising, write_results
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.results.derived import rebuild_observations
-from byrote.probes.results.units import unit_provenance, write_unit
+from byrote.probes.results.unit_files import unit_provenance, write_unit
 from byrote.probes.verify import verify
 
 Copy = Callable[..., Path]
