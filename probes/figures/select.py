@@ -12,7 +12,6 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Scores
 from byrote.probes.results.rows import at_step as at_step
 from byrote.probes.results.rows import one_head as one_head
-from byrote.probes.results.rows import ranked
 from byrote.probes.wording import probe_name
 
 
@@ -57,12 +56,6 @@ def head_observations(results: Any, probe: str, metric: str) -> pd.DataFrame:
         message = f"{probe} {metric} is about pairs of heads, and this figure draws single heads"
         raise ByroteError(message, help="choose a metric with one value per head")
     return rows
-
-
-def top_heads(rows: pd.DataFrame, k: int) -> list[tuple[int, int]]:
-    """The k heads with the highest measured value, best first; ties go to the earlier head."""
-    best = ranked(rows).head(k)
-    return [(int(layer), int(head)) for layer, head in zip(best["layer"], best["head"], strict=True)]
 
 
 def highest(rows: pd.DataFrame) -> Any:

@@ -202,7 +202,7 @@ def _notes(comparison: Comparison) -> None:
 
 
 def _compared(view: View, page: Drawing) -> Comparison | None:
-    """The comparison; where it is refused, why and what mends it."""
+    """The comparison; where it is refused, the reason and what to do."""
     base = view.base
     assert base is not None
     try:
