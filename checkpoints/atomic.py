@@ -1,54 +1,119 @@
-"""Atomic writes, and the lock of a folder.
+"""Atomic writes that survive a power cut, and the lock of a folder.
 
-Everything is written under a temporary name in the same folder, ``.<name>.<process>-<count>.tmp``, and takes the place
-of what was there by one rename. What a killed process leaves behind is removed by `remove_leftovers`, called by
-whoever holds the folder's lock.
+Everything is written under a temporary name in the same folder, ``.<name>.<process>-<count>.tmp``, synced to the disk,
+and takes the place of what was there by one rename, after which the folder is synced. So a file is there whole, or as it
+was before; what was reported as written is still there after a power cut. What a killed process leaves behind is removed
+by `remove_leftovers`, called by whoever holds the folder's lock.
+
+``BYROTE_SYNC=0`` leaves the syncing out, for those who can afford to measure again what a power cut takes.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 
 LOCK = ".lock"
+SYNC_VARIABLE = "BYROTE_SYNC"
+_OFF = frozenset({"0", "off", "no", "false"})
 _COUNT = itertools.count()
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
+
+
+class FileLayer:
+    """Every call by which byrote changes a disk. A test puts a layer in its place that records, or that fails."""
+
+    def create(self, path: Path, data: bytes | memoryview) -> None:
+        """Write a new file; one that is there already, as a link or otherwise, is an error."""
+        with os.fdopen(os.open(path, _NEW, 0o666), "wb") as file:
+            file.write(data)
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Add to the end of a file, made where it is missing; a link is an error."""
+        flags = (
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        )
+        with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+            file.write(data)
+
+    def make_folder(self, path: Path) -> None:
+        """Create one folder."""
+        path.mkdir()
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Put a file, or a folder where none or an empty one is, in the place of another."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file or a link."""
+        path.unlink()
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+        path.rmdir()
+
+    def sync(self, path: Path) -> None:
+        """Wait until a file's bytes, or a folder's entries, are on the disk."""
+        is_folder = path.is_dir()
+        if is_folder and os.name == "nt":
+            return  # Windows opens no folder; its rename is on the disk when it returns
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if not is_folder or error.errno not in _NO_FOLDER_SYNC:
+                raise  # some network file systems have no sync of folders, and say so
+        finally:
+            os.close(descriptor)
+
+
+layer: FileLayer = FileLayer()
+_pending: ContextVar[dict[Path, None] | None] = ContextVar("folders to sync", default=None)
+
+
+def syncing() -> bool:
+    """Whether writes wait for the disk: always, unless ``BYROTE_SYNC`` turns it off."""
+    return os.environ.get(SYNC_VARIABLE, "").lower() not in _OFF
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` for a file or folder, which takes its place when the block ends.
+def folders_synced_once() -> Iterator[None]:
+    """Sync the folders that are written in this block when it ends, each once, instead of after every file.
 
-    Where the block raises, the temporary one is removed and `path` stays as it was. A folder can only take the place
-    of nothing or of an empty folder.
-
-    Raises:
-        OSError: the folder cannot be written to, or the disk is full.
+    Files are synced as ever before they take their names; a power cut inside the block can cost whole files of it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_COUNT)}.tmp")
+    if _pending.get() is not None:
+        yield
+        return
+    token = _pending.set({})
     try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        remove(temporary)
-        raise
+        yield
+    finally:
+        folders = list(_pending.get() or ())
+        _pending.reset(token)
+        for folder in folders:
+            with suppress(FileNotFoundError):  # removed again within the block
+                layer.sync(folder)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replace a file whole.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or the disk is full.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    with _replacing(path) as temporary:
+        layer.create(temporary, data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,10 +144,49 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OSError: it cannot be written, or `path` is there and not empty.
     """
-    with replacing(path) as temporary:
-        temporary.mkdir()
+    with _replacing(path) as temporary:
+        layer.make_folder(temporary)
         for name, data in files.items():
-            (temporary / name).write_bytes(data)
+            layer.create(temporary / name, data)
+            if syncing():
+                layer.sync(temporary / name)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to the end of a log. It is not synced: a reader has to expect that the last lines are missing or cut.
+
+    Raises:
+        OSError: it cannot be written, or is a link.
+    """
+    layer.append(path, data)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it; one that is there is left as it is.
+
+    Raises:
+        OSError: it cannot be made, or a file has that name.
+    """
+    missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
+    for folder in reversed(missing):
+        try:
+            layer.make_folder(folder)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+        _sync_folder(folder.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name; a file takes the place of what has it.
+
+    Raises:
+        OSError: it cannot be moved, or a folder that is not empty has that name.
+    """
+    layer.rename(source, target)
+    _sync_folder(target.parent)
+    if source.parent != target.parent:
+        _sync_folder(source.parent)
 
 
 def is_leftover(name: str) -> bool:
@@ -111,6 +215,8 @@ def locked(
 ) -> Iterator[None]:
     """Hold a lock file for the length of a block; a process that ends, however it ends, releases it.
 
+    Nothing is ever written to the file, and no link is followed to it.
+
     Args:
         file: the lock file; made where it is missing, and left there.
         busy: raised where another process holds it.
@@ -122,6 +228,8 @@ def locked(
     """
     from filelock import FileLock, Timeout  # 0.1 s to import
 
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        raise refused(OSError(errno.EINVAL, f"{file.name} is a link, a pipe or a folder, not a file"))
     lock = FileLock(file, timeout=-1 if wait else 0)
     try:
         lock.acquire()
@@ -136,12 +244,51 @@ def locked(
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds; nothing happens where there is none.
+    """Remove a file, or a folder with all it holds; links are removed, never followed. Nothing happens where there is none.
 
     Raises:
         OSError: it cannot be removed.
     """
+    if os.path.lexists(path):
+        _remove(path)
+        _sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        for entry in sorted(path.iterdir()):
+            _remove(entry)
+        layer.remove_folder(path)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            layer.unlink(path)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` for a file or folder, which takes its place when the block ends.
+
+    Where the block raises, the temporary one is removed and `path` stays as it was. A folder can only take the place
+    of nothing or of an empty folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_COUNT)}.tmp")
+    try:
+        yield temporary
+        if syncing():
+            layer.sync(temporary)
+        layer.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):  # a disk that refuses this too must not hide why
+            _remove(temporary)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if not syncing():
+        return
+    pending = _pending.get()
+    if pending is None:
+        layer.sync(folder)
+    else:
+        pending[folder] = None

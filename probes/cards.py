@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from byrote.checkpoints.atomic import make_folder, remove, write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.registry import REGISTRY
 from byrote.probes.spec import ProbeInfo, document_parts
@@ -150,13 +151,13 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise ByroteError("name the folder to write to", help="python -m byrote.probes.cards docs/probes")
     folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = pages()
     for page in folder.glob("*.md"):
         if page.name not in written:
-            page.unlink()
+            remove(page)
     for name, text in written.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from byrote.checkpoints.atomic import append
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.cli import options
@@ -132,8 +133,8 @@ def _sweep(
     session.data(str(outcome.path))
     _summarise(session, series, outcome)
     if into.trace is not None:
-        with into.trace.open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps({"run": series.name, **row}) + "\n" for row in outcome.trace)
+        lines = "".join(json.dumps({"run": series.name, **row}) + "\n" for row in outcome.trace)
+        append(into.trace, lines.encode())
     return outcome
 
 

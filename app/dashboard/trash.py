@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.atomic import LOCK, locked
+from byrote.checkpoints.atomic import LOCK, locked, make_folder, move
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import jobs
 from byrote.dashboard.library import run_folders
@@ -41,9 +41,9 @@ def remove(folder: Path, opened: Sequence[Path]) -> Path:
     with _locked(folder):
         try:
             aside = folder.parent / REMOVED
-            aside.mkdir(exist_ok=True)
+            make_folder(aside)
             target = _free(aside / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-            folder.rename(target)
+            move(folder, target)
         except OSError as error:
             raise ByroteError(
                 f"{folder} cannot be moved ({error.strerror or error})",

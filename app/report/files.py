@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.checkpoints.atomic import write_text
+from byrote.checkpoints.atomic import make_folder, write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.comparable import Comparison
 from byrote.probes.results import Results
@@ -90,7 +90,7 @@ def build_report(
     files = {page_file: page, json_file: json_text(report), csv_file: csv_text(results)}
     limit = WARN_BYTES["light" if light else "interactive"]
     try:
-        page_file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(page_file.parent)
         for path, text in files.items():
             write_text(path, text)
     except OSError as error:

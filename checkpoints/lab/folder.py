@@ -20,6 +20,7 @@ from byrote.checkpoints.atomic import (
     LOCK,
     is_leftover,
     leftovers,
+    make_folder,
     remove,
     write_bytes,
     write_folder,
@@ -123,7 +124,7 @@ class SeriesFolder:
         fields = {"model_type": "transformer_lens_native", **config.model_fields()}
         write_json(self.path / "config.json", {**fields, "bos_token_id": source.bos_token_id})
         for name in ("data", "resume"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+            make_folder(self.path / name)
         held_out = draw(source, seed=0, stream="held_out", index=0, n=config.n_held_out)
         self._write_data("held_out", tokens=held_out.tokens, second_block_start=held_out.second_block_start)
         twins = draw(source, seed=config.seed, stream="twins", index=0, n=config.n_twins)

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from byrote.checkpoints.atomic import append
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, step_folder_name
@@ -65,17 +66,16 @@ class _Run:
             self.folder.begin()
             self._set_moments(step=0, saved={})
             self._write(0)
-        with (self.folder.path / "log.jsonl").open("a", buffering=1) as log:
-            self._train(first, log)
+        self._train(first)
 
-    def _train(self, first: int, log: TextIO) -> None:
+    def _train(self, first: int) -> None:
         schedule = set(self.config.schedule)
         next_event_s = self.started = time.monotonic()
         for step, wide in self._batches(first):
             rate = learning_rate(self.config, step)
             loss = self._update(wide, rate)
             if step % LOG_EVERY_STEPS == 0:
-                self._log(log, step, loss, rate)
+                self._log(step, loss, rate)
             if (now := time.monotonic()) >= next_event_s:
                 next_event_s = now + EVENT_EVERY_S
                 self._report(step + 1, first, loss)
@@ -96,9 +96,9 @@ class _Run:
         self.optimizer.step()
         return loss.detach()
 
-    def _log(self, log: TextIO, step: int, loss: Tensor, rate: float) -> None:
+    def _log(self, step: int, loss: Tensor, rate: float) -> None:
         line = {"step": step, "train_loss_nats": self._finite(loss.item(), step), "lr": rate}
-        log.write(json.dumps(line) + "\n")
+        append(self.folder.path / "log.jsonl", (json.dumps(line) + "\n").encode())
 
     def _report(self, done: int, first: int, loss: Tensor) -> None:
         rate = (done - first) / max(time.monotonic() - self.started, 1e-9)

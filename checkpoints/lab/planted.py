@@ -18,7 +18,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
-from byrote.checkpoints.atomic import write_folder, write_json
+from byrote.checkpoints.atomic import make_folder, write_folder, write_json
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.lab.folder import FORMAT, VERSION, explained, step_folder_name
 from byrote.checkpoints.lab.planted_answers import HARD_STRENGTH_NATS as HARD_STRENGTH_NATS
@@ -117,7 +117,7 @@ def write_planted(
         raise CheckpointError(f"{out} already holds something", help="choose a folder that is empty or new")
     fields, state = planted_model(config) if kind == "planted" else random_model(config, seed=seed)
     with explained(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_json(out / "config.json", fields)
         write_folder(out / STEP_FOLDER, {"model.safetensors": save(state, metadata={"format": "pt"})})
         write_json(out / "manifest.json", _manifest(out.name, config, kind=kind, seed=seed))

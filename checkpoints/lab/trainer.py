@@ -42,7 +42,7 @@ def train(
     folder = SeriesFolder(Path(out), config)  # refuses before anything is created
     emit = on_event or (lambda event: None)
     with explained(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(folder.path)
     with locked(folder.path), explained(folder.path):
         folder = SeriesFolder(folder.path, config)  # again, now that nobody else can write
         if fresh:

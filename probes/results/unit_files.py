@@ -5,7 +5,7 @@
         units/step_00000512/*.parquet     one file per (checkpoint, stimulus); provenance in the file's metadata
         observations.parquet              rebuilt when a unit is newer
 
-Every file is written under a temporary name and renamed, so a reader never sees half of one.
+Every file is written whole or not at all, so a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from byrote.checkpoints.atomic import replacing
+from byrote.checkpoints.atomic import make_folder, write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
 from byrote.probes.results.schema import UNIT_SCHEMA
@@ -75,7 +75,7 @@ def _n_units(folder: str, changed: int) -> int:
 
 def write_unit(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
     """Write one unit whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_parquet(path, table, {_PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()})
 
 
@@ -109,5 +109,6 @@ def write_parquet(
 ) -> None:
     """Write a table whole or not at all, with entries in the file's metadata."""
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=rows_per_group)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
+    write_bytes(path, memoryview(sink.getvalue()))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.atomic import LOCK, locked, remove_leftovers, write_json
+from byrote.checkpoints.atomic import LOCK, locked, make_folder, remove, remove_leftovers, write_json
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lint import read_lint
 from byrote.checkpoints.series import CheckpointSeries
@@ -63,7 +62,7 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
         return ByroteError(what, help="choose another folder with -o")
 
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
     except OSError as error:
         raise unwritable(error) from None
     busy = ByroteError(f"another sweep is writing to {root}", help="wait for it, or use another -o")
@@ -173,7 +172,5 @@ def _clear(root: Path) -> None:
             help="move them away, or give another folder with -o",
         )
     for path in root.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
+        if path.name != LOCK:
+            remove(path)

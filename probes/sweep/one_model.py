@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
+from byrote.checkpoints.atomic import remove
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.interp.in_memory import FORMAT, copy_of, fingerprint_of
@@ -91,7 +92,7 @@ def measure_model(
         units, identity = Units(root, config, shown), fingerprint_of(copied)
         missing, superseded = units.look(checkpoint, identity)
         for path in superseded:
-            path.unlink()
+            remove(path)
         for group in missing:
             measured = measure_group(copied, group, shown)
             units.write(group, measured, run=name, checkpoint=checkpoint, identity=identity)

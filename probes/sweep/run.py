@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from byrote.checkpoints.atomic import folders_synced_once, remove
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
@@ -143,8 +144,9 @@ class _Sweep:
             self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
             missing, superseded = self.units.look(checkpoint, identity)
             self._count(missing, superseded)
-            for group in missing:
-                self._measure(model, group, checkpoint, identity)
+            with folders_synced_once():
+                for group in missing:
+                    self._measure(model, group, checkpoint, identity)
             if self.units.lacks_attention(checkpoint, identity):
                 from byrote.probes.sweep.gallery import keep_attention
 
@@ -158,7 +160,7 @@ class _Sweep:
     def _count(self, missing: list[Group], superseded: list[Path]) -> None:
         """Note what is reused, and remove what is superseded before anything new is written."""
         for path in superseded:
-            path.unlink()
+            remove(path)
         self.outcome.superseded += len(superseded)
         self.outcome.reused += len(self.units.wanted) - len(missing)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from byrote.checkpoints.atomic import write_bytes
+from byrote.checkpoints.atomic import make_folder, write_bytes
 from byrote.checkpoints.errors import ByroteError, CheckpointError, PluginError
 from byrote.checkpoints.former_name import stored_under
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
@@ -211,5 +211,5 @@ def _write_windows(root: Path, shown: Stimulus, facts: dict[str, Any]) -> None:
     metadata = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
     data = save({"tokens": shown.tokens.astype(np.int32)}, metadata=metadata)
     if not file.is_file() or file.read_bytes() != data:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         write_bytes(file, data)

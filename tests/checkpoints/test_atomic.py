@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import stat
 import subprocess
 import sys
@@ -22,13 +25,91 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
     assert file.read_bytes() == "eins\nzwei ä\n".encode()
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic.write_json(file, {"x": float("nan")})
-    with pytest.raises(KeyboardInterrupt), atomic.replacing(file) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
     assert file.read_text(encoding="utf-8").startswith("eins")
     atomic.write_json(file, {"b": 1, "a": "ä"}, sort_keys=True)
     assert file.read_text() == '{\n "a": "\\u00e4",\n "b": 1\n}\n'
     assert names(tmp_path) == ["a.json"]
+
+
+class Recorded(atomic.FileLayer):
+    """The calls, in order, with the names of their files; one of them may fail."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.fails_at = fails_at
+
+    def __getattribute__(self, name):
+        call = super().__getattribute__(name)
+        if name not in vars(atomic.FileLayer) or name.startswith("__"):
+            return call
+
+        def recorded(path, *more):
+            if len(self.calls) == self.fails_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            self.calls.append((name, re.sub(r"\d+-\d+", "N", path.name)))
+            return call(path, *more)
+
+        return recorded
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_call_ends(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv(atomic.SYNC_VARIABLE, raising=False)
+    monkeypatch.setattr(atomic, "layer", calls := Recorded())
+    atomic.make_folder(tmp_path / "a" / "b")
+    atomic.write_bytes(tmp_path / "a" / "b" / "c", b"1")
+    temporary = ".c.N.tmp"
+    assert calls.calls == [
+        ("make_folder", "a"), ("sync", tmp_path.name), ("make_folder", "b"), ("sync", "a"),
+        ("create", temporary), ("sync", temporary), ("rename", temporary), ("sync", "b"),
+    ]  # fmt: skip
+    calls.calls.clear()
+    atomic.remove(tmp_path / "a")
+    assert [name for name, _ in calls.calls] == ["unlink", "remove_folder", "remove_folder", "sync"]
+
+
+def test_folders_are_synced_once_a_block_and_never_where_that_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.delenv(atomic.SYNC_VARIABLE, raising=False)
+    monkeypatch.setattr(atomic, "layer", calls := Recorded())
+    with atomic.folders_synced_once():
+        for name in ("x", "y"):
+            atomic.write_bytes(tmp_path / name, b"1")
+    assert [path for name, path in calls.calls if name == "sync"] == [".x.N.tmp", ".y.N.tmp", tmp_path.name]
+    monkeypatch.setenv(atomic.SYNC_VARIABLE, "0")
+    calls.calls.clear()
+    atomic.write_bytes(tmp_path / "z", b"1")
+    assert [name for name, _ in calls.calls] == ["create", "rename"]
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_a_full_disk_at_any_call_leaves_the_file_as_it_was(fails_at, tmp_path, monkeypatch):
+    monkeypatch.delenv(atomic.SYNC_VARIABLE, raising=False)
+    (tmp_path / "a").write_bytes(b"before")
+    monkeypatch.setattr(atomic, "layer", Recorded(fails_at))
+    with pytest.raises(OSError, match="No space left"):
+        atomic.write_bytes(tmp_path / "a", b"after")
+    assert (tmp_path / "a").read_bytes() == (b"after" if fails_at == 3 else b"before")
+
+
+def test_neither_a_write_nor_a_lock_follows_a_link(tmp_path):
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    for name in ("file", "log", "lock"):
+        (tmp_path / name).symlink_to(target)
+    atomic.write_bytes(tmp_path / "file", b"ours")
+    assert (tmp_path / "file").read_bytes() == b"ours" and not (tmp_path / "file").is_symlink()
+    with pytest.raises(OSError):
+        atomic.append(tmp_path / "log", b"ours")
+    with pytest.raises(ByroteError, match="is a link"), hold(tmp_path / "lock"):
+        pass
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ByroteError, match="a pipe"), hold(tmp_path / "pipe"):
+        pass
+    os.link(target, tmp_path / "second name")
+    with hold(tmp_path / "second name"):
+        pass
+    assert target.read_bytes() == b"precious"
 
 
 def test_it_has_the_permissions_of_any_new_file(tmp_path):
@@ -51,7 +132,8 @@ def test_a_folder_is_there_with_all_its_files_or_not_at_all(tmp_path):
 def test_what_a_kill_leaves_behind_is_found_and_removed(tmp_path):
     code = (
         "import os, sys, pathlib; from byrote.checkpoints import atomic\n"
-        "with atomic.replacing(pathlib.Path(sys.argv[1])) as t: t.write_text('half'); os._exit(9)"
+        "atomic.layer.rename = lambda source, target: os._exit(9)\n"
+        "atomic.write_text(pathlib.Path(sys.argv[1]), 'half')"
     )
     (tmp_path / "deep").mkdir()
     subprocess.run([sys.executable, "-c", code, tmp_path / "deep" / "file"], check=False)
