@@ -26,7 +26,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-_WORDS = {dict: "object", list: "list"}
+_WORDS: dict[type, str] = {dict: "object", list: "list"}
 
 
 class FileRefused(ByroteError):
