@@ -1,0 +1,112 @@
+"""After a power cut at any moment, the same command ends in the bytes of one that nothing disturbed, or says how."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from commands import COMMANDS, Command, differences, expected
+from forgetful_disk import Disk, Recorder, Tree, after_power_cuts, put_tree, read_tree
+
+from byrote.checkpoints import atomic
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.results import Results
+
+pytestmark = pytest.mark.torture(weight=2)
+AGAIN_EVERY = 8  # states after which the power fails once more, while the command makes good
+
+
+def recorded(command: Command, top, monkeypatch) -> Recorder:
+    """A run of the command, every change noted."""
+    recorder = Recorder(top)
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic, "layer", recorder)
+        command.finish(top)
+    return recorder
+
+
+def readers_bear(top) -> None:
+    """Who looks at what is left gets an answer or a clear refusal, and changes nothing."""
+    root = top / "results" / "tiny"
+    if not root.is_dir():
+        return
+    before = read_tree(top)
+    try:
+        results = Results.open(root)
+        assert results.frame is not None
+    except ByroteError as error:
+        assert error.message
+    if differences(read_tree(top), before) not in ([], ["results/tiny/observations.parquet (not expected)"]):
+        raise AssertionError(f"a reader wrote: {differences(read_tree(top), before)}")
+
+
+def made_good(command: Command, top, state: Tree, after: Tree) -> None:
+    """The oracle: from this state, the command ends in the bytes of an undisturbed one, without leftovers."""
+    put_tree(top, state)
+    readers_bear(top)
+    put_tree(top, state)
+    said = command.finish(top)
+    wrong = differences(read_tree(top), after)
+    assert wrong == [], f"other bytes than without the power cut: {wrong}; it said {said}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_power_cut(name, cases, tmp_path, monkeypatch):
+    command, top = COMMANDS[name], tmp_path / "top"
+    before, after = expected(command, top)
+    changes = recorded(command, top, monkeypatch).changes
+    assert differences(read_tree(top), after) == [], "the same command gives the same bytes"
+    states = after_power_cuts(before, changes, cases.rng(0))
+    for n, (where, state) in cases.of(states, "states"):
+        try:
+            made_good(command, top, state, after)
+            if n % AGAIN_EVERY == 0:
+                twice(command, top, state, after, cases.rng(n), monkeypatch)
+        except Exception as error:
+            here = describe(state, after)
+            raise AssertionError(
+                f"{name}: state {n}, {where}: {error!r}\nleft on the disk:\n{here}"
+            ) from error
+
+
+def twice(command: Command, top, state: Tree, after: Tree, rng: random.Random, monkeypatch) -> None:
+    """The power fails again while the command makes good."""
+    put_tree(top, state)
+    changes = recorded(command, top, monkeypatch).changes
+    _, second = rng.choice(after_power_cuts(state, changes, rng))
+    made_good(command, top, second, after)
+
+
+def describe(state: Tree, after: Tree) -> str:
+    """What of a state is not as it will be in the end."""
+    lines = []
+    for path, data in state.items():
+        if data is not None and data != after.get(path):
+            lines.append(
+                f"  {path}: {len(data)} bytes, {data.count(0)} of them zero; {after.get(path) and len(after[path])} wanted"
+            )
+    return "\n".join([*lines, *(f"  {path}: missing" for path in after if path not in state)])
+
+
+def test_what_the_model_of_a_disk_calls_safe():
+    """Bytes after their sync, a name after its folder's."""
+    rng = random.Random(0)
+    disk = Disk({"a": b"old"})
+    from forgetful_disk import Change
+
+    def left() -> set[tuple[tuple[str, bytes | None], ...]]:
+        return {tuple(sorted(tree.items())) for tree in disk.after_a_power_cut(rng)}
+
+    disk.do(Change("create", ".t", data=b"newest"))
+    disk.do(Change("rename", ".t", "a"))
+    contents = {dict(tree).get("a") for tree in left()}
+    assert contents == {b"old", b"", b"newest", bytes(6), b"new", b"\0\0\0est"}, "a file that was not synced"
+    disk = Disk({"a": b"old"})
+    disk.do(Change("create", ".t", data=b"newest"))
+    disk.do(Change("sync", ".t"))
+    disk.do(Change("rename", ".t", "a"))
+    assert left() == {
+        (("a", b"old"),), (("a", b"newest"),), ((".t", b"newest"), ("a", b"old")),
+    }  # fmt: skip
+    disk.do(Change("sync", "."))
+    assert left() == {(("a", b"newest"),)}

@@ -1,0 +1,75 @@
+"""Cases of a check: as many as the time allows, each drawn from the seed, the check's name and its number."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+SECONDS, SEED, CASE = "BYROTE_TORTURE_S", "BYROTE_TORTURE_SEED", "BYROTE_TORTURE_CASE"
+DEFAULT_S = 120.0
+
+
+def seed() -> int:
+    """Of everything that is drawn."""
+    return int(os.environ.get(SEED) or 0)
+
+
+@dataclass
+class Cases:
+    """The cases of one check: as many as its share of the time allows.
+
+    Attributes:
+        name: of the check; with the seed and a number it decides a case.
+        seconds: its share.
+        done: how many cases there were, and of how many.
+    """
+
+    name: str
+    seconds: float
+    done: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._end = time.monotonic() + self.seconds
+        self._only = os.environ.get(CASE) or None
+
+    def rng(self, case: int) -> random.Random:
+        """What a case draws from."""
+        return random.Random(f"{seed()} {self.name} {case}")
+
+    def drawn(self, *, least: int = 1) -> Iterator[tuple[int, random.Random]]:
+        """Numbers of cases with what each draws from, until the time is over.
+
+        Args:
+            least: how many there are in any case.
+        """
+        case = int(self._only or 0)
+        while True:
+            yield case, self.rng(case)
+            case += 1
+            if self._only is not None or (case >= least and time.monotonic() > self._end):
+                break
+        self.done.append(f"{1 if self._only else case} drawn")
+
+    def of(self, items: Sequence[T], what: str, *, share: float = 1.0) -> Iterator[tuple[int, T]]:
+        """All items, or as many as the time allows, the seed deciding which.
+
+        Args:
+            items: to go through.
+            what: they are, for the summary.
+            share: of the whole time.
+        """
+        end = min(self._end, time.monotonic() + share * self.seconds)
+        order = list(range(len(items)))
+        self.rng(-1).shuffle(order)
+        order = order if self._only is None else [int(self._only)]
+        n = 0
+        for n, i in enumerate(order, 1):
+            yield i, items[i]
+            if n < len(order) and time.monotonic() > end:
+                break
+        self.done.append(f"{n} of {len(items)} {what}")
