@@ -10,8 +10,9 @@ Everything here loads on first use: opening a series or looking at results never
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from byrote.checkpoints.lazy import lazily
 
 if TYPE_CHECKING:
     from byrote.checkpoints.errors import ByroteError as ByroteError
@@ -46,20 +47,12 @@ _FROM = {
 __all__ = [*sorted(_FROM), "__version__"]
 
 
+_load, __dir__ = lazily(__name__, _FROM)
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("byrote")
-    if name not in _FROM:
-        raise AttributeError(f"module 'byrote' has no attribute {name!r}")
-    module = importlib.import_module(_FROM[name])
-    found = (
-        module if _FROM[name].endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
-    )
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return __all__
+    return _load(name)

@@ -5,8 +5,7 @@ Importing the package imports nothing else; its names load on first use, so that
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from byrote.checkpoints.lazy import lazily
 
 _LAZY = {
     "ByroteError": "byrote.checkpoints.errors",
@@ -18,9 +17,4 @@ _LAZY = {
     "open_runs": "byrote.checkpoints.opening",
     "open_series": "byrote.checkpoints.opening",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'byrote.checkpoints' has no attribute {name!r}")
+__getattr__, __dir__ = lazily(__name__, _LAZY)

@@ -5,12 +5,8 @@ Importing the package does not import torch; its names load on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
-from byrote.interp.axes import head_label as head_label
-from byrote.interp.axes import parse_head as parse_head
-from byrote.interp.axes import parse_heads as parse_heads
+from byrote.checkpoints.lazy import lazily
+from byrote.interp.axes import head_label, parse_head, parse_heads
 
 _LAZY = {
     "HookedSeries": "byrote.interp.bridge",
@@ -22,9 +18,5 @@ _LAZY = {
     "load": "byrote.interp.loading",
     "HeadWeights": "byrote.interp.weights",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'interp' has no attribute {name!r}")
+__all__ = [*_LAZY, "head_label", "parse_head", "parse_heads"]
+__getattr__, __dir__ = lazily(__name__, _LAZY)

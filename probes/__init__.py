@@ -5,8 +5,7 @@ Looking at results (`Results`, statistics, trajectory, degradation, figures) nev
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from byrote.checkpoints.lazy import lazily
 
 _LAZY = {
     "Results": "byrote.probes.results",
@@ -16,9 +15,4 @@ _LAZY = {
     "onset": "byrote.probes.trajectory",
     "REGISTRY": "byrote.probes.registry",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'probes' has no attribute {name!r}")
+__getattr__, __dir__ = lazily(__name__, _LAZY)

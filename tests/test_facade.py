@@ -41,6 +41,18 @@ def test_a_name_that_is_not_there_names_the_module() -> None:
     assert not hasattr(br, "_repr_html_")
 
 
+@pytest.mark.parametrize(
+    "package",
+    ["checkpoints", "checkpoints.lab", "interp", "probes", "probes.results", "probes.text"],
+)
+def test_every_package_completes_and_misses_names_alike(package: str) -> None:
+    found = importlib.import_module(f"byrote.{package}")
+    assert set(found._LAZY) <= set(dir(found))
+    assert all(hasattr(found, name) for name in dir(found))
+    with pytest.raises(AttributeError, match=rf"^module 'byrote\.{package}' has no attribute 'mesure'$"):
+        found.mesure  # noqa: B018
+
+
 def test_checkers_see_the_names_that_are_loaded_lazily() -> None:
     shown = re.findall(
         r"^    from \S+ import (\w+) as \w+$", (ROOT / "app/__init__.py").read_text(), re.MULTILINE

@@ -5,8 +5,9 @@ Importing it imports neither torch nor numpy: its names load on first use, and t
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from byrote.checkpoints.lazy import lazily
 
 if TYPE_CHECKING:
     from byrote.checkpoints.lab.arms import Arm as Arm
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from byrote.checkpoints.lab.source import SourceConfig as SourceConfig
     from byrote.checkpoints.lab.trainer import train as train
 
-_LAZY = {"Arm": "arms", "LabConfig": "config", "SourceConfig": "source", "train": "trainer"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"byrote.checkpoints.lab.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_LAZY = {
+    "Arm": "byrote.checkpoints.lab.arms",
+    "LabConfig": "byrote.checkpoints.lab.config",
+    "SourceConfig": "byrote.checkpoints.lab.source",
+    "train": "byrote.checkpoints.lab.trainer",
+}
+__getattr__, __dir__ = lazily(__name__, _LAZY)

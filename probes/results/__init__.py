@@ -12,8 +12,9 @@ run.py       `Results`: a `Table` as a notebook holds it, and `Scores`, one of i
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from byrote.checkpoints.lazy import lazily
 
 if TYPE_CHECKING:
     from byrote.probes.results.curve import Curve as Curve
@@ -31,9 +32,4 @@ _LAZY = {
     "Table": "byrote.probes.results.table",
 }
 __all__ = [*sorted(_LAZY)]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazily(__name__, _LAZY)

@@ -6,17 +6,11 @@ given.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from byrote.checkpoints.lazy import lazily
 
 _LAZY = {
     "measure_text": "byrote.probes.text.corpus",
     "TextSettings": "byrote.probes.text.settings",
     "TextReport": "byrote.probes.text.report",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'byrote.probes.text' has no attribute {name!r}")
+__getattr__, __dir__ = lazily(__name__, _LAZY)
