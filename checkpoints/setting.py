@@ -11,6 +11,7 @@ def shown(help: str, **typed: Any) -> dict[str, Any]:
     Args:
         help: one or two sentences; the command line shows them.
         typed: `names` beside its long one, `called` (its long name, where that is not the field's), `metavar`,
-            `multiple`, `choices`, `least` (of a whole number), `path` (what has to be true of a path).
+            `multiple`, `choices`, `least` (of a whole number), `path` (what has to be true of a path), `type` and `default`
+            (where they are not the field's).
     """
     return {"help": help, **typed}

@@ -55,12 +55,13 @@ class Record:
     Args:
         of: a dataclass whose fields are declared options, or have a help text in their metadata.
         only: names of the fields meant, separated by spaces; all if left out.
+        make: called with what was typed by name of the field; the dataclass itself if left out.
     """
 
-    def __init__(self, of: type, only: str = "") -> None:
+    def __init__(self, of: type, only: str = "", make: Callable[..., Any] | None = None) -> None:
         parts = [p for p in fields(of) if isinstance(p.default, Declared) or "help" in p.metadata]
         parts = [part for part in parts if not only or part.name in only.split()]
-        self.of = of
+        self.of, self.make = of, make or of
         self.declared = {
             part.name: (part.metadata.get("called", part.name), _setting(part)) for part in parts
         }
@@ -73,12 +74,12 @@ class Record:
         """The record; where nothing was typed for a list, a configuration's own default stands."""
         typed = {part: one.value(called, values) for part, (called, one) in self.declared.items()}
         own = {part.name for part in fields(self.of) if not isinstance(part.default, Declared)}
-        return self.of(**{part: value for part, value in typed.items() if value != () or part not in own})
+        return self.make(**{part: value for part, value in typed.items() if value != () or part not in own})
 
 
-def record(of: type, only: str = "") -> Any:
+def record(of: type, only: str = "", make: Callable[..., Any] | None = None) -> Any:
     """A parameter that is a record, made of the options its fields declare."""
-    return Record(of, only)
+    return Record(of, only, make)
 
 
 def _setting(part: Field[Any]) -> Declared:
@@ -95,7 +96,7 @@ def _setting(part: Field[Any]) -> Declared:
         given |= {"metavar": "FILE", "type": click.Path(path_type=Path, **given.pop("path"))}
     elif part.default is False:
         return flag(help, *names)
-    return option(help, *names, default=part.default, **given)
+    return option(help, *names, **{"default": part.default, **given})
 
 
 def option(help: str, *names: str, **given: Any) -> Any:

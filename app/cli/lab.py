@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.arms import ARMS, DEFAULT_POOL, DEFAULT_REPEAT_FRAC
+from byrote.checkpoints.lab.arms import Arm
+from byrote.checkpoints.lab.config import NORMS, LabConfig, SourceConfig
 from byrote.cli import options
-from byrote.cli.command import LazyGroup, argument, flag, option, record, verb
+from byrote.cli.command import LazyGroup, argument, flag, record, verb
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
-
-if TYPE_CHECKING:
-    from byrote.checkpoints.lab import LabConfig
 
 
 @click.group(
@@ -35,83 +33,36 @@ def lab() -> None:
     """
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """Options of `byrote lab train`."""
+def _config(arm: Mapping[str, Any], source: SourceConfig, typed: Mapping[str, Any]) -> LabConfig:
+    """The lab's own record of what was typed.
 
-    out: Path = argument("OUT", type=options.PATH)
-    arm: str = option(
-        " ".join(f"{name}: {kind.about}." for name, kind in ARMS.items()),
-        type=click.Choice(tuple(ARMS)),
-        default="unique",
-    )
-    repeat_frac: float | None = option(
-        f"Repeated share of each batch; {DEFAULT_REPEAT_FRAC} for an arm with repeats.",
-        type=float,
-        metavar="X",
-    )
-    pool: int | None = option(
-        f"Sequences that are repeated; {DEFAULT_POOL} for an arm with repeats.", type=int, metavar="N"
-    )
-    steps: int = option("Optimiser steps.", metavar="N", default=2400)
-    batch: int = option("Sequences per step.", metavar="N", default=64)
-    lr: float = option("Peak learning rate.", metavar="X", default=3e-3)
-    seed: int = option("Of weights, data and pool.", metavar="N", default=0)
-    layers: int = option("Attention layers.", metavar="N", default=2)
-    heads: int = option("Heads per layer.", metavar="N", type=options.POSITIVE, default=4)
-    d_model: int = option("Width of the residual stream.", metavar="N", default=64)
-    norm: str = option("LayerNorm or none.", type=click.Choice(("none", "ln")), default="none")
-    bigram_frac: float = option(
-        "Share of first-block tokens that follow a fixed bigram table.", metavar="X", default=0.0
-    )
-    every: int = option("Steps between checkpoints, after early ones.", metavar="N", default=100)
-    threads: int = option("CPU threads.", metavar="N", default=1)
-    device: str = option("Where to train.", type=click.Choice(("cpu", "cuda")), default="cpu")
-    fresh: bool = flag("Delete the series that is there and start from step 0.")
-    progress: str = options.PROGRESS
-
-    def config(self) -> LabConfig:
-        """The lab's own record.
-
-        Raises:
-            ByroteError: a value out of its range, or values that do not go together.
-        """
-        from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig
-
-        if self.d_model % self.heads:
-            raise ByroteError(
-                f"{self.heads} heads do not divide a width of {self.d_model}",
-                help="choose --d-model as a multiple of --heads",
-            )
-        frac, pool = (DEFAULT_REPEAT_FRAC, DEFAULT_POOL) if ARMS[self.arm].splits else (0.0, 0)
-        arm = Arm(
-            self.arm,
-            repeat_frac=frac if self.repeat_frac is None else self.repeat_frac,
-            pool_size=pool if self.pool is None else self.pool,
+    Raises:
+        ByroteError: a value out of its range, or values that do not go together.
+    """
+    d_model, n_heads = typed["d_model"], typed["n_heads"]
+    if d_model % n_heads:
+        raise ByroteError(
+            f"{n_heads} heads do not divide a width of {d_model}",
+            help="choose --d-model as a multiple of --heads",
         )
-        return LabConfig(
-            arm=arm,
-            steps=self.steps,
-            batch=self.batch,
-            lr=self.lr,
-            seed=self.seed,
-            every=self.every,
-            threads=self.threads,
-            device=self.device,
-            d_model=self.d_model,
-            n_layers=self.layers,
-            n_heads=self.heads,
-            d_head=self.d_model // self.heads,
-            normalization_type="LN" if self.norm == "ln" else None,
-            source=SourceConfig(bigram_frac=self.bigram_frac),
-        )
+    derived = {"d_head": d_model // n_heads, "normalization_type": NORMS[typed["normalization_type"]]}
+    return LabConfig(arm=Arm.named(**arm), source=source, **{**typed, **derived})
 
 
 @verb(
     "byrote lab train runs/unique",
     "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
 )
-def train(session: Session, *, settings: TrainOptions = record(TrainOptions)) -> int:
+def train(
+    session: Session,
+    *,
+    out: Path = argument("OUT", type=options.PATH),
+    arm: Mapping[str, Any] = record(Arm, make=dict),
+    config: Mapping[str, Any] = record(LabConfig, make=dict),
+    source: SourceConfig = record(SourceConfig),
+    fresh: bool = flag("Delete the series that is there and start from step 0."),
+    progress: str = options.PROGRESS,
+) -> int:
     """Train one arm of a repetition experiment into OUT, writing checkpoints as it goes.
 
     The same command again goes on from the last written step, and does nothing when the series is complete. Ctrl-C
@@ -119,8 +70,8 @@ def train(session: Session, *, settings: TrainOptions = record(TrainOptions)) ->
     """
     from byrote.checkpoints.lab import train as train_series
 
-    config = settings.config()
-    work = Work(settings.progress, session, settings.out.name, promise="stopping at the next written step")
+    lab_config = _config(arm, source, config)
+    work = Work(progress, session, out.name, promise="stopping at the next written step")
 
     def on_event(event: Event) -> None:
         work.event(event, last=event.get("step") == event.get("total"))
@@ -129,7 +80,7 @@ def train(session: Session, *, settings: TrainOptions = record(TrainOptions)) ->
 
     try:
         with work:
-            path = train_series(settings.out, config, fresh=settings.fresh, on_event=on_event)
+            path = train_series(out, lab_config, fresh=fresh, on_event=on_event)
     except KeyboardInterrupt:
         return interrupted(session, "written steps are kept")
     session.data(str(path))

@@ -6,10 +6,11 @@ An arm is one entry of `ARMS`: the command line, the report and the dashboard re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.setting import shown
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,33 @@ class Arm:
         ByroteError: an unknown kind, or values the kind cannot have.
     """
 
-    kind: str = "unique"
-    repeat_frac: float = 0.0
-    pool_size: int = 0
+    kind: str = field(
+        default="unique",
+        metadata=shown(
+            " ".join(f"{name}: {kind.about}." for name, kind in ARMS.items()),
+            called="arm",
+            choices=tuple(ARMS),
+        ),
+    )
+    repeat_frac: float = field(
+        default=0.0,
+        metadata=shown(
+            f"Repeated share of each batch; {DEFAULT_REPEAT_FRAC} for an arm with repeats.",
+            metavar="X",
+            type=float,
+            default=None,
+        ),
+    )
+    pool_size: int = field(
+        default=0,
+        metadata=shown(
+            f"Sequences that are repeated; {DEFAULT_POOL} for an arm with repeats.",
+            called="pool",
+            metavar="N",
+            type=int,
+            default=None,
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.kind not in ARMS:
@@ -105,6 +130,18 @@ class Arm:
             raise ByroteError(
                 f"pool_size is {self.pool_size}", help="the pool holds at least 1 sequence, such as 64"
             )
+
+    @classmethod
+    def named(cls, kind: str, repeat_frac: float | None = None, pool_size: int | None = None) -> Arm:
+        """An arm of a kind in `ARMS`; None is the usual share or pool of that kind.
+
+        Raises:
+            ByroteError: values the kind cannot have.
+        """
+        share, pool = (DEFAULT_REPEAT_FRAC, DEFAULT_POOL) if ARMS[kind].splits else (0.0, 0)
+        return cls(
+            kind, share if repeat_frac is None else repeat_frac, pool if pool_size is None else pool_size
+        )
 
     @property
     def rule(self) -> ArmKind:

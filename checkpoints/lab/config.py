@@ -1,4 +1,7 @@
-"""The configuration of a lab series: everything that determines its bytes. Torch-free."""
+"""The configuration of a lab series: everything that determines its bytes, each setting written once with its help.
+
+It imports nothing heavy: the command line imports it before it parses its arguments.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms import Arm
-from byrote.checkpoints.lab.source import SourceConfig
+from byrote.checkpoints.setting import shown
 
+NORMS = {"none": None, "ln": "LN"}  # as typed: `normalization_type`
+DEVICES = ("cpu", "cuda")
 _TWINS_WITHOUT_POOL = 64
 _AT_LEAST_ONE = (
     "n_layers",
@@ -23,6 +28,60 @@ _AT_LEAST_ONE = (
     "n_held_out",
 )
 _AT_LEAST_ZERO = ("seed", "weight_decay", "warmup_steps")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source of sequences.
+
+    Attributes:
+        d_vocab: number of token ids, BOS included.
+        n_ctx: tokens per sequence, BOS included.
+        block_min: shortest block, tokens.
+        block_max: longest block, tokens; block lengths are uniform between the two.
+        bigram_frac: probability, 0 to 1, that the next token of the first block comes from the bigram table.
+        bigram_successors: successors each token has in that table, equally likely.
+        bos_token_id: the first token of every sequence; never inside a block.
+
+    Raises:
+        ByroteError: values that cannot make such a sequence.
+    """
+
+    d_vocab: int = 128
+    n_ctx: int = 48
+    block_min: int = 12
+    block_max: int = 24
+    bigram_frac: float = field(
+        default=0.0,
+        metadata=shown("Share of first-block tokens that follow a fixed bigram table.", metavar="X"),
+    )
+    bigram_successors: int = 4
+    bos_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.d_vocab < 3:
+            raise ByroteError(f"d_vocab is {self.d_vocab}", help="the lab needs at least 3 token ids")
+        if not 0 <= self.bos_token_id < self.d_vocab:
+            raise ByroteError(
+                f"bos_token_id {self.bos_token_id} is not one of the {self.d_vocab} token ids",
+                help=f"choose 0 to {self.d_vocab - 1}",
+            )
+        if not 2 <= self.block_min <= self.block_max:
+            raise ByroteError(
+                f"block lengths {self.block_min} to {self.block_max} are not a range",
+                help="use 2 <= block_min <= block_max",
+            )
+        if self.block_max > self.n_ctx - 3:
+            raise ByroteError(
+                f"a block of {self.block_max} tokens leaves no room to copy in a context of {self.n_ctx}",
+                help=f"use block_max <= {self.n_ctx - 3}, or a longer context",
+            )
+        if not 0.0 <= self.bigram_frac <= 1.0:
+            raise ByroteError(f"bigram_frac is {self.bigram_frac}", help="it is a probability, 0 to 1")
+        if not 1 <= self.bigram_successors <= self.d_vocab - 1:
+            raise ByroteError(
+                f"bigram_successors is {self.bigram_successors}", help=f"choose 1 to {self.d_vocab - 1}"
+            )
 
 
 @dataclass(frozen=True)
@@ -53,27 +112,32 @@ class LabConfig:
         ByroteError: a value out of its range; the message names it.
     """
 
-    n_layers: int = 2
-    d_model: int = 64
-    n_heads: int = 4
+    n_layers: int = field(default=2, metadata=shown("Attention layers.", called="layers", metavar="N"))
+    d_model: int = field(default=64, metadata=shown("Width of the residual stream.", metavar="N"))
+    n_heads: int = field(default=4, metadata=shown("Heads per layer.", called="heads", metavar="N", least=1))
     d_head: int = 16
     attn_only: bool = True
-    normalization_type: str | None = None
+    normalization_type: str | None = field(
+        default=None,
+        metadata=shown("LayerNorm or none.", called="norm", choices=tuple(NORMS), default="none"),
+    )
     init_std: float = 0.1
     source: SourceConfig = field(default_factory=SourceConfig)
     arm: Arm = field(default_factory=Arm)
-    seed: int = 0
-    steps: int = 2400
-    batch: int = 64
-    lr: float = 3e-3
+    seed: int = field(default=0, metadata=shown("Of weights, data and pool.", metavar="N"))
+    steps: int = field(default=2400, metadata=shown("Optimiser steps.", metavar="N"))
+    batch: int = field(default=64, metadata=shown("Sequences per step.", metavar="N"))
+    lr: float = field(default=3e-3, metadata=shown("Peak learning rate.", metavar="X"))
     weight_decay: float = 0.01
     warmup_steps: int = 50
     final_lr_frac: float = 0.1
-    every: int = 100
+    every: int = field(
+        default=100, metadata=shown("Steps between checkpoints, after early ones.", metavar="N")
+    )
     n_held_out: int = 256
     name: str = ""
-    threads: int = 1
-    device: str = "cpu"
+    threads: int = field(default=1, metadata=shown("CPU threads.", metavar="N"))
+    device: str = field(default="cpu", metadata=shown("Where to train.", choices=DEVICES))
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:
@@ -87,9 +151,9 @@ class LabConfig:
                 raise self._refused(name, "a number above 0")
         if not 0 <= self.final_lr_frac <= 1:
             raise self._refused("final_lr_frac", "0 to 1")
-        if self.normalization_type not in (None, "LN"):
+        if self.normalization_type not in NORMS.values():
             raise self._refused("normalization_type", "LN or none")
-        if self.device not in ("cpu", "cuda"):
+        if self.device not in DEVICES:
             raise self._refused("device", "cpu or cuda")
         self.arm.check(batch=self.batch, steps=self.steps)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Scores
 from byrote.probes.results.rows import at_step as at_step
+from byrote.probes.results.rows import limits_of
 from byrote.probes.results.rows import one_head as one_head
 from byrote.probes.wording import probe_name
 
@@ -64,24 +67,14 @@ def highest(rows: pd.DataFrame) -> Any:
     return next(valid.loc[[valid["value"].idxmax()]].itertuples(index=False))
 
 
-def value_range(probe: str, metric: str, values: Iterable[float]) -> tuple[float, float]:
-    """The fixed range to draw a metric on: the one its probe declares, else its data's.
+def value_range(probe: str, metric: str, values: ArrayLike) -> tuple[float, float]:
+    """The fixed range to draw a metric on, see `rows.limits_of`.
 
     Args:
         probe, metric: what is drawn.
-        values: everything that will be drawn, used only where no range is declared; NaN is skipped.
-
-    Returns:
-        (lo, hi), lo < hi.
+        values: everything that will be drawn.
     """
-    info = REGISTRY.get(probe)
-    if info is not None and info.range is not None and info.unit_of(metric) == info.unit:
-        return float(info.range[0]), float(info.range[1])
-    finite = [float(v) for v in values if not pd.isna(v)]
-    if not finite:
-        return 0.0, 1.0
-    lo, hi = min(0.0, *finite), max(0.0, *finite)
-    return (lo, hi) if hi > lo else (lo, lo + 1.0)
+    return limits_of(REGISTRY.get(probe), metric, np.asarray(values, dtype=np.float64))
 
 
 def unit(probe: str, metric: str) -> str:

@@ -109,7 +109,7 @@ class Cube:
         n: sequences.
         valid: measured, and not left out by lint.
         measured: a number is there, believed or not.
-        limits: the fixed colour range: the probe's own, else the data's.
+        limits: the fixed colour range, see `limits_of`.
         lower: whether a lower value is more of what the probe names.
     """
 
@@ -185,24 +185,29 @@ def cube_of(
     n[where] = column["n"]
     valid[where] = column["valid"] & ~np.isin(column["step"], list(left_out))
     measured = np.isfinite(floats["value"])
+    valid &= measured
     return Cube(
         steps,
         **floats,
         n=n,
-        valid=valid & measured,
+        valid=valid,
         measured=measured,
-        limits=limits_of(info, metric, floats["value"]),
+        limits=limits_of(info, metric, floats["value"][valid]),
         lower=info.better_of(metric) == "lower",
     )
 
 
-def limits_of(info: ProbeInfo, metric: str, values: np.ndarray) -> tuple[float, float]:
-    """The fixed range to draw a metric on, lo < hi: the one its probe declares, else its data's without 0.1% tails."""
-    if info.range is not None and info.unit_of(metric) == info.unit:
+def limits_of(info: ProbeInfo | None, metric: str, values: np.ndarray) -> tuple[float, float]:
+    """The fixed range to draw a metric on, lo < hi: the one its probe declares, else its data's with 0.
+
+    Args:
+        info: the probe; None for one that the catalogue does not hold.
+        metric: of the probe.
+        values: everything that will be drawn, of any shape, used only where no range is declared; what is not finite is
+            skipped.
+    """
+    if info is not None and info.range is not None and info.unit_of(metric) == info.unit:
         return float(info.range[0]), float(info.range[1])
     finite = values[np.isfinite(values)]
-    if not finite.size:
-        return 0.0, 1.0
-    lo, hi = np.quantile(finite, [0.001, 0.999])
-    lo, hi = min(0.0, float(lo)), max(0.0, float(hi))
+    lo, hi = (min(0.0, float(finite.min())), max(0.0, float(finite.max()))) if finite.size else (0.0, 0.0)
     return (lo, hi) if hi > lo else (lo, lo + 1.0)

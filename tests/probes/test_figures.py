@@ -143,6 +143,15 @@ def test_ranges_below_zero_are_drawn_about_zero(unique: Results) -> None:
     assert axis.colorscale != figures.head_grid(unique, probe="prefix_matching").layout.coloraxis.colorscale
 
 
+def test_pages_draw_a_metric_without_a_declared_range_as_figures_do(unique: Results) -> None:
+    z = unique.frame[unique.frame["probe"] == "ov_copying"].assign(metric="z")
+    z.loc[z.index[5], "value"] = 40.0  # one value alone: no tail is cut off
+    z.loc[z.index[7], ["value", "valid"]] = 90.0, False
+    results = rebuilt(unique, frame=z)
+    axis = figures.head_grid(results, probe="ov_copying", metric="z").layout.coloraxis
+    assert results.cube("ov_copying", "z").limits == (axis.cmin, axis.cmax) and axis.cmax == 40.0
+
+
 def test_grid_steps_share_one_scale_and_keep_the_rise(unique: Results) -> None:
     fig = figures.grid_steps(unique, probe="prefix_matching")
     grids = [t for t in fig.data if t.type == "heatmap"]
