@@ -19,7 +19,7 @@ from byrote.probes.degradation import difference_table, strongest_difference
 from byrote.probes.heads.induction import InductionTests, induction
 from byrote.probes.memory.mem_gap import MemGap, mem_gap
 from byrote.probes.results.curve import Curve, log_step
-from byrote.probes.rules import ALPHA, NEAR_ZERO_FRAC, SMALLEST, against_chance, judge_change
+from byrote.probes.rules import ALPHA, NEAR_ZERO_FRAC, SMALLEST, against_chance, is_called, judge_change
 from byrote.probes.simulated import (
     SHAPES,
     Path,
@@ -213,12 +213,12 @@ def _judged(
 
 
 def _any_called(rng: Rng, *, matching: int, copying: int, noisy: bool = False) -> bool:
-    return bool((_judged(rng, matching, copying, noisy=noisy).verdict == 1).any())
+    return bool(is_called(_judged(rng, matching, copying, noisy=noisy).verdict).any())
 
 
 def _false_calls(rng: Rng) -> float:
     """Of 64 heads 16 match and copy, and 24 only match: the share of calls that are false."""
-    called = _judged(rng, 40, 16, heads=64, noisy=True).verdict == 1
+    called = is_called(_judged(rng, 40, 16, heads=64, noisy=True).verdict)
     return float(called[16:].sum() / max(1, called.sum()))
 
 

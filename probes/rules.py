@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 
 from byrote.probes.spec import ProbeInfo
 
@@ -82,9 +83,9 @@ def induction_verdict(
     return verdict
 
 
-def is_called(verdict: Numbers) -> Flags:
-    """Which stored verdicts (1 yes, 0 no, NaN not measured) say yes."""
-    return np.asarray(verdict, dtype=np.float64) == 1
+def is_called(verdict: ArrayLike) -> Flags:
+    """Which stored verdicts (1 yes, 0 no, NaN not measured) say yes; of one verdict, an array without axes."""
+    return np.asarray(np.asarray(verdict, dtype=np.float64) == 1)
 
 
 def is_previous_token_head(lo: Numbers) -> Flags:

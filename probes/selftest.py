@@ -35,6 +35,7 @@ from byrote.probes.checks import Check, exact, seldom
 from byrote.probes.registry import lookup
 from byrote.probes.results.derived import derive
 from byrote.probes.results.schema import unit_table
+from byrote.probes.rules import SMALLEST, is_called
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
@@ -233,7 +234,7 @@ def _composition_check(bench: _Bench, model: Any) -> Check:
 def _verdicts(bench: _Bench) -> Iterator[Check]:
     model = bench.load("verdict", bench.config)
     found = bench.verdicts(model, [bench.stimulus(kind) for kind in _KINDS])
-    called = sorted(head for head, value in found.items() if value == 1)
+    called = sorted(head for head, value in found.items() if is_called(value))
     wanted = ["L1H0", "L1H1"]
     name = "induction verdict among 8 planted heads (2 induction, 1 anti-copying, 1 fixed offset, 4 others)"
     yield Check(name, " ".join(wanted), " ".join(called) or "none", called == wanted)
@@ -241,8 +242,6 @@ def _verdicts(bench: _Bench) -> Iterator[Check]:
 
 def _sensitivity(bench: _Bench) -> Iterator[Check]:
     """Heads of one layer planted at rising scores; every one from twice the smallest effect on must be called."""
-    from byrote.probes.rules import SMALLEST
-
     stimulus = bench.stimulus("repeated_random")
     heads = tuple(
         HeadSpec("prefix", strength_nats=_strength(score, stimulus), writes="output") for score in STRENGTHS
@@ -251,7 +250,7 @@ def _sensitivity(bench: _Bench) -> Iterator[Check]:
     fillers = tuple(HeadSpec("uniform", strength_nats=0.0, writes="nothing") for _ in heads[1:])
     config = replace(bench.config, heads=((feeder, *fillers), heads))
     found = bench.verdicts(bench.load("ladder", config), [bench.stimulus(kind) for kind in _KINDS])
-    called = [score for head, score in enumerate(STRENGTHS) if found[head_label(1, head)] == 1]
+    called = [score for head, score in enumerate(STRENGTHS) if is_called(found[head_label(1, head)])]
     must = [score for score in STRENGTHS if score >= 0.0307 + 2 * SMALLEST]
     name = "sensitivity: induction heads planted at prefix matching " + ", ".join(f"{s:g}" for s in STRENGTHS)
     text = ", ".join(f"{s:g}" for s in called) or "none"
@@ -335,7 +334,7 @@ def _without_repeats(bench: _Bench) -> list[float]:
 
 
 def _alarm_check(name: str, verdicts: list[float]) -> Check:
-    called, n = int(sum(v == 1 for v in verdicts)), len(verdicts)
+    called, n = int(is_called(verdicts).sum()), len(verdicts)
     upper = exact(called, n, level=0.95)[1]
     found = f"{called} of {n} ({called / n:.1%}, 95% upper bound {upper:.1%})"
     return Check(f"{name}, {n} heads", "at most 5%", found, called / n <= 0.05, n)

@@ -26,9 +26,10 @@ from byrote.probes.figures.circuit import Wiring
 from byrote.probes.figures.circuit import wiring as wiring_of
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
+from byrote.probes.figures.timeline import events_of
 from byrote.probes.registry import REGISTRY, best_compared
 from byrote.probes.results import Results
-from byrote.probes.trajectory.verdict import INDUCTION, Milestone
+from byrote.probes.trajectory.verdict import Milestone
 from byrote.probes.trajectory.verdict import milestones as milestones_of
 
 
@@ -88,9 +89,7 @@ def timeline(
     Of the baseline only its induction heads: what else appeared when is one click away, on its own overview.
     """
     runs = [first, *more]
-    looked_at = sorted((run for run in runs if run.run in (shown, base)), key=lambda run: run.run != shown)
-    found = [(run.run, one) for run in looked_at for one in milestones(run)]
-    events = [(run, one) for run, one in found if run == shown or one.what == INDUCTION]
+    events = events_of(runs, shown=shown, base=base, milestones=milestones)
     return figures.timeline(
         runs, pairs, base=base, shown=shown, events=events, log=log, band=band, step=step, look=look
     )  # fmt: skip

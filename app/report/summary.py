@@ -12,7 +12,7 @@ from byrote.probes.findings import first_head, lacks_token_sets
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.rows import row_label
-from byrote.probes.rules import against_chance, change, smallest_effect
+from byrote.probes.rules import against_chance, change, is_called, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Prose, Section, Table, Tone, Value, Words
@@ -195,7 +195,7 @@ def _evidence_rows(results: Results) -> list[tuple[Value, ...]]:
         for metric in ("verdict", *_EVIDENCE, *_TESTS)
     }
     verdicts = at["verdict"]
-    heads = sorted(head for head, row in verdicts.items() if row.valid and row.value == 1)
+    heads = sorted(head for head, row in verdicts.items() if row.valid and is_called(row.value))
     nearest = by_head(results.ranked("induction", "prefix_excess"))
     heads += [head for head in nearest if head in verdicts and head not in heads][:1]
     rows: list[tuple[Value, ...]] = []

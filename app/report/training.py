@@ -14,6 +14,7 @@ from byrote.probes.figures.head_grid import panel_steps
 from byrote.probes.figures.memory_plane import MEMORY_AXES, available
 from byrote.probes.figures.select import value_range
 from byrote.probes.results import Results
+from byrote.probes.rules import is_called
 from byrote.probes.trajectory import event_head, events
 from byrote.probes.trajectory.verdict import INDUCTION, milestones
 from byrote.probes.wording import (
@@ -186,7 +187,7 @@ def called(row: Any | None) -> Words:
     if row is None or not row.valid:
         reason = "" if row is None else f": {row.reason}"
         return Words(f"not measured{reason}", "muted")
-    return Words("yes", "good") if row.value == 1 else Words("no", "muted")
+    return Words("yes", "good") if is_called(row.value) else Words("no", "muted")
 
 
 def _row_at(results: Results, probe: str, metric: str, step: int, head: tuple[int, int]) -> Any | None:

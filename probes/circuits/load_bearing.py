@@ -42,7 +42,7 @@ from byrote.probes.circuits.effects import (
 from byrote.probes.heads.induction import induction
 from byrote.probes.registry import lookup
 from byrote.probes.results.schema import Measured
-from byrote.probes.rules import SMALLEST, is_above
+from byrote.probes.rules import SMALLEST, is_above, is_called
 from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus
@@ -261,7 +261,7 @@ def _called(
         np.nan_to_num(copying.chance, nan=0.0).ravel(),
         seed=seed,
     )
-    heads = _heads(np.argwhere((tests.verdict == 1.0).reshape(copying.chance.shape)))
+    heads = _heads(np.argwhere(is_called(tests.verdict).reshape(copying.chance.shape)))
     return heads, float(len(heads))
 
 

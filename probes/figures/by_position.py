@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,26 @@ TAG_WORDS = {
 _TAG_STYLES = (series_style(1), series_style(0), series_style(2), Style("muted", "dot", "diamond"))
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Places that a loss is drawn by.
+
+    Attributes:
+        name: of one place, `copy`.
+        last: how the finding calls the last one, with its number.
+        title, y_title: of the figure.
+        axis: layout of the place axis, from the last place.
+        most: how many places at most, see `spread_places`; None draws all.
+    """
+
+    name: str
+    last: str
+    title: str
+    y_title: str
+    axis: Callable[[float], dict[str, Any]]
+    most: int | None
+
+
 def copy_curve(
     results_list: Any, *, step: int | None = None, base: str | None = None, look: Look = FULL
 ) -> Figure:
@@ -42,10 +63,7 @@ def copy_curve(
     Raises:
         ByroteError: the results hold no `copy_curve`, or not that step.
     """
-    return _loss_over_places(
-        results_list, "copy_curve", place="copy", last="the last", title="Loss from copy to copy",
-        y_title="loss on this copy, nats", x_axis=_copies_axis, most=None, step=step, base=base, look=look,
-    )  # fmt: skip
+    return _loss_over_places(results_list, "copy_curve", step=step, base=base, look=look)
 
 
 def loss_by_position(
@@ -66,10 +84,7 @@ def loss_by_position(
     Raises:
         ByroteError: the results hold no `loss_by_position`, or not that step.
     """
-    return _loss_over_places(
-        results_list, "loss_by_position", place="token", last="token {:,}", title="Loss of real text by place in the context",
-        y_title="loss, nats", x_axis=_places_axis, most=MAX_POINTS, step=step, base=base, look=look,
-    )  # fmt: skip
+    return _loss_over_places(results_list, "loss_by_position", step=step, base=base, look=look)
 
 
 def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -> Figure:
@@ -189,51 +204,39 @@ def _loss_over_places(
     results_list: Any,
     probe: str,
     *,
-    place: str,
-    last: str,
-    title: str,
-    y_title: str,
-    x_axis: Callable[[float], dict[str, Any]],
-    most: int | None,
     step: int | None,
     base: str | None,
     look: Look,
 ) -> Figure:
-    """The metric `loss` of a probe by place, a line per run.
-
-    Args:
-        place: name of a place, `copy`.
-        last: how the finding calls the last one, with its number.
-        x_axis: layout of the place axis, from the last place.
-        most: how many places at most, see `spread_places`; None draws all.
-    """
-    runs = as_list(results_list)
+    """The metric `loss` of a probe by place, a line per run."""
+    runs, places = as_list(results_list), _PLACES[probe]
     styles = run_styles([r.run for r in runs], base=base)
     lines, chances, steps, found = list[Line](), list[float | None](), list[int](), list[str]()
     for results in runs:
         rows, at = at_step(observations(results, probe=probe, metric="loss"), step)
-        rows = spread_places(rows, most or len(rows))
-        names = [f"step {step_number(at)}, {place} {int(p):,}" for p in rows["position"]]
+        rows = spread_places(rows, places.most or len(rows))
+        names = [f"step {step_number(at)}, {places.name} {int(p):,}" for p in rows["position"]]
         lines.append(_line(rows, short(results.run), styles[results.run], names))
         chances.append(typical_chance(rows))
         steps.append(at)
-        found.append(f"{clean(results.run)}: {_ends(rows[rows['valid']], place, last)}")
+        found.append(f"{clean(results.run)}: {_ends(rows[rows['valid']], places)}")
     end = max((x for line in lines for x in line.x), default=1.0)
     chance = next((c for c in chances if c is not None), None)
     level = "" if chance is None else f" · dotted: chance {chance_number(chance)}"
     when = f"step {step_number(steps[0])}" if len(set(steps)) == 1 else "each run's last step"
     return lines_figure(
-        lines, x_axis=x_axis(end), y_axis=loss_axis(lines, chances, title=y_title), height_px=360, by=(place, "run"),
-        under=chance_trace([1.0, end], [chance] * 2), title=f"{title}, {when}",
-        subtitle=f"band: 95% interval over sequences{level}", alt=f"{title}. {'; '.join(found)}.", look=look,
+        lines, x_axis=places.axis(end), y_axis=loss_axis(lines, chances, title=places.y_title), height_px=360,
+        by=(places.name, "run"), under=chance_trace([1.0, end], [chance] * 2), title=f"{places.title}, {when}",
+        subtitle=f"band: 95% interval over sequences{level}", alt=f"{places.title}. {'; '.join(found)}.", look=look,
     )  # fmt: skip
 
 
-def _ends(measured: pd.DataFrame, place: str, last: str) -> str:
+def _ends(measured: pd.DataFrame, places: _Places) -> str:
     if measured.empty:
         return "not measured"
     first, final = (interval(r.value, r.lo, r.hi) for r in (measured.iloc[0], measured.iloc[-1]))
-    return f"{first} nats on the first {place}, {final} on {last.format(int(measured['position'].iloc[-1]))}"
+    last = places.last.format(int(measured["position"].iloc[-1]))
+    return f"{first} nats on the first {places.name}, {final} on {last}"
 
 
 def _copies_axis(last: float) -> dict[str, Any]:
@@ -247,3 +250,18 @@ def _places_axis(last: float) -> dict[str, Any]:
     ticks = [2**k for k in range(int(math.log2(max(last, 1.0))) + 1)]
     labels = [f"{t:,}" for t in ticks]
     return axis_layout((-0.03 * end, 1.03 * end), ticks, labels, title="token after BOS, log scale", log=True)
+
+
+_PLACES = {
+    "copy_curve": _Places(
+        "copy", "the last", "Loss from copy to copy", "loss on this copy, nats", _copies_axis, most=None
+    ),
+    "loss_by_position": _Places(
+        "token",
+        "token {:,}",
+        "Loss of real text by place in the context",
+        "loss, nats",
+        _places_axis,
+        most=MAX_POINTS,
+    ),
+}

@@ -13,7 +13,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Scores
 from byrote.probes.results.rows import at_step as at_step
-from byrote.probes.results.rows import limits_of
+from byrote.probes.results.rows import limits_of, strongest_first
 from byrote.probes.results.rows import one_head as one_head
 from byrote.probes.wording import probe_name
 
@@ -63,8 +63,8 @@ def head_observations(results: Any, probe: str, metric: str) -> pd.DataFrame:
 
 def highest(rows: pd.DataFrame) -> Any:
     """The measured row with the highest value, as a named tuple; the first of several. There must be one."""
-    valid = rows[rows["valid"]]
-    return next(valid.loc[[valid["value"].idxmax()]].itertuples(index=False))
+    first = strongest_first(rows["value"].to_numpy(np.float64), rows["valid"].to_numpy(bool))[:1]
+    return next(rows.iloc[first].itertuples(index=False))
 
 
 def value_range(probe: str, metric: str, values: ArrayLike) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -193,8 +193,21 @@ def _strip(runs: Sequence[Any], probe: str, metric: str, *, base: str | None, ax
     return strip_of(drawn, probe, metric, base=named, axis=axis)
 
 
-def events_of(runs: Sequence[Any], *, shown: str, base: str | None) -> list[tuple[str, Milestone]]:
-    """Of the run looked at all milestones, of the baseline only its induction heads: (run name, milestone) each."""
+def events_of(
+    runs: Sequence[Any],
+    *,
+    shown: str,
+    base: str | None,
+    milestones: Callable[[Any], Sequence[Milestone]] = milestones,
+) -> list[tuple[str, Milestone]]:
+    """Of the run looked at all milestones, of the baseline only its induction heads: (run name, milestone) each.
+
+    Args:
+        runs: results of every run.
+        shown: name of the run looked at.
+        base: name of the baseline among them.
+        milestones: of one run's results; a cache in its place makes them once.
+    """
     looked_at = sorted((r for r in runs if r.run in (shown, base)), key=lambda r: r.run != shown)
     found = [(r.run, one) for r in looked_at for one in milestones(r)]
     return [(run, one) for run, one in found if run == shown or one.what == INDUCTION]

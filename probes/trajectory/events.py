@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from byrote.interp.axes import head_label
+from byrote.interp.axes import head_label, parse_head
 from byrote.probes.registry import REGISTRY, followed
 from byrote.probes.results.curve import Curve, Head
 from byrote.probes.results.table import Table
+from byrote.probes.rules import is_called
 from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise, threshold_crossing
-from byrote.probes.trajectory.shape import decay, lead_lag, peak, phase_window
+from byrote.probes.trajectory.shape import Decay, Peak, decay, lead_lag, peak, phase_window
 from byrote.probes.trajectory.turnover import turnover
 from byrote.probes.trajectory.verdict import onset, verdict_table
 
+Found = tuple[dict[str, Any], str]  # cells and words of an event; no cells, and why there is none
 _SHOWN = 8  # heads without the event, each with its reason
 ONSET_COLUMNS = [
     "head", "between_step_lo", "between_step_hi", "step", "lo", "hi", "value", "n", "method",
@@ -73,16 +75,18 @@ def onsets(
         seed: of the resampling.
     """
 
-    def one(curve: Curve) -> tuple[Crossing | None, str]:
+    def one(curve: Curve) -> Found:
         if threshold is not None:
             reached = threshold_crossing(curve, threshold, seed=seed)
-            return reached.crossing, reached.why_not
-        found = rise(curve)
-        (crossed,) = crossings(curve, fracs=(frac,), seed=seed, found=found) if found.within else (None,)
-        return crossed, found.why_not
+            crossed, why_not = reached.crossing, reached.why_not
+        else:
+            found = rise(curve)
+            why_not = found.why_not
+            (crossed,) = crossings(curve, fracs=(frac,), seed=seed, found=found) if found.within else (None,)
+        return ({}, why_not) if crossed is None else (_onset_cells(crossed), _reached(crossed))
 
     level = f"at {threshold:g}" if threshold is not None else f"at {frac:.0%} of its rise"
-    return _event_table(curves, f"onset {level}", one, _onset_cells, ONSET_COLUMNS)
+    return _event_table(curves, f"onset {level}", one, ONSET_COLUMNS)
 
 
 def peaks(curves: Mapping[Head, Curve], *, seed: int = 0) -> EventTable:
@@ -93,39 +97,39 @@ def peaks(curves: Mapping[Head, Curve], *, seed: int = 0) -> EventTable:
         seed: of the resampling.
     """
 
-    def one(curve: Curve) -> tuple[dict[str, Any] | None, str]:
+    def one(curve: Curve) -> Found:
         found = rise(curve)
         best = peak(curve, found=found)
         if best is None:
-            return None, found.why_not
-        lost = decay(curve, seed=seed, found=found)
+            return {}, found.why_not
         cells = {"step": best.step, "step_lo": best.steps[0], "step_hi": best.steps[1], "value": best.value}
         cells |= {"lo": best.lo, "hi": best.hi}
-        return cells | (
-            {} if lost is None else {"lost": lost.share, "lost_lo": lost.lo, "lost_hi": lost.hi}
-        ), ""
+        lost = decay(curve, seed=seed, found=found)
+        if lost is None:
+            return cells, f"{_best(best)}; no sure loss since"
+        cells |= {"lost": lost.share, "lost_lo": lost.lo, "lost_hi": lost.hi}
+        return cells, f"{_best(best)}; {_share(lost)} lost by the last step"
 
-    return _event_table(curves, "peak", one, dict, PEAK_COLUMNS)
+    return _event_table(curves, "peak", one, PEAK_COLUMNS)
 
 
 def _event_table(
     curves: Mapping[Head, Curve],
     what: str,
-    one: Callable[[Curve], tuple[Any, str]],
-    cells_of: Callable[[Any], dict[str, Any]],
+    one: Callable[[Curve], Found],
     columns: list[str],
 ) -> EventTable:
     rows, said, without = [], [], []
     for curve in curves.values():
         curve = replace(curve, among=len(curves))
-        found, why_not = one(curve)
+        cells, words = one(curve)
         name = curve.label.split()[-1] if curve.layer is not None else "whole model"
-        if found is None:
-            without.append(f"{name}: none: {why_not}")
+        if not cells:
+            without.append(f"{name}: none: {words}")
             continue
-        row = {"head": name} | cells_of(found) | {"n": curve.n, "method": curve.method}
+        row = {"head": name} | cells | {"n": curve.n, "method": curve.method}
         rows.append(row)
-        said.append((_when(row), f"{name}: {_words(row)}"))
+        said.append((_when(row), f"{name}: {words}"))
     table = pd.DataFrame(rows, columns=columns)
     steps = [name for name in columns if name.startswith(("between_step", "step_"))]
     table = table.astype(dict.fromkeys(steps, "Int64"))
@@ -152,21 +156,24 @@ def _when(row: Mapping[str, Any]) -> float:
     return float(row.get("between_step_hi", 0)) if pd.isna(step) else float(step)
 
 
-def _words(row: Mapping[str, Any]) -> str:
-    if "between_step_hi" not in row:
-        hi = "the end" if row["step_hi"] is None else f"{row['step_hi']:,}"
-        best = f"best at step {row['step']:,} (somewhere in {row['step_lo']:,} to {hi}): {row['value']:.3g}"
-        if "lost" not in row:
-            return f"{best}; no sure loss since"
-        return f"{best}; {row['lost']:.0%} [{row['lost_lo']:.0%}, {row['lost_hi']:.0%}] of its rise lost by the last step"
-    if row["between_step_lo"] is None:
-        return f"there by the first measured step ({row['between_step_hi']:,})"
-    lo, hi = ("the start" if pd.isna(row["lo"]) else f"{row['lo']:,.0f}"), "the end"
-    hi = hi if pd.isna(row["hi"]) else f"{row['hi']:,.0f}"
-    return (
-        f"step {row['step']:,.0f} [{lo} to {hi}], between the measured steps {row['between_step_lo']:,} and "
-        f"{row['between_step_hi']:,}"
-    )
+def _reached(crossing: Crossing) -> str:
+    """When a level was reached."""
+    before, at = crossing.bracket
+    if before is None:
+        return f"by the first measured step ({at:,})"
+    since = "the start" if crossing.lo is None else f"{crossing.lo:,.0f}"
+    until = "the end" if crossing.hi is None else f"{crossing.hi:,.0f}"
+    return f"at step {crossing.step:,.0f} [{since} to {until}], between steps {before:,} and {at:,}"
+
+
+def _best(found: Peak) -> str:
+    lo, hi = found.steps
+    span = f"somewhere in {lo:,} to {'the end' if hi is None else f'{hi:,}'}"
+    return f"best at step {found.step:,} ({span}): {_number(found.value)}"
+
+
+def _share(lost: Decay) -> str:
+    return f"{lost.share:.0%} [{lost.lo:.0%}, {lost.hi:.0%}] of its rise"
 
 
 EVENT_COLUMNS = [
@@ -275,13 +282,12 @@ def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[
         yield _of(
             "peak", curve, step=best.step, step_lo=best.steps[0], step_hi=best.steps[1], lo=best.steps[0],
             hi=best.steps[1], value=best.value, value_lo=best.lo, value_hi=best.hi,
-            text=f"{curve.label} is best at step {best.step:,} ({_span(best.steps)}): {_number(best.value)}",
+            text=f"{curve.label} is {_best(best)}",
         )  # fmt: skip
         yield _of(
             "decay", curve, step=lost.last_step, step_lo=lost.peak_step, step_hi=lost.last_step, value=lost.share,
             value_lo=lost.lo, value_hi=lost.hi,
-            text=f"{curve.label} has lost {lost.share:.0%} [{lost.lo:.0%}, {lost.hi:.0%}] of its rise by step "
-            f"{lost.last_step:,}",
+            text=f"{curve.label} has lost {_share(lost)} by step {lost.last_step:,}",
         )  # fmt: skip
 
 
@@ -292,20 +298,13 @@ def _stands(curve: Curve) -> str:
 
 
 def _of_crossing(curve: Curve, found: Rise, crossing: Crossing) -> dict[str, Any]:
-    before, at = crossing.bracket
-    named = f"{curve.label} had made {crossing.frac:.0%} of its change"
-    if before is None:
-        text = f"{named} by the first measured step ({at:,})"
-    else:
-        until = "the end" if crossing.hi is None else f"{crossing.hi:,.0f}"
-        since = "the start" if crossing.lo is None else f"{crossing.lo:,.0f}"
-        text = (
-            f"{named} at step {crossing.step:,.0f} [{since} to {until}], between steps {before:,} and {at:,}; "
-            f"from {_number(found.base)}{' (chance)' if found.from_chance else ''} to {_number(found.top)}"
-        )
+    text = f"{curve.label} had made {crossing.frac:.0%} of its change {_reached(crossing)}"
+    if crossing.bracket[0] is not None:
+        since = f"{_number(found.base)}{' (chance)' if found.from_chance else ''}"
+        text += f"; from {since} to {_number(found.top)}"
     return _of(
-        f"onset_{crossing.frac * 100:.0f}", curve, step=crossing.step, step_lo=before, step_hi=at, lo=crossing.lo,
-        hi=crossing.hi, value=crossing.value, text=text,
+        f"onset_{crossing.frac * 100:.0f}", curve, step=crossing.step, step_lo=crossing.bracket[0],
+        step_hi=crossing.bracket[1], lo=crossing.lo, hi=crossing.hi, value=crossing.value, text=text,
     )  # fmt: skip
 
 
@@ -328,7 +327,7 @@ def _turnovers(results: Table, seed: int) -> Iterator[dict[str, Any]]:
     if not any(key is not None for key in results.curves("prefix_matching")):
         return
     table = verdict_table(results)
-    called = int(table.iloc[-1].eq(1).sum()) if not table.empty else 0
+    called = int(is_called(table.iloc[-1]).sum()) if not table.empty else 0
     for row in turnover(results, k=called or N_HEADS, seed=seed).itertuples(index=False):
         if row.sure:
             yield _row(
@@ -391,13 +390,7 @@ def _row(
 
 
 def _parsed(label: str) -> tuple[int | None, int | None]:
-    from byrote.interp.axes import parse_head
-
     return parse_head(label) if label else (None, None)
-
-
-def _span(steps: tuple[int, int | None]) -> str:
-    return f"somewhere in {steps[0]:,} to {'the end' if steps[1] is None else f'{steps[1]:,}'}"
 
 
 def _number(value: float) -> str:

@@ -54,10 +54,10 @@ def onset(results: Table) -> Onset:
     table = verdict_table(results)
     if table.isna().all(axis=None):  # an empty one too
         return Onset(False, "", None, None, (), "the induction verdict was not measured", measured=False)
-    at_end = tuple(str(head) for head in table.columns[table.iloc[-1] == 1])
+    at_end = tuple(str(head) for head in table.columns[is_called(table.iloc[-1])])
     first = _first_lasting(table)
     if first is None:
-        called = table.eq(1).any().any()
+        called = is_called(table).any()
         text = (
             "induction heads are called at single steps but none lasts"
             if called
@@ -86,7 +86,7 @@ def head_onsets(results: Table) -> pd.DataFrame:
                 "head": head,
                 "step_before": int(table.index[index - 1]) if index else None,
                 "step_at": int(table.index[index]),
-                "called_at_end": bool(table[head].iloc[-1] == 1),
+                "called_at_end": bool(is_called(table[head].iloc[-1])),
             }
         )
     return pd.DataFrame(rows, columns=["head", "step_before", "step_at", "called_at_end"])

@@ -25,7 +25,7 @@ def test_onset_at_a_level_lies_between_the_measured_steps_around_it(tmp_path):
     first = found.table.iloc[0]
     assert first["step"] == pytest.approx(10**2.5 - 1, rel=1e-3) and first["n"] == 16
     assert first["lo"] <= 99 and first["hi"] >= 999
-    assert "L1H0: step 315 [99 to 999], between the measured steps 99 and 999" in found.text
+    assert "L1H0: at step 315 [99 to 999], between steps 99 and 999" in found.text
     assert "L0H0: none: never surely above 0.415" in found.text and found.found
 
 
@@ -37,7 +37,7 @@ def test_a_level_nobody_reaches_has_no_onset(tmp_path):
 
 def test_losses_are_reached_from_above(tmp_path):
     results = _write(tmp_path, "run", {0: LOW, 100: ONE}, loss=1.0)
-    assert results["repeat_loss"].onset(2.0).text == "whole model: there by the first measured step (0)"
+    assert results["repeat_loss"].onset(2.0).text == "whole model: by the first measured step (0)"
     assert "none: never surely below 0.5; at least 1" in results["repeat_loss"].onset(0.5).text
 
 
