@@ -145,6 +145,7 @@ def test_ranges_below_zero_are_drawn_about_zero(unique: Results) -> None:
 
 def test_pages_draw_a_metric_without_a_declared_range_as_figures_do(unique: Results) -> None:
     z = unique.frame[unique.frame["probe"] == "ov_copying"].assign(metric="z")
+    z["value"] = z["value"].abs()
     z.loc[z.index[5], "value"] = 40.0  # one value alone: no tail is cut off
     z.loc[z.index[7], ["value", "valid"]] = 90.0, False
     results = rebuilt(unique, frame=z)
