@@ -62,6 +62,10 @@ class FileLayer:
         """Remove an empty folder."""
         path.rmdir()
 
+    def restrict(self, path: Path) -> None:
+        """Leave a file or folder to its owner alone."""
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
     def sync(self, path: Path) -> None:
         """Wait until a file's bytes, or a folder's entries, are on the disk."""
         is_folder = path.is_dir()
@@ -138,6 +142,26 @@ def write_json(
     write_text(path, text + "\n")
 
 
+def write_private_text(path: Path, text: str) -> None:
+    """Replace a file whole, in a folder that nobody else may enter; nobody else may read it either.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_text(path, text)
+    layer.restrict(path)
+
+
+def write_private_json(path: Path, value: Any) -> None:
+    """The same for JSON.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: a NaN or an infinity.
+    """
+    write_private_text(path, json.dumps(value, allow_nan=False) + "\n")
+
+
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Create a folder with these files by name, so that it is there with all of them or not there at all.
 
@@ -175,6 +199,17 @@ def make_folder(path: Path) -> None:
             if not folder.is_dir():
                 raise
         _sync_folder(folder.parent)
+
+
+def make_private_folder(path: Path) -> None:
+    """Create a folder, and those above it, that nobody but its owner may enter; one that is there is left as it is.
+
+    Raises:
+        OSError: it cannot be made, or a file has that name.
+    """
+    if not path.is_dir():
+        make_folder(path)
+        layer.restrict(path)
 
 
 def move(source: Path, target: Path) -> None:

@@ -8,8 +8,11 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # for subprocesses
 
+import atexit
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +24,8 @@ import type_checks
 
 type_checks.install()  # before any of our packages is imported
 torch.set_num_threads(1)
+os.environ["BYROTE_STATE"] = tempfile.mkdtemp(prefix="byrote-state-")  # no test writes into its user's own
+atexit.register(shutil.rmtree, os.environ["BYROTE_STATE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent
 _LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "", None)
 

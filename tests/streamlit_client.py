@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -25,11 +27,27 @@ class Visit:
     finished: bool = False
 
 
-def visit(port: int, *, query: str = "", timeout_s: float = 30.0) -> Visit:
-    """Open the start page, as a browser does, and wait until it is drawn."""
+def key_of(address: str) -> str:
+    """The cookie that a printed address is exchanged for, as a browser sends it."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}")
+        answer = connection.getresponse()
+        assert answer.status == 303, answer.status
+        return answer.headers["Set-Cookie"].partition(";")[0]
+    finally:
+        connection.close()
+
+
+def visit(address: str, *, query: str = "", timeout_s: float = 30.0) -> Visit:
+    """Open a printed address, as a browser does, and wait until the start page is drawn."""
     seen, end = Visit(), time.monotonic() + timeout_s
-    address = f"ws://localhost:{port}/_stcore/stream"
-    with connect(address, subprotocols=["streamlit"], max_size=None, proxy=None) as socket:  # type: ignore[list-item]
+    place = urlsplit(address).netloc
+    with connect(
+        f"ws://{place}/_stcore/stream", subprotocols=["streamlit"], origin=f"http://{place}",  # type: ignore[list-item, arg-type]
+        additional_headers={"Cookie": key_of(address)}, max_size=None, proxy=None,
+    ) as socket:  # fmt: skip
         hello = BackMsg()
         hello.rerun_script.query_string = query
         socket.send(hello.SerializeToString())

@@ -180,9 +180,12 @@ class Verb(_WithExamples):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse options in `[tool.byrote]` that the verb does not have, then parse."""
         known = {str(p.name) for p in self.params if isinstance(p, click.Option)}
+        where = ".".join(ctx.command_path.split()[1:])
+        session = ctx.find_object(Session)
+        if session is not None and (said := session.settings.ignored_words(where)):
+            session.warn(f"warning: {said}")
         for name in ctx.default_map or {}:
             if name not in known:
-                where = ".".join(ctx.command_path.split()[1:])
                 raise ByroteError(
                     f"[tool.byrote.{where}] in pyproject.toml sets {name!r}, which is no option of "
                     f"`{ctx.command_path}`",

@@ -36,11 +36,17 @@ def dashboard(
         metavar="N",
     ),
     no_browser: bool = flag("Print the address and open nothing."),
+    allow_origin: tuple[str, ...] = option(
+        "Answer under this address too, such as http://localhost:9000 at the near end of `ssh -L 9000:localhost:8501`; "
+        "repeat for more.",
+        multiple=True,
+        metavar="URL",
+    ),
 ) -> int:
     """Open RESULT... in the browser: results folders, or folders of them; ./results if left out.
 
-    The server answers this machine alone, loads no model, sends nothing anywhere, and shows new checkpoints as they
-    are measured. Ctrl-C stops it.
+    The server answers this machine alone, and there the browser in which the printed address was opened. It loads no
+    model, sends nothing anywhere, and shows new checkpoints as they are measured. Ctrl-C stops it.
     """
     from byrote.dashboard import launch
 
@@ -48,19 +54,20 @@ def dashboard(
     chosen = launch.free_port(port)
     signal.signal(signal.SIGTERM, _end)  # a stopped command must not leave its server behind
     with tempfile.NamedTemporaryFile("r", errors="replace") as log, Path(log.name).open("wb") as sink:
-        server = launch.start(results, port=chosen, output=None if session.verbose else sink)
+        server = launch.start(
+            results, port=chosen, output=None if session.verbose else sink, origins=allow_origin
+        )
         try:
-            _wait_until_up(server, chosen, log)
-            address = f"http://localhost:{chosen}"
-            session.data(address)
+            _wait_until_up(server.process, chosen, log)
+            session.data(server.address)
             session.note("Ctrl-C stops the server; measured and running jobs are kept")
-            if not no_browser and not webbrowser.open(address):
-                session.warn(f"no browser could be started; open {address} yourself")
-            return _watch(session, server, log)
+            if not no_browser and not webbrowser.open(server.address):
+                session.warn("no browser could be started; open the address yourself")
+            return _watch(session, server.process, log)
         except KeyboardInterrupt:
             return 0
         finally:
-            _stop(server)
+            _stop(server.process)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
@@ -73,9 +80,7 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int, log: IO[str]) -> 
     Raises:
         ByroteError: it ended, or does not answer; with the last lines it wrote.
     """
-    import socket
-
-    from byrote.dashboard.launch import ADDRESS
+    from byrote.dashboard.launch import answers
 
     end = time.monotonic() + WAIT_S
     failed = f"the dashboard did not answer within {WAIT_S:.0f} s"
@@ -83,10 +88,8 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int, log: IO[str]) -> 
         if server.poll() is not None:
             failed = f"the dashboard's server ended with code {server.returncode}"
             break
-        with socket.socket() as probe:
-            probe.settimeout(0.5)
-            if probe.connect_ex((ADDRESS, port)) == 0:
-                return
+        if answers(port):
+            return
         time.sleep(0.1)
     raise ByroteError(failed, help=f"run it again with -v to see why. {_tail(log.read())}".rstrip())
 

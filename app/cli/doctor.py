@@ -13,11 +13,13 @@ from typing import Any
 
 import click
 
+from byrote.checkpoints.atomic import SYNC_VARIABLE
 from byrote.checkpoints.errors import did_you_mean
 from byrote.cli.command import Verb, commands, verb
 from byrote.cli.output import Column, Output
 from byrote.cli.session import Exit, Session
 from byrote.cli.settings import Settings, flat, former_variable
+from byrote.dashboard.state import VARIABLE
 from byrote.probes.wording import size
 
 COLUMNS = (
@@ -154,7 +156,9 @@ def _configuration(settings: Settings, known: Mapping[str, str]) -> Iterator[Fin
             yield _finding(name, f"{value} ([tool.byrote] in pyproject.toml)")
         else:
             yield _finding(name, f"{value} in [tool.byrote] gives way to {variable}")
-    options = {variable: name for name, variable in known.items()}
+    for name in settings.ignored:
+        yield _finding(name, settings.ignored_words(name))
+    options = {variable: name for name, variable in known.items()} | {v: v for v in (SYNC_VARIABLE, VARIABLE)}
     for variable in sorted(v for v in os.environ if v.startswith(_PREFIX)):
         if variable in options:
             yield _finding(options[variable], f"{os.environ[variable]} ({variable})")

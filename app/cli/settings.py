@@ -8,6 +8,9 @@
     threads = 4
 
 A key is an option's long name, with dashes or underscores; `output = "json"` stands for `--json`.
+
+The folder in which a command is started may be somebody else's: a checkpoint folder, a repository that was fetched. So
+options in `BY_HAND` are not read from there, nor files that would be written outside of it; one line says which.
 """
 
 from __future__ import annotations
@@ -21,6 +24,13 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import FORMER, NAME
+from byrote.checkpoints.safe_read import FileRefused, read_text
+
+MAX_BYTES = 4 << 20  # a pyproject.toml of a large project has some 100 kB
+# What reaches the network, runs code, throws away what is stored, or lets another page in.
+BY_HAND = frozenset({"allow_download", "disk_budget", "plugin", "fresh", "allow_origin"})
+# Files, replaced or added to, that a verb writes where it is told.
+WRITTEN = frozenset({("report", "out"), ("run", "trace")})
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,25 @@ class Settings:
         table: verb -> option -> value; nested once more for `lab`.
         path: the file they are from, None where there is none.
         problem: why the file could not be read; raised when a verb starts, so that `doctor` can still say it.
+        ignored: verb, with a dot below `lab` -> options in the file that are not read from a working folder.
     """
 
     table: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     problem: ByroteError | None = None
+    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def ignored_words(self, verb: str) -> str:
+        """What to say about the options of a verb that were not read; "" where there are none."""
+        names = self.ignored.get(verb, ())
+        if not names:
+            return ""
+        options = ", ".join("--" + name.replace("_", "-") for name in names)
+        variables = ", ".join(f"BYROTE_{verb}_{name}".replace(".", "_").upper() for name in names)
+        return (
+            f"{self.path} sets {options}, which is not read from a working folder; "
+            f"give it on the command line, or as {variables}"
+        )
 
 
 def read_settings(folder: Path) -> Settings:
@@ -44,8 +68,8 @@ def read_settings(folder: Path) -> Settings:
     if not path.is_file():
         return Settings()
     try:
-        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
-    except (OSError, ValueError) as error:
+        tool = tomllib.loads(read_text(path, max_bytes=MAX_BYTES, follow_links=True)).get("tool", {})
+    except (OSError, ValueError, RecursionError, FileRefused) as error:
         return Settings(
             path=path, problem=ByroteError(f"{path} cannot be read ({error})", help="fix the file")
         )
@@ -60,7 +84,32 @@ def read_settings(folder: Path) -> Settings:
             f"tool.byrote in {path} is not a table", help="write [tool.byrote.run] and options"
         )
         return Settings(path=path, problem=problem)
-    return Settings(_with_underscores(table), path if table else None)
+    ignored: dict[str, tuple[str, ...]] = {}
+    read = _less(_with_underscores(table), folder, "", ignored)
+    return Settings(read, path if table else None, ignored=ignored)
+
+
+def _less(
+    table: dict[str, Any], folder: Path, verb: str, ignored: dict[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """A table without what a working folder may not set; that is added to `ignored`."""
+    left_out = tuple(name for name, value in table.items() if _is_by_hand(verb, name, value, folder))
+    if verb and left_out:
+        ignored[verb] = left_out
+    return {
+        name: _less(value, folder, f"{verb}.{name}".lstrip("."), ignored)
+        if isinstance(value, dict)
+        else value
+        for name, value in table.items()
+        if not verb or name not in left_out
+    }
+
+
+def _is_by_hand(verb: str, name: str, value: Any, folder: Path) -> bool:
+    if (verb, name) in WRITTEN:
+        home = folder.resolve()
+        return not isinstance(value, str) or "\0" in value or home not in (home / value).resolve().parents
+    return name in BY_HAND and value not in (False, [], "")
 
 
 def former_variable(names: Iterable[str], verbs: Iterable[str]) -> ByroteError | None:

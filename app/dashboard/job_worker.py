@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,13 +12,13 @@ import time
 from pathlib import Path
 from typing import IO
 
-from byrote.checkpoints.atomic import write_text
+from byrote.checkpoints.atomic import write_private_text
 
 LOOK_EVERY_S = 0.2
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None) -> int:
+def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None, private: bool) -> int:
     """Run a module with its words in `progress.jsonl`; its exit code goes to `exit`.
 
     Args:
@@ -25,14 +26,16 @@ def work(folder: Path, module: list[str], *, lock: int, limit_s: float | None) -
         module: what to put after `python -m`.
         lock: descriptor of the job's lock, locked until the last process has ended.
         limit_s: kill it after as many seconds.
+        private: whether what it writes is for its owner alone.
     """
-    with (folder / "progress.jsonl").open("ab") as said:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(folder / "progress.jsonl", flags, 0o600), "ab") as said:
         command = subprocess.Popen(
             [sys.executable, "-P", "-m", *module], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-            pass_fds=(lock,), preexec_fn=_take_interrupts,
+            pass_fds=(lock,), preexec_fn=_take_interrupts, umask=0o077 if private else -1,
         )  # fmt: skip
         code = _wait(command, folder, said, limit_s=limit_s)
-    write_text(folder / "exit", f"{code}\n")
+    write_private_text(folder / "exit", f"{code}\n")
     return code
 
 
@@ -55,7 +58,7 @@ def _wait(command: subprocess.Popen[bytes], folder: Path, said: IO[bytes], *, li
 
 def _stop_requests(folder: Path) -> int:
     try:
-        return (folder / "cancel").stat().st_size
+        return (folder / "cancel").lstat().st_size
     except OSError:
         return 0
 
@@ -69,4 +72,12 @@ def _take_interrupts() -> None:
 
 if __name__ == "__main__":
     facts = json.loads(sys.argv[1])
-    sys.exit(work(Path(facts["folder"]), sys.argv[2:], lock=int(facts["lock"]), limit_s=facts["limit_s"]))
+    sys.exit(
+        work(
+            Path(facts["folder"]),
+            sys.argv[2:],
+            lock=int(facts["lock"]),
+            limit_s=facts["limit_s"],
+            private=bool(facts["private"]),
+        )
+    )

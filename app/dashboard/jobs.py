@@ -1,20 +1,21 @@
 """Jobs: the command line in a process of its own, which outlives the tab and the server. No Streamlit, no torch.
 
-<results>/.jobs/<id>/
-    job.json          the arguments, and when it was started
+In a folder of the user's own (see `byrote.dashboard.state`), one per job:
+
+    job.json          the task, and when it was started
     lock              locked as long as the job's processes live: distinguishes a running job from a lost one
     progress.jsonl    the events of `byrote run --progress jsonl`, and what else it said
     cancel            one byte per request to stop
     exit              its exit code, written at the end
 
-The page only writes and reads these files. Nothing typed by a user reaches a shell, and no process is looked up by number.
+The page only writes and reads these files. Nothing typed by a user reaches a shell, no process is looked up by number,
+and what is started is made anew from the task's checked parts (see `byrote.dashboard.tasks`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +27,23 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from byrote.checkpoints.atomic import locked, write_json
+from byrote.checkpoints.atomic import (
+    append,
+    locked,
+    make_private_folder,
+    remove,
+    write_private_json,
+    write_private_text,
+)
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.safe_read import FileRefused, open_regular, read_json, read_text
+from byrote.dashboard.state import VARIABLE, make_place, place_of
+from byrote.dashboard.tasks import RUN, TEXT, Task
 
-FOLDER = ".jobs"
+JOBS = ("jobs",)
+MAX_FACTS_BYTES = 1 << 20
 MAX_TAIL_BYTES = 200_000
+MAX_EXIT_BYTES = 32
 N_LINES = 20
 MAX_JOBS = 30
 _ENDED: Mapping[int, State] = {0: "done", 3: "done with gaps", 130: "cancelled", -signal.SIGINT: "cancelled"}
@@ -43,7 +56,7 @@ class Job:
 
     Attributes:
         folder: of its files.
-        arguments: of `byrote`.
+        task: what it does.
         started_s: Unix time.
         state: running, or how it ended; lost: its process went without a word, as when the machine was switched off.
         code: its exit code, minus the signal where it was killed; None while it runs, and where it was lost.
@@ -54,7 +67,7 @@ class Job:
     """
 
     folder: Path
-    arguments: tuple[str, ...]
+    task: Task
     started_s: float
     state: State
     code: int | None = None
@@ -62,6 +75,11 @@ class Job:
     events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The words after `byrote`."""
+        return tuple(self.task.arguments())
 
     @property
     def running(self) -> bool:
@@ -90,27 +108,29 @@ class Job:
         )
 
 
-def start(root: Path, arguments: Sequence[str], *, limit_s: float | None = None) -> Path:
-    """Start `byrote ARGUMENTS` and return the job's folder.
+def start(results: Path, task: Task, *, within: Sequence[str] = JOBS, limit_s: float | None = None) -> Path:
+    """Start a task and return the job's folder.
 
     Args:
-        root: folder of results the job belongs to.
-        arguments: of the command line, the verb first; `--progress jsonl` is added to `run`. Or `-m MODULE ...`.
+        results: folder of results the job belongs to.
+        task: what to do.
+        within: names of folders below the one kept for these results.
         limit_s: killed after as many seconds; None lets it take its time.
 
     Raises:
-        ByroteError: a job on the same checkpoints is running, an argument is none, or the folder cannot be written.
+        ByroteError: a job on the same checkpoints is running, the task is none that the pages start, or the user's
+            state directory cannot be written.
     """
-    arguments = list(arguments)
-    if any("\0" in word for word in arguments):
-        raise ByroteError("a path cannot hold a NUL character", help="write the path as the shell would")
-    with _starting(root):
-        _refuse_twin(root, arguments)
-        folder = _new_folder(root)
-        facts = {"arguments": arguments, "started_s": time.time(), "limit_s": limit_s}
-        write_json(folder / "job.json", facts, indent=None)
-        _launch(folder, _command(arguments), limit_s)
-        _forget_oldest(root)
+    task.check()
+    place = make_place(results, *within)
+    with _starting(place):
+        _refuse_twin(results, task, within)
+        folder = _new_folder(place)
+        write_private_json(
+            folder / "job.json", {"task": task.facts, "started_s": time.time(), "limit_s": limit_s}
+        )
+        _launch(folder, task, limit_s)
+        _forget_oldest(place)
     return folder
 
 
@@ -123,29 +143,43 @@ def cancel(job: Job, *, at_once: bool = False) -> None:
     """
     if not _locked(job.folder):
         return
-    with suppress(OSError), (job.folder / "cancel").open("ab") as file:
-        file.write(b"!!" if at_once else b"!")
+    with suppress(OSError):
+        append(job.folder / "cancel", b"!!" if at_once else b"!")
 
 
-def all_jobs(root: Path, *, most: int = MAX_JOBS) -> list[Job]:
-    """Jobs stored here, newest first."""
+def all_jobs(results: Path, *, within: Sequence[str] = JOBS, most: int = MAX_JOBS) -> list[Job]:
+    """Jobs of these results, newest first."""
     _reap()
-    files = sorted((root / FOLDER).glob("*/job.json"), reverse=True) if (root / FOLDER).is_dir() else []
-    return [job for file in files[:most] if (job := read_job(file.parent)) is not None]
+    return [
+        job for folder in _folders(place_of(results, *within))[:most] if (job := read_job(folder)) is not None
+    ]
 
 
 def read_job(folder: Path) -> Job | None:
-    """One job; None where its folder holds none."""
+    """One job; None where its folder holds none that the pages start."""
     try:
-        facts = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        arguments, started = tuple(map(str, facts["arguments"])), float(facts["started_s"])
-    except (OSError, ValueError, LookupError, TypeError):
+        facts = read_json(folder / "job.json", max_bytes=MAX_FACTS_BYTES)
+        task, started = Task.read(facts["task"]), float(facts["started_s"])
+    except (OSError, ValueError, LookupError, TypeError, ByroteError):
         return None
     stop_requests = _size(folder / "cancel")
     state, code = _state(folder, stop_requested=stop_requests > 0)
     file = folder / "progress.jsonl"
     events, errors, lines = _progress(file, stamp(file))
-    return Job(folder, arguments, started, state, code, stop_requests, events, errors, lines)
+    return Job(folder, task, started, state, code, stop_requests, events, errors, lines)
+
+
+def _folders(place: Path) -> list[Path]:
+    """Of jobs, newest first."""
+    try:
+        found = sorted(place.iterdir(), reverse=True)
+    except OSError:
+        return []
+    return [
+        folder
+        for folder in found
+        if not folder.name.startswith(".") and not folder.is_symlink() and folder.is_dir()
+    ]
 
 
 def age_s(job: Job) -> float:
@@ -157,8 +191,8 @@ def _state(folder: Path, *, stop_requested: bool) -> tuple[State, int | None]:
     if _locked(folder):
         return "running", None
     try:
-        code = int((folder / "exit").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        code = int(read_text(folder / "exit", max_bytes=MAX_EXIT_BYTES))
+    except (OSError, ValueError, FileRefused):
         return "lost", None
     state = _ENDED.get(code, "failed")
     return ("cancelled" if stop_requested and state == "failed" else state), code
@@ -169,11 +203,11 @@ def _locked(folder: Path) -> bool:
     import fcntl  # not on Windows, where no job can be started
 
     try:
-        with (folder / "lock").open("r+") as lock:
+        with open_regular(folder / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, FileRefused):
         return False
     return False
 
@@ -222,33 +256,45 @@ def _counts(event: Mapping[str, Any]) -> bool:
 def _tail(file: Path) -> list[str]:
     """The file's last lines, the broken first one left out."""
     try:
-        with file.open("rb") as data:
+        with open_regular(file) as data:
             size = data.seek(0, os.SEEK_END)
             data.seek(max(0, size - MAX_TAIL_BYTES))
-            text = data.read().decode("utf-8", errors="replace")
-    except OSError:
+            text = data.read(MAX_TAIL_BYTES).decode("utf-8", errors="replace")
+    except (OSError, FileRefused):
         return []
     lines = text.splitlines()
     return lines[1:] if size > MAX_TAIL_BYTES else lines
 
 
-def _command(arguments: list[str]) -> list[str]:
-    """What is put after `python -m`: a module's own arguments, or those of the command line for a program."""
-    if arguments[:1] == ["-m"]:
-        return arguments[1:]
-    more = ["--progress", "jsonl", "--traceback"] if arguments[:1] == ["run"] else []
-    return ["byrote", *arguments, *more]
+def command_of(task: Task, folder: Path) -> list[str]:
+    """What is put after `python -m`: a program of byrote's, and its arguments.
+
+    Args:
+        task: what to do.
+        folder: of the job.
+    """
+    if task.verb == RUN:
+        return ["byrote", *task.arguments(), "--progress", "jsonl", "--traceback"]
+    return ["byrote.dashboard.text_worker", str(folder)]
 
 
-def _launch(folder: Path, command: Sequence[str], limit_s: float | None) -> None:
+def _launch(folder: Path, task: Task, limit_s: float | None) -> None:
     """Start the worker with the job's lock in its hand, so that it counts as running from the first moment."""
     import fcntl  # a descriptor that is handed over holds the lock as long as one of the job's processes lives
 
-    with (folder / "lock").open("w") as lock:
+    write_private_text(folder / "lock", "")
+    with open_regular(folder / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        facts = json.dumps({"folder": str(folder), "lock": lock.fileno(), "limit_s": limit_s})
+        how = {"folder": str(folder), "lock": lock.fileno(), "limit_s": limit_s, "private": task.verb == TEXT}
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "byrote.dashboard.job_worker", facts, *command],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "byrote.dashboard.job_worker",
+                json.dumps(how),
+                *command_of(task, folder),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -258,73 +304,67 @@ def _launch(folder: Path, command: Sequence[str], limit_s: float | None) -> None
     _CHILDREN[worker.pid] = worker
 
 
-def _refuse_twin(root: Path, arguments: Sequence[str]) -> None:
-    mine = _checkpoints(arguments)
-    for job in all_jobs(root):
+def _refuse_twin(results: Path, task: Task, within: Sequence[str]) -> None:
+    mine = checkpoints_of(task)
+    for job in all_jobs(results, within=within):
         if not job.running:
             continue
-        if job.arguments == tuple(arguments):
+        if job.task == task:
             raise ByroteError("the same job is running already", help="watch it below, or cancel it first")
-        other = _checkpoints(job.arguments)
-        if mine and other and (mine == other or mine in other.parents or other in mine.parents):
-            raise ByroteError(
-                f"a job on {other} is running already",
-                help="wait for it, or cancel it; finished work is kept",
-            )
+        for one in mine:
+            for other in checkpoints_of(job.task):
+                if one == other or one in other.parents or other in one.parents:
+                    raise ByroteError(
+                        f"a job on {other} is running already",
+                        help="wait for it, or cancel it; finished work is kept",
+                    )
 
 
-def _checkpoints(arguments: Sequence[str]) -> Path | None:
-    """The folder a sweep reads; None for what writes no results."""
-    if len(arguments) < 2 or arguments[0] != "run" or "--dry-run" in arguments:
-        return None
-    return Path(arguments[1]).resolve()
+def checkpoints_of(task: Task) -> list[Path]:
+    """The folders a sweep reads; none for what writes no results."""
+    return [Path(path).resolve() for path in task.paths] if task.measures else []
 
 
 @contextmanager
-def _starting(root: Path) -> Iterator[None]:
+def _starting(place: Path) -> Iterator[None]:
     """One start at a time, so that two tabs cannot both find nothing running."""
-    try:
-        (root / FOLDER).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(root, error) from None
     busy = ByroteError("another job is being started", help="try again")
-    refused = partial(_unwritable, root)
-    with locked(root / FOLDER / ".starting", busy=busy, refused=refused, wait=True):
+    with locked(place / ".starting", busy=busy, refused=partial(_unwritable, place), wait=True):
         yield
 
 
-def _new_folder(root: Path) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+def _new_folder(place: Path) -> Path:
+    now = time.strftime("%Y%m%d-%H%M%S")
     for attempt in range(100):
-        folder = root / FOLDER / f"{stamp}-{attempt:02d}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
+        folder = place / f"{now}-{attempt:02d}"
+        if os.path.lexists(folder):
             continue
+        try:
+            make_private_folder(folder)
         except OSError as error:
-            raise _unwritable(root, error) from None
+            raise _unwritable(place, error) from None
         return folder
-    raise ByroteError(f"too many jobs were started in {root} at once", help="wait a second")
+    raise ByroteError(f"too many jobs were started in {place} at once", help="wait a second")
 
 
-def _forget_oldest(root: Path) -> None:
+def _forget_oldest(place: Path) -> None:
     """Folders of jobs that ended long ago go, the newest stay."""
-    folders = sorted((root / FOLDER).glob("*/job.json"), reverse=True)
-    for file in folders[MAX_JOBS:]:
-        if not _locked(file.parent):
-            shutil.rmtree(file.parent, ignore_errors=True)
+    for folder in _folders(place)[MAX_JOBS:]:
+        if not _locked(folder):
+            with suppress(OSError):
+                remove(folder)
 
 
-def _unwritable(root: Path, error: OSError) -> ByroteError:
+def _unwritable(place: Path, error: OSError) -> ByroteError:
     return ByroteError(
-        f"cannot write to {root} ({error.strerror})", help="open the dashboard on a folder you can write to"
+        f"cannot write to {place} ({error.strerror})", help=f"set {VARIABLE} to a folder you can write to"
     )
 
 
 def stamp(file: Path) -> tuple[int, int]:
     """(mtime in ns, bytes): another whenever the file changed; (0, 0) where there is none."""
     try:
-        found = file.stat()
+        found = file.lstat()
     except OSError:
         return 0, 0
     return found.st_mtime_ns, found.st_size

@@ -1,21 +1,32 @@
-"""Start the server: on this machine alone, without network requests, in the project's colours. No Streamlit import."""
+"""Start the server: on this machine alone, without network requests, in the project's colours. No Streamlit import.
+
+What is in the folder a person happens to stand in must not steer it, whoever put it there: the server starts in a folder
+of byrote's own, imports nothing from the working folder or from results, and gets every setting that protects it here.
+"""
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from urllib.parse import urlencode
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.guard import TOKEN, origins_of
 from byrote.dashboard.library import DIRECTORY_VARIABLE, PATHS_VARIABLE, is_run_folder, run_folders
 from byrote.probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8501
+ANSWERS_WITHIN_S = 5.0
 # Every run of a page is a thread, which would keep a heap of its own, and makes messages and tables of megabytes that
 # are let go at once: those are mapped one by one and given back, instead of leaving holes in a heap.
 ALLOCATOR = {
@@ -25,6 +36,32 @@ ALLOCATOR = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 SCRIPT = Path(__file__).with_name("entry") / "byrote_dashboard_script.py"
+PROGRAM = SCRIPT.with_name("byrote_dashboard_server.py")
+# Places that Python takes code from: a person may set them, the working folder and results may not be among them.
+_SEARCH_PATH = "PYTHONPATH"
+_PLACES = ("PYTHONHOME", "PYTHONUSERBASE", "PYTHONPYCACHEPREFIX", "PYTHONEXECUTABLE")
+_STREAMLITS_OWN = "STREAMLIT_"
+_NO_SECRETS = str(SCRIPT.with_name("byrote_no_secrets.toml"))  # is not there
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that was started.
+
+    Attributes:
+        process: it.
+        port: on this machine.
+        token: what opens its pages.
+    """
+
+    process: subprocess.Popen[bytes]
+    port: int
+    token: str
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser once; its pages have addresses without the token from then on."""
+        return f"http://localhost:{self.port}/?{urlencode({TOKEN: self.token})}"
 
 
 def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
@@ -50,55 +87,126 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
     return [path.resolve() for path in given]
 
 
-def start(paths: Sequence[Path], *, port: int, output: IO[bytes] | int | None) -> subprocess.Popen[bytes]:
+def start(
+    paths: Sequence[Path], *, port: int, output: IO[bytes] | int | None, origins: Sequence[str] = ()
+) -> Server:
     """Start the server, from a folder in which it can find no module and no configuration of the user's.
 
     Args:
         paths: results folders to open.
         port: on this machine.
         output: where what it says goes; None for where this process's own words go.
+        origins: further addresses under which a browser finds it, such as the near end of a tunnel.
+
+    Raises:
+        ByroteError: one of the origins is none.
     """
-    return subprocess.Popen(
-        command(port=port), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    origins_of(port, origins)
+    token = secrets.token_urlsafe(32)
+    process = subprocess.Popen(
+        command(), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.PIPE, stdout=output, stderr=output
     )  # fmt: skip
+    assert process.stdin is not None
+    try:  # a command line can be read by everybody on this machine, and a variable by every process it starts
+        with process.stdin as said:
+            said.write(json.dumps({"port": port, "token": token, "origins": [*origins]}).encode() + b"\n")
+    except BrokenPipeError:
+        pass  # it has ended already; who waits for its answer will see that
+    return Server(process, port, token)
 
 
-def command(*, port: int) -> list[str]:
-    """The server's command line. Everything is said here, so that no configuration file can open it to the network."""
-    return [sys.executable, "-P", "-m", "streamlit", "run", str(SCRIPT), *flags(port=port)]
+def answers(port: int) -> bool:
+    """Whether a server on this port of this machine answers a request, with a refusal or otherwise."""
+    connection = http.client.HTTPConnection(ADDRESS, port, timeout=ANSWERS_WITHIN_S)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status > 0
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
-def flags(*, port: int) -> list[str]:
-    """Options of `streamlit run`."""
-    options = {
-        "global.developmentMode": "false",
+def command() -> list[str]:
+    """The server's command line."""
+    return [sys.executable, "-P", str(PROGRAM)]
+
+
+def options(*, port: int) -> dict[str, Any]:
+    """Streamlit's options. Everything that protects is said here, so that no configuration file can take it back."""
+    return {
+        "global.developmentMode": False,
         "server.address": ADDRESS,
-        "server.port": str(port),
-        "server.headless": "true",
+        "server.port": port,
+        "server.baseUrlPath": "",
+        "server.headless": True,
+        "server.allowedHosts": [],  # `guard` compares the whole of it, and knows of tunnels
+        "server.enableCORS": True,
+        "server.corsAllowedOrigins": [],
+        "server.enableXsrfProtection": True,
+        "server.xsrfCookieSameSite": "strict",
+        "server.trustedUserHeaders": {},
+        "server.enableStaticServing": False,
+        "server.enableAgentApi": False,
+        "server.scriptHealthCheckEnabled": False,
+        "server.customComponentBaseUrlPath": "",
         "server.fileWatcherType": "none",
-        "server.runOnSave": "false",
-        "browser.gatherUsageStats": "false",
-        "browser.serverAddress": "localhost",
+        "server.folderWatchList": [],
+        "server.runOnSave": False,
+        "server.allowRunOnSave": False,
+        "server.maxUploadSize": 1,  # in MB; no page takes files
+        "secrets.files": [_NO_SECRETS],
+        "runner.magicEnabled": False,
+        "browser.gatherUsageStats": False,
+        "browser.serverAddress": "localhost",  # else Streamlit asks a server on the internet for this machine's address
+        "browser.serverPort": port,
+        "logger.hideWelcomeMessage": True,
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
+        "client.allowedOrigins": [
+            f"http://localhost:{port}"
+        ],  # else pages of Streamlit's cloud may send messages
         **theme(),
     }
-    return [f"--{name}={value}" for name, value in options.items()]
 
 
-def environment(paths: Sequence[Path], *, here: Path | None = None) -> dict[str, str]:
-    """The server's environment: where the results and the user are, and how memory is given back."""
-    env = dict(os.environ)
+def environment(
+    paths: Sequence[Path], *, here: Path | None = None, given: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The server's environment: where the results and the user are, and how memory is given back.
+
+    Args:
+        paths: results folders to open.
+        here: the working folder.
+        given: this process's own environment.
+
+    Returns:
+        What is given, without Streamlit's variables and without places for Python code in `here` or in results.
+    """
+    here = (here or Path.cwd()).resolve()
+    env = {name: value for name, value in given.items() if not name.startswith(_STREAMLITS_OWN)}
     for name, value in ALLOCATOR.items():
         env.setdefault(name, value)
+    untrusted = (here, *(Path(path).resolve() for path in paths))
+    entries = env.pop(_SEARCH_PATH, "").split(os.pathsep)
+    if kept := [entry for entry in entries if _is_trusted(entry, untrusted)]:
+        env[_SEARCH_PATH] = os.pathsep.join(kept)
+    for name in _PLACES:
+        if not _is_trusted(env.get(name, ""), untrusted):
+            env.pop(name, None)
     env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
-    env[DIRECTORY_VARIABLE] = str(here or Path.cwd())
+    env[DIRECTORY_VARIABLE] = str(here)
     return env
 
 
-def theme() -> dict[str, str]:
+def _is_trusted(entry: str, untrusted: Sequence[Path]) -> bool:
+    """Whether a person meant this place, wherever they stand: neither relative nor one of these folders."""
+    return Path(entry).is_absolute() and Path(entry).resolve() not in untrusted
+
+
+def theme() -> dict[str, Any]:
     """Light and dark, both from the figures' own tokens."""
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     for index, name in enumerate(("light", "dark")):
         paint = {token: pair[index] for token, pair in TOKENS.items()}
         colours = {
@@ -113,10 +221,10 @@ def theme() -> dict[str, str]:
         options[f"theme.{name}.sidebar.backgroundColor"] = paint["void"]
         options[f"theme.{name}.sidebar.secondaryBackgroundColor"] = paint["paper"]
     return options | {
-        "theme.headingFontSizes": '["1.65rem", "1.3rem", "1.15rem"]',
+        "theme.headingFontSizes": ["1.65rem", "1.3rem", "1.15rem"],
         "theme.metricValueFontSize": "1.6rem",
         "theme.baseRadius": "6px",
-        "theme.showWidgetBorder": "true",
+        "theme.showWidgetBorder": True,
     }
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from byrote.checkpoints.atomic import remove
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.formats import format_at
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.dashboard import jobs
+from byrote.dashboard.state import place_of
+from byrote.dashboard.tasks import TEXT, Task
 from byrote.probes.attention import FORMAT, StoredText, stored_texts
 from byrote.probes.results import Results
 
@@ -24,6 +25,7 @@ MAX_CHARS = 4000
 MAX_TOKENS = 512
 LIMIT_S = 900.0
 MAX_ANSWERS = 20
+PLACE, ANSWER = "own_text", "attention.safetensors"
 BYTES_PER_S = 150e6  # reading and placing weights; the libraries take about as long as a small model
 LIBRARIES_S = 10.0
 
@@ -43,7 +45,7 @@ class Request:
     @property
     def file(self) -> Path:
         """What the worker writes."""
-        return self.folder / "attention.safetensors"
+        return self.folder / ANSWER
 
     @property
     def running(self) -> bool:
@@ -118,37 +120,24 @@ def request(run: Results, step: int, text: str) -> Request:
     checkpoint = checkpoint_of(run, step)
     marks = [jobs.stamp(file) for file in checkpoint.files]
     named = json.dumps([FORMAT, str(checkpoint.path), step, marks, text])
-    folder = _answers(run) / hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
-    found = jobs.all_jobs(folder, most=1)
-    return Request(folder, found[0] if found else None)
+    name = hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
+    found = jobs.all_jobs(run.path.parent, within=(PLACE, name), most=1)
+    return Request(place_of(run.path.parent, PLACE, name), found[0] if found else None)
 
 
 def begin(run: Results, step: int, text: str) -> Request:
     """Start the worker, unless the answer is there or on its way.
 
     Raises:
-        ByroteError: the checkpoints are not where they were, or nothing can be written beside the results.
+        ByroteError: the checkpoints are not where they were, or the user's state directory cannot be written.
     """
     answer = request(run, step, text)
     if answer.file.is_file() or answer.running:
         return answer
-    facts: dict[str, Any] = {
-        "series": str(series_path(run)),
-        "step": step,
-        "text": text,
-        "out": str(answer.file),
-        "most_tokens": most_tokens(run),
-    }
-    try:
-        answer.folder.mkdir(parents=True, exist_ok=True)
-        (answer.folder / "request.json").write_text(json.dumps(facts), encoding="utf-8")
-    except OSError as error:
-        raise ByroteError(
-            f"cannot write beside {run.path} ({error.strerror})", help="open results you can write to"
-        ) from None
-    command = ["-m", "byrote.dashboard.text_worker", str(answer.folder / "request.json")]
-    job = jobs.start(answer.folder, command, limit_s=LIMIT_S)
-    _forget_oldest(_answers(run))
+    options = {"step": step, "text": text, "most_tokens": most_tokens(run)}
+    task = Task(TEXT, (str(series_path(run)),), options)
+    job = jobs.start(run.path.parent, task, within=(PLACE, answer.folder.name), limit_s=LIMIT_S)
+    _forget_oldest(answer.folder.parent)
     return Request(answer.folder, jobs.read_job(job))
 
 
@@ -189,13 +178,12 @@ def _series(path: Path, stamp: tuple[int, int]) -> CheckpointSeries:
     return open_series(path)
 
 
-def _answers(run: Results) -> Path:
-    return run.path.parent / jobs.FOLDER / "own_text"
-
-
 def _forget_oldest(folder: Path) -> None:
     """The newest answers stay; one that is still computed is among them."""
     with suppress(OSError):
-        newest_first = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -jobs.stamp(p)[0])
+        newest_first = sorted(
+            (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")),
+            key=lambda p: -jobs.stamp(p)[0],
+        )
         for old in newest_first[MAX_ANSWERS:]:
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)

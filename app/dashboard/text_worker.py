@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.opening import open_series
+from byrote.checkpoints.safe_read import read_json
 from byrote.checkpoints.series import Checkpoint
 from byrote.checkpoints.vocabulary import load_tokenizer, tokenizer_of
+from byrote.dashboard.jobs import MAX_FACTS_BYTES
+from byrote.dashboard.tasks import Task
+from byrote.dashboard.text_requests import ANSWER
 
 
 def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
@@ -91,16 +94,12 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
 
 
 def main(arguments: list[str]) -> int:
-    """Read the request, a JSON file, and do it; an error is one JSON line."""
+    """Read the task of a job's folder and do it; an error is one JSON line."""
     try:
-        request: dict[str, Any] = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-        attend(
-            request["series"],
-            int(request["step"]),
-            request["text"],
-            out=Path(request["out"]),
-            most=int(request["most_tokens"]),
-        )
+        folder = Path(arguments[0])
+        task = Task.read(read_json(folder / "job.json", max_bytes=MAX_FACTS_BYTES)["task"])
+        step, text, most = (task.options[name] for name in ("step", "text", "most_tokens"))
+        attend(task.paths[0], step, text, out=folder.parent / ANSWER, most=most)
     except ByroteError as error:
         print(json.dumps({"error": error.message, "help": error.help}), flush=True)
         return 2

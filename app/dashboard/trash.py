@@ -15,8 +15,10 @@ from typing import Any
 
 from byrote.checkpoints.atomic import LOCK, locked, make_folder, move
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.safe_read import own_path
 from byrote.dashboard import jobs
 from byrote.dashboard.library import run_folders
+from byrote.dashboard.tasks import Task
 from byrote.probes.results import Results
 
 REMOVED = ".removed"
@@ -40,7 +42,7 @@ def remove(folder: Path, opened: Sequence[Path]) -> Path:
     refuse_busy(folder)
     with _locked(folder):
         try:
-            aside = folder.parent / REMOVED
+            aside = own_path(folder.parent, REMOVED)
             make_folder(aside)
             target = _free(aside / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
             move(folder, target)
@@ -85,7 +87,7 @@ def refuse_busy(folder: Path) -> None:
         ByroteError: a sweep is writing there, or a job is about to.
     """
     for job in jobs.all_jobs(folder.parent):
-        if job.running and _may_write(job.arguments, folder):
+        if job.running and _may_write(job.task, folder):
             raise ByroteError(f"a job is running on {folder.name}", help=_WAIT)
     lock = folder / LOCK
     if lock.is_file() and os.access(
@@ -106,13 +108,17 @@ def _locked(folder: Path) -> AbstractContextManager[None]:
     )
 
 
-def _may_write(arguments: Sequence[str], folder: Path) -> bool:
+def _may_write(task: Task, folder: Path) -> bool:
     """Whether a job measures the series of these results, or a folder of series that it is one of."""
-    if len(arguments) < 2 or arguments[0] != "run" or "--dry-run" in arguments:
-        return False
-    read, mine = Path(arguments[1]).resolve(), _series_path(folder)
-    known = mine is None or read == mine or read in mine.parents or mine in read.parents
-    return known or folder.name == read.name
+    mine = _series_path(folder)
+    return any(
+        mine is None
+        or read == mine
+        or read in mine.parents
+        or mine in read.parents
+        or folder.name == read.name
+        for read in jobs.checkpoints_of(task)
+    )
 
 
 def _series_path(folder: Path) -> Path | None:

@@ -34,7 +34,7 @@ def byrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Byrote:
     import os
 
     for name in [*os.environ]:
-        if name.startswith("BYROTE_") or name in ("COLUMNS", "NO_COLOR", "CI"):
+        if (name.startswith("BYROTE_") and name != "BYROTE_STATE") or name in ("COLUMNS", "NO_COLOR", "CI"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return Byrote(tmp_path)

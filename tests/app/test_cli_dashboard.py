@@ -41,19 +41,20 @@ def failing(tmp_path: Path):
 
 
 def test_a_server_that_does_not_start_says_why(failing):
-    process = failing(
-        "launch.command = lambda port: [sys.executable, '-c', 'raise ValueError(\"no server\")']"
-    )
+    process = failing("launch.command = lambda: [sys.executable, '-c', 'raise ValueError(\"no server\")']")
     _, said = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "ended with code 1" in said
     assert "ValueError: no server" in said
 
 
-def test_a_page_that_fails_shows_the_end_of_its_log(failing):
-    process = failing("launch.SCRIPT = Path('page.py').resolve()")
-    assert process.stdout.readline().startswith("http://localhost:")
-    visit(process.port)
+def test_a_page_that_fails_shows_the_end_of_its_log(failing, tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text(launch.PROGRAM.read_text().replace("launch.SCRIPT.name", "'page.py'"))
+    process = failing(f"launch.PROGRAM = Path({str(program)!r})")
+    address = process.stdout.readline().strip()
+    assert address.startswith(f"http://localhost:{process.port}/?token=")
+    visit(address)
     said = ""
     while "the page is broken" not in said:
         line = process.stderr.readline()

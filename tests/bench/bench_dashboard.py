@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -202,6 +201,7 @@ class Server:
 
     process: subprocess.Popen
     port: int
+    opened_by: str
 
     def address(self, page: str, **state: Any) -> str:
         """A full link."""
@@ -219,19 +219,15 @@ def serving(results: Path) -> Iterator[Server]:
     """The server, as `byrote dashboard` starts it, until the block ends."""
     from byrote.dashboard import launch
 
-    port = launch.free_port(None)
-    process = launch.start([results], port=port, output=subprocess.DEVNULL)
+    started = launch.start([results], port=launch.free_port(None), output=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
-        while time.monotonic() < end and process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex((launch.ADDRESS, port)) == 0:
-                    break
+        while time.monotonic() < end and started.process.poll() is None and not launch.answers(started.port):
             time.sleep(0.1)
-        yield Server(process, port)
+        yield Server(started.process, started.port, started.address)
     finally:
-        process.terminate()
-        process.wait(timeout=20)
+        started.process.terminate()
+        started.process.wait(timeout=20)
 
 
 @dataclass
@@ -316,6 +312,9 @@ class Bench:
         """A user of their own: another session, another cache."""
         context = self.browser.new_context(viewport={"width": 1440, "height": 900})
         context.set_default_timeout(60_000)
+        context.request.get(
+            self.server.opened_by, max_redirects=1
+        )  # the key, as the printed address gives it
         return context.new_page()
 
     def open(self, name: str, page: Any = None) -> float:

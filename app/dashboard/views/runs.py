@@ -16,8 +16,10 @@ from byrote.dashboard import export, jobs
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import Library, is_run_folder
 from byrote.dashboard.page import Drawing, Page, View, nothing, panel, problem
+from byrote.dashboard.state import FORMER
+from byrote.dashboard.tasks import Task, run_task
 from byrote.dashboard.views import folders
-from byrote.probes.registry import REGISTRY, resolve
+from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, duration, file_stem, literal, step_number
 from byrote.report import build_report
@@ -87,29 +89,27 @@ def _new(root: Path) -> None:
     if not path.strip():
         problem("Name a folder of checkpoints first.")
         return
-    arguments = run_arguments(path.strip(), probes, keep_attention=keep, out=root)
+    task = measuring_task(path.strip(), probes, keep_attention=keep, out=root)
     if go:
-        jobs.start(root, arguments)
+        jobs.start(root, task)
         st.toast("Started; it continues if you close this page.")
     else:
-        jobs.start(root, [*arguments, "--dry-run"])
+        jobs.start(root, task.only_said())
 
 
-def run_arguments(path: str, probes: list[str], *, keep_attention: bool, out: Path) -> list[str]:
-    """The command line of a job. A path that begins with a dash is a path, and ~ is the home folder.
+def measuring_task(path: str, probes: list[str], *, keep_attention: bool, out: Path) -> Task:
+    """What the form describes. A path that begins with a dash is a path, and ~ is the home folder.
 
     Raises:
         ByroteError: a path no file can have, or a probe there is not.
     """
-    resolve(probes or None)
     if clean(path, limit=len(path)) != path:
         raise ByroteError(
             "the path holds characters that cannot be shown", help="type it instead of pasting it"
         )
-    chosen = [word for name in probes for word in ("-p", name)]
     named = os.path.expanduser(path)  # noqa: PTH111  (a glob or a hub name stays as it is)
     named = f"./{named}" if named.startswith("-") else named
-    return ["run", named, *chosen, *(["--save-attention"] if keep_attention else []), "-o", str(out)]
+    return run_task((named,), probes, keep_attention=keep_attention, out=out)
 
 
 @st.fragment(run_every=WATCH_EVERY_S)
@@ -117,6 +117,10 @@ def _watch(root: Path) -> None:
     """The jobs, looked at again every second."""
     found = jobs.all_jobs(root, most=N_SHOWN)
     st.subheader("Jobs", anchor=False)
+    if (root / FORMER).is_dir():
+        st.caption(
+            f"The folder {literal(FORMER)} in these results is of version 0.1: jobs are kept elsewhere now, and it is ignored."
+        )
     if not found:
         st.caption(
             "None yet. A job is the command line in a process of its own: it continues when this page is closed."
@@ -147,7 +151,7 @@ def _one_job(job: Job, root: Path) -> None:
     if job.errors:
         st.markdown("\n".join(f"- {literal(line, limit=400)}" for line in job.errors[:10]))
     if job.lines:
-        with st.expander("What it said", expanded=bool(job.death or "--dry-run" in job.arguments)):
+        with st.expander("What it said", expanded=bool(job.death or job.task.dry_run)):
             st.text("\n".join(clean(line, limit=300) for line in job.lines))
 
 
@@ -160,10 +164,10 @@ def _job_button(job: Job, root: Path) -> None:
     elif job.running:
         hint = "Does not wait for the checkpoint in hand; finished work is kept"
         st.button("Stop now", key=f"stop_{name}", help=hint, on_click=jobs.cancel, args=(job,))
-    elif job.state in ("cancelled", "lost", "failed") and "--dry-run" not in job.arguments:
+    elif job.state in ("cancelled", "lost", "failed") and not job.task.dry_run:
         hint = "The same command: it does only what is missing"
         if st.button("Resume", key=f"resume_{name}", help=hint):
-            jobs.start(root, job.arguments)
+            jobs.start(root, job.task)
 
 
 def ending_words(job: Job) -> str | None:

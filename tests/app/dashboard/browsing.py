@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from planted_series import keep_attention, whole, write_results
 
-from byrote.dashboard.launch import ADDRESS, start
+from byrote.dashboard.launch import ADDRESS, Server, answers, start
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -51,29 +50,27 @@ def write_pages(root: Path) -> Path:
 
 @contextmanager
 def served(*paths: Path) -> Iterator[str]:
-    """A server on these results; yields its address."""
+    """A server on these results; yields the address that opens it."""
     with socket.socket() as free:
         free.bind((ADDRESS, 0))
         port = free.getsockname()[1]
-    process = start(paths, port=port, output=subprocess.DEVNULL)
+    server = start(paths, port=port, output=subprocess.DEVNULL)
     try:
-        _wait(process, f"http://localhost:{port}/_stcore/health")
-        yield f"http://localhost:{port}"
+        _wait(server)
+        yield server.address
     finally:
-        process.terminate()
-        process.wait(timeout=20)
+        server.process.terminate()
+        server.process.wait(timeout=20)
 
 
-def _wait(process: subprocess.Popen, url: str) -> None:
+def _wait(server: Server) -> None:
     until = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < until:
-        assert process.poll() is None, "the server ended before it answered"
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"no answer from {url} within {STARTS_WITHIN_S} s")
+        assert server.process.poll() is None, "the server ended before it answered"
+        if answers(server.port):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no answer from {server.address} within {STARTS_WITHIN_S} s")
 
 
 @contextmanager
@@ -172,7 +169,7 @@ class Visit:
 
 @contextmanager
 def profile(browser: Any, **settings: Any) -> Iterator[Any]:
-    """A fresh browser profile.
+    """A fresh browser profile; `visit` opens a server's address in it, which gives it the key.
 
     Args:
         browser: Playwright's.
@@ -189,8 +186,10 @@ def profile(browser: Any, **settings: Any) -> Iterator[Any]:
 @contextmanager
 def visit(context: Any, site: str) -> Iterator[Visit]:
     """A fresh tab of a profile; on leaving, nothing may have gone wrong in it."""
-    here = Visit(site, context.new_page())
+    here = Visit("http://" + urlsplit(site).netloc, context.new_page())
     _listen(here)
+    if context.request.get(here.site).status == 403:  # a profile that has not been here yet
+        assert context.request.get(site, max_redirects=1).ok
     try:
         yield here
     finally:

@@ -18,6 +18,7 @@ from byrote.dashboard import jobs, trash
 from byrote.dashboard.jobs import Job
 from byrote.dashboard.library import _ANSWERS, PATHS_VARIABLE, open_library, run_folders
 from byrote.dashboard.query_params import read
+from byrote.dashboard.tasks import Task
 from byrote.dashboard.views import overview
 from byrote.dashboard.views.overview import runs_frame
 from byrote.probes.figures import timeline
@@ -313,11 +314,11 @@ def test_nothing_is_removed_while_a_sweep_writes_there(open_page, three, monkeyp
         at.button(key="folder_verify").click().run()
         assert "a sweep is writing to one" in said(at)
     assert (three / "one").is_dir()
-    running = Job(three, ("run", "runs", "-o", str(three)), 0.0, "running")
+    running = Job(three, Task("run", ("runs",), {"out": str(three)}), 0.0, "running")
     monkeypatch.setattr(jobs, "all_jobs", lambda root, most=30: [running])
     with pytest.raises(ByroteError, match="a job is running on two"):
         trash.remove(three / "two", [three])
-    other = Job(three, ("run", "elsewhere/three", "-o", str(three)), 0.0, "running")
+    other = Job(three, Task("run", ("elsewhere/three",), {"out": str(three)}), 0.0, "running")
     monkeypatch.setattr(jobs, "all_jobs", lambda root, most=30: [other])
     assert trash.remove(three / "two", [three]).is_dir()
 

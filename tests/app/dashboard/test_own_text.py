@@ -13,6 +13,7 @@ from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import jobs, text_requests
 from byrote.dashboard.library import open_library
+from byrote.dashboard.state import place_of
 from byrote.dashboard.text_requests import Request
 from byrote.dashboard.text_worker import attend
 from byrote.dashboard.views.head_text import cost_words
@@ -122,7 +123,7 @@ def test_what_is_wrong_before_the_worker_starts(lab_series, tmp_path):
     series.rename(series.with_name("elsewhere"))
     with pytest.raises(ByroteError, match="the checkpoints of own are not at"):
         text_requests.begin(run, 1, IDS)
-    assert not (tmp_path / "results" / jobs.FOLDER).exists()
+    assert not place_of(tmp_path / "results").exists()
 
 
 def test_damaged_weights_are_said(lab_series, tmp_path):
@@ -138,12 +139,7 @@ def test_a_worker_that_dies_hangs_or_is_cancelled(lab_series, tmp_path, monkeypa
     run = results_of(lab_series(3), tmp_path / "results")
     script = tmp_path / "stuck.py"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    real = jobs.start
-
-    def start(root, arguments, **options):
-        return real(root, ["-m", "stuck"], **options)
-
-    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(jobs, "command_of", lambda task, folder: ["stuck"])
     script.write_text("import os; print('loading', flush=True); os.kill(os.getpid(), 9)")
     assert answered(text_requests.begin(run, 0, IDS)).failure() == [
         "The worker was killed (SIGKILL), as happens when memory runs out.", "loading",
@@ -176,7 +172,7 @@ def test_old_answers_go(lab_series, tmp_path, monkeypatch):
     monkeypatch.setattr(text_requests, "MAX_ANSWERS", 2)
     for text in ("x", "y", "z"):
         asked = answered(text_requests.begin(run, 1, text))
-    kept = list((tmp_path / "results" / jobs.FOLDER / "own_text").iterdir())
+    kept = list(place_of(tmp_path / "results", "own_text").iterdir())
     assert len(kept) == 2 and asked.folder in kept
 
 
@@ -222,6 +218,7 @@ import os, sys
 from pathlib import Path
 from streamlit.testing.v1 import AppTest
 from byrote.dashboard import jobs
+from byrote.dashboard.state import place_of
 os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
 at = AppTest.from_string("from byrote.dashboard.layout import main\\nmain(only='head')", default_timeout=60)
 at.query_params["step"] = "2"
@@ -230,8 +227,9 @@ at.run()
 at.text_area(key="own_text").set_value("5, 17 9").run()
 at.button(key="own_run").click().run()
 assert not at.exception and not at.error, (at.exception, at.error)
-(folder,) = Path(sys.argv[1], jobs.FOLDER, "own_text").iterdir()
-(job,) = jobs.all_jobs(folder)
+results = Path(sys.argv[1])
+(folder,) = place_of(results, "own_text").iterdir()
+(job,) = jobs.all_jobs(results, within=("own_text", folder.name))
 assert job.running
 jobs.cancel(job, at_once=True)
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])

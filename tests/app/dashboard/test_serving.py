@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from interruptible import heed_interrupts
 from planted_series import STEPS, rising, write_results, write_step
 from streamlit_client import visit
 
-from byrote.dashboard import jobs, launch
+from byrote.dashboard import launch
 from byrote.dashboard.library import _READ, look, open_library
+from byrote.dashboard.state import place_of
 from byrote.dashboard.views import PAGES
 
 EVIL = (
@@ -48,7 +50,7 @@ def users_folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def server(two_runs, users_folder, tmp_path) -> Iterator[tuple[subprocess.Popen, int]]:
+def server(two_runs, users_folder, tmp_path) -> Iterator[tuple[subprocess.Popen, str]]:
     """`byrote dashboard` as a person starts it in a folder of theirs, on a free port, with a home of its own."""
     port = launch.free_port(None)
     code = "import sys; from byrote.cli.main import main; sys.exit(main())"  # as the installed command does
@@ -64,8 +66,9 @@ def server(two_runs, users_folder, tmp_path) -> Iterator[tuple[subprocess.Popen,
     )
     try:
         assert process.stdout is not None
-        assert f"http://localhost:{port}" in _line_with(process, "http")
-        yield process, port
+        address = _line_with(process, "http").strip()
+        assert address.startswith(f"http://localhost:{port}/?token=")
+        yield process, address
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
@@ -94,12 +97,13 @@ def addresses_of(port: int) -> set[str]:
     not Path("/proc/net/tcp").is_file(), reason="no /proc: the kernel's table of sockets is not readable"
 )
 def test_the_server_is_this_machines_and_reads_nothing_in_the_users_folder(server, users_folder, tmp_path):
-    process, port = server
+    process, address = server
+    port = int(urlsplit(address).port or 0)
     assert addresses_of(port) == {"0100007F"}  # 127.0.0.1
     (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     where = Path(f"/proc/{child}/cwd")
     assert where.resolve() == launch.SCRIPT.parent  # Streamlit looks for modules and settings where it starts
-    seen = visit(port)
+    seen = visit(address)
     assert seen.finished and seen.errors == [] and "plotly_chart" in seen.elements
     assert where.resolve() == users_folder  # relative paths are meant from here
     assert "libtorch" not in Path(f"/proc/{child}/maps").read_text()  # the process that draws the pages
@@ -112,15 +116,17 @@ def test_the_server_is_this_machines_and_reads_nothing_in_the_users_folder(serve
 
 def test_beside_the_script_no_module_can_shadow_another():
     """Streamlit puts the folder of its script first on the path of imports."""
-    assert {p.name for p in launch.SCRIPT.parent.glob("*.py")} == {"__init__.py", launch.SCRIPT.name}
-    assert launch.SCRIPT.stem.startswith("byrote_")
+    names = {p.name for p in launch.SCRIPT.parent.glob("*.py")} - {"__init__.py"}
+    assert names == {launch.SCRIPT.name, launch.PROGRAM.name}
+    assert all(name.startswith("byrote_") for name in names)
 
 
 def test_nothing_is_told_to_anybody():
-    options = launch.flags(port=1)
-    assert "--browser.gatherUsageStats=false" in options
-    assert "--server.headless=true" in options  # no question about an e-mail address
-    assert not [o for o in options if "http://" in o or "https://" in o]
+    options = launch.options(port=1)
+    assert options["browser.gatherUsageStats"] is False
+    assert options["server.headless"] is True  # no question about an e-mail address
+    assert options["logger.hideWelcomeMessage"] is True  # which would look up this machine's external address
+    assert "https://" not in str(options)
 
 
 def test_a_port_in_use_is_said_and_another_is_found():
@@ -176,4 +182,4 @@ def test_looking_at_every_page_writes_nothing(open_page, tmp_path):
     for page in PAGES:
         assert not open_page(page, root).exception
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
-    assert not (root / jobs.FOLDER).exists()
+    assert not place_of(root).exists()

@@ -1,0 +1,43 @@
+"""The server of the pages: Streamlit's own app with `guard` around it. The one place that knows how Streamlit is started.
+
+`App`, its `middleware` and its `run` are Streamlit's public way to put something in front of an app. What they promise is
+tried at every start, before the port is opened: a server that would let a stranger in does not start.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.middleware import Middleware
+from streamlit.starlette import App
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard.guard import Guard, origins_of, prove_guarded
+
+
+def serve(script: Path, *, port: int, token: str, origins: Sequence[str], options: dict[str, Any]) -> None:
+    """Answer until the process is told to stop.
+
+    Args:
+        script: draws the pages.
+        port: on this machine.
+        token: which opens them.
+        origins: further addresses under which a browser finds the server.
+        options: Streamlit's, see `launch.options`.
+    """
+
+    @asynccontextmanager
+    async def tried(app: App) -> AsyncIterator[None]:
+        try:
+            await prove_guarded(app, port=port)
+        except ByroteError as error:
+            print(f"error: {error.message}\n  help: {error.help}", file=sys.stderr, flush=True)
+            raise
+        yield
+
+    guard = Middleware(Guard, port=port, token=token, origins=origins_of(port, origins))  # type: ignore[arg-type]
+    App(script, middleware=[guard], lifespan=tried).run(config=options)
