@@ -74,7 +74,7 @@ def _parts() -> Iterator[str]:
     yield "## Exit codes\n\n" + _table(("code", "meaning"), [(str(c), m) for c, m in MEANING.items()])
     yield _ERRORS
     document = settings.__doc__ or ""
-    yield _SETTINGS.format(example=_indented(document), prose=_prose(document)[-1])
+    yield _SETTINGS.format(example=_indented(document), prose="\n\n".join(_prose(document)[-2:]))
     document = expect.__doc__ or ""
     yield _EXPECT.format(prose="\n\n".join(_prose(document)), example=_indented(document))
 

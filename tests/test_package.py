@@ -193,8 +193,9 @@ def test_the_dashboard_works_beside_files_of_the_same_names(built: Built, folder
         )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline().strip() == f"http://localhost:{port}", log.read_text()
-        page = visit(port)
+        address = process.stdout.readline().strip()
+        assert address.startswith(f"http://localhost:{port}/?token="), log.read_text()
+        page = visit(address)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)

@@ -9,8 +9,8 @@
 
 A key is an option's long name, with dashes or underscores; `output = "json"` stands for `--json`.
 
-The folder in which a command is started may be somebody else's: a checkpoint folder, a repository that was fetched. So
-options in `BY_HAND` are not read from there, nor files that would be written outside of it; one line says which.
+The folder in which a command is started may be somebody else's. So `allow-download`, `disk-budget`, `plugin`, `fresh` and
+`allow-origin` are not read from there, nor a report or trace that would be written outside of it; one line says which.
 """
 
 from __future__ import annotations

@@ -225,14 +225,16 @@ async def _answers_of(app: App, kind: str, host: str, path: str) -> list[Mutable
     if kind == "http":
         scope["method"] = "GET"
 
+    asked = {"http": "http.request", "websocket": "websocket.connect"}[kind]
+    events = iter([{"type": asked, "body": b"", "more_body": False}])
+
     async def receive() -> MutableMapping[str, Any]:
-        first = {"http": "http.request", "websocket": "websocket.connect"}[kind]
-        return {"type": first, "body": b"", "more_body": False}
+        return next(events, {"type": f"{kind}.disconnect", "code": POLICY_VIOLATION})
 
     async def send(message: MutableMapping[str, Any]) -> None:
         said.append(message)
-        if message["type"] == "websocket.accept":
-            raise ConnectionError("closed by the client")  # accepted is all that has to be known
+        if not _refuses(message):
+            raise ConnectionError("closed by the client")  # that it answers is all that has to be known
 
     with suppress(ConnectionError):
         await app(scope, receive, send)

@@ -112,6 +112,7 @@ def start(
             said.write(json.dumps({"port": port, "token": token, "origins": [*origins]}).encode() + b"\n")
     except BrokenPipeError:
         pass  # it has ended already; who waits for its answer will see that
+    process.stdin = None  # said is said
     return Server(process, port, token)
 
 

@@ -76,7 +76,7 @@ OPTIONS: dict[str, set[str]] = {
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
     | {"--base-model", "--allow-download", "--disk-budget"},
-    "byrote dashboard": SHARED | {"--port", "--no-browser"},
+    "byrote dashboard": SHARED | {"--port", "--no-browser", "--allow-origin"},
     "byrote text": SHARED
     | OUTPUT
     | {"--reference", "--units", "--tokenizer", "--context", "--windows", "--separator", "--text-field"}
