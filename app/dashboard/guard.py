@@ -16,7 +16,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
-from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -147,11 +146,9 @@ class Guard:
         """The same address without the token, and the cookie."""
         rest = urlencode([(name, value) for name, value in query if name != TOKEN])
         path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")
-        cookie: SimpleCookie = SimpleCookie({self._cookie: self._secret})
-        cookie[self._cookie].update({"path": "/", "httponly": True, "samesite": "Strict"})
         headers = {
             "location": path + (f"?{rest}" if rest else ""),
-            "set-cookie": cookie[self._cookie].OutputString(),
+            "set-cookie": f"{self._cookie}={self._secret}; Path=/; HttpOnly; SameSite=Strict",
             "cache-control": "no-store",
         }
         await _answer(send, 303, "", headers)

@@ -39,5 +39,5 @@ def serve(script: Path, *, port: int, token: str, origins: Sequence[str], option
             raise
         yield
 
-    guard = Middleware(Guard, port=port, token=token, origins=origins_of(port, origins))  # type: ignore[arg-type]
+    guard = Middleware(Guard, port=port, token=token, origins=origins_of(port, origins))
     App(script, middleware=[guard], lifespan=tried).run(config=options)
