@@ -105,6 +105,15 @@ class HookedSeries:
         """`in place` once a swap was made and proved, else `fresh`."""
         return "in place" if self._swap_checked else "fresh"
 
+    @property
+    def method(self) -> str:
+        """How steps after the first get their weights, once one was loaded: `in place` where that is proved, else `fresh`.
+
+        Unlike `swap_used` it does not depend on how many were loaded, so that a sweep that is resumed says the same.
+        """
+        proved = self._model is not None and self._model.shape.architecture in SWAP_PROVED
+        return "in place" if proved and self.swap == "auto" else "fresh"
+
     def _may_swap(self, config: str) -> bool:
         assert self._model is not None
         return (

@@ -22,10 +22,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from byrote.checkpoints.array_files import open_arrays
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import same_format
+from byrote.checkpoints.safe_read import FileRefused
 from byrote.probes.stimuli import Stimulus
 
 KINDS = ("repeated_random", "natural", "members")
@@ -34,6 +36,16 @@ FORMAT = "byrote-attention-2"
 FORMATS = ("byrote-attention-1", FORMAT)
 N_SAVED = 2
 WRITTEN_BYTES = 60  # of one head at one position: 10 ids and 10 numbers
+_DAMAGE = (
+    OSError,
+    SafetensorError,
+    FileRefused,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # whatever a file that says anything at all can lead to
 NOT_SAVED = "it was not saved: run the same sweep again with --save-attention"
 
 
@@ -93,9 +105,9 @@ def attention_file(root: Path, step: int) -> Path:
 def stored_metadata(path: Path) -> dict[str, str]:
     """The file's metadata; {} where there is none, or none that can be read."""
     try:
-        with safe_open(path, framework="numpy") as tensors:
+        with open_arrays(path) as tensors:
             found = dict(tensors.metadata() or {})
-    except (OSError, SafetensorError):
+    except _DAMAGE:
         return {}
     return found if any(same_format(found.get("format"), name) for name in FORMATS) else {}
 
@@ -107,7 +119,7 @@ def lacks_attention(root: Path, step: int, *, fingerprint: str, stimuli: Mapping
         return True
     try:
         saved = json.loads(found.get("stimuli", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         saved = {}
     saved = saved if isinstance(saved, dict) else {}
     return any(saved.get(kind) != stimuli[kind].id for kind in saved_kinds(stimuli))
@@ -164,7 +176,7 @@ def stored_texts(path: Path) -> list[StoredText]:
     if not path.is_file():
         return []
     try:
-        with safe_open(path, framework="numpy") as tensors:
+        with open_arrays(path) as tensors:
             facts = tensors.metadata() or {}
             ids, words = json.loads(facts.get("stimuli", "{}")), json.loads(facts.get("words", "{}"))
             texts = []
@@ -173,7 +185,7 @@ def stored_texts(path: Path) -> list[StoredText]:
                     said = tuple(words[kind][i]) if kind in words else None
                     texts.append(StoredText(kind, str(ids[kind]), i, row.astype(np.int64), said))
             return texts
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+    except _DAMAGE as error:
         raise _damaged(path) from error
 
 
@@ -186,9 +198,9 @@ def stored_pattern(
         ByroteError: the file is damaged, or holds no such head.
     """
     try:
-        with safe_open(path, framework="numpy") as tensors:
+        with open_arrays(path) as tensors:
             found = tensors.get_slice(f"{text.stimulus}/pattern")[text.index, layer, head]
-    except (OSError, SafetensorError, IndexError) as error:
+    except _DAMAGE as error:
         raise _damaged(path) from error
     return np.asarray(found, dtype=np.float64).squeeze() / SCALE
 
@@ -199,10 +211,17 @@ def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Wri
     Raises:
         ByroteError: it is not there, with the reason, or the file is damaged.
     """
-    if reason := unwritten(path):
+    try:
+        with open_arrays(path) as tensors:
+            reason = (tensors.metadata() or {}).get("unwritten", NOT_SAVED)
+    except FileNotFoundError:
+        reason = NOT_SAVED
+    except _DAMAGE as error:
+        raise _damaged(path) from error
+    if reason:
         raise ByroteError(reason)
     try:
-        with safe_open(path, framework="numpy") as tensors:
+        with open_arrays(path) as tensors:
             ids, logits = (
                 _rows(tensors.get_slice(f"{text.stimulus}/{name}"), (text.index, layer, head))
                 for name in ("written_ids", "written_logits")
@@ -210,7 +229,7 @@ def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Wri
             if ids.shape != logits.shape or len(ids) != len(text.tokens):
                 raise ValueError("the arrays of one head differ in shape")
             words = _words(tensors, ids) if "vocabulary/ids" in tensors.keys() else None  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, LookupError) as error:
+    except _DAMAGE as error:
         raise _damaged(path) from error
     return Writes(ids.astype(np.int64), logits.astype(np.float64), words)
 

@@ -61,7 +61,7 @@ def compare(
         raise ByroteError(
             f"{a.run} and {b.run} were not measured alike: {'; '.join(differing)}",
             help="measure both with the same command: "
-            f"byrote run {a.meta['series']['path']} {b.meta['series']['path']} --fresh -o {a.path.parent}",
+            f"byrote run {a.series_shown or 'A'} {b.series_shown or 'B'} --fresh -o {a.path.parent}",
         )
     notes: list[str] = []
     parts = [part for pair in pairs for part in _pair_rows(a, b, pair, seed, notes)]

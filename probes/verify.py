@@ -1,40 +1,53 @@
 """Verify a results folder against what the sweep wrote; nothing is written and nothing is measured. No torch.
 
-1. run.json: readable, and of one story with the units (name, model, settings, stimuli, steps, gaps, status)
-2. every unit: readable, of its step and run, one set of weights per step, named after the probes it holds
+1. run.json: readable, as it was written, and of one story with the units (name, model, settings, stimuli, steps, gaps,
+   status)
+2. every unit: its bytes and its numbers are what its hashes say, it is of its step and run, one set of weights per step,
+   named after the probes it holds; units of version 0.1 have no hashes and are counted as unverified
 3. observations.parquet: made again from the units in memory and compared number by number
-4. arrays: readable, as large as the model and the texts say, of the same weights as the units
+4. arrays: as they were written, as large as the model and the texts say, of the same weights as the units
 5. the checkpoints, where they still lie where they were: size and time of every file; where these changed the weights
-   are hashed again, up to `MAX_HASHED_BYTES` each
+   are hashed again, up to `MAX_HASHED_BYTES` each; with `content` all of them are
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from byrote.checkpoints.array_files import arrays_sealed, open_arrays
 from byrote.checkpoints.atomic import leftovers
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.opening import open_series
+from byrote.checkpoints.safe_read import FileRefused
+from byrote.checkpoints.seal import Seal
 from byrote.interp.axes import head_label
 from byrote.probes.attention import stored_metadata, stored_texts
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.results.derived import observations_of
-from byrote.probes.results.schema import OBSERVATION_SCHEMA, UNIT_SCHEMA, in_order
-from byrote.probes.results.unit_files import step_folder, unit_paths, unit_provenance
+from byrote.probes.results.derived import OBSERVATIONS, observations_of
+from byrote.probes.results.parquet_files import open_parquet, parquet_seal, refuse_values
+from byrote.probes.results.run_json import run_json_seal
+from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order
+from byrote.probes.results.series_place import series_place
+from byrote.probes.results.unit_files import (
+    UNITS_KEY,
+    read_unit,
+    set_aside_files,
+    step_of,
+    unit_facts,
+    units_digest,
+    units_of,
+)
 from byrote.probes.sweep.prefetch import Fingerprints
 from byrote.probes.sweep.units import unit_name
 from byrote.probes.wording import counted
@@ -43,8 +56,7 @@ MAX_HASHED_BYTES = 500_000_000
 N_PLACES = 3  # of a finding that are named
 _SETTINGS = ("dtype", "device", "seed", "weight_processing", "intervals", "versions")
 _DAMAGE = (ByroteError, OSError, SafetensorError, LookupError, ValueError)
-_STALE = "observations.parquet is not what the units give; delete it, it is made again from them"
-_END = struct.Struct("<I4s")  # length of the parquet footer, and the mark that ends the file
+_STALE = "observations.parquet is not what the units give; the same sweep again makes it anew"
 
 
 @dataclass(frozen=True)
@@ -60,11 +72,12 @@ class Verified:
     checked: tuple[str, ...]
 
 
-def verify(path: str | Path) -> Verified:
+def verify(path: str | Path, *, content: bool = False) -> Verified:
     """Look for damage and disagreement in a results folder.
 
     Args:
         path: the folder. No sweep should be writing there meanwhile.
+        content: hash every checkpoint again, whatever its size, and even where its files look as they did.
 
     Raises:
         ByroteError: it is no folder.
@@ -72,49 +85,34 @@ def verify(path: str | Path) -> Verified:
     root = Path(path)
     if not root.is_dir():
         raise ByroteError(f"{root} is not a folder", help="name a results folder, such as results/run")
-    return _Walk(root).all()
+    return _Walk(root, content=content).all()
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 over the names and footers of the units: what was measured, under which settings, on which weights.
+    """SHA-256 over the names and content hashes of the units: what was measured, under which settings, on which weights.
 
-    A footer holds the unit's provenance, its number of rows and the range of every column. Copies have the same digest,
+    Every unit's bytes are compared with its seal, once as long as the file stays as it is. Copies have the same digest,
     and it changes when a unit changes, is added or is removed; of run.json and observations.parquet it says nothing.
     """
-    total = hashlib.sha256()
-    for file in unit_paths(Path(path)):
-        try:
-            stat = file.stat()
-            footer = _footer_hash(file, stat.st_mtime_ns, stat.st_size)
-        except OSError:
-            footer = b"unreadable"
-        total.update(f"{file.parent.name}/{file.name}\0".encode() + footer)
-    return total.hexdigest()
-
-
-@lru_cache(maxsize=32_768)
-def _footer_hash(file: Path, changed: int, size: int) -> bytes:
-    """Of the file's end alone; `changed` makes a file that was replaced another key. The whole file where it is no parquet."""
-    with file.open("rb") as data:
-        data.seek(max(0, size - _END.size))
-        end = data.read()
-        length, mark = _END.unpack(end) if len(end) == _END.size else (size, b"")
-        data.seek(max(0, size - _END.size - length) if mark == b"PAR1" else 0)
-        return hashlib.sha256(data.read()).digest()
+    try:
+        return units_digest(Path(path), whole=True)
+    except ByroteError:
+        return "unreadable"
 
 
 class _Walk:
     """A walk through a results folder: what it has seen, found and checked.
 
     `meta` is run.json, {} where it cannot be read; `weights` the fingerprint that the units of each step name; `steps`
-    those that hold units.
+    those that hold units; `unverified` how many units have no hashes.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, content: bool) -> None:
+        self.root, self.content = root, content
         self.meta: Mapping[str, Any] = {}
         self.weights: dict[int, str] = {}
         self.steps: list[int] = []
+        self.unverified = 0
         self.checked: list[str] = []
         self._found: dict[str, list[str]] = {}  # the same fact in a hundred places is one line
 
@@ -128,6 +126,9 @@ class _Walk:
             self._checkpoints,
         ):
             look()
+        if aside := set_aside_files(self.root):
+            files = counted(len(aside), "damaged file")
+            self.checked.append(f"{files} that a sweep set aside, such as {aside[0].relative_to(self.root)}")
         if left := len(leftovers(self.root)):
             self._find(
                 f"{counted(left, 'temporary file')} of a sweep that was killed; the next sweep takes them away"
@@ -142,11 +143,14 @@ class _Walk:
 
     def _run_json(self) -> None:
         try:
-            self.meta = Results.open(self.root, write=False).meta
-        except ByroteError as error:
-            self._find(f"{error.message}; {error.help}")
+            self.meta = Results.open(self.root).meta
+            seal = run_json_seal(self.root)
+        except (ByroteError, OSError) as error:
+            self._find(f"{error.message}; {error.help}" if isinstance(error, ByroteError) else str(error))
             return
-        self.checked.append("run.json")
+        self.checked.append("run.json" + (", unverified (of version 0.1)" if seal is Seal.NONE else ""))
+        if seal is Seal.BROKEN:
+            self._find("run.json is not as byrote wrote it; the same sweep again writes it anew")
         if (run := self.meta.get("run")) != self.root.name:
             self._find(f"run.json calls the run {run!r}, its folder is called {self.root.name!r}")
 
@@ -155,17 +159,19 @@ class _Walk:
         observations = self._observations()
         n_files = 0
         for place in sorted((self.root / "units").glob("*")):
-            number = place.name.removeprefix("step_")
-            if not (place.is_dir() and number.isdigit() and step_folder(self.root, int(number)) == place):
+            step = step_of(place)
+            if place.is_symlink() or (self.root / "units").is_symlink():
+                self._find("links, which byrote does not make, are not followed", f"units/{place.name}")
+            elif step is None or not place.is_dir():
                 self._find("units holds what is no step", place.name)
-            elif files := sorted(place.glob("*.parquet")):
-                step = int(number)
+            elif files := units_of(self.root, step):
                 self.steps.append(step)
                 n_files += len(files)
                 tables = self._tables(step, files)
                 if len(tables) == len(files):
                     self._derived(observations, tables, step)
-        self.checked.append(f"{counted(n_files, 'unit')} of {counted(len(self.steps), 'step')}")
+        unverified = f", {self.unverified:,} of them unverified (of version 0.1)" if self.unverified else ""
+        self.checked.append(f"{counted(n_files, 'unit')} of {counted(len(self.steps), 'step')}{unverified}")
         if observations is not None:
             rows = f"{observations.num_rows:,} rows of observations.parquet"
             self.checked.append(f"{rows}, made again from the units")
@@ -177,19 +183,23 @@ class _Walk:
         tables, weights = [], set()
         seen: set[tuple[str, str]] = set()
         for file in files:
-            provenance = unit_provenance(file)
+            facts = unit_facts(file, decode=True)
+            try:
+                table = read_unit(file)
+            except ByroteError:
+                table = None
+            if table is None or facts.state == "damaged":
+                self._find(
+                    "units are damaged; the same sweep again sets them aside and measures them anew", file
+                )
+                continue
+            self.unverified += facts.state == "unverified"
+            provenance = facts.provenance
             weights |= {str(provenance["fingerprint"])} if provenance.get("fingerprint") else set()
             own = {(file.name.split(".")[0], name) for name in _mapping(provenance.get("probes"))}
             if own & seen:
                 self._find("two units hold the same probe", file)
             seen |= own
-            try:
-                if pq.read_schema(file).names != UNIT_SCHEMA.names:
-                    self._find("units have other columns than this byrote writes", file)
-                table = pq.read_table(file, schema=UNIT_SCHEMA)
-            except (OSError, pa.ArrowException):
-                self._find("units cannot be read; the same sweep again measures them anew", file)
-                continue
             if _unique(table, "step") - {step}:
                 self._find("units hold rows of another step", file)
             for problem in _unit_problems(file, table, provenance, self.meta):
@@ -203,16 +213,22 @@ class _Walk:
 
     def _observations(self) -> pa.Table | None:
         """observations.parquet; None where it is not there or cannot be read."""
-        file = self.root / "observations.parquet"
-        if not file.is_file():
-            self.checked.append("no observations.parquet yet: it is made when the results are next read")
+        file = self.root / OBSERVATIONS
+        if not os.path.lexists(file):
+            self.checked.append("no observations.parquet: the same sweep again makes it")
             return None
         try:
-            return pq.read_table(file, schema=OBSERVATION_SCHEMA)
-        except (OSError, pa.ArrowException) as error:
-            self._find(
-                f"observations.parquet cannot be read ({_first_line(error)}); delete it, it is made again"
-            )
+            if parquet_seal(file) is Seal.BROKEN:
+                raise FileRefused("its bytes are not those that were written")
+            with open_parquet(file, OBSERVATION_SCHEMA) as opened:
+                if UNITS_KEY in (opened.metadata.metadata or {}) and parquet_seal(file) is Seal.NONE:
+                    raise FileRefused("its seal is lost")
+                table = opened.read().select(OBSERVATION_SCHEMA.names)
+            refuse_values(file, table)
+            return table
+        except (OSError, FileRefused, pa.ArrowException) as error:
+            said = error.message if isinstance(error, FileRefused) else _first_line(error)
+            self._find(f"observations.parquet is damaged ({said}); the same sweep again makes it anew")
             return None
 
     def _derived(self, observations: pa.Table | None, units: Sequence[pa.Table], step: int) -> None:
@@ -265,7 +281,7 @@ class _Walk:
 
     def _attention(self) -> None:
         """Stored attention against the model, the texts and the weights it is of; all of it is read."""
-        files = sorted((self.root / "arrays").glob("step_*/*.safetensors"))
+        files, unverified = sorted((self.root / "arrays").glob("step_*/*.safetensors")), 0
         for file in files:
             number = file.parent.name.removeprefix("step_")
             weights = self.weights.get(int(number)) if number.isdigit() else None
@@ -281,15 +297,17 @@ class _Walk:
             if not fits:
                 self._find("saved attention has another size than its texts and the model", file)
             of = stored_metadata(file).get("fingerprint")
+            unverified += not arrays_sealed(file)
             if weights and of and weights != of:
                 self._find("saved attention is of other weights than the units", file)
         if files:
-            self.checked.append(f"attention saved of {counted(len(files), 'step')}")
+            said = f", {unverified:,} of them unverified (of version 0.1)" if unverified else ""
+            self.checked.append(f"attention saved of {counted(len(files), 'step')}{said}")
 
     def _texts(self) -> None:
         for file in sorted((self.root / "stimuli").glob("*.safetensors")):
             try:
-                with safe_open(file, framework="numpy") as stored:
+                with open_arrays(file) as stored:
                     stored.get_tensor("tokens")
             except _DAMAGE:
                 self._find("the text that was shown cannot be read; give --text again", file.name)
@@ -298,8 +316,8 @@ class _Walk:
 
     def _checkpoints(self) -> None:
         """By size and time of the files; by content, the costly way, only where these changed."""
-        path = str(_mapping(self.meta.get("series")).get("path") or "")
-        if not path or not Path(path).exists():
+        path = series_place(self.root, self.meta)
+        if path is None or not path.exists():
             self.checked.append("the checkpoints are not where they were: not compared")
             return
         try:
@@ -314,8 +332,8 @@ class _Walk:
                 self._find("checkpoints are no longer there", f"step {step:,}")
                 continue
             try:
-                hashes = cache.hashes(now[step])
-                if hashes is None and now[step].size_bytes > MAX_HASHED_BYTES:
+                hashes = None if self.content else cache.hashes(now[step])
+                if hashes is None and not self.content and now[step].size_bytes > MAX_HASHED_BYTES:
                     unknown += 1
                     continue
                 if hashes is None:
@@ -325,9 +343,11 @@ class _Walk:
                 continue
             if fingerprint(hashes) != measured:
                 self._find("checkpoints have other weights than those that were measured", f"step {step:,}")
-        said = (
-            f"{counted(len(self.weights.keys() & now.keys()), 'checkpoint')} by size and time of their files"
-        )
+        n = counted(len(self.weights.keys() & now.keys()), "checkpoint")
+        if self.content:
+            self.checked.append(f"{n} by content")
+            return
+        said = f"{n} by size and time of their files"
         said += f", {hashed:,} of them by content because these had changed" if hashed else ""
         said += f"; {unknown:,} of them changed in size or time and too large to hash here" if unknown else ""
         self.checked.append(said)
@@ -373,7 +393,7 @@ def _unit_problems(
 def _fits(file: Path, model: Mapping[str, Any]) -> bool:
     """Whether every pattern is as large as the model has heads and its text has tokens."""
     texts = stored_texts(file)
-    with safe_open(file, framework="numpy") as stored:
+    with open_arrays(file) as stored:
         shapes = {kind: stored.get_tensor(f"{kind}/pattern").shape for kind in {t.stimulus for t in texts}}
     for text in texts:
         n, layers, heads, *square = shapes[text.stimulus]

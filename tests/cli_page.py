@@ -16,7 +16,7 @@ from byrote.cli.output import FORCED, Column
 from byrote.cli.session import MEANING
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
-_WITH_COLUMNS = ("scan", "lint", "show", "compare", "graft", "text")
+_WITH_COLUMNS = ("scan", "lint", "verify", "show", "compare", "graft", "text")
 _INTRO = """# The command line
 
 Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
@@ -24,7 +24,7 @@ Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
 `byrote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
 _OUTPUT = """## Output
 
-A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `lint`, `probes`, `show`, `compare`,
+A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `lint`, `probes`, `verify`, `show`, `compare`,
 `text`, `selftest` and `doctor` force a form:
 
 {options}

@@ -149,6 +149,9 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
             f"{name}: {counted(outcome.superseded, 'stored unit')} did not fit these weights, versions or settings "
             "and were measured again"
         )
+    for path in outcome.set_aside:
+        again = "and measured again" if outcome.measured else "; measure its probes again with -p"
+        session.warn(f"{name}: a damaged file was set aside as {path} {again}")
     session.detail(
         f"{name}: {outcome.measured:,} units measured, {outcome.reused:,} reused, {outcome.superseded:,} superseded"
     )

@@ -173,7 +173,7 @@ def _wanted(
         if info.name not in measured:
             raise ByroteError(
                 f"{info.name} was not measured in {results.path}",
-                help=f"byrote run {results.meta['series']['path']} -p {info.name} -o {results.path.parent}",
+                help=f"byrote run {results.series_shown or 'PATH'} -p {info.name} -o {results.path.parent}",
             )
     known = {name for info in chosen for name in info.metrics}
     for name in metrics:

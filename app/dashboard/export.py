@@ -292,8 +292,8 @@ def run_command(run: Results, *more: str) -> str:
         run: whose series and results folder.
         more: further options.
     """
-    series, provenance = run.meta.get("series") or {}, run.meta.get("provenance") or {}
-    words = ["byrote", "run", str(series.get("path") or "PATH"), *more]
+    provenance = run.meta.get("provenance") or {}
+    words = ["byrote", "run", run.series_shown or "PATH", *more]
     for option, name, default in (
         ("--dtype", "dtype", "float32"),
         ("--device", "device", "cpu"),

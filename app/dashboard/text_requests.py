@@ -152,8 +152,7 @@ def series_path(run: Results) -> Path:
     Raises:
         ByroteError: not recorded, or no longer there.
     """
-    recorded = (run.meta.get("series") or {}).get("path")
-    path = Path(str(recorded)) if recorded else None
+    path = run.series_place
     if path is None or format_at(path) is None:
         raise ByroteError(
             f"the checkpoints of {run.run} are not at {path}",

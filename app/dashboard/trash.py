@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from byrote.checkpoints.atomic import LOCK, locked, make_folder, move
 from byrote.checkpoints.errors import ByroteError
@@ -124,9 +123,9 @@ def _may_write(task: Task, folder: Path) -> bool:
 def _series_path(folder: Path) -> Path | None:
     """Where run.json says the checkpoints are; None where it does not."""
     try:
-        series: Any = Results.open(folder).meta["series"]
-        return Path(str(series["path"])).resolve()
-    except (ByroteError, LookupError, TypeError, ValueError, OSError):
+        place = Results.open(folder).series_place
+        return None if place is None else place.resolve()
+    except (ByroteError, OSError):
         return None
 
 

@@ -102,7 +102,7 @@ def provenance_section(inputs: Inputs) -> Section:
 def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
     """The commands and the notebook lines that make this report again."""
     names = [shlex.quote(f"results/{r.run}") for r in inputs.results]
-    paths = [shlex.quote(str((r.meta.get("series") or {}).get("path") or r.run)) for r in inputs.results]
+    paths = [shlex.quote(r.series_shown or r.run) for r in inputs.results]
     lines = [f"byrote run {path} -o results" for path in paths]
     lines += [
         f"byrote compare {shlex.quote(f'results/{c.a}')} {shlex.quote(f'results/{c.b}')}"
@@ -194,7 +194,11 @@ def _facts(results: Results) -> dict[str, str]:
     meta = results.meta
     series, provenance = meta.get("series") or {}, dict(meta.get("provenance") or {})
     versions = provenance.pop("versions", None) or {}
-    facts = {"Series": series.get("name"), "Path": series.get("path"), "Format": series.get("format")}
+    facts = {
+        "Series": series.get("name"),
+        "Path": results.series_shown or None,
+        "Format": series.get("format"),
+    }
     facts["Steps measured"] = f"{len(results.steps)} of {series.get('n_checkpoints', '?')}"
     manifest = _manifest(results)
     facts |= {"Arm": arm_words(results), "Training seed": manifest.get("seed")}

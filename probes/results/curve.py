@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from byrote.interp.axes import head_label
-from byrote.probes.results.unit_files import step_folder, unit_of
+from byrote.probes.results.unit_files import read_unit, unit_of, units_of
 from byrote.probes.rules import smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means, tail_frac
@@ -198,11 +198,14 @@ def read_samples(
     """((step, (layer, head) or None), per-sequence values) of a metric's valid rows, read from the units one by one."""
     if info.kind in ("verdict", "weights"):
         return
-    wanted = [("probe", "==", info.name), ("metric", "==", metric)]
-    columns = ["probe", "metric", "layer", "head", "valid", "samples"]
+    key = f"{unit_of(info, metric)}."
     for step in steps:
-        for file in sorted(step_folder(root, step).glob(f"{unit_of(info, metric)}.*.parquet")):
-            table = pq.read_table(file, columns=columns, filters=wanted)
+        for file in units_of(root, step):
+            if not file.name.startswith(key):
+                continue
+            table = read_unit(file, ("probe", "metric", "layer", "head", "valid", "samples"))
+            own = pc.and_(pc.equal(table["probe"], info.name), pc.equal(table["metric"], metric))
+            table = table.filter(own)
             if table.num_rows:
                 yield from per_head(step, table)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
+from byrote.checkpoints.seal import Seal
 from byrote.probes.registry import REGISTRY
+from byrote.probes.results.parquet_files import open_parquet, parquet_seal, write_parquet
 from byrote.probes.results.schema import (
     OBSERVATION_SCHEMA,
     STORED_ORDER,
@@ -23,14 +25,25 @@ from byrote.probes.results.schema import (
     unit_table,
 )
 from byrote.probes.results.source import Source, encoded
-from byrote.probes.results.unit_files import N_UNITS_KEY, read_units, unit_paths, unit_stamps, write_parquet
+from byrote.probes.results.unit_files import (
+    N_UNITS_KEY,
+    UNITS_KEY,
+    Stamp,
+    file_stamp,
+    measured_steps,
+    read_units,
+    unit_paths,
+    units_digest,
+    units_of,
+)
 from byrote.probes.spec import ProbeInfo
 
 _ROWS_PER_GROUP = 65536
+OBSERVATIONS = "observations.parquet"
 
 
 def open_source(root: Path, *, write: bool) -> Source:
-    """The observations of a results folder: from observations.parquet where it is current, else from the units.
+    """The observations of a results folder: from observations.parquet where it is current and whole, else from the units.
 
     Args:
         root: the folder.
@@ -39,46 +52,77 @@ def open_source(root: Path, *, write: bool) -> Source:
     Raises:
         ByroteError: a unit is damaged.
     """
-    file = root / "observations.parquet"
-    if _is_current(root, file):
-        source = Source(file)
-        with suppress(OSError, pa.ArrowException):  # damaged: the units are the truth
+    if observations_current(root):
+        source = Source(root / OBSERVATIONS)
+        with suppress(OSError, pa.ArrowException, ByroteError):  # damaged: the units are the truth
             if source.index:
                 return source
     if write:
-        try:
+        with suppress(OSError):  # a folder that is only read
             return Source(rebuild_observations(root))
-        except OSError:  # a folder that is only read
-            pass
-    steps = [(int(stamp[0][5:]), stamp) for stamp in unit_stamps(root) if stamp[0][5:].isdigit()]
-    tables = [_one_step(root, step, stamp) for step, stamp in steps]
+    tables = [_one_step(root, step, _step_stamps(root, step)) for step in measured_steps(root)]
     return Source(pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table())
 
 
+def _step_stamps(root: Path, step: int) -> tuple[tuple[str, Stamp], ...]:
+    found = []
+    for file in units_of(root, step):
+        with suppress(OSError):  # replaced this very moment
+            found.append((file.name, file_stamp(file)))
+    return tuple(found)
+
+
 @lru_cache(maxsize=1024)
-def _one_step(root: Path, step: int, stamp: tuple[str, int, int]) -> pa.Table:
-    """A step's observations; `stamp` makes a changed step another key, so that a running sweep's are read once."""
+def _one_step(root: Path, step: int, stamps: tuple[tuple[str, Stamp], ...]) -> pa.Table:
+    """A step's observations; `stamps` makes a changed step another key, so that a running sweep's are read once."""
     return encoded(observations_of(read_units(root, step)))
 
 
-def _is_current(root: Path, file: Path) -> bool:
-    """Whether observations.parquet holds what the units give; a folder without units holds nothing else."""
+def observations_current(root: Path) -> bool:
+    """Whether observations.parquet holds what the units give, by the digest of the units it was made from.
+
+    What version 0.1 wrote has no digest: it is current where it counts as many units and none is newer. A folder without
+    units holds nothing else. Its own seal is looked at when it is read.
+    """
+    file = root / OBSERVATIONS
     try:
+        with open_parquet(file, OBSERVATION_SCHEMA) as opened:
+            metadata = opened.metadata.metadata
+        made_from = (metadata or {}).get(UNITS_KEY)
+        units = unit_paths(root)
+        if not units or made_from is not None:
+            return not units or made_from == units_digest(root).encode()
         built = file.stat().st_mtime_ns
-        counted = int(stored_under(pq.read_schema(file).metadata, N_UNITS_KEY, b"-1"))
-    except (OSError, ValueError, pa.ArrowException):
+        counted = int(stored_under(metadata, N_UNITS_KEY, b"-1"))
+        return len(units) == counted and all(unit.stat().st_mtime_ns <= built for unit in units)
+    except (OSError, ValueError, ByroteError, pa.ArrowException):
         return False
-    units = unit_paths(root)
-    return not units or (len(units) == counted and all(unit.stat().st_mtime_ns <= built for unit in units))
 
 
-def rebuild_observations(root: Path) -> Path:
-    """Derive observations.parquet from the units and the verdicts that follow from them; a metric's rows lie together."""
-    steps = [int(folder.name[5:]) for folder in (root / "units").glob("step_*") if folder.name[5:].isdigit()]
-    tables = [observations_of(read_units(root, step)) for step in sorted(steps)]
+def observations_whole(root: Path) -> bool:
+    """Whether observations.parquet is there and its bytes are those that were written, as far as its seal can say."""
+    try:
+        return parquet_seal(root / OBSERVATIONS) is not Seal.BROKEN
+    except (OSError, ByroteError):
+        return False
+
+
+def rebuild_observations(root: Path, *, damaged: Callable[[Path], None] | None = None) -> Path:
+    """Derive observations.parquet from the units and the verdicts that follow from them; a metric's rows lie together.
+
+    Args:
+        root: the results folder.
+        damaged: called with each damaged unit, which then is left out; None raises.
+
+    Raises:
+        ByroteError: a unit is damaged.
+        OSError: it cannot be written.
+    """
+    tables = [observations_of(read_units(root, step, damaged=damaged)) for step in measured_steps(root)]
     table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
-    file, n_units = root / "observations.parquet", str(len(unit_paths(root))).encode()
-    write_parquet(file, in_order(table, STORED_ORDER), {N_UNITS_KEY: n_units}, rows_per_group=_ROWS_PER_GROUP)
+    file, n_units = root / OBSERVATIONS, str(len(unit_paths(root))).encode()
+    said = {N_UNITS_KEY: n_units, UNITS_KEY: units_digest(root).encode()}
+    write_parquet(file, in_order(table, STORED_ORDER), said, rows_per_group=_ROWS_PER_GROUP)
     return file
 
 

@@ -16,7 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.seal import Seal
+from byrote.probes.results.parquet_files import open_parquet, parquet_seal, refuse_values
 from byrote.probes.results.schema import OBSERVATION_SCHEMA
+from byrote.probes.results.unit_files import Stamp, file_stamp
 
 Metric = tuple[str, str]
 Where = Callable[[Any], Any]  # a table or record batch -> which of its rows
@@ -67,15 +71,25 @@ class Source:
 
     def __init__(self, place: Path | pa.Table) -> None:
         self._place = place if isinstance(place, Path) else encoded(place)
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
         self._index: Index | None = None
         self._short: tuple[dict[Metric, tuple[int, int]], pa.Table] | None = None
 
     @property
     def index(self) -> Index:
-        """Where every metric is; made anew when the file was replaced."""
-        stamp = _stamp(self._place) if isinstance(self._place, Path) else None
+        """Where every metric is; made anew when the file was replaced.
+
+        Raises:
+            ByroteError: the file's bytes are not those that were written.
+            OSError, pyarrow.ArrowException: it cannot be read.
+        """
+        stamp = file_stamp(self._place) if isinstance(self._place, Path) else None
         if self._index is None or stamp != self._stamp:
+            if isinstance(self._place, Path) and parquet_seal(self._place) is Seal.BROKEN:
+                raise ByroteError(
+                    f"{self._place} is damaged",
+                    help="run the same sweep again: it is made anew from the units",
+                )
             self._index, self._short, self._stamp = _index(self._batches(_INDEXED, None)), None, stamp
         return self._index
 
@@ -141,23 +155,30 @@ class Source:
                     yield start, batch
                     start += batch.num_rows
             return
-        with pq.ParquetFile(self._place, read_dictionary=[n for n in columns if n in WORDS]) as file:
+        words = [name for name in columns if name in WORDS]
+        with open_parquet(self._place, OBSERVATION_SCHEMA, words=words) as file:
             first = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 mine = _within(spans, first, first + rows)
                 if mine:
-                    yield from _slices(file, group, columns, first, mine)
+                    yield from _slices(self._place, file, group, columns, first, mine)
                 first += rows
 
 
 def _slices(
-    file: pq.ParquetFile, group: int, columns: Sequence[str], first: int, spans: list[tuple[int, int]]
+    path: Path,
+    file: pq.ParquetFile,
+    group: int,
+    columns: Sequence[str],
+    first: int,
+    spans: list[tuple[int, int]],
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The stretches of one row group, which begins at row `first`, that lie within the spans."""
     batches = file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=list(columns), use_threads=True)
     for batch in batches:
         batch = batch.select(columns)
+        refuse_values(path, batch)
         for start, stop in _within(spans, first, first + batch.num_rows):
             yield start, batch.slice(start - first, stop - start)
         first += batch.num_rows
@@ -219,11 +240,6 @@ def _codes(table: pa.Table | pa.RecordBatch) -> np.ndarray:
     return (
         probe.indices.to_numpy().astype(np.int64) * (len(metric.dictionary) + 1) + metric.indices.to_numpy()
     )
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    stat = file.stat()
-    return stat.st_mtime_ns, stat.st_size
 
 
 def encoded(table: pa.Table) -> pa.Table:

@@ -5,7 +5,6 @@ Steps that lint leaves out keep their values and are marked: not valid, lint's r
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -23,9 +22,11 @@ from byrote.probes.registry import REGISTRY, lookup, register_stored
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
 from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, ranked
+from byrote.probes.results.run_json import read_run_json
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
+from byrote.probes.results.series_place import series_place, series_shown
 from byrote.probes.results.source import Kind, Metric, Source, plain
-from byrote.probes.results.unit_files import SCHEMA_VERSION, read_units
+from byrote.probes.results.unit_files import read_units
 from byrote.probes.spec import ProbeInfo
 
 T = TypeVar("T")
@@ -41,11 +42,11 @@ class Table:
         path: the results folder.
         meta: run.json, or what stands for it while a first sweep runs.
         table: the observations, where they are not read from the folder.
-        write: whether observations.parquet may be made anew in the folder when units are newer.
+        write: make observations.parquet anew in the folder where it is not what the units give.
     """
 
     def __init__(
-        self, path: Path, meta: Mapping[str, Any], table: pa.Table | None = None, *, write: bool = True
+        self, path: Path, meta: Mapping[str, Any], table: pa.Table | None = None, *, write: bool = False
     ) -> None:
         self.path, self.meta = path, meta
         register_stored(meta.get("plugins"))
@@ -54,37 +55,40 @@ class Table:
         self._lock = threading.RLock()
 
     @classmethod
-    def open(cls: type[Opened], path: str | Path, *, write: bool = True) -> Opened:
-        """Open a results folder.
+    def open(cls: type[Opened], path: str | Path, *, write: bool = False) -> Opened:
+        """Open a results folder; nothing in it is changed.
 
         Args:
             path: the folder.
-            write: False leaves the folder as it is, even where observations.parquet is older than the units.
+            write: make observations.parquet anew where it is not what the units give, as the sweep does.
 
         Raises:
-            ByroteError: the folder is not there, is no results folder, or was written by a newer schema.
+            ByroteError: the folder is not there, is no results folder, was written by a newer schema, or its run.json says
+                something of another kind than byrote writes.
         """
         path = Path(path)
-        file = path / "run.json"
-        if not file.is_file():
-            raise ByroteError(f"{path} is not a results folder (no run.json)", help=_where_results_are(path))
         try:
-            meta = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            meta = read_run_json(path)
+        except (FileNotFoundError, NotADirectoryError):
             raise ByroteError(
-                f"{file} cannot be read ({error})", help="run the sweep again: it rewrites run.json"
+                f"{path} is not a results folder (no run.json)", help=_where_results_are(path)
             ) from None
-        if meta.get("schema") != SCHEMA_VERSION:
-            raise ByroteError(
-                f"{path} has results schema {meta.get('schema')}, this byrote reads {SCHEMA_VERSION}",
-                help="run the sweep again with --fresh, or use the byrote version that wrote it",
-            )
         return cls(path, meta, write=write)
 
     @property
     def run(self) -> str:
         """The run's name: its folder's name."""
         return str(self.meta["run"])
+
+    @property
+    def series_place(self) -> Path | None:
+        """Where the checkpoints are, or were; None where that is not recorded."""
+        return series_place(self.path, self.meta)
+
+    @property
+    def series_shown(self) -> str:
+        """The same as one would type it here; "" where it is not recorded."""
+        return series_shown(self.path, self.meta)
 
     @property
     def gaps(self) -> list[dict[str, Any]]:

@@ -3,32 +3,64 @@
     results/<run>/
         run.json                          what was requested
         units/step_00000512/*.parquet     one file per (checkpoint, stimulus); provenance in the file's metadata
-        observations.parquet              rebuilt when a unit is newer
+        observations.parquet              derived; it names the units that it was made from, by a digest
 
-Every file is written whole or not at all, so a reader never sees half of one.
+Every file is written whole or not at all, so a reader never sees half of one. A unit has two hashes in its metadata: the
+seal is of its bytes, see `byrote.checkpoints.seal`, the content hash of its columns and provenance, however compressed.
+Units of version 0.1 have neither: they are read as before and called unverified.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from byrote.checkpoints.atomic import make_folder, write_bytes
+from byrote.checkpoints.atomic import make_folder, move
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
+from byrote.checkpoints.safe_read import FileRefused, own_path
+from byrote.checkpoints.seal import Seal
+from byrote.probes.results.parquet_files import (
+    footer_of,
+    parquet_in_memory,
+    refuse_values,
+    write_parquet,
+)
 from byrote.probes.results.schema import UNIT_SCHEMA
 from byrote.probes.spec import ProbeInfo
 
-SCHEMA_VERSION = 1
-_PROVENANCE_KEY = b"byrote.provenance"
-N_UNITS_KEY = b"byrote.n_units"
+N_UNITS_KEY, UNITS_KEY = b"byrote.n_units", b"byrote.units"
+_PROVENANCE_KEY, _CONTENT_KEY = b"byrote.provenance", b"byrote.content"
+_CONTENT_MARK = _CONTENT_KEY + b"\x18\x20"  # in the footer: the key, then a string of 32 bytes
+_WORDS = tuple(field.name for field in UNIT_SCHEMA if field.type == pa.string())
+_DAMAGE = (OSError, pa.ArrowException, FileRefused, UnicodeDecodeError, json.JSONDecodeError, RecursionError)
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class UnitFacts:
+    """What a unit says of itself.
+
+    Attributes:
+        provenance: of which weights, under which settings; {} where the file cannot be read.
+        state: "whole"; "unverified" where it has no hashes, as those of 0.1; "damaged".
+        content: its content hash; "" where it has none.
+    """
+
+    provenance: dict[str, Any]
+    state: Literal["whole", "unverified", "damaged"]
+    content: str
 
 
 def step_folder(root: Path, step: int) -> Path:
@@ -36,9 +68,36 @@ def step_folder(root: Path, step: int) -> Path:
     return root / "units" / f"step_{step:08d}"
 
 
+def step_of(folder: Path) -> int | None:
+    """The step a folder of units is of; None for one that has no step's name."""
+    number = folder.name.removeprefix("step_")
+    named = folder.name.startswith("step_") and number.isascii() and number.isdigit() and len(number) < 19
+    return int(number) if named and folder.name == f"step_{int(number):08d}" else None
+
+
+def measured_steps(root: Path) -> list[int]:
+    """Steps that have a folder of units, ascending."""
+    steps = (step_of(folder) for folder in (root / "units").glob("step_*"))
+    return sorted(step for step in steps if step is not None)
+
+
+def units_of(root: Path, step: int) -> list[Path]:
+    """The finished units of a step, in name order.
+
+    Raises:
+        FileRefused: its folder, or that of all units, is a link.
+    """
+    folder = own_path(root, "units", step_folder(root, step).name)
+    return sorted(folder.glob("*.parquet"))
+
+
 def unit_paths(root: Path) -> list[Path]:
-    """All finished units, in step and name order."""
-    return sorted((root / "units").glob("step_*/*.parquet"))
+    """All finished units, in step and name order.
+
+    Raises:
+        FileRefused: a folder of them is a link.
+    """
+    return [file for step in measured_steps(root) for file in units_of(root, step)]
 
 
 def unit_of(info: ProbeInfo, metric: str) -> str:
@@ -48,6 +107,16 @@ def unit_of(info: ProbeInfo, metric: str) -> str:
     if info.kind == "direct":
         return f"{info.stimuli[0]}+{info.name}"
     return metric.split("@")[1] if "@" in metric else info.stimuli[0]
+
+
+def file_stamp(path: Path) -> Stamp:
+    """(size, mtime, ctime, inode): another whenever a file was written or replaced, also with its times put back.
+
+    Raises:
+        OSError: it is not there.
+    """
+    found = os.lstat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def unit_stamps(root: Path) -> tuple[tuple[str, int, int], ...]:
@@ -74,41 +143,177 @@ def _n_units(folder: str, changed: int) -> int:
 
 
 def write_unit(path: Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
-    """Write one unit whole or not at all."""
+    """Write one unit whole or not at all, with its hashes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    said = json.dumps(provenance, sort_keys=True).encode()
     make_folder(path.parent)
-    write_parquet(path, table, {_PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()})
+    write_parquet(path, table, {_PROVENANCE_KEY: said, _CONTENT_KEY: content_hash(table, said).encode()})
+
+
+def content_hash(table: pa.Table, provenance: bytes) -> str:
+    """BLAKE2 of a unit's columns, value by value, and of its provenance: the same however the file is compressed."""
+    total = hashlib.blake2b(provenance, digest_size=16)
+    for field in UNIT_SCHEMA:
+        total.update(f"\0{field.name} {field.type}\0".encode())
+        _hash_values(total, table[field.name].cast(field.type).combine_chunks())
+    return total.hexdigest()
+
+
+def _hash_values(total: Any, column: pa.Array | pa.ChunkedArray) -> None:
+    if isinstance(column, pa.ChunkedArray):  # of no chunk at all
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    total.update(np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).data)
+    if pa.types.is_list(column.type):
+        total.update(pc.list_value_length(column).fill_null(0).to_numpy().data)
+        _hash_values(total, column.flatten())
+    elif pa.types.is_string(column.type):
+        filled = column.fill_null("")
+        total.update(pc.binary_length(filled).to_numpy().data)
+        offsets, text = filled.buffers()[1:]
+        if text is not None and len(filled):
+            ends = np.frombuffer(offsets, np.int32)[filled.offset : filled.offset + len(filled) + 1]
+            total.update(memoryview(text)[ends[0] : ends[-1]])
+    elif pa.types.is_boolean(column.type):
+        total.update(np.packbits(column.fill_null(False).to_numpy(zero_copy_only=False)).data)
+    else:
+        total.update(np.ascontiguousarray(column.fill_null(0).to_numpy()).data)
+
+
+def unit_facts(path: Path, *, decode: bool = False) -> UnitFacts:
+    """What a unit says of itself, and whether its bytes are those that were written; the whole file is read.
+
+    Args:
+        path: the unit.
+        decode: decode its columns too and compare their content hash. One without hashes is always decoded.
+    """
+    try:
+        file, _, seal = parquet_in_memory(path, UNIT_SCHEMA, words=_WORDS)
+        metadata = file.metadata.metadata
+        said = stored_under(metadata, _PROVENANCE_KEY, b"{}")
+        content = (metadata or {}).get(_CONTENT_KEY, b"").decode("ascii")
+        provenance = json.loads(said)
+        if seal is Seal.BROKEN or (seal is Seal.NONE) != (not content) or not isinstance(provenance, dict):
+            return UnitFacts({}, "damaged", content)
+        if decode or not content:
+            table = _decoded(path, file)
+            if content and content_hash(table, said) != content:
+                return UnitFacts({}, "damaged", content)
+    except _DAMAGE:
+        return UnitFacts({}, "damaged", "")
+    return UnitFacts(provenance, "whole" if content else "unverified", content)
 
 
 def unit_provenance(path: Path) -> dict[str, Any]:
     """Provenance of a unit; {} for a file that cannot be read, which then is measured again."""
-    try:
-        return json.loads(stored_under(pq.read_schema(path).metadata, _PROVENANCE_KEY, b"{}"))
-    except (OSError, ValueError, pa.ArrowException):
-        return {}
+    return unit_facts(path).provenance
 
 
-def read_units(root: Path, step: int) -> pa.Table:
-    """All rows of one step, with samples, in the fixed order.
+def read_unit(path: Path, columns: Sequence[str] = UNIT_SCHEMA.names) -> pa.Table:
+    """The rows of a unit; all of its bytes are compared with its seal.
+
+    Args:
+        path: the unit.
+        columns: to be decoded.
 
     Raises:
-        ByroteError: a unit is damaged.
+        ByroteError: it is damaged.
+    """
+    try:
+        file, _, seal = parquet_in_memory(path, UNIT_SCHEMA, words=_WORDS)
+        if seal is Seal.BROKEN or (seal is Seal.NONE) != (_CONTENT_KEY not in (file.metadata.metadata or {})):
+            raise FileRefused("its bytes are not those that were written")
+        return _decoded(path, file, columns)
+    except _DAMAGE as error:
+        said = error.message if isinstance(error, ByroteError) else str(error).split("\n")[0]
+        raise ByroteError(
+            f"the unit {path} is damaged ({said[:200]})",
+            help="run the same sweep again: it measures that unit anew",
+        ) from error
+
+
+def _decoded(path: Path, file: Any, columns: Sequence[str] = UNIT_SCHEMA.names) -> pa.Table:
+    table = file.read(columns=list(columns)).select(columns)
+    refuse_values(path, table)
+    return table.cast(pa.schema([UNIT_SCHEMA.field(name) for name in columns]))
+
+
+def read_units(root: Path, step: int, *, damaged: Callable[[Path], None] | None = None) -> pa.Table:
+    """All rows of one step, with samples, in the fixed order.
+
+    Args:
+        root: the results folder.
+        step: whose units.
+        damaged: called with each damaged unit, which then is left out; None raises.
+
+    Raises:
+        ByroteError: a unit is damaged, or a link.
     """
     tables = []
-    for file in sorted(step_folder(root, step).glob("*.parquet")):
+    for file in units_of(root, step):
         try:
-            tables.append(pq.read_table(file, schema=UNIT_SCHEMA))
-        except (OSError, pa.ArrowException) as error:
-            raise ByroteError(
-                f"the unit {file} is damaged", help="run the same sweep again: it measures that unit anew"
-            ) from error
+            tables.append(read_unit(file))
+        except ByroteError:
+            if damaged is None:
+                raise
+            damaged(file)
     return pa.concat_tables(tables) if tables else UNIT_SCHEMA.empty_table()
 
 
-def write_parquet(
-    path: Path, table: pa.Table, metadata: Mapping[bytes, bytes], *, rows_per_group: int | None = None
-) -> None:
-    """Write a table whole or not at all, with entries in the file's metadata."""
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
-    write_bytes(path, memoryview(sink.getvalue()))
+def units_digest(root: Path, *, whole: bool = False) -> str:
+    """SHA-256 over the names of all units and what they hold.
+
+    Args:
+        root: the results folder.
+        whole: read every unit and compare its bytes with its seal, instead of its footer alone; a damaged one counts as
+            such. Each file is read once in a process, as long as it stays as it is.
+
+    Raises:
+        FileRefused: a folder of units is a link.
+    """
+    total, content_of = hashlib.sha256(), _checked_content if whole else _stated_content
+    for file in unit_paths(root):
+        try:
+            content = content_of(file, file_stamp(file))
+        except (OSError, FileRefused):
+            content = "unreadable"
+        total.update(f"{file.parent.name}/{file.name}\0{content}\0".encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=65_536)
+def _stated_content(file: Path, stamp: Stamp) -> str:
+    """The content hash in a unit's footer, or the hash of the footer of one that has none; `stamp` makes a new file another key."""
+    footer = footer_of(file)
+    at = footer.rfind(_CONTENT_MARK)
+    if at < 0:
+        return hashlib.sha256(footer).hexdigest()
+    start = at + len(_CONTENT_MARK)
+    return footer[start : start + 32].decode("ascii", errors="replace")
+
+
+@lru_cache(maxsize=65_536)
+def _checked_content(file: Path, stamp: Stamp) -> str:
+    return "damaged" if unit_facts(file).state == "damaged" else _stated_content(file, stamp)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file a name under which nothing reads it: `<name>.damaged`, or with a number where that is taken.
+
+    Returns:
+        The new path.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
+    free = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
+    move(path, free)
+    return free
+
+
+def set_aside_files(root: Path) -> list[Path]:
+    """Damaged files that sweeps set aside."""
+    return sorted(file for folder in ("units", "arrays") for file in (root / folder).glob("*/*.damaged*"))

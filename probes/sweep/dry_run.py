@@ -74,7 +74,7 @@ def preview(
         if fresh or not stimuli.shape or not step_folder(root, checkpoint.step).is_dir():
             missing += units.wanted  # nothing is stored, so nothing has to be hashed
         else:
-            missing += units.look(checkpoint, known.of(checkpoint))[0]
+            missing += units.look(checkpoint, known.of(checkpoint)).missing
     return Preview(
         path=root,
         to_measure=len(missing),

@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.atomic import LOCK, locked, make_folder, remove, remove_leftovers, write_json
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.atomic import LOCK, locked, make_folder, remove, remove_leftovers
+from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.lint import read_lint
-from byrote.checkpoints.series import CheckpointSeries
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.probes.results import Results
-from byrote.probes.results.unit_files import SCHEMA_VERSION
+from byrote.probes.results import run_json as store
+from byrote.probes.results.series_place import series_place, stored_place
+from byrote.probes.results.unit_files import measured_steps, unit_provenance, units_of
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
-from byrote.probes.sweep.stimulus_set import StimulusSet, stored_run_json
+from byrote.probes.sweep.stimulus_set import StimulusSet
+from byrote.probes.wording import counted
 
 
 @dataclass
@@ -27,6 +31,7 @@ class SweepOutcome:
         path: the results folder.
         measured, reused: units written now, and units found finished.
         superseded: stored units that disagreed with the weights, versions or settings and were removed.
+        set_aside: new names of damaged files; what they held was measured again where it was requested.
         gaps: checkpoints or units that could not be measured, with reasons.
         interrupted: True after Ctrl-C: what was finished is saved.
         trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
@@ -37,6 +42,7 @@ class SweepOutcome:
     measured: int = 0
     reused: int = 0
     superseded: int = 0
+    set_aside: list[Path] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     trace: list[dict[str, Any]] = field(default_factory=list)
@@ -83,7 +89,7 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
         shown: what the models were shown.
         swap: how weights were put in place; empty where no model was loaded.
     """
-    series, config, earlier = shown.series, shown.config, stored_run_json(root)
+    series, config, earlier = shown.series, shown.config, store.stored_run_json(root)
     # A sweep that finds everything stored, or lacks a plugin, adds nothing to what the one before it wrote.
     plugins = {
         info.name: info for data in _list(earlier, "plugins")[:MAX_PROBES] if (info := from_json(data))
@@ -91,12 +97,12 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
     plugins |= {info.name: info for info in config.infos if info.plugin is not None}
     manifest = {k: v for k, v in (series.manifest or {}).items() if k not in ("checkpoints", "schedule")}
     return {
-        "schema": SCHEMA_VERSION,
+        "schema": store.SCHEMA_VERSION,
         "run": series.name,
         "status": "interrupted" if outcome.interrupted else ("partial" if outcome.gaps else "complete"),
         "series": {
             "name": series.name,
-            "path": str(series.path),
+            **stored_place(root, series.path),
             "format": series.format,
             "n_checkpoints": len(series),
             "steps": list(series.steps),
@@ -115,7 +121,7 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
             "weight_processing": "raw",
             "intervals": INTERVALS,
             "seed": config.seed,
-            "swap": swap or "not needed",
+            "swap": swap or _stored_swap(earlier),
             "versions": dict(config.versions),
         },
         "gaps": outcome.gaps,
@@ -127,8 +133,13 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
 
 def write_run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> None:
     """Write `run_json`, whole or not at all."""
-    content = run_json(root, outcome, shown, swap=swap)
-    write_json(root / "run.json", content, indent=2, sort_keys=True, ensure_ascii=False)
+    store.write_run_json(root, run_json(root, outcome, shown, swap=swap))
+
+
+def _stored_swap(earlier: dict[str, Any]) -> str:
+    """How the numbers that are there were made: a sweep that loads no model makes none."""
+    before = earlier.get("provenance")
+    return str(before.get("swap") or "not needed") if isinstance(before, dict) else "not needed"
 
 
 def _list(data: dict[str, Any], key: str) -> list[Any]:
@@ -145,21 +156,43 @@ def _lint(series: CheckpointSeries) -> dict[str, Any] | None:
 
 
 def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
-    """A results folder is of one series.
+    """A results folder is of one series, which may have been moved, copied or named by another path.
 
     Raises:
-        ByroteError: its run.json names another.
+        ByroteError: its run.json names another place, and what lies at the given one has other weights.
     """
-    try:
-        other = stored_run_json(root)["series"]["path"]
-        differs = Path(other).resolve() != series.path.resolve()
-    except (OSError, ValueError, KeyError, TypeError):
+    place = series_place(root, store.stored_run_json(root))
+    if place is None or _same_place(place, series.path):
         return
-    if differs:
-        raise ByroteError(
-            f"{root} holds results of another series ({other}), not of {series.path}",
-            help="give another folder with -o, or replace them with --fresh",
-        )
+    measured = measured_steps(root)
+    common = sorted(set(measured) & set(series.steps), reverse=True)
+    if not measured or any(_same_weights(root, series.at(step)) for step in common[:1]):
+        return
+    found = (
+        f"at step {common[0]:,} these have other weights"
+        if common
+        else f"none of its {counted(len(measured), 'step')} is among those given"
+    )
+    raise ByroteError(
+        f"{root} holds results of the series at {place}, and {series.path} is another: {found}",
+        help="give another folder with -o, or replace them with --fresh",
+    )
+
+
+def _same_place(one: Path, other: Path) -> bool:
+    try:
+        return one.resolve() == other.resolve()
+    except OSError:
+        return False
+
+
+def _same_weights(root: Path, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint has the weights that a step was measured on; the last step has, since training starts alike."""
+    known = {unit_provenance(file).get("fingerprint") for file in units_of(root, checkpoint.step)}
+    try:
+        return fingerprint(model_hashes(checkpoint)) in known
+    except (CheckpointError, OSError):
+        return False
 
 
 def _clear(root: Path) -> None:

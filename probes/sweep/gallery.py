@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors.numpy import save
 
-from byrote.checkpoints.atomic import make_folder, write_bytes
+from byrote.checkpoints.array_files import write_arrays
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.vocabulary import load_tokenizer
 from byrote.interp.logit_attribution import WriteKeeper, strongest, unreadable
@@ -92,8 +91,7 @@ def write_attention(
             unwritten = error.message
     words = {} if tokenizer is None else {kind: spoken(rows, tokenizer) for kind, rows in sequences.items()}
     facts = {"format": FORMAT, **facts, "words": json.dumps(words), "unwritten": unwritten}
-    make_folder(path.parent)
-    write_bytes(path, save(arrays, metadata=dict(facts)))
+    write_arrays(path, arrays, facts)
 
 
 def written_arrays(

@@ -22,6 +22,7 @@ from byrote.probes.results import Results
 from byrote.probes.results.curve import per_head
 from byrote.probes.results.derived import observations_of, rebuild_observations
 from byrote.probes.results.schema import in_order, to_frame, unit_table
+from byrote.probes.results.unit_files import measured_steps, set_aside
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, run_json, write_run_json
 from byrote.probes.sweep.measure import measure_group
@@ -90,10 +91,12 @@ def measure_model(
         shown = StimulusSet(series, config, root)
         shown.fit(copied, checkpoint, first=False)
         units, identity = Units(root, config, shown), fingerprint_of(copied)
-        missing, superseded = units.look(checkpoint, identity)
-        for path in superseded:
+        found = units.look(checkpoint, identity)
+        for path in found.superseded:
             remove(path)
-        for group in missing:
+        for path in found.damaged:
+            set_aside(path)
+        for group in found.missing:
             measured = measure_group(copied, group, shown)
             units.write(group, measured, run=name, checkpoint=checkpoint, identity=identity)
         shown.series = replace(series, checkpoints=tuple(_all_steps(root, checkpoint)))
@@ -104,7 +107,5 @@ def measure_model(
 
 def _all_steps(root: Path, now: Checkpoint) -> Iterator[Checkpoint]:
     """The steps measured into a folder so far, ascending."""
-    steps = {
-        int(f.name.removeprefix("step_")) for f in (root / "units").glob("step_*") if f.name[5:].isdigit()
-    }
+    steps = set(measured_steps(root))
     yield from (replace(now, step=step) for step in sorted(steps | {now.step}))

@@ -17,15 +17,15 @@ from byrote.checkpoints.atomic import folders_synced_once, remove
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.vocabulary import tokenizer_of
-from byrote.probes.results.derived import rebuild_observations
+from byrote.probes.results.derived import observations_current, observations_whole, rebuild_observations
 from byrote.probes.results.schema import AXES, to_frame, unit_table
-from byrote.probes.results.unit_files import read_units
+from byrote.probes.results.unit_files import read_units, set_aside
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, write_run_json
 from byrote.probes.sweep.plan import Group
 from byrote.probes.sweep.prefetch import Clock, Fingerprints
 from byrote.probes.sweep.stimulus_set import StimulusSet
-from byrote.probes.sweep.units import Units
+from byrote.probes.sweep.units import Look, Units
 
 if TYPE_CHECKING:
     from byrote.interp.bridge import HookedSeries
@@ -95,9 +95,8 @@ class _Sweep:
         if self.hooked is not None and self.hooked.note:
             self.shown.notes.append(self.hooked.note)
         write_run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
-        changed = self.outcome.measured or self.outcome.superseded
-        if changed or not (self.root / "observations.parquet").is_file():
-            rebuild_observations(self.root)
+        if not (observations_current(self.root) and observations_whole(self.root)):
+            rebuild_observations(self.root, damaged=self._set_aside)
         return self.outcome
 
     def _all(self, known: Fingerprints, emit: Callable[[Event], None], *, fail_fast: bool) -> None:
@@ -131,9 +130,9 @@ class _Sweep:
         """Measure what one checkpoint lacks; one that lacks nothing is not loaded."""
         step, outcome = checkpoint.step, self.outcome
         if self.shown.shape:
-            missing, superseded = self.units.look(checkpoint, identity)
-            if not missing and not self.units.lacks_attention(checkpoint, identity):
-                self._count(missing, superseded)
+            found = self.units.look(checkpoint, identity)
+            if not found.missing and not self.units.lacks_attention(checkpoint, identity):
+                self._count(found)
                 return
         with at_hand(checkpoint) as ready:
             if self.hooked is None:
@@ -142,10 +141,10 @@ class _Sweep:
                 model = self.hooked.load(ready)
             self._take_threads(model)
             self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
-            missing, superseded = self.units.look(checkpoint, identity)
-            self._count(missing, superseded)
+            found = self.units.look(checkpoint, identity)
+            self._count(found)
             with folders_synced_once():
-                for group in missing:
+                for group in found.missing:
                     self._measure(model, group, checkpoint, identity)
             if self.units.lacks_attention(checkpoint, identity):
                 from byrote.probes.sweep.gallery import keep_attention
@@ -155,14 +154,19 @@ class _Sweep:
                     keep_attention(
                         model, self.root, step, fingerprint=identity, stimuli=stimuli, tokenizer=tokenizer
                     )
-            self.swap_used = self.hooked.swap_used
+            self.swap_used = self.hooked.method
 
-    def _count(self, missing: list[Group], superseded: list[Path]) -> None:
-        """Note what is reused, and remove what is superseded before anything new is written."""
-        for path in superseded:
+    def _count(self, found: Look) -> None:
+        """Note what is reused; remove what is superseded, and set aside what is damaged, before anything new is written."""
+        for path in found.superseded:
             remove(path)
-        self.outcome.superseded += len(superseded)
-        self.outcome.reused += len(self.units.wanted) - len(missing)
+        for path in found.damaged:
+            self._set_aside(path)
+        self.outcome.superseded += len(found.superseded)
+        self.outcome.reused += len(self.units.wanted) - len(found.missing)
+
+    def _set_aside(self, path: Path) -> None:
+        self.outcome.set_aside.append(set_aside(path))
 
     def _measure(self, model: HookedModel, group: Group, checkpoint: Checkpoint, identity: str) -> None:
         from byrote.probes.sweep.measure import measure_group

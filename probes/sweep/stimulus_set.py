@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from byrote.checkpoints.atomic import make_folder, write_bytes
+from byrote.checkpoints.array_files import open_arrays, write_arrays
 from byrote.checkpoints.errors import ByroteError, CheckpointError, PluginError
 from byrote.checkpoints.former_name import stored_under
+from byrote.checkpoints.safe_read import FileRefused
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets_from_files, token_sets_of
 from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids, variant_pairs
+from byrote.probes.results.run_json import stored_run_json
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import groups
@@ -29,15 +31,6 @@ from byrote.probes.sweep.plan import groups
 MAX_WINDOW_TOKENS = 1024  # twice what icl_score needs; longer contexts would mostly cost time
 WINDOWS = Path("stimuli") / "natural.safetensors"
 _FACTS = "byrote"
-
-
-def stored_run_json(root: Path) -> dict[str, Any]:
-    """What an earlier sweep wrote of itself; {} where there is nothing, or it is damaged."""
-    try:
-        found = json.loads((root / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 class StimulusSet:
@@ -178,20 +171,20 @@ class _Windows:
         Raises:
             ByroteError: it was drawn otherwise, so that the text itself is needed; or the file is damaged.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         file = root / WINDOWS
         if not file.is_file():
             return base, []
         try:
-            with safe_open(file, "np") as stored:
+            with open_arrays(file) as stored:
                 facts = json.loads(stored_under(stored.metadata(), _FACTS, "null"))
                 tokens = stored.get_tensor("tokens").astype(np.int64)
             source, notes = str(facts["source"]), [str(note) for note in facts["notes"]]
             differing = [
                 f"{name} {facts[name]}, now {now}" for name, now in vars(self).items() if facts[name] != now
             ]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        except (OSError, ValueError, KeyError, TypeError, FileRefused, SafetensorError):
             raise ByroteError(
                 "the natural text saved by an earlier sweep cannot be read", help="give it again with --text"
             ) from None
@@ -205,11 +198,5 @@ class _Windows:
 
 def _write_windows(root: Path, shown: Stimulus, facts: dict[str, Any]) -> None:
     """Write the windows shown, whole or not at all, so that the next sweep can do without the text."""
-    from safetensors.numpy import save
-
-    file = root / WINDOWS
-    metadata = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
-    data = save({"tokens": shown.tokens.astype(np.int32)}, metadata=metadata)
-    if not file.is_file() or file.read_bytes() != data:
-        make_folder(file.parent)
-        write_bytes(file, data)
+    said = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
+    write_arrays(root / WINDOWS, {"tokens": shown.tokens.astype(np.int32)}, said)

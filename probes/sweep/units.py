@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,27 @@ from byrote.checkpoints.series import Checkpoint
 from byrote.probes.attention import lacks_attention
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
-from byrote.probes.results.unit_files import step_folder, unit_provenance, write_unit
+from byrote.probes.results.unit_files import step_folder, unit_facts, units_of, write_unit
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import Group, groups
 from byrote.probes.sweep.stimulus_set import StimulusSet
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stands at one checkpoint.
+
+    Attributes:
+        missing: groups to measure, each with those of its probes that are not stored with equal provenance.
+        superseded: units of other weights or settings, to be removed before anything new is written, so that a kill
+            never leaves numbers of two sets of weights side by side.
+        damaged: units whose bytes are not those that were written, to be set aside.
+    """
+
+    missing: list[Group]
+    superseded: list[Path]
+    damaged: list[Path]
 
 
 class Units:
@@ -37,23 +53,22 @@ class Units:
         self.root, self.config, self.stimuli = root, config, stimuli
         self.wanted = groups(config.infos)
 
-    def look(self, checkpoint: Checkpoint, identity: str) -> tuple[list[Group], list[Path]]:
-        """What of a checkpoint is still to measure, and what is superseded; every stored unit is read once.
+    def look(self, checkpoint: Checkpoint, identity: str) -> Look:
+        """What of a checkpoint is still to measure, what is superseded, and what is damaged; every stored unit is read once.
 
         Args:
             checkpoint: of the series.
             identity: hash of its weights.
-
-        Returns:
-            Groups, each with those of its probes that are not stored with equal provenance; and units of other weights
-            or settings, to be removed before anything new is written, so that a kill never leaves numbers of two sets
-            of weights side by side.
         """
         current: dict[str, set[str]] = {}
-        superseded = []
-        for path in sorted(step_folder(self.root, checkpoint.step).glob("*.parquet")):
-            key, found = path.name.split(".")[0], unit_provenance(path)
-            probes, plugins = found.pop("probes", {}), found.pop("plugins", {})
+        superseded, damaged = [], []
+        for path in units_of(self.root, checkpoint.step):
+            key, facts = path.name.split(".")[0], unit_facts(path)
+            if facts.state == "damaged":
+                damaged.append(path)
+                continue
+            found = dict(facts.provenance)
+            probes, plugins = _mapping(found.pop("probes", {})), _mapping(found.pop("plugins", {}))
             kinds = [kind for name in probes if name in REGISTRY for kind in REGISTRY[name].stimuli]
             stimulus = self.stimuli.ids_of(kinds if "+" in key else [key]) or str(found.get("stimulus", ""))
             if found == self._provenance(checkpoint, identity, stimulus) and all(
@@ -66,7 +81,7 @@ class Units:
             Group(g.stimuli, tuple(i for i in g.probes if i.name not in current.get(g.key, ())))
             for g in self.wanted
         )
-        return [group for group in lacking if group.probes], superseded
+        return Look([group for group in lacking if group.probes], superseded, damaged)
 
     def write(
         self, group: Group, measured: Sequence[Measured], *, run: str, checkpoint: Checkpoint, identity: str
@@ -115,6 +130,11 @@ def unit_name(key: str, probes: Mapping[str, int]) -> str:
     """File name of a unit: readable group key, short hash of the probes in it and their versions."""
     text = json.dumps(dict(probes), sort_keys=True)
     return f"{key}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """The value where it is an object, else an empty one: a unit may say anything."""
+    return value if isinstance(value, dict) else {}
 
 
 def _current(name: str, version: int, plugin: Mapping[str, str] | None) -> bool:

@@ -69,6 +69,7 @@ OPTIONS: dict[str, set[str]] = {
         "--disk-budget",
     }
     | {"--progress"},
+    "byrote verify": SHARED | OUTPUT | {"--content"},
     "byrote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
     "byrote compare": SHARED | OUTPUT | {"--align", "--at", "--top", "--expect"},
     "byrote report": SHARED | {"-o", "--out", "--base", "--light", "--open", "--expect"},

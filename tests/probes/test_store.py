@@ -136,7 +136,7 @@ def test_a_failed_write_keeps_the_old_unit_and_leaves_nothing_behind(tmp_path, m
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="No space left"):
         write_unit(file, table, {"seed": 2})
     assert unit_provenance(file) == {"seed": 1}

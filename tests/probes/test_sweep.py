@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -183,6 +184,8 @@ def test_observations_are_derived_again_when_they_are_missing(series, out):
     whole = file.read_bytes()
     file.unlink()
     assert Results.open(first.path).frame.equals(first.results.frame)
+    assert not file.exists()  # readers never write
+    run(series, out, probes=FEW)
     assert file.read_bytes() == whole
 
 
@@ -205,13 +208,39 @@ def test_fresh_starts_over_but_never_deletes_what_is_not_ours(series, out):
     assert (first.path / "observations.parquet").is_file()
 
 
-def test_results_of_another_series_are_not_mixed_in(series, out, lab_series, tmp_path):
-    run(series, out, probes=FEW)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shutil.copytree(series.path, elsewhere / "tiny")
-    with pytest.raises(ByroteError, match="holds results of another series"):
-        run(open_series(elsewhere / "tiny"), out, probes=FEW)
+def test_a_series_that_was_copied_goes_on_and_another_of_its_name_is_refused(
+    series, out, tmp_path, monkeypatch
+):
+    first = run(series[:2], out, probes=FEW)
+    (tmp_path / "elsewhere").mkdir()
+    copied = shutil.copytree(series.path, tmp_path / "elsewhere" / "tiny")
+    assert counts(run(open_series(copied), out, probes=FEW)) == (3, 6, 0)
+    assert Results.open(first.path).series_place == copied
+    monkeypatch.chdir(copied.parent)
+    assert counts(run(open_series("tiny"), Path("../results"), probes=FEW)) == (0, 9, 0)
+    rewrite(series, 64, lambda tensors: tensors["head.weight"].mul_(2))
+    with pytest.raises(ByroteError, match="is another: at step 64 these have other weights"):
+        run(series, out, probes=FEW)
+    with pytest.raises(ByroteError, match="none of its 3 steps is among those given"):
+        run(series[:0], out, probes=FEW)
+
+
+def test_a_run_says_where_its_checkpoints_are_from_wherever_it_is_opened(series, out, tmp_path, monkeypatch):
+    """The notebooks after `make demo`: results by another path than the sweep was started with."""
+    monkeypatch.chdir(tmp_path)
+    run(open_series("tiny"), Path("results"), probes=FEW)
+    assert Results.open("results/tiny").series_shown == "tiny"
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert Results.open("../results/tiny").series_place == series.path
+    assert counts(run(open_series("../tiny"), Path("../results"), probes=FEW)) == (0, 9, 0)
+    file = tmp_path / "results" / "tiny" / "run.json"
+    meta = json.loads(file.read_text())
+    meta["series"] |= {"path": "tiny"}  # as version 0.1 wrote it
+    del meta["series"]["relative_to"], meta["seal"], meta["sealed"]
+    file.write_text(json.dumps(meta))
+    assert Results.open("../results/tiny").series_place == series.path
+    assert counts(run(open_series("../tiny"), Path("../results"), probes=FEW)) == (0, 9, 0)
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_a_gap_and_the_rest_is_measured(series, out):
@@ -390,7 +419,7 @@ def test_a_damaged_run_json_is_written_again(series, out, text):
     again = json.loads((first.path / "run.json").read_text())
     expected = json.loads(meta)
     for data in (again, expected):
-        data["provenance"].pop("swap")
+        data.pop("seal")
     assert again == expected
 
 

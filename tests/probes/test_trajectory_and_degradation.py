@@ -13,8 +13,9 @@ from byrote.probes.degradation import BEST_HEAD, compare
 from byrote.probes.registry import lookup
 from byrote.probes.results import Results
 from byrote.probes.results.derived import rebuild_observations
+from byrote.probes.results.run_json import SCHEMA_VERSION
 from byrote.probes.results.schema import Measured, from_samples, unit_table
-from byrote.probes.results.unit_files import SCHEMA_VERSION, step_folder, write_unit
+from byrote.probes.results.unit_files import step_folder, write_unit
 from byrote.probes.trajectory import best_head, head_onsets, heads_above, onset
 
 N = 16

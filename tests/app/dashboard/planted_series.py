@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
-from byrote.checkpoints.atomic import write_json
+from byrote.checkpoints.array_files import write_arrays
 from byrote.probes.attention import FORMAT, attention_file
 from byrote.probes.registry import lookup
 from byrote.probes.results.derived import rebuild_observations
+from byrote.probes.results.run_json import write_run_json
 from byrote.probes.results.schema import Measured, not_measured, unit_table
 from byrote.probes.results.unit_files import step_folder, write_unit
 
@@ -105,7 +105,7 @@ def write_results(
         "notes": [],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "run.json", facts | meta)
+    write_run_json(folder, facts | meta)
     if rebuild:
         rebuild_observations(folder)
     return folder
@@ -275,7 +275,6 @@ def keep_attention(
     weight[np.arange(1, n), np.arange(n - 1)] += 0.6
     pattern = np.broadcast_to(np.rint(255 * weight).astype(np.uint8), (1, *shape, n, n))
     file = attention_file(folder, step)
-    file.parent.mkdir(parents=True)
     facts = {
         "format": FORMAT,
         "stimuli": json.dumps({stimulus: "planted"}),
@@ -283,7 +282,7 @@ def keep_attention(
         "unwritten": unwritten,
     }
     arrays = {f"{stimulus}/pattern": np.ascontiguousarray(pattern), f"{stimulus}/tokens": np.arange(n)[None]}
-    save_file(arrays | ({} if unwritten else _writes(words, stimulus, shape)), file, metadata=facts)
+    write_arrays(file, arrays | ({} if unwritten else _writes(words, stimulus, shape)), facts)
 
 
 def _writes(words: Sequence[str], stimulus: str, shape: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from planted_series import keep_attention, rising, write_results
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.results.derived import rebuild_observations
+from byrote.probes.results.run_json import write_run_json
 from byrote.probes.results.unit_files import unit_provenance, write_unit
 from byrote.probes.verify import verify
 
@@ -55,7 +56,7 @@ def say(folder: Path, **facts: Any) -> None:
         for key in outer:
             held = held[key]
         held[last] = value
-    file.write_text(json.dumps(meta))
+    write_run_json(folder, meta)
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -78,7 +79,10 @@ def test_a_unit_cut_short_is_named_and_the_others_are_still_compared(sound):
     file = unit(sound)
     file.write_bytes(file.read_bytes()[:-40])
     (line,) = verify(sound).findings
-    assert line == f"units cannot be read; the same sweep again measures them anew: step_00000020/{file.name}"
+    assert (
+        line
+        == f"units are damaged; the same sweep again sets them aside and measures them anew: step_00000020/{file.name}"
+    )
 
 
 def test_a_number_changed_in_a_unit_is_found_in_the_observations(sound):
@@ -97,16 +101,16 @@ def test_observations_older_than_the_units_are_found(sound):
     unit(sound, key="weights").unlink()
     (line,) = verify(sound).findings
     assert line.startswith(
-        "observations.parquet is not what the units give; delete it, it is made again from them: step 20, "
+        "observations.parquet is not what the units give; the same sweep again makes it anew: step 20, "
     )
     shutil.rmtree(sound / "units" / "step_00000010")
     found = verify(sound).findings
     assert any("step 10, no units" in line for line in found)
     assert "checkpoints that have no units and are no gaps: step 10" in found
     (sound / "observations.parquet").write_bytes(b"PAR1")
-    assert any("observations.parquet cannot be read" in line for line in verify(sound).findings)
+    assert any("observations.parquet is damaged" in line for line in verify(sound).findings)
     (sound / "observations.parquet").unlink()
-    assert "no observations.parquet yet: it is made when the results are next read" in verify(sound).checked
+    assert "no observations.parquet: the same sweep again makes it" in verify(sound).checked
 
 
 @pytest.mark.parametrize(

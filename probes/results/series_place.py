@@ -1,0 +1,65 @@
+"""Where a run's checkpoints are: stored relative to the results folder, so that both may be moved or opened together. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+RELATIVE_TO_RESULTS = "results"
+
+
+def stored_place(root: Path, series: Path) -> dict[str, str]:
+    """What run.json says of a series' place: its path from the results folder, or its whole path where there is none.
+
+    Args:
+        root: the results folder.
+        series: the folder or file that was opened.
+    """
+    if series.exists():
+        with suppress(ValueError, OSError):  # on another drive
+            path = os.path.relpath(series.resolve(), root.resolve())
+            return {"path": Path(path).as_posix(), "relative_to": RELATIVE_TO_RESULTS}
+    return {"path": str(series)}
+
+
+def series_place(root: Path, meta: Mapping[str, Any]) -> Path | None:
+    """Where the checkpoints of a run are, or were; None where run.json does not say.
+
+    A path of version 0.1 is relative to where its sweep was started: it is looked for there, beside the results, and where
+    results usually are, one folder below.
+
+    Args:
+        root: the results folder.
+        meta: its run.json.
+    """
+    series = meta.get("series") or {}
+    path = series.get("path")
+    if not path:
+        return None
+    if series.get("relative_to") == RELATIVE_TO_RESULTS:
+        return Path(os.path.normpath(root.resolve() / path))
+    candidates = [Path(path)]
+    if not candidates[0].is_absolute():
+        above = root.resolve().parent
+        candidates += [above.parent / path, above / path]
+    return next((place for place in candidates if _exists(place)), candidates[0])
+
+
+def series_shown(root: Path, meta: Mapping[str, Any]) -> str:
+    """The path of a run's series as one would type it here; "" where run.json does not say."""
+    place = series_place(root, meta)
+    if place is None:
+        return ""
+    with suppress(ValueError, OSError):
+        return str(place.relative_to(Path.cwd()))
+    return str(place)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name no file system takes
+        return False
