@@ -19,8 +19,8 @@ from byrote.checkpoints.safe_read import FileRefused, open_regular
 from byrote.checkpoints.seal import EMPTY, Seal, seal_of_file, sealed
 
 MAX_BYTES = 4 << 30
-SEALED_KEY = "byrote.sealed"  # says that there is a seal, so that one whose mark is damaged is missed
-_SEAL_KEY = "byrote.seal"
+SEALED_KEY = "byrote-sealed"  # says that there is a seal, so that one whose mark is damaged is missed
+_SEAL_KEY = "byrote-seal"
 _MARK = f'"{_SEAL_KEY}":"'.encode()
 
 

@@ -316,7 +316,7 @@ def test_it_takes_sixty_bytes_per_head_and_position(planted):
 def old_version(file) -> None:
     """The file as the version before this one wrote it."""
     with safe_open(file, framework="numpy") as held:
-        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote.")}
+        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote-")}
     del facts["unwritten"]
     arrays = {name: array for name, array in load_file(file).items() if "written" not in name}
     save_file(arrays, file, metadata=facts | {"format": "byrote-attention-1"})
@@ -355,7 +355,7 @@ def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
     )
     (text,) = stored_texts(file)
     with safe_open(file, framework="numpy") as held:
-        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote.")}
+        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote-")}
     arrays = load_file(file)
     if harm == "gone":
         del arrays["own/written_ids"]
