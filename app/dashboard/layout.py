@@ -15,7 +15,7 @@ from PIL import Image
 
 from byrote.dashboard import export
 from byrote.dashboard.library import DIRECTORY_VARIABLE, Library, look
-from byrote.dashboard.page import Drawing, View, bound, go, look_around, opened_paths, problem
+from byrote.dashboard.page import Drawing, View, bound, go, look_around, opened_paths, panel, problem
 from byrote.dashboard.query_params import MAX_PINS, head_names, link
 from byrote.dashboard.views import PAGES
 from byrote.probes.results import Results
@@ -44,7 +44,8 @@ def main(only: str | None = None) -> None:
     sidebar(view)
     complaints(view)
     example(view)
-    page.draw(view, drawing)
+    with panel("the page"):
+        page.draw(view, drawing)
     foot(view, drawing)
     _settle()
 

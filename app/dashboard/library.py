@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
+import os
 import shutil
 import tarfile
 import tempfile
@@ -31,12 +32,16 @@ from weakref import WeakKeyDictionary, ref
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.results import Results
+from byrote.probes.results.run_json import RUN_JSON
 from byrote.probes.results.unit_files import unit_stamps
 
 Identity = tuple[Any, ...]
 # Set by the process that starts the server: what to open, and where the user is.
 PATHS_VARIABLE, DIRECTORY_VARIABLE = "BYROTE_DASHBOARD_PATHS", "BYROTE_DASHBOARD_DIRECTORY"
 MAX_RUNS_OPEN = 12
+MAX_NAME = 500  # characters; longer ones are no names of folders
+MAX_HEADS = 1 << 16  # of a model; the largest have some 20,000
+MAX_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -75,16 +80,14 @@ def open_library(paths: Sequence[Path]) -> Library:
     runs: dict[str, Results] = {}
     broken: list[Broken] = []
     for folder in run_folders(paths):
-        try:
-            run = _read(folder, identity_of(folder))
-        except ByroteError as error:
-            broken.append(Broken(folder.name, folder, error.message, error.help))
-            continue
-        if run.run in runs:
+        run = _read(folder)
+        if isinstance(run, Broken):
+            broken.append(run)
+        elif run.run in runs:
             reason = f"another run is called {run.run}: {runs[run.run].path}"
             broken.append(Broken(run.run, folder, reason, "give each run its own name"))
-            continue
-        runs[run.run] = run
+        else:
+            runs[run.run] = run
     return Library(runs, tuple(broken), tuple(Path(p) for p in paths))
 
 
@@ -97,41 +100,45 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Results folders among and inside the paths, finished or in the making."""
     found: list[Path] = []
     for path in map(Path, paths):
-        entries = path.iterdir() if path.is_dir() else ()
-        inside = sorted(p for p in entries if not p.name.startswith(".") and is_run_folder(p))
-        found += [path] if is_run_folder(path) else inside
+        found += [path] if is_run_folder(path) else sorted(filter(is_run_folder, _entries(path)))
     return list(dict.fromkeys(found))
 
 
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return []
+
+
 def is_run_folder(path: Path) -> bool:
-    """Whether a folder holds a run, or the first units of one."""
-    return path.is_dir() and ((path / "run.json").is_file() or (path / "units").is_dir())
+    """Whether a folder holds a run, or the first units of one, readable or not."""
+    try:
+        return path.is_dir() and (os.path.lexists(path / RUN_JSON) or (path / "units").is_dir())
+    except (OSError, ValueError):
+        return False
 
 
 def identity_of(folder: Path) -> Identity:
     """Names, times and sizes of the files a run is read from."""
     marks: list[Any] = []
-    for name in ("run.json", "observations.parquet"):
+    for name in (RUN_JSON, "observations.parquet"):
         try:
-            stat = (folder / name).stat()
+            stat = (folder / name).lstat()
             marks.append((name, stat.st_mtime_ns, stat.st_size))
         except OSError:
             marks.append((name, 0, 0))
     return (*marks, hash(unit_stamps(folder)))
 
 
-def _read(folder: Path, identity: Identity) -> Results:
-    """The run as it is now; what was read of it before is dropped.
-
-    Raises:
-        ByroteError: run.json cannot be read or names no run, or a unit is damaged.
-    """
+def _read(folder: Path) -> Results | Broken:
+    """The run as it is now, or why it cannot be shown; what was read of it before is dropped."""
     with _LOCK:
+        identity = identity_of(folder)
         known, run = _READ.get(folder, (None, None))
         if run is None or known != identity:
             _READ.pop(folder, None)
-            run = Results(folder, _meta(folder), write=False)
-            run.steps  # noqa: B018  (finds a unit that is damaged)
+            run = _opened(folder)
             _READ[folder] = identity, run
         _READ.move_to_end(folder)
         while len(_READ) > MAX_RUNS_OPEN:
@@ -139,19 +146,58 @@ def _read(folder: Path, identity: Identity) -> Results:
     return run
 
 
-_READ: OrderedDict[Path, tuple[Identity, Results]] = OrderedDict()
+def _opened(folder: Path) -> Results | Broken:
+    """What a folder holds. Whatever goes wrong in it is its own affair: the others are shown."""
+    try:
+        run = Results(folder, _meta(folder), write=False)
+        _try_out(run)
+    except ByroteError as error:
+        return Broken(folder.name, folder, error.message, error.help)
+    except Exception as error:  # a folder that somebody sent may hold anything
+        what = f"{type(error).__name__}: {error}"[:MAX_REASON]
+        return Broken(
+            folder.name, folder, f"it cannot be read ({what})", "run the same sweep again, or remove it"
+        )
+    return run
+
+
+def _try_out(run: Results) -> None:
+    """Look at all that the pages of other runs look at too.
+
+    Raises:
+        ByroteError: run.json cannot be read or names no run, or a unit is damaged.
+    """
+    if not 0 < len(run.run.strip()) <= MAX_NAME:
+        raise ByroteError(
+            f"{run.path / RUN_JSON} names no run", help="run the sweep again: it rewrites run.json"
+        )
+    n_layers, n_heads = run.shape
+    if n_layers * n_heads > MAX_HEADS:
+        raise ByroteError(
+            f"its model has {n_layers:,} layers of {n_heads:,} heads", help="run the sweep again"
+        )
+    for look_at in (
+        run.steps,
+        run.all_steps,
+        run.usable_steps,
+        run.left_out,
+        run.loss,
+        run.arm,
+        run.gaps,
+        run.kinds,
+        run.head_probes,
+    ):
+        len(look_at)
+
+
+_READ: OrderedDict[Path, tuple[Identity, Results | Broken]] = OrderedDict()
 _LOCK = threading.Lock()  # two users who open the same folder read it once
 
 
 def _meta(folder: Path) -> dict[str, Any]:
     """run.json, or for a first sweep that has not ended yet the little that is known."""
-    if (folder / "run.json").is_file():
-        meta = dict(Results.open(folder).meta)
-        if not isinstance(meta.get("run"), str):
-            raise ByroteError(
-                f"{folder / 'run.json'} names no run", help="run the sweep again: it rewrites run.json"
-            )
-        return meta
+    if os.path.lexists(folder / RUN_JSON):
+        return dict(Results.open(folder).meta)
     return {"schema": 1, "run": folder.name, "status": "running", "series": {}, "gaps": []}
 
 

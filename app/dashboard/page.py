@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
@@ -190,8 +191,8 @@ def panel(what: str) -> Iterator[None]:
         yield
     except ByroteError as error:
         problem(f"{sentence_case(what)} cannot be shown: {error.message}", error.help)
-    except OSError as error:
-        problem(f"{sentence_case(what)} cannot be shown: {error}", "check the results folder")
+    except (OSError, pa.ArrowException) as error:
+        problem(f"{sentence_case(what)} cannot be shown: {error}", "check the results folder: byrote verify")
 
 
 def problem(message: str, help: str = "") -> None:

@@ -199,14 +199,17 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _opened(source: Path | pa.BufferReader, words: Sequence[str]) -> pq.ParquetFile:
-    return pq.ParquetFile(
-        source,
-        read_dictionary=list(words),
-        page_checksum_verification=True,
-        thrift_string_size_limit=MAX_FOOTER_BYTES,
-        thrift_container_size_limit=10_000_000,
-        schema_depth_limit=8,
-    )
+    try:
+        return pq.ParquetFile(
+            source,
+            read_dictionary=list(words),
+            page_checksum_verification=True,
+            thrift_string_size_limit=MAX_FOOTER_BYTES,
+            thrift_container_size_limit=10_000_000,
+            schema_depth_limit=8,
+        )
+    except KeyError as error:  # a column of words that is not there
+        raise FileRefused(f"a parquet file has no column {error}", help=_OURS) from None
 
 
 def _ends_of(file: BinaryIO) -> bytes:

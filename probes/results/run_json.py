@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,15 @@ MAX_TEXT = 100_000  # characters of one text
 _MARK = b'"seal": "'
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 
+_HALVES = re.compile("[\ud800-\udfff]")  # JSON can hold them, and no table, page or file can
+
 Check = Callable[[Any], str]  # "" or what was expected
 
 
 def _text(value: Any) -> str:
-    return "" if isinstance(value, str) and len(value) <= MAX_TEXT else "text"
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        return "text"
+    return "text without halves of characters" if _HALVES.search(value) else ""
 
 
 def _whole(least: int, most: int) -> Check:

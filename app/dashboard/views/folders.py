@@ -19,6 +19,7 @@ from byrote.probes.verify import Verified, digest, verify
 from byrote.probes.wording import clean, counted, literal, size
 
 DIGEST_CHARS = 12
+PATH_CHARS = 600
 _VERIFIED, _REMOVING, _SAID, _FAILED = "folder_verified", "folder_removing", "folder_said", "folder_failed"
 
 
@@ -32,10 +33,28 @@ def results(view: View, page: Drawing) -> None:
 
 def results_frame(view: View) -> pd.DataFrame:
     """One row per results folder: what it holds, how large it is, and what is wrong with it."""
-    rows = [
+    rows = [_row(run) for run in view.library.runs.values()]
+    rows += [
         {
-            "run": run.run,
-            "status": str(run.meta.get("status", "unknown")),
+            "run": clean(b.name),
+            "status": "cannot be read",
+            "folder": clean(b.path, limit=PATH_CHARS),
+            "reason": clean(b.reason, limit=PATH_CHARS),
+        }
+        for b in view.library.broken
+    ]
+    return pd.DataFrame(rows)
+
+
+def _row(run: Results) -> dict[str, Any]:
+    """One folder; what cannot be read in it is said in its own row."""
+    row: dict[str, Any] = {
+        "run": run.run,
+        "status": str(run.meta.get("status", "unknown")),
+        "folder": clean(run.path, limit=PATH_CHARS),
+    }
+    try:
+        return row | {
             "checkpoints": len(run.steps),
             "probes": len({probe for probe, _ in run.kinds}),
             "numbers": run.n_rows,
@@ -44,15 +63,10 @@ def results_frame(view: View) -> pd.DataFrame:
             "byrote": str(((run.meta.get("provenance") or {}).get("versions") or {}).get("byrote", "")),
             "attention saved": "yes" if any((run.path / "arrays").glob("*/attention.safetensors")) else "no",
             "gaps": len(run.gaps),
-            "folder": str(run.path),
+            "folder": row.pop("folder"),
         }
-        for run in view.library.runs.values()
-    ]
-    rows += [
-        {"run": b.name, "status": "cannot be read", "folder": str(b.path), "reason": b.reason}
-        for b in view.library.broken
-    ]
-    return pd.DataFrame(rows)
+    except (ByroteError, OSError) as error:
+        return row | {"status": "cannot be read", "reason": clean(error, limit=PATH_CHARS)}
 
 
 def one_folder(library: Library, view: View | None = None) -> None:
@@ -186,7 +200,7 @@ def _bytes(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
         try:
-            total += path.stat().st_size if path.is_file() else 0
+            total += path.lstat().st_size if path.is_file() else 0
         except OSError:
             continue
     return total

@@ -115,8 +115,13 @@ def measuring_task(path: str, probes: list[str], *, keep_attention: bool, out: P
 @st.fragment(run_every=WATCH_EVERY_S)
 def _watch(root: Path) -> None:
     """The jobs, looked at again every second."""
-    found = jobs.all_jobs(root, most=N_SHOWN)
     st.subheader("Jobs", anchor=False)
+    with panel("the jobs"):
+        _jobs(root)
+
+
+def _jobs(root: Path) -> None:
+    found = jobs.all_jobs(root, most=N_SHOWN)
     if (root / FORMER).is_dir():
         st.caption(
             f"The folder {literal(FORMER)} in these results is of version 0.1: jobs are kept elsewhere now, and it is ignored."
