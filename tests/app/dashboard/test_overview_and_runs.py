@@ -346,7 +346,7 @@ def test_the_page_verifies_a_folder_and_says_what_it_looked_at(open_page, two_ru
     at.selectbox(key="folder_chosen").set_value(root / "unique").run()
     assert "Nothing wrong found" not in said(at)  # what was said of the folder as it was is no longer said
     at.button(key="folder_verify").click().run()
-    assert "units cannot be read" in said(at)
+    assert "units are damaged" in said(at)
 
 
 def test_a_folder_that_cannot_be_read_can_be_verified_and_removed(open_page, with_broken):
