@@ -78,11 +78,12 @@ class Guard:
         app: what is guarded.
         port: of the server; cookies are shared by all ports of a machine, so that it is part of the cookie's name.
         token: what the printed address holds.
+        once: what opens the pages one time, for the browser that the command opens; "" for nothing.
         origins: see `origins_of`.
     """
 
-    def __init__(self, app: App, *, port: int, token: str, origins: frozenset[str]) -> None:
-        self._app, self._token, self._origins = app, token, origins
+    def __init__(self, app: App, *, port: int, token: str, origins: frozenset[str], once: str = "") -> None:
+        self._app, self._token, self._once, self._origins = app, token, once, origins
         self._hosts = frozenset(urlsplit(origin).netloc for origin in origins)
         self._cookie, self._secret = f"byrote_{port}", secrets.token_urlsafe(32)
         self._sources = " ".join(sorted(f"ws://{host} wss://{host}" for host in self._hosts))
@@ -101,7 +102,7 @@ class Guard:
         query = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         shown = [value for name, value in query if name == TOKEN]
         asks_for_page = scope["type"] == "http" and scope["method"] == "GET"
-        if asks_for_page and shown and (has_cookie or any(_same(value, self._token) for value in shown)):
+        if asks_for_page and shown and (has_cookie or any(map(self._opens, shown))):
             await self._exchange(scope, query, send)
             return
         if not has_cookie:
@@ -132,6 +133,13 @@ class Guard:
             "navigate",
             "document",
         )
+
+    def _opens(self, value: str) -> bool:
+        """Whether it is the token, or the one for one time, which it is no more then."""
+        if self._once and _same(value, self._once):
+            self._once = ""
+            return True
+        return _same(value, self._token)
 
     def _has_cookie(self, headers: list[tuple[bytes, str]]) -> bool:
         """Whether one of the cookies of our name holds the secret: others on this machine can add cookies of that name."""

@@ -21,7 +21,13 @@ from urllib.parse import urlencode
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.guard import TOKEN, origins_of
-from byrote.dashboard.library import DIRECTORY_VARIABLE, PATHS_VARIABLE, is_run_folder, run_folders
+from byrote.dashboard.library import (
+    DIRECTORY_VARIABLE,
+    PATHS_VARIABLE,
+    as_variable,
+    is_run_folder,
+    run_folders,
+)
 from byrote.probes.figures.theme import TOKENS
 
 ADDRESS = "127.0.0.1"
@@ -52,16 +58,26 @@ class Server:
         process: it.
         port: on this machine.
         token: what opens its pages.
+        once: what opens them one time.
     """
 
     process: subprocess.Popen[bytes]
     port: int
     token: str
+    once: str
 
     @property
     def address(self) -> str:
         """What to open in a browser once; its pages have addresses without the token from then on."""
-        return f"http://localhost:{self.port}/?{urlencode({TOKEN: self.token})}"
+        return self._address(self.token)
+
+    @property
+    def address_once(self) -> str:
+        """The same for one time: the command line of a browser can be read by everybody on this machine."""
+        return self._address(self.once)
+
+    def _address(self, token: str) -> str:
+        return f"http://localhost:{self.port}/?{urlencode({TOKEN: token})}"
 
 
 def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
@@ -102,18 +118,19 @@ def start(
         ByroteError: one of the origins is none.
     """
     origins_of(port, origins)
-    token = secrets.token_urlsafe(32)
+    token, once = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    said = {"port": port, "token": token, "once": once, "origins": [*origins]}
     process = subprocess.Popen(
         command(), env=environment(paths), cwd=SCRIPT.parent, stdin=subprocess.PIPE, stdout=output, stderr=output
     )  # fmt: skip
     assert process.stdin is not None
     try:  # a command line can be read by everybody on this machine, and a variable by every process it starts
-        with process.stdin as said:
-            said.write(json.dumps({"port": port, "token": token, "origins": [*origins]}).encode() + b"\n")
+        with process.stdin as line:
+            line.write(json.dumps(said).encode() + b"\n")
     except BrokenPipeError:
         pass  # it has ended already; who waits for its answer will see that
     process.stdin = None  # said is said
-    return Server(process, port, token)
+    return Server(process, port, token, once)
 
 
 def answers(port: int) -> bool:
@@ -195,7 +212,7 @@ def environment(
     for name in _PLACES:
         if not _is_trusted(env.get(name, ""), untrusted):
             env.pop(name, None)
-    env[PATHS_VARIABLE] = os.pathsep.join(str(Path(p).resolve()) for p in paths)
+    env[PATHS_VARIABLE] = as_variable(paths)
     env[DIRECTORY_VARIABLE] = str(here)
     return env
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
+import json
 import os
 import shutil
 import tarfile
@@ -69,6 +70,18 @@ class Library:
     broken: tuple[Broken, ...] = ()
     paths: tuple[Path, ...] = ()
     is_example: bool = False
+
+
+def as_variable(paths: Sequence[Path]) -> str:
+    """Paths as one variable: any characters may be in them."""
+    return json.dumps([str(Path(path).resolve()) for path in paths])
+
+
+def of_variable(value: str) -> tuple[Path, ...]:
+    """The paths of such a variable."""
+    if not value.startswith("["):
+        return (Path(value),)
+    return tuple(Path(path) for path in json.loads(value))
 
 
 def open_library(paths: Sequence[Path]) -> Library:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import streamlit as st
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard.library import PATHS_VARIABLE, Library, open_library, or_example
+from byrote.dashboard.library import PATHS_VARIABLE, Library, of_variable, open_library, or_example
 from byrote.dashboard.query_params import MAX_PINS, Reading, State, link, read
 from byrote.probes.cards import Card, card
 from byrote.probes.figures import Figure, Look
@@ -245,8 +245,7 @@ _STATE = "byrote_state"
 
 def opened_paths() -> tuple[Path, ...]:
     """The folders the dashboard was opened on."""
-    given = os.environ.get(PATHS_VARIABLE, "results")
-    return tuple(Path(path) for path in given.split(os.pathsep) if path)
+    return of_variable(os.environ.get(PATHS_VARIABLE, "results"))
 
 
 def opened_library() -> Library:

@@ -19,13 +19,16 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.guard import Guard, origins_of, prove_guarded
 
 
-def serve(script: Path, *, port: int, token: str, origins: Sequence[str], options: dict[str, Any]) -> None:
+def serve(
+    script: Path, *, port: int, token: str, once: str = "", origins: Sequence[str], options: dict[str, Any]
+) -> None:
     """Answer until the process is told to stop.
 
     Args:
         script: draws the pages.
         port: on this machine.
         token: which opens them.
+        once: which opens them one time.
         origins: further addresses under which a browser finds the server.
         options: Streamlit's, see `launch.options`.
     """
@@ -39,5 +42,5 @@ def serve(script: Path, *, port: int, token: str, origins: Sequence[str], option
             raise
         yield
 
-    guard = Middleware(Guard, port=port, token=token, origins=origins_of(port, origins))
+    guard = Middleware(Guard, port=port, token=token, once=once, origins=origins_of(port, origins))
     App(script, middleware=[guard], lifespan=tried).run(config=options)

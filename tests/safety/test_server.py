@@ -266,6 +266,17 @@ def test_the_printed_address_gives_the_key_and_leaves_no_trace_of_it(server):
         assert server.token.encode() not in line.read_bytes() + environ.read_bytes()
 
 
+def test_the_browser_that_the_command_opens_gets_a_key_for_one_time(server):
+    """Other users of the machine can read the command line of a browser."""
+    host = own(server.port)[0]
+    path = server.address_once.partition(str(server.port))[2]
+    assert server.once not in server.address and ask(server.port, path, host)[0] == 303
+    assert ask(server.port, path, host)[0] == 403
+    assert (
+        ask(server.port, path, host, ("Cookie", key_of(server.address)))[0] == 303
+    )  # a tab that is opened again
+
+
 def test_every_answer_forbids_frames_sniffing_and_referrers(server, key):
     host, cookie = own(server.port)[0], ("Cookie", key)
     for path, more in (

@@ -15,6 +15,7 @@ if __name__ == "__main__":
         Path(__file__).with_name(launch.SCRIPT.name),
         port=int(given["port"]),
         token=str(given["token"]),
+        once=str(given["once"]),
         origins=[str(origin) for origin in given["origins"]],
         options=launch.options(port=int(given["port"])),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from planted_series import damage, flat, keep_attention, rising, whole, with_gap, write_results
 from streamlit.testing.v1 import AppTest
 
-from byrote.dashboard.library import PATHS_VARIABLE
+from byrote.dashboard.library import PATHS_VARIABLE, as_variable
 
 Open = Callable[..., AppTest]
 UNIQUE = {"kind": "unique", "repeat_frac": 0.0, "pool_size": 0}
@@ -38,7 +37,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
     """`open_page("trajectory", results, step=10, head="L1H0")`: the page as its URL draws it."""
 
     def call(page: str, *paths: Path, **params: Any) -> AppTest:
-        monkeypatch.setenv(PATHS_VARIABLE, os.pathsep.join(str(p) for p in paths))
+        monkeypatch.setenv(PATHS_VARIABLE, as_variable(paths))
         at = AppTest.from_function(script, kwargs={"page": page}, default_timeout=60)
         for name, value in params.items():
             at.query_params[name] = str(value)

@@ -17,7 +17,7 @@ from planted_series import STEPS, rising, write_results, write_step
 from streamlit_client import visit
 
 from byrote.dashboard import launch
-from byrote.dashboard.library import _READ, look, open_library
+from byrote.dashboard.library import _READ, PATHS_VARIABLE, look, of_variable, open_library
 from byrote.dashboard.state import place_of
 from byrote.dashboard.views import PAGES
 
@@ -165,6 +165,14 @@ def test_a_folder_that_changes_is_kept_once(tmp_path):
         seen.add(id(run))
         assert run.steps[-1] == step
     assert [r for _, r in _READ.values() if r.path == folder] == [run]
+
+
+def test_a_path_may_hold_any_character(tmp_path):
+    root = tmp_path / "a:b;c [d] \udcff"
+    write_results(root, "still", {0: rising()[0]})
+    env = launch.environment([root, tmp_path])
+    assert of_variable(env[PATHS_VARIABLE]) == (root, tmp_path)
+    assert list(open_library(of_variable(env[PATHS_VARIABLE])[:1]).runs) == ["still"]
 
 
 def test_looking_is_cheap_and_sees_every_change(tmp_path):
