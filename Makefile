@@ -25,10 +25,18 @@ install: $(STAMP)
 # The libraries, when a pin changes. torch first and alone, so that one variable chooses its build: PyPI's wheel for Linux
 # brings CUDA libraries along (gigabytes); where an index serves a CPU wheel, name that index:
 #   make install TORCH_INDEX=URL
-$(LIBRARIES): pyproject.toml constraints.txt
+# `make install LOCKED=1` takes no file whose hash is not in the locks, torch apart (Linux on x86-64).
+$(LIBRARIES): pyproject.toml constraints.txt requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	$(PIP) install -q --require-hashes --no-deps -r requirements-build.lock
+	$(PIP) install -q --require-hashes --no-deps --no-build-isolation -r requirements.lock
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(PIP) install -q --no-deps --no-build-isolation -e . -C editable_mode=strict
+else
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(PIP) install -q -c constraints.txt setuptools -e ".[dev]" -C editable_mode=strict
+endif
 	touch $@
 
 # byrote itself, when a file was added, moved or removed: a strict editable install links every file by name.

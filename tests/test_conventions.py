@@ -19,6 +19,7 @@ FLOORS = {"checkpoints": 0, "interp": 1, "probes": 2, "app": 3}  # folders; `app
 TOP_LEVEL = {
     *FLOORS, "tests", "docs", ".ci", ".git", ".github", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
     "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "MANIFEST.in", ".pre-commit-config.yaml",
+    "SECURITY.md", "requirements.lock", "requirements-build.lock",
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 80
 SOURCES = sorted(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))

@@ -168,11 +168,11 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("sweep", series_of, measured),
-        Command("sweep over another's", earlier_sweep, measured),
-        Command("sweep afresh", earlier_sweep, lambda top, fresh=False: measured(top, fresh=True)),
+        Command("another_sweep", earlier_sweep, measured),
+        Command("sweep_afresh", earlier_sweep, lambda top, fresh=False: measured(top, fresh=True)),
         Command("attention", series_of, partial(measured, attention=True)),
         Command("training", lambda top: None, trained),
-        Command("training goes on", earlier_training, trained),
+        Command("training_resumed", earlier_training, trained),
         Command("lint", series_of, linted),
         Command("report", earlier_results, reported),
     )

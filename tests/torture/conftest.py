@@ -8,13 +8,17 @@ make torture seed=7 only=test_bit_flips case=31
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torture_cases import DEFAULT_S, SECONDS, Cases, seed
 
 from byrote.checkpoints import atomic
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "safety"))  # its hostile folders
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -208,7 +208,8 @@ def _remains(node: Node) -> list[bytes]:
     new, safe = node.data or b"", node.safe
     kept = safe if new.startswith(safe) else b""
     half = (len(kept) + len(new)) // 2
-    found = [safe, new, kept + bytes(len(new) - len(kept)), new[:half], bytes(half) + new[half:]]
+    there = len(kept)
+    found = [safe, new, kept + bytes(len(new) - there), new[:half], kept + bytes(half - there) + new[half:]]
     return list(dict.fromkeys(found))
 
 

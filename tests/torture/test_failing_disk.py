@@ -43,14 +43,8 @@ def test_failing_disk(name, cases, tmp_path, monkeypatch):
     faults = [(at, fault, ever) for at in range(1, n_calls + 1) for fault in FAULTS for ever in (False, True)]
     for n, (at, fault, for_ever) in cases.of(faults, "faults"):
         put_tree(top, before)
-        layer = FailingLayer(at, fault, for_ever=for_ever)
-        try:
-            tried(command, top, layer, after, monkeypatch)
-        except Exception as error:
-            ever = " and ever after" if for_ever else ""
-            raise AssertionError(
-                f"{name}: case {n}, {fault} at call {at} ({layer.failed}){ever}: {error!r}"
-            ) from error
+        with cases.case(n, f"{fault} at call {at} of {n_calls}{' and ever after' if for_ever else ''}"):
+            tried(command, top, FailingLayer(at, fault, for_ever=for_ever), after, monkeypatch)
 
 
 def tried(command: Command, top, layer: FailingLayer, after: Tree, monkeypatch) -> None:
@@ -59,4 +53,6 @@ def tried(command: Command, top, layer: FailingLayer, after: Tree, monkeypatch) 
     assert layer.failed, "the call was not reached"
     said = command.finish(top)
     wrong = differences(read_tree(top), after)
-    assert wrong == [], f"other bytes after a good run: {wrong}; first it said {refused!r}, then {said}"
+    assert wrong == [], (
+        f"{layer.failed} failed; other bytes after a good run: {wrong}; it said {refused!r}, then {said}"
+    )

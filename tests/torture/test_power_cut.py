@@ -6,7 +6,7 @@ import random
 
 import pytest
 from commands import COMMANDS, Command, differences, expected
-from forgetful_disk import Disk, Recorder, Tree, after_power_cuts, put_tree, read_tree
+from forgetful_disk import Change, Disk, Recorder, Tree, after_power_cuts, put_tree, read_tree
 
 from byrote.checkpoints import atomic
 from byrote.checkpoints.errors import ByroteError
@@ -56,17 +56,21 @@ def test_power_cut(name, cases, tmp_path, monkeypatch):
     before, after = expected(command, top)
     changes = recorded(command, top, monkeypatch).changes
     assert differences(read_tree(top), after) == [], "the same command gives the same bytes"
+    assert lost_when_done(before, changes, cases.rng(0)) == [], "what was said to be written can be lost"
     states = after_power_cuts(before, changes, cases.rng(0))
     for n, (where, state) in cases.of(states, "states"):
-        try:
+        with cases.case(n, f"power cut {where}; left on the disk:\n{describe(state, after)}"):
             made_good(command, top, state, after)
             if n % AGAIN_EVERY == 0:
                 twice(command, top, state, after, cases.rng(n), monkeypatch)
-        except Exception as error:
-            here = describe(state, after)
-            raise AssertionError(
-                f"{name}: state {n}, {where}: {error!r}\nleft on the disk:\n{here}"
-            ) from error
+
+
+def lost_when_done(before: Tree, changes: list[Change], rng: random.Random) -> list[str]:
+    """Paths that a power cut can still take or spoil when the command has ended."""
+    disk = Disk(before)
+    for change in changes:
+        disk.do(change)
+    return sorted({path for tree in disk.after_a_power_cut(rng) for path in differences(tree, disk.seen())})
 
 
 def twice(command: Command, top, state: Tree, after: Tree, rng: random.Random, monkeypatch) -> None:
@@ -86,27 +90,3 @@ def describe(state: Tree, after: Tree) -> str:
                 f"  {path}: {len(data)} bytes, {data.count(0)} of them zero; {after.get(path) and len(after[path])} wanted"
             )
     return "\n".join([*lines, *(f"  {path}: missing" for path in after if path not in state)])
-
-
-def test_what_the_model_of_a_disk_calls_safe():
-    """Bytes after their sync, a name after its folder's."""
-    rng = random.Random(0)
-    disk = Disk({"a": b"old"})
-    from forgetful_disk import Change
-
-    def left() -> set[tuple[tuple[str, bytes | None], ...]]:
-        return {tuple(sorted(tree.items())) for tree in disk.after_a_power_cut(rng)}
-
-    disk.do(Change("create", ".t", data=b"newest"))
-    disk.do(Change("rename", ".t", "a"))
-    contents = {dict(tree).get("a") for tree in left()}
-    assert contents == {b"old", b"", b"newest", bytes(6), b"new", b"\0\0\0est"}, "a file that was not synced"
-    disk = Disk({"a": b"old"})
-    disk.do(Change("create", ".t", data=b"newest"))
-    disk.do(Change("sync", ".t"))
-    disk.do(Change("rename", ".t", "a"))
-    assert left() == {
-        (("a", b"old"),), (("a", b"newest"),), ((".t", b"newest"), ("a", b"old")),
-    }  # fmt: skip
-    disk.do(Change("sync", "."))
-    assert left() == {(("a", b"newest"),)}
