@@ -244,6 +244,37 @@ def remove_leftovers(root: Path) -> None:
         remove(path)
 
 
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what killed processes left of writing one file; for a file in a folder that has no lock.
+
+    Raises:
+        OSError: one of them cannot be removed.
+    """
+    begin = f".{path.name}."
+    for left in path.parent.glob("*.tmp"):
+        process = left.name.removeprefix(begin).partition("-")[0]
+        if (
+            left.name.startswith(begin)
+            and process.isascii()
+            and process.isdigit()
+            and not _runs(int(process))
+        ):
+            remove(left)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process; one that is not ours counts, and where nobody can tell, it is assumed."""
+    if os.name == "nt":
+        return True  # there, signal 0 would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
 @contextmanager
 def locked(
     file: Path, *, busy: ByroteError, refused: Callable[[OSError], ByroteError], wait: bool = False

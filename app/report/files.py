@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.checkpoints.atomic import make_folder, write_text
+from byrote.checkpoints.atomic import make_folder, remove_leftovers_of, write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.comparable import Comparison
 from byrote.probes.results import Results
@@ -92,6 +92,7 @@ def build_report(
     try:
         make_folder(page_file.parent)
         for path, text in files.items():
+            remove_leftovers_of(path)
             write_text(path, text)
     except OSError as error:
         message = f"cannot write the report to {page_file.parent} ({error.strerror})"

@@ -14,7 +14,7 @@ from typing import Any
 
 import xxhash
 
-from byrote.checkpoints.atomic import write_json
+from byrote.checkpoints.atomic import remove_leftovers_of, write_json
 from byrote.checkpoints.formats import format_of
 from byrote.checkpoints.former_name import same_format
 from byrote.checkpoints.lint.scan import TOKENIZER_FILES
@@ -266,6 +266,7 @@ def write_lint(series: CheckpointSeries, report: LintReport) -> Path | None:
     """
     path = lint_path(series)
     try:
+        remove_leftovers_of(path)
         write_json(path, report.to_json())
     except OSError:
         return None

@@ -145,6 +145,22 @@ def test_what_a_kill_leaves_behind_is_found_and_removed(tmp_path):
     assert names(tmp_path) == ["deep"] and names(tmp_path / "deep") == []
 
 
+def test_what_killed_processes_left_of_one_file_is_removed_and_nothing_else(tmp_path):
+    dead, alive = 2**22 + 1, os.getpid()
+    there = [
+        f".a.{dead}-0.tmp",
+        f".a.{alive}-0.tmp",
+        f".ab.{dead}-0.tmp",
+        f".b.{dead}-0.tmp",
+        ".a.x-0.tmp",
+        "a",
+    ]
+    for name in there:
+        (tmp_path / name).write_bytes(b"half")
+    atomic.remove_leftovers_of(tmp_path / "a")
+    assert names(tmp_path) == sorted(there[1:])
+
+
 def hold(file, **more):
     return atomic.locked(
         file,

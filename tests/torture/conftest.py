@@ -21,24 +21,22 @@ from byrote.checkpoints import atomic
 sys.path.insert(0, str(Path(__file__).parents[1] / "safety"))  # its hostile folders
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Share the seconds out: a check's weight is written at its mark."""
-    weighted = {i.nodeid: _weight(i) for i in session.items if i.get_closest_marker("torture")}
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    second = float(os.environ.get(SECONDS) or DEFAULT_S) * workers / max(sum(weighted.values()), 1)
-    session.config.stash[_SHARES] = {name: weight * second for name, weight in weighted.items()}
-
-
 _SHARES: pytest.StashKey[dict[str, float]] = pytest.StashKey()
+_FIXED_S = 3.0  # what a check without cases takes, where its mark says nothing
 
 
-def _weight(item: pytest.Item) -> float:
-    marker = item.get_closest_marker("torture")
-    return (
-        float(marker.kwargs.get("weight", 1))
-        if marker and "cases" in getattr(item, "fixturenames", ())
-        else 0
-    )
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Share the seconds out: by the weight at a check's mark, after what checks without cases take."""
+    weights: dict[str, float] = {}
+    left = float(os.environ.get(SECONDS) or DEFAULT_S) * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    for item in session.items:
+        marker = item.get_closest_marker("torture")
+        if marker and "cases" in getattr(item, "fixturenames", ()):
+            weights[item.nodeid] = float(marker.kwargs.get("weight", 1))
+        elif marker:
+            left -= float(marker.kwargs.get("seconds", _FIXED_S))
+    of_one = max(left, 0) / max(sum(weights.values()), 1)
+    session.config.stash[_SHARES] = {name: weight * of_one for name, weight in weights.items()}
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 from byrote.checkpoints import atomic
 
 Tree = dict[str, bytes | None]  # path below the root -> bytes of a file, None for a folder
+NO_PROCESS = 2**22 + 1  # above the highest number that Linux gives
 MOST_STATES = 96  # of one prefix; where there are more, that many are drawn
 
 
@@ -261,6 +264,12 @@ def read_tree(root: Path) -> Tree:
         if path.name != atomic.LOCK:
             found[str(path.relative_to(root))] = None if path.is_dir() else path.read_bytes()
     return found
+
+
+def of_a_dead_process(tree: Tree) -> Tree:
+    """The tree with temporary files named as those of a process that is gone, as it is after a power cut."""
+    ours = re.compile(rf"(\.){os.getpid()}(-\d+\.tmp)")
+    return {ours.sub(rf"\g<1>{NO_PROCESS}\g<2>", path): data for path, data in tree.items()}
 
 
 def put_tree(root: Path, tree: Tree) -> None:

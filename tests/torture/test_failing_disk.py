@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from commands import COMMANDS, Command, differences, expected
 from failing_layer import FAULTS, FailingLayer
-from forgetful_disk import Tree, put_tree, read_tree
+from forgetful_disk import Tree, of_a_dead_process, put_tree, read_tree
 
 from byrote.checkpoints import atomic
 from byrote.checkpoints.errors import ByroteError
@@ -51,6 +51,7 @@ def tried(command: Command, top, layer: FailingLayer, after: Tree, monkeypatch) 
     """The oracle."""
     refused = fail(command, top, layer, monkeypatch)
     assert layer.failed, "the call was not reached"
+    put_tree(top, of_a_dead_process(read_tree(top)))
     said = command.finish(top)
     wrong = differences(read_tree(top), after)
     assert wrong == [], (

@@ -14,7 +14,6 @@ from limited import limited, quiet
 from looking import command_line
 from tiny_models import write_lab_series
 
-pytestmark = pytest.mark.torture
 N_LONG = 120  # checkpoints: twice as many as there may be open files
 ANSWERS = (0, 1, 2, 3, 4)
 FOLDERS_S = 25
@@ -39,6 +38,7 @@ def call_all(note: Any, lines: list[str], traceback: str = "--traceback") -> lis
     return found
 
 
+@pytest.mark.torture(seconds=30)
 def test_a_long_series_needs_few_descriptors_and_little_memory(tmp_path):
     write_lab_series(tmp_path / "runs" / "long", range(N_LONG), **SHAPE)
     lines = [line.format(top=tmp_path) for line in LONG_LINES]
@@ -48,6 +48,7 @@ def test_a_long_series_needs_few_descriptors_and_little_memory(tmp_path):
         assert code in (0, 1), (line, said)
 
 
+@pytest.mark.torture(weight=2)
 def test_hostile_folders(cases, tmp_path):
     """`scan`, `lint` and `run` on what `tests/safety` has collected."""
     for number, name in cases.of(sorted(HOSTILE), "folders"):
@@ -98,6 +99,7 @@ def linked(top: Path, kind: str, which: int) -> str:
     return name
 
 
+@pytest.mark.torture(weight=2)
 def test_links_and_pipes(cases, tmp_path):
     """Nothing outside a results folder is changed through it, and nobody waits for a pipe."""
     from byrote.cli.main import VERBS

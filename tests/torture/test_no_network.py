@@ -16,7 +16,7 @@ from network import leave_the_network, refuse_others
 
 from byrote.cli.main import VERBS
 
-pytestmark = pytest.mark.torture
+pytestmark = pytest.mark.torture(seconds=5)
 DONE = (0, 1, 3)
 LAB = "lab train {top}/lab --steps 2 --pool 4 --progress none"
 LINES = {
@@ -39,7 +39,7 @@ LONG = {"selftest"}  # measures planted models and reads no argument that could 
 
 @pytest.fixture(scope="module")
 def top(tmp_path_factory) -> Path:
-    top = tmp_path_factory.mktemp("no network")
+    top = tmp_path_factory.mktemp("no_network")
     for name in ("tiny", "other"):
         measured(series_of(top, name), name=name)
     (top / "words.txt").write_text("one two three four five six seven eight nine ten " * 50)

@@ -22,7 +22,7 @@ from torture_cases import Cases
 
 from byrote.checkpoints import atomic
 
-pytestmark = pytest.mark.torture
+pytestmark = pytest.mark.torture(seconds=10)
 SECONDS = 40.0  # at most, for a check to notice
 Patch = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[Cases, Path, pytest.MonkeyPatch], None]

@@ -6,7 +6,16 @@ import random
 
 import pytest
 from commands import COMMANDS, Command, differences, expected
-from forgetful_disk import Change, Disk, Recorder, Tree, after_power_cuts, put_tree, read_tree
+from forgetful_disk import (
+    Change,
+    Disk,
+    Recorder,
+    Tree,
+    after_power_cuts,
+    of_a_dead_process,
+    put_tree,
+    read_tree,
+)
 
 from byrote.checkpoints import atomic
 from byrote.checkpoints.errors import ByroteError
@@ -42,6 +51,7 @@ def readers_bear(top) -> None:
 
 def made_good(command: Command, top, state: Tree, after: Tree) -> None:
     """The oracle: from this state, the command ends in the bytes of an undisturbed one, without leftovers."""
+    state = of_a_dead_process(state)
     put_tree(top, state)
     readers_bear(top)
     put_tree(top, state)
@@ -75,7 +85,7 @@ def lost_when_done(before: Tree, changes: list[Change], rng: random.Random) -> l
 
 def twice(command: Command, top, state: Tree, after: Tree, rng: random.Random, monkeypatch) -> None:
     """The power fails again while the command makes good."""
-    put_tree(top, state)
+    put_tree(top, state := of_a_dead_process(state))
     changes = recorded(command, top, monkeypatch).changes
     _, second = rng.choice(after_power_cuts(state, changes, rng))
     made_good(command, top, second, after)
