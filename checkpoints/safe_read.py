@@ -18,6 +18,7 @@ from byrote.checkpoints.errors import ByroteError
 
 MAX_JSON_BYTES = 64 << 20  # a run.json of 2,000 steps with its stimuli has 2 MB
 MAX_JSON_DEPTH = 64
+_WINDOW_BYTES = 1 << 20
 _KINDS = (
     (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
@@ -71,7 +72,10 @@ def read_bytes(path: Path, *, max_bytes: int, follow_links: bool = False) -> byt
         OSError: it is not there, or cannot be read.
     """
     with open_regular(path, max_bytes=max_bytes, follow_links=follow_links) as file:
-        data = file.read(max_bytes + 1)
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1)  # as many bytes as are requested are allocated before any is read
+        while size < len(data) <= max_bytes and (more := file.read(_WINDOW_BYTES)):
+            data += more
     if len(data) > max_bytes:
         raise _too_large(path, len(data), max_bytes)  # it grew meanwhile
     return data

@@ -73,11 +73,18 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
         raise unwritable(error) from None
     busy = ByroteError(f"another sweep is writing to {root}", help="wait for it, or use another -o")
     with locked(root / LOCK, busy=busy, refused=unwritable):
-        remove_leftovers(root)
-        if fresh:
-            _clear(root)
-        refuse_other_series(root, series)
-        yield root
+        try:
+            remove_leftovers(root)
+            if fresh:
+                _clear(root)
+            refuse_other_series(root, series)
+            yield root
+        except OSError as error:
+            if not Path(str(error.filename or "")).is_relative_to(root):
+                raise  # of something that is read
+            what = f"cannot write {error.filename} ({error.strerror})"
+            keep = "make room or choose another folder with -o; the same command goes on from what is stored"
+            raise ByroteError(what, help=keep) from error
 
 
 def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> dict[str, Any]:

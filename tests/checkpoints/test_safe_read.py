@@ -107,3 +107,16 @@ def test_no_link_on_the_way_to_a_file_of_ours(tmp_path):
     (tmp_path / "real" / "arrays").symlink_to("/")
     with pytest.raises(FileRefused, match="arrays is a link"):
         own_path(tmp_path / "results", "arrays", "etc")
+
+
+def test_a_generous_limit_costs_no_memory(tmp_path):
+    """Nothing as large as the limit is allocated for a small file."""
+    import tracemalloc
+
+    (tmp_path / "small").write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert len(read_bytes(tmp_path / "small", max_bytes=1 << 30)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -21,6 +21,7 @@ from byrote.checkpoints.lab.trainer import train
 from byrote.checkpoints.lint import lint, write_lint
 from byrote.probes.results import Results
 from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.folder import SweepOutcome
 from byrote.probes.sweep.run import sweep
 
 PROBES = ("prefix_matching", "ov_copying")  # one that needs a forward pass and one that needs the weights
@@ -55,7 +56,7 @@ def measured(
     attention: bool = False,
     name: str = "tiny",
     out: str = "results",
-) -> object:
+) -> SweepOutcome:
     """The sweep of `series_of`."""
     config = SweepConfig(PROBES, n_seq=8, seed=seed, save_attention=attention)
     return sweep(open_series(top / "runs" / name), config, out=top / out, fresh=fresh)

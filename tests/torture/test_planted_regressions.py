@@ -5,22 +5,30 @@ Each patch is small, as a careless change would be. The checks are the very func
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import test_attacker
 import test_bit_flips
 import test_failing_disk
-import test_folder_life
-import test_live_trainer
 import test_power_cut
+from commands import measured, series_of
 from forgetful_disk import Recorder
+from looking import REFUSED, rows
 from torture_cases import Cases
 
-from byrote.checkpoints import atomic
+from byrote.checkpoints import atomic, safe_read, seal
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import guard
+from byrote.probes.results import unit_files
+from byrote.probes.verify import verify
 
 pytestmark = pytest.mark.torture(seconds=10)
 SECONDS = 40.0  # at most, for a check to notice
@@ -52,7 +60,7 @@ def written_in_place(patched: pytest.MonkeyPatch) -> None:
         atomic.layer.sync(path)
         atomic.layer.sync(path.parent)
 
-    for module in _users_of("write_bytes"):
+    for module in modules_with(atomic.write_bytes):
         patched.setattr(module, "write_bytes", write)
 
 
@@ -78,16 +86,56 @@ def faults_are_swallowed(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(run, "write_run_json", write)
 
 
-def _users_of(name: str) -> list[Any]:
-    """Modules of ours that have a function of `checkpoints.atomic` by its name."""
-    import sys
+def key_left_out(patched: pytest.MonkeyPatch) -> None:
+    """The dashboard answers whoever knows its port."""
+    patched.setattr(guard.Guard, "_has_cookie", lambda self, headers: True)
 
-    wanted = getattr(atomic, name)
-    return [
-        module
-        for found, module in list(sys.modules.items())
-        if found.startswith("byrote.") and getattr(module, name, None) is wanted
-    ]
+
+def origin_left_out(patched: pytest.MonkeyPatch) -> None:
+    """The dashboard answers other pages of the same browser."""
+    patched.setattr(guard.Guard, "_is_ours", lambda self, scope, headers: True)
+
+
+def hashes_not_compared(patched: pytest.MonkeyPatch) -> None:
+    """Whatever stands in a file is taken for what was written."""
+
+    class LikeAny(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __ne__(self, other: object) -> bool:
+            return False
+
+    for name in ("seal_of", "seal_of_file"):
+        for module in modules_with(getattr(seal, name)):
+            patched.setattr(module, name, lambda *a, **k: seal.Seal.WHOLE)
+    patched.setattr(unit_files, "content_hash", lambda *a: LikeAny())
+
+
+def json_without_limits(patched: pytest.MonkeyPatch) -> None:
+    """JSON is read as it comes."""
+    for module in modules_with(safe_read.read_json):
+        patched.setattr(module, "read_json", lambda path, **more: json.loads(Path(path).read_text()))
+
+
+def locks_opened_for_writing(patched: pytest.MonkeyPatch) -> None:
+    """A lock file is made anew, through whatever link stands there."""
+
+    @contextmanager
+    def locked(file: Path, **more: Any) -> Iterator[None]:
+        file.open("w").close()
+        yield
+
+    for module in modules_with(atomic.locked):
+        patched.setattr(module, "locked", locked)
+
+
+def modules_with(function: Callable[..., Any]) -> list[Any]:
+    """Modules of ours that have a function by its name."""
+    found = [module for name, module in list(sys.modules.items()) if name.startswith("byrote.")]
+    return [module for module in found if getattr(module, function.__name__, None) is function]
 
 
 # --- and who notices --------------------------------------------------------------------------------------------------
@@ -109,16 +157,48 @@ def failing_disk(command: str) -> Check:
     return lambda cases, path, patched: test_failing_disk.test_failing_disk(command, cases, path, patched)
 
 
-def folder_life(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
-    test_folder_life.test_folder_life(cases)
+def flipped_unit(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
+    """Bits of the columns of one unit."""
+    measured(series_of(path))
+    root = path / "results" / "tiny"
+    unit = next(root.glob("units/*/repeated_random.*.parquet"))
+    good, wanted = unit.read_bytes(), rows(root)
+    for case, rng in cases.drawn(least=20):
+        data = bytearray(good)
+        data[rng.randrange(4, len(data) // 2)] ^= 1 << rng.randrange(8)
+        unit.write_bytes(data)
+        (root / "observations.parquet").unlink(missing_ok=True)
+        with cases.case(case, "a bit of a unit"):
+            shown = test_bit_flips.look(root)
+            assert shown in (REFUSED, wanted) or verify(root).findings, "other numbers are shown"
 
 
-def live_trainer(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
-    test_live_trainer.test_live_trainer(cases, path)
+def deep_json(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
+    """A run.json nested a hundred thousand levels deep."""
+    root = measured(series_of(path)).path
+    (root / "run.json").write_text('{"a":' * 100_000)
+    try:
+        rows(root)
+    except ByroteError:
+        return
+    except RecursionError as error:
+        raise AssertionError("a traceback") from error
+    raise AssertionError("it was read")
 
 
-def flipped_results(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
-    test_bit_flips.test_bit_flips_in_results(cases, path)
+def linked_lock(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
+    """A lock that is a link to somebody's file."""
+    (path / "precious").write_bytes(b"precious")
+    root = measured(series_of(path)).path
+    (root / atomic.LOCK).unlink()
+    (root / atomic.LOCK).symlink_to(path / "precious")
+    with suppress(ByroteError):
+        measured(path, seed=1)
+    assert (path / "precious").read_bytes() == b"precious", "something outside was changed"
+
+
+def attacker(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
+    test_attacker.test_attacker(cases)
 
 
 PLANTED = {
@@ -129,6 +209,11 @@ PLANTED = {
         Planted(written_in_place, power_cut("training")),
         Planted(leftovers_stay, power_cut("sweep")),
         Planted(faults_are_swallowed, failing_disk("sweep")),
+        Planted(key_left_out, attacker),
+        Planted(origin_left_out, attacker),
+        Planted(hashes_not_compared, flipped_unit),
+        Planted(json_without_limits, deep_json),
+        Planted(locks_opened_for_writing, linked_lock),
     )
 }
 
@@ -140,3 +225,14 @@ def test_planted_regressions(name, tmp_path, monkeypatch):
         planted.take_away(patched)
         with pytest.raises(AssertionError):
             planted.check(Cases(f"planted {name}", SECONDS), tmp_path, patched)
+
+
+@pytest.mark.parametrize("check", [flipped_unit, deep_json, linked_lock])
+def test_without_them_these_checks_are_content(check, tmp_path, monkeypatch):
+    """The others are `make torture` itself."""
+    problem = ""
+    try:
+        check(Cases(check.__name__, 1), tmp_path, monkeypatch)
+    except AssertionError as error:
+        problem = str(error)
+    assert problem == ""
