@@ -213,3 +213,4 @@ def test_folder_life(cases):
         with cases.case(case, "the life of a folder"):
             machine = seeded(rng.getrandbits(32))(FolderLife)
             run_state_machine_as_test(machine, settings=lives(shrink=cases.only is not None))
+    assert cases.problems == []
