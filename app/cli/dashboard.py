@@ -20,6 +20,7 @@ from byrote.cli.session import Session
 
 WAIT_S = 30.0
 _LINES_SHOWN = 12
+_STOPPED = (-signal.SIGINT, -signal.SIGTERM)  # by a person, who meant it
 
 
 @verb(
@@ -99,7 +100,8 @@ def _watch(session: Session, server: subprocess.Popen[bytes], log: IO[str]) -> i
     written = ""
     while True:
         try:
-            return server.wait(timeout=0.5)
+            code = server.wait(timeout=0.5)
+            return 0 if code in _STOPPED else code
         except subprocess.TimeoutExpired:
             more = log.read()
         if not more and "Traceback" in written:  # complete: nothing was added since

@@ -95,12 +95,21 @@ def results_to_open(given: Sequence[Path], *, here: Path) -> list[Path]:
     for path in given:
         if not path.is_dir():
             raise ByroteError(f"{path} is not a folder", help="`byrote run PATH -o results` makes one")
-        if not run_folders([path]) and not is_run_folder(path) and any(path.iterdir()):
+        if not run_folders([path]) and not is_run_folder(path) and _holds_something(path):
             raise ByroteError(
                 f"{path} holds no results",
                 help="name a results folder, or a folder of them: byrote dashboard results",
             )
     return [path.resolve() for path in given]
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError as error:
+        raise ByroteError(
+            f"{folder} cannot be read ({error.strerror})", help="check its permissions"
+        ) from None
 
 
 def start(

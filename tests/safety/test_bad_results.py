@@ -82,10 +82,10 @@ def test_where_no_folder_can_be_read_each_is_named(tmp_path, page, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("name", BAD)
-def test_every_page_of_every_run_is_drawn(tmp_path, name, page, monkeypatch):
+@pytest.mark.parametrize("name", [name for name, (words, _) in BAD.items() if not words])
+def test_every_page_of_a_run_that_can_be_opened_in_spite_of_it_is_drawn(tmp_path, name, page, monkeypatch):
     beside_a_good_one(tmp_path, name)
-    for run in open_library([tmp_path]).runs:
+    for run in set(open_library([tmp_path]).runs) - {"good"}:
         assert not drawn(page, tmp_path, run, monkeypatch).exception, run
 
 
