@@ -14,9 +14,11 @@ and what is started is made anew from the task's checked parts (see `byrote.dash
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from byrote.checkpoints.atomic import (
     append,
@@ -203,13 +205,22 @@ def _locked(folder: Path) -> bool:
     import fcntl  # not on Windows, where no job can be started
 
     try:
-        with open_regular(folder / "lock") as lock:
+        with _opened_lock(folder) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except (OSError, FileRefused):
+    except OSError:
         return False
     return False
+
+
+def _opened_lock(folder: Path) -> BinaryIO:
+    """The job's lock file, for writing, which network file systems want of whoever locks; nothing is written to it."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "the lock of a job is no file")
+    return os.fdopen(descriptor, "r+b", buffering=0)
 
 
 @lru_cache(maxsize=2 * MAX_JOBS)
@@ -283,7 +294,7 @@ def _launch(folder: Path, task: Task, limit_s: float | None) -> None:
     import fcntl  # a descriptor that is handed over holds the lock as long as one of the job's processes lives
 
     write_private_text(folder / "lock", "")
-    with open_regular(folder / "lock") as lock:
+    with _opened_lock(folder) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         how = {"folder": str(folder), "lock": lock.fileno(), "limit_s": limit_s, "private": task.verb == TEXT}
         worker = subprocess.Popen(
