@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import re
+import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -49,6 +51,22 @@ def clean(text: object, *, limit: int = 200) -> str:
         return shown
     half = (limit - 1) // 2
     return f"{shown[:half]}…{shown[-half:]}"
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Words as they are typed in bash or zsh; characters that cannot be shown, or are no text, as escapes."""
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if visible(word) == word:
+        return shlex.quote(word)
+    bare = {"\\": "\\\\", "'": "\\'"}
+    parts = (
+        bare.get(char, char) if _visible(char) == char else "".join(f"\\x{b:02x}" for b in os.fsencode(char))
+        for char in word
+    )
+    return f"$'{''.join(parts)}'"
 
 
 def markup(text: object, *, limit: int = 200) -> str:

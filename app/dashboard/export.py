@@ -6,7 +6,6 @@ import html
 import io
 import json
 import secrets
-import shlex
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.query_params import State, link
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, file_stem, literal, plain, probe_name, sentence_case
+from byrote.probes.wording import clean, file_stem, literal, plain, probe_name, sentence_case, shell_line
 from byrote.report.html import render
 from byrote.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
 from byrote.report.svg import figure_svg
@@ -233,7 +232,7 @@ N_TOP = 10
 def shell_lines(view: View) -> list[str]:
     """Commands that print the numbers of the page, and the one that opens it."""
     roots = dict.fromkeys(str(path) for path in view.library.paths)
-    return [*view.page.commands(view), shlex.join(["byrote", "dashboard", *roots])]
+    return [*view.page.commands(view), shell_line(["byrote", "dashboard", *roots])]
 
 
 def notebook_lines(view: View) -> list[str]:
@@ -255,14 +254,14 @@ def opened(name: str, run: Results) -> str:
 
 def show(run: Results, *more: str) -> str:
     """`byrote show` of a run."""
-    return shlex.join(["byrote", "show", str(run.path), *more])
+    return shell_line(["byrote", "show", str(run.path), *more])
 
 
 def report(view: View) -> str:
     """`byrote report` of the run, against the baseline where there is one."""
     if view.base is None:
-        return shlex.join(["byrote", "report", str(view.run.path)])
-    return shlex.join(["byrote", "report", str(view.base.path), str(view.run.path), "--base", view.base.run])
+        return shell_line(["byrote", "report", str(view.run.path)])
+    return shell_line(["byrote", "report", str(view.base.path), str(view.run.path), "--base", view.base.run])
 
 
 def strongest(view: View, *, top: int = N_TOP) -> str:
@@ -304,4 +303,4 @@ def run_command(run: Results, *more: str) -> str:
     shown = {s["n"] for s in run.meta.get("stimuli") or [] if s.get("kind") == "repeated_random" and "n" in s}
     if shown and shown != {32}:
         words += ["--sequences", str(min(shown))]
-    return clean(shlex.join([*words, "-o", str(run.path.parent)]), limit=1000)
+    return clean(shell_line([*words, "-o", str(run.path.parent)]), limit=1000)

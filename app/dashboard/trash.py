@@ -6,7 +6,6 @@ It goes to `.removed/<name>-<date>` beside where it was, which no page and no co
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ from byrote.dashboard import jobs
 from byrote.dashboard.library import run_folders
 from byrote.dashboard.tasks import Task
 from byrote.probes.results import Results
+from byrote.probes.wording import shell_line
 
 REMOVED = ".removed"
 _WAIT = "wait for it, or cancel it; finished work is kept"
@@ -55,7 +55,7 @@ def remove(folder: Path, opened: Sequence[Path]) -> Path:
 
 def back_again(target: Path, folder: Path) -> str:
     """The command that brings it back."""
-    return shlex.join(["mv", "--", str(target), str(folder)])
+    return shell_line(["mv", "--", str(target), str(folder)])
 
 
 def refuse_foreign(folder: Path, opened: Sequence[Path]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from byrote.dashboard.library import PATHS_VARIABLE, open_library
 from byrote.dashboard.views import PAGES
+from byrote.probes.wording import shell_line, visible
 
 WITHIN_S = 5.0  # a pipe or a device that somebody waits for takes for ever
 
@@ -101,3 +104,13 @@ def test_a_folder_that_may_not_be_read_is_left(tmp_path, monkeypatch):
     real = os.stat
     monkeypatch.setattr(os, "stat", refuse)
     assert list(open_library([tmp_path]).runs) == ["good"]
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash on this machine")
+@pytest.mark.parametrize(
+    "name", (b"plain", b"a b$(x)'`", b"\xff\xfe", b"a\nb\x1b[31m\\'q", "ö\u202e".encode(), b"$'x'")
+)
+def test_a_command_that_is_shown_is_the_one_that_is_meant(name):
+    line = shell_line(["printf", "%s", os.fsdecode(name)])
+    assert visible(line) == line  # nothing in it is obeyed by the terminal it is pasted into
+    assert subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout == name

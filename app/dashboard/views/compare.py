@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -48,6 +47,7 @@ from byrote.probes.wording import (
     p_value,
     probe_name,
     sentence_case,
+    shell_line,
     step_number,
 )
 
@@ -313,7 +313,7 @@ def _commands(view: View) -> list[str]:
     if view.base is None:
         return [export.strongest(view)]
     words = ["byrote", "compare", str(view.base.path), str(view.run.path), "--align", view.state.align]
-    return [shlex.join([*words, "--at", _base_step(view)]), export.report(view)]
+    return [shell_line([*words, "--at", _base_step(view)]), export.report(view)]
 
 
 def _notebook(view: View) -> list[str]:

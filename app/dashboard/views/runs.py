@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from byrote.dashboard.tasks import Task, run_task
 from byrote.dashboard.views import folders
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, counted, duration, file_stem, literal, step_number
+from byrote.probes.wording import clean, counted, duration, file_stem, literal, shell_line, step_number
 from byrote.report import build_report
 
 WATCH_EVERY_S = 1.0
@@ -137,7 +136,7 @@ def _jobs(root: Path) -> None:
 
 
 def _one_job(job: Job, root: Path) -> None:
-    words = clean(shlex.join(["byrote", *job.arguments]), limit=400)
+    words = clean(shell_line(["byrote", *job.arguments]), limit=400)
     left, right = st.columns([5, 1], vertical_alignment="center")
     left.markdown(f"{_MARK.get(job.state, ':material/info:')} **{job.state}** · {literal(words, limit=500)}")
     with right, panel("the job"):
@@ -230,7 +229,7 @@ def _report(view: View) -> None:
     paths = (str(view.library.runs[name].path) for name in chosen)
     options = [*(["--base", base] if base else []), *(["--light"] if light else [])]
     command = ["byrote", "report", *paths, *options]
-    st.code(shlex.join(command), language="sh", wrap_lines=True)
+    st.code(shell_line(command), language="sh", wrap_lines=True)
 
 
 def report_bytes(view: View, names: list[str], *, base: str | None, light: bool) -> bytes:
