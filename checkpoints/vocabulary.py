@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _MAX_TOKENIZER_BYTES = 256 << 20  # the largest in use have 40 MB
+MAX_IDS = 10_000_000  # the largest vocabularies in use have 300 thousand
 MAX_VARIANTS = 256  # pairs; a stimulus draws a few dozen
 _SPACE = "\u0120\u2581"  # how byte-level and sentence-piece vocabularies write the space before a word
 _WORD = re.compile(r"[A-Za-z]{3,}", re.ASCII)
@@ -149,7 +150,13 @@ def as_ranges(ids: Sequence[int]) -> list[list[int]]:
 
 
 def from_ranges(ranges: Sequence[Sequence[int]]) -> list[int]:
-    """The inverse of `as_ranges`."""
+    """The inverse of `as_ranges`.
+
+    Raises:
+        ValueError: they hold more ids than any vocabulary has.
+    """
+    if sum(max(0, last - first + 1) for first, last in ranges) > MAX_IDS:
+        raise ValueError(f"more than {MAX_IDS:,} ids")
     return [i for first, last in ranges for i in range(first, last + 1)]
 
 

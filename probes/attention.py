@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from safetensors import SafetensorError
 from byrote.checkpoints.array_files import open_arrays
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import same_format
-from byrote.checkpoints.safe_read import FileRefused
+from byrote.checkpoints.safe_read import FileRefused, own_path
 from byrote.probes.stimuli import Stimulus
 
 KINDS = ("repeated_random", "natural", "members")
@@ -105,7 +106,7 @@ def attention_file(root: Path, step: int) -> Path:
 def stored_metadata(path: Path) -> dict[str, str]:
     """The file's metadata; {} where there is none, or none that can be read."""
     try:
-        with open_arrays(path) as tensors:
+        with _opened(path) as tensors:
             found = dict(tensors.metadata() or {})
     except _DAMAGE:
         return {}
@@ -176,7 +177,7 @@ def stored_texts(path: Path) -> list[StoredText]:
     if not path.is_file():
         return []
     try:
-        with open_arrays(path) as tensors:
+        with _opened(path) as tensors:
             facts = tensors.metadata() or {}
             ids, words = json.loads(facts.get("stimuli", "{}")), json.loads(facts.get("words", "{}"))
             texts = []
@@ -198,7 +199,7 @@ def stored_pattern(
         ByroteError: the file is damaged, or holds no such head.
     """
     try:
-        with open_arrays(path) as tensors:
+        with _opened(path) as tensors:
             found = tensors.get_slice(f"{text.stimulus}/pattern")[text.index, layer, head]
     except _DAMAGE as error:
         raise _damaged(path) from error
@@ -212,7 +213,7 @@ def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Wri
         ByroteError: it is not there, with the reason, or the file is damaged.
     """
     try:
-        with open_arrays(path) as tensors:
+        with _opened(path) as tensors:
             reason = (tensors.metadata() or {}).get("unwritten", NOT_SAVED)
     except FileNotFoundError:
         reason = NOT_SAVED
@@ -221,7 +222,7 @@ def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Wri
     if reason:
         raise ByroteError(reason)
     try:
-        with open_arrays(path) as tensors:
+        with _opened(path) as tensors:
             ids, logits = (
                 _rows(tensors.get_slice(f"{text.stimulus}/{name}"), (text.index, layer, head))
                 for name in ("written_ids", "written_logits")
@@ -256,6 +257,12 @@ def _words(tensors: Any, ids: np.ndarray) -> dict[int, str]:
         start = int(ends[place - 1]) if place else 0
         words[int(i)] = text[start : int(ends[place])].decode()
     return words
+
+
+def _opened(path: Path) -> AbstractContextManager[Any]:
+    """The file, with no link among the last folders on the way to it."""
+    own_path(Path(*path.parts[:-3]), *path.parts[-3:])
+    return open_arrays(path)
 
 
 def _damaged(path: Path) -> ByroteError:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,21 @@ class Vocabulary:
         pairs = [list(pair) for pair in self.variants]
         return {"ids": as_ranges(self.ids.tolist()), "bos": self.bos, "note": self.note, "variants": pairs}
 
+    def fits(self, d_vocab: int) -> bool:
+        """Whether all of its ids are among those of a model."""
+        ids = [int(self.ids.min()), int(self.ids.max()), self.bos, *chain.from_iterable(self.variants)]
+        return all(0 <= i < d_vocab for i in ids)
+
     @classmethod
     def from_json(cls, data: Any) -> Vocabulary | None:
         """What `to_json` wrote; None for anything else."""
         try:
             ids = np.asarray(from_ranges(data["ids"]), dtype=np.int64)
             variants = tuple((int(first), int(second)) for first, second in data["variants"])
+            if not (ids.size and isinstance(data["bos"], int) and isinstance(data["note"], str)):
+                return None
             return cls(ids, data["bos"], data["note"], variants)
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
             return None
 
 

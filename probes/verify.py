@@ -56,6 +56,7 @@ MAX_HASHED_BYTES = 500_000_000
 N_PLACES = 3  # of a finding that are named
 _SETTINGS = ("dtype", "device", "seed", "weight_processing", "intervals", "versions")
 _DAMAGE = (ByroteError, OSError, SafetensorError, LookupError, ValueError)
+_LINKS = "links, which byrote does not make, are not followed"
 _STALE = "observations.parquet is not what the units give; the same sweep again makes it anew"
 
 
@@ -161,7 +162,7 @@ class _Walk:
         for place in sorted((self.root / "units").glob("*")):
             step = step_of(place)
             if place.is_symlink() or (self.root / "units").is_symlink():
-                self._find("links, which byrote does not make, are not followed", f"units/{place.name}")
+                self._find(_LINKS, f"units/{place.name}")
             elif step is None or not place.is_dir():
                 self._find("units holds what is no step", place.name)
             elif files := units_of(self.root, step):
@@ -283,6 +284,9 @@ class _Walk:
         """Stored attention against the model, the texts and the weights it is of; all of it is read."""
         files, unverified = sorted((self.root / "arrays").glob("step_*/*.safetensors")), 0
         for file in files:
+            if file.is_symlink() or file.parent.is_symlink() or file.parent.parent.is_symlink():
+                self._find(_LINKS, file)
+                continue
             number = file.parent.name.removeprefix("step_")
             weights = self.weights.get(int(number)) if number.isdigit() else None
             if weights is None:

@@ -56,14 +56,14 @@ def write_parquet(
 
 
 def open_parquet(
-    path: Path, schema: pa.Schema, *, max_rows: int = MAX_ROWS, words: Sequence[str] = ()
+    path: Path, schema: pa.Schema, *, max_rows: int | None = None, words: Sequence[str] = ()
 ) -> pq.ParquetFile:
     """Open a file whose footer promises what byrote writes; nothing but the footer is read.
 
     Args:
         path: the file.
         schema: its columns, by name and type, in any order.
-        max_rows: refuse more.
+        max_rows: refuse more; None is `MAX_ROWS`.
         words: columns to be read as dictionaries.
 
     Raises:
@@ -72,9 +72,9 @@ def open_parquet(
     """
     with open_regular(path, max_bytes=MAX_FILE_BYTES) as file:
         _refuse_footer(path, _ends_of(file))
-    found = _opened(path, words)
+    found = _opened(path, path, words)
     try:
-        refuse_oversized(path, found, schema, max_rows=max_rows)
+        refuse_oversized(path, found, schema, max_rows=MAX_ROWS if max_rows is None else max_rows)
     except BaseException:
         found.close()
         raise
@@ -92,7 +92,7 @@ def parquet_in_memory(
     """
     data = read_bytes(path, max_bytes=MAX_UNIT_BYTES)
     _refuse_footer(path, data[-8:])
-    found = _opened(pa.BufferReader(data), words)
+    found = _opened(path, pa.BufferReader(data), words)
     refuse_oversized(path, found, schema, max_rows=max_rows)
     return found, data, seal_of(data, SEAL_MARK)
 
@@ -185,12 +185,14 @@ def _refuse_long_words(path: Path, column: pa.ChunkedArray | pa.DictionaryArray)
         lengths = pc.binary_length(chunk.dictionary)
         longest = pc.max(lengths).as_py() or 0
         if longest > MAX_WORD_BYTES:
-            raise FileRefused(f"{path} has a word of {longest:,} bytes; at most {MAX_WORD_BYTES:,} are read")
+            raise FileRefused(
+                f"{path} has a word of {longest:,} bytes; at most {MAX_WORD_BYTES:,} are read", help=_OURS
+            )
         if longest * len(chunk) > MAX_WORDS_BYTES:
             total = pc.sum(lengths.take(chunk.indices)).as_py() or 0
             if total > MAX_WORDS_BYTES:
                 raise FileRefused(
-                    f"{path} has {total:,} bytes of words; at most {MAX_WORDS_BYTES:,} are read"
+                    f"{path} has {total:,} bytes of words; at most {MAX_WORDS_BYTES:,} are read", help=_OURS
                 )
 
 
@@ -198,7 +200,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _opened(source: Path | pa.BufferReader, words: Sequence[str]) -> pq.ParquetFile:
+def _opened(path: Path, source: Path | pa.BufferReader, words: Sequence[str]) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(
             source,
@@ -208,8 +210,8 @@ def _opened(source: Path | pa.BufferReader, words: Sequence[str]) -> pq.ParquetF
             thrift_container_size_limit=10_000_000,
             schema_depth_limit=8,
         )
-    except KeyError as error:  # a column of words that is not there
-        raise FileRefused(f"a parquet file has no column {error}", help=_OURS) from None
+    except KeyError as missing:
+        raise FileRefused(f"{path} has no column {missing}", help=_OURS) from None
 
 
 def _ends_of(file: BinaryIO) -> bytes:

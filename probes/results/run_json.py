@@ -17,11 +17,13 @@ from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import MAX_JSON_BYTES, FileRefused, read_bytes, read_json
 from byrote.checkpoints.seal import EMPTY, Seal, seal_of, sealed
+from byrote.checkpoints.vocabulary import MAX_IDS
 
 RUN_JSON = "run.json"
 SCHEMA_VERSION = 1
 MAX_COUNT = (1 << 62) - 1  # steps and tokens are stored in 8 bytes
 MAX_HEADS = 100_000  # of a layer, and layers of a model
+MAX_CONTEXT = 10_000_000  # tokens; stimuli are no longer than that
 MAX_TEXT = 100_000  # characters of one text
 _MARK = b'"seal": "'
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
@@ -85,9 +87,9 @@ FIELDS: dict[str, Check] = {
     "model.n_layers": _HEADS,
     "model.n_heads": _HEADS,
     "model.n_key_value_heads": _HEADS,
-    "model.n_ctx": _COUNT,
+    "model.n_ctx": _whole(0, MAX_CONTEXT),
     "model.d_model": _COUNT,
-    "model.d_vocab": _COUNT,
+    "model.d_vocab": _whole(0, MAX_IDS),
     "vocabulary": _object,
     "probes[]": _object,
     "probes[].name": _text,
@@ -170,7 +172,9 @@ def write_run_json(root: Path, meta: Mapping[str, Any]) -> None:
     """
     content = {name: value for name, value in meta.items() if name != "seal"} | {"sealed": "xxh3-128"}
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    data = bytearray(f'{text.removesuffix("}").rstrip()},\n  "seal": "{EMPTY}"\n}}\n'.encode())
+    # a path that is no UTF-8 has half characters, which JSON escapes as Python does
+    whole = f'{text.removesuffix("}").rstrip()},\n  "seal": "{EMPTY}"\n}}\n'
+    data = bytearray(whole.encode(errors="backslashreplace"))
     sealed(data, _MARK)
     write_bytes(root / RUN_JSON, memoryview(data))
 

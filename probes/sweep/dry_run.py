@@ -69,6 +69,8 @@ def preview(
         refuse_other_series(root, series)
     known, stimuli = Fingerprints(root / "fingerprints.json"), StimulusSet(series, config, root)
     units = Units(root, config, stimuli)
+    if not fresh:
+        units.refuse_mixture(series.steps)
     missing: list[Group] = []
     for checkpoint in series:
         if fresh or not stimuli.shape or not step_folder(root, checkpoint.step).is_dir():

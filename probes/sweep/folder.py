@@ -61,6 +61,7 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
     Raises:
         ByroteError: it holds another series' results, another sweep is writing there, or it cannot be written.
     """
+    _refuse_odd_name(series)
     root = out / series.name
 
     def unwritable(error: OSError) -> ByroteError:
@@ -184,6 +185,21 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
         f"{root} holds results of the series at {place}, and {series.path} is another: {found}",
         help="give another folder with -o, or replace them with --fresh",
     )
+
+
+def _refuse_odd_name(series: CheckpointSeries) -> None:
+    try:
+        series.name.encode()
+    except UnicodeEncodeError:
+        raise ByroteError(
+            f"the name of {ascii(str(series.path))} is not UTF-8, and results are named after it",
+            help="rename the folder of the series",
+        ) from None
+    if series.steps and series.steps[-1] > store.MAX_COUNT:
+        raise ByroteError(
+            f"{series.path} has a step of {len(str(series.steps[-1])):,} digits; steps are stored up to {store.MAX_COUNT:,}",
+            help="rename that checkpoint",
+        )
 
 
 def _same_place(one: Path, other: Path) -> bool:

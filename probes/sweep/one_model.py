@@ -91,6 +91,7 @@ def measure_model(
         shown = StimulusSet(series, config, root)
         shown.fit(copied, checkpoint, first=False)
         units, identity = Units(root, config, shown), fingerprint_of(copied)
+        units.refuse_mixture([step])
         found = units.look(checkpoint, identity)
         for path in found.superseded:
             remove(path)

@@ -79,6 +79,7 @@ class _Sweep:
 
     def run(self, emit: Callable[[Event], None], *, fail_fast: bool) -> SweepOutcome:
         """Measure what is missing, then derive the observations."""
+        self.units.refuse_mixture(self.series.steps)
         known = Fingerprints(self.root / "fingerprints.json", self.clock, ahead=self.config.prefetch)
         try:
             self._all(known, emit, fail_fast=fail_fast)

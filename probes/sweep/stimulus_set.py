@@ -59,11 +59,8 @@ class StimulusSet:
         self._text: dict[str, Any] | None = None  # what is to be said of the windows once they are written
         earlier = stored_run_json(root)  # says nothing of a model where none was loaded, or it is damaged
         vocabulary = Vocabulary.from_json(earlier.get("vocabulary"))
-        if (
-            vocabulary
-            and isinstance(earlier.get("model"), dict)
-            and isinstance(earlier["model"].get("n_ctx"), int)
-        ):
+        model = earlier.get("model") or {}
+        if vocabulary and model.get("n_ctx") and vocabulary.fits(model.get("d_vocab") or 0):
             self._draw(earlier["model"], vocabulary)
 
     def fit(self, model: Any, checkpoint: Checkpoint, *, first: bool) -> None:

@@ -8,20 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint
 from byrote.probes.attention import lacks_attention
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
-from byrote.probes.results.unit_files import step_folder, unit_facts, units_of, write_unit
+from byrote.probes.results.unit_files import (
+    step_folder,
+    step_of,
+    unit_facts,
+    unit_paths,
+    unit_provenance,
+    units_of,
+    write_unit,
+)
 from byrote.probes.statistics import INTERVALS
+from byrote.probes.stimuli import STIMULI
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import Group, groups
 from byrote.probes.sweep.stimulus_set import StimulusSet
+
+
+_DRAWN = re.compile(r"(?P<kind>\w+)-r\d+m\d+-n(?P<n>\d{1,9})-s(?P<seed>\d{1,18})-", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,35 @@ class Units:
     def __init__(self, root: Path, config: SweepConfig, stimuli: StimulusSet) -> None:
         self.root, self.config, self.stimuli = root, config, stimuli
         self.wanted = groups(config.infos)
+
+    def refuse_mixture(self, steps: Sequence[int]) -> None:
+        """One run has one number of sequences and one seed: a sweep may replace all that is stored, or add to it alike.
+
+        Looked at are units that this sweep does not measure again as a whole: other probes, and other steps.
+
+        Args:
+            steps: of this sweep.
+
+        Raises:
+            ByroteError: some of them were measured on another number of sequences, or with another seed.
+        """
+        wanted, chosen = {info.name for info in self.config.infos}, set(steps)
+        examples: dict[tuple[str, bool], Path] = {}  # the units of a name are alike at all steps
+        for path in unit_paths(self.root):
+            examples[path.name, step_of(path.parent) in chosen] = path
+        asked = {"sequences": self.config.n_seq, "seed": self.config.seed}
+        for (_, measured_again), path in examples.items():
+            facts = unit_provenance(path)
+            if measured_again and _mapping(facts.get("probes")).keys() <= wanted:
+                continue
+            stored = _drawn_with(str(facts.get("stimulus", "")))
+            for name, value in stored.items():
+                if value != asked[name]:
+                    raise ByroteError(
+                        f"{self.root} was measured with {name} {value}; this command has {name} {asked[name]}, and "
+                        f"would leave both side by side, or lose what it does not measure again ({path.name.split('.')[0]})",
+                        help=f"give --{name} {value}, or another folder with -o, or --fresh, which starts again",
+                    )
 
     def look(self, checkpoint: Checkpoint, identity: str) -> Look:
         """What of a checkpoint is still to measure, what is superseded, and what is damaged; every stored unit is read once.
@@ -130,6 +173,13 @@ def unit_name(key: str, probes: Mapping[str, int]) -> str:
     """File name of a unit: readable group key, short hash of the probes in it and their versions."""
     text = json.dumps(dict(probes), sort_keys=True)
     return f"{key}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"
+
+
+def _drawn_with(stimulus: str) -> dict[str, int]:
+    """Number of sequences and seed of a stimulus of random tokens, from its id; {} for others, whose texts decide."""
+    found = _DRAWN.match(stimulus)
+    known = found is not None and found["kind"] in STIMULI
+    return {"sequences": int(found["n"]), "seed": int(found["seed"])} if found and known else {}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
