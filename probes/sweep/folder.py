@@ -192,7 +192,7 @@ def _refuse_odd_name(series: CheckpointSeries) -> None:
         series.name.encode()
     except UnicodeEncodeError:
         raise ByroteError(
-            f"the name of {ascii(str(series.path))} is not UTF-8, and results are named after it",
+            f"the name of {str(series.path)!a} is not UTF-8, and results are named after it",
             help="rename the folder of the series",
         ) from None
     if series.steps and series.steps[-1] > store.MAX_COUNT:

@@ -34,7 +34,6 @@ from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import Group, groups
 from byrote.probes.sweep.stimulus_set import StimulusSet
 
-
 _DRAWN = re.compile(r"(?P<kind>\w+)-r\d+m\d+-n(?P<n>\d{1,9})-s(?P<seed>\d{1,18})-", re.ASCII)
 
 
