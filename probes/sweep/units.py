@@ -36,6 +36,8 @@ from byrote.probes.sweep.stimulus_set import StimulusSet
 
 _DRAWN = re.compile(r"(?P<kind>\w+)-r\d+m\d+-n(?P<n>\d{1,9})-s(?P<seed>\d{1,18})-", re.ASCII)
 
+_AS_MANY = ("repeated_random", "shuffled_repeat", "jittered_repeat")  # of as many sequences as requested
+
 
 @dataclass(frozen=True)
 class Look:
@@ -177,8 +179,10 @@ def unit_name(key: str, probes: Mapping[str, int]) -> str:
 def _drawn_with(stimulus: str) -> dict[str, int]:
     """Number of sequences and seed of a stimulus of random tokens, from its id; {} for others, whose texts decide."""
     found = _DRAWN.match(stimulus)
-    known = found is not None and found["kind"] in STIMULI
-    return {"sequences": int(found["n"]), "seed": int(found["seed"])} if found and known else {}
+    if found is None or found["kind"] not in STIMULI:
+        return {}
+    seed = {"seed": int(found["seed"])}
+    return {"sequences": int(found["n"]), **seed} if found["kind"] in _AS_MANY else seed
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_nothing_written_is_said_and_no_table_drawn(open_page, kept, monkeypatch
     arrays = load_file(attention_file(kept, 40))
     arrays["repeated_random/written_logits"][:] = 0
     with safe_open(attention_file(kept, 40), framework="numpy") as held:
-        facts = held.metadata()
+        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote-")}
     save_file(arrays, attention_file(kept, 40), metadata=facts)
     at = open_page("head", kept, step=40, head="L1H2", q=1)
     assert not at.exception and written(at) is None
@@ -149,7 +149,7 @@ def test_damaged_arrays_take_only_their_own_part_of_the_page(open_page, kept):
     file = attention_file(kept, 40)
     arrays = load_file(file)
     with safe_open(file, framework="numpy") as held:
-        facts = held.metadata()
+        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote-")}
     del arrays["repeated_random/written_ids"]
     save_file(arrays, file, metadata=facts)
     at = open_page("head", kept, step=40, head="L1H2")
