@@ -172,9 +172,9 @@ def write_run_json(root: Path, meta: Mapping[str, Any]) -> None:
     """
     content = {name: value for name, value in meta.items() if name != "seal"} | {"sealed": "xxh3-128"}
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    # a path that is no UTF-8 has half characters, which JSON escapes as Python does
+    # names that are no UTF-8, of files that could not be read, have halves of characters
     whole = f'{text.removesuffix("}").rstrip()},\n  "seal": "{EMPTY}"\n}}\n'
-    data = bytearray(whole.encode(errors="backslashreplace"))
+    data = bytearray(whole.encode(errors="replace"))
     sealed(data, _MARK)
     write_bytes(root / RUN_JSON, memoryview(data))
 

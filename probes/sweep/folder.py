@@ -61,8 +61,8 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
     Raises:
         ByroteError: it holds another series' results, another sweep is writing there, or it cannot be written.
     """
-    _refuse_odd_name(series)
     root = out / series.name
+    _refuse_odd_name(root, series)
 
     def unwritable(error: OSError) -> ByroteError:
         what = f"cannot write results to {root} ({error.strerror})"
@@ -187,13 +187,13 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
     )
 
 
-def _refuse_odd_name(series: CheckpointSeries) -> None:
+def _refuse_odd_name(root: Path, series: CheckpointSeries) -> None:
     try:
-        series.name.encode()
+        f"{series.name}{stored_place(root, series.path)['path']}".encode()
     except UnicodeEncodeError:
         raise ByroteError(
-            f"the name of {str(series.path)!a} is not UTF-8, and results are named after it",
-            help="rename the folder of the series",
+            f"the name of {str(series.path)!a} is not UTF-8, and results could not name it",
+            help="rename that folder",
         ) from None
     if series.steps and series.steps[-1] > store.MAX_COUNT:
         raise ByroteError(
