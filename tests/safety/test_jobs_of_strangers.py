@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,20 @@ def test_a_lock_that_is_a_link_truncates_nothing_and_a_pipe_does_not_hang(result
     with pytest.raises(ByroteError, match="is a link"):
         trash.remove(run, [results])
     assert victim.read_text() == "precious" and run.is_dir()
+
+
+def test_a_job_started_in_a_folder_full_of_traps_runs_none(results, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("byrote", "app", "click", "json", "torch", "sitecustomize", "plugin"):
+        (here / f"{name}.py").write_text("open(__file__ + '.ran', 'w')\n")
+    (here / "pyproject.toml").write_text(
+        "[tool.byrote.run]\nplugin = ['plugin.py']\nallow-download = true\nfresh = true\n"
+    )
+    monkeypatch.chdir(here)
+    folder = jobs.start(results, run_task(("owner/name",), [], keep_attention=False, out=results).only_said())
+    while jobs.read_job(folder).running:
+        time.sleep(0.05)
+    job = jobs.read_job(folder)
+    assert job.code in (2, 4) and any("not read from a working folder" in line for line in job.lines), job
+    assert not list(here.glob("*.ran"))
