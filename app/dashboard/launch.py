@@ -6,6 +6,7 @@ of byrote's own, imports nothing from the working folder or from results, and ge
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -30,7 +31,7 @@ from byrote.dashboard.library import (
 )
 from byrote.probes.figures.theme import TOKENS
 
-ADDRESS = "127.0.0.1"
+ADDRESS, OTHER_ADDRESS = "127.0.0.1", "::1"
 DEFAULT_PORT = 8501
 ANSWERS_WITHIN_S = 5.0
 # Every run of a page is a thread, which would keep a heap of its own, and makes messages and tables of megabytes that
@@ -267,9 +268,35 @@ def free_port(wanted: int | None) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((ADDRESS, port))
+                if (held := hold_other_address(port)) is not None:
+                    held.close()
             except OSError:
                 continue
             return port
     raise ByroteError(
         f"port {wanted or DEFAULT_PORT} is in use", help="name another: byrote dashboard --port 8600"
     )
+
+
+def hold_other_address(port: int) -> socket.socket | None:
+    """Take the port of this machine's IPv6 address, on which nobody answers.
+
+    To a browser that is `localhost` too, and the first that it tries: another user of this machine who listened there
+    would get the key. None where this machine has no IPv6.
+
+    Raises:
+        OSError: somebody has it.
+    """
+    try:
+        held = socket.socket(socket.AF_INET6)
+    except OSError:
+        return None
+    try:
+        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        held.bind((OTHER_ADDRESS, port))
+    except OSError as error:
+        held.close()
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return None
+        raise
+    return held

@@ -17,6 +17,7 @@ from streamlit.starlette import App
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.guard import Guard, origins_of, prove_guarded
+from byrote.dashboard.launch import hold_other_address
 
 
 def serve(
@@ -42,5 +43,13 @@ def serve(
             raise
         yield
 
+    try:
+        held = hold_other_address(port)
+    except OSError as error:
+        sys.exit(
+            f"error: somebody else listens on port {port} of [::1], which is localhost too ({error.strerror})"
+        )
     guard = Middleware(Guard, port=port, token=token, once=once, origins=origins_of(port, origins))
     App(script, middleware=[guard], lifespan=tried).run(config=options)
+    if held is not None:
+        held.close()

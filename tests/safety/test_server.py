@@ -383,6 +383,26 @@ def test_ports_that_browsers_leave_out():
     }
 
 
+def test_nobody_else_can_listen_on_the_other_address_of_localhost(server):
+    """A browser tries [::1] first: whoever listened there would be sent the key."""
+    with socket.socket(socket.AF_INET6) as other:
+        try:
+            other.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        other.listen()
+        with pytest.raises(ByroteError, match="is in use"):
+            launch.free_port(other.getsockname()[1])
+    with socket.socket(socket.AF_INET6) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("::1", server.port))
+    with pytest.raises(
+        ConnectionRefusedError
+    ):  # and nobody answers there, so that browsers come to 127.0.0.1
+        socket.create_connection(("::1", server.port), timeout=5)
+
+
 UNGUARDED = """
 import json, sys
 from pathlib import Path
