@@ -75,7 +75,19 @@ def _step_stamps(root: Path, step: int) -> tuple[tuple[str, Stamp], ...]:
 @lru_cache(maxsize=1024)
 def _one_step(root: Path, step: int, stamps: tuple[tuple[str, Stamp], ...]) -> pa.Table:
     """A step's observations; `stamps` makes a changed step another key, so that a running sweep's are read once."""
-    return encoded(observations_of(read_units(root, step)))
+    return encoded(_step_observations(root, step, None))
+
+
+def _step_observations(root: Path, step: int, damaged: Callable[[Path], None] | None) -> pa.Table:
+    units = read_units(root, step, damaged=damaged)
+    try:
+        return observations_of(units)
+    except (LookupError, ValueError, TypeError, pa.ArrowException) as error:
+        said = str(error).split("\n")[0][:200]
+        raise ByroteError(
+            f"the units of step {step} in {root} do not go together ({type(error).__name__}: {said})",
+            help="measure this run again with --fresh, or remove the folder of that step and run the same sweep again",
+        ) from error
 
 
 def observations_current(root: Path) -> bool:
@@ -118,7 +130,7 @@ def rebuild_observations(root: Path, *, damaged: Callable[[Path], None] | None =
         ByroteError: a unit is damaged.
         OSError: it cannot be written.
     """
-    tables = [observations_of(read_units(root, step, damaged=damaged)) for step in measured_steps(root)]
+    tables = [_step_observations(root, step, damaged) for step in measured_steps(root)]
     table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
     file, n_units = root / OBSERVATIONS, str(len(unit_paths(root))).encode()
     said = {N_UNITS_KEY: n_units, UNITS_KEY: units_digest(root).encode()}

@@ -199,7 +199,7 @@ def unit_facts(path: Path, *, decode: bool = False) -> UnitFacts:
         said = stored_under(metadata, _PROVENANCE_KEY, b"{}")
         content = (metadata or {}).get(_CONTENT_KEY, b"").decode("ascii")
         provenance = json.loads(said)
-        if seal is Seal.BROKEN or (seal is Seal.NONE) != (not content) or not isinstance(provenance, dict):
+        if seal is Seal.BROKEN or (seal is Seal.NONE) != (not content) or not _is_provenance(provenance):
             return UnitFacts({}, "damaged", content)
         if decode or not content:
             table = _decoded(path, file)
@@ -220,9 +220,21 @@ def _sealed_facts(path: Path) -> UnitFacts | None:
         return None
     said, content = (_metadata_entry(data, key) for key in (_PROVENANCE_KEY, _CONTENT_KEY))
     provenance = json.loads(said or b"null")
-    if not content or not isinstance(provenance, dict):
+    if not content or not _is_provenance(provenance):
         return None
     return UnitFacts(provenance, "whole", content.decode("ascii"))
+
+
+def _is_provenance(said: Any) -> bool:
+    """Whether what a unit says of itself is of the kinds that byrote writes."""
+    kinds = {"probes": dict, "plugins": dict, "versions": dict, "fingerprint": str, "stimulus": str}
+    if not isinstance(said, dict) or not all(
+        isinstance(said.get(k, kind()), kind) for k, kind in kinds.items()
+    ):
+        return False
+    plugins = said.get("plugins", {}).values()
+    versions = said.get("probes", {}).values()
+    return all(isinstance(one, dict) for one in plugins) and all(isinstance(v, int) for v in versions)
 
 
 def _metadata_entry(data: bytes, key: bytes) -> bytes:

@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from byrote.checkpoints.array_files import write_arrays
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.safe_read import own_path
 from byrote.checkpoints.vocabulary import load_tokenizer
 from byrote.interp.logit_attribution import WriteKeeper, strongest, unreadable
 from byrote.interp.model import HookedModel
@@ -52,7 +53,9 @@ def keep_attention(
         own = [text for text in before if text.stimulus == kind]
         sequences[kind], ids[kind] = np.stack([text.tokens for text in own]), own[0].stimulus_id
     facts = {"fingerprint": fingerprint, "stimuli": json.dumps(ids)}
-    write_attention(model, attention_file(root, step), sequences, facts=facts, tokenizer=_reader(tokenizer))
+    file = attention_file(root, step)
+    own_path(root, *file.relative_to(root).parts)
+    write_attention(model, file, sequences, facts=facts, tokenizer=_reader(tokenizer))
 
 
 def write_attention(

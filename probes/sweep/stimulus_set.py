@@ -19,7 +19,7 @@ import numpy as np
 from byrote.checkpoints.array_files import open_arrays, write_arrays
 from byrote.checkpoints.errors import ByroteError, CheckpointError, PluginError
 from byrote.checkpoints.former_name import stored_under
-from byrote.checkpoints.safe_read import FileRefused
+from byrote.checkpoints.safe_read import FileRefused, own_path
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets_from_files, token_sets_of
 from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids, variant_pairs
@@ -196,4 +196,4 @@ class _Windows:
 def _write_windows(root: Path, shown: Stimulus, facts: dict[str, Any]) -> None:
     """Write the windows shown, whole or not at all, so that the next sweep can do without the text."""
     said = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
-    write_arrays(root / WINDOWS, {"tokens": shown.tokens.astype(np.int32)}, said)
+    write_arrays(own_path(root, *WINDOWS.parts), {"tokens": shown.tokens.astype(np.int32)}, said)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.safe_read import own_path
 from byrote.checkpoints.series import Checkpoint
 from byrote.probes.attention import lacks_attention
 from byrote.probes.registry import REGISTRY
@@ -143,7 +144,8 @@ class Units:
         facts = self._provenance(checkpoint, identity, self.stimuli.ids_of(group.stimuli) or group.key)
         facts["probes"] = {info.name: info.version for info in group.probes}
         plugins = {info.name: asdict(info.plugin) for info in group.probes if info.plugin is not None}
-        file = step_folder(self.root, checkpoint.step) / unit_name(group.key, facts["probes"])
+        folder = own_path(self.root, "units", step_folder(self.root, checkpoint.step).name)
+        file = folder / unit_name(group.key, facts["probes"])
         write_unit(file, table, facts | ({"plugins": plugins} if plugins else {}))
 
     def lacks_attention(self, checkpoint: Checkpoint, identity: str) -> bool:

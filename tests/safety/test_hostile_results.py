@@ -22,7 +22,7 @@ from byrote.cli.main import cli
 from byrote.probes.results import Results
 from byrote.probes.results.run_json import FIELDS, read_run_json, write_run_json
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, UNIT_SCHEMA
-from byrote.probes.results.unit_files import unit_paths
+from byrote.probes.results.unit_files import read_unit, unit_paths, write_unit
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 from byrote.probes.verify import verify
@@ -103,6 +103,38 @@ def test_a_file_that_is_none_is_refused(folder, measured, put, which):
     if which in ("run.json", "unit"):
         assert "not a regular file" in said or "is damaged" in said
     assert which == "observations.parquet" or verify(folder).findings
+
+
+@pytest.mark.parametrize("put", [put_fifo, put_link, put_device])
+def test_a_sweep_sets_aside_a_unit_that_is_none_and_leaves_its_target(measured, folder, put):
+    unit = unit_paths(folder)[0]
+    unit.unlink()
+    put(unit)
+    outcome = sweep(measured[0], CONFIG, out=folder.parent)
+    assert (outcome.measured, [file.name for file in outcome.set_aside]) == (1, [f"{unit.name}.damaged"])
+    assert put is not put_link or unit.with_name("target-elsewhere").read_bytes() == b"secret"
+    assert verify(folder).findings == ()
+
+
+@pytest.mark.parametrize("which", ["units", "arrays"])
+def test_a_sweep_writes_through_no_link(measured, folder, tmp_path, which):
+    shutil.rmtree(folder / which)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / which).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ByroteError, match="is a link"):
+        sweep(measured[0], CONFIG, out=folder.parent)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_units_that_do_not_go_together_are_a_refusal(folder):
+    (folder / "observations.parquet").unlink()
+    table = read_unit(unit_paths(folder)[0])
+    for said in ({"probes": [1]}, {"probes": {"sink": "x"}}, {"plugins": 3}):
+        write_unit(unit_paths(folder)[0], table, said)
+        assert "damaged" in "".join(verify(folder).findings)
+    odd = table.set_column(4, "metric", pa.array(["x"] * len(table)))
+    write_unit(unit_paths(folder)[0].with_name("odd.00000000.parquet"), pa.concat_tables([odd] * 3), {})
+    refused(folder)
 
 
 @pytest.mark.parametrize("which", ["units", "step", "arrays"])
