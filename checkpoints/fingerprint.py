@@ -7,34 +7,58 @@ accidents make; it is not meant to withstand somebody who forges weights to coll
 from __future__ import annotations
 
 import json
-import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from jaxtyping import UInt8
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats import format_of
 from byrote.checkpoints.formats.adapter import StoredTensors, TensorInfo
+from byrote.checkpoints.formats.model_config import MAX_CONFIG_BYTES
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.stored_tensor import tensor_bytes
 from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.safe_read import FileRefused, read_bytes
 from byrote.checkpoints.series import Checkpoint, at_hand
+from byrote.checkpoints.stored_bytes import Stamp, StoredBytes, StoredFile, stamp_of, windows_of
+from byrote.checkpoints.zeros import FLOATS, Zeros, is_zero, zeros_among
 
-_WINDOW_BYTES = 16 * 2**20
+
+@dataclass(frozen=True)
+class Content:
+    """What one pass over a checkpoint's bytes found.
+
+    Attributes:
+        tensors: XXH3-128 of every tensor's dtype, shape and bytes, by name.
+        described: the same of what describes the architecture: other weights, or the same in another model.
+        zeros: the tensors that hold nothing but zeros.
+        stamp: of the files, the same before and after they were read.
+    """
+
+    tensors: Mapping[str, str]
+    described: Mapping[str, str]
+    zeros: Zeros
+    stamp: Stamp
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash of everything that decides what is measured."""
+        return fingerprint({**self.tensors, **self.described})
 
 
 def stored_tensors(checkpoint: Checkpoint) -> StoredTensors:
-    """Every tensor's name, description and bytes in row-major order, one at a time, mapped where that can be.
-
-    The bytes of one tensor are valid until the next is requested.
+    """Every tensor's name, description and bytes in row-major order, one at a time; nothing is read until it is wanted.
 
     Args:
         checkpoint: with its files on disk.
+
+    Yields:
+        Name, description and bytes, for `windows_of`; the bytes can be read until the next tensor is requested.
 
     Raises:
         CheckpointError: a file that is not what it claims to be.
@@ -43,67 +67,68 @@ def stored_tensors(checkpoint: Checkpoint) -> StoredTensors:
     if of_format is not None:
         yield from of_format(checkpoint)
         return
-    for file in checkpoint.files:
-        yield from _safetensors(file) if file.suffix.lower() == ".safetensors" else _pickled(file)
+    for path in checkpoint.files:
+        with StoredFile(path) as file:
+            yield from _safetensors(file) if path.suffix.lower() == ".safetensors" else _pickled(file)
 
 
-def _windows(raw: UInt8[np.ndarray, " n_bytes"]) -> Iterator[UInt8[np.ndarray, " n"]]:
-    """A tensor's bytes in pieces; mapped pages are given back after each, so that no whole tensor stays in memory."""
-    pages: Any = raw
-    while isinstance(pages, np.ndarray | memoryview):
-        pages = pages.base if isinstance(pages, np.ndarray) else pages.obj
-    for start in range(0, len(raw), _WINDOW_BYTES):
-        yield raw[start : start + _WINDOW_BYTES]
-        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            pages.madvise(mmap.MADV_DONTNEED)
+def _safetensors(file: StoredFile) -> StoredTensors:
+    for entry in read_header(file.path):
+        info = TensorInfo(entry.dtype, entry.shape, file.path.name)
+        yield entry.name, info, StoredBytes(file, entry.start, entry.end - entry.start)
 
 
-def _safetensors(path: Path) -> StoredTensors:
-    entries = read_header(path)
-    mapped = _mapped(path)
-    for entry in entries:
-        yield entry.name, TensorInfo(entry.dtype, entry.shape, path.name), mapped[entry.start : entry.end]
-
-
-def _pickled(path: Path) -> StoredTensors:
+def _pickled(file: StoredFile) -> StoredTensors:
     """Of the model's tensors alone, in row-major order: what a safetensors file of them would give."""
-    stored = read_torch_file(path)
-    mapped = _mapped(path)
-    for name, tensor in state_of(stored.content, where=path.name).items():
+    stored = read_torch_file(file.path)
+    for name, tensor in state_of(stored.content, where=file.path.name).items():
         start = stored.start_bytes[tensor.storage.key]
+        info = TensorInfo(tensor.dtype, tensor.shape, file.path.name)
         if tensor.contiguous:
             first = start + tensor.offset * tensor.item_bytes
-            raw = mapped[first : first + tensor.numel * tensor.item_bytes]
+            yield name, info, StoredBytes(file, first, tensor.numel * tensor.item_bytes)
         else:
-            raw = np.frombuffer(tensor_bytes(tensor, start, mapped.data), dtype=np.uint8)
-        yield name, TensorInfo(tensor.dtype, tensor.shape, path.name), raw
+            storage = file.read(start, tensor.storage.size_bytes)
+            yield name, info, np.frombuffer(tensor_bytes(tensor, 0, memoryview(storage)), dtype=np.uint8)
 
 
-def _mapped(path: Path) -> UInt8[np.ndarray, " n_bytes"]:
-    with path.open("rb") as file:
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+def files_of(checkpoint: Checkpoint) -> list[Path]:
+    """The files that decide what is measured: weights, and the one that describes the architecture."""
+    return [*checkpoint.files, *([checkpoint.config_path] if checkpoint.config_path else [])]
+
+
+def content_of(checkpoint: Checkpoint) -> Content:
+    """Read every byte of a checkpoint; a step on the hub is downloaded for it.
+
+    Raises:
+        CheckpointError: a file that is not what it claims to be, cannot be read, or was changed meanwhile.
+    """
+    try:
+        with at_hand(checkpoint) as ready:
+            stamp = stamp_of(files_of(ready))
+            content = Content(*_tensors(ready), stamp)
+            changed = stamp_of(files_of(ready)) != stamp
+    except OSError as error:
+        raise CheckpointError(
+            f"the files of step {checkpoint.step} can no longer be read "
+            f"({Path(error.filename or checkpoint.path).name}: {error.strerror})",
+            help="was the folder changed while it was measured?",
+        ) from None
+    if changed:
+        raise CheckpointError(
+            f"the files of step {checkpoint.step} were changed while they were read",
+            help="is training still writing them? The same command reads them again",
+        )
+    return content
 
 
 def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
     """XXH3-128 of every tensor's dtype, shape and bytes, by name.
 
     Raises:
-        CheckpointError: a file that is not what it claims to be.
+        CheckpointError: as for `content_of`.
     """
-    hashes = {}
-    try:
-        with at_hand(checkpoint) as ready:
-            for name, info, raw in stored_tensors(ready):
-                digest = xxhash.xxh3_128(f"{info.dtype}{list(info.shape)}".encode())
-                for window in _windows(raw):
-                    digest.update(window.data)
-                hashes[name] = digest.hexdigest()
-    except OSError as error:
-        raise CheckpointError(
-            f"step {checkpoint.step}: {error.filename or checkpoint.path} cannot be read ({error.strerror})",
-            help="was the folder changed while it was measured?",
-        ) from None
-    return hashes
+    return dict(content_of(checkpoint).tensors)
 
 
 def model_hashes(checkpoint: Checkpoint) -> dict[str, str]:
@@ -112,21 +137,49 @@ def model_hashes(checkpoint: Checkpoint) -> dict[str, str]:
     The same weights under another config are another model.
 
     Raises:
-        CheckpointError: a file that is not what it claims to be.
+        CheckpointError: as for `content_of`.
     """
-    with at_hand(checkpoint) as ready:
-        hashes = tensor_hashes(ready)
-        if ready.config_path is not None and ready.config_path.is_file():
-            hashes[ready.config_path.name] = xxhash.xxh3_128(ready.config_path.read_bytes()).hexdigest()
-        elif (inside := format_of(ready).config_inside) is not None:
-            text = json.dumps(inside(ready), sort_keys=True, default=str)
-            hashes["config inside the file"] = xxhash.xxh3_128(text.encode()).hexdigest()
-    return hashes
+    content = content_of(checkpoint)
+    return {**content.tensors, **content.described}
+
+
+def _tensors(ready: Checkpoint) -> tuple[dict[str, str], dict[str, str], Zeros]:
+    """Hashes of tensors, hashes of what describes the architecture, and which tensors are zero."""
+    hashes: dict[str, str] = {}
+    floats: list[tuple[str, int, bool]] = []
+    for name, info, raw in stored_tensors(ready):
+        digest, zero = tensor_digest(info), info.dtype in FLOATS and len(raw) > 0
+        for window in windows_of(raw):
+            digest.update(window.data)
+            zero = zero and is_zero(window)
+        hashes[name] = digest.hexdigest()
+        if info.dtype in FLOATS and len(raw):
+            floats.append((name, len(raw), zero))
+    return hashes, _described(ready), zeros_among(floats)
+
+
+def tensor_digest(info: TensorInfo) -> Any:
+    """The hash of a tensor, before its bytes are given to it."""
+    return xxhash.xxh3_128(f"{info.dtype}{list(info.shape)}".encode())
+
+
+def _described(ready: Checkpoint) -> dict[str, str]:
+    file, inside = ready.config_path, format_of(ready).config_inside
+    if file is not None and file.is_file():
+        try:
+            data = read_bytes(file, max_bytes=MAX_CONFIG_BYTES, follow_links=True)
+        except FileRefused as error:
+            raise CheckpointError(error.message, help=error.help or "restore the file") from None
+        return {file.name: xxhash.xxh3_128(data).hexdigest()}
+    if inside is not None:
+        text = json.dumps(inside(ready), sort_keys=True, default=str)
+        return {"config inside the file": xxhash.xxh3_128(text.encode()).hexdigest()}
+    return {}
 
 
 def fingerprint(hashes: Mapping[str, str]) -> str:
     """One hash of all tensors: names and contents, in name order."""
     digest = xxhash.xxh3_128()
     for name in sorted(hashes):
-        digest.update(f"{name}={hashes[name]};".encode())
+        digest.update(f"{name}={hashes[name]};".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

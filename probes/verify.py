@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from byrote.checkpoints.array_files import arrays_sealed, open_arrays
 from byrote.checkpoints.atomic import leftovers
 from byrote.checkpoints.errors import ByroteError, CheckpointError
-from byrote.checkpoints.fingerprint import fingerprint, model_hashes
+from byrote.checkpoints.fingerprint import content_of
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.safe_read import FileRefused
 from byrote.checkpoints.seal import Seal
@@ -336,22 +336,22 @@ class _Walk:
                 self._find("checkpoints are no longer there", f"step {step:,}")
                 continue
             try:
-                hashes = None if self.content else cache.hashes(now[step])
-                if hashes is None and not self.content and now[step].size_bytes > MAX_HASHED_BYTES:
+                held = None if self.content else cache.cached(now[step])
+                if held is None and not self.content and now[step].size_bytes > MAX_HASHED_BYTES:
                     unknown += 1
                     continue
-                if hashes is None:
-                    hashes, hashed = model_hashes(now[step]), hashed + 1
+                if held is None:
+                    held, hashed = content_of(now[step]).fingerprint, hashed + 1
             except (CheckpointError, OSError):
                 self._find("checkpoints can no longer be read", f"step {step:,}")
                 continue
-            if fingerprint(hashes) != measured:
+            if held != measured:
                 self._find("checkpoints have other weights than those that were measured", f"step {step:,}")
         n = counted(len(self.weights.keys() & now.keys()), "checkpoint")
         if self.content:
             self.checked.append(f"{n} by content")
             return
-        said = f"{n} by size and time of their files"
+        said = f"{n} by size, times and inode of their files"
         said += f", {hashed:,} of them by content because these had changed" if hashed else ""
         said += f"; {unknown:,} of them changed in size or time and too large to hash here" if unknown else ""
         self.checked.append(said)

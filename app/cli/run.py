@@ -37,6 +37,9 @@ class Destination:
         default="results",
     )
     fresh: bool = flag("Throw away what is stored there and start again.")
+    rehash: bool = flag(
+        "Read every byte of the checkpoints again, also of those whose files have the size, times and inode they had."
+    )
     fail_fast: bool = flag("Stop at the first checkpoint that cannot be measured.")
     trace: Path | None = option(
         "Write what took when, one JSON object per line: reads, loads and measurements of every step.",
@@ -126,7 +129,13 @@ def _sweep(
 
     with work:
         outcome = sweep(
-            series, config, out=into.out, fresh=into.fresh, fail_fast=into.fail_fast, on_event=on_event
+            series,
+            config,
+            out=into.out,
+            fresh=into.fresh,
+            rehash=into.rehash,
+            fail_fast=into.fail_fast,
+            on_event=on_event,
         )
     if outcome.interrupted or (work.stopping and not last):
         raise KeyboardInterrupt

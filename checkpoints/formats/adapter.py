@@ -26,7 +26,7 @@ class TensorInfo:
 
 
 StoredTensors = Iterator[tuple[str, TensorInfo, Any]]
-"""Name, description and bytes (a numpy array of uint8, in row-major order) of tensors, one at a time."""
+"""Name, description and bytes of tensors, one at a time: in row-major order, a numpy array of uint8 or `StoredBytes`."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from byrote.checkpoints.formats.torch_zip import read_torch_slice
 from byrote.checkpoints.formats.weight_files import assemble_folders, config_beside
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.step_names import StepName, step_folders
+from byrote.checkpoints.stored_bytes import StoredFile, windows_of
 
 METADATA = ".metadata"
 MAX_METADATA_BYTES = 32 << 20
@@ -85,12 +86,13 @@ def model_tensors(folder: Path) -> Mapping[str, ShardedTensor]:
     """
     try:
         state = (folder / METADATA).stat()
+        changed = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
         if state.st_size > MAX_METADATA_BYTES:
             raise CheckpointError(
                 f"{METADATA} is {state.st_size} bytes; more than {MAX_METADATA_BYTES} is refused",
                 help=_DAMAGED,
             )
-        fields = _fields(_described(folder, state.st_size, state.st_mtime_ns), "Metadata")
+        fields = _fields(_described(folder, changed), "Metadata")
         tensors = dict(_tensors(folder, fields))
     except CheckpointError:
         raise
@@ -115,9 +117,8 @@ def assembled(tensor: ShardedTensor) -> bytearray:
 
     whole = np.empty(tensor.shape, dtype=f"V{WIDTHS[tensor.dtype]}")
     for piece in tensor.pieces:
-        with piece.file.open("rb") as file:
-            file.seek(piece.start)
-            data = memoryview(file.read(piece.length))
+        with StoredFile(piece.file) as file:
+            data = memoryview(file.read(piece.start, piece.length))
         inner = read_torch_slice(piece.file, piece.start, piece.length)
         stored = inner.content
         if not isinstance(stored, StoredTensor) or (stored.dtype, stored.shape) != (
@@ -157,16 +158,31 @@ def _checkpoint(folder: Path, named: StepName | None) -> Checkpoint:
     )
 
 
-def _stored(checkpoint: Checkpoint) -> StoredTensors:
-    import numpy as np
+@dataclass(frozen=True)
+class _Assembled:
+    """A tensor's bytes, put together when they are wanted; see `byrote.checkpoints.stored_bytes`."""
 
+    tensor: ShardedTensor
+
+    def __len__(self) -> int:
+        return prod(self.tensor.shape) * WIDTHS[self.tensor.dtype]
+
+    def windows(self, window_bytes: int) -> Iterator[Any]:
+        import numpy as np
+
+        yield from windows_of(np.frombuffer(assembled(self.tensor), np.uint8), window_bytes)
+
+
+def _stored(checkpoint: Checkpoint) -> StoredTensors:
     for name, tensor in model_tensors(checkpoint.path).items():
-        yield name, TensorInfo(tensor.dtype, tensor.shape, ""), np.frombuffer(assembled(tensor), np.uint8)
+        yield name, TensorInfo(tensor.dtype, tensor.shape, ""), _Assembled(tensor)
 
 
 @lru_cache(maxsize=8)
-def _described(folder: Path, _size: int, _changed: int) -> Any:
-    return InertPickle((folder / METADATA).read_bytes(), _makers(), where=METADATA).read()
+def _described(folder: Path, _changed: tuple[int, ...]) -> Any:
+    with StoredFile(folder / METADATA) as file:
+        data = bytes(file.read(0, _changed[0]))
+    return InertPickle(data, _makers(), where=METADATA).read()
 
 
 def _tensors(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[str, ShardedTensor]]:

@@ -24,6 +24,7 @@ from byrote.checkpoints.formats.torch_zip import TorchFile, read_torch_file
 from byrote.checkpoints.formats.trainer_state import count_or_none
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates, first_content
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.stored_bytes import open_stored
 
 STATE = "model"  # where in the file the weights are
 ENDINGS = (".pt", ".pth")
@@ -98,7 +99,7 @@ def _loss(stored: TorchFile) -> float | None:
     if isinstance(value, StoredTensor):
         if value.dtype != "F32" or value.numel != 1:
             return None
-        with stored.path.open("rb") as file:
+        with open_stored(stored.path) as file:
             file.seek(stored.start_bytes[value.storage.key] + 4 * value.offset)
             (value,) = struct.unpack("<f", file.read(4))
     plain = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _NO_LOSS_YET

@@ -15,6 +15,7 @@ from typing import Any
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.stored_tensor import WIDTHS
+from byrote.checkpoints.stored_bytes import open_stored
 
 MAX_HEADER_BYTES = 32 << 20  # some 200,000 tensors; the reference implementation takes three times that
 MAX_AXES = 64
@@ -42,7 +43,7 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
         raise CheckpointError(
             f"{path.name} is {size} bytes, too short for safetensors", help="copy the file again"
         )
-    with path.open("rb") as file:
+    with open_stored(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > min(size - 8, MAX_HEADER_BYTES):
             raise CheckpointError(

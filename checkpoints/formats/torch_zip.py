@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.inert_pickle import CONVERT, InertPickle, shown
 from byrote.checkpoints.formats.stored_tensor import References, Storage, makers
+from byrote.checkpoints.stored_bytes import open_stored
 
 MAX_PICKLE_BYTES = 32 << 20
 MAX_DIRECTORY_BYTES = 64 << 20
@@ -54,7 +55,7 @@ def read_torch_file(path: Path) -> TorchFile:
         CheckpointError: not such a file, damaged, made to exhaust memory, or asking for more than plain weights need.
     """
     state = path.stat()
-    read = _read_once(path, state.st_size, state.st_mtime_ns)
+    read = _read_once(path, state.st_size, (state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
     if isinstance(read, CheckpointError):
         raise CheckpointError(read.message, help=read.help)
     return read
@@ -68,12 +69,12 @@ def read_torch_slice(path: Path, start: int, length: int) -> TorchFile:
         start: where the zip begins, in bytes.
         length: of the zip, in bytes.
     """
-    with path.open("rb") as file:
+    with open_stored(path) as file:
         return _read_zip(path, _Window(file, start, length), length)
 
 
 @lru_cache(maxsize=8)
-def _read_once(path: Path, size: int, _changed: int) -> TorchFile | CheckpointError:
+def _read_once(path: Path, size: int, _changed: tuple[int, ...]) -> TorchFile | CheckpointError:
     """Refusals are cached too: every format that could read a folder reads its files."""
     try:
         return _read(path, size)
@@ -82,7 +83,7 @@ def _read_once(path: Path, size: int, _changed: int) -> TorchFile | CheckpointEr
 
 
 def _read(path: Path, size: int) -> TorchFile:
-    with path.open("rb") as file:
+    with open_stored(path) as file:
         start = file.read(4)
         file.seek(257)
         if file.read(5) == b"ustar":
@@ -228,7 +229,7 @@ def _start(path: Path, window: _Window, info: zipfile.ZipInfo) -> int:
 
 
 def _read_legacy(path: Path, size: int) -> TorchFile:
-    with path.open("rb") as file:
+    with open_stored(path) as file:
         head = file.read(MAX_PICKLE_BYTES)
     persistent = References(path.name, None)
     position = 0
@@ -261,7 +262,7 @@ def _legacy_starts(
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
         raise CheckpointError(f"{path.name} lists other storages than it uses", help=_DAMAGED)
     starts = {}
-    with path.open("rb") as file:
+    with open_stored(path) as file:
         for key in map(str, keys):
             file.seek(position)
             length = file.read(8)

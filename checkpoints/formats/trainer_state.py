@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from byrote.checkpoints import safe_read
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.step_names import StepName
 
@@ -32,23 +32,14 @@ def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         CheckpointError: the file is not there, is too long, is not JSON, or holds something other than an object.
     """
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise CheckpointError(f"{path.name} is no regular file", help="restore the file")
-        if path.stat().st_size > max_bytes:
-            raise CheckpointError(
-                f"{path.name} is {path.stat().st_size} bytes; more than {max_bytes} is refused",
-                help="restore the file",
-            )
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
+        return safe_read.read_json(path, max_bytes=max_bytes, follow_links=True)
+    except safe_read.FileRefused as error:
+        said = error.message.replace(str(path), path.name)
+        raise CheckpointError(said, help=error.help or "restore the file") from None
+    except OSError as error:
         raise CheckpointError(
-            f"{path.name} cannot be read as JSON ({error})", help="restore the file"
+            f"{path.name} cannot be read ({error.strerror})", help="restore the file"
         ) from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path.name} is not a JSON object", help="restore the file")
-    return data
 
 
 def count_or_none(value: Any) -> int | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Generic, TypeVar
 
 from byrote.checkpoints.formats.adapter import TensorInfo
 from byrote.checkpoints.lint.report import Fact, fact
 from byrote.checkpoints.lint.scan import TOKENIZER_FILES, StepScan
+from byrote.checkpoints.zeros import Zeros, doubtful_zeros
 
 COSMETIC_FIELDS = frozenset(
     ("transformers_version", "_name_or_path", "_commit_hash", "use_cache", "torch_dtype", "dtype")
@@ -158,4 +160,19 @@ def non_finite_facts(scans: Sequence[StepScan], constant: set[str]) -> list[Fact
             }
             step = (scan.step,)
             facts.append(fact("non_finite", step, evidence, tensors=tuple(sorted(found)), leave_out=step))
+    return facts
+
+
+def zero_facts(scans: Sequence[StepScan]) -> list[Fact]:
+    """Steps with tensors of nothing but zeros that fit neither their neighbours nor a way to begin; see `zeros`."""
+    facts = []
+    before: Zeros | None = None
+    for scan, following in zip_longest(scans, scans[1:]):
+        after = None if following is None else following.zeros
+        doubted = doubtful_zeros(scan.zeros, before=before, after=lambda after=after: after)
+        if doubted:
+            step, evidence = (scan.step,), {"n_tensors": len(doubted), "n_all": len(scan.tensors)}
+            facts.append(fact("zero_tensors", step, evidence, tensors=doubted, leave_out=step))
+        else:
+            before = scan.zeros
     return facts

@@ -5,9 +5,9 @@ A report is stored beside the series and ignored once the files it is about have
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from byrote.checkpoints.atomic import remove_leftovers_of, write_json
 from byrote.checkpoints.formats import format_of
 from byrote.checkpoints.former_name import same_format
 from byrote.checkpoints.lint.scan import TOKENIZER_FILES
+from byrote.checkpoints.safe_read import read_json
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 SEVERITIES = ("error", "warning", "note")
 FORMAT, VERSION = "byrote-lint", 1
+MAX_LINT_BYTES = 256 << 20  # a fact may name every tensor of every step
 
 
 _MIXTURE = "The tensors were taken from another step: this step is a mixture of two."
@@ -78,6 +80,10 @@ KINDS: dict[str, tuple[str, str]] = {
     "dtype_change": (
         "warning",
         "The steps were saved by different code; rounding differs, and values near its size with it.",
+    ),
+    "zero_tensors": (
+        "error",
+        "The file was preallocated and never filled, or pages of it were lost: the neighbours are not zero there.",
     ),
     "shape_change": ("error", "The weights belong to a model of another size, or the model was resized."),
     "missing_tensors": (
@@ -242,20 +248,26 @@ def lint_path(series: CheckpointSeries) -> Path:
 
 
 def stamp(checkpoint: Checkpoint) -> str:
-    """A hash of names, sizes and times of the files behind one step; it changes when any of them does."""
+    """A hash of names, sizes, times and inodes of the files behind one step; it changes when any of them does."""
+    return _hash_of(checkpoint, lambda s: f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}")
+
+
+def _stamp_of_0_1(checkpoint: Checkpoint) -> str:
+    """The stamp in reports of version 0.1, which did not notice a file replaced by one of equal size and time."""
+    return _hash_of(checkpoint, lambda s: f"{s.st_size} {s.st_mtime_ns}")
+
+
+def _hash_of(checkpoint: Checkpoint, said: Callable[[os.stat_result], str]) -> str:
     if (version := format_of(checkpoint).version) is not None:
         return version(checkpoint)
-    files = [*checkpoint.files, *(checkpoint.path / name for name in TOKENIZER_FILES)]
-    if checkpoint.config_path is not None:
-        files.append(checkpoint.config_path)
     lines = []
-    for file in files:
+    files = [*checkpoint.files, *(checkpoint.path / name for name in TOKENIZER_FILES)]
+    for file in (*files, *([checkpoint.config_path] if checkpoint.config_path else [])):
         try:
-            state = file.stat()
-            lines.append(f"{file.name} {state.st_size} {state.st_mtime_ns}")
+            lines.append(f"{file.name} {said(file.stat())}")
         except OSError:
             lines.append(f"{file.name} -")
-    return xxhash.xxh3_128("\n".join(lines).encode()).hexdigest()
+    return xxhash.xxh3_128("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def write_lint(series: CheckpointSeries, report: LintReport) -> Path | None:
@@ -281,10 +293,11 @@ def read_lint(series: CheckpointSeries) -> LintReport | None:
         `series` was added, or its weights, config or tokenizer changed.
     """
     try:
-        report = LintReport.from_json(json.loads(lint_path(series).read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        report = LintReport.from_json(read_json(lint_path(series), max_bytes=MAX_LINT_BYTES))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return report if all(report.stamps.get(c.step) == stamp(c) for c in series) else None
+    current = all(report.stamps.get(c.step) in (stamp(c), _stamp_of_0_1(c)) for c in series)
+    return report if current else None
 
 
 def _steps(values: list[Any]) -> tuple[int, ...]:

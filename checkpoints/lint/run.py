@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.fingerprint import fingerprint
-from byrote.checkpoints.lint.compare import config_facts, non_finite_facts, tensor_facts, tokenizer_facts
+from byrote.checkpoints.lint.compare import (
+    config_facts,
+    non_finite_facts,
+    tensor_facts,
+    tokenizer_facts,
+    zero_facts,
+)
 from byrote.checkpoints.lint.copies import Copies, constant_tensors
 from byrote.checkpoints.lint.grid import grid_facts
 from byrote.checkpoints.lint.outliers import excursion_facts, jump_facts, swap_facts
@@ -63,7 +69,7 @@ def weight_facts(scans: Sequence[StepScan]) -> list[Fact]:
     Args:
         scans: one per step, in step order, all of one `Scanner`; their samples are used up.
     """
-    facts = non_finite_facts(scans, constant_tensors(scans) if len(scans) > 1 else set())
+    facts = non_finite_facts(scans, constant_tensors(scans) if len(scans) > 1 else set()) + zero_facts(scans)
     path = WeightPath(scans)
     copies = Copies(path, scans)
     facts += copies.facts
@@ -88,8 +94,8 @@ def _scans(series: CheckpointSeries, emit: Callable[[Event], None]) -> tuple[lis
         step = (checkpoint.step,)
         try:
             scans.append(scanner.scan(checkpoint))
-        except (CheckpointError, OSError) as error:
-            reason = error.message if isinstance(error, CheckpointError) else str(error)
+        except (ByroteError, OSError) as error:
+            reason = error.message if isinstance(error, ByroteError) else str(error)
             evidence = {"path": checkpoint.path.name, "reason": reason}
             facts.append(fact("unreadable", step, evidence, leave_out=step))
         pace = (time.monotonic() - started) / done

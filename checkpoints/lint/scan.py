@@ -1,6 +1,6 @@
 """Read a step once: content hashes, norms, non-finite values, a fixed sample of every tensor, the small files.
 
-Files are mapped and read tensor by tensor in blocks, so that memory does not grow with the model. Distances between
+Files are read tensor by tensor in blocks, so that memory does not grow with the model. Distances between
 any two steps are later taken from the samples: the same positions of the same tensors at every step. Stored numbers are
 read as numpy floats, also of types numpy does not support (bf16, fp8). No torch.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ import numpy as np
 import xxhash
 from jaxtyping import Float, Int, Num, UInt8
 
-from byrote.checkpoints.fingerprint import stored_tensors, tensor_hashes
+from byrote.checkpoints.fingerprint import stored_tensors, tensor_digest
 from byrote.checkpoints.formats.adapter import TensorInfo
+from byrote.checkpoints.safe_read import MAX_JSON_BYTES, read_bytes, read_json
 from byrote.checkpoints.series import Checkpoint, at_hand
+from byrote.checkpoints.stored_bytes import windows_of
+from byrote.checkpoints.zeros import Zeros, is_zero, zeros_among
 
 MAX_SAMPLED_NUMBERS = 2**25  # over all steps: 128 MiB of float32
 MAX_PER_TENSOR, MIN_PER_TENSOR = 4096, 64
+MAX_TOKENIZER_BYTES = 4 * MAX_JSON_BYTES  # a vocabulary of 262,144 pieces with its merges has 33 MB
 _BLOCK = 2**20  # numbers decoded at once
 
 RESOLUTION = {
@@ -49,16 +54,18 @@ class StepScan:
         samples: the numbers at the sampled positions of every floating tensor whose numbers are all finite.
         norms: Euclidean norm over all numbers of the same tensors.
         non_finite: tensor -> (number of NaN, number of infinities), where there are any.
+        zeros: floating tensors of nothing but zeros.
         config: top-level fields of the config, as JSON text.
         tokenizer: digest by file name.
     """
 
     step: int
-    hashes: dict[str, str]
+    hashes: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
     samples: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
     non_finite: dict[str, tuple[int, int]] = field(default_factory=dict)
+    zeros: Zeros = field(default_factory=Zeros)
     config: dict[str, str] = field(default_factory=dict)
     tokenizer: dict[str, str] = field(default_factory=dict)
 
@@ -86,15 +93,17 @@ class Scanner:
             OSError: a file that cannot be read.
         """
         with at_hand(checkpoint) as ready:
-            hashes = tensor_hashes(ready)
             if self._most is None:
-                share = self._per_step // max(1, len(hashes))
+                share = self._per_step // max(1, sum(1 for _ in stored_tensors(ready)))
                 self._most = min(MAX_PER_TENSOR, max(MIN_PER_TENSOR, share))
-            found = StepScan(checkpoint.step, hashes)
+            found = StepScan(checkpoint.step)
+            floats = []
             for name, info, raw in stored_tensors(ready):
                 found.tensors[name] = info
-                if info.dtype in RESOLUTION and len(raw):
-                    self._sample(found, name, words(raw, info.dtype))
+                zero = self._tensor(found, name, raw)
+                if zero is not None:
+                    floats.append((name, len(raw), zero))
+            found.zeros = zeros_among(floats)
             config = None if ready.config_path is None else _json(ready.config_path)
             if isinstance(config, dict):
                 found.config = {k: json.dumps(v, sort_keys=True) for k, v in config.items()}
@@ -103,13 +112,50 @@ class Scanner:
                     found.tokenizer[name] = self._tokenizer_digest(ready.path / name)
         return found
 
-    def _sample(self, found: StepScan, name: str, stored: Num[np.ndarray, " n"]) -> None:
-        """Add one floating tensor: counts over all its numbers, and the sample where all are finite."""
-        dtype = found.tensors[name].dtype
-        n_nan = n_inf = 0
+    def _tensor(self, found: StepScan, name: str, raw: Any) -> bool | None:
+        """Add one tensor in one pass over its bytes: its hash, and of a floating one whatever can be counted.
+
+        Returns:
+            Whether it is all zero; None for an empty one and for other types.
+        """
+        info = found.tensors[name]
+        digest = tensor_digest(info)
+        if info.dtype not in RESOLUTION or not len(raw):
+            for window in windows_of(raw):
+                digest.update(window.data)
+            found.hashes[name] = digest.hexdigest()
+            return None
+        width, zero = np.dtype(_WORD[info.dtype]).itemsize, True
+
+        def blocks() -> Iterator[Num[np.ndarray, " n"]]:
+            nonlocal zero
+            for window in windows_of(raw, _BLOCK * width):
+                digest.update(window.data)
+                zero = zero and is_zero(window)
+                yield words(window, info.dtype)
+
+        self._sample(found, name, blocks(), len(raw) // width)
+        found.hashes[name] = digest.hexdigest()
+        return zero
+
+    def _sample(self, found: StepScan, name: str, blocks: Iterable[Num[np.ndarray, " n"]], size: int) -> None:
+        """Add one floating tensor: counts over all its numbers, and the sample where all are finite.
+
+        Args:
+            found: what is added to.
+            name: of the tensor.
+            blocks: its words, in blocks of `_BLOCK` but the last; all are taken.
+            size: how many words there are.
+        """
+        dtype, where = found.tensors[name].dtype, self._where(name, size)
+        sampled: list[Num[np.ndarray, " _"]] = []
+        n_nan = n_inf = start = 0
         squares = 0.0
-        for start in range(0, len(stored), _BLOCK):
-            numbers = as_floats(stored[start : start + _BLOCK], dtype)
+        for stored in blocks:
+            first, last = np.searchsorted(where, (start, start + len(stored)))
+            sampled.append(stored[where[first:last] - start])
+            start += len(stored)
+            numbers = as_floats(stored, dtype)
             finite = np.isfinite(numbers)
             if not finite.all():
                 nan = int(np.isnan(numbers).sum())
@@ -121,7 +167,7 @@ class Scanner:
             found.non_finite[name] = (n_nan, n_inf)
             return
         with np.errstate(over="ignore"):
-            sample = as_floats(stored[self._where(name, len(stored))], dtype).astype(np.float32)
+            sample = as_floats(np.concatenate(sampled), dtype).astype(np.float32)
         if np.isfinite(sample).all():  # a float64 beyond float32 is not compared
             found.samples[name], found.norms[name] = sample, float(np.sqrt(squares))
 
@@ -137,7 +183,7 @@ class Scanner:
 
     def _tokenizer_digest(self, path: Path) -> str:
         """Hash of what a tokenizer file says: without the order of JSON keys and without what is set at each use."""
-        raw = path.read_bytes()
+        raw = read_bytes(path, max_bytes=MAX_TOKENIZER_BYTES, follow_links=True)
         key = f"{path.name} {xxhash.xxh3_64(raw).hexdigest()}"
         if key not in self._tokenizers:
             data = _json(path) if path.suffix == ".json" else None
@@ -186,6 +232,6 @@ _E4M3 = _e4m3_table()
 def _json(path: Path) -> Any:
     """A JSON file; None where it cannot be read as one, which the format already judged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, max_bytes=MAX_TOKENIZER_BYTES, follow_links=True)
+    except (OSError, ValueError):
         return None

@@ -5,7 +5,6 @@ Merging is the adapter's own arithmetic (for LoRA: W + scale * B A); tests hold 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Set
 from typing import Any
 
@@ -13,9 +12,10 @@ import torch
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.peft import CONFIG, base_of, refuse_unmergeable
+from byrote.checkpoints.formats.trainer_state import read_json
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import Built, hf
-from byrote.interp.builders.files import saved_config
+from byrote.interp.builders.files import saved_config, tensors_in
 from byrote.interp.quiet import quiet_upstream
 
 
@@ -30,8 +30,6 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     Raises:
         CheckpointError: peft is not installed, base or adapter cannot be loaded, or they do not fit.
     """
-    from safetensors.torch import load_file
-
     try:
         import peft
     except ImportError:
@@ -45,7 +43,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     with quiet_upstream(), torch.random.fork_rng(devices=[]):
         try:
             model = peft.get_peft_model(base, peft.PeftConfig.from_peft_type(**settings))
-            tensors = load_file(checkpoint.files[0])
+            tensors = tensors_in(checkpoint.files[0], step=checkpoint.step)
             needed = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
             # The library may save the base's embeddings beside the adapter, where tokens were added.
             allowed = set(peft.get_peft_model_state_dict(model, save_embedding_layers=True))
@@ -73,4 +71,4 @@ def _refuse_misfit(missing: Set[str], unexpected: Set[str], *, step: int) -> Non
 
 
 def _adapter_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    return json.loads((checkpoint.path / CONFIG).read_text(encoding="utf-8"))
+    return read_json(checkpoint.path / CONFIG)

@@ -5,18 +5,24 @@ Hashing touches every byte, so when it is done the files lie in the page cache a
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.fingerprint import fingerprint, model_hashes
+from byrote.checkpoints.fingerprint import content_of, files_of
+from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.checkpoints.series import Checkpoint
+from byrote.checkpoints.stored_bytes import Stamp, stamp_of
+from byrote.checkpoints.zeros import Zeros, doubtful_zeros
+
+MAX_LOADS = 3  # of a checkpoint whose files keep being touched
+_Loaded = TypeVar("_Loaded")
 
 
 class Clock:
@@ -39,66 +45,135 @@ class Clock:
             )
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a checkpoint held when its files had this stamp."""
+
+    stamp: Stamp
+    fingerprint: str
+    zeros: Zeros
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, as cached."""
+        zeros = {"zeros": self.zeros.to_json()} if self.zeros.names else {}
+        return {"stamp": self.stamp, "fingerprint": self.fingerprint, **zeros}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Known | None:
+        """The inverse of `to_json`; None for anything else, such as what earlier versions cached."""
+        try:
+            zeros = Zeros.from_json(data["zeros"]) if "zeros" in data else Zeros()
+            stamp, identity = data["stamp"], data["fingerprint"]
+        except (LookupError, TypeError):
+            return None
+        return cls(stamp, identity, zeros) if isinstance(identity, str) and isinstance(stamp, list) else None
+
+
 class Fingerprints:
-    """Hashes of tensors and configs by file, reused while a file's size and modification time stand.
+    """Fingerprints of checkpoints, reused while size, times and inode of their files stand.
 
     Args:
         path: the file they are cached in.
         clock: notes when each read happened.
         ahead: whether the following checkpoint is read in a thread.
+        rehash: read every byte again, whatever is cached.
     """
 
-    def __init__(self, path: Path, clock: Clock | None = None, *, ahead: bool = False) -> None:
+    def __init__(
+        self, path: Path, clock: Clock | None = None, *, ahead: bool = False, rehash: bool = False
+    ) -> None:
         self.path, self.clock, self.changed = path, clock or Clock(), False
         self._pool = ThreadPoolExecutor(1, "byrote-prefetch") if ahead else None
-        self._coming: dict[str, Future[tuple[list[Any], dict[str, str]]]] = {}
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = None
-        self.known: dict[str, Any] = known if isinstance(known, dict) else {}
+        self._coming: dict[str, Future[Known]] = {}
+        self._before: Zeros | None = None
+        self._cached: dict[str, Known] = {}
+        with suppress(OSError, ValueError, FileRefused):  # without it, everything is read again
+            cached = {} if rehash else read_json(path)
+            found = {key: Known.from_json(value) for key, value in cached.items()}
+            self._cached = {key: known for key, known in found.items() if known is not None}
 
-    def hashes(self, checkpoint: Checkpoint) -> dict[str, str] | None:
-        """Hashes of a checkpoint if its files are as they were, else None."""
-        known = self.known.get(_key(checkpoint))
-        return known["hashes"] if known and known["stamp"] == _stamp(checkpoint) else None
-
-    def of(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:
-        """Fingerprint of a checkpoint; starts reading `then` meanwhile.
+    def cached(self, checkpoint: Checkpoint) -> str | None:
+        """The fingerprint of a checkpoint whose files are as they were when it was read; else None.
 
         Raises:
-            CheckpointError: a file that is not what it claims to be (of `then`: when it is requested).
+            CheckpointError: the files can no longer be read.
         """
-        hashes = self.hashes(checkpoint)
-        if hashes is None:
-            coming = self._coming.pop(_key(checkpoint), None)
-            stamp, hashes = coming.result() if coming else self._read(checkpoint)
-            self.known[_key(checkpoint)] = {"stamp": stamp, "hashes": hashes}
-            self.changed = True
+        known = self._cached.get(_key(checkpoint))
+        return known.fingerprint if known and known.stamp == _stamp(checkpoint) else None
+
+    def of(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:
+        """Fingerprint of a checkpoint, asked for in step order; starts reading `then`, the next one, meanwhile.
+
+        Raises:
+            CheckpointError: a file that is not what it claims to be (of `then`: when it is requested), or tensors of
+                nothing but zeros that are doubted; see `byrote.checkpoints.zeros`.
+        """
+        known = self._known(checkpoint)
         if self._pool is not None and then is not None and not self._needs_no_reading(then):
-            self._coming[_key(then)] = self._pool.submit(self._read, then)
-        return fingerprint(hashes)
+            self._coming.setdefault(_key(then), self._pool.submit(self._read, then))
+        doubted = doubtful_zeros(known.zeros, before=self._before, after=lambda: self._zeros(then))
+        if doubted:
+            names = ", ".join(doubted[:3]) + (", ..." if len(doubted) > 3 else "")
+            raise CheckpointError(
+                f"{len(doubted)} tensors of step {checkpoint.step} hold nothing but zeros, and those of its neighbours "
+                f"do not ({names})",
+                help="the file is still being written, or damaged: wait, or copy it again, and give the same command",
+            )
+        self._before = known.zeros
+        return known.fingerprint
+
+    def loaded(self, checkpoint: Checkpoint, load: Callable[[], _Loaded]) -> _Loaded:
+        """What `load` returns, from the very files that were hashed: they are compared again when it has returned.
+
+        Raises:
+            CheckpointError: they were changed in between.
+        """
+        for _ in range(MAX_LOADS):
+            hashed, loaded = self._cached[_key(checkpoint)].fingerprint, load()
+            if self.cached(checkpoint) is not None:
+                return loaded
+            if self._known(checkpoint).fingerprint != hashed:  # else they were only touched: load them again
+                break
+        raise CheckpointError(
+            f"the files of step {checkpoint.step} were changed while they were measured",
+            help="is training still writing them? The same command measures what is there then",
+        )
 
     def close(self) -> None:
-        """Stop reading ahead and keep what was learned."""
+        """Stop reading ahead and store what was learned."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         if self.changed:
-            write_json(self.path, self.known, indent=2, sort_keys=True)
+            cached = {key: known.to_json() for key, known in self._cached.items()}
+            write_json(self.path, cached, indent=None, sort_keys=True)
+
+    def _known(self, checkpoint: Checkpoint) -> Known:
+        """What its files hold, by the cache where they are as they were."""
+        key = _key(checkpoint)
+        if self.cached(checkpoint) is None:
+            coming = self._coming.pop(key, None)
+            self._cached[key] = coming.result() if coming else self._read(checkpoint)
+            self.changed = True
+        return self._cached[key]
+
+    def _zeros(self, checkpoint: Checkpoint | None) -> Zeros | None:
+        try:
+            return None if checkpoint is None else self._known(checkpoint).zeros
+        except CheckpointError:
+            return None  # that is said when its turn comes
 
     def _needs_no_reading(self, checkpoint: Checkpoint) -> bool:
         try:
-            return self.hashes(checkpoint) is not None
+            return self.cached(checkpoint) is not None
         except CheckpointError:
             return True  # gone: that is said when its turn comes
 
-    def _read(self, checkpoint: Checkpoint) -> tuple[list[Any], dict[str, str]]:
+    def _read(self, checkpoint: Checkpoint) -> Known:
         with self.clock.time("read", checkpoint.step):
-            stamp = _stamp(checkpoint)  # before reading: a file changed meanwhile is read again next time
-            try:
-                return stamp, model_hashes(checkpoint)
-            except OSError as error:
-                raise _unreadable(checkpoint, error) from error
+            content = content_of(checkpoint)
+        # Of a step on the hub, which is only here while it is needed, there are no files to compare.
+        stamp = content.stamp if checkpoint.files else _stamp(checkpoint)
+        return Known(stamp, content.fingerprint, content.zeros)
 
 
 def _key(checkpoint: Checkpoint) -> str:
@@ -106,16 +181,11 @@ def _key(checkpoint: Checkpoint) -> str:
     return str((checkpoint.files[0] if checkpoint.files else checkpoint.path).resolve())
 
 
-def _stamp(checkpoint: Checkpoint) -> list[Any]:
-    files = [*checkpoint.files, *([checkpoint.config_path] if checkpoint.config_path else [])]
+def _stamp(checkpoint: Checkpoint) -> Stamp:
     try:
-        return [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
+        return stamp_of(files_of(checkpoint))
     except OSError as error:
-        raise _unreadable(checkpoint, error) from error
-
-
-def _unreadable(checkpoint: Checkpoint, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"the files of step {checkpoint.step} can no longer be read ({error.strerror or error})",
-        help="was the folder changed while it was measured?",
-    )
+        raise CheckpointError(
+            f"the files of step {checkpoint.step} can no longer be read ({error.strerror or error})",
+            help="was the folder changed while it was measured?",
+        ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def sweep(
     *,
     out: str | Path = "results",
     fresh: bool = False,
+    rehash: bool = False,
     fail_fast: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> SweepOutcome:
@@ -51,6 +53,7 @@ def sweep(
         config: probes, seed, sizes, device; defaults to all probes.
         out: parent of the results folder, which is named after the series.
         fresh: throw away what the folder holds and measure everything again.
+        rehash: read every byte of the checkpoints again, also where size, times and inode of their files have not changed.
         fail_fast: raise at the first checkpoint that cannot be measured instead of listing it.
         on_event: called with {"event": "checkpoint", "done", "total", "step", "eta_s", ...} as work finishes.
 
@@ -62,16 +65,18 @@ def sweep(
         CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
     """
     with open_run_folder(Path(out), series, fresh=fresh) as root:
-        running = _Sweep(series, config or SweepConfig(), root)
+        running = _Sweep(series, config or SweepConfig(), root, rehash=rehash)
         return running.run(on_event or (lambda event: None), fail_fast=fail_fast)
 
 
 class _Sweep:
-    def __init__(self, series: CheckpointSeries, config: SweepConfig, root: Path) -> None:
+    def __init__(self, series: CheckpointSeries, config: SweepConfig, root: Path, *, rehash: bool) -> None:
         self.series, self.config, self.root = series, config, root
         self.shown = StimulusSet(series, config, root)
         self.units = Units(root, config, self.shown)
         self.clock = Clock()
+        path = root / "fingerprints.json"
+        self.known = Fingerprints(path, self.clock, ahead=config.prefetch, rehash=rehash)
         self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps], trace=self.clock.trace)
         self.hooked: HookedSeries | None = None
         self.swap_used = ""
@@ -80,15 +85,14 @@ class _Sweep:
     def run(self, emit: Callable[[Event], None], *, fail_fast: bool) -> SweepOutcome:
         """Measure what is missing, then derive the observations."""
         self.units.refuse_mixture(self.series.steps)
-        known = Fingerprints(self.root / "fingerprints.json", self.clock, ahead=self.config.prefetch)
         try:
-            self._all(known, emit, fail_fast=fail_fast)
+            self._all(emit, fail_fast=fail_fast)
             if self.config.dtype in ("bfloat16", "float16") and self.outcome.measured:
                 self._measure_drift()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         finally:
-            known.close()
+            self.known.close()
             if self.threads_before is not None:
                 import torch
 
@@ -100,13 +104,13 @@ class _Sweep:
             rebuild_observations(self.root, damaged=self._set_aside)
         return self.outcome
 
-    def _all(self, known: Fingerprints, emit: Callable[[Event], None], *, fail_fast: bool) -> None:
+    def _all(self, emit: Callable[[Event], None], *, fail_fast: bool) -> None:
         started, total = time.monotonic(), len(self.series)
         for done, checkpoint in enumerate(self.series, 1):
             before = self.outcome.measured
             try:
                 following = self.series[done] if done < total else None
-                self._checkpoint(checkpoint, known.of(checkpoint, then=following))
+                self._checkpoint(checkpoint, self.known.of(checkpoint, then=following))
             except CheckpointError as error:
                 if fail_fast:
                     raise
@@ -139,7 +143,7 @@ class _Sweep:
             if self.hooked is None:
                 self.hooked = self._walker(self.config.dtype)
             with self.clock.time("load", step):
-                model = self.hooked.load(ready)
+                model = self.known.loaded(checkpoint, partial(self.hooked.load, ready))
             self._take_threads(model)
             self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
             found = self.units.look(checkpoint, identity)
@@ -194,7 +198,7 @@ class _Sweep:
         self.hooked = None  # one model at a time in memory
         try:
             with self.clock.time("drift", checkpoint.step), at_hand(checkpoint) as ready:
-                model = self._walker("float32").load(ready)
+                model = self.known.loaded(checkpoint, partial(self._walker("float32").load, ready))
                 wanted = [group for group in self.units.wanted if not group.direct]
                 measured = [m for group in wanted for m in measure_group(model, group, self.shown)]
         except CheckpointError:

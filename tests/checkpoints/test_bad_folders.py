@@ -127,8 +127,8 @@ def _replace(name, data):
     [
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
         (_replace("config.json", "{not json"), "cannot be read as JSON"),
-        (_replace("config.json", "[" * 200_000), "cannot be read as JSON"),
-        (_replace("config.json", [1]), "not a JSON object"),
+        (_replace("config.json", "[" * 200_000), "nested more than 64"),
+        (_replace("config.json", [1]), "holds no JSON object"),
         (_replace("config.json", {}), "names no architecture"),
         (_replace("config.json", {"auto_map": {"AutoModel": "evil.Model"}, "model_type": "x"}), "run code"),
         (_replace("trainer_state.json", "{"), "trainer_state.json cannot be read"),

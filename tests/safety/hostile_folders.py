@@ -253,14 +253,17 @@ def oversized(name: str) -> Writer:
 
 
 cases(
-    "is refused",
+    "are read of such a file",
     config_of_200_megabytes=oversized("config.json"),
     trainer_state_of_200_megabytes=oversized("trainer_state.json"),
     index_of_200_megabytes=oversized("model.safetensors.index.json"),
 )
 cases(
-    "cannot be read as JSON",
+    "nested more than 64 levels deep",
     config_nested_for_ever=replaced("config.json", lambda f: f.write_text('{"a":' * 500_000) and None),
+)
+cases(
+    "cannot be read as JSON",
     config_with_an_endless_number=replaced(
         "config.json", lambda f: f.write_text('{"a":' + "9" * 10**6 + "}") and None
     ),
