@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import Generic, TypeVar
 
@@ -167,12 +168,16 @@ def zero_facts(scans: Sequence[StepScan]) -> list[Fact]:
     """Steps with tensors of nothing but zeros that fit neither their neighbours nor a way to begin; see `zeros`."""
     facts = []
     before: Zeros | None = None
-    for scan, following in zip_longest(scans, scans[1:]):
-        after = None if following is None else following.zeros
-        doubted = doubtful_zeros(scan.zeros, before=before, after=lambda after=after: after)
+    zeros = [scan.zeros for scan in scans]
+    for scan, after in zip_longest(scans, zeros[1:]):
+        doubted = doubtful_zeros(scan.zeros, before=before, after=partial(_same, after))
         if doubted:
             step, evidence = (scan.step,), {"n_tensors": len(doubted), "n_all": len(scan.tensors)}
             facts.append(fact("zero_tensors", step, evidence, tensors=doubted, leave_out=step))
         else:
             before = scan.zeros
     return facts
+
+
+def _same(zeros: Zeros | None) -> Zeros | None:
+    return zeros
