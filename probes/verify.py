@@ -351,7 +351,7 @@ class _Walk:
         if self.content:
             self.checked.append(f"{n} by content")
             return
-        said = f"{n} by size, times and inode of their files"
+        said = f"{n} by size and time of their files"
         said += f", {hashed:,} of them by content because these had changed" if hashed else ""
         said += f"; {unknown:,} of them changed in size or time and too large to hash here" if unknown else ""
         self.checked.append(said)
