@@ -58,7 +58,7 @@ OPTIONS: dict[str, set[str]] = {
         "--threads",
         "--dry-run",
         "--fresh",
-        "--fail-fast",
+        "--fail-fast --rehash",
         "--allow-partial",
         "--prefetch",
         "--no-prefetch",
