@@ -75,14 +75,24 @@ NO_TOKEN_SETS = TokenSets()
 
 
 def token_sets_of(series: CheckpointSeries) -> TokenSets:
-    """What a series includes: a lab series' held-out split, members and twins."""
+    """What a series includes: a lab series' held-out split, members and twins.
+
+    Raises:
+        ByroteError: a file is not what the lab wrote, by the hashes in the manifest.
+        OSError: one that the manifest lists is not there.
+    """
     folder = series.path / "data"
     if series.format != "lab" or not folder.is_dir():
         return NO_TOKEN_SETS
-    held_out, members, twins = (
-        _arrays(file) if (file := folder / f"{name}.safetensors").is_file() else {}
-        for name in ("held_out", "members", "twins")
-    )
+    from byrote.checkpoints.lab.as_written import hash_in, read_as_written
+
+    found = []
+    for name in ("held_out", "members", "twins"):
+        file, expected = folder / f"{name}.safetensors", hash_in(series.manifest, f"data/{name}.safetensors")
+        if expected is not None:
+            read_as_written(file, expected)
+        found.append(_arrays(file) if file.is_file() else {})
+    held_out, members, twins = found
     return TokenSets(
         natural=held_out.get("tokens"),
         members=members.get("tokens"),

@@ -75,6 +75,8 @@ def train(
 
     def on_event(event: Event) -> None:
         work.event(event, last=event.get("step") == event.get("total"))
+        if event["event"] == "unverified":
+            session.note(f"{out.name}: {event['reason']}")
         if event["event"] == "done" and event["already_complete"]:
             session.note(f"already complete: {event['steps']:,} steps")
 

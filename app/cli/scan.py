@@ -35,7 +35,7 @@ def scan(
 ) -> int:
     """List the checkpoints in PATH: step, tokens, loss, format, size, and whether each can be read.
 
-    PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No weights are read and no model is loaded.
+    PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No model is loaded; weights are read of lab series alone, whose files are compared with the hashes in their manifest.
     """
     opened = opening.open(paths)
     if out.machine:
@@ -48,8 +48,21 @@ def scan(
             session.note(f"{series.name}: {note}")
         for gap in series.gaps:
             session.note(f"{series.name}: {gap.path.name}: {gap.reason}; {gap.help}")
+    damaged = [_say_damage(session, series) for series in opened.series if series.format == "lab"]
     opened.report_broken(session)
-    return Exit.GAPS if opened.broken else Exit.DONE
+    return Exit.GAPS if opened.broken or any(damaged) else Exit.DONE
+
+
+def _say_damage(session: Session, series: CheckpointSeries) -> bool:
+    """Compare a lab series with the hashes in its manifest; whether anything differs."""
+    from byrote.checkpoints.lab.as_written import UNVERIFIED, damage_in, is_verified
+
+    if not is_verified(series.manifest):
+        session.note(f"{series.name}: {UNVERIFIED}")
+    damage = list(damage_in(series.path, series.manifest))
+    for sentence in damage:
+        session.warn(f"{series.name}: {sentence}; `byrote lab train --fresh` writes the same series again")
+    return bool(damage)
 
 
 def _title(series: CheckpointSeries) -> str:

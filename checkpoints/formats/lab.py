@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.model_config import MAX_CONFIG_BYTES, refuse_implausible
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.trainer_state import count_or_none, number_or_none, read_json
 from byrote.checkpoints.former_name import same_format
+from byrote.checkpoints.lab.as_written import hash_in, read_as_written
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
 
 
@@ -34,6 +35,11 @@ def discover(path: Path) -> CheckpointSeries:
         raise CheckpointError(
             f"{path} has a manifest but no config.json", help="restore it, or train again with --fresh"
         )
+    if (expected := hash_in(manifest, "config.json")) is not None:
+        try:
+            read_as_written(config, expected, help="restore it, or train again with --fresh")
+        except ByroteError as error:
+            raise CheckpointError(error.message, help=error.help) from None
     fields = _config_fields(config)
     listed = manifest.get("checkpoints")
     found = [

@@ -7,6 +7,7 @@ between any two of them costs the steps since the last complete one and nothing 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -28,8 +29,19 @@ from byrote.checkpoints.atomic import (
 )
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import same_format
+from byrote.checkpoints.lab.as_written import (
+    FILES,
+    MOMENTS,
+    WEIGHTS,
+    damage_in,
+    hash_in,
+    hash_of,
+    is_verified,
+    read_as_written,
+)
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.source import ArmStream, draw
+from byrote.checkpoints.safe_read import read_json, read_text
 
 FORMAT, VERSION = "byrote-lab", 1
 _PACKAGES = ("torch", "transformer-lens", "numpy", "safetensors")
@@ -126,15 +138,41 @@ class SeriesFolder:
         for name in ("data", "resume"):
             make_folder(self.path / name)
         held_out = draw(source, seed=0, stream="held_out", index=0, n=config.n_held_out)
-        self._write_data("held_out", tokens=held_out.tokens, second_block_start=held_out.second_block_start)
+        starts = held_out.second_block_start
         twins = draw(source, seed=config.seed, stream="twins", index=0, n=config.n_twins)
-        self._write_data("twins", tokens=twins.tokens)
+        files = {
+            "config.json": hash_of(read_as_written(self.path / "config.json", None)),
+            **self._write_data("held_out", tokens=held_out.tokens, second_block_start=starts),
+            **self._write_data("twins", tokens=twins.tokens),
+        }
+        assert self.manifest is not None, "`clear` wrote one"
+        self._write_manifest({**self.manifest, FILES: files})
 
-    def rewind(self, step: int) -> None:
-        """Forget whatever was written after `step`, the step of the resume state."""
+    def require_as_written(self) -> None:
+        """Refuse to go on with config or data that are not what was written.
+
+        Raises:
+            ByroteError: naming the file.
+            OSError: one of them cannot be read.
+        """
+        assert self.manifest is not None
+        for name in self.manifest.get(FILES) or ():
+            if (expected := hash_in(self.manifest, name)) is not None:
+                read_as_written(self.path / name, expected)
+
+    def rewind(self, step: int, stream: ArmStream) -> None:
+        """Forget whatever was written after `step`, the step of the resume state.
+
+        Args:
+            step: of the resume state.
+            stream: the data, to count how often each pool sequence had been used by then.
+        """
         assert self.manifest is not None
         kept = [c for c in self.manifest["checkpoints"] if c["step"] <= step]
         manifest = {**self.manifest, "checkpoints": kept}
+        members = self._write_members(stream, step)
+        if is_verified(manifest):
+            manifest[FILES] = {**manifest[FILES], **members}
         if (now := _versions()) != manifest["versions"]:
             manifest["resumed_with"] = now
         self._write_manifest(manifest)
@@ -155,11 +193,11 @@ class SeriesFolder:
         step = entry["step"]
         folder = step_folder_name(step)
         write_folder(self.path / folder, {"model.safetensors": weights})
-        if stream.pool is not None:
-            counts = stream.repeat_counts(step)
-            self._write_data("members", tokens=stream.pool.tokens, repeat_count=counts)
+        files = {**(self.manifest.get(FILES) or {}), **self._write_members(stream, step)}
         listed = {"step": step, "folder": folder, "tokens_seen": self.config.tokens_seen(step), **entry}
-        self._write_manifest({**self.manifest, "checkpoints": [*self.manifest["checkpoints"], listed]})
+        listed |= {WEIGHTS: hash_of(weights), MOMENTS: hash_of(resume)}
+        manifest = {**self.manifest, "checkpoints": [*self.manifest["checkpoints"], listed]}
+        self._write_manifest({**manifest, FILES: files} if is_verified(manifest) else manifest)
         write_bytes(self.resume_file, resume)
 
     def finish(self) -> None:
@@ -179,12 +217,18 @@ class SeriesFolder:
             ByroteError: naming the steps without weights.
         """
         assert self.manifest is not None
-        folders = {c["step"]: self.path / c["folder"] for c in self.manifest["checkpoints"]}
+        folders = {c["step"]: self.path / Path(c["folder"]).name for c in self.manifest["checkpoints"]}
         gone = [step for step, folder in folders.items() if not (folder / "model.safetensors").is_file()]
         if gone:
             raise ByroteError(
                 f"{self.path} is marked complete, but the weights of {len(gone)} of its {len(folders)} steps "
                 f"are gone: {', '.join(str(step) for step in gone[:8])}",
+                help="pass --fresh to train the series again; it ends in the same weights",
+            )
+        if damage := list(damage_in(self.path, self.manifest)):
+            more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+            raise ByroteError(
+                f"{self.path} is marked complete, but {damage[0]}{more}",
                 help="pass --fresh to train the series again; it ends in the same weights",
             )
 
@@ -202,9 +246,17 @@ class SeriesFolder:
         write_json(self.path / "manifest.json", manifest)
         self.manifest = manifest
 
-    def _write_data(self, name: str, **arrays: np.ndarray) -> None:
+    def _write_members(self, stream: ArmStream, step: int) -> dict[str, str]:
+        """The pool and how often each of its sequences had been used by a step; nothing without a pool."""
+        if stream.pool is None:
+            return {}
+        counts = stream.repeat_counts(step)
+        return self._write_data("members", tokens=stream.pool.tokens, repeat_count=counts)
+
+    def _write_data(self, name: str, **arrays: np.ndarray) -> dict[str, str]:
         data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
         write_bytes(self.path / "data" / f"{name}.safetensors", data)
+        return {f"data/{name}.safetensors": hash_of(data)}
 
     def _remove_temporary(self) -> None:
         for path in leftovers(self.path):
@@ -219,8 +271,9 @@ class SeriesFolder:
         log = self.path / "log.jsonl"
         if not log.exists():
             return
-        whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        kept = [line for line in whole if json.loads(line)["step"] < step]
+        text = read_text(log)
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in whole if _step_of(line) < step]
         write_bytes(log, "".join(kept).encode())
 
 
@@ -238,10 +291,10 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         f"{path} is not empty and holds no lab series", help="choose another folder; nothing was touched"
     )
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_json(path / "manifest.json")
     except (OSError, ValueError):
         raise refusal from None
-    if not isinstance(manifest, dict) or not same_format(manifest.get("format"), FORMAT):
+    if not same_format(manifest.get("format"), FORMAT):
         raise refusal
     if manifest.get("version") != VERSION:
         raise ByroteError(
@@ -253,7 +306,23 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
             f"{path / 'manifest.json'} lacks {', '.join(missing)}",
             help="restore it, or choose another folder; nothing was touched",
         )
+    listed = manifest["checkpoints"]
+    sound = isinstance(listed, list) and all(isinstance(c, dict) for c in listed)
+    if not sound or not all(type(c.get("step")) is int and type(c.get("folder")) is str for c in listed):
+        raise ByroteError(
+            f"{path / 'manifest.json'} lists checkpoints without a step or a folder",
+            help="restore it, or choose another folder; nothing was touched",
+        )
     return manifest
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; a damaged line is of none that is written again."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return math.inf
+    return step if isinstance(step, int | float) else math.inf
 
 
 def _flat(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from byrote.checkpoints.atomic import append
 from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.lab.as_written import (
+    MOMENTS,
+    UNVERIFIED,
+    WEIGHTS,
+    hash_of,
+    is_verified,
+    read_as_written,
+)
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, step_folder_name
 from byrote.checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
@@ -157,20 +165,28 @@ class _Run:
 
     def _resume(self) -> int:
         """Load weights and moments of the last written step; that step."""
-        path = self.folder.resume_file
+        assert self.folder.manifest is not None, "there is something to resume"
         try:
-            with safe_open(path, framework="pt") as file:
-                step = int(file.metadata()["step"])
-            saved = load_file(path)
-            weights = load_file(self.folder.path / step_folder_name(step) / "model.safetensors")
+            self.folder.require_as_written()
+            moments = read_as_written(self.folder.resume_file, None)
+            header = json.loads(moments[8 : 8 + int.from_bytes(moments[:8], "little")])
+            step = int(header["__metadata__"]["step"])
+            listed = {c["step"]: c for c in self.folder.manifest["checkpoints"]}[step]
+            if listed.get(MOMENTS, hash_of(moments)) != hash_of(moments):
+                raise ValueError("the optimiser's moments are not what was written")
+            file = self.folder.path / step_folder_name(step) / "model.safetensors"
+            weights = load(read_as_written(file, listed.get(WEIGHTS)))
             self.model.load_state_dict(weights, strict=True)
-            self._set_moments(step=step, saved=saved)
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            self._set_moments(step=step, saved=load(moments))
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            said = error.message if isinstance(error, ByroteError) else error
             raise CheckpointError(
-                f"the series in {self.folder.path} cannot be resumed: {error}",
+                f"the series in {self.folder.path} cannot be resumed: {said}",
                 help="pass --fresh to train it again from step 0",
             ) from error
-        self.folder.rewind(step)
+        if not is_verified(self.folder.manifest):
+            self.emit({"event": "unverified", "reason": UNVERIFIED})
+        self.folder.rewind(step, self.stream)
         self.emit({"event": "resumed", "step": step})
         return step
 

@@ -30,7 +30,7 @@ def train(
         on_event: called with a dictionary, always with the key `event`:
             `step` about twice a second (step, total, train_loss_nats, steps_per_s, eta_s),
             `checkpoint` for each written step (its manifest entry and total),
-            `resumed` (step), `done` (path, steps, already_complete).
+            `resumed` (step), `unverified` (reason: a series of version 0.1 has no hashes of its files), `done` (path, steps, already_complete).
 
     Returns:
         The folder.
