@@ -34,7 +34,6 @@ from byrote.checkpoints.lab.as_written import (
     MOMENTS,
     WEIGHTS,
     damage_in,
-    hash_in,
     hash_of,
     is_verified,
     read_as_written,
@@ -148,17 +147,20 @@ class SeriesFolder:
         assert self.manifest is not None, "`clear` wrote one"
         self._write_manifest({**self.manifest, FILES: files})
 
-    def require_as_written(self) -> None:
-        """Refuse to go on with config or data that are not what was written.
+    def require_as_written(self, step: int) -> None:
+        """Refuse to go on from a step where config, data or weights up to it are not what was written.
 
         Raises:
             ByroteError: naming the file.
-            OSError: one of them cannot be read.
         """
         assert self.manifest is not None
-        for name in self.manifest.get(FILES) or ():
-            if (expected := hash_in(self.manifest, name)) is not None:
-                read_as_written(self.path / name, expected)
+        damage = list(damage_in(self.path, {**self.manifest, "checkpoints": self._up_to(step)}))
+        if damage:
+            raise ByroteError(damage[0], help="pass --fresh to train the series again")
+
+    def _up_to(self, step: int) -> list[dict[str, Any]]:
+        assert self.manifest is not None
+        return [entry for entry in self.manifest["checkpoints"] if entry["step"] <= step]
 
     def rewind(self, step: int, stream: ArmStream) -> None:
         """Forget whatever was written after `step`, the step of the resume state.
@@ -168,8 +170,7 @@ class SeriesFolder:
             stream: the data, to count how often each pool sequence had been used by then.
         """
         assert self.manifest is not None
-        kept = [c for c in self.manifest["checkpoints"] if c["step"] <= step]
-        manifest = {**self.manifest, "checkpoints": kept}
+        manifest = {**self.manifest, "checkpoints": self._up_to(step)}
         members = self._write_members(stream, step)
         if is_verified(manifest):
             manifest[FILES] = {**manifest[FILES], **members}

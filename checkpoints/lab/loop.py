@@ -167,10 +167,10 @@ class _Run:
         """Load weights and moments of the last written step; that step."""
         assert self.folder.manifest is not None, "there is something to resume"
         try:
-            self.folder.require_as_written()
             moments = read_as_written(self.folder.resume_file, None)
             header = json.loads(moments[8 : 8 + int.from_bytes(moments[:8], "little")])
             step = int(header["__metadata__"]["step"])
+            self.folder.require_as_written(step)
             listed = {c["step"]: c for c in self.folder.manifest["checkpoints"]}[step]
             if listed.get(MOMENTS, hash_of(moments)) != hash_of(moments):
                 raise ValueError("the optimiser's moments are not what was written")
