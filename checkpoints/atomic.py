@@ -123,10 +123,12 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 def write_text(path: Path, text: str) -> None:
     r"""Replace a file whole: UTF-8, lines end in ``\n`` on every system.
 
+    What is no UTF-8, such as a byte of a folder's name, is written as JSON escapes it: ``\udce9``.
+
     Raises:
         OSError: it cannot be written.
     """
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(

@@ -12,7 +12,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import discover, format_at, hub
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of, text_of
 from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
 
 _GLOB = frozenset("*?[")
@@ -257,7 +257,8 @@ def _uniquely_named(found: list[CheckpointSeries]) -> list[CheckpointSeries]:
     """Results are stored under a series' name: where two share one, the folder above is put before it, then a number."""
     uses = Counter(series.name for series in found)
     found = [
-        replace(s, name=f"{s.path.resolve().parent.name}-{s.name}") if uses[s.name] > 1 else s for s in found
+        replace(s, name=text_of(f"{s.path.resolve().parent.name}-{s.name}")) if uses[s.name] > 1 else s
+        for s in found
     ]
     uses, count = Counter(series.name for series in found), Counter[str]()
     named = []

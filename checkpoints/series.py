@@ -6,6 +6,7 @@ Opening a series reads names, sizes and small JSON files, never weights, and nev
 from __future__ import annotations
 
 import bisect
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -210,7 +211,7 @@ def series_of(
             reason = f"{len(group)} {kind} claim step {step}: {names}"
             gaps += [Gap(c.path, reason, "remove or rename all but one", step) for c in group]
     return CheckpointSeries(
-        name=name or path.resolve().name,
+        name=text_of(name or path.resolve().name),
         path=path,
         format=format,
         checkpoints=tuple(sorted(group[0] for group in by_step.values() if len(group) == 1)),
@@ -218,6 +219,11 @@ def series_of(
         notes=tuple(notes),
         manifest=manifest or {},
     )
+
+
+def text_of(name: str) -> str:
+    """A name as text: what is not UTF-8 in it, which neither a table nor a terminal takes, is replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def read_or_gap(place: Path, step: int | None, read: Callable[[], Checkpoint]) -> Checkpoint | Gap:

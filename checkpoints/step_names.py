@@ -47,6 +47,8 @@ SPELLINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 _BARE = "nanotron"
+_MANY_DIGITS = re.compile(r"[0-9]{16,}")
+MAX_COUNT = 1 << 53  # of steps or tokens: beyond it, tables of numbers lose count
 
 
 class MixedPartsError(CheckpointError):
@@ -81,14 +83,21 @@ def parse_name(name: str) -> StepName | None:
         match = pattern.fullmatch(stem)
         if match:
             said = match.groupdict()
-            tokens = said.get("tokens")
+            step, tokens = _count(said["step"]), _count(said.get("tokens") or "0")
+            if max(step, tokens) >= MAX_COUNT:
+                return None
             return StepName(
-                step=_count(said["step"]),
-                tokens=_count(tokens) if tokens else None,
+                step=step,
+                tokens=tokens or None,
                 part=(said.get("part") or "").lower(),
                 bare=who == _BARE,
             )
     return None
+
+
+def has_too_many_digits(name: str) -> bool:
+    """Whether a name would name a step but for the length of its number: no training has steps of 16 digits."""
+    return parse_name(name) is None and parse_name(_MANY_DIGITS.sub("1", name)) is not None
 
 
 def step_folders(path: Path) -> list[Path]:

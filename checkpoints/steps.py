@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import partial
 
 from byrote.checkpoints.errors import CheckpointError
@@ -68,13 +69,16 @@ def _term(term: str, steps: Sequence[int], where: str) -> set[int]:
 
 
 def _number(text: str, term: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", text)
-    if match is None:
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([km]?)", text, re.ASCII)
+    number = Decimal(match[1]) * _SUFFIX[match[2]] if match else Decimal("0.5")
+    if number != int(
+        number
+    ):  # no number, one of more digits than any training has steps, or a part of a step
         raise CheckpointError(
-            f"--steps {term!r} is not a step specification",
+            f"--steps {term[:40]!r} is not a step specification",
             help="examples: 0,512  1k..8k  log:12  every:5  first  last  nearest:3000",
         )
-    return int(float(match[1]) * _SUFFIX[match[2]])
+    return int(number)
 
 
 def _log_spaced(steps: Sequence[int], count: int) -> set[int]:

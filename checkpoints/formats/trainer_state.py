@@ -10,10 +10,9 @@ from typing import Any, TypeGuard
 
 from byrote.checkpoints import safe_read
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.step_names import StepName
+from byrote.checkpoints.step_names import MAX_COUNT, StepName
 
 MAX_JSON_BYTES = 64 << 20  # the log of a million steps
-MAX_COUNT = 1 << 53  # of steps or tokens: beyond it, tables of numbers lose count
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,19 @@ from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
-from byrote.checkpoints.step_names import StepName, count_parts, parse_name, refuse_mixed_parts, step_folders
+from byrote.checkpoints.step_names import (
+    StepName,
+    count_parts,
+    has_too_many_digits,
+    parse_name,
+    refuse_mixed_parts,
+    step_folders,
+)
 
 MAX_PEEKS = 8  # files that are read to find out what a folder is
 # A step inside a longer name: model_step512, gpt-small-iter-1000-final.
 _STEP_WITHIN = re.compile(
-    r"(?:^|[^a-z])(?:global_?)?(?:step|iter)s?[-_=]?(\d{1,15})(?![\d.]*-of-)", re.IGNORECASE
+    r"(?:^|[^a-z])(?:global_?)?(?:step|iter)s?[-_=]?(\d{1,15})(?!\d)(?![\d.]*-of-)", re.IGNORECASE
 )
 _HF_NAMED = re.compile(
     r"(?:model|pytorch_model|adapter_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)", re.IGNORECASE
@@ -221,6 +228,8 @@ def odd_steps(path: Path) -> list[Gap]:
     gaps = []
     for child in sorted(path.iterdir()):
         named = parse_name(child.name)
+        if has_too_many_digits(child.name) and child.is_dir() and not child.name.isdigit():
+            gaps.append(Gap(child, "its step has more digits than any training has", "rename it", None))
         if named is None or named.bare or child.is_file():
             continue
         if not child.is_dir():

@@ -72,12 +72,18 @@ class StimulusSet:
             first: whether nothing of this sweep has been measured or reused: what is recalled then gives way.
 
         Raises:
+            ByroteError: its vocabulary is empty but for special tokens.
             CheckpointError: it has another shape than the model they were drawn for: a series is one model.
         """
         shape = model.shape.to_json()
         if not self.shape or (first and self.shape != shape):
             tokenizer = tokenizer_of(checkpoint)
             ids, bos, note = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer)
+            if not ids:
+                raise ByroteError(
+                    f"the model's vocabulary has {model.shape.d_vocab} token, and none to draw a text from",
+                    help="byrote measures what a model does with sequences of tokens; it needs at least one beside BOS",
+                )
             alike = tuple((one, other) for one, other in variant_pairs(tokenizer, ids))
             self._draw(shape, Vocabulary(np.asarray(ids, dtype=np.int64), bos, note, alike))
         if shape != self.shape:
