@@ -6,7 +6,7 @@ Opening a series reads names, sizes and small JSON files, never weights, and nev
 from __future__ import annotations
 
 import bisect
-import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +16,8 @@ from typing import Any, Protocol, overload, runtime_checkable
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.steps import parse_steps
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # how a name that is not UTF-8 shows in Python
 
 
 @runtime_checkable
@@ -223,7 +225,7 @@ def series_of(
 
 def text_of(name: str) -> str:
     """A name as text: what is not UTF-8 in it, which neither a table nor a terminal takes, is replaced."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return _HALF_CHARACTER.sub("\ufffd", name)
 
 
 def read_or_gap(place: Path, step: int | None, read: Callable[[], Checkpoint]) -> Checkpoint | Gap:

@@ -12,7 +12,7 @@ from byrote.checkpoints.atomic import LOCK, locked, make_folder, remove, remove_
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.lint import read_lint
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, text_of
 from byrote.probes.results import Results
 from byrote.probes.results import run_json as store
 from byrote.probes.results.series_place import series_place, stored_place
@@ -110,7 +110,7 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
         "status": "interrupted" if outcome.interrupted else ("partial" if outcome.gaps else "complete"),
         "series": {
             "name": series.name,
-            **stored_place(root, series.path),
+            **{name: text_of(place) for name, place in stored_place(root, series.path).items()},
             "format": series.format,
             "n_checkpoints": len(series),
             "steps": list(series.steps),

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from byrote.checkpoints.atomic import folders_synced_once, remove
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand, text_of
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.probes.results.derived import observations_current, observations_whole, rebuild_observations
 from byrote.probes.results.schema import AXES, to_frame, unit_table
@@ -217,7 +217,12 @@ class _Sweep:
 
 
 def _gap(gap: Gap) -> dict[str, Any]:
-    return {"step": gap.step, "path": gap.path.name, "reason": gap.reason, "help": gap.help}
+    return {
+        "step": gap.step,
+        "path": text_of(gap.path.name),
+        "reason": text_of(gap.reason),
+        "help": text_of(gap.help),
+    }
 
 
 def drift_rows(measured: pa.Table, reference: pa.Table) -> list[dict[str, Any]]:
