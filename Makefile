@@ -64,8 +64,9 @@ demo-unique: $(STAMP)
 demo-repeated: $(STAMP)
 	$(DEMO_TRAIN) runs/repeated --arm repeated --repeat-frac 0.5 --pool 64
 
+# A file stays with one process, which makes its fixtures once; tests/conftest.py puts the long files first.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A browser on a busy machine may miss a deadline: what failed is tried once more, alone.
 test-browser: $(STAMP)

@@ -27,12 +27,17 @@ torch.set_num_threads(1)
 os.environ["BYROTE_STATE"] = tempfile.mkdtemp(prefix="byrote-state-")  # no test writes into its user's own
 atexit.register(shutil.rmtree, os.environ["BYROTE_STATE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = (
+    "test_notebooks.py", "test_report.py", "test_package.py", "test_same_sentences.py", "test_export.py",
+    "test_recipes.py", "test_pages.py", "test_own_text.py", "test_hostile.py", "test_kill.py", "test_serving.py",
+    "test_swap.py", "test_sweep.py", "test_text_streaming.py", "test_selftest.py", "test_lab_resume.py",
+)  # fmt: skip
 _LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that no worker is left alone with them at the end."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    """The longest files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_collection_finish() -> None:

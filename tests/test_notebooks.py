@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 from byrote.checkpoints.lab import Arm, LabConfig, train
@@ -27,6 +29,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def kernel(place: Path) -> Iterator[Any]:
+    """One kernel for all: importing torch and TransformerLens takes longer than most notebooks do."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(place / "docs" / "notebooks"))
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 def outputs(book: Any) -> list[Any]:
     return [output for cell in book.cells for output in cell.get("outputs", ())]
 
@@ -36,12 +47,16 @@ def test_there_are_four() -> None:
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_as_it_is_written(book: Path, place: Path) -> None:
+def test_notebook_runs_as_it_is_written(book: Path, place: Path, kernel: Any) -> None:
     folder = place / "docs" / "notebooks"
     shutil.copy(book, folder)
     read = nbformat.read(folder / book.name, as_version=4)
     assert not outputs(read), "notebooks are kept without outputs"
-    NotebookClient(read, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
+    forgetting = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
+    for cells in (forgetting, read):  # no name of the one before is left
+        client = NotebookClient(cells, km=kernel, timeout=240)
+        client.execute()
+        client.kc.stop_channels()
     shown = outputs(read)
     assert any("application/vnd.plotly.v1+json" in o.get("data", {}) for o in shown), "no figure was drawn"
     warned = [o["text"] for o in shown if o.get("name") == "stderr"]
