@@ -57,10 +57,12 @@ def attention(
     pos = len(pattern)
     texts = [str(i) for i in range(pos)] if tokens is None else list(tokens)
     named = [f"{markup(text, limit=HOVER_CHARS)} ({i})" for i, text in enumerate(texts)]
-    shown = [[float(v) if k <= q else None for k, v in enumerate(row)] for q, row in enumerate(exact)]
+    shown = [row[: q + 1] + [None] * (pos - q - 1) for q, row in enumerate(exact.astype(np.float64).tolist())]
+    words = {value: number(value) for value in np.unique(pattern).tolist()}  # stored ones take 256 values
     hover = [
-        [f"{named[q]} looks at {named[k]}: {number(pattern[q, k])}" if k <= q else "" for k in range(pos)]
-        for q in range(pos if pos <= MAX_HOVERED_TOKENS else 0)
+        [f"{named[q]} looks at {named[k]}: {words[value]}" for k, value in enumerate(row[: q + 1])]
+        + [""] * (pos - q - 1)
+        for q, row in enumerate(pattern.tolist() if pos <= MAX_HOVERED_TOKENS else [])
     ]
     traces = [heatmap(shown, hover=hover or None)]
     if query is not None and query < pos:

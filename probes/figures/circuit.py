@@ -23,7 +23,7 @@ WAY_NAMES = {"k": "K-composition", "q": "Q-composition", "v": "V-composition"}
 Head = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Edge:
     """One earlier head read by a later one at a step; `on_path` where a previous-token head feeds an induction head."""
 
@@ -97,15 +97,22 @@ def wiring(results: Any, way: str) -> Wiring:
     counts = counts[counts["valid"]]
     totals = {int(s): int(v) for s, v in zip(counts["step"], counts["value"], strict=True)}
     edges: dict[int, list[Edge]] = {}
+    heads: dict[Head, Head] = {}  # one tuple for each, however many edges it has
     for key, part in pairs.groupby("step", sort=True):
         step = int(key)
         totals.setdefault(step, len(part))
         part = part.nlargest(MAX_EDGES_PER_STEP, "value")
         looking, copying = previous_token_heads(results, step), induction_heads(results, step)
-        ends = part[["src_layer", "src_head", "layer", "head", "value"]].itertuples(index=False)
+        source, target = (
+            [
+                heads.setdefault(one, one)
+                for one in zip(part[layer].tolist(), part[head].tolist(), strict=True)
+            ]
+            for layer, head in (("src_layer", "src_head"), ("layer", "head"))
+        )
         edges[step] = [
-            Edge((int(sl), int(sh)), (int(l), int(h)), float(z), (sl, sh) in looking and (l, h) in copying)
-            for sl, sh, l, h, z in ends
+            Edge(a, b, z, a in looking and b in copying)
+            for a, b, z in zip(source, target, part["value"].tolist(), strict=True)
         ]
     return Wiring(edges, totals, reasons)
 

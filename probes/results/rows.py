@@ -37,18 +37,27 @@ def ranked(rows: pd.DataFrame, *, lower: bool = False) -> pd.DataFrame:
     rows = rows.sort_values(["step", "layer", "head"], kind="stable")
     order = strongest_first(rows["value"].to_numpy(np.float64), rows["valid"].to_numpy(bool), lower=lower)
     rows = rows.iloc[order].reset_index(drop=True)
-    return rows.assign(label=[row_label(row) for row in rows.itertuples(index=False)])
+    return rows.assign(label=labels(rows))
+
+
+def labels(rows: pd.DataFrame) -> list[str]:
+    """`row_label` of every row."""
+    axes = ("layer", "head", "src_layer", "src_head")
+    ends = (rows[axis].tolist() if axis in rows else [pd.NA] * len(rows) for axis in axes)
+    return [_label(*row) for row in zip(*ends, strict=True)]
 
 
 def row_label(row: Any) -> str:
     """The head a row is about: `L5H1`, `L0H1 → L1H0` for a pair, "" for the whole model."""
-    if pd.isna(row.layer):
+    source = getattr(row, "src_layer", pd.NA), getattr(row, "src_head", pd.NA)
+    return _label(row.layer, row.head, *source)
+
+
+def _label(layer: Any, head: Any, src_layer: Any, src_head: Any) -> str:
+    if pd.isna(layer):
         return ""
-    own = int(row.layer), int(row.head)
-    source = getattr(row, "src_layer", None)
-    if source is None or pd.isna(source):
-        return head_label(*own)
-    return pair_label((int(source), int(row.src_head)), own)
+    own = int(layer), int(head)
+    return head_label(*own) if pd.isna(src_layer) else pair_label((int(src_layer), int(src_head)), own)
 
 
 def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:
@@ -81,6 +90,20 @@ def one_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.DataFrame:
             f"there is no head {head_label(*head)} here", help=did_you_mean(head_label(*head), names)
         )
     return mine
+
+
+def narrowed_to(
+    rows: pd.DataFrame, step: int | None, head: tuple[int, int] | None, *, single: bool
+) -> pd.DataFrame:
+    """The rows of one step, of one head, or that have no position and are about no pair, numbered anew."""
+    meant = np.ones(len(rows), dtype=bool)
+    if step is not None:
+        meant &= rows["step"].to_numpy() == step
+    for axis, index in zip(("layer", "head"), head or (), strict=False):
+        meant &= rows[axis].eq(index).to_numpy(bool, na_value=False)
+    for axis in ("src_layer", "position") if single else ():
+        meant &= rows[axis].isna().to_numpy()
+    return rows[meant].reset_index(drop=True)
 
 
 def mark_left_out(rows: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:
@@ -128,7 +151,7 @@ class Cube:
     def nbytes(self) -> int:
         """Memory of the arrays."""
         parts = (self.value, self.lo, self.hi, self.chance, self.n, self.valid, self.measured)
-        return sum(part.nbytes for part in parts)
+        return sum(part.nbytes if any(part.strides) else part.itemsize for part in parts)
 
     def index(self, step: int) -> int:
         """Where a step is on the first axis."""
@@ -186,6 +209,7 @@ def cube_of(
     valid[where] = column["valid"] & ~np.isin(column["step"], list(left_out))
     measured = np.isfinite(floats["value"])
     valid &= measured
+    floats["chance"], n = _once(floats["chance"]), _once(n)
     return Cube(
         steps,
         **floats,
@@ -195,6 +219,11 @@ def cube_of(
         limits=limits_of(info, metric, floats["value"][valid]),
         lower=info.better_of(metric) == "lower",
     )
+
+
+def _once(grid: np.ndarray) -> np.ndarray:
+    """The same, in the memory of one number where all are equal; it must not be changed then."""
+    return np.broadcast_to(grid.flat[0], grid.shape) if grid.size and (grid == grid.flat[0]).all() else grid
 
 
 def limits_of(info: ProbeInfo | None, metric: str, values: np.ndarray) -> tuple[float, float]:

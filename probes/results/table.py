@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.registry import REGISTRY, lookup, register_stored
+from byrote.probes.results.compact import Compact, rows_bytes
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
-from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, ranked
+from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, narrowed_to, ranked
 from byrote.probes.results.run_json import read_run_json
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
 from byrote.probes.results.series_place import series_place, series_shown
@@ -32,7 +35,11 @@ from byrote.probes.spec import ProbeInfo
 T = TypeVar("T")
 Opened = TypeVar("Opened", bound="Table")
 Head = tuple[int, int]
-_CACHE_BYTES = 36_000_000  # of rows, cubes and samples, for one run: a metric of 154 steps x 1,024 heads fits
+_CACHE_BYTES = 24_000_000  # of rows, cubes and samples, for one run: three metrics of 154 steps x 1,024 heads
+_FEW_ROWS = 20_000  # are cached as they are
+_LAYERS_AT_ONCE = (
+    4  # whose histories are read together: heads looked at one after the other are near each other
+)
 
 
 class Table:
@@ -286,6 +293,10 @@ class Table:
         single: bool = False,
     ) -> pd.DataFrame:
         """The rows as they are stored, without `left_out`."""
+        narrowed = step is not None or head is not None or single
+        place = self._source.index.metrics.get((probe or "", metric or ""))
+        if narrowed and place is not None and place.n_rows <= _FEW_ROWS:
+            return narrowed_to(self._rows(probe, metric), step, head, single=single)
 
         def where(rows: Any) -> Any:
             conditions = [] if step is None else [pc.equal(rows["step"], step)]
@@ -294,15 +305,15 @@ class Table:
             conditions += [pc.is_null(rows[axis]) for axis in ("src_layer", "position")] if single else []
             return reduce(pc.and_, conditions)
 
-        def read() -> pd.DataFrame:
+        def read() -> pd.DataFrame | Compact:
             names = self._source.index.metrics
             chosen = [name for name in names if probe in (None, name[0]) and metric in (None, name[1])]
-            narrowed = step is not None or head is not None or single
             table = self._source.read(chosen, OBSERVATION_SCHEMA.names, where if narrowed else None)
-            return to_frame(plain(table) if len(chosen) == 1 else in_order(plain(table)))
+            table = plain(table) if len(chosen) == 1 else in_order(plain(table))
+            return Compact(table) if table.num_rows > _FEW_ROWS else to_frame(table)
 
-        key = ("rows", probe, metric, step, head, single)
-        return self.cached(key, read, _frame_bytes).copy(deep=False)
+        rows = self.cached(("rows", probe, metric, step, head, single), read, rows_bytes)
+        return rows.frame() if isinstance(rows, Compact) else rows.copy(deep=False)
 
     def ranked(self, probe: str, metric: str | None = None, *, step: int | None = None) -> pd.DataFrame:
         """The measured rows of one step, strongest first by the probe's own direction; ties go to the earlier head.
@@ -342,22 +353,28 @@ class Table:
 
     def history(self, head: Head) -> dict[Metric, dict[int, float]]:
         """Step -> value of every metric with one value per head, as measured; NaN where there is none."""
-        names = [name for name, kind in self.kinds.items() if kind == "head"]
+        first = head[0] - head[0] % _LAYERS_AT_ONCE
+
+        def read() -> dict[Metric, np.ndarray]:
+            return dict(self._histories(range(first, first + _LAYERS_AT_ONCE)))
+
+        found = self.cached(("history", first), read, lambda parts: sum(p.nbytes for p in parts.values()))
+        at = (slice(None), head[0] - first, head[1])
+        return {name: dict(zip(self.steps, part[at].tolist(), strict=True)) for name, part in found.items()}
+
+    def _histories(self, layers: range) -> Iterator[tuple[Metric, Float[np.ndarray, "step layer head"]]]:
+        """Every metric with one value per head, in some layers; metric by metric, so that little is read at a time."""
 
         def where(rows: Any) -> Any:
-            return pc.and_(pc.equal(rows["layer"], head[0]), pc.equal(rows["head"], head[1]))
+            return pc.and_(pc.greater_equal(rows["layer"], layers.start), pc.less(rows["layer"], layers.stop))
 
-        columns = (
-            "probe",
-            "metric",
-            "layer",
-            "head",
-            "step",
-            "value",
-        )  # of a large run the others take three times as long
-        rows = self._source.read(names, columns, where).to_pandas()
-        own = rows.groupby(["probe", "metric"], observed=True)
-        return {name: dict(zip(mine["step"], mine["value"], strict=True)) for name, mine in own}
+        for name, kind in self.kinds.items():
+            if kind == "head":
+                rows = self._source.read([name], ("step", "layer", "head", "value"), where)
+                step, layer, head, value = (rows[column].to_numpy() for column in rows.column_names)
+                part = np.full((len(self.steps), len(layers), self.shape[1]), np.nan)
+                part[np.searchsorted(self.steps, step), layer - layers.start, head] = value
+                yield name, part
 
     def by_head(self, probe: str, metric: str) -> pd.DataFrame:
         """Values of a head metric: one row per step that lint did not ask to leave out, one column per head label."""
@@ -439,12 +456,12 @@ class Table:
             words = dict.fromkeys(("probe", "metric", "reason"), "object")
             return found.rename(columns={"count_all": "count"}).astype(words)
 
-        return self.cached("outcomes", read, _frame_bytes)
+        return self.cached("outcomes", read, rows_bytes)
 
     def cached(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """What was made before under a key, else what `make` gives; the answers must not be changed.
 
-        The least recently used are dropped when a run's take more than some 36 MB together; larger ones are not cached.
+        The least recently used are dropped when a run's take more than some 24 MB together; larger ones are not cached.
 
         Args:
             key: what it is.
@@ -470,10 +487,6 @@ class Table:
     @cached_property
     def _opened(self) -> Source:
         return Source(self._table) if self._table is not None else open_source(self.path, write=self._write)
-
-
-def _frame_bytes(frame: pd.DataFrame) -> int:
-    return int(frame.memory_usage().sum())
 
 
 def _where_results_are(path: Path) -> str:

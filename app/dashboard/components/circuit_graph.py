@@ -48,17 +48,17 @@ def graph_data(
 
 
 @run_cache(3)
-def _edges(run: Results, way: str) -> list[list[list[float]]]:
+def _edges(run: Results, way: str) -> list[list[tuple[int, int, float, int]]]:
     """Per step, per edge: source, target, z, on the path."""
     found, n_heads = wiring(run, way), run.shape[1]
     return [
         [
-            [
+            (
                 e.source[0] * n_heads + e.source[1],
                 e.target[0] * n_heads + e.target[1],
                 round(e.z, 1),
                 int(e.on_path),
-            ]
+            )
             for e in found.edges.get(step, [])
         ]
         for step in run.all_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -129,7 +130,7 @@ def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...]
         beside: further heads, each a column of values with their intervals, behind the head's own.
     """
     heads = {name: parse_head(name) for name in (label, *beside)}
-    measured = dict(iter(run.rows(step=step, single=True).groupby(["probe", "metric"])))
+    measured = rows_by_metric(run, step)
     curves = run.history(heads[label])
     found = []
     for probe, metrics in run.head_probes.items():
@@ -137,7 +138,7 @@ def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...]
             if (rows := measured.get((probe, metric))) is None:
                 continue
             info = run.info(probe)
-            values = {name: _value(rows, head) for name, head in heads.items()}
+            values = {name: rows.words(head) for name, head in heads.items()}
             if any(values.values()):
                 name = probe_name(probe) if metric in ("score", info.main_metric) else f"{probe_name(probe)}: {probe_name(metric)}"  # fmt: skip
                 own = curves.get((probe, metric), {})
@@ -145,36 +146,61 @@ def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...]
                 found.append(
                     {"measure": sentence_case(name), "curve": curve, VALUE: values[label]}
                     | {name: values[name] or None for name in beside}
-                    | _rank(rows, heads[label], lower=info.better_of(metric) == "lower")
+                    | rows.rank(heads[label], lower=info.better_of(metric) == "lower")
                     | {"unit": info.unit_of(metric)}
                 )
     return pd.DataFrame(found)
 
 
-def _of_head(rows: pd.DataFrame, head: tuple[int, int]) -> pd.Series:
-    return (rows["layer"] == head[0]) & (rows["head"] == head[1])
+@dataclass(frozen=True)
+class MetricRows:
+    """The rows of one metric at one step, and where each head's is; None stands for the whole model.
+
+    Attributes:
+        columns: of the rows, by name.
+        at: (layer, head) or None -> the first row about it.
+    """
+
+    columns: dict[str, np.ndarray]
+    at: dict[tuple[int, int] | None, int]
+
+    def words(self, head: tuple[int, int]) -> str:
+        """A head's value with its interval, why there is none, or "" where nothing was said about it."""
+        i = min((self.at[key] for key in (head, None) if key in self.at), default=None)
+        if i is None:
+            return ""
+        value, lo, hi, valid, reason = (
+            self.columns[name][i] for name in ("value", "lo", "hi", "valid", "reason")
+        )
+        return interval(value, lo, hi) if valid else f"not measured: {clean(reason)}"
+
+    def rank(self, head: tuple[int, int], *, lower: bool) -> dict[str, Any]:
+        """Chance, n and rank of a head among all that were measured; blanks where it was not."""
+        i, valid = self.at.get(head), self.columns["valid"]
+        if i is None or not valid[i]:
+            return {"chance": "", "n": None, "rank": ""}
+        order = strongest_first(self.columns["value"], valid, lower=lower)
+        chance = float(self.columns["chance"][i])
+        return {
+            "chance": chance_number(chance) if np.isfinite(chance) else "–",
+            "n": int(self.columns["n"][i]),
+            "rank": f"{int(np.flatnonzero(order == i)[0]) + 1} of {len(order)}",
+        }
 
 
-def _value(rows: pd.DataFrame, head: tuple[int, int]) -> str:
-    """A head's value with its interval, why there is none, or "" where nothing was said about it."""
-    mine = next(rows[_of_head(rows, head) | rows["layer"].isna()].itertuples(index=False), None)
-    if mine is None:
-        return ""
-    return interval(mine.value, mine.lo, mine.hi) if mine.valid else f"not measured: {clean(mine.reason)}"
-
-
-def _rank(rows: pd.DataFrame, head: tuple[int, int], *, lower: bool) -> dict[str, Any]:
-    """Chance, n and rank of a head among all that were measured at a step; blanks where it was not."""
-    mine = np.flatnonzero(_of_head(rows, head) & rows["valid"])
-    if not mine.size:
-        return {"chance": "", "n": None, "rank": ""}
-    row = rows.iloc[mine[0]]
-    order = strongest_first(rows["value"].to_numpy(np.float64), rows["valid"].to_numpy(bool), lower=lower)
-    return {
-        "chance": chance_number(float(row["chance"])) if np.isfinite(row["chance"]) else "–",
-        "n": int(row["n"]),
-        "rank": f"{order.tolist().index(mine[0]) + 1} of {len(order)}",
-    }
+@run_cache(2)
+def rows_by_metric(run: Results, step: int) -> dict[tuple[str, str], MetricRows]:
+    """What was measured about single heads at a step, by probe and metric."""
+    found = {}
+    for name, rows in run.rows(step=step, single=True).groupby(["probe", "metric"]):
+        columns = {c: rows[c].to_numpy() for c in ("value", "lo", "hi", "chance", "n", "valid", "reason")}
+        heads = [
+            None if layer is pd.NA else (layer, head)
+            for layer, head in zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)
+        ]
+        at = {head: i for i, head in reversed([*enumerate(heads)])}
+        found[name] = MetricRows(columns, at)
+    return found
 
 
 def _offsets(view: View, page: Drawing) -> None:
