@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property, reduce
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -356,25 +357,29 @@ class Table:
         first = head[0] - head[0] % _LAYERS_AT_ONCE
 
         def read() -> dict[Metric, np.ndarray]:
-            return dict(self._histories(range(first, first + _LAYERS_AT_ONCE)))
+            return self._histories(range(first, first + _LAYERS_AT_ONCE))
 
         found = self.cached(("history", first), read, lambda parts: sum(p.nbytes for p in parts.values()))
         at = (slice(None), head[0] - first, head[1])
         return {name: dict(zip(self.steps, part[at].tolist(), strict=True)) for name, part in found.items()}
 
-    def _histories(self, layers: range) -> Iterator[tuple[Metric, Float[np.ndarray, "step layer head"]]]:
-        """Every metric with one value per head, in some layers; metric by metric, so that little is read at a time."""
+    def _histories(self, layers: range) -> dict[Metric, Float[np.ndarray, "step layer head"]]:
+        """Every metric with one value per head, in some layers."""
+        names = [name for name, kind in self.kinds.items() if kind == "head"]
 
         def where(rows: Any) -> Any:
             return pc.and_(pc.greater_equal(rows["layer"], layers.start), pc.less(rows["layer"], layers.stop))
 
-        for name, kind in self.kinds.items():
-            if kind == "head":
-                rows = self._source.read([name], ("step", "layer", "head", "value"), where)
-                step, layer, head, value = (rows[column].to_numpy() for column in rows.column_names)
-                part = np.full((len(self.steps), len(layers), self.shape[1]), np.nan)
-                part[np.searchsorted(self.steps, step), layer - layers.start, head] = value
-                yield name, part
+        rows = self._source.read(names, ("probe", "metric", "step", "layer", "head", "value"), where)
+        probe, metric = (rows[word].combine_chunks() for word in ("probe", "metric"))
+        words = [column.dictionary.to_pylist() for column in (probe, metric)]
+        number = {name: i for i, name in enumerate(names)}
+        numbers = np.array([number.get(name, 0) for name in product(*words)], int).reshape([*map(len, words)])
+        step, layer, head, value = (rows[column].to_numpy() for column in rows.column_names[2:])
+        found = np.full((len(names), len(self.steps), len(layers), self.shape[1]), np.nan)
+        which = numbers[probe.indices.to_numpy(), metric.indices.to_numpy()]
+        found[which, np.searchsorted(self.steps, step), layer - layers.start, head] = value
+        return dict(zip(names, found, strict=True))
 
     def by_head(self, probe: str, metric: str) -> pd.DataFrame:
         """Values of a head metric: one row per step that lint did not ask to leave out, one column per head label."""
