@@ -354,18 +354,15 @@ class Table:
 
     def history(self, head: Head) -> dict[Metric, dict[int, float]]:
         """Step -> value of every metric with one value per head, as measured; NaN where there is none."""
-        first = head[0] - head[0] % _LAYERS_AT_ONCE
-
-        def read() -> dict[Metric, np.ndarray]:
-            return self._histories(range(first, first + _LAYERS_AT_ONCE))
-
-        found = self.cached(("history", first), read, lambda parts: sum(p.nbytes for p in parts.values()))
-        at = (slice(None), head[0] - first, head[1])
-        return {name: dict(zip(self.steps, part[at].tolist(), strict=True)) for name, part in found.items()}
-
-    def _histories(self, layers: range) -> dict[Metric, Float[np.ndarray, "step layer head"]]:
-        """Every metric with one value per head, in some layers."""
         names = [name for name, kind in self.kinds.items() if kind == "head"]
+        first = head[0] - head[0] % _LAYERS_AT_ONCE
+        layers = range(first, first + _LAYERS_AT_ONCE)
+        found = self.cached(("history", first), lambda: self._histories(names, layers), lambda a: a.nbytes)
+        mine = found[:, :, head[0] - first, head[1]].tolist()
+        return {n: dict(zip(self.steps, values, strict=True)) for n, values in zip(names, mine, strict=True)}
+
+    def _histories(self, names: list[Metric], layers: range) -> Float[np.ndarray, "metric step layer head"]:
+        """Metrics with one value per head, in some layers."""
 
         def where(rows: Any) -> Any:
             return pc.and_(pc.greater_equal(rows["layer"], layers.start), pc.less(rows["layer"], layers.stop))
@@ -379,7 +376,7 @@ class Table:
         found = np.full((len(names), len(self.steps), len(layers), self.shape[1]), np.nan)
         which = numbers[probe.indices.to_numpy(), metric.indices.to_numpy()]
         found[which, np.searchsorted(self.steps, step), layer - layers.start, head] = value
-        return dict(zip(names, found, strict=True))
+        return found
 
     def by_head(self, probe: str, metric: str) -> pd.DataFrame:
         """Values of a head metric: one row per step that lint did not ask to leave out, one column per head label."""
