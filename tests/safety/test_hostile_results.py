@@ -19,10 +19,12 @@ from tiny_models import write_lab_series
 
 from byrote.checkpoints import ByroteError, CheckpointSeries, open_series
 from byrote.cli.main import cli
+from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.run_json import FIELDS, read_run_json, write_run_json
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, UNIT_SCHEMA
 from byrote.probes.results.unit_files import read_unit, unit_paths, write_unit
+from byrote.probes.stored_probes import from_json, to_json
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 from byrote.probes.verify import verify
@@ -324,3 +326,20 @@ def test_arrays_that_lie_about_their_size(folder):
     assert any("saved attention cannot be read" in line for line in verify(folder).findings)
     file.write_bytes((1 << 62).to_bytes(8, "little") + np.zeros(4, np.uint8).tobytes())
     assert any("saved attention cannot be read" in line for line in verify(folder).findings)
+
+
+def test_a_stored_description_of_a_probe_may_say_anything():
+    whole = to_json(REGISTRY["prefix_matching"]) | {"name": "mine", "plugin": {"name": "mine.py"}}
+    n_refused = 0
+    for field in whole:
+        for value in VALUES:
+            info = from_json(json.loads(json.dumps(whole | {field: value})))
+            n_refused += info is None
+            if info is not None:
+                assert (info.unit_of("score"), info.better_of("score")) is not None
+                assert all(
+                    isinstance(text, str) and len(text) <= 500
+                    for text in (info.unit, info.summary, info.chance)
+                )
+                assert hash(info.stimuli) is not None and info.main_metric in info.metrics
+    assert n_refused >= 3 * len(VALUES)  # name, kind, metrics
