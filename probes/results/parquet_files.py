@@ -87,14 +87,17 @@ def parquet_in_memory(
     """As `open_parquet`, of a file that is read whole: the open file, its bytes, and what its seal says.
 
     Raises:
-        FileRefused: a link, a pipe, too large, or of other columns.
+        FileRefused: a link, a pipe, too large, of other columns, or with a broken seal.
         OSError, pyarrow.ArrowException: it cannot be read.
     """
     data = read_bytes(path, max_bytes=MAX_UNIT_BYTES)
     _refuse_footer(path, data[-8:])
+    seal = seal_of(data, SEAL_MARK)
+    if seal is Seal.BROKEN:  # pyarrow ends the process at some footers, such as one that says it is encrypted
+        raise FileRefused(f"the bytes of {path} are not those that were written", help="it is damaged")
     found = _opened(path, pa.BufferReader(data), words)
     refuse_oversized(path, found, schema, max_rows=max_rows)
-    return found, data, seal_of(data, SEAL_MARK)
+    return found, data, seal
 
 
 def parquet_seal(path: Path) -> Seal:

@@ -49,8 +49,9 @@ def top(tmp_path_factory) -> Path:
 def call(note: Any, line: str) -> tuple[int, str, list[str]]:
     """One verb in a process without a network: exit code, what it said, and whom it asked for."""
     quiet()
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        os.environ.pop(name, None)  # nothing but the verb itself keeps it from asking
+    for name in list(os.environ):
+        if name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") or name.startswith("BYROTE_TORTURE"):
+            del os.environ[name]  # nothing but the verb itself keeps it from asking
     leave_the_network()
     asked = refuse_others()
     code, out, said = command_line(*line.split())

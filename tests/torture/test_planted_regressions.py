@@ -165,7 +165,8 @@ def flipped_unit(cases: Cases, path: Path, patched: pytest.MonkeyPatch) -> None:
     good, wanted = unit.read_bytes(), rows(root)
     for case, rng in cases.drawn(least=20):
         data = bytearray(good)
-        data[rng.randrange(4, len(data) // 2)] ^= 1 << rng.randrange(8)
+        footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+        data[rng.randrange(4, footer)] ^= 1 << rng.randrange(8)
         unit.write_bytes(data)
         (root / "observations.parquet").unlink(missing_ok=True)
         with cases.case(case, "a bit of a unit"):

@@ -214,8 +214,8 @@ def test_results_fuzz(good, cases, tmp_path):
             numbers,
             f"{seed()} results",
             pages(),
-            memory=2 << 30,
-            seconds=30,
+            memory=4 << 30,
+            seconds=60,
         )
         if ended.problem:
             cases.found(int(ended.progress.split()[-1] or 0), "looking", ended.problem)
