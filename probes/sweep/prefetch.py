@@ -5,6 +5,7 @@ Hashing touches every byte, so when it is done the files lie in the page cache a
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import xxhash
 
 from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import CheckpointError
@@ -54,19 +57,28 @@ class Known:
     zeros: Zeros
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, as cached."""
+        """Plain JSON values, as cached, with their own hash: a flipped bit would give units another identity."""
         zeros = {"zeros": self.zeros.to_json()} if self.zeros.names else {}
-        return {"stamp": self.stamp, "fingerprint": self.fingerprint, **zeros}
+        values = {"stamp": self.stamp, "fingerprint": self.fingerprint, **zeros}
+        return {**values, "check": _check(values)}
 
     @classmethod
     def from_json(cls, data: Any) -> Known | None:
         """The inverse of `to_json`; None for anything else, such as what earlier versions cached."""
+        if not isinstance(data, dict) or data.get("check") != _check(data):
+            return None
         try:
             zeros = Zeros.from_json(data["zeros"]) if "zeros" in data else Zeros()
             stamp, identity = data["stamp"], data["fingerprint"]
         except (LookupError, TypeError):
             return None
         return cls(stamp, identity, zeros) if isinstance(identity, str) and isinstance(stamp, list) else None
+
+
+def _check(values: dict[str, Any]) -> str:
+    """Hash of cached values, less what `check` says."""
+    text = json.dumps({name: value for name, value in values.items() if name != "check"}, sort_keys=True)
+    return xxhash.xxh3_64(text.encode()).hexdigest()
 
 
 class Fingerprints:

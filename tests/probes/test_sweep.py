@@ -280,6 +280,15 @@ def test_a_damaged_cache_of_fingerprints_costs_only_reading(series, out, text):
     assert counts(run(series, out, probes=FEW)) == (0, 9, 0)
 
 
+def test_a_flipped_bit_in_the_cache_of_fingerprints_gives_no_unit_another_identity(series, out):
+    cache = run(series, out, probes=FEW).path / "fingerprints.json"
+    before = cache.read_bytes()
+    at = before.index(b'"fingerprint": "') + 20
+    cache.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
+    assert counts(run(series, out, probes=FEW)) == (0, 9, 0)
+    assert cache.read_bytes() == before
+
+
 def test_folders_that_were_gaps_from_the_start_are_listed(series, out):
     (series.at(8).path / "model.safetensors").write_bytes(b"")
     outcome = run(open_series(series.path), out, probes=FEW)
