@@ -188,7 +188,7 @@ def strip_of(
     per_head = any(rows["layer"].notna().any() for rows in tables)
     context = per_head and ((wanted is None and len(runs) == 1) if context is None else context)
     valid = pd.concat([rows.loc[rows["valid"], ["step", "chance", "n", "valid"]] for rows in tables])
-    levels = valid.groupby("step")["chance"].median()  # the same for every run on the same tokens
+    levels = _chance_levels(valid)
     chance = chance_trace(
         [axis.place(s) for s in levels.index], [None if math.isnan(c) else float(c) for c in levels]
     )
@@ -206,6 +206,14 @@ def strip_of(
             runs, tables, f"{probe_name(probe)} {'' if metric == 'score' else probe_name(metric)}".strip()
         ),
     )
+
+
+def _chance_levels(measured: pd.DataFrame) -> pd.Series:
+    """The median chance level by step; it is the same for every run on the same tokens."""
+    chance = measured["chance"].to_numpy()
+    if len(chance) and (chance == chance[0]).all():  # mostly so, and medians of large runs take a while
+        return pd.Series(chance[0], index=np.unique(measured["step"]))
+    return measured.groupby("step")["chance"].median()
 
 
 def rule(axis: StepAxis, step: int | None, y_range: Sequence[float], **options: Any) -> list[Trace]:
