@@ -18,6 +18,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -28,7 +29,7 @@ from jaxtyping import Int, UInt64
 
 from byrote.checkpoints import token_files
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.checkpoints.tokenizing import open_tokenizer
 
 ENDINGS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet", *token_files.SUFFIXES)
 SEPARATOR, FIELD = "<|endoftext|>", "text"
@@ -204,21 +205,21 @@ def hold_ids(files: Sequence[Path], name: str) -> bool:
     return all(ids)
 
 
-def token_encoder(tokenizer: Path | None) -> Callable[[Chunk], Codes]:
-    """A function from a chunk to (token ids, document of each id).
+@contextmanager
+def token_encoder(tokenizer: Path | None) -> Iterator[Callable[[Chunk], Codes]]:
+    """A function from a chunk to (token ids, document of each id), for a block.
 
     Raises:
-        ByroteError: the tokenizer cannot be read.
+        TokenizerError: the tokenizer cannot be read, or fails on a chunk.
     """
-    loaded = load_tokenizer(tokenizer)
+    with open_tokenizer(tokenizer) as opened:
 
-    def encode(chunk: Chunk) -> Codes:
-        texts = [part.decode("utf-8", "replace") for part in chunk.parts]
-        found = [e.ids for e in loaded.encode_batch_fast(texts, add_special_tokens=False)]
-        ids = np.concatenate([np.asarray(part, dtype=np.uint64) for part in found])
-        return ids, np.repeat(np.asarray(chunk.documents), [len(part) for part in found])
+        def encode(chunk: Chunk) -> Codes:
+            found = opened.encode(chunk.parts)
+            ids = np.concatenate(found).astype(np.uint64)
+            return ids, np.repeat(np.asarray(chunk.documents), [len(part) for part in found])
 
-    return encode
+        yield encode
 
 
 def separator_pattern(separators: Sequence[str]) -> tuple[re.Pattern[bytes], int]:

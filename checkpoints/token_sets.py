@@ -8,7 +8,7 @@ Text needs the model's tokenizer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.checkpoints.texts import (
     MAX_LINE_BYTES,
+    Codes,
     Reading,
     find_files,
     hold_ids,
@@ -29,7 +30,7 @@ from byrote.checkpoints.texts import (
     token_encoder,
 )
 from byrote.checkpoints.token_files import id_array, id_blocks
-from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.checkpoints.tokenizing import open_tokenizer
 
 MIN_SEQUENCE_TOKENS = 8  # of a text line; shorter ones would cut all others down to almost nothing
 MIN_REPEATED_TOKENS = 4  # fewer tokens that happen to equal the first ones are no second block
@@ -238,12 +239,13 @@ def _sequences(path: Path, tokenizer: Path | None, bos: int, n_ctx: int) -> _Giv
         raise ByroteError(f"{path} is no file", help="give a text file, or token ids as .npy or .safetensors")
     if hold_ids([path], path.name):
         return _checked(_arrays(path), path, n_ctx)
-    loaded = load_tokenizer(_needed(tokenizer, path))
+    needed = _needed(tokenizer, path)
     texts = list(_texts(path))
     if not texts:
         raise ByroteError(f"{path} holds no sequence", help="one sequence per line")
-    ids = [loaded.encode(text, add_special_tokens=False).ids for text, _ in texts]
-    encoded = [np.asarray([bos, *row][:n_ctx], dtype=np.int64) for row in ids]
+    with open_tokenizer(needed) as opened:
+        ids = opened.encode([text for text, _ in texts])
+    encoded = [np.asarray([bos, *row[:n_ctx]][:n_ctx], dtype=np.int64) for row in ids]
     least, most = (find(map(len, encoded)) for find in (min, max))
     if least <= MIN_SEQUENCE_TOKENS:
         raise ByroteError(
@@ -384,8 +386,7 @@ def natural_windows(path: Path, *, tokenizer: Path | None, bos: int, width: int,
     if hold_ids(files, path.name):
         blocks = id_blocks(files)
     else:
-        encode = token_encoder(_needed(tokenizer, path))
-        blocks = (encode(chunk) for chunk in text_chunks(files, reading=reading))
+        blocks = _encoded(files, _needed(tokenizer, path), reading)
     for document in _documents(blocks):
         body = document[1:] if len(document) and document[0] == bos else document
         documents += [body[: MAX_TOKENS - total]] if len(body) else []
@@ -400,6 +401,13 @@ def natural_windows(path: Path, *, tokenizer: Path | None, bos: int, width: int,
     tokens, cut = _cut(documents, bos=bos, width=width, wanted=wanted, name=path.name)
     left_out = [f"{file}: {what}" for file, what in reading.files]
     return Windows(tokens, (*notes, *left_out, *cut))
+
+
+def _encoded(files: Sequence[Path], tokenizer: Path, reading: Reading) -> Iterator[Codes]:
+    """Texts as blocks of (ids, document of each)."""
+    with token_encoder(tokenizer) as encode:
+        for chunk in text_chunks(files, reading=reading):
+            yield encode(chunk)
 
 
 def _cut(

@@ -7,13 +7,9 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 _MAX_TOKENIZER_BYTES = 256 << 20  # the largest in use have 40 MB
 MAX_IDS = 10_000_000  # the largest vocabularies in use have 300 thousand
@@ -36,27 +32,6 @@ def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
     if checkpoint.config_path is not None:
         folders.append(checkpoint.config_path.parent)
     return next((file for folder in folders if (file := folder / "tokenizer.json").is_file()), None)
-
-
-def load_tokenizer(path: Path | None) -> Tokenizer:
-    """A tokenizer that neither cuts nor pads: both would be measured like text.
-
-    Raises:
-        ByroteError: not there, or not a tokenizer.json.
-    """
-    if path is None or not path.is_file():
-        raise ByroteError(f"there is no tokenizer at {path}", help="give the path of a tokenizer.json")
-    from tokenizers import Tokenizer
-
-    try:
-        loaded = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more exact
-        raise ByroteError(
-            f"{path} is no tokenizer.json ({error})", help="transformers' save_pretrained writes one"
-        ) from None
-    loaded.no_truncation()
-    loaded.no_padding()
-    return loaded
 
 
 def usable_ids(

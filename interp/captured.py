@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.vocabulary import load_tokenizer, tokenizer_of, usable_ids
+from byrote.checkpoints.tokenizing import TokenizerProcess, open_tokenizer
+from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,31 +99,33 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
     file = tokenizer_of(model.checkpoint)
-    tokenizer = None if file is None else load_tokenizer(file)
-    if not isinstance(text, str):
+    if file is None:
+        if isinstance(text, str):
+            raise ByroteError(
+                f"{model.checkpoint.path.name} has no tokenizer.json: a text cannot become tokens",
+                help="give token ids instead: np.array([[1, 5, 9]])",
+            )
         tokens = np.atleast_2d(np.asarray(text)).astype(np.int64)
-        return tokens, tuple(token_labels(tokenizer, row) for row in tokens)
-    if tokenizer is None:
-        raise ByroteError(
-            f"{model.checkpoint.path.name} has no tokenizer.json: a text cannot become tokens",
-            help="give token ids instead: np.array([[1, 5, 9]])",
-        )
-    _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    if not ids:
-        raise ByroteError("the text holds no token", help="give some text")
-    tokens = np.array([[bos, *ids]], dtype=np.int64)
-    return tokens, (token_labels(tokenizer, tokens[0]),)
+        return tokens, tuple(token_labels(None, row) for row in tokens)
+    with open_tokenizer(file) as tokenizer:
+        if not isinstance(text, str):
+            tokens = np.atleast_2d(np.asarray(text)).astype(np.int64)
+            return tokens, tuple(token_labels(tokenizer, row) for row in tokens)
+        _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
+        (ids,) = tokenizer.encode([text])
+        if not len(ids):
+            raise ByroteError("the text holds no token", help="give some text")
+        tokens = np.array([[bos, *ids]], dtype=np.int64)
+        return tokens, (token_labels(tokenizer, tokens[0]),)
 
 
-def token_labels(tokenizer: Any, tokens: Int[np.ndarray, " pos"]) -> tuple[str, ...]:
+def token_labels(tokenizer: TokenizerProcess | None, tokens: Int[np.ndarray, " pos"]) -> tuple[str, ...]:
     """Each token's text, spaces and line ends made visible; its id where there is no tokenizer."""
     if tokenizer is None:
         return tuple(str(int(token)) for token in tokens)
-    texts = [tokenizer.id_to_token(int(token)) for token in tokens]
     return tuple(
         str(int(token)) if text is None else text.translate(_VISIBLE)
-        for token, text in zip(tokens, texts, strict=True)
+        for token, text in zip(tokens, tokenizer.names(tokens), strict=True)
     )
 
 

@@ -7,7 +7,8 @@ arrays/step_00000512/attention.safetensors
     <stimulus>/written_logits  float16  the same
     vocabulary/ids, /ends, /text        text of the ids written: where each ends in one stretch of UTF-8
     metadata                   fingerprint of the weights, ids of the stimuli, the tokens as text where there is a
-                               tokenizer, and "unwritten": why there is no written_ids, "" where there is
+                               tokenizer, "unwritten": why there is no written_ids, "" where there is, and "wordless":
+                               why a tokenizer gave no texts, left out where it did
 
 A file of the first version has neither what is written nor the reason; it is read, and written anew when requested again.
 """
@@ -35,6 +36,8 @@ KINDS = ("repeated_random", "natural", "members")
 SCALE = 255
 FORMAT = "byrote-attention-2"
 FORMATS = ("byrote-attention-1", FORMAT)
+WORDLESS = "wordless"
+NO_TOKENIZER = "this series has no tokenizer"
 N_SAVED = 2
 WRITTEN_BYTES = 60  # of one head at one position: 10 ids and 10 numbers
 _DAMAGE = (
@@ -59,7 +62,8 @@ class StoredText:
         stimulus_id: which draw of it.
         index: among the saved sequences of that stimulus.
         tokens: ids.
-        words: the same as text; None where the series has no tokenizer.
+        words: the same as text; None where the series has no tokenizer, or its tokenizer failed.
+        wordless: why there are no words.
     """
 
     stimulus: str
@@ -67,6 +71,7 @@ class StoredText:
     index: int
     tokens: Int[np.ndarray, " pos"]
     words: tuple[str, ...] | None
+    wordless: str = NO_TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,8 @@ def stored_texts(path: Path) -> list[StoredText]:
             for kind in ids:
                 for i, row in enumerate(tensors.get_tensor(f"{kind}/tokens")):
                     said = tuple(words[kind][i]) if kind in words else None
-                    texts.append(StoredText(kind, str(ids[kind]), i, row.astype(np.int64), said))
+                    why = facts.get(WORDLESS, NO_TOKENIZER)
+                    texts.append(StoredText(kind, str(ids[kind]), i, row.astype(np.int64), said, why))
             return texts
     except _DAMAGE as error:
         raise _damaged(path) from error

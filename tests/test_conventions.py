@@ -168,6 +168,8 @@ ONE_PLACE = {
             "app/cli/dashboard.py",
         },
     ),
+    # a tokenizer.json can hang, panic and abort: it does so in a process of its own
+    "running tokenizers": (r"(from|import) tokenizers\b", {"checkpoints/tokenizer_worker.py"}),
     # a job hands its open lock over to its processes, which filelock cannot
     "locks": (r"\bfcntl\.|FileLock\(", {"checkpoints/atomic.py", "app/dashboard/jobs.py"}),
     # tail_mass' percentiles of perplexity are its definition; calibration tries the interval of a median

@@ -13,7 +13,8 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.safe_read import read_json
 from byrote.checkpoints.series import Checkpoint
-from byrote.checkpoints.vocabulary import load_tokenizer, tokenizer_of
+from byrote.checkpoints.tokenizing import one_tokenizer_process, open_tokenizer
+from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.dashboard.jobs import MAX_FACTS_BYTES
 from byrote.dashboard.tasks import Task
 from byrote.dashboard.text_requests import ANSWER
@@ -31,11 +32,11 @@ def encoded(text: str, checkpoint: Checkpoint, *, most: int) -> list[int]:
         ByroteError: nothing to read, too much of it, or words where only ids are understood.
     """
     file = tokenizer_of(checkpoint)
-    ids = (
-        _written_ids(text)
-        if file is None
-        else load_tokenizer(file).encode(text, add_special_tokens=False).ids
-    )
+    if file is None:
+        ids = _written_ids(text)
+    else:
+        with open_tokenizer(file) as tokenizer:
+            ids = tokenizer.encode([text])[0].tolist()
     if not ids:
         raise ByroteError("the text holds no token", help="write a few words")
     if len(ids) + 1 > most:
@@ -87,9 +88,8 @@ def attend(series_path: str, step: int, text: str, *, out: Path, most: int) -> N
         _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
         first = [] if file is None and ids[0] == bos else [bos]
         tokens = np.array([[*first, *ids]], dtype=np.int64)
-        reader = None if file is None else load_tokenizer(file)
         write_attention(
-            model, out, {"own": tokens}, facts={"stimuli": json.dumps({"own": "your text"})}, tokenizer=reader
+            model, out, {"own": tokens}, facts={"stimuli": json.dumps({"own": "your text"})}, tokenizer=file
         )
 
 
@@ -99,7 +99,8 @@ def main(arguments: list[str]) -> int:
         folder = Path(arguments[0])
         task = Task.read(read_json(folder / "job.json", max_bytes=MAX_FACTS_BYTES)["task"])
         step, text, most = (task.options[name] for name in ("step", "text", "most_tokens"))
-        attend(task.paths[0], step, text, out=folder.parent / ANSWER, most=most)
+        with one_tokenizer_process():
+            attend(task.paths[0], step, text, out=folder.parent / ANSWER, most=most)
     except ByroteError as error:
         print(json.dumps({"error": error.message, "help": error.help}), flush=True)
         return 2

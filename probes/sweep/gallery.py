@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,15 +13,20 @@ from jaxtyping import Int
 from byrote.checkpoints.array_files import write_arrays
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import own_path
-from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.checkpoints.tokenizing import open_tokenizer
 from byrote.interp.logit_attribution import WriteKeeper, strongest, unreadable
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import EndView, LayerView, Observer, observe
-from byrote.probes.attention import FORMAT, N_SAVED, SCALE, attention_file, saved_before, saved_kinds
+from byrote.probes.attention import (
+    FORMAT,
+    N_SAVED,
+    SCALE,
+    WORDLESS,
+    attention_file,
+    saved_before,
+    saved_kinds,
+)
 from byrote.probes.stimuli import Stimulus
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 def keep_attention(
@@ -55,7 +59,7 @@ def keep_attention(
     facts = {"fingerprint": fingerprint, "stimuli": json.dumps(ids)}
     file = attention_file(root, step)
     own_path(root, *file.relative_to(root).parts)
-    write_attention(model, file, sequences, facts=facts, tokenizer=_reader(tokenizer))
+    write_attention(model, file, sequences, facts=facts, tokenizer=tokenizer)
 
 
 def write_attention(
@@ -64,7 +68,7 @@ def write_attention(
     sequences: Mapping[str, Int[np.ndarray, "n_seq pos"]],
     *,
     facts: Mapping[str, str],
-    tokenizer: Tokenizer | None,
+    tokenizer: Path | None,
 ) -> None:
     """Run sequences once and write what `byrote.probes.attention` reads, whole or not at all.
 
@@ -73,7 +77,8 @@ def write_attention(
         path: file to write.
         sequences: token ids by stimulus.
         facts: further metadata, "stimuli" among them.
-        tokenizer: turns ids into text, where there is one.
+        tokenizer: a tokenizer.json that turns ids into text, where there is one. Where it fails, ids stay ids, and the
+            file says why.
 
     Raises:
         ByroteError: token ids or a length the model cannot take.
@@ -89,18 +94,28 @@ def write_attention(
         arrays[f"{kind}/tokens"] = np.ascontiguousarray(tokens, dtype=np.int64)
     if not unwritten:
         try:
-            arrays |= written_arrays(model, writes, tokenizer)
+            arrays |= written_arrays(model, writes)
         except ByroteError as error:
             unwritten = error.message
-    words = {} if tokenizer is None else {kind: spoken(rows, tokenizer) for kind, rows in sequences.items()}
+    written = np.unique(np.concatenate([np.empty(0, np.int64), *_written_ids(arrays)]))
+    texts, wordless = _texts(
+        tokenizer, np.union1d(written, np.concatenate([*map(np.ravel, sequences.values())]))
+    )
+    words = {
+        kind: [[texts[int(i)] for i in row] for row in rows] for kind, rows in sequences.items() if texts
+    }
+    if texts and len(written):
+        encoded = [texts[int(i)].encode() for i in written]
+        arrays["vocabulary/ids"] = written.astype(np.int32)
+        arrays["vocabulary/ends"] = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        arrays["vocabulary/text"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
     facts = {"format": FORMAT, **facts, "words": json.dumps(words), "unwritten": unwritten}
+    facts |= {WORDLESS: wordless} if wordless else {}
     write_arrays(path, arrays, facts)
 
 
-def written_arrays(
-    model: HookedModel, writes: Mapping[str, WriteKeeper], tokenizer: Tokenizer | None
-) -> dict[str, np.ndarray]:
-    """The arrays that say what heads write, by their names in the file; 60 bytes per head and position, and the texts.
+def written_arrays(model: HookedModel, writes: Mapping[str, WriteKeeper]) -> dict[str, np.ndarray]:
+    """The arrays that say what heads write, by their names in the file; 60 bytes per head and position.
 
     Raises:
         ByroteError: a contribution that is not finite, or too large for two bytes.
@@ -111,27 +126,22 @@ def written_arrays(
             raise ByroteError("what a head writes is not finite, or more than 65,504 logits")
         arrays[f"{kind}/written_ids"] = ids
         arrays[f"{kind}/written_logits"] = logits.astype(np.float16)
-    if tokenizer is not None and arrays:
-        known = np.unique(np.concatenate([a.ravel() for name, a in arrays.items() if name.endswith("_ids")]))
-        texts = [tokenizer.decode([int(i)], skip_special_tokens=False).encode() for i in known]
-        arrays["vocabulary/ids"] = known.astype(np.int32)
-        arrays["vocabulary/ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
-        arrays["vocabulary/text"] = np.frombuffer(b"".join(texts), dtype=np.uint8)
     return arrays
 
 
-def _reader(tokenizer: Path | None) -> Tokenizer | None:
-    """The tokenizer; None for one that cannot be read, which the run's notes say: ids are shown then."""
+def _written_ids(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [array.ravel() for name, array in arrays.items() if name.endswith("/written_ids")]
+
+
+def _texts(tokenizer: Path | None, ids: Int[np.ndarray, " n"]) -> tuple[dict[int, str], str]:
+    """What each id stands for by itself, and why that is not known; neither where there is no tokenizer."""
+    if tokenizer is None:
+        return {}, ""
     try:
-        return None if tokenizer is None else load_tokenizer(tokenizer)
-    except ByroteError:
-        return None
-
-
-def spoken(tokens: np.ndarray, tokenizer: Tokenizer) -> list[list[str]]:
-    """Each id as the text it stands for by itself."""
-    known = {int(i): tokenizer.decode([int(i)], skip_special_tokens=False) for i in np.unique(tokens)}
-    return [[known[int(i)] for i in row] for row in tokens]
+        with open_tokenizer(tokenizer) as opened:
+            return dict(zip(ids.tolist(), opened.decode(ids), strict=True)), ""
+    except ByroteError as error:
+        return {}, error.message.replace(str(tokenizer), tokenizer.name)
 
 
 class AttentionKeeper:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from byrote.checkpoints.atomic import folders_synced_once, remove
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand, text_of
+from byrote.checkpoints.tokenizing import one_tokenizer_process
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.probes.results.derived import observations_current, observations_whole, rebuild_observations
 from byrote.probes.results.schema import AXES, to_frame, unit_table
@@ -64,7 +65,7 @@ def sweep(
         ByroteError: the folder belongs to another series, is in use, or the settings cannot work.
         CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
     """
-    with open_run_folder(Path(out), series, fresh=fresh) as root:
+    with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
         running = _Sweep(series, config or SweepConfig(), root, rehash=rehash)
         return running.run(on_event or (lambda event: None), fail_fast=fail_fast)
 

@@ -20,6 +20,7 @@ from byrote.checkpoints.texts import (
     text_chunks,
 )
 from byrote.checkpoints.token_files import id_blocks, n_documents
+from byrote.checkpoints.tokenizing import one_tokenizer_process
 from byrote.probes.text import perplexity
 from byrote.probes.text.concentration import Concentration
 from byrote.probes.text.near_duplicates import NearDuplicates
@@ -106,11 +107,11 @@ class Corpus:
         if self.is_ids:
             yield from id_blocks(self.files, reading.on_bytes)
             return
-        encode = encoder(settings.units, settings.tokenizer)
-        for chunk in self._chunks(settings, reading):
-            if excerpts is not None:
-                excerpts.add_chunk(chunk)
-            yield encode(chunk)
+        with encoder(settings.units, settings.tokenizer) as encode:
+            for chunk in self._chunks(settings, reading):
+                if excerpts is not None:
+                    excerpts.add_chunk(chunk)
+                yield encode(chunk)
 
 
 def open_corpora(paths: Iterable[str | Path]) -> list[Corpus]:
@@ -331,14 +332,15 @@ def measure_text(
             on_progress(min(read, total), total)
 
     run = _Run(settings, reader, on_bytes)
-    for i, corpus in enumerate(corpora):
-        is_reference = reference is not None and i == 0
-        try:
-            run.corpus(corpus, by_document=by_document[i], is_reference=is_reference)
-        except ByroteError as error:
-            if is_reference or len(corpora) == 1:
-                raise
-            run.failed(corpus, error)
+    with one_tokenizer_process():
+        for i, corpus in enumerate(corpora):
+            is_reference = reference is not None and i == 0
+            try:
+                run.corpus(corpus, by_document=by_document[i], is_reference=is_reference)
+            except ByroteError as error:
+                if is_reference or len(corpora) == 1:
+                    raise
+                run.failed(corpus, error)
     meta = asdict(settings) | {
         "tokenizer": settings.tokenizer.name if settings.tokenizer else None,
         "reference": corpora[0].name if reference is not None else None,

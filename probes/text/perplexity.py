@@ -18,14 +18,13 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.texts import Chunk
-from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.checkpoints.tokenizing import open_tokenizer
 from byrote.probes.statistics import linearised_interval, pair_interval, ratio_intervals, sample_interval
 from byrote.probes.text.blocks import Reservoir
 from byrote.probes.text.report import Number
@@ -116,7 +115,6 @@ class Reader:
             self._tokenizer_path = tokenizer_of(ready) or tokenizer
         small = sum(p.numel() for p in self._model.parameters.values()) < SMALL_MODEL_PARAMETERS
         self._threads = threads or (1 if small else None)
-        self._tokenizer: Any = None
         self.n_vocab = self._model.shape.d_vocab
         self.step = checkpoint.step
         bos = self._model.config.get("bos_token_id")
@@ -129,7 +127,7 @@ class Reader:
         Raises:
             ByroteError: no tokenizer for text, ids the model does not have, or a loss that is not finite.
         """
-        rows = sorted((self._ids(item) for item in items), key=len)
+        rows = sorted((self._ids(item) for item in self._encoded(items)), key=len)
         rows = [row for row in rows if len(row) > 1]
         with _threads(self._threads):
             found = [self._batch(part) for part in self._parts(rows)]
@@ -138,16 +136,19 @@ class Reader:
             raise ByroteError("the model's loss is not finite", help="try --dtype float32")
         return losses
 
-    def _ids(self, item: str | np.ndarray) -> np.ndarray:
+    def _encoded(self, items: Sequence[str | np.ndarray]) -> list[np.ndarray]:
+        """Every stretch as ids: texts by the model's tokenizer, ids as they are."""
+        texts = [item for item in items if isinstance(item, str)]
+        if texts and self._tokenizer_path is None:
+            raise ByroteError("the model has no tokenizer.json beside it", help="give one: --tokenizer")
+        ids: Iterator[np.ndarray] = iter(())
+        if texts:
+            with open_tokenizer(self._tokenizer_path) as tokenizer:
+                ids = iter(tokenizer.encode(texts))
+        return [next(ids).astype(np.int64) if isinstance(item, str) else item for item in items]
+
+    def _ids(self, item: np.ndarray) -> np.ndarray:
         """BOS (where the model has one) and at most `context` ids."""
-        if isinstance(item, str):
-            if self._tokenizer is None:
-                if self._tokenizer_path is None:
-                    raise ByroteError(
-                        "the model has no tokenizer.json beside it", help="give one: --tokenizer"
-                    )
-                self._tokenizer = load_tokenizer(self._tokenizer_path)
-            item = np.asarray(self._tokenizer.encode(item, add_special_tokens=False).ids, dtype=np.int64)
         if len(item) and int(item.max()) >= self.n_vocab:
             raise ByroteError(
                 f"id {int(item.max())} is not in the model's vocabulary of {self.n_vocab}",

@@ -6,6 +6,7 @@ Codes are bytes, hashed words, or the ids of a tokenizer. Equal codes mean equal
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -184,16 +185,16 @@ def _starts(documents: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
 
 
-def encoder(units: str, tokenizer: Path | None) -> Callable[[Chunk], Codes]:
-    """A function from a chunk to (codes, document of each code).
+def encoder(units: str, tokenizer: Path | None) -> AbstractContextManager[Callable[[Chunk], Codes]]:
+    """A function from a chunk to (codes, document of each code), for a block.
 
     Raises:
-        ByroteError: the tokenizer cannot be read.
+        TokenizerError: when the block begins: the tokenizer cannot be read; later: it fails on a chunk.
     """
     if units == "bytes":
-        return _bytes
+        return nullcontext(_bytes)
     if units == "words":
-        return _words
+        return nullcontext(_words)
     return token_encoder(tokenizer)
 
 

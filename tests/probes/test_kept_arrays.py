@@ -287,8 +287,13 @@ def test_a_token_has_its_text_beside_it(tmp_path):
     vocabulary = {f"wörd{i}" if i % 2 else f" \n{i}": i for i in range(50)}  # ids 50 to 60 stand for nothing
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="wörd1"))
     file = tmp_path / "attention.safetensors"
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     write_attention(
-        model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer
+        model,
+        file,
+        {"own": tokens_of(1)},
+        facts={"stimuli": '{"own": "x"}'},
+        tokenizer=tmp_path / "tokenizer.json",
     )
     (text,) = stored_texts(file)
     seen = set()
@@ -350,8 +355,13 @@ def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
     model = loaded(write_hf_series(tmp_path, "gpt_neox", (0,)))
     tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(61)}, unk_token="w0"))
     file = tmp_path / "attention.safetensors"
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     write_attention(
-        model, file, {"own": tokens_of(1)}, facts={"stimuli": '{"own": "x"}'}, tokenizer=tokenizer
+        model,
+        file,
+        {"own": tokens_of(1)},
+        facts={"stimuli": '{"own": "x"}'},
+        tokenizer=tmp_path / "tokenizer.json",
     )
     (text,) = stored_texts(file)
     with safe_open(file, framework="numpy") as held:

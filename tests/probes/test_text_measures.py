@@ -170,7 +170,8 @@ def _buckets(grams: set[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
     for length in (1, 2):
         alone = [gram for gram in grams if len(gram) == length]
         parts = [" ".join(gram).encode() for gram in alone]
-        codes, _ = encoder("words", None)(Chunk(parts, list(range(len(parts)))))
+        with encoder("words", None) as encode:
+            codes, _ = encode(Chunk(parts, list(range(len(parts)))))
         ((_, _, hashed),) = hashes(codes, length * np.arange(len(parts)), (length,))
         found |= dict(zip(alone, (hashed % BUCKETS).astype(int).tolist(), strict=True))
     return found

@@ -11,7 +11,7 @@ import torch
 
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.texts import Chunk
-from byrote.checkpoints.vocabulary import load_tokenizer
+from byrote.checkpoints.tokenizing import open_tokenizer
 from byrote.probes.statistics import pair_interval
 from byrote.probes.text import TextSettings, measure_text
 from byrote.probes.text.perplexity import (
@@ -201,6 +201,6 @@ def test_sampled_text_fills_the_windows(hf_series, tmp_path):
 
 
 def test_tokenizers_of_tests_are_read_back(tmp_path):
-    made = load_tokenizer(make_tokenizer(tmp_path / "t.json"))
-    assert made.encode("w3 w1 nothing").ids == [3, 1, 0]
+    with open_tokenizer(make_tokenizer(tmp_path / "t.json")) as made:
+        assert made.encode(["w3 w1 nothing"])[0].tolist() == [3, 1, 0]
     assert json.loads((tmp_path / "t.json").read_text())["model"]["type"] == "WordLevel"

@@ -149,7 +149,8 @@ def test_text_without_spaces_is_cut_at_characters():
 
 
 def words(text: str) -> np.ndarray:
-    return encoder("words", None)(Chunk([text.encode()], [0]))[0]
+    with encoder("words", None) as encode:
+        return encode(Chunk([text.encode()], [0]))[0]
 
 
 def test_words_are_runs_of_letters_or_of_punctuation():
@@ -173,19 +174,22 @@ def test_different_words_have_different_codes():
         " ".join(f"w{i}" for i in range(start, start + 10_000)).encode()
         for start in range(0, 100_000, 10_000)
     ]
-    codes, _ = encoder("words", None)(Chunk(parts, [0] * len(parts)))
+    with encoder("words", None) as encode:
+        codes, _ = encode(Chunk(parts, [0] * len(parts)))
     assert len(np.unique(codes)) == len(codes) == 100_000
     assert len(np.unique(words("ab ba aab aba baa a aa aaa"))) == 8
 
 
 def test_words_end_with_their_document():
-    codes, of = encoder("words", None)(Chunk([b"one", b"two one", b"one"], [4, 4, 5]))
+    with encoder("words", None) as encode:
+        codes, of = encode(Chunk([b"one", b"two one", b"one"], [4, 4, 5]))
     assert of.tolist() == [4, 4, 4, 5]
     assert codes[0] == codes[2] == codes[3] != codes[1]
 
 
 def test_bytes_are_bytes():
-    codes, of = encoder("bytes", None)(Chunk([b"\xff\x00a", b"b"], [0, 1]))
+    with encoder("bytes", None) as encode:
+        codes, of = encode(Chunk([b"\xff\x00a", b"b"], [0, 1]))
     assert codes.tolist() == [255, 0, 97, 98]
     assert of.tolist() == [0, 0, 0, 1]
 
@@ -205,7 +209,8 @@ def make_tokenizer(path: Path, vocabulary: list[str]) -> Path:
 
 def test_tokens_are_the_tokenizers_and_are_neither_cut_nor_padded(tmp_path):
     path = make_tokenizer(tmp_path / "tokenizer.json", ["a", "b"])
-    codes, of = encoder("tokens", path)(Chunk([b"a b a b a b", b"b c"], [0, 1]))
+    with encoder("tokens", path) as encode:
+        codes, of = encode(Chunk([b"a b a b a b", b"b c"], [0, 1]))
     assert codes.tolist() == [1, 2, 1, 2, 1, 2, 2, 0]
     assert of.tolist() == [0] * 6 + [1, 1]
 

@@ -125,7 +125,8 @@ def test_a_tokenizer_gives_the_tokens_of_the_whole_document(tmp_path, monkeypatc
     chunks = [*packer.feed(text.encode(), starts_document=True), *packer.flush()]
     parts = [part for chunk in chunks for part in chunk.parts]
     assert len(parts) > 50
-    codes, _ = encoder("tokens", tmp_path / "tokenizer.json")(Chunk(parts, [0] * len(parts)))
+    with encoder("tokens", tmp_path / "tokenizer.json") as encode:
+        codes, _ = encode(Chunk(parts, [0] * len(parts)))
     assert codes.tolist() == made.encode(text.strip()).ids
 
 

@@ -88,11 +88,7 @@ def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked
         show("token_view", token_data(tokens, pattern, state=state, masked=masked), key=TOKENS, q=_selected)
         if len(text.tokens) > MAX_DRAWN_TOKENS:
             st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
-        words = (
-            "token ids: this series has no tokenizer"
-            if text.words is None
-            else "one box per token, spaces as ·"
-        )
+        words = f"token ids: {text.wordless}" if text.words is None else "one box per token, spaces as ·"
         st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Saved to 1/255."))
         how_computed([state.probe, "prefix_matching"], key="how_attention")
         with panel("what this head writes"):
