@@ -97,6 +97,7 @@ def read_json(
     *,
     kind: type | None = dict,
     max_bytes: int = MAX_JSON_BYTES,
+    max_values: int | None = None,
     follow_links: bool = False,
 ) -> Any:
     """What a JSON file holds.
@@ -105,6 +106,8 @@ def read_json(
         path: the file.
         kind: what it has to hold, an object or a list; None takes anything.
         max_bytes: refuse a larger file.
+        max_values: refuse one with more commas and brackets, so that a large file cannot take many times its size; None
+            takes any number.
         follow_links: see `open_regular`.
 
     Raises:
@@ -112,6 +115,8 @@ def read_json(
         OSError: it is not there, or cannot be read.
     """
     data = read_bytes(path, max_bytes=max_bytes, follow_links=follow_links)
+    if max_values is not None and sum(map(data.count, (b",", b"[", b"{"))) > max_values:
+        raise FileRefused(f"{path} holds more than {max_values:,} values")
     try:
         value = json.loads(data)
     except RecursionError:

@@ -15,9 +15,10 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -29,18 +30,22 @@ from jaxtyping import Int, UInt64
 
 from byrote.checkpoints import token_files
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.safe_read import open_regular
 from byrote.checkpoints.tokenizing import open_tokenizer
 
 ENDINGS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet", *token_files.SUFFIXES)
 SEPARATOR, FIELD = "<|endoftext|>", "text"
 READ_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 25
+MAX_LINE_OBJECTS = 1 << 21  # lists and objects of one line of JSON, each of which takes 64 bytes and more
+MAX_CELL_BYTES = 1 << 28  # of one text in a table
 PART_BYTES = 1 << 17
 CHUNK_BYTES, CHUNK_PARTS = 1 << 20, 1 << 13
 _WILD_CHARS = 200
 _BOMB_RATIO, _BOMB_BYTES = 200, 1 << 26  # text compresses 3 to 20 times
 _REFUSED_FRAC = 0.3
 _BATCH_ROWS = 256
+_ROW_BYTES = 8  # what a row of a table counts beside its text
 _BLANK = b" \t\r\n\v\f"
 _TRIES = 64
 
@@ -255,7 +260,8 @@ def text_chunks(
         before = packer.documents
         pieces: Iterator[tuple[bytes, bool]]
         if path.name.endswith((".jsonl", ".jsonl.gz")):
-            pieces = ((text, True) for text in _json_texts(path, text_field, reading))
+            texts = json_texts(lines(path, reading), text_field, reading.skip)
+            pieces = ((text, True) for _, text, _ in texts)
         elif path.suffix == ".parquet":
             pieces = ((text, True) for text in _parquet_texts(path, text_field, reading))
         else:
@@ -338,7 +344,7 @@ def _blocks(path: Path, reading: Reading, *, raw: bool) -> Iterator[bytes]:
 
 def _stored(path: Path, reading: Reading) -> Iterator[bytes]:
     """A file's bytes, unpacked where it is gzipped."""
-    with path.open("rb") as file:
+    with open_regular(path, follow_links=True) as file:
         source: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
         at = total = 0
         while True:
@@ -361,27 +367,37 @@ def _stored(path: Path, reading: Reading) -> Iterator[bytes]:
             yield block
 
 
-def _json_texts(path: Path, text_field: str, reading: Reading) -> Iterator[bytes]:
-    for number, line in enumerate(lines(path, reading), start=1):
+def json_texts(
+    found: Iterable[bytes | None], text_field: str, refuse: Callable[[str, str], None]
+) -> Iterator[tuple[int, bytes, Mapping[str, Any]]]:
+    """(number of the line, its text, the whole object) of lines of JSON; blank lines are left out.
+
+    Args:
+        found: as `lines` gives them.
+        text_field: of the objects.
+        refuse: called with what is wrong with a line and what to do about it; it may raise.
+    """
+    for number, line in enumerate(found, start=1):
         where = f"line {number:,}"
         if line is None:
-            reading.skip(f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB", "split it")
+            refuse(f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB", "split it")
             continue
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if not line.strip():
             continue
+        nested = line.count(b"[") + line.count(b"{") if len(line) > MAX_LINE_OBJECTS else 0
         try:
-            record = json.loads(line.decode("utf-8", "replace"))
+            record = json.loads(line.decode("utf-8", "replace")) if nested <= MAX_LINE_OBJECTS else None
         except (ValueError, RecursionError):
-            reading.skip(f"{where} is not JSON", "one JSON object per line")
+            refuse(f"{where} is not JSON", "one JSON object per line")
             continue
-        text = record.get(text_field) if isinstance(record, dict) else None
-        if isinstance(text, str):
-            yield text.encode("utf-8", "replace")
+        if isinstance(record, dict) and isinstance(text := record.get(text_field), str):
+            yield number, text.encode("utf-8", "replace"), record
         elif isinstance(record, dict):
             help = did_you_mean(text_field, record) if record else "name the field that holds it"
-            reading.skip(f"{where} has no text in a field {text_field!r}", help)
+            refuse(f"{where} has no text in a field {text_field!r}", help)
         else:
-            reading.skip(f"{where} is no JSON object", "one JSON object per line")
+            refuse(f"{where} is no JSON object", "one JSON object per line")
 
 
 def _parquet_texts(path: Path, text_field: str, reading: Reading) -> Iterator[bytes]:
@@ -390,16 +406,51 @@ def _parquet_texts(path: Path, text_field: str, reading: Reading) -> Iterator[by
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, buffer_size=READ_BYTES) as table:
-            column = _text_column(path, table.schema_arrow, text_field)
-            for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=[column]):
-                for text in batch.column(0).to_pylist():
-                    yield (text or "").encode("utf-8", "replace")
+        with open_regular(path, follow_links=True) as stored:
+            size = os.fstat(stored.fileno()).st_size
+            with pq.ParquetFile(stored) as table:
+                facts = table.metadata
+                column = _text_column(path, table.schema_arrow, text_field)
+            most = max(_BOMB_BYTES, _BOMB_RATIO * size)
+            if facts.num_rows * _ROW_BYTES > most:
+                raise _no_table_of_text(path, f"claims {facts.num_rows:,} rows in {size:,} bytes")
+            # As a dictionary: a text that is stored once is in memory once, however many rows name it.
+            stored.seek(0)
+            with pq.ParquetFile(
+                stored, metadata=facts, read_dictionary=[column], buffer_size=READ_BYTES
+            ) as table:
+                total = 0
+                for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=[column]):
+                    cells = batch.column(0)
+                    longest, size_of_all = _lengths(cells)
+                    total += size_of_all + _ROW_BYTES * len(cells)
+                    if longest > MAX_CELL_BYTES:
+                        raise _no_table_of_text(path, f"has a text of {longest >> 20:,} MiB")
+                    if total > most:
+                        raise _no_table_of_text(path, f"expands more than {_BOMB_RATIO} times")
+                    at_once = size_of_all <= _BOMB_BYTES
+                    texts = cells.dictionary_decode().to_pylist() if at_once else (c.as_py() for c in cells)
+                    for text in texts:
+                        yield (text or "").encode("utf-8", "replace")
     except ByroteError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ByroteError(f"{path.name} cannot be read ({error})", help="copy the file again") from None
+        said = " ".join(str(error).split())
+        raise ByroteError(f"{path.name} cannot be read ({said})", help="copy the file again") from None
     reading.on_bytes(path.stat().st_size)
+
+
+def _lengths(column: Any) -> tuple[int, int]:
+    """Bytes of the longest text of a column stored as a dictionary, and of the texts of all rows together."""
+    import pyarrow.compute as pc
+
+    lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
+    found = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return int(found.max(initial=0)), int(found.sum())
+
+
+def _no_table_of_text(path: Path, why: str) -> ByroteError:
+    return ByroteError(f"{path.name} {why}: that is no text", help="unpack it and look at it first")
 
 
 def _text_column(path: Path, schema: Any, text_field: str) -> str:

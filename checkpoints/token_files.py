@@ -14,9 +14,12 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.safe_read import open_regular
 
 SUFFIXES = (".npy", ".safetensors")
 _BLOCK_IDS = 1 << 18
+MAX_ARRAY_IDS = 1 << 27  # read whole, 8 bytes each; members and twins are a few hundred sequences
+_MAX_ID = np.iinfo(np.int64).max
 _DTYPES = {
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
 }  # fmt: skip
@@ -63,9 +66,14 @@ def id_array(path: Path) -> Int[np.ndarray, ...]:
     """All ids of a file, in the shape they are stored in.
 
     Raises:
-        ByroteError: not integers, not one or two axes, negative ids, or a damaged file.
+        ByroteError: more than `MAX_ARRAY_IDS`, not integers, not one or two axes, ids that are none, or a damaged file.
     """
     stored = _header(path)
+    if stored.total > MAX_ARRAY_IDS:
+        raise ByroteError(
+            f"{path.name} holds {stored.total:,} ids, and {MAX_ARRAY_IDS:,} are read at the most",
+            help="a few hundred sequences are enough: give a sample of them",
+        )
     found = np.empty(stored.total, dtype=np.int64)
     for done, ids in _blocks(path, stored):
         found[done : done + len(ids)] = ids
@@ -80,18 +88,25 @@ def n_documents(files: Sequence[Path]) -> int:
 
 def _blocks(path: Path, stored: _Stored) -> Iterator[tuple[int, np.ndarray]]:
     """(place of the first, ids) in the order they are stored in."""
-    with path.open("rb") as file:
+    with open_regular(path, follow_links=True) as file:
         file.seek(stored.start)
         for done in range(0, stored.total, _BLOCK_IDS):
             count = min(_BLOCK_IDS, stored.total - done)
-            ids = np.frombuffer(file.read(count * stored.dtype.itemsize), stored.dtype)
+            data = file.read(count * stored.dtype.itemsize)
+            if len(data) < count * stored.dtype.itemsize:
+                raise ByroteError(f"{path.name} is cut short", help="copy the file again")
+            ids = np.frombuffer(data, stored.dtype)
             if ids.min() < 0:
                 raise ByroteError(f"{path.name} holds negative ids", help="give token ids, padding removed")
+            if ids.max() > _MAX_ID:
+                raise ByroteError(f"{path.name} holds ids of {int(ids.max()):,}", help="give token ids")
             yield done, ids
 
 
 def _header(path: Path) -> _Stored:
     stored = _npy_header(path) if path.suffix == ".npy" else _safetensors_header(path)
+    if min(stored.shape, default=0) < 0:
+        raise ByroteError(f"{path.name} claims shape {stored.shape}", help="copy the file again")
     if stored.dtype.kind not in "iu" or len(stored.shape) not in (1, 2):
         raise ByroteError(
             f"{path.name} holds {stored.dtype} of {len(stored.shape)} axes, not token ids",
@@ -104,7 +119,7 @@ def _header(path: Path) -> _Stored:
 
 def _npy_header(path: Path) -> _Stored:
     form = np.lib.format
-    with path.open("rb") as file:
+    with open_regular(path, follow_links=True) as file:
         try:
             one = form.read_magic(file) == (1, 0)
             shape, by_column, dtype = (form.read_array_header_1_0 if one else form.read_array_header_2_0)(

@@ -7,7 +7,6 @@ Text needs the model's tokenizer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,11 +18,13 @@ from jaxtyping import Float, Int
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.checkpoints.texts import (
+    FIELD,
     MAX_LINE_BYTES,
     Codes,
     Reading,
     find_files,
     hold_ids,
+    json_texts,
     lines,
     refuse_binary,
     text_chunks,
@@ -40,6 +41,7 @@ MAX_TOKENS = (
     1 << 20
 )  # of natural text; the rest of a longer one is not read: a stimulus draws a few dozen windows
 MIN_WINDOWS, MIN_WINDOW_TOKENS = 8, 32
+_NUMBERS = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
 
 Reference = Callable[[np.ndarray], np.ndarray]
 
@@ -268,12 +270,6 @@ def _checked(arrays: dict[str, np.ndarray], path: Path, n_ctx: int) -> _Given:
         sizes = " x ".join(str(size) for size in rows.shape)
         raise ByroteError(f"{path.name}: tokens are {sizes}, not sequences", help="one row per sequence")
     found = {"repeat_count": np.ones(len(rows), dtype=np.int64), **arrays}
-    for name, shape in (("repeat_count", rows.shape[:1]), ("reference_nll", rows.shape)):
-        if name in found and found[name].shape != shape:
-            raise ByroteError(
-                f"{path.name}: {name} has shape {found[name].shape}, not {shape}",
-                help="repeat_count has one number per sequence, reference_nll one per token",
-            )
     if found["repeat_count"].min() < 0:
         raise ByroteError(f"{path.name}: repeat_count is negative", help="say how often each was trained on")
     nll = found["reference_nll"][:, :n_ctx] if "reference_nll" in found else None
@@ -291,63 +287,79 @@ def _needed(tokenizer: Path | None, path: Path) -> Path:
 
 
 def _texts(path: Path) -> Iterator[tuple[str, int]]:
-    """(text, times trained on) of every line that is not blank; .jsonl has them in `text` and `repeat_count`."""
-    as_json = path.name.endswith((".jsonl", ".jsonl.gz"))
-    for number, line in _lines(path):
-        if not as_json:
-            yield line.strip(), 1
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        text, count = (
-            (record.get("text"), record.get("repeat_count", 1)) if isinstance(record, dict) else ("", 1)
-        )
-        if not isinstance(text, str) or not text.strip():
-            raise ByroteError(
-                f"line {number:,} of {path.name} has no `text`",
-                help='one object per line, such as {"text": "...", "repeat_count": 3}',
-            )
+    """(text, times trained on) of every line that is not blank; .jsonl has them in `text` and `repeat_count`.
+
+    Raises:
+        ByroteError: the first line that is none: a member left out would be one never trained on.
+    """
+
+    def refuse(problem: str, help: str) -> None:
+        raise ByroteError(f"{path.name}: {problem}", help=help)
+
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        for number, line in enumerate(_bounded_lines(path), start=1):
+            if line is None:
+                refuse(f"line {number:,} is longer than {MAX_LINE_BYTES >> 20} MiB", "split it")
+            text = (line or b"").decode("utf-8", "replace")
+            text = (text.removeprefix("\ufeff") if number == 1 else text).strip()
+            if text:
+                yield text, 1
+        return
+    for number, stored, record in json_texts(_bounded_lines(path), FIELD, refuse):
+        text, count = stored.decode().strip(), record.get("repeat_count", 1)
+        if not text:
+            refuse(f"line {number:,} has no text in a field {FIELD!r}", "leave it out")
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 1 << 62:
-            raise ByroteError(
-                f"line {number:,} of {path.name}: repeat_count is not a count",
-                help="give a whole number, from 0",
-            )
-        yield text.encode("utf-8", "replace").decode().strip(), count  # half a surrogate pair is no text
+            refuse(f"line {number:,}: repeat_count is not a count", "give a whole number, from 0")
+        yield text, count
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, numbered from 1; no more than `MAX_FILE_BYTES` of them."""
+def _bounded_lines(path: Path) -> Iterator[bytes | None]:
+    """Lines, as `lines` gives them; no more than `MAX_FILE_BYTES` of them."""
     total, size = 0, path.stat().st_size
-    for number, line in enumerate(lines(path, Reading()), start=1):
+    for line in lines(path, Reading()):
         total += MAX_LINE_BYTES if line is None else len(line) + 1
         if max(total - 1, size) > MAX_FILE_BYTES:
             raise ByroteError(
                 f"{path.name} has {max(total, size) >> 20:,} MiB, and {MAX_FILE_BYTES >> 20} are read at the most",
                 help="a few hundred sequences are enough: give a sample of them",
             )
-        if line is None:
-            raise ByroteError(
-                f"line {number:,} of {path.name} is longer than {MAX_LINE_BYTES >> 20} MiB", help="split it"
-            )
-        refuse_binary(path, line)
-        text = line.decode("utf-8", errors="replace")
-        text = text.removeprefix("\ufeff") if number == 1 else text
-        if text.strip():
-            yield number, text
+        if line is not None:
+            refuse_binary(path, line)
+        yield line
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """`tokens`, and what may come with them, of an id file."""
-    found = {"tokens": id_array(path)}
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
+    """`tokens`, and what may come with them, of an id file; sizes are those of its header.
 
+    Raises:
+        ByroteError: too many, of another shape or kind, or not finite.
+    """
+    found = {"tokens": id_array(path)}
+    if path.suffix != ".safetensors":
+        return found
+    from safetensors import safe_open
+
+    from byrote.checkpoints.formats.safetensors_header import read_header
+
+    tokens = found["tokens"]
+    wanted = {"repeat_count": (tokens.shape[:1], np.int64), "reference_nll": (tokens.shape, np.float64)}
+    for entry in read_header(path):
+        if entry.name not in wanted:
+            continue
+        shape, kind = wanted[entry.name]
+        if entry.shape != shape:
+            raise ByroteError(
+                f"{path.name}: {entry.name} has shape {entry.shape}, not {shape}",
+                help="repeat_count has one number per sequence, reference_nll one per token",
+            )
+        if entry.dtype not in _NUMBERS:
+            raise ByroteError(f"{path.name}: {entry.name} is {entry.dtype}", help="save float32 or integers")
         with safe_open(path, "np") as stored:
-            for name, kind in (("repeat_count", np.int64), ("reference_nll", np.float64)):
-                if name in stored.keys():  # noqa: SIM118 (not a mapping)
-                    found[name] = stored.get_tensor(name).astype(kind)
+            values = stored.get_tensor(entry.name)
+        if kind is np.int64 and not (np.isfinite(values) & (np.abs(values.astype(np.float64)) < 2**62)).all():
+            raise ByroteError(f"{path.name}: repeat_count is not a count", help="give whole numbers, from 0")
+        found[entry.name] = values.astype(kind)
     return found
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.safe_read import read_json
 from byrote.checkpoints.series import Checkpoint
+from byrote.checkpoints.tokenizing import MAX_TOKENIZER_BYTES
 
-_MAX_TOKENIZER_BYTES = 256 << 20  # the largest in use have 40 MB
 MAX_IDS = 10_000_000  # the largest vocabularies in use have 300 thousand
+_MAX_VALUES = 1 << 23  # of a tokenizer.json: that many ids, and two words for each merge
 MAX_VARIANTS = 256  # pairs; a stimulus draws a few dozen
 _SPACE = "\u0120\u2581"  # how byte-level and sentence-piece vocabularies write the space before a word
 _WORD = re.compile(r"[A-Za-z]{3,}", re.ASCII)
@@ -128,10 +129,15 @@ def from_ranges(ranges: Sequence[Sequence[int]]) -> list[int]:
     """The inverse of `as_ranges`.
 
     Raises:
-        ValueError: they hold more ids than any vocabulary has.
+        ValueError: more than `MAX_IDS` ids, or no ranges of them.
     """
-    if sum(max(0, last - first + 1) for first, last in ranges) > MAX_IDS:
-        raise ValueError(f"more than {MAX_IDS:,} ids")
+    total = 0
+    for first, last in ranges:
+        if type(first) is not int or type(last) is not int or not 0 <= first <= last:
+            raise ValueError("ranges of ids are pairs of whole numbers")
+        total += last - first + 1
+        if total > MAX_IDS or last > MAX_IDS:
+            raise ValueError(f"more than {MAX_IDS:,} ids")
     return [i for first, last in ranges for i in range(first, last + 1)]
 
 
@@ -153,9 +159,7 @@ def _tokenizer_ids(path: Path) -> tuple[set[int], set[int]] | None:
 def _read(path: Path) -> tuple[dict[str, int], dict[int, bool]] | None:
     """Text -> id, and added id -> whether it is special; None for a file that is not a tokenizer's."""
     try:
-        if path.stat().st_size > _MAX_TOKENIZER_BYTES:
-            return None
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, max_bytes=MAX_TOKENIZER_BYTES, max_values=_MAX_VALUES, follow_links=True)
         vocab = data["model"]["vocab"]
         if not isinstance(vocab, dict):
             vocab = {entry[0]: i for i, entry in enumerate(vocab)}

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from byrote.checkpoints.errors import ByroteError, PluginError
 from byrote.checkpoints.token_sets import NO_TOKEN_SETS, TokenSets, starts_over
-from byrote.checkpoints.vocabulary import as_ranges, from_ranges
+from byrote.checkpoints.vocabulary import MAX_IDS, as_ranges, from_ranges
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
@@ -93,9 +93,10 @@ class Vocabulary:
         try:
             ids = np.asarray(from_ranges(data["ids"]), dtype=np.int64)
             variants = tuple((int(first), int(second)) for first, second in data["variants"])
-            if not (ids.size and isinstance(data["bos"], int) and isinstance(data["note"], str)):
+            bos, note = data["bos"], data["note"]
+            if not ids.size or type(bos) is not int or not 0 <= bos < MAX_IDS or not isinstance(note, str):
                 return None
-            return cls(ids, data["bos"], data["note"], variants)
+            return cls(ids, bos, note, variants)
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
             return None
 

@@ -6,6 +6,7 @@ No torch and no pandas: the command line imports it before it parses its argumen
 from __future__ import annotations
 
 import html
+import json
 import math
 import os
 import re
@@ -24,6 +25,9 @@ MIN_DECIMALS = 2  # wanted even where the interval is wide, if three digits allo
 SMALLEST_DECIMAL = 1e-4  # smaller numbers are written 1.2e−05
 MISSING = "–"
 _SPELLED = {"ov": "OV", "qk": "QK", "icl": "ICL", "top1": "top-1"}
+_OBEYED = re.compile(
+    "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
+)
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:<>&@=^\"'/])")
 
 
@@ -37,6 +41,11 @@ def visible(text: object) -> str:
     what follows it; line breaks and tabs become spaces.
     """
     return "".join(_visible(char) for char in str(text))
+
+
+def as_html(text: object) -> str:
+    """`visible` text for the inside of an element or of a quoted attribute."""
+    return html.escape(visible(text))
 
 
 def clean(text: object, *, limit: int = 200) -> str:
@@ -77,6 +86,21 @@ def markup(text: object, *, limit: int = 200) -> str:
 def literal(text: object, *, limit: int = 200) -> str:
     """`clean` text for Streamlit's Markdown in which nothing is markup: no link, image, formula, colour or HTML."""
     return _MARKDOWN.sub(r"\\\1", clean(text, limit=limit))
+
+
+def visible_json(data: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:
+    """JSON without any character that a terminal or an editor obeys: those stand as their code, and are the same text.
+
+    Args:
+        data: what is no JSON becomes text.
+        indent: spaces per level; None is one line.
+        ascii_only: write every character beyond ASCII as its code.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    text = json.dumps(data, indent=indent, allow_nan=False, ensure_ascii=ascii_only, default=str)
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def file_stem(*parts: object) -> str:

@@ -30,7 +30,8 @@ A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, 
 {options}
 
 In JSON what is not there is `null`, and a number that was not measured has a `reason`; NaN never appears. In CSV it is an
-empty cell. Control characters in names that come from files are replaced in tables and CSV, escaped in JSON."""
+empty cell. Control characters in names that come from files are replaced in tables and CSV, escaped in JSON.
+Text of CSV that a spreadsheet would take for a formula has an apostrophe before it."""
 _ERRORS = """## Errors
 
 Two lines on stderr, `error:` with what was requested and found, `help:` with what to do. With `--json` or `--jsonl` they are

@@ -170,6 +170,8 @@ ONE_PLACE = {
     ),
     # a tokenizer.json can hang, panic and abort: it does so in a process of its own
     "running tokenizers": (r"(from|import) tokenizers\b", {"checkpoints/tokenizer_worker.py"}),
+    # a cell of CSV may begin a formula
+    "writing CSV": (r"\.to_csv\(|csv\.writer\(", {"probes/csv_text.py"}),
     # a job hands its open lock over to its processes, which filelock cannot
     "locks": (r"\bfcntl\.|FileLock\(", {"checkpoints/atomic.py", "app/dashboard/jobs.py"}),
     # tail_mass' percentiles of perplexity are its definition; calibration tries the interval of a median

@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.safe_read import FileRefused, read_text
 from byrote.cli.output import Output
 from byrote.cli.session import Exit, Session
-from byrote.probes.wording import counted, interval, visible
+from byrote.probes.wording import clean, counted, interval, visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from byrote.probes.results import Results
 
+MAX_WHOLE = 1 << 62
+MAX_BYTES = 1 << 20  # some ten thousand checks
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "run": str,
     "probe": str,
@@ -88,9 +91,13 @@ def read_expectations(path: Path) -> tuple[Expectation, ...]:
         ByroteError: the file is not there, is no TOML, or has a check that cannot be understood.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path, max_bytes=MAX_BYTES, follow_links=True))
     except FileNotFoundError:
         raise ByroteError(f"{path} does not exist", help="give a file of [[expect]] tables") from None
+    except FileRefused as error:
+        raise ByroteError(error.message, help="give a file of [[expect]] tables") from None
+    except RecursionError:
+        raise ByroteError(f"{path} is nested too deeply", help="give a file of [[expect]] tables") from None
     except (OSError, ValueError) as error:
         raise ByroteError(f"{path} cannot be read as TOML ({error})", help="fix the file") from None
     entries = data.get("expect")
@@ -137,8 +144,14 @@ def _expectation(entry: Any, where: str) -> Expectation:
     for key, value in entry.items():
         if key not in _KEYS:
             raise ByroteError(f"{where} has a key {key!r}", help=did_you_mean(key, _KEYS))
+        if isinstance(value, int) and abs(value) > MAX_WHOLE:
+            raise ByroteError(
+                f"{where} has {key} = a number of {value.bit_length():,} bits", help="give a smaller one"
+            )
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
-            raise ByroteError(f"{where} has {key} = {value!r}", help="numbers are bare, names are in quotes")
+            raise ByroteError(
+                f"{where} has {key} = {clean(repr(value))}", help="numbers are bare, names are in quotes"
+            )
     if "probe" not in entry:
         raise ByroteError(f"{where} names no probe", help='add probe = "induction"')
     if not {"min", "max"} & set(entry):

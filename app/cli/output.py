@@ -7,8 +7,6 @@ never wider than the terminal.
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shutil
 import sys
@@ -20,7 +18,8 @@ from typing import Any
 import click
 
 from byrote.cli.session import Session, is_terminal
-from byrote.probes.wording import bounds, chance_number, plain, point, visible
+from byrote.probes.csv_text import csv_rows
+from byrote.probes.wording import bounds, chance_number, plain, point, visible, visible_json
 
 Row = Mapping[str, Any]
 FORCED = {
@@ -135,23 +134,12 @@ def print_data(form: str, names: Sequence[str], rows: Sequence[Row]) -> None:
     """Rows on stdout as csv, json or jsonl, with these columns in this order."""
     records = [{name: plain(row.get(name)) for name in names} for row in rows]
     if form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
-        for record in records:
-            writer.writerow([_csv_cell(value) for value in record.values()])
+        sys.stdout.write(csv_rows(names, (list(record.values()) for record in records)))
     elif form == "jsonl":
         for record in records:
-            click.echo(json.dumps(record, allow_nan=False))
+            click.echo(visible_json(record))
     else:
-        click.echo(json.dumps(records, indent=1, allow_nan=False))
-
-
-def _csv_cell(value: object) -> object:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return " ".join(visible(part) for part in value)
-    return visible(value) if isinstance(value, str) else value
+        click.echo(visible_json(records, indent=1))
 
 
 def _print_table(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import click
 
 from byrote.cli.session import Exit, Session, is_terminal
-from byrote.probes.wording import counted, duration, visible
+from byrote.probes.wording import counted, duration, visible, visible_json
 
 Event = dict[str, Any]
 
@@ -108,7 +107,7 @@ class _Jsonl(Progress):
     """Every event as an object on its own line."""
 
     def event(self, event: Event) -> None:
-        click.echo(json.dumps({"run": self.label, **event}, default=str), err=True)
+        click.echo(visible_json({"run": self.label, **event}), err=True)
 
     def note(self, text: str) -> None:
         self.event({"event": "note", "text": text})

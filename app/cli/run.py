@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from byrote.cli.command import flag, option, record, verb
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.wording import counted, duration, size
+from byrote.probes.wording import counted, duration, size, visible_json
 
 if TYPE_CHECKING:
     from byrote.probes.sweep.dry_run import Preview
@@ -142,7 +141,7 @@ def _sweep(
     session.data(str(outcome.path))
     _summarise(session, series, outcome)
     if into.trace is not None:
-        lines = "".join(json.dumps({"run": series.name, **row}) + "\n" for row in outcome.trace)
+        lines = "".join(visible_json({"run": series.name, **row}) + "\n" for row in outcome.trace)
         append(into.trace, lines.encode())
     return outcome
 

@@ -6,7 +6,6 @@ happened and what to do.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -21,7 +20,7 @@ import click
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.cli.settings import Settings
-from byrote.probes.wording import visible
+from byrote.probes.wording import visible, visible_json
 
 
 class Exit(IntEnum):
@@ -113,7 +112,7 @@ class Session:
         """Print one error: two lines, or an object where data was requested as JSON."""
         if self.errors_as_json:
             facts = {"error": message, "help": help} | ({} if code is None else {"exit": code})
-            click.echo(json.dumps(facts), err=True)
+            click.echo(visible_json(facts), err=True)
             return
         color = self.color(sys.stderr)
         for word, text, hue in (("error", message, "red"), ("help", help, "cyan")):
@@ -149,7 +148,8 @@ def guarded(call: Callable[[], Any], session: Session) -> int:
         code, message, help = Exit.INTERNAL, "out of memory", "`byrote doctor` shows how much there is"
     except Exception as error:
         if session.shows_traceback:
-            traceback.print_exc()
+            for line in traceback.format_exc().splitlines():
+                click.echo(visible(line), err=True)
         if isinstance(error, OSError) and error.strerror is not None:
             where = f": {error.filename}" if error.filename else ""
             code, message = Exit.USAGE, f"{error.strerror.lower()}{where}"

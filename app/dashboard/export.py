@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import secrets
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,9 +18,19 @@ import streamlit as st
 
 from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.query_params import State, link
+from byrote.probes.csv_text import csv_frame
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, file_stem, literal, plain, probe_name, sentence_case, shell_line
+from byrote.probes.wording import (
+    clean,
+    file_stem,
+    literal,
+    plain,
+    probe_name,
+    sentence_case,
+    shell_line,
+    visible_json,
+)
 from byrote.report.html import render
 from byrote.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
 from byrote.report.svg import figure_svg
@@ -102,7 +111,7 @@ def provenance_facts(view: View) -> dict[str, str]:
 
 def csv_zip(page: Drawing) -> bytes:
     """One CSV per table."""
-    return _zip({f"{name}.csv": frame.to_csv(index=False) for name, (_, frame) in page.tables.items()})
+    return _zip({f"{name}.csv": csv_frame(frame) for name, (_, frame) in page.tables.items()})
 
 
 def figures_of(view: View, page: Drawing) -> dict[str, go.Figure]:
@@ -166,7 +175,7 @@ def json_text(view: View, page: Drawing) -> str:
         "provenance": provenance_facts(view),
         "tables": tables,
     }
-    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False, default=str)
+    return visible_json(data, indent=1, ascii_only=False)
 
 
 def page_html(view: View, page: Drawing) -> str:
@@ -210,7 +219,8 @@ def _zip(files: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
-            archive.writestr(name, text)
+            stem, _, ending = name.rpartition(".")
+            archive.writestr(f"{file_stem(stem)}.{ending}", text)
     return buffer.getvalue()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ import pandas as pd
 from byrote.checkpoints.atomic import make_folder, remove_leftovers_of, write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.comparable import Comparison
+from byrote.probes.csv_text import csv_frame
 from byrote.probes.results import Results
+from byrote.probes.wording import visible_json
 from byrote.report.content import report_content
 from byrote.report.html import render
 from byrote.report.model import Picture, Report, Table
@@ -106,7 +107,7 @@ def json_text(report: Report) -> str:
     Not measured is `null` beside a reason; NaN never appears.
     """
     data = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **_plain(report)}
-    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return visible_json(data, indent=1, ascii_only=False) + "\n"
 
 
 def csv_text(results: Sequence[Results]) -> str:
@@ -115,7 +116,7 @@ def csv_text(results: Sequence[Results]) -> str:
     frame = pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True)
     redacted = {reason: redact(str(reason)) for reason in frame["reason"].unique()}
     frame = frame.assign(reason=frame["reason"].map(redacted))
-    return frame.to_csv(index=False, lineterminator="\n", float_format="%.9g")
+    return csv_frame(frame, float_format="%.9g")
 
 
 def _with_seeds(results: Results) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -88,6 +89,11 @@ def show(text: object) -> str:
     return html.escape(clean(redact(str(text)), limit=1200))
 
 
+def ident(name: object) -> str:
+    """A name as an id of the page: letters, digits, dashes and underscores."""
+    return re.sub(r"[^\w-]+", "-", str(name), flags=re.ASCII)
+
+
 def bare(fig: go.Figure) -> go.Figure:
     """The figure without its own title, which the page says in HTML."""
     copy = go.Figure(fig)
@@ -140,14 +146,14 @@ def _resource(name: str) -> str:
 
 
 def _contents(report: Report) -> str:
-    items = "".join(f'<li><a href="#{s.name}">{show(s.title)}</a></li>' for s in report.sections)
+    items = "".join(f'<li><a href="#{ident(s.name)}">{show(s.title)}</a></li>' for s in report.sections)
     return f'<nav class="contents" aria-label="Contents"><p>Contents</p><ol>{items}</ol></nav>'
 
 
 def _head(report: Report) -> str:
     runs = "".join(_run_line(run) for run in report.runs)
     return f"""<header>
-<p class="over"><span>byrote report</span> <span class="status {report.status}">{_STATUS[report.status]}</span></p>
+<p class="over"><span>byrote report</span> <span class="status {ident(report.status)}">{_STATUS.get(report.status) or show(report.status)}</span></p>
 <h1>{show(report.title)}</h1>
 <ul class="runs" aria-label="Runs">{runs}</ul>
 <p class="date">{show(report.date)}</p>
@@ -170,7 +176,8 @@ def _alerts(alerts: tuple[Alert, ...]) -> str:
     if not alerts:
         return '<section class="alerts none" aria-label="Alerts"><p>No alerts: nothing is missing and nothing was measured differently.</p></section>'
     items = "".join(
-        f'<li class="{a.level}">{show(a.text)} <a href="#{a.section}">more</a></li>' for a in alerts
+        f'<li class="{ident(a.level)}">{show(a.text)} <a href="#{ident(a.section)}">more</a></li>'
+        for a in alerts
     )
     count = f"{len(alerts)} alert{'' if len(alerts) == 1 else 's'}"
     grave = "" if any(a.level != "note" for a in alerts) else " none"
@@ -179,18 +186,18 @@ def _alerts(alerts: tuple[Alert, ...]) -> str:
 
 def _section(section: Section, *, light: bool) -> str:
     blocks = "\n".join(_block(block, light=light) for block in section.blocks)
-    return f'<section id="{section.name}" aria-labelledby="{section.name}-title">\n{_heading(2, section.name, section.title)}\n{blocks}\n</section>\n'
+    return f'<section id="{ident(section.name)}" aria-labelledby="{ident(section.name)}-title">\n{_heading(2, section.name, section.title)}\n{blocks}\n</section>\n'
 
 
 def _heading(level: int, name: str, title: str) -> str:
-    link = f'<a class="anchor" href="#{name}" aria-label="Link to {show(title)}">#</a>'
-    return f'<h{level} id="{name}-title">{show(title)} {link}</h{level}>'
+    link = f'<a class="anchor" href="#{ident(name)}" aria-label="Link to {show(title)}">#</a>'
+    return f'<h{level} id="{ident(name)}-title">{show(title)} {link}</h{level}>'
 
 
 def _block(block: Block, *, light: bool) -> str:
     match block:
         case Prose():
-            return f'<p class="{block.style}">{show(block.text)}</p>'
+            return f'<p class="{ident(block.style)}">{show(block.text)}</p>'
         case Listing():
             return f'<ul class="listing">{"".join(f"<li>{show(item)}</li>" for item in block.items)}</ul>'
         case Table():
@@ -206,10 +213,10 @@ def _block(block: Block, *, light: bool) -> str:
 def _picture(picture: Picture, *, light: bool) -> str:
     fig, layout = bare(picture.figure), picture.figure.layout
     title, subtitle = html.unescape(layout.title.text), html.unescape(layout.title.subtitle.text or "")
-    still = figure_svg(fig, name=picture.name, titles=light)
+    still = figure_svg(fig, name=ident(picture.name), titles=light)
     live = f'<div class="plot" role="img" aria-label="{show(layout.meta["alt"])}"></div>'
     script = f'<script type="application/json">{embedded(fig)}</script>'
-    return f"""<figure id="{picture.name}" aria-labelledby="{picture.name}-title">
+    return f"""<figure id="{ident(picture.name)}" aria-labelledby="{ident(picture.name)}-title">
 {_heading(3, picture.name, title)}
 <p class="sub">{show(subtitle)}</p>
 <div class="canvas" tabindex="0" role="group" aria-label="{show(title)}">{still}{"" if light else live}</div>
@@ -227,7 +234,7 @@ def _table(table: Table) -> str:
     more = (
         f'<p class="more">{table.n_left_out:,} more rows are in the CSV file.</p>' if table.n_left_out else ""
     )
-    return f"""<div class="table" id="{table.name}" tabindex="0" role="region" aria-label="{show(table.caption)}">
+    return f"""<div class="table" id="{ident(table.name)}" tabindex="0" role="region" aria-label="{show(table.caption)}">
 <table><caption><span>{show(table.caption)}</span></caption><thead><tr>{head}</tr></thead>
 {body}</table></div>{more}"""
 
@@ -262,7 +269,7 @@ def _value(value: Value) -> str:
             return _estimate(value)
         case Words():
             more = f"<br><small>{show(value.detail)}</small>" if value.detail else ""
-            return f'<span class="{value.tone}">{show(value.text)}</span>{more}'
+            return f'<span class="{ident(value.tone)}">{show(value.text)}</span>{more}'
         case Spark():
             return spark_svg(value)
         case int():
@@ -285,7 +292,7 @@ def _cards(block: Cards) -> str:
     for card in block.cards:
         facts = "".join(f"<div><dt>{show(term)}</dt><dd>{show(fact)}</dd></div>" for term, fact in card.facts)
         cards.append(
-            f'<article class="card" id="{card.name}">{_heading(3, card.name, card.title)}'
+            f'<article class="card" id="{ident(card.name)}">{_heading(3, card.name, card.title)}'
             f"<p>{show(card.summary)}</p><dl>{facts}</dl></article>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
@@ -293,4 +300,4 @@ def _cards(block: Cards) -> str:
 
 def _code(block: Code) -> str:
     lines = "\n".join(show(line) for line in block.text.split("\n"))
-    return f'<div id="{block.name}">{_heading(3, block.name, block.caption)}<pre tabindex="0"><code>{lines}</code></pre></div>'
+    return f'<div id="{ident(block.name)}">{_heading(3, block.name, block.caption)}<pre tabindex="0"><code>{lines}</code></pre></div>'

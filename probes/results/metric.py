@@ -5,7 +5,6 @@ Everything that is shown is escaped. Heads may be named `"L5H1"`, `(5, 1)` or a 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from byrote.probes.results.table import Table
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.trajectory.events import EventTable, onsets, peaks
 from byrote.probes.trajectory.verdict import onset
+from byrote.probes.wording import as_html, visible
 
 HeadName = str | tuple[int, int]
 _HEADS_SHOWN = 5
@@ -198,12 +198,12 @@ class Scores:
     def __repr__(self) -> str:
         table = self._strongest()
         body = "nothing was measured" if table.empty else table.to_string(index=False, float_format="%.3f")
-        return f"{self._title()}\nstrongest at the last step:\n{body}"
+        return f"{visible(self._title())}\nstrongest at the last step:\n{body}"
 
     def _repr_html_(self) -> str:
         """For notebooks; offline, everything escaped."""
         table = self._strongest().to_html(index=False, float_format="%.3f", escape=True, border=0)
-        return f"<p><b>{html.escape(self._title())}</b></p>{table}<p>{html.escape(self.info.summary)}</p>"
+        return f"<p><b>{as_html(self._title())}</b></p>{table}<p>{as_html(self.info.summary)}</p>"
 
 
 _PROBES_SHOWN = 3  # of the featured probes
@@ -231,18 +231,18 @@ class Results(Table):
 
     def _repr_html_(self) -> str:
         """For notebooks: coverage, onset, the strongest heads at the last step, gaps and provenance."""
-        parts = [f"<p><b>{html.escape(repr(self))}</b></p>"]
+        parts = [f"<p><b>{as_html(repr(self))}</b></p>"]
         if self.steps:
-            parts.append(f"<p>{html.escape(onset(self).text)}</p>")
+            parts.append(f"<p>{as_html(onset(self).text)}</p>")
         parts += [self._strongest_html(probe) for probe in featured()[:_PROBES_SHOWN] if self.has(probe)]
-        parts += [f"<p>{html.escape(line)}</p>" for line in self._remarks()]
+        parts += [f"<p>{as_html(line)}</p>" for line in self._remarks()]
         return "".join(parts)
 
     def _strongest_html(self, probe: str) -> str:
         scores = self[probe]
         title = f"{probe}, {scores.unit}, step {scores.steps[-1]:,}: {scores.info.summary}"
         table = scores.top(3).to_html(index=False, float_format="%.3f", escape=True, border=0)
-        return f"<details open><summary>{html.escape(title)}</summary>{table}</details>"
+        return f"<details open><summary>{as_html(title)}</summary>{table}</details>"
 
     def _remarks(self) -> Iterator[str]:
         def text(value: Any) -> str:

@@ -6,7 +6,6 @@ that has a direction and of the strongest heads; phase windows; sure changes amo
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise, t
 from byrote.probes.trajectory.shape import Decay, Peak, decay, lead_lag, peak, phase_window
 from byrote.probes.trajectory.turnover import turnover
 from byrote.probes.trajectory.verdict import onset, verdict_table
+from byrote.probes.wording import as_html, visible
 
 Found = tuple[dict[str, Any], str]  # cells and words of an event; no cells, and why there is none
 _SHOWN = 8  # heads without the event, each with its reason
@@ -54,13 +54,13 @@ class EventTable:
         return not self.table.empty
 
     def __repr__(self) -> str:
-        return f"{self.title}\n{self.text}"
+        return "\n".join(visible(line) for line in (self.title, *self.text.split("\n")))
 
     def _repr_html_(self) -> str:
         """For notebooks; offline, everything escaped."""
         table = self.table.to_html(index=False, float_format="%.3g", na_rep="", escape=True, border=0)
-        said = html.escape(self.text).replace("\n", "<br>")
-        return f"<p><b>{html.escape(self.title)}</b></p>{table if self.found else ''}<p>{said}</p>"
+        said = "<br>".join(as_html(line) for line in self.text.split("\n"))
+        return f"<p><b>{as_html(self.title)}</b></p>{table if self.found else ''}<p>{said}</p>"
 
 
 def onsets(

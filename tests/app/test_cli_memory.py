@@ -136,7 +136,7 @@ def test_members_and_twins_may_be_text(byrote, with_tokenizer):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.jsonl", b'{"txt": "w1 w2"}', "line 1 of m.jsonl has no `text`"),
+        ("m.jsonl", b'{"txt": "w1 w2"}', "m.jsonl: line 1 has no text in a field 'text'"),
         ("m.txt", b"w1 \x00 w2", "it holds NUL bytes"),
         ("m.txt", b"w1 w2\n", "the shortest line of m.txt has 2 tokens"),
         ("m.txt", b"\n \n", "holds no sequence"),

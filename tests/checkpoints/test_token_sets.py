@@ -285,7 +285,7 @@ def test_an_archive_is_read_no_further_than_a_file_may_be_long(tmp_path, tokeniz
 def test_a_line_over_the_limit_is_refused(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr("byrote.checkpoints.token_sets.MAX_LINE_BYTES", 1 << 20)
     monkeypatch.setattr("byrote.checkpoints.texts.MAX_LINE_BYTES", 1 << 20)
-    with pytest.raises(ByroteError, match=r"line 2 of m\.txt is longer than 1 MiB"):
+    with pytest.raises(ByroteError, match=r"m\.txt: line 2 is longer than 1 MiB"):
         given(tokenizer, members=written(tmp_path / "m.txt", f"{LINES[:38]}{'cat ' * 300_000}"))
 
 
@@ -350,10 +350,10 @@ def test_twins_that_are_members_are_said(tmp_path, shared, said):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.jsonl", b'{"text": "the cat"}\n[1]', "line 2 of m.jsonl has no `text`"),
-        ("m.jsonl", b'\n{"txt": "the cat"}', "line 2 of m.jsonl has no `text`"),
-        ("m.jsonl", b'{"text": "the', "line 1 of m.jsonl has no `text`"),
-        ("m.jsonl", b"[" * 100_000, "line 1 of m.jsonl has no `text`"),
+        ("m.jsonl", b'{"text": "the cat"}\n[1]', "m.jsonl: line 2 is no JSON object"),
+        ("m.jsonl", b'\n{"txt": "the cat"}', "m.jsonl: line 2 has no text in a field 'text'"),
+        ("m.jsonl", b'{"text": "the', "m.jsonl: line 1 is not JSON"),
+        ("m.jsonl", b"[" * 100_000, "m.jsonl: line 1 is not JSON"),
         ("m.jsonl", b'{"text": "the cat", "repeat_count": "two"}', "repeat_count is not a count"),
         ("m.jsonl", b'{"text": "the cat", "repeat_count": -1}', "repeat_count is not a count"),
         ("m.jsonl", b'{"text": "the cat", "repeat_count": true}', "repeat_count is not a count"),
