@@ -115,15 +115,22 @@ def _known_source(series: CheckpointSeries, twins: np.ndarray | None) -> dict[st
     from byrote.checkpoints.lab.source import fresh_sequences, source_nll, source_of
 
     source = source_of(series.manifest)
-    if source is None:
-        return {}
+    if source is None or (twins is not None and twins.shape[1:] != (source.n_ctx,)):
+        return {}  # a manifest that does not describe this data says nothing
     found: dict[str, Any] = {"reference": lambda tokens: source_nll(source, tokens, starts_over(tokens))}
     if twins is not None and len(twins) < N_CANDIDATES:
         more = fresh_sequences(
-            source, seed=int(series.manifest["seed"]), after=len(twins), n=N_CANDIDATES - len(twins)
+            source, seed=_seed_of(series.manifest), after=len(twins), n=N_CANDIDATES - len(twins)
         )
         found["candidates"] = np.concatenate([twins, more])
     return found
+
+
+def _seed_of(manifest: Mapping[str, Any]) -> int:
+    seed = manifest.get("seed")
+    if type(seed) is not int or seed < 0:
+        raise ByroteError("the series' manifest names no seed", help="restore it, or give --twins FILE")
+    return seed
 
 
 def starts_over(tokens: Int[np.ndarray, "n width"]) -> Int[np.ndarray, " n"]:

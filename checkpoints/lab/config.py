@@ -30,6 +30,13 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = ("seed", "weight_decay", "warmup_steps")
 
 
+# What no lab run needs and would only fill memory: a manifest may say anything, and so may a slip of the hand.
+MAX_CONTEXT, MAX_TABLE, MAX_POOL = 1 << 16, 1 << 26, 1 << 20
+MAX_CHECKPOINTS, MAX_COUNT = 1_000_000, 1 << 53
+_AT_MOST = {"n_layers": 1_000, "d_model": 1 << 16, "n_heads": 1 << 16, "d_head": 1 << 16, "batch": 1 << 20,
+            "n_held_out": 1 << 20, "threads": 1 << 10}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class SourceConfig:
     """One source of sequences.
@@ -59,6 +66,12 @@ class SourceConfig:
     bos_token_id: int = 0
 
     def __post_init__(self) -> None:
+        if self.n_ctx > MAX_CONTEXT or self.d_vocab * max(1, self.bigram_successors) > MAX_TABLE:
+            raise ByroteError(
+                f"a context of {self.n_ctx} and {self.d_vocab} token ids of {self.bigram_successors} successors are "
+                "more than fit in memory",
+                help=f"n_ctx is at most {MAX_CONTEXT}, d_vocab times bigram_successors at most {MAX_TABLE}",
+            )
         if self.d_vocab < 3:
             raise ByroteError(f"d_vocab is {self.d_vocab}", help="the lab needs at least 3 token ids")
         if not 0 <= self.bos_token_id < self.d_vocab:
@@ -141,8 +154,13 @@ class LabConfig:
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise self._refused(name, "1 or more")
+            if not 1 <= getattr(self, name) <= _AT_MOST.get(name, MAX_COUNT):
+                raise self._refused(name, f"1 to {_AT_MOST[name]}" if name in _AT_MOST else "1 or more")
+        if self.steps // self.every > MAX_CHECKPOINTS:
+            raise ByroteError(
+                f"{self.steps} steps, one in {self.every} of them written, are more than {MAX_CHECKPOINTS} checkpoints",
+                help="train fewer steps, or write fewer of them",
+            )
         for name in _AT_LEAST_ZERO:
             if getattr(self, name) < 0:
                 raise self._refused(name, "0 or more")
@@ -155,6 +173,8 @@ class LabConfig:
             raise self._refused("normalization_type", "LN or none")
         if self.device not in DEVICES:
             raise self._refused("device", "cpu or cuda")
+        if self.arm.pool_size > MAX_POOL:
+            raise ByroteError(f"pool_size is {self.arm.pool_size}", help=f"use 0 to {MAX_POOL}")
         self.arm.check(batch=self.batch, steps=self.steps)
 
     @property

@@ -129,8 +129,11 @@ def bigram_table(config: SourceConfig) -> Int[np.ndarray, "d_vocab k"]:
 
 def source_of(manifest: Mapping[str, Any]) -> SourceConfig | None:
     """The source a lab series' manifest names; None where it names none this version draws."""
-    data, names = manifest.get("data") or {}, SourceConfig.__dataclass_fields__.keys()
-    if data.get("source") != "tiled_blocks" or not names <= data.keys():
+    data, names = manifest.get("data"), SourceConfig.__dataclass_fields__.keys()
+    if not isinstance(data, Mapping) or data.get("source") != "tiled_blocks" or not names <= data.keys():
+        return None
+    whole = all(type(data[name]) is int for name in names if name != "bigram_frac")
+    if not whole or type(data["bigram_frac"]) not in (int, float):
         return None
     try:
         return SourceConfig(**{name: data[name] for name in names})

@@ -169,3 +169,33 @@ def test_a_manifest_of_another_kind_is_refused(complete, listed):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"checkpoints": listed}))
     with pytest.raises(ByroteError, match="without a step or a folder"):
         train(complete, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"n_ctx": 10**12}, {"n_ctx": 1 << 20}, {"d_vocab": 10**12}, {"block_max": 10**12}, {"bigram_successors": 10**12},
+        {"n_ctx": float("inf")}, {"n_ctx": "12"}, {"n_ctx": True}, {"source": ["tiled_blocks"]}, {"bigram_frac": None},
+    ],
+)  # fmt: skip
+def test_a_manifest_makes_nobody_draw_more_than_there_is(complete, said):
+    file = complete / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps(manifest | {"data": manifest["data"] | said}))
+    found = token_sets_of(open_series(complete))
+    assert (len(found.twins), found.candidates, found.reference) == (4, None, None)
+
+
+@pytest.mark.parametrize("data", [[1], "x", 1, None])
+def test_a_manifest_whose_data_is_no_object_names_no_source(complete, data):
+    file = complete / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data": data}))
+    assert token_sets_of(open_series(complete)).reference is None
+
+
+@pytest.mark.parametrize(
+    "name", ["n_layers", "d_model", "n_heads", "d_head", "steps", "batch", "n_held_out", "threads"]
+)
+def test_sizes_beyond_any_memory_are_refused_before_anything_is_made(name):
+    with pytest.raises(ByroteError):
+        LabConfig(**{name: 10**12})
