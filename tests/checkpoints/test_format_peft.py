@@ -252,7 +252,7 @@ def test_files_that_are_missing_or_damaged_are_gaps(bases, tmp_path):
     reasons = {gap.step: gap.reason for gap in series.gaps}
     assert "is missing" in reasons[2]
     assert "pickled" in reasons[3]
-    assert "not a JSON object" in reasons[4]
+    assert "holds no JSON object" in reasons[4]
     assert "truncated" in reasons[5]
 
 
