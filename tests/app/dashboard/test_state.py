@@ -11,7 +11,7 @@ from planted_series import flat, rising, write_results, write_step
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.components.base import ABOVE, BELOW, LEVELS, VOID, encode
 from byrote.dashboard.components.head_grid import grid_data
-from byrote.dashboard.launch import command, flags, results_to_open
+from byrote.dashboard.launch import PROGRAM, command, options, results_to_open
 from byrote.dashboard.library import look, open_library
 from byrote.dashboard.query_params import State, link, read
 
@@ -91,10 +91,10 @@ def test_the_grid_gets_the_series_and_the_baseline_beside_it(two_runs):
 
 
 def test_the_server_answers_this_machine_alone_and_tells_nobody():
-    options = flags(port=8600)
-    assert "--server.address=127.0.0.1" in options
-    assert "--browser.gatherUsageStats=false" in options
-    assert command(port=8600)[1:5] == ["-P", "-m", "streamlit", "run"]
+    said = options(port=8600)
+    assert (said["server.address"], said["server.port"]) == ("127.0.0.1", 8600)
+    assert said["browser.gatherUsageStats"] is False
+    assert command()[1:] == ["-P", str(PROGRAM)]
 
 
 def test_folders_without_results_are_refused_with_what_to_do(tmp_path):
