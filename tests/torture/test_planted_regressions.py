@@ -27,7 +27,7 @@ from torture_cases import Cases
 from byrote.checkpoints import atomic, safe_read, seal
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import guard
-from byrote.probes.results import unit_files
+from byrote.probes.results import parquet_files, unit_files
 from byrote.probes.verify import verify
 
 pytestmark = pytest.mark.torture(seconds=10)
@@ -112,6 +112,9 @@ def hashes_not_compared(patched: pytest.MonkeyPatch) -> None:
         for module in modules_with(getattr(seal, name)):
             patched.setattr(module, name, lambda *a, **k: seal.Seal.WHOLE)
     patched.setattr(unit_files, "content_hash", lambda *a: LikeAny())
+    real = parquet_files.pq.ParquetFile
+    unchecked = {"page_checksum_verification": False}
+    patched.setattr(parquet_files.pq, "ParquetFile", lambda *a, **k: real(*a, **{**k, **unchecked}))
 
 
 def json_without_limits(patched: pytest.MonkeyPatch) -> None:
