@@ -187,6 +187,16 @@ def append(path: Path, data: bytes) -> None:
     layer.append(path, data)
 
 
+def sync(path: Path) -> None:
+    """Wait until what was appended to a log is on the disk; nothing happens where there is no log.
+
+    Raises:
+        OSError: it cannot be synced.
+    """
+    if syncing() and path.is_file():
+        layer.sync(path)
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and those above it; one that is there is left as it is.
 

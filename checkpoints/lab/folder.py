@@ -23,6 +23,7 @@ from byrote.checkpoints.atomic import (
     leftovers,
     make_folder,
     remove,
+    sync,
     write_bytes,
     write_folder,
     write_json,
@@ -193,6 +194,7 @@ class SeriesFolder:
         assert self.manifest is not None
         step = entry["step"]
         folder = step_folder_name(step)
+        sync(self.path / "log.jsonl")  # whoever goes on from this step keeps the lines before it
         write_folder(self.path / folder, {"model.safetensors": weights})
         files = {**(self.manifest.get(FILES) or {}), **self._write_members(stream, step)}
         listed = {"step": step, "folder": folder, "tokens_seen": self.config.tokens_seen(step), **entry}
