@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.safe_read import FileRefused, open_regular, read_bytes
 from byrote.checkpoints.seal import EMPTY, Seal, seal_of, seal_of_file, sealed
+from byrote.probes.results.parquet_footer import column_chunks
 
 MAX_UNIT_ROWS = 8_000_000  # pairs of 1,000 heads on ten metrics are 5 million
 MAX_ROWS = 50_000_000  # of a run; more could not be derived in the memory of a workstation either
@@ -25,6 +26,7 @@ MAX_SAMPLES = 1 << 28  # per-sequence values of a unit, 1 GB
 MAX_UNIT_BYTES = 2 << 30
 MAX_FILE_BYTES = 16 << 30
 MAX_FOOTER_BYTES = 64 << 20  # 2,000 row groups have 20 MB
+MAX_UNIT_FOOTER_BYTES = 1 << 20  # 8 row groups and what a unit says of itself have 30 kB
 MAX_WORD_BYTES = 4096  # a reason is a sentence
 MAX_WORDS_BYTES = 1 << 30  # of the words of all rows of a unit
 _MOST = {"step": (1 << 62) - 1, "tokens_seen": (1 << 62) - 1, "n": (1 << 31) - 1, "position": (1 << 31) - 1}
@@ -95,6 +97,7 @@ def parquet_in_memory(
     seal = seal_of(data, SEAL_MARK)
     if seal is Seal.BROKEN:  # pyarrow ends the process at some footers, such as one that says it is encrypted
         raise FileRefused(f"the bytes of {path} are not those that were written", help="it is damaged")
+    _refuse_samples(path, data)
     found = _opened(path, pa.BufferReader(data), words)
     refuse_oversized(path, found, schema, max_rows=max_rows)
     return found, data, seal
@@ -144,24 +147,38 @@ def refuse_oversized(path: Path, found: pq.ParquetFile, schema: pa.Schema, *, ma
         raise FileRefused(f"{path} {what}", help=_OURS)
     sizes = [meta.row_group(i) for i in range(meta.num_row_groups)]
     decoded = sum(group.total_byte_size for group in sizes)
-    samples = sum(
-        group.column(i).num_values
-        for group in sizes
-        for i in range(meta.num_columns)
-        if group.column(i).path_in_schema.startswith("samples")
-    )
-    for n, most, what in (
-        (meta.num_rows, max_rows, "rows"),
-        (samples, MAX_SAMPLES, "per-sequence values"),
-        (decoded, MAX_FILE_BYTES, "bytes of values"),
-    ):
-        if not 0 <= n <= most:
-            raise FileRefused(
-                f"{path} promises {n:,} {what}; byrote writes and reads at most {most:,}",
-                help=_OURS,
-            )
+    _refuse_count(path, meta.num_rows, max_rows, "rows")
+    _refuse_count(path, decoded, MAX_FILE_BYTES, "bytes of values")
     if sum(group.num_rows for group in sizes) != meta.num_rows:
         raise FileRefused(f"{path} disagrees with itself about its rows", help="it is damaged")
+
+
+def _refuse_samples(path: Path, data: bytes) -> None:
+    """Compare the per-sequence values that a unit promises with what byrote writes, before pyarrow sees its footer."""
+    if data[-4:] != b"PAR1":
+        return  # pyarrow refuses it
+    length = int.from_bytes(data[-8:-4], "little")
+    if length > MAX_UNIT_FOOTER_BYTES:
+        raise FileRefused(
+            f"{path} has a footer of {length:,} bytes; at most {MAX_UNIT_FOOTER_BYTES:,} are read", help=_OURS
+        )
+    try:
+        chunks = list(column_chunks(data[-8 - length : -8]))
+    except ValueError as error:
+        raise FileRefused(f"{path} has a footer that cannot be read: {error}", help=_OURS) from None
+    if any(chunk.encrypted for chunk in chunks):
+        raise FileRefused(f"{path} is encrypted", help=_OURS)
+    if any(chunk.n_values < 0 for chunk in chunks):
+        raise FileRefused(f"{path} promises fewer than no values", help=_OURS)
+    samples = sum(chunk.n_values for chunk in chunks if chunk.path.startswith("samples"))
+    _refuse_count(path, samples, MAX_SAMPLES, "per-sequence values")
+
+
+def _refuse_count(path: Path, n: int, most: int, what: str) -> None:
+    if not 0 <= n <= most:
+        raise FileRefused(
+            f"{path} promises {n:,} {what}; byrote writes and reads at most {most:,}", help=_OURS
+        )
 
 
 def refuse_values(path: Path, table: pa.Table | pa.RecordBatch) -> None:
