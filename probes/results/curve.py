@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
 from byrote.probes.results.unit_files import read_unit, unit_of, units_of
 from byrote.probes.rules import smallest_effect
@@ -152,6 +153,9 @@ def curves_of(run: str, rows: pd.DataFrame, samples: Samples, info: ProbeInfo) -
         rows: one per step, or per head and step.
         samples: their per-sequence values, where they are stored.
         info: of the probe.
+
+    Raises:
+        ByroteError: a step has several values of one head.
     """
     rows = rows.sort_values(["layer", "head", "step"])
     layer, head = (rows[axis].to_numpy(np.int64, na_value=-1) for axis in ("layer", "head"))
@@ -160,6 +164,11 @@ def curves_of(run: str, rows: pd.DataFrame, samples: Samples, info: ProbeInfo) -
     columns["tokens"] = rows["tokens_seen"].to_numpy(np.float64, na_value=np.nan)
     columns |= {"steps": rows["step"].to_numpy(np.int64), "n": rows["n"].to_numpy(np.int64)}
     metric = "" if rows.empty else str(rows["metric"].iloc[0])
+    if ((np.diff(layer) == 0) & (np.diff(head) == 0) & (np.diff(columns["steps"]) == 0)).any():
+        raise ByroteError(
+            f"{run} holds several values of {info.name} {metric} for one head and step",
+            help="its files are damaged, or none of byrote's: run the sweep again with --fresh",
+        )
     facts = (info.better_of(metric), smallest_effect(info, metric), info.unit_of(metric))
     found: dict[Head, Curve] = {}
     for start, stop in pairwise([*starts.tolist(), len(rows)]):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from paper_runs import planted_run
 from test_trajectory_and_degradation import LOW, _write
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.probes.results.curve import curves_of
 from byrote.probes.simulated import flat, log_grid, simulated_curve
 from byrote.probes.trajectory import threshold_crossing
 
@@ -76,3 +78,13 @@ def test_a_curve_just_below_a_level_is_not_said_to_reach_it():
         for _ in range(40)
     ]
     assert sum(one is not None for one in found) <= 4
+
+
+def test_a_head_with_several_values_at_one_step_is_a_refusal(tmp_path):
+    """A small unit can hold a hundred thousand rows of one head; their curve would be resampled for minutes."""
+    results = _write(tmp_path, "run", {0: LOW, 100: ONE})
+    rows = results.rows("prefix_matching", "score", valid=True)
+    info = results.info("prefix_matching")
+    assert len(curves_of("run", rows, {}, info)) == 4
+    with pytest.raises(ByroteError, match="run holds several values of prefix_matching score for one head"):
+        curves_of("run", pd.concat([rows, rows[:1]]), {}, info)

@@ -25,6 +25,7 @@ HARMLESS = {
     "base_model",
     "batch",
     "bigram_frac",
+    "content",
     "context",
     "d_model",
     "device",
@@ -34,8 +35,8 @@ HARMLESS = {
     "every",
     "expect",
     "fail_fast",
-    "from_",
     "from",
+    "from_",
     "heads",
     "into",
     "layers",
@@ -59,6 +60,7 @@ HARMLESS = {
     "progress",
     "quiet",
     "reference",
+    "rehash",
     "repeat_frac",
     "results",
     "sample",
@@ -75,6 +77,7 @@ HARMLESS = {
     "threads",
     "tokenizer",
     "top",
+    "trace",
     "traceback",
     "twins",
     "units",
@@ -82,7 +85,6 @@ HARMLESS = {
     "version",
     "windows",
     "write",
-    "trace",
 }
 
 
