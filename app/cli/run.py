@@ -209,7 +209,7 @@ def _dry_run(session: Session, opened: options.Opened, config: SweepConfig, into
             f"{counted(plan.to_measure, 'unit')} to measure, {plan.stored:,} already stored, "
             f"{counted(plan.forward_passes, 'forward pass')}"
         )
-        for gap in series.gaps:
+        for gap in (*series.gaps, *plan.gaps):
             session.note(f"gap: {gap.path.name}: {gap.reason}")
         if plan.to_measure:
             _say_cost(session, series, config, plan)

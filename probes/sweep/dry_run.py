@@ -6,8 +6,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.series import CheckpointSeries
+from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.series import CheckpointSeries, Gap
 from byrote.probes.results.unit_files import step_folder
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import refuse_other_series
@@ -29,12 +29,14 @@ class Preview:
         to_measure: units that are missing or no longer agree with the weights or settings.
         stored: units that would be reused.
         forward_passes: units to measure that need the model run; the others read weights only.
+        gaps: checkpoints with stored units whose weights cannot be read now, and why.
     """
 
     path: Path
     to_measure: int
     stored: int
     forward_passes: int
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,6 @@ def preview(
 
     Raises:
         ByroteError: the results folder belongs to another series.
-        CheckpointError: a checkpoint cannot be read.
     """
     root = Path(out) / series.name
     if not fresh:
@@ -72,16 +73,21 @@ def preview(
     if not fresh:
         units.refuse_mixture(series.steps)
     missing: list[Group] = []
+    gaps: list[Gap] = []
     for checkpoint in series:
         if fresh or not stimuli.shape or not step_folder(root, checkpoint.step).is_dir():
             missing += units.wanted  # nothing is stored, so nothing has to be hashed
         else:
-            missing += units.look(checkpoint, known.of(checkpoint)).missing
+            try:
+                missing += units.look(checkpoint, known.of(checkpoint)).missing
+            except CheckpointError as error:
+                gaps.append(Gap(checkpoint.path, error.message, error.help, checkpoint.step))
     return Preview(
         path=root,
         to_measure=len(missing),
-        stored=len(series) * len(units.wanted) - len(missing),
+        stored=(len(series) - len(gaps)) * len(units.wanted) - len(missing),
         forward_passes=sum(group.key != WEIGHTS for group in missing),
+        gaps=tuple(gaps),
     )
 
 

@@ -14,6 +14,7 @@ from byrote.checkpoints.fingerprint import content_of
 from byrote.checkpoints.lint.run import lint
 from byrote.checkpoints.zeros import Zeros, doubtful_zeros, zeros_among
 from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.dry_run import preview
 from byrote.probes.sweep.run import sweep
 
 FEW = SweepConfig(probes=("previous_token",), n_seq=4)
@@ -105,6 +106,14 @@ def test_a_preallocated_file_is_a_gap_and_a_fact_until_it_is_written(series, tmp
     assert [gap["step"] for gap in again.gaps] == [step]
     series.at(step).files[0].write_bytes(good)
     assert sweep(series, FEW, out=tmp_path / "out").gaps == []
+
+
+def test_a_dry_run_names_what_cannot_be_read_now(series, tmp_path):
+    sweep(series, FEW, out=tmp_path / "out")
+    preallocate(series, 64, 0.8)
+    planned = preview(series, FEW, out=tmp_path / "out")
+    assert [gap.step for gap in planned.gaps] == [64] and "nothing but zeros" in planned.gaps[0].reason
+    assert (planned.to_measure, planned.stored) == (0, 2)
 
 
 def test_a_series_whose_every_number_is_zero_is_not_scored(series, tmp_path):
