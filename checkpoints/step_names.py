@@ -6,11 +6,13 @@ step 1000 of `stage1` and step 1000 of `stage2-ingredient1` are different models
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 
 from byrote.checkpoints.errors import CheckpointError
@@ -76,6 +78,7 @@ class StepName:
     bare: bool = False
 
 
+@lru_cache(maxsize=16_384)  # every format that could read a folder asks for all of its names
 def parse_name(name: str) -> StepName | None:
     """Read one name; None where it names no step. ``stage1-step1000-tokens4B.pt`` has all there is."""
     stem = _FILE_ENDING.sub("", name)
@@ -102,7 +105,9 @@ def has_too_many_digits(name: str) -> bool:
 
 def step_folders(path: Path) -> list[Path]:
     """Sub-folders named like steps, by name. Bare numbers count only where nothing else does and they hold a model."""
-    named = [(child, parse_name(child.name)) for child in sorted(path.iterdir()) if child.is_dir()]
+    with os.scandir(path) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    named = [(path / name, parse_name(name)) for name in names]
     sure = [child for child, name in named if name and not name.bare]
     return sure or [child for child, name in named if name and _holds_model(child)]
 
