@@ -6,7 +6,6 @@ step 1000 of `stage1` and step 1000 of `stage2-ingredient1` are different models
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -105,9 +104,7 @@ def has_too_many_digits(name: str) -> bool:
 
 def step_folders(path: Path) -> list[Path]:
     """Sub-folders named like steps, by name. Bare numbers count only where nothing else does and they hold a model."""
-    with os.scandir(path) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    named = [(path / name, parse_name(name)) for name in names]
+    named = [(child, parse_name(child.name)) for child in sorted(path.iterdir()) if child.is_dir()]
     sure = [child for child, name in named if name and not name.bare]
     return sure or [child for child, name in named if name and _holds_model(child)]
 
