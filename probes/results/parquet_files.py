@@ -26,7 +26,9 @@ MAX_SAMPLES = 1 << 28  # per-sequence values of a unit, 1 GB
 MAX_UNIT_BYTES = 2 << 30
 MAX_FILE_BYTES = 16 << 30
 MAX_FOOTER_BYTES = 64 << 20  # 2,000 row groups have 20 MB
-MAX_UNIT_FOOTER_BYTES = 1 << 20  # 8 row groups and what a unit says of itself have 30 kB
+MAX_UNIT_FOOTER_BYTES = (
+    1 << 18
+)  # 8 row groups and what a unit says of itself have 30 kB; it is read at every look
 MAX_WORD_BYTES = 4096  # a reason is a sentence
 MAX_WORDS_BYTES = 1 << 30  # of the words of all rows of a unit
 _MOST = {"step": (1 << 62) - 1, "tokens_seen": (1 << 62) - 1, "n": (1 << 31) - 1, "position": (1 << 31) - 1}
@@ -73,7 +75,7 @@ def open_parquet(
         OSError, pyarrow.ArrowException: it cannot be read.
     """
     with open_regular(path, max_bytes=MAX_FILE_BYTES) as file:
-        _refuse_footer(path, _ends_of(file))
+        _refuse_footer(path, _footer_bytes(_ends_of(file)), MAX_FOOTER_BYTES)
     found = _opened(path, path, words)
     try:
         refuse_oversized(path, found, schema, max_rows=MAX_ROWS if max_rows is None else max_rows)
@@ -93,11 +95,13 @@ def parquet_in_memory(
         OSError, pyarrow.ArrowException: it cannot be read.
     """
     data = read_bytes(path, max_bytes=MAX_UNIT_BYTES)
-    _refuse_footer(path, data[-8:])
+    length = _footer_bytes(data[-8:])
+    _refuse_footer(path, length, MAX_UNIT_FOOTER_BYTES)
     seal = seal_of(data, SEAL_MARK)
     if seal is Seal.BROKEN:  # pyarrow ends the process at some footers, such as one that says it is encrypted
         raise FileRefused(f"the bytes of {path} are not those that were written", help="it is damaged")
-    _refuse_samples(path, data)
+    if length is not None:  # pyarrow refuses what has none
+        _refuse_samples(path, data[-8 - length : -8])
     found = _opened(path, pa.BufferReader(data), words)
     refuse_oversized(path, found, schema, max_rows=max_rows)
     return found, data, seal
@@ -124,11 +128,8 @@ def footer_of(path: Path) -> bytes:
     with open_regular(path, max_bytes=MAX_UNIT_BYTES) as file:
         ends = _ends_of(file)
         size = file.seek(0, 2)
-        length = int.from_bytes(ends[:4], "little") if ends[4:] == b"PAR1" else size
-        if length > MAX_FOOTER_BYTES:
-            raise FileRefused(
-                f"{path} has a footer of {length:,} bytes; at most {MAX_FOOTER_BYTES:,} are read"
-            )
+        length = size if (found := _footer_bytes(ends)) is None else found
+        _refuse_footer(path, length, MAX_FOOTER_BYTES)
         file.seek(max(0, size - 8 - length))
         return file.read()
 
@@ -153,17 +154,10 @@ def refuse_oversized(path: Path, found: pq.ParquetFile, schema: pa.Schema, *, ma
         raise FileRefused(f"{path} disagrees with itself about its rows", help="it is damaged")
 
 
-def _refuse_samples(path: Path, data: bytes) -> None:
+def _refuse_samples(path: Path, footer: bytes) -> None:
     """Compare the per-sequence values that a unit promises with what byrote writes, before pyarrow sees its footer."""
-    if data[-4:] != b"PAR1":
-        return  # pyarrow refuses it
-    length = int.from_bytes(data[-8:-4], "little")
-    if length > MAX_UNIT_FOOTER_BYTES:
-        raise FileRefused(
-            f"{path} has a footer of {length:,} bytes; at most {MAX_UNIT_FOOTER_BYTES:,} are read", help=_OURS
-        )
     try:
-        chunks = list(column_chunks(data[-8 - length : -8]))
+        chunks = list(column_chunks(footer))
     except ValueError as error:
         raise FileRefused(f"{path} has a footer that cannot be read: {error}", help=_OURS) from None
     if any(chunk.encrypted for chunk in chunks):
@@ -240,7 +234,11 @@ def _ends_of(file: BinaryIO) -> bytes:
     return file.read(8)
 
 
-def _refuse_footer(path: Path, end: bytes) -> None:
-    length = int.from_bytes(end[:4], "little")
-    if end[4:] == b"PAR1" and length > MAX_FOOTER_BYTES:
-        raise FileRefused(f"{path} has a footer of {length:,} bytes; at most {MAX_FOOTER_BYTES:,} are read")
+def _footer_bytes(end: bytes) -> int | None:
+    """Length of the footer by a file's last eight bytes; None where they are not those of a parquet file."""
+    return int.from_bytes(end[:4], "little") if end[4:] == b"PAR1" else None
+
+
+def _refuse_footer(path: Path, length: int | None, most: int) -> None:
+    if length is not None and length > most:
+        raise FileRefused(f"{path} has a footer of {length:,} bytes; at most {most:,} are read", help=_OURS)
