@@ -13,6 +13,7 @@ This is the outermost layer: it sees requests before any part of Streamlit does,
 
 from __future__ import annotations
 
+import html
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
@@ -106,7 +107,10 @@ class Guard:
             await self._exchange(scope, query, send)
             return
         if not has_cookie:
-            await _refuse(scope, receive, send, NO_KEY)
+            if asks_for_page and not shown and _from_elsewhere(headers):
+                await self._ask_again(scope, query, send)
+            else:
+                await _refuse(scope, receive, send, NO_KEY)
             return
         if scope["type"] == "http":
             # Streamlit would look up this machine's addresses for a foreign one; between equals it means nothing
@@ -125,9 +129,9 @@ class Guard:
             origin not in self._origins or urlsplit(origin).netloc != hosts[0] for origin in origins
         ):
             return False
-        fetch = {name: value for name, value in headers if name.startswith(b"sec-fetch-")}
-        if fetch.get(b"sec-fetch-site") not in _ELSEWHERE:
+        if not _from_elsewhere(headers):
             return True
+        fetch = dict(headers)
         # a link on another page may lead here, and nothing there may include a part of these pages
         return only_looks and (fetch.get(b"sec-fetch-mode"), fetch.get(b"sec-fetch-dest")) == (
             "navigate",
@@ -152,14 +156,24 @@ class Guard:
 
     async def _exchange(self, scope: Scope, query: list[tuple[str, str]], send: Send) -> None:
         """The same address without the token, and the cookie."""
-        rest = urlencode([(name, value) for name, value in query if name != TOKEN])
-        path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")
         headers = {
-            "location": path + (f"?{rest}" if rest else ""),
+            "location": _address(scope, [(name, value) for name, value in query if name != TOKEN]),
             "set-cookie": f"{self._cookie}={self._secret}; Path=/; HttpOnly; SameSite=Strict",
             "cache-control": "no-store",
         }
         await _answer(send, 303, "", headers)
+
+    async def _ask_again(self, scope: Scope, query: list[tuple[str, str]], send: Send) -> None:
+        """A link on another page was followed: browsers keep the cookie back then, and send it from a page of ours.
+
+        The address has an empty token, so that this is done once; the exchange takes it away.
+        """
+        there = html.escape(_address(scope, [*query, (TOKEN, "")]))
+        page = (
+            f'<!doctype html><meta http-equiv="refresh" content="0;url={there}"><title>byrote</title>'
+            f'<p><a href="{there}">Open the dashboard</a>'
+        )
+        await _answer(send, 403, page, {"content-type": "text/html; charset=utf-8", "cache-control": "no-store"})
 
     def _with_headers(self, send: Send) -> Send:
         """Every answer says that no other page may show it, read it, or learn where it was."""
@@ -244,6 +258,17 @@ async def _answers_of(app: App, kind: str, host: str, path: str) -> list[Mutable
     with suppress(ConnectionError):
         await app(scope, receive, send)
     return said
+
+
+def _from_elsewhere(headers: list[tuple[bytes, str]]) -> bool:
+    """Whether the browser says that another page leads here."""
+    return dict(headers).get(b"sec-fetch-site") in _ELSEWHERE
+
+
+def _address(scope: Scope, query: list[tuple[str, str]]) -> str:
+    """Path and query parameters of a page of ours, for a header or an attribute."""
+    path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")
+    return path + (f"?{urlencode(query)}" if query else "")
 
 
 def _same(given: str, expected: str) -> bool:
