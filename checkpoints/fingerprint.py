@@ -93,8 +93,16 @@ def _pickled(file: StoredFile) -> StoredTensors:
 
 
 def files_of(checkpoint: Checkpoint) -> list[Path]:
-    """The files that decide what is measured: weights, and the one that describes the architecture."""
-    return [*checkpoint.files, *([checkpoint.config_path] if checkpoint.config_path else [])]
+    """The files that decide what is measured: weights, and those that describe the architecture."""
+    return [*checkpoint.files, *_descriptions(checkpoint)]
+
+
+def _descriptions(checkpoint: Checkpoint) -> list[Path]:
+    beside = format_of(checkpoint).also_described_by
+    return [
+        *([checkpoint.config_path] if checkpoint.config_path else []),
+        *([checkpoint.path / beside] if beside else []),
+    ]
 
 
 def content_of(checkpoint: Checkpoint) -> Content:
@@ -164,17 +172,19 @@ def tensor_digest(info: TensorInfo) -> Any:
 
 
 def _described(ready: Checkpoint) -> dict[str, str]:
-    file, inside = ready.config_path, format_of(ready).config_inside
-    if file is not None and file.is_file():
-        try:
-            data = read_bytes(file, max_bytes=MAX_CONFIG_BYTES, follow_links=True)
-        except FileRefused as error:
-            raise CheckpointError(error.message, help=error.help or "restore the file") from None
-        return {file.name: xxhash.xxh3_128(data).hexdigest()}
-    if inside is not None:
+    hashes: dict[str, str] = {}
+    for file in _descriptions(ready):
+        if file.is_file():
+            try:
+                data = read_bytes(file, max_bytes=MAX_CONFIG_BYTES, follow_links=True)
+            except FileRefused as error:
+                raise CheckpointError(error.message, help=error.help or "restore the file") from None
+            hashes[file.name] = xxhash.xxh3_128(data).hexdigest()
+    inside = format_of(ready).config_inside
+    if not hashes and inside is not None:
         text = json.dumps(inside(ready), sort_keys=True, default=str)
-        return {"config inside the file": xxhash.xxh3_128(text.encode()).hexdigest()}
-    return {}
+        hashes["config inside the file"] = xxhash.xxh3_128(text.encode()).hexdigest()
+    return hashes
 
 
 def fingerprint(hashes: Mapping[str, str]) -> str:

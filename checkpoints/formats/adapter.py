@@ -47,6 +47,8 @@ class Format:
             files, which are known by their endings.
         config_inside: what describes the architecture where it is saved with the weights; it counts as part of the
             fingerprint where a checkpoint has no `config_path`.
+        also_described_by: the name of a further file in a checkpoint's folder that decides what is measured, and so is part
+            of the fingerprint; "" for none.
         version: what changes whenever a checkpoint's files do, where that need not be read off the files.
     """
 
@@ -59,6 +61,7 @@ class Format:
     single_files: bool = False
     tensors: Callable[[Checkpoint], StoredTensors] | None = None
     config_inside: Callable[[Checkpoint], Mapping[str, Any] | None] | None = None
+    also_described_by: str = ""
     version: Callable[[Checkpoint], str] | None = None
 
     @property

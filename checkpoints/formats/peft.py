@@ -179,4 +179,5 @@ FORMAT = Format(
     builder="peft",
     reads="LoRA adapters (adapter_config.json and adapter_model.safetensors)",
     options=frozenset({"base"}),
+    also_described_by=CONFIG,
 )

@@ -355,3 +355,16 @@ def test_identity_covers_the_base(bases, tmp_path):
         for base in (bases["llama"], other, bases["llama"])
     }
     assert len(ids) == 2
+
+
+def test_identity_covers_the_adapters_settings(bases, tmp_path):
+    """The same tensors merged with another alpha are another model."""
+    from byrote.checkpoints.fingerprint import content_of
+
+    run = write_run(tmp_path / "run", bases["llama"], (10,))
+    (step,) = open_series(run)
+    before = content_of(step)
+    edit_config(run / "checkpoint-10", lora_alpha=ALPHA + 1)
+    after = content_of(step)
+    assert after.tensors == before.tensors and after.fingerprint != before.fingerprint
+    assert after.stamp != before.stamp
