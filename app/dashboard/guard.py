@@ -173,7 +173,9 @@ class Guard:
             f'<!doctype html><meta http-equiv="refresh" content="0;url={there}"><title>byrote</title>'
             f'<p><a href="{there}">Open the dashboard</a>'
         )
-        await _answer(send, 403, page, {"content-type": "text/html; charset=utf-8", "cache-control": "no-store"})
+        await _answer(
+            send, 403, page, {"content-type": "text/html; charset=utf-8", "cache-control": "no-store"}
+        )
 
     def _with_headers(self, send: Send) -> Send:
         """Every answer says that no other page may show it, read it, or learn where it was."""

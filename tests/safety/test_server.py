@@ -269,13 +269,19 @@ def test_the_printed_address_gives_the_key_and_leaves_no_trace_of_it(server):
 
 def test_a_link_from_elsewhere_is_asked_for_once_more(server, key):
     host = own(server.port)[0]
-    followed = (("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document"))
+    followed = (
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Mode", "navigate"),
+        ("Sec-Fetch-Dest", "document"),
+    )
     status, headers, said = ask(server.port, "/head?run=a&name=%22%3E%3Cscript%3E", host, *followed)
     again = "/head?run=a&name=%22%3E%3Cscript%3E&token="
     assert status == 403 and headers["content-type"].startswith("text/html") and "set-cookie" not in headers
     assert f'content="0;url={escape(again)}"' in said and "<script" not in said
     assert ask(server.port, again, host)[0] == 403
-    assert ask(server.port, again, host, *followed)[1]["content-type"].startswith("text/plain")  # not for ever
+    assert ask(server.port, again, host, *followed)[1]["content-type"].startswith(
+        "text/plain"
+    )  # not for ever
     status, headers, _ = ask(server.port, again, host, ("Cookie", key))
     assert (status, headers["location"]) == (303, "/head?run=a&name=%22%3E%3Cscript%3E")
     included = (("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image"))

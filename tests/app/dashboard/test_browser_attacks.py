@@ -106,7 +106,9 @@ def test_a_link_on_a_page_of_others_leads_to_the_dashboard(browser, site, printe
 def test_without_a_key_a_link_asks_once_and_not_for_ever(browser, site):
     shared = site.replace("127.0.0.1", "localhost")
     with (
-        elsewhere(f'<!doctype html><a href="http://{urlsplit(shared).netloc}/?x=%22%3E%3Cb%3E">see</a>') as port,
+        elsewhere(
+            f'<!doctype html><a href="http://{urlsplit(shared).netloc}/?x=%22%3E%3Cb%3E">see</a>'
+        ) as port,
         profile(browser) as context,
     ):
         tab = context.new_page()
