@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from lookup_models import BLOCK, RIGHT_NATS, lookup_state, members, random_state, write_series
+from lookup_models import BLOCK, RIGHT_NATS, WRONG_NATS, lookup_state, members, random_state, write_series
 from lookup_models import CONFIG as TABLE_CONFIG
 
 from byrote.checkpoints import open_series
@@ -25,7 +25,7 @@ from byrote.probes.results.schema import Measured, to_frame, unit_table
 from byrote.probes.stimuli import CONDITIONS, Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_stimulus
 
-NATURAL = ("icl_score", "loss_by_position", "inducible_loss")
+NATURAL = ("icl_score", "loss_by_position", "inducible_loss", "held_out_loss")
 PLANTED = ("skip_trigram", "fuzzy_copy")
 BETA = 10.0
 NOTHING = HeadSpec("uniform", strength_nats=0.0, writes="nothing")
@@ -196,6 +196,9 @@ def test_natural_probes_follow_from_the_closed_form(load):
         ("inducible_loss", "inducible"): inducible,
         ("inducible_loss", "difference"): inducible - other,
         ("inducible_loss", "share"): seen.mean(1),
+        ("held_out_loss", "loss"): nll.mean(1),
+        ("held_out_loss", "top1"): (expected(INDUCES, text)["logits"][:, :-1].argmax(-1) == text[:, 1:]).mean(1),
+        ("held_out_loss", "tokens"): np.full(12, 63.0),
     }
     for key, answer in answers.items():
         np.testing.assert_allclose(found[key].samples, answer, rtol=0, atol=2e-5)
@@ -217,6 +220,11 @@ def test_context_is_worth_something_to_the_rule_and_nothing_to_byrote_memory(loa
     copies = measured(load(lookup_state([], copies=True)), text, *NATURAL)
     recalls = measured(load(lookup_state()), text, *NATURAL)
     nothing = measured(load(random_state()), text, *NATURAL)
+    losses = [value(found, "held_out_loss", "loss") for found in (copies, recalls, nothing)]
+    # The table names no first token, and another than the one that begins the block anew.
+    known = (math.log(64) + 2 * WRONG_NATS + 28 * RIGHT_NATS) / 31
+    assert losses[1] == pytest.approx(known, rel=1e-4) and losses[1] < losses[0] < losses[2]
+    assert nothing["held_out_loss", "loss"].chance == pytest.approx(math.log(63))
     assert positions(TABLE_CONFIG.n_ctx) == (3, 31, 1)  # both inside a block of 12
     assert value(copies, "icl_score", "score") < -3
     assert value(recalls, "icl_score", "score") == pytest.approx(0, abs=1e-5)
