@@ -197,7 +197,9 @@ def test_natural_probes_follow_from_the_closed_form(load):
         ("inducible_loss", "difference"): inducible - other,
         ("inducible_loss", "share"): seen.mean(1),
         ("held_out_loss", "loss"): nll.mean(1),
-        ("held_out_loss", "top1"): (expected(INDUCES, text)["logits"][:, :-1].argmax(-1) == text[:, 1:]).mean(1),
+        ("held_out_loss", "top1"): (expected(INDUCES, text)["logits"][:, :-1].argmax(-1) == text[:, 1:]).mean(
+            1
+        ),
         ("held_out_loss", "tokens"): np.full(12, 63.0),
     }
     for key, answer in answers.items():
