@@ -238,7 +238,12 @@ def test_everything_public_says_what_it_is():
 
 
 NO_TERMS = {"told", "asked", "kept", "came", "held", "mend", "doubted", "stills", "material", "remembering"}
-TERMS = {"held_out", "n_held_out", "held_out_best", "held_out_loss"}  # held-out data is what everybody calls it
+TERMS = {
+    "held_out",
+    "n_held_out",
+    "held_out_best",
+    "held_out_loss",
+}  # held-out data is what everybody calls it
 
 
 def names_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
