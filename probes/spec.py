@@ -163,7 +163,7 @@ class ProbeInfo:
 
     def better_of(self, metric: str) -> Better | None:
         """Which direction of one metric means more of what the probe names; None where neither does."""
-        return self.directions.get(metric, self.better)
+        return self.directions.get(metric, self.directions.get(metric.split("@")[0], self.better))
 
     def compares(self, metric: str) -> bool:
         """Whether differences of a metric between runs mean anything."""

@@ -33,7 +33,7 @@ def _shown(row: Row, name: str, *, sign: bool = True) -> str:
 
 COLUMNS = (
     *columns("run_a run_b probe"),
-    Column("metric", "metric"),
+    Column("metric", "metric", lambda row: row["metric"].removesuffix("_repeat")),  # of @jittered_repeat
     *columns("head_a head_b"),
     Column("_head", "head", lambda row: _both(row["head_a"], row["head_b"])),
     *columns("position step_a step_b tokens_a tokens_b"),

@@ -3,7 +3,7 @@
 Source: Olsson et al. 2022, arXiv:2209.11895 (ablations, full and pattern-preserving); mean ablation: Wang et al. 2022,
 arXiv:2211.00593; resampling: Chan et al. 2022, causal scrubbing. Made at z, the head's output before W_O.
 
-1. clean: mean loss on the tokens of the second and later blocks, nothing changed
+1. clean: mean loss on the tokens of the second and later blocks but the first of each, nothing changed
 2. zero: the same loss with the head's z set to 0, minus 1
 3. mean: with z set to its mean over the other sequences at the same position, minus 1
 4. resample: with z taken from another sequence of the stimulus (a seeded permutation without fixed points), minus 1
@@ -50,6 +50,7 @@ from byrote.probes.stimuli import Stimulus
     "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
     "values, or patterns set so do not move the logits",
     undefined="the loss is not finite",
+    version=2,
     default=False,
     passes="4 x heads + 3 x layers",
     order=210,

@@ -2,7 +2,7 @@
 
 Source: Singh et al. 2024, arXiv:2404.07129 (clamping heads to perfect previous-token or induction attention).
 
-1. clean: mean loss on the tokens of the second and later blocks, nothing changed
+1. clean: mean loss on the tokens of the second and later blocks but the first of each, nothing changed
 2. induction: one head's attention from every token with an earlier copy is put on what followed the copies, evenly;
    its other queries keep their own attention. z = that pattern times the run's own values. Loss minus 1
 3. previous_token: the same with all attention from every token on the one before it
@@ -44,6 +44,7 @@ from byrote.probes.stimuli import Stimulus
     "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
     "values, or patterns set so do not move the logits",
     undefined="the loss is not finite",
+    version=2,
     default=False,
     passes="2 x heads + 1",
     order=240,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under
 from byrote.interp.model import HookedModel
+from byrote.probes.model.repeat_loss import can_be_copied
 from byrote.probes.spec import NotMeasuredError
 from byrote.probes.stimuli import Stimulus
 
@@ -53,8 +54,8 @@ def strongest(
 
 
 def later_blocks(stimulus: Stimulus) -> Measure:
-    """Mean loss over the tokens of the second and later copies, as `repeat_loss` takes it."""
-    later = torch.from_numpy(stimulus.copy_index[:, 1:] > 1).float()
+    """Mean loss over the tokens of the second and later copies but the first of each, as `repeat_loss` takes it."""
+    later = can_be_copied(torch.from_numpy(stimulus.copy_index)).float()
     return lambda nll: (nll * later).sum(-1) / later.sum(-1)
 
 

@@ -195,9 +195,9 @@ def test_null_rotations_are_orthonormal_and_have_no_direction():
 
 
 def test_repeat_loss():
-    copy_index = torch.tensor([[0, 1, 1, 2, 2]])
-    nll = torch.tensor([[4.0, 2.0, 1.0, 0.5]])  # of predicting positions 1 to 4
-    top1 = torch.tensor([[False, True, True, False]])
+    copy_index = torch.tensor([[0, 1, 1, 1, 2, 2, 2, 3]])  # the last block is cut off after its first token
+    nll = torch.tensor([[4.0, 3, 2, 9, 1, 0.5, 9]])  # of predicting positions 1 to 7
+    top1 = torch.tensor([[False, True, True, False, True, False, False]])
     scores = {name: value.item() for name, value in repeat_loss(nll, top1, copy_index).items()}
     assert scores == pytest.approx(
         {"first_block": 3, "later_blocks": 0.75, "difference": -2.25, "top1_later": 0.5}
@@ -205,12 +205,15 @@ def test_repeat_loss():
 
 
 def test_copy_curve():
-    copy_index = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4, 4]])
-    nll = torch.tensor([[9.0, 7, 4, 2, 3, 1, 1, 1]])
+    copy_index = torch.tensor([[0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]])
+    nll = torch.tensor([[99.0, 9, 7, 99, 4, 2, 99, 3, 2, 99, 1, 1, 99, 0.5, 0.5]])
     scores = copy_curve(nll, copy_index)
-    assert scores["loss"].tolist() == [[8, 3, 2, 1]]
-    assert scores["slope"].item() == pytest.approx(-1)  # over copies 2, 3 and 4
-    assert copy_curve(nll[:, :4], copy_index[:, :5])["slope"].isnan()  # two copies make no slope
+    assert scores["loss"].tolist() == [[8, 3, 2.5, 1, 0.5]]
+    assert scores["slope"].item() == pytest.approx(-1)  # over copies 3, 4 and 5
+    assert scores["second_minus_last"].item() == 2.5
+    three = copy_curve(nll[:, :9], copy_index[:, :10])
+    assert three["slope"].isnan() and three["second_minus_last"].item() == 0.5  # three copies make no slope
+    assert copy_curve(nll[:, :6], copy_index[:, :7])["second_minus_last"].isnan()
 
 
 HEADS = ("induction", "prefix only", "copies only", "fixed offset", "faint", "noise")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -240,6 +241,30 @@ def test_context_is_worth_something_to_the_rule_and_nothing_to_byrote_memory(loa
         assert value(found, "inducible_loss", "share") == pytest.approx(share)
     assert value(copies, "inducible_loss", "difference") < -3
     assert abs(value(nothing, "inducible_loss", "difference")) < 0.5
+
+
+# On repeats of random tokens.
+
+
+def test_an_ideal_copier_has_no_slope_and_a_fixed_offset_copies_only_blocks_of_one_length(load):
+    ideal = load(planted_model(replace(INDUCES, unembed_gain=40.0)))
+    shown = make("paragraph_copies", VOCABULARY, n_ctx=64, seed=0, n_seq=16)
+    found = measured(ideal, shown, "copy_curve")
+    assert shown.params["m"] == 5
+    assert value(found, "copy_curve", "slope") == pytest.approx(0, abs=1e-6)
+    assert value(found, "copy_curve", "second_minus_last") == pytest.approx(0, abs=1e-6)
+
+    repeated, jittered = (make(kind, VOCABULARY, n_ctx=64, seed=0, n_seq=16) for kind in ("repeated_random", "jittered_repeat"))  # fmt: skip
+    offset = replace(INDUCES, unembed_gain=40.0, offset=repeated.params["r"] - 1, heads=(INDUCES.heads[0], (HeadSpec("offset", writes="output"), NOTHING)))  # fmt: skip
+    for model, copies_anywhere in ((ideal, True), (load(planted_model(offset)), False)):
+        blocks = {shown.kind: measure_stimulus(model, shown, [REGISTRY["repeat_loss"]], seed=0)[0] for shown in (repeated, jittered)}  # fmt: skip
+        nats = {m.metric: float(m.values) for found in blocks.values() for m in found}
+        assert nats["later_blocks"] < 1e-3 and nats["top1_later"] == 1
+        assert set(nats) == set(REGISTRY["repeat_loss"].metrics)
+        assert (nats["later_blocks@jittered_repeat"] < 1e-3) == (nats["top1_later@jittered_repeat"] == 1) == copies_anywhere  # fmt: skip
+        assert nats["difference@jittered_repeat"] < 0.5 * nats["difference"] or not copies_anywhere
+    assert nats["top1_later@jittered_repeat"] < 0.3
+    assert nats["later_blocks@jittered_repeat"] > 10
 
 
 # On planted pairs.

@@ -273,9 +273,9 @@ def test_a_leak_is_more_than_rounding():
 
 def test_results_of_an_older_sweep_are_gone_on_with(series, tmp_path):
     """run.json of before variants were remembered: the first model loaded says it again."""
-    out = run(series, tmp_path / "out", "repeat_loss", steps=slice(1)).path
+    out = run(series, tmp_path / "out", "previous_token", steps=slice(1)).path
     meta = json.loads((out / "run.json").read_text())
     del meta["vocabulary"]["variants"]
     (out / "run.json").write_text(json.dumps(meta))
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
-    assert counts(run(series, tmp_path / "out", "repeat_loss")) == (2, 1, 0)
+    assert counts(run(series, tmp_path / "out", "previous_token")) == (2, 1, 0)

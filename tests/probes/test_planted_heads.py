@@ -269,21 +269,23 @@ def test_losses_follow_from_the_closed_form_logits(model):
         log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
         nll = -np.take_along_axis(log_p[:, :-1], stimulus.tokens[:, 1:, None], axis=-1)[..., 0]
         r, m = stimulus.params["r"], stimulus.params["m"]
-        by_copy = nll.reshape(stimulus.n, m, r).mean(
-            -1
-        )  # position 0 predicts the first token of the first copy
+        # Position 0 predicts the first token of the first copy; the first of a later copy cannot be copied.
+        by_copy, copied = nll.reshape(stimulus.n, m, r), np.arange(r * m) % r > 0
+        copied[:r] = False
         if name == "repeat_loss":
             top1 = logits[:, :-1].argmax(-1) == stimulus.tokens[:, 1:]
             answers = {
-                "first_block": by_copy[:, 0],
-                "later_blocks": nll[:, r:].mean(-1),
-                "difference": nll[:, r:].mean(-1) - by_copy[:, 0],
-                "top1_later": top1[:, r:].mean(-1),
+                "first_block": by_copy[:, 0].mean(-1),
+                "later_blocks": nll[:, copied].mean(-1),
+                "difference": nll[:, copied].mean(-1) - by_copy[:, 0].mean(-1),
+                "top1_later": top1[:, copied].mean(-1),
             }
             assert answers["difference"].max() < -1  # the planted model does copy
         else:
-            slope = np.array([np.polyfit(np.arange(2, m + 1), row[1:], 1)[0] for row in by_copy])
-            answers = {"loss": by_copy, "slope": slope}
+            by_copy = by_copy[..., 1:].mean(-1)
+            slope = np.array([np.polyfit(np.arange(3, m + 1), row[2:], 1)[0] for row in by_copy])
+            gain = by_copy[:, 1] - by_copy[:, -1]
+            answers = {"loss": by_copy, "slope": slope, "second_minus_last": gain}
         for metric, answer in answers.items():
             np.testing.assert_allclose(found[metric].samples, answer, rtol=0, atol=2e-5)
             assert found[metric].values == pytest.approx(answer.mean(0), abs=2e-5)
