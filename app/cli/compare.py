@@ -158,14 +158,14 @@ def _seeds(runs: Sequence[Results]) -> str:
 
 
 def _chosen(rows: Sequence[Row], top: int) -> list[Row]:
-    """Rows of one pair of steps for the table: curves stay out, heads only where the main metric clearly changed."""
+    """Rows of one pair of steps for the table: curves and details stay out, heads only where the main metric clearly changed."""
     from byrote.probes.registry import REGISTRY
 
     order = sorted(REGISTRY.values(), key=lambda info: _KINDS.index(info.kind))
     chosen: list[Row] = []
     for info in order:
         own = [row for row in rows if row["probe"] == info.name and row["position"] is None]
-        chosen += [row for row in own if row["layer"] is None]
+        chosen += [row for row in own if row["layer"] is None and row["metric"] not in info.details]
         heads = [row for row in own if row["layer"] is not None and row["metric"] == info.main_metric]
         changed = [row for row in heads if row["change"] not in ("no clear change", "no change")]
         chosen += sorted(changed, key=lambda row: -abs(row["difference"]))[:top]
