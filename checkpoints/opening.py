@@ -12,6 +12,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import discover, format_at, hub
+from byrote.checkpoints.listing import listed_once
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of, text_of
 from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
 
@@ -20,6 +21,7 @@ Named = str | Path
 Broken = Callable[[Path, CheckpointError], None]
 
 
+@listed_once()
 def open_series(
     path: str | Path | Sequence[str | Path],
     *,
@@ -63,6 +65,7 @@ def open_series(
     return _series_of_steps([target.path for target in targets], options)
 
 
+@listed_once()
 def open_runs(
     paths: Named | Sequence[Named], *, on_broken: Broken | None = None, **options: Any
 ) -> list[CheckpointSeries]:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.listing import cached_listing, children
 
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _FILE_ENDING = re.compile(r"\.(?:pt|pth|ckpt|bin|safetensors)$", re.IGNORECASE)
@@ -102,9 +103,10 @@ def has_too_many_digits(name: str) -> bool:
     return parse_name(name) is None and parse_name(_MANY_DIGITS.sub("1", name)) is not None
 
 
+@cached_listing
 def step_folders(path: Path) -> list[Path]:
     """Sub-folders named like steps, by name. Bare numbers count only where nothing else does and they hold a model."""
-    named = [(child, parse_name(child.name)) for child in sorted(path.iterdir()) if child.is_dir()]
+    named = [(child, parse_name(child.name)) for child in children(path) if child.is_dir()]
     sure = [child for child, name in named if name and not name.bare]
     return sure or [child for child, name in named if name and _holds_model(child)]
 

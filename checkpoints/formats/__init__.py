@@ -17,6 +17,7 @@ from byrote.checkpoints.errors import ByroteError, CheckpointError, did_you_mean
 from byrote.checkpoints.formats import dcp, hf, hub, lab, lightning, nanogpt, peft, state_dict, tl_legacy
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.weight_files import links_out
+from byrote.checkpoints.listing import cached_listing
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 GROUP = "byrote.formats"
@@ -42,6 +43,7 @@ def formats() -> Mapping[str, Format]:
     return {**added, **own}
 
 
+@cached_listing
 def format_at(path: Path) -> Format | None:
     """The format that takes a path for its own; None where none does, or it is not there."""
     found = (f for f in formats().values() if path.is_dir() or f.single_files)

@@ -18,6 +18,7 @@ from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
 from byrote.checkpoints.formats.torch_zip import read_torch_file
+from byrote.checkpoints.listing import children
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
 from byrote.checkpoints.step_names import (
     StepName,
@@ -226,7 +227,7 @@ def config_beside(file: Path, shapes: Iterable[tuple[int, ...]]) -> Path:
 def odd_steps(path: Path) -> list[Gap]:
     """Gaps for what is named like a step and is a link that leads nowhere or back up, a pipe or a device."""
     gaps = []
-    for child in sorted(path.iterdir()):
+    for child in children(path):
         named = parse_name(child.name)
         if has_too_many_digits(child.name) and child.is_dir() and not child.name.isdigit():
             gaps.append(Gap(child, "its step has more digits than any training has", "rename it", None))
@@ -247,8 +248,12 @@ def links_out(series: CheckpointSeries) -> tuple[str, ...]:
     home = series.path.resolve()
     home = home if series.path.is_dir() else home.parent
     used = {f for c in series.checkpoints for f in (*c.files, c.config_path) if f is not None and f.exists()}
+    folders = {folder: folder.resolve().is_relative_to(home) for folder in {file.parent for file in used}}
     linked = sorted(
-        file for file in used if file.is_relative_to(series.path) and not file.resolve().is_relative_to(home)
+        file
+        for file in used
+        if file.is_relative_to(series.path)
+        and not (file.resolve().is_relative_to(home) if file.is_symlink() else folders[file.parent])
     )
     if not linked:
         return ()
@@ -263,7 +268,7 @@ def _named(file: Path) -> WeightFile:
 def _inside(folder: Path, endings: Iterable[str]) -> tuple[list[Path], list[Gap]]:
     """Weight files of one folder, and gaps for whatever is named like one and cannot be opened as a file."""
     files, gaps = [], []
-    for child in sorted(folder.iterdir()):
+    for child in children(folder):
         if child.suffix.lower() not in endings or hf_named(child.name) or _SIDECARS.fullmatch(child.name):
             continue
         if child.is_file():

@@ -90,7 +90,8 @@ def units_of(root: Path, step: int) -> list[Path]:
         FileRefused: its folder, or that of all units, is a link.
     """
     folder = own_path(root, "units", step_folder(root, step).name)
-    return sorted(folder.glob("*.parquet"))
+    names = (entry.name for entry in os.scandir(folder)) if folder.is_dir() else ()
+    return [folder / name for name in sorted(names) if name.endswith(".parquet")]
 
 
 def unit_paths(root: Path) -> list[Path]:
