@@ -23,7 +23,7 @@ def test_only_within_a_block(tmp_path):
 
 def test_a_folder_of_steps_is_listed_once_per_opening(tmp_path, monkeypatch):
     """However many formats ask for its names: they were 18 times, which a series of thousands of steps waits for."""
-    run = write_hf_series(tmp_path, "gpt2", (1, 2), name="run")
+    run = write_hf_series(tmp_path / "run", "gpt2", (1, 2))
     listed: list[str] = []
     real = os.listdir
 
@@ -35,13 +35,13 @@ def test_a_folder_of_steps_is_listed_once_per_opening(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", lambda self: (self / name for name in counted(self)))
     assert open_series(run).steps == (1, 2)
     assert listed.count(str(run)) <= 3
-    write_hf_series(tmp_path, "gpt2", (1, 2, 3), name="run")
+    write_hf_series(tmp_path / "run", "gpt2", (1, 2, 3))
     assert open_series(run).steps == (1, 2, 3)
 
 
 @pytest.mark.parametrize("linked", ["folder", "file"])
 def test_files_linked_from_elsewhere_are_noted(tmp_path, linked):
-    away, run = write_hf_series(tmp_path, "gpt2", (1,), name="away"), tmp_path / "run"
+    away, run = write_hf_series(tmp_path / "away", "gpt2", (1,)), tmp_path / "run"
     (there,) = (p for p in away.iterdir() if p.is_dir())
     run.mkdir()
     if linked == "folder":
