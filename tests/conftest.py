@@ -24,6 +24,9 @@ import type_checks
 
 type_checks.install()  # before any of our packages is imported
 torch.set_num_threads(1)
+os.fsync = lambda descriptor: (
+    None
+)  # waits for a disk whose power no test cuts; test_atomic.py sees that it is called
 os.environ["BYROTE_STATE"] = tempfile.mkdtemp(prefix="byrote-state-")  # no test writes into its user's own
 atexit.register(shutil.rmtree, os.environ["BYROTE_STATE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent

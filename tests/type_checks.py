@@ -3,6 +3,9 @@
 jaxtyping looks at every argument twice, in functions made for the purpose, and opens a scope for the names of axes
 whatever a function takes. Here beartype looks once, at arguments, result and fields, and the scope is opened where an
 annotation holds an array: elsewhere there are no axes to compare.
+
+While a module is imported, jaxtyping names its bytecode otherwise, and that of every library imported meanwhile too:
+thousands of modules would be compiled anew. Here only what it decorates is named so.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, get_args, get_type_hints
+from unittest.mock import patch
 
 import jaxtyping
 from beartype import BeartypeConf
+from jaxtyping import _import_hook
 
 with_axes = jaxtyping.jaxtyped  # as it came
 # A whole number is a float, as type checkers have it (PEP 484); the error is a TypeError, as a wrong call is.
@@ -25,6 +30,15 @@ _AS_JAXTYPING = BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.Type
 def install() -> None:
     """From now on modules are decorated with `checked`; those imported before stay as they are."""
     jaxtyping.jaxtyped = checked
+    _import_hook._JaxtypingLoader.exec_module = _exec_module
+
+
+def _exec_module(loader: Any, module: ModuleType) -> None:
+    """Find or make the module's bytecode under jaxtyping's name for it; run it, and what it imports, as ever."""
+    name = partial(_import_hook._optimized_cache_from_source, loader._typechecker.get_hash())
+    with patch("importlib._bootstrap_external.cache_from_source", name):
+        code = loader.get_code(module.__name__)
+    exec(code, module.__dict__)
 
 
 def checked(fn: Any = None, *, typechecker: Any = None) -> Any:

@@ -82,6 +82,16 @@ def test_folders_are_synced_once_a_block_and_never_where_that_is_switched_off(tm
     assert [name for name, _ in calls.calls] == ["create", "rename"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folder")
+def test_a_sync_waits_for_the_very_file_or_folder(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    (tmp_path / "x").write_bytes(b"1")
+    for path in (tmp_path / "x", tmp_path):
+        atomic.FileLayer().sync(path)
+    assert synced == [path.stat().st_ino for path in (tmp_path / "x", tmp_path)]
+
+
 @pytest.mark.parametrize("fails_at", range(4))
 def test_a_full_disk_at_any_call_leaves_the_file_as_it_was(fails_at, tmp_path, monkeypatch):
     monkeypatch.delenv(atomic.SYNC_VARIABLE, raising=False)
