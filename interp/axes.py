@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from byrote.checkpoints.errors import ByroteError
 
 
-def head_label(layer: int, head: int) -> str:
-    """``(5, 1)`` as people and URLs write it: ``L5H1``."""
-    return f"L{layer}H{head}"
+def head_label(layer: int, head: int | None) -> str:
+    """``(5, 1)`` as people and URLs write it: ``L5H1``; a layer's MLP, without a head, ``L5``."""
+    return f"L{layer}" if head is None else f"L{layer}H{head}"
 
 
-def pair_label(source: tuple[int, int], head: tuple[int, int]) -> str:
+def pair_label(source: tuple[int, int | None], head: tuple[int, int | None]) -> str:
     """``(0, 1)`` read by ``(1, 0)``: ``L0H1 → L1H0``."""
     return f"{head_label(*source)} → {head_label(*head)}"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +35,36 @@ class ModelShape:
     def to_json(self) -> dict[str, Any]:
         """Plain fields, for provenance."""
         return asdict(self)
+
+
+@dataclass
+class Shown:
+    """What models were shown while `counting_passes` was open.
+
+    Attributes:
+        rows: sequences of each pass of a whole model, in order; a pass that stops early or is followed by a backward one
+            counts once.
+    """
+
+    rows: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def counting_passes() -> Iterator[Shown]:
+    """Count every forward pass of any model behind hooks while this is open, for the length of a trial."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    shown, forward = Shown(), TransformerBridge.forward
+
+    def counted(self: Any, tokens: Any, *args: Any, **kwargs: Any) -> Any:
+        shown.rows.append(len(tokens))
+        return forward(self, tokens, *args, **kwargs)
+
+    setattr(TransformerBridge, "forward", counted)  # noqa: B010 (mypy: a method is not assigned to)
+    try:
+        yield shown
+    finally:
+        setattr(TransformerBridge, "forward", forward)  # noqa: B010
 
 
 class HookedModel:

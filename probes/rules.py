@@ -45,6 +45,9 @@ NEAR_ZERO_FRAC = 0.1
 Hernandez et al. 2022 (arXiv:2205.10487) find the damage worst where it nears zero; they print no threshold.
 """
 
+FAITHFUL_FRAC = 0.8
+"""Share of a task that a circuit has to do by itself to count as its circuit (Tigges et al. 2024, arXiv:2407.10827)."""
+
 UNCLEAR: Final = "no clear change"
 Change = Literal["better", "worse", "higher", "lower", "no clear change", "no change", "exact"]
 

@@ -230,5 +230,6 @@ def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, p
     steps = " and ".join(f"{step:,}" for step in tried.steps)
     session.data(
         f"{plan.path}: about {duration(tried.unit_s * plan.to_measure)} and "
-        f"{size(round(tried.unit_bytes * plan.to_measure))}, as step{'s' * (len(tried.steps) > 1)} {steps} took"
+        f"{size(round(tried.unit_bytes * plan.to_measure))}, as step{'s' * (len(tried.steps) > 1)} {steps} took; "
+        f"{counted(tried.sequences, 'sequence')} shown to the model for each checkpoint"
     )

@@ -48,7 +48,7 @@ def labels(rows: pd.DataFrame) -> list[str]:
 
 
 def row_label(row: Any) -> str:
-    """The head a row is about: `L5H1`, `L0H1 → L1H0` for a pair, "" for the whole model."""
+    """What a row is about: `L5H1`, `L0H1 → L1H0` for a pair, `L5` for a layer's MLP, "" for the whole model."""
     source = getattr(row, "src_layer", pd.NA), getattr(row, "src_head", pd.NA)
     return _label(row.layer, row.head, *source)
 
@@ -56,8 +56,12 @@ def row_label(row: Any) -> str:
 def _label(layer: Any, head: Any, src_layer: Any, src_head: Any) -> str:
     if pd.isna(layer):
         return ""
-    own = int(layer), int(head)
-    return head_label(*own) if pd.isna(src_layer) else pair_label((int(src_layer), int(src_head)), own)
+    own = _node(layer, head)
+    return head_label(*own) if pd.isna(src_layer) else pair_label(_node(src_layer, src_head), own)
+
+
+def _node(layer: Any, head: Any) -> tuple[int, int | None]:
+    return int(layer), None if pd.isna(head) else int(head)
 
 
 def at_step(rows: pd.DataFrame, step: int | None) -> tuple[pd.DataFrame, int]:

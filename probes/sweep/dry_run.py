@@ -48,11 +48,14 @@ class CostEstimate:
         unit_s: seconds of reading, loading and measuring of the last of them, per unit; what happens once, such as
             importing torch and building the first model, is left out.
         unit_bytes: stored per unit, observations included.
+        sequences: shown to the model for one checkpoint, counted while it was tried: a probe that runs it often counts
+            as often.
     """
 
     steps: tuple[int, ...]
     unit_s: float
     unit_bytes: float
+    sequences: int
 
 
 def preview(
@@ -99,6 +102,8 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
     Raises:
         ByroteError: no step is on this machine, or none of those tried can be measured.
     """
+    from byrote.interp.model import counting_passes
+
     here = [c for c in series if c.source is None or c.files]
     if not here:
         raise ByroteError(
@@ -107,7 +112,8 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
         )
     tried = replace(series, checkpoints=tuple(here[-N_TRIED:]), gaps=())
     with tempfile.TemporaryDirectory(prefix="byrote-trial-") as folder:
-        outcome = sweep(tried, replace(config, prefetch=False), out=folder)
+        with counting_passes() as shown:
+            outcome = sweep(tried, replace(config, prefetch=False), out=folder)
         if not outcome.measured:
             reason = outcome.gaps[0]["reason"] if outcome.gaps else "it was interrupted"
             raise ByroteError(f"the trial measured nothing: {reason}", help="time and disk are not known")
@@ -115,4 +121,6 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
         stored = sum(file.stat().st_size for file in files)
     last = max(entry["step"] for entry in outcome.trace if entry["what"].startswith("measure"))
     took = [e["end_s"] - e["start_s"] for e in outcome.trace if e["step"] == last and e["what"] != "drift"]
-    return CostEstimate(tried.steps, sum(took) / len(groups(config.infos)), stored / outcome.measured)
+    n_units = len(groups(config.infos))
+    sequences = round(sum(shown.rows) * n_units / outcome.measured)
+    return CostEstimate(tried.steps, sum(took) / n_units, stored / outcome.measured, sequences)

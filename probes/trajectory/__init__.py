@@ -7,6 +7,7 @@ its estimate. Positions between steps are on ln(1 + step): training moves fast e
 from __future__ import annotations
 
 from byrote.probes.results.curve import Curve, log_step
+from byrote.probes.trajectory.circuit_overlap import circuit_overlap
 from byrote.probes.trajectory.crossing import Crossing, Reached, Rise, crossings, rise, threshold_crossing
 from byrote.probes.trajectory.events import EVENT_COLUMNS, EventTable, event_head, events, onsets, peaks
 from byrote.probes.trajectory.shape import (
@@ -44,6 +45,7 @@ __all__ = [
     "Reached",
     "Rise",
     "best_head",
+    "circuit_overlap",
     "crossings",
     "decay",
     "event_head",

@@ -101,7 +101,7 @@ class Grid:
         """Step i against step i + 1."""
         a, b = self._top(self.value[None, :, i])[0], self._top(self.value[None, :, i + 1])[0]
         before, after = self.draws(i), self.draws(i + 1)
-        drawn = _jaccard(self._top(before), self._top(after))
+        drawn = jaccard(self._top(before), self._top(after))
         mass = self.value.sum(0) - self.chance.sum()
         change = after.sum(1) - before.sum(1)
         (lo, hi), (change_lo, change_hi) = ends(drawn, self.first.tail), ends(change, self.first.tail)
@@ -110,10 +110,10 @@ class Grid:
             "step_a": int(self.first.steps[i]),
             "step_b": int(self.first.steps[i + 1]),
             "k": self.k,
-            "jaccard": float(_jaccard(a[None], b[None])[0]),
+            "jaccard": float(jaccard(a[None], b[None])[0]),
             "lo": float(lo),
             "hi": float(hi),
-            "random": _random_jaccard(self.k, len(self.curves)),
+            "random": random_jaccard(self.k, len(self.curves)),
             "mass_a": float(mass[i]),
             "mass_b": float(mass[i + 1]),
             "change": float(mass[i + 1] - mass[i]),
@@ -155,13 +155,14 @@ class Grid:
         return float(normal_sf(apart / spread)) if spread > 0 else float(apart <= 0)
 
 
-def _jaccard(
+def jaccard(
     a: Bool[np.ndarray, "draws heads"], b: Bool[np.ndarray, "draws heads"]
 ) -> Float[np.ndarray, " draws"]:
+    """Share of the members of either set that are in both."""
     return (a & b).sum(1) / (a | b).sum(1)
 
 
-def _random_jaccard(k: int, heads: int) -> float:
+def random_jaccard(k: int, heads: int) -> float:
     """Mean Jaccard similarity of two random sets of k of these heads."""
     ways = math.comb(heads, k)
     return sum(

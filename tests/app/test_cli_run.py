@@ -156,7 +156,10 @@ def test_dry_run_counts_what_a_run_then_does(byrote, planted_runs):
     assert counted == (
         "results/planted: 3 checkpoints (steps 0-20), 6 units to measure, 0 already stored, 3 forward passes"
     )
-    assert re.fullmatch(r"results/planted: about 0:\d\d and [\d.]+ KB, as steps 10 and 20 took", cost)
+    assert re.fullmatch(
+        r"results/planted: about 0:\d\d and [\d.]+ KB, as steps 10 and 20 took; [\d,]+ sequences shown to the model for each checkpoint",
+        cost,
+    )
     assert not Path("results").exists()
     assert byrote(*args, "--steps", "0").exit_code == 0
     before = units_of(Path("results"))

@@ -11,7 +11,7 @@ from tiny_models import BASIC_PROBES
 from byrote.checkpoints import ByroteError, open_series
 from byrote.interp.bridge import HookedSeries
 from byrote.interp.loading import load_fresh
-from byrote.interp.model import HookedModel
+from byrote.interp.model import HookedModel, counting_passes
 from byrote.interp.observe import _HOOK as HOOKS
 from byrote.interp.observe import EndView, LayerView, observe, pattern_problem
 from byrote.probes.registry import REGISTRY
@@ -302,3 +302,14 @@ def test_observing_leaves_no_hooks_behind(model):
     calls = [len(point.fwd_hooks) for point in model.bridge.hook_dict.values()]
     assert sum(calls) == 0
     assert torch.equal(model.logits(tokens), before)
+
+
+def test_passes_are_counted_whoever_makes_them(hf_series):
+    model = load_fresh(open_series(hf_series("gpt_neox", 1))[0])
+    tokens = torch.randint(1, 60, (5, 8), generator=torch.Generator().manual_seed(0))
+    with counting_passes() as shown:
+        model.logits(tokens)
+        observe(model, tokens, [Keep("z")], batch=2)  # stops before the logits
+    assert shown.rows == [5, 2, 2, 1]
+    model.logits(tokens)
+    assert len(shown.rows) == 4
