@@ -56,6 +56,7 @@ class TokenSets:
         repeat_count: how often each member was trained on.
         twins: fresh sequences of the members' source, never trained on.
         candidates: the twins and more like them; None where only the twins are known.
+        words: pairs of ids that belong together, where the source is known to have any.
         reference: the source's own loss in nats of every token of [n, width] sequences, where the source is known.
         reference_nll: "members" or "twins" -> losses under a reference model, given with them; used before
             `reference`. NaN where there is none.
@@ -68,6 +69,7 @@ class TokenSets:
     repeat_count: Int[np.ndarray, " p"] | None = None
     twins: Int[np.ndarray, "q twin_width"] | None = None
     candidates: Int[np.ndarray, "r candidate_width"] | None = None
+    words: Int[np.ndarray, "n_words 2"] | None = None
     reference: Reference | None = None
     reference_nll: Mapping[str, Float[np.ndarray, "_ _"]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -112,12 +114,13 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
 
 def _known_source(series: CheckpointSeries, twins: np.ndarray | None) -> dict[str, Any]:
     """What can be said of sequences whose source is known: their loss under it, and more of them."""
-    from byrote.checkpoints.lab.source import fresh_sequences, source_nll, source_of
+    from byrote.checkpoints.lab.source import fresh_sequences, source_nll, source_of, source_words
 
     source = source_of(series.manifest)
     if source is None or (twins is not None and twins.shape[1:] != (source.n_ctx,)):
         return {}  # a manifest that does not describe this data says nothing
     found: dict[str, Any] = {"reference": lambda tokens: source_nll(source, tokens, starts_over(tokens))}
+    found["words"] = source_words(source)
     if twins is not None and len(twins) < N_CANDIDATES:
         more = fresh_sequences(
             source, seed=_seed_of(series.manifest), after=len(twins), n=N_CANDIDATES - len(twins)

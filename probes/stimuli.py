@@ -19,6 +19,7 @@ from jaxtyping import Int
 from byrote.checkpoints.errors import ByroteError, PluginError
 from byrote.checkpoints.token_sets import NO_TOKEN_SETS, TokenSets, starts_over
 from byrote.checkpoints.vocabulary import MAX_IDS, as_ranges, from_ranges
+from byrote.checkpoints.words import found_words
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
@@ -314,6 +315,18 @@ def candidates(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: 
     return _from_tokens("candidates", vocabulary, seed, tokens[rows][:, :n_ctx])
 
 
+def words(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """BOS and two tokens that belong together: a lab source's own pairs, else those of the natural text shown."""
+    pairs = token_sets.words
+    if pairs is None and token_sets.natural is not None:
+        text = natural(token_sets, vocabulary, n_ctx, seed, n_seq)
+        pairs = found_words(text.tokens, vocabulary.ids)
+    pairs = _given(pairs, "words of two tokens", "--text FILE")
+    rows = _some(len(pairs), 8 * n_seq, np.random.default_rng([seed, 13]))
+    tokens = np.concatenate([np.full((len(rows), 1), vocabulary.bos), pairs[rows]], axis=1)
+    return _from_tokens("words", vocabulary, seed, tokens)
+
+
 def _with_counts(
     kind: str,
     token_sets: TokenSets,
@@ -376,6 +389,7 @@ TOKEN_SET_STIMULI: Mapping[str, Callable[[TokenSets, Vocabulary, int, int, int],
     "members": members,
     "twins": twins,
     "candidates": candidates,
+    "words": words,
 }
 _NO_BLOCKS = "the context holds no two blocks of tokens"
 _UNAVAILABLE = {
@@ -383,6 +397,7 @@ _UNAVAILABLE = {
     "paragraph_copies": "the context holds no two copies of a paragraph",
     "planted_pairs": "the context or the vocabulary is too small for a planted pair (10 tokens)",
     "natural": "the series carries no natural text and none was given (--text FILE)",
+    "words": "there is no text, or it holds no two tokens that belong together (--text FILE)",
     "members": "the series carries no members and none were given (--members FILE)",
     **dict.fromkeys(("twins", "candidates"), "there are no twins of the members (--twins FILE)"),
 }

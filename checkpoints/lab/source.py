@@ -127,6 +127,15 @@ def bigram_table(config: SourceConfig) -> Int[np.ndarray, "d_vocab k"]:
     return ids + (ids >= config.bos_token_id)
 
 
+def source_words(config: SourceConfig) -> Int[np.ndarray, "n 2"] | None:
+    """Pairs of ids of which the source lets the second follow the first; None where it lets anything follow anything."""
+    if config.bigram_frac == 0:
+        return None
+    ids = np.delete(np.arange(config.d_vocab), config.bos_token_id)
+    pairs = np.stack(np.broadcast_arrays(ids[:, None], bigram_table(config)[ids]), axis=-1).reshape(-1, 2)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
 def source_of(manifest: Mapping[str, Any]) -> SourceConfig | None:
     """The source a lab series' manifest names; None where it names none this version draws."""
     data, names = manifest.get("data"), SourceConfig.__dataclass_fields__.keys()
