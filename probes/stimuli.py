@@ -316,15 +316,18 @@ def candidates(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: 
 
 
 def words(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
-    """BOS and two tokens that belong together: a lab source's own pairs, else those of the natural text shown."""
-    pairs = token_sets.words
+    """BOS and two tokens that belong together. `extra` names the task: 0 a word of the text or of a lab source, 1 variants."""
+    pairs, variants = token_sets.words, np.array(vocabulary.variants, dtype=np.int64).reshape(-1, 2)
     if pairs is None and token_sets.natural is not None:
-        text = natural(token_sets, vocabulary, n_ctx, seed, n_seq)
-        pairs = found_words(text.tokens, vocabulary.ids)
-    pairs = _given(pairs, "words of two tokens", "--text FILE")
-    rows = _some(len(pairs), 8 * n_seq, np.random.default_rng([seed, 13]))
-    tokens = np.concatenate([np.full((len(rows), 1), vocabulary.bos), pairs[rows]], axis=1)
-    return _from_tokens("words", vocabulary, seed, tokens)
+        pairs = found_words(natural(token_sets, vocabulary, n_ctx, seed, n_seq).tokens, vocabulary.ids)
+    both = (np.zeros((0, 2), dtype=np.int64) if pairs is None else pairs, variants)
+    rng = np.random.default_rng([seed, 13])
+    drawn = [one[_some(len(one), 8 * n_seq, rng)] for one in both]
+    shown = _given(np.concatenate(drawn), "words of two tokens", "--text FILE")
+    tokens = np.concatenate([np.full((len(shown), 1), vocabulary.bos), shown], axis=1)
+    return _from_tokens(
+        "words", vocabulary, seed, tokens, extra={"task": np.repeat([0, 1], [len(d) for d in drawn])}
+    )
 
 
 def _with_counts(

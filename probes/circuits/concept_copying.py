@@ -22,6 +22,7 @@ import numpy as np
 
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.copied_pairs import patched, prompts, random_pairs
+from byrote.probes.circuits.effects import refuse_if
 from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
@@ -72,7 +73,9 @@ def concept_copying(
     Raises:
         NotMeasuredError: edits of this model cannot be relied on, or blocks too short for a word.
     """
-    words, n_seq = stimuli["words"].tokens[:, 1:], stimuli["repeated_random"].n
+    shown, n_seq = stimuli["words"], stimuli["repeated_random"].n
+    words = shown.tokens[shown.extra["task"] == 0, 1:]
+    refuse_if("" if len(words) else "there is no text, or it holds no two tokens that belong together")
     order = np.resize(np.random.default_rng([seed, 22]).permutation(len(words)), n_seq)
     found = patched(model, *prompts(stimuli, words[order]))
     control = patched(model, *prompts(stimuli, random_pairs(stimuli)))

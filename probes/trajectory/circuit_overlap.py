@@ -18,12 +18,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.overlap import jaccard, random_jaccard, rank_biased_overlap
 from byrote.probes.results.rows import labels
 from byrote.probes.results.table import Table
 from byrote.probes.statistics import ends, resampled_means, tail_frac
-from byrote.probes.trajectory.turnover import jaccard, random_jaccard
 
-PROBE, P = "edge_attribution", 0.9
+PROBE = "edge_attribution"
 _AXES = ["metric", "src_layer", "src_head", "layer", "head"]
 
 
@@ -63,24 +63,6 @@ def circuit_overlap(results: Table, *, k: int = 32, to: int | None = None, seed:
 COLUMNS = [
     "step_a", "step_b", "k", "jaccard", "lo", "hi", "random", "rbo", "rbo_lo", "rbo_hi", "left", "entered", "n",
 ]  # fmt: skip
-
-
-def rank_biased_overlap(
-    a: Int[np.ndarray, "draws k"], b: Int[np.ndarray, "draws k"], *, p: float = P
-) -> Float[np.ndarray, " draws"]:
-    """How alike two orders are, the first places counting most; 1 for the same, 0 for two that share nothing.
-
-    Args:
-        a, b: ids, the strongest first; no id twice in an order.
-        p: weight of each place relative to the one before it.
-    """
-    k, shared = a.shape[1], np.zeros(len(a))
-    total = np.zeros(len(a))
-    for d in range(k):
-        shared += (a[:, d, None] == b[:, : d + 1]).any(1)
-        shared += (b[:, d, None] == a[:, :d]).any(1)
-        total += shared / (d + 1) * p ** (d + 1)
-    return shared / k * p**k + (1 - p) / p * total  # 3.
 
 
 def _edges(results: Table, step: int) -> pd.DataFrame:

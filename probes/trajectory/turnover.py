@@ -17,7 +17,6 @@ Total mass:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
+from byrote.probes.overlap import jaccard, random_jaccard
 from byrote.probes.results.curve import Curve
 from byrote.probes.results.table import Table
 from byrote.probes.rules import ALPHA
@@ -153,21 +153,6 @@ class Grid:
             return float(p_greater(a.samples[:, i : i + 1] - b.samples[:, i : i + 1])[0])
         apart, spread = a.value[i] - b.value[i], np.hypot(a.error[i], b.error[i])
         return float(normal_sf(apart / spread)) if spread > 0 else float(apart <= 0)
-
-
-def jaccard(
-    a: Bool[np.ndarray, "draws heads"], b: Bool[np.ndarray, "draws heads"]
-) -> Float[np.ndarray, " draws"]:
-    """Share of the members of either set that are in both."""
-    return (a & b).sum(1) / (a | b).sum(1)
-
-
-def random_jaccard(k: int, heads: int) -> float:
-    """Mean Jaccard similarity of two random sets of k of these heads."""
-    ways = math.comb(heads, k)
-    return sum(
-        math.comb(k, s) * math.comb(heads - k, k - s) / ways * s / (2 * k - s) for s in range(1, k + 1)
-    )
 
 
 MASS_COLUMNS = ["step", "value", "lo", "hi", "heads", "n"]

@@ -17,13 +17,13 @@ from byrote.interp.edges import EdgeGraph, Edges
 from byrote.interp.loading import load_fresh
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.edge_attribution import LastBlockLoss, nested, redrawn_before_last
+from byrote.probes.overlap import rank_biased_overlap
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured
 from byrote.probes.results.table import Table
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_once
 from byrote.probes.trajectory import circuit_overlap
-from byrote.probes.trajectory.circuit_overlap import rank_biased_overlap
 
 FEEDER, IDLE = HeadSpec("previous", writes="previous"), HeadSpec("uniform", strength_nats=0.0)
 SOFT = HeadSpec("prefix", strength_nats=5.0, writes="output")
