@@ -48,6 +48,10 @@ Hernandez et al. 2022 (arXiv:2205.10487) find the damage worst where it nears ze
 FAITHFUL_FRAC = 0.8
 """Share of a task that a circuit has to do by itself to count as its circuit (Tigges et al. 2024, arXiv:2407.10827)."""
 
+TRACED_FALL = 0.5
+"""Smallest fall of the probability of a member's next token, its prompt exchanged, for the member to be traced. Ours: what
+may come back must be most of what there is."""
+
 UNCLEAR: Final = "no clear change"
 Change = Literal["better", "worse", "higher", "lower", "no clear change", "no change", "exact"]
 
