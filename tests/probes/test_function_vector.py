@@ -90,7 +90,8 @@ def model(tmp_path_factory):
 
 def test_the_head_that_carries_the_task_is_found_and_no_other(model):
     found = {
-        m.metric: m for m in measure_once(model, REGISTRY["function_vector"], stimuli=shown(RULE, n_seq=24), seed=0)
+        m.metric: m
+        for m in measure_once(model, REGISTRY["function_vector"], stimuli=shown(RULE, n_seq=24), seed=0)
     }
     assert found["clean"].values > 0.99 and found["corrupted"].values < 0.05
     answer = np.zeros((3, 2))
