@@ -96,13 +96,14 @@ class EdgeGraph:
         for rows in self._batches(clean):
             wrote, other = (self._run(tokens[rows]).writes for tokens in (clean, corrupted))
             lost = other - wrote
+
+            def of_these(logits: Tensor, rows: slice = rows) -> Tensor:
+                return loss(logits, rows)
+
             for step in range(n_steps):
                 alpha = (step + 0.5) / n_steps
                 embedding = other[:, :, 0] + alpha * (wrote[:, :, 0] - other[:, :, 0])
-                grads = self._gradients(
-                    clean[rows], embedding, lambda logits, rows=rows: loss(logits, rows)
-                ).at_inputs
-                for receivers, grad in grads:
+                for receivers, grad in self._gradients(clean[rows], embedding, of_these).at_inputs:
                     score = torch.einsum("bpsd,bprd->bsr", lost, grad) / n_steps
                     found[rows, :, receivers] += score.cpu()
         return found * self.edges.exists

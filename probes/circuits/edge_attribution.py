@@ -208,7 +208,7 @@ def by_kind(
     for name, (axes, entries) in found.items():
         shape = tuple(sizes[axis.removeprefix("src_")] for axis in axes)
         values, exists = np.full((len(scores), *shape), np.nan), np.zeros(shape, dtype=bool)
-        for place, s, r in entries:
-            values[(slice(None), *place)], exists[place] = scores[:, s, r], True
+        for index, s, r in entries:
+            values[(slice(None), *index)], exists[index] = scores[:, s, r], True
         out[name] = ProbeScores(values, axes=axes, chance=0.0, exists=exists if axes else None)
     return out
