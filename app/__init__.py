@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from byrote.probes.results import Results as Results
     from byrote.probes.spec import probe as probe
     from byrote.probes.stimuli import stimulus as stimulus
+    from byrote.probes.trajectory import circuit_overlap as circuit_overlap
     from byrote.probes.trajectory import onset as onset
 
 _FROM = {
@@ -34,6 +35,7 @@ _FROM = {
     "CheckpointSeries": "byrote.checkpoints.series",
     "Results": "byrote.probes.results",
     "capture": "byrote.interp.captured",
+    "circuit_overlap": "byrote.probes.trajectory",
     "compare": "byrote.probes.degradation",
     "figures": "byrote.probes.figures",
     "load": "byrote.interp.loading",

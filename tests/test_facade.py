@@ -15,6 +15,7 @@ LIGHT = (
     "ByroteError",
     "CheckpointSeries",
     "Results",
+    "circuit_overlap",
     "compare",
     "figures",
     "measure",
