@@ -10,7 +10,8 @@ arXiv:2310.10348; over training, and the 80% of a circuit: Tigges et al. 2024, a
 3. score of an edge = (corrupted write - clean write) . (gradient of the loss at the input), summed over positions,
    the gradient averaged over 5 runs with embeddings on the way from corrupted to clean (midpoints). Above 0: without
    the edge the loss rises
-4. the 512 edges with the largest absolute mean score have rows; n_edges counts all
+4. the 512 edges with the largest absolute mean score have rows, and all from the embedding or into the logits; n_edges
+   counts all there are
 5. faithfulness of the 2^position largest (the last: all): (corrupted loss - loss with every other edge ablated) / (mean gain). The
    ablated loss is exact, not first order. chance: the same of as many edges drawn at random, mean of 3 nested draws
 6. circuit_edges: the smallest such circuit with a faithfulness of 80%
@@ -64,7 +65,7 @@ N_STEPS, N_RANDOM, MOST_ROWS = 5, 3, 512
         "circuit_edges": "edges of the smallest of these circuits with a faithfulness of 80%",
         "completeness": "share of the gain that the edges from the embedding add up to",
         "n_edges": "edges of the model",
-        "n_with_rows": "edges with rows: the 512 largest",
+        "n_with_rows": "edges with rows: the 512 largest, and those from the embedding or into the logits",
     },
     main_metric="k_edge",
     curve_axis="log2 of edges in the circuit",
@@ -130,6 +131,7 @@ def edge_attribution(
     enough = np.flatnonzero(faithful.mean(0) >= FAITHFUL_FRAC)  # 6.
     with_rows = torch.zeros(size.numel(), dtype=torch.bool)
     with_rows[order[: min(n_edges, MOST_ROWS)]] = True  # 4.
+    with_rows = with_rows.view_as(size) | (edges.exists & _at_an_end(edges))
     facts = {
         "circuit_edges": min(2.0 ** enough[0], n_edges) if len(enough) else np.nan,
         "completeness": -scores[:, 0].sum(-1).double().mean().item() / -gain.mean()
@@ -138,7 +140,7 @@ def edge_attribution(
         "n_edges": n_edges,
         "n_with_rows": int(with_rows.sum()),
     }
-    per_edge = by_kind(scores.double().numpy(), with_rows.view_as(size).numpy(), edges, model)
+    per_edge = by_kind(scores.double().numpy(), with_rows.numpy(), edges, model)
     return per_edge | {
         "faithfulness": ProbeScores(faithful, axes=("position",), chance=chance),
         "gain": ProbeScores(gain, chance=0.0),
@@ -182,6 +184,13 @@ def nested(order: Int[Tensor, " n_edges"], edges: Edges) -> list[Bool[Tensor, "s
         circuit[order[:size]] = True
         circuits.append(circuit.view_as(edges.exists))
     return circuits
+
+
+def _at_an_end(edges: Edges) -> Bool[Tensor, "senders receivers"]:
+    """Edges from the embedding or into the logits: one for a head or MLP, so that every head has its row."""
+    first = torch.tensor([kind == "input" for kind, *_ in edges.senders])
+    last = torch.tensor([kind == "logits" for kind, *_ in edges.receivers])
+    return first[:, None] | last[None]
 
 
 def by_kind(

@@ -24,10 +24,10 @@ from byrote.probes.results.unit_files import Stamp, file_stamp
 
 Metric = tuple[str, str]
 Where = Callable[[Any], Any]  # a table or record batch -> which of its rows
-Kind = Literal["head", "pair", "head curve", "curve", "model"]
+Kind = Literal["head", "pair", "head curve", "curve", "model", "layer"]
 WORDS = ("run", "probe", "metric", "reason")
 _NARROW = ("layer", "head", "src_layer", "src_head", "position", "n")
-_INDEXED = ("step", "tokens_seen", "probe", "metric", "layer", "src_layer", "position")
+_INDEXED = ("step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "position")
 _SHORT_ROWS = 8192  # metrics of at most so many rows are cached once one of them was read
 _ROWS_AT_ONCE = 65536
 
@@ -207,7 +207,7 @@ def _index(batches: Iterator[tuple[int, pa.RecordBatch]]) -> Index:
         stops = np.append(starts[1:], batch.num_rows)
         known = {
             name: np.logical_or.reduceat(batch[name].is_valid().to_numpy(zero_copy_only=False), starts)
-            for name in ("layer", "src_layer", "position")
+            for name in ("layer", "head", "src_layer", "position")
         }
         for i, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
             metric = batch["probe"][start].as_py(), batch["metric"][start].as_py()
@@ -226,6 +226,8 @@ def _index(batches: Iterator[tuple[int, pa.RecordBatch]]) -> Index:
 def _kind(axes: set[str]) -> Kind:
     if "src_layer" in axes:
         return "pair"
+    if "layer" in axes and "head" not in axes:
+        return "layer"
     if "layer" in axes:
         return "head curve" if "position" in axes else "head"
     return "curve" if "position" in axes else "model"

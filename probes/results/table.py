@@ -174,7 +174,7 @@ class Table:
 
     @property
     def kinds(self) -> dict[Metric, Kind]:
-        """(probe, metric) -> "head", "pair", "curve", "head curve" or "model", in catalogue order."""
+        """(probe, metric) -> "head", "pair", "curve", "head curve", "layer" or "model", in catalogue order."""
         order = {name: i for i, name in enumerate(REGISTRY)}
         found = ((name, place.kind) for name, place in self._source.index.metrics.items() if name[0])
         return dict(sorted(found, key=lambda item: (order.get(item[0][0], len(order)), item[0])))

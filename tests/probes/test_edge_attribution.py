@@ -246,7 +246,9 @@ def edge_metrics(scores: dict[tuple[int, int, int, int], float]) -> list[Measure
         "edge_attribution", "k_edge", values, values, values, zeros, n, axes, samples=samples, exists=exists
     )
     number = [np.array(v) for v in (9.0, 9.0, 9.0, 0.0, 8.0)]
-    return [edge, Measured("edge_attribution", "n_edges", *number, ())]
+    layer = [np.full(2, float(v)) for v in (0, 0, 0, 0, 8)]
+    mlp = Measured("edge_attribution", "logits_from_mlp", *layer, ("layer",), samples=np.zeros((8, 2)))
+    return [edge, mlp, Measured("edge_attribution", "n_edges", *number, ())]
 
 
 def test_overlap_of_circuits_worked_by_hand(tmp_path):
@@ -257,6 +259,8 @@ def test_overlap_of_circuits_worked_by_hand(tmp_path):
     }
     path = write_results(tmp_path, "run", {step: edge_metrics(scores) for step, scores in steps.items()})
     results = Table.open(path)
+    assert results.kinds["edge_attribution", "logits_from_mlp"] == "layer"  # nobody takes it for a head's
+    assert not results.head_probes
     found = circuit_overlap(results, k=3)
     assert found["step_a"].tolist() == [0, 10] and found["step_b"].tolist() == [10, 20]
     assert found["jaccard"].tolist() == [2 / 4, 0]  # a sign that turns is the same edge
