@@ -20,6 +20,7 @@ arXiv:2310.10348; over training, and the 80% of a circuit: Tigges et al. 2024, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -216,8 +217,14 @@ def by_kind(
     out = {}
     for name, (axes, entries) in found.items():
         shape = tuple(sizes[axis.removeprefix("src_")] for axis in axes)
-        values, exists = np.full((len(scores), *shape), np.nan), np.zeros(shape, dtype=bool)
-        for index, s, r in entries:
-            values[(slice(None), *index)], exists[index] = scores[:, s, r], True
-        out[name] = ProbeScores(values, axes=axes, chance=0.0, exists=exists if axes else None)
+        flat = [int(np.ravel_multi_index(index, shape)) if axes else 0 for index, _, _ in entries]
+        values, exists = (
+            np.full((len(scores), math.prod(shape)), np.nan),
+            np.zeros(math.prod(shape), dtype=bool),
+        )
+        values[:, flat] = np.stack([scores[:, s, r] for _, s, r in entries], axis=1)
+        exists[flat] = True
+        out[name] = ProbeScores(
+            values.reshape(-1, *shape), axes, 0.0, exists=exists.reshape(shape) if axes else None
+        )
     return out

@@ -93,7 +93,8 @@ class Prompts:
     settings=("clean", "corrupted", "traced_frac"),
     reads_as="state near clean early in the prompt and in low layers: the token there is what the memory hangs on; near "
     "the end in high layers is true of any prediction. attn, mlp: the layer that brings it back. agreement near 0 "
-    "where attn or mlp is large: other parts carry the memory as well, and an edit there would not remove it",
+    "where attn or mlp is large: other parts carry the memory as well, and an edit there would not remove it. "
+    "Of two parts (two layers without MLPs) it only says whether both have the same order",
     not_measured="fewer than 2 members are traced: the model has not memorised them, or twins bring their tokens out too; "
     "removing all heads' outputs does not move the logits; states cannot be replaced",
     undefined="no traced prompt reaches this place; or nothing differs between parts; or there are no MLPs",
