@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from byrote.interp.loading import load as load
     from byrote.probes import figures as figures
     from byrote.probes.degradation import compare as compare
+    from byrote.probes.imported import import_scores as import_scores
     from byrote.probes.notebook import measure as measure
     from byrote.probes.results import Results as Results
     from byrote.probes.spec import probe as probe
@@ -38,6 +39,7 @@ _FROM = {
     "circuit_overlap": "byrote.probes.trajectory",
     "compare": "byrote.probes.degradation",
     "figures": "byrote.probes.figures",
+    "import_scores": "byrote.probes.imported",
     "load": "byrote.interp.loading",
     "measure": "byrote.probes.notebook",
     "onset": "byrote.probes.trajectory",

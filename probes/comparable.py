@@ -10,6 +10,7 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.results.table import Table
 from byrote.probes.results.unit_files import step_folder, unit_provenance
+from byrote.probes.rules import NOT_TESTED
 from byrote.probes.trajectory.verdict import Onset
 
 ALIGNMENTS = ("step", "tokens", "loss")
@@ -31,7 +32,7 @@ class Comparison:
         pairs: matched (step of A, step of B).
         rows: one row per number compared: values a and b, difference b - a with its interval, n, p and q, the
             smallest effect in its unit, and `change`: "better", "worse", "higher", "lower", "no clear change", or
-            "exact" for weight-only scores.
+            "exact" for weight-only scores, "not tested" for imported ones.
         onset_a, onset_b: of the induction heads in each run.
         sentence: what happened, in words.
         notes: what could not be compared, and why.
@@ -46,6 +47,11 @@ class Comparison:
     onset_b: Onset
     sentence: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def untested(self) -> bool:
+        """Whether a run's scores were imported: there are no intervals, and nothing was tested."""
+        return bool((self.rows["change"] == NOT_TESTED).any())
 
     def row(self, probe: str, metric: str) -> pd.Series | None:
         """The model-level row of a metric at the last compared pair; None when it was not compared."""

@@ -31,6 +31,7 @@ from byrote.probes.rules import judge_change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
 from byrote.probes.trajectory import onset
+from byrote.probes.untested import untested_rows, untested_sentence
 
 _AXES = [*AXES]
 _OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
@@ -56,6 +57,10 @@ def compare(
         ByroteError: nothing to match on, or provenance differs in anything but the weights; the help says how to fix it.
     """
     pairs = _chosen(matched_steps(a, b, align), at, a)
+    if a.imported or b.imported:
+        rows = untested_rows(a, b, pairs)[ROW_COLUMNS]
+        said = untested_sentence(a, b, rows)
+        return Comparison(a.run, b.run, align, tuple(pairs), rows, onset(a), onset(b), said)
     differing = differing_provenance(a, b, pairs)
     if differing:
         raise ByroteError(
@@ -167,7 +172,7 @@ def _best_head_row(left: pd.DataFrame, right: pd.DataFrame, probe: str, seed: in
         frame[(frame["probe"] == probe) & (frame["metric"] == "score") & frame["valid"]]
         for frame in (left, right)
     ]
-    if any(rows.empty for rows in scored):
+    if any(rows.empty or not rows["samples"].str.len().all() for rows in scored):
         return None
     tested, best = strongest_difference(*(_stack(rows["samples"]) for rows in scored), seed=seed)
     for name, rows, index in zip(("head_a", "head_b"), scored, best, strict=True):

@@ -58,9 +58,16 @@ def run_name(run: str) -> str:
 
 
 def seeds(results: Table) -> str:
-    """``, sequence seed 0, training seed 1``: what a table's title ends in."""
+    """``, sequence seed 0, training seed 1``: what a table's title ends in; of imported scores, that they are."""
+    if results.imported:
+        return f", {imported(results)}"
     found = (("sequence", results.sequence_seed), ("training", results.training_seed))
     return "".join(f", {what} seed {seed}" for what, seed in found if seed is not None)
+
+
+def imported(results: Table) -> str:
+    """``imported from scores.csv, no samples: no intervals``; "" for what byrote measured."""
+    return f"imported from {clean(results.imported)}, no samples: no intervals" if results.imported else ""
 
 
 def arm_words(results: Table) -> str:
@@ -380,6 +387,8 @@ def _strongest_difference(row: pd.Series) -> str:
 def tally(found: Comparison) -> str:
     """On how many measures that have a better direction a run is clearly worse or better than its baseline."""
     words = [change(row) for row in directed(found).itertuples(index=False)]
+    if found.untested:
+        return f"{counted(len(found.rows), 'number')} of {run_name(found.a)} and {run_name(found.b)} side by side, none of them tested"
     worse, better = words.count("worse"), words.count("better")
     a, b = run_name(found.a), run_name(found.b)
     where = f"at step {step_number(found.pairs[-1][1])}"

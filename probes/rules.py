@@ -53,7 +53,8 @@ TRACED_FALL = 0.5
 may come back must be most of what there is."""
 
 UNCLEAR: Final = "no clear change"
-Change = Literal["better", "worse", "higher", "lower", "no clear change", "no change", "exact"]
+NOT_TESTED: Final = "not tested"  # of imported scores, which have no samples
+Change = Literal["better", "worse", "higher", "lower", "no clear change", "no change", "exact", "not tested"]
 
 
 def is_above(lo: Numbers, floor: Numbers | float) -> Flags:
@@ -149,13 +150,15 @@ def judge_change(row: Mapping[str, Any], better: str | None) -> Change:
 
 
 def change(row: Any) -> str:
-    """A judged difference in words: better, worse, higher, lower or no clear change.
+    """A judged difference in words: better, worse, higher, lower, no clear change, or not tested.
 
     Args:
         row: of a comparison, with difference, lo, hi and `change`, see `judge_change`. Whatever it says, an interval
             that holds 0 is no clear change.
     """
     lo, hi = float(row.lo), float(row.hi)
+    if row.change == NOT_TESTED:
+        return NOT_TESTED
     if np.isnan(lo) or np.isnan(hi) or lo <= 0 <= hi:
         return UNCLEAR
     if row.change == "exact":

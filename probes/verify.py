@@ -36,7 +36,7 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.derived import OBSERVATIONS, observations_of
 from byrote.probes.results.parquet_files import open_parquet, parquet_seal, refuse_values
-from byrote.probes.results.run_json import run_json_seal
+from byrote.probes.results.run_json import imported_from, run_json_seal
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order
 from byrote.probes.results.series_place import series_place
 from byrote.probes.results.unit_files import (
@@ -50,7 +50,7 @@ from byrote.probes.results.unit_files import (
 )
 from byrote.probes.sweep.prefetch import Fingerprints
 from byrote.probes.sweep.units import unit_name
-from byrote.probes.wording import counted
+from byrote.probes.wording import clean, counted
 
 MAX_HASHED_BYTES = 500_000_000
 N_PLACES = 3  # of a finding that are named
@@ -321,6 +321,11 @@ class _Walk:
     def _checkpoints(self) -> None:
         """By size and time of the files; by content, the costly way, only where these changed."""
         path = series_place(self.root, self.meta)
+        if source := imported_from(self.meta):
+            self.checked.append(
+                f"imported from {clean(source)}, no samples: there are no checkpoints to compare"
+            )
+            return
         if path is None or not path.exists():
             self.checked.append("the checkpoints are not where they were: not compared")
             return
@@ -377,7 +382,7 @@ def _unit_problems(
     if probes and _unique(table, "probe") - set(probes):
         yield "units hold probes they do not name"
     for name, version in known.items():
-        if (now := REGISTRY[name].version) != version:
+        if (now := REGISTRY[name].version) != version and not imported_from(meta):
             yield f"{name} was measured by its version {_short(version)}, this byrote has {now}"
     of_run = _mapping(meta.get("provenance"))
     for name in _SETTINGS:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def verb(*examples: str) -> Callable[[Callable[..., int | None]], Verb]:
 
         params += output_params() if prints else []
         help = inspect.getdoc(function)
-        return Verb(function.__name__, callback=call, params=params, help=help, examples=examples)
+        return Verb(function.__name__.rstrip("_"), callback=call, params=params, help=help, examples=examples)
 
     return make
 
@@ -215,7 +216,8 @@ class LazyGroup(_WithExamples, click.Group):
         """The verb, imported now."""
         if cmd_name not in self.verbs:
             return None
-        return getattr(importlib.import_module(self.module.format(verb=cmd_name)), cmd_name)
+        module = importlib.import_module(self.module.format(verb=cmd_name))
+        return getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

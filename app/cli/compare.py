@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from byrote.probes.comparable import Comparison
     from byrote.probes.results import Results
 
-EXACT = "weights only: exact, no sampling error"
+EXACT, IMPORTED = "weights only: exact, no sampling error", "imported, no samples: not tested"
 _KINDS = ("verdict", "model", "direct", "head", "weights")  # order of the table
 _IN_WORDS = {"no clear change": "unclear"}  # the table's narrow column; data keep the full words
 
@@ -42,7 +42,10 @@ COLUMNS = (
     Column("b", "B", lambda row: _shown(row, "b", sign=False), right=True),
     Column("difference", "B - A", lambda row: _shown(row, "difference"), right=True),
     Column(
-        "_interval", "95% interval", lambda row: f"[{_shown(row, 'lo')}, {_shown(row, 'hi')}]", right=True
+        "_interval",
+        "95% interval",
+        lambda row: MISSING if row["lo"] is None else f"[{_shown(row, 'lo')}, {_shown(row, 'hi')}]",
+        right=True,
     ),
     *columns("lo hi"),
     Column("n", "n", lambda row: count(row["n"]) if row["n"] else MISSING, right=True, wide=True),
@@ -113,14 +116,16 @@ def _at(at: str) -> Literal["last", "all"] | int:
 
 
 def _rows(comparison: Comparison, runs: Sequence[Results]) -> list[dict[str, Any]]:
+    from byrote.probes.rules import NOT_TESTED
+
     seeds = dict(
         zip(("training_seed_a", "training_seed_b"), (run.training_seed for run in runs), strict=True)
     )
     seeds["seed"] = runs[0].sequence_seed
     rows = []
     for row in comparison.rows.to_dict("records"):
-        exact = row["n"] == 0
-        extra = {"run_a": comparison.a, "run_b": comparison.b, "reason": EXACT if exact else None} | seeds
+        reason = IMPORTED if row["change"] == NOT_TESTED else EXACT if row["n"] == 0 else None
+        extra = {"run_a": comparison.a, "run_b": comparison.b, "reason": reason} | seeds
         rows.append({name: plain(value) for name, value in row.items()} | extra)
     return rows
 
@@ -151,7 +156,11 @@ def _title(comparison: Comparison) -> str:
 
 
 def _seeds(runs: Sequence[Results]) -> str:
-    """Seeds behind the numbers, and what one run per arm leaves unknown."""
+    """Seeds behind the numbers, and what one run per arm leaves unknown; of imported scores, that they are."""
+    from byrote.probes import findings
+
+    if any(run.imported for run in runs):
+        return "; ".join(f"{run.run} is {findings.imported(run)}" for run in runs if run.imported)
     trained = [run.training_seed for run in runs]
     known = "" if None in trained else f", training seeds {trained[0]} (A) and {trained[1]} (B)"
     return f"sequence seed {runs[0].sequence_seed}{known}: one run each, the spread between training seeds is not in the intervals"

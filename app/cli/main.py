@@ -21,6 +21,7 @@ VERBS = {
     "lint": "Look for doubled, exchanged, damaged and missing steps; no model is loaded.",
     "probes": "List the probes, or print one probe's card.",
     "run": "Measure every checkpoint; the same command again does only what is missing.",
+    "import": "Make results of published scores, which have no samples.",
     "verify": "Say whether results are as they were written; nothing is changed.",
     "show": "Print the top heads at a step, or events over training.",
     "compare": "Compare two runs: differences, onsets, and whether it is damage.",

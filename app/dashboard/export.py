@@ -301,6 +301,8 @@ def run_command(run: Results, *more: str) -> str:
         run: whose series and results folder.
         more: further options.
     """
+    if run.imported:
+        return clean(shell_line(["byrote", "import", run.imported, "-o", str(run.path)]), limit=1000)
     provenance = run.meta.get("provenance") or {}
     words = ["byrote", "run", run.series_shown or "PATH", *more]
     for option, name, default in (

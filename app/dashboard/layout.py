@@ -18,6 +18,7 @@ from byrote.dashboard.library import DIRECTORY_VARIABLE, Library, look
 from byrote.dashboard.page import Drawing, View, bound, go, look_around, opened_paths, panel, problem
 from byrote.dashboard.query_params import MAX_PINS, head_names, link
 from byrote.dashboard.views import PAGES
+from byrote.probes.findings import imported
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, file_stem, literal, probe_name, sentence_case, step_number
 
@@ -231,6 +232,8 @@ def _status(view: View) -> None:
     run = view.run
     total = (run.meta.get("series") or {}).get("n_checkpoints") or len(run.all_steps)
     parts = [f"{len(run.steps)} of {counted(max(total, len(run.steps)), 'checkpoint')} measured"]
+    if run.imported:
+        parts = [counted(len(run.steps), "step"), literal(imported(run))]
     if run.meta.get("status") in ("running", "interrupted"):
         parts.append(str(run.meta["status"]))
     st.caption(" · ".join(parts))

@@ -7,7 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.probes.findings import absent_token_sets, lacks_token_sets, left_out, missing_token_sets
+from byrote.probes.findings import (
+    absent_token_sets,
+    imported,
+    lacks_token_sets,
+    left_out,
+    missing_token_sets,
+)
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.wording import counted, probe_name, steps_in_words
@@ -23,6 +29,7 @@ def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
         alert
         for part in (
             _empty,
+            _imported,
             _gaps,
             _linted,
             _invalid,
@@ -90,6 +97,13 @@ def _empty(inputs: Inputs) -> Iterator[Alert]:
     for r in inputs.results:
         if r.frame.empty:
             yield Alert(f"{r.run}: nothing was measured at any step.", "errors")
+
+
+def _imported(inputs: Inputs) -> Iterator[Alert]:
+    for r in inputs.results:
+        if r.imported:
+            text = f"{r.run} was {imported(r)}. Nothing of it is tested, and how it was computed is its source's word."
+            yield Alert(text, "provenance", "note")
 
 
 def _gaps(inputs: Inputs) -> Iterator[Alert]:

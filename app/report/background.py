@@ -103,7 +103,12 @@ def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
     """The commands and the notebook lines that make this report again."""
     names = [shlex.quote(f"results/{r.run}") for r in inputs.results]
     paths = [shlex.quote(r.series_shown or r.run) for r in inputs.results]
-    lines = [f"byrote run {path} -o results" for path in paths]
+    lines = [
+        f"byrote import {shlex.quote(r.imported)} -o {name}"
+        if r.imported
+        else f"byrote run {path} -o results"
+        for r, name, path in zip(inputs.results, names, paths, strict=True)
+    ]
     lines += [
         f"byrote compare {shlex.quote(f'results/{c.a}')} {shlex.quote(f'results/{c.b}')}"
         for c in inputs.comparisons
@@ -198,6 +203,7 @@ def _facts(results: Results) -> dict[str, str]:
         "Series": series.get("name"),
         "Path": results.series_shown or None,
         "Format": series.get("format"),
+        "Imported from": results.imported or None,
     }
     facts["Steps measured"] = f"{len(results.steps)} of {series.get('n_checkpoints', '?')}"
     manifest = _manifest(results)

@@ -37,7 +37,9 @@ def _one(inputs: Inputs, comparison: Comparison, index: int) -> list[Block]:
         Prose(f"{tally(comparison)}.", "lead"),
         Listing(tuple(f"Onset in {first_head(name, onset)}." for name, onset in onsets)),
         Prose(
-            f"Differences are {b} minus {a}, paired by test sequence.{matched} “Better” and “worse” follow each probe's "
+            f"Differences are {b} minus {a}, head by head.{matched} Imported scores have no samples: nothing is tested."
+            if comparison.untested
+            else f"Differences are {b} minus {a}, paired by test sequence.{matched} “Better” and “worse” follow each probe's "
             "own direction. A difference whose 95% interval holds 0, or that is below the smallest effect of interest (0.05 for scores and "
             "nats), is no clear change.",
             "note",

@@ -103,6 +103,8 @@ def report_inputs(
 
 def seeds_of(results: Sequence[Results]) -> str:
     """`Sequence seed 0; training seeds 0 and 1.`, for captions; what is not recorded is said."""
+    if all(r.imported for r in results):
+        return "Imported, no samples."
     sequence = [r.sequence_seed for r in results]
     trained = [r.training_seed for r in results]
     return f"{_named('Sequence', sequence)}; {_named('training', trained)}."

@@ -12,7 +12,7 @@ import pandas as pd
 from byrote.probes.figures import Figure
 from byrote.probes.figures.canvas import NUMBERS
 from byrote.probes.figures.head_grid import spaced_steps
-from byrote.probes.figures.select import counted, typical_chance
+from byrote.probes.figures.select import interval_words, typical_chance
 from byrote.probes.results import Results
 from byrote.probes.wording import chance_number, clean, plain, probe_name, sentence_case
 from byrote.report.model import Estimate, Picture, Table, Value
@@ -104,7 +104,7 @@ def _counts(table: pd.DataFrame) -> str:
     level = ", no chance level"
     if chance is not None:
         level = f", chance {chance_number(chance)}" if valid["chance"].nunique() == 1 else ""
-    return f"95% intervals, {counted(valid)}{level}."
+    return f"{sentence_case(interval_words(valid, '95% intervals'))}{level}."
 
 
 def _cell(value: Any) -> Value:

@@ -30,7 +30,7 @@ from byrote.probes.figures.select import main_metric, unit, value_range
 from byrote.probes.figures.theme import paint
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.rows import row_label
-from byrote.probes.rules import UNCLEAR, change
+from byrote.probes.rules import NOT_TESTED, UNCLEAR, change
 from byrote.probes.wording import (
     clean,
     interval,
@@ -59,6 +59,9 @@ def matched_final(comparison: Any) -> pd.DataFrame:
     return rows[rows["step_a"] == rows["step_a"].max()]
 
 
+UNTESTED = "imported, no samples: no intervals, not tested"
+
+
 def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL, look: Look = FULL) -> Figure:
     """Forest plot of paired differences B - A at the matched final step.
 
@@ -72,7 +75,7 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL, look: Look
         "no clear change".
     """
     a, b = comparison.a, comparison.b
-    title = f"{markup(short(b))} minus {markup(short(a))}, paired on the same sequences"
+    title = f"{markup(short(b))} minus {markup(short(a))}{'' if comparison.untested else ', paired on the same sequences'}"
     panels = _panels(matched_final(comparison), n_heads)
     if not panels:
         return empty(title=title, reason="no metric was measured in both runs at a matched step", look=look)
@@ -93,8 +96,8 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL, look: Look
     steps = rows[["step_a", "step_b"]].iloc[0]
     return finish(
         Figure({"data": traces, "layout": layout}), canvas, title=title,
-        subtitle=f"steps {step_number(steps.step_b)} and {step_number(steps.step_a)} · bar: 95% interval of the paired "
-        "difference · grey and hollow: no clear change",
+        subtitle=f"steps {step_number(steps.step_b)} and {step_number(steps.step_a)} · "
+        + (UNTESTED if comparison.untested else "bar: 95% interval of the paired difference · grey and hollow: no clear change"),
         alt=_finding(rows, clean(a), clean(b)), look=look, table=lambda: table_of(rows),
     )  # fmt: skip
 
@@ -134,7 +137,8 @@ def difference_grid(comparison: Any, *, probe: str, metric: str = "score", look:
     return grid_figure(
         cells_of(rows, grid, limits=limits, describe=_describe, write=_writer(grid)), limits,
         title=f"{sentence_case(probe_name(probe))}, {markup(short(b))} minus {markup(short(a))}",
-        subtitle=f"{unit(probe, metric)} · 95% interval of the paired difference · in parentheses: no clear change",
+        subtitle=f"{unit(probe, metric)} · "
+        + (UNTESTED if comparison.untested else "95% interval of the paired difference · in parentheses: no clear change"),
         alt=_grid_finding(rows, f"{probe_name(probe)}, {clean(b)} minus {clean(a)}"), look=look,
         table=lambda: table_of(rows),
     )  # fmt: skip
@@ -303,7 +307,8 @@ def _describe(row: Any, label: str = "") -> str:
     whose = [f"{h} " if h else "" for h in (row.head_b, row.head_a)] if row.metric == BEST_HEAD else ["", ""]
     text = f"{whose[0]}{number(row.b)} minus {whose[1]}{number(row.a)}"
     text += f" = {interval(row.difference, row.lo, row.hi, sign=True)}"
-    n = f", n={int(row.n)}" if row.n else ", exact: from weights alone"
+    exact = ", exact: from weights alone" if row.change != NOT_TESTED else ""
+    n = f", n={int(row.n)}" if row.n else exact
     return f"{label} {text}{n}, {change(row)}".strip()
 
 

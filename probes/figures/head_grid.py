@@ -26,9 +26,9 @@ from byrote.probes.figures.cells import (
 )
 from byrote.probes.figures.select import (
     at_step,
-    counted,
     head_observations,
     highest,
+    interval_words,
     metric_name,
     subject,
     typical_chance,
@@ -261,9 +261,7 @@ def _reading(rows: pd.DataFrame, chance: float | None, unit_words: str) -> str:
     parts = [unit_words] if unit_words else []
     parts.append("no chance level" if chance is None else f"chance {chance_number(chance)}")
     exact = bool((valid["lo"] == valid["hi"]).all())
-    return " · ".join(
-        [*parts, "exact: from weights alone" if exact else f"95% interval over {counted(valid)}"]
-    )
+    return " · ".join([*parts, "exact: from weights alone" if exact else interval_words(valid)])
 
 
 def _grid_finding(rows: pd.DataFrame, cells: Cells, where: str) -> str:

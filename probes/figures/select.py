@@ -99,6 +99,13 @@ def gap_reasons(results: Any) -> dict[int, str]:
     return {int(g["step"]): str(g.get("reason", "")) for g in results.gaps if g.get("step") is not None}
 
 
+def interval_words(rows: pd.DataFrame, what: str = "95% interval") -> str:
+    """`95% interval over n = 32 sequences` for measured rows; for imported ones that there is none."""
+    if "lo" in rows and not rows["n"].any() and rows["lo"].isna().all():
+        return "imported, no samples: no intervals"
+    return f"{what} over {counted(rows)}"
+
+
 def counted(rows: pd.DataFrame) -> str:
     """`n = 32 sequences` for measured rows, a range where n differs."""
     lowest, highest = int(rows["n"].min()), int(rows["n"].max())

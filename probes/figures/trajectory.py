@@ -17,10 +17,10 @@ from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, note, scatte
 from byrote.probes.figures.lines import Line, chance_trace, lines_figure, loss_axis
 from byrote.probes.figures.select import (
     as_list,
-    counted,
     gap_reasons,
     head_observations,
     highest,
+    interval_words,
     metric_name,
     observations,
     one_head,
@@ -182,12 +182,12 @@ def strip_of(
     axis = axis or StepAxis.over(
         s for r, rows in zip(runs, tables, strict=True) for s in (*rows["step"].unique(), *gap_reasons(r))
     )
-    ends = [rows.loc[rows["valid"], ["lo", "hi"]].agg(["min", "max"]) for rows in tables]
+    ends = [rows.loc[rows["valid"], ["value", "lo", "hi"]].agg(["min", "max"]) for rows in tables]
     limits = value_range(probe, metric, [v for part in ends for v in part.to_numpy().ravel()])
     wanted = None if heads is None else parse_heads(heads)
     per_head = any(rows["layer"].notna().any() for rows in tables)
     context = per_head and ((wanted is None and len(runs) == 1) if context is None else context)
-    valid = pd.concat([rows.loc[rows["valid"], ["step", "chance", "n", "valid"]] for rows in tables])
+    valid = pd.concat([rows.loc[rows["valid"], ["step", "lo", "chance", "n", "valid"]] for rows in tables])
     levels = _chance_levels(valid)
     chance = chance_trace(
         [axis.place(s) for s in levels.index], [None if math.isnan(c) else float(c) for c in levels]
@@ -363,7 +363,7 @@ def _reading(valid: pd.DataFrame, *, grey: str) -> str:
         return "nothing was measured"
     chance = typical_chance(valid)
     level = "no chance level" if chance is None else f"dotted: chance {chance_number(chance)}"
-    return f"band: 95% interval over {counted(valid)} · {level}{grey}"
+    return f"{interval_words(valid, 'band: 95% interval')} · {level}{grey}"
 
 
 def _finding(runs: Sequence[Any], tables: Sequence[pd.DataFrame], what: str) -> str:

@@ -3,6 +3,7 @@
 Every step of a series is shown the same sequences, so sequences are resampled once for all steps: what a sequence does
 at one step is not independent of what it does at the next. Where no per-sequence values are stored, each step is drawn
 from a normal with the width of its interval, steps apart from each other; where nothing was sampled there is no spread.
+Imported numbers have no interval at all: they are taken as they stand, and nothing that follows has an interval.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import N_RESAMPLES, normal_sf, p_greater, resampled_means, tail_frac
 
 Direction = Literal["higher", "lower"] | None
-SEQUENCES, INTERVALS, EXACT = (
+SEQUENCES, INTERVALS, EXACT, IMPORTED = (
     "bootstrap over sequences",
     "normal draws from the intervals",
     "exact, no sampling",
+    "imported, no samples: no intervals",
 )
 _Z = NormalDist().inv_cdf(0.975)
 Head = tuple[int, int] | None
@@ -87,7 +89,14 @@ class Curve:
         """How it is resampled."""
         if self.samples is not None:
             return SEQUENCES
+        if self.imported:
+            return IMPORTED
         return INTERVALS if (self.hi > self.lo).any() else EXACT
+
+    @property
+    def imported(self) -> bool:
+        """Whether its numbers have no intervals, and nothing was sampled: they were imported."""
+        return self.n == 0 and bool(np.isnan(self.lo).all())
 
     @property
     def tail(self) -> float:
@@ -131,8 +140,8 @@ class Curve:
 
     @property
     def error(self) -> Float[np.ndarray, " steps"]:
-        """Standard error per step, read off the interval."""
-        return (self.hi - self.lo) / (2 * _Z)
+        """Standard error per step, read off the interval; 0 where there is none."""
+        return np.nan_to_num((self.hi - self.lo) / (2 * _Z))
 
 
 def log_step(step: Any) -> Any:

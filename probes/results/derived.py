@@ -174,4 +174,7 @@ def _verdict(info: ProbeInfo, frame: pd.DataFrame) -> Sequence[Measured]:
         rows[n].empty and arguments[n].default is inspect.Parameter.empty for n in rows
     ):
         return ()
+    unsampled = (part["valid"] & part["lo"].isna() & (part["n"] == 0) for part in rows.values())
+    if any(part.any() for part in unsampled):  # imported numbers: nothing to test
+        return ()
     return verdict.finisher({name: part for name, part in rows.items() if not part.empty})

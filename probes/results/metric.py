@@ -186,10 +186,12 @@ class Scores:
     def _title(self) -> str:
         name = self.probe if self.metric == "score" else f"{self.probe} {self.metric}"
         span = f"{self.steps[0]:,}-{self.steps[-1]:,}" if len(self.steps) > 1 else f"{self.steps[-1]:,}"
+        steps = f"step{'s' * (len(self.steps) > 1)} {span}"
+        if self.results.imported:
+            return f"{name} of {self.results.run} ({self.unit}), {steps}, imported, no samples: no intervals"
         n = int(self.rows["n"].max())
         found = self.results.sequence_seed
         seed = "not recorded" if found is None else found
-        steps = f"step{'s' * (len(self.steps) > 1)} {span}"
         return f"{name} of {self.results.run} ({self.unit}), {steps}, n={n}, sequence seed {seed}"
 
     def _strongest(self) -> pd.DataFrame:
@@ -224,9 +226,10 @@ class Results(Table):
     def __repr__(self) -> str:
         span = f"steps {self.steps[0]:,}-{self.steps[-1]:,}" if self.steps else "no steps"
         flagged = f", {len(self.left_out)} steps left out by lint" if self.left_out else ""
+        origin = f", imported from {self.imported}, no samples: no intervals" if self.imported else ""
         return (
             f"Results({self.run!r}: {len(self.steps)} checkpoints, {span}, {self.n_rows:,} observations, "
-            f"{len(self.gaps)} gaps{flagged})"
+            f"{len(self.gaps)} gaps{flagged}{origin})"
         )
 
     def _repr_html_(self) -> str:

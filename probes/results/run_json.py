@@ -69,6 +69,10 @@ FIELDS: dict[str, Check] = {
     "run": _text,
     "status": _text,
     "sealed": _text,
+    "imported": _object,
+    "imported.source": _text,
+    "imported.digest": _text,
+    "imported.rows": _COUNT,
     "series": _object,
     "series.name": _text,
     "series.path": _text,
@@ -161,6 +165,25 @@ def stored_run_json(root: Path) -> dict[str, Any]:
         return read_run_json(root)
     except (ByroteError, OSError):
         return {}
+
+
+def imported_from(meta: Mapping[str, Any]) -> str:
+    """Where imported scores are from, see `byrote.probes.imported`; "" for what byrote measured."""
+    stored = meta.get("imported")
+    return "" if not stored else str(stored.get("source") or "elsewhere")
+
+
+def refuse_imported(meta: Mapping[str, Any], what: str) -> None:
+    """Refuse imported scores where what they lack is needed.
+
+    Raises:
+        ByroteError: the scores were imported.
+    """
+    if source := imported_from(meta):
+        raise ByroteError(
+            f"{meta['run']} was imported from {source}, which has no {what}",
+            help="measure the checkpoints themselves: byrote run PATH",
+        )
 
 
 def write_run_json(root: Path, meta: Mapping[str, Any]) -> None:

@@ -58,6 +58,14 @@ def series_shown(root: Path, meta: Mapping[str, Any]) -> str:
     return str(place)
 
 
+def where_results_are(path: Path) -> str:
+    """A help line for a folder that is no results folder: the runs it holds, or what makes one."""
+    runs = sorted(p.parent.name for p in path.glob("*/run.json")) if path.is_dir() else []
+    if runs:
+        return f"it holds runs: {', '.join(runs[:5])}; name one, such as {path / runs[0]}"
+    return "`byrote run PATH -o results` makes one"
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()

@@ -26,9 +26,9 @@ from byrote.probes.results.compact import Compact, rows_bytes
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
 from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, narrowed_to, ranked
-from byrote.probes.results.run_json import read_run_json
+from byrote.probes.results.run_json import imported_from, read_run_json, refuse_imported
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
-from byrote.probes.results.series_place import series_place, series_shown
+from byrote.probes.results.series_place import series_place, series_shown, where_results_are
 from byrote.probes.results.source import Kind, Metric, Source, plain
 from byrote.probes.results.unit_files import read_units
 from byrote.probes.spec import ProbeInfo
@@ -79,7 +79,7 @@ class Table:
             meta = read_run_json(path)
         except (FileNotFoundError, NotADirectoryError):
             raise ByroteError(
-                f"{path} is not a results folder (no run.json)", help=_where_results_are(path)
+                f"{path} is not a results folder (no run.json)", help=where_results_are(path)
             ) from None
         return cls(path, meta, write=write)
 
@@ -87,6 +87,11 @@ class Table:
     def run(self) -> str:
         """The run's name: its folder's name."""
         return str(self.meta["run"])
+
+    @property
+    def imported(self) -> str:
+        """Where imported scores are from, see `byrote.probes.imported`; "" for what byrote measured."""
+        return imported_from(self.meta)
 
     @property
     def series_place(self) -> Path | None:
@@ -444,7 +449,8 @@ class Table:
         return read_samples(self.path, self.usable_steps, self.info(probe), metric)
 
     def samples(self, step: int) -> pd.DataFrame:
-        """Observations of one step with their per-sequence values in the column `samples` (empty where not stored)."""
+        """Observations of one step with per-sequence values in `samples` (empty where not stored); refused of imported scores."""
+        refuse_imported(self.meta, "values per sequence")
         return to_frame(read_units(self.path, step))
 
     @property
@@ -489,10 +495,3 @@ class Table:
     @cached_property
     def _opened(self) -> Source:
         return Source(self._table) if self._table is not None else open_source(self.path, write=self._write)
-
-
-def _where_results_are(path: Path) -> str:
-    runs = sorted(p.parent.name for p in path.glob("*/run.json")) if path.is_dir() else []
-    if runs:
-        return f"it holds runs: {', '.join(runs[:5])}; name one, such as {path / runs[0]}"
-    return "`byrote run PATH -o results` makes one"

@@ -77,7 +77,7 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
         try:
             remove_leftovers(root)
             if fresh:
-                _clear(root)
+                clear_results(root)
             refuse_other_series(root, series)
             yield root
         except OSError as error:
@@ -169,7 +169,13 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
     Raises:
         ByroteError: its run.json names another place, and what lies at the given one has other weights.
     """
-    place = series_place(root, store.stored_run_json(root))
+    stored = store.stored_run_json(root)
+    if source := store.imported_from(stored):
+        raise ByroteError(
+            f"{root} holds scores imported from {source}",
+            help="give another folder with -o, or replace them with --fresh",
+        )
+    place = series_place(root, stored)
     if place is None or _same_place(place, series.path):
         return
     measured = measured_steps(root)
@@ -218,8 +224,12 @@ def _same_weights(root: Path, checkpoint: Checkpoint) -> bool:
         return False
 
 
-def _clear(root: Path) -> None:
-    """Delete everything but the lock."""
+def clear_results(root: Path) -> None:
+    """Delete everything of a results folder but the lock.
+
+    Raises:
+        ByroteError: it holds files that byrote did not write.
+    """
     ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", LOCK}
     others = sorted(p.name for p in root.iterdir() if p.name not in ours)
     if others:

@@ -117,7 +117,8 @@ def _why_not(curve: Curve, sign: float, *, gain: float, directions: int) -> str:
     p = curve.p_above(0, sign)[1:]
     sustained = np.append(np.maximum(p[:-1], p[1:]), p[-1]).min()  # both of two neighbours, or the last
     if sustained * len(p) * directions * curve.among >= ALPHA:
-        return f"no lasting {what} from the first measured step that these sequences can tell from none"
+        none = "" if curve.imported else " that these sequences can tell from none"
+        return f"no lasting {what} from the first measured step{none}"
     return "" if gain > curve.smallest else f"no lasting {what} of more than {curve.smallest:g}"
 
 
@@ -292,7 +293,8 @@ def threshold_crossing(curve: Curve, threshold: float, *, seed: int = 0) -> Reac
     if sustained.min() * len(p) * curve.among >= ALPHA:
         side, limit = ("above", "at most") if sign > 0 else ("below", "at least")
         closest = float(curve.value[int((sign * curve.value).argmax())])
-        return Reached(None, f"never surely {side} {threshold:g}; {limit} {closest:.3g}")
+        never = "not at two neighbouring steps" if curve.imported else "never surely"
+        return Reached(None, f"{never} {side} {threshold:g}; {limit} {closest:.3g}")
     measured = first_lasting(curve, sign * (curve.value[None] - threshold), 0.0)
     drawn = first_lasting(curve, sign * (curve.draws(seed) - threshold), 0.0)
     return Reached(crossing_of(curve, measured, drawn[0], frac=np.nan, level=threshold))

@@ -25,6 +25,8 @@ from byrote.probes.trajectory.verdict import onset, verdict_table
 from byrote.probes.wording import as_html, visible
 
 Found = tuple[dict[str, Any], str]  # cells and words of an event; no cells, and why there is none
+_ENDS = frozenset({"lo", "hi", "value_lo", "value_hi", "lost_lo", "lost_hi"})  # of intervals
+_NO_INTERVAL = " (imported, no samples: no interval)"
 _SHOWN = 8  # heads without the event, each with its reason
 ONSET_COLUMNS = [
     "head", "between_step_lo", "between_step_hi", "step", "lo", "hi", "value", "n", "method",
@@ -83,7 +85,7 @@ def onsets(
             found = rise(curve)
             why_not = found.why_not
             (crossed,) = crossings(curve, fracs=(frac,), seed=seed, found=found) if found.within else (None,)
-        return ({}, why_not) if crossed is None else (_onset_cells(crossed), _reached(crossed))
+        return ({}, why_not) if crossed is None else (_onset_cells(crossed), _reached(crossed, curve))
 
     level = f"at {threshold:g}" if threshold is not None else f"at {frac:.0%} of its rise"
     return _event_table(curves, f"onset {level}", one, ONSET_COLUMNS)
@@ -108,7 +110,7 @@ def peaks(curves: Mapping[Head, Curve], *, seed: int = 0) -> EventTable:
         if lost is None:
             return cells, f"{_best(best)}; no sure loss since"
         cells |= {"lost": lost.share, "lost_lo": lost.lo, "lost_hi": lost.hi}
-        return cells, f"{_best(best)}; {_share(lost)} lost by the last step"
+        return cells, f"{_best(best)}; {_share(lost, curve)} lost by the last step"
 
     return _event_table(curves, "peak", one, PEAK_COLUMNS)
 
@@ -127,6 +129,8 @@ def _event_table(
         if not cells:
             without.append(f"{name}: none: {words}")
             continue
+        if curve.imported:
+            cells, words = cells | dict.fromkeys(_ENDS & cells.keys(), np.nan), f"{words}{_NO_INTERVAL}"
         row = {"head": name} | cells | {"n": curve.n, "method": curve.method}
         rows.append(row)
         said.append((_when(row), f"{name}: {words}"))
@@ -156,14 +160,15 @@ def _when(row: Mapping[str, Any]) -> float:
     return float(row.get("between_step_hi", 0)) if pd.isna(step) else float(step)
 
 
-def _reached(crossing: Crossing) -> str:
+def _reached(crossing: Crossing, curve: Curve) -> str:
     """When a level was reached."""
     before, at = crossing.bracket
     if before is None:
         return f"by the first measured step ({at:,})"
     since = "the start" if crossing.lo is None else f"{crossing.lo:,.0f}"
     until = "the end" if crossing.hi is None else f"{crossing.hi:,.0f}"
-    return f"at step {crossing.step:,.0f} [{since} to {until}], between steps {before:,} and {at:,}"
+    around = "" if curve.imported else f" [{since} to {until}]"
+    return f"at step {crossing.step:,.0f}{around}, between steps {before:,} and {at:,}"
 
 
 def _best(found: Peak) -> str:
@@ -172,8 +177,9 @@ def _best(found: Peak) -> str:
     return f"best at step {found.step:,} ({span}): {_number(found.value)}"
 
 
-def _share(lost: Decay) -> str:
-    return f"{lost.share:.0%} [{lost.lo:.0%}, {lost.hi:.0%}] of its rise"
+def _share(lost: Decay, curve: Curve) -> str:
+    around = "" if curve.imported else f" [{lost.lo:.0%}, {lost.hi:.0%}]"
+    return f"{lost.share:.0%}{around} of its rise"
 
 
 EVENT_COLUMNS = [
@@ -212,7 +218,8 @@ def events(results: Table, *, seed: int = 0) -> pd.DataFrame:
 
 
 def _all(results: Table, seed: int) -> list[dict[str, Any]]:
-    heads = {probe: _strongest(results, probe) for probe in followed()}
+    follow = (*followed(), *(results.head_probes if results.imported else ()))
+    heads = {probe: _strongest(results, probe) for probe in dict.fromkeys(follow)}
     rows = [*_circuit(results)]
     for one in _whole_model(results):
         rows += _of_curve(one, seed)
@@ -257,7 +264,8 @@ def _whole_model(results: Table) -> Iterator[Curve]:
         for metric in info.metrics:
             rows = results.rows(info.name, metric)
             single = not rows.empty and rows["position"].isna().all() and rows["layer"].isna().all()
-            if single and info.better_of(metric) is not None and "@" not in metric:
+            told = results.imported or info.better_of(metric) is not None
+            if single and told and "@" not in metric:
                 yield from results.curves(info.name, metric).values()
 
 
@@ -287,7 +295,7 @@ def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[
         yield _of(
             "decay", curve, step=lost.last_step, step_lo=lost.peak_step, step_hi=lost.last_step, value=lost.share,
             value_lo=lost.lo, value_hi=lost.hi,
-            text=f"{curve.label} has lost {_share(lost)} by step {lost.last_step:,}",
+            text=f"{curve.label} has lost {_share(lost, curve)} by step {lost.last_step:,}",
         )  # fmt: skip
 
 
@@ -298,7 +306,7 @@ def _stands(curve: Curve) -> str:
 
 
 def _of_crossing(curve: Curve, found: Rise, crossing: Crossing) -> dict[str, Any]:
-    text = f"{curve.label} had made {crossing.frac:.0%} of its change {_reached(crossing)}"
+    text = f"{curve.label} had made {crossing.frac:.0%} of its change {_reached(crossing, curve)}"
     if crossing.bracket[0] is not None:
         since = f"{_number(found.base)}{' (chance)' if found.from_chance else ''}"
         text += f"; from {since} to {_number(found.top)}"
@@ -318,8 +326,8 @@ def _phases(results: Table, seed: int) -> Iterator[dict[str, Any]]:
                 yield _of(
                     "phase_window", curve, step_lo=found.bracket[0], step_hi=found.bracket[1], lo=found.lo,
                     hi=found.hi, value=found.slope, value_lo=found.slope_lo, value_hi=found.slope_hi,
-                    text=f"{curve.label} changes fastest between steps {found.bracket[0]:,} and {found.bracket[1]:,} "
-                    f"[{found.lo:,} to {found.hi:,}]: {_number(found.slope)} {curve.unit} per e-fold of steps",
+                    text=f"{curve.label} changes fastest between steps {found.bracket[0]:,} and {found.bracket[1]:,}"
+                    f"{'' if curve.imported else f' [{found.lo:,} to {found.hi:,}]'}: {_number(found.slope)} {curve.unit} per e-fold of steps",
                 )  # fmt: skip
 
 
@@ -374,6 +382,9 @@ def _of(event: str, curve: Curve, **cells: Any) -> dict[str, Any]:
         if where is not None and known.any()
         else None
     )
+    if curve.imported:
+        cells |= dict.fromkeys(_ENDS)
+        cells["text"] += _NO_INTERVAL
     return _row(
         event, (curve.probe, curve.metric), head=(curve.layer, curve.head), tokens=tokens, n=curve.n,
         method=curve.method, **cells,

@@ -51,7 +51,8 @@ def turnover(
     Returns:
         `jaccard` with its 95% interval and `random`, what two random sets of k heads share on average; `mass_a` and
         `mass_b`, score minus chance summed over all heads, and their change with its interval; `left` and `entered`,
-        the heads; `sure`, whether any of them surely traded places; `n` sequences.
+        the heads; `sure`, whether any of them surely traded places; `n` sequences. Of imported scores there are no
+        intervals, and nothing is sure.
 
     Raises:
         ByroteError: the metric has no values per head, or k is below 1.
@@ -105,6 +106,8 @@ class Grid:
         mass = self.value.sum(0) - self.chance.sum()
         change = after.sum(1) - before.sum(1)
         (lo, hi), (change_lo, change_hi) = ends(drawn, self.first.tail), ends(change, self.first.tail)
+        if self.first.imported:
+            lo = hi = change_lo = change_hi = np.nan
         left, entered = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
         return {
             "step_a": int(self.first.steps[i]),
@@ -121,7 +124,7 @@ class Grid:
             "change_hi": float(change_hi),
             "left": " ".join(self.labels[h] for h in left),
             "entered": " ".join(self.labels[h] for h in entered),
-            "sure": self._sure(left, entered, i),
+            "sure": not self.first.imported and self._sure(left, entered, i),
             "n": self.first.n,
         }
 
@@ -192,7 +195,7 @@ def total_mass(
     rows = rows.assign(chance=rows["chance"].fillna(0.0), error=(rows["hi"] - rows["lo"]) ** 2 / 4)
     grouped = rows.groupby("step")
     chance, value = grouped["chance"].sum(), grouped["value"].sum()
-    half = np.sqrt(grouped["error"].sum())
+    half = np.sqrt(grouped["error"].sum(min_count=1))  # none where there are no intervals
     found = pd.DataFrame({"value": value - chance, "lo": value - chance - half, "hi": value - chance + half})
     for step, (lo, hi) in _mass_intervals(results, probe, metric, rows, seed).items():
         found.loc[step, ["lo", "hi"]] = lo - chance[step], hi - chance[step]

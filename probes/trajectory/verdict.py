@@ -53,7 +53,9 @@ def onset(results: Table) -> Onset:
     """
     table = verdict_table(results)
     if table.isna().all(axis=None):  # an empty one too
-        return Onset(False, "", None, None, (), "the induction verdict was not measured", measured=False)
+        without = "imported scores have no samples to give an induction verdict on"
+        text = without if results.imported else "the induction verdict was not measured"
+        return Onset(False, "", None, None, (), text, measured=False)
     at_end = tuple(str(head) for head in table.columns[is_called(table.iloc[-1])])
     first = _first_lasting(table)
     if first is None:

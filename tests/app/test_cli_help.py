@@ -36,6 +36,8 @@ OPTIONS: dict[str, set[str]] = {
         "--disk-budget",
         "--progress",
     },
+    "byrote import": SHARED
+    | {"-o", "--out", "--metric", "--unit", "--range", "--better", "--run", "--source", "--fresh"},
     "byrote probes": SHARED | OUTPUT,
     "byrote run": SHARED
     | {

@@ -30,6 +30,7 @@ LINES = {
     "report": "report {top}/results/tiny -o {top}/report --light",
     "graft": "graft {top}/runs/tiny --heads L0H0 --from 1 --into 0 --sequences 8",
     "text": "text {top}/words.txt",
+    "import": "import {top}/scores.csv -o {top}/published",
     "verify": "verify {top}/results/tiny",
     "doctor": "doctor",
 }
@@ -42,6 +43,7 @@ def top(tmp_path_factory) -> Path:
     top = tmp_path_factory.mktemp("no_network")
     for name in ("tiny", "other"):
         measured(series_of(top, name), name=name)
+    (top / "scores.csv").write_text("step,layer,head,value\n1,0,0,0.5\n2,0,0,0.6\n")
     (top / "words.txt").write_text("one two three four five six seven eight nine ten " * 50)
     return top
 

@@ -276,7 +276,8 @@ def _measures(view: View, base: Results, page: Drawing, comparison: Comparison) 
     st.subheader("Every measure", anchor=False)
     page.table(
         differences_frame(comparison, head=view.state.head), "differences",
-        caption=f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed. "
+        caption=f"{comparison.b} minus {comparison.a}, not tested: imported scores have no samples." if comparison.untested else
+        f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed. "
         "An interval that holds 0 is no clear change, nor is a difference below 0.05 (scores, nats).",
         column_config={"q": st.column_config.TextColumn("q", help="p-value corrected over the heads of a metric")},
     )  # fmt: skip

@@ -50,7 +50,7 @@ def _row(run: Results) -> dict[str, Any]:
     """One folder; what cannot be read in it is said in its own row."""
     row: dict[str, Any] = {
         "run": run.run,
-        "status": str(run.meta.get("status", "unknown")),
+        "status": "imported, no samples" if run.imported else str(run.meta.get("status", "unknown")),
         "folder": clean(run.path, limit=PATH_CHARS),
     }
     try:

@@ -63,6 +63,8 @@ class Missing:
 @run_cache(1)
 def missing(run: Results) -> tuple[Missing, ...]:
     """Checkpoints not reached or not readable, probes measured at some steps only, and those of the default set never run."""
+    if run.imported:  # nobody here could measure more of it
+        return ()
     return (*_not_reached(run), *_gaps(run), *_in_part(run), *_never_run(run))
 
 
