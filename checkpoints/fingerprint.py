@@ -24,7 +24,7 @@ from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.stored_tensor import tensor_bytes
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.safe_read import FileRefused, read_bytes
-from byrote.checkpoints.series import Checkpoint, at_hand
+from byrote.checkpoints.series import Checkpoint, Inside, at_hand
 from byrote.checkpoints.stored_bytes import Stamp, StoredBytes, StoredFile, stamp_of, windows_of
 from byrote.checkpoints.zeros import FLOATS, Zeros, is_zero, zeros_among
 
@@ -69,7 +69,10 @@ def stored_tensors(checkpoint: Checkpoint) -> StoredTensors:
         return
     for path in checkpoint.files:
         with StoredFile(path) as file:
-            yield from _safetensors(file) if path.suffix.lower() == ".safetensors" else _pickled(file)
+            if path.suffix.lower() == ".safetensors":
+                yield from _safetensors(file)
+            else:
+                yield from _pickled(file, checkpoint.inside)
 
 
 def _safetensors(file: StoredFile) -> StoredTensors:
@@ -78,10 +81,10 @@ def _safetensors(file: StoredFile) -> StoredTensors:
         yield entry.name, info, StoredBytes(file, entry.start, entry.end - entry.start)
 
 
-def _pickled(file: StoredFile) -> StoredTensors:
+def _pickled(file: StoredFile, inside: Inside) -> StoredTensors:
     """Of the model's tensors alone, in row-major order: what a safetensors file of them would give."""
     stored = read_torch_file(file.path)
-    for name, tensor in state_of(stored.content, where=file.path.name).items():
+    for name, tensor in state_of(stored.content, where=file.path.name, inside=inside).items():
         start = stored.start_bytes[tensor.storage.key]
         info = TensorInfo(tensor.dtype, tensor.shape, file.path.name)
         if tensor.contiguous:

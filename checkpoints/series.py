@@ -17,6 +17,7 @@ from typing import Any, Protocol, overload, runtime_checkable
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.steps import parse_steps
 
+Inside = tuple[str | int, ...]
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # how a name that is not UTF-8 shows in Python
 
 
@@ -43,6 +44,8 @@ class Checkpoint:
         loss_nats: training loss recorded nearest this step, or None.
         files: the weight files, in shard order; none yet where `source` has still to fetch them.
         config_path: the JSON file that describes the architecture.
+        inside: the keys that lead to its tensors where one file holds many steps; () where the file is of this step alone.
+        inside_bytes: bytes of its tensors in such a file.
         source: who fetches the files when they are needed; None where they are simply there. See `at_hand`.
     """
 
@@ -54,11 +57,13 @@ class Checkpoint:
     files: tuple[Path, ...] = field(default=(), compare=False)
     config_path: Path | None = field(default=None, compare=False)
     source: Source | None = field(default=None, compare=False, repr=False)
+    inside: Inside = field(default=(), compare=False)
+    inside_bytes: int = field(default=0, compare=False, repr=False)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of weights on disk."""
-        return sum(file.stat().st_size for file in self.files)
+        return self.inside_bytes or sum(file.stat().st_size for file in self.files)
 
 
 @contextmanager

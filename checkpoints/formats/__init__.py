@@ -14,7 +14,18 @@ from typing import Any
 
 from byrote.checkpoints.entry_points import installed
 from byrote.checkpoints.errors import ByroteError, CheckpointError, did_you_mean
-from byrote.checkpoints.formats import dcp, hf, hub, lab, lightning, nanogpt, peft, state_dict, tl_legacy
+from byrote.checkpoints.formats import (
+    dcp,
+    hf,
+    hub,
+    lab,
+    lightning,
+    many_steps,
+    nanogpt,
+    peft,
+    state_dict,
+    tl_legacy,
+)
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.weight_files import links_out
 from byrote.checkpoints.listing import cached_listing
@@ -22,7 +33,7 @@ from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 GROUP = "byrote.formats"
 # Order matters: the first that takes a path for its own reads it.
-_OWN = (lab, tl_legacy, hub, peft, dcp, nanogpt, lightning, state_dict, hf)
+_OWN = (lab, many_steps, tl_legacy, hub, peft, dcp, nanogpt, lightning, state_dict, hf)
 
 
 @lru_cache(maxsize=1)

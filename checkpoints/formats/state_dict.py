@@ -24,13 +24,13 @@ from byrote.checkpoints.formats.weight_files import (
     config_beside,
     hf_named,
 )
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Inside
 from byrote.checkpoints.step_names import step_folders
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 ENDINGS = (*PICKLED, ".safetensors")
-_FIELDS = ("state_dict", "model_state_dict", "model", "module")
-_STEPS = ("step", "global_step", "iteration", "iter_num", "iter", "steps")
+STATE_FIELDS = ("state_dict", "model_state_dict", "model", "module")
+STEP_FIELDS = ("step", "global_step", "iteration", "iter_num", "iter", "steps")
 
 
 def sniff(path: Path) -> bool:
@@ -53,16 +53,29 @@ def discover(path: Path) -> CheckpointSeries:
     return series
 
 
-def state_of(content: Any, *, where: str = "the file") -> Mapping[str, Any]:
+def state_of(content: Any, *, where: str = "the file", inside: Inside = ()) -> Mapping[str, Any]:
     """The tensors by name in what a file holds, whether of torch's own or as `StoredTensor`.
+
+    Args:
+        content: of the file.
+        where: its name, for messages.
+        inside: the keys that lead to one step's, where the file holds many.
 
     Raises:
         CheckpointError: there are none, or several dicts that could be it.
     """
+    for key in inside:
+        try:
+            content = content[key]
+        except (LookupError, TypeError):
+            raise CheckpointError(
+                f"{where} no longer holds the step at {'.'.join(map(str, inside))}",
+                help="was it written anew? Open the series again",
+            ) from None
     if is_state(content):
         return content
     fields = content if isinstance(content, Mapping) else {}
-    found = [name for name in _FIELDS if is_state(fields.get(name))]
+    found = [name for name in STATE_FIELDS if is_state(fields.get(name))]
     if len(found) == 1:
         return fields[found[0]]
     if found:
@@ -82,7 +95,7 @@ def _checkpoint(file: WeightFile, *, alone: bool) -> Checkpoint:
     else:
         content = read_torch_file(file.path).content
         shapes = [tensor.shape for tensor in state_of(content, where=file.path.name).values()]
-    saved = first_count(content, *_STEPS) if isinstance(content, Mapping) else None
+    saved = first_count(content, *STEP_FIELDS) if isinstance(content, Mapping) else None
     saved = 0 if saved is None and alone else saved
     config = config_beside(file.path, shapes)
     return file.checkpoint(FORMAT.name, saved, spelling=f"step_STEP{file.path.suffix}", config=config)

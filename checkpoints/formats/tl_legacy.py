@@ -27,7 +27,7 @@ from byrote.checkpoints.formats.tl_config import (
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.trainer_state import first_count, number_or_none, read_json
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, Inside
 from byrote.checkpoints.step_names import parse_name, step_folders
 
 ENDINGS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
@@ -58,7 +58,7 @@ def sniff(path: Path) -> bool:
     _, files, _ = _files(path)
     for file in files[:3]:
         try:
-            return _embedding_name(_tensors_in(file.path)[0]) is not None
+            return embedding_name(_tensors_in(file.path)[0]) is not None
         except (CheckpointError, OSError):
             continue
     for folder in _config_folders(path, files):
@@ -92,20 +92,20 @@ def read_checked(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
     Raises:
         CheckpointError: no config, one that is not supported, or tensors it does not describe.
     """
-    contents = read_contents(checkpoint.files[0])
+    contents = read_contents(checkpoint.files[0], checkpoint.inside)
     legacy = read_legacy_config(raw_config(checkpoint, contents))
     refuse_misfit(legacy, contents.tensors)
     return legacy, contents
 
 
-def read_contents(file: Path) -> Contents:
-    """Names and shapes in a file, and the plain values beside them.
+def read_contents(file: Path, inside: Inside = ()) -> Contents:
+    """Names and shapes in a file, or of one of the steps in it, and the plain values beside them.
 
     Raises:
         CheckpointError: the file is damaged, refers to code, or holds no HookedTransformer.
     """
-    tensors, outer = _tensors_in(file)
-    embedding = _embedding_name(tensors)
+    tensors, outer = _tensors_in(file, inside)
+    embedding = embedding_name(tensors)
     if embedding is None:
         raise CheckpointError(
             f"{file.name} holds no state dict of a HookedTransformer (no embed.W_E)",
@@ -126,7 +126,7 @@ def raw_config(checkpoint: Checkpoint, contents: Contents | None = None) -> Mapp
     """The config as it was saved: the JSON file, else what the weight file holds."""
     if checkpoint.config_path is not None:
         return read_json(checkpoint.config_path)
-    config = (contents or read_contents(checkpoint.files[0])).config
+    config = (contents or read_contents(checkpoint.files[0], checkpoint.inside)).config
     if config is None:
         raise CheckpointError(
             f"there is no config ({' or '.join(CONFIG_NAMES[:2])}) beside {checkpoint.files[0].name}, and none in it",
@@ -135,7 +135,7 @@ def raw_config(checkpoint: Checkpoint, contents: Contents | None = None) -> Mapp
     return config
 
 
-def _tensors_in(file: Path) -> tuple[dict[str, TensorInfo], Mapping[str, Any]]:
+def _tensors_in(file: Path, inside: Inside = ()) -> tuple[dict[str, TensorInfo], Mapping[str, Any]]:
     """Tensors by their names in the file, and what was saved beside them."""
     if file.suffix.lower() == ".safetensors":
         return {
@@ -147,12 +147,13 @@ def _tensors_in(file: Path) -> tuple[dict[str, TensorInfo], Mapping[str, Any]]:
         if "transformer_lens" in error.message or "numpy" in error.message:
             raise CheckpointError(error.message, help=_CONVERT) from None
         raise
-    state = state_of(content)
-    beside = {} if state is content else {k: v for k, v in content.items() if v is not state}
+    state = state_of(content, where=file.name, inside=inside)
+    outer = content if isinstance(content, dict) and state is not content else {}
+    beside = {k: v for k, v in outer.items() if isinstance(k, str) and v is not state and k not in inside[:1]}
     return {name: TensorInfo(tensor.dtype, tensor.shape, file.name) for name, tensor in state.items()}, beside
 
 
-def _embedding_name(tensors: Mapping[str, TensorInfo]) -> str | None:
+def embedding_name(tensors: Mapping[str, Any]) -> str | None:
     """The name of `embed.W_E`, whatever wrappers (`_orig_mod.`, `module.`) put before it."""
     return next((name for name in tensors if re.fullmatch(r"(?:[\w]+\.)*?embed\.W_E", name)), None)
 
@@ -224,6 +225,12 @@ def _config_folders(path: Path, files: list[WeightFile]) -> list[Path]:
     top = path if path.is_dir() else path.parent
     above = [top.parent] if top.name == "checkpoints" else []
     return list(dict.fromkeys([*(file.path.parent for file in files[:1]), top, *above]))
+
+
+def config_near(file: Path) -> Path | None:
+    """The config beside a file or in the folder above; None where there is none."""
+    folders = (file.absolute().parent, file.absolute().parent.parent)
+    return next(filter(None, map(_config_at, folders)), None)
 
 
 def _config_at(folder: Path) -> Path | None:

@@ -24,7 +24,7 @@ from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.stored_tensor import DTYPES
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.trainer_state import read_json
-from byrote.checkpoints.series import Checkpoint
+from byrote.checkpoints.series import Checkpoint, Inside
 from byrote.checkpoints.stored_bytes import StoredFile
 from byrote.interp.quiet import quiet_upstream
 
@@ -63,16 +63,17 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
         return {name: _assembled(tensor) for name, tensor in model_tensors(checkpoint.path).items()}
     tensors: dict[str, Tensor] = {}
     for file in checkpoint.files:
-        tensors.update(tensors_in(file, step=checkpoint.step))
+        tensors.update(tensors_in(file, step=checkpoint.step, inside=checkpoint.inside))
     return tensors
 
 
-def tensors_in(file: Path, *, step: int) -> dict[str, Tensor]:
+def tensors_in(file: Path, *, step: int, inside: Inside = ()) -> dict[str, Tensor]:
     """All tensors of the model in one file, whatever it is.
 
     Args:
         file: safetensors by its ending, otherwise what `torch.save` wrote.
         step: for messages.
+        inside: where this step's are, in a file of many steps; only these are read.
 
     Raises:
         CheckpointError: as for `read_tensors`.
@@ -80,7 +81,7 @@ def tensors_in(file: Path, *, step: int) -> dict[str, Tensor]:
     try:
         if file.suffix.lower() == ".safetensors":
             return _safetensors(file)
-        return _pickled(file)
+        return _pickled(file, inside)
     except CheckpointError:
         raise
     except Exception as error:  # torch and safetensors raise what a damaged file happens to lead to
@@ -103,14 +104,14 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         }
 
 
-def _pickled(file: Path) -> dict[str, Tensor]:
+def _pickled(file: Path, inside: Inside) -> dict[str, Tensor]:
     """torch itself never sees the pickle, but where the file is very large: then it is mapped."""
     checked = read_torch_file(file)
-    if file.stat().st_size > MAX_READ_BYTES and checked.is_zip:
+    described = state_of(checked.content, where=file.name, inside=inside)
+    if not inside and file.stat().st_size > MAX_READ_BYTES and checked.is_zip:
         with quiet_upstream():
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         return dict(state_of(content, where=file.name))
-    described = state_of(checked.content, where=file.name)
     storages: dict[str, Tensor] = {}
     tensors = {}
     with StoredFile(file) as stored:

@@ -189,8 +189,9 @@ class Fingerprints:
 
 
 def _key(checkpoint: Checkpoint) -> str:
-    """The first weight file: several steps may lie in one folder."""
-    return str((checkpoint.files[0] if checkpoint.files else checkpoint.path).resolve())
+    """The first weight file, and where in it the step is: several may lie in one folder, or in one file."""
+    file = str((checkpoint.files[0] if checkpoint.files else checkpoint.path).resolve())
+    return file + "".join(f"#{key}" for key in checkpoint.inside)
 
 
 def _stamp(checkpoint: Checkpoint) -> Stamp:

@@ -57,6 +57,14 @@ def lightning(folder: Path) -> None:
         torch.save(lightning_content(step, "gpt2"), folder / f"epoch=0-step={step}.ckpt")
 
 
+def many_steps(folder: Path) -> None:
+    write_config(folder, "gpt2", **SMALL)
+    states = {
+        step: {name: t.clone() for name, t in hf_state("gpt2", step, **SMALL).items()} for step in (1, 2)
+    }
+    torch.save(states, folder / "all.pt")
+
+
 def state_dict_safetensors(folder: Path) -> None:
     write_config(folder, "gpt2", **SMALL)
     for step in (1, 2):
@@ -91,6 +99,7 @@ FORMATS: dict[str, Callable[[Path], Any]] = {
     "state dict, old file": per_step(gpt2_file, _use_new_zipfile_serialization=False),
     "state dict, safetensors": state_dict_safetensors,
     "dcp": dcp,
+    "many steps in one file": many_steps,
     "tl_legacy": lambda folder: write_tl_series(folder, "attn_only_ln", names=("step_1.pth", "step_2.pth")),
 }
 
