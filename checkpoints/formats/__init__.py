@@ -20,6 +20,7 @@ from byrote.checkpoints.formats import (
     hub,
     lab,
     lightning,
+    llama2c,
     many_steps,
     nanogpt,
     peft,
@@ -33,7 +34,7 @@ from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 
 GROUP = "byrote.formats"
 # Order matters: the first that takes a path for its own reads it.
-_OWN = (lab, many_steps, tl_legacy, hub, peft, dcp, nanogpt, lightning, state_dict, hf)
+_OWN = (lab, llama2c, many_steps, tl_legacy, hub, peft, dcp, nanogpt, lightning, state_dict, hf)
 
 
 @lru_cache(maxsize=1)
