@@ -38,7 +38,7 @@ _ONLY: dict[str, tuple[Any, ...]] = dict.fromkeys((
     "load_in_4bit", "post_embedding_ln", "rmsnorm_uses_offset", "use_NTK_by_parts_rope", "use_attention_sinks",
     "use_dynamic_ntk_rope", "use_logn_attn", "use_normalization_before_and_after", "use_qk_norm", "use_yarn_rope",
 ), (False, None)) | {
-    "attention_dir": ("causal",), "architecture": (None, "neel"), "right_multiply_matrices": (True,),
+    "attention_dir": ("causal",), "architecture": (None, "neel"), "right_multiply_matrices": (True, False, None),
     "rotary_scaling_factor": (1.0,),
 }  # fmt: skip
 _SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
@@ -48,7 +48,7 @@ _USED = {
     "act_fn", "normalization_type", "final_rms", "eps", "positional_embedding_type", "shortformer_pos",
     "rotary_dim", "rotary_base", "rotary_adjacent_pairs", "attn_only", "parallel_attn_mlp", "gated_mlp",
     "use_attn_scale", "attn_scale", "scale_attn_by_inverse_layer_idx", "use_local_attn", "window_size",
-    "attn_types", "original_architecture",
+    "attn_types", "original_architecture", "transposed",
 }  # fmt: skip
 # HookedTransformerConfig's remaining fields: hooks, devices, names, initialisation, parameters of refused features.
 _HARMLESS = re.compile(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from byrote.checkpoints.formats.tl_config import (
     read_legacy_config,
     refuse_misfit,
 )
+from byrote.checkpoints.formats.tl_layout import Layout, as_expected, layout_of, missing_config
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.trainer_state import first_count, number_or_none, read_json
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
@@ -45,12 +46,13 @@ _TOKENS = re.compile(r"(?:^|[^a-z])tokens?[-_=]?(\d{1,15})(?![\d.])", re.IGNOREC
 
 @dataclass(frozen=True)
 class Contents:
-    """What one file holds, tensors by TransformerLens's names; `prefix` is what wrappers put before them."""
+    """What one file holds, tensors by TransformerLens's names; `prefix` is what wrappers put before them, `layout` how they lie."""
 
     tensors: Mapping[str, TensorInfo]
     prefix: str
     config: Mapping[str, Any] | None
     beside: Mapping[str, Any]
+    layout: Layout = field(default_factory=Layout)
 
 
 def sniff(path: Path) -> bool:
@@ -74,16 +76,18 @@ def discover(path: Path) -> CheckpointSeries:
     """List every file as a step, its names and shapes checked against its config; what does not fit is a gap."""
     notes, files, gaps = _files(path)
     configs: dict[Path, LegacyConfig] = {}
+    layouts: dict[str, None] = {}
 
     def read(file: WeightFile) -> Checkpoint:
         checkpoint = _checkpoint(path, file)
-        configs[file.path] = read_checked(checkpoint)[0]
+        configs[file.path], contents = read_checked(checkpoint)
+        layouts[contents.layout.note] = None
         return checkpoint
 
     series = assemble(path, FORMAT.name, files, gaps, read)
     if len(files) == 1 and files[0].step is None and series.steps == (0,):
         notes.append("nothing says which training step this is; it is shown as step 0")
-    return replace(series, notes=(*notes, *series.notes, *_notes(series, configs)))
+    return replace(series, notes=(*notes, *series.notes, *filter(None, layouts), *_notes(series, configs)))
 
 
 def read_checked(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
@@ -93,9 +97,11 @@ def read_checked(checkpoint: Checkpoint) -> tuple[LegacyConfig, Contents]:
         CheckpointError: no config, one that is not supported, or tensors it does not describe.
     """
     contents = read_contents(checkpoint.files[0], checkpoint.inside)
-    legacy = read_legacy_config(raw_config(checkpoint, contents))
-    refuse_misfit(legacy, contents.tensors)
-    return legacy, contents
+    said = raw_config(checkpoint, contents)
+    legacy = read_legacy_config(said)
+    layout = layout_of(legacy, contents.tensors, said)
+    refuse_misfit(legacy, as_expected(layout, legacy, contents.tensors))
+    return legacy, replace(contents, layout=layout)
 
 
 def read_contents(file: Path, inside: Inside = ()) -> Contents:
@@ -126,11 +132,11 @@ def raw_config(checkpoint: Checkpoint, contents: Contents | None = None) -> Mapp
     """The config as it was saved: the JSON file, else what the weight file holds."""
     if checkpoint.config_path is not None:
         return read_json(checkpoint.config_path)
-    config = (contents or read_contents(checkpoint.files[0], checkpoint.inside)).config
-    if config is None:
+    contents = contents or read_contents(checkpoint.files[0], checkpoint.inside)
+    if (config := contents.config) is None:
         raise CheckpointError(
             f"there is no config ({' or '.join(CONFIG_NAMES[:2])}) beside {checkpoint.files[0].name}, and none in it",
-            help="save HookedTransformer's: json.dump(model.cfg.to_dict(), open('config.json', 'w'), default=str)",
+            help=missing_config(contents.tensors),
         )
     return config
 

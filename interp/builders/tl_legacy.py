@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.formats.tl_config import BUFFER, LegacyConfig, differences_from_native
+from byrote.checkpoints.formats.tl_config import (
+    BUFFER,
+    LegacyConfig,
+    differences_from_native,
+    expected_shapes,
+)
+from byrote.checkpoints.formats.tl_layout import Layout, kind_of
 from byrote.checkpoints.formats.tl_legacy import Contents, raw_config, read_checked
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import NATIVE, Built
@@ -63,7 +69,7 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
 
     legacy, contents = _read(checkpoint)
     names = [name for name in contents.tensors if not BUFFER.fullmatch(name)]
-    weights = _state(checkpoint, contents, names)
+    weights = _turned(contents.layout, legacy, _state(checkpoint, contents, names))
     weights.setdefault("unembed.b_U", torch.zeros(legacy.d_vocab, dtype=dtype))
     converted = convert_tl_checkpoint(weights, bridge_config(legacy))
     named = {_inner_name(name, legacy): tensor.to(dtype) for name, tensor in converted.items()}
@@ -74,6 +80,17 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
             named[f"layers.{layer}.mlp.ln.weight"] = torch.ones(legacy.d_mlp, dtype=dtype)
             named[f"layers.{layer}.mlp.ln.bias"] = torch.zeros(legacy.d_mlp, dtype=dtype)
     return named
+
+
+def _turned(layout: Layout, legacy: LegacyConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as TransformerLens has them, biases that are zero added; see `tl_layout`."""
+    shapes = dict(expected_shapes(legacy))
+    for name, weight in list(weights.items()):
+        if kind_of(name) in layout.transposed:
+            weights[name] = weight.transpose(-2, -1).reshape(shapes[name])
+    missing = {name: shape for name, shape in shapes.items() if kind_of(name) in layout.no_biases}
+    some = next(iter(weights.values()))
+    return weights | {name: some.new_zeros(shape) for name, shape in missing.items()}
 
 
 def _inner_name(name: str, legacy: LegacyConfig) -> str:
