@@ -107,7 +107,7 @@ class Grid:
         change = after.sum(1) - before.sum(1)
         (lo, hi), (change_lo, change_hi) = ends(drawn, self.first.tail), ends(change, self.first.tail)
         if self.first.imported:
-            lo = hi = change_lo = change_hi = np.nan
+            (lo, hi), (change_lo, change_hi) = np.full((2, 2), np.nan)
         left, entered = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
         return {
             "step_a": int(self.first.steps[i]),
