@@ -146,7 +146,7 @@ def _checkpoint(folder: Path, named: StepName | None) -> Checkpoint:
     if not (folder / METADATA).is_file():
         raise CheckpointError(f"{METADATA} is missing", help="was training killed while it saved?")
     tensors = model_tensors(folder)
-    config = config_beside(folder / METADATA, (t.shape for t in tensors.values()))
+    config = config_beside(folder / METADATA, {name: tensor.shape for name, tensor in tensors.items()})
     files = sorted({piece.file for tensor in tensors.values() for piece in tensor.pieces})
     return Checkpoint(
         step=named.step if named else 0,

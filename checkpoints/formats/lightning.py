@@ -72,9 +72,9 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
             f"{file.path.name} is no Lightning checkpoint: it lacks a state_dict of tensors, or its step",
             help="keep other files out of the folder, or give the path of one file",
         )
-    beside, shapes = None, [tensor.shape for tensor in content[STATE].values()]
+    beside, shapes = None, {name: tensor.shape for name, tensor in content[STATE].items()}
     if (config := embedded_config(content)) is not None:
-        refuse_implausible(config, shapes, where="the config in hyper_parameters")
+        refuse_implausible(config, shapes.values(), where="the config in hyper_parameters")
     else:
         beside = config_beside(file.path, shapes)
     saved = count_or_none(content.get("global_step"))

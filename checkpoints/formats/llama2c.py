@@ -167,16 +167,16 @@ def read_header(path: Path) -> Header | None:
     if len(start) < 40:
         return None
     if int.from_bytes(start[:4], "little") != _MAGIC:
-        *sizes, vocab, length = struct.unpack("<7i", start[:28])
-        header = Header(0, *sizes, abs(vocab), length, shared=vocab > 0)
+        dim, hidden, layers, heads, kv_heads, vocab, length = struct.unpack("<7i", start[:28])
+        header = Header(0, dim, hidden, layers, heads, kv_heads, abs(vocab), length, vocab > 0)
         return header if header.possible and header.file_bytes == size else None
-    version, *sizes, shared = struct.unpack("<8iB", start[4:37])
+    version, dim, hidden, layers, heads, kv_heads, vocab, length, shared = struct.unpack("<8iB", start[4:37])
     if version == 2:
         raise CheckpointError(
             f"{path.name} holds 8-bit integers (llama2.c's version 2)",
             help="export it in float32: python export.py FILE.bin --checkpoint ckpt.pt --version 1",
         )
-    header = Header(1, *sizes, shared=bool(shared))
+    header = Header(1, dim, hidden, layers, heads, kv_heads, vocab, length, bool(shared))
     if version != 1 or not header.possible or header.file_bytes != size:
         raise CheckpointError(
             f"{path.name} has {size:,} bytes, and its header (version {version}) describes another size",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def _checkpoints(file: WeightFile, entries: list[Entry]) -> Iterator[Checkpoint 
                 entry.step,
             )
         else:
-            yield read_or_gap(file.path, entry.step, lambda entry=entry: _checkpoint(file.path, entry))
+            yield read_or_gap(file.path, entry.step, partial(_checkpoint, file.path, entry))
 
 
 def _views(state: Mapping[str, Any]) -> frozenset[Any]:
@@ -210,7 +211,7 @@ def _checkpoint(path: Path, entry: Entry) -> Checkpoint:
         found = replace(place, format=tl_legacy.FORMAT.name, config_path=tl_legacy.config_near(path))
         tl_legacy.read_checked(found)
         return found
-    config = config_beside(path, [tensor.shape for tensor in entry.state.values()])
+    config = config_beside(path, {name: tensor.shape for name, tensor in entry.state.items()})
     return replace(place, format=STATE_DICT.name, config_path=config)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.adapter import Format
+from byrote.checkpoints.formats.advice import EXPORT
 from byrote.checkpoints.formats.model_config import refuse_implausible
 from byrote.checkpoints.formats.stored_tensor import StoredTensor, is_state
 from byrote.checkpoints.formats.torch_zip import TorchFile, read_torch_file
@@ -55,6 +56,8 @@ def model_args(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     args = content.get("model_args")
     args = args if isinstance(args, dict) else {}
+    if "dim" in args and "n_embd" not in args:
+        raise CheckpointError("its model_args are those of llama2.c", help=EXPORT)
     broken = [name for name in _ARGS if type(args.get(name)) is not int or not 0 < args[name] < 1 << 24]
     if broken:
         raise CheckpointError(

@@ -91,10 +91,11 @@ def state_of(content: Any, *, where: str = "the file", inside: Inside = ()) -> M
 def _checkpoint(file: WeightFile, *, alone: bool) -> Checkpoint:
     content: Any = {}
     if file.path.suffix.lower() == ".safetensors":
-        shapes = [entry.shape for entry in read_header(file.path)]
+        shapes = {entry.name: entry.shape for entry in read_header(file.path)}
     else:
         content = read_torch_file(file.path).content
-        shapes = [tensor.shape for tensor in state_of(content, where=file.path.name).values()]
+        state = state_of(content, where=file.path.name)
+        shapes = {name: tensor.shape for name, tensor in state.items()}
     saved = first_count(content, *STEP_FIELDS) if isinstance(content, Mapping) else None
     saved = 0 if saved is None and alone else saved
     config = config_beside(file.path, shapes)

@@ -7,7 +7,7 @@ config is, and how files become a series.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.formats.advice import advice, first_names
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
 from byrote.checkpoints.formats.torch_zip import read_torch_file
@@ -206,8 +207,12 @@ def assemble_folders(
     return series_of(path, format, [*odd, *found], notes=notes)
 
 
-def config_beside(file: Path, shapes: Iterable[tuple[int, ...]]) -> Path:
+def config_beside(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
     """The config.json beside a weight file or in the folder above, which fits the file's tensors.
+
+    Args:
+        file: of weights.
+        shapes: of its tensors, by name.
 
     Raises:
         CheckpointError: there is none, it cannot be used, or it describes another model.
@@ -215,12 +220,14 @@ def config_beside(file: Path, shapes: Iterable[tuple[int, ...]]) -> Path:
     folder = file.absolute().parent
     config = next((c for c in (folder / "config.json", folder.parent / "config.json") if c.is_file()), None)
     if config is None:
+        family, help = advice(shapes, folder=file.parent)
+        looks = f" (its names look like those of {family})" if family else ""
         raise CheckpointError(
             f"there is no config.json beside {file.name} or in the folder above, and nothing in it says which "
-            "architecture it is",
-            help=f"put the Hugging Face config.json of the model into {file.parent}",
+            f"architecture it is: {first_names(shapes)}{looks}",
+            help=f"put the Hugging Face config.json of the model into {file.parent}; or else {help}",
         )
-    refuse_implausible(read_config(config), shapes, where=config.name)
+    refuse_implausible(read_config(config), shapes.values(), where=config.name)
     return config
 
 
