@@ -13,6 +13,7 @@ from typing import Any
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import discover, format_at, hub
 from byrote.checkpoints.listing import listed_once
+from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of, text_of
 from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
 
@@ -120,6 +121,7 @@ def _expand(named: Named) -> list[_Target]:
     """A path that exists is taken as it is, whatever characters it has; else a glob, then a repository."""
     text = str(named)
     if _exists(text):
+        _refuse_results(Path(text))
         return [_Target(Path(text))]
     if _GLOB & set(text):
         return [_Target(path) for path in _matches(text)]
@@ -129,6 +131,46 @@ def _expand(named: Named) -> list[_Target]:
     if (repo := hub.repository(whole or text)) is not None:
         return [_Target(Path(text), repo=repo, part=part if whole else None)]
     return [_Target(Path(text))]
+
+
+def _refuse_results(path: Path) -> None:
+    """Results, or a table of scores, given where checkpoints belong.
+
+    Raises:
+        CheckpointError: that says so, and where the checkpoints of these results were.
+    """
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        raise CheckpointError(
+            f"{path} is a table, not a checkpoint",
+            help=f"if it holds published scores: byrote import {path} -o results/{path.stem}",
+        )
+    inside = path.name in ("units", "arrays") and _is_results(path.parent)
+    root = path.parent if inside else path
+    runs = [root] if _is_results(root) else []
+    if not runs and path.is_dir() and format_at(path) is None:
+        folders = [child for child in sorted(path.iterdir()) if child.is_dir()]
+        runs = folders if folders and all(map(_is_results, folders)) else []
+    if runs:
+        where = f", such as those of {runs[0].name}" if runs[0] != root else ""
+        place = _measured_at(runs[0])
+        raise CheckpointError(
+            f"{path} holds results, not checkpoints",
+            help=f"look at them with `byrote show {runs[0]}`, or name the checkpoints{where}{f': {place}' if place else ''}",
+        )
+
+
+def _is_results(path: Path) -> bool:
+    return (path / "run.json").is_file() and (path / "units").is_dir()
+
+
+def _measured_at(results: Path) -> str:
+    """Where the checkpoints of results are; "" where they are not, or that is not recorded."""
+    try:
+        series = read_json(results / "run.json").get("series")
+        place = Path(os.path.normpath(results.resolve() / series["path"]))
+        return os.path.relpath(place) if place.exists() else ""
+    except (OSError, FileRefused, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _matches(pattern: str) -> list[Path]:

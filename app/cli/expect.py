@@ -177,7 +177,9 @@ def _expectation(entry: Any, where: str) -> Expectation:
 def _check(one: Expectation, results: Results) -> Checked:
     from byrote.cli.show import resolve_step
     from byrote.interp.axes import parse_head
+    from byrote.probes.results.run_json import refuse_imported
 
+    refuse_imported(results.meta, "intervals to check")
     step = resolve_step(one.step, results)
     rows = results.select(one.probe, one.metric, step=step)
     rows = rows[rows["position"].isna()]

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.errors import ByroteError
+
 RELATIVE_TO_RESULTS = "results"
 
 
@@ -63,6 +65,13 @@ def where_results_are(path: Path) -> str:
     runs = sorted(p.parent.name for p in path.glob("*/run.json")) if path.is_dir() else []
     if runs:
         return f"it holds runs: {', '.join(runs[:5])}; name one, such as {path / runs[0]}"
+    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+        return f"if it is a table of scores: byrote import {path} -o results/{path.stem}"
+    from byrote.checkpoints.formats import format_at
+
+    with suppress(ByroteError, OSError):
+        if format_at(path) is not None:
+            return f"it looks like checkpoints: byrote run {path} -o results"
     return "`byrote run PATH -o results` makes one"
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 
 import pytest
+from tiny_models import write_lab_series
 
 CURVES = "step,layer,head,value\n" + "".join(
     f"{step},{layer},{head},{0.02 if (layer, head) != (1, 0) or step < 100 else 0.02 + step / 2000:.3f}\n"
@@ -66,3 +67,23 @@ def test_a_bad_row_is_one_error(byrote, tmp_path):
     done = byrote("import", tmp_path / "t.csv", "-o", tmp_path / "r")
     assert done.exit_code == 2 and done.stdout == ""
     assert done.stderr.startswith("error: row 3 has head '-1', not a whole number")
+
+
+def test_results_given_where_checkpoints_belong_and_the_other_way_round(byrote, imported, tmp_path):
+    for given in (imported, imported / "scores", imported / "scores/units"):
+        done = byrote("run", given)
+        assert done.exit_code == 4 and f"{given} holds results, not checkpoints" in done.stderr
+        assert "byrote show" in done.stderr
+    done = byrote("scan", tmp_path / "scores.csv")
+    assert "is a table, not a checkpoint" in done.stderr and "byrote import" in done.stderr
+    done = byrote("show", tmp_path / "scores.csv")
+    assert "if it is a table of scores: byrote import" in done.stderr
+    write_lab_series(tmp_path / "runs/tiny", (0, 1))
+    done = byrote("show", tmp_path / "runs/tiny")
+    assert f"it looks like checkpoints: byrote run {tmp_path / 'runs/tiny'} -o results" in done.stderr
+
+
+def test_a_check_needs_intervals(byrote, imported, tmp_path):
+    (tmp_path / "e.toml").write_text('[[expect]]\nprobe = "prefix_matching"\nhead = "any"\nmin = 0.1\n')
+    done = byrote("compare", imported / "scores", imported / "less", "--expect", tmp_path / "e.toml")
+    assert done.exit_code == 2 and "has no intervals to check" in done.stderr
