@@ -31,7 +31,7 @@ from byrote.probes.rules import judge_change, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, held_out_best, p_two_sided
 from byrote.probes.trajectory import onset
-from byrote.probes.untested import untested_rows, untested_sentence
+from byrote.probes.untested import BY_NAME_NOTE, untested_rows, untested_sentence
 
 _AXES = [*AXES]
 _OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
@@ -60,7 +60,7 @@ def compare(
     if a.imported or b.imported:
         rows = untested_rows(a, b, pairs)[ROW_COLUMNS]
         said = untested_sentence(a, b, rows)
-        return Comparison(a.run, b.run, align, tuple(pairs), rows, onset(a), onset(b), said)
+        return Comparison(a.run, b.run, align, tuple(pairs), rows, onset(a), onset(b), said, (BY_NAME_NOTE,))
     differing = differing_provenance(a, b, pairs)
     if differing:
         raise ByroteError(
