@@ -17,7 +17,9 @@ from byrote.probes.results.schema import AXES
 from byrote.probes.rules import NOT_TESTED, smallest_effect
 from byrote.probes.wording import counted, number, probe_name, step_number
 
-BY_NAME_NOTE = "heads stand against each other by name: nothing says that both runs grew from the same weights"
+BY_NAME_NOTE = (
+    "heads stand against each other by name: nothing says that both runs grew from the same weights"
+)
 
 
 def untested_rows(a: Results, b: Results, pairs: list[tuple[int, int]]) -> pd.DataFrame:

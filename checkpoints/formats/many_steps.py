@@ -6,7 +6,8 @@ tensors belong to (TransformerLens's names, or a state dict with a config.json);
 1. the steps: a list of state dicts beside a list of as many whole numbers; or state dicts by step; or a list of records that
    hold a state dict and its step. In the file itself or in one of its fields
 2. the step of an entry is what the file says; epochs are shown as steps, with a note. A list without numbers is refused
-3. state dicts that are the very same tensors (stored by reference, so that all became the last) are gaps that say so
+3. the state of an optimiser, which is by parameter and looks alike, is none
+4. state dicts that are the very same tensors (stored by reference, so that all became the last) are gaps that say so
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _COUNTS = (
     "steps", "epochs", "checkpoint_steps", "checkpoint_epochs", "save_steps", "save_epochs", "iterations", "iters",
     "global_steps", "step", "epoch",
 )  # fmt: skip
+_OPTIMISER = frozenset(
+    {"exp_avg", "exp_avg_sq", "momentum_buffer", "square_avg", "sum"}
+)  # its state is by parameter
 _SAVE = (
     "where you trust it, save every step under its number: "
     "torch.save({step: state for step, state in zip(steps, states)}, 'run.pt')"
@@ -126,7 +130,10 @@ def _places(content: Any) -> Iterator[tuple[Inside, Any]]:
 def _by_step(value: Any) -> bool:
     if not isinstance(value, Mapping) or len(value) < 2:
         return False
-    return all(_step_of_key(key) >= 0 for key in value) and all(map(is_state, value.values()))
+    if not all(_step_of_key(key) >= 0 for key in value) or not all(map(is_state, value.values())):
+        return False
+    names = [frozenset(state) for state in value.values()]
+    return len(set(names)) == 1 and not names[0] & _OPTIMISER
 
 
 def _step_of_key(key: Any) -> int:
@@ -161,11 +168,11 @@ def _record(inside: Inside, i: int, value: Any) -> Entry | None:
 
 
 def _files(path: Path) -> list[WeightFile]:
-    """Pickled files that may hold many steps: one alone, or those without a step in their names."""
+    """Pickled files that may hold many steps: one alone, or a few of which none has a step in its name."""
     files, _ = candidates(path, PICKLED)
     if len(files) == 1 and files[0].path.parent == (path.parent if path.is_file() else path):
         return files
-    return [file for file in files if file.step is None][:MAX_PEEKS] if len(files) <= MAX_PEEKS else []
+    return files if len(files) <= MAX_PEEKS and all(file.step is None for file in files) else []
 
 
 def _holds_several(file: WeightFile) -> bool:

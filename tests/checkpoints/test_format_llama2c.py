@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-from itertools import chain
-
 import numpy as np
 import pytest
 import torch
+from llama2c_files import DIM, HALF, HEADS, KV, LAYERS, PARTS, angles, weights, write_llama2c
 
 from byrote.checkpoints import CheckpointError, open_series
 from byrote.checkpoints.fingerprint import tensor_hashes
 from byrote.interp.bridge import HookedSeries
 
-DIM, HIDDEN, LAYERS, HEADS, KV, VOCAB, CTX = 16, 24, 2, 4, 2, 31, 12
-HALF = DIM // HEADS // 2
-PARTS = {
-    "attention_norm": (DIM,), "wq": (DIM, DIM), "wk": (DIM // HEADS * KV, DIM), "wv": (DIM // HEADS * KV, DIM),
-    "wo": (DIM, DIM), "ffn_norm": (DIM,), "w1": (HIDDEN, DIM), "w2": (DIM, HIDDEN), "w3": (HIDDEN, DIM),
-}  # fmt: skip
 TOKENS = [1, 5, 9, 5, 9, 30, 0]
-
-
-def weights(seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    drawn = {"tok": (VOCAB, DIM), "norm": (DIM,), "output": (VOCAB, DIM)}
-    drawn |= {f"{part}.{layer}": shape for part, shape in PARTS.items() for layer in range(LAYERS)}
-    return {name: rng.normal(0.3 * (len(s) == 1), 0.4, s).astype("<f4") for name, s in drawn.items()}
-
-
-def angles(theta: float = 10_000.0) -> np.ndarray:
-    return np.outer(np.arange(CTX), theta ** (-np.arange(HALF) / HALF))
-
-
-def write(file, seed, *, version=0, shared=False, theta=10_000.0, cut=0):
-    w = weights(seed)
-    layers = {part: [w[f"{part}.{i}"] for i in range(LAYERS)] for part in PARTS}
-    out = [] if shared else [w["output"]]
-    if version == 0:
-        header = struct.pack("<7i", DIM, HIDDEN, LAYERS, HEADS, KV, VOCAB if shared else -VOCAB, CTX)
-        table = angles(theta)
-        body = [w["tok"], *chain(*layers.values()), w["norm"], np.cos(table), np.sin(table), *out]
-    else:
-        header = struct.pack(
-            "<Ii7iB", 0x616B3432, version, DIM, HIDDEN, LAYERS, HEADS, KV, VOCAB, CTX, shared
-        )
-        header = header.ljust(256, b"\0")
-        norms = (layers.pop("attention_norm"), layers.pop("ffn_norm"))
-        body = [*norms[0], *norms[1], w["norm"], w["tok"], *chain(*layers.values()), *out]
-    data = header + b"".join(np.ascontiguousarray(part, "<f4").tobytes() for part in body)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(data[: len(data) - cut])
 
 
 def logits(seed: int, *, shared: bool) -> np.ndarray:
@@ -89,7 +50,7 @@ def logits(seed: int, *, shared: bool) -> np.ndarray:
 @pytest.mark.parametrize("shared", [True, False])
 def test_logits_are_those_of_its_own_arithmetic(tmp_path, version, shared):
     for seed, step in ((1, 100), (2, 2000)):
-        write(tmp_path / f"ckpt_{step}.bin", seed, version=version, shared=shared)
+        write_llama2c(tmp_path / f"ckpt_{step}.bin", seed, version=version, shared=shared)
     series = open_series(tmp_path)
     assert (series.format, series.steps, series.gaps) == ("llama2c", (100, 2000), ())
     hooked = HookedSeries(series)
@@ -99,19 +60,19 @@ def test_logits_are_those_of_its_own_arithmetic(tmp_path, version, shared):
 
 
 def test_names_that_are_found(tmp_path):
-    write(tmp_path / "a/model.bin", 1)
+    write_llama2c(tmp_path / "a/model.bin", 1)
     assert (
         open_series(tmp_path / "a").steps == (0,)
         and open_series(tmp_path / "a/model.bin").format == "llama2c"
     )
     for step in (5, 10):
-        write(tmp_path / f"b/step_{step}/model.bin", step)
+        write_llama2c(tmp_path / f"b/step_{step}/model.bin", step)
     assert open_series(tmp_path / "b").steps == (5, 10)
 
 
 def test_both_versions_of_the_same_weights_have_the_same_fingerprint(tmp_path):
-    write(tmp_path / "0/model.bin", 1)
-    write(tmp_path / "1/model.bin", 1, version=1)
+    write_llama2c(tmp_path / "0/model.bin", 1)
+    write_llama2c(tmp_path / "1/model.bin", 1, version=1)
     first, second = (tensor_hashes(open_series(tmp_path / name)[0]) for name in "01")
     assert first == second and len(first) == 3 + LAYERS * len(PARTS)
 
@@ -125,14 +86,14 @@ def test_both_versions_of_the_same_weights_have_the_same_fingerprint(tmp_path):
     ],
 )
 def test_what_is_refused(tmp_path, how, said, helps):
-    write(tmp_path / "ckpt_7.bin", 1, **how)
+    write_llama2c(tmp_path / "ckpt_7.bin", 1, **how)
     with pytest.raises(CheckpointError) as error:
         open_series(tmp_path)
     assert said in error.value.message and helps in error.value.help
 
 
 def test_a_file_cut_short_among_others_is_a_gap(tmp_path):
-    write(tmp_path / "ckpt_1.bin", 1)
-    write(tmp_path / "ckpt_2.bin", 2, cut=8)
+    write_llama2c(tmp_path / "ckpt_1.bin", 1)
+    write_llama2c(tmp_path / "ckpt_2.bin", 2, cut=8)
     (gap,) = open_series(tmp_path).gaps
     assert gap.step == 2 and "describe no llama2.c model of that size" in gap.reason

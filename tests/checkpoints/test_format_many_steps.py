@@ -177,3 +177,19 @@ def _refusal(folder) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         open_series(folder)
     return caught.value
+
+
+def test_what_an_optimiser_keeps_by_parameter_is_no_series(folder):
+    model = torch.nn.Linear(2, 2)
+    adam = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    adam.step()
+    torch.save(adam.state_dict(), folder / "adam.pt")
+    assert "holds no tensors by name" in _refusal(folder).message
+
+
+def test_files_named_by_step_stay_what_they_are(folder):
+    torch.save(states()[0], folder / "step_5.pt")
+    torch.save(dict(zip(STEPS, states(), strict=True)), folder / "history.pt")
+    series = open_series(folder)
+    assert (series.format, series.steps) == ("state_dict", (5,)) and len(series.gaps) == 1

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from llama2c_files import write_llama2c
 from mutations import damage
 from pickled_files import (
     hf_state,
@@ -99,6 +100,7 @@ FORMATS: dict[str, Callable[[Path], Any]] = {
     "state dict, old file": per_step(gpt2_file, _use_new_zipfile_serialization=False),
     "state dict, safetensors": state_dict_safetensors,
     "dcp": dcp,
+    "llama2.c": lambda folder: [write_llama2c(folder / f"ckpt_{step}.bin", step) for step in (1, 2)],
     "many steps in one file": many_steps,
     "tl_legacy": lambda folder: write_tl_series(folder, "attn_only_ln", names=("step_1.pth", "step_2.pth")),
 }
