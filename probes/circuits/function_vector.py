@@ -12,6 +12,8 @@ induction heads: Yin and Steinhardt 2025, arXiv:2502.14010. Prompts of bare toke
 5. clean, corrupted: probability of y with nothing patched
 6. overlap = Jaccard similarity of the 5% of heads with the largest effect and of the 5% with the highest prefix_matching
    on `repeated_random`; chance: of two random sets. fv_prefix = prefix matching of the former, chance: mean of all heads
+
+On tasks of your own, pairs of token ids: `byrote.probes.circuits.function_vector.effects_on(model, {"name": pairs}, bos=...)`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.interp.intervene import Edit, clean_run, derangement, edit_problem, losses_under
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.effects import refuse_if, strongest
@@ -30,6 +34,7 @@ from byrote.probes.circuits.load_bearing import TOP_FRAC
 from byrote.probes.overlap import jaccard, random_jaccard
 from byrote.probes.registry import lookup
 from byrote.probes.spec import ProbeScores, probe
+from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus
 
 EXAMPLES = 8
@@ -124,6 +129,59 @@ def function_vector(
     }
 
 
+def effects_on(
+    model: HookedModel,
+    tasks: Mapping[str, Int[np.ndarray, "n 2"]],
+    *,
+    bos: int,
+    n_seq: int = 32,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`effect` on tasks of your own, one by one.
+
+    Args:
+        model: a loaded checkpoint, such as `br.load(...)`; it is left as it was.
+        tasks: name -> questions and answers, as token ids.
+        bos: id put in front of every prompt.
+        n_seq: prompts of each task.
+        seed: of prompts and the bootstrap.
+
+    Returns:
+        Rows `task`, `layer`, `head` with the probability's rise `value`, its 95% interval `lo` and `hi`, `n`, and `clean` and
+        `corrupted`, the probabilities of the right answer with nothing patched.
+
+    Raises:
+        ByroteError: a task of fewer than 4 pairs, ids or lengths the model cannot take.
+        NotMeasuredError: edits of this model cannot be relied on.
+    """
+    rows = []
+    for i, (name, given) in enumerate(tasks.items()):
+        pairs = unambiguous(np.asarray(given))
+        k = min(EXAMPLES, (model.shape.n_ctx - 3) // 2, len(pairs) - 1)
+        if k < 3:
+            raise ByroteError(
+                f"the task {name!r} has {len(pairs)} pairs in which no token stands twice on one side",
+                help="give 4 or more; a prompt holds 8 examples where there are 9",
+            )
+        clean, corrupted, patched = head_effects(
+            model, *prompts(pairs, k=k, n_seq=n_seq, bos=bos, seed=[seed, 25, i])
+        )
+        rise = np.exp(-patched) - np.exp(-corrupted)[:, None, None]
+        found = bootstrap_mean(rise.reshape(n_seq, -1), seed=seed)
+        layer, head = np.indices(rise.shape[1:]).reshape(2, -1)
+        p_clean, p_corrupted = np.exp(-clean).mean(), np.exp(-corrupted).mean()
+        columns = {
+            "task": name,
+            "layer": layer,
+            "head": head,
+            "value": found.value,
+            "lo": found.lo,
+            "hi": found.hi,
+        }
+        rows.append(pd.DataFrame({**columns, "n": n_seq, "clean": p_clean, "corrupted": p_corrupted}))
+    return pd.concat(rows, ignore_index=True)
+
+
 def unambiguous(pairs: Int[np.ndarray, "n 2"]) -> Int[np.ndarray, "m 2"]:
     """Pairs in which no first and no second token stands twice: the first answer of each question, in their order."""
     firsts, seconds, pairs_once = set(), set(), []
@@ -164,7 +222,7 @@ def head_effects(
 ]:
     """Loss in nats on the last token: of clean prompts, of corrupted ones, and of these with each head's mean output.
 
-    For tasks of your own: sequences of one length whose last token is the right answer and the one before it what is asked.
+    Sequences are of one length, their last token the right answer and the one before it the question.
 
     Raises:
         NotMeasuredError: edits of this model cannot be relied on, or there is one prompt only.

@@ -160,6 +160,8 @@ def test_dry_run_counts_what_a_run_then_does(byrote, planted_runs):
         r"results/planted: about 0:\d\d and [\d.]+ KB, as steps 10 and 20 took; [\d,]+ sequences shown to the model for each checkpoint",
         cost,
     )
+    shown = int(re.search(r"; (\d+) sequences", cost)[1])
+    assert 8 <= shown <= 12  # one pass over 8; a few more see to it that swapping weights is exact
     assert not Path("results").exists()
     assert byrote(*args, "--steps", "0").exit_code == 0
     before = units_of(Path("results"))

@@ -11,10 +11,11 @@ from lookup_models import write_series
 from torch import Tensor
 
 from byrote.checkpoints import open_series
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp.intervene import clean_run
 from byrote.interp.loading import load_fresh
-from byrote.probes.circuits.function_vector import head_effects, prompts, unambiguous
+from byrote.probes.circuits.function_vector import effects_on, head_effects, prompts, unambiguous
 from byrote.probes.registry import REGISTRY
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_once
@@ -119,6 +120,20 @@ def test_tasks_are_averaged_and_what_has_too_few_pairs_is_none(model):
     assert both["effect"].values[1, 0] == pytest.approx(0.5, abs=0.05)
     none = measure_once(model, REGISTRY["function_vector"], stimuli=shown(RULE[:8]), seed=0)
     assert {m.undefined for m in none} == {"no task has the 9 pairs that a prompt of 8 examples needs"}
+
+
+def test_tasks_of_ones_own(model):
+    other = np.roll(RULE, 1, axis=1)  # against the rule
+    found = effects_on(model, {"rule": RULE, "other": other, "short": RULE[:4]}, bos=0, n_seq=6).set_index(
+        "task"
+    )
+    at = (found["layer"] == 1) & (found["head"] == 0)
+    rise = found[at]["value"]
+    assert rise["rule"] > 0.9 and abs(rise["other"]) < 0.05
+    assert found.loc["rule", "clean"].min() > 0.99
+    assert (found["lo"] <= found["value"] + 1e-9).all() and (found["n"] == 6).all()
+    with pytest.raises(ByroteError, match="'none' has 3 pairs"):
+        effects_on(model, {"none": np.concatenate([RULE[:3], RULE[:3]])}, bos=0)
 
 
 def test_the_patch_is_the_one_made_by_hand(hf_series):
