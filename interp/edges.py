@@ -143,7 +143,9 @@ class EdgeGraph:
             return "a norm after attention makes what a head writes for later heads non-linear"
         if self.has_mlp and "blocks.0.ln2.hook_in" not in self.hooks:
             return "attention and MLP read through one norm: their inputs cannot be told apart"
-        return ""
+        sites = ("hook_in", "attn.o.hook_in", *self._sites())
+        needed = [*(f"blocks.{layer}.{site}" for layer in range(self.n_layers) for site in sites), FINAL]
+        return next((f"the architecture shows no {name}" for name in needed if name not in self.hooks), "")
 
     def _is_parallel(self, tokens: Tensor) -> bool:
         """Whether the MLP of a layer reads what attention reads, not what attention wrote."""

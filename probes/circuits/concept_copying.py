@@ -4,8 +4,8 @@ Source: Feucht et al. 2025, The dual-route model of induction, arXiv:2504.03022 
 for token copying, at the token before a multi-token entity; P_patched - P_corrupted of the entity's second token). The
 words are ours: theirs are names from CounterFact.
 
-1. words: pairs of tokens that belong together: a lab source's bigrams, else pairs of the natural text of which the second
-   follows the first in 3 windows or more, in a fifth of those with the first, and 5 times as often as elsewhere
+1. words: pairs of tokens that belong together: a lab source's bigrams, else pairs that occur in 3 windows of the natural
+   text or more, the second half of the times that anything follows the first, and 5 times as often as elsewhere
 2. clean: BOS, random tokens, a word e1 e2, the same random tokens, e1 e2. corrupted: everything before the second time
    redrawn
 3. the head's z at the token before the second e1 is taken from the clean run and put into the corrupted one

@@ -108,7 +108,12 @@ class StimulusSet:
         note, config = vocabulary.note, self.config
         self.notes += [note] if note and note not in self.notes else []
         token_sets = self._token_sets(_Windows(config.seed, config.n_seq, shape["n_ctx"], vocabulary.bos))
-        for kind in dict.fromkeys(kind for group in groups(config.infos) for kind in group.stimuli):
+        kinds = dict.fromkeys(kind for group in groups(config.infos) for kind in group.stimuli)
+        if "words" in kinds and self._text is not None:
+            kinds["natural"] = (
+                None  # they are found in the windows shown, which are stored to be found in again
+            )
+        for kind in kinds:
             if kind in self.refused:
                 continue
             try:

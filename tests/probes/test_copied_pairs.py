@@ -21,7 +21,9 @@ from byrote.probes.circuits.copied_pairs import patched, prompts, random_pairs
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.measure import measure_once
+from byrote.probes.sweep.run import sweep
 
 V, N_CTX, HARD = 40, 64, 64.0
 IDS = Vocabulary(np.arange(1, V), 0)
@@ -152,14 +154,20 @@ def test_prompts_worked_by_hand():
 
 
 def test_words_of_a_text_worked_by_hand():
-    windows = np.array([[0, 5, 6, 1, 2, 9], [0, 1, 5, 6, 2, 8], [0, 3, 4, 5, 6, 7], [0, 1, 2, 3, 1, 2]])
-    windows = np.concatenate([windows, np.resize(np.arange(10, 22), (12, 6)) * [0, 1, 1, 1, 1, 1]])
-    # (5, 6) follows in all 3 windows with a 5, and 6 is in 3 of 16: lift 16 / 3. (1, 2): 2 windows only.
-    assert [5, 6] in found_words(windows, np.arange(1, 30)).tolist()
-    assert [1, 2] not in found_words(windows, np.arange(1, 30)).tolist()
-    assert found_words(windows, np.array([5, 7])).tolist() == []  # 6 is no usable id
-    common = np.tile(np.array([[0, 5, 6, 5, 6, 1]]), (9, 1))
-    assert found_words(common, np.arange(1, 30)).tolist() == []  # 6 is everywhere: no lift
+    rng, ids = np.random.default_rng(0), np.arange(1, 100)
+    windows = rng.permuted(np.tile(np.arange(40, 100), (12, 1)), axis=1)  # nothing belongs together
+    windows[:, 0] = 0
+    windows[:4, 10:12] = [5, 6]  # a word in 4 windows
+    windows[:2, 20:22] = [7, 8]  # in 2 windows only
+    windows[:8, 30] = 9
+    windows[:3, 31] = 10  # 10 follows 9 in 3 of 8
+    windows[:3, 40:42] = [11, 12]
+    windows[:, 50:58:2] = 12  # 12 always follows 11, but a fifteenth of all tokens are 12: still a word
+    assert found_words(windows, ids).tolist() == [[5, 6], [11, 12]]
+    assert found_words(windows, np.delete(ids, 5)).tolist() == [[11, 12]]  # 6 is no usable id
+    windows[:, 3::3] = 12  # a third of all tokens: no wonder that one follows 11
+    assert [11, 12] not in found_words(windows, ids).tolist()
+    assert found_words(windows[:, :2], ids).shape == (0, 2)
 
 
 def test_random_text_has_no_words_and_a_lab_source_names_its_own():
@@ -174,3 +182,15 @@ def test_random_text_has_no_words_and_a_lab_source_names_its_own():
     stimulus = make("words", ids, n_ctx=64, seed=0, n_seq=4, token_sets=sets)
     assert stimulus.tokens.shape == (32, 3)
     assert all([a, b] in pairs.tolist() for _, a, b in stimulus.tokens)
+
+
+def test_words_of_a_text_are_found_again_without_it(hf_series, tmp_path):
+    rows = np.random.default_rng(0).integers(20, 60, (40, 63))
+    rows[:, 7:9], rows[:, 30:32] = [5, 6], [8, 9]
+    np.save(tmp_path / "text.npy", rows)
+    series, probes = open_series(hf_series("gpt2", 1)), ("concept_copying",)
+    with_text = sweep(series, SweepConfig(probes, n_seq=8, text=tmp_path / "text.npy"), out=tmp_path / "r")
+    frame = with_text.results.frame.set_index("metric")
+    assert frame["valid"].all() and frame.loc["n_words", "value"] == 2
+    again = sweep(series, SweepConfig(probes, n_seq=8), out=tmp_path / "r")
+    assert (again.measured, again.reused, again.superseded) == (0, 1, 0)
