@@ -36,6 +36,12 @@ SMALLEST_Z = 1.0
 PREVIOUS_TOKEN = 0.4
 """Attention to the token before that surely makes a previous-token head: the threshold commonly taken for such heads."""
 
+PREFIX_MATCHING = 0.4
+"""Prefix matching of a head that is commonly called strong; a working threshold of the field, from no paper."""
+
+EDITABLE_P, SURPRISING_P = 0.99, 0.001
+"""Probabilities from which ToEdit resamples a token, and below which its code deletes one (arXiv:2412.14689)."""
+
 HALF_RISEN = 0.5
 """Share of its own rise at which something is said to have appeared."""
 

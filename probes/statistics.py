@@ -271,20 +271,30 @@ def held_out_best(
     Returns:
         Index of the best column over all rows, and one value per row.
     """
-    best = _best_column(samples)
+    return int(_top_columns(samples, 1)[0]), held_out_top(samples, 1)
+
+
+def held_out_top(samples: Float[np.ndarray, "n k"], top: int) -> Float[np.ndarray, " n"]:
+    """Mean of the highest columns per row, each half of the rows read where the other half says they are highest.
+
+    Args:
+        samples: one row per sequence; NaN means undefined for that sequence.
+        top: how many columns; all where there are fewer.
+    """
     if len(samples) < 4:
-        return best, samples[:, best]
+        return np.asarray(samples[:, _top_columns(samples, top)].mean(1))
     out = np.empty(len(samples))
     for mine, others in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        out[mine] = samples[mine, _best_column(samples[others])]
-    return best, out
+        out[mine] = samples[mine][:, _top_columns(samples[others], top)].mean(1)
+    return out
 
 
-def _best_column(samples: Float[np.ndarray, "n k"]) -> int:
+def _top_columns(samples: Float[np.ndarray, "n k"], top: int) -> Int[np.ndarray, " top"]:
+    """Columns with the highest means, the highest first; ties go to the earlier one."""
     finite = np.isfinite(samples)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.where(finite, samples, 0.0).sum(0) / finite.sum(0)
-    return int(np.where(np.isfinite(means), means, -np.inf).argmax())
+    return np.argsort(-np.where(np.isfinite(means), means, -np.inf), kind="stable")[:top]
 
 
 def p_greater(samples: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:

@@ -21,12 +21,13 @@ from byrote.probes.model.icl_score import icl_score, positions
 from byrote.probes.model.inducible_loss import inducible_loss, seen_bigrams
 from byrote.probes.model.loss_by_position import log_slope, loss_by_position
 from byrote.probes.model.skip_trigram import by_condition, log_odds
+from byrote.probes.model.token_probability import token_probability
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, to_frame, unit_table
 from byrote.probes.stimuli import CONDITIONS, Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_stimulus
 
-NATURAL = ("icl_score", "loss_by_position", "inducible_loss", "held_out_loss")
+NATURAL = ("icl_score", "loss_by_position", "inducible_loss", "held_out_loss", "token_probability")
 PLANTED = ("skip_trigram", "fuzzy_copy")
 BETA = 10.0
 NOTHING = HeadSpec("uniform", strength_nats=0.0, writes="nothing")
@@ -157,6 +158,16 @@ def test_inducible_tokens_against_loops():
     assert seen_bigrams(torch.from_numpy(tokens)).tolist() == loops
 
 
+def test_editable_and_surprising_tokens_are_counted_with_their_limits():
+    p = torch.tensor([[1.0, 0.995, 0.98, 0.55, 0.5, 0.05, 0.0005, 0.0]])
+    found = token_probability(-p.log())
+    assert {name: found[name].item() for name in ("editable", "surprising")} == {
+        "editable": 2 / 8,
+        "surprising": 2 / 8,
+    }
+    assert (8 * found["histogram"]).tolist() == [[3, 0, 0, 0, 0, 2, 0, 0, 0, 3]]
+
+
 def test_a_sequence_without_repeats_has_no_inducible_loss():
     scores = inducible_loss(torch.ones(1, 9), torch.arange(10)[None])
     assert scores["inducible"].isnan() and scores["difference"].isnan()
@@ -202,6 +213,9 @@ def test_natural_probes_follow_from_the_closed_form(load):
             1
         ),
         ("held_out_loss", "tokens"): np.full(12, 63.0),
+        ("token_probability", "histogram"): np.stack(
+            [np.histogram(np.exp(-row), np.linspace(0, 1, 11))[0] / 63 for row in nll]
+        ),
     }
     for key, answer in answers.items():
         np.testing.assert_allclose(found[key].samples, answer, rtol=0, atol=2e-5)
