@@ -213,6 +213,7 @@ class ProbeScores:
             others have no rows.
         exact_n: None where the values are means over `samples`; else they are exact, one row of samples without an
             interval, and this is the number of draws of their null.
+        interval: both ends, where something else than `samples` was resampled too; None leaves it to the bootstrap.
     """
 
     samples: Float[np.ndarray, n * axes]
@@ -222,6 +223,7 @@ class ProbeScores:
     layer_reasons: Mapping[int, str] = field(default_factory=dict)
     exists: Bool[np.ndarray, "*axes"] | None = None
     exact_n: int | None = None
+    interval: tuple[Float[np.ndarray, "*axes"], Float[np.ndarray, "*axes"]] | None = None
 
 
 def level_of(level: float | str, n_ids: int) -> float:

@@ -312,7 +312,8 @@ def candidates(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: 
     found = token_sets.twins if token_sets.candidates is None else token_sets.candidates
     tokens = _given(found, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 32 * n_seq, np.random.default_rng([seed, 8]))
-    return _from_tokens("candidates", vocabulary, seed, tokens[rows][:, :n_ctx])
+    never = np.zeros(len(tokens), dtype=np.int64)
+    return _with_counts("candidates", token_sets, vocabulary, seed, tokens[:, :n_ctx], rows, never)
 
 
 def words(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
@@ -341,8 +342,9 @@ def _with_counts(
 ) -> Stimulus:
     """Some of the members or twins, with what memory is measured by: counts, and the loss under a reference."""
     shown, reference = tokens[rows], np.full(tokens[rows].shape, np.nan)  # NaN where none is known
-    if kind in token_sets.reference_nll:  # of a model that never saw them
-        reference = token_sets.reference_nll[kind][rows]
+    known_as = "twins" if kind == "candidates" and token_sets.candidates is None else kind
+    if known_as in token_sets.reference_nll:  # of a model that never saw them
+        reference = token_sets.reference_nll[known_as][rows]
     elif token_sets.reference is not None:  # of the source
         reference = token_sets.reference(shown)
     extra = {

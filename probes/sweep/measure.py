@@ -143,6 +143,8 @@ def _from_scores(info: ProbeInfo, metric: str, score: ProbeScores, seed: int) ->
         position_start=score.position_start,
         layer_reasons=score.layer_reasons,
     )
+    if score.interval is not None:
+        measured = replace(measured, lo=score.interval[0], hi=score.interval[1])
     if some is ...:
         return measured
     grids: dict[str, Any] = {name: np.full(shape, np.nan) for name in ("values", "lo", "hi", "chance", "n")}
