@@ -1,0 +1,118 @@
+"""Pruning: exactly the smallest weights, put back bit for bit; heads and memories that go in the order of their weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from lookup_models import CONFIG, D_VOCAB, N_CTX, lookup_state, members, twins, write_series
+
+from byrote.checkpoints import ByroteError, open_series
+from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, planted_model
+from byrote.checkpoints.token_sets import TokenSets
+from byrote.interp import HookedSeries
+from byrote.interp.pruning import block_matrices, pruned
+from byrote.probes.circuits.pruned_heads import TENTHS, survived
+from byrote.probes.registry import REGISTRY
+from byrote.probes.stimuli import Vocabulary, make
+from byrote.probes.sweep.measure import measure_once
+
+VOCABULARY = Vocabulary(np.arange(1, D_VOCAB), 0)
+
+
+def load(folder, state):
+    walker = HookedSeries(open_series(write_series(folder / "one", {0: state})))
+    return walker.load(walker.series[0])
+
+
+@pytest.fixture
+def random_model(tmp_path):
+    """The planted shape with noise in every matrix."""
+    fields, state = planted_model(CONFIG)
+    generator = torch.Generator().manual_seed(0)
+    return load(
+        tmp_path, (fields, {name: torch.randn(t.shape, generator=generator) for name, t in state.items()})
+    )
+
+
+def test_the_smallest_are_gone_and_everything_is_put_back(random_model):
+    before = {name: p.detach().clone() for name, p in random_model.parameters.items()}
+    matrices = block_matrices(random_model)
+    inside = {name for name, p in random_model.parameters.items() if any(p is m for m in matrices)}
+    assert inside and not any("embed" in name or "head" in name for name in inside)
+    with pytest.raises(KeyError), pruned(random_model, 0.5):
+        for name, p in random_model.parameters.items():
+            assert (p == 0).float().mean().item() == pytest.approx(0.5 if name in inside else 0, abs=1e-3)
+            left = before[name][p != 0].abs()
+            if name in inside:
+                assert left.min() >= before[name][p == 0].abs().max()
+        assert torch.equal(random_model.weights.W_Q == 0, random_model.weights.W_Q.abs() < 1e-9)
+        raise KeyError
+    assert all(torch.equal(before[name], p) for name, p in random_model.parameters.items())
+    assert (random_model.weights.W_Q != 0).all()  # what was derived from pruned weights is forgotten
+
+
+def test_a_share_that_is_none_is_refused(random_model):
+    with pytest.raises(ByroteError, match=r"share of 1\.5"), pruned(random_model, 1.5):
+        pass
+
+
+def test_survival_is_the_last_share_before_the_first_loss():
+    left = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1]], dtype=bool)
+    assert survived(left).tolist() == [0.9, 0.4, 0.0]
+
+
+def with_noise(state: dict, *, entries: float, seed: int = 0) -> dict:
+    """Small noise on every block matrix, so that pruning has something to take before it reaches what was planted."""
+    rng = np.random.default_rng(seed)
+    noisy = dict(state)
+    for name, tensor in state.items():
+        if name.startswith("layers.") and tensor.ndim == 2:
+            noisy[name] = tensor + torch.from_numpy(rng.normal(0, entries, tensor.shape)).float()
+    return noisy
+
+
+def test_a_head_of_small_weights_goes_before_one_of_large_ones(tmp_path):
+    """Two heads match prefixes; the query weights of the second are a tenth of the noise, its keys make up for it."""
+    heads = (
+        (HeadSpec("previous", writes="previous"), HeadSpec("uniform", strength_nats=0.0, writes="nothing")),
+        (HeadSpec("prefix", writes="output"), HeadSpec("prefix", writes="output")),
+    )
+    fields, state = planted_model(PlantedConfig(n_ctx=64, heads=heads))
+    d_head = fields["d_head"]
+    state = with_noise(state, entries=1e-3)
+    second = slice(d_head, 2 * d_head)
+    for name, factor in (("q", 1e-5), ("k", 1e5)):
+        state[f"layers.1.attn.{name}.weight"][second] *= factor
+    model = load(tmp_path, (fields, state))
+    shown = {"repeated_random": make("repeated_random", VOCABULARY, n_ctx=64, seed=0, n_seq=16)}
+    found = {one.metric: one for one in measure_once(model, REGISTRY["pruned_heads"], seed=0, stimuli=shown)}
+    assert set(found) == set(REGISTRY["pruned_heads"].metrics)
+    survives = found["survives"].values
+    assert (found["unpruned"].values[1] > 0.9).all()
+    assert np.isnan(survives[0]).all()  # these match no prefixes
+    assert survives[1, 0] == 0.9 and survives[1, 1] < 0.9
+    gone = found["prefix"].values[1, 1]
+    assert gone[-1] < 0.2 and found["prefix"].position_start == TENTHS[0]
+    assert found["later"].values[-1] < 3  # one of the two heads still copies
+
+
+def test_members_that_rest_on_small_weights_are_forgotten_first(tmp_path):
+    """The table lies in the unembedding, which is not pruned; the block that hands tokens on to it is."""
+    model = load(tmp_path, lookup_state())
+    sets = TokenSets(members=members(), repeat_count=np.array([1, 4] * 8), twins=twins())
+    shown = {k: make(k, VOCABULARY, n_ctx=N_CTX, seed=0, token_sets=sets) for k in ("members", "twins")}
+    measured = measure_once(model, REGISTRY["pruned_memory"], seed=0, stimuli=shown)
+    found = {one.metric: one for one in measured}
+    assert set(found) == set(REGISTRY["pruned_memory"].metrics)
+    assert float(found["survives"].values) == 0.9  # nothing of the table is in a block
+    assert (found["completed"].values == 1).all()
+    assert found["by_repeats"].values.tolist()[::2] == [0.9, 0.9] and found["by_repeats"].n.tolist() == [
+        8,
+        0,
+        8,
+    ]
+    assert (found["loss@twins"].values > found["loss"].values + 3).all()
+    assert found["loss"].chance[0] == pytest.approx(math.log(63))
