@@ -16,7 +16,7 @@ from byrote.cli.output import FORCED, Column
 from byrote.cli.session import MEANING
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
-_WITH_COLUMNS = ("scan", "lint", "verify", "show", "compare", "graft", "text")
+_WITH_COLUMNS = ("scan", "lint", "verify", "show", "compare", "graft", "logits", "text")
 _INTRO = """# The command line
 
 Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.series import CheckpointSeries
 from byrote.cli import options
 from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import INTERVAL, VALUE, Column, Output, columns
@@ -50,7 +49,7 @@ def graft(
     if len(series) != 1:
         raise ByroteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
     (one,) = series
-    from_step, into_step = _one_step(from_, one), _one_step(into, one)
+    from_step, into_step = options.one_step(from_, one), options.one_step(into, one)
     options.require_device(config)
     options.set_threads(config.threads)
     from byrote.probes.circuits.graft import graft_steps
@@ -70,10 +69,3 @@ def graft(
     out.rows(COLUMNS, rows, title=f"{one.name}: {where}, sequence seed {config.seed}")
     measured = found.loc[found["metric"] == "loss", "valid"].all()
     return Exit.DONE if measured else Exit.GAPS
-
-
-def _one_step(spec: str, series: CheckpointSeries) -> int:
-    steps = series.select(spec).steps
-    if len(steps) != 1:
-        raise ByroteError(f"{spec!r} names {counted(len(steps), 'step')}", help="name one step")
-    return steps[0]

@@ -28,6 +28,7 @@ VERBS = {
     "report": "Write a self-contained HTML report, with its data as JSON and CSV.",
     "dashboard": "Look at results in the browser: heads and circuits across training steps.",
     "graft": "Put heads of one step into another, and say what returns.",
+    "logits": "Say what a later step adds to an earlier step's logits.",
     "text": "Say what a corpus would teach: repeats, concentration, lost tails.",
     "selftest": "Measure planted models whose answers are known.",
     "doctor": "Check versions, device, memory, disk and configuration.",

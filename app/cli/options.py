@@ -13,6 +13,7 @@ import click
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.cli.command import argument, flag, option
 from byrote.cli.session import NothingFoundError, Session
+from byrote.probes.wording import counted
 
 if TYPE_CHECKING:
     from byrote.checkpoints.series import CheckpointSeries
@@ -164,6 +165,18 @@ def require_device(config: SweepConfig) -> None:
             f"torch sees {count} {kind} devices here, not {device}",
             help="use --device cpu; `byrote doctor` shows what torch sees",
         )
+
+
+def one_step(spec: str, series: CheckpointSeries) -> int:
+    """The one step of a series that words such as 600, last or nearest:1k name.
+
+    Raises:
+        ByroteError: they name none, or several.
+    """
+    steps = series.select(spec).steps
+    if len(steps) != 1:
+        raise ByroteError(f"{spec!r} names {counted(len(steps), 'step')}", help="name one step")
+    return steps[0]
 
 
 def set_threads(threads: int | None) -> None:
