@@ -37,8 +37,12 @@ _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
     "rep": frozenset({("rep_n", 2), ("rep_w", None), ("rep_r", None)}),
     "concentration": frozenset({("entropy", None), ("top_1pct_mass", None), ("kl_to_reference", None)}),
     "near_duplicates": frozenset({("redundant_share", None)}),
+    "density": frozenset({("mean", None), ("to_reference", None)}),
+    "synthetic_share": frozenset({("share", None), ("separation", None)}),
     "tail_mass": frozenset({("survival", 1), ("survival", 2), ("survival", 3), ("coverage", 1)}),
-    "perplexity": frozenset({("p50", None), ("tail_ratio", None), ("overlap", None)}),
+    "perplexity": frozenset(
+        {("p50", None), ("tail_ratio", None), ("overlap", None), ("editable_share", None)}
+    ),
 }
 
 
@@ -53,6 +57,11 @@ def text(
     files: tuple[Path, ...] = argument("FILE...", type=options.PATH),
     reference: Path | None = option(
         "The corpus the others are compared with; it is measured too.", metavar="FILE", type=options.PATH
+    ),
+    synthetic: Path | None = option(
+        "The synthetic source, where each FILE is a mixture of it and the reference: how much of it is.",
+        metavar="FILE",
+        type=options.PATH,
     ),
     settings: TextSettings = record(TextSettings),
     model: Path | None = option(
@@ -80,6 +89,7 @@ def text(
                 files,
                 settings,
                 reference=reference,
+                synthetic=synthetic,
                 model=model,
                 device=config.device,
                 dtype=config.dtype,

@@ -14,7 +14,7 @@ bigrams into 10,000 buckets; weights of Xie et al. 2023, DSIR (arXiv:2302.03169)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -66,6 +66,16 @@ class Concentration:
             self._sample.keep(place, np.concatenate(parts).astype(np.uint16))
 
     @property
+    def documents(self) -> list[np.ndarray]:
+        """The buckets of the n-grams of a sample of documents (or pieces, or windows)."""
+        return list(self._sample.items)
+
+    @property
+    def resampled_documents(self) -> str:
+        """What `documents` are: "pieces" or "windows"."""
+        return "pieces" if self._by_document else "windows"
+
+    @property
     def counts(self) -> Num[np.ndarray, "blocks buckets"]:
         """n-grams per block and bucket."""
         return self._blocks.sums
@@ -97,8 +107,7 @@ class Concentration:
         ratio = np.log(_smoothed(reference.counts.sum(0))) - np.log(_smoothed(self.counts.sum(0)))
         sums = np.asarray([ratio[item].sum() for item in self._sample.items])
         sizes = np.asarray([len(item) for item in self._sample.items])
-        what = "pieces" if self._by_document else "windows"
-        number = partial(Number, self.name, n=len(sums), resampled=what)
+        number = partial(Number, self.name, n=len(sums), resampled=self.resampled_documents)
         statistics = {"log_weight_mean": lambda v: v.mean(-1)}
         statistics |= {f"log_weight_p{q:02d}": partial(np.percentile, q=q, axis=-1) for q in QUANTILES}
         for metric, statistic in statistics.items():
@@ -125,6 +134,15 @@ def kl_nats(
     """Kullback-Leibler divergence from the other's shares in nats, 1 added to every bucket of both."""
     p, q = _smoothed(counts), _smoothed(other)
     return np.asarray((p * (np.log(p) - np.log(q))).sum(-1))
+
+
+def smoothed_shares(documents: Sequence[np.ndarray]) -> Float[np.ndarray, " buckets"]:
+    """Share of every bucket in some documents together, 1 added to each.
+
+    Args:
+        documents: the buckets of the n-grams of each.
+    """
+    return _smoothed(np.bincount(np.concatenate(list(documents)).astype(np.int64), minlength=BUCKETS))
 
 
 def _smoothed(counts: np.ndarray) -> np.ndarray:

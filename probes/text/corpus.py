@@ -21,8 +21,9 @@ from byrote.checkpoints.texts import (
 )
 from byrote.checkpoints.token_files import id_blocks, n_documents
 from byrote.checkpoints.tokenizing import one_tokenizer_process
-from byrote.probes.text import perplexity
+from byrote.probes.text import perplexity, synthetic_share
 from byrote.probes.text.concentration import Concentration
+from byrote.probes.text.density import Density
 from byrote.probes.text.near_duplicates import NearDuplicates
 from byrote.probes.text.repetition import Repetition
 from byrote.probes.text.report import Number, TextReport, frame_of
@@ -31,7 +32,11 @@ from byrote.probes.text.tail_mass import Rare, RareCounts, TailMass
 from byrote.probes.text.windows import Batch, Windower, encoder
 
 MIN_DOCUMENTS = 8  # with fewer, windows are resampled instead
-_NEEDS = {"tail_mass": "reference", "perplexity": "model"}
+_NEEDS = {
+    "tail_mass": ("reference",),
+    "perplexity": ("model",),
+    "synthetic_share": ("reference", "synthetic"),
+}
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class _Measured:
     rare: dict[int, Rare] | None = None
     tail: TailMass | None = None
     losses: np.ndarray | None = None
+    counted: Any = None
 
 
 class _Run:
@@ -149,13 +155,16 @@ class _Run:
     ) -> None:
         self.settings, self.reader, self.on_bytes = settings, reader, on_bytes
         self.reference: _Measured | None = None
+        self.synthetic: _Measured | None = None
         self.rows: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.sizes: dict[str, dict[str, int]] = {}
         self.incomplete = False
 
-    def corpus(self, corpus: Corpus, *, by_document: bool, is_reference: bool) -> None:
-        """Measure one corpus; the reference has to come first."""
+    def corpus(
+        self, corpus: Corpus, *, by_document: bool, is_reference: bool = False, is_synthetic: bool = False
+    ) -> None:
+        """Measure one corpus; the reference has to come first, the synthetic source of the others second."""
         done = self._read(corpus, by_document=by_document, is_reference=is_reference)
         if is_reference:
             self._hold_out(done, by_document=by_document)
@@ -165,6 +174,8 @@ class _Run:
         self._note(done)
         if is_reference:
             self.reference = done
+        if is_synthetic:
+            self.synthetic = done
 
     def failed(self, corpus: Corpus, error: ByroteError) -> None:
         """A corpus that broke while it was read: one row says so."""
@@ -183,8 +194,13 @@ class _Run:
             "concentration": Concentration(seed=seed, resampled=resampled, by_document=by_document),
             "near_duplicates": NearDuplicates(seed=seed, by_document=by_document),
         }
+        if settings.includes("density"):
+            made["density"] = Density(seed=seed, by_document=by_document)
+        done.counted = made["concentration"]
         done.measures = {name: measure for name, measure in made.items() if settings.includes(name)}
         looking: list[Any] = list(done.measures.values())
+        if settings.includes("synthetic_share") and done.counted not in looking:
+            looking.append(done.counted)
         counted = RareCounts() if is_reference and settings.includes("tail_mass") else None
         if counted is not None:
             looking.append(counted)
@@ -237,12 +253,19 @@ class _Run:
     def _numbers(self, done: _Measured, *, is_reference: bool) -> Iterator[Number]:
         reference = None if is_reference else self.reference
         for name, measure in done.measures.items():
-            if name == "concentration":
+            if name in ("concentration", "density"):
                 yield from measure.numbers(reference.measures[name] if reference else None)
             else:
                 yield from measure.numbers()
         if done.tail is not None:
             yield from done.tail.numbers(reference.tail if reference else None)
+        if (
+            reference is not None
+            and self.synthetic is not None
+            and self.settings.includes(synthetic_share.NAME)
+        ):
+            sources = reference.counted, self.synthetic.counted
+            yield from synthetic_share.numbers(done.counted, *sources, seed=self.settings.seed)
         if done.losses is not None and self.reader is not None:
             if len(done.losses):
                 other = reference.losses if reference is not None else None
@@ -280,6 +303,7 @@ def measure_text(
     settings: TextSettings | None = None,
     *,
     reference: str | Path | None = None,
+    synthetic: str | Path | None = None,
     model: str | Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
@@ -292,6 +316,7 @@ def measure_text(
         paths: corpora: .txt, .jsonl (either may be .gz), .parquet, .npy or .safetensors of token ids, or folders of them.
         settings: units, windows, which measures; see `TextSettings`.
         reference: a corpus the others are compared with; it is measured too, first.
+        synthetic: the synthetic source of the corpora, where they are mixtures of it and the reference; measured second.
         model: a checkpoint for perplexities; torch is imported only then.
         device, dtype: of the model.
         threads: CPU threads of the model; None means one for a small model, else torch's own choice.
@@ -303,8 +328,14 @@ def measure_text(
             it is not the reference, only loses its own numbers.
     """
     settings = settings or TextSettings()
-    _check_needs(settings, reference=reference, model=model)
-    corpora = open_corpora([*([reference] if reference is not None else []), *paths])
+    _check_needs(settings, reference=reference, model=model, synthetic=synthetic)
+    sources = [path for path in (reference, synthetic) if path is not None]
+    corpora = open_corpora([*sources, *paths])
+    if synthetic is not None and len(corpora) <= 2:
+        raise ByroteError(
+            f"there is no mixture beside {corpora[0].name} and {corpora[-1].name}",
+            help="give a corpus of both",
+        )
     if reference is not None and len(corpora) == 1:
         raise ByroteError(
             f"{corpora[0].name} is the reference itself", help="give a corpus to compare with it"
@@ -336,25 +367,30 @@ def measure_text(
         for i, corpus in enumerate(corpora):
             is_reference = reference is not None and i == 0
             try:
-                run.corpus(corpus, by_document=by_document[i], is_reference=is_reference)
+                is_synthetic = synthetic is not None and i == 1
+                run.corpus(
+                    corpus, by_document=by_document[i], is_reference=is_reference, is_synthetic=is_synthetic
+                )
             except ByroteError as error:
-                if is_reference or len(corpora) == 1:
+                if is_reference or i < len(sources) or len(corpora) == 1:
                     raise
                 run.failed(corpus, error)
     meta = asdict(settings) | {
         "tokenizer": settings.tokenizer.name if settings.tokenizer else None,
         "reference": corpora[0].name if reference is not None else None,
+        "synthetic": corpora[1].name if synthetic is not None else None,
         "corpora": run.sizes,
     }
     return TextReport(frame_of(run.rows), run.notes, run.incomplete, meta)
 
 
-def _check_needs(settings: TextSettings, *, reference: Any, model: Any) -> None:
-    given = {"reference": reference, "model": model}
-    for measure in settings.measures or ():
-        needed = _NEEDS.get(measure)
-        if needed and given[needed] is None:
-            raise ByroteError(f"{measure} needs a {needed}", help=f"give one: --{needed} PATH")
+def _check_needs(settings: TextSettings, **given: Any) -> None:
+    wanted = [*(settings.measures or ()), *(["synthetic_share"] if given["synthetic"] is not None else [])]
+    for measure in wanted:
+        for needed in _NEEDS.get(measure, ()):
+            if given[needed] is None:
+                article = "a synthetic corpus" if needed == "synthetic" else f"a {needed}"
+                raise ByroteError(f"{measure} needs {article}", help=f"give one: --{needed} PATH")
 
 
 def _check_units(corpora: Sequence[Corpus], settings: TextSettings, *, compared: bool) -> None:

@@ -8,7 +8,9 @@ Source: perplexity distributions of human and synthetic text in Zhu et al. 2024 
    p99 / p50.
 4. `overlap` with the reference is the sum over bins of the smaller of both shares, in 20 bins that hold equal parts of
    both samples together. Chance: the reference's even stretches against its odd ones.
-5. `below_reference_p25` is the share of stretches below the reference's lower quartile. Chance: 0.25.
+5. `editable_share` is the share of tokens to which the model gives a probability of 0.99 or more, those that ToEdit (same
+   paper) resamples; `probability_0` ... `probability_9` are the shares with a probability in each tenth.
+6. `below_reference_p25` is the share of stretches below the reference's lower quartile. Chance: 0.25.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from jaxtyping import Float
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.texts import Chunk
 from byrote.checkpoints.tokenizing import open_tokenizer
+from byrote.probes.rules import EDITABLE_P
 from byrote.probes.statistics import linearised_interval, pair_interval, ratio_intervals, sample_interval
 from byrote.probes.text.blocks import Reservoir
 from byrote.probes.text.report import Number
@@ -33,6 +36,7 @@ from byrote.probes.text.windows import Batch
 NAME = "perplexity"
 QUANTILES = (5, 25, 50, 75, 95, 99)
 BINS = 20
+TENTHS = 10
 _LOGIT_BYTES = 1 << 27
 _MAX_ROWS = 16
 BYTES_PER_TOKEN = 8  # enough text for a window of any usual tokenizer
@@ -121,8 +125,9 @@ class Reader:
         self._bos = bos if isinstance(bos, int) and 0 <= bos < self.n_vocab else None
         self.context = min(context, self._model.shape.n_ctx - (self._bos is not None))
 
-    def losses(self, items: Sequence[str | np.ndarray]) -> Float[np.ndarray, "n 2"]:
-        """Summed loss in nats, and tokens, of every stretch with at least one token to predict.
+    def losses(self, items: Sequence[str | np.ndarray]) -> Float[np.ndarray, "n 3+tenths"]:
+        """Of every stretch with at least one token to predict: summed loss in nats, tokens, those of them that are editable,
+        and those whose probability lies in each tenth.
 
         Raises:
             ByroteError: no tokenizer for text, ids the model does not have, or a loss that is not finite.
@@ -131,7 +136,7 @@ class Reader:
         rows = [row for row in rows if len(row) > 1]
         with _threads(self._threads):
             found = [self._batch(part) for part in self._parts(rows)]
-        losses = np.concatenate(found) if found else np.zeros((0, 2))
+        losses = np.concatenate(found) if found else np.zeros((0, 3 + TENTHS))
         if not np.isfinite(losses).all():
             raise ByroteError("the model's loss is not finite", help="try --dtype float32")
         return losses
@@ -184,9 +189,11 @@ class Reader:
             aim = tokens[:, 1:].to(logits.device)
             nll = logits.logsumexp(-1) - logits.gather(-1, aim[..., None])[..., 0]
         predicted = np.arange(padded.shape[1] - 1)[None] < lengths[:, None] - 1
-        return np.stack(
-            [np.where(predicted, nll.double().cpu().numpy(), 0.0).sum(1), predicted.sum(1)], axis=1
-        )
+        nats = nll.double().cpu().numpy()
+        p = np.where(predicted, np.exp(-nats), np.nan)
+        tenth = np.clip(np.floor(p * TENTHS), 0, TENTHS - 1)
+        found = [np.where(predicted, nats, 0.0), predicted, p >= EDITABLE_P]
+        return np.stack([part.sum(1) for part in (*found, *(tenth == i for i in range(TENTHS)))], axis=1)
 
 
 @contextmanager
@@ -202,8 +209,8 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def numbers(
-    losses: Float[np.ndarray, "n 2"],
-    reference: Float[np.ndarray, "m 2"] | None,
+    losses: Float[np.ndarray, "n 3+tenths"],
+    reference: Float[np.ndarray, "m 3+tenths"] | None,
     *,
     n_vocab: int,
     seed: int,
@@ -211,19 +218,24 @@ def numbers(
     """The distribution of one corpus; with the reference's, how far they overlap.
 
     Args:
-        losses: summed loss in nats and tokens per stretch.
+        losses: summed loss in nats, tokens, editable ones and those in each tenth, per stretch.
         reference: the same of the reference.
         n_vocab: of the model, for the level of guessing.
         seed: of the bootstrap.
     """
     number = partial(Number, NAME, n=len(losses), resampled="stretches")
-    (loss,) = ratio_intervals(losses[:, :1], losses[:, 1:], seed=seed)
+    loss, editable, *tenths = ratio_intervals(
+        np.delete(losses, 1, axis=1), losses[:, [1]].repeat(2 + TENTHS, 1), seed=seed
+    )
     mean = losses[:, 0] / losses[:, 1]
     perplexity = np.exp(mean)
     yield number("loss", loss, "nats", float(np.log(n_vocab)))
     for q in QUANTILES:
         found = sample_interval(perplexity, partial(np.percentile, q=q, axis=-1), seed=seed)
         yield number(f"p{q:02d}", found, "perplexity", float(n_vocab))
+    yield number("editable_share", editable, "fraction")
+    for i, tenth in enumerate(tenths):
+        yield number(f"probability_{i}", tenth, "fraction")
     yield number("tail_ratio", sample_interval(perplexity, tail_ratio, seed=seed), "ratio")
     if reference is None:
         return

@@ -13,7 +13,18 @@ from byrote.checkpoints.setting import shown
 
 UNITS = ("words", "bytes", "tokens")
 WINDOWS = ("documents", "full", "packed")
-MEASURES = ("inducible", "repeats", "rep", "concentration", "near_duplicates", "tail_mass", "perplexity")
+MEASURES = (
+    "inducible",
+    "repeats",
+    "rep",
+    "concentration",
+    "near_duplicates",
+    "tail_mass",
+    "perplexity",
+    "synthetic_share",
+    "density",
+)
+ON_REQUEST = ("density",)  # a few seconds and 80 MB for every corpus
 MAX_CONTEXT = 131_072
 PIECE_TOKENS = 16_384  # a longer document is measured in pieces, so that memory does not grow with it
 
@@ -87,8 +98,8 @@ class TextSettings:
             raise ByroteError("a separator needs text", help="* alone would part every letter")
 
     def includes(self, measure: str) -> bool:
-        """Whether a measure was requested, or all were."""
-        return self.measures is None or measure in self.measures
+        """Whether a measure was requested, or all were and it is not one that only its name requests."""
+        return measure not in ON_REQUEST if self.measures is None else measure in self.measures
 
     @property
     def piece(self) -> int:

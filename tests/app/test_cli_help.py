@@ -80,10 +80,23 @@ OPTIONS: dict[str, set[str]] = {
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
     | {"--base-model", "--allow-download", "--disk-budget"},
+    "byrote logits": SHARED
+    | OUTPUT
+    | {"--from", "--to", "--sequences", "--device", "--dtype", "--seed", "--threads"}
+    | {"--base-model", "--allow-download", "--disk-budget"},
     "byrote dashboard": SHARED | {"--port", "--no-browser", "--allow-origin"},
     "byrote text": SHARED
     | OUTPUT
-    | {"--reference", "--units", "--tokenizer", "--context", "--windows", "--separator", "--text-field"}
+    | {
+        "--reference",
+        "--synthetic",
+        "--units",
+        "--tokenizer",
+        "--context",
+        "--windows",
+        "--separator",
+        "--text-field",
+    }
     | {"--measure", "--model", "--sample", "--device", "--dtype", "--threads", "--seed"},
     "byrote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads", "--long"},
     "byrote doctor": SHARED | OUTPUT,

@@ -16,6 +16,7 @@ from byrote.probes.statistics import pair_interval
 from byrote.probes.text import TextSettings, measure_text
 from byrote.probes.text.perplexity import (
     BINS,
+    TENTHS,
     Excerpts,
     Reader,
     numbers,
@@ -57,7 +58,9 @@ def test_losses_are_transformers_own(hf_series):
         tokens = torch.tensor([[BOS, *row]])
         with torch.inference_mode():
             log_p = model(tokens).logits[0, :-1].log_softmax(-1)
-        expected.append([-log_p.gather(-1, tokens[0, 1:, None]).sum().item(), len(row)])
+        own = log_p.gather(-1, tokens[0, 1:, None])
+        tenths = np.histogram(own.exp().numpy(), np.linspace(0, 1, TENTHS + 1))[0]
+        expected.append([-own.sum().item(), len(row), int((own.exp() >= 0.99).sum()), *tenths])
     assert found.tolist() == pytest.approx(np.asarray(expected), rel=1e-4)
 
 
@@ -92,10 +95,19 @@ def test_what_the_model_cannot_read_is_refused(hf_series, tmp_path):
         reader(tmp_path / "nowhere")
 
 
+def counted(losses: np.ndarray) -> np.ndarray:
+    """With 40% of the tokens editable, half in the first tenth and half in the last."""
+    tenths = np.zeros((len(losses), TENTHS))
+    tenths[:, [0, 9]] = losses[:, 1:] / 2
+    return np.concatenate([losses, 0.4 * losses[:, 1:], tenths], axis=1)
+
+
 def test_numbers_by_hand():
     """Stretches of 10 tokens with losses ln 1 ... ln 101 per token: perplexities 1 ... 101."""
     losses = np.stack([10 * np.log(np.arange(1.0, 102.0)), np.full(101, 10.0)], axis=1)
-    found = {n.metric: n for n in numbers(losses, None, n_vocab=512, seed=0)}
+    found = {n.metric: n for n in numbers(counted(losses), None, n_vocab=512, seed=0)}
+    assert found["editable_share"].value == pytest.approx(0.4) and found["editable_share"].n == 101
+    assert [found[f"probability_{i}"].value for i in (0, 8, 9)] == pytest.approx([0.5, 0, 0.5])
     assert found["loss"].value == pytest.approx(np.log(np.arange(1, 102)).mean())
     assert found["loss"].chance == pytest.approx(np.log(512))
     for q in (5, 25, 50, 75, 95, 99):
@@ -106,7 +118,7 @@ def test_numbers_by_hand():
 
 def test_loss_is_pooled_over_tokens():
     """30 nats over 10 tokens and 2 over 2 are 32 / 12, not the mean of 3 and 1."""
-    (loss, *_) = numbers(np.asarray([[30.0, 10.0], [2.0, 2.0]]), None, n_vocab=9, seed=0)
+    (loss, *_) = numbers(counted(np.asarray([[30.0, 10.0], [2.0, 2.0]])), None, n_vocab=9, seed=0)
     assert loss.value == pytest.approx(32 / 12)
 
 
