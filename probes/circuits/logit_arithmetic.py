@@ -5,7 +5,8 @@ arXiv:2310.12962 (emulated fine-tuning), and Liu et al. 2024, arXiv:2401.08565 (
 of one series, and the difference is what training between them did. The measures and the texts compared are ours.
 
 1. texts: `members` and `fresh` (twins), scored on the first block, where nothing can be copied; `repeats`: random tokens
-   repeated, scored on later blocks, where everything can; `natural`: held-out text, all of it
+   repeated, scored on later blocks but their first tokens, where
+   everything can; `natural`: held-out text, all of it
 2. d = logits of the step `to` minus logits of the step `from` at the same place, minus the mean of that over the vocabulary
 3. raised = d of the right token; size = root mean square of d over the vocabulary; both in logits, mean over the places scored,
    one value per sequence
@@ -32,6 +33,7 @@ from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids
 from byrote.interp.loading import load_fresh
 from byrote.interp.model import HookedModel
 from byrote.probes.memory.spans import first_block, mean_over
+from byrote.probes.model.repeat_loss import can_be_copied
 from byrote.probes.statistics import bootstrap_mean, two_sample_interval
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
@@ -139,7 +141,7 @@ def added(
 def scored(shown: Stimulus) -> Bool[Tensor, "n next_pos"]:
     """Which predicted tokens count: later copies of what repeats itself, first blocks of members and twins, all of a text."""
     if shown.kind == "repeated_random":
-        return torch.from_numpy(shown.copy_index[:, 1:] > 1)
+        return can_be_copied(torch.from_numpy(shown.copy_index))
     if shown.kind in ("members", "twins"):
         start = torch.from_numpy(shown.extra["second_block_start"])
         return first_block(start, shown.tokens.shape[1] - 1)

@@ -11,8 +11,9 @@ mean goes over all tokens of the context is implied there, not stated. No text i
    where the paragraph is longer than there are ids
 4. a context that cannot hold eleven copies of 12 tokens holds fewer copies, as in `paragraph_copies`; `copies`, `tokens`
    and `short_tokens` say what was shown
-5. mean = over all tokens of all copies; first = over the first copy; later = over the others; by_copy = over the X-th copy.
-   One value per paragraph; random and natural are paired
+5. mean = over all tokens of all copies, as in the paper; first = over the first copy; later = over the others; by_copy = over
+   the X-th copy. In these three the first token of each copy is left out, as in copy_curve: what stands before it does not
+   say that the paragraph begins again. One value per paragraph; random and natural are paired
 """
 
 from __future__ import annotations
@@ -97,9 +98,10 @@ def natural_copies(
         length = np.minimum(p, start - 1)
         shown = windows if prefix != "random_" else _random_like(windows, ids, rng, p)
         tokens, copy = tiled(shown, length, m=m)
+        inside = copy * (np.diff(copy, axis=1, prepend=0) == 0)
         nll = losses(model, tokens).nll.double().numpy()
-        curve = np.stack([_mean(nll, copy == x) for x in range(1, m + 1)], axis=1)
-        found = {"mean": copy > 0, "first": copy == 1, "later": copy > 1}
+        curve = np.stack([_mean(nll, inside == x) for x in range(1, m + 1)], axis=1)
+        found = {"mean": copy > 0, "first": inside == 1, "later": inside > 1}
         scores |= {
             f"{prefix}{name}": ProbeScores(_mean(nll, where), chance=chance) for name, where in found.items()
         }
