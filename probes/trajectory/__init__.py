@@ -9,6 +9,7 @@ from __future__ import annotations
 from byrote.probes.results.curve import Curve, log_step
 from byrote.probes.trajectory.circuit_overlap import circuit_overlap
 from byrote.probes.trajectory.crossing import Crossing, Reached, Rise, crossings, rise, threshold_crossing
+from byrote.probes.trajectory.descent import DoubleDescent, double_descent
 from byrote.probes.trajectory.events import EVENT_COLUMNS, EventTable, event_head, events, onsets, peaks
 from byrote.probes.trajectory.shape import (
     CANNOT_TELL,
@@ -37,6 +38,7 @@ __all__ = [
     "Crossing",
     "Curve",
     "Decay",
+    "DoubleDescent",
     "EventTable",
     "LeadLag",
     "Onset",
@@ -48,6 +50,7 @@ __all__ = [
     "circuit_overlap",
     "crossings",
     "decay",
+    "double_descent",
     "event_head",
     "events",
     "head_onsets",
