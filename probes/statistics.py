@@ -271,10 +271,10 @@ def held_out_best(
     Returns:
         Index of the best column over all rows, and one value per row.
     """
-    return int(_top_columns(samples, 1)[0]), held_out_top(samples, 1)
+    return int(_top_columns(samples, 1)[0]), cross_fitted_top(samples, 1)
 
 
-def held_out_top(samples: Float[np.ndarray, "n k"], top: int) -> Float[np.ndarray, " n"]:
+def cross_fitted_top(samples: Float[np.ndarray, "n k"], top: int) -> Float[np.ndarray, " n"]:
     """Mean of the highest columns per row, each half of the rows read where the other half says they are highest.
 
     Args:

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from byrote.probes.results.schema import Measured, from_samples, not_measured
 from byrote.probes.rules import PREFIX_MATCHING
 from byrote.probes.spec import probe
-from byrote.probes.statistics import ends, held_out_top, resampled_means, tail_frac
+from byrote.probes.statistics import cross_fitted_top, ends, resampled_means, tail_frac
 
 TOP_K = 4
 
@@ -63,9 +63,9 @@ def prefix_aggregates(prefix: Float[np.ndarray, "n heads"]) -> dict[str, Float[n
         `max`, `mean`, `top_k` and `sum`; `count` is no mean over sequences and is made in `finish`.
     """
     return {
-        "max": held_out_top(prefix, 1),  # 3.
+        "max": cross_fitted_top(prefix, 1),  # 3.
         "mean": prefix.mean(1),  # 2.
-        "top_k": held_out_top(prefix, TOP_K),
+        "top_k": cross_fitted_top(prefix, TOP_K),
         "sum": prefix.sum(1),
     }
 

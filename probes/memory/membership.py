@@ -161,7 +161,7 @@ def auc(members: Float[np.ndarray, " n"], fresh: Float[np.ndarray, " m"], *, see
     _, lo, hi = linearised_interval(value, left_out, seed=seed)
     if value in (0.0, 1.0):
         lo, hi = _exact(round(value * min(n, m)), min(n, m))
-    return ProbeScores(below, chance=0.5, interval=(np.clip(lo, 0, 1), np.clip(hi, 0, 1)))
+    return ProbeScores(below, chance=0.5, interval=(np.asarray(max(lo, 0.0)), np.asarray(min(hi, 1.0))))
 
 
 def true_positives(

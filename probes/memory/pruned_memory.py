@@ -94,7 +94,7 @@ def pruned_memory(
         name: ProbeScores(own, axes=("position",), chance=guess[name.split("@")[0]], position_start=TENTHS[0])
         for name, own in curves.items()
     }
-    bucket = bucket_of(members.extra["repeat_count"])
+    bucket = bucket_of(members.extra["repeat_count"].astype(np.float64))
     first, last = int(bucket.min()), int(bucket.max())
     by_repeats = np.where(bucket[:, None] == np.arange(first, last + 1), lasting[:, None], np.nan)
     return {

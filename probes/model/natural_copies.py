@@ -141,7 +141,7 @@ def tiled(
 
 def _random_like(
     windows: Int[np.ndarray, "n width"], ids: Int[np.ndarray, " n_ids"], rng: np.random.Generator, p: int
-) -> Int[np.ndarray, "n width"]:
+) -> Int[np.ndarray, "n random_width"]:
     rows = [rng.choice(ids, size=p, replace=p > len(ids)) for _ in windows]
     return np.concatenate([windows[:, :1], np.stack(rows)], axis=1)
 

@@ -330,16 +330,7 @@ def measure_text(
     settings = settings or TextSettings()
     _check_needs(settings, reference=reference, model=model, synthetic=synthetic)
     sources = [path for path in (reference, synthetic) if path is not None]
-    corpora = open_corpora([*sources, *paths])
-    if synthetic is not None and len(corpora) <= 2:
-        raise ByroteError(
-            f"there is no mixture beside {corpora[0].name} and {corpora[-1].name}",
-            help="give a corpus of both",
-        )
-    if reference is not None and len(corpora) == 1:
-        raise ByroteError(
-            f"{corpora[0].name} is the reference itself", help="give a corpus to compare with it"
-        )
+    corpora = _open_with(sources, paths)
     _check_units(corpora, settings, compared=reference is not None)
     by_document = [corpus.has_documents(settings) for corpus in corpora]
     reader = None
@@ -382,6 +373,20 @@ def measure_text(
         "corpora": run.sizes,
     }
     return TextReport(frame_of(run.rows), run.notes, run.incomplete, meta)
+
+
+def _open_with(sources: Sequence[str | Path], paths: Sequence[str | Path]) -> list[Corpus]:
+    """The corpora, those that the others are held against first."""
+    corpora = open_corpora([*sources, *paths])
+    if sources and len(corpora) <= len(sources):
+        names = " and ".join(dict.fromkeys((corpora[0].name, corpora[-1].name)))
+        what = (
+            "the reference itself" if len(sources) == 1 else "the sources themselves, and no mixture of them"
+        )
+        raise ByroteError(
+            f"{names} {'is' if len(sources) == 1 else 'are'} {what}", help="give a corpus to compare with it"
+        )
+    return corpora
 
 
 def _check_needs(settings: TextSettings, **given: Any) -> None:

@@ -159,7 +159,7 @@ def test_inducible_tokens_against_loops():
 
 
 def test_editable_and_surprising_tokens_are_counted_with_their_limits():
-    p = torch.tensor([[1.0, 0.995, 0.98, 0.55, 0.5, 0.05, 0.0005, 0.0]])
+    p = torch.tensor([[1.0, 0.995, 0.98, 0.55, 0.52, 0.05, 0.0005, 0.0]])
     found = token_probability(-p.log())
     assert {name: found[name].item() for name in ("editable", "surprising")} == {
         "editable": 2 / 8,

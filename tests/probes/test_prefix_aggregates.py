@@ -8,7 +8,7 @@ from planted_series import head_metric, write_results
 
 from byrote.probes.heads.prefix_aggregates import finish, prefix_aggregates
 from byrote.probes.results import Results
-from byrote.probes.statistics import held_out_best, held_out_top
+from byrote.probes.statistics import cross_fitted_top, held_out_best
 from byrote.probes.trajectory import total_mass
 
 SCORES = np.array([[0.9, 0.5, 0.03], [0.41, 0.03, 0.1]])
@@ -24,7 +24,7 @@ def test_each_aggregate_by_hand():
 
 def test_they_stand_in_the_results_of_a_run(tmp_path):
     write_results(tmp_path, "r", {5: [head_metric("prefix_matching", SCORES, chance=0.03, half=0.005)]})
-    results = Results(tmp_path / "r")
+    results = Results.open(tmp_path / "r")
     rows = results.frame[results.frame["probe"] == "prefix_aggregates"].set_index("metric")
     assert rows["valid"].all() and rows["head"].isna().all()
     assert rows.loc["count", "value"] == 3 and (rows.loc["count", "lo"], rows.loc["count", "hi"]) == (3, 3)
@@ -56,7 +56,7 @@ def test_a_layer_that_was_not_measured_is_no_zero(tmp_path):
     gap = SCORES.copy()
     gap[1] = np.nan
     write_results(tmp_path, "r", {5: [head_metric("prefix_matching", gap)]})
-    rows = Results(tmp_path / "r").frame.query("probe == 'prefix_aggregates'")
+    rows = Results.open(tmp_path / "r").frame.query("probe == 'prefix_aggregates'")
     assert not rows["valid"].any() and rows["reason"].str.contains("every head: planted gap").all()
 
 
@@ -67,4 +67,4 @@ def test_the_highest_of_many_noisy_heads_is_not_above_them():
     fair = np.mean([prefix_aggregates(d)["max"].mean() for d in draws])
     assert plain > 0.115 and abs(fair - 0.1) < 0.002
     best, own = held_out_best(draws[0])
-    assert best == draws[0].mean(0).argmax() and np.array_equal(own, held_out_top(draws[0], 1))
+    assert best == draws[0].mean(0).argmax() and np.array_equal(own, cross_fitted_top(draws[0], 1))

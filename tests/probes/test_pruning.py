@@ -64,28 +64,20 @@ def test_survival_is_the_last_share_before_the_first_loss():
     assert survived(left).tolist() == [0.9, 0.4, 0.0]
 
 
-def with_noise(state: dict, *, entries: float, seed: int = 0) -> dict:
-    """Small noise on every block matrix, so that pruning has something to take before it reaches what was planted."""
-    rng = np.random.default_rng(seed)
-    noisy = dict(state)
-    for name, tensor in state.items():
-        if name.startswith("layers.") and tensor.ndim == 2:
-            noisy[name] = tensor + torch.from_numpy(rng.normal(0, entries, tensor.shape)).float()
-    return noisy
-
-
 def test_a_head_of_small_weights_goes_before_one_of_large_ones(tmp_path):
-    """Two heads match prefixes; the query weights of the second are a tenth of the noise, its keys make up for it."""
+    """Two heads match prefixes; the queries of the second are smaller than the first's noise, its keys make up for it."""
     heads = (
         (HeadSpec("previous", writes="previous"), HeadSpec("uniform", strength_nats=0.0, writes="nothing")),
         (HeadSpec("prefix", writes="output"), HeadSpec("prefix", writes="output")),
     )
     fields, state = planted_model(PlantedConfig(n_ctx=64, heads=heads))
-    d_head = fields["d_head"]
-    state = with_noise(state, entries=1e-3)
-    second = slice(d_head, 2 * d_head)
+    first, second = slice(0, fields["d_head"]), slice(fields["d_head"], 2 * fields["d_head"])
+    rng = np.random.default_rng(0)
     for name, factor in (("q", 1e-5), ("k", 1e5)):
-        state[f"layers.1.attn.{name}.weight"][second] *= factor
+        weight = state[f"layers.1.attn.{name}.weight"]
+        weight[second] *= factor
+        noise = rng.normal(0, 1e-3 * float(weight[first].abs().max()), size=tuple(weight[first].shape))
+        weight[first] += torch.from_numpy(noise).float()
     model = load(tmp_path, (fields, state))
     shown = {"repeated_random": make("repeated_random", VOCABULARY, n_ctx=64, seed=0, n_seq=16)}
     found = {one.metric: one for one in measure_once(model, REGISTRY["pruned_heads"], seed=0, stimuli=shown)}
@@ -93,9 +85,10 @@ def test_a_head_of_small_weights_goes_before_one_of_large_ones(tmp_path):
     survives = found["survives"].values
     assert (found["unpruned"].values[1] > 0.9).all()
     assert np.isnan(survives[0]).all()  # these match no prefixes
-    assert survives[1, 0] == 0.9 and survives[1, 1] < 0.9
-    gone = found["prefix"].values[1, 1]
-    assert gone[-1] < 0.2 and found["prefix"].position_start == TENTHS[0]
+    assert (
+        survives[1, 0] == 0.9 and 0.4 <= survives[1, 1] <= 0.6
+    )  # its half of the queries is the smaller half
+    assert found["prefix"].values[1, 1, -1] < 0.2 and found["prefix"].position_start == TENTHS[0]
     assert found["later"].values[-1] < 3  # one of the two heads still copies
 
 

@@ -58,7 +58,10 @@ def test_everything_asked_for_is_measured_and_complete(series, out):
     ]  # fmt: skip
     results = outcome.results
     assert results.steps == [0, 8, 64]
-    assert set(results.frame["probe"]) == set(BASIC_PROBES)
+    assert set(results.frame["probe"]) == {
+        *BASIC_PROBES,
+        "prefix_aggregates",
+    }  # which follow from prefix_matching
     assert results.meta["status"] == "complete"
     assert {s["kind"] for s in results.meta["stimuli"]} == {
         "repeated_random", "shuffled_repeat", "jittered_repeat", "paragraph_copies",
@@ -113,13 +116,13 @@ def test_adding_a_probe_measures_that_one_alone(series, out):
     assert counts(outcome)[0] == 3
     assert {p: p.stat().st_mtime_ns for p in before} == before
     frame = outcome.results.frame
-    assert set(frame["probe"]) == {*FEW, "duplicate_token"}
+    assert set(frame["probe"]) == {*FEW, "prefix_aggregates", "duplicate_token"}
     assert frame.equals(run(series, out.with_name("other"), probes=(*FEW, "duplicate_token")).results.frame)
 
 
 def test_verdicts_bring_the_probes_they_need(series, out):
     frame = run(series, out, probes=("induction",)).results.frame
-    assert set(frame["probe"]) == {"prefix_matching", "copying_logit", "induction"}
+    assert set(frame["probe"]) == {"prefix_matching", "prefix_aggregates", "copying_logit", "induction"}
     assert len(frame[(frame["probe"] == "induction") & (frame["metric"] == "verdict")]) == 3 * 2 * 4
 
 
@@ -397,7 +400,7 @@ def test_a_step_never_shows_numbers_of_two_sets_of_weights(series, out):
     run(series[:1], out)
     rewrite(series, 0, lambda tensors: tensors["head.weight"].mul_(2))
     frame = run(series[:1], out, probes=("prefix_matching",)).results.frame
-    assert set(frame["probe"]) == {"prefix_matching"}
+    assert set(frame["probe"]) == {"prefix_matching", "prefix_aggregates"}
 
 
 def test_a_kill_before_the_old_unit_is_removed_leaves_one_set_of_numbers(series, out):

@@ -104,7 +104,7 @@ def test_a_mixture_needs_both_of_its_sources(tmp_path):
     one, two = text(tmp_path / "h.txt", 20, "a b c", 0), text(tmp_path / "s.txt", 20, "a b", 1)
     with pytest.raises(ByroteError, match="synthetic_share needs a reference"):
         measure_text([one], synthetic=two)
-    with pytest.raises(ByroteError, match="there is no mixture beside"):
+    with pytest.raises(ByroteError, match="are the sources themselves, and no mixture"):
         measure_text([two], reference=one, synthetic=two)
     with pytest.raises(ByroteError, match="needs a synthetic corpus"):
         measure_text([one], TextSettings(measures=("synthetic_share",)), reference=two)
