@@ -12,7 +12,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _seen: ContextVar[dict[Any, Any] | None] = ContextVar("seen", default=None)
 
