@@ -82,7 +82,7 @@ def logit_arithmetic(
     stimuli, refused = _texts(series, before, seed=seed, n_seq=n_seq)
     found = {text: added(before, after, shown) for text, shown in stimuli.items()}
     fresh = found.get("fresh", {}).get("raised")
-    rows = []
+    rows: list[dict[str, object]] = []
     for text in TEXTS:
         rows += _rows(text, found.get(text), refused.get(text, ""), fresh=fresh, seed=seed)
     frame = pd.DataFrame(rows)
@@ -163,20 +163,20 @@ def _rows(
     metrics = [("raised", np.nan), ("size", np.nan), *(("loss", scale) for scale in SCALES)]
     metrics += [("raised_excess", np.nan)] if text != "fresh" else []
     for metric, scale in metrics:
-        estimate, reason = (np.nan, np.nan, np.nan, 0), refused
+        ends, n, reason = (np.nan, np.nan, np.nan), 0, refused
         if found is not None and metric == "raised_excess":
             reason = "there is no fresh text to hold it against"
             if fresh is not None:
-                own = two_sample_interval(found["raised"], fresh, lambda a, b: a - b, seed=seed)  # 5.
-                estimate = (*own, len(found["raised"]))
+                ends = two_sample_interval(found["raised"], fresh, lambda a, b: a - b, seed=seed)  # 5.
+                n = len(found["raised"])
         elif found is not None:
             samples = found[metric] if metric != "loss" else found["loss"][:, SCALES.index(scale)]
             interval = bootstrap_mean(samples[:, None], seed=seed)
-            estimate = tuple(float(end[0]) for end in (interval.value, interval.lo, interval.hi, interval.n))
-        value, lo, hi, n = estimate
+            ends, n = (interval.value.item(), interval.lo.item(), interval.hi.item()), int(interval.n[0])
+        value, lo, hi = ends
         valid = bool(np.isfinite(value))
         said = "" if valid else reason or "the logits are not finite"
         yield {
-            "text": text, "metric": metric, "scale": scale, "value": value, "lo": lo, "hi": hi, "n": int(n),
+            "text": text, "metric": metric, "scale": scale, "value": value, "lo": lo, "hi": hi, "n": n,
             "valid": valid, "reason": said,
         }  # fmt: skip

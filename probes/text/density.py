@@ -95,7 +95,7 @@ def columns_of(codes: UInt64[np.ndarray, " m"]) -> Int[np.ndarray, " rows"]:
     if not len(codes):
         return np.zeros(ROWS, dtype=np.int64)
     found = [
-        mix(codes[None] * factors[:, None]).min(1)
+        mix((codes[None] * factors[:, None]).ravel()).reshape(len(factors), -1).min(1)
         for factors in np.split(_FACTORS, range(_ROWS_AT_ONCE, ROWS, _ROWS_AT_ONCE))
     ]
     return (mix(np.concatenate(found)) % np.uint64(COLUMNS)).astype(np.int64)

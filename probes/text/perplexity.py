@@ -125,7 +125,7 @@ class Reader:
         self._bos = bos if isinstance(bos, int) and 0 <= bos < self.n_vocab else None
         self.context = min(context, self._model.shape.n_ctx - (self._bos is not None))
 
-    def losses(self, items: Sequence[str | np.ndarray]) -> Float[np.ndarray, "n 3+tenths"]:
+    def losses(self, items: Sequence[str | np.ndarray]) -> Float[np.ndarray, "n columns"]:
         """Of every stretch with at least one token to predict: summed loss in nats, tokens, those of them that are editable,
         and those whose probability lies in each tenth.
 
@@ -209,8 +209,8 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def numbers(
-    losses: Float[np.ndarray, "n 3+tenths"],
-    reference: Float[np.ndarray, "m 3+tenths"] | None,
+    losses: Float[np.ndarray, "n columns"],
+    reference: Float[np.ndarray, "m columns"] | None,
     *,
     n_vocab: int,
     seed: int,

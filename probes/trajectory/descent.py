@@ -67,12 +67,15 @@ def double_descent(curve: Curve, *, seed: int = 0) -> DoubleDescent | None:
     if steps is None:
         return None
     start, dip, top, end = (curve.samples[1::2, at] for at in steps)
-    found = bootstrap_mean(np.stack([start - dip, top - dip, top - end], axis=1), seed=seed)
-    changes = [
-        (float(v), float(lo), float(hi)) for v, lo, hi in zip(found.value, found.lo, found.hi, strict=True)
-    ]
-    sure = bool(is_above(found.lo, curve.smallest).all())
-    return DoubleDescent(*(int(curve.steps[at]) for at in steps), *changes, found=sure)
+    differences = np.stack([start - dip, top - dip, top - end], axis=1)
+    interval = bootstrap_mean(differences, seed=seed)
+    fall, rise, second_fall = (
+        (float(v), float(lo), float(hi))
+        for v, lo, hi in zip(interval.value, interval.lo, interval.hi, strict=True)
+    )
+    at = [int(step) for step in curve.steps[list(steps)]]
+    sure = bool(is_above(interval.lo, curve.smallest).all())
+    return DoubleDescent(at[0], at[1], at[2], at[3], fall, rise, second_fall, sure)
 
 
 def _steps(value: Float[np.ndarray, " steps"]) -> tuple[int, int, int, int] | None:

@@ -33,7 +33,9 @@ def test_they_stand_in_the_results_of_a_run(tmp_path):
     assert rows.loc["max", "lo"] < 0.9 < rows.loc["max", "hi"]
     np.testing.assert_allclose(rows.loc["sum", "chance"], 6 * 0.03)
     mass = total_mass(results)["value"].iloc[0]
-    np.testing.assert_allclose(rows.loc["sum", "value"] - rows.loc["sum", "chance"], mass, atol=1e-6)
+    np.testing.assert_allclose(
+        rows.loc["sum", "value"] - rows.loc["sum", "chance"], mass, atol=0.01
+    )  # of rows, and of sequences
 
 
 def test_a_head_at_the_threshold_is_counted_surely_nowhere():
