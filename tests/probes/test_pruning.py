@@ -70,7 +70,7 @@ def test_a_head_of_small_weights_goes_before_one_of_large_ones(tmp_path):
         (HeadSpec("previous", writes="previous"), HeadSpec("uniform", strength_nats=0.0, writes="nothing")),
         (HeadSpec("prefix", writes="output"), HeadSpec("prefix", writes="output")),
     )
-    fields, state = planted_model(PlantedConfig(n_ctx=64, heads=heads))
+    fields, state = planted_model(PlantedConfig(n_ctx=64, unembed_gain=10.0, heads=heads))
     first, second = slice(0, fields["d_head"]), slice(fields["d_head"], 2 * fields["d_head"])
     rng = np.random.default_rng(0)
     for name, factor in (("q", 1e-5), ("k", 1e5)):
