@@ -73,10 +73,10 @@ def test_a_head_of_small_weights_goes_before_one_of_large_ones(tmp_path):
     fields, state = planted_model(PlantedConfig(n_ctx=64, unembed_gain=10.0, heads=heads))
     first, second = slice(0, fields["d_head"]), slice(fields["d_head"], 2 * fields["d_head"])
     rng = np.random.default_rng(0)
-    for name, factor in (("q", 1e-5), ("k", 1e5)):
+    for name, factor in (("q", 1e-7), ("k", 1e7)):
         weight = state[f"layers.1.attn.{name}.weight"]
         weight[second] *= factor
-        noise = rng.normal(0, 1e-3 * float(weight[first].abs().max()), size=tuple(weight[first].shape))
+        noise = rng.normal(0, 1e-5 * float(weight[first].abs().max()), size=tuple(weight[first].shape))
         weight[first] += torch.from_numpy(noise).float()
     model = load(tmp_path, (fields, state))
     shown = {"repeated_random": make("repeated_random", VOCABULARY, n_ctx=64, seed=0, n_seq=16)}
