@@ -303,8 +303,7 @@ def twins(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, 
     """Fresh sequences of the members' source, never trained on: their repeat count is 0."""
     tokens = _given(token_sets.twins, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 8 * n_seq, np.random.default_rng([seed, 7]))
-    never = np.zeros(len(tokens), dtype=np.int64)
-    return _with_counts("twins", token_sets, vocabulary, seed, tokens[:, :n_ctx], rows, never)
+    return _with_counts("twins", token_sets, vocabulary, seed, tokens[:, :n_ctx], rows)
 
 
 def candidates(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
@@ -312,8 +311,7 @@ def candidates(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: 
     found = token_sets.twins if token_sets.candidates is None else token_sets.candidates
     tokens = _given(found, "twins of the training members", "--twins FILE")
     rows = _some(len(tokens), 32 * n_seq, np.random.default_rng([seed, 8]))
-    never = np.zeros(len(tokens), dtype=np.int64)
-    return _with_counts("candidates", token_sets, vocabulary, seed, tokens[:, :n_ctx], rows, never)
+    return _with_counts("candidates", token_sets, vocabulary, seed, tokens[:, :n_ctx], rows)
 
 
 def words(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
@@ -338,9 +336,9 @@ def _with_counts(
     seed: int,
     tokens: np.ndarray,
     rows: np.ndarray,
-    repeat_count: np.ndarray,
+    repeat_count: np.ndarray | None = None,
 ) -> Stimulus:
-    """Some of the members or twins, with what memory is measured by: counts, and the loss under a reference."""
+    """Some of the members or twins, with what memory is measured by: counts (None: never), and loss under a reference."""
     shown, reference = tokens[rows], np.full(tokens[rows].shape, np.nan)  # NaN where none is known
     known_as = "twins" if kind == "candidates" and token_sets.candidates is None else kind
     if known_as in token_sets.reference_nll:  # of a model that never saw them
@@ -348,7 +346,7 @@ def _with_counts(
     elif token_sets.reference is not None:  # of the source
         reference = token_sets.reference(shown)
     extra = {
-        "repeat_count": repeat_count[rows],
+        "repeat_count": np.zeros_like(rows) if repeat_count is None else repeat_count[rows],
         "reference_nll": reference,
         "n_in_all": np.full(len(rows), len(tokens)),
     }

@@ -50,19 +50,19 @@ def sources(rng: np.random.Generator, distance: float) -> tuple[np.ndarray, np.n
 
 @pytest.mark.parametrize("truth", [0.0, 0.3, 0.9])
 def test_the_share_of_a_mixture_is_found(truth):
-    """In 40 mixtures of 80 documents: no bias beyond the cut at 0, and intervals that hold the truth."""
+    """In 20 mixtures of 80 documents: no bias beyond the cut at 0, and intervals that hold the truth."""
     rng = np.random.default_rng(int(10 * truth))
     human, synthetic = sources(rng, 0.7)
     known = documents(200, human, rng), documents(200, synthetic, rng)
     values, held = [], 0
-    for seed in range(40):
+    for seed in range(20):
         n = rng.binomial(80, truth)
         mixture = documents(80 - n, human, rng) + documents(n, synthetic, rng)
         value, lo, hi = share(*scores_of(mixture, *known), seed=seed)
         values.append(value)
         held += lo <= truth <= hi
     assert abs(np.mean(values) - truth) < 0.05
-    assert held >= 35
+    assert held >= 17
 
 
 def test_sources_that_are_one_give_no_estimate():
