@@ -41,7 +41,7 @@ def cached_listing(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         key = (function.__module__, function.__qualname__, args)
         if key not in seen:
-            seen[key] = function(*args)
+            seen[key] = function(*args, **kwargs)
         found: R = seen[key]
         return found
 
