@@ -116,7 +116,7 @@ def _texts(
 
 def added(
     before: HookedModel, after: HookedModel, shown: Stimulus
-) -> dict[str, Float[np.ndarray, n * scales]]:
+) -> dict[str, Float[np.ndarray, n * k]]:
     """`raised` and `size` in logits and `loss` [n, scales] in nats, per sequence.
 
     Args:
