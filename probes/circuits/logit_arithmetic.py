@@ -114,9 +114,7 @@ def _texts(
     return found, refused
 
 
-def added(
-    before: HookedModel, after: HookedModel, shown: Stimulus
-) -> dict[str, Float[np.ndarray, n * k]]:
+def added(before: HookedModel, after: HookedModel, shown: Stimulus) -> dict[str, Float[np.ndarray, n * k]]:
     """`raised` and `size` in logits and `loss` [n, scales] in nats, per sequence.
 
     Args:
