@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from byrote.interp.loading import load as load
     from byrote.probes import figures as figures
     from byrote.probes.degradation import compare as compare
+    from byrote.probes.group_comparison import compare_groups as compare_groups
+    from byrote.probes.groups import group as group
+    from byrote.probes.groups import groups_of as groups_of
     from byrote.probes.imported import import_scores as import_scores
     from byrote.probes.notebook import measure as measure
     from byrote.probes.results import Results as Results
@@ -38,8 +41,11 @@ _FROM = {
     "capture": "byrote.interp.captured",
     "circuit_overlap": "byrote.probes.trajectory",
     "compare": "byrote.probes.degradation",
+    "compare_groups": "byrote.probes.group_comparison",
     "figures": "byrote.probes.figures",
     "import_scores": "byrote.probes.imported",
+    "group": "byrote.probes.groups",
+    "groups_of": "byrote.probes.groups",
     "load": "byrote.interp.loading",
     "measure": "byrote.probes.notebook",
     "onset": "byrote.probes.trajectory",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,6 +129,23 @@ def read_json(
     if kind is not None and not isinstance(value, kind):
         raise FileRefused(f"{path} holds no JSON {_WORDS[kind]}, but {_what(value)}")
     return value
+
+
+def read_toml(path: Path, *, max_bytes: int, follow_links: bool = False) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        FileRefused: no regular file, too large, not TOML, or nested too deeply.
+        OSError: it is not there, or cannot be read.
+    """
+    try:
+        return tomllib.loads(read_text(path, max_bytes=max_bytes, follow_links=follow_links))
+    except RecursionError:
+        raise _too_deep(path) from None
+    except ValueError as error:  # no UTF-8, or no TOML
+        if isinstance(error, FileRefused):
+            raise
+        raise FileRefused(f"{path} cannot be read as TOML ({error})") from None
 
 
 def own_path(root: Path, *names: str) -> Path:

@@ -19,7 +19,15 @@ from byrote.probes.degradation import difference_table, strongest_difference
 from byrote.probes.heads.induction import InductionTests, induction
 from byrote.probes.memory.mem_gap import MemGap, mem_gap
 from byrote.probes.results.curve import Curve, log_step
-from byrote.probes.rules import ALPHA, NEAR_ZERO_FRAC, SMALLEST, against_chance, is_called, judge_change
+from byrote.probes.rules import (
+    ALPHA,
+    NEAR_ZERO_FRAC,
+    SMALLEST,
+    UNCLEAR,
+    against_chance,
+    is_called,
+    judge_change,
+)
 from byrote.probes.simulated import (
     SHAPES,
     Path,
@@ -254,17 +262,17 @@ def _recall_above_chance(rng: Rng) -> bool:
 
 
 def comparison_calibrations() -> list[Calibration]:
-    """False alarms of `better` and `worse` and of sure turnover, and false discoveries over heads."""
+    """False alarms of clear changes and of sure turnover, and false discoveries over heads."""
     pairs = (("as many", 1), ("8 of them in one run, 1 in the other", 8))
     strongest = [
-        Calibration(f"compare, strongest heads of equal truth, {name}: better or worse", seldom,
+        Calibration(f"compare, strongest heads of equal truth, {name}: a clear change", seldom,
                     _each(partial(_best_differs, rivals=rivals), 73, i))
         for i, (name, rivals) in enumerate(pairs)
     ]  # fmt: skip
     return [
-        Calibration(f"compare, {HEADS} heads of equal truth: any better or worse", seldom,
+        Calibration(f"compare, {HEADS} heads of equal truth: any clear change", seldom,
                     _each(partial(_any_changed, shift=0.0, spread=1.0), 70)),
-        Calibration(f"compare, {HEADS} heads that surely differ by a fifth of the smallest effect: any better or worse",
+        Calibration(f"compare, {HEADS} heads that surely differ by a fifth of the smallest effect: any clear change",
                     seldom, _each(partial(_any_changed, shift=0.2 * SMALLEST, spread=0.05), 71)),
         Calibration("compare, 16 changed heads among 64: share of those reported that are false", low_share,
                     _each(_false_changes, 72)),
@@ -286,7 +294,7 @@ def _any_changed(rng: Rng, *, shift: float, spread: float) -> bool:
 
 def _changed(table: pd.DataFrame, *, smallest: float) -> np.ndarray:
     rows = table.assign(smallest=smallest).to_dict("records")
-    return np.array([judge_change(row, "higher") in ("better", "worse") for row in rows])
+    return np.array([judge_change(row, None) != UNCLEAR for row in rows])
 
 
 def _false_changes(rng: Rng) -> float:

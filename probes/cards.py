@@ -17,6 +17,7 @@ from pathlib import Path
 from byrote.checkpoints.atomic import make_folder, remove, write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.registry import REGISTRY
+from byrote.probes.rules import smallest_effect, smallest_reason
 from byrote.probes.spec import ProbeInfo, document_parts
 
 INDEX = "README.md"
@@ -32,14 +33,14 @@ class Card:
         name: of the probe.
         summary: one sentence.
         facts: label -> text; those with nothing to say are left out.
-        metrics: (name, meaning, unit).
+        metrics: (name, meaning, unit, smallest effect).
         steps: paragraphs and numbered points of how it is computed.
     """
 
     name: str
     summary: str
     facts: Mapping[str, str]
-    metrics: tuple[tuple[str, str, str], ...]
+    metrics: tuple[tuple[str, str, str, str], ...]
     steps: tuple[str, ...]
 
 
@@ -53,6 +54,7 @@ def card(info: ProbeInfo) -> Card:
         "better": info.better or "neither: a description, not a score",
         "chance": info.chance,
         "reads as": info.reads_as,
+        "smallest effect": _reasons(info),
         "not measured when": info.not_measured,
         "stimuli": ", ".join(info.stimuli) or ("none: weights only" if info.kind == "weights" else ""),
         "passes": info.passes,
@@ -65,9 +67,25 @@ def card(info: ProbeInfo) -> Card:
         name=info.name,
         summary=info.summary,
         facts={label: text for label, text in facts.items() if text},
-        metrics=tuple((name, meaning, info.unit_of(name)) for name, meaning in info.metrics.items()),
+        metrics=tuple(
+            (name, meaning, info.unit_of(name), _smallest(info, name))
+            for name, meaning in info.metrics.items()
+        ),
         steps=tuple(_blocks(info.steps or _steps_of(info.module))),
     )
+
+
+def _smallest(info: ProbeInfo, metric: str) -> str:
+    """The smallest effect of a metric that is compared; "" for others."""
+    size = smallest_effect(info, metric) if info.compares(metric) else 0.0
+    return f"{size:g}" if size else ""
+
+
+def _reasons(info: ProbeInfo) -> str:
+    """Why the smallest effects are what they are, each once."""
+    compared = [metric for metric in info.metrics if _smallest(info, metric)]
+    reasons = {(_smallest(info, m), info.unit_of(m)): smallest_reason(info, m) for m in compared}
+    return "; ".join(f"{size} {unit}: {reason}" for (size, unit), reason in reasons.items())
 
 
 def text_lines(shown: Card, *, width: int) -> Iterator[str]:
@@ -79,8 +97,9 @@ def text_lines(shown: Card, *, width: int) -> Iterator[str]:
     for label, text in shown.facts.items():
         yield from textwrap.wrap(f"{label:<{indent}}{text}", width, subsequent_indent=" " * indent)
     yield from ("", "metrics")
-    for name, meaning, unit in shown.metrics:
-        yield from textwrap.wrap(f"  {name}: {meaning} ({unit})", width, subsequent_indent="    ")
+    for name, meaning, unit, smallest in shown.metrics:
+        of = f", smallest effect {smallest}" if smallest else ""
+        yield from textwrap.wrap(f"  {name}: {meaning} ({unit}{of})", width, subsequent_indent="    ")
     yield from ("", "how it is computed") if shown.steps else ()
     for step in shown.steps:
         indent_text = "     " if _NUMBERED.match(step) else "  "
@@ -90,8 +109,11 @@ def text_lines(shown: Card, *, width: int) -> Iterator[str]:
 def markdown(shown: Card) -> str:
     """A card as a page of the documentation."""
     facts = [f"- **{label}**: {_prose(text)}" for label, text in shown.facts.items()]
-    metrics = ["| metric | is | unit |", "| --- | --- | --- |"]
-    metrics += [f"| `{name}` | {_cell(meaning)} | {_cell(unit)} |" for name, meaning, unit in shown.metrics]
+    metrics = ["| metric | is | unit | smallest effect |", "| --- | --- | --- | --- |"]
+    metrics += [
+        f"| `{name}` | {_cell(meaning)} | {_cell(unit)} | {smallest} |"
+        for name, meaning, unit, smallest in shown.metrics
+    ]
     numbered = [bool(_NUMBERED.match(step)) for step in shown.steps]
     steps = [
         ("" if numbered[i] and i and numbered[i - 1] else "\n") + _prose(step)

@@ -61,9 +61,7 @@ def low_share(name: str, shares: Sequence[float]) -> Check:
     return Check(name, f"at most {ALARM:.0%}", f"{mean:.1%}", mean - _Z * error <= ALARM, len(shares))
 
 
-def trials(
-    trial: Callable[[np.random.Generator], bool | float | None], tries: int, seed: Sequence[int]
-) -> list[Any]:
+def trials(trial: Callable[[np.random.Generator], Any], tries: int, seed: Sequence[int]) -> list[Any]:
     """Outcomes of the tries that have one.
 
     Args:

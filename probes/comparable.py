@@ -5,16 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.results.table import Table
 from byrote.probes.results.unit_files import step_folder, unit_provenance
-from byrote.probes.rules import NOT_TESTED
+from byrote.probes.rules import NOT_TESTED, PRIMARY, SECONDARY
+from byrote.probes.statistics import benjamini_hochberg, holm
 from byrote.probes.trajectory.verdict import Onset
+from byrote.probes.wording import probe_name
 
 ALIGNMENTS = ("step", "tokens", "loss")
 BEST_HEAD = "score:best_head"
+SORTED, MASS, MATCHED = (
+    "sorted",
+    "mass",
+    "matched",
+)  # of heads that are not each other's likes by name: `metric:how`
+BY_NAME = "name"
+HEADS = ("auto", BY_NAME, SORTED, MASS, MATCHED)
+HELD_OUT = ("held_out_loss", "loss")
 _TOLERANCE = {"tokens": 0.02, "loss": 0.05}  # relative distance within which two checkpoints count as matched
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
 
@@ -31,11 +42,12 @@ class Comparison:
         align: axis the runs were matched on.
         pairs: matched (step of A, step of B).
         rows: one row per number compared: values a and b, difference b - a with its interval, n, p and q, the
-            smallest effect in its unit, and `change`: "better", "worse", "higher", "lower", "no clear change", or
-            "exact" for weight-only scores, "not tested" for imported ones.
+            smallest effect in its unit, the `family` it was corrected in, and `change`: "higher", "lower",
+            "no clear change", or "exact" for weight-only scores, "not tested" for imported ones.
         onset_a, onset_b: of the induction heads in each run.
         sentence: what happened, in words.
         notes: what could not be compared, and why.
+        heads: how heads of the two stand against each other: "name", or other words of `HEADS`.
     """
 
     a: str
@@ -47,6 +59,7 @@ class Comparison:
     onset_b: Onset
     sentence: str
     notes: tuple[str, ...] = ()
+    heads: tuple[str, ...] = (BY_NAME,)
 
     @property
     def untested(self) -> bool:
@@ -66,10 +79,11 @@ def matched_steps(a: Table, b: Table, align: str) -> list[tuple[int, int]]:
     """Pairs (step of A, step of B), ascending. Steps that lint leaves out are not matched.
 
     By step: the steps both have. By tokens or loss: each step of A with the nearest of B, within 2% of the tokens or
-    5% of the loss; each step of B is used once.
+    5% of the loss; each step of B is used once. The loss is that on held-out text: an arm that memorised has a low
+    training loss where a healthy one has it early.
 
     Raises:
-        ByroteError: an unknown axis, an axis one run does not record, or nothing that matches.
+        ByroteError: an unknown axis, an axis one run does not record, held-out texts that differ, or nothing that matches.
     """
     if align not in ALIGNMENTS:
         raise ByroteError(f"runs cannot be aligned by {align!r}", help=did_you_mean(align, ALIGNMENTS))
@@ -77,6 +91,8 @@ def matched_steps(a: Table, b: Table, align: str) -> list[tuple[int, int]]:
         pairs = [(step, step) for step in sorted(set(a.usable_steps) & set(b.usable_steps))]
     else:
         pairs = _nearest(_axis(a, align), _axis(b, align), _TOLERANCE[align])
+        if align == "loss":
+            _refuse_other_text(a, b, pairs)
     if not pairs:
         raise ByroteError(
             f"{a.run} (steps {_span(a)}) and {b.run} (steps {_span(b)}) have no checkpoint in common by {align}",
@@ -89,11 +105,122 @@ def _axis(results: Table, align: str) -> dict[int, float]:
     if align == "tokens":
         recorded = {step: float(seen) for step, seen in results.tokens.items() if seen is not None}
     else:
-        recorded = results.loss
+        found = results.rows(*HELD_OUT, valid=True)
+        recorded = dict(zip(found["step"].tolist(), found["value"].tolist(), strict=True))
     values = {step: recorded[step] for step in results.usable_steps if step in recorded}
     if not values:
-        raise ByroteError(f"{results.run} records no {align} per checkpoint", help="use --align step")
+        if align == "tokens":
+            raise ByroteError(f"{results.run} records no tokens per checkpoint", help="use --align step")
+        raise ByroteError(
+            f"{results.run} has no held-out loss, and its training loss says nothing of what was learned",
+            help="measure it: byrote run SERIES -p held_out_loss (--text FILE outside the lab); or use --align step",
+        )
     return values
+
+
+def _refuse_other_text(a: Table, b: Table, pairs: list[tuple[int, int]]) -> None:
+    """Losses are a common axis only where both are of the same text."""
+    for step_a, step_b in pairs[-1:]:
+        of = [_by_stimulus(r, s).get("natural", {}).get("stimulus") for r, s in ((a, step_a), (b, step_b))]
+        if of[0] != of[1]:
+            raise ByroteError(
+                f"the held-out losses of {a.run} and {b.run} are of different texts ({of[0]} and {of[1]})",
+                help="measure both with the same --text, or use --align step",
+            )
+
+
+def init_disagreement(a: Table, b: Table) -> str:
+    """Why heads of two runs are not each other's likes by name; "" where both grew from the same weights.
+
+    Which of equal heads becomes the previous-token head is decided by the weights at step 0: another seed gives another
+    order. They are known to agree where the same seed of one architecture is declared, or where the weights measured at
+    step 0 have one fingerprint.
+    """
+    if a.shape != b.shape:
+        return f"{a.run} has {a.shape[0]} layers of {a.shape[1]} heads, {b.run} {b.shape[0]} of {b.shape[1]}"
+    models = [run.facts.recipe.get("model") for run in (a, b)]
+    seeds = [run.facts.init_seed for run in (a, b)]
+    if None not in seeds and seeds[0] == seeds[1] and models[0] == models[1]:
+        return ""
+    first = [{facts.get("fingerprint") for facts in _by_stimulus(run, 0).values()} - {None} for run in (a, b)]
+    if a.path == b.path or first[0] & first[1]:
+        return ""
+    unknown = [run.run for run, seed in zip((a, b), seeds, strict=True) if seed is None]
+    if unknown:
+        return f"init_seed of {' and '.join(unknown)} is not declared (byrote.toml beside the results)"
+    return f"{a.run} has init_seed {seeds[0]}, {b.run} {seeds[1]}" + (
+        " of another model" if models[0] != models[1] else ""
+    )
+
+
+def how_heads(heads: str, disagreement: str) -> tuple[str, ...]:
+    """How heads are compared, as requested or, with "auto", by name where that means something and else unnamed.
+
+    Args:
+        heads: one of `HEADS`.
+        disagreement: see `init_disagreement`.
+
+    Raises:
+        ByroteError: an unknown word, or names where the heads are not each other's likes.
+    """
+    if heads not in HEADS:
+        raise ByroteError(f"heads cannot be compared by {heads!r}", help=did_you_mean(heads, HEADS))
+    if heads == BY_NAME and disagreement:
+        raise ByroteError(
+            f"heads are not compared by name: {disagreement}",
+            help="compare sorted scores (--heads sorted), their sum above chance (--heads mass), or heads matched by their "
+            "other scores (--heads matched)",
+        )
+    return ((SORTED, MASS) if disagreement else (BY_NAME,)) if heads == "auto" else (heads,)
+
+
+def metric_words(metric: str) -> str:
+    """What a metric of a comparison is called after its probe's name; "" for the plain score."""
+    own, _, how = metric.partition(":")
+    ways = {"best_head": "strongest head", MASS: "summed over heads above chance", SORTED: "sorted heads",
+            MATCHED: "matched heads"}  # fmt: skip
+    return ways.get(how, "" if own == "score" else probe_name(own))
+
+
+def measure_name(probe: str, metric: str) -> str:
+    """``prefix matching, strongest head``, ``repeat loss: later blocks``, ``sink``."""
+    words = metric_words(metric)
+    between = ", " if ":" in metric else ": " if words else ""
+    return f"{probe_name(probe)}{between}{words}"
+
+
+def family_of(row: Any, primary: tuple[str, str] | None) -> str:
+    """Which tests a row's is corrected with: "primary", "secondary", "heads", "curves" or "further".
+
+    Args:
+        row: with probe, metric, layer and position.
+        primary: the one metric that decides, see `byrote.probes.rules.PRIMARY`; None where it was not measured.
+    """
+    name = (row.probe, row.metric)
+    if not pd.isna(row.layer) or row.metric.endswith((f":{SORTED}", f":{MATCHED}")):
+        return "heads"
+    if not pd.isna(row.position):
+        return "curves"
+    return "primary" if name == primary else "secondary" if name in SECONDARY else "further"
+
+
+def corrected(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `family` and `q`: p adjusted within the family, over metrics, heads and all steps compared.
+
+    The one primary metric is corrected over steps alone and the eight secondary ones over metrics and steps (Holm: 5% is
+    the chance of any false alarm); heads, points of curves and further metrics by Benjamini-Hochberg (5% is the share of
+    false ones among those reported). A strongest head's p counts twice, because it is chosen on half of the sequences.
+    """
+    names = set(zip(rows["probe"], rows["metric"], strict=True))
+    primary = next((name for name in PRIMARY if name in names), None)
+    rows = rows.assign(family=[family_of(row, primary) for row in rows.itertuples(index=False)])
+    p = rows["p"].to_numpy(np.float64) * np.where(rows["metric"] == BEST_HEAD, 2.0, 1.0)
+    q = np.full(len(rows), np.nan)
+    for family in rows["family"].unique():
+        mine = (rows["family"] == family).to_numpy()
+        adjust = holm if family in ("primary", "secondary") else benjamini_hochberg
+        q[mine] = adjust(np.minimum(p[mine], 1.0))
+    return rows.assign(q=q)
 
 
 def _nearest(a: dict[int, float], b: dict[int, float], tolerance: float) -> list[tuple[int, int]]:

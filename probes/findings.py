@@ -14,13 +14,10 @@ import pandas as pd
 
 from byrote.checkpoints.lab.arms import describe_arm
 from byrote.interp.axes import head_label
-from byrote.probes.comparable import BEST_HEAD, Comparison
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
     PREVIOUS_TOKEN,
-    UNCLEAR,
     against_chance,
-    change,
     is_called,
     smallest_effect,
 )
@@ -344,71 +341,3 @@ def memory(run: str, gaps: Mapping[int, Any], rules: Mapping[int, Any], *, step:
     says = "remembers its training sequences" if gap.lo > 0 else "shows no sign of memory"
     cost = interval(gap.value, gap.lo, gap.hi)
     return f"{name} {says}: they cost {cost} nats less than fresh ones at step {step_number(step)}{copies}"
-
-
-# Run against run.
-
-
-def comparison(found: Comparison) -> str:
-    """What differs between two runs, with intervals; "no clear change" where a difference is not sure or too small."""
-    a, b = run_name(found.a), run_name(found.b)
-    parts = [f"{induction(found.a, found.onset_a)}; {induction(found.b, found.onset_b)}"]
-    step_a, step_b = found.pairs[-1]
-    where = f"At step {step_number(step_a)}"
-    if step_a != step_b:
-        where = f"At steps {step_number(step_a)} and {step_number(step_b)} (matched by {found.align})"
-    loss = found.row("repeat_loss", "later_blocks")
-    if loss is not None:
-        parts.append(f"{where}, {_loss_difference(loss, a, b)}")
-    best = found.row("prefix_matching", BEST_HEAD)
-    if best is not None:
-        parts.append(_strongest_difference(best))
-    return ". ".join(parts) + "."
-
-
-def _loss_difference(row: pd.Series, a: str, b: str) -> str:
-    by = f"{interval(row['difference'], row['lo'], row['hi'], sign=True)} nats, n={row['n']}"
-    if row["change"] == UNCLEAR:
-        return f"loss on repeated random tokens shows no clear change ({by})"
-    word = "higher" if row["difference"] > 0 else "lower"
-    return f"{b}'s loss on repeated random tokens is {word} than {a}'s: {by}"
-
-
-def _strongest_difference(row: pd.Series) -> str:
-    heads = (
-        f"{row['head_b']} {number(row['b'], places=2)} against {row['head_a']} {number(row['a'], places=2)}"
-    )
-    by = f"({heads}; {interval(row['difference'], row['lo'], row['hi'], sign=True)})"
-    if row["change"] == UNCLEAR:
-        return f"The strongest prefix-matching heads do not clearly differ {by}"
-    return f"The strongest prefix-matching head is {'stronger' if row['difference'] > 0 else 'weaker'} {by}"
-
-
-def tally(found: Comparison) -> str:
-    """On how many measures that have a better direction a run is clearly worse or better than its baseline."""
-    words = [change(row) for row in directed(found).itertuples(index=False)]
-    if found.untested:
-        return f"{counted(len(found.rows), 'number')} of {run_name(found.a)} and {run_name(found.b)} side by side, none of them tested"
-    worse, better = words.count("worse"), words.count("better")
-    a, b = run_name(found.a), run_name(found.b)
-    where = f"at step {step_number(found.pairs[-1][1])}"
-    if not words:
-        return f"{b} and {a} have no measure with a better direction in common"
-    if not worse and not better:
-        return f"{b} and {a} show no clear change on any of {len(words)} measures {where}"
-    parts = [f"worse on {worse}"] if worse else []
-    parts += [f"better on {better}"] if better else []
-    return f"{b} is {' and '.join(parts)} of {len(words)} measures than {a} {where}"
-
-
-def directed(found: Comparison) -> pd.DataFrame:
-    """Rows of a comparison about the whole model, or the strongest head, that have a better direction."""
-    rows = found.rows
-    if rows.empty:
-        return rows
-    rows = rows[rows["layer"].isna() & rows["position"].isna()]
-    known = [
-        p in REGISTRY and REGISTRY[p].better_of("score" if m == BEST_HEAD else m) is not None
-        for p, m in zip(rows["probe"], rows["metric"], strict=True)
-    ]
-    return rows[known]

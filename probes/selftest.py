@@ -36,6 +36,7 @@ from byrote.probes.registry import lookup
 from byrote.probes.results.derived import derive
 from byrote.probes.results.schema import unit_table
 from byrote.probes.rules import SMALLEST, is_called
+from byrote.probes.seed_calibration import seed_calibrations
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
@@ -112,7 +113,7 @@ def run_selftest(
             f"selftest has no tolerance for dtype {dtype!r}", help=f"choose from: {', '.join(TOLERANCE)}"
         )
     report = SelfTestReport(device, dtype, seed)
-    simulated = calibrations() if tries else []
+    simulated = [*calibrations(), *seed_calibrations()] if tries else []
     with tempfile.TemporaryDirectory(prefix="byrote-selftest-") as folder:
         bench = _Bench(Path(folder), device, dtype, seed, n_seq)
         groups: list[Callable[[], Iterator[Check]]] = [

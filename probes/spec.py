@@ -87,6 +87,8 @@ class ProbeInfo:
         curve_axis: what `position` counts, for metrics that are curves.
         position_start: value of `position` at a curve's first point.
         units: units of metrics that differ from the main one's.
+        smallest: metric, or unit of several -> (smallest effect in that unit, why it is that one): a difference that is
+            not surely larger is no finding. Units that are not named have that of `byrote.probes.rules.SMALLEST_BY_UNIT`.
         reads_as: what small, large and typical values say, and what they do not.
         not_measured: when there is no number.
         undefined: the reason given when no sequence has a defined value.
@@ -131,6 +133,7 @@ class ProbeInfo:
     curve_axis: str = ""
     position_start: int = 0
     units: Mapping[str, str] = field(default_factory=dict)
+    smallest: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     reads_as: str = ""
     not_measured: str = ""
     undefined: str = ""
@@ -371,6 +374,11 @@ def describe(
         )
     stimuli = (stimulus,) if isinstance(stimulus, str) else tuple(stimulus)
     summary = summary or title
+    _check_smallest(
+        name,
+        fields.get("smallest") or {},
+        {*(metrics or {"score": ""}), unit, *fields.get("units", {}).values()},
+    )
     if "inputs" in fields:
         fields["needs"] = tuple(dict.fromkeys(probe for probe, _ in fields["inputs"].values()))
     kind = _kind(name, arguments, stimuli, needs=bool(fields.get("needs")), described=bool(unit and summary))
@@ -427,6 +435,21 @@ def _kind(
             help='such as stimulus="repeated_random"',
         )
     return kind
+
+
+def _check_smallest(name: str, smallest: Mapping[str, tuple[float, str]], known: set[str]) -> None:
+    """Refuse a smallest effect of nothing the probe has, of no size, or without a reason."""
+    for what, (size, reason) in smallest.items():
+        if what not in known:
+            raise PluginError(
+                f"the probe {name} has a smallest effect of {what!r}, which is none of its metrics and units",
+                help=did_you_mean(what, known),
+            )
+        if not (size > 0 and math.isfinite(size) and reason.strip()):
+            raise PluginError(
+                f"the smallest effect of {name} {what} is {size!r}, for the reason {reason!r}",
+                help='give a size above 0 and why it matters, such as smallest={"nats": (0.05, "a factor of 1.05")}',
+            )
 
 
 def _title_and_body(document: str) -> tuple[str, str]:

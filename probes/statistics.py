@@ -337,6 +337,16 @@ def benjamini_hochberg(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     return adjusted
 
 
+def holm(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """Adjusted p values (Holm 1979) over the finite entries, which bound the chance of any false alarm; NaN stays NaN."""
+    adjusted = np.full_like(p, np.nan)
+    finite = np.flatnonzero(np.isfinite(p))
+    order = finite[np.argsort(p[finite], kind="stable")]
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0) if len(order) else scaled
+    return adjusted
+
+
 def most_of(count: int, n: int, *, level: float = LEVEL) -> float:
     """Upper bound of a share of which count were seen among n (one-sided, Clopper and Pearson 1934)."""
     from scipy import special

@@ -63,6 +63,9 @@ def from_json(data: Any) -> ProbeInfo | None:
         order=_number(data.get("order"), LAST),
         units=_by_metric(data, "units", _text),
         directions=_by_metric(data, "directions", _better),
+        smallest={
+            metric: found for metric, found in _by_metric(data, "smallest", _smallest).items() if found
+        },
         plugin=Plugin(*origin),
         **plain,
     )
@@ -101,6 +104,15 @@ def _number(value: Any, otherwise: int) -> int:
 def _better(value: Any) -> Better | None:
     """A direction; None for anything else."""
     return "higher" if value == "higher" else "lower" if value == "lower" else None
+
+
+def _smallest(value: Any) -> tuple[float, str] | None:
+    """A smallest effect above 0 with its reason; None for anything else."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    size, reason = value
+    fits = isinstance(size, int | float) and math.isfinite(size) and size > 0
+    return (float(size), _text(reason)) if fits and _text(reason) else None
 
 
 def _range(value: Any) -> tuple[float, float] | None:

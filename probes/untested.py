@@ -81,6 +81,7 @@ def _pair(a: Results, b: Results, probe: str, metric: str, pair: tuple[int, int]
         b=merged["value_b"],
         difference=merged["value_b"] - merged["value_a"],
         n=0,
+        family=NOT_TESTED,
         smallest=smallest_effect(info, metric),
         change=NOT_TESTED,
     )

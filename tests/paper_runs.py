@@ -16,7 +16,6 @@ import pandas as pd
 
 from byrote.interp.axes import head_label
 from byrote.probes.degradation import BEST_HEAD, ROW_COLUMNS, Comparison
-from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.schema import from_frame
 from byrote.probes.trajectory import onset
@@ -207,7 +206,7 @@ def planted_comparison(a: Results, b: Results) -> Comparison:
     rows = both[["probe", "metric", "layer", "head", "position"]].assign(
         step_a=both["step"], step_b=both["step"], tokens_a=both["tokens_seen_a"], tokens_b=both["tokens_seen_b"],
         head_a=labels, head_b=labels, a=both["value_a"], b=both["value_b"], difference=difference,
-        lo=difference - half, hi=difference + half, n=both["n_a"], p=0.01, q=0.02, smallest=0.05,
+        lo=difference - half, hi=difference + half, n=both["n_a"], p=0.01, q=0.02, smallest=0.05, family="further",
     )  # fmt: skip
     rows = pd.concat([rows, _best_heads(rows)], ignore_index=True)
     rows["change"] = [_planted_change(row) for row in rows.itertuples(index=False)]
@@ -233,7 +232,4 @@ def _best_heads(rows: pd.DataFrame) -> pd.DataFrame:
 def _planted_change(row: Any) -> str:
     if row.lo <= 0 <= row.hi:
         return "no clear change"
-    better = REGISTRY[row.probe].better_of(row.metric)
-    if better is None:
-        return "higher" if row.difference > 0 else "lower"
-    return "better" if (row.difference > 0) == (better == "higher") else "worse"
+    return "higher" if row.difference > 0 else "lower"

@@ -68,6 +68,7 @@ def write_results(
     *,
     shape: tuple[int, int] = SHAPE,
     arm: Mapping[str, Any] | None = None,
+    seed: int | None = None,
     rebuild: bool = True,
     **meta: Any,
 ) -> Path:
@@ -78,13 +79,13 @@ def write_results(
         run: the run's name, as run.json says it; the folder is called `meta["folder"]` where given.
         units: step -> what was measured there.
         shape: (n_layers, n_heads).
-        arm: of a lab series.
+        arm, seed: of a lab series.
         rebuild: write observations.parquet too; otherwise the units stand alone, as during a sweep.
         meta: further keys of run.json.
     """
     folder = root / str(meta.pop("folder", run))
     for step, measured in units.items():
-        write_step(folder, run, step, measured)
+        write_step(folder, run, step, measured, init=seed)
     facts = {
         "schema": 1,
         "run": run,
@@ -96,7 +97,7 @@ def write_results(
             "n_checkpoints": len(units),
             "steps": list(units),
             "loss_nats": {str(s): 4.0 - i / 10 for i, s in enumerate(units)},
-            "manifest": {"arm": dict(arm)} if arm else None,
+            "manifest": {"arm": dict(arm), "seed": seed} if arm else None,
         },
         "model": {"n_layers": shape[0], "n_heads": shape[1]},
         "provenance": {"dtype": "float32", "device": "cpu", "seed": 0, "versions": {"byrote": "0.1.0"}},
@@ -111,10 +112,13 @@ def write_results(
     return folder
 
 
-def write_step(folder: Path, run: str, step: int, measured: Sequence[Measured]) -> None:
-    """One unit of one step."""
+def write_step(
+    folder: Path, run: str, step: int, measured: Sequence[Measured], *, init: int | None = None
+) -> None:
+    """One unit of one step; runs of one init have the same weights at step 0."""
     table = unit_table(measured, run=run, step=step, tokens_seen=1000 * step)
-    write_unit(step_folder(folder, step) / "planted.00000000.parquet", table, {"fingerprint": f"{run}{step}"})
+    facts = {"fingerprint": f"{run}{step}" if step else f"init {init}"}
+    write_unit(step_folder(folder, step) / "planted.00000000.parquet", table, facts)
 
 
 def rising(run: str = "risen", *, top: float = 0.9, at: int = 20) -> dict[int, list[Measured]]:

@@ -11,7 +11,8 @@ import click
 from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
 from byrote.cli.command import argument, option, verb
-from byrote.cli.expect import check, read_expectations, say_checks
+from byrote.cli.expect import Expectation, check, read_expectations, say_checks
+from byrote.cli.group_options import GROUP, print_groups, refuse_both, two_groups
 from byrote.cli.output import Column, Output, Row, columns
 from byrote.cli.session import Session
 from byrote.probes.wording import MISSING, count, number, p_value, plain
@@ -51,7 +52,7 @@ COLUMNS = (
     Column("n", "n", lambda row: count(row["n"]) if row["n"] else MISSING, right=True, wide=True),
     Column("p"),
     Column("q", "q", lambda row: p_value(row["q"]), right=True),
-    *columns("smallest seed training_seed_a training_seed_b"),
+    *columns("family smallest seed training_seed_a training_seed_b"),
     Column("change", "change", lambda row: _IN_WORDS.get(row["change"], row["change"])),
     Column("reason"),
 )
@@ -60,40 +61,61 @@ COLUMNS = (
 @verb(
     "byrote compare results/unique results/repeated",
     "byrote compare results/a results/b --align tokens --csv",
+    "byrote compare --group unique='results/unique-*' --group repeated='results/repeated-*'",
 )
 def compare(
     session: Session,
     *,
-    a: Path = argument("A", type=options.PATH),
-    b: Path = argument("B", type=options.PATH),
+    a: Path | None = argument("[A]", type=options.PATH, required=False),
+    b: Path | None = argument("[B]", type=options.PATH, required=False),
+    group: tuple[str, ...] = GROUP,
     align: str = option(
-        "Match checkpoints by optimiser step, tokens seen, or recorded training loss.",
+        "Match checkpoints by optimiser step, tokens seen, or held-out loss.",
         type=click.Choice(("step", "tokens", "loss")),
         default="step",
     ),
     at: str = option("last, all, or a step of A that B matches.", default="last", metavar="STEP"),
+    heads: str = option(
+        "Heads by name, which needs runs of the same init; the strongest with the strongest (sorted); their sum above chance "
+        "(mass); or one to one within layers by their other scores (matched). auto: by name where inits agree, else sorted and "
+        "mass.",
+        type=click.Choice(("auto", "name", "sorted", "mass", "matched")),
+        default="auto",
+    ),
     top: int = option("Heads in the table; data have all.", metavar="N", type=options.NATURAL, default=3),
     expect: Path | None = options.EXPECT,
     out: Output,
 ) -> int:
-    """Compare run B with run A, the baseline: what differs, in which direction, and how surely.
+    """Compare run B with run A, the baseline, or two arms of several seeds: what differs, and how surely.
 
-    Differences are B - A on the same sequences, with 95% intervals and q, corrected over heads. The table has the
-    numbers about the whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV
-    and JSON have every number. A change is reported when its interval excludes 0, q is below 0.05 and it is at least the
-    smallest effect of interest: 0.05 for scores and nats, 1 for standard deviations. One run per arm says nothing of
-    the spread between training seeds. Runs that were not measured alike are refused with the command that fixes it.
+    Of two runs: differences are B - A on the same sequences, with 95% intervals over sequences. Two seeds of one arm differ as
+    surely, so nothing is called better or worse: what is said is said of these two runs. The table has the numbers about the
+    whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV and JSON have every
+    number. Heads stand against each other by name only where both runs grew from the same weights.
+
+    Of two groups (--group twice): intervals cover training seeds and sequences, paired by seed where init and unique data
+    are shared; onsets are compared as ranks, with "never" after every step, and counts of seeds exactly. Better and worse are
+    said from 5 seeds a side on. One row per number, with the values of every seed.
+
+    A change is reported when its whole interval lies beyond the metric's smallest effect (`byrote probes NAME`) and q is below
+    0.05: one primary metric, the copying gain; eight secondary ones corrected together (Holm); heads, and all else, by
+    Benjamini-Hochberg, steps counted. Runs that were not measured alike are refused with the command that fixes it.
     """
-    from byrote.probes import findings
+    from byrote.probes import findings, findings_compared
     from byrote.probes.degradation import compare as compare_results
     from byrote.probes.results import Results
 
     expectations = read_expectations(expect) if expect else ()
+    refuse_both([place for place in (a, b) if place], group)
+    if group:
+        return _compare_groups(session, group, align, at, expectations, out)
+    if a is None or b is None:
+        raise click.UsageError("Missing argument 'B': a run is compared with another one")
     runs = (Results.open(a), Results.open(b))
-    comparison = compare_results(*runs, align=align, at=_at(at))
+    comparison = compare_results(*runs, align=align, at=_at(at), heads=heads)
     checks = check(expectations, runs)
     out.headline(comparison.sentence)
-    out.headline(f"{findings.tally(comparison)}.")
+    out.headline(f"{findings_compared.tally(comparison)}.")
     out.headline(f"A {findings.first_head(comparison.a, comparison.onset_a)}")
     out.headline(f"B {findings.first_head(comparison.b, comparison.onset_b)}")
     rows = _rows(comparison, runs)
@@ -103,6 +125,25 @@ def compare(
         _print_table(session, comparison, rows, top=top, out=out)
         out.prose(_seeds(runs))
     for note in comparison.notes:
+        session.note(f"note: {note}")
+    return say_checks(session, checks, out=out)
+
+
+def _compare_groups(
+    session: Session,
+    group: Sequence[str],
+    align: str,
+    at: str,
+    expectations: Sequence[Expectation],
+    out: Output,
+) -> int:
+    from byrote.probes.group_comparison import compare_groups
+
+    groups = two_groups(group)
+    found = compare_groups(*groups, align=align, at=_at(at))
+    checks = check(expectations, [run for one in groups for run in one.runs])
+    print_groups(found, out)
+    for note in found.notes:
         session.note(f"note: {note}")
     return say_checks(session, checks, out=out)
 

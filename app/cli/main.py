@@ -24,7 +24,7 @@ VERBS = {
     "import": "Make results of published scores, which have no samples.",
     "verify": "Say whether results are as they were written; nothing is changed.",
     "show": "Print the top heads at a step, or events over training.",
-    "compare": "Compare two runs: differences, onsets, and whether it is damage.",
+    "compare": "Compare two runs, or two arms of several seeds: differences and onsets.",
     "report": "Write a self-contained HTML report, with its data as JSON and CSV.",
     "dashboard": "Look at results in the browser: heads and circuits across training steps.",
     "graft": "Put heads of one step into another, and say what returns.",

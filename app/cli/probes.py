@@ -21,7 +21,7 @@ COLUMNS = (
     Column("_range", "range", lambda row: _range(row), wide=True),
     Column("better", "better", lambda row: row["better"] or "-"),
     Column("summary", "summary", fold=True),
-    *columns("main_metric chance metrics stimuli needs source version"),
+    *columns("main_metric chance metrics smallest stimuli needs source version"),
 )
 _CARD_WIDTH = 100
 
@@ -54,6 +54,10 @@ def _range(row: Row) -> str:
 
 
 def _row(info: ProbeInfo) -> Row:
+    from byrote.probes.rules import smallest_effect
+
     lo, hi = info.range or (None, None)
     lists = {name: list(getattr(info, name)) for name in ("metrics", "stimuli", "needs")}
-    return {name: getattr(info, name) for name in _SAME.split()} | lists | {"range_lo": lo, "range_hi": hi}
+    smallest = {metric: smallest_effect(info, metric) for metric in info.metrics if info.compares(metric)}
+    facts = {name: getattr(info, name) for name in _SAME.split()}
+    return facts | lists | {"smallest": smallest, "range_lo": lo, "range_hi": hi}

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from byrote.cli import options
 from byrote.cli.command import argument, flag, option, verb
 from byrote.cli.expect import check, read_expectations, say_checks
+from byrote.cli.group_options import GROUP, named_groups
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
@@ -21,17 +24,19 @@ _NAMES_SHOWN = 3
 @verb(
     "byrote report results/a",
     "byrote report results/unique results/repeated --base unique -o reports/arms.html --open",
+    "byrote report --group unique='results/unique-*' --group repeated='results/repeated-*'",
 )
 def report(
     session: Session,
     *,
-    paths: tuple[str, ...] = argument("RESULT..."),
+    paths: tuple[str, ...] = argument("[RESULT]...", required=False),
+    group: tuple[str, ...] = GROUP,
     out: Path | None = option(
         "A .html file or a folder; reports/NAMES if left out. What is there is replaced.",
         "-o",
         type=options.PATH,
     ),
-    base: str | None = option("The baseline: name of one of the runs, or a results folder.", metavar="RUN"),
+    base: str | None = option("The baseline: name of a run or an arm, or a results folder.", metavar="RUN"),
     light: bool = flag("No JavaScript: still figures, a small file that prints well."),
     open_it: bool = flag("Open the report in the browser.", "--open"),
     expect: Path | None = options.EXPECT,
@@ -39,15 +44,23 @@ def report(
     """Write one self-contained HTML file about RESULT..., and the same content as JSON and CSV.
 
     RESULT is a results folder, a folder of several, or a quoted glob. With --base, every other run is compared with
-    that one. The file opens anywhere, offline.
+    that one. Arms of several seeds, given with --group or declared by the runs, are compared as groups: with the first
+    --group, or with the arm that --base names. The file opens anywhere, offline.
     """
     from byrote.report import build_report
 
     expectations = read_expectations(expect) if expect else ()
+    groups = named_groups(group)
+    if not paths and not groups:
+        raise click.UsageError("Missing argument 'RESULT...': a report is about results")
     runs = options.open_results(paths)
+    here = {run.path.resolve() for run in runs}
+    runs += [run for one in groups for run in one.runs if run.path.resolve() not in here]
     runs, base_name = _with_base(runs, base)
     checks = check(expectations, runs)
-    files = build_report(runs, out=out or _default_place(runs), base=base_name, light=light)
+    files = build_report(
+        runs, out=out or _default_place(runs), base=base_name, groups=groups or None, light=light
+    )
     session.data(str(files.html))
     session.note(f"data: {files.json} {files.csv}")
     for warning in files.warnings:
@@ -59,7 +72,7 @@ def report(
 
 def _with_base(runs: list[Results], base: str | None) -> tuple[list[Results], str | None]:
     """The runs with the baseline among them, and its name."""
-    if base is None or base in [run.run for run in runs] or not Path(base).is_dir():
+    if base is None or base in [run.run for run in runs] or not (Path(base) / "run.json").is_file():
         return runs, base  # an unknown name is refused with the names there are
     from byrote.probes.results import Results
 

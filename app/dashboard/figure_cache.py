@@ -16,9 +16,8 @@ from jaxtyping import Float
 from byrote.dashboard.findings import run_onset
 from byrote.dashboard.library import run_cache
 from byrote.dashboard.query_params import State
-from byrote.interp.axes import parse_head
 from byrote.probes import figures
-from byrote.probes.comparable import BEST_HEAD, Comparison, matched_steps
+from byrote.probes.comparable import BEST_HEAD, Comparison, init_disagreement, matched_steps
 from byrote.probes.degradation import compare
 from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
@@ -27,6 +26,8 @@ from byrote.probes.figures.circuit import wiring as wiring_of
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
 from byrote.probes.figures.timeline import events_of
+from byrote.probes.group_comparison import GroupComparison, compare_groups
+from byrote.probes.groups import Arm, Group, groups_of
 from byrote.probes.registry import REGISTRY, best_compared
 from byrote.probes.results import Results
 from byrote.probes.trajectory.verdict import Milestone
@@ -64,6 +65,40 @@ def comparison_of(run: Results, base: Results, align: str, step: int) -> Compari
     """
     at = pairs_of(run, base, align).get(step)
     return compare(base, run, align=align, at="last" if at is None else at)
+
+
+@run_cache(4)
+def arms_of(run: Results, base: Results, runs: tuple[Results, ...]) -> tuple[Arm, ...]:
+    """The arms that the baseline and the run declare, all their seeds among the runs shown; () where neither has several."""
+    return tuple(one.arm for one in _groups(run, base, runs))
+
+
+def _groups(run: Results, base: Results, runs: tuple[Results, ...]) -> list[Group]:
+    arms = (base.facts.arm, run.facts.arm)
+    mine = [one for one in runs if one.n_rows and one.facts.arm in arms]
+    if None in arms or arms[0] == arms[1] or len(mine) < 3:
+        return []
+    return sorted(groups_of(mine), key=lambda one: arms.index(one.name))
+
+
+@run_cache(4)
+def group_comparison_of(
+    run: Results, base: Results, runs: tuple[Results, ...], *, align: str
+) -> GroupComparison:
+    """The run's arm against the baseline's at the last step all their runs have.
+
+    Raises:
+        ByroteError: they were not measured alike, or have no step in common.
+    """
+    return compare_groups(*_groups(run, base, runs), align=align)
+
+
+@run_cache(4)
+def seed_curves(
+    run: Results, base: Results, runs: tuple[Results, ...], *, probe: str, metric: str, look: Look = FULL
+) -> Figure:
+    """Every seed of the two arms over training, and their medians."""
+    return figures.seed_curves(_groups(run, base, runs), probe=probe, metric=metric, look=look)
 
 
 @run_cache(1)
@@ -115,13 +150,8 @@ def compared(state: State) -> State:
 def curves(run: Results, base: Results | None, state: State, look: Look = FULL) -> Figure:
     """The selected and pinned heads over training, and those of the baseline, the others faint behind them."""
     heads = tuple(h for h in dict.fromkeys([state.head, *state.pin]) if h)
-    beside = base is not None and base.has(state.probe, state.metric) and _has_heads(base, heads)
+    beside = base is not None and base.has(state.probe, state.metric) and not init_disagreement(base, run)
     return _curves(run, base if beside else None, state.probe, state.metric, heads, state.step, look)
-
-
-def _has_heads(run: Results, heads: Sequence[str]) -> bool:
-    n_layers, n_heads = run.shape
-    return all(layer < n_layers and head < n_heads for layer, head in map(parse_head, heads))
 
 
 @run_cache(8)

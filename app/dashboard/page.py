@@ -232,7 +232,8 @@ def one_card(name: str) -> None:
     st.markdown("\n".join(f"- **{literal(k)}**: {literal(v, limit=1500)}" for k, v in facts.items()))
     st.markdown(
         "\n".join(
-            f"- `{metric}`: {literal(f'{text} ({unit})', limit=1000)}" for metric, text, unit in shown.metrics
+            f"- `{metric}`: {literal(f'{text} ({unit})', limit=1000)}"
+            for metric, text, unit, _ in shown.metrics
         )
     )
     if shown.steps:

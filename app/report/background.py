@@ -21,8 +21,8 @@ from byrote.report.report_inputs import Inputs
 INTERVALS = (
     "Every interval is a 95% percentile bootstrap over test sequences, its percentiles expanded for small n. It covers the choice of test sequences: how far "
     "the number would move if other sequences of the same kind had been drawn.",
-    "It does not cover the training seed. Training the same arm again with another seed gives another model, and no "
-    "interval here says how different that model would be.",
+    "It does not cover the training seed. Training the same arm again with another seed gives another model; only intervals "
+    "between arms of several seeds say how different that model would be.",
     "Where the strongest of many heads is shown, its interval is that head's own: it does not cover having chosen the "
     "strongest one.",
     "Numbers marked “exact” come from weights alone: no sequence was drawn, so nothing was sampled.",
@@ -138,8 +138,8 @@ def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
 
 def _seeds(inputs: Inputs) -> str:
     """How many training seeds stand behind each arm, and what that leaves unknown."""
-    arms = Counter(arm_words(r) or r.run for r in inputs.results)
-    seeds = {str(_manifest(r).get("seed")) for r in inputs.results if _manifest(r).get("seed") is not None}
+    arms = Counter(r.facts.arm or arm_words(r) or r.run for r in inputs.results)
+    seeds = {str(r.training_seed) for r in inputs.results if r.training_seed is not None}
     stated = f" (training seed {', '.join(sorted(seeds))})" if seeds else ""
     if all(count == 1 for count in arms.values()):
         return (
@@ -207,7 +207,7 @@ def _facts(results: Results) -> dict[str, str]:
     }
     facts["Steps measured"] = f"{len(results.steps)} of {series.get('n_checkpoints', '?')}"
     manifest = _manifest(results)
-    facts |= {"Arm": arm_words(results), "Training seed": manifest.get("seed")}
+    facts |= {"Arm": arm_words(results), "Training seed": results.training_seed}
     facts |= {
         f"Training: {key.replace('_', ' ')}": value for key, value in (manifest.get("train") or {}).items()
     }

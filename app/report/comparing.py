@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from byrote.probes import figures
-from byrote.probes.comparable import BEST_HEAD, Comparison
+from byrote.probes.comparable import BEST_HEAD, Comparison, measure_name
 from byrote.probes.figures.differences import matched_final
-from byrote.probes.findings import first_head, tally
+from byrote.probes.findings import first_head
+from byrote.probes.findings_compared import tally
 from byrote.probes.registry import REGISTRY
 from byrote.probes.wording import clean, number, p_value, probe_name, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Picture, Prose, Section, Table, Value, Words
@@ -39,17 +40,22 @@ def _one(inputs: Inputs, comparison: Comparison, index: int) -> list[Block]:
         Prose(
             f"Differences are {b} minus {a}, head by head.{matched} Imported scores have no samples: nothing is tested."
             if comparison.untested
-            else f"Differences are {b} minus {a}, paired by test sequence.{matched} “Better” and “worse” follow each probe's "
-            "own direction. A difference whose 95% interval holds 0, or that is below the smallest effect of interest (0.05 for scores and "
-            "nats), is no clear change.",
+            else f"Differences are {b} minus {a}, paired by test sequence.{matched} Two seeds of one arm differ as surely as two "
+            "arms do: what is said here is said of these two runs. A difference is clear when its whole 95% interval lies beyond "
+            "the metric's smallest effect of interest and q is below 0.05.",
             "note",
+        ),
+        *(
+            Prose(f"{note[:1].upper()}{note[1:]}.", "note")
+            for note in comparison.notes
+            if note.startswith("heads are")
         ),
     ]
     final = matched_final(comparison)
     if final.empty:
         return [*blocks, Prose("No metric was measured in both runs at a matched step.")]
     seeds = seeds_of([r for r in inputs.results if r.run in (comparison.a, comparison.b)])
-    ranked = "Whole model first, then heads, largest differences first. q is corrected over heads (Benjamini-Hochberg)."
+    ranked = "Whole model first, then heads, largest differences first. q: one primary metric; eight secondary ones together (Holm); heads, and all else (Benjamini-Hochberg)."
     blocks.append(_picture(f"differences-{index}", figures.differences(comparison), f"{ranked} {seeds}"))
     per_head = set(final.loc[final["layer"].notna(), ["probe", "metric"]].itertuples(index=False, name=None))
     for probe in inputs.head_probes:
@@ -70,9 +76,10 @@ def _picture(name: str, figure: figures.Figure, caption: str) -> Picture:
 
 def _row(row: Any) -> tuple[Value, ...]:
     heads = [head for head in (row.head_a, row.head_b) if not pd.isna(head) and head]
-    name, best = probe_name(row.probe), row.metric == BEST_HEAD
-    if row.metric != "score":
-        name += ", strongest head" if best else f": {probe_name(row.metric)}"
+    name, best = (
+        measure_name(row.probe, row.metric),
+        row.metric == BEST_HEAD,
+    )
     difference = Estimate(row.difference, row.lo, row.hi, n=int(row.n), signed=True)
     word = Words(row.in_words, TONES.get(row.in_words, "plain"))
     head = " and ".join(heads if best else heads[:1]) or "whole model"

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from byrote.probes.comparable import Comparison
 from byrote.probes.figures.theme import run_styles
 from byrote.probes.findings import arm_words, runs
+from byrote.probes.groups import Group
 from byrote.probes.results import Results
 from byrote.report.alerts import alerts_of, status_of
+from byrote.report.arms import arms_sections, arms_title
 from byrote.report.background import (
     errors_section,
     intervals_section,
@@ -28,6 +30,7 @@ def report_content(
     *,
     base: str | None = None,
     comparison: Comparison | Sequence[Comparison] | None = None,
+    groups: Sequence[Group] | None = None,
     title: str | None = None,
     date: str,
     light: bool = False,
@@ -39,6 +42,7 @@ def report_content(
         results: one run or more.
         base: name of the baseline run.
         comparison: one or several, made before; None makes those that the baseline implies.
+        groups: arms of several seeds, the baseline first; None groups runs by the arm they declare.
         title: replaces the finding as title.
         date: as it will be printed.
         light: whether the static rendering is requested, which `Reproduce` repeats.
@@ -47,7 +51,7 @@ def report_content(
     Raises:
         ByroteError: no run, two runs of one name, or an unknown baseline.
     """
-    inputs = report_inputs(results, base=base, comparison=comparison)
+    inputs = report_inputs(results, base=base, comparison=comparison, groups=groups)
     alerts = alerts_of(inputs)
     sections = (
         summary_section(inputs),
@@ -56,6 +60,7 @@ def report_content(
         heads_section(inputs),
         curves_section(inputs),
         memory_section(inputs),
+        *arms_sections(inputs),
         comparison_section(inputs),
         intervals_section(inputs),
         methods_section(inputs),
@@ -64,7 +69,7 @@ def report_content(
         reproduce_section(inputs, light=light, out_name=out_name),
     )
     return Report(
-        title or runs(inputs.results, inputs.onsets),
+        title or arms_title(inputs) or runs(inputs.results, inputs.onsets),
         _run_lines(inputs),
         date,
         status_of(inputs, alerts),

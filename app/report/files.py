@@ -16,6 +16,7 @@ from byrote.checkpoints.atomic import make_folder, remove_leftovers_of, write_te
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.comparable import Comparison
 from byrote.probes.csv_text import csv_frame
+from byrote.probes.groups import Group
 from byrote.probes.results import Results
 from byrote.probes.wording import visible_json
 from byrote.report.content import report_content
@@ -27,7 +28,7 @@ SCHEMA = "byrote-report"
 SCHEMA_VERSION = 1
 WARN_BYTES = {"interactive": 10_000_000, "light": 400_000}
 COLUMNS = (
-    "run", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
+    "run", "arm", "step", "tokens_seen", "probe", "metric", "layer", "head", "src_layer", "src_head", "position", "value", "lo",
     "hi", "chance", "n", "valid", "reason", "seed", "training_seed",
 )  # fmt: skip
 
@@ -53,6 +54,7 @@ def build_report(
     out: Path,
     base: str | None = None,
     comparison: Comparison | Sequence[Comparison] | None = None,
+    groups: Sequence[Group] | None = None,
     light: bool = False,
     title: str | None = None,
     date: str | None = None,
@@ -65,6 +67,7 @@ def build_report(
             `report.json` and `scores.csv`. Existing files are replaced whole.
         base: name of the baseline run.
         comparison: one or several, made before; None compares every other run with the baseline.
+        groups: arms of several seeds, the baseline first; None groups runs by the arm they declare.
         light: no JavaScript, still figures only.
         title: replaces the finding as title.
         date: printed date; None takes the current one. It is the only line that differs between two reports of the
@@ -82,6 +85,7 @@ def build_report(
         results,
         base=base,
         comparison=comparison,
+        groups=groups,
         title=title,
         date=date,
         light=light,
@@ -121,14 +125,9 @@ def csv_text(results: Sequence[Results]) -> str:
 
 def _with_seeds(results: Results) -> pd.DataFrame:
     """Observations with the seed of their sequences and that of the training, empty where not recorded."""
-    seeds = {
-        "seed": results.meta.get("provenance"),
-        "training_seed": (results.meta.get("series") or {}).get("manifest"),
-    }
-    known = {
-        name: pd.array([(facts or {}).get("seed")] * len(results.frame), "Int64")
-        for name, facts in seeds.items()
-    }
+    seeds = {"seed": results.sequence_seed, "training_seed": results.training_seed}
+    known = {name: pd.array([seed] * len(results.frame), "Int64") for name, seed in seeds.items()}
+    known["arm"] = pd.array([results.facts.arm] * len(results.frame), "string")
     return results.frame.sort_values(["step", "probe", "metric"], kind="stable").assign(**known)
 
 

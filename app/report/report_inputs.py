@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.comparable import Comparison
 from byrote.probes.degradation import compare
+from byrote.probes.group_comparison import GroupComparison, compare_groups
+from byrote.probes.groups import Group, groups_of
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.results import Results
 from byrote.probes.trajectory import Onset, onset
@@ -23,6 +25,8 @@ class Inputs:
         comparisons: each of the baseline against another run.
         refused: why a comparison that was wanted could not be made.
         onsets: run name to the onset of its induction heads.
+        arms: comparisons of arms of several seeds, each with the baseline arm.
+        groups: the arms, the baseline first; () where runs were not grouped.
     """
 
     results: tuple[Results, ...]
@@ -30,6 +34,8 @@ class Inputs:
     comparisons: tuple[Comparison, ...]
     refused: tuple[str, ...]
     onsets: Mapping[str, Onset]
+    arms: tuple[GroupComparison, ...] = ()
+    groups: tuple[Group, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -65,6 +71,7 @@ def report_inputs(
     *,
     base: str | None = None,
     comparison: Comparison | Sequence[Comparison] | None = None,
+    groups: Sequence[Group] | None = None,
 ) -> Inputs:
     """Check the runs and make the comparisons that are missing.
 
@@ -72,6 +79,8 @@ def report_inputs(
         results: at least one run.
         base: baseline; None takes the comparison's, or none.
         comparison: made before; None compares every other run with the baseline.
+        groups: arms of several seeds, the baseline first; None groups the runs by the arm they declare, where one arm has
+            several. `base` may then be an arm, and is one where groups are given.
 
     Raises:
         ByroteError: no run, two of one name, or a baseline that is not among them.
@@ -85,11 +94,16 @@ def report_inputs(
         raise ByroteError(f"two results are both called {name!r}", help="give each run its own name")
     made = [comparison] if isinstance(comparison, Comparison) else list(comparison or ())
     base = base if base is not None else (made[0].a if made else None)
+    refused: list[str] = []
+    arms = list(groups) if groups is not None else _declared_arms(results, refused)
+    base_arm = base if base in [one.name for one in arms] else arms[0].name if groups else None
+    base = None if base == base_arm else base
     if base is not None and base not in names:
         raise ByroteError(
-            f"the baseline {base!r} is not among the runs of this report", help=did_you_mean(base, names)
+            f"the baseline {base!r} is not among the runs of this report",
+            help=did_you_mean(base, [*names, *(one.name for one in arms)]),
         )
-    refused = []
+    arms.sort(key=lambda one: one.name != base_arm)
     baseline = None if made else next((r for r in results if r.run == base), None)
     for other in results:
         if baseline is not None and other is not baseline:
@@ -97,8 +111,26 @@ def report_inputs(
                 made.append(compare(baseline, other))
             except ByroteError as error:
                 refused.append(str(error))
+    compared = []
+    for arm in arms[1:] if base_arm else ():
+        try:
+            compared.append(compare_groups(arms[0], arm))
+        except ByroteError as error:
+            refused.append(str(error))
     onsets = {r.run: onset(r) for r in results if r.n_rows}
-    return Inputs(tuple(results), base, tuple(made), tuple(refused), onsets)
+    return Inputs(tuple(results), base, tuple(made), tuple(refused), onsets, tuple(compared), tuple(arms))
+
+
+def _declared_arms(results: Sequence[Results], refused: list[str]) -> list[Group]:
+    """Runs by the arm they declare, where any arm has several; why they could not be grouped goes into `refused`."""
+    declared = [r for r in results if r.n_rows and r.facts.arm is not None]
+    if len({r.facts.arm for r in declared}) == len(declared):
+        return []
+    try:
+        return groups_of(declared)
+    except ByroteError as error:
+        refused.append(str(error))
+        return []
 
 
 def seeds_of(results: Sequence[Results]) -> str:

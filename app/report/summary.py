@@ -32,8 +32,8 @@ def summary_section(inputs: Inputs) -> Section:
     table = Table(
         name="summary-table",
         caption="Each run at its last step. For head probes the value is that of the strongest head, named in front; "
-        "its interval does not cover the choice of the head. “At chance” is also what is nearer to chance than the smallest "
-        "effect (0.05 for scores and nats), or not clear of it once the choice among heads is corrected for. "
+        "its interval does not cover the choice of the head. “At chance” is also what is not surely farther from chance than the "
+        "metric's smallest effect, or not clear of it once the choice among heads is corrected for. "
         + seeds_of(inputs.results),
         columns=("Measure", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
         rows=tuple(rows),

@@ -67,6 +67,7 @@ PairTensor = Float[Tensor, "src_layer src_head layer head"]
         "n_pairs": "pairs",
         "n_kept": "pairs",
     },
+    smallest={"Frobenius ratio": (0.05, "the twentieth part of the largest ratio, 1")},
     undirected=("n_pairs", "n_kept"),
     reads_as="High k_z from a previous-token head: the wiring of an induction head. Of many pairs the highest z is "
     "large by chance alone, and rotations are a lenient null for trained weights: compare pairs, and steps of one "

@@ -14,6 +14,7 @@ from byrote.probes.figures.coverage import coverage
 from byrote.probes.figures.differences import difference_grid, differences, head_scatter
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
 from byrote.probes.figures.memory_plane import member_flow, memory_plane
+from byrote.probes.figures.seed_curves import seed_curves
 from byrote.probes.figures.timeline import timeline
 from byrote.probes.figures.trajectory import loss_curves, trajectory
 
@@ -37,6 +38,7 @@ __all__ = [
     "memory_plane",
     "offset_profile",
     "recall_shares",
+    "seed_curves",
     "timeline",
     "trajectory",
 ]

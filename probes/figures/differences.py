@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.probes.comparable import BEST_HEAD
+from byrote.probes.comparable import BEST_HEAD, metric_words
 from byrote.probes.figures.axis import axis_layout, value_axis
 from byrote.probes.figures.canvas import (
     FULL,
@@ -293,7 +293,7 @@ def _row_label(row: Any) -> str:
     name = probe_name(row.probe)
     if not pd.isna(row.layer):
         return f"{name} {row_label(row)}"
-    return f"{name}, {'strongest head' if row.metric == BEST_HEAD else probe_name(row.metric)}"
+    return f"{name}, {metric_words(row.metric) or probe_name(row.metric)}"
 
 
 def _in_words(row: Any) -> str:

@@ -54,6 +54,7 @@ _DRAWS_PER_LAYER = 32
         "trace_z": "the trace in standard deviations of the rotation null",
     },
     units={"z": "standard deviations", "trace": "query-key products", "trace_z": "standard deviations"},
+    smallest={"trace": (1.0, "moves an attention score by 1 / sqrt(d_head), about a tenth")},
     reads_as="Near 1 with a large trace_z: the weights match prefixes. The score is scale-free and may be high on a "
     "circuit too faint to matter: trace_z weighs it by size. Only the content path counts: no positions, no MLPs",
     not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; the matrix "

@@ -44,6 +44,11 @@ from byrote.probes.spec import probe
     },
     main_metric="bits",
     units={"share": "fraction of the reference's bits", "per_parameter": "bits per parameter"},
+    smallest={
+        "share": (0.05, "the twentieth part of what there is to know"),
+        "total": (64.0, "one bit of each of 64 sequences, the lab's usual pool"),
+        "per_parameter": (0.05, "the seventieth part of the published capacity, 3.6 bits"),
+    },
     details=("token_bits", "total", "bits@twins", "token_bits@twins", "share@twins"),
     reads_as="share near 1: known by heart. Published capacity is about 3.6 bits per parameter (half-precision "
     "language models trained to the plateau); token_bits is above 0 on twins too, only the excess is memory",

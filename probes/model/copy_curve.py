@@ -39,6 +39,7 @@ from byrote.probes.spec import probe
     position_start=1,
     units={"slope": "nats per copy"},
     directions={"second_minus_last": "higher"},
+    smallest={"slope": (0.005, "0.05 nats over ten further copies")},
     details=("loss",),
     reads_as="Falling: every further copy still helps. Flat at a high loss: no use is made of copies, as at the "
     "worst point of repeated-data training; flat near 0: the first copy was enough",

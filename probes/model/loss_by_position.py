@@ -40,6 +40,12 @@ MIN_POSITIONS = 3
     curve_axis="token after BOS",
     position_start=1,
     units={"slope": "nats per e-fold of the position", "slope_late": "nats per e-fold of the position"},
+    smallest={
+        "nats per e-fold of the position": (
+            0.01,
+            "0.05 nats over five e-folds, from the 4th token to the 600th",
+        )
+    },
     details=("loss",),
     reads_as="slope -0.1: each doubling of the context is worth 0.07 nats. A slope near 0 and a slope_late near 0: "
     "context is hardly used; a slope below 0 and a slope_late near 0: only the nearest tokens are",

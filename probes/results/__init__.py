@@ -6,6 +6,7 @@ derived.py   verdicts that follow from units
 source.py    rows by metric, read from a file or in memory
 table.py     `Table`: rows (tidy frame), cube (step x layer x head), curve (one number over steps)
 rows.py      rows marked, ranked and named; `Cube`
+run_facts.py what a run declares: arm, seeds, size, data
 curve.py     `Curve`, with what is needed to resample it
 run.py       `Results`: a `Table` as a notebook holds it, and `Scores`, one of its metrics
 """

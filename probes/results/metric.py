@@ -53,7 +53,7 @@ class Scores:
             ByroteError: it was not measured there; the help names the nearest that was.
         """
         metric = results.require(probe, metric)
-        return cls(results, probe, metric, results.rows(probe, metric))
+        return cls(results, probe, metric, results.named(results.rows(probe, metric)))
 
     @property
     def info(self) -> ProbeInfo:

@@ -123,6 +123,21 @@ def mark_left_out(rows: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFra
     )
 
 
+def with_facts(rows: pd.DataFrame, facts: Mapping[str, str | int | None]) -> pd.DataFrame:
+    """Observations with a column after `run` for each fact that is not None."""
+    known = {name: value for name, value in facts.items() if value is not None}
+    words = {
+        name: pd.Categorical.from_codes(np.zeros(len(rows), np.int8), [value])
+        for name, value in known.items()
+        if isinstance(value, str)
+    }
+    numbers = {
+        name: pd.array(np.full(len(rows), v), "Int64") for name, v in known.items() if name not in words
+    }
+    rest = [name for name in rows.columns if name != "run" and name not in known]
+    return rows.assign(**words, **numbers)[["run", *known, *rest]]
+
+
 COLUMNS = ("step", "layer", "head", "value", "lo", "hi", "chance", "n", "valid", "src_layer", "position")
 
 

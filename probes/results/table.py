@@ -25,7 +25,8 @@ from byrote.probes.registry import REGISTRY, lookup, register_stored
 from byrote.probes.results.compact import Compact, rows_bytes
 from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
-from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, narrowed_to, ranked
+from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, narrowed_to, ranked, with_facts
+from byrote.probes.results.run_facts import RunFacts, facts_of
 from byrote.probes.results.run_json import imported_from, read_run_json, refuse_imported
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order, to_frame
 from byrote.probes.results.series_place import series_place, series_shown, where_results_are
@@ -38,9 +39,7 @@ Opened = TypeVar("Opened", bound="Table")
 Head = tuple[int, int]
 _CACHE_BYTES = 18_000_000  # of rows, cubes and samples, for one run: two metrics of 154 steps x 1,024 heads
 _FEW_ROWS = 20_000  # are cached as they are
-_LAYERS_AT_ONCE = (
-    4  # whose histories are read together: heads looked at one after the other are near each other
-)
+_LAYERS_AT_ONCE = 4  # of histories: heads looked at one after the other are near each other
 
 
 class Table:
@@ -123,8 +122,12 @@ class Table:
     @property
     def arm(self) -> dict[str, Any]:
         """What a lab series says of its data; {} for others."""
-        manifest = (self.meta.get("series") or {}).get("manifest") or {}
-        return dict(manifest.get("arm") or {})
+        return dict(((self.meta.get("series") or {}).get("manifest") or {}).get("arm") or {})
+
+    @cached_property
+    def facts(self) -> RunFacts:
+        """What is declared of the run: arm, seeds, size, data; see `byrote.probes.results.run_facts`."""
+        return facts_of(self.run, self.path, self.meta)
 
     @property
     def sequence_seed(self) -> int | None:
@@ -133,8 +136,8 @@ class Table:
 
     @property
     def training_seed(self) -> int | None:
-        """Seed the model was trained with, None where the series does not say."""
-        return ((self.meta.get("series") or {}).get("manifest") or {}).get("seed")
+        """Seed of the weights at step 0, None where it is not declared."""
+        return self.facts.init_seed
 
     @property
     def steps(self) -> list[int]:
@@ -222,12 +225,10 @@ class Table:
 
     def has(self, probe: str, metric: str | None = None, *, valid: bool = False) -> bool:
         """Whether any row of this metric, or of any of the probe, is there; with `valid`, any that is a number."""
-        names = [
-            name for name in self._source.index.metrics if name[0] == probe and metric in (None, name[1])
-        ]
-        return bool(names) and (
-            not valid or bool(pc.any(self._source.read(names, ("valid",))["valid"]).as_py())
-        )
+        names = [n for n in self._source.index.metrics if n[0] == probe and metric in (None, n[1])]
+        if not (names and valid):
+            return bool(names)
+        return bool(pc.any(self._source.read(names, ("valid",))["valid"]).as_py())
 
     def require(self, probe: str, metric: str | None = None) -> str:
         """The metric, or the probe's main one, when it is there.
@@ -252,8 +253,12 @@ class Table:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """All observations, tidy, by step, probe, metric and axes. Every number at once: a large run is better read by `rows`."""
-        return to_frame(in_order(plain(self._source.read(None, OBSERVATION_SCHEMA.names))))
+        """All observations, tidy, the declared `arm` and `seed` after `run`. A large run is better read by `rows`."""
+        return self.named(to_frame(in_order(plain(self._source.read(None, OBSERVATION_SCHEMA.names)))))
+
+    def named(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Observations with the columns `arm` and `seed` after `run`, as far as they are declared."""
+        return with_facts(rows, {"arm": self.facts.arm, "seed": self.facts.init_seed})
 
     @cached_property
     def usable_frame(self) -> pd.DataFrame:
@@ -436,13 +441,10 @@ class Table:
         return curves_of(self.run, self.rows(probe, metric, valid=True), samples, self.info(probe))
 
     def _samples(self, probe: str, metric: str) -> Samples:
-        def read() -> Samples:
-            return dict(self.read_samples(probe, metric))
-
         def size(samples: Samples) -> int:
             return sum(200 + values.nbytes for values in samples.values())
 
-        return self.cached(("samples", probe, metric), read, size)
+        return self.cached(("samples", probe, metric), lambda: dict(self.read_samples(probe, metric)), size)
 
     def read_samples(self, probe: str, metric: str) -> Any:
         """((step, (layer, head) or None), per-sequence values) of every usable step, read from the units one by one."""

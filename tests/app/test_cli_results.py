@@ -146,7 +146,7 @@ def test_compare_data_hold_every_difference(byrote, planted_results):
         assert row["difference"] == pytest.approx(row["b"] - row["a"], abs=1e-6)
         assert (row["p"] is None) == (row["reason"] is not None) == (row["n"] == 0)
     (loss,) = [r for r in rows if (r["probe"], r["metric"]) == ("repeat_loss", "later_blocks")]
-    assert loss["change"] == "worse" and loss["lo"] > 0 and loss["n"] == 8
+    assert loss["change"] == "higher" and loss["lo"] > 0 and loss["n"] == 8
     heads = {r["head_a"] for r in rows if (r["probe"], r["metric"]) == ("induction", "verdict")}
     assert heads == {f"L{l}H{h}" for l in range(2) for h in range(4)}
 

@@ -244,7 +244,7 @@ def test_numbers_stand_with_interval_n_and_chance(built: dict[str, ReportFiles])
     value = first["Value [95% interval]"]
     assert value["where"] == "L1H0" and value["lo"] < value["value"] < value["hi"] and value["n"] == 32
     assert value["chance"] == pytest.approx(0.0307)
-    assert rows[1]["Change from unique"]["hi"] < 0 and rows[1]["In words"]["text"] == "worse"
+    assert rows[1]["Change from unique"]["hi"] < 0 and rows[1]["In words"]["text"] == "lower"
     losses = [r for r in rows if r["Measure"]["text"] == "Repeat loss: first block"]
     assert losses[1]["In words"]["text"] == "no clear change"
     assert (
@@ -272,7 +272,7 @@ def test_what_the_intervals_do_not_cover_is_said(built: dict[str, ReportFiles], 
     assert "Each arm here is one trained run (training seed 0), so the seed-to-seed spread is unknown" in text
     twin = planted_run("again", seed=3, steps=FEW_STEPS)
     told = report_content([unique, twin], date=DATE).sections[SECTIONS.index("intervals")].blocks[0].items[-1]
-    assert "2 of unique data" in told and "unknown" not in told
+    assert "2 of unique" in told and "unknown" not in told
 
 
 def test_methods_give_formula_source_stimulus_and_chance(built: dict[str, ReportFiles]) -> None:
@@ -357,7 +357,7 @@ def test_json_holds_null_and_a_reason_never_nan(unique: Results, tmp_path: Path)
 
 def test_csv_is_tidy_and_complete(built: dict[str, ReportFiles], full_runs: list[Results]) -> None:
     rows = list(csv.DictReader(io.StringIO(built["full"].csv.read_text())))
-    assert list(rows[0]) == [*COLUMNS, "seed", "training_seed"]
+    assert list(rows[0]) == ["run", "arm", *COLUMNS[1:], "seed", "training_seed"]
     assert {row["training_seed"] for row in rows} == {"0"}
     assert len(rows) == sum(len(r.frame) for r in full_runs)
     assert not any(value.lower() in ("nan", "inf", "none") for row in rows[:500] for value in row.values())

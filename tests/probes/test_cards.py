@@ -9,6 +9,7 @@ import pytest
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes import cards
 from byrote.probes.registry import REGISTRY
+from byrote.probes.rules import smallest_effect, smallest_reason
 from byrote.probes.spec import ProbeInfo
 
 DOCS = Path(__file__).parents[2] / "docs" / "probes"
@@ -42,8 +43,12 @@ def test_every_card_says_how_to_read_the_number(name):
     info, shown = REGISTRY[name], cards.card(REGISTRY[name])
     for label in ("unit", "range", "chance", "reads as", "not measured when", "source", "version"):
         assert shown.facts[label].strip(), f"{name} does not say its {label}"
-    assert [metric for metric, _, _ in shown.metrics] == list(info.metrics)
+    assert [metric for metric, _, _, _ in shown.metrics] == list(info.metrics)
     assert any(step.startswith("1. ") for step in shown.steps)
+    for metric in filter(info.compares, info.metrics):
+        assert smallest_effect(info, metric) > 0 and smallest_reason(info, metric), (
+            f"{metric} has no smallest effect"
+        )
 
 
 def test_a_card_is_laid_out_for_the_terminal():
@@ -52,7 +57,7 @@ def test_a_card_is_laid_out_for_the_terminal():
     assert "range              -1 to 1" in lines
     assert "reads as           high is *high*" in lines
     assert "better             neither: a description, not a score" in lines
-    assert "  score: ||a*b|| of <x> (share)" in lines
+    assert "  score: ||a*b|| of <x> (share, smallest effect 0.05)" in lines
     assert "  z: the score in sd (sd)" in lines
     assert "  1. take A[q, q-1] for every q >= 1" in lines
     assert max(map(len, lines)) <= 60
@@ -64,7 +69,9 @@ def test_a_card_is_laid_out_as_a_page():
     page = cards.markdown(cards.card(PLANTED))
     assert page.startswith("# planted\n\nWhat it is.\n\n- **kind**: head\n- **unit**: share\n")
     assert "- **reads as**: high is \\*high\\*\n" in page
-    assert "| `score` | \\|\\|a\\*b\\|\\| of \\<x> | share |\n| `z` | the score in sd | sd |\n" in page
+    assert (
+        "| `score` | \\|\\|a\\*b\\|\\| of \\<x> | share | 0.05 |\n| `z` | the score in sd | sd |  |\n" in page
+    )
     steps = page[page.index("## How it is computed") :].splitlines()
     assert "- **source**: someone 1999\n" in page
     assert [line[:2] for line in steps[2:5]] == ["1.", "2.", "3."]

@@ -368,7 +368,7 @@ def test_difference_grid_is_centred_on_zero(comparison: Comparison) -> None:
     grid = fig.data[0]
     assert grid.z[1][0] == pytest.approx(-0.78, abs=0.05)
     assert grid.text[0][0].startswith("(") and not grid.text[1][0].startswith("(")
-    assert grid.hovertext[1][0].endswith(f"n={N_SEQUENCES}, worse")
+    assert grid.hovertext[1][0].endswith(f"n={N_SEQUENCES}, lower")
 
 
 def test_themes_differ_in_colours_only_and_go_back_and_forth(every_figure: dict[str, go.Figure]) -> None:

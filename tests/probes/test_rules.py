@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,19 +57,47 @@ def test_what_lasts_is_there_at_the_next_step_too():
         ({"difference": -0.2, "lo": -0.3, "hi": -0.1}, None, "lower", "lower"),
         ({"q": 0.05}, "higher", rules.UNCLEAR, rules.UNCLEAR),
         ({"lo": 0.0}, "higher", rules.UNCLEAR, rules.UNCLEAR),
-        ({"difference": 0.04, "lo": 0.03, "hi": 0.05}, "higher", rules.UNCLEAR, rules.UNCLEAR),
+        ({"difference": 0.06, "lo": 0.04, "hi": 0.08}, "higher", rules.UNCLEAR, rules.UNCLEAR),
         ({"n": 0, "lo": 0.2, "hi": 0.2}, "higher", "exact", "higher"),
         ({"n": 0, "difference": 0.0, "lo": 0.0, "hi": 0.0}, "higher", "no change", rules.UNCLEAR),
     ],
 )
 def test_a_change_is_clear_when_it_is_sure_and_large(row, better, judged, words):
     own = {"difference": 0.2, "lo": 0.1, "hi": 0.3, "n": 32, "q": 0.01, "smallest": rules.SMALLEST} | row
-    assert rules.judge_change(own, better) == judged
+    assert rules.judge_change(own, better, seeds=rules.MIN_SEEDS) == judged
     assert rules.change(SimpleNamespace(**own, change=judged)) == words
 
 
-def test_the_smallest_effect_goes_by_the_unit():
-    assert rules.smallest_effect(lookup("prefix_matching"), "score") == rules.SMALLEST
-    assert rules.smallest_effect(lookup("repeat_loss"), "later_blocks") == rules.SMALLEST
-    assert rules.smallest_effect(lookup("composition"), "k_z") == rules.SMALLEST_Z
-    assert rules.smallest_effect(lookup("composition"), "n_pairs") == 0.0
+def test_the_smallest_effect_is_in_the_metrics_own_unit():
+    for probe, metric, size in (
+        ("prefix_matching", "score", 0.05),
+        ("repeat_loss", "later_blocks", 0.05),
+        ("copy_curve", "slope", 0.005),
+        ("loss_by_position", "slope_late", 0.01),
+        ("composition", "k_z", 1.0),
+        ("composition", "n_pairs", 1.0),
+        ("unintended_bits", "bits@twins", 1.0),
+        ("unintended_bits", "share@twins", 0.05),
+    ):
+        assert rules.smallest_effect(lookup(probe), metric) == size
+        assert rules.smallest_reason(lookup(probe), metric)
+    strange = replace(lookup("repeat_loss"), unit="furlongs", units={})
+    assert rules.smallest_effect(strange, "later_blocks") == 0.0 and not rules.smallest_reason(
+        strange, "score"
+    )
+
+
+def test_the_end_of_an_interval_passes_the_smallest_effect_or_nothing_is_said():
+    row = {"difference": 0.2, "lo": 0.049, "hi": 0.4, "n": 32, "q": 1e-9, "smallest": 0.05}
+    assert rules.judge_change(row, None) == rules.UNCLEAR
+    assert rules.judge_change(row | {"lo": 0.051}, None) == "higher"
+    ends = {"chance": 0.1, "smallest": 0.05}
+    assert rules.against_chance(0.3, 0.149, 0.5, **ends) == "at"
+    assert rules.against_chance(0.3, 0.151, 0.5, **ends) == "above"
+    assert rules.against_chance(0.0, -0.1, 0.049, **ends) == "below"
+
+
+@pytest.mark.parametrize(("seeds", "judged"), [(1, "higher"), (4, "higher"), (5, "worse")])
+def test_below_five_seeds_a_side_no_change_is_worse(seeds, judged):
+    row = {"difference": 0.2, "lo": 0.1, "hi": 0.3, "n": 32, "q": 0.01, "smallest": 0.05}
+    assert rules.judge_change(row, "lower", seeds=seeds) == judged

@@ -73,7 +73,7 @@ def test_a_missing_correction_over_heads_is_noticed(monkeypatch):
     monkeypatch.setattr("byrote.probes.degradation.benjamini_hochberg", lambda p: p)
     found = failed_of(comparison_calibrations()[:3], 40)
     assert "compare, 16 changed heads among 64: share of those reported that are false" in found
-    assert "compare, 16 heads of equal truth: any better or worse" in found
+    assert "compare, 16 heads of equal truth: any clear change" in found
 
 
 def test_onsets_reported_without_a_test_are_noticed(monkeypatch):

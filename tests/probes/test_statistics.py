@@ -232,13 +232,13 @@ def test_upper_bound_of_a_share():
 @pytest.mark.parametrize(
     ("value", "half", "among", "sampled", "side"),
     [
-        (0.40, 0.05, 1, False, "above"),
-        (0.34, 0.01, 1, False, "at"),  # sure, and below the smallest effect
+        (0.41, 0.05, 1, False, "above"),
+        (0.36, 0.02, 1, False, "at"),  # sure, and not surely by the smallest effect
         (0.40, 0.12, 1, False, "at"),
-        (0.20, 0.05, 1, False, "below"),
-        (0.40, 0.08, 1, False, "above"),
-        (0.40, 0.08, 16, False, "at"),  # 2.95 / 1.96 times as wide
-        (0.40, 0.08, 1, True, "at"),  # 1.41 times
+        (0.19, 0.05, 1, False, "below"),
+        (0.44, 0.08, 1, False, "above"),
+        (0.44, 0.08, 16, False, "at"),  # 2.95 / 1.96 times as wide
+        (0.44, 0.08, 1, True, "at"),  # 1.41 times
     ],
 )
 def test_where_a_number_stands_against_chance(value, half, among, sampled, side):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import ByroteError
+from byrote.probes.comparable import corrected
 from byrote.probes.degradation import BEST_HEAD, compare
 from byrote.probes.registry import lookup
 from byrote.probes.results import Results
@@ -16,7 +18,9 @@ from byrote.probes.results.derived import rebuild_observations
 from byrote.probes.results.run_json import SCHEMA_VERSION
 from byrote.probes.results.schema import Measured, from_samples, unit_table
 from byrote.probes.results.unit_files import step_folder, write_unit
+from byrote.probes.rules import PRIMARY
 from byrote.probes.trajectory import best_head, head_onsets, heads_above, onset
+from byrote.probes.unnamed_heads import matched
 
 N = 16
 NOISE = np.linspace(-0.01, 0.01, N)  # mean 0, so every planted mean is exact
@@ -45,6 +49,8 @@ def _write(
     loss: float = 1.0,
     stimulus: str = "a",
     copying: float = 0.5,
+    held_out: bool = False,
+    seed: int | None = 0,
 ) -> Results:
     path = root / name
     for step, means in scores.items():
@@ -64,6 +70,11 @@ def _write(
             "shuffled_repeat": _prefix("shuffled_repeat", LOW),
             "jittered_repeat": _prefix("jittered_repeat", means),
         }
+        if held_out:
+            natural = Measured(
+                "held_out_loss", "loss", *(np.array(v) for v in (10 / (step + 1), 0.0, 9.0, 9.0, 4.0)), ()
+            )
+            units["natural"] = [natural]
         for kind, measured in units.items():
             facts = {
                 "fingerprint": f"{name}{step}",
@@ -73,13 +84,14 @@ def _write(
             }
             table = unit_table(measured, run=name, step=step, tokens_seen=step * 100)
             write_unit(step_folder(path, step) / f"{kind}.00.parquet", table, facts)
-    recorded = {str(step): 10.0 / (step + 1) for step in scores}
+    recorded = dict.fromkeys(map(str, scores), 1.0)  # training loss, by which nothing is aligned
     series = {
         "name": name,
         "path": f"runs/{name}",
         "format": "lab",
         "steps": list(scores),
         "loss_nats": recorded,
+        "manifest": {} if seed is None else {"seed": seed},
     }
     write_json(path / "run.json", {"schema": SCHEMA_VERSION, "run": name, "series": series, "gaps": []})
     rebuild_observations(path)
@@ -138,13 +150,15 @@ def test_paired_difference_is_the_mean_of_the_differences(tmp_path):
     loss = comparison.row("repeat_loss", "later_blocks")
     # Both sides carry the same noise per sequence: paired, it cancels, and the interval has no width.
     assert loss["difference"] == pytest.approx(2.0) and loss["lo"] == pytest.approx(2.0, abs=1e-6)
-    assert loss["change"] == "worse" and loss["n"] == N
+    assert loss["change"] == "higher" and loss["n"] == N  # of one seed a side nothing is better or worse
     best = comparison.row("prefix_matching", BEST_HEAD)
     assert best["head_a"] == "L1H0"
     assert best["difference"] == pytest.approx(0.03 - 0.8)
     assert comparison.pairs == ((100, 100),)
     assert "a forms induction heads between steps 0 and 100 (L1H0); b forms no lasting" in comparison.sentence
-    assert "higher than a's: +2.00" in comparison.sentence
+    assert "In these two runs, at step 100, b's loss on repeated random tokens is higher than a's: +2.00" in (
+        comparison.sentence
+    )
 
 
 def test_equal_runs_show_no_clear_change(tmp_path):
@@ -160,12 +174,12 @@ def test_head_rows_are_corrected_over_heads(tmp_path):
     rows = compare(a, b).rows
     heads = rows[(rows["probe"] == "prefix_matching") & (rows["metric"] == "score")]
     assert len(heads) == 4 and (heads["q"] >= heads["p"]).all()
-    assert heads.set_index("head_a")["change"].to_dict()["L1H0"] == "better"
+    assert heads.set_index("head_a")["change"].to_dict()["L1H0"] == "higher"
 
 
-def test_align_by_tokens_and_loss_finds_the_same_pairs(tmp_path):
-    a = _write(tmp_path, "a", {0: LOW, 100: LOW, 300: LOW})
-    b = _write(tmp_path, "b", {100: LOW, 299: LOW})
+def test_align_by_tokens_and_held_out_loss_finds_the_same_pairs(tmp_path):
+    a = _write(tmp_path, "a", {0: LOW, 100: LOW, 300: LOW}, held_out=True)
+    b = _write(tmp_path, "b", {100: LOW, 299: LOW}, held_out=True)
     assert compare(a, b, at="all").pairs == ((100, 100),)
     assert compare(a, b, align="tokens", at="all").pairs == ((100, 100), (300, 299))
     assert compare(a, b, align="loss", at="all").pairs == ((100, 100), (300, 299))
@@ -183,3 +197,76 @@ def test_refusals_say_what_differs_and_how_to_mend_it(tmp_path):
         compare(a, a, align="tokns")
     with pytest.raises(ByroteError, match="not among"):
         compare(a, a, at=7)
+
+
+def test_training_loss_aligns_nothing_and_other_texts_do_not_either(tmp_path):
+    bare = _write(tmp_path, "bare", {0: LOW, 100: LOW})
+    with pytest.raises(ByroteError, match="bare has no held-out loss") as error:
+        compare(bare, bare, align="loss")
+    assert "held_out_loss" in error.value.help
+    a = _write(tmp_path, "a", {0: LOW}, held_out=True)
+    b = _write(tmp_path, "b", {0: LOW}, held_out=True, stimulus="other")
+    with pytest.raises(ByroteError, match="different texts"):
+        compare(a, b, align="loss")
+
+
+OTHER_ORDER = [[0.03, 0.03], [0.1, 0.8]]
+
+
+def test_heads_of_other_seeds_are_not_compared_by_name(tmp_path):
+    a = _write(tmp_path, "a", {100: [[0.03, 0.03], [0.8, 0.1]]}, seed=0)
+    b = _write(tmp_path, "b", {100: OTHER_ORDER}, seed=1)
+    found = compare(a, b)
+    assert found.heads == ("sorted", "mass") and found.rows["layer"].isna().all()
+    assert "heads are not compared by name: a has init_seed 0, b 1" in found.notes
+    ranks = found.rows[found.rows["metric"] == "score:sorted"]
+    ranks = ranks[ranks["probe"] == "prefix_matching"].sort_values("position")
+    assert ranks["head_a"].tolist()[:2] == ["L1H0", "L1H1"] and ranks["head_b"].tolist()[:2] == [
+        "L1H1",
+        "L1H0",
+    ]
+    assert set(ranks["change"]) == {"no clear change"}  # what differs is only which head it is
+    mass = found.row("prefix_matching", "score:mass")
+    assert mass["a"] == pytest.approx(mass["b"]) == pytest.approx(0.77 + 0.07, abs=1e-6)
+    with pytest.raises(ByroteError, match="not compared by name") as error:
+        compare(a, b, heads="name")
+    assert "--heads matched" in error.value.help
+
+
+def test_an_init_that_nobody_declares_agrees_only_where_the_first_weights_do(tmp_path):
+    bare = [_write(tmp_path, name, {100: LOW}, seed=None) for name in "ab"]
+    with pytest.raises(ByroteError, match="init_seed of a and b is not declared"):
+        compare(*bare, heads="name")
+    (tmp_path / "byrote.toml").write_text('[runs."*"]\ninit_seed = 4\n')
+    assert compare(*(Results.open(run.path) for run in bare)).heads == ("name",)
+
+
+def test_matched_heads_are_those_that_do_alike_elsewhere(tmp_path):
+    """Head 0 of A and head 1 of B copy; on prefix matching, which is compared, nothing tells them apart."""
+    a, b = (_write(tmp_path, name, {100: OTHER_ORDER}, seed=seed) for seed, name in enumerate("ab"))
+    samples = [np.array([[0.9], [0.1], [0.2], [0.3]]), np.array([[0.1], [0.9], [0.3], [0.2]])]
+    assert matched(*samples, np.array([0, 0, 1, 1])).tolist() == [1, 0, 3, 2]
+    rows = compare(a, b, heads="matched").rows
+    assert set(rows["metric"]) >= {"score:matched"} and rows["layer"].isna().all()
+
+
+def test_the_family_a_metric_is_corrected_in():
+    names = [
+        ("repeat_loss", "difference"),
+        ("repeat_loss", "later_blocks"),
+        ("icl_score", "score"),
+        ("x", "y"),
+    ]
+    heads = [("prefix_matching", "score")] * 2
+    rows = pd.DataFrame(names + heads, columns=["probe", "metric"]).assign(position=None)
+    rows["layer"] = [None] * 4 + [0, 1]
+    both = pd.concat([rows.assign(p=[0.02, 0.02, 0.03, 0.02, 0.01, 0.04]), rows.assign(p=0.5)])  # two steps
+    found = corrected(both).head(6)
+    assert found["family"].tolist() == ["primary", "secondary", "secondary", "further", "heads", "heads"]
+    # Holm over 2 steps; Holm over 2 metrics x 2 steps; Benjamini-Hochberg over 2, and over 4
+    np.testing.assert_allclose(found["q"], [0.04, 0.08, 0.09, 0.04, 0.04, 0.08])
+
+
+def test_the_copying_gain_on_varying_blocks_is_the_primary_metric_where_it_is_there():
+    rows = pd.DataFrame(PRIMARY, columns=["probe", "metric"]).assign(position=None, layer=None, p=0.04)
+    assert corrected(rows)["family"].tolist() == ["primary", "further"]

@@ -1,4 +1,4 @@
-"""Compare: what did this change to heads, and is it damage?"""
+"""Compare: what differs between two runs, head by head, and between their arms over the seeds?"""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ from byrote.dashboard.page import (
 )
 from byrote.dashboard.views.trajectory import grids
 from byrote.interp.axes import head_label
-from byrote.probes.comparable import ALIGNMENTS, BEST_HEAD, Comparison
+from byrote.probes.comparable import (
+    ALIGNMENTS,
+    BEST_HEAD,
+    BY_NAME,
+    Comparison,
+    init_disagreement,
+    metric_words,
+)
 from byrote.probes.figures import Figure, difference_grid
 from byrote.probes.figures.memory_plane import RULE_AXES
-from byrote.probes.findings import tally
+from byrote.probes.findings_compared import onset_lines, seed_tally, tally
+from byrote.probes.group_comparison import GroupComparison
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.rules import change, is_called
@@ -69,9 +77,9 @@ def differences_frame(comparison: Comparison, *, head: str) -> pd.DataFrame:
             continue
         name = sentence_case(probe_name(row.probe))
         if row.metric == BEST_HEAD:
-            name += ", strongest head"
+            name += f", {metric_words(row.metric)}"
         elif row.metric not in ("score", info.main_metric) or info.kind not in ("head", "weights"):
-            name += f": {probe_name(row.metric)}"
+            name += f": {metric_words(row.metric) or probe_name(row.metric)}"
         where = (
             ""
             if not row.head_a
@@ -172,6 +180,8 @@ def draw(view: View, page: Drawing) -> None:
     if comparison is not None:
         st.markdown(literal(comparison.sentence, limit=1500))
         _notes(comparison)
+    with panel("the arms"):
+        _arms(view, base, page)
     with panel("what differs in the set-up"):
         frame = config_frame(view.run, base)
         page.table(frame, "setup", caption="Set-up: only what differs.", height="content")
@@ -181,12 +191,67 @@ def draw(view: View, page: Drawing) -> None:
         return
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("head by head"):
-        compared = figure_cache.compared(view.state)
-        page.figure(partial(figure_cache.scatter, view.run, base, compared), "scatter", width="half")
+        if BY_NAME in comparison.heads:
+            compared = figure_cache.compared(view.state)
+            page.figure(partial(figure_cache.scatter, view.run, base, compared), "scatter", width="half")
     with right, panel("which heads changed"):
         _turnover(view, page, comparison)
     with panel("every measure"):
         _measures(view, base, page, comparison)
+
+
+def _arms(view: View, base: Results, page: Drawing) -> None:
+    """Every seed of the two runs' arms, where one has several; nothing where none does, or neither says its arm."""
+    runs = tuple(view.library.runs.values())
+    try:
+        if not figure_cache.arms_of(view.run, base, runs):
+            return
+        st.subheader("Arm against arm, over the seeds", anchor=False)
+        with st.spinner("Comparing every seed…", show_time=False):
+            found = figure_cache.group_comparison_of(view.run, base, runs, align=view.state.align)
+    except ByroteError as error:
+        problem(error.message, error.help)
+        return
+    st.markdown(f"**{literal(seed_tally(found), limit=400)}.**")
+    st.markdown(literal(found.sentence, limit=1500))
+    st.markdown("\n".join(f"- {literal(line, limit=1000)}" for line in onset_lines(found)))
+    primary = found.rows[found.rows["family"] == "primary"]
+    if not primary.empty:
+        probe, metric = primary.iloc[-1][["probe", "metric"]]
+        page.figure(
+            partial(figure_cache.seed_curves, view.run, base, runs, probe=probe, metric=metric), "seeds"
+        )
+    page.table(
+        arms_frame(found), "arms",
+        caption=f"{found.b.name} minus {found.a.name}, over {len(found.a)} and {len(found.b)} seeds; intervals cover seeds and "
+        "sequences. seeds / sequences: how many times as far as sequences the seeds move a number.",
+    )  # fmt: skip
+
+
+def arms_frame(found: GroupComparison) -> pd.DataFrame:
+    """The metrics of two arms at the last step compared, the primary one first."""
+    rows = found.rows[(found.rows["step"] == found.steps[-1])]
+    order = {"primary": 0, "secondary": 1}
+    rows = rows.assign(_order=rows["family"].map(lambda f: order.get(f, 2))).sort_values(
+        "_order", kind="stable"
+    )
+    return pd.DataFrame(
+        {
+            "family": row.family,
+            "measure": ": ".join(
+                filter(None, (sentence_case(probe_name(row.probe)), metric_words(row.metric)))
+            ),
+            found.a.name: number(row.a),
+            f"{found.b.name} ": number(row.b),
+            "difference [95% interval]": interval(row.difference, row.lo, row.hi, sign=True),
+            "in words": row.change,
+            "q": "" if pd.isna(row.q) else p_value(row.q),
+            "seeds / sequences": ""
+            if pd.isna(row.seed_to_sequence)
+            else number(row.seed_to_sequence, places=1),
+        }
+        for row in rows.itertuples(index=False)
+    )
 
 
 def _notes(comparison: Comparison) -> None:
@@ -241,10 +306,14 @@ def _grids(view: View) -> None:
     run, base, state = view.run, view.base, view.state
     if base is None or not state.probe:
         return
-    if base.shape != run.shape:
-        nothing("The two models differ in layers or heads: no head stands beside its like.")
+    if why := init_disagreement(base, run):
+        nothing(f"No head stands beside its like, so none is compared by name: {why}.")
         return
-    pairs = pairs_of(run, base, state.align)
+    try:
+        pairs = pairs_of(run, base, state.align)
+    except ByroteError as error:
+        nothing(error.message, error.help)
+        return
     data = grid_data(run, state, base=base, pairs=pairs, events=findings.events(run), difference=True)
     show(
         "head_grid", data, key=GRID, head=follow(GRID, "head"), open=follow(GRID, "open", part="head"),
@@ -277,9 +346,9 @@ def _measures(view: View, base: Results, page: Drawing, comparison: Comparison) 
     page.table(
         differences_frame(comparison, head=view.state.head), "differences",
         caption=f"{comparison.b} minus {comparison.a}, not tested: imported scores have no samples." if comparison.untested else
-        f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed. "
-        "An interval that holds 0 is no clear change, nor is a difference below 0.05 (scores, nats).",
-        column_config={"q": st.column_config.TextColumn("q", help="p-value corrected over the heads of a metric")},
+        f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed: "
+        "this is said of these two runs. A change is clear when its whole interval lies beyond the metric's smallest effect.",
+        column_config={"q": st.column_config.TextColumn("q", help="p-value corrected within the metric's family, over all steps compared")},
     )  # fmt: skip
     page.figure(
         partial(figure_cache.measures, view.run, base, view.state.align, view.state.step), "differences"
@@ -346,7 +415,7 @@ def _base_step(view: View) -> str:
 def static_figures(view: View) -> dict[str, Figure]:
     """The same, and the run minus the baseline."""
     state, found = view.state, grids(view)
-    if view.base is None or not state.probe:
+    if view.base is None or not state.probe or init_disagreement(view.base, view.run):
         return found
     try:
         comparison = comparison_of(view.run, view.base, state.align, state.step)
@@ -361,7 +430,7 @@ PAGE = Page(
     name="compare",
     title="Compare",
     icon=":material/compare_arrows:",
-    question="what a run changed against its baseline, and how surely",
+    question="what differs between two runs, and between their arms",
     draw=draw,
     commands=_commands,
     notebook=_notebook,

@@ -10,6 +10,7 @@ from planted_series import SHAPE, flat, rising, write_results
 
 from byrote.probes import findings
 from byrote.probes.degradation import compare
+from byrote.probes.findings_compared import tally
 from byrote.probes.registry import lookup
 from byrote.probes.results import Results
 from byrote.probes.results.schema import Measured, not_measured
@@ -79,15 +80,15 @@ def test_every_face_tells_the_same(case, tmp_path, open_page, byrote):
     if len(paths) != 2:
         return
     found = compare(*results)
-    assert found.sentence.startswith(f"{expected}. At step 40, ")
+    assert found.sentence.startswith(f"{expected}. In these two runs, at step 40, ")
     line = " ".join(byrote("compare", *paths, "-t", COLUMNS="300").stdout.split())
-    assert line.startswith(found.sentence) and findings.tally(found) in line
+    assert line.startswith(found.sentence) and tally(found) in line
     page = open_page("compare", tmp_path / "results", run="b", base="a", step=40)
-    assert page.title[0].value.replace("\\", "") == findings.tally(found)
+    assert page.title[0].value.replace("\\", "") == tally(found)
     assert any(c.value.replace("\\", "") == found.sentence for c in page.caption)
     assert byrote("report", *paths, "--base", "a", "-o", "report").exit_code == 0
     written = html.unescape((byrote.folder / "report/report.html").read_text(encoding="utf-8"))
-    assert found.sentence in written and findings.tally(found) in written
+    assert found.sentence in written and tally(found) in written
 
 
 def test_what_one_run_ends_with(tmp_path):

@@ -1,0 +1,180 @@
+"""Sentences on what differs between two runs, or between two groups of runs: command line, report and pages. No torch.
+
+Plain text, like `byrote.probes.findings`. Two runs, and groups of fewer than `MIN_SEEDS` seeds a side, are spoken of as
+these runs; better and worse are said of arms alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from byrote.probes.comparable import BEST_HEAD, Comparison
+from byrote.probes.findings import induction, run_name
+from byrote.probes.registry import REGISTRY
+from byrote.probes.rules import MIN_SEEDS, UNCLEAR, change
+from byrote.probes.wording import (
+    between_steps,
+    counted,
+    interval,
+    listed,
+    number,
+    p_value,
+    probe_name,
+    step_number,
+)
+
+if TYPE_CHECKING:
+    from byrote.probes.group_comparison import GroupComparison
+
+THESE_TWO = "In these two runs"
+
+
+def comparison_sentence(found: Comparison) -> str:
+    """What differs between two runs, with intervals; "no clear change" where a difference is not sure or too small."""
+    a, b = run_name(found.a), run_name(found.b)
+    step_a, step_b = found.pairs[-1]
+    where = f"{THESE_TWO}, at step {step_number(step_a)}"
+    if step_a != step_b:
+        where = f"{THESE_TWO}, at steps {step_number(step_a)} and {step_number(step_b)} (matched by {found.align})"
+    loss, best = found.row("repeat_loss", "later_blocks"), found.row("prefix_matching", BEST_HEAD)
+    parts = [] if loss is None else [_loss_difference(loss, a, b)]
+    parts += [] if best is None else [_strongest_difference(best)]
+    compared = f" {where}, {'; '.join(parts)}." if parts else ""
+    return f"{induction(found.a, found.onset_a)}; {induction(found.b, found.onset_b)}.{compared}"
+
+
+def _loss_difference(row: pd.Series, a: str, b: str) -> str:
+    by = f"{interval(row['difference'], row['lo'], row['hi'], sign=True)} nats, n={row['n']}"
+    if row["change"] == UNCLEAR:
+        return f"loss on repeated random tokens shows no clear change ({by})"
+    word = "higher" if row["difference"] > 0 else "lower"
+    return f"{b}'s loss on repeated random tokens is {word} than {a}'s: {by}"
+
+
+def _strongest_difference(row: pd.Series) -> str:
+    heads = (
+        f"{row['head_b']} {number(row['b'], places=2)} against {row['head_a']} {number(row['a'], places=2)}"
+    )
+    by = f"({heads}; {interval(row['difference'], row['lo'], row['hi'], sign=True)})"
+    if row["change"] == UNCLEAR:
+        return f"the strongest prefix-matching heads do not clearly differ {by}"
+    return f"the strongest prefix-matching head is {'stronger' if row['difference'] > 0 else 'weaker'} {by}"
+
+
+def tally(found: Comparison) -> str:
+    """On how many measures that have a better direction two runs clearly differ; never which of them is better."""
+    a, b = run_name(found.a), run_name(found.b)
+    if found.untested:
+        return f"{counted(len(found.rows), 'number')} of {a} and {b} side by side, none of them tested"
+    words = [change(row) for row in directed(found.rows).itertuples(index=False)]
+    where = f"at step {step_number(found.pairs[-1][1])}"
+    if not words:
+        return f"{b} and {a} have no measure with a better direction in common"
+    higher, lower = words.count("higher"), words.count("lower")
+    if not higher and not lower:
+        return f"{THESE_TWO}, {b} and {a} show no clear change on any of {len(words)} measures {where}"
+    parts = [f"{way} on {n}" for way, n in (("higher", higher), ("lower", lower)) if n]
+    return f"{THESE_TWO}, {b} is {' and '.join(parts)} of {len(words)} measures than {a} {where}"
+
+
+def seed_tally(found: GroupComparison) -> str:
+    """On how many measures two arms clearly differ: of the arms where there are seeds enough, else of these runs."""
+    words = [
+        row.change for row in directed(found.rows.assign(layer=pd.NA, position=pd.NA)).itertuples(index=False)
+    ]
+    a, b = found.a.name, found.b.name
+    where = (
+        f"at step {step_number(found.steps[-1])}" if len(found.steps) == 1 else f"at {len(found.steps)} steps"
+    )
+    if not words:
+        return f"{b} and {a} have no measure with a better direction in common"
+    ways = ("worse", "better") if found.speaks_of_arms else ("lower", "higher")
+    counts = [words.count(way) for way in ways]
+    these = "" if found.speaks_of_arms else f"{_these_runs(found)}, "
+    if not any(counts):
+        return f"{these}{b} and {a} show no clear change on any of {len(words)} measures {where}"
+    parts = [f"{way} on {count}" for way, count in zip(ways, counts, strict=True) if count]
+    return f"{these}{b} is {' and '.join(parts)} of {len(words)} measures than {a} {where}"
+
+
+def _these_runs(found: GroupComparison) -> str:
+    return f"In these runs ({len(found.a)} and {len(found.b)} seeds)"
+
+
+def group_sentence(found: GroupComparison) -> str:
+    """What two arms differ in: counts of seeds, the primary metric, and how far seeds alone spread."""
+    parts = [formed_sentence(found)]
+    primary = found.rows[found.rows["family"] == "primary"]
+    if not primary.empty:
+        parts.append(_primary_sentence(found, primary.iloc[-1]))
+    return ". ".join(part for part in parts if part) + "."
+
+
+def formed_sentence(found: GroupComparison) -> str:
+    """``5 of 5 seeds of unique form induction heads, 1 of 5 of repeated (p = 0.048); onsets ... (p = 0.02)``."""
+    if found.formed is None:
+        return "The induction verdict was not measured in all runs"
+    yes_a, n_a, yes_b, n_b = found.formed
+    counts = (
+        f"{yes_a} of {n_a} {'seed' if n_a == 1 else 'seeds'} of {found.a.name} and {yes_b} of {n_b} of {found.b.name} "
+        "form lasting induction heads"
+    )
+    exact = (
+        f"Fisher's exact test, p = {p_value(found.p_formed)}; order of onsets, p = {p_value(found.p_onset)}"
+    )
+    few = "" if found.speaks_of_arms else f", too few for a word about the arms: it takes {MIN_SEEDS} a side"
+    return f"{counts} ({exact}){few}"
+
+
+def onset_lines(found: GroupComparison) -> list[str]:
+    """When each seed's first lasting induction head appeared, one line per arm; "never" where none did."""
+    lines = []
+    for one in (found.a, found.b):
+        mine = found.onsets[found.onsets["arm"] == one.name]
+        if not mine["formed"].isna().any():
+            each = [f"{_seed_name(row)} {_when(row)}" for row in mine.itertuples(index=False)]
+            lines.append(f"{one.name}: induction heads {listed(each, most=20)}")
+    return lines
+
+
+def _seed_name(row: Any) -> str:
+    return run_name(row.run) if pd.isna(row.seed) else f"seed {row.seed}"
+
+
+def _when(row: Any) -> str:
+    if pd.isna(row.step_at):
+        return "never"
+    return between_steps(None if pd.isna(row.step_before) else int(row.step_before), int(row.step_at))
+
+
+def _primary_sentence(found: GroupComparison, row: pd.Series) -> str:
+    unit = REGISTRY[row["probe"]].unit_of(row["metric"]) if row["probe"] in REGISTRY else ""
+    values = f"{found.a.name} {number(row['a'])}, {found.b.name} {number(row['b'])}"
+    by = interval(row["difference"], row["lo"], row["hi"], sign=True)
+    if pd.isna(row["lo"]):
+        by = f"{number(row['difference'], sign=True)}, no interval"
+    times = row["seed_to_sequence"]
+    spread = (
+        "" if pd.isna(times) else f"; seeds spread {number(times, places=1)} times as far as sequences do"
+    )
+    opening = f"{_these_runs(found)}, the" if not found.speaks_of_arms else "The"
+    name = f"{probe_name(row['probe'])} {probe_name(row['metric'])}"
+    return f"{opening} primary metric, {name}, shows {_said(row['change'])}: {values} ({by} {unit}, {row['how']}{spread})"
+
+
+def _said(change: str) -> str:
+    return UNCLEAR if change == UNCLEAR else f"a clear change ({change})"
+
+
+def directed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows about the whole model, or the strongest head, that have a better direction."""
+    if rows.empty:
+        return rows
+    rows = rows[rows["layer"].isna() & rows["position"].isna()]
+    known = [
+        p in REGISTRY and REGISTRY[p].better_of(m.partition(":")[0]) is not None
+        for p, m in zip(rows["probe"], rows["metric"], strict=True)
+    ]
+    return rows[known]
