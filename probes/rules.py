@@ -42,15 +42,19 @@ SMALLEST_BY_UNIT: Final[Mapping[str, tuple[float, str]]] = {
     "bits": (1.0, "a factor of two"),
     "standard deviations": (SMALLEST_Z, "one standard deviation of the null"),
     **dict.fromkeys(
-        ("probability", "copying score", "eigenvalue positivity", "yes (1) or no (0)", "fraction of draws", "adjusted p"),
+        ("probability", "copying score", "eigenvalue positivity", "yes (1) or no (0)", "adjusted p", "AUC", "correlation"),
         _TWENTIETH,
     ),
+    "logits": (0.1, "e^0.1: the odds of a token against all others change by a tenth"),
     "0 to 3": (0.5, "half a step between two verdicts"),
-    **dict.fromkeys(("pairs", "heads", "sets of heads", "sequences", "members", "tokens", "tokens back", "times"), _ONE),
+    **dict.fromkeys(
+        ("pairs", "heads", "sets of heads", "edges", "sequences", "members", "words", "tokens", "tokens back", "copies", "times"),
+        _ONE,
+    ),
 }  # fmt: skip
 """Smallest effect of interest by unit, with its reason, where a probe's own description names no other.
 
-A unit whose last word is "fraction", and a score within [-1, 1], has 0.05; any other unit has 0: of it no size is known to
+A fraction or share (the unit says so), and a score within [-1, 1], has 0.05; any other unit has 0: of it no size is known to
 matter, and whoever writes such a probe says one (`smallest` in `byrote.probes.spec`).
 """
 
@@ -184,7 +188,8 @@ def _smallest(info: ProbeInfo, metric: str) -> tuple[float, str]:
     if unit in SMALLEST_BY_UNIT:
         return SMALLEST_BY_UNIT[unit]
     own = unit == info.unit and info.range is not None and info.range[1] <= 1
-    return _TWENTIETH if own or unit.endswith("fraction") else (0.0, "")
+    share = unit.endswith("fraction") or unit.startswith(("fraction of", "share of", "attention fraction"))
+    return _TWENTIETH if own or share else (0.0, "")
 
 
 def judge_change(row: Mapping[str, Any], better: str | None, *, seeds: int = 1) -> Change:

@@ -47,7 +47,7 @@ def test_every_card_says_how_to_read_the_number(name):
     assert any(step.startswith("1. ") for step in shown.steps)
     for metric in filter(info.compares, info.metrics):
         assert smallest_effect(info, metric) > 0 and smallest_reason(info, metric), (
-            f"{metric} has no smallest effect"
+            f"{metric} has no smallest effect: say one and why, {name} = @probe(..., smallest=...)"
         )
 
 
