@@ -7,7 +7,13 @@ Every function takes results first and `look` last, and returns a `Figure`: a `g
 from __future__ import annotations
 
 from byrote.probes.figures.attention import attention
-from byrote.probes.figures.by_position import copy_curve, loss_by_position, offset_profile, recall_shares
+from byrote.probes.figures.by_position import (
+    copy_curve,
+    faithfulness,
+    loss_by_position,
+    offset_profile,
+    recall_shares,
+)
 from byrote.probes.figures.canvas import Figure, Look, apply_theme
 from byrote.probes.figures.circuit import circuit
 from byrote.probes.figures.coverage import coverage
@@ -29,6 +35,7 @@ __all__ = [
     "coverage",
     "difference_grid",
     "differences",
+    "faithfulness",
     "grid_steps",
     "head_grid",
     "head_scatter",

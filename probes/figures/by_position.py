@@ -16,6 +16,7 @@ from byrote.probes.figures.canvas import FULL, Figure, Look
 from byrote.probes.figures.lines import Line, chance_trace, lines_figure, loss_axis
 from byrote.probes.figures.select import as_list, at_step, highest, observations, one_head, typical_chance
 from byrote.probes.figures.theme import Style, run_styles, series_style
+from byrote.probes.rules import FAITHFUL_FRAC
 from byrote.probes.wording import chance_number, clean, interval, markup, short, step_number
 
 N_HEADS_SHOWN = 3
@@ -112,6 +113,48 @@ def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -
         height_px=340, by=("token", "how it is known"), title="How each token is known", subtitle="band: 95% interval over members",
         alt=f"At the end of the passage most tokens of {clean(results.run)} are known {best} at step {step_number(step or 0)}.",
         look=look,
+    )  # fmt: skip
+
+
+def faithfulness(
+    results_list: Any, *, step: int | None = None, base: str | None = None, look: Look = FULL
+) -> Figure:
+    """Share of copying that the 1, 2, 4, ... strongest edges of a model do by themselves. One line per run.
+
+    Args:
+        results_list: one `Results` or several, with `edge_attribution`.
+        step: training step; None is each run's last.
+        base: name of the baseline run.
+        look: theme and width.
+
+    Returns:
+        Edges on a log2 x axis, fraction of the gain on y, 95% bands; dotted, as many random edges in the first run.
+
+    Raises:
+        ByroteError: the results hold no `edge_attribution`, or not that step.
+    """
+    runs, lines, found, at = as_list(results_list), list[Line](), list[str](), 0
+    styles, chance = run_styles([r.run for r in runs], base=base), pd.Series(dtype=float)
+    for results in runs:
+        rows, at = at_step(observations(results, probe="edge_attribution", metric="faithfulness"), step)
+        rows = rows.sort_values("position")
+        names = [f"step {step_number(at)}, {2 ** int(p):,} edges" for p in rows["position"]]
+        lines.append(_line(rows, short(results.run), styles[results.run], names))
+        chance = chance if len(chance) else rows.set_index("position")["chance"].dropna()
+        enough = rows[rows["valid"] & (rows["value"] >= FAITHFUL_FRAC)]
+        edges = f"{2 ** int(enough['position'].iloc[0]):,} edges do" if len(enough) else "no circuit does"
+        found.append(f"{clean(results.run)}: {edges} {FAITHFUL_FRAC:.0%} of it at step {step_number(at)}")
+    last = int(max((x for line in lines for x in line.x), default=1.0))
+    ticks = range(0, last + 1, max(1, round(last / 8)))
+    span = max(1.0, last)
+    x_axis = axis_layout(
+        (-0.03 * span, 1.02 * span), ticks, [f"{2**t:,}" for t in ticks], title="strongest edges, log scale"
+    )
+    return lines_figure(
+        lines, x_axis=x_axis, y_axis=value_axis(0.0, 1.1, title="share of copying left"), height_px=340, by=("edges", "run"),
+        under=chance_trace([float(p) for p in chance.index], chance.tolist()), title="How few edges do it all",
+        subtitle="band: 95% interval over sequences · dotted: as many random edges",
+        alt=f"Copying by circuits of few edges. {'; '.join(found)}.", look=look,
     )  # fmt: skip
 
 

