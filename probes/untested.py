@@ -49,7 +49,8 @@ def untested_rows(a: Results, b: Results, pairs: list[tuple[int, int]]) -> pd.Da
 def untested_sentence(a: Results, b: Results, rows: pd.DataFrame) -> str:
     """What differs most, and that nobody tested it."""
     whose = " and ".join(run_name(run.run) for run in (a, b) if run.imported)
-    said = f"{whose} imported, without samples: differences have no intervals and nothing is tested."
+    were = "were" if a.imported and b.imported else "was"
+    said = f"{whose} {were} imported, without samples: differences have no intervals and nothing is tested."
     heads = rows[rows["layer"].notna() & rows["position"].isna()]
     if heads.empty:
         return said

@@ -20,7 +20,13 @@ MAX_OPERATIONS = 2_000_000  # some 40,000 tensors
 MAX_NESTING = 100
 CONVERT = (
     "byrote never runs code from a checkpoint; where you trust it, load it once yourself and save the tensors alone: "
-    "torch.save(model.state_dict(), 'step_N.pt') or safetensors.torch.save_file(model.state_dict(), ...)"
+    "torch.save(model.state_dict(), 'step_N.pt') or safetensors.torch.save_file(model.state_dict(), ...); of many steps in one "
+    "file: torch.save({step: state_dict, ...}, 'run.pt')"
+)
+CONVERT_LENS = (
+    "where you trust it, load it once with the TransformerLens that wrote it and save plain values: "
+    "torch.save(model.state_dict(), 'step_N.pth'), or of many steps torch.save({step: state_dict, ...}, 'run.pth'); and "
+    "json.dump(model.cfg.to_dict(), open('config.json', 'w'), default=str)"
 )
 _PY2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
@@ -146,7 +152,7 @@ class InertPickle:
         if full not in self.makers:
             raise CheckpointError(
                 f"{self.where} is pickled and refers to {shown(full)}, which plain weights never need",
-                help=CONVERT,
+                help=CONVERT_LENS if full.startswith(("transformer_lens.", "easy_transformer.")) else CONVERT,
             )
         self.stack.append(Global(full))
 

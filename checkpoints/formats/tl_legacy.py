@@ -15,6 +15,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.adapter import Format, TensorInfo
+from byrote.checkpoints.formats.inert_pickle import CONVERT_LENS
 from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.tl_config import (
@@ -37,10 +38,6 @@ CONFIG_NAMES = ("config.json", "cfg.json", "model_config.json")
 _HF_NAMES = ("model.safetensors", "pytorch_model.bin")  # people save what they trained under these names too
 _SIDE_FILES = ("metadata.json", "state.json", "metrics.json", "trainer_state.json")
 _CONFIG_KEYS = ("cfg", "config", "model_cfg", "model_config")
-_CONVERT = (
-    "where you trust it, load it once with the TransformerLens that wrote it and save plain values: "
-    "torch.save(model.state_dict(), 'step_N.pth'); json.dump(model.cfg.to_dict(), open('config.json', 'w'), default=str)"
-)
 _TOKENS = re.compile(r"(?:^|[^a-z])tokens?[-_=]?(\d{1,15})(?![\d.])", re.IGNORECASE)
 
 
@@ -151,7 +148,7 @@ def _tensors_in(file: Path, inside: Inside = ()) -> tuple[dict[str, TensorInfo],
         content = read_torch_file(file).content
     except CheckpointError as error:
         if "transformer_lens" in error.message or "numpy" in error.message:
-            raise CheckpointError(error.message, help=_CONVERT) from None
+            raise CheckpointError(error.message, help=CONVERT_LENS) from None
         raise
     state = state_of(content, where=file.name, inside=inside)
     outer = content if isinstance(content, dict) and state is not content else {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import pytest
 import torch
@@ -193,3 +195,25 @@ def test_files_named_by_step_stay_what_they_are(folder):
     torch.save(dict(zip(STEPS, states(), strict=True)), folder / "history.pt")
     series = open_series(folder)
     assert (series.format, series.steps) == ("state_dict", (5,)) and len(series.gaps) == 1
+
+
+def test_configs_that_are_objects_say_what_to_save_instead(tmp_path, monkeypatch):
+    module = types.ModuleType("transformer_lens")
+    module.Config = type(
+        "Config", (), {"__module__": "transformer_lens", "to_dict": lambda self: config("attn_only_ln")}
+    )
+    monkeypatch.setitem(sys.modules, "transformer_lens", module)
+    first = state("attn_only_ln")
+    content = {
+        "config": module.Config(),
+        "checkpoints": [first, redrawn(first, 1)],
+        "checkpoint_epochs": [0, 50],
+    }
+    torch.save(content, tmp_path / "demo.pth")
+    error = _refusal(tmp_path)
+    assert "refers to transformer_lens.Config" in error.message
+    assert "torch.save({step: state_dict, ...}, 'run.pth')" in error.help and "cfg.to_dict()" in error.help
+    (tmp_path / "saved").mkdir()  # as the message says
+    torch.save({0: content["checkpoints"][0], 50: content["checkpoints"][1]}, tmp_path / "saved/run.pth")
+    (tmp_path / "saved/config.json").write_text(json.dumps(content["config"].to_dict(), default=str))
+    assert open_series(tmp_path / "saved").steps == (0, 50)
