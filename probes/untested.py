@@ -22,12 +22,24 @@ BY_NAME_NOTE = (
 )
 
 
-def untested_rows(a: Results, b: Results, pairs: list[tuple[int, int]]) -> pd.DataFrame:
+def untested_rows(
+    a: Results, b: Results, pairs: list[tuple[int, int]], *, heads: str = "auto"
+) -> pd.DataFrame:
     """One row per number that both runs have: a, b and b - a; no interval, no test.
 
+    Args:
+        a, b: the runs.
+        pairs: (step of A, step of B).
+        heads: as `compare` takes it; only "auto" and "name" are possible here.
+
     Raises:
-        ByroteError: they have no metric in common, or call two things by one name.
+        ByroteError: they have no metric in common, or call two things by one name; or heads are wanted otherwise.
     """
+    if heads not in ("auto", "name"):
+        raise ByroteError(
+            f"imported scores are set side by side by the names of heads, not {heads!r}",
+            help="leave out --heads",
+        )
     common = sorted(a.kinds.keys() & b.kinds.keys())
     if not common:
         theirs = (", ".join(sorted({probe for probe, _ in run.kinds})) or "nothing" for run in (a, b))

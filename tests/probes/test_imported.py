@@ -96,6 +96,8 @@ def test_comparing_tests_nothing(tmp_path):
     )
     assert found.rows[["lo", "hi", "p", "q"]].isna().all(axis=None)
     assert "nothing is tested" in found.sentence and "L1H0" in found.sentence
+    with pytest.raises(br.ByroteError, match="by the names of heads, not 'sorted'"):
+        br.compare(a, b, heads="sorted")
     other = br.import_scores(table(), tmp_path / "other", metric="loss_drop", unit="nats")
     with pytest.raises(br.ByroteError, match="no metric in common"):
         br.compare(a, other)
