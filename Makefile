@@ -8,10 +8,10 @@ FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
 DEMO_TRAIN := $(BIN)/byrote lab train --seed 0 --threads 1 --progress plain
 
-.PHONY: help demo demo-unique demo-repeated test test-browser test-all check bench torture install clean FORCE
+.PHONY: help demo demo-unique demo-repeated demo-control test test-browser test-all check bench torture install clean FORCE
 
 help:
-	@echo "make demo      train two small series, measure and compare them, write the report (minutes)"
+	@echo "make demo      train three small series, measure and compare them, write the report (minutes)"
 	@echo "make test      the whole default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
 	@echo "make test-all  the same, with the tests marked slow"
@@ -51,10 +51,10 @@ $(FILES): FORCE
 FORCE:
 
 demo: $(STAMP)
-	@$(MAKE) --no-print-directory -j2 demo-unique demo-repeated
-	$(BIN)/byrote run runs/unique runs/repeated -o results --save-attention
-	$(BIN)/byrote compare results/unique results/repeated --table
-	$(BIN)/byrote report results/unique results/repeated --base unique -o reports/demo
+	@$(MAKE) --no-print-directory -j2 demo-unique demo-repeated demo-control
+	$(BIN)/byrote run runs/unique runs/control runs/repeated -o results --save-attention
+	$(BIN)/byrote compare results/control results/repeated --table
+	$(BIN)/byrote report results/unique results/control results/repeated --base control -o reports/demo
 	@echo
 	@echo "The report: reports/demo/report.html  (open it in a browser; it needs no network)"
 
@@ -63,6 +63,10 @@ demo-unique: $(STAMP)
 
 demo-repeated: $(STAMP)
 	$(DEMO_TRAIN) runs/repeated --arm repeated --repeat-frac 0.5 --pool 64
+
+# The unique sequences of the repeated run's batches, and nothing in the place of its pool: what repeats add, they add to this.
+demo-control: $(STAMP)
+	$(DEMO_TRAIN) runs/control --arm control --repeat-frac 0.5 --pool 64
 
 # A file stays with one process, which makes its fixtures once; tests/conftest.py puts the long files first.
 test: $(STAMP)

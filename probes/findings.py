@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.lab.arms import describe_arm
-from byrote.interp.axes import head_label
+from byrote.interp.axes import head_label, pair_label
+from byrote.probes.paths import INPUTS, paths
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
     PREVIOUS_TOKEN,
     against_chance,
     is_called,
     smallest_effect,
+    stands_out,
 )
 from byrote.probes.stimuli import TOKEN_SET_STIMULI
 from byrote.probes.trajectory.verdict import Onset, heads_above, onset, verdict_table
@@ -85,11 +87,20 @@ def induction(run: str, found: Onset) -> str:
     name = run_name(run)
     if not found.measured:
         return f"{name}: the induction verdict was not measured"
+    if found.only_step is not None:
+        return f"{name} has {_how_many(found.heads_at_end)} at step {step_number(found.only_step)}"
     if not found.found or found.bracket is None:
         return f"{name} forms no lasting induction head"
     heads = listed(list(found.heads_at_end) or [found.head], most=MAX_HEADS_NAMED)
     lost = "" if found.heads_at_end else " and loses them again"
-    return f"{name} forms induction heads {between_steps(*found.bracket)} ({heads}){lost}"
+    fall = f"; {found.loss.words}" if found.loss and found.heads_at_end else ""
+    return f"{name} forms induction heads {between_steps(*found.bracket)} ({heads}){lost}{fall}"
+
+
+def _how_many(heads: Sequence[str]) -> str:
+    if not heads:
+        return "no induction head"
+    return f"{counted(len(heads), 'induction head')} ({listed(list(heads), most=MAX_HEADS_NAMED)})"
 
 
 def first_head(run: str, found: Onset) -> str:
@@ -117,7 +128,7 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
 
 
 def marks(results: Table, found: Onset) -> list[tuple[int, str]]:
-    """Steps worth jumping to: where induction heads appear, and where the last of them is lost.
+    """Steps worth jumping to: where induction heads appear, where many and where the last of them are lost.
 
     Args:
         results: of one run.
@@ -128,6 +139,8 @@ def marks(results: Table, found: Onset) -> list[tuple[int, str]]:
     steps = [(found.bracket[1], f"first lasting induction head ({found.head})")]
     table = verdict_table(results)
     there = np.flatnonzero(is_called(table.to_numpy()).any(axis=1))
+    if found.loss and found.heads_at_end:
+        steps.append((found.loss.bracket[1], found.loss.words))
     if not found.heads_at_end and len(there):
         last = int(there[-1])
         steps.append((int(table.index[last + 1]), "the last induction head is lost"))
@@ -164,6 +177,17 @@ def at_end(results: Table) -> Iterator[str]:
         yield f"previous-token heads: {_with_intervals(looking)}"
     yield from _repeat_loss(results, step)
     yield from _not_measured(results, step)
+
+
+def no_events(results: Table) -> str:
+    """Why nothing can be said to have happened in a run of fewer than two steps that count."""
+    steps = [step_number(step) for step in results.usable_steps]
+    what = (
+        f"only step {steps[0]} was measured"
+        if steps
+        else "no step was measured, or lint leaves all of them out"
+    )
+    return f"{run_name(results.run)}: {what}; what happened when needs two steps"
 
 
 def left_out(found: Mapping[int, str]) -> list[str]:
@@ -295,28 +319,48 @@ def one_head(
     return f"{label} scores {score} on {name} at step {step_number(step)}, rank {rank} of {among}"
 
 
-def composition(run: str, edges: Sequence[Any], *, way: str, step: int) -> str:
-    """The strongest wire at a step, and whether it is the induction circuit's.
+def circuit(results: Table, *, way: str, step: int) -> str:
+    """Which earlier head the induction heads need, as ablated paths say; else what weights suggest, said as such.
 
     Args:
-        run: its name.
-        edges: `byrote.probes.figures.circuit.Edge` of that step, strongest first.
-        way: "k", "q" or "v".
+        results: of one run.
+        way: "k", "q" or "v", the input that is asked about first.
         step: training step.
     """
-    name = f"{way.upper()}-composition"
-    if not edges:
-        return f"{name} was not measured in {run_name(run)} at step {step_number(step)}"
-    path = [edge for edge in edges if edge.on_path]
-    if path and way == "k":
-        source, target = head_label(*path[0].source), head_label(*path[0].target)
-        return (
-            f"{target}, an induction head, reads {source}, a previous-token head: "
-            f"{name} z {number(path[0].z)} at step {step_number(step)}"
-        )
-    tail = "" if way != "k" else "; no previous-token head feeds an induction head"
-    best = edges[0]
-    return f"The strongest {name} at step {step_number(step)} is {best.label}, z {number(best.z)}{tail}"
+    when = f"at step {step_number(step)}"
+    ablated = sorted(paths(results, step), key=lambda path: (not path.carries, path.way != way, path.change))
+    if ablated and ablated[0].carries:
+        path = ablated[0]
+        source, target = head_label(*path.source), head_label(*path.target)
+        fall = interval(-path.change, -path.hi, -path.lo)
+        return f"{target} needs what {source} writes into its {INPUTS[path.way]}: without it prefix matching falls by {fall} {when}"
+    if ablated:
+        most = min(ablated, key=lambda path: path.change)
+        change = interval(most.change, most.lo, most.hi, sign=True)
+        pair = pair_label(most.source, most.target)
+        return f"None of {counted(len(ablated), 'ablated path')} carries prefix matching {when}; {pair} changes it most, by {change}"
+    return _by_weights(results, step) or f"Which head feeds which was not tested by ablation {when}"
+
+
+def _by_weights(results: Table, step: int) -> str:
+    """The head whose weights match prefixes most clearly, among induction heads where there are any."""
+    if not results.has("qk_matching", "trace_z"):
+        return ""
+    rows = heads_above(results, "qk_matching", step, threshold=float("-inf"), metric="trace_z")
+    verdicts = verdict_table(results)
+    if step in verdicts.index:
+        called = verdicts.columns[is_called(verdicts.loc[step].to_numpy())]
+        rows = rows[rows["label"].isin(called)] if len(called) else rows
+    if rows.empty:
+        return ""
+    best, among = rows.iloc[0], int((results.rows("qk_matching", "trace_z", step=step)["valid"]).sum())
+    z = f"QK trace z {number(best['value'])}, step {step_number(step)}"
+    if not stands_out(best["value"], among=among):
+        return f"No head's weights surely match prefixes: {best['label']} does most ({z})"
+    return (
+        f"The weights of {best['label']} match prefixes through previous-token heads ({z}); "
+        "which of them it needs was not tested by ablation"
+    )
 
 
 def memory(run: str, gaps: Mapping[int, Any], rules: Mapping[int, Any], *, step: int) -> str:

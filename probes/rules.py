@@ -255,3 +255,40 @@ def against_chance(
     if value - stretch * (value - lo) > chance + smallest:
         return "above"
     return "below" if value + stretch * (hi - value) < chance - smallest else "at"
+
+
+LOST_FRAC = 0.25
+"""Share of the called heads whose sure loss is a finding of its own; fewer that come and go are turnover."""
+
+
+def is_lost(lo: float, hi: float) -> bool:
+    """Whether a head is surely weaker at a later step: intervals that do not overlap, by more than SMALLEST.
+
+    Two 95% intervals that do not touch are a stricter test than one of the difference (p below about 0.6%).
+
+    Args:
+        lo: lower end at the earlier step; NaN is not lost.
+        hi: upper end at the later step.
+    """
+    return lo - hi > SMALLEST
+
+
+def path_carries(change: float, hi: float, *, among: int) -> bool:
+    """Whether a head surely needs a path: its prefix matching falls by more than SMALLEST without it.
+
+    Args:
+        change: of prefix matching with the path ablated, an attention fraction.
+        hi: upper end of its 95% interval, widened here for the number of paths that were ablated (Bonferroni).
+        among: how many those are.
+    """
+    return against_chance(change, change, hi, chance=0.0, smallest=SMALLEST, among=among) == "below"
+
+
+def stands_out(z: float, *, among: int) -> bool:
+    """Whether the highest of several z, each standard normal under its null, is surely above 0 (one-sided, Bonferroni).
+
+    Args:
+        z: in standard deviations of the null.
+        among: how many it is the highest of.
+    """
+    return bool(z > NormalDist().inv_cdf(1 - ALPHA / max(1, among)))

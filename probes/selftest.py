@@ -7,7 +7,8 @@
 3. sensitivity: induction heads planted at rising strengths; from which prefix-matching score on are they called?
 4. false alarms: the same verdict on random-weight models, and on perfect induction heads shown sequences in which
    nothing repeats; the share called, with its exact 95% upper bound (Clopper and Pearson 1934); the share of pairs of
-   random heads that compose; and `load_bearing` on random weights and on a head that writes nothing
+   random heads that compose, also where all heads share a subspace; and `load_bearing` on random weights and on a head
+   that writes nothing. Of planted circuits the path that does the work must be found, and no other
 5. statistics: coverage of intervals, false alarms and false discoveries of verdicts and comparisons, onsets and peaks at
    12 checkpoints, on simulated data whose truth is known (calibration.py)
 
@@ -122,6 +123,8 @@ def run_selftest(
             lambda: _sensitivity(bench),
             lambda: _false_alarms(bench, n_random),
             lambda: _load_bearing(bench, math.ceil(n_random / MODELS_PER_LOAD)),
+            lambda: _paths(bench),
+            lambda: _shared_subspace(bench, n_random),
             *(lambda c=c: iter([c.check(tries, seed)]) for c in simulated),
         ]
         for done, group in enumerate(groups, start=1):
@@ -169,6 +172,23 @@ class _Bench:
 
         infos = [lookup(name) for name in probes if stimulus.kind in lookup(name).stimuli]
         return measure_stimulus(model, stimulus, infos, seed=self.seed)[0]
+
+    def load_circuit(self, name: str, **options: Any) -> Any:
+        """A hand-made circuit, through disk and `open_series`."""
+        import torch
+
+        from byrote.checkpoints.lab.planted_circuits import write_circuit
+        from byrote.interp.loading import load_fresh
+
+        path = write_circuit(self.folder / "_".join([name, *map(str, options.values())]), name, **options)
+        return load_fresh(open_series(path)[0], device=self.device, dtype=getattr(torch, self.dtype))
+
+    def measure_direct(self, model: Any, probe: str, stimuli: dict[str, Stimulus]) -> dict[str, Any]:
+        """Measurements of a probe that runs the model itself, by metric."""
+        from byrote.probes.sweep.measure import measure_once
+
+        measured = measure_once(model, lookup(probe), stimuli=stimuli, seed=self.seed)
+        return {m.metric: m for m in measured}
 
     def measure_weights(self, model: Any, probe: str, *, seed: int | None = None) -> list[Any]:
         """Measurements of a probe of weights."""
@@ -339,3 +359,35 @@ def _alarm_check(name: str, verdicts: list[float]) -> Check:
     upper = exact(called, n, level=0.95)[1]
     found = f"{called} of {n} ({called / n:.1%}, 95% upper bound {upper:.1%})"
     return Check(f"{name}, {n} heads", "at most 5%", found, called / n <= 0.05, n)
+
+
+def _paths(bench: _Bench) -> Iterator[Check]:
+    """Path ablation on circuits of known wiring: one that works by queries, and one with a decoy of higher z."""
+    vocabulary = Vocabulary(np.arange(1, 48), 0)
+    stimulus = make("jittered_repeat", vocabulary, n_ctx=64, seed=bench.seed, n_seq=8)
+    for circuit, wanted in (("q_pointer", "Q L0H0 > L1H0"), ("two_sources", "K L0H0 > L1H0")):
+        model = bench.load_circuit(circuit)
+        measured = bench.measure_direct(model, "induction_circuit", {stimulus.kind: stimulus})
+        found = [
+            f"{letter} {head_label(*pair[:2])} > {head_label(*pair[2:])}"
+            for letter, metric in (("K", "change"), ("Q", "q_change"))
+            for pair in np.argwhere(np.nan_to_num(measured[metric].hi, nan=0) < -SMALLEST).tolist()
+        ]
+        yield Check(
+            f"paths that carry prefix matching in {circuit}, of 32",
+            wanted,
+            ", ".join(found) or "none",
+            found == [wanted],
+        )
+
+
+def _shared_subspace(bench: _Bench, n: int) -> Iterator[Check]:
+    """Composition between heads that all write and read the same few directions."""
+    z: list[float] = []
+    for seed in range(bench.seed, bench.seed + n):
+        measured = bench.measure_weights(bench.load_circuit("shared_subspace", seed=seed), "composition")
+        z += [v for m in measured if m.metric.endswith("_z") for v in m.values[m.exists].reshape(-1).tolist()]
+    yield seldom(
+        f"composition z above {_COMPOSES_Z}, pairs of {n} random-weight models whose heads share a subspace",
+        [value > _COMPOSES_Z for value in z],
+    )

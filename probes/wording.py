@@ -289,6 +289,23 @@ def bracket(before: int | None, at: int) -> str:
     return f"by {count(at)}" if before is None else f"{count(before)}–{count(at)}"
 
 
+def wider_interval(measured: tuple[int, int], lo: Numeric | None, hi: Numeric | None) -> str:
+    """` [95%: 128 to 640]` where an interval of steps is wider than the two measured steps around it, else "".
+
+    Args:
+        measured: the two steps.
+        lo, hi: the interval's ends, None where it is open.
+    """
+    since, until = plain(lo), plain(hi)
+    if since is not None and until is not None and measured[0] <= since and until <= measured[1]:
+        return ""
+    words = (
+        "the start" if since is None else count(round(since)),
+        "the end" if until is None else count(round(until)),
+    )
+    return f" [95%: {words[0]} to {words[1]}]"
+
+
 def tokens_words(n: int | None) -> str:
     """Tokens seen in the unit a person would use: ``33.6 B tokens``; "" where unknown."""
     if n is None:

@@ -101,6 +101,7 @@ def compare(
     0.05: one primary metric, the copying gain; eight secondary ones corrected together (Holm); heads, and all else, by
     Benjamini-Hochberg, steps counted. Runs that were not measured alike are refused with the command that fixes it.
     """
+    from byrote.checkpoints.lab.arms import unequal_data
     from byrote.probes import findings, findings_compared
     from byrote.probes.degradation import compare as compare_results
     from byrote.probes.results import Results
@@ -124,6 +125,8 @@ def compare(
     else:
         _print_table(session, comparison, rows, top=top, out=out)
         out.prose(_seeds(runs))
+    if text := unequal_data(runs[0].arm, runs[1].arm):
+        session.note(f"note: {text}")
     for note in comparison.notes:
         session.note(f"note: {note}")
     return say_checks(session, checks, out=out)

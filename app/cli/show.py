@@ -14,6 +14,8 @@ from byrote.cli.session import Session
 from byrote.probes.wording import MISSING, bracket, count, counted, listed, number, plain, point
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from byrote.probes.results import Results
     from byrote.probes.spec import ProbeInfo
 
@@ -76,8 +78,8 @@ def show(
     instead; a verdict has its word.
     Curves (values by position) are in the report and in observations.parquet.
 
-    With --events, what happened over all steps: when each number had made 10, 50 and 90% of its change, with a 95%
-    interval and the measured steps it lies between; peak and share lost since; where the change was steepest; which
+    With --events, what happened over all steps: between which measured steps each number had made 10, 50 and 90% of its
+    change, with a 95% interval; induction heads lost; peak and share lost since; where the change was steepest; which
     heads traded places; which of two curves moved first, or that nobody can tell.
     """
     from byrote.probes.findings import left_out, seeds
@@ -105,11 +107,17 @@ def show(
 
 
 def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> None:
-    from byrote.probes.findings import seeds
+    from byrote.probes.findings import no_events, seeds
     from byrote.probes.registry import lookup
     from byrote.probes.trajectory import event_head
     from byrote.probes.trajectory import events as events_of
 
+    if len(results.usable_steps) < 2:
+        if out.machine:
+            out.rows(EVENT_COLUMNS, [])
+        else:
+            out.prose(f"{no_events(results)}.")
+        return
     wanted, seed = {lookup(name).name for name in probes}, results.sequence_seed or 0
     rows = [
         {name: plain(value) for name, value in row._asdict().items()}
@@ -121,7 +129,7 @@ def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> N
     out.rows(EVENT_COLUMNS, rows, title=title, group="probe")
     if not out.machine:
         for row in rows:
-            if row["event"] in ("induction_onset", "turnover", "lead_lag", "onset"):
+            if row["event"] in ("induction_onset", "induction_loss", "turnover", "lead_lag", "onset"):
                 out.prose(row["text"])
 
 
@@ -195,7 +203,8 @@ def _rows(results: Results, info: ProbeInfo, metric: str, *, step: int, top: int
             f"{info.name}/{metric} is a curve over {info.curve_axis}, not one number per head",
             help=f"see it in `byrote report {results.path}`, or read {results.path / 'observations.parquet'}",
         )
-    best = ranked(rows, lower=info.better_of(metric) == "lower").head(top)
+    best = ranked(rows, lower=info.better_of(metric) == "lower")
+    best = _ties_by_input(results, info, best, step).head(top)
     per_head, seed = rows["layer"].notna().any(), results.sequence_seed
     for part in (best, rows[~rows["valid"]]):
         for rank, row in enumerate(part.itertuples(index=False), 1):
@@ -206,6 +215,16 @@ def _rows(results: Results, info: ProbeInfo, metric: str, *, step: int, top: int
                 "words": (info.word_of(metric, row.value) or None) if row.valid else None,
                 "seed": seed,
             }
+
+
+def _ties_by_input(results: Results, info: ProbeInfo, rows: DataFrame, step: int) -> DataFrame:
+    """Heads with the same verdict, the strongest first by the score that the verdict reads first."""
+    source = next(iter(info.inputs.values()), None)
+    if source is None or not results.has(*source):
+        return rows
+    order = {label: i for i, label in enumerate(results.ranked(*source, step=step)["label"])}
+    place = rows["label"].map(order).fillna(len(order))
+    return rows.assign(_place=place).sort_values(["value", "_place"], ascending=[False, True], kind="stable")
 
 
 def _settings(results: Results, shown: Sequence[ProbeInfo], step: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from byrote.checkpoints.lab.arms import unequal_data
 from byrote.probes.findings import (
     absent_token_sets,
     imported,
@@ -36,6 +37,7 @@ def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
             _missing_token_sets,
             _out_of_range,
             _mixed,
+            _unequal_data,
             _refused,
             _unfinished,
         )
@@ -170,6 +172,14 @@ def _mixed(inputs: Inputs) -> Iterator[Alert]:
             "provenance",
             "warning",
         )
+
+
+def _unequal_data(inputs: Inputs) -> Iterator[Alert]:
+    """Runs that differ from their baseline in how much different data they saw, not in repeats alone."""
+    arms = {r.run: r.arm for r in inputs.results}
+    for comparison in inputs.comparisons:
+        if text := unequal_data(arms.get(comparison.a, {}), arms.get(comparison.b, {})):
+            yield Alert(f"{comparison.b} against {comparison.a}: {text}.", "comparison", "note")
 
 
 def _refused(inputs: Inputs) -> Iterator[Alert]:

@@ -13,11 +13,14 @@ from byrote.probes import figures
 from byrote.probes.figures.head_grid import panel_steps
 from byrote.probes.figures.memory_plane import MEMORY_AXES, available
 from byrote.probes.figures.select import value_range
+from byrote.probes.findings import no_events
+from byrote.probes.paths import paths
 from byrote.probes.results import Results
 from byrote.probes.rules import is_called
 from byrote.probes.trajectory import event_head, events
 from byrote.probes.trajectory.verdict import INDUCTION, milestones
 from byrote.probes.wording import (
+    between_steps,
     chance_number,
     clean,
     count,
@@ -25,6 +28,7 @@ from byrote.probes.wording import (
     probe_name,
     sentence_case,
     step_number,
+    wider_interval,
 )
 from byrote.report.model import Block, Listing, Prose, Section, Spark, Table, Value, Words
 from byrote.report.report_inputs import Inputs, seeds_of
@@ -36,7 +40,7 @@ N_RUNS_DRAWN = 4  # of figures that show one run
 N_RUNS_WITH_MILESTONES = 2
 MAX_EVENTS = 60
 LEVELS = ("onset_10", "onset_50", "onset_90")
-SENTENCES = ("phase_window", "turnover", "lead_lag", "onset")
+SENTENCES = ("induction_loss", "phase_window", "turnover", "lead_lag", "onset")
 
 
 def timeline_section(inputs: Inputs) -> Section:
@@ -92,7 +96,13 @@ def heads_section(inputs: Inputs) -> Section:
     else:
         blocks.append(Prose("No head was measured."))
     wired = [r for r in inputs.results if r.has("composition", "k_z", valid=True)]
-    return Section("heads", "Strongest heads", (*blocks, *_per_run(wired, "circuit", figures.circuit)))
+    return Section("heads", "Strongest heads", (*blocks, *_per_run(wired, "circuit", _circuit)))
+
+
+def _circuit(results: Results) -> figures.Figure:
+    """The circuit by the input that ablation shows to matter; by keys where none does."""
+    needed = next(iter(paths(results, results.steps[-1])), None)
+    return figures.circuit(results, way=needed.way if needed is not None and needed.carries else "k")
 
 
 def curves_section(inputs: Inputs) -> Section:
@@ -133,14 +143,16 @@ def event_blocks(inputs: Inputs) -> list[Block]:
     )
     table = Table(
         name="events-table",
-        caption="When each number had made 10, 50 and 90% of its change: the step, and in brackets its 95% "
-        "interval, which is never narrower than the two measured steps around it. “Best at” and “lost since” "
+        caption="Between which measured steps each number had made 10, 50 and 90% of its change, and in brackets the 95% "
+        "interval where that is wider: between two measured steps nothing was seen. “Best at” and “lost since” "
         "are given where the last step is surely worse than the best one. All of it is in `byrote show --events`. "
         + seeds_of(inputs.measured),
         columns=("Run", "Measure", "Head", "10%", "50%", "90%", "Best at", "Lost since", "n"),
         rows=tuple(rows[:MAX_EVENTS]),
         n_left_out=max(0, len(rows) - MAX_EVENTS),
     )
+    too_few = tuple(f"{no_events(r)}." for r, _ in found if len(r.usable_steps) < 2)
+    sentences = (*sentences, *too_few)
     return [*([table] if rows else []), *([Listing(sentences)] if sentences else [])]
 
 
@@ -247,7 +259,9 @@ def _when(row: Any | None) -> str:
     if row is None:
         return "–"
     if pd.isna(row.step):
-        return f"by step {step_number(row.step_hi)}"
+        before, at = None if pd.isna(row.step_lo) else int(row.step_lo), int(row.step_hi)
+        wider = "" if before is None else wider_interval((before, at), row.lo, row.hi)
+        return between_steps(before, at) + wider
     ends = [("…" if pd.isna(end) else count(round(end))) for end in (row.lo, row.hi)]
     return f"{step_number(round(row.step))} [{ends[0]}, {ends[1]}]"
 

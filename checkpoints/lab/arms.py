@@ -19,7 +19,8 @@ class ArmKind:
 
     Attributes:
         about: what its batches are made of, for the command line.
-        words: what a run was trained on, for report and dashboard; `{share}` and `{pool}` stand for the run's own.
+        words: what a run was trained on, for report and dashboard; `{share}`, `{rest}` (what is not repeated) and
+            `{pool}` stand for the run's own.
         rank: where its runs stand among those of other arms, the lowest first.
         splits: a share of each batch is set apart; without, every sequence is new.
         fill: (`ArmStream`, first step, steps) -> what stands in that share, [n_steps, n_filled, width] token ids; None
@@ -45,7 +46,9 @@ ARMS: dict[str, ArmKind] = {
         repeats=True,
     ),
     "control": ArmKind(
-        "the unique part of the repeated arm's batches, alone", "control (less data, none repeated)", rank=2
+        "the unique part of the repeated arm's batches, alone: the same unique tokens, no repeats",
+        "control (the unique {rest} of the data alone, none repeated)",
+        rank=2,
     ),
 }
 DEFAULT_REPEAT_FRAC, DEFAULT_POOL = 0.5, 64  # of an arm that splits its batches, where nothing was said
@@ -59,7 +62,29 @@ def describe_arm(arm: Mapping[str, Any]) -> str:
         return name
     if kind.repeats and not (isinstance(share, int | float) and isinstance(pool, int)):
         return "repeated data"
-    return kind.words.format(share=f"{share or 0:.0%}", pool=f"{pool or 0:,}")
+    rest = 1 - float(share) if isinstance(share, int | float) else 1
+    return kind.words.format(share=f"{share or 0:.0%}", rest=f"{rest:.0%}", pool=f"{pool or 0:,}")
+
+
+def unequal_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What differs between two arms apart from repeats: how many different sequences they see; "" where that is equal.
+
+    Args:
+        one, other: `arm` of the series' manifests; where one names no arm of the lab nothing is said.
+    """
+    kinds = [str(arm.get("kind") or "") for arm in (one, other)]
+    if not all(kind in ARMS for kind in kinds) or not any(ARMS[kind].repeats for kind in kinds):
+        return ""
+    unique = [1 - float(arm.get("repeat_frac") or 0) for arm in (one, other)]
+    if unique[0] == unique[1]:
+        return ""
+    fewer = unique.index(min(unique))
+    times = f"{unique[fewer] / unique[1 - fewer]:.0%}"
+    frac = 1 - min(unique)
+    return (
+        f"the {kinds[fewer]} arm sees {times} as many different sequences as the {kinds[1 - fewer]} arm, beside any repeats; "
+        f"the control arm sees the same ones and repeats none: byrote lab train OUT --arm control --repeat-frac {frac:g}"
+    )
 
 
 def arm_rank(kind: str) -> int:

@@ -113,14 +113,37 @@ def write_planted(
         raise CheckpointError(
             f"no planted series of kind {kind!r}", help=did_you_mean(kind, ["planted", "random"])
         )
+    fields, state = planted_model(config) if kind == "planted" else random_model(config, seed=seed)
+    return write_series(out, fields, state, kind=kind, seed=seed)
+
+
+def write_series(
+    out: Path, fields: dict[str, Any], state: dict[str, Tensor], *, kind: str = "planted", seed: int = 0
+) -> Path:
+    """Write any weights of TransformerLens's `NativeModel` as a lab series of one checkpoint, step 0.
+
+    Args:
+        out: folder to create; its name becomes the series' name.
+        fields: of config.json.
+        state: the weights.
+        kind: what the manifest calls the arm.
+        seed: recorded there.
+
+    Returns:
+        `out`.
+
+    Raises:
+        CheckpointError: a folder that already holds something.
+        ByroteError: the folder cannot be written to.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} already holds something", help="choose a folder that is empty or new")
-    fields, state = planted_model(config) if kind == "planted" else random_model(config, seed=seed)
     with explained(out):
         make_folder(out)
         write_json(out / "config.json", fields)
-        write_folder(out / STEP_FOLDER, {"model.safetensors": save(state, metadata={"format": "pt"})})
-        write_json(out / "manifest.json", _manifest(out.name, config, kind=kind, seed=seed))
+        whole = {name: value.contiguous() for name, value in state.items()}
+        write_folder(out / STEP_FOLDER, {"model.safetensors": save(whole, metadata={"format": "pt"})})
+        write_json(out / "manifest.json", _manifest(out.name, fields, kind=kind, seed=seed))
     return out
 
 
@@ -189,7 +212,7 @@ def _key(config: PlantedConfig, head: HeadSpec, block: Float[Tensor, "d_head d_m
         block[:size, rows] = torch.eye(size)
 
 
-def _manifest(name: str, config: PlantedConfig, *, kind: str, seed: int) -> dict[str, Any]:
+def _manifest(name: str, fields: dict[str, Any], *, kind: str, seed: int) -> dict[str, Any]:
     row = dict.fromkeys(("train_loss_nats", "test_loss_nats", "copy_loss_nats", "pool_loss_nats"))
     return {
         "format": FORMAT,
@@ -200,8 +223,8 @@ def _manifest(name: str, config: PlantedConfig, *, kind: str, seed: int) -> dict
         "seed": seed,
         "data": {
             "kind": kind,
-            "d_vocab": config.d_vocab,
-            "n_ctx": config.n_ctx,
+            "d_vocab": fields["d_vocab"],
+            "n_ctx": fields["n_ctx"],
             "bos_token_id": BOS_TOKEN_ID,
         },
         "train": {"steps": 0},

@@ -162,12 +162,12 @@ class Copies:
 
 
 def constant_tensors(scans: Sequence[StepScan]) -> set[str]:
-    """Tensors with the same bytes at every step that has them: masks, frozen weights, buffers."""
-    seen: dict[str, set[str]] = defaultdict(set)
+    """Tensors with the same bytes at every step that has them, two at least: masks, frozen weights, buffers."""
+    seen: dict[str, list[str]] = defaultdict(list)
     for scan in scans:
         for name, digest in scan.hashes.items():
-            seen[name].add(digest)
-    return {name for name, digests in seen.items() if len(digests) == 1}
+            seen[name].append(digest)
+    return {name for name, digests in seen.items() if len(digests) > 1 and len(set(digests)) == 1}
 
 
 def genuine(

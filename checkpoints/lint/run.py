@@ -69,7 +69,7 @@ def weight_facts(scans: Sequence[StepScan]) -> list[Fact]:
     Args:
         scans: one per step, in step order, all of one `Scanner`; their samples are used up.
     """
-    facts = non_finite_facts(scans, constant_tensors(scans) if len(scans) > 1 else set()) + zero_facts(scans)
+    facts = non_finite_facts(scans, constant_tensors(scans)) + zero_facts(scans)
     path = WeightPath(scans)
     copies = Copies(path, scans)
     facts += copies.facts

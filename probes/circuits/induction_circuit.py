@@ -1,18 +1,22 @@
-"""Induction circuit: does a head match prefixes because of what one previous-token head writes into its keys?
+"""Induction circuit: does a head match prefixes because of what one earlier head writes into its keys or its queries?
 
 Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits (K-composition of a previous-token head
-with an induction head); path patching: Wang et al. 2022, arXiv:2211.00593.
+with an induction head; Q-composition of a head that finds earlier copies and passes on where they are); path patching:
+Wang et al. 2022, arXiv:2211.00593.
 
-1. senders: the 4 heads with the highest mean previous_token, of all layers but the last; receivers: the 4 heads with
-   the highest mean prefix_matching, of all layers but the first. Pairs with src_layer < layer; n_possible counts the
-   pairs of an earlier and a later head in the model, n_pairs those measured
-2. k_z: K-composition of the pair from the weights, in standard deviations of its rotation null, as composition has it
-3. one path is ablated: from the residual stream that the receiver's layer makes its keys of, the sender's write is
+1. senders: the 4 heads with the highest mean previous_token and the 4 with the highest mean duplicate_token, of all
+   layers but the last; receivers: the 4 heads with the highest mean prefix_matching, of all layers but the first. Pairs
+   with src_layer < layer; n_possible counts the pairs of an earlier and a later head in the model, n_pairs those measured
+2. one path is ablated: from the residual stream that the receiver's layer makes its keys of, the sender's write is
    taken out and its mean over the other sequences at the same position put in (norm applied as the model does);
    queries, values, and every head and MLP in between are those of the clean run
-4. change = the receiver's prefix_matching with that path ablated minus without, paired by sequence
-5. q_change: the same with the path into the queries, the control: an induction head reads previous tokens by its
-   keys. Only the direct path is seen, not what MLPs or heads in between pass on
+3. change = the receiver's prefix_matching with that path ablated minus without, paired by sequence
+4. q_change: the same with the path into the queries
+5. k_z, q_z: composition of the pair from the weights, as `composition` has it; no part of the answer
+
+Block lengths differ between sequences: in blocks of one length the earlier copy stands at the same place in all of them,
+and the mean over the others would hold the very position that a head passes on. Only the direct path is seen, not what
+MLPs or heads in between pass on, and one path at a time: of two senders that do the same neither is missed.
 """
 
 from __future__ import annotations
@@ -42,63 +46,73 @@ N_SENDERS = N_RECEIVERS = 4
     unit="attention fraction",
     range=(-1.0, 1.0),
     better="lower",
-    stimulus="repeated_random",
-    summary="Does a head match prefixes because of what one previous-token head writes into its keys?",
+    stimulus="jittered_repeat",
+    summary="Does a head match prefixes because of what one earlier head writes into its keys or queries?",
     chance="0: nothing passes along the path",
     metrics={
         "change": "change in the later head's prefix matching when the path into its keys is ablated",
-        "q_change": "the same for the path into its queries, the control",
-        "k_z": "K-composition of the pair in standard deviations of its rotation null",
-        "n_pairs": "pairs measured: of the 4 strongest previous-token and the 4 strongest prefix-matching heads",
+        "q_change": "the same for the path into its queries",
+        "k_z": "K-composition of the pair against the other pairs of its layers; no part of the answer",
+        "q_z": "Q-composition, the same",
+        "n_pairs": "pairs measured: of the 4 strongest previous-token, the 4 strongest duplicate-token and the 4 "
+        "strongest prefix-matching heads",
         "n_possible": "pairs of an earlier and a later head in the model",
     },
     main_metric="change",
-    units={"k_z": "standard deviations", "n_pairs": "pairs", "n_possible": "pairs"},
-    undirected=("q_change", "n_pairs", "n_possible"),
-    directions={"k_z": "higher"},
+    units={
+        "k_z": "standard deviations",
+        "q_z": "standard deviations",
+        "n_pairs": "pairs",
+        "n_possible": "pairs",
+    },
+    undirected=("n_pairs", "n_possible"),
+    directions={"k_z": "higher", "q_z": "higher"},
     settings=("n_pairs", "n_possible"),
-    reads_as="Well below 0: the pair is an induction circuit, and this path carries it. Near 0 on a head that "
-    "matches prefixes: it reads previous tokens from several heads, or through MLPs, or matches otherwise. A high "
-    "k_z without a change: wired, not used",
+    reads_as="Well below 0: this path carries the later head's matching; by its keys from a previous-token head, or by "
+    "its queries from a duplicate-token head, the pair is an induction circuit. Near 0 in all rows of a head that matches "
+    "prefixes: it reads several heads that do the same, or through MLPs, or matches otherwise. A high z without a "
+    "change: wired, not used",
     not_measured="fewer than two layers; a norm after attention bends what heads write (Gemma 2, OLMo 2); replacing "
     "keys does not move attention; attention is not finite, not causal or does not sum to 1; there is one sequence "
     "only",
     undefined="no token of the stimulus has an earlier copy, or a head's circuit is zero",
     default=False,
-    passes="about 3 + 16 x receiver layers (at most 4), each up to the receiver",
+    passes="about 3 + 32 x receiver layers (at most 4), each up to the receiver",
     order=250,
+    version=2,
 )
 def induction_circuit(
     model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
 ) -> dict[str, ProbeScores]:
-    """Ablate the path from each strong previous-token head into the keys of each strong prefix-matching head.
+    """Ablate the paths from strong previous- and duplicate-token heads into keys and queries of prefix-matching heads.
 
     Args:
         model: a loaded checkpoint; it is left as it was.
-        stimuli: "repeated_random".
+        stimuli: "jittered_repeat".
         seed: of the composition's null.
 
     Returns:
-        `change`, `q_change` (attention fractions, below 0 where the path serves) and `k_z` per pair; `n_pairs` and
-        `n_possible` for the model.
+        `change`, `q_change` (attention fractions, below 0 where the path serves), `k_z` and `q_z` per pair; `n_pairs`
+        and `n_possible` for the model.
 
     Raises:
         NotMeasuredError: one layer; a norm after attention; attention or paths that cannot be relied on; one sequence.
     """
-    stimulus = stimuli["repeated_random"]
+    stimulus = stimuli["jittered_repeat"]
     tokens, copies = shown(stimulus), earlier_copies(torch.from_numpy(stimulus.match_tokens))
-    k_z = composition(model.weights, torch.zeros(0, dtype=torch.long), seed)["k_z"].samples[0]  # 2.
+    wired = composition(model.weights, torch.zeros(0, dtype=torch.long), seed)  # 5.
     refuse_if("" if len(tokens) > 1 else "mean ablation needs two sequences")
-    found = _Scores(shifted_keys(copies, 1))
+    found = _Scores({"prefix": shifted_keys(copies, 1), "duplicate": copies})
     report = observe(model, tokens, [found])
     refuse_if("; ".join(reason for _, reason in sorted(report.problems.items())[:2]))
-    prefix, previous = found.values("prefix"), found.values("previous")
-    senders = strongest(previous.mean(0)[:-1], N_SENDERS)
+    prefix = found.values("prefix")
+    looking = (found.values(name).mean(0)[:-1] for name in ("previous", "duplicate"))
+    senders = sorted({head for scores in looking for head in strongest(scores, N_SENDERS)})
     receivers = strongest(prefix.mean(0)[1:], N_RECEIVERS, first_layer=1)  # 1.
     pairs = [(s, r) for s in senders for r in receivers if s[0] < r[0]]
     sides: tuple[Literal["k"], Literal["q"]] = ("k", "q")
     changes = {
-        side: _changes(model, stimulus, pairs, clean=prefix, targets=found.targets, side=side)
+        side: _changes(model, stimulus, pairs, clean=prefix, targets=found.targets["prefix"], side=side)
         for side in sides
     }
     n_layers, n_heads = model.shape.n_layers, model.shape.n_heads
@@ -106,7 +120,9 @@ def induction_circuit(
     for source, head in pairs:
         exists[(*source, *head)] = True
     scores = {"change": changes["k"], "q_change": changes["q"]}
-    scores |= {"k_z": np.broadcast_to(np.where(exists, k_z, np.nan), changes["k"].shape)}
+    for name in ("k_z", "q_z"):
+        z = np.where(exists, wired[name].samples[0], np.nan)
+        scores[name] = np.broadcast_to(z, changes["k"].shape)
     counts = {"n_pairs": len(pairs), "n_possible": n_heads**2 * n_layers * (n_layers - 1) // 2}
     per_pair = {name: ProbeScores(s, axes=PAIR_AXES, chance=0.0, exists=exists) for name, s in scores.items()}
     return per_pair | {name: ProbeScores(np.full(len(tokens), float(n))) for name, n in counts.items()}
@@ -135,35 +151,36 @@ def _changes(
         means = [(source, run.stand_in("mean", source[0])[:, :, source[1]]) for source in senders]
         scores = scores_without_paths(
             model, tokens, means, layer=layer, side=side, score=prefix_matching
-        ).numpy()  # 3.
+        ).numpy()  # 2.
         for source, without in zip(senders, scores, strict=True):
             for head in (h for s, h in pairs if s == source and h[0] == layer):
-                out[:, *source, *head] = without[:, head[1]] - clean[:, *head]  # 4.
+                out[:, *source, *head] = without[:, head[1]] - clean[:, *head]  # 3. 4.
     return out
 
 
 class _Scores:
-    """Prefix matching and previous-token attention of every head."""
+    """Prefix matching, duplicate-token and previous-token attention of every head."""
 
     needs = frozenset({"pattern"})
 
-    def __init__(self, targets: Tensor) -> None:
+    def __init__(self, targets: Mapping[str, Tensor]) -> None:
         self.targets = targets
-        self.parts: dict[str, dict[int, list[Tensor]]] = {"prefix": {}, "previous": {}}
+        self.parts: dict[str, dict[int, list[Tensor]]] = {}
 
     def see_layer(self, view: LayerView) -> None:
         assert view.pattern is not None
         scores = {
-            "prefix": mean_attention_on(view.pattern, self.targets[view.rows].to(view.pattern.device)),
-            "previous": view.pattern.float().diagonal(offset=-1, dim1=-2, dim2=-1).mean(-1),
+            name: mean_attention_on(view.pattern, targets[view.rows].to(view.pattern.device))
+            for name, targets in self.targets.items()
         }
+        scores["previous"] = view.pattern.float().diagonal(offset=-1, dim1=-2, dim2=-1).mean(-1)
         for name, score in scores.items():
-            self.parts[name].setdefault(view.layer, []).append(score.cpu())
+            self.parts.setdefault(name, {}).setdefault(view.layer, []).append(score.cpu())
 
     def see_end(self, view: EndView) -> None:
         """Never called: no site of the end is needed."""
 
     def values(self, name: str) -> Float[np.ndarray, "n_seq n_layers n_heads"]:
-        """One of the two scores, per sequence."""
+        """One of the scores, per sequence."""
         layers = [torch.cat(parts) for _, parts in sorted(self.parts[name].items())]
         return torch.stack(layers, dim=1).double().numpy()

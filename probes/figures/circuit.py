@@ -1,4 +1,7 @@
-"""Which heads read which: edges by composition z over a series, and the path from previous-token to induction heads."""
+"""Which heads read which: paths that ablation showed to carry prefix matching, and pairs that composition suggests.
+
+z is a screen. Edges whose path was ablated come first, the one most needed at the top; the others follow by z.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,44 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
+from byrote.probes import findings
 from byrote.probes.figures.axis import axis_layout
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, empty, finish, note, scatter
 from byrote.probes.figures.cells import thinned
 from byrote.probes.figures.theme import paint
-from byrote.probes.rules import is_called, is_previous_token_head
-from byrote.probes.wording import clean, markup, number, short, step_number
+from byrote.probes.paths import INPUTS, Path, paths
+from byrote.probes.wording import bounds, clean, counted, markup, short, step_number
 
 MAX_EDGES_PER_STEP = 240
 MAX_EDGES_DRAWN = 60
+CHANGE = "prefix matching without the path"
 WAY_NAMES = {"k": "K-composition", "q": "Q-composition", "v": "V-composition"}
 Head = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One earlier head read by a later one at a step; `on_path` where a previous-token head feeds an induction head."""
+    """One earlier head read by a later one at a step, as weights suggest (z) or as an ablated path shows.
+
+    Attributes:
+        source, target: the earlier and the later head.
+        z: composition against the other pairs of the two layers; NaN where it was not measured.
+        path: what ablating the path did, None where it was not ablated.
+    """
 
     source: Head
     target: Head
     z: float
-    on_path: bool
+    path: Path | None = None
+
+    @property
+    def carries(self) -> bool:
+        """Whether ablation showed that the later head's prefix matching needs this path."""
+        return self.path is not None and self.path.carries
+
+    def shown_from(self, least: float) -> bool:
+        """Whether it is drawn: a path that carries always, any other from a smallest z on."""
+        return self.carries or self.z >= least
 
     @property
     def ends(self) -> tuple[Head, Head]:
@@ -48,7 +68,7 @@ class Wiring:
     """Edges over a series.
 
     Attributes:
-        edges: step -> edges, strongest first, at most `MAX_EDGES_PER_STEP`.
+        edges: step -> edges: ablated paths first, the most needed one at the top, then at most `MAX_EDGES_PER_STEP` by z.
         totals: step -> how many pairs there are.
         reasons: why nothing was measured, where nothing was.
     """
@@ -60,11 +80,15 @@ class Wiring:
     @property
     def most(self) -> float:
         """The largest z of the series."""
-        return max((edges[0].z for edges in self.edges.values() if edges), default=0.0)
+        return max((self.strongest(step)[0] for step in self.edges if self.strongest(step)), default=0.0)
+
+    def strongest(self, step: int) -> list[float]:
+        """Every z of a step, the largest first."""
+        return sorted((edge.z for edge in self.edges.get(step, []) if np.isfinite(edge.z)), reverse=True)
 
     def default_least(self, step: int) -> float:
         """A threshold of z that leaves the strongest dozen, rounded down to a half."""
-        zs = [edge.z for edge in self.edges.get(step, [])]
+        zs = self.strongest(step)
         if not zs:
             return 2.0
         return max(2.0, float(np.floor(2 * zs[min(11, len(zs) - 1)]) / 2)) if zs[0] >= 2 else 0.0
@@ -96,69 +120,53 @@ def wiring(results: Any, way: str) -> Wiring:
     counts = results.select("composition", "n_pairs")
     counts = counts[counts["valid"]]
     totals = {int(s): int(v) for s, v in zip(counts["step"], counts["value"], strict=True)}
+    by_step = {int(str(key)): part for key, part in pairs.groupby("step", sort=True)}
     edges: dict[int, list[Edge]] = {}
     heads: dict[Head, Head] = {}  # one tuple for each, however many edges it has
-    for key, part in pairs.groupby("step", sort=True):
-        step = int(key)
-        totals.setdefault(step, len(part))
-        part = part.nlargest(MAX_EDGES_PER_STEP, "value")
-        looking, copying = previous_token_heads(results, step), induction_heads(results, step)
-        source, target = (
-            [
-                heads.setdefault(one, one)
-                for one in zip(part[layer].tolist(), part[head].tolist(), strict=True)
-            ]
-            for layer, head in (("src_layer", "src_head"), ("layer", "head"))
+    for step in results.steps:
+        ablated = {(path.source, path.target): path for path in paths(results, step, ways=(way,))}
+        part = by_step.get(step)
+        if part is None and not ablated:
+            continue
+        z = (
+            {}
+            if part is None
+            else _z_of(part if ablated else part.nlargest(MAX_EDGES_PER_STEP, "value"), heads)
         )
-        edges[step] = [
-            Edge(a, b, z, a in looking and b in copying)
-            for a, b, z in zip(source, target, part["value"].tolist(), strict=True)
-        ]
+        totals.setdefault(step, 0 if part is None else len(part))
+        ends = [*ablated, *(one for one in sorted(z, key=z.__getitem__, reverse=True) if one not in ablated)]
+        kept = ends[: len(ablated) + MAX_EDGES_PER_STEP]
+        edges[step] = [Edge(*one, z.get(one, np.nan), ablated.get(one)) for one in kept]
     return Wiring(edges, totals, reasons)
 
 
-def previous_token_heads(results: Any, step: int) -> set[Head]:
-    """Heads that surely look one token back at a step."""
-    if not results.has("previous_token", "score"):
-        return set()
-    cube = results.cube("previous_token", "score")
-    at = cube.index(step)
-    found = np.argwhere(cube.valid[at] & is_previous_token_head(cube.lo[at]))
-    return {(int(layer), int(head)) for layer, head in found}
-
-
-def induction_heads(results: Any, step: int) -> set[Head]:
-    """Heads called induction heads at a step."""
-    if not results.has("induction", "verdict"):
-        return set()
-    cube = results.cube("induction", "verdict")
-    at = cube.index(step)
-    return {(int(l), int(h)) for l, h in np.argwhere(cube.valid[at] & is_called(cube.value[at]))}
+def _z_of(rows: pd.DataFrame, heads: dict[Head, Head]) -> dict[tuple[Head, Head], float]:
+    source, target = (
+        [heads.setdefault(one, one) for one in zip(rows[layer].tolist(), rows[head].tolist(), strict=True)]
+        for layer, head in (("src_layer", "src_head"), ("layer", "head"))
+    )
+    return dict(zip(zip(source, target, strict=True), rows["value"].tolist(), strict=True))
 
 
 def edges_table(results: Any, found: Wiring, *, way: str, step: int, least: float) -> pd.DataFrame:
-    """The edges of at least a z at a step: z, excess, since when, and what cutting the path does where measured."""
+    """The edges drawn at a step: what ablating the path does where it was, z, excess over rotations, since when."""
     excess = _pairs_at(results, "composition", f"{way}_excess", step)
-    cut = _pairs_at(results, "induction_circuit", "change", step) if way == "k" else {}
     first = found.since(least)
     rows = [
         {
             "from": head_label(*edge.source),
             "to": head_label(*edge.target),
+            CHANGE: edge.path.change if edge.path else None,
+            "95% interval": bounds(edge.path.change, edge.path.lo, edge.path.hi) if edge.path else None,
+            "carries": ("yes" if edge.carries else "no") if edge.path else None,
             "z": round(edge.z, 2),
-            "excess over null": excess.get(edge.ends),
-            "this strong since step": first.get(edge.ends),
-            "path": "previous token → induction" if edge.on_path else "",
-            "prefix matching change when cut": cut.get(edge.ends),
+            "excess over rotations": excess.get(edge.ends),
+            "z this high since step": first.get(edge.ends),
         }
         for edge in found.edges.get(step, [])
-        if edge.z >= least
+        if edge.shown_from(least)
     ]
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
-    unused = [] if frame["path"].any() else ["path"]
-    return frame.drop(columns=unused).dropna(axis="columns", how="all")
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
 def circuit(
@@ -170,19 +178,19 @@ def circuit(
     found: Wiring | None = None,
     look: Look = FULL,
 ) -> Figure:
-    """Heads in rows by layer and the strongest edges between them, those of the induction circuit in the second colour.
+    """Heads in rows by layer and edges between them; paths that ablation showed to carry prefix matching are orange.
 
     Args:
         results: a `Results` with `composition`.
         way: "k", "q" or "v": what the later head reads the earlier one with.
         step: training step; None is the last that has edges.
-        least: smallest z drawn; None leaves about a dozen edges.
+        least: smallest z drawn, paths that carry apart; None leaves about a dozen edges.
         found: the `wiring` of the results, where it is there already.
         look: theme and width.
 
     Returns:
-        At most sixty edges; the table gives each one's z, excess over the null, since when it is this strong, and
-        what cutting it does where that was measured.
+        At most sixty edges; the table gives what ablating each one's path does where that was measured, its z, its
+        excess over rotations, and since when it is this high.
 
     Raises:
         ByroteError: there is no such kind of composition.
@@ -195,12 +203,12 @@ def circuit(
         reason = next(iter(wired.reasons), "no composition between heads was measured at this step")
         return empty(title=title, reason=markup(reason), look=look)
     least_z = wired.default_least(step) if least is None else least
-    edges = [edge for edge in wired.edges[step] if edge.z >= least_z][:MAX_EDGES_DRAWN]
+    edges = [edge for edge in wired.edges[step] if edge.shown_from(least_z)][:MAX_EDGES_DRAWN]
     heads = sorted({end for edge in edges for end in (edge.source, edge.target)})
     labels = [head_label(*head) for head in heads]
     x, y = [h for _, h in heads], [l for l, _ in heads]
     dots = {"size": 10, "color": paint("ink"), "symbol": "circle"}
-    traces = [_edge_trace(edge) for edge in sorted(edges, key=lambda edge: edge.on_path)]
+    traces = [_edge_trace(edge) for edge in sorted(edges, key=lambda edge: edge.carries)]
     traces.append(scatter("heads", x, y, marker=dots, hover=labels))
     above: dict[str, Any] = {"xref": "x", "yref": "y", "yshift": 14}
     notes = [note(label, x=h, y=l, tone="ink", **above) for label, (l, h) in zip(labels, heads, strict=True)]
@@ -209,18 +217,25 @@ def circuit(
         "yaxis": _axis("layer", n_layers, 0.6),
         "annotations": notes,
     }
-    best = f"The strongest is {edges[0].label}, z {number(edges[0].z)}" if edges else "No edge is that strong"
+    shown = f"{counted(len(edges), 'edge')} with z of at least {least_z:g}, an aid to exploring"
     return finish(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=max(320, 150 + 26 * n_layers)), title=title,
-        subtitle=f"{len(edges)} edges with z of at least {least_z:g} · orange: previous token to induction",
-        alt=f"{WAY_NAMES[way]} between heads of {clean(results.run)} at step {step_number(step)}: {len(edges)} edges with z of at least {least_z:g}. {best}.",
+        subtitle=f"{shown} · {path_words(wired, way, step)}",
+        alt=f"{WAY_NAMES[way]} between heads of {clean(results.run)} at step {step_number(step)}: {shown}. {findings.circuit(results, way=way, step=step)}.",
         look=look, table=lambda: edges_table(results, wired, way=way, step=step, least=least_z),
     )  # fmt: skip
 
 
+def path_words(found: Wiring, way: str, step: int) -> str:
+    """What the second colour means, or that no path was ablated."""
+    if any(edge.path for edge in found.edges.get(step, [])):
+        return f"orange: without this path into the {INPUTS[way]} prefix matching falls"
+    return f"no path into the {INPUTS[way]} was ablated"
+
+
 def _edge_trace(edge: Edge) -> Trace:
-    color = paint("series1" if edge.on_path else "series0")
-    line = {"color": color, "width": round(min(5.0, 1 + edge.z / 4), 2)}
+    color = paint("series1" if edge.carries else "series0")
+    line = {"color": color, "width": round(min(5.0, 1 + max(0.0, float(np.nan_to_num(edge.z))) / 4), 2)}
     (above, left), (below, right) = edge.source, edge.target
     return scatter(edge.label, [left, right], [above, below], line=line, hoverinfo="name")
 

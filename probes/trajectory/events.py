@@ -1,6 +1,6 @@
 """The event table: every event of a run, tidy. No torch.
 
-Rows, in this order: the onset of the induction circuit; onsets, peak and decay of every number about the whole model
+Rows, in this order: the onset of the induction circuit and a loss of many of its heads; onsets, peak and decay of every number about the whole model
 that has a direction and of the strongest heads; phase windows; sure changes among the top heads; who moves first.
 """
 
@@ -22,14 +22,14 @@ from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise, t
 from byrote.probes.trajectory.shape import Decay, Peak, decay, lead_lag, peak, phase_window
 from byrote.probes.trajectory.turnover import turnover
 from byrote.probes.trajectory.verdict import onset, verdict_table
-from byrote.probes.wording import as_html, visible
+from byrote.probes.wording import as_html, between_steps, visible, wider_interval
 
 Found = tuple[dict[str, Any], str]  # cells and words of an event; no cells, and why there is none
 _ENDS = frozenset({"lo", "hi", "value_lo", "value_hi", "lost_lo", "lost_hi"})  # of intervals
 _NO_INTERVAL = " (imported, no samples: no interval)"
 _SHOWN = 8  # heads without the event, each with its reason
 ONSET_COLUMNS = [
-    "head", "between_step_lo", "between_step_hi", "step", "lo", "hi", "value", "n", "method",
+    "head", "between_step_lo", "between_step_hi", "lo", "hi", "value", "n", "method",
 ]  # fmt: skip
 PEAK_COLUMNS = [
     "head", "step", "step_lo", "step_hi", "value", "lo", "hi", "lost", "lost_lo", "lost_hi", "n", "method",
@@ -148,7 +148,7 @@ def _event_table(
 
 
 def _onset_cells(found: Crossing) -> dict[str, Any]:
-    ends = {"lo": found.lo, "hi": found.hi, "step": found.step}
+    ends = {"lo": found.lo, "hi": found.hi}
     cells = {name: np.nan if end is None else end for name, end in ends.items()}
     return cells | {
         "between_step_lo": found.bracket[0], "between_step_hi": found.bracket[1], "value": found.value
@@ -161,14 +161,12 @@ def _when(row: Mapping[str, Any]) -> float:
 
 
 def _reached(crossing: Crossing, curve: Curve) -> str:
-    """When a level was reached."""
+    """Between which measured steps a level was reached, and the 95% interval where that is wider."""
     before, at = crossing.bracket
     if before is None:
         return f"by the first measured step ({at:,})"
-    since = "the start" if crossing.lo is None else f"{crossing.lo:,.0f}"
-    until = "the end" if crossing.hi is None else f"{crossing.hi:,.0f}"
-    around = "" if curve.imported else f" [{since} to {until}]"
-    return f"at step {crossing.step:,.0f}{around}, between steps {before:,} and {at:,}"
+    wider = "" if curve.imported else wider_interval((before, at), crossing.lo, crossing.hi)
+    return between_steps(before, at) + wider
 
 
 def _best(found: Peak) -> str:
@@ -204,9 +202,10 @@ def events(results: Table, *, seed: int = 0) -> pd.DataFrame:
         seed: of the resampling.
 
     Returns:
-        One row per event, columns EVENT_COLUMNS. `step_lo` and `step_hi` are the measured steps it lies between,
-        `step` the estimate and `lo`, `hi` its 95% interval (NaN where open: before the first or after the last
-        measured step); `tokens` seen at `step`, or at `step_hi`; `value` what was measured there (a level, a peak, the
+        One row per event, columns EVENT_COLUMNS. `step_lo` and `step_hi` are the measured steps it lies between and
+        `lo`, `hi` its 95% interval, never narrower (NaN where open: before the first or after the last measured step);
+        `step` is the measured step of a peak or a decay, and NaN for an onset: between two measured steps nothing was
+        seen; `tokens` seen at `step`, or at `step_hi`; `value` what was measured there (a level, a peak, the
         share lost, a slope, a similarity, a lag in ln(1 + step)) with its interval; `text` the finding in words. An
         `onset` row without a step says that there was none, and why.
     """
@@ -254,6 +253,13 @@ def _circuit(results: Table) -> Iterator[dict[str, Any]]:
         method="first verdict that holds at two measured steps",
         text=found.text,
     )
+    if found.loss is not None:
+        yield _row(
+            "induction_loss", ("induction", "verdict"), step_lo=found.loss.bracket[0], step_hi=found.loss.bracket[1],
+            tokens=results.tokens[found.loss.bracket[1]], value=len(found.loss.lost) / found.loss.before,
+            n=int(n.max()) if len(n) else 0, method="heads no longer called whose intervals lie below those before",
+            text=f"{found.loss.words}; surely lost: {', '.join(found.loss.lost)}",
+        )  # fmt: skip
 
 
 def _whole_model(results: Table) -> Iterator[Curve]:
@@ -311,7 +317,7 @@ def _of_crossing(curve: Curve, found: Rise, crossing: Crossing) -> dict[str, Any
         since = f"{_number(found.base)}{' (chance)' if found.from_chance else ''}"
         text += f"; from {since} to {_number(found.top)}"
     return _of(
-        f"onset_{crossing.frac * 100:.0f}", curve, step=crossing.step, step_lo=crossing.bracket[0],
+        f"onset_{crossing.frac * 100:.0f}", curve, step_lo=crossing.bracket[0],
         step_hi=crossing.bracket[1], lo=crossing.lo, hi=crossing.hi, value=crossing.value, text=text,
     )  # fmt: skip
 

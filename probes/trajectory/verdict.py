@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from byrote.interp.axes import head_label
+from byrote.interp.axes import head_label, parse_head
 from byrote.probes.results.curve import curves_of
 from byrote.probes.results.table import Table
-from byrote.probes.rules import HALF_RISEN, is_called, is_lasting, is_previous_token_head
+from byrote.probes.rules import HALF_RISEN, LOST_FRAC, is_called, is_lasting, is_lost, is_previous_token_head
 from byrote.probes.trajectory.crossing import crossings, rise
-from byrote.probes.wording import probe_name, step_number
+from byrote.probes.wording import between_steps, counted, probe_name, step_number
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Onset:
         heads_at_end: labels of the heads that have it at the last step.
         text: the finding in words.
         measured: whether the verdict was given on any head at any step.
+        loss: the largest sure loss of called heads after their appearance, None where there is none.
+        only_step: the step, where one alone was measured: nothing can be said to appear or go.
     """
 
     found: bool
@@ -41,6 +43,32 @@ class Onset:
     heads_at_end: tuple[str, ...]
     text: str
     measured: bool = True
+    loss: Loss | None = None
+    only_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Called heads that are surely lost between two measured steps.
+
+    Attributes:
+        bracket: (last measured step with the most of them, first step with the fewest after it).
+        before, after: how many heads are called at the one and the other.
+        at_end: how many at the last measured step.
+        lost: labels of the heads surely lost, strongest first.
+    """
+
+    bracket: tuple[int, int]
+    before: int
+    after: int
+    at_end: int
+    lost: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """`13 heads fall to 4 between steps 500 and 750`."""
+        again = f", {self.at_end:,} at the last step" if self.at_end != self.after else ""
+        return f"{counted(self.before, 'head')} fall to {self.after:,} {between_steps(*self.bracket)}{again}"
 
 
 def onset(results: Table) -> Onset:
@@ -56,8 +84,12 @@ def onset(results: Table) -> Onset:
         without = "imported scores have no samples to give an induction verdict on"
         text = without if results.imported else "the induction verdict was not measured"
         return Onset(False, "", None, None, (), text, measured=False)
-    at_end = tuple(str(head) for head in table.columns[is_called(table.iloc[-1])])
-    first = _first_lasting(table)
+    steps = [int(step) for step in table.index]
+    at_end = called_heads(results, steps[-1])
+    first, only = _first_lasting(table), steps[0] if len(steps) == 1 else None
+    if first is None and only is not None:
+        text = f"no induction head at step {only:,}, the only one measured"
+        return Onset(False, "", None, None, (), text, only_step=only)
     if first is None:
         called = is_called(table).any()
         text = (
@@ -67,11 +99,69 @@ def onset(results: Table) -> Onset:
         )
         return Onset(False, "", None, None, at_end, text)
     index, head = first
-    steps = [int(step) for step in table.index]
     bracket = (steps[index - 1] if index else None, steps[index])
     before, at = bracket
     tokens = (None if before is None else results.tokens[before], results.tokens[at])
-    return Onset(True, head, bracket, tokens, at_end, _onset_text(head, bracket, at_end))
+    lost = loss(results, table.iloc[index:])
+    text = _onset_text(head, bracket, at_end, lost) if only is None else _at_only_step(only, at_end)
+    return Onset(True, head, bracket, tokens, at_end, text, loss=lost, only_step=only)
+
+
+def called_heads(results: Table, step: int) -> tuple[str, ...]:
+    """Labels of the heads called induction heads at a step, the one that matches prefixes best first."""
+    table = verdict_table(results)
+    called = {str(head) for head in table.columns[is_called(table.loc[step].to_numpy())]}
+    ranked = [str(label) for label in _heads(results, "prefix_matching", step, "score")["label"]]
+    return tuple(
+        sorted(called, key=lambda label: (ranked.index(label) if label in ranked else 0, parse_head(label)))
+    )
+
+
+def loss(results: Table, table: pd.DataFrame | None = None) -> Loss | None:
+    """The largest loss of called heads: from the most at one measured step to the fewest after it.
+
+    A head is lost where the verdict no longer calls it and prefix matching, copying or jittered prefix matching above its
+    null is surely lower by the smallest effect; where those were not stored the verdict alone decides. It is a finding
+    where that holds for a quarter of the heads, and for two at least or all of them.
+
+    Args:
+        results: of one run.
+        table: its `verdict_table`, where it is there already.
+    """
+    table = verdict_table(results) if table is None else table
+    called = is_called(table.to_numpy())
+    count = called.sum(axis=1)
+    falls = np.maximum.accumulate(count) - count
+    if not falls.size or not falls.max():
+        return None
+    at = int(falls.argmax())
+    before = at - 1 - int(count[:at][::-1].argmax())
+    gone = [str(head) for head in table.columns[called[before] & ~called[at]]]
+    steps = int(table.index[before]), int(table.index[at])
+    lost = [
+        label
+        for label in called_heads(results, steps[0])
+        if label in gone and _surely_lost(results, label, steps)
+    ]
+    if len(lost) < LOST_FRAC * count[before] or (len(lost) < 2 and count[at]):
+        return None
+    return Loss(steps, int(count[before]), int(count[at]), int(count[-1]), tuple(lost))
+
+
+def _surely_lost(results: Table, label: str, steps: tuple[int, int]) -> bool:
+    head, known = parse_head(label), False
+    for metric in ("prefix_excess", "copying_excess", "jitter_excess"):
+        if results.has("induction", metric):
+            cube = results.cube("induction", metric)
+            (_, lo, _), (_, _, hi) = (cube.interval(step, head) for step in steps)
+            known = known or bool(np.isfinite([lo, hi]).all())
+            if is_lost(lo, hi):
+                return True
+    return not known
+
+
+def _at_only_step(step: int, called: tuple[str, ...]) -> str:
+    return f"{counted(len(called), 'induction head')} at step {step:,}, the only one measured: {', '.join(called)}"
 
 
 def head_onsets(results: Table) -> pd.DataFrame:
@@ -128,7 +218,9 @@ def _first_lasting(table: pd.DataFrame) -> tuple[int, str] | None:
     return index, str(table.columns[int(np.argmax(lasting[index]))])
 
 
-def _onset_text(head: str, bracket: tuple[int | None, int], at_end: tuple[str, ...]) -> str:
+def _onset_text(
+    head: str, bracket: tuple[int | None, int], at_end: tuple[str, ...], lost: Loss | None
+) -> str:
     before, at = bracket
     when = (
         f"is there at the first measured step ({at:,})"
@@ -140,7 +232,8 @@ def _onset_text(head: str, bracket: tuple[int | None, int], at_end: tuple[str, .
         if at_end
         else "; none is left at the last step"
     )
-    return f"the first lasting induction head ({head}) {when}{last}"
+    fall = f"; {lost.words}" if lost and at_end else ""
+    return f"the first lasting induction head ({head}) {when}{fall}{last}"
 
 
 INDUCTION = "induction"

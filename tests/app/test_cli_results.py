@@ -8,8 +8,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from planted_series import SHAPE, head_metric, write_results
+
+from byrote.probes.results.schema import Measured
 
 SHOW_COLUMNS = [
     "run",
@@ -47,6 +51,21 @@ def test_show_ranks_the_planted_heads(byrote, planted_results):
     assert {(row["run"], row["step"], row["n"], row["valid"]) for row in rows} == {
         ("planted", "20", "8", "true")
     }
+
+
+def test_verdicts_come_strongest_first_and_one_step_has_a_sentence(byrote, tmp_path):
+    """Two heads are called: the stronger one is in the later layer, and was shown second."""
+    verdict, prefix = np.zeros(SHAPE), np.full(SHAPE, 0.05)
+    verdict[0, 1] = verdict[1, 2] = 1.0
+    prefix[0, 1], prefix[1, 2] = 0.6, 0.9
+    called = Measured(
+        "induction", "verdict", verdict, verdict, verdict, np.full(SHAPE, np.nan), np.full(SHAPE, 32.0), ("layer", "head")
+    )  # fmt: skip
+    run = write_results(tmp_path, "one", {750: [head_metric("prefix_matching", prefix), called]})
+    rows = rows_of(byrote("show", run, "-p", "induction").stdout)
+    assert [row["head"] for row in rows[:3]] == ["L1H2", "L0H1", "L0H0"]
+    said = byrote("show", run, "--events", "--table")
+    assert said.exit_code == 0 and "what happened when needs two steps" in said.output
 
 
 def test_show_agrees_with_the_stored_observations(byrote, planted_results):

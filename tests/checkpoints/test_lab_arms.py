@@ -7,6 +7,7 @@ import pytest
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig
+from byrote.checkpoints.lab.arms import unequal_data
 from byrote.checkpoints.lab.config import checkpoint_steps
 from byrote.checkpoints.lab.source import ArmStream, batch_for_step, draw
 
@@ -152,3 +153,20 @@ def test_default_schedule_is_small_and_fine_where_the_phase_change_falls():
 def test_impossible_configurations_are_refused(fields, said):
     with pytest.raises(ByroteError, match=said):
         LabConfig(**fields)
+
+
+def test_what_differs_between_arms_apart_from_repeats_is_said():
+    """The unique arm sees twice the sequences of an arm that repeats half; its control sees as many."""
+    unique, repeated, control = (
+        {"kind": "unique"},
+        {"kind": "repeated", "repeat_frac": 0.5},
+        {"kind": "control"},
+    )
+    control |= {"repeat_frac": 0.5, "pool_size": 64}
+    said = unequal_data(unique, repeated)
+    assert said == unequal_data(repeated, unique)
+    assert said.startswith("the repeated arm sees 50% as many different sequences as the unique arm")
+    assert said.endswith("--arm control --repeat-frac 0.5")
+    assert unequal_data(control, repeated) == ""
+    for pair in ((unique, unique), (unique, control), ({}, repeated), ({"kind": "synthetic"}, repeated)):
+        assert unequal_data(*pair) == ""

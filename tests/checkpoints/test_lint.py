@@ -77,6 +77,12 @@ def test_a_trained_lab_series_is_clean(tmp_path: Path) -> None:
     assert set(report.facts[0].tensors) == {f"layers.{i}.attn.{x}.bias" for i in (0, 1) for x in "qkvo"}
 
 
+def test_one_checkpoint_has_nothing_that_does_not_change(tmp_path: Path) -> None:
+    """Until now every tensor of a single checkpoint was said to be frozen."""
+    report = lint(open_series(write_series(tmp_path / "one", "llama", drift("llama", (100,)))))
+    assert report.facts == () or list(report.facts) == [], _told(report)
+
+
 def test_lr_restart_and_frozen_tensors_are_no_faults(tmp_path: Path) -> None:
     steps = tuple(range(0, 2100, 100))
     first, second = drift("llama", steps, travel=0.3), drift("llama", steps, travel=3.0, seed=1)

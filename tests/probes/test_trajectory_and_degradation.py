@@ -12,6 +12,7 @@ from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.comparable import corrected
 from byrote.probes.degradation import BEST_HEAD, compare
+from byrote.probes.findings import induction, marks, no_events
 from byrote.probes.registry import lookup
 from byrote.probes.results import Results
 from byrote.probes.results.derived import rebuild_observations
@@ -19,7 +20,8 @@ from byrote.probes.results.run_json import SCHEMA_VERSION
 from byrote.probes.results.schema import Measured, from_samples, unit_table
 from byrote.probes.results.unit_files import step_folder, write_unit
 from byrote.probes.rules import PRIMARY
-from byrote.probes.trajectory import best_head, head_onsets, heads_above, onset
+from byrote.probes.trajectory import best_head, events, head_onsets, heads_above, onset
+from byrote.probes.trajectory.verdict import called_heads
 from byrote.probes.unnamed_heads import matched
 
 N = 16
@@ -115,6 +117,48 @@ def test_no_onset_on_a_series_that_has_none(tmp_path):
 def test_a_call_that_never_lasts_is_said_and_is_no_onset(tmp_path):
     found = onset(_write(tmp_path, "run", {0: LOW, 100: HIGH, 200: LOW}))
     assert not found.found and "none lasts" in found.text
+
+
+def test_heads_lost_at_one_step_are_a_finding_and_those_at_the_end_are_named_strongest_first(tmp_path):
+    """Four heads, two of them lost at step 300 and back at 400; until now "forms induction heads" and nothing else."""
+    four, two = [[0.6, 0.7], [0.8, 0.9]], [[0.6, 0.03], [0.8, 0.03]]
+    results = _write(tmp_path, "run", {0: LOW, 100: four, 200: four, 300: two, 400: four})
+    found = onset(results)
+    assert found.heads_at_end == ("L1H1", "L1H0", "L0H1", "L0H0")
+    assert (found.loss.bracket, found.loss.before, found.loss.after, found.loss.at_end) == (
+        (200, 300),
+        4,
+        2,
+        4,
+    )
+    assert found.loss.lost == ("L1H1", "L0H1")
+    fall = "4 heads fall to 2 between steps 200 and 300, 4 at the last step"
+    assert induction("run", found) == (
+        f"run forms induction heads between steps 0 and 100 (L1H1, L1H0, L0H1 and 1 more); {fall}"
+    )
+    table = events(results).set_index("event")
+    assert table.loc["induction_loss", "text"] == f"{fall}; surely lost: L1H1, L0H1"
+    assert (300, fall) in marks(results, found)
+
+
+def test_a_head_that_slips_below_the_line_is_no_loss(tmp_path):
+    """From 0.085 to 0.075: called and not called, and no sure change; and one of eight, surely gone, is turnover."""
+    near, below = [[0.03, 0.03], [0.6, 0.085]], [[0.03, 0.03], [0.6, 0.0799]]
+    results = _write(tmp_path, "run", {0: LOW, 100: near, 200: near, 300: below, 400: below})
+    called = [len(called_heads(results, step)) for step in (200, 300)]
+    assert called == [2, 1]
+    assert onset(results).loss is None
+
+
+def test_a_run_of_one_step_has_sentences_of_its_own(tmp_path):
+    one = _write(tmp_path, "one", {750: HIGH})
+    found = onset(one)
+    assert found.text == "1 induction head at step 750, the only one measured: L1H0"
+    assert induction("one", found) == "one has 1 induction head (L1H0) at step 750"
+    assert no_events(one) == "one: only step 750 was measured; what happened when needs two steps"
+    none = onset(_write(tmp_path, "none", {750: LOW}))
+    assert none.text == "no induction head at step 750, the only one measured"
+    assert induction("none", none) == "none has no induction head at step 750"
 
 
 def test_there_from_the_start_has_an_open_bracket(tmp_path):

@@ -92,10 +92,10 @@ class Graph {
     this.find(".canvas").replaceChildren(svg);
   }
 
-  // Edges at a step above the threshold: [source, destination, z, on the path].
+  // Edges at a step above the threshold, and paths that carry: [source, destination, z, carries, change without it].
   kept(index) {
     const least = Number(this.range.value);
-    return (this.data.edges[index] || []).filter((edge) => edge[2] >= least);
+    return (this.data.edges[index] || []).filter((edge) => edge[3] || (edge[2] !== null && edge[2] >= least));
   }
 
   paint(index, resting) {
@@ -107,7 +107,7 @@ class Graph {
       linked.add(from).add(to);
       if (on) path.add(from).add(to);
       const bend = (y1 + y2) / 2;
-      const line = drawn("path", { class: on ? "edge path" : "edge", d: `M${x1},${y1}C${x1},${bend} ${x2},${bend} ${x2},${y2}`, "stroke-width": (0.6 + 5 * (z / most)).toFixed(2) });
+      const line = drawn("path", { class: on ? "edge path" : "edge", d: `M${x1},${y1}C${x1},${bend} ${x2},${bend} ${x2},${y2}`, "stroke-width": (0.6 + 5 * (Math.max(0, z ?? 0) / most)).toFixed(2) });
       line.ends = [from, to];
       return line;
     });
@@ -125,7 +125,7 @@ class Graph {
     this.svg.classList.toggle("doubted", Boolean(data.doubts[data.steps[index]]));
     this.value.textContent = Number(this.range.value).toFixed(1);
     const total = data.totals[index];
-    this.find(".count").textContent = `showing ${kept.length.toLocaleString()} of ${total.toLocaleString()} edges (${data.what})` + (data.cut ? `; at most the ${data.cut} strongest of a step` : "") + (data.path_words ? ` · ${data.path_words}` : "");
+    this.find(".count").textContent = `showing ${kept.length.toLocaleString()} of ${total.toLocaleString()} edges (${data.what})` + (data.cut ? `; at most the ${data.cut} strongest of a step` : "") + ` · ${data.path_words[data.steps[index]] || ""}`;
     this.root.querySelector(".byrote").dataset.step = data.steps[index];
     if (resting) this.settle(index, kept);
   }
@@ -141,7 +141,7 @@ class Graph {
       node.title_.textContent = this.words(at, kept);
     });
     const doubt = data.doubts[data.steps[index]];
-    const none = kept.length ? "" : data.edges[index]?.length ? `No edge reaches this z; the strongest has ${data.edges[index][0][2].toFixed(1)}.` : "No edge was measured here.";
+    const none = kept.length ? "" : data.edges[index]?.length ? `No edge reaches this z; the highest is ${Math.max(...data.edges[index].map((edge) => edge[2] ?? 0)).toFixed(1)}.` : "No edge was measured here.";
     this.find(".live").textContent = [doubt, none || (chosen >= 0 ? this.words(chosen, kept) : "Select a head to see what it reads.")].filter(Boolean).join(" ");
   }
 
@@ -150,7 +150,8 @@ class Graph {
   }
 
   words(at, kept) {
-    const list = (ends, from) => ends.slice(0, 4).map((edge) => `${this.name(edge[from])} (z ${edge[2].toFixed(1)})`).join(", ");
+    const shown = ([, , z, , change]) => change === null ? `z ${z.toFixed(1)}` : `without it prefix matching ${change > 0 ? "+" : ""}${change.toFixed(2)}`;
+    const list = (ends, from) => ends.slice(0, 4).map((edge) => `${this.name(edge[from])} (${shown(edge)})`).join(", ");
     const reads = kept.filter((edge) => edge[1] === at), read = kept.filter((edge) => edge[0] === at);
     const parts = [];
     if (reads.length) parts.push(`reads ${list(reads, 0)}`);

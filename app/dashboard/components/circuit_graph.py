@@ -1,4 +1,4 @@
-"""The circuit graph: heads in fixed places, edges by composition z, over the whole series in the browser."""
+"""The circuit graph: heads in fixed places, ablated paths and edges by composition z, over the series in the browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byrote.dashboard.components.head_grid import palette
 from byrote.dashboard.figure_cache import wiring
 from byrote.dashboard.library import number_of, run_cache
 from byrote.dashboard.query_params import State
-from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring
+from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, path_words
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.results import Results
 
@@ -40,7 +40,7 @@ def graph_data(
         "z": least,
         "z_max": float(np.ceil(max(found.most, least, 1.0))),
         "what": WAY_NAMES[state.way],
-        "path_words": "orange: previous token → induction" if state.way == "k" else "",
+        "path_words": {str(step): path_words(found, state.way, step) for step in run.all_steps},
         "path_color": TOKENS["series1"][0 if theme == "light" else 1],
         "scores": _scores(run, state.probe, state.metric),
         "colors": list(palette("sequential")),
@@ -48,16 +48,17 @@ def graph_data(
 
 
 @run_cache(3)
-def _edges(run: Results, way: str) -> list[list[tuple[int, int, float, int]]]:
-    """Per step, per edge: source, target, z, on the path."""
+def _edges(run: Results, way: str) -> list[list[tuple[int, int, float | None, int, float | None]]]:
+    """Per step, per edge: source, target, z, whether the path carries, change of prefix matching without it."""
     found, n_heads = wiring(run, way), run.shape[1]
     return [
         [
             (
                 e.source[0] * n_heads + e.source[1],
                 e.target[0] * n_heads + e.target[1],
-                round(e.z, 1),
-                int(e.on_path),
+                round(e.z, 1) if np.isfinite(e.z) else None,
+                int(e.carries),
+                round(e.path.change, 3) if e.path else None,
             )
             for e in found.edges.get(step, [])
         ]

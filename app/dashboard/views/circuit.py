@@ -21,8 +21,9 @@ from byrote.dashboard.page import (
 )
 from byrote.dashboard.query_params import words_of
 from byrote.probes.figures import Figure
-from byrote.probes.figures.circuit import WAY_NAMES, Wiring, edges_table
-from byrote.probes.findings import composition
+from byrote.probes.figures.circuit import CHANGE, WAY_NAMES, Wiring, edges_table
+from byrote.probes.findings import circuit
+from byrote.probes.paths import paths
 from byrote.probes.wording import literal, probe_name, step_number
 
 GRAPH = "graph"
@@ -38,7 +39,7 @@ def draw(view: View, page: Drawing) -> None:
         return
     measured = run.has("composition", f"{state.way}_z")
     found = figure_cache.wiring(run, state.way) if measured else Wiring({}, {}, ())
-    page.title(composition(run.run, found.edges.get(state.step, []), way=state.way, step=state.step))
+    page.title(circuit(run, way=state.way, step=state.step))
     st.segmented_control(
         "Composition", words_of("way"), required=True, format_func=lambda w: WAY_NAMES[w],
         label_visibility="collapsed", **bound("way", state.way, z=None),
@@ -55,6 +56,14 @@ def draw(view: View, page: Drawing) -> None:
             head=follow(GRAPH, "head"), step=follow(GRAPH, "step", int), z=follow(GRAPH, "z", float),
         )  # fmt: skip
         _legend(view)
+        if not paths(run, state.step):
+            command = export.run_command(run, "-p", "induction_circuit")
+            st.caption(
+                literal(
+                    f"No path was ablated at this step. What the heads need is measured by: {command}",
+                    limit=1000,
+                )
+            )
     with panel("the edges"):
         _edges(view, page, found, least)
 
@@ -67,7 +76,9 @@ def _legend(view: View) -> None:
         what = probe_name(state.probe) if state.probe else "nothing measured"
         st.caption(
             literal(
-                f"Node size and colour: {what}. Edge width: z against random rotations. Later layers read from earlier ones below."
+                f"Node size and colour: {what}. Orange: prefix matching falls when this path is ablated. Edge width: composition z, "
+                "an aid to exploring; the pair with the highest z need not do the work. Later layers read from earlier ones below.",
+                limit=400,
             )
         )
         how_computed([*PAGE.needs, "previous_token", "induction", "induction_circuit"], key="how_circuit")
@@ -82,12 +93,12 @@ def _edges(view: View, page: Drawing, found: Wiring, least: float) -> None:
     targets = list(frame["to"])
     page.choices(
         frame, "edges", lambda row: go(head=targets[row]),
-        caption=f"Edges of {WAY_NAMES[way]} with z of at least {least:g} at step {step_number(step)}; "
-        "z is against random rotations that keep every spectrum, a lenient null for trained weights.",
+        caption=f"Ablated paths first, then {WAY_NAMES[way]} with z of at least {least:g} at step {step_number(step)}. "
+        "z says which pairs stand out from the other pairs of their two layers, not what they do.",
         height="content" if len(frame) < 11 else TABLE_HEIGHT_PX,
         column_config={
             "z": st.column_config.NumberColumn("z", format="%.2f"),
-            **{name: st.column_config.NumberColumn(name, format="%.3f") for name in ("excess over null", "prefix matching change when cut")},
+            **{name: st.column_config.NumberColumn(name, format="%.3f") for name in ("excess over rotations", CHANGE)},
         },
     )  # fmt: skip
 
@@ -97,7 +108,12 @@ def _commands(view: View) -> list[str]:
     if not view.run.has("composition", metric):
         return [export.strongest(view)]
     return [
-        export.show(view.run, "--probe", "composition", "--metric", metric, "--step", step, "--top", "12")
+        *(
+            [export.show(view.run, "--probe", "induction_circuit", "--step", step)]
+            if view.run.has("induction_circuit")
+            else []
+        ),
+        export.show(view.run, "--probe", "composition", "--metric", metric, "--step", step, "--top", "12"),
     ]
 
 
@@ -127,7 +143,7 @@ PAGE = Page(
     name="circuit",
     title="Circuit",
     icon=":material/account_tree:",
-    question="which heads read which: composition z over training, the path from previous token to induction",
+    question="which earlier head induction heads need: ablated paths over training, and composition to explore",
     draw=draw,
     commands=_commands,
     notebook=_notebook,

@@ -83,9 +83,7 @@ def test_from_a_click_to_the_attention_and_the_circuit_and_back(start):
     here.says(".live", "cat (5) attends to")
     here.link("In the circuit").click()
     here.arrived("/circuit")
-    here.says(
-        "h1", "L1H3, an induction head, reads L0H1, a previous-token head: K-composition z 7.50 at step 160"
-    )
+    here.says("h1", "Which head feeds which was not tested by ablation at step 160")
     here.says(".live", "L1H3 reads L0H1 (z 7.5)")
     address = here.tab.url
     here.back()
@@ -101,7 +99,7 @@ def test_from_a_click_to_the_attention_and_the_circuit_and_back(start):
     here.has(".panel.run .cell[aria-label^=L0H0]", aria_selected="true")
     other = start(locale="en-GB")
     other.go(address)
-    other.says("h1", "L1H3, an induction head, reads L0H1")
+    other.says("h1", "Which head feeds which was not tested by ablation")
     assert other.tab.url == address
 
 

@@ -21,7 +21,7 @@ TITLES = {
     "overview": "repeated forms no lasting induction head; unique forms induction heads between steps 10 and 20 (L1H2)",
     "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
     "head": "L1H2 scores 0.90 [0.88, 0.92] on prefix matching at step 40, rank 1 of 6",
-    "circuit": "L1H2, an induction head, reads L0H1, a previous-token head: K-composition z 7.50 at step 40",
+    "circuit": "Which head feeds which was not tested by ablation at step 40",
     "compare": "In these two runs, unique is higher on 1 and lower on 1 of 3 measures than repeated at step 40",
     "memory": "unique: no training sequences were given to test it on; its strongest prefix matching is 0.90 [0.88, 0.92] (L1H2)",
     "runs": "2 runs, 8 checkpoints measured",
