@@ -171,8 +171,13 @@ def test_a_model_adds_perplexities(byrote, hf_series):
     assert [row["metric"] for row in rows] == [
         "loss",
         *(f"p{q:02d}" for q in (5, 25, 50, 75, 95, 99)),
+        "editable_share",
+        *(f"probability_{i}" for i in range(10)),
         "tail_ratio",
     ]
+    assert sum(
+        float(row["value"]) for row in rows if row["metric"].startswith("probability_")
+    ) == pytest.approx(1)
     assert {row["n"] for row in rows} == {"16"}
 
 
