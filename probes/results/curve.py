@@ -38,6 +38,9 @@ SEQUENCES, INTERVALS, EXACT, IMPORTED = (
 _Z = NormalDist().inv_cdf(0.975)
 Head = tuple[int, int] | None
 Samples = Mapping[tuple[int, Head], Float[np.ndarray, " n"]]  # (step, head) -> per-sequence values
+Sample = tuple[
+    tuple[str, str], tuple[int, Head], Float[np.ndarray, " n"]
+]  # (probe, metric), (step, head), the values
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def curves_of(run: str, rows: pd.DataFrame, samples: Samples, info: ProbeInfo) -
             head=None if key is None else key[1],
             **own,
             chance=float(np.median(known)) if len(known) else np.nan,
-            samples=_paired([samples.get((step, key)) for step in own["steps"].tolist()]),
+            samples=paired([samples.get((step, key)) for step in own["steps"].tolist()]),
             n=int(n.min()),
             better=facts[0],
             smallest=facts[1],
@@ -202,7 +205,7 @@ def curves_of(run: str, rows: pd.DataFrame, samples: Samples, info: ProbeInfo) -
     return found
 
 
-def _paired(own: Sequence[Float[np.ndarray, " n"] | None]) -> Float[np.ndarray, "n steps"] | None:
+def paired(own: Sequence[Float[np.ndarray, " n"] | None]) -> Float[np.ndarray, "n steps"] | None:
     """Per-sequence values of all steps; None where a step has none, or other sequences."""
     kept = [values for values in own if values is not None]
     if len(kept) < len(own) or len({len(values) for values in kept}) != 1:
@@ -211,29 +214,31 @@ def _paired(own: Sequence[Float[np.ndarray, " n"] | None]) -> Float[np.ndarray, 
 
 
 def read_samples(
-    root: Path, steps: Iterable[int], info: ProbeInfo, metric: str
-) -> Iterator[tuple[tuple[int, Head], Float[np.ndarray, " n"]]]:
-    """((step, (layer, head) or None), per-sequence values) of a metric's valid rows, read from the units one by one."""
-    if info.kind in ("verdict", "weights"):
-        return
-    key = f"{unit_of(info, metric)}."
-    for step in steps:
+    root: Path, steps: Iterable[int], metrics: Iterable[tuple[ProbeInfo, str]]
+) -> Iterator[Sample]:
+    """Per-sequence values of the valid rows of these metrics, step by step; every unit is read once."""
+    units: dict[str, list[tuple[str, str]]] = {}
+    for info, metric in metrics:
+        if info.kind not in ("verdict", "weights"):
+            units.setdefault(unit_of(info, metric), []).append((info.name, metric))
+    for step in steps if units else ():
         for file in units_of(root, step):
-            if not file.name.startswith(key):
-                continue
-            table = read_unit(file, ("probe", "metric", "layer", "head", "valid", "samples"))
-            own = pc.and_(pc.equal(table["probe"], info.name), pc.equal(table["metric"], metric))
-            table = table.filter(own)
-            if table.num_rows:
-                yield from per_head(step, table)
+            wanted = units.get(file.name.rsplit(".", 2)[0], ())
+            if wanted:
+                table = read_unit(file, ("probe", "metric", "layer", "head", "valid", "samples"))
+                for name in wanted:
+                    yield from samples_in(step, table, name)
 
 
-def per_head(step: int, table: pa.Table) -> Iterator[tuple[tuple[int, Head], Float[np.ndarray, " n"]]]:
-    """((step, (layer, head) or None), per-sequence values) of the valid rows of one metric at one step."""
+def samples_in(step: int, table: pa.Table, name: tuple[str, str]) -> Iterator[Sample]:
+    """Per-sequence values of the valid rows of one (probe, metric) in the units of one step."""
+    table = table.filter(pc.and_(pc.equal(table["probe"], name[0]), pc.equal(table["metric"], name[1])))
+    if not table.num_rows:
+        return
     lists = table.column("samples").combine_chunks()
     offsets, flat = lists.offsets.to_numpy(), lists.values.to_numpy(zero_copy_only=False).astype(np.float64)
     layer, head, valid = (table.column(name).to_pylist() for name in ("layer", "head", "valid"))
     for i, ok in enumerate(valid):
         if ok and offsets[i + 1] > offsets[i]:
             key = None if layer[i] is None else (layer[i], head[i])
-            yield (step, key), flat[offsets[i] : offsets[i + 1]]
+            yield name, (step, key), flat[offsets[i] : offsets[i + 1]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from functools import cached_property, reduce
 from itertools import product
 from pathlib import Path
@@ -23,7 +23,7 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.interp.axes import head_label
 from byrote.probes.registry import REGISTRY, lookup, register_stored
 from byrote.probes.results.compact import Compact, rows_bytes
-from byrote.probes.results.curve import Curve, Samples, curves_of, read_samples
+from byrote.probes.results.curve import Curve, Sample, Samples, curves_of, read_samples
 from byrote.probes.results.derived import open_source
 from byrote.probes.results.rows import COLUMNS, Cube, cube_of, mark_left_out, narrowed_to, ranked, with_facts
 from byrote.probes.results.run_facts import RunFacts, facts_of
@@ -444,11 +444,12 @@ class Table:
         def size(samples: Samples) -> int:
             return sum(200 + values.nbytes for values in samples.values())
 
-        return self.cached(("samples", probe, metric), lambda: dict(self.read_samples(probe, metric)), size)
+        found = self.read_samples([(probe, metric)])
+        return self.cached(("samples", probe, metric), lambda: {place: own for _, place, own in found}, size)
 
-    def read_samples(self, probe: str, metric: str) -> Any:
-        """((step, (layer, head) or None), per-sequence values) of every usable step, read from the units one by one."""
-        return read_samples(self.path, self.usable_steps, self.info(probe), metric)
+    def read_samples(self, metrics: Collection[Metric]) -> Iterator[Sample]:
+        """Per-sequence values of these (probe, metric) at every usable step; every unit is read once."""
+        return read_samples(self.path, self.usable_steps, [(self.info(p), metric) for p, metric in metrics])
 
     def samples(self, step: int) -> pd.DataFrame:
         """Observations of one step with per-sequence values in `samples` (empty where not stored); refused of imported scores."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.interp.in_memory import FORMAT, copy_of, fingerprint_of
 from byrote.probes.results import Results
-from byrote.probes.results.curve import per_head
+from byrote.probes.results.curve import Sample, samples_in
 from byrote.probes.results.derived import observations_of, rebuild_observations
 from byrote.probes.results.schema import in_order, to_frame, unit_table
 from byrote.probes.results.unit_files import measured_steps, set_aside
@@ -44,11 +44,11 @@ class ResultsInMemory(Results):
         """Observations of one step with their per-sequence values in the column `samples` (empty where not stored)."""
         return to_frame(self._units.filter(pc.equal(self._units["step"], step)))
 
-    def read_samples(self, probe: str, metric: str) -> Iterator[Any]:
-        """((step, (layer, head) or None), per-sequence values) of every step."""
-        own = pc.and_(pc.equal(self._units["probe"], probe), pc.equal(self._units["metric"], metric))
-        for step in self.steps if self.info(probe).kind not in ("verdict", "weights") else ():
-            yield from per_head(step, self._units.filter(pc.and_(own, pc.equal(self._units["step"], step))))
+    def read_samples(self, metrics: Collection[tuple[str, str]]) -> Iterator[Sample]:
+        """Per-sequence values of these (probe, metric) at every step."""
+        for name in metrics:
+            for step in self.steps if self.info(name[0]).kind not in ("verdict", "weights") else ():
+                yield from samples_in(step, self._units.filter(pc.equal(self._units["step"], step)), name)
 
 
 def measure_model(

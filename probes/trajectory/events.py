@@ -6,7 +6,7 @@ that has a direction and of the strongest heads; phase windows; sure changes amo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +15,13 @@ import pandas as pd
 
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.registry import REGISTRY, followed
-from byrote.probes.results.curve import Curve, Head
+from byrote.probes.results.curve import Curve, Head, paired
+from byrote.probes.results.source import Metric
 from byrote.probes.results.table import Table
 from byrote.probes.rules import is_called
 from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise, threshold_crossing
 from byrote.probes.trajectory.shape import Decay, Peak, decay, lead_lag, peak, phase_window
-from byrote.probes.trajectory.turnover import turnover
+from byrote.probes.trajectory.turnover import turnover_of
 from byrote.probes.trajectory.verdict import onset, verdict_table
 from byrote.probes.wording import as_html, between_steps, visible, wider_interval
 
@@ -218,15 +219,61 @@ def events(results: Table, *, seed: int = 0) -> pd.DataFrame:
 
 def _all(results: Table, seed: int) -> list[dict[str, Any]]:
     follow = (*followed(), *(results.head_probes if results.imported else ()))
-    heads = {probe: _strongest(results, probe) for probe in dict.fromkeys(follow)}
+    strongest = {probe: _strongest(results, probe) for probe in dict.fromkeys(follow)}
+    whole_model, phases = list(_whole_model(results)), list(_phase_metrics())
+    curves = _with_sequences(results, _needed(strongest, whole_model, phases))
+    heads = {
+        probe: [replace(curves[probe, "score"][c.layer, c.head], among=c.among) for c in found]
+        for probe, found in strongest.items()
+    }
     rows = [*_circuit(results)]
-    for one in _whole_model(results):
-        rows += _of_curve(one, seed)
+    for name in whole_model:
+        for one in curves[name].values():
+            rows += _of_curve(one, seed)
     for found in heads.values():
         for i, one in enumerate(found):
             rows += _of_curve(one, seed, quiet=i > 0)
-    rows += [*_phases(results, seed), *_turnovers(results, seed), *_orders(results, heads, seed)]
+    for name in phases:
+        rows += _phases(curves[name].values(), seed)
+    matching = {key: curve for key, curve in curves["prefix_matching", "score"].items() if key is not None}
+    rows += [*_turnovers(results, matching, seed), *_orders(curves, heads, seed)]
     return rows
+
+
+def _needed(
+    strongest: Mapping[str, list[Curve]], whole_model: Iterable[Metric], phases: Iterable[Metric]
+) -> dict[Metric, set[Head] | None]:
+    """(probe, metric) -> the heads whose curves the events are read from; None is all of them."""
+    needed: dict[Metric, set[Head] | None] = {
+        (probe, "score"): {(c.layer, c.head) for c in found} for probe, found in strongest.items()
+    }
+    for name in dict.fromkeys(name for pair in ORDERED for name in pair):
+        own = {(c.layer, c.head) for c in strongest.get(name[0], [])[:1]}
+        needed[name] = needed.get(name, set()) | own if name[0] in strongest else None
+    needed |= dict.fromkeys([*whole_model, *phases, ("prefix_matching", "score")])
+    return needed
+
+
+def _with_sequences(
+    results: Table, wanted: Mapping[Metric, Collection[Head] | None]
+) -> dict[Metric, dict[Head, Curve]]:
+    """The curves of several metrics with their per-sequence values; every unit is read once for all of them."""
+    samples: dict[Metric, dict[tuple[int, Head], Any]] = {name: {} for name in wanted}
+    for name, place, values in results.read_samples(wanted):
+        heads = wanted[name]
+        if heads is None:
+            samples[name][place] = values
+        elif place[1] in heads:
+            samples[name][place] = values.copy()  # without those of other heads in memory
+    found: dict[Metric, dict[Head, Curve]] = {}
+    for name, heads in wanted.items():
+        own = samples.pop(name)
+        found[name] = {
+            head: replace(curve, samples=paired([own.get((step, head)) for step in curve.steps.tolist()]))
+            for head, curve in results.curves(*name, sequences=False).items()
+            if heads is None or head in heads
+        }
+    return found
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -262,7 +309,7 @@ def _circuit(results: Table) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
 
 
-def _whole_model(results: Table) -> Iterator[Curve]:
+def _whole_model(results: Table) -> Iterator[Metric]:
     """Numbers about the whole model that have a direction; the nulls and their parts have none."""
     for info in REGISTRY.values():
         if info.kind != "model":
@@ -272,12 +319,15 @@ def _whole_model(results: Table) -> Iterator[Curve]:
             single = not rows.empty and rows["position"].isna().all() and rows["layer"].isna().all()
             told = results.imported or info.better_of(metric) is not None
             if single and told and "@" not in metric:
-                yield from results.curves(info.name, metric).values()
+                yield info.name, metric
 
 
 def _strongest(results: Table, probe: str) -> list[Curve]:
-    """The heads that stand highest at any step, strongest first: a head that rose and was lost is one of them."""
-    found = [c for key, c in results.curves(probe).items() if key is not None]
+    """The heads that stand highest at any step, strongest first: a head that rose and was lost is one of them.
+
+    Their per-sequence values are not read yet.
+    """
+    found = [c for key, c in results.curves(probe, sequences=False).items() if key is not None]
     strongest = sorted(found, key=lambda c: (-float(c.value.max()), c.layer, c.head))[:N_HEADS]
     return [replace(c, among=len(found)) for c in strongest]
 
@@ -322,27 +372,30 @@ def _of_crossing(curve: Curve, found: Rise, crossing: Crossing) -> dict[str, Any
     )  # fmt: skip
 
 
-def _phases(results: Table, seed: int) -> Iterator[dict[str, Any]]:
+def _phase_metrics() -> Iterator[Metric]:
     for probe, metric in PHASE_METRICS:
-        if metric not in REGISTRY[probe].metrics if probe in REGISTRY else True:
-            continue
-        for curve in results.curves(probe, metric).values():
-            found = phase_window(curve, seed=seed)
-            if found is not None:
-                yield _of(
-                    "phase_window", curve, step_lo=found.bracket[0], step_hi=found.bracket[1], lo=found.lo,
-                    hi=found.hi, value=found.slope, value_lo=found.slope_lo, value_hi=found.slope_hi,
-                    text=f"{curve.label} changes fastest between steps {found.bracket[0]:,} and {found.bracket[1]:,}"
-                    f"{'' if curve.imported else f' [{found.lo:,} to {found.hi:,}]'}: {_number(found.slope)} {curve.unit} per e-fold of steps",
-                )  # fmt: skip
+        if probe in REGISTRY and metric in REGISTRY[probe].metrics:
+            yield probe, metric
 
 
-def _turnovers(results: Table, seed: int) -> Iterator[dict[str, Any]]:
-    if not any(key is not None for key in results.curves("prefix_matching")):
+def _phases(curves: Iterable[Curve], seed: int) -> Iterator[dict[str, Any]]:
+    for curve in curves:
+        found = phase_window(curve, seed=seed)
+        if found is not None:
+            yield _of(
+                "phase_window", curve, step_lo=found.bracket[0], step_hi=found.bracket[1], lo=found.lo,
+                hi=found.hi, value=found.slope, value_lo=found.slope_lo, value_hi=found.slope_hi,
+                text=f"{curve.label} changes fastest between steps {found.bracket[0]:,} and {found.bracket[1]:,}"
+                f"{'' if curve.imported else f' [{found.lo:,} to {found.hi:,}]'}: {_number(found.slope)} {curve.unit} per e-fold of steps",
+            )  # fmt: skip
+
+
+def _turnovers(results: Table, heads: Mapping[tuple[int, int], Curve], seed: int) -> Iterator[dict[str, Any]]:
+    if not heads:
         return
     table = verdict_table(results)
     called = int(is_called(table.iloc[-1]).sum()) if not table.empty else 0
-    for row in turnover(results, k=called or N_HEADS, seed=seed).itertuples(index=False):
+    for row in turnover_of(heads, k=called or N_HEADS, seed=seed).itertuples(index=False):
         if row.sure:
             yield _row(
                 "turnover", ("prefix_matching", "score"), step_lo=row.step_a, step_hi=row.step_b,
@@ -353,9 +406,11 @@ def _turnovers(results: Table, seed: int) -> Iterator[dict[str, Any]]:
             )  # fmt: skip
 
 
-def _orders(results: Table, heads: dict[str, list[Curve]], seed: int) -> Iterator[dict[str, Any]]:
+def _orders(
+    curves: Mapping[Metric, Mapping[Head, Curve]], heads: Mapping[str, list[Curve]], seed: int
+) -> Iterator[dict[str, Any]]:
     for pair in ORDERED:
-        one, other = (_representative(results, heads, *name) for name in pair)
+        one, other = (_representative(curves[name], heads, name[0]) for name in pair)
         if one is None or other is None:
             continue
         for frac in ORDERED_AT:
@@ -370,10 +425,11 @@ def _orders(results: Table, heads: dict[str, list[Curve]], seed: int) -> Iterato
             )  # fmt: skip
 
 
-def _representative(results: Table, heads: dict[str, list[Curve]], probe: str, metric: str) -> Curve | None:
+def _representative(
+    found: Mapping[Head, Curve], heads: Mapping[str, list[Curve]], probe: str
+) -> Curve | None:
     """The strongest head of a head probe, or the model's own curve; None where it was not measured."""
     of_heads = heads.get(probe, [])
-    found = results.curves(probe, metric)
     if not of_heads:
         return next(iter(found.values()), None) if probe not in heads else None
     key = (of_heads[0].layer, of_heads[0].head)

@@ -64,6 +64,11 @@ def turnover(
         raise ByroteError(
             f"{probe}/{metric} has no values per head in {results.run}", help="take a head probe"
         )
+    return turnover_of(heads, k=k, seed=seed)
+
+
+def turnover_of(heads: Mapping[tuple[int, int], Curve], *, k: int, seed: int = 0) -> pd.DataFrame:
+    """The same from the curves of some heads, one or more; `k` is 1 or more."""
     whole = max(len(c.steps) for c in heads.values())
     heads = {key: c for key, c in heads.items() if len(c.steps) == whole}
     k = max(1, min(k, len(heads) // 2))
@@ -210,7 +215,7 @@ def _mass_intervals(
     heads = {(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"], strict=True)}
     sums: dict[int, np.ndarray] = {}
     seen: dict[int, int] = {}
-    for (step, key), own in results.read_samples(probe, metric):
+    for _, (step, key), own in results.read_samples([(probe, metric)]):
         if key in heads and len(sums.setdefault(step, np.zeros_like(own))) == len(own):
             sums[step] = sums[step] + own
             seen[step] = seen.get(step, 0) + 1

@@ -33,7 +33,9 @@ def shown(folder: Path) -> tuple[Any, ...]:
     results = Results.open(folder)
     meta = {name: value for name, value in results.meta.items() if name != "seal"}
     numbers = results.frame.to_csv()
-    samples = [(place, values.tolist()) for place, values in results.read_samples("prefix_matching", "score")]
+    samples = [
+        (where, own.tolist()) for _, where, own in results.read_samples([("prefix_matching", "score")])
+    ]
     attention = []
     for step in STEPS:
         file = attention_file(folder, step)
