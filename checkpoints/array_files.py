@@ -17,6 +17,7 @@ import numpy as np
 from byrote.checkpoints.atomic import make_folder, write_bytes
 from byrote.checkpoints.safe_read import FileRefused, open_regular
 from byrote.checkpoints.seal import EMPTY, Seal, seal_of_file, sealed
+from byrote.checkpoints.stored_bytes import FileStamp, file_stamp
 
 MAX_BYTES = 4 << 30
 SEALED_KEY = "byrote-sealed"  # says that there is a seal, so that one whose mark is damaged is missed
@@ -70,8 +71,7 @@ def open_arrays(path: Path) -> Iterator[Any]:
 
     with open_regular(path, max_bytes=MAX_BYTES):
         pass
-    found = path.stat()
-    seal = _seal(path, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    seal = _seal(path, file_stamp(path))
     with safe_open(path, framework="numpy") as tensors:
         if seal is Seal.BROKEN or (seal is Seal.NONE) != (SEALED_KEY not in (tensors.metadata() or {})):
             raise FileRefused(f"{path} is damaged: its bytes are not those that were written")
@@ -89,7 +89,7 @@ def arrays_sealed(path: Path) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _seal(path: Path, stamp: tuple[int, int, int, int]) -> Seal:
+def _seal(path: Path, stamp: FileStamp) -> Seal:
     """Read once; `stamp` makes a file that was written or replaced another key."""
     with open_regular(path, max_bytes=MAX_BYTES) as file:
         return seal_of_file(file, _MARK, at_start=True)

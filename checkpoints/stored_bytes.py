@@ -22,8 +22,30 @@ WINDOW_BYTES = 1 << 19  # a piece stays in the processor's cache until it is has
 # A file system's clock ticks every 1 to 10 ms: a file may change again within the tick that it shows.
 TICK_S = 0.02
 
+FileStamp = tuple[int, int, int, int]
+"""Size, time of change of content, time of change of anything (both in ns) and inode, of one file or folder."""
 Stamp = list[list[Any]]
-"""Name, size, time of change of content, time of change of anything (both in ns) and inode, of each file."""
+"""Name and `FileStamp` of each file, as JSON has them."""
+
+
+def file_stamp(path: Path, *, follow_links: bool = False, missing_ok: bool = False) -> FileStamp:
+    """Another whenever a file was written or replaced, also with its times put back.
+
+    Args:
+        path: the file or folder.
+        follow_links: a link has the stamp of what it points to.
+        missing_ok: zeros where nothing can be looked at.
+
+    Raises:
+        OSError: it is not there.
+    """
+    try:
+        found = path.stat(follow_symlinks=follow_links)
+    except OSError:
+        if missing_ok:
+            return 0, 0, 0, 0
+        raise
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def stamp_of(files: Iterable[Path]) -> Stamp:
@@ -44,8 +66,7 @@ def stamp_of(files: Iterable[Path]) -> Stamp:
 
 
 def _stamp(files: list[Path]) -> Stamp:
-    states = [(file.name, file.stat()) for file in files]
-    return [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in states]
+    return [[file.name, *file_stamp(file, follow_links=True)] for file in files]
 
 
 def open_stored(path: Path) -> BinaryIO:

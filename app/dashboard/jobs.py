@@ -39,6 +39,7 @@ from byrote.checkpoints.atomic import (
 )
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import FileRefused, open_regular, read_json, read_text
+from byrote.checkpoints.stored_bytes import FileStamp, file_stamp
 from byrote.dashboard.state import VARIABLE, make_place, place_of
 from byrote.dashboard.tasks import RUN, TEXT, Task
 
@@ -164,10 +165,10 @@ def read_job(folder: Path) -> Job | None:
         task, started = Task.read(facts["task"]), float(facts["started_s"])
     except (OSError, ValueError, LookupError, TypeError, ByroteError):
         return None
-    stop_requests = _size(folder / "cancel")
+    stop_requests, *_ = file_stamp(folder / "cancel", missing_ok=True)  # one byte for each
     state, code = _state(folder, stop_requested=stop_requests > 0)
     file = folder / "progress.jsonl"
-    events, errors, lines = _progress(file, stamp(file))
+    events, errors, lines = _progress(file, file_stamp(file, missing_ok=True))
     return Job(folder, task, started, state, code, stop_requests, events, errors, lines)
 
 
@@ -224,9 +225,7 @@ def _opened_lock(folder: Path) -> BinaryIO:
 
 
 @lru_cache(maxsize=2 * MAX_JOBS)
-def _progress(
-    file: Path, changed: tuple[int, int]
-) -> tuple[Mapping[str, Any], tuple[str, ...], tuple[str, ...]]:
+def _progress(file: Path, changed: FileStamp) -> tuple[Mapping[str, Any], tuple[str, ...], tuple[str, ...]]:
     """(events, errors, last lines) of a file; `changed` makes a file that grew another key."""
     events: dict[str, Any] = {}
     errors: list[str] = []
@@ -370,19 +369,6 @@ def _unwritable(place: Path, error: OSError) -> ByroteError:
     return ByroteError(
         f"cannot write to {place} ({error.strerror})", help=f"set {VARIABLE} to a folder you can write to"
     )
-
-
-def stamp(file: Path) -> tuple[int, int]:
-    """(mtime in ns, bytes): another whenever the file changed; (0, 0) where there is none."""
-    try:
-        found = file.lstat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
-
-
-def _size(file: Path) -> int:
-    return stamp(file)[1]
 
 
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}

@@ -14,6 +14,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.formats import format_at
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.stored_bytes import FileStamp, file_stamp
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.dashboard import jobs
 from byrote.dashboard.state import place_of
@@ -118,7 +119,7 @@ def request(run: Results, step: int, text: str) -> Request:
     except UnicodeEncodeError:
         raise ByroteError("the text holds half a character", help="paste it anew") from None
     checkpoint = checkpoint_of(run, step)
-    marks = [jobs.stamp(file) for file in checkpoint.files]
+    marks = [file_stamp(file, missing_ok=True) for file in checkpoint.files]
     named = json.dumps([FORMAT, str(checkpoint.path), step, marks, text])
     name = hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
     found = jobs.all_jobs(run.path.parent, within=(PLACE, name), most=1)
@@ -168,11 +169,11 @@ def checkpoint_of(run: Results, step: int) -> Checkpoint:
         ByroteError: it is not where it was.
     """
     path = series_path(run)
-    return _series(path, jobs.stamp(path)).at(step)
+    return _series(path, file_stamp(path, missing_ok=True)).at(step)
 
 
 @lru_cache(maxsize=8)
-def _series(path: Path, stamp: tuple[int, int]) -> CheckpointSeries:
+def _series(path: Path, stamp: FileStamp) -> CheckpointSeries:
     """Opening reads names and small files; `stamp` makes a folder that got another step another key."""
     return open_series(path)
 
@@ -182,7 +183,7 @@ def _forget_oldest(folder: Path) -> None:
     with suppress(OSError):
         newest_first = sorted(
             (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")),
-            key=lambda p: -jobs.stamp(p)[0],
+            key=lambda p: -file_stamp(p, missing_ok=True)[1],
         )
         for old in newest_first[MAX_ANSWERS:]:
             remove(old)

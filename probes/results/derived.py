@@ -14,6 +14,7 @@ import pyarrow as pa
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
 from byrote.checkpoints.seal import Seal
+from byrote.checkpoints.stored_bytes import FileStamp, file_stamp
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.parquet_files import open_parquet, parquet_seal, write_parquet
 from byrote.probes.results.schema import (
@@ -28,8 +29,6 @@ from byrote.probes.results.source import Source, encoded
 from byrote.probes.results.unit_files import (
     N_UNITS_KEY,
     UNITS_KEY,
-    Stamp,
-    file_stamp,
     measured_steps,
     read_units,
     unit_paths,
@@ -64,7 +63,7 @@ def open_source(root: Path, *, write: bool) -> Source:
     return Source(pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table())
 
 
-def _step_stamps(root: Path, step: int) -> tuple[tuple[str, Stamp], ...]:
+def _step_stamps(root: Path, step: int) -> tuple[tuple[str, FileStamp], ...]:
     found = []
     for file in units_of(root, step):
         with suppress(OSError):  # replaced this very moment
@@ -73,7 +72,7 @@ def _step_stamps(root: Path, step: int) -> tuple[tuple[str, Stamp], ...]:
 
 
 @lru_cache(maxsize=1024)
-def _one_step(root: Path, step: int, stamps: tuple[tuple[str, Stamp], ...]) -> pa.Table:
+def _one_step(root: Path, step: int, stamps: tuple[tuple[str, FileStamp], ...]) -> pa.Table:
     """A step's observations; `stamps` makes a changed step another key, so that a running sweep's are read once."""
     return encoded(_step_observations(root, step, None))
 

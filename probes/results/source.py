@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.seal import Seal
+from byrote.checkpoints.stored_bytes import FileStamp, file_stamp
 from byrote.probes.results.parquet_files import open_parquet, parquet_seal, refuse_values
 from byrote.probes.results.schema import OBSERVATION_SCHEMA
-from byrote.probes.results.unit_files import Stamp, file_stamp
 
 Metric = tuple[str, str]
 Where = Callable[[Any], Any]  # a table or record batch -> which of its rows
@@ -71,7 +71,7 @@ class Source:
 
     def __init__(self, place: Path | pa.Table) -> None:
         self._place = place if isinstance(place, Path) else encoded(place)
-        self._stamp: Stamp | None = None
+        self._stamp: FileStamp | None = None
         self._index: Index | None = None
         self._short: tuple[dict[Metric, tuple[int, int]], pa.Table] | None = None
 

@@ -31,6 +31,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import stored_under
 from byrote.checkpoints.safe_read import FileRefused, own_path, read_bytes
 from byrote.checkpoints.seal import Seal, seal_of
+from byrote.checkpoints.stored_bytes import FileStamp, file_stamp
 from byrote.probes.results.parquet_files import (
     MAX_UNIT_BYTES,
     SEAL_MARK,
@@ -47,7 +48,6 @@ _PROVENANCE_KEY, _CONTENT_KEY = b"byrote.provenance", b"byrote.content"
 _CONTENT_MARK = _CONTENT_KEY + b"\x18\x20"  # in the footer: the key, then a string of 32 bytes
 _WORDS = tuple(field.name for field in UNIT_SCHEMA if field.type == pa.string())
 _DAMAGE = (OSError, pa.ArrowException, FileRefused, UnicodeDecodeError, json.JSONDecodeError, RecursionError)
-Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,6 @@ def unit_of(info: ProbeInfo, metric: str) -> str:
     if info.kind == "direct":
         return f"{info.stimuli[0]}+{info.name}"
     return metric.split("@")[1] if "@" in metric else info.stimuli[0]
-
-
-def file_stamp(path: Path) -> Stamp:
-    """(size, mtime, ctime, inode): another whenever a file was written or replaced, also with its times put back.
-
-    Raises:
-        OSError: it is not there.
-    """
-    found = os.lstat(path)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def unit_stamps(root: Path) -> tuple[tuple[str, int, int], ...]:
@@ -330,7 +320,7 @@ def units_digest(root: Path, *, whole: bool = False) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def _stated_content(file: Path, stamp: Stamp) -> str:
+def _stated_content(file: Path, stamp: FileStamp) -> str:
     """The content hash in a unit's footer, or the hash of the footer of one that has none; `stamp` makes a new file another key."""
     footer = footer_of(file)
     at = footer.rfind(_CONTENT_MARK)
@@ -341,7 +331,7 @@ def _stated_content(file: Path, stamp: Stamp) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def _checked_content(file: Path, stamp: Stamp) -> str:
+def _checked_content(file: Path, stamp: FileStamp) -> str:
     return "damaged" if unit_facts(file).state == "damaged" else _stated_content(file, stamp)
 
 
