@@ -245,7 +245,7 @@ def absent_token_sets(results: Table) -> dict[str, str]:
 
 
 def lacks_token_sets(results: Table) -> pd.Series:
-    """Which rows of `results.frame` were not measured for want of such sequences: a boolean Series."""
+    """Which rows of `results.frame` were not measured because there were no such sequences: a boolean Series."""
     reasons = set(absent_token_sets(results).values())
     return ~results.frame["valid"].astype(bool) & results.frame["reason"].isin(reasons)
 

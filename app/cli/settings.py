@@ -29,7 +29,7 @@ from byrote.checkpoints.safe_read import FileRefused, read_text
 MAX_BYTES = 4 << 20  # a pyproject.toml of a large project has some 100 kB
 # What reaches the network, runs code, throws away what is stored, or lets another page in.
 BY_HAND = frozenset({"allow_download", "disk_budget", "plugin", "fresh", "allow_origin"})
-# Files, replaced or added to, that a verb writes where it is told.
+# Files, replaced or added to, that a verb writes at a path from its options.
 WRITTEN = frozenset({("report", "out"), ("run", "trace")})
 
 

@@ -23,7 +23,7 @@ from byrote.dashboard.launch import hold_other_address
 def serve(
     script: Path, *, port: int, token: str, once: str = "", origins: Sequence[str], options: dict[str, Any]
 ) -> None:
-    """Answer until the process is told to stop.
+    """Answer until the process is stopped.
 
     Args:
         script: draws the pages.

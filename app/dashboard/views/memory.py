@@ -113,7 +113,10 @@ def _plane(view: View, page: Drawing) -> None:
     without = [clean(r.run) for r in runs if not points(r, probe, metric)]
     if without:
         st.caption(
-            literal(f"A line only, for want of training sequences to test: {', '.join(without)}", limit=400)
+            literal(
+                f"A line only, since there were no training sequences to test: {', '.join(without)}",
+                limit=400,
+            )
         )
     how_computed([probe, RULE_AXES[x][0]], key="how_plane")
 
