@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,19 +283,32 @@ def test_what_does_not_fit_two_bytes_is_left_out_with_the_reason(tmp_path):
 # The file
 
 
-def test_a_token_has_its_text_beside_it(tmp_path):
-    model = loaded(write_hf_series(tmp_path, "gpt_neox", (0,)))
-    vocabulary = {f"wörd{i}" if i % 2 else f" \n{i}": i for i in range(50)}  # ids 50 to 60 stand for nothing
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="wörd1"))
-    file = tmp_path / "attention.safetensors"
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+def kept_with(vocabulary: dict[str, int], folder: Path) -> tuple[Path, Tokenizer]:
+    """The file of one text of a small model, made with a tokenizer of these words."""
+    tokenizer, file = (
+        Tokenizer(WordLevel(vocabulary, unk_token=next(iter(vocabulary)))),
+        folder / "kept.safetensors",
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
     write_attention(
-        model,
+        loaded(write_hf_series(folder, "gpt_neox", (0,))),
         file,
         {"own": tokens_of(1)},
         facts={"stimuli": '{"own": "x"}'},
-        tokenizer=tmp_path / "tokenizer.json",
+        tokenizer=folder / "tokenizer.json",
     )
+    return file, tokenizer
+
+
+def own_facts(file: Path) -> dict[str, str]:
+    """What a file says, without what belongs to its seal."""
+    with safe_open(file, framework="numpy") as opened:
+        return {k: v for k, v in opened.metadata().items() if not k.startswith("byrote-")}
+
+
+def test_a_token_has_its_text_beside_it(tmp_path):
+    # ids 50 to 60 stand for nothing
+    file, tokenizer = kept_with({f"wörd{i}" if i % 2 else f" \n{i}": i for i in range(50)}, tmp_path)
     (text,) = stored_texts(file)
     seen = set()
     for layer, head in ((0, 0), (1, 3)):
@@ -320,8 +334,7 @@ def test_it_takes_sixty_bytes_per_head_and_position(planted):
 
 def old_version(file) -> None:
     """The file as the version before this one wrote it."""
-    with safe_open(file, framework="numpy") as held:
-        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote-")}
+    facts = own_facts(file)
     del facts["unwritten"]
     arrays = {name: array for name, array in load_file(file).items() if "written" not in name}
     save_file(arrays, file, metadata=facts | {"format": "byrote-attention-1"})
@@ -352,21 +365,9 @@ def test_a_file_of_the_first_version_opens_and_is_kept_anew_when_asked_for_again
 
 @pytest.mark.parametrize("harm", ("gone", "short", "text", "unknown"))
 def test_arrays_that_disagree_are_damage_and_not_numbers(harm, tmp_path):
-    model = loaded(write_hf_series(tmp_path, "gpt_neox", (0,)))
-    tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(61)}, unk_token="w0"))
-    file = tmp_path / "attention.safetensors"
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    write_attention(
-        model,
-        file,
-        {"own": tokens_of(1)},
-        facts={"stimuli": '{"own": "x"}'},
-        tokenizer=tmp_path / "tokenizer.json",
-    )
+    file, _ = kept_with({f"w{i}": i for i in range(61)}, tmp_path)
     (text,) = stored_texts(file)
-    with safe_open(file, framework="numpy") as held:
-        facts = {k: v for k, v in held.metadata().items() if not k.startswith("byrote-")}
-    arrays = load_file(file)
+    facts, arrays = own_facts(file), load_file(file)
     if harm == "gone":
         del arrays["own/written_ids"]
     elif harm == "short":

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from no_files import NO_FILES, put_device, put_pipe
 from tiny_models import write_lab_series
 
 from byrote.checkpoints import ByroteError, CheckpointSeries, open_series
@@ -72,25 +73,13 @@ def refused(folder: Path) -> str:
     return said
 
 
-def put_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def put_link(path: Path) -> None:
     target = path.with_name("target-elsewhere")
     target.write_bytes(b"secret")
     path.symlink_to(target)
 
 
-def put_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def put_folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("put", [put_fifo, put_link, put_device, put_folder])
+@pytest.mark.parametrize("put", [*NO_FILES.values(), put_link])
 @pytest.mark.parametrize("which", ["run.json", "unit", "observations.parquet", "attention"])
 def test_a_file_that_is_none_is_refused(folder, measured, put, which):
     file = {
@@ -107,7 +96,7 @@ def test_a_file_that_is_none_is_refused(folder, measured, put, which):
     assert which == "observations.parquet" or verify(folder).findings
 
 
-@pytest.mark.parametrize("put", [put_fifo, put_link, put_device])
+@pytest.mark.parametrize("put", [put_pipe, put_link, put_device])
 def test_a_sweep_sets_aside_a_unit_that_is_none_and_leaves_its_target(measured, folder, put):
     unit = unit_paths(folder)[0]
     unit.unlink()

@@ -11,6 +11,7 @@ import unicodedata
 import numpy as np
 import pandas as pd
 import pytest
+from no_files import NO_FILES
 
 from byrote.checkpoints import ByroteError
 from byrote.cli.expect import read_expectations
@@ -169,16 +170,9 @@ def test_a_file_of_checks_that_is_none_is_refused(content, match, tmp_path, caps
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes in folders")
-@pytest.mark.parametrize("kind", ("pipe", "device", "folder"))
+@pytest.mark.parametrize("kind", NO_FILES)
 def test_only_a_regular_file_holds_checks(kind, tmp_path):
-    import os
-
     path = tmp_path / "checks.toml"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    else:
-        path.mkdir()
+    NO_FILES[kind](path)
     with pytest.raises(ByroteError, match="not a regular file"):
         read_expectations(path)

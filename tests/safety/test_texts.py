@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from no_files import NO_FILES
 from safetensors.numpy import save_file
 
 from byrote.checkpoints import ByroteError
@@ -43,15 +44,10 @@ def members_refused(path: Path, match: str) -> None:
 
 
 @pytest.mark.parametrize("ending", (".txt", ".jsonl", ".txt.gz", ".parquet", ".npy", ".safetensors"))
-@pytest.mark.parametrize("kind", ("pipe", "device", "folder"))
+@pytest.mark.parametrize("kind", NO_FILES)
 def test_only_regular_files_are_text(ending, kind, tmp_path):
     path = tmp_path / f"x{ending}"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    else:
-        path.mkdir()
+    NO_FILES[kind](path)
     refused(path, "is no corpus file|holds no text")
     members_refused(path, "is no file")
 

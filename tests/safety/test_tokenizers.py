@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from no_files import NO_FILES
 from tiny_models import write_hf_series
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -370,15 +371,13 @@ def test_files_of_the_working_folder_are_not_imported(honest, tmp_path, monkeypa
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("kind", ("pipe", "device", "folder", "nothing", "too large", "loop"))
+@pytest.mark.parametrize("kind", (*NO_FILES, "nothing", "too large", "loop"))
 def test_only_a_regular_file_is_a_tokenizer(kind, tmp_path, monkeypatch):
     path = tmp_path / "tokenizer.json"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind in ("device", "loop"):
-        path.symlink_to("/dev/zero" if kind == "device" else path)
+    if kind in NO_FILES:
+        NO_FILES[kind](path)
+    elif kind == "loop":
+        path.symlink_to(path)
     elif kind == "too large":
         path.touch()
         os.truncate(path, 1 << 40)
