@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -93,8 +95,9 @@ def write_hf_series(
     """
     for step in steps:
         path = folder / name.format(step=step)
-        shards = {"max_shard_size": shard_size} if shard_size else {}
-        tiny_hf_model(arch, seed=step, **changes).save_pretrained(path, **shards)
+        path.mkdir(parents=True, exist_ok=True)
+        for file, data in _saved(arch, step, shard_size, **changes).items():
+            (path / file).write_bytes(data)
         if trainer_state:
             history = [{"step": s, "loss": 5 - s / 1000} for s in (1, step // 2, step)] + [
                 {"step": step + 1, "loss": 99}
@@ -102,6 +105,20 @@ def write_hf_series(
             state = {"global_step": step, "num_input_tokens_seen": 640 * step, "log_history": history}
             (path / "trainer_state.json").write_text(json.dumps(state))
     return folder
+
+
+_SAVED: dict[str, dict[str, bytes]] = {}
+
+
+def _saved(arch: str, step: int, shard_size: str | None, **changes: Any) -> dict[str, bytes]:
+    """The files of one step, made once in a process."""
+    key = repr((arch, step, shard_size, sorted(changes.items())))
+    if key not in _SAVED:
+        shards = {"max_shard_size": shard_size} if shard_size else {}
+        with TemporaryDirectory() as place:
+            tiny_hf_model(arch, seed=step, **changes).save_pretrained(place, **shards)
+            _SAVED[key] = {file.name: file.read_bytes() for file in Path(place).iterdir()}
+    return _SAVED[key]
 
 
 # Probes of every kind of unit: three repeated stimuli, the copied paragraph, the weights. The catalogue may grow.
@@ -129,13 +146,21 @@ LAB_FIELDS: dict[str, Any] = {
 
 def lab_state(seed: int, **changes: Any) -> dict[str, torch.Tensor]:
     """A random state dict of TransformerLens's native model, biases included."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = _lab_shapes(tuple(sorted(changes.items())))
+    return {name: 0.3 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@cache
+def _lab_shapes(changes: tuple[tuple[str, Any], ...]) -> dict[str, torch.Size]:
+    """Shapes by name, in the model's own order."""
     from transformer_lens.config import TransformerBridgeConfig
     from transformer_lens.model_bridge.sources.native.model import NativeModel
 
-    fields = {k: v for k, v in {**LAB_FIELDS, **changes}.items() if k not in ("model_type", "bos_token_id")}
-    shapes = {k: v.shape for k, v in NativeModel(TransformerBridgeConfig(**fields)).state_dict().items()}
-    generator = torch.Generator().manual_seed(seed)
-    return {name: 0.3 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    fields = {
+        k: v for k, v in {**LAB_FIELDS, **dict(changes)}.items() if k not in ("model_type", "bos_token_id")
+    }
+    return {k: v.shape for k, v in NativeModel(TransformerBridgeConfig(**fields)).state_dict().items()}
 
 
 def write_lab_series(folder: Path, steps: Sequence[int] = (0, 1, 2), **changes: Any) -> Path:
