@@ -58,10 +58,10 @@ def frame(folder: Path, name: str, *, documents: int = 60, **settings: object) -
 
 @pytest.mark.parametrize("name", ["x.txt", "x.jsonl", "x.txt.gz", "x.jsonl.gz"])
 def test_numbers_do_not_depend_on_how_much_is_read_at_once(tmp_path, monkeypatch, name):
-    whole = frame(tmp_path, name, documents=24)
+    whole = frame(tmp_path, name, documents=14)
     for read_bytes in (61, 4096):
         monkeypatch.setattr("byrote.checkpoints.texts.READ_BYTES", read_bytes)
-        pd.testing.assert_frame_equal(frame(tmp_path, name, documents=24), whole, check_exact=True)
+        pd.testing.assert_frame_equal(frame(tmp_path, name, documents=14), whole, check_exact=True)
 
 
 @pytest.mark.parametrize("windows", ["documents", "full", "packed"])
@@ -70,7 +70,7 @@ def test_numbers_do_not_depend_on_the_size_of_chunks(tmp_path, monkeypatch, wind
     settings = {
         "windows": windows,
         "units": units,
-        "documents": 30 if units == "words" else 10,
+        "documents": 16 if units == "words" else 6,
     }  # seven bytes a word
     whole = frame(tmp_path, "x.txt", **settings)
     monkeypatch.setattr("byrote.checkpoints.texts.CHUNK_BYTES", 3000)

@@ -58,19 +58,19 @@ def read(folder: Path) -> None:
     results.curves("prefix_matching")
 
 
-def refused(folder: Path) -> str:
-    """The message of a refusal by the readers; "" where they read it. `verify` and `show` never end in a traceback."""
+def looked_at(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The message of a refusal by the readers, "" where they read it, and what `verify` finds; `show` never fails otherwise."""
     start, said = time.monotonic(), ""
     try:
         read(folder)
     except ByroteError as error:
         said = f"{error.message}; {error.help}"
-    verify(folder)
+    findings = verify(folder).findings
     done = CliRunner().invoke(cli, ["show", str(folder)])
     assert done.exit_code in (0, 2), (done.stderr, done.exception)
     assert done.exit_code == 0 or len(done.stderr.strip().splitlines()) == 2
     assert time.monotonic() - start < SECONDS
-    return said
+    return said, findings
 
 
 def put_link(path: Path) -> None:
@@ -90,10 +90,10 @@ def test_a_file_that_is_none_is_refused(folder, measured, put, which):
     }[which]
     file.unlink()
     put(file)
-    said = refused(folder)
+    said, findings = looked_at(folder)
     if which in ("run.json", "unit"):
         assert "not a regular file" in said or "is damaged" in said
-    assert which == "observations.parquet" or verify(folder).findings
+    assert which == "observations.parquet" or findings
 
 
 @pytest.mark.parametrize("put", [put_pipe, put_link, put_device])
@@ -125,7 +125,7 @@ def test_units_that_do_not_go_together_are_a_refusal(folder):
         assert "damaged" in "".join(verify(folder).findings)
     odd = table.set_column(4, "metric", pa.array(["x"] * len(table)))
     write_unit(unit_paths(folder)[0].with_name("odd.00000000.parquet"), pa.concat_tables([odd] * 3), {})
-    refused(folder)
+    looked_at(folder)
 
 
 @pytest.mark.parametrize("which", ["units", "step", "arrays"])
@@ -137,9 +137,9 @@ def test_a_folder_that_is_a_link_is_not_followed(folder, tmp_path, which):
     }[which]
     shutil.move(place, tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
-    said = refused(folder)
+    said, findings = looked_at(folder)
     assert which == "arrays" or "is a link" in said
-    assert any("link" in line for line in verify(folder).findings)
+    assert any("link" in line for line in findings)
 
 
 VALUES: tuple[Any, ...] = (
@@ -234,12 +234,12 @@ def test_every_field_is_checked(folder, field):
 )  # fmt: skip
 def test_run_json_that_is_none(folder, data, words):
     (folder / "run.json").write_bytes(data)
-    assert words in refused(folder)
+    assert words in looked_at(folder)[0]
 
 
 def test_run_json_of_two_gigabytes_is_not_read(folder):
     os.truncate(folder / "run.json", 2 << 30)
-    assert "at most 67,108,864 are read" in refused(folder)
+    assert "at most 67,108,864 are read" in looked_at(folder)[0]
 
 
 def constant(n: int, schema: pa.Schema, **values: Any) -> pa.Table:
@@ -278,8 +278,8 @@ def test_a_parquet_file_of_another_kind(folder, odd, which):
         k: v for k, v in (pq.ParquetFile(file).metadata.metadata or {}).items() if k in (b"byrote.units",)
     }
     pq.write_table(ODD[odd](schema).replace_schema_metadata(kept), file)
-    said = refused(folder)
-    assert verify(folder).findings
+    said, findings = looked_at(folder)
+    assert findings
     if before is None:
         assert "damaged" in said
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from planted_series import head_metric, write_results
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import jobs, text_requests
+from byrote.dashboard import jobs, text_requests, text_worker
 from byrote.dashboard.library import open_library
 from byrote.dashboard.state import place_of
+from byrote.dashboard.tasks import TEXT as TEXT_TASK
+from byrote.dashboard.tasks import Task
 from byrote.dashboard.text_requests import Request
 from byrote.dashboard.text_worker import attend
 from byrote.dashboard.views.head_text import cost_words
@@ -57,15 +60,23 @@ def with_tokenizer(series: Path) -> Path:
     return series
 
 
-def assert_answer_of_the_python_api(asked: Request, series: Path, given: np.ndarray | str) -> StoredText:
+def worker(series: Path, step: int, text: str, place: Path) -> tuple[int, Path]:
+    """The worker's own main function in this process: its exit code, and the file of its answer."""
+    folder = place / "job"
+    folder.mkdir()
+    task = Task(TEXT_TASK, (str(series),), {"step": step, "text": text, "most_tokens": 32})
+    (folder / "job.json").write_text(json.dumps({"task": task.facts()}))
+    return text_worker.main([str(folder)]), place / text_requests.ANSWER
+
+
+def assert_answer_of_the_python_api(file: Path, series: Path, given: np.ndarray | str) -> StoredText:
     """Every head's attention at step 2 is what `capture` gives, in steps of a 255th."""
-    assert asked.failure() == []
-    (text,) = asked.texts()
+    (text,) = stored_texts(file)
     expected = capture(load(open_series(series).at(2)), given)
     assert text.tokens.tolist() == expected.tokens[0].tolist()
     for layer in range(2):
         for head in range(4):
-            shown = stored_pattern(asked.file, text, layer=layer, head=head)
+            shown = stored_pattern(file, text, layer=layer, head=head)
             kept = np.rint(expected.pattern[layer, 0, head] * np.float32(SCALE)).astype(np.float64) / SCALE
             np.testing.assert_array_equal(shown, kept)
     return text
@@ -73,10 +84,9 @@ def assert_answer_of_the_python_api(asked: Request, series: Path, given: np.ndar
 
 def test_the_answer_on_words_is_that_of_the_python_api(hf_series, tmp_path):
     series = with_tokenizer(hf_series("gpt2", 3))
-    run = results_of(series, tmp_path / "results")
-    asked = answered(text_requests.begin(run, 2, TEXT))
-    text = assert_answer_of_the_python_api(asked, series, TEXT)
-    assert text_requests.begin(run, 2, TEXT).job == asked.job  # computed once
+    code, file = worker(series, 2, TEXT, tmp_path)
+    assert code == 0
+    text = assert_answer_of_the_python_api(file, series, TEXT)
     assert text.words == ("<bos>", *TEXT.split())
 
 
@@ -101,10 +111,19 @@ def test_size_and_time_are_known_before(lab_series, hf_series, tmp_path):
         (",,, ,", "the text holds no token"),
     ),
 )
-def test_a_text_that_cannot_be_read_is_answered_with_why(said, message, lab_series, tmp_path):
-    asked = answered(text_requests.begin(results_of(lab_series(3), tmp_path / "results"), 1, said))
+def test_a_text_that_cannot_be_read_is_answered_with_why(said, message, lab_series, tmp_path, capsys):
+    code, file = worker(lab_series(3), 1, said, tmp_path)
+    printed = json.loads(capsys.readouterr().out)
+    assert (code, stored_texts(file)) == (2, [])
+    assert f"{printed['error']} ({printed['help']})".startswith(message)
+
+
+def test_what_the_worker_answers_is_shown(lab_series, tmp_path):
+    asked = answered(text_requests.begin(results_of(lab_series(3), tmp_path / "results"), 1, "words"))
     assert asked.texts() == []
-    assert asked.failure()[0].startswith(message)
+    assert asked.failure()[0].startswith(
+        "this series has no tokenizer, so words mean nothing to it (write token"
+    )
 
 
 def test_an_id_outside_the_vocabulary_is_refused_by_the_model(lab_series, tmp_path):
@@ -135,11 +154,16 @@ def test_damaged_weights_are_said(lab_series, tmp_path):
         raise ByroteError(asked.failure()[0])
 
 
-def test_a_worker_that_dies_hangs_or_is_cancelled(lab_series, tmp_path, monkeypatch):
-    run = results_of(lab_series(3), tmp_path / "results")
-    script = tmp_path / "stuck.py"
+@pytest.fixture
+def script(tmp_path, monkeypatch) -> Path:
+    """What workers run in place of byrote."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(jobs, "command_of", lambda task, folder: ["stuck"])
+    return tmp_path / "stuck.py"
+
+
+def test_a_worker_that_dies_hangs_or_is_cancelled(lab_series, tmp_path, script, monkeypatch):
+    run = results_of(lab_series(3), tmp_path / "results")
     script.write_text("import os; print('loading', flush=True); os.kill(os.getpid(), 9)")
     assert answered(text_requests.begin(run, 0, IDS)).failure() == [
         "The worker was killed (SIGKILL), as happens when memory runs out.", "loading",
@@ -167,8 +191,9 @@ def test_new_weights_at_a_step_are_asked_anew(lab_series, tmp_path):
     assert text_requests.request(run, 2, IDS).folder != before.folder
 
 
-def test_old_answers_go(lab_series, tmp_path, monkeypatch):
+def test_old_answers_go(lab_series, tmp_path, script, monkeypatch):
     run = results_of(lab_series(3), tmp_path / "results")
+    script.write_text("")
     monkeypatch.setattr(text_requests, "MAX_ANSWERS", 2)
     for text in ("x", "y", "z"):
         asked = answered(text_requests.begin(run, 1, text))
@@ -177,8 +202,6 @@ def test_old_answers_go(lab_series, tmp_path, monkeypatch):
 
 
 def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
-    import json
-
     series = lab_series(3)
     results_of(series, tmp_path / "results")
     at = open_page("head", tmp_path / "results", step=2, head="L1H3")
@@ -203,7 +226,10 @@ def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
     pattern = eval(last, scope)
     run = open_library([tmp_path / "results"]).runs["own"]
     asked = answered(text_requests.request(run, 2, IDS))
-    text = assert_answer_of_the_python_api(asked, series, np.array([[int(word) for word in IDS.split()]]))
+    assert asked.failure() == []
+    text = assert_answer_of_the_python_api(
+        asked.file, series, np.array([[int(word) for word in IDS.split()]])
+    )
     assert text_requests.begin(run, 2, IDS).job == asked.job  # computed once
     assert text.words is None
     np.testing.assert_allclose(
