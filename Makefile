@@ -68,6 +68,9 @@ demo-repeated: $(STAMP)
 demo-control: $(STAMP)
 	$(DEMO_TRAIN) runs/control --arm control --repeat-frac 0.5 --pool 64
 
+# Tests start byrote in hundreds of processes: its bytecode is cached, whatever the environment says.
+test test-browser test-all torture: export PYTHONDONTWRITEBYTECODE =
+
 # A file stays with one process, which makes its fixtures once; tests/conftest.py puts the long files first.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -90,7 +93,7 @@ seconds ?= 120
 seed ?= $(shell date +%s)
 torture: $(STAMP)
 	BYROTE_TORTURE_S=$(seconds) BYROTE_TORTURE_SEED=$(seed) BYROTE_TORTURE_CASE=$(case) \
-	  $(BIN)/python -m pytest -n 2 --dist worksteal -m torture tests/torture $(if $(only),-k "$(only)")
+	  $(BIN)/python -m pytest -n 2 --dist worksteal -m torture tests/torture tests/checkpoints/test_lint.py $(if $(only),-k "$(only)")
 
 bench: $(STAMP)
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done

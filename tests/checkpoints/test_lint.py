@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,15 +44,28 @@ PACES = {
 }
 
 
-@pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_clean_series_has_nothing_above_a_note(arch: str, schedule: str, pace: str, tmp_path: Path) -> None:
-    for seed in (0, 1) if pace == "usual" else (2,):
-        states = drift(arch, SCHEDULES[schedule], seed=seed, **PACES[pace])
-        report = lint(open_series(write_series(tmp_path / str(seed), arch, states)))
-        assert report.clean, _told(report)
-        assert report.usable_steps == SCHEDULES[schedule]
+# `make test` has every schedule on every architecture, and every pace and every fault on one architecture each; all other
+# combinations are tried by `make torture`, in time of their own.
+MORE = pytest.mark.torture(seconds=0)
+
+
+def clean_cases() -> Iterator[Any]:
+    """(architecture, schedule, pace, seed)."""
+    for i, (schedule, arch) in enumerate(product(SCHEDULES, ARCHITECTURES)):
+        for pace, seed in (("usual", 0), ("usual", 1), ("straight", 2), ("restless", 2)):
+            first = seed == 0 or (pace != "usual" and i % 3 == list(SCHEDULES).index(schedule) % 3)
+            marks = () if first else MORE
+            yield pytest.param(arch, schedule, pace, seed, id=f"{arch}-{schedule}-{pace}-{seed}", marks=marks)
+
+
+@pytest.mark.parametrize(("arch", "schedule", "pace", "seed"), clean_cases())
+def test_clean_series_has_nothing_above_a_note(
+    arch: str, schedule: str, pace: str, seed: int, tmp_path: Path
+) -> None:
+    states = drift(arch, SCHEDULES[schedule], seed=seed, **PACES[pace])
+    report = lint(open_series(write_series(tmp_path / "run", arch, states)))
+    assert report.clean, _told(report)
+    assert report.usable_steps == SCHEDULES[schedule]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -329,12 +344,17 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("name", FAULTS)
+def fault_cases() -> Iterator[Any]:
+    """(name, architecture); the lab's format has one config, one file per step and no tokenizer."""
+    for i, (name, fault) in enumerate(FAULTS.items()):
+        for k, arch in enumerate(fault.only):
+            marks = () if k == i % len(fault.only) else MORE
+            yield pytest.param(name, arch, id=f"{name}-{arch}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "arch"), fault_cases())
 def test_planted_fault_is_found_at_its_steps(name: str, arch: str, tmp_path: Path) -> None:
     fault = FAULTS[name]
-    if arch not in fault.only:
-        pytest.skip("the lab's format has one config, one file per step and no tokenizer")
     states = drift(arch, EVEN_STEPS, seed=3)
     if fault.states:
         fault.states(states, arch)
