@@ -58,7 +58,7 @@ def clean_cases() -> Iterator[Any]:
             yield pytest.param(arch, schedule, pace, seed, id=f"{arch}-{schedule}-{pace}-{seed}", marks=marks)
 
 
-@pytest.mark.parametrize(("arch", "schedule", "pace", "seed"), clean_cases())
+@pytest.mark.parametrize(("arch", "schedule", "pace", "seed"), list(clean_cases()))
 def test_clean_series_has_nothing_above_a_note(
     arch: str, schedule: str, pace: str, seed: int, tmp_path: Path
 ) -> None:
@@ -352,7 +352,7 @@ def fault_cases() -> Iterator[Any]:
             yield pytest.param(name, arch, id=f"{name}-{arch}", marks=marks)
 
 
-@pytest.mark.parametrize(("name", "arch"), fault_cases())
+@pytest.mark.parametrize(("name", "arch"), list(fault_cases()))
 def test_planted_fault_is_found_at_its_steps(name: str, arch: str, tmp_path: Path) -> None:
     fault = FAULTS[name]
     states = drift(arch, EVEN_STEPS, seed=3)
