@@ -89,6 +89,13 @@ def built(full_runs: list[Results], tmp_path_factory: pytest.TempPathFactory) ->
     }
 
 
+@pytest.fixture(scope="module")
+def mine(unique: Results, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    """A report of one run under a name and a title of one's own."""
+    place = tmp_path_factory.mktemp("mine") / "mine.html"
+    return build_report([unique], out=place, light=True, title="Mine", date=DATE)
+
+
 def read(files: ReportFiles) -> str:
     return files.html.read_text(encoding="utf-8")
 
@@ -109,13 +116,12 @@ def numbers_of(node: Any) -> Iterator[float]:
 
 
 def test_the_three_files_are_where_they_were_asked_for(
-    built: dict[str, ReportFiles], tmp_path: Path, unique: Results
+    built: dict[str, ReportFiles], mine: ReportFiles
 ) -> None:
     assert [p.name for p in (built["full"].html, built["full"].json, built["full"].csv)] == [
         "report.html", "report.json", "scores.csv"]  # fmt: skip
-    named = build_report([unique], out=tmp_path / "mine.html", light=True, date=DATE)
-    assert [p.name for p in (named.html, named.json, named.csv)] == ["mine.html", "mine.json", "mine.csv"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.csv", "mine.html", "mine.json"]
+    assert [p.name for p in (mine.html, mine.json, mine.csv)] == ["mine.html", "mine.json", "mine.csv"]
+    assert sorted(p.name for p in mine.html.parent.iterdir()) == ["mine.csv", "mine.html", "mine.json"]
 
 
 @pytest.mark.parametrize("name", ["full", "light"])
@@ -200,14 +206,13 @@ def test_the_dark_patch_turns_the_light_figure_into_the_dark_one(built: dict[str
 
 
 def test_the_title_is_the_finding_and_can_be_replaced(
-    built: dict[str, ReportFiles], unique: Results, tmp_path: Path
+    built: dict[str, ReportFiles], mine: ReportFiles
 ) -> None:
     finding = "unique forms induction heads between steps 256 and 320 (L1H0, L1H2); repeated forms no lasting induction head"
     assert f"<h1>{finding}</h1>" in read(built["full"]) and f"<title>{finding}</title>" in read(
         built["light"]
     )
-    mine = read(build_report([unique], out=tmp_path, light=True, title="Mine", date=DATE))
-    assert "<h1>Mine</h1>" in mine
+    assert "<h1>Mine</h1>" in read(mine)
 
 
 def test_alerts_come_first_and_none_is_said(
@@ -312,8 +317,7 @@ def test_the_same_results_give_the_same_bytes_except_one_date_line(
     assert first.csv.read_bytes() == second.csv.read_bytes()
 
 
-@pytest.mark.parametrize("light", [True, False])
-def test_hostile_names_and_texts_are_only_ever_shown(tmp_path: Path, light: bool) -> None:  # noqa: FBT001
+def test_hostile_names_and_texts_are_only_ever_shown() -> None:
     hostile = planted_run(HOSTILE, steps=FEW_STEPS)
     hostile = without(
         hostile, probe="prefix_matching", step=512, layer=0, head=0, reason=f"token {HOSTILE} is unknown"
@@ -327,18 +331,16 @@ def test_hostile_names_and_texts_are_only_ever_shown(tmp_path: Path, light: bool
     )
     other = planted_run("repeated", learns=False, steps=FEW_STEPS)
     comparison = planted_comparison(hostile, other)
-    text = read(
-        build_report(
-            [hostile, other], comparison=comparison, out=tmp_path, light=light, title=f"{HOSTILE}!", date=DATE
-        )
-    )
-    page = Page(without_plotly(text))
-    assert not page.named("img") and "<img src=x" not in text.lower()
-    assert len(page.named("script")) == (0 if light else len(page.named("figure")) + 1)
-    for block in re.findall(r'<script type="application/json">(.*?)</script>', text, re.S):
-        assert "<" not in block and ">" not in block
-        json.loads(block)
-    assert html.escape(f"token {HOSTILE} is unknown") in text
+    report = report_content([hostile, other], comparison=comparison, title=f"{HOSTILE}!", date=DATE)
+    for light in (True, False):
+        text = render(report, light=light)[0]
+        page = Page(without_plotly(text))
+        assert not page.named("img") and "<img src=x" not in text.lower()
+        assert len(page.named("script")) == (0 if light else len(page.named("figure")) + 1)
+        for block in re.findall(r'<script type="application/json">(.*?)</script>', text, re.S):
+            assert "<" not in block and ">" not in block
+            json.loads(block)
+        assert html.escape(f"token {HOSTILE} is unknown") in text
 
 
 def test_json_holds_null_and_a_reason_never_nan(unique: Results, tmp_path: Path) -> None:

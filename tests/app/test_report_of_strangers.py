@@ -8,7 +8,6 @@ import json
 import re
 import unicodedata
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,9 @@ from paper_runs import planted_run, rebuilt, without
 
 from byrote.probes.registry import REGISTRY
 from byrote.probes.stored_probes import to_json
-from byrote.report import build_report
+from byrote.report.content import report_content
+from byrote.report.files import csv_text, json_text
+from byrote.report.html import render
 
 EVIL = "=1+1'\"></script><img src=x onerror=alert(1)><svg/onload=alert(2)>&lt;b&gt;\x1b[31m\u202e{{7*7}}[x](javascript:1)"
 WORDS_OF_OURS = {"id", "kind", "status", "name", "path", "format"}  # what the shape of results depends on
@@ -88,12 +89,22 @@ def obeyed(text: str) -> set[str]:
     return {c for c in text if c not in "\n " and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
 
 
-@pytest.mark.parametrize("light", (True, False), ids=("light", "full"))
-def test_every_text_of_a_stranger_is_only_shown(light: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    files = build_report(
-        [strangers(), planted_run("other", steps=(0, 256, 2400))], out=tmp_path, light=light, date="today"
-    )
-    page = re.sub(r"<script>/\*\*.*?</script>", "", files.html.read_text(encoding="utf-8"), flags=re.S)
+def test_every_text_of_a_stranger_is_only_shown() -> None:
+    results = [strangers(), planted_run("other", steps=(0, 256, 2400))]
+    report = report_content(results, date="today")
+    for light in (True, False):
+        assert_only_shown(render(report, light=light)[0], light=light)
+    table = csv_text(results)
+    assert not obeyed(table)
+    cells = [cell for row in csv.reader(table.splitlines()) for cell in row]
+    assert not any(cell.startswith(("=", "@", "\t")) for cell in cells)
+    assert any(cell.startswith("'=1+1") for cell in cells)
+    data = json_text(report)
+    assert not obeyed(data) and json.loads(data)
+
+
+def assert_only_shown(page: str, *, light: bool) -> None:
+    page = re.sub(r"<script>/\*\*.*?</script>", "", page, flags=re.S)
     assert not obeyed(page) and html.escape("onerror=alert(1)") in page
     tags = Tags(page).found
     assert not {"img", "b onload"} & {tag for tag, _ in tags}
@@ -105,15 +116,6 @@ def test_every_text_of_a_stranger_is_only_shown(light: bool, tmp_path: Path) -> 
     scripts = re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
     assert all("<" not in block and json.loads(block) for block in scripts)
     assert len([tag for tag, _ in tags if tag == "script"]) == (0 if light else len(scripts) + 1)
-
-    table = files.csv.read_text(encoding="utf-8")
-    assert not obeyed(table)
-    cells = [cell for row in csv.reader(table.splitlines()) for cell in row]
-    assert not any(cell.startswith(("=", "@", "\t")) for cell in cells) and any(
-        cell.startswith("'=1+1") for cell in cells
-    )
-    data = files.json.read_text(encoding="utf-8")
-    assert not obeyed(data) and json.loads(data)
 
 
 def test_notebooks_show_it_too() -> None:

@@ -22,6 +22,9 @@ from byrote.dashboard import export, layout
 from byrote.dashboard.export import notebook_lines, shell_lines
 from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.views import PAGES
+from byrote.probes.results import Results
+from byrote.report.files import ReportFiles
+from byrote.report.report_inputs import report_inputs
 
 Look = Callable[..., tuple[View, Drawing]]
 
@@ -99,8 +102,16 @@ def rows_of(byrote, line: str) -> list[dict[str, Any]]:
     return json.loads(done.stdout)
 
 
+def without_drawing(runs: list[Results], *, out: Path, base: str | None, light: bool) -> ReportFiles:
+    """A report's checks, without its pages."""
+    assert report_inputs(runs, base=base).refused == () and not light
+    return ReportFiles(*(out / name for name in ("report.html", "report.json", "scores.csv")))
+
+
 @pytest.mark.parametrize("case", ("planted by hand", "measured", "one run"))
-def test_every_line_offered_runs(case, look, measured, byrote, planted_results):
+def test_every_line_offered_runs(case, look, measured, byrote, planted_results, monkeypatch):
+    if case != "one run":  # one report is drawn; the others' runs and baseline are looked at
+        monkeypatch.setattr("byrote.report.build_report", without_drawing)
     results, state = {
         "planted by hand": (measured, {"run": "unique", "base": "repeated", "step": 40, "head": "L1H2"}),
         "measured": (planted_results, {"run": "planted", "base": "random", "step": 20}),
