@@ -65,7 +65,7 @@ def worker(series: Path, step: int, text: str, place: Path) -> tuple[int, Path]:
     folder = place / "job"
     folder.mkdir()
     task = Task(TEXT_TASK, (str(series),), {"step": step, "text": text, "most_tokens": 32})
-    (folder / "job.json").write_text(json.dumps({"task": task.facts()}))
+    (folder / "job.json").write_text(json.dumps({"task": task.facts}))
     return text_worker.main([str(folder)]), place / text_requests.ANSWER
 
 
