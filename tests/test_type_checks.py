@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,3 +134,51 @@ def test_what_is_refused_is_what_jaxtyping_refuses(name):
 def test_the_packages_are_checked(call):
     with pytest.raises(TypeCheckError, match=r"(?i)violates type hint"):
         call()
+
+
+def adding(k: int) -> tuple[Callable[[Any], Any], ...]:
+    """Functions that are new at every call."""
+
+    def to_number(n: int) -> int:
+        return n + k if n < 9 else str(n)
+
+    def to_array(row: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        return row + k if row[0] < 9 else np.zeros(len(row) + 1)
+
+    def one_by_one(n: int) -> Iterator[Float[np.ndarray, " n"]]:
+        yield np.full(n, k)
+
+    return to_number, to_array, one_by_one
+
+
+def test_a_function_made_anew_at_every_call_is_checked_every_time():
+    made = [tuple(checked(fn, typechecker=beartype) for fn in adding(k)) for k in (1, 2, 3)]
+    for k, (to_number, to_array, one_by_one) in enumerate(made, 1):
+        assert to_number(3) == 3 + k and to_array(np.ones(2)).tolist() == [1 + k] * 2
+        assert next(one_by_one(2)).tolist() == [k, k]
+        for wrong in (
+            lambda to_number=to_number: to_number("x"),
+            lambda to_number=to_number: to_number(9),
+            lambda to_array=to_array: to_array(np.ones((2, 2))),
+            lambda to_array=to_array: to_array(np.full(2, 9.0)),
+            lambda one_by_one=one_by_one: list(one_by_one("x")),
+        ):
+            with pytest.raises(TypeError):
+                wrong()
+
+
+def test_what_such_a_function_closes_over_is_not_held():
+    class Model: ...
+
+    def use(model: Model) -> Callable[[int], int]:
+        def one(n: int) -> int:
+            return n if model else 0
+
+        return checked(one, typechecker=beartype)
+
+    model = Model()
+    gone = weakref.ref(model)
+    assert use(model)(3) == 3
+    del model
+    gc.collect()
+    assert gone() is None

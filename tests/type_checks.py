@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from types import FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, get_args, get_type_hints
 from unittest.mock import patch
 
@@ -52,12 +52,44 @@ def checked(fn: Any = None, *, typechecker: Any = None) -> Any:
         return fn
     if not inspect.isfunction(fn):
         return with_axes(fn, typechecker=typechecker)
+    if "<locals>" not in fn.__qualname__:
+        return _decorated(fn, typechecker)
+    if fn.__code__ not in _MADE:
+        empty = tuple(CellType() for _ in fn.__code__.co_freevars)  # nothing it closes over stays in memory
+        _MADE[fn.__code__] = _decorated(_copy(fn, closure=empty), typechecker)
+    made = _around(_MADE[fn.__code__], fn)
+    return _decorated(fn, typechecker) if made is None else made
+
+
+_MADE: dict[CodeType, Any] = {}
+"""What was made of a function inside another one, which is a new function at every call of that other one, by its code."""
+
+
+def _decorated(fn: FunctionType, typechecker: Any) -> Any:
     hints = _hints(fn)
-    if not _holds_array(hints.values()):
-        return typechecker(_annotated(fn, hints), conf=_AS_JAXTYPING)
-    if inspect.isgeneratorfunction(fn):
+    generates = inspect.isgeneratorfunction(fn)  # what it yields is never looked at
+    if not _holds_array(hint for name, hint in hints.items() if not (generates and name == "return")):
+        return typechecker(_copy(fn, annotations=hints), conf=_AS_JAXTYPING)
+    if generates:
         return with_axes(fn, typechecker=typechecker)
-    return with_axes(typechecker(_annotated(fn, hints), conf=_AS_JAXTYPING), typechecker=None)
+    return with_axes(typechecker(_copy(fn, annotations=hints), conf=_AS_JAXTYPING), typechecker=None)
+
+
+def _around(made: Any, fn: FunctionType) -> Any:
+    """What was made of a function, around another one of the same code; None where it is of no form that is known here."""
+    if made.__code__ is fn.__code__:  # nothing to look at
+        return fn
+    if "__beartype_func" in (made.__kwdefaults__ or {}):
+        again = _copy(made)
+        again.__kwdefaults__ = made.__kwdefaults__ | {
+            "__beartype_func": _copy(fn, annotations=made.__annotations__)
+        }
+        return again
+    if made.__code__.co_freevars == ("fn", "signature"):  # jaxtyping's scope of axes
+        inner, signature = made.__closure__
+        again = _around(inner.cell_contents, fn)
+        return None if again is None else _copy(made, closure=(CellType(again), signature))
+    return None
 
 
 def _hints(fn: FunctionType) -> dict[str, Any]:
@@ -84,10 +116,17 @@ def _holds_array(hints: Iterable[Any]) -> bool:
     return False
 
 
-def _annotated(fn: FunctionType, hints: dict[str, Any]) -> Callable[..., Any]:
-    """The same function with its annotations resolved."""
-    twin = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+def _copy(
+    fn: FunctionType,
+    *,
+    annotations: dict[str, Any] | None = None,
+    closure: tuple[CellType, ...] | None = None,
+) -> FunctionType:
+    """The same function, with other annotations or closed over something else."""
+    cells = fn.__closure__ if closure is None else closure
+    twin = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, cells)
     twin.__kwdefaults__, twin.__qualname__, twin.__doc__ = fn.__kwdefaults__, fn.__qualname__, fn.__doc__
-    twin.__module__, twin.__annotations__ = fn.__module__, hints
+    twin.__module__ = fn.__module__
+    twin.__annotations__ = fn.__annotations__ if annotations is None else annotations
     twin.__dict__.update(fn.__dict__)
     return twin
