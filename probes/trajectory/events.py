@@ -223,7 +223,7 @@ def _all(results: Table, seed: int) -> list[dict[str, Any]]:
     whole_model, phases = list(_whole_model(results)), list(_phase_metrics())
     curves = _with_sequences(results, _needed(strongest, whole_model, phases))
     heads = {
-        probe: [replace(curves[probe, "score"][c.layer, c.head], among=c.among) for c in found]
+        probe: [replace(curves[probe, "score"][_head_of(c)], among=c.among) for c in found]
         for probe, found in strongest.items()
     }
     rows = [*_circuit(results)]
@@ -240,16 +240,20 @@ def _all(results: Table, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _head_of(curve: Curve) -> Head:
+    return None if curve.layer is None or curve.head is None else (curve.layer, curve.head)
+
+
 def _needed(
     strongest: Mapping[str, list[Curve]], whole_model: Iterable[Metric], phases: Iterable[Metric]
 ) -> dict[Metric, set[Head] | None]:
     """(probe, metric) -> the heads whose curves the events are read from; None is all of them."""
     needed: dict[Metric, set[Head] | None] = {
-        (probe, "score"): {(c.layer, c.head) for c in found} for probe, found in strongest.items()
+        (probe, "score"): {_head_of(c) for c in found} for probe, found in strongest.items()
     }
     for name in dict.fromkeys(name for pair in ORDERED for name in pair):
-        own = {(c.layer, c.head) for c in strongest.get(name[0], [])[:1]}
-        needed[name] = needed.get(name, set()) | own if name[0] in strongest else None
+        first = {_head_of(c) for c in strongest.get(name[0], [])[:1]}
+        needed[name] = {*(needed.get(name) or ()), *first} if name[0] in strongest else None
     needed |= dict.fromkeys([*whole_model, *phases, ("prefix_matching", "score")])
     return needed
 
@@ -432,7 +436,7 @@ def _representative(
     of_heads = heads.get(probe, [])
     if not of_heads:
         return next(iter(found.values()), None) if probe not in heads else None
-    key = (of_heads[0].layer, of_heads[0].head)
+    key = _head_of(of_heads[0])
     return replace(found[key], among=of_heads[0].among) if key in found else None
 
 
