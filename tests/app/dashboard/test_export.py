@@ -102,9 +102,11 @@ def rows_of(byrote, line: str) -> list[dict[str, Any]]:
     return json.loads(done.stdout)
 
 
-def without_drawing(runs: list[Results], *, out: Path, base: str | None, light: bool) -> ReportFiles:
+def without_drawing(
+    runs: list[Results], *, out: Path, base: str | None, light: bool, **groups: Any
+) -> ReportFiles:
     """A report's checks, without its pages."""
-    assert report_inputs(runs, base=base).refused == () and not light
+    assert report_inputs(runs, base=base, **groups).refused == () and not light
     return ReportFiles(*(out / name for name in ("report.html", "report.json", "scores.csv")))
 
 
