@@ -350,6 +350,8 @@ def _by_weights(results: Table, step: int) -> str:
     verdicts = verdict_table(results)
     if step in verdicts.index:
         called = verdicts.columns[is_called(verdicts.loc[step].to_numpy())]
+        if not len(called) and not verdicts.loc[step].isna().all():
+            return f"No head is called an induction head at step {step_number(step)}, and no path was ablated"
         rows = rows[rows["label"].isin(called)] if len(called) else rows
     if rows.empty:
         return ""

@@ -97,6 +97,14 @@ def test_without_ablation_the_qk_trace_says_whose_weights_match(results):
     )
 
 
+def test_weights_that_match_are_not_named_where_no_head_is_called(tmp_path):
+    """A run that never forms induction heads may have a QK trace all the same: a small previous-token head is enough."""
+    units = rising(top=0.06, at=10_000)
+    units[LAST] += [head_metric("qk_matching", np.full(SHAPE, 9.7), metric="trace_z", chance=0.0)]
+    run = Results.open(write_results(tmp_path, "flat", units))
+    assert title(run) == "No head is called an induction head at step 40, and no path was ablated"
+
+
 def test_the_rules_worked_by_hand():
     assert path_carries(-0.2, -0.06, among=1) and not path_carries(-0.2, -0.04, among=1)
     # 16 paths: the half width of 0.14 is stretched by 2.955 / 1.960, to 0.211
