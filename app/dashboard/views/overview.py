@@ -106,14 +106,24 @@ def _not_reached(run: Results) -> list[Missing]:
 
 
 def _in_part(run: Results) -> list[Missing]:
-    """Probes that hold a number at some steps and none, or not all, at others; those with one story are listed together."""
+    """Probes that hold a number at some steps and none, or not all, at others; those with one story are listed together.
+
+    What follows from other probes' numbers is not listed where these are missing: measuring them brings it back.
+    """
     probes, steps, grid, _ = coverage_grid(run)
     unread = {int(g["step"]) for g in run.gaps if g.get("step") is not None}
     reasons = _reasons(run)
     stories: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    lacking = {
+        probe: {s for s, v in zip(steps, row, strict=True) if v in (NOT_RUN, FAILED, PARTIAL)}
+        for probe, row in zip(probes, grid, strict=True)
+    }
     for probe, row in zip(probes, grid, strict=True):
+        follows = {s for need in run.info(probe).needs for s in lacking.get(need, ())}
         for kind, said in ((NOT_RUN, ""), (FAILED, "not measured"), (PARTIAL, "measured in part")):
-            here = tuple(s for s, v in zip(steps, row, strict=True) if v == kind and s not in unread)
+            here = tuple(
+                s for s, v in zip(steps, row, strict=True) if v == kind and s not in unread | follows
+            )
             if not here:
                 continue
             known = dict.fromkeys(why for s in here for why in reasons.get(probe, {}).get(s, ()))
