@@ -197,7 +197,14 @@ def test_what_is_missing_has_its_reason_and_the_command_that_measures_it(tmp_pat
     not_run = shlex.split(told["Prefix matching, step 40"].command)
     assert not_run == [*start, "-p", "prefix_matching", *as_measured]
     never = shlex.split(found[-1].command)
-    here = {"prefix_matching", "previous_token", "induction", "composition", "repeat_loss"}
+    here = {
+        "prefix_matching",
+        "prefix_aggregates",
+        "previous_token",
+        "induction",
+        "composition",
+        "repeat_loss",
+    }
     wanted = [w for info in resolve(None) if info.name not in here for w in ("-p", info.name)]
     assert never == [*start, *wanted, *as_measured]
     assert "ICL score" in found[-1].what
