@@ -141,7 +141,8 @@ def observe(
         model: a loaded checkpoint.
         tokens: ids, each below the model's d_vocab, at most n_ctx long.
         observers: any number; each sees the same pass.
-        batch: sequences per pass; None picks one from the vocabulary so that logits stay under 256 MiB.
+        batch: sequences per pass; None picks one from the vocabulary so that logits stay under 256 MiB, at least two;
+            a single one left over joins the pass before it.
 
     Returns:
         Pattern problems by layer, and counts.
@@ -154,9 +155,12 @@ def observe(
     engine = _Engine(model, watchers)
     size = batch or _batch_size(model, tokens.shape[1])
     report = PassReport(stopped_early=not engine.needs & _LOGIT_SITES)
+    starts = list(range(0, len(tokens), size))
+    if batch is None and len(starts) > 1 and len(tokens) - starts[-1] == 1:
+        del starts[-1]  # probes that exchange sequences need two in every pass
     with torch.inference_mode():
-        for start in range(0, len(tokens), size):
-            rows = slice(start, min(start + size, len(tokens)))
+        for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
+            rows = slice(start, end)
             engine.run(tokens[rows].to(model.device), rows, report)
             report.n_passes += 1
     return report
@@ -345,7 +349,7 @@ def _check_tokens(model: HookedModel, tokens: Tensor) -> None:
 
 
 def _batch_size(model: HookedModel, pos: int) -> int:
-    return max(1, min(32, _LOGIT_BUDGET_BYTES // (4 * pos * model.shape.d_vocab)))
+    return max(2, min(32, _LOGIT_BUDGET_BYTES // (4 * pos * model.shape.d_vocab)))
 
 
 def read_out_error(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> float:

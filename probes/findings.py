@@ -17,7 +17,11 @@ from byrote.interp.axes import head_label, pair_label
 from byrote.probes.paths import INPUTS, paths
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.rules import (
+    FLOORS,
     PREVIOUS_TOKEN,
+    SMALLEST,
+    SMALLEST_LOGITS,
+    SMALLEST_SHARE,
     against_chance,
     is_called,
     smallest_effect,
@@ -172,6 +176,7 @@ def at_end(results: Table) -> Iterator[str]:
     if step in verdicts.index and not verdicts.loc[step].isna().all():
         yield induction(results.run, onset(results))
         yield _called_heads(results, step, verdicts.loc[step])
+        yield from _not_called(results, step)
     looking = heads_above(results, "previous_token", step, threshold=PREVIOUS_TOKEN)
     if not looking.empty:
         yield f"previous-token heads: {_with_intervals(looking)}"
@@ -204,6 +209,70 @@ def _called_heads(results: Table, step: int, verdicts: pd.Series) -> str:
     if found.empty:
         return f"no induction heads at step {step:,}"
     return f"{counted(len(found), 'induction head')} at step {step:,}: {_with_intervals(found)}"
+
+
+def induction_rule(results: Sequence[Table]) -> str:
+    """When a head is called an induction head, and which runs were judged by the rule of an earlier version."""
+    former = [
+        clean(r.run) for r in results if r.has("induction", "verdict") and not r.has("induction", "unmet")
+    ]
+    earlier = (
+        f" Judged without the last two, by the rule of an earlier version: {listed(former, most=MAX_RUNS_NAMED)}."
+        if former
+        else ""
+    )
+    return (
+        f"A head is called an induction head only when it matches prefixes and copies, both above their nulls by more than "
+        f"{SMALLEST} with 95% intervals and after Benjamini-Hochberg correction over heads, when it still matches on blocks "
+        f"of varying length, when its attention raises what followed by more than {SMALLEST_LOGITS} logits and "
+        f"{SMALLEST_SHARE:.0%} of its absolute raises, and when it does so for a quarter of the ids.{earlier}"
+    )
+
+
+def not_called(results: Table, step: int) -> dict[tuple[int, int], str]:
+    """Heads that match prefixes at a step and are not called: (layer, head) -> the first condition they do not meet.
+
+    Args:
+        results: of one run; nothing is found in those of a version that did not store the condition.
+        step: training step.
+    """
+    unmet = results.select("induction", "unmet", step=step)
+    found: dict[tuple[int, int], str] = {}
+    for row in unmet[unmet["valid"]].itertuples(index=False):
+        condition = list(FLOORS)[int(row.value) - 1] if row.value else ""
+        if condition in ("", "prefix_excess", "jitter_excess"):
+            continue
+        head = int(row.layer), int(row.head)
+        found[head] = _condition_unmet(results, step, head, condition) or results.info("induction").word_of(
+            "unmet", row.value
+        )
+    return found
+
+
+def _condition_unmet(results: Table, step: int, head: tuple[int, int], condition: str) -> str:
+    """A condition of the verdict with the numbers that did not meet it; "" where these are not there."""
+
+    def of(metric: str) -> Any:
+        rows = results.select("induction_dla", metric, step=step)
+        rows = rows[(rows["layer"] == head[0]) & (rows["head"] == head[1]) & rows["valid"]]
+        return next(rows.itertuples(index=False), None)
+
+    if condition == "copied" and (copied := of("ids_copied")) and (shown := of("ids_shown")):
+        return f"copies {copied.value:.0f} of {shown.value:.0f} ids"
+    if condition == "dla" and (raised := of("score")):
+        return f"raises what followed by {interval(raised.value, raised.lo, raised.hi)} logits"
+    return ""
+
+
+def _not_called(results: Table, step: int) -> Iterator[str]:
+    """One line for the heads that match prefixes and are not called, the strongest matches first."""
+    found = not_called(results, step)
+    heads = heads_above(results, "prefix_matching", step, threshold=float("-inf")).itertuples(index=False)
+    named = [
+        f"{row.label} {found[head]}" for row in heads if (head := (int(row.layer), int(row.head))) in found
+    ]
+    if named:
+        yield f"match prefixes and are no induction heads: {listed(named, most=_HEADS_LISTED, between='; ')}"
 
 
 def _with_intervals(heads: pd.DataFrame) -> str:

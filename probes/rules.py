@@ -33,6 +33,25 @@ costs is in docs/decisions/0002-induction-verdict.md and printed by `byrote self
 SMALLEST_Z = 1.0
 """The same in standard deviations of a null."""
 
+SMALLEST_LOGITS = 0.1
+"""Smallest raise of a token's logit that counts: its odds grow by a tenth. Ours, as the next three are."""
+
+SMALLEST_SHARE = 0.05
+"""Share of a head's absolute raises below which induction is a sideline of it: even attention already gives 3%."""
+
+COPIED_FRAC_OF_MEAN = 0.25
+"""An id is copied where a head raises it by this share of what it raises on average: ids it does not copy get 0."""
+
+COPIED_FRAC = 0.25
+"""Share of ids that an induction head surely copies. The algorithm works on any token; heads of trained models that share
+the vocabulary between them copy a third or more each, a head for a few ids 3 of 63."""
+
+SINK = 0.8
+"""Attention on position 0 above which a head is judged by the rest of its attention: there the score is at most 0.2."""
+
+LOAD_FRAC_OF_GAIN = 0.1
+"""Share of what copying is worth that heads must carry to be load-bearing, beside SMALLEST nats."""
+
 _TWENTIETH = (SMALLEST, "one in twenty: the twentieth part of what there is to have")
 _FACTOR = (SMALLEST, "e^0.05: the probability of each token changes by a twentieth")
 _ONE = (1.0, "one of them")
@@ -45,10 +64,11 @@ SMALLEST_BY_UNIT: Final[Mapping[str, tuple[float, str]]] = {
         ("probability", "copying score", "eigenvalue positivity", "yes (1) or no (0)", "adjusted p", "AUC", "correlation"),
         _TWENTIETH,
     ),
-    "logits": (0.1, "e^0.1: the odds of a token against all others change by a tenth"),
-    "0 to 3": (0.5, "half a step between two verdicts"),
+    "logits": (SMALLEST_LOGITS, "e^0.1: the odds of a token against all others change by a tenth"),
+    "0 to 4": (0.5, "half a step between two verdicts"),
+    "sum of attention fractions": _TWENTIETH,
     **dict.fromkeys(
-        ("pairs", "heads", "sets of heads", "edges", "sequences", "members", "words", "tokens", "tokens back", "copies", "times"),
+        ("pairs", "heads", "ids", "layers", "sets of heads", "edges", "sequences", "members", "words", "tokens", "tokens back", "copies", "times"),
         _ONE,
     ),
 }  # fmt: skip
@@ -122,28 +142,92 @@ def is_above(lo: Numbers, floor: Numbers | float) -> Flags:
     return np.nan_to_num(lo, nan=-np.inf) > floor
 
 
+FLOORS: Final[Mapping[str, float]] = {
+    "prefix_excess": SMALLEST,
+    "jitter_excess": SMALLEST,
+    "copying_excess": SMALLEST,
+    "dla": SMALLEST_LOGITS,
+    "dla_excess": SMALLEST_LOGITS,
+    "dla_share": SMALLEST_SHARE,
+    "copied": COPIED_FRAC,
+}
+"""What the lower end of each number that the induction verdict rests on must exceed. The first two are of matching."""
+
+_MATCHING = ("prefix_excess", "jitter_excess")
+_TESTED = {"q_prefix": "prefix_excess", "q_copying": "copying_excess", "q_dla": "dla_excess"}
+
+
 def induction_verdict(
     q: Mapping[str, Numbers], lo: Mapping[str, Numbers], *, copying_measured: Flags
 ) -> Numbers:
-    """Which heads are induction heads: they match prefixes and copy (Olsson et al. 2022, arXiv:2209.11895).
+    """Which heads are induction heads: they match prefixes and copy (Olsson et al. 2022, arXiv:2209.11895), and it shows.
 
-    Both tests below ALPHA, and prefix matching, copying and prefix matching on jittered blocks above their nulls by
-    more than SMALLEST with their whole intervals.
+    Every test below ALPHA, and every lower end above its floor.
 
     Args:
-        q: `q_prefix` and `q_copying`, adjusted over heads.
-        lo: lower ends of `prefix_excess`, `copying_excess` and `jitter_excess`.
-        copying_measured: where copying is defined.
+        q: `q_prefix`, `q_copying` and `q_dla`, adjusted over heads.
+        lo: lower ends, of any of `FLOORS`; results of earlier versions have the first three only.
+        copying_measured: where copying, and what it does to logits, is defined.
 
     Returns:
         1.0 yes, 0.0 no, NaN for a head that matches prefixes and whose copying was not measured.
     """
-    above = {name: is_above(ends, SMALLEST) for name, ends in lo.items()}
-    matches = (q["q_prefix"] < ALPHA) & above["prefix_excess"] & above["jitter_excess"]
-    copies = (q["q_copying"] < ALPHA) & above["copying_excess"]
-    verdict = (matches & copies).astype(np.float64)
+    met = _conditions(q, lo)
+    matches = np.logical_and.reduce([met[name] for name in _MATCHING])
+    verdict = np.logical_and.reduce(list(met.values())).astype(np.float64)
     verdict[matches & ~copying_measured] = np.nan
     return verdict
+
+
+def unmet_condition(q: Mapping[str, Numbers], lo: Mapping[str, Numbers]) -> Numbers:
+    """The first condition of `induction_verdict` that a head does not meet: its place in `FLOORS`, from 1; 0 for none."""
+    met = _conditions(q, lo)
+    place = np.zeros(len(lo["prefix_excess"]))
+    for i, name in reversed(list(enumerate(FLOORS, start=1))):
+        if name in met:
+            place[~met[name]] = i
+    return place
+
+
+def _conditions(q: Mapping[str, Numbers], lo: Mapping[str, Numbers]) -> dict[str, Flags]:
+    met = {name: is_above(ends, FLOORS[name]) for name, ends in lo.items()}
+    for name, p in q.items():
+        met[_TESTED[name]] = met[_TESTED[name]] & (p < ALPHA)
+    return met
+
+
+def load_verdict(lo: Mapping[str, float]) -> float:
+    """What `load_bearing` says, as the place of its word in the catalogue.
+
+    Args:
+        lo: lower ends of signature and joint_signature (attention fractions), top_change, excess, joint_change and
+            joint_excess (nats), over_tenth (top_change beyond a tenth of what copying is worth) and over_half
+            (joint_change beyond half of it; NaN where the joint heads are fewer than two).
+
+    Returns:
+        0 to 4; NaN where the top heads cost enough and there is nothing to compare them with.
+    """
+    costs = lo["top_change"] > SMALLEST and lo["over_tenth"] > 0
+    if lo["signature"] > SMALLEST and costs and lo["excess"] > SMALLEST:
+        return 3.0
+    controlled = np.isnan(lo["joint_excess"]) or lo["joint_excess"] > SMALLEST
+    together = lo["joint_signature"] > SMALLEST and lo["joint_change"] > SMALLEST and lo["over_half"] > 0
+    if together and controlled:
+        return 2.0
+    if costs and np.isnan(lo["excess"]):
+        return float("nan")
+    if lo["signature"] > SMALLEST:
+        return 1.0
+    return 4.0 if costs and lo["excess"] > SMALLEST else 0.0
+
+
+def rests(sink: Numbers) -> Flags:
+    """Which heads are judged by their attention without position 0.
+
+    Args:
+        sink: mean attention on position 0.
+    """
+    return is_above(sink, SINK)
 
 
 def is_called(verdict: ArrayLike) -> Flags:

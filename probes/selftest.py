@@ -5,11 +5,14 @@
 2. the induction verdict must call the planted induction heads and nothing else: not the head that matches prefixes and
    anti-copies, not the head with a fixed offset, not previous- or duplicate-token heads
 3. sensitivity: induction heads planted at rising strengths; from which prefix-matching score on are they called?
-4. false alarms: the same verdict on random-weight models, and on perfect induction heads shown sequences in which
+4. planted cases that are not what they seem, or are although they do not seem so (checkpoints/lab/planted_cases.py): the
+   induction verdict and `load_bearing` must be right on each; and on models drawn from such cases without an induction
+   head in them, both may be wrong in at most 5%
+5. false alarms: the same verdict on random-weight models, and on perfect induction heads shown sequences in which
    nothing repeats; the share called, with its exact 95% upper bound (Clopper and Pearson 1934); the share of pairs of
    random heads that compose, also where all heads share a subspace; and `load_bearing` on random weights and on a head
    that writes nothing. Of planted circuits the path that does the work must be found, and no other
-5. statistics: coverage of intervals, false alarms and false discoveries of verdicts and comparisons, onsets and peaks at
+6. statistics: coverage of intervals, false alarms and false discoveries of verdicts and comparisons, onsets and peaks at
    12 checkpoints, on simulated data whose truth is known (calibration.py)
 
 Runs on the device and dtype requested, so that it says what these numbers are worth on that machine.
@@ -44,10 +47,11 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 3e-2}
 STRENGTHS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # prefix-matching scores to plant
 TRIES, TRIES_LONG = 100, 2000  # simulations
 N_RANDOM, N_RANDOM_LONG = 10, 25  # models
+N_NULL, N_NULL_LONG = 6, 200  # models drawn from planted cases without an induction head
 MODELS_PER_LOAD = 5  # ablations cost more: one in so many random models
 _NEITHER, _LOAD_BEARING = 0, 3  # of the verdict, see circuits/load_bearing.py
 _COMPOSES_Z = 5  # far beyond what the best of 16 pairs reaches by chance
-_INDUCTION_INPUTS = ("prefix_matching", "copying_logit")
+_INDUCTION_INPUTS = lookup("induction").needs
 _KINDS = ("repeated_random", "shuffled_repeat", "jittered_repeat")
 _CLOSED_FORM = {
     ("prefix_matching", "score"): "prefix_matching",
@@ -91,6 +95,7 @@ def run_selftest(
     dtype: str = "float32",
     seed: int = 0,
     n_random: int = N_RANDOM,
+    n_null: int = N_NULL,
     n_seq: int = 16,
     tries: int = TRIES,
     on_progress: Callable[[int, int], None] | None = None,
@@ -102,6 +107,7 @@ def run_selftest(
         dtype: float32, float64 or bfloat16.
         seed: of stimuli and random models.
         n_random: random-weight models for the false-alarm rate, 8 heads each.
+        n_null: models drawn from planted cases without an induction head.
         n_seq: sequences per stimulus.
         tries: simulated data sets per statistical check; 0 leaves those out.
         on_progress: called with the number of groups of checks that are done, and of all groups.
@@ -121,6 +127,8 @@ def run_selftest(
             lambda: _scores(bench),
             lambda: _verdicts(bench),
             lambda: _sensitivity(bench),
+            lambda: _cases(bench),
+            lambda: _null_models(bench, n_null),
             lambda: _false_alarms(bench, n_random),
             lambda: _load_bearing(bench, math.ceil(n_random / MODELS_PER_LOAD)),
             lambda: _paths(bench),
@@ -143,28 +151,35 @@ class _Bench:
 
     def load(self, name: str, config: PlantedConfig, *, kind: str = "planted", seed: int = 0) -> Any:
         """A model, through disk and `open_series`."""
+        from byrote.checkpoints.lab.planted import write_planted
+
+        return self.loaded(write_planted(self.folder / name, config, kind=kind, seed=seed))
+
+    def loaded(self, path: Path) -> Any:
+        """The model of a series of one checkpoint."""
         import torch
 
-        from byrote.checkpoints.lab.planted import write_planted
         from byrote.interp.loading import load_fresh
 
-        path = write_planted(self.folder / name, config, kind=kind, seed=seed)
         return load_fresh(open_series(path)[0], device=self.device, dtype=getattr(torch, self.dtype))
 
-    def stimulus(self, kind: str, *, seed: int | None = None) -> Stimulus:
-        """One of the standard stimuli for the planted vocabulary."""
-        vocabulary = Vocabulary(np.arange(1, self.config.d_vocab), 0)
-        return make(
-            kind,
-            vocabulary,
-            n_ctx=self.config.n_ctx,
-            seed=self.seed if seed is None else seed,
-            n_seq=self.n_seq,
-        )
+    def stimulus(self, kind: str, *, seed: int | None = None, model: Any = None) -> Stimulus:
+        """One of the standard stimuli for the planted vocabulary, or for that of a model."""
+        sizes = self.config if model is None else model.shape
+        vocabulary = Vocabulary(np.arange(1, sizes.d_vocab), 0)
+        seed = self.seed if seed is None else seed
+        return make(kind, vocabulary, n_ctx=sizes.n_ctx, seed=seed, n_seq=self.n_seq)
 
-    def stimuli(self, seed: int) -> dict[str, Stimulus]:
+    def stimuli(self, seed: int, model: Any = None) -> dict[str, Stimulus]:
         """The three stimuli of the induction verdict."""
-        return {kind: self.stimulus(kind, seed=seed) for kind in _KINDS}
+        return {kind: self.stimulus(kind, seed=seed, model=model) for kind in _KINDS}
+
+    def load_bearing(self, model: Any, seed: int) -> dict[str, float]:
+        """What `load_bearing` finds in a model, by metric."""
+        from byrote.probes.circuits.load_bearing import load_bearing
+
+        found = load_bearing(model, self.stimuli(seed, model), seed=seed)
+        return {name: float(scores.samples.mean()) for name, scores in found.items()}
 
     def measure(self, model: Any, stimulus: Stimulus, probes: tuple[str, ...]) -> list[Any]:
         """Measurements of some probes on one stimulus."""
@@ -261,6 +276,39 @@ def _verdicts(bench: _Bench) -> Iterator[Check]:
     yield Check(name, " ".join(wanted), " ".join(called) or "none", called == wanted)
 
 
+def _cases(bench: _Bench) -> Iterator[Check]:
+    """Both verdicts on every planted case."""
+    from byrote.checkpoints.lab.planted_cases import CASES, write_case
+
+    load = lookup("load_bearing")
+    for name, case in CASES.items():
+        model = bench.loaded(write_case(bench.folder / name, name))
+        verdicts = bench.verdicts(model, [bench.stimulus(kind, model=model) for kind in _KINDS])
+        called = " ".join(sorted(head for head, value in verdicts.items() if is_called(value)))
+        wanted = " ".join(case.called)
+        yield Check(f"{name}, induction: {case.what}", wanted or "none", called or "none", called == wanted)
+        word = load.word_of("verdict", bench.load_bearing(model, bench.seed)["verdict"]) or "not measured"
+        yield Check(f"{name}, load_bearing", case.load, word, word == case.load)
+
+
+def _null_models(bench: _Bench, n: int) -> Iterator[Check]:
+    """Models drawn from planted cases, none with an induction head: how many are said to have one, or to need one?"""
+    from byrote.checkpoints.lab.planted_cases import CARRIES_SOMETHING, null_wiring, write_wiring
+
+    any_called, carried = [], []
+    for i in range(n):
+        kind, net = null_wiring(np.random.default_rng([bench.seed, 21, i]))
+        found = bench.load_bearing(bench.loaded(write_wiring(bench.folder / f"null{i}", net)), bench.seed + i)
+        any_called.append(found["n_called"] > 0)
+        if kind not in CARRIES_SOMETHING:
+            carried.append(found["verdict"] == _LOAD_BEARING)
+    yield seldom(
+        f"induction verdict on {n} models drawn from planted cases without such a head: any called",
+        any_called,
+    )
+    yield seldom("load_bearing on those that copy nothing: load-bearing", carried)
+
+
 def _sensitivity(bench: _Bench) -> Iterator[Check]:
     """Heads of one layer planted at rising scores; every one from twice the smallest effect on must be called."""
     stimulus = bench.stimulus("repeated_random")
@@ -316,14 +364,9 @@ def _false_alarms(bench: _Bench, n_random: int) -> Iterator[Check]:
 
 def _load_bearing(bench: _Bench, n: int) -> Iterator[Check]:
     """The verdict on random weights, and on the planted model whose strongest prefix-matching head writes nothing."""
-    from byrote.probes.circuits.load_bearing import load_bearing
-
-    def verdict(model: Any, seed: int) -> float:
-        return float(load_bearing(model, bench.stimuli(seed), seed=seed)["verdict"].samples.mean())
-
     seeds = range(bench.seed, bench.seed + n)
     random = [
-        verdict(bench.load(f"load{i}", bench.config, kind="random", seed=seed), seed)
+        bench.load_bearing(bench.load(f"load{i}", bench.config, kind="random", seed=seed), seed)["verdict"]
         for i, seed in enumerate(seeds)
     ]
     yield seldom(
@@ -334,7 +377,7 @@ def _load_bearing(bench: _Bench, n: int) -> Iterator[Check]:
     model = bench.load("mute", replace(bench.config, heads=heads))
     yield seldom(
         f"load_bearing where the head that matches best writes nothing, {n} sets of sequences: load-bearing",
-        [verdict(model, seed) == _LOAD_BEARING for seed in seeds],
+        [bench.load_bearing(model, seed)["verdict"] == _LOAD_BEARING for seed in seeds],
     )
 
 

@@ -106,6 +106,7 @@ class ProbeInfo:
         headline: metrics among the few that a comparison of runs shows first.
         details: metrics that summaries leave out.
         uncompared: metrics that are shown side by side and never subtracted, beside `settings`.
+        options: fields of the sweep's configuration that a "direct" probe reads as arguments; stored with its numbers.
         plugin: the package that provides it; None for byrote's own.
         steps: how it is computed, in paragraphs and numbered points; "" where the module's docstring says it.
         chance_levels: metric -> chance level where that is a number for every stimulus, or "guess", 1 in the number of
@@ -150,6 +151,7 @@ class ProbeInfo:
     headline: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     uncompared: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     plugin: Plugin | None = None
     steps: str = ""
     chance_levels: Mapping[str, float | str] = field(default_factory=dict)
@@ -217,6 +219,7 @@ class ProbeScores:
         exact_n: None where the values are means over `samples`; else they are exact, one row of samples without an
             interval, and this is the number of draws of their null.
         interval: both ends, where something else than `samples` was resampled too; None leaves it to the bootstrap.
+        undefined: why values are NaN here, where that is known better than the probe's own description says it.
     """
 
     samples: Float[np.ndarray, n * axes]
@@ -227,6 +230,7 @@ class ProbeScores:
     exists: Bool[np.ndarray, "*axes"] | None = None
     exact_n: int | None = None
     interval: tuple[Float[np.ndarray, "*axes"], Float[np.ndarray, "*axes"]] | None = None
+    undefined: str = ""
 
 
 def level_of(level: float | str, n_ids: int) -> float:

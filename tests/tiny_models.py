@@ -123,8 +123,8 @@ def _saved(arch: str, step: int, shard_size: str | None, **changes: Any) -> dict
 
 # Probes of every kind of unit: three repeated stimuli, the copied paragraph, the weights. The catalogue may grow.
 BASIC_PROBES = (
-    "prefix_matching", "previous_token", "duplicate_token", "offset_profile", "copying_logit", "ov_copying",
-    "repeat_loss", "copy_curve", "induction",
+    "prefix_matching", "previous_token", "duplicate_token", "offset_profile", "sink", "copying_logit",
+    "induction_dla", "ov_copying", "repeat_loss", "copy_curve", "induction",
 )  # fmt: skip
 
 LAB_FIELDS: dict[str, Any] = {

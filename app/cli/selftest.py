@@ -38,13 +38,22 @@ def selftest(
     and onsets say something where nothing is. n counts simulations, heads or pairs. Takes one to two minutes of one core.
     Exit 1 when a check fails.
     """
-    from byrote.probes.selftest import N_RANDOM, N_RANDOM_LONG, TRIES, TRIES_LONG, run_selftest
+    from byrote.probes.selftest import (
+        N_NULL,
+        N_NULL_LONG,
+        N_RANDOM,
+        N_RANDOM_LONG,
+        TRIES,
+        TRIES_LONG,
+        run_selftest,
+    )
 
     options.require_device(config)
     options.set_threads(
         config.threads or 1
     )  # the models are so small that a second thread only waits for the first
     tries, n_random = (TRIES_LONG, N_RANDOM_LONG) if long_ else (TRIES, N_RANDOM)
+    n_null = N_NULL_LONG if long_ else N_NULL
     with bar(session, "checking") as on_progress:
         found = run_selftest(
             device=config.device,
@@ -52,6 +61,7 @@ def selftest(
             seed=config.seed,
             tries=tries,
             n_random=n_random,
+            n_null=n_null,
             on_progress=on_progress,
         )
     rows = [{**vars(check), "check": check.name, "seed": config.seed} for check in found.checks]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from byrote.interp.axes import head_label
 from byrote.probes.comparable import BEST_HEAD, Comparison
-from byrote.probes.findings import first_head, lacks_token_sets
+from byrote.probes.findings import first_head, induction_rule, lacks_token_sets, not_called
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.rows import row_label
@@ -21,8 +22,8 @@ from byrote.report.tables import estimate_of
 from byrote.report.training import called
 
 _ARROWS = {"higher": ", ↑\u00a0better", "lower": ", ↓\u00a0better", None: ""}
-_EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess")
-_TESTS = ("q_prefix", "q_copying")
+_EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess", "dla_excess")
+_TESTS = ("q_prefix", "q_copying", "q_dla")
 
 
 def summary_section(inputs: Inputs) -> Section:
@@ -49,21 +50,18 @@ def verdict_section(inputs: Inputs) -> Section:
     """Whether each run has induction heads, since when, and on what evidence."""
     found = Listing(tuple(_run_finding(inputs, r) for r in inputs.results))
     rows = [row for r in inputs.measured for row in _evidence_rows(r)]
-    rule = Prose(
-        "A head is called an induction head only when it matches prefixes and copies, both above their nulls by more "
-        "than 0.05 with 95% intervals and after Benjamini-Hochberg correction over heads, and when it still matches "
-        "on blocks of varying length.",
-        "note",
-    )
+    rule = Prose(induction_rule(inputs.measured), "note")
     if not rows:
-        missing = Prose("The induction verdict was not measured: it needs prefix_matching and copying_logit.")
+        missing = Prose(
+            "The induction verdict was not measured: it needs prefix_matching, copying_logit, sink and induction_dla."
+        )
         return Section("verdict", "Induction heads", (found, missing, rule))
     table = Table(
         name="verdict-table",
         caption="Evidence at the last step: every head that is called, and per run the nearest one that is not. "
         + seeds_of(inputs.results),
-        columns=("Run", "Head", "Called", "Prefix matching above null", "Copying above null", "On varying blocks", "n",
-                 "q prefix", "q copying"),
+        columns=("Run", "Head", "Called", "Prefix matching above null", "Copying above null", "On varying blocks",
+                 "Raise of what followed", "n", "q prefix", "q copying", "q raise"),
         rows=tuple(rows),
     )  # fmt: skip
     return Section("verdict", "Induction heads", (found, table, rule))
@@ -198,13 +196,14 @@ def _evidence_rows(results: Results) -> list[tuple[Value, ...]]:
     heads = sorted(head for head, row in verdicts.items() if row.valid and is_called(row.value))
     nearest = by_head(results.ranked("induction", "prefix_excess"))
     heads += [head for head in nearest if head in verdicts and head not in heads][:1]
+    unmet = {} if results.last_step is None else not_called(results, results.last_step)
     rows: list[tuple[Value, ...]] = []
     for head in heads:
         evidence = [estimate_of(at[m][head]) if head in at[m] else None for m in _EVIDENCE]
         n = next((e.n for e in evidence if e is not None and e.n is not None), None)
         tests = [at[m].get(head) for m in _TESTS]
         q = ["–" if row is None or not row.valid else p_value(row.value) for row in tests]
-        word = called(verdicts[head])
+        word = replace(called(verdicts[head]), detail=unmet.get(head, ""))
         rows.append((clean(results.run), head_label(*head), word, *evidence, n, *q))
     return rows
 

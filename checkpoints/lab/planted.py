@@ -42,8 +42,7 @@ def planted_model(config: PlantedConfig = PlantedConfig()) -> tuple[dict[str, An
         The fields of config.json (`TransformerBridgeConfig` takes them minus model_type and bos_token_id), and
         the state dict of TransformerLens's `NativeModel`, float32.
     """
-    fields = _fields(config)
-    state = {name: torch.zeros(shape) for name, shape in _shapes(fields).items()}
+    fields, state = empty_state(config)
     rows = _subspaces(config)
     d_head = fields["d_head"]
     state["tok_embed.weight"][:, rows["token"]] = torch.eye(config.d_vocab)
@@ -60,6 +59,17 @@ def planted_model(config: PlantedConfig = PlantedConfig()) -> tuple[dict[str, An
                 o = state[f"layers.{l}.attn.o.weight"][:, part]
                 o[rows[head.writes], : config.d_vocab] = head.gain * torch.eye(config.d_vocab)
     return fields, state
+
+
+def empty_state(config: PlantedConfig, **sizes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The same with every weight 0, for another wiring.
+
+    Args:
+        config: of which the vocabulary and the context count.
+        sizes: fields of config.json that differ from the planted model's, such as n_heads and d_head.
+    """
+    fields = _fields(config) | sizes
+    return fields, {name: torch.zeros(shape) for name, shape in _shapes(fields).items()}
 
 
 def random_model(

@@ -140,34 +140,100 @@ class Draws:
     """Random sets of heads, none of them holding a chosen one.
 
     Attributes:
-        sets: distinct, each with as many heads per layer as the chosen set; sorted heads.
+        sets: distinct, each with as many heads as the chosen set; sorted heads.
         n_possible: how many distinct sets there are; `sets` are all of them where that is not more than was requested.
-            0 where a layer has fewer other heads than were chosen from it.
+            NaN where they are matched by depth, and not counted.
+        layers_away: how far from a chosen head's layer its stand-in may be: 0, matched by layer; else matched by depth.
+        lacking: why there are no sets; "" where there are.
     """
 
     sets: tuple[tuple[Head, ...], ...]
-    n_possible: int
+    n_possible: float
+    layers_away: int = 0
+    lacking: str = ""
 
 
-def matched_draws(chosen: Sequence[Head], *, n_heads: int, seed: int, n_draws: int = N_DRAWS) -> Draws:
-    """Distinct random sets with as many heads in every layer as the chosen set, without the chosen heads.
+def matched_draws(
+    chosen: Sequence[Head],
+    *,
+    n_layers: int,
+    n_heads: int,
+    seed: int,
+    n_draws: int = N_DRAWS,
+    by_depth: bool = True,
+) -> Draws:
+    """Distinct random sets beside a chosen set, without its heads: of the same layers, or of layers at nearly the same depth.
+
+    A layer with fewer other heads than were chosen from it draws from the layers around it, as near as suffices and at
+    most a third of the model's depth away; the other layers draw from themselves. In a model of two layers that is none:
+    there the layer before holds another part of the same circuit.
 
     Args:
         chosen: the heads the random ones stand beside.
-        n_heads: heads per layer of the model.
+        n_layers, n_heads: of the model; heads per layer.
         seed: of the draws.
         n_draws: how many sets; all of them where there are not more.
+        by_depth: whether other layers may stand in at all.
     """
-    taken, rng = set(chosen), np.random.default_rng([seed, 12, len(chosen)])
+    taken, reach = set(chosen), n_layers // 3 if by_depth else 0
+    if not taken:
+        return Draws((), 0, lacking="there are no such heads")
     wanted = Counter(layer for layer, _ in taken)
-    free = {l: [(l, h) for h in range(n_heads) if (l, h) not in taken] for l in sorted(wanted)}
-    n_possible = math.prod(math.comb(len(heads), wanted[l]) for l, heads in free.items()) if taken else 0
+    free = {l: [(l, h) for h in range(n_heads) if (l, h) not in taken] for l in range(n_layers)}
+    rng = np.random.default_rng([seed, 12, len(taken)])
+    short = {l: n for l, n in sorted(wanted.items()) if len(free[l]) < n}
+    if not short:
+        return _of_the_same_layers(wanted, free, rng, n_draws)
+    for away in range(1, reach + 1):
+        if sets := _of_layers_around(wanted, free, rng, n_draws, away=away, short=short):
+            return Draws(tuple(sorted(sets)), math.nan, layers_away=away)
+    layer, n = next(iter(short.items()))
+    near = f", nor have the {reach} layers on either side" if reach else ""
+    others = f"layer {layer} has {len(free[layer])} other heads for the {n} chosen from it{near}"
+    return Draws((), 0, lacking=f"{others}: nothing to compare with")
+
+
+def _of_the_same_layers(
+    wanted: Mapping[int, int], free: Mapping[int, list[Head]], rng: np.random.Generator, n_draws: int
+) -> Draws:
+    layers = sorted(wanted)
+    n_possible = math.prod(math.comb(len(free[l]), wanted[l]) for l in layers)
     if n_possible <= n_draws:
-        per_layer = [itertools.combinations(heads, wanted[l]) for l, heads in free.items()] if taken else []
-        everything = itertools.product(*per_layer) if n_possible else ()
-        return Draws(tuple(tuple(itertools.chain(*parts)) for parts in everything), n_possible)
+        per_layer = [itertools.combinations(free[l], wanted[l]) for l in layers]
+        return Draws(
+            tuple(tuple(itertools.chain(*parts)) for parts in itertools.product(*per_layer)), n_possible
+        )
     sets: set[tuple[Head, ...]] = set()
     while len(sets) < n_draws:
-        drawn = [heads[i] for l, heads in free.items() for i in rng.permutation(len(heads))[: wanted[l]]]
+        drawn = [free[l][i] for l in layers for i in rng.permutation(len(free[l]))[: wanted[l]]]
         sets.add(tuple(sorted(drawn)))
     return Draws(tuple(sorted(sets)), n_possible)
+
+
+def _of_layers_around(
+    wanted: Mapping[int, int],
+    free: Mapping[int, list[Head]],
+    rng: np.random.Generator,
+    n_draws: int,
+    *,
+    away: int,
+    short: Mapping[int, int],
+) -> set[tuple[Head, ...]]:
+    """Sets in which layers that are short of heads draw from those around them, after every other has drawn its own."""
+    sets: set[tuple[Head, ...]] = set()
+    for _ in range(10 * n_draws):
+        drawn: list[Head] = []
+        for layer in sorted(wanted, key=lambda l: l in short):
+            reach = away if layer in short else 0
+            pool = [
+                head
+                for l in range(layer - reach, layer + reach + 1)
+                for head in free.get(l, [])
+                if head not in drawn
+            ]
+            drawn += [pool[i] for i in rng.permutation(len(pool))[: wanted[layer]]]
+        if len(drawn) == sum(wanted.values()):
+            sets.add(tuple(sorted(drawn)))
+        if len(sets) == n_draws:
+            break
+    return sets

@@ -117,7 +117,8 @@ def graft(
     grafts = [
         take(donor, heads)
     ]  # before the donor's weights are gone: the heads, then those of each control
-    for others in matched_draws(heads, n_heads=donor.shape.n_heads, seed=seed).sets:
+    sizes = {"n_layers": donor.shape.n_layers, "n_heads": donor.shape.n_heads}
+    for others in matched_draws(heads, **sizes, seed=seed, by_depth=False).sets:
         with suppress(ByroteError):  # they share keys and values with heads that were not drawn
             grafts.append(take(donor, others))
     layers = {layer for layer, _ in heads}

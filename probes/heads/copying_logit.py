@@ -8,8 +8,10 @@ Source: Olsson et al. 2022, arXiv:2209.11895, copying evaluator. The paper's rat
 3. a_q = sum over sources k of A[q, k] * raise of x_k;  S_q = summed raise over the sample's distinct tokens
 4. a and S are summed over q >= 1 of a sequence; score = 4a/(a+S) - 1, undefined where nothing is raised
 5. sink_free: position 0 is no source (rows renormalised) and its token is not in the sample
-6. chance: the sample's token identities permuted. In expectation over all permutations every source has the
-   sample's mean raise, a = S / u for u distinct tokens, and the score is 4 / (u + 1) - 1
+6. exchanged: the null. Pattern, position, head and tokens stay, and z is that of another sequence (the neighbour in the
+   batch of the pass), so that writing the same whatever is read has no excess. Where it raises none of the sample's tokens,
+   and at the least in its mean over sequences, it is the score with the sample's token identities permuted: in
+   expectation every source has the sample's mean raise, a = S / u for u distinct tokens, and the score is 4 / (u + 1) - 1
 
 The final norm divides all of a query's contribution by one number, so 3 is reduced layer by layer and multiplied by
 that number when the pass has reached the end.
@@ -32,11 +34,14 @@ from byrote.probes.spec import NotMeasuredError, probe
     better="higher",
     stimulus="repeated_random",
     summary="Does the head raise the logit of the token it attends to, more than of the sample's other tokens?",
-    chance="token identities permuted within the sample",
+    chance="what the head writes on another sequence at the same place, or token identities permuted, whichever is higher",
     metrics={
         "score": "4a/(a+S)-1: a = raise of the attended token, S = summed raise over the sample's tokens",
         "sink_free": "the same without position 0 as a source and without its token in the sample",
+        "exchanged": "the null of the score: the head's outputs on another sequence, under the same attention",
+        "exchanged_sink_free": "the null of sink_free, likewise",
     },
+    undirected=("exchanged", "exchanged_sink_free"),
     reads_as="1: only the attended token is raised; chance (about -0.8): it is raised no more than others; -1: it is "
     "lowered. Compare with chance, not with 0. Only the direct path to the logits counts",
     not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); logits cannot be rebuilt from the "
@@ -46,6 +51,7 @@ from byrote.probes.spec import NotMeasuredError, probe
     order=90,
     featured=3,
     followed=3,
+    version=2,
 )
 def copying_logit(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"],
@@ -64,7 +70,7 @@ def copying_logit(
         layer: whose heads these are.
 
     Returns:
-        a and S with and without position 0, and `a_permuted`; see `finish`.
+        a and S with and without position 0, of the head's own outputs and of another sequence's; see `finish`.
 
     Raises:
         NotMeasuredError: a norm stands between the head's output and the residual stream.
@@ -74,24 +80,23 @@ def copying_logit(
             "a norm after attention makes the head's direct contribution to the logits non-linear"
         )
     slot, ids, present = sample_slots(tokens)
-    raised = _raises(z.float(), weights, layer, ids) * present[:, None, None]  # 1. 2.
+    to_sample = to_sample_logits(weights, layer, ids)
     on_slot = torch.zeros(*pattern.shape[:3], ids.shape[1], device=pattern.device)
     index = slot[:, None, None, :].expand(-1, *pattern.shape[1:3], -1)
     on_slot.scatter_add_(-1, index, pattern.float())
-    a, S = (on_slot * raised).sum(-1), raised.sum(-1)  # 3.
-
     rest = 1 - pattern[..., 0].float()
     free_slot = on_slot.clone()
     free_slot.scatter_add_(-1, index[..., :1], -pattern[..., :1].float())
     free_slot = free_slot / rest.clamp_min(1e-6)[..., None]
-    free_raised = raised.scatter(-1, index[..., :1], 0.0)  # 5.
-    return {
-        "a": a,
-        "S": S,
-        "a_free": (free_slot * free_raised).sum(-1),
-        "S_free": free_raised.sum(-1),
-        "sample_size": present.sum(-1)[:, None, None].expand_as(a).float(),
-    }
+    found = {"sample_size": present.sum(-1)[:, None, None].expand(pattern.shape[:3]).float()}
+    exchanged = z.roll(1, 0) if len(z) > 1 else torch.zeros_like(z)
+    for name, written in (("", z), ("_exchanged", exchanged)):
+        raised = _raises(written.float(), to_sample) * present[:, None, None]  # 1. 2.
+        free_raised = raised.scatter(-1, index[..., :1], 0.0)  # 5.
+        found[f"a{name}"], found[f"S{name}"] = (on_slot * raised).sum(-1), raised.sum(-1)  # 3.
+        found[f"a_free{name}"] = (free_slot * free_raised).sum(-1)
+        found[f"S_free{name}"] = free_raised.sum(-1)
+    return found
 
 
 @copying_logit.finish
@@ -102,20 +107,32 @@ def finish(
     """Scores from the per-query sums and the final norm's scale.
 
     Returns:
-        `score`, `sink_free` in [-1, 1], NaN where the head raises no token of the sample; and their chance levels
-        (`chance:...`), means over sequences.
+        `score`, `sink_free` in [-1, 1], NaN where the head raises no token of the sample; their nulls per sequence; and
+        their chance levels (`chance:...`), the means of these over sequences.
     """
     sizes = parts.pop("sample_size")[0, :, 0, 0]
     total = {
         name: (part * final_scale[None, :, None, :])[..., 1:].sum(-1).movedim(0, 1)  # 4. q >= 1
         for name, part in parts.items()
     }
-    return {
-        "score": _score(total["a"], total["S"]),
-        "chance:score": (4 / (sizes + 1) - 1).mean(),  # 6.
-        "sink_free": _score(total["a_free"], total["S_free"]),
-        "chance:sink_free": (4 / sizes - 1).mean(),  # one token fewer in the sample
+    found = {"score": _score(total["a"], total["S"]), "sink_free": _score(total["a_free"], total["S_free"])}
+    exchanged = _score(total["a_exchanged"], total["S_exchanged"])
+    found["exchanged"] = _at_least(exchanged, 4 / (sizes + 1) - 1)  # 6.
+    without_first = _score(total["a_free_exchanged"], total["S_free_exchanged"])
+    found["exchanged_sink_free"] = _at_least(without_first, 4 / sizes - 1)  # one token fewer in the sample
+    return found | {
+        "chance:score": found["exchanged"].mean(0),
+        "chance:sink_free": found["exchanged_sink_free"].mean(0),
     }
+
+
+def _at_least(
+    null: Float[Tensor, "batch n_layers n_heads"], permuted: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch n_layers n_heads"]:
+    """A null with its gaps filled by the permuted level, and moved up as a whole where its mean lies below that."""
+    level = permuted[:, None, None].expand_as(null)
+    filled = torch.where(null.isnan(), level, null)
+    return filled + (level.mean(0) - filled.mean(0)).clamp_min(0)
 
 
 def sample_slots(
@@ -133,17 +150,21 @@ def sample_slots(
     return torch.stack([inverse for _, inverse in rows]), ids, present
 
 
+def to_sample_logits(
+    weights: HeadWeights, layer: int, ids: Int[Tensor, "batch sample"]
+) -> Float[Tensor, "batch n_heads d_head sample"]:
+    """What every dimension of a head's z adds to the logits of a sample's tokens, the vocabulary's mean subtracted."""
+    return einsum(
+        weights.W_O[layer],
+        weights.unembed_centred[:, ids],
+        "n_heads d_head d_model, d_model batch sample -> batch n_heads d_head sample",
+    )
+
+
 def _raises(
     z: Float[Tensor, "batch query_pos n_heads d_head"],
-    weights: HeadWeights,
-    layer: int,
-    ids: Int[Tensor, "batch sample"],
+    to_sample: Float[Tensor, "batch n_heads d_head sample"],
 ) -> Float[Tensor, "batch n_heads query_pos sample"]:
-    W_O = weights.W_O[layer]
-    unembed = weights.unembed_centred
-    to_sample = einsum(
-        W_O, unembed[:, ids], "n_heads d_head d_model, d_model batch sample -> batch n_heads d_head sample"
-    )
     return einsum(
         z,
         to_sample,

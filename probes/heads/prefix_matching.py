@@ -31,8 +31,10 @@ from byrote.probes.spec import probe
         "sink_free": "the same with position 0 excluded and rows renormalised",
         "score@shuffled_repeat": "the null: attention to the same positions when later blocks are re-drawn",
         "score@jittered_repeat": "the same score when block lengths differ between sequences",
+        "sink_free@shuffled_repeat": "the null of sink_free, as that of the score",
+        "sink_free@jittered_repeat": "sink_free when block lengths differ between sequences",
     },
-    undirected=("score@shuffled_repeat",),
+    undirected=("score@shuffled_repeat", "sink_free@shuffled_repeat"),
     reads_as="Chance: the head does not care what followed. 0.4 and more is often called strong, 1 is everything, "
     "always. Matching alone is no induction: read copying_logit beside it, and the jittered score against fixed "
     "offsets",
@@ -41,6 +43,7 @@ from byrote.probes.spec import probe
     featured=1,
     followed=2,
     best_compared=True,
+    version=2,
 )
 def prefix_matching(
     pattern: Float[Tensor, "batch n_heads query_pos key_pos"], match_tokens: Int[Tensor, "batch query_pos"]

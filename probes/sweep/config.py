@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from byrote.checkpoints.setting import shown
 
@@ -69,6 +69,14 @@ class SweepConfig:
             choices=("auto", "fresh"),
         ),
     )
+    top_heads: int | None = field(
+        default=None,
+        metadata=shown(
+            "Heads that load_bearing takes for the top ones; if left out, 5% of all, at least 1.",
+            metavar="K",
+            least=1,
+        ),
+    )
     text: Path | None = field(
         default=None,
         metadata=shown(
@@ -121,3 +129,8 @@ class SweepConfig:
         from byrote.probes.registry import resolve
 
         return resolve(self.probes)
+
+    def options_of(self, info: ProbeInfo) -> dict[str, Any]:
+        """The settings that a probe reads as arguments, where they were given."""
+        found = {name: getattr(self, name) for name in info.options}
+        return {name: value for name, value in found.items() if value is not None}

@@ -55,7 +55,14 @@ def measure_group(model: HookedModel, group: Group, shown: StimulusSet) -> list[
         return measure_stimulus(model, stimuli[group.stimuli[0]], group.probes, seed=seed)[0]
     assert shown.vocabulary is not None
     by_probe = (
-        measure_once(model, info, seed=seed, ids=shown.vocabulary.ids, stimuli=stimuli)
+        measure_once(
+            model,
+            info,
+            seed=seed,
+            ids=shown.vocabulary.ids,
+            stimuli=stimuli,
+            options=shown.config.options_of(info),
+        )
         for info in group.probes
     )
     return [m for measured in by_probe for m in measured]
@@ -82,7 +89,8 @@ def measure_stimulus(
     Returns:
         The measurements, invalid ones included with their reason, and the engine's report.
     """
-    readers = [_Reader(info, model, stimulus) for info in infos]
+    refusal = _read_out_refusal(model, stimulus) if any(info.needs_read_out for info in infos) else ""
+    readers = [_Reader(info, model, stimulus, refusal if info.needs_read_out else "") for info in infos]
     report = observe(model, torch.from_numpy(stimulus.tokens), readers)
     return [m for reader in readers for m in reader.measured(report, seed)], report
 
@@ -94,6 +102,7 @@ def measure_once(
     seed: int,
     ids: np.ndarray | None = None,
     stimuli: Mapping[str, Stimulus] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Measured]:
     """Score a probe of kind "weights", without a forward pass, or "direct", which runs the model itself.
 
@@ -103,9 +112,10 @@ def measure_once(
         seed: of its draws and of the bootstrap.
         ids: token ids the model really uses, for weights.
         stimuli: by kind, every one that a direct probe names.
+        options: values of the options that a direct probe names, see `ProbeInfo.options`.
     """
     update = info.implementation().update
-    shown: dict[str, Any] = {"model": model, "stimuli": stimuli or {}, "seed": seed}
+    shown: dict[str, Any] = {"model": model, "stimuli": stimuli or {}, "seed": seed, **(options or {})}
     if info.kind == "weights":
         shown = {"weights": model.weights, "ids": torch.as_tensor(ids).to(model.device), "seed": seed}
     try:
@@ -145,6 +155,7 @@ def _from_scores(info: ProbeInfo, metric: str, score: ProbeScores, seed: int) ->
     )
     if score.interval is not None:
         measured = replace(measured, lo=score.interval[0], hi=score.interval[1])
+    measured = replace(measured, undefined=score.undefined or measured.undefined)
     if some is ...:
         return measured
     grids: dict[str, Any] = {name: np.full(shape, np.nan) for name in ("values", "lo", "hi", "chance", "n")}
@@ -157,7 +168,7 @@ def _from_scores(info: ProbeInfo, metric: str, score: ProbeScores, seed: int) ->
 class _Reader:
     """Passes a probe's function its arguments by name, and collects what it returns."""
 
-    def __init__(self, info: ProbeInfo, model: HookedModel, stimulus: Stimulus) -> None:
+    def __init__(self, info: ProbeInfo, model: HookedModel, stimulus: Stimulus, refusal: str) -> None:
         self.info, self.model, self.stimulus = info, model, stimulus
         self.probe = info.implementation()
         self.finish = self.probe.finisher
@@ -167,7 +178,7 @@ class _Reader:
         self.parts: list[list[dict[str, Tensor]]] = []
         self.ends: list[EndView] = []
         self.batch_rows: slice | None = None
-        self.reason = self._refusal() if info.needs_read_out else ""
+        self.reason = refusal
         wanted = frozenset({*self.arguments, *self.finish_arguments}) & (LAYER_SITES | END_SITES)
         self.needs = frozenset() if self.reason else wanted
 
@@ -315,16 +326,17 @@ class _Reader:
     def _rows(self, array: np.ndarray, rows: slice) -> Tensor:
         return torch.from_numpy(array[rows]).to(self.model.device)
 
-    def _refusal(self) -> str:
-        """Why the direct path to the logits cannot be read, "" where it can."""
-        error = read_out_error(self.model, torch.from_numpy(self.stimulus.tokens[:2]))
-        half = self.model.dtype in (torch.bfloat16, torch.float16)
-        if error <= (READ_OUT_TOLERANCE_HALF if half else READ_OUT_TOLERANCE):
-            return ""
-        return (
-            f"logits rebuilt from the last residual, final norm and W_U differ from the model's by {error:.2g} of "
-            "their spread: the direct path cannot be read on this architecture"
-        )
+
+def _read_out_refusal(model: HookedModel, stimulus: Stimulus) -> str:
+    """Why the direct path to the logits cannot be read, "" where it can."""
+    error = read_out_error(model, torch.from_numpy(stimulus.tokens[:2]))
+    half = model.dtype in (torch.bfloat16, torch.float16)
+    if error <= (READ_OUT_TOLERANCE_HALF if half else READ_OUT_TOLERANCE):
+        return ""
+    return (
+        f"logits rebuilt from the last residual, final norm and W_U differ from the model's by {error:.2g} of "
+        "their spread: the direct path cannot be read on this architecture"
+    )
 
 
 def of_this_and_earlier_layers(problems: Mapping[int, str], n_layers: int) -> dict[int, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from byrote.probes.results.unit_files import (
     units_of,
     write_unit,
 )
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import INTERVALS
 from byrote.probes.stimuli import STIMULI
 from byrote.probes.sweep.config import SweepConfig
@@ -116,7 +117,8 @@ class Units:
             probes, plugins = _mapping(found.pop("probes", {})), _mapping(found.pop("plugins", {}))
             kinds = [kind for name in probes if name in REGISTRY for kind in REGISTRY[name].stimuli]
             stimulus = self.stimuli.ids_of(kinds if "+" in key else [key]) or str(found.get("stimulus", ""))
-            if found == self._provenance(checkpoint, identity, stimulus) and all(
+            options = self._options(REGISTRY[name] for name in probes if name in REGISTRY)
+            if found == self._provenance(checkpoint, identity, stimulus) | options and all(
                 _current(name, version, plugins.get(name)) for name, version in probes.items()
             ):
                 current.setdefault(key, set()).update(probes)
@@ -142,6 +144,7 @@ class Units:
         """
         table = unit_table(measured, run=run, step=checkpoint.step, tokens_seen=checkpoint.tokens_seen)
         facts = self._provenance(checkpoint, identity, self.stimuli.ids_of(group.stimuli) or group.key)
+        facts |= self._options(group.probes)
         facts["probes"] = {info.name: info.version for info in group.probes}
         plugins = {info.name: asdict(info.plugin) for info in group.probes if info.plugin is not None}
         folder = own_path(self.root, "units", step_folder(self.root, checkpoint.step).name)
@@ -153,6 +156,10 @@ class Units:
         return self.config.save_attention and lacks_attention(
             self.root, checkpoint.step, fingerprint=identity, stimuli=self.stimuli.stimuli
         )
+
+    def _options(self, probes: Iterable[ProbeInfo]) -> dict[str, Any]:
+        """The settings that these probes read as arguments, where they were given."""
+        return {name: value for info in probes for name, value in self.config.options_of(info).items()}
 
     def _provenance(self, checkpoint: Checkpoint, identity: str, stimulus: str) -> dict[str, Any]:
         """What a stored unit must agree with to be reused, its probes apart.

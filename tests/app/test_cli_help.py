@@ -67,6 +67,7 @@ OPTIONS: dict[str, set[str]] = {
         "--no-prefetch",
         "--trace",
         "--save-attention",
+        "--top-heads",
         "--base-model",
         "--allow-download",
         "--disk-budget",

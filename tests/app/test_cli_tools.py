@@ -34,7 +34,7 @@ def test_every_probe_has_a_card(byrote, name):
 
 def test_one_probe_as_data(byrote):
     (row,) = json.loads(byrote("probes", "induction", "--json").stdout)
-    assert row["needs"] == ["prefix_matching", "copying_logit"]
+    assert row["needs"] == ["prefix_matching", "copying_logit", "sink", "induction_dla"]
     assert "verdict" in row["metrics"]
 
 
@@ -69,6 +69,7 @@ def test_selftest_exits_by_its_report(byrote, monkeypatch, passed, code, said):
         "seed": 3,
         "tries": 100,
         "n_random": 10,
+        "n_null": 6,
         "on_progress": None,
     }
     assert [row["passed"] for row in json.loads(done.stdout)] == [True, passed]

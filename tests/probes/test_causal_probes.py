@@ -20,10 +20,10 @@ from byrote.interp.model import HookedModel
 from byrote.interp.observe import observe
 from byrote.probes.circuits.ablation_text import late_minus_early
 from byrote.probes.circuits.clamp import perfect_induction, perfect_previous
-from byrote.probes.circuits.effects import later_blocks, matched_draws, strongest
+from byrote.probes.circuits.effects import Draws, later_blocks, matched_draws, strongest
 from byrote.probes.circuits.graft import graft
 from byrote.probes.circuits.induction_circuit import _Scores as Scores
-from byrote.probes.circuits.load_bearing import judge
+from byrote.probes.circuits.load_bearing import _Load
 from byrote.probes.heads.matching import earlier_copies, shifted_keys, uniform_attention
 from byrote.probes.model.icl_score import positions
 from byrote.probes.registry import REGISTRY
@@ -43,7 +43,7 @@ LAYER_0 = (FEEDER, DUPLICATE, SOFT_PREVIOUS, IDLE)
 CIRCUITS = {
     # One head does it all; two do the same; one looks the part while another copies from a fixed distance; none.
     "load-bearing": (IDLE, INDUCTION, IDLE, IDLE),
-    "distributed": (INDUCTION, INDUCTION, IDLE, IDLE),
+    "distributed induction": (INDUCTION, INDUCTION, IDLE, IDLE),
     "signature only": (HeadSpec("prefix"), HeadSpec("offset", writes="output"), IDLE, IDLE),
     "neither": (HeadSpec("offset", writes="output"), IDLE, IDLE, IDLE),
 }
@@ -228,19 +228,20 @@ def test_verdicts_on_circuits_of_which_it_is_known(load, stimuli, name):
     }
     assert REGISTRY["load_bearing"].word_of("verdict", float(found["verdict"])) == name
     assert (found["n_top"], found["n_draws"], found["n_possible"]) == (1, 3, 3)
-    wide = {"load-bearing": 1, "distributed": 2, "signature only": 1, "neither": 0}[name]
-    assert found["n_wide"] == wide
+    joint = {"load-bearing": 1, "distributed induction": 2, "signature only": 0, "neither": 0}[name]
+    assert (found["n_joint"], found["layers_away"]) == (joint, 0)
     logits = expected(CONFIGS[name], stimuli["repeated_random"].tokens)["logits"]
     gain = [later_loss(logits, stimuli["repeated_random"], first=first) for first in (True, False)]
     assert found["gain"] == pytest.approx((gain[0] - gain[1]).mean(), abs=1e-4)
     if name == "load-bearing":
         assert found["top_change"] == pytest.approx(LN_IDS, abs=0.9)  # the mean stand-in is noise
         assert (found["random_change"], found["random_most"]) == pytest.approx((0, 0), abs=1e-5)
-        assert found["called_excess"] == found["excess"] == found["wide_excess"]
+        assert found["called_excess"] == found["excess"] == found["joint_excess"]
         assert found["beaten_frac"] == 1
-    if name == "distributed":
+    if name == "distributed induction":
         assert found["excess"] < 0.05
-        assert found["wide_change"] > LN_IDS
+        assert found["joint_change"] > LN_IDS
+        assert found["joint_signature"] == pytest.approx(2 * found["signature"])
         assert found["n_called"] == 2
     if name == "signature only":
         assert found["signature"] > 0.9
@@ -248,26 +249,7 @@ def test_verdicts_on_circuits_of_which_it_is_known(load, stimuli, name):
         assert np.isnan(found["called_excess"])
     if name == "neither":
         assert abs(found["signature"]) < 0.05
-        assert np.isnan(found["wide_change"])
-
-
-@pytest.mark.parametrize(
-    ("signature", "excess", "over_half", "verdict"),
-    [
-        (0.04, 9.0, 9.0, 0),
-        (float("nan"), 9.0, 9.0, 0),
-        (0.06, 0.06, float("nan"), 3),
-        (0.06, 0.04, 0.1, 2),
-        (0.06, 0.04, -0.1, 1),
-        (0.06, -1.0, float("nan"), 1),
-    ],
-)
-def test_the_rule(signature, excess, over_half, verdict):
-    assert judge(signature, excess, over_half) == verdict
-
-
-def test_without_heads_to_compare_with_there_is_no_verdict():
-    assert math.isnan(judge(0.5, float("nan"), 1.0))
+        assert np.isnan(found["joint_change"])
 
 
 def test_one_head_per_layer_leaves_nothing_to_compare_with(lab_series):
@@ -275,25 +257,67 @@ def test_one_head_per_layer_leaves_nothing_to_compare_with(lab_series):
     vocabulary, kinds = Vocabulary(np.arange(1, 24), 0), REGISTRY["load_bearing"].stimuli
     found = direct(model, "load_bearing", {k: make(k, vocabulary, n_ctx=32, seed=0, n_seq=4) for k in kinds})
     assert np.isfinite(found["top_change"].values)
-    assert np.isnan(found["excess"].values) and "too few other heads" in found["excess"].undefined
+    assert np.isnan(found["excess"].values)
+    assert "has 0 other heads for the 1 chosen from it: nothing to compare with" in found["excess"].undefined
+    assert found["called_excess"].undefined == "there are no such heads"
     assert (found["n_draws"].values, found["verdict"].values) == (0, 0)  # a random head looks like nothing
 
 
 def test_draws_match_layers_are_distinct_and_leave_the_chosen_out():
     chosen = [(0, 1), (2, 0), (2, 3)]
-    few = matched_draws(chosen, n_heads=4, seed=0)
+    few = matched_draws(chosen, n_layers=3, n_heads=4, seed=0)
     assert few.n_possible == len(few.sets) == 3 * 1
     assert {s[1:] for s in few.sets} == {((2, 1), (2, 2))}
-    many = matched_draws(chosen, n_heads=12, seed=0)
+    many = matched_draws(chosen, n_layers=3, n_heads=12, seed=0)
     assert many.n_possible == 11 * math.comb(10, 2)
     assert len(set(many.sets)) == len(many.sets) == 20
     for drawn in many.sets:
         assert [layer for layer, _ in drawn] == [0, 2, 2]
         assert not set(drawn) & set(chosen)
-    assert matched_draws(chosen, n_heads=12, seed=0) == many != matched_draws(chosen, n_heads=12, seed=1)
+    assert (
+        matched_draws(chosen, n_layers=3, n_heads=12, seed=0)
+        == many
+        != matched_draws(chosen, n_layers=3, n_heads=12, seed=1)
+    )
     for impossible in ([(0, 0), (0, 1), (0, 2)], []):
-        assert matched_draws(impossible, n_heads=4, seed=0).n_possible == 0
-        assert matched_draws(impossible, n_heads=4, seed=0).sets == ()
+        none = matched_draws(impossible, n_layers=2, n_heads=4, seed=0)
+        assert (none.n_possible, none.sets) == (0, ()) and none.lacking
+
+
+def test_a_layer_with_too_few_other_heads_draws_from_the_layers_around_it():
+    chosen = [(2, head) for head in range(4)] + [(5, 0)]
+    found = matched_draws(chosen, n_layers=9, n_heads=6, seed=0)
+    assert (found.layers_away, len(set(found.sets)), found.lacking) == (1, 20, "")
+    for drawn in found.sets:
+        layers = [layer for layer, _ in drawn]
+        assert layers.count(5) == 1 and set(layers) <= {1, 2, 3, 5}  # layer 5 has enough of its own
+        assert len(set(drawn)) == 5 and not set(drawn) & set(chosen)
+    assert {layer for drawn in found.sets for layer, _ in drawn} == {1, 2, 3, 5}
+    whole = [(layer, head) for layer in (3, 4, 5) for head in range(6)]
+    assert matched_draws(whole, n_layers=12, n_heads=6, seed=0).layers_away == 2
+    lacking = matched_draws(whole, n_layers=6, n_heads=6, seed=0).lacking
+    assert lacking.startswith(
+        "layer 3 has 0 other heads for the 6 chosen from it, nor have the 2 layers on either side"
+    )
+
+
+def test_as_many_top_heads_as_requested_and_harmful_draws_count_as_nothing(load, stimuli):
+    shown = {kind: stimuli[kind] for kind in REGISTRY["load_bearing"].stimuli}
+    model, info = load(CONFIGS["distributed induction"]), REGISTRY["load_bearing"]
+    found = {
+        m.metric: m.values for m in measure_once(model, info, stimuli=shown, seed=0, options={"top_heads": 2})
+    }
+    assert (found["n_top"], found["verdict"], found["n_draws"]) == (2, 3, 1)
+    assert found["top_change"] > LN_IDS
+    idle = Draws((((1, 2),), ((1, 3),)), 2)
+    changes = {
+        ((1, 0),): np.full(4, 0.01),
+        ((1, 2),): np.full(4, -0.7),
+        ((1, 3),): np.array([-0.1, 0.3, 0.0, 0.0]),
+    }
+    one = _Load.of(((1, 0),), idle, changes)
+    np.testing.assert_allclose(one.excess, 0.01 - np.array([-0.1, 0.3, 0.0, 0.0]) / 2)
+    assert one.beaten == 0.5
 
 
 def test_strongest_heads():

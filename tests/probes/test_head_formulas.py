@@ -219,7 +219,7 @@ def test_copy_curve():
 HEADS = ("induction", "prefix only", "copies only", "fixed offset", "faint", "noise")
 
 
-def judged(n: int = 16, **changes):
+def judged(n: int = 16, extra=None, **changes):
     """Verdicts on written-down scores: a constant per head plus a zero-mean ripple over sequences."""
     ripple = np.linspace(-0.02, 0.02, n)[:, None]
     levels = {
@@ -233,7 +233,8 @@ def judged(n: int = 16, **changes):
     samples["prefix_shuffled"] = (
         samples["prefix_shuffled"] - 2 * ripple
     )  # so that the paired difference varies
-    return induction(jitter_chance=np.full(6, 0.03), copying_chance=np.full(6, -0.85), **samples)
+    chances = {"jitter_chance": np.full(6, 0.03), "copying_chance": np.full(6, -0.85)}
+    return induction(**chances, **samples, **(extra or {}))
 
 
 def test_the_verdict_needs_every_one_of_its_tests():
@@ -244,10 +245,50 @@ def test_the_verdict_needs_every_one_of_its_tests():
     value, lo, hi = tests.excess["prefix_excess"]
     assert value[0] == pytest.approx(0.77)
     assert lo[0] < 0.77 < hi[0]
+    assert set(tests.excess) == {"prefix_excess", "jitter_excess", "copying_excess"}
     assert (tests.excess["copying_excess"][0][1], tests.n) == (pytest.approx(-0.05), 16)
     assert value[4] == pytest.approx(0.03)  # significant, and too small to matter
     assert tests.q["q_prefix"][4] < 0.05
     assert value[4] < SMALLEST
+
+
+def dla_of(changes, n=16):
+    """Scores of induction_dla, ample for every head but for what is changed: name -> level of the first head."""
+    ripple = np.linspace(-0.02, 0.02, n)[:, None]
+    levels = {"dla": 2.0, "dla_excess": 1.9, "dla_share": 0.6, "copied": 0.9}
+    return {
+        name: np.array([changes.get(name, level)] + [level] * 5)[None] + ripple
+        for name, level in levels.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "unmet"),
+    [({}, 0), ({"dla": 0.1}, 4), ({"dla_excess": 0.05}, 5), ({"dla_share": 0.04}, 6), ({"copied": 0.05}, 7)],
+)
+def test_the_verdict_needs_what_follows_to_be_raised(changes, unmet):
+    tests = judged(extra=dla_of(changes))
+    assert (tests.verdict[0], tests.unmet[0]) == (float(unmet == 0), unmet)
+    assert tests.excess["dla_excess"][0][0] == pytest.approx(changes.get("dla_excess", 1.9))
+    assert tests.unmet[1:].tolist() == [3, 1, 2, 1, 1]
+
+
+def test_a_head_that_rests_on_position_0_is_judged_by_the_rest():
+    """Head 0 has 0.9 of its attention there; what is left matches and copies. Head 1 rests less and is not."""
+    ripple = np.linspace(-0.01, 0.01, 16)[:, None]
+    free = {
+        "prefix_free": [0.9, 0.9, 0.03, 0.9, 0.06, 0.03], "shuffled_free": [0.03] * 6, "jittered_free": [0.9] * 6,
+        "copying_free": [0.8] * 6, "exchanged": [-0.85] * 6, "exchanged_free": [-0.85] * 6,
+        "sink": [0.9, 0.7, 0.1, 0.1, 0.1, 0.1],
+    }  # fmt: skip
+    extra = {name: np.array(row)[None] + ripple for name, row in free.items()} | dla_of({})
+    small = [0.04, 0.04, 0.03, 0.9, 0.06, 0.03]
+    tests = judged(
+        prefix=small, prefix_jittered=small, extra=extra | {"jitter_chance_free": np.full(6, 0.03)}
+    )
+    assert tests.on_sink_free.tolist() == [True, False, False, False, False, False]
+    assert tests.verdict[:2].tolist() == [1, 0]
+    assert tests.excess["prefix_excess"][0][:2] == pytest.approx([0.87, 0.01], abs=1e-6)
 
 
 def test_the_verdict_is_open_where_copying_was_not_measured():

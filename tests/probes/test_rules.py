@@ -11,8 +11,10 @@ import pytest
 from byrote.probes import rules
 from byrote.probes.registry import lookup
 
-Q = {"q_prefix": 0.01, "q_copying": 0.01}
-LO = {"prefix_excess": 0.2, "copying_excess": 0.2, "jitter_excess": 0.2}
+FORMER_Q = {"q_prefix": 0.01, "q_copying": 0.01}
+FORMER_LO = {"prefix_excess": 0.2, "copying_excess": 0.2, "jitter_excess": 0.2}
+Q = FORMER_Q | {"q_dla": 0.01}
+LO = FORMER_LO | {"dla": 0.2, "dla_excess": 0.2, "dla_share": 0.2, "copied": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,12 @@ LO = {"prefix_excess": 0.2, "copying_excess": 0.2, "jitter_excess": 0.2}
         ({}, {"jitter_excess": np.nan}, True, 0.0),
         ({"q_copying": np.nan}, {"copying_excess": np.nan}, False, np.nan),
         ({"q_prefix": 0.5}, {"copying_excess": np.nan}, False, 0.0),
+        ({"q_dla": 0.05}, {}, True, 0.0),
+        ({}, {"dla": 0.1}, True, 0.0),
+        ({}, {"dla_excess": 0.1}, True, 0.0),
+        ({}, {"dla_share": 0.05}, True, 0.0),
+        ({}, {"copied": 0.25}, True, 0.0),
+        ({}, {"dla_excess": np.nan}, False, np.nan),
     ],
 )
 def test_an_induction_head_passes_every_test(q, lo, measured, verdict):
@@ -36,6 +44,67 @@ def test_an_induction_head_passes_every_test(q, lo, measured, verdict):
     found = rules.induction_verdict(*arrays, copying_measured=np.array([measured]))
     np.testing.assert_equal(found, [verdict])
     assert rules.is_called(found).tolist() == [verdict == 1.0]
+
+
+def test_results_of_earlier_versions_are_judged_without_what_they_lack():
+    found = rules.induction_verdict(
+        {name: np.array([q]) for name, q in FORMER_Q.items()},
+        {name: np.array([lo]) for name, lo in FORMER_LO.items()},
+        copying_measured=np.array([True]),
+    )
+    assert found.tolist() == [1.0]
+
+
+def test_the_first_condition_that_is_not_met_is_named():
+    heads = [
+        {},
+        {"copied": 0.1},
+        {"dla": 0.05, "copied": 0.0},
+        {"prefix_excess": 0.0, "dla": 0.0},
+        {"dla_share": 0.01},
+    ]
+    lo = {name: np.array([head.get(name, value) for head in heads]) for name, value in LO.items()}
+    q = {name: np.full(len(heads), value) for name, value in Q.items()}
+    found = [int(place) for place in rules.unmet_condition(q, lo)]
+    names = ["", *rules.FLOORS]
+    assert [names[place] for place in found] == ["", "copied", "dla", "prefix_excess", "dla_share"]
+    words = lookup("induction").words["unmet"]
+    assert len(words) == len(names) and words[found[1]] == "copies few ids"
+
+
+LOAD = {
+    "signature": 0.5, "top_change": 1.0, "over_tenth": 0.5, "excess": 0.9,
+    "joint_signature": np.nan, "joint_change": np.nan, "over_half": np.nan, "joint_excess": np.nan,
+}  # fmt: skip
+JOINT = {"joint_signature": 0.1, "joint_change": 2.0, "over_half": 0.5, "joint_excess": np.nan}
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "load-bearing"),
+        (
+            {"top_change": 0.04},
+            "signature only",
+        ),  # the neighbours help when they are removed: excess says nothing
+        ({"over_tenth": -0.1}, "signature only"),
+        ({"excess": 0.04}, "signature only"),
+        ({"signature": 0.04}, "load without signature"),
+        ({"signature": np.nan}, "load without signature"),
+        ({"signature": 0.04, "top_change": 0.04}, "neither"),
+        ({"signature": 0.04, "excess": np.nan}, ""),
+        ({"excess": np.nan}, ""),
+        ({"excess": np.nan, "top_change": 0.04}, "signature only"),
+        ({"excess": 0.04} | JOINT, "distributed induction"),
+        ({"signature": 0.02, "excess": 0.0} | JOINT, "distributed induction"),
+        ({"signature": 0.02, "excess": 0.0} | JOINT | {"joint_signature": 0.04}, "neither"),
+        ({"excess": 0.04} | JOINT | {"over_half": -0.1}, "signature only"),
+        ({"excess": 0.04} | JOINT | {"joint_excess": 0.01}, "signature only"),
+        (JOINT, "load-bearing"),
+    ],
+)
+def test_what_load_bearing_says(changes, word):
+    assert lookup("load_bearing").word_of("verdict", rules.load_verdict(LOAD | changes)) == word
 
 
 def test_a_previous_token_head_has_its_whole_interval_above_the_threshold():

@@ -41,7 +41,7 @@ def test_it_passes_whole_in_two_minutes_of_one_core():
     found = run_selftest(seed=1, on_progress=lambda *at: seen.append(at))
     assert time.process_time() - began < 120
     assert failed(found.checks) == []
-    groups = 7 + len(calibrations())
+    groups = 9 + len(calibrations())
     assert seen == [(i, groups) for i in range(1, groups + 1)]
 
 

@@ -123,7 +123,8 @@ def test_adding_a_probe_measures_that_one_alone(series, out):
 
 def test_verdicts_bring_the_probes_they_need(series, out):
     frame = run(series, out, probes=("induction",)).results.frame
-    assert set(frame["probe"]) == {"prefix_matching", "prefix_aggregates", "copying_logit", "induction"}
+    needed = {"prefix_matching", "copying_logit", "sink", "induction_dla"}
+    assert set(frame["probe"]) == {*needed, "prefix_aggregates", "induction"}
     assert len(frame[(frame["probe"] == "induction") & (frame["metric"] == "verdict")]) == 3 * 2 * 4
 
 

@@ -27,7 +27,7 @@ from byrote.dashboard.page import (
 from byrote.dashboard.query_params import State, head_names
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
-from byrote.probes.findings import one_head
+from byrote.probes.findings import not_called, one_head
 from byrote.probes.results import Results
 from byrote.probes.results.rows import strongest_first
 from byrote.probes.wording import (
@@ -95,11 +95,13 @@ def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
     if frame.empty:
         nothing(f"Nothing was measured about {state.head} at step {step_number(state.step)}.")
         return
+    unmet = not_called(view.run, state.step).get(parse_head(state.head), "")
+    why = f" It matches prefixes and is no induction head: {unmet}." if unmet else ""
     pinned = f" Pinned beside it: {', '.join(beside)}, with their intervals." if beside else ""
     page.table(
         frame,
         "scores",
-        caption=f"{state.head} at step {step_number(state.step)}: value with 95% interval, chance, n and rank among all heads.{pinned}",
+        caption=f"{state.head} at step {step_number(state.step)}: value with 95% interval, chance, n and rank among all heads.{pinned}{why}",
         column_config={
             # Names stay in sight where the table is wider than the screen.
             "measure": st.column_config.TextColumn(
