@@ -132,7 +132,7 @@ def test_without_the_previous_token_head_the_induction_head_matches_nothing(load
     np.testing.assert_allclose(found["zero"].samples[:, 0, 0], answer, atol=2e-5)
     assert answer.min() > 3
     np.testing.assert_allclose(found["pattern_preserving"].samples[:, 0, 0], 0, atol=1e-5)
-    scores = Scores(shifted_keys(earlier_copies(tokens), 1))
+    scores = Scores({"prefix": shifted_keys(earlier_copies(tokens), 1)})
     with editing(model, [clean_run(model, tokens).ablation("zero", [(0, 0)])]):
         observe(model, tokens, [scores], batch=len(tokens))
     prefix = scores.values("prefix")[:, 1, 1]
@@ -184,7 +184,8 @@ def test_causal_probes_run_on_architectures_of_all_kinds(hf_series, arch):
 
 
 def test_one_sequence_is_not_enough(load):
-    one = {"repeated_random": make("repeated_random", IDS, n_ctx=N_CTX, seed=0, n_seq=1)}
+    kinds = ("repeated_random", "jittered_repeat")
+    one = {kind: make(kind, IDS, n_ctx=N_CTX, seed=0, n_seq=1) for kind in kinds}
     for name in ("ablation", "clamp", "induction_circuit"):
         (reason,) = {m.undefined for m in direct(load(CONFIGS["neither"]), name, one).values()}
         assert "needs two sequences" in reason
