@@ -8,12 +8,13 @@ FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
 DEMO_TRAIN := $(BIN)/byrote lab train --seed 0 --threads 1 --progress plain
 
-.PHONY: help demo demo-unique demo-repeated demo-control test test-browser test-all check bench torture install clean FORCE
+.PHONY: help demo demo-unique demo-repeated demo-control test test-browser test-processes test-all check bench torture install clean FORCE
 
 help:
 	@echo "make demo      train three small series, measure and compare them, write the report (minutes)"
-	@echo "make test      the whole default test suite"
+	@echo "make test      the default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
+	@echo "make test-processes  the package installed, the notebooks, servers and sweeps that are killed"
 	@echo "make test-all  the same, with the tests marked slow"
 	@echo "make check     formatting, lint and types"
 	@echo "make torture   power cuts, full disks and hostile files for two minutes; seconds=3600 for an hour (SECURITY.md)"
@@ -69,11 +70,15 @@ demo-control: $(STAMP)
 	$(DEMO_TRAIN) runs/control --arm control --repeat-frac 0.5 --pool 64
 
 # Tests start byrote in hundreds of processes: its bytecode is cached, whatever the environment says.
-test test-browser test-all torture: export PYTHONDONTWRITEBYTECODE =
+test test-browser test-processes test-all torture: export PYTHONDONTWRITEBYTECODE =
 
 # A file stays with one process, which makes its fixtures once; tests/conftest.py puts the long files first.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What takes seconds to start, by the files it is in: the others need not be imported.
+test-processes: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m processes $$(grep -rl --include='test_*.py' 'mark\.processes' tests)
 
 # A browser on a busy machine may miss a deadline: what failed is tried once more, alone.
 test-browser: $(STAMP)

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 
 from byrote.checkpoints.lab import Arm, LabConfig, train
 
+pytestmark = pytest.mark.processes
 BOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 N_STEPS = 40
 

@@ -136,6 +136,7 @@ def folder(tmp_path: Path, lab_series) -> Path:
     return tmp_path
 
 
+@pytest.mark.processes
 def test_the_wheel_is_one_package_with_everything_it_needs(built: Built) -> None:
     names = zipfile.ZipFile(built.wheel).namelist()
     tops = {PurePosixPath(name).parts[0] for name in names}
@@ -151,6 +152,7 @@ def test_the_wheel_is_one_package_with_everything_it_needs(built: Built) -> None
     assert {Path(name).suffix for name in here} >= {".py", ".css", ".js", ".xz"}
 
 
+@pytest.mark.processes
 def test_the_source_archive_holds_what_a_packager_needs(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {str(PurePosixPath(*PurePosixPath(name).parts[1:])) for name in archive.getnames()}
@@ -164,6 +166,7 @@ def test_the_source_archive_holds_what_a_packager_needs(built: Built) -> None:
     ]
 
 
+@pytest.mark.processes
 def test_the_command_works_beside_files_of_the_same_names(built: Built, folder: Path) -> None:
     version = f"byrote {PROJECT['project']['version']}"
     assert built.run(built.command, "--version", cwd=folder) == version
@@ -174,6 +177,7 @@ def test_the_command_works_beside_files_of_the_same_names(built: Built, folder: 
     assert built.run(built.command, "scan", "runs", "--csv", cwd=folder).startswith("run,step,")
 
 
+@pytest.mark.processes
 def test_a_notebook_works_beside_files_of_the_same_names(built: Built, folder: Path) -> None:
     *found, theirs = built.run(built.python, "-c", NOTEBOOK, built.environment, cwd=folder).splitlines()
     assert found[-2].startswith("a ")
@@ -181,6 +185,7 @@ def test_a_notebook_works_beside_files_of_the_same_names(built: Built, folder: P
     assert theirs == "[]"
 
 
+@pytest.mark.processes
 def test_the_dashboard_works_beside_files_of_the_same_names(built: Built, folder: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

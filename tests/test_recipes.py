@@ -10,6 +10,7 @@ import sys
 import pytest
 from recipes import ROOT, apply_all
 
+pytestmark = pytest.mark.processes
 RECIPES = {
     "test_format_toy.py": 1,
     "test_tenth_token.py": 2,

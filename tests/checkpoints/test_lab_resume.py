@@ -203,16 +203,17 @@ CHILD = """
 import sys
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
 config = LabConfig(source=SourceConfig(d_vocab=16, n_ctx=12, block_min=3, block_max=4), d_model=8, n_heads=2,
-    d_head=4, batch=4, n_held_out=8, arm=Arm("repeated", 0.5, 3), name="resumed", steps=400, every=50)
+    d_head=4, batch=4, n_held_out=8, arm=Arm("repeated", 0.5, 3), name="resumed", steps=200, every=25)
 def say(event):
-    if event["event"] == "checkpoint" and event["step"] == 100:
+    if event["event"] == "checkpoint" and event["step"] == 50:
         print("go", flush=True)
 train(sys.argv[1], config, on_event=say)
 """
 
 
+@pytest.mark.processes
 def test_kill_9(tmp_path):
-    """A real process, ended by the kernel somewhere after step 100."""
+    """A real process, ended by the kernel somewhere after step 50."""
     path = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(path)]
     root = Path(__file__).parents[2]
@@ -223,8 +224,8 @@ def test_kill_9(tmp_path):
         child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
     assert json.loads((path / "manifest.json").read_text())["status"] == "running"
-    config = LabConfig(**FIELDS, steps=400, every=50)
+    config = LabConfig(**FIELDS, steps=200, every=25)
     resumed = []
     train(path, config, on_event=lambda e: resumed.append(e["step"]) if e["event"] == "resumed" else None)
-    assert resumed[0] >= 100
+    assert resumed[0] >= 50
     same(path, contents(train(tmp_path / "whole", config)))

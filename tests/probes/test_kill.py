@@ -19,6 +19,7 @@ from byrote.checkpoints import open_series
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.run import sweep
 
+pytestmark = pytest.mark.processes
 N_CHECKPOINTS, N_KILLS = 12, 6
 CONFIG = SweepConfig(BASIC_PROBES, n_seq=4)
 N_UNITS = 5 * N_CHECKPOINTS

@@ -197,6 +197,7 @@ def test_old_jobs_are_forgotten_and_running_ones_are_not(start, tmp_path, monkey
     until(first, ended)
 
 
+@pytest.mark.processes
 def test_the_page_starts_a_sweep_cancels_it_and_resumes_where_it_stopped(
     open_page, lab_series, two_runs, tmp_path, monkeypatch
 ):
