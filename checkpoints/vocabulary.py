@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ MAX_IDS = 10_000_000  # the largest vocabularies in use have 300 thousand
 _MAX_VALUES = 1 << 23  # of a tokenizer.json: that many ids, and two words for each merge
 MAX_VARIANTS = 256  # pairs; a stimulus draws a few dozen
 _SPACE = "\u0120\u2581"  # how byte-level and sentence-piece vocabularies write the space before a word
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>", re.ASCII)
+MIN_USABLE = 32  # ids that must remain; a random block has 25 different ones
+PER_ID = 100  # tokens of text per id: one that is as frequent as a hundredth of the average occurs with 63%
 _WORD = re.compile(r"[A-Za-z]{3,}", re.ASCII)
 _SPECIAL_FIELDS = (
     "bos_token_id",
@@ -36,14 +39,24 @@ def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
 
 
 def usable_ids(
-    config: Mapping[str, Any], d_vocab: int, *, tokenizer: Path | None = None
+    config: Mapping[str, Any],
+    d_vocab: int,
+    *,
+    tokenizer: Path | None = None,
+    untrained: Iterable[int] = (),
+    produced: Mapping[int, int] | None = None,
 ) -> tuple[list[int], int, str]:
     """Ids a random stimulus may use, the id to put first, and a note on how they were found.
+
+    Left out, where at least `MIN_USABLE` others remain: ids that were never trained; byte fallbacks, which stand for the
+    bytes of characters that a tokenizer does not know; ids that do not occur in a text long enough to hold them.
 
     Args:
         config: the model's config, for its special ids.
         d_vocab: rows of the embedding; may exceed the tokenizer's ids (padding rows, never trained).
         tokenizer: a tokenizer.json, where there is one.
+        untrained: ids that were never trained; see `byrote.checkpoints.untrained`.
+        produced: id -> how often the tokenizer produced it in a sample of text; used from `PER_ID` tokens per id.
 
     Returns:
         (ids ascending, BOS id, note).
@@ -66,8 +79,28 @@ def usable_ids(
     if bos is None:
         bos = next((i for i in _ints(config.get("eos_token_id")) if 0 <= i < d_vocab), 0)
         notes.append(f"the config names no BOS token below the vocabulary size: id {bos} was used")
-    ids = sorted(i for i in known - special - added - {bos} if 0 <= i < d_vocab)
-    return ids, bos, "; ".join(notes)
+    ids = {i for i in known - special - added - {bos} if 0 <= i < d_vocab}
+    fallbacks = _byte_fallbacks(tokenizer)
+    unseen = set()
+    if produced is not None and sum(produced.values()) >= PER_ID * len(ids - fallbacks):
+        unseen = {i for i in ids if not produced.get(i)}
+    for found, what in (
+        (fallbacks, "byte fallbacks"),
+        (set(untrained), "never trained, by norms and directions of their embeddings"),
+        (unseen, "never produced by the tokenizer on the text given"),
+    ):
+        apart = found & ids
+        if apart and len(ids - apart) >= MIN_USABLE:
+            ids -= apart
+            notes.append(f"{len(apart):,} ids were left out of random sequences: {what}")
+        elif apart:
+            notes.append(f"{len(apart):,} ids are in random sequences although {what}: too few others remain")
+    return sorted(ids), bos, "; ".join(notes)
+
+
+def _byte_fallbacks(tokenizer: Path | None) -> set[int]:
+    read = _read(tokenizer) if tokenizer is not None and tokenizer.is_file() else None
+    return {i for text, i in read[0].items() if _BYTE.fullmatch(text)} if read else set()
 
 
 def variant_pairs(tokenizer: Path | None, ids: Sequence[int]) -> list[list[int]]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from byrote.probes.checks import Check, covers, holds, low_share, seldom, trials
 from byrote.probes.degradation import difference_table, strongest_difference
+from byrote.probes.few import mean_interval
 from byrote.probes.heads.induction import InductionTests, induction
 from byrote.probes.memory.mem_gap import MemGap, mem_gap
 from byrote.probes.results.curve import Curve, log_step
@@ -30,6 +31,7 @@ from byrote.probes.rules import (
 )
 from byrote.probes.simulated import (
     SHAPES,
+    SHARES,
     Path,
     flat,
     log_grid,
@@ -48,6 +50,7 @@ Rng = np.random.Generator
 Outcome = bool | float | None
 N, HEADS = 32, 16
 N_SEQUENCES = (12, 32, 256)
+FEW = (12, 16, 24, 31)
 N_MEMBERS, N_TWINS, N_BLOCKS = 32, 64, 40
 N_STEPS = 12
 
@@ -96,6 +99,16 @@ def interval_calibrations() -> list[Calibration]:
         for n in N_SEQUENCES
         for i, name in enumerate(SHAPES)
     ]
+    of_means += [
+        Calibration(f"95% intervals of few, {name}, n = {n}", holds, partial(_shares_covered, name, i, n))
+        for n in FEW
+        for i, name in enumerate(SHARES)
+    ]
+    of_means += [
+        Calibration(f"95% intervals, yes in {rate:.0%} of {n}", holds, partial(_rates_covered, rate, n))
+        for rate in (0.05, 0.5)
+        for n in (*FEW, *N_SEQUENCES[1:])
+    ]
     where, blocks = f"{N_MEMBERS} members and {N_TWINS} twins", f"{N_BLOCKS} blocks"
     others: tuple[tuple[str, Callable[[int, int], list[Any]]], ...] = (
         ("difference of two runs on the same 32 sequences", _differences_covered),
@@ -112,6 +125,18 @@ def _means_covered(name: str, i: int, n: int, tries: int, seed: int) -> list[boo
     draw, mean = SHAPES[name]
     found = bootstrap_mean(draw(np.random.default_rng([seed, i, n]), (n, 10 * tries)))
     return _covered(found.lo, mean, found.hi)
+
+
+def _shares_covered(name: str, i: int, n: int, tries: int, seed: int) -> list[bool]:
+    draw, mean = SHARES[name]
+    found = mean_interval(draw(np.random.default_rng([seed, 21, i, n]), (n, 10 * tries)), "share")
+    return _covered(found.lo, mean, found.hi)
+
+
+def _rates_covered(rate: float, n: int, tries: int, seed: int) -> list[bool]:
+    outcomes = np.random.default_rng([seed, 22, round(100 * rate), n]).random((n, 10 * tries)) < rate
+    found = mean_interval(outcomes.astype(np.float64), "binary")
+    return _covered(found.lo, rate, found.hi)
 
 
 def _differences_covered(tries: int, seed: int) -> list[bool]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from byrote.probes.few import exact_ends
+
 COVERAGE = (0.93, 0.97)
 ALARM = 0.05
 _Z = 2.576  # normal, 99% two-sided
@@ -75,11 +77,7 @@ def trials(trial: Callable[[np.random.Generator], Any], tries: int, seed: Sequen
 
 def exact(count: int, tries: int, *, level: float = 0.99) -> tuple[float, float]:
     """Interval of a rate (Clopper and Pearson)."""
-    from scipy import special
-
-    tail = (1 - level) / 2
-    lo = special.betaincinv(count, tries - count + 1, tail) if count else 0.0
-    hi = special.betaincinv(count + 1, tries - count, 1 - tail) if count < tries else 1.0
+    lo, hi = exact_ends(np.array(count), np.array(tries), level=level)
     return float(lo), float(hi)
 
 

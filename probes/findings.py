@@ -26,6 +26,7 @@ from byrote.probes.rules import (
     is_called,
     smallest_effect,
     stands_out,
+    text_loss_alarm,
 )
 from byrote.probes.stimuli import TOKEN_SET_STIMULI
 from byrote.probes.trajectory.verdict import Onset, heads_above, onset, verdict_table
@@ -169,6 +170,7 @@ def strongest_scores(results: Sequence[Table]) -> str:
 def at_end(results: Table) -> Iterator[str]:
     """What a run found, in the few lines a person reads when it ends: at the last step that lint does not doubt."""
     yield from left_out(results.left_out)
+    yield from (sentence for sentence, _, _ in text_losses(results))
     if not results.usable_steps:
         return
     step = results.usable_steps[-1]
@@ -193,6 +195,32 @@ def no_events(results: Table) -> str:
         else "no step was measured, or lint leaves all of them out"
     )
     return f"{run_name(results.run)}: {what}; what happened when needs two steps"
+
+
+def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
+    """Steps whose loss on text is no trained model's: (sentence, the steps, whether only steps beside them say so)."""
+    rows = results.select("held_out_loss", "loss")
+    rows = rows[rows["valid"]].sort_values("step")
+    said = []
+    guessing, beside = text_loss_alarm(
+        *(rows[end].to_numpy(dtype=np.float64) for end in ("lo", "hi", "chance"))
+    )
+    for which, what in (
+        (guessing, "worse than guessing"),
+        (beside & ~guessing, "far worse than at the steps beside"),
+    ):
+        found = rows[which]
+        if found.empty:
+            continue
+        worst = found.loc[found["value"].idxmax()]
+        steps = tuple(int(step) for step in found["step"])
+        loss = interval(worst["value"], worst["lo"], worst["hi"])
+        sentence = (
+            f"loss on text is {what} at {steps_in_words(list(steps))}: {loss} nats at step {step_number(int(worst['step']))}, "
+            f"{chance_number(float(worst['chance']))} by guessing; damaged weights, or a text of another tokenizer"
+        )
+        said.append((sentence, steps, what != "worse than guessing"))
+    return said
 
 
 def left_out(found: Mapping[int, str]) -> list[str]:

@@ -127,6 +127,13 @@ SECONDARY: Final = (
 )
 """The eight further metrics of a comparison, corrected together (Holm): does it copy, by which heads, and at what price."""
 
+WORSE_THAN_UNIFORM_NATS = 0.5
+"""By how much loss on text must surely exceed that of guessing to be an alert; fresh initialisations stay within it."""
+
+FAR_WORSE_NATS = 1.0
+"""By how much it must surely exceed that of both steps beside (of the step before, at the last): as much as a small model
+learns over its whole second half of training, and far above what a spike of the loss leaves at a saved step."""
+
 UNCLEAR: Final = "no clear change"
 NOT_TESTED: Final = "not tested"  # of imported scores, which have no samples
 Change = Literal["better", "worse", "higher", "lower", "no clear change", "no change", "exact", "not tested"]
@@ -274,6 +281,20 @@ def _smallest(info: ProbeInfo, metric: str) -> tuple[float, str]:
     own = unit == info.unit and info.range is not None and info.range[1] <= 1
     share = unit.endswith("fraction") or unit.startswith(("fraction of", "share of", "attention fraction"))
     return _TWENTIETH if own or share else (0.0, "")
+
+
+def text_loss_alarm(
+    lo: Float[np.ndarray, " steps"], hi: Float[np.ndarray, " steps"], chance: Float[np.ndarray, " steps"]
+) -> tuple[Bool[np.ndarray, " steps"], Bool[np.ndarray, " steps"]]:
+    """Steps whose loss on text says that something is wrong with the step: (worse than guessing, far worse than its neighbours).
+
+    Args:
+        lo, hi: ends of the intervals at ascending steps, in nats.
+        chance: loss of guessing uniformly.
+    """
+    before = np.concatenate([[np.inf], hi[:-1]])  # the first step is worse than the next by learning alone
+    after = np.concatenate([hi[1:], [-np.inf]])
+    return lo - chance > WORSE_THAN_UNIFORM_NATS, lo - np.maximum(before, after) > FAR_WORSE_NATS
 
 
 def judge_change(row: Mapping[str, Any], better: str | None, *, seeds: int = 1) -> Change:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import pandas as pd
 
 from byrote.checkpoints.lint.report import Fact
+from byrote.probes.findings import text_losses
 from byrote.probes.results import Results
+from byrote.probes.wording import sentence_case
 
 METRICS = {"first_block": "random tokens", "later_blocks": "repeated tokens"}
 
 
 def loss_facts(results: Results) -> list[Fact]:
-    """Steps whose loss on random or on repeated tokens is above that of guessing uniformly.
+    """Steps whose loss on random or on repeated tokens is above that of guessing uniformly, or on text beyond doubt too high.
 
     A loss above uniform is natural where random tokens are unlike anything in the training data, and where a model
     memorised: it is a note. A single step above it, between steps surely below, is a warning.
 
     Args:
-        results: with the probe `repeat_loss`; without it there are no facts.
+        results: with the probes `repeat_loss` and `held_out_loss`; without them there are no facts.
     """
     facts: list[Fact] = []
     for metric, words in METRICS.items():
@@ -36,10 +38,23 @@ def loss_facts(results: Results) -> list[Fact]:
         if not rest.empty:
             meaning = f"On {words} these steps are worse than guessing: such tokens are unlike what the model learned."
             facts.append(_fact(rest, metric, meaning, "note"))
+    rows = results.select("held_out_loss", "loss")
+    for sentence, steps, leave_out in text_losses(results):
+        facts.append(
+            _fact(
+                rows[rows["step"].isin(steps)],
+                "held_out_loss",
+                f"{sentence_case(sentence)}.",
+                "warning",
+                leave_out=leave_out,
+            )
+        )
     return facts
 
 
-def _fact(rows: pd.DataFrame, metric: str, meaning: str, severity: str) -> Fact:
+def _fact(
+    rows: pd.DataFrame, metric: str, meaning: str, severity: str, *, leave_out: bool | None = None
+) -> Fact:
     worst = rows.loc[(rows["value"] - rows["chance"]).idxmax()]
     evidence = {
         "metric": metric,
@@ -49,5 +64,5 @@ def _fact(rows: pd.DataFrame, metric: str, meaning: str, severity: str) -> Fact:
         "uniform_nats": float(worst["chance"]),
     }
     steps = tuple(rows["step"].tolist())
-    leave_out = steps if severity == "warning" else ()
-    return Fact("loss_above_uniform", severity, steps, meaning, evidence, leave_out=leave_out)
+    excluded = severity == "warning" if leave_out is None else leave_out
+    return Fact("loss_above_uniform", severity, steps, meaning, evidence, leave_out=steps if excluded else ())

@@ -28,6 +28,20 @@ SHAPES: dict[str, tuple[Draw, float]] = {
     "share of tokens": (lambda rng, shape: rng.binomial(50, 0.9, shape) / 50, 0.9),
 }
 
+# Scores and shares from 0 to 1 that few sequences make hard: weak and strong heads, heads that seldom fire.
+SHARES: dict[str, tuple[Draw, float]] = {
+    "weak head, beta(0.5, 4)": (lambda rng, shape: rng.beta(0.5, 4, shape), 1 / 9),
+    "strong head, beta(4, 0.5)": (lambda rng, shape: rng.beta(4, 0.5, shape), 8 / 9),
+    "beta(1, 9)": (lambda rng, shape: rng.beta(1, 9, shape), 0.1),
+    "none or all, beta(0.3, 0.7)": (lambda rng, shape: rng.beta(0.3, 0.7, shape), 0.3),
+    "12 tokens, beta(1, 4)": (lambda rng, shape: rng.binomial(12, rng.beta(1, 4, shape)) / 12, 0.2),
+    "1 sequence in 10 fires": (lambda rng, shape: (rng.random(shape) < 0.1) * rng.beta(8, 2, shape), 0.08),
+    "score at chance": SHAPES["score at chance"],
+    "score near 1": SHAPES["score near 1"],
+    "middling score": SHAPES["middling score"],
+    "share of tokens": SHAPES["share of tokens"],
+}
+
 
 def paired_scores(
     rng: np.random.Generator, *, columns: int, n: int = 32, shift: float = 0.1

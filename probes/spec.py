@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from byrote.checkpoints.errors import ByroteError, PluginError, did_you_mean
+from byrote.probes.few import SampleKind
 from byrote.probes.stimuli import PluginStimulus, unavailable
 
 Kind = Literal["head", "model", "weights", "direct", "verdict"]
@@ -96,6 +97,7 @@ class ProbeInfo:
         settings: metrics that say how it was measured (positions, sizes), not its result: shown beside the others,
             never compared.
         words: metric -> what its whole numbers from 0 on are called, for metrics that are verdicts.
+        binary: metrics that are 0 or 1 for every sequence.
         sampled_chance: whether chance was itself measured, on about as many other sequences.
         needs_read_out: whether it reads the direct path to the logits, which must be seen to hold on the architecture.
         reads_earlier_layers: whether a layer's number also rests on the layers before it.
@@ -141,6 +143,7 @@ class ProbeInfo:
     directions: Mapping[str, Better | None] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    binary: tuple[str, ...] = ()
     sampled_chance: bool = False
     needs_read_out: bool = False
     reads_earlier_layers: bool = False
@@ -169,6 +172,16 @@ class ProbeInfo:
     def better_of(self, metric: str) -> Better | None:
         """Which direction of one metric means more of what the probe names; None where neither does."""
         return self.directions.get(metric, self.directions.get(metric.split("@")[0], self.better))
+
+    def kind_of(self, metric: str) -> SampleKind:
+        """What a metric's values per sequence are, which decides how their mean's interval is made."""
+        unit, name = self.unit_of(metric), metric.split("@")[0]
+        if name in self.binary:
+            return "binary"
+        if unit == self.unit and "difference" not in name:
+            return "share" if self.range == (0.0, 1.0) else "other"
+        share = unit.endswith("fraction") or unit == "probability"
+        return "share" if share and self.kind in ("head", "model") else "other"
 
     def compares(self, metric: str) -> bool:
         """Whether differences of a metric between runs mean anything."""

@@ -4,7 +4,8 @@ scipy is imported where it is needed: a command that only reads results does not
 
 Intervals are percentile bootstraps over sequences (Efron 1979), the percentiles expanded for small n (Hesterberg 2015,
 arXiv:1411.5279): plain ones are too narrow, as normal intervals that divide by n and not n - 1 are. They cover the choice
-of test sequences; they do not cover the training seed, which only several trained series can show.
+of test sequences; they do not cover the training seed, which only several trained series can show. `few.py` has those of few
+sequences, and of yes and no.
 
 Of a corpus, blocks of consecutive documents (or windows) are drawn. A ratio of sums is bootstrapped directly: numerator
 and denominator are summed again. A statistic that a resample with ties would bias (an entropy, a divergence, a coverage)
@@ -25,7 +26,7 @@ from jaxtyping import Bool, Float, Int, Num
 LEVEL = 0.95
 N_RESAMPLES = 2000
 # Part of every unit's provenance: intervals made by another rule are measured again, not mixed with these.
-INTERVALS = "percentile bootstrap, expanded"
+INTERVALS = "percentile bootstrap, expanded; of shares of few or of yes and no, exact"
 _COLUMNS_AT_ONCE = 2048  # keeps the resampled means under about 32 MiB
 _DRAWS_AT_ONCE = 200
 
@@ -347,13 +348,6 @@ def holm(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     return adjusted
 
 
-def most_of(count: int, n: int, *, level: float = LEVEL) -> float:
-    """Upper bound of a share of which count were seen among n (one-sided, Clopper and Pearson 1934)."""
-    from scipy import special
-
-    return 1.0 if count >= n else float(special.betaincinv(count + 1, n - count, level))
-
-
 def normal_sf(z: Any) -> Any:
     """Share of a standard normal above z, a number or an array."""
     from scipy import special
@@ -432,12 +426,7 @@ def sample_interval(
     value = float(statistic(values))
     if len(values) < 2:
         return value, np.nan, np.nan
-    rng = np.random.default_rng([seed, len(values)])
-    draws = [
-        statistic(values[rng.integers(len(values), size=(_DRAWS_AT_ONCE, len(values)))])
-        for _ in range(N_RESAMPLES // _DRAWS_AT_ONCE)
-    ]
-    return value, *_finite_ends(np.concatenate(draws), tail_frac(len(values)))
+    return value, *_finite_ends(_redrawn(statistic, values, seed=seed), tail_frac(len(values)))
 
 
 def pair_interval(
@@ -457,12 +446,17 @@ def pair_interval(
     value, least = float(statistic(a, b)), min(len(a), len(b))
     if least < 2:
         return value, np.nan, np.nan
-    rng = np.random.default_rng([seed, len(a), len(b)])
+    return value, *_finite_ends(_redrawn(statistic, a, b, seed=seed), tail_frac(least))
+
+
+def _redrawn(statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: int) -> np.ndarray:
+    """The statistic in each resample of the samples, which are drawn apart."""
+    rng = np.random.default_rng([seed, *map(len, samples)])
     draws = [
-        statistic(*(rows[rng.integers(len(rows), size=(_DRAWS_AT_ONCE, len(rows)))] for rows in (a, b)))
+        statistic(*(rows[rng.integers(len(rows), size=(_DRAWS_AT_ONCE, len(rows)))] for rows in samples))
         for _ in range(N_RESAMPLES // _DRAWS_AT_ONCE)
     ]
-    return value, *_finite_ends(np.concatenate(draws), tail_frac(least))
+    return np.concatenate(draws)
 
 
 def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

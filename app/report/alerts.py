@@ -14,6 +14,7 @@ from byrote.probes.findings import (
     lacks_token_sets,
     left_out,
     missing_token_sets,
+    text_losses,
 )
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
@@ -33,6 +34,7 @@ def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
             _imported,
             _gaps,
             _linted,
+            _text_loss,
             _invalid,
             _missing_token_sets,
             _out_of_range,
@@ -93,6 +95,12 @@ def _linted(inputs: Inputs) -> Iterator[Alert]:
                 "errors",
                 "warning",
             )
+
+
+def _text_loss(inputs: Inputs) -> Iterator[Alert]:
+    for r in inputs.results:
+        for sentence, _, _ in text_losses(r):
+            yield Alert(f"{r.run}: {sentence}.", "timeline", "warning")
 
 
 def _empty(inputs: Inputs) -> Iterator[Alert]:

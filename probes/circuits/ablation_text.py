@@ -20,10 +20,9 @@ from byrote.interp.intervene import ABLATIONS, edit_problem
 from byrote.interp.model import HookedModel
 from byrote.probes.circuits.ablation import per_head
 from byrote.probes.circuits.effects import Measure, checked_tokens, head_changes
+from byrote.probes.model.icl_score import positions
 from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
-
-CONTEXT, LATE, EARLY = 512, 500, 50
 
 
 @probe(
@@ -51,6 +50,7 @@ CONTEXT, LATE, EARLY = 512, 500, 50
     "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
     "values, or patterns set so do not move the logits",
     undefined="the loss is not finite",
+    version=2,
     default=False,
     passes="4 x heads + 3 x layers",
     order=220,
@@ -85,8 +85,7 @@ def ablation_text(
 
 def late_minus_early(n_pos: int) -> Measure:
     """Loss at the late position minus loss at the early one, for sequences of `n_pos` tokens, BOS included."""  # 1.
-    scale = min(1.0, n_pos / CONTEXT)
-    early, late = max(1, round(EARLY * scale)), min(n_pos - 1, max(1, round(LATE * scale)))
+    early, late, _ = positions(n_pos)
 
     def measure(nll: Tensor) -> Tensor:
         return nll[..., late - 1] - nll[..., early - 1]

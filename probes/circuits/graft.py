@@ -25,6 +25,7 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries, at_hand
+from byrote.checkpoints.untrained import untrained_in
 from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids
 from byrote.interp.axes import head_label
 from byrote.interp.bridge import HookedSeries
@@ -70,7 +71,10 @@ def graft_steps(
     hooked = HookedSeries(series, device=device, dtype=getattr(torch, dtype))
     series.at(into_step)
     donor, model = series.at(from_step), _load(hooked, from_step)
-    ids, bos, note = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer_of(donor))
+    never = untrained_in(series, model.shape.d_vocab)
+    ids, bos, note = usable_ids(
+        model.config, model.shape.d_vocab, tokenizer=tokenizer_of(donor), untrained=never
+    )
     vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
     stimulus = make("repeated_random", vocabulary, n_ctx=model.shape.n_ctx, seed=seed, n_seq=n_seq)
     return graft(hooked, stimulus, from_step=from_step, into_step=into_step, heads=heads, seed=seed)

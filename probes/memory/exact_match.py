@@ -79,7 +79,8 @@ from byrote.probes.spec import probe
     undefined="no token lies before the sequence's own repetition",
     order=260,
     headline=("loss@twins", "accuracy@twins"),
-    version=2,
+    binary=("completed",),
+    version=3,
 )
 def exact_match(
     token_nll: Float[Tensor, "batch next_pos"],

@@ -10,7 +10,9 @@ arXiv:2304.11158 (k = m = 32); several samples: Hayes et al. 2024, arXiv:2410.19
 3. score = share of members whose whole suffix comes out; by_repeats = the same by floor(log2 of the repeat count)
 4. matched = share of the suffix that comes out before the first wrong token
 5. n_p = share with 1 - (1 - q)^n >= p, q = probability of the suffix when sampled at temperature 1: n = 100, p = 0.5
-6. offset: the prompt without its first tokens (half of k), moved up behind BOS: is memory tied to its place?
+6. offset: prompt and suffix as long as in at_start, of k' = min(k, a third of the block) tokens each, both k' tokens later
+   in the sequence and moved up behind BOS; at_start: the first k' tokens and the next k'. Nothing but the start differs
+   between the two: is memory tied to the beginning of a sequence, or to its place in the context?
 7. perturbed: k // 8 (at least 1) prompt tokens replaced by ids drawn from the members' own: does it need every token?
 8. the null: score and n_p on twins, sequences of the same source never trained on
 """
@@ -46,15 +48,18 @@ SAMPLES_N, AT_LEAST_P = 100, 0.5
         "matched": "share of those m tokens that come out before the first wrong one",
         "n_p": "share whose suffix comes out at least once in 100 samples with probability 0.5 or more",
         "n_p@twins": "the same of twins",
-        "offset": "score when the first half of the prompt is left out and the rest moved to the start",
+        "offset": "score when the prompt starts later: k' tokens on (k' = k, or a third of the block), moved to the start",
+        "at_start": "score of a prompt of k' tokens from the beginning: what offset is held against",
         "perturbed": "score when an eighth of the prompt (at least one token) is replaced by other ids",
         "by_repeats": "score of the members with floor(log2 of the repeat count) = position",
     },
     curve_axis="log2 of repeats",
     units={"matched": "token fraction"},
     reads_as="Members above twins: verbatim memory that a prompt brings out. 0 is no proof of absence: other "
-    "prompts, or sampling (n_p), may bring out more. A large drop under offset ties the memory to its place",
+    "prompts, or sampling (n_p), may bring out more. A large drop from at_start to offset ties the memory to its place",
     undefined="no member has that many repeats",
+    binary=("score", "n_p", "offset", "at_start", "perturbed", "by_repeats"),
+    version=2,
     default=False,
     passes="4: members as they are, with an offset and a perturbed prompt; twins",
     order=290,
@@ -65,7 +70,6 @@ def extraction(
     *,
     seed: int,
     k: int = PROMPT_TOKENS,
-    offset_frac: float = 0.5,
     perturbed_frac: float = 0.125,
     n: int = SAMPLES_N,
     p: float = AT_LEAST_P,
@@ -77,7 +81,6 @@ def extraction(
         stimuli: "members" and "twins".
         seed: of the perturbation.
         k: longest prompt, and longest suffix, in tokens.
-        offset_frac: share of the prompt left out at its beginning under `offset`.
         perturbed_frac: share of the prompt replaced under `perturbed`; at least one token.
         n, p: samples drawn, and how sure one of them must be the suffix, under `n_p`.
 
@@ -86,7 +89,7 @@ def extraction(
     """
     members, twins = stimuli["members"], stimuli["twins"]
     parts = _parts(members, k=k)
-    moved, at = _moved(members, parts, offset_frac)
+    short = _parts(members, k=k, parts=3)  # 6.
     changed = _perturbed(members, parts, frac=perturbed_frac, seed=seed)
     as_is, null = losses(model, members.tokens), losses(model, twins.tokens)
     null_parts = _parts(twins, k=k)
@@ -97,7 +100,8 @@ def extraction(
         "matched": _before_first_wrong(as_is.top1, parts),
         "n_p": _in_n_samples(as_is, parts, n=n, p=p),
         "n_p@twins": _in_n_samples(null, null_parts, n=n, p=p),
-        "offset": all_right(losses(model, moved).top1, at),
+        "offset": all_right(losses(model, _later(members, short)).top1, short.suffix),
+        "at_start": all_right(as_is.top1, short.suffix),
         "perturbed": all_right(losses(model, changed).top1, parts.suffix),
     }
     scores = {
@@ -117,9 +121,9 @@ def greedy(
     return tokens[:, prompt.shape[1] :].cpu().numpy()
 
 
-def _parts(stimulus: Stimulus, *, k: int) -> Split:
+def _parts(stimulus: Stimulus, *, k: int, parts: int = 2) -> Split:
     start = torch.from_numpy(stimulus.extra["second_block_start"])
-    return split(start, stimulus.tokens.shape[1] - 1, k=k)
+    return split(start, stimulus.tokens.shape[1] - 1, k=k, parts=parts)
 
 
 def _before_first_wrong(top1: Bool[Tensor, "batch next_pos"], parts: Split) -> Float[Tensor, " batch"]:
@@ -133,17 +137,13 @@ def _in_n_samples(found: Losses, parts: Split, *, n: int, p: float) -> Float[Ten
     return if_any(at_least_once >= p, parts.suffix)  # 5.
 
 
-def _moved(
-    stimulus: Stimulus, parts: Split, frac: float
-) -> tuple[Int[np.ndarray, "batch pos"], Bool[Tensor, "batch next_pos"]]:
-    """Tokens with the first part of each prompt taken out, and where the suffix then stands."""  # 6.
+def _later(stimulus: Stimulus, short: Split) -> Int[np.ndarray, "batch pos"]:
+    """Tokens with as many taken out behind BOS as a prompt has: it starts later, and its suffix stands where it stood."""
     tokens = stimulus.tokens.copy()
-    suffix = torch.zeros_like(parts.suffix)
-    for row, k in enumerate(parts.k.tolist()):
-        by = max(1, int(frac * k))
-        tokens[row, 1:-by] = stimulus.tokens[row, 1 + by :]
-        suffix[row, :-by] = parts.suffix[row, by:]
-    return tokens, suffix
+    for row, by in enumerate(short.k.tolist()):
+        if by:
+            tokens[row, 1:-by] = stimulus.tokens[row, 1 + by :]
+    return tokens
 
 
 def _perturbed(stimulus: Stimulus, parts: Split, *, frac: float, seed: int) -> Int[np.ndarray, "batch pos"]:

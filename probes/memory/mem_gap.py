@@ -25,10 +25,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from byrote.probes.few import exact_ends
 from byrote.probes.results.schema import Measured, not_measured
 from byrote.probes.rules import NEAR_ZERO_FRAC
 from byrote.probes.spec import probe
-from byrote.probes.statistics import most_of, two_sample_interval
+from byrote.probes.statistics import two_sample_interval
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def mem_gap(
 def _most_possible(shares: Float[np.ndarray, " n"]) -> float:
     """Mean share of the twins' loss if as many members are not memorised as their count allows."""
     known = shares <= NEAR_ZERO_FRAC
-    most = most_of(int((~known).sum()), len(shares))
+    most = float(exact_ends(np.array((~known).sum()), np.array(len(shares)), level=0.9)[1])  # one-sided 95%
     rest = max(1.0, float(shares[~known].mean())) if not known.all() else 1.0
     return (1 - most) * (float(shares[known].mean()) if known.any() else 0.0) + most * rest
 

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import EndView, Observer, leak_of, observe
+from byrote.probes.few import exact_ends
 from byrote.probes.memory.spans import first_block, mean_over
 from byrote.probes.spec import NotMeasuredError, ProbeScores, probe
-from byrote.probes.statistics import LEVEL, linearised_interval, most_of, pair_interval
+from byrote.probes.statistics import LEVEL, linearised_interval, pair_interval
 from byrote.probes.stimuli import Stimulus
 
 MIN_K, FPR, MIN_FRESH = 0.2, 0.01, 100
@@ -191,7 +192,8 @@ def _share_below(of: Float[np.ndarray, " n"], among: Float[np.ndarray, " m"]) ->
 
 def _exact(count: int, n: int) -> tuple[float, float]:
     level = (1 + LEVEL) / 2
-    return 1 - most_of(n - count, n, level=level), most_of(count, n, level=level)
+    lo, hi = exact_ends(np.array(count), np.array(n), level=2 * level - 1)
+    return float(lo), float(hi)
 
 
 def _unknown(n: int, *, chance: float) -> ProbeScores:

@@ -35,16 +35,19 @@ def first_block(second_block_start: Int[Tensor, " batch"], next_pos: int) -> Boo
     return position[None] < second_block_start[:, None]
 
 
-def split(second_block_start: Int[Tensor, " batch"], next_pos: int, *, k: int = PROMPT_TOKENS) -> Split:
+def split(
+    second_block_start: Int[Tensor, " batch"], next_pos: int, *, k: int = PROMPT_TOKENS, parts: int = 2
+) -> Split:
     """Prompt and suffix of equal length at the start of the first block: `k` each, or half the block.
 
     Args:
         second_block_start: index of the first token after the first block.
         next_pos: predicted tokens per sequence.
         k: longest prompt.
+        parts: at most how large a share of the block a prompt is, as 1 / parts.
     """
     length = second_block_start.clamp(max=next_pos + 1) - 1
-    size = (length // 2).clamp(max=k)
+    size = (length // parts).clamp(max=k)
     position = torch.arange(1, next_pos + 1, device=size.device)[None]
     return Split(size, (position > size[:, None]) & (position <= 2 * size[:, None]))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from byrote.probes.few import mean_interval
 from byrote.probes.spec import ProbeInfo
-from byrote.probes.statistics import bootstrap_mean
 
 AXES = ("layer", "head", "src_layer", "src_head", "position")
 OBSERVATION_SCHEMA = pa.schema(
@@ -84,7 +84,7 @@ def from_samples(
     keep_samples: bool = True,
     layer_reasons: Mapping[int, str] | None = None,
 ) -> Measured:
-    """Bootstrap per-sequence values into a `Measured`.
+    """Means of per-sequence values with their intervals, as a `Measured`.
 
     Args:
         info: the probe.
@@ -98,7 +98,8 @@ def from_samples(
         layer_reasons: layers whose patterns cannot be trusted, and why.
     """
     shape = samples.shape[1:]
-    interval = bootstrap_mean(samples.reshape(samples.shape[0], -1).astype(np.float64), seed=seed)
+    flat = samples.reshape(samples.shape[0], -1).astype(np.float64)
+    interval = mean_interval(flat, info.kind_of(metric), seed=seed)
     return Measured(
         probe=info.name,
         metric=metric,

@@ -51,6 +51,12 @@ def measure_group(model: HookedModel, group: Group, shown: StimulusSet) -> list[
         names = [(info, m) for info in group.probes for m in metrics_on(info, group.stimuli[0]).values()]
         return [not_measured(info, metric, refused[0]) for info, metric in names]
     stimuli = {kind: shown.stimuli[kind] for kind in group.stimuli}
+    if reason := next((said for one in stimuli.values() if (said := out_of_reach(model, one))), ""):
+        return [
+            not_measured(info, m, reason)
+            for info in group.probes
+            for m in metrics_on(info, group.stimuli[0]).values()
+        ]
     if stimuli and not group.direct:
         return measure_stimulus(model, stimuli[group.stimuli[0]], group.probes, seed=seed)[0]
     assert shown.vocabulary is not None
@@ -66,6 +72,26 @@ def measure_group(model: HookedModel, group: Group, shown: StimulusSet) -> list[
         for info in group.probes
     )
     return [m for measured in by_probe for m in measured]
+
+
+def out_of_reach(model: HookedModel, stimulus: Stimulus) -> str:
+    """Why no head of a model can see the copy before, "" where some can: a score of 0 would say nothing then.
+
+    Args:
+        model: a loaded checkpoint; attention of a sliding window in every layer reaches back so many tokens.
+        stimulus: of repeated blocks, or another.
+    """
+    config = model.config
+    window, kinds = (
+        config.get("sliding_window"),
+        config.get("layer_types") or config.get("attention_layers") or (),
+    )
+    window = config.get("window_size") if window is None and "local" in kinds else window
+    block = int((stimulus.copy_index == 1).sum(1).max())
+    everywhere = config.get("use_sliding_window", True) and not {"full_attention", "global"} & set(kinds)
+    if not isinstance(window, int) or not everywhere or block <= window:
+        return ""
+    return f"attention reaches back {window:,} tokens in every layer, less than a block of {block}: no copy is in sight"
 
 
 def metrics_on(info: ProbeInfo, kind: str) -> dict[str, str]:

@@ -9,7 +9,8 @@ the text, for instance to add checkpoints, shows the same windows. No torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from byrote.checkpoints.former_name import stored_under
 from byrote.checkpoints.safe_read import FileRefused, own_path
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets_from_files, token_sets_of
+from byrote.checkpoints.untrained import untrained_in
 from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids, variant_pairs
 from byrote.probes.results.run_json import stored_run_json
 from byrote.probes.stimuli import Stimulus, Vocabulary, make
@@ -61,7 +63,7 @@ class StimulusSet:
         vocabulary = Vocabulary.from_json(earlier.get("vocabulary"))
         model = earlier.get("model") or {}
         if vocabulary and model.get("n_ctx") and vocabulary.fits(model.get("d_vocab") or 0):
-            self._draw(earlier["model"], vocabulary)
+            self._draw(earlier["model"], vocabulary, self._token_sets(earlier["model"], vocabulary.bos))
 
     def fit(self, model: Any, checkpoint: Checkpoint, *, first: bool) -> None:
         """Draw the stimuli for a model that is loaded, where they are not drawn yet.
@@ -77,15 +79,22 @@ class StimulusSet:
         """
         shape = model.shape.to_json()
         if not self.shape or (first and self.shape != shape):
-            tokenizer = tokenizer_of(checkpoint)
-            ids, bos, note = usable_ids(model.config, model.shape.d_vocab, tokenizer=tokenizer)
+            tokenizer, d_vocab = tokenizer_of(checkpoint), model.shape.d_vocab
+            never = untrained_in(self.series, d_vocab)
+            ids, bos, note = usable_ids(model.config, d_vocab, tokenizer=tokenizer, untrained=never)
             if not ids:
                 raise ByroteError(
-                    f"the model's vocabulary has {model.shape.d_vocab} token, and none to draw a text from",
+                    f"the model's vocabulary has {d_vocab} token, and none to draw a text from",
                     help="byrote measures what a model does with sequences of tokens; it needs at least one beside BOS",
                 )
+            token_sets = self._token_sets(shape, bos)
+            if tokenizer is not None and self.config.text is not None and token_sets.natural is not None:
+                counts = Counter(token_sets.natural[:, 1:].ravel().tolist())
+                ids, bos, note = usable_ids(
+                    model.config, d_vocab, tokenizer=tokenizer, untrained=never, produced=counts
+                )
             alike = tuple((one, other) for one, other in variant_pairs(tokenizer, ids))
-            self._draw(shape, Vocabulary(np.asarray(ids, dtype=np.int64), bos, note, alike))
+            self._draw(shape, Vocabulary(np.asarray(ids, dtype=np.int64), bos, note, alike), token_sets)
         if shape != self.shape:
             differing = ", ".join(
                 f"{k} {self.shape[k]} -> {shape[k]}" for k in shape if shape[k] != self.shape[k]
@@ -102,12 +111,11 @@ class StimulusSet:
         """Ids of some kinds of stimulus; those that were not drawn are left out."""
         return " ".join(self.stimuli[kind].id for kind in kinds if kind in self.stimuli)
 
-    def _draw(self, shape: dict[str, Any], vocabulary: Vocabulary) -> None:
+    def _draw(self, shape: dict[str, Any], vocabulary: Vocabulary, token_sets: TokenSets) -> None:
         """Every step of the series is shown the same tokens."""
-        self.shape, self.vocabulary, self.stimuli, self.refused = shape, vocabulary, {}, {}
+        self.shape, self.vocabulary, self.stimuli = shape, vocabulary, {}
         note, config = vocabulary.note, self.config
         self.notes += [note] if note and note not in self.notes else []
-        token_sets = self._token_sets(_Windows(config.seed, config.n_seq, shape["n_ctx"], vocabulary.bos))
         kinds = dict.fromkeys(kind for group in groups(config.infos) for kind in group.stimuli)
         if "words" in kinds and self._text is not None:
             kinds["natural"] = (
@@ -130,8 +138,9 @@ class StimulusSet:
             except ByroteError as error:
                 self.refused[kind] = error.message
 
-    def _token_sets(self, windows: _Windows) -> TokenSets:
+    def _token_sets(self, shape: Mapping[str, Any], bos: int) -> TokenSets:
         """Real text, members and twins: what the series carries, and the files given on top, now or before."""
+        windows, self.refused = _Windows(self.config.seed, self.config.n_seq, shape["n_ctx"], bos), {}
         files = {"members": self.config.members, "twins": self.config.twins}
         found, tokenizer = token_sets_of(self.series), tokenizer_of(self.series[0])
         said: list[str] = []

@@ -25,11 +25,12 @@ from lookup_models import (
     twins,
     write_series,
 )  # fmt: skip
+from scipy import stats
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp import HookedSeries
-from byrote.probes.memory.exposure import chance_bits, ranks
+from byrote.probes.memory.exposure import SkewNormal, chance_bits, ranks
 from byrote.probes.memory.extraction import extraction, greedy
 from byrote.probes.memory.mem_gap import bucket_of, mem_gap
 from byrote.probes.memory.recall_vs_copy import MARGIN_NATS, TAGS, passages, recall_vs_copy, tag
@@ -316,7 +317,9 @@ def test_extraction_of_what_is_known(models):
     found = direct(models["recalls"], "extraction")
     assert value(found["score"]) == value(found["matched"]) == 1.0
     assert value(found["score@twins"]) == value(found["n_p@twins"]) == 0.0
-    assert value(found["offset"]) == 1.0  # the table does not care where a token stands
+    assert (
+        value(found["offset"]) == value(found["at_start"]) == 1.0
+    )  # the table does not care where a token stands
     assert found["by_repeats"].values.tolist() == [1.0, 1.0, 1.0]
     assert (found["by_repeats"].position_start, found["by_repeats"].n.tolist()) == (0, [4.0, 8.0, 4.0])
 
@@ -346,6 +349,7 @@ def test_memory_that_is_tied_to_its_place_does_not_survive_an_offset(load):
     model = load(by_place_state(MEMBERS[0]))
     found = direct(model, "extraction")
     assert found["score"].samples.tolist() == [1.0] + [0.0] * 15
+    assert found["at_start"].samples.tolist() == [1.0] + [0.0] * 15  # as long a prompt, from the beginning
     assert found["offset"].samples.tolist() == [0.0] * 16
     assert found["perturbed"].samples.tolist() == [1.0] + [0.0] * 15  # nothing of the prompt is read
 
@@ -387,6 +391,15 @@ def test_nothing_is_extracted_from_a_random_model(models):
     assert value(found["score"]) == value(found["n_p"]) == value(found["score@twins"]) == 0.0
 
 
+def test_a_prompt_that_starts_later_is_as_long_and_is_completed_as_generation_does(models):
+    """Greedy generation from k' tokens on, k' a third of the block, is what `offset` finds in one pass."""
+    k = BLOCK // 3
+    prompt = np.concatenate([MEMBERS[:, :1], MEMBERS[:, 1 + k : 1 + 2 * k]], axis=1)
+    for name in ("some", "copies"):
+        right = (greedy(models[name], prompt, k) == MEMBERS[:, 1 + 2 * k : 1 + 3 * k]).all(1)
+        assert direct(models[name], "extraction")["offset"].samples.tolist() == right.astype(float).tolist()
+
+
 # exposure
 
 
@@ -412,6 +425,27 @@ def test_exposure_of_what_is_known_and_of_what_is_not(models):
     nothing = direct(models["random"], "exposure")
     assert float(nothing["bits"].lo) < chance_bits(21) < float(nothing["bits"].hi)
     assert float(nothing["bits"].chance) == pytest.approx(chance_bits(21))
+
+
+def test_the_share_below_is_scipys_as_far_as_scipy_goes_and_goes_on():
+    z = np.array([-30.0, -9.0, -4.0, -1.0, 0.0, 2.0, 6.0])
+    for shape in (-3.0, 0.0, 2.0):
+        found = SkewNormal(1.0, 2.0, shape).log_share_below(1 + 2 * z)
+        known = stats.skewnorm.logcdf(z, shape) if shape else stats.norm.logcdf(z)
+        where = np.isfinite(known)  # scipy's furthest tail is lost to cancellation
+        np.testing.assert_allclose(found[where], known[where], rtol=1e-3, atol=1e-4)
+        assert np.isfinite(found).all() and (np.diff(found) >= 0).all()
+
+
+def test_exposure_goes_on_beyond_the_sample_and_says_how_well_the_fit_fits():
+    """Members 10 standard deviations below normal losses: known in closed form, and 74 bits where counting ends at 10."""
+    candidates = np.random.default_rng(0).normal(5.0, 0.1, 1024)
+    fit = SkewNormal.of(candidates)
+    assert fit.gap(candidates) < 0.03
+    bits = -fit.log_share_below(np.array([4.0])) / math.log(2)
+    assert bits[0] == pytest.approx(-stats.norm.logcdf(-10) / math.log(2), rel=0.35)
+    two = np.concatenate([candidates, candidates + 3])
+    assert SkewNormal.of(two).gap(two) > 0.1  # two heaps are no skew-normal
 
 
 # recall_vs_copy

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lookup_models import lookup_state, random_state, write_series
+from safetensors.torch import load_file, save_file
 
 from byrote.checkpoints import ByroteError, open_series
 from byrote.interp.observe import future_leak
@@ -279,3 +280,31 @@ def test_results_of_an_older_sweep_are_gone_on_with(series, tmp_path):
     (out / "run.json").write_text(json.dumps(meta))
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     assert counts(run(series, tmp_path / "out", "previous_token")) == (2, 1, 0)
+
+
+def test_ids_that_were_never_trained_are_in_no_random_sequence(hf_series, tmp_path):
+    """Found at the last step, left out from the first, which has learned nothing yet; said in run.json and the report."""
+    path, never = hf_series("gpt2"), np.arange(20, 40)
+    file = path / "step2" / "model.safetensors"
+    state = load_file(file)
+    (name,) = (name for name in state if name.endswith("wte.weight"))
+    state[name][never] = state[name][never[0]] * torch.linspace(1, 1.2, len(never))[:, None]
+    save_file(state, file, metadata={"format": "pt"})
+    outcome = run(path, tmp_path / "out", "repeat_loss", steps=slice(0, 3, 2))
+    assert outcome.gaps == []
+    meta = outcome.results.meta
+    assert meta["vocabulary"]["ids"] == [[1, 19], [40, 60]]
+    assert any("20 ids were left out of random sequences: never trained" in note for note in meta["notes"])
+    chance = outcome.results.select("repeat_loss", "later_blocks")["chance"]
+    np.testing.assert_allclose(chance, np.log(40))
+
+
+def test_copies_out_of_reach_of_a_sliding_window_are_said_and_not_scored(hf_series, tmp_path):
+    outcome = run(hf_series("mistral", 1, sliding_window=8), tmp_path / "out", "prefix_matching", "sink")
+    rows = outcome.results.select("prefix_matching", "score")
+    assert not rows["valid"].any()
+    assert rows["reason"].iloc[0] == (
+        "attention reaches back 8 tokens in every layer, less than a block of 15: no copy is in sight"
+    )
+    wide = run(hf_series("mistral", 1, folder="wide", sliding_window=32), tmp_path / "out", "prefix_matching")
+    assert wide.results.select("prefix_matching", "score")["valid"].all()

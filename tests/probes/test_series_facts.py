@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.lint import Fact
+from byrote.probes import findings
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.schema import from_frame, from_samples, unit_table
 from byrote.probes.results.unit_files import step_folder, write_unit
 from byrote.probes.series_facts import loss_facts
+from byrote.report import alerts
 
 UNIFORM = math.log(61)
 SPREAD_NATS = np.linspace(-0.01, 0.01, 8)  # between sequences
@@ -71,3 +74,41 @@ def test_results_without_the_probe_have_no_facts(results_of):
     others = results.frame[results.frame["probe"] != "repeat_loss"]
     results = Results(results.path, results.meta, from_frame(others))
     assert loss_facts(results) == []
+
+
+def text_losses_of(tmp_path: Path, losses: dict[int, float]) -> Results:
+    info = REGISTRY["held_out_loss"]
+    for step, value in losses.items():
+        rows = [from_samples(info, "loss", value + SPREAD_NATS, axes=(), chance=UNIFORM, seed=0)]
+        table = unit_table(rows, run="run", step=step, tokens_seen=None)
+        write_unit(step_folder(tmp_path, step) / "natural.parquet", table, {})
+    write_json(tmp_path / "run.json", {"schema": 1, "run": "run"})
+    return Results.open(tmp_path)
+
+
+def test_a_loss_on_text_worse_than_guessing_is_an_alert_everywhere(tmp_path):
+    results = text_losses_of(tmp_path, {0: UNIFORM + 0.2, 10: 3.0, 20: UNIFORM + 5, 30: 1.5, 40: UNIFORM + 6})
+    (fact,) = loss_facts(results)
+    assert told([fact]) == [("warning", "held_out_loss", (20, 40), ())]
+    (line, *_) = findings.at_end(results)
+    assert (
+        line.startswith("loss on text is worse than guessing at steps 20 and 40: 10.1")
+        and line.capitalize() in fact.meaning
+    )
+    inputs = SimpleNamespace(results=[results])
+    (alert,) = alerts._text_loss(inputs)
+    assert (alert.level, alert.text) == ("warning", f"run: {line}.")
+
+
+def test_a_loss_on_text_far_above_that_of_the_steps_beside_is_one_too(tmp_path):
+    results = text_losses_of(tmp_path, {0: UNIFORM, 10: 1.0, 20: 2.5, 30: 1.0, 40: 0.9})
+    (fact,) = loss_facts(results)
+    assert told([fact]) == [("warning", "held_out_loss", (20,), (20,))]
+    assert "far worse than at the steps beside" in fact.meaning
+
+
+def test_learning_is_no_alert_and_neither_is_overfitting(tmp_path):
+    assert (
+        findings.text_losses(text_losses_of(tmp_path, {0: UNIFORM + 0.3, 10: 2.0, 20: 1.0, 30: 1.8, 40: 2.6}))
+        == []
+    )

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from byrote.probes.few import exact_ends, mean_interval
+from byrote.probes.registry import REGISTRY
 from byrote.probes.rules import against_chance
 from byrote.probes.statistics import (
     benjamini_hochberg,
     bootstrap_mean,
     held_out_best,
-    most_of,
     p_greater,
     p_two_sided,
     resampled_means,
@@ -224,9 +225,9 @@ def test_a_column_that_is_clearly_best_is_itself_held_out():
 
 def test_upper_bound_of_a_share():
     """None of n: 1 - 0.05^(1/n)."""
-    assert most_of(0, 29) == pytest.approx(1 - 0.05 ** (1 / 29))
-    assert most_of(3, 10) == pytest.approx(stats.beta.ppf(0.95, 4, 7))
-    assert most_of(5, 5) == 1.0
+    lo, hi = exact_ends(np.array([0, 3, 5]), np.array([29, 10, 5]), level=0.9)
+    np.testing.assert_allclose(hi, [1 - 0.05 ** (1 / 29), stats.beta.ppf(0.95, 4, 7), 1.0])
+    np.testing.assert_allclose(lo, [0.0, stats.beta.ppf(0.05, 3, 8), 0.05 ** (1 / 5)])
 
 
 @pytest.mark.parametrize(
@@ -246,3 +247,53 @@ def test_where_a_number_stands_against_chance(value, half, among, sampled, side)
         value, value - half, value + half, chance=0.3, smallest=0.05, among=among, sampled=sampled
     )
     assert found == side
+
+
+def test_yes_and_no_have_exact_intervals_however_many_there_are():
+    outcomes = np.zeros((256, 2))
+    outcomes[:13, 1] = 1.0
+    found = mean_interval(outcomes, "binary")
+    assert (found.lo[0], found.value[0]) == (0, 0)
+    assert found.hi[0] == pytest.approx(1 - 0.025 ** (1 / 256))  # 1.4%, where the bootstrap had [0, 0]
+    exact = stats.binomtest(13, 256).proportion_ci(method="exact")
+    np.testing.assert_allclose([found.lo[1], found.hi[1]], [exact.low, exact.high])
+
+
+def test_a_share_of_few_sequences_has_the_interval_of_as_many_coin_tosses_as_it_is_worth():
+    rows = np.array([0.0, 0.05, 0.1, 0.02, 0.6, 0.03, 0.2, 0.08])[:, None]
+    n, p, s2 = 8, rows.mean(), rows.var(ddof=1)
+    worth = p * (1 - p) * n / s2 * (stats.norm.ppf(0.025) / stats.t.ppf(0.025, n - 1)) ** 2
+    found = mean_interval(rows, "share")
+    assert found.lo[0] == pytest.approx(stats.beta.ppf(0.025, p * worth, worth - p * worth + 1))
+    assert found.hi[0] == pytest.approx(stats.beta.ppf(0.975, p * worth + 1, worth - p * worth))
+    same = mean_interval(np.ones((8, 1)), "share")
+    assert (same.lo[0], same.hi[0]) == (pytest.approx(0.025 ** (1 / 8)), 1.0)
+    few = np.r_[rows, np.full((40, 1), np.nan)]  # what counts is how many are defined
+    assert mean_interval(few, "share").lo[0] == pytest.approx(found.lo[0])
+
+
+def test_intervals_of_other_numbers_are_those_of_the_bootstrap_bit_for_bit():
+    rows = np.random.default_rng(0).beta(2, 62, (32, 5))
+    for kind, samples in (("share", rows), ("other", rows[:8]), ("other", np.zeros((8, 2)))):
+        found, bootstrap = mean_interval(samples, kind, seed=3), bootstrap_mean(samples, seed=3)
+        for end in ("value", "lo", "hi", "n"):
+            assert np.array_equal(getattr(found, end), getattr(bootstrap, end))
+
+
+@pytest.mark.parametrize(
+    ("probe", "metric", "kind"),
+    [
+        ("prefix_matching", "score@jittered_repeat", "share"),
+        ("repeat_loss", "top1_later@jittered_repeat", "share"),
+        ("repeat_loss", "difference", "other"),
+        ("copying_logit", "score", "other"),  # from -1 to 1
+        ("induction_circuit", "change", "other"),  # a difference of two shares
+        ("extraction", "score@twins", "binary"),
+        ("extraction", "matched", "other"),
+        ("exact_match", "completed@twins", "binary"),
+        ("exact_match", "accuracy", "share"),
+        ("exposure", "first", "binary"),
+    ],
+)
+def test_what_a_metric_is_follows_from_its_description(probe, metric, kind):
+    assert REGISTRY[probe].kind_of(metric) == kind

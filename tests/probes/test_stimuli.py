@@ -321,3 +321,24 @@ def test_id_ranges_there_and_back():
     for ids in ([], [4], [1, 2, 3, 7], list(range(100)), [0, 2, 4]):
         assert from_ranges(as_ranges(ids)) == ids
     assert as_ranges([1, 2, 3, 7]) == [[1, 3], [7, 7]]
+
+
+def test_byte_fallbacks_and_ids_that_text_never_uses_are_left_out(tmp_path):
+    words = {"<s>": 0, **{f"<0x{i:02X}>": 1 + i for i in range(256)}, **{f"w{i}": 257 + i for i in range(60)}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words}, "added_tokens": []}))
+    asked = {"config": {"bos_token_id": 0}, "d_vocab": 320, "tokenizer": tmp_path / "tokenizer.json"}
+    ids, _, note = usable_ids(**asked)
+    assert ids == list(range(257, 317))
+    assert note == "256 ids were left out of random sequences: byte fallbacks"
+    counts = dict.fromkeys(range(257, 300), 300)
+    assert usable_ids(**asked, produced=counts)[0] == list(range(257, 300))
+    assert (
+        usable_ids(**asked, produced=dict.fromkeys(range(257, 300), 3))[0] == ids
+    )  # too short a text says nothing
+    ids, _, note = usable_ids(**asked, untrained=range(270, 280))
+    assert (
+        not set(ids) & set(range(270, 280))
+        and "10 ids were left out of random sequences: never trained" in note
+    )
+    ids, _, note = usable_ids(**asked, untrained=range(257, 300))
+    assert ids == list(range(257, 317)) and "43 ids are in random sequences although never trained" in note
