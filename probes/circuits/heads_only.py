@@ -87,8 +87,9 @@ def heads_only(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
         tuple(sorted({head for own in scores.values() for head in strongest(own, k)}))
         for k in range(1, most + 1)
     ]
+    sizes = {"n_layers": shape.n_layers, "n_heads": shape.n_heads}
     random = [
-        matched_draws(heads, n_heads=shape.n_heads, seed=seed, n_draws=N_RANDOM).sets for heads in chosen
+        matched_draws(heads, **sizes, seed=seed, n_draws=N_RANDOM, by_depth=False).sets for heads in chosen
     ]
     clean = clean_run(model, tokens, seed=seed)
     standing: list[tuple[Head, ...]] = [*chosen, *(heads for sets in random for heads in sets), ()]
