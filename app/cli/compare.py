@@ -51,7 +51,7 @@ COLUMNS = (
     *columns("lo hi"),
     Column("n", "n", lambda row: count(row["n"]) if row["n"] else MISSING, right=True, wide=True),
     Column("p"),
-    Column("q", "q", lambda row: p_value(row["q"]), right=True),
+    Column("q", "q", lambda row: p_value(row["q"]), right=True, wide=True),
     *columns("family smallest seed training_seed_a training_seed_b"),
     Column("change", "change", lambda row: _IN_WORDS.get(row["change"], row["change"])),
     Column("reason"),
