@@ -56,7 +56,9 @@ def test_a_file_in_one_of_the_folders_is_a_probe(tmp_path: Path):
     assert info.summarised == ("score",) and info.compares("score")
     assert "tenth_token" in card(info).name
     known = registry._in_order([*registry.REGISTRY.values(), info])
-    assert list(known)[:4] == ["prefix_matching", "previous_token", "tenth_token", "duplicate_token"]
+    assert list(known)[:5] == [
+        "prefix_matching", "prefix_aggregates", "previous_token", "tenth_token", "duplicate_token",
+    ]  # fmt: skip
 
 
 def test_places_of_ours_are_the_ones_that_faces_show():

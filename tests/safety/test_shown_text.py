@@ -145,7 +145,7 @@ def test_names_in_an_archive_lead_nowhere():
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"x = " + b"[" * 100_000, "nested too deeply|cannot be read as TOML"),
+        (b"x = " + b"[" * 100_000, "nested more than 64 levels deep"),
         (b"[[expect]]\nprobe = 'induction'\nmin = 0x" + b"f" * 10_000, "a number of 40,000 bits"),
         (b"[[expect]]\nprobe = 'induction'\nmin = " + b"9" * 400, "a number of 1,329 bits"),
         (b"[[expect]]\nprobe = 'induction'\nmin = " + b"9" * 5000, "cannot be read as TOML"),
