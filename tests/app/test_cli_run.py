@@ -125,7 +125,7 @@ def test_run_prints_the_path_and_a_summary(byrote, planted_runs):
     assert done.stdout == "results/planted\n"
     said = done.stderr
     assert "planted: 1/1 · step 20 · " in said and "ETA 0:00" in said
-    assert "2 induction heads at step 20: L1H0 1.00 [exact], L1H1 " in said
+    assert "2 induction heads at step 20: L1H0 1.00 [0.63, 1.00], L1H1 " in said
     assert "previous-token heads: L0H0 1.00 " in said
     assert "nats after the first block" in said
     assert said.splitlines()[-1] == "next: byrote report results/planted"

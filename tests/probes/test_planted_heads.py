@@ -202,7 +202,7 @@ def test_ov_copying(model):
     assert found["z"].values[1, 2] < -3
 
 
-def test_intervals_hold_the_value_and_have_a_width_only_where_sequences_differ(measured):
+def test_intervals_hold_the_value_and_have_a_width_where_sequences_differ_or_are_few(measured):
     for m in measured["jittered_repeat"].values():
         if m.samples is None or m.metric == "peak_offset":
             continue
@@ -211,7 +211,8 @@ def test_intervals_hold_the_value_and_have_a_width_only_where_sequences_differ(m
         assert (m.values[ok] <= m.hi[ok] + 1e-9).all()
         spread = np.ptp(m.samples, axis=0)  # NaN where undefined, which is not above anything
         assert ((m.hi - m.lo)[spread > 1e-6] > 0).all()
-        assert ((m.hi - m.lo)[spread == 0] == 0).all()
+        few = REGISTRY[m.probe].kind_of(m.metric) != "other"  # eight sequences of 1.00 may have missed others
+        assert (((m.hi - m.lo)[spread == 0] > 0) == few).all()
 
 
 def verdicts(model, *, n_seq: int) -> dict[str, float]:

@@ -64,7 +64,8 @@ def test_the_page_says_what_a_long_run_found():
 
 def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
     monkeypatch.setattr("byrote.probes.statistics.tail_frac", lambda n, **_: 0.06)
-    found = failed_of(interval_calibrations()[:19], 30)
+    resampled = [c for c in interval_calibrations() if " of few" not in c.name and " yes in" not in c.name]
+    found = failed_of(resampled[:19], 30)
     assert "95% intervals, middling score, n = 32" in found
     assert "95% intervals, difference of two runs on the same 32 sequences" in found
 
