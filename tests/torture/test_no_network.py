@@ -29,6 +29,7 @@ LINES = {
     "compare": "compare {top}/results/tiny {top}/results/other",
     "report": "report {top}/results/tiny -o {top}/report --light",
     "graft": "graft {top}/runs/tiny --heads L0H0 --from 1 --into 0 --sequences 8",
+    "logits": "logits {top}/runs/tiny --from 0 --to 1 --sequences 8",
     "text": "text {top}/words.txt",
     "import": "import {top}/scores.csv -o {top}/published",
     "verify": "verify {top}/results/tiny",
