@@ -102,7 +102,7 @@ def observations_current(root: Path) -> bool:
         made_from = (metadata or {}).get(UNITS_KEY)
         units = unit_paths(root)
         if not units or made_from is not None:
-            return not units or made_from == units_digest(root).encode()
+            return not units or made_from == units_digest(root, units=units).encode()
         built = file.stat().st_mtime_ns
         counted = int(stored_under(metadata, N_UNITS_KEY, b"-1"))
         return len(units) == counted and all(unit.stat().st_mtime_ns <= built for unit in units)
@@ -131,8 +131,8 @@ def rebuild_observations(root: Path, *, damaged: Callable[[Path], None] | None =
     """
     tables = [_step_observations(root, step, damaged) for step in measured_steps(root)]
     table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
-    file, n_units = root / OBSERVATIONS, str(len(unit_paths(root))).encode()
-    said = {N_UNITS_KEY: n_units, UNITS_KEY: units_digest(root).encode()}
+    file, units = root / OBSERVATIONS, unit_paths(root)
+    said = {N_UNITS_KEY: str(len(units)).encode(), UNITS_KEY: units_digest(root, units=units).encode()}
     write_parquet(file, in_order(table, STORED_ORDER), said, rows_per_group=_ROWS_PER_GROUP)
     return file
 

@@ -72,14 +72,26 @@ def step_folder(root: Path, step: int) -> Path:
 
 def step_of(folder: Path) -> int | None:
     """The step a folder of units is of; None for one that has no step's name."""
-    number = folder.name.removeprefix("step_")
-    named = folder.name.startswith("step_") and number.isascii() and number.isdigit() and len(number) < 19
-    return int(number) if named and folder.name == f"step_{int(number):08d}" else None
+    return _step_named(folder.name)
+
+
+def _step_named(name: str) -> int | None:
+    number = name.removeprefix("step_")
+    named = name.startswith("step_") and number.isascii() and number.isdigit() and len(number) < 19
+    return int(number) if named and name == f"step_{int(number):08d}" else None
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What a folder holds, by name; nothing where it is none. Series have thousands of them: no path is made."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def measured_steps(root: Path) -> list[int]:
     """Steps that have a folder of units, ascending."""
-    steps = (step_of(folder) for folder in (root / "units").glob("step_*"))
+    steps = (_step_named(name) for name in _names_in(root / "units"))
     return sorted(step for step in steps if step is not None)
 
 
@@ -89,9 +101,12 @@ def units_of(root: Path, step: int) -> list[Path]:
     Raises:
         FileRefused: its folder, or that of all units, is a link.
     """
-    folder = own_path(root, "units", step_folder(root, step).name)
-    names = (entry.name for entry in os.scandir(folder)) if folder.is_dir() else ()
-    return [folder / name for name in sorted(names) if name.endswith(".parquet")]
+    return _units_in(own_path(root, "units"), step_folder(root, step).name)
+
+
+def _units_in(units: Path, name: str) -> list[Path]:
+    folder = own_path(units, name)
+    return [folder / file for file in _names_in(folder) if file.endswith(".parquet")]
 
 
 def unit_paths(root: Path) -> list[Path]:
@@ -100,7 +115,8 @@ def unit_paths(root: Path) -> list[Path]:
     Raises:
         FileRefused: a folder of them is a link.
     """
-    return [file for step in measured_steps(root) for file in units_of(root, step)]
+    units = own_path(root, "units")
+    return [file for step in measured_steps(root) for file in _units_in(units, step_folder(root, step).name)]
 
 
 def unit_of(info: ProbeInfo, metric: str) -> str:
@@ -298,11 +314,12 @@ def read_units(root: Path, step: int, *, damaged: Callable[[Path], None] | None 
     return pa.concat_tables(tables) if tables else UNIT_SCHEMA.empty_table()
 
 
-def units_digest(root: Path, *, whole: bool = False) -> str:
+def units_digest(root: Path, *, whole: bool = False, units: Sequence[Path] | None = None) -> str:
     """SHA-256 over the names of all units and what they hold.
 
     Args:
         root: the results folder.
+        units: its `unit_paths`, where they have been listed.
         whole: read every unit and compare its bytes with its seal, instead of its footer alone; a damaged one counts as
             such. Each file is read once in a process, as long as it stays as it is.
 
@@ -310,7 +327,7 @@ def units_digest(root: Path, *, whole: bool = False) -> str:
         FileRefused: a folder of units is a link.
     """
     total, content_of = hashlib.sha256(), _checked_content if whole else _stated_content
-    for file in unit_paths(root):
+    for file in unit_paths(root) if units is None else units:
         try:
             content = content_of(file, file_stamp(file))
         except (OSError, FileRefused):
