@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
-from byrote.checkpoints.lab.planted import random_model, write_series
+from byrote.checkpoints.lab.planted import empty_state, random_model, write_series
 from byrote.checkpoints.lab.planted_answers import HARD_STRENGTH_NATS, PlantedConfig
 
 SUBSPACES = ("token", "position", "moved", "output", "unread")
@@ -41,35 +41,15 @@ class OneHotModel:
     def __init__(self, *, d_vocab: int, n_ctx: int, n_heads: int, unembed_gain: float = 10.0) -> None:
         self.width = max(d_vocab, n_ctx)
         self.d_head = 2 * self.width
-        d_model = len(SUBSPACES) * self.width
-        self.fields: dict[str, Any] = {
-            "model_type": "transformer_lens_native",
-            "bos_token_id": 0,
-            "d_model": d_model,
-            "d_head": self.d_head,
-            "n_layers": 2,
-            "n_heads": n_heads,
-            "n_ctx": n_ctx,
-            "d_vocab": d_vocab,
-            "d_vocab_out": d_vocab,
-            "attn_only": True,
-            "normalization_type": None,
-            "positional_embedding_type": "standard",
-            "act_fn": "relu",
-        }
-        wide = n_heads * self.d_head
-        self.state = {
-            "tok_embed.weight": self.rows("token")[:d_vocab].clone(),
-            "pos.weight": self.rows("position")[:n_ctx].clone(),
-            "head.weight": unembed_gain * self.rows("output")[:d_vocab],
-        }
-        for layer in range(2):
-            name = f"layers.{layer}.attn"
-            for part in "qkv":
-                self.state[f"{name}.{part}.weight"] = torch.zeros(wide, d_model)
-                self.state[f"{name}.{part}.bias"] = torch.zeros(wide)
-            self.state[f"{name}.o.weight"] = torch.zeros(d_model, wide)
-            self.state[f"{name}.o.bias"] = torch.zeros(d_model)
+        self.fields, self.state = empty_state(
+            PlantedConfig(d_vocab=d_vocab, n_ctx=n_ctx),
+            n_heads=n_heads,
+            d_model=len(SUBSPACES) * self.width,
+            d_head=self.d_head,
+        )
+        self.state["tok_embed.weight"][:] = self.rows("token")[:d_vocab]
+        self.state["pos.weight"][:] = self.rows("position")[:n_ctx]
+        self.state["head.weight"][:] = unembed_gain * self.rows("output")[:d_vocab]
 
     def rows(self, subspace: str, *, ahead: int = 0) -> Rows:
         """Row i reads entry i + `ahead` (0 or more) of a subspace; rows beyond its end read nothing."""
