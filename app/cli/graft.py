@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
 from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import INTERVAL, VALUE, Column, Output, columns
 from byrote.cli.session import Exit, Session
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.wording import counted
 
 COLUMNS = (
     *columns("run from_step into_step heads"),
@@ -45,10 +43,7 @@ def graft(
     from byrote.interp.axes import parse_heads
 
     chosen = parse_heads(heads.split(","))
-    series = opening.open((path,)).series
-    if len(series) != 1:
-        raise ByroteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
-    (one,) = series
+    one = opening.open_one(path)
     from_step, into_step = options.one_step(from_, one), options.one_step(into, one)
     options.require_device(config)
     options.set_threads(config.threads)

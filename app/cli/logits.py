@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
 from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import INTERVAL, VALUE, Column, Output, columns
 from byrote.cli.session import Exit, Session
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.wording import counted
 
 COLUMNS = (
     *columns("run from_step to_step"),
@@ -43,10 +41,7 @@ def logits(
     Both models are in memory at once. Steps are written as in `--steps`: 600, last, nearest:1k. Exit 3 when the series
     carries no members or no text.
     """
-    series = opening.open((path,)).series
-    if len(series) != 1:
-        raise ByroteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
-    (one,) = series
+    one = opening.open_one(path)
     from_step, to_step = options.one_step(from_, one), options.one_step(to, one)
     options.require_device(config)
     options.set_threads(config.threads)

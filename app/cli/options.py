@@ -97,6 +97,20 @@ class Opening:
             raise opened.broken[0][1]
         return opened
 
+    def open_one(self, path: str) -> CheckpointSeries:
+        """Open what must be one series.
+
+        Args:
+            path: as for `open`.
+
+        Raises:
+            ByroteError: it holds several; else as for `open`.
+        """
+        series = self.open((path,)).series
+        if len(series) != 1:
+            raise ByroteError(f"{path} holds {counted(len(series), 'run')}", help="name one series")
+        return series[0]
+
 
 def open_results(paths: Sequence[str]) -> list[Results]:
     """Open results folders.
