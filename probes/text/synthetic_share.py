@@ -13,7 +13,7 @@ the buckets of Zhu et al. 2024, arXiv:2412.14689. The estimate is ours, and so i
 5. `separation`: share of pairs of a synthetic and a human document (the halves not learned from) whose scores stand in the right
    order; 0.5 where the two look alike. Single documents are not judged, only their number.
 
-It holds for a mixture of these two sources. Text of a third source is told as one or the other.
+It holds for a mixture of these two sources. Text of a third source is counted as one or the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MIN_DOCUMENTS = 8
 def numbers(
     mixture: Concentration, human: Concentration, synthetic: Concentration, *, seed: int
 ) -> Iterator[Number]:
-    """The share of one corpus, and how well its two sources can be told apart.
+    """The share of one corpus, and how well its two sources can be distinguished.
 
     Args:
         mixture: what is estimated.
@@ -50,7 +50,7 @@ def numbers(
     own, human_scores, synthetic_scores = scores_of(*samples)
     found = share(own, human_scores, synthetic_scores, seed=seed)
     if np.isnan(found[0]):
-        yield number("share", reason="the two sources cannot be told apart by their words")
+        yield number("share", reason="the two sources cannot be distinguished by their words")
     else:
         yield number("share", found, "fraction")
     yield number("separation", separation(synthetic_scores, human_scores, seed=seed), "fraction", 0.5)
