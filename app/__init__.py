@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from byrote.checkpoints.series import CheckpointSeries as CheckpointSeries
     from byrote.interp.captured import capture as capture
     from byrote.interp.loading import load as load
+    from byrote.probes import degrade as degrade
     from byrote.probes import figures as figures
     from byrote.probes.degradation import compare as compare
     from byrote.probes.group_comparison import compare_groups as compare_groups
@@ -42,6 +43,7 @@ _FROM = {
     "circuit_overlap": "byrote.probes.trajectory",
     "compare": "byrote.probes.degradation",
     "compare_groups": "byrote.probes.group_comparison",
+    "degrade": "byrote.probes.degrade",
     "figures": "byrote.probes.figures",
     "import_scores": "byrote.probes.imported",
     "group": "byrote.probes.groups",

@@ -136,6 +136,14 @@ learns over its whole second half of training, and far above what a spike of the
 
 UNCLEAR: Final = "no clear change"
 NOT_TESTED: Final = "not tested"  # of imported scores, which have no samples
+POWER = 0.8
+"""Chance with which an effect is said to have been visible: the custom of the field (Cohen 1988)."""
+
+REPRODUCED: Final = "reproduced"
+IN_DIRECTION: Final = "reproduced in direction"
+NOT_REPRODUCED: Final = "not reproduced"
+UNDECIDED: Final = "undecided"
+ClaimWord = Literal["reproduced", "reproduced in direction", "not reproduced", "undecided"]
 Change = Literal["better", "worse", "higher", "lower", "no clear change", "no change", "exact", "not tested"]
 
 
@@ -315,6 +323,38 @@ def judge_change(row: Mapping[str, Any], better: str | None, *, seeds: int = 1) 
     if better is None or seeds < MIN_SEEDS:
         return "higher" if rises else "lower"
     return "better" if rises == (better == "higher") else "worse"
+
+
+def claim_word(
+    lo: float, hi: float, *, q: float, p_exact: float, smallest: float, seeds: int, stays: bool = False
+) -> ClaimWord:
+    """What seeds say of a claim whose direction and smallest effect were fixed before its runs.
+
+    A claim of change is reproduced where the whole interval lies beyond the smallest effect and both p are below ALPHA; in
+    direction, where it lies beyond 0 only; not reproduced, where it lies below the smallest effect. A claim of no change is
+    reproduced where the interval lies within the smallest effect on either side, not reproduced where it lies outside.
+    Nothing is decided with fewer than MIN_SEEDS seeds a side.
+
+    Args:
+        lo, hi: 95% interval of the effect, its sign such that the claim expects more than 0.
+        q: corrected p of the claim's own test, one-sided (of equivalence where `stays`).
+        p_exact: p of an exact permutation test, one-sided.
+        smallest: smallest effect of interest.
+        seeds: on the side that has fewer.
+        stays: whether the claim is one of no change.
+    """
+    if seeds < MIN_SEEDS or not (lo <= hi):
+        return "undecided"
+    sure = q < ALPHA and p_exact < ALPHA
+    if stays:
+        if lo > smallest or hi < -smallest:
+            return "not reproduced"
+        return "reproduced" if sure else "undecided"
+    if sure and lo > smallest:
+        return "reproduced"
+    if hi < smallest:
+        return "not reproduced"
+    return "reproduced in direction" if sure and lo > 0 else "undecided"
 
 
 def change(row: Any) -> str:

@@ -13,7 +13,8 @@
    random heads that compose, also where all heads share a subspace; and `load_bearing` on random weights and on a head
    that writes nothing. Of planted circuits the path that does the work must be found, and no other
 6. statistics: coverage of intervals, false alarms and false discoveries of verdicts and comparisons, onsets and peaks at
-   12 checkpoints, on simulated data whose truth is known (calibration.py)
+   12 checkpoints, on simulated data whose truth is known (calibration.py); the same over seeds (seed_calibration.py), and
+   of sizes, doses and claims (degrade_calibration.py)
 
 Runs on the device and dtype requested, so that it says what these numbers are worth on that machine.
 """
@@ -36,6 +37,7 @@ from byrote.checkpoints.opening import open_series
 from byrote.interp.axes import head_label
 from byrote.probes.calibration import calibrations
 from byrote.probes.checks import Check, exact, seldom
+from byrote.probes.degrade_calibration import degrade_calibrations
 from byrote.probes.registry import lookup
 from byrote.probes.results.derived import derive
 from byrote.probes.results.schema import unit_table
@@ -120,7 +122,7 @@ def run_selftest(
             f"selftest has no tolerance for dtype {dtype!r}", help=f"choose from: {', '.join(TOLERANCE)}"
         )
     report = SelfTestReport(device, dtype, seed)
-    simulated = [*calibrations(), *seed_calibrations()] if tries else []
+    simulated = [*calibrations(), *seed_calibrations(), *degrade_calibrations()] if tries else []
     with tempfile.TemporaryDirectory(prefix="byrote-selftest-") as folder:
         bench = _Bench(Path(folder), device, dtype, seed, n_seq)
         groups: list[Callable[[], Iterator[Check]]] = [

@@ -17,6 +17,8 @@ from byrote.probes.calibration import (
     interval_calibrations,
 )
 from byrote.probes.checks import Check, covers, exact, holds, low_share, seldom
+from byrote.probes.degrade_calibration import degrade_calibrations
+from byrote.probes.seed_calibration import seed_calibrations
 from byrote.probes.selftest import run_selftest
 
 
@@ -41,7 +43,7 @@ def test_it_passes_whole_in_two_minutes_of_one_core():
     found = run_selftest(seed=1, on_progress=lambda *at: seen.append(at))
     assert time.process_time() - began < 120
     assert failed(found.checks) == []
-    groups = 9 + len(calibrations())
+    groups = 9 + len(calibrations()) + len(seed_calibrations()) + len(degrade_calibrations())
     assert seen == [(i, groups) for i in range(1, groups + 1)]
 
 
