@@ -114,13 +114,17 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
 
 def _known_source(series: CheckpointSeries, twins: np.ndarray | None) -> dict[str, Any]:
     """What can be said of sequences whose source is known: their loss under it, and more of them."""
-    from byrote.checkpoints.lab.source import fresh_sequences, source_nll, source_of, source_words
+    from byrote.checkpoints.lab.source import fresh_sequences, source_nll
+    from byrote.checkpoints.lab.sources import SourceConfig, source_of
 
     source = source_of(series.manifest)
     if source is None or (twins is not None and twins.shape[1:] != (source.n_ctx,)):
         return {}  # a manifest that does not describe this data says nothing
-    found: dict[str, Any] = {"reference": lambda tokens: source_nll(source, tokens, starts_over(tokens))}
-    found["words"] = source_words(source)
+    found: dict[str, Any] = {"words": source.words}
+    if isinstance(source, SourceConfig):  # from the second block on the numbers of version 0.1 name none
+        found["reference"] = lambda tokens: source_nll(source, tokens, starts_over(tokens))
+    elif not source.no_floor:
+        found["reference"] = source.floor_nll
     if twins is not None and len(twins) < N_CANDIDATES:
         more = fresh_sequences(
             source, seed=_seed_of(series.manifest), after=len(twins), n=N_CANDIDATES - len(twins)

@@ -46,12 +46,12 @@ def first_party(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value  # importlib.import_module and tables of lazy names
 
 
-ENTRY_POINT_GROUP_OF_FORMATS = "byrote.formats"  # the name under which other packages offer theirs
+ENTRY_POINT_GROUPS = {"byrote.formats", "byrote.sources"}  # names under which other packages offer theirs
 
 
 def floor_of(module: str) -> int:
     """The floor a module of ours stands on; -1 for anybody else's."""
-    if module == ENTRY_POINT_GROUP_OF_FORMATS:
+    if module in ENTRY_POINT_GROUPS:
         return -1
     top, _, rest = module.partition(".")
     return -1 if top != "byrote" else FLOORS.get(rest.split(".")[0], FLOORS["app"])

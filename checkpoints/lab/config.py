@@ -11,6 +11,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms import Arm
+from byrote.checkpoints.lab.sources import Source, SourceConfig
 from byrote.checkpoints.setting import shown
 
 NORMS = {"none": None, "ln": "LN"}  # as typed: `normalization_type`
@@ -31,70 +32,10 @@ _AT_LEAST_ZERO = ("seed", "weight_decay", "warmup_steps")
 
 
 # What no lab run needs and would only fill memory: a manifest may say anything, and so may a slip of the hand.
-MAX_CONTEXT, MAX_TABLE, MAX_POOL = 1 << 16, 1 << 26, 1 << 20
+MAX_POOL = 1 << 20
 MAX_CHECKPOINTS, MAX_COUNT = 1_000_000, 1 << 53
 _AT_MOST = {"n_layers": 1_000, "d_model": 1 << 16, "n_heads": 1 << 16, "d_head": 1 << 16, "batch": 1 << 20,
             "n_held_out": 1 << 20, "threads": 1 << 10}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """One source of sequences.
-
-    Attributes:
-        d_vocab: number of token ids, BOS included.
-        n_ctx: tokens per sequence, BOS included.
-        block_min: shortest block, tokens.
-        block_max: longest block, tokens; block lengths are uniform between the two.
-        bigram_frac: probability, 0 to 1, that the next token of the first block comes from the bigram table.
-        bigram_successors: successors each token has in that table, equally likely.
-        bos_token_id: the first token of every sequence; never inside a block.
-
-    Raises:
-        ByroteError: values that cannot make such a sequence.
-    """
-
-    d_vocab: int = 128
-    n_ctx: int = 48
-    block_min: int = 12
-    block_max: int = 24
-    bigram_frac: float = field(
-        default=0.0,
-        metadata=shown("Share of first-block tokens that follow a fixed bigram table.", metavar="X"),
-    )
-    bigram_successors: int = 4
-    bos_token_id: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_ctx > MAX_CONTEXT or self.d_vocab * max(1, self.bigram_successors) > MAX_TABLE:
-            raise ByroteError(
-                f"a context of {self.n_ctx} and {self.d_vocab} token ids of {self.bigram_successors} successors are "
-                "more than fit in memory",
-                help=f"n_ctx is at most {MAX_CONTEXT}, d_vocab times bigram_successors at most {MAX_TABLE}",
-            )
-        if self.d_vocab < 3:
-            raise ByroteError(f"d_vocab is {self.d_vocab}", help="the lab needs at least 3 token ids")
-        if not 0 <= self.bos_token_id < self.d_vocab:
-            raise ByroteError(
-                f"bos_token_id {self.bos_token_id} is not one of the {self.d_vocab} token ids",
-                help=f"choose 0 to {self.d_vocab - 1}",
-            )
-        if not 2 <= self.block_min <= self.block_max:
-            raise ByroteError(
-                f"block lengths {self.block_min} to {self.block_max} are not a range",
-                help="use 2 <= block_min <= block_max",
-            )
-        if self.block_max > self.n_ctx - 3:
-            raise ByroteError(
-                f"a block of {self.block_max} tokens leaves no room to copy in a context of {self.n_ctx}",
-                help=f"use block_max <= {self.n_ctx - 3}, or a longer context",
-            )
-        if not 0.0 <= self.bigram_frac <= 1.0:
-            raise ByroteError(f"bigram_frac is {self.bigram_frac}", help="it is a probability, 0 to 1")
-        if not 1 <= self.bigram_successors <= self.d_vocab - 1:
-            raise ByroteError(
-                f"bigram_successors is {self.bigram_successors}", help=f"choose 1 to {self.d_vocab - 1}"
-            )
 
 
 @dataclass(frozen=True)
@@ -135,7 +76,7 @@ class LabConfig:
         metadata=shown("LayerNorm or none.", called="norm", choices=tuple(NORMS), default="none"),
     )
     init_std: float = 0.1
-    source: SourceConfig = field(default_factory=SourceConfig)
+    source: Source = field(default_factory=SourceConfig)
     arm: Arm = field(default_factory=Arm)
     seed: int = field(default=0, metadata=shown("Of weights, data and pool.", metavar="N"))
     steps: int = field(default=2400, metadata=shown("Optimiser steps.", metavar="N"))
@@ -217,7 +158,7 @@ class LabConfig:
                 "repeats_per_sequence": int(repeats) if repeats.is_integer() else repeats,
             },
             "seed": self.seed,
-            "data": {"source": "tiled_blocks", **asdict(self.source), "n_held_out": self.n_held_out},
+            "data": {"source": self.source.name, **asdict(self.source), "n_held_out": self.n_held_out},
             "model": {**self.model_fields(), "init_std": self.init_std},
             "train": {
                 "optimizer": "AdamW",

@@ -40,10 +40,14 @@ from byrote.checkpoints.lab.as_written import (
     read_as_written,
 )
 from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.sequences import Sequences
 from byrote.checkpoints.lab.source import ArmStream, draw
+from byrote.checkpoints.lab.sources import Source, SourceConfig
+from byrote.checkpoints.lab.sources.contract import CODES
 from byrote.checkpoints.safe_read import read_json, read_text
 
 FORMAT, VERSION = "byrote-lab", 1
+FACTS = "source_facts"  # of the manifest: shares and floor of the source
 _PACKAGES = ("torch", "transformer-lens", "numpy", "safetensors")
 _CONTENTS = ("config.json", "data", "log.jsonl")
 _DERIVED = ("arm.repeats_per_sequence", "model.n_ctx", "model.d_vocab")
@@ -138,15 +142,14 @@ class SeriesFolder:
         for name in ("data", "resume"):
             make_folder(self.path / name)
         held_out = draw(source, seed=0, stream="held_out", index=0, n=config.n_held_out)
-        starts = held_out.second_block_start
         twins = draw(source, seed=config.seed, stream="twins", index=0, n=config.n_twins)
         files = {
             "config.json": hash_of(read_as_written(self.path / "config.json", None)),
-            **self._write_data("held_out", tokens=held_out.tokens, second_block_start=starts),
+            **self._write_data("held_out", **_test_arrays(held_out, source)),
             **self._write_data("twins", tokens=twins.tokens),
         }
         assert self.manifest is not None, "`clear` wrote one"
-        self._write_manifest({**self.manifest, FILES: files})
+        self._write_manifest({**self.manifest, FILES: files, FACTS: source_facts(source, held_out)})
 
     def require_as_written(self, step: int) -> None:
         """Refuse to go on from a step where config, data or weights up to it are not what was written.
@@ -317,6 +320,32 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
             help="restore it, or choose another folder; nothing was touched",
         )
     return manifest
+
+
+def source_facts(source: Source, held_out: Sequences) -> dict[str, Any]:
+    """What the manifest says of a source: shares and the exact Bayes floor, on the held-out tokens that are predicted.
+
+    Returns:
+        `inducible_frac` (copies and in-context statistics, of the source); `mechanism_frac`; `floor_nats` and
+        `mechanism_floor_nats`, None and {} with `no_floor`, the reason, where the exact floor is not known.
+    """
+    mechanism, floor = held_out.mechanism[:, 1:-1], source.floor_nll(held_out)[:, 1:-1]
+    there = {name: mechanism == code for name, code in CODES.items() if (mechanism == code).any()}
+    known = not source.no_floor
+    return {
+        "inducible_frac": source.inducible_frac,
+        "mechanism_frac": {name: float(chosen.mean()) for name, chosen in there.items()},
+        "floor_nats": float(floor.mean()) if known else None,
+        "mechanism_floor_nats": {n: float(floor[chosen].mean()) for n, chosen in there.items() if known},
+        **({} if known else {"no_floor": source.no_floor}),
+    }
+
+
+def _test_arrays(held_out: Sequences, source: Source) -> dict[str, np.ndarray]:
+    """What is stored of the held-out split: tiled blocks say where they repeat, others which mechanism predicts what."""
+    if isinstance(source, SourceConfig):
+        return {"tokens": held_out.tokens, "second_block_start": held_out.second_block_start}
+    return {"tokens": held_out.tokens, "mechanism": held_out.mechanism[:, :-1]}
 
 
 def _step_of(line: str) -> float:

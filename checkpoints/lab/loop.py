@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int, Int8
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -28,11 +28,20 @@ from byrote.checkpoints.lab.as_written import (
 )
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, step_folder_name
-from byrote.checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
-from byrote.checkpoints.lab.source import ArmStream, Sequences, draw
+from byrote.checkpoints.lab.model import (
+    build_model,
+    learning_rate,
+    loss_parts,
+    mean_loss,
+    mechanism_losses,
+    position_losses,
+)
+from byrote.checkpoints.lab.sequences import Sequences
+from byrote.checkpoints.lab.source import ArmStream, draw
 
 EVENT_EVERY_S = 0.5
 LOG_EVERY_STEPS = 10
+MECHANISM_LOSSES = "mechanism_loss_nats"  # of an entry of the manifest: held-out loss by mechanism
 _STEPS_PER_DRAW = 64  # data is drawn for many steps at once: drawing is then about 1% of a step
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -114,10 +123,14 @@ class _Run:
         self.emit({**event, "steps_per_s": rate, "eta_s": (self.config.steps - done) / rate})
 
     def _write(self, step: int) -> None:
-        losses = {name: self._finite(value, step) for name, value in self._losses(step).items()}
+        losses, by_mechanism = self._losses(step)
         pool = self.stream.pool
-        pool_loss = None if pool is None else self._finite(self._parts(pool)["first_block"], step)
-        entry = {"step": step, **losses, "pool_loss_nats": pool_loss}
+        pool_loss = None if pool is None else loss_parts(*self._position_losses(pool))["first_block"]
+        losses["pool_loss_nats"] = pool_loss
+        for value in (*losses.values(), *by_mechanism.values()):
+            if value is not None:
+                self._finite(value, step)
+        entry = {"step": step, **losses, MECHANISM_LOSSES: by_mechanism}
         self.folder.add(
             entry, weights=self._weight_bytes(), resume=self._resume_bytes(step), stream=self.stream
         )
@@ -125,24 +138,27 @@ class _Run:
         listed = self.folder.manifest["checkpoints"][-1]
         self.emit({"event": "checkpoint", **listed, "total": self.config.steps})
 
-    def _losses(self, step: int) -> dict[str, float]:
-        """Training loss on the next batch, and the held-out losses, nats."""
+    def _losses(self, step: int) -> tuple[dict[str, float | None], dict[str, float]]:
+        """Training loss on the next batch, and the held-out losses, in parts and by mechanism, nats."""
         upcoming = torch.from_numpy(self.stream.batches(step, 1)[0]).to(self.config.device)
         with torch.inference_mode():
             train_loss = mean_loss(self.model, upcoming).item()
-        parts = self._parts(self.held_out)
-        return {
+        held_out = self._position_losses(self.held_out)
+        parts = loss_parts(*held_out)
+        losses = {
             "train_loss_nats": train_loss,
             "test_loss_nats": parts["all"],
             "copy_loss_nats": parts["copy"],
         }
+        return losses, mechanism_losses(*held_out)
 
-    def _parts(self, sequences: Sequences) -> dict[str, float]:
-        tokens, start = (
-            torch.tensor(array, device=self.config.device)
-            for array in (sequences.tokens, sequences.second_block_start)
-        )
-        return loss_parts(position_losses(self.model, tokens), start)
+    def _position_losses(
+        self, sequences: Sequences
+    ) -> tuple[Float[Tensor, "batch pos"], Int8[Tensor, "batch pos"]]:
+        """Loss of every position whose next token is read too, nats, and the mechanism of that token."""
+        device = self.config.device
+        losses = position_losses(self.model, torch.tensor(sequences.tokens, device=device))
+        return losses, torch.tensor(sequences.mechanism[:, 1:-1], device=device)
 
     def _finite(self, loss: float, step: int) -> float:
         if math.isfinite(loss):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 from torch.nn import functional as F
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
 from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.sources.contract import CODES, NOT_LEARNED_BY_HEART
 
 _EVAL_BATCH = 64
 
@@ -63,19 +64,32 @@ def position_losses(model: NativeModel, tokens: Int[Tensor, "batch n_ctx"]) -> F
 
 
 def loss_parts(
-    losses: Float[Tensor, "batch pos"], second_block_start: Int[Tensor, " batch"]
-) -> dict[str, float]:
+    losses: Float[Tensor, "batch pos"], mechanism: Int8[Tensor, "batch pos"]
+) -> dict[str, float | None]:
     """Mean losses, nats, of the whole and of its two clear parts.
 
+    Args:
+        losses: of every position.
+        mechanism: of the token that each position predicts, by its code in `MECHANISMS`.
+
     Returns:
-        `all`; `first_block`, where the next token belongs to the first block and cannot be copied; `copy`,
-        the positions inside the second and later blocks. The one position between the two is in `all` only:
-        its next token starts the second block, which nothing announces.
+        `all`; `first_block`, where no copy predicts the next token; `copy`, where one does. The start of a copy, which
+        nothing announces, is in `all` only. None where there is no such position.
     """
-    position = torch.arange(losses.shape[1], device=losses.device)
-    start = second_block_start[:, None]
-    return {
-        "all": losses.mean().item(),
-        "first_block": losses[position < start - 1].mean().item(),
-        "copy": losses[position >= start].mean().item(),
-    }
+    known = torch.tensor([CODES[name] for name in NOT_LEARNED_BY_HEART], device=mechanism.device)
+    parts = {"first_block": ~torch.isin(mechanism, known), "copy": mechanism == CODES["copy"]}
+    means = {name: losses[chosen].mean().item() if chosen.any() else None for name, chosen in parts.items()}
+    return {"all": losses.mean().item(), **means}
+
+
+def mechanism_losses(
+    losses: Float[Tensor, "batch pos"], mechanism: Int8[Tensor, "batch pos"]
+) -> dict[str, float]:
+    """Mean loss, nats, by the mechanism that can predict the next token; mechanisms of no position are left out.
+
+    Args:
+        losses: of every position.
+        mechanism: of the token that each position predicts, by its code in `MECHANISMS`.
+    """
+    there = {name: mechanism == code for name, code in CODES.items()}
+    return {name: losses[chosen].mean().item() for name, chosen in there.items() if chosen.any()}

@@ -7,7 +7,9 @@ import pytest
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import SourceConfig
-from byrote.checkpoints.lab.source import STREAMS, bigram_table, draw, tile
+from byrote.checkpoints.lab.sequences import STREAMS
+from byrote.checkpoints.lab.source import draw
+from byrote.checkpoints.lab.sources.tiling import bigram_table, tile
 
 DEFAULT = SourceConfig()
 GOLDEN_TOKENS = [0, 22, 114, 70, 34, 112, 80, 18]

@@ -19,8 +19,16 @@ from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
 from byrote.checkpoints.lab import loop as lab_loop
-from byrote.checkpoints.lab.model import build_model, learning_rate, loss_parts, mean_loss, position_losses
+from byrote.checkpoints.lab.model import (
+    build_model,
+    learning_rate,
+    loss_parts,
+    mean_loss,
+    mechanism_losses,
+    position_losses,
+)
 from byrote.checkpoints.lab.source import ArmStream, draw
+from byrote.checkpoints.lab.sources.contract import CODES
 from byrote.checkpoints.lab.trainer import locked
 
 ROOT = Path(__file__).parents[2]
@@ -125,10 +133,14 @@ def test_losses_in_the_manifest_follow_from_the_files(repeated):
 def test_loss_parts_by_hand():
     """Block length 2: positions 0, 1 predict the block, 2 predicts its unannounced repeat, 3 on can copy."""
     losses = torch.tensor([[1.0, 2.0, 100.0, 4.0, 6.0]])
-    parts = loss_parts(losses, torch.tensor([3]))
+    codes = [CODES[name] for name in ("free", "table", "copy_start", "copy", "copy")]
+    mechanism = torch.tensor([codes], dtype=torch.int8)
+    parts = loss_parts(losses, mechanism)
     assert parts["all"] == pytest.approx(22.6)
     assert parts["first_block"] == 1.5
     assert parts["copy"] == 5.0
+    assert mechanism_losses(losses, mechanism) == {"free": 1, "table": 2, "copy_start": 100, "copy": 5}
+    assert loss_parts(losses[:, :2], mechanism[:, :2])["copy"] is None
 
 
 def test_training_memorises_the_pool(repeated):

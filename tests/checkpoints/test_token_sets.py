@@ -13,14 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.source import (
-    SourceConfig,
-    bigram_table,
-    draw,
-    fresh_sequences,
-    source_nll,
-    source_of,
-)
+from byrote.checkpoints.lab.source import draw, fresh_sequences, source_nll
+from byrote.checkpoints.lab.sources import SourceConfig, source_of
+from byrote.checkpoints.lab.sources.tiling import bigram_table
 from byrote.checkpoints.token_sets import (
     N_CANDIDATES,
     NO_TOKEN_SETS,

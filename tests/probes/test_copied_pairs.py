@@ -12,7 +12,7 @@ from torch import Tensor
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.lab import SourceConfig
-from byrote.checkpoints.lab.source import bigram_table, source_words
+from byrote.checkpoints.lab.sources.tiling import bigram_table
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.checkpoints.words import found_words
 from byrote.interp.loading import load_fresh
@@ -174,10 +174,10 @@ def test_random_text_has_no_words_and_a_lab_source_names_its_own():
     random = np.random.default_rng(0).integers(1, 500, (32, 200))
     assert len(found_words(random, np.arange(1, 500))) < 5
     source = SourceConfig(bigram_frac=0.9, bigram_successors=2)
-    pairs, table = source_words(source), bigram_table(source)
+    pairs, table = source.words, bigram_table(source)
     assert all(b in table[a] and a != b and source.bos_token_id not in (a, b) for a, b in pairs)
     assert 0 <= 2 * (source.d_vocab - 1) - len(pairs) < 20  # those that follow themselves
-    assert source_words(replace(source, bigram_frac=0.0)) is None
+    assert replace(source, bigram_frac=0.0).words is None
     ids, sets = Vocabulary(np.arange(1, source.d_vocab), 0), TokenSets(words=pairs)
     stimulus = make("words", ids, n_ctx=64, seed=0, n_seq=4, token_sets=sets)
     assert stimulus.tokens.shape == (32, 3)

@@ -16,7 +16,7 @@ from byrote.checkpoints import atomic, open_series
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.source import SourceConfig
+from byrote.checkpoints.lab.sources import SourceConfig
 from byrote.checkpoints.lab.trainer import train
 from byrote.checkpoints.lint import lint, write_lint
 from byrote.probes.results import Results

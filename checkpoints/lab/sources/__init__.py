@@ -1,0 +1,65 @@
+"""Where the lab's sequences come from. A source is a file here, or an entry point of the group `byrote.sources`. No numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from byrote.checkpoints.entry_points import installed
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.lab.sources.contract import Source
+from byrote.checkpoints.lab.sources.names import Names
+from byrote.checkpoints.lab.sources.tiled_blocks import SourceConfig
+
+__all__ = ["SOURCES", "Names", "Source", "SourceConfig", "source_named", "source_of", "sources"]
+
+GROUP = "byrote.sources"
+SOURCES: Mapping[str, type[Source]] = {source.name: source for source in (SourceConfig, Names)}
+
+
+@lru_cache(maxsize=1)
+def sources() -> Mapping[str, type[Source]]:
+    """All sources by name: byrote's own, then those of installed packages.
+
+    Raises:
+        ByroteError: an installed package offers something else than a source, or one under a name that is taken.
+    """
+    added = installed(GROUP)
+    for name, found in added.items():
+        is_source = isinstance(found, type) and issubclass(found, Source)
+        if not is_source or found.name != name or name in SOURCES:
+            raise ByroteError(
+                f"the entry point {name!r} of {GROUP} is no source of that name, or byrote has a source of that name",
+                help="update or uninstall the package that declares it",
+            )
+    return {**SOURCES, **added}
+
+
+def source_named(name: str, settings: Mapping[str, Any] | None = None) -> Source:
+    """A source by its name, with these settings and the defaults of the others.
+
+    Raises:
+        ByroteError: no such source or setting, or values that make no source.
+    """
+    known = sources()
+    if name not in known:
+        raise ByroteError(f"the lab has no source {name!r}", help=did_you_mean(name, known))
+    return known[name].from_settings(settings or {})
+
+
+def source_of(manifest: Mapping[str, Any]) -> Source | None:
+    """The source that a lab series' manifest names; None where it names none that this version draws without a file."""
+    data = manifest.get("data")
+    if not isinstance(data, Mapping) or not isinstance(data.get("source"), str):
+        return None
+    kind = sources().get(data["source"])
+    if kind is None or not kind.redrawn:
+        return None
+    names = kind.settings()
+    if not set(names) <= data.keys():
+        return None
+    try:
+        return kind.from_settings({name: data[name] for name in names})
+    except (ByroteError, TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,185 @@
+"""What a source of sequences is: its settings, and by name the module that draws from it. No numpy: help reads it too."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+
+MECHANISMS: Mapping[str, str] = {
+    "bos": "the beginning of the sequence, which nothing predicts",
+    "free": "drawn without regard to what stands before it",
+    "table": "follows the token before it by the source's table: known from the weights",
+    "rare_table": "the table lets anything follow: known from the weights, and rare",
+    "fact": "follows the two tokens before it by a fact of the source: known from the weights",
+    "first_mention": "inside something of this sequence alone, for the first time",
+    "copy_start": "the first token of a copy, which nothing announces",
+    "copy": "inside a copy: an earlier occurrence in the sequence predicts it",
+    "in_context": "by statistics of the sequence alone: counts of what followed the token before it",
+}
+"""Which mechanism can predict a token; the code in `Sequences.mechanism` is the place in this table."""
+CODES: Mapping[str, int] = {name: code for code, name in enumerate(MECHANISMS)}
+NOT_LEARNED_BY_HEART = ("bos", "copy_start", "copy")
+"""What a memory of the sequence is not needed for; what is left is what a member's loss is taken over."""
+INDUCIBLE = ("copy", "in_context")
+N_FOR_SHARE = 4096  # sequences on which a share is counted where no formula gives it
+
+# What no lab run needs and would only fill memory: a manifest may say anything, and so may a slip of the hand.
+MAX_CONTEXT, MAX_TABLE = 1 << 16, 1 << 26
+
+
+class Source:
+    """One source of sequences: a frozen dataclass of settings derives from it, and a module draws.
+
+    That module, `drawn_by`, has `n_words(source)` (random 64-bit words a sequence takes), `drawn(source, words)`
+    (`Sequences` of [n, n_words] words) and, where `no_floor` is empty, `floor(source, wide)` (nats of each token).
+
+    Attributes:
+        name: in `SOURCES` and in manifests.
+        about: one sentence, for the command line.
+        drawn_by: dotted name of the module that draws.
+        no_floor: why the exact Bayes floor is not known; empty where it is.
+        redrawn: whether a manifest alone is enough to draw more: not where a file is needed.
+        purpose: of the random words; `{stream}` stands for the stream.
+        d_vocab: number of token ids, BOS included.
+        n_ctx: tokens per sequence, BOS included.
+        bos_token_id: the first token of every sequence, and nowhere else.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    drawn_by: ClassVar[str]
+    no_floor: ClassVar[str] = ""
+    redrawn: ClassVar[bool] = True
+    purpose: ClassVar[str]
+    d_vocab: int
+    n_ctx: int
+    bos_token_id: int
+
+    def draw(self, *, seed: int, stream: str, index: int, n: int) -> Any:
+        """Sequences `index` to `index + n - 1` of a stream, the same however they are grouped into calls.
+
+        Args:
+            seed: 0 or more; other seeds give other sequences.
+            stream: one of `STREAMS`; no two streams share their random numbers.
+            index: position of the first sequence in the stream.
+            n: how many sequences.
+
+        Returns:
+            `Sequences`.
+
+        Raises:
+            ByroteError: an unknown stream.
+        """
+        from byrote.checkpoints.lab.sequences import random_words, require_stream
+
+        require_stream(stream)
+        half = importlib.import_module(self.drawn_by)
+        purpose = self.purpose.format(stream=stream)
+        words = random_words(purpose, seed=seed, index=index, shape=(n, half.n_words(self)))
+        return half.drawn(self, words)
+
+    def floor_nll(self, sequences: Any) -> Any:
+        """The exact Bayes floor: -log P(token | the tokens before it, the source), for whoever knows the source.
+
+        Args:
+            sequences: `Sequences`, or token ids [n, width] that begin with BOS; the first `width` tokens decide.
+
+        Returns:
+            Nats [n, width]; NaN at BOS, from a token that the source cannot produce on, all NaN in a row with ids that
+            are none of the source's, and everywhere where the floor is not known (`no_floor`).
+        """
+        from byrote.checkpoints.lab.sequences import floor_of
+
+        wide = getattr(sequences, "wide", sequences)
+        half = importlib.import_module(self.drawn_by)
+        return floor_of(
+            wide, None if self.no_floor else lambda rows: half.floor(self, rows), d_vocab=self.d_vocab
+        )
+
+    @property
+    def inducible_frac(self) -> float:
+        """Share of predicted tokens that the sequence itself predicts: copies, and in-context statistics."""
+        from byrote.checkpoints.lab.sequences import share_of
+
+        drawn = self.draw(seed=0, stream="held_out", index=0, n=N_FOR_SHARE)
+        return share_of(drawn, [CODES[name] for name in INDUCIBLE])
+
+    @property
+    def words(self) -> Any:
+        """Pairs of ids [n, 2] that belong together by the source's table; None where there is no such table."""
+        half = importlib.import_module(self.drawn_by)
+        pairs = getattr(half, "pairs", None)
+        return None if pairs is None else pairs(self)
+
+    @classmethod
+    def settings(cls) -> dict[str, str]:
+        """Names of the settings, and what type each has."""
+        return {f.name: getattr(f.type, "__name__", str(f.type)) for f in fields(cls)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Source:
+        """The source with these settings, of which nothing is trusted; what is left out has its default.
+
+        Raises:
+            ByroteError: a name that is no setting, a value of another type, or values that make no source.
+        """
+        types = cls.settings()
+        for name, value in settings.items():
+            if name not in types:
+                raise ByroteError(
+                    f"the source {cls.name} has no setting {name!r}", help=did_you_mean(name, types)
+                )
+            if not _is_of(value, types[name]):
+                raise ByroteError(
+                    f"{name} of the source {cls.name} is {value!r}, which is no {types[name]}",
+                    help=f"give a value of type {types[name]}",
+                )
+        return cls(**settings)
+
+    def require_shape(self, *, table: int = 1) -> None:
+        """Refuse a vocabulary or context that no sequence, or no memory, can have.
+
+        Args:
+            table: numbers per token id that the source holds in memory.
+
+        Raises:
+            ByroteError: naming what is too small or too large.
+        """
+        if self.n_ctx > MAX_CONTEXT or self.d_vocab * max(1, table) > MAX_TABLE:
+            raise ByroteError(
+                f"a context of {self.n_ctx} and {self.d_vocab} token ids with {table} numbers each are more than fit in memory",
+                help=f"n_ctx is at most {MAX_CONTEXT}, the numbers of all ids together at most {MAX_TABLE}",
+            )
+        self.require(self.d_vocab >= 3, "d_vocab", "at least 3 token ids")
+        self.require(self.n_ctx >= 4, "n_ctx", "at least 4 tokens")
+        if not 0 <= self.bos_token_id < self.d_vocab:
+            raise ByroteError(
+                f"bos_token_id {self.bos_token_id} is not one of the {self.d_vocab} token ids",
+                help=f"choose 0 to {self.d_vocab - 1}",
+            )
+
+    def require(self, holds: bool, setting: str, wanted: str) -> None:  # noqa: FBT001
+        """Refuse a setting by its name.
+
+        Raises:
+            ByroteError: it does not hold.
+        """
+        if not holds:
+            raise ByroteError(
+                f"{setting} of the source {self.name} is {getattr(self, setting)!r}", help=f"use {wanted}"
+            )
+
+
+def _is_of(value: Any, type_name: str) -> bool:
+    """Whether a value from a manifest or the command line is of a field's type; True is no number."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "float": (int, float),
+        "str": (str,),
+        "bool": (bool,),
+    }
+    return type(value) in kinds.get(type_name, ())
