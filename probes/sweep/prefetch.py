@@ -99,6 +99,7 @@ class Fingerprints:
         self._coming: dict[str, Future[Known]] = {}
         self._before: Zeros | None = None
         self._cached: dict[str, Known] = {}
+        self._resolved: dict[Path, str] = {}
         with suppress(OSError, ValueError, FileRefused):  # without it, everything is read again
             cached = {} if rehash else read_json(path)
             found = {key: Known.from_json(value) for key, value in cached.items()}
@@ -110,7 +111,7 @@ class Fingerprints:
         Raises:
             CheckpointError: the files can no longer be read.
         """
-        known = self._cached.get(_key(checkpoint))
+        known = self._cached.get(self._key(checkpoint))
         return known.fingerprint if known and known.stamp == _stamp(checkpoint) else None
 
     def of(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:
@@ -122,7 +123,7 @@ class Fingerprints:
         """
         known = self._known(checkpoint)
         if self._pool is not None and then is not None and not self._needs_no_reading(then):
-            self._coming.setdefault(_key(then), self._pool.submit(self._read, then))
+            self._coming.setdefault(self._key(then), self._pool.submit(self._read, then))
         doubted = doubtful_zeros(known.zeros, before=self._before, after=lambda: self._zeros(then))
         if doubted:
             names = ", ".join(doubted[:3]) + (", ..." if len(doubted) > 3 else "")
@@ -141,7 +142,7 @@ class Fingerprints:
             CheckpointError: they were changed in between.
         """
         for _ in range(MAX_LOADS):
-            hashed, loaded = self._cached[_key(checkpoint)].fingerprint, load()
+            hashed, loaded = self._cached[self._key(checkpoint)].fingerprint, load()
             if self.cached(checkpoint) is not None:
                 return loaded
             if self._known(checkpoint).fingerprint != hashed:  # else they were only touched: load them again
@@ -159,9 +160,16 @@ class Fingerprints:
             cached = {key: known.to_json() for key, known in self._cached.items()}
             write_json(self.path, cached, indent=None, sort_keys=True)
 
+    def _key(self, checkpoint: Checkpoint) -> str:
+        """The first weight file, and where in it the step is: several may lie in one folder, or in one file."""
+        file = checkpoint.files[0] if checkpoint.files else checkpoint.path
+        if file not in self._resolved:
+            self._resolved[file] = str(file.resolve())
+        return self._resolved[file] + "".join(f"#{key}" for key in checkpoint.inside)
+
     def _known(self, checkpoint: Checkpoint) -> Known:
         """What its files hold, by the cache where they are as they were."""
-        key = _key(checkpoint)
+        key = self._key(checkpoint)
         if self.cached(checkpoint) is None:
             coming = self._coming.pop(key, None)
             self._cached[key] = coming.result() if coming else self._read(checkpoint)
@@ -186,12 +194,6 @@ class Fingerprints:
         # Of a step on the hub, which is only here while it is needed, there are no files to compare.
         stamp = content.stamp if checkpoint.files else _stamp(checkpoint)
         return Known(stamp, content.fingerprint, content.zeros)
-
-
-def _key(checkpoint: Checkpoint) -> str:
-    """The first weight file, and where in it the step is: several may lie in one folder, or in one file."""
-    file = str((checkpoint.files[0] if checkpoint.files else checkpoint.path).resolve())
-    return file + "".join(f"#{key}" for key in checkpoint.inside)
 
 
 def _stamp(checkpoint: Checkpoint) -> Stamp:

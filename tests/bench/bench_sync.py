@@ -129,9 +129,14 @@ def again(series: Path, folder: Path) -> None:
         "print(json.dumps([time.perf_counter() - start, peak]))\n"
     )
     found = []
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as installed: byte code is cached
     for _ in range(4):
         done = subprocess.run(
-            [sys.executable, "-c", measured, *command], check=True, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", measured, *command],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         found.append(json.loads(done.stdout))
     seconds = sorted(s for s, _ in found[1:])  # the first may write byte code
