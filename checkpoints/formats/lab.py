@@ -101,4 +101,4 @@ def _checkpoint(path: Path, config: Path, entry: Any, fields: dict[str, Any]) ->
     return read_or_gap(path / name, step, read)
 
 
-FORMAT = Format("lab", sniff, discover, builder="native", reads="lab series (manifest.json)")
+FORMAT = Format("lab", sniff, discover, builder="lab", reads="lab series (manifest.json)")

@@ -113,9 +113,15 @@ class SeriesFolder:
         if self.manifest is None:
             return
         there, requested = _flat(self.manifest), _flat(json.loads(json.dumps(self._definition())))
-        differing = [k for k in requested if there.get(k) != requested[k]]
+        # what only the one there names is a setting that is not at its default
+        named = dict.fromkeys(
+            [*requested, *(k for k in there if k.startswith(("model.", "train.", "data.")))]
+        )
+        differing = [k for k in named if there.get(k) != requested.get(k)]
         if differing:
-            listed = ", ".join(f"{k} (there {there.get(k)!r}, requested {requested[k]!r})" for k in differing)
+            listed = ", ".join(
+                f"{k} (there {there.get(k)!r}, requested {requested.get(k)!r})" for k in differing
+            )
             raise ByroteError(
                 f"{self.path} already holds a series trained with another configuration: {listed}",
                 help="choose another folder, or pass --fresh to delete that series and train this one",
@@ -137,7 +143,7 @@ class SeriesFolder:
         """Write everything a series holds before its first step."""
         self.clear()
         config, source = self.config, self.config.source
-        fields = {"model_type": "transformer_lens_native", **config.model_fields()}
+        fields = {"model_type": config.model_type, **config.model_fields()}
         write_json(self.path / "config.json", {**fields, "bos_token_id": source.bos_token_id})
         for name in ("data", "resume"):
             make_folder(self.path / name)

@@ -30,6 +30,7 @@ from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, step_folder_name
 from byrote.checkpoints.lab.model import (
     build_model,
+    dropping,
     learning_rate,
     loss_parts,
     mean_loss,
@@ -70,7 +71,11 @@ class _Run:
         self.model = build_model(config)
         self.weights = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            self.weights.values(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.held_out = draw(config.source, seed=0, stream="held_out", index=0, n=config.n_held_out)
         self.started = time.monotonic()
@@ -90,7 +95,8 @@ class _Run:
         next_event_s = self.started = time.monotonic()
         for step, wide in self._batches(first):
             rate = learning_rate(self.config, step)
-            loss = self._update(wide, rate)
+            with dropping(self.model, self.config, step=step):
+                loss = self._update(wide, rate)
             if step % LOG_EVERY_STEPS == 0:
                 self._log(step, loss, rate)
             if (now := time.monotonic()) >= next_event_s:

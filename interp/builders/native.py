@@ -1,4 +1,4 @@
-"""The lab's own checkpoints: TransformerLens's native model, whose names are the file's names."""
+"""TransformerLens's native model, whose names are the file's names: that of most lab series, and of planted ones."""
 
 from __future__ import annotations
 

@@ -215,5 +215,7 @@ def _weights(model: Any) -> int | None:
     if not all(_whole(model.get(name)) for name in names):
         return None
     d_model, d_head, n_layers, n_heads, n_ctx, d_vocab = (model[name] for name in names)
-    mlp = 0 if model.get("attn_only") else 2 * d_model * model.get("d_mlp", 4 * d_model)
-    return int((2 * d_vocab + n_ctx) * d_model + n_layers * (4 * d_model * n_heads * d_head + mlp))
+    n_maps = 3 if model.get("gated_mlp") else 2
+    mlp = 0 if model.get("attn_only") else n_maps * d_model * model.get("d_mlp", 4 * d_model)
+    n_pos = 0 if model.get("positional_embedding_type") == "rotary" else n_ctx
+    return int((2 * d_vocab + n_pos) * d_model + n_layers * (4 * d_model * n_heads * d_head + mlp))

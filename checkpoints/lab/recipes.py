@@ -1,0 +1,75 @@
+"""Recipes of the lab: configurations that were measured, by name, each with what it is for and where it misleads. No numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.sources import Names, SourceConfig
+
+RECIPES: Mapping[str, LabConfig] = {
+    "default": LabConfig(),
+    "tiled-small": LabConfig(
+        d_model=16,
+        n_heads=1,
+        d_head=16,
+        init_scale=0.8,
+        source=SourceConfig(d_vocab=32, n_ctx=24, block_min=6, block_max=12),
+        steps=2400,
+        batch=16,
+        lr=1e-2,
+        betas=(0.9, 0.98),
+    ),
+    "names": LabConfig(
+        d_model=24,
+        n_heads=1,
+        d_head=24,
+        normalization_type="RMS",
+        init_scale=0.8,
+        source=Names(),
+        steps=1000,
+        batch=16,
+        lr=1e-2,
+        betas=(0.9, 0.98),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a recipe.
+
+    Attributes:
+        purpose: what it is for.
+        measured: what was seen with it; empty where nothing was.
+        trap: what not to conclude from it; empty where nothing is known.
+    """
+
+    purpose: str
+    measured: str = ""
+    trap: str = ""
+
+
+_TILED_TRAP = (
+    "with a norm, tiled data is copied without prefix matching: never infer induction from copy loss"
+)
+ABOUT: Mapping[str, About] = {
+    "default": About("the first experiment: four heads a layer, a minute or two", trap=_TILED_TRAP),
+    "tiled-small": About(
+        "loss-level claims about repeats in seconds a run; one head a layer", trap=_TILED_TRAP
+    ),
+    "names": About("claims about in-weights and in-context parts; one head a layer"),
+}
+
+
+def recipe(name: str) -> LabConfig:
+    """A recipe by its name.
+
+    Raises:
+        ByroteError: there is none of that name.
+    """
+    if name not in RECIPES:
+        raise ByroteError(f"the lab has no recipe {name!r}", help=did_you_mean(name, RECIPES))
+    return RECIPES[name]
