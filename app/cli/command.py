@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli.output import Output, output_params
@@ -57,9 +58,13 @@ class Record:
         of: a dataclass whose fields are declared options, or have a help text in their metadata.
         only: names of the fields meant, separated by spaces; all if left out.
         make: called with what was typed by name of the field; the dataclass itself if left out.
+        typed: leave out what nobody typed or set, so that the default is decided elsewhere.
     """
 
-    def __init__(self, of: type, only: str = "", make: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, of: type, only: str = "", make: Callable[..., Any] | None = None, *, typed: bool = False
+    ) -> None:
+        self.typed = typed
         parts = [p for p in fields(of) if isinstance(p.default, Declared) or "help" in p.metadata]
         parts = [part for part in parts if not only or part.name in only.split()]
         self.of, self.make = of, make or of
@@ -74,13 +79,20 @@ class Record:
     def value(self, name: str, values: Mapping[str, Any]) -> Any:
         """The record; where nothing was typed for a list, a configuration's own default stands."""
         typed = {part: one.value(called, values) for part, (called, one) in self.declared.items()}
+        if self.typed:
+            source_of = click.get_current_context().get_parameter_source
+            typed = {
+                part: value
+                for part, value in typed.items()
+                if source_of(self.declared[part][0]) is not ParameterSource.DEFAULT
+            }
         own = {part.name for part in fields(self.of) if not isinstance(part.default, Declared)}
         return self.make(**{part: value for part, value in typed.items() if value != () or part not in own})
 
 
-def record(of: type, only: str = "", make: Callable[..., Any] | None = None) -> Any:
+def record(of: type, only: str = "", make: Callable[..., Any] | None = None, *, typed: bool = False) -> Any:
     """A parameter that is a record, made of the options its fields declare."""
-    return Record(of, only, make)
+    return Record(of, only, make, typed=typed)
 
 
 def _setting(part: Field[Any]) -> Declared:

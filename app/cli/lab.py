@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,27 @@ import click
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms import Arm
-from byrote.checkpoints.lab.config import NORMS, LabConfig, SourceConfig
+from byrote.checkpoints.lab.config import BLOCKS, NORMS, LabConfig
+from byrote.checkpoints.lab.recipes import ABOUT, RECIPES, SIZES
+from byrote.checkpoints.lab.sources import SOURCES, Source, SourceConfig, source_kind
 from byrote.cli import options
-from byrote.cli.command import LazyGroup, argument, flag, record, verb
+from byrote.cli.command import LazyGroup, argument, flag, option, record, verb
+from byrote.cli.output import Column, Output, columns
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
 
 
 @click.group(
     cls=LazyGroup,
-    verbs={"train": "Train one arm of a repetition experiment into a folder."},
+    verbs={
+        "train": "Train one arm of a repetition experiment into a folder.",
+        "recipes": "List the recipes and sources: what each is for, what was measured, where it misleads.",
+    },
     module="byrote.cli.lab",
     examples=(
         "byrote lab train runs/unique",
         "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5",
+        "byrote lab train runs/names --recipe names-4-heads",
     ),
 )
 def lab() -> None:
@@ -33,33 +42,67 @@ def lab() -> None:
     """
 
 
-def _config(arm: Mapping[str, Any], source: SourceConfig, typed: Mapping[str, Any]) -> LabConfig:
-    """The lab's own record of what was typed.
+def _config(
+    base: LabConfig, size: str | None, arm: Mapping[str, Any], source: Source, typed: Mapping[str, Any]
+) -> LabConfig:
+    """The lab's own record: a recipe's, with the size's values in place of it, and with those that were typed.
 
     Raises:
         ByroteError: a value out of its range, or values that do not go together.
     """
-    d_model, n_heads = typed["d_model"], typed["n_heads"]
+    changes = {**(SIZES[size] if size else {}), **typed}
+    d_model = changes.get("d_model", base.d_model)
+    n_heads = changes.get("n_heads", base.n_heads)
     if d_model % n_heads:
         raise ByroteError(
             f"{n_heads} heads do not divide a width of {d_model}",
             help="choose --d-model as a multiple of --heads",
         )
-    derived = {"d_head": d_model // n_heads, "normalization_type": NORMS[typed["normalization_type"]]}
-    return LabConfig(arm=Arm.named(**arm), source=source, **{**typed, **derived})
+    for name, values in (("normalization_type", NORMS), ("attn_only", BLOCKS)):
+        if name in changes:
+            changes[name] = values[changes[name]]
+    if (d_model, n_heads) != (base.d_model, base.n_heads):
+        changes["d_head"] = d_model // n_heads
+    changed = {"arm": Arm.named(**{"kind": base.arm.kind, **arm})} if arm else {}
+    return replace(base, source=source, **changed, **changes)
+
+
+def _source(base: Source, name: str | None, settings: Mapping[str, Any], words: tuple[str, ...]) -> Source:
+    """The recipe's source, or another, with the settings that were typed as NAME=VALUE.
+
+    Raises:
+        ByroteError: no such source, a setting that it does not have, or a value of another type.
+    """
+    kind = source_kind(name or base.name)
+    own = {setting: getattr(base, setting) for setting in base.settings()} if kind is type(base) else {}
+    return kind.from_settings({**own, **kind.parsed(words), **settings})
 
 
 @verb(
     "byrote lab train runs/unique",
     "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
+    "byrote lab train runs/tiled --recipe tiled-small --size d24 --seed 1",
+    "byrote lab train runs/other --recipe names --source-set table=1",
 )
 def train(
     session: Session,
     *,
     out: Path = argument("OUT", type=options.PATH),
-    arm: Mapping[str, Any] = record(Arm, make=dict),
-    config: Mapping[str, Any] = record(LabConfig, make=dict),
-    source: SourceConfig = record(SourceConfig),
+    recipe: str = option(
+        "Where to start from; what is typed beside it goes first (`byrote lab recipes`).",
+        type=click.Choice(tuple(RECIPES)),
+        default="default",
+    ),
+    size: str | None = option(
+        "Width and learning rate of the ladder of sizes.", type=click.Choice(tuple(SIZES))
+    ),
+    arm: Mapping[str, Any] = record(Arm, make=dict, typed=True),
+    config: Mapping[str, Any] = record(LabConfig, make=dict, typed=True),
+    source: str | None = option(f"Where sequences come from: {', '.join(SOURCES)}.", metavar="NAME"),
+    settings: Mapping[str, Any] = record(SourceConfig, make=dict, typed=True),
+    source_set: tuple[str, ...] = option(
+        "A setting of the source. Repeatable.", metavar="NAME=VALUE", multiple=True
+    ),
     fresh: bool = flag("Delete the series that is there and start from step 0."),
     progress: str = options.PROGRESS,
 ) -> int:
@@ -70,7 +113,8 @@ def train(
     """
     from byrote.checkpoints.lab import train as train_series
 
-    lab_config = _config(arm, source, config)
+    base = RECIPES[recipe]
+    lab_config = _config(base, size, arm, _source(base.source, source, settings, source_set), config)
     work = Work(progress, session, out.name, promise="stopping at the next written step")
 
     def on_event(event: Event) -> None:
@@ -88,3 +132,36 @@ def train(
     session.data(str(path))
     session.note(f"next: byrote run {path}")
     return Exit.DONE
+
+
+_RECIPE_COLUMNS = (
+    Column("kind", "kind"),
+    Column("name", "name"),
+    Column("purpose", "for", fold=True),
+    Column("measured", "measured", fold=True),
+    Column("trap", "trap", fold=True),
+    *columns("settings"),
+)
+
+
+@verb("byrote lab recipes", "byrote lab recipes --json")
+def recipes(session: Session, *, out: Output) -> None:
+    """List recipes, sources and sizes: what each is for, what was measured with it, and what not to conclude from it.
+
+    A recipe is where `byrote lab train --recipe NAME` starts from; options typed beside it go first.
+    """
+    rows = [
+        _row("recipe", name, config.definition(), **vars(ABOUT[name])) for name, config in RECIPES.items()
+    ]
+    for name, source in SOURCES.items():
+        trap = f"no exact floor: {source.no_floor}" if source.no_floor else ""
+        rows.append(_row("source", name, source.settings(), purpose=source.about, trap=trap))
+    for name, values in SIZES.items():
+        purpose = f"width {values['d_model']}, learning rate {values['lr']:g}"
+        rows.append(_row("size", name, values, purpose=purpose))
+    out.rows(_RECIPE_COLUMNS, rows)
+
+
+def _row(kind: str, name: str, settings: Mapping[str, Any], **said: str) -> dict[str, Any]:
+    settings = {key: value for key, value in settings.items() if key not in ("arm", "seed", "schedule")}
+    return {"kind": kind, "name": name, "measured": "", "trap": "", **said, "settings": json.dumps(settings)}

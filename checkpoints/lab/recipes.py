@@ -36,6 +36,12 @@ RECIPES: Mapping[str, LabConfig] = {
     ),
 }
 
+# The ladder: width, and the learning rate that goes with it.
+SIZES: Mapping[str, Mapping[str, float]] = {
+    f"d{d_model}": {"d_model": d_model, "lr": lr}
+    for d_model, lr in ((8, 1.5e-2), (12, 1.2e-2), (16, 1e-2), (24, 8e-3), (32, 6e-3), (48, 5e-3), (64, 4e-3))
+}
+
 
 @dataclass(frozen=True)
 class About:

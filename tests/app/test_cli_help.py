@@ -23,7 +23,10 @@ OPTIONS: dict[str, set[str]] = {
     "byrote lab": {"-h", "--help"},
     "byrote lab train": SHARED
     | {"--arm", "--repeat-frac", "--pool", "--steps", "--batch", "--lr", "--seed", "--layers", "--heads"}
-    | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"},
+    | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"}
+    | {"--recipe", "--size", "--source", "--source-set", "--blocks", "--architecture", "--smeared-keys"}
+    | {"--dropout", "--init-scale", "--betas", "--weight-decay"},
+    "byrote lab recipes": SHARED | OUTPUT,
     "byrote scan": SHARED | OUTPUT | {"--base-model", "--allow-download", "--disk-budget"},
     "byrote lint": SHARED
     | OUTPUT
@@ -163,7 +166,23 @@ def test_lab_defaults_are_the_labs_own():
     assert defaults["norm"] == "none" and config.normalization_type is None
     assert defaults["arm"] == config.arm.kind
     assert defaults["bigram_frac"] == config.source.bigram_frac
-    for name in ("d_model", "steps", "batch", "lr", "seed", "every", "threads", "device"):
+    assert defaults["blocks"] == "attention" and config.attn_only
+    for name in (
+        "d_model",
+        "architecture",
+        "smeared_keys",
+        "dropout",
+        "init_scale",
+        "betas",
+        "weight_decay",
+        "steps",
+        "batch",
+        "lr",
+        "seed",
+        "every",
+        "threads",
+        "device",
+    ):
         assert defaults[name] == getattr(config, name), name
 
 

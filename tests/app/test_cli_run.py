@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from byrote.checkpoints.lab.recipes import RECIPES
+from byrote.checkpoints.lab.sources import SOURCES
 from byrote.cli.progress import Work, make_progress
 from byrote.cli.session import Session
 
@@ -294,6 +296,47 @@ def test_lab_train_writes_a_series_that_scan_reads(byrote):
     assert "already complete: 6 steps" in again.stderr
 
 
+def test_lab_train_starts_from_a_recipe_and_what_is_typed_goes_first(byrote):
+    words = (
+        "--recipe",
+        "tiled-small",
+        "--size",
+        "d24",
+        "--steps",
+        "2",
+        "--lr",
+        "0.5",
+        "--heads",
+        "2",
+        "--norm",
+        "none",
+    )
+    assert byrote("lab", "train", "one", *words, "--source-set", "block_max=8").exit_code == 0
+    manifest = json.loads(Path("one/manifest.json").read_text())
+    recipe = RECIPES["tiled-small"]
+    assert {"d_model": 24, "d_head": 12, "n_heads": 2, "n_layers": 2}.items() <= manifest["model"].items()
+    assert manifest["model"]["init_std"] == pytest.approx(0.8 / 24**0.5)
+    assert {"lr": 0.5, "steps": 2, "batch": recipe.batch, "betas": [0.9, 0.98]}.items() <= manifest[
+        "train"
+    ].items()
+    assert manifest["data"]["block_max"] == 8 and manifest["data"]["block_min"] == recipe.source.block_min
+    other = byrote(
+        "lab", "train", "two", "--recipe", "tiled-small", "--source", "names", "--steps", "2", "--batch", "4"
+    )
+    assert other.exit_code == 0, other.stderr
+    assert json.loads(Path("two/manifest.json").read_text())["data"]["source"] == "names"
+
+
+def test_lab_recipes_says_what_each_is_for_and_where_it_misleads(byrote):
+    rows = {(row["kind"], row["name"]): row for row in json.loads(byrote("lab", "recipes", "--json").stdout)}
+    assert {name for kind, name in rows if kind == "recipe"} == set(RECIPES)
+    assert {name for kind, name in rows if kind == "source"} == set(SOURCES)
+    assert len([name for kind, name in rows if kind == "size"]) >= 5
+    assert all(row["purpose"] for row in rows.values())
+    assert "without prefix matching" in rows["recipe", "tiled-small"]["trap"]
+    assert json.loads(rows["recipe", "names"]["settings"])["data"]["source"] == "names"
+
+
 def test_lab_train_stops_at_a_written_step(byrote, monkeypatch):
     def interrupting(mode: str, session: Session, *, label: str):
         progress = make_progress("none", session, label=label)
@@ -318,6 +361,13 @@ def test_lab_train_stops_at_a_written_step(byrote, monkeypatch):
         (("--arm", "repeated", "--repeat-frac", "2"), "repeat_frac is 2.0"),
         (("--steps", "0"), "steps is 0"),
         (("--arm", "twice"), "byrote lab train -h"),
+        (("--recipe", "tiled"), "byrote lab train -h"),
+        (("--source", "nmes"), "did you mean 'names'"),
+        (("--source", "names", "--bigram-frac", "0.5"), "no setting 'bigram_frac'"),
+        (("--source-set", "block_max"), "write NAME=VALUE"),
+        (("--source-set", "block_max=many"), "which is no int"),
+        (("--dropout", "1"), "dropout is 1.0"),
+        (("--architecture", "llama", "--norm", "ln"), "use RMS, the norm of llama"),
     ],
 )
 def test_lab_train_refuses_what_cannot_be(byrote, args, message):

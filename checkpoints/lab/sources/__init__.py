@@ -12,7 +12,16 @@ from byrote.checkpoints.lab.sources.contract import Source
 from byrote.checkpoints.lab.sources.names import Names
 from byrote.checkpoints.lab.sources.tiled_blocks import SourceConfig
 
-__all__ = ["SOURCES", "Names", "Source", "SourceConfig", "source_named", "source_of", "sources"]
+__all__ = [
+    "SOURCES",
+    "Names",
+    "Source",
+    "SourceConfig",
+    "source_kind",
+    "source_named",
+    "source_of",
+    "sources",
+]
 
 GROUP = "byrote.sources"
 SOURCES: Mapping[str, type[Source]] = {source.name: source for source in (SourceConfig, Names)}
@@ -36,16 +45,25 @@ def sources() -> Mapping[str, type[Source]]:
     return {**SOURCES, **added}
 
 
+def source_kind(name: str) -> type[Source]:
+    """A kind of source by its name.
+
+    Raises:
+        ByroteError: no such source.
+    """
+    known = sources()
+    if name not in known:
+        raise ByroteError(f"the lab has no source {name!r}", help=did_you_mean(name, known))
+    return known[name]
+
+
 def source_named(name: str, settings: Mapping[str, Any] | None = None) -> Source:
     """A source by its name, with these settings and the defaults of the others.
 
     Raises:
         ByroteError: no such source or setting, or values that make no source.
     """
-    known = sources()
-    if name not in known:
-        raise ByroteError(f"the lab has no source {name!r}", help=did_you_mean(name, known))
-    return known[name].from_settings(settings or {})
+    return source_kind(name).from_settings(settings or {})
 
 
 def source_of(manifest: Mapping[str, Any]) -> Source | None:

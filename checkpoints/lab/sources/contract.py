@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -25,6 +25,11 @@ CODES: Mapping[str, int] = {name: code for code, name in enumerate(MECHANISMS)}
 NOT_LEARNED_BY_HEART = ("bos", "copy_start", "copy")
 """What a memory of the sequence is not needed for; what is left is what a member's loss is taken over."""
 INDUCIBLE = ("copy", "in_context")
+_TYPED: Mapping[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": lambda word: {"true": True, "false": False}[word],
+}
 N_FOR_SHARE = 4096  # sequences on which a share is counted where no formula gives it
 
 # What no lab run needs and would only fill memory: a manifest may say anything, and so may a slip of the hand.
@@ -139,6 +144,27 @@ class Source:
                     help=f"give a value of type {types[name]}",
                 )
         return cls(**settings)
+
+    @classmethod
+    def parsed(cls, words: Iterable[str]) -> dict[str, Any]:
+        """Settings as they are typed, each NAME=VALUE, by the types they have.
+
+        Raises:
+            ByroteError: a word without a value, a name that is no setting, or a value that is none of its type.
+        """
+        types, found = cls.settings(), {}
+        for word in words:
+            name, equals, value = word.partition("=")
+            if not equals:
+                raise ByroteError(f"{word!r} gives a setting no value", help="write NAME=VALUE")
+            try:
+                found[name] = _TYPED.get(types.get(name, ""), str)(value)
+            except (ValueError, KeyError):
+                raise ByroteError(
+                    f"{name} of the source {cls.name} is {value!r}, which is no {types[name]}",
+                    help=f"give a value of type {types[name]}",
+                ) from None
+        return found
 
     def require_shape(self, *, table: int = 1) -> None:
         """Refuse a vocabulary or context that no sequence, or no memory, can have.
