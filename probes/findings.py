@@ -91,7 +91,7 @@ def induction(run: str, found: Onset) -> str:
     """
     name = run_name(run)
     if not found.measured:
-        return f"{name}: the induction verdict was not measured"
+        return f"{name}: {found.text}"
     if found.only_step is not None:
         return f"{name} has {_how_many(found.heads_at_end)} at step {step_number(found.only_step)}"
     if not found.found or found.bracket is None:

@@ -78,6 +78,12 @@ A fraction or share (the unit says so), and a score within [-1, 1], has 0.05; an
 matter, and whoever writes such a probe says one (`smallest` in `byrote.probes.spec`).
 """
 
+MIN_VERDICT_N = 16
+"""Sequences below which no verdict is given: a 95% interval of a weak head's score on 8 is too narrow in one case of 12.
+
+docs/statistics.md has the coverage of every interval at n = 8, 12, 16, 24 and 31 that this is read from.
+"""
+
 PREVIOUS_TOKEN = 0.4
 """Attention to the token before that surely makes a previous-token head: the threshold commonly taken for such heads."""
 
@@ -243,6 +249,21 @@ def rests(sink: Numbers) -> Flags:
         sink: mean attention on position 0.
     """
     return is_above(sink, SINK)
+
+
+def too_few(info: ProbeInfo, metric: str, n: float) -> str:
+    """Why a metric that is a verdict is not given on so few sequences; "" where it is, and for metrics that are numbers.
+
+    Args:
+        info: the probe.
+        metric: one of its metrics.
+        n: sequences.
+    """
+    judges = metric in info.words or info.unit_of(metric) == "yes (1) or no (0)"
+    if not judges or not 0 < n < MIN_VERDICT_N:
+        return ""
+    more = "more members" if ".memory." in info.module else f"--sequences {MIN_VERDICT_N} or more"
+    return f"no verdict on fewer than {MIN_VERDICT_N} sequences, and there were {int(n)}: give {more}"
 
 
 def is_called(verdict: ArrayLike) -> Flags:

@@ -110,14 +110,14 @@ _UNCALLED = "copying was not measured, so that no head can be called"
     "the loss and match nothing. Few heads mean few draws (n_draws); random heads may be induction heads too, which makes "
     "excess small",
     not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
-    "depend on later tokens; there is one sequence only; attention is not finite, not causal or does not sum to 1",
+    "depend on later tokens; there is one sequence only (its verdict: fewer than 16); attention is not finite, not causal or does not sum to 1",
     undefined="there are no such heads",
     default=False,
     options=("top_heads",),
     passes="up to 70: sets of heads and their random draws",
     order=230,
     headline=("excess",),
-    version=2,
+    version=3,
 )  # fmt: skip
 def load_bearing(
     model: HookedModel,

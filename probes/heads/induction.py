@@ -116,10 +116,10 @@ class InductionTests:
     reads_as="1: the head matches prefixes, copies, and raises what followed, surely and by more than the smallest effects. 0 "
     "is not proof of absence: byrote selftest prints from which scores on heads are called, and heads that each do little "
     "may solve the task together (load_bearing: distributed induction)",
-    not_measured="prefix matching or copying was not measured on the heads it judges",
+    not_measured="fewer than 16 sequences; prefix matching or copying was not measured on the heads it judges",
     undefined="copying was not measured on a head that matches prefixes",
     order=200,
-    version=3,
+    version=4,
 )  # fmt: skip
 def induction(
     prefix: Scores,

@@ -82,10 +82,10 @@ class MemGap:
     smallest={"loss_share": (0.05, "half of what near_zero asks of it")},
     reads_as="Interval over 0: no sign of memory. near_zero says that the repeated data is all but free, not that "
     "damage has been done: look at copying and held-out loss",
-    not_measured="the series carries no members and none were given (--members FILE); or no twins (--twins FILE)",
+    not_measured="the series carries no members and none were given (--members FILE); or no twins (--twins FILE); near_zero: fewer than 16 members",
     undefined="the loss on members or twins is not finite",
     order=270,
-    version=3,
+    version=4,
 )
 def mem_gap(
     members: Float[np.ndarray, " n"],

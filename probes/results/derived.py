@@ -24,6 +24,7 @@ from byrote.probes.results.schema import (
     in_order,
     to_frame,
     unit_table,
+    withheld,
 )
 from byrote.probes.results.source import Source, encoded
 from byrote.probes.results.unit_files import (
@@ -176,4 +177,5 @@ def _verdict(info: ProbeInfo, frame: pd.DataFrame) -> Sequence[Measured]:
     unsampled = (part["valid"] & part["lo"].isna() & (part["n"] == 0) for part in rows.values())
     if any(part.any() for part in unsampled):  # imported numbers: nothing to test
         return ()
-    return verdict.finisher({name: part for name, part in rows.items() if not part.empty})
+    found = verdict.finisher({name: part for name, part in rows.items() if not part.empty})
+    return [withheld(info, measured) for measured in found]

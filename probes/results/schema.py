@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from byrote.probes.few import mean_interval
+from byrote.probes.rules import too_few
 from byrote.probes.spec import ProbeInfo
 
 AXES = ("layer", "head", "src_layer", "src_head", "position")
@@ -114,6 +115,15 @@ def from_samples(
         layer_reasons=layer_reasons or {},
         undefined=info.undefined,
     )
+
+
+def withheld(info: ProbeInfo, measured: Measured) -> Measured:
+    """The same, without its values where it is a verdict on too few sequences."""
+    reason = too_few(info, measured.metric, float(measured.n.max(initial=0.0)))
+    if not reason:
+        return measured
+    nan = np.full_like(measured.values, np.nan, dtype=np.float64)
+    return replace(measured, values=nan, lo=nan, hi=nan, undefined=reason)
 
 
 def not_measured(info: ProbeInfo, metric: str, reason: str) -> Measured:

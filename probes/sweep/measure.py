@@ -27,7 +27,7 @@ from byrote.interp.observe import (
     read_out_error,
 )
 from byrote.probes.heads.matching import uniform_attention
-from byrote.probes.results.schema import Measured, from_samples, not_measured
+from byrote.probes.results.schema import Measured, from_samples, not_measured, withheld
 from byrote.probes.spec import NotMeasuredError, ProbeInfo, ProbeScores, level_of
 from byrote.probes.stimuli import Stimulus
 from byrote.probes.sweep.plan import Group
@@ -149,7 +149,7 @@ def measure_once(
     except NotMeasuredError as reason:
         return [not_measured(info, metric, str(reason)) for metric in info.metrics]
     scores = found if info.plugin is None else _checked_scores(info, found, model)
-    return [_from_scores(info, metric, score, seed) for metric, score in scores.items()]
+    return [withheld(info, _from_scores(info, metric, score, seed)) for metric, score in scores.items()]
 
 
 def signature_of(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from byrote.probes.results.curve import curves_of
 from byrote.probes.results.table import Table
 from byrote.probes.rules import HALF_RISEN, LOST_FRAC, is_called, is_lasting, is_lost, is_previous_token_head
 from byrote.probes.trajectory.crossing import crossings, rise
-from byrote.probes.wording import between_steps, counted, probe_name, step_number
+from byrote.probes.wording import between_steps, clean, counted, probe_name, step_number
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,7 @@ def onset(results: Table) -> Onset:
     """
     table = verdict_table(results)
     if table.isna().all(axis=None):  # an empty one too
-        without = "imported scores have no samples to give an induction verdict on"
-        text = without if results.imported else "the induction verdict was not measured"
-        return Onset(False, "", None, None, (), text, measured=False)
+        return Onset(False, "", None, None, (), _unjudged(results), measured=False)
     steps = [int(step) for step in table.index]
     at_end = called_heads(results, steps[-1])
     first, only = _first_lasting(table), steps[0] if len(steps) == 1 else None
@@ -105,6 +103,15 @@ def onset(results: Table) -> Onset:
     lost = loss(results, table.iloc[index:])
     text = _onset_text(head, bracket, at_end, lost) if only is None else _at_only_step(only, at_end)
     return Onset(True, head, bracket, tokens, at_end, text, loss=lost, only_step=only)
+
+
+def _unjudged(results: Table) -> str:
+    """Why no head was judged at any step."""
+    if results.imported:
+        return "imported scores have no samples to give an induction verdict on"
+    said = "the induction verdict was not measured"
+    reasons = results.select("induction", "verdict")["reason"].unique()
+    return f"{said}: {clean(reasons[0])}" if len(reasons) == 1 and reasons[0] else said
 
 
 def called_heads(results: Table, step: int) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def planted_results(planted_runs: Path, tmp_path_factory: pytest.TempPathFactory
     """A folder `results` with what `byrote run` measured on `planted_runs`."""
     out = tmp_path_factory.mktemp("measured") / "results"
     probes = [word for name in PROBES for word in ("-p", name)]
-    done = CliRunner().invoke(cli, ["run", str(planted_runs), *probes, "--sequences", "8", "-o", str(out)])
+    done = CliRunner().invoke(cli, ["run", str(planted_runs), *probes, "--sequences", "16", "-o", str(out)])
     assert done.exit_code == 0, done.stderr
     return out
 

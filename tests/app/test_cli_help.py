@@ -214,7 +214,7 @@ for args in (
     ["show", f"{results}/planted", "-t"],
     ["compare", f"{results}/planted", f"{results}/random"],
     ["report", results, "-o", out, "--light"],
-    ["run", runs, "-p", "previous_token", "--sequences", "8", "-o", results, "--dry-run"],
+    ["run", runs, "-p", "previous_token", "--sequences", "16", "-o", results, "--dry-run"],
 ):
     done = CliRunner().invoke(cli, args)
     assert done.exit_code == 0, (args, done.stderr)

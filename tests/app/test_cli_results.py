@@ -49,7 +49,7 @@ def test_show_ranks_the_planted_heads(byrote, planted_results):
     assert [(row["head"], row["rank"]) for row in rows[:2]] == [("L0H0", "1"), ("L0H1", "2")]
     assert float(rows[0]["value"]) == pytest.approx(1.0, abs=1e-4)
     assert {(row["run"], row["step"], row["n"], row["valid"]) for row in rows} == {
-        ("planted", "20", "8", "true")
+        ("planted", "20", "16", "true")
     }
 
 
@@ -165,7 +165,7 @@ def test_compare_data_hold_every_difference(byrote, planted_results):
         assert row["difference"] == pytest.approx(row["b"] - row["a"], abs=1e-6)
         assert (row["p"] is None) == (row["reason"] is not None) == (row["n"] == 0)
     (loss,) = [r for r in rows if (r["probe"], r["metric"]) == ("repeat_loss", "later_blocks")]
-    assert loss["change"] == "higher" and loss["lo"] > 0 and loss["n"] == 8
+    assert loss["change"] == "higher" and loss["lo"] > 0 and loss["n"] == 16
     heads = {r["head_a"] for r in rows if (r["probe"], r["metric"]) == ("induction", "verdict")}
     assert heads == {f"L{l}H{h}" for l in range(2) for h in range(4)}
 

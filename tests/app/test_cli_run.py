@@ -122,15 +122,28 @@ def test_a_hostile_name_is_printed_safely(byrote, series_copy):
 
 def test_run_prints_the_path_and_a_summary(byrote, planted_runs):
     done = byrote("run", planted_runs / "planted", "-p", "induction", "-p", "repeat_loss", "-p", "previous_token",
-                "--sequences", "8", "--steps", "last")  # fmt: skip
+                "--sequences", "16", "--steps", "last")  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "results/planted\n"
     said = done.stderr
     assert "planted: 1/1 · step 20 · " in said and "ETA 0:00" in said
-    assert "2 induction heads at step 20: L1H0 1.00 [0.63, 1.00], L1H1 " in said
+    assert "2 induction heads at step 20: L1H0 1.00 [0.79, 1.00], L1H1 " in said
     assert "previous-token heads: L0H0 1.00 " in said
     assert "nats after the first block" in said
     assert said.splitlines()[-1] == "next: byrote report results/planted"
+
+
+def test_fewer_than_16_sequences_give_no_verdict_and_the_reason_is_named_once(byrote, planted_runs):
+    done = byrote("run", planted_runs / "planted", "-p", "induction", "--sequences", "8", "--steps", "last")
+    assert done.exit_code == 0, done.stderr
+    reason = "no verdict on fewer than 16 sequences, and there were 8: give --sequences 16 or more"
+    assert [line for line in done.stderr.splitlines() if reason in line] == [
+        f"planted: not measured: induction (on_sink_free, unmet, verdict): {reason}"
+    ]
+    assert "induction head" not in done.stderr
+    events = byrote("show", "results/planted", "--json")
+    rows = [row for row in json.loads(events.stdout) if row["probe"] == "induction"]
+    assert {row["metric"] for row in rows if row["value"] is None} <= {"verdict", "unmet", "on_sink_free"}
 
 
 def test_a_second_run_measures_nothing_and_says_so(byrote, planted_results, planted_runs, tmp_path):
@@ -140,7 +153,7 @@ def test_a_second_run_measures_nothing_and_says_so(byrote, planted_results, plan
     before = units_of(out / "planted")
     probes = ("-p", "induction", "-p", "previous_token", "-p", "repeat_loss", "-p", "ov_copying")
     done = byrote(
-        "run", planted_runs / "planted", planted_runs / "random", *probes, "--sequences", "8", "-o", out
+        "run", planted_runs / "planted", planted_runs / "random", *probes, "--sequences", "16", "-o", out
     )
     assert done.exit_code == 0
     assert "planted: nothing new to measure: 12 units already stored" in done.stderr

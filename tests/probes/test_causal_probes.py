@@ -54,8 +54,18 @@ LN_IDS = math.log(D_VOCAB)
 
 @pytest.fixture(scope="module")
 def stimuli() -> dict[str, Stimulus]:
+    return drawn(6)
+
+
+@pytest.fixture(scope="module")
+def sixteen() -> dict[str, Stimulus]:
+    """As many as a verdict takes."""
+    return drawn(16)
+
+
+def drawn(n_seq: int) -> dict[str, Stimulus]:
     kinds = ("repeated_random", "shuffled_repeat", "jittered_repeat")
-    return {kind: make(kind, IDS, n_ctx=N_CTX, seed=0, n_seq=6) for kind in kinds}
+    return {kind: make(kind, IDS, n_ctx=N_CTX, seed=0, n_seq=n_seq) for kind in kinds}
 
 
 @pytest.fixture(scope="module")
@@ -223,16 +233,16 @@ def test_ablation_on_text_is_of_the_loss_and_of_its_late_minus_early(load, stimu
 
 
 @pytest.mark.parametrize("name", CIRCUITS)
-def test_verdicts_on_circuits_of_which_it_is_known(load, stimuli, name):
+def test_verdicts_on_circuits_of_which_it_is_known(load, sixteen, name):
     found = {
-        metric: m.values.item() for metric, m in direct(load(CONFIGS[name]), "load_bearing", stimuli).items()
+        metric: m.values.item() for metric, m in direct(load(CONFIGS[name]), "load_bearing", sixteen).items()
     }
     assert REGISTRY["load_bearing"].word_of("verdict", float(found["verdict"])) == name
     assert (found["n_top"], found["n_draws"], found["n_possible"]) == (1, 3, 3)
     joint = {"load-bearing": 1, "distributed induction": 2, "signature only": 0, "neither": 0}[name]
     assert (found["n_joint"], found["layers_away"]) == (joint, 0)
-    logits = expected(CONFIGS[name], stimuli["repeated_random"].tokens)["logits"]
-    gain = [later_loss(logits, stimuli["repeated_random"], first=first) for first in (True, False)]
+    logits = expected(CONFIGS[name], sixteen["repeated_random"].tokens)["logits"]
+    gain = [later_loss(logits, sixteen["repeated_random"], first=first) for first in (True, False)]
     assert found["gain"] == pytest.approx((gain[0] - gain[1]).mean(), abs=1e-4)
     if name == "load-bearing":
         assert found["top_change"] == pytest.approx(LN_IDS, abs=0.9)  # the mean stand-in is noise
@@ -256,7 +266,7 @@ def test_verdicts_on_circuits_of_which_it_is_known(load, stimuli, name):
 def test_one_head_per_layer_leaves_nothing_to_compare_with(lab_series):
     model = load_fresh(open_series(lab_series(1, n_heads=1, d_head=16))[0])
     vocabulary, kinds = Vocabulary(np.arange(1, 24), 0), REGISTRY["load_bearing"].stimuli
-    found = direct(model, "load_bearing", {k: make(k, vocabulary, n_ctx=32, seed=0, n_seq=4) for k in kinds})
+    found = direct(model, "load_bearing", {k: make(k, vocabulary, n_ctx=32, seed=0, n_seq=16) for k in kinds})
     assert np.isfinite(found["top_change"].values)
     assert np.isnan(found["excess"].values)
     assert "has 0 other heads for the 1 chosen from it: nothing to compare with" in found["excess"].undefined
@@ -302,8 +312,8 @@ def test_a_layer_with_too_few_other_heads_draws_from_the_layers_around_it():
     )
 
 
-def test_as_many_top_heads_as_requested_and_harmful_draws_count_as_nothing(load, stimuli):
-    shown = {kind: stimuli[kind] for kind in REGISTRY["load_bearing"].stimuli}
+def test_as_many_top_heads_as_requested_and_harmful_draws_count_as_nothing(load, sixteen):
+    shown = {kind: sixteen[kind] for kind in REGISTRY["load_bearing"].stimuli}
     model, info = load(CONFIGS["distributed induction"]), REGISTRY["load_bearing"]
     found = {
         m.metric: m.values for m in measure_once(model, info, stimuli=shown, seed=0, options={"top_heads": 2})

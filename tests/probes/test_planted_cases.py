@@ -29,7 +29,7 @@ from byrote.probes.sweep.measure import measure_stimulus
 KINDS = ("repeated_random", "shuffled_repeat", "jittered_repeat")
 
 
-def stimuli_for(model, n_seq=8):
+def stimuli_for(model, n_seq=16):
     vocabulary = Vocabulary(np.arange(1, model.shape.d_vocab), 0)
     return {kind: make(kind, vocabulary, n_ctx=model.shape.n_ctx, seed=0, n_seq=n_seq) for kind in KINDS}
 

@@ -107,6 +107,23 @@ def test_what_load_bearing_says(changes, word):
     assert lookup("load_bearing").word_of("verdict", rules.load_verdict(LOAD | changes)) == word
 
 
+@pytest.mark.parametrize(
+    ("probe", "metric", "remedy"),
+    [
+        ("induction", "verdict", "--sequences 16 or more"),
+        ("load_bearing", "verdict", "--sequences 16 or more"),
+        ("mem_gap", "near_zero", "give more members"),
+    ],
+)
+def test_a_verdict_needs_16_sequences_and_numbers_do_not(probe, metric, remedy):
+    info = lookup(probe)
+    reason = rules.too_few(info, metric, 15)
+    assert reason.startswith("no verdict on fewer than 16 sequences, and there were 15") and remedy in reason
+    assert rules.too_few(info, metric, 16) == rules.too_few(info, metric, 0) == ""
+    numbers = [m for m in info.metrics if m not in ("verdict", "unmet", "on_sink_free", "near_zero")]
+    assert numbers and not any(rules.too_few(info, m, 2) for m in numbers)
+
+
 def test_a_previous_token_head_has_its_whole_interval_above_the_threshold():
     assert rules.is_previous_token_head(np.array([0.4, 0.41, np.nan])).tolist() == [False, True, False]
 

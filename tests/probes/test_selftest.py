@@ -32,7 +32,7 @@ def failed_of(table: Iterable[Calibration], tries: int) -> list[str]:
 
 @pytest.mark.slow
 def test_it_passes_on_few_models_without_simulations():
-    found = run_selftest(n_random=1, n_seq=8, tries=0)
+    found = run_selftest(n_random=1, n_seq=16, tries=0)
     assert len(found.checks) > 25 and failed(found.checks) == []
     assert any("load_bearing" in line for line in found.lines)
 

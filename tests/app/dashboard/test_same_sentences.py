@@ -58,7 +58,7 @@ CASES = {
     ),
     "one of two undetermined": (
         [rising(), undetermined(rising())],
-        f"a {RISES}; b: the induction verdict was not measured",
+        f"a {RISES}; b: the induction verdict was not measured: copying was not measured",
     ),
     "many runs": ([rising(), flat(), rising(), flat()], "2 of 4 runs form lasting induction heads"),
 }
