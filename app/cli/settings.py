@@ -16,7 +16,6 @@ The folder in which a command is started may be somebody else's. So `allow-downl
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import FORMER, NAME
-from byrote.checkpoints.safe_read import FileRefused, read_text
+from byrote.checkpoints.safe_read import read_toml
 
 MAX_BYTES = 4 << 20  # a pyproject.toml of a large project has some 100 kB
 # What reaches the network, runs code, throws away what is stored, or lets another page in.
@@ -68,11 +67,13 @@ def read_settings(folder: Path) -> Settings:
     if not path.is_file():
         return Settings()
     try:
-        tool = tomllib.loads(read_text(path, max_bytes=MAX_BYTES, follow_links=True)).get("tool", {})
-    except (OSError, ValueError, RecursionError, FileRefused) as error:
-        return Settings(
-            path=path, problem=ByroteError(f"{path} cannot be read ({error})", help="fix the file")
-        )
+        tool = read_toml(path, max_bytes=MAX_BYTES, follow_links=True).get("tool", {})
+    except ByroteError as refused:  # what the file is, not how it was read
+        problem = ByroteError(refused.message, help=refused.help or "fix the file")
+        return Settings(path=path, problem=problem)
+    except OSError as error:
+        problem = ByroteError(f"{path} cannot be read ({error})", help="fix the file")
+        return Settings(path=path, problem=problem)
     if isinstance(tool, dict) and FORMER in tool:
         problem = ByroteError(
             f"[tool.{FORMER}] in {path} is a table of version 0.1", help=f"rename it [tool.{NAME}]"
