@@ -52,6 +52,8 @@ class TokenSets:
 
     Attributes:
         natural: windows of real text, BOS first.
+        natural_document: the document of each; None where each is one of its own.
+        contexts: (windows, document of each) in the order that an earlier sweep showed them in.
         members: sequences that were trained on repeatedly, BOS first.
         repeat_count: how often each member was trained on.
         twins: fresh sequences of the members' source, never trained on.
@@ -65,6 +67,8 @@ class TokenSets:
     """
 
     natural: Int[np.ndarray, "n width"] | None = None
+    natural_document: Int[np.ndarray, " n"] | None = None
+    contexts: tuple[Int[np.ndarray, "k context_width"], Int[np.ndarray, " k"]] | None = None
     members: Int[np.ndarray, "p member_width"] | None = None
     repeat_count: Int[np.ndarray, " p"] | None = None
     twins: Int[np.ndarray, "q twin_width"] | None = None
@@ -383,10 +387,12 @@ class Windows:
 
     Attributes:
         tokens: BOS first, all of one length.
+        document: the document that each begins in, from 0.
         notes: remarks for the reader on how they were cut.
     """
 
     tokens: Int[np.ndarray, "n width"]
+    document: Int[np.ndarray, " n"]
     notes: tuple[str, ...] = ()
 
 
@@ -424,9 +430,9 @@ def natural_windows(path: Path, *, tokenizer: Path | None, bos: int, width: int,
         raise ByroteError(f"{path.name} holds no text", help="give a file that is not empty")
     if reading.replaced:
         notes.append(f"{path.name}: bytes that are not UTF-8 were replaced ({reading.replaced:,})")
-    tokens, cut = _cut(documents, bos=bos, width=width, wanted=wanted, name=path.name)
+    tokens, document, cut = _cut(documents, bos=bos, width=width, wanted=wanted, name=path.name)
     left_out = [f"{file}: {what}" for file, what in reading.files]
-    return Windows(tokens, (*notes, *left_out, *cut))
+    return Windows(tokens, document, (*notes, *left_out, *cut))
 
 
 def _encoded(files: Sequence[Path], tokenizer: Path, reading: Reading) -> Iterator[Codes]:
@@ -438,10 +444,11 @@ def _encoded(files: Sequence[Path], tokenizer: Path, reading: Reading) -> Iterat
 
 def _cut(
     documents: list[np.ndarray], *, bos: int, width: int, wanted: int, name: str
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     size = width - 1
     whole = [d[: len(d) // size * size].reshape(-1, size) for d in documents]
     count = sum(map(len, whole))
+    document = np.repeat(np.arange(len(documents)), [len(d) for d in whole])
     joined = np.concatenate([part for d in documents for part in ([bos], d)])[1:].astype(np.int64)
     notes = []
     if count < min(max(wanted, MIN_WINDOWS), len(joined) // size):
@@ -456,10 +463,13 @@ def _cut(
                 help=f"give a longer text: {MIN_WINDOWS * (width - 1):,} tokens make {MIN_WINDOWS} windows of the "
                 "model's context",
             )
-        whole = [joined[: MIN_WINDOWS * size].reshape(MIN_WINDOWS, size)]
+        whole, count = [joined[: MIN_WINDOWS * size].reshape(MIN_WINDOWS, size)], MIN_WINDOWS
         notes = [f"{name} is short: {MIN_WINDOWS} windows of {size + 1:,} tokens instead of {width:,}"]
     body = np.concatenate(whole)
-    return np.concatenate([np.full((len(body), 1), bos), body], axis=1).astype(np.int64), notes
+    if notes:  # joined: the document that each window begins in
+        begins = np.cumsum([0, *(len(d) + 1 for d in documents[:-1])])
+        document = np.searchsorted(begins, np.arange(len(body)) * size, side="right") - 1
+    return np.concatenate([np.full((len(body), 1), bos), body], axis=1).astype(np.int64), document, notes
 
 
 def _documents(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Int[np.ndarray, " n"]]:

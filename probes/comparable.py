@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Num
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.results.table import Table
@@ -30,7 +33,10 @@ _TOLERANCE = {"tokens": 0.02, "loss": 0.05}  # relative distance within which tw
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
 
 # A run's own sequences, as its training data is; natural text is where each lab series carries its own.
-OWN_STIMULI = frozenset({"members", "twins", "candidates", "natural"})
+OWN_STIMULI = frozenset({"members", "twins", "candidates", "natural", "natural_contexts"})
+_SHOWN = re.compile(
+    r"^(natural_contexts-l\d+)-n\d+-"
+)  # as many as a run needs, the first of the same windows
 
 
 @dataclass(frozen=True)
@@ -275,8 +281,15 @@ def _by_stimulus(results: Table, step: int) -> dict[str, dict[str, Any]]:
         facts = unit_provenance(path)
         kind = path.name.split(".")[0]
         probes = {**merged.get(kind, {}).get("probes", {}), **facts.get("probes", {})}
-        merged[kind] = {**facts, "probes": probes}
+        stimulus = {"stimulus": _SHOWN.sub(r"\1-", str(facts["stimulus"]))} if "stimulus" in facts else {}
+        merged[kind] = {**facts, **stimulus, "probes": probes}
     return merged
+
+
+def shared_sequences(samples: Sequence[Num[np.ndarray, _ * metric]]) -> list[Num[np.ndarray, n * metric]]:
+    """Values by sequence of runs that were shown the same ones, one of them more than another: of those that all saw."""
+    n = min(map(len, samples))
+    return [values[:n] for values in samples]
 
 
 def _differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:

@@ -35,6 +35,7 @@ from byrote.probes.comparable import (
     init_disagreement,
     matched_steps,
     own_units,
+    shared_sequences,
 )
 from byrote.probes.findings_compared import comparison_sentence
 from byrote.probes.registry import best_compared
@@ -191,7 +192,11 @@ def _metric_rows(
     table["a"], table["b"] = usable["value_a"].to_numpy(), usable["value_b"].to_numpy()
     table["head_a"] = table["head_b"] = [row_label(row) for row in usable[_AXES].itertuples(index=False)]
     if "samples_a" in usable and len(usable["samples_a"].iloc[0]):
-        tested = difference_table(stacked(usable["samples_a"]), stacked(usable["samples_b"]), seed=seed)
+        both = [stacked(usable[f"samples_{side}"]) for side in "ab"]
+        if len(both[0]) != len(both[1]):  # what is shown is of the sequences that both saw
+            both = shared_sequences(both)
+            table["a"], table["b"] = (np.nanmean(values, 0) for values in both)
+        tested = difference_table(*both, seed=seed)
         return table.assign(**{name: tested[name].to_numpy() for name in tested})
     table["difference"] = table["b"] - table["a"]
     table["lo"] = table["hi"] = table["difference"]  # exact given the weights: no sampling error

@@ -17,7 +17,14 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes import unnamed_heads
-from byrote.probes.comparable import BEST_HEAD, MASS, differing_provenance, matched_steps, own_units
+from byrote.probes.comparable import (
+    BEST_HEAD,
+    MASS,
+    differing_provenance,
+    matched_steps,
+    own_units,
+    shared_sequences,
+)
 from byrote.probes.degradation import chosen_pairs, judged, one_per_head, stacked
 from byrote.probes.findings_compared import group_sentence
 from byrote.probes.groups import Arm, Group, group, pairs_by_seed
@@ -235,8 +242,8 @@ def _metric(
 ) -> SeedMetric:
     means = np.array([np.nanmean(x) for x in samples]) if values is None else values
     errors = np.array([np.sqrt(sequence_variance(x)) if len(x) > 1 else np.nan for x in samples])
-    alike = shared and len({len(x) for x in samples}) == 1 and len(samples[0]) > 1
-    return SeedMetric(info, name, means, np.stack(samples, axis=1) if alike else None, errors)
+    common = np.stack(shared_sequences(samples), axis=1) if shared else np.zeros((0, len(samples)))
+    return SeedMetric(info, name, means, common if len(common) > 1 else None, errors)
 
 
 def metric_row(metric: SeedMetric, n_a: int, *, paired: bool) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class ProbeInfo:
         sampled_chance: whether chance was itself measured, on about as many other sequences.
         needs_read_out: whether it reads the direct path to the logits, which must be seen to hold on the architecture.
         reads_earlier_layers: whether a layer's number also rests on the layers before it.
+        reads_ids: whether a computation on weights is shown the usable ids; follows from its arguments.
         order: place in lists, ascending, then by name.
         featured: 1, 2, ...: place among the head probes that reports, pages and notebooks show first; 0: after those.
         followed: 1, 2, ...: place among the probes whose strongest heads a trajectory follows; 0: not among them.
@@ -147,6 +148,7 @@ class ProbeInfo:
     sampled_chance: bool = False
     needs_read_out: bool = False
     reads_earlier_layers: bool = False
+    reads_ids: bool = False
     order: int = LAST
     featured: int = 0
     followed: int = 0
@@ -405,6 +407,7 @@ def describe(
         before = "in this or an earlier layer " if fields.get("reads_earlier_layers") else ""
         reasons.append(f"{before}{_CHECKS[kind]}")
     metrics = metrics or {"score": summary}
+    fields["reads_ids"] = kind == "weights" and "ids" in arguments
     if not isinstance(chance, str):
         fields["chance_levels"] = dict.fromkeys(metrics, float(chance))
     return ProbeInfo(

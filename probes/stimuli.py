@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,88 +17,15 @@ from jaxtyping import Int
 
 from byrote.checkpoints.errors import ByroteError, PluginError
 from byrote.checkpoints.token_sets import NO_TOKEN_SETS, TokenSets, starts_over
-from byrote.checkpoints.vocabulary import MAX_IDS, as_ranges, from_ranges
 from byrote.checkpoints.words import found_words
+from byrote.probes.contexts import contexts_in_order
+from byrote.probes.sequences import Stimulus as Stimulus
+from byrote.probes.sequences import Vocabulary as Vocabulary
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
 CONDITIONS = ("null", "apart", "pair", "skip")  # rows of one planted item, in this order
 PLANTED_TOKENS, PLANTED_GAPS = 64, (4, 8, 16, 32)
-
-
-@dataclass(frozen=True, eq=False)
-class Stimulus:
-    """Sequences that every step of a series, and both sides of a comparison, are measured on.
-
-    Attributes:
-        id: kind, sizes, seed and digest of the tokens.
-        kind: name in `STIMULI`.
-        seed: of the random draws.
-        tokens: ids, BOS at position 0.
-        copy_index: which copy of the block a position belongs to: 0 for BOS, then 1, 2, ...
-        match_tokens: the ids by which "an earlier copy" is decided. Equal to `tokens`, except on the null, where
-            they are the repeated ids: the same positions are scored with nothing to match.
-        params: sizes, for methods and provenance.
-        extra: further arrays, one row per sequence, that probes ask for by name (repeat counts, planted targets).
-    """
-
-    id: str
-    kind: str
-    seed: int
-    tokens: Int[np.ndarray, "batch pos"]
-    copy_index: Int[np.ndarray, "batch pos"]
-    match_tokens: Int[np.ndarray, "batch pos"]
-    params: Mapping[str, int] = field(default_factory=dict)
-    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def n(self) -> int:
-        """Number of sequences."""
-        return self.tokens.shape[0]
-
-    def to_json(self) -> dict[str, Any]:
-        """For run.json."""
-        return {"id": self.id, "kind": self.kind, "seed": self.seed, "n": self.n, **self.params}
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Ids that stimuli may use.
-
-    Attributes:
-        ids: usable ids: no special tokens, no never-trained padding.
-        bos: the id put at position 0.
-        note: how they were found, when that needs saying.
-        variants: pairs of ids whose texts are variants of one word; empty where ids have no text.
-    """
-
-    ids: Int[np.ndarray, " n_ids"]
-    bos: int
-    note: str = ""
-    variants: tuple[tuple[int, int], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """For run.json, so that the same command again draws the same stimuli without loading a model."""
-        pairs = [list(pair) for pair in self.variants]
-        return {"ids": as_ranges(self.ids.tolist()), "bos": self.bos, "note": self.note, "variants": pairs}
-
-    def fits(self, d_vocab: int) -> bool:
-        """Whether all of its ids are among those of a model."""
-        ids = [int(self.ids.min()), int(self.ids.max()), self.bos, *chain.from_iterable(self.variants)]
-        return all(0 <= i < d_vocab for i in ids)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Vocabulary | None:
-        """What `to_json` wrote; None for anything else."""
-        try:
-            ids = np.asarray(from_ranges(data["ids"]), dtype=np.int64)
-            variants = tuple((int(first), int(second)) for first, second in data["variants"])
-            bos, note = data["bos"], data["note"]
-            if not ids.size or type(bos) is not int or not 0 <= bos < MAX_IDS or not isinstance(note, str):
-                return None
-            return cls(ids, bos, note, variants)
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
-            return None
 
 
 def make(
@@ -289,6 +215,23 @@ def natural(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int
     return _from_tokens("natural", vocabulary, seed, windows[rows][:, :n_ctx])
 
 
+def natural_contexts(
+    token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int
+) -> Stimulus:
+    """The first n_seq of up to 512 windows of real text in one fixed order, with the document of each.
+
+    The id names the text and how many are shown: of two that differ in the number alone, one begins with the other.
+    """
+    _given(token_sets.natural, "natural text", "--text FILE")
+    pool, document = contexts_in_order(token_sets, n_ctx=n_ctx, seed=seed)
+    _given(pool, "natural text of this seed and context", "--text FILE")
+    shown = _from_tokens(
+        "natural_contexts", vocabulary, seed, pool[:n_seq], extra={"document": document[:n_seq]}
+    )
+    (n, pos), text = shown.tokens.shape, _digest(pool, document)
+    return replace(shown, id=f"natural_contexts-l{pos}-n{n}-s{seed}-{text}")
+
+
 def members(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
     """Sequences the model was trained on repeatedly, with how often: all of them, or 8 n_seq drawn at random."""
     tokens = _given(token_sets.members, "training members", "--members FILE")
@@ -389,6 +332,7 @@ def _from_tokens(
 
 TOKEN_SET_STIMULI: Mapping[str, Callable[[TokenSets, Vocabulary, int, int, int], Stimulus]] = {
     "natural": natural,
+    "natural_contexts": natural_contexts,
     "members": members,
     "twins": twins,
     "candidates": candidates,
@@ -399,7 +343,10 @@ _UNAVAILABLE = {
     **dict.fromkeys(("repeated_random", "shuffled_repeat", "jittered_repeat"), _NO_BLOCKS),
     "paragraph_copies": "the context holds no two copies of a paragraph",
     "planted_pairs": "the context or the vocabulary is too small for a planted pair (10 tokens)",
-    "natural": "the series carries no natural text and none was given (--text FILE)",
+    **dict.fromkeys(
+        ("natural", "natural_contexts"),
+        "the series carries no natural text and none was given (--text FILE)",
+    ),
     "words": "there is no text, or it holds no two tokens that belong together (--text FILE)",
     "members": "the series carries no members and none were given (--members FILE)",
     **dict.fromkeys(("twins", "candidates"), "there are no twins of the members (--twins FILE)"),

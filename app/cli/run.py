@@ -233,3 +233,5 @@ def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, p
         f"{size(round(tried.unit_bytes * plan.to_measure))}, as step{'s' * (len(tried.steps) > 1)} {steps} took; "
         f"{counted(tried.sequences, 'sequence')} shown to the model for each checkpoint"
     )
+    for note in tried.notes:
+        session.data(f"{plan.path}: {note}")

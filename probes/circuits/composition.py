@@ -34,7 +34,7 @@ from functools import lru_cache
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from byrote.interp.weights import HeadWeights
@@ -89,12 +89,11 @@ PairTensor = Float[Tensor, "src_layer src_head layer head"]
     order=120,
     version=3,
 )
-def composition(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, ProbeScores]:
+def composition(weights: HeadWeights, seed: int) -> dict[str, ProbeScores]:
     """Score every pair of heads.
 
     Args:
         weights: of the model.
-        ids: not used: no token is read.
         seed: of the null.
 
     Returns:

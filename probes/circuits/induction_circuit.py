@@ -100,7 +100,7 @@ def induction_circuit(
     """
     stimulus = stimuli["jittered_repeat"]
     tokens, copies = shown(stimulus), earlier_copies(torch.from_numpy(stimulus.match_tokens))
-    wired = composition(model.weights, torch.zeros(0, dtype=torch.long), seed)  # 5.
+    wired = composition(model.weights, seed)  # 5.
     refuse_if("" if len(tokens) > 1 else "mean ablation needs two sequences")
     found = _Scores({"prefix": shifted_keys(copies, 1), "duplicate": copies})
     report = observe(model, tokens, [found])

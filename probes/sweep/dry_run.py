@@ -50,12 +50,14 @@ class CostEstimate:
         unit_bytes: stored per unit, observations included.
         sequences: shown to the model for one checkpoint, counted while it was tried: a probe that runs it often counts
             as often.
+        notes: how many windows of text that includes, and why.
     """
 
     steps: tuple[int, ...]
     unit_s: float
     unit_bytes: float
     sequences: int
+    notes: tuple[str, ...] = ()
 
 
 def preview(
@@ -120,7 +122,13 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
         files = [f for f in Path(folder).rglob("*") if f.suffix in (".parquet", ".safetensors")]
         stored = sum(file.stat().st_size for file in files)
     last = max(entry["step"] for entry in outcome.trace if entry["what"].startswith("measure"))
-    took = [e["end_s"] - e["start_s"] for e in outcome.trace if e["step"] == last and e["what"] != "drift"]
+    took = [
+        e["end_s"] - e["start_s"]
+        for e in outcome.trace
+        if e["step"] == last and e["what"] not in ("drift", "windows")
+    ]
     n_units = len(groups(config.infos))
-    sequences = round(sum(shown.rows) * n_units / outcome.measured)
-    return CostEstimate(tried.steps, sum(took) / n_units, stored / outcome.measured, sequences)
+    once, *notes = outcome.settled or (0,)
+    sequences = round((sum(shown.rows) - once) * n_units / outcome.measured)
+    unit_s, unit_bytes = sum(took) / n_units, stored / outcome.measured
+    return CostEstimate(tried.steps, unit_s, unit_bytes, sequences, tuple(notes))

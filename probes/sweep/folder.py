@@ -35,6 +35,8 @@ class SweepOutcome:
         gaps: checkpoints or units that could not be measured, with reasons.
         interrupted: True after Ctrl-C: what was finished is saved.
         trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
+        settled: sequences shown once, to find out how many windows of text are needed, and the finding; None where it was
+            known, or nothing needs it.
         drift: in a lower precision than float32, how far the last step's scores are from float32; see `drift_rows`.
     """
 
@@ -47,6 +49,7 @@ class SweepOutcome:
     interrupted: bool = False
     trace: list[dict[str, Any]] = field(default_factory=list)
     drift: list[dict[str, Any]] = field(default_factory=list)
+    settled: tuple[int, str] | None = None
 
     @property
     def results(self) -> Results:

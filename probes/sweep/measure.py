@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from byrote.checkpoints.errors import PluginError, did_you_mean
+from byrote.interp.intervene import Edit, losses_under
 from byrote.interp.model import HookedModel
 from byrote.interp.observe import (
     END_SITES,
@@ -26,7 +27,9 @@ from byrote.interp.observe import (
     observe,
     read_out_error,
 )
+from byrote.probes.contexts import MOST_WINDOWS, contexts_note, windows_needed
 from byrote.probes.heads.matching import uniform_attention
+from byrote.probes.model.icl_score import icl_score
 from byrote.probes.results.schema import Measured, from_samples, not_measured, withheld
 from byrote.probes.spec import NotMeasuredError, ProbeInfo, ProbeScores, level_of
 from byrote.probes.stimuli import Stimulus
@@ -72,6 +75,31 @@ def measure_group(model: HookedModel, group: Group, shown: StimulusSet) -> list[
         for info in group.probes
     )
     return [m for measured in by_probe for m in measured]
+
+
+def settle_contexts(model: HookedModel, shown: StimulusSet) -> tuple[int, str] | None:
+    """Show as many windows of text as this model needs for its in-context learning score, where that is still open.
+
+    Args:
+        model: a loaded checkpoint, the last one that is measured.
+        shown: what the models are shown.
+
+    Returns:
+        How many those are, and the finding in words; None where it was known.
+    """
+    if not shown.unsettled:
+        return None
+    every = shown.contexts(MOST_WINDOWS)
+    document, tokens = every.extra["document"], torch.from_numpy(every.tokens)
+
+    def score(rows: slice) -> np.ndarray:
+        (nll,) = losses_under(model, tokens[rows], [Edit()])
+        return icl_score(nll, torch.from_numpy(document[rows]))["score"].double().numpy()
+
+    n, reached = windows_needed(score, document, seed=shown.config.seed)
+    note = contexts_note(document[:n], reached, step=model.checkpoint.step)
+    shown.settle(n, note)
+    return n, note
 
 
 def out_of_reach(model: HookedModel, stimulus: Stimulus) -> str:

@@ -25,7 +25,7 @@ from byrote.probes.results.schema import in_order, to_frame, unit_table
 from byrote.probes.results.unit_files import measured_steps, set_aside
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, run_json, write_run_json
-from byrote.probes.sweep.measure import measure_group
+from byrote.probes.sweep.measure import measure_group, settle_contexts
 from byrote.probes.sweep.plan import groups
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Units
@@ -84,12 +84,14 @@ def measure_model(
     if out is None:
         shown = StimulusSet(series, config, _NOWHERE)
         shown.fit(copied, checkpoint, first=True)
+        settle_contexts(copied, shown)
         measured = [m for group in groups(config.infos) for m in measure_group(copied, group, shown)]
         rows = in_order(unit_table(measured, run=name, step=step, tokens_seen=None))
         return ResultsInMemory(run_json(_NOWHERE, SweepOutcome(_NOWHERE), shown, swap="in memory"), rows)
     with open_run_folder(out, series, fresh=False) as root:
         shown = StimulusSet(series, config, root)
         shown.fit(copied, checkpoint, first=False)
+        settle_contexts(copied, shown)
         units, identity = Units(root, config, shown), fingerprint_of(copied)
         units.refuse_mixture([step])
         found = units.look(checkpoint, identity)

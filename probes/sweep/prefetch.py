@@ -135,6 +135,14 @@ class Fingerprints:
         self._before = known.zeros
         return known.fingerprint
 
+    def read(self, checkpoint: Checkpoint) -> None:
+        """Hash a checkpoint before its turn, so that it may be `loaded`.
+
+        Raises:
+            CheckpointError: a file that is not what it claims to be.
+        """
+        self._known(checkpoint)
+
     def loaded(self, checkpoint: Checkpoint, load: Callable[[], _Loaded]) -> _Loaded:
         """What `load` returns, from the very files that were hashed: they are compared again when it has returned.
 

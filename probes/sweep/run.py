@@ -135,7 +135,7 @@ class _Sweep:
     def _checkpoint(self, checkpoint: Checkpoint, identity: str) -> None:
         """Measure what one checkpoint lacks; one that lacks nothing is not loaded."""
         step, outcome = checkpoint.step, self.outcome
-        if self.shown.shape:
+        if self.shown.shape and not self.shown.unsettled:
             found = self.units.look(checkpoint, identity)
             if not found.missing and not self.units.lacks_attention(checkpoint, identity):
                 self._count(found)
@@ -147,6 +147,8 @@ class _Sweep:
                 model = self.known.loaded(checkpoint, partial(self.hooked.load, ready))
             self._take_threads(model)
             self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
+            if self.shown.unsettled:
+                model = self._settle(model, ready)
             found = self.units.look(checkpoint, identity)
             self._count(found)
             with folders_synced_once():
@@ -161,6 +163,29 @@ class _Sweep:
                         model, self.root, step, fingerprint=identity, stimuli=stimuli, tokenizer=tokenizer
                     )
             self.swap_used = self.hooked.method
+
+    def _settle(self, model: HookedModel, now: Checkpoint) -> HookedModel:
+        """Find out how many windows of text the last step needs, since training makes losses differ; then as before.
+
+        Returns:
+            The model with the weights that it had.
+        """
+        from byrote.probes.sweep.measure import settle_contexts
+
+        assert self.hooked is not None, "a model is loaded"
+        for last in reversed(self.series):
+            if last.step == now.step:
+                self.outcome.settled = settle_contexts(model, self.shown)
+                return model
+            try:
+                self.known.read(last)
+                with self.clock.time("windows", last.step), at_hand(last) as ready:
+                    trained = self.known.loaded(last, partial(self.hooked.load, ready))
+                    self.outcome.settled = settle_contexts(trained, self.shown)
+                break
+            except CheckpointError:
+                continue  # a gap, which is said when its turn comes
+        return self.known.loaded(now, partial(self.hooked.load, now))
 
     def _count(self, found: Look) -> None:
         """Note what is reused; remove what is superseded, and set aside what is damaged, before anything new is written."""

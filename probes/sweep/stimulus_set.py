@@ -25,12 +25,14 @@ from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets_from_files, token_sets_of
 from byrote.checkpoints.untrained import untrained_in
 from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids, variant_pairs
+from byrote.probes.contexts import MOST_WINDOWS, RUNGS, contexts_in_order
 from byrote.probes.results.run_json import stored_run_json
-from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.stimuli import TOKEN_SET_STIMULI, Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import groups
 
-MAX_WINDOW_TOKENS = 1024  # twice what icl_score needs; longer contexts would mostly cost time
+MAX_WINDOW_TOKENS = 1024  # longer contexts would mostly cost time
+CONTEXTS = "natural_contexts"  # of which as many are shown as the trained model needs
 WINDOWS = Path("stimuli") / "natural.safetensors"
 _FACTS = "byrote"
 
@@ -44,6 +46,7 @@ class StimulusSet:
         refused: kind -> why it cannot be drawn for this model.
         vocabulary: what random tokens are drawn from; None as long as `shape` is empty.
         notes: remarks on them for readers of the results.
+        unsettled: whether it is still to be found out how many windows of `natural_contexts` are shown, see `settle`.
 
     Args:
         series: what is measured.
@@ -59,11 +62,15 @@ class StimulusSet:
         self.vocabulary: Vocabulary | None = None
         self.notes = list(series.notes)
         self._text: dict[str, Any] | None = None  # what is to be said of the windows once they are written
+        self._given = TokenSets()
+        self.unsettled = False
         earlier = stored_run_json(root)  # says nothing of a model where none was loaded, or it is damaged
         vocabulary = Vocabulary.from_json(earlier.get("vocabulary"))
         model = earlier.get("model") or {}
-        if vocabulary and model.get("n_ctx") and vocabulary.fits(model.get("d_vocab") or 0):
+        known = vocabulary and (vocabulary.trained or not self._draws_ids)
+        if vocabulary and known and model.get("n_ctx") and vocabulary.fits(model.get("d_vocab") or 0):
             self._draw(earlier["model"], vocabulary, self._token_sets(earlier["model"], vocabulary.bos))
+            self._recall_contexts(earlier.get("stimuli"))
 
     def fit(self, model: Any, checkpoint: Checkpoint, *, first: bool) -> None:
         """Draw the stimuli for a model that is loaded, where they are not drawn yet.
@@ -80,7 +87,7 @@ class StimulusSet:
         shape = model.shape.to_json()
         if not self.shape or (first and self.shape != shape):
             tokenizer, d_vocab = tokenizer_of(checkpoint), model.shape.d_vocab
-            never = untrained_in(self.series, d_vocab)
+            never = untrained_in(self.series, d_vocab) if self._draws_ids else set()
             ids, bos, note = usable_ids(model.config, d_vocab, tokenizer=tokenizer, untrained=never)
             if not ids:
                 raise ByroteError(
@@ -94,7 +101,8 @@ class StimulusSet:
                     model.config, d_vocab, tokenizer=tokenizer, untrained=never, produced=counts
                 )
             alike = tuple((one, other) for one, other in variant_pairs(tokenizer, ids))
-            self._draw(shape, Vocabulary(np.asarray(ids, dtype=np.int64), bos, note, alike), token_sets)
+            usable = np.asarray(ids, dtype=np.int64)
+            self._draw(shape, Vocabulary(usable, bos, note, alike, self._draws_ids), token_sets)
         if shape != self.shape:
             differing = ", ".join(
                 f"{k} {self.shape[k]} -> {shape[k]}" for k in shape if shape[k] != self.shape[k]
@@ -103,9 +111,54 @@ class StimulusSet:
                 f"step {checkpoint.step} is another model than the first step ({differing})",
                 help="a series is one model in training; put the other model in its own folder",
             )
-        if self._text is not None and "natural" in self.stimuli:
-            _write_windows(self.root, self.stimuli["natural"], self._text)
-            self._text = None
+        if not self.unsettled:
+            self._write()
+
+    @property
+    def _draws_ids(self) -> bool:
+        """Whether a number that is measured depends on which ids are usable: only then is the embedding read for them."""
+        infos = self.config.infos
+        drawn = {kind for info in infos for kind in info.stimuli} - (TOKEN_SET_STIMULI.keys() - {"words"})
+        guessed = any(isinstance(level, str) for info in infos for level in info.chance_levels.values())
+        return bool(drawn) or guessed or any(info.reads_ids for info in infos)
+
+    def settle(self, n: int, note: str) -> None:
+        """Show so many windows of `natural_contexts` from now on.
+
+        Args:
+            n: windows.
+            note: for readers of the results.
+        """
+        self.stimuli[CONTEXTS], self.unsettled = self.contexts(n), False
+        self.notes += [note] if note not in self.notes else []
+        self._write()
+
+    def contexts(self, n: int) -> Stimulus:
+        """The first n windows of text that may be shown, or all there are."""
+        return self._made(CONTEXTS, n)
+
+    def _made(self, kind: str, n: int) -> Stimulus:
+        assert self.vocabulary is not None, "a model is known"
+        n_ctx, seed = self.shape["n_ctx"], self.config.seed
+        return make(kind, self.vocabulary, n_ctx=n_ctx, seed=seed, n_seq=n, token_sets=self._given)
+
+    def _recall_contexts(self, stored: Any) -> None:
+        """Show as many windows as an earlier sweep of this folder did, where they are of the same text."""
+        entries = stored if isinstance(stored, list) else []
+        earlier = next((e for e in entries if isinstance(e, dict) and e.get("kind") == CONTEXTS), {})
+        n = earlier.get("n")
+        if self.unsettled and type(n) is int and 0 < n <= MOST_WINDOWS:
+            self.stimuli[CONTEXTS] = self.contexts(n)
+            self.unsettled = self.stimuli[CONTEXTS].id != earlier.get("id")
+
+    def _write(self) -> None:
+        if self._text is None or not {"natural", CONTEXTS} & self.stimuli.keys():
+            return
+        n_ctx, seed = self.shape["n_ctx"], self.config.seed
+        pool, document = contexts_in_order(self._given, n_ctx=n_ctx, seed=seed)
+        shown = self.stimuli.get("natural") or self._made("natural", self.config.n_seq)
+        _write_windows(self.root, shown, (pool, document), self._text)
+        self._text = None
 
     def ids_of(self, kinds: Sequence[str]) -> str:
         """Ids of some kinds of stimulus; those that were not drawn are left out."""
@@ -113,7 +166,7 @@ class StimulusSet:
 
     def _draw(self, shape: dict[str, Any], vocabulary: Vocabulary, token_sets: TokenSets) -> None:
         """Every step of the series is shown the same tokens."""
-        self.shape, self.vocabulary, self.stimuli = shape, vocabulary, {}
+        self.shape, self.vocabulary, self.stimuli, self._given = shape, vocabulary, {}, token_sets
         note, config = vocabulary.note, self.config
         self.notes += [note] if note and note not in self.notes else []
         kinds = dict.fromkeys(kind for group in groups(config.infos) for kind in group.stimuli)
@@ -125,18 +178,12 @@ class StimulusSet:
             if kind in self.refused:
                 continue
             try:
-                self.stimuli[kind] = make(
-                    kind,
-                    vocabulary,
-                    n_ctx=shape["n_ctx"],
-                    seed=config.seed,
-                    n_seq=config.n_seq,
-                    token_sets=token_sets,
-                )
+                self.stimuli[kind] = self._made(kind, RUNGS[0] if kind == CONTEXTS else config.n_seq)
             except (CheckpointError, PluginError):
                 raise
             except ByroteError as error:
                 self.refused[kind] = error.message
+        self.unsettled = CONTEXTS in self.stimuli
 
     def _token_sets(self, shape: Mapping[str, Any], bos: int) -> TokenSets:
         """Real text, members and twins: what the series carries, and the files given on top, now or before."""
@@ -155,7 +202,7 @@ class StimulusSet:
             try:
                 found, said = windows.read(found, self.root)
             except ByroteError as error:
-                self.refused["natural"] = error.message
+                self.refused |= dict.fromkeys(("natural", CONTEXTS), error.message)
         self.notes += [note for note in (*found.notes, *said) if note not in self.notes]
         return found
 
@@ -177,7 +224,12 @@ class _Windows:
         """
         width = min(self.n_ctx, MAX_WINDOW_TOKENS)
         cut = natural_windows(text, tokenizer=tokenizer, bos=self.bos, width=width, wanted=self.n_seq)
-        found = replace(base, natural=cut.tokens, sources={**base.sources, "natural": text.name})
+        found = replace(
+            base,
+            natural=cut.tokens,
+            natural_document=cut.document,
+            sources={**base.sources, "natural": text.name},
+        )
         n, width = min(self.n_seq, len(cut.tokens)), cut.tokens.shape[1]
         said = (f"{n} windows of {width:,} tokens from {text.name}", *cut.notes)
         return found, [f"natural text: {note}" for note in said]
@@ -197,6 +249,12 @@ class _Windows:
             with open_arrays(file) as stored:
                 facts = json.loads(stored_under(stored.metadata(), _FACTS, "null"))
                 tokens = stored.get_tensor("tokens").astype(np.int64)
+                contexts = tokens[:0], tokens[:0, 0]  # an earlier version stored none
+                if {"contexts", "document"} <= set(stored.keys()):
+                    pool, document = (
+                        stored.get_tensor(name).astype(np.int64) for name in ("contexts", "document")
+                    )
+                    contexts = pool[: document.size], document.reshape(-1)[: len(pool)]
             source, notes = str(facts["source"]), [str(note) for note in facts["notes"]]
             differing = [
                 f"{name} {facts[name]}, now {now}" for name, now in vars(self).items() if facts[name] != now
@@ -210,10 +268,15 @@ class _Windows:
                 f"the natural text ({source}) was drawn with {', '.join(differing)}: give it again with --text FILE",
                 help="or ask as before",
             )
-        return replace(base, natural=tokens, sources={**base.sources, "natural": source}), notes
+        sources = {**base.sources, "natural": source}
+        return replace(base, natural=tokens, contexts=contexts, sources=sources), notes
 
 
-def _write_windows(root: Path, shown: Stimulus, facts: dict[str, Any]) -> None:
-    """Write the windows shown, whole or not at all, so that the next sweep can do without the text."""
+def _write_windows(
+    root: Path, shown: Stimulus, contexts: tuple[np.ndarray, np.ndarray], facts: dict[str, Any]
+) -> None:
+    """Write the windows of a text, whole or not at all, so that the next sweep can do without it."""
     said = {_FACTS: json.dumps({"id": shown.id, **facts}, sort_keys=True)}
-    write_arrays(own_path(root, *WINDOWS.parts), {"tokens": shown.tokens.astype(np.int32)}, said)
+    arrays = {"tokens": shown.tokens, "contexts": contexts[0], "document": contexts[1]}
+    arrays = {name: array.astype(np.int32) for name, array in arrays.items()}
+    write_arrays(own_path(root, *WINDOWS.parts), arrays, said)

@@ -44,7 +44,6 @@ def work(way: str, path: Path) -> None:
     torch.set_num_threads(1)
     with quiet_upstream():
         model = load_fresh(open_series(path)[0])
-    ids = torch.arange(model.shape.d_vocab)
     assert model.weights.W_E.isfinite().all()  # read, and its pages in memory, before anything is counted
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     base_mib = memory_mib("VmRSS")
@@ -53,7 +52,7 @@ def work(way: str, path: Path) -> None:
         start = time.perf_counter()
         with torch.inference_mode():
             if way == "byrote":
-                composition(model.weights, ids, 0)
+                composition(model.weights, 0)
             else:
                 for mode in "QKV":
                     model.bridge.all_composition_scores(mode)

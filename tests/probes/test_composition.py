@@ -49,7 +49,7 @@ def planted(planted_model) -> HeadWeights:
 
 
 def scores_of(weights: HeadWeights, *, seed: int = 0):
-    found = composition(weights, IDS, seed)
+    found = composition(weights, seed)
     return {
         name: SimpleNamespace(
             n=s.exact_n, values=torch.tensor(s.samples[0]), exists=torch.tensor(s.exists is None or s.exists)

@@ -17,6 +17,7 @@ from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, pl
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp import HookedSeries
 from byrote.interp.model import HookedModel
+from byrote.probes.contexts import contexts_in_order
 from byrote.probes.model.icl_score import icl_score, positions
 from byrote.probes.model.inducible_loss import inducible_loss, seen_bigrams
 from byrote.probes.model.loss_by_position import log_slope, loss_by_position
@@ -27,7 +28,7 @@ from byrote.probes.results.schema import Measured, to_frame, unit_table
 from byrote.probes.stimuli import CONDITIONS, Stimulus, Vocabulary, make
 from byrote.probes.sweep.measure import measure_stimulus
 
-NATURAL = ("icl_score", "loss_by_position", "inducible_loss", "held_out_loss", "token_probability")
+NATURAL = ("loss_by_position", "inducible_loss", "held_out_loss", "token_probability")
 PLANTED = ("skip_trigram", "fuzzy_copy")
 BETA = 10.0
 NOTHING = HeadSpec("uniform", strength_nats=0.0, writes="nothing")
@@ -77,8 +78,17 @@ def nll_of(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return -np.take_along_axis(log_p, tokens[:, 1:, None], axis=-1)[..., 0]
 
 
-def natural_of(tokens: np.ndarray, *, n_ctx: int) -> Stimulus:
-    return make("natural", VOCABULARY, n_ctx=n_ctx, seed=0, n_seq=64, token_sets=TokenSets(natural=tokens))
+def natural_of(tokens: np.ndarray, *, n_ctx: int, kind: str = "natural") -> Stimulus:
+    return make(kind, VOCABULARY, n_ctx=n_ctx, seed=0, n_seq=64, token_sets=TokenSets(natural=tokens))
+
+
+def measured_on_text(
+    model: HookedModel, tokens: np.ndarray, *, n_ctx: int
+) -> dict[tuple[str, str], Measured]:
+    """The natural probes on the same text; icl_score in the order that its windows are shown in."""
+    contexts = natural_of(tokens, n_ctx=n_ctx, kind="natural_contexts")
+    found = measured(model, contexts, "icl_score")
+    return found | measured(model, natural_of(tokens, n_ctx=n_ctx), *NATURAL)
 
 
 # By hand.
@@ -97,7 +107,7 @@ def natural_of(tokens: np.ndarray, *, n_ctx: int) -> Stimulus:
 )
 def test_positions_follow_the_length_of_the_sequences(width, used):
     assert positions(width) == used
-    scores = icl_score(torch.zeros(3, width - 1))
+    scores = icl_score(torch.zeros(3, width - 1), torch.arange(3))
     found = [scores[name].tolist() for name in ("early_position", "late_position", "half_window")]
     assert found == [[n] * 3 for n in used]
 
@@ -106,11 +116,11 @@ def test_icl_score_is_late_minus_early():
     nll = torch.zeros(2, 511)
     nll[0, 49], nll[0, 499] = 5.0, 3.0  # tokens 50 and 500 after BOS
     nll[1, 49 - 8 : 49 + 9] = 4.0  # tokens 42 to 58
-    scores = icl_score(nll)
+    scores = icl_score(nll, torch.arange(2))
     assert scores["score"].tolist() == [-2.0, -4.0]
     assert (scores["early_nats"].tolist(), scores["late_nats"].tolist()) == ([5.0, 4.0], [3.0, 0.0])
     np.testing.assert_allclose(scores["windowed"], [(3 - 5) / 17, -4.0], rtol=1e-6)
-    assert icl_score(nll[:, :14])["score"].isnan().all()  # 15 tokens are no context
+    assert icl_score(nll[:, :14], torch.arange(2))["score"].isnan().all()  # 15 tokens are no context
 
 
 def test_a_loss_that_falls_with_ln_t_has_that_slope():
@@ -194,7 +204,9 @@ def test_natural_probes_follow_from_the_closed_form(load):
     model = load(planted_model(INDUCES))
     rng = np.random.default_rng(3)
     text = np.concatenate([np.zeros((12, 1), dtype=np.int64), rng.integers(1, 20, size=(12, 63))], axis=1)
-    found = measured(model, natural_of(text, n_ctx=64), *NATURAL)
+    found = measured_on_text(model, text, n_ctx=64)
+    order = contexts_in_order(TokenSets(natural=text), n_ctx=64, seed=0)[1]
+    assert sorted(order) == list(range(12)) != list(order)
     nll = nll_of(expected(INDUCES, text)["logits"], text)
     early, late, half = 6, 63, 1
     assert positions(64) == (early, late, half)
@@ -218,7 +230,8 @@ def test_natural_probes_follow_from_the_closed_form(load):
         ),
     }
     for key, answer in answers.items():
-        np.testing.assert_allclose(found[key].samples, answer, rtol=0, atol=2e-5)
+        rows = order if key[0] == "icl_score" else slice(None)
+        np.testing.assert_allclose(found[key].samples, answer[rows], rtol=0, atol=2e-5)
         np.testing.assert_allclose(found[key].values, answer.mean(0), rtol=0, atol=2e-5)
     curve = found["loss_by_position", "loss"]
     assert (curve.axes, curve.position_start, curve.chance[0]) == (
@@ -233,10 +246,10 @@ def test_natural_probes_follow_from_the_closed_form(load):
 
 def test_context_is_worth_something_to_the_rule_and_nothing_to_byrote_memory(load):
     """The same sequences: a copier predicts their second block, a table of next tokens every block alike."""
-    text = natural_of(members(), n_ctx=TABLE_CONFIG.n_ctx)
-    copies = measured(load(lookup_state([], copies=True)), text, *NATURAL)
-    recalls = measured(load(lookup_state()), text, *NATURAL)
-    nothing = measured(load(random_state()), text, *NATURAL)
+    n_ctx = TABLE_CONFIG.n_ctx
+    copies = measured_on_text(load(lookup_state([], copies=True)), members(), n_ctx=n_ctx)
+    recalls = measured_on_text(load(lookup_state()), members(), n_ctx=n_ctx)
+    nothing = measured_on_text(load(random_state()), members(), n_ctx=n_ctx)
     losses = [value(found, "held_out_loss", "loss") for found in (copies, recalls, nothing)]
     # The table names no first token, and another than the one that begins the block anew.
     known = (math.log(64) + 2 * WRONG_NATS + 28 * RIGHT_NATS) / 31

@@ -22,7 +22,8 @@ from byrote.probes.sweep.plan import groups
 from byrote.probes.sweep.run import SweepOutcome, sweep
 from byrote.probes.sweep.stimulus_set import WINDOWS
 
-NATURAL = ("icl_score", "loss_by_position", "inducible_loss")
+NATURAL = ("held_out_loss", "loss_by_position", "inducible_loss")
+TEXT_AND_BLOCKS = (*NATURAL, "icl_score", "repeat_loss")
 PLANTED = ("skip_trigram", "fuzzy_copy")
 RNG = np.random.default_rng(0)
 WORDS = {
@@ -85,7 +86,6 @@ def test_text_is_measured_with_the_models_own_tokenizer(series, text, tmp_path):
     assert "natural text: 8 windows of 64 tokens from book.txt" in results.meta["notes"]
     curve = results.select("loss_by_position", "loss", step=0)
     assert curve["position"].tolist() == list(range(1, 64))
-    assert results.select("icl_score", "late_position")["value"].tolist() == [63.0] * 3
     from safetensors.numpy import load_file
 
     ids = np.array([WORDS[word] for word in TEXT.split()])
@@ -198,22 +198,24 @@ def held_out(seed: int) -> np.ndarray:
 
 
 def test_a_lab_series_brings_its_text(tmp_path):
-    results = run(lab(tmp_path / "lab", held_out=held_out(0)), tmp_path / "out").results
+    series = lab(tmp_path / "lab", held_out=held_out(0))
+    results = run(series, tmp_path / "out", *NATURAL, "icl_score").results
     assert results.frame["valid"].all()
     score = results.select("icl_score", "score").set_index("step")
+    assert score["n"].tolist() == [24, 24]  # all there are, each a document of its own
     assert abs(score.loc[0, "value"]) < 1 and score.loc[30, "hi"] < -2
     assert not (results.path / WINDOWS).exists()
 
 
 def test_runs_with_texts_of_their_own_are_compared_in_everything_else(tmp_path):
     runs = [
-        run(lab(tmp_path / name, held_out=held_out(seed)), tmp_path / "out", *NATURAL, "repeat_loss").results
+        run(lab(tmp_path / name, held_out=held_out(seed)), tmp_path / "out", *TEXT_AND_BLOCKS).results
         for name, seed in (("a", 0), ("b", 1), ("c", 0))
     ]
     apart, together = compare(runs[0], runs[1]), compare(runs[0], runs[2])
     assert set(apart.rows["probe"]) == {"repeat_loss"}
     assert len(apart.notes) == 1 and "each run's own" in apart.notes[0]
-    assert set(together.rows["probe"]) == {*NATURAL, "repeat_loss"} and together.notes == ()
+    assert set(together.rows["probe"]) == set(TEXT_AND_BLOCKS) and together.notes == ()
     assert together.row("icl_score", "score")["difference"] == 0
 
 

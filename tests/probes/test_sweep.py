@@ -48,6 +48,22 @@ def rewrite(series, step: int, edit) -> None:
     save_file(tensors, file)
 
 
+def test_the_embedding_is_read_for_untrained_ids_only_where_a_number_depends_on_the_ids(
+    series, out, monkeypatch
+):
+    looked = []
+    monkeypatch.setattr("byrote.probes.sweep.stimulus_set.untrained_in", lambda *of: looked.append(of) or {5})
+
+    def looked_for(*probes: str, fresh: bool = False) -> tuple[bool, int]:
+        outcome = run(series, out, probes=probes, fresh=fresh)
+        return outcome.results.meta["vocabulary"].get("trained", True), len(looked)
+
+    assert looked_for("composition") == looked_for("composition") == (False, 0)
+    assert looked_for("prefix_matching", "composition") == (True, 1)
+    assert looked_for("composition") == (True, 1)  # the ids that the folder has
+    assert looked_for("ov_copying", fresh=True) == (True, 2)
+
+
 def test_everything_asked_for_is_measured_and_complete(series, out):
     events = []
     outcome = run(series, out, on_event=events.append)
