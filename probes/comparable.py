@@ -286,7 +286,7 @@ def _by_stimulus(results: Table, step: int) -> dict[str, dict[str, Any]]:
     return merged
 
 
-def shared_sequences(samples: Sequence[Num[np.ndarray, _ * metric]]) -> list[Num[np.ndarray, n * metric]]:
+def shared_sequences(samples: Sequence[Num[np.ndarray, n * k]]) -> list[Num[np.ndarray, n * k]]:
     """Values by sequence of runs that were shown the same ones, one of them more than another: of those that all saw."""
     n = min(map(len, samples))
     return [values[:n] for values in samples]

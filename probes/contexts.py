@@ -55,8 +55,8 @@ def _turn(document: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 def by_document(
-    samples: Float[np.ndarray, n * metric], document: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, n * metric]:
+    samples: Float[np.ndarray, n * k], document: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, n * k]:
     """Means over the windows of each document, at its first window, NaN at the others: what is resampled are documents.
 
     Args:
