@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,21 @@ def cannot_write(path: Path, error: OSError) -> ByroteError:
         f"cannot write {path}: {error.strerror or error}",
         help="make room or choose another folder; the same command goes on from the last written step",
     )
+
+
+@dataclass(frozen=True)
+class Written:
+    """One step, ready to be written.
+
+    Attributes:
+        entry: step and losses, as the manifest lists them.
+        weights: the model's safetensors file.
+        moments: hash of the optimiser's moments.
+    """
+
+    entry: dict[str, Any]
+    weights: bytes
+    moments: str
 
 
 class SeriesFolder:
@@ -200,17 +216,29 @@ class SeriesFolder:
             resume: the optimiser's safetensors file.
             stream: the data, to count how often each pool sequence has been used.
         """
-        assert self.manifest is not None
-        step = entry["step"]
-        folder = step_folder_name(step)
-        sync(self.path / "log.jsonl")  # whoever goes on from this step keeps the lines before it
-        write_folder(self.path / folder, {"model.safetensors": weights})
-        files = {**(self.manifest.get(FILES) or {}), **self._write_members(stream, step)}
-        listed = {"step": step, "folder": folder, "tokens_seen": self.config.tokens_seen(step), **entry}
-        listed |= {WEIGHTS: hash_of(weights), MOMENTS: hash_of(resume)}
-        manifest = {**self.manifest, "checkpoints": [*self.manifest["checkpoints"], listed]}
-        self._write_manifest({**manifest, FILES: files} if is_verified(manifest) else manifest)
+        self.extend([Written(entry, weights, hash_of(resume))], stream=stream)
         write_bytes(self.resume_file, resume)
+
+    def extend(self, steps: Sequence[Written], *, stream: ArmStream) -> None:
+        """Add steps, all but the state to resume from.
+
+        Args:
+            steps: in order, later than those that are there.
+            stream: the data, to count how often each pool sequence has been used.
+        """
+        assert self.manifest is not None
+        sync(self.path / "log.jsonl")  # whoever goes on from these steps keeps the lines before them
+        listed = []
+        for one in steps:
+            step = one.entry["step"]
+            folder = step_folder_name(step)
+            write_folder(self.path / folder, {"model.safetensors": one.weights})
+            seen = {"folder": folder, "tokens_seen": self.config.tokens_seen(step)}
+            hashes = {WEIGHTS: hash_of(one.weights), MOMENTS: one.moments}
+            listed.append({"step": step, **seen, **one.entry, **hashes})
+        files = {**(self.manifest.get(FILES) or {}), **self._write_members(stream, listed[-1]["step"])}
+        manifest = {**self.manifest, "checkpoints": [*self.manifest["checkpoints"], *listed]}
+        self._write_manifest({**manifest, FILES: files} if is_verified(manifest) else manifest)
 
     def finish(self) -> None:
         """Mark the series complete; the state to resume from is deleted."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -43,8 +43,8 @@ from byrote.checkpoints.lab.source import ArmStream, draw
 EVENT_EVERY_S = 0.5
 LOG_EVERY_STEPS = 10
 MECHANISM_LOSSES = "mechanism_loss_nats"  # of an entry of the manifest: held-out loss by mechanism
-_STEPS_PER_DRAW = 64  # data is drawn for many steps at once: drawing is then about 1% of a step
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+STEPS_PER_DRAW = 64  # data is drawn for many steps at once: drawing is then about 1% of a step
+MOMENTS_OF_ADAM = ("exp_avg", "exp_avg_sq")
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -56,7 +56,7 @@ def run(folder: SeriesFolder, emit: Emit) -> None:
         ByroteError: training diverged, the device is not there, or a file cannot be written.
         CheckpointError: the state to resume from cannot be read.
     """
-    with _torch_settings(folder.config):
+    with torch_settings(folder.config):
         _Run(folder, emit).to_end()
     folder.finish()
 
@@ -106,8 +106,8 @@ class _Run:
                 self._write(step + 1)
 
     def _batches(self, first: int) -> Iterator[tuple[int, Int[Tensor, "batch width"]]]:
-        for start in range(first, self.config.steps, _STEPS_PER_DRAW):
-            n_steps = min(_STEPS_PER_DRAW, self.config.steps - start)
+        for start in range(first, self.config.steps, STEPS_PER_DRAW):
+            n_steps = min(STEPS_PER_DRAW, self.config.steps - start)
             drawn = torch.from_numpy(self.stream.batches(start, n_steps)).to(self.config.device)
             yield from enumerate(drawn, start)
 
@@ -120,7 +120,7 @@ class _Run:
         return loss.detach()
 
     def _log(self, step: int, loss: Tensor, rate: float) -> None:
-        line = {"step": step, "train_loss_nats": self._finite(loss.item(), step), "lr": rate}
+        line = {"step": step, "train_loss_nats": finite(loss.item(), step, self.config), "lr": rate}
         append(self.folder.path / "log.jsonl", (json.dumps(line) + "\n").encode())
 
     def _report(self, done: int, first: int, loss: Tensor) -> None:
@@ -129,14 +129,14 @@ class _Run:
         self.emit({**event, "steps_per_s": rate, "eta_s": (self.config.steps - done) / rate})
 
     def _write(self, step: int) -> None:
-        losses, by_mechanism = self._losses(step)
-        pool = self.stream.pool
-        pool_loss = None if pool is None else loss_parts(*self._position_losses(pool))["first_block"]
-        losses["pool_loss_nats"] = pool_loss
-        for value in (*losses.values(), *by_mechanism.values()):
-            if value is not None:
-                self._finite(value, step)
-        entry = {"step": step, **losses, MECHANISM_LOSSES: by_mechanism}
+        entry = entry_of(
+            self.config,
+            self.stream,
+            self.held_out,
+            step=step,
+            train_loss=self._train_loss(step),
+            losses_of=self._losses_of,
+        )
         self.folder.add(
             entry, weights=self._weight_bytes(), resume=self._resume_bytes(step), stream=self.stream
         )
@@ -144,35 +144,13 @@ class _Run:
         listed = self.folder.manifest["checkpoints"][-1]
         self.emit({"event": "checkpoint", **listed, "total": self.config.steps})
 
-    def _losses(self, step: int) -> tuple[dict[str, float | None], dict[str, float]]:
-        """Training loss on the next batch, and the held-out losses, in parts and by mechanism, nats."""
+    def _train_loss(self, step: int) -> float:
         upcoming = torch.from_numpy(self.stream.batches(step, 1)[0]).to(self.config.device)
         with torch.inference_mode():
-            train_loss = mean_loss(self.model, upcoming).item()
-        held_out = self._position_losses(self.held_out)
-        parts = loss_parts(*held_out)
-        losses = {
-            "train_loss_nats": train_loss,
-            "test_loss_nats": parts["all"],
-            "copy_loss_nats": parts["copy"],
-        }
-        return losses, mechanism_losses(*held_out)
+            return mean_loss(self.model, upcoming).item()
 
-    def _position_losses(
-        self, sequences: Sequences
-    ) -> tuple[Float[Tensor, "batch pos"], Int8[Tensor, "batch pos"]]:
-        """Loss of every position whose next token is read too, nats, and the mechanism of that token."""
-        device = self.config.device
-        losses = position_losses(self.model, torch.tensor(sequences.tokens, device=device))
-        return losses, torch.tensor(sequences.mechanism[:, 1:-1], device=device)
-
-    def _finite(self, loss: float, step: int) -> float:
-        if math.isfinite(loss):
-            return loss
-        raise ByroteError(
-            f"training diverged: the loss at step {step} is {loss}",
-            help=f"use a learning rate below {self.config.lr:g}, or a longer warm-up",
-        )
+    def _losses_of(self, sequences: Sequences) -> Float[Tensor, "n pos"]:
+        return position_losses(self.model, torch.tensor(sequences.tokens, device=self.config.device))
 
     def _weight_bytes(self) -> bytes:
         return save({name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
@@ -181,7 +159,7 @@ class _Run:
         moments = {
             f"{name}.{key}": self.optimizer.state[weight][key].cpu()
             for name, weight in self.weights.items()
-            for key in _MOMENTS
+            for key in MOMENTS_OF_ADAM
         }
         return save(moments, metadata={"step": str(step)})
 
@@ -215,7 +193,7 @@ class _Run:
     def _set_moments(self, *, step: int, saved: dict[str, Tensor]) -> None:
         """Fill the optimiser's state; without saved moments they are zero, as AdamW begins."""
         for name, weight in self.weights.items():
-            moments = {key: torch.zeros_like(weight) for key in _MOMENTS}
+            moments = {key: torch.zeros_like(weight) for key in MOMENTS_OF_ADAM}
             for key, moment in moments.items():
                 if step:
                     moment.copy_(saved[f"{name}.{key}"])
@@ -223,8 +201,63 @@ class _Run:
             self.optimizer.state[weight] = {"step": count, **moments}
 
 
+def entry_of(
+    config: LabConfig,
+    stream: ArmStream,
+    held_out: Sequences,
+    *,
+    step: int,
+    train_loss: float,
+    losses_of: Callable[[Sequences], Float[Tensor, "n pos"]],
+) -> dict[str, Any]:
+    """What the manifest says of a written step: training loss on the next batch, held-out losses, that on the pool; nats.
+
+    Args:
+        config: of the run.
+        stream: its data.
+        held_out: the fresh test set.
+        step: that is written.
+        train_loss: mean loss of the batch to come, under the weights of this step.
+        losses_of: losses at every position but the last, under the same.
+
+    Raises:
+        ByroteError: training diverged.
+    """
+
+    def measured(sequences: Sequences) -> tuple[Tensor, Tensor]:
+        """Loss of every position whose next token is read too, nats, and the mechanism of that token."""
+        return losses_of(sequences), torch.tensor(sequences.mechanism[:, 1:-1], device=config.device)
+
+    fresh, pool = measured(held_out), stream.pool
+    parts, by_mechanism = loss_parts(*fresh), mechanism_losses(*fresh)
+    losses = {
+        "train_loss_nats": train_loss,
+        "test_loss_nats": parts["all"],
+        "copy_loss_nats": parts["copy"],
+        "pool_loss_nats": None if pool is None else loss_parts(*measured(pool))["first_block"],
+    }
+    for loss in (*losses.values(), *by_mechanism.values()):
+        if loss is not None:
+            finite(loss, step, config)
+    return {"step": step, **losses, MECHANISM_LOSSES: by_mechanism}
+
+
+def finite(loss: float, step: int, config: LabConfig) -> float:
+    """A loss, which must be a number.
+
+    Raises:
+        ByroteError: training diverged.
+    """
+    if math.isfinite(loss):
+        return loss
+    raise ByroteError(
+        f"training diverged: the loss at step {step} is {loss}",
+        help=f"use a learning rate below {config.lr:g}, or a longer warm-up",
+    )
+
+
 @contextmanager
-def _torch_settings(config: LabConfig) -> Iterator[None]:
+def torch_settings(config: LabConfig) -> Iterator[None]:
     """Threads and, on a GPU, deterministic kernels; the caller's settings come back afterwards."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ByroteError("torch sees no CUDA device here", help="use --device cpu")
