@@ -32,7 +32,7 @@ _AT_LEAST_ONE = (
     "threads",
     "n_held_out",
 )
-_AT_LEAST_ZERO = ("seed", "weight_decay", "warmup_steps", "init_scale")
+_AT_LEAST_ZERO = ("seed", "weight_decay", "warmup_steps", "init_scale", "checkpoints")
 
 
 # What no lab run needs and would only fill memory: a manifest may say anything, and so may a slip of the hand.
@@ -70,6 +70,7 @@ class LabConfig:
         warmup_steps: steps of linear warm-up.
         final_lr_frac: share of `lr` that the linear decay ends at.
         every: spacing of the written steps after the log-spaced early ones.
+        checkpoints: about how many steps are written, instead of by `every`; 0 for that.
         n_held_out: sequences of the fresh test set; they depend on the source, not on the seed.
         name: of the series; empty for the folder's name.
         threads: CPU threads of torch while training.
@@ -124,6 +125,10 @@ class LabConfig:
     every: int = field(
         default=100, metadata=shown("Steps between checkpoints, after early ones.", metavar="N")
     )
+    checkpoints: int = field(
+        default=0,
+        metadata=shown("About how many checkpoints in all, instead of --every; 0 for that.", metavar="N"),
+    )
     n_held_out: int = 256
     name: str = ""
     threads: int = field(default=1, metadata=shown("CPU threads.", metavar="N"))
@@ -148,6 +153,8 @@ class LabConfig:
                 raise self._refused(name, "a number above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise self._refused("betas", "two numbers from 0, below 1")
+        if self.checkpoints > MAX_CHECKPOINTS or self.checkpoints == 1:
+            raise self._refused("checkpoints", f"2 to {MAX_CHECKPOINTS}")
         if not 0 <= self.final_lr_frac <= 1:
             raise self._refused("final_lr_frac", "0 to 1")
         if self.normalization_type not in NORMS.values():
@@ -186,6 +193,8 @@ class LabConfig:
     @property
     def schedule(self) -> tuple[int, ...]:
         """Steps that are written, ascending, from 0 to `steps`."""
+        if self.checkpoints:
+            return about_as_many(self.steps, checkpoints=self.checkpoints)
         return checkpoint_steps(self.steps, every=self.every)
 
     @property
@@ -272,7 +281,7 @@ class LabConfig:
             "train": {
                 "optimizer": "AdamW",
                 **{name: getattr(self, name) for name in (*train, "threads", "device")},
-                **self._more("betas", "dropout"),
+                **self._more("betas", "dropout", "checkpoints"),
             },
             "schedule": list(self.schedule),
         }
@@ -304,3 +313,20 @@ def checkpoint_steps(steps: int, *, every: int) -> tuple[int, ...]:
     powers = {2**k for k in range(every.bit_length()) if 2**k < every}
     chosen = {0, steps} | powers | set(range(every, steps, every))
     return tuple(sorted(s for s in chosen if s <= steps))
+
+
+def about_as_many(steps: int, *, checkpoints: int) -> tuple[int, ...]:
+    """Steps to write where their number is given: 0, three that double up to the even spacing, then even ones to the last.
+
+    Args:
+        steps: optimiser steps of the whole run, 1 or more.
+        checkpoints: 2 or more; fewer are written where steps run out.
+
+    Returns:
+        Ascending, without repeats, from 0 to `steps`.
+    """
+    n_early = min(3, max(0, checkpoints - 4))
+    n_even = checkpoints - 1 - n_early
+    even = {round(steps * k / n_even) for k in range(1, n_even + 1)}
+    early = {round(steps / n_even / 2**k) for k in range(1, n_early + 1)}
+    return tuple(sorted({0, steps} | even | {step for step in early if step >= 1}))

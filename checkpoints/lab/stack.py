@@ -7,12 +7,10 @@ last committed step. A run that is complete is left alone, also where others of 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from torch import Tensor
 
 from byrote.checkpoints import atomic
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.as_written import MOMENTS, WEIGHTS, hash_of, read_as_written
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, Written, explained, step_folder_name
@@ -42,6 +39,7 @@ from byrote.checkpoints.lab.model import learning_rate
 from byrote.checkpoints.lab.sequences import Sequences
 from byrote.checkpoints.lab.source import ArmStream, draw
 from byrote.checkpoints.lab.stacked_model import StackedModel
+from byrote.checkpoints.lab.together import identity, shape_of
 from byrote.checkpoints.lab.trainer import locked
 
 COMMIT_EVERY_S = 2.0
@@ -91,11 +89,6 @@ def train_stack(
         atomic.remove(state)
 
 
-def shape_of(config: LabConfig) -> LabConfig:
-    """What runs that are trained together have in common: everything but seed, arm and name."""
-    return replace(config, seed=0, arm=Arm(), name="")
-
-
 class TrainedStack:
     """A stacked model and its optimiser.
 
@@ -108,7 +101,11 @@ class TrainedStack:
         config = self.config = configs[0]
         self.model = StackedModel(configs, dtype=dtype)
         self.optimizer = torch.optim.AdamW(
-            self.model.weights.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            self.model.weights.values(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
 
     def update(
@@ -306,8 +303,7 @@ class _Stack:
 
     def _identity(self) -> str:
         """Which runs, in which order: a state is resumed by no other stack."""
-        definitions = [folder.config.definition() for folder in self.folders]
-        return hashlib.sha256(json.dumps(definitions, sort_keys=True).encode()).hexdigest()
+        return identity([folder.config for folder in self.folders])
 
     def _resumed(self) -> int | None:
         """The step that every run of the stack is set back to; None where they begin anew."""

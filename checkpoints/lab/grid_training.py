@@ -1,0 +1,331 @@
+"""Train a grid: its stacks side by side, one process per core; ended at any moment and started again, it ends in the same bytes.
+
+OUT/grid.toml                   the grid, as it was given
+OUT/<arm>/<size>/seed<k>/       one series each
+OUT/.stacks/<name>.safetensors  what a stack goes on from; there while it is not complete
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from byrote.checkpoints import atomic
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.folder import SeriesFolder, cannot_write, explained
+from byrote.checkpoints.lab.grid import MAX_BYTES, Plan, PlannedRun, read_grid
+from byrote.checkpoints.lab.together import identity
+from byrote.checkpoints.lab.trainer import OnEvent, train
+from byrote.checkpoints.safe_read import read_bytes
+
+GRID, STATES = "grid.toml", ".stacks"
+_GO_ON, _STOP_AT_A_STEP, _STOP_NOW = 0, 1, 2
+_POLL_S = 0.2
+_said: dict[str, Any] = {}  # in a worker: where its events go, and whether it is to stop
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does at a time.
+
+    Attributes:
+        runs: folder and configuration of each run that is trained together.
+        state: the file a stack of several goes on from.
+    """
+
+    runs: tuple[tuple[Path, LabConfig], ...]
+    state: Path
+
+
+def _say_nothing(event: dict[str, Any]) -> None:
+    return
+
+
+class _Stopped(Exception):
+    """Training was stopped at a written step."""
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def train_grid(
+    file: Path,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    on_event: OnEvent | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Plan:
+    """Train every run of a grid that is not complete.
+
+    Args:
+        file: the grid.
+        out: the folder of its runs; the grid is copied into it.
+        jobs: processes, 1 or more; as many as there are cores if None. Bytes do not depend on it.
+        on_event: called with a dictionary, always with the key `event`: `step` about twice a second (step, total,
+            train_loss_nats, steps_per_s, eta_s; steps of all runs), `runs` as runs are complete (done, total), and
+            `restarted` (run, reason) where a stack had to begin again.
+        stopping: asked a few times a second; where it is true, training stops at written steps.
+
+    Returns:
+        The grid's plan.
+
+    Raises:
+        ByroteError: the grid cannot be read, a folder holds something else or cannot be written to, training diverged.
+        KeyboardInterrupt: it was stopped.
+    """
+    plan = read_grid(file).plan()
+    for run in plan.runs:
+        SeriesFolder(out / run.folder, run.config).require_same()  # refuses before anything is written
+    with explained(out):
+        atomic.make_folder(out)
+    busy = ByroteError(f"another process is training in {out}", help="wait for it, or choose another folder")
+    with atomic.locked(out / atomic.LOCK, busy=busy, refused=lambda error: cannot_write(out, error)):
+        with explained(out):
+            _take_over(file, out, plan)
+        progress = _Progress([job_of(plan, stack, out) for stack in plan.stacks], on_event or _say_nothing)
+        for wave in plan.waves():
+            places = [place for place, stack in enumerate(plan.stacks) if stack in wave]
+            todo = [place for place in places if not _is_complete(progress.jobs[place])]
+            n_processes = min(jobs or cores(), len(todo))
+            if n_processes > 1:
+                _in_processes(todo, n_processes, progress, stopping)
+            else:
+                _here(todo, progress, stopping)
+    return plan
+
+
+def job_of(plan: Plan, stack: Sequence[int], out: Path) -> Job:
+    """What is trained together, and where."""
+    runs = tuple((out / plan.runs[k].folder, plan.runs[k].config) for k in stack)
+    return Job(runs, out / STATES / f"{identity([config for _, config in runs])}.safetensors")
+
+
+State = Literal["complete", "running", "stopped", "missing"]
+
+
+def status(out: Path) -> list[tuple[PlannedRun, State, int | None]]:
+    """What stands of a grid's runs.
+
+    Args:
+        out: the folder of its runs.
+
+    Returns:
+        Each run of the grid, in its order: whether it is complete, is trained now, was stopped, or is not there, and
+        its last written step, None where there is none.
+
+    Raises:
+        ByroteError: the folder holds no grid, or a run's folder something else.
+    """
+    if not (out / GRID).is_file():
+        raise ByroteError(
+            f"{out} holds no {GRID}", help=f"train one there: byrote lab train {out} --grid FILE"
+        )
+    plan = read_grid(out / GRID, follow_links=False).plan()
+    now = _is_locked(out)
+    found: list[tuple[PlannedRun, State, int | None]] = []
+    for run in plan.runs:
+        folder = SeriesFolder(out / run.folder, run.config)
+        listed = (folder.manifest or {}).get("checkpoints") or []
+        last = listed[-1]["step"] if listed else None
+        if folder.complete:
+            state: State = "complete"
+        elif folder.manifest is None:
+            state = "missing"
+        else:
+            state = "running" if now and _is_locked(folder.path) else "stopped"
+        found.append((run, state, last))
+    return found
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process holds a folder."""
+    if not (folder / atomic.LOCK).is_file():
+        return False
+    held = ByroteError("held")
+    try:
+        with atomic.locked(
+            folder / atomic.LOCK, busy=held, refused=lambda error: cannot_write(folder, error)
+        ):
+            return False
+    except ByroteError as error:
+        return error is held
+
+
+def _take_over(file: Path, out: Path, plan: Plan) -> None:
+    """Copy the grid, and remove what no run of it needs any more."""
+    if not (out / GRID).exists() or not file.samefile(out / GRID):
+        atomic.write_bytes(out / GRID, read_bytes(file, max_bytes=MAX_BYTES, follow_links=True))
+    ours = {job_of(plan, stack, out).state for stack in plan.stacks}
+    for state in (out / STATES).glob("*"):
+        if state not in ours:
+            atomic.remove(state)
+
+
+def _is_complete(job: Job) -> bool:
+    """Whether every run has all its steps, as written.
+
+    Raises:
+        ByroteError: one is marked complete and is not.
+    """
+    folders = [SeriesFolder(path, config) for path, config in job.runs]
+    for folder in folders:
+        if folder.complete:
+            folder.require_steps()
+    return all(folder.complete for folder in folders)
+
+
+class _Progress:
+    """Adds up what is trained, over all stacks of a grid.
+
+    Args:
+        jobs: of all stacks.
+        emit: gets the sums.
+    """
+
+    def __init__(self, jobs: Sequence[Job], emit: OnEvent) -> None:
+        self.jobs, self.emit, self.started = jobs, emit, time.monotonic()
+        unfinished = [[not SeriesFolder(*run).complete for run in job.runs] for job in jobs]
+        self.n_left = [sum(one) for one in unfinished]  # runs that are still to be trained, by job
+        self.n_runs = sum(len(job.runs) for job in jobs)
+        self.total = sum(config.steps for job in jobs for _, config in job.runs)
+        self.before = self.total - sum(
+            n * job.runs[0][1].steps for n, job in zip(self.n_left, jobs, strict=True)
+        )
+        self.n_done = self.n_runs - sum(self.n_left)
+        self.at, self.resumed = [0] * len(jobs), [0] * len(jobs)
+
+    def event(self, place: int, event: dict[str, Any]) -> None:
+        """What the training of a job says."""
+        kind = event["event"]
+        if kind == "restarted":
+            self.emit({**event, "run": str(self.jobs[place].runs[0][0])})
+        if kind == "resumed":
+            self.at[place] = self.resumed[place] = event["step"]
+        if kind in ("step", "checkpoint"):
+            self.at[place] = event["step"]
+        if kind == "step":
+            done, resumed = (
+                sum(step * n for step, n in zip(steps, self.n_left, strict=True))
+                for steps in (self.at, self.resumed)
+            )
+            rate = (done - resumed) / max(time.monotonic() - self.started, 1e-9)
+            left = self.total - self.before - done
+            said = {"event": "step", "step": self.before + done, "total": self.total, "steps_per_s": rate}
+            loss = event["train_loss_nats"]
+            self.emit({**said, "train_loss_nats": loss, "eta_s": left / max(rate, 1e-9)})
+
+    def ends(self, place: int) -> None:
+        """A job is complete."""
+        self.n_done += self.n_left[place]
+        self.at[place] = self.jobs[place].runs[0][1].steps
+        self.emit({"event": "runs", "done": self.n_done, "total": self.n_runs})
+
+
+def _here(places: Sequence[int], progress: _Progress, stopping: Callable[[], bool]) -> None:
+    """One job after another, in this process."""
+    for place in places:
+
+        def on_event(event: dict[str, Any], place: int = place) -> None:
+            progress.event(place, event)
+            if event["event"] == "checkpoint" and stopping():
+                raise KeyboardInterrupt
+
+        work(progress.jobs[place], on_event)
+        progress.ends(place)
+
+
+def work(job: Job, on_event: OnEvent) -> None:
+    """Train the runs of a job.
+
+    Raises:
+        ByroteError: see `train` and `train_stack`.
+    """
+    if len(job.runs) == 1:
+        (path, config) = job.runs[0]
+        train(path, config, on_event=on_event)
+        return
+    from byrote.checkpoints.lab.stack import train_stack  # torch
+
+    train_stack(job.runs, state=job.state, on_event=on_event)
+
+
+def _in_processes(
+    places: Sequence[int], n_processes: int, progress: _Progress, stopping: Callable[[], bool]
+) -> None:
+    """Jobs side by side; after an error, those in flight stop at their next written step."""
+    context = multiprocessing.get_context("spawn")
+    events, stop = context.SimpleQueue(), context.Value("i", _GO_ON)
+
+    def look() -> None:
+        while not events.empty():
+            progress.event(*events.get())
+        if stopping():
+            stop.value = _STOP_AT_A_STEP
+
+    with ProcessPoolExecutor(n_processes, context, initializer=_begin, initargs=(events, stop)) as pool:
+        futures = {pool.submit(_work_there, place, progress.jobs[place]): place for place in places}
+        try:
+            for place in _finished(futures, look):
+                progress.ends(place)
+        except BaseException as error:
+            stop.value = _STOP_NOW if isinstance(error, KeyboardInterrupt) else _STOP_AT_A_STEP
+            for future in futures:
+                future.cancel()
+            raise
+    if stop.value:
+        raise KeyboardInterrupt
+
+
+def _finished(futures: dict[Future[None], int], look: Callable[[], None]) -> Iterator[int]:
+    """The place of each job as it is complete; those that were stopped are left out."""
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        look()
+        for future in done:
+            try:
+                future.result()
+            except _Stopped:
+                continue
+            except BrokenProcessPool:
+                raise ByroteError(
+                    "a process that trained was ended from outside",
+                    help="was memory short? The same command goes on; --jobs 1 trains in this process",
+                ) from None
+            yield futures[future]
+
+
+def _begin(events: Any, stop: Any) -> None:
+    """In a worker: Ctrl-C is for the process that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _said.update(events=events, stop=stop)
+
+
+def _work_there(place: int, job: Job) -> None:
+    """In a worker: train a job, say how far it is, and end with the process that started this one."""
+    parent = multiprocessing.parent_process()
+
+    def on_event(event: dict[str, Any]) -> None:
+        wanted = _said["stop"].value
+        if wanted == _STOP_NOW or (parent is not None and not parent.is_alive()):
+            os._exit(1)
+        if event["event"] != "done":
+            _said["events"].put((place, event))
+        if event["event"] == "checkpoint" and wanted == _STOP_AT_A_STEP:
+            raise _Stopped
+
+    if _said["stop"].value:
+        raise _Stopped
+    work(job, on_event)

@@ -1,0 +1,56 @@
+"""Which runs are trained together: those of one shape, small enough for it to pay. No torch.
+
+It is a function of the runs alone, whatever the number of cores: what is trained together decides the last bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from byrote.checkpoints.lab.arms import Arm
+from byrote.checkpoints.lab.config import LabConfig
+
+MAX_RUNS, MAX_WIDTH, MAX_BATCH = 16, 32, 32  # of a stack; wider models gain nothing
+
+
+def shape_of(config: LabConfig) -> LabConfig:
+    """What runs that are trained together have in common: everything but seed, arm and name."""
+    return replace(config, seed=0, arm=Arm(), name="")
+
+
+def gains(config: LabConfig) -> bool:
+    """Whether runs of this shape are trained faster together than one after another."""
+    return config.d_model <= MAX_WIDTH and config.batch <= MAX_BATCH
+
+
+def stacks_of(configs: Sequence[LabConfig]) -> tuple[tuple[int, ...], ...]:
+    """Runs, by their place, as they are trained together; stacks of one shape are as even as can be.
+
+    Args:
+        configs: of the runs, in the order of the plan.
+
+    Returns:
+        Stacks in the order of their first runs; one that holds a single run is trained as any other series.
+    """
+    shapes: dict[LabConfig, list[int]] = {}
+    found: list[tuple[int, ...]] = []
+    for place, config in enumerate(configs):
+        if gains(config):
+            shapes.setdefault(shape_of(config), []).append(place)
+        else:
+            found.append((place,))
+    for places in shapes.values():
+        n_stacks = -(-len(places) // MAX_RUNS)
+        ends = [len(places) * k // n_stacks for k in range(n_stacks + 1)]
+        found += [tuple(places[a:b]) for a, b in pairwise(ends)]
+    return tuple(sorted(found))
+
+
+def identity(configs: Sequence[LabConfig]) -> str:
+    """A name for a stack: that of no other one. Runs keep it under other names and in other folders."""
+    definitions = json.dumps([config.definition() for config in configs], sort_keys=True)
+    return hashlib.sha256(definitions.encode()).hexdigest()[:32]
