@@ -17,22 +17,28 @@ from byrote.checkpoints.lab.recipes import ABOUT, RECIPES, SIZES
 from byrote.checkpoints.lab.sources import SOURCES, Source, SourceConfig, source_kind
 from byrote.cli import options
 from byrote.cli.command import LazyGroup, argument, flag, option, record, verb
+from byrote.cli.lab_grid import plan, status, train_grid
 from byrote.cli.output import Column, Output, columns
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
+
+__all__ = ["lab", "plan", "recipes", "status", "train"]
 
 
 @click.group(
     cls=LazyGroup,
     verbs={
-        "train": "Train one arm of a repetition experiment into a folder.",
+        "train": "Train one arm of a repetition experiment, or a grid of runs, into a folder.",
         "recipes": "List the recipes and sources: what each is for, what was measured, where it misleads.",
+        "plan": "Say what a grid of runs takes: runs, steps, minutes, bytes.",
+        "status": "Say which runs of a grid are complete, running or missing.",
     },
     module="byrote.cli.lab",
     examples=(
         "byrote lab train runs/unique",
         "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5",
         "byrote lab train runs/names --recipe names-4-heads",
+        "byrote lab train runs/hernandez --grid hernandez",
     ),
 )
 def lab() -> None:
@@ -83,6 +89,7 @@ def _source(base: Source, name: str | None, settings: Mapping[str, Any], words: 
     "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
     "byrote lab train runs/tiled --recipe tiled-small --size d24 --seed 1",
     "byrote lab train runs/other --recipe names --source-set table=1",
+    "byrote lab train runs/hernandez --grid hernandez",
 )
 def train(
     session: Session,
@@ -104,13 +111,24 @@ def train(
         "A setting of the source. Repeatable.", metavar="NAME=VALUE", multiple=True
     ),
     fresh: bool = flag("Delete the series that is there and start from step 0."),
+    grid: str | None = option(
+        "Train every run of a grid into folders below OUT: its file, or the name of one that comes with byrote.",
+        metavar="FILE",
+    ),
+    jobs: int | None = option(
+        "Processes of a grid; one per core by default. What is trained does not depend on it.",
+        type=click.IntRange(min=1),
+        metavar="N",
+    ),
     progress: str = options.PROGRESS,
 ) -> int:
-    """Train one arm of a repetition experiment into OUT, writing checkpoints as it goes.
+    """Train one arm of a repetition experiment, or a grid of runs, into OUT, writing checkpoints as it goes.
 
     The same command again goes on from the last written step, and does nothing when the series is complete. Ctrl-C
     stops at the next written step; twice stops at once and loses the steps since the last one.
     """
+    if grid is not None:
+        return train_grid(session, out, grid, progress, jobs=jobs, fresh=fresh)
     from byrote.checkpoints.lab import train as train_series
 
     base = RECIPES[recipe]

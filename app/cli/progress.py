@@ -139,7 +139,7 @@ class _Rich(Progress):
 
     def event(self, event: Event) -> None:
         text = line_of(event)
-        if event["event"] in ("gap", "resumed"):
+        if event["event"] in ("gap", "resumed", "restarted", "runs"):
             self.note(text)
         elif text:
             done = event.get("done", event.get("step"))
@@ -168,6 +168,10 @@ def line_of(event: Event) -> str:
     if kind == "gap":
         step = "" if event.get("step") is None else f"step {event['step']:,}: "
         return f"gap: {step}{event['reason']}"
+    if kind == "runs":
+        return f"{event['done']:,}/{event['total']:,} runs complete"
+    if kind == "restarted":
+        return f"{event['run']} begins again: {event['reason']}"
     if kind == "resumed":
         return f"going on from step {event['step']:,}"
     if kind not in ("step", "checkpoint"):

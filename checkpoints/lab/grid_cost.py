@@ -11,8 +11,8 @@ from pathlib import Path
 
 from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.grid import Plan
 from byrote.checkpoints.lab.grid_training import Job, work
+from byrote.checkpoints.lab.run_grid import Plan
 from byrote.checkpoints.lab.together import shape_of
 
 TRIED_STEPS = (8, 40)

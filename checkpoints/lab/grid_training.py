@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from byrote.checkpoints import atomic
+from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, cannot_write, explained
-from byrote.checkpoints.lab.grid import MAX_BYTES, Plan, PlannedRun, read_grid
+from byrote.checkpoints.lab.run_grid import MAX_BYTES, Plan, PlannedRun, read_grid
 from byrote.checkpoints.lab.together import identity
-from byrote.checkpoints.lab.trainer import OnEvent, train
+from byrote.checkpoints.lab.trainer import OnEvent, locked, train
 from byrote.checkpoints.safe_read import read_bytes
 
 GRID, STATES = "grid.toml", ".stacks"
@@ -64,6 +65,7 @@ def train_grid(
     out: Path,
     *,
     jobs: int | None = None,
+    fresh: bool = False,
     on_event: OnEvent | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Plan:
@@ -73,6 +75,7 @@ def train_grid(
         file: the grid.
         out: the folder of its runs; the grid is copied into it.
         jobs: processes, 1 or more; as many as there are cores if None. Bytes do not depend on it.
+        fresh: delete the series of the grid that are there, whatever their configuration.
         on_event: called with a dictionary, always with the key `event`: `step` about twice a second (step, total,
             train_loss_nats, steps_per_s, eta_s; steps of all runs), `runs` as runs are complete (done, total), and
             `restarted` (run, reason) where a stack had to begin again.
@@ -86,14 +89,18 @@ def train_grid(
         KeyboardInterrupt: it was stopped.
     """
     plan = read_grid(file).plan()
-    for run in plan.runs:
-        SeriesFolder(out / run.folder, run.config).require_same()  # refuses before anything is written
+    for run in plan.runs:  # refuses before anything is written
+        folder = SeriesFolder(out / run.folder, run.config)
+        if not fresh:
+            folder.require_same()
     with explained(out):
         atomic.make_folder(out)
     busy = ByroteError(f"another process is training in {out}", help="wait for it, or choose another folder")
     with atomic.locked(out / atomic.LOCK, busy=busy, refused=lambda error: cannot_write(out, error)):
         with explained(out):
             _take_over(file, out, plan)
+            if fresh:
+                _clear(plan, out)
         progress = _Progress([job_of(plan, stack, out) for stack in plan.stacks], on_event or _say_nothing)
         for wave in plan.waves():
             places = [place for place, stack in enumerate(plan.stacks) if stack in wave]
@@ -166,11 +173,21 @@ def _is_locked(folder: Path) -> bool:
 def _take_over(file: Path, out: Path, plan: Plan) -> None:
     """Copy the grid, and remove what no run of it needs any more."""
     if not (out / GRID).exists() or not file.samefile(out / GRID):
-        atomic.write_bytes(out / GRID, read_bytes(file, max_bytes=MAX_BYTES, follow_links=True))
+        write_bytes(out / GRID, read_bytes(file, max_bytes=MAX_BYTES, follow_links=True))
     ours = {job_of(plan, stack, out).state for stack in plan.stacks}
     for state in (out / STATES).glob("*"):
         if state not in ours:
             atomic.remove(state)
+
+
+def _clear(plan: Plan, out: Path) -> None:
+    """Delete what the runs of a grid wrote; states go first, so that none can meet runs that have begun anew."""
+    atomic.remove(out / STATES)
+    for run in plan.runs:
+        folder = SeriesFolder(out / run.folder, run.config)
+        if folder.manifest is not None:
+            with locked(folder.path):
+                folder.clear()
 
 
 def _is_complete(job: Job) -> bool:

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from byrote.checkpoints import atomic
+from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.as_written import MOMENTS, WEIGHTS, hash_of, read_as_written
 from byrote.checkpoints.lab.config import LabConfig
@@ -39,7 +40,7 @@ from byrote.checkpoints.lab.model import learning_rate
 from byrote.checkpoints.lab.sequences import Sequences
 from byrote.checkpoints.lab.source import ArmStream, draw
 from byrote.checkpoints.lab.stacked_model import StackedModel
-from byrote.checkpoints.lab.together import identity, shape_of
+from byrote.checkpoints.lab.together import gains, identity, shape_of
 from byrote.checkpoints.lab.trainer import locked
 
 COMMIT_EVERY_S = 2.0
@@ -65,11 +66,13 @@ def train_stack(
             training diverged.
     """
     shapes = {shape_of(config) for _, config in runs}
-    if len(shapes) != 1:
-        raise ByroteError(
-            f"runs of {len(shapes)} shapes cannot be trained together",
-            help="train those of one shape at a time",
+    if len(shapes) != 1 or not gains(runs[0][1]):
+        what = (
+            f"of {len(shapes)} shapes"
+            if len(shapes) > 1
+            else "so large, of this architecture, or with dropout"
         )
+        raise ByroteError(f"runs {what} cannot be trained together", help="train them one after another")
     with ExitStack() as held:
         for path, _ in runs:
             held.enter_context(explained(path))
@@ -298,7 +301,7 @@ class _Stack:
             for key, stacked in self.trained.moments().items()
             for name, tensor in stacked.items()
         }
-        atomic.write_bytes(self.state, save(moments, metadata={"step": str(step), _STACK: self._identity()}))
+        write_bytes(self.state, save(moments, metadata={"step": str(step), _STACK: self._identity()}))
         self.committed_s = time.monotonic()
 
     def _identity(self) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.model import build_model
+from byrote.checkpoints.lab.model import SMEAR, build_model
 
 _EPS = 1e-5  # of the native model's norms
 _EVAL_TOKENS = 1 << 15  # tokens of all runs in one forward pass without gradients
@@ -129,21 +129,32 @@ class StackedModel:
         return torch.bmm(x, self.weights[name].mT)
 
     def _normed(self, x: Float[Tensor, "runs rows d_model"], name: str) -> Float[Tensor, "runs rows d_model"]:
-        if self.config.normalization_type is None:
+        norm = self.config.normalization_type
+        if norm is None:
             return x
-        return F.layer_norm(x, (x.shape[-1],), eps=_EPS) * self.weights[f"{name}.weight"][:, None]
+        gain = self.weights[f"{name}.weight"][:, None]
+        return (F.layer_norm if norm == "LN" else F.rms_norm)(x, (x.shape[-1],), eps=_EPS) * gain
 
     def _attended(
         self, x: Float[Tensor, "runs rows d_model"], name: str, size: tuple[int, int, int]
     ) -> Float[Tensor, "runs rows d_model"]:
         runs, batch, pos = size
-        heads, d_head = self.config.n_heads, self.config.d_head
+        config, heads, d_head = self.config, self.config.n_heads, self.config.d_head
         qkv = self._linear(x, f"{name}.qkv").view(runs * batch, pos, 3, heads, d_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2)
+        if config.smeared_keys:
+            k = self._smeared(k.unflatten(0, (runs, batch, heads)), name).flatten(0, 2)
         scores = torch.baddbmm(self._mask[:pos, :pos], q, k.mT, alpha=1 / math.sqrt(d_head))
         z = torch.bmm(scores.softmax(-1), v).view(runs * batch, heads, pos, d_head)
         z = z.transpose(1, 2).reshape(runs, batch * pos, heads * d_head)
         return self._linear(z, f"{name}.o.weight")
+
+    def _smeared(
+        self, k: Float[Tensor, "runs batch heads pos d_head"], name: str
+    ) -> Float[Tensor, "runs batch heads pos d_head"]:
+        """Each key mixed with the one before it, see `SmearedKeys`."""
+        own = torch.sigmoid(self.weights[f"{name}.k{SMEAR}"])[:, None, :, None, None]
+        return torch.cat([k[..., :1, :], own * k[..., 1:, :] + (1 - own) * k[..., :-1, :]], dim=-2)
 
 
 def _fused(name: str) -> str:

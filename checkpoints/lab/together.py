@@ -23,8 +23,9 @@ def shape_of(config: LabConfig) -> LabConfig:
 
 
 def gains(config: LabConfig) -> bool:
-    """Whether runs of this shape are trained faster together than one after another."""
-    return config.d_model <= MAX_WIDTH and config.batch <= MAX_BATCH
+    """Whether runs of this shape are trained together: small ones of the native architecture, without dropout."""
+    small = config.d_model <= MAX_WIDTH and config.batch <= MAX_BATCH
+    return small and config.architecture == "native" and not config.dropout
 
 
 def stacks_of(configs: Sequence[LabConfig]) -> tuple[tuple[int, ...], ...]:

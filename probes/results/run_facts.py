@@ -19,6 +19,7 @@ Anybody may have written that file: it is read as far as these keys go, each of 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -26,6 +27,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.atomic import make_folder, write_text
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.safe_read import read_toml
 
@@ -123,6 +125,29 @@ _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("repeat_frac", "synthetic_share"), (_share, "a share from 0 to 1")),
     "epochs": (_number, "a number from 0"),
 }
+
+
+def declare(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write `byrote.toml` beside results: what is declared of each run, by its name; it replaces one that is there.
+
+    Args:
+        folder: of the results folders.
+        runs: name -> facts by the keys of the file.
+
+    Returns:
+        The file.
+
+    Raises:
+        ByroteError: something that is no fact of a run.
+        OSError: it cannot be written.
+    """
+    lines = []
+    for run, facts in runs.items():
+        _checked(dict(facts), f"the declaration of {run}")
+        lines += [f"[runs.{json.dumps(run)}]", *(f"{key} = {json.dumps(v)}" for key, v in facts.items()), ""]
+    make_folder(folder)
+    write_text(folder / FILE, "\n".join(lines))
+    return folder / FILE
 
 
 def facts_of(run: str, path: Path, meta: Mapping[str, Any]) -> RunFacts:

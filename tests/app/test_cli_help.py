@@ -25,8 +25,11 @@ OPTIONS: dict[str, set[str]] = {
     | {"--arm", "--repeat-frac", "--pool", "--steps", "--batch", "--lr", "--seed", "--layers", "--heads"}
     | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"}
     | {"--recipe", "--size", "--source", "--source-set", "--blocks", "--architecture", "--smeared-keys"}
-    | {"--dropout", "--init-scale", "--betas", "--weight-decay"},
+    | {"--dropout", "--init-scale", "--betas", "--weight-decay"}
+    | {"--grid", "--jobs", "--checkpoints"},
     "byrote lab recipes": SHARED | OUTPUT,
+    "byrote lab plan": SHARED | {"--jobs"},
+    "byrote lab status": SHARED | OUTPUT,
     "byrote scan": SHARED | OUTPUT | {"--base-model", "--allow-download", "--disk-budget"},
     "byrote lint": SHARED
     | OUTPUT

@@ -41,7 +41,7 @@ class Killed(BaseException):
 def stack_of(folder: Path, **fields) -> list[tuple[Path, LabConfig]]:
     """One run of each arm, with seeds of their own."""
     return [
-        (folder / f"run{k}", LabConfig(**FIELDS, **fields, arm=arm, seed=k, name=f"run{k}"))
+        (folder / f"run{k}", LabConfig(**{**FIELDS, **fields}, arm=arm, seed=k, name=f"run{k}"))
         for k, arm in enumerate(ARMS)
     ]
 
@@ -97,6 +97,8 @@ def test_fifty_steps_are_those_of_single_runs(tmp_path, shape):
             assert list(mine) == list(theirs)
             for name in ("weights", "moments", "folder"):
                 mine.pop(name), theirs.pop(name)
+            by_mechanism = mine.pop("mechanism_loss_nats"), theirs.pop("mechanism_loss_nats")
+            assert by_mechanism[0] == pytest.approx(by_mechanism[1], abs=1e-5)
             pools = mine.pop("pool_loss_nats"), theirs.pop("pool_loss_nats")
             assert (pools[0] is None) == (pools[1] is None) == (config.arm.kind != "repeated")
             assert pools[0] is None or pools[0] == pytest.approx(pools[1], abs=1e-5)
@@ -235,6 +237,8 @@ def test_refusals(tmp_path):
     runs = stack_of(tmp_path, steps=4)
     with pytest.raises(ByroteError, match="2 shapes cannot be trained together"):
         train_stack([runs[0], (runs[1][0], replace(runs[1][1], batch=8))], state=tmp_path / ".state")
+    with pytest.raises(ByroteError, match="with dropout cannot be trained together"):
+        trained(tmp_path, steps=4, dropout=0.1)
     trained(tmp_path, steps=4)
     with pytest.raises(ByroteError, match=r"train\.steps \(there 4, requested 5\)"):
         trained(tmp_path, steps=5)

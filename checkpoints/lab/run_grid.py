@@ -28,15 +28,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.lab.arms import Arm
+from byrote.checkpoints.lab.arms import ARMS, Arm
 from byrote.checkpoints.lab.config import NORMS, LabConfig
-from byrote.checkpoints.lab.recipes import RECIPES
+from byrote.checkpoints.lab.recipes import recipe
+from byrote.checkpoints.lab.sources import Source, source_named
 from byrote.checkpoints.lab.together import stacks_of
 from byrote.checkpoints.safe_read import FileRefused, read_toml
 
@@ -228,12 +229,8 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
         ByroteError: an unknown key, or a value that is none of its kind.
     """
     _known(data, _KEYS, "the grid")
-    recipe = data.get("recipe", "default")
-    if recipe not in RECIPES:
-        raise ByroteError(
-            f"there is no recipe {str(recipe)[:40]!r}", help=did_you_mean(str(recipe)[:40], RECIPES)
-        )
-    base = _with_settings(RECIPES[recipe], _table(data, "settings"), "[settings]")
+    name = str(data.get("recipe", "default"))[:40]
+    base = _with_settings(recipe(name), _table(data, "settings"), "[settings]")
     if "checkpoints" in data:
         base = _with_settings(base, {"checkpoints": data["checkpoints"]}, "the grid")
     sizes = {
@@ -256,7 +253,7 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
                 f"the control of the arm {arm.name!r} is {arm.control[:40]!r}, which is no other arm of the grid",
                 help=did_you_mean(arm.control[:40], others) if others else "declare it",
             )
-    grid = Grid(recipe, _seeds(data.get("seeds", 1)), sizes, arms)
+    grid = Grid(name, _seeds(data.get("seeds", 1)), sizes, arms)
     if (n_runs := len(arms) * len(sizes) * len(grid.seeds)) > MAX_RUNS:
         raise ByroteError(
             f"the grid has {n_runs:,} runs", help=f"it may have {MAX_RUNS:,}: take fewer seeds, sizes or arms"
@@ -273,7 +270,11 @@ def _arm(name: str, table: Any) -> GridArm:
     given = {
         key: _of_kind(getattr(Arm(), key), table[key], f"{key} of {where}") for key in own & table.keys()
     }
-    arm = Arm.named(**{**given, "kind": str(kind)})
+    if kind not in ARMS:
+        raise ByroteError(
+            f"{where}: the lab has no arm {str(kind)[:40]!r}", help=did_you_mean(str(kind)[:40], ARMS)
+        )
+    arm = Arm.named(**{**given, "kind": kind})
     control = _of_kind("", table.get("control", ""), f"control of {where}")
     settings = _mapping(table.get("settings", {}), f"[arms.{name}.settings]")
     before = LabConfig()
@@ -327,8 +328,11 @@ def _setting(key: str, now: Any, new: Any, where: str) -> Any:
                 f"{where} has {key} = {str(new)[:40]!r}", help=did_you_mean(str(new)[:40], NORMS)
             )
         return NORMS[new]
-    if is_dataclass(now):
-        return _with_settings(now, _mapping(new, f"{where} {key}"), f"{where} {key}")
+    if isinstance(now, Source):
+        table = dict(_mapping(new, f"{where} {key}"))
+        name = str(table.pop("name", now.name))[:40]
+        source = now if name == now.name else source_named(name)
+        return _with_settings(source, table, f"{where} {key}")
     return _of_kind(now, new, f"{key} of {where}")
 
 

@@ -1,0 +1,286 @@
+"""Grids: what a file may say, what is planned and trained together, and that it ends in the same bytes however it got there."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from byrote.checkpoints import open_series
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab import Arm, LabConfig
+from byrote.checkpoints.lab import stack as lab_stack
+from byrote.checkpoints.lab.config import about_as_many
+from byrote.checkpoints.lab.grid_cost import cost_of
+from byrote.checkpoints.lab.grid_training import status, train_grid
+from byrote.checkpoints.lab.model import build_model
+from byrote.checkpoints.lab.run_grid import Plan, grid_file, grid_from, read_grid, shipped_grids
+from byrote.checkpoints.lab.source import ArmStream
+from byrote.checkpoints.lab.together import stacks_of
+
+ROOT = Path(__file__).parents[2]
+TEXT = """
+recipe = "tiled-small"
+seeds = [3, 5]
+checkpoints = 5
+
+[settings]
+steps = 30
+batch = 4
+d_model = 8
+n_held_out = 8
+[settings.source]
+d_vocab = 16
+n_ctx = 12
+block_min = 3
+block_max = 4
+
+[arms.unique]
+[arms.half]
+kind = "control"
+repeat_frac = 0.5
+control = "unique"
+[arms.P3]
+kind = "repeated"
+repeat_frac = 0.5
+pool_size = 3
+control = "half"
+"""
+
+
+class Killed(BaseException):
+    """Stands for the process ending: nothing may catch it."""
+
+
+@pytest.fixture
+def grid(tmp_path) -> Path:
+    file = tmp_path / "grid.toml"
+    file.write_text(TEXT)
+    return file
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    found = {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+    return {name: data for name, data in found.items() if not name.endswith(".lock")}
+
+
+def test_the_grid_of_the_founding_paper():
+    assert "hernandez" in shipped_grids()
+    plan = read_grid(grid_file("hernandez")).plan()
+    assert len(plan.runs) == 55
+    assert plan.steps == 55 * 2400
+    assert plan.n_checkpoints == 55 * 20
+    pools = {run.arm: (run.config.arm.kind, run.config.arm.pool_size, run.control) for run in plan.runs}
+    assert pools["none"] == ("unique", 0, "")
+    assert pools["half"][0] == "control"
+    assert {arm: pool for arm, (kind, pool, _) in pools.items() if kind == "repeated"} == {
+        f"P{pool}": pool for pool in (512, 128, 64, 32, 16, 8, 4, 2, 1)
+    }
+    one = plan.runs[7].config
+    assert (one.d_model, one.n_heads, one.normalization_type, one.batch) == (16, 1, None, 16)
+    assert (one.init_std, one.lr, one.betas, one.weight_decay) == (0.8 / 16**0.5, 1e-2, (0.9, 0.98), 0.01)
+    assert [sorted(map(len, plan.stacks)), sum(map(len, plan.stacks))] == [[13, 14, 14, 14], 55]
+
+
+def test_arms_of_a_seed_share_initial_weights_and_fresh_data():
+    runs = [run for run in grid_from(tomllib.loads(TEXT)).plan().runs if run.seed == 5]
+    assert [run.folder for run in runs] == ["unique/d8/seed5", "half/d8/seed5", "P3/d8/seed5"]
+    weights = [build_model(run.config).state_dict()["head.weight"] for run in runs]
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
+    batches = [ArmStream(run.config.source, run.config.arm, seed=5, batch=4).batches(7, 2) for run in runs]
+    assert np.array_equal(batches[0][:, :2], batches[1])
+    assert np.array_equal(batches[0][:, :2], batches[2][:, :2])
+
+
+def test_what_trains_together_is_a_function_of_the_runs():
+    small = LabConfig(d_model=16, n_heads=1, batch=16)
+    wide = replace(small, d_model=64)
+    configs = [
+        *(replace(small, seed=k) for k in range(20)),
+        wide,
+        replace(small, steps=9, arm=Arm("control", 0.5)),
+    ]
+    stacks = stacks_of(configs)
+    assert stacks == (tuple(range(10)), tuple(range(10, 20)), (20,), (21,))
+
+
+@pytest.mark.parametrize(
+    ("steps", "n", "expected"),
+    [
+        (2400, 20, (0, 19, 38, 75, 150, *range(300, 2401, 150))),
+        (30, 5, (0, 5, 10, 20, 30)),
+        (30, 2, (0, 30)),
+        (3, 20, (0, 1, 2, 3)),
+    ],
+)
+def test_checkpoints_by_their_number(steps, n, expected):
+    assert about_as_many(steps, checkpoints=n) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("seed = 3", "the grid has a key 'seed'. did you mean 'seeds'"),
+        ('recipe = "tiled"', "the lab has no recipe 'tiled'. did you mean 'tiled-small'"),
+        ("seeds = 0", "seeds is 0. write how many, 1 to 1,000"),
+        ("seeds = [1, 1]", "no two are the same"),
+        ("checkpoints = 1", "checkpoints is 1. use 2 to"),
+        ('checkpoints = "many"', "checkpoints of the grid is 'many'. it is a whole number"),
+        ("[settings]\nd_modle = 8", "[settings] has a key 'd_modle'. did you mean 'd_model'"),
+        ("[settings]\nlr = true", "lr of [settings] is 'True'. it is a number"),
+        ("[settings]\nlr = -1", "[settings]: lr is -1.0"),
+        ("[settings]\nn_heads = 3", "3 heads do not divide a width of 64"),
+        ('[settings]\nnormalization_type = "l"', "normalization_type = 'l'. did you mean 'ln'"),
+        ('[settings.source]\nname = "tiled"', "the lab has no source 'tiled'"),
+        ("[settings.source]\nd_vocab = 2", "the lab needs at least 3 token ids"),
+        ("[arms.b]\nkind = 'repeated'\npool = 3", "[arms.b] has a key 'pool'. did you mean 'pool_size'"),
+        ("[arms.b]\nkind = 'twice'", "the lab has no arm 'twice'"),
+        ("[arms.b]\nkind = 'repeated'", "the arm 'b' repeats data and names no control"),
+        (
+            "[arms.b]\nkind = 'repeated'\ncontrol = 'aa'",
+            "is 'aa', which is no other arm of the grid. did you mean 'a'",
+        ),
+        ("[arms.b]\nkind = 'unique'\nsettings = {batch = 8}", "the settings of the arm 'b' change batch"),
+        (
+            "[arms.b]\nkind = 'unique'\nsettings = {d_model = 8}",
+            "the settings of the arm 'b' change the model",
+        ),
+        ("[arms.A]\nkind = 'unique'", "differ in nothing but capitals"),
+        ('[arms."../b"]\nkind = "unique"', "'../b' of [arms] is no name for a folder"),
+        ('[arms.results]\nkind = "unique"', "is no name for a folder"),
+        ("arms = 3", "[arms] is no table"),
+        (
+            "seeds = 900\nsizes = {a = {}, b = {}, c = {}, d = {}, e = {}, f = {}, g = {}, h = {}, i = {}, j = {}, k = {}, l = {}}",
+            "the grid has 10,800 runs",
+        ),
+    ],
+)
+def test_refusals(tmp_path, change, said):
+    file = tmp_path / "grid.toml"
+    ours = "" if change == "arms = 3" else '\n[arms.a]\nkind = "unique"\n'
+    file.write_text(f"{change}\n{ours}")
+    with pytest.raises(ByroteError) as refused:
+        read_grid(file).plan()
+    assert said in str(refused.value)
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(ByroteError, match=r"there is no grid 'hernandes'.*hernandez"):
+        grid_file("hernandes")
+    with pytest.raises(ByroteError, match="cannot be read"):
+        read_grid(tmp_path / "missing.toml")
+    (tmp_path / "broken.toml").write_text("seeds = [")
+    with pytest.raises(ByroteError):
+        read_grid(tmp_path / "broken.toml")
+    (tmp_path / "none.toml").write_text("seeds = 2")
+    with pytest.raises(ByroteError, match="the grid has no arm"):
+        read_grid(tmp_path / "none.toml")
+
+
+def test_a_grid_is_trained_into_ordinary_series(tmp_path, grid):
+    out, events = tmp_path / "out", []
+    plan = train_grid(grid, out, jobs=1, on_event=events.append)
+    assert isinstance(plan, Plan)
+    for run in plan.runs:
+        series = open_series(out / run.folder)
+        assert series.steps == run.config.schedule == (0, 5, 10, 20, 30)
+        assert series.name == f"{run.arm}-d8-seed{run.seed}"
+        assert series.manifest["train"]["betas"] == [0.9, 0.98]
+        assert series.manifest["status"] == "complete"
+    assert events[-1] == {"event": "runs", "done": 6, "total": 6}
+    assert {(state, step) for _, state, step in status(out)} == {("complete", 30)}
+    before = contents(out)
+    again: list = []
+    train_grid(grid, out, jobs=1, on_event=again.append)
+    assert not again
+    assert contents(out) == before
+    grid.write_text(TEXT.replace("steps = 30", "steps = 40"))
+    with pytest.raises(ByroteError, match=r"train\.steps \(there 30, requested 40\)"):
+        train_grid(grid, out, jobs=1)
+    assert contents(out) == before
+
+
+def test_stopped_at_random_moments_it_ends_in_the_same_bytes(tmp_path, grid, monkeypatch):
+    monkeypatch.setattr(lab_stack, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setenv("BYROTE_SYNC", "0")
+    train_grid(grid, tmp_path / "whole", jobs=1)
+    real, draws, deaths = Path.replace, random.Random(1), 0
+    left = draws.randrange(1, 60)
+
+    def deadly(*args):
+        nonlocal left, deaths
+        left -= 1
+        if left == 0 and deaths < 6:
+            left, deaths = draws.randrange(1, 60), deaths + 1
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(Path, "replace", deadly)
+    for _ in range(7):
+        try:
+            train_grid(grid, tmp_path / "killed", jobs=1)
+        except Killed:
+            states = {state for _, state, _ in status(tmp_path / "killed")}
+            assert states <= {"complete", "stopped", "missing"}
+    assert deaths == 6
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_plan_says_what_it_takes(grid):
+    plan = read_grid(grid).plan()
+    cost = cost_of(plan, cores=2)
+    (tried,) = cost.tried.values()
+    assert tried.n_runs == 6
+    assert 0 < tried.step_s < 1
+    assert 6 * 5 * 2_000 < cost.n_bytes < 6 * 5 * 20_000
+
+
+@pytest.mark.processes
+def test_processes_write_the_same_bytes_as_one(tmp_path, grid):
+    many = TEXT.replace("seeds = [3, 5]", "seeds = 6")  # 18 runs: two stacks
+    grid.write_text(many)
+    train_grid(grid, tmp_path / "one", jobs=1)
+    train_grid(grid, tmp_path / "two", jobs=2)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.processes
+def test_kill_9_of_a_grid(tmp_path, grid):
+    """All of its processes, ended by the kernel at a random moment, three times over."""
+    grid.write_text(TEXT.replace("seeds = [3, 5]", "seeds = 6").replace("steps = 30", "steps = 3000"))
+    out = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "byrote",
+        "lab",
+        "train",
+        str(out),
+        "--grid",
+        str(grid),
+        "--jobs",
+        "2",
+        "--progress",
+        "none",
+    ]
+    draws = random.Random(2)
+    for _ in range(3):
+        child = subprocess.Popen(command, start_new_session=True, cwd=tmp_path)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=draws.uniform(6, 14))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert subprocess.run(command, check=False, cwd=tmp_path, capture_output=True).returncode == 0
+    train_grid(grid, tmp_path / "whole", jobs=1)
+    found, expected = contents(out), contents(tmp_path / "whole")
+    assert found.pop("results/byrote.toml")
+    assert found == expected
