@@ -11,6 +11,7 @@ end is `byrote.checkpoints.tokenizing`; this file needs the standard library and
     E   lengths (uint32 each), texts      ->  tokens of each (uint32 each), their ids (uint32)
     D   ids (uint32)                      ->  lengths (uint32 each), what each id stands for by itself
     N   ids (uint32)                      ->  lengths (uint32 each, `NONE` for an id without a token), each id's token
+    T   ids wanted (uint32), then as E    ->  the tokenizer.json of byte-level BPE trained on the texts, which is used from then on
 
 A first reply, with nothing in it, says that the library is there. Numbers are little-endian, texts are UTF-8. The process
 ends with its standard input.
@@ -67,17 +68,38 @@ def load(data: bytes) -> Any:
     return loaded
 
 
-def encode(tokenizer: Any, count: int, payload: bytes, most: int) -> bytes:
-    """See the module."""
-    lengths = numbers(payload[: 4 * count])
+def texts_in(payload: bytes, count: int) -> list[str]:
+    """Lengths (uint32 each), then texts."""
     texts, at = [], 4 * count
-    for length in lengths:
+    for length in numbers(payload[: 4 * count]):
         texts.append(payload[at : at + length].decode("utf-8", "replace"))
         at += length
+    return texts
+
+
+def trained(count: int, payload: bytes) -> Any:
+    """See the module."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=numbers(payload[:4])[0],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts_in(payload[4:], count), trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Any, count: int, payload: bytes, most: int) -> bytes:
+    """See the module."""
+    texts = texts_in(payload, count)
     found = [part.ids for part in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     total = sum(map(len, found))
     if 4 * (count + total) > most:
-        raise RefusedError(f"it makes {total:,} tokens of {at - 4 * count:,} bytes")
+        raise RefusedError(f"it makes {total:,} tokens of {len(payload) - 4 * count:,} bytes")
     counts, ids = array("I", map(len, found)), array("I")
     for part in found:
         ids.extend(part)
@@ -138,6 +160,9 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             if operation == b"L":
                 tokenizer = load(payload)
                 result = stored(array("I", [tokenizer.get_vocab_size() & 0xFFFFFFFF]))
+            elif operation == b"T":
+                tokenizer = trained(count, payload)
+                result = tokenizer.to_str().encode()
             elif operation == b"E":
                 result = encode(tokenizer, count, payload, most)
             else:

@@ -39,6 +39,8 @@ MAX_TOKENS_PER_BYTE = 16  # one character of three bytes becomes eighteen under 
 MAX_ID_BYTES = 1 << 10  # that one id stands for, on average; the longest tokens in use have some hundreds
 SPARE_REPLY_BYTES = 1 << 20
 MAX_REASON_BYTES = 4 * MAX_REASON
+MAX_TRAINING_BYTES = 64 << 20
+EMPTY_BPE = b'{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{},"merges":[]}}'
 _S_PER_ID = 1e-3
 _LOADED_BYTES = 4
 _TICK_S = 1.0
@@ -121,6 +123,30 @@ class TokenizerProcess:
             found += np.split(ids, np.cumsum(counts)[:-1])
         return found
 
+    def train_bpe(self, texts: Sequence[str | bytes], n_ids: int) -> bytes:
+        """Become byte-level BPE trained on these texts; its tokenizer.json.
+
+        Args:
+            texts: to train on; together at most `MAX_TRAINING_BYTES`.
+            n_ids: ids to have, 256 or more; fewer come of a text that is too short.
+
+        Raises:
+            TokenizerError: it fails, dies or takes too long.
+            ByroteError: too much text.
+        """
+        given = [_utf8(text) for text in texts]
+        size = sum(map(len, given))
+        if size > MAX_TRAINING_BYTES:
+            raise ByroteError(
+                f"{_amount(size)} are too much text to train a tokenizer on",
+                help=f"give at most {_amount(MAX_TRAINING_BYTES)}",
+            )
+        numbers = np.asarray([n_ids, *map(len, given)], dtype="<u4").tobytes()
+        most = SPARE_REPLY_BYTES + MAX_ID_BYTES * n_ids
+        trained = self._use(b"T", numbers + b"".join(given), count=len(given), most=most)
+        self.size = n_ids
+        return trained
+
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
         """What each id stands for by itself, special tokens included; "" for an id without a token.
 
@@ -164,7 +190,9 @@ class TokenizerProcess:
                 help="give another tokenizer.json",
             )
         seconds, doing = _seconds(payload), f"was given {_amount(len(payload))}"
-        if operation != b"E":
+        if operation == b"T":
+            seconds *= 4  # counting pairs, over and over
+        elif operation != b"E":
             seconds, doing = BASE_S + _S_PER_ID * count, f"was given {count:,} ids"
         try:
             with self._stopped_after(seconds, doing):

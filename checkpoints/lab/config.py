@@ -272,7 +272,11 @@ class LabConfig:
                 "repeats_per_sequence": int(repeats) if repeats.is_integer() else repeats,
             },
             "seed": self.seed,
-            "data": {"source": self.source.name, **asdict(self.source), "n_held_out": self.n_held_out},
+            "data": {
+                "source": self.source.name,
+                **asdict(self.source.resolved()),
+                "n_held_out": self.n_held_out,
+            },
             "model": {
                 **self._native_fields(),
                 "init_std": self.init_std,

@@ -9,14 +9,22 @@ from typing import Any
 from byrote.checkpoints.entry_points import installed
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.sources.contract import Source
+from byrote.checkpoints.lab.sources.graded import Graded
+from byrote.checkpoints.lab.sources.markov import Markov
 from byrote.checkpoints.lab.sources.names import Names
+from byrote.checkpoints.lab.sources.text import Text
 from byrote.checkpoints.lab.sources.tiled_blocks import SourceConfig
+from byrote.checkpoints.lab.sources.trigger_bigrams import TriggerBigrams
 
 __all__ = [
     "SOURCES",
+    "Graded",
+    "Markov",
     "Names",
     "Source",
     "SourceConfig",
+    "Text",
+    "TriggerBigrams",
     "source_kind",
     "source_named",
     "source_of",
@@ -24,7 +32,9 @@ __all__ = [
 ]
 
 GROUP = "byrote.sources"
-SOURCES: Mapping[str, type[Source]] = {source.name: source for source in (SourceConfig, Names)}
+SOURCES: Mapping[str, type[Source]] = {
+    source.name: source for source in (SourceConfig, Names, Graded, Markov, TriggerBigrams, Text)
+}
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ MECHANISMS: Mapping[str, str] = {
     "copy_start": "the first token of a copy, which nothing announces",
     "copy": "inside a copy: an earlier occurrence in the sequence predicts it",
     "in_context": "by statistics of the sequence alone: counts of what followed the token before it",
+    "unlabelled": "real text, of which nothing says how it was made",
 }
 """Which mechanism can predict a token; the code in `Sequences.mechanism` is the place in this table."""
 CODES: Mapping[str, int] = {name: code for code, name in enumerate(MECHANISMS)}
@@ -104,6 +105,10 @@ class Source:
         return floor_of(
             wide, None if self.no_floor else lambda rows: half.floor(self, rows), d_vocab=self.d_vocab
         )
+
+    def resolved(self) -> Source:
+        """What a manifest says of it; where that depends on a file, with the file's digest."""
+        return self
 
     @property
     def inducible_frac(self) -> float:
