@@ -128,7 +128,7 @@ def compare_groups(
     if twice := {run.path.resolve() for run in a.runs} & {run.path.resolve() for run in b.runs}:
         raise ByroteError(f"{min(twice).name} is in both groups", help="a run belongs to one arm")
     matched = _matched(runs, align, at)
-    _refuse_other_measures(runs, matched)
+    refuse_other_measures(runs, matched)
     pairs, why = pairs_by_seed(a, b)
     if pairs:
         a, b = (replace(one, runs=tuple(pair[i] for pair in pairs)) for i, one in enumerate((a, b)))
@@ -161,7 +161,16 @@ def _matched(runs: Sequence[Results], align: str, at: Literal["last", "all"] | i
     return [(step, *(one[step] for one in found)) for step, _ in chosen]
 
 
-def _refuse_other_measures(runs: Sequence[Results], matched: Sequence[tuple[int, ...]]) -> None:
+def refuse_other_measures(runs: Sequence[Results], matched: Sequence[tuple[int, ...]]) -> None:
+    """Refuse runs that were not measured with the same settings on the same sequences.
+
+    Args:
+        runs: results of one run each.
+        matched: steps that stand beside each other, one per run.
+
+    Raises:
+        ByroteError: they were not.
+    """
     first = runs[0]
     for i, other in enumerate(runs[1:], 1):
         differing = differing_provenance(first, other, [(steps[0], steps[i]) for steps in matched])

@@ -318,3 +318,23 @@ def least_p(n: int, m: int = 0) -> float:
         n, m: pairs and 0, or runs on either side.
     """
     return 1 / comb(n + m, m) if m else 2.0**-n
+
+
+def fieller(top: float, bottom: float, covariance: Float[np.ndarray, "2 2"], t: float) -> tuple[float, float]:
+    """Interval of a ratio of two normal numbers (Fieller 1954): the ratios r at which top - r bottom may be 0.
+
+    Args:
+        top, bottom: the two.
+        covariance: of (top, bottom).
+        t: Student's quantile.
+
+    Returns:
+        (lo, hi); (-inf, inf) where the bottom may be 0, for then any ratio beyond some size fits as well as its negative.
+    """
+    a = bottom**2 - t**2 * covariance[1, 1]
+    b = top * bottom - t**2 * covariance[0, 1]
+    c = top**2 - t**2 * covariance[0, 0]
+    if a <= 0 or not np.isfinite(a):
+        return -np.inf, np.inf
+    root = float(np.sqrt(max(0.0, b**2 - a * c)))
+    return float((b - root) / a), float((b + root) / a)

@@ -118,7 +118,7 @@ def _declared(groups: tuple[Group, ...]) -> Table:
             rows.append(
                 (clean(one.name), clean(run.run, limit=40), *(MISSING if v is None else v for v in facts))
             )
-    columns = ("Arm", "Run", "Init seed", "Data seed", "Parameters", "f, repeated share", "E, epochs", "P, pool",
+    columns = ("Arm", "Run", "Init seed", "Data seed", "Parameters", "Without embeddings", "f, repeated share", "E, epochs", "P, pool",
                "Synthetic share", "Generation")  # fmt: skip
     caption = "What each run declares, by the manifest of its series or by byrote.toml beside the results; – is not declared."
     return Table("arms-declared", caption, columns, tuple(rows))

@@ -1,10 +1,20 @@
 """The arithmetic of degradation: what repeated and synthetic data cost, in sizes, doses and verdicts, with intervals over seeds. No torch.
 
-Every function is a pure function of a table with one row per run, or of values with one per seed.
+Every function is a pure function of a table with one row per run (`run_rows` makes it of results), or of values with one per seed.
 """
 
 from __future__ import annotations
 
+from byrote.probes.degrade.capacity import Capacity, Extraction, capacity, extraction_threshold
+from byrote.probes.degrade.descent_over_seeds import ArmDescent, double_descent
+from byrote.probes.degrade.displacement import displacement
+from byrote.probes.degrade.dose_response import Boundary, DoseResponse, Peak, boundary_fit, dose_response
+from byrote.probes.degrade.effective_data import RStar, effective_data, fit_r_star, with_unique_tokens
+from byrote.probes.degrade.effective_size import EffectiveSize, Ladder, effective_size
+from byrote.probes.degrade.near_zero import NearZero, near_zero
+from byrote.probes.degrade.noise_floor import Churn, churn, churn_of, noise_floor
+from byrote.probes.degrade.preferential_damage import preferential_damage
+from byrote.probes.degrade.runs import run_rows
 from byrote.probes.degrade.verdicts import (
     Claimed,
     Rule,
@@ -17,12 +27,39 @@ from byrote.probes.degrade.verdicts import (
 )
 
 __all__ = [
+    "ArmDescent",
+    "Boundary",
+    "Capacity",
+    "Churn",
     "Claimed",
+    "DoseResponse",
+    "EffectiveSize",
+    "Extraction",
+    "Ladder",
+    "NearZero",
+    "Peak",
+    "RStar",
     "Rule",
     "Verdict",
+    "boundary_fit",
+    "capacity",
+    "churn",
+    "churn_of",
     "corrected",
+    "displacement",
+    "dose_response",
+    "double_descent",
+    "effective_data",
+    "effective_size",
+    "extraction_threshold",
+    "fit_r_star",
     "judge",
     "judge_effects",
+    "near_zero",
+    "noise_floor",
     "onset_effects",
+    "preferential_damage",
     "relabelled_rate",
+    "run_rows",
+    "with_unique_tokens",
 ]

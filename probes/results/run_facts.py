@@ -8,6 +8,7 @@ A lab series' manifest says it. Of any other run a file `byrote.toml` does, whic
     epochs = 100           # E, how often each repeated sequence is seen
     pool = 64              # P, how many sequences are repeated
     parameters = 1_200_000
+    parameters_without_embeddings = 900_000
     synthetic_share = 0.0  # share of the data that a model wrote
     generation = 0         # of the model that wrote it: 0 trained on real data alone
 
@@ -45,6 +46,7 @@ class RunFacts:
         init_seed: of the weights at step 0.
         data_seed: of the order and choice of the training data; arms that share it share their unique data.
         parameters: how many weights are trained.
+        parameters_without_embeddings: the same without token and position embeddings and the unembedding.
         repeat_frac: f, share of the data that is repeated, 0 to 1.
         epochs: E, how often each repeated sequence is seen over the run.
         pool: P, how many sequences are repeated.
@@ -57,6 +59,7 @@ class RunFacts:
     init_seed: int | None = None
     data_seed: int | None = None
     parameters: int | None = None
+    parameters_without_embeddings: int | None = None
     repeat_frac: float | None = None
     epochs: float | None = None
     pool: int | None = None
@@ -119,7 +122,15 @@ def _name(value: Any) -> bool:
 _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "arm": (_name, "a name of at most 200 characters"),
     **dict.fromkeys(
-        ("seed", "init_seed", "data_seed", "parameters", "pool", "generation"),
+        (
+            "seed",
+            "init_seed",
+            "data_seed",
+            "parameters",
+            "parameters_without_embeddings",
+            "pool",
+            "generation",
+        ),
         (_whole, "a whole number from 0"),
     ),
     **dict.fromkeys(("repeat_frac", "synthetic_share"), (_share, "a share from 0 to 1")),
@@ -219,6 +230,7 @@ def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "init_seed": seed,
         "data_seed": seed,
         "parameters": _weights(manifest.get("model")),
+        "parameters_without_embeddings": _weights(manifest.get("model"), embeddings=False),
     }
     facts = {key: value for key, value in given.items() if _KEYS[key][0](value)}
     parts = [
@@ -232,7 +244,7 @@ def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {"arm": " ".join([str(kind), *parts]), "recipe": recipe}
 
 
-def _weights(model: Any) -> int | None:
+def _weights(model: Any, *, embeddings: bool = True) -> int | None:
     """Trained weights of a lab model: embeddings, positions, attention, MLPs, unembedding; its biases are not trained."""
     if not isinstance(model, Mapping):
         return None
@@ -243,4 +255,5 @@ def _weights(model: Any) -> int | None:
     n_maps = 3 if model.get("gated_mlp") else 2
     mlp = 0 if model.get("attn_only") else n_maps * d_model * model.get("d_mlp", 4 * d_model)
     n_pos = 0 if model.get("positional_embedding_type") == "rotary" else n_ctx
-    return int((2 * d_vocab + n_pos) * d_model + n_layers * (4 * d_model * n_heads * d_head + mlp))
+    around = (2 * d_vocab + n_pos) * d_model if embeddings else 0
+    return int(around + n_layers * (4 * d_model * n_heads * d_head + mlp))

@@ -63,7 +63,7 @@ def double_descent(curve: Curve, *, seed: int = 0) -> DoubleDescent | None:
             f"{curve.label} of {curve.run} has values of {n} sequences, and double descent needs {MIN_SEQUENCES}",
             help="measure it with --sequences 16 or more",
         )
-    steps = _steps(curve.samples[0::2].mean(0))
+    steps = chosen_steps(curve.samples[0::2].mean(0))
     if steps is None:
         return None
     start, dip, top, end = (curve.samples[1::2, at] for at in steps)
@@ -78,8 +78,12 @@ def double_descent(curve: Curve, *, seed: int = 0) -> DoubleDescent | None:
     return DoubleDescent(at[0], at[1], at[2], at[3], fall, rise, second_fall, sure)
 
 
-def _steps(value: Float[np.ndarray, " steps"]) -> tuple[int, int, int, int] | None:
-    """Indices of start, dip, top and end; None where nothing rises after a fall and falls after that."""
+def chosen_steps(value: Float[np.ndarray, " steps"]) -> tuple[int, int, int, int] | None:
+    """Indices of start, dip, top and end; None where nothing rises after a fall and falls after that.
+
+    Args:
+        value: a loss at ascending steps.
+    """
     best, size = None, 0.0
     for top in range(2, len(value) - 1):
         dip, end = 1 + int(value[1:top].argmin()), top + 1 + int(value[top + 1 :].argmin())

@@ -1,0 +1,178 @@
+"""Capacity in bits per parameter, and extraction against the number of duplicates. No torch.
+
+Source: Morris et al. 2025, arXiv:2505.24832: the plateau of unintended memorisation over data set sizes, about 3.6 bits per parameter;
+Carlini et al. 2022, arXiv:2202.07646: extraction grows with the logarithm of duplicates. The threshold reading is ours: at small
+scale extraction jumps, so that a logistic curve has a place and a steepness where a line has neither.
+
+1. capacity: bits per parameter = bits of all members over N, per run; mean over seeds at each data set size; plateau = that of the
+   largest data set. It is no plateau yet where it is surely above the next largest, beyond the smallest effect
+2. extraction: of each run, members extracted among members by number of duplicates c; logit p = a + b ln c by Firth's penalised
+   likelihood (1993), finite where all or none are extracted; threshold = the c of one half, exp(-a / b); steepness b
+3. interval of ln threshold and of b over seeds: Student's over the runs' own fits, or one run: not known
+4. `log_linear`: by how many nats of likelihood a straight line in ln c fits worse than the logistic curve, both with two constants
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.degrade.cells import cells_of, half_width
+from byrote.probes.degrade.runs import required
+from byrote.probes.seed_statistics import SeedDifference, paired_difference, unpaired_difference
+
+_BITS_SMALLEST = 0.05  # bits per parameter, see the card of unintended_bits
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Bits per parameter over data set sizes.
+
+    Attributes:
+        rows: one per data set size: members, seeds, value, lo, hi in bits per parameter.
+        plateau, lo, hi: of the largest data set.
+        rising: whether it surely still grows.
+    """
+
+    rows: pd.DataFrame
+    plateau: float
+    lo: float
+    hi: float
+    rising: bool
+
+
+def capacity(runs: pd.DataFrame, *, seed: int = 0) -> Capacity:
+    """Plateau of memorised bits per parameter.
+
+    Args:
+        runs: `run_rows` of `unintended_bits` `per_parameter`, with `pool` declared: how many sequences there were to memorise.
+        seed: of the resampling.
+
+    Raises:
+        ByroteError: a pool that is not declared, or fewer than two data set sizes.
+    """
+    pool = required(runs, "pool", what_for="capacity")
+    cells = cells_of(runs, pool, seed=seed)
+    if len(cells.keys) < 2:
+        raise ByroteError(
+            "capacity is a plateau over data set sizes, and the runs have one",
+            help="give runs of two pools or more",
+        )
+    rows = []
+    for i, (members, values) in enumerate(zip(cells.keys, cells.values, strict=True)):
+        half = half_width(cells.draws[:, i], len(values))
+        mean = float(cells.means[i])
+        rows.append((members, len(values), mean, mean - half, mean + half))
+    table = pd.DataFrame(rows, columns=["members", "seeds", "value", "lo", "hi"])
+    test = paired_difference if cells.paired else unpaired_difference
+    rise = test(cells.values[-2], cells.values[-1])
+    last = table.iloc[-1]
+    return Capacity(
+        table, float(last["value"]), float(last["lo"]), float(last["hi"]), bool(rise.lo > _BITS_SMALLEST)
+    )
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Extraction by number of duplicates.
+
+    Attributes:
+        rows: one per number of duplicates: duplicates, extracted, members, value (share, all seeds together).
+        threshold: duplicates at which one half is extracted, with its interval over seeds.
+        lo, hi: of the threshold.
+        steepness: change of the log odds per e-fold of duplicates, over seeds.
+        log_linear: nats of likelihood by which a straight line in ln duplicates is worse; below 0 it is better.
+        seeds: runs.
+        inside: whether the threshold lies within the numbers of duplicates that were planted.
+    """
+
+    rows: pd.DataFrame
+    threshold: float
+    lo: float
+    hi: float
+    steepness: SeedDifference
+    log_linear: float
+    seeds: int
+    inside: bool
+
+
+def extraction_threshold(counts: pd.DataFrame) -> Extraction:
+    """Fit extraction against ln duplicates, run by run.
+
+    Args:
+        counts: columns run, duplicates (above 0), extracted, members.
+
+    Raises:
+        ByroteError: missing columns, impossible counts, or fewer than three numbers of duplicates.
+    """
+    missing = {"run", "duplicates", "extracted", "members"} - set(counts)
+    if missing or not (counts["duplicates"] > 0).all() or (counts["extracted"] > counts["members"]).any():
+        raise ByroteError(
+            "extraction by duplicates needs run, duplicates above 0, and extracted of members",
+            help="make one row per run and number of duplicates",
+        )
+    pooled = counts.groupby("duplicates", as_index=False)[["extracted", "members"]].sum()
+    if len(pooled) < 3:
+        raise ByroteError(
+            f"{len(pooled)} numbers of duplicates are no curve", help="plant members at three numbers or more"
+        )
+    fits = []
+    for _, mine in counts.groupby("run", sort=False):
+        columns = (mine[name].to_numpy(np.float64) for name in ("duplicates", "extracted", "members"))
+        fits.append(firth_logistic(*columns))
+    found = np.array(fits)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = -found[:, 0] / found[:, 1]
+    zero = np.zeros(len(found))
+    place, steepness = paired_difference(zero, places), paired_difference(zero, found[:, 1])
+    seen = pooled["duplicates"].to_numpy(np.float64)
+    ends = np.exp([place.value, place.lo, place.hi])
+    whole = (pooled[name].to_numpy(np.float64) for name in ("duplicates", "extracted", "members"))
+    return Extraction(
+        pooled.assign(value=pooled["extracted"] / pooled["members"]), *(float(v) for v in ends), steepness,
+        _log_linear(*whole), len(found), bool(seen[0] <= ends[0] <= seen[-1]),
+    )  # fmt: skip
+
+
+def firth_logistic(
+    duplicates: Float[np.ndarray, " k"], extracted: Float[np.ndarray, " k"], members: Float[np.ndarray, " k"]
+) -> tuple[float, float]:
+    """(a, b) of logit p = a + b ln c by Firth's penalised likelihood; finite also where all or none are extracted.
+
+    Args:
+        duplicates: c, above 0.
+        extracted, members: counts.
+    """
+    design = np.stack([np.ones(len(duplicates)), np.log(duplicates)], axis=1)
+    beta = np.zeros(2)
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+        weight = np.maximum(members * p * (1 - p), 1e-12)
+        inverse = np.linalg.pinv(design.T @ (weight[:, None] * design))
+        hat = weight * np.einsum("ki,ij,kj->k", design, inverse, design)
+        step = inverse @ design.T @ (extracted - members * p + hat * (0.5 - p))
+        size = float(np.abs(step).max())
+        beta = beta + step * min(1.0, 2.0 / size if size else 1.0)
+        if size < 1e-8:
+            break
+    return float(beta[0]), float(beta[1])
+
+
+def _log_linear(
+    duplicates: Float[np.ndarray, " k"], extracted: Float[np.ndarray, " k"], members: Float[np.ndarray, " k"]
+) -> float:
+    a, b = firth_logistic(duplicates, extracted, members)
+    x = np.log(duplicates)
+    share = extracted / members
+    slope = float(((x - x.mean()) @ (share - share.mean())) / ((x - x.mean()) ** 2).sum())
+    line = share.mean() + slope * (x - x.mean())
+
+    def likelihood(p: np.ndarray) -> float:
+        p = np.clip(p, 1e-3, 1 - 1e-3)
+        return float((extracted * np.log(p) + (members - extracted) * np.log(1 - p)).sum())
+
+    return likelihood(1 / (1 + np.exp(-np.clip(a + b * x, -30, 30)))) - likelihood(line)

@@ -1,0 +1,174 @@
+"""Effective data: what are repeated epochs of the whole corpus worth in fresh tokens? No torch.
+
+Source: Muennighoff et al. 2023, arXiv:2305.16264, equations 5 and 6 and appendix A: D' = U + U R* (1 - exp(-R / R*)), R = epochs - 1,
+with R* = 15.387756 for data and 5.309743 for parameters; L = E + A / N^alpha + B / D'^beta.
+
+1. `effective_data`: D' of unique tokens and epochs; its limit is (1 + R*) U
+2. `fit_r_star`: of runs of one size, L = E + B / D'(U, epochs; R*)^beta by least squares of the means over seeds; E, B and beta by
+   a grid over R* and a search inside it. Interval of ln R*: seeds resampled (`cells.half_width`)
+3. the law cannot express a loss that rises with epochs: where it surely does (a rise of the last epoch over the best one, beyond the
+   smallest effect, by its interval over seeds) the fit is refused, as the paper leaves such runs out
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.degrade.cells import cells_of, half_width
+from byrote.probes.degrade.runs import required
+from byrote.probes.seed_statistics import unpaired_difference
+
+R_STAR_DATA, R_STAR_PARAMETERS = 15.387756, 5.309743
+_GRID = np.geomspace(0.3, 1000.0, 61)  # of R*
+_BETAS = np.linspace(0.05, 2.0, 40)
+
+
+def effective_data(
+    unique: Float[np.ndarray, "*shape"] | float,
+    epochs: Float[np.ndarray, "*shape"] | float,
+    r_star: float = R_STAR_DATA,
+) -> Float[np.ndarray, "*shape"]:
+    """D' in the unit of `unique` (equation 5).
+
+    Args:
+        unique: unique tokens U.
+        epochs: passes over them, from 1.
+        r_star: after how many repetitions a further one is worth 1/e of a fresh pass.
+    """
+    unique = np.asarray(unique, dtype=np.float64)
+    repeats = np.asarray(epochs, dtype=np.float64) - 1
+    return np.asarray(unique + unique * r_star * (1 - np.exp(-repeats / r_star)))
+
+
+@dataclass(frozen=True)
+class RStar:
+    """A refitted constant.
+
+    Attributes:
+        r_star: with lo and hi, its 95% interval over seeds.
+        lo, hi: see r_star.
+        floor, scale, exponent: E, B and beta of the loss law.
+        error: root mean square residual in nats.
+        at_edge: whether R* lies at an end of what was searched, 0.3 to 1000: the data do not bound it.
+        points: different (U, epochs).
+    """
+
+    r_star: float
+    lo: float
+    hi: float
+    floor: float
+    scale: float
+    exponent: float
+    error: float
+    at_edge: bool
+    points: int
+
+
+def with_unique_tokens(runs: pd.DataFrame) -> pd.DataFrame:
+    """`run_rows` of whole-corpus epochs with their `unique_tokens`: tokens seen over epochs.
+
+    Args:
+        runs: that declare epochs and a repeated share of 1, or of 0 for one epoch.
+
+    Raises:
+        ByroteError: what is not declared, or data of which only a part is repeated: this law is about whole epochs.
+    """
+    share = required(runs, "repeat_frac", what_for="effective data")
+    epochs = required(runs, "epochs", what_for="effective data")
+    tokens = required(runs, "tokens", what_for="effective data")
+    part = (share > 0) & (share < 1)
+    if part.any():
+        run = runs["run"].iloc[int(np.flatnonzero(part)[0])]
+        raise ByroteError(
+            f"{run} repeats a part of its data (f = {share[part][0]:g}), and effective data is about epochs of all of it",
+            help="give runs of repeat_frac 1, and of 0 for one epoch",
+        )
+    whole = np.where(share == 0, 1.0, epochs)
+    return runs.assign(epochs=whole, unique_tokens=tokens / whole)
+
+
+def fit_r_star(rows: pd.DataFrame, *, n_draws: int = 60, seed: int = 0) -> RStar:
+    """Refit R* on runs of one size.
+
+    Args:
+        rows: with `unique_tokens`, `epochs`, `value` (a loss), the seeds and `smallest`; see `run_rows`.
+        n_draws: resamples of seeds for the interval.
+        seed: of the resampling.
+
+    Raises:
+        ByroteError: fewer than five different (U, epochs) or two values of either, or a loss that surely rises with epochs.
+    """
+    pairs = sorted(set(zip(rows["unique_tokens"], rows["epochs"], strict=True)))
+    if len(pairs) < 5 or any(len({p[i] for p in pairs}) < 2 for i in (0, 1)):
+        raise ByroteError(
+            f"R* has four companions and needs five pairs of unique tokens and epochs, two of either; there are {len(pairs)}",
+            help="train the same model on more amounts of unique data and more epochs",
+        )
+    _refuse_rising(rows)
+    number = {pair: float(i) for i, pair in enumerate(pairs)}
+    cells = cells_of(
+        rows,
+        [number[p] for p in zip(rows["unique_tokens"], rows["epochs"], strict=True)],
+        seed=seed,
+        n_draws=n_draws,
+    )
+    u, e = (np.array([p[i] for p in pairs], dtype=np.float64) for i in (0, 1))
+    r, floor, scale, exponent, error = _best(u, e, cells.means)
+    draws = np.array([np.log(_best(u, e, one)[0]) for one in cells.draws])
+    half = half_width(draws, cells.seeds)
+    ends = (float(r * np.exp(-half)), float(r * np.exp(half)))
+    at_edge = not _GRID[1] < r < _GRID[-2]
+    return RStar(r, *ends, floor, scale, exponent, error, at_edge, len(pairs))
+
+
+def _best(
+    unique: Float[np.ndarray, " points"],
+    epochs: Float[np.ndarray, " points"],
+    loss: Float[np.ndarray, " points"],
+) -> tuple[float, float, float, float, float]:
+    """R*, E, B, beta and the residual: linear in E and B for every R* and beta of a grid, refined once around the best."""
+    rs, betas = _GRID, _BETAS
+    best: tuple[float, float, float, float, float] = (np.nan,) * 5
+    for _ in range(3):
+        d = np.stack([effective_data(unique, epochs, r) for r in rs]) / unique.max()
+        x = d[:, None, :] ** -betas[None, :, None]
+        centred = x - x.mean(-1, keepdims=True)
+        y = loss - loss.mean()
+        square = (centred**2).sum(-1)
+        scale = np.maximum((centred @ y) / np.where(square > 0, square, 1.0), 0.0)
+        left = ((y - scale[..., None] * centred) ** 2).sum(-1)
+        i, j = np.unravel_index(int(left.argmin()), left.shape)
+        b = float(scale[i, j])
+        floor = float(loss.mean() - b * x[i, j].mean())
+        best = (
+            float(rs[i]),
+            floor,
+            b * float(unique.max()) ** float(betas[j]),
+            float(betas[j]),
+            float(np.sqrt(left[i, j] / len(loss))),
+        )
+        ratio, step = rs[1] / rs[0], betas[1] - betas[0]
+        rs = np.clip(np.geomspace(rs[i] / ratio, rs[i] * ratio, 21), _GRID[0], _GRID[-1])
+        betas = np.clip(np.linspace(betas[j] - step, betas[j] + step, 11), 0.01, 3.0)
+    return best
+
+
+def _refuse_rising(rows: pd.DataFrame) -> None:
+    for unique, mine in rows.groupby("unique_tokens"):
+        means = mine.groupby("epochs")["value"].mean()
+        best, last = means.idxmin(), means.index.max()
+        if best == last:
+            continue
+        sides = [mine["value"][mine["epochs"] == e].to_numpy(np.float64) for e in (best, last)]
+        found = unpaired_difference(*sides)
+        if found.lo > float(rows["smallest"].iloc[0]):
+            raise ByroteError(
+                f"with {unique:,.0f} unique tokens the loss rises from {best:g} to {last:g} epochs by {found.value:.3g} nats, which this "
+                "law cannot express",
+                help="leave out what follows the best number of epochs, as the paper does",
+            )
