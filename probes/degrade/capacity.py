@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.cells import cells_of, half_width
+from byrote.probes.degrade.run_cells import cells_of, half_width
 from byrote.probes.degrade.runs import required
 from byrote.probes.seed_statistics import SeedDifference, paired_difference, unpaired_difference
 

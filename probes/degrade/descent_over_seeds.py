@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.cells import half_width
+from byrote.probes.degrade.run_cells import half_width
 from byrote.probes.rules import MIN_SEEDS, SMALLEST
 from byrote.probes.seed_statistics import SeedDifference, paired_difference
 from byrote.probes.trajectory.descent import chosen_steps

@@ -10,7 +10,7 @@ in log); umbrella test: Mack and Wolfe 1981, J. Am. Stat. Assoc. 76. Choosing on
    95% intervals over seeds, no correction being due where both must hold. The largest of many noisy doses is no peak
 3. the umbrella test beside it is against no difference at all: it is significant on a plateau too, which has a rise
 4. the damaging band: where the mean damage falls to half of its largest, linear in the logarithm of the dose, on either side; open
-   where it does not fall so far within the doses measured. Interval: `cells.student_ends` of the logarithm
+   where it does not fall so far within the doses measured. Interval: `run_cells.student_ends` of the logarithm
 5. boundaries over sizes: ln E = ln k + a ln N by least squares of the band's ends, in every resample
 
 A smallest dose of 0 (no synthetic data, generation 0) stands one step of the next ratio below the next dose, since it has no logarithm.
@@ -26,7 +26,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.cells import N_DRAWS, Cells, cells_of, half_width
+from byrote.probes.degrade.run_cells import N_DRAWS, Cells, cells_of, half_width
 from byrote.probes.degrade.runs import required
 from byrote.probes.rules import ALPHA, MIN_SEEDS
 from byrote.probes.seed_statistics import (

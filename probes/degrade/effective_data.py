@@ -5,7 +5,7 @@ with R* = 15.387756 for data and 5.309743 for parameters; L = E + A / N^alpha + 
 
 1. `effective_data`: D' of unique tokens and epochs; its limit is (1 + R*) U
 2. `fit_r_star`: of runs of one size, L = E + B / D'(U, epochs; R*)^beta by least squares of the means over seeds; E, B and beta by
-   a grid over R* and a search inside it. Interval of ln R*: seeds resampled (`cells.half_width`)
+   a grid over R* and a search inside it. Interval of ln R*: seeds resampled (`run_cells.half_width`)
 3. the law cannot express a loss that rises with epochs: where it surely does (a rise of the last epoch over the best one, beyond the
    smallest effect, by its interval over seeds) the fit is refused, as the paper leaves such runs out
 """
@@ -19,7 +19,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.cells import cells_of, half_width
+from byrote.probes.degrade.run_cells import cells_of, half_width
 from byrote.probes.degrade.runs import required
 from byrote.probes.seed_statistics import unpaired_difference
 

@@ -10,7 +10,7 @@ form is ours); compute-equivalent loss: Chudnovsky et al. 2026, arXiv:2606.24998
 3. a ladder whose means do not improve with every size is refused, and so are two sizes with a line or a power law
 4. outside the sizes of the ladder N_eff is clipped to its end and flagged: m is then a bound
 5. over sizes: the harmonic mean of the multipliers
-6. interval: seeds resampled inside sizes, then sequences (`cells.student_ends` of ln m). With N by "compute" the same is the
+6. interval: seeds resampled inside sizes, then sequences (`run_cells.student_ends` of ln m). With N by "compute" the same is the
    compute at which the control has the loss, over the compute spent
 """
 
@@ -24,7 +24,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.probes.degrade.cells import N_DRAWS, Cells, cells_of, half_width
+from byrote.probes.degrade.run_cells import N_DRAWS, Cells, cells_of, half_width
 from byrote.probes.degrade.runs import IN_WORDS, required
 
 HOW: Mapping[str, int] = {"power": 3, "interpolate": 2, "linear": 3}  # sizes each needs

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.cells import half_width
 from byrote.probes.degrade.effective_size import EffectiveSize
+from byrote.probes.degrade.run_cells import half_width
 from byrote.probes.seed_statistics import fieller
 from byrote.probes.statistics import LEVEL
 
