@@ -37,6 +37,7 @@ from byrote.checkpoints.opening import open_series
 from byrote.interp.axes import head_label
 from byrote.probes.calibration import calibrations
 from byrote.probes.checks import Check, exact, seldom
+from byrote.probes.claims_calibration import claim_calibrations
 from byrote.probes.degrade_calibration import degrade_calibrations
 from byrote.probes.registry import lookup
 from byrote.probes.results.derived import derive
@@ -123,6 +124,7 @@ def run_selftest(
         )
     report = SelfTestReport(device, dtype, seed)
     simulated = [*calibrations(), *seed_calibrations(), *degrade_calibrations()] if tries else []
+    simulated += claim_calibrations() if tries >= TRIES_LONG else []
     with tempfile.TemporaryDirectory(prefix="byrote-selftest-") as folder:
         bench = _Bench(Path(folder), device, dtype, seed, n_seq)
         groups: list[Callable[[], Iterator[Check]]] = [

@@ -30,6 +30,7 @@ VERBS = {
     "graft": "Put heads of one step into another, and say what returns.",
     "logits": "Say what a later step adds to an earlier step's logits.",
     "text": "Say what a corpus would teach: repeats, concentration, lost tails.",
+    "reproduce": "Judge claims of papers on small runs that are trained here.",
     "selftest": "Measure planted models whose answers are known.",
     "doctor": "Check versions, device, memory, disk and configuration.",
 }

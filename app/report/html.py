@@ -134,6 +134,20 @@ def _differences(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> Any
         yield [list(path), dark]
 
 
+def standalone_svg(fig: go.Figure, *, name: str) -> str:
+    """A figure as an SVG file of its own, in the reader's colours, light or dark.
+
+    Args:
+        fig: made by `byrote.probes.figures`.
+        name: of the file.
+    """
+    opening, rest = figure_svg(fig, name=ident(name)).split(">", 1)
+    style = "".join(line for line in _resource("style.css").splitlines() if line.startswith(".still"))
+    ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
+    sans = ":root{--sans:system-ui,sans-serif}"
+    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{_variables()}{sans}{style}</style>{ground}{rest}\n'
+
+
 def _variables() -> str:
     """The theme's colours as CSS variables, dark where the reader's system is."""
     light = "".join(f"--{name}:{pair[0]};" for name, pair in TOKENS.items())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.sources import Names, SourceConfig
+from byrote.checkpoints.lab.sources import Markov, Names, SourceConfig
 
 RECIPES: Mapping[str, LabConfig] = {
     "default": LabConfig(),
@@ -30,6 +30,17 @@ RECIPES: Mapping[str, LabConfig] = {
         init_scale=0.8,
         source=Names(),
         steps=1000,
+        batch=16,
+        lr=1e-2,
+        betas=(0.9, 0.98),
+    ),
+    "markov": LabConfig(
+        d_model=16,
+        n_heads=1,
+        d_head=16,
+        init_scale=0.8,
+        source=Markov(),
+        steps=1500,
         batch=16,
         lr=1e-2,
         betas=(0.9, 0.98),
@@ -66,6 +77,7 @@ ABOUT: Mapping[str, About] = {
     "tiled-small": About(
         "loss-level claims about repeats in seconds a run; one head a layer", trap=_TILED_TRAP
     ),
+    "markov": About("in-context statistics: predictions pass from unigrams to bigrams"),
     "names": About("claims about in-weights and in-context parts; one head a layer"),
 }
 

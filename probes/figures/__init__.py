@@ -16,6 +16,7 @@ from byrote.probes.figures.by_position import (
 )
 from byrote.probes.figures.canvas import Figure, Look, apply_theme
 from byrote.probes.figures.circuit import circuit
+from byrote.probes.figures.claim import claim
 from byrote.probes.figures.coverage import coverage
 from byrote.probes.figures.differences import difference_grid, differences, head_scatter
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
@@ -31,6 +32,7 @@ __all__ = [
     "attention",
     "change_grid",
     "circuit",
+    "claim",
     "copy_curve",
     "coverage",
     "difference_grid",

@@ -105,6 +105,20 @@ OPTIONS: dict[str, set[str]] = {
         "--text-field",
     }
     | {"--measure", "--model", "--sample", "--device", "--dtype", "--threads", "--seed"},
+    "byrote reproduce": SHARED
+    | OUTPUT
+    | {
+        "--all",
+        "--list",
+        "--plan",
+        "--full",
+        "--quick",
+        "-o",
+        "--folder",
+        "--first-seed",
+        "--jobs",
+        "--progress",
+    },
     "byrote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads", "--long"},
     "byrote doctor": SHARED | OUTPUT,
 }

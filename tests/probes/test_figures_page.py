@@ -13,11 +13,13 @@ from paper_runs import planted_run, rebuilt
 import byrote as br
 from byrote.dashboard.library import Library, or_example
 from byrote.probes.attention import attention_file, stored_pattern, stored_texts
+from byrote.probes.claims.runs_table import read_runs
 from byrote.probes.figures import Figure, Look
 from byrote.probes.results import Results
 from byrote.report.svg import figure_svg
 
-PAGE = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "figures.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^\| `(br\.figures\.(\w+)\(.*\))` \| .+ \|$", PAGE, flags=re.MULTILINE)
 COLOUR = re.compile(r"#[0-9a-f]{6}|rgba\(\d+, \d+, \d+, [0-9.]+\)")
 
@@ -38,6 +40,7 @@ def names() -> dict[str, Any]:
         found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
     found["both"] = [found["unique"], found["repeated"]]
     found["comparison"] = br.compare(found["unique"], found["repeated"])
+    found["runs"] = read_runs(DOCS / "claims" / "runs.parquet")
     kept = attention_file(found["unique"].path, 2400)
     found["text"] = stored_pattern(kept, stored_texts(kept)[0], layer=1, head=0)
     return found

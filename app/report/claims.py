@@ -1,0 +1,287 @@
+"""Claims as a report: a table of verdicts first, what does not hold said as plainly, then each claim with its figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from byrote.probes import figures
+from byrote.probes.claims.catalogue import GRIDS, PAPERS
+from byrote.probes.claims.judging import Judgement
+from byrote.probes.findings_degrade import verdict_sentence
+from byrote.probes.rules import MIN_SEEDS, NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from byrote.probes.wording import counted, duration, interval, number, sentence_case
+from byrote.report.model import (
+    Block,
+    Code,
+    Estimate,
+    Listing,
+    Picture,
+    Prose,
+    Report,
+    Section,
+    Table,
+    Tone,
+    Words,
+)
+
+ONSET_UNIT = "as a logarithm of how many times later"
+_TONES: dict[str, Tone] = {REPRODUCED: "good", NOT_REPRODUCED: "bad"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """How the runs came about.
+
+    Attributes:
+        command: that makes them.
+        date: ISO day.
+        machine: its class, such as "2 cores, x86_64".
+        seconds: it took; 0 where unknown.
+        versions: of what can change a number.
+    """
+
+    command: str
+    date: str
+    machine: str
+    seconds: float
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Made:
+        """From what was kept; whatever is missing is empty."""
+        versions = data.get("versions")
+        known = {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
+        seconds = data.get("seconds")
+        return cls(
+            *(str(data.get(name, "")) for name in ("command", "date", "machine")),
+            float(seconds) if isinstance(seconds, int | float) else 0.0,
+            known,
+        )
+
+
+def claims_report(judgements: Sequence[Judgement], table: pd.DataFrame, made: Made) -> Report:
+    """Everything that is said of these claims.
+
+    Args:
+        judgements: in the order of the page.
+        table: of their runs.
+        made: how the runs came about.
+    """
+    papers = list(dict.fromkeys(judged.claim.paper for judged in judgements))
+    sections = [
+        Section(
+            "verdicts",
+            "Verdicts",
+            (Prose(_summary(judgements), "lead"), _verdicts(judgements), Prose(_HOW, "note")),
+        ),
+        *_not_held(judgements),
+        *(
+            Section(
+                paper,
+                PAPERS[paper].title,
+                tuple(_paper_blocks([j for j in judgements if j.claim.paper == paper], table)),
+            )
+            for paper in papers
+        ),
+        Section("made", "How it was made", tuple(_made(judgements, table, made))),
+    ]
+    return Report("Claims, reproduced or not", (), made.date, "complete", (), tuple(sections))
+
+
+_HOW = (
+    f"Effects are differences between arms, seed by seed, with 95% intervals over seeds. A claim is reproduced where the whole "
+    f"interval lies beyond the smallest effect of interest, in the direction that was stated before the runs, and q (corrected for "
+    f"the claims of its paper) is below 5%; with fewer than {MIN_SEEDS} seeds nothing is. What could have been seen is the effect "
+    f"that would have been called in 80% of repetitions. Verdicts are of these small models and recipes, and of nothing larger."
+)
+
+
+def _summary(judgements: Sequence[Judgement]) -> str:
+    words = [judged.word for judged in judgements]
+    counts = [f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words, key=_rank))]
+    return f"{counted(len(judgements), 'claim')}: {', '.join(counts)}."
+
+
+def _rank(word: str) -> int:
+    order = (REPRODUCED, "reproduced in direction", NOT_REPRODUCED, UNDECIDED)
+    return order.index(word) if word in order else len(order)
+
+
+def _verdicts(judgements: Sequence[Judgement]) -> Table:
+    columns = (
+        "Claim",
+        "Verdict",
+        "Effect",
+        "Smallest of interest",
+        "Could have been seen",
+        "Seeds",
+        "q",
+        "Onset",
+    )
+    return Table(
+        "verdicts",
+        "Every claim, by its primary metric.",
+        columns,
+        tuple(_row(j) for j in judgements),
+        group_columns=0,
+    )
+
+
+def _row(judged: Judgement) -> tuple[Any, ...]:
+    claim, verdict = judged.claim, judged.verdict
+    what = Words(f"{f'{claim.number} ' if claim.number else ''}{claim.name}", detail=claim.statement)
+    word = Words(judged.word, _TONES.get(judged.word, "muted"))
+    if verdict is None:
+        return what, word, None, None, None, None, None, None
+    onset = None if judged.verdicts is None else judged.verdicts.onset
+    seen = number(verdict.seen) if math.isfinite(verdict.seen) else "nothing"
+    sign = {"rises": "more than ", "falls": "less than −", "stays": "within "}[verdict.rule.direction]
+    return (
+        what, word, Estimate(verdict.value, verdict.lo, verdict.hi, n=verdict.seeds, signed=True),
+        Words(f"{sign}{verdict.rule.smallest:g}", detail=claim.unit), seen, verdict.seeds, f"{verdict.q:.2g}", None if onset is None else Words(onset.word),
+    )  # fmt: skip
+
+
+def _not_held(judgements: Sequence[Judgement]) -> list[Section]:
+    """What is not reproduced, in sentences; no section where everything is."""
+    rest = sorted((j for j in judgements if j.word != REPRODUCED), key=lambda j: _rank(j.word))
+    items = [f"{j.claim.name} is {j.word}: {j.claim.statement} {sentence_case(j.words)}." for j in rest]
+    return (
+        [Section("not-held", "What does not hold at this scale, or was not shown", (Listing(tuple(items)),))]
+        if items
+        else []
+    )
+
+
+def _paper_blocks(judgements: Sequence[Judgement], table: pd.DataFrame) -> list[Block]:
+    blocks: list[Block] = []
+    arxiv = PAPERS[judgements[0].claim.paper].arxiv
+    blocks += [Prose(f"arXiv:{arxiv}", "note")] if arxiv else []
+    drawn: set[str] = set()
+    for judged in judgements:
+        claim = judged.claim
+        title = f"{claim.name}{f' (claim {claim.number})' if claim.number else ''}: {judged.word}"
+        blocks.append(Prose(f"{title}. {claim.statement}", "lead"))
+        blocks.append(Prose(f"The paper: {claim.reported}."))
+        if claim.untestable:
+            blocks.append(Prose(f"Not testable here: {claim.untestable}."))
+            continue
+        blocks.append(Prose(_verdict_words(judged)))
+        blocks.append(_picture(judged, table))
+        drawn.add(claim.name)
+    names = [judged.claim.name for judged in judgements if not judged.claim.untestable]
+    blocks.append(
+        Code(f"again-{judgements[0].claim.paper}", "The same again:", f"byrote reproduce {' '.join(names)}")
+    )
+    return blocks
+
+
+def _verdict_words(judged: Judgement) -> str:
+    claim, verdicts = judged.claim, judged.verdicts
+    assert verdicts is not None, "a claim with runs has a verdict"
+    said = [
+        f"Here: {claim.compared}. The smallest effect of interest is {verdicts.verdict.rule.smallest:g}: {claim.reason}."
+    ]
+    for part, words, unit in (
+        ("final", judged.final_words, claim.unit),
+        ("onset", judged.onset_words, ONSET_UNIT),
+    ):
+        found = getattr(verdicts, part)
+        if found is not None:
+            decides = "Final value" if part == "final" else "Onset"
+            said.append(f"{decides}: {verdict_sentence(found, unit)}" + (f"; {words}." if words else "."))
+        elif part == "onset":
+            said.append("Onset: nothing appears over training that could come later.")
+    return " ".join(said)
+
+
+def _picture(judged: Judgement, table: pd.DataFrame) -> Picture:
+    figure = figures.claim(table, judged)
+    rows = figure.table
+    names = [name for name in ("arm", "label", "step") if name in rows]
+    shown = rows if len(rows) <= 60 else rows.iloc[:: -(-len(rows) // 60)]
+    cells = tuple(
+        (*(str(row[name]) for name in names), Estimate(row["value"], row["lo"], row["hi"], n=int(row["n"])))
+        for row in shown.to_dict("records")
+    )
+    caption = f"{judged.claim.name}: {judged.claim.metric} by {' and '.join(names)}, mean over seeds with its 95% interval."
+    numbers = Table(
+        f"numbers-{judged.claim.name}",
+        caption,
+        (*names, "value"),
+        cells,
+        len(rows) - len(shown),
+        group_columns=1,
+    )
+    return Picture(f"claim-{judged.claim.name}", figure, numbers)
+
+
+def _made(judgements: Sequence[Judgement], table: pd.DataFrame, made: Made) -> list[Block]:
+    took = f", {duration(made.seconds)} in all" if made.seconds else ""
+    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+    used = list(dict.fromkeys(name for judged in judgements for name in judged.claim.grids))
+    rows = []
+    for name in used:
+        mine = table[table["grid"] == name]
+        runs = len(mine[["arm", "size", "init_seed", "data_seed"]].drop_duplicates())
+        seeds = sorted(mine["init_seed"].unique().tolist())
+        said = f"{seeds[0]} to {seeds[-1]}" if seeds else ""
+        rows.append((name, GRIDS[name].what, runs, f"{len(seeds)} ({said})", len(mine)))
+    columns = ("Grid", "What it is", "Runs", "Seeds", "Rows of the table")
+    return [
+        Code("command", "Everything on this page:", made.command),
+        Prose(f"Made on {made.date}, {made.machine}{took}. Versions: {versions}."),
+        Table("grids", "Runs that the claims share.", columns, tuple(rows), group_columns=0),
+    ]
+
+
+# The same as Markdown.
+
+
+def as_markdown(report: Report, *, pictures: str, note: str) -> str:
+    """The report as Markdown, its figures as files.
+
+    Args:
+        report: what to say.
+        pictures: where the page finds the figures' files, such as "images/claims"; each is called after its name.
+        note: a line under the title that says where the page comes from.
+    """
+    parts = [f"# {report.title}", note]
+    for section in report.sections:
+        parts.append(f"## {section.title}")
+        parts += [_markdown_block(block, pictures) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_block(block: Block, pictures: str) -> str:
+    if isinstance(block, Prose):
+        return f"**{_cell(block.text)}**" if block.style == "lead" else _cell(block.text)
+    if isinstance(block, Listing):
+        return "\n".join(f"- {_cell(item)}" for item in block.items)
+    if isinstance(block, Code):
+        return f"{block.caption}\n\n```\n{block.text}\n```"
+    if isinstance(block, Picture):
+        alt = block.figure.alt.replace("[", "(").replace("]", ")")
+        return f"![{_cell(alt)}]({pictures}/{block.name}.svg)"
+    assert isinstance(block, Table), "a page of claims has no cards"
+    rows = [block.columns, ("---",) * len(block.columns), *(tuple(map(_value, row)) for row in block.rows)]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Estimate):
+        return interval(value.value, value.lo, value.hi, sign=value.signed)
+    if isinstance(value, Words):
+        return _cell(f"{value.text}: {value.detail}" if value.detail else value.text)
+    return _cell(str(value))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

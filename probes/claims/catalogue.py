@@ -1,0 +1,79 @@
+"""Every claim by its name, every paper, and every grid that claims share. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.claims.record import Claim, Grid, Paper
+
+PAPERS: Mapping[str, Paper] = MappingProxyType(
+    {
+        paper.key: paper
+        for paper in (
+            Paper(
+                "hernandez",
+                "Hernandez et al. 2022, Scaling Laws and Interpretability of Learning from Repeated Data",
+                "2205.10487",
+            ),
+            Paper(
+                "chudnovsky",
+                "Chudnovsky et al. 2026, Internal Data Repetition Destroys Language Models",
+                "2606.24998",
+            ),
+            Paper("olsson", "Olsson et al. 2022, In-context Learning and Induction Heads", "2209.11895"),
+            Paper("elhage", "Elhage et al. 2021, A Mathematical Framework for Transformer Circuits"),
+            Paper(
+                "edelman", "Edelman et al. 2024, The Evolution of Statistical Induction Heads", "2402.11004"
+            ),
+            Paper(
+                "toedit", "Zhu et al. 2024, How to Synthesize Text Data without Model Collapse?", "2412.14689"
+            ),
+            Paper("gerstgrasser", "Gerstgrasser et al. 2024, Is Model Collapse Inevitable?", "2404.01413"),
+        )
+    }
+)
+_MODULES = (
+    "hernandez_inverted_u", "hernandez_near_zero", "hernandez_double_descent", "hernandez_copying_in_sizes",
+    "hernandez_prefix_matching_in_sizes", "hernandez_copies", "hernandez_icl", "hernandez_one_layer", "hernandez_skip_trigrams",
+    "hernandez_displaced_head", "hernandez_ossification", "linear_duplicates", "linear_generations", "olsson_layers",
+    "olsson_ablation", "elhage_composition", "edelman_stages",
+)  # fmt: skip
+
+
+def _found() -> tuple[dict[str, Claim], dict[str, Grid]]:
+    claims, grids = dict[str, Claim](), dict[str, Grid]()
+    order = {paper: i for i, paper in enumerate(PAPERS)}
+    modules = [import_module(f"byrote.probes.claims.{name}") for name in _MODULES]
+    for module in modules:
+        for grid in (value for value in vars(module).values() if isinstance(value, Grid)):
+            grids[grid.name] = grid
+    listed = [claim for module in modules for claim in module.CLAIMS]
+    for claim in sorted(listed, key=lambda one: (order[one.paper], one.number)):
+        claims[claim.name] = claim
+    return claims, grids
+
+
+CLAIMS, GRIDS = _found()
+
+
+def chosen(names: Sequence[str]) -> list[Claim]:
+    """The claims that names mean: of claims, or of papers for all of theirs.
+
+    Args:
+        names: each a key of `CLAIMS` or `PAPERS`; none means all.
+
+    Raises:
+        ByroteError: a name of neither.
+    """
+    wanted = dict[str, Claim]()
+    for name in names or PAPERS:
+        mine = [claim for claim in CLAIMS.values() if name in (claim.name, claim.paper)]
+        if not mine and names:
+            raise ByroteError(
+                f"there is no claim or paper {name!r}", help=did_you_mean(name, [*PAPERS, *CLAIMS])
+            )
+        wanted |= {claim.name: claim for claim in mine}
+    return list(wanted.values())

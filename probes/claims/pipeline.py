@@ -1,0 +1,293 @@
+"""Claims from nothing to verdicts: grids are trained, measured and put into one table, and the claims are judged from it.
+
+Every stage goes on where it was interrupted: training as the lab does, measuring as sweeps do, and a grid whose table is written
+is left alone. Judging reads the table and nothing else.
+
+OUT/<grid>/grid.toml, OUT/<grid>/<arm>/<size>/seed<k>   what is trained
+OUT/<grid>/results                                      what is measured on it
+OUT/tables/<grid>-<digest>.parquet                      its table; the digest is of everything that decides it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import re
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from byrote.checkpoints.atomic import make_folder, write_text
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.grid_training import cores, train_grid
+from byrote.checkpoints.lab.run_grid import PlannedRun, grid_file, grid_from
+from byrote.checkpoints.opening import open_series
+from byrote.probes.claims.catalogue import GRIDS
+from byrote.probes.claims.gather import series_rows, with_measurements
+from byrote.probes.claims.judging import Judgement, judge_claims
+from byrote.probes.claims.record import Claim, Grid
+from byrote.probes.claims.runs_table import read_runs, tidy, write_runs
+from byrote.probes.results import Results
+from byrote.probes.sweep.config import SweepConfig, installed_versions
+
+Emit = Callable[[dict[str, Any]], None]
+_SEEDS = re.compile(r"^seeds *=.*$", re.MULTILINE)
+_SECONDS_PER_SWEPT = 0.2  # of one core, a checkpoint of lab size on a claim's probes
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """What a grid takes before its claims can be judged.
+
+    Attributes:
+        grid: its name.
+        runs, checkpoints: that are trained and written; of grids that are computed, seeds and 0.
+        measured: checkpoints that are measured.
+        seconds: of one core, a guess.
+        done: whether its table is there.
+    """
+
+    grid: str
+    runs: int
+    checkpoints: int
+    measured: int
+    seconds: float
+    done: bool
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of it.
+
+    Attributes:
+        judgements: in the order of the claims.
+        table: all runs.
+        seconds: how long it took, without what was there already.
+    """
+
+    judgements: list[Judgement]
+    table: pd.DataFrame
+    seconds: float
+
+
+def grids_of(claims: Sequence[Claim]) -> list[Grid]:
+    """The grids that claims need, each once."""
+    return [GRIDS[name] for name in dict.fromkeys(name for claim in claims for name in claim.grids)]
+
+
+def plan_of(claims: Sequence[Claim], out: Path, *, full: bool = False, first_seed: int = 0) -> list[GridPlan]:
+    """What is to be done, grid by grid, before anything is.
+
+    Raises:
+        ByroteError: a grid cannot be read.
+    """
+    return [_plan(grid, out, _seeds(grid, first_seed, full=full)) for grid in grids_of(claims)]
+
+
+def _plan(grid: Grid, out: Path, seeds: Sequence[int]) -> GridPlan:
+    done = table_file(grid, out, seeds).is_file()
+    if grid.rows is not None:
+        return GridPlan(grid.name, len(seeds), 0, 0, grid.seconds * len(seeds), done)
+    runs = grid_from(tomllib.loads(_with_seeds(grid, seeds))).plan().runs
+    written = sum(len(run.config.schedule) for run in runs)
+    measured = sum(len(measured_steps(grid, run)) for run in runs)
+    return GridPlan(
+        grid.name,
+        len(runs),
+        written,
+        measured,
+        grid.seconds * len(runs) + _SECONDS_PER_SWEPT * measured,
+        done,
+    )
+
+
+def reproduce(
+    claims: Sequence[Claim],
+    out: Path,
+    *,
+    full: bool = False,
+    first_seed: int = 0,
+    jobs: int | None = None,
+    on_event: Emit | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Reproduced:
+    """Make every table that is missing, and judge.
+
+    Args:
+        claims: all that are to be judged.
+        out: folder of series, results and tables.
+        full: as many seeds as the kept run has.
+        first_seed: of the runs; another one makes fresh runs, in a folder of their own.
+        jobs: processes; as many as there are cores if None. No number depends on it.
+        on_event: called with a dictionary, always with `event` and `grid`: `stage` (what), and those of training and of sweeps.
+        stopping: asked a few times a second; where it is true, work stops and is gone on with by the same call.
+
+    Raises:
+        ByroteError: training, measuring or judging refuses something; the message names it.
+        KeyboardInterrupt: it was stopped.
+    """
+    emit, started = on_event or (lambda event: None), time.monotonic()
+    tables = []
+    for grid in grids_of(claims):
+        seeds = _seeds(grid, first_seed, full=full)
+        path = table_file(grid, out, seeds)
+        if not path.is_file():
+            emit({"event": "stage", "grid": grid.name, "what": "making its runs"})
+            made = (
+                _computed(grid, seeds, stopping)
+                if grid.rows
+                else _trained(grid, out, seeds, jobs, emit, stopping)
+            )
+            make_folder(path.parent)
+            write_runs(path, made)
+        tables.append(read_runs(path))
+    table = tidy(pd.concat(tables, ignore_index=True)) if tables else tidy([])
+    return Reproduced(judge_claims(claims, table), table, time.monotonic() - started)
+
+
+def table_file(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
+    """Where a grid's table is; its name changes with everything that decides its numbers.
+
+    Raises:
+        ByroteError: the grid's file cannot be read.
+    """
+    text = "" if grid.rows is not None else _with_seeds(grid, seeds)
+    versions = {name: number for name, number in installed_versions().items() if name != "transformers"}
+    said = repr((grid.name, tuple(seeds), text, grid.probes, grid.measured, sorted(versions.items())))
+    return out / "tables" / f"{grid.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.parquet"
+
+
+def measured_steps(grid: Grid, run: PlannedRun) -> tuple[int, ...]:
+    """The written steps of a run that are measured: evenly spaced in the order they were written, the last among them."""
+    steps = run.config.schedule
+    if not grid.probes or not grid.measured:
+        return ()
+    n = min(grid.measured, len(steps))
+    return tuple(steps[len(steps) - 1 - (len(steps) * k) // n] for k in reversed(range(n)))
+
+
+def _seeds(grid: Grid, first: int, *, full: bool) -> range:
+    return range(first, first + grid.n_seeds(full=full))
+
+
+def _computed(grid: Grid, seeds: Sequence[int], stopping: Callable[[], bool]) -> pd.DataFrame:
+    rows: list[Any] = []
+    assert grid.rows is not None, "a computed grid"
+    for seed in seeds:
+        if stopping():
+            raise KeyboardInterrupt
+        rows += grid.rows(seed)
+    return tidy(rows)
+
+
+def _with_seeds(grid: Grid, seeds: Sequence[int]) -> str:
+    """The text of a grid's file with these seeds in it."""
+    text = grid_file(grid.file).read_text(encoding="utf-8")
+    found, n = _SEEDS.subn(f"seeds = {list(seeds)}", text)
+    if n != 1:
+        raise ByroteError(
+            f"the grid {grid.file!r} names its seeds {n} times", help="write one line: seeds = 5"
+        )
+    return found
+
+
+def _place(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
+    first = f"-from-{seeds[0]}" if seeds[0] else ""
+    return out / f"{grid.name}{first}"
+
+
+def _trained(
+    grid: Grid, out: Path, seeds: Sequence[int], jobs: int | None, emit: Emit, stopping: Callable[[], bool]
+) -> pd.DataFrame:
+    place = _place(grid, out, seeds)
+    file = place.with_name(f"{place.name}.toml")
+    make_folder(out)
+    write_text(file, _with_seeds(grid, seeds))
+    plan = train_grid(
+        file, place, jobs=jobs, on_event=lambda event: emit({**event, "grid": grid.name}), stopping=stopping
+    )
+    todo = [(place / run.folder, steps) for run in plan.runs if (steps := measured_steps(grid, run))]
+    if todo:
+        emit({"event": "stage", "grid": grid.name, "what": "measuring them"})
+        _measure(grid, todo, place / "results", jobs, emit, stopping)
+    parts = []
+    for run in plan.runs:
+        rows = list(series_rows(place / run.folder, grid=grid.name, arm=run.arm, size=run.size))
+        results = Results.open(place / "results" / run.config.name) if measured_steps(grid, run) else None
+        parts.append(with_measurements(rows, results))
+    return tidy(pd.concat(parts, ignore_index=True))
+
+
+def _measure(
+    grid: Grid,
+    todo: Sequence[tuple[Path, tuple[int, ...]]],
+    results: Path,
+    jobs: int | None,
+    emit: Emit,
+    stopping: Callable[[], bool],
+) -> None:
+    """Sweep the steps of every run, one process per core."""
+    total, done, started = sum(len(steps) for _, steps in todo), 0, time.monotonic()
+    work = partial(measure_run, probes=grid.probes, results=results)
+
+    def say(steps: int) -> None:
+        nonlocal done
+        done += steps
+        each = (time.monotonic() - started) / max(1, done)
+        emit(
+            {"event": "checkpoint", "grid": grid.name, "done": done, "total": total, "step": done, "s_per_checkpoint": each,
+             "errors": 0, "eta_s": each * (total - done)}
+        )  # fmt: skip
+
+    n_processes = min(jobs or cores(), len(todo))
+    if n_processes <= 1:
+        for path, steps in todo:
+            if stopping():
+                raise KeyboardInterrupt
+            work(path, steps)
+            say(len(steps))
+        return
+    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:
+        left = {pool.submit(work, path, steps): len(steps) for path, steps in todo}
+        try:
+            while left:
+                finished, _ = wait(left, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    say(left.pop(future))
+                if stopping():
+                    raise KeyboardInterrupt
+        except BaseException:
+            for future in left:
+                future.cancel()
+            raise
+
+
+def measure_run(path: Path, steps: Sequence[int], *, probes: Sequence[str], results: Path) -> None:
+    """Measure some steps of a series; what is measured already is left alone.
+
+    Args:
+        path: of the series.
+        steps: to measure.
+        probes: names.
+        results: parent of its results folder.
+
+    Raises:
+        ByroteError: it cannot be opened, or a step cannot be measured.
+    """
+    from byrote.probes.sweep.run import sweep  # torch
+
+    series = open_series(path).select(",".join(map(str, steps)))
+    outcome = sweep(series, SweepConfig(probes=tuple(probes), threads=1), out=results)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    if outcome.gaps:
+        raise ByroteError(f"{path}: {outcome.gaps[0]['reason']}", help="train its grid again with --fresh")

@@ -1,0 +1,204 @@
+"""A claim's runs: the metric it is judged by, for every arm and seed, with the mean of each arm and its interval over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.claims.catalogue import chosen
+from byrote.probes.claims.judging import Judgement, judge_claims
+from byrote.probes.claims.runs_table import Place, Runs
+from byrote.probes.figures.axis import StepAxis, axis_layout, value_axis
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, finish, scatter
+from byrote.probes.figures.lines import Line, end_labels, label_margin_px
+from byrote.probes.figures.theme import Style, paint, run_styles, tint
+from byrote.probes.seed_statistics import paired_difference
+from byrote.probes.wording import clean, count, counted, interval, markup, number, step_number
+
+METRIC_WORDS = {
+    "test_loss": "loss on fresh data, nats",
+    "copy_loss": "loss on copied tokens, nats",
+    "pool_loss": "loss on the pool, nats",
+    "excess_risk": "excess risk",
+    "prefix_matching": "prefix matching of the strongest head, attention fraction",
+    "copies_gain": "loss on the second copy minus the last, nats",
+    "pair_log_odds": "pair_log_odds, nats of log odds",
+    "skip_log_odds": "log_odds, nats of log odds",
+}
+
+
+def claim(table: pd.DataFrame, of: str | Judgement, *, look: Look = FULL) -> Figure:
+    """The runs that a claim is judged by.
+
+    Args:
+        table: of the runs, see `byrote.probes.claims.runs_table`.
+        of: name of the claim, which is judged with all claims of its paper; or its judgement.
+        look: theme and width.
+
+    Returns:
+        Doses or arms on x, or training steps; the metric on y; a thin line or a dot per seed, the mean of each arm with its 95%
+        interval over seeds.
+
+    Raises:
+        ByroteError: there is no such claim, it cannot be tested and has no runs, or its runs are not in the table.
+    """
+    judged = _judged(of, table) if isinstance(of, str) else of
+    picture = judged.claim.picture
+    if picture is None:
+        raise ByroteError(
+            f"{judged.claim.name} has no runs to draw: {judged.claim.untestable}", help="draw another claim"
+        )
+    runs = Runs(table)
+    draw = _over_steps if picture.kind == "steps" else _by_arm
+    labels = picture.labels or tuple(
+        _label(place, runs, picture.fact if picture.kind == "doses" else "") for place in picture.places
+    )
+    return draw(judged, runs, picture.places, labels, look)
+
+
+def _judged(name: str, table: pd.DataFrame) -> Judgement:
+    (claim,) = chosen([name])[:1]
+    found = judge_claims(chosen([claim.paper]), table)
+    return next(judged for judged in found if judged.claim.name == name)
+
+
+def _label(place: Place, runs: Runs, fact: str) -> str:
+    value = runs.fact(place, fact) if fact else np.nan
+    if not np.isfinite(value) or value == 0:
+        return place.arm
+    return count(value) if value >= 10 or value.is_integer() else number(value)
+
+
+def _by_arm(
+    judged: Judgement, runs: Runs, places: Sequence[Place], labels: Sequence[str], look: Look
+) -> Figure:
+    """Final values: a dot per seed, a bar for the interval of each mean, a line through the means of doses."""
+    picture = judged.claim.picture
+    assert picture is not None, "checked by the caller"
+    seeds = runs.seeds(*places)
+    values = np.stack([runs.final(place, picture.metric, seeds) for place in places], axis=1)
+    rows = [_mean(values[:, k]) | {"arm": places[k].arm, "label": labels[k]} for k in range(len(places))]
+    traces: list[Trace] = [
+        scatter(f"seed {seed[0]}", list(range(len(places))), values[i].tolist(),
+                marker={"size": 5, "color": tint("series0", 0.55), "symbol": "circle"}, line=_thin(joined=picture.kind == "doses"),
+                hover=[f"{markup(label)}, seed {seed[0]}<br>{number(v)}" for label, v in zip(labels, values[i].tolist(), strict=True)])
+        for i, seed in enumerate(seeds)
+    ]  # fmt: skip
+    for k, row in enumerate(rows):
+        traces.append(
+            scatter("95% interval", [k, k], [row["lo"], row["hi"]], line={"color": paint("ink"), "width": 2})
+        )
+    traces.append(
+        scatter("mean", list(range(len(places))), [row["value"] for row in rows],
+                marker={"size": 8, "color": paint("ink"), "symbol": "diamond"},
+                line={"color": paint("ink"), "width": 2} if picture.kind == "doses" else None,
+                hover=[f"{markup(r['label'])}, mean of {len(seeds)}<br>{interval(r['value'], r['lo'], r['hi'])}" for r in rows])
+    )  # fmt: skip
+    title = "times each copied sequence is seen" if picture.kind == "doses" else ""
+    x_axis = axis_layout(
+        (-0.5, len(places) - 0.5),
+        list(range(len(places))),
+        [clean(one, limit=14) for one in labels],
+        title=title,
+    )
+    y_axis = value_axis(*_ends(values), title=_words(picture.metric))
+    fig = Figure({"data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}})
+    alt = (
+        f"{_head(judged)} Means: "
+        + "; ".join(f"{r['label']} {interval(r['value'], r['lo'], r['hi'])}" for r in rows)
+        + "."
+    )
+    return finish(
+        fig, Canvas(height_px=380), title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), alt=alt, look=look,
+        table=lambda: pd.DataFrame([{name: row[name] for name in ("arm", "label", "value", "lo", "hi", "n")} for row in rows]),
+    )  # fmt: skip
+
+
+def _over_steps(
+    judged: Judgement, runs: Runs, places: Sequence[Place], labels: Sequence[str], look: Look
+) -> Figure:
+    """Curves: a thin line per seed, and the mean of each arm with its band."""
+    picture = judged.claim.picture
+    assert picture is not None, "checked by the caller"
+    seeds = runs.seeds(*places)
+    curves = {place: [runs.curve(place, picture.metric, seed) for seed in seeds] for place in places}
+    axis = StepAxis.over(int(s) for found in curves.values() for steps, _ in found for s in steps)
+    styles = run_styles(list(labels), base=labels[0])
+    thin, lines = list[Trace](), list[Line]()
+    for place, label in zip(places, labels, strict=True):
+        common = sorted(set.intersection(*(set(steps.tolist()) for steps, _ in curves[place])))
+        values = np.stack([v[np.isin(s, common)] for s, v in curves[place]])
+        thin += [
+            _thin_curve(f"seed {seed[0]}", axis, common, row, styles[label])
+            for seed, row in zip(seeds, values, strict=True)
+        ]
+        rows = pd.DataFrame([_mean(values[:, k]) | {"step": int(step)} for k, step in enumerate(common)])
+        rows = rows.assign(chance=np.nan, valid=True, left_out=False, reason="", layer=pd.NA, head=pd.NA)
+        at = [f"step {step_number(step)}" for step in rows["step"]]
+        lines.append(
+            Line.of(rows, [axis.place(step) for step in common], label=label, at=at, style=styles[label])
+        )
+    drawn = np.concatenate([v for found in curves.values() for _, v in found])
+    y_axis = value_axis(*_ends(drawn), title=_words(picture.metric))
+    canvas = Canvas(height_px=400, right_px=label_margin_px(labels))
+    traces = [*thin, *(trace for line in lines for trace in line.traces(floor=y_axis["range"][0]))]
+    notes = end_labels(lines, height_px=canvas.plot_px, y_range=y_axis["range"], log_x=True)
+    x_axis = axis.layout()
+    x_axis["title"]["text"] = x_axis["title"]["text"].replace("training step", picture.step)
+    fig = Figure(
+        {
+            "data": traces,
+            "layout": {"xaxis": x_axis, "yaxis": y_axis, "annotations": [*notes, *axis.break_mark()]},
+        }
+    )
+    said = "; ".join(f"{line.label} {number(line.rows['value'].iloc[-1])}" for line in lines)
+    return finish(
+        fig, canvas, title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), look=look,
+        alt=f"{_head(judged)} At the last step: {said}.",
+        table=lambda: pd.concat([line.rows.assign(arm=line.label)[["arm", "step", "value", "lo", "hi", "n"]] for line in lines], ignore_index=True),
+    )  # fmt: skip
+
+
+def _mean(values: Float[np.ndarray, " seeds"]) -> dict[str, Any]:
+    found = paired_difference(np.zeros(len(values)), values)
+    return {"value": found.value, "lo": found.lo, "hi": found.hi, "n": len(values)}
+
+
+def _thin(*, joined: bool) -> dict[str, Any] | None:
+    return {"color": tint("series0", 0.45), "width": 1} if joined else None
+
+
+def _thin_curve(
+    name: str, axis: StepAxis, steps: Sequence[float], values: Float[np.ndarray, " steps"], style: Style
+) -> Trace:
+    line = {"color": tint(style.token, 0.45), "width": 1, "dash": style.dash}
+    return scatter(name, [axis.place(step) for step in steps], values.tolist(), line=line)
+
+
+def _ends(values: Float[np.ndarray, "*k"]) -> tuple[float, float]:
+    lo, hi = float(values.min()), float(values.max())
+    room = 0.05 * (hi - lo) or 0.5
+    return lo - room, hi + room
+
+
+def _words(metric: str) -> str:
+    return METRIC_WORDS.get(metric, metric.replace("_", " "))
+
+
+def _head(judged: Judgement) -> str:
+    return f"{clean(judged.claim.name)}: {judged.word}."
+
+
+def _below(judged: Judgement, n: int) -> str:
+    verdict = judged.verdict
+    said = (
+        ""
+        if verdict is None
+        else f" · effect {interval(verdict.value, verdict.lo, verdict.hi)} {markup(judged.claim.unit)}"
+    )
+    return f"{judged.word}{said} · {counted(n, 'seed')}, means with 95% intervals"

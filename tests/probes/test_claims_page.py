@@ -1,0 +1,31 @@
+"""docs/claims.md says what the runs beside it say."""
+
+from __future__ import annotations
+
+from claims_page import FOLDER, PAGE, written
+
+from byrote.checkpoints.safe_read import read_json
+from byrote.probes.claims.catalogue import CLAIMS
+from byrote.probes.claims.judging import as_json, judge_claims
+from byrote.probes.claims.runs_table import read_runs
+from byrote.report.claim_files import VERSION
+
+
+def test_page_and_figures_are_those_of_the_runs():
+    for path, text in written().items():
+        assert path.read_text(encoding="utf-8") == text, "run: python tests/claims_page.py"
+
+
+def test_every_claim_of_the_kept_run_is_on_the_page_with_the_verdict_of_its_runs():
+    kept, table = read_json(FOLDER / "claims.json"), read_runs(FOLDER / "runs.parquet")
+    assert kept["version"] == VERSION
+    claims = [CLAIMS[claim["name"]] for claim in kept["claims"]]
+    words = {judged.claim.name: as_json(judged)["verdict"] for judged in judge_claims(claims, table)}
+    assert {claim["name"]: claim["verdict"] for claim in kept["claims"]} == words
+    page = PAGE.read_text(encoding="utf-8")
+    for claim in claims:
+        assert f"{claim.name} (claim {claim.number}): {words[claim.name]}" in page
+
+
+def test_the_runs_are_small_enough_to_be_part_of_the_repository():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 4 << 20
