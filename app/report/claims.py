@@ -26,6 +26,7 @@ from byrote.report.model import (
     Section,
     Table,
     Tone,
+    Value,
     Words,
 )
 
@@ -54,13 +55,13 @@ class Made:
     @classmethod
     def of(cls, data: dict[str, Any]) -> Made:
         """From what was kept; whatever is missing is empty."""
-        versions = data.get("versions")
-        known = {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
-        seconds = data.get("seconds")
+        versions, seconds = data.get("versions"), data.get("seconds")
         return cls(
-            *(str(data.get(name, "")) for name in ("command", "date", "machine")),
-            float(seconds) if isinstance(seconds, int | float) else 0.0,
-            known,
+            command=str(data.get("command", "")),
+            date=str(data.get("date", "")),
+            machine=str(data.get("machine", "")),
+            seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+            versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {},
         )
 
 
@@ -79,7 +80,7 @@ def claims_report(judgements: Sequence[Judgement], table: pd.DataFrame, made: Ma
             "Verdicts",
             (Prose(_summary(judgements), "lead"), _verdicts(judgements), Prose(_HOW, "note")),
         ),
-        *_not_held(judgements),
+        *_unshown(judgements),
         *(
             Section(
                 paper,
@@ -147,12 +148,12 @@ def _row(judged: Judgement) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _not_held(judgements: Sequence[Judgement]) -> list[Section]:
+def _unshown(judgements: Sequence[Judgement]) -> list[Section]:
     """What is not reproduced, in sentences; no section where everything is."""
     rest = sorted((j for j in judgements if j.word != REPRODUCED), key=lambda j: _rank(j.word))
     items = [f"{j.claim.name} is {j.word}: {j.claim.statement} {sentence_case(j.words)}." for j in rest]
     return (
-        [Section("not-held", "What does not hold at this scale, or was not shown", (Listing(tuple(items)),))]
+        [Section("unshown", "What does not hold at this scale, or was not shown", (Listing(tuple(items)),))]
         if items
         else []
     )
@@ -225,7 +226,7 @@ def _made(judgements: Sequence[Judgement], table: pd.DataFrame, made: Made) -> l
     took = f", {duration(made.seconds)} in all" if made.seconds else ""
     versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
     used = list(dict.fromkeys(name for judged in judgements for name in judged.claim.grids))
-    rows = []
+    rows: list[tuple[Value, ...]] = []
     for name in used:
         mine = table[table["grid"] == name]
         runs = len(mine[["arm", "size", "init_seed", "data_seed"]].drop_duplicates())
