@@ -268,7 +268,7 @@ class LabConfig:
         train = ("steps", "batch", "lr", "weight_decay", "warmup_steps", "final_lr_frac", "every")
         return {
             "arm": {
-                **asdict(self.arm),
+                **self.arm.definition(),
                 "repeats_per_sequence": int(repeats) if repeats.is_integer() else repeats,
             },
             "seed": self.seed,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -38,7 +38,7 @@ from byrote.checkpoints.lab.model import (
     position_losses,
 )
 from byrote.checkpoints.lab.sequences import Sequences
-from byrote.checkpoints.lab.source import ArmStream, draw
+from byrote.checkpoints.lab.source import draw
 
 EVENT_EVERY_S = 0.5
 LOG_EVERY_STEPS = 10
@@ -67,7 +67,7 @@ class _Run:
     def __init__(self, folder: SeriesFolder, emit: Emit) -> None:
         self.folder, self.config, self.emit = folder, folder.config, emit
         config = self.config
-        self.stream = ArmStream(config.source, config.arm, seed=config.seed, batch=config.batch)
+        self.stream = folder.stream
         self.model = build_model(config)
         self.weights = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -93,10 +93,10 @@ class _Run:
     def _train(self, first: int) -> None:
         schedule = set(self.config.schedule)
         next_event_s = self.started = time.monotonic()
-        for step, wide in self._batches(first):
+        for step, wide, counted in self._batches(first):
             rate = learning_rate(self.config, step)
             with dropping(self.model, self.config, step=step):
-                loss = self._update(wide, rate)
+                loss = self._update(wide, counted, rate)
             if step % LOG_EVERY_STEPS == 0:
                 self._log(step, loss, rate)
             if (now := time.monotonic()) >= next_event_s:
@@ -105,15 +105,27 @@ class _Run:
             if step + 1 in schedule:
                 self._write(step + 1)
 
-    def _batches(self, first: int) -> Iterator[tuple[int, Int[Tensor, "batch width"]]]:
+    def _batches(
+        self, first: int
+    ) -> Iterator[tuple[int, Int[Tensor, "batch width"], Bool[Tensor, "batch n_ctx"] | None]]:
         for start in range(first, self.config.steps, STEPS_PER_DRAW):
             n_steps = min(STEPS_PER_DRAW, self.config.steps - start)
-            drawn = torch.from_numpy(self.stream.batches(start, n_steps)).to(self.config.device)
-            yield from enumerate(drawn, start)
+            wide, counted = self._drawn(start, n_steps)
+            for k in range(n_steps):
+                yield start + k, wide[k], None if counted is None else counted[k]
 
-    def _update(self, wide: Int[Tensor, "batch width"], rate: float) -> Tensor:
+    def _drawn(
+        self, first: int, n_steps: int
+    ) -> tuple[Int[Tensor, "n_steps batch width"], Bool[Tensor, "n_steps batch n_ctx"] | None]:
+        drawn = self.stream.drawn(first, n_steps)
+        counted = None if drawn.counted is None else torch.from_numpy(drawn.counted).to(self.config.device)
+        return torch.from_numpy(drawn.wide).to(self.config.device), counted
+
+    def _update(
+        self, wide: Int[Tensor, "batch width"], counted: Bool[Tensor, "batch n_ctx"] | None, rate: float
+    ) -> Tensor:
         self.optimizer.param_groups[0]["lr"] = rate
-        loss = mean_loss(self.model, wide)
+        loss = mean_loss(self.model, wide, counted)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -145,9 +157,9 @@ class _Run:
         self.emit({"event": "checkpoint", **listed, "total": self.config.steps})
 
     def _train_loss(self, step: int) -> float:
-        upcoming = torch.from_numpy(self.stream.batches(step, 1)[0]).to(self.config.device)
+        upcoming, counted = self._drawn(step, 1)
         with torch.inference_mode():
-            return mean_loss(self.model, upcoming).item()
+            return mean_loss(self.model, upcoming[0], None if counted is None else counted[0]).item()
 
     def _losses_of(self, sequences: Sequences) -> Float[Tensor, "n pos"]:
         return position_losses(self.model, torch.tensor(sequences.tokens, device=self.config.device))

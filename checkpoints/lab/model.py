@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens.config import TransformerBridgeConfig
@@ -135,10 +135,21 @@ def learning_rate(config: LabConfig, step: int) -> float:
     return config.lr * (1 - (1 - config.final_lr_frac) * progress)
 
 
-def mean_loss(model: nn.Module, wide: Int[Tensor, "batch width"]) -> Float[Tensor, ""]:
-    """Mean next-token loss, nats, over all positions of sequences one token longer than the context."""
-    logits = model(wide[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1), wide[:, 1:].reshape(-1))
+def mean_loss(
+    model: nn.Module, wide: Int[Tensor, "batch width"], counted: Bool[Tensor, "batch n_ctx"] | None = None
+) -> Float[Tensor, ""]:
+    """Mean next-token loss, nats, of sequences one token longer than the context.
+
+    Args:
+        model: returns logits.
+        wide: token ids.
+        counted: the positions that the mean is over; None for all. The mean over none is 0.
+    """
+    logits = model(wide[:, :-1]).flatten(0, 1)
+    if counted is None:
+        return F.cross_entropy(logits, wide[:, 1:].reshape(-1))
+    losses = F.cross_entropy(logits, wide[:, 1:].reshape(-1), reduction="none")
+    return (losses * counted.flatten()).sum() / counted.sum().clamp(min=1)
 
 
 @torch.inference_mode()

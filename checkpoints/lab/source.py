@@ -7,25 +7,19 @@ any generator state.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.lab.arms import Arm
-from byrote.checkpoints.lab.sequences import Sequences, random_words
+from byrote.checkpoints.lab.batches import Batches, Inputs, Places, draw, places_of
+from byrote.checkpoints.lab.sequences import Sequences
 from byrote.checkpoints.lab.sources.contract import Source
 from byrote.checkpoints.lab.sources.tiled_blocks import SourceConfig
 from byrote.checkpoints.lab.sources.tiling import first_block_probability
 
-
-def draw(source: Source, *, seed: int, stream: str, index: int, n: int) -> Sequences:
-    """Sequences `index` to `index + n - 1` of a stream: `Source.draw`, with the type of what it returns.
-
-    Raises:
-        ByroteError: an unknown stream.
-    """
-    drawn: Sequences = source.draw(seed=seed, stream=stream, index=index, n=n)
-    return drawn
+__all__ = ["ArmStream", "batch_for_step", "draw", "fresh_sequences", "source_nll"]
 
 
 def source_nll(
@@ -66,72 +60,90 @@ class ArmStream:
     """The batches of one arm, by step number, without state.
 
     Sequence i of step t is the same in every arm of a seed where it is unique data: arms differ only in
-    the repeated share, which takes the last places of the batch.
+    what their parts make of the batch, whose places come after those of unique data.
 
     Args:
         source: where sequences come from.
         arm: the arm.
         seed: 0 or more.
         batch: sequences per batch before the control drops its share.
+        steps: of the whole run; parts that plan over all of them need it.
+        inputs: reads what was made before training: name -> array, each name with the number of its part in front.
 
     Raises:
         ByroteError: the batch cannot be split as the arm says.
     """
 
-    def __init__(self, source: Source, arm: Arm, *, seed: int, batch: int) -> None:
-        arm.check(batch=batch)
+    def __init__(
+        self,
+        source: Source,
+        arm: Arm,
+        *,
+        seed: int,
+        batch: int,
+        steps: int = 0,
+        inputs: Inputs | None = None,
+    ) -> None:
+        arm.check(batch=batch, steps=steps or None)
         self.source, self.arm, self.seed, self.batch = source, arm, seed, batch
-        self.n_unique = batch - arm.n_repeated(batch)
-        self.pool: Sequences | None = None
-        if arm.rule.repeats:
-            self.pool = draw(source, seed=seed, stream="pool", index=0, n=arm.pool_size)
+        self.places = places_of(source, arm, seed=seed, batch=batch, steps=steps, inputs=inputs)
+        self.n_unique = self.places[0].first if self.places else batch
+
+    @cached_property
+    def pool(self) -> Sequences | None:
+        """The sequences of which it is counted how often each was trained on: of the part that has some."""
+        found = self._pooled
+        return None if found is None else found.pool
+
+    @property
+    def _pooled(self) -> Places | None:
+        return next((places for places in self.places if places.pool is not None), None)
 
     def batches(self, first_step: int, n_steps: int) -> Int[np.ndarray, "n_steps n_trained width"]:
         """Batches of `n_steps` steps, each sequence with the `n_ctx + 1` tokens of `Sequences.wide`."""
-        drawn = draw(
-            self.source,
-            seed=self.seed,
-            stream="train",
-            index=first_step * self.batch,
-            n=n_steps * self.batch,
-        )
-        unique = drawn.wide.reshape(n_steps, self.batch, -1)[:, : self.n_unique]
-        if self.arm.rule.fill is None:
-            return unique
-        return np.concatenate([unique, self.arm.rule.fill(self, first_step, n_steps)], axis=1)
+        return self.drawn(first_step, n_steps).wide
+
+    def drawn(self, first_step: int, n_steps: int) -> Batches:
+        """The same, and which tokens count in the loss."""
+        parts = []
+        if self.n_unique:
+            drawn = draw(
+                self.source,
+                seed=self.seed,
+                stream="train",
+                index=first_step * self.batch,
+                n=n_steps * self.batch,
+            )
+            parts.append(drawn.wide.reshape(n_steps, self.batch, -1)[:, : self.n_unique])
+        for places in self.places:
+            if places.n and not places.part.left_out:
+                parts.append(places.part.fill(places, first_step, n_steps))
+        batches = Batches(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+        for places in self.places:
+            batches = places.part.change(batches, places, first_step)
+        return batches
 
     def repeated(self, first_step: int, n_steps: int) -> Int[np.ndarray, "n_steps n_repeated width"]:
         """The pool sequences that each step repeats."""
-        assert self.pool is not None, "only an arm that repeats has a pool"
-        return self.pool.wide[self.members(first_step, n_steps)]
+        pooled = self._pooled
+        assert pooled is not None, "only an arm that repeats has a pool"
+        filled: Int[np.ndarray, "n_steps n_repeated width"] = pooled.part.fill(pooled, first_step, n_steps)
+        return filled
 
     def members(self, first_step: int, n_steps: int) -> Int[np.ndarray, "n_steps n_repeated"]:
-        """Which pool sequences each step repeats.
-
-        The pool is gone through in one seeded order after another, so that at any step no sequence has been
-        used more than once oftener than another.
-        """
-        if self.pool is None:
+        """Which pool sequences each step repeats, where they are gone through in rounds."""
+        pooled = self._pooled
+        if pooled is None:
             return np.empty((n_steps, 0), dtype=np.int64)
-        n_repeated, pool_size = self.arm.n_repeated(self.batch), self.arm.pool_size
-        use = first_step * n_repeated + np.arange(n_steps * n_repeated)
-        first_round, last_round = int(use[0]) // pool_size, int(use[-1]) // pool_size
-        orders = self._orders(first_round, last_round + 1 - first_round).ravel()
-        return orders[use - first_round * pool_size].reshape(n_steps, n_repeated)
+        return pooled.in_rounds("pool_order", first_step, n_steps, size=len(pooled.pool.wide))
 
     def repeat_counts(self, n_steps: int) -> Int[np.ndarray, " pool_size"]:
         """How often each pool sequence has been trained on after `n_steps` steps."""
-        if self.pool is None:
+        pooled = self._pooled
+        if pooled is None:
             return np.zeros(0, dtype=np.int64)
-        rounds, rest = divmod(n_steps * self.arm.n_repeated(self.batch), self.arm.pool_size)
-        counts = np.full(self.arm.pool_size, rounds, dtype=np.int64)
-        counts[self._orders(rounds, 1)[0, :rest]] += 1
+        counts: Int[np.ndarray, " pool_size"] = pooled.part.counts(pooled, n_steps)
         return counts
-
-    def _orders(self, first_round: int, n_rounds: int) -> Int[np.ndarray, "n_rounds pool_size"]:
-        shape = (n_rounds, self.arm.pool_size)
-        words = random_words("pool_order", seed=self.seed, index=first_round, shape=shape)
-        return np.argsort(words, axis=1, kind="stable")
 
 
 def batch_for_step(

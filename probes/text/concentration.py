@@ -22,7 +22,7 @@ from jaxtyping import Float, Num
 
 from byrote.probes.statistics import linearised_interval, sample_interval
 from byrote.probes.text.blocks import Blocks, Reservoir
-from byrote.probes.text.ngrams import hashes, sequence_of
+from byrote.checkpoints.ngrams import entropy_nats, hashes, sequence_of, top_mass
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 
@@ -114,18 +114,6 @@ class Concentration:
             yield number(metric, sample_interval(sums, statistic, seed=self.seed), "nats", 0.0)
         per_ngram = sample_interval(sums / sizes, lambda v: v.mean(-1), seed=self.seed)
         yield number("log_weight_per_ngram_mean", per_ngram, "nats", 0.0)
-
-
-def entropy_nats(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:
-    """Entropy of the shares, in nats."""
-    p = counts / counts.sum(-1, keepdims=True)
-    return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(-1))
-
-
-def top_mass(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:
-    """Share of the fullest 1% of buckets."""
-    top = max(1, counts.shape[-1] // 100)
-    return np.asarray(np.partition(counts, -top, axis=-1)[..., -top:].sum(-1) / counts.sum(-1))
 
 
 def kl_nats(

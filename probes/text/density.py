@@ -27,7 +27,7 @@ from jaxtyping import Float, Int, UInt64
 
 from byrote.probes.statistics import linearised_interval, sample_interval
 from byrote.probes.text.blocks import Reservoir
-from byrote.probes.text.ngrams import hashes, mix
+from byrote.checkpoints.ngrams import hashes, mix
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 

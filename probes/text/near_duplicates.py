@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Int, UInt32, UInt64
 
 from byrote.probes.statistics import ratio_intervals
-from byrote.probes.text.ngrams import hashes, mix, sequence_of
+from byrote.checkpoints.ngrams import hashes, mix, sequence_of
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 

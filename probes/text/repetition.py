@@ -36,7 +36,7 @@ from jaxtyping import Num
 
 from byrote.probes.statistics import ratio_intervals
 from byrote.probes.text.blocks import Blocks, sums_by
-from byrote.probes.text.ngrams import positions
+from byrote.checkpoints.ngrams import positions
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import PIECE_ORDERS, Batch
 

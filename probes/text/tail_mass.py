@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int, Num, UInt64
 
 from byrote.probes.statistics import Triple, linearised_interval, quotient_interval, ratio_intervals
 from byrote.probes.text.blocks import Blocks
-from byrote.probes.text.ngrams import hashes, sequence_of
+from byrote.checkpoints.ngrams import hashes, sequence_of
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 

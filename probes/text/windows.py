@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 from byrote.checkpoints.texts import PART_BYTES, Chunk, Codes, token_encoder
-from byrote.probes.text.ngrams import Repeats, mix, positions, repeats, sequence_of
+from byrote.checkpoints.ngrams import Repeats, mix, positions, repeats, sequence_of
 
 BATCH_TOKENS = 1 << 18
 WINDOW_ORDERS = (1, 2, 3, 4, 5, 6, 7)

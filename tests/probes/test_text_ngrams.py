@@ -14,7 +14,7 @@ from byrote.probes.statistics import (
     sample_interval,
 )
 from byrote.probes.text.blocks import Blocks, Reservoir, sums_by
-from byrote.probes.text.ngrams import hashes, mix, repeats
+from byrote.checkpoints.ngrams import hashes, mix, repeats
 
 
 def codes(text: str) -> np.ndarray:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.settings import Configured
 
 MECHANISMS: Mapping[str, str] = {
     "bos": "the beginning of the sequence, which nothing predicts",
@@ -26,18 +26,13 @@ CODES: Mapping[str, int] = {name: code for code, name in enumerate(MECHANISMS)}
 NOT_LEARNED_BY_HEART = ("bos", "copy_start", "copy")
 """What a memory of the sequence is not needed for; what is left is what a member's loss is taken over."""
 INDUCIBLE = ("copy", "in_context")
-_TYPED: Mapping[str, Callable[[str], Any]] = {
-    "int": int,
-    "float": float,
-    "bool": lambda word: {"true": True, "false": False}[word],
-}
 N_FOR_SHARE = 4096  # sequences on which a share is counted where no formula gives it
 
 # What no lab run needs and would only fill memory: a manifest may say anything, and so may a slip of the hand.
 MAX_CONTEXT, MAX_TABLE = 1 << 16, 1 << 26
 
 
-class Source:
+class Source(Configured):
     """One source of sequences: a frozen dataclass of settings derives from it, and a module draws.
 
     That module, `drawn_by`, has `n_words(source)` (random 64-bit words a sequence takes), `drawn(source, words)`
@@ -55,7 +50,7 @@ class Source:
         bos_token_id: the first token of every sequence, and nowhere else.
     """
 
-    name: ClassVar[str]
+    what: ClassVar[str] = "source"
     about: ClassVar[str]
     drawn_by: ClassVar[str]
     no_floor: ClassVar[str] = ""
@@ -125,52 +120,6 @@ class Source:
         pairs = getattr(half, "pairs", None)
         return None if pairs is None else pairs(self)
 
-    @classmethod
-    def settings(cls) -> dict[str, str]:
-        """Names of the settings, and what type each has."""
-        return {f.name: getattr(f.type, "__name__", str(f.type)) for f in fields(cls)}  # type: ignore[arg-type]
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Source:
-        """The source with these settings, of which nothing is trusted; what is left out has its default.
-
-        Raises:
-            ByroteError: a name that is no setting, a value of another type, or values that make no source.
-        """
-        types = cls.settings()
-        for name, value in settings.items():
-            if name not in types:
-                raise ByroteError(
-                    f"the source {cls.name} has no setting {name!r}", help=did_you_mean(name, types)
-                )
-            if not _is_of(value, types[name]):
-                raise ByroteError(
-                    f"{name} of the source {cls.name} is {value!r}, which is no {types[name]}",
-                    help=f"give a value of type {types[name]}",
-                )
-        return cls(**settings)
-
-    @classmethod
-    def parsed(cls, words: Iterable[str]) -> dict[str, Any]:
-        """Settings as they are typed, each NAME=VALUE, by the types they have.
-
-        Raises:
-            ByroteError: a word without a value, a name that is no setting, or a value that is none of its type.
-        """
-        types, found = cls.settings(), {}
-        for word in words:
-            name, equals, value = word.partition("=")
-            if not equals:
-                raise ByroteError(f"{word!r} gives a setting no value", help="write NAME=VALUE")
-            try:
-                found[name] = _TYPED.get(types.get(name, ""), str)(value)
-            except (ValueError, KeyError):
-                raise ByroteError(
-                    f"{name} of the source {cls.name} is {value!r}, which is no {types[name]}",
-                    help=f"give a value of type {types[name]}",
-                ) from None
-        return found
-
     def require_shape(self, *, table: int = 1) -> None:
         """Refuse a vocabulary or context that no sequence, or no memory, can have.
 
@@ -192,25 +141,3 @@ class Source:
                 f"bos_token_id {self.bos_token_id} is not one of the {self.d_vocab} token ids",
                 help=f"choose 0 to {self.d_vocab - 1}",
             )
-
-    def require(self, holds: bool, setting: str, wanted: str) -> None:  # noqa: FBT001
-        """Refuse a setting by its name.
-
-        Raises:
-            ByroteError: it does not hold.
-        """
-        if not holds:
-            raise ByroteError(
-                f"{setting} of the source {self.name} is {getattr(self, setting)!r}", help=f"use {wanted}"
-            )
-
-
-def _is_of(value: Any, type_name: str) -> bool:
-    """Whether a value from a manifest or the command line is of a field's type; True is no number."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "int": (int,),
-        "float": (int, float),
-        "str": (str,),
-        "bool": (bool,),
-    }
-    return type(value) in kinds.get(type_name, ())

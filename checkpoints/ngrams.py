@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool, Float, Int, Num, UInt64
 
 _SMALL_ID = np.uint64(1 << 32)
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -126,3 +126,15 @@ def hashes(
         if n in orders:
             ends = np.flatnonzero(position >= n - 1)
             yield n, ends, mix(rolling[ends] + np.uint64(n))
+
+
+def entropy_nats(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:
+    """Entropy of the shares, in nats."""
+    p = counts / counts.sum(-1, keepdims=True)
+    return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(-1))
+
+
+def top_mass(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:
+    """Share of the fullest 1% of buckets."""
+    top = max(1, counts.shape[-1] // 100)
+    return np.asarray(np.partition(counts, -top, axis=-1)[..., -top:].sum(-1) / counts.sum(-1))

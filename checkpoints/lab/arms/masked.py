@@ -1,0 +1,70 @@
+"""Loss masks and noise: parts that change whole batches. No numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from byrote.checkpoints.lab.arms.contract import Part
+
+MASKED = ("inducible", "random")
+
+
+@dataclass(frozen=True)
+class Masked(Part):
+    """Tokens that an induction head could predict do not count in the loss (Hapax).
+
+    Attributes:
+        masked: "inducible", tokens whose bigram stood earlier in their sequence; "random", as many tokens of each sequence,
+            anywhere in it, the control.
+    """
+
+    name: ClassVar[str] = "masked"
+    about: ClassVar[str] = "tokens that a copy predicts do not count in the loss"
+    words: ClassVar[str] = "unique data, {masked} tokens left out of the loss"
+    control: ClassVar[str] = "as many tokens of each sequence left out at random"
+    paper: ClassVar[str] = "Sahin et al. 2025 (Hapax), arXiv:2511.05743"
+    rank: ClassVar[int] = 1
+
+    masked: str = "inducible"
+
+    def __post_init__(self) -> None:
+        self.require(self.masked in MASKED, "masked", " or ".join(MASKED))
+
+    def controls(self) -> Mapping[str, tuple[Part, ...]]:
+        """As many tokens at random, and every token."""
+        return {"as many at random": (type(self)("random"),), "unique": ()}
+
+    def change(self, batches: Any, places: Any, first_step: int) -> Any:
+        """The same tokens, of which fewer count."""
+        from byrote.checkpoints.lab.masks import without_inducible
+
+        return without_inducible(batches, places, first_step, at_random=self.masked == "random")
+
+
+@dataclass(frozen=True)
+class Noisy(Part):
+    """Every token but BOS is, with some probability, one drawn uniformly.
+
+    Attributes:
+        noise_frac: that probability, above 0 and at most 1; a draw may give the token that was there.
+    """
+
+    name: ClassVar[str] = "noisy"
+    about: ClassVar[str] = "tokens are replaced by random ones"
+    words: ClassVar[str] = "{noise_frac} of the tokens replaced by random ones"
+    control: ClassVar[str] = "unique: the same sequences without noise"
+    paper: ClassVar[str] = ""
+    rank: ClassVar[int] = 1
+
+    noise_frac: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.require(0 < self.noise_frac <= 1, "noise_frac", "a probability above 0")
+
+    def change(self, batches: Any, places: Any, first_step: int) -> Any:
+        """The batches with noise."""
+        from byrote.checkpoints.lab.masks import with_noise
+
+        return with_noise(batches, places, first_step, frac=self.noise_frac)

@@ -1,0 +1,50 @@
+"""Parts of arms by name. A part is a file here, or an entry point of the group `byrote.arms`. No numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from byrote.checkpoints.entry_points import installed
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.lab.arms.contract import Part
+from byrote.checkpoints.lab.arms.edited import Edited
+from byrote.checkpoints.lab.arms.masked import Masked, Noisy
+from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated, Unique
+from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
+
+GROUP = "byrote.arms"
+_OWN: tuple[type[Part], ...] = (
+    Unique, Repeated, Control, Epochs, Synthetic, Generation, Curated, Edited, Masked, Noisy,
+)  # fmt: skip
+ARMS: Mapping[str, type[Part]] = {part.name: part for part in _OWN}
+
+
+@lru_cache(maxsize=1)
+def arms() -> Mapping[str, type[Part]]:
+    """All parts by name: byrote's own, then those of installed packages.
+
+    Raises:
+        ByroteError: an installed package offers something else than a part, or one under a name that is taken.
+    """
+    added = installed(GROUP)
+    for name, found in added.items():
+        is_part = isinstance(found, type) and issubclass(found, Part)
+        if not is_part or found.name != name or name in ARMS or "+" in name:
+            raise ByroteError(
+                f"the entry point {name!r} of {GROUP} is no part of an arm of that name, or byrote has one of that name",
+                help="update or uninstall the package that declares it",
+            )
+    return {**ARMS, **added}
+
+
+def part_kind(name: str) -> type[Part]:
+    """A kind of part by its name.
+
+    Raises:
+        ByroteError: there is none of that name.
+    """
+    known = arms()
+    if name not in known:
+        raise ByroteError(f"the lab has no arm {name[:40]!r}", help=did_you_mean(name[:40], tuple(known)))
+    return known[name]

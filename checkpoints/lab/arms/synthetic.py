@@ -1,0 +1,191 @@
+"""Arms of synthetic data: a share of each batch was sampled from a trained lab series. No numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.arms.contract import Corpus, Part
+from byrote.checkpoints.lab.arms.repeats import Control, Epochs
+
+MAX_TEMPERATURE = 100.0
+SCORES = ("generator", "table", "oracle", "random")
+REGIMES = ("replace", "accumulate", "accumulate_fixed")
+
+
+@dataclass(frozen=True)
+class Sampled(Corpus):
+    """What arms of sampled sequences have in common.
+
+    Attributes:
+        generator: the run that is sampled from: in a grid the name of an arm, else its folder as seen from this run's.
+        step: written step of the generator; 0 for its last.
+        temperature: that its logits are divided by, above 0.
+        top_k: tokens that may be drawn at each position, the likeliest; 0 for all. BOS is never drawn.
+    """
+
+    synthetic: ClassVar[bool] = True
+    runs: ClassVar[tuple[str, ...]] = ("generator",)
+    rank: ClassVar[int] = 0
+
+    generator: str = ""
+    step: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.generator != "", "generator", "the run that is sampled from")
+        self.require(self.step >= 0, "step", "a written step, or 0 for the last")
+        self.require(
+            0 < self.temperature <= MAX_TEMPERATURE, "temperature", f"above 0, at most {MAX_TEMPERATURE:g}"
+        )
+        self.require(self.top_k >= 0, "top_k", "0 or more")
+
+    def controls(self) -> Mapping[str, tuple[Part, ...]]:
+        """The human part alone; the same corpus, or the same number of sequences, from the source."""
+        real = (Epochs(self.share, self.corpus),) if self.corpus else ()
+        return {"human part alone": (Control(self.share),), "fresh data": real}
+
+    def sampled(self, places: Any, run: Any, n: int) -> Any:
+        """`n` sequences from the generator, `Sampled` of the module that draws them."""
+        from byrote.checkpoints.lab.generator import sample
+
+        return sample(
+            run, seed=places.seed, purpose=self.name, n=n, n_ctx=places.source.n_ctx,
+            temperature=self.temperature, top_k=self.top_k,
+        )  # fmt: skip
+
+    def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
+        """Sequences that were made before training."""
+        return places.stored("tokens", places.rows(first_step, n_steps, corpus=self.corpus))
+
+
+@dataclass(frozen=True)
+class Synthetic(Sampled):
+    """A share of each batch sampled from a trained model."""
+
+    name: ClassVar[str] = "synthetic"
+    about: ClassVar[str] = "a share of each batch is sampled from a trained run"
+    words: ClassVar[str] = "{share} of the data sampled from {generator} at temperature {temperature}"
+    control: ClassVar[str] = "the human part alone; fresh data"
+    paper: ClassVar[str] = "Zhu et al. 2024, arXiv:2412.14689; Dohmatob et al. 2024, arXiv:2402.07043"
+
+    def inputs(self, places: Any, runs: Any) -> Any:
+        """As many samples as the corpus has."""
+        from byrote.checkpoints.lab.inputs import Made
+
+        run = runs(self.generator, self.step)
+        return Made({"tokens": self.sampled(places, run, self.size(places)).wide}, run.facts())
+
+
+@dataclass(frozen=True)
+class Curated(Sampled):
+    """Of several samples for each place, those that score best.
+
+    Attributes:
+        drawn_per_kept: samples that are drawn for each that is chosen, 2 or more.
+        score: "generator" (its own log-probability of the sample, temperature 1), "table" (log-probability under a bigram
+            table counted on the source), "oracle" (under the source itself, exactly; sequences it cannot produce come last)
+            or "random" (a random part, the control).
+        least: those that score lowest are chosen.
+    """
+
+    name: ClassVar[str] = "curated"
+    about: ClassVar[str] = "a share of each batch is sampled from a trained run and filtered by a reward"
+    words: ClassVar[str] = "{share} of the data sampled from {generator}, the best of {drawn_per_kept} by {score}"
+    control: ClassVar[str] = "a random part of the same samples; fresh data"
+    paper: ClassVar[str] = "Ferbach et al. 2024, arXiv:2407.09499; Singh et al. 2023 (ReST-EM), arXiv:2312.06585"
+
+    drawn_per_kept: int = 2
+    score: str = "generator"
+    least: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(2 <= self.drawn_per_kept <= 64, "drawn_per_kept", "2 to 64")
+        self.require(self.score in SCORES, "score", " or ".join(SCORES))
+
+    def controls(self) -> Mapping[str, tuple[Part, ...]]:
+        """A random part of the same samples, and the controls of synthetic data."""
+        settings = {name: getattr(self, name) for name in self.settings()}
+        random = type(self)(**{**settings, "score": "random", "least": False})
+        return {"a random part": (random,), **super().controls()}
+
+    def inputs(self, places: Any, runs: Any) -> Any:
+        """The best of the samples, in the order they were drawn."""
+        from byrote.checkpoints.lab.selection import chosen, scores_of
+        from byrote.checkpoints.lab.inputs import Made
+
+        run, n = runs(self.generator, self.step), self.size(places)
+        drawn = self.sampled(places, run, n * self.drawn_per_kept)
+        scores = drawn.log_probability if self.score == "generator" else scores_of(
+            self.score, drawn.wide, source=places.source, seed=places.seed
+        )  # fmt: skip
+        best = chosen(-scores if self.least else scores, n)
+        facts = {"mean_score_drawn": float(scores.mean()), "mean_score_chosen": float(scores[best].mean())}
+        return Made({"tokens": drawn.wide[best]}, {**run.facts(), **facts})
+
+
+@dataclass(frozen=True)
+class Generation(Sampled):
+    """One generation of a chain of models, each trained on what those before it made.
+
+    Its corpus is made of blocks of `corpus` sequences: of real data (the first of the source's stream for training) and of
+    samples of each earlier generation. "replace" has the block of the last generator alone, "accumulate" all blocks,
+    "accumulate_fixed" as many sequences as one block has, drawn from all without replacement. A share of original data beside it
+    is a part of its own (`epochs`).
+
+    Attributes:
+        generator: the run of the generation before; for generation 1 one trained on real data.
+        regime: "replace", "accumulate" or "accumulate_fixed".
+        generation: 1 or more: it has to be one more than the generator's.
+        corpus: sequences in a block, 1 or more.
+    """
+
+    name: ClassVar[str] = "generation"
+    about: ClassVar[str] = "trained on samples of the generation before, which replace what was there or are added to it"
+    words: ClassVar[str] = "generation {generation}, {regime}: {share} of the data from blocks of {corpus} sequences"
+    control: ClassVar[str] = "the real block alone, as often; the regimes among one another"
+    paper: ClassVar[str] = (
+        "Shumailov et al. 2024, Nature 631; Gerstgrasser et al. 2024, arXiv:2404.01413; Kazdan et al. 2024, arXiv:2410.16713"
+    )
+
+    corpus: int = 4096
+    regime: str = "replace"
+    generation: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.corpus >= 1, "corpus", "at least 1 sequence")
+        self.require(self.regime in REGIMES, "regime", " or ".join(REGIMES))
+        self.require(1 <= self.generation <= 1000, "generation", "1 to 1000")
+
+    def controls(self) -> Mapping[str, tuple[Part, ...]]:
+        """Real data of the same size, as often."""
+        return {"real data": (Epochs(self.share, self.corpus),)}
+
+    def inputs(self, places: Any, runs: Any) -> Any:
+        """All blocks, and which sequences of them make up the corpus."""
+        from byrote.checkpoints.lab.generations import blocks_of, corpus_of
+        from byrote.checkpoints.lab.inputs import Made
+
+        run = runs(self.generator, self.step)
+        before = run.generation
+        if self.generation != before + 1:
+            raise ByroteError(
+                f"the generator {run.name} is generation {before}, and this is declared as generation {self.generation}",
+                help=f"write generation = {before + 1}, or name another generator",
+            )
+        new = self.sampled(places, run, self.corpus).wide
+        blocks = new if self.regime == "replace" else blocks_of(run, new, real=places.originals(self.corpus).wide)
+        fixed = self.regime == "accumulate_fixed"
+        rows = corpus_of(len(blocks), size=self.corpus if fixed else 0, seed=places.seed, generation=self.generation)
+        return Made({"tokens": blocks, "rows": rows}, {**run.facts(), "n_blocks": len(blocks) // self.corpus})
+
+    def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
+        """Sequences of the corpus in seeded orders."""
+        rows = places.stored("rows")
+        return places.stored("tokens", rows[places.rows(first_step, n_steps, corpus=len(rows))])
