@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.arms import Arm
+from byrote.checkpoints.lab.arms import ARMS, Arm, part_kind
 from byrote.checkpoints.lab.config import BLOCKS, NORMS, LabConfig
 from byrote.checkpoints.lab.recipes import ABOUT, RECIPES, SIZES
 from byrote.checkpoints.lab.sources import SOURCES, Source, SourceConfig, source_kind
@@ -29,7 +30,7 @@ __all__ = ["lab", "plan", "recipes", "status", "train"]
     cls=LazyGroup,
     verbs={
         "train": "Train one arm of a repetition experiment, or a grid of runs, into a folder.",
-        "recipes": "List the recipes and sources: what each is for, what was measured, where it misleads.",
+        "recipes": "List recipes, sources and arms: what each is for, what was measured, where it misleads.",
         "plan": "Say what a grid of runs takes: runs, steps, minutes, bytes.",
         "status": "Say which runs of a grid are complete, running or missing.",
     },
@@ -49,7 +50,7 @@ def lab() -> None:
 
 
 def _config(
-    base: LabConfig, size: str | None, arm: Mapping[str, Any], source: Source, typed: Mapping[str, Any]
+    base: LabConfig, size: str | None, arm: Arm, source: Source, typed: Mapping[str, Any]
 ) -> LabConfig:
     """The lab's own record: a recipe's, with the size's values in place of it, and with those that were typed.
 
@@ -69,8 +70,25 @@ def _config(
             changes[name] = values[changes[name]]
     if (d_model, n_heads) != (base.d_model, base.n_heads):
         changes["d_head"] = d_model // n_heads
-    changed = {"arm": Arm.named(**{"kind": base.arm.kind, **arm})} if arm else {}
-    return replace(base, source=source, **changed, **changes)
+    return replace(base, source=source, arm=arm, **changes)
+
+
+def _arm(base: Arm, typed: Mapping[str, Any], words: tuple[str, ...], out: Path) -> Arm:
+    """The recipe's arm, or another, with the settings that were typed as NAME=VALUE; runs are named as seen from OUT.
+
+    Raises:
+        ByroteError: no such arm, a setting that it does not have, or values that do not go together.
+    """
+    if not typed and not words:
+        return base
+    kind = part_kind(typed.get("kind", base.kind))
+    settings = kind.parsed(words)
+    if kind.by_repeat_frac and not words:
+        return Arm.named(**{"kind": kind.name, **typed})
+    for name in kind.runs:
+        if settings.get(name):
+            settings[name] = os.path.relpath(settings[name], out)
+    return Arm.from_table({**typed, "kind": kind.name, **settings})
 
 
 def _source(base: Source, name: str | None, settings: Mapping[str, Any], words: tuple[str, ...]) -> Source:
@@ -89,6 +107,7 @@ def _source(base: Source, name: str | None, settings: Mapping[str, Any], words: 
     "byrote lab train runs/repeated --arm repeated --repeat-frac 0.5 --pool 64",
     "byrote lab train runs/tiled --recipe tiled-small --size d24 --seed 1",
     "byrote lab train runs/other --recipe names --source-set table=1",
+    "byrote lab train runs/mixed --arm synthetic --arm-set generator=runs/unique --arm-set share=0.75",
     "byrote lab train runs/hernandez --grid hernandez",
 )
 def train(
@@ -104,6 +123,9 @@ def train(
         "Width and learning rate of the ladder of sizes.", type=click.Choice(tuple(SIZES))
     ),
     arm: Mapping[str, Any] = record(Arm, make=dict, typed=True),
+    arm_set: tuple[str, ...] = option(
+        "A setting of the arm (`byrote lab recipes`). Repeatable.", metavar="NAME=VALUE", multiple=True
+    ),
     config: Mapping[str, Any] = record(LabConfig, make=dict, typed=True),
     source: str | None = option(f"Where sequences come from: {', '.join(SOURCES)}.", metavar="NAME"),
     settings: Mapping[str, Any] = record(SourceConfig, make=dict, typed=True),
@@ -164,7 +186,7 @@ _RECIPE_COLUMNS = (
 
 @verb("byrote lab recipes", "byrote lab recipes --json")
 def recipes(session: Session, *, out: Output) -> None:
-    """List recipes, sources and sizes: what each is for, what was measured with it, and what not to conclude from it.
+    """List recipes, sources, arms and sizes: what each is for, what was measured with it, and what not to conclude from it.
 
     A recipe is where `byrote lab train --recipe NAME` starts from; options typed beside it go first.
     """
@@ -174,6 +196,10 @@ def recipes(session: Session, *, out: Output) -> None:
     for name, source in SOURCES.items():
         trap = f"no exact floor: {source.no_floor}" if source.no_floor else ""
         rows.append(_row("source", name, source.settings(), purpose=source.about, trap=trap))
+    for name, part in ARMS.items():
+        cited = f" ({part.paper})" if part.paper else ""
+        purpose = f"{part.about}{cited}; control: {part.control}"
+        rows.append(_row("arm", name, part.settings(), purpose=purpose))
     for name, values in SIZES.items():
         purpose = f"width {values['d_model']}, learning rate {values['lr']:g}"
         rows.append(_row("size", name, values, purpose=purpose))

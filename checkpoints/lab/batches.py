@@ -54,14 +54,17 @@ class Places:
     n: int
     inputs: Inputs | None = None
 
+    @property
+    def n_batches(self) -> int:
+        """Batches that are looked at: a written step has its training loss on the batch to come."""
+        return self.steps + 1
+
     @cached_property
     def pool(self) -> Any:
         """`Sequences` of which it is counted how often each was trained on; None where there are none."""
         return self.part.pool(self)
 
-    def stored(
-        self, name: str, rows: Int[np.ndarray, "*places"] | None = None
-    ) -> Int[np.ndarray, "..."]:
+    def stored(self, name: str, rows: Int[np.ndarray, "*places"] | None = None) -> Int[np.ndarray, ...]:
         """Whole numbers that were made for this part before training.
 
         Args:
@@ -72,9 +75,7 @@ class Places:
         array = self.inputs()[f"{self.number}.{name}"]
         return (array if rows is None else array[rows]).astype(np.int64)
 
-    def rows(
-        self, first_step: int, n_steps: int, *, corpus: int
-    ) -> Int[np.ndarray, "n_steps n"]:
+    def rows(self, first_step: int, n_steps: int, *, corpus: int) -> Int[np.ndarray, "n_steps n"]:
         """Which sequence of a corpus stands in each place: in seeded orders, or each once where `corpus` is 0."""
         if not corpus:
             return (first_step * self.n + np.arange(n_steps * self.n)).reshape(n_steps, self.n)
@@ -104,8 +105,8 @@ class Places:
         """
         if corpus:
             return draw(self.source, seed=self.seed, stream="train", index=0, n=corpus)
-        drawn = draw(self.source, seed=self.seed, stream="train", index=0, n=self.steps * self.batch)
-        mine = (np.arange(self.steps)[:, None] * self.batch + self.first + np.arange(self.n)).ravel()
+        drawn = draw(self.source, seed=self.seed, stream="train", index=0, n=self.n_batches * self.batch)
+        mine = (np.arange(self.n_batches)[:, None] * self.batch + self.first + np.arange(self.n)).ravel()
         return Sequences(drawn.wide[mine], drawn.mechanism[mine], drawn.second_block_start[mine])
 
     def _orders(

@@ -53,7 +53,9 @@ def ngram_facts(wide: Int[np.ndarray, "n width"]) -> dict[str, float]:
     _, unigrams = np.unique(tokens, return_counts=True)
     _, bigrams = np.unique(tokens[:, :-1] * (int(tokens.max()) + 1) + tokens[:, 1:], return_counts=True)
     starts = np.arange(0, tokens.size, length)
-    seen = {one.n: int(one.seen.sum()) for one in repeats(tokens.astype(np.uint64).ravel(), starts, (1, *ORDERS))}
+    seen = {
+        one.n: int(one.seen.sum()) for one in repeats(tokens.astype(np.uint64).ravel(), starts, (1, *ORDERS))
+    }
     return {
         "unigram_entropy_nats": float(entropy_nats(unigrams)),
         "bigram_entropy_nats": float(entropy_nats(bigrams)),

@@ -43,7 +43,9 @@ def edit_corpus(part: Edited, places: Places, prior: OtherRun, *, size: int) -> 
     if before is not None:
         wide = before
     model, bos = prior.model(), places.source.bos_token_id
-    words = random_words(f"edited/{prior.generation}", seed=places.seed, index=0, shape=(size, wide.shape[1] - 1))
+    words = random_words(
+        f"edited/{prior.generation}", seed=places.seed, index=0, shape=(size, wide.shape[1] - 1)
+    )
     new, hit = np.empty_like(wide), np.zeros((size, wide.shape[1] - 1), dtype=bool)
     new[:, 0] = wide[:, 0]
     for start in range(0, size, CHUNK):

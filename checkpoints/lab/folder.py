@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from byrote.checkpoints.atomic import (
     LOCK,
@@ -36,11 +37,15 @@ from byrote.checkpoints.lab.as_written import (
     MOMENTS,
     WEIGHTS,
     damage_in,
+    hash_in,
     hash_of,
     is_verified,
     read_as_written,
 )
 from byrote.checkpoints.lab.config import LabConfig
+from byrote.checkpoints.lab.corpus_facts import data_facts
+from byrote.checkpoints.lab.inputs import make_inputs
+from byrote.checkpoints.lab.other_run import INPUTS
 from byrote.checkpoints.lab.sequences import Sequences
 from byrote.checkpoints.lab.source import ArmStream, draw
 from byrote.checkpoints.lab.sources import Source, SourceConfig
@@ -49,6 +54,7 @@ from byrote.checkpoints.safe_read import read_json, read_text
 
 FORMAT, VERSION = "byrote-lab", 1
 FACTS = "source_facts"  # of the manifest: shares and floor of the source
+MADE, DATA_FACTS = "inputs", "data_facts"  # what was made before training; what the first batches are
 _PACKAGES = ("torch", "transformer-lens", "numpy", "safetensors")
 _CONTENTS = ("config.json", "data", "log.jsonl")
 _DERIVED = ("arm.repeats_per_sequence", "model.n_ctx", "model.d_vocab")
@@ -109,11 +115,32 @@ class SeriesFolder:
     def __init__(self, path: Path, config: LabConfig) -> None:
         self.path, self.config = path, config
         self.manifest: dict[str, Any] | None = _read_manifest(path)
+        self._read_inputs: Mapping[str, np.ndarray] | None = None
 
     @property
     def complete(self) -> bool:
         """Whether the series has all its steps."""
         return self.manifest is not None and self.manifest["status"] == "complete"
+
+    @cached_property
+    def stream(self) -> ArmStream:
+        """The batches of the run; what was made for them is read from the folder when it is first used."""
+        config = self.config
+        return ArmStream(
+            config.source,
+            config.arm,
+            seed=config.seed,
+            batch=config.batch,
+            steps=config.steps,
+            inputs=self._inputs,
+        )
+
+    def _inputs(self) -> Mapping[str, np.ndarray]:
+        if self._read_inputs is None:
+            self._read_inputs = load(
+                read_as_written(self.path / INPUTS, hash_in(self.manifest or {}, INPUTS))
+            )
+        return self._read_inputs
 
     @property
     def resume_file(self) -> Path:
@@ -171,7 +198,16 @@ class SeriesFolder:
             **self._write_data("twins", tokens=twins.tokens),
         }
         assert self.manifest is not None, "`clear` wrote one"
-        self._write_manifest({**self.manifest, FILES: files, FACTS: source_facts(source, held_out)})
+        arrays, made = make_inputs(config, self.path)
+        if arrays:
+            files |= self._write_data(Path(INPUTS).stem, **arrays)
+        self._read_inputs = arrays
+        facts = {
+            FACTS: source_facts(source, held_out),
+            DATA_FACTS: data_facts(self.stream, steps=config.steps),
+        }
+        said = {FILES: files, **facts, **({MADE: made} if made else {})}
+        self._write_manifest({**self.manifest, **said})
 
     def require_as_written(self, step: int) -> None:
         """Refuse to go on from a step where config, data or weights up to it are not what was written.

@@ -81,11 +81,13 @@ def loaded(run: OtherRun) -> nn.Module:
     Raises:
         ByroteError: the weights are not what was written, or not those of its model.
     """
-    model = build_model(run.config)
+    model, weights = build_model(run.config), weights_of(run)
     try:
-        model.load_state_dict(load(weights_of(run)), strict=True)
+        model.load_state_dict(load(weights), strict=True)
     except (SafetensorError, RuntimeError, ValueError) as error:
-        raise ByroteError(f"{run.file} does not hold the weights of its model", help="train that run again") from error
+        raise ByroteError(
+            f"{run.file} does not hold the weights of its model", help="train that run again"
+        ) from error
     return model.eval().requires_grad_(False)
 
 
@@ -175,11 +177,16 @@ class _Stepwise:
         return logits
 
     def _attended(
-        self, layer: int, attention: nn.Module, hidden: Float[Tensor, "n 1 d_model"], places: Int[Tensor, "n 1"]
+        self,
+        layer: int,
+        attention: nn.Module,
+        hidden: Float[Tensor, "n 1 d_model"],
+        places: Int[Tensor, "n 1"],
     ) -> Float[Tensor, "n 1 d_model"]:
         n, heads = len(hidden), (-1, attention.d_head)
         q, k, v = (
-            part(hidden).unflatten(-1, heads).transpose(1, 2) for part in (attention.q, attention.k, attention.v)
+            part(hidden).unflatten(-1, heads).transpose(1, 2)
+            for part in (attention.q, attention.k, attention.v)
         )
         if attention.rotary is not None:
             q, k = attention.rotary.apply_rope(q, k, position_ids=places)
@@ -190,5 +197,7 @@ class _Stepwise:
             self.stored[layer] = (torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2))
         keys, values = self.stored[layer]
         pattern = (q @ keys.mT / attention.scale).softmax(-1)
-        attended: Float[Tensor, "n 1 d_model"] = attention.o((pattern @ values).transpose(1, 2).reshape(n, 1, -1))
+        attended: Float[Tensor, "n 1 d_model"] = attention.o(
+            (pattern @ values).transpose(1, 2).reshape(n, 1, -1)
+        )
         return attended

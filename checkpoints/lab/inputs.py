@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load
 
-from byrote.checkpoints.lab.as_written import hash_in, read_as_written
-from byrote.checkpoints.lab.batches import Inputs, places_of
+from byrote.checkpoints.lab.batches import places_of
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.other_run import INPUTS, OtherRun, open_run
-from byrote.checkpoints.lab.source import ArmStream
+from byrote.checkpoints.lab.other_run import OtherRun, open_run
 from byrote.checkpoints.lab.sources.contract import Source
 
 
@@ -59,36 +56,8 @@ def make_inputs(config: LabConfig, folder: Path) -> tuple[dict[str, np.ndarray],
     return arrays, facts
 
 
-def stream_of(config: LabConfig, folder: Path, manifest: Mapping[str, Any] | None = None) -> ArmStream:
-    """The batches of a run, whose inputs are read from its folder when they are first used.
-
-    Args:
-        config: of the run.
-        folder: of its series.
-        manifest: of the series; its hash of the inputs is what they must have.
-    """
-    return ArmStream(
-        config.source,
-        config.arm,
-        seed=config.seed,
-        batch=config.batch,
-        steps=config.steps,
-        inputs=reader(folder, manifest),
-    )
-
-
-def reader(folder: Path, manifest: Mapping[str, Any] | None) -> Inputs:
-    """Reads the inputs of a series once."""
-
-    @lru_cache(maxsize=1)
-    def read() -> Mapping[str, np.ndarray]:
-        return load(read_as_written(folder / INPUTS, hash_in(manifest or {}, INPUTS)))
-
-    return read
-
-
 def _run(name: str, step: int, *, folder: Path, like: Source) -> OtherRun:
-    return open_run(folder / name, step=step, like=like)
+    return open_run((folder / name).resolve(), step=step, like=like)
 
 
 def _small(array: np.ndarray) -> np.ndarray:

@@ -22,9 +22,7 @@ def seen_bigrams(wide: Int[np.ndarray, "*rows width"]) -> Bool[np.ndarray, "*row
     return seen.reshape(wide.shape)[..., 1:]
 
 
-def without_inducible(
-    batches: Batches, places: Places, first_step: int, *, at_random: bool
-) -> Batches:
+def without_inducible(batches: Batches, places: Places, first_step: int, *, at_random: bool) -> Batches:
     """Batches in which tokens whose bigram stood earlier in their sequence do not count.
 
     Args:

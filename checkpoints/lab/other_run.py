@@ -88,7 +88,8 @@ class OtherRun:
             return np.asarray(arrays[f"{kinds.index(kind)}.{name}"])
         except (OSError, SafetensorError, LookupError, ValueError) as error:
             raise ByroteError(
-                f"what {self.name} was trained on cannot be read from {self.path / INPUTS}", help="train it again"
+                f"what {self.name} was trained on cannot be read from {self.path / INPUTS}",
+                help="train it again",
             ) from error
 
 
@@ -118,7 +119,7 @@ def open_run(path: Path, *, step: int = 0, like: Source) -> OtherRun:
         raise ByroteError(
             f"{path} has not written step {wanted}", help=f"the nearest is {nearest}; 0 means the last"
         )
-    entry, source = steps[wanted], source_of(manifest)
+    entry, source = steps[wanted], _source(manifest, like)
     if source is None or (source.d_vocab, source.bos_token_id) != (like.d_vocab, like.bos_token_id):
         raise ByroteError(f"the model in {path} has another vocabulary", help="name a run on the same source")
     if source.n_ctx < like.n_ctx:
@@ -133,13 +134,24 @@ def open_run(path: Path, *, step: int = 0, like: Source) -> OtherRun:
     return OtherRun(path, manifest, wanted, file, digest, _config(manifest, source, path))
 
 
+def _source(manifest: Mapping[str, Any], like: Source) -> Source | None:
+    """The source that it was trained on; one that needs a file is known where it is the same."""
+    data = manifest.get("data")
+    own = {"source": like.name, **{name: getattr(like, name) for name in like.settings()}}
+    if isinstance(data, Mapping) and all(data.get(name) == value for name, value in own.items()):
+        return like
+    return source_of(manifest)
+
+
 def _config(manifest: Mapping[str, Any], source: Source, path: Path) -> LabConfig:
     model = manifest.get("model")
     shape = {name: model[name] for name in _SHAPE if name in model} if isinstance(model, Mapping) else {}
     try:
         return LabConfig(**shape, source=source)
     except (ByroteError, TypeError, ValueError) as error:
-        raise ByroteError(f"the manifest in {path} describes no model of the lab", help="train it again") from error
+        raise ByroteError(
+            f"the manifest in {path} describes no model of the lab", help="train it again"
+        ) from error
 
 
 def weights_of(run: OtherRun) -> bytes:

@@ -17,7 +17,13 @@
     kind = "repeated"
     repeat_frac = 0.5
     pool_size = 16
-    control = "unique"          # the arm it is compared with; an arm that repeats names one
+    control = "unique"          # the arm it is compared with; every arm but unique and control names one
+
+    [arms.syn75]
+    kind = "synthetic"          # one part, with its settings (`byrote lab arms` lists them), or several: parts = [{kind = ...}]
+    share = 0.75
+    generator = "unique"        # made from the runs of this arm, of the same size and seed
+    control = "unique"
 
 Each run is trained into `OUT/<arm>/<size>/seed<k>`. All arms of a seed begin with the same weights and see the same fresh
 data. Anybody may have written the file: it is read as far as these keys go, each of its kind and within its limits.
@@ -27,14 +33,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.lab.arms import ARMS, Arm
+from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.config import NORMS, LabConfig
 from byrote.checkpoints.lab.recipes import recipe
 from byrote.checkpoints.lab.sources import Source, source_named
@@ -161,7 +167,20 @@ class Grid:
             ByroteError: an arm that a size, or the length of training, cannot realise.
         """
         runs = tuple(self._runs())
-        return Plan(runs, stacks_of([run.config for run in runs]))
+        return Plan(runs, stacks_of([run.config for run in runs], self._levels(runs)))
+
+    def _levels(self, runs: Sequence[PlannedRun]) -> list[int]:
+        """How many runs have to be trained one after another before each."""
+        levels: dict[str, int] = {}
+        while len(levels) < len(runs):
+            ready = [run for run in runs if run.folder not in levels and levels.keys() >= set(run.needs)]
+            if not ready:
+                raise ByroteError(
+                    "arms of this grid are made from one another's runs in a circle",
+                    help="correct what they are made from",
+                )
+            levels |= {run.folder: 1 + max((levels[one] for one in run.needs), default=-1) for run in ready}
+        return [levels[run.folder] for run in runs]
 
     def _runs(self) -> Iterator[PlannedRun]:
         for arm in self.arms:
@@ -169,11 +188,13 @@ class Grid:
                 shared = _with_settings(base, arm.settings, f"[arms.{arm.name}.settings]")
                 for seed in self.seeds:
                     name = f"{arm.name}-{size}-seed{seed}"
+                    needs = {one: f"{one}/{size}/seed{seed}" for one in arm.arm.needs}
+                    made = arm.arm.with_runs({one: f"../../../{folder}" for one, folder in needs.items()})
                     try:
-                        config = replace(shared, arm=arm.arm, seed=seed, name=name)
+                        config = replace(shared, arm=made, seed=seed, name=name)
                     except ByroteError as error:
                         raise ByroteError(f"{name}: {error.message}", help=error.help) from None
-                    yield PlannedRun(arm.name, size, seed, config, arm.control)
+                    yield PlannedRun(arm.name, size, seed, config, arm.control, tuple(needs.values()))
 
 
 def shipped_grids() -> tuple[str, ...]:
@@ -242,11 +263,18 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
         raise ByroteError("the grid has no arm", help="write one as [arms.NAME] with its kind")
     names = [arm.name for arm in arms]
     for arm in arms:
-        if arm.arm.rule.repeats and not arm.control:
+        if not arm.control and not all(part.left_out for part in arm.arm.made_of):
+            wanted = arm.arm.made_of[0].control
             raise ByroteError(
-                f"the arm {arm.name!r} repeats data and names no control",
-                help='write control = "..." with the arm it is compared with',
+                f"the arm {arm.name!r} names no control",
+                help=f'write control = "..." with the arm it is compared with ({wanted})',
             )
+        for needed in arm.arm.needs:
+            if needed not in names:
+                raise ByroteError(
+                    f"the arm {arm.name!r} is made from runs of {needed[:40]!r}, which is no arm of the grid",
+                    help=did_you_mean(needed[:40], names),
+                )
         if arm.control and (arm.control not in names or arm.control == arm.name):
             others = [name for name in names if name != arm.name]
             raise ByroteError(
@@ -263,18 +291,12 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
 
 def _arm(name: str, table: Any) -> GridArm:
     where = f"[arms.{name}]"
-    own = {one.name for one in fields(Arm)}
     table = _mapping(table, where)
-    _known(table, (*own, "control", "settings"), where)
-    kind = table.get("kind", name)
-    given = {
-        key: _of_kind(getattr(Arm(), key), table[key], f"{key} of {where}") for key in own & table.keys()
-    }
-    if kind not in ARMS:
-        raise ByroteError(
-            f"{where}: the lab has no arm {str(kind)[:40]!r}", help=did_you_mean(str(kind)[:40], ARMS)
-        )
-    arm = Arm.named(**{**given, "kind": kind})
+    own = {key: value for key, value in table.items() if key not in ("control", "settings")}
+    try:
+        arm = Arm.from_table(own if "parts" in own else {"kind": name, **own})
+    except ByroteError as error:
+        raise ByroteError(f"{where}: {error.message}", help=error.help) from None
     control = _of_kind("", table.get("control", ""), f"control of {where}")
     settings = _mapping(table.get("settings", {}), f"[arms.{name}.settings]")
     before = LabConfig()

@@ -44,3 +44,9 @@ def bigram_table_of(source: Source, seed: int) -> Float[np.ndarray, "d_vocab d_v
 def chosen(scores: Float[np.ndarray, " n"], n: int) -> Int[np.ndarray, " chosen"]:
     """The `n` with the highest scores, in their own order; of equals the first."""
     return np.sort(np.argsort(-scores, kind="stable")[:n])
+
+
+def mean_score(scores: Float[np.ndarray, " n"]) -> float | None:
+    """Mean of the finite ones; None where there are none."""
+    finite = scores[np.isfinite(scores)]
+    return float(finite.mean()) if len(finite) else None

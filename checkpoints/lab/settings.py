@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 
@@ -20,6 +20,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
     "bool": (bool,),
 }
+
+T = TypeVar("T", bound="Configured")
 
 
 class Configured:
@@ -39,7 +41,7 @@ class Configured:
         return {f.name: getattr(f.type, "__name__", str(f.type)) for f in fields(cls)}  # type: ignore[arg-type]
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+    def from_settings(cls: type[T], settings: Mapping[str, Any]) -> T:
         """What has these settings, of which nothing is trusted; what is left out has its default.
 
         Raises:

@@ -24,6 +24,7 @@ from byrote.checkpoints import atomic
 from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.as_written import MOMENTS, WEIGHTS, hash_of, read_as_written
+from byrote.checkpoints.lab.batches import Batches
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, Written, explained, step_folder_name
 from byrote.checkpoints.lab.loop import (
@@ -38,7 +39,7 @@ from byrote.checkpoints.lab.loop import (
 )
 from byrote.checkpoints.lab.model import learning_rate
 from byrote.checkpoints.lab.sequences import Sequences
-from byrote.checkpoints.lab.source import ArmStream, draw
+from byrote.checkpoints.lab.source import draw
 from byrote.checkpoints.lab.stacked_model import StackedModel
 from byrote.checkpoints.lab.together import gains, identity, shape_of
 from byrote.checkpoints.lab.trainer import locked
@@ -157,17 +158,23 @@ class TrainedStack:
 
 
 def padded(
-    batches: Sequence[Int[Tensor, "n_steps n_trained width"]],
-) -> tuple[Int[Tensor, "n_steps runs batch width"], Float[Tensor, "runs batch pos"]]:
+    batches: Sequence[Batches],
+) -> tuple[Int[Tensor, "n_steps runs batch width"], Float[Tensor, "n_steps runs batch pos"]]:
     """Batches of runs side by side, shorter ones filled up, and what each position counts for in its run's mean."""
-    n_steps, _, width = batches[0].shape
-    n_most = max(one.shape[1] for one in batches)
+    n_steps, _, width = batches[0].wide.shape
+    n_most = max(one.wide.shape[1] for one in batches)
     wide = torch.zeros((n_steps, len(batches), n_most, width), dtype=torch.int64)
-    share = torch.zeros((len(batches), n_most, width - 1), dtype=torch.float64)
+    all_alike = all(one.counted is None for one in batches)
+    share = torch.zeros((1 if all_alike else n_steps, len(batches), n_most, width - 1), dtype=torch.float64)
     for run, one in enumerate(batches):
-        wide[:, run, : one.shape[1]] = one
-        share[run, : one.shape[1]] = 1 / (one.shape[1] * (width - 1))
-    return wide, share
+        n = one.wide.shape[1]
+        wide[:, run, :n] = torch.from_numpy(one.wide)
+        if one.counted is None:
+            share[:, run, :n] = 1 / (n * (width - 1))
+        else:
+            counted = torch.from_numpy(one.counted)
+            share[:, run, :n] = counted / counted.sum((1, 2), keepdim=True).clamp(min=1)
+    return wide, share.expand(n_steps, -1, -1, -1)
 
 
 class _Stack:
@@ -178,7 +185,7 @@ class _Stack:
         self.written_to = [not folder.complete for folder in folders]
         configs = [folder.config for folder in folders]
         self.config = configs[0]
-        self.streams = [ArmStream(c.source, c.arm, seed=c.seed, batch=c.batch) for c in configs]
+        self.streams = [folder.stream for folder in folders]
         config = self.config
         self.held_out = draw(config.source, seed=0, stream="held_out", index=0, n=config.n_held_out)
         self.trained = TrainedStack(configs)
@@ -209,12 +216,11 @@ class _Stack:
         next_event_s = started = time.monotonic()
         for start in range(first, config.steps, STEPS_PER_DRAW):
             n_steps = min(STEPS_PER_DRAW, config.steps - start)
-            drawn = [torch.from_numpy(stream.batches(start, n_steps)) for stream in self.streams]
-            wide, share = (one.to(config.device) for one in padded(drawn))
-            share = share.float()
-            for step, batch in enumerate(wide, start):
+            drawn = padded([stream.drawn(start, n_steps) for stream in self.streams])
+            wide, share = (one.to(config.device) for one in drawn)
+            for step, (batch, counts_for) in enumerate(zip(wide, share.float(), strict=True), start):
                 rate = learning_rate(config, step)
-                losses = self.trained.update(batch, share, rate=rate)
+                losses = self.trained.update(batch, counts_for, rate=rate)
                 if step % LOG_EVERY_STEPS == 0:
                     self._log(step, losses.tolist(), rate)
                 if (now := time.monotonic()) >= next_event_s:
@@ -244,11 +250,11 @@ class _Stack:
 
     def _write(self, step: int) -> None:
         """Measure and slice out every run; they are committed together, at most every few seconds."""
-        batches = [torch.from_numpy(stream.batches(step, 1)) for stream in self.streams]
-        wide, share = (one.to(self.config.device) for one in padded(batches))
+        batches = padded([stream.drawn(step, 1) for stream in self.streams])
+        wide, share = (one.to(self.config.device) for one in batches)
         model = self.trained.model
         with torch.inference_mode():
-            upcoming = (model.token_nll(wide[0]) * share.float()).sum((1, 2)).tolist()
+            upcoming = (model.token_nll(wide[0]) * share[0].float()).sum((1, 2)).tolist()
         fresh = model.measured_nll(torch.tensor(self.held_out.tokens, device=self.config.device))
         entries = []
         for run, folder in enumerate(self.folders):

@@ -28,20 +28,24 @@ def gains(config: LabConfig) -> bool:
     return small and config.architecture == "native" and not config.dropout
 
 
-def stacks_of(configs: Sequence[LabConfig]) -> tuple[tuple[int, ...], ...]:
+def stacks_of(
+    configs: Sequence[LabConfig], levels: Sequence[int] | None = None
+) -> tuple[tuple[int, ...], ...]:
     """Runs, by their place, as they are trained together; stacks of one shape are as even as can be.
 
     Args:
         configs: of the runs, in the order of the plan.
+        levels: how many others have to be trained one after another before each; runs of several are not trained together.
 
     Returns:
         Stacks in the order of their first runs; one that holds a single run is trained as any other series.
     """
-    shapes: dict[LabConfig, list[int]] = {}
+    shapes: dict[tuple[int, LabConfig], list[int]] = {}
+    levels = levels or [0] * len(configs)
     found: list[tuple[int, ...]] = []
     for place, config in enumerate(configs):
         if gains(config):
-            shapes.setdefault(shape_of(config), []).append(place)
+            shapes.setdefault((levels[place], shape_of(config)), []).append(place)
         else:
             found.append((place,))
     for places in shapes.values():

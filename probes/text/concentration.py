@@ -20,9 +20,9 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Num
 
+from byrote.checkpoints.ngrams import entropy_nats, hashes, sequence_of, top_mass
 from byrote.probes.statistics import linearised_interval, sample_interval
 from byrote.probes.text.blocks import Blocks, Reservoir
-from byrote.checkpoints.ngrams import entropy_nats, hashes, sequence_of, top_mass
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 

@@ -25,9 +25,9 @@ from functools import cached_property, partial
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
+from byrote.checkpoints.ngrams import hashes, mix
 from byrote.probes.statistics import linearised_interval, sample_interval
 from byrote.probes.text.blocks import Reservoir
-from byrote.checkpoints.ngrams import hashes, mix
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 

@@ -26,8 +26,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int, UInt32, UInt64
 
-from byrote.probes.statistics import ratio_intervals
 from byrote.checkpoints.ngrams import hashes, mix, sequence_of
+from byrote.probes.statistics import ratio_intervals
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 

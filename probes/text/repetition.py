@@ -34,9 +34,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Num
 
+from byrote.checkpoints.ngrams import positions
 from byrote.probes.statistics import ratio_intervals
 from byrote.probes.text.blocks import Blocks, sums_by
-from byrote.checkpoints.ngrams import positions
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import PIECE_ORDERS, Batch
 

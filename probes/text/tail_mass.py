@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt64
 
+from byrote.checkpoints.ngrams import hashes, sequence_of
 from byrote.probes.statistics import Triple, linearised_interval, quotient_interval, ratio_intervals
 from byrote.probes.text.blocks import Blocks
-from byrote.checkpoints.ngrams import hashes, sequence_of
 from byrote.probes.text.report import Number
 from byrote.probes.text.windows import Batch
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from byrote.checkpoints.texts import PART_BYTES, Chunk, Codes, token_encoder
 from byrote.checkpoints.ngrams import Repeats, mix, positions, repeats, sequence_of
+from byrote.checkpoints.texts import PART_BYTES, Chunk, Codes, token_encoder
 
 BATCH_TOKENS = 1 << 18
 WINDOW_ORDERS = (1, 2, 3, 4, 5, 6, 7)

@@ -145,7 +145,7 @@ def test_default_schedule_is_small_and_fine_where_the_phase_change_falls():
         ({"steps": 0}, "steps is 0"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"final_lr_frac": 2.0}, "final_lr_frac is 2.0"),
-        ({"normalization_type": "RMS"}, "normalization_type is 'RMS'"),
+        ({"normalization_type": "BATCH"}, "normalization_type is 'BATCH'"),
         ({"device": "tpu"}, "use cpu or cuda"),
         ({"seed": -1}, "seed is -1"),
     ],

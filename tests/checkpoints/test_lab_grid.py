@@ -142,9 +142,12 @@ def test_checkpoints_by_their_number(steps, n, expected):
         ('[settings]\nnormalization_type = "l"', "normalization_type = 'l'. did you mean 'ln'"),
         ('[settings.source]\nname = "tiled"', "the lab has no source 'tiled'"),
         ("[settings.source]\nd_vocab = 2", "the lab needs at least 3 token ids"),
-        ("[arms.b]\nkind = 'repeated'\npool = 3", "[arms.b] has a key 'pool'. did you mean 'pool_size'"),
+        (
+            "[arms.b]\nkind = 'repeated'\npool = 3",
+            "[arms.b]: the arm repeated has no setting 'pool'. did you mean 'pool_size'",
+        ),
         ("[arms.b]\nkind = 'twice'", "the lab has no arm 'twice'"),
-        ("[arms.b]\nkind = 'repeated'", "the arm 'b' repeats data and names no control"),
+        ("[arms.b]\nkind = 'repeated'", "the arm 'b' names no control"),
         (
             "[arms.b]\nkind = 'repeated'\ncontrol = 'aa'",
             "is 'aa', which is no other arm of the grid. did you mean 'a'",

@@ -116,9 +116,9 @@ def test_in_float64_they_are_single_runs_to_the_end(shape):
     batches = [torch.from_numpy(stream.batches(0, 100)) for stream in streams]
     stack = TrainedStack(configs, dtype=torch.float64)
     stack.set_moments(step=0, saved={})
-    wide, share = padded(batches)
+    wide, share = padded([stream.drawn(0, 100) for stream in streams])
     for step, batch in enumerate(wide):
-        stack.update(batch, share, rate=learning_rate(configs[0], step))
+        stack.update(batch, share[step], rate=learning_rate(configs[0], step))
     for run, config in enumerate(configs):
         model = build_model(config).double()
         moving = [p for p in model.parameters() if p.requires_grad]

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.ngrams import entropy_nats, hashes, mix, top_mass
 from byrote.checkpoints.texts import Chunk
 from byrote.probes.text import TextSettings, measure_text
 from byrote.probes.text.concentration import BUCKETS, kl_nats
 from byrote.probes.text.near_duplicates import _PROBES, BINS, SHINGLE, NearDuplicates, clusters, signatures
-from byrote.checkpoints.ngrams import entropy_nats, hashes, mix, top_mass
 from byrote.probes.text.tail_mass import Rare, Table, _coverage, sampling_error
 from byrote.probes.text.windows import Windower, encoder
 

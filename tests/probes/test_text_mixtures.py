@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.ngrams import mix
 from byrote.probes.text import TextSettings, measure_text
 from byrote.probes.text.concentration import BUCKETS
 from byrote.probes.text.density import COLUMNS, ROWS, among_others, columns_of
-from byrote.checkpoints.ngrams import mix
 from byrote.probes.text.synthetic_share import scores_of, separation, share
 
 RNG = np.random.default_rng(4)

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from byrote.checkpoints.ngrams import hashes, mix, repeats
 from byrote.probes.statistics import (
     linearised_interval,
     quotient_interval,
@@ -14,7 +15,6 @@ from byrote.probes.statistics import (
     sample_interval,
 )
 from byrote.probes.text.blocks import Blocks, Reservoir, sums_by
-from byrote.checkpoints.ngrams import hashes, mix, repeats
 
 
 def codes(text: str) -> np.ndarray:

@@ -185,6 +185,8 @@ class Arm:
                 )
             if type(value) is not int and (name == "pool_size" or type(value) is not float):
                 raise ByroteError(f"{name} of the arm {kind} is {str(value)[:40]!r}", help="give a number")
+        if "repeat_frac" in share:
+            share["repeat_frac"] = float(share["repeat_frac"])
         return cls.named(kind, **share)
 
     @property

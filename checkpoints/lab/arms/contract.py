@@ -166,5 +166,5 @@ class Corpus(Placed):
             )
 
     def size(self, places: Any) -> int:
-        """Sequences in the corpus."""
-        return self.corpus or places.n * places.steps
+        """Sequences in the corpus; where each is shown once, also those of the batch that would follow the last step."""
+        return self.corpus or places.n * places.n_batches

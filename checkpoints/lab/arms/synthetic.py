@@ -95,9 +95,13 @@ class Curated(Sampled):
 
     name: ClassVar[str] = "curated"
     about: ClassVar[str] = "a share of each batch is sampled from a trained run and filtered by a reward"
-    words: ClassVar[str] = "{share} of the data sampled from {generator}, the best of {drawn_per_kept} by {score}"
+    words: ClassVar[str] = (
+        "{share} of the data sampled from {generator}, the best of {drawn_per_kept} by {score}"
+    )
     control: ClassVar[str] = "a random part of the same samples; fresh data"
-    paper: ClassVar[str] = "Ferbach et al. 2024, arXiv:2407.09499; Singh et al. 2023 (ReST-EM), arXiv:2312.06585"
+    paper: ClassVar[str] = (
+        "Ferbach et al. 2024, arXiv:2407.09499; Singh et al. 2023 (ReST-EM), arXiv:2312.06585"
+    )
 
     drawn_per_kept: int = 2
     score: str = "generator"
@@ -116,8 +120,8 @@ class Curated(Sampled):
 
     def inputs(self, places: Any, runs: Any) -> Any:
         """The best of the samples, in the order they were drawn."""
-        from byrote.checkpoints.lab.selection import chosen, scores_of
         from byrote.checkpoints.lab.inputs import Made
+        from byrote.checkpoints.lab.selection import chosen, mean_score, scores_of
 
         run, n = runs(self.generator, self.step), self.size(places)
         drawn = self.sampled(places, run, n * self.drawn_per_kept)
@@ -125,7 +129,7 @@ class Curated(Sampled):
             self.score, drawn.wide, source=places.source, seed=places.seed
         )  # fmt: skip
         best = chosen(-scores if self.least else scores, n)
-        facts = {"mean_score_drawn": float(scores.mean()), "mean_score_chosen": float(scores[best].mean())}
+        facts = {"mean_score_drawn": mean_score(scores), "mean_score_chosen": mean_score(scores[best])}
         return Made({"tokens": drawn.wide[best]}, {**run.facts(), **facts})
 
 
@@ -146,8 +150,12 @@ class Generation(Sampled):
     """
 
     name: ClassVar[str] = "generation"
-    about: ClassVar[str] = "trained on samples of the generation before, which replace what was there or are added to it"
-    words: ClassVar[str] = "generation {generation}, {regime}: {share} of the data from blocks of {corpus} sequences"
+    about: ClassVar[str] = (
+        "trained on samples of the generation before, which replace what was there or are added to it"
+    )
+    words: ClassVar[str] = (
+        "generation {generation}, {regime}: {share} of the data from blocks of {corpus} sequences"
+    )
     control: ClassVar[str] = "the real block alone, as often; the regimes among one another"
     paper: ClassVar[str] = (
         "Shumailov et al. 2024, Nature 631; Gerstgrasser et al. 2024, arXiv:2404.01413; Kazdan et al. 2024, arXiv:2410.16713"
@@ -180,9 +188,13 @@ class Generation(Sampled):
                 help=f"write generation = {before + 1}, or name another generator",
             )
         new = self.sampled(places, run, self.corpus).wide
-        blocks = new if self.regime == "replace" else blocks_of(run, new, real=places.originals(self.corpus).wide)
+        blocks = (
+            new if self.regime == "replace" else blocks_of(run, new, real=places.originals(self.corpus).wide)
+        )
         fixed = self.regime == "accumulate_fixed"
-        rows = corpus_of(len(blocks), size=self.corpus if fixed else 0, seed=places.seed, generation=self.generation)
+        rows = corpus_of(
+            len(blocks), size=self.corpus if fixed else 0, seed=places.seed, generation=self.generation
+        )
         return Made({"tokens": blocks, "rows": rows}, {**run.facts(), "n_blocks": len(blocks) // self.corpus})
 
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
