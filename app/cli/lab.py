@@ -154,7 +154,8 @@ def train(
     from byrote.checkpoints.lab import train as train_series
 
     base = RECIPES[recipe]
-    lab_config = _config(base, size, arm, _source(base.source, source, settings, source_set), config)
+    made_of = _arm(base.arm, arm, arm_set, out)
+    lab_config = _config(base, size, made_of, _source(base.source, source, settings, source_set), config)
     work = Work(progress, session, out.name, promise="stopping at the next written step")
 
     def on_event(event: Event) -> None:
