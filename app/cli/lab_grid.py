@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -100,7 +99,7 @@ def plan(
     )
     for arm in found.arms:
         against = f", against {arm.control}" if arm.control else ""
-        session.data(f"  {arm.name}: {describe_arm(asdict(arm.arm))}{against}")
+        session.data(f"  {arm.name}: {describe_arm(arm.arm.definition())}{against}")
     session.note("trying a few steps of each shape to say how long it takes; Ctrl-C leaves that out")
     try:
         cost = cost_of(planned, cores=jobs)

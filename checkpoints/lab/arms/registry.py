@@ -15,8 +15,17 @@ from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 
 GROUP = "byrote.arms"
 _OWN: tuple[type[Part], ...] = (
-    Unique, Repeated, Control, Epochs, Synthetic, Generation, Curated, Edited, Masked, Noisy,
-)  # fmt: skip
+    Unique,
+    Repeated,
+    Control,
+    Epochs,
+    Synthetic,
+    Generation,
+    Curated,
+    Edited,
+    Masked,
+    Noisy,
+)
 ARMS: Mapping[str, type[Part]] = {part.name: part for part in _OWN}
 
 
