@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from byrote.checkpoints.lab.arms.arm import Arm
-from byrote.checkpoints.lab.arms.contract import Part
+from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.sequences import Sequences, random_words
 from byrote.checkpoints.lab.sources.contract import Source
 

@@ -12,7 +12,8 @@ from torch import nn
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.batches import Places
-from byrote.checkpoints.lab.inputs import Made
+from byrote.checkpoints.lab.generator import loaded
+from byrote.checkpoints.lab.inputs import Made, Runs
 from byrote.checkpoints.lab.masks import seen_bigrams
 from byrote.checkpoints.lab.other_run import OtherRun
 from byrote.checkpoints.lab.sequences import random_words, uniform
@@ -21,14 +22,13 @@ from byrote.checkpoints.lab.sources.contract import CODES
 CHUNK = 512  # sequences that the prior reads at once; "as_many_elsewhere" counts in each
 
 
-def edit_corpus(part: Edited, places: Places, prior: OtherRun, *, size: int) -> Made:
+def inputs(part: Edited, places: Places, runs: Runs) -> Made:
     """The sequences of an editing arm, and what was changed in them.
 
     Args:
         part: the arm's.
         places: where it stands.
-        prior: the run whose model is the prior.
-        size: sequences in the corpus.
+        runs: finds the prior.
 
     Returns:
         `tokens`, and `changed` (a token that is another than it was) for each but BOS; facts: `edited_frac`, tokens
@@ -37,12 +37,13 @@ def edit_corpus(part: Edited, places: Places, prior: OtherRun, *, size: int) -> 
     Raises:
         ByroteError: the sequences that the prior was trained on are asked for, and are not this arm's.
     """
+    prior, size = runs(part.prior, part.step), part.size(places)
     originals = places.originals(part.corpus)
     wide, mechanism = originals.wide, originals.mechanism[:, 1:]
     before = _edited_before(part, prior, size)
     if before is not None:
         wide = before
-    model, bos = prior.model(), places.source.bos_token_id
+    model, bos = loaded(prior), places.source.bos_token_id
     words = random_words(
         f"edited/{prior.generation}", seed=places.seed, index=0, shape=(size, wide.shape[1] - 1)
     )

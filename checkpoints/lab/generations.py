@@ -1,15 +1,37 @@
-"""Corpora of a chain of models, each trained on what those before it made. No torch."""
+"""Corpora of a chain of models, each trained on what those before it made. Torch."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.arms.synthetic import Generation
+from byrote.checkpoints.lab.batches import Places
+from byrote.checkpoints.lab.generator import sampled
+from byrote.checkpoints.lab.inputs import Made, Runs
 from byrote.checkpoints.lab.other_run import OtherRun
 from byrote.checkpoints.lab.sequences import random_words
+
+
+def inputs(part: Generation, places: Places, runs: Runs) -> Made:
+    """All blocks, and which sequences of them make up the corpus.
+
+    Raises:
+        ByroteError: the generator is of another generation than the one before.
+    """
+    run = runs(part.generator, part.step)
+    if part.generation != run.generation + 1:
+        raise ByroteError(
+            f"the generator {run.name} is generation {run.generation}, and this is declared as generation {part.generation}",
+            help=f"write generation = {run.generation + 1}, or name another generator",
+        )
+    new = sampled(part, places, run, part.corpus).wide
+    real = places.originals(part.corpus).wide
+    blocks = new if part.regime == "replace" else blocks_of(run, new, real=real)
+    size = part.corpus if part.regime == "accumulate_fixed" else 0
+    rows = corpus_of(len(blocks), size=size, seed=places.seed, generation=part.generation)
+    return Made({"tokens": blocks, "rows": rows}, {**run.facts(), "n_blocks": len(blocks) // part.corpus})
 
 
 def blocks_of(
@@ -49,26 +71,3 @@ def corpus_of(n: int, *, size: int, seed: int, generation: int) -> Int[np.ndarra
         return np.arange(n)
     words = random_words("accumulated", seed=seed, index=generation, shape=(1, n))[0]
     return np.sort(np.argsort(words, kind="stable")[:size])
-
-
-def chain(regime: str, *, first: str, n: int, name: str = "", **settings: Any) -> dict[str, dict[str, Any]]:
-    """The arms of a chain of generations as a grid declares them: name -> table.
-
-    Args:
-        regime: "replace", "accumulate" or "accumulate_fixed".
-        first: arm whose runs are sampled for generation 1, trained on real data.
-        n: generations after it.
-        name: what arms are called, the generation follows; the regime's if empty.
-        settings: of the parts, such as corpus and temperature.
-    """
-    called = name or regime
-    return {
-        f"{called}-g{k}": {
-            "kind": "generation",
-            "regime": regime,
-            "generation": k,
-            "generator": first if k == 1 else f"{called}-g{k - 1}",
-            **settings,
-        }
-        for k in range(1, n + 1)
-    }

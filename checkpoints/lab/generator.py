@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.arms.synthetic import Sampled, Synthetic
+from byrote.checkpoints.lab.batches import Places
+from byrote.checkpoints.lab.inputs import Made, Runs
 from byrote.checkpoints.lab.model import build_model
 from byrote.checkpoints.lab.other_run import OtherRun, weights_of
 from byrote.checkpoints.lab.sequences import random_words, uniform
@@ -47,6 +50,25 @@ class _Settings:
     n_ctx: int
     temperature: float
     top_k: int
+
+
+def inputs(part: Synthetic, places: Places, runs: Runs) -> Made:
+    """As many samples as the corpus has."""
+    run = runs(part.generator, part.step)
+    return Made({"tokens": sampled(part, places, run, part.size(places)).wide}, run.facts())
+
+
+def sampled(part: Sampled, places: Places, run: OtherRun, n: int) -> Drawn:
+    """`n` sequences for a part, as it says."""
+    return sample(
+        run,
+        seed=places.seed,
+        purpose=part.name,
+        n=n,
+        n_ctx=places.source.n_ctx,
+        temperature=part.temperature,
+        top_k=part.top_k,
+    )
 
 
 def sample(

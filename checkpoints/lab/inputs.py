@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from byrote.checkpoints.lab.batches import places_of
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.other_run import OtherRun, open_run
 from byrote.checkpoints.lab.sources.contract import Source
+
+Runs = Callable[[str, int], OtherRun]  # (as a part names it, step or 0 for the last) -> the run
 
 
 @dataclass(frozen=True)

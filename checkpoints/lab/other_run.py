@@ -1,11 +1,11 @@
-"""A lab series that another one is made from: its model, and what it was trained on. Torch only for the model."""
+"""A lab series that another one is made from: which weights, and what it was trained on. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -17,9 +17,6 @@ from byrote.checkpoints.lab.as_written import WEIGHTS, hash_in, read_as_written
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.sources import Source, source_of
 from byrote.checkpoints.safe_read import read_json
-
-if TYPE_CHECKING:
-    from torch import nn
 
 INPUTS = "data/inputs.safetensors"
 _SHAPE = ("n_layers", "d_model", "n_heads", "d_head", "attn_only", "normalization_type", "architecture", "smeared_keys")  # fmt: skip
@@ -61,16 +58,6 @@ class OtherRun:
     def facts(self) -> dict[str, Any]:
         """Which weights something was made with."""
         return {"run": self.name, "step": self.step, "weights": self.weights}
-
-    def model(self) -> nn.Module:
-        """Its model on the CPU: called with token ids, it returns logits.
-
-        Raises:
-            ByroteError: the weights are not what was written, or not those of its model.
-        """
-        from byrote.checkpoints.lab.generator import loaded
-
-        return loaded(self)
 
     def stored(self, kind: str, name: str) -> np.ndarray | None:
         """What was made for its own training, for the first of its parts of a kind; None where it has no such part.

@@ -1,16 +1,31 @@
-"""Scores of sequences and the best of them: what curated data are chosen by. No torch."""
+"""Scores of sequences and the best of them: what curated data are chosen by. Torch."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from byrote.checkpoints.lab.batches import draw
+from byrote.checkpoints.lab.arms.synthetic import Curated
+from byrote.checkpoints.lab.batches import Places, draw
+from byrote.checkpoints.lab.generator import sampled
+from byrote.checkpoints.lab.inputs import Made, Runs
 from byrote.checkpoints.lab.sequences import random_words, uniform
 from byrote.checkpoints.lab.sources.contract import Source
 
 N_FOR_TABLE = 4096  # sequences of the source that a bigram table is counted on
 SMOOTHING = 0.5  # added to each count of it
+
+
+def inputs(part: Curated, places: Places, runs: Runs) -> Made:
+    """The best of the samples, in the order they were drawn."""
+    run, n = runs(part.generator, part.step), part.size(places)
+    drawn = sampled(part, places, run, n * part.candidates)
+    scores = drawn.log_probability
+    if part.score != "generator":
+        scores = scores_of(part.score, drawn.wide, source=places.source, seed=places.seed)
+    best = chosen(-scores if part.least else scores, n)
+    facts = {"mean_score_drawn": mean_score(scores), "mean_score_chosen": mean_score(scores[best])}
+    return Made({"tokens": drawn.wide[best]}, {**run.facts(), **facts})
 
 
 def scores_of(

@@ -16,10 +16,9 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
 from byrote.checkpoints.lab.arms.edited import EDITED, Edited
 from byrote.checkpoints.lab.arms.repeats import Epochs
-from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
+from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic, chain
 from byrote.checkpoints.lab.editing import chosen_tokens, drawn_from_top, token_probabilities
-from byrote.checkpoints.lab.generations import chain
-from byrote.checkpoints.lab.generator import next_logits_of, sample, sampled_with
+from byrote.checkpoints.lab.generator import loaded, next_logits_of, sample, sampled_with
 from byrote.checkpoints.lab.masks import seen_bigrams
 from byrote.checkpoints.lab.model import build_model
 from byrote.checkpoints.lab.other_run import open_run
@@ -75,7 +74,7 @@ def test_samples_are_named_by_their_number(runs):
     assert (many.wide[:, 0] == 0).all()
     assert (many.wide[:, 1:] > 0).all()
     assert not (sample(run, n=3, **{**settings, "seed": 4}).wide == few.wide).all()
-    logits = run.model()(torch.from_numpy(many.wide[:, :-1])).double()
+    logits = loaded(run)(torch.from_numpy(many.wide[:, :-1])).double()
     logits[..., 0] = -torch.inf
     said = logits.log_softmax(-1).gather(-1, torch.from_numpy(many.wide[:, 1:, None]))[..., 0].sum(-1)
     assert np.abs(said.detach().numpy() - many.log_probability).max() < 1e-4
@@ -160,11 +159,11 @@ def test_runs_that_cannot_be_made_from_are_refused(runs, tmp_path):
     weights = tmp_path / "human/step_00000012/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(ByroteError, match="is not what was written"):
-        open_run(tmp_path / "human", like=SOURCE).model()
+        loaded(open_run(tmp_path / "human", like=SOURCE))
 
 
 def test_curated_data_are_the_best_of_what_was_drawn(runs):
-    part = Curated(0.5, 6, generator="../human", drawn_per_kept=3)
+    part = Curated(0.5, 6, generator="../human", candidates=3)
     arrays, said, _ = made(train(runs / "curated", replace(BASE, arm=Arm.of(part))))
     drawn = sample(open_run(runs / "human", like=SOURCE), seed=0, purpose="curated", n=18, n_ctx=8)
     best = sorted(np.argsort(drawn.log_probability)[-6:])
@@ -217,7 +216,7 @@ def test_new_tokens_come_from_the_likeliest_renormalised():
 
 def test_editing_probabilities_are_those_of_the_unedited_prefix(runs):
     """By one forward pass for each token instead of one for all."""
-    model = open_run(runs / "human", like=SOURCE).model()
+    model = loaded(open_run(runs / "human", like=SOURCE))
     wide = draw(SOURCE, seed=2, stream="twins", index=0, n=3).wide
     found = token_probabilities(model, wide, bos=0)
     for row in range(3):
@@ -240,7 +239,7 @@ def test_copy_aware_editing_leaves_copies_alone(runs, edited):
     assert changed.any()
     assert 0 < said["changed_frac"] <= said["edited_frac"]
     repeated, copies = seen_bigrams(originals.wide), originals.mechanism[:, 1:] == CODES["copy"]
-    expected = token_probabilities(open_run(runs / "human", like=SOURCE).model(), originals.wide, bos=0)
+    expected = token_probabilities(loaded(open_run(runs / "human", like=SOURCE)), originals.wide, bos=0)
     sure = np.take_along_axis(expected, originals.wide[:, 1:, None], -1)[..., 0] >= 0.1
     new = changed[:, 1:]
     if edited != "as_many_elsewhere":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.lab.arms.contract import Part
+from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.registry import ARMS, part_kind
 from byrote.checkpoints.setting import shown
 

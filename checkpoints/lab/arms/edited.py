@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from byrote.checkpoints.lab.arms.contract import Corpus, Part
+from byrote.checkpoints.lab.arms.part import Corpus, Part
 from byrote.checkpoints.lab.arms.repeats import Epochs
 
 EDITED = ("any", "no_copies", "no_repeats", "repeats", "as_many_elsewhere")
@@ -32,6 +32,7 @@ class Edited(Corpus):
     """
 
     name: ClassVar[str] = "edited"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.editing"
     about: ClassVar[str] = "tokens that a trained run finds too predictable are drawn anew from it"
     words: ClassVar[str] = "{share} of the data edited where {prior} is at least {threshold} sure ({edited})"
     control: ClassVar[str] = "the same sequences unedited"
@@ -58,12 +59,6 @@ class Edited(Corpus):
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
         """The same sequences, unedited."""
         return {"unedited": (Epochs(self.share, self.corpus),) if self.corpus else ()}
-
-    def inputs(self, places: Any, runs: Any) -> Any:
-        """The sequences as they are after editing."""
-        from byrote.checkpoints.lab.editing import edit_corpus
-
-        return edit_corpus(self, places, runs(self.prior, self.step), size=self.size(places))
 
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """Edited sequences, each where its original stands in the control."""

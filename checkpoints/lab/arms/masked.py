@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from byrote.checkpoints.lab.arms.contract import Part
+from byrote.checkpoints.lab.arms.part import Part
 
 MASKED = ("inducible", "random")
 
@@ -21,6 +21,7 @@ class Masked(Part):
     """
 
     name: ClassVar[str] = "masked"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.masks"
     about: ClassVar[str] = "tokens that a copy predicts do not count in the loss"
     words: ClassVar[str] = "unique data, {masked} tokens left out of the loss"
     control: ClassVar[str] = "as many tokens of each sequence left out at random"
@@ -36,12 +37,6 @@ class Masked(Part):
         """As many tokens at random, and every token."""
         return {"as many at random": (type(self)("random"),), "unique": ()}
 
-    def change(self, batches: Any, places: Any, first_step: int) -> Any:
-        """The same tokens, of which fewer count."""
-        from byrote.checkpoints.lab.masks import without_inducible
-
-        return without_inducible(batches, places, first_step, at_random=self.masked == "random")
-
 
 @dataclass(frozen=True)
 class Noisy(Part):
@@ -52,6 +47,7 @@ class Noisy(Part):
     """
 
     name: ClassVar[str] = "noisy"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.noise"
     about: ClassVar[str] = "tokens are replaced by random ones"
     words: ClassVar[str] = "{noise_frac} of the tokens replaced by random ones"
     control: ClassVar[str] = "unique: the same sequences without noise"
@@ -62,9 +58,3 @@ class Noisy(Part):
 
     def __post_init__(self) -> None:
         self.require(0 < self.noise_frac <= 1, "noise_frac", "a probability above 0")
-
-    def change(self, batches: Any, places: Any, first_step: int) -> Any:
-        """The batches with noise."""
-        from byrote.checkpoints.lab.masks import with_noise
-
-        return with_noise(batches, places, first_step, frac=self.noise_frac)

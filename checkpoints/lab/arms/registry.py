@@ -7,9 +7,9 @@ from functools import lru_cache
 
 from byrote.checkpoints.entry_points import installed
 from byrote.checkpoints.errors import ByroteError, did_you_mean
-from byrote.checkpoints.lab.arms.contract import Part
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.arms.masked import Masked, Noisy
+from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated, Unique
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 

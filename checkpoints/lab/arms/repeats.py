@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.arms.contract import Corpus, Part, Placed
+from byrote.checkpoints.lab.arms.part import Corpus, Part, Placed
 
 
 @dataclass(frozen=True)

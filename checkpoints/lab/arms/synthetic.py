@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.arms.contract import Corpus, Part
+from byrote.checkpoints.lab.arms.part import Corpus, Part
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs
 
 MAX_TEMPERATURE = 100.0
@@ -49,15 +48,6 @@ class Sampled(Corpus):
         real = (Epochs(self.share, self.corpus),) if self.corpus else ()
         return {"human part alone": (Control(self.share),), "fresh data": real}
 
-    def sampled(self, places: Any, run: Any, n: int) -> Any:
-        """`n` sequences from the generator, `Sampled` of the module that draws them."""
-        from byrote.checkpoints.lab.generator import sample
-
-        return sample(
-            run, seed=places.seed, purpose=self.name, n=n, n_ctx=places.source.n_ctx,
-            temperature=self.temperature, top_k=self.top_k,
-        )  # fmt: skip
-
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """Sequences that were made before training."""
         return places.stored("tokens", places.rows(first_step, n_steps, corpus=self.corpus))
@@ -68,17 +58,11 @@ class Synthetic(Sampled):
     """A share of each batch sampled from a trained model."""
 
     name: ClassVar[str] = "synthetic"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.generator"
     about: ClassVar[str] = "a share of each batch is sampled from a trained run"
     words: ClassVar[str] = "{share} of the data sampled from {generator} at temperature {temperature}"
     control: ClassVar[str] = "the human part alone; fresh data"
     paper: ClassVar[str] = "Zhu et al. 2024, arXiv:2412.14689; Dohmatob et al. 2024, arXiv:2402.07043"
-
-    def inputs(self, places: Any, runs: Any) -> Any:
-        """As many samples as the corpus has."""
-        from byrote.checkpoints.lab.inputs import Made
-
-        run = runs(self.generator, self.step)
-        return Made({"tokens": self.sampled(places, run, self.size(places)).wide}, run.facts())
 
 
 @dataclass(frozen=True)
@@ -86,7 +70,7 @@ class Curated(Sampled):
     """Of several samples for each place, those that score best.
 
     Attributes:
-        drawn_per_kept: samples that are drawn for each that is chosen, 2 or more.
+        candidates: samples that are drawn for each that is chosen, 2 or more.
         score: "generator" (its own log-probability of the sample, temperature 1), "table" (log-probability under a bigram
             table counted on the source), "oracle" (under the source itself, exactly; sequences it cannot produce come last)
             or "random" (a random part, the control).
@@ -94,22 +78,21 @@ class Curated(Sampled):
     """
 
     name: ClassVar[str] = "curated"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.selection"
     about: ClassVar[str] = "a share of each batch is sampled from a trained run and filtered by a reward"
-    words: ClassVar[str] = (
-        "{share} of the data sampled from {generator}, the best of {drawn_per_kept} by {score}"
-    )
+    words: ClassVar[str] = "{share} of the data sampled from {generator}, the best of {candidates} by {score}"
     control: ClassVar[str] = "a random part of the same samples; fresh data"
     paper: ClassVar[str] = (
         "Ferbach et al. 2024, arXiv:2407.09499; Singh et al. 2023 (ReST-EM), arXiv:2312.06585"
     )
 
-    drawn_per_kept: int = 2
+    candidates: int = 2
     score: str = "generator"
     least: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(2 <= self.drawn_per_kept <= 64, "drawn_per_kept", "2 to 64")
+        self.require(2 <= self.candidates <= 64, "candidates", "2 to 64")
         self.require(self.score in SCORES, "score", " or ".join(SCORES))
 
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
@@ -117,20 +100,6 @@ class Curated(Sampled):
         settings = {name: getattr(self, name) for name in self.settings()}
         random = type(self)(**{**settings, "score": "random", "least": False})
         return {"a random part": (random,), **super().controls()}
-
-    def inputs(self, places: Any, runs: Any) -> Any:
-        """The best of the samples, in the order they were drawn."""
-        from byrote.checkpoints.lab.inputs import Made
-        from byrote.checkpoints.lab.selection import chosen, mean_score, scores_of
-
-        run, n = runs(self.generator, self.step), self.size(places)
-        drawn = self.sampled(places, run, n * self.drawn_per_kept)
-        scores = drawn.log_probability if self.score == "generator" else scores_of(
-            self.score, drawn.wide, source=places.source, seed=places.seed
-        )  # fmt: skip
-        best = chosen(-scores if self.least else scores, n)
-        facts = {"mean_score_drawn": mean_score(scores), "mean_score_chosen": mean_score(scores[best])}
-        return Made({"tokens": drawn.wide[best]}, {**run.facts(), **facts})
 
 
 @dataclass(frozen=True)
@@ -150,6 +119,7 @@ class Generation(Sampled):
     """
 
     name: ClassVar[str] = "generation"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.generations"
     about: ClassVar[str] = (
         "trained on samples of the generation before, which replace what was there or are added to it"
     )
@@ -175,29 +145,30 @@ class Generation(Sampled):
         """Real data of the same size, as often."""
         return {"real data": (Epochs(self.share, self.corpus),)}
 
-    def inputs(self, places: Any, runs: Any) -> Any:
-        """All blocks, and which sequences of them make up the corpus."""
-        from byrote.checkpoints.lab.generations import blocks_of, corpus_of
-        from byrote.checkpoints.lab.inputs import Made
-
-        run = runs(self.generator, self.step)
-        before = run.generation
-        if self.generation != before + 1:
-            raise ByroteError(
-                f"the generator {run.name} is generation {before}, and this is declared as generation {self.generation}",
-                help=f"write generation = {before + 1}, or name another generator",
-            )
-        new = self.sampled(places, run, self.corpus).wide
-        blocks = (
-            new if self.regime == "replace" else blocks_of(run, new, real=places.originals(self.corpus).wide)
-        )
-        fixed = self.regime == "accumulate_fixed"
-        rows = corpus_of(
-            len(blocks), size=self.corpus if fixed else 0, seed=places.seed, generation=self.generation
-        )
-        return Made({"tokens": blocks, "rows": rows}, {**run.facts(), "n_blocks": len(blocks) // self.corpus})
-
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """Sequences of the corpus in seeded orders."""
         rows = places.stored("rows")
         return places.stored("tokens", rows[places.rows(first_step, n_steps, corpus=len(rows))])
+
+
+def chain(regime: str, *, first: str, n: int, name: str = "", **settings: Any) -> dict[str, dict[str, Any]]:
+    """The arms of a chain of generations as a grid declares them: name -> table.
+
+    Args:
+        regime: "replace", "accumulate" or "accumulate_fixed".
+        first: arm whose runs are sampled for generation 1, trained on real data.
+        n: generations after it.
+        name: what arms are called, the generation follows; the regime's if empty.
+        settings: of the parts, such as corpus and temperature.
+    """
+    called = name or regime
+    return {
+        f"{called}-g{k}": {
+            "kind": "generation",
+            "regime": regime,
+            "generation": k,
+            "generator": first if k == 1 else f"{called}-g{k - 1}",
+            **settings,
+        }
+        for k in range(1, n + 1)
+    }

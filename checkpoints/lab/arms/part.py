@@ -6,6 +6,7 @@ ones, in the order of the list. A part may also change whole batches: the tokens
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,6 +31,8 @@ class Part(Configured):
         synthetic: what stands in its places was sampled from a model.
         by_repeat_frac: its settings are `share` and perhaps `pool_size` alone, the `repeat_frac` and `pool_size` of an `Arm`.
         runs: names of the settings that name other runs, which have to be complete before it is trained.
+        made_by: dotted name of the module that does the work, imported when it is first needed: `inputs(part, places, runs)`
+            where runs are named, `change(part, batches, places, first_step)` where whole batches are changed.
     """
 
     what: ClassVar[str] = "arm"
@@ -43,6 +46,7 @@ class Part(Configured):
     synthetic: ClassVar[bool] = False
     by_repeat_frac: ClassVar[bool] = False
     runs: ClassVar[tuple[str, ...]] = ()
+    made_by: ClassVar[str] = ""
 
     @property
     def fresh_frac_taken(self) -> float:
@@ -70,7 +74,7 @@ class Part(Configured):
         Returns:
             `Made`, or None where nothing is needed.
         """
-        return None
+        return importlib.import_module(self.made_by).inputs(self, places, runs) if self.runs else None
 
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """What stands in its places in each of some steps: token ids [n_steps, n_places, n_ctx + 1]."""
@@ -84,7 +88,9 @@ class Part(Configured):
             places: `Places`; `n` is 0 where it takes none.
             first_step: of the batches.
         """
-        return batches
+        if self.runs or not self.made_by:
+            return batches
+        return importlib.import_module(self.made_by).change(self, batches, places, first_step)
 
     def pool(self, places: Any) -> Any:
         """`Sequences` of which the series says how often each was trained on; None where there are none."""

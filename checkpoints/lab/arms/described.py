@@ -7,7 +7,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms.arm import Arm
-from byrote.checkpoints.lab.arms.contract import Part
+from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.registry import arms
 
 _SHARES = ("share", "noise_frac")
