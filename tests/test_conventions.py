@@ -46,11 +46,7 @@ def first_party(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value  # importlib.import_module and tables of lazy names
 
 
-ENTRY_POINT_GROUPS = {
-    "byrote.arms",
-    "byrote.formats",
-    "byrote.sources",
-}  # names under which other packages offer theirs
+ENTRY_POINT_GROUPS = {"byrote.arms", "byrote.formats", "byrote.sources"}  # what other packages offer
 
 
 def floor_of(module: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,7 +202,7 @@ class _Stepwise:
     def _attended(
         self,
         layer: int,
-        attention: nn.Module,
+        attention: Any,
         hidden: Float[Tensor, "n 1 d_model"],
         places: Int[Tensor, "n 1"],
     ) -> Float[Tensor, "n 1 d_model"]:

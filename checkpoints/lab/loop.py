@@ -38,7 +38,7 @@ from byrote.checkpoints.lab.model import (
     position_losses,
 )
 from byrote.checkpoints.lab.sequences import Sequences
-from byrote.checkpoints.lab.source import draw
+from byrote.checkpoints.lab.source import ArmStream, draw
 
 EVENT_EVERY_S = 0.5
 LOG_EVERY_STEPS = 10

@@ -99,7 +99,9 @@ def open_run(path: Path, *, step: int = 0, like: Source) -> OtherRun:
         raise ByroteError(f"{path} holds no complete lab series", help=_TRAIN_IT)
     listed = manifest.get("checkpoints")
     entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    steps = {one.get("step"): one for one in entries if type(one.get("step")) is int}
+    steps: dict[int, Mapping[str, Any]] = {
+        one["step"]: one for one in entries if type(one.get("step")) is int
+    }
     wanted = step or max(steps, default=0)
     if wanted not in steps:
         nearest = min(steps, key=lambda found: abs(found - step), default=0)
