@@ -12,8 +12,24 @@ from byrote.probes.rules import MIN_SEEDS, UNDECIDED
 from byrote.probes.wording import counted, interval, number, p_value
 
 if TYPE_CHECKING:
+    from byrote.probes.degrade.dose_response import DoseResponse, Edge
+    from byrote.probes.degrade.effective_size import Ladder
+    from byrote.probes.degrade.measures import Degradation
     from byrote.probes.degrade.verdicts import Claimed, Verdict
 
+DOSE_WORDS = {
+    "epochs": "E",
+    "repeat_frac": "f",
+    "pool": "P",
+    "synthetic_share": "synthetic share",
+    "generation": "generation",
+    "tokens": "T",
+}
+SIZE_WORDS = {
+    "parameters": "parameters N, embeddings included",
+    "parameters_without_embeddings": "parameters N without embeddings",
+    "compute": "compute 6NT",
+}
 _EXPECTED = {"rises": "a rise", "falls": "a fall", "stays": "a change"}
 
 
@@ -83,3 +99,104 @@ def _seeds(found: Verdict) -> str:
     if found.how in ("paired by seed", "signed ranks"):
         return counted(found.seeds, "seed")
     return f"{found.seeds_a} and {counted(found.seeds_b, 'seed')}"
+
+
+def degradation_sentences(found: Degradation) -> list[str]:
+    """What the numbers say, most important first: the worst dose, the band, the size that is as good."""
+    lines = [
+        dose_sentence(one, size, several=len(found.doses) > 1, metric=found.metric)
+        for size, one in found.doses.items()
+    ]
+    if found.sizes is not None:
+        lines += size_sentences(found)
+    lines += _near_zero(found) + _displaced(found)
+    return lines or [
+        "Neither doses nor sizes differ among these runs in what they declare: only seeds are compared."
+    ]
+
+
+def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: str) -> str:
+    """The worst dose with its damage, whether it lies between milder ones, and the band."""
+    worst = found.rows.loc[found.rows["damage"].idxmax()]
+    at = f" at {number(size)} parameters" if several and not math.isnan(size) else ""
+    by = interval(worst["damage"], worst["lo"], worst["hi"], sign=True)
+    doses = DOSE_WORDS[found.over]
+    text = f"{metric} is worst at {doses} {worst['dose']:g}{at}: {by} {found.unit} against the baseline"
+    seeds = int(found.rows["seeds"].min())
+    if found.peak is None:
+        return f"{text}."
+    ends = f"({counted(len(found.rows), 'dose')}, {counted(seeds, 'seed')})"
+    if found.peak.interior:
+        text = f"{text}, surely worse than both the smallest and the largest dose {ends}"
+    elif seeds < MIN_SEEDS:
+        text = f"{text}; {counted(seeds, 'seed')} a dose say nothing about where the peak is, it takes {MIN_SEEDS}"
+    else:
+        text = f"{text}; that it lies between milder doses is not sure {ends}"
+    band = [_edge_words(found.left), _edge_words(found.right)]
+    return f"{text}. Half of that damage or more from {band[0]} to {band[1]}."
+
+
+def _edge_words(edge: Edge) -> str:
+    if math.isnan(edge.dose):
+        return "beyond the doses measured"
+    if math.isnan(edge.lo):
+        return number(edge.dose)
+    ends = "all doses" if math.isinf(edge.hi) and edge.lo == 0 else f"{number(edge.lo)} to {_upper(edge.hi)}"
+    return f"{number(edge.dose)} ({ends})"
+
+
+def _upper(end: float) -> str:
+    return "any" if math.isinf(end) else number(end)
+
+
+def size_sentences(found: Degradation) -> list[str]:
+    """What size of the baseline is as good as each arm, and how the ladder was read."""
+    assert found.sizes is not None
+    lines = []
+    for row in found.sizes.rows[found.sizes.rows["size"].isna()].to_dict("records"):
+        bound = {"below": "at most ", "above": "at least "}.get(row["clipped"], "")
+        ends = f" [{number(row['lo'])}, {_upper(row['hi'])}]" if not math.isnan(row["lo"]) else ""
+        lines.append(
+            f"{row['arm']} is as good as a baseline of {bound}{number(row['multiplier'])}{ends} times its size."
+        )
+    return [*lines, f"The ladder is {ladder_words(found.sizes.ladder)}."]
+
+
+def _near_zero(found: Degradation) -> list[str]:
+    rows = found.of("near_zero")
+    rows = rows[rows["metric"] == "distance"]
+    if rows.empty:
+        return []
+    row = rows.iloc[0]
+    steps = int(row["value"])
+    where = "the worst dose" if steps == 0 else f"{counted(steps, 'grid step')} from the worst dose"
+    return [
+        f"The loss on repeated data nears zero from {DOSE_WORDS[found.over]} {row['dose']:g} on: {where}."
+    ]
+
+
+_TAKEN_OVER = {
+    "absent, not replaced": "most of the direct raise of a copied token is gone, and no head took it over",
+    "displaced": "other heads took over the direct raise of a copied token from induction heads",
+    "weaker": "heads raise a copied token less",
+}
+
+
+def _displaced(found: Degradation) -> list[str]:
+    rows = found.of("displacement")
+    return [
+        f"In {arm}, {_TAKEN_OVER[mine['how'].iloc[0]]}."
+        for arm, mine in rows[rows["metric"] == "induction"].groupby("arm", sort=False)
+        if mine["how"].iloc[0] in _TAKEN_OVER
+    ]
+
+
+def ladder_words(ladder: Ladder) -> str:
+    """How the ladder was read, in a phrase."""
+    by = SIZE_WORDS[ladder.counted_by]
+    span = f"{len(ladder.sizes)} sizes from {ladder.sizes[0]:,.0f} to {ladder.sizes[-1]:,.0f} ({by})"
+    if ladder.how == "interpolate":
+        return f"interpolated between {span}"
+    law = "a power law" if ladder.how == "power" else "a line in ln N"
+    floor = f" of the loss above {ladder.floor:g} nats" if ladder.how == "power" and ladder.floor else ""
+    return f"{law}{floor} over {span}, exponent {ladder.slope:.3g}, R² {ladder.r2:.3f}"

@@ -16,7 +16,7 @@ from byrote.cli.output import FORCED, Column
 from byrote.cli.session import MEANING
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
-_WITH_COLUMNS = ("scan", "lint", "verify", "show", "compare", "graft", "logits", "text", "reproduce")
+_WITH_COLUMNS = ("scan", "lint", "verify", "show", "compare", "degrade", "graft", "logits", "text", "reproduce")
 _INTRO = """# The command line
 
 Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
@@ -25,7 +25,7 @@ Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
 _OUTPUT = """## Output
 
 A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `lint`, `probes`, `verify`, `show`, `compare`,
-`text`, `reproduce`, `selftest` and `doctor` force a form:
+`degrade`, `text`, `reproduce`, `selftest` and `doctor` force a form:
 
 {options}
 

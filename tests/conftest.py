@@ -116,3 +116,11 @@ def run_python() -> Callable[..., str]:
         return done.stdout.strip()
 
     return partial(run)
+
+
+@pytest.fixture(scope="session")
+def degraded(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """A planted study of repeated data: three sizes of the control, three pools at the largest, five seeds each."""
+    from degrade_runs import write_study
+
+    return write_study(tmp_path_factory.mktemp("study") / "results")

@@ -16,6 +16,7 @@ from byrote.probes.wording import MISSING, clean, count, number, p_value, plain
 if TYPE_CHECKING:
     from byrote.probes.group_comparison import GroupComparison
     from byrote.probes.groups import Group
+    from byrote.probes.results import Results
 
 GROUP = option(
     "Runs that differ in nothing but their seeds, under the name of their arm: results folders by a quoted glob. Repeat for each "
@@ -64,15 +65,13 @@ COLUMNS = (
 )
 
 
-def named_groups(given: Sequence[str]) -> list[Group]:
-    """The groups of `--group`, in the order given.
+def named_runs(given: Sequence[str]) -> list[tuple[str, list[Results]]]:
+    """The runs of `--group` under the names of their arms, in the order given.
 
     Raises:
-        ByroteError: no name, no runs, a name twice, or runs that are no group.
+        ByroteError: no name, no runs, or a name twice.
     """
-    from byrote.probes.groups import group
-
-    found: dict[str, Group] = {}
+    found: dict[str, list[Results]] = {}
     for text in given:
         name, equals, places = text.partition("=")
         if not (name.strip() and equals and places):
@@ -81,8 +80,19 @@ def named_groups(given: Sequence[str]) -> list[Group]:
             )
         if name in found:
             raise ByroteError(f"two groups are called {name!r}", help="one --group has all runs of an arm")
-        found[name] = group(name, options.open_results([places]))
-    return list(found.values())
+        found[name] = options.open_results([places])
+    return list(found.items())
+
+
+def named_groups(given: Sequence[str]) -> list[Group]:
+    """The groups of `--group`, in the order given.
+
+    Raises:
+        ByroteError: no name, no runs, a name twice, or runs that are no group.
+    """
+    from byrote.probes.groups import group
+
+    return [group(name, runs) for name, runs in named_runs(given)]
 
 
 def two_groups(given: Sequence[str]) -> tuple[Group, Group]:

@@ -25,6 +25,7 @@ VERBS = {
     "verify": "Say whether results are as they were written; nothing is changed.",
     "show": "Print the top heads at a step, or events over training.",
     "compare": "Compare two runs, or two arms of several seeds: differences and onsets.",
+    "degrade": "Say what repeated or synthetic data cost: in sizes, over doses, over seeds.",
     "report": "Write a self-contained HTML report, with its data as JSON and CSV.",
     "dashboard": "Look at results in the browser: heads and circuits across training steps.",
     "graft": "Put heads of one step into another, and say what returns.",

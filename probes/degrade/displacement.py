@@ -8,8 +8,8 @@ logit attribution of two models, inconclusive); the numbers are those of `induct
 2. share of a class = sum over its heads of what they raise the copied token's logit by (`induction_dla` score; what lowers it counts
    as 0), over that sum for all heads; raise = the sum itself in logits. A run none of whose heads raises it has no shares
 3. per arm and class: mean over seeds; arm minus control by pairs of seeds, else Welch
-4. displacement is what the paper speculates when the share of induction heads falls and that of other heads rises while the raise
-   stays; where the raise falls too the head is absent, and nothing took its place: `reading` says which
+4. displaced (what the paper speculates): the share of induction heads falls and that of other heads rises, and more than half of the
+   raise remains; absent: more than half of the raise is lost, so that nothing took their place; weaker: some of it is lost
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.groups import Group, pairs_by_seed
-from byrote.probes.rules import MIN_SEEDS, SMALLEST_LOGITS, SMALLEST_SHARE, is_called, is_previous_token_head
+from byrote.probes.rules import (
+    HALF_RISEN,
+    MIN_SEEDS,
+    SMALLEST_LOGITS,
+    SMALLEST_SHARE,
+    UNCLEAR,
+    is_called,
+    is_previous_token_head,
+)
 from byrote.probes.seed_statistics import paired_difference, unpaired_difference
 
 CLASSES = ("induction", "previous token", "other")
 TOTAL = "all heads"
 DISPLACEMENT_COLUMNS = ("class", "metric", "a", "b", "difference", "lo", "hi", "p", "seeds_a", "seeds_b")
-ABSENT, DISPLACED, UNCLEAR_WHICH = "absent, not replaced", "displaced", "no clear change"
+ABSENT, WEAKER, DISPLACED, UNCLEAR_WHICH = "absent, not replaced", "weaker", "displaced", UNCLEAR
 
 
 def head_shares(score: pd.DataFrame, verdict: pd.DataFrame, previous: pd.DataFrame) -> dict[str, float]:
@@ -68,7 +76,7 @@ def displacement(a: Group, b: Group, *, step: int | None = None) -> tuple[pd.Dat
 
     Returns:
         (`DISPLACEMENT_COLUMNS`, reading): shares from 0 to 1 and the raise in logits with differences b - a and their 95% intervals over
-        seeds; the reading is `ABSENT`, `DISPLACED` or `UNCLEAR_WHICH`.
+        seeds; the reading is `ABSENT`, `WEAKER`, `DISPLACED` or `UNCLEAR_WHICH`.
 
     Raises:
         ByroteError: no step in common, or `induction_dla`, `induction` or `previous_token` not measured.
@@ -115,14 +123,16 @@ def shares_table(
 
 
 def reading(table: pd.DataFrame) -> str:
-    """What the differences say: the induction heads are absent and nothing replaced them, others took over, or neither is clear."""
+    """What the differences say: absent and not replaced, displaced by others, weaker, or none of it surely."""
     by = table.set_index("class")
     if table[["seeds_a", "seeds_b"]].min(axis=None) < MIN_SEEDS:
         return UNCLEAR_WHICH
-    if by.loc[TOTAL, "hi"] < -SMALLEST_LOGITS:
+    if by.loc[TOTAL, "hi"] < -HALF_RISEN * by.loc[TOTAL, "a"]:
         return ABSENT
     falls, rises = by.loc["induction", "hi"] < -SMALLEST_SHARE, by.loc["other", "lo"] > SMALLEST_SHARE
-    return DISPLACED if falls and rises else UNCLEAR_WHICH
+    if falls and rises:
+        return DISPLACED
+    return WEAKER if by.loc[TOTAL, "hi"] < -SMALLEST_LOGITS else UNCLEAR_WHICH
 
 
 def _of_run(run: Any, step: int) -> dict[str, float]:

@@ -25,7 +25,7 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.degrade.run_cells import N_DRAWS, Cells, cells_of, half_width
-from byrote.probes.degrade.runs import IN_WORDS, required
+from byrote.probes.degrade.runs import required
 
 HOW: Mapping[str, int] = {"power": 3, "interpolate": 2, "linear": 3}  # sizes each needs
 SIZE_COLUMNS = (
@@ -286,14 +286,3 @@ def _refuse_ladder(
             f"the control's loss of {values.min():.4g} is not above the floor of {floor:.4g}",
             help="the floor is the Bayes loss of the same tokens, in nats",
         )
-
-
-def ladder_words(ladder: Ladder) -> str:
-    """How the ladder was read, in a sentence."""
-    by = IN_WORDS[ladder.counted_by]
-    span = f"{len(ladder.sizes)} sizes from {ladder.sizes[0]:,.0f} to {ladder.sizes[-1]:,.0f} ({by})"
-    if ladder.how == "interpolate":
-        return f"interpolated between {span}"
-    law = "a power law" if ladder.how == "power" else "a line in ln N"
-    floor = f" of the loss above {ladder.floor:g} nats" if ladder.how == "power" and ladder.floor else ""
-    return f"{law}{floor} over {span}, exponent {ladder.slope:.3g}, R² {ladder.r2:.3f}"

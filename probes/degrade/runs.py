@@ -6,7 +6,7 @@ arXiv:2001.08361), and one metric at one step with its values by sequence where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,17 +27,6 @@ from byrote.probes.statistics import held_out_best
 FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward and backward (Kaplan et al. 2020)
 DOSES = ("epochs", "repeat_frac", "pool", "synthetic_share", "generation", "tokens")
 SIZES = ("parameters", "parameters_without_embeddings", "compute")
-IN_WORDS: Mapping[str, str] = {
-    "epochs": "epochs E",
-    "repeat_frac": "repeated share f",
-    "pool": "pool P",
-    "synthetic_share": "synthetic share",
-    "generation": "generation",
-    "tokens": "training tokens T",
-    "parameters": "parameters N, embeddings included",
-    "parameters_without_embeddings": "parameters N without embeddings",
-    "compute": "compute 6NT",
-}
 RUN_COLUMNS = (
     "run", "arm", "init_seed", "data_seed", *SIZES, *DOSES, "step", "value", "sequence_var", "n", "samples",
     "probe", "metric", "unit", "better", "smallest",

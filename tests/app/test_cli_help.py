@@ -92,6 +92,21 @@ OPTIONS: dict[str, set[str]] = {
     | {"--from", "--to", "--sequences", "--device", "--dtype", "--seed", "--threads"}
     | {"--base-model", "--allow-download", "--disk-budget"},
     "byrote dashboard": SHARED | {"--port", "--no-browser", "--allow-origin"},
+    "byrote degrade": SHARED
+    | OUTPUT
+    | {
+        "--group",
+        "--baseline",
+        "--over",
+        "--metric",
+        "--copy",
+        "--how",
+        "--size",
+        "--floor",
+        "--step",
+        "--measure",
+        "--seed",
+    },
     "byrote text": SHARED
     | OUTPUT
     | {

@@ -29,10 +29,10 @@ from byrote.probes.degrade import (
 from byrote.probes.degrade.capacity import firth_logistic
 from byrote.probes.degrade.descent_over_seeds import smoothed
 from byrote.probes.degrade.dose_response import band, log_doses, peak, umbrella_p
-from byrote.probes.degrade.effective_size import ladder_words
 from byrote.probes.degrade.run_cells import cells_of
 from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.degrade_calibration import curve_calibrations, dose_calibrations, size_calibrations
+from byrote.probes.findings_degrade import ladder_words
 from byrote.probes.seed_statistics import fieller
 
 SIZES = np.array([1e3, 4e3, 1.6e4, 6.4e4])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from planted_series import N, head_metric, model_metric, write_results
+from planted_series import N, model_metric, write_results
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degrade import displacement, dose_response, run_rows
@@ -18,7 +18,7 @@ from byrote.probes.degrade.displacement import (
     shares_table,
 )
 from byrote.probes.degrade.runs import required
-from byrote.probes.groups import group, groups_of
+from byrote.probes.groups import Group, group
 from byrote.probes.results import Results
 
 MODEL = {
@@ -32,43 +32,21 @@ MODEL = {
 }
 
 
-def run(root, pool: int, seed: int, *, loss: float, dla: float = 2.0) -> Results:
-    """One run of a pool (0: the control) with its loss, and one induction head that raises what followed by `dla`."""
-    arm = {"kind": "repeated" if pool else "unique", "repeat_frac": 0.5 if pool else 0.0, "pool_size": pool,
-           "repeats_per_sequence": 1000 / pool if pool else 0}  # fmt: skip
-    raises, called, before = np.full((2, 3), 0.1), np.zeros((2, 3)), np.full((2, 3), 0.1)
-    raises[1, 2], called[1, 2], before[0, 1] = dla, float(dla > 1), 0.9
-    units = [
-        model_metric("held_out_loss", "loss", loss),
-        head_metric("induction_dla", raises, half=0.0),
-        head_metric("induction", called, metric="verdict", half=0.0),
-        head_metric("previous_token", before),
-        head_metric("prefix_matching", called),
-    ]
-    name = f"p{pool}-s{seed}"
-    path = write_results(root, name, {20: units}, arm=arm, seed=seed)
-    facts = (path.parent / "byrote.toml").open("a")
-    facts.write(f'[runs."{name}"]\nparameters = 2000\nparameters_without_embeddings = 1500\n')
-    facts.close()
-    return Results.open(path)
-
-
 @pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    losses, dla = {0: 2.0, 256: 2.1, 16: 3.5, 4: 2.8}, {0: 2.0, 256: 2.0, 16: 0.1, 4: 1.5}
-    return groups_of(
-        [run(root, p, s, loss=loss + 0.01 * s, dla=dla[p]) for p, loss in losses.items() for s in range(5)]
-    )
+def groups(degraded):
+    return [
+        Group("control", tuple(r for r in degraded if r.facts.pool == 0 and r.facts.parameters == 4000)),
+        *(Group(f"P={pool}", tuple(r for r in degraded if r.facts.pool == pool)) for pool in (256, 16, 4)),
+    ]
 
 
 def test_a_row_per_run_with_what_it_declares_and_its_value(groups):
     table = run_rows(groups)
     assert len(table) == 20 and table["run"].is_unique
-    first = table[table["run"] == "p16-s3"].iloc[0]
+    first = table[table["run"] == "rep-p16-s3"].iloc[0]
     assert (first["pool"], first["repeat_frac"], first["epochs"], first["init_seed"]) == (16, 0.5, 62.5, 3)
-    assert (first["parameters"], first["parameters_without_embeddings"]) == (2000, 1500)
-    assert (first["tokens"], first["compute"], first["step"]) == (20_000, 6 * 2000 * 20_000, 20)
+    assert (first["parameters"], first["parameters_without_embeddings"]) == (4000, 2000)
+    assert (first["tokens"], first["compute"], first["step"]) == (20_000, 6 * 4000 * 20_000, 20)
     assert first["value"] == pytest.approx(3.53, abs=0.02) and len(first["samples"]) == first["n"] == N
     assert (first["unit"], first["better"], first["smallest"]) == ("nats", "lower", 0.05)
     assert run_rows(groups, step=20)["tokens"].eq(20_000).all()
@@ -101,10 +79,10 @@ def test_what_is_not_there_is_refused_by_name(groups):
         run_rows([])
     bare = table.assign(synthetic_share=np.nan)
     with pytest.raises(
-        ByroteError, match="synthetic_share of p0-s0 is not declared, and a test needs it"
+        ByroteError, match="synthetic_share of control-4000-s0 is not declared, and a test needs it"
     ) as error:
         required(bare, "synthetic_share", what_for="a test")
-    assert '[runs."p0-s0"] synthetic_share' in error.value.help
+    assert '[runs."control-4000-s0"] synthetic_share' in error.value.help
 
 
 def test_sizes_with_and_without_embeddings_of_a_lab_model(tmp_path):

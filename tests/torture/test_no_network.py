@@ -27,6 +27,7 @@ LINES = {
     "run": "run {top}/runs/tiny -p prefix_matching --sequences 8 -o {top}/again --progress none",
     "show": "show {top}/results/tiny",
     "compare": "compare {top}/results/tiny {top}/results/other",
+    "degrade": "degrade --group control={top}/results/tiny --group repeated={top}/results/other --metric repeat_loss/difference",
     "report": "report {top}/results/tiny -o {top}/report --light",
     "graft": "graft {top}/runs/tiny --heads L0H0 --from 1 --into 0 --sequences 8",
     "logits": "logits {top}/runs/tiny --from 0 --to 1 --sequences 8",
