@@ -112,7 +112,8 @@ def degrade(
     extraction, capacity, r_star, noise_floor, churn (docs/statistics.md says how each is computed, and what was calibrated).
     Without --measure all are tried, and what cannot be had is a row with its reason.
     """
-    from byrote.probes.degrade.measures import DegradeSettings, degradation
+    from byrote.probes.degrade.measures import degradation
+    from byrote.probes.degrade.study import DegradeSettings
     from byrote.probes.findings_degrade import degradation_sentences
 
     if bool(group) == bool(paths):

@@ -19,6 +19,7 @@ from byrote.probes.figures.circuit import circuit
 from byrote.probes.figures.claim import claim
 from byrote.probes.figures.coverage import coverage
 from byrote.probes.figures.differences import difference_grid, differences, head_scatter
+from byrote.probes.figures.doses import dose_response, effective_sizes
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
 from byrote.probes.figures.memory_plane import member_flow, memory_plane
 from byrote.probes.figures.seed_curves import seed_curves
@@ -37,6 +38,8 @@ __all__ = [
     "coverage",
     "difference_grid",
     "differences",
+    "dose_response",
+    "effective_sizes",
     "faithfulness",
     "grid_steps",
     "head_grid",

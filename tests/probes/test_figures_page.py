@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from paper_runs import planted_run, rebuilt
@@ -14,6 +15,7 @@ import byrote as br
 from byrote.dashboard.library import Library, or_example
 from byrote.probes.attention import attention_file, stored_pattern, stored_texts
 from byrote.probes.claims.runs_table import read_runs
+from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.figures import Figure, Look
 from byrote.probes.results import Results
 from byrote.report.svg import figure_svg
@@ -39,6 +41,18 @@ def names() -> dict[str, Any]:
         more = [rows[rows["step"].isin(results.steps)] for rows in more]
         found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
     found["both"] = [found["unique"], found["repeated"]]
+    steps = np.linspace(-0.02, 0.02, 5)
+    pools = simulated_rows(
+        np.array([2.1, 3.5, 2.8])[:, None] + steps,
+        pool=np.array([256.0, 16, 4]),
+        parameters=3e3,
+        arm=["P=256", "P=16", "P=4"],
+    )
+    ladder = simulated_rows(
+        np.array([4.0, 3.0, 2.0])[:, None] + steps, parameters=np.array([1e3, 2e3, 3e3]), arm="control"
+    )
+    found["doses"] = br.degrade.dose_response(pools, "pool", baseline=ladder[ladder["parameters"] == 3e3])
+    found["sizes"] = br.degrade.effective_size(ladder, pools)
     found["comparison"] = br.compare(found["unique"], found["repeated"])
     found["runs"] = read_runs(DOCS / "claims" / "runs.parquet")
     kept = attention_file(found["unique"].path, 2400)

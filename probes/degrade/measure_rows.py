@@ -1,0 +1,295 @@
+"""The rows of each measure of degradation, made of a study. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.degrade.capacity import capacity, extraction_threshold
+from byrote.probes.degrade.descent_over_seeds import double_descent
+from byrote.probes.degrade.displacement import TOTAL, displacement
+from byrote.probes.degrade.dose_response import boundary_fit
+from byrote.probes.degrade.effective_data import fit_r_star, with_unique_tokens
+from byrote.probes.degrade.effective_size import EffectiveSize
+from byrote.probes.degrade.near_zero import near_zero
+from byrote.probes.degrade.noise_floor import churn_of, noise_floor
+from byrote.probes.degrade.preferential_damage import preferential_damage
+from byrote.probes.degrade.runs import run_rows
+from byrote.probes.degrade.study import TEST_LOSS, Study
+from byrote.probes.groups import Group
+from byrote.probes.results import Results
+
+Row = dict[str, Any]
+
+
+def _dose_rows(work: Study) -> Iterator[Row]:
+    for size, found in work.doses.items():
+        for one in found.rows.to_dict("records"):
+            yield {"dose": one["dose"], "size": size, "metric": "damage", "value": one["damage"], "lo": one["lo"], "hi": one["hi"],
+                   "p": one["p"], "seeds": one["seeds"], "unit": found.unit, "how": "paired by seed" if found.paired else "Welch"}  # fmt: skip
+
+
+def _peak_rows(work: Study) -> Iterator[Row]:
+    for size, found in work.doses.items():
+        if found.peak is None:
+            raise ByroteError("two doses have no peak between them", help="give runs of three doses or more")
+        at = {"size": size, "dose": found.peak.dose, "seeds": found.peak.seeds}
+        for metric, one in (
+            ("over_smallest", found.peak.over_smallest),
+            ("over_largest", found.peak.over_largest),
+        ):
+            yield at | {"metric": metric, "value": one.value, "lo": one.lo, "hi": one.hi, "p": one.p, "unit": found.unit,
+                        "how": "chosen on the other seeds"}  # fmt: skip
+        yield at | {"metric": "interior", "value": float(found.peak.interior), "p": found.peak.p_umbrella,
+                    "unit": "yes (1) or no (0)", "how": "p of the umbrella test: of no difference at all"}  # fmt: skip
+
+
+def _band_rows(work: Study) -> Iterator[Row]:
+    for size, found in work.doses.items():
+        for side, edge in (("left", found.left), ("right", found.right)):
+            reason = (
+                ""
+                if np.isfinite(edge.dose)
+                else "damage does not fall to half of its largest within the doses"
+            )
+            yield {"size": size, "metric": side, "value": edge.dose, "lo": edge.lo, "hi": edge.hi, "reason": reason,
+                   "seeds": int(found.rows["seeds"].min()), "unit": work.over, "how": "half of the largest damage"}  # fmt: skip
+
+
+def _boundary_rows(work: Study) -> Iterator[Row]:
+    known = {size: one for size, one in work.doses.items() if np.isfinite(size)}
+    if len(known) < 2:
+        raise ByroteError(
+            "a boundary E = k N^a needs runs of two sizes or more", help="give damaged runs of more sizes"
+        )
+    for one in boundary_fit(known):
+        reason = "" if np.isfinite(one.a) else f"{one.sizes} sizes have this end within their doses"
+        how = f"k {one.k:.3g}, {one.sizes} sizes" if not reason else ""
+        yield {"metric": f"{one.side} exponent", "value": one.a, "lo": one.lo, "hi": one.hi, "unit": "per e-fold of N", "how": how,
+               "reason": reason, "seeds": min(int(r.rows["seeds"].min()) for r in known.values())}  # fmt: skip
+
+
+def _size_rows(found: EffectiveSize, metric: str) -> Iterator[Row]:
+    for one in found.rows.to_dict("records"):
+        how = f"{found.ladder.how}, {found.ladder.counted_by}" + (
+            f", clipped {one['clipped']} the ladder" if one["clipped"] else ""
+        )
+        how += ", harmonic mean over sizes" if np.isnan(one["size"]) else ""
+        yield {"arm": one["arm"], "size": one["size"], "metric": metric, "value": one["multiplier"], "lo": one["lo"], "hi": one["hi"],
+               "seeds": one["seeds"], "unit": "times the size", "how": how}  # fmt: skip
+
+
+def _preferential_rows(work: Study) -> Iterator[Row]:
+    copy = work.sized(work.settings.copy, "interpolate", work.settings.size)
+    for one in preferential_damage(copy, work.sized(TEST_LOSS, "power", work.settings.size)).to_dict(
+        "records"
+    ):
+        how = f"{work.settings.copy} against {TEST_LOSS}" + (
+            f", clipped: {one['clipped']}" if one["clipped"] else ""
+        )
+        at = {"arm": one["arm"], "size": one["size"], "seeds": one["seeds"], "how": how}
+        yield at | {
+            "metric": "difference",
+            "value": one["difference"],
+            "lo": one["lo"],
+            "hi": one["hi"],
+            "unit": "e-folds of size",
+        }
+        yield at | {
+            "metric": "ratio",
+            "value": one["ratio"],
+            "lo": one["ratio_lo"],
+            "hi": one["ratio_hi"],
+            "unit": "times",
+        }
+
+
+def _near_zero_rows(work: Study) -> Iterator[Row]:
+    sizes = set(work.rows(work.metric, healthy=False)["parameters"])
+    if len(sizes) > 1:
+        raise ByroteError("the near-zero diagnostic is of one size", help="give damaged runs of one size")
+    work.need_damaged()
+    share = run_rows(work.damaged, "mem_gap", "loss_share", step=work.settings.step)
+    if not work.over:
+        raise ByroteError("nothing that runs declare varies among the damaged ones", help="declare the dose")
+    found = near_zero(work.rows(work.metric, healthy=False), share, work.over)
+    how = f"{found.holds} of {found.seeds} seeds"
+    yield {"metric": "distance", "dose": found.onset, "value": found.distance, "unit": "grid steps to the worst dose", "how": how,
+           "seeds": found.seeds, "reason": "" if np.isfinite(found.onset) else "the loss on repeated data nears zero at no dose"}  # fmt: skip
+    if found.seeds:
+        yield {"metric": "holds", "dose": found.worst, "value": found.holds / found.seeds, "lo": found.lo, "hi": found.hi,
+               "unit": "share of seeds", "seeds": found.seeds, "how": "within one grid step"}  # fmt: skip
+
+
+def _descent_rows(work: Study) -> Iterator[Row]:
+    probe, _, metric = work.metric.partition("/")
+    for one in work.groups:
+        curves = [run.curve(probe, metric) for run in one.runs]
+        steps = sorted(set.intersection(*(set(c.steps.tolist()) for c in curves)))
+        values = np.array(
+            [[dict(zip(c.steps.tolist(), c.value.tolist(), strict=True))[s] for s in steps] for c in curves]
+        )
+        at = {"arm": one.name, "size": _size_of(one), "seeds": len(one)}
+        try:
+            found = double_descent(np.array(steps), values, seed=work.settings.seed)
+        except ByroteError as error:
+            yield at | {"metric": "rise", "reason": error.message}
+            continue
+        if found is None:
+            yield at | {"metric": "rise", "value": 0.0, "unit": "nats", "how": "no dip and no top"}
+            continue
+        how = f"{'found' if found.found else 'not sure'}, {found.seeds_with} of {found.seeds} seeds"
+        for name in ("fall", "rise", "second_fall"):
+            part = getattr(found, name)
+            yield at | {
+                "metric": name,
+                "value": part.value,
+                "lo": part.lo,
+                "hi": part.hi,
+                "p": part.p,
+                "unit": "nats",
+                "how": how,
+            }
+        for name, place in (("dip", found.dip), ("top", found.top)):
+            yield at | {
+                "metric": name,
+                "value": place.step,
+                "lo": place.lo,
+                "hi": place.hi,
+                "unit": "steps",
+                "how": how,
+            }
+
+
+def _size_of(one: Group) -> float:
+    size = one.runs[0].facts.parameters
+    return np.nan if size is None else float(size)
+
+
+def _noise_rows(work: Study) -> Iterator[Row]:
+    table = pd.concat([work.rows(work.metric, healthy=one) for one in (True, False)], ignore_index=True)
+    for (arm, size), mine in table.groupby(["arm", table["parameters"].fillna(-1.0)], sort=False):
+        one = noise_floor(mine).iloc[0]
+        at = {
+            "arm": arm,
+            "size": np.nan if size == -1 else size,
+            "seeds": int(one["seeds"]),
+            "unit": str(mine["unit"].iloc[0]),
+        }
+        reason = "" if one["seeds"] > 1 else "one seed"
+        yield at | {"metric": "sd", "value": one["sd"], "lo": one["lo"], "hi": one["hi"], "reason": reason,
+                    "how": f"two runs differ by more than {one['visible']:.3g} in 1 of 20 cases" if not reason else ""}  # fmt: skip
+
+
+def _churn_rows(work: Study) -> Iterator[Row]:
+    for one in work.groups:
+        if len(one) < 2 or not all(run.has("extraction", "score") for run in one.runs):
+            continue
+        found = churn_of(run_rows([one], "extraction", "score", step=work.settings.step))
+        yield {"arm": one.name, "size": _size_of(one), "metric": "extraction/score", "value": found.churn.value, "lo": found.churn.lo,
+               "hi": found.churn.hi, "seeds": found.seeds, "unit": "share of members",
+               "how": f"{found.cases} members; {found.expected:.3g} were answers independent"}  # fmt: skip
+        return
+    raise ByroteError(
+        "results hold no yes-or-no answers of two seeds to the same cases; predictions token by token are not stored",
+        help="measure members: byrote run ... -p extraction",
+    )
+
+
+def _extraction_rows(work: Study) -> Iterator[Row]:
+    seen = False
+    for one in work.groups:
+        parts = [
+            _extracted(run, work.settings.step) for run in one.runs if run.has("extraction", "by_repeats")
+        ]
+        if len(parts) < len(one) or sum(map(len, parts)) < 3:
+            continue
+        found, seen = extraction_threshold(pd.concat(parts)), True
+        at = {"arm": one.name, "size": _size_of(one), "seeds": found.seeds}
+        how = f"{'inside' if found.inside else 'outside'} the planted counts; logistic better than a line by {found.log_linear:.3g} nats"
+        yield at | {
+            "metric": "threshold",
+            "value": found.threshold,
+            "lo": found.lo,
+            "hi": found.hi,
+            "unit": "duplicates",
+            "how": how,
+        }
+        steep = found.steepness
+        yield at | {
+            "metric": "steepness",
+            "value": steep.value,
+            "lo": steep.lo,
+            "hi": steep.hi,
+            "unit": "log odds per e-fold",
+        }
+    if not seen:
+        raise ByroteError(
+            "extraction/by_repeats is measured at three numbers of duplicates in no arm",
+            help="measure members planted at several counts: byrote run ... -p extraction",
+        )
+
+
+def _extracted(run: Results, step: int | None) -> pd.DataFrame:
+    rows = run.select("extraction", "by_repeats", step=step or run.last_step)
+    rows = rows[rows["valid"].astype(bool) & rows["position"].notna()]
+    members = rows["n"].to_numpy(np.float64)
+    return pd.DataFrame({
+        "run": run.run,
+        "duplicates": 2.0 ** rows["position"].to_numpy(np.float64),
+        "extracted": np.round(rows["value"].to_numpy(np.float64) * members),
+        "members": members,
+    })  # fmt: skip
+
+
+def _capacity_rows(work: Study) -> Iterator[Row]:
+    table = run_rows(work.need_damaged(), "unintended_bits", "per_parameter", step=work.settings.step)
+    found = capacity(table, seed=work.settings.seed)
+    how = "still rising with the data" if found.rising else "plateau over the largest data sets"
+    yield {"metric": "bits per parameter", "value": found.plateau, "lo": found.lo, "hi": found.hi, "unit": "bits per parameter",
+           "how": how, "seeds": int(found.rows["seeds"].iloc[-1])}  # fmt: skip
+
+
+def _r_star_rows(work: Study) -> Iterator[Row]:
+    both = pd.concat([work.rows(work.metric, healthy=one) for one in (True, False)], ignore_index=True)
+    found = fit_r_star(with_unique_tokens(both), seed=work.settings.seed)
+    how = f"L = {found.floor:.3g} + B / D'^{found.exponent:.3g}, residual {found.error:.2g} nats"
+    yield {"metric": "r_star", "value": found.r_star, "lo": found.lo, "hi": found.hi, "unit": "repetitions", "seeds": 0,
+           "how": how + (", not bounded by these runs" if found.at_edge else "")}  # fmt: skip
+
+
+def _displacement_rows(work: Study) -> Iterator[Row]:
+    for one in work.need_damaged():
+        for base in work.healthy:
+            if _size_of(base) != _size_of(one) and not np.isnan(_size_of(base)):
+                continue
+            table, said = displacement(base, one, step=work.settings.step)
+            for row in table.to_dict("records"):
+                unit = "logits" if row["class"] == TOTAL else "share of the raise"
+                yield {"arm": one.name, "size": _size_of(one), "metric": row["class"], "value": row["difference"], "lo": row["lo"],
+                       "hi": row["hi"], "p": row["p"], "seeds": min(row["seeds_a"], row["seeds_b"]), "unit": unit, "how": said,
+                       "reason": "" if np.isfinite(row["difference"]) else "no head raises the copied token"}  # fmt: skip
+
+
+MEASURES: Mapping[str, Callable[[Study], Iterator[Row]]] = {
+    "dose": _dose_rows,
+    "peak": _peak_rows,
+    "band": _band_rows,
+    "boundary": _boundary_rows,
+    "effective_size": lambda work: _size_rows(work.sizes, work.metric),
+    "preferential": _preferential_rows,
+    "compute": lambda work: _size_rows(work.sized(work.metric, work.settings.how, "compute"), work.metric),
+    "near_zero": _near_zero_rows,
+    "double_descent": _descent_rows,
+    "displacement": _displacement_rows,
+    "extraction": _extraction_rows,
+    "capacity": _capacity_rows,
+    "r_star": _r_star_rows,
+    "noise_floor": _noise_rows,
+    "churn": _churn_rows,
+}
+"""Name -> its rows, in the order in which they are read."""

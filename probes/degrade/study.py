@@ -1,0 +1,231 @@
+"""A study of degradation: its settings, its arms taken apart by dose and size, and the tables that measures share. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.degrade.dose_response import DoseResponse, dose_response
+from byrote.probes.degrade.effective_size import EffectiveSize, effective_size
+from byrote.probes.degrade.runs import DOSES, SIZES, run_rows
+from byrote.probes.groups import Group, group
+from byrote.probes.results import Results
+from byrote.probes.wording import clean
+
+TEST_LOSS, COPY_LOSS = "held_out_loss/loss", "repeat_loss/later_blocks"
+_SETTING = ("parameters", "repeat_frac", "epochs", "pool", "synthetic_share", "generation")
+
+
+@dataclass(frozen=True)
+class DegradeSettings:
+    """What is held against what.
+
+    Attributes:
+        over: the fact that is the dose; "" takes the first of `DOSES` that varies among the damaged runs of one size.
+        metric: PROBE/METRIC that is damaged; "" is the test loss, or the loss on repeats where that was not measured.
+        copy: PROBE/METRIC held against the test loss in sizes.
+        baseline: name of the undamaged arm; "" is the arm called control, else the only one that repeats and synthesises nothing.
+        how: how effective size is read off the ladder of `metric`: power, interpolate, linear.
+        size: parameters, parameters_without_embeddings, or compute.
+        floor: Bayes loss of the test text in nats.
+        step: training step; None is the last that all have.
+        seed: of resampling and permutations.
+    """
+
+    over: str = ""
+    metric: str = ""
+    copy: str = COPY_LOSS
+    baseline: str = ""
+    how: str = "power"
+    size: str = "parameters"
+    floor: float = 0.0
+    step: int | None = None
+    seed: int = 0
+
+
+def taken_apart(named: Sequence[tuple[str, Sequence[Results]]]) -> list[Group]:
+    """One group for each arm, dose and size, under the arm's name.
+
+    Args:
+        named: runs under the name of their arm.
+
+    Raises:
+        ByroteError: no run, or runs that are no group.
+    """
+    found: dict[tuple[Any, ...], list[Results]] = {}
+    for name, runs in named:
+        for run in runs:
+            found.setdefault((name, *(getattr(run.facts, fact) for fact in _SETTING)), []).append(run)
+    if not found:
+        raise ByroteError("there is no run", help="name results folders: --group ARM=GLOB")
+    return [group(key[0], runs) for key, runs in found.items()]
+
+
+class Study:
+    """The tables that measures share, each made once.
+
+    Args:
+        groups: one for each arm, dose and size.
+        settings: what is held against what.
+
+    Attributes:
+        baseline: name of the undamaged arm.
+        over: the dose; None where nothing varies.
+        healthy, damaged: groups of the baseline and of the others, these with their dose in their name where an arm has several.
+
+    Raises:
+        ByroteError: an unknown baseline, dose or size.
+    """
+
+    def __init__(self, groups: list[Group], settings: DegradeSettings) -> None:
+        self.settings = settings
+        self.baseline = clean(settings.baseline or _baseline(groups), limit=80)
+        names = list(dict.fromkeys(one.name for one in groups))
+        if self.baseline not in names:
+            raise ByroteError(
+                f"no group is called {self.baseline!r}", help=did_you_mean(self.baseline, names)
+            )
+        self.healthy = [one for one in groups if one.name == self.baseline]
+        self.over = settings.over or _varying([one for one in groups if one.name != self.baseline])
+        if self.over and self.over not in DOSES:
+            raise ByroteError(f"no dose is called {self.over!r}", help=did_you_mean(self.over, DOSES))
+        if settings.size not in SIZES:
+            raise ByroteError(f"no size is called {settings.size!r}", help=did_you_mean(settings.size, SIZES))
+        self.damaged = self._labelled([one for one in groups if one.name != self.baseline])
+        self.groups = [*self.healthy, *self.damaged]
+        self._rows: dict[tuple[str, bool], pd.DataFrame] = {}
+
+    def _labelled(self, groups: list[Group]) -> list[Group]:
+        """Names with the dose where an arm has several."""
+        doses: dict[str, set[Any]] = {}
+        for one in groups:
+            doses.setdefault(one.name, set()).add(self._dose(one))
+        return [
+            replace(one, name=f"{one.name} {self.over}={self._dose(one):g}")
+            if len(doses[one.name]) > 1 and self._dose(one) is not None
+            else one
+            for one in groups
+        ]
+
+    def _dose(self, one: Group) -> float | None:
+        known = self.over and self.over != "tokens"
+        value = getattr(one.runs[0].facts, self.over) if known else None
+        return None if value is None else float(value)
+
+    def need_damaged(self) -> list[Group]:
+        """The damaged groups; refused where there are none."""
+        if not self.damaged:
+            raise ByroteError(
+                f"all runs are of the baseline {self.baseline}",
+                help="give a group of damaged runs: --group ARM=GLOB",
+            )
+        return self.damaged
+
+    @cached_property
+    def metric(self) -> str:
+        """PROBE/METRIC that is damaged."""
+        if self.settings.metric:
+            return self.settings.metric
+        measured = all(run.has("held_out_loss", "loss") for one in self.groups for run in one.runs)
+        return TEST_LOSS if measured else COPY_LOSS
+
+    def rows(self, metric: str, *, healthy: bool) -> pd.DataFrame:
+        """The table of a metric.
+
+        Args:
+            metric: PROBE/METRIC.
+            healthy: of the baseline's runs, or of the damaged ones.
+        """
+        if (metric, healthy) not in self._rows:
+            probe, slash, name = metric.partition("/")
+            if not (probe and slash and name):
+                raise ByroteError(f"{metric!r} is no PROBE/METRIC", help=f"such as {TEST_LOSS}")
+            both = run_rows([*self.healthy, *self.damaged], probe, name, step=self.settings.step)
+            n = sum(map(len, self.healthy))
+            self._rows[metric, True] = both.iloc[:n].reset_index(drop=True)
+            self._rows[metric, False] = both.iloc[n:].reset_index(drop=True)
+        return self._rows[metric, healthy]
+
+    @cached_property
+    def doses(self) -> dict[float, DoseResponse]:
+        """Dose-response of each size."""
+        self.need_damaged()
+        if not self.over:
+            raise ByroteError(
+                "nothing that runs declare varies among the damaged ones, so that there is no dose",
+                help=f"declare one of {', '.join(DOSES)} in byrote.toml beside the results",
+            )
+        damaged, healthy = (self.rows(self.metric, healthy=one) for one in (False, True))
+        found = {}
+        for size, mine in damaged.groupby(damaged["parameters"].fillna(-1.0)):
+            own = healthy[healthy["parameters"].fillna(-1.0) == size]
+            base = own if len(own) else None
+            found[np.nan if size == -1 else float(size)] = dose_response(
+                mine.reset_index(drop=True), self.over, baseline=base, seed=self.settings.seed
+            )
+        return found
+
+    @cached_property
+    def sizes(self) -> EffectiveSize:
+        """Multipliers of the metric."""
+        return self.sized(self.metric, self.settings.how, self.settings.size)
+
+    def sized(self, metric: str, how: str, size: str) -> EffectiveSize:
+        """Multipliers of any metric.
+
+        Args:
+            metric: PROBE/METRIC.
+            how: power, interpolate, or linear.
+            size: what counts as size.
+        """
+        self.need_damaged()
+        floor = self.settings.floor if metric == TEST_LOSS else 0.0
+        tables = (self.rows(metric, healthy=one) for one in (True, False))
+        return effective_size(*tables, how=how, counted_by=size, floor=floor, seed=self.settings.seed)
+
+
+def _baseline(groups: list[Group]) -> str:
+    names = list(dict.fromkeys(one.name for one in groups))
+    if len(names) == 1 or "control" in names:
+        return "control" if "control" in names else names[0]
+    facts = ("repeat_frac", "synthetic_share", "generation")
+    plain = [
+        name
+        for name in names
+        if all(
+            not getattr(run.facts, fact)
+            for one in groups
+            if one.name == name
+            for run in one.runs
+            for fact in facts
+        )
+        and any(run.facts.repeat_frac is not None for one in groups if one.name == name for run in one.runs)
+    ]
+    if len(plain) != 1:
+        found = (
+            f"{len(plain)} of them repeat and synthesise nothing"
+            if plain
+            else "none declares that it repeats nothing"
+        )
+        raise ByroteError(
+            f"which of the arms {', '.join(names[:6])} is the baseline is not clear: {found}",
+            help="name it: --baseline ARM",
+        )
+    return plain[0]
+
+
+def _varying(groups: list[Group]) -> str | None:
+    for fact in DOSES[:-1]:
+        by_size: dict[Any, set[Any]] = {}
+        for one in groups:
+            facts = one.runs[0].facts
+            by_size.setdefault(facts.parameters, set()).add(getattr(facts, fact))
+        if any(len(values - {None}) > 1 for values in by_size.values()):
+            return fact
+    return None

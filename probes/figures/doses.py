@@ -1,0 +1,152 @@
+"""Degradation: damage over the dose with its band, and the size of a healthy model that is as good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.degrade.dose_response import DoseResponse, log_doses
+from byrote.probes.degrade.effective_size import EffectiveSize
+from byrote.probes.figures.axis import value_axis
+from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, scatter
+from byrote.probes.figures.lines import Line, lines_figure
+from byrote.probes.figures.theme import paint, run_styles, series_style
+from byrote.probes.findings_degrade import DOSE_WORDS, SIZE_WORDS, dose_sentence, ladder_words
+from byrote.probes.wording import clean, interval, markup, number
+
+_MOST_TICKS = 8
+
+
+def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
+    """Damage against the dose, a line per size, every seed a point.
+
+    Args:
+        doses: a `DoseResponse`, or several by size; see `byrote.degrade.dose_response`.
+        metric: name of what is damaged, for the title.
+        look: theme and width.
+
+    Returns:
+        The dose on a log axis, damage against the baseline in the metric's unit on y, 95% intervals over seeds as bands; half of the
+        largest damage is dotted. The table is the doses' own, with size.
+
+    Raises:
+        ByroteError: no dose-response.
+    """
+    by_size: Mapping[float, DoseResponse] = (
+        {math.nan: doses} if isinstance(doses, DoseResponse) else dict(doses)
+    )
+    if not by_size:
+        raise ByroteError(
+            "there is no dose-response to draw", help="br.degrade.dose_response(rows, over) makes one"
+        )
+    first = next(iter(by_size.values()))
+    all_doses = sorted({float(d) for one in by_size.values() for d in one.rows["dose"]})
+    places = dict(zip(all_doses, np.exp(log_doses(all_doses)).tolist(), strict=True))
+    lines, seeds = list[Line](), list[Trace]()
+    for i, (size, one) in enumerate(by_size.items()):
+        style = series_style(i)
+        rows = one.rows.assign(
+            valid=True, reason="", chance=np.nan, n=one.rows["seeds"], layer=pd.NA, head=pd.NA
+        )
+        rows = rows.assign(value=rows["damage"], position=range(len(rows)))
+        label = "damage" if math.isnan(size) else f"N = {size:,.0f}"
+        x = [places[float(d)] for d in rows["dose"]]
+        at = [f"{DOSE_WORDS[one.over]} {d:g}" for d in rows["dose"]]
+        lines.append(Line.of(rows, x, label=label, at=at, style=style))
+        points = [(place, v - m + d) for place, vs, m, d in zip(x, one.rows["values"], one.rows["value"], rows["damage"], strict=True)
+                  for v in vs]  # fmt: skip
+        marker = {"size": 4, "color": style.color, "symbol": style.symbol, "opacity": 0.5}
+        seeds.append(
+            scatter(f"seeds of {label}", [p[0] for p in points], [p[1] for p in points], marker=marker)
+        )
+    half = [
+        {"x": [places[all_doses[0]], places[all_doses[-1]]], "y": [one.rows["damage"].max() / 2] * 2}
+        for one in by_size.values()
+    ]
+    dotted = {"color": paint("muted"), "width": 1, "dash": "dot"}
+    under = [scatter("half of the largest", part["x"], part["y"], line=dotted) for part in half]
+    ends = [v for line in lines for name in ("lo", "hi", "value") for v in line.column(name) if v is not None]
+    ends += [y for trace in seeds for y in trace["y"]]
+    room = 0.05 * ((max(ends) - min(ends)) or 1.0)
+    what = clean(metric) or "damage"
+    said = " ".join(
+        dose_sentence(one, size, several=len(by_size) > 1, metric=what) for size, one in by_size.items()
+    )
+    return lines_figure(
+        lines, x_axis=_log_axis([places[d] for d in all_doses], [f"{d:g}" for d in all_doses], title=DOSE_WORDS[first.over]),
+        y_axis=value_axis(min(0.0, min(ends) - room), max(ends) + room, title=f"damage, {first.unit}"), height_px=400,
+        by=(), under=[*under, *seeds], title=f"{markup(what)} against {markup(DOSE_WORDS[first.over])}",
+        subtitle="mean over seeds less the baseline · band: 95% interval over seeds · dotted: half of the largest", look=look,
+        alt=said, table=lambda: dose_table(by_size),
+    )  # fmt: skip
+
+
+def dose_table(doses: Mapping[float, DoseResponse]) -> pd.DataFrame:
+    """The numbers of a dose-response figure: size, dose, seeds, value, damage with its interval, p.
+
+    Args:
+        doses: by size.
+    """
+    parts = [one.rows.drop(columns="values").assign(size=size) for size, one in doses.items()]
+    columns = ["size", "dose", "seeds", "value", "damage", "lo", "hi", "p"]
+    table = pd.concat(parts, ignore_index=True)[columns]
+    return table.drop(columns="size") if table["size"].isna().all() else table
+
+
+def effective_sizes(found: EffectiveSize, *, look: Look = FULL) -> Figure:
+    """The baseline's ladder, and every arm at its own size: how far left of it on the ladder has an arm's value?
+
+    Args:
+        found: see `byrote.degrade.effective_size`.
+        look: theme and width.
+
+    Returns:
+        Size on a log axis, the metric on y; the ladder dashed. The table has the multipliers with their intervals.
+    """
+    ladder, sized = found.ladder, found.rows[found.rows["size"].notna()]
+    arms = list(dict.fromkeys(sized["arm"]))
+    styles = run_styles(["baseline", *arms], base="baseline")
+    lines = [_sizes_line("baseline", ladder.sizes.tolist(), ladder.values.tolist(), styles["baseline"])]
+    for arm in arms:
+        mine = sized[sized["arm"] == arm]
+        lines.append(_sizes_line(arm, mine["size"].tolist(), mine["value"].tolist(), styles[arm]))
+    values = [v for line in lines for v in line.column("value") if v is not None]
+    room = 0.08 * ((max(values) - min(values)) or 1.0)
+    over = found.rows[found.rows["size"].isna()]
+    said = "; ".join(
+        f"{clean(row.arm)} is as good as {interval(row.multiplier, row.lo, row.hi)} times its size"
+        for row in over.itertuples()
+    )
+    sizes = sorted({*ladder.sizes.tolist(), *sized["size"].tolist()})
+    return lines_figure(
+        lines, x_axis=_log_axis(sizes, [number(s) for s in sizes], title=SIZE_WORDS[ladder.counted_by]),
+        y_axis=value_axis(min(values) - room, max(values) + room, title="value"), height_px=400, by=(),
+        title="Effective size", subtitle=markup(ladder_words(ladder)), look=look, alt=f"{said}.",
+        table=lambda: found.rows.copy(),
+    )  # fmt: skip
+
+
+def _sizes_line(name: str, sizes: Sequence[float], values: Sequence[float], style: Any) -> Line:
+    rows = pd.DataFrame({"value": values, "position": range(len(values))}).assign(
+        lo=np.nan, hi=np.nan, chance=np.nan, n=1, valid=True, reason="", layer=pd.NA, head=pd.NA
+    )
+    return Line.of(rows, sizes, label=clean(name), at=[f"N = {s:,.0f}" for s in sizes], style=style)
+
+
+def _log_axis(places: Sequence[float], words: Sequence[str], *, title: str) -> dict[str, Any]:
+    """A log axis with as many of the places labelled as fit."""
+    every = -(-len(places) // _MOST_TICKS)
+    lo, hi = math.log10(places[0]), math.log10(places[-1])
+    room = 0.03 * ((hi - lo) or 1.0)
+    return {
+        "type": "log",
+        "range": [lo - room, hi + room],
+        "tickvals": list(places[::every]),
+        "ticktext": list(words[::every]),
+        "title": {"text": title},
+    }
