@@ -19,6 +19,7 @@ from byrote.report.background import (
     reproduce_section,
 )
 from byrote.report.comparing import comparison_section
+from byrote.report.degradation import degradation_sections
 from byrote.report.model import Report, RunLine
 from byrote.report.report_inputs import Inputs, report_inputs
 from byrote.report.summary import summary_section, verdict_section
@@ -61,6 +62,7 @@ def report_content(
         curves_section(inputs),
         memory_section(inputs),
         *arms_sections(inputs),
+        *degradation_sections(inputs),
         comparison_section(inputs),
         intervals_section(inputs),
         methods_section(inputs),

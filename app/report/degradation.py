@@ -1,0 +1,85 @@
+"""Degradation: damage over the dose, the healthy size that is as good, and what else arms of several seeds say."""
+
+from __future__ import annotations
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes import figures
+from byrote.probes.degrade.measures import Degradation, degradation
+from byrote.probes.degrade.study import DegradeSettings
+from byrote.probes.findings_degrade import degradation_sentences
+from byrote.probes.results import Results
+from byrote.probes.wording import MISSING, clean, number, p_value, sentence_case
+from byrote.report.model import Block, Estimate, Prose, Section, Table, Value
+from byrote.report.report_inputs import Inputs
+from byrote.report.tables import picture
+
+_LEAST_ARMS = 3  # the baseline and two doses, or sizes
+_NOTE = (
+    "Damage is the mean over training seeds less that of the baseline; intervals are over seeds, and over test sequences where "
+    "all runs saw the same. The worst dose is chosen on all seeds but one and read on that one, for each in turn: the largest of "
+    "many noisy doses is no peak. docs/statistics.md says how each number is computed and what was calibrated."
+)
+
+
+def degradation_sections(inputs: Inputs) -> tuple[Section, ...]:
+    """What repeated or synthetic data cost, where arms differ in a dose or in size; () elsewhere."""
+    named = _named(inputs)
+    if sum(len(runs) for _, runs in named) < _LEAST_ARMS:
+        return ()
+    try:
+        found = degradation(named, DegradeSettings(baseline=inputs.groups[0].name if inputs.arms else ""))
+    except ByroteError:
+        return ()  # arms without a clear baseline are compared in their own section
+    if found.sizes is None and not any(len(one.rows) > 1 for one in found.doses.values()):
+        return ()
+    runs = [run for one in found.groups for run in one.runs]
+    blocks: list[Block] = [Prose(text, "lead") for text in degradation_sentences(found)]
+    if found.doses:
+        figure = figures.dose_response(found.doses, metric=found.metric)
+        blocks.append(picture("doses", figure, runs))
+    if found.sizes is not None:
+        blocks.append(picture("sizes", figures.effective_sizes(found.sizes), runs))
+    return (Section("degradation", "Degradation", (*blocks, _table(found), Prose(_NOTE, "note"))),)
+
+
+def _named(inputs: Inputs) -> list[tuple[str, list[Results]]]:
+    """Runs by arm, the baseline first; declared ones where they could not be grouped for having several sizes or doses."""
+    if inputs.groups:
+        return [(one.name, list(one.runs)) for one in inputs.groups]
+    found: dict[str, list[Results]] = {}
+    for run in inputs.measured:
+        if run.facts.arm is not None:
+            found.setdefault(run.facts.arm, []).append(run)
+    return list(found.items())
+
+
+def _table(found: Degradation) -> Table:
+    """Every number, and why others are none."""
+    rows: list[tuple[Value, ...]] = []
+    for row in found.rows.to_dict("records"):
+        known = not row["reason"]
+        value: Value = Estimate(None, reason=row["reason"])
+        if known:
+            has_ends = row["lo"] == row["lo"]
+            value = Estimate(row["value"], row["lo"], row["hi"]) if has_ends else number(row["value"])
+        at = [MISSING if v != v else number(v) for v in (row["dose"], row["size"])]
+        rows.append(
+            (
+                sentence_case(row["measure"].replace("_", " ")), clean(row["arm"]) or MISSING, *at, row["metric"] or MISSING,
+                value, row["unit"] or MISSING, p_value(row["p"]), row["seeds"] or MISSING, row["how"] or MISSING,
+            )
+        )  # fmt: skip
+    columns = (
+        "Measure",
+        "Arm",
+        "Dose",
+        "Size",
+        "Metric",
+        "Value [95% interval]",
+        "Unit",
+        "p",
+        "Seeds",
+        "How",
+    )
+    caption = f"Against {clean(found.baseline)}, of {clean(found.metric)}."
+    return Table("degradation-rows", caption, columns, tuple(rows))
