@@ -16,7 +16,18 @@ from byrote.cli.output import FORCED, Column
 from byrote.cli.session import MEANING
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
-_WITH_COLUMNS = ("scan", "lint", "verify", "show", "compare", "degrade", "graft", "logits", "text", "reproduce")
+_WITH_COLUMNS = (
+    "scan",
+    "lint",
+    "verify",
+    "show",
+    "compare",
+    "degrade",
+    "graft",
+    "logits",
+    "text",
+    "reproduce",
+)
 _INTRO = """# The command line
 
 Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
