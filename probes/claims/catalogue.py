@@ -31,7 +31,13 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
             Paper(
                 "toedit", "Zhu et al. 2024, How to Synthesize Text Data without Model Collapse?", "2412.14689"
             ),
-            Paper("gerstgrasser", "Gerstgrasser et al. 2024, Is Model Collapse Inevitable?", "2404.01413"),
+            Paper(
+                "collapse",
+                "Shumailov et al. 2024, AI models collapse when trained on recursively generated data; Gerstgrasser et al. 2024, "
+                "Is Model Collapse Inevitable?",
+                "2404.01413",
+            ),
+            Paper("hapax", "Sahin et al. 2025, In-context Learning without Copying", "2511.05743"),
         )
     }
 )
@@ -40,6 +46,7 @@ _MODULES = (
     "hernandez_prefix_matching_in_sizes", "hernandez_copies", "hernandez_icl", "hernandez_one_layer", "hernandez_skip_trigrams",
     "hernandez_displaced_head", "hernandez_ossification", "linear_duplicates", "linear_generations", "olsson_layers",
     "olsson_ablation", "elhage_composition", "edelman_stages",
+    "toedit_share", "toedit_narrow", "collapse_generations", "collapse_tails", "hapax_mask",
 )  # fmt: skip
 
 

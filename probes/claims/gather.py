@@ -14,6 +14,7 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.record import Row
+from byrote.probes.claims.runs_table import is_metric
 from byrote.probes.results import Results
 from byrote.probes.results.run_facts import facts_of
 
@@ -81,6 +82,7 @@ def series_rows(folder: Path, *, grid: str, arm: str, size: str) -> Iterator[Row
         "guess_nats": math.log(d_vocab - 1) if isinstance(d_vocab, int) and d_vocab > 1 else math.nan,
         "parameters_without_embeddings": _without_embeddings(facts.parameters, model),
     }  # fmt: skip
+    known |= _of_data(manifest.get("data_facts"))
     names = ("repeat_frac", "epochs", "pool", "synthetic_share", "generation", "parameters")
     known |= {name: getattr(facts, name) for name in names}
     for entry in manifest.get("checkpoints") or []:
@@ -93,6 +95,18 @@ def series_rows(folder: Path, *, grid: str, arm: str, size: str) -> Iterator[Row
         yield (
             known | {"step": entry["step"]} | {k: v for k, v in losses.items() if isinstance(v, int | float)}
         )
+
+
+def _of_data(facts: Any) -> Row:
+    """What the manifest says of the data that were trained on, such as `bigram_entropy_nats`, as metrics of the table."""
+    if not isinstance(facts, dict):
+        return {}
+    names = {name: f"data_{name.removesuffix('_nats')}" for name in facts if isinstance(name, str)}
+    return {
+        names[name]: float(value)
+        for name, value in facts.items()
+        if name in names and isinstance(value, int | float) and is_metric(names[name])
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

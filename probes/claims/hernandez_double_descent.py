@@ -38,7 +38,7 @@ CLAIMS = (
         "hernandez",
         "With nine tenths of the data repeated, test loss falls, rises and falls again over training.",
         "800M parameters, f 90%, 100 to 10,000 repeats: down, up, down (figure 3); f 50%: a long plateau",
-        "the smaller of the rise after the first fall and of the fall after it, at a pool of 32, minus the same without repeats",
+        "the smallest of the first fall, the rise after it and the second fall, at a pool of 32, minus the same without repeats",
         "test_loss",
         "nats",
         Rule("rises", 0.05),

@@ -40,7 +40,8 @@ CLAIMS = (
         "hernandez",
         "Test loss is worst where the loss on the repeated data approaches zero.",
         "The peak coincides with a near-zero loss on the repeated subset (figure 2); no threshold is printed",
-        "steps of the grid of pools from the first one whose loss is below a tenth of test loss to the one with the worst test loss",
+        "steps of the grid of pools from the first one whose loss (on tokens that no copy predicts, which only memory can) is below a "
+        "tenth of test loss to the one with the worst test loss",
         "test_loss",
         "steps of the grid",
         Rule("stays", 1.5),

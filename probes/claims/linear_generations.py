@@ -62,7 +62,7 @@ CLAIMS = (
     Claim(
         30,
         "linear-replace",
-        "gerstgrasser",
+        "collapse",
         "In a linear model that is trained on nothing but its predecessor's labels, test error grows in proportion to the generation.",
         "Theory: sigma^2 d / (T - d - 1) x n",
         "slope of the excess risk over generations, minus 1",
@@ -77,7 +77,7 @@ CLAIMS = (
     Claim(
         30,
         "linear-accumulate",
-        "gerstgrasser",
+        "collapse",
         "In a linear model that is trained on all earlier data, test error stays below a finite bound.",
         "Theory: at most sigma^2 d / (T - d - 1) x pi^2 / 6",
         "excess risk at generation 8, minus pi^2 / 6",

@@ -12,7 +12,8 @@ from byrote.probes.claims.gather import READINGS
 from byrote.probes.claims.record import Claim
 from byrote.probes.claims.runs_table import Place, tidy
 
-METRICS = ("test_loss", "copy_loss", "pool_loss", "excess_risk", *READINGS)
+_PARTS = ("table_part_loss", "rare_table_part_loss", "copy_part_loss", "data_bigram_entropy")
+METRICS = ("test_loss", "copy_loss", "pool_loss", "excess_risk", *_PARTS, *READINGS)
 GUESS_NATS = 3.4
 _STEPS = (0, 50, 100, 200, 400, 600, 800, 1000, 1200, 1400)
 
@@ -57,4 +58,5 @@ def null_table(claim: Claim, *, seeds: int, seed: int) -> pd.DataFrame:
         seeds: of the runs.
         seed: of the simulation.
     """
-    return simulated_runs(claim.exchange, nothing, seeds=seeds, seed=seed)
+    places = [*claim.exchange, *(claim.picture.places if claim.picture else ())]
+    return simulated_runs(places, nothing, seeds=seeds, seed=seed)

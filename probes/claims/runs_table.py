@@ -79,6 +79,11 @@ def tidy(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(keys, kind="stable", ignore_index=True)
 
 
+def is_metric(name: str) -> bool:
+    """Whether a column may have this name and be a metric."""
+    return _METRIC.fullmatch(name) is not None and name not in COLUMNS
+
+
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """Names of what was measured."""
     return [name for name in table.columns if name not in COLUMNS]
