@@ -13,7 +13,7 @@ from byrote.cli.command import argument, flag, option, verb
 from byrote.cli.output import Column, Output, Row
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
-from byrote.probes.wording import bounds, counted, duration, number, p_value, point
+from byrote.probes.wording import bounds, counted, duration, number, p_value, point, shell_line
 
 if TYPE_CHECKING:
     from byrote.probes.claims.pipeline import GridPlan
@@ -121,8 +121,9 @@ def reproduce(
     session.note(_estimate(planned, len(claims)))
     if plan:
         return Exit.DONE
+    named = _command(names if not all_ else ("--all",), full=full, first_seed=first_seed)
     return _reproduce(
-        session, out, claims, folder, full=full, first_seed=first_seed, jobs=jobs, progress=progress
+        session, out, claims, folder, named, full=full, first_seed=first_seed, jobs=jobs, progress=progress
     )
 
 
@@ -131,6 +132,7 @@ def _reproduce(
     out: Output,
     claims: Sequence[Claim],
     folder: Path,
+    named: str,
     *,
     progress: str,
     full: bool,
@@ -162,12 +164,18 @@ def _reproduce(
             )
     except KeyboardInterrupt:
         return interrupted(session, "written steps, measured steps and finished tables are kept")
-    files = write_claims(folder, found.judgements, found.table, made_now(session.command(), found.seconds))
+    files = write_claims(folder, found.judgements, found.table, made_now(named, found.seconds))
     out.rows(COLUMNS, [_row(as_json(judged)) for judged in found.judgements])
     words = [judged.word for judged in found.judgements]
     session.note(", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)))
     session.note(f"page: {files.page}; data: {files.json} {files.runs}")
     return Exit.DONE
+
+
+def _command(names: Sequence[str], *, full: bool, first_seed: int) -> str:
+    """What makes the same runs anywhere: without folders, processes and forms of output."""
+    more = (["--full"] if full else []) + (["--first-seed", str(first_seed)] if first_seed else [])
+    return shell_line(["byrote", "reproduce", *names, *more])
 
 
 def _row(judged: dict[str, Any]) -> Row:

@@ -3,9 +3,9 @@
 Every stage goes on where it was interrupted: training as the lab does, measuring as sweeps do, and a grid whose table is written
 is left alone. Judging reads the table and nothing else.
 
-OUT/<grid>/grid.toml, OUT/<grid>/<arm>/<size>/seed<k>   what is trained
-OUT/<grid>/results                                      what is measured on it
-OUT/tables/<grid>-<digest>.parquet                      its table; the digest is of everything that decides it
+OUT/<grid>-<digest>.toml, OUT/<grid>-<digest>/<arm>/<size>/seed<k>   what is trained; the digest is of all that decides its weights
+OUT/<grid>-<digest>/results                                          what is measured on it
+OUT/tables/<grid>-<digest>.parquet                                   its table; the digest is of all that decides its numbers
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from byrote.checkpoints.atomic import make_folder, write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.grid_training import cores, train_grid
 from byrote.checkpoints.lab.run_grid import PlannedRun, grid_file, grid_from
+from byrote.checkpoints.lab.together import identity
 from byrote.checkpoints.opening import open_series
 from byrote.probes.claims.catalogue import GRIDS
 from byrote.probes.claims.gather import series_rows, with_measurements
@@ -159,10 +160,15 @@ def table_file(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
     Raises:
         ByroteError: the grid's file cannot be read.
     """
-    text = "" if grid.rows is not None else _with_seeds(grid, seeds)
+    trained = "" if grid.rows is not None else _identity(grid, seeds)
     versions = {name: number for name, number in installed_versions().items() if name != "transformers"}
-    said = repr((grid.name, tuple(seeds), text, grid.probes, grid.measured, sorted(versions.items())))
+    said = repr((grid.name, tuple(seeds), trained, grid.probes, grid.measured, sorted(versions.items())))
     return out / "tables" / f"{grid.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.parquet"
+
+
+def _identity(grid: Grid, seeds: Sequence[int]) -> str:
+    """Of everything that decides the weights of a grid's runs."""
+    return identity([run.config for run in grid_from(tomllib.loads(_with_seeds(grid, seeds))).plan().runs])
 
 
 def measured_steps(grid: Grid, run: PlannedRun) -> tuple[int, ...]:
@@ -200,8 +206,8 @@ def _with_seeds(grid: Grid, seeds: Sequence[int]) -> str:
 
 
 def _place(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
-    first = f"-from-{seeds[0]}" if seeds[0] else ""
-    return out / f"{grid.name}{first}"
+    """Where a grid's runs are: other settings, seeds or recipes have another folder, so that nothing has to be deleted."""
+    return out / f"{grid.name}-{_identity(grid, seeds)[:8]}"
 
 
 def _trained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.catalogue import CLAIMS, GRIDS, PAPERS, chosen
+from byrote.probes.claims.gather import series_rows
 from byrote.probes.claims.judging import UNTESTABLE, as_json, judge_claims, null_rate
 from byrote.probes.claims.linear_models import (
     COPIES,
@@ -244,3 +246,45 @@ def test_a_generation_that_replaces_adds_one_fits_risk():
     for n in range(2, 9):  # a fit to n equal parts of data: the risk grows by about 1 / n^2
         weights.append(weights[-1] + 1 / n**2)
     assert risks["accumulate"] == pytest.approx(np.array(weights), rel=0.1)
+
+
+# What manifests log.
+
+
+def _manifest(folder: Path, **changes: object) -> Path:
+    manifest = {
+        "name": "a",
+        "status": "complete",
+        "seed": 3,
+        "arm": {"kind": "repeated", "repeat_frac": 0.5, "pool_size": 4, "repeats_per_sequence": 12},
+        "model": {"d_model": 8, "d_head": 8, "n_layers": 1, "n_heads": 1, "n_ctx": 6, "d_vocab": 11, "attn_only": True},
+        "data_facts": {"hash": "ab", "bigram_entropy_nats": 3.5, "Odd name": 1.0},
+        "checkpoints": [
+            {"step": 0, "test_loss_nats": 2.5, "pool_loss_nats": None, "mechanism_loss_nats": {"copy": 2.0, "rare_table": 3.0}},
+            {"step": 9, "test_loss_nats": 1.5, "pool_loss_nats": 0.5, "mechanism_loss_nats": "none"},
+        ],
+        **changes,
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_rows_of_a_series_are_what_its_manifest_says(tmp_path):
+    rows = tidy(series_rows(_manifest(tmp_path / "a"), grid="g", arm="P4", size="d8"))
+    assert rows["step"].tolist() == [0, 9] and rows["init_seed"].unique() == [3]
+    assert rows["test_loss"].tolist() == [2.5, 1.5] and rows["pool_loss"].iloc[1] == 0.5
+    assert np.isnan(rows["pool_loss"].iloc[0]) and rows["rare_table_part_loss"].iloc[0] == 3.0
+    assert rows["guess_nats"].unique() == [pytest.approx(np.log(10))]
+    assert rows["parameters"].unique() == [(2 * 11 + 6) * 8 + 4 * 8 * 8]
+    assert rows["parameters_without_embeddings"].unique() == [4 * 8 * 8]
+    assert rows["data_bigram_entropy"].unique() == [3.5]
+    assert {"pool", "epochs"} <= set(rows.columns) and rows["pool"].unique() == [4]
+
+
+@pytest.mark.parametrize("changes", [{"status": "running"}, {"seed": None}, {"seed": "3"}])
+def test_a_series_that_cannot_be_used_is_refused(tmp_path, changes):
+    with pytest.raises(ByroteError):
+        list(series_rows(_manifest(tmp_path / "a", **changes), grid="g", arm="P4", size="d8"))
+    with pytest.raises(ByroteError, match="holds no series"):
+        list(series_rows(tmp_path / "nowhere", grid="g", arm="P4", size="d8"))
