@@ -85,15 +85,21 @@ def series_rows(folder: Path, *, grid: str, arm: str, size: str) -> Iterator[Row
     known |= _of_data(manifest.get("data_facts"))
     names = ("repeat_frac", "epochs", "pool", "synthetic_share", "generation", "parameters")
     known |= {name: getattr(facts, name) for name in names}
-    for entry in manifest.get("checkpoints") or []:
+    listed = manifest.get("checkpoints")
+    for entry in listed if isinstance(listed, list) else []:
+        if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+            raise ByroteError(
+                f"{folder} lists checkpoints without a step", help="train its grid again, in another folder"
+            )
         losses = {name.removesuffix("_nats"): value for name, value in entry.items() if name.endswith(_LOSS)}
-        losses.pop("mechanism_loss", None)
         parts = entry.get(_BY_MECHANISM)
         losses |= {
             f"{name}_part_loss": value for name, value in (parts if isinstance(parts, dict) else {}).items()
         }
         yield (
-            known | {"step": entry["step"]} | {k: v for k, v in losses.items() if isinstance(v, int | float)}
+            known
+            | {"step": entry["step"]}
+            | {k: v for k, v in losses.items() if is_metric(k) and _is_number(v)}
         )
 
 
@@ -105,8 +111,12 @@ def _of_data(facts: Any) -> Row:
     return {
         names[name]: float(value)
         for name, value in facts.items()
-        if name in names and isinstance(value, int | float) and is_metric(names[name])
+        if name in names and is_metric(names[name]) and _is_number(value)
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -282,7 +282,9 @@ def test_rows_of_a_series_are_what_its_manifest_says(tmp_path):
     assert {"pool", "epochs"} <= set(rows.columns) and rows["pool"].unique() == [4]
 
 
-@pytest.mark.parametrize("changes", [{"status": "running"}, {"seed": None}, {"seed": "3"}])
+@pytest.mark.parametrize(
+    "changes", [{"status": "running"}, {"seed": None}, {"seed": "3"}, {"checkpoints": [{}]}]
+)
 def test_a_series_that_cannot_be_used_is_refused(tmp_path, changes):
     with pytest.raises(ByroteError):
         list(series_rows(_manifest(tmp_path / "a", **changes), grid="g", arm="P4", size="d8"))
