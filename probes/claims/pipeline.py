@@ -71,7 +71,7 @@ class Reproduced:
     Attributes:
         judgements: in the order of the claims.
         table: all runs.
-        seconds: how long it took, without what was there already.
+        seconds: how long it took; 0 where some of it was there already.
     """
 
     judgements: list[Judgement]
@@ -136,10 +136,11 @@ def reproduce(
         KeyboardInterrupt: it was stopped.
     """
     emit, started = on_event or (lambda event: None), time.monotonic()
-    tables = []
+    tables, there = [], False
     for grid in grids_of(claims):
         seeds = _seeds(grid, first_seed, full=full)
         path = table_file(grid, out, seeds)
+        there = there or path.is_file() or _is_begun(grid, out, seeds)
         if not path.is_file():
             emit({"event": "stage", "grid": grid.name, "what": "making its runs"})
             made = (
@@ -151,7 +152,7 @@ def reproduce(
             write_runs(path, made)
         tables.append(read_runs(path))
     table = tidy(pd.concat(tables, ignore_index=True)) if tables else tidy([])
-    return Reproduced(judge_claims(claims, table), table, time.monotonic() - started)
+    return Reproduced(judge_claims(claims, table), table, 0.0 if there else time.monotonic() - started)
 
 
 def table_file(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
@@ -208,6 +209,10 @@ def _with_seeds(grid: Grid, seeds: Sequence[int]) -> str:
 def _place(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
     """Where a grid's runs are: other settings, seeds or recipes have another folder, so that nothing has to be deleted."""
     return out / f"{grid.name}-{_identity(grid, seeds)[:8]}"
+
+
+def _is_begun(grid: Grid, out: Path, seeds: Sequence[int]) -> bool:
+    return grid.rows is None and _place(grid, out, seeds).is_dir()
 
 
 def _trained(

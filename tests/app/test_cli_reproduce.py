@@ -118,7 +118,7 @@ def test_a_plan_makes_nothing(tmp_path):
 
 def test_what_is_trained_and_measured_is_in_the_table(tmp_path, tiny):
     found = reproduce([claim(tiny)], tmp_path / "out", jobs=1)
-    place = tmp_path / "out" / "tiny"
+    (place,) = (path for path in (tmp_path / "out").glob("tiny-*") if path.is_dir())
     logged = list(series_rows(place / "P2" / "d8" / "seed0", grid="tiny", arm="P2", size="d8"))
     rows = found.table[found.table["arm"] == "P2"].set_index("step")
     manifest = json.loads((place / "P2" / "d8" / "seed0" / "manifest.json").read_text())
@@ -136,7 +136,9 @@ def test_stopped_anywhere_it_ends_in_the_same_table(tmp_path, tiny):
     whole = reproduce([claim(tiny)], tmp_path / "whole", jobs=1).table
     stopped = [_stopped(tiny, tmp_path / "cut", after=after) for after in (1, 4, 7)]
     assert any(stopped)
-    cut = reproduce([claim(tiny)], tmp_path / "cut", jobs=1).table
+    found = reproduce([claim(tiny)], tmp_path / "cut", jobs=1)
+    cut = found.table
+    assert found.seconds == 0, "this call made a part of it"
     pd.testing.assert_frame_equal(cut, whole)
 
 
