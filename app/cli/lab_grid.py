@@ -87,8 +87,8 @@ def plan(
     trained here and thrown away.
     """
     from byrote.checkpoints.lab.grid_cost import TRIED_STEPS, cost_of
-    from byrote.checkpoints.lab.grid_training import cores
     from byrote.checkpoints.lab.run_grid import grid_file, read_grid
+    from byrote.checkpoints.side_by_side import cores
 
     found = read_grid(grid_file(grid))
     planned, jobs = found.plan(), jobs or cores()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,12 @@ def run(
         metavar="SPEC",
     ),
     into: Destination = record(Destination),
+    jobs: int = option(
+        "Series that are measured side by side, each in a process of its own; numbers do not depend on it.",
+        type=click.IntRange(min=1),
+        default=1,
+        metavar="N",
+    ),
     dry_run: bool = flag(
         "Say what would be measured, how long it takes and what it stores, tried on two checkpoints; write nothing."
     ),
@@ -95,9 +102,12 @@ def run(
     options.require_device(config)
     outcomes: list[SweepOutcome] = []
     try:
-        for one in opened.series:
-            work = Work(progress, session, one.name, promise="finishing this checkpoint")
-            outcomes.append(_sweep(session, one, config, into, work, last=one is opened.series[-1]))
+        if jobs > 1 and len(opened.series) > 1:
+            outcomes = _side_by_side(session, opened.series, config, into, plugin, progress, jobs)
+        else:
+            for one in opened.series:
+                work = Work(progress, session, one.name, promise="finishing this checkpoint")
+                outcomes.append(_sweep(session, one, config, into, work, last=one is opened.series[-1]))
     except KeyboardInterrupt:
         opened.report_broken(session)
         return interrupted(session, "finished checkpoints are kept")
@@ -138,12 +148,57 @@ def _sweep(
         )
     if outcome.interrupted or (work.stopping and not last):
         raise KeyboardInterrupt
+    _say(session, series, into, outcome)
+    return outcome
+
+
+def _say(session: Session, series: CheckpointSeries, into: Destination, outcome: SweepOutcome) -> None:
+    """What was measured of one series, and what took when."""
     session.data(str(outcome.path))
     _summarise(session, series, outcome)
     if into.trace is not None:
         lines = "".join(visible_json({"run": series.name, **row}) + "\n" for row in outcome.trace)
         append(into.trace, lines.encode())
-    return outcome
+
+
+def _side_by_side(
+    session: Session,
+    all_series: Sequence[CheckpointSeries],
+    config: SweepConfig,
+    into: Destination,
+    plugins: tuple[Path, ...],
+    progress: str,
+    jobs: int,
+) -> list[SweepOutcome]:
+    """Measure several series in processes; what is said of each is said as it is done.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, before all of them were done.
+    """
+    from byrote.probes.sweep.many import SweepTask, sweep_many
+
+    how = {"fresh": into.fresh, "rehash": into.rehash, "fail_fast": into.fail_fast}
+    tasks = [SweepTask(one, config, into.out, **how, plugins=plugins) for one in all_series]
+    total, started = sum(map(len, all_series)), time.monotonic()
+    done, errors = [0] * len(tasks), [0] * len(tasks)
+    work = Work(progress, session, counted(len(tasks), "run"), promise="finishing the checkpoints in flight")
+
+    def on_event(place: int, event: Event) -> None:
+        if event["event"] == "checkpoint":
+            done[place], errors[place] = event["done"], event["errors"]
+            n, s = sum(done), time.monotonic() - started
+            pace = {"s_per_checkpoint": s / n, "eta_s": s / n * (total - n), "errors": sum(errors)}
+            work.progress.event({**event, "done": n, "total": total, **pace})
+        else:
+            work.progress.event(event)
+
+    outcomes: dict[int, SweepOutcome] = {}
+    with work:
+        for place, outcome in sweep_many(tasks, jobs=jobs, on_event=on_event, stopping=lambda: work.stopping):
+            outcomes[place] = outcome
+    for place in sorted(outcomes):
+        _say(session, all_series[place], into, outcomes[place])
+    return [outcomes[place] for place in range(len(tasks))]
 
 
 def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome) -> None:

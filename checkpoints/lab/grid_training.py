@@ -7,13 +7,8 @@ OUT/.stacks/<name>.safetensors  what a stack goes on from; there while it is not
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +22,9 @@ from byrote.checkpoints.lab.run_grid import MAX_BYTES, Plan, PlannedRun, read_gr
 from byrote.checkpoints.lab.together import identity
 from byrote.checkpoints.lab.trainer import OnEvent, locked, train
 from byrote.checkpoints.safe_read import read_bytes
+from byrote.checkpoints.side_by_side import cores, side_by_side
 
 GRID, STATES = "grid.toml", ".stacks"
-_GO_ON, _STOP_AT_A_STEP, _STOP_NOW = 0, 1, 2
-_POLL_S = 0.2
-_said: dict[str, Any] = {}  # in a worker: where its events go, and whether it is to stop
 
 
 @dataclass(frozen=True)
@@ -49,15 +42,6 @@ class Job:
 
 def _say_nothing(event: dict[str, Any]) -> None:
     return
-
-
-class _Stopped(Exception):
-    """Training was stopped at a written step."""
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_grid(
@@ -105,11 +89,15 @@ def train_grid(
         for wave in plan.waves():
             places = [place for place, stack in enumerate(plan.stacks) if stack in wave]
             todo = [place for place in places if not _is_complete(progress.jobs[place])]
-            n_processes = min(jobs or cores(), len(todo))
-            if n_processes > 1:
-                _in_processes(todo, n_processes, progress, stopping)
-            else:
-                _here(todo, progress, stopping)
+            done = side_by_side(
+                work,
+                [progress.jobs[place] for place in todo],
+                processes=jobs or cores(),
+                hear=lambda k, event, todo=todo: progress.event(todo[k], event),
+                stopping=stopping,
+            )
+            for k, _ in done:
+                progress.ends(todo[k])
     return plan
 
 
@@ -250,19 +238,6 @@ class _Progress:
         self.emit({"event": "runs", "done": self.n_done, "total": self.n_runs})
 
 
-def _here(places: Sequence[int], progress: _Progress, stopping: Callable[[], bool]) -> None:
-    """One job after another, in this process."""
-    for place in places:
-
-        def on_event(event: dict[str, Any], place: int = place) -> None:
-            progress.event(place, event)
-            if event["event"] == "checkpoint" and stopping():
-                raise KeyboardInterrupt
-
-        work(progress.jobs[place], on_event)
-        progress.ends(place)
-
-
 def work(job: Job, on_event: OnEvent) -> None:
     """Train the runs of a job.
 
@@ -276,73 +251,3 @@ def work(job: Job, on_event: OnEvent) -> None:
     from byrote.checkpoints.lab.stack import train_stack  # torch
 
     train_stack(job.runs, state=job.state, on_event=on_event)
-
-
-def _in_processes(
-    places: Sequence[int], n_processes: int, progress: _Progress, stopping: Callable[[], bool]
-) -> None:
-    """Jobs side by side; after an error, those in flight stop at their next written step."""
-    context = multiprocessing.get_context("spawn")
-    events, stop = context.SimpleQueue(), context.Value("i", _GO_ON)
-
-    def look() -> None:
-        while not events.empty():
-            progress.event(*events.get())
-        if stopping():
-            stop.value = _STOP_AT_A_STEP
-
-    with ProcessPoolExecutor(n_processes, context, initializer=_begin, initargs=(events, stop)) as pool:
-        futures = {pool.submit(_work_there, place, progress.jobs[place]): place for place in places}
-        try:
-            for place in _finished(futures, look):
-                progress.ends(place)
-        except BaseException as error:
-            stop.value = _STOP_NOW if isinstance(error, KeyboardInterrupt) else _STOP_AT_A_STEP
-            for future in futures:
-                future.cancel()
-            raise
-    if stop.value:
-        raise KeyboardInterrupt
-
-
-def _finished(futures: dict[Future[None], int], look: Callable[[], None]) -> Iterator[int]:
-    """The place of each job as it is complete; those that were stopped are left out."""
-    left = set(futures)
-    while left:
-        done, left = wait(left, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-        look()
-        for future in done:
-            try:
-                future.result()
-            except _Stopped:
-                continue
-            except BrokenProcessPool:
-                raise ByroteError(
-                    "a process that trained was ended from outside",
-                    help="was memory short? The same command goes on; --jobs 1 trains in this process",
-                ) from None
-            yield futures[future]
-
-
-def _begin(events: Any, stop: Any) -> None:
-    """In a worker: Ctrl-C is for the process that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _said.update(events=events, stop=stop)
-
-
-def _work_there(place: int, job: Job) -> None:
-    """In a worker: train a job, say how far it is, and end with the process that started this one."""
-    parent = multiprocessing.parent_process()
-
-    def on_event(event: dict[str, Any]) -> None:
-        wanted = _said["stop"].value
-        if wanted == _STOP_NOW or (parent is not None and not parent.is_alive()):
-            os._exit(1)
-        if event["event"] != "done":
-            _said["events"].put((place, event))
-        if event["event"] == "checkpoint" and wanted == _STOP_AT_A_STEP:
-            raise _Stopped
-
-    if _said["stop"].value:
-        raise _Stopped
-    work(job, on_event)

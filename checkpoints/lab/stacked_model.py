@@ -64,8 +64,7 @@ class StackedModel:
             wide: token ids; at most one more per sequence than the context holds.
         """
         logits = self._logits(wide[..., :-1])
-        nll = F.cross_entropy(logits.flatten(0, 2), wide[..., 1:].flatten(), reduction="none")
-        return nll.view(wide.shape[0], wide.shape[1], -1)
+        return logits.logsumexp(-1) - logits.gather(-1, wide[..., 1:, None])[..., 0]
 
     @torch.inference_mode()
     def measured_nll(self, wide: Int[Tensor, "n width"]) -> Float[Tensor, "runs n pos"]:

@@ -197,7 +197,7 @@ def induction(
 def finish(rows: Mapping[str, pd.DataFrame]) -> list[Measured]:
     """The verdict on every head of one step, from the stored rows of the probes it needs."""
     info = induction.info
-    rows = {name: part.sort_values(["layer", "head"]) for name, part in rows.items()}
+    rows = {name: _by_head(part) for name, part in rows.items()}
     lacking = info.inputs.keys() - rows.keys()
     if lacking and "exchanged" in rows:  # measured by this version, and not all of it requested
         return []
@@ -227,6 +227,13 @@ def finish(rows: Mapping[str, pd.DataFrame]) -> list[Measured]:
         axes = ("layer", "head")
         measured.append(Measured(info.name, metric, value, lo, hi, chance, n, axes, undefined=info.undefined))
     return measured
+
+
+def _by_head(part: pd.DataFrame) -> pd.DataFrame:
+    """Rows by layer and head, as units have them; a row without either comes last."""
+    layer, head = (part[name].to_numpy(dtype=np.float64, na_value=np.inf) for name in ("layer", "head"))
+    later = (layer[1:] > layer[:-1]) | ((layer[1:] == layer[:-1]) & (head[1:] >= head[:-1]))
+    return part if later.all() else part.sort_values(["layer", "head"])
 
 
 def _unmeasured(rows: Mapping[str, pd.DataFrame]) -> str:

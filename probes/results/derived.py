@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -30,6 +31,7 @@ from byrote.probes.results.source import Source, encoded
 from byrote.probes.results.unit_files import (
     N_UNITS_KEY,
     UNITS_KEY,
+    WrittenUnits,
     measured_steps,
     read_units,
     unit_paths,
@@ -78,8 +80,10 @@ def _one_step(root: Path, step: int, stamps: tuple[tuple[str, FileStamp], ...]) 
     return encoded(_step_observations(root, step, None))
 
 
-def _step_observations(root: Path, step: int, damaged: Callable[[Path], None] | None) -> pa.Table:
-    units = read_units(root, step, damaged=damaged)
+def _step_observations(
+    root: Path, step: int, damaged: Callable[[Path], None] | None, written: WrittenUnits | None = None
+) -> pa.Table:
+    units = read_units(root, step, damaged=damaged, written=written)
     try:
         return observations_of(units)
     except (LookupError, ValueError, TypeError, pa.ArrowException) as error:
@@ -119,18 +123,21 @@ def observations_whole(root: Path) -> bool:
         return False
 
 
-def rebuild_observations(root: Path, *, damaged: Callable[[Path], None] | None = None) -> Path:
+def rebuild_observations(
+    root: Path, *, damaged: Callable[[Path], None] | None = None, written: WrittenUnits | None = None
+) -> Path:
     """Derive observations.parquet from the units and the verdicts that follow from them; a metric's rows lie together.
 
     Args:
         root: the results folder.
         damaged: called with each damaged unit, which then is left out; None raises.
+        written: what this process has just written, which need not be read again.
 
     Raises:
         ByroteError: a unit is damaged.
         OSError: it cannot be written.
     """
-    tables = [_step_observations(root, step, damaged) for step in measured_steps(root)]
+    tables = [_step_observations(root, step, damaged, written) for step in measured_steps(root)]
     table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
     file, units = root / OBSERVATIONS, unit_paths(root)
     said = {N_UNITS_KEY: str(len(units)).encode(), UNITS_KEY: units_digest(root, units=units).encode()}
@@ -155,27 +162,44 @@ def derive(units: pa.Table) -> pa.Table:
     if not units.num_rows:
         return OBSERVATION_SCHEMA.empty_table()
     frame = to_frame(units)
-    measured = [m for info in REGISTRY.values() if info.inputs for m in _verdict(info, frame)]
+    rows_of = _by_metric(frame)
+    measured = [m for info in REGISTRY.values() if info.inputs for m in _verdict(info, rows_of)]
     first = frame.iloc[0]
     tokens_seen = None if pd.isna(first["tokens_seen"]) else int(first["tokens_seen"])
     table = unit_table(measured, run=first["run"], step=int(first["step"]), tokens_seen=tokens_seen)
     return table.drop_columns(["samples"])
 
 
-def _verdict(info: ProbeInfo, frame: pd.DataFrame) -> Sequence[Measured]:
+def _by_metric(frame: pd.DataFrame) -> Callable[[tuple[str, str]], pd.DataFrame]:
+    """The rows of a probe's metric, in the order of the frame; those of one lie together as units are written."""
+    places = frame.groupby(["probe", "metric"], sort=False).indices
+
+    def rows_of(metric: tuple[str, str]) -> pd.DataFrame:
+        at = places.get(metric)
+        if at is None:
+            return frame.iloc[:0]
+        together = at[-1] - at[0] == len(at) - 1
+        return frame.iloc[at[0] : at[-1] + 1] if together else frame.iloc[at]
+
+    return rows_of
+
+
+def _is_unsampled(part: pd.DataFrame) -> bool:
+    """Whether some of a metric's values stand without an interval and without samples."""
+    valid, lo, n = (part[name].to_numpy() for name in ("valid", "lo", "n"))
+    return bool((valid & np.isnan(lo) & (n == 0)).any())
+
+
+def _verdict(info: ProbeInfo, rows_of: Callable[[tuple[str, str]], pd.DataFrame]) -> Sequence[Measured]:
     """One verdict on a step; nothing where a probe it needs was not requested."""
-    rows = {
-        name: frame[(frame["probe"] == probe) & (frame["metric"] == metric)]
-        for name, (probe, metric) in info.inputs.items()
-    }
+    rows = {name: rows_of(metric) for name, metric in info.inputs.items()}
     verdict = info.implementation()
     arguments = inspect.signature(verdict.update).parameters
     if verdict.finisher is None or any(
         rows[n].empty and arguments[n].default is inspect.Parameter.empty for n in rows
     ):
         return ()
-    unsampled = (part["valid"] & part["lo"].isna() & (part["n"] == 0) for part in rows.values())
-    if any(part.any() for part in unsampled):  # imported numbers: nothing to test
+    if any(_is_unsampled(part) for part in rows.values()):  # imported numbers: nothing to test
         return ()
     found = verdict.finisher({name: part for name, part in rows.items() if not part.empty})
     return [withheld(info, measured) for measured in found]

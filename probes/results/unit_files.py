@@ -44,6 +44,7 @@ from byrote.probes.results.schema import UNIT_SCHEMA
 from byrote.probes.spec import ProbeInfo
 
 N_UNITS_KEY, UNITS_KEY = b"byrote.n_units", b"byrote.units"
+MAX_WRITTEN_BYTES = 64 << 20
 _PROVENANCE_KEY, _CONTENT_KEY = b"byrote.provenance", b"byrote.content"
 _CONTENT_MARK = _CONTENT_KEY + b"\x18\x20"  # in the footer: the key, then a string of 32 bytes
 _WORDS = tuple(field.name for field in UNIT_SCHEMA if field.type == pa.string())
@@ -63,6 +64,28 @@ class UnitFacts:
     provenance: dict[str, Any]
     state: Literal["whole", "unverified", "damaged"]
     content: str
+
+
+class WrittenUnits:
+    """Rows of units as this process wrote them, while their files are as they were: few and small ones only."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Path, tuple[FileStamp, pa.Table]] = {}
+        self._bytes = 0
+
+    def add(self, path: Path, table: pa.Table) -> None:
+        """A unit has been written."""
+        self._bytes += table.nbytes
+        if self._bytes <= MAX_WRITTEN_BYTES:
+            self._rows[path] = (file_stamp(path), table)
+
+    def get(self, path: Path) -> pa.Table | None:
+        """Its rows; None where they have to be read."""
+        stamp, table = self._rows.get(path, (None, None))
+        try:
+            return table if table is not None and stamp == file_stamp(path) else None
+        except OSError:
+            return None
 
 
 def step_folder(root: Path, step: int) -> Path:
@@ -292,19 +315,29 @@ def _decoded(path: Path, file: Any, columns: Sequence[str] = UNIT_SCHEMA.names) 
     return table.cast(pa.schema([UNIT_SCHEMA.field(name) for name in columns]))
 
 
-def read_units(root: Path, step: int, *, damaged: Callable[[Path], None] | None = None) -> pa.Table:
+def read_units(
+    root: Path,
+    step: int,
+    *,
+    damaged: Callable[[Path], None] | None = None,
+    written: WrittenUnits | None = None,
+) -> pa.Table:
     """All rows of one step, with samples, in the fixed order.
 
     Args:
         root: the results folder.
         step: whose units.
         damaged: called with each damaged unit, which then is left out; None raises.
+        written: what this process has just written, which need not be read again.
 
     Raises:
         ByroteError: a unit is damaged, or a link.
     """
     tables = []
     for file in units_of(root, step):
+        if written is not None and (rows := written.get(file)) is not None:
+            tables.append(rows)
+            continue
         try:
             tables.append(read_unit(file))
         except ByroteError:

@@ -46,6 +46,7 @@ def sweep(
     rehash: bool = False,
     fail_fast: bool = False,
     on_event: Callable[[Event], None] | None = None,
+    models: Callable[[CheckpointSeries], Any] | None = None,
 ) -> SweepOutcome:
     """Measure every checkpoint of a series that is not measured yet.
 
@@ -57,6 +58,7 @@ def sweep(
         rehash: read every byte of the checkpoints again, also where size, times and inode of their files have not changed.
         fail_fast: raise at the first checkpoint that cannot be measured instead of listing it.
         on_event: called with {"event": "checkpoint", "done", "total", "step", "eta_s", ...} as work finishes.
+        models: gives the `HookedSeries` that loads the checkpoints, where it is shared with other series.
 
     Returns:
         What was done, and where the results are.
@@ -67,6 +69,7 @@ def sweep(
     """
     with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
         running = _Sweep(series, config or SweepConfig(), root, rehash=rehash)
+        running.models = models
         return running.run(on_event or (lambda event: None), fail_fast=fail_fast)
 
 
@@ -80,6 +83,7 @@ class _Sweep:
         self.known = Fingerprints(path, self.clock, ahead=config.prefetch, rehash=rehash)
         self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps], trace=self.clock.trace)
         self.hooked: HookedSeries | None = None
+        self.models: Callable[[CheckpointSeries], HookedSeries] | None = None
         self.swap_used = ""
         self.threads_before: int | None = None
 
@@ -102,7 +106,7 @@ class _Sweep:
             self.shown.notes.append(self.hooked.note)
         write_run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
         if not (observations_current(self.root) and observations_whole(self.root)):
-            rebuild_observations(self.root, damaged=self._set_aside)
+            rebuild_observations(self.root, damaged=self._set_aside, written=self.units.written)
         return self.outcome
 
     def _all(self, emit: Callable[[Event], None], *, fail_fast: bool) -> None:
@@ -142,7 +146,8 @@ class _Sweep:
                 return
         with at_hand(checkpoint) as ready:
             if self.hooked is None:
-                self.hooked = self._walker(self.config.dtype)
+                shared = self.models
+                self.hooked = shared(self.series) if shared else self._walker(self.config.dtype)
             with self.clock.time("load", step):
                 model = self.known.loaded(checkpoint, partial(self.hooked.load, ready))
             self._take_threads(model)

@@ -21,6 +21,7 @@ from byrote.probes.attention import lacks_attention
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.results.unit_files import (
+    WrittenUnits,
     step_folder,
     step_of,
     unit_facts,
@@ -69,6 +70,7 @@ class Units:
     def __init__(self, root: Path, config: SweepConfig, stimuli: StimulusSet) -> None:
         self.root, self.config, self.stimuli = root, config, stimuli
         self.wanted = groups(config.infos)
+        self.written = WrittenUnits()
 
     def refuse_mixture(self, steps: Sequence[int]) -> None:
         """One run has one number of sequences and one seed: a sweep may replace all that is stored, or add to it alike.
@@ -150,6 +152,7 @@ class Units:
         folder = own_path(self.root, "units", step_folder(self.root, checkpoint.step).name)
         file = folder / unit_name(group.key, facts["probes"])
         write_unit(file, table, facts | ({"plugins": plugins} if plugins else {}))
+        self.written.add(file, table)
 
     def lacks_attention(self, checkpoint: Checkpoint, identity: str) -> bool:
         """Whether attention was requested and is not saved."""

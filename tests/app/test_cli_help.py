@@ -78,7 +78,7 @@ OPTIONS: dict[str, set[str]] = {
         "--allow-download",
         "--disk-budget",
     }
-    | {"--progress"},
+    | {"--progress", "--jobs"},
     "byrote verify": SHARED | OUTPUT | {"--content"},
     "byrote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
     "byrote compare": SHARED | OUTPUT | {"--group", "--align", "--at", "--heads", "--top", "--expect"},
