@@ -75,6 +75,12 @@ class Places:
         array = self.inputs()[f"{self.number}.{name}"]
         return (array if rows is None else array[rows]).astype(np.int64)
 
+    def all_stored(self) -> dict[str, np.ndarray]:
+        """Everything that was made for this part before training, by its name there."""
+        assert self.inputs is not None, "what is made before training is read from the series' folder"
+        before = f"{self.number}."
+        return {name.removeprefix(before): a for name, a in self.inputs().items() if name.startswith(before)}
+
     def rows(self, first_step: int, n_steps: int, *, corpus: int) -> Int[np.ndarray, "n_steps n"]:
         """Which sequence of a corpus stands in each place: in seeded orders, or each once where `corpus` is 0."""
         if not corpus:

@@ -86,6 +86,8 @@ class _Run:
         else:
             first = 0
             self.folder.begin()
+            if (given := initial_state(self.folder)) is not None:
+                self.model.load_state_dict(given, strict=True)
             self._set_moments(step=0, saved={})
             self._write(0)
         self._train(first)
@@ -211,6 +213,24 @@ class _Run:
                     moment.copy_(saved[f"{name}.{key}"])
             count = torch.tensor(float(step), device=weight.device)
             self.optimizer.state[weight] = {"step": count, **moments}
+
+
+def initial_state(folder: SeriesFolder) -> dict[str, Tensor] | None:
+    """The weights that a run begins with, where its arm gives them.
+
+    Raises:
+        ByroteError: they are those of a model of another shape.
+    """
+    given = folder.stream.initial_weights
+    if given is None:
+        return None
+    shapes = {name: tuple(tensor.shape) for name, tensor in build_model(folder.config).state_dict().items()}
+    if {name: array.shape for name, array in given.items()} != shapes:
+        raise ByroteError(
+            f"{folder.path} cannot begin with the weights of a model of another shape",
+            help="name a run of the same width, heads, layers, norm, vocabulary and context",
+        )
+    return {name: torch.from_numpy(array.copy()) for name, array in given.items()}
 
 
 def entry_of(

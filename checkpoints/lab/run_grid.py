@@ -25,8 +25,8 @@
     generator = "unique"        # made from the runs of this arm, of the same size and seed
     control = "unique"
 
-Each run is trained into `OUT/<arm>/<size>/seed<k>`. All arms of a seed begin with the same weights and see the same fresh
-data. Anybody may have written the file: it is read as far as these keys go, each of its kind and within its limits.
+Each run is trained into `OUT/<arm>/<size>/seed<k>`. All arms of a seed begin with the same weights (but for parts `continued`) and
+see the same fresh data (but for arms whose settings name another source, as their controls' have to). Anybody may have written the file: it is read as far as these keys go, each of its kind and within its limits.
 """
 
 from __future__ import annotations
@@ -269,6 +269,16 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
                 f"the arm {arm.name!r} names no control",
                 help=f'write control = "..." with the arm it is compared with ({wanted})',
             )
+        sources = {
+            one.settings.get("source") == arm.settings.get("source")
+            for one in arms
+            if one.name == arm.control
+        }
+        if False in sources:
+            raise ByroteError(
+                f"the arms {arm.name!r} and {arm.control!r} are compared, and have other sources",
+                help="an arm and its control share their fresh data: give both the same [arms.NAME.settings] source",
+            )
         for needed in arm.arm.needs:
             if needed not in names:
                 raise ByroteError(
@@ -300,7 +310,9 @@ def _arm(name: str, table: Any) -> GridArm:
     control = _of_kind("", table.get("control", ""), f"control of {where}")
     settings = _mapping(table.get("settings", {}), f"[arms.{name}.settings]")
     before = LabConfig()
-    after = _with_settings(before, settings, f"[arms.{name}.settings]")
+    _with_settings(before, settings, f"[arms.{name}.settings]")
+    others = {key: value for key, value in settings.items() if key != "source"}
+    after = _with_settings(before, others, f"[arms.{name}.settings]")
     changed = [key for key in _SHARED if getattr(before, key) != getattr(after, key)]
     if changed or before.model_fields() != after.model_fields():
         raise ByroteError(

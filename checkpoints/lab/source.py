@@ -99,6 +99,14 @@ class ArmStream:
     def _pooled(self) -> Places | None:
         return next((places for places in self.places if places.pool is not None), None)
 
+    @property
+    def initial_weights(self) -> dict[str, np.ndarray] | None:
+        """The weights that training begins with, by their names, where a part of the arm gives them."""
+        for places in self.places:
+            if places.part.gives_weights:
+                return places.all_stored()
+        return None
+
     def batches(self, first_step: int, n_steps: int) -> Int[np.ndarray, "n_steps n_trained width"]:
         """Batches of `n_steps` steps, each sequence with the `n_ctx + 1` tokens of `Sequences.wide`."""
         return self.drawn(first_step, n_steps).wide

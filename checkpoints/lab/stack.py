@@ -35,6 +35,7 @@ from byrote.checkpoints.lab.loop import (
     Emit,
     entry_of,
     finite,
+    initial_state,
     torch_settings,
 )
 from byrote.checkpoints.lab.model import learning_rate
@@ -203,10 +204,18 @@ class _Stack:
                     folder.begin()
             self.trained = TrainedStack([folder.config for folder in self.folders])
             self.trained.set_moments(step=0, saved={})
+            self._take_initial_weights()
             self._write(0)
         self._train(first)
         for folder in self._unfinished():
             folder.finish()
+
+    def _take_initial_weights(self) -> None:
+        """Begin with the weights of other runs, where arms say so."""
+        given = [initial_state(folder) for folder in self.folders]
+        if any(state is not None for state in given):
+            own = [self.trained.model.state_dict(run) for run in range(len(given))]
+            self.trained.model.load([state or mine for state, mine in zip(given, own, strict=True)])
 
     def _unfinished(self) -> list[SeriesFolder]:
         return [folder for folder, mine in zip(self.folders, self.written_to, strict=True) if mine]

@@ -19,9 +19,11 @@ from byrote.checkpoints.lab.arms.repeats import Epochs
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic, chain
 from byrote.checkpoints.lab.editing import chosen_tokens, drawn_from_top, token_probabilities
 from byrote.checkpoints.lab.generator import loaded, next_logits_of, sample, sampled_with
+from byrote.checkpoints.lab.grid_training import Job, work
 from byrote.checkpoints.lab.masks import seen_bigrams
 from byrote.checkpoints.lab.model import build_model
 from byrote.checkpoints.lab.other_run import open_run
+from byrote.checkpoints.lab.run_grid import grid_from
 from byrote.checkpoints.lab.selection import bigram_table_of, chosen, scores_of
 from byrote.checkpoints.lab.source import draw
 from byrote.checkpoints.lab.sources.contract import CODES
@@ -311,3 +313,52 @@ def test_a_stack_of_such_arms_is_what_its_runs_are_alone(runs, tmp_path):
         together = load_file(tmp_path / config.name / "step_00000012/model.safetensors")
         for name, weight in alone.items():
             assert np.abs(weight - together[name]).max() < 1e-5
+
+
+def test_training_goes_on_from_another_runs_weights_on_another_source(runs, tmp_path):
+    """In a grid, alone and in a stack: step 0 is the last step of the run that it continues."""
+    table = {
+        "seeds": 1,
+        "settings": {"d_model": 8, "n_heads": 2, "batch": 4, "steps": 4, "every": 4, "n_held_out": 4},
+        "arms": {
+            "old": {"kind": "unique", "settings": {"source": {"block_min": 20}}},
+            "new": {"kind": "unique"},
+            "on": {"kind": "continued", "initial": "old", "control": "new"},
+            "mixed": {
+                "parts": [
+                    {"kind": "continued", "initial": "old"},
+                    {"kind": "replay", "of": "old", "share": 0.5},
+                ],
+                "control": "new",
+            },
+        },
+    }
+    plan = grid_from(table).plan()
+    for wave in plan.waves():
+        for stack in wave:
+            runs_of = [plan.runs[k] for k in stack]
+            work(
+                Job(tuple((tmp_path / r.folder, r.config) for r in runs_of), tmp_path / "state"),
+                lambda event: None,
+            )
+    weights = {
+        (arm, step): (tmp_path / f"{arm}/d8/seed0/step_0000000{step}/model.safetensors").read_bytes()
+        for arm in ("old", "new", "on", "mixed")
+        for step in (0, 4)
+    }
+    assert weights["on", 0] == weights["mixed", 0] == weights["old", 4]
+    assert len({weights[arm, 4] for arm in ("old", "new", "on", "mixed")}) == 4
+    old = next(run.config for run in plan.runs if run.arm == "old")
+    arrays = load_file(tmp_path / "mixed/d8/seed0/data/inputs.safetensors")
+    fresh = draw(old.source, seed=0, stream="train", index=0, n=10).wide
+    assert (arrays["1.tokens"] == fresh).all()
+
+    shutil.copytree(tmp_path / "old", tmp_path / "again/old")
+    on = next(run for run in plan.runs if run.arm == "on")
+    path = train(tmp_path / "again" / on.folder, on.config)
+    alone = load_file(path / "step_00000004/model.safetensors")
+    for name, weight in load_file(tmp_path / on.folder / "step_00000004/model.safetensors").items():
+        assert np.abs(weight - alone[name]).max() < 1e-5
+    wider = replace(on.config, d_model=16, d_head=8)
+    with pytest.raises(ByroteError, match="weights of a model of another shape"):
+        train(tmp_path / "again/on/d8/seed1", wider)

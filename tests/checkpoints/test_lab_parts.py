@@ -12,6 +12,7 @@ import torch
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig
 from byrote.checkpoints.lab.arms import ARMS, describe_arm
+from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.arms.masked import Masked, Noisy
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated
@@ -35,6 +36,8 @@ OF_EACH_KIND = {
     "edited": Edited(0.5, prior="../g"),
     "masked": Masked(),
     "noisy": Noisy(0.5),
+    "continued": Continued("../g"),
+    "replay": Replay(0.5, of="../g"),
 }  # fmt: skip
 
 
@@ -261,6 +264,7 @@ def test_runs_of_a_grid_wait_for_those_they_are_made_from():
         ({"generator": "humans"}, "which is no arm of the grid. did you mean 'human'"),
         ({"generator": "next"}, "in a circle"),
         ({"control": ""}, "names no control"),
+        ({"settings": {"source": {"block_min": 7}}}, "are compared, and have other sources"),
     ):
         changed = {**table["arms"], "next": {**table["arms"]["next"], **change}}
         with pytest.raises(ByroteError) as refused:

@@ -97,6 +97,8 @@ class Arm:
         names = [part.name for part in self.parts]
         if len(names) > MAX_PARTS:
             raise ByroteError(f"an arm of {len(names)} parts", help=f"use at most {MAX_PARTS}")
+        if sum(part.gives_weights for part in self.parts) > 1:
+            raise ByroteError("an arm begins with the weights of one run", help="name one of them")
         if "unique" in names:
             raise ByroteError(
                 "unique is no part of an arm",

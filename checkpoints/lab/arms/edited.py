@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from byrote.checkpoints.lab.arms.part import Corpus, Part
 from byrote.checkpoints.lab.arms.repeats import Epochs
@@ -59,7 +59,3 @@ class Edited(Corpus):
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
         """The same sequences, unedited."""
         return {"unedited": (Epochs(self.share, self.corpus),) if self.corpus else ()}
-
-    def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
-        """Edited sequences, each where its original stands in the control."""
-        return places.stored("tokens", places.rows(first_step, n_steps, corpus=self.corpus))

@@ -31,6 +31,7 @@ class Part(Configured):
         synthetic: what stands in its places was sampled from a model.
         by_repeat_frac: its settings are `share` and perhaps `pool_size` alone, the `repeat_frac` and `pool_size` of an `Arm`.
         runs: names of the settings that name other runs, which have to be complete before it is trained.
+        gives_weights: what is made before training are the weights that it begins with, by their names.
         made_by: dotted name of the module that does the work, imported when it is first needed: `inputs(part, places, runs)`
             where runs are named, `change(part, batches, places, first_step)` where whole batches are changed.
     """
@@ -47,6 +48,7 @@ class Part(Configured):
     by_repeat_frac: ClassVar[bool] = False
     runs: ClassVar[tuple[str, ...]] = ()
     made_by: ClassVar[str] = ""
+    gives_weights: ClassVar[bool] = False
 
     @property
     def fresh_frac_taken(self) -> float:
@@ -78,7 +80,7 @@ class Part(Configured):
 
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """What stands in its places in each of some steps: token ids [n_steps, n_places, n_ctx + 1]."""
-        raise NotImplementedError(f"the part {self.name} takes no places")
+        raise NotImplementedError(f"the part {self.name} fills no places")
 
     def change(self, batches: Any, places: Any, first_step: int) -> Any:
         """Whole batches as they are trained on.
@@ -170,6 +172,10 @@ class Corpus(Placed):
                 f"{steps} steps of {self.n_places(batch)} sequences are {shown:,}, more than are made beforehand",
                 help=f"set corpus to at most {MAX_CORPUS:,}, which is then gone through several times",
             )
+
+    def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
+        """Sequences that were made before training."""
+        return places.stored("tokens", places.rows(first_step, n_steps, corpus=self.corpus))
 
     def size(self, places: Any) -> int:
         """Sequences in the corpus; where each is shown once, also those of the batch that would follow the last step."""

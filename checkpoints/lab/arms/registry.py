@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from byrote.checkpoints.entry_points import installed
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.arms.masked import Masked, Noisy
 from byrote.checkpoints.lab.arms.part import Part
@@ -23,6 +24,8 @@ _OWN: tuple[type[Part], ...] = (
     Generation,
     Curated,
     Edited,
+    Continued,
+    Replay,
     Masked,
     Noisy,
 )

@@ -48,10 +48,6 @@ class Sampled(Corpus):
         real = (Epochs(self.share, self.corpus),) if self.corpus else ()
         return {"human part alone": (Control(self.share),), "fresh data": real}
 
-    def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
-        """Sequences that were made before training."""
-        return places.stored("tokens", places.rows(first_step, n_steps, corpus=self.corpus))
-
 
 @dataclass(frozen=True)
 class Synthetic(Sampled):
