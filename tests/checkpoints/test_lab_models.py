@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,11 +13,13 @@ from torch.nn import functional as F
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.errors import ByroteError, CheckpointError
-from byrote.checkpoints.lab import LabConfig, train
+from byrote.checkpoints.lab import Arm, LabConfig, train
 from byrote.checkpoints.lab.config import SMEARED
 from byrote.checkpoints.lab.model import SmearedKeys, build_model, dropping, mean_loss
 from byrote.checkpoints.lab.source import draw
-from byrote.checkpoints.lab.sources import Names
+from byrote.checkpoints.lab.sources import Names, Text
+from byrote.checkpoints.lab.sources.text_windows import encoded
+from byrote.checkpoints.token_sets import N_CANDIDATES, token_sets_of
 from byrote.interp.bridge import HookedSeries
 
 SMALL = LabConfig(
@@ -172,3 +175,44 @@ def test_a_setting_that_the_folder_has_and_the_command_has_not_is_refused(tmp_pa
     path = train(tmp_path / "run", replace(SMALL, betas=(0.9, 0.98)))
     with pytest.raises(ByroteError, match=r"train\.betas \(there \[0\.9, 0\.98\], requested None\)"):
         train(path, SMALL)
+
+
+def test_a_series_of_names_is_measured_with_its_members_and_floor(tmp_path):
+    """Members, twins, more of the twins' stream, the table's pairs and the exact floor of each token come with it."""
+    config = replace(SMALL, arm=Arm("repeated", 0.5, 4), steps=2)
+    series = open_series(train(tmp_path / "names", config))
+    found = token_sets_of(series)
+    pool = draw(config.source, seed=0, stream="pool", index=0, n=4)
+    assert found.members.tolist() == pool.tokens.tolist() and found.repeat_count.tolist() == [1, 1, 1, 1]
+    twins = draw(config.source, seed=0, stream="twins", index=0, n=N_CANDIDATES).tokens
+    assert found.twins.tolist() == twins[:4].tolist() and found.candidates.tolist() == twins.tolist()
+    assert found.words.tolist() == config.source.words.tolist()
+    floor = config.source.floor_nll(pool)[:, :-1]
+    np.testing.assert_allclose(found.reference(pool.tokens), floor, rtol=1e-12)
+    stored = load_file(series.path / "data" / "held_out.safetensors")
+    held_out = draw(config.source, seed=0, stream="held_out", index=0, n=8)
+    assert stored["mechanism"].tolist() == held_out.mechanism[:, :-1].tolist()
+    facts = series.manifest["source_facts"]
+    assert facts["floor_nats"] == pytest.approx(config.source.floor_nll(held_out)[:, 1:-1].mean())
+    assert facts["inducible_frac"] == config.source.inducible_frac
+    entry = series.manifest["checkpoints"][-1]["mechanism_loss_nats"]
+    assert entry.keys() == facts["mechanism_floor_nats"].keys() == facts["mechanism_frac"].keys()
+    weights = facts["mechanism_frac"]
+    total = sum(entry[name] * weights[name] for name in weights)
+    assert total == pytest.approx(series.manifest["checkpoints"][-1]["test_loss_nats"], abs=1e-5)
+
+
+def test_a_series_of_text_has_no_floor_and_says_why(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"a small text, of which there is a lot. " * 200)
+    source = Text(path=str(tmp_path / "t.txt"), n_ctx=12)
+    config = replace(SMALL, source=source, arm=Arm("repeated", 0.5, 4), steps=2)
+    series = open_series(train(tmp_path / "text", config))
+    facts, found = series.manifest["source_facts"], token_sets_of(series)
+    assert facts["floor_nats"] is None and "nobody knows" in facts["no_floor"]
+    assert (found.reference, found.candidates, found.words) == (None, None, None)
+    assert found.members.shape == found.twins.shape == (4, 12)
+    assert series.manifest["data"]["path"] == "t.txt" and len(series.manifest["data"]["digest"]) == 32
+    (tmp_path / "t.txt").write_bytes(b"another text, of which there is a lot too. " * 200)
+    encoded.cache_clear()
+    with pytest.raises(ByroteError, match="digest"):
+        train(series.path, config)
