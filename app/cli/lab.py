@@ -98,7 +98,7 @@ def _source(base: Source, name: str | None, settings: Mapping[str, Any], words: 
         ByroteError: no such source, a setting that it does not have, or a value of another type.
     """
     kind = source_kind(name or base.name)
-    own = {setting: getattr(base, setting) for setting in base.settings()} if kind is type(base) else {}
+    own = base.values() if kind is type(base) else {}
     return kind.from_settings({**own, **kind.parsed(words), **settings})
 
 

@@ -274,7 +274,7 @@ class LabConfig:
             "seed": self.seed,
             "data": {
                 "source": self.source.name,
-                **asdict(self.source.resolved()),
+                **self.source.resolved().values(),
                 "n_held_out": self.n_held_out,
             },
             "model": {

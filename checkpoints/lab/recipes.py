@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.config import LabConfig
-from byrote.checkpoints.lab.sources import Markov, Names, SourceConfig
+from byrote.checkpoints.lab.sources import Graded, Markov, Names, SourceConfig, Text, TriggerBigrams
 
 RECIPES: Mapping[str, LabConfig] = {
     "default": LabConfig(),
@@ -34,6 +34,31 @@ RECIPES: Mapping[str, LabConfig] = {
         lr=1e-2,
         betas=(0.9, 0.98),
     ),
+    "names-4-heads": LabConfig(
+        d_model=32,
+        n_heads=4,
+        d_head=8,
+        normalization_type="RMS",
+        init_scale=0.8,
+        source=Names(),
+        steps=1000,
+        batch=16,
+        lr=1e-2,
+        betas=(0.9, 0.98),
+    ),
+    "graded": LabConfig(
+        d_model=32,
+        n_heads=2,
+        d_head=16,
+        attn_only=False,
+        normalization_type="RMS",
+        init_scale=0.8,
+        source=Graded(),
+        steps=1600,
+        batch=32,
+        lr=6e-3,
+        betas=(0.9, 0.98),
+    ),
     "markov": LabConfig(
         d_model=16,
         n_heads=1,
@@ -43,6 +68,30 @@ RECIPES: Mapping[str, LabConfig] = {
         steps=1500,
         batch=16,
         lr=1e-2,
+        betas=(0.9, 0.98),
+    ),
+    "trigger-bigrams": LabConfig(
+        d_model=32,
+        n_heads=1,
+        d_head=32,
+        init_scale=0.8,
+        source=TriggerBigrams(),
+        steps=1000,
+        batch=32,
+        lr=5e-3,
+        betas=(0.9, 0.98),
+    ),
+    "text-bytes": LabConfig(
+        d_model=32,
+        n_heads=2,
+        d_head=16,
+        attn_only=False,
+        normalization_type="RMS",
+        init_scale=0.8,
+        source=Text(),
+        steps=1000,
+        batch=16,
+        lr=6e-3,
         betas=(0.9, 0.98),
     ),
 }
@@ -72,13 +121,25 @@ class About:
 _TILED_TRAP = (
     "with a norm, tiled data is copied without prefix matching: never infer induction from copy loss"
 )
+_UNTRIED = "nothing yet"
 ABOUT: Mapping[str, About] = {
     "default": About("the first experiment: four heads a layer, a minute or two", trap=_TILED_TRAP),
     "tiled-small": About(
         "loss-level claims about repeats in seconds a run; one head a layer", trap=_TILED_TRAP
     ),
-    "markov": About("in-context statistics: predictions pass from unigrams to bigrams"),
     "names": About("claims about in-weights and in-context parts; one head a layer"),
+    "names-4-heads": About("claims about heads: four a layer, and losses by mechanism"),
+    "graded": About("a ladder of sizes: test loss, facts and copying each vary with size", measured=_UNTRIED),
+    "markov": About(
+        "in-context statistics: from the unigram to the bigram solution (Edelman et al. 2024)",
+        measured=_UNTRIED,
+    ),
+    "trigger-bigrams": About("a memory of bigrams beside induction (Bietti et al. 2023)", measured=_UNTRIED),
+    "text-bytes": About(
+        "memorisation and corpus statistics of real text",
+        measured=_UNTRIED,
+        trap="too few tokens of real text are inducible at this scale for induction heads to form",
+    ),
 }
 
 

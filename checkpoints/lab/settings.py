@@ -40,6 +40,10 @@ class Configured:
         """Names of the settings, and what type each has."""
         return {f.name: getattr(f.type, "__name__", str(f.type)) for f in fields(cls)}  # type: ignore[arg-type]
 
+    def values(self) -> dict[str, Any]:
+        """Its settings by name: plain JSON values."""
+        return {name: getattr(self, name) for name in self.settings()}
+
     @classmethod
     def from_settings(cls: type[T], settings: Mapping[str, Any]) -> T:
         """What has these settings, of which nothing is trusted; what is left out has its default.

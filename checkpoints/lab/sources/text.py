@@ -67,8 +67,8 @@ class Text(Source):
     def resolved(self) -> Text:
         """With the digest of the ids there are now, and the file's name in place of its path: what a manifest says."""
         half = importlib.import_module(self.drawn_by)
-        names = {"path": Path(self.path).name, "tokenizer": Path(self.tokenizer).name}
-        return replace(self, **names, digest=half.digest_of(half.encoded(self).ids))
+        digest: str = half.digest_of(half.encoded(self).ids)
+        return replace(self, path=Path(self.path).name, tokenizer=Path(self.tokenizer).name, digest=digest)
 
     @property
     def d_vocab(self) -> int:  # type: ignore[override]
