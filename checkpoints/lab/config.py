@@ -6,7 +6,7 @@ It imports nothing heavy: the command line imports it before it parses its argum
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
