@@ -15,7 +15,6 @@ from byrote.probes.wording import clean, count, number, p_value, plain
 
 if TYPE_CHECKING:
     from byrote.probes.degrade.measures import Degradation
-    from byrote.probes.results import Results
 
 COLUMNS = (
     Column("measure", "measure"),
@@ -113,27 +112,18 @@ def degrade(
     Without --measure all are tried, and what cannot be had is a row with its reason.
     """
     from byrote.probes.degrade.measures import degradation
-    from byrote.probes.degrade.study import DegradeSettings
+    from byrote.probes.degrade.study import DegradeSettings, by_arm
     from byrote.probes.findings_degrade import degradation_sentences
 
     if bool(group) == bool(paths):
         raise click.UsageError("give results folders, or groups with --group")
-    named = named_runs(group) if group else _by_arm(options.open_results(paths))
+    named = named_runs(group) if group else by_arm(options.open_results(paths))
     baseline = baseline or (named[0][0] if group else "")
     settings = DegradeSettings(over, metric, copy, baseline, how, size, floor, step, seed)
     found = degradation(named, settings, measures=measure)
     for line in degradation_sentences(found):
         out.headline(line)
     _print(session, found, out)
-
-
-def _by_arm(runs: list[Results]) -> list[tuple[str, list[Results]]]:
-    """Runs under the arm that each declares, whatever dose and size."""
-    arms: dict[str, list[Results]] = {}
-    for run in runs:
-        arm = run.facts.require("arm", run=run.run, what_for="an arm")
-        arms.setdefault(arm, []).append(run)
-    return list(arms.items())
 
 
 def _print(session: Session, found: Degradation, out: Output) -> None:

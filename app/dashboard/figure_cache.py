@@ -6,7 +6,7 @@ What these functions return is shared: a page that needs another style requests 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,8 @@ from byrote.dashboard.query_params import State
 from byrote.probes import figures
 from byrote.probes.comparable import BEST_HEAD, Comparison, init_disagreement, matched_steps
 from byrote.probes.degradation import compare
+from byrote.probes.degrade.dose_response import DoseResponse
+from byrote.probes.degrade.study import DegradeSettings, Study, by_arm, taken_apart
 from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
 from byrote.probes.figures.circuit import Wiring
@@ -99,6 +101,46 @@ def seed_curves(
 ) -> Figure:
     """Every seed of the two arms over training, and their medians."""
     return figures.seed_curves(_groups(run, base, runs), probe=probe, metric=metric, look=look)
+
+
+@dataclass(frozen=True)
+class Doses:
+    """A dose-response of everything opened, without the results it was made of.
+
+    Attributes:
+        by_size: size -> its dose-response.
+        over: the dose.
+        metric: PROBE/METRIC that is damaged.
+        baseline: name of the undamaged arm.
+    """
+
+    by_size: Mapping[float, DoseResponse]
+    over: str
+    metric: str
+    baseline: str
+
+
+@run_cache(4)
+def doses_of(first: Results, *more: Results, baseline: str) -> Doses:
+    """Damage over the dose that these runs declare.
+
+    Args:
+        first, more: runs that declare their arm.
+        baseline: name of the undamaged arm; "" finds it.
+
+    Raises:
+        ByroteError: no dose varies, or no arm is surely the baseline.
+    """
+    named = by_arm((first, *more))
+    study = Study(taken_apart(named), DegradeSettings(baseline=baseline))
+    return Doses(study.doses, study.over or "", study.metric, study.baseline)
+
+
+@run_cache(4)
+def dose_figure(first: Results, *more: Results, baseline: str, look: Look = FULL) -> Figure:
+    """The dose-response of everything opened."""
+    found = doses_of(first, *more, baseline=baseline)
+    return figures.dose_response(found.by_size, metric=found.metric, look=look)
 
 
 @run_cache(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes import figures
 from byrote.probes.degrade.measures import Degradation, degradation
-from byrote.probes.degrade.study import DegradeSettings
+from byrote.probes.degrade.study import DegradeSettings, by_arm
 from byrote.probes.findings_degrade import degradation_sentences
 from byrote.probes.results import Results
 from byrote.probes.wording import MISSING, clean, number, p_value, sentence_case
@@ -46,11 +46,7 @@ def _named(inputs: Inputs) -> list[tuple[str, list[Results]]]:
     """Runs by arm, the baseline first; declared ones where they could not be grouped for having several sizes or doses."""
     if inputs.groups:
         return [(one.name, list(one.runs)) for one in inputs.groups]
-    found: dict[str, list[Results]] = {}
-    for run in inputs.measured:
-        if run.facts.arm is not None:
-            found.setdefault(run.facts.arm, []).append(run)
-    return list(found.items())
+    return by_arm(run for run in inputs.measured if run.facts.arm is not None)
 
 
 def _table(found: Degradation) -> Table:

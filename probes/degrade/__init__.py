@@ -11,10 +11,12 @@ from byrote.probes.degrade.displacement import displacement
 from byrote.probes.degrade.dose_response import Boundary, DoseResponse, Peak, boundary_fit, dose_response
 from byrote.probes.degrade.effective_data import RStar, effective_data, fit_r_star, with_unique_tokens
 from byrote.probes.degrade.effective_size import EffectiveSize, Ladder, effective_size
+from byrote.probes.degrade.measures import Degradation, degradation
 from byrote.probes.degrade.near_zero import NearZero, near_zero
 from byrote.probes.degrade.noise_floor import Churn, churn, churn_of, noise_floor
 from byrote.probes.degrade.preferential_damage import preferential_damage
 from byrote.probes.degrade.runs import run_rows
+from byrote.probes.degrade.study import DegradeSettings, by_arm
 from byrote.probes.degrade.verdicts import (
     Claimed,
     Rule,
@@ -32,6 +34,8 @@ __all__ = [
     "Capacity",
     "Churn",
     "Claimed",
+    "Degradation",
+    "DegradeSettings",
     "DoseResponse",
     "EffectiveSize",
     "Extraction",
@@ -42,10 +46,12 @@ __all__ = [
     "Rule",
     "Verdict",
     "boundary_fit",
+    "by_arm",
     "capacity",
     "churn",
     "churn_of",
     "corrected",
+    "degradation",
     "displacement",
     "dose_response",
     "double_descent",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -47,6 +47,22 @@ class DegradeSettings:
     floor: float = 0.0
     step: int | None = None
     seed: int = 0
+
+
+def by_arm(runs: Iterable[Results]) -> list[tuple[str, list[Results]]]:
+    """Runs under the arm that each declares, whatever its dose and size.
+
+    Args:
+        runs: results of one run each.
+
+    Raises:
+        ByroteError: a run declares no arm.
+    """
+    found: dict[str, list[Results]] = {}
+    for run in runs:
+        arm = run.facts.require("arm", run=run.run, what_for="an arm")
+        found.setdefault(arm, []).append(run)
+    return list(found.items())
 
 
 def taken_apart(named: Sequence[tuple[str, Sequence[Results]]]) -> list[Group]:

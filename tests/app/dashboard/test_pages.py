@@ -23,6 +23,7 @@ TITLES = {
     "head": "L1H2 scores 0.90 [0.88, 0.92] on prefix matching at step 40, rank 1 of 6",
     "circuit": "Which head feeds which was not tested by ablation at step 40",
     "compare": "In these two runs, unique is higher on 1 and lower on 1 of 3 measures than repeated at step 40",
+    "dose": "These runs are no dose-response",
     "memory": "unique: no training sequences were given to test it on; its strongest prefix matching is 0.90 [0.88, 0.92] (L1H2)",
     "runs": "2 runs, 8 checkpoints measured",
 }

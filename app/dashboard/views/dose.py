@@ -1,0 +1,211 @@
+"""Dose: what did more of it do? Damage against the dose, and the heads of one seed along it, which play."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.dashboard import export, figure_cache
+from byrote.dashboard.components.base import encode, packed, show
+from byrote.dashboard.components.head_grid import cell_decimals, cell_px, palette, what
+from byrote.dashboard.figure_cache import Doses
+from byrote.dashboard.page import Drawing, Page, View, chosen, follow, go, how_computed, nothing, panel
+from byrote.dashboard.query_params import State
+from byrote.interp.axes import head_label
+from byrote.probes.figures.doses import dose_table
+from byrote.probes.findings_degrade import DOSE_WORDS, dose_sentence
+from byrote.probes.results import Results
+from byrote.probes.wording import clean, literal, shell_line
+
+GRID = "dose_grid"
+_HELP = "Measure arms of two doses or more; runs declare theirs by a lab series' manifest or byrote.toml beside results"
+
+
+def draw(view: View, page: Drawing) -> None:
+    """The dose-response beside the grids along the dose, then the numbers."""
+    found = _doses(view)
+    if isinstance(found, str):
+        page.title("These runs are no dose-response")
+        nothing(f"{found}.", _HELP)
+        return
+    several = len(found.by_size) > 1
+    lines = [
+        dose_sentence(one, size, several=several, metric=found.metric) for size, one in found.by_size.items()
+    ]
+    page.title(lines[0])
+    for line in lines[1:]:
+        st.markdown(literal(line, limit=600))
+    left, right = st.columns([1, 1], gap="medium")
+    with left, panel("the dose-response"):
+        runs = _declared(view)
+        page.figure(
+            partial(figure_cache.dose_figure, runs[0], *runs[1:], baseline=_baseline(view)),
+            "doses",
+            width="half",
+        )
+    with right, panel("the heads along the dose"):
+        _grids(view, found)
+    page.table(
+        dose_table(found.by_size), "doses",
+        caption=f"{found.metric} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
+        "seeds, and over sequences where runs share them.",
+    )  # fmt: skip
+
+
+def _declared(view: View) -> tuple[Results, ...]:
+    """The runs that say their arm, the one looked at first."""
+    runs = [run for run in view.library.runs.values() if run.n_rows and run.facts.arm is not None]
+    return tuple(sorted(runs, key=lambda run: run is not view.run))
+
+
+def _baseline(view: View) -> str:
+    return "" if view.base is None else view.base.facts.arm or ""
+
+
+def _doses(view: View) -> Doses | str:
+    """The dose-response of everything opened, or why there is none."""
+    runs = _declared(view)
+    if len(runs) < 3:
+        return "Fewer than three runs declare an arm"
+    try:
+        return figure_cache.doses_of(runs[0], *runs[1:], baseline=_baseline(view))
+    except ByroteError as error:
+        return clean(error.message, limit=300)
+
+
+def along(view: View, over: str) -> list[tuple[str, Results]]:
+    """Runs of the seed and size of the run looked at, by dose: heads of one seed are the same weights at step 0 at every dose.
+
+    Args:
+        view: what is looked at.
+        over: the dose.
+
+    Returns:
+        (words for the dose, run), ascending; those without the probe left out.
+    """
+    mine = view.run.facts
+    found = []
+    for run in _declared(view):
+        dose = getattr(run.facts, over, None)
+        alike = (
+            run.facts.seeds == mine.seeds
+            and run.facts.parameters == mine.parameters
+            and run.shape == view.run.shape
+        )
+        if dose is not None and alike and run.has(view.state.probe, view.state.metric):
+            found.append((float(dose), run))
+    found.sort(key=lambda pair: pair[0])
+    return [(f"{DOSE_WORDS[over]} {dose:g}", run) for dose, run in found]
+
+
+def dose_grid_data(runs: list[tuple[str, Results]], state: State) -> dict[str, Any]:
+    """What the browser needs to play the heads over the dose: a grid for each run at its last step, on one scale.
+
+    Args:
+        runs: words and run by dose; see `along`.
+        state: probe, metric, head, pins and layer shown.
+    """
+    cubes = [run.cube(state.probe, state.metric) for _, run in runs]
+    values = np.stack([np.where(c.measured[-1], c.value[-1], np.nan) for c in cubes])
+    lo, hi = min(c.limits[0] for c in cubes), max(c.limits[1] for c in cubes)
+    limits = (-max(-lo, hi), max(-lo, hi)) if lo < 0 else (lo, hi)
+    index = next((i for i, (_, run) in enumerate(runs) if run.run == state.run), 0)
+    title = f"seed {runs[index][1].facts.init_seed}, each at its last step"
+    n_layers, n_heads = runs[0][1].shape
+    return {
+        "key": str(hash((tuple(run.run for _, run in runs), state.probe, state.metric))),
+        "panels": [{"role": "run", "title": title, "codes": packed(encode(values, limits)), "at": None}],
+        "layers": n_layers, "heads": n_heads, "steps": list(range(len(runs))),
+        "labels": [f"{words} · {clean(run.run, limit=40)}" for words, run in runs],
+        "marks": [], "doubts": {}, "index": index, "selected": state.head, "cell": cell_px(n_heads), "pinned": list(state.pin),
+        "show": "value" if state.show == "base" else state.show, "what": what(state), "lo": limits[0], "hi": limits[1],
+        "decimals": cell_decimals(limits), "chance": "", "chance_frac": None,
+        "colors": list(palette("sequential" if limits[0] >= 0 else "diverging")), "differences": list(palette("diverging")),
+    }  # fmt: skip
+
+
+def _grids(view: View, found: Doses) -> None:
+    runs = along(view, found.over)
+    if len(runs) < 2 or not view.state.probe:
+        nothing(
+            "No other dose has a run of this seed and size with this probe, so that no head stands beside its like.",
+            "Choose another run: heads are followed from dose to dose within one seed",
+        )
+        return
+    names = [run.run for _, run in runs]
+
+    def rested() -> None:
+        at = chosen(GRID, "step")
+        if at is not None and 0 <= int(at) < len(names):
+            go(run=names[int(at)])
+
+    show(
+        "head_grid", dose_grid_data(runs, view.state), key=GRID, head=follow(GRID, "head"), step=rested,
+        show=follow(GRID, "show"), open=follow(GRID, "open", part="head"),
+    )  # fmt: skip
+    st.caption("Plays over the dose, one run of this seed at each; where it rests, that run is chosen.")
+    st.dataframe(heads_frame(runs, view.state), hide_index=True, key="table_dose_heads")
+    how_computed([view.state.probe], key="how_dose_grid")
+
+
+def heads_frame(runs: list[tuple[str, Results]], state: State) -> pd.DataFrame:
+    """The strongest head at each dose, and the one looked at.
+
+    Args:
+        runs: words and run by dose.
+        state: probe, metric and head.
+    """
+    rows = []
+    for words, run in runs:
+        cube = run.cube(state.probe, state.metric)
+        best = cube.strongest(cube.steps[-1])
+        mine = state.layer_head
+        rows.append(
+            {
+                "dose": words,
+                "strongest": "" if best is None else head_label(*best),
+                "score": None if best is None else round(float(cube.value[-1][best]), 3),
+                state.head or "head": None if mine is None else round(float(cube.value[-1][mine]), 3),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _commands(view: View) -> list[str]:
+    if isinstance(_doses(view), str):
+        return [export.show(view.run)]
+    folders = dict.fromkeys(str(run.path.parent) for run in _declared(view))
+    base = ["--baseline", _baseline(view)] if _baseline(view) else []
+    return [shell_line(["byrote", "degrade", *folders, *base])]
+
+
+def _notebook(view: View) -> list[str]:
+    if isinstance(_doses(view), str):
+        return ["run.facts"]
+    folders = [str(run.path) for run in _declared(view)]
+    base = f", degrade.DegradeSettings(baseline={_baseline(view)!r})" if _baseline(view) else ""
+    return [
+        "from byrote.probes import degrade",
+        f"runs = [Results.open(path) for path in {folders!r}]",
+        f"found = degrade.degradation(degrade.by_arm(runs){base})",
+        "figures.dose_response(found.doses, metric=found.metric)",
+        "found.rows",
+    ]
+
+
+PAGE = Page(
+    name="dose",
+    title="Dose",
+    icon=":material/show_chart:",
+    question="how damage grows with the dose of repeated or synthetic data, and what becomes of the heads along it",
+    draw=draw,
+    commands=_commands,
+    notebook=_notebook,
+    needs=("held_out_loss", "prefix_matching"),
+    state=("show",),
+)

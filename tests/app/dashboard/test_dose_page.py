@@ -1,0 +1,68 @@
+"""The dose page: damage over the dose, and the heads of one seed along it, for the browser to play."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from byrote.dashboard.export import notebook_lines, shell_lines
+from byrote.dashboard.library import open_library
+from byrote.dashboard.page import View
+from byrote.dashboard.query_params import read
+from byrote.dashboard.views import PAGES
+from byrote.dashboard.views.dose import along, dose_grid_data, heads_frame
+
+RUN = "rep-p16-s2"
+
+
+@pytest.fixture(scope="module")
+def study(degraded):
+    return degraded[0].path.parent
+
+
+@pytest.fixture(scope="module")
+def view(study):
+    library = open_library([study])
+    return View(
+        library,
+        read({"run": RUN, "probe": "prefix_matching", "base": "control-4000-s2"}, library),
+        {},
+        PAGES["dose"],
+        "light",
+    )
+
+
+def test_it_draws_the_dose_response_beside_the_grids(open_page, study):
+    at = open_page("dose", study, run=RUN, probe="prefix_matching")
+    assert not at.exception and not at.error
+    assert "is worst at E 62.5" in at.title[0].value.replace("\\", "")
+    assert len(at.get("plotly_chart")) == 1 and len(at.get("bidi_component")) == 1
+    (grid,) = [json.loads(one.proto.json) for one in at.get("bidi_component")]
+    assert [label.split(" · ")[0] for label in grid["labels"]] == ["E 0", "E 3.90625", "E 62.5", "E 250"]
+
+
+def test_the_grids_along_the_dose_are_those_of_one_seed(view):
+    runs = along(view, "pool")
+    assert [run.run for _, run in runs] == ["control-4000-s2", "rep-p4-s2", RUN, "rep-p256-s2"]
+    data = dose_grid_data(runs, view.state)
+    assert (data["index"], data["steps"], data["layers"], data["heads"]) == (2, [0, 1, 2, 3], 2, 3)
+    assert data["labels"][2] == f"P 16 · {RUN}"
+    frame = heads_frame(runs, view.state)
+    assert frame["strongest"].tolist()[:2] == ["L1H2", "L1H2"] and frame["score"].tolist()[
+        0
+    ] == pytest.approx(1, abs=0.05)
+    lost = dict(zip(frame["dose"], frame["score"], strict=True))["P 16"]
+    assert np.isclose(lost, 0, atol=0.1)
+
+
+def test_what_it_offers_to_run_runs(view, byrote):
+    (command, _) = shell_lines(view)
+    assert byrote(*shlex.split(command)[1:], "--measure", "dose", "--json").exit_code == 0
+    scope: dict = {}
+    *lines, last = notebook_lines(view)
+    exec("\n".join(lines[:-1]), scope)
+    assert set(eval(last, scope)["measure"]) >= {"dose", "peak", "band"}
+    assert eval(lines[-1], scope).alt.startswith("held_out_loss/loss is worst at E 62.5")
