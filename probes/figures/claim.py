@@ -20,15 +20,28 @@ from byrote.probes.figures.theme import Style, paint, run_styles, tint
 from byrote.probes.seed_statistics import paired_difference
 from byrote.probes.wording import clean, count, counted, interval, markup, number, step_number
 
+FACT_WORDS = {
+    "epochs": "times each repeated sequence is seen",
+    "synthetic_share": "share of the data that is synthetic",
+}
 METRIC_WORDS = {
     "test_loss": "loss on fresh data, nats",
     "copy_loss": "loss on copied tokens, nats",
     "pool_loss": "loss on the pool, nats",
     "excess_risk": "excess risk",
-    "prefix_matching": "prefix matching of the strongest head, attention fraction",
+    "prefix_matching": "prefix matching, strongest head",
     "copies_gain": "loss on the second copy minus the last, nats",
     "pair_log_odds": "pair_log_odds, nats of log odds",
     "skip_log_odds": "log_odds, nats of log odds",
+    "copy_gain": "later copies minus the first, nats",
+    "table_part_loss": "loss on tokens of the table, nats",
+    "rare_table_part_loss": "loss on rare tokens, nats",
+    "data_bigram_entropy": "entropy of bigrams, nats",
+    "kl_unigram": "KL to the unigram, nats",
+    "joint_change": "lost without induction heads, nats",
+    "k_composition_z": "K-composition, highest z",
+    "qk_positivity": "positivity of the QK circuit",
+    "qk_trace_z": "trace of the QK circuit, z",
 }
 
 
@@ -71,7 +84,7 @@ def _label(place: Place, runs: Runs, fact: str) -> str:
     value = runs.fact(place, fact) if fact else np.nan
     if not np.isfinite(value) or value == 0:
         return place.arm
-    return count(value) if value >= 10 or value.is_integer() else number(value)
+    return count(value) if value.is_integer() else number(value)
 
 
 def _by_arm(
@@ -99,7 +112,7 @@ def _by_arm(
                 line={"color": paint("ink"), "width": 2} if picture.kind == "doses" else None,
                 hover=[f"{markup(r['label'])}, mean of {len(seeds)}<br>{interval(r['value'], r['lo'], r['hi'])}" for r in rows])
     )  # fmt: skip
-    title = "times each copied sequence is seen" if picture.kind == "doses" else ""
+    title = FACT_WORDS[picture.fact] if picture.kind == "doses" else ""
     x_axis = axis_layout(
         (-0.5, len(places) - 0.5),
         list(range(len(places))),
