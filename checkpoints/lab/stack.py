@@ -287,8 +287,8 @@ class _Stack:
             entries.append(entry)
         if step in (0, self.config.steps) or time.monotonic() - self.committed_s >= COMMIT_EVERY_S:
             self._commit(step)
-        means = {
-            name: sum(entry[name] for entry in entries) / len(entries)
+        means = {  # None where the source has no such tokens, for all runs alike
+            name: None if entries[0][name] is None else sum(entry[name] for entry in entries) / len(entries)
             for name in ("train_loss_nats", "test_loss_nats", "copy_loss_nats")
         }
         self.emit({"event": "checkpoint", "step": step, **means, "total": self.config.steps})

@@ -50,7 +50,8 @@ CLAIMS = (
         "elhage",
         "In small models of two layers, heads compose through keys and hardly through queries and values.",
         "Only K-composition with one previous-token head is significant",
-        "z of the strongest K-composition minus that of the stronger one of Q and V, of all pairs of heads",
+        "z of the strongest K-composition minus that of the stronger one of Q and V, of all pairs of heads; z is taken against the "
+        "other pairs, so that it cannot show a composition that most of them have",
         "k_composition_z",
         "standard deviations",
         Rule("rises", 1.0),

@@ -13,13 +13,10 @@ _PLACE = HEADS.places("unique")[0]
 def _most(runs: Runs) -> Effects:
     """Loss that is missing without the induction heads, beyond half of what copying is worth."""
     seeds = runs.seeds(_PLACE)
-    change, gain, excess = (
-        runs.final(_PLACE, metric, seeds) for metric in ("joint_change", "load_gain", "joint_excess")
-    )
+    change, gain = (runs.final(_PLACE, metric, seeds) for metric in ("joint_change", "load_gain"))
     return Effects(
         change - 0.5 * gain,
-        f"copying is worth {gain.mean():.2f} nats; {change.mean():.2f} are lost without these heads, {excess.mean():.2f} more than "
-        "without as many others",
+        f"copying is worth {gain.mean():.2f} nats, of which {change.mean():.2f} are lost without these heads",
     )
 
 

@@ -20,6 +20,7 @@ from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
 from byrote.checkpoints.lab import stack as lab_stack
 from byrote.checkpoints.lab.model import build_model, learning_rate, mean_loss
 from byrote.checkpoints.lab.source import ArmStream
+from byrote.checkpoints.lab.sources import Markov
 from byrote.checkpoints.lab.stack import TrainedStack, padded, train_stack
 
 FIELDS = {
@@ -231,6 +232,15 @@ def test_a_complete_stack_is_left_alone(tmp_path):
     train_stack(stack_of(tmp_path, steps=4), state=tmp_path / ".state", on_event=events.append)
     assert not events
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_source_without_copies_has_no_copy_loss(tmp_path):
+    seen = []
+    runs = stack_of(tmp_path, steps=4, every=4, source=Markov(d_vocab=4, n_ctx=8))
+    train_stack(runs, state=tmp_path / ".state", on_event=seen.append)
+    written = [event for event in seen if event["event"] == "checkpoint"]
+    assert [event["copy_loss_nats"] for event in written] == [None] * len(written)
+    assert written and all(event["test_loss_nats"] > 0 for event in written)
 
 
 def test_refusals(tmp_path):
