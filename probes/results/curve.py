@@ -125,18 +125,19 @@ class Curve:
         rng = np.random.default_rng([seed, len(self.steps), n_resamples])
         return self.value + self.error * rng.standard_normal((n_resamples, len(self.steps)))
 
-    def p_above(self, index: int | None, sign: float) -> Float[np.ndarray, " steps"]:
+    def p_above(self, index: int | None, sign: float, *, by: float = 0.0) -> Float[np.ndarray, " steps"]:
         """One-sided p, per step, that the curve lies beyond what it is at one step.
 
         Args:
             index: of the step compared with; None compares with chance.
             sign: 1 for above, -1 for below.
+            by: how far beyond, in the metric's unit.
         """
         if self.samples is not None:
             base = self.chance if index is None else self.samples[:, index : index + 1]
-            return p_greater(sign * (self.samples - base))
+            return p_greater(sign * (self.samples - base) - by)
         base, error = (self.chance, 0.0) if index is None else (self.value[index], self.error[index])
-        beyond, spread = sign * (self.value - base), np.hypot(self.error, error)
+        beyond, spread = sign * (self.value - base) - by, np.hypot(self.error, error)
         with np.errstate(divide="ignore", invalid="ignore"):
             p = normal_sf(beyond / spread)
         return np.where(spread > 0, p, np.where(beyond > 0, 0.0, 1.0))

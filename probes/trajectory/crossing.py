@@ -5,8 +5,8 @@ Onset: when 10%, 50% and 90% of a rise had happened.
 1. direction: the probe's own; where it has none, that of the largest departure from the first measured value
 2. top: the highest value sustained at two neighbouring measured steps, or the last one: a spike at one step is no rise
 3. there is a rise within the series when two neighbouring steps, or the last one, lie beyond the first step (one-sided
-   t-tests on paired sequences, 5%, Bonferroni over steps and, for the strongest of several heads, over those) and top
-   lies beyond it by the smallest effect; else there is no onset, and the text says which
+   t-tests on paired sequences, 5%, Bonferroni over steps and, for the strongest of several heads, over those) and, tested
+   alike, by more than the smallest effect; else there is no onset, and the text says which
 4. base: the first measured value; chance instead when that value already lies beyond chance, tested alike, by the
    smallest effect, for then part of the rise happened before the first step; without a rise within the series all of it did
 5. crossing of a level: the first step at or above it that is followed by another (or is the last), joined to the step
@@ -92,7 +92,7 @@ def rise(curve: Curve) -> Rise:
     if not sign:
         sign = 1.0 if departure.max() >= -departure.min() else -1.0
     top = first + sign * float(sustained_top(sign * departure[None])[0])
-    why_not = _why_not(curve, sign, gain=sign * (top - first), directions=directions)
+    why_not = _why_not(curve, sign, directions=directions)
     from_chance = directions == 1 and _beyond_chance(curve, sign)
     if from_chance and why_not:
         why_not = (
@@ -109,25 +109,28 @@ def rise(curve: Curve) -> Rise:
     )
 
 
-def _why_not(curve: Curve, sign: float, *, gain: float, directions: int) -> str:
+def _why_not(curve: Curve, sign: float, *, directions: int) -> str:
     """Why there is no rise after the first measured step, "" when there is one."""
     if len(curve.steps) < 2:
         return "only one step was measured"
     what = "change" if directions == 2 else "rise" if sign > 0 else "fall"
-    p = curve.p_above(0, sign)[1:]
-    sustained = np.append(np.maximum(p[:-1], p[1:]), p[-1]).min()  # both of two neighbours, or the last
-    if sustained * len(p) * directions * curve.among >= ALPHA:
+    for by in (0.0, curve.smallest):
+        p = curve.p_above(0, sign, by=by)[1:]
+        sustained = np.append(np.maximum(p[:-1], p[1:]), p[-1]).min()  # both of two neighbours, or the last
+        if sustained * len(p) * directions * curve.among < ALPHA:
+            continue
+        if by:
+            return f"no lasting {what} {'' if curve.imported else 'surely '}of more than {by:g}"
         none = "" if curve.imported else " that these sequences can tell from none"
         return f"no lasting {what} from the first measured step{none}"
-    return "" if gain > curve.smallest else f"no lasting {what} of more than {curve.smallest:g}"
+    return ""
 
 
 def _beyond_chance(curve: Curve, sign: float) -> bool:
     """Whether the first measured value lies beyond chance."""
     if not np.isfinite(curve.chance):
         return False
-    far = sign * (float(curve.value[0]) - curve.chance) > max(curve.smallest, 1e-12)
-    return bool(far and curve.p_above(None, sign)[0] * curve.among < ALPHA)
+    return bool(curve.p_above(None, sign, by=max(curve.smallest, 1e-12))[0] * curve.among < ALPHA)
 
 
 def crossings(

@@ -3,8 +3,9 @@
 Peak: the best measured step. Which step truly is best is known only up to those that are not surely worse (one-sided
 paired t-tests against it, Bonferroni over steps, 5%), and between checkpoints only up to their neighbours.
 
-Decay: share of the rise that is lost at the last step, when that step is surely worse than the peak. Having chosen the
-best of many noisy steps makes a flat curve look as if it fell; the test prevents that from being reported as a decay.
+Decay: share of the rise that is lost at the last step, when that step is surely worse than the peak by more than the
+smallest effect, tested alike. Having chosen the best of many noisy steps makes a flat curve look as if it fell; the test
+prevents that from being reported as a decay.
 
 Phase window: where the curve rises fastest on ln(1 + step) (Olsson et al. 2022 read the phase change off the in-context
 learning score). Slopes are taken over at least MIN_WIDTH, so that two late checkpoints close together on that axis do
@@ -118,7 +119,8 @@ def decay(curve: Curve, *, seed: int = 0, found: Rise | None = None) -> Decay | 
         return None
     best, may_be = _best(curve, found)
     last = len(curve.steps) - 1
-    if last in may_be or found.sign * (curve.value[best] - curve.value[last]) <= curve.smallest:
+    lost = curve.p_above(last, found.sign, by=curve.smallest)[best]
+    if last in may_be or lost * max(last, 1) * curve.among >= ALPHA:
         return None
     values, draws = _peak_last_first(curve, found, best, seed)
     if found.from_chance:

@@ -5,8 +5,8 @@ the score over all heads. Heads may trade places while the algorithm stays: low 
 swap, with a mass that falls it is a loss.
 
 Heads that no sequence sample can tell apart trade ranks by noise. A swap is `sure` only when a head that leaves and one
-that enters are in the opposite order at the two steps (paired t-tests both ways, Bonferroni over pairs of heads and
-steps, 5%) and each is above chance by the smallest effect while it is on top.
+that enters are in the opposite order at the two steps and each is above chance by more than the smallest effect while it
+is on top (t-tests, Bonferroni over pairs of heads and steps, 5%).
 
 Total mass:
 1. The heads that were measured at every measured step.
@@ -18,6 +18,7 @@ Total mass:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -143,16 +144,18 @@ class Grid:
     def _sure(self, left: Int[np.ndarray, " l"], entered: Int[np.ndarray, " e"], i: int) -> bool:
         k, heads = self.k, len(self.curves)
         tests = k * (heads - k) * (len(self.first.steps) - 1)
-        smallest = self.first.smallest
         for out in left.tolist():
             for into in entered.tolist():
-                strong = min(
-                    self.value[out, i] - self.chance[out], self.value[into, i + 1] - self.chance[into]
-                )
                 p = max(self._p(out, into, i), self._p(into, out, i + 1))
-                if strong > smallest and p * tests < ALPHA:
+                weak = max(self._p_strong(out, i), self._p_strong(into, i + 1))
+                if max(p, weak) * tests < ALPHA:
                     return True
         return False
+
+    def _p_strong(self, head: int, i: int) -> float:
+        """One-sided p that a head is above chance by more than the smallest effect at a step."""
+        curve = replace(self.curves[head], chance=float(self.chance[head]))
+        return float(curve.p_above(None, 1.0, by=curve.smallest)[i])
 
     def _p(self, high: int, low: int, i: int) -> float:
         """One-sided p that one head is above another at a step."""

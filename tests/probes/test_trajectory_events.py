@@ -10,6 +10,7 @@ from test_trajectory_and_degradation import HIGH, LOW, _write
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.calibration import calibrations, event_calibrations
+from byrote.probes.results.curve import Curve
 from byrote.probes.simulated import flat, log_grid, rise_and_fall, sigmoid, simulated_curve, true_crossing
 from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.trajectory import (
@@ -26,6 +27,7 @@ from byrote.probes.trajectory import (
     total_mass,
     turnover,
 )
+from byrote.probes.trajectory.turnover import turnover_of
 
 GRID = log_grid(12)
 
@@ -67,11 +69,44 @@ def test_at_the_ceiling_from_the_start_is_said():
 
 
 def test_flat_above_chance_has_no_onset_within_the_series():
-    """A head that is at 0.3 by its random weights, where chance is 0.2: nothing happened."""
+    """A head that is at 0.3 by its random weights, where chance is 0.15: nothing happened."""
     rng = np.random.default_rng(7)
-    found = [rise(simulated_curve(flat(0.3), GRID, rng, chance=0.2)) for _ in range(50)]
+    found = [rise(simulated_curve(flat(0.3), GRID, rng, chance=0.15)) for _ in range(50)]
     assert all(one.from_chance for one in found) and sum(one.within for one in found) <= 2
     assert "rises no further" in found[0].why_not
+
+
+def noisy(values, *, sd: float, n: int = 32) -> Curve:
+    """A curve whose sequences differ by `sd` from step to step, with these very means."""
+    noise = np.random.default_rng(0).normal(size=(n, len(values)))
+    noise = (noise - noise.mean(0)) / noise.std(0, ddof=1) * sd
+    samples = np.asarray(values) + noise
+    half = 1.96 * sd / np.sqrt(n)
+    curve = _sharp(values, [10**i for i in range(len(values))], chance=0.0)
+    return replace(curve, samples=samples, n=n, lo=curve.value - half, hi=curve.value + half)
+
+
+def test_the_end_of_the_interval_must_pass_the_smallest_effect():
+    """Rises, losses and stands above chance of 0.07, known to 0.03, or to 0.004."""
+    for sd, surely in ((0.08, False), (0.01, True)):
+        up = noisy([0.0, 0.0, 0.07, 0.07], sd=sd)
+        assert up.p_above(0, 1.0)[-1] < 0.01  # surely above 0 in both
+        found = rise(up)
+        assert found.within == surely and bool(found.why_not) != surely
+        assert ("surely of more than 0.05" in found.why_not) != surely
+        falls = noisy([0.0, 0.9, 0.9, 0.83], sd=sd)
+        assert (decay(falls) is not None) == surely
+        assert rise(noisy([0.07, 0.07, 0.07], sd=sd)).from_chance == surely
+
+
+def test_heads_that_trade_places_must_surely_stand_above_chance():
+    for sd, surely in ((0.08, False), (0.01, True)):
+        heads = {
+            (0, h): replace(noisy(values, sd=sd), layer=0, head=h)
+            for h, values in enumerate([[0.07, 0.0], [0.0, 0.07], [-0.1, -0.1], [-0.1, -0.1]])
+        }
+        (row,) = turnover_of(heads, k=1).itertuples(index=False)
+        assert (row.left, row.entered, row.sure) == ("L0H0", "L0H1", surely)
 
 
 def test_what_stands_above_chance_at_first_and_falls_has_a_decay_and_no_window():
@@ -93,7 +128,7 @@ def test_a_dip_after_the_top_changes_no_onset():
 
 def test_the_strongest_of_many_has_to_pass_a_harder_test():
     rng = np.random.default_rng(3)
-    path = sigmoid(5.0, 0.2, low=0.3, high=0.45)
+    path = sigmoid(5.0, 0.2, low=0.3, high=0.5)
     curves = [simulated_curve(path, GRID, rng, concentration=2.0) for _ in range(60)]
     alone, among = ([rise(replace(c, among=n)).within for c in curves] for n in (1, 144))
     assert 0 < sum(among) < sum(alone)
