@@ -24,6 +24,7 @@ from byrote.probes.sequences import Vocabulary as Vocabulary
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
+SLOPE_COPIES, MIN_PARAGRAPH = 4, 8  # a slope needs four copies, for which a short context has shorter paragraphs
 CONDITIONS = ("null", "apart", "pair", "skip")  # rows of one planted item, in this order
 PLANTED_TOKENS, PLANTED_GAPS = 64, (4, 8, 16, 32)
 
@@ -113,11 +114,13 @@ def jittered_repeat(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -
 
 
 def paragraph_copies(vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
-    """One random paragraph of about 40 tokens, 11 times; fewer copies before shorter than 12 tokens."""
+    """One random paragraph of about 40 tokens, 11 times; fewer copies before shorter than 12 tokens, or than 8 for four."""
     copies = COPIES
     p = min(40, (n_ctx - 1) // copies, len(vocabulary.ids))
     if p < MIN_BLOCK:
         copies = max(2, (n_ctx - 1) // MIN_BLOCK)
+        if copies < SLOPE_COPIES <= (n_ctx - 1) // MIN_PARAGRAPH:
+            copies = SLOPE_COPIES
         p = min((n_ctx - 1) // copies, 40, len(vocabulary.ids))
     if p < 2:
         raise ByroteError(
