@@ -174,6 +174,38 @@ FLOORS: Final[Mapping[str, float]] = {
 }
 """What the lower end of each number that the induction verdict rests on must exceed. The first two are of matching."""
 
+_HALF: Final[Mapping[str, float]] = {
+    **dict.fromkeys(("prefix_excess", "jitter_excess", "signature", "joint_signature"), 0.02),
+    "copying_excess": 0.005,
+    **dict.fromkeys(("dla", "dla_excess"), 0.01),
+    "dla_share": 0.003,
+    "copied": 0.18,
+    **dict.fromkeys(
+        ("top_change", "excess", "over_tenth", "joint_change", "joint_excess", "over_half"), 0.02
+    ),
+    "loss_share": 0.01,
+}
+ROUNDING: Final[Mapping[str, Mapping[str, float]]] = {"bfloat16": _HALF, "float16": _HALF}
+"""By how much a precision moves the numbers that verdicts rest on, in their units: twice what was measured, or more.
+
+`python tests/bench/rounding.py` measures it; docs/statistics.md has what it found. A verdict that would be another if its
+numbers moved so far either way is not given.
+"""
+
+
+def moved(lo: Mapping[str, Any], dtype: str, sign: int) -> dict[str, Any]:
+    """Lower ends moved by what rounding to a precision does to them, down (-1) or up (1)."""
+    by = ROUNDING.get(dtype, {})
+    return {name: ends + sign * by.get(name, 0.0) for name, ends in lo.items()}
+
+
+def undecided(dtype: str) -> str:
+    """Why a verdict is not given where rounding decides it; "" in precisions that decide nothing."""
+    if dtype not in ROUNDING:
+        return ""
+    return f"its threshold is nearer than what rounding to {dtype} moves: measure it with --dtype float32"
+
+
 _MATCHING = ("prefix_excess", "jitter_excess")
 _TESTED = {"q_prefix": "prefix_excess", "q_copying": "copying_excess", "q_dla": "dla_excess"}
 

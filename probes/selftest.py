@@ -219,7 +219,8 @@ class _Bench:
     def verdicts(self, model: Any, stimuli: list[Stimulus]) -> dict[str, float]:
         """Induction verdict per head label from the three stimuli."""
         measured = [m for s in stimuli for m in self.measure(model, s, _INDUCTION_INPUTS)]
-        frame = derive(unit_table(measured, run="selftest", step=0, tokens_seen=0)).to_pandas()
+        units = unit_table(measured, run="selftest", step=0, tokens_seen=0)
+        frame = derive(units, dtype=self.dtype).to_pandas()
         rows = frame[(frame["metric"] == "verdict") & frame["valid"]]
         return {head_label(int(r.layer), int(r.head)): float(r.value) for r in rows.itertuples()}
 

@@ -235,7 +235,8 @@ class _Walk:
     def _derived(self, observations: pa.Table | None, units: Sequence[pa.Table], step: int) -> None:
         """The rows of a step against those its units give."""
         try:
-            derived = in_order(observations_of(pa.concat_tables(units)))
+            dtype = str((self.meta.get("provenance") or {}).get("dtype") or "float32")
+            derived = in_order(observations_of(pa.concat_tables(units), dtype=dtype))
         except (ByroteError, LookupError, ValueError, TypeError, pa.ArrowException) as error:
             self._find(f"verdicts cannot be derived ({_first_line(error)})", f"step {step:,}")
             return

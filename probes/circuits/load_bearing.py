@@ -47,7 +47,15 @@ from byrote.probes.circuits.effects import (
 from byrote.probes.heads.induction import InductionTests, induction
 from byrote.probes.registry import lookup
 from byrote.probes.results.schema import Measured
-from byrote.probes.rules import ALPHA, LOAD_FRAC_OF_GAIN, is_called, load_verdict, rests
+from byrote.probes.rules import (
+    ALPHA,
+    LOAD_FRAC_OF_GAIN,
+    is_called,
+    load_verdict,
+    moved,
+    rests,
+    undecided,
+)
 from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.statistics import bootstrap_mean
 from byrote.probes.stimuli import Stimulus
@@ -179,8 +187,10 @@ def load_bearing(
         "over_half": joint.change - gain / 2 if len(looks.joint) > 1 else np.full(len(gain), np.nan),
     }
     lower = {name: float(bootstrap_mean(s[:, None], seed=seed).lo[0]) for name, s in judged.items()}
+    dtype = str(model.dtype).removeprefix("torch.")
+    least, most = (load_verdict(moved(lower, dtype, sign)) for sign in (-1, 1))  # 8.
     facts = {
-        "verdict": load_verdict(lower),  # 8.
+        "verdict": least if least == most else np.nan,
         "beaten_frac": top_load.beaten,
         "n_draws": len(draws["top"].sets),
         "n_possible": draws["top"].n_possible,
@@ -190,6 +200,7 @@ def load_bearing(
         "n_joint": len(looks.joint),
     }
     reasons = _reasons(draws, (*samples, *facts), n_called=looks.n_called)
+    reasons["verdict"] = reasons["verdict"] or undecided(dtype)
     scores = {name: ProbeScores(s, chance=0.0, undefined=reasons[name]) for name, s in samples.items()}
     return scores | {
         name: ProbeScores(np.full(len(tokens), float(v)), undefined=reasons[name])
@@ -302,6 +313,7 @@ def signatures(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
         jitter_chance_free=by_name["jittered_free"].chance.ravel(),
         copying_chance=np.zeros(flat["prefix"].shape[1]),
         seed=seed,
+        dtype=str(model.dtype).removeprefix("torch."),
     )
     on_free = rests(scores["sink"].mean(0))
     excess = np.where(

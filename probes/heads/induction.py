@@ -29,7 +29,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.probes.results.schema import Measured, not_measured
-from byrote.probes.rules import induction_verdict, rests, unmet_condition
+from byrote.probes.rules import induction_verdict, moved, rests, undecided, unmet_condition
 from byrote.probes.spec import probe
 from byrote.probes.statistics import benjamini_hochberg, bootstrap_mean, p_greater
 
@@ -142,6 +142,7 @@ def induction(
     dla_share: Scores | None = None,
     copied: Scores | None = None,
     seed: int = 0,
+    dtype: str = "float32",
 ) -> InductionTests:
     """Judge every head of one step from per-sequence scores.
 
@@ -157,6 +158,7 @@ def induction(
         sink: attention on position 0; None judges no head without it.
         dla, dla_excess, dla_share, copied: of induction_dla; None leaves these conditions out, as before version 3.
         seed: of the bootstrap.
+        dtype: in which the model was run: what its rounding may decide has no verdict.
     """
     on_free = np.zeros(prefix.shape[1], dtype=bool) if sink is None else rests(sink.mean(0))
 
@@ -183,19 +185,21 @@ def induction(
         if of in effects
     }
     lower = {name: interval.lo for name, interval in intervals.items()}
+    least, most = (induction_verdict(q, moved(lower, dtype, s), copying_measured=measured) for s in (-1, 1))
+    by_rounding = least != most  # NaN too, which has no condition to name
     return InductionTests(
-        verdict=induction_verdict(q, lower, copying_measured=measured),  # 7.
+        verdict=np.where(by_rounding, np.nan, least),  # 7.
         excess={name: (i.value, i.lo, i.hi) for name, i in intervals.items() if name.endswith("_excess")},
         q=q,
-        unmet=unmet_condition(q, lower),  # 8.
+        unmet=np.where(by_rounding & np.isfinite(most), np.nan, unmet_condition(q, lower)),  # 8.
         on_sink_free=on_free,
         n=prefix.shape[0],
     )
 
 
 @induction.finish
-def finish(rows: Mapping[str, pd.DataFrame]) -> list[Measured]:
-    """The verdict on every head of one step, from the stored rows of the probes it needs."""
+def finish(rows: Mapping[str, pd.DataFrame], dtype: str = "float32") -> list[Measured]:
+    """The verdict on every head of one step, from the stored rows of the probes it needs, measured in `dtype`."""
     info = induction.info
     rows = {name: _by_head(part) for name, part in rows.items()}
     lacking = info.inputs.keys() - rows.keys()
@@ -214,18 +218,19 @@ def finish(rows: Mapping[str, pd.DataFrame]) -> list[Measured]:
         jitter_chance=chances["prefix_jittered"],
         jitter_chance_free=chances.get("jittered_free"),
         copying_chance=np.nan_to_num(chances["copying"], nan=0.0),  # NaN where not measured
+        dtype=dtype,
     )
     prefix = rows["prefix"]
     shape = (int(prefix["layer"].max()) + 1, int(prefix["head"].max()) + 1)
     no_chance, n = np.full(shape, np.nan), np.full(shape, tests.n)
     certain = {"verdict": tests.verdict, **tests.q, "unmet": tests.unmet, "on_sink_free": tests.on_sink_free}
     estimates = {**tests.excess, **{name: (values,) * 3 for name, values in certain.items()}}
-    measured = []
+    measured, reasons = [], "; or ".join(filter(None, (info.undefined, undecided(dtype))))
     for metric in metrics:
         value, lo, hi = (np.asarray(end, dtype=np.float64).reshape(shape) for end in estimates[metric])
         chance = np.zeros(shape) if metric in tests.excess else no_chance
         axes = ("layer", "head")
-        measured.append(Measured(info.name, metric, value, lo, hi, chance, n, axes, undefined=info.undefined))
+        measured.append(Measured(info.name, metric, value, lo, hi, chance, n, axes, undefined=reasons))
     return measured
 
 

@@ -18,7 +18,7 @@ A share and not nats: of P members the first token alone costs ln P nats, 0.2 a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 
 from byrote.probes.few import exact_ends
 from byrote.probes.results.schema import Measured, not_measured
-from byrote.probes.rules import NEAR_ZERO_FRAC
+from byrote.probes.rules import NEAR_ZERO_FRAC, moved, undecided
 from byrote.probes.spec import probe
 from byrote.probes.statistics import two_sample_interval
 
@@ -138,20 +138,23 @@ def bucket_of(repeats: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 @mem_gap.finish
-def finish(rows: Mapping[str, pd.DataFrame]) -> list[Measured]:
-    """The gap at one step from the stored rows of exact_match; `in_all` is not in units of its first version."""
+def finish(rows: Mapping[str, pd.DataFrame], dtype: str = "float32") -> list[Measured]:
+    """The gap at one step from the stored rows of exact_match, measured in `dtype`; its first version has no `in_all`."""
     info = mem_gap.info
     missing = [part["reason"].iloc[0] for part in rows.values() if not part["valid"].iloc[0]]
     if missing:
         return [not_measured(info, metric, missing[0]) for metric in info.metrics]
     found = mem_gap(**{name: part["samples"].iloc[0].astype(np.float64) for name, part in rows.items()})
     first, last = min(found.by_repeats), max(found.by_repeats)
-    flag = Estimate(found.near_zero, found.near_zero, found.near_zero, found.gap.n)
+    least, most = (moved({"loss_share": found.loss_share.hi}, dtype, s)["loss_share"] for s in (-1, 1))
+    near_zero = np.nan if least < NEAR_ZERO_FRAC <= most else found.near_zero
+    flag = Estimate(near_zero, near_zero, near_zero, found.gap.n)
+    reasons = "; or ".join(filter(None, (info.undefined, undecided(dtype))))
     curve = [found.by_repeats.get(bucket) for bucket in range(first, last + 1)]
     return [
         _measured("gap", found.gap, chance=0.0),
         _measured("loss_share", found.loss_share, chance=1.0),
-        _measured("near_zero", flag, chance=np.nan),
+        replace(_measured("near_zero", flag, chance=np.nan), undefined=reasons),
         _measured("by_repeats", curve, chance=0.0, position_start=first),
     ]
 

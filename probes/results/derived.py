@@ -18,6 +18,7 @@ from byrote.checkpoints.seal import Seal
 from byrote.checkpoints.stored_bytes import FileStamp, file_stamp
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.parquet_files import open_parquet, parquet_seal, write_parquet
+from byrote.probes.results.run_json import stored_run_json
 from byrote.probes.results.schema import (
     OBSERVATION_SCHEMA,
     STORED_ORDER,
@@ -62,7 +63,8 @@ def open_source(root: Path, *, write: bool) -> Source:
     if write:
         with suppress(OSError):  # a folder that is only read
             return Source(rebuild_observations(root))
-    tables = [_one_step(root, step, _step_stamps(root, step)) for step in measured_steps(root)]
+    dtype = _dtype_of(root)
+    tables = [_one_step(root, step, _step_stamps(root, step), dtype) for step in measured_steps(root)]
     return Source(pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table())
 
 
@@ -75,17 +77,27 @@ def _step_stamps(root: Path, step: int) -> tuple[tuple[str, FileStamp], ...]:
 
 
 @lru_cache(maxsize=1024)
-def _one_step(root: Path, step: int, stamps: tuple[tuple[str, FileStamp], ...]) -> pa.Table:
+def _one_step(root: Path, step: int, stamps: tuple[tuple[str, FileStamp], ...], dtype: str) -> pa.Table:
     """A step's observations; `stamps` makes a changed step another key, so that a running sweep's are read once."""
-    return encoded(_step_observations(root, step, None))
+    return encoded(_step_observations(root, step, None, dtype))
+
+
+def _dtype_of(root: Path) -> str:
+    """The precision that a folder was measured in, as its last sweep says."""
+    said = stored_run_json(root).get("provenance")
+    return str(said.get("dtype") or "float32") if isinstance(said, dict) else "float32"
 
 
 def _step_observations(
-    root: Path, step: int, damaged: Callable[[Path], None] | None, written: WrittenUnits | None = None
+    root: Path,
+    step: int,
+    damaged: Callable[[Path], None] | None,
+    dtype: str,
+    written: WrittenUnits | None = None,
 ) -> pa.Table:
     units = read_units(root, step, damaged=damaged, written=written)
     try:
-        return observations_of(units)
+        return observations_of(units, dtype=dtype)
     except (LookupError, ValueError, TypeError, pa.ArrowException) as error:
         said = str(error).split("\n")[0][:200]
         raise ByroteError(
@@ -137,7 +149,8 @@ def rebuild_observations(
         ByroteError: a unit is damaged.
         OSError: it cannot be written.
     """
-    tables = [_step_observations(root, step, damaged, written) for step in measured_steps(root)]
+    dtype = _dtype_of(root)
+    tables = [_step_observations(root, step, damaged, dtype, written) for step in measured_steps(root)]
     table = pa.concat_tables(tables) if tables else OBSERVATION_SCHEMA.empty_table()
     file, units = root / OBSERVATIONS, unit_paths(root)
     said = {N_UNITS_KEY: str(len(units)).encode(), UNITS_KEY: units_digest(root, units=units).encode()}
@@ -145,16 +158,21 @@ def rebuild_observations(
     return file
 
 
-def observations_of(units: pa.Table) -> pa.Table:
-    """What observations.parquet says of one step: its units without samples, and the verdicts that follow from them."""
-    return pa.concat_tables([units.drop_columns(["samples"]), derive(units)])
-
-
-def derive(units: pa.Table) -> pa.Table:
-    """Verdict rows of one step from its units; none when the probes a verdict reads were not requested.
+def observations_of(units: pa.Table, *, dtype: str = "float32") -> pa.Table:
+    """What observations.parquet says of one step: its units without samples, and the verdicts that follow from them.
 
     Args:
         units: all rows of one step, with samples.
+        dtype: in which the model was run: verdicts that its rounding may decide are not given.
+    """
+    return pa.concat_tables([units.drop_columns(["samples"]), derive(units, dtype=dtype)])
+
+
+def derive(units: pa.Table, *, dtype: str = "float32") -> pa.Table:
+    """Verdict rows of one step from its units; none when the probes a verdict reads were not requested.
+
+    Args:
+        units, dtype: as for `observations_of`.
 
     Returns:
         A table in `OBSERVATION_SCHEMA`.
@@ -163,7 +181,7 @@ def derive(units: pa.Table) -> pa.Table:
         return OBSERVATION_SCHEMA.empty_table()
     frame = to_frame(units)
     rows_of = _by_metric(frame)
-    measured = [m for info in REGISTRY.values() if info.inputs for m in _verdict(info, rows_of)]
+    measured = [m for info in REGISTRY.values() if info.inputs for m in _verdict(info, rows_of, dtype)]
     first = frame.iloc[0]
     tokens_seen = None if pd.isna(first["tokens_seen"]) else int(first["tokens_seen"])
     table = unit_table(measured, run=first["run"], step=int(first["step"]), tokens_seen=tokens_seen)
@@ -190,7 +208,9 @@ def _is_unsampled(part: pd.DataFrame) -> bool:
     return bool((valid & np.isnan(lo) & (n == 0)).any())
 
 
-def _verdict(info: ProbeInfo, rows_of: Callable[[tuple[str, str]], pd.DataFrame]) -> Sequence[Measured]:
+def _verdict(
+    info: ProbeInfo, rows_of: Callable[[tuple[str, str]], pd.DataFrame], dtype: str
+) -> Sequence[Measured]:
     """One verdict on a step; nothing where a probe it needs was not requested."""
     rows = {name: rows_of(metric) for name, metric in info.inputs.items()}
     verdict = info.implementation()
@@ -201,5 +221,6 @@ def _verdict(info: ProbeInfo, rows_of: Callable[[tuple[str, str]], pd.DataFrame]
         return ()
     if any(_is_unsampled(part) for part in rows.values()):  # imported numbers: nothing to test
         return ()
-    found = verdict.finisher({name: part for name, part in rows.items() if not part.empty})
+    rounds = {"dtype": dtype} if "dtype" in inspect.signature(verdict.finisher).parameters else {}
+    found = verdict.finisher({name: part for name, part in rows.items() if not part.empty}, **rounds)
     return [withheld(info, measured) for measured in found]

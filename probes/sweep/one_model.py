@@ -37,7 +37,9 @@ class ResultsInMemory(Results):
     """What one model measured, in no folder."""
 
     def __init__(self, meta: dict[str, Any], units: pa.Table) -> None:
-        super().__init__(_NOWHERE, meta, in_order(observations_of(units)), write=False)
+        super().__init__(
+            _NOWHERE, meta, in_order(observations_of(units, dtype=meta["provenance"]["dtype"])), write=False
+        )
         self._units = units
 
     def samples(self, step: int) -> pd.DataFrame:

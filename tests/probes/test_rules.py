@@ -6,9 +6,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from byrote.probes import rules
+from byrote.probes.heads.induction import induction
+from byrote.probes.memory.mem_gap import mem_gap
 from byrote.probes.registry import lookup
 
 FORMER_Q = {"q_prefix": 0.01, "q_copying": 0.01}
@@ -187,3 +190,58 @@ def test_the_end_of_an_interval_passes_the_smallest_effect_or_nothing_is_said():
 def test_below_five_seeds_a_side_no_change_is_worse(seeds, judged):
     row = {"difference": 0.2, "lo": 0.1, "hi": 0.3, "n": 32, "q": 0.01, "smallest": 0.05}
     assert rules.judge_change(row, "lower", seeds=seeds) == judged
+
+
+# Lower precision.
+
+
+def judged(matching: float, dtype: str, copying: float = 0.5) -> tuple[float, float]:
+    """Verdict and unmet condition of a head that matches so much more than its null."""
+    noise = np.random.default_rng(0).normal(0, 1e-4, size=(32, 1))
+    found = induction(
+        prefix=matching + noise,
+        prefix_shuffled=0 * noise,
+        prefix_jittered=0.5 + noise,
+        jitter_chance=np.zeros(1),
+        copying=copying + noise,
+        copying_chance=np.zeros(1),
+        dtype=dtype,
+    )
+    return float(found.verdict[0]), float(found.unmet[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_rounding_may_decide_has_no_verdict(dtype):
+    margin = rules.ROUNDING[dtype]["prefix_excess"]
+    for off, exact in ((margin / 2, (1.0, 0.0)), (-margin / 2, (0.0, 1.0))):
+        assert judged(rules.SMALLEST + off, "float32") == exact
+        assert np.isnan(judged(rules.SMALLEST + off, dtype)).all()
+    for off in (2 * margin, -2 * margin):
+        assert judged(rules.SMALLEST + off, dtype) == judged(rules.SMALLEST + off, "float32")
+    # Where another condition fails by far, the matching near its floor decides nothing.
+    assert judged(rules.SMALLEST + margin / 2, dtype, copying=0.01)[0] == 0.0
+    assert rules.undecided("float32") == "" and "--dtype float32" in rules.undecided(dtype)
+
+
+def test_every_number_of_a_verdict_has_a_margin_of_rounding():
+    """A number without one would be taken for exact."""
+    assert set(rules.FLOORS) <= set(rules.ROUNDING["bfloat16"])
+    assert set(LOAD) <= set(rules.ROUNDING["bfloat16"])
+    by = rules.ROUNDING["bfloat16"]
+    lo = LOAD | {"top_change": rules.SMALLEST + by["top_change"] / 2}
+    assert [rules.load_verdict(rules.moved(lo, "bfloat16", sign)) for sign in (-1, 1)] == [1.0, 3.0]
+    np.testing.assert_equal(rules.moved(lo, "float32", -1), lo)
+
+
+def test_near_zero_is_not_said_where_rounding_decides():
+    by = rules.ROUNDING["bfloat16"]["loss_share"]
+    rows = {}
+    for share, said in ((0.1 - by / 2, np.nan), (0.1 - 3 * by, 1.0)):
+        for name, values in {"members": np.full(64, 10 * share), "twins": np.full(64, 10.0),
+                             "repeats": np.ones(64), "in_all": np.full(64, 64.0)}.items():  # fmt: skip
+            rows[name] = pd.DataFrame({"valid": [True], "reason": [""], "samples": [values]})
+        (flag,) = [m for m in mem_gap.finisher(rows, dtype="bfloat16") if m.metric == "near_zero"]
+        assert float(flag.values) == said or (np.isnan(said) and np.isnan(flag.values))
+        assert "rounding to bfloat16" in flag.undefined
+        (exact,) = [m for m in mem_gap.finisher(rows) if m.metric == "near_zero"]
+        assert float(exact.values) == 1.0 and "rounding" not in exact.undefined
