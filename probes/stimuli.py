@@ -24,7 +24,10 @@ from byrote.probes.sequences import Vocabulary as Vocabulary
 
 MIN_BLOCK = 12  # a shorter block is easier to guess by position than by copying
 COPIES = 11  # Hernandez et al. 2022: one paragraph, eleven times
-SLOPE_COPIES, MIN_PARAGRAPH = 4, 8  # a slope needs four copies, for which a short context has shorter paragraphs
+SLOPE_COPIES, MIN_PARAGRAPH = (
+    4,
+    8,
+)  # a slope needs four copies, for which a short context has shorter paragraphs
 CONDITIONS = ("null", "apart", "pair", "skip")  # rows of one planted item, in this order
 PLANTED_TOKENS, PLANTED_GAPS = 64, (4, 8, 16, 32)
 

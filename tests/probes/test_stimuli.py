@@ -153,7 +153,18 @@ def test_what_cannot_hold_a_repeat_is_refused(n_ctx, n_ids):
 
 @pytest.mark.parametrize(
     ("n_ctx", "p", "copies"),
-    [(512, 40, 11), (441, 40, 11), (440, 39, 11), (133, 12, 11), (132, 13, 10), (49, 12, 4), (48, 11, 4), (33, 8, 4), (32, 15, 2), (25, 12, 2)],
+    [
+        (512, 40, 11),
+        (441, 40, 11),
+        (440, 39, 11),
+        (133, 12, 11),
+        (132, 13, 10),
+        (49, 12, 4),
+        (48, 11, 4),
+        (33, 8, 4),
+        (32, 15, 2),
+        (25, 12, 2),
+    ],
 )
 def test_paragraphs_lose_copies_before_they_get_short(n_ctx, p, copies):
     params = drawn("paragraph_copies", n_ctx=n_ctx).params
