@@ -41,6 +41,7 @@ class Places:
         source, seed, batch: of the run.
         steps: of the whole run; 0 where it is not known.
         first, n: its places in each batch.
+        n_fresh: places of fresh sequences, the first of each batch.
         inputs: reads what was made before training, of all parts; None where nothing was.
     """
 
@@ -52,6 +53,7 @@ class Places:
     steps: int
     first: int
     n: int
+    n_fresh: int
     inputs: Inputs | None = None
 
     @property
@@ -129,7 +131,7 @@ def places_of(
     taken = arm.n_places(batch)
     firsts = [batch - sum(taken[k:]) for k in range(len(taken))]
     return tuple(
-        Places(part, number, source, seed, batch, steps, first, n, inputs)
+        Places(part, number, source, seed, batch, steps, first, n, batch - sum(taken), inputs)
         for number, (part, first, n) in enumerate(zip(arm.made_of, firsts, taken, strict=True))
     )
 

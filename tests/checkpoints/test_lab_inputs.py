@@ -16,10 +16,12 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
 from byrote.checkpoints.lab.arms.edited import EDITED, Edited
 from byrote.checkpoints.lab.arms.repeats import Epochs
+from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic, chain
 from byrote.checkpoints.lab.editing import chosen_tokens, drawn_from_top, token_probabilities
 from byrote.checkpoints.lab.generator import loaded, next_logits_of, sample, sampled_with
 from byrote.checkpoints.lab.grid_training import Job, work
+from byrote.checkpoints.lab.inputs import make_inputs
 from byrote.checkpoints.lab.masks import seen_bigrams
 from byrote.checkpoints.lab.model import build_model
 from byrote.checkpoints.lab.other_run import open_run
@@ -232,8 +234,6 @@ def test_editing_probabilities_are_those_of_the_unedited_prefix(runs):
 def test_copy_aware_editing_leaves_copies_alone(runs, edited):
     part = Edited(1.0, 60, prior="../human", threshold=0.1, top_k=3, edited=edited)
     config = replace(BASE, arm=Arm.of(part), steps=15, every=15)
-    from byrote.checkpoints.lab.inputs import make_inputs
-
     arrays, (said,) = make_inputs(config, runs / "edited")
     originals = draw(SOURCE, seed=0, stream="train", index=0, n=60)
     changed = arrays["0.tokens"] != originals.wide
@@ -362,3 +362,25 @@ def test_training_goes_on_from_another_runs_weights_on_another_source(runs, tmp_
     wider = replace(on.config, d_model=16, d_head=8)
     with pytest.raises(ByroteError, match="weights of a model of another shape"):
         train(tmp_path / "again/on/d8/seed1", wider)
+
+
+def test_difference_sampling_chooses_what_the_larger_model_finds_likelier(runs):
+    part = Selected(1.0, 6, large="../human", small="../human", candidates=3)
+    train(runs / "early", replace(BASE, steps=2, every=2))
+    config = replace(BASE, arm=Arm.of(replace(part, small="../early")))
+    arrays, (said,) = make_inputs(config, runs / "chosen")
+    wide = draw(SOURCE, seed=0, stream="train", index=0, n=18).wide
+    scores = []
+    for row in wide:
+        tokens = torch.from_numpy(row[None])
+        both = [
+            -loaded(open_run(runs / name, like=SOURCE))(tokens[:, :-1])[0]
+            .log_softmax(-1)
+            .gather(1, tokens[0, 1:, None])
+            .sum()
+            for name in ("early", "human")
+        ]
+        scores.append((both[0] - both[1]).item())
+    assert arrays["0.tokens"].tolist() == wide[sorted(np.argsort(scores)[-6:])].tolist()
+    assert said["mean_score_candidates"] == pytest.approx(np.mean(scores), abs=1e-4)
+    assert said["mean_score_chosen"] > said["mean_score_candidates"]

@@ -15,7 +15,9 @@ from byrote.checkpoints.lab.arms import ARMS, describe_arm
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.arms.masked import Masked, Noisy
+from byrote.checkpoints.lab.arms.members import Planted
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated
+from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 from byrote.checkpoints.lab.batches import Batches
 from byrote.checkpoints.lab.corpus_facts import data_facts, ngram_facts
@@ -36,14 +38,16 @@ OF_EACH_KIND = {
     "edited": Edited(0.5, prior="../g"),
     "masked": Masked(),
     "noisy": Noisy(0.5),
+    "planted": Planted(2, 2),
+    "selected": Selected(0.5, large="../g", small="../h"),
     "continued": Continued("../g"),
     "replay": Replay(0.5, of="../g"),
 }  # fmt: skip
 
 
-def stream(*parts, seed=0, steps=6, inputs=None):
+def stream(*parts, seed=0, steps=6, inputs=None, source=SOURCE):
     made = None if inputs is None else lambda: inputs
-    return ArmStream(SOURCE, Arm.of(*parts), seed=seed, batch=8, steps=steps, inputs=made)
+    return ArmStream(source, Arm.of(*parts), seed=seed, batch=8, steps=steps, inputs=made)
 
 
 def rows(n, first=100):
@@ -76,8 +80,13 @@ def test_an_arm_and_its_controls_see_the_same_fresh_sequences(kind):
     assert arm.controls(), "every arm names its control"
     for control in arm.controls().values():
         if control.needs:
-            assert control.made_of[0].score == "random"
+            assert "random" in (
+                getattr(control.made_of[0], "score", ""),
+                getattr(control.made_of[0], "by", ""),
+            )
             continue
+        if kind == "planted":
+            continue  # members stand in place of fresh sequences: a test of their own
         seen = ArmStream(SOURCE, control, seed=0, batch=8, steps=6).batches(3, 1)[0]
         assert (seen[:n_fresh] == unique).all()
 
@@ -276,3 +285,32 @@ def test_an_arm_is_the_same_however_it_is_replaced():
     config = LabConfig(source=SOURCE, arm=Arm.of(Epochs(0.5, 5)), batch=8, steps=6)
     assert replace(config, seed=1).arm == config.arm
     assert hash(config.arm) == hash(Arm.of(Epochs(0.5, 5)))
+
+
+@pytest.mark.parametrize("tokens", ["random", "source"])
+def test_members_are_planted_as_often_as_they_say_and_halves_stand_where_all_do(tokens):
+    """Counts 0, 1, 2, 4 with 3 members each: 21 of 160 sequences."""
+    large = replace(SOURCE, d_vocab=512)  # no fresh sequence is a member by chance
+    arms = ((), (Planted(4, 3, tokens),), (Planted(4, 3, tokens, "even"),))
+    plain, whole, even = (stream(*parts, steps=20, source=large) for parts in arms)
+    fresh, shown, half = (one.batches(0, 20) for one in (plain, whole, even))
+    members = whole.pool.wide
+    found = [int((shown == member).all(-1).sum()) for member in members]
+    assert found == whole.repeat_counts(20).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 4, 4, 4]
+    assert even.repeat_counts(20).tolist() == [0, 0, 0, 0, 1, 0, 2, 0, 2, 0, 4, 0]
+    planted = (shown != fresh).any(-1)
+    assert planted.sum() == 21
+    is_even = (shown[:, :, None] == members[None, None, ::2]).all(-1).any(-1)
+    assert (half == np.where(is_even[..., None], shown, fresh)).all()
+    early = [int((shown[:7] == member).all(-1).sum()) for member in members]
+    assert whole.repeat_counts(7).tolist() == early
+    assert (whole.batches(5, 4) == shown[5:9]).all()
+    with pytest.raises(ByroteError, match="more than half of the 40"):
+        stream(Planted(4, 3), steps=5)
+
+
+def test_members_are_planted_among_fresh_sequences_alone():
+    made = {"0.tokens": rows(26)}
+    mixed = stream(Synthetic(0.5, 26, generator="../g"), Planted(4, 2), steps=20, inputs=made).batches(0, 20)
+    assert (mixed[:, 4:, 0] >= 100).all()
+    assert (mixed[:, :4, 0] == 0).all()

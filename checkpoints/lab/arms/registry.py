@@ -10,8 +10,10 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.arms.masked import Masked, Noisy
+from byrote.checkpoints.lab.arms.members import Planted
 from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated, Unique
+from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 
 GROUP = "byrote.arms"
@@ -28,6 +30,8 @@ _OWN: tuple[type[Part], ...] = (
     Replay,
     Masked,
     Noisy,
+    Planted,
+    Selected,
 )
 ARMS: Mapping[str, type[Part]] = {part.name: part for part in _OWN}
 

@@ -1,0 +1,87 @@
+"""Members and canaries planted in fresh data, each at a count of its own: many experiments in one run. No numpy."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.lab.arms.part import Part
+
+TOKENS, PLANTED = ("random", "source"), ("all", "even", "odd")
+MAX_MEMBERS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Planted(Part):
+    """Sequences that stand in place of fresh ones 0, 1, 2, 4, ... `most` times, at random places of the whole run.
+
+    The first `per_count` members are never planted: they are what the others are compared with. The next are planted once, and
+    each group after it twice as often as the one before. Where each stands depends on seed, length of training and these
+    settings but for `planted`: what `even` and `odd` plant stands where it stands in `all`.
+
+    Attributes:
+        most: the highest count, a power of two.
+        per_count: members of each count.
+        tokens: "random" (canaries: uniform token ids) or "source" (sequences of the source's stream for pools).
+        planted: "all", or those of "even" or "odd" number alone: whether members depend on one another is what the
+            difference between the two says (Bordt and Pawelczyk 2025).
+    """
+
+    name: ClassVar[str] = "planted"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.planted_members"
+    about: ClassVar[str] = "members or canaries stand among fresh data 1, 2, 4, ... times each"
+    words: ClassVar[str] = "unique data with {tokens} sequences planted 1 to {most} times ({planted})"
+    control: ClassVar[str] = "members of count 0; unique; every other member alone (even, odd)"
+    paper: ClassVar[str] = "Carlini et al. 2019, arXiv:1802.08232; Bordt and Pawelczyk 2025, arXiv:2509.23383"
+    rank: ClassVar[int] = 0
+    repeats: ClassVar[bool] = True
+
+    most: int = 256
+    per_count: int = 16
+    tokens: str = "random"
+    planted: str = "all"
+
+    def __post_init__(self) -> None:
+        power = self.most >= 1 and self.most & (self.most - 1) == 0
+        self.require(power and self.most <= MAX_MEMBERS, "most", f"a power of two up to {MAX_MEMBERS}")
+        self.require(1 <= self.per_count <= MAX_MEMBERS, "per_count", f"1 to {MAX_MEMBERS}")
+        self.require(
+            self.n_members <= MAX_MEMBERS, "per_count", f"fewer: at most {MAX_MEMBERS} members in all"
+        )
+        self.require(self.tokens in TOKENS, "tokens", " or ".join(TOKENS))
+        self.require(self.planted in PLANTED, "planted", " or ".join(PLANTED))
+
+    @property
+    def n_members(self) -> int:
+        """Members of all counts, those that are never planted among them."""
+        return self.per_count * (1 + self.most.bit_length())
+
+    @property
+    def n_uses(self) -> int:
+        """Places of the whole run that they take, all together."""
+        return self.per_count * (2 * self.most - 1)
+
+    def controls(self) -> Mapping[str, tuple[Part, ...]]:
+        """No member, and every other one."""
+        settings = {name: getattr(self, name) for name in self.settings()}
+        halves = {half: (type(self)(**{**settings, "planted": half}),) for half in PLANTED[1:]}
+        return {"unique": (), **halves}
+
+    def check(self, *, batch: int, steps: int | None = None) -> None:
+        """Refuse members that would take more than half of all places."""
+        if steps is not None and 2 * self.n_uses > batch * steps:
+            raise ByroteError(
+                f"{self.n_uses:,} planted sequences are more than half of the {batch * steps:,} that are trained on",
+                help="use a lower count, fewer members of each, or train longer",
+            )
+
+    def pool(self, places: Any) -> Any:
+        """The members, those that are not planted among them."""
+        return importlib.import_module(self.made_by).members(self, places)
+
+    def counts(self, places: Any, n_steps: int) -> Any:
+        """How often each member has been trained on."""
+        return importlib.import_module(self.made_by).counted(self, places, n_steps)

@@ -1,0 +1,61 @@
+"""Where planted members stand, and what they are. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int
+
+from byrote.checkpoints.lab.arms.members import Planted
+from byrote.checkpoints.lab.batches import Batches, Places, draw
+from byrote.checkpoints.lab.sequences import Sequences, below, other_than, random_words, without_blocks
+from byrote.checkpoints.lab.sources.contract import CODES
+
+
+def change(part: Planted, batches: Batches, places: Places, first_step: int) -> Batches:
+    """Batches in which members stand in place of fresh sequences."""
+    uses, who = _schedule(part, places.seed, places.steps, places.n_fresh)
+    n_steps = len(batches.wide)
+    now = slice(
+        *np.searchsorted(uses, (first_step * places.n_fresh, (first_step + n_steps) * places.n_fresh))
+    )
+    step, place = np.divmod(uses[now], places.n_fresh)
+    wide = batches.wide.copy()
+    wide[step - first_step, place] = places.pool.wide[who[now]]
+    return replace(batches, wide=wide)
+
+
+def members(part: Planted, places: Places) -> Sequences:
+    """All members, by number."""
+    source, n = places.source, part.n_members
+    if part.tokens == "source":
+        return draw(source, seed=places.seed, stream="pool", index=0, n=n)
+    words = random_words("canaries", seed=places.seed, index=0, shape=(n, source.n_ctx))
+    wide = np.full((n, source.n_ctx + 1), source.bos_token_id, dtype=np.int64)
+    wide[:, 1:] = other_than(below(words, source.d_vocab - 1), source.bos_token_id)
+    mechanism = np.full(wide.shape, CODES["free"], dtype=np.int8)
+    mechanism[:, 0] = CODES["bos"]
+    return without_blocks(wide, mechanism)
+
+
+def counted(part: Planted, places: Places, n_steps: int) -> Int[np.ndarray, " members"]:
+    """How often each member has been trained on in the first steps."""
+    uses, who = _schedule(part, places.seed, places.steps, places.n_fresh)
+    return np.bincount(who[: np.searchsorted(uses, n_steps * places.n_fresh)], minlength=part.n_members)
+
+
+@lru_cache(maxsize=32)
+def _schedule(
+    part: Planted, seed: int, steps: int, n_fresh: int
+) -> tuple[Int[np.ndarray, " uses"], Int[np.ndarray, " uses"]]:
+    """Places of the whole run that members take, ascending, and which member stands in each."""
+    words = random_words("planted", seed=seed, index=0, shape=(1, steps * n_fresh))[0]
+    taken = np.argsort(words, kind="stable")[: part.n_uses]
+    number = np.arange(part.n_members)
+    who = np.repeat(number, (1 << (number // part.per_count)) >> 1)
+    mine = {"all": who >= 0, "even": who % 2 == 0, "odd": who % 2 == 1}[part.planted]
+    taken, who = taken[mine], who[mine]
+    order = np.argsort(taken)
+    return taken[order], who[order]
