@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,7 @@ class SeriesFolder:
             files |= self._write_data(Path(INPUTS).stem, **arrays)
         self._read_inputs = arrays
         facts = {
-            FACTS: source_facts(source, held_out),
+            FACTS: source_facts(source, config.n_held_out),
             DATA_FACTS: data_facts(self.stream, steps=config.steps),
         }
         said = {FILES: files, **facts, **({MADE: made} if made else {})}
@@ -392,13 +392,19 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def source_facts(source: Source, held_out: Sequences) -> dict[str, Any]:
+@lru_cache(maxsize=8)  # the runs of a grid have one source
+def source_facts(source: Source, n_held_out: int) -> dict[str, Any]:
     """What the manifest says of a source: shares and the exact Bayes floor, on the held-out tokens that are predicted.
+
+    Args:
+        source: of the series.
+        n_held_out: sequences of its held-out split.
 
     Returns:
         `inducible_frac` (copies and in-context statistics, of the source); `mechanism_frac`; `floor_nats` and
         `mechanism_floor_nats`, None and {} with `no_floor`, the reason, where the exact floor is not known.
     """
+    held_out = draw(source, seed=0, stream="held_out", index=0, n=n_held_out)
     mechanism, floor = held_out.mechanism[:, 1:-1], source.floor_nll(held_out)[:, 1:-1]
     there = {name: mechanism == code for name, code in CODES.items() if (mechanism == code).any()}
     known = not source.no_floor
