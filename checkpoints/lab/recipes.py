@@ -22,6 +22,17 @@ RECIPES: Mapping[str, LabConfig] = {
         lr=1e-2,
         betas=(0.9, 0.98),
     ),
+    "tiled-4-heads": LabConfig(
+        d_model=32,
+        n_heads=4,
+        d_head=8,
+        init_scale=0.8,
+        source=SourceConfig(d_vocab=32, n_ctx=24, block_min=6, block_max=12),
+        steps=1000,
+        batch=16,
+        lr=6e-3,
+        betas=(0.9, 0.98),
+    ),
     "names": LabConfig(
         d_model=24,
         n_heads=1,
@@ -41,7 +52,7 @@ RECIPES: Mapping[str, LabConfig] = {
         normalization_type="RMS",
         init_scale=0.8,
         source=Names(),
-        steps=1000,
+        steps=1400,
         batch=16,
         lr=1e-2,
         betas=(0.9, 0.98),
@@ -127,8 +138,20 @@ ABOUT: Mapping[str, About] = {
     "tiled-small": About(
         "loss-level claims about repeats in seconds a run; one head a layer", trap=_TILED_TRAP
     ),
+    "tiled-4-heads": About(
+        "claims about heads in seconds a run: four heads a layer",
+        measured="3 of 3 seeds: copy loss 0.35 to 0.49 nats, prefix matching 0.60 to 0.75 in all four heads of layer 1, "
+        "attention to the previous token 0.24 to 0.45 in those of layer 0; 2.4 CPU s a run, three together",
+        trap=_TILED_TRAP,
+    ),
     "names": About("claims about in-weights and in-context parts; one head a layer"),
-    "names-4-heads": About("claims about heads: four a layer, and losses by mechanism"),
+    "names-4-heads": About(
+        "claims about heads: four a layer, and losses by mechanism",
+        measured="3 of 3 seeds: copy loss 0.65 to 0.92 nats (floor 0.07), table 1.83 to 1.86 (1.54), prefix matching 0.39 to "
+        "0.67 in all four heads of layer 1, attention to the previous token up to 0.23, 0.45 and 0.53 in layer 0; "
+        "5.1 CPU s a run, three together",
+        trap="at 800 steps prefix matching is 0.18 to 0.41: compare runs at the same step, and say which",
+    ),
     "graded": About("a ladder of sizes: test loss, facts and copying each vary with size", measured=_UNTRIED),
     "markov": About(
         "in-context statistics: from the unigram to the bigram solution (Edelman et al. 2024)",
