@@ -207,7 +207,7 @@ def _planned(plan: GridPlan) -> Row:
 
 
 def _estimate(planned: Sequence[GridPlan], n_claims: int) -> str:
-    from byrote.checkpoints.lab.grid_training import cores
+    from byrote.checkpoints.side_by_side import cores
 
     todo = [one for one in planned if not one.done]
     if not todo:

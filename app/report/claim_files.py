@@ -47,7 +47,7 @@ def made_now(command: str, seconds: float) -> Made:
         command: that was typed.
         seconds: it took.
     """
-    from byrote.checkpoints.lab.grid_training import cores
+    from byrote.checkpoints.side_by_side import cores
 
     machine = (
         f"{cores()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"

@@ -89,13 +89,12 @@ def train_grid(
         for wave in plan.waves():
             places = [place for place, stack in enumerate(plan.stacks) if stack in wave]
             todo = [place for place in places if not _is_complete(progress.jobs[place])]
-            done = side_by_side(
-                work,
-                [progress.jobs[place] for place in todo],
-                processes=jobs or cores(),
-                hear=lambda k, event, todo=todo: progress.event(todo[k], event),
-                stopping=stopping,
-            )
+
+            def hear(k: int, event: dict[str, Any], todo: Sequence[int] = todo) -> None:
+                progress.event(todo[k], event)
+
+            mine = [progress.jobs[place] for place in todo]
+            done = side_by_side(work, mine, processes=jobs or cores(), hear=hear, stopping=stopping)
             for k, _ in done:
                 progress.ends(todo[k])
     return plan

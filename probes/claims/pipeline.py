@@ -11,14 +11,11 @@ OUT/tables/<grid>-<digest>.parquet                                   its table; 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import re
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +23,11 @@ import pandas as pd
 
 from byrote.checkpoints.atomic import make_folder, write_text
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.grid_training import cores, train_grid
+from byrote.checkpoints.lab.grid_training import train_grid
 from byrote.checkpoints.lab.run_grid import PlannedRun, grid_file, grid_from
 from byrote.checkpoints.lab.together import identity
 from byrote.checkpoints.opening import open_series
+from byrote.checkpoints.side_by_side import cores
 from byrote.probes.claims.catalogue import GRIDS
 from byrote.probes.claims.gather import series_rows, with_measurements
 from byrote.probes.claims.judging import Judgement, judge_claims
@@ -37,11 +35,11 @@ from byrote.probes.claims.record import Claim, Grid
 from byrote.probes.claims.runs_table import read_runs, tidy, write_runs
 from byrote.probes.results import Results
 from byrote.probes.sweep.config import SweepConfig, installed_versions
+from byrote.probes.sweep.many import SweepTask, sweep_many
 
 Emit = Callable[[dict[str, Any]], None]
 _SEEDS = re.compile(r"^seeds *=.*$", re.MULTILINE)
 _SECONDS_PER_SWEPT = 0.2  # of one core, a checkpoint of lab size on a claim's probes
-_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -245,60 +243,24 @@ def _measure(
     emit: Emit,
     stopping: Callable[[], bool],
 ) -> None:
-    """Sweep the steps of every run, one process per core."""
-    total, done, started = sum(len(steps) for _, steps in todo), 0, time.monotonic()
-    work = partial(measure_run, probes=grid.probes, results=results)
+    """Sweep the steps of every run, one process per core.
 
-    def say(steps: int) -> None:
-        nonlocal done
-        done += steps
+    Raises:
+        ByroteError: a step cannot be measured.
+    """
+    total, done, started = sum(len(steps) for _, steps in todo), 0, time.monotonic()
+    config = SweepConfig(probes=tuple(grid.probes), threads=1)
+    series = [open_series(path).select(",".join(map(str, steps))) for path, steps in todo]
+    tasks = [SweepTask(one, config, results) for one in series]
+    for place, outcome in sweep_many(tasks, jobs=jobs or cores(), stopping=stopping):
+        path, steps = todo[place]
+        if outcome.gaps:
+            raise ByroteError(
+                f"{path}: {outcome.gaps[0]['reason']}", help="train its grid again with --fresh"
+            )
+        done += len(steps)
         each = (time.monotonic() - started) / max(1, done)
         emit(
             {"event": "checkpoint", "grid": grid.name, "done": done, "total": total, "step": done, "s_per_checkpoint": each,
              "errors": 0, "eta_s": each * (total - done)}
         )  # fmt: skip
-
-    n_processes = min(jobs or cores(), len(todo))
-    if n_processes <= 1:
-        for path, steps in todo:
-            if stopping():
-                raise KeyboardInterrupt
-            work(path, steps)
-            say(len(steps))
-        return
-    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:
-        left = {pool.submit(work, path, steps): len(steps) for path, steps in todo}
-        try:
-            while left:
-                finished, _ = wait(left, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                    say(left.pop(future))
-                if stopping():
-                    raise KeyboardInterrupt
-        except BaseException:
-            for future in left:
-                future.cancel()
-            raise
-
-
-def measure_run(path: Path, steps: Sequence[int], *, probes: Sequence[str], results: Path) -> None:
-    """Measure some steps of a series; what is measured already is left alone.
-
-    Args:
-        path: of the series.
-        steps: to measure.
-        probes: names.
-        results: parent of its results folder.
-
-    Raises:
-        ByroteError: it cannot be opened, or a step cannot be measured.
-    """
-    from byrote.probes.sweep.run import sweep  # torch
-
-    series = open_series(path).select(",".join(map(str, steps)))
-    outcome = sweep(series, SweepConfig(probes=tuple(probes), threads=1), out=results)
-    if outcome.interrupted:
-        raise KeyboardInterrupt
-    if outcome.gaps:
-        raise ByroteError(f"{path}: {outcome.gaps[0]['reason']}", help="train its grid again with --fresh")
