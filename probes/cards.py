@@ -168,18 +168,59 @@ def _cell(text: str) -> str:
     return _prose(text).replace("|", "\\|")
 
 
-def main() -> None:
-    """Write every page into the folder given, and remove pages of probes that are gone."""
+def module_card(
+    name: str,
+    summary: str,
+    facts: Mapping[str, str],
+    metrics: tuple[tuple[str, str, str, str], ...],
+    module: str,
+) -> Card:
+    """A card of something that is no probe, its steps those of a module's docstring.
+
+    Args:
+        name, summary, facts, metrics: see `Card`.
+        module: whose docstring says how it is computed.
+    """
+    return Card(name, summary, facts, metrics, tuple(_blocks(_steps_of(module))))
+
+
+def index_page(title: str, command: str, rows: Iterable[tuple[str, str]]) -> str:
+    """A page that lists other pages.
+
+    Args:
+        title: its heading.
+        command: module and folder that write it.
+        rows: (name, summary) of each.
+    """
+    lines = ["| name | what it says |", "| --- | --- |"]
+    lines += [f"| [{name}]({name}.md) | {_cell(summary)} |" for name, summary in rows]
+    says = f"Written by `python -m {command}`; a test compares. `byrote probes NAME` prints a card."
+    return "\n\n".join([f"# {title}", says, "\n".join(lines)]) + "\n"
+
+
+def write_from_command_line(written: Mapping[str, str]) -> None:
+    """Write pages into the folder that the command line names, and remove pages of what is gone.
+
+    Args:
+        written: file name -> text.
+
+    Raises:
+        ByroteError: no folder is named.
+    """
     if len(sys.argv) != 2:
         raise ByroteError("name the folder to write to", help="python -m byrote.probes.cards docs/probes")
     folder = Path(sys.argv[1])
     make_folder(folder)
-    written = pages()
     for page in folder.glob("*.md"):
         if page.name not in written:
             remove(page)
     for name, text in written.items():
         write_text(folder / name, text)
+
+
+def main() -> None:
+    """Write every probe's page into the folder given."""
+    write_from_command_line(pages())
 
 
 if __name__ == "__main__":

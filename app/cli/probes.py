@@ -10,6 +10,7 @@ from byrote.cli.output import Column, Output, Row, columns
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
+    from byrote.probes.cards import Card
     from byrote.probes.spec import ProbeInfo
 
 _SAME = "name kind unit better summary main_metric chance source version"
@@ -30,7 +31,8 @@ _CARD_WIDTH = 100
 def probes(session: Session, *, name: str | None = argument("[NAME]", required=False), out: Output) -> None:
     """List the probes: what each measures, in which unit and range, and which direction means more of it.
 
-    With NAME, print that probe's card: how it is computed, its metrics, stimuli, chance level and source.
+    With NAME, print that probe's card: how it is computed, its metrics, stimuli, chance level and source. The measures of
+    `byrote degrade` have cards too: NAME is dose, effective_size, ...
     """
     from byrote.probes.cards import card, text_lines
     from byrote.probes.registry import REGISTRY, load_installed, lookup
@@ -39,12 +41,22 @@ def probes(session: Session, *, name: str | None = argument("[NAME]", required=F
         for problem in load_installed():
             session.warn(problem)
         out.rows(COLUMNS, [_row(info) for info in REGISTRY.values()])
+    elif name not in REGISTRY and (shown := _measure(name)) is not None:
+        for line in text_lines(shown, width=min(shutil.get_terminal_size().columns, _CARD_WIDTH)):
+            session.data(line)
     elif session.output in (None, "table"):  # a card is prose, also in a pipe
         width = min(shutil.get_terminal_size().columns, _CARD_WIDTH)
         for line in text_lines(card(lookup(name)), width=width):
             session.data(line)
     else:
         out.rows(COLUMNS, [_row(lookup(name))])
+
+
+def _measure(name: str) -> Card | None:
+    """The card of a measure of degradation; None where there is none of that name."""
+    from byrote.probes.degrade.measure_cards import MEASURE_INFOS, measure_card
+
+    return measure_card(name) if name in MEASURE_INFOS else None
 
 
 def _range(row: Row) -> str:

@@ -110,7 +110,11 @@ def extraction_threshold(counts: pd.DataFrame) -> Extraction:
         ByroteError: missing columns, impossible counts, or fewer than three numbers of duplicates.
     """
     missing = {"run", "duplicates", "extracted", "members"} - set(counts)
-    if missing or not (counts["duplicates"] > 0).all() or (counts["extracted"] > counts["members"]).any():
+    if (
+        missing
+        or not counts["duplicates"].between(0, 1e15, inclusive="neither").all()
+        or (counts["extracted"] > counts["members"]).any()
+    ):
         raise ByroteError(
             "extraction by duplicates needs run, duplicates above 0, and extracted of members",
             help="make one row per run and number of duplicates",

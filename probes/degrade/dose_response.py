@@ -38,6 +38,7 @@ from byrote.probes.seed_statistics import (
 
 DOSE_COLUMNS = ("dose", "seeds", "value", "damage", "lo", "hi", "p", "values")
 PERMUTATIONS = 2000
+_PAIRS_AT_ONCE = 4_000_000  # of runs at two doses: some 100 MB
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,10 @@ def umbrella_p(
         draws = np.concatenate([shuffled[:, :, d] for d in range(len(values))], axis=1)
     else:
         draws = rng.permuted(np.broadcast_to(flat, (permutations, len(flat))), axis=1)
-    u = _pairwise_wins(np.concatenate([flat[None], draws]), label, len(values))
+    all_draws = np.concatenate([flat[None], draws])
+    at_once = max(1, _PAIRS_AT_ONCE // max(1, int(sizes.max()) ** 2))
+    parts = [all_draws[i : i + at_once] for i in range(0, len(all_draws), at_once)]
+    u = np.concatenate([_pairwise_wins(part, label, len(values)) for part in parts])
     a = np.stack([_umbrella(u, top) for top in range(len(values))], axis=1)
     null = a[1:]
     spread = np.where(null.std(0) > 0, null.std(0), 1.0)

@@ -89,6 +89,12 @@ def with_unique_tokens(runs: pd.DataFrame) -> pd.DataFrame:
             help="give runs of repeat_frac 1, and of 0 for one epoch",
         )
     whole = np.where(share == 0, 1.0, epochs)
+    if (whole < 1).any():
+        run = runs["run"].iloc[int(np.flatnonzero(whole < 1)[0])]
+        raise ByroteError(
+            f"{run} declares {whole.min():g} epochs, less than one pass",
+            help="epochs count from 1 where all data repeat",
+        )
     return runs.assign(epochs=whole, unique_tokens=tokens / whole)
 
 

@@ -94,6 +94,9 @@ def required(rows: Rows, name: str, *, what_for: str) -> np.ndarray:
     if name not in (*DOSES, *SIZES):
         raise ByroteError(f"runs declare no {name!r}", help=did_you_mean(name, (*DOSES, *SIZES)))
     values = rows[name].to_numpy(np.float64)
+    if name in SIZES and (values <= 0).any():
+        run = rows["run"].iloc[int(np.flatnonzero(values <= 0)[0])]
+        raise ByroteError(f"{name} of {run} is 0, and {what_for} needs a size", help=f"correct it in {FILE}")
     if np.isnan(values).any():
         run = rows["run"].iloc[int(np.flatnonzero(np.isnan(values))[0])]
         missing = {

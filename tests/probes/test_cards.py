@@ -8,6 +8,8 @@ import pytest
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes import cards
+from byrote.probes.degrade import measure_cards
+from byrote.probes.degrade.measure_rows import MEASURES
 from byrote.probes.registry import REGISTRY
 from byrote.probes.rules import smallest_effect, smallest_reason
 from byrote.probes.spec import ProbeInfo
@@ -92,3 +94,19 @@ def test_pages_are_written_and_those_of_probes_that_are_gone_removed(tmp_path, m
 def test_cards_never_import_torch(run_python):
     code = "import sys\nfrom probes.cards import pages\npages()\nprint('torch' in sys.modules)"
     assert run_python(code) == "False"
+
+
+def test_the_measures_of_degradation_have_cards_that_are_current():
+    folder = DOCS.parent / "degradation"
+    written = {page.name: page.read_text(encoding="utf-8") for page in folder.glob("*.md")}
+    assert written == measure_cards.pages(), (
+        "run: python -m byrote.probes.degrade.measure_cards docs/degradation"
+    )
+    assert set(measure_cards.MEASURE_INFOS) == set(MEASURES)
+
+
+@pytest.mark.parametrize("name", measure_cards.MEASURE_INFOS)
+def test_every_measure_says_how_to_read_it(name):
+    shown = measure_cards.measure_card(name)
+    assert all(shown.facts[label].strip() for label in ("reads as", "needs", "not measured when"))
+    assert shown.metrics and any(step.startswith("1. ") for step in shown.steps)

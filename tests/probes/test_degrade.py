@@ -124,6 +124,10 @@ def test_sizes_and_metrics_that_are_not_there_are_refused_by_name():
         ByroteError, match="effective size needs parameters of it or the tokens that it has seen"
     ):
         effective_size(ladder, arm, counted_by="compute")
+    with pytest.raises(
+        ByroteError, match="parameters of repeated-0-s0 is 0, and effective size needs a size"
+    ):
+        effective_size(ladder, arm.assign(parameters=0.0))
     with pytest.raises(ByroteError, match="other metrics"):
         effective_size(ladder, arm.assign(metric="later_blocks", parameters=1e3))
     with pytest.raises(ByroteError, match="no better direction"):
@@ -234,10 +238,12 @@ def test_a_peak_on_few_seeds_or_on_a_plateau_is_none():
     assert peak([1, 2], three[:2], paired=True, smallest=0.0) is None
 
 
-def test_the_umbrella_statistic_on_two_doses_is_the_rank_sum():
+def test_the_umbrella_statistic_on_two_doses_is_the_rank_sum(monkeypatch):
     rng = np.random.default_rng(1)
     a, b = rng.normal(0, 1, 6), rng.normal(1.2, 1, 6)
     found = umbrella_p([a, b], paired=False, permutations=20_000)
+    monkeypatch.setattr(sys.modules["byrote.probes.degrade.dose_response"], "_PAIRS_AT_ONCE", 36_000)
+    assert umbrella_p([a, b], paired=False, permutations=20_000) == found  # in parts as at once
     assert found == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue, abs=0.01)
 
 
@@ -339,6 +345,8 @@ def test_r_star_is_found_again_and_rising_losses_are_refused():
         fit_r_star(table[table["epochs"] == 4])
     with pytest.raises(ByroteError, match=r"repeats a part of its data \(f = 0.5\)"):
         with_unique_tokens(table.assign(repeat_frac=0.5))
+    with pytest.raises(ByroteError, match="declares 0 epochs, less than one pass"):
+        with_unique_tokens(table.assign(epochs=0.0))
 
 
 def test_capacity_is_the_plateau_and_says_when_it_is_none():
@@ -368,6 +376,8 @@ def test_extraction_has_a_threshold_in_duplicates():
     assert found.inside and found.log_linear > 100 and found.seeds == 3
     with pytest.raises(ByroteError, match="2 numbers of duplicates are no curve"):
         extraction_threshold(counts[counts["duplicates"] < 3])
+    with pytest.raises(ByroteError, match="needs run, duplicates above 0"):
+        extraction_threshold(counts.assign(duplicates=np.inf))
     with pytest.raises(ByroteError, match="needs run, duplicates above 0"):
         extraction_threshold(counts.assign(duplicates=0.0))
 

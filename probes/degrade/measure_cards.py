@@ -1,0 +1,160 @@
+"""Cards of the measures of degradation: what each is, in which unit, and how it is computed.
+
+``python -m byrote.probes.degrade.measure_cards docs/degradation`` writes them all; `byrote probes NAME` prints one. How a measure is computed
+is the docstring of its module, read without importing it. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from byrote.probes.cards import INDEX, Card, index_page, markdown, module_card, write_from_command_line
+
+_HERE = "byrote.probes.degrade"
+_DAMAGE = "the damaged metric's own unit"
+
+
+@dataclass(frozen=True)
+class MeasureInfo:
+    """A measure of degradation, as its card says it.
+
+    Attributes:
+        module: whose docstring has the steps.
+        summary: one sentence.
+        metrics: name -> (meaning, unit).
+        reads_as: how to read it.
+        needs: what runs have to declare, or what has to be measured.
+        refused: when there is no number.
+    """
+
+    module: str
+    summary: str
+    metrics: Mapping[str, tuple[str, str]]
+    reads_as: str
+    needs: str
+    refused: str
+
+
+MEASURE_INFOS: Mapping[str, MeasureInfo] = {
+    "dose": MeasureInfo(
+        "dose_response", "Damage at each dose of repeated or synthetic data, over training seeds.",
+        {"damage": ("mean over seeds less that of the baseline, such that more is worse", _DAMAGE)},
+        "0: as good as the baseline. Intervals cover seeds, and sequences where runs share them",
+        "one of epochs, repeat_frac, pool, synthetic_share, generation, or the tokens seen",
+        "one dose only, or a metric without a better direction",
+    ),
+    "peak": MeasureInfo(
+        "dose_response", "Is the worst dose in the middle, rather than the largest of many noisy ones?",
+        {"over_smallest": ("damage at the dose chosen on the other seeds, less that at the smallest dose", _DAMAGE),
+         "over_largest": ("the same less that at the largest dose", _DAMAGE),
+         "interior": ("1 when both surely exceed the smallest effect on 5 seeds or more; p is the umbrella test's", "yes (1) or no (0)")},
+        "interior 1: worse than both ends, on seeds that did not choose it. The umbrella test's p is small on a plateau too",
+        "as dose, three doses or more", "two doses",
+    ),
+    "band": MeasureInfo(
+        "dose_response", "From which dose to which is damage half of its largest, or more?",
+        {"left": ("lower end", "dose"), "right": ("upper end", "dose")},
+        "a dose between two measured ones, linear in its logarithm", "as dose",
+        "damage does not fall to half of its largest within the doses on that side",
+    ),
+    "boundary": MeasureInfo(
+        "dose_response", "How the damaging band moves with the size of the model: E = k N^a.",
+        {"left exponent": ("a of the lower end", "per e-fold of N"), "right exponent": ("a of the upper end", "per e-fold of N")},
+        "-0.5: at four times the size half the dose is as bad (Hernandez et al. at fixed tokens). Never compare fits of other token schedules",
+        "as dose, and parameters", "fewer than two sizes with that end within their doses",
+    ),
+    "effective_size": MeasureInfo(
+        "effective_size", "How many times its own size a healthy model would need to be as good as this one.",
+        {"PROBE/METRIC": ("multiplier, at each size and as harmonic mean over sizes", "times the size")},
+        "0.5: as good as a healthy model of half the size. Clipped values are bounds: at most, or at least",
+        "parameters (or without embeddings) of every run, and a baseline of three sizes, two where interpolated",
+        "a ladder that is not monotone, too few sizes, a loss at the floor",
+    ),
+    "compute": MeasureInfo(
+        "effective_size", "Which share of its compute would have given a healthy model the same loss.",
+        {"PROBE/METRIC": ("multiplier of 6 N T", "times the compute")},
+        "0.67: as good as a healthy run of two thirds of the compute", "parameters, and the tokens that checkpoints record", "as effective_size",
+    ),
+    "preferential": MeasureInfo(
+        "preferential_damage", "Is copying hit harder than test loss, in sizes?",
+        {"difference": ("ln m of copying less ln m of test loss", "e-folds of size"),
+         "ratio": ("ln 1/m of copying over ln 1/m of test loss, with Fieller's interval", "times")},
+        "difference below 0: copying is hit harder. It decides; the ratio is the paper's way of speaking",
+        "as effective_size, both metrics measured", "as effective_size; the ratio is unbounded where test loss may be undamaged",
+    ),
+    "near_zero": MeasureInfo(
+        "near_zero", "Is the worst dose the one at which the loss on repeated data nears zero?",
+        {"distance": ("steps of the grid of doses between the two", "grid steps to the worst dose"),
+         "holds": ("share of seeds for which it is 1 or less", "share of seeds")},
+        "0 or 1: the founding paper's diagnostic holds", "as dose, and mem_gap measured in the damaged runs", "several sizes at once, or near zero nowhere",
+    ),
+    "double_descent": MeasureInfo(
+        "descent_over_seeds", "Does an arm's loss fall, rise and fall again, more than its seeds differ?",
+        {"fall": ("first fall, read where the other seeds have it", "nats"), "rise": ("rise from dip to top", "nats"),
+         "second_fall": ("fall after the top", "nats"), "dip": ("step of the dip of the mean curve", "steps"),
+         "top": ("step of its top", "steps")},
+        "found: all three lower ends exceed the smallest effect, on 5 seeds or more", "five common steps", "one seed, or fewer than five steps",
+    ),
+    "displacement": MeasureInfo(
+        "displacement", "Do other heads take over what induction heads write for a copied token?",
+        {"induction": ("share of the direct raise by induction heads, arm less baseline", "share of the raise"),
+         "previous token": ("by previous-token heads", "share of the raise"), "other": ("by all others", "share of the raise"),
+         "all heads": ("the raise itself", "logits")},
+        "displaced: others have what induction heads lose. Absent: most of the raise is lost and nobody has it",
+        "induction_dla, induction and previous_token measured", "no head raises the copied token",
+    ),
+    "extraction": MeasureInfo(
+        "capacity", "At how many duplicates is half of what was planted extracted?",
+        {"threshold": ("number of duplicates", "duplicates"), "steepness": ("of the logistic curve", "log odds per e-fold")},
+        "a threshold, where a straight line in ln duplicates fits worse by nats of likelihood (in how)",
+        "extraction by_repeats at three counts or more", "fewer counts",
+    ),
+    "capacity": MeasureInfo(
+        "capacity", "How many bits of its data does a parameter hold, at the plateau?",
+        {"bits per parameter": ("of the largest data set", "bits per parameter")},
+        "published: about 3.6 for half precision trained to the plateau. Still rising: no plateau yet",
+        "pool, and unintended_bits measured", "one data set size",
+    ),
+    "r_star": MeasureInfo(
+        "effective_data", "After how many repetitions of the whole corpus is a further one worth 1/e of a fresh pass?",
+        {"r_star": ("R* of D' = U + U R* (1 - exp(-R / R*))", "repetitions")},
+        "published: 15.4 for language models", "epochs, repeat_frac and the tokens seen, at five pairs of unique tokens and epochs",
+        "a loss that surely rises with epochs, or data of which only a part repeats",
+    ),
+    "noise_floor": MeasureInfo(
+        "noise_floor", "How far seeds of one arm lie apart.",
+        {"sd": ("standard deviation over seeds, with its chi-squared interval", _DAMAGE)},
+        "two single runs differ by more than 1.96 sqrt(2) times it in 1 of 20 cases", "nothing", "one seed",
+    ),
+    "churn": MeasureInfo(
+        "noise_floor", "On which share of the same cases do two seeds disagree?",
+        {"extraction/score": ("mean over pairs of seeds", "share of members")},
+        "0: seeds answer alike. In how: what it would be were answers independent",
+        "extraction measured on the same members in two seeds", "no shared cases; token-by-token predictions are not stored",
+    ),
+}  # fmt: skip
+
+
+def measure_card(name: str) -> Card:
+    """The card of one measure.
+
+    Args:
+        name: of `MEASURE_INFOS`.
+    """
+    info = MEASURE_INFOS[name]
+    facts = {"kind": "degradation", "reads as": info.reads_as, "needs": info.needs, "not measured when": info.refused,
+             "command": f"byrote degrade ... --measure {name}"}  # fmt: skip
+    metrics = tuple((metric, meaning, unit, "") for metric, (meaning, unit) in info.metrics.items())
+    return module_card(name, info.summary, facts, metrics, f"{_HERE}.{info.module}")
+
+
+def pages() -> dict[str, str]:
+    """File name -> text of every page of docs/degradation, the index among them."""
+    rows = [(name, info.summary) for name, info in MEASURE_INFOS.items()]
+    index = index_page("The measures of degradation", f"{_HERE}.measure_cards docs/degradation", rows)
+    return {INDEX: index} | {f"{name}.md": markdown(measure_card(name)) for name in MEASURE_INFOS}
+
+
+if __name__ == "__main__":
+    write_from_command_line(pages())
