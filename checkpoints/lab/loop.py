@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -69,6 +70,9 @@ class _Run:
         config = self.config
         self.stream = folder.stream
         self.model = build_model(config)
+        for part in config.arm.made_of:
+            if part.changes_model:
+                importlib.import_module(part.made_by).install(part, self.model)
         self.weights = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.weights.values(),

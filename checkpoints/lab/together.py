@@ -23,9 +23,10 @@ def shape_of(config: LabConfig) -> LabConfig:
 
 
 def gains(config: LabConfig) -> bool:
-    """Whether runs of this shape are trained together: small ones of the native architecture, without dropout."""
+    """Whether runs of this shape are trained together: small ones of the native architecture, without dropout or clamps."""
     small = config.d_model <= MAX_WIDTH and config.batch <= MAX_BATCH
-    return small and config.architecture == "native" and not config.dropout
+    alone = config.dropout or any(part.changes_model for part in config.arm.made_of)
+    return small and config.architecture == "native" and not alone
 
 
 def stacks_of(

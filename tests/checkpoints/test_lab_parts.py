@@ -12,6 +12,7 @@ import torch
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig
 from byrote.checkpoints.lab.arms import ARMS, describe_arm
+from byrote.checkpoints.lab.arms.clamped import Clamped
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.arms.masked import Masked, Noisy
@@ -20,12 +21,14 @@ from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated
 from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 from byrote.checkpoints.lab.batches import Batches
+from byrote.checkpoints.lab.clamping import forced_pattern, install
 from byrote.checkpoints.lab.corpus_facts import data_facts, ngram_facts
 from byrote.checkpoints.lab.masks import seen_bigrams
 from byrote.checkpoints.lab.model import build_model, mean_loss
 from byrote.checkpoints.lab.run_grid import grid_from
 from byrote.checkpoints.lab.source import ArmStream, draw
 from byrote.checkpoints.lab.stack import padded
+from byrote.checkpoints.lab.together import stacks_of
 
 SOURCE = SourceConfig(d_vocab=16, n_ctx=12, block_min=3, block_max=4)
 OF_EACH_KIND = {
@@ -40,6 +43,7 @@ OF_EACH_KIND = {
     "noisy": Noisy(0.5),
     "planted": Planted(2, 2),
     "selected": Selected(0.5, large="../g", small="../h"),
+    "clamped": Clamped(),
     "continued": Continued("../g"),
     "replay": Replay(0.5, of="../g"),
 }  # fmt: skip
@@ -314,3 +318,44 @@ def test_members_are_planted_among_fresh_sequences_alone():
     mixed = stream(Synthetic(0.5, 26, generator="../g"), Planted(4, 2), steps=20, inputs=made).batches(0, 20)
     assert (mixed[:, 4:, 0] >= 100).all()
     assert (mixed[:, :4, 0] == 0).all()
+
+
+def test_forced_patterns_by_hand():
+    """Tokens 0 5 6 5 6 5: from the third token on each stood before."""
+    tokens = torch.tensor([[0, 5, 6, 5, 6, 5]])
+    attended = {name: forced_pattern(name, tokens)[0] for name in ("previous_token", "induction", "uniform")}
+    assert attended["previous_token"].argmax(-1).tolist() == [0, 0, 1, 2, 3, 4]
+    assert attended["induction"].argmax(-1).tolist() == [0, 0, 0, 2, 3, 4]
+    assert attended["uniform"][3].tolist() == pytest.approx([0.25] * 4 + [0, 0])
+    for pattern in attended.values():
+        assert torch.allclose(pattern.sum(-1), torch.ones(6))
+        assert not pattern.triu(1).any()
+
+
+def test_a_clamp_replaces_one_head_and_nothing_else():
+    """The head's output by hand from its values; its queries and keys no longer matter, those of the other head do."""
+    config = LabConfig(source=SOURCE, n_layers=1, d_model=8, n_heads=2, d_head=4, init_std=0.5)
+    tokens = torch.from_numpy(draw(SOURCE, seed=0, stream="train", index=0, n=3).tokens)
+    model, clamped = build_model(config), build_model(config)
+    install(Clamped(0, 1), clamped)
+    block = model.layers[0]
+    hidden = model.tok_embed(tokens) + model.pos(torch.arange(12))
+    _, pattern = block.attn(block.ln1(hidden))
+    values = block.attn.v(block.ln1(hidden)).view(3, 12, 2, 4).transpose(1, 2)
+    z = pattern @ values
+    z[:, 1] = values[:, 1][:, [0, *range(11)]]  # each position has the value of the token before
+    by_hand = model.head(model.ln_out(hidden + block.attn.o(z.transpose(1, 2).reshape(3, 12, 8))))
+    assert (clamped(tokens) - by_hand).abs().max() < 1e-5
+    loss = mean_loss(clamped, tokens)
+    loss.backward()
+    keys = clamped.layers[0].attn.k.weight.grad
+    assert keys[:4].abs().max() > 0
+    assert keys[4:].abs().max() == 0
+    with pytest.raises(ByroteError, match=r"no head L1H0.*a layer from 0 to 0"):
+        install(Clamped(1, 0), model)
+
+
+def test_runs_with_a_clamp_are_not_stacked():
+    base = LabConfig(source=SOURCE, d_model=8, n_heads=1, d_head=8, batch=4)
+    configs = [base, replace(base, seed=1), replace(base, arm=Arm.of(Clamped())), replace(base, seed=2)]
+    assert stacks_of(configs) == ((0, 1, 3), (2,))

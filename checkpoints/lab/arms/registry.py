@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from byrote.checkpoints.entry_points import installed
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.checkpoints.lab.arms.clamped import Clamped
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
 from byrote.checkpoints.lab.arms.masked import Masked, Noisy
@@ -32,6 +33,7 @@ _OWN: tuple[type[Part], ...] = (
     Noisy,
     Planted,
     Selected,
+    Clamped,
 )
 ARMS: Mapping[str, type[Part]] = {part.name: part for part in _OWN}
 
