@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.numpy import save
+from safetensors.torch import load
 from torch import Tensor
 
 from byrote.checkpoints import atomic
@@ -282,7 +283,7 @@ class _Stack:
                     train_loss=upcoming[run],
                     losses_of=losses_of,
                 )
-            weights = save({name: tensor.cpu() for name, tensor in model.state_dict(run).items()})
+            weights = save({name: tensor.cpu().numpy() for name, tensor in model.state_dict(run).items()})
             self.pending[run].append(Written(entry, weights, hash_of(self._moments_of(run, step))))
             entries.append(entry)
         if step in (0, self.config.steps) or time.monotonic() - self.committed_s >= COMMIT_EVERY_S:
@@ -296,7 +297,7 @@ class _Stack:
     def _moments_of(self, run: int, step: int) -> bytes:
         """One run's moments as its own file to resume from would have them; its hash is in the manifest."""
         moments = {
-            f"{name}.{key}": part.cpu()
+            f"{name}.{key}": part.cpu().numpy()
             for key, stacked in self.trained.moments().items()
             for name, part in self.trained.model.parts_of(stacked, run).items()
         }
@@ -312,7 +313,7 @@ class _Stack:
                     folder.extend(self.pending[run], stream=self.streams[run])
                 self.pending[run], self.lines[run] = [], []
         moments = {
-            f"{name}.{key}": tensor.cpu()
+            f"{name}.{key}": tensor.cpu().numpy()
             for key, stacked in self.trained.moments().items()
             for name, tensor in stacked.items()
         }
