@@ -152,10 +152,15 @@ ABOUT: Mapping[str, About] = {
         "5.1 CPU s a run, three together",
         trap="at 800 steps prefix matching is 0.18 to 0.41: compare runs at the same step, and say which",
     ),
-    "graded": About("a ladder of sizes: test loss, facts and copying each vary with size", measured=_UNTRIED),
+    "graded": About(
+        "a ladder of sizes: test loss, facts and copying each vary with size",
+        measured="2 seeds at 1,000 of 1,600 steps: copy loss 2.12 and 2.82 nats (floor 0.01), table 1.81 and 1.84 (1.69), "
+        "facts 4.12 and 4.07 (1.76); 12.3 CPU s a run, two together",
+        trap="at 1,000 steps the change is under way and no head matches prefixes yet: train to the end, and longer",
+    ),
     "markov": About(
         "in-context statistics: from the unigram to the bigram solution (Edelman et al. 2024)",
-        measured=_UNTRIED,
+        measured="2 of 2 seeds: test loss 1.233 and 1.234 nats, the exact floor is 1.215; 3.7 CPU s a run, two together",
     ),
     "trigger-bigrams": About("a memory of bigrams beside induction (Bietti et al. 2023)", measured=_UNTRIED),
     "text-bytes": About(
