@@ -1,4 +1,4 @@
-"""Difference sampling (MiniPLM, Gu et al. 2024): real sequences by how much likelier a larger model finds them. Torch."""
+"""Real sequences chosen from more: by how much likelier a larger model finds them (MiniPLM, Gu et al. 2024), or by repeats. Torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.batches import Places, draw
 from byrote.checkpoints.lab.generator import CHUNK, loaded
 from byrote.checkpoints.lab.inputs import Made, Runs
+from byrote.checkpoints.lab.masks import seen_bigrams
 from byrote.checkpoints.lab.other_run import OtherRun
 from byrote.checkpoints.lab.selection import chosen, mean_score
 from byrote.checkpoints.lab.sequences import random_words, uniform
@@ -19,15 +20,18 @@ def inputs(part: Selected, places: Places, runs: Runs) -> Made:
     """The candidates that are chosen, in their own order."""
     n = part.size(places)
     wide = draw(places.source, seed=places.seed, stream="train", index=0, n=n * part.candidates).wide
-    large, small = runs(part.large, 0), runs(part.small, 0)
-    scores = log_probability(large, wide) - log_probability(small, wide)
-    if part.by == "random":
-        order = uniform(random_words("selected", seed=places.seed, index=0, shape=(len(wide), 1)))[:, 0]
-        best = chosen(order, n)
+    made_from = {}
+    if part.by == "difference":
+        large, small = runs(part.large, 0), runs(part.small, 0)
+        made_from = {"large": large.facts(), "small": small.facts()}
+        scores = log_probability(large, wide) - log_probability(small, wide)
+    elif part.by == "random":
+        scores = uniform(random_words("selected", seed=places.seed, index=0, shape=(len(wide), 1)))[:, 0]
     else:
-        best = chosen(scores, n)
+        scores = seen_bigrams(wide).sum(-1) * (1.0 if part.by == "most_repeats" else -1.0)
+    best = chosen(scores, n)
     facts = {"mean_score_candidates": mean_score(scores), "mean_score_chosen": mean_score(scores[best])}
-    return Made({"tokens": wide[best]}, {"large": large.facts(), "small": small.facts(), **facts})
+    return Made({"tokens": wide[best]}, {**made_from, **facts})
 
 
 def log_probability(run: OtherRun, wide: Int[np.ndarray, "n width"]) -> Float[np.ndarray, " n"]:

@@ -109,3 +109,21 @@ def test_another_grid_in_the_same_folder_is_refused_and_fresh_replaces_it(byrote
     assert "train.steps (there 12, requested 9)" in done.stderr and "--fresh" in done.stderr
     assert byrote("lab", "train", "out", "--grid", "grid.toml", "--fresh", "-q").exit_code == 0
     assert {row["last_step"] for row in json.loads(byrote("lab", "status", "out", "--json").stdout)} == {9}
+
+
+def test_an_arm_made_from_another_run_is_named_with_its_settings(byrote):
+    small = ("--recipe", "names", "--steps", "3", "--batch", "4", "--d-model", "8", "--heads", "1")
+    assert byrote("lab", "train", "runs/human", *small).exit_code == 0
+    words = ("--arm", "synthetic", "--arm-set", "share=0.5", "--arm-set", "generator=runs/human")
+    done = byrote("lab", "train", "runs/mixed", *small, *words)
+    assert done.exit_code == 0, done.stderr
+    manifest = json.loads((byrote.folder / "runs/mixed/manifest.json").read_text())
+    assert manifest["arm"]["parts"][0]["generator"] == "../human"
+    assert manifest["inputs"][0]["run"] == "human"
+    wrong = byrote(
+        "lab", "train", "runs/other", *small, "--arm", "synthetic", "--arm-set", "generator=runs/humans"
+    )
+    assert wrong.exit_code != 0
+    assert "there is no lab series" in wrong.stderr and "train it first" in wrong.stderr
+    wrong = byrote("lab", "train", "runs/other", *small, "--arm", "synthetic", "--arm-set", "temprature=1")
+    assert "did you mean 'temperature'" in wrong.stderr

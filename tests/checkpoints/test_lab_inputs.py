@@ -384,3 +384,20 @@ def test_difference_sampling_chooses_what_the_larger_model_finds_likelier(runs):
     assert arrays["0.tokens"].tolist() == wide[sorted(np.argsort(scores)[-6:])].tolist()
     assert said["mean_score_candidates"] == pytest.approx(np.mean(scores), abs=1e-4)
     assert said["mean_score_chosen"] > said["mean_score_candidates"]
+
+
+def test_sequences_are_chosen_by_how_much_they_repeat_themselves(tmp_path):
+    source = replace(SOURCE, n_ctx=12, block_min=2, block_max=9)
+    wide = draw(source, seed=0, stream="train", index=0, n=24).wide
+    n_again = [
+        sum(pair in list(pairwise(row))[:k] for k, pair in enumerate(pairwise(row))) for row in wide.tolist()
+    ]
+    found = {}
+    for by in ("fewest_repeats", "most_repeats", "random"):
+        config = replace(BASE, source=source, arm=Arm.of(Selected(1.0, 6, by=by)))
+        arrays, _ = make_inputs(config, tmp_path)
+        rows = [int((wide == row).all(1).argmax()) for row in arrays["0.tokens"]]
+        found[by] = sorted(n_again[row] for row in rows)
+    assert found["fewest_repeats"] == sorted(n_again)[:6]
+    assert found["most_repeats"] == sorted(n_again)[-6:]
+    assert found["fewest_repeats"][-1] < found["most_repeats"][0]
