@@ -25,7 +25,7 @@ def selftest(
     *,
     config: SweepConfig = record(SweepConfig, "device dtype seed threads"),
     long_: bool = flag(
-        "2,000 simulations per statistical check, not 100, and 25 random models, not 10: about 12 minutes of one core.",
+        "2,000 simulations per statistical check, not 100, and 25 random models, not 10: about a quarter of an hour of one core.",
         "--long",
     ),
     out: Output,

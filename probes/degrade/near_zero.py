@@ -67,7 +67,7 @@ def near_zero(damage: pd.DataFrame, loss_share: pd.DataFrame, over: str) -> Near
             help="make both tables of the same groups",
         )
     doses = required(damage, over, what_for="the near-zero diagnostic")
-    order = sorted(set(doses), reverse=over == "pool")
+    order = sorted({float(d) for d in doses}, reverse=over == "pool")
     sign = -1.0 if damage["better"].iloc[0] == "higher" else 1.0
     value = sign * damage["value"].to_numpy(np.float64)
     share = loss_share["value"].to_numpy(np.float64)
