@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -62,7 +63,7 @@ def seed_calibrations() -> list[Calibration]:
     ]  # fmt: skip
 
 
-def each(trial: Callable[[Rng], bool], *salt: int, times: float = 1.0) -> Callable[[int, int], list[bool]]:
+def each(trial: Callable[[Rng], Any], *salt: int, times: float = 1.0) -> Callable[[int, int], list[Any]]:
     """Outcomes of a trial, `times` as often as requested; `salt` separates its draws from those of others."""
     return lambda tries, seed: trials(trial, max(1, int(times * tries)), [seed, *salt])
 

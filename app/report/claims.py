@@ -206,7 +206,7 @@ def _picture(judged: Judgement, table: pd.DataFrame) -> Picture:
     rows = figure.table
     names = [name for name in ("arm", "label", "step") if name in rows]
     shown = rows if len(rows) <= 60 else rows.iloc[:: -(-len(rows) // 60)]
-    cells = tuple(
+    cells: tuple[tuple[Value, ...], ...] = tuple(
         (*(str(row[name]) for name in names), Estimate(row["value"], row["lo"], row["hi"], n=int(row["n"])))
         for row in shown.to_dict("records")
     )

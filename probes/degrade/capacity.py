@@ -134,11 +134,11 @@ def extraction_threshold(counts: pd.DataFrame) -> Extraction:
     zero = np.zeros(len(found))
     place, steepness = paired_difference(zero, places), paired_difference(zero, found[:, 1])
     seen = pooled["duplicates"].to_numpy(np.float64)
-    ends = np.exp([place.value, place.lo, place.hi])
+    threshold, lo, hi = (float(end) for end in np.exp([place.value, place.lo, place.hi]))
     whole = (pooled[name].to_numpy(np.float64) for name in ("duplicates", "extracted", "members"))
     return Extraction(
-        pooled.assign(value=pooled["extracted"] / pooled["members"]), *(float(v) for v in ends), steepness,
-        _log_linear(*whole), len(found), bool(seen[0] <= ends[0] <= seen[-1]),
+        pooled.assign(value=pooled["extracted"] / pooled["members"]), threshold, lo, hi, steepness,
+        _log_linear(*whole), len(found), bool(seen[0] <= threshold <= seen[-1]),
     )  # fmt: skip
 
 

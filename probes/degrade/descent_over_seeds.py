@@ -98,10 +98,10 @@ def double_descent(
     if whole is None or len(parts) < len(curves):
         return None
     over = np.array(parts)
-    found = [paired_difference(np.zeros(len(over)), over[:, i]) for i in range(3)]
-    sure = len(over) >= MIN_SEEDS and all(one.lo > smallest for one in found)
+    fall, rise, second = (paired_difference(np.zeros(len(over)), over[:, i]) for i in range(3))
+    sure = len(over) >= MIN_SEEDS and all(one.lo > smallest for one in (fall, rise, second))
     dip_at, top_at = _places(x, curves, whole, np.random.default_rng([seed, len(curves)]), n_draws)
-    return ArmDescent(dip_at, top_at, *found, sure, len(over), int((over > 0).all(1).sum()))
+    return ArmDescent(dip_at, top_at, fall, rise, second, sure, len(over), int((over > 0).all(1).sum()))
 
 
 def smoothed(

@@ -86,7 +86,7 @@ def displacement(a: Group, b: Group, *, step: int | None = None) -> tuple[pd.Dat
     runs = [*sides[0], *sides[1]]
     common = set.intersection(*(set(run.usable_steps) for run in runs))
     at = max(common, default=None) if step is None else step
-    if at not in common:
+    if at is None or at not in common:
         raise ByroteError("the runs have no such step in common", help="measure the same steps of all runs")
     a_found, b_found = ([_of_run(run, at) for run in side] for side in sides)
     table = shares_table(a_found, b_found, paired=bool(pairs))

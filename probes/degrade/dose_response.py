@@ -144,7 +144,7 @@ def dose_response(
     x = log_doses(named)
     (edges,) = band(x, (cells.means[1:] - cells.means[0])[None])
     draws = band(x, cells.draws[:, 1:] - cells.draws[:, :1])
-    ends = [_edge(float(at), draws[:, i], cells.seeds, side=i) for i, at in enumerate(edges)]
+    left, right = (_edge(float(at), draws[:, i], cells.seeds, side=i) for i, at in enumerate(edges))
     smallest = float(runs["smallest"].iloc[0])
     found = peak(
         named,
@@ -154,7 +154,7 @@ def dose_response(
         seed=seed,
         permutations=permutations,
     )
-    return DoseResponse(over, rows, found, *ends, cells.paired, str(runs["unit"].iloc[0]), draws)
+    return DoseResponse(over, rows, found, left, right, cells.paired, str(runs["unit"].iloc[0]), draws)
 
 
 def log_doses(doses: list[float]) -> Float[np.ndarray, " doses"]:

@@ -12,6 +12,8 @@ loss. The difference and its interval are ours; the ratio's is Fieller's (1954).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -55,22 +57,20 @@ def preferential_damage(metric: EffectiveSize, reference: EffectiveSize) -> pd.D
     return pd.DataFrame(rows, columns=list(PREFERENTIAL_COLUMNS))
 
 
-def _row(a: object, b: object, draws_a: np.ndarray, draws_b: np.ndarray, seeds: int) -> tuple[object, ...]:
+def _row(a: Any, b: Any, draws_a: np.ndarray, draws_b: np.ndarray, seeds: int) -> tuple[object, ...]:
     from scipy import special
 
-    x, y = np.log(a.multiplier), np.log(b.multiplier)  # type: ignore[attr-defined]
+    x, y = np.log(a.multiplier), np.log(b.multiplier)
     half = half_width(draws_a - draws_b, seeds)
     ends = (np.nan, np.nan)
     if seeds > 1:
         covariance = np.cov(draws_a, draws_b) * seeds / (seeds - 1)
         ends = fieller(float(x), float(y), covariance, float(special.stdtrit(seeds - 1, (1 + LEVEL) / 2)))
     clipped = " and ".join(
-        f"{name} {one.clipped}"
-        for name, one in (("metric", a), ("reference", b))
-        if one.clipped  # type: ignore[attr-defined]
+        f"{name} {one.clipped}" for name, one in (("metric", a), ("reference", b)) if one.clipped
     )
     ratio = float(x / y) if y else np.nan
     return (
-        a.arm, a.size, a.multiplier, b.multiplier, float(x - y), float(x - y - half), float(x - y + half),  # type: ignore[attr-defined]
-        ratio, *ends, a.seeds, clipped,  # type: ignore[attr-defined]
+        a.arm, a.size, a.multiplier, b.multiplier, float(x - y), float(x - y - half), float(x - y + half),
+        ratio, *ends, a.seeds, clipped,
     )  # fmt: skip

@@ -7,7 +7,7 @@ arXiv:2001.08361), and one metric at one step with its values by sequence where 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ RUN_COLUMNS = (
     "run", "arm", "init_seed", "data_seed", *SIZES, *DOSES, "step", "value", "sequence_var", "n", "samples",
     "probe", "metric", "unit", "better", "smallest",
 )  # fmt: skip
-Rows = pd.DataFrame
+Rows: TypeAlias = pd.DataFrame
 
 
 def run_rows(

@@ -130,8 +130,9 @@ class Study:
         ]
 
     def _dose(self, one: Group) -> float | None:
-        known = self.over and self.over != "tokens"
-        value = getattr(one.runs[0].facts, self.over) if known else None
+        if not self.over or self.over == "tokens":
+            return None
+        value = getattr(one.runs[0].facts, self.over)
         return None if value is None else float(value)
 
     def need_damaged(self) -> list[Group]:
