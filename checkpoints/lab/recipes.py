@@ -140,8 +140,9 @@ ABOUT: Mapping[str, About] = {
     ),
     "tiled-4-heads": About(
         "claims about heads in seconds a run: four heads a layer",
-        measured="3 of 3 seeds: copy loss 0.35 to 0.49 nats, prefix matching 0.60 to 0.75 in all four heads of layer 1, "
-        "attention to the previous token 0.24 to 0.45 in those of layer 0; 2.4 CPU s a run, three together",
+        measured="3 of 3 seeds: all four heads of layer 1 are induction heads by the verdict, formed between steps 286 and 429, "
+        "prefix matching 0.64 to 0.83; copy loss 0.35 to 0.49 nats (floor 0.01); attention to the previous token 0.26 to "
+        "0.44 in layer 0; 5.5 CPU s a run, written and all",
         trap=_TILED_TRAP,
     ),
     "names": About("claims about in-weights and in-context parts; one head a layer"),
