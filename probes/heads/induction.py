@@ -225,7 +225,8 @@ def finish(rows: Mapping[str, pd.DataFrame], dtype: str = "float32") -> list[Mea
     no_chance, n = np.full(shape, np.nan), np.full(shape, tests.n)
     certain = {"verdict": tests.verdict, **tests.q, "unmet": tests.unmet, "on_sink_free": tests.on_sink_free}
     estimates = {**tests.excess, **{name: (values,) * 3 for name, values in certain.items()}}
-    measured, reasons = [], "; or ".join(filter(None, (info.undefined, undecided(dtype))))
+    reasons = "; or ".join(filter(None, (info.undefined, undecided(dtype))))
+    measured = []
     for metric in metrics:
         value, lo, hi = (np.asarray(end, dtype=np.float64).reshape(shape) for end in estimates[metric])
         chance = np.zeros(shape) if metric in tests.excess else no_chance

@@ -128,7 +128,7 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
         if e["step"] == last and e["what"] not in ("drift", "windows")
     ]
     n_units = len(groups(config.infos))
-    once, *notes = outcome.settled or (0,)
+    once, note = outcome.settled or (0, "")
     sequences = round((sum(shown.rows) - once) * n_units / outcome.measured)
     unit_s, unit_bytes = sum(took) / n_units, stored / outcome.measured
-    return CostEstimate(tried.steps, unit_s, unit_bytes, sequences, tuple(notes))
+    return CostEstimate(tried.steps, unit_s, unit_bytes, sequences, (note,) if note else ())
