@@ -26,6 +26,7 @@ from byrote.probes.seed_calibration import each
 
 Rng = np.random.Generator
 SMALLEST_SIMULATED = 0.05
+HALF = 0.5  # tries
 
 
 def degrade_calibrations() -> list[Calibration]:
@@ -70,7 +71,7 @@ def verdict_calibrations() -> list[Calibration]:
     found = [
         Calibration(
             f"claim, {name}, {k} {'pairs' if paired else 'a side'}, nothing differs: reproduced, or in direction", seldom,
-            each(partial(_false_claim, draw=draw, kind=kind, k=k, paired=paired), 110, i, k, int(paired)),
+            each(partial(_false_claim, draw=draw, kind=kind, k=k, paired=paired), 110, i, k, int(paired), times=HALF),
         )
         for i, (name, draw, kind) in enumerate(_NULLS)
         for k in (MIN_SEEDS, 8)
@@ -79,14 +80,14 @@ def verdict_calibrations() -> list[Calibration]:
     found += [
         Calibration(
             f"claim of no change, {k} {'pairs' if paired else 'a side'} that differ by the smallest effect: reproduced", seldom,
-            each(partial(_false_equivalence, k=k, paired=paired), 111, k, int(paired)),
+            each(partial(_false_equivalence, k=k, paired=paired), 111, k, int(paired), times=HALF),
         )
         for k in (MIN_SEEDS, 8)
         for paired in (True, False)
     ]  # fmt: skip
     found += [
         Calibration(f"claim by ranks, {k} {'pairs' if paired else 'a side'}: interval holds the shift", holds,
-                    each(partial(_rank_covered, k=k, paired=paired), 112, k, int(paired), times=2.0))
+                    each(partial(_rank_covered, k=k, paired=paired), 112, k, int(paired), times=HALF))
         for k in (6, 8)
         for paired in (True, False)
     ]  # fmt: skip
@@ -127,7 +128,7 @@ def _relabelled(rng: Rng) -> float:
 SIZES = np.geomspace(3e3, 7e4, 6)
 DAMAGED = SIZES[2:5]
 MULTIPLIER = 0.5
-FEWER = 0.25  # tries, since these cost more
+FEWER = 0.15  # tries, since these cost more
 DRAWS = 200  # resamples; intervals are Student's, so that more change little
 
 
