@@ -200,7 +200,7 @@ def test_arms_are_written_as_tables():
     written = moved.definition()
     assert Arm.from_table({"parts": written["parts"]}) == moved
     assert describe_arm(written) == (
-        "50% of the data sampled from ../../../human/d8/seed0 at temperature 1; 25% of the data repeated, from a pool of 4"
+        "50% of the data sampled from human at temperature 1; 25% of the data repeated, from a pool of 4"
     )
     assert (
         describe_arm({"kind": "synthetic", "parts": [{"kind": "synthetic", "share": "all"}]}) == "synthetic"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
@@ -38,6 +39,7 @@ def _sentence(parts: tuple[Part, ...]) -> str:
 def _words(part: Part) -> str:
     settings = {name: getattr(part, name) for name in part.settings()}
     said = {name: _value(name, value) for name, value in settings.items()}
+    said |= {name: _run_name(settings[name]) for name in part.runs}
     return part.words.format(**said, rest=f"{1 - part.fresh_frac_taken:.0%}")
 
 
@@ -47,6 +49,14 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _run_name(place: str) -> str:
+    """What a run is called that is named by its place: the arm where it is one of the same grid, else the folder."""
+    parts = [one for one in PurePosixPath(place).parts if one not in ("..", ".", "/")]
+    if not parts:
+        return place
+    return parts[0] if place.startswith("../../../") else parts[-1]
 
 
 def unequal_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
