@@ -258,7 +258,7 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
         name: _with_settings(base, _mapping(table, f"[sizes.{name}]"), f"[sizes.{name}]")
         for name, table in _named(data, "sizes", MAX_SIZES).items()
     } or {f"d{base.d_model}": base}
-    arms = tuple(_arm(name, table) for name, table in _named(data, "arms", MAX_ARMS).items())
+    arms = tuple(_arm(name, table, base) for name, table in _named(data, "arms", MAX_ARMS).items())
     if not arms:
         raise ByroteError("the grid has no arm", help="write one as [arms.NAME] with its kind")
     names = [arm.name for arm in arms]
@@ -299,7 +299,8 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
     return grid
 
 
-def _arm(name: str, table: Any) -> GridArm:
+def _arm(name: str, table: Any, before: LabConfig) -> GridArm:
+    """One arm; its settings are read as changes of `before`, the runs of all arms."""
     where = f"[arms.{name}]"
     table = _mapping(table, where)
     own = {key: value for key, value in table.items() if key not in ("control", "settings")}
@@ -309,7 +310,6 @@ def _arm(name: str, table: Any) -> GridArm:
         raise ByroteError(f"{where}: {error.message}", help=error.help) from None
     control = _of_kind("", table.get("control", ""), f"control of {where}")
     settings = _mapping(table.get("settings", {}), f"[arms.{name}.settings]")
-    before = LabConfig()
     _with_settings(before, settings, f"[arms.{name}.settings]")
     others = {key: value for key, value in settings.items() if key != "source"}
     after = _with_settings(before, others, f"[arms.{name}.settings]")

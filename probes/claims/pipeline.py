@@ -256,11 +256,11 @@ def _measure(
         path, steps = todo[place]
         if outcome.gaps:
             raise ByroteError(
-                f"{path}: {outcome.gaps[0]['reason']}", help="train its grid again with --fresh"
+                f"{path}: {outcome.gaps[0]['reason']}", help="remove its grid's folder and start again"
             )
         done += len(steps)
         each = (time.monotonic() - started) / max(1, done)
         emit(
-            {"event": "checkpoint", "grid": grid.name, "done": done, "total": total, "step": done, "s_per_checkpoint": each,
+            {"event": "checkpoint", "grid": grid.name, "done": done, "total": total, "step": steps[-1], "s_per_checkpoint": each,
              "errors": 0, "eta_s": each * (total - done)}
         )  # fmt: skip
