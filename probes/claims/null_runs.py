@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,17 +30,18 @@ def simulated_runs(places: Sequence[Place], curves: Curves, *, seeds: int, seed:
         seeds: of the runs.
         seed: of the simulation.
     """
-    rows = []
+    columns: dict[str, list[Any]] = {}
     for number, place in enumerate(dict.fromkeys(places)):
         for one in range(seeds):
             rng = np.random.default_rng([seed, number, one])
-            values = {metric: curves(place, metric, rng) for metric in METRICS}
-            rows += [
-                {"grid": place.grid, "arm": place.arm, "size": place.size, "init_seed": one, "data_seed": one, "step": step,
-                 "guess_nats": GUESS_NATS, "epochs": number + 1.0, **{metric: value[i] for metric, value in values.items()}}
-                for i, step in enumerate(_STEPS)
-            ]  # fmt: skip
-    return tidy(rows)
+            known = {"grid": place.grid, "arm": place.arm, "size": place.size, "init_seed": one, "data_seed": one,
+                     "guess_nats": GUESS_NATS, "epochs": number + 1.0}  # fmt: skip
+            for name, value in known.items():
+                columns.setdefault(name, []).extend([value] * len(_STEPS))
+            columns.setdefault("step", []).extend(_STEPS)
+            for metric in METRICS:
+                columns.setdefault(metric, []).extend(curves(place, metric, rng).tolist())
+    return tidy(pd.DataFrame(columns))
 
 
 def nothing(place: Place, metric: str, rng: np.random.Generator) -> Float[np.ndarray, " steps"]:
