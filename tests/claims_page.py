@@ -41,7 +41,9 @@ def written() -> Mapping[Path, str]:
         FOLDER / f"{name}.svg": standalone_svg(one.figure, name=name)
         for name, one in pictures_of(report).items()
     }
-    return {PAGE: as_markdown(report, pictures="claims", note=NOTE), **figures}
+    absent = [name for name in CLAIMS if name not in names]
+    note = f"{NOTE} Defined, and not among these runs: {', '.join(absent)}." if absent else NOTE
+    return {PAGE: as_markdown(report, pictures="claims", note=note), **figures}
 
 
 def main(folder: Path | None) -> None:
