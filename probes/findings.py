@@ -202,13 +202,12 @@ def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
     rows = results.select("held_out_loss", "loss")
     rows = rows[rows["valid"]].sort_values("step")
     said = []
-    guessing, beside = text_loss_alarm(
-        *(rows[end].to_numpy(dtype=np.float64) for end in ("lo", "hi", "chance"))
+    alarms = text_loss_alarm(
+        rows["step"].to_numpy(dtype=np.int64),
+        *(rows[end].to_numpy(dtype=np.float64) for end in ("lo", "hi", "chance")),
     )
-    for which, what in (
-        (guessing, "worse than guessing"),
-        (beside & ~guessing, "far worse than at the steps beside"),
-    ):
+    beside = "far worse than at the steps beside"
+    for which, what in zip(alarms, ("worse than guessing", beside, "no better than guessing"), strict=True):
         found = rows[which]
         if found.empty:
             continue
@@ -219,7 +218,7 @@ def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
             f"loss on text is {what} at {steps_in_words(list(steps))}: {loss} nats at step {step_number(int(worst['step']))}, "
             f"{chance_number(float(worst['chance']))} by guessing; damaged weights, or a text of another tokenizer"
         )
-        said.append((sentence, steps, what != "worse than guessing"))
+        said.append((sentence, steps, what == beside))
     return said
 
 

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import Any, Final, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from byrote.probes.spec import ProbeInfo
@@ -345,17 +345,30 @@ def _smallest(info: ProbeInfo, metric: str) -> tuple[float, str]:
 
 
 def text_loss_alarm(
-    lo: Float[np.ndarray, " steps"], hi: Float[np.ndarray, " steps"], chance: Float[np.ndarray, " steps"]
-) -> tuple[Bool[np.ndarray, " steps"], Bool[np.ndarray, " steps"]]:
-    """Steps whose loss on text says that something is wrong with the step: (worse than guessing, far worse than its neighbours).
+    steps: Int[np.ndarray, " steps"],
+    lo: Float[np.ndarray, " steps"],
+    hi: Float[np.ndarray, " steps"],
+    chance: Float[np.ndarray, " steps"],
+) -> tuple[Bool[np.ndarray, " steps"], Bool[np.ndarray, " steps"], Bool[np.ndarray, " steps"]]:
+    """Steps whose loss on text says that something is wrong with the step.
 
     Args:
-        lo, hi: ends of the intervals at ascending steps, in nats.
+        steps: ascending.
+        lo, hi: ends of the intervals, in nats.
         chance: loss of guessing uniformly.
+
+    Returns:
+        Worse than guessing; far worse than the steps beside; no better than guessing though it is the last step, or though a
+        step before it was. Early steps and fresh initialisations are no better than guessing, and that is as it should be.
     """
     before = np.concatenate([[np.inf], hi[:-1]])  # the first step is worse than the next by learning alone
     after = np.concatenate([hi[1:], [-np.inf]])
-    return lo - chance > WORSE_THAN_UNIFORM_NATS, lo - np.maximum(before, after) > FAR_WORSE_NATS
+    learned = (
+        np.concatenate([[False], np.logical_or.accumulate(hi < chance)[:-1]]) if len(steps) else hi < chance
+    )
+    late = (learned | (np.arange(len(steps)) == len(steps) - 1)) & (steps > 0)
+    worse, far = lo - chance > WORSE_THAN_UNIFORM_NATS, lo - np.maximum(before, after) > FAR_WORSE_NATS
+    return worse, far & ~worse, late & (hi >= chance) & ~worse & ~far
 
 
 def judge_change(row: Mapping[str, Any], better: str | None, *, seeds: int = 1) -> Change:

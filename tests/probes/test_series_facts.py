@@ -107,6 +107,21 @@ def test_a_loss_on_text_far_above_that_of_the_steps_beside_is_one_too(tmp_path):
     assert "far worse than at the steps beside" in fact.meaning
 
 
+@pytest.mark.parametrize(
+    ("losses", "steps"),
+    [
+        ({9000: UNIFORM + 0.2}, (9000,)),  # a checkpoint alone, such as an altered copy of a trained model
+        ({0: UNIFORM + 0.2}, ()),  # a fresh initialisation
+        ({0: UNIFORM + 0.2, 1: UNIFORM, 2: UNIFORM, 512: UNIFORM - 0.5}, ()),  # learning has not begun
+        ({0: UNIFORM, 512: UNIFORM - 0.4, 1000: UNIFORM + 0.1, 2000: UNIFORM - 0.4}, (1000,)),
+    ],
+)
+def test_late_steps_no_better_than_guessing_are_one(losses, steps, tmp_path):
+    found = findings.text_losses(text_losses_of(tmp_path, losses))
+    assert [step for _, at, _ in found for step in at] == list(steps)
+    assert all("no better than guessing" in sentence for sentence, _, _ in found)
+
+
 def test_learning_is_no_alert_and_neither_is_overfitting(tmp_path):
     assert (
         findings.text_losses(text_losses_of(tmp_path, {0: UNIFORM + 0.3, 10: 2.0, 20: 1.0, 30: 1.8, 40: 2.6}))
