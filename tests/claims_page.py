@@ -26,7 +26,8 @@ FOLDER, PAGE = DOCS / "claims", DOCS / "claims.md"
 NOTE = (
     "Written by `python tests/claims_page.py` from [the runs](claims/runs.parquet); a test compares the two. The same numbers as JSON: "
     "[claims.json](claims/claims.json). Runs, rules and verdicts are explained in [statistics.md](statistics.md); "
-    "`byrote reproduce --list` lists the claims."
+    "`byrote reproduce --list` lists the claims. These runs were made by several calls of `byrote reproduce`, at several commits of one "
+    "afternoon, and put together; no verdict has been repeated with fresh seeds yet (`--first-seed`)."
 )
 
 

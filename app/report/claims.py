@@ -81,6 +81,7 @@ def claims_report(judgements: Sequence[Judgement], table: pd.DataFrame, made: Ma
             (Prose(_summary(judgements), "lead"), _verdicts(judgements), Prose(_HOW, "note")),
         ),
         *_unshown(judgements),
+        *_revised(judgements),
         *(
             Section(
                 paper,
@@ -154,6 +155,16 @@ def _unshown(judgements: Sequence[Judgement]) -> list[Section]:
     items = [f"{j.claim.name} is {j.word}: {j.claim.statement} {sentence_case(j.words)}." for j in rest]
     return (
         [Section("unshown", "What does not hold at this scale, or was not shown", (Listing(tuple(items)),))]
+        if items
+        else []
+    )
+
+
+def _revised(judgements: Sequence[Judgement]) -> list[Section]:
+    """Of which rules something was chosen after a look; no section where of none."""
+    items = [f"{j.claim.name}: {j.claim.revised}." for j in judgements if j.claim.revised]
+    return (
+        [Section("revised", "What was chosen after a look at runs", (Listing(tuple(items)),))]
         if items
         else []
     )

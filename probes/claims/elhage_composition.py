@@ -89,6 +89,8 @@ CLAIMS = (
         onset=_lead,
         onset_rule=Rule("rises", math.log(1.1), kind="ranks"),
         primary="onset",
+        revised="the metric was the largest z of K-composition, until one run showed that it stays below 3 though copying appears; a seed "
+        "of the same recipe",
         picture=Picture("steps", "qk_trace_z", (_PLACE,)),
     ),
 )

@@ -27,6 +27,8 @@ CLAIMS = (
         (HEADS_4.name,),
         lambda runs: against_worst(runs, _CONTROL, _DOSES, "copy_gain"),
         exchange=(_CONTROL, *_DOSES),
+        revised="the effect was the gain from the second copy on, until one run without repeats showed that it needs no third copy; no run "
+        "with repeats had been seen",
         picture=Picture("arms", "copy_gain", (_CONTROL, *_DOSES)),
     ),
 )

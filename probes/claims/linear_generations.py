@@ -49,14 +49,6 @@ def _above(runs: Runs, arm: str, bound: float) -> Effects:
     return Effects(last - bound, f"{last.mean():.2f} at generation {GENERATIONS}")
 
 
-def _edited(runs: Runs) -> Effects:
-    found, half = _above(runs, "edit a quarter", 2.0), _above(runs, "edit half", 0.0)
-    return Effects(
-        found.values,
-        f"{found.words}; {half.words} where the first edit exchanges half of the labels, so that the bound of 2 needs few edits",
-    )
-
-
 _REASON = "a twentieth of the risk of a fit to real data"
 CLAIMS = (
     Claim(
@@ -95,13 +87,8 @@ CLAIMS = (
         "toedit",
         "In a linear model whose labels are edited and not replaced, test error stays below a finite bound.",
         "Theory: at most 2 sigma^2 d / (T - d - 1)",
-        "excess risk at generation 8 minus 2, where the first edit relabels a quarter of the data and each further one half as much",
-        "excess_risk",
-        _UNIT,
-        Rule("falls", 0.05),
-        _REASON,
-        (GRID.name,),
-        _edited,
-        picture=_PICTURE,
+        untestable="the bound needs few edits, and how many the theorem allows was not settled before the runs: where the first "
+        "edit relabels a quarter of the data, and each further one half as much, the excess risk ends at 1.83, below the bound of 2; where "
+        "it relabels half, at 2.51",
     ),
 )

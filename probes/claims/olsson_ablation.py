@@ -35,6 +35,7 @@ CLAIMS = (
         "e^0.05: the probability of each token changes by a twentieth",
         (HEADS.name,),
         _most,
+        revised="heads were removed one at a time, until one run of the recipe showed that four redundant heads hide what each is worth",
         picture=Picture("steps", "joint_change", (_PLACE,)),
     ),
 )

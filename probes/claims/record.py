@@ -126,6 +126,7 @@ class Claim:
         exchanged: metrics that are exchanged in null comparisons; () exchanges all.
         picture: how it is drawn.
         untestable: why it cannot be judged at this scale; "" where it can.
+        revised: what of the rule was chosen after a look at runs, and at which; "" where nothing was.
 
     Raises:
         ByroteError: a claim that can be judged lacks its effect or its grid.
@@ -150,6 +151,7 @@ class Claim:
     exchanged: tuple[str, ...] = ()
     picture: Picture | None = None
     untestable: str = ""
+    revised: str = ""
 
     def __post_init__(self) -> None:
         if self.untestable:

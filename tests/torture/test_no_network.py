@@ -28,7 +28,7 @@ LINES = {
     "show": "show {top}/results/tiny",
     "compare": "compare {top}/results/tiny {top}/results/other",
     "degrade": "degrade --group control={top}/results/tiny --group repeated={top}/results/other --metric repeat_loss/difference",
-    "reproduce": "reproduce linear-edit -o {top}/reproduced --jobs 1 --progress none",
+    "reproduce": "reproduce linear-accumulate -o {top}/reproduced --jobs 1 --progress none",
     "report": "report {top}/results/tiny -o {top}/report --light",
     "graft": "graft {top}/runs/tiny --heads L0H0 --from 1 --into 0 --sequences 8",
     "logits": "logits {top}/runs/tiny --from 0 --to 1 --sequences 8",
