@@ -33,6 +33,10 @@ SIZE_WORDS = {
 _EXPECTED = {"rises": "a rise", "falls": "a fall", "stays": "a change"}
 
 
+def _equal(value: str) -> str:
+    return value if value.startswith("<") else f"= {value}"
+
+
 def verdict_sentence(found: Verdict, unit: str) -> str:
     """``reproduced: +0.42 [+0.30, +0.54] nats over 5 pairs of seeds (expected a rise of more than 0.05, q = 0.001)``.
 
@@ -46,7 +50,7 @@ def verdict_sentence(found: Verdict, unit: str) -> str:
         expected += (
             f" of {'less' if found.rule.direction == 'stays' else 'more'} than {found.rule.smallest:g}"
         )
-    text = f"{found.word}: {value} over {_seeds(found)} (expected {expected}, q = {p_value(found.q)})"
+    text = f"{found.word}: {value} over {_seeds(found)} (expected {expected}, q {_equal(p_value(found.q))})"
     return f"{text}; {seen_words(found, unit)}" if found.word == UNDECIDED else text
 
 
