@@ -82,7 +82,7 @@ def test_a_missing_correction_over_heads_is_noticed(monkeypatch):
 def test_onsets_reported_without_a_test_are_noticed(monkeypatch):
     monkeypatch.setattr("byrote.probes.trajectory.crossing.ALPHA", 1e9)
     found = failed_of(event_calibrations()[:2], 40)
-    assert found == ["onset of any of the 4 strongest of 16 flat heads, 12 checkpoints"]
+    assert "onset of any of the 4 strongest of 16 flat heads, 12 checkpoints" in found
 
 
 def test_a_rate_is_judged_by_its_own_uncertainty():
