@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from byrote.probes.spec import ProbeInfo
 
 Flags = Bool[np.ndarray, "*shape"]
+Steps = Float[np.ndarray, " steps"]
 Numbers = Float[np.ndarray, "*shape"]
 
 ALPHA = 0.05
@@ -345,17 +346,13 @@ def _smallest(info: ProbeInfo, metric: str) -> tuple[float, str]:
 
 
 def text_loss_alarm(
-    steps: Int[np.ndarray, " steps"],
-    lo: Float[np.ndarray, " steps"],
-    hi: Float[np.ndarray, " steps"],
-    chance: Float[np.ndarray, " steps"],
-) -> tuple[Bool[np.ndarray, " steps"], Bool[np.ndarray, " steps"], Bool[np.ndarray, " steps"]]:
+    steps: Int[np.ndarray, " steps"], lo: Steps, hi: Steps, chance: Steps
+) -> tuple[Flags, Flags, Flags]:
     """Steps whose loss on text says that something is wrong with the step.
 
     Args:
         steps: ascending.
-        lo, hi: ends of the intervals, in nats.
-        chance: loss of guessing uniformly.
+        lo, hi, chance: ends of the intervals, and the loss of guessing uniformly, in nats.
 
     Returns:
         Worse than guessing; far worse than the steps beside; no better than guessing though it is the last step, or though a
@@ -363,9 +360,7 @@ def text_loss_alarm(
     """
     before = np.concatenate([[np.inf], hi[:-1]])  # the first step is worse than the next by learning alone
     after = np.concatenate([hi[1:], [-np.inf]])
-    learned = (
-        np.concatenate([[False], np.logical_or.accumulate(hi < chance)[:-1]]) if len(steps) else hi < chance
-    )
+    learned = np.logical_or.accumulate(np.concatenate([[False], hi < chance]))[: len(steps)]
     late = (learned | (np.arange(len(steps)) == len(steps) - 1)) & (steps > 0)
     worse, far = lo - chance > WORSE_THAN_UNIFORM_NATS, lo - np.maximum(before, after) > FAR_WORSE_NATS
     return worse, far & ~worse, late & (hi >= chance) & ~worse & ~far
