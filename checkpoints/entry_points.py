@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,30 @@ def installed(group: str) -> dict[str, Any]:
             ) from error
         owners[entry.name] = package
     return found
+
+
+def additions(
+    group: str, own: Collection[str], *, is_one: Callable[[Any], bool], words: tuple[str, str]
+) -> dict[str, Any]:
+    """What installed packages add to a registry of named things, by name.
+
+    Args:
+        group: entry-point group.
+        own: names that are taken.
+        is_one: whether a loaded object belongs into the registry; its `name` has to be that of its entry point.
+        words: what an object is to be, and what byrote has under a name that is taken, such as ("source", "a source").
+
+    Raises:
+        ByroteError: a package offers something else, or a name that is taken; two declare one name; one cannot be imported.
+    """
+    added = installed(group)
+    for name, found in added.items():
+        if not is_one(found) or found.name != name or name in own:
+            raise ByroteError(
+                f"the entry point {name!r} of {group} is no {words[0]} of that name, or byrote has {words[1]} of that name",
+                help="update or uninstall the package that declares it",
+            )
+    return added
 
 
 def _package(entry: metadata.EntryPoint) -> str | None:

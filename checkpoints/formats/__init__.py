@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.entry_points import installed
-from byrote.checkpoints.errors import ByroteError, CheckpointError, did_you_mean
+from byrote.checkpoints.entry_points import additions
+from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import (
     dcp,
     hf,
@@ -45,13 +45,9 @@ def formats() -> Mapping[str, Format]:
         ByroteError: an installed package offers something else than a format, or one under a name that is taken.
     """
     own = {module.FORMAT.name: module.FORMAT for module in _OWN}
-    added = installed(GROUP)
-    for name, found in added.items():
-        if not isinstance(found, Format) or found.name != name or name in own:
-            raise ByroteError(
-                f"the entry point {name!r} of {GROUP} is no Format of that name, or byrote has a format of that name",
-                help="update or uninstall the package that declares it",
-            )
+    added = additions(
+        GROUP, own, is_one=lambda found: isinstance(found, Format), words=("Format", "a format")
+    )
     return {**added, **own}
 
 

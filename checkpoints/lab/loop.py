@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -209,14 +209,31 @@ class _Run:
         return step
 
     def _set_moments(self, *, step: int, saved: dict[str, Tensor]) -> None:
-        """Fill the optimiser's state; without saved moments they are zero, as AdamW begins."""
-        for name, weight in self.weights.items():
-            moments = {key: torch.zeros_like(weight) for key in MOMENTS_OF_ADAM}
-            for key, moment in moments.items():
-                if step:
-                    moment.copy_(saved[f"{name}.{key}"])
-            count = torch.tensor(float(step), device=weight.device)
-            self.optimizer.state[weight] = {"step": count, **moments}
+        set_moments(self.optimizer, self.weights, step=step, saved=saved)
+
+
+def set_moments(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], *, step: int, saved: Mapping[str, Tensor]
+) -> None:
+    """Fill the state of AdamW; without saved moments they are zero, as it begins.
+
+    Args:
+        optimizer: of these weights.
+        weights: by name.
+        step: updates made.
+        saved: moments by `NAME.MOMENT`; unused at step 0.
+
+    Raises:
+        LookupError: one is missing.
+        RuntimeError: one has another shape.
+    """
+    for name, weight in weights.items():
+        moments = {key: torch.zeros_like(weight) for key in MOMENTS_OF_ADAM}
+        for key, moment in moments.items():
+            if step:
+                moment.copy_(saved[f"{name}.{key}"])
+        count = torch.tensor(float(step), device=weight.device)
+        optimizer.state[weight] = {"step": count, **moments}
 
 
 def initial_state(folder: SeriesFolder) -> dict[str, Tensor] | None:

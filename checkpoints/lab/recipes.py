@@ -4,106 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.sources import Graded, Markov, Names, SourceConfig, Text, TriggerBigrams
 
+_small = partial(
+    LabConfig, init_scale=0.8, betas=(0.9, 0.98), batch=16, lr=1e-2
+)  # what the small recipes share
+
 RECIPES: Mapping[str, LabConfig] = {
     "default": LabConfig(),
-    "tiled-small": LabConfig(
+    "tiled-small": _small(
         d_model=16,
         n_heads=1,
         d_head=16,
-        init_scale=0.8,
         source=SourceConfig(d_vocab=32, n_ctx=24, block_min=6, block_max=12),
         steps=2400,
-        batch=16,
-        lr=1e-2,
-        betas=(0.9, 0.98),
     ),
-    "tiled-4-heads": LabConfig(
+    "tiled-4-heads": _small(
         d_model=32,
         n_heads=4,
         d_head=8,
-        init_scale=0.8,
         source=SourceConfig(d_vocab=32, n_ctx=24, block_min=6, block_max=12),
         steps=1000,
-        batch=16,
         lr=6e-3,
-        betas=(0.9, 0.98),
     ),
-    "names": LabConfig(
+    "names": _small(
         d_model=24,
         n_heads=1,
         d_head=24,
         normalization_type="RMS",
-        init_scale=0.8,
         source=Names(),
         steps=1000,
-        batch=16,
-        lr=1e-2,
-        betas=(0.9, 0.98),
     ),
-    "names-4-heads": LabConfig(
+    "names-4-heads": _small(
         d_model=32,
         n_heads=4,
         d_head=8,
         normalization_type="RMS",
-        init_scale=0.8,
         source=Names(),
         steps=1400,
-        batch=16,
-        lr=1e-2,
-        betas=(0.9, 0.98),
     ),
-    "graded": LabConfig(
+    "graded": _small(
         d_model=32,
         n_heads=2,
         d_head=16,
         attn_only=False,
         normalization_type="RMS",
-        init_scale=0.8,
         source=Graded(),
         steps=1600,
         batch=32,
         lr=6e-3,
-        betas=(0.9, 0.98),
     ),
-    "markov": LabConfig(
+    "markov": _small(
         d_model=16,
         n_heads=1,
         d_head=16,
-        init_scale=0.8,
         source=Markov(),
         steps=1500,
-        batch=16,
-        lr=1e-2,
-        betas=(0.9, 0.98),
     ),
-    "trigger-bigrams": LabConfig(
+    "trigger-bigrams": _small(
         d_model=32,
         n_heads=1,
         d_head=32,
-        init_scale=0.8,
         source=TriggerBigrams(),
         steps=1000,
         batch=32,
         lr=5e-3,
-        betas=(0.9, 0.98),
     ),
-    "text-bytes": LabConfig(
+    "text-bytes": _small(
         d_model=32,
         n_heads=2,
         d_head=16,
         attn_only=False,
         normalization_type="RMS",
-        init_scale=0.8,
         source=Text(),
         steps=1000,
-        batch=16,
         lr=6e-3,
-        betas=(0.9, 0.98),
     ),
 }
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Int8, Integer, UInt64
+from jaxtyping import Bool, Float, Int, Int8, Integer, UInt64
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 
 STREAMS = ("train", "pool", "held_out", "twins")
+_LOW_32 = np.uint64(0xFFFFFFFF)
 _FLOOR_ROWS = 256  # sequences of which a floor is worked out at once
 
 
@@ -74,6 +75,11 @@ def random_words(purpose: str, *, seed: int, index: int, shape: tuple[int, int])
 def below(words: UInt64[np.ndarray, "*shape"], limit: int) -> Int[np.ndarray, "*shape"]:
     """Uniform integers in [0, limit) from the high half of each word (bias under limit / 2**32)."""
     return (((words >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32)).astype(np.int64)
+
+
+def happens(words: UInt64[np.ndarray, "*shape"], probability: float) -> Bool[np.ndarray, "*shape"]:
+    """True with a probability, from the low half of each word: independent of what `below` makes of it."""
+    return (words & _LOW_32) < np.uint64(round(probability * 2**32))
 
 
 def uniform(words: UInt64[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -37,6 +37,7 @@ from byrote.checkpoints.lab.loop import (
     entry_of,
     finite,
     initial_state,
+    set_moments,
     torch_settings,
 )
 from byrote.checkpoints.lab.model import learning_rate
@@ -150,13 +151,7 @@ class TrainedStack:
             LookupError: one is missing.
             RuntimeError: one has another shape.
         """
-        for name, weight in self.model.weights.items():
-            moments = {key: torch.zeros_like(weight) for key in MOMENTS_OF_ADAM}
-            for key, moment in moments.items():
-                if step:
-                    moment.copy_(saved[f"{name}.{key}"])
-            count = torch.tensor(float(step), device=weight.device)
-            self.optimizer.state[weight] = {"step": count, **moments}
+        set_moments(self.optimizer, self.model.weights, step=step, saved=saved)
 
 
 def padded(

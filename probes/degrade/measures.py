@@ -62,7 +62,7 @@ def degradation(
     """Everything about degradation that these runs say.
 
     Args:
-        named: runs under the name of their arm; an arm may have several doses and sizes, which are told apart by what runs declare.
+        named: runs under the name of their arm; an arm may have several doses and sizes, which are distinguished by what runs declare.
         settings: what is held against what.
         measures: of `MEASURES`; those named must succeed. () tries all, and what cannot be had is a row with its reason.
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from byrote.checkpoints import entry_points
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import sources as lab_sources
 from byrote.checkpoints.lab.sources import (
@@ -28,11 +29,10 @@ from byrote.checkpoints.lab.sources import (
 )
 from byrote.checkpoints.lab.sources.contract import CODES
 from byrote.checkpoints.lab.sources.facts import table_probability
-from byrote.checkpoints.lab.sources.mentions import names_table
+from byrote.checkpoints.lab.sources.mentions import walk_table
 from byrote.checkpoints.lab.sources.text import N_BYTES
 from byrote.checkpoints.lab.sources.text_windows import encoded
 from byrote.checkpoints.lab.sources.tiling import first_block_probability
-from byrote.checkpoints.lab.sources.triggers import trigger_table
 
 TINY_NAMES = Names(
     d_vocab=4, n_ctx=5, successors=2, phrase_min=1, phrase_max=3, start_frac=0.3, bos_token_id=2
@@ -51,7 +51,7 @@ def every_sequence(source: Source) -> np.ndarray:
 def names_by_enumeration(source: Names, row: np.ndarray) -> float:
     """P(row), every phrase of every length tried, with the probability of each place in it."""
     ids = [i for i in range(source.d_vocab) if i != source.bos_token_id]
-    table, total = names_table(source).probability, 0.0
+    table, total = walk_table(source).probability, 0.0
     lengths = range(source.phrase_min, source.phrase_max + 1)
     for length in lengths:
         for phrase in itertools.product(ids, repeat=length):
@@ -130,7 +130,7 @@ def markov_by_enumeration(source: Markov, row: np.ndarray) -> float:
 def triggers_by_enumeration(source: TriggerBigrams, row: np.ndarray) -> float:
     """P(row), every set of triggers and every follower tried."""
     ids = [i for i in range(source.d_vocab) if i != source.bos_token_id]
-    table = trigger_table(source).probability
+    table = walk_table(source).probability
     sets = list(itertools.combinations(ids, source.triggers))
     sets = sets if source.random_triggers else [tuple(ids[: source.triggers])]
     total = 0.0
@@ -259,9 +259,9 @@ def test_the_floor_of_an_impossible_token_is_no_number():
 
 
 def test_other_tables_are_other_languages():
-    tables = [names_table(Names(table=number)).successors for number in (0, 1)]
+    tables = [walk_table(Names(table=number)).successors for number in (0, 1)]
     assert (tables[0] != tables[1]).any(1).mean() > 0.5
-    assert (names_table(Names()).probability.sum(1) == pytest.approx(1)) and not names_table(
+    assert (walk_table(Names()).probability.sum(1) == pytest.approx(1)) and not walk_table(
         Names()
     ).probability[:, 0].any()
 
@@ -374,7 +374,7 @@ def test_an_installed_package_adds_a_source(monkeypatch: pytest.MonkeyPatch):
     def offering(found: dict) -> None:
         lab_sources.sources.cache_clear()
         monkeypatch.setattr(
-            lab_sources, "installed", lambda group: found if group == "byrote.sources" else {}
+            entry_points, "installed", lambda group: found if group == "byrote.sources" else {}
         )
 
     offering({"mine": Mine})

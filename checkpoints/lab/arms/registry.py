@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
-from byrote.checkpoints.entry_points import installed
+from byrote.checkpoints.entry_points import additions
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.arms.clamped import Clamped
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
@@ -45,15 +46,13 @@ def arms() -> Mapping[str, type[Part]]:
     Raises:
         ByroteError: an installed package offers something else than a part, or one under a name that is taken.
     """
-    added = installed(GROUP)
-    for name, found in added.items():
-        is_part = isinstance(found, type) and issubclass(found, Part)
-        if not is_part or found.name != name or name in ARMS or "+" in name:
-            raise ByroteError(
-                f"the entry point {name!r} of {GROUP} is no part of an arm of that name, or byrote has one of that name",
-                help="update or uninstall the package that declares it",
-            )
+    added = additions(GROUP, ARMS, is_one=_is_part, words=("part of an arm", "one"))
     return {**ARMS, **added}
+
+
+def _is_part(found: Any) -> bool:
+    """Whether an entry point is a part; "+" stands between the names of several."""
+    return isinstance(found, type) and issubclass(found, Part) and "+" not in found.name
 
 
 def part_kind(name: str) -> type[Part]:

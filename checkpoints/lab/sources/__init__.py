@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from byrote.checkpoints.entry_points import installed
+from byrote.checkpoints.entry_points import additions
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.sources.contract import Source
 from byrote.checkpoints.lab.sources.graded import Graded
@@ -44,14 +44,12 @@ def sources() -> Mapping[str, type[Source]]:
     Raises:
         ByroteError: an installed package offers something else than a source, or one under a name that is taken.
     """
-    added = installed(GROUP)
-    for name, found in added.items():
-        is_source = isinstance(found, type) and issubclass(found, Source)
-        if not is_source or found.name != name or name in SOURCES:
-            raise ByroteError(
-                f"the entry point {name!r} of {GROUP} is no source of that name, or byrote has a source of that name",
-                help="update or uninstall the package that declares it",
-            )
+    added = additions(
+        GROUP,
+        SOURCES,
+        is_one=lambda found: isinstance(found, type) and issubclass(found, Source),
+        words=("source", "a source"),
+    )
     return {**SOURCES, **added}
 
 

@@ -16,6 +16,7 @@ from byrote.checkpoints.lab.sequences import (
     Sequences,
     below,
     first_over,
+    happens,
     random_words,
     uniform,
     without_blocks,
@@ -66,7 +67,7 @@ def drawn(source: Graded, words: UInt64[np.ndarray, "n k"]) -> Sequences:
     length = source.phrase_min + below(private[:, :, 0], source.phrase_max - source.phrase_min + 1)
     phrase = source.n_table_ids + below(private[:, :, 1:], source.n_phrase_ids)
     each = words[:, source.phrases * n_each :].reshape(n, source.n_ctx, 2)
-    starts = (each[:, :, 0] & _LOW_32) < np.uint64(round(source.start_frac * 2**32))
+    starts = happens(each[:, :, 0], source.start_frac)
     which = below(each[:, :, 0], source.phrases)
     wide = np.full((n, source.n_ctx + 1), source.bos_token_id, dtype=np.int64)
     mechanism = np.full(wide.shape, CODES["bos"], dtype=np.int8)

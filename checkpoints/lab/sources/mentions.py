@@ -17,14 +17,14 @@ from byrote.checkpoints.lab.sequences import (
     below,
     drawn_without_replacement,
     first_over,
+    happens,
     other_than,
     random_words,
     without_blocks,
 )
 from byrote.checkpoints.lab.sources.contract import CODES
 from byrote.checkpoints.lab.sources.names import Names
-
-_LOW_32 = np.uint64(0xFFFFFFFF)
+from byrote.checkpoints.lab.sources.trigger_bigrams import TriggerBigrams
 
 
 class Table(NamedTuple):
@@ -75,11 +75,11 @@ def zipf_table(
     return Table(ids, odds, background, probability, cumulative / cumulative[:, -1:])
 
 
-@lru_cache(maxsize=8)
-def names_table(source: Names) -> Table:
-    """The table of a source, the same for every seed."""
+@lru_cache(maxsize=16)
+def walk_table(source: Names | TriggerBigrams) -> Table:
+    """The table that a source walks through where no phrase or trigger decides, the same for every seed."""
     return zipf_table(
-        purpose="names/table",
+        purpose=f"{source.name}/table",
         d_vocab=source.d_vocab,
         successors=source.successors,
         zipf=source.zipf,
@@ -96,11 +96,11 @@ def n_words(source: Names) -> int:
 
 def drawn(source: Names, words: UInt64[np.ndarray, "n k"]) -> Sequences:
     """The sequences of these random words."""
-    table, n = names_table(source), len(words)
+    table, n = walk_table(source), len(words)
     length = source.phrase_min + below(words[:, 0], source.phrase_max - source.phrase_min + 1)
     phrase = other_than(below(words[:, 1 : 1 + source.phrase_max], source.d_vocab - 1), source.bos_token_id)
     each = words[:, 1 + source.phrase_max :]
-    starts = (each & _LOW_32) < np.uint64(round(source.start_frac * 2**32))
+    starts = happens(each, source.start_frac)
     picks = (each >> np.uint64(32)) * 2.0**-32
     wide = np.full((n, source.n_ctx + 1), source.bos_token_id, dtype=np.int64)
     mechanism = np.full(wide.shape, CODES["bos"], dtype=np.int8)
@@ -136,7 +136,7 @@ def _in_table(
 def pairs(source: Names) -> Int[np.ndarray, "n 2"]:
     """Pairs of ids of which the second is one of the first's successors."""
     ids = np.delete(np.arange(source.d_vocab), source.bos_token_id)
-    followers = names_table(source).successors[ids]
+    followers = walk_table(source).successors[ids]
     found = np.stack(np.broadcast_arrays(ids[:, None], followers), axis=-1).reshape(-1, 2)
     return found[found[:, 0] != found[:, 1]]
 
@@ -151,7 +151,7 @@ def floor(source: Names, wide: Int[np.ndarray, "n width"]) -> Float[np.ndarray, 
     n, width = wide.shape
     lengths = np.arange(source.phrase_min, source.phrase_max + 1)
     any_token, start = 1 / (source.d_vocab - 1), source.start_frac
-    walk = names_table(source).probability[wide[:, :-1], wide[:, 1:]]
+    walk = walk_table(source).probability[wide[:, :-1], wide[:, 1:]]
     possible = wide != source.bos_token_id
     state = np.zeros((n, width, len(lengths), source.phrase_max))
     first = np.zeros((n, width, len(lengths)))  # inside the first mention

@@ -11,11 +11,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt64
 
-from byrote.checkpoints.lab.sequences import Sequences, below, other_than, random_words
+from byrote.checkpoints.lab.sequences import Sequences, below, happens, other_than, random_words
 from byrote.checkpoints.lab.sources.contract import CODES
 from byrote.checkpoints.lab.sources.tiled_blocks import SourceConfig
-
-_LOW_32 = np.uint64(0xFFFFFFFF)
 
 
 def n_words(source: SourceConfig) -> int:
@@ -50,7 +48,7 @@ def _first_blocks(
     if config.bigram_frac > 0:
         table = bigram_table(config)
         # the low half decides, the high half picks: the two are independent
-        from_table = (words & _LOW_32) < np.uint64(round(config.bigram_frac * 2**32))
+        from_table = happens(words, config.bigram_frac)
         from_table[:, 0] = False
         choice = below(words, config.bigram_successors)
         for j in range(1, config.block_max):

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
 from byrote.checkpoints.lab.sequences import Sequences, below, first_over, other_than, uniform, without_blocks
 from byrote.checkpoints.lab.sources.contract import CODES
-from byrote.checkpoints.lab.sources.mentions import Table, zipf_table
+from byrote.checkpoints.lab.sources.mentions import walk_table
 from byrote.checkpoints.lab.sources.trigger_bigrams import TriggerBigrams
-
-
-@lru_cache(maxsize=8)
-def trigger_table(source: TriggerBigrams) -> Table:
-    """What follows a token that is no trigger."""
-    return zipf_table(
-        purpose="trigger_bigrams/table",
-        d_vocab=source.d_vocab,
-        successors=source.successors,
-        zipf=source.zipf,
-        background_frac=source.background_frac,
-        table=source.table,
-        bos=source.bos_token_id,
-    )
 
 
 def n_words(source: TriggerBigrams) -> int:
@@ -35,7 +19,7 @@ def n_words(source: TriggerBigrams) -> int:
 def drawn(source: TriggerBigrams, words: UInt64[np.ndarray, "n k"]) -> Sequences:
     """The sequences of these random words."""
     n, n_ids, bos = len(words), source.d_vocab - 1, source.bos_token_id
-    table, rows = trigger_table(source), np.arange(n)
+    table, rows = walk_table(source), np.arange(n)
     chosen = np.tile(np.arange(source.triggers), (n, 1))  # by rank: the most frequent
     if source.random_triggers:
         chosen = np.argsort(words[:, :n_ids], axis=1, kind="stable")[:, : source.triggers]
@@ -62,7 +46,7 @@ def drawn(source: TriggerBigrams, words: UInt64[np.ndarray, "n k"]) -> Sequences
 def pairs(source: TriggerBigrams) -> Int[np.ndarray, "n 2"]:
     """Pairs of ids of which the second is one of the first's successors by the table."""
     ids = np.delete(np.arange(source.d_vocab), source.bos_token_id)
-    followers = trigger_table(source).successors[ids]
+    followers = walk_table(source).successors[ids]
     found = np.stack(np.broadcast_arrays(ids[:, None], followers), axis=-1).reshape(-1, 2)
     return found[found[:, 0] != found[:, 1]]
 
@@ -74,7 +58,7 @@ def floor(source: TriggerBigrams, wide: Int[np.ndarray, "n width"]) -> Float[np.
     log probability of a set of triggers is the sum of its odds, up to a constant.
     """
     n, width = wide.shape
-    table, n_ids, rows = trigger_table(source).probability, source.d_vocab - 1, np.arange(n)
+    table, n_ids, rows = walk_table(source).probability, source.d_vocab - 1, np.arange(n)
     odds = np.zeros((n, source.d_vocab))
     odds[:, source.bos_token_id] = -np.inf
     fixed = np.zeros(source.d_vocab, dtype=bool)
