@@ -202,9 +202,11 @@ def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
     rows = results.select("held_out_loss", "loss")
     rows = rows[rows["valid"]].sort_values("step")
     said = []
+    single = (results.meta.get("series") or {}).get("n_checkpoints") == 1
     alarms = text_loss_alarm(
         rows["step"].to_numpy(dtype=np.int64),
         *(rows[end].to_numpy(dtype=np.float64) for end in ("lo", "hi", "chance")),
+        single=single,
     )
     beside = "far worse than at the steps beside"
     for which, what in zip(alarms, ("worse than guessing", beside, "no better than guessing"), strict=True):
@@ -217,6 +219,7 @@ def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
         sentence = (
             f"loss on text is {what} at {steps_in_words(list(steps))}: {loss} nats at step {step_number(int(worst['step']))}, "
             f"{chance_number(float(worst['chance']))} by guessing; damaged weights, or a text of another tokenizer"
+            f"{', or a model before training' if single and steps == (0,) else ''}"
         )
         said.append((sentence, steps, what == beside))
     return said

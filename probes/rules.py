@@ -346,13 +346,14 @@ def _smallest(info: ProbeInfo, metric: str) -> tuple[float, str]:
 
 
 def text_loss_alarm(
-    steps: Int[np.ndarray, " steps"], lo: Steps, hi: Steps, chance: Steps
+    steps: Int[np.ndarray, " steps"], lo: Steps, hi: Steps, chance: Steps, *, single: bool = False
 ) -> tuple[Flags, Flags, Flags]:
     """Steps whose loss on text says that something is wrong with the step.
 
     Args:
         steps: ascending.
         lo, hi, chance: ends of the intervals, and the loss of guessing uniformly, in nats.
+        single: the series has one checkpoint, whose step 0 may only mean that nothing says which step it is.
 
     Returns:
         Worse than guessing; far worse than the steps beside; no better than guessing though it is the last step, or though a
@@ -361,7 +362,7 @@ def text_loss_alarm(
     before = np.concatenate([[np.inf], hi[:-1]])  # the first step is worse than the next by learning alone
     after = np.concatenate([hi[1:], [-np.inf]])
     learned = np.logical_or.accumulate(np.concatenate([[False], hi < chance]))[: len(steps)]
-    late = (learned | (np.arange(len(steps)) == len(steps) - 1)) & (steps > 0)
+    late = (learned | (np.arange(len(steps)) == len(steps) - 1)) & ((steps > 0) | single)
     worse, far = lo - chance > WORSE_THAN_UNIFORM_NATS, lo - np.maximum(before, after) > FAR_WORSE_NATS
     return worse, far & ~worse, late & (hi >= chance) & ~worse & ~far
 

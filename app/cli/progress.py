@@ -84,6 +84,10 @@ class Progress:
         """A line that must not be drawn over."""
         click.echo(visible(text), err=True)
 
+    def rename(self, label: str) -> None:
+        """What the next events are of."""
+        self.label = label
+
     def close(self) -> None:
         """Leave the last line standing."""
 
@@ -136,6 +140,10 @@ class _Rich(Progress):
         )
         self._task = self._bar.add_task(visible(label), total=None, line="starting")
         self._bar.start()
+
+    def rename(self, label: str) -> None:
+        super().rename(label)
+        self._bar.update(self._task, description=visible(label))
 
     def event(self, event: Event) -> None:
         text = line_of(event)

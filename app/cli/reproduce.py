@@ -147,6 +147,7 @@ def _reproduce(
 
     def on_event(event: Event) -> None:
         if event["event"] == "stage":
+            work.progress.rename(event["grid"])
             work.progress.note(f"{event['grid']}: {event['what']}")
         elif event["event"] in ("step", "checkpoint"):
             work.progress.event(event)

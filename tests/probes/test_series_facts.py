@@ -76,13 +76,14 @@ def test_results_without_the_probe_have_no_facts(results_of):
     assert loss_facts(results) == []
 
 
-def text_losses_of(tmp_path: Path, losses: dict[int, float]) -> Results:
+def text_losses_of(tmp_path: Path, losses: dict[int, float], n_checkpoints: int = 5) -> Results:
     info = REGISTRY["held_out_loss"]
     for step, value in losses.items():
         rows = [from_samples(info, "loss", value + SPREAD_NATS, axes=(), chance=UNIFORM, seed=0)]
         table = unit_table(rows, run="run", step=step, tokens_seen=None)
         write_unit(step_folder(tmp_path, step) / "natural.parquet", table, {})
-    write_json(tmp_path / "run.json", {"schema": 1, "run": "run"})
+    series = {"n_checkpoints": n_checkpoints}
+    write_json(tmp_path / "run.json", {"schema": 1, "run": "run", "series": series})
     return Results.open(tmp_path)
 
 
@@ -111,7 +112,7 @@ def test_a_loss_on_text_far_above_that_of_the_steps_beside_is_one_too(tmp_path):
     ("losses", "steps"),
     [
         ({9000: UNIFORM + 0.2}, (9000,)),  # a checkpoint alone, such as an altered copy of a trained model
-        ({0: UNIFORM + 0.2}, ()),  # a fresh initialisation
+        ({0: UNIFORM + 0.2}, ()),  # a fresh initialisation, of a series that goes on
         ({0: UNIFORM + 0.2, 1: UNIFORM, 2: UNIFORM, 512: UNIFORM - 0.5}, ()),  # learning has not begun
         ({0: UNIFORM, 512: UNIFORM - 0.4, 1000: UNIFORM + 0.1, 2000: UNIFORM - 0.4}, (1000,)),
     ],
@@ -120,6 +121,15 @@ def test_late_steps_no_better_than_guessing_are_one(losses, steps, tmp_path):
     found = findings.text_losses(text_losses_of(tmp_path, losses))
     assert [step for _, at, _ in found for step in at] == list(steps)
     assert all("no better than guessing" in sentence for sentence, _, _ in found)
+
+
+def test_a_model_alone_that_says_no_step_is_one_though_it_is_shown_as_step_0(tmp_path):
+    """Weights that were altered after training stand in a folder that names no step."""
+    ((sentence, steps, _),) = findings.text_losses(
+        text_losses_of(tmp_path, {0: UNIFORM + 0.2}, n_checkpoints=1)
+    )
+    assert steps == (0,) and "no better than guessing at step 0" in sentence
+    assert sentence.endswith("or a model before training")
 
 
 def test_learning_is_no_alert_and_neither_is_overfitting(tmp_path):
