@@ -356,8 +356,7 @@ def text_loss_alarm(
         single: the series has one checkpoint, whose step 0 may only mean that nothing says which step it is.
 
     Returns:
-        Worse than guessing; far worse than the steps beside; no better than guessing though it is the last step, or though a
-        step before it was. Early steps and fresh initialisations are no better than guessing, and that is as it should be.
+        Worse than guessing; far worse than the steps beside; no better, though the last step or after one that was better.
     """
     before = np.concatenate([[np.inf], hi[:-1]])  # the first step is worse than the next by learning alone
     after = np.concatenate([hi[1:], [-np.inf]])
