@@ -1,58 +1,132 @@
 """docs/claims.md and its figures, written from the runs that docs/claims holds.
 
     byrote reproduce --all -o reproduced
-    python tests/claims_page.py reproduced
+    byrote reproduce --all -o again --first-seed 5
+    PYTHONPATH=tests python tests/claims_page.py reproduced --again again
 
-Without a folder it only writes the page anew. tests/probes/test_claims_page.py compares page and figures with the runs.
+Several folders of runs are put together, the later ones over the earlier. Without a folder the page is only written anew.
+`--again` judges the same claims on runs of other seeds, and 200 relabellings of the first runs for each claim that compares
+arms. tests/probes/test_claims_page.py compares page and figures with the runs.
 """
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+
+from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.catalogue import CLAIMS
-from byrote.probes.claims.judging import judge_claims
-from byrote.probes.claims.runs_table import read_runs
-from byrote.report.claim_files import pictures_of
+from byrote.probes.claims.judging import N_NULL, Judgement, as_json, judge_claims, null_rate
+from byrote.probes.claims.runs_table import read_runs, tidy, write_runs
+from byrote.report.claim_files import claims_json, pictures_of
 from byrote.report.claims import Made, as_markdown, claims_report
 from byrote.report.html import standalone_svg
+from byrote.report.model import Estimate, Prose, Section, Table
 
 DOCS = Path(__file__).parents[1] / "docs"
 FOLDER, PAGE = DOCS / "claims", DOCS / "claims.md"
+AGAIN = FOLDER / "again.json"
 NOTE = (
     "Written by `python tests/claims_page.py` from [the runs](claims/runs.parquet); a test compares the two. The same numbers as JSON: "
     "[claims.json](claims/claims.json). Runs, rules and verdicts are explained in [statistics.md](statistics.md); "
-    "`byrote reproduce --list` lists the claims. These runs were made by several calls of `byrote reproduce`, at several commits of one "
-    "afternoon, and put together; no verdict has been repeated with fresh seeds yet (`--first-seed`)."
+    "`byrote reproduce --list` lists the claims. The runs were made by several calls of `byrote reproduce` and put together."
 )
+
+
+def judged_runs(folder: Path) -> tuple[list[Judgement], pd.DataFrame, Made]:
+    """The claims of a folder, judged on its runs by today's rules."""
+    kept, table = read_json(folder / "claims.json"), read_runs(folder / "runs.parquet")
+    names = [claim["name"] for claim in kept["claims"] if claim["name"] in CLAIMS]
+    ordered = [CLAIMS[name] for name in CLAIMS if name in names]
+    return judge_claims(ordered, table), table, Made.of(kept["made"])
 
 
 def written() -> Mapping[Path, str]:
     """The page and everything beside it but the runs, by path, as the runs that are kept say it."""
-    kept = read_json(FOLDER / "claims.json")
-    table = read_runs(FOLDER / "runs.parquet")
-    names = [claim["name"] for claim in kept["claims"] if claim["name"] in CLAIMS]
-    judgements, made = judge_claims([CLAIMS[name] for name in names], table), Made.of(kept["made"])
+    judgements, table, made = judged_runs(FOLDER)
     report = claims_report(judgements, table, made)
     figures = {
         FOLDER / f"{name}.svg": standalone_svg(one.figure, name=name)
         for name, one in pictures_of(report).items()
     }
+    if AGAIN.exists():
+        first, *rest = report.sections
+        report = replace(report, sections=(first, _again(judgements, read_json(AGAIN)), *rest))
+    names = {judged.claim.name for judged in judgements}
     absent = [name for name in CLAIMS if name not in names]
     note = f"{NOTE} Defined, and not among these runs: {', '.join(absent)}." if absent else NOTE
     return {PAGE: as_markdown(report, pictures="claims", note=note), **figures}
 
 
-def main(folder: Path | None) -> None:
+def _again(judgements: Sequence[Judgement], again: Mapping[str, Any]) -> Section:
+    """Each claim beside what other seeds say of it, and beside its own runs with their arms exchanged."""
+    second = {claim["name"]: claim for claim in again["claims"]}
+    rows: list[tuple[Any, ...]] = []
+    changed: list[str] = []
+    for judged in judgements:
+        name, other = judged.claim.name, second.get(judged.claim.name)
+        if judged.verdict is None or other is None or other["final"] is None:
+            continue
+        shown = other["onset"] if judged.claim.primary == "onset" else other["final"]
+        if other["verdict"] != judged.word:
+            changed.append(f"{name} ({judged.word}, then {other['verdict']})")
+        share = again["relabelled"].get(name)
+        effects = [
+            Estimate(*(float(one[end]) for end in ("value", "lo", "hi")), n=one["seeds"], signed=True)
+            for one in (as_json(judged)[str(judged.claim.primary)], shown)
+        ]
+        rows.append((name, judged.word, effects[0], other["verdict"], effects[1], "" if share is None else f"{share:.1%}"))  # fmt: skip
+    said = f"Other verdicts: {', '.join(changed)}." if changed else "Every verdict is the same."
+    how = f"The second runs are of `{again['made']['command']}`. {said} Relabelled: how often the claim is called reproduced on its own runs when arms are exchanged within seeds at random, {N_NULL} times or in every way there is, as they stand included."
+    columns = ("Claim", "First seeds", "Effect", "Fresh seeds", "Effect", "Relabelled")
+    table = Table("again", "The same claims on fresh seeds, and with labels exchanged.", columns, tuple(rows))
+    return Section("again", "Again, with fresh seeds and with labels exchanged", (Prose(how), table))
+
+
+def _combined(folders: Sequence[Path]) -> tuple[list[Judgement], pd.DataFrame, Made]:
+    """Claims of several folders judged together, on all their runs."""
+    names: set[str] = set()
+    tables: dict[str, pd.DataFrame] = {}
+    made: list[Made] = []
+    for folder in folders:
+        judgements, table, how = judged_runs(folder)
+        names |= {judged.claim.name for judged in judgements}
+        tables |= {str(grid): rows for grid, rows in table.groupby("grid")}
+        made.append(how)
+    table = tidy(pd.concat(tables.values(), ignore_index=True))
+    seconds = sum(how.seconds for how in made)
+    return (
+        judge_claims([CLAIMS[name] for name in CLAIMS if name in names], table),
+        table,
+        replace(made[-1], seconds=seconds),
+    )
+
+
+def main(folders: Sequence[Path], again: Sequence[Path], command: str) -> None:
     """Take runs over, if any are given, and write the page."""
-    if folder is not None:
+    if folders:
         FOLDER.mkdir(exist_ok=True)
-        for name in ("runs.parquet", "claims.json"):
-            shutil.copyfile(folder / name, FOLDER / name)
+        judgements, table, made = _combined(folders)
+        write_runs(FOLDER / "runs.parquet", table)
+        write_json(FOLDER / "claims.json", claims_json(judgements, replace(made, command=command)))
+    if again:
+        others, _, made = _combined(again)
+        first, table, _ = judged_runs(FOLDER)
+        compared = [judged.claim for judged in first if judged.claim.exchange and judged.verdict is not None]
+        write_json(
+            AGAIN,
+            {
+                "made": asdict(replace(made, command=f"{command} --first-seed 5")),
+                "claims": [as_json(judged) for judged in others],
+                "relabelled": {claim.name: null_rate(claim, table) for claim in compared},
+            },
+        )
     found = written()
     for path in set(FOLDER.glob("*.svg")) - set(found):
         path.unlink()
@@ -61,4 +135,9 @@ def main(folder: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, help="of `byrote reproduce`")
+    parser.add_argument("--again", nargs="+", type=Path, default=[], help="the same with --first-seed 5")
+    parser.add_argument("--command", default="byrote reproduce --all", help="that makes the runs")
+    options = parser.parse_args()
+    main(options.folders, options.again, options.command)

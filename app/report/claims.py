@@ -142,10 +142,12 @@ def _row(judged: Judgement) -> tuple[Any, ...]:
         return what, word, None, None, None, None, None, None
     onset = None if judged.verdicts is None else judged.verdicts.onset
     seen = number(verdict.seen) if math.isfinite(verdict.seen) else "nothing"
-    sign = {"rises": "more than ", "falls": "less than −", "stays": "within "}[verdict.rule.direction]
+    smallest = verdict.rule.smallest
+    sign = {"rises": "more than ", "falls": "less than −" if smallest else "less than ", "stays": "within "}
+    bound = f"{sign[verdict.rule.direction]}{smallest:g}"
     return (
         what, word, Estimate(verdict.value, verdict.lo, verdict.hi, n=verdict.seeds, signed=True),
-        Words(f"{sign}{verdict.rule.smallest:g}", detail=claim.unit), seen, verdict.seeds, f"{verdict.q:.2g}", None if onset is None else Words(onset.word),
+        Words(bound, detail=claim.unit), seen, verdict.seeds, f"{verdict.q:.2g}", None if onset is None else Words(onset.word),
     )  # fmt: skip
 
 
