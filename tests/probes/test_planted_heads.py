@@ -57,19 +57,19 @@ def measured(model) -> dict[str, dict[tuple[str, str], Measured]]:
     return out
 
 
-def scores_by_loops(pattern: np.ndarray, match: np.ndarray) -> dict[str, float]:
+def scores_by_loops(pattern: list[list[float]], match: list[int]) -> dict[str, float]:
     """The definitions of probes.md spelled out for one head and sequence; `match` decides what an earlier copy is."""
     n_pos = len(match)
     copies = {q: [j for j in range(q) if match[j] == match[q]] for q in range(n_pos)}
     queries = [q for q in range(n_pos) if copies[q]]
-    after = {q: sum(pattern[q, j + 1] for j in copies[q]) for q in queries}
-    beyond_first = {q: pattern[q, 1:].sum() for q in queries}
+    after = {q: sum(pattern[q][j + 1] for j in copies[q]) for q in queries}
+    beyond_first = {q: sum(pattern[q][1:]) for q in queries}
     seen = [q for q in queries if beyond_first[q] > 1e-6]
     return {
         "prefix_matching score": np.mean([after[q] for q in queries]),
         "prefix_matching sink_free": np.mean([after[q] / beyond_first[q] for q in seen]),
-        "duplicate_token score": np.mean([sum(pattern[q, j] for j in copies[q]) for q in queries]),
-        "previous_token score": np.mean([pattern[q, q - 1] for q in range(1, n_pos)]),
+        "duplicate_token score": np.mean([sum(pattern[q][j] for j in copies[q]) for q in queries]),
+        "previous_token score": np.mean([pattern[q][q - 1] for q in range(1, n_pos)]),
     }
 
 
@@ -77,8 +77,10 @@ def scores_by_loops(pattern: np.ndarray, match: np.ndarray) -> dict[str, float]:
 def all_by_loops(kind: str) -> dict[str, np.ndarray]:
     """Name -> [batch n_layers n_heads], from the closed-form patterns."""
     stimulus, pattern = stimulus_of(kind), answers_for(kind)["pattern"]
+    # Plain numbers: a loop over an array's own takes ten times as long.
+    match = stimulus.match_tokens.tolist()
     cells = [
-        [[scores_by_loops(pattern[l, h, b], stimulus.match_tokens[b]) for h in range(4)] for l in range(2)]
+        [[scores_by_loops(pattern[l, h, b].tolist(), match[b]) for h in range(4)] for l in range(2)]
         for b in range(stimulus.n)
     ]
     return {name: np.array([[[c[name] for c in row] for row in b] for b in cells]) for name in cells[0][0][0]}
