@@ -12,13 +12,13 @@ only where both runs grew from the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
@@ -40,8 +40,9 @@ from byrote.probes.comparable import (
 from byrote.probes.findings_compared import comparison_sentence
 from byrote.probes.registry import best_compared
 from byrote.probes.results import Results
-from byrote.probes.results.rows import row_label
+from byrote.probes.results.rows import labels
 from byrote.probes.results.schema import AXES
+from byrote.probes.results.source import Metric
 from byrote.probes.results.unit_files import unit_of
 from byrote.probes.rules import judge_change, smallest_effect
 from byrote.probes.spec import ProbeInfo
@@ -50,6 +51,7 @@ from byrote.probes.trajectory import onset
 from byrote.probes.untested import BY_NAME_NOTE, untested_rows, untested_sentence
 
 _AXES = [*AXES]
+_NOWHERE = np.zeros(0, dtype=np.intp)
 _OWN_NOTE = "members, twins or natural text are each run's own sequences: they are not subtracted sequence by sequence"
 ROW_COLUMNS = [
     "probe", "metric", "layer", "head", "position", "step_a", "step_b", "tokens_a", "tokens_b",
@@ -149,71 +151,107 @@ def _pair_rows(
 ) -> Iterator[pd.DataFrame]:
     left, right = a.samples(pair[0]), b.samples(pair[1])
     own = own_units(a, b, pair)
-    for (probe, metric), rows_a in left.groupby(["probe", "metric"], sort=True):
+    both, places = _joined(left, right), [_places(frame) for frame in (left, right)]
+    shared = _places(both)
+    of_model, valid = left["layer"].isna().to_numpy(), left["valid"].to_numpy(bool)
+    tokens = [frame["tokens_seen"] for frame in (left, right)]
+    for (probe, metric), at in sorted(places[0].items()):
         info = a.info(probe)
         if unit_of(info, metric) in own:
-            notes += [_OWN_NOTE] if rows_a["valid"].any() else []
+            notes += [_OWN_NOTE] if valid[at].any() else []
             continue
-        rows_b = right[(right["probe"] == probe) & (right["metric"] == metric)]
+        there = [at, places[1].get((probe, metric), _NOWHERE)]
         if not info.compares(metric):
             continue
-        if BY_NAME in how or rows_a["layer"].isna().all():
-            table = _metric_rows(rows_a, rows_b, seed, notes)
-            if table is not None:
-                yield _labelled(table, info, metric, pair, rows_a, rows_b)
+        if BY_NAME in how or of_model[at].all():
+            rows = both.iloc[shared.get((probe, metric), _NOWHERE)]
+            columns = _metric_columns(rows, max(map(len, there)), f"{probe}/{metric}", seed, notes)
+            if columns is not None:
+                seen = [own.iloc[place[0]] for own, place in zip(tokens, there, strict=True)]
+                yield _labelled(columns, info, metric, pair, seen)
         elif metric == info.main_metric:
-            yield from _unnamed_rows(left, right, info, pair, how, seed)
+            yield from _unnamed_rows(left, right, places, info, pair, how, seed)
     for probe in best_compared():
-        best = _best_head_row(left, right, probe, seed)
+        best = _best_head_row(*_of_metric(left, right, places, (probe, "score")), seed)
         if best is not None:
-            yield _labelled(best, a.info(probe), BEST_HEAD, pair, left, right)
-    verdict_a, verdict_b = (
-        run.select("induction", "verdict", step=step) for run, step in zip((a, b), pair, strict=True)
-    )
-    if BY_NAME in how and not verdict_a.empty and not verdict_b.empty:
-        table = _metric_rows(verdict_a, verdict_b, seed, notes)
-        if table is not None:
-            yield _labelled(table, a.info("induction"), "verdict", pair, verdict_a, verdict_b)
+            yield _labelled(best, a.info(probe), BEST_HEAD, pair, [own.iloc[0] for own in tokens])
+    verdicts = [run.select("induction", "verdict", step=step) for run, step in zip((a, b), pair, strict=True)]
+    if BY_NAME in how and not any(rows.empty for rows in verdicts):
+        rows, n_rows = _joined(*verdicts), max(map(len, verdicts))
+        columns = _metric_columns(rows, n_rows, "induction/verdict", seed, notes)
+        if columns is not None:
+            seen = [rows["tokens_seen"].iloc[0] for rows in verdicts]
+            yield _labelled(columns, a.info("induction"), "verdict", pair, seen)
 
 
-def _metric_rows(
-    rows_a: pd.DataFrame, rows_b: pd.DataFrame, seed: int, notes: list[str]
-) -> pd.DataFrame | None:
-    merged = rows_a.merge(rows_b, on=_AXES, suffixes=("_a", "_b"))
-    name = f"{rows_a['probe'].iloc[0]}/{rows_a['metric'].iloc[0]}"
-    usable = merged[merged["valid_a"] & merged["valid_b"]]
-    if len(usable) < max(len(rows_a), len(rows_b)):
-        notes.append(
-            f"{name}: {max(len(rows_a), len(rows_b)) - len(usable)} values are not measured in both runs"
-        )
+def _joined(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """What both have rows of, in the order of the first: a merge of all metrics at once takes as long as one of one."""
+    keys = ["probe", "metric", *_AXES]
+    columns = [name for name in (*keys, "valid", "value", "samples") if name in left]
+    return left[columns].merge(right[columns], on=keys, suffixes=("_a", "_b"))
+
+
+def _places(rows: pd.DataFrame) -> dict[Metric, Int[np.ndarray, " rows"]]:
+    """(probe, metric) -> where its rows are."""
+    return dict(rows.groupby(["probe", "metric"]).indices)
+
+
+def _of_metric(
+    left: pd.DataFrame, right: pd.DataFrame, places: Sequence[dict[Metric, Any]], metric: Metric
+) -> list[pd.DataFrame]:
+    return [
+        frame.iloc[where.get(metric, _NOWHERE)] for frame, where in zip((left, right), places, strict=True)
+    ]
+
+
+def _metric_columns(
+    joined: pd.DataFrame, n_rows: int, name: str, seed: int, notes: list[str]
+) -> dict[str, Any] | None:
+    """The columns of a metric's rows; None where nothing of it was measured in both runs.
+
+    Args:
+        joined: its rows of both runs, see `_joined`.
+        n_rows: how many the run with more has.
+        name: what notes call it.
+        seed: of the bootstrap.
+        notes: are added to.
+    """
+    usable = joined[(joined["valid_a"] & joined["valid_b"]).to_numpy(bool)]
+    if len(usable) < n_rows:
+        notes.append(f"{name}: {n_rows - len(usable)} values are not measured in both runs")
     if usable.empty:
         return None
-    table = usable[[*_AXES]].copy()
-    table["a"], table["b"] = usable["value_a"].to_numpy(), usable["value_b"].to_numpy()
-    table["head_a"] = table["head_b"] = [row_label(row) for row in usable[_AXES].itertuples(index=False)]
+    heads = labels(usable)
+    columns = {axis: usable[axis].array for axis in _AXES}
+    columns |= {
+        "a": usable["value_a"].to_numpy(),
+        "b": usable["value_b"].to_numpy(),
+        "head_a": heads,
+        "head_b": heads,
+    }
     if "samples_a" in usable and len(usable["samples_a"].iloc[0]):
         both = [stacked(usable[f"samples_{side}"]) for side in "ab"]
         if len(both[0]) != len(both[1]):  # what is shown is of the sequences that both saw
             both = shared_sequences(both)
-            table["a"], table["b"] = (np.nanmean(values, 0) for values in both)
-        tested = difference_table(*both, seed=seed)
-        return table.assign(**{name: tested[name].to_numpy() for name in tested})
-    table["difference"] = table["b"] - table["a"]
-    table["lo"] = table["hi"] = table["difference"]  # exact given the weights: no sampling error
-    table["n"], table["p"], table["q"] = 0, np.nan, np.nan
-    return table
+            columns |= {side: np.nanmean(values, 0) for side, values in zip("ab", both, strict=True)}
+        return columns | _difference_columns(*both, seed=seed)
+    exact = columns["b"] - columns["a"]
+    columns |= dict.fromkeys(("difference", "lo", "hi"), exact)  # given the weights: no sampling error
+    return columns | {"n": 0, "p": np.nan, "q": np.nan}
 
 
 def _unnamed_rows(
     left: pd.DataFrame,
     right: pd.DataFrame,
+    places: Sequence[dict[Metric, Any]],
     info: ProbeInfo,
     pair: tuple[int, int],
     how: tuple[str, ...],
     seed: int,
 ) -> Iterator[pd.DataFrame]:
     """A probe's heads compared without their names, in each way requested, on its main metric."""
-    sides = [one_per_head(frame, info.name, info.main_metric) for frame in (left, right)]
+    name = info.name, info.main_metric
+    sides = [one_per_head(rows, *name) for rows in _of_metric(left, right, places, name)]
     if any(rows.empty or not len(rows["samples"].iloc[0]) for rows in sides) or len(sides[0]) != len(
         sides[1]
     ):
@@ -232,11 +270,12 @@ def _unnamed_rows(
                 like = unnamed_heads.matched(_profiles(left, info.name), _profiles(right, info.name), layer)
                 orders = [np.arange(len(like)), like]
             table = _valued(*(x[:, order] for x, order in zip(samples, orders, strict=True)), seed=seed)
-            for name, rows, order in zip(("head_a", "head_b"), sides, orders, strict=True):
-                table[name] = [row_label(row) for row in rows.iloc[order].itertuples(index=False)]
+            for side, rows, order in zip(("head_a", "head_b"), sides, orders, strict=True):
+                table[side] = labels(rows.iloc[order])
             table = table.assign(**dict.fromkeys(_AXES, pd.NA)).assign(position=np.arange(1, len(table) + 1))
         table = table.astype(dict.fromkeys(_AXES, "Int64"))
-        yield _labelled(table, info, f"{info.main_metric}:{one}", pair, left, right)
+        seen = [frame["tokens_seen"].iloc[0] for frame in (left, right)]
+        yield _labelled(table, info, f"{info.main_metric}:{one}", pair, seen)
 
 
 def one_per_head(frame: pd.DataFrame, probe: str, metric: str) -> pd.DataFrame:
@@ -267,6 +306,12 @@ def difference_table(
         a, b: per-sequence values of the two runs, the same sequences in the same rows.
         seed: of the bootstrap.
     """
+    return pd.DataFrame(_difference_columns(a, b, seed=seed))
+
+
+def _difference_columns(
+    a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "n k"], *, seed: int
+) -> dict[str, np.ndarray]:
     difference = b - a
     interval, p = bootstrap_mean(difference, seed=seed), p_two_sided(difference)
     columns = {
@@ -275,15 +320,17 @@ def difference_table(
         "hi": interval.hi,
         "n": interval.n.astype(int),
     }
-    return pd.DataFrame({**columns, "p": p, "q": benjamini_hochberg(p)})
+    return {**columns, "p": p, "q": benjamini_hochberg(p)}
 
 
-def _best_head_row(left: pd.DataFrame, right: pd.DataFrame, probe: str, seed: int) -> pd.DataFrame | None:
-    """The strongest head of each run against each other: heads trade places between runs, the function does not."""
-    scored = [
-        frame[(frame["probe"] == probe) & (frame["metric"] == "score") & frame["valid"]]
-        for frame in (left, right)
-    ]
+def _best_head_row(left: pd.DataFrame, right: pd.DataFrame, seed: int) -> pd.DataFrame | None:
+    """The strongest head of each run against each other: heads trade places between runs, the function does not.
+
+    Args:
+        left, right: a probe's rows of `score`.
+        seed: of the bootstrap.
+    """
+    scored = [frame[frame["valid"]] for frame in (left, right)]
     if any(rows.empty or not rows["samples"].str.len().all() for rows in scored):
         return None
     tested, best = strongest_difference(*(stacked(rows["samples"]) for rows in scored), seed=seed)
@@ -315,23 +362,19 @@ def strongest_difference(
 
 
 def _labelled(
-    table: pd.DataFrame,
+    columns: pd.DataFrame | dict[str, Any],
     info: ProbeInfo,
     metric: str,
     pair: tuple[int, int],
-    rows_a: pd.DataFrame,
-    rows_b: pd.DataFrame,
+    tokens: Sequence[Any],
 ) -> pd.DataFrame:
-    table = table.assign(
-        probe=info.name,
-        metric=metric,
-        step_a=pair[0],
-        step_b=pair[1],
-        tokens_a=rows_a["tokens_seen"].iloc[0],
-        tokens_b=rows_b["tokens_seen"].iloc[0],
-    )
+    """Rows of one metric that say which: its columns, and those that are the same in all of them."""
     own = metric.partition(":")[0]
-    return table.assign(smallest=smallest_effect(info, own), better=info.better_of(own))
+    return pd.DataFrame({
+        **(columns if isinstance(columns, dict) else {name: columns[name].array for name in columns}),
+        "probe": info.name, "metric": metric, "step_a": pair[0], "step_b": pair[1], "tokens_a": tokens[0], "tokens_b": tokens[1],
+        "smallest": smallest_effect(info, own), "better": info.better_of(own),
+    })  # fmt: skip
 
 
 def stacked(samples: pd.Series) -> Float[np.ndarray, "n k"]:

@@ -78,6 +78,7 @@ def bootstrap_mean(
     return Interval(value, lo, hi, counts.astype(np.float64))
 
 
+@lru_cache(maxsize=256)
 def tail_frac(n: float | int, *, level: float = LEVEL, inflation: float | None = None) -> float:
     """Share of the resampled means left out at either end.
 

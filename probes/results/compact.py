@@ -50,7 +50,9 @@ class Compact:
 
 def rows_bytes(rows: pd.DataFrame | Compact) -> int:
     """Memory of rows as they are cached; words that a frame has at hand are not counted."""
-    return rows.nbytes if isinstance(rows, Compact) else int(rows.memory_usage().sum())
+    if isinstance(rows, Compact):
+        return rows.nbytes
+    return sum(int(rows[name].array.nbytes) for name in rows)
 
 
 def _packed(column: pa.Array) -> pa.Array | pa.Scalar:

@@ -16,6 +16,7 @@ from typing import Any
 MAX_DEPTH = 32  # FileMetaData to Statistics is 5
 _ROW_GROUPS, _COLUMNS, _META_DATA, _ENCRYPTED, _PATH, _NUM_VALUES = 4, 1, 3, 8, 3, 5
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+_NUMBERS = (_I16, _I32, _I64)
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,28 @@ class _Compact:
         """The structure that begins here."""
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
-        fields: dict[int, Any] = {}
-        number = 0
-        while (head := self._byte()) != 0:
-            delta, kind = head >> 4, head & 0x0F
-            number = number + delta if delta else self._zigzag()
-            fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        data, fields, number = self._data, {}, 0
+        while (head := data[self._at]) != 0:
+            self._at += 1
+            kind = head & 0x0F
+            number = number + (head >> 4) if head >> 4 else self._zigzag()
+            if kind in _NUMBERS:  # most fields; written out, because every file that is opened is read so
+                value = data[self._at]
+                if value < 0x80:
+                    self._at += 1
+                else:
+                    value = self._varint()
+                fields[number] = (value >> 1) ^ -(value & 1)
+            else:
+                fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        self._at += 1
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
-        if kind in (_I16, _I32, _I64):
-            return self._zigzag()
         if kind == _BINARY:
             return self._bytes(self._varint())
+        if kind in _NUMBERS:
+            return self._zigzag()
         if kind == _STRUCT:
             return self.struct(depth + 1)
         if kind in (_LIST, _SET):
@@ -116,7 +126,8 @@ class _Compact:
     def _varint(self) -> int:
         value = 0
         for shift in range(0, 70, 7):
-            byte = self._byte()
+            byte = self._data[self._at]
+            self._at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value

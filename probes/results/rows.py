@@ -112,7 +112,9 @@ def narrowed_to(
 
 def mark_left_out(rows: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:
     """Observations with the column `left_out`: rows of those steps are no longer valid and carry the reason."""
-    reasons = rows["step"].map(left_out) if left_out else pd.Series(pd.NA, index=rows.index)
+    if not left_out:
+        return rows.assign(left_out=False)
+    reasons = rows["step"].map(left_out)
     flagged = reasons.notna() & rows["valid"].astype(bool)
     if not flagged.any():
         return rows.assign(left_out=False)

@@ -198,8 +198,10 @@ def in_order(table: pa.Table, columns: Sequence[str] = SORT_COLUMNS) -> pa.Table
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """The tidy frame: nullable integers for the axes, so that an absent head is <NA> and never 0 or NaN."""
-    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    for column in ("step", "n"):
-        if column in frame:
-            frame[column] = frame[column].astype("int64")
+    whole = [name for name in ("step", "n") if name in table.column_names]  # never absent
+    frame = table.drop_columns(whole).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    for name in whole:
+        if table[name].null_count:
+            raise ValueError(f"a row has no {name}")
+        frame.insert(table.schema.get_field_index(name), name, np.array(table[name], dtype=np.int64))
     return frame

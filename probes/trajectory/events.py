@@ -315,12 +315,12 @@ def _circuit(results: Table) -> Iterator[dict[str, Any]]:
 
 def _whole_model(results: Table) -> Iterator[Metric]:
     """Numbers about the whole model that have a direction; the nulls and their parts have none."""
+    kinds = results.kinds
     for info in REGISTRY.values():
         if info.kind != "model":
             continue
         for metric in info.metrics:
-            rows = results.rows(info.name, metric)
-            single = not rows.empty and rows["position"].isna().all() and rows["layer"].isna().all()
+            single = kinds.get((info.name, metric)) == "model"
             told = results.imported or info.better_of(metric) is not None
             if single and told and "@" not in metric:
                 yield info.name, metric
