@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import networkx
 import pytest
+from source_trees import FLOORS, ROOT, SOURCES, TESTS, name_of, tree_of, walked
 
 from byrote.probes.registry import REGISTRY
 
-ROOT = Path(__file__).resolve().parent.parent
-FLOORS = {"checkpoints": 0, "interp": 1, "probes": 2, "app": 3}  # folders; `app` is installed as `byrote`
 TOP_LEVEL = {
     *FLOORS, "tests", "docs", ".ci", ".git", ".github", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
     "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "MANIFEST.in", ".pre-commit-config.yaml",
     "SECURITY.md", "requirements.lock", "requirements-build.lock",
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 80
-SOURCES = sorted(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
-TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in (*SOURCES, *TESTS)}
 
 
-def name_of(file: Path) -> str:
-    return str(file.relative_to(ROOT))
+@pytest.fixture(scope="module", autouse=True)
+def _read_once() -> Iterator[None]:
+    gc.disable()  # a million nodes
+    yield
+    _ = tree_of.cache_clear(), walked.cache_clear(), gc.enable()
 
 
 def first_party(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
     """(line, module) of everything of ours that is imported anywhere in a file, by statement or by name in a string."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -74,7 +73,7 @@ def test_imports_between_floors_point_down():
     wrong = []
     for file in SOURCES:
         package = file.relative_to(ROOT).parts[0]
-        for line, module in first_party(TREES[file], package):
+        for line, module in first_party(tree_of(file), package):
             if floor_of(module) > FLOORS[package]:
                 wrong.append(f"{name_of(file)}:{line} imports {module}")
     assert wrong == []
@@ -83,7 +82,7 @@ def test_imports_between_floors_point_down():
 def imported_modules(file: Path) -> set[str]:
     """Modules of ours that a file imports anywhere in it, inside functions too; type checking apart."""
     found: set[str] = set()
-    waiting: list[ast.AST] = [TREES[file]]
+    waiting: list[ast.AST] = [tree_of(file)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -98,6 +97,8 @@ def imported_modules(file: Path) -> set[str]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    import networkx
+
     """Groups of modules each of which reaches all others of its group (Tarjan's strongly connected components)."""
     sorter = networkx.DiGraph([(module, other) for module, others in graph.items() for other in others])
     return sorted(sorted(group) for group in networkx.strongly_connected_components(sorter) if len(group) > 1)
@@ -121,7 +122,7 @@ def test_no_module_reads_another_ones_private_names():
     wrong = []
     for file in SOURCES:
         ours: set[str] = set()  # names bound to modules of ours
-        for node in ast.walk(TREES[file]):
+        for node in walked(tree_of(file)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("byrote"):
                 wrong += [
                     f"{name_of(file)}:{node.lineno} {a.name}" for a in node.names if a.name.startswith("_")
@@ -132,7 +133,7 @@ def test_no_module_reads_another_ones_private_names():
                     for name, full in names.items()
                     if (ROOT / folder_of(full)).with_suffix(".py").exists()
                 }
-        for node in ast.walk(TREES[file]):
+        for node in walked(tree_of(file)):
             if (
                 isinstance(node, ast.Attribute)
                 and isinstance(node.value, ast.Name)
@@ -199,7 +200,7 @@ def test_nothing_of_the_tests_is_imported_by_the_packages():
     wrong = [
         f"{name_of(file)}:{line} imports {module}"
         for file in SOURCES
-        for line, module in first_party(TREES[file], "")
+        for line, module in first_party(tree_of(file), "")
         if module.split(".")[0] in helpers
     ]
     assert wrong == []
@@ -228,9 +229,9 @@ def public_definitions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
 def test_everything_public_says_what_it_is():
     silent = []
     for file in SOURCES:
-        if not ast.get_docstring(TREES[file]):
+        if not ast.get_docstring(tree_of(file)):
             silent.append(name_of(file))
-        for name, node in public_definitions(TREES[file]):
+        for name, node in public_definitions(tree_of(file)):
             overloaded = any("overload" in ast.unparse(d) for d in getattr(node, "decorator_list", ()))
             if not overloaded and not ast.get_docstring(node):
                 silent.append(f"{name_of(file)}:{node.lineno} {name}")
@@ -248,7 +249,7 @@ TERMS = {
 
 def names_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Functions, classes, parameters and fields, with their lines."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
@@ -264,7 +265,7 @@ def words_of(name: str) -> set[str]:
 def test_names_are_words_that_one_would_search_for():
     wrong = []
     for file in SOURCES:
-        names = [*((1, part) for part in module_of(file).split(".")), *names_in(TREES[file])]
+        names = [*((1, part) for part in module_of(file).split(".")), *names_in(tree_of(file))]
         wrong += [
             f"{name_of(file)}:{line} {n}" for line, n in names if words_of(n) & NO_TERMS and n not in TERMS
         ]
@@ -278,11 +279,11 @@ def test_the_search_for_such_names_finds_them():
 
 
 def test_files_and_functions_stay_readable():
-    long = [
-        f"{name_of(f)}: {n} lines" for f in TREES if (n := len(f.read_text().splitlines())) > MAX_FILE_LINES
-    ]
-    for file, tree in TREES.items():
-        for node in ast.walk(tree):
+    long = []
+    for file in (*SOURCES, *TESTS):
+        if (n := len(file.read_text().splitlines())) > MAX_FILE_LINES:
+            long.append(f"{name_of(file)}: {n} lines")
+        for node in walked(tree_of(file)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > MAX_FUNCTION_LINES:
@@ -298,7 +299,7 @@ def unsafe(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
     The name of the error torch raises for a refused file, `pickle.UnpicklingError`, is no such way.
     """
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Import):
             found = [a.name for a in node.names if a.name.split(".")[0] in PICKLES - {"pickle"} or a.asname]
             yield from ((node.lineno, f"import {name}") for name in found if name.split(".")[0] in PICKLES)
@@ -340,7 +341,7 @@ def unsafe_call(node: ast.Call) -> Iterator[tuple[int, str]]:
 
 
 def test_no_code_is_ever_run_from_data():
-    found = [f"{name_of(file)}:{line} {what}" for file in SOURCES for line, what in unsafe(TREES[file])]
+    found = [f"{name_of(file)}:{line} {what}" for file in SOURCES for line, what in unsafe(tree_of(file))]
     assert found == []
 
 
@@ -409,7 +410,7 @@ def test_every_file_that_makes_a_probe_is_found():
     bound = {
         (node.name, name_of(file))
         for file in SOURCES
-        for node in ast.walk(TREES[file])
+        for node in walked(tree_of(file))
         if isinstance(node, ast.FunctionDef)
         for decorator in node.decorator_list
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "probe"
@@ -467,7 +468,7 @@ def test_no_test_can_pass_without_checking_anything():
     """Every test asserts something, expects an error, fails by itself, or hands over to a helper that does."""
     idle = []
     for file in TESTS:
-        functions = [n for n in ast.walk(TREES[file]) if isinstance(n, ast.FunctionDef)]
+        functions = [n for n in walked(tree_of(file)) if isinstance(n, ast.FunctionDef)]
         helpers = {f.name for f in functions if asserts(f)}
         idle += [
             f"{name_of(file)}:{test.lineno} {test.name}"
