@@ -12,6 +12,7 @@ from byrote.probes.rules import MIN_SEEDS, UNDECIDED
 from byrote.probes.wording import counted, interval, number, p_value
 
 if TYPE_CHECKING:
+    from byrote.probes.degrade.capacity import Capacity, Extraction
     from byrote.probes.degrade.dose_response import DoseResponse, Edge
     from byrote.probes.degrade.effective_size import Ladder
     from byrote.probes.degrade.measures import Degradation
@@ -193,6 +194,37 @@ def _displaced(found: Degradation) -> list[str]:
         for arm, mine in rows[rows["metric"] == "induction"].groupby("arm", sort=False)
         if mine["how"].iloc[0] in _TAKEN_OVER
     ]
+
+
+def capacity_sentence(found: Capacity, name: str = "") -> str:
+    """How many bits a parameter holds, and whether that is a plateau.
+
+    Args:
+        found: of one size of model.
+        name: of that size, where there are several.
+    """
+    last = found.rows.iloc[-1]
+    whose = f"A parameter of {name}" if name else "A parameter"
+    text = f"{whose} holds {interval(found.plateau, found.lo, found.hi)} bits of {last['members']:,.0f} sequences"
+    return f"{text}, still rising with the data: no plateau." if found.rising else f"{text}."
+
+
+def extraction_sentence(found: Extraction, name: str = "") -> str:
+    """Where half of what was planted is extracted, and whether a line would say as much.
+
+    Args:
+        found: of one arm.
+        name: of the arm, where there are several.
+    """
+    of = f" of {name}" if name else ""
+    counts = found.rows["duplicates"]
+    planted = f"{counts.min():,.0f} to {counts.max():,.0f} times"
+    if not found.inside:
+        return f"Half{of} is extracted at no number of duplicates that was planted, {planted}."
+    at = interval(found.threshold, found.lo, found.hi)
+    text = f"Half{of} is extracted from {at} duplicates on, planted {planted}"
+    better = "logistic curve" if found.log_linear > 0 else "line in the logarithm of duplicates"
+    return f"{text}; a {better} fits better by {number(abs(found.log_linear))} nats."
 
 
 def ladder_words(ladder: Ladder) -> str:

@@ -202,6 +202,17 @@ def _midranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return below + (equal + 1) / 2
 
 
+def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
+    """Rank correlation (Spearman 1904), ties sharing their ranks; 0 where all values of one side are equal.
+
+    Args:
+        a, b: pairs in the same order, two or more.
+    """
+    x, y = (ranks - ranks.mean() for ranks in (_midranks(a), _midranks(b)))
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / size if size else 0.0
+
+
 @dataclass(frozen=True)
 class RankInterval:
     """A shift with the interval that rank tests leave it.

@@ -38,6 +38,22 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
                 "2404.01413",
             ),
             Paper("hapax", "Sahin et al. 2025, In-context Learning without Copying", "2511.05743"),
+            Paper(
+                "riro",
+                "Li et al. 2023, Repetition In Repetition Out: Towards Understanding Neural Text Degeneration from the Data Perspective",
+                "2310.10226",
+            ),
+            Paper(
+                "carlini",
+                "Carlini et al. 2022, Quantifying Memorization Across Neural Language Models",
+                "2202.07646",
+            ),
+            Paper("morris", "Morris et al. 2025, How much do language models memorize?", "2505.24832"),
+            Paper(
+                "biderman",
+                "Biderman et al. 2023, Emergent and Predictable Memorization in Large Language Models",
+                "2304.11158",
+            ),
         )
     }
 )
@@ -47,6 +63,7 @@ _MODULES = (
     "hernandez_displaced_head", "hernandez_ossification", "linear_duplicates", "linear_generations", "olsson_layers",
     "olsson_ablation", "elhage_composition", "edelman_stages",
     "toedit_share", "toedit_narrow", "collapse_generations", "collapse_tails", "hapax_mask",
+    "riro_repetition", "carlini_extraction", "morris_capacity", "biderman_checkpoints",
 )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ READINGS: Mapping[str, Reading] = {
     "load_gain": Reading("load_bearing", "gain"),
     "kl_unigram": Reading("in_context_markov", "kl_unigram"),
     "kl_bigram": Reading("in_context_markov", "kl_bigram"),
+    "bits_per_parameter": Reading("unintended_bits", "per_parameter"),
 }
 
 

@@ -10,11 +10,14 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.probes.claims.gather import READINGS
+from byrote.probes.claims.members_table import MEMBER_METRICS
 from byrote.probes.claims.record import Claim
 from byrote.probes.claims.runs_table import Place, tidy
 
 _PARTS = ("table_part_loss", "rare_table_part_loss", "copy_part_loss", "data_bigram_entropy")
-METRICS = ("test_loss", "copy_loss", "pool_loss", "excess_risk", *_PARTS, *READINGS)
+METRICS = (
+    "test_loss", "copy_loss", "pool_loss", "excess_risk", "data_rep_2_frac", *_PARTS, *READINGS, *MEMBER_METRICS,
+)  # fmt: skip
 GUESS_NATS = 3.4
 _STEPS = (0, 50, 100, 200, 400, 600, 800, 1000, 1200, 1400)
 

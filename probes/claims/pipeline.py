@@ -31,6 +31,7 @@ from byrote.checkpoints.side_by_side import cores
 from byrote.probes.claims.catalogue import GRIDS
 from byrote.probes.claims.gather import series_rows, with_measurements
 from byrote.probes.claims.judging import Judgement, judge_claims
+from byrote.probes.claims.members_table import members_of, with_members
 from byrote.probes.claims.record import Claim, Grid
 from byrote.probes.claims.runs_table import read_runs, tidy, write_runs
 from byrote.probes.results import Results
@@ -161,7 +162,17 @@ def table_file(grid: Grid, out: Path, seeds: Sequence[int]) -> Path:
     """
     trained = "" if grid.rows is not None else _identity(grid, seeds)
     versions = {name: number for name, number in installed_versions().items() if name != "transformers"}
-    said = repr((grid.name, tuple(seeds), trained, grid.probes, grid.measured, sorted(versions.items())))
+    said = repr(
+        (
+            grid.name,
+            tuple(seeds),
+            trained,
+            grid.probes,
+            grid.measured,
+            sorted(versions.items()),
+            *["members"] * grid.members,
+        )
+    )
     return out / "tables" / f"{grid.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.parquet"
 
 
@@ -231,7 +242,9 @@ def _trained(
     for run in plan.runs:
         rows = list(series_rows(place / run.folder, grid=grid.name, arm=run.arm, size=run.size))
         results = Results.open(place / "results" / run.config.name) if measured_steps(grid, run) else None
-        parts.append(with_measurements(rows, results))
+        table = with_measurements(rows, results)
+        known = members_of(results) if grid.members and results is not None else {}
+        parts.append(with_members(table, known))
     return tidy(pd.concat(parts, ignore_index=True))
 
 

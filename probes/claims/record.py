@@ -44,6 +44,7 @@ class Grid:
         sizes: names of its sizes.
         probes: measured on the steps `measured`.
         measured: how many steps of each run the probes see, evenly spaced among those written, the last among them.
+        members: whether its planted members are places of their own, see `byrote.probes.claims.members_table`.
         seeds, full_seeds: how many, quick and in full.
         seconds: of one core for one run, quick; a guess for the plan.
     """
@@ -55,6 +56,7 @@ class Grid:
     sizes: tuple[str, ...] = ("",)
     probes: tuple[str, ...] = ()
     measured: int = 1
+    members: bool = False
     seeds: int = QUICK_SEEDS
     full_seeds: int = FULL_SEEDS
     seconds: float = 1.0
@@ -86,15 +88,16 @@ class Picture:
     """How a claim is drawn.
 
     Attributes:
-        kind: "doses" (final value against a fact of the arms), "steps" (curves over training), or "arms" (final values).
+        kind: "doses" (final value against a fact of the arms), "steps" (curves over training), "arms" (final values), "extraction"
+            (share extracted against duplicates, with its threshold) or "capacity" (bits per parameter against the data).
         metric: drawn.
-        places: whose runs, in order.
+        places: whose runs, in order; of "extraction" members that were never planted are passed over.
         fact: on the x axis of doses.
         labels: what the places are called, in order; the arms' own names where empty.
         step: what steps are, where nothing is trained.
     """
 
-    kind: Literal["doses", "steps", "arms"]
+    kind: Literal["doses", "steps", "arms", "extraction", "capacity"]
     metric: str
     places: tuple[Place, ...]
     fact: str = "epochs"

@@ -10,6 +10,8 @@ scale extraction jumps, so that a logistic curve has a place and a steepness whe
    likelihood (1993), finite where all or none are extracted; threshold = the c of one half, exp(-a / b); steepness b
 3. interval of ln threshold and of b over seeds: Student's over the runs' own fits, or one run: not known
 4. `log_linear`: by how many nats of likelihood a straight line in ln c fits worse than the logistic curve, both with two constants
+5. share extracted at each c: mean over runs with Student's interval, cut to 0 and 1; Clopper and Pearson's of all members together
+   where runs agree exactly, since they would else seem sure
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from jaxtyping import Float
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degrade.run_cells import cells_of, half_width
 from byrote.probes.degrade.runs import required
+from byrote.probes.few import exact_ends
 from byrote.probes.seed_statistics import SeedDifference, paired_difference, unpaired_difference
 
+PUBLISHED_BITS = 3.6  # per parameter, Morris et al. 2025
 _BITS_SMALLEST = 0.05  # bits per parameter, see the card of unintended_bits
 
 
@@ -33,7 +37,7 @@ class Capacity:
     """Bits per parameter over data set sizes.
 
     Attributes:
-        rows: one per data set size: members, seeds, value, lo, hi in bits per parameter.
+        rows: one per data set size: members, seeds, value, lo, hi in bits per parameter, and values, one per seed.
         plateau, lo, hi: of the largest data set.
         rising: whether it surely still grows.
     """
@@ -66,8 +70,8 @@ def capacity(runs: pd.DataFrame, *, seed: int = 0) -> Capacity:
     for i, (members, values) in enumerate(zip(cells.keys, cells.values, strict=True)):
         half = half_width(cells.draws[:, i], len(values))
         mean = float(cells.means[i])
-        rows.append((members, len(values), mean, mean - half, mean + half))
-    table = pd.DataFrame(rows, columns=["members", "seeds", "value", "lo", "hi"])
+        rows.append((members, len(values), mean, mean - half, mean + half, tuple(values.tolist())))
+    table = pd.DataFrame(rows, columns=["members", "seeds", "value", "lo", "hi", "values"])
     test = paired_difference if cells.paired else unpaired_difference
     rise = test(cells.values[-2], cells.values[-1])
     last = table.iloc[-1]
@@ -81,7 +85,7 @@ class Extraction:
     """Extraction by number of duplicates.
 
     Attributes:
-        rows: one per number of duplicates: duplicates, extracted, members, value (share, all seeds together).
+        rows: one per number of duplicates: duplicates, extracted, members; value (share, mean over runs), lo, hi; values, one per run.
         threshold: duplicates at which one half is extracted, with its interval over seeds.
         lo, hi: of the threshold.
         steepness: change of the log odds per e-fold of duplicates, over seeds.
@@ -134,12 +138,27 @@ def extraction_threshold(counts: pd.DataFrame) -> Extraction:
     zero = np.zeros(len(found))
     place, steepness = paired_difference(zero, places), paired_difference(zero, found[:, 1])
     seen = pooled["duplicates"].to_numpy(np.float64)
-    threshold, lo, hi = (float(end) for end in np.exp([place.value, place.lo, place.hi]))
+    with np.errstate(over="ignore"):
+        threshold, lo, hi = (float(end) for end in np.exp([place.value, place.lo, place.hi]))
     whole = (pooled[name].to_numpy(np.float64) for name in ("duplicates", "extracted", "members"))
     return Extraction(
-        pooled.assign(value=pooled["extracted"] / pooled["members"]), threshold, lo, hi, steepness,
-        _log_linear(*whole), len(found), bool(seen[0] <= threshold <= seen[-1]),
+        _shares(counts, pooled), threshold, lo, hi, steepness, line_deficit(*whole), len(found),
+        bool(seen[0] <= threshold <= seen[-1]),
     )  # fmt: skip
+
+
+def _shares(counts: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
+    """The pooled counts with the share extracted and its interval."""
+    rows = []
+    for one in pooled.to_dict("records"):  # 5.
+        mine = counts[counts["duplicates"] == one["duplicates"]]
+        values = (mine["extracted"] / mine["members"]).to_numpy(np.float64)
+        found = paired_difference(np.zeros(len(values)), values)
+        lo, hi = (float(np.clip(end, 0.0, 1.0)) for end in (found.lo, found.hi))
+        if np.ptp(values) == 0:
+            lo, hi = (float(end) for end in exact_ends(np.array(one["extracted"]), np.array(one["members"])))
+        rows.append(one | {"value": found.value, "lo": lo, "hi": hi, "values": tuple(values.tolist())})
+    return pd.DataFrame(rows)
 
 
 def firth_logistic(
@@ -166,9 +185,15 @@ def firth_logistic(
     return float(beta[0]), float(beta[1])
 
 
-def _log_linear(
+def line_deficit(
     duplicates: Float[np.ndarray, " k"], extracted: Float[np.ndarray, " k"], members: Float[np.ndarray, " k"]
 ) -> float:
+    """Nats of likelihood by which the least-squares line in ln c fits worse than the logistic curve; below 0 it fits better.
+
+    Args:
+        duplicates: c, above 0, at least two different.
+        extracted, members: counts.
+    """
     a, b = firth_logistic(duplicates, extracted, members)
     x = np.log(duplicates)
     share = extracted / members

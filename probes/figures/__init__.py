@@ -21,6 +21,7 @@ from byrote.probes.figures.coverage import coverage
 from byrote.probes.figures.differences import difference_grid, differences, head_scatter
 from byrote.probes.figures.doses import dose_response, effective_sizes
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
+from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.memory_plane import member_flow, memory_plane
 from byrote.probes.figures.seed_curves import seed_curves
 from byrote.probes.figures.timeline import timeline
@@ -31,6 +32,7 @@ __all__ = [
     "Look",
     "apply_theme",
     "attention",
+    "capacity",
     "change_grid",
     "circuit",
     "claim",
@@ -40,6 +42,7 @@ __all__ = [
     "differences",
     "dose_response",
     "effective_sizes",
+    "extraction",
     "faithfulness",
     "grid_steps",
     "head_grid",

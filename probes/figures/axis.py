@@ -11,6 +11,7 @@ from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from byrote.probes.wording import number, step_number
 
 MIN_TICK_GAP_FRAC = 0.065  # of the axis, so that labels never touch at the narrowest width we draw
+_MOST_LOG_TICKS = 8
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,26 @@ def axis_layout(
     kind = {"type": "log", "minorloglabels": "none"} if log else {"type": "linear"}
     shown = {"tickmode": "array", "tickvals": list(ticks), "ticktext": list(labels), "title": {"text": title}}
     return {"range": list(limits), **kind, **shown}
+
+
+def log_axis(places: Sequence[float], words: Sequence[str], *, title: str) -> dict[str, Any]:
+    """A log axis with as many of some places labelled as fit.
+
+    Args:
+        places: above 0, ascending.
+        words: what each is called.
+        title: what the axis measures, with its unit.
+    """
+    every = -(-len(places) // _MOST_LOG_TICKS)
+    lo, hi = math.log10(places[0]), math.log10(places[-1])
+    room = 0.03 * ((hi - lo) or 1.0)
+    return {
+        "type": "log",
+        "range": [lo - room, hi + room],
+        "tickvals": list(places[::every]),
+        "ticktext": list(words[::every]),
+        "title": {"text": title},
+    }
 
 
 def round_ticks(lo: float, hi: float, *, about: int = 5) -> list[float]:

@@ -13,10 +13,14 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.catalogue import chosen
 from byrote.probes.claims.judging import Judgement, judge_claims
 from byrote.probes.claims.runs_table import Place, Runs
+from byrote.probes.degrade.capacity import capacity as capacity_of
+from byrote.probes.degrade.capacity import extraction_threshold
 from byrote.probes.figures.axis import StepAxis, axis_layout, value_axis
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, finish, scatter
 from byrote.probes.figures.lines import Line, end_labels, label_margin_px
+from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.theme import Style, paint, run_styles, tint
+from byrote.probes.findings_degrade import capacity_sentence, extraction_sentence
 from byrote.probes.seed_statistics import paired_difference
 from byrote.probes.wording import clean, count, counted, interval, markup, number, step_number
 
@@ -29,6 +33,11 @@ METRIC_WORDS = {
     "copy_loss": "loss on copied tokens, nats",
     "pool_loss": "loss on the pool, nats",
     "excess_risk": "excess risk",
+    "data_rep_2_frac": "rep-2, share of bigrams",
+    "extracted": "share extracted",
+    "next_extracted": "share going on, above never planted",
+    "recall_of_final": "recall of what is extracted at last",
+    "precision_for_final": "precision for what is extracted at last",
     "prefix_matching": "prefix matching, strongest head",
     "copies_gain": "loss on the second copy minus the last, nats",
     "pair_log_odds": "pair_log_odds, nats of log odds",
@@ -67,6 +76,8 @@ def claim(table: pd.DataFrame, of: str | Judgement, *, look: Look = FULL) -> Fig
             f"{judged.claim.name} has no runs to draw: {judged.claim.untestable}", help="draw another claim"
         )
     runs = Runs(table)
+    if picture.kind in _OF_DEGRADATION:
+        return _OF_DEGRADATION[picture.kind](judged, runs, look)
     draw = _over_steps if picture.kind == "steps" else _by_arm
     labels = picture.labels or tuple(
         _label(place, runs, picture.fact if picture.kind == "doses" else "") for place in picture.places
@@ -175,6 +186,42 @@ def _over_steps(
         alt=f"{_head(judged)} At the last step: {said}.",
         table=lambda: pd.concat([line.rows.assign(arm=line.label)[["arm", "step", "value", "lo", "hi", "n"]] for line in lines], ignore_index=True),
     )  # fmt: skip
+
+
+def _extraction(judged: Judgement, runs: Runs, look: Look) -> Figure:
+    """The share extracted of what was planted against duplicates, as `byrote degrade` draws it."""
+    assert judged.claim.picture is not None, "checked by the caller"
+    rows, places = [], [place for place in judged.claim.picture.places if runs.fact(place, "epochs") > 0]
+    for place in places:
+        seeds = runs.seeds(*places)
+        parts = [runs.final(place, metric, seeds) for metric in (judged.claim.picture.metric, "n_members")]
+        for seed, share, members in zip(seeds, *parts, strict=True):
+            rows.append({"run": str(seed), "duplicates": runs.fact(place, "epochs"), "extracted": round(share * members),
+                         "members": members})  # fmt: skip
+    found = extraction_threshold(pd.DataFrame(rows))
+    return extraction(found, title=markup(judged.claim.name), subtitle=_below(judged, found.seeds), look=look,
+                      alt=f"{_head(judged)} {extraction_sentence(found)}")  # fmt: skip
+
+
+def _capacity(judged: Judgement, runs: Runs, look: Look) -> Figure:
+    """Bits per parameter against the number of sequences, a line per size, as `byrote degrade` draws it."""
+    picture = judged.claim.picture
+    assert picture is not None, "checked by the caller"
+    found, seeds = {}, runs.seeds(*picture.places)
+    for size in dict.fromkeys(place.size for place in picture.places):
+        mine = [place for place in picture.places if place.size == size]
+        rows = [
+            {"run": f"{place.arm} {seed}", "pool": runs.fact(place, "pool"), "init_seed": seed[0], "data_seed": seed[1],
+             "samples": None, "value": value}
+            for place in mine for seed, value in zip(seeds, runs.final(place, picture.metric, seeds), strict=True)
+        ]  # fmt: skip
+        found[size] = capacity_of(pd.DataFrame(rows))
+    said = " ".join(capacity_sentence(one, size) for size, one in found.items())
+    return capacity(found, title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), look=look,
+                    alt=f"{_head(judged)} {said}")  # fmt: skip
+
+
+_OF_DEGRADATION = {"extraction": _extraction, "capacity": _capacity}
 
 
 def _mean(values: Float[np.ndarray, " seeds"]) -> dict[str, Any]:

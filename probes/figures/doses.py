@@ -12,14 +12,12 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degrade.dose_response import DoseResponse, log_doses
 from byrote.probes.degrade.effective_size import EffectiveSize
-from byrote.probes.figures.axis import value_axis
+from byrote.probes.figures.axis import log_axis, value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, scatter
 from byrote.probes.figures.lines import Line, lines_figure
 from byrote.probes.figures.theme import paint, run_styles, series_style
 from byrote.probes.findings_degrade import DOSE_WORDS, SIZE_WORDS, dose_sentence, ladder_words
 from byrote.probes.wording import clean, interval, markup, number
-
-_MOST_TICKS = 8
 
 
 def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
@@ -78,7 +76,7 @@ def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
         dose_sentence(one, size, several=len(by_size) > 1, metric=what) for size, one in by_size.items()
     )
     return lines_figure(
-        lines, x_axis=_log_axis([places[d] for d in all_doses], [f"{d:g}" for d in all_doses], title=DOSE_WORDS[first.over]),
+        lines, x_axis=log_axis([places[d] for d in all_doses], [f"{d:g}" for d in all_doses], title=DOSE_WORDS[first.over]),
         y_axis=value_axis(min(0.0, min(ends) - room), max(ends) + room, title=f"damage, {first.unit}"), height_px=400,
         by=(), under=[*under, *seeds], title=f"{markup(what)} against {markup(DOSE_WORDS[first.over])}",
         subtitle="mean over seeds less the baseline · band: 95% interval over seeds · dotted: half of the largest", look=look,
@@ -124,7 +122,7 @@ def effective_sizes(found: EffectiveSize, *, look: Look = FULL) -> Figure:
     )
     sizes = sorted({*ladder.sizes.tolist(), *sized["size"].tolist()})
     return lines_figure(
-        lines, x_axis=_log_axis(sizes, [number(s) for s in sizes], title=SIZE_WORDS[ladder.counted_by]),
+        lines, x_axis=log_axis(sizes, [number(s) for s in sizes], title=SIZE_WORDS[ladder.counted_by]),
         y_axis=value_axis(min(values) - room, max(values) + room, title="value"), height_px=400, by=(),
         title="Effective size", subtitle=markup(ladder_words(ladder)), look=look, alt=f"{said}.",
         table=lambda: found.rows.copy(),
@@ -136,17 +134,3 @@ def _sizes_line(name: str, sizes: Sequence[float], values: Sequence[float], styl
         lo=np.nan, hi=np.nan, chance=np.nan, n=1, valid=True, reason="", layer=pd.NA, head=pd.NA
     )
     return Line.of(rows, sizes, label=clean(name), at=[f"N = {s:,.0f}" for s in sizes], style=style)
-
-
-def _log_axis(places: Sequence[float], words: Sequence[str], *, title: str) -> dict[str, Any]:
-    """A log axis with as many of the places labelled as fit."""
-    every = -(-len(places) // _MOST_TICKS)
-    lo, hi = math.log10(places[0]), math.log10(places[-1])
-    room = 0.03 * ((hi - lo) or 1.0)
-    return {
-        "type": "log",
-        "range": [lo - room, hi + room],
-        "tickvals": list(places[::every]),
-        "ticktext": list(words[::every]),
-        "title": {"text": title},
-    }

@@ -15,6 +15,9 @@ arXiv:2304.11158 (k = m = 32); several samples: Hayes et al. 2024, arXiv:2410.19
    between the two: is memory tied to the beginning of a sequence, or to its place in the context?
 7. perturbed: k // 8 (at least 1) prompt tokens replaced by ids drawn from the members' own: does it need every token?
 8. the null: score and n_p on twins, sequences of the same source never trained on
+9. after_quarter, after_half, after_three_quarters: the first 2 k tokens in four quarters; share of members of which one quarter
+   comes out after all those before it. What is written out is as long each time and the prompt is not (Carlini et al. vary the
+   prompt of one suffix; here suffixes differ, so hold the three against the same of sequences never trained on)
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from byrote.probes.spec import ProbeScores, probe
 from byrote.probes.stimuli import Stimulus
 
 SAMPLES_N, AT_LEAST_P = 100, 0.5
+_QUARTERS = ("after_quarter", "after_half", "after_three_quarters")
 
 
 @probe(
@@ -52,14 +56,27 @@ SAMPLES_N, AT_LEAST_P = 100, 0.5
         "at_start": "score of a prompt of k' tokens from the beginning: what offset is held against",
         "perturbed": "score when an eighth of the prompt (at least one token) is replaced by other ids",
         "by_repeats": "score of the members with floor(log2 of the repeat count) = position",
+        "after_quarter": "share of members whose second quarter of the first 2 k tokens comes out after the first",
+        "after_half": "share whose third quarter comes out after the first two",
+        "after_three_quarters": "share whose last quarter comes out after the first three",
     },
     curve_axis="log2 of repeats",
     units={"matched": "token fraction"},
     reads_as="Members above twins: verbatim memory that a prompt brings out. 0 is no proof of absence: other "
     "prompts, or sampling (n_p), may bring out more. A large drop from at_start to offset ties the memory to its place",
     undefined="no member has that many repeats",
-    binary=("score", "n_p", "offset", "at_start", "perturbed", "by_repeats"),
-    version=2,
+    binary=(
+        "score",
+        "n_p",
+        "offset",
+        "at_start",
+        "perturbed",
+        "by_repeats",
+        "after_quarter",
+        "after_half",
+        "after_three_quarters",
+    ),  # fmt: skip
+    version=3,
     default=False,
     passes="4: members as they are, with an offset and a perturbed prompt; twins",
     order=290,
@@ -103,6 +120,7 @@ def extraction(
         "offset": all_right(losses(model, _later(members, short)).top1, short.suffix),
         "at_start": all_right(as_is.top1, short.suffix),
         "perturbed": all_right(losses(model, changed).top1, parts.suffix),
+        **{name: all_right(as_is.top1, _quarter(parts, number)) for number, name in enumerate(_QUARTERS, 1)},
     }
     scores = {
         name: ProbeScores(values.numpy().astype(np.float64), chance=0.0) for name, values in found.items()
@@ -124,6 +142,13 @@ def greedy(
 def _parts(stimulus: Stimulus, *, k: int, parts: int = 2) -> Split:
     start = torch.from_numpy(stimulus.extra["second_block_start"])
     return split(start, stimulus.tokens.shape[1] - 1, k=k, parts=parts)
+
+
+def _quarter(parts: Split, number: int) -> Bool[Tensor, "batch next_pos"]:
+    """Which predicted tokens are in a quarter, from 0, of prompt and suffix; what four do not divide is left out at the end."""  # 9.
+    length = (parts.k // 2)[:, None]
+    position = torch.arange(1, parts.suffix.shape[1] + 1, device=length.device)[None]
+    return (position > number * length) & (position <= (number + 1) * length)
 
 
 def _before_first_wrong(top1: Bool[Tensor, "batch next_pos"], parts: Split) -> Float[Tensor, " batch"]:

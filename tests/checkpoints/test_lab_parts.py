@@ -193,6 +193,10 @@ def test_arms_are_written_as_tables():
         {"kind": "synthetic", "share": 0.5, "generator": "human"},
         {"kind": "repeated", "share": 0.25, "pool_size": 4},
     ]
+    whole = Arm.of(Repeated(1.0, 8))
+    assert Arm.from_table({"parts": whole.definition()["parts"]}) == whole
+    with pytest.raises(ByroteError, match="mixes unique and repeated data"):
+        Arm.from_table({"kind": "repeated", "share": 1.0, "pool_size": 8})
     mixed = Arm.from_table({"parts": tables})
     assert mixed == Arm.of(Synthetic(0.5, generator="human"), Repeated(0.25, 4))
     assert mixed.needs == ("human",)

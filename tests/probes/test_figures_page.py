@@ -53,6 +53,11 @@ def names() -> dict[str, Any]:
     )
     found["doses"] = br.degrade.dose_response(pools, "pool", baseline=ladder[ladder["parameters"] == 3e3])
     found["sizes"] = br.degrade.effective_size(ladder, pools)
+    bits = np.array([0.5, 1.4, 1.5])[:, None] + steps
+    found["bits"] = br.degrade.capacity(simulated_rows(bits, pool=np.array([8.0, 64, 512])))
+    counts = [{"run": str(run), "duplicates": times, "extracted": min(8, times // 4 + run), "members": 8}
+              for run in range(2) for times in (1, 8, 32)]  # fmt: skip
+    found["extracted"] = br.degrade.extraction_threshold(pd.DataFrame(counts))
     found["comparison"] = br.compare(found["unique"], found["repeated"])
     found["runs"] = read_runs(DOCS / "claims" / "runs.parquet")
     kept = attention_file(found["unique"].path, 2400)

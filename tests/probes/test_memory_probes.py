@@ -332,6 +332,17 @@ def test_one_pass_finds_what_greedy_generation_finds(models, name):
         assert direct(models[name], "extraction")[metric].samples.tolist() == generated.astype(float).tolist()
 
 
+@pytest.mark.parametrize("name", ["recalls", "some", "copies", "random"])
+def test_a_quarter_after_longer_and_longer_prompts_is_what_generation_writes(models, name):
+    quarter = BLOCK // 4
+    found = direct(models[name], "extraction")
+    for number, metric in enumerate(("after_quarter", "after_half", "after_three_quarters"), 1):
+        begin = 1 + number * quarter
+        written = greedy(models[name], MEMBERS[:, :begin], quarter)
+        generated = (written == MEMBERS[:, begin : begin + quarter]).all(1)
+        assert found[metric].samples.tolist() == generated.astype(float).tolist()
+
+
 def test_matched_stops_at_the_first_wrong_token(load):
     """All but one transition of member 0 known: what comes before it matches, what comes after is lost."""
     fields, state = lookup_state()

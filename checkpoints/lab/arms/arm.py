@@ -167,11 +167,12 @@ class Arm:
                 f"parts is {str(tables)[:40]}",
                 help=f"write a list of 1 to {MAX_PARTS} tables, each with its kind and settings, and nothing beside it",
             )
-        made = [cls._from_part(one) for one in tables]
+        made = [cls._from_part(one, alone=False) for one in tables]
         return cls(parts=tuple(part for arm in made for part in (arm.parts or arm.made_of)))
 
     @classmethod
-    def _from_part(cls, table: Mapping[str, Any]) -> Arm:
+    def _from_part(cls, table: Mapping[str, Any], *, alone: bool = True) -> Arm:
+        """The arm of one part; one of several, or of a list of one, may repeat all of the data."""
         kind, settings = table.get("kind", "unique"), {k: v for k, v in table.items() if k != "kind"}
         if not isinstance(kind, str):
             raise ByroteError(f"kind is {str(kind)[:40]!r}", help="write the name of an arm")
@@ -189,6 +190,10 @@ class Arm:
                 raise ByroteError(f"{name} of the arm {kind} is {str(value)[:40]!r}", help="give a number")
         if "repeat_frac" in share:
             share["repeat_frac"] = float(share["repeat_frac"])
+        if not alone and rule.repeats and share.get("repeat_frac") == 1.0:
+            return cls(
+                parts=(rule.from_settings({"share": 1.0, "pool_size": share.get("pool_size", DEFAULT_POOL)}),)
+            )
         return cls.named(kind, **share)
 
     @property
