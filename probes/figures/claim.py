@@ -191,14 +191,19 @@ def _over_steps(
 def _extraction(judged: Judgement, runs: Runs, look: Look) -> Figure:
     """The share extracted of what was planted against duplicates, as `byrote degrade` draws it."""
     assert judged.claim.picture is not None, "checked by the caller"
-    rows, places = [], [place for place in judged.claim.picture.places if runs.fact(place, "epochs") > 0]
+    places = [place for place in judged.claim.picture.places if runs.fact(place, "epochs") > 0]
+    seeds, parts = runs.seeds(*places), []
     for place in places:
-        seeds = runs.seeds(*places)
-        parts = [runs.final(place, metric, seeds) for metric in (judged.claim.picture.metric, "n_members")]
-        for seed, share, members in zip(seeds, *parts, strict=True):
-            rows.append({"run": str(seed), "duplicates": runs.fact(place, "epochs"), "extracted": round(share * members),
-                         "members": members})  # fmt: skip
-    found = extraction_threshold(pd.DataFrame(rows))
+        share, members = (
+            runs.final(place, name, seeds) for name in (judged.claim.picture.metric, "n_members")
+        )
+        columns = {
+            "run": [str(seed) for seed in seeds],
+            "members": np.round(members),
+            "extracted": np.round(share * members),
+        }
+        parts.append(pd.DataFrame(columns | {"duplicates": runs.fact(place, "epochs")}))
+    found = extraction_threshold(pd.concat(parts))
     return extraction(found, title=markup(judged.claim.name), subtitle=_below(judged, found.seeds), look=look,
                       alt=f"{_head(judged)} {extraction_sentence(found)}")  # fmt: skip
 

@@ -75,7 +75,7 @@ _QUARTERS = ("after_quarter", "after_half", "after_three_quarters")
         "after_quarter",
         "after_half",
         "after_three_quarters",
-    ),  # fmt: skip
+    ),
     version=3,
     default=False,
     passes="4: members as they are, with an offset and a perturbed prompt; twins",

@@ -186,7 +186,9 @@ def test_every_grid_is_one_of_the_lab_with_the_places_of_its_claims():
         for one in CLAIMS.values():
             places = [*(one.picture.places if one.picture else ()), *one.exchange]
             for place in (place for place in places if place.grid == grid.name):
-                arm = place.arm.partition(" ")[0] if grid.members else place.arm  # members of an arm: "ARM x16"
+                arm = (
+                    place.arm.partition(" ")[0] if grid.members else place.arm
+                )  # members of an arm: "ARM x16"
                 assert arm in arms and place.size in declared.sizes, (one.name, place)
 
 

@@ -90,6 +90,7 @@ control = "unique"
 """
 
 
+@pytest.mark.slow
 def test_members_of_a_trained_grid_are_in_its_table(tmp_path, monkeypatch):
     (tmp_path / "tiny.toml").write_text(TINY)
     grid = Grid("tiny", "nothing much", file=str(tmp_path / "tiny.toml"), sizes=("d8",), seeds=1, measured=2, members=True,
@@ -177,7 +178,7 @@ def test_size_and_prompt_are_judged_by_what_they_add():
     ("bits", "words"),
     [
         ({"N8": 0.2, "N32": 0.8, "N128": 3.6, "N512": 3.6}, (REPRODUCED, REPRODUCED, REPRODUCED)),
-        ({"N8": 0.05, "N32": 0.2, "N128": 0.8, "N512": 3.2}, (NOT_REPRODUCED, REPRODUCED, REPRODUCED)),
+        ({"N8": 0.056, "N32": 0.224, "N128": 0.896, "N512": 3.584}, (NOT_REPRODUCED, REPRODUCED, REPRODUCED)),
         ({"N8": 0.2, "N32": 0.8, "N128": 1.3, "N512": 1.4}, (REPRODUCED, NOT_REPRODUCED, REPRODUCED)),
     ],
 )

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from byrote.checkpoints import ByroteError, open_series
 from byrote.checkpoints.token_sets import TokenSets
+from byrote.probes.claims.members_table import members_of
 from byrote.probes.degradation import compare
 from byrote.probes.findings import absent_token_sets, lacks_token_sets, missing_token_sets
 from byrote.probes.memory.member_flow import COLUMNS, member_flow
@@ -91,6 +92,16 @@ def test_numbers_follow_what_each_step_knows(results):
     assert rows["position"].tolist() == [6] and rows["n"].tolist() == [16]
     gap = results.select("mem_gap", "gap", step=0).iloc[0]
     assert gap["lo"] < 0 < gap["hi"]
+
+
+def test_members_as_claims_read_them_are_those_that_were_stored(results):
+    found = members_of(results)
+    assert list(found) == list(results.steps) and set(found[10]["repeats"]) == {100}
+    samples = results.samples(20).set_index(["probe", "metric"])["samples"]
+    for name, at in (("extracted", ("extraction", "score")), ("exposure_bits", ("exposure", "bits")),
+                     ("after_half", ("extraction", "after_half"))):  # fmt: skip
+        assert found[20][name].tolist() == samples[at].tolist()
+    assert found[20]["extracted"].sum() == 5
 
 
 def test_member_flow_counts_what_became_of_each(results):
