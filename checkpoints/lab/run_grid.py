@@ -17,7 +17,7 @@
     kind = "repeated"
     repeat_frac = 0.5
     pool_size = 16
-    control = "unique"          # the arm it is compared with; every arm but unique and control names one
+    control = "unique"          # the arm it is compared with; every arm but unique, control and planted names one
 
     [arms.syn75]
     kind = "synthetic"          # one part, with its settings (`byrote lab arms` lists them), or several: parts = [{kind = ...}]
@@ -263,7 +263,7 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
         raise ByroteError("the grid has no arm", help="write one as [arms.NAME] with its kind")
     names = [arm.name for arm in arms]
     for arm in arms:
-        if not arm.control and not all(part.left_out for part in arm.arm.made_of):
+        if not arm.control and not all(part.left_out or part.holds_control for part in arm.arm.made_of):
             wanted = arm.arm.made_of[0].control
             raise ByroteError(
                 f"the arm {arm.name!r} names no control",

@@ -182,9 +182,12 @@ def _identity(grid: Grid, seeds: Sequence[int]) -> str:
 
 
 def measured_steps(grid: Grid, run: PlannedRun) -> tuple[int, ...]:
-    """The written steps of a run that are measured: evenly spaced in the order they were written, the last among them."""
+    """The written steps of a run that are measured: evenly spaced in the order they were written, the last among them.
+
+    Where members are what is measured, none of a run that has none.
+    """
     steps = run.config.schedule
-    if not grid.probes or not grid.measured:
+    if not grid.probes or not grid.measured or (grid.members and not run.config.arm.repeats):
         return ()
     n = min(grid.measured, len(steps))
     return tuple(steps[len(steps) - 1 - (len(steps) * k) // n] for k in reversed(range(n)))

@@ -74,6 +74,16 @@ def contents(path: Path) -> dict[str, bytes]:
     return {name: data for name, data in found.items() if not name.endswith(".lock")}
 
 
+def test_members_are_compared_with_those_that_are_never_planted():
+    """Such an arm needs no other as its control; together with one that does, it does."""
+    planted = {"kind": "planted", "most": 2, "per_count": 1}
+    only = {"recipe": "tiled-small", "arms": {"planted": planted}}
+    assert [run.control for run in grid_from(only).plan().runs] == [""]
+    both = {"parts": [planted, {"kind": "noisy"}]}
+    with pytest.raises(ByroteError, match="the arm 'planted' names no control"):
+        grid_from({**only, "arms": {"planted": both}})
+
+
 def test_the_grid_of_the_founding_paper():
     assert "hernandez" in shipped_grids()
     plan = read_grid(grid_file("hernandez")).plan()

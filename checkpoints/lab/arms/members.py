@@ -38,6 +38,7 @@ class Planted(Part):
     paper: ClassVar[str] = "Carlini et al. 2019, arXiv:1802.08232; Bordt and Pawelczyk 2025, arXiv:2509.23383"
     rank: ClassVar[int] = 0
     repeats: ClassVar[bool] = True
+    holds_control: ClassVar[bool] = True
 
     most: int = 256
     per_count: int = 16

@@ -31,6 +31,7 @@ class Part(Configured):
         synthetic: what stands in its places was sampled from a model.
         by_repeat_frac: its settings are `share` and perhaps `pool_size` alone, the `repeat_frac` and `pool_size` of an `Arm`.
         runs: names of the settings that name other runs, which have to be complete before it is trained.
+        holds_control: what its runs are compared with is part of them, so that they need no other arm.
         gives_weights: what is made before training are the weights that it begins with, by their names.
         changes_model: `install(part, model)` of `made_by` changes what the model computes in training; such runs are not stacked.
         made_by: dotted name of the module that does the work, imported when it is first needed: `inputs(part, places, runs)`
@@ -50,6 +51,7 @@ class Part(Configured):
     runs: ClassVar[tuple[str, ...]] = ()
     made_by: ClassVar[str] = ""
     gives_weights: ClassVar[bool] = False
+    holds_control: ClassVar[bool] = False
     changes_model: ClassVar[bool] = False
 
     @property
