@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.carlini_extraction import LARGEST, PLANTED
 from byrote.probes.claims.record import Claim, Effects, Picture
-from byrote.probes.claims.runs_table import Place, Runs
+from byrote.probes.claims.runs_table import Curve, Place, Runs
 from byrote.probes.degrade.verdicts import Rule
 
 _PLANTED = Place(PLANTED.name, "planted", LARGEST)
@@ -15,41 +15,49 @@ _EARLY = 0.25  # of training
 _HALF = 0.5  # recall below which most of what is memorised at last is missed
 
 
-def _at(runs: Runs, metric: str, share: float) -> Float[np.ndarray, " seeds"]:
-    """The metric at the measured step nearest to a share of training; NaN where it is not defined there."""
+def _curves(runs: Runs) -> list[tuple[Curve, Curve]]:
+    """(recall, precision) of each seed that extracts something at its last step, at the steps where they are defined."""
     found = []
     for seed in runs.seeds(_PLANTED):
-        measured, _ = runs.curve(_PLANTED, "extracted", seed)
-        at = measured[np.abs(measured - share * measured[-1]).argmin()]
-        steps, values = runs.curve(_PLANTED, metric, seed)
-        found.append(float(values[steps == at][0]) if (steps == at).any() else np.nan)
-    return np.array(found)
+        _, extracted = runs.curve(_PLANTED, "extracted", seed)
+        if extracted[-1] > 0:
+            recall, precision = (
+                runs.curve(_PLANTED, name, seed) for name in ("recall_of_final", "precision_for_final")
+            )
+            found.append((recall, precision))
+    if not found:
+        raise ByroteError(
+            "no member of any seed is extracted at the last step, so that nothing was to be foretold",
+            help="train longer, or plant members more often",
+        )
+    return found
 
 
 def early_recall(runs: Runs) -> Effects:
     """Recall at a quarter of training of what is extracted at its end, minus one half."""
-    recall, later = (_at(runs, "recall_of_final", share) for share in (_EARLY, _HALF))
+    recall = np.array(
+        [
+            [values[np.abs(steps - share * steps[-1]).argmin()] for share in (_EARLY, _HALF)]
+            for (steps, values), _ in _curves(runs)
+        ]
+    )
+    early, later = recall.mean(0)
     return Effects(
-        recall - _HALF,
-        f"recall {recall.mean():.2f} at a quarter of training, {later.mean():.2f} at half of it",
+        recall[:, 0] - _HALF, f"recall {early:.2f} at a quarter of training, {later:.2f} at half of it"
     )
 
 
 def precision_over_recall(runs: Runs) -> Effects:
     """Precision minus recall, mean over the measured steps before the last where something is extracted."""
-    found, parts = [], []
-    for seed in runs.seeds(_PLANTED):
-        steps, precision = runs.curve(_PLANTED, "precision_for_final", seed)
-        others, recall = runs.curve(_PLANTED, "recall_of_final", seed)
-        both = np.intersect1d(steps, others)[:-1]
-        sides = [values[np.isin(at, both)] for at, values in ((steps, precision), (others, recall))]
-        means = [float(side.mean()) if len(both) else np.nan for side in sides]
-        parts.append(means)
-        found.append(means[0] - means[1] if len(both) else 0.0)
-    means = np.nanmean(parts, axis=0) if np.isfinite(parts).any() else np.full(2, np.nan)
+    means = []
+    for (steps, recall), (defined, precision) in _curves(runs):
+        at = np.isin(steps, defined[:-1])
+        means.append((precision[:-1].mean(), recall[at].mean()) if at.any() else (0.0, 0.0))
+    both = np.array(means)
+    precise, complete = both.mean(0)
     return Effects(
-        np.array(found),
-        f"precision {means[0]:.2f}, recall {means[1]:.2f}; precision is above recall wherever fewer are extracted early than at last",
+        both[:, 0] - both[:, 1],
+        f"precision {precise:.2f}, recall {complete:.2f}; precision is above recall wherever fewer are extracted early than at last",
     )
 
 

@@ -55,7 +55,7 @@ def against_a_line(runs: Runs) -> Effects:
     """Nats by which a line in the logarithm of duplicates fits worse than a threshold, less the two that count as no difference."""
     seeds = runs.seeds(*_BY_COUNT)
     shares = np.clip(final_values(runs, _BY_COUNT, "extracted", seeds), 0, 1)
-    members = np.round(final_values(runs, _BY_COUNT, "n_members", seeds))
+    members = np.maximum(1, np.round(final_values(runs, _BY_COUNT, "n_members", seeds)))
     times = np.array(COUNTS, dtype=np.float64)
     found = np.array([line_deficit(times, np.round(p * n), n) for p, n in zip(shares, members, strict=True)])
     return Effects(

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.record import Row
 from byrote.probes.claims.runs_table import FACTS, NAMES, SEEDS
+from byrote.probes.degrade.capacity import member_values
 from byrote.probes.results import Results
 
 PROMPTS = ("after_quarter", "after_half", "after_three_quarters")
@@ -128,11 +129,6 @@ def _foretold(out: Bool[np.ndarray, " n"], last: Bool[np.ndarray, " n"]) -> dict
 def _members(results: Results, step: int) -> pd.DataFrame | None:
     """A row per member, in the order they were stored in; None where a run has none."""
     rows = results.samples(step)
-    columns = {name: _stored(rows, *at) for name, at in {"repeats": _REPEATS, **_READ}.items()}
+    columns = {name: member_values(rows, *at) for name, at in {"repeats": _REPEATS, **_READ}.items()}
     lengths = {len(values) for values in columns.values()}
     return pd.DataFrame(columns) if len(lengths) == 1 and 0 not in lengths else None
-
-
-def _stored(rows: pd.DataFrame, probe: str, metric: str) -> Float[np.ndarray, " n"]:
-    mine = rows[(rows["probe"] == probe) & (rows["metric"] == metric) & rows["valid"].astype(bool)]
-    return np.asarray(mine["samples"].iloc[0], dtype=np.float64) if len(mine) == 1 else np.empty(0)

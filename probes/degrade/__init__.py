@@ -5,7 +5,13 @@ Every function is a pure function of a table with one row per run (`run_rows` ma
 
 from __future__ import annotations
 
-from byrote.probes.degrade.capacity import Capacity, Extraction, capacity, extraction_threshold
+from byrote.probes.degrade.capacity import (
+    Capacity,
+    Extraction,
+    capacity,
+    extraction_counts,
+    extraction_threshold,
+)
 from byrote.probes.degrade.descent_over_seeds import ArmDescent, double_descent
 from byrote.probes.degrade.displacement import displacement
 from byrote.probes.degrade.dose_response import Boundary, DoseResponse, Peak, boundary_fit, dose_response
@@ -57,6 +63,7 @@ __all__ = [
     "double_descent",
     "effective_data",
     "effective_size",
+    "extraction_counts",
     "extraction_threshold",
     "fit_r_star",
     "judge",

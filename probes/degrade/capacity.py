@@ -26,6 +26,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degrade.run_cells import cells_of, half_width
 from byrote.probes.degrade.runs import required
 from byrote.probes.few import exact_ends
+from byrote.probes.results import Results
 from byrote.probes.seed_statistics import SeedDifference, paired_difference, unpaired_difference
 
 PUBLISHED_BITS = 3.6  # per parameter, Morris et al. 2025
@@ -159,6 +160,50 @@ def _shares(counts: pd.DataFrame, pooled: pd.DataFrame) -> pd.DataFrame:
             lo, hi = (float(end) for end in exact_ends(np.array(one["extracted"]), np.array(one["members"])))
         rows.append(one | {"value": found.value, "lo": lo, "hi": hi, "values": tuple(values.tolist())})
     return pd.DataFrame(rows)
+
+
+def extraction_counts(run: Results, step: int | None = None) -> pd.DataFrame:
+    """How many members of one run were extracted, by how often each was trained on: 1, 2 to 3, 4 to 7, ... times.
+
+    Args:
+        run: with `extraction`; where `exact_match` was measured too, members that were never trained on are left out, which
+            `by_repeats` counts with those of one.
+        step: training step; None is the last.
+
+    Returns:
+        run, duplicates (the least of each range), extracted, members.
+    """
+    at = run.last_step if step is None else step
+    rows = run.samples(at)
+    out, repeats = (
+        member_values(rows, *name) for name in (("extraction", "score"), ("exact_match", "repeats"))
+    )
+    if len(out) and len(out) == len(repeats):
+        kept = (repeats > 0) & np.isfinite(out)
+        ranges = 2.0 ** np.floor(np.log2(repeats[kept]))
+        found = [(times, out[kept][ranges == times]) for times in np.unique(ranges)]
+        counts = [(run.run, float(times), float(mine.sum()), float(len(mine))) for times, mine in found]
+        return pd.DataFrame(counts, columns=["run", "duplicates", "extracted", "members"])
+    rows = run.select("extraction", "by_repeats", step=at)
+    rows = rows[rows["valid"].astype(bool) & rows["position"].notna()]
+    members = rows["n"].to_numpy(np.float64)
+    return pd.DataFrame({
+        "run": run.run,
+        "duplicates": 2.0 ** rows["position"].to_numpy(np.float64),
+        "extracted": np.round(rows["value"].to_numpy(np.float64) * members),
+        "members": members,
+    })  # fmt: skip
+
+
+def member_values(rows: pd.DataFrame, probe: str, metric: str) -> Float[np.ndarray, " n"]:
+    """One value per member as it was stored; empty where it was not.
+
+    Args:
+        rows: `Results.samples` of a step.
+        probe, metric: of the whole model.
+    """
+    mine = rows[(rows["probe"] == probe) & (rows["metric"] == metric) & rows["valid"].astype(bool)]
+    return np.asarray(mine["samples"].iloc[0], dtype=np.float64) if len(mine) == 1 else np.empty(0)
 
 
 def firth_logistic(

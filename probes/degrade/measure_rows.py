@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.capacity import capacity, extraction_threshold
 from byrote.probes.degrade.descent_over_seeds import double_descent
 from byrote.probes.degrade.displacement import TOTAL, displacement
 from byrote.probes.degrade.dose_response import boundary_fit
@@ -21,7 +20,6 @@ from byrote.probes.degrade.preferential_damage import preferential_damage
 from byrote.probes.degrade.runs import run_rows
 from byrote.probes.degrade.study import TEST_LOSS, Study
 from byrote.probes.groups import Group
-from byrote.probes.results import Results
 
 Row = dict[str, Any]
 
@@ -201,14 +199,7 @@ def _churn_rows(work: Study) -> Iterator[Row]:
 
 
 def _extraction_rows(work: Study) -> Iterator[Row]:
-    seen = False
-    for one in work.groups:
-        parts = [
-            _extracted(run, work.settings.step) for run in one.runs if run.has("extraction", "by_repeats")
-        ]
-        if len(parts) < len(one) or sum(map(len, parts)) < 3:
-            continue
-        found, seen = extraction_threshold(pd.concat(parts)), True
+    for one, found in work.extractions:
         at = {"arm": one.name, "size": _size_of(one), "seeds": found.seeds}
         how = f"{'inside' if found.inside else 'outside'} the planted counts; logistic better than a line by {found.log_linear:.3g} nats"
         yield at | {
@@ -227,31 +218,13 @@ def _extraction_rows(work: Study) -> Iterator[Row]:
             "hi": steep.hi,
             "unit": "log odds per e-fold",
         }
-    if not seen:
-        raise ByroteError(
-            "extraction/by_repeats is measured at three numbers of duplicates in no arm",
-            help="measure members planted at several counts: byrote run ... -p extraction",
-        )
-
-
-def _extracted(run: Results, step: int | None) -> pd.DataFrame:
-    rows = run.select("extraction", "by_repeats", step=step or run.last_step)
-    rows = rows[rows["valid"].astype(bool) & rows["position"].notna()]
-    members = rows["n"].to_numpy(np.float64)
-    return pd.DataFrame({
-        "run": run.run,
-        "duplicates": 2.0 ** rows["position"].to_numpy(np.float64),
-        "extracted": np.round(rows["value"].to_numpy(np.float64) * members),
-        "members": members,
-    })  # fmt: skip
 
 
 def _capacity_rows(work: Study) -> Iterator[Row]:
-    table = run_rows(work.need_damaged(), "unintended_bits", "per_parameter", step=work.settings.step)
-    found = capacity(table, seed=work.settings.seed)
-    how = "still rising with the data" if found.rising else "plateau over the largest data sets"
-    yield {"metric": "bits per parameter", "value": found.plateau, "lo": found.lo, "hi": found.hi, "unit": "bits per parameter",
-           "how": how, "seeds": int(found.rows["seeds"].iloc[-1])}  # fmt: skip
+    for size, found in work.capacities.items():
+        how = "still rising with the data" if found.rising else "plateau over the largest data sets"
+        yield {"size": size, "metric": "bits per parameter", "value": found.plateau, "lo": found.lo, "hi": found.hi,
+               "unit": "bits per parameter", "how": how, "seeds": int(found.rows["seeds"].iloc[-1])}  # fmt: skip
 
 
 def _r_star_rows(work: Study) -> Iterator[Row]:

@@ -11,6 +11,13 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.degrade.capacity import (
+    Capacity,
+    Extraction,
+    capacity,
+    extraction_counts,
+    extraction_threshold,
+)
 from byrote.probes.degrade.dose_response import DoseResponse, dose_response
 from byrote.probes.degrade.effective_size import EffectiveSize, effective_size
 from byrote.probes.degrade.runs import DOSES, SIZES, run_rows
@@ -19,6 +26,7 @@ from byrote.probes.results import Results
 from byrote.probes.wording import clean
 
 TEST_LOSS, COPY_LOSS = "held_out_loss/loss", "repeat_loss/later_blocks"
+_LEAST_COUNTS = 3  # numbers of duplicates that make a curve
 _SETTING = ("parameters", "repeat_frac", "epochs", "pool", "synthetic_share", "generation")
 
 
@@ -168,6 +176,35 @@ class Study:
             self._rows[metric, True] = both.iloc[:n].reset_index(drop=True)
             self._rows[metric, False] = both.iloc[n:].reset_index(drop=True)
         return self._rows[metric, healthy]
+
+    @cached_property
+    def extractions(self) -> list[tuple[Group, Extraction]]:
+        """Every arm whose members were planted at three numbers of duplicates or more, and how they are extracted."""
+        found = []
+        for one in self.groups:
+            if all(run.has("extraction", "by_repeats") for run in one.runs):
+                parts = [extraction_counts(run, self.settings.step) for run in one.runs]
+                counts = pd.concat(parts, ignore_index=True)
+                if counts["duplicates"].nunique() >= _LEAST_COUNTS:
+                    found.append((one, extraction_threshold(counts)))
+        if not found:
+            raise ByroteError(
+                "extraction is measured at three numbers of duplicates in no arm",
+                help="measure members planted at several counts: byrote run ... -p exact_match -p extraction",
+            )
+        return found
+
+    @cached_property
+    def capacities(self) -> dict[float, Capacity]:
+        """Memorised bits per parameter of each size."""
+        rows = run_rows(self.need_damaged(), "unintended_bits", "per_parameter", step=self.settings.step)
+        sizes = rows["parameters"].fillna(-1.0)
+        return {
+            np.nan if size == -1 else float(size): capacity(
+                mine.reset_index(drop=True), seed=self.settings.seed
+            )
+            for size, mine in rows.groupby(sizes)
+        }
 
     @cached_property
     def doses(self) -> dict[float, DoseResponse]:

@@ -137,7 +137,7 @@ def _threshold(found: Extraction, style: Style, least: float, most: float) -> li
     traces = [scatter("logistic curve", at.tolist(), share.tolist(), line=curve)]
     if found.inside:
         said = f"one half at {number(found.threshold)} times"
-        marker = {"size": 9, "color": style.color, "symbol": "line-ns-open"}
+        marker = {"size": 9, "color": style.color, "symbol": "diamond"}
         traces.append(scatter("threshold", [found.threshold], [0.5], marker=marker, hover=[said]))
         if np.isfinite([found.lo, found.hi]).all():
             ends = np.clip([found.lo, found.hi], least, most).tolist()

@@ -15,6 +15,7 @@ from byrote.checkpoints import ByroteError, open_series
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.probes.claims.members_table import members_of
 from byrote.probes.degradation import compare
+from byrote.probes.degrade import extraction_counts
 from byrote.probes.findings import absent_token_sets, lacks_token_sets, missing_token_sets
 from byrote.probes.memory.member_flow import COLUMNS, member_flow
 from byrote.probes.registry import REGISTRY
@@ -102,6 +103,8 @@ def test_members_as_claims_read_them_are_those_that_were_stored(results):
                      ("after_half", ("extraction", "after_half"))):  # fmt: skip
         assert found[20][name].tolist() == samples[at].tolist()
     assert found[20]["extracted"].sum() == 5
+    (row,) = extraction_counts(results, 20).to_dict("records")  # trained on 100 times: 64 to 127
+    assert row == {"run": results.run, "duplicates": 64.0, "extracted": 5.0, "members": 16.0}
 
 
 def test_member_flow_counts_what_became_of_each(results):
