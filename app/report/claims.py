@@ -214,10 +214,13 @@ def _verdict_words(judged: Judgement) -> str:
     return " ".join(said)
 
 
+_KEYS = ("arm", "label", "step", "name", "duplicates", "members")  # of the tables of a claim's figures
+
+
 def _picture(judged: Judgement, table: pd.DataFrame) -> Picture:
     figure = figures.claim(table, judged)
     rows = figure.table
-    names = [name for name in ("arm", "label", "step") if name in rows]
+    names = [name for name in _KEYS if name in rows]
     shown = rows if len(rows) <= 60 else rows.iloc[:: -(-len(rows) // 60)]
     cells: tuple[tuple[Value, ...], ...] = tuple(
         (*(str(row[name]) for name in names), Estimate(row["value"], row["lo"], row["hi"], n=int(row["n"])))

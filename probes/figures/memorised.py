@@ -152,7 +152,10 @@ def _highest(lines: Sequence[Line], seeds: Sequence[Trace]) -> float:
 
 
 def _table(several: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of each with its name, where there is more than one."""
-    parts = [one.rows.drop(columns="values").assign(name=name) for name, one in several.items()]
+    """The rows of each with its name, where there is more than one; n is of runs."""
+    parts = [
+        one.rows.drop(columns="values").assign(name=name, n=one.rows["values"].map(len))
+        for name, one in several.items()
+    ]
     table = pd.concat(parts, ignore_index=True)
     return table[["name", *table.columns.drop("name")]] if len(several) > 1 else table.drop(columns="name")

@@ -25,6 +25,8 @@ from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.results import Results
 from byrote.probes.rules import NOT_REPRODUCED, REPRODUCED
 from byrote.probes.seed_statistics import spearman
+from byrote.report.claim_files import pictures_of
+from byrote.report.claims import Made, claims_report
 
 REPEATS = [0, 0, 1, 1, 4, 4]
 
@@ -278,3 +280,5 @@ def test_claims_are_drawn_by_the_figures_of_degradation(name):
     assert fig.layout.title.text == name and found.word in fig.layout.title.subtitle.text
     said = "Half is extracted from" if not pools else "A parameter of d16 holds 1.2"
     assert said in fig.alt
+    (kept,) = pictures_of(claims_report([found], table, Made.of({}))).values()
+    assert kept.figure.alt == fig.alt and len(kept.table.rows) == len(fig.table)
