@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.claims.carlini_extraction import LARGEST, PLANTED
+from byrote.probes.claims.carlini_extraction import LARGEST, PLANTED, RECIPE
 from byrote.probes.claims.record import Claim, Effects, Picture
 from byrote.probes.claims.runs_table import Curve, Place, Runs
 from byrote.probes.degrade.verdicts import Rule
@@ -81,6 +81,7 @@ CLAIMS = (
         (PLANTED.name,),
         early_recall,
         picture=Picture("steps", "recall_of_final", (_PLANTED,)),
+        revised=RECIPE,
     ),
     Claim(
         39,
@@ -97,5 +98,6 @@ CLAIMS = (
         (PLANTED.name,),
         precision_over_recall,
         picture=Picture("steps", "precision_for_final", (_PLANTED,)),
+        revised=RECIPE,
     ),
 )

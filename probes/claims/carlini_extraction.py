@@ -14,21 +14,25 @@ from byrote.probes.degrade.verdicts import Rule
 
 PLANTED = Grid(
     "planted",
-    "2 layers of attention on text from a table with one private phrase a document; 160 documents stand in it 0 to 256 times",
+    "2 layers with MLPs on short text from a table with one private phrase a document; 132 documents stand in it 0 to 512 times",
     file="planted",
     sizes=("d12", "d20", "d32"),
     probes=("exact_match", "extraction", "exposure"),
-    measured=12,
+    measured=6,
     members=True,
     seconds=2.0,
 )
-COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 LARGEST = PLANTED.sizes[-1]
 _NEVER = Place(PLANTED.name, counted("planted", 0), LARGEST)
 _BY_COUNT = tuple(Place(PLANTED.name, counted("planted", times), LARGEST) for times in COUNTS)
 _BY_SIZE = PLANTED.places("planted")
 _BY_PROMPT = tuple(Place(PLANTED.name, prompted("planted", name), LARGEST) for name in PROMPTS)
 _CURVE_NATS = 2.0
+RECIPE = (
+    "of documents of 31 tokens a first run extracted none at any size; 15 tokens, MLPs and up to 512 duplicates were then chosen on one "
+    "run of another seed at two sizes, with all rules as they were"
+)
 
 
 def slopes(x: Float[np.ndarray, " k"], values: Float[np.ndarray, "seeds k"]) -> Float[np.ndarray, " seeds"]:
@@ -46,7 +50,7 @@ def by_duplicates(runs: Runs) -> Effects:
     listed = ", ".join(f"{share:.2f}" for share in shares.mean(0))
     return Effects(
         slopes(np.log2(COUNTS), shares),
-        f"share extracted at 1 to 256 duplicates {listed} (never planted {never[0]:.2f}); exposure {bits[:, 0].mean():.1f} to "
+        f"share extracted at 1 to 512 duplicates {listed} (never planted {never[0]:.2f}); exposure {bits[:, 0].mean():.1f} to "
         f"{bits[:, -1].mean():.1f} bits (never planted {never[1]:.1f})",
     )
 
@@ -83,7 +87,7 @@ def by_prompt(runs: Runs) -> Effects:
     shares = final_values(runs, _BY_PROMPT, "next_extracted", seeds)
     listed = ", ".join(f"{share:.3f}" for share in shares.mean(0))
     return Effects(
-        shares[:, -1] - shares[:, 0], f"after 7, 14 and 21 tokens {listed}, above those never planted"
+        shares[:, -1] - shares[:, 0], f"after 3, 6 and 9 tokens {listed}, above those never planted"
     )
 
 
@@ -94,17 +98,18 @@ CLAIMS = (
         "carlini",
         "The more often a sequence stands in the training data, the more likely it is extracted.",
         "GPT-Neo 125M to 6B on the Pile, 2 to 900 duplicates: rises throughout (figure 1)",
-        "slope of the share extracted (15 tokens greedily after 15, word for word) on the logarithm of how often documents were planted, "
+        "slope of the share extracted (7 tokens greedily after 7, word for word) on the logarithm of how often documents were planted, "
         "at the largest size; exposure in bits is shown beside it",
         "extracted",
         "share per doubling",
         Rule("rises", 0.02),
-        "from 1 to 256 duplicates 16 more of a hundred documents",
+        "from 1 to 512 duplicates 18 more of a hundred documents",
         (PLANTED.name,),
         by_duplicates,
         exchange=_BY_COUNT,
         exchanged=("extracted",),
         picture=Picture("extraction", "extracted", (_NEVER, *_BY_COUNT)),
+        revised=RECIPE,
     ),
     Claim(
         36,
@@ -121,7 +126,7 @@ CLAIMS = (
         (PLANTED.name,),
         against_a_line,
         picture=Picture("extraction", "extracted", (_NEVER, *_BY_COUNT)),
-        revised="that extraction has a threshold at this scale was known from earlier trials on other members (random tokens)",
+        revised=f"{RECIPE}; that extraction has a threshold at this scale was known from earlier trials on other members (random tokens)",
     ),
     Claim(
         36,
@@ -139,6 +144,7 @@ CLAIMS = (
         exchange=_BY_SIZE,
         exchanged=("extracted",),
         picture=Picture("arms", "extracted", _BY_SIZE, labels=PLANTED.sizes),
+        revised=RECIPE,
     ),
     Claim(
         36,
@@ -146,7 +152,7 @@ CLAIMS = (
         "carlini",
         "With a longer prompt more is extracted.",
         "GPT-J 6B: 33% after 50 tokens, 65% after 450",
-        "share of planted documents of which the next 7 tokens come out after the first 21, minus the same after the first 7, each less "
+        "share of planted documents of which the next 3 tokens come out after the first 9, minus the same after the first 3, each less "
         "that of documents never planted; suffixes differ, as they must where documents begin at BOS",
         "next_extracted",
         "share",
@@ -156,6 +162,7 @@ CLAIMS = (
         by_prompt,
         exchange=_BY_PROMPT,
         exchanged=("next_extracted",),
-        picture=Picture("arms", "next_extracted", _BY_PROMPT, labels=("7 tokens", "14 tokens", "21 tokens")),
+        picture=Picture("arms", "next_extracted", _BY_PROMPT, labels=("3 tokens", "6 tokens", "9 tokens")),
+        revised=RECIPE,
     ),
 )

@@ -162,7 +162,7 @@ def test_a_line_in_the_logarithm_is_told_from_a_threshold():
     for level in (by_line, by_threshold):
         assert judged("carlini-duplicates", level).word == REPRODUCED
     assert judged("carlini-duplicates", lambda place, metric: 0.3).word == NOT_REPRODUCED
-    assert line_deficit(np.array(COUNTS, float), np.round(1.6 * np.arange(9)), np.full(9, 16.0)) < 1
+    assert line_deficit(np.array(COUNTS, float), np.round(1.6 * np.arange(10)), np.full(10, 16.0)) < 1
 
 
 def test_size_and_prompt_are_judged_by_what_they_add():
