@@ -325,21 +325,13 @@ def test_extraction_of_what_is_known(models):
 
 @pytest.mark.parametrize("name", ["recalls", "some", "copies", "random"])
 def test_one_pass_finds_what_greedy_generation_finds(models, name):
-    k = BLOCK // 2
-    for stimulus, metric in ((MEMBERS, "score"), (TWINS, "score@twins")):
-        written = greedy(models[name], stimulus[:, : 1 + k], k)
-        generated = (written == stimulus[:, 1 + k : 1 + 2 * k]).all(1)
-        assert direct(models[name], "extraction")[metric].samples.tolist() == generated.astype(float).tolist()
-
-
-@pytest.mark.parametrize("name", ["recalls", "some", "copies", "random"])
-def test_a_quarter_after_longer_and_longer_prompts_is_what_generation_writes(models, name):
-    quarter = BLOCK // 4
-    found = direct(models[name], "extraction")
-    for number, metric in enumerate(("after_quarter", "after_half", "after_three_quarters"), 1):
-        begin = 1 + number * quarter
-        written = greedy(models[name], MEMBERS[:, :begin], quarter)
-        generated = (written == MEMBERS[:, begin : begin + quarter]).all(1)
+    half, quarter, found = BLOCK // 2, BLOCK // 4, direct(models[name], "extraction")
+    prompts = enumerate(("after_quarter", "after_half", "after_three_quarters"), 1)
+    shown = {metric: (MEMBERS, n * quarter, quarter) for n, metric in prompts}
+    shown |= {"score": (MEMBERS, half, half), "score@twins": (TWINS, half, half)}
+    for metric, (stimulus, k, m) in shown.items():
+        written = greedy(models[name], stimulus[:, : 1 + k], m)
+        generated = (written == stimulus[:, 1 + k : 1 + k + m]).all(1)
         assert found[metric].samples.tolist() == generated.astype(float).tolist()
 
 
