@@ -7,7 +7,7 @@ import numpy as np
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.carlini_extraction import LARGEST, PLANTED, RECIPE
 from byrote.probes.claims.record import Claim, Effects, Picture
-from byrote.probes.claims.runs_table import Curve, Place, Runs
+from byrote.probes.claims.runs_table import Place, Runs
 from byrote.probes.degrade.verdicts import Rule
 
 _PLANTED = Place(PLANTED.name, "planted", LARGEST)
@@ -15,16 +15,9 @@ _EARLY = 0.25  # of training
 _HALF = 0.5  # recall below which most of what is memorised at last is missed
 
 
-def _curves(runs: Runs) -> list[tuple[Curve, Curve]]:
-    """(recall, precision) of each seed that extracts something at its last step, at the steps where they are defined."""
-    found = []
-    for seed in runs.seeds(_PLANTED):
-        _, extracted = runs.curve(_PLANTED, "extracted", seed)
-        if extracted[-1] > 0:
-            recall, precision = (
-                runs.curve(_PLANTED, name, seed) for name in ("recall_of_final", "precision_for_final")
-            )
-            found.append((recall, precision))
+def _seeds(runs: Runs) -> list[tuple[int, int]]:
+    """The seeds that extract something at their last step."""
+    found = [seed for seed in runs.seeds(_PLANTED) if runs.final(_PLANTED, "extracted", [seed])[0] > 0]
     if not found:
         raise ByroteError(
             "no member of any seed is extracted at the last step, so that nothing was to be foretold",
@@ -35,29 +28,30 @@ def _curves(runs: Runs) -> list[tuple[Curve, Curve]]:
 
 def early_recall(runs: Runs) -> Effects:
     """Recall at a quarter of training of what is extracted at its end, minus one half."""
-    recall = np.array(
-        [
-            [values[np.abs(steps - share * steps[-1]).argmin()] for share in (_EARLY, _HALF)]
-            for (steps, values), _ in _curves(runs)
-        ]
-    )
-    early, later = recall.mean(0)
+    recall = []
+    for seed in _seeds(runs):
+        steps, values = runs.curve(_PLANTED, "recall_of_final", seed)
+        recall.append([values[np.abs(steps - share * steps[-1]).argmin()] for share in (_EARLY, _HALF)])
+    early, later = np.array(recall).T
     return Effects(
-        recall[:, 0] - _HALF, f"recall {early:.2f} at a quarter of training, {later:.2f} at half of it"
+        early - _HALF,
+        f"recall {early.mean():.2f} at a quarter of training, {later.mean():.2f} at half of it",
     )
 
 
 def precision_over_recall(runs: Runs) -> Effects:
     """Precision minus recall, mean over the measured steps before the last where something is extracted."""
     means = []
-    for (steps, recall), (defined, precision) in _curves(runs):
+    for seed in _seeds(runs):
+        defined, precision = runs.curve(_PLANTED, "precision_for_final", seed)
+        steps, recall = runs.curve(_PLANTED, "recall_of_final", seed)
         at = np.isin(steps, defined[:-1])
         means.append((precision[:-1].mean(), recall[at].mean()) if at.any() else (0.0, 0.0))
-    both = np.array(means)
-    precise, complete = both.mean(0)
+    precise, complete = np.array(means).T
     return Effects(
-        both[:, 0] - both[:, 1],
-        f"precision {precise:.2f}, recall {complete:.2f}; precision is above recall wherever fewer are extracted early than at last",
+        precise - complete,
+        f"precision {precise.mean():.2f}, recall {complete.mean():.2f}; precision is above recall wherever fewer are extracted early "
+        "than at last",
     )
 
 
