@@ -13,7 +13,7 @@ from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.series import Checkpoint, at_hand
 from byrote.interp.builders import Built, builder_for, parameters
 from byrote.interp.model import HookedModel, ModelShape
-from byrote.interp.quiet import own_randomness, quiet_upstream
+from byrote.interp.quiet import own_randomness, quiet_upstream, without_methods
 
 
 @own_randomness()
@@ -52,7 +52,7 @@ def behind_hooks(
         parameter.requires_grad_(False)
     built.module.to(device=device).eval()
     parameters = dict(built.module.named_parameters(remove_duplicate=False))
-    with quiet_upstream():
+    with quiet_upstream(), without_methods():
         from transformer_lens.model_bridge.sources import build_bridge_from_module
 
         try:

@@ -1,10 +1,14 @@
-"""Silence progress bars and warnings of libraries, and restore random state; errors still rise."""
+"""Silence progress bars and warnings of libraries, restore random state, and shorten what is looked through in vain."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from types import FunctionType
+from typing import Any
 
 
 @contextmanager
@@ -36,3 +40,33 @@ def own_randomness() -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=list(devices)):
         yield
+
+
+@contextmanager
+def without_methods() -> Iterator[None]:
+    """For the length of a block, `dir` of a torch module leaves out what is a function of its class.
+
+    TransformerLens looks for hooks among all attributes of every module, twice a bridge: most are methods, which are none.
+    """
+    from torch import nn
+
+    whole = nn.Module.__dir__
+    nn.Module.__dir__ = _attributes  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__dir__ = whole  # type: ignore[method-assign]
+
+
+def _attributes(module: Any) -> list[str]:
+    own = (module.__dict__, module._parameters, module._modules, module._buffers)
+    names = [*_no_functions(type(module)), *(name for part in own for name in part)]
+    return [name for name in names if not name[0].isdigit()]
+
+
+@lru_cache(maxsize=1024)
+def _no_functions(cls: type) -> tuple[str, ...]:
+    functions = (FunctionType, classmethod, staticmethod)
+    return tuple(
+        name for name in dir(cls) if not isinstance(inspect.getattr_static(cls, name, None), functions)
+    )

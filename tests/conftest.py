@@ -22,6 +22,7 @@ import pytest
 import torch
 import type_checks
 
+gc.disable()  # until everything is imported: what that makes stays
 type_checks.install()  # before any of our packages is imported
 torch.set_num_threads(1)
 os.fsync = lambda descriptor: (
@@ -52,6 +53,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 def _look_for_components_once() -> None:

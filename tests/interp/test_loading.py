@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from byrote.checkpoints import CheckpointError, open_series
+from byrote.interp import loading
 from byrote.interp.bridge import HookedSeries
 from byrote.interp.loading import copy_into, load_fresh
 from byrote.interp.observe import read_out_error
@@ -33,6 +35,18 @@ def test_logits_equal_transformers_own(hf_series, arch):
         torch.testing.assert_close(model.logits(tokens), plain(tokens).logits, rtol=0, atol=2e-6)
     assert (model.shape.n_layers, model.shape.n_heads, model.shape.d_vocab) == (2, 4, 61)
     assert model.shape.architecture == type(plain).__name__
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "gemma2", "lab"])
+def test_a_bridge_built_without_looking_at_methods_has_every_hook(hf_series, lab_series, arch, monkeypatch):
+    (checkpoint,) = open_series(lab_series(1) if arch == "lab" else hf_series(arch, 1))
+    whole = torch.nn.Module.__dir__
+    found = load_fresh(checkpoint).bridge.hook_dict
+    assert torch.nn.Module.__dir__ is whole
+    monkeypatch.setattr(loading, "without_methods", nullcontext)
+    expected = load_fresh(checkpoint).bridge.hook_dict
+    assert "blocks.1.attn.hook_pattern" in expected
+    assert {name: hook.name for name, hook in found.items()} == {n: h.name for n, h in expected.items()}
 
 
 def edited(series_path, step: str, edit) -> None:
