@@ -115,6 +115,14 @@ def degradation_sentences(found: Degradation) -> list[str]:
     if found.sizes is not None:
         lines += size_sentences(found)
     lines += _near_zero(found) + _displaced(found)
+    lines += [
+        capacity_sentence(one, "" if math.isnan(size) or len(found.capacities) == 1 else f"N = {size:,.0f}")
+        for size, one in found.capacities.items()
+    ]
+    lines += [
+        extraction_sentence(one, name if len(found.extractions) > 1 else "")
+        for name, one in found.extractions.items()
+    ]
     return lines or [
         "Neither doses nor sizes differ among these runs in what they declare: only seeds are compared."
     ]

@@ -39,6 +39,11 @@ def degradation_sections(inputs: Inputs) -> tuple[Section, ...]:
         blocks.append(picture("doses", figure, runs))
     if found.sizes is not None:
         blocks.append(picture("sizes", figures.effective_sizes(found.sizes), runs))
+    if found.capacities:
+        several = {f"N = {size:,.0f}" if size == size else "": one for size, one in found.capacities.items()}
+        blocks.append(picture("capacity", figures.capacity(several), runs))
+    if found.extractions:
+        blocks.append(picture("extraction", figures.extraction(found.extractions), runs))
     return (Section("degradation", "Degradation", (*blocks, _table(found), Prose(_NOTE, "note"))),)
 
 

@@ -6,7 +6,7 @@ reason; one that was requested by name and cannot be had is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.degrade.capacity import Capacity, Extraction
 from byrote.probes.degrade.dose_response import DoseResponse
 from byrote.probes.degrade.effective_size import EffectiveSize
 from byrote.probes.degrade.measure_rows import MEASURES, Row
@@ -38,6 +39,8 @@ class Degradation:
         doses: size -> dose-response; size NaN where it is not declared.
         sizes: multipliers of `metric`; None where there is no ladder.
         groups: arms as they were taken apart, the baseline's first.
+        capacities: size -> memorised bits per parameter, likewise; empty where that was not sought or is not to be had.
+        extractions: likewise name of an arm, with its size where several have that name -> extraction by duplicates.
     """
 
     rows: pd.DataFrame
@@ -47,6 +50,8 @@ class Degradation:
     doses: Mapping[float, DoseResponse]
     sizes: EffectiveSize | None
     groups: tuple[Group, ...] = field(repr=False, default=())
+    capacities: Mapping[float, Capacity] = field(repr=False, default_factory=dict)
+    extractions: Mapping[str, Extraction] = field(repr=False, default_factory=dict)
 
     def of(self, measure: str) -> pd.DataFrame:
         """The rows of one measure that have a number."""
@@ -87,7 +92,22 @@ def degradation(
     return Degradation(
         table, work.baseline, work.over or "", work.metric, _or(lambda: work.doses, {}), _or(lambda: work.sizes, None),
         tuple(work.groups),
+        **_memorised(work, measures or MEASURES),
     )  # fmt: skip
+
+
+def _memorised(work: Study, sought: Collection[str]) -> dict[str, Any]:
+    """What was memorised, as far as it was sought and is to be had."""
+    capacities = _or(lambda: work.capacities, {}) if "capacity" in sought else {}
+    extractions = _or(lambda: work.extractions, []) if "extraction" in sought else []
+    names = [one.name for one, _ in extractions]
+    named = {
+        one.name
+        if names.count(one.name) == 1
+        else f"{one.name}, N = {one.runs[0].facts.parameters or 0:,}": found
+        for one, found in extractions
+    }
+    return {"capacities": capacities, "extractions": named}
 
 
 def _or(make: Callable[[], Any], otherwise: Any) -> Any:
