@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from streamlit_client import key_of, visit
+from streamlit_client import addresses_of, key_of, visit
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard import launch
@@ -314,6 +314,15 @@ def test_every_answer_forbids_frames_sniffing_and_referrers(server, key):
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["x-frame-options"] == "DENY"
         assert headers["cross-origin-opener-policy"] == "same-origin"
+
+
+@pytest.mark.skipif(
+    not Path("/proc/net/tcp").is_file(), reason="no /proc: the kernel's table of sockets is not readable"
+)
+def test_it_is_this_machines_alone_and_the_process_that_draws_pages_has_no_torch(server):
+    assert addresses_of(server.port) == {"0100007F"}  # 127.0.0.1
+    assert visit(server.address).finished
+    assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
 
 
 def test_the_page_is_drawn_for_who_has_the_key_and_no_trap_was_touched(server, trap):

@@ -201,9 +201,15 @@ def test_old_answers_go(lab_series, tmp_path, script, monkeypatch):
     assert len(kept) == 2 and asked.folder in kept
 
 
-def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
+@pytest.mark.parametrize("place", ["here", pytest.param("a process", marks=pytest.mark.processes)])
+def test_the_page_asks_waits_and_shows(place, open_page, lab_series, tmp_path, request):
+    """The worker's main function answers in this process; in one of its own, which imports torch, of `test-processes`."""
     series = lab_series(3)
-    results_of(series, tmp_path / "results")
+    run = results_of(series, tmp_path / "results")
+    answer = text_requests.request(run, 2, IDS).file
+    if place == "here":
+        waits = f"import os, time\nwhile not os.path.exists({str(answer)!r}):\n    time.sleep(0.02)"
+        request.getfixturevalue("script").write_text(waits)
     at = open_page("head", tmp_path / "results", step=2, head="L1H3")
     assert not at.text_area  # nothing is looked up for a form nobody opened
     at.session_state["own"] = True
@@ -212,6 +218,9 @@ def test_the_page_asks_waits_and_shows(open_page, lab_series, tmp_path):
     at.text_area(key="own_text").set_value(IDS).run()
     at.button(key="own_run").click().run()
     assert not at.exception
+    if place == "here":
+        asked = text_requests.request(run, 2, IDS)
+        assert asked.running and text_worker.main([str(asked.job.folder)]) == 0
     end = time.monotonic() + 90
     while time.monotonic() < end and not any("codes" in c.proto.json for c in at.get("bidi_component")):
         time.sleep(0.2)

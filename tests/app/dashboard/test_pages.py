@@ -216,8 +216,10 @@ def test_runs_measured_differently_are_not_compared(open_page, tmp_path):
 def test_a_server_imports_no_torch_and_freezes_nothing_more_at_every_run(run_python, two_runs):
     """What is frozen while a page of it is on screen is never collected: the server grew with every click."""
     code = """
-import gc, os, sys
+import functools, gc, os, sys
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)  # as in conftest
 from byrote.dashboard.launch import SCRIPT
 os.environ["BYROTE_DASHBOARD_PATHS"] = sys.argv[1]
 frozen = []

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from interruptible import heed_interrupts
 from planted_series import STEPS, rising, write_results, write_step
-from streamlit_client import visit
+from streamlit_client import addresses_of, visit
 
 from byrote.dashboard import launch
 from byrote.dashboard.library import _READ, PATHS_VARIABLE, look, of_variable, open_library
@@ -81,18 +81,7 @@ def _line_with(process: subprocess.Popen, word: str) -> str:
     raise AssertionError("the server said no address")
 
 
-def addresses_of(port: int) -> set[str]:
-    """Local addresses somebody listens on at a port, from the kernel's own table."""
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            host, _, number = local.rpartition(":")
-            if state == "0A" and int(number, 16) == port:
-                found.add(host)
-    return found
-
-
+@pytest.mark.processes  # `make test` has the server of tests/safety/test_server.py
 @pytest.mark.skipif(
     not Path("/proc/net/tcp").is_file(), reason="no /proc: the kernel's table of sockets is not readable"
 )
