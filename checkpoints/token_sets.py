@@ -59,6 +59,7 @@ class TokenSets:
         twins: fresh sequences of the members' source, never trained on.
         candidates: the twins and more like them; None where only the twins are known.
         words: pairs of ids that belong together, where the source is known to have any.
+        labelled: draws the held-out split again with its labels (`lab.labels.Labelled`), where a lab series' manifest names a source that has them.
         reference: the source's own loss in nats of every token of [n, width] sequences, where the source is known.
         reference_nll: "members" or "twins" -> losses under a reference model, given with them; used before
             `reference`. NaN where there is none.
@@ -74,6 +75,7 @@ class TokenSets:
     twins: Int[np.ndarray, "q twin_width"] | None = None
     candidates: Int[np.ndarray, "r candidate_width"] | None = None
     words: Int[np.ndarray, "n_words 2"] | None = None
+    labelled: Callable[[], Any] | None = None
     reference: Reference | None = None
     reference_nll: Mapping[str, Float[np.ndarray, "_ _"]] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -94,6 +96,7 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
     if series.format != "lab" or not folder.is_dir():
         return NO_TOKEN_SETS
     from byrote.checkpoints.lab.as_written import hash_in, read_as_written
+    from byrote.checkpoints.lab.labels import labels_of
 
     found = []
     for name in ("held_out", "members", "twins"):
@@ -108,6 +111,7 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
         repeat_count=members.get("repeat_count"),
         twins=twins.get("tokens"),
         **_known_source(series, twins.get("tokens")),
+        labelled=labels_of(series.manifest, held_out.get("tokens")),
         sources={
             "natural": "the lab's held-out split",
             "members": "the lab's pool",

@@ -33,7 +33,7 @@ _TOLERANCE = {"tokens": 0.02, "loss": 0.05}  # relative distance within which tw
 _WEIGHTS_ONLY = frozenset({"fingerprint", "format"})  # what two runs are expected to differ in
 
 # A run's own sequences, as its training data is; natural text is where each lab series carries its own.
-OWN_STIMULI = frozenset({"members", "twins", "candidates", "natural", "natural_contexts"})
+OWN_STIMULI = frozenset({"members", "twins", "candidates", "natural", "natural_contexts", "labelled"})
 _SHOWN = re.compile(
     r"^(natural_contexts-l\d+)-n\d+-"
 )  # as many as a run needs, the first of the same windows

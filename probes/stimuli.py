@@ -221,6 +221,20 @@ def natural(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int
     return _from_tokens("natural", vocabulary, seed, windows[rows][:, :n_ctx])
 
 
+def labelled(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int) -> Stimulus:
+    """Sequences of the held-out split of a lab series. `extra`: the mechanism of every token by its code, and its floor in nats."""
+    if token_sets.labelled is None:
+        raise ByroteError(
+            "no labelled sequences for this series: which mechanism can predict a token is known of a lab series whose source has an "
+            "exact floor",
+            help="leave the probe out, or measure what `byrote lab train --source NAME` wrote; real text has no labels",
+        )
+    known = token_sets.labelled()
+    rows = np.sort(np.random.default_rng([seed, 15]).permutation(len(known.tokens))[:n_seq])
+    extra = {"mechanism": known.mechanism[rows], "floor_nats": known.floor_nats[rows]}
+    return _from_tokens("labelled", vocabulary, seed, known.tokens[rows][:, :n_ctx], extra=extra)
+
+
 def natural_contexts(
     token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: int, n_seq: int
 ) -> Stimulus:
@@ -339,6 +353,7 @@ def _from_tokens(
 TOKEN_SET_STIMULI: Mapping[str, Callable[[TokenSets, Vocabulary, int, int, int], Stimulus]] = {
     "natural": natural,
     "natural_contexts": natural_contexts,
+    "labelled": labelled,
     "members": members,
     "twins": twins,
     "candidates": candidates,
@@ -353,6 +368,7 @@ _UNAVAILABLE = {
         ("natural", "natural_contexts"),
         "the series carries no natural text and none was given (--text FILE)",
     ),
+    "labelled": "the series is not the lab's, or its source is real text: nothing says which mechanism can predict a token",
     "words": "there is no text, or it holds no two tokens that belong together (--text FILE)",
     "members": "the series carries no members and none were given (--members FILE)",
     **dict.fromkeys(("twins", "candidates"), "there are no twins of the members (--twins FILE)"),
