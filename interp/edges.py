@@ -141,6 +141,8 @@ class EdgeGraph:
     def _missing(self) -> str:
         if not self.model.weights.linear_readout:
             return "a norm after attention makes what a head writes for later heads non-linear"
+        if self.model.weights.smeared_keys:
+            return "keys are smeared: what a head's keys read is a mixture of two positions"
         if self.has_mlp and "blocks.0.ln2.hook_in" not in self.hooks:
             return "attention and MLP read through one norm: their inputs cannot be told apart"
         sites = ("hook_in", "attn.o.hook_in", *self._sites())

@@ -18,7 +18,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class HeadWeights:
-    """Attributes carry their shape; grouped-query keys and values are repeated for every query head."""
+    """Attributes carry their shape; grouped-query keys and values are repeated for every query head.
+
+    `smeared_keys` says that each key is a mixture of two tokens', so that W_K alone is not what heads read by.
+    """
 
     W_E: Float[Tensor, "d_vocab d_model"]
     W_U: Float[Tensor, "d_model d_vocab_out"]
@@ -31,6 +34,7 @@ class HeadWeights:
     centred: bool
     final_centred: bool
     linear_readout: bool
+    smeared_keys: bool = False
 
     @classmethod
     def of(cls, bridge: Any, shape: Any) -> HeadWeights:
@@ -50,6 +54,7 @@ class HeadWeights:
                 final_centred=shape.final_normalization == "LN",
                 # A norm after attention bends a head's write: its direct path is then not linear.
                 linear_readout=not any(hasattr(b, "ln1_post") for b in blocks),
+                smeared_keys=any(_smeared(b.attn) for b in blocks),
             )
 
     def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
@@ -81,6 +86,11 @@ class HeadWeights:
         """W_U with the final norm folded in, for some columns (token ids) or all."""
         folded = self.final_norm_gain[:, None] * self.W_U[:, columns]
         return folded - folded.mean(0, keepdim=True) if self.final_centred else folded
+
+
+def _smeared(attention: Any) -> bool:
+    """Whether a layer's key projection is the lab's `SmearedKeys`."""
+    return hasattr(getattr(getattr(attention, "k", None), "original_component", None), "smear")
 
 
 def _plain(tensor: Tensor) -> Tensor:

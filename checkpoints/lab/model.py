@@ -53,9 +53,13 @@ def _empty_model(config: LabConfig) -> nn.Module:
     if config.architecture == "gpt_neox":
         return _gpt_neox(config.model_fields())
     model = NativeModel(TransformerBridgeConfig(**config.model_fields()))
-    if config.smeared_keys:
-        for block in model.layers:
-            block.attn.k = SmearedKeys(block.attn.k, n_heads=config.n_heads)
+    return with_smeared_keys(model) if config.smeared_keys else model
+
+
+def with_smeared_keys(model: NativeModel) -> NativeModel:
+    """The native model with `SmearedKeys` in place of every layer's key projection."""
+    for block in model.layers:
+        block.attn.k = SmearedKeys(block.attn.k, n_heads=block.attn.n_heads)
     return model
 
 

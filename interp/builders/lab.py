@@ -1,4 +1,8 @@
-"""The lab's own checkpoints, by what their config.json calls the model: TransformerLens's native one, or transformers'."""
+"""The lab's own checkpoints, by what their config.json calls the model: TransformerLens's native one, or transformers'.
+
+A model with smeared keys is the native one whose key projection mixes each key with the one before it. That module stands where the
+hook on keys reads: keys, attention and everything later are the model's own, and W_K alone is not what its heads read by.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.lab.config import SMEARED
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import Built, hf, native
 from byrote.interp.builders.files import saved_config as config
+from byrote.interp.quiet import quiet_upstream
 
 _OF_TRANSFORMERS = frozenset({"gpt_neox"})
 
@@ -21,9 +25,14 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     """The module with this step's weights.
 
     Raises:
-        CheckpointError: keys that are smeared, a config that is no model of the lab, or weights that do not fill it.
+        CheckpointError: a config that is no model of the lab, or weights that do not fill it.
     """
-    return _half(checkpoint).build(checkpoint, dtype)
+    if config(checkpoint).get("model_type") != SMEARED:
+        return _half(checkpoint).build(checkpoint, dtype)
+    with quiet_upstream():
+        from byrote.checkpoints.lab.model import with_smeared_keys
+
+    return native.build(checkpoint, dtype, change=with_smeared_keys)
 
 
 def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> Mapping[str, Tensor]:
@@ -32,11 +41,4 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> Mapping[str, Tenso
 
 
 def _half(checkpoint: Checkpoint) -> ModuleType:
-    model_type = config(checkpoint).get("model_type")
-    if model_type == SMEARED:
-        raise CheckpointError(
-            "this series was trained with smeared keys, which TransformerLens has no hooks for: attention is to a mixture "
-            "of two keys, and what byrote reads off W_Q and W_K would be another model's",
-            help="its losses by mechanism are in manifest.json; train without --smeared-keys to measure heads",
-        )
-    return hf if model_type in _OF_TRANSFORMERS else native
+    return hf if config(checkpoint).get("model_type") in _OF_TRANSFORMERS else native

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +19,15 @@ from byrote.interp.quiet import quiet_upstream
 _NOT_TL_FIELDS = ("model_type", "bos_token_id", "eos_token_id", "format_version")
 
 
-def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
+def build(
+    checkpoint: Checkpoint, dtype: torch.dtype, *, change: Callable[[Any], Any] = lambda model: model
+) -> Built:
     """A NativeModel with this step's weights.
+
+    Args:
+        checkpoint: whose.
+        dtype: of the parameters, once it is behind hooks.
+        change: makes the model that the weights are of, where that is not the native one as it is.
 
     Raises:
         CheckpointError: a config that is no native model, or weights that do not fill it exactly.
@@ -31,8 +41,10 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     try:
         tl_config = TransformerBridgeConfig(**fields, init_weights=False)
         with bounded(tensors), torch.device("meta"):
-            NativeModel(tl_config)  # takes no memory; a config much larger than the weights stops here
-        module = NativeModel(tl_config)
+            change(
+                NativeModel(tl_config)
+            )  # takes no memory; a config much larger than the weights stops here
+        module = change(NativeModel(tl_config))
     except CheckpointError:
         raise
     except Exception as error:  # a damaged config can make it raise anything at all

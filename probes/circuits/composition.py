@@ -83,7 +83,7 @@ PairTensor = Float[Tensor, "src_layer src_head layer head"]
     reads_as="An aid to exploring, no finding: a high z names a pair worth testing, and of many pairs the highest is "
     "large by chance alone. It is blind to size and use: the pair with the highest z need not do the work. Test a path "
     "with induction_circuit",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; either "
+    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; smeared keys; either "
     "head's circuit is zero or not finite; no z where there are fewer than 8 other pairs",
     undefined="the circuit of one of the two heads is zero or not finite, or there are fewer than 8 other pairs",
     order=120,
@@ -101,12 +101,16 @@ def composition(weights: HeadWeights, seed: int) -> dict[str, ProbeScores]:
         where a head's circuit is zero; `n_pairs` and `n_kept` for the model. n = draws of the rotations.
 
     Raises:
-        NotMeasuredError: fewer than two layers, or a norm stands between a head's output and the residual stream.
+        NotMeasuredError: fewer than two layers, smeared keys, or a norm between a head's output and the residual stream.
     """
     if not weights.linear_readout:
         raise NotMeasuredError("a norm after attention makes what a head writes for later heads non-linear")
     if weights.W_V.shape[0] < 2:
         raise NotMeasuredError("the model has one layer: no head can read what an earlier one wrote")
+    if weights.smeared_keys:
+        raise NotMeasuredError(
+            "keys are smeared: each is a mixture of two tokens', of which W_K alone says nothing"
+        )
     found, spectra = ratios(weights)
     null = nulls(spectra, weights.W_V.shape[2] - weights.centred, seed)
     excess = {mode: found[mode] - null[mode][0].view_as(found[mode]) for mode in MODES}

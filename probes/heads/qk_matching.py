@@ -57,8 +57,8 @@ _DRAWS_PER_LAYER = 32
     smallest={"trace": (1.0, "moves an attention score by 1 / sqrt(d_head), about a tenth")},
     reads_as="Near 1 with a large trace_z: the weights match prefixes. The score is scale-free and may be high on a "
     "circuit too faint to matter: trace_z weighs it by size. Only the content path counts: no positions, no MLPs",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; the matrix "
-    "is zero",
+    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; smeared "
+    "keys; the matrix is zero",
     undefined="nothing earlier heads move reaches this head's keys as a token",
     reads_earlier_layers=True,
     order=110,
@@ -76,12 +76,16 @@ def qk_matching(
         `p`, attention fractions.
 
     Raises:
-        NotMeasuredError: the model has one layer, or a norm stands between a head's output and the residual stream.
+        NotMeasuredError: the model has one layer or smeared keys, or a norm stands between a head's output and the residual stream.
     """
     if weights.W_K.shape[0] < 2:
         raise NotMeasuredError("the model has one layer: no head can read what an earlier one moved")
     if not weights.linear_readout:
         raise NotMeasuredError("a norm after attention makes what a head writes for later heads non-linear")
+    if weights.smeared_keys:
+        raise NotMeasuredError(
+            "keys are smeared: each is a mixture of two tokens', of which W_K alone says nothing"
+        )
     return {"p": previous_token(pattern)["score"]}  # 1.
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from byrote.checkpoints import open_series
-from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig, train
 from byrote.checkpoints.lab.config import SMEARED
 from byrote.checkpoints.lab.model import SmearedKeys, build_model, dropping, mean_loss
@@ -21,6 +21,9 @@ from byrote.checkpoints.lab.sources import Names, Text
 from byrote.checkpoints.lab.sources.text_windows import encoded
 from byrote.checkpoints.token_sets import N_CANDIDATES, token_sets_of
 from byrote.interp.bridge import HookedSeries
+from byrote.interp.loading import load_fresh
+from byrote.interp.observe import Keeper, observe
+from byrote.probes.notebook import measure
 
 SMALL = LabConfig(
     source=Names(n_ctx=12),
@@ -38,6 +41,8 @@ SHAPES = {
     "full": {"attn_only": False, "normalization_type": "LN", "n_layers": 6},
     "llama": {"architecture": "llama"},
     "gpt_neox": {"architecture": "gpt_neox"},
+    "smeared": {"smeared_keys": True, "normalization_type": "RMS"},
+    "smeared llama": {"smeared_keys": True, "architecture": "llama"},
 }
 DROPPING = {
     "native": {"attn_only": False, "dropout": 0.2},
@@ -60,7 +65,7 @@ def test_it_opens_behind_hooks_as_it_was_trained(tmp_path, shape):
         expected = by_step[model.checkpoint.step]["test_loss_nats"]
         assert losses.item() == pytest.approx(expected, abs=1e-5)
     assert hooked.swap_used == "in place"
-    assert model.shape.n_layers == config.n_layers and model.shape.attn_only == (shape == "rms")
+    assert model.shape.n_layers == config.n_layers and model.shape.attn_only == (shape in ("rms", "smeared"))
 
 
 @pytest.mark.parametrize("shape", DROPPING)
@@ -111,14 +116,49 @@ def test_smeared_keys_by_hand():
     assert found.tolist() == [[[1.0, 1.0], [2.0, 3.0], [5.0, 7.0]]]
 
 
-def test_smeared_keys_are_learned_and_no_head_is_measured_on_them(tmp_path):
-    config = replace(SMALL, smeared_keys=True)
-    series = open_series(train(tmp_path / "smeared", config))
+@pytest.fixture(scope="module")
+def smeared(tmp_path_factory):
+    """A series with smeared keys, and its last checkpoint behind hooks."""
+    series = open_series(train(tmp_path_factory.mktemp("lab") / "smeared", replace(SMALL, smeared_keys=True)))
+    return series, load_fresh(series.at(4))
+
+
+def test_smeared_keys_are_learned_and_stand_where_the_hook_on_keys_reads(smeared):
+    """Logits are those of the lab's own module, and the attention that is shown is that of the mixed keys."""
+    series, model = smeared
     assert json.loads((series.path / "config.json").read_text())["model_type"] == SMEARED
-    smear = load_file(series.path / "step_00000004/model.safetensors")["layers.0.attn.k.smear"]
+    state = load_file(series.path / "step_00000004/model.safetensors")
+    smear = state["layers.0.attn.k.smear"]
     assert smear.shape == (2,) and smear.abs().min() > 0
-    with pytest.raises(CheckpointError, match="smeared keys, which TransformerLens has no hooks for"):
-        HookedSeries(series).load(series[0])
+    own = build_model(replace(SMALL, smeared_keys=True))
+    own.load_state_dict(state)
+    tokens = torch.tensor(draw(SMALL.source, seed=0, stream="held_out", index=0, n=8).tokens)
+    assert torch.equal(model.logits(tokens), own(tokens))
+    x = own.tok_embed(tokens) + own.pos(torch.arange(12))
+    q, k = (F.linear(x, state[f"layers.0.attn.{name}.weight"]).unflatten(-1, (2, 8)) for name in "qk")
+    share = torch.sigmoid(smear)[:, None]
+    mixed = torch.cat([k[:, :1], share * k[:, 1:] + (1 - share) * k[:, :-1]], dim=1)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, mixed) / 8**0.5
+    expected = scores.masked_fill(torch.ones(12, 12, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
+    shown = Keeper("pattern", layers=[0])
+    observe(model, tokens, [shown])
+    torch.testing.assert_close(shown.of("pattern")[0], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_read_off_smeared_keys_as_if_they_were_plain_is_refused_by_name(smeared, tmp_path):
+    series, model = smeared
+    assert (
+        model.weights.smeared_keys
+        and not load_fresh(open_series(train(tmp_path / "plain", SMALL)).at(4)).weights.smeared_keys
+    )
+    names = ("prefix_matching", "qk_matching", "composition", "edge_attribution", "ov_copying")
+    found = measure(series[-1:], names, out=tmp_path / "out", n_seq=8, progress=False)
+    frame = found.frame
+    reasons = {name: frame[(frame["probe"] == name)]["reason"].iloc[0] for name in names}
+    assert not reasons["prefix_matching"] and not reasons["ov_copying"]
+    assert all(
+        "keys are smeared" in reasons[name] for name in ("qk_matching", "composition", "edge_attribution")
+    ), reasons
 
 
 def test_one_smeared_layer_attends_to_what_followed():
