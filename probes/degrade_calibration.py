@@ -147,7 +147,11 @@ def size_calibrations() -> list[Calibration]:
         Calibration("preferential damage, both metrics halved, 5 seeds: one surely hit harder", seldom,
                     each(_preferred_alarm, 122, times=FEWER)),
         Calibration("preferential damage, one halved and one quartered, 5 seeds: Fieller's interval holds the ratio", holds,
-                    each(_ratio_covered, 123, times=FEWER)),
+                    each(partial(_ratio_covered, clipped=False), 123, times=FEWER)),
+        Calibration("preferential damage, a quartered one below the ladder, 5 seeds: open interval holds the ratio", holds,
+                    each(partial(_ratio_covered, clipped=True), 126, times=FEWER)),
+        Calibration("effective size within 10% of the ladder's end, 5 seeds: interval holds the multiplier", holds,
+                    each(_end_covered, 127, times=FEWER)),
         Calibration("seed noise floor of 5 seeds: interval holds the standard deviation", covers,
                     each(_floor_covered, 124)),
         Calibration("churn of 6 seeds, 64 members: interval holds the truth", holds, each(_churn_covered, 125, times=FEWER)),
@@ -193,10 +197,17 @@ def _preferred_alarm(rng: Rng) -> bool:
     return bool(last["lo"] > 0 or last["hi"] < 0)
 
 
-def _ratio_covered(rng: Rng) -> bool:
+def _ratio_covered(rng: Rng, *, clipped: bool) -> bool:
+    """Of the largest damaged size, whose quarter lies on the ladder; or over all, of which the smallest lies below it."""
     quartered = _sized(rng, "power", MIN_SEEDS, multiplier=0.25)
-    last = preferential_damage(quartered, _sized(rng, "power", MIN_SEEDS)).iloc[-1]
-    return bool(last["ratio_lo"] <= 2.0 <= last["ratio_hi"])
+    row = preferential_damage(quartered, _sized(rng, "power", MIN_SEEDS)).iloc[-1 if clipped else -2]
+    return bool(row["ratio_lo"] <= 2.0 <= row["ratio_hi"])
+
+
+def _end_covered(rng: Rng) -> bool:
+    """The smallest damaged size, at 0.31 of itself: a tenth above the ladder's lower end."""
+    row = _sized(rng, "power", MIN_SEEDS, multiplier=0.31).rows.iloc[0]
+    return bool(row["lo"] <= 0.31 <= row["hi"])
 
 
 def _floor_covered(rng: Rng) -> bool:

@@ -14,6 +14,7 @@ from byrote.probes.wording import counted, interval, number, p_value
 if TYPE_CHECKING:
     from byrote.probes.degrade.capacity import Capacity, Extraction
     from byrote.probes.degrade.dose_response import DoseResponse, Edge
+    from byrote.probes.degrade.effective_data import RStar
     from byrote.probes.degrade.effective_size import Ladder
     from byrote.probes.degrade.measures import Degradation
     from byrote.probes.degrade.verdicts import Claimed, Verdict
@@ -186,6 +187,16 @@ def _near_zero(found: Degradation) -> list[str]:
     return [
         f"The loss on repeated data nears zero from {DOSE_WORDS[found.over]} {row['dose']:g} on: {where}."
     ]
+
+
+def r_star_words(found: RStar) -> str:
+    """What a refitted R* says, in a sentence."""
+    bound = ", which these runs do not bound" if found.at_edge else ""
+    return (
+        f"R* is {interval(found.r_star, found.lo, found.hi)} repetitions{bound}: after so many a further pass over the same tokens is "
+        f"worth 1/e of a fresh one. Fitted to {found.points} pairs of unique tokens and epochs, exponent {number(found.exponent)}, "
+        f"residual {number(found.error)} nats."
+    )
 
 
 _TAKEN_OVER = {

@@ -52,6 +52,15 @@ def paired_difference(
     return _student(float(d.mean()), variance + sequences, len(d) - 1)
 
 
+def mean_over_seeds(values: Float[np.ndarray, " seeds"]) -> SeedDifference:
+    """Mean of one arm with its Student interval over seeds; p is of a mean of 0.
+
+    Args:
+        values: one per seed.
+    """
+    return paired_difference(np.zeros(len(values)), values)
+
+
 def unpaired_difference(
     a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], *, sequences: float = 0.0
 ) -> SeedDifference:

@@ -193,13 +193,30 @@ def point(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, sign
 
 
 def bounds(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, sign: bool = False) -> str:
-    """`[0.78, 0.84]`, `[exact]` where nothing was sampled, "–" where there is no interval: the rest of `interval`."""
+    """`[0.78, 0.84]`, `[exact]` where nothing was sampled, "–" where there is no interval: the rest of `interval`.
+
+    An end that is not bounded is `−∞` or `∞`, the other one keeps its number.
+    """
     if plain(lo) is None or plain(hi) is None:
-        return MISSING
+        return _open_bounds(value, lo, hi, sign=sign)
     if lo == value == hi:
         return "[exact]"
     places = decimals(value, lo, hi)
     return f"[{number(lo, places=places, sign=sign)}, {number(hi, places=places, sign=sign)}]"
+
+
+def _open_bounds(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, sign: bool) -> str:
+    """Bounds of which one end at least is no number; "–" where one is missing, or the value is."""
+    known = [end for end in (lo, hi) if plain(end) is not None]
+    unbounded = [end for end in (lo, hi) if isinstance(end, Real) and math.isinf(end)]
+    if plain(value) is None or len(known) + len(unbounded) < 2:
+        return MISSING
+    places = decimals(value, *known)
+    words = [
+        ("∞" if end == math.inf else "−∞") if end in unbounded else number(end, places=places, sign=sign)
+        for end in (lo, hi)
+    ]
+    return f"[{words[0]}, {words[1]}]"
 
 
 def interval(value: Numeric | None, lo: Numeric | None, hi: Numeric | None, *, sign: bool = False) -> str:

@@ -28,6 +28,22 @@ def write_study(root: Path) -> list[Results]:
     return [Results.open(path) for path in runs]
 
 
+def descending(root: Path, arm: str, humps: list[float]) -> list[Results]:
+    """A run per seed whose loss falls, rises by its hump at steps 30 to 200, and falls again; a hump of 0 only falls."""
+    steps = [1, 3, 10, 30, 60, 100, 200, 500, 1500]
+    shape = np.array([5, 4, 3, 3, 3, 3, 3, 2.8, 2.6]), np.array([0, 0, 0, 0.5, 1, 1, 0.5, 0, 0])
+    runs = []
+    for seed, hump in enumerate(humps):
+        loss = shape[0] + hump * shape[1] + 0.01 * seed
+        units = {
+            step: [model_metric("held_out_loss", "loss", float(v), half=0.001)]
+            for step, v in zip(steps, loss, strict=True)
+        }
+        facts = {"kind": arm, "repeat_frac": 0.5 if arm == "repeated" else 0.0}
+        runs.append(write_results(root, f"{arm}-s{seed}", units, arm=facts, seed=seed))
+    return [Results.open(path) for path in runs]
+
+
 def _names() -> Iterator[tuple[str, int, int, int]]:
     for size in LADDER:
         yield from ((f"control-{size}-s{seed}", 0, size, seed) for seed in SEEDS)

@@ -20,6 +20,7 @@ from byrote.probes import figures
 from byrote.probes.comparable import BEST_HEAD, Comparison, init_disagreement, matched_steps
 from byrote.probes.degradation import compare
 from byrote.probes.degrade.dose_response import DoseResponse
+from byrote.probes.degrade.measures import Degradation, degradation
 from byrote.probes.degrade.study import DegradeSettings, Study, by_arm, taken_apart
 from byrote.probes.figures import Figure, Look
 from byrote.probes.figures.canvas import FULL
@@ -27,6 +28,7 @@ from byrote.probes.figures.circuit import Wiring
 from byrote.probes.figures.circuit import wiring as wiring_of
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
+from byrote.probes.figures.study_figures import degradation_figures
 from byrote.probes.figures.timeline import events_of
 from byrote.probes.group_comparison import GroupComparison, compare_groups
 from byrote.probes.groups import Arm, Group, groups_of
@@ -141,6 +143,27 @@ def dose_figure(first: Results, *more: Results, baseline: str, look: Look = FULL
     """The dose-response of everything opened."""
     found = doses_of(first, *more, baseline=baseline)
     return figures.dose_response(found.by_size, metric=found.metric, look=look)
+
+
+@run_cache(2)
+def degradation_of(first: Results, *more: Results, baseline: str) -> Degradation:
+    """Everything about degradation that these runs say, without the results it was made of.
+
+    Args:
+        first, more: runs that declare their arm.
+        baseline: name of the undamaged arm; "" finds it.
+
+    Raises:
+        ByroteError: no arm is surely the baseline.
+    """
+    found = degradation(by_arm((first, *more)), DegradeSettings(baseline=baseline))
+    return replace(found, groups=())
+
+
+@run_cache(12)
+def degradation_figure(first: Results, *more: Results, baseline: str, name: str, look: Look = FULL) -> Figure:
+    """One of the figures of `degradation_figures`."""
+    return degradation_figures(degradation_of(first, *more, baseline=baseline))[name](look=look)
 
 
 @run_cache(1)

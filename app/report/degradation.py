@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes import figures
 from byrote.probes.degrade.measures import Degradation, degradation
 from byrote.probes.degrade.study import DegradeSettings, by_arm
+from byrote.probes.figures.study_figures import degradation_figures
 from byrote.probes.findings_degrade import degradation_sentences
 from byrote.probes.results import Results
 from byrote.probes.wording import MISSING, clean, number, p_value, sentence_case
@@ -34,16 +34,7 @@ def degradation_sections(inputs: Inputs) -> tuple[Section, ...]:
         return ()
     runs = [run for one in found.groups for run in one.runs]
     blocks: list[Block] = [Prose(text, "lead") for text in degradation_sentences(found)]
-    if found.doses:
-        figure = figures.dose_response(found.doses, metric=found.metric)
-        blocks.append(picture("doses", figure, runs))
-    if found.sizes is not None:
-        blocks.append(picture("sizes", figures.effective_sizes(found.sizes), runs))
-    if found.capacities:
-        several = {f"N = {size:,.0f}" if size == size else "": one for size, one in found.capacities.items()}
-        blocks.append(picture("capacity", figures.capacity(several), runs))
-    if found.extractions:
-        blocks.append(picture("extraction", figures.extraction(found.extractions), runs))
+    blocks += [picture(name, draw(), runs) for name, draw in degradation_figures(found).items()]
     return (Section("degradation", "Degradation", (*blocks, _table(found), Prose(_NOTE, "note"))),)
 
 

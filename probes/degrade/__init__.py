@@ -19,9 +19,9 @@ from byrote.probes.degrade.effective_data import RStar, effective_data, fit_r_st
 from byrote.probes.degrade.effective_size import EffectiveSize, Ladder, effective_size
 from byrote.probes.degrade.measures import Degradation, degradation
 from byrote.probes.degrade.near_zero import NearZero, near_zero
-from byrote.probes.degrade.noise_floor import Churn, churn, churn_of, noise_floor
+from byrote.probes.degrade.noise_floor import Churn, churn, noise_floor, prediction_churn
 from byrote.probes.degrade.preferential_damage import preferential_damage
-from byrote.probes.degrade.runs import run_rows
+from byrote.probes.degrade.runs import run_rows, shared_answers
 from byrote.probes.degrade.study import DegradeSettings, by_arm
 from byrote.probes.degrade.verdicts import (
     Claimed,
@@ -55,7 +55,6 @@ __all__ = [
     "by_arm",
     "capacity",
     "churn",
-    "churn_of",
     "corrected",
     "degradation",
     "displacement",
@@ -71,8 +70,10 @@ __all__ = [
     "near_zero",
     "noise_floor",
     "onset_effects",
+    "prediction_churn",
     "preferential_damage",
     "relabelled_rate",
     "run_rows",
+    "shared_answers",
     "with_unique_tokens",
 ]

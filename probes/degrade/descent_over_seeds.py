@@ -16,12 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degrade.run_cells import half_width
+from byrote.probes.groups import Group
 from byrote.probes.rules import MIN_SEEDS, SMALLEST
-from byrote.probes.seed_statistics import SeedDifference, paired_difference
+from byrote.probes.seed_statistics import SeedDifference, mean_over_seeds
 from byrote.probes.trajectory.descent import chosen_steps
 
 BANDWIDTH = 0.15  # e-folds of steps
@@ -57,6 +59,45 @@ class ArmDescent:
     found: bool
     seeds: int
     seeds_with: int
+
+
+@dataclass(frozen=True)
+class ArmCurve:
+    """The loss of an arm over training, and what it does.
+
+    Attributes:
+        rows: columns step, value, lo and hi (the smoothed mean with its 95% interval over seeds, in the metric's unit), and seeds.
+        found: its double descent; None where no mean of the other seeds has a dip and a top, or it could not be sought.
+        reason: why it could not be sought.
+    """
+
+    rows: pd.DataFrame
+    found: ArmDescent | None
+    reason: str = ""
+
+
+def arm_curve(arm: Group, probe: str, metric: str, *, seed: int = 0) -> ArmCurve:
+    """An arm's mean loss at the steps that all of its seeds have, and its double descent.
+
+    Args:
+        arm: runs that differ in their seed alone.
+        probe, metric: one number of the whole model per step.
+        seed: of the resampling.
+
+    Raises:
+        ByroteError: not measured.
+    """
+    curves = [dict(zip(c.steps.tolist(), c.value.tolist(), strict=True))
+              for c in (run.curve(probe, metric) for run in arm.runs)]  # fmt: skip
+    steps = np.array(sorted(set.intersection(*(set(one) for one in curves))), dtype=np.int64)
+    loss = np.array([[one[s] for s in steps.tolist()] for one in curves])
+    over = [mean_over_seeds(v) for v in smoothed(np.log1p(steps.astype(np.float64)), loss, BANDWIDTH).T]
+    columns = {name: [getattr(one, name) for one in over] for name in ("value", "lo", "hi")}
+    rows = pd.DataFrame({"step": steps, **columns, "seeds": len(curves)})
+    try:
+        return ArmCurve(rows, double_descent(steps, loss, seed=seed))
+    except ByroteError as error:
+        return ArmCurve(rows, None, error.message)
 
 
 def double_descent(
@@ -98,7 +139,7 @@ def double_descent(
     if whole is None or len(parts) < len(curves):
         return None
     over = np.array(parts)
-    fall, rise, second = (paired_difference(np.zeros(len(over)), over[:, i]) for i in range(3))
+    fall, rise, second = (mean_over_seeds(over[:, i]) for i in range(3))
     sure = len(over) >= MIN_SEEDS and all(one.lo > smallest for one in (fall, rise, second))
     dip_at, top_at = _places(x, curves, whole, np.random.default_rng([seed, len(curves)]), n_draws)
     return ArmDescent(dip_at, top_at, fall, rise, second, sure, len(over), int((over > 0).all(1).sum()))

@@ -31,11 +31,13 @@ from byrote.probes.rules import (
     is_called,
     is_previous_token_head,
 )
-from byrote.probes.seed_statistics import paired_difference, unpaired_difference
+from byrote.probes.seed_statistics import mean_over_seeds, paired_difference, unpaired_difference
 
 CLASSES = ("induction", "previous token", "other")
 TOTAL = "all heads"
-DISPLACEMENT_COLUMNS = ("class", "metric", "a", "b", "difference", "lo", "hi", "p", "seeds_a", "seeds_b")
+DISPLACEMENT_COLUMNS = (
+    "class", "metric", "a", "b", "difference", "lo", "hi", "p", "seeds_a", "seeds_b", "a_lo", "a_hi", "b_lo", "b_hi",
+)  # fmt: skip
 ABSENT, WEAKER, DISPLACED, UNCLEAR_WHICH = "absent, not replaced", "weaker", "displaced", UNCLEAR
 
 
@@ -103,7 +105,8 @@ def shares_table(
         paired: whether they are pairs.
 
     Returns:
-        `DISPLACEMENT_COLUMNS`; runs without shares are left out, with their partner.
+        `DISPLACEMENT_COLUMNS`: both means with their own 95% intervals over seeds (a_lo, ...), and b - a with that of the
+        difference (lo, hi); runs without shares are left out, with their partner.
     """
     rows = []
     for name in (*CLASSES, TOTAL):
@@ -114,11 +117,13 @@ def shares_table(
         x, y = x[np.isfinite(x)], y[np.isfinite(y)]
         unit = "raise" if name == TOTAL else "share"
         if not len(x) or not len(y):
-            rows.append((name, unit, *(np.nan,) * 6, len(x), len(y)))
+            rows.append((name, unit, *(np.nan,) * 6, len(x), len(y), *(np.nan,) * 4))
             continue
         test = (paired_difference if paired else unpaired_difference)(x, y)
         ends = (test.value, test.lo, test.hi, test.p)
-        rows.append((name, unit, float(x.mean()), float(y.mean()), *ends, len(x), len(y)))
+        a_mean, b_mean = mean_over_seeds(x), mean_over_seeds(y)
+        own = (a_mean.lo, a_mean.hi, b_mean.lo, b_mean.hi)
+        rows.append((name, unit, a_mean.value, b_mean.value, *ends, len(x), len(y), *own))
     return pd.DataFrame(rows, columns=list(DISPLACEMENT_COLUMNS))
 
 

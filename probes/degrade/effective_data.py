@@ -5,27 +5,33 @@ with R* = 15.387756 for data and 5.309743 for parameters; L = E + A / N^alpha + 
 
 1. `effective_data`: D' of unique tokens and epochs; its limit is (1 + R*) U
 2. `fit_r_star`: of runs of one size, L = E + B / D'(U, epochs; R*)^beta by least squares of the means over seeds; E, B and beta by
-   a grid over R* and a search inside it. Interval of ln R*: seeds resampled (`run_cells.half_width`)
+   a grid over R* and a search inside it. Interval of ln R*, and of the fitted loss at every U and number of epochs: seeds resampled
+   (`run_cells.half_width`)
 3. the law cannot express a loss that rises with epochs: where it surely does (a rise of the last epoch over the best one, beyond the
    smallest effect, by its interval over seeds) the fit is refused, as the paper leaves such runs out
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.run_cells import cells_of, half_width
+from byrote.probes.degrade.run_cells import Cells, cells_of, half_width
 from byrote.probes.degrade.runs import required
-from byrote.probes.seed_statistics import unpaired_difference
+from byrote.probes.seed_statistics import mean_over_seeds, unpaired_difference
 
 R_STAR_DATA, R_STAR_PARAMETERS = 15.387756, 5.309743
 _GRID = np.geomspace(0.3, 1000.0, 61)  # of R*
 _BETAS = np.linspace(0.05, 2.0, 40)
+_CURVE_POINTS = 40  # of the fitted law, from one epoch to the most that were measured
+POINT_COLUMNS = ("unique_tokens", "epochs", "loss", "lo", "hi", "seeds", "effective_tokens")
+CURVE_COLUMNS = ("unique_tokens", "epochs", "loss", "lo", "hi")
+_Law = tuple[float, float, float, float, float]  # R*, E, B, beta, residual
 
 
 def effective_data(
@@ -56,6 +62,8 @@ class RStar:
         error: root mean square residual in nats.
         at_edge: whether R* lies at an end of what was searched, 0.3 to 1000: the data do not bound it.
         points: different (U, epochs).
+        measured: `POINT_COLUMNS`, a row for each of them: mean loss over seeds with its 95% interval, and D' in tokens.
+        curve: `CURVE_COLUMNS`, the fitted loss of each U from one epoch to the most, with its 95% interval over seeds.
     """
 
     r_star: float
@@ -67,6 +75,8 @@ class RStar:
     error: float
     at_edge: bool
     points: int
+    measured: pd.DataFrame = field(repr=False, compare=False, default_factory=pd.DataFrame)
+    curve: pd.DataFrame = field(repr=False, compare=False, default_factory=pd.DataFrame)
 
 
 def with_unique_tokens(runs: pd.DataFrame) -> pd.DataFrame:
@@ -124,22 +134,59 @@ def fit_r_star(rows: pd.DataFrame, *, n_draws: int = 60, seed: int = 0) -> RStar
         n_draws=n_draws,
     )
     u, e = (np.array([p[i] for p in pairs], dtype=np.float64) for i in (0, 1))
-    r, floor, scale, exponent, error = _best(u, e, cells.means)
-    draws = np.array([np.log(_best(u, e, one)[0]) for one in cells.draws])
-    half = half_width(draws, cells.seeds)
-    ends = (float(r * np.exp(-half)), float(r * np.exp(half)))
-    at_edge = not _GRID[1] < r < _GRID[-2]
-    return RStar(r, *ends, floor, scale, exponent, error, at_edge, len(pairs))
+    law = _best(u, e, cells.means)
+    drawn = [_best(u, e, one) for one in cells.draws]
+    half = half_width(np.log([one[0] for one in drawn]), cells.seeds)
+    ends = (float(law[0] * np.exp(-half)), float(law[0] * np.exp(half)))
+    at_edge = not _GRID[1] < law[0] < _GRID[-2]
+    measured, curve = _points(u, e, cells, law[0]), _curve(u, e, law, drawn, cells.seeds)
+    return RStar(law[0], *ends, *law[1:], at_edge, len(pairs), measured, curve)
+
+
+def _points(
+    unique: Float[np.ndarray, " points"], epochs: Float[np.ndarray, " points"], cells: Cells, r_star: float
+) -> pd.DataFrame:
+    """What was measured: `POINT_COLUMNS`."""
+    over = [mean_over_seeds(values) for values in cells.values]
+    columns = ([one.value for one in over], [one.lo for one in over], [one.hi for one in over])
+    seeds = [len(values) for values in cells.values]
+    rows = (unique, epochs, *columns, seeds, effective_data(unique, epochs, r_star))
+    return pd.DataFrame(dict(zip(POINT_COLUMNS, rows, strict=True)))
+
+
+def _curve(
+    unique: Float[np.ndarray, " points"],
+    epochs: Float[np.ndarray, " points"],
+    law: _Law,
+    drawn: Sequence[_Law],
+    seeds: int,
+) -> pd.DataFrame:
+    """The law that was fitted, for each amount of unique tokens: `CURVE_COLUMNS`."""
+    at = np.geomspace(1.0, epochs.max(), _CURVE_POINTS)
+    parts = []
+    for amount in sorted(set(unique.tolist())):
+        loss = _loss(law, amount, at)
+        draws = np.array([_loss(one, amount, at) for one in drawn])
+        half = np.array([half_width(draws[:, i], seeds) for i in range(len(at))])
+        rows = (np.full(len(at), amount), at, loss, loss - half, loss + half)
+        parts.append(pd.DataFrame(dict(zip(CURVE_COLUMNS, rows, strict=True))))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _loss(law: _Law, unique: float, epochs: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
+    """E + B / D'^beta."""
+    r, floor, scale, exponent, _ = law
+    return floor + scale * effective_data(unique, epochs, r) ** -exponent
 
 
 def _best(
     unique: Float[np.ndarray, " points"],
     epochs: Float[np.ndarray, " points"],
     loss: Float[np.ndarray, " points"],
-) -> tuple[float, float, float, float, float]:
+) -> _Law:
     """R*, E, B, beta and the residual: linear in E and B for every R* and beta of a grid, refined once around the best."""
     rs, betas = _GRID, _BETAS
-    best: tuple[float, float, float, float, float] = (np.nan,) * 5
+    best: _Law = (np.nan,) * 5
     for _ in range(3):
         d = np.stack([effective_data(unique, epochs, r) for r in rs]) / unique.max()
         x = d[:, None, :] ** -betas[None, :, None]

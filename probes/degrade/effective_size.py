@@ -10,8 +10,9 @@ form is ours); compute-equivalent loss: Chudnovsky et al. 2026, arXiv:2606.24998
 3. a ladder whose means do not improve with every size is refused, and so are two sizes with a line or a power law
 4. outside the sizes of the ladder N_eff is clipped to its end and flagged: m is then a bound
 5. over sizes: the harmonic mean of the multipliers
-6. interval: seeds resampled inside sizes, then sequences (`run_cells.student_ends` of ln m). With N by "compute" the same is the
-   compute at which the control has the loss, over the compute spent
+6. interval: seeds resampled inside sizes, then sequences (`run_cells.student_ends` of ln m). Resamples go on beyond the ladder, by as
+   much as it spans, so that a value near its end is not surer than others; an end of the interval that lies beyond is open
+7. with N by "compute" the same is the compute at which the control has the loss, over the compute spent
 """
 
 from __future__ import annotations
@@ -134,18 +135,20 @@ def _multipliers(
     counted_by: str,
 ) -> EffectiveSize:
     low, high = np.log(fitted.sizes[[0, -1]])
+    span = high - low
     found, draws = [], dict[tuple[str, float | None], np.ndarray]()
     for i, (arm, size) in enumerate(named, start=n_ladder):
         log_n = float(fitted.log_size(cells.means[None, i])[0])
         outside = "below" if log_n < low else "above" if log_n > high else ""
-        draws[arm, size] = np.clip(drawn.log_size(cells.draws[:, i]), low, high) - np.log(size)
+        draws[arm, size] = np.clip(drawn.log_size(cells.draws[:, i]), low - span, high + span) - np.log(size)
         m = float(np.clip(log_n, low, high)) - float(np.log(size))
         found.append((arm, size, float(cells.means[i]), m, outside, len(cells.values[i])))
     rows = []
     for arm in dict.fromkeys(arm for arm, _ in named):
         mine = [one for one in found if one[0] == arm]
         for _, size, value, m, outside, seeds in mine:
-            rows.append(_row(arm, size, value, m, draws[arm, size], outside, seeds, cells.seeds))
+            ladder = low - float(np.log(size)), high - float(np.log(size))
+            rows.append(_row(arm, size, value, m, draws[arm, size], outside, seeds, cells.seeds, ladder))
         inverse = np.mean([np.exp(-m) for _, _, _, m, _, _ in mine])
         draws[arm, None] = -np.log(np.mean([np.exp(-draws[arm, one[1]]) for one in mine], axis=0))
         outside = next((one[4] for one in mine if one[4]), "")
@@ -168,12 +171,15 @@ def _row(
     outside: str,
     seeds: int,
     fewest: int,
+    ladder: tuple[float, float] = (-np.inf, np.inf),
 ) -> dict[str, object]:
+    """A row of `SIZE_COLUMNS`; `ladder` are the logarithms of the multipliers at its ends."""
     half = half_width(draws, fewest)
-    lo, hi = np.exp(m - half), np.exp(m + half)
+    lo, hi = m - half, m + half
     return {
         "arm": arm, "size": size, "value": value, "effective": np.exp(m) * size, "multiplier": float(np.exp(m)),
-        "lo": 0.0 if outside == "below" else float(lo), "hi": np.inf if outside == "above" else float(hi),
+        "lo": 0.0 if outside == "below" or lo < ladder[0] else float(np.exp(lo)),
+        "hi": np.inf if outside == "above" or hi > ladder[1] else float(np.exp(hi)),
         "seeds": seeds, "clipped": outside,
     }  # fmt: skip
 

@@ -129,9 +129,10 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
     ),
     "churn": MeasureInfo(
         "noise_floor", "On which share of the same cases do two seeds disagree?",
-        {"extraction/score": ("mean over pairs of seeds", "share of members")},
+        {"predictions/token": ("mean over pairs of seeds, of the token predicted first", "share of places"),
+         "extraction/score": ("the same of whether a member is extracted", "share of members")},
         "0: seeds answer alike. In how: what it would be were answers independent",
-        "extraction measured on the same members in two seeds", "no shared cases; token-by-token predictions are not stored",
+        "predictions measured on the same text, or extraction on the same members, in two seeds", "one seed, or no cases in common",
     ),
 }  # fmt: skip
 

@@ -9,17 +9,13 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.degrade.descent_over_seeds import double_descent
-from byrote.probes.degrade.displacement import TOTAL, displacement
+from byrote.probes.degrade.displacement import TOTAL
 from byrote.probes.degrade.dose_response import boundary_fit
-from byrote.probes.degrade.effective_data import fit_r_star, with_unique_tokens
 from byrote.probes.degrade.effective_size import EffectiveSize
 from byrote.probes.degrade.near_zero import near_zero
-from byrote.probes.degrade.noise_floor import churn_of, noise_floor
-from byrote.probes.degrade.preferential_damage import preferential_damage
-from byrote.probes.degrade.runs import run_rows
-from byrote.probes.degrade.study import TEST_LOSS, Study
-from byrote.probes.groups import Group
+from byrote.probes.degrade.noise_floor import Churn, churn, noise_floor, prediction_churn
+from byrote.probes.degrade.runs import run_rows, shared_answers
+from byrote.probes.degrade.study import TEST_LOSS, Study, size_of
 
 Row = dict[str, Any]
 
@@ -82,10 +78,7 @@ def _size_rows(found: EffectiveSize, metric: str) -> Iterator[Row]:
 
 
 def _preferential_rows(work: Study) -> Iterator[Row]:
-    copy = work.sized(work.settings.copy, "interpolate", work.settings.size)
-    for one in preferential_damage(copy, work.sized(TEST_LOSS, "power", work.settings.size)).to_dict(
-        "records"
-    ):
+    for one in work.preferential.to_dict("records"):
         how = f"{work.settings.copy} against {TEST_LOSS}" + (
             f", clipped: {one['clipped']}" if one["clipped"] else ""
         )
@@ -124,19 +117,12 @@ def _near_zero_rows(work: Study) -> Iterator[Row]:
 
 
 def _descent_rows(work: Study) -> Iterator[Row]:
-    probe, _, metric = work.metric.partition("/")
-    for one in work.groups:
-        curves = [run.curve(probe, metric) for run in one.runs]
-        steps = sorted(set.intersection(*(set(c.steps.tolist()) for c in curves)))
-        values = np.array(
-            [[dict(zip(c.steps.tolist(), c.value.tolist(), strict=True))[s] for s in steps] for c in curves]
-        )
-        at = {"arm": one.name, "size": _size_of(one), "seeds": len(one)}
-        try:
-            found = double_descent(np.array(steps), values, seed=work.settings.seed)
-        except ByroteError as error:
-            yield at | {"metric": "rise", "reason": error.message}
+    for one, curve in work.descents:
+        at = {"arm": one.name, "size": size_of(one), "seeds": len(one)}
+        if curve.reason:
+            yield at | {"metric": "rise", "reason": curve.reason}
             continue
+        found = curve.found
         if found is None:
             yield at | {"metric": "rise", "value": 0.0, "unit": "nats", "how": "no dip and no top"}
             continue
@@ -163,11 +149,6 @@ def _descent_rows(work: Study) -> Iterator[Row]:
             }
 
 
-def _size_of(one: Group) -> float:
-    size = one.runs[0].facts.parameters
-    return np.nan if size is None else float(size)
-
-
 def _noise_rows(work: Study) -> Iterator[Row]:
     table = pd.concat([work.rows(work.metric, healthy=one) for one in (True, False)], ignore_index=True)
     for (arm, size), mine in table.groupby(["arm", table["parameters"].fillna(-1.0)], sort=False):
@@ -184,23 +165,40 @@ def _noise_rows(work: Study) -> Iterator[Row]:
 
 
 def _churn_rows(work: Study) -> Iterator[Row]:
+    rows, reasons = list[Row](), list[str]()
     for one in work.groups:
-        if len(one) < 2 or not all(run.has("extraction", "score") for run in one.runs):
-            continue
-        found = churn_of(run_rows([one], "extraction", "score", step=work.settings.step))
-        yield {"arm": one.name, "size": _size_of(one), "metric": "extraction/score", "value": found.churn.value, "lo": found.churn.lo,
-               "hi": found.churn.hi, "seeds": found.seeds, "unit": "share of members",
-               "how": f"{found.cases} members; {found.expected:.3g} were answers independent"}  # fmt: skip
-        return
-    raise ByroteError(
-        "results hold no yes-or-no answers of two seeds to the same cases; predictions token by token are not stored",
-        help="measure members: byrote run ... -p extraction",
-    )
+        for probe, metric, unit, cases, count_of in _ANSWERS:
+            if len(one) < 2 or not all(run.has(probe, metric) for run in one.runs):
+                continue
+            at = {"arm": one.name, "size": size_of(one), "metric": f"{probe}/{metric}"}
+            try:
+                found = count_of(shared_answers(one, probe, metric, step=work.settings.step))
+            except ByroteError as error:
+                reasons.append(error.message)
+                rows.append(at | {"reason": error.message})
+                continue
+            rows.append(at | {
+                "value": found.churn.value, "lo": found.churn.lo, "hi": found.churn.hi, "seeds": found.seeds, "unit": unit,
+                "how": f"{found.cases:,} {cases}; {found.expected:.3g} were answers independent",
+            })  # fmt: skip
+    if len(rows) == len(reasons):
+        raise ByroteError(
+            reasons[0] if reasons else "results hold no answers of two seeds to the same cases",
+            help="measure predictions on held-out text, or shared members: byrote run ... -p predictions -p extraction",
+        )
+    yield from rows
+
+
+_ANSWERS: tuple[tuple[str, str, str, str, Callable[[np.ndarray], Churn]], ...] = (
+    ("predictions", "token", "share of places", "places", prediction_churn),
+    ("extraction", "score", "share of members", "members", churn),
+)
+"""Probe, metric, unit of churn, what its cases are, and how it is counted."""
 
 
 def _extraction_rows(work: Study) -> Iterator[Row]:
     for one, found in work.extractions:
-        at = {"arm": one.name, "size": _size_of(one), "seeds": found.seeds}
+        at = {"arm": one.name, "size": size_of(one), "seeds": found.seeds}
         how = f"{'inside' if found.inside else 'outside'} the planted counts; logistic better than a line by {found.log_linear:.3g} nats"
         yield at | {
             "metric": "threshold",
@@ -228,24 +226,19 @@ def _capacity_rows(work: Study) -> Iterator[Row]:
 
 
 def _r_star_rows(work: Study) -> Iterator[Row]:
-    both = pd.concat([work.rows(work.metric, healthy=one) for one in (True, False)], ignore_index=True)
-    found = fit_r_star(with_unique_tokens(both), seed=work.settings.seed)
+    found = work.r_star
     how = f"L = {found.floor:.3g} + B / D'^{found.exponent:.3g}, residual {found.error:.2g} nats"
     yield {"metric": "r_star", "value": found.r_star, "lo": found.lo, "hi": found.hi, "unit": "repetitions", "seeds": 0,
            "how": how + (", not bounded by these runs" if found.at_edge else "")}  # fmt: skip
 
 
 def _displacement_rows(work: Study) -> Iterator[Row]:
-    for one in work.need_damaged():
-        for base in work.healthy:
-            if _size_of(base) != _size_of(one) and not np.isnan(_size_of(base)):
-                continue
-            table, said = displacement(base, one, step=work.settings.step)
-            for row in table.to_dict("records"):
-                unit = "logits" if row["class"] == TOTAL else "share of the raise"
-                yield {"arm": one.name, "size": _size_of(one), "metric": row["class"], "value": row["difference"], "lo": row["lo"],
-                       "hi": row["hi"], "p": row["p"], "seeds": min(row["seeds_a"], row["seeds_b"]), "unit": unit, "how": said,
-                       "reason": "" if np.isfinite(row["difference"]) else "no head raises the copied token"}  # fmt: skip
+    for one, table, said in work.displacements:
+        for row in table.to_dict("records"):
+            unit = "logits" if row["class"] == TOTAL else "share of the raise"
+            yield {"arm": one.name, "size": size_of(one), "metric": row["class"], "value": row["difference"], "lo": row["lo"],
+                   "hi": row["hi"], "p": row["p"], "seeds": min(row["seeds_a"], row["seeds_b"]), "unit": unit, "how": said,
+                   "reason": "" if np.isfinite(row["difference"]) else "no head raises the copied token"}  # fmt: skip
 
 
 MEASURES: Mapping[str, Callable[[Study], Iterator[Row]]] = {

@@ -6,7 +6,7 @@ reason; one that was requested by name and cannot be had is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,12 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.degrade.capacity import Capacity, Extraction
+from byrote.probes.degrade.descent_over_seeds import ArmCurve
 from byrote.probes.degrade.dose_response import DoseResponse
+from byrote.probes.degrade.effective_data import RStar
 from byrote.probes.degrade.effective_size import EffectiveSize
 from byrote.probes.degrade.measure_rows import MEASURES, Row
-from byrote.probes.degrade.study import DegradeSettings, Study, taken_apart
+from byrote.probes.degrade.study import DegradeSettings, Study, size_of, taken_apart
 from byrote.probes.groups import Group
 from byrote.probes.results import Results
 
@@ -39,8 +41,12 @@ class Degradation:
         doses: size -> dose-response; size NaN where it is not declared.
         sizes: multipliers of `metric`; None where there is no ladder.
         groups: arms as they were taken apart, the baseline's first.
-        capacities: size -> memorised bits per parameter, likewise; empty where that was not sought or is not to be had.
-        extractions: likewise name of an arm, with its size where several have that name -> extraction by duplicates.
+        preferential: `PREFERENTIAL_COLUMNS`; None where not sought or not to be had, as the next ones are empty then.
+        displaced: name of a damaged arm, with its size where there are several -> `DISPLACEMENT_COLUMNS`.
+        descents: likewise of every arm -> its curve, with its double descent.
+        r_star: of effective data; None where not sought or not to be had.
+        capacities: size -> memorised bits per parameter.
+        extractions: name of an arm, with its size where several have that name -> extraction by duplicates.
     """
 
     rows: pd.DataFrame
@@ -50,8 +56,12 @@ class Degradation:
     doses: Mapping[float, DoseResponse]
     sizes: EffectiveSize | None
     groups: tuple[Group, ...] = field(repr=False, default=())
-    capacities: Mapping[float, Capacity] = field(repr=False, default_factory=dict)
+    preferential: pd.DataFrame | None = field(repr=False, default=None)
+    displaced: Mapping[str, pd.DataFrame] = field(repr=False, default_factory=dict)
+    descents: Mapping[str, ArmCurve] = field(repr=False, default_factory=dict)
+    r_star: RStar | None = None
     extractions: Mapping[str, Extraction] = field(repr=False, default_factory=dict)
+    capacities: Mapping[float, Capacity] = field(repr=False, default_factory=dict)
 
     def of(self, measure: str) -> pd.DataFrame:
         """The rows of one measure that have a number."""
@@ -89,25 +99,30 @@ def degradation(
                 raise
             rows.append(_row(name, {"reason": error.message}))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
+    sought = set(measures or MEASURES)
+    displaced = _or(lambda: work.displacements, []) if "displacement" in sought else []
+    descents = _or(lambda: work.descents, []) if "double_descent" in sought else []
+    capacities = _or(lambda: work.capacities, {}) if "capacity" in sought else {}
+    labels = labels_of(work.groups)
     return Degradation(
         table, work.baseline, work.over or "", work.metric, _or(lambda: work.doses, {}), _or(lambda: work.sizes, None),
         tuple(work.groups),
-        **_memorised(work, measures or MEASURES),
+        _or(lambda: work.preferential, None) if "preferential" in sought else None,
+        {labels[id(one)]: shares for one, shares, _ in displaced},
+        {labels[id(one)]: curve for one, curve in descents},
+        _or(lambda: work.r_star, None) if "r_star" in sought else None,
+        {labels[id(one)]: found for one, found in (_or(lambda: work.extractions, []) if "extraction" in sought else [])},
+        capacities,
     )  # fmt: skip
 
 
-def _memorised(work: Study, sought: Collection[str]) -> dict[str, Any]:
-    """What was memorised, as far as it was sought and is to be had."""
-    capacities = _or(lambda: work.capacities, {}) if "capacity" in sought else {}
-    extractions = _or(lambda: work.extractions, []) if "extraction" in sought else []
-    names = [one.name for one, _ in extractions]
-    named = {
-        one.name
-        if names.count(one.name) == 1
-        else f"{one.name}, N = {one.runs[0].facts.parameters or 0:,}": found
-        for one, found in extractions
+def labels_of(groups: Sequence[Group]) -> dict[int, str]:
+    """id of a group -> its name, with its size where several groups have that name."""
+    names = [one.name for one in groups]
+    return {
+        id(one): one.name if names.count(one.name) == 1 else f"{one.name}, N = {size_of(one):,.0f}"
+        for one in groups
     }
-    return {"capacities": capacities, "extractions": named}
 
 
 def _or(make: Callable[[], Any], otherwise: Any) -> Any:

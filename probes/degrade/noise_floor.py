@@ -4,11 +4,11 @@ Source: churn: Milani Fard et al. 2016, Launch and iterate; irreproducibility as
 
 1. noise floor of an arm: standard deviation over seeds, with its chi-squared interval (exact for normal seeds); the smallest difference
    of two single runs that exceeds it in 1 of 20 cases is 1.96 sqrt(2) of it
-2. churn of two seeds: share of the same cases on which one is right and the other is not, from yes-or-no values that results store by
-   sequence or member (`extraction`, `natural_copies`); mean over pairs of seeds, interval over seeds by the jackknife
-3. expected: 2 p (1 - p) of each case's share p of seeds that are right, were the seeds' answers independent given the case; what is
-   the same for all seeds (easy or hard cases) makes no churn
-Predictions token by token are not stored in results: churn of them needs a dump of arg-max ids (`byrote logits`), and is refused here.
+2. churn of two seeds: share of the same cases on which they answer otherwise. Cases are places of held-out text, the answer the token
+   that is predicted first (`predictions`); or members, the answer whether one is extracted (`extraction`). Mean over pairs of seeds,
+   interval over seeds by the jackknife
+3. expected: 1 - sum of p_a^2 over all answers a, of their shares p_a over all cases and seeds: the churn were answers independent. Of
+   yes and no it is 2 p (1 - p)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.seed_statistics import SeedDifference, paired_difference
+from byrote.probes.seed_statistics import SeedDifference, mean_over_seeds
 from byrote.probes.statistics import LEVEL
 
 FLOOR_COLUMNS = ("arm", "seeds", "mean", "sd", "lo", "hi", "visible", "sequence_se")
@@ -64,8 +64,8 @@ class Churn:
 
     Attributes:
         churn: mean share of cases on which two seeds disagree, with its interval over seeds.
-        expected: were answers independent between all cases and seeds of the same overall share.
-        right: mean share of right answers.
+        expected: were answers independent between all cases and seeds of the same overall shares.
+        right: mean share of right answers; NaN where answers are predicted tokens.
         cases, seeds: how many.
     """
 
@@ -88,41 +88,41 @@ def churn(right: Float[np.ndarray, "seeds cases"]) -> Churn:
     if len(right) < 2 or not np.isin(right, (0.0, 1.0)).all():
         raise ByroteError(
             "churn needs yes-or-no answers of two seeds or more to the same cases",
-            help="results store them for extraction/score (by member) and not token by token: measure -p extraction",
+            help="results store them for extraction/score, by member: measure -p extraction; tokens predicted: -p predictions",
         )
-    pairs = {(i, j): float(np.abs(right[i] - right[j]).mean()) for i, j in combinations(range(len(right)), 2)}
-    whole = float(np.mean(list(pairs.values())))
-    n = len(right)
-    pseudo = [n * whole - (n - 1) * _without(pairs, k, whole) for k in range(n)]
-    spread = paired_difference(np.zeros(n), np.array(pseudo))
-    ends = (max(0.0, spread.lo), min(1.0, spread.hi)) if n > 2 else (np.nan, np.nan)
     share = float(right.mean())
-    return Churn(
-        SeedDifference(whole, *ends, spread.p if n > 2 else np.nan),
-        2 * share * (1 - share),
-        share,
-        right.shape[1],
-        n,
-    )
+    return _churn(right, 2 * share * (1 - share), share)
+
+
+def prediction_churn(tokens: Float[np.ndarray, "seeds cases"]) -> Churn:
+    """Churn from the tokens that every seed predicts first at the same places.
+
+    Args:
+        tokens: ids; the same places in the same order.
+
+    Raises:
+        ByroteError: fewer than two seeds, no place, or values that are no ids.
+    """
+    if len(tokens) < 2 or not tokens.size or not np.isfinite(tokens).all():
+        raise ByroteError(
+            f"prediction churn needs the tokens that two seeds or more predict at the same places; there are {len(tokens)} of them",
+            help="measure several seeds: byrote run ... -p predictions",
+        )
+    _, counts = np.unique(tokens, return_counts=True)
+    return _churn(tokens, 1 - float(((counts / tokens.size) ** 2).sum()), np.nan)
+
+
+def _churn(answers: Float[np.ndarray, "seeds cases"], expected: float, right: float) -> Churn:
+    n = len(answers)
+    pairs = {(i, j): float((answers[i] != answers[j]).mean()) for i, j in combinations(range(n), 2)}
+    whole = float(np.mean(list(pairs.values())))
+    pseudo = [n * whole - (n - 1) * _without(pairs, k, whole) for k in range(n)]
+    spread = mean_over_seeds(np.array(pseudo))
+    ends = (max(0.0, spread.lo), min(1.0, spread.hi)) if n > 2 else (np.nan, np.nan)
+    found = SeedDifference(whole, *ends, spread.p if n > 2 else np.nan)
+    return Churn(found, expected, right, answers.shape[1], n)
 
 
 def _without(pairs: dict[tuple[int, int], float], k: int, whole: float) -> float:
     rest = [value for pair, value in pairs.items() if k not in pair]
     return float(np.mean(rest)) if rest else whole
-
-
-def churn_of(runs: pd.DataFrame) -> Churn:
-    """Churn between the runs of a table, from a metric that is yes or no for every sequence.
-
-    Args:
-        runs: `run_rows` of such a metric, of one arm, with shared samples.
-
-    Raises:
-        ByroteError: the runs share no cases, or the metric is not yes or no.
-    """
-    if any(x is None for x in runs["samples"]):
-        raise ByroteError(
-            f"the runs share no cases of {runs['probe'].iloc[0]}/{runs['metric'].iloc[0]}, so that seeds cannot disagree on one",
-            help="measure them on the same members: runs of one pool",
-        )
-    return churn(np.stack(runs["samples"].to_list()).astype(np.float64))

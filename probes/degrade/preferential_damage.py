@@ -7,7 +7,8 @@ loss. The difference and its interval are ours; the ratio's is Fieller's (1954).
 2. difference = ln m of the metric minus ln m of the reference; below 0 the metric is hit harder. It decides
 3. ratio = ln(1/m) over ln(1/m_reference), the paper's way of speaking, with Fieller's interval, which is unbounded where the
    reference may not be damaged at all
-4. where either multiplier is clipped at an end of its ladder the difference is a bound, and flagged
+4. where a multiplier is clipped at an end of its ladder it is a bound, and so are difference and ratio: flagged, and their intervals
+   are open on that side. A ratio whose reference is clipped is bounded by nothing
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from byrote.probes.statistics import LEVEL
 
 PREFERENTIAL_COLUMNS = (
     "arm", "size", "multiplier", "reference", "difference", "lo", "hi", "ratio", "ratio_lo", "ratio_hi", "seeds", "clipped",
+    "multiplier_lo", "multiplier_hi", "reference_lo", "reference_hi",
 )  # fmt: skip
 
 
@@ -36,8 +38,8 @@ def preferential_damage(metric: EffectiveSize, reference: EffectiveSize) -> pd.D
         reference: of what it is held against, such as test loss, of the same runs.
 
     Returns:
-        `PREFERENTIAL_COLUMNS`: both multipliers, the difference of their logarithms with its 95% interval over seeds and
-        sequences, and the ratio of their logarithms with Fieller's.
+        `PREFERENTIAL_COLUMNS`: both multipliers with their 95% intervals over seeds and sequences (multiplier_lo, ...), the
+        difference of their logarithms with its own, and the ratio of their logarithms with Fieller's.
 
     Raises:
         ByroteError: the two are not of the same arms and sizes, or count sizes differently.
@@ -70,7 +72,27 @@ def _row(a: Any, b: Any, draws_a: np.ndarray, draws_b: np.ndarray, seeds: int) -
         f"{name} {one.clipped}" for name, one in (("metric", a), ("reference", b)) if one.clipped
     )
     ratio = float(x / y) if y else np.nan
+    lo, hi = _opened(float(x - y - half), float(x - y + half), a.clipped, b.clipped)
     return (
-        a.arm, a.size, a.multiplier, b.multiplier, float(x - y), float(x - y - half), float(x - y + half),
-        ratio, *ends, a.seeds, clipped,
+        a.arm, a.size, a.multiplier, b.multiplier, float(x - y), lo, hi,
+        ratio, *_opened_ratio(*ends, a.clipped, b.clipped, reference_log=float(y)), a.seeds, clipped, a.lo, a.hi, b.lo, b.hi,
     )  # fmt: skip
+
+
+def _opened(lo: float, hi: float, metric: str, reference: str) -> tuple[float, float]:
+    """The interval of a difference, open on the side to which what was clipped may lie further."""
+    lower = metric == "below" or reference == "above"
+    upper = metric == "above" or reference == "below"
+    return (-np.inf if lower else lo), (np.inf if upper else hi)
+
+
+def _opened_ratio(
+    lo: float, hi: float, metric: str, reference: str, *, reference_log: float
+) -> tuple[float, float]:
+    """The same of the ratio: the metric's logarithm over the reference's, which is below 0 where that is damaged."""
+    if reference:
+        return -np.inf, np.inf
+    if not metric:
+        return lo, hi
+    further = (metric == "below") == (reference_log < 0)
+    return (lo, np.inf) if further else (-np.inf, hi)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.comparable import BEST_HEAD, own_units
@@ -23,6 +24,7 @@ from byrote.probes.results.unit_files import unit_of
 from byrote.probes.rules import smallest_effect
 from byrote.probes.seed_statistics import sequence_variance
 from byrote.probes.statistics import held_out_best
+from byrote.probes.wording import clean
 
 FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward and backward (Kaplan et al. 2020)
 DOSES = ("epochs", "repeat_frac", "pool", "synthetic_share", "generation", "tokens")
@@ -75,6 +77,42 @@ def run_rows(
         for run, arm, x in zip(runs, arms, found, strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+
+
+def shared_answers(
+    arm: Group, probe: str, metric: str, *, step: int | None = None
+) -> Float[np.ndarray, "seeds cases"]:
+    """What every run of an arm answered to the same cases: its values by sequence, and by place where the metric is a curve.
+
+    Args:
+        arm: runs that differ in their seed alone.
+        probe, metric: stored by sequence.
+        step: training step; None is the last that all runs have.
+
+    Raises:
+        ByroteError: not measured in all, not alike, or on sequences of each run's own.
+    """
+    runs = list(arm.runs)
+    at = _step(runs, step)
+    refuse_other_measures(runs, [(at,) * len(runs)])
+    own: set[str] = set().union(*(own_units(runs[0], other, (at, at)) for other in runs[1:]))
+    if unit_of(runs[0].info(probe), metric) in own:
+        raise ByroteError(
+            f"runs of {clean(arm.name)} were shown sequences of their own, so that they have no cases of {probe}/{metric} in common",
+            help="measure them on the same text: byrote run ... --text FILE",
+        )
+    found = []
+    for run in runs:
+        run.require(probe, metric)
+        frame = run.samples(at)
+        mine = frame[(frame["probe"] == probe) & (frame["metric"] == metric) & frame["valid"].astype(bool)]
+        found.append(stacked(mine.sort_values("position")["samples"]).ravel() if len(mine) else np.zeros(0))
+    if len({len(x) for x in found}) != 1 or not len(found[0]):
+        raise ByroteError(
+            f"runs of {clean(arm.name)} do not hold {probe}/{metric} of the same cases at step {at}",
+            help=f"measure all of them: byrote run ... -p {probe}",
+        )
+    return np.stack(found).astype(np.float64)
 
 
 def required(rows: Rows, name: str, *, what_for: str) -> np.ndarray:

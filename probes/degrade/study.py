@@ -18,8 +18,12 @@ from byrote.probes.degrade.capacity import (
     extraction_counts,
     extraction_threshold,
 )
+from byrote.probes.degrade.descent_over_seeds import ArmCurve, arm_curve
+from byrote.probes.degrade.displacement import displacement
 from byrote.probes.degrade.dose_response import DoseResponse, dose_response
+from byrote.probes.degrade.effective_data import RStar, fit_r_star, with_unique_tokens
 from byrote.probes.degrade.effective_size import EffectiveSize, effective_size
+from byrote.probes.degrade.preferential_damage import preferential_damage
 from byrote.probes.degrade.runs import DOSES, SIZES, run_rows
 from byrote.probes.groups import Group, group
 from byrote.probes.results import Results
@@ -230,6 +234,34 @@ class Study:
         """Multipliers of the metric."""
         return self.sized(self.metric, self.settings.how, self.settings.size)
 
+    @cached_property
+    def preferential(self) -> pd.DataFrame:
+        """Copying against test loss, in sizes."""
+        copy = self.sized(self.settings.copy, "interpolate", self.settings.size)
+        return preferential_damage(copy, self.sized(TEST_LOSS, "power", self.settings.size))
+
+    @cached_property
+    def displacements(self) -> list[tuple[Group, pd.DataFrame, str]]:
+        """(damaged arm, shares by class of head against the baseline of its size, what they say)."""
+        found = []
+        for one in self.need_damaged():
+            for base in self.healthy:
+                if np.isnan(size_of(base)) or size_of(base) == size_of(one):
+                    found.append((one, *displacement(base, one, step=self.settings.step)))
+        return found
+
+    @cached_property
+    def descents(self) -> list[tuple[Group, ArmCurve]]:
+        """Every arm with its curve and its double descent."""
+        probe, _, metric = self.metric.partition("/")
+        return [(one, arm_curve(one, probe, metric, seed=self.settings.seed)) for one in self.groups]
+
+    @cached_property
+    def r_star(self) -> RStar:
+        """R* of all runs."""
+        both = pd.concat([self.rows(self.metric, healthy=one) for one in (True, False)], ignore_index=True)
+        return fit_r_star(with_unique_tokens(both), seed=self.settings.seed)
+
     def sized(self, metric: str, how: str, size: str) -> EffectiveSize:
         """Multipliers of any metric.
 
@@ -242,6 +274,12 @@ class Study:
         floor = self.settings.floor if metric == TEST_LOSS else 0.0
         tables = (self.rows(metric, healthy=one) for one in (True, False))
         return effective_size(*tables, how=how, counted_by=size, floor=floor, seed=self.settings.seed)
+
+
+def size_of(one: Group) -> float:
+    """Parameters of an arm's runs; NaN where they are not declared."""
+    size = one.runs[0].facts.parameters
+    return np.nan if size is None else float(size)
 
 
 def _baseline(groups: list[Group]) -> str:

@@ -19,10 +19,14 @@ from byrote.probes.figures.circuit import circuit
 from byrote.probes.figures.claim import claim
 from byrote.probes.figures.coverage import coverage
 from byrote.probes.figures.differences import difference_grid, differences, head_scatter
+from byrote.probes.figures.displaced_heads import displacement
 from byrote.probes.figures.doses import dose_response, effective_sizes
+from byrote.probes.figures.double_descent import double_descent
+from byrote.probes.figures.epochs_worth import effective_data
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
 from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.memory_plane import member_flow, memory_plane
+from byrote.probes.figures.multipliers import preferential_damage
 from byrote.probes.figures.seed_curves import seed_curves
 from byrote.probes.figures.timeline import timeline
 from byrote.probes.figures.trajectory import loss_curves, trajectory
@@ -40,7 +44,10 @@ __all__ = [
     "coverage",
     "difference_grid",
     "differences",
+    "displacement",
     "dose_response",
+    "double_descent",
+    "effective_data",
     "effective_sizes",
     "extraction",
     "faithfulness",
@@ -52,6 +59,7 @@ __all__ = [
     "member_flow",
     "memory_plane",
     "offset_profile",
+    "preferential_damage",
     "recall_shares",
     "seed_curves",
     "timeline",

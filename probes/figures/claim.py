@@ -21,7 +21,7 @@ from byrote.probes.figures.lines import Line, end_labels, label_margin_px
 from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.theme import Style, paint, run_styles, tint
 from byrote.probes.findings_degrade import capacity_sentence, extraction_sentence
-from byrote.probes.seed_statistics import paired_difference
+from byrote.probes.seed_statistics import mean_over_seeds
 from byrote.probes.wording import clean, count, counted, interval, markup, number, step_number
 
 FACT_WORDS = {
@@ -230,7 +230,7 @@ _OF_DEGRADATION = {"extraction": _extraction, "capacity": _capacity}
 
 
 def _mean(values: Float[np.ndarray, " seeds"]) -> dict[str, Any]:
-    found = paired_difference(np.zeros(len(values)), values)
+    found = mean_over_seeds(values)
     return {"value": found.value, "lo": found.lo, "hi": found.hi, "n": len(values)}
 
 

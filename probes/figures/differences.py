@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,19 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.comparable import BEST_HEAD, metric_words
-from byrote.probes.figures.axis import axis_layout, value_axis
+from byrote.probes.figures.axis import value_axis
 from byrote.probes.figures.canvas import (
     FULL,
     Canvas,
     Figure,
     Look,
-    Trace,
-    add_panel,
     empty,
     finish,
     note,
     scatter,
 )
 from byrote.probes.figures.cells import cell_writer, cells_of, grid_figure, names
+from byrote.probes.figures.forest import ForestRow, Mark, Panel, forest
 from byrote.probes.figures.select import main_metric, unit, value_range
 from byrote.probes.figures.theme import paint
 from byrote.probes.registry import REGISTRY
@@ -43,8 +41,6 @@ from byrote.probes.wording import (
 )
 
 N_HEADS_PER_PANEL = 6
-ROW_PX = 26
-PANEL_EXTRA_PX = 66
 N_LABELLED = 5
 
 
@@ -79,23 +75,10 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL, look: Look
     panels = _panels(matched_final(comparison), n_heads)
     if not panels:
         return empty(title=title, reason="no metric was measured in both runs at a matched step", look=look)
-    rows = pd.concat([panel.rows for panel in panels])
-    words = [_in_words(row) for row in rows.itertuples(index=False)]
-    canvas = Canvas(
-        height_px=76 + sum(p.height_px for p in panels),
-        bottom_px=8,
-        left_px=24 + 7 * max(map(len, rows["label"])),
-        right_px=26 + 7 * max(map(len, words)),
-    )
-    layout: dict[str, Any] = {"annotations": []}
-    traces: list[Trace] = []
-    top_px = 0
-    for panel in panels:
-        traces += panel.draw(layout, top_px=top_px, plot_px=canvas.plot_px)
-        top_px += panel.height_px
+    rows = pd.concat([mine for _, mine in panels])
     steps = rows[["step_a", "step_b"]].iloc[0]
-    return finish(
-        Figure({"data": traces, "layout": layout}), canvas, title=title,
+    return forest(
+        [_panel(unit, mine) for unit, mine in panels], title=title,
         subtitle=f"steps {step_number(steps.step_b)} and {step_number(steps.step_a)} · "
         + (UNTESTED if comparison.untested else "bar: 95% interval of the paired difference · grey and hollow: no clear change"),
         alt=_finding(rows, clean(a), clean(b)), look=look, table=lambda: table_of(rows),
@@ -223,58 +206,21 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(in_words=words).reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class _Panel:
+def _panel(unit: str, rows: pd.DataFrame) -> Panel:
     """Differences that share a unit; `rows` have a `label`."""
-
-    unit: str
-    rows: pd.DataFrame
-
-    @property
-    def height_px(self) -> int:
-        return PANEL_EXTRA_PX + ROW_PX * len(self.rows)
-
-    def draw(self, layout: dict[str, Any], *, top_px: int, plot_px: int) -> list[Trace]:
-        """Zero line, intervals and points; axes, and the numbers in words at the right, go into the layout."""
-        n = len(self.rows)
-        ends = [*self.rows["lo"].dropna(), *self.rows["hi"].dropna(), *self.rows["difference"]]
-        lo, hi = min(0.0, *ends), max(0.0, *ends)
-        x = value_axis(lo, hi if hi > lo else lo + 1.0, title=f"difference, {self.unit}", room_frac=0.05)
-        y = axis_layout((n - 0.5, -0.5), range(n), [markup(label) for label in self.rows["label"]])
-        y |= {"showgrid": False, "ticks": ""}
-        at = (top_px / plot_px, (top_px + ROW_PX * n) / plot_px)
-        axes = add_panel(layout, x | {"showgrid": True}, y, at=at)
-        traces = [
-            scatter("zero", [0, 0], [-0.5, n - 0.5], line={"color": paint("muted"), "width": 1}, **axes)
-        ]
-        points = list(enumerate(self.rows.itertuples(index=False)))
-        for clear in (True, False):
-            mine = [(k, row) for k, row in points if (change(row) != UNCLEAR) == clear]
-            traces += [_points(mine, clear=clear, axes=axes)] if mine else []
-        side = {"yref": axes["yaxis"], "xanchor": "left", "yanchor": "middle", "xshift": 10}
-        for k, row in points:
-            tone = "ink" if change(row) != UNCLEAR else "muted"
-            layout["annotations"].append(note(_in_words(row), x=1, y=k, tone=tone, **side))
-        return traces
+    shown = []
+    for row in rows.itertuples(index=False):
+        clear = change(row) != UNCLEAR
+        tone = "ink" if clear else "muted"
+        hover = markup(f"{row.label}: {_describe(row)}", limit=400)
+        name = "clear change" if clear else UNCLEAR
+        mark = Mark(name, row.difference, row.lo, row.hi, paint(tone), hover, filled=clear)
+        shown.append(ForestRow(str(row.label), (mark,), _in_words(row), tone))
+    return Panel(tuple(shown), f"difference, {unit}", names=("clear change", UNCLEAR))
 
 
-def _points(rows: list[tuple[int, Any]], *, clear: bool, axes: dict[str, Any]) -> Trace:
-    """(place, row) of differences, all clear or none of them, with their intervals."""
-    color = paint("ink" if clear else "muted")
-    marker = {"size": 8, "color": color if clear else paint("paper"), "line": {"width": 1.5, "color": color}}
-    bars = {
-        "type": "data", "symmetric": False, "color": color, "thickness": 1.5, "width": 0,
-        "array": [r.hi - r.difference for _, r in rows], "arrayminus": [r.difference - r.lo for _, r in rows],
-    }  # fmt: skip
-    hover = [markup(f"{r.label}: {_describe(r)}", limit=400) for _, r in rows]
-    x, y = [r.difference for _, r in rows], [k for k, _ in rows]
-    return scatter(
-        "clear change" if clear else UNCLEAR, x, y, marker=marker, error_x=bars, hover=hover, **axes
-    )
-
-
-def _panels(rows: pd.DataFrame, n_heads: int) -> list[_Panel]:
-    """One panel per unit: what the whole model does first, then its heads, largest differences on top."""
+def _panels(rows: pd.DataFrame, n_heads: int) -> list[tuple[str, pd.DataFrame]]:
+    """(unit, rows) of one panel per unit: what the whole model does first, then its heads, largest differences on top."""
     rows = rows[rows["difference"].notna()]
     whole = rows["layer"].isna()
     rows = rows.assign(_whole=whole, _size=rows["difference"].abs())
@@ -285,7 +231,7 @@ def _panels(rows: pd.DataFrame, n_heads: int) -> list[_Panel]:
     panels = []
     for name, mine in rows.groupby("_unit", sort=False):
         shown = pd.concat([mine[mine["_whole"]], mine[~mine["_whole"]].head(n_heads)])
-        panels.append(_Panel(str(name), shown.drop(columns=["_whole", "_size", "_unit"])))
+        panels.append((str(name), shown.drop(columns=["_whole", "_size", "_unit"])))
     return panels
 
 

@@ -32,6 +32,7 @@ class Line:
         hover: one line per point.
         style: colour and dash.
         name: what a table calls it; the label where empty.
+        points: whether each has a marker; a curve that was worked out has none.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Line:
     hover: tuple[str, ...]
     style: Style
     name: str = ""
+    points: bool = True
 
     @classmethod
     def of(
@@ -87,7 +89,7 @@ class Line:
                 scatter("95% interval", x, y, line=band, fill="toself", fillcolor=self.style.band, **more)
             )
         line = {"color": color, "width": 2, "dash": self.style.dash}
-        marker = {"size": 6, "color": color, "symbol": self.style.symbol}
+        marker = {"size": 6, "color": color, "symbol": self.style.symbol} if self.points else None
         name, hover = markup(self.label), list(self.hover)
         traces.append(
             scatter(name, self.x, values, line=line, marker=marker, hover=hover, connectgaps=False, **more)

@@ -14,7 +14,6 @@ from byrote.probes.degrade import (
     boundary_fit,
     capacity,
     churn,
-    churn_of,
     dose_response,
     double_descent,
     effective_data,
@@ -23,6 +22,7 @@ from byrote.probes.degrade import (
     fit_r_star,
     near_zero,
     noise_floor,
+    prediction_churn,
     preferential_damage,
     with_unique_tokens,
 )
@@ -416,13 +416,19 @@ def test_churn_counts_disagreements():
         and found.expected == 0.5
     )
     assert churn(np.ones((3, 4))).churn.value == 0
-    table = simulated_rows(np.ones((1, 3)), probe="extraction", metric="score")
-    assert churn_of(table.assign(samples=list(right))).churn.value == found.churn.value
-    with pytest.raises(ByroteError, match="the runs share no cases of extraction/score"):
-        churn_of(table)
     with pytest.raises(ByroteError, match="yes-or-no answers") as error:
         churn(right / 2)
-    assert "not token by token" in error.value.help
+    assert "-p predictions" in error.value.help
+
+
+def test_churn_of_predicted_tokens_counts_other_tokens():
+    tokens = np.array([[7, 7, 3, 9], [7, 5, 3, 9], [7, 5, 4, 9]], dtype=np.float64)
+    found = prediction_churn(tokens)
+    assert found.churn.value == pytest.approx((1 + 2 + 1) / 3 / 4) and np.isnan(found.right)
+    shares = np.array([4, 2, 2, 1, 3]) / 12  # of 7, 5, 3, 4 and 9
+    assert found.expected == pytest.approx(1 - (shares**2).sum())
+    with pytest.raises(ByroteError, match="at the same places"):
+        prediction_churn(tokens[:1])
 
 
 # Calibrations: a few tries each here, thousands in `byrote selftest --long`.

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from degrade_runs import descending
 from paper_runs import planted_run, rebuilt
 
 import byrote as br
 from byrote.dashboard.library import Library, or_example
 from byrote.probes.attention import attention_file, stored_pattern, stored_texts
 from byrote.probes.claims.runs_table import read_runs
+from byrote.probes.degrade.displacement import shares_table
 from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.figures import Figure, Look
 from byrote.probes.results import Results
@@ -27,7 +29,7 @@ COLOUR = re.compile(r"#[0-9a-f]{6}|rgba\(\d+, \d+, \d+, [0-9.]+\)")
 
 
 @pytest.fixture(scope="module")
-def names() -> dict[str, Any]:
+def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the page calls its runs: the packed example, with planted losses by copy and by place."""
     folder = next(iter(or_example(Library(paths=())).runs.values())).path.parent
     planted = planted_run().frame
@@ -58,11 +60,27 @@ def names() -> dict[str, Any]:
     counts = [{"run": str(run), "duplicates": times, "extracted": min(8, times // 4 + run), "members": 8}
               for run in range(2) for times in (1, 8, 32)]  # fmt: skip
     found["extracted"] = br.degrade.extraction_threshold(pd.DataFrame(counts))
+    found["harder"] = br.degrade.preferential_damage(
+        br.degrade.effective_size(ladder, pools, how="interpolate"), found["sizes"]
+    )
+    found["shares"] = head_shares_of(steps)
+    unique, epochs = (x.ravel() for x in np.meshgrid([1e5, 1e6], [1.0, 4.0, 16.0]))
+    loss = 1.5 + 40 * br.degrade.effective_data(unique, epochs, 6.0) ** -0.3
+    passes = simulated_rows(loss[:, None] + steps, epochs=epochs, tokens=unique * epochs, repeat_frac=1.0)
+    found["passes"] = br.degrade.fit_r_star(br.degrade.with_unique_tokens(passes), n_draws=5)
+    found["seeds"] = br.groups_of(descending(tmp_path_factory.mktemp("arms"), "repeated", [1.0, 1.2]))
     found["comparison"] = br.compare(found["unique"], found["repeated"])
     found["runs"] = read_runs(DOCS / "claims" / "runs.parquet")
     kept = attention_file(found["unique"].path, 2400)
     found["text"] = stored_pattern(kept, stored_texts(kept)[0], layer=1, head=0)
     return found
+
+
+def head_shares_of(steps: np.ndarray) -> pd.DataFrame:
+    """Shares by class of head of five seeds a side: what induction heads lose, others have."""
+    sides = [[{"induction": a + d, "previous token": 0.1, "other": 0.9 - a - d, "all heads": 5 + d} for d in steps]
+             for a in (0.8, 0.2)]  # fmt: skip
+    return shares_table(*sides, paired=True)
 
 
 @pytest.fixture(scope="module")

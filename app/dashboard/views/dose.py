@@ -18,7 +18,8 @@ from byrote.dashboard.page import Drawing, Page, View, chosen, follow, go, how_c
 from byrote.dashboard.query_params import State
 from byrote.interp.axes import head_label
 from byrote.probes.figures.doses import dose_table
-from byrote.probes.findings_degrade import DOSE_WORDS, dose_sentence
+from byrote.probes.figures.study_figures import degradation_figures
+from byrote.probes.findings_degrade import DOSE_WORDS, degradation_sentences, dose_sentence
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, literal, shell_line
 
@@ -50,11 +51,27 @@ def draw(view: View, page: Drawing) -> None:
         )
     with right, panel("the heads along the dose"):
         _grids(view, found)
+    _others(view, page)
     page.table(
         dose_table(found.by_size), "doses",
         caption=f"{found.metric} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
         "seeds, and over sequences where runs share them.",
     )  # fmt: skip
+
+
+def _others(view: View, page: Drawing) -> None:
+    """The other figures that these runs have numbers for."""
+    runs, baseline = _declared(view), _baseline(view)
+    with panel("what else the runs say"):
+        study = figure_cache.degradation_of(runs[0], *runs[1:], baseline=baseline)
+        for line in degradation_sentences(study)[len(study.doses) :]:
+            st.markdown(literal(line, limit=600))
+        for name in degradation_figures(study):
+            if name != "doses":
+                draw = partial(
+                    figure_cache.degradation_figure, runs[0], *runs[1:], baseline=baseline, name=name
+                )
+                page.figure(draw, name)
 
 
 def _declared(view: View) -> tuple[Results, ...]:
