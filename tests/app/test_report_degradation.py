@@ -29,7 +29,9 @@ def section(degraded):
 
 def test_a_study_has_its_figures_and_all_numbers(section, degraded):
     pictures = {block.name: block for block in section.blocks if isinstance(block, Picture)}
-    assert set(pictures) == {"doses", "sizes", "displacement"} and all(one.table.rows for one in pictures.values())
+    assert set(pictures) == {"doses", "sizes", "displacement"} and all(
+        one.table.rows for one in pictures.values()
+    )
     (table,) = [block for block in section.blocks if isinstance(block, Table)]
     named: dict[str, list] = {}
     for run in degraded:
