@@ -31,11 +31,12 @@ def early_recall(runs: Runs) -> Effects:
     recall = []
     for seed in _seeds(runs):
         steps, values = runs.curve(_PLANTED, "recall_of_final", seed)
-        recall.append([values[np.abs(steps - share * steps[-1]).argmin()] for share in (_EARLY, _HALF)])
+        at = [int(np.abs(steps - share * steps[-1]).argmin()) for share in (_EARLY, _HALF)]
+        recall.append(values[at])
     early, later = np.array(recall).T
     return Effects(
         early - _HALF,
-        f"recall {early.mean():.2f} at a quarter of training, {later.mean():.2f} at half of it",
+        f"recall {early.mean():.2f} at step {steps[at[0]]:,.0f}, {later.mean():.2f} at step {steps[at[1]]:,.0f} of {steps[-1]:,.0f}",
     )
 
 
@@ -66,7 +67,7 @@ CLAIMS = (
         "biderman",
         "Early checkpoints miss most of the sequences that the last one has memorised.",
         _PAPER,
-        "share of the planted documents extracted at the last checkpoint that are extracted at a quarter of training already, minus one "
+        "share of the planted documents extracted at the last checkpoint that are extracted already at the measured step nearest to a quarter of training, minus one "
         "half. Documents are planted at random places of the whole run: at a quarter of it each has been seen a quarter as often",
         "recall_of_final",
         "share, above one half",

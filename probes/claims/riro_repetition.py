@@ -24,7 +24,7 @@ ARMS = ("few4", "few2", "random", "most2", "most4half", "most4")
 _REP = "data_rep_2_frac"
 _TEXTS = GRID.places(*(f"text-{arm}" for arm in ARMS))
 _WRITTEN = GRID.places(*(f"writes-{arm}" for arm in ARMS))
-_LABELS = tuple(f"{arm} {side}" for side in ("in", "out") for arm in ARMS)
+_LABELS = tuple(f"{arm.replace('most4half', 'half')} {side}" for side in ("in", "out") for arm in ARMS)
 _MASKED, _RANDOM = GRID.places("writes-masked", "writes-masked-random")
 
 
