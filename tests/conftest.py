@@ -6,7 +6,7 @@ import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"  # for subprocesses
+os.environ["OMP_NUM_THREADS"] = "1"  # torch's and pyarrow's too, here and in subprocesses
 
 import atexit
 import shutil
@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import type_checks
 
 gc.disable()  # until everything is imported: what that makes stays
 type_checks.install()  # before any of our packages is imported
-torch.set_num_threads(1)
 os.fsync = lambda descriptor: (
     None
 )  # waits for a disk whose power no test cuts; test_atomic.py sees that it is called
@@ -32,9 +30,11 @@ os.environ["BYROTE_STATE"] = tempfile.mkdtemp(prefix="byrote-state-")  # no test
 atexit.register(shutil.rmtree, os.environ["BYROTE_STATE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
-    "test_notebooks.py", "test_report.py", "test_package.py", "test_same_sentences.py", "test_export.py",
-    "test_recipes.py", "test_pages.py", "test_own_text.py", "test_hostile.py", "test_kill.py", "test_serving.py",
-    "test_swap.py", "test_sweep.py", "test_text_streaming.py", "test_selftest.py", "test_lab_resume.py",
+    "test_notebooks.py", "test_package.py", "test_recipes.py", "test_report.py", "test_cli_results.py", "test_export.py", "test_swap.py",
+    "test_pages.py", "test_sweep.py", "test_planted_cases.py", "test_hostile_results.py", "test_lint.py", "test_causal_probes.py",
+    "test_architectures.py", "test_same_sentences.py", "test_text_streaming.py", "test_natural_runs.py", "test_fuzz.py",
+    "test_hostile.py", "test_format_hub.py", "test_intervene.py", "test_same_bytes.py", "test_lab_stack.py", "test_verified_results.py",
+    "test_conventions.py", "test_kill.py", "test_planted_heads.py", "test_own_text.py", "test_overview_and_runs.py",
 )  # fmt: skip
 _LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "", None)
 
@@ -47,9 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What the imports left stays to the end: the collector need not look through it again and again.
 
-    Nor through what tests import later, at every 700 objects: it took a fifth of the time of all tests.
+    Nor, at every 700 objects, through what tests import later: that took 3% of the time.
     """
     _look_for_components_once()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
