@@ -141,6 +141,8 @@ def grid_steps(
         subplot_titles=[f"step {_step_words(rows, step)}" for step, rows in panels.items()],
     )  # fmt: skip
     fig.update_annotations(font={"size": SMALL_FONT_SIZE_PX, "color": paint("ink")})
+    axes: dict[str, Any] = {}
+    traces: list[Any] = []
     for index in range(n_rows * n_columns):
         name, (row, column) = str(index + 1) if index else "", divmod(index, n_columns)
         x, y = (
@@ -148,12 +150,13 @@ def grid_steps(
         )
         x |= {"anchor": f"y{name}", "showticklabels": row == n_rows - 1}
         y |= {"anchor": f"x{name}", "showticklabels": column == 0}
-        fig.update_layout({f"xaxis{name}": x, f"yaxis{name}": y})
+        axes |= {f"xaxis{name}": x, f"yaxis{name}": y}
         if index < len(wanted):
             cells = cells_of(panels[wanted[index]], grid, limits=limits)
-            fig.add_traces(cells.traces(xaxis=f"x{name}", yaxis=f"y{name}"))
+            traces += cells.traces(xaxis=f"x{name}", yaxis=f"y{name}")
     chance = typical_chance(everything)
-    fig.update_layout(plot_bgcolor=paint("void"), coloraxis=color_axis(limits, chance=chance))
+    fig.add_traces(traces)
+    fig.update_layout(axes, plot_bgcolor=paint("void"), coloraxis=color_axis(limits, chance=chance))
     return finish(
         fig, canvas, title=title, subtitle=_reading(everything, chance, unit(probe, metric)),
         alt=_rise_finding(panels, f"{probe_name(probe)} of {clean(results.run)}"), look=look, by=("head", "step"),
