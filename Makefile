@@ -6,12 +6,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LIBRARIES := $(VENV)/.libraries
 FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
-DEMO_TRAIN := $(BIN)/byrote lab train --seed 0 --threads 1 --progress plain
 
-.PHONY: help demo demo-unique demo-repeated demo-control test test-browser test-processes test-all check bench torture install clean FORCE
+.PHONY: help demo test test-browser test-processes test-all check bench torture install clean FORCE
 
 help:
-	@echo "make demo      train three small series, measure and compare them, write the report (minutes)"
+	@echo "make demo      train 20 small models on four kinds of data, measure and compare them, write the report (minutes)"
 	@echo "make test      the default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
 	@echo "make test-processes  the package installed, the notebooks, servers and sweeps that are killed"
@@ -51,23 +50,15 @@ $(FILES): FORCE
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 FORCE:
 
+# Four arms, five seeds each (checkpoints/lab/grids/demo.toml). Ended at any moment, the same command goes on.
+DEMO_PROBES := induction previous_token repeat_loss held_out_loss
 demo: $(STAMP)
-	@$(MAKE) --no-print-directory -j2 demo-unique demo-repeated demo-control
-	$(BIN)/byrote run runs/unique runs/control runs/repeated -o results --save-attention
-	$(BIN)/byrote compare results/control results/repeated --table
-	$(BIN)/byrote report results/unique results/control results/repeated --base control -o reports/demo
+	$(BIN)/byrote lab train runs/demo --grid demo
+	$(BIN)/byrote run 'runs/demo/*/d32/seed*' -o runs/demo/results --jobs 2 $(DEMO_PROBES:%=-p %)
+	$(BIN)/byrote report runs/demo/results --base control --figures -o reports/demo
 	@echo
 	@echo "The report: reports/demo/report.html  (open it in a browser; it needs no network)"
-
-demo-unique: $(STAMP)
-	$(DEMO_TRAIN) runs/unique --arm unique
-
-demo-repeated: $(STAMP)
-	$(DEMO_TRAIN) runs/repeated --arm repeated --repeat-frac 0.5 --pool 64
-
-# The unique sequences of the repeated run's batches, and nothing in the place of its pool: what repeats add, they add to this.
-demo-control: $(STAMP)
-	$(DEMO_TRAIN) runs/control --arm control --repeat-frac 0.5 --pool 64
+	@echo "Press play: $(BIN)/byrote dashboard runs/demo/results"
 
 # Tests start byrote in hundreds of processes: its bytecode is cached, whatever the environment says.
 test test-browser test-processes test-all torture: export PYTHONDONTWRITEBYTECODE =

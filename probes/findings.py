@@ -128,6 +128,13 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
     if not judged:
         return strongest_scores(measured)
     if len(found) > MAX_RUNS_NAMED:
+        by_arm: dict[str | None, list[bool]] = {}
+        for r in measured:
+            if found[r.run].measured:
+                by_arm.setdefault(r.facts.arm, []).append(found[r.run].found)
+        if None not in by_arm and len(by_arm) < len(judged):
+            counts = [f"{sum(yes)} of {len(yes)} of {clean(arm)}" for arm, yes in by_arm.items()]
+            return f"Lasting induction heads in {listed(counts, most=8)}"
         return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
     return "; ".join(induction(name, one) for name, one in found.items())
 
@@ -168,7 +175,13 @@ def strongest_scores(results: Sequence[Table]) -> str:
 
 
 def at_end(results: Table) -> Iterator[str]:
-    """What a run found, in the few lines a person reads when it ends: at the last step that lint does not doubt."""
+    """What a run found and what was not measured, in the few lines a person reads when it ends."""
+    yield from found_at_end(results)
+    yield from not_measured(results)
+
+
+def found_at_end(results: Table) -> Iterator[str]:
+    """What a run found, at the last step that lint does not doubt."""
     yield from left_out(results.left_out)
     yield from (sentence for sentence, _, _ in text_losses(results))
     if not results.usable_steps:
@@ -183,7 +196,6 @@ def at_end(results: Table) -> Iterator[str]:
     if not looking.empty:
         yield f"previous-token heads: {_with_intervals(looking)}"
     yield from _repeat_loss(results, step)
-    yield from _not_measured(results, step)
 
 
 def no_events(results: Table) -> str:
@@ -321,8 +333,11 @@ def _repeat_loss(results: Table, step: int) -> Iterator[str]:
     )
 
 
-def _not_measured(results: Table, step: int) -> Iterator[str]:
-    """Metrics without a single valid value at the last step, one line per probe and reason."""
+def not_measured(results: Table) -> Iterator[str]:
+    """Metrics without a single valid value at the last step that lint does not doubt, one line per probe and reason."""
+    if not results.usable_steps:
+        return
+    step = results.usable_steps[-1]
     frame = results.frame[(results.frame["step"] == step) & ~lacks_token_sets(results)]
     missing: dict[tuple[str, str], list[str]] = {}
     for (probe, metric), rows in frame.groupby(["probe", "metric"], sort=True):

@@ -26,6 +26,8 @@ from byrote.probes.wording import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from byrote.probes.group_comparison import GroupComparison
 
 THESE_TWO = "In these two runs"
@@ -110,6 +112,36 @@ def group_sentence(found: GroupComparison) -> str:
     if not primary.empty:
         parts.append(_primary_sentence(found, primary.iloc[-1]))
     return ". ".join(part for part in parts if part) + "."
+
+
+def arms_sentence(found: Sequence[GroupComparison]) -> str:
+    """What arms differ in from one baseline: of two what `formed_sentence` says, of more what copying is worth in each and in
+    how many seeds induction heads form; "" of none.
+
+    Args:
+        found: comparisons with one arm A.
+    """
+    if len(found) < 2:
+        return formed_sentence(found[0]) if found else ""
+    parts = []
+    rows = [one.rows[one.rows["family"] == "primary"] for one in found]
+    if not any(mine.empty for mine in rows):
+        last = [mine.iloc[-1] for mine in rows]
+        values = [f"{found[0].a.name} {number(last[0]['a'], places=2)} nats"]
+        values += [
+            f"{one.b.name} {number(row['b'], places=2)} ({row['change']})"
+            for one, row in zip(found, last, strict=True)
+        ]
+        parts.append(f"Copying gain at step {step_number(found[0].steps[-1])}: {', '.join(values)}")
+    formed = [one.formed for one in found]
+    if None not in formed:
+        counts = [
+            (found[0].a.name, *formed[0][:2]),
+            *((one.b.name, *each[2:]) for one, each in zip(found, formed, strict=True)),
+        ]
+        said = ", ".join(f"{yes} of {n} of {name}" for name, yes, n in counts)
+        parts.append(f"lasting induction heads in {said}" if parts else f"Lasting induction heads in {said}")
+    return "; ".join(parts)
 
 
 def formed_sentence(found: GroupComparison) -> str:

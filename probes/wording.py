@@ -278,6 +278,21 @@ def listed(items: Sequence[str], *, most: int = 4, between: str = ", ") -> str:
     return between.join(items[:most]) + more
 
 
+def of_runs(names: Sequence[str], n_runs: int, *, most: int = 3) -> str:
+    """Of which runs something holds: `all 20 runs`, `unique-0 and repeated-0`, `15 of 20 runs (a, b, c and 12 more)`.
+
+    Args:
+        names: of these runs.
+        n_runs: how many runs there are.
+        most: names written out.
+    """
+    if len(names) == n_runs > 1:
+        return f"all {n_runs:,} runs"
+    if len(names) <= most:
+        return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{len(names):,} of {n_runs:,} runs ({listed(names, most=most)})"
+
+
 # Steps, tokens, bytes, time.
 
 

@@ -24,8 +24,9 @@ from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.catalogue import CLAIMS
 from byrote.probes.claims.judging import N_NULL, Judgement, as_json, judge_claims, null_rate
 from byrote.probes.claims.runs_table import read_runs, tidy, write_runs
-from byrote.report.claim_files import claims_json, pictures_of
+from byrote.report.claim_files import claims_json
 from byrote.report.claims import Made, as_markdown, claims_report
+from byrote.report.files import pictures_of
 from byrote.report.html import standalone_svg
 from byrote.report.model import Estimate, Prose, Section, Table
 

@@ -38,6 +38,7 @@ def report(
     ),
     base: str | None = option("The baseline: name of a run or an arm, or a results folder.", metavar="RUN"),
     light: bool = flag("No JavaScript: still figures, a small file that prints well."),
+    figures: bool = flag("Write every figure as an SVG file too, into the folder figures beside the page."),
     open_it: bool = flag("Open the report in the browser.", "--open"),
     expect: Path | None = options.EXPECT,
 ) -> int:
@@ -59,10 +60,17 @@ def report(
     runs, base_name = _with_base(runs, base)
     checks = check(expectations, runs)
     files = build_report(
-        runs, out=out or _default_place(runs), base=base_name, groups=groups or None, light=light
+        runs,
+        out=out or _default_place(runs),
+        base=base_name,
+        groups=groups or None,
+        light=light,
+        figures=figures,
     )
     session.data(str(files.html))
     session.note(f"data: {files.json} {files.csv}")
+    if files.figures:
+        session.note(f"{len(files.figures)} figures: {files.figures[0].parent}")
     for warning in files.warnings:
         session.warn(f"warning: {warning}")
     if open_it and not webbrowser.open(files.html.resolve().as_uri()):

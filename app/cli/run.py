@@ -19,11 +19,16 @@ from byrote.cli.command import flag, option, record, verb
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.wording import counted, duration, size, visible_json
+from byrote.probes.wording import counted, duration, of_runs, size, visible_json
 
 if TYPE_CHECKING:
     from byrote.probes.sweep.dry_run import Preview
     from byrote.probes.sweep.folder import SweepOutcome
+
+Remarks = dict[
+    str, list[str]
+]  # what is said once for all runs that it holds for: the words -> names of the runs
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -101,16 +106,20 @@ def run(
         return _dry_run(session, opened, config, into)
     options.require_device(config)
     outcomes: list[SweepOutcome] = []
+    remarks: Remarks = {}
     try:
         if jobs > 1 and len(opened.series) > 1:
-            outcomes = _side_by_side(session, opened.series, config, into, plugin, progress, jobs)
+            outcomes = _side_by_side(session, opened.series, config, into, plugin, progress, jobs, remarks)
         else:
             for one in opened.series:
                 work = Work(progress, session, one.name, promise="finishing this checkpoint")
-                outcomes.append(_sweep(session, one, config, into, work, last=one is opened.series[-1]))
+                last = one is opened.series[-1]
+                outcomes.append(_sweep(session, one, config, into, work, remarks, last=last))
     except KeyboardInterrupt:
+        _say_remarks(session, remarks, len(opened.series))
         opened.report_broken(session)
         return interrupted(session, "finished checkpoints are kept")
+    _say_remarks(session, remarks, len(opened.series))
     opened.report_broken(session)
     _say_next(session, opened.series, outcomes)
     partial = bool(opened.broken) or any(outcome.gaps for outcome in outcomes)
@@ -123,6 +132,7 @@ def _sweep(
     config: SweepConfig,
     into: Destination,
     work: Work,
+    remarks: Remarks,
     *,
     last: bool,
 ) -> SweepOutcome:
@@ -148,14 +158,16 @@ def _sweep(
         )
     if outcome.interrupted or (work.stopping and not last):
         raise KeyboardInterrupt
-    _say(session, series, into, outcome)
+    _say(session, series, into, outcome, remarks)
     return outcome
 
 
-def _say(session: Session, series: CheckpointSeries, into: Destination, outcome: SweepOutcome) -> None:
+def _say(
+    session: Session, series: CheckpointSeries, into: Destination, outcome: SweepOutcome, remarks: Remarks
+) -> None:
     """What was measured of one series, and what took when."""
     session.data(str(outcome.path))
-    _summarise(session, series, outcome)
+    _summarise(session, series, outcome, remarks)
     if into.trace is not None:
         lines = "".join(visible_json({"run": series.name, **row}) + "\n" for row in outcome.trace)
         append(into.trace, lines.encode())
@@ -169,6 +181,7 @@ def _side_by_side(
     plugins: tuple[Path, ...],
     progress: str,
     jobs: int,
+    remarks: Remarks,
 ) -> list[SweepOutcome]:
     """Measure several series in processes; what is said of each is said as it is done.
 
@@ -197,11 +210,11 @@ def _side_by_side(
         for place, outcome in sweep_many(tasks, jobs=jobs, on_event=on_event, stopping=lambda: work.stopping):
             outcomes[place] = outcome
     for place in sorted(outcomes):
-        _say(session, all_series[place], into, outcomes[place])
+        _say(session, all_series[place], into, outcomes[place], remarks)
     return [outcomes[place] for place in range(len(tasks))]
 
 
-def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome) -> None:
+def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome, remarks: Remarks) -> None:
     from byrote.probes import findings
 
     name, results = series.name, outcome.results
@@ -218,16 +231,27 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
     session.detail(
         f"{name}: {outcome.measured:,} units measured, {outcome.reused:,} reused, {outcome.superseded:,} superseded"
     )
-    for remark in results.meta.get("notes", []):
-        (session.note if remark in series.notes else session.detail)(f"{name}: {remark}")
-    for line in [*findings.at_end(results), *_drift_lines(outcome)]:
-        session.note(f"{name}: {line}")
+    notes = results.meta.get("notes", [])
+    for remark in notes:
+        if remark not in series.notes:
+            session.detail(f"{name}: {remark}")
+    for line in [*findings.found_at_end(results), *_drift_lines(outcome)]:
+        session.note(line if line.startswith(f"{name} ") else f"{name}: {line}")
+    for remark in [*(note for note in notes if note in series.notes), *findings.not_measured(results)]:
+        remarks.setdefault(remark, []).append(name)
     if outcome.gaps:
         total = len(series) + len(series.gaps)
         session.warn(f"{name}: {counted(len(outcome.gaps), 'gap')} in {counted(total, 'checkpoint')}:")
         for gap in outcome.gaps:
             step = gap["path"] if gap["step"] is None else f"step {gap['step']:,}"
             session.warn(f"  {step}: {gap['reason']}" + (f" ({gap['help']})" if gap["help"] else ""))
+
+
+def _say_remarks(session: Session, remarks: Remarks, n_runs: int) -> None:
+    """What holds of several runs, once, with the runs it holds for."""
+    for remark, names in remarks.items():
+        most = len(names) if session.verbose else _NAMES_SHOWN
+        session.note(f"{of_runs(names, n_runs, most=most)}: {remark}")
 
 
 def _drift_lines(outcome: SweepOutcome) -> list[str]:
@@ -246,8 +270,14 @@ def _say_next(session: Session, series: Sequence[CheckpointSeries], outcomes: Se
     if len(paths) == 1:
         session.note(f"next: {shlex.join(['byrote', 'report', *paths])}")
         return
-    unique = (i for i, one in enumerate(series) if (one.manifest.get("arm") or {}).get("kind") == "unique")
-    base = next(unique, 0)
+    kinds = [(one.manifest.get("arm") or {}).get("kind") for one in series]
+    arms = [outcome.results.facts.arm for outcome in outcomes]
+    if None not in arms and len(set(arms)) < len(arms):  # several seeds: the report is of arms
+        control = next((arms[kinds.index(kind)] for kind in ("control", "unique") if kind in kinds), arms[0])
+        folder = str(outcomes[0].path.parent)
+        session.note(f"next: {shlex.join(['byrote', 'report', folder, '--base', str(control)])}")
+        return
+    base = kinds.index("unique") if "unique" in kinds else 0
     if len(paths) == 2:
         session.note(f"next: {shlex.join(['byrote', 'compare', paths[base], paths[1 - base]])}")
     session.note(f"next: {shlex.join(['byrote', 'report', *paths, '--base', series[base].name])}")

@@ -129,7 +129,8 @@ def example(view: View) -> None:
     with st.container(border=True, key="example"):
         st.markdown(
             f":material/school: Nothing has been measured in {literal(_where(view.library))} yet. "
-            "These two runs come with byrote, to look around in: one model trained on unique data, one on repeated data."
+            "These runs come with byrote, to look around in: one seed of each arm of the demo. Half of the data is the same in "
+            "all four; the other half is fresh, left out, repeated, or written by a model."
         )
         with st.popover("Measure my own", icon=":material/terminal:", key="begin", type="tertiary"):
             _how_to_begin()
@@ -142,7 +143,7 @@ def _where(library: Library) -> str:
 def _how_to_begin() -> None:
     st.markdown("Measure a folder of checkpoints:")
     st.code("byrote run path/to/checkpoints -o results", language="sh")
-    st.markdown("Or train, measure and compare two small series; it takes minutes:")
+    st.markdown("Or train 20 small models on four kinds of data, measure and compare them; it takes minutes:")
     st.code("make demo", language="sh")
     st.caption("This page looks again every few seconds and shows new results as soon as there are any.")
 

@@ -39,7 +39,7 @@ from byrote.probes.results.unit_files import unit_stamps
 Identity = tuple[Any, ...]
 # Set by the process that starts the server: what to open, and where the user is.
 PATHS_VARIABLE, DIRECTORY_VARIABLE = "BYROTE_DASHBOARD_PATHS", "BYROTE_DASHBOARD_DIRECTORY"
-MAX_RUNS_OPEN = 12
+MAX_RUNS_OPEN, MAX_ROWS_OPEN = 12, 4_000_000  # so many runs stay open, and more while they are small together
 MAX_NAME = 500  # characters; longer ones are no names of folders
 MAX_HEADS = 1 << 16  # of a model; the largest have some 20,000
 MAX_REASON = 300
@@ -154,9 +154,14 @@ def _read(folder: Path) -> Results | Broken:
             run = _opened(folder)
             _READ[folder] = identity, run
         _READ.move_to_end(folder)
-        while len(_READ) > MAX_RUNS_OPEN:
+        while len(_READ) > MAX_RUNS_OPEN and _rows_open() > MAX_ROWS_OPEN:
             _READ.popitem(last=False)
     return run
+
+
+def _rows_open() -> int:
+    """Observations of all runs that are open."""
+    return sum(run.n_rows for _, run in _READ.values() if isinstance(run, Results))
 
 
 def _opened(folder: Path) -> Results | Broken:

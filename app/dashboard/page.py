@@ -103,6 +103,18 @@ class View:
         """The baseline."""
         return self.library.runs.get(self.state.base)
 
+    def beside(self, most: int) -> list[Results]:
+        """The baseline and the run first, then the others as many as there is room for; of too many, those of the same seed first.
+
+        Args:
+            most: runs.
+        """
+        first = [run for run in (self.base, self.run) if run is not None]
+        others = [run for run in self.library.runs.values() if run not in first]
+        if len(first) + len(others) > most:
+            others.sort(key=lambda run: run.training_seed != self.run.training_seed)
+        return [*first, *others][:most]
+
 
 class Drawing:
     """A page being drawn, and what is on it in order, for the export menu.

@@ -157,11 +157,12 @@ def default_run(library: Library) -> str:
 
 
 def default_base(run: Results, library: Library) -> str:
-    """The baseline nobody chose: the run on unique data, where there is one and it is another."""
+    """The baseline nobody chose: the run on unique data, of the same seed where there is one; none for such a run itself."""
     if run.arm.get("kind") == "unique":
         return ""
-    unique = (r.run for r in library.runs.values() if r.arm.get("kind") == "unique" and r is not run)
-    return next(unique, "")
+    unique = [r for r in library.runs.values() if r.arm.get("kind") == "unique"]
+    unique.sort(key=lambda r: r.training_seed != run.training_seed)
+    return unique[0].run if unique else ""
 
 
 def default_head(run: Results, probe: str, metric: str, step: int) -> str:

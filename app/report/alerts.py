@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,7 @@ from byrote.probes.findings import (
 )
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.wording import counted, probe_name, steps_in_words
+from byrote.probes.wording import counted, of_runs, probe_name, steps_in_words
 from byrote.report.model import Alert, Status
 from byrote.report.report_inputs import Inputs
 
@@ -26,24 +26,41 @@ MAX_REASONS = 8
 
 
 def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
-    """Every alert of the report, the gravest kind first."""
+    """Every alert of the report, the gravest kind first; what several runs have in common is said once."""
+    return _merged(
+        [run.run for run in inputs.results],
+        (
+            alert
+            for part in (
+                _empty,
+                _imported,
+                _gaps,
+                _linted,
+                _text_loss,
+                _invalid,
+                _missing_token_sets,
+                _out_of_range,
+                _mixed,
+                _unequal_data,
+                _refused,
+                _unfinished,
+            )
+            for alert in part(inputs)
+        ),
+    )
+
+
+def _merged(names: Sequence[str], alerts: Iterable[Alert]) -> tuple[Alert, ...]:
+    """Alerts that begin with a run's name and say the same of several runs as one, with the runs it holds for."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for alert in alerts:
+        name, colon, rest = alert.text.partition(": ")
+        own = colon and name in names
+        key = (rest if own else alert.text, alert.section, alert.level)
+        found.setdefault(key, []).extend([name] if own else [])
     return tuple(
-        alert
-        for part in (
-            _empty,
-            _imported,
-            _gaps,
-            _linted,
-            _text_loss,
-            _invalid,
-            _missing_token_sets,
-            _out_of_range,
-            _mixed,
-            _unequal_data,
-            _refused,
-            _unfinished,
-        )
-        for alert in part(inputs)
+        Alert(f"{of_runs(runs, len(names))}: {text}" if runs else text, section, level)
+        for (text, section, level), runs in found.items()
     )
 
 

@@ -8,30 +8,33 @@ import pandas as pd
 
 from byrote.probes import figures
 from byrote.probes.comparable import measure_name
-from byrote.probes.findings_compared import formed_sentence, onset_lines, seed_tally
+from byrote.probes.findings_compared import arms_sentence, onset_lines, seed_tally
 from byrote.probes.group_comparison import GroupComparison
 from byrote.probes.groups import Group
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.run_facts import FACTS
 from byrote.probes.rules import MIN_SEEDS
-from byrote.probes.wording import MISSING, clean, number, p_value, step_number
+from byrote.probes.wording import MISSING, clean, interval, number, p_value, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Prose, Section, Table, Value, Words
 from byrote.report.report_inputs import Inputs
 from byrote.report.tables import picture
 
 _FAMILIES = ("primary", "secondary", "further")
+_OVER_TRAINING = (("held_out_loss", "loss"), ("repeat_loss", "later_blocks"), ("prefix_matching", "score"))
 
 
 def arms_title(inputs: Inputs) -> str:
     """What the arms differ in, as the title of a report; "" where none were compared."""
-    return "; ".join(formed_sentence(found) for found in inputs.arms)
+    return arms_sentence(inputs.arms)
 
 
 def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
     """The arms and their seeds, and every comparison with the baseline arm; () where runs are in no groups."""
     if not inputs.groups:
         return ()
-    blocks: list[Block] = []
+    blocks: list[Block] = [Prose(found.sentence, "lead") for found in inputs.arms]
+    if inputs.arms:
+        blocks += [_by_arm(inputs.arms), *_pictures(inputs.groups)]
     for index, found in enumerate(inputs.arms):
         groups = tuple(one for arm in (found.a, found.b) for one in inputs.groups if one.name == arm.name)
         blocks += _one(found, groups, index)
@@ -43,6 +46,49 @@ def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
         )
     blocks.append(_declared(inputs.groups))
     return (Section("arms", "Arm against arm", tuple(blocks)),)
+
+
+def _by_arm(arms: tuple[GroupComparison, ...]) -> Table:
+    """The primary and secondary measures of every arm, with the baseline arm and the difference from it."""
+    last = [found.rows[found.rows["step"] == found.steps[-1]] for found in arms]
+    by_measure = [{(row.probe, row.metric): row for row in rows.itertuples(index=False)} for rows in last]
+    shown = last[0][last[0]["family"].isin(_FAMILIES[:2])]
+    order = shown["family"].map(_FAMILIES.index).sort_values(kind="stable").index
+    rows = []
+    for key in (tuple(pair) for pair in shown.loc[order, ["probe", "metric"]].to_numpy()):
+        mine = [rows_of.get(key) for rows_of in by_measure]
+        rows.append((_measure(*key), number(mine[0].a), *(_cell(row) for row in mine)))
+    names = [clean(arms[0].a.name), *(clean(found.b.name) for found in arms)]
+    caption = (
+        f"Means over training seeds at step {step_number(arms[0].steps[-1])}, and below each the difference from {names[0]} with its "
+        "95% interval over seeds and sequences. The first measure decides, the others are corrected together (Holm)."
+    )
+    return Table("arms", caption, ("Measure", f"{names[0]}, baseline", *names[1:]), tuple(rows))
+
+
+def _cell(row: Any) -> Value:
+    """An arm's mean with its difference from the baseline, as the word for it colours it."""
+    if row is None:
+        return None
+    known = not pd.isna(row.lo)
+    by = interval(row.difference, row.lo, row.hi, sign=True) if known else number(row.difference, sign=True)
+    return Words(number(row.b), TONES.get(row.change, "plain"), f"{by} {row.change}")
+
+
+def _pictures(groups: tuple[Group, ...]) -> list[Block]:
+    """Every head of every seed, and test loss, copying and the strongest head over training, all arms in each figure."""
+    runs = [run for one in groups for run in one.runs]
+    blocks: list[Block] = []
+    if (
+        all(run.has("prefix_matching", "score", valid=True) for run in runs)
+        and len({run.shape for run in runs}) == 1
+    ):
+        blocks.append(picture("heads-by-arm", figures.arm_grids(groups), runs))
+    for probe, metric in _OVER_TRAINING:
+        if all(run.has(probe, metric, valid=True) and len(run.steps) > 1 for run in runs):
+            figure = figures.seed_curves(groups, probe=probe, metric=metric)
+            blocks.append(picture(f"{probe.replace('_', '-')}-by-arm", figure, runs))
+    return blocks
 
 
 def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[Block]:
@@ -58,8 +104,7 @@ def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[
         else f" Below {MIN_SEEDS} seeds a side nothing is said of the arms, only of these runs."
     )
     blocks: list[Block] = [
-        Prose(found.sentence, "lead"),
-        Prose(f"{seed_tally(found)}.", "lead"),
+        Prose(f"{b} against {a}: {seed_tally(found)}."),
         Listing(tuple(f"{line}." for line in onset_lines(found))),
         Prose(
             f"Differences are {b} minus {a}, over training seeds, {how}. Intervals are Student's over seeds, with the variance "
@@ -75,7 +120,7 @@ def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[
         ("repeat_loss", "later_blocks") if primary.empty else primary.iloc[-1][["probe", "metric"]]
     )
     runs = [run for one in groups for run in one.runs]
-    if all(run.has(probe, metric, valid=True) for run in runs):
+    if (probe, metric) not in _OVER_TRAINING and all(run.has(probe, metric, valid=True) for run in runs):
         figure = figures.seed_curves(groups, probe=probe, metric=metric)
         blocks.append(picture(f"seeds-{index}", figure, runs))
     last = found.rows[found.rows["step"] == found.steps[-1]]
@@ -93,9 +138,12 @@ def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[
     return blocks
 
 
+def _measure(probe: str, metric: str) -> Words:
+    unit = REGISTRY[probe].unit_of(metric.partition(":")[0]) if probe in REGISTRY else ""
+    return Words(measure_name(probe, metric), detail=unit)
+
+
 def _row(row: Any) -> tuple[Value, ...]:
-    name = measure_name(row.probe, row.metric)
-    unit = REGISTRY[row.probe].unit_of(row.metric.partition(":")[0]) if row.probe in REGISTRY else ""
     known = not pd.isna(row.lo)
     difference: Value = number(row.difference, sign=True)
     if known:
@@ -104,7 +152,7 @@ def _row(row: Any) -> tuple[Value, ...]:
     times = MISSING if pd.isna(row.seed_to_sequence) else number(row.seed_to_sequence, places=1)
     word = Words(row.change, TONES.get(row.change, "plain"))
     return (
-        row.family, Words(name, detail=unit), number(row.a), number(row.b), difference, int(row.n) or MISSING,
+        row.family, _measure(row.probe, row.metric), number(row.a), number(row.b), difference, int(row.n) or MISSING,
         p_value(row.q), times, *seeds, word,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from byrote.probes.findings import arm_words
@@ -13,7 +13,7 @@ from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.results.unit_files import unit_paths, unit_provenance
 from byrote.probes.spec import ProbeInfo
-from byrote.probes.wording import clean, probe_name, sentence_case, step_number, steps_in_words
+from byrote.probes.wording import clean, of_runs, probe_name, sentence_case, step_number, steps_in_words
 from byrote.report.alerts import differing_facts, invalid_groups
 from byrote.report.model import Block, Card, Cards, Code, Listing, Prose, Section, Table, Value
 from byrote.report.report_inputs import Inputs
@@ -56,12 +56,15 @@ def errors_section(inputs: Inputs) -> Section:
         for r in inputs.results
         for g in r.gaps
     ]  # fmt: skip
+    same: dict[tuple[Value, ...], list[str]] = {}
+    for r in inputs.results:
+        for g in invalid_groups(r):
+            what = (probe_name(g["probe"]), probe_name(g["metric"]), g["n"], steps_in_words(g["steps"]),
+                    g["reason"] or "no reason was recorded")  # fmt: skip
+            same.setdefault(what, []).append(r.run)
     invalid: list[tuple[Value, ...]] = [
-        (r.run, probe_name(g["probe"]), probe_name(g["metric"]), g["n"], steps_in_words(g["steps"]),
-         g["reason"] or "no reason was recorded")
-        for r in inputs.results
-        for g in invalid_groups(r)
-    ]  # fmt: skip
+        (of_runs(runs, len(inputs.results)), *what) for what, runs in same.items()
+    ]
     blocks: list[Block] = []
     columns: tuple[str, ...] = ("Run", "Step", "Where", "Reason", "What helps")
     if gaps:
@@ -78,15 +81,14 @@ def errors_section(inputs: Inputs) -> Section:
 
 def provenance_section(inputs: Inputs) -> Section:
     """Series, model, versions, dtype, device and weights of every run, side by side."""
-    facts = {r.run: _facts(r) for r in inputs.results}
+    runs = inputs.shown.results
+    facts = {r.run: _facts(r) for r in runs}
     names = list(dict.fromkeys(name for mine in facts.values() for name in mine))
-    rows: list[tuple[Value, ...]] = [
-        (name, *(facts[r.run].get(name, "–") for r in inputs.results)) for name in names
-    ]
+    rows: list[tuple[Value, ...]] = [(name, *(facts[r.run].get(name, "–") for r in runs)) for name in names]
     table = Table(
         name="provenance-table",
         caption="Where the numbers come from. Home folders are written as ~.",
-        columns=("", *(r.run for r in inputs.results)),
+        columns=("", *(r.run for r in runs)),
         rows=tuple(rows),
     )
     differing = differing_facts(inputs)
@@ -101,6 +103,7 @@ def provenance_section(inputs: Inputs) -> Section:
 
 def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
     """The commands and the notebook lines that make this report again."""
+    many = inputs.shown is not inputs
     names = [shlex.quote(f"results/{r.run}") for r in inputs.results]
     paths = [shlex.quote(r.series_shown or r.run) for r in inputs.results]
     lines = [
@@ -113,27 +116,45 @@ def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
         f"byrote compare {shlex.quote(f'results/{c.a}')} {shlex.quote(f'results/{c.b}')}"
         for c in inputs.comparisons
     ]
-    options = [f"--base {shlex.quote(inputs.base)}"] if inputs.base else []
+    base = inputs.base or (inputs.groups[0].name if inputs.arms else None)
+    options = [f"--base {shlex.quote(base)}"] if base else []
     options += ["--light"] if light else []
-    lines.append(" ".join(["byrote report", *names, *options, "-o", shlex.quote(out_name)]))
+    whole = ["results"] if many else names
+    lines.append(" ".join(["byrote report", *whole, *options, "-o", shlex.quote(out_name)]))
+    if many:
+        return _commands(lines, _notebook_of_arms(inputs, base))
     notebook = ["from byrote.probes import Results, compare, figures", ""]
     notebook += [
         f"run_{i} = Results.open({json.dumps(f'results/{r.run}')})" for i, r in enumerate(inputs.results)
     ]
     runs = ", ".join(f"run_{i}" for i in range(len(inputs.results)))
     probe = (inputs.head_probes or ["prefix_matching"])[0]
-    base = f", base={json.dumps(inputs.base)}" if inputs.base else ""
-    notebook.append(f"figures.trajectory([{runs}], probe={json.dumps(probe)}{base})")
+    dashed = f", base={json.dumps(inputs.base)}" if inputs.base else ""
+    notebook.append(f"figures.trajectory([{runs}], probe={json.dumps(probe)}{dashed})")
     index = {r.run: i for i, r in enumerate(inputs.results)}
     notebook += [f"compare(run_{index[c.a]}, run_{index[c.b]}).sentence" for c in inputs.comparisons]
+    return _commands(lines, notebook)
+
+
+def _commands(lines: Sequence[str], notebook: Sequence[str]) -> Section:
+    shell = Code("reproduce-shell", "On the command line", "\n".join(lines))
     return Section(
-        "reproduce",
-        "Reproduce",
-        (
-            Code("reproduce-shell", "On the command line", "\n".join(lines)),
-            Code("reproduce-notebook", "In a notebook", "\n".join(notebook)),
-        ),
+        "reproduce", "Reproduce", (shell, Code("reproduce-notebook", "In a notebook", "\n".join(notebook)))
     )
+
+
+def _notebook_of_arms(inputs: Inputs, base: str | None) -> list[str]:
+    """Lines that group the runs by their arms, as the report does, and compare these."""
+    lines = ["import byrote as br", "from pathlib import Path", ""]
+    lines.append(
+        'runs = [br.Results.open(path) for path in sorted(Path("results").iterdir()) if (path / "run.json").exists()]'
+    )
+    lines.append("arms = {one.name: one for one in br.groups_of(runs)}")
+    lines.append("br.figures.arm_grids(list(arms.values()))")
+    return lines + [
+        f"print(br.compare_groups(arms[{json.dumps(base)}], arms[{json.dumps(found.b.name)}]).sentence)"
+        for found in inputs.arms
+    ]
 
 
 def _seeds(inputs: Inputs) -> str:

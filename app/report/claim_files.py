@@ -17,8 +17,8 @@ from byrote.probes.claims.judging import Judgement, as_json
 from byrote.probes.claims.runs_table import write_runs
 from byrote.probes.sweep.config import installed_versions
 from byrote.report.claims import Made, claims_report
-from byrote.report.html import render, standalone_svg
-from byrote.report.model import Picture, Report
+from byrote.report.files import write_pictures
+from byrote.report.html import render
 
 VERSION = 1
 
@@ -68,46 +68,21 @@ def write_claims(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame
     """
     report = claims_report(judgements, table, made)
     page, _ = render(report, light=True)
-    files = ClaimFiles(
-        out / "claims.html",
-        out / "claims.json",
-        out / "runs.parquet",
-        tuple(out / "figures" / f"{name}.svg" for name in pictures_of(report)),
-    )
+    html, json, runs = out / "claims.html", out / "claims.json", out / "runs.parquet"
     try:
-        make_folder(out / "figures")
-        write_runs(files.runs, table)
-        write_json(files.json, claims_json(judgements, made))
-        write_pictures(out / "figures", report)
-        write_text(files.page, page)
+        make_folder(out)
+        write_runs(runs, table)
+        write_json(json, claims_json(judgements, made))
+        pictures = write_pictures(out / "figures", report)
+        write_text(html, page)
     except OSError as error:
         raise ByroteError(
             f"cannot write {out}: {error.strerror or error}",
             help="make room, or choose another folder with -o",
         ) from None
-    return files
+    return ClaimFiles(html, json, runs, pictures)
 
 
 def claims_json(judgements: Sequence[Judgement], made: Made) -> dict[str, Any]:
     """What claims.json holds."""
     return {"version": VERSION, "made": asdict(made), "claims": [as_json(judged) for judged in judgements]}
-
-
-def pictures_of(report: Report) -> dict[str, Picture]:
-    """The figures of a report by name."""
-    return {
-        block.name: block
-        for section in report.sections
-        for block in section.blocks
-        if isinstance(block, Picture)
-    }
-
-
-def write_pictures(folder: Path, report: Report) -> None:
-    """Every figure as an SVG that stands alone.
-
-    Raises:
-        OSError: one cannot be written.
-    """
-    for name, picture in pictures_of(report).items():
-        write_text(folder / f"{name}.svg", standalone_svg(picture.figure, name=name))

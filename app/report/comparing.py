@@ -22,7 +22,7 @@ def comparison_section(inputs: Inputs) -> Section:
     blocks: list[Block] = [Prose(f"Not compared: {text}", "note") for text in inputs.refused]
     for index, comparison in enumerate(inputs.comparisons):
         blocks += _one(inputs, comparison, index)
-    none = "No baseline was given. Name one with --base to compare every other run with it, paired on the same sequences."
+    none = "No baseline run was given. Name one with --base to compare every other run with it, paired on the same sequences."
     return Section("comparison", "Run against run", tuple(blocks) or (Prose(none),))
 
 

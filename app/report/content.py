@@ -9,6 +9,7 @@ from byrote.probes.figures.theme import run_styles
 from byrote.probes.findings import arm_words, runs
 from byrote.probes.groups import Group
 from byrote.probes.results import Results
+from byrote.probes.wording import clean, counted, listed
 from byrote.report.alerts import alerts_of, status_of
 from byrote.report.arms import arms_sections, arms_title
 from byrote.report.background import (
@@ -54,16 +55,18 @@ def report_content(
     """
     inputs = report_inputs(results, base=base, comparison=comparison, groups=groups)
     alerts = alerts_of(inputs)
+    shown, arms = inputs.shown, (*arms_sections(inputs), *degradation_sections(inputs))
+    of_runs = (
+        summary_section(shown, chosen=_chosen(inputs)),
+        verdict_section(shown),
+        timeline_section(shown),
+        heads_section(shown),
+        curves_section(shown),
+        memory_section(shown),
+    )
     sections = (
-        summary_section(inputs),
-        verdict_section(inputs),
-        timeline_section(inputs),
-        heads_section(inputs),
-        curves_section(inputs),
-        memory_section(inputs),
-        *arms_sections(inputs),
-        *degradation_sections(inputs),
-        comparison_section(inputs),
+        *((*arms, *of_runs) if inputs.arms else (*of_runs, *arms)),
+        comparison_section(shown),
         intervals_section(inputs),
         methods_section(inputs),
         errors_section(inputs),
@@ -80,7 +83,29 @@ def report_content(
     )
 
 
+def _chosen(inputs: Inputs) -> str:
+    """Which runs are shown where there are too many to show each; "" where all are."""
+    if inputs.shown is inputs:
+        return ""
+    names = listed([clean(run.run, limit=40) for run in inputs.shown.results], most=8)
+    return (
+        f"There are {len(inputs.results)} runs. What follows shows one of each arm, the one with the lowest seed, whatever it shows: "
+        f"{names}. What is said of the arms stands above, over all seeds; scores.csv has every number of every run."
+    )
+
+
 def _run_lines(inputs: Inputs) -> tuple[RunLine, ...]:
+    if inputs.shown is not inputs:  # a line for every arm, in the colours of the figures of arms
+        names = [one.name for one in inputs.groups]
+        base = names[0] if inputs.arms else None
+        styles = run_styles(names, base=base)
+        return tuple(
+            RunLine(
+                one.name, f"{counted(len(one), 'seed')}: {arm_words(one.runs[0])}", styles[one.name].token, styles[one.name].dash,
+                one.name == base,
+            )
+            for one in inputs.groups
+        )  # fmt: skip
     styles = run_styles(inputs.names, base=inputs.base)
     return tuple(
         RunLine(r.run, arm_words(r), styles[r.run].token, styles[r.run].dash, r.run == inputs.base)

@@ -20,7 +20,7 @@ from byrote.probes.groups import Group
 from byrote.probes.results import Results
 from byrote.probes.wording import visible_json
 from byrote.report.content import report_content
-from byrote.report.html import render
+from byrote.report.html import render, standalone_svg
 from byrote.report.model import Picture, Report, Table
 from byrote.report.redact import redact
 
@@ -39,12 +39,14 @@ class ReportFiles:
 
     Attributes:
         html, json, csv: the files.
+        figures: each figure as a file of its own, where these were requested.
         warnings: for the person who writes it, such as a page past 10 MB.
     """
 
     html: Path
     json: Path
     csv: Path
+    figures: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -56,6 +58,7 @@ def build_report(
     comparison: Comparison | Sequence[Comparison] | None = None,
     groups: Sequence[Group] | None = None,
     light: bool = False,
+    figures: bool = False,
     title: str | None = None,
     date: str | None = None,
 ) -> ReportFiles:
@@ -69,6 +72,7 @@ def build_report(
         comparison: one or several, made before; None compares every other run with the baseline.
         groups: arms of several seeds, the baseline first; None groups runs by the arm they declare.
         light: no JavaScript, still figures only.
+        figures: write every figure as an SVG too, into the folder `figures` beside the page.
         title: replaces the finding as title.
         date: printed date; None takes the current one. It is the only line that differs between two reports of the
             same results.
@@ -99,10 +103,35 @@ def build_report(
         for path, text in files.items():
             remove_leftovers_of(path)
             write_text(path, text)
+        drawn = write_pictures(page_file.parent / "figures", report) if figures else ()
     except OSError as error:
         message = f"cannot write the report to {page_file.parent} ({error.strerror})"
         raise ByroteError(message, help="choose another place with -o") from None
-    return ReportFiles(page_file, json_file, csv_file, size_warnings(len(page.encode()), sizes, limit=limit))
+    warnings = size_warnings(len(page.encode()), sizes, limit=limit)
+    return ReportFiles(page_file, json_file, csv_file, drawn, warnings)
+
+
+def pictures_of(report: Report) -> dict[str, Picture]:
+    """The figures of a report by name."""
+    return {
+        block.name: block
+        for section in report.sections
+        for block in section.blocks
+        if isinstance(block, Picture)
+    }
+
+
+def write_pictures(folder: Path, report: Report) -> tuple[Path, ...]:
+    """Every figure as an SVG that stands alone; the files.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    make_folder(folder)
+    pictures = {folder / f"{name}.svg": picture for name, picture in pictures_of(report).items()}
+    for path, picture in pictures.items():
+        write_text(path, standalone_svg(picture.figure, name=path.stem))
+    return tuple(pictures)
 
 
 def json_text(report: Report) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.comparable import Comparison
@@ -13,6 +14,8 @@ from byrote.probes.groups import Group, groups_of
 from byrote.probes.registry import REGISTRY, featured
 from byrote.probes.results import Results
 from byrote.probes.trajectory import Onset, onset
+
+MANY_RUNS = 8  # past which a report shows one run of every arm
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,20 @@ class Inputs:
         metric = REGISTRY[probe].main_metric if metric is None else metric
         found = [r for r in self.results if r.has(probe, metric, valid=True)]
         return [r for r in found if not at_last or not r.rows(probe, metric, step=r.last_step).empty]
+
+    @cached_property
+    def shown(self) -> Inputs:
+        """The same, of so few runs that each can be shown: of more than `MANY_RUNS` in arms, the first seed of every arm.
+
+        The arms are compared over all of their seeds; which run of them is shown does not depend on what it shows.
+        """
+        if not self.groups or len(self.results) <= MANY_RUNS:
+            return self
+        others = {run.run for one in self.groups for run in one.runs[1:]} - {self.base}
+        in_order = (*(run for one in self.groups for run in one.runs), *self.results)
+        results = {run.run: run for run in in_order if run.run not in others}
+        made = tuple(one for one in self.comparisons if {one.a, one.b} <= results.keys())
+        return replace(self, results=tuple(results.values()), comparisons=made, arms=(), groups=())
 
     @property
     def head_probes(self) -> list[str]:

@@ -26,8 +26,13 @@ _EVIDENCE = ("prefix_excess", "copying_excess", "jitter_excess", "dla_excess")
 _TESTS = ("q_prefix", "q_copying", "q_dla")
 
 
-def summary_section(inputs: Inputs) -> Section:
-    """Every probe's main numbers at each run's last step."""
+def summary_section(inputs: Inputs, *, chosen: str = "") -> Section:
+    """Every probe's main numbers at each run's last step.
+
+    Args:
+        inputs: of the runs shown.
+        chosen: which these are of more, in words; "" where they are all.
+    """
     rows = [row for info, metric in _wanted(inputs) for row in _metric_rows(inputs, info, metric)]
     versus = f"Change from {clean(inputs.base)}" if inputs.base else "Change from baseline"
     table = Table(
@@ -40,10 +45,11 @@ def summary_section(inputs: Inputs) -> Section:
         rows=tuple(rows),
     )
     lead: list[Block] = [Prose(c.sentence, "lead") for c in inputs.comparisons]
-    if not inputs.comparisons:
+    lead += [Prose(chosen)] if chosen else []
+    if not inputs.comparisons and not chosen:
         lead.append(Prose(_no_baseline(inputs), "note"))
     body = [table] if rows else [Prose("Nothing was measured, so there is nothing to summarise.")]
-    return Section("summary", "Summary", (*lead, *body))
+    return Section("summary", "One run of each arm" if chosen else "Summary", (*lead, *body))
 
 
 def verdict_section(inputs: Inputs) -> Section:

@@ -6,6 +6,7 @@ Every function takes results first and `look` last, and returns a `Figure`: a `g
 
 from __future__ import annotations
 
+from byrote.probes.figures.arm_grids import arm_grids
 from byrote.probes.figures.attention import attention
 from byrote.probes.figures.by_position import (
     copy_curve,
@@ -35,6 +36,7 @@ __all__ = [
     "Figure",
     "Look",
     "apply_theme",
+    "arm_grids",
     "attention",
     "capacity",
     "change_grid",

@@ -15,6 +15,7 @@ from byrote.probes.figures.theme import TOKENS
 from byrote.probes.registry import REGISTRY
 from byrote.probes.spec import Plugin
 from byrote.probes.stored_probes import to_json
+from byrote.probes.wording import of_runs
 from byrote.report.content import report_content
 from byrote.report.files import json_text, size_warnings
 from byrote.report.redact import redact
@@ -25,6 +26,21 @@ def test_a_page_past_the_limit_is_warned_about_with_its_largest_section() -> Non
     assert size_warnings(10, {"a": 4, "b": 6}, limit=10) == ()
     (warning,) = size_warnings(12_300_000, {"heads": 1_000_000, "timeline": 8_000_000}, limit=10_000_000)
     assert "12 MB" in warning and "“timeline” (8 MB)" in warning
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("a", "a"),
+        ("ab", "a and b"),
+        ("abc", "a, b and c"),
+        ("abcd", "4 of 9 runs (a, b, c and 1 more)"),
+        ("abcdefghi", "all 9 runs"),
+    ],
+)
+def test_of_which_runs_something_holds(names: str, words: str) -> None:
+    assert of_runs(names, 9) == words
+    assert of_runs("a", 1) == "a"
 
 
 def test_homes_and_user_names_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -100,6 +102,20 @@ def test_the_grid_of_the_founding_paper():
     assert (one.d_model, one.n_heads, one.normalization_type, one.batch) == (16, 1, None, 16)
     assert (one.init_std, one.lr, one.betas, one.weight_decay) == (0.8 / 16**0.5, 1e-2, (0.9, 0.98), 0.01)
     assert [sorted(map(len, plan.stacks)), sum(map(len, plan.stacks))] == [[13, 14, 14, 14], 55]
+
+
+def test_make_demo_trains_the_demo_and_sweeps_every_run_of_it():
+    plan = read_grid(grid_file("demo")).plan()
+    arms = {run.arm: (run.config.arm.kind, run.control, run.needs != ()) for run in plan.runs}
+    assert arms == {
+        "unique": ("unique", "", False), "control": ("control", "unique", False),
+        "repeated": ("repeated", "control", False), "synthetic": ("synthetic", "control", True),
+    }  # fmt: skip
+    assert len(plan.runs) == 4 * 5 and min(run.config.n_heads for run in plan.runs) >= 4
+    commands = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    assert "byrote lab train runs/demo --grid demo" in commands
+    (swept,) = re.findall(r"byrote run '(.+?)'", commands)
+    assert all(fnmatch.fnmatchcase(f"runs/demo/{run.folder}", swept) for run in plan.runs)
 
 
 def test_arms_of_a_seed_share_initial_weights_and_fresh_data():

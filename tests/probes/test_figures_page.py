@@ -36,9 +36,9 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     losses = planted[(planted["probe"] == "copy_curve") & (planted["metric"] == "loss")]
     found: dict[str, Any] = {"br": br}
     for name in ("unique", "repeated"):
-        results = Results.open(folder / name)
-        more = [losses.assign(run=name), losses.assign(run=name, probe="loss_by_position")]
-        curve = losses.assign(run=name, probe="edge_attribution", metric="faithfulness", chance=0.1)
+        results = Results.open(folder / f"{name}-d32-seed0")
+        more = [losses.assign(run=results.run), losses.assign(run=results.run, probe="loss_by_position")]
+        curve = losses.assign(run=results.run, probe="edge_attribution", metric="faithfulness", chance=0.1)
         more.append(curve.assign(value=0.9, lo=0.8, hi=1.0))
         more = [rows[rows["step"].isin(results.steps)] for rows in more]
         found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
@@ -71,7 +71,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found["seeds"] = br.groups_of(descending(tmp_path_factory.mktemp("arms"), "repeated", [1.0, 1.2]))
     found["comparison"] = br.compare(found["unique"], found["repeated"])
     found["runs"] = read_runs(DOCS / "claims" / "runs.parquet")
-    kept = attention_file(found["unique"].path, 2400)
+    kept = attention_file(found["unique"].path, found["unique"].steps[-1])
     found["text"] = stored_pattern(kept, stored_texts(kept)[0], layer=1, head=0)
     return found
 

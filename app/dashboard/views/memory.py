@@ -94,7 +94,8 @@ def draw(view: View, page: Drawing) -> None:
 
 
 def _plane(view: View, page: Drawing) -> None:
-    runs = list(view.library.runs.values())[:MAX_RUNS]
+    drawn = {run.run for run in view.beside(MAX_RUNS)}
+    runs = [run for run in view.library.runs.values() if run.run in drawn]
     ys, xs = available(MEMORY_AXES, runs), available(RULE_AXES, runs)
     if not ys or not xs:
         nothing("No run holds a measure of memory.", view.page.command)

@@ -179,8 +179,9 @@ TIMELINE = "timeline"
 
 def draw(view: View, page: Drawing) -> None:
     """Key figures, the timeline, losses, coverage and the table of runs."""
-    runs = _drawn(view)
-    page.title(what_happened(runs, {run.run: findings.run_onset(run) for run in runs}))
+    runs = view.beside(MAX_RUNS_DRAWN)
+    told = runs if len(runs) == len(view.library.runs) else list(view.library.runs.values())
+    page.title(what_happened(told, {run.run: findings.run_onset(run) for run in told}))
     for broken in view.library.broken:
         problem(f"{broken.path}: {broken.reason}", broken.help)
     _key_figures(view)
@@ -194,13 +195,6 @@ def draw(view: View, page: Drawing) -> None:
         _missing(view)
     with panel("the table of runs"):
         _runs_table(view, page)
-
-
-def _drawn(view: View) -> list[Results]:
-    """The run and the baseline first, then the others, as many as a figure takes."""
-    first = [run for run in (view.base, view.run) if run is not None]
-    others = [run for run in view.library.runs.values() if run not in first]
-    return [*first, *others][:MAX_RUNS_DRAWN]
 
 
 def _key_figures(view: View) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
-from planted_series import flat, rising, write_results
+from planted_series import flat, head_metric, rising, write_results
 
 import byrote as br
+from byrote.dashboard.library import MAX_RUNS_OPEN, open_library
 from byrote.probes.findings_compared import seed_tally
 
 UNIQUE = {"kind": "unique", "repeat_frac": 0.0, "pool_size": 0}
@@ -77,11 +79,74 @@ def test_the_report_has_the_arms_each_seed_and_what_was_declared(here):
         row for row in tables["arms-table-0"] if row["Measure"]["text"] == "repeat loss: later blocks"
     )
     assert later["Each seed of A"].count(",") == 1 and later["In words"]["tone"] == "plain"
-    figure = next(block for block in arms["blocks"] if block["kind"] == "figure")
-    assert "median of 2" in figure["finding"]
-    assert "uni-1" in str(figure["table"]["rows"][0])
+    figures = {block["name"]: block for block in arms["blocks"] if block["kind"] == "figure"}
+    assert "median of 2" in figures["repeat-loss-by-arm"]["finding"]
+    assert "uni-1" in str(figures["repeat-loss-by-arm"]["table"]["rows"][0])
+    assert "unique 0.90, repeated f=0.5 P=64 0.06" in figures["heads-by-arm"]["finding"]
     header = (here.folder / "report" / "scores.csv").read_text().partition("\n")[0]
     assert header.startswith("run,arm,step,")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Three arms of five seeds: in unique L1H2 rises, in repeated and control nothing does."""
+    root = tmp_path_factory.mktemp("many") / "results"
+    for seed in range(5):
+        for arm, units in (("control", flat()), ("repeated", flat()), ("unique", rising())):
+            write_results(root, f"{arm}-{seed}", units, arm={"kind": arm}, seed=seed, notes=["a note of all"])
+    return root
+
+
+def test_a_report_of_many_runs_speaks_of_arms_and_shows_one_run_of_each(many, byrote):
+    done = byrote("report", many, "--base", "control", "--figures", "--light", "-o", "report")
+    assert done.exit_code == 0, done.output
+    content = json.loads((byrote.folder / "report" / "report.json").read_text())
+    said = "lasting induction heads in 0 of 5 of control, 0 of 5 of repeated, 5 of 5 of unique"
+    assert content["title"].lower().endswith(said)
+    assert [(run["name"], run["is_base"]) for run in content["runs"]] == [
+        ("control", True), ("repeated", False), ("unique", False),
+    ]  # fmt: skip
+    assert [alert["text"] for alert in content["alerts"]] == ["all 15 runs: a note of all"]
+    arms, runs, *_ = content["sections"]
+    assert (arms["name"], runs["name"]) == ("arms", "summary")
+    assert "lowest seed" in runs["blocks"][0]["text"]
+    (table,) = (block for block in runs["blocks"] if block["kind"] == "table")
+    assert {row["Run"] for row in table["rows"]} == {"control-0", "repeated-0", "unique-0"}
+    (table,) = (block for block in arms["blocks"] if block.get("name") == "arms")
+    later = next(row for row in table["rows"] if row["Measure"]["text"] == "repeat loss: later blocks")
+    assert later["control, baseline"] == "4.80" and later["repeated"]["tone"] == "muted"
+    assert later["unique"]["text"] == "0.300" and later["unique"]["tone"] == "good"
+    assert "−4.50 [" in later["unique"]["detail"] and later["unique"]["detail"].endswith("better")
+    drawn = {path.stem for path in (byrote.folder / "report" / "figures").glob("*.svg")}
+    assert {"heads-by-arm", "repeat-loss-by-arm", "prefix-matching-by-arm"} <= drawn
+    commands = next(section for section in content["sections"] if section["name"] == "reproduce")
+    assert "byrote report results --base control --light -o report.html" in commands["blocks"][0]["text"]
+    assert len((byrote.folder / "report" / "scores.csv").read_text().splitlines()) > 15 * 4
+
+
+def test_many_runs_stay_open_and_the_overview_counts_them_by_arm(many, open_page):
+    page = open_page("overview", many, run="repeated-3", step=40)
+    assert not page.exception
+    said = "Lasting induction heads in 0 of 5 of control, 0 of 5 of repeated, 5 of 5 of unique"
+    assert page.title[0].value.replace("\\", "") == said
+    assert page.session_state["byrote_state"].base == "unique-3"  # of the same seed
+    kept = open_library([many]).runs
+    assert len(kept) == 15 > MAX_RUNS_OPEN
+    assert all(open_library([many]).runs[name] is run for name, run in kept.items())
+
+
+def test_arms_that_are_drawn_beside_each_other_have_the_same_heads(tmp_path):
+    other = write_results(
+        tmp_path, "other", {0: [head_metric("prefix_matching", np.full((1, 4), 0.5))]}, shape=(1, 4)
+    )
+    one = write_results(tmp_path, "one", rising())
+    groups = [br.group(path.name, [br.Results.open(path)]) for path in (one, other)]
+    with pytest.raises(br.ByroteError, match="models of 2 shapes"):
+        br.figures.arm_grids(groups)
+    figure = br.figures.arm_grids(groups[0], step=20)
+    cells = figure.data[0].z
+    assert len(cells) == 1 and cells[0][5] == 0.9 and cells[0][0] == 0.05  # L0H0 first, L1H2 last
+    assert "step 20" in figure.layout.title.text and figure.alt.endswith("one 0.90.")
 
 
 def test_the_compare_page_shows_every_seed(seeds, open_page):
