@@ -133,7 +133,7 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
             if found[r.run].measured:
                 by_arm.setdefault(r.facts.arm, []).append(found[r.run].found)
         if None not in by_arm and len(by_arm) < len(judged):
-            counts = [f"{sum(yes)} of {len(yes)} of {clean(arm)}" for arm, yes in by_arm.items()]
+            counts = [f"{sum(yes)} of {len(yes)} seeds of {clean(arm)}" for arm, yes in by_arm.items()]
             return f"Lasting induction heads in {listed(counts, most=8)}"
         return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
     return "; ".join(induction(name, one) for name, one in found.items())

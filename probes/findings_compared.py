@@ -126,20 +126,20 @@ def arms_sentence(found: Sequence[GroupComparison]) -> str:
     parts = []
     rows = [one.rows[one.rows["family"] == "primary"] for one in found]
     if not any(mine.empty for mine in rows):
-        last = [mine.iloc[-1] for mine in rows]
-        values = [f"{found[0].a.name} {number(last[0]['a'], places=2)} nats"]
+        last = [mine.iloc[-1] for mine in rows]  # of repeats minus the first block: a gain is negative
+        values = [f"{number(-last[0]['a'], places=2)} nats in {found[0].a.name}"]
         values += [
-            f"{one.b.name} {number(row['b'], places=2)} ({row['change']})"
+            f"{number(-row['b'], places=2)} in {one.b.name} ({row['change']})"
             for one, row in zip(found, last, strict=True)
         ]
-        parts.append(f"Copying gain at step {step_number(found[0].steps[-1])}: {', '.join(values)}")
+        parts.append(f"Copying lowers the loss by {', '.join(values)}")
     formed = [one.formed for one in found]
     if None not in formed:
         counts = [
             (found[0].a.name, *formed[0][:2]),
             *((one.b.name, *each[2:]) for one, each in zip(found, formed, strict=True)),
         ]
-        said = ", ".join(f"{yes} of {n} of {name}" for name, yes, n in counts)
+        said = ", ".join(f"{yes} of {n} seeds of {name}" for name, yes, n in counts)
         parts.append(f"lasting induction heads in {said}" if parts else f"Lasting induction heads in {said}")
     return "; ".join(parts)
 

@@ -1,15 +1,16 @@
 """The runs under the folders the dashboard was opened on: found anew at every look, read again only when changed. No Streamlit.
 
-Where nothing has been measured yet, the example is shown: two small runs, unpacked once per server.
+Where nothing has been measured yet, the example is shown: four small runs, unpacked once per server.
 
 `example.tar.xz` holds what `byrote run` stores, without what can be made again from it (observations.parquet,
-fingerprints.json). The series are those of `make demo`, measured at twelve steps with 16 sequences:
+fingerprints.json), and what the grid declares of its arms (byrote.toml). The series are those of `make demo`, one seed of each
+arm, measured at seven steps with 16 sequences:
 
-    byrote run runs/unique runs/repeated -p prefix_matching -p previous_token -p copying_logit -p induction
-        -p offset_profile -p composition -p repeat_loss -p exact_match -p mem_gap -p recall_vs_copy
-        --steps first,16,64,100,200,300,400,500,600,1k,1600,last --sequences 16 --save-attention -o results
+    byrote run 'runs/demo/*/d32/seed0' -p prefix_matching -p previous_token -p copying_logit -p induction
+        -p offset_profile -p composition -p repeat_loss -p held_out_loss -p exact_match -p mem_gap -p recall_vs_copy
+        --steps 0,125,375,500,625,750,1000 --sequences 16 --save-attention -o results
 
-Attention, and what heads write, is saved at step 2,400 alone.
+Attention, and what heads write, is kept at step 1,000 alone.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from byrote.report.model import Alert, Status
 from byrote.report.report_inputs import Inputs
 
 MAX_REASONS = 8
+OF_A_RUN = ("members", "twins")  # of a lab series, which brings its own: they are meant to differ
 
 
 def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
@@ -96,7 +97,10 @@ def _comparable_facts(results: Results) -> dict[str, str]:
     provenance.pop("swap", None)  # how weights got into memory; proved to give the same bits
     facts = {str(k).replace("_", " "): str(v) for k, v in provenance.items()}
     facts |= {f"version of {name}": str(version) for name, version in versions.items()}
+    own = OF_A_RUN if (results.meta.get("series") or {}).get("manifest") else ()
     for stimulus in results.meta.get("stimuli") or ():
+        if stimulus.get("kind") in own:
+            continue
         facts[f"stimulus {stimulus.get('kind', '')}"] = str(stimulus.get("id", ""))
     for probe in results.meta.get("probes") or ():
         facts[f"version of probe {probe.get('name', '')}"] = str(probe.get("version", ""))

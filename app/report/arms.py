@@ -14,7 +14,7 @@ from byrote.probes.groups import Group
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.run_facts import FACTS
 from byrote.probes.rules import MIN_SEEDS
-from byrote.probes.wording import MISSING, clean, interval, number, p_value, step_number
+from byrote.probes.wording import MISSING, clean, interval, number, p_value, sentence_case, step_number
 from byrote.report.model import TONES, Block, Estimate, Listing, Prose, Section, Table, Value, Words
 from byrote.report.report_inputs import Inputs
 from byrote.report.tables import picture
@@ -106,15 +106,19 @@ def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[
     blocks: list[Block] = [
         Prose(f"{b} against {a}: {seed_tally(found)}."),
         Listing(tuple(f"{line}." for line in onset_lines(found))),
-        Prose(
-            f"Differences are {b} minus {a}, over training seeds, {how}. Intervals are Student's over seeds, with the variance "
-            "of the choice of sequences added. A change is clear when its whole interval lies beyond the metric's smallest "
-            "effect and q is below 0.05: the primary metric decides, the secondary ones are corrected together (Holm), the "
-            f"further ones by Benjamini-Hochberg.{few}",
-            "note",
-        ),
-        *(Prose(note, "note") for note in found.notes),
     ]
+    if not index:
+        blocks.append(
+            Prose(
+                f"Differences are {b} minus {a}, over training seeds, {how}. Intervals are Student's over seeds, with the variance "
+                "of the choice of sequences added. A change is clear when its whole interval lies beyond the metric's smallest "
+                "effect and q is below 0.05: the primary metric decides, the secondary ones are corrected together (Holm), the "
+                f"further ones by Benjamini-Hochberg.{few}",
+                "note",
+            )
+        )
+    if found.notes:
+        blocks.append(Prose(f"{sentence_case('; '.join(found.notes))}.", "note"))
     primary = found.rows[found.rows["family"] == "primary"]
     probe, metric = (
         ("repeat_loss", "later_blocks") if primary.empty else primary.iloc[-1][["probe", "metric"]]

@@ -3,6 +3,7 @@
     recipe = "tiled-small"      # the settings that all runs share, by name
     seeds = 5                   # 0 to 4; or a list
     checkpoints = 20            # about so many of each run, close together early
+    together = 16               # optional: at most so many runs are trained together, 1 to 16; fewer keep more cores busy
 
     [settings]                  # what is otherwise than in the recipe
     steps = 2400
@@ -44,6 +45,7 @@ from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.config import NORMS, LabConfig
 from byrote.checkpoints.lab.recipes import recipe
 from byrote.checkpoints.lab.sources import Source, source_named
+from byrote.checkpoints.lab.together import MAX_RUNS as MOST_TOGETHER
 from byrote.checkpoints.lab.together import stacks_of
 from byrote.checkpoints.safe_read import FileRefused, read_toml
 
@@ -51,7 +53,7 @@ SHIPPED = Path(__file__).parent / "grids"
 MAX_BYTES, MAX_ARMS, MAX_SEEDS, MAX_SIZES, MAX_RUNS = 1 << 20, 500, 1_000, 50, 10_000
 RESERVED = ("results",)  # where results of a grid's runs go
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-_KEYS = ("recipe", "seeds", "checkpoints", "settings", "sizes", "arms")
+_KEYS = ("recipe", "seeds", "checkpoints", "together", "settings", "sizes", "arms")
 _OF_ITS_OWN = ("arm", "seed", "name")  # fields of a run that a grid sets otherwise
 _SHARED = (
     "source",
@@ -153,12 +155,14 @@ class Grid:
         seeds: distinct, in the order given.
         sizes: name -> settings that all runs of this size share.
         arms: in the order given.
+        together: runs that are trained together at most.
     """
 
     recipe: str
     seeds: tuple[int, ...]
     sizes: Mapping[str, LabConfig]
     arms: tuple[GridArm, ...]
+    together: int = MOST_TOGETHER
 
     def plan(self) -> Plan:
         """Every run in order; equal grids give equal plans.
@@ -167,7 +171,8 @@ class Grid:
             ByroteError: an arm that a size, or the length of training, cannot realise.
         """
         runs = tuple(self._runs())
-        return Plan(runs, stacks_of([run.config for run in runs], self._levels(runs)))
+        configs = [run.config for run in runs]
+        return Plan(runs, stacks_of(configs, self._levels(runs), most=self.together))
 
     def _levels(self, runs: Sequence[PlannedRun]) -> list[int]:
         """How many runs have to be trained one after another before each."""
@@ -291,7 +296,13 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
                 f"the control of the arm {arm.name!r} is {arm.control[:40]!r}, which is no other arm of the grid",
                 help=did_you_mean(arm.control[:40], others) if others else "declare it",
             )
-    grid = Grid(name, _seeds(data.get("seeds", 1)), sizes, arms)
+    together = data.get("together", MOST_TOGETHER)
+    if type(together) is not int or not 1 <= together <= MOST_TOGETHER:
+        raise ByroteError(
+            f"together is {str(together)[:40]!r}",
+            help=f"write how many runs are trained together at most, 1 to {MOST_TOGETHER}",
+        )
+    grid = Grid(name, _seeds(data.get("seeds", 1)), sizes, arms, together)
     if (n_runs := len(arms) * len(sizes) * len(grid.seeds)) > MAX_RUNS:
         raise ByroteError(
             f"the grid has {n_runs:,} runs", help=f"it may have {MAX_RUNS:,}: take fewer seeds, sizes or arms"

@@ -30,13 +30,14 @@ def gains(config: LabConfig) -> bool:
 
 
 def stacks_of(
-    configs: Sequence[LabConfig], levels: Sequence[int] | None = None
+    configs: Sequence[LabConfig], levels: Sequence[int] | None = None, *, most: int = MAX_RUNS
 ) -> tuple[tuple[int, ...], ...]:
     """Runs, by their place, as they are trained together; stacks of one shape are as even as can be.
 
     Args:
         configs: of the runs, in the order of the plan.
         levels: how many others have to be trained one after another before each; runs of several are not trained together.
+        most: runs of a stack.
 
     Returns:
         Stacks in the order of their first runs; one that holds a single run is trained as any other series.
@@ -50,7 +51,7 @@ def stacks_of(
         else:
             found.append((place,))
     for places in shapes.values():
-        n_stacks = -(-len(places) // MAX_RUNS)
+        n_stacks = -(-len(places) // most)
         ends = [len(places) * k // n_stacks for k in range(n_stacks + 1)]
         found += [tuple(places[a:b]) for a, b in pairwise(ends)]
     return tuple(sorted(found))

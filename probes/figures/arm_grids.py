@@ -61,7 +61,7 @@ def arm_grids(
         look: theme and width.
 
     Returns:
-        Heatmaps on the range the probe declares, the mean test loss of each arm above its panel where it was measured. The
+        Heatmaps on one scale, from the lower end of the probe's range to a tenth of it above the largest value; the mean test loss of each arm above its panel where it was measured. The
         table has every head of every seed.
 
     Raises:
@@ -71,7 +71,7 @@ def arm_grids(
     runs = [run for one in groups for run in one.runs]
     shape, rows, step = _same_heads(runs, probe, metric, step)
     everything = pd.concat(list(rows.values()), ignore_index=True)
-    limits = value_range(probe, metric, everything.loc[everything["valid"], "value"])
+    limits = _limits(probe, metric, everything.loc[everything["valid"], "value"])
     n_columns, most = min(PER_ROW, len(groups)), max(map(len, groups))
     n_rows = -(-len(groups) // n_columns)
     plot_px = n_rows * most * CELL_PX + (n_rows - 1) * ROW_GAP_PX
@@ -136,6 +136,15 @@ def _same_heads(
         )
     step = max(common) if step is None else step
     return shapes.pop(), {name: at_step(rows, step)[0] for name, rows in observed.items()}, step
+
+
+def _limits(probe: str, metric: str, values: pd.Series) -> tuple[float, float]:
+    """One scale for all panels: what is compared is arm with arm, and small values have to differ too."""
+    lo, hi = value_range(probe, metric, values)
+    if lo < 0 or values.empty:
+        return lo, hi
+    tenths = np.ceil(10 * (float(values.max()) - lo) / (hi - lo))
+    return lo, lo + (hi - lo) * float(np.clip(tenths, 1, 10)) / 10
 
 
 def _panel_title(one: Any, step: int) -> str:

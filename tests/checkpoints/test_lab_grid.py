@@ -111,6 +111,7 @@ def test_make_demo_trains_the_demo_and_sweeps_every_run_of_it():
         "unique": ("unique", "", False), "control": ("control", "unique", False),
         "repeated": ("repeated", "control", False), "synthetic": ("synthetic", "control", True),
     }  # fmt: skip
+    assert sorted(map(len, plan.stacks)) == [2, 3, 3, 4, 4, 4]  # at most 4 together, so that two cores have work
     assert len(plan.runs) == 4 * 5 and min(run.config.n_heads for run in plan.runs) >= 4
     commands = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
     assert "byrote lab train runs/demo --grid demo" in commands
@@ -159,6 +160,8 @@ def test_checkpoints_by_their_number(steps, n, expected):
         ("seed = 3", "the grid has a key 'seed'. did you mean 'seeds'"),
         ('recipe = "tiled"', "the lab has no recipe 'tiled'. did you mean 'tiled-small'"),
         ("seeds = 0", "seeds is 0. write how many, 1 to 1,000"),
+        ("together = 17", "together is '17'. write how many runs are trained together at most, 1 to 16"),
+        ("together = true", "together is 'True'"),
         ("seeds = [1, 1]", "no two are the same"),
         ("checkpoints = 1", "checkpoints is 1. use 2 to"),
         ('checkpoints = "many"', "checkpoints of the grid is 'many'. it is a whole number"),

@@ -65,6 +65,9 @@ def test_a_cell_of_the_grid_reads_as_the_table_does(limits, places):
     assert differ.mean() < 0.01  # where the value lies on the border between two roundings
 
 
+EXAMPLE = {f"{arm}-d32-seed0" for arm in ("unique", "control", "repeated", "synthetic")}
+
+
 def test_the_example_is_small_stays_in_its_folder_and_tells_of_no_machine(tmp_path):
     assert PACKED.stat().st_size < 500_000
     with tarfile.open(PACKED) as packed:
@@ -75,5 +78,6 @@ def test_the_example_is_small_stays_in_its_folder_and_tells_of_no_machine(tmp_pa
     for file in tmp_path.rglob("run.json"):
         assert '"/' not in file.read_text(encoding="utf-8")
     shown = or_example(Library(paths=(tmp_path,)))
-    assert (set(shown.runs), shown.is_example, shown.paths) == ({"unique", "repeated"}, True, (tmp_path,))
-    assert shown.runs["unique"].steps == [0, 16, 64, 100, 200, 300, 400, 500, 600, 1000, 1600, 2400]
+    assert (set(shown.runs), shown.is_example, shown.paths) == (EXAMPLE, True, (tmp_path,))
+    assert {run.facts.arm for run in shown.runs.values()} == {"unique", "control", "repeated", "synthetic"}
+    assert all(run.steps == [0, 125, 375, 500, 625, 750, 1000] for run in shown.runs.values())

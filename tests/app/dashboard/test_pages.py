@@ -73,13 +73,13 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
     assert f"Nothing has been measured in {tmp_path / 'results'} yet" in said
     assert "byrote run path/to/checkpoints -o results" in said
     assert "make demo" in said
-    assert at.session_state["byrote_state"].run == "repeated"
+    assert at.session_state["byrote_state"].run == "repeated-d32-seed0"
     assert len(at.get("plotly_chart")) == len(PAGES[page].figures)
 
 
 def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
     at = open_page("overview", tmp_path)
-    assert "unique forms induction heads between steps 300 and 400" in title(at)
+    assert title(at) == "2 of 4 runs form lasting induction heads"
     write_results(tmp_path, "mine", rising())
     at.run()
     assert title(at) == "mine forms induction heads between steps 10 and 20 (L1H2)"
