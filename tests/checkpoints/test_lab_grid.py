@@ -111,7 +111,7 @@ def test_make_demo_trains_the_demo_and_sweeps_every_run_of_it():
         "unique": ("unique", "", False), "control": ("control", "unique", False),
         "repeated": ("repeated", "control", False), "synthetic": ("synthetic", "control", True),
     }  # fmt: skip
-    assert sorted(map(len, plan.stacks)) == [2, 3, 3, 4, 4, 4]  # at most 4 together, so that two cores have work
+    assert sorted(map(len, plan.stacks)) == [2, 3, 3, 4, 4, 4]  # so that two cores have work
     assert len(plan.runs) == 4 * 5 and min(run.config.n_heads for run in plan.runs) >= 4
     commands = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
     assert "byrote lab train runs/demo --grid demo" in commands

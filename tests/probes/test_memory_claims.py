@@ -25,8 +25,8 @@ from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.results import Results
 from byrote.probes.rules import NOT_REPRODUCED, REPRODUCED
 from byrote.probes.seed_statistics import spearman
-from byrote.report.claim_files import pictures_of
 from byrote.report.claims import Made, claims_report
+from byrote.report.files import pictures_of
 
 REPEATS = [0, 0, 1, 1, 4, 4]
 
