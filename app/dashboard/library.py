@@ -4,13 +4,13 @@ Where nothing has been measured yet, the example is shown: four small runs, unpa
 
 `example.tar.xz` holds what `byrote run` stores, without what can be made again from it (observations.parquet,
 fingerprints.json), and what the grid declares of its arms (byrote.toml). The series are those of `make demo`, one seed of each
-arm, measured at seven steps with 16 sequences:
+arm, measured at six steps with 16 sequences:
 
     byrote run 'runs/demo/*/d32/seed0' -p prefix_matching -p previous_token -p copying_logit -p induction
         -p offset_profile -p composition -p repeat_loss -p held_out_loss -p exact_match -p mem_gap -p recall_vs_copy
-        --steps 0,125,375,500,625,750,1000 --sequences 16 --save-attention -o results
+        --steps 0,125,375,500,625,1000 --sequences 16 --save-attention -o results
 
-Attention, and what heads write, is kept at step 1,000 alone.
+Attention, and what heads write, is kept of unique and repeated data at step 1,000 alone.
 """
 
 from __future__ import annotations
