@@ -104,15 +104,15 @@ class View:
         return self.library.runs.get(self.state.base)
 
     def beside(self, most: int) -> list[Results]:
-        """The baseline and the run first, then the others as many as there is room for; of too many, those of the same seed first.
+        """The baseline and the run first, then the others as many as there is room for; of too many, those of the same seed.
 
         Args:
             most: runs.
         """
         first = [run for run in (self.base, self.run) if run is not None]
         others = [run for run in self.library.runs.values() if run not in first]
-        if len(first) + len(others) > most:
-            others.sort(key=lambda run: run.training_seed != self.run.training_seed)
+        if len(first) + len(others) > most and self.run.training_seed is not None:
+            others = [run for run in others if run.training_seed == self.run.training_seed]
         return [*first, *others][:most]
 
 

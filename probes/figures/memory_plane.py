@@ -155,7 +155,12 @@ def memory_plane(
         line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
         traces.append(scatter(markup(run.run), [at, at], [lo, hi], line=line, hoverinfo="name"))
         words, height = f"{markup(short(run.run))}: memory not tested", lo + (hi - lo) * (0.62 - 0.09 * rank)
-        notes.append(note(words, x=at, y=height, xanchor="right", xshift=-6, **_ON_PLOT))
+        side = (
+            {"xanchor": "right", "xshift": -6}
+            if at > sum(axes[0]["range"]) / 2
+            else {"xanchor": "left", "xshift": 6}
+        )
+        notes.append(note(words, x=at, y=height, **side, **_ON_PLOT))
         table += [{"run": run.run, "step": s, x: p.words.strip(), y: "not tested"} for s, p in xs.items()]
     return finish(
         Figure({"data": traces, "layout": {"xaxis": axes[0], "yaxis": axes[1], "annotations": notes}}),
