@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.statistics import LEVEL
+from byrote.probes.wording import clean, listed
 
 N_DRAWS = 1000
 
@@ -74,8 +75,14 @@ def cells_of(
     seeds = [tuple(pair) for pair in rows[["init_seed", "data_seed"]].itertuples(index=False, name=None)]
     parts = [seeds[a:b] for a, b in pairwise(bounds)]
     declared = not rows[["init_seed", "data_seed"]].isna().to_numpy().any()
-    for name, part in zip(names, parts, strict=True):
+    for name, part, a, b in zip(names, parts, bounds, bounds[1:], strict=False):
         if declared and len(set(part)) < len(part):
+            arms = list(dict.fromkeys(rows["arm"].iloc[a:b])) if "arm" in rows else []
+            if len(arms) > 1:
+                raise ByroteError(
+                    f"{clean(listed(arms))} stand at one dose, {name:g}, and differ in something else",
+                    help="give arms that differ in nothing but the dose, or name what they differ in with --over",
+                )
             raise ByroteError(
                 f"two runs at {name:g} have the same seeds: one training counted twice, or two arms in one",
                 help="give runs that differ in nothing but the dose and their seeds",

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import axis_layout
-from byrote.probes.figures.canvas import FULL, NUMBERS, Canvas, Figure, Look, finish, scatter
+from byrote.probes.figures.canvas import FULL, NUMBERS, Canvas, Figure, Look, finish, note, scatter
 from byrote.probes.figures.cells import cells_of, color_axis
 from byrote.probes.figures.lines import numbers_of
 from byrote.probes.figures.select import (
@@ -27,7 +27,6 @@ from byrote.probes.figures.select import (
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
 from byrote.probes.wording import (
     clean,
-    counted,
     estimate,
     listed,
     markup,
@@ -37,7 +36,7 @@ from byrote.probes.wording import (
     step_number,
 )
 
-PER_ROW, CELL_PX, ROW_GAP_PX = 4, 24, 62
+PER_ROW, CELL_PX, ROW_GAP_PX, LINE_PX = 4, 24, 62, 16
 LOSS = ("held_out_loss", "loss")  # written above each arm where all of its runs have it
 
 
@@ -61,8 +60,8 @@ def arm_grids(
         look: theme and width.
 
     Returns:
-        Heatmaps on one scale, from the lower end of the probe's range to a tenth of it above the largest value; the mean test loss of each arm above its panel where it was measured. The
-        table has every head of every seed.
+        Heatmaps on one scale, from the lower end of the probe's range to the tenth of it that holds the largest value; the mean
+        test loss of each arm above its panel where it was measured. The table has every head of every seed.
 
     Raises:
         ByroteError: no group, models of different shapes, no step in common, or an unknown probe or metric.
@@ -78,9 +77,14 @@ def arm_grids(
     fig = make_subplots(
         figure=Figure(), rows=n_rows, cols=n_columns, horizontal_spacing=0.03,
         vertical_spacing=ROW_GAP_PX / plot_px if n_rows > 1 else 0,
-        subplot_titles=[_panel_title(one, step) for one in groups],
+        subplot_titles=[markup(short(one.name)) for one in groups],
     )  # fmt: skip
     fig.update_annotations(font={"size": SMALL_FONT_SIZE_PX, "color": paint("ink")})
+    losses = {i: words for i, one in enumerate(groups) if (words := _loss_words(one, step))}
+    places = [(title.x, title.y) for title in fig.layout.annotations]
+    for i, words in losses.items():  # below the name, which moves up a line
+        fig.layout.annotations[i].update(yshift=LINE_PX)
+        fig.add_annotation(note(words, x=places[i][0], y=places[i][1], xanchor="center", yanchor="bottom"))
     for index in range(n_rows * n_columns):
         name = str(index + 1) if index else ""
         if index >= len(groups):
@@ -147,13 +151,12 @@ def _limits(probe: str, metric: str, values: pd.Series) -> tuple[float, float]:
     return lo, lo + (hi - lo) * float(np.clip(tenths, 1, 10)) / 10
 
 
-def _panel_title(one: Any, step: int) -> str:
-    """The arm, and the mean of its test loss where all runs have one at this step."""
+def _loss_words(one: Any, step: int) -> str:
+    """The mean of an arm's test loss; "" where not all of its runs have one at this step."""
     losses = [run.rows(*LOSS, step=step, valid=True)["value"] for run in one.runs]
-    words = f"{markup(short(one.name))}, {counted(len(one), 'seed')}"
-    if all(len(values) == 1 for values in losses):
-        words += f"<br>test loss {number(float(np.mean([v.iloc[0] for v in losses])), places=2)} nats"
-    return words
+    if any(len(values) != 1 for values in losses):
+        return ""
+    return f"test loss {number(float(np.mean([v.iloc[0] for v in losses])), places=2)} nats"
 
 
 def _axes(shape: tuple[int, int], one: Any, most: int) -> tuple[dict[str, Any], dict[str, Any]]:

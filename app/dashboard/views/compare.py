@@ -178,7 +178,6 @@ def draw(view: View, page: Drawing) -> None:
     comparison = _compared(view, page)
     _controls(view)
     if comparison is not None:
-        st.markdown(literal(comparison.sentence, limit=1500))
         _notes(comparison)
     with panel("the arms"):
         _arms(view, base, page)
