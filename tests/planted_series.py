@@ -47,7 +47,7 @@ def model_metric(
 
 def _samples(values: np.ndarray, half: float) -> np.ndarray:
     """One value per sequence, close around the planted one."""
-    rng = np.random.default_rng(int(1000 * np.nansum(values)))
+    rng = np.random.default_rng(abs(int(1000 * np.nansum(values))))
     return values + half * rng.normal(size=(N, *values.shape))
 
 

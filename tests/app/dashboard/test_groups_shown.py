@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from planted_series import flat, head_metric, rising, write_results
+from planted_series import flat, head_metric, model_metric, rising, write_results
 
 import byrote as br
 from byrote.dashboard.library import MAX_RUNS_OPEN, open_library
@@ -92,7 +92,15 @@ def many(tmp_path_factory):
     """Three arms of five seeds: in unique L1H2 rises, in repeated and control nothing does."""
     root = tmp_path_factory.mktemp("many") / "results"
     for seed in range(5):
-        for arm, units in (("control", flat()), ("repeated", flat()), ("unique", rising())):
+        for arm, units, gain in (
+            ("control", flat(), 0.2),
+            ("repeated", flat(), 0.2),
+            ("unique", rising(), 4.5),
+        ):
+            units = {
+                step: [*found, model_metric("repeat_loss", "difference", -gain)]
+                for step, found in units.items()
+            }
             write_results(root, f"{arm}-{seed}", units, arm={"kind": arm}, seed=seed, notes=["a note of all"])
     return root
 
@@ -102,7 +110,7 @@ def test_a_report_of_many_runs_speaks_of_arms_and_shows_one_run_of_each(many, by
     assert done.exit_code == 0, done.output
     content = json.loads((byrote.folder / "report" / "report.json").read_text())
     assert content["title"] == (
-        "Copying lowers the loss by 0.00 nats in control, 0.00 in repeated (no clear change), 4.50 in unique (better); "
+        "Copying lowers the loss by 0.20 nats in control, 0.20 in repeated (no clear change), 4.50 in unique (better); "
         "lasting induction heads in 0 of 5 seeds of control, 0 of 5 seeds of repeated, 5 of 5 seeds of unique"
     )
     assert [(run["name"], run["is_base"]) for run in content["runs"]] == [
