@@ -51,10 +51,10 @@ $(FILES): FORCE
 FORCE:
 
 # Four arms, five seeds each (checkpoints/lab/grids/demo.toml). Ended at any moment, the same command goes on.
-DEMO_PROBES := induction previous_token repeat_loss held_out_loss
+DEMO_PROBES := induction previous_token offset_profile composition repeat_loss held_out_loss inducible_loss mem_gap
 demo: $(STAMP)
 	$(BIN)/byrote lab train runs/demo --grid demo
-	$(BIN)/byrote run 'runs/demo/*/d32/seed*' -o runs/demo/results --jobs 2 $(DEMO_PROBES:%=-p %)
+	$(BIN)/byrote run 'runs/demo/*/d32/seed*' -o runs/demo/results --jobs 2 --save-attention $(DEMO_PROBES:%=-p %)
 	$(BIN)/byrote report runs/demo/results --base control --figures -o reports/demo
 	@echo
 	@echo "The report: reports/demo/report.html  (open it in a browser; it needs no network)"

@@ -6,6 +6,7 @@ sentence of one event (an onset, a peak, a swap of heads) is made where the even
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -128,12 +129,10 @@ def runs(results: Sequence[Table], onsets: Mapping[str, Onset] | None = None) ->
     if not judged:
         return strongest_scores(measured)
     if len(found) > MAX_RUNS_NAMED:
-        by_arm: dict[str | None, list[bool]] = {}
-        for r in measured:
-            if found[r.run].measured:
-                by_arm.setdefault(r.facts.arm, []).append(found[r.run].found)
-        if None not in by_arm and len(by_arm) < len(judged):
-            counts = [f"{sum(yes)} of {len(yes)} seeds of {clean(arm)}" for arm, yes in by_arm.items()]
+        arms = [(r.facts.arm, found[r.run].found) for r in measured if found[r.run].measured]
+        all_of = Counter(arm for arm, _ in arms)
+        if None not in all_of and len(all_of) < len(arms):
+            counts = [f"{arms.count((arm, True))} of {n} seeds of {clean(arm)}" for arm, n in all_of.items()]
             return f"Lasting induction heads in {listed(counts, most=8)}"
         return f"{sum(one.found for one in judged)} of {len(judged)} runs form lasting induction heads"
     return "; ".join(induction(name, one) for name, one in found.items())

@@ -82,7 +82,8 @@ OPTIONS: dict[str, set[str]] = {
     "byrote verify": SHARED | OUTPUT | {"--content"},
     "byrote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
     "byrote compare": SHARED | OUTPUT | {"--group", "--align", "--at", "--heads", "--top", "--expect"},
-    "byrote report": SHARED | {"--group", "-o", "--out", "--base", "--light", "--open", "--expect"},
+    "byrote report": SHARED
+    | {"--group", "-o", "--out", "--base", "--light", "--figures", "--open", "--expect"},
     "byrote graft": SHARED
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
