@@ -174,13 +174,7 @@ def strongest_scores(results: Sequence[Table]) -> str:
 
 
 def at_end(results: Table) -> Iterator[str]:
-    """What a run found and what was not measured, in the few lines a person reads when it ends."""
-    yield from found_at_end(results)
-    yield from not_measured(results)
-
-
-def found_at_end(results: Table) -> Iterator[str]:
-    """What a run found, at the last step that lint does not doubt."""
+    """What a run found, in the few lines a person reads when it ends: at the last step that lint does not doubt."""
     yield from left_out(results.left_out)
     yield from (sentence for sentence, _, _ in text_losses(results))
     if not results.usable_steps:

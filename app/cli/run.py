@@ -235,7 +235,7 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
     for remark in notes:
         if remark not in series.notes:
             session.detail(f"{name}: {remark}")
-    for line in [*findings.found_at_end(results), *_drift_lines(outcome)]:
+    for line in [*findings.at_end(results), *_drift_lines(outcome)]:
         session.note(line if line.startswith(f"{name} ") else f"{name}: {line}")
     for remark in [*(note for note in notes if note in series.notes), *findings.not_measured(results)]:
         remarks.setdefault(remark, []).append(name)
