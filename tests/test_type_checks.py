@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from beartype import beartype
 from jaxtyping import Float, TypeCheckError
+from source_trees import SOURCES, name_of
 from type_checks import checked, with_axes
 
 from byrote.checkpoints.errors import did_you_mean
@@ -182,3 +184,10 @@ def test_what_such_a_function_closes_over_is_not_held():
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_no_axis_reads_an_argument():
+    """`"{n}"` would: the scopes of `type_checks` hold no arguments."""
+    axes = re.compile(r"\b(Float|Int|Num|Bool|Shaped|UInt|Integer|Real|Complex)\[[\w.]+, f?\"[^\"]*\{")
+    assert axes.search('x: Float[np.ndarray, "{n}"]')
+    assert [name_of(file) for file in SOURCES if axes.search(file.read_text(encoding="utf-8"))] == []

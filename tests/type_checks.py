@@ -1,8 +1,8 @@
 """The type checks of `--jaxtyping-packages`, each made once.
 
 jaxtyping looks at every argument twice, in functions made for the purpose, and opens a scope for the names of axes
-whatever a function takes. Here beartype looks once, at arguments, result and fields, and the scope is opened where an
-annotation holds an array: elsewhere there are no axes to compare.
+whatever a function takes, after it bound the arguments to its signature. Here beartype looks once, at arguments, result and
+fields, and the scope is opened where an annotation holds an array: elsewhere there are no axes to compare.
 
 While a module is imported, jaxtyping names its bytecode otherwise, and that of every library imported meanwhile too:
 thousands of modules would be compiled anew. Here only what it decorates is named so.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterable
-from functools import partial
+from functools import partial, wraps
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, get_args, get_type_hints
 from unittest.mock import patch
@@ -21,6 +21,7 @@ from unittest.mock import patch
 import jaxtyping
 from beartype import BeartypeConf
 from jaxtyping import _import_hook
+from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
 
 with_axes = jaxtyping.jaxtyped  # as it came
 # A whole number is a float, as type checkers have it (PEP 484); the error is a TypeError, as a wrong call is.
@@ -72,7 +73,30 @@ def _decorated(fn: FunctionType, typechecker: Any) -> Any:
         return typechecker(_copy(fn, annotations=hints), conf=_AS_JAXTYPING)
     if generates:
         return with_axes(fn, typechecker=typechecker)
-    return with_axes(typechecker(_copy(fn, annotations=hints), conf=_AS_JAXTYPING), typechecker=None)
+    return _scoped(typechecker(_copy(fn, annotations=hints), conf=_AS_JAXTYPING))
+
+
+def _scoped(fn: Any) -> Any:
+    """A checked function in a scope of its own for the names of axes.
+
+    jaxtyping also binds the arguments of every call to the signature, for axes such as "{n}" to read them; there are none
+    here, and one that was written would find no `n`.
+    """
+
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        axes = push_shape_memo({})
+        try:
+            return fn(*args, **kwargs)
+        except Exception as error:
+            if not getattr(error, "__notes__", ()) and (said := shape_str(axes)):
+                error.add_note(f"in a function with axes: {said}")
+            raise
+        finally:
+            pop_shape_memo()
+
+    return call
 
 
 def _around(made: Any, fn: FunctionType) -> Any:
@@ -85,10 +109,10 @@ def _around(made: Any, fn: FunctionType) -> Any:
             "__beartype_func": _copy(fn, annotations=made.__annotations__)
         }
         return again
-    if made.__code__.co_freevars == ("fn", "signature"):  # jaxtyping's scope of axes
-        inner, signature = made.__closure__
+    if made.__code__.co_freevars[:1] == ("fn",):  # a scope of axes, jaxtyping's or ours
+        inner, *rest = made.__closure__
         again = _around(inner.cell_contents, fn)
-        return None if again is None else _copy(made, closure=(CellType(again), signature))
+        return None if again is None else _copy(made, closure=(CellType(again), *rest))
     return None
 
 
