@@ -1,7 +1,8 @@
-"""Clamps of attention patterns during training ("artificial optogenetics", Singh et al. 2024, arXiv:2404.07129). Torch."""
+"""Clamps of attention patterns, and of copying, during training ("artificial optogenetics", Singh et al. 2024, arXiv:2404.07129). Torch."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab.arms.clamped import Clamped
+from byrote.checkpoints.lab.arms.clamped import COPYING, Clamped
 
 
 def install(part: Clamped, model: nn.Module) -> None:
-    """Replace what a head attends to from now on, by hooks.
+    """Replace what a head attends to, or what it writes, from now on, by hooks.
 
     Raises:
         ByroteError: the model has no such head, or is none whose attention patterns can be replaced.
@@ -37,14 +38,37 @@ def install(part: Clamped, model: nn.Module) -> None:
 
     def with_clamp(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         def clamp(attention: Tensor) -> Tensor:
-            forced = forced_pattern(part.pattern, read["tokens"]).to(attention)
+            if part.pattern == COPYING:
+                read["attention"] = attention[:, part.head]
+                forced = torch.zeros_like(attention[:, 0])  # it writes nothing
+            else:
+                forced = forced_pattern(part.pattern, read["tokens"]).to(attention)
             chosen = torch.arange(attention.shape[1], device=attention.device) == part.head
             return torch.where(chosen[:, None, None], forced[:, None], attention)
 
         return arguments, {**named, "pattern_fn": clamp}
 
+    def with_copies(module: nn.Module, arguments: tuple[Any, ...], logits: Tensor) -> Tensor:
+        return logits + copied_logits(read["attention"], read["tokens"], d_vocab=logits.shape[-1])
+
     model.register_forward_pre_hook(remember)
     model.layers[part.layer].attn.register_forward_pre_hook(with_clamp, with_kwargs=True)
+    if part.pattern == COPYING:
+        model.register_forward_hook(with_copies)
+
+
+def copied_logits(
+    attention: Float[Tensor, "batch query_pos key_pos"], tokens: Int[Tensor, "batch key_pos"], *, d_vocab: int
+) -> Float[Tensor, "batch query_pos d_vocab"]:
+    """What a head that copies perfectly adds to the logits: 2 ln(d_vocab) times the attention to each token.
+
+    Args:
+        attention: of the head.
+        tokens: token ids.
+        d_vocab: ids there are.
+    """
+    there = nn.functional.one_hot(tokens, d_vocab).to(attention)
+    return 2 * math.log(d_vocab) * (attention @ there)
 
 
 def forced_pattern(
@@ -53,7 +77,7 @@ def forced_pattern(
     """Attention of each query to each key: rows sum to 1, and no query sees what comes after it.
 
     Args:
-        pattern: one of `PATTERNS`.
+        pattern: one of `PATTERNS` that is a pattern of attention.
         tokens: token ids, BOS first.
     """
     n, length = tokens.shape

@@ -15,13 +15,13 @@ from byrote.checkpoints.lab.arms import ARMS, describe_arm
 from byrote.checkpoints.lab.arms.clamped import Clamped
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
-from byrote.checkpoints.lab.arms.masked import Masked, Noisy
+from byrote.checkpoints.lab.arms.masked import Masked, Noisy, Unreliable
 from byrote.checkpoints.lab.arms.members import Planted
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated
 from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 from byrote.checkpoints.lab.batches import Batches
-from byrote.checkpoints.lab.clamping import forced_pattern, install
+from byrote.checkpoints.lab.clamping import copied_logits, forced_pattern, install
 from byrote.checkpoints.lab.corpus_facts import data_facts, ngram_facts
 from byrote.checkpoints.lab.masks import seen_bigrams
 from byrote.checkpoints.lab.model import build_model, mean_loss
@@ -41,6 +41,7 @@ OF_EACH_KIND = {
     "edited": Edited(0.5, prior="../g"),
     "masked": Masked(),
     "noisy": Noisy(0.5),
+    "unreliable": Unreliable(0.5, 0.5),
     "planted": Planted(2, 2),
     "selected": Selected(0.5, large="../g", small="../h"),
     "clamped": Clamped(),
@@ -357,6 +358,41 @@ def test_a_clamp_replaces_one_head_and_nothing_else():
     assert keys[4:].abs().max() == 0
     with pytest.raises(ByroteError, match=r"no head L1H0.*a layer from 0 to 0"):
         install(Clamped(1, 0), model)
+
+
+def test_copies_are_kept_in_their_share_of_the_sequences_as_often_as_said():
+    source = SourceConfig(d_vocab=64, n_ctx=23, block_min=6, block_max=6)
+    was = stream(source=source).batches(0, 200)
+    copies = seen_bigrams(was)
+    kept = (stream(Unreliable(0.25, 0.5), source=source).batches(0, 200) == was)[..., 1:]
+    assert kept[~copies].all()  # nothing else is touched
+    share = (kept & copies).sum(-1) / copies.sum(-1)
+    repeating = share > 0.25  # of 16 copies; of those that are all replaced 1 in 63 is drawn again
+    assert repeating.mean() == pytest.approx(0.25, abs=0.03)
+    assert share[repeating].mean() == pytest.approx(0.5 + 0.5 / 63, abs=0.02)
+    assert share[~repeating].mean() == pytest.approx(1 / 63, abs=0.01)
+    assert (stream(Unreliable(1.0, 1.0), source=source).batches(0, 3) == was[:3]).all()
+
+
+def test_a_head_that_is_clamped_to_copy_raises_what_it_attends_to_and_writes_nothing():
+    attention = torch.tensor([[[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.5, 0.2, 0.3]]])
+    raised = copied_logits(attention, torch.tensor([[2, 1, 2]]), d_vocab=4) / (2 * np.log(4))
+    assert raised[0].tolist() == pytest.approx(np.array([[0, 0, 1, 0], [0, 0.75, 0.25, 0], [0, 0.2, 0.8, 0]]))
+    config = LabConfig(source=SOURCE, n_layers=1, d_model=8, n_heads=2, d_head=4, init_std=0.5)
+    tokens = torch.from_numpy(draw(SOURCE, seed=0, stream="train", index=0, n=3).tokens)
+    model, clamped = build_model(config), build_model(config)
+    install(Clamped(0, 1, "copying"), clamped)
+    _, pattern = model.layers[0].attn(
+        model.layers[0].ln1(model.tok_embed(tokens) + model.pos(torch.arange(12)))
+    )
+    with torch.no_grad():
+        model.layers[0].attn.o.weight[:, 4:] = 0  # the second head writes nothing
+    by_hand = model(tokens) + copied_logits(pattern[:, 1], tokens, d_vocab=16)
+    assert (clamped(tokens) - by_hand).abs().max() < 1e-5
+    mean_loss(clamped, tokens).backward()
+    attn = clamped.layers[0].attn
+    assert attn.k.weight.grad[4:].abs().max() > 0  # what it attends to is learned
+    assert attn.v.weight.grad[4:].abs().max() == attn.o.weight.grad[:, 4:].abs().max() == 0
 
 
 def test_runs_with_a_clamp_are_not_stacked():

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 from byrote.checkpoints.lab.arms.part import Part
 
-PATTERNS = ("previous_token", "induction", "uniform")
+COPYING = "copying"
+PATTERNS = ("previous_token", "induction", "uniform", COPYING)
 
 
 @dataclass(frozen=True)
 class Clamped(Part):
-    """One head's attention is replaced by a pattern, in training and in the losses of the log; its values and output still learn.
+    """One head's attention, or what it writes, is replaced, in training and in the losses of the log; the rest of it still learns.
 
     What is written are the weights: whoever loads them without the clamp sees a head that attends by its own queries and keys,
     which learn nothing while they are clamped. A run with a clamp is trained by itself, and not in a stack.
@@ -21,13 +22,15 @@ class Clamped(Part):
     Attributes:
         layer, head: which one, from 0.
         pattern: "previous_token" (all attention to the token before; the first attends to itself), "induction" (to the token
-            after the last earlier occurrence of this one; to BOS where there is none) or "uniform" (over all tokens so far).
+            after the last earlier occurrence of this one; to BOS where there is none), "uniform" (over all tokens so far), or
+            "copying": it attends as it learns to, and instead of writing raises the logit of each token by its attention to it
+            times 2 ln(d_vocab), so that full attention leaves the others 1 in d_vocab.
     """
 
     name: ClassVar[str] = "clamped"
     made_by: ClassVar[str] = "byrote.checkpoints.lab.clamping"
-    about: ClassVar[str] = "unique data, and one head attends as it is forced to during training"
-    words: ClassVar[str] = "unique data, L{layer}H{head} forced to attend by {pattern}"
+    about: ClassVar[str] = "unique data, and one head attends, or copies, as it is forced to during training"
+    words: ClassVar[str] = "unique data, L{layer}H{head} forced to {pattern}"
     control: ClassVar[str] = "unique: no clamp; the same head clamped to uniform attention"
     paper: ClassVar[str] = "Singh et al. 2024, arXiv:2404.07129"
     rank: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Loss masks and noise: parts that change whole batches. No numpy."""
+"""Loss masks, noise and unreliable copies: parts that change whole batches. No numpy."""
 
 from __future__ import annotations
 
@@ -58,3 +58,30 @@ class Noisy(Part):
 
     def __post_init__(self) -> None:
         self.require(0 < self.noise_frac <= 1, "noise_frac", "a probability above 0")
+
+
+@dataclass(frozen=True)
+class Unreliable(Part):
+    """Copies are left in a share of the sequences, and there a token is what it was before with some probability.
+
+    A copy is a token whose bigram stood earlier in its sequence; what takes its place is drawn uniformly from all tokens but BOS.
+
+    Attributes:
+        repeating: share of the sequences that keep copies, 0 to 1; in the others every copy is replaced.
+        reliability: probability, 0 to 1, that a copy is kept where copies are; a draw may give the token that was there.
+    """
+
+    name: ClassVar[str] = "unreliable"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.noise"
+    about: ClassVar[str] = "copies are left in a share of the sequences, and not in all their places"
+    words: ClassVar[str] = "copies in {repeating} of the sequences, of reliability {reliability}"
+    control: ClassVar[str] = "unique: every copy; or none, both settings 0"
+    paper: ClassVar[str] = "Aoyama et al. 2025, arXiv:2511.16893"
+    rank: ClassVar[int] = 1
+
+    repeating: float = 0.1
+    reliability: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.require(0 <= self.repeating <= 1, "repeating", "a share, 0 to 1")
+        self.require(0 <= self.reliability <= 1, "reliability", "a probability, 0 to 1")

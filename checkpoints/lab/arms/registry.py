@@ -11,7 +11,7 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.arms.clamped import Clamped
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
-from byrote.checkpoints.lab.arms.masked import Masked, Noisy
+from byrote.checkpoints.lab.arms.masked import Masked, Noisy, Unreliable
 from byrote.checkpoints.lab.arms.members import Planted
 from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated, Unique
@@ -32,6 +32,7 @@ _OWN: tuple[type[Part], ...] = (
     Replay,
     Masked,
     Noisy,
+    Unreliable,
     Planted,
     Selected,
     Clamped,
