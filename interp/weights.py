@@ -20,7 +20,8 @@ from torch import Tensor
 class HeadWeights:
     """Attributes carry their shape; grouped-query keys and values are repeated for every query head.
 
-    `smeared_keys` says that each key is a mixture of two tokens', so that W_K alone is not what heads read by.
+    `smeared_keys` says that each key is a mixture of two tokens', so that W_K alone is not what heads read by; `W_pos` is
+    there where positions are learned.
     """
 
     W_E: Float[Tensor, "d_vocab d_model"]
@@ -35,6 +36,7 @@ class HeadWeights:
     final_centred: bool
     linear_readout: bool
     smeared_keys: bool = False
+    W_pos: Float[Tensor, "n_ctx d_model"] | None = None
 
     @classmethod
     def of(cls, bridge: Any, shape: Any) -> HeadWeights:
@@ -55,6 +57,7 @@ class HeadWeights:
                 # A norm after attention bends a head's write: its direct path is then not linear.
                 linear_readout=not any(hasattr(b, "ln1_post") for b in blocks),
                 smeared_keys=any(_smeared(b.attn) for b in blocks),
+                W_pos=_learned_positions(bridge),
             )
 
     def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
@@ -95,6 +98,14 @@ def _smeared(attention: Any) -> bool:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().float()
+
+
+def _learned_positions(bridge: Any) -> Tensor | None:
+    """None where positions are rotary, relative, or not there."""
+    try:
+        return _plain(bridge.W_pos)
+    except AttributeError:
+        return None
 
 
 def _stack(tensor: Tensor, n_heads: int) -> Tensor:

@@ -67,7 +67,7 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
         raise NotMeasuredError("a norm after attention makes the OV circuit non-linear")
     n_layers, n_heads = weights.W_V.shape[:2]
     generator = torch.Generator().manual_seed(seed)
-    sample = _sample_tokens(ids.cpu(), generator).to(ids.device)
+    sample = sample_tokens(ids.cpu(), generator).to(ids.device)
     unembed, d_model = weights.unembed(), weights.W_E.shape[1]
     gram = unembed[:, ids] @ weights.W_E[ids]
     per_head = max(_DRAWS_PER_HEAD, math.ceil(_DRAWS_PER_LAYER / n_heads))
@@ -82,9 +82,8 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
             right = gram @ reads
             score[l, h] = positivity(weights.W_O[l, h] @ right)  # 1. 2.
             nulls.append(turned_positivity(weights.W_O[l, h], right, frames))
-            own[:, l, h] = _raises_itself(
-                weights.W_E[sample] @ reads @ weights.W_O[l, h], unembed, sample
-            )  # 5.
+            raised = weights.W_E[sample] @ reads @ weights.W_O[l, h] @ unembed
+            own[:, l, h] = largest_at(raised, sample)  # 5.
         pooled = torch.cat(nulls)  # 3.
         null_mean[l], null_sd[l] = pooled.mean(), pooled.std()
     z = (score - null_mean) / null_sd  # 4.
@@ -96,18 +95,19 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
     }
 
 
-def _sample_tokens(ids: Int[Tensor, " n_ids"], generator: torch.Generator) -> Int[Tensor, " sample"]:
+def sample_tokens(ids: Int[Tensor, " n_ids"], generator: torch.Generator) -> Int[Tensor, " sample"]:
+    """All ids, or 128 of them drawn at random."""
     if len(ids) <= _SELF_RANK_TOKENS:
         return ids
     return ids[torch.randperm(len(ids), generator=generator)[:_SELF_RANK_TOKENS]]
 
 
-def _raises_itself(
-    written: Float[Tensor, "sample d_model"],
-    unembed: Float[Tensor, "d_model d_vocab"],
-    sample: Int[Tensor, " sample"],
-) -> Float[Tensor, " sample"]:
-    logits = written @ unembed
-    own = logits.gather(1, sample[:, None]).squeeze(1)
-    # A head that writes nothing raises no token most: ties at the top do not count.
-    return ((logits >= own[:, None]).sum(1) == 1).float()
+def largest_at(scores: Float[Tensor, "sample n"], own: Int[Tensor, " sample"]) -> Float[Tensor, " sample"]:
+    """1 where the score of a row's own column is above all others of the row, else 0.
+
+    Args:
+        scores: of anything; ties at the top, as of a head that writes nothing, do not count.
+        own: the column of each row.
+    """
+    mine = scores.gather(1, own[:, None])
+    return ((scores >= mine).sum(1) == 1).float()
