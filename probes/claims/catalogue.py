@@ -37,6 +37,19 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
                 "Is Model Collapse Inevitable?",
                 "2404.01413",
             ),
+            Paper(
+                "singh",
+                "Singh et al. 2024, What needs to go right for an induction head?",
+                "2404.07129",
+            ),
+            Paper("bietti", "Bietti et al. 2023, Birth of a Transformer: A Memory Viewpoint", "2306.00802"),
+            Paper("aoyama", "Aoyama et al. 2025, Predicting the Formation of Induction Heads", "2511.16893"),
+            Paper("dohmatob", "Dohmatob et al. 2025, Strong Model Collapse", "2410.04840"),
+            Paper(
+                "muennighoff",
+                "Muennighoff et al. 2023, Scaling Data-Constrained Language Models",
+                "2305.16264",
+            ),
             Paper("hapax", "Sahin et al. 2025, In-context Learning without Copying", "2511.05743"),
             Paper(
                 "riro",
@@ -62,6 +75,7 @@ _MODULES = (
     "hernandez_prefix_matching_in_sizes", "hernandez_copies", "hernandez_icl", "hernandez_one_layer", "hernandez_skip_trigrams",
     "hernandez_displaced_head", "hernandez_ossification", "linear_duplicates", "linear_generations", "olsson_layers",
     "olsson_ablation", "elhage_composition", "edelman_stages",
+    "singh_clamps", "bietti_memories", "aoyama_repeats", "dohmatob_plateau", "muennighoff_epochs",
     "toedit_share", "toedit_narrow", "collapse_generations", "collapse_tails", "hapax_mask",
     "riro_repetition", "carlini_extraction", "morris_capacity", "biderman_checkpoints",
 )  # fmt: skip

@@ -25,6 +25,7 @@ HEADS = Grid(
         "qk_matching",
         "ov_copying",
         "load_bearing",
+        "kept_heads",
     ),
     measured=12,
     seeds=6,

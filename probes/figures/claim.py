@@ -48,7 +48,12 @@ METRIC_WORDS = {
     "data_bigram_entropy": "entropy of bigrams, nats",
     "kl_unigram": "KL to the unigram, nats",
     "joint_change": "lost without induction heads, nats",
+    "k_composition": "K-composition above its rotations, highest",
     "k_composition_z": "K-composition, highest z",
+    "first_gain": "saved by the strongest head alone, nats",
+    "top_change": "lost without the strongest head, nats",
+    "position_recall": "positions before that are recalled, fraction",
+    "key_recall": "tokens that key memory recalls, fraction",
     "qk_positivity": "positivity of the QK circuit",
     "qk_trace_z": "trace of the QK circuit, z",
 }
