@@ -4,46 +4,40 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from jaxtyping import Float
-
 from byrote.probes.claims.record import Claim, Effects, Grid, Picture
-from byrote.probes.claims.runs_table import Place, Runs
-from byrote.probes.claims.seed_effects import steps_in_words
+from byrote.probes.claims.runs_table import Runs
+from byrote.probes.claims.seed_effects import copying_onset, steps_in_words
 from byrote.probes.degrade.verdicts import Rule, onset_effects
 
 GRID = Grid(
     "trigger-bigrams",
-    "2 layers of attention on bigrams, a few of which lead to a token of the sequence's own; 4 heads a layer, and one",
+    "2 layers of 4 heads on bigrams; in every sequence a few tokens lead to a token of its own",
     file="trigger-bigrams",
-    sizes=("four", "one"),
+    sizes=("d32",),
     probes=("associative_recall",),
-    measured=24,
+    measured=20,
     seeds=6,
-    seconds=6.0,
+    seconds=14.0,
 )
-_FOUR, _ONE = GRID.places("unique")
+_PLACE = GRID.places("unique")[0]
 _HALF = 0.5  # of the tokens, or positions, as in the list of claims
 _MEMORIES = {"output_recall": "output", "key_recall": "keys", "position_recall": "positions"}
 
 
-def _onsets(runs: Runs, place: Place) -> dict[str, Float[np.ndarray, " seeds"]]:
-    """When each memory recalls half, one step per seed."""
-    seeds = runs.seeds(place)
-    return {metric: runs.onset(place, metric, seeds, above=_HALF) for metric in _MEMORIES}
-
-
 def _order(runs: Runs, first: str, then: str) -> Effects:
     """How many times later the second memory recalls half than the first does."""
-    found, alone = _onsets(runs, _FOUR), _onsets(runs, _ONE)
-    parts = [f"{word} at {steps_in_words(found[m])}" for m, word in _MEMORIES.items()]
-    others = [f"{word} at {steps_in_words(alone[m])}" for m, word in _MEMORIES.items()]
-    said = f"half is recalled by {', '.join(parts)}; with one head a layer by {', '.join(others)}"
-    return Effects(onset_effects(found[first], found[then]), said)
+    seeds = runs.seeds(_PLACE)
+    found = {metric: runs.onset(_PLACE, metric, seeds, above=_HALF) for metric in _MEMORIES}
+    parts = [f"{word} at {steps_in_words(found[metric])}" for metric, word in _MEMORIES.items()]
+    copies = steps_in_words(copying_onset(runs, _PLACE, seeds))
+    return Effects(
+        onset_effects(found[first], found[then]),
+        f"half is recalled by {', '.join(parts)}; copying appears at {copies}",
+    )
 
 
 _ORDER = "W_O of layer 2 first, then its W_K, then W_K of layer 1 (memory recall probes; a simplified model with frozen embeddings)"
-_COMPARED = "how many times later {} than {}, best head of 4 a layer; here embeddings, values and queries are learned too"
+_COMPARED = "how many times later {} than {}, best head of 4 a layer; the paper has one head a layer, and embeddings, values and queries that are not learned"
 _OUTPUT = "the output of a head of layer 1 recalls half of the tokens"
 _KEYS = "its keys recall half of what layer 0 moves"
 _POSITIONS = "a head of layer 0 recalls half of the positions before"
@@ -63,7 +57,7 @@ CLAIMS = (
         onset=lambda runs: _order(runs, "output_recall", "key_recall"),
         onset_rule=_RULE,
         primary="onset",
-        picture=Picture("steps", "key_recall", (_FOUR, _ONE), labels=("4 heads", "1 head")),
+        picture=Picture("steps", "key_recall", (_PLACE,)),
     ),
     Claim(
         23,
@@ -79,6 +73,6 @@ CLAIMS = (
         onset=lambda runs: _order(runs, "key_recall", "position_recall"),
         onset_rule=_RULE,
         primary="onset",
-        picture=Picture("steps", "position_recall", (_FOUR, _ONE), labels=("4 heads", "1 head")),
+        picture=Picture("steps", "position_recall", (_PLACE,)),
     ),
 )

@@ -119,7 +119,7 @@ def _steps(at: dict[str, dict[str, float]], claim: str, *, seeds: int = 8) -> pd
 
 def test_memories_are_ordered_by_when_they_recall_half():
     order = {"output_recall": 100, "key_recall": 400, "position_recall": 200}
-    table = _steps({"four": order, "one": order}, "bietti-output-first")
+    table = _steps({"unique": order}, "bietti-output-first")
     first, last = (verdict_of(name, table) for name in ("bietti-output-first", "bietti-positions-last"))
     assert first.word == REPRODUCED and first.verdict.value == pytest.approx(np.log(4))
     assert last.word == NOT_REPRODUCED and last.verdict.value == pytest.approx(-np.log(2))
