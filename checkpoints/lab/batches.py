@@ -105,14 +105,20 @@ class Places:
         counts[self._orders(purpose, rounds, 1, size)[0, :rest]] += 1
         return counts
 
+    @cached_property
+    def _corpora(self) -> dict[int, Sequences]:
+        return {}
+
     def originals(self, corpus: int) -> Sequences:
         """The sequences of the source that a corpus is made from, by row: the first of the stream for training.
 
         Args:
-            corpus: how many; 0 for those that stand in its places in the unique arm, step by step.
+            corpus: how many, drawn once; 0 for those that stand in its places in the unique arm, step by step.
         """
         if corpus:
-            return draw(self.source, seed=self.seed, stream="train", index=0, n=corpus)
+            if corpus not in self._corpora:
+                self._corpora[corpus] = draw(self.source, seed=self.seed, stream="train", index=0, n=corpus)
+            return self._corpora[corpus]
         drawn = draw(self.source, seed=self.seed, stream="train", index=0, n=self.n_batches * self.batch)
         mine = (np.arange(self.n_batches)[:, None] * self.batch + self.first + np.arange(self.n)).ravel()
         return Sequences(drawn.wide[mine], drawn.mechanism[mine], drawn.second_block_start[mine])
