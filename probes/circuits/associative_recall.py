@@ -43,7 +43,7 @@ _POSITIONS = 512
     units={"positions": "position fraction"},
     reads_as="1: the memory is complete. output comes first where the head copies, keys where it matches what earlier heads move, "
     "positions where it is a previous-token head. Strength is not in it: a faint memory recalls as well as a strong one",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; for positions, no learned ones",
+    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; smeared keys; for positions, no learned ones",
     undefined="the model has no learned positions",
     default=False,
     order=112,
@@ -60,10 +60,14 @@ def associative_recall(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: i
         `output` and `keys`, one row per token, and `positions`, one row per position: 1 where it is recalled, else 0.
 
     Raises:
-        NotMeasuredError: one layer, or a norm stands between a head's output and the residual stream.
+        NotMeasuredError: one layer, smeared keys, or a norm stands between a head's output and the residual stream.
     """
     if not weights.linear_readout:
         raise NotMeasuredError("a norm after attention makes what a head writes non-linear")
+    if weights.smeared_keys:
+        raise NotMeasuredError(
+            "keys are smeared: each is a mixture of two tokens', of which W_K alone says nothing"
+        )
     n_layers, n_heads = weights.W_V.shape[:2]
     if n_layers < 2:
         raise NotMeasuredError("the model has one layer: no head can read what an earlier one moved")

@@ -84,6 +84,8 @@ def test_without_positions_or_a_second_layer_there_is_nothing_to_recall():
     one = {name: getattr(weights, name)[:1] for name in ("W_Q", "W_K", "W_V", "W_O", "attn_norm_gain")}
     with pytest.raises(NotMeasuredError, match="one layer"):
         associative_recall(replace(weights, **one), IDS, 0)
+    with pytest.raises(NotMeasuredError, match="smeared"):
+        associative_recall(replace(weights, smeared_keys=True), IDS, 0)
     with pytest.raises(NotMeasuredError, match="after attention"):
         associative_recall(replace(weights, linear_readout=False), IDS, 0)
 
