@@ -25,7 +25,7 @@ HEADS = Grid(
         "qk_matching",
         "ov_copying",
         "load_bearing",
-        "kept_heads",
+        "additive_heads",
     ),
     measured=12,
     seeds=6,

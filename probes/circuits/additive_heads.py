@@ -1,4 +1,4 @@
-"""Kept heads: what does the strongest induction head do alone, and what do the others add to it?
+"""Additive heads: what does the strongest induction head do alone, and what do the others add to it?
 
 Source: Singh et al. 2024, arXiv:2404.07129: induction heads are redundant and additive; they keep some heads and ablate the others.
 
@@ -48,7 +48,9 @@ from byrote.probes.stimuli import Stimulus
     passes="about 7",
     order=232,
 )
-def kept_heads(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, ProbeScores]:
+def additive_heads(
+    model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
+) -> dict[str, ProbeScores]:
     """Ablate all induction heads, and all but the strongest.
 
     Args:

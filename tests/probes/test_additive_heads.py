@@ -1,4 +1,4 @@
-"""Kept heads, on planted models with two induction heads and with one."""
+"""Additive heads, on planted models with two induction heads and with one."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ IDLE, INDUCTION = HeadSpec("uniform", strength_nats=0.0), HeadSpec("prefix", wri
 LAYER_0 = (HeadSpec("previous", writes="previous"), HeadSpec("duplicate"), IDLE, IDLE)
 
 
-def kept(path, *heads: HeadSpec):
+def measured(path, *heads: HeadSpec):
     """What the probe says of a planted model with these heads in layer 1."""
     config = PlantedConfig(d_vocab=D_VOCAB, n_ctx=N_CTX, offset=14, heads=(LAYER_0, heads))
-    model, info = load_fresh(open_series(write_planted(path / "planted", config))[0]), REGISTRY["kept_heads"]
+    model, info = (
+        load_fresh(open_series(write_planted(path / "planted", config))[0]),
+        REGISTRY["additive_heads"],
+    )
     ids = Vocabulary(np.arange(1, D_VOCAB), 0)
     stimuli = {kind: make(kind, ids, n_ctx=N_CTX, seed=0, n_seq=16) for kind in info.stimuli}
     return {m.metric: m for m in measure_once(model, info, stimuli=stimuli, seed=0)}
 
 
 def test_of_two_heads_that_do_the_same_one_alone_saves_all_that_both_do(tmp_path):
-    found = {metric: m.values for metric, m in kept(tmp_path, INDUCTION, INDUCTION, IDLE, IDLE).items()}
+    found = {metric: m.values for metric, m in measured(tmp_path, INDUCTION, INDUCTION, IDLE, IDLE).items()}
     assert found["n_heads"] == 2
     assert found["without_all"] == pytest.approx(found["first_gain"] + found["rest_gain"])
     assert found["without_all"] > math.log(D_VOCAB) and abs(found["rest_gain"]) < 0.05
 
 
 def test_one_head_has_nothing_beside_it(tmp_path):
-    found = kept(tmp_path, IDLE, INDUCTION, IDLE, IDLE)
+    found = measured(tmp_path, IDLE, INDUCTION, IDLE, IDLE)
     assert found["n_heads"].values == 1 and np.isnan(found["first_gain"].values)
     assert found["first_gain"].undefined == "fewer than two heads match prefixes and raise what followed"
