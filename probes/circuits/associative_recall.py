@@ -8,22 +8,24 @@ layer, and W_O^1 W_V^1 of that head in step 2).
    the query of a token finds the key that an earlier head has written it into
 3. positions: share of positions t, from 1, for which p_t W_Q W_K^T p_s^T is largest at s = t - 1, of all s up to t; p are the learned
    positions, the first 512 of them
-4. norms folded; ids are those the model uses, v 128 of them drawn at random from larger vocabularies; ties do not count. output and
+4. norms folded; ids are those of repeated_random, v 128 of them drawn at random from larger vocabularies; ties do not count. output and
    keys of heads behind the first layer, positions of heads in it. Intervals are over ids, or positions
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from byrote.interp.model import HookedModel
 from byrote.interp.weights import HeadWeights
 from byrote.probes.heads.ov_copying import largest_at, sample_tokens
 from byrote.probes.spec import NotMeasuredError, ProbeScores, probe
+from byrote.probes.stimuli import Stimulus
 
 _POSITIONS = 512
 
@@ -32,6 +34,7 @@ _POSITIONS = 512
     unit="token fraction",
     range=(0, 1),
     better="higher",
+    stimulus="repeated_random",
     summary="From weights alone: is each token, and each position before, what the head's output, keys and queries recall?",
     chance="1 in the number of ids; of positions, 1 in those that can be attended to, on average",
     metrics={
@@ -46,14 +49,35 @@ _POSITIONS = 512
     not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; smeared keys; for positions, no learned ones",
     undefined="the model has no learned positions",
     default=False,
+    passes="none: weights alone",
     order=112,
 )
-def associative_recall(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, ProbeScores]:
+def associative_recall(
+    model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int
+) -> dict[str, ProbeScores]:
+    """Read the memories of every head from the weights; the stimulus says which ids there are.
+
+    Args:
+        model: a loaded checkpoint.
+        stimuli: "repeated_random", for its ids.
+        seed: of the token sample.
+
+    Returns:
+        `output`, `keys` and `positions`, see `recalled`.
+
+    Raises:
+        NotMeasuredError: one layer, smeared keys, or a norm stands between a head's output and the residual stream.
+    """
+    ids = torch.from_numpy(np.unique(stimuli["repeated_random"].tokens[:, 1:])).to(model.weights.W_E.device)
+    return recalled(model.weights, ids, seed)
+
+
+def recalled(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dict[str, ProbeScores]:
     """Ask the memories of every head.
 
     Args:
         weights: of the model.
-        ids: token ids the model really uses.
+        ids: token ids, distinct.
         seed: of the token sample.
 
     Returns:

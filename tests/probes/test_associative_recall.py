@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from byrote.interp.weights import HeadWeights
-from byrote.probes.circuits.associative_recall import associative_recall
+from byrote.probes.circuits.associative_recall import recalled
 from byrote.probes.spec import NotMeasuredError
 
 IDS = torch.arange(4)
@@ -33,7 +33,7 @@ def planted() -> HeadWeights:
 
 
 def test_what_is_recalled_is_what_was_planted():
-    found = associative_recall(planted(), IDS, 0)
+    found = recalled(planted(), IDS, 0)
     assert found["output"].samples[:, 1, 0].tolist() == [1, 1, 1, 0]
     assert found["keys"].samples[:, 1, 0].tolist() == [0, 0, 1, 1]
     assert found["positions"].samples[:, 0, 0].tolist() == [1, 1, 1, 0]
@@ -57,7 +57,7 @@ def test_recall_is_that_of_matrices_written_out():
         **tensors, attn_norm_gain=gain, final_norm_gain=torch.ones(6), centred=True, final_centred=False, linear_readout=True,
         W_pos=torch.randn(9, 6, generator=rng),
     )  # fmt: skip
-    found = associative_recall(weights, torch.arange(12), 0)
+    found = recalled(weights, torch.arange(12), 0)
     E, U, Q, K, V, O, P = (
         getattr(weights, name).double().numpy()
         for name in ("W_E", "W_U", "W_Q", "W_K", "W_V", "W_O", "W_pos")
@@ -79,18 +79,18 @@ def test_recall_is_that_of_matrices_written_out():
 
 def test_without_positions_or_a_second_layer_there_is_nothing_to_recall():
     weights = planted()
-    found = associative_recall(replace(weights, W_pos=None), IDS, 0)
+    found = recalled(replace(weights, W_pos=None), IDS, 0)
     assert np.isnan(found["positions"].samples).all() and np.isfinite(found["keys"].samples[:, 1]).all()
     one = {name: getattr(weights, name)[:1] for name in ("W_Q", "W_K", "W_V", "W_O", "attn_norm_gain")}
     with pytest.raises(NotMeasuredError, match="one layer"):
-        associative_recall(replace(weights, **one), IDS, 0)
+        recalled(replace(weights, **one), IDS, 0)
     with pytest.raises(NotMeasuredError, match="smeared"):
-        associative_recall(replace(weights, smeared_keys=True), IDS, 0)
+        recalled(replace(weights, smeared_keys=True), IDS, 0)
     with pytest.raises(NotMeasuredError, match="after attention"):
-        associative_recall(replace(weights, linear_readout=False), IDS, 0)
+        recalled(replace(weights, linear_readout=False), IDS, 0)
 
 
 def test_a_head_that_writes_nothing_recalls_nothing():
     weights = planted()
-    found = associative_recall(replace(weights, W_O=torch.zeros(2, 1, 4, 9)), IDS, 0)
+    found = recalled(replace(weights, W_O=torch.zeros(2, 1, 4, 9)), IDS, 0)
     assert found["output"].samples[:, 1].max() == found["keys"].samples[:, 1].max() == 0
