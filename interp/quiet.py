@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 
 @contextmanager
@@ -58,9 +58,10 @@ def without_methods() -> Iterator[None]:
         nn.Module.__dir__ = whole  # type: ignore[method-assign]
 
 
-def _attributes(module: Any) -> list[str]:
-    own = (module.__dict__, module._parameters, module._modules, module._buffers)
-    names = [*_no_functions(type(module)), *(name for part in own for name in part)]
+def _attributes(module: object) -> list[str]:
+    own, cls = vars(module), cast(Any, type(module))  # mypy has it that a class cannot be hashed
+    parts: list[dict[str, object]] = [own, *(own[part] for part in ("_parameters", "_modules", "_buffers"))]
+    names = [*_no_functions(cls), *(name for part in parts for name in part)]
     return [name for name in names if not name[0].isdigit()]
 
 

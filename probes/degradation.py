@@ -198,10 +198,9 @@ def _places(rows: pd.DataFrame) -> dict[Metric, Int[np.ndarray, " rows"]]:
 
 def _of_metric(
     left: pd.DataFrame, right: pd.DataFrame, places: Sequence[dict[Metric, Any]], metric: Metric
-) -> list[pd.DataFrame]:
-    return [
-        frame.iloc[where.get(metric, _NOWHERE)] for frame, where in zip((left, right), places, strict=True)
-    ]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    there, here = (where.get(metric, _NOWHERE) for where in places)
+    return left.iloc[there], right.iloc[here]
 
 
 def _metric_columns(
