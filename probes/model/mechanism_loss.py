@@ -7,7 +7,7 @@ et al. 2024, arXiv:2402.11004, and Hernandez et al. 2022, arXiv:2205.10487, who 
    label: which mechanism can predict it. A split that does not equal the one beside the series is refused
 2. floor of a token = -log P(token | the tokens before it) for whoever knows the source and nothing else, exact
 3. loss, floor and excess = loss - floor, means over a sequence's tokens but BOS; one value per sequence
-4. of each mechanism: the mean loss, and the mean excess, over the sequence's tokens of that mechanism
+4. of each mechanism that the source has: the mean loss, and the mean excess, over the sequence's tokens of that mechanism
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SPLIT = ("free", "table", "rare_table", "fact", "first_mention", "copy_start", "
     "A label is more than the ideal predictor knows, so that one mechanism may lie below its floor where the model bets on it, "
     "and another then above; the excess over all tokens cannot, but for sampling",
     not_measured="the series is no lab series, or its source is real text",
-    undefined="the source has no such tokens, or the loss is not finite",
+    undefined="the loss is not finite",
     default=False,
     passes="1",
     order=172,
@@ -77,7 +77,7 @@ def mechanism_loss(model: HookedModel, stimuli: Mapping[str, Stimulus]) -> dict[
 
     Returns:
         `loss`, `floor`, `excess`, and for every mechanism its loss and `..._excess`, in nats per sequence; NaN for a sequence without
-        such tokens.
+        such tokens, and none of mechanisms that no sequence has.
     """
     text = stimuli["labelled"]
     label, floor = (torch.from_numpy(text.extra[name]) for name in ("mechanism", "floor_nats"))
@@ -94,7 +94,7 @@ def split(
     label: Int8[Tensor, "batch next_pos"],
     floor: Float[Tensor, "batch next_pos"],
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """Means over the tokens of every sequence, and over those of each mechanism.
+    """Means over the tokens of every sequence, and over those of each mechanism that the sequences have.
 
     Args:
         nll: loss in nats of each predicted token.
@@ -105,5 +105,6 @@ def split(
     found = {"loss": nll.mean(1), "floor": floor.mean(1), "excess": excess.mean(1)}  # 3.
     for name in SPLIT:
         here = label == CODES[name]
-        found |= {name: mean_over(nll, here), f"{name}_excess": mean_over(excess, here)}  # 4.
+        if here.any():
+            found |= {name: mean_over(nll, here), f"{name}_excess": mean_over(excess, here)}  # 4.
     return found
