@@ -39,9 +39,11 @@ def facts_of_planned(run: PlannedRun, *, sizes: bool = False) -> dict[str, Any]:
     """
     arm, config = run.config.arm, run.config
     facts: dict[str, Any] = {"arm": f"{run.arm} {run.size}" if sizes else run.arm, "seed": run.seed}
+    if sizes:
+        facts["size"] = run.size
     if arm.parts:
         facts |= {"synthetic_share": arm.synthetic_share, "generation": arm.generation}
-    if not arm.made_of:
+    if not arm.made_of or arm.kind == "control":  # a control leaves out what others repeat
         return facts | {"repeat_frac": 0.0}
     facts |= {"repeat_frac": arm.repeat_frac, "pool": arm.pool_size}
     return facts | {"epochs": arm.repeats_per_sequence(batch=config.batch, steps=config.steps)}

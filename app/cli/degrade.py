@@ -134,6 +134,11 @@ def _print(session: Session, found: Degradation, out: Output) -> None:
     if out.machine:
         out.rows(COLUMNS, rows)
         return
+    for row, found_row in zip(rows, found.rows.to_dict("records"), strict=True):
+        row |= {
+            "lo": found_row["lo"],
+            "hi": found_row["hi"],
+        }  # an open end is shown, which JSON has no number for
     shown = [row for row in rows if session.verbose or not row["reason"]]
     session.data("")
     out.rows(COLUMNS, shown, title=f"baseline {clean(found.baseline)}, {found.metric}", group="measure")

@@ -72,8 +72,8 @@ def by_arm(runs: Iterable[Results]) -> list[tuple[str, list[Results]]]:
     """
     found: dict[str, list[Results]] = {}
     for run in runs:
-        arm = run.facts.require("arm", run=run.run, what_for="an arm")
-        found.setdefault(arm, []).append(run)
+        run.facts.require("arm", run=run.run, what_for="an arm")
+        found.setdefault(run.facts.arm_of_all_sizes or "", []).append(run)
     return list(found.items())
 
 

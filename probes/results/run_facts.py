@@ -52,6 +52,7 @@ class RunFacts:
         pool: P, how many sequences are repeated.
         synthetic_share: share of the data that a model wrote, 0 to 1.
         generation: of the model that wrote it; 0 is trained on real data alone.
+        size: of the model, by its name in a grid of several sizes; the arm's name then ends in it.
         recipe: what else the lab says of model, data and training, for `differing_recipe`; {} elsewhere.
     """
 
@@ -65,6 +66,7 @@ class RunFacts:
     pool: int | None = None
     synthetic_share: float | None = None
     generation: int | None = None
+    size: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -92,13 +94,20 @@ class RunFacts:
         return value
 
     @property
+    def arm_of_all_sizes(self) -> str | None:
+        """The arm's name without the size that it ends in."""
+        return self.arm if self.arm is None or self.size is None else self.arm.removesuffix(f" {self.size}")
+
+    @property
     def setting(self) -> dict[str, Any]:
         """Everything but the seeds: what all runs of one arm have in common."""
         named = {name: getattr(self, name) for name in FACTS if name not in ("init_seed", "data_seed")}
         return named | dict(self.recipe)
 
 
-FACTS = tuple(one.name for one in fields(RunFacts) if one.name != "recipe")
+FACTS = tuple(
+    one.name for one in fields(RunFacts) if one.name not in ("size", "recipe")
+)  # the arm names its size
 
 
 def _whole(value: Any) -> bool:
@@ -120,7 +129,7 @@ def _name(value: Any) -> bool:
 
 
 _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "arm": (_name, "a name of at most 200 characters"),
+    **dict.fromkeys(("arm", "size"), (_name, "a name of at most 200 characters")),
     **dict.fromkeys(
         (
             "seed",

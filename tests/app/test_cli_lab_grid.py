@@ -82,7 +82,18 @@ def test_what_a_grid_declares_is_read(tmp_path, grid):
     sizes = TEXT.replace("[arms.unique]", "[sizes.a]\n[sizes.b]\nlr = 0.1\n[arms.unique]")
     grid.write_text(sizes)
     declared = declare_grid(read_grid(grid).plan(), tmp_path)
-    assert tomllib.loads(declared.read_text())["runs"]["P3-b-seed0"]["arm"] == "P3 b"
+    said = tomllib.loads(declared.read_text())["runs"]["P3-b-seed0"]
+    assert (said["arm"], said["size"]) == ("P3 b", "b")
+    facts = facts_of("P3-b-seed0", tmp_path / "results" / "P3-b-seed0", {})
+    assert facts.arm_of_all_sizes == "P3"  # by which `byrote degrade` puts sizes together
+
+
+def test_a_control_repeats_nothing(tmp_path, grid):
+    """It is left with the unique share of what others repeat, so that it can be found to be the baseline."""
+    grid.write_text(TEXT + '\n[arms.half]\nkind = "control"\nrepeat_frac = 0.5\n')
+    declare_grid(read_grid(grid).plan(), tmp_path)
+    facts = facts_of("half-d8-seed0", tmp_path / "results" / "half-d8-seed0", {})
+    assert (facts.arm, facts.repeat_frac, facts.pool) == ("half", 0.0, None)
 
 
 @pytest.mark.parametrize(
