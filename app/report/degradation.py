@@ -27,7 +27,7 @@ def degradation_sections(inputs: Inputs) -> tuple[Section, ...]:
     if sum(len(runs) for _, runs in named) < _LEAST_ARMS:
         return ()
     try:
-        found = degradation(named, DegradeSettings(baseline=inputs.groups[0].name if inputs.arms else ""))
+        found = degradation(named, DegradeSettings(baseline=named[0][0] if inputs.arms else ""))
     except ByroteError:
         return ()  # arms without a clear baseline are compared in their own section
     if found.sizes is None and not any(len(one.rows) > 1 for one in found.doses.values()):
@@ -40,6 +40,9 @@ def degradation_sections(inputs: Inputs) -> tuple[Section, ...]:
 
 def _named(inputs: Inputs) -> list[tuple[str, list[Results]]]:
     """Runs by arm, the baseline first; declared ones where they could not be grouped for having several sizes or doses."""
+    runs = [run for one in inputs.groups for run in one.runs]
+    if any(run.facts.size for run in runs):  # of a grid of several sizes, each of which is a group of its own
+        return by_arm(runs)
     if inputs.groups:
         return [(one.name, list(one.runs)) for one in inputs.groups]
     return by_arm(run for run in inputs.measured if run.facts.arm is not None)

@@ -122,7 +122,8 @@ def shares_table(
         test = (paired_difference if paired else unpaired_difference)(x, y)
         ends = (test.value, test.lo, test.hi, test.p)
         a_mean, b_mean = mean_over_seeds(x), mean_over_seeds(y)
-        own = (a_mean.lo, a_mean.hi, b_mean.lo, b_mean.hi)
+        own = np.array([a_mean.lo, a_mean.hi, b_mean.lo, b_mean.hi])
+        own = own if name == TOTAL else own.clip(0.0, 1.0)
         rows.append((name, unit, a_mean.value, b_mean.value, *ends, len(x), len(y), *own))
     return pd.DataFrame(rows, columns=list(DISPLACEMENT_COLUMNS))
 
