@@ -81,7 +81,7 @@ def _declared(view: View) -> tuple[Results, ...]:
 
 
 def _baseline(view: View) -> str:
-    return "" if view.base is None else view.base.facts.arm or ""
+    return "" if view.base is None else view.base.facts.arm_of_all_sizes or ""
 
 
 def _doses(view: View) -> Doses | str:
