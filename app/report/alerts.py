@@ -195,7 +195,10 @@ def _out_of_range(inputs: Inputs) -> Iterator[Alert]:
 def _mixed(inputs: Inputs) -> Iterator[Alert]:
     differing = differing_facts(inputs)
     for name, values in list(differing.items())[:MAX_REASONS]:
-        per_run = "; ".join(f"{run}: {value}" for run, value in values.items())
+        runs_of: dict[str, list[str]] = {}
+        for run, value in values.items():
+            runs_of.setdefault(value, []).append(run)
+        per_run = "; ".join(f"{of_runs(runs, len(values))}: {value}" for value, runs in runs_of.items())
         yield Alert(
             f"The runs were not measured alike. {name[:1].upper()}{name[1:]} differs: {per_run}.",
             "provenance",
