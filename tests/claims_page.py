@@ -71,16 +71,16 @@ def _again(judgements: Sequence[Judgement], again: Mapping[str, Any]) -> Section
     rows: list[tuple[Any, ...]] = []
     changed: list[str] = []
     for judged in judgements:
-        name, other = judged.claim.name, second.get(judged.claim.name)
-        if judged.verdict is None or other is None or other["final"] is None:
+        name, decides = judged.claim.name, judged.claim.primary
+        other = second.get(name)
+        if judged.verdict is None or other is None or other[decides] is None:
             continue
-        shown = other["onset"] if judged.claim.primary == "onset" else other["final"]
         if other["verdict"] != judged.word:
             changed.append(f"{name} ({judged.word}, then {other['verdict']})")
         share = again["relabelled"].get(name)
         effects = [
             Estimate(*(float(one[end]) for end in ("value", "lo", "hi")), n=one["seeds"], signed=True)
-            for one in (as_json(judged)[str(judged.claim.primary)], shown)
+            for one in (as_json(judged)[decides], other[decides])
         ]
         rows.append((name, judged.word, effects[0], other["verdict"], effects[1], "" if share is None else f"{share:.1%}"))  # fmt: skip
     said = f"Other verdicts: {', '.join(changed)}." if changed else "Every verdict is the same."
