@@ -266,7 +266,7 @@ def _unnamed_rows(
             orders = [unnamed_heads.in_order(x, lower=lower) for x in samples]
             if one == MATCHED:
                 layer = sides[0]["layer"].to_numpy(np.int64)
-                like = unnamed_heads.matched(_profiles(left, info.name), _profiles(right, info.name), layer)
+                like = unnamed_heads.matched(*_profiles(left, right, without=info.name), layer)
                 orders = [np.arange(len(like)), like]
             table = _valued(*(x[:, order] for x, order in zip(samples, orders, strict=True)), seed=seed)
             for side, rows, order in zip(("head_a", "head_b"), sides, orders, strict=True):
@@ -284,12 +284,16 @@ def one_per_head(frame: pd.DataFrame, probe: str, metric: str) -> pd.DataFrame:
     return rows.sort_values(["layer", "head"])
 
 
-def _profiles(frame: pd.DataFrame, without: str) -> Float[np.ndarray, "k m"]:
-    """Scores of every head on the other probes, those that all heads have."""
-    rows = frame[(frame["probe"] != without) & frame["layer"].notna() & frame["src_layer"].isna()]
-    rows = rows[rows["position"].isna()]
-    table = rows.pivot(index=["layer", "head"], columns=["probe", "metric"], values="value")
-    return table.sort_index().to_numpy(np.float64)
+def _profiles(*frames: pd.DataFrame, without: str) -> list[Float[np.ndarray, "k m"]]:
+    """Scores of every head of two runs on the other probes, those that all heads of both have."""
+    tables = []
+    for frame in frames:
+        rows = frame[(frame["probe"] != without) & frame["layer"].notna() & frame["src_layer"].isna()]
+        rows = rows[rows["position"].isna()]
+        table = rows.pivot(index=["layer", "head"], columns=["probe", "metric"], values="value")
+        tables.append(table.sort_index())
+    shared = [column for column in tables[0].columns if column in tables[1].columns]
+    return [table[shared].to_numpy(np.float64) for table in tables]
 
 
 def _valued(a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "n k"], *, seed: int) -> pd.DataFrame:

@@ -294,6 +294,20 @@ def test_matched_heads_are_those_that_do_alike_elsewhere(tmp_path):
     assert set(rows["metric"]) >= {"score:matched"} and rows["layer"].isna().all()
 
 
+def test_heads_are_matched_by_what_was_measured_of_both_runs(tmp_path):
+    a, b = (_write(tmp_path, name, {100: OTHER_ORDER}, seed=seed) for seed, name in enumerate("ab"))
+    before = compare(a, b, heads="matched").rows
+    score = from_samples(
+        lookup("previous_token"), "score", _grid(HIGH), axes=("layer", "head"), chance=0.1, seed=0
+    )
+    table = unit_table([score], run="a", step=100, tokens_seen=None)
+    write_unit(step_folder(a.path, 100) / "only_of_a.parquet", table, {})
+    rebuild_observations(a.path)
+    more = Results.open(a.path)
+    assert more.has("previous_token", "score")
+    pd.testing.assert_frame_equal(compare(more, b, heads="matched").rows, before)
+
+
 def test_the_family_a_metric_is_corrected_in():
     names = [
         ("repeat_loss", "difference"),
