@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -135,13 +135,19 @@ def forest(
     alt: str,
     look: Look,
     table: Callable[[], pd.DataFrame],
+    narrow: bool = False,
 ) -> Figure:
     """Panels under each other.
 
     Args:
         panels: at least one.
         title, subtitle, alt, look, table: as `canvas.finish` takes them.
+        narrow: without the words at the right, which leave no room on a phone; hovering says them.
     """
+    if narrow:
+        panels = [
+            replace(panel, rows=tuple(replace(row, words="") for row in panel.rows)) for panel in panels
+        ]
     rows = [row for panel in panels for row in panel.rows]
     canvas = Canvas(
         height_px=76 + sum(panel.height_px for panel in panels),
