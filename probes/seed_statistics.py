@@ -103,6 +103,28 @@ def sequence_variance(samples: Float[np.ndarray, " n"]) -> float:
     return float(finite.var(ddof=1)) / len(finite) if len(finite) > 1 else 0.0
 
 
+def without_each(values: Float[np.ndarray, "seeds k"]) -> Float[np.ndarray, "seeds k"]:
+    """Means over all seeds but one, in the order of the one that is left out.
+
+    Args:
+        values: one row per seed, at least two.
+    """
+    return (values.sum(0) - values) / (len(values) - 1)
+
+
+def pseudo_values(whole: float, without: Float[np.ndarray, " seeds"]) -> Float[np.ndarray, " seeds"]:
+    """One value per seed for a number that is made of all seeds at once (the jackknife, Tukey 1958).
+
+    Of a mean they are the values that it is the mean of; of a smooth function of means their mean is that function, less its bias
+    to the order 1 / n, and their variance over n that of the function.
+
+    Args:
+        whole: of all seeds.
+        without: of all but one, for each, at least two.
+    """
+    return len(without) * whole - (len(without) - 1) * without
+
+
 def later(
     brackets: list[tuple[float, float]],
 ) -> Int[np.ndarray, "n n"]:

@@ -20,10 +20,11 @@ from typing import Any
 import pandas as pd
 
 from byrote.checkpoints.atomic import write_json
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.catalogue import CLAIMS
-from byrote.probes.claims.judging import N_NULL, Judgement, as_json, judge_claims, null_rate
-from byrote.probes.claims.runs_table import read_runs, tidy, write_runs
+from byrote.probes.claims.judging import N_NULL, Judgement, as_json, judge_claims, judge_one, null_rate
+from byrote.probes.claims.runs_table import Runs, read_runs, tidy, write_runs
 from byrote.report.claim_files import claims_json
 from byrote.report.claims import Made, as_markdown, claims_report
 from byrote.report.files import pictures_of
@@ -40,10 +41,18 @@ NOTE = (
 )
 
 
+def has_runs(name: str, table: pd.DataFrame) -> bool:
+    """Whether a claim of this name can be judged on these runs, or says that none can show it."""
+    try:
+        return name in CLAIMS and bool(judge_one(CLAIMS[name], Runs(table)))
+    except ByroteError:
+        return False
+
+
 def judged_runs(folder: Path) -> tuple[list[Judgement], pd.DataFrame, Made]:
-    """The claims of a folder, judged on its runs by today's rules."""
+    """The claims of a folder, judged on its runs by today's rules; claims that today need other runs are left out."""
     kept, table = read_json(folder / "claims.json"), read_runs(folder / "runs.parquet")
-    names = [claim["name"] for claim in kept["claims"] if claim["name"] in CLAIMS]
+    names = [claim["name"] for claim in kept["claims"] if has_runs(claim["name"], table)]
     ordered = [CLAIMS[name] for name in CLAIMS if name in names]
     return judge_claims(ordered, table), table, Made.of(kept["made"])
 

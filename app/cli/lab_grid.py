@@ -106,6 +106,10 @@ def plan(
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     session.data(f"about {duration(cost.seconds)} on {counted(jobs, 'core')}, and {size(cost.n_bytes)}")
+    if cost.making_s:
+        session.data(
+            f"  with about {duration(cost.making_s)} of one core to make what arms take from other runs, such as samples"
+        )
     for shape, tried in cost.tried.items():
         session.data(
             f"  as measured here over {TRIED_STEPS[1] - TRIED_STEPS[0]} steps: d_model {shape.d_model}, "

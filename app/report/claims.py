@@ -182,10 +182,12 @@ def _paper_blocks(judgements: Sequence[Judgement], table: pd.DataFrame) -> list[
         title = f"{claim.name}{f' (claim {claim.number})' if claim.number else ''}: {judged.word}"
         blocks.append(Prose(f"{title}. {claim.statement}", "lead"))
         blocks.append(Prose(f"The paper: {claim.reported}."))
+        if judged.verdicts is None:
+            blocks.append(Prose(f"Not testable here: {judged.why_not}."))
+        else:
+            blocks.append(Prose(_verdict_words(judged)))
         if claim.untestable:
-            blocks.append(Prose(f"Not testable here: {claim.untestable}."))
             continue
-        blocks.append(Prose(_verdict_words(judged)))
         blocks.append(_picture(judged, table))
         drawn.add(claim.name)
     names = [judged.claim.name for judged in judgements if not judged.claim.untestable]

@@ -19,6 +19,7 @@
     repeat_frac = 0.5
     pool_size = 16
     control = "unique"          # the arm it is compared with; every arm but unique, control and planted names one
+    sizes = ["d24"]             # optional: the sizes it is trained at; all of them if left out
 
     [arms.syn75]
     kind = "synthetic"          # one part, with its settings (`byrote lab arms` lists them), or several: parts = [{kind = ...}]
@@ -72,12 +73,14 @@ class GridArm:
         arm: what its batches are made of.
         control: name of the arm it is compared with; "" where it is compared with none.
         settings: of its runs that are otherwise than those of other arms.
+        sizes: names of the sizes that it is trained at; all of them where empty.
     """
 
     name: str
     arm: Arm
     control: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sizes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,8 @@ class Grid:
     def _runs(self) -> Iterator[PlannedRun]:
         for arm in self.arms:
             for size, base in self.sizes.items():
+                if arm.sizes and size not in arm.sizes:
+                    continue
                 shared = _with_settings(base, arm.settings, f"[arms.{arm.name}.settings]")
                 for seed in self.seeds:
                     name = f"{arm.name}-{size}-seed{seed}"
@@ -263,39 +268,11 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
         name: _with_settings(base, _mapping(table, f"[sizes.{name}]"), f"[sizes.{name}]")
         for name, table in _named(data, "sizes", MAX_SIZES).items()
     } or {f"d{base.d_model}": base}
-    arms = tuple(_arm(name, table, base) for name, table in _named(data, "arms", MAX_ARMS).items())
+    arms = tuple(_arm(name, table, base, sizes) for name, table in _named(data, "arms", MAX_ARMS).items())
     if not arms:
         raise ByroteError("the grid has no arm", help="write one as [arms.NAME] with its kind")
-    names = [arm.name for arm in arms]
     for arm in arms:
-        if not arm.control and not all(part.left_out or part.holds_control for part in arm.arm.made_of):
-            wanted = arm.arm.made_of[0].control
-            raise ByroteError(
-                f"the arm {arm.name!r} names no control",
-                help=f'write control = "..." with the arm it is compared with ({wanted})',
-            )
-        sources = {
-            one.settings.get("source") == arm.settings.get("source")
-            for one in arms
-            if one.name == arm.control
-        }
-        if False in sources:
-            raise ByroteError(
-                f"the arms {arm.name!r} and {arm.control!r} are compared, and have other sources",
-                help="an arm and its control share their fresh data: give both the same [arms.NAME.settings] source",
-            )
-        for needed in arm.arm.needs:
-            if needed not in names:
-                raise ByroteError(
-                    f"the arm {arm.name!r} is made from runs of {needed[:40]!r}, which is no arm of the grid",
-                    help=did_you_mean(needed[:40], names),
-                )
-        if arm.control and (arm.control not in names or arm.control == arm.name):
-            others = [name for name in names if name != arm.name]
-            raise ByroteError(
-                f"the control of the arm {arm.name!r} is {arm.control[:40]!r}, which is no other arm of the grid",
-                help=did_you_mean(arm.control[:40], others) if others else "declare it",
-            )
+        _require_others(arm, arms, sizes)
     together = data.get("together", MOST_TOGETHER)
     if type(together) is not int or not 1 <= together <= MOST_TOGETHER:
         raise ByroteError(
@@ -303,18 +280,55 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
             help=f"write how many runs are trained together at most, 1 to {MOST_TOGETHER}",
         )
     grid = Grid(name, _seeds(data.get("seeds", 1)), sizes, arms, together)
-    if (n_runs := len(arms) * len(sizes) * len(grid.seeds)) > MAX_RUNS:
+    if (n_runs := sum(len(arm.sizes or sizes) for arm in arms) * len(grid.seeds)) > MAX_RUNS:
         raise ByroteError(
             f"the grid has {n_runs:,} runs", help=f"it may have {MAX_RUNS:,}: take fewer seeds, sizes or arms"
         )
     return grid
 
 
-def _arm(name: str, table: Any, before: LabConfig) -> GridArm:
+def _require_others(arm: GridArm, arms: Sequence[GridArm], sizes: Mapping[str, LabConfig]) -> None:
+    """Refuse an arm whose control, or what it is made from, is not there, not at its sizes, or on other data."""
+    by_name = {one.name: one for one in arms}
+    if not arm.control and not all(part.left_out or part.holds_control for part in arm.arm.made_of):
+        wanted = arm.arm.made_of[0].control
+        raise ByroteError(
+            f"the arm {arm.name!r} names no control",
+            help=f'write control = "..." with the arm it is compared with ({wanted})',
+        )
+    control = by_name.get(arm.control)
+    if control is not None and control.settings.get("source") != arm.settings.get("source"):
+        raise ByroteError(
+            f"the arms {arm.name!r} and {arm.control!r} are compared, and have other sources",
+            help="an arm and its control share their fresh data: give both the same [arms.NAME.settings] source",
+        )
+    for needed in arm.arm.needs:
+        if needed not in by_name:
+            raise ByroteError(
+                f"the arm {arm.name!r} is made from runs of {needed[:40]!r}, which is no arm of the grid",
+                help=did_you_mean(needed[:40], by_name),
+            )
+    if arm.control and (control is None or arm.control == arm.name):
+        others = [name for name in by_name if name != arm.name]
+        raise ByroteError(
+            f"the control of the arm {arm.name!r} is {arm.control[:40]!r}, which is no other arm of the grid",
+            help=did_you_mean(arm.control[:40], others) if others else "declare it",
+        )
+    for other in (*arm.arm.needs, *filter(None, [arm.control])):
+        there = by_name[other].sizes or sizes
+        missing = [size for size in arm.sizes or sizes if size not in there]
+        if missing:
+            raise ByroteError(
+                f"the arm {arm.name!r} is trained at the size {missing[0]!r}, and {other!r}, which it needs there, is not",
+                help=f"add {missing[0]!r} to the sizes of {other!r}",
+            )
+
+
+def _arm(name: str, table: Any, before: LabConfig, sizes: Mapping[str, LabConfig]) -> GridArm:
     """One arm; its settings are read as changes of `before`, the runs of all arms."""
     where = f"[arms.{name}]"
     table = _mapping(table, where)
-    own = {key: value for key, value in table.items() if key not in ("control", "settings")}
+    own = {key: value for key, value in table.items() if key not in ("control", "settings", "sizes")}
     try:
         arm = Arm.from_table(own if "parts" in own else {"kind": name, **own})
     except ByroteError as error:
@@ -330,7 +344,22 @@ def _arm(name: str, table: Any, before: LabConfig) -> GridArm:
             f"the settings of the arm {name!r} change {changed[0] if changed else 'the model'}",
             help="all arms of a seed share their fresh data and their initial weights: set it in [settings] or [sizes.NAME]",
         )
-    return GridArm(name, arm, control, settings)
+    return GridArm(name, arm, control, settings, _sizes_of(table, sizes, where))
+
+
+def _sizes_of(arm: Mapping[str, Any], sizes: Mapping[str, LabConfig], where: str) -> tuple[str, ...]:
+    """Names of the sizes that an arm is trained at; none where it is trained at all."""
+    if "sizes" not in arm:
+        return ()
+    listed = arm["sizes"]
+    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_SIZES:
+        raise ByroteError(f"sizes of {where} is {str(listed)[:40]!r}", help="list names of sizes of the grid")
+    for name in listed:
+        if not isinstance(name, str) or name not in sizes:
+            raise ByroteError(
+                f"{where} names a size {str(name)[:40]!r}", help=did_you_mean(str(name)[:40], sizes)
+            )
+    return tuple(listed)
 
 
 def _seeds(value: Any) -> tuple[int, ...]:

@@ -69,6 +69,8 @@ READINGS: Mapping[str, Reading] = {
     "kl_unigram": Reading("in_context_markov", "kl_unigram"),
     "kl_bigram": Reading("in_context_markov", "kl_bigram"),
     "bits_per_parameter": Reading("unintended_bits", "per_parameter"),
+    "pool_whole_loss": Reading("exact_match", "whole_loss"),
+    "fresh_whole_loss": Reading("exact_match", "whole_loss@twins"),
 }
 
 
@@ -93,6 +95,9 @@ def series_rows(folder: Path, *, grid: str, arm: str, size: str) -> Iterator[Row
         "parameters_without_embeddings": _without_embeddings(facts.parameters, model),
     }  # fmt: skip
     known |= _of_data(manifest.get("data_facts"))
+    source = manifest.get("source_facts")
+    floor: Any = source.get("floor_nats") if isinstance(source, dict) else None
+    known |= {"test_floor": float(floor)} if _is_number(floor) else {}
     names = ("repeat_frac", "epochs", "pool", "synthetic_share", "generation", "parameters")
     known |= {name: getattr(facts, name) for name in names}
     listed = manifest.get("checkpoints")

@@ -13,6 +13,7 @@ TILED = Grid(
     "2 layers of attention alone, 3,456 weights, on blocks of random tokens that repeat to the end of the context",
     file="hernandez",
     sizes=("d16",),
+    probes=("exact_match",),
     seconds=2.0,
 )
 HEADS_4 = Grid(

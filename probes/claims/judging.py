@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.claims.record import Claim, Effects
+from byrote.probes.claims.record import Claim, Effects, NotTestable
 from byrote.probes.claims.runs_table import Runs
 from byrote.probes.degrade.verdicts import Claimed, Rule, Verdict, corrected, judge_effects
 from byrote.probes.rules import REPRODUCED
@@ -30,12 +30,14 @@ class Judgement:
         claim: as it was fixed before the runs.
         verdicts: of final value and onset; None where the claim cannot be tested.
         final_words, onset_words: what else the runs show.
+        untestable: why its runs cannot show it; "" where they can, or where the claim itself says why not.
     """
 
     claim: Claim
     verdicts: Claimed | None
     final_words: str = ""
     onset_words: str = ""
+    untestable: str = ""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -48,11 +50,14 @@ class Judgement:
         return UNTESTABLE if self.verdict is None else self.verdict.word
 
     @property
+    def why_not(self) -> str:
+        """Why it cannot be tested; "" where it can."""
+        return self.claim.untestable or self.untestable
+
+    @property
     def words(self) -> str:
-        """What the runs show, of what decides."""
-        return self.claim.untestable or (
-            self.final_words if self.claim.primary == "final" else self.onset_words
-        )
+        """What the runs show, of what decides; why it cannot be tested where that is so."""
+        return self.why_not or (self.final_words if self.claim.primary == "final" else self.onset_words)
 
 
 def judge_claims(claims: Sequence[Claim], table: pd.DataFrame) -> list[Judgement]:
@@ -89,6 +94,8 @@ def judge_one(claim: Claim, runs: Runs) -> Judgement:
     try:
         final, final_words = _judged(claim.final, claim.rule, runs)
         onset, onset_words = _judged(claim.onset, claim.onset_rule, runs)
+    except NotTestable as found:
+        return Judgement(claim, None, untestable=found.reason)
     except ByroteError as error:
         raise ByroteError(f"{claim.name}: {error.message}", help=error.help) from None
     return Judgement(claim, Claimed(claim.name, claim.primary, final, onset), final_words, onset_words)

@@ -1,7 +1,11 @@
-"""Simulated tables of runs: arms that mean nothing, for the calibration of claims' rules. No torch."""
+"""Simulated tables of runs: arms that mean nothing, for the calibration of claims' rules. No torch.
+
+Where runs are placed on a ladder of sizes, arms that mean nothing are as good as runs without repeats of their size.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,10 +19,14 @@ from byrote.probes.claims.record import Claim
 from byrote.probes.claims.runs_table import Place, tidy
 
 _PARTS = ("table_part_loss", "rare_table_part_loss", "copy_part_loss", "data_bigram_entropy")
+_LATER = ("copy_start_part_loss", "test_floor", "pool_whole_loss", "fresh_whole_loss")
 METRICS = (
-    "test_loss", "copy_loss", "pool_loss", "excess_risk", "data_rep_2_frac", *_PARTS, *READINGS, *MEMBER_METRICS,
+    "test_loss", "copy_loss", "pool_loss", "excess_risk", "data_rep_2_frac", *_PARTS,
+    *(name for name in READINGS if name not in _LATER), *MEMBER_METRICS, *_LATER,
 )  # fmt: skip
 GUESS_NATS = 3.4
+FLOOR_NATS = 1.0
+_WIDTH = re.compile(r"d([0-9]{1,4})")
 _STEPS = (0, 50, 100, 200, 400, 600, 800, 1000, 1200, 1400)
 
 Curves = Callable[[Place, str, np.random.Generator], Float[np.ndarray, " steps"]]
@@ -38,13 +46,20 @@ def simulated_runs(places: Sequence[Place], curves: Curves, *, seeds: int, seed:
         for one in range(seeds):
             rng = np.random.default_rng([seed, number, one])
             known = {"grid": place.grid, "arm": place.arm, "size": place.size, "init_seed": one, "data_seed": one,
-                     "guess_nats": GUESS_NATS, "epochs": number + 1.0}  # fmt: skip
+                     "guess_nats": GUESS_NATS, "epochs": number + 1.0, "parameters": 20.0 * width_of(place) ** 2,
+                     "parameters_without_embeddings": 10.0 * width_of(place) ** 2}  # fmt: skip
             for name, value in known.items():
                 columns.setdefault(name, []).extend([value] * len(_STEPS))
             columns.setdefault("step", []).extend(_STEPS)
             for metric in METRICS:
                 columns.setdefault(metric, []).extend(curves(place, metric, rng).tolist())
     return tidy(pd.DataFrame(columns))
+
+
+def width_of(place: Place) -> int:
+    """The width that the name of its size says; 1 where it says none."""
+    found = _WIDTH.fullmatch(place.size)
+    return int(found[1]) if found else 1
 
 
 def nothing(place: Place, metric: str, rng: np.random.Generator) -> Float[np.ndarray, " steps"]:
@@ -55,6 +70,15 @@ def nothing(place: Place, metric: str, rng: np.random.Generator) -> Float[np.nda
     return 3.5 - (3.5 - level) / (1 + np.exp(-(steps - at) / 60)) + rng.normal(0, 0.03, len(steps))
 
 
+def by_size(place: Place, metric: str, rng: np.random.Generator) -> Float[np.ndarray, " steps"]:
+    """What a model of this size reaches, whatever its arm: a power law above the floor, prefix matching linear in the logarithm."""
+    width = width_of(place)
+    if metric == "test_floor":
+        return np.full(len(_STEPS), FLOOR_NATS)
+    value = 0.2 * np.log(width) if metric == "prefix_matching" else FLOOR_NATS + 6 * width**-0.7
+    return np.full(len(_STEPS), value + rng.normal(0, 0.005))
+
+
 def null_table(claim: Claim, *, seeds: int, seed: int) -> pd.DataFrame:
     """Runs of a claim whose arms mean nothing.
 
@@ -63,5 +87,7 @@ def null_table(claim: Claim, *, seeds: int, seed: int) -> pd.DataFrame:
         seeds: of the runs.
         seed: of the simulation.
     """
-    places = [*claim.exchange, *(claim.picture.places if claim.picture else ())]
-    return simulated_runs(places, nothing, seeds=seeds, seed=seed)
+    picture = claim.picture
+    places = [*claim.exchange, *((*picture.places, *picture.beside) if picture else ())]
+    on_ladder = picture is not None and picture.kind == "ladder"
+    return simulated_runs(places, by_size if on_ladder else nothing, seeds=seeds, seed=seed)

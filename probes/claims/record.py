@@ -70,6 +70,18 @@ class Grid:
         return self.full_seeds if full else self.seeds
 
 
+class NotTestable(Exception):
+    """Runs that a claim cannot be judged by, whatever they say of it, such as a ladder of sizes that is not monotone.
+
+    Attributes:
+        reason: what was measured that rules it out, in a clause.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Effects:
     """What a claim is judged by.
@@ -89,20 +101,24 @@ class Picture:
 
     Attributes:
         kind: "doses" (final value against a fact of the arms), "steps" (curves over training), "arms" (final values), "extraction"
-            (share extracted against duplicates, with its threshold) or "capacity" (bits per parameter against the data).
+            (share extracted against duplicates, with its threshold), "capacity" (bits per parameter against the data) or "ladder"
+            (final value against the size of the model).
         metric: drawn.
-        places: whose runs, in order; of "extraction" members that were never planted are passed over.
+        places: whose runs, in order; of "extraction" members that were never planted are passed over; of a ladder those that others
+            are placed on.
         fact: on the x axis of doses.
         labels: what the places are called, in order; the arms' own names where empty.
         step: what steps are, where nothing is trained.
+        beside: of a ladder, whose runs are placed on it.
     """
 
-    kind: Literal["doses", "steps", "arms", "extraction", "capacity"]
+    kind: Literal["doses", "steps", "arms", "extraction", "capacity", "ladder"]
     metric: str
     places: tuple[Place, ...]
     fact: str = "epochs"
     labels: tuple[str, ...] = ()
     step: str = "training step"
+    beside: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,8 @@ class Claim:
         rule: direction and smallest effect of interest of the final value.
         reason: why that is the smallest effect.
         grids: names of the grids it needs.
-        final: the effect on final values, seed by seed; None where the claim is about onsets alone.
+        final: the effect on final values, seed by seed; None where the claim is about onsets alone. It raises `NotTestable` where the
+            runs cannot show it.
         onset: the effect on when something appears; None where nothing appears over training.
         onset_rule: of the onset.
         primary: which of the two decides.

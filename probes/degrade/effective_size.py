@@ -13,12 +13,14 @@ form is ours); compute-equivalent loss: Chudnovsky et al. 2026, arXiv:2606.24998
 6. interval: seeds resampled inside sizes, then sequences (`run_cells.student_ends` of ln m). Resamples go on beyond the ladder, by as
    much as it spans, so that a value near its end is not surer than others; an end of the interval that lies beyond is open
 7. with N by "compute" the same is the compute at which the control has the loss, over the compute spent
+8. seed by seed, where all cells have the same seeds: pseudo-values of ln m, n times that of all seeds less n - 1 times that without
+   the one (the jackknife, Tukey 1958), ladder and arm alike; their mean and spread are what a verdict over seeds is judged by
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -27,11 +29,16 @@ from jaxtyping import Float
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.degrade.run_cells import N_DRAWS, Cells, cells_of, half_width
 from byrote.probes.degrade.runs import required
+from byrote.probes.seed_statistics import pseudo_values, without_each
 
 HOW: Mapping[str, int] = {"power": 3, "interpolate": 2, "linear": 3}  # sizes each needs
 SIZE_COLUMNS = (
     "arm", "size", "value", "effective", "multiplier", "lo", "hi", "seeds", "clipped", "counted_by", "how",
 )  # fmt: skip
+
+
+class LadderRefused(ByroteError):
+    """A control of which no size can be read off: too few sizes, or values that do not improve with every size."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,14 @@ class EffectiveSize:
         ladder: what they are held against.
         draws: (arm, size) -> ln m in each resample; size NaN as in the rows is `(arm, None)`.
         seeds: of the cell that has fewest.
+        by_seed: (arm, size) -> pseudo-values of ln m, one per seed; empty where the cells do not have the same seeds, or one alone.
     """
 
     rows: pd.DataFrame
     ladder: Ladder
     draws: Mapping[tuple[str, float | None], Float[np.ndarray, " draws"]]
     seeds: int
+    by_seed: Mapping[tuple[str, float], Float[np.ndarray, " seeds"]] = field(default_factory=dict)
 
     def multiplier(self, arm: str) -> pd.Series:
         """The row of an arm over its sizes."""
@@ -102,8 +111,8 @@ def effective_size(
         n_draws: resamples.
 
     Raises:
-        ByroteError: an unknown way, a size that is not declared, other metrics, too few sizes, a ladder that is not monotone, or a
-            loss that is not above the floor.
+        LadderRefused: too few sizes, a ladder that is not monotone, or a loss that is not above the floor.
+        ByroteError: an unknown way, a size that is not declared, or other metrics.
     """
     if how not in HOW:
         raise ByroteError(f"sizes cannot be read off by {how!r}", help=did_you_mean(how, HOW))
@@ -123,7 +132,19 @@ def effective_size(
     _refuse_ladder(steps, cells.means[:n_ladder], better, how, floor)
     fitted = _fit(steps, cells.means[None, :n_ladder], how, floor, better)
     drawn = _fit(steps, cells.draws[:, :n_ladder], how, floor, better)
-    return _multipliers(named[n_ladder:], cells, n_ladder, fitted, drawn, counted_by)
+    found = _multipliers(named[n_ladder:], cells, n_ladder, fitted, drawn, counted_by)
+    if not cells.paired or cells.seeds < 2:
+        return found
+    without = without_each(cells.matrix())
+    left = _fit(steps, without[:, :n_ladder], how, floor, better)
+    ends = np.log(steps[[0, -1]])
+    by_seed = {}
+    for i, (arm, size) in enumerate(named[n_ladder:], start=n_ladder):
+        whole, each = fitted.log_size(cells.means[None, i]), left.log_size(without[:, i])
+        room = ends[1] - ends[0] if ends[0] <= whole[0] <= ends[1] else 0.0  # beyond an end all are that end
+        whole, each = (np.clip(one, ends[0] - room, ends[1] + room) - np.log(size) for one in (whole, each))
+        by_seed[arm, size] = pseudo_values(float(whole[0]), each)
+    return replace(found, by_seed=by_seed)
 
 
 def _multipliers(
@@ -275,20 +296,20 @@ def _refuse_ladder(
     floor: float,
 ) -> None:
     if len(sizes) < HOW[how]:
-        raise ByroteError(
+        raise LadderRefused(
             f"the control has {len(sizes)} sizes, and effective size by {how} needs {HOW[how]}",
             help="train the control at more sizes, from below the smallest arm's to its own at least",
         )
     rising = np.diff(values) > 0 if better == "higher" else np.diff(values) < 0
     if not rising.all():
         i = int(np.flatnonzero(~rising)[0])
-        raise ByroteError(
+        raise LadderRefused(
             f"the control's ladder is not monotone: {values[i]:.4g} at {sizes[i]:,.0f} and {values[i + 1]:.4g} at "
             f"{sizes[i + 1]:,.0f}",
             help="more seeds at these sizes, more steps, or sizes at which the metric still improves",
         )
     if how == "power" and not (values > floor).all():
-        raise ByroteError(
+        raise LadderRefused(
             f"the control's loss of {values.min():.4g} is not above the floor of {floor:.4g}",
             help="the floor is the Bayes loss of the same tokens, in nats",
         )

@@ -15,12 +15,13 @@ from byrote.probes.claims.judging import Judgement, judge_claims
 from byrote.probes.claims.runs_table import Place, Runs
 from byrote.probes.degrade.capacity import capacity as capacity_of
 from byrote.probes.degrade.capacity import extraction_threshold
-from byrote.probes.figures.axis import StepAxis, axis_layout, value_axis
+from byrote.probes.figures.axis import StepAxis, axis_layout, log_axis, value_axis
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, finish, scatter
-from byrote.probes.figures.lines import Line, end_labels, label_margin_px
+from byrote.probes.figures.doses import size_line
+from byrote.probes.figures.lines import Line, end_labels, label_margin_px, lines_figure
 from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.theme import Style, paint, run_styles, tint
-from byrote.probes.findings_degrade import capacity_sentence, extraction_sentence
+from byrote.probes.findings_degrade import SIZE_WORDS, capacity_sentence, extraction_sentence
 from byrote.probes.seed_statistics import mean_over_seeds
 from byrote.probes.wording import clean, count, counted, interval, markup, number, step_number
 
@@ -39,6 +40,8 @@ METRIC_WORDS = {
     "recall_of_final": "recall of what is extracted at last",
     "precision_for_final": "precision for what is extracted at last",
     "prefix_matching": "prefix matching, strongest head",
+    "pool_whole_loss": "loss on the pool, all tokens, nats",
+    "copy_start_part_loss": "loss on first tokens of copies, nats",
     "copies_gain": "loss on the second copy minus the last, nats",
     "pair_log_odds": "pair_log_odds, nats of log odds",
     "skip_log_odds": "log_odds, nats of log odds",
@@ -68,8 +71,8 @@ def claim(table: pd.DataFrame, of: str | Judgement, *, look: Look = FULL) -> Fig
         look: theme and width.
 
     Returns:
-        Doses or arms on x, or training steps; the metric on y; a thin line or a dot per seed, the mean of each arm with its 95%
-        interval over seeds.
+        Doses or arms on x, training steps, or the size of the model; the metric on y; a thin line or a dot per seed, the mean of each
+        arm with its 95% interval over seeds. Of sizes the runs without repeats are a line, and all others stand where they are on it.
 
     Raises:
         ByroteError: there is no such claim, it cannot be tested and has no runs, or its runs are not in the table.
@@ -231,7 +234,50 @@ def _capacity(judged: Judgement, runs: Runs, look: Look) -> Figure:
                     alt=f"{_head(judged)} {said}")  # fmt: skip
 
 
-_OF_DEGRADATION = {"extraction": _extraction, "capacity": _capacity}
+def _on_ladder(judged: Judgement, runs: Runs, look: Look) -> Figure:
+    """Final values over parameters: the ladder as a line with its band, every other place a point, and a dot per seed."""
+    picture = judged.claim.picture
+    assert picture is not None, "checked by the caller"
+    places = (*picture.places, *picture.beside)
+    seeds = runs.seeds(*places)
+    values = [runs.final(place, picture.metric, seeds) for place in places]
+    means = pd.DataFrame([
+        _mean(v) | {"arm": place.arm, "label": place.size, "parameters": runs.fact(place, "parameters")}
+        for place, v in zip(places, values, strict=True)
+    ])  # fmt: skip
+    arms = list(dict.fromkeys(means["arm"]))
+    styles = run_styles(arms, base=picture.places[0].arm)
+    lines = list[Line]()
+    for arm in arms:
+        mine = means[means["arm"] == arm].sort_values("parameters")
+        numbers = {name: mine[name].tolist() for name in ("lo", "hi", "n")}
+        lines.append(
+            size_line(arm, mine["parameters"].tolist(), mine["value"].tolist(), styles[arm], **numbers)
+        )
+    dots = [
+        scatter(f"seeds of {place.arm} {place.size}", [n] * len(v), v.tolist(),
+                marker={"size": 4, "color": styles[place.arm].color, "symbol": "circle", "opacity": 0.5})
+        for place, v, n in zip(places, values, means["parameters"].tolist(), strict=True)
+    ]  # fmt: skip
+    bars = [
+        scatter("95% interval", [row.parameters] * 2, [row.lo, row.hi], line={"color": styles[row.arm].color, "width": 2})
+        for row in means[len(picture.places) :].itertuples()
+    ]  # fmt: skip
+    ends = _ends(np.concatenate([*values, means[["lo", "hi"]].to_numpy().ravel()]))
+    sizes = sorted(set(means["parameters"]))
+    said = "; ".join(
+        f"{row.arm} at {number(row.parameters)} parameters {interval(row.value, row.lo, row.hi)}"
+        for row in means.itertuples()
+    )
+    return lines_figure(
+        lines, x_axis=log_axis(sizes, [count(n) for n in sizes], title=SIZE_WORDS["parameters"]),
+        y_axis=value_axis(*ends, title=_words(picture.metric)), height_px=400, by=(), under=[*dots, *bars],
+        title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), look=look, alt=f"{_head(judged)} Means: {said}.",
+        table=lambda: means[["arm", "label", "parameters", "value", "lo", "hi", "n"]],
+    )  # fmt: skip
+
+
+_OF_DEGRADATION = {"extraction": _extraction, "capacity": _capacity, "ladder": _on_ladder}
 
 
 def _mean(values: Float[np.ndarray, " seeds"]) -> dict[str, Any]:

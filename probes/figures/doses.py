@@ -15,7 +15,7 @@ from byrote.probes.degrade.effective_size import EffectiveSize
 from byrote.probes.figures.axis import log_axis, value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, scatter
 from byrote.probes.figures.lines import Line, lines_figure
-from byrote.probes.figures.theme import paint, run_styles, series_style
+from byrote.probes.figures.theme import Style, paint, run_styles, series_style
 from byrote.probes.findings_degrade import DOSE_WORDS, SIZE_WORDS, dose_sentence, ladder_words
 from byrote.probes.wording import clean, interval, markup, number
 
@@ -109,10 +109,10 @@ def effective_sizes(found: EffectiveSize, *, look: Look = FULL) -> Figure:
     ladder, sized = found.ladder, found.rows[found.rows["size"].notna()]
     arms = list(dict.fromkeys(sized["arm"]))
     styles = run_styles(["baseline", *arms], base="baseline")
-    lines = [_sizes_line("baseline", ladder.sizes.tolist(), ladder.values.tolist(), styles["baseline"])]
+    lines = [size_line("baseline", ladder.sizes.tolist(), ladder.values.tolist(), styles["baseline"])]
     for arm in arms:
         mine = sized[sized["arm"] == arm]
-        lines.append(_sizes_line(arm, mine["size"].tolist(), mine["value"].tolist(), styles[arm]))
+        lines.append(size_line(arm, mine["size"].tolist(), mine["value"].tolist(), styles[arm]))
     values = [v for line in lines for v in line.column("value") if v is not None]
     room = 0.08 * ((max(values) - min(values)) or 1.0)
     over = found.rows[found.rows["size"].isna()]
@@ -129,8 +129,24 @@ def effective_sizes(found: EffectiveSize, *, look: Look = FULL) -> Figure:
     )  # fmt: skip
 
 
-def _sizes_line(name: str, sizes: Sequence[float], values: Sequence[float], style: Any) -> Line:
+def size_line(
+    name: str, sizes: Sequence[float], values: Sequence[float], style: Style, **more: Sequence[float]
+) -> Line:
+    """A line over sizes of models.
+
+    Args:
+        name: its label.
+        sizes: parameters, ascending.
+        values: at each.
+        style: colour and dash.
+        **more: lo, hi and n of each, where they are known.
+    """
     rows = pd.DataFrame({"value": values, "position": range(len(values))}).assign(
-        lo=np.nan, hi=np.nan, chance=np.nan, n=1, valid=True, reason="", layer=pd.NA, head=pd.NA
+        **{"lo": np.nan, "hi": np.nan, "n": 1, **more},
+        chance=np.nan,
+        valid=True,
+        reason="",
+        layer=pd.NA,
+        head=pd.NA,
     )
     return Line.of(rows, sizes, label=clean(name), at=[f"N = {s:,.0f}" for s in sizes], style=style)

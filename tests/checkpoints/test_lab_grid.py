@@ -23,7 +23,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab import Arm, LabConfig
 from byrote.checkpoints.lab import stack as lab_stack
 from byrote.checkpoints.lab.config import about_as_many
-from byrote.checkpoints.lab.grid_cost import cost_of
+from byrote.checkpoints.lab.grid_cost import Tried, cost_of
 from byrote.checkpoints.lab.grid_training import status, train_grid
 from byrote.checkpoints.lab.model import build_model
 from byrote.checkpoints.lab.run_grid import Plan, grid_file, grid_from, read_grid, shipped_grids
@@ -190,6 +190,15 @@ def test_checkpoints_by_their_number(steps, n, expected):
         ("[arms.A]\nkind = 'unique'", "differ in nothing but capitals"),
         ('[arms."../b"]\nkind = "unique"', "'../b' of [arms] is no name for a folder"),
         ('[arms.results]\nkind = "unique"', "is no name for a folder"),
+        (
+            "[sizes.a]\n[sizes.b]\n[arms.b]\nkind = 'unique'\nsizes = ['bb']",
+            "[arms.b] names a size 'bb'. did you mean 'b'",
+        ),
+        ("[arms.b]\nkind = 'unique'\nsizes = []", "sizes of [arms.b] is '[]'. list names of sizes"),
+        (
+            "[sizes.a]\n[sizes.b]\n[arms.c]\nkind = 'unique'\nsizes = ['b']\n[arms.d]\nkind = 'repeated'\npool_size = 4\ncontrol = 'c'",
+            "the arm 'd' is trained at the size 'a', and 'c', which it needs there, is not. add 'a' to the sizes of 'c'",
+        ),
         ("arms = 3", "[arms] is no table"),
         (
             "seeds = 900\nsizes = {a = {}, b = {}, c = {}, d = {}, e = {}, f = {}, g = {}, h = {}, i = {}, j = {}, k = {}, l = {}}",
@@ -275,6 +284,53 @@ def test_a_plan_says_what_it_takes(grid):
     assert tried.n_runs == 6
     assert 0 < tried.step_s < 1
     assert 6 * 5 * 2_000 < cost.n_bytes < 6 * 5 * 20_000
+
+
+SAMPLING = (
+    TEXT
+    + """
+[arms.syn]
+kind = "synthetic"
+share = 0.5
+generator = "unique"
+control = "unique"
+[arms.syn-all]
+kind = "synthetic"
+share = 1.0
+generator = "unique"
+control = "unique"
+"""
+)
+
+
+def test_a_plan_counts_what_arms_take_from_other_runs(monkeypatch):
+    """By hand: 2 places of 31 batches are 62 samples, 4 are 124; in blocks of 50 that is 3 at most, for each of two seeds."""
+    tried = Tried(n_runs=6, step_s=0.5, written_s=0.0, checkpoint_bytes=0.0, other_bytes=0.0)
+    monkeypatch.setattr("byrote.checkpoints.lab.grid_cost._try", lambda configs, folder: tried)
+    monkeypatch.setattr(
+        "byrote.checkpoints.lab.grid_cost._made", lambda trials, config, part: (50, 7.0, 500.0)
+    )
+    cost = cost_of(grid_from(tomllib.loads(SAMPLING)).plan(), cores=8)
+    assert cost.making_s == 2 * 3 * 7
+    # unique, half and P3 train first, all six together; then both arms that sample, four runs of that shape together
+    assert cost.seconds == pytest.approx(30 * 0.5 + (4 / 6) * 30 * 0.5 + 42)
+    log = 10 * 64 * 30 / 10
+    assert cost.n_bytes == pytest.approx(2 * (62 + 124) * 10 + log)
+
+
+def test_samples_are_tried_with_a_run_of_a_few_steps():
+    cost = cost_of(grid_from(tomllib.loads(SAMPLING)).plan(), cores=1)
+    assert 0 < cost.making_s < cost.seconds
+
+
+def test_an_arm_of_one_size_is_trained_at_no_other():
+    text = (
+        TEXT.replace("pool_size = 3", 'pool_size = 3\nsizes = ["b"]') + "[sizes.a]\n[sizes.b]\nd_model = 16\n"
+    )
+    plan = grid_from(tomllib.loads(text)).plan()
+    assert sorted({(run.arm, run.size) for run in plan.runs}) == [
+        ("P3", "b"), ("half", "a"), ("half", "b"), ("unique", "a"), ("unique", "b"),
+    ]  # fmt: skip
 
 
 @pytest.mark.processes

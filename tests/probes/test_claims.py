@@ -23,7 +23,7 @@ from byrote.probes.claims.linear_models import (
     duplicate_risks,
     generation_risks,
 )
-from byrote.probes.claims.null_runs import METRICS, nothing, null_table, simulated_runs
+from byrote.probes.claims.null_runs import METRICS, null_table, simulated_runs
 from byrote.probes.claims.runs_table import Place, Runs, read_runs, tidy, write_runs
 from byrote.probes.claims.seed_effects import copying_onset, inner_peak, rise_and_fall, worst_inside
 from byrote.probes.claims_calibration import called
@@ -146,8 +146,7 @@ def test_every_claim_can_be_judged_or_says_why_not():
         if claim.untestable:
             assert judge_claims([claim], tidy([]))[0].word == UNTESTABLE
             continue
-        places = [*claim.picture.places, *claim.exchange]
-        table = simulated_runs(places, nothing, seeds=3)
+        table = null_table(claim, seeds=3, seed=0)
         data = as_json(judge_claims([claim], table)[0])
         assert data["verdict"] == UNDECIDED and data[claim.primary]["seeds"] == 3, claim.name
 

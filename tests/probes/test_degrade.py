@@ -80,6 +80,35 @@ def test_interpolation_is_on_the_chord_and_prefix_matching_on_a_line():
     assert "a line in ln N" in ladder_words(found.ladder)
 
 
+def test_one_value_per_seed_is_the_one_that_the_seed_alone_would_have_where_the_ladder_is_a_line():
+    """Values fall by 1 per e-fold of size: an arm 0.5 above its size's is e^-0.5 of the size, and its seeds move it by themselves."""
+    sizes, common = np.exp([0.0, 1.0, 2.0]), np.array([-0.3, 0.1, 0.2])
+    ladder = simulated_rows(np.array([4.0, 3.0, 2.0])[:, None] + common, parameters=sizes, arm="control")
+    own = np.array([-0.1, 0.0, 0.2])
+    arm = simulated_rows((2.5 + common + own)[None], parameters=sizes[2:], arm="repeated")
+    for how in ("interpolate", "linear"):
+        found = effective_size(ladder, arm, how=how)
+        assert found.by_seed["repeated", sizes[2]] == pytest.approx(-0.5 - own)
+    other = arm.assign(init_seed=arm["init_seed"] + 7, data_seed=arm["data_seed"] + 7)
+    assert effective_size(ladder, other, how="interpolate").by_seed == {}
+
+
+def test_values_by_seed_spread_as_resamples_do():
+    rng = np.random.default_rng(5)
+    ladder = simulated_rows(
+        law(SIZES)[:, None] + rng.normal(0, 0.02, (4, 8)), parameters=SIZES, arm="control"
+    )
+    arm = simulated_rows(
+        law([8e3])[:, None] + rng.normal(0, 0.02, (1, 8)), parameters=SIZES[3:], arm="repeated"
+    )
+    found = effective_size(ladder, arm, floor=1.0)
+    values = found.by_seed["repeated", SIZES[3]]
+    row = found.rows.iloc[0]
+    half = stats.t.ppf(0.975, 7) * values.std(ddof=1) / np.sqrt(8)
+    assert np.exp(values.mean()) == pytest.approx(row["multiplier"], rel=0.05)
+    assert half == pytest.approx(np.log(row["hi"] / row["lo"]) / 2, rel=0.15)
+
+
 def test_what_lies_beyond_the_ladder_is_clipped_and_a_bound():
     ladder = rows([4.0, 3.0, 2.0, 1.0], parameters=SIZES, arm="control")
     worse = rows([5.0], parameters=1.6e4, arm="worse")
