@@ -21,6 +21,7 @@ from byrote.probes.degrade.noise_floor import churn, noise_floor
 from byrote.probes.degrade.preferential_damage import preferential_damage
 from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.degrade.verdicts import Rule, judge, relabelled_rate
+from byrote.probes.member_calibration import member_calibrations
 from byrote.probes.rules import MIN_SEEDS, REPRODUCED
 from byrote.probes.seed_calibration import each
 
@@ -31,7 +32,13 @@ HALF = 0.5  # tries
 
 def degrade_calibrations() -> list[Calibration]:
     """Everything of `byrote.probes.degrade` that says something surely."""
-    return [*verdict_calibrations(), *size_calibrations(), *dose_calibrations(), *curve_calibrations()]
+    return [
+        *verdict_calibrations(),
+        *size_calibrations(),
+        *dose_calibrations(),
+        *curve_calibrations(),
+        *member_calibrations(),
+    ]
 
 
 # Verdicts on claims.

@@ -124,6 +124,7 @@ def degradation_sentences(found: Degradation) -> list[str]:
         extraction_sentence(one, name if len(found.extractions) > 1 else "")
         for name, one in found.extractions.items()
     ]
+    lines += _remembered(found) + _together(found)
     return lines or [
         "Neither doses nor sizes differ among these runs in what they declare: only seeds are compared."
     ]
@@ -244,6 +245,41 @@ def extraction_sentence(found: Extraction, name: str = "") -> str:
     text = f"Half{of} is extracted from {at} duplicates on, planted {planted}"
     better = "logistic curve" if found.log_linear > 0 else "line in the logarithm of duplicates"
     return f"{text}; a {better} fits better by {number(abs(found.log_linear))} nats."
+
+
+def _remembered(found: Degradation) -> list[str]:
+    rows = found.of("counterfactual")
+    sure = rows[rows["metric"] == "accuracy, surely memorised"].set_index("arm")["value"]
+    return [
+        f"{row['arm']}: training on a member raises accuracy on it by {interval(row['value'], row['lo'], row['hi'], sign=True)} over "
+        f"{counted(int(row['seeds']), 'run')}; {sure[row['arm']]:.0%} of members are surely memorised."
+        for row in rows[rows["metric"] == "accuracy"].to_dict("records")
+    ]
+
+
+_INTERFERENCE = {
+    "independent": "do not interfere",
+    "dependent": "interfere",
+    "not decided": "may interfere: more seeds would say",
+}
+
+
+_BY = {
+    "accuracy, planted": "accuracy",
+    "loss, planted": "loss",
+    "loss, planted beyond never planted": "loss beyond that of members never planted",
+}
+
+
+def _together(found: Degradation) -> list[str]:
+    rows = found.of("dependence")
+    rows = rows[rows["metric"].isin(_BY)]
+    return [
+        f"Members planted together {_INTERFERENCE[row['how'].partition(' (')[0]]} by {_BY[row['metric']]}: "
+        f"{interval(row['value'], row['lo'], row['hi'], sign=True)} {row['unit']} over {counted(int(row['seeds']), 'seed')} "
+        f"({row['arm']})."
+        for row in rows.to_dict("records")
+    ]
 
 
 def ladder_words(ladder: Ladder) -> str:

@@ -137,6 +137,9 @@ def train(
         "Train every run of a grid into folders below OUT: its file, or the name of one that comes with byrote.",
         metavar="FILE",
     ),
+    retrain_stale: bool = flag(
+        "Runs of a grid that were made from a run which has been trained again since: delete them, and make and train them again."
+    ),
     jobs: int | None = option(
         "Processes of a grid; one per core by default. What is trained does not depend on it.",
         type=click.IntRange(min=1),
@@ -150,7 +153,9 @@ def train(
     stops at the next written step; twice stops at once and loses the steps since the last one.
     """
     if grid is not None:
-        return train_grid(session, out, grid, progress, jobs=jobs, fresh=fresh)
+        return train_grid(session, out, grid, progress, jobs=jobs, fresh=fresh, retrain_stale=retrain_stale)
+    if retrain_stale:
+        raise ByroteError("--retrain-stale is of grids", help="pass --fresh to train one run again")
     from byrote.checkpoints.lab import train as train_series
 
     base = RECIPES[recipe]

@@ -17,7 +17,14 @@ from byrote.cli.progress import Work, interrupted
 from byrote.cli.session import Exit, Session
 from byrote.probes.wording import counted, duration, shell_line, size
 
-_OF_GRIDS = ("out", "grid", "jobs", "fresh", "progress")  # parameters of `train` that go with a grid
+_OF_GRIDS = (
+    "out",
+    "grid",
+    "jobs",
+    "fresh",
+    "retrain_stale",
+    "progress",
+)  # parameters of `train` that go with a grid
 COLUMNS = (
     Column("run", "run"),
     Column("arm"),
@@ -31,7 +38,14 @@ COLUMNS = (
 
 
 def train_grid(
-    session: Session, out: Path, grid: str, progress: str, *, jobs: int | None, fresh: bool
+    session: Session,
+    out: Path,
+    grid: str,
+    progress: str,
+    *,
+    jobs: int | None,
+    fresh: bool,
+    retrain_stale: bool,
 ) -> int:
     """Train what is missing of a grid, and declare its arms beside where results go.
 
@@ -58,6 +72,7 @@ def train_grid(
                 out,
                 jobs=jobs,
                 fresh=fresh,
+                retrain_stale=retrain_stale,
                 on_event=lambda event: work.event(event, last=False),
                 stopping=lambda: work.stopping,
             )
@@ -121,13 +136,19 @@ def plan(
 
 @verb("byrote lab status runs/hernandez")
 def status(session: Session, *, folder: Path = argument("OUT", type=options.PATH), out: Output) -> int:
-    """Say which runs of the grid in OUT are complete, running, stopped or missing."""
+    """Say which runs of the grid in OUT are complete, running, stopped, missing, or stale.
+
+    A run is stale where it was made from another run that has been trained again since and has other weights now.
+    """
+    from byrote.checkpoints.lab.grid_training import GRID
     from byrote.checkpoints.lab.grid_training import status as status_of
 
     found = status_of(folder)
     states = Counter(state for _, state, _ in found)
     said = ", ".join(
-        f"{states[state]} {state}" for state in ("complete", "running", "stopped", "missing") if states[state]
+        f"{states[state]} {state}"
+        for state in ("complete", "running", "stopped", "missing", "stale")
+        if states[state]
     )
     out.headline(f"{folder}: {counted(len(found), 'run')}, {said}")
     rows = [
@@ -144,4 +165,10 @@ def status(session: Session, *, folder: Path = argument("OUT", type=options.PATH
         for run, state, last in found
     ]
     out.rows(COLUMNS, rows)
+    if states["stale"]:
+        again = shell_line(["byrote", "lab", "train", str(folder), "--grid", str(folder / GRID)])
+        session.note(
+            f"{counted(states['stale'], 'run')} made from runs that have been trained again since: "
+            f"{again} --retrain-stale makes and trains them again; measure them again afterwards"
+        )
     return Exit.DONE

@@ -16,6 +16,7 @@ from byrote.checkpoints.lab.sequences import Sequences, random_words
 from byrote.checkpoints.lab.sources.contract import Source
 
 Inputs = Callable[[], Mapping[str, np.ndarray]]
+INITIAL = "weights."  # before the names of weights that training begins with, where sequences are stored beside them
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,14 @@ class Batches:
     Attributes:
         wide: token ids, one more per sequence than the context holds.
         counted: whether the loss of predicting each token but the first counts; None where all do.
+        read: what the model reads in place of all tokens but the last; None where it reads these.
+        attended: whether anything attends to each of them; None where all are attended to.
     """
 
     wide: Int[np.ndarray, "n_steps n_trained width"]
     counted: Bool[np.ndarray, "n_steps n_trained n_ctx"] | None = None
+    read: Int[np.ndarray, "n_steps n_trained n_ctx"] | None = None
+    attended: Bool[np.ndarray, "n_steps n_trained n_ctx"] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,11 @@ class Places:
         assert self.inputs is not None, "what is made before training is read from the series' folder"
         array = self.inputs()[f"{self.number}.{name}"]
         return (array if rows is None else array[rows]).astype(np.int64)
+
+    def n_stored(self, name: str) -> int:
+        """Rows of an array that was made for this part before training."""
+        assert self.inputs is not None, "what is made before training is read from the series' folder"
+        return len(self.inputs()[f"{self.number}.{name}"])
 
     def all_stored(self) -> dict[str, np.ndarray]:
         """Everything that was made for this part before training, by its name there."""

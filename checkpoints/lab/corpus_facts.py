@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from byrote.checkpoints.lab.as_written import hash_of
+from byrote.checkpoints.lab.batches import Batches
 from byrote.checkpoints.lab.source import ArmStream
 from byrote.checkpoints.ngrams import entropy_nats, repeats, top_mass
 
@@ -24,7 +25,8 @@ def data_facts(stream: ArmStream, *, steps: int) -> dict[str, Any]:
 
     Returns:
         `n_sequences` and `n_steps` they are of; `hash` of their token ids; `distinct_frac`, different sequences over
-        sequences; `counted_frac` of tokens that count in the loss; and those of `ngram_facts`.
+        sequences; `counted_frac` of tokens that count in the loss; where some are not, `read_frac` and `attended_frac` of
+        tokens that the model reads as they are, and that anything attends to; and those of `ngram_facts`.
     """
     n_steps = min(steps, -(-N_AUDITED // stream.arm.n_trained(stream.batch)))
     drawn = stream.drawn(0, n_steps)
@@ -35,8 +37,19 @@ def data_facts(stream: ArmStream, *, steps: int) -> dict[str, Any]:
         "hash": hash_of(np.ascontiguousarray(wide, dtype="<i8").tobytes()),
         "distinct_frac": len(np.unique(wide, axis=0)) / len(wide),
         "counted_frac": 1.0 if drawn.counted is None else float(drawn.counted.mean()),
+        **_left_out(drawn),
         **ngram_facts(wide),
     }
+
+
+def _left_out(drawn: Batches) -> dict[str, float]:
+    """Shares of the tokens of these batches that the model reads or attends to, where that is not all of them."""
+    found = {}
+    if drawn.read is not None:
+        found["read_frac"] = float((drawn.read == drawn.wide[..., :-1]).mean())
+    if drawn.attended is not None:
+        found["attended_frac"] = float(drawn.attended.mean())
+    return found
 
 
 def ngram_facts(wide: Int[np.ndarray, "n width"]) -> dict[str, float]:

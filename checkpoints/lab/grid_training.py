@@ -19,6 +19,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, cannot_write, explained
 from byrote.checkpoints.lab.run_grid import MAX_BYTES, Plan, PlannedRun, read_grid
+from byrote.checkpoints.lab.stale import stale_because
 from byrote.checkpoints.lab.together import identity
 from byrote.checkpoints.lab.trainer import OnEvent, locked, train
 from byrote.checkpoints.safe_read import read_bytes
@@ -50,6 +51,7 @@ def train_grid(
     *,
     jobs: int | None = None,
     fresh: bool = False,
+    retrain_stale: bool = False,
     on_event: OnEvent | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Plan:
@@ -60,6 +62,7 @@ def train_grid(
         out: the folder of its runs; the grid is copied into it.
         jobs: processes, 1 or more; as many as there are cores if None. Bytes do not depend on it.
         fresh: delete the series of the grid that are there, whatever their configuration.
+        retrain_stale: delete runs that were made from a run which has been trained again since, and make and train them again.
         on_event: called with a dictionary, always with the key `event`: `step` about twice a second (step, total,
             train_loss_nats, steps_per_s, eta_s; steps of all runs), `runs` as runs are complete (done, total), and
             `restarted` (run, reason) where a stack had to begin again.
@@ -69,7 +72,8 @@ def train_grid(
         The grid's plan.
 
     Raises:
-        ByroteError: the grid cannot be read, a folder holds something else or cannot be written to, training diverged.
+        ByroteError: the grid cannot be read, runs are stale and not to be trained again, a folder holds something else or cannot
+            be written to, training diverged.
         KeyboardInterrupt: it was stopped.
     """
     plan = read_grid(file).plan()
@@ -84,10 +88,15 @@ def train_grid(
         with explained(out):
             _take_over(file, out, plan)
             if fresh:
-                _clear(plan, out)
+                _clear(plan, plan.runs, out)
+            _settle_stale(plan, _stale(plan, out), out, again=retrain_stale)
         progress = _Progress([job_of(plan, stack, out) for stack in plan.stacks], on_event or _say_nothing)
         for wave in plan.waves():
             places = [place for place, stack in enumerate(plan.stacks) if stack in wave]
+            with explained(out):  # what was just trained may have other weights than before
+                stale = _stale(plan, out)
+                _settle_stale(plan, stale, out, again=retrain_stale)
+            progress.begin_again(stale)
             todo = [place for place in places if not _is_complete(progress.jobs[place])]
 
             def hear(k: int, event: dict[str, Any], todo: Sequence[int] = todo) -> None:
@@ -106,7 +115,7 @@ def job_of(plan: Plan, stack: Sequence[int], out: Path) -> Job:
     return Job(runs, out / STATES / f"{identity([config for _, config in runs])}.safetensors")
 
 
-State = Literal["complete", "running", "stopped", "missing"]
+State = Literal["complete", "running", "stopped", "missing", "stale"]
 
 
 def status(out: Path) -> list[tuple[PlannedRun, State, int | None]]:
@@ -116,8 +125,8 @@ def status(out: Path) -> list[tuple[PlannedRun, State, int | None]]:
         out: the folder of its runs.
 
     Returns:
-        Each run of the grid, in its order: whether it is complete, is trained now, was stopped, or is not there, and
-        its last written step, None where there is none.
+        Each run of the grid, in its order: whether it is complete, is trained now, was stopped, is not there, or is stale (made
+        from a run that has been trained again since, or from a stale one), and its last written step, None where there is none.
 
     Raises:
         ByroteError: the folder holds no grid, or a run's folder something else.
@@ -128,13 +137,16 @@ def status(out: Path) -> list[tuple[PlannedRun, State, int | None]]:
         )
     plan = read_grid(out / GRID, follow_links=False).plan()
     now = _is_locked(out)
+    stale = _stale(plan, out)
     found: list[tuple[PlannedRun, State, int | None]] = []
     for run in plan.runs:
         folder = SeriesFolder(out / run.folder, run.config)
         listed = (folder.manifest or {}).get("checkpoints") or []
         last = listed[-1]["step"] if listed else None
-        if folder.complete:
-            state: State = "complete"
+        if run.folder in stale:
+            state: State = "stale"
+        elif folder.complete:
+            state = "complete"
         elif folder.manifest is None:
             state = "missing"
         else:
@@ -167,10 +179,47 @@ def _take_over(file: Path, out: Path, plan: Plan) -> None:
             atomic.remove(state)
 
 
-def _clear(plan: Plan, out: Path) -> None:
-    """Delete what the runs of a grid wrote; states go first, so that none can meet runs that have begun anew."""
-    atomic.remove(out / STATES)
-    for run in plan.runs:
+def _stale(plan: Plan, out: Path) -> set[str]:
+    """Folders of runs that are made from a run which has been trained again since, or from one of these."""
+    found: set[str] = set()
+    for wave in plan.waves():
+        for run in (plan.runs[k] for stack in wave for k in stack):
+            if not run.needs:
+                continue
+            folder = SeriesFolder(out / run.folder, run.config)
+            if folder.manifest is not None and (found.intersection(run.needs) or stale_because(folder)):
+                found.add(run.folder)
+    return found
+
+
+def _settle_stale(plan: Plan, runs: set[str], out: Path, *, again: bool) -> None:
+    """Delete stale runs, so that they are made and trained again, or refuse them.
+
+    Raises:
+        ByroteError: naming the first of them.
+    """
+    mine = [run for run in plan.runs if run.folder in runs]
+    if not mine:
+        return
+    if again:
+        _clear(plan, mine, out)
+        return
+    reasons = ((run, stale_because(SeriesFolder(out / run.folder, run.config))) for run in mine)
+    run, reason = next((one for one in reasons if one[1]), (mine[0], mine[0].needs[0]))
+    others = f" (and {len(mine) - 1} more runs that were made from such a one)" if len(mine) > 1 else ""
+    raise ByroteError(
+        f"{out / run.folder} was made from weights of {reason}, which has been trained again since and has others now{others}",
+        help="pass --retrain-stale to delete these runs and make and train them again, and measure them again afterwards",
+    )
+
+
+def _clear(plan: Plan, runs: Sequence[PlannedRun], out: Path) -> None:
+    """Delete what runs of a grid wrote; states go first, so that none can meet runs that have begun anew."""
+    folders = {run.folder for run in runs}
+    for stack in plan.stacks:
+        if any(plan.runs[k].folder in folders for k in stack):
+            atomic.remove(job_of(plan, stack, out).state)
+    for run in runs:
         folder = SeriesFolder(out / run.folder, run.config)
         if folder.manifest is not None:
             with locked(folder.path):
@@ -209,6 +258,16 @@ class _Progress:
         )
         self.n_done = self.n_runs - sum(self.n_left)
         self.at, self.resumed = [0] * len(jobs), [0] * len(jobs)
+
+    def begin_again(self, folders: set[str]) -> None:
+        """Runs in these folders, of the grid's, have been deleted and are trained once more."""
+        for place, job in enumerate(self.jobs):
+            if not any("/".join(path.parts[-3:]) in folders for path, _ in job.runs):
+                continue
+            n_more = sum(not SeriesFolder(*run).complete for run in job.runs) - self.n_left[place]
+            self.n_left[place] += n_more
+            self.n_done -= n_more
+            self.before -= n_more * job.runs[0][1].steps
 
     def event(self, place: int, event: dict[str, Any]) -> None:
         """What the training of a job says."""

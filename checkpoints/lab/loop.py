@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -48,6 +48,7 @@ STEPS_PER_DRAW = 64  # data is drawn for many steps at once: drawing is then abo
 MOMENTS_OF_ADAM = ("exp_avg", "exp_avg_sq")
 
 Emit = Callable[[dict[str, Any]], None]
+_OneBatch = tuple[Any, ...]  # tensors of `Batches`, of one step; None for what there is not
 
 
 def run(folder: SeriesFolder, emit: Emit) -> None:
@@ -99,10 +100,10 @@ class _Run:
     def _train(self, first: int) -> None:
         schedule = set(self.config.schedule)
         next_event_s = self.started = time.monotonic()
-        for step, wide, counted in self._batches(first):
+        for step, batch in self._batches(first):
             rate = learning_rate(self.config, step)
             with dropping(self.model, self.config, step=step):
-                loss = self._update(wide, counted, rate)
+                loss = self._update(batch, rate)
             if step % LOG_EVERY_STEPS == 0:
                 self._log(step, loss, rate)
             if (now := time.monotonic()) >= next_event_s:
@@ -111,27 +112,23 @@ class _Run:
             if step + 1 in schedule:
                 self._write(step + 1)
 
-    def _batches(
-        self, first: int
-    ) -> Iterator[tuple[int, Int[Tensor, "batch width"], Bool[Tensor, "batch n_ctx"] | None]]:
+    def _batches(self, first: int) -> Iterator[tuple[int, _OneBatch]]:
         for start in range(first, self.config.steps, STEPS_PER_DRAW):
             n_steps = min(STEPS_PER_DRAW, self.config.steps - start)
-            wide, counted = self._drawn(start, n_steps)
-            for k in range(n_steps):
-                yield start + k, wide[k], None if counted is None else counted[k]
+            yield from enumerate(self._drawn(start, n_steps), start)
 
-    def _drawn(
-        self, first: int, n_steps: int
-    ) -> tuple[Int[Tensor, "n_steps batch width"], Bool[Tensor, "n_steps batch n_ctx"] | None]:
+    def _drawn(self, first: int, n_steps: int) -> list[_OneBatch]:
+        """What `mean_loss` takes of each of some steps."""
         drawn = self.stream.drawn(first, n_steps)
-        counted = None if drawn.counted is None else torch.from_numpy(drawn.counted).to(self.config.device)
-        return torch.from_numpy(drawn.wide).to(self.config.device), counted
+        parts = [
+            None if one is None else torch.from_numpy(one).to(self.config.device)
+            for one in (drawn.wide, drawn.counted, drawn.read, drawn.attended)
+        ]
+        return [tuple(None if one is None else one[k] for one in parts) for k in range(n_steps)]
 
-    def _update(
-        self, wide: Int[Tensor, "batch width"], counted: Bool[Tensor, "batch n_ctx"] | None, rate: float
-    ) -> Tensor:
+    def _update(self, batch: _OneBatch, rate: float) -> Tensor:
         self.optimizer.param_groups[0]["lr"] = rate
-        loss = mean_loss(self.model, wide, counted)
+        loss = mean_loss(self.model, *batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -163,9 +160,9 @@ class _Run:
         self.emit({"event": "checkpoint", **listed, "total": self.config.steps})
 
     def _train_loss(self, step: int) -> float:
-        upcoming, counted = self._drawn(step, 1)
+        (upcoming,) = self._drawn(step, 1)
         with torch.inference_mode():
-            return mean_loss(self.model, upcoming[0], None if counted is None else counted[0]).item()
+            return mean_loss(self.model, *upcoming).item()
 
     def _losses_of(self, sequences: Sequences) -> Float[Tensor, "n pos"]:
         return position_losses(self.model, torch.tensor(sequences.tokens, device=self.config.device))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native.model import NativeModel
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.sources.contract import CODES, NOT_LEARNED_BY_HEART
 
@@ -140,7 +141,11 @@ def learning_rate(config: LabConfig, step: int) -> float:
 
 
 def mean_loss(
-    model: nn.Module, wide: Int[Tensor, "batch width"], counted: Bool[Tensor, "batch n_ctx"] | None = None
+    model: nn.Module,
+    wide: Int[Tensor, "batch width"],
+    counted: Bool[Tensor, "batch n_ctx"] | None = None,
+    read: Int[Tensor, "batch n_ctx"] | None = None,
+    attended: Bool[Tensor, "batch n_ctx"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean next-token loss, nats, of sequences one token longer than the context.
 
@@ -148,12 +153,41 @@ def mean_loss(
         model: returns logits.
         wide: token ids.
         counted: the positions that the mean is over; None for all. The mean over none is 0.
+        read: what the model reads; None for all tokens but the last.
+        attended: the positions that may be attended to; None for all.
+
+    Raises:
+        ByroteError: positions are left out of the attention of a model whose attention has no such mask.
     """
-    logits = model(wide[:, :-1]).flatten(0, 1)
+    with _attending(model, attended):
+        logits = model(wide[:, :-1] if read is None else read).flatten(0, 1)
     if counted is None:
         return F.cross_entropy(logits, wide[:, 1:].reshape(-1))
     losses = F.cross_entropy(logits, wide[:, 1:].reshape(-1), reduction="none")
     return (losses * counted.flatten()).sum() / counted.sum().clamp(min=1)
+
+
+@contextmanager
+def _attending(model: nn.Module, attended: Bool[Tensor, "batch n_ctx"] | None) -> Iterator[None]:
+    """Let nothing attend to other positions than these while this is open; nothing changes where it is None."""
+    if attended is None:
+        yield
+        return
+    if not isinstance(model, NativeModel):
+        raise ByroteError(
+            "tokens are dropped from the attention of the native and llama architectures alone",
+            help='use --architecture native, or how = "input" or "loss"',
+        )
+
+    def mask(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return arguments, {**named, "attention_mask": attended}
+
+    handles = [block.attn.register_forward_pre_hook(mask, with_kwargs=True) for block in model.layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.inference_mode()

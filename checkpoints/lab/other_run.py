@@ -91,17 +91,7 @@ def open_run(path: Path, *, step: int = 0, like: Source) -> OtherRun:
     Raises:
         ByroteError: no complete lab series is there, it has no such step, or its model reads other sequences.
     """
-    try:
-        manifest = read_json(path / "manifest.json", follow_links=True)
-    except (OSError, ValueError):
-        raise ByroteError(f"there is no lab series in {path}", help=_TRAIN_IT) from None
-    if not same_format(manifest.get("format"), "byrote-lab") or manifest.get("status") != "complete":
-        raise ByroteError(f"{path} holds no complete lab series", help=_TRAIN_IT)
-    listed = manifest.get("checkpoints")
-    entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    steps: dict[int, Mapping[str, Any]] = {
-        one["step"]: one for one in entries if type(one.get("step")) is int
-    }
+    manifest, steps = _complete(path)
     wanted = step or max(steps, default=0)
     if wanted not in steps:
         nearest = min(steps, key=lambda found: abs(found - step), default=0)
@@ -121,6 +111,38 @@ def open_run(path: Path, *, step: int = 0, like: Source) -> OtherRun:
         raise ByroteError(f"the weights in {path} have no hash", help="train that run again")
     file = path / folder / "model.safetensors"
     return OtherRun(path, manifest, wanted, file, digest, _config(manifest, source, path))
+
+
+def written_weights(path: Path, *, step: int = 0) -> str | None:
+    """The hash of the weights of a step of a series as its manifest has it now; None where no complete series is there.
+
+    Args:
+        path: its folder.
+        step: written; 0 for the last. "" where there is no such step, or it has no hash.
+    """
+    try:
+        _, steps = _complete(path)
+    except ByroteError:
+        return None
+    digest = steps.get(step or max(steps, default=0), {}).get(WEIGHTS)
+    return digest if isinstance(digest, str) else ""
+
+
+def _complete(path: Path) -> tuple[dict[str, Any], dict[int, Mapping[str, Any]]]:
+    """The manifest of a complete series, and its entries by step.
+
+    Raises:
+        ByroteError: none is there.
+    """
+    try:
+        manifest = read_json(path / "manifest.json", follow_links=True)
+    except (OSError, ValueError):
+        raise ByroteError(f"there is no lab series in {path}", help=_TRAIN_IT) from None
+    if not same_format(manifest.get("format"), "byrote-lab") or manifest.get("status") != "complete":
+        raise ByroteError(f"{path} holds no complete lab series", help=_TRAIN_IT)
+    listed = manifest.get("checkpoints")
+    entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    return manifest, {one["step"]: one for one in entries if type(one.get("step")) is int}
 
 
 def _source(manifest: Mapping[str, Any], like: Source) -> Source | None:

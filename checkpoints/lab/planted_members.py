@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int
 
-from byrote.checkpoints.lab.arms.members import Planted
+from byrote.checkpoints.lab.arms.members import Planted, Subsets
 from byrote.checkpoints.lab.batches import Batches, Places, draw
 from byrote.checkpoints.lab.sequences import Sequences, below, other_than, random_words, without_blocks
 from byrote.checkpoints.lab.sources.contract import CODES
 
 
-def change(part: Planted, batches: Batches, places: Places, first_step: int) -> Batches:
+def change(part: Planted | Subsets, batches: Batches, places: Places, first_step: int) -> Batches:
     """Batches in which members stand in place of fresh sequences."""
     uses, who = _schedule(part, places.seed, places.steps, places.n_fresh)
     n_steps = len(batches.wide)
@@ -27,12 +27,16 @@ def change(part: Planted, batches: Batches, places: Places, first_step: int) -> 
     return replace(batches, wide=wide)
 
 
-def members(part: Planted, places: Places) -> Sequences:
+def members(part: Planted | Subsets, places: Places) -> Sequences:
     """All members, by number."""
     source, n = places.source, part.n_members
+    shared = isinstance(part, Subsets)
+    seed = part.table if isinstance(part, Subsets) else places.seed
     if part.tokens == "source":
-        return draw(source, seed=places.seed, stream="pool", index=0, n=n)
-    words = random_words("canaries", seed=places.seed, index=0, shape=(n, source.n_ctx))
+        return draw(source, seed=seed, stream="pool", index=0, n=n)
+    words = random_words(
+        "shared members" if shared else "canaries", seed=seed, index=0, shape=(n, source.n_ctx)
+    )
     wide = np.full((n, source.n_ctx + 1), source.bos_token_id, dtype=np.int64)
     wide[:, 1:] = other_than(below(words, source.d_vocab - 1), source.bos_token_id)
     mechanism = np.full(wide.shape, CODES["free"], dtype=np.int8)
@@ -40,7 +44,7 @@ def members(part: Planted, places: Places) -> Sequences:
     return without_blocks(wide, mechanism)
 
 
-def counted(part: Planted, places: Places, n_steps: int) -> Int[np.ndarray, " members"]:
+def counted(part: Planted | Subsets, places: Places, n_steps: int) -> Int[np.ndarray, " members"]:
     """How often each member has been trained on in the first steps."""
     uses, who = _schedule(part, places.seed, places.steps, places.n_fresh)
     return np.bincount(who[: np.searchsorted(uses, n_steps * places.n_fresh)], minlength=part.n_members)
@@ -48,14 +52,23 @@ def counted(part: Planted, places: Places, n_steps: int) -> Int[np.ndarray, " me
 
 @lru_cache(maxsize=32)
 def _schedule(
-    part: Planted, seed: int, steps: int, n_fresh: int
+    part: Planted | Subsets, seed: int, steps: int, n_fresh: int
 ) -> tuple[Int[np.ndarray, " uses"], Int[np.ndarray, " uses"]]:
     """Places of the whole run that members take, ascending, and which member stands in each."""
     words = random_words("planted", seed=seed, index=0, shape=(1, steps * n_fresh))[0]
     taken = np.argsort(words, kind="stable")[: part.n_uses]
-    number = np.arange(part.n_members)
-    who = np.repeat(number, (1 << (number // part.per_count)) >> 1)
-    mine = {"all": who >= 0, "even": who % 2 == 0, "odd": who % 2 == 1}[part.planted]
-    taken, who = taken[mine], who[mine]
+    if isinstance(part, Subsets):
+        who = np.repeat(included_members(part, seed), part.times)
+    else:
+        number = np.arange(part.n_members)
+        who = np.repeat(number, (1 << (number // part.per_count)) >> 1)
+        mine = {"all": who >= 0, "even": who % 2 == 0, "odd": who % 2 == 1}[part.planted]
+        taken, who = taken[mine], who[mine]
     order = np.argsort(taken)
     return taken[order], who[order]
+
+
+def included_members(part: Subsets, seed: int) -> Int[np.ndarray, " included"]:
+    """The members that the run of a seed is trained on, ascending: drawn without replacement."""
+    words = random_words(f"subsets/{part.table}", seed=seed, index=0, shape=(1, part.members))[0]
+    return np.sort(np.argsort(words, kind="stable")[: part.n_included])

@@ -44,6 +44,7 @@ from typing import Any
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.config import NORMS, LabConfig
+from byrote.checkpoints.lab.grid_chains import unchained
 from byrote.checkpoints.lab.recipes import recipe
 from byrote.checkpoints.lab.sources import Source, source_named
 from byrote.checkpoints.lab.together import MAX_RUNS as MOST_TOGETHER
@@ -268,7 +269,8 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
         name: _with_settings(base, _mapping(table, f"[sizes.{name}]"), f"[sizes.{name}]")
         for name, table in _named(data, "sizes", MAX_SIZES).items()
     } or {f"d{base.d_model}": base}
-    arms = tuple(_arm(name, table, base, sizes) for name, table in _named(data, "arms", MAX_ARMS).items())
+    tables = _named({"arms": unchained(_named(data, "arms", MAX_ARMS))}, "arms", MAX_ARMS)
+    arms = tuple(_arm(name, table, base, sizes) for name, table in tables.items())
     if not arms:
         raise ByroteError("the grid has no arm", help="write one as [arms.NAME] with its kind")
     for arm in arms:

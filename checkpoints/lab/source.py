@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.lab.arms import Arm
-from byrote.checkpoints.lab.batches import Batches, Inputs, Places, draw, places_of
+from byrote.checkpoints.lab.batches import INITIAL, Batches, Inputs, Places, draw, places_of
 from byrote.checkpoints.lab.sequences import Sequences
 from byrote.checkpoints.lab.sources.contract import Source
 from byrote.checkpoints.lab.sources.tiled_blocks import SourceConfig
@@ -104,7 +104,11 @@ class ArmStream:
         """The weights that training begins with, by their names, where a part of the arm gives them."""
         for places in self.places:
             if places.part.gives_weights:
-                return places.all_stored()
+                stored = places.all_stored()
+                named = {
+                    name.removeprefix(INITIAL): a for name, a in stored.items() if name.startswith(INITIAL)
+                }
+                return named or stored
         return None
 
     def batches(self, first_step: int, n_steps: int) -> Int[np.ndarray, "n_steps n_trained width"]:
@@ -127,7 +131,7 @@ class ArmStream:
             if places.n and not places.part.left_out:
                 parts.append(places.part.fill(places, first_step, n_steps))
         batches = Batches(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
-        for places in self.places:
+        for places in sorted(self.places, key=lambda one: one.part.changes_last):
             batches = places.part.change(batches, places, first_step)
         return batches
 

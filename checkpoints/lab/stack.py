@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import save
 from safetensors.torch import load
@@ -121,6 +122,8 @@ class TrainedStack:
         share: Float[Tensor, "runs batch pos"],
         *,
         rate: float,
+        read: Int[Tensor, "runs batch pos"] | None = None,
+        attended: Bool[Tensor, "runs batch pos"] | None = None,
     ) -> Float[Tensor, " runs"]:
         """One step of every run.
 
@@ -128,12 +131,13 @@ class TrainedStack:
             wide: each run's sequences.
             share: what the loss of each position counts for in its run's mean; they sum to 1 for each run.
             rate: learning rate.
+            read, attended: see `StackedModel.token_nll`.
 
         Returns:
             Each run's training loss before the update, nats.
         """
         self.optimizer.param_groups[0]["lr"] = rate
-        losses = (self.model.token_nll(wide) * share).sum((1, 2))
+        losses = (self.model.token_nll(wide, read=read, attended=attended) * share).sum((1, 2))
         self.optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
         self.optimizer.step()
@@ -172,6 +176,26 @@ def padded(
             counted = torch.from_numpy(one.counted)
             share[:, run, :n] = counted / counted.sum((1, 2), keepdim=True).clamp(min=1)
     return wide, share.expand(n_steps, -1, -1, -1)
+
+
+def left_out(
+    batches: Sequence[Batches],
+) -> tuple[Int[Tensor, "n_steps runs batch pos"] | None, Bool[Tensor, "n_steps runs batch pos"] | None]:
+    """What runs side by side read in place of their tokens, and what may be attended to; None where all do as they are."""
+    n_steps, _, width = batches[0].wide.shape
+    n_most = max(one.wide.shape[1] for one in batches)
+    read = attended = None
+    if any(one.read is not None for one in batches):
+        read = torch.zeros((n_steps, len(batches), n_most, width - 1), dtype=torch.int64)
+        for run, one in enumerate(batches):
+            mine = one.wide[..., :-1] if one.read is None else one.read
+            read[:, run, : mine.shape[1]] = torch.from_numpy(np.ascontiguousarray(mine))
+    if any(one.attended is not None for one in batches):
+        attended = torch.ones((n_steps, len(batches), n_most, width - 1), dtype=torch.bool)
+        for run, one in enumerate(batches):
+            if one.attended is not None:
+                attended[:, run, : one.attended.shape[1]] = torch.from_numpy(one.attended)
+    return read, attended
 
 
 class _Stack:
@@ -221,11 +245,11 @@ class _Stack:
         next_event_s = started = time.monotonic()
         for start in range(first, config.steps, STEPS_PER_DRAW):
             n_steps = min(STEPS_PER_DRAW, config.steps - start)
-            drawn = padded([stream.drawn(start, n_steps) for stream in self.streams])
-            wide, share = (one.to(config.device) for one in drawn)
+            wide, share, *others = self._drawn(start, n_steps)
             for step, (batch, counts_for) in enumerate(zip(wide, share.float(), strict=True), start):
                 rate = learning_rate(config, step)
-                losses = self.trained.update(batch, counts_for, rate=rate)
+                read, attended = (None if one is None else one[step - start] for one in others)
+                losses = self.trained.update(batch, counts_for, rate=rate, read=read, attended=attended)
                 if step % LOG_EVERY_STEPS == 0:
                     self._log(step, losses.tolist(), rate)
                 if (now := time.monotonic()) >= next_event_s:
@@ -233,6 +257,12 @@ class _Stack:
                     self._report(step + 1, (step + 1 - first) / max(now - started, 1e-9), losses)
                 if step + 1 in schedule:
                     self._write(step + 1)
+
+    def _drawn(self, first: int, n_steps: int) -> tuple[Any, ...]:
+        """Batches of some steps, what each position counts for, and what is left out: tensors on the device, or None."""
+        drawn = [stream.drawn(first, n_steps) for stream in self.streams]
+        parts = (*padded(drawn), *left_out(drawn))
+        return tuple(None if one is None else one.to(self.config.device) for one in parts)
 
     def _log(self, step: int, losses: Sequence[float], rate: float) -> None:
         for run, loss in enumerate(losses):
@@ -255,11 +285,12 @@ class _Stack:
 
     def _write(self, step: int) -> None:
         """Measure and slice out every run; they are committed together, at most every few seconds."""
-        batches = padded([stream.drawn(step, 1) for stream in self.streams])
-        wide, share = (one.to(self.config.device) for one in batches)
+        wide, share, *others = self._drawn(step, 1)
+        read, attended = (None if one is None else one[0] for one in others)
         model = self.trained.model
         with torch.inference_mode():
-            upcoming = (model.token_nll(wide[0]) * share[0].float()).sum((1, 2)).tolist()
+            nll = model.token_nll(wide[0], read=read, attended=attended)
+            upcoming = (nll * share[0].float()).sum((1, 2)).tolist()
         fresh = model.measured_nll(torch.tensor(self.held_out.tokens, device=self.config.device))
         entries = []
         for run, folder in enumerate(self.folders):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -57,13 +57,22 @@ class StackedModel:
         ]
         self._mask = torch.full((n_ctx, n_ctx), -math.inf, dtype=dtype, device=device).triu(1)
 
-    def token_nll(self, wide: Int[Tensor, "runs batch width"]) -> Float[Tensor, "runs batch pos"]:
+    def token_nll(
+        self,
+        wide: Int[Tensor, "runs batch width"],
+        *,
+        read: Int[Tensor, "runs batch pos"] | None = None,
+        attended: Bool[Tensor, "runs batch pos"] | None = None,
+    ) -> Float[Tensor, "runs batch pos"]:
         """Next-token loss, nats, at every position but the last of each run's own sequences.
 
         Args:
             wide: token ids; at most one more per sequence than the context holds.
+            read: what the models read; None for all tokens but the last.
+            attended: positions that may be attended to; None for all.
         """
-        logits = self._logits(wide[..., :-1])
+        read = wide[..., :-1] if read is None else read
+        logits = self._logits(read, self._causal(attended, read.shape[-1]))
         return logits.logsumexp(-1) - logits.gather(-1, wide[..., 1:, None])[..., 0]
 
     @torch.inference_mode()
@@ -110,7 +119,21 @@ class StackedModel:
                 stacked = torch.stack([torch.cat([state[name] for name in names]) for state in states])
                 self.weights[whole].copy_(stacked)
 
-    def _logits(self, tokens: Int[Tensor, "runs batch pos"]) -> Float[Tensor, "runs batch pos d_vocab"]:
+    def _causal(
+        self, attended: Bool[Tensor, "runs batch pos"] | None, pos: int
+    ) -> Float[Tensor, "*sequences {pos} {pos}"]:
+        """What is added to the scores of each query and key: -inf where the key comes later, or is not attended to."""
+        causal = self._mask[:pos, :pos]
+        if attended is None:
+            return causal
+        left_out = torch.zeros(attended.shape, dtype=causal.dtype, device=causal.device)
+        left_out.masked_fill_(~attended, -math.inf)
+        by_head = left_out.flatten(0, 1).repeat_interleave(self.config.n_heads, dim=0)
+        return causal + by_head[:, None, :]
+
+    def _logits(
+        self, tokens: Int[Tensor, "runs batch pos"], mask: Float[Tensor, "*sequences pos pos"]
+    ) -> Float[Tensor, "runs batch pos d_vocab"]:
         config, weights = self.config, self.weights
         runs, batch, pos = tokens.shape
         table = weights["tok_embed.weight"]
@@ -118,7 +141,7 @@ class StackedModel:
         x = (embedded + weights["pos.weight"][:, None, :pos]).flatten(1, 2)
         for layer in range(config.n_layers):
             name = f"layers.{layer}"
-            x = x + self._attended(self._normed(x, f"{name}.ln1"), f"{name}.attn", (runs, batch, pos))
+            x = x + self._attended(self._normed(x, f"{name}.ln1"), f"{name}.attn", (runs, batch, pos), mask)
             if not config.attn_only:
                 inner = F.gelu(self._linear(self._normed(x, f"{name}.ln2"), f"{name}.mlp.fc_in.weight"))
                 x = x + self._linear(inner, f"{name}.mlp.fc_out.weight")
@@ -135,7 +158,11 @@ class StackedModel:
         return (F.layer_norm if norm == "LN" else F.rms_norm)(x, (x.shape[-1],), eps=_EPS) * gain
 
     def _attended(
-        self, x: Float[Tensor, "runs rows d_model"], name: str, size: tuple[int, int, int]
+        self,
+        x: Float[Tensor, "runs rows d_model"],
+        name: str,
+        size: tuple[int, int, int],
+        mask: Float[Tensor, "*sequences pos pos"],
     ) -> Float[Tensor, "runs rows d_model"]:
         runs, batch, pos = size
         config, heads, d_head = self.config, self.config.n_heads, self.config.d_head
@@ -143,7 +170,7 @@ class StackedModel:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2)
         if config.smeared_keys:
             k = self._smeared(k.unflatten(0, (runs, batch, heads)), name).flatten(0, 2)
-        scores = torch.baddbmm(self._mask[:pos, :pos], q, k.mT, alpha=1 / math.sqrt(d_head))
+        scores = torch.baddbmm(mask, q, k.mT, alpha=1 / math.sqrt(d_head))
         z = torch.bmm(scores.softmax(-1), v).view(runs * batch, heads, pos, d_head)
         z = z.transpose(1, 2).reshape(runs, batch * pos, heads * d_head)
         return self._linear(z, f"{name}.o.weight")

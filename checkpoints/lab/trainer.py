@@ -11,6 +11,7 @@ from byrote.checkpoints import atomic
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, cannot_write, explained
+from byrote.checkpoints.lab.stale import require_current
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -36,8 +37,8 @@ def train(
         The folder.
 
     Raises:
-        ByroteError: the folder holds something else, a series of another configuration, or cannot be written
-            to; training diverged; the device is not there.
+        ByroteError: the folder holds something else, a series of another configuration, or one made from a run that has
+            been trained again since, or cannot be written to; training diverged; the device is not there.
     """
     folder = SeriesFolder(Path(out), config)  # refuses before anything is created
     emit = on_event or (lambda event: None)
@@ -50,6 +51,7 @@ def train(
                 folder.clear()
         else:
             folder.require_same()
+            require_current(folder)
         already_complete = folder.complete
         if already_complete:
             folder.require_steps()

@@ -235,7 +235,12 @@ def _trained(
     make_folder(out)
     write_text(file, _with_seeds(grid, seeds))
     plan = train_grid(
-        file, place, jobs=jobs, on_event=lambda event: emit({**event, "grid": grid.name}), stopping=stopping
+        file,
+        place,
+        jobs=jobs,
+        retrain_stale=True,  # the folder is this command's own, and what is trained again is measured again
+        on_event=lambda event: emit({**event, "grid": grid.name}),
+        stopping=stopping,
     )
     todo = [(place / run.folder, steps) for run in plan.runs if (steps := measured_steps(grid, run))]
     if todo:

@@ -12,12 +12,15 @@ from byrote.probes.degrade.capacity import (
     extraction_counts,
     extraction_threshold,
 )
+from byrote.probes.degrade.counterfactual import Counterfactual, counterfactual
+from byrote.probes.degrade.dependence import Dependence, dependence
 from byrote.probes.degrade.descent_over_seeds import ArmDescent, double_descent
 from byrote.probes.degrade.displacement import displacement
 from byrote.probes.degrade.dose_response import Boundary, DoseResponse, Peak, boundary_fit, dose_response
 from byrote.probes.degrade.effective_data import RStar, effective_data, fit_r_star, with_unique_tokens
 from byrote.probes.degrade.effective_size import EffectiveSize, Ladder, effective_size
 from byrote.probes.degrade.measures import Degradation, degradation
+from byrote.probes.degrade.member_rows import member_rows
 from byrote.probes.degrade.near_zero import NearZero, near_zero
 from byrote.probes.degrade.noise_floor import Churn, churn, noise_floor, prediction_churn
 from byrote.probes.degrade.preferential_damage import preferential_damage
@@ -40,8 +43,10 @@ __all__ = [
     "Capacity",
     "Churn",
     "Claimed",
+    "Counterfactual",
     "Degradation",
     "DegradeSettings",
+    "Dependence",
     "DoseResponse",
     "EffectiveSize",
     "Extraction",
@@ -56,7 +61,9 @@ __all__ = [
     "capacity",
     "churn",
     "corrected",
+    "counterfactual",
     "degradation",
+    "dependence",
     "displacement",
     "dose_response",
     "double_descent",
@@ -67,6 +74,7 @@ __all__ = [
     "fit_r_star",
     "judge",
     "judge_effects",
+    "member_rows",
     "near_zero",
     "noise_floor",
     "onset_effects",

@@ -134,6 +134,29 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         "0: seeds answer alike. In how: what it would be were answers independent",
         "predictions measured on the same text, or extraction on the same members, in two seeds", "one seed, or no cases in common",
     ),
+    "counterfactual": MeasureInfo(
+        "counterfactual", "What do runs know of a sequence because they were trained on it?",
+        {"accuracy": ("mean over members of accuracy in runs with the member less that in runs without it", "token fraction"),
+         "loss": ("mean over members of the loss in runs without the member less that in runs with it", "nats"),
+         "accuracy, surely memorised": ("share of members whose own difference is surely above 0, q below 5% over members",
+                                        "share of members"),
+         "loss, surely memorised": ("the same of their loss", "share of members")},
+        "0: what runs know of members they know without having seen them. 1: nothing of them but from training on them. Of 8 runs, 4 "
+        "with a member, its smallest p is 1 in 70, too large for one among many: 12 runs can say which members are memorised",
+        "exact_match, and runs that share their members, each trained on a part of them (lab arm: subsets; elsewhere members = ... in "
+        "byrote.toml)",
+        "fewer than two runs with, or without, every member",
+    ),
+    "dependence": MeasureInfo(
+        "dependence", "Do members that are planted in one run interfere with one another?",
+        {"accuracy, planted": ("accuracy on members in runs that have all of them, less that in runs that have half", "token fraction"),
+         "loss, planted": ("the same of their loss", "nats"),
+         "loss, never planted": ("the same on members that neither run was trained on", "nats"),
+         "loss, planted beyond never planted": ("the one less the other, seed by seed", "nats")},
+        "independent: surely within the smallest effect, so that many experiments may share a run; dependent: surely beyond it",
+        "exact_match of a whole and of its halves (lab arm: planted, planted = all, even, odd), 5 seeds",
+        "no arm was trained on all that another one was trained on, and on more",
+    ),
 }  # fmt: skip
 
 

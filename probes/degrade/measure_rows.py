@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.probes.degrade.counterfactual import SURELY, Counterfactual, counterfactual
+from byrote.probes.degrade.dependence import BEYOND, NEVER, PLANTED, dependence, dependence_word
 from byrote.probes.degrade.displacement import TOTAL
 from byrote.probes.degrade.dose_response import boundary_fit
 from byrote.probes.degrade.effective_size import EffectiveSize
+from byrote.probes.degrade.member_rows import PROBE, REPEATS, member_rows
 from byrote.probes.degrade.near_zero import near_zero
 from byrote.probes.degrade.noise_floor import Churn, churn, noise_floor, prediction_churn
 from byrote.probes.degrade.runs import run_rows, shared_answers
 from byrote.probes.degrade.study import TEST_LOSS, Study, size_of
+from byrote.probes.groups import Group
+from byrote.probes.rules import smallest_effect
 
 Row = dict[str, Any]
 
@@ -218,6 +223,68 @@ def _extraction_rows(work: Study) -> Iterator[Row]:
         }
 
 
+def _counterfactual_rows(work: Study) -> Iterator[Row]:
+    reasons: list[ByroteError] = []
+    judged = 0
+    for one in work.groups:
+        try:
+            found = {name: _counterfactual(one, name, work.settings.step) for name in ("accuracy", "loss")}
+        except ByroteError as error:
+            reasons.append(error)
+            continue
+        judged += 1
+        for name, memory in found.items():
+            at = {"arm": one.name, "size": size_of(one), "seeds": memory.runs}
+            mean, unit = memory.mean, one.runs[0].info(PROBE).unit_of(name)
+            how = f"{len(memory.rows)} members, {'without less with' if name == 'loss' else 'with less without'}; jackknife over runs"
+            yield at | {
+                "metric": name,
+                "value": mean.value,
+                "lo": mean.lo,
+                "hi": mean.hi,
+                "p": mean.p,
+                "unit": unit,
+                "how": how,
+            }
+            yield at | {"metric": f"{name}, {SURELY}", "value": memory.memorised_frac, "unit": "share of members",
+                        "how": "exact permutation of runs, q below 5% over members"}  # fmt: skip
+    if not judged:
+        raise reasons[0]
+
+
+def _counterfactual(one: Group, metric: str, step: int | None) -> Counterfactual:
+    table = member_rows([one], metric, step=step)
+    if table["set"].nunique() > 1:
+        raise ByroteError(
+            f"every run of {one.name} has members of its own, so that none can be compared with a run without them",
+            help="train an arm whose members all seeds share (lab arm: subsets)",
+        )
+    return counterfactual(table, better="lower" if metric == "loss" else "higher")
+
+
+def _dependence_rows(work: Study) -> Iterator[Row]:
+    info = work.groups[0].runs[0].info(PROBE)
+    planted = [
+        one for one in work.groups if all(run.facts.members and run.has(PROBE, REPEATS) for run in one.runs)
+    ]
+    if len(planted) < 2:
+        raise ByroteError(
+            "fewer than two arms have members that were measured",
+            help=f"measure them: byrote run ... -p {PROBE}",
+        )
+    for metric in ("accuracy", "loss"):
+        table = member_rows(planted, metric, step=work.settings.step)
+        found = dependence(table, smallest=smallest_effect(info, metric))
+        named = [(f"{metric}, {PLANTED}", found.planted)]
+        named += [(f"{metric}, {PLANTED} {count} times", one) for count, one in found.by_count.items()]
+        others = ((NEVER, found.never), (BEYOND, found.beyond))
+        named += [(f"{metric}, {name}", one) for name, one in others if one is not None]
+        for name, one in named:
+            yield {"arm": f"{found.whole} less {' and '.join(found.halves)}", "metric": name, "value": one.value, "lo": one.lo,
+                   "hi": one.hi, "p": one.p, "seeds": one.seeds, "unit": info.unit_of(metric),
+                   "how": f"{dependence_word(one)} (smallest effect {one.rule.smallest:g})"}  # fmt: skip
+
+
 def _capacity_rows(work: Study) -> Iterator[Row]:
     for size, found in work.capacities.items():
         how = "still rising with the data" if found.rising else "plateau over the largest data sets"
@@ -257,5 +324,7 @@ MEASURES: Mapping[str, Callable[[Study], Iterator[Row]]] = {
     "r_star": _r_star_rows,
     "noise_floor": _noise_rows,
     "churn": _churn_rows,
+    "counterfactual": _counterfactual_rows,
+    "dependence": _dependence_rows,
 }
 """Name -> its rows, in the order in which they are read."""

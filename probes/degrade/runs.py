@@ -58,10 +58,10 @@ def run_rows(
     runs: list[Results] = [run for one in groups for run in one.runs]
     if not runs:
         raise ByroteError("there is no run", help="name results folders: --group ARM=GLOB")
-    at = _step(runs, step)
+    at = common_step(runs, step)
     refuse_other_measures(runs, [(at,) * len(runs)])
     own: set[str] = set().union(*(own_units(runs[0], other, (at, at)) for other in runs[1:]))
-    found = [_number(run, probe, metric, at) for run in runs]
+    found = [values_of(run, probe, metric, at) for run in runs]
     shared = unit_of(runs[0].info(probe), metric.partition(":")[0]) not in own
     alike = shared and len({len(x) for x in found}) == 1 and len(found[0]) > 1 and metric != BEST_HEAD
     info = runs[0].info(probe)
@@ -93,7 +93,7 @@ def shared_answers(
         ByroteError: not measured in all, not alike, or on sequences of each run's own.
     """
     runs = list(arm.runs)
-    at = _step(runs, step)
+    at = common_step(runs, step)
     refuse_other_measures(runs, [(at,) * len(runs)])
     own: set[str] = set().union(*(own_units(runs[0], other, (at, at)) for other in runs[1:]))
     if unit_of(runs[0].info(probe), metric) in own:
@@ -153,7 +153,16 @@ def required(rows: Rows, name: str, *, what_for: str) -> np.ndarray:
     return values
 
 
-def _step(runs: Sequence[Results], step: int | None) -> int:
+def common_step(runs: Sequence[Results], step: int | None = None) -> int:
+    """A step that all runs have.
+
+    Args:
+        runs: at least one.
+        step: which; None for the last.
+
+    Raises:
+        ByroteError: they have none, or not this one.
+    """
     common = set.intersection(*(set(run.usable_steps) for run in runs))
     if step is None and common:
         return max(common)
@@ -167,8 +176,12 @@ def _step(runs: Sequence[Results], step: int | None) -> int:
     return step
 
 
-def _number(run: Results, probe: str, metric: str, step: int) -> np.ndarray:
-    """Values by sequence of one number of a run, or the number alone."""
+def values_of(run: Results, probe: str, metric: str, step: int) -> Float[np.ndarray, " n"]:
+    """Values by sequence of one number of a run, or the number alone.
+
+    Raises:
+        ByroteError: it was not measured, or is not one number of the whole model.
+    """
     run.require(probe, None if metric == BEST_HEAD else metric)
     frame = run.samples(step)
     if metric == BEST_HEAD:

@@ -11,6 +11,7 @@ A lab series' manifest says it. Of any other run a file `byrote.toml` does, whic
     parameters_without_embeddings = 900_000
     synthetic_share = 0.0  # share of the data that a model wrote
     generation = 0         # of the model that wrote it: 0 trained on real data alone
+    members = "canaries"   # which set of sequences its memory was measured on; runs with the same name have the same ones in one order
 
     [runs.rep-a]
     seed = 3               # init_seed and data_seed at once
@@ -20,6 +21,7 @@ Anybody may have written that file: it is read as far as these keys go, each of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -35,6 +37,10 @@ from byrote.checkpoints.safe_read import read_toml
 FILE = "byrote" + ".toml"  # no module, whatever its name looks like
 MAX_BYTES, MAX_TABLES, MAX_NAME = 1 << 20, 10_000, 200
 _MANIFEST = "the manifest of its series"
+_SETS: Mapping[str, tuple[str, ...]] = {
+    "planted": ("most", "per_count", "tokens"),
+    "subsets": ("members", "tokens", "table"),
+}  # parts of a lab arm that have members, and which of their settings say what these are
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class RunFacts:
         synthetic_share: share of the data that a model wrote, 0 to 1.
         generation: of the model that wrote it; 0 is trained on real data alone.
         size: of the model, by its name in a grid of several sizes; the arm's name then ends in it.
+        members: which set of members was measured, whether or not the run was trained on each; runs that name the same set
+            have the same sequences in the same order.
         recipe: what else the lab says of model, data and training, for `differing_recipe`; {} elsewhere.
     """
 
@@ -67,6 +75,7 @@ class RunFacts:
     synthetic_share: float | None = None
     generation: int | None = None
     size: str | None = None
+    members: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -106,7 +115,7 @@ class RunFacts:
 
 
 FACTS = tuple(
-    one.name for one in fields(RunFacts) if one.name not in ("size", "recipe")
+    one.name for one in fields(RunFacts) if one.name not in ("size", "members", "recipe")
 )  # the arm names its size
 
 
@@ -144,6 +153,7 @@ _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(("repeat_frac", "synthetic_share"), (_share, "a share from 0 to 1")),
     "epochs": (_number, "a number from 0"),
+    "members": (_name, "a name of at most 200 characters"),
 }
 
 
@@ -250,7 +260,19 @@ def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
     recipe = {
         name: manifest[name] for name in ("model", "data", "train") if isinstance(manifest.get(name), Mapping)
     }
-    return facts | {"arm": " ".join([str(kind), *parts]), "recipe": recipe}
+    members = _members(arm.get("parts"), seed, recipe.get("data"))
+    return facts | {"arm": " ".join([str(kind), *parts]), "members": members, "recipe": recipe}
+
+
+def _members(parts: Any, seed: Any, source: Any) -> str | None:
+    """Which members a lab run has: those of `subsets` are one set for all seeds, those of `planted` one set per seed."""
+    for part in parts if isinstance(parts, list) else ():
+        if isinstance(part, Mapping) and part.get("kind") in _SETS:
+            own = {key: part.get(key) for key in _SETS[part["kind"]]}
+            said = [own, source, seed if part["kind"] == "planted" else None]
+            digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+            return f"{part['kind']} {digest[:16]}"
+    return None
 
 
 def _weights(model: Any, *, embeddings: bool = True) -> int | None:

@@ -26,7 +26,7 @@ OPTIONS: dict[str, set[str]] = {
     | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"}
     | {"--recipe", "--size", "--source", "--source-set", "--blocks", "--architecture", "--smeared-keys"}
     | {"--dropout", "--init-scale", "--betas", "--weight-decay"}
-    | {"--grid", "--jobs", "--checkpoints", "--arm-set"},
+    | {"--grid", "--jobs", "--checkpoints", "--arm-set", "--retrain-stale"},
     "byrote lab recipes": SHARED | OUTPUT,
     "byrote lab plan": SHARED | {"--jobs"},
     "byrote lab status": SHARED | OUTPUT,

@@ -15,9 +15,12 @@ from byrote.checkpoints.lab.arms import ARMS, describe_arm
 from byrote.checkpoints.lab.arms.clamped import Clamped
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
-from byrote.checkpoints.lab.arms.masked import Masked, Noisy, Unreliable
-from byrote.checkpoints.lab.arms.members import Planted
+from byrote.checkpoints.lab.arms.masked import Masked, Noisy, RepetitionDropout, Unreliable
+from byrote.checkpoints.lab.arms.members import Planted, Subsets
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated
+from byrote.checkpoints.lab.arms.rephrased import Questions, Rephrased
+from byrote.checkpoints.lab.arms.rest_em import RestEM
+from byrote.checkpoints.lab.arms.reweighted import Reweighted
 from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 from byrote.checkpoints.lab.batches import Batches
@@ -47,6 +50,12 @@ OF_EACH_KIND = {
     "clamped": Clamped(),
     "continued": Continued("../g"),
     "replay": Replay(0.5, of="../g"),
+    "rephrased": Rephrased(0.5, 3, 2),
+    "questions": Questions(0.5, 4),
+    "repetition_dropout": RepetitionDropout(),
+    "reweighted": Reweighted(0.5, 4),
+    "rest_em": RestEM(0.5, 4, base="../g", generator="../g"),
+    "subsets": Subsets(4, 2),
 }  # fmt: skip
 
 
@@ -84,11 +93,10 @@ def test_an_arm_and_its_controls_see_the_same_fresh_sequences(kind):
     unique = stream().batches(3, 1)[0, :n_fresh]
     assert arm.controls(), "every arm names its control"
     for control in arm.controls().values():
-        if any(part.runs for part in control.made_of):
-            assert "random" in (
-                getattr(control.made_of[0], "score", ""),
-                getattr(control.made_of[0], "by", ""),
-            )
+        if any(part.made_before for part in control.made_of):
+            first = control.made_of[0]
+            chosen = [getattr(first, name, "") for name in ("score", "by", "accepted", "weights", "subject")]
+            assert {"random", "shuffled", "other"}.intersection(chosen) or first.gives_weights
             continue
         if kind == "planted":
             continue  # members stand in place of fresh sequences: a test of their own

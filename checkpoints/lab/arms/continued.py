@@ -55,6 +55,7 @@ class Replay(Corpus):
     paper: ClassVar[str] = "Ibrahim et al. 2024, arXiv:2403.08763"
     rank: ClassVar[int] = 1
     runs: ClassVar[tuple[str, ...]] = ("of",)
+    reads_weights: ClassVar[bool] = False
 
     of: str = ""
 

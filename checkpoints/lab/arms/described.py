@@ -11,7 +11,7 @@ from byrote.checkpoints.lab.arms.arm import Arm
 from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.registry import arms
 
-_SHARES = ("share", "noise_frac")
+_SHARES = ("share", "noise_frac", "rate", "included")
 
 
 def describe_arm(arm: Mapping[str, Any]) -> str:

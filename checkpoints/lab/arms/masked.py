@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from byrote.checkpoints.lab.arms.part import Part
 
 MASKED = ("inducible", "random")
+DROPPED_FROM, DROPPED = ("attention", "input", "loss"), ("repeated", "random")
+MAX_NGRAM = 64
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,48 @@ class Masked(Part):
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
         """As many tokens at random, and every token."""
         return {"as many at random": (type(self)("random"),), "unique": ()}
+
+
+@dataclass(frozen=True)
+class RepetitionDropout(Part):
+    """Tokens that end an n-gram which stood earlier in their sequence are left out, each with some probability, in every step.
+
+    Attributes:
+        rate: that probability, above 0 and at most 1; 0.6 in the paper.
+        n: length of the n-grams, 2 or more.
+        how: "attention" (no position attends to the token, itself included: the paper's), "input" (BOS is read in its place,
+            which stands nowhere else but at the beginning; what is predicted stays) or "loss" (predicting it does not count).
+        dropped: "repeated"; or "random", as many tokens of each sequence, anywhere in it, the control.
+    """
+
+    name: ClassVar[str] = "repetition_dropout"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.masks"
+    about: ClassVar[str] = "tokens that repeat an n-gram of their sequence are left out with some probability"
+    words: ClassVar[str] = "unique data, {rate} of the {dropped} tokens ({n}-grams) dropped from the {how}"
+    control: ClassVar[str] = "as many tokens of each sequence dropped at random; unique"
+    paper: ClassVar[str] = "Li et al. 2023 (Repetition In Repetition Out), arXiv:2310.10226"
+    rank: ClassVar[int] = 1
+    changes_last: ClassVar[bool] = True
+
+    rate: float = 0.6
+    n: int = 2
+    how: str = "attention"
+    dropped: str = "repeated"
+
+    def __post_init__(self) -> None:
+        self.require(0 < self.rate <= 1, "rate", "a probability above 0")
+        self.require(2 <= self.n <= MAX_NGRAM, "n", f"2 to {MAX_NGRAM}")
+        self.require(self.how in DROPPED_FROM, "how", " or ".join(DROPPED_FROM))
+        self.require(self.dropped in DROPPED, "dropped", " or ".join(DROPPED))
+
+    def controls(self) -> Mapping[str, tuple[Part, ...]]:
+        """As many tokens at random, and every token."""
+        at_random = type(self)(**{**self.values(), "dropped": "random"})
+        return {"as many at random": (at_random,), "unique": ()}
+
+    def change(self, batches: Any, places: Any, first_step: int) -> Any:
+        """Batches with these tokens left out."""
+        return importlib.import_module(self.made_by).drop_repetition(self, batches, places, first_step)
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,7 @@ class Planted(Part):
 
     def check(self, *, batch: int, steps: int | None = None) -> None:
         """Refuse members that would take more than half of all places."""
-        if steps is not None and 2 * self.n_uses > batch * steps:
-            raise ByroteError(
-                f"{self.n_uses:,} planted sequences are more than half of the {batch * steps:,} that are trained on",
-                help="use a lower count, fewer members of each, or train longer",
-            )
+        _require_room(self.n_uses, batch=batch, steps=steps)
 
     def pool(self, places: Any) -> Any:
         """The members, those that are not planted among them."""
@@ -86,3 +82,82 @@ class Planted(Part):
     def counts(self, places: Any, n_steps: int) -> Any:
         """How often each member has been trained on."""
         return importlib.import_module(self.made_by).counted(self, places, n_steps)
+
+
+@dataclass(frozen=True)
+class Subsets(Part):
+    """Members that are the same for all seeds, of which each run is trained on a random part: which ones, its seed says.
+
+    What a model knows of a member because it was trained on it is the difference between runs with it and runs without it
+    (counterfactual memorisation). Members stand in place of fresh sequences, `times` each, at random places of the whole run.
+
+    Attributes:
+        members: how many there are.
+        times: how often a run is trained on each that it has.
+        included: share of them that a run has, above 0 and below 1; rounded to whole members.
+        tokens: "random" (uniform token ids) or "source" (sequences of the source's stream for pools).
+        table: which members; other numbers are others.
+    """
+
+    name: ClassVar[str] = "subsets"
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.planted_members"
+    about: ClassVar[str] = "of members that all seeds share, each run is trained on a random part"
+    words: ClassVar[str] = (
+        "unique data with {included} of {members} shared members, {times} times each ({tokens})"
+    )
+    control: ClassVar[str] = (
+        "runs of other seeds without the member: byrote degrade --measure counterfactual; unique"
+    )
+    paper: ClassVar[str] = "Zhang et al. 2021, arXiv:2112.12938; Feldman and Zhang 2020, arXiv:2008.03703"
+    rank: ClassVar[int] = 0
+    repeats: ClassVar[bool] = True
+    holds_control: ClassVar[bool] = True
+
+    members: int = 64
+    times: int = 8
+    included: float = 0.5
+    tokens: str = "random"
+    table: int = 0
+
+    def __post_init__(self) -> None:
+        self.require(2 <= self.members <= MAX_MEMBERS, "members", f"2 to {MAX_MEMBERS}")
+        self.require(1 <= self.times <= MAX_MEMBERS, "times", f"1 to {MAX_MEMBERS}")
+        self.require(0 < self.included < 1, "included", "a share above 0 and below 1")
+        self.require(0 < self.n_included < self.members, "included", "a share that leaves members in and out")
+        self.require(self.tokens in TOKENS, "tokens", " or ".join(TOKENS))
+        self.require(0 <= self.table < 1 << 31, "table", "0 or more")
+
+    @property
+    def n_members(self) -> int:
+        """Members, those that a run is not trained on among them."""
+        return self.members
+
+    @property
+    def n_included(self) -> int:
+        """Members that a run is trained on."""
+        return round(self.included * self.members)
+
+    @property
+    def n_uses(self) -> int:
+        """Places of the whole run that they take, all together."""
+        return self.n_included * self.times
+
+    def check(self, *, batch: int, steps: int | None = None) -> None:
+        """Refuse members that would take more than half of all places."""
+        _require_room(self.n_uses, batch=batch, steps=steps)
+
+    def pool(self, places: Any) -> Any:
+        """The members, those that are not trained on among them."""
+        return importlib.import_module(self.made_by).members(self, places)
+
+    def counts(self, places: Any, n_steps: int) -> Any:
+        """How often each member has been trained on."""
+        return importlib.import_module(self.made_by).counted(self, places, n_steps)
+
+
+def _require_room(n_uses: int, *, batch: int, steps: int | None) -> None:
+    if steps is not None and 2 * n_uses > batch * steps:
+        raise ByroteError(
+            f"{n_uses:,} planted sequences are more than half of the {batch * steps:,} that are trained on",
+            help="use a lower count, fewer members of each, or train longer",
+        )

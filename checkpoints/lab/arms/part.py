@@ -32,10 +32,14 @@ class Part(Configured):
         by_repeat_frac: its settings are `share` and perhaps `pool_size` alone, the `repeat_frac` and `pool_size` of an `Arm`.
         runs: names of the settings that name other runs, which have to be complete before it is trained.
         holds_control: what its runs are compared with is part of them, so that they need no other arm.
+        reads_weights: what is made of the runs it names depends on their weights, and not on what they were trained on alone.
         gives_weights: what is made before training are the weights that it begins with, by their names.
         changes_model: `install(part, model)` of `made_by` changes what the model computes in training; such runs are not stacked.
+        changes_last: it leaves out tokens of whole batches, whatever stands there after all other parts have changed them.
+        stored: its sequences are made before training although no run is named.
+        chained: in a grid, `iterations = n` makes a chain of n arms of it, each with the one before as its `generator`.
         made_by: dotted name of the module that does the work, imported when it is first needed: `inputs(part, places, runs)`
-            where runs are named, `change(part, batches, places, first_step)` where whole batches are changed.
+            where runs are named or sequences are stored, else `change(part, batches, places, first_step)`.
     """
 
     what: ClassVar[str] = "arm"
@@ -50,14 +54,23 @@ class Part(Configured):
     by_repeat_frac: ClassVar[bool] = False
     runs: ClassVar[tuple[str, ...]] = ()
     made_by: ClassVar[str] = ""
+    reads_weights: ClassVar[bool] = True
     gives_weights: ClassVar[bool] = False
     holds_control: ClassVar[bool] = False
     changes_model: ClassVar[bool] = False
+    changes_last: ClassVar[bool] = False
+    stored: ClassVar[bool] = False
+    chained: ClassVar[bool] = False
 
     @property
     def fresh_frac_taken(self) -> float:
         """Share of each batch, 0 to 1, that is not fresh sequences because of it."""
         return 0.0
+
+    @property
+    def made_before(self) -> bool:
+        """Whether something is made for it before training."""
+        return bool(self.runs) or self.stored
 
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
         """What runs of it are compared with: what it is called -> the parts of an arm; none is the unique arm."""
@@ -80,7 +93,7 @@ class Part(Configured):
         Returns:
             `Made`, or None where nothing is needed.
         """
-        return importlib.import_module(self.made_by).inputs(self, places, runs) if self.runs else None
+        return importlib.import_module(self.made_by).inputs(self, places, runs) if self.made_before else None
 
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """What stands in its places in each of some steps: token ids [n_steps, n_places, n_ctx + 1]."""
@@ -94,7 +107,7 @@ class Part(Configured):
             places: `Places`; `n` is 0 where it takes none.
             first_step: of the batches.
         """
-        if self.runs or not self.made_by:
+        if self.made_before or not self.made_by:
             return batches
         return importlib.import_module(self.made_by).change(self, batches, places, first_step)
 
@@ -171,7 +184,7 @@ class Corpus(Placed):
                 f"a corpus of {self.corpus} is not gone through by {steps} steps of {self.n_places(batch)} sequences",
                 help=f"use a corpus of at most {shown}, or train longer",
             )
-        if not self.corpus and self.runs and shown > MAX_CORPUS:
+        if not self.corpus and self.made_before and shown > MAX_CORPUS:
             raise ByroteError(
                 f"{steps} steps of {self.n_places(batch)} sequences are {shown:,}, more than are made beforehand",
                 help=f"set corpus to at most {MAX_CORPUS:,}, which is then gone through several times",

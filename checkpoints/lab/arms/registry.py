@@ -11,10 +11,13 @@ from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.lab.arms.clamped import Clamped
 from byrote.checkpoints.lab.arms.continued import Continued, Replay
 from byrote.checkpoints.lab.arms.edited import Edited
-from byrote.checkpoints.lab.arms.masked import Masked, Noisy, Unreliable
-from byrote.checkpoints.lab.arms.members import Planted
+from byrote.checkpoints.lab.arms.masked import Masked, Noisy, RepetitionDropout, Unreliable
+from byrote.checkpoints.lab.arms.members import Planted, Subsets
 from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.repeats import Control, Epochs, Repeated, Unique
+from byrote.checkpoints.lab.arms.rephrased import Questions, Rephrased
+from byrote.checkpoints.lab.arms.rest_em import RestEM
+from byrote.checkpoints.lab.arms.reweighted import Reweighted
 from byrote.checkpoints.lab.arms.selected import Selected
 from byrote.checkpoints.lab.arms.synthetic import Curated, Generation, Synthetic
 
@@ -36,6 +39,12 @@ _OWN: tuple[type[Part], ...] = (
     Planted,
     Selected,
     Clamped,
+    Rephrased,
+    Questions,
+    RepetitionDropout,
+    Reweighted,
+    RestEM,
+    Subsets,
 )
 ARMS: Mapping[str, type[Part]] = {part.name: part for part in _OWN}
 

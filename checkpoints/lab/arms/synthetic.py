@@ -116,6 +116,7 @@ class Generation(Sampled):
 
     name: ClassVar[str] = "generation"
     made_by: ClassVar[str] = "byrote.checkpoints.lab.generations"
+    chained: ClassVar[bool] = True
     about: ClassVar[str] = (
         "trained on samples of the generation before, which replace what was there or are added to it"
     )

@@ -14,7 +14,12 @@ _TINY = 1e-300  # a row of which every weight underflows is one-hot on the large
 
 def n_words(source: Markov) -> int:
     """Random words a sequence takes: its matrix, and one a position."""
-    return (source.d_vocab - 1) ** 2 + source.n_ctx
+    return n_private(source) + source.n_ctx
+
+
+def n_private(source: Markov) -> int:
+    """Words that say what a sequence's matrix is; the others walk."""
+    return (source.d_vocab - 1) ** 2
 
 
 def drawn(source: Markov, words: UInt64[np.ndarray, "n k"]) -> Sequences:

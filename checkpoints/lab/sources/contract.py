@@ -36,7 +36,9 @@ class Source(Configured):
     """One source of sequences: a frozen dataclass of settings derives from it, and a module draws.
 
     That module, `drawn_by`, has `n_words(source)` (random 64-bit words a sequence takes), `drawn(source, words)`
-    (`Sequences` of [n, n_words] words) and, where `no_floor` is empty, `floor(source, wide)` (nats of each token).
+    (`Sequences` of [n, n_words] words) and, where `no_floor` is empty, `floor(source, wide)` (nats of each token). Where
+    the first words of a sequence are what it is about (its phrases, its matrix) and the others how that is put, it has
+    `n_private(source)`, how many these are.
 
     Attributes:
         name: in `SOURCES` and in manifests.
@@ -81,6 +83,39 @@ class Source(Configured):
         half = importlib.import_module(self.drawn_by)
         purpose = self.purpose.format(stream=stream)
         words = random_words(purpose, seed=seed, index=index, shape=(n, half.n_words(self)))
+        return half.drawn(self, words)
+
+    def rephrased(self, *, seed: int, stream: str, index: int, n: int, phrasing: int) -> Any:
+        """Sequences of a stream rephrased: what each is about stays, all else is drawn anew.
+
+        Given what a sequence is about, each phrasing is an independent draw of the source, so that labels and floors hold.
+
+        Args:
+            seed, stream, index, n: as for `draw`.
+            phrasing: which one; 0 is the sequence itself.
+
+        Returns:
+            `Sequences`.
+
+        Raises:
+            ByroteError: an unknown stream, or a source whose sequences are about nothing that could be rephrased.
+        """
+        from byrote.checkpoints.lab.sequences import random_words, require_stream
+
+        require_stream(stream)
+        half = importlib.import_module(self.drawn_by)
+        if not hasattr(half, "n_private"):
+            raise ByroteError(
+                f"sequences of the source {self.name} cannot be rephrased: nothing says what each is about",
+                help="use a source with phrases, facts or matrices of each document, such as names or graded",
+            )
+        purpose = self.purpose.format(stream=stream)
+        size = (n, half.n_words(self))
+        words = random_words(purpose, seed=seed, index=index, shape=size)
+        if phrasing:
+            anew = random_words(f"{purpose}/phrasing/{phrasing}", seed=seed, index=index, shape=size)
+            anew[:, : half.n_private(self)] = words[:, : half.n_private(self)]
+            words = anew
         return half.drawn(self, words)
 
     def floor_nll(self, sequences: Any) -> Any:

@@ -57,7 +57,12 @@ def facts(source: Graded) -> Int[np.ndarray, "n_table_ids n_table_ids"]:
 
 def n_words(source: Graded) -> int:
     """Random words a sequence takes: length and tokens of each phrase, then two a position."""
-    return source.phrases * (1 + source.phrase_max) + 2 * source.n_ctx
+    return n_private(source) + 2 * source.n_ctx
+
+
+def n_private(source: Graded) -> int:
+    """Words that say what a sequence's phrases are; the others say what is mentioned where, and what stands between."""
+    return source.phrases * (1 + source.phrase_max)
 
 
 def drawn(source: Graded, words: UInt64[np.ndarray, "n k"]) -> Sequences:

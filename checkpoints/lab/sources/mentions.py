@@ -91,7 +91,12 @@ def walk_table(source: Names | TriggerBigrams) -> Table:
 
 def n_words(source: Names) -> int:
     """Random words a sequence takes: length and tokens of the phrase, then one a position."""
-    return 1 + source.phrase_max + source.n_ctx
+    return n_private(source) + source.n_ctx
+
+
+def n_private(source: Names) -> int:
+    """Words that say what a sequence's phrase is; the others say where it is mentioned, and what stands between."""
+    return 1 + source.phrase_max
 
 
 def drawn(source: Names, words: UInt64[np.ndarray, "n k"]) -> Sequences:

@@ -13,7 +13,12 @@ from byrote.checkpoints.lab.sources.trigger_bigrams import TriggerBigrams
 
 def n_words(source: TriggerBigrams) -> int:
     """Random words a sequence takes: an order of all tokens, what follows each trigger, and one a position."""
-    return source.d_vocab - 1 + source.triggers + source.n_ctx
+    return n_private(source) + source.n_ctx
+
+
+def n_private(source: TriggerBigrams) -> int:
+    """Words that say what a sequence's triggers are and what follows them; the others walk."""
+    return source.d_vocab - 1 + source.triggers
 
 
 def drawn(source: TriggerBigrams, words: UInt64[np.ndarray, "n k"]) -> Sequences:
