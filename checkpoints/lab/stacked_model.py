@@ -121,7 +121,7 @@ class StackedModel:
 
     def _causal(
         self, attended: Bool[Tensor, "runs batch pos"] | None, pos: int
-    ) -> Float[Tensor, "*sequences {pos} {pos}"]:
+    ) -> Float[Tensor, "*sequences query_pos key_pos"]:
         """What is added to the scores of each query and key: -inf where the key comes later, or is not attended to."""
         causal = self._mask[:pos, :pos]
         if attended is None:
@@ -132,7 +132,7 @@ class StackedModel:
         return causal + by_head[:, None, :]
 
     def _logits(
-        self, tokens: Int[Tensor, "runs batch pos"], mask: Float[Tensor, "*sequences pos pos"]
+        self, tokens: Int[Tensor, "runs batch pos"], mask: Float[Tensor, "*sequences query_pos key_pos"]
     ) -> Float[Tensor, "runs batch pos d_vocab"]:
         config, weights = self.config, self.weights
         runs, batch, pos = tokens.shape
@@ -162,7 +162,7 @@ class StackedModel:
         x: Float[Tensor, "runs rows d_model"],
         name: str,
         size: tuple[int, int, int],
-        mask: Float[Tensor, "*sequences pos pos"],
+        mask: Float[Tensor, "*sequences query_pos key_pos"],
     ) -> Float[Tensor, "runs rows d_model"]:
         runs, batch, pos = size
         config, heads, d_head = self.config, self.config.n_heads, self.config.d_head
