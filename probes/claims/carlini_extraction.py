@@ -30,8 +30,8 @@ _BY_SIZE = PLANTED.places("planted")
 _BY_PROMPT = tuple(Place(PLANTED.name, prompted("planted", name), LARGEST) for name in PROMPTS)
 _CURVE_NATS = 2.0
 RECIPE = (
-    "of documents of 31 tokens a first run extracted none at any size; 15 tokens, MLPs and up to 512 duplicates were then chosen on one "
-    "run of another seed at two sizes, with all rules as they were"
+    "of documents of 31 tokens a first run of all seeds extracted 0.3% at most; 15 tokens, MLPs and up to 512 duplicates were then chosen "
+    "on two trials of another seed at two sizes, with MLPs and without, all rules as they were"
 )
 
 
