@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from byrote.probes.claims.ladders import COPY, HIGH, LADDER, LOW, NONE, SIZE, SMALLEST, against_test_loss
+from byrote.probes.claims.ladders import (
+    COPY,
+    HIGH,
+    LADDER,
+    LADDER_REVISED,
+    LOW,
+    NONE,
+    SIZE,
+    SMALLEST,
+    against_test_loss,
+)
 from byrote.probes.claims.record import Claim, Effects, NotTestable, Picture
 from byrote.probes.claims.runs_table import Runs
 from byrote.probes.degrade.verdicts import Rule
@@ -34,9 +44,7 @@ CLAIMS = (
         (LADDER.name,),
         preferred,
         exchange=(*(place for place in NONE if place.size == SIZE), *LOW),
-        revised="the smallest width was 8, until two of its five seeds had not begun to copy when training ended; only runs without repeats "
-        "had been seen at these sizes. Pools were chosen after two seeds of a trial with 200 steps more: of one half, a pool of 16 was far "
-        "beyond the ladder on every metric. The size of a run without repeats that a fit misses is taken off, which no run was needed for",
+        revised=LADDER_REVISED,
         picture=Picture("ladder", "copy_loss", NONE, beside=(*LOW, *HIGH)),
     ),
 )

@@ -8,6 +8,7 @@ from byrote.probes.claims.ladders import (
     COPY,
     HIGH,
     LADDER,
+    LADDER_REVISED,
     NONE,
     RECALL,
     SIZE,
@@ -50,9 +51,7 @@ CLAIMS = (
         (LADDER.name,),
         both,
         exchange=(*(place for place in NONE if place.size == SIZE), *HIGH),
-        revised="the smallest width was 8, until two of its five seeds had not begun to copy when training ended; only runs without repeats "
-        "had been seen at these sizes. Pools were chosen after two seeds of a trial with 200 steps more: of one half, a pool of 16 was far "
-        "beyond the ladder on every metric. The size of a run without repeats that a fit misses is taken off, which no run was needed for",
+        revised=LADDER_REVISED,
         picture=Picture("ladder", RECALL.metric, NONE, beside=HIGH),
     ),
 )
