@@ -266,7 +266,8 @@ def _unnamed_rows(
             orders = [unnamed_heads.in_order(x, lower=lower) for x in samples]
             if one == MATCHED:
                 layer = sides[0]["layer"].to_numpy(np.int64)
-                like = unnamed_heads.matched(*_profiles(left, right, without=info.name), layer)
+                one_run, other = _profiles(left, right, without=info.name)
+                like = unnamed_heads.matched(one_run, other, layer)
                 orders = [np.arange(len(like)), like]
             table = _valued(*(x[:, order] for x, order in zip(samples, orders, strict=True)), seed=seed)
             for side, rows, order in zip(("head_a", "head_b"), sides, orders, strict=True):

@@ -133,8 +133,8 @@ def arms_sentence(found: Sequence[GroupComparison]) -> str:
             for one, row in zip(found, last, strict=True)
         ]
         parts.append(f"Copying lowers the loss by {', '.join(values)}")
-    formed = [one.formed for one in found]
-    if None not in formed:
+    formed = [one.formed for one in found if one.formed is not None]
+    if len(formed) == len(found):
         counts = [
             (found[0].a.name, *formed[0][:2]),
             *((one.b.name, *each[2:]) for one, each in zip(found, formed, strict=True)),

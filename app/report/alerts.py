@@ -19,7 +19,7 @@ from byrote.probes.findings import (
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.wording import counted, of_runs, probe_name, steps_in_words
-from byrote.report.model import Alert, Status
+from byrote.report.model import Alert, Level, Status
 from byrote.report.report_inputs import Inputs
 
 MAX_REASONS = 8
@@ -53,7 +53,7 @@ def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
 
 def _merged(names: Sequence[str], alerts: Iterable[Alert]) -> tuple[Alert, ...]:
     """Alerts that begin with a run's name and say the same of several runs as one, with the runs it holds for."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, Level], list[str]] = {}
     for alert in alerts:
         name, colon, rest = alert.text.partition(": ")
         own = colon and name in names

@@ -56,8 +56,9 @@ def _by_arm(arms: tuple[GroupComparison, ...]) -> Table:
     order = shown["family"].map(_FAMILIES.index).sort_values(kind="stable").index
     rows = []
     for key in (tuple(pair) for pair in shown.loc[order, ["probe", "metric"]].to_numpy()):
-        mine = [rows_of.get(key) for rows_of in by_measure]
-        rows.append((_measure(*key), number(mine[0].a), *(_cell(row) for row in mine)))
+        first = by_measure[0][key]
+        mine = [first, *(rows_of.get(key) for rows_of in by_measure[1:])]
+        rows.append((_measure(*key), number(first.a), *(_cell(row) for row in mine)))
     names = [clean(arms[0].a.name), *(clean(found.b.name) for found in arms)]
     caption = (
         f"Means over training seeds at step {step_number(arms[0].steps[-1])}, and below each the difference from {names[0]} with its "

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from byrote.probes.rules import UNCLEAR
 
 Status = Literal["complete", "partial", "failed"]
+Level = Literal["gap", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Alert:
 
     text: str
     section: str
-    level: Literal["gap", "warning", "note"] = "gap"
+    level: Level = "gap"
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,9 @@ def extraction_counts(run: Results, step: int | None = None) -> pd.DataFrame:
         run, duplicates (the least of each range), extracted, members.
     """
     at = run.last_step if step is None else step
+    columns = ["run", "duplicates", "extracted", "members"]
+    if at is None:
+        return pd.DataFrame([], columns=columns)
     rows = run.samples(at)
     out, repeats = (
         member_values(rows, *name) for name in (("extraction", "score"), ("exact_match", "repeats"))
@@ -183,7 +186,7 @@ def extraction_counts(run: Results, step: int | None = None) -> pd.DataFrame:
         ranges = 2.0 ** np.floor(np.log2(repeats[kept]))
         found = [(times, out[kept][ranges == times]) for times in np.unique(ranges)]
         counts = [(run.run, float(times), float(mine.sum()), float(len(mine))) for times, mine in found]
-        return pd.DataFrame(counts, columns=["run", "duplicates", "extracted", "members"])
+        return pd.DataFrame(counts, columns=columns)
     rows = run.select("extraction", "by_repeats", step=at)
     rows = rows[rows["valid"].astype(bool) & rows["position"].notna()]
     members = rows["n"].to_numpy(np.float64)

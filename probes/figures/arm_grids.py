@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,10 +98,10 @@ def arm_grids(
             {f"xaxis{name}": x | {"anchor": f"y{name}"}, f"yaxis{name}": y | {"anchor": f"x{name}"}}
         )
         drawn = [_in_line(rows[run.run], i, shape[1]) for i, run in enumerate(one.runs)]
-        labels = {i: clean(run.run, limit=40) for i, run in enumerate(one.runs)}
+        labels = [clean(run.run, limit=40) for run in one.runs]
         cells = cells_of(
             pd.concat(drawn, ignore_index=True), (len(one), shape[0] * shape[1]), limits=limits,
-            describe=lambda row, _, labels=labels: f"{labels[row.layer]}, {estimate(row, row.label)}",
+            describe=partial(_described, labels),
         )  # fmt: skip
         fig.add_traces(cells.traces(xaxis=f"x{name}", yaxis=f"y{name}"))
         fig.add_traces(_between_layers(shape, len(one), xaxis=f"x{name}", yaxis=f"y{name}"))
@@ -114,6 +115,10 @@ def arm_grids(
         alt=_finding(groups, rows, f"{what} at step {step_number(step)}"), look=look, by=("seed and head", "arm"),
         table=lambda: _table(groups, rows),
     )  # fmt: skip
+
+
+def _described(labels: Sequence[str], row: Any, _: str) -> str:
+    return f"{labels[row.layer]}, {estimate(row, row.label)}"
 
 
 def _same_heads(

@@ -155,7 +155,7 @@ def memory_plane(
         line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
         traces.append(scatter(markup(run.run), [at, at], [lo, hi], line=line, hoverinfo="name"))
         words, height = f"{markup(short(run.run))}: memory not tested", lo + (hi - lo) * (0.62 - 0.09 * rank)
-        side = (
+        side: dict[str, Any] = (
             {"xanchor": "right", "xshift": -6}
             if at > sum(axes[0]["range"]) / 2
             else {"xanchor": "left", "xshift": 6}
