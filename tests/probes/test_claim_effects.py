@@ -162,3 +162,13 @@ def test_frequency_and_reliability_are_told_apart():
     found = {name: verdict_of(f"aoyama-{name}", table) for name in ("frequency", "reliability", "a-tenth")}
     assert [one.word for one in found.values()] == [REPRODUCED, NOT_REPRODUCED, REPRODUCED]
     assert found["frequency"].verdict.value == pytest.approx(0.7, abs=0.02)
+
+
+def test_composition_through_keys_stands_beside_the_stronger_of_the_others():
+    rows = [
+        {"grid": "induction-heads", "arm": "unique", "size": "d32", "init_seed": seed, "data_seed": seed, "step": 9,
+         "k_composition": 0.5 + seed / 100, "q_composition": 0.1, "v_composition": 0.2}
+        for seed in range(6)
+    ]  # fmt: skip
+    found = verdict_of("elhage-k-composition", tidy(rows))
+    assert found.word == REPRODUCED and found.verdict.value == pytest.approx(0.3 + 0.025)
