@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt64
 
+EXPECTED_PROB = 0.1
+"""What a table has to give a token to predict it: below it stands to gain more than ln 10 = 2.3 nats from a copy."""
 _SMALL_ID = np.uint64(1 << 32)
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -126,6 +128,98 @@ def hashes(
         if n in orders:
             ends = np.flatnonzero(position >= n - 1)
             yield n, ends, mix(rolling[ends] + np.uint64(n))
+
+
+class NgramTable:
+    """Counts of n-grams and of the n-1 tokens that they begin with, in all documents and in each.
+
+    Args:
+        codes: hash of each n-gram, one entry per occurrence.
+        contexts: hash of its first n-1 tokens.
+        documents: which document it stands in.
+    """
+
+    def __init__(
+        self,
+        codes: UInt64[np.ndarray, " m"],
+        contexts: UInt64[np.ndarray, " m"],
+        documents: Int[np.ndarray, " m"],
+    ) -> None:
+        salt = mix(documents.astype(np.uint64))
+        self._all = np.sort(codes), np.sort(contexts)
+        self._own = np.sort(mix(codes ^ salt)), np.sort(mix(contexts ^ salt))
+
+    def expects(
+        self,
+        codes: UInt64[np.ndarray, " k"],
+        contexts: UInt64[np.ndarray, " k"],
+        documents: Int[np.ndarray, " k"] | None = None,
+    ) -> Bool[np.ndarray, " k"]:
+        """Whether P(last token | the n-1 before it) is at least `EXPECTED_PROB`; where a context never occurs, it is not.
+
+        Args:
+            codes, contexts: of the n-grams in question.
+            documents: the document of each, whose own counts are left out; None leaves none out.
+        """
+        hits, chances = (
+            _count(table, wanted) for table, wanted in zip(self._all, (codes, contexts), strict=True)
+        )
+        if documents is not None:
+            salt = mix(documents.astype(np.uint64))
+            hits = hits - _count(self._own[0], mix(codes ^ salt))
+            chances = chances - _count(self._own[1], mix(contexts ^ salt))
+        return (hits > 0) & (hits >= EXPECTED_PROB * chances)
+
+
+def _count(table: UInt64[np.ndarray, " m"], wanted: UInt64[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+    """How often each of some codes stands in a sorted table."""
+    return np.searchsorted(table, wanted, side="right") - np.searchsorted(table, wanted, side="left")
+
+
+def ngrams(
+    tokens: UInt64[np.ndarray, " n"], starts: Int[np.ndarray, " s"], orders: Sequence[int]
+) -> Iterator[tuple[int, Int[np.ndarray, " m"], UInt64[np.ndarray, " m"], UInt64[np.ndarray, " m"]]]:
+    """(n, where each n-gram ends, its hash, the hash of its first n-1 tokens) for every order.
+
+    Args:
+        tokens: codes of all sequences, one after another.
+        starts: where each sequence starts.
+        orders: lengths wanted, rising without a gap, the first at least 2.
+    """
+    before = np.zeros(len(tokens), dtype=np.uint64)
+    for n, ends, codes in hashes(tokens, starts, (min(orders) - 1, *orders)):
+        if n in orders:
+            yield n, ends, codes, before[ends - 1]
+        before[ends] = codes
+
+
+def unexpected_repeats(
+    tokens: UInt64[np.ndarray, " n"],
+    starts: Int[np.ndarray, " s"],
+    documents: Int[np.ndarray, " s"],
+    orders: Sequence[int],
+) -> Iterator[tuple[int, Bool[np.ndarray, " n"], NgramTable]]:
+    """Tokens that looking back in the sequence predicts and the n-gram table of all other documents does not.
+
+    Args:
+        tokens: codes of all sequences, one after another.
+        starts: where each sequence starts.
+        documents: the document that each sequence belongs to; its own n-grams say nothing about it.
+        orders: lengths, from 2, rising without a gap.
+
+    Yields:
+        (n; for each token whether the n-gram it ends ended earlier in its sequence and is not expected, see
+        `NgramTable.expects`; the table of all documents).
+    """
+    of_token = np.repeat(documents, np.diff(starts, append=len(tokens)))
+    seen = {one.n: one.seen for one in repeats(tokens, starts, (*range(1, min(orders)), *orders))}
+    for n, ends, codes, contexts in ngrams(tokens, starts, orders):
+        table = NgramTable(codes, contexts, of_token[ends])
+        again = seen[n][ends]
+        known = table.expects(codes[again], contexts[again], of_token[ends[again]])
+        found = np.zeros(len(tokens), dtype=bool)
+        found[ends[again][~known]] = True
+        yield n, found, table
 
 
 def entropy_nats(counts: Num[np.ndarray, "*batch buckets"]) -> Float[np.ndarray, "*batch"]:

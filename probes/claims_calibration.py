@@ -9,7 +9,7 @@ from byrote.probes.checks import seldom
 from byrote.probes.claims.catalogue import CLAIMS
 from byrote.probes.claims.judging import judge_claims
 from byrote.probes.claims.null_runs import null_table
-from byrote.probes.claims.record import QUICK_SEEDS, Claim
+from byrote.probes.claims.record import FULL_SEEDS, QUICK_SEEDS, Claim
 from byrote.probes.rules import REPRODUCED
 
 
@@ -17,13 +17,17 @@ def claim_calibrations() -> list[Calibration]:
     """One per claim that compares arms."""
     return [
         Calibration(
-            f"claim {claim.name}, {QUICK_SEEDS} seeds of arms that mean nothing: reproduced",
+            f"claim {claim.name}, {_seeds(claim)} seeds of arms that mean nothing: reproduced",
             seldom,
             _trials(claim),
         )
         for claim in CLAIMS.values()
         if claim.exchange
     ]
+
+
+def _seeds(claim: Claim) -> int:
+    return FULL_SEEDS if claim.full_only else QUICK_SEEDS
 
 
 def _trials(claim: Claim) -> Callable[[int, int], list[bool]]:
@@ -42,5 +46,5 @@ def called(claim: Claim, *, seed: int) -> bool:
         claim: one that compares arms.
         seed: of the simulation.
     """
-    (judged,) = judge_claims([claim], null_table(claim, seeds=QUICK_SEEDS, seed=seed))
+    (judged,) = judge_claims([claim], null_table(claim, seeds=_seeds(claim), seed=seed))
     return judged.word == REPRODUCED

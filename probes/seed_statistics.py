@@ -244,6 +244,20 @@ def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     return float(x @ y) / size if size else 0.0
 
 
+def partial_spearman(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], given: Float[np.ndarray, " n"]
+) -> float:
+    """Rank correlation (Spearman) of two with a third partialled out (Kendall 1942), -1 to 1; 0 where that leaves nothing.
+
+    Args:
+        x, y: pairs.
+        given: what both may go with.
+    """
+    xy, xz, yz = spearman(x, y), spearman(x, given), spearman(y, given)
+    left = (1 - xz**2) * (1 - yz**2)
+    return (xy - xz * yz) / float(np.sqrt(left)) if left > _SAME else 0.0
+
+
 @dataclass(frozen=True)
 class RankInterval:
     """A shift with the interval that rank tests leave it.

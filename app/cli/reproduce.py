@@ -27,6 +27,7 @@ LISTED = (
     Column("reported", "reported there", fold=True, wide=True),
     Column("metric", "metric", wide=True),
     Column("grids", "runs", wide=True),
+    Column("full_only", "judged", lambda row: "in full alone" if row["full_only"] else "quick or in full"),
     Column("untestable"),
 )
 COLUMNS = (
@@ -76,7 +77,10 @@ def reproduce(
     list_: bool = flag("List claims with what their papers report, and do nothing.", "--list"),
     plan: bool = flag("Say what would be trained and measured, and do nothing.", "--plan"),
     full: bool = option(
-        "8 seeds in place of 5, where runs are trained.", "--full/--quick", default=False, show_default=False
+        "8 seeds in place of 5, where runs are trained, and the claims that only full runs judge.",
+        "--full/--quick",
+        default=False,
+        show_default=False,
     ),
     folder: Path = option(
         "Folder of runs, results, tables and the page.",
@@ -103,7 +107,7 @@ def reproduce(
     fixed beforehand. Writes a page (claims.html), claims.json, runs.parquet and a figure per claim. The same command again goes on
     where it was interrupted, and only judges where nothing is missing.
     """
-    from byrote.probes.claims.catalogue import chosen
+    from byrote.probes.claims.catalogue import chosen, judged_by
 
     if not names and not all_ and not list_:
         raise click.UsageError(
@@ -115,6 +119,9 @@ def reproduce(
         return Exit.DONE
     from byrote.probes.claims.pipeline import plan_of
 
+    claims, later = judged_by(claims, full=full)
+    if later:
+        session.note(f"left out, judged by --full alone: {', '.join(claim.name for claim in later)}")
     planned = plan_of(claims, folder, full=full, first_seed=first_seed)
     if plan:
         out.rows(PLANNED, [_planned(one) for one in planned])
@@ -196,7 +203,7 @@ def _row(judged: dict[str, Any]) -> Row:
 def _listed(claim: Claim) -> Row:
     words = {
         name: getattr(claim, name)
-        for name in ("name", "paper", "statement", "reported", "metric", "untestable")
+        for name in ("name", "paper", "statement", "reported", "metric", "full_only", "untestable")
     }
     return {**words, "number": claim.number or None, "grids": " ".join(claim.grids)}
 

@@ -33,6 +33,7 @@ COLUMNS = (
 # The table's choice: one or two numbers per measure; data have all.
 _SHOWN: Mapping[str, frozenset[tuple[str, int | None]]] = {
     "inducible": frozenset({("share", 2), ("share", 4), ("share", 7), ("hit_rate", 4)}),
+    "induction_signal": frozenset({("share", 2), ("share", 4)}),
     "repeats": frozenset({("share", 4), ("share", 16)}),
     "rep": frozenset({("rep_n", 2), ("rep_w", None), ("rep_r", None)}),
     "concentration": frozenset({("entropy", None), ("top_1pct_mass", None), ("kl_to_reference", None)}),

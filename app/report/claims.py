@@ -181,7 +181,7 @@ def _paper_blocks(judgements: Sequence[Judgement], table: pd.DataFrame) -> list[
         claim = judged.claim
         title = f"{claim.name}{f' (claim {claim.number})' if claim.number else ''}: {judged.word}"
         blocks.append(Prose(f"{title}. {claim.statement}", "lead"))
-        blocks.append(Prose(f"The paper: {claim.reported}."))
+        blocks.append(Prose(f"{'The paper' if claim.number else 'First seen'}: {claim.reported}."))
         if judged.verdicts is None:
             blocks.append(Prose(f"Not testable here: {judged.why_not}."))
         else:
@@ -190,10 +190,10 @@ def _paper_blocks(judgements: Sequence[Judgement], table: pd.DataFrame) -> list[
             continue
         blocks.append(_picture(judged, table))
         drawn.add(claim.name)
-    names = [judged.claim.name for judged in judgements if not judged.claim.untestable]
-    blocks.append(
-        Code(f"again-{judgements[0].claim.paper}", "The same again:", f"byrote reproduce {' '.join(names)}")
-    )
+    claims = [judged.claim for judged in judgements if not judged.claim.untestable]
+    full = " --full" if any(claim.full_only for claim in claims) else ""
+    again = f"byrote reproduce {' '.join(claim.name for claim in claims)}{full}"
+    blocks.append(Code(f"again-{judgements[0].claim.paper}", "The same again:", again))
     return blocks
 
 

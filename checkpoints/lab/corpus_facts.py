@@ -10,7 +10,7 @@ from jaxtyping import Int
 from byrote.checkpoints.lab.as_written import hash_of
 from byrote.checkpoints.lab.batches import Batches
 from byrote.checkpoints.lab.source import ArmStream
-from byrote.checkpoints.ngrams import entropy_nats, repeats, top_mass
+from byrote.checkpoints.ngrams import entropy_nats, repeats, top_mass, unexpected_repeats
 
 N_AUDITED = 1024  # sequences of the first steps
 ORDERS = (2, 3, 4)
@@ -58,7 +58,8 @@ def ngram_facts(wide: Int[np.ndarray, "n width"]) -> dict[str, float]:
     Returns:
         `unigram_entropy_nats`, `bigram_entropy_nats`; `bigram_top_1pct_mass`, share of the 1% most frequent of the bigrams
         that occur; `inducible_frac`, tokens that end a bigram that stood earlier in their sequence, over tokens (`inducible`
-        of `byrote text` at n = 2); `rep_n_frac` for n 2 to 4, n-grams that stood earlier in their sequence, over n-grams
+        of `byrote text` at n = 2); `induction_signal_frac`, those of them that the bigrams of all other sequences do not predict
+        (its `induction_signal` at n = 2); `rep_n_frac` for n 2 to 4, n-grams that stood earlier in their sequence, over n-grams
         (its `rep_n`, Li et al. 2023).
     """
     tokens = np.ascontiguousarray(wide[:, 1:])
@@ -66,13 +67,14 @@ def ngram_facts(wide: Int[np.ndarray, "n width"]) -> dict[str, float]:
     _, unigrams = np.unique(tokens, return_counts=True)
     _, bigrams = np.unique(tokens[:, :-1] * (int(tokens.max()) + 1) + tokens[:, 1:], return_counts=True)
     starts = np.arange(0, tokens.size, length)
-    seen = {
-        one.n: int(one.seen.sum()) for one in repeats(tokens.astype(np.uint64).ravel(), starts, (1, *ORDERS))
-    }
+    codes = tokens.astype(np.uint64).ravel()
+    seen = {one.n: int(one.seen.sum()) for one in repeats(codes, starts, (1, *ORDERS))}
+    ((_, unexpected, _),) = unexpected_repeats(codes, starts, np.arange(n), (2,))
     return {
         "unigram_entropy_nats": float(entropy_nats(unigrams)),
         "bigram_entropy_nats": float(entropy_nats(bigrams)),
         "bigram_top_1pct_mass": float(top_mass(bigrams)),
         "inducible_frac": seen[2] / tokens.size,
+        "induction_signal_frac": float(unexpected.mean()),
         **{f"rep_{k}_frac": seen[k] / (n * (length - k + 1)) for k in ORDERS if length >= k},
     }

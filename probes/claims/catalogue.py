@@ -67,6 +67,7 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
                 "Biderman et al. 2023, Emergent and Predictable Memorization in Large Language Models",
                 "2304.11158",
             ),
+            Paper("findings", "Findings of byrote's own trials, published nowhere"),
         )
     }
 )
@@ -78,6 +79,7 @@ _MODULES = (
     "singh_clamps", "bietti_memories", "aoyama_repeats", "dohmatob_plateau", "muennighoff_epochs",
     "toedit_share", "toedit_narrow", "collapse_generations", "collapse_tails", "hapax_mask",
     "riro_repetition", "carlini_extraction", "morris_capacity", "biderman_checkpoints",
+    "finding_synthetic", "finding_editing", "finding_curation", "finding_signal", "finding_repeats", "finding_weights",
 )  # fmt: skip
 
 
@@ -86,10 +88,11 @@ def _found() -> tuple[dict[str, Claim], dict[str, Grid]]:
     order = {paper: i for i, paper in enumerate(PAPERS)}
     modules = [import_module(f"byrote.probes.claims.{name}") for name in _MODULES]
     for module in modules:
-        for grid in (value for value in vars(module).values() if isinstance(value, Grid)):
-            grids[grid.name] = grid
-    listed = [claim for module in modules for claim in module.CLAIMS]
-    for claim in sorted(listed, key=lambda one: (order[one.paper], one.number)):
+        for value in vars(module).values():
+            listed = value if isinstance(value, tuple) else (value,)
+            grids |= {grid.name: grid for grid in listed if isinstance(grid, Grid)}
+    all_claims = [claim for module in modules for claim in module.CLAIMS]
+    for claim in sorted(all_claims, key=lambda one: (order[one.paper], one.number)):
         claims[claim.name] = claim
     return claims, grids
 
@@ -115,3 +118,23 @@ def chosen(names: Sequence[str]) -> list[Claim]:
             )
         wanted |= {claim.name: claim for claim in mine}
     return list(wanted.values())
+
+
+def judged_by(claims: Sequence[Claim], *, full: bool) -> tuple[list[Claim], list[Claim]]:
+    """Claims that are judged now, and those that only a full run judges.
+
+    Args:
+        claims: that are wanted.
+        full: whether it is one.
+
+    Raises:
+        ByroteError: none is left.
+    """
+    later = [claim for claim in claims if claim.full_only and not full]
+    now = [claim for claim in claims if claim not in later]
+    if later and not now:
+        names = ", ".join(claim.name for claim in later)
+        raise ByroteError(
+            f"{names}: judged by full runs alone", help="add --full; --plan --full says how long it takes"
+        )
+    return now, later

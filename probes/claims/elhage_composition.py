@@ -13,7 +13,7 @@ from byrote.probes.claims.seed_effects import copying_onset, steps_in_words
 from byrote.probes.degrade.verdicts import Rule, onset_effects
 
 _PLACE = HEADS.places("unique")[0]
-_COMPOSES_Z = 5.0  # the threshold of the study
+COMPOSES_Z = 5.0  # the threshold of the study
 
 
 def _kinds(runs: Runs) -> Effects:
@@ -36,7 +36,7 @@ def _positivity(runs: Runs) -> Effects:
 def _lead(runs: Runs) -> Effects:
     """How many times later copying appears than the match of keys with what previous-token heads write."""
     seeds = runs.seeds(_PLACE)
-    composes = runs.onset(_PLACE, "qk_trace_z", seeds, above=_COMPOSES_Z)
+    composes = runs.onset(_PLACE, "qk_trace_z", seeds, above=COMPOSES_Z)
     copies = copying_onset(runs, _PLACE, seeds)
     return Effects(
         onset_effects(composes, copies),

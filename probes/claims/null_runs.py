@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from byrote.probes.claims.catalogue import GRIDS
 from byrote.probes.claims.gather import READINGS
 from byrote.probes.claims.members_table import MEMBER_METRICS
 from byrote.probes.claims.record import Claim
@@ -23,6 +24,7 @@ _LATER = ("copy_start_part_loss", "test_floor", "pool_whole_loss", "fresh_whole_
 METRICS = (
     "test_loss", "copy_loss", "pool_loss", "excess_risk", "data_rep_2_frac", *_PARTS,
     *(name for name in READINGS if name not in _LATER), *MEMBER_METRICS, *_LATER,
+    "data_induction_signal_frac",
 )  # fmt: skip
 GUESS_NATS = 3.4
 FLOOR_NATS = 1.0
@@ -87,7 +89,24 @@ def null_table(claim: Claim, *, seeds: int, seed: int) -> pd.DataFrame:
         seeds: of the runs.
         seed: of the simulation.
     """
+    on_ladder = claim.picture is not None and claim.picture.kind == "ladder"
+    return simulated_runs(places_of(claim), by_size if on_ladder else nothing, seeds=seeds, seed=seed)
+
+
+def places_of(claim: Claim) -> list[Place]:
+    """The places that a claim compares or draws, and those of the same arms in all sizes of its grids of the same file."""
     picture = claim.picture
-    places = [*claim.exchange, *((*picture.places, *picture.beside) if picture else ())]
-    on_ladder = picture is not None and picture.kind == "ladder"
-    return simulated_runs(places, by_size if on_ladder else nothing, seeds=seeds, seed=seed)
+    named = [*claim.exchange, *((*picture.places, *picture.beside) if picture else ())]
+    alike = {
+        place.grid: [
+            grid for grid in map(GRIDS.__getitem__, claim.grids) if grid.file == GRIDS[place.grid].file
+        ]
+        for place in named
+    }
+    others = (
+        Place(grid.name, place.arm, size)
+        for place in named
+        for grid in alike[place.grid]
+        for size in grid.sizes
+    )
+    return list(dict.fromkeys([*named, *others]))

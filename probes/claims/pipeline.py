@@ -40,6 +40,7 @@ from byrote.probes.sweep.many import SweepTask, sweep_many
 
 Emit = Callable[[dict[str, Any]], None]
 _SEEDS = re.compile(r"^seeds *=.*$", re.MULTILINE)
+_TABLE = r"^\[sizes\.{size}(\.[^\]]*)?\]\n([^\[\n].*\n|\n)*"  # of one size, and what is nested in it
 _SECONDS_PER_SWEPT = 0.2  # of one core, a checkpoint of lab size on a claim's probes
 
 
@@ -208,13 +209,15 @@ def _computed(grid: Grid, seeds: Sequence[int], stopping: Callable[[], bool]) ->
 
 
 def _with_seeds(grid: Grid, seeds: Sequence[int]) -> str:
-    """The text of a grid's file with these seeds in it."""
+    """The text of a grid's file with these seeds in it, and of its sizes those of the grid."""
     text = grid_file(grid.file).read_text(encoding="utf-8")
     found, n = _SEEDS.subn(f"seeds = {list(seeds)}", text)
     if n != 1:
         raise ByroteError(
             f"the grid {grid.file!r} names its seeds {n} times", help="write one line: seeds = 5"
         )
+    for size in tomllib.loads(found).get("sizes", {}).keys() - set(grid.sizes):
+        found = re.sub(_TABLE.format(size=re.escape(size)), "", found, flags=re.MULTILINE)
     return found
 
 

@@ -41,7 +41,7 @@ class Grid:
         what: in a sentence, what is trained on what.
         rows: of one seed, all arms, where runs are computed and nothing is trained: (seed) -> rows of the table.
         file: name of the lab's grid, where runs are trained.
-        sizes: names of its sizes.
+        sizes: names of its sizes; others of the file are left out.
         probes: measured on the steps `measured`.
         measured: how many steps of each run the probes see, evenly spaced among those written, the last among them.
         members: whether its planted members are places of their own, see `byrote.probes.claims.members_table`.
@@ -100,9 +100,10 @@ class Picture:
     """How a claim is drawn.
 
     Attributes:
-        kind: "doses" (final value against a fact of the arms), "steps" (curves over training), "arms" (final values), "extraction"
-            (share extracted against duplicates, with its threshold), "capacity" (bits per parameter against the data) or "ladder"
-            (final value against the size of the model).
+        kind: "doses" (final value against a fact of the arms), "steps" (curves over training), "arms" (final values), "onsets" (the
+            step at which copying appears against the metric, a fact of each arm's data), "extraction" (share extracted against
+            duplicates, with its threshold), "capacity" (bits per parameter against the data) or "ladder" (final value against the
+            size of the model).
         metric: drawn.
         places: whose runs, in order; of "extraction" members that were never planted are passed over; of a ladder those that others
             are placed on.
@@ -112,7 +113,7 @@ class Picture:
         beside: of a ladder, whose runs are placed on it.
     """
 
-    kind: Literal["doses", "steps", "arms", "extraction", "capacity", "ladder"]
+    kind: Literal["doses", "steps", "arms", "onsets", "extraction", "capacity", "ladder"]
     metric: str
     places: tuple[Place, ...]
     fact: str = "epochs"
@@ -147,6 +148,7 @@ class Claim:
         picture: how it is drawn.
         untestable: why it cannot be judged at this scale; "" where it can.
         revised: what of the rule was chosen after a look at runs, and at which; "" where nothing was.
+        full_only: whether its runs take too long for a quick look, so that it is judged in full or not at all.
 
     Raises:
         ByroteError: a claim that can be judged lacks its effect or its grid.
@@ -172,6 +174,7 @@ class Claim:
     picture: Picture | None = None
     untestable: str = ""
     revised: str = ""
+    full_only: bool = False
 
     def __post_init__(self) -> None:
         if self.untestable:

@@ -13,6 +13,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.catalogue import chosen
 from byrote.probes.claims.judging import Judgement, judge_claims
 from byrote.probes.claims.runs_table import Place, Runs
+from byrote.probes.claims.seed_effects import copying_onset
 from byrote.probes.degrade.capacity import capacity as capacity_of
 from byrote.probes.degrade.capacity import extraction_threshold
 from byrote.probes.figures.axis import StepAxis, axis_layout, log_axis, value_axis
@@ -59,6 +60,7 @@ METRIC_WORDS = {
     "key_recall": "tokens that key memory recalls, fraction",
     "qk_positivity": "positivity of the QK circuit",
     "qk_trace_z": "trace of the QK circuit, z",
+    "data_induction_signal_frac": "repeats that the text's bigrams do not predict, share of tokens",
 }
 
 
@@ -86,7 +88,7 @@ def claim(table: pd.DataFrame, of: str | Judgement, *, look: Look = FULL) -> Fig
     runs = Runs(table)
     if picture.kind in _OF_DEGRADATION:
         return _OF_DEGRADATION[picture.kind](judged, runs, look)
-    draw = _over_steps if picture.kind == "steps" else _by_arm
+    draw = {"steps": _over_steps, "onsets": _onsets}.get(picture.kind, _by_arm)
     labels = picture.labels or tuple(
         _label(place, runs, picture.fact if picture.kind == "doses" else "") for place in picture.places
     )
@@ -147,6 +149,52 @@ def _by_arm(
     )
     return finish(
         fig, Canvas(height_px=380), title=markup(judged.claim.name), subtitle=_below(judged, len(seeds)), alt=alt, look=look,
+        table=lambda: pd.DataFrame([{name: row[name] for name in ("arm", "label", "value", "lo", "hi", "n")} for row in rows]),
+    )  # fmt: skip
+
+
+def _onsets(
+    judged: Judgement, runs: Runs, places: Sequence[Place], labels: Sequence[str], look: Look
+) -> Figure:
+    """When copying appears against a fact of each arm's data: a dot per run, the mean of each arm with its interval."""
+    picture = judged.claim.picture
+    assert picture is not None, "checked by the caller"
+    seeds = runs.seeds(*places)
+    last = max(float(runs.curve(place, "copy_loss", seeds[0])[0][-1]) for place in places)
+    x = np.stack([runs.final(place, picture.metric, seeds) for place in places])
+    y = np.stack([copying_onset(runs, place, seeds) for place in places])
+    never, y = np.isinf(y), np.minimum(y, last)
+    rows = [
+        _mean(y[k]) | {"arm": label, "label": number(float(x[k].mean()))} for k, label in enumerate(labels)
+    ]
+    traces: list[Trace] = []
+    for k, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        middle, late = float(x[k].mean()), int(never[k].sum())
+        said = f"{markup(label)}<br>step {interval(row['value'], row['lo'], row['hi'])}" + (
+            f"<br>{late} of {len(seeds)} never" if late else ""
+        )
+        dots = {"size": 5, "color": tint("series0", 0.55), "symbol": "circle"}
+        traces.append(scatter(f"{markup(label)}, runs", x[k].tolist(), y[k].tolist(), marker=dots))
+        line = {"color": paint("ink"), "width": 2}
+        traces.append(scatter("95% interval", [middle, middle], [row["lo"], row["hi"]], line=line))
+        mean = {"size": 8, "color": paint("ink"), "symbol": "diamond"}
+        traces.append(scatter(markup(label), [middle], [row["value"]], marker=mean, hover=[said]))
+    ends = np.concatenate([y.ravel(), [row[end] for row in rows for end in ("lo", "hi")]])
+    notes = [
+        {"x": float(x[k].mean()), "y": row["value"], "text": markup(label), "showarrow": False, "xshift": 8, "xanchor": "left"}
+        for k, (label, row) in enumerate(zip(labels, rows, strict=True))
+    ]  # fmt: skip
+    x_lo, x_hi = _ends(x)
+    layout = {
+        "xaxis": value_axis(x_lo, x_hi + 0.12 * (x_hi - x_lo), title=_words(picture.metric)),
+        "yaxis": value_axis(*_ends(ends), title="step at which copying appears"),
+        "annotations": notes,
+    }
+    at = "; ".join(f"{r['arm']} {r['label']}: {interval(r['value'], r['lo'], r['hi'])}" for r in rows)
+    none = f" {int(never.sum())} runs never copy and stand at the last step." if never.any() else ""
+    return finish(
+        Figure({"data": traces, "layout": layout}), Canvas(height_px=420), title=markup(judged.claim.name),
+        subtitle=_below(judged, len(seeds)), alt=f"{_head(judged)} Share and step: {at}.{none}", look=look,
         table=lambda: pd.DataFrame([{name: row[name] for name in ("arm", "label", "value", "lo", "hi", "n")} for row in rows]),
     )  # fmt: skip
 

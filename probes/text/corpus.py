@@ -24,6 +24,7 @@ from byrote.checkpoints.tokenizing import one_tokenizer_process
 from byrote.probes.text import perplexity, synthetic_share
 from byrote.probes.text.concentration import Concentration
 from byrote.probes.text.density import Density
+from byrote.probes.text.induction_signal import InductionSignal
 from byrote.probes.text.near_duplicates import NearDuplicates
 from byrote.probes.text.repetition import Repetition
 from byrote.probes.text.report import Number, TextReport, frame_of
@@ -189,6 +190,7 @@ class _Run:
         pieces = "documents" if by_document else "pieces"
         made = {
             "inducible": Repetition("inducible", seed=seed, resampled=resampled),
+            "induction_signal": InductionSignal(seed=seed, resampled=resampled),
             "repeats": Repetition("repeats", seed=seed, resampled=pieces),
             "rep": Repetition("rep", seed=seed, resampled=resampled),
             "concentration": Concentration(seed=seed, resampled=resampled, by_document=by_document),
@@ -291,9 +293,10 @@ class _Run:
             f"{name}: {lost}" if file == name else f"{name}: {file}: {lost}" for file, lost in reading.files
         ]
         self.incomplete |= bool(reading.files)
-        duplicates = done.measures.get("near_duplicates")
-        if duplicates is not None and duplicates.note:
-            self.notes.append(f"{name}: {duplicates.note}")
+        sampled = [
+            done.measures[one] for one in ("induction_signal", "near_duplicates") if one in done.measures
+        ]
+        self.notes += [f"{name}: {measure.note}" for measure in sampled if measure.note]
         if done.tail is not None:
             self.notes += [f"{name}: {line}" for line in done.tail.notes()]
 

@@ -15,6 +15,7 @@ UNITS = ("words", "bytes", "tokens")
 WINDOWS = ("documents", "full", "packed")
 MEASURES = (
     "inducible",
+    "induction_signal",
     "repeats",
     "rep",
     "concentration",

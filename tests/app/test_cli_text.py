@@ -36,7 +36,7 @@ def test_rows_are_tidy(byrote):
     assert {row["seed"] for row in rows} == {"0"}
     assert {row["corpus"] for row in rows} == {"human.txt", "a.txt"}
     assert {row["measure"] for row in rows} == {
-        *("inducible", "repeats", "rep", "concentration", "near_duplicates", "tail_mass")
+        *("inducible", "induction_signal", "repeats", "rep", "concentration", "near_duplicates", "tail_mass")
     }
     for row in rows:
         assert bool(row["reason"]) != bool(row["lo"])
@@ -63,7 +63,15 @@ def test_table_puts_corpora_side_by_side(byrote):
     at = next(i for i, line in enumerate(lines) if line[:3] == ["human.txt", "share", "n=2"])
     assert [line[0] for line in lines[at : at + 3]] == ["human.txt", "a.txt", "b.txt"]
     heads = [line[0] for line in lines if len(line) == 1 and line[0].isidentifier()]
-    assert heads == ["inducible", "repeats", "rep", "concentration", "near_duplicates", "tail_mass"]
+    assert heads == [
+        "inducible",
+        "induction_signal",
+        "repeats",
+        "rep",
+        "concentration",
+        "near_duplicates",
+        "tail_mass",
+    ]
     assert "more numbers: -v shows them" in done.stderr
     everything = byrote("text", paths[0], "-t", "-v", COLUMNS="120").stdout
     assert "hit_rate n=7" in everything

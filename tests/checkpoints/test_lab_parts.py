@@ -183,6 +183,9 @@ def test_n_gram_statistics_by_hand():
     assert facts["bigram_entropy_nats"] == pytest.approx(half + third + sixth)
     assert facts["bigram_top_1pct_mass"] == 0.5
     assert facts["inducible_frac"] == 3 / 8
+    assert facts["induction_signal_frac"] == 3 / 8  # neither sequence says anything about the other
+    both = ngram_facts(np.array([[0, 1, 2, 1, 2], [0, 1, 2, 3, 4]]))
+    assert (both["inducible_frac"], both["induction_signal_frac"]) == (1 / 8, 0)
     assert (facts["rep_2_frac"], facts["rep_3_frac"], facts["rep_4_frac"]) == (3 / 6, 1 / 4, 0)
 
 

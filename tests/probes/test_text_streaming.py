@@ -17,6 +17,7 @@ import pytest
 
 from byrote.checkpoints.texts import Chunk, Packer, Reading, text_chunks
 from byrote.probes.text import TextSettings, measure_text
+from byrote.probes.text.induction_signal import InductionSignal
 from byrote.probes.text.near_duplicates import NearDuplicates
 from byrote.probes.text.tail_mass import Table
 from byrote.probes.text.windows import encoder
@@ -325,6 +326,7 @@ def small_tables(monkeypatch):
         monkeypatch.setattr(f"byrote.{name}", value)
     monkeypatch.setattr("byrote.probes.text.corpus.NearDuplicates", partial(NearDuplicates, max_documents=64))
     monkeypatch.setattr("byrote.probes.text.tail_mass.Table", partial(Table, 256))
+    monkeypatch.setattr("byrote.probes.text.corpus.InductionSignal", partial(InductionSignal, max_tokens=256))
 
 
 def new_text(path: Path, documents: int, seed: int) -> Path:
@@ -363,6 +365,7 @@ _MEASURE = """
 import re, sys
 from pathlib import Path
 from byrote.probes.text import TextSettings, measure_text
+from byrote.probes.text.induction_signal import InductionSignal
 
 def peak_mib():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024
