@@ -36,7 +36,8 @@ def worst_pool(losses: Float[np.ndarray, " pools"]) -> float:
 
 def per_parameter(runs: Runs) -> Effects:
     """Worst pool per parameter of the larger model over that of the smaller, as a logarithm."""
-    (small, large), places = POOLS[0].sizes, {place.size: [] for place in POOLS[0].places("none")}
+    small, large = POOLS[0].sizes
+    places: dict[str, list[Place]] = {small: [], large: []}
     for place in POOLS[0].places(*_ARMS):
         places[place.size].append(place)
     seeds = runs.seeds(*places[small], *places[large])
