@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from byrote.probes.claims.catalogue import CLAIMS
-from byrote.probes.claims.judging import judge_claims
+from byrote.probes.claims.judging import UNTESTABLE, judge_claims
 from byrote.probes.claims.linear_mixtures import DIMENSIONS, GENERATOR_SAMPLES, grams, mixture_risks
 from byrote.probes.claims.null_runs import simulated_runs
 from byrote.probes.claims.runs_table import Place, tidy
@@ -124,6 +126,14 @@ def test_memories_are_ordered_by_when_they_recall_half():
     assert first.word == REPRODUCED and first.verdict.value == pytest.approx(np.log(4))
     assert last.word == NOT_REPRODUCED and last.verdict.value == pytest.approx(-np.log(2))
     assert "positions at step 200 (median)" in last.onset_words
+
+
+def test_a_memory_that_never_forms_has_no_place_in_the_order():
+    order = {"output_recall": 100, "key_recall": 400, "position_recall": math.inf}
+    table = _steps({"unique": order}, "bietti-output-first")
+    first, last = (verdict_of(name, table) for name in ("bietti-output-first", "bietti-positions-last"))
+    assert first.word == REPRODUCED and last.word == UNTESTABLE
+    assert "most models end without that memory (0.00 of it is recalled)" in last.words
 
 
 def test_a_clamp_that_brings_copying_forward_is_told_from_one_that_does_not():
