@@ -6,8 +6,9 @@ from claims_page import FOLDER, PAGE, has_runs, written
 
 from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.catalogue import CLAIMS
-from byrote.probes.claims.judging import as_json, judge_claims
+from byrote.probes.claims.judging import UNTESTABLE, as_json, judge_claims
 from byrote.probes.claims.runs_table import read_runs
+from byrote.probes.rules import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from byrote.report.claim_files import VERSION
 
 
@@ -27,6 +28,20 @@ def test_every_claim_of_the_kept_run_is_on_the_page_with_the_verdict_of_its_runs
     for claim in claims:
         number = f" (claim {claim.number})" if claim.number else ""
         assert f"{claim.name}{number}: {words[claim.name]}" in page
+
+
+def test_the_readme_counts_the_verdicts_of_the_kept_run():
+    claims = read_json(FOLDER / "claims.json")["claims"]
+    words = [claim["verdict"] for claim in claims]
+    text = " ".join((PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    papers = len({claim["paper"] for claim in claims})
+    assert f"Of the {len(claims)} claims of {papers} papers" in text
+    assert (
+        f"{words.count(REPRODUCED)} are reproduced at this scale, {words.count('reproduced in direction')} in direction"
+        in text
+    )
+    assert f"{words.count(NOT_REPRODUCED)} are not, {words.count(UNDECIDED)} are undecided" in text
+    assert f"{words.count(UNTESTABLE)} cannot be tested" in text
 
 
 def test_the_runs_are_small_enough_to_be_part_of_the_repository():
