@@ -161,8 +161,14 @@ def _read(folder: Path) -> Results | Broken:
 
 
 def _rows_open() -> int:
-    """Observations of all runs that are open."""
-    return sum(run.n_rows for _, run in _READ.values() if isinstance(run, Results))
+    """Observations of all runs that are open; those whose files went or broke since they were read are let go."""
+    rows = 0
+    for folder, (_, run) in list(_READ.items()):
+        try:
+            rows += run.n_rows if isinstance(run, Results) else 0
+        except (OSError, ByroteError):
+            del _READ[folder]
+    return rows
 
 
 def _opened(folder: Path) -> Results | Broken:

@@ -45,6 +45,7 @@ HARMLESS = {
     "every",
     "expect",
     "fail_fast",
+    "figures",
     "first_seed",
     "floor",
     "folder",

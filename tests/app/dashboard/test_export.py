@@ -103,10 +103,10 @@ def rows_of(byrote, line: str) -> list[dict[str, Any]]:
 
 
 def without_drawing(
-    runs: list[Results], *, out: Path, base: str | None, light: bool, **groups: Any
+    runs: list[Results], *, out: Path, base: str | None, light: bool, figures: bool, **groups: Any
 ) -> ReportFiles:
     """A report's checks, without its pages."""
-    assert report_inputs(runs, base=base, **groups).refused == () and not light
+    assert report_inputs(runs, base=base, **groups).refused == () and not light and not figures
     return ReportFiles(*(out / name for name in ("report.html", "report.json", "scores.csv")))
 
 
