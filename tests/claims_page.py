@@ -93,6 +93,9 @@ def _again(judgements: Sequence[Judgement], again: Mapping[str, Any]) -> Section
         ]
         rows.append((name, judged.word, effects[0], other["verdict"], effects[1], "" if share is None else f"{share:.1%}"))  # fmt: skip
     said = f"Other verdicts: {', '.join(changed)}." if changed else "Every verdict is the same."
+    shown = {row[0] for row in rows}
+    alone = [j.claim.name for j in judgements if j.verdict is not None and j.claim.name not in shown]
+    said += f" Not repeated, or not testable with fresh seeds: {', '.join(alone)}." if alone else ""
     how = f"The second runs are of `{again['made']['command']}`. {said} Relabelled: how often the claim is called reproduced on its own runs when arms are exchanged within seeds at random, {N_NULL} times or in every way there is, as they stand included."
     columns = ("Claim", "First seeds", "Effect", "Fresh seeds", "Effect", "Relabelled")
     table = Table("again", "The same claims on fresh seeds, and with labels exchanged.", columns, tuple(rows))
