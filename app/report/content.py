@@ -56,7 +56,7 @@ def report_content(
     inputs = report_inputs(results, base=base, comparison=comparison, groups=groups)
     alerts = alerts_of(inputs)
     shown, arms = inputs.shown, (*arms_sections(inputs), *degradation_sections(inputs))
-    of_runs = (
+    run_by_run = (
         summary_section(shown, chosen=_chosen(inputs)),
         verdict_section(shown),
         timeline_section(shown),
@@ -65,7 +65,7 @@ def report_content(
         memory_section(shown),
     )
     sections = (
-        *((*arms, *of_runs) if inputs.arms else (*of_runs, *arms)),
+        *((*arms, *run_by_run) if inputs.arms else (*run_by_run, *arms)),
         comparison_section(shown),
         intervals_section(inputs),
         methods_section(inputs),

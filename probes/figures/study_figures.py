@@ -14,7 +14,7 @@ from byrote.probes.figures.epochs_worth import effective_data
 from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.multipliers import preferential_damage
 
-_MOST_CURVES = 5  # beside the baseline's, so that they can be told apart
+_MOST_CURVES = 5  # beside the baseline's, so that they can be distinguished
 Draw = Callable[..., Figure]
 
 

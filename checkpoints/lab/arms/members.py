@@ -14,8 +14,31 @@ TOKENS, PLANTED = ("random", "source"), ("all", "even", "odd")
 MAX_MEMBERS = 1 << 16
 
 
+class _Members(Part):
+    """What parts with members of their own have in common; each says how many places they take, `n_uses`."""
+
+    made_by: ClassVar[str] = "byrote.checkpoints.lab.planted_members"
+
+    @property
+    def n_uses(self) -> int:
+        """Places of the whole run that members take, all together."""
+        raise NotImplementedError
+
+    def check(self, *, batch: int, steps: int | None = None) -> None:
+        """Refuse members that would take more than half of all places."""
+        _require_room(self.n_uses, batch=batch, steps=steps)
+
+    def pool(self, places: Any) -> Any:
+        """The members, those that are not trained on among them."""
+        return importlib.import_module(self.made_by).members(self, places)
+
+    def counts(self, places: Any, n_steps: int) -> Any:
+        """How often each member has been trained on."""
+        return importlib.import_module(self.made_by).counted(self, places, n_steps)
+
+
 @dataclass(frozen=True)
-class Planted(Part):
+class Planted(_Members):
     """Sequences that stand in place of fresh ones 0, 1, 2, 4, ... `most` times, at random places of the whole run.
 
     The first `per_count` members are never planted: they are what the others are compared with. The next are planted once, and
@@ -31,7 +54,6 @@ class Planted(Part):
     """
 
     name: ClassVar[str] = "planted"
-    made_by: ClassVar[str] = "byrote.checkpoints.lab.planted_members"
     about: ClassVar[str] = "members or canaries stand among fresh data 1, 2, 4, ... times each"
     words: ClassVar[str] = "unique data with {tokens} sequences planted 1 to {most} times ({planted})"
     control: ClassVar[str] = "members of count 0; unique; every other member alone (even, odd)"
@@ -71,21 +93,9 @@ class Planted(Part):
         halves = {half: (type(self)(**{**settings, "planted": half}),) for half in PLANTED[1:]}
         return {"unique": (), **halves}
 
-    def check(self, *, batch: int, steps: int | None = None) -> None:
-        """Refuse members that would take more than half of all places."""
-        _require_room(self.n_uses, batch=batch, steps=steps)
-
-    def pool(self, places: Any) -> Any:
-        """The members, those that are not planted among them."""
-        return importlib.import_module(self.made_by).members(self, places)
-
-    def counts(self, places: Any, n_steps: int) -> Any:
-        """How often each member has been trained on."""
-        return importlib.import_module(self.made_by).counted(self, places, n_steps)
-
 
 @dataclass(frozen=True)
-class Subsets(Part):
+class Subsets(_Members):
     """Members that are the same for all seeds, of which each run is trained on a random part: which ones, its seed says.
 
     What a model knows of a member because it was trained on it is the difference between runs with it and runs without it
@@ -100,7 +110,6 @@ class Subsets(Part):
     """
 
     name: ClassVar[str] = "subsets"
-    made_by: ClassVar[str] = "byrote.checkpoints.lab.planted_members"
     about: ClassVar[str] = "of members that all seeds share, each run is trained on a random part"
     words: ClassVar[str] = (
         "unique data with {included} of {members} shared members, {times} times each ({tokens})"
@@ -141,18 +150,6 @@ class Subsets(Part):
     def n_uses(self) -> int:
         """Places of the whole run that they take, all together."""
         return self.n_included * self.times
-
-    def check(self, *, batch: int, steps: int | None = None) -> None:
-        """Refuse members that would take more than half of all places."""
-        _require_room(self.n_uses, batch=batch, steps=steps)
-
-    def pool(self, places: Any) -> Any:
-        """The members, those that are not trained on among them."""
-        return importlib.import_module(self.made_by).members(self, places)
-
-    def counts(self, places: Any, n_steps: int) -> Any:
-        """How often each member has been trained on."""
-        return importlib.import_module(self.made_by).counted(self, places, n_steps)
 
 
 def _require_room(n_uses: int, *, batch: int, steps: int | None) -> None:
