@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from byrote.cli import expect, settings
+from byrote.cli import settings
 from byrote.cli.command import LazyGroup, Verb, commands
 from byrote.cli.main import cli
 from byrote.cli.output import FORCED, Column
 from byrote.cli.session import MEANING
+from byrote.probes.gate import grammar
 
 SHARED = frozenset({"quiet", "verbose", "no_color", "traceback"})
 _WITH_COLUMNS = (
@@ -65,7 +66,9 @@ _EXPECT = """## Checks: `--expect FILE`
 
 ```toml
 {example}
-```"""
+```
+
+[docs/gate.md](gate.md) has every rule with examples."""
 
 
 def reference() -> str:
@@ -87,7 +90,7 @@ def _parts() -> Iterator[str]:
     yield _ERRORS
     document = settings.__doc__ or ""
     yield _SETTINGS.format(example=_indented(document), prose="\n\n".join(_prose(document)[-2:]))
-    document = expect.__doc__ or ""
+    document = grammar.__doc__ or ""
     yield _EXPECT.format(prose="\n\n".join(_prose(document)), example=_indented(document))
 
 

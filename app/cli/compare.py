@@ -11,7 +11,7 @@ import click
 from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
 from byrote.cli.command import argument, option, verb
-from byrote.cli.expect import Expectation, check, read_expectations, say_checks
+from byrote.cli.expect import say_checks
 from byrote.cli.group_options import GROUP, print_groups, refuse_both, two_groups
 from byrote.cli.output import Column, Output, Row, columns
 from byrote.cli.session import Session
@@ -19,6 +19,7 @@ from byrote.probes.wording import MISSING, count, number, p_value, plain
 
 if TYPE_CHECKING:
     from byrote.probes.comparable import Comparison
+    from byrote.probes.gate import Gate
     from byrote.probes.results import Results
 
 EXACT, IMPORTED = "weights only: exact, no sampling error", "imported, no samples: not tested"
@@ -104,17 +105,18 @@ def compare(
     from byrote.checkpoints.lab.arms import unequal_data
     from byrote.probes import findings, findings_compared
     from byrote.probes.degradation import compare as compare_results
+    from byrote.probes.gate import check, read_gate
     from byrote.probes.results import Results
 
-    expectations = read_expectations(expect) if expect else ()
+    gate = read_gate(expect) if expect else None
     refuse_both([place for place in (a, b) if place], group)
     if group:
-        return _compare_groups(session, group, align, at, expectations, out)
+        return _compare_groups(session, group, align, at, gate, out)
     if a is None or b is None:
         raise click.UsageError("Missing argument 'B': a run is compared with another one")
     runs = (Results.open(a), Results.open(b))
     comparison = compare_results(*runs, align=align, at=_at(at), heads=heads)
-    checks = check(expectations, runs)
+    checks = check(gate, runs) if gate else []
     out.headline(comparison.sentence)
     out.headline(f"{findings_compared.tally(comparison)}.")
     out.headline(f"A {findings.first_head(comparison.a, comparison.onset_a)}")
@@ -137,14 +139,15 @@ def _compare_groups(
     group: Sequence[str],
     align: str,
     at: str,
-    expectations: Sequence[Expectation],
+    gate: Gate | None,
     out: Output,
 ) -> int:
+    from byrote.probes.gate import check
     from byrote.probes.group_comparison import compare_groups
 
     groups = two_groups(group)
     found = compare_groups(*groups, align=align, at=_at(at))
-    checks = check(expectations, [run for one in groups for run in one.runs])
+    checks = check(gate, [run for one in groups for run in one.runs]) if gate else []
     print_groups(found, out)
     for note in found.notes:
         session.note(f"note: {note}")

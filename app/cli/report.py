@@ -11,7 +11,7 @@ import click
 
 from byrote.cli import options
 from byrote.cli.command import argument, flag, option, verb
-from byrote.cli.expect import check, read_expectations, say_checks
+from byrote.cli.expect import say_checks
 from byrote.cli.group_options import GROUP, named_groups
 from byrote.cli.session import Session
 
@@ -48,9 +48,10 @@ def report(
     that one. Arms of several seeds, given with --group or declared by the runs, are compared as groups: with the first
     --group, or with the arm that --base names. The file opens anywhere, offline.
     """
+    from byrote.probes.gate import check, read_gate
     from byrote.report import build_report
 
-    expectations = read_expectations(expect) if expect else ()
+    gate = read_gate(expect) if expect else None
     groups = named_groups(group)
     if not paths and not groups:
         raise click.UsageError("Missing argument 'RESULT...': a report is about results")
@@ -58,7 +59,7 @@ def report(
     here = {run.path.resolve() for run in runs}
     runs += [run for one in groups for run in one.runs if run.path.resolve() not in here]
     runs, base_name = _with_base(runs, base)
-    checks = check(expectations, runs)
+    checks = check(gate, runs) if gate else []
     files = build_report(
         runs,
         out=out or _default_place(runs),

@@ -84,6 +84,7 @@ def show(
     """
     from byrote.probes.findings import left_out, seeds
     from byrote.probes.results import Results
+    from byrote.probes.results.named_step import resolve_step
 
     results = Results.open(result)
     if not results.steps:
@@ -144,27 +145,6 @@ def _between(row: Row) -> str:
     if row["step_hi"] is None:
         return MISSING if row["step_lo"] is None else f"{count(row['step_lo'])}–"
     return bracket(row["step_lo"], row["step_hi"])
-
-
-def resolve_step(spec: str, results: Results) -> int:
-    """The step of a run that ``512``, ``1k``, ``first``, ``last`` or ``nearest:3000`` names.
-
-    Raises:
-        ByroteError: it cannot be read, or names no one measured step.
-    """
-    from byrote.checkpoints.steps import parse_steps
-
-    steps = results.steps
-    where = f"{results.path} ({counted(len(steps), 'step')}, {steps[0]:,}-{steps[-1]:,})"
-    try:
-        (step,) = parse_steps(spec, steps, where=str(results.path))
-    except ByroteError:
-        digits = "".join(c for c in spec if c.isdigit())
-        near = f"nearest:{digits}" if digits and spec[:1].isdigit() else "last"
-        raise ByroteError(f"{spec!r} is no measured step of {where}", help=f"try {near}") from None
-    except ValueError:
-        raise ByroteError(f"{spec!r} names several steps of {where}", help="name one step") from None
-    return step
 
 
 def _wanted(

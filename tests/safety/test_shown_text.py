@@ -14,11 +14,11 @@ import pytest
 from no_files import NO_FILES
 
 from byrote.checkpoints import ByroteError
-from byrote.cli.expect import read_expectations
 from byrote.cli.output import print_data
 from byrote.cli.session import Session, guarded
 from byrote.dashboard import export
 from byrote.probes.csv_text import csv_cell, csv_frame, csv_rows
+from byrote.probes.gate import read_gate
 from byrote.probes.trajectory.events import EventTable
 from byrote.probes.wording import visible_json
 from byrote.report.html import ident
@@ -159,7 +159,7 @@ def test_a_file_of_checks_that_is_none_is_refused(content, match, tmp_path, caps
     path = tmp_path / "checks.toml"
     path.write_bytes(content)
     with pytest.raises(ByroteError, match=match) as caught:
-        read_expectations(path)
+        read_gate(path)
     assert caught.value.help
 
     def fail():
@@ -175,4 +175,4 @@ def test_only_a_regular_file_holds_checks(kind, tmp_path):
     path = tmp_path / "checks.toml"
     NO_FILES[kind](path)
     with pytest.raises(ByroteError, match="not a regular file"):
-        read_expectations(path)
+        read_gate(path)
