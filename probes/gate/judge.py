@@ -41,11 +41,11 @@ def check(gate: Gate, runs: Sequence[Results], *, finished: bool = True) -> list
         ByroteError: a rule names a run, an arm, a baseline or a step that is not there, a head of a number about the whole
             model, or a comparison of runs that were not measured alike.
     """
-    held = _Held(gate, runs, finished=finished)
-    return [one for rule in gate.rules for one in held.of(rule)]
+    judging = _Judging(gate, runs, finished=finished)
+    return [one for rule in gate.rules for one in judging.of(rule)]
 
 
-class _Held:
+class _Judging:
     """A gate and the runs it is held against."""
 
     def __init__(self, gate: Gate, runs: Sequence[Results], *, finished: bool) -> None:
