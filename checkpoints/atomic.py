@@ -1,11 +1,15 @@
 """Atomic writes that survive a power cut, and the lock of a folder.
 
-Everything is written under a temporary name in the same folder, ``.<name>.<process>-<count>.tmp``, synced to the disk,
+Everything is written under a temporary name in the same folder, ``.<name>.<process>-<host>-<count>.tmp``, synced to the disk,
 and takes the place of what was there by one rename, after which the folder is synced. So a file is there whole, or as it
 was before; what was reported as written is still there after a power cut. What a killed process leaves behind is removed
 by `remove_leftovers`, called by whoever holds the folder's lock.
 
 ``BYROTE_SYNC=0`` leaves the syncing out, for those who can afford to measure again what a power cut takes.
+
+A lock ends with its process, which the system sees to. On a file system of a network, a machine that dies may leave one
+behind that nobody releases: so a holder touches its lock file every `BEAT_S` seconds, and one that was not touched for
+`DEAD_S`, by the clock of that file system, is replaced by whoever needs it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,10 @@ import errno
 import itertools
 import json
 import os
+import socket
+import threading
+import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -24,8 +32,11 @@ from byrote.checkpoints.errors import ByroteError
 
 LOCK = ".lock"
 SYNC_VARIABLE = "BYROTE_SYNC"
+BEAT_S, DEAD_S = 10.0, 120.0  # a holder touches its lock so often; one untouched for so long is of a machine that died
+_LOOK_AGAIN_S = 1.0
 _OFF = frozenset({"0", "off", "no", "false"})
 _COUNT = itertools.count()
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several machines may have processes of one number
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
 
@@ -264,13 +275,10 @@ def remove_leftovers_of(path: Path) -> None:
     """
     begin = f".{path.name}."
     for left in path.parent.glob("*.tmp"):
-        process = left.name.removeprefix(begin).partition("-")[0]
-        if (
-            left.name.startswith(begin)
-            and process.isascii()
-            and process.isdigit()
-            and not _runs(int(process))
-        ):
+        process, _, rest = left.name.removeprefix(begin).partition("-")
+        here = rest.startswith(f"{_HOST}-") or "-" not in rest
+        numbered = left.name.startswith(begin) and process.isascii() and process.isdigit()
+        if numbered and here and not _runs(int(process)):
             remove(left)
 
 
@@ -293,7 +301,7 @@ def locked(
 ) -> Iterator[None]:
     """Hold a lock file for the length of a block; a process that ends, however it ends, releases it.
 
-    Nothing is ever written to the file, and no link is followed to it.
+    Nothing is ever written to the file, and no link is followed to it. While it is held, its time is kept current.
 
     Args:
         file: the lock file; made where it is missing, and left there.
@@ -304,21 +312,90 @@ def locked(
     Raises:
         ByroteError: `busy`, or what `refused` makes.
     """
-    from filelock import FileLock, Timeout  # 0.1 s to import
+    from filelock import Timeout  # 0.1 s to import
 
     if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
         raise refused(OSError(errno.EINVAL, f"{file.name} is a link, a pipe or a folder, not a file"))
-    lock = FileLock(file, timeout=-1 if wait else 0)
     try:
-        lock.acquire()
+        lock = _acquired(file, wait=wait)
     except Timeout:
         raise busy from None
     except OSError as error:
         raise refused(error) from None
     try:
-        yield
+        with _beating(file):
+            yield
     finally:
         lock.release()
+
+
+def _acquired(file: Path, *, wait: bool) -> Any:
+    """The lock, once it is held; one that a dead machine left is replaced."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    while True:
+        try:
+            lock.acquire(timeout=_LOOK_AGAIN_S if wait else 0)
+            return lock
+        except Timeout:
+            if _is_abandoned(file):
+                layer.unlink(file)
+            elif not wait:
+                raise
+
+
+@contextmanager
+def _beating(file: Path) -> Iterator[None]:
+    """Touch a file that is held for as long as the block runs and the file is the one that was there."""
+    ended, mine = threading.Event(), file.lstat().st_ino
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            with suppress(OSError):
+                if file.lstat().st_ino != mine:
+                    return
+                os.utime(file)
+
+    with suppress(OSError):
+        os.utime(file)
+    beating = threading.Thread(target=beat, name="byrote-lock", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _is_abandoned(file: Path) -> bool:
+    """Whether a lock that is held was last touched long ago, by a process that is not of this machine."""
+    try:
+        touched = file.stat().st_mtime_ns
+        if _is_held_here(file) or (_now_ns(file) - touched) / 1e9 < DEAD_S:
+            return False
+        time.sleep(_LOOK_AGAIN_S)  # it may have been acquired this very moment
+        return file.stat().st_mtime_ns == touched
+    except OSError:
+        return False  # nobody can tell
+
+
+def _is_held_here(file: Path) -> bool:
+    """Whether a process of this machine holds it, where the system lists its locks."""
+    try:
+        held = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        return any(line.split()[-3].endswith(f":{file.stat().st_ino}") for line in held)
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def _now_ns(file: Path) -> int:
+    """The time by the clock that the times of a file are of, which may be another machine's."""
+    probe = file.with_name(f".{file.name}.{os.getpid()}-{_HOST}-{next(_COUNT)}.tmp")
+    os.close(os.open(probe, _NEW, 0o600))
+    try:
+        return probe.stat().st_mtime_ns
+    finally:
+        probe.unlink()
 
 
 def remove(path: Path) -> None:
@@ -349,7 +426,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     Where the block raises, the temporary one is removed and `path` stays as it was. A folder can only take the place
     of nothing or of an empty folder.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_COUNT)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{_HOST}-{next(_COUNT)}.tmp")
     try:
         yield temporary
         if syncing():

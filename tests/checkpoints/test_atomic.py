@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -46,7 +48,7 @@ class Recorded(atomic.FileLayer):
         def recorded(path, *more):
             if len(self.calls) == self.fails_at:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            self.calls.append((name, re.sub(r"\d+-\d+", "N", path.name)))
+            self.calls.append((name, re.sub(r"\d+-[0-9a-f]{8}-\d+", "N", path.name)))
             return call(path, *more)
 
         return recorded
@@ -209,3 +211,74 @@ def test_a_killed_process_lets_go(tmp_path):
         other.wait()
     with hold(file, wait=True):
         pass
+
+
+@pytest.fixture
+def of_another_machine(tmp_path, monkeypatch):
+    """A lock that stays held though nobody of this machine holds it, as a server does for a client that died."""
+    monkeypatch.setattr(atomic, "_is_held_here", lambda file: False)
+    monkeypatch.setattr(atomic, "_LOOK_AGAIN_S", 0.01)
+    file = tmp_path / atomic.LOCK
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield file
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_lock_that_a_dead_machine_left_is_replaced(of_another_machine, wait):
+    old = os.stat(of_another_machine).st_mtime - atomic.DEAD_S - 1
+    os.utime(of_another_machine, (old, old))
+    before = of_another_machine.stat().st_ino, of_another_machine.open()  # its number is not given again
+    with hold(of_another_machine, wait=wait):
+        assert of_another_machine.stat().st_ino != before[0]
+        with pytest.raises(ByroteError, match="taken"), hold(of_another_machine):
+            pass
+    before[1].close()
+    assert names(of_another_machine.parent) == [atomic.LOCK]
+
+
+def test_a_lock_that_was_touched_lately_is_not_replaced(of_another_machine):
+    with pytest.raises(ByroteError, match="taken"), hold(of_another_machine):
+        pass
+
+
+def test_a_lock_that_is_touched_while_it_is_looked_at_is_not_replaced(of_another_machine, monkeypatch):
+    old = os.stat(of_another_machine).st_mtime - atomic.DEAD_S - 1
+    os.utime(of_another_machine, (old, old))
+    monkeypatch.setattr(atomic.time, "sleep", lambda seconds: os.utime(of_another_machine))
+    with pytest.raises(ByroteError, match="taken"), hold(of_another_machine):
+        pass
+
+
+def test_however_old_a_lock_of_this_machine_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "BEAT_S", 1000.0)
+    file = tmp_path / atomic.LOCK
+    with hold(file):
+        os.utime(file, (0, 0))
+        with pytest.raises(ByroteError, match="taken"), hold(file):
+            pass
+
+
+def test_a_holder_touches_its_lock_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "BEAT_S", 0.01)
+    file = tmp_path / atomic.LOCK
+    with hold(file):
+        os.utime(file, (0, 0))
+        deadline = time.monotonic() + 5
+        while file.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert file.stat().st_mtime > 0
+        other = tmp_path / "other"
+        other.touch()
+        os.utime(other, (0, 0))
+        other.replace(file)
+        time.sleep(0.05)
+        assert file.stat().st_mtime == 0
+
+
+def test_what_another_machine_is_writing_is_left_alone(tmp_path):
+    dead = 2**22 + 1
+    for name in (f".a.{dead}-{atomic._HOST}-0.tmp", f".a.{dead}-0badcafe-0.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    atomic.remove_leftovers_of(tmp_path / "a")
+    assert names(tmp_path) == [f".a.{dead}-0badcafe-0.tmp"]
