@@ -32,11 +32,16 @@ from byrote.checkpoints.errors import ByroteError
 
 LOCK = ".lock"
 SYNC_VARIABLE = "BYROTE_SYNC"
-BEAT_S, DEAD_S = 10.0, 120.0  # a holder touches its lock so often; one untouched for so long is of a machine that died
+BEAT_S, DEAD_S = (
+    10.0,
+    120.0,
+)  # a holder touches its lock so often; one untouched for so long is of a machine that died
 _LOOK_AGAIN_S = 1.0
 _OFF = frozenset({"0", "off", "no", "false"})
 _COUNT = itertools.count()
-_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several machines may have processes of one number
+_HOST = (
+    f"{zlib.crc32(socket.gethostname().encode()):08x}"  # several machines may have processes of one number
+)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
 
@@ -297,7 +302,7 @@ def _runs(process: int) -> bool:
 
 @contextmanager
 def locked(
-    file: Path, *, busy: ByroteError, refused: Callable[[OSError], ByroteError], wait: bool = False
+    file: Path, *, busy: ByroteError, refused: Callable[[OSError], ByroteError], wait_s: float = 0
 ) -> Iterator[None]:
     """Hold a lock file for the length of a block; a process that ends, however it ends, releases it.
 
@@ -307,7 +312,7 @@ def locked(
         file: the lock file; made where it is missing, and left there.
         busy: raised where another process holds it.
         refused: makes the error for a file that cannot be opened or locked.
-        wait: wait until it is free, instead of raising `busy`.
+        wait_s: how long it is waited for before `busy` is raised; `math.inf` waits until it is free.
 
     Raises:
         ByroteError: `busy`, or what `refused` makes.
@@ -317,7 +322,7 @@ def locked(
     if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
         raise refused(OSError(errno.EINVAL, f"{file.name} is a link, a pipe or a folder, not a file"))
     try:
-        lock = _acquired(file, wait=wait)
+        lock = _acquired(file, wait_s)
     except Timeout:
         raise busy from None
     except OSError as error:
@@ -329,19 +334,19 @@ def locked(
         lock.release()
 
 
-def _acquired(file: Path, *, wait: bool) -> Any:
+def _acquired(file: Path, wait_s: float) -> Any:
     """The lock, once it is held; one that a dead machine left is replaced."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(file)
+    lock, last = FileLock(file), time.monotonic() + wait_s
     while True:
         try:
-            lock.acquire(timeout=_LOOK_AGAIN_S if wait else 0)
+            lock.acquire(timeout=max(0.0, min(_LOOK_AGAIN_S, last - time.monotonic())), poll_interval=0.02)
             return lock
         except Timeout:
             if _is_abandoned(file):
                 layer.unlink(file)
-            elif not wait:
+            elif time.monotonic() >= last:
                 raise
 
 

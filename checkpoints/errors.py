@@ -27,6 +27,10 @@ class CheckpointError(ByroteError):
     """A path, file or step that cannot be read as the checkpoint it was requested as."""
 
 
+class PlaceError(ByroteError):
+    """What cannot be done on this machine at this moment, such as on a full disk, and may be done on another, or later."""
+
+
 class PluginError(ByroteError):
     """A part of a plugin that violates the contract of byrote's own parts; it stops the command."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import stat
@@ -339,7 +340,7 @@ def checkpoints_of(task: Task) -> list[Path]:
 def _starting(place: Path) -> Iterator[None]:
     """One start at a time, so that two tabs cannot both find nothing running."""
     busy = ByroteError("another job is being started", help="try again")
-    with locked(place / ".starting", busy=busy, refused=partial(_unwritable, place), wait=True):
+    with locked(place / ".starting", busy=busy, refused=partial(_unwritable, place), wait_s=math.inf):
         yield
 
 

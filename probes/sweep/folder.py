@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.atomic import LOCK, locked, make_folder, remove, remove_leftovers
-from byrote.checkpoints.errors import ByroteError, CheckpointError
+from byrote.checkpoints.errors import ByroteError, CheckpointError, PlaceError
 from byrote.checkpoints.fingerprint import fingerprint, model_hashes
 from byrote.checkpoints.lint import read_lint
+from byrote.checkpoints.safe_read import own_path
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, text_of
 from byrote.probes.results import Results
 from byrote.probes.results import run_json as store
@@ -21,6 +22,8 @@ from byrote.probes.statistics import INTERVALS
 from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.wording import counted
+
+SHARDS = ".shards"  # lock files of those who measure shards of the series
 
 
 @dataclass
@@ -64,31 +67,80 @@ def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iter
     Raises:
         ByroteError: it holds another series' results, another sweep is writing there, or it cannot be written.
     """
+    root = made_folder(out, series)
+    with locked(root / LOCK, busy=busy(root), refused=lambda error: unwritable(root, error)), explained(root):
+        if shards_at_work(root):
+            raise busy(root)
+        remove_leftovers(root)
+        if fresh:
+            clear_results(root)
+        refuse_other_series(root, series)
+        yield root
+
+
+def made_folder(out: Path, series: CheckpointSeries) -> Path:
+    """The results folder of a series, made where it is missing.
+
+    Raises:
+        ByroteError: its name cannot be stored, or it cannot be written.
+    """
     root = out / series.name
     _refuse_odd_name(root, series)
-
-    def unwritable(error: OSError) -> ByroteError:
-        what = f"cannot write results to {root} ({error.strerror})"
-        return ByroteError(what, help="choose another folder with -o")
-
     try:
         make_folder(root)
     except OSError as error:
-        raise unwritable(error) from None
-    busy = ByroteError(f"another sweep is writing to {root}", help="wait for it, or use another -o")
-    with locked(root / LOCK, busy=busy, refused=unwritable):
-        try:
-            remove_leftovers(root)
-            if fresh:
-                clear_results(root)
-            refuse_other_series(root, series)
-            yield root
-        except OSError as error:
-            if not Path(str(error.filename or "")).is_relative_to(root):
-                raise  # of something that is read
-            what = f"cannot write {error.filename} ({error.strerror})"
-            keep = "make room or choose another folder with -o; the same command goes on from what is stored"
-            raise ByroteError(what, help=keep) from error
+        raise unwritable(root, error) from None
+    return root
+
+
+def busy(root: Path) -> ByroteError:
+    """Refuses a folder that others are writing to."""
+    return PlaceError(f"another sweep is writing to {root}", help="wait for it, or use another -o")
+
+
+def unwritable(root: Path, error: OSError) -> ByroteError:
+    """Refuses a folder that cannot be written to."""
+    return PlaceError(
+        f"cannot write results to {root} ({error.strerror})", help="choose another folder with -o"
+    )
+
+
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Say of a file of a results folder that it cannot be written, and what to do.
+
+    Raises:
+        ByroteError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not Path(str(error.filename or "")).is_relative_to(root):
+            raise  # of something that is read
+        what = f"cannot write {error.filename} ({error.strerror})"
+        keep = "make room or choose another folder with -o; the same command goes on from what is stored"
+        raise PlaceError(what, help=keep) from error
+
+
+def shards_at_work(root: Path, *, but: Path | None = None) -> list[Path]:
+    """The lock files of those who measure shards of the series, see `byrote.probes.sweep.shards`; those of the dead are removed.
+
+    Args:
+        root: the results folder, which is locked.
+        but: not this one.
+    """
+    files = sorted(own_path(root, SHARDS).glob("*.lock"))
+    return [file for file in files if file != but and _is_at_work(file)]
+
+
+def _is_at_work(file: Path) -> bool:
+    held = ByroteError("it is held")
+    try:
+        with locked(file, busy=held, refused=lambda error: ByroteError(str(error))):
+            remove(file)
+            return False
+    except ByroteError as error:
+        return error is held
 
 
 def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> dict[str, Any]:
@@ -233,7 +285,16 @@ def clear_results(root: Path) -> None:
     Raises:
         ByroteError: it holds files that byrote did not write.
     """
-    ours = {"run.json", "observations.parquet", "units", "arrays", "stimuli", "fingerprints.json", LOCK}
+    ours = {
+        "run.json",
+        "observations.parquet",
+        "units",
+        "arrays",
+        "stimuli",
+        "fingerprints.json",
+        LOCK,
+        SHARDS,
+    }
     others = sorted(p.name for p in root.iterdir() if p.name not in ours)
     if others:
         raise ByroteError(

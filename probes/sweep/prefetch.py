@@ -20,7 +20,7 @@ from byrote.checkpoints.atomic import write_json
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.fingerprint import content_of, files_of
 from byrote.checkpoints.safe_read import FileRefused, read_json
-from byrote.checkpoints.series import Checkpoint
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.stored_bytes import Stamp, stamp_of
 from byrote.checkpoints.zeros import Zeros, doubtful_zeros
 
@@ -98,12 +98,8 @@ class Fingerprints:
         self._pool = ThreadPoolExecutor(1, "byrote-prefetch") if ahead else None
         self._coming: dict[str, Future[Known]] = {}
         self._before: Zeros | None = None
-        self._cached: dict[str, Known] = {}
+        self._cached = {} if rehash else _stored(path)
         self._resolved: dict[Path, str] = {}
-        with suppress(OSError, ValueError, FileRefused):  # without it, everything is read again
-            cached = {} if rehash else read_json(path)
-            found = {key: Known.from_json(value) for key, value in cached.items()}
-            self._cached = {key: known for key, known in found.items() if known is not None}
 
     def cached(self, checkpoint: Checkpoint) -> str | None:
         """The fingerprint of a checkpoint whose files are as they were when it was read; else None.
@@ -114,8 +110,19 @@ class Fingerprints:
         known = self._cached.get(self._key(checkpoint))
         return known.fingerprint if known and known.stamp == _stamp(checkpoint) else None
 
-    def of(self, checkpoint: Checkpoint, *, then: Checkpoint | None = None) -> str:
+    def of(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        then: Checkpoint | None = None,
+        among: CheckpointSeries | None = None,
+    ) -> str:
         """Fingerprint of a checkpoint, asked for in step order; starts reading `then`, the next one, meanwhile.
+
+        Args:
+            checkpoint: which.
+            then: the next one that is asked for.
+            among: the series whose parts are asked for; None where all of it is, one after another.
 
         Raises:
             CheckpointError: a file that is not what it claims to be (of `then`: when it is requested), or tensors of
@@ -124,7 +131,10 @@ class Fingerprints:
         known = self._known(checkpoint)
         if self._pool is not None and then is not None and not self._needs_no_reading(then):
             self._coming.setdefault(self._key(then), self._pool.submit(self._read, then))
-        doubted = doubtful_zeros(known.zeros, before=self._before, after=lambda: self._zeros(then))
+        before, after = self._before, then
+        if among is not None and known.zeros.names:
+            before, after = self._beside(checkpoint, among)
+        doubted = doubtful_zeros(known.zeros, before=before, after=lambda: self._zeros(after))
         if doubted:
             names = ", ".join(doubted[:3]) + (", ..." if len(doubted) > 3 else "")
             raise CheckpointError(
@@ -160,12 +170,17 @@ class Fingerprints:
             help="is training still writing them? The same command measures what is there then",
         )
 
-    def close(self) -> None:
-        """Stop reading ahead and store what was learned."""
+    def close(self, *, beside_others: bool = False) -> None:
+        """Stop reading ahead and store what was learned.
+
+        Args:
+            beside_others: keep what others have stored meanwhile.
+        """
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         if self.changed:
-            cached = {key: known.to_json() for key, known in self._cached.items()}
+            there = _stored(self.path) if beside_others else {}
+            cached = {key: known.to_json() for key, known in (there | self._cached).items()}
             write_json(self.path, cached, indent=None, sort_keys=True)
 
     def _key(self, checkpoint: Checkpoint) -> str:
@@ -183,6 +198,15 @@ class Fingerprints:
             self._cached[key] = coming.result() if coming else self._read(checkpoint)
             self.changed = True
         return self._cached[key]
+
+    def _beside(
+        self, checkpoint: Checkpoint, among: CheckpointSeries
+    ) -> tuple[Zeros | None, Checkpoint | None]:
+        """Zeros of the nearest checkpoint before that can be read and is a model, and the next checkpoint."""
+        at = among.steps.index(checkpoint.step)
+        earlier = (self._zeros(one) for one in reversed(among[:at]))
+        before = next((zeros for zeros in earlier if zeros is not None and not zeros.all), None)
+        return before, among[at + 1] if at + 1 < len(among) else None
 
     def _zeros(self, checkpoint: Checkpoint | None) -> Zeros | None:
         try:
@@ -202,6 +226,14 @@ class Fingerprints:
         # Of a step on the hub, which is only here while it is needed, there are no files to compare.
         stamp = content.stamp if checkpoint.files else _stamp(checkpoint)
         return Known(stamp, content.fingerprint, content.zeros)
+
+
+def _stored(path: Path) -> dict[str, Known]:
+    """What is cached in a file; nothing where it cannot be read, and then everything is read again."""
+    with suppress(OSError, ValueError, FileRefused):
+        found = {key: Known.from_json(value) for key, value in read_json(path).items()}
+        return {key: known for key, known in found.items() if known is not None}
+    return {}
 
 
 def _stamp(checkpoint: Checkpoint) -> Stamp:

@@ -7,7 +7,7 @@ finished, so a kill at any moment loses at most the unit in flight.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from byrote.checkpoints.atomic import folders_synced_once, remove
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand, text_of
 from byrote.checkpoints.tokenizing import one_tokenizer_process
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.probes.results.derived import observations_current, observations_whole, rebuild_observations
+from byrote.probes.results.run_json import stored_run_json
+from byrote.probes.results.run_json import write_run_json as write_stored
 from byrote.probes.results.schema import AXES, to_frame, unit_table
 from byrote.probes.results.unit_files import read_units, set_aside
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, write_run_json
+from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, run_json, write_run_json
 from byrote.probes.sweep.plan import Group
 from byrote.probes.sweep.prefetch import Clock, Fingerprints
+from byrote.probes.sweep.shards import Shard, SharedFolder, merged, open_shared_folder
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Look, Units
 
@@ -47,6 +50,7 @@ def sweep(
     fail_fast: bool = False,
     on_event: Callable[[Event], None] | None = None,
     models: Callable[[CheckpointSeries], Any] | None = None,
+    shard: Shard | None = None,
 ) -> SweepOutcome:
     """Measure every checkpoint of a series that is not measured yet.
 
@@ -59,6 +63,8 @@ def sweep(
         fail_fast: raise at the first checkpoint that cannot be measured instead of listing it.
         on_event: called with {"event": "checkpoint", "done", "total", "step", "eta_s", ...} as work finishes.
         models: gives the `HookedSeries` that loads the checkpoints, where it is shared with other series.
+        shard: measure these checkpoints alone, beside others that measure the rest into the same folder; see
+            `byrote.probes.sweep.shards`.
 
     Returns:
         What was done, and where the results are.
@@ -67,15 +73,34 @@ def sweep(
         ByroteError: the folder belongs to another series, is in use, or the settings cannot work.
         CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
     """
-    with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
-        running = _Sweep(series, config or SweepConfig(), root, rehash=rehash)
-        running.models = models
-        return running.run(on_event or (lambda event: None), fail_fast=fail_fast)
+    config, emit = config or SweepConfig(), on_event or (lambda event: None)
+    if shard is None:
+        with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
+            running = _Sweep(series, config, root, rehash=rehash, models=models)
+            return running.run(emit, fail_fast=fail_fast)
+    if fresh:
+        raise ByroteError(
+            "one shard cannot start again what all of them measure",
+            help="leave --fresh out and give an empty folder with -o",
+        )
+    with open_shared_folder(Path(out), series, config) as folder, one_tokenizer_process():
+        sharded = _ShardSweep(series, config, folder.root, rehash=rehash, models=models)
+        sharded.folder, sharded.mine = folder, shard.checkpoints(series)
+        return sharded.run(emit, fail_fast=fail_fast)
 
 
 class _Sweep:
-    def __init__(self, series: CheckpointSeries, config: SweepConfig, root: Path, *, rehash: bool) -> None:
+    def __init__(
+        self,
+        series: CheckpointSeries,
+        config: SweepConfig,
+        root: Path,
+        *,
+        rehash: bool,
+        models: Callable[[CheckpointSeries], HookedSeries] | None,
+    ) -> None:
         self.series, self.config, self.root = series, config, root
+        self.mine: Sequence[Checkpoint] = series.checkpoints
         self.shown = StimulusSet(series, config, root)
         self.units = Units(root, config, self.shown)
         self.clock = Clock()
@@ -83,7 +108,7 @@ class _Sweep:
         self.known = Fingerprints(path, self.clock, ahead=config.prefetch, rehash=rehash)
         self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps], trace=self.clock.trace)
         self.hooked: HookedSeries | None = None
-        self.models: Callable[[CheckpointSeries], HookedSeries] | None = None
+        self.models = models
         self.swap_used = ""
         self.threads_before: int | None = None
 
@@ -92,30 +117,43 @@ class _Sweep:
         self.units.refuse_mixture(self.series.steps)
         try:
             self._all(emit, fail_fast=fail_fast)
-            if self.config.dtype in ("bfloat16", "float16") and self.outcome.measured:
+            last_is_mine = any(one.step == max(self.series.steps) for one in self.mine)
+            if self.config.dtype in ("bfloat16", "float16") and self.outcome.measured and last_is_mine:
                 self._measure_drift()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         finally:
-            self.known.close()
+            self._close_fingerprints()
             if self.threads_before is not None:
                 import torch
 
                 torch.set_num_threads(self.threads_before)
         if self.hooked is not None and self.hooked.note:
             self.shown.notes.append(self.hooked.note)
-        write_run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
-        if not (observations_current(self.root) and observations_whole(self.root)):
-            rebuild_observations(self.root, damaged=self._set_aside, written=self.units.written)
+        self._finish()
         return self.outcome
 
+    def _close_fingerprints(self) -> None:
+        self.known.close()
+
+    def _finish(self) -> None:
+        write_run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
+        self._derive()
+
+    def _derive(self) -> None:
+        if not (observations_current(self.root) and observations_whole(self.root)):
+            rebuild_observations(self.root, damaged=self._set_aside, written=self.units.written)
+
+    def _identity(self, checkpoint: Checkpoint, following: Checkpoint | None) -> str:
+        return self.known.of(checkpoint, then=following)
+
     def _all(self, emit: Callable[[Event], None], *, fail_fast: bool) -> None:
-        started, total = time.monotonic(), len(self.series)
-        for done, checkpoint in enumerate(self.series, 1):
+        started, total = time.monotonic(), len(self.mine)
+        for done, checkpoint in enumerate(self.mine, 1):
             before = self.outcome.measured
             try:
-                following = self.series[done] if done < total else None
-                self._checkpoint(checkpoint, self.known.of(checkpoint, then=following))
+                following = self.mine[done] if done < total else None
+                self._checkpoint(checkpoint, self._identity(checkpoint, following))
             except CheckpointError as error:
                 if fail_fast:
                     raise
@@ -138,7 +176,7 @@ class _Sweep:
 
     def _checkpoint(self, checkpoint: Checkpoint, identity: str) -> None:
         """Measure what one checkpoint lacks; one that lacks nothing is not loaded."""
-        step, outcome = checkpoint.step, self.outcome
+        step = checkpoint.step
         if self.shown.shape and not self.shown.unsettled:
             found = self.units.look(checkpoint, identity)
             if not found.missing and not self.units.lacks_attention(checkpoint, identity):
@@ -148,12 +186,14 @@ class _Sweep:
             if self.hooked is None:
                 shared = self.models
                 self.hooked = shared(self.series) if shared else self._walker(self.config.dtype)
+            self._before_first_load(ready)
             with self.clock.time("load", step):
                 model = self.known.loaded(checkpoint, partial(self.hooked.load, ready))
             self._take_threads(model)
-            self.shown.fit(model, checkpoint, first=not outcome.measured and not outcome.reused)
+            self.shown.fit(model, checkpoint, first=self._is_first())
             if self.shown.unsettled:
                 model = self._settle(model, ready)
+            self._drawn()
             found = self.units.look(checkpoint, identity)
             self._count(found)
             with folders_synced_once():
@@ -168,6 +208,16 @@ class _Sweep:
                         model, self.root, step, fingerprint=identity, stimuli=stimuli, tokenizer=tokenizer
                     )
             self.swap_used = self.hooked.method
+
+    def _is_first(self) -> bool:
+        """Whether the stimuli are to fit this model, whatever an earlier sweep said."""
+        return not self.outcome.measured and not self.outcome.reused
+
+    def _before_first_load(self, now: Checkpoint) -> None:
+        """What a shard does before its first checkpoint is loaded."""
+
+    def _drawn(self) -> None:
+        """What a shard does once its stimuli are drawn."""
 
     def _settle(self, model: HookedModel, now: Checkpoint) -> HookedModel:
         """Find out how many windows of text the last step needs, since training makes losses differ; then as before.
@@ -245,6 +295,72 @@ class _Sweep:
             self.threads_before = torch.get_num_threads()
             small = sum(p.numel() for p in model.parameters.values()) < SMALL_MODEL_PARAMETERS
             torch.set_num_threads(self.config.threads or (1 if small else self.threads_before))
+
+
+class _ShardSweep(_Sweep):
+    """Some checkpoints of a series, beside others that measure the rest."""
+
+    folder: SharedFolder
+
+    def _identity(self, checkpoint: Checkpoint, following: Checkpoint | None) -> str:
+        return self.known.of(checkpoint, then=following, among=self.series)
+
+    def _before_first_load(self, now: Checkpoint) -> None:
+        """Stimuli are drawn for the first step that can be loaded, as one process does, and not for this shard's first."""
+        from byrote.interp.loading import read_config
+
+        if self.shown.shape:
+            return
+        assert self.hooked is not None, "a model is loaded"
+        for first in self.series:
+            if first.step == now.step:
+                return
+            try:
+                with at_hand(first) as ready:
+                    if read_config(ready) == read_config(now):
+                        return
+                    self.known.read(first)
+                    model = self.known.loaded(first, partial(self.hooked.load, ready))
+                    self._take_threads(model)
+                    self.shown.fit(model, first, first=True)
+                return
+            except CheckpointError:
+                continue  # a gap, which is said by the shard that it is of
+
+    def _is_first(self) -> bool:
+        return not self.shown.shape
+
+    def _drawn(self) -> None:
+        """Tell the other shards what is shown, so that they need not find out."""
+        if self.published:
+            return
+        self.published = True
+        with self.folder.alone():
+            self._write_run_json(last=False)
+
+    published = False
+
+    def _close_fingerprints(self) -> None:
+        with self.folder.alone():
+            self.known.close(beside_others=True)
+
+    def _finish(self) -> None:
+        with self.folder.alone():
+            last = self.folder.leave()
+            if not self.shown.shape:  # nothing was loaded: others may have said what is shown
+                self.shown = StimulusSet(self.series, self.config, self.root)
+            if self._write_run_json(last=last) != "interrupted":
+                self._derive()
+
+    def _write_run_json(self, *, last: bool) -> str:
+        """Write it, and the status that it says."""
+        earlier = stored_run_json(self.root)
+        meta = run_json(self.root, self.outcome, self.shown, swap=self.swap_used)
+        others = set(self.series.steps) - {one.step for one in self.mine}
+        lacking = self.units.lacking(others) if last or earlier.get("gaps") else set()
+        said = merged(meta, earlier, lacking=lacking, last=last)
+        write_stored(self.root, said)
+        return str(said["status"])
 
 
 def _gap(gap: Gap) -> dict[str, Any]:

@@ -132,6 +132,19 @@ class Units:
         )
         return Look([group for group in lacking if group.probes], superseded, damaged)
 
+    def lacking(self, steps: Iterable[int]) -> set[int]:
+        """Those of some steps that have not a unit of every probe, whatever it was measured under; nothing is hashed."""
+        wanted = {(group.key, info.name) for group in self.wanted for info in group.probes}
+        found = set()
+        for step in steps:
+            there = {
+                (path.name.split(".")[0], name)
+                for path in units_of(self.root, step)
+                for name in _mapping(unit_provenance(path).get("probes"))
+            }
+            found |= {step} if wanted - there else set()
+        return found
+
     def write(
         self, group: Group, measured: Sequence[Measured], *, run: str, checkpoint: Checkpoint, identity: str
     ) -> None:

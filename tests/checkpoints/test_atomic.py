@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import re
 import stat
@@ -209,7 +210,7 @@ def test_a_killed_process_lets_go(tmp_path):
             pass
         other.kill()
         other.wait()
-    with hold(file, wait=True):
+    with hold(file, wait_s=math.inf):
         pass
 
 
@@ -224,12 +225,12 @@ def of_another_machine(tmp_path, monkeypatch):
         yield file
 
 
-@pytest.mark.parametrize("wait", [False, True])
-def test_a_lock_that_a_dead_machine_left_is_replaced(of_another_machine, wait):
-    old = os.stat(of_another_machine).st_mtime - atomic.DEAD_S - 1
+@pytest.mark.parametrize("wait_s", [0, math.inf])
+def test_a_lock_that_a_dead_machine_left_is_replaced(of_another_machine, wait_s):
+    old = of_another_machine.stat().st_mtime - atomic.DEAD_S - 1
     os.utime(of_another_machine, (old, old))
     before = of_another_machine.stat().st_ino, of_another_machine.open()  # its number is not given again
-    with hold(of_another_machine, wait=wait):
+    with hold(of_another_machine, wait_s=wait_s):
         assert of_another_machine.stat().st_ino != before[0]
         with pytest.raises(ByroteError, match="taken"), hold(of_another_machine):
             pass
@@ -243,7 +244,7 @@ def test_a_lock_that_was_touched_lately_is_not_replaced(of_another_machine):
 
 
 def test_a_lock_that_is_touched_while_it_is_looked_at_is_not_replaced(of_another_machine, monkeypatch):
-    old = os.stat(of_another_machine).st_mtime - atomic.DEAD_S - 1
+    old = of_another_machine.stat().st_mtime - atomic.DEAD_S - 1
     os.utime(of_another_machine, (old, old))
     monkeypatch.setattr(atomic.time, "sleep", lambda seconds: os.utime(of_another_machine))
     with pytest.raises(ByroteError, match="taken"), hold(of_another_machine):
