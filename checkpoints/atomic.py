@@ -376,7 +376,7 @@ def _is_abandoned(file: Path) -> bool:
     """Whether a lock that is held was last touched long ago, by a process that is not of this machine."""
     try:
         touched = file.stat().st_mtime_ns
-        if _is_held_here(file) or (_now_ns(file) - touched) / 1e9 < DEAD_S:
+        if _is_locked_here(file) or (_now_ns(file) - touched) / 1e9 < DEAD_S:
             return False
         time.sleep(_LOOK_AGAIN_S)  # it may have been acquired this very moment
         return file.stat().st_mtime_ns == touched
@@ -384,7 +384,7 @@ def _is_abandoned(file: Path) -> bool:
         return False  # nobody can tell
 
 
-def _is_held_here(file: Path) -> bool:
+def _is_locked_here(file: Path) -> bool:
     """Whether a process of this machine holds it, where the system lists its locks."""
     try:
         held = Path("/proc/locks").read_text(encoding="ascii").splitlines()

@@ -217,7 +217,7 @@ def test_a_killed_process_lets_go(tmp_path):
 @pytest.fixture
 def of_another_machine(tmp_path, monkeypatch):
     """A lock that stays held though nobody of this machine holds it, as a server does for a client that died."""
-    monkeypatch.setattr(atomic, "_is_held_here", lambda file: False)
+    monkeypatch.setattr(atomic, "_is_locked_here", lambda file: False)
     monkeypatch.setattr(atomic, "_LOOK_AGAIN_S", 0.01)
     file = tmp_path / atomic.LOCK
     with file.open("w") as lock:
