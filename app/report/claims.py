@@ -11,7 +11,7 @@ import pandas as pd
 
 from byrote.probes import figures
 from byrote.probes.claims.catalogue import GRIDS, PAPERS
-from byrote.probes.claims.judging import Judgement
+from byrote.probes.claims.judging import UNTESTABLE, Judgement
 from byrote.probes.findings_degrade import verdict_sentence
 from byrote.probes.rules import MIN_SEEDS, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from byrote.probes.wording import counted, duration, interval, number, sentence_case
@@ -211,6 +211,8 @@ def _verdict_words(judged: Judgement) -> str:
         if found is not None:
             decides = "Final value" if part == "final" else "Onset"
             said.append(f"{decides}: {verdict_sentence(found, unit)}" + (f"; {words}." if words else "."))
+        elif words:
+            said.append(f"{'Final value' if part == 'final' else 'Onset'}: {UNTESTABLE}, {words}.")
         elif part == "onset":
             said.append("Onset: nothing appears over training that could come later.")
     return " ".join(said)

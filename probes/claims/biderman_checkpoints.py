@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.carlini_extraction import LARGEST, PLANTED, RECIPE
-from byrote.probes.claims.record import Claim, Effects, Picture
+from byrote.probes.claims.record import Claim, Effects, NotTestable, Picture
 from byrote.probes.claims.runs_table import Place, Runs
 from byrote.probes.degrade.verdicts import Rule
 
@@ -16,12 +15,16 @@ _HALF = 0.5  # recall below which most of what is memorised at last is missed
 
 
 def _seeds(runs: Runs) -> list[tuple[int, int]]:
-    """The seeds that extract something at their last step."""
-    found = [seed for seed in runs.seeds(_PLANTED) if runs.final(_PLANTED, "extracted", [seed])[0] > 0]
-    if not found:
-        raise ByroteError(
-            "no member of any seed is extracted at the last step, so that nothing was to be foretold",
-            help="train longer, or plant members more often",
+    """The seeds that extract something at their last step.
+
+    Raises:
+        NotTestable: most extract nothing, so that nothing was to be foretold.
+    """
+    seeds = runs.seeds(_PLANTED)
+    found = [seed for seed in seeds if runs.final(_PLANTED, "extracted", [seed])[0] > 0]
+    if 2 * len(found) < len(seeds):
+        raise NotTestable(
+            f"{len(found)} of {len(seeds)} models have memorised anything at the end, so that nothing was to be foretold"
         )
     return found
 

@@ -9,8 +9,8 @@ import numpy as np
 from byrote.probes.claims.induction_grids import HEADS
 from byrote.probes.claims.record import Claim, Effects, Picture
 from byrote.probes.claims.runs_table import Runs
-from byrote.probes.claims.seed_effects import copying_onset, steps_in_words
-from byrote.probes.degrade.verdicts import Rule, onset_effects
+from byrote.probes.claims.seed_effects import copying_onset, order, steps_in_words
+from byrote.probes.degrade.verdicts import Rule
 
 _PLACE = HEADS.places("unique")[0]
 COMPOSES_Z = 5.0  # the threshold of the study
@@ -38,10 +38,10 @@ def _lead(runs: Runs) -> Effects:
     seeds = runs.seeds(_PLACE)
     composes = runs.onset(_PLACE, "qk_trace_z", seeds, above=COMPOSES_Z)
     copies = copying_onset(runs, _PLACE, seeds)
-    return Effects(
-        onset_effects(composes, copies),
-        f"weights match above z = 5 from {steps_in_words(composes)}, copying from {steps_in_words(copies)}",
+    words = (
+        f"weights match above z = 5 from {steps_in_words(composes)}, copying from {steps_in_words(copies)}"
     )
+    return order(composes, copies, words)
 
 
 CLAIMS = (

@@ -6,9 +6,16 @@ from byrote.probes.claims.finding_grids import A_TENTH_LATER, COPYING, COPYING_N
 from byrote.probes.claims.finding_made_text import LATER, by_arm, final, onset, places
 from byrote.probes.claims.record import Claim, Effects, Picture
 from byrote.probes.claims.runs_table import Runs
-from byrote.probes.claims.seed_effects import At, compared, in_every_setting, matching_onset, steps_in_words
+from byrote.probes.claims.seed_effects import (
+    At,
+    compared,
+    delay,
+    in_every_setting,
+    matching_onset,
+    steps_in_words,
+)
 from byrote.probes.claims.synthetic_grids import NATS
-from byrote.probes.degrade.verdicts import Rule, onset_effects
+from byrote.probes.degrade.verdicts import Rule
 
 
 def _matching(runs: Runs) -> Effects:
@@ -27,7 +34,7 @@ def _matching_onset(runs: Runs) -> Effects:
         words = (
             f"a head matches at {steps_in_words(before)}, on mostly synthetic text at {steps_in_words(after)}"
         )
-        return Effects(onset_effects(before, after), words)
+        return delay(before, after, words)
 
     return in_every_setting(HEADS, "rises", one)
 

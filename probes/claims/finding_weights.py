@@ -10,8 +10,8 @@ from byrote.probes.claims.elhage_composition import COMPOSES_Z
 from byrote.probes.claims.finding_grids import A_TENTH_LATER, HEADS, names_of
 from byrote.probes.claims.record import Claim, Effects, Picture
 from byrote.probes.claims.runs_table import Runs
-from byrote.probes.claims.seed_effects import At, in_every_setting, matching_onset, steps_in_words
-from byrote.probes.degrade.verdicts import Rule, onset_effects
+from byrote.probes.claims.seed_effects import At, in_every_setting, matching_onset, order, steps_in_words
+from byrote.probes.degrade.verdicts import Rule
 
 
 def _lead(runs: Runs) -> Effects:
@@ -23,7 +23,7 @@ def _lead(runs: Runs) -> Effects:
         weights = runs.onset(place, "qk_trace_z", seeds, above=COMPOSES_Z)
         attention = matching_onset(runs, place, seeds)
         words = f"weights from {steps_in_words(weights)}, attention from {steps_in_words(attention)}"
-        lead = onset_effects(weights, attention)
+        lead = order(weights, attention, words).values
         return Effects(np.where(np.isinf(attention), np.minimum(lead, 0.0), lead), words)
 
     return in_every_setting(HEADS, "rises", one)

@@ -92,8 +92,8 @@ def judge_one(claim: Claim, runs: Runs) -> Judgement:
     if claim.untestable:
         return Judgement(claim, None)
     try:
-        final, final_words = _judged(claim.final, claim.rule, runs)
-        onset, onset_words = _judged(claim.onset, claim.onset_rule, runs)
+        final, final_words = _judged(claim.final, claim.rule, runs, decides=claim.primary == "final")
+        onset, onset_words = _judged(claim.onset, claim.onset_rule, runs, decides=claim.primary == "onset")
     except NotTestable as found:
         return Judgement(claim, None, untestable=found.reason)
     except ByroteError as error:
@@ -102,11 +102,17 @@ def judge_one(claim: Claim, runs: Runs) -> Judgement:
 
 
 def _judged(
-    effect: Callable[[Runs], Effects] | None, rule: Rule | None, runs: Runs
+    effect: Callable[[Runs], Effects] | None, rule: Rule | None, runs: Runs, *, decides: bool
 ) -> tuple[Verdict | None, str]:
+    """The verdict on one part of a claim and what the runs show; no verdict where they cannot show a part that does not decide."""
     if effect is None or rule is None:
         return None, ""
-    found = effect(runs)
+    try:
+        found = effect(runs)
+    except NotTestable as why:
+        if decides:
+            raise
+        return None, why.reason
     return judge_effects(found.values, rule), found.words
 
 
@@ -188,7 +194,7 @@ def as_json(judged: Judgement) -> dict[str, Any]:
 
 def _verdict_json(verdict: Verdict | None, words: str) -> dict[str, Any] | None:
     if verdict is None:
-        return None
+        return {"verdict": UNTESTABLE, "words": words} if words else None
     numbers = {
         name: _number(getattr(verdict, name))
         for name in ("value", "lo", "hi", "level", "p", "p_exact", "q", "seen")

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.claims.record import Effects, Grid
+from byrote.probes.claims.record import Effects, Grid, NotTestable
 from byrote.probes.claims.runs_table import Place, Runs
 from byrote.probes.degrade.verdicts import Direction, onset_effects
 from byrote.probes.rules import PREFIX_MATCHING
 
 Seeds = list[tuple[int, int]]
 At = Callable[[str], Place]
+_MOST = 0.5  # of the seeds: where something is missing in more, its step is not compared
 COPIES_FRAC = 0.5
 """Share of the loss of guessing below which the loss on copied tokens says that copying has appeared: half of what there is."""
 
@@ -86,14 +87,42 @@ def copying_onset(runs: Runs, place: Place, seeds: Seeds) -> Float[np.ndarray, "
     return runs.onset(place, "copy_loss", seeds, below=COPIES_FRAC * runs.fact(place, "guess_nats"))
 
 
+def delay(before: Float[np.ndarray, " seeds"], after: Float[np.ndarray, " seeds"], words: str) -> Effects:
+    """How many times later something appears in an arm than in its control, as a logarithm; "never" is later than every step.
+
+    Args:
+        before, after: the step of each seed in the control and in the arm, inf for never.
+        words: what they are, in a clause.
+
+    Raises:
+        NotTestable: in most seeds it appears in neither, so that nothing is compared.
+    """
+    if (np.isinf(before) & np.isinf(after)).mean() > _MOST:
+        raise NotTestable(f"in most seeds it appears on neither side: {words}")
+    return Effects(onset_effects(before, after), words)
+
+
+def order(first: Float[np.ndarray, " seeds"], then: Float[np.ndarray, " seeds"], words: str) -> Effects:
+    """How many times later the second of two things appears in the same runs than the first, as a logarithm.
+
+    Args:
+        first, then: the step of each seed, inf for never.
+        words: what they are, in a clause.
+
+    Raises:
+        NotTestable: most runs end without one of the two, so that its place in the order is not known.
+    """
+    if (np.isinf(first) | np.isinf(then)).mean() > _MOST:
+        raise NotTestable(f"most runs end without one of the two: {words}")
+    return Effects(onset_effects(first, then), words)
+
+
 def onset_ratio(runs: Runs, control: Place, arm: Place) -> Effects:
-    """How many times later copying appears in the arm, as a logarithm."""
+    """`delay` of copying in the arm."""
     seeds = runs.seeds(control, arm)
     before, after = (copying_onset(runs, place, seeds) for place in (control, arm))
-    return Effects(
-        onset_effects(before, after),
-        f"copying appears at {steps_in_words(before)}, in the arm at {steps_in_words(after)}",
-    )
+    words = f"copying appears at {steps_in_words(before)}, in the arm at {steps_in_words(after)}"
+    return delay(before, after, words)
 
 
 def matching_onset(runs: Runs, place: Place, seeds: Seeds) -> Float[np.ndarray, " seeds"]:
@@ -168,10 +197,8 @@ def inverted_u_onsets(runs: Runs, doses: Sequence[Place], metric: str) -> Effect
     at = worst_inside(final_values(runs, doses, metric, seeds))
     onsets = np.stack([copying_onset(runs, place, seeds) for place in doses], axis=1)
     worst, ends = onsets[np.arange(len(seeds)), at], np.maximum(onsets[:, 0], onsets[:, -1])
-    return Effects(
-        onset_effects(ends, worst),
-        f"copying appears at {steps_in_words(worst)} at the worst dose, at {steps_in_words(ends)} at the later end",
-    )
+    words = f"copying appears at {steps_in_words(worst)} at the worst dose, at {steps_in_words(ends)} at the later end"
+    return delay(ends, worst, words)
 
 
 def against_worst(

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from byrote.probes.claims.catalogue import CLAIMS
-from byrote.probes.claims.judging import UNTESTABLE, judge_claims
+from byrote.probes.claims.judging import UNTESTABLE, as_json, judge_claims
 from byrote.probes.claims.linear_mixtures import DIMENSIONS, GENERATOR_SAMPLES, grams, mixture_risks
 from byrote.probes.claims.null_runs import simulated_runs
+from byrote.probes.claims.record import NotTestable
 from byrote.probes.claims.runs_table import Place, tidy
+from byrote.probes.claims.seed_effects import delay, order
 from byrote.probes.degrade.effective_data import effective_data
 from byrote.probes.rules import NOT_REPRODUCED, REPRODUCED
 
@@ -133,7 +135,42 @@ def test_a_memory_that_never_forms_has_no_place_in_the_order():
     table = _steps({"unique": order}, "bietti-output-first")
     first, last = (verdict_of(name, table) for name in ("bietti-output-first", "bietti-positions-last"))
     assert first.word == REPRODUCED and last.word == UNTESTABLE
-    assert "most models end without that memory (0.00 of it is recalled)" in last.words
+    assert (
+        "most runs end without one of the two" in last.words
+        and "(0.00 of positions at the end)" in last.words
+    )
+
+
+ORDERS = ("bietti-output-first", "bietti-positions-last", "composition-leads", "finding-weights-first")
+BY_ONSET = [one for one in CLAIMS.values() if one.primary == "onset"]
+
+
+@pytest.mark.parametrize("claim", BY_ONSET, ids=[one.name for one in BY_ONSET])
+def test_what_never_appears_is_neither_early_nor_late(claim):
+    def nothing(place: Place, metric: str, rng: np.random.Generator) -> np.ndarray:
+        return np.full(10, 3.0 if metric.endswith("loss") else 0.0)
+
+    table = simulated_runs((*claim.exchange, *claim.picture.places), nothing, seeds=6)
+    found = verdict_of(claim.name, table)
+    assert found.word == UNTESTABLE
+    assert ("without one of the two" if claim.name in ORDERS else "on neither side") in found.words
+
+
+def test_an_onset_beside_what_decides_takes_no_verdict_away():
+    table = _steps({"unique": {"copy_loss": math.inf}}, "olsson-two-layers")
+    found = verdict_of("olsson-two-layers", table)
+    assert found.word == NOT_REPRODUCED and found.verdicts.onset is None
+    assert "on neither side" in found.onset_words
+    assert as_json(found)["onset"] == {"verdict": UNTESTABLE, "words": found.onset_words}
+
+
+def test_late_in_half_of_the_seeds_is_late():
+    before, after = np.full(6, 200.0), np.array([400.0, 400, 400, np.inf, np.inf, np.inf])
+    assert delay(before, after, "").values == pytest.approx([np.log(2)] * 3 + [np.inf] * 3)
+    assert order(before, after, "").values[-1] == np.inf
+    with pytest.raises(NotTestable, match="never heard of"):
+        order(before, np.append(after[1:], np.inf), "never heard of")
+    assert delay(before, np.full(6, np.inf), "").values.tolist() == [np.inf] * 6
 
 
 def test_a_clamp_that_brings_copying_forward_is_told_from_one_that_does_not():

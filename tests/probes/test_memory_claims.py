@@ -14,7 +14,7 @@ from byrote.probes import figures
 from byrote.probes.claims import pipeline
 from byrote.probes.claims.carlini_extraction import COUNTS, slopes
 from byrote.probes.claims.catalogue import CLAIMS, GRIDS
-from byrote.probes.claims.judging import judge_claims
+from byrote.probes.claims.judging import UNTESTABLE, judge_claims
 from byrote.probes.claims.members_table import PROMPTS, with_members
 from byrote.probes.claims.null_runs import simulated_runs
 from byrote.probes.claims.record import Grid
@@ -214,6 +214,16 @@ def test_early_checkpoints_are_read_at_a_quarter_and_where_precision_is_defined(
     )
     # Steps 750 to 1,750: precision 0.9, then 1; recall 0.2 and a hundredth a seed, then 1.
     assert precision.verdict.values == pytest.approx([(0.9 - 0.2 - 0.01 * seed) / 5 for seed in range(5)])
+
+
+def test_what_nobody_memorised_is_not_foretold():
+    rows = [
+        {"grid": "planted", "arm": "planted", "size": "d32", "init_seed": seed, "data_seed": seed, "step": step,
+         "extracted": 0.5 if seed < 2 and step else 0.0, "recall_of_final": 0.2, "precision_for_final": 0.9}
+        for seed in range(5) for step in (0, 500, 1000)
+    ]  # fmt: skip
+    for found in judge_claims([CLAIMS["biderman-recall"], CLAIMS["biderman-precision"]], tidy(rows)):
+        assert found.word == UNTESTABLE and found.words.startswith("2 of 5 models have memorised anything")
 
 
 # Figures
