@@ -9,13 +9,13 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms.rest_em import RestEM
 from byrote.checkpoints.lab.batches import INITIAL, Places, draw
 from byrote.checkpoints.lab.continuing import all_weights
-from byrote.checkpoints.lab.generator import sampled
+from byrote.checkpoints.lab.generator import sample, sampled
 from byrote.checkpoints.lab.inputs import Made, Runs
+from byrote.checkpoints.lab.other_run import OtherRun
 from byrote.checkpoints.lab.selection import mean_score, scores_of
 from byrote.checkpoints.lab.sequences import random_words
-from byrote.checkpoints.lab.sources.contract import Source
 
-N_REAL = 4096  # sequences of the source that say what a good score is
+N_REFERENCE = {"base": 1024, "real": 4096}  # sequences that say what a good score is
 
 
 def inputs(part: RestEM, places: Places, runs: Runs) -> Made:
@@ -36,12 +36,12 @@ def inputs(part: RestEM, places: Places, runs: Runs) -> Made:
         )
     drawn = sampled(part, places, run, part.corpus * part.candidates).wide
     scores = scores_of(part.score, drawn, source=places.source, seed=places.seed)
-    least = reward_from(part, places.source, places.seed)
+    least = reward_from(part, places, base)
     accepted = scores >= least
     if not accepted.any():
         raise ByroteError(
             f"the reward accepts none of {len(drawn):,} samples of {run.name}",
-            help="use a lower quantile, more candidates, or a generator that is trained longer",
+            help='use a lower quantile, more candidates, a generator that is trained longer, or reference = "base"',
         )
     rows = chosen_rows(
         accepted, size=part.corpus, how=part.accepted, seed=places.seed, iteration=part.generation
@@ -58,11 +58,26 @@ def inputs(part: RestEM, places: Places, runs: Runs) -> Made:
     return Made({"tokens": drawn[rows], **weights}, facts)
 
 
-def reward_from(part: RestEM, source: Source, seed: int) -> float:
-    """The score that a sample has to reach: the quantile of those of real sequences that are not trained on, nats."""
-    real = draw(source, seed=seed, stream="pool", index=0, n=N_REAL).wide
-    scores = np.sort(scores_of(part.score, real, source=source, seed=seed))
-    return float(scores[min(int(part.quantile * N_REAL), N_REAL - 1)])
+def reward_from(part: RestEM, places: Places, base: OtherRun) -> float:
+    """The score that a sample has to reach, nats: the quantile of those of the base's samples, or of real sequences.
+
+    Neither of them is trained on.
+    """
+    n, source, seed = N_REFERENCE[part.reference], places.source, places.seed
+    if part.reference == "real":
+        wide = draw(source, seed=seed, stream="pool", index=0, n=n).wide
+    else:
+        wide = sample(
+            base,
+            seed=seed,
+            purpose="reference",
+            n=n,
+            n_ctx=source.n_ctx,
+            temperature=part.temperature,
+            top_k=part.top_k,
+        ).wide
+    scores = np.sort(scores_of(part.score, wide, source=source, seed=seed))
+    return float(scores[min(int(part.quantile * n), n - 1)])
 
 
 def chosen_rows(

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
+from small_runs import BASE, SOURCE
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
+from byrote.checkpoints.lab import Arm, train
 from byrote.checkpoints.lab.arms.members import Subsets
 from byrote.checkpoints.lab.arms.rest_em import RestEM
 from byrote.checkpoints.lab.arms.synthetic import Synthetic, chain
@@ -20,24 +21,12 @@ from byrote.checkpoints.lab.batches import places_of
 from byrote.checkpoints.lab.expectation_maximisation import chosen_rows, reward_from
 from byrote.checkpoints.lab.grid_chains import unchained
 from byrote.checkpoints.lab.grid_training import GRID, status, train_grid
+from byrote.checkpoints.lab.inputs import make_inputs
+from byrote.checkpoints.lab.other_run import open_run
 from byrote.checkpoints.lab.run_grid import grid_from
 from byrote.checkpoints.lab.selection import scores_of
-from byrote.checkpoints.lab.source import ArmStream
+from byrote.checkpoints.lab.source import ArmStream, draw
 from byrote.cli.main import cli
-
-SOURCE = SourceConfig(d_vocab=10, n_ctx=8, block_min=2, block_max=3)
-BASE = LabConfig(
-    source=SOURCE, d_model=8, n_heads=2, d_head=4, batch=4, n_held_out=8, steps=12, every=12, warmup_steps=2, lr=0.05
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder with a trained base, `human`."""
-    out = tmp_path_factory.mktemp("runs")
-    train(out / "human", BASE)
-    return out
-
 
 # Chains.
 
@@ -114,7 +103,16 @@ def test_what_is_no_chain_is_refused(arms, said):
 
 
 def test_an_iteration_begins_with_the_base_and_is_trained_on_what_the_reward_accepts(runs):
-    first = RestEM(0.5, 6, base="../human", generator="../human", candidates=8, quantile=0.1, score="table")
+    first = RestEM(
+        0.5,
+        6,
+        base="../human",
+        generator="../human",
+        candidates=8,
+        quantile=0.1,
+        score="table",
+        reference="real",
+    )
     config = replace(BASE, arm=Arm.of(first), name="rest")
     path = train(runs / "rest", config)
     base, manifest = (json.loads((one / "manifest.json").read_text()) for one in (runs / "human", path))
@@ -124,7 +122,12 @@ def test_an_iteration_begins_with_the_base_and_is_trained_on_what_the_reward_acc
     tokens = load_file(path / "data/inputs.safetensors")["0.tokens"].astype(np.int64)
     scores = scores_of("table", tokens, source=SOURCE, seed=0)
     assert (scores >= said["reward_from"]).all() and len(tokens) <= 6
-    assert said["reward_from"] == reward_from(first, SOURCE, 0)
+    (places,) = places_of(SOURCE, config.arm, seed=0, batch=4, steps=12)
+    assert said["reward_from"] == reward_from(first, places, open_run(runs / "human", like=SOURCE))
+    real = np.sort(
+        scores_of("table", draw(SOURCE, seed=0, stream="pool", index=0, n=4096).wide, source=SOURCE, seed=0)
+    )
+    assert said["reward_from"] == real[409]
     assert 0 < said["accepted_frac"] < 1 and manifest["arm"]["generation"] == 1
     shown = ArmStream(
         SOURCE, config.arm, seed=0, batch=4, steps=12, inputs=lambda: {"0.tokens": tokens}
@@ -137,6 +140,16 @@ def test_an_iteration_begins_with_the_base_and_is_trained_on_what_the_reward_acc
     assert second["inputs"][0]["generator"]["weights"] == manifest["checkpoints"][-1]["weights"]
     with pytest.raises(ByroteError, match="is iteration 1, and this is declared as iteration 1"):
         train(runs / "no", replace(again, arm=Arm.of(replace(first, generator="../rest")), name="no"))
+
+
+def test_the_reward_accepts_what_is_as_good_as_half_of_what_the_base_writes(runs):
+    part = RestEM(0.5, 512, base="../human", generator="../human", candidates=2, score="table")
+    arm = Arm.of(part)
+    arrays, (said,) = make_inputs(replace(BASE, arm=arm), runs / "rest")
+    assert said["accepted_frac"] == pytest.approx(0.5, abs=0.08)  # of other samples of the same model
+    assert len(arrays["0.tokens"]) == min(512, round(1024 * said["accepted_frac"]))
+    strict = replace(BASE, arm=Arm.of(replace(part, quantile=0.9)))
+    assert make_inputs(strict, runs / "rest")[1][0]["accepted_frac"] == pytest.approx(0.1, abs=0.05)
 
 
 def test_the_control_has_as_many_samples_whatever_the_reward_says():

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from small_runs import BASE, SOURCE
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.checkpoints.lab import Arm, LabConfig, SourceConfig, train
+from byrote.checkpoints.lab import Arm, train
 from byrote.checkpoints.lab.arms.edited import EDITED, Edited
 from byrote.checkpoints.lab.arms.repeats import Epochs
 from byrote.checkpoints.lab.arms.selected import Selected
@@ -30,19 +31,6 @@ from byrote.checkpoints.lab.selection import bigram_table_of, chosen, scores_of
 from byrote.checkpoints.lab.source import draw
 from byrote.checkpoints.lab.sources.contract import CODES
 from byrote.checkpoints.lab.stack import train_stack
-
-SOURCE = SourceConfig(d_vocab=10, n_ctx=8, block_min=2, block_max=3)
-BASE = LabConfig(
-    source=SOURCE, d_model=8, n_heads=2, d_head=4, batch=4, n_held_out=8, steps=12, every=6, warmup_steps=2, lr=0.05
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder with a trained generator, `human`."""
-    out = tmp_path_factory.mktemp("runs")
-    train(out / "human", BASE)
-    return out
 
 
 def made(path):

@@ -11,15 +11,15 @@ from byrote.checkpoints.lab.arms.part import Part
 from byrote.checkpoints.lab.arms.repeats import Epochs
 from byrote.checkpoints.lab.arms.synthetic import Sampled
 
-REWARDS, ACCEPTED = ("oracle", "table"), ("reward", "random")
+REWARDS, ACCEPTED, REFERENCES = ("oracle", "table"), ("reward", "random"), ("base", "real")
 
 
 @dataclass(frozen=True)
 class RestEM(Sampled):
     """One iteration: the run of the one before is sampled, a reward of 0 or 1 filters, and the base model is trained on the rest.
 
-    A sample is accepted where its score is at least the `quantile` of the scores of real sequences of the source, the same in
-    every iteration. Where fewer are accepted than the corpus has, these are gone through more often.
+    A sample is accepted where its score is at least the `quantile` of the scores of the `reference`, the same in every iteration.
+    Where fewer are accepted than the corpus has, these are gone through more often.
 
     Attributes:
         base: the run whose weights training begins with, in every iteration.
@@ -28,7 +28,9 @@ class RestEM(Sampled):
         corpus: accepted samples, at most.
         candidates: samples drawn for each of the corpus, 1 or more.
         score: "oracle" (log-probability under the source, exactly) or "table" (under a bigram table counted on the source).
-        quantile: of the scores of real sequences that a sample has to reach, 0 to 1.
+        quantile: of the scores of the reference that a sample has to reach, 0 to 1.
+        reference: "base", samples of the base; or "real", sequences of the source. Of a model that makes a mistake in most
+            sequences hardly a sample is as likely as the median of real ones (1 in 200 of a model that copies with 0.8 nats).
         accepted: "reward"; or "random", as many of the same samples as the reward accepts, the control.
     """
 
@@ -53,6 +55,7 @@ class RestEM(Sampled):
     candidates: int = 4
     score: str = "oracle"
     quantile: float = 0.5
+    reference: str = "base"
     accepted: str = "reward"
 
     def __post_init__(self) -> None:
@@ -63,6 +66,7 @@ class RestEM(Sampled):
         self.require(1 <= self.candidates <= 64, "candidates", "1 to 64")
         self.require(self.score in REWARDS, "score", " or ".join(REWARDS))
         self.require(0 <= self.quantile <= 1, "quantile", "a share, 0 to 1")
+        self.require(self.reference in REFERENCES, "reference", " or ".join(REFERENCES))
         self.require(self.accepted in ACCEPTED, "accepted", " or ".join(ACCEPTED))
 
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
