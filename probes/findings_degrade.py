@@ -6,6 +6,7 @@ Plain text, like `byrote.probes.findings`. What is said below `MIN_SEEDS` seeds 
 from __future__ import annotations
 
 import math
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from byrote.probes.rules import MIN_SEEDS, UNDECIDED
@@ -13,6 +14,7 @@ from byrote.probes.wording import counted, interval, number, p_value
 
 if TYPE_CHECKING:
     from byrote.probes.degrade.capacity import Capacity, Extraction
+    from byrote.probes.degrade.dependence_matrix import DependenceMatrix
     from byrote.probes.degrade.dose_response import DoseResponse, Edge
     from byrote.probes.degrade.effective_data import RStar
     from byrote.probes.degrade.effective_size import Ladder
@@ -125,6 +127,7 @@ def degradation_sentences(found: Degradation) -> list[str]:
         for name, one in found.extractions.items()
     ]
     lines += _remembered(found) + _together(found)
+    lines += [matrix_sentence(one, metric) for (_, metric), one in found.matrices.items()]
     return lines or [
         "Neither doses nor sizes differ among these runs in what they declare: only seeds are compared."
     ]
@@ -280,6 +283,34 @@ def _together(found: Degradation) -> list[str]:
         f"({row['arm']})."
         for row in rows.to_dict("records")
     ]
+
+
+_ALL_PAIRS = {
+    "independent": "None of {n} experiments changes another one",
+    "dependent": "Of {n} experiments some change others",
+    "not decided": "Whether {n} experiments change one another is not decided",
+}
+
+
+def matrix_sentence(found: DependenceMatrix, metric: str) -> str:
+    """Whether experiments that share runs are independent, and which pair is the farthest from it.
+
+    Args:
+        found: the matrix.
+        metric: "accuracy" or "loss".
+    """
+    pairs = [one for one in found.effects if one.word]
+    far = max(pairs, key=lambda one: abs(one.found.value))
+    own = fmean(one.found.value for one in found.effects if not one.word)
+    unit = "nats" if metric == "loss" else "of accuracy"
+    sure = sum(one.word == "dependent" for one in pairs)
+    counts = f" ({sure} of {counted(len(pairs), 'pair')})" if sure else ""
+    return (
+        f"{_ALL_PAIRS[found.word].format(n=found.n)} by {found.smallest:g} {unit} or more{counts}, over {counted(found.runs, 'run')}; the "
+        f"largest effect is that of {far.trained + 1} on {far.measured + 1}, "
+        f"{interval(far.found.value, far.found.lo, far.found.hi, sign=True)}, that of an experiment on itself on average "
+        f"{number(own, sign=True)}."
+    )
 
 
 def ladder_words(ladder: Ladder) -> str:

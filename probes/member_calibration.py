@@ -1,4 +1,4 @@
-"""Calibration of what is said member by member: counterfactual memorisation, and whether members planted together interfere. No torch."""
+"""Calibration of what is said member by member: counterfactual memorisation, and whether members that share runs interfere. No torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from byrote.checkpoints.lab.arms.members import Subsets
+from byrote.checkpoints.lab.planted_members import included_experiments
 from byrote.probes.calibration import Calibration
 from byrote.probes.checks import holds, seldom
 from byrote.probes.degrade.counterfactual import counterfactual
 from byrote.probes.degrade.dependence import DEPENDENT, INDEPENDENT, dependence, dependence_word
+from byrote.probes.degrade.dependence_matrix import dependence_matrix
 from byrote.probes.rules import MIN_SEEDS
 from byrote.probes.seed_calibration import each
 
@@ -34,6 +37,14 @@ def member_calibrations() -> list[Calibration]:
         Calibration(f"dependence check, {MIN_SEEDS} seeds, members that interfere by just the smallest effect: independent", seldom,
                     each(partial(_said, shift=SMALLEST_SIMULATED, word=INDEPENDENT), 153, times=FEWER)),
     ]  # fmt: skip
+    found += [
+        Calibration("matrix of dependence, 4 experiments, 12 runs: intervals hold the effect", holds,
+                    each(_matrix_covered, 154, times=FEWER)),
+        Calibration("matrix of dependence, 12 runs, effects on others of just the smallest size: any pair dependent", seldom,
+                    each(partial(_matrix_said, others=SMALLEST_SIMULATED, word=DEPENDENT), 155, times=FEWER)),
+        Calibration("matrix of dependence, 12 runs, one effect of just the smallest size: all independent", seldom,
+                    each(partial(_matrix_said, others=0.0, one=SMALLEST_SIMULATED, word=INDEPENDENT), 156, times=FEWER)),
+    ]  # fmt: skip
     return found
 
 
@@ -56,6 +67,32 @@ def simulated_subsets(rng: Rng, *, runs: int, memory: np.ndarray, luck: float = 
     return pd.DataFrame(
         {"run": run, "member": member, "repeats": included.ravel() * 8, "value": value.ravel()}
     )
+
+
+def simulated_experiments(
+    rng: Rng, *, runs: int, effects: np.ndarray, members: int = 4, luck: float = 0.02
+) -> pd.DataFrame:
+    """Runs of the lab's seeds 0, 1, ... that are trained on some of several experiments each, by the design of `subsets`.
+
+    Args:
+        rng: draws.
+        runs: how many.
+        effects: [measured, trained], what training on each experiment adds to each.
+        members: of each experiment.
+        luck: spread of runs, the same for all members of a run, and as much again of how well it remembers.
+    """
+    n = len(effects)
+    part = Subsets(members * n, experiments=n, table=int(rng.integers(1000)))
+    has = np.stack([included_experiments(part, seed) for seed in range(runs)])
+    keeps = 1 + rng.normal(0, luck, (runs, 1, 1))
+    outcome = (
+        rng.normal(0.4, 0.2, n) + rng.normal(0, luck, (runs, 1)) + (has[:, None] * effects * keeps).sum(2)
+    )
+    value = np.repeat(outcome, members, axis=1) + rng.normal(0, 0.05, (runs, n * members))
+    run, member = np.divmod(np.arange(value.size), n * members)
+    seeds = run.astype(np.float64)
+    return pd.DataFrame({"run": run, "init_seed": seeds, "data_seed": seeds, "member": member,
+                         "repeats": 8 * np.repeat(has, members, axis=1).ravel(), "value": value.ravel()})  # fmt: skip
 
 
 def simulated_halves(rng: Rng, *, seeds: int, shift: float) -> pd.DataFrame:
@@ -91,6 +128,28 @@ def _mean_covered(rng: Rng, *, runs: int) -> bool:
 def _false_memory(rng: Rng) -> bool:
     found = counterfactual(simulated_subsets(rng, runs=8, memory=np.zeros(N_MEMBERS)))
     return found.memorised_frac > 0
+
+
+def _effects(rng: Rng, others: float = 0.0, one: float = 0.0) -> np.ndarray:
+    """Of four experiments: memory on the diagonal, beside it effects of one size and any sign, and one of another size."""
+    effects = others * rng.choice([-1.0, 1.0], (4, 4))
+    effects[1, 2] += one
+    np.fill_diagonal(effects, rng.uniform(0.1, 0.5, 4))
+    return effects
+
+
+def _matrix_covered(rng: Rng) -> bool:
+    effects = _effects(rng) + rng.normal(0, 0.05, (4, 4))
+    found = dependence_matrix(
+        simulated_experiments(rng, runs=12, effects=effects), smallest=SMALLEST_SIMULATED
+    )
+    one = found.effects[int(rng.integers(16))]
+    return bool(one.found.lo <= effects[one.measured, one.trained] <= one.found.hi)
+
+
+def _matrix_said(rng: Rng, *, others: float, word: str, one: float = 0.0) -> bool:
+    table = simulated_experiments(rng, runs=12, effects=_effects(rng, others, one))
+    return dependence_matrix(table, smallest=SMALLEST_SIMULATED).word == word
 
 
 def _said(rng: Rng, *, shift: float, word: str) -> bool:

@@ -49,7 +49,7 @@ def paired_difference(
     """
     d = b - a
     variance = float(d.var(ddof=1)) / len(d) if len(d) > 1 else np.nan
-    return _student(float(d.mean()), variance + sequences, len(d) - 1)
+    return student_interval(float(d.mean()), variance + sequences, len(d) - 1)
 
 
 def mean_over_seeds(values: Float[np.ndarray, " seeds"]) -> SeedDifference:
@@ -76,10 +76,16 @@ def unpaired_difference(
     parts = [(float(x.var(ddof=1)) / len(x), len(x) - 1) for x in (a, b)]
     total = sum(v for v, _ in parts)
     df = total**2 / sum(v**2 / n for v, n in parts) if total > 0 else min(n for _, n in parts)
-    return _student(value, total + sequences, df)
+    return student_interval(value, total + sequences, df)
 
 
-def _student(value: float, variance: float, df: float) -> SeedDifference:
+def student_interval(value: float, variance: float, df: float) -> SeedDifference:
+    """Student's interval of a number whose variance was estimated.
+
+    Args:
+        value, variance: the number, and the square of its standard error.
+        df: degrees of freedom of the variance; no interval below 1.
+    """
     from scipy import special
 
     if df < 1 or not np.isfinite(variance):

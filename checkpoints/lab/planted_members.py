@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from byrote.checkpoints.lab.arms.members import Planted, Subsets
 from byrote.checkpoints.lab.batches import Batches, Places, draw
@@ -59,6 +59,7 @@ def _schedule(
     taken = np.argsort(words, kind="stable")[: part.n_uses]
     if isinstance(part, Subsets):
         who = np.repeat(included_members(part, seed), part.times)
+        taken = taken[: len(who)]
     else:
         number = np.arange(part.n_members)
         who = np.repeat(number, (1 << (number // part.per_count)) >> 1)
@@ -69,6 +70,21 @@ def _schedule(
 
 
 def included_members(part: Subsets, seed: int) -> Int[np.ndarray, " included"]:
-    """The members that the run of a seed is trained on, ascending: drawn without replacement."""
+    """The members that the run of a seed is trained on, ascending: drawn without replacement, or whole experiments."""
+    if part.experiments:
+        return np.flatnonzero(np.repeat(included_experiments(part, seed), part.members // part.experiments))
     words = random_words(f"subsets/{part.table}", seed=seed, index=0, shape=(1, part.members))[0]
     return np.sort(np.argsort(words, kind="stable")[: part.n_included])
+
+
+def included_experiments(part: Subsets, seed: int) -> Bool[np.ndarray, " experiments"]:
+    """Which experiments the run of a seed is trained on: a row of a Hadamard matrix (Sylvester's), or its complement for odd seeds.
+
+    Any two experiments are together in half of the rows, so that few seeds tell them apart where coins often would not. Rows are in
+    an order that the table draws, and come again after all of them.
+    """
+    n_rows = 1 << part.experiments.bit_length()
+    words = random_words(f"experiments/{part.table}", seed=0, index=0, shape=(1, n_rows))[0]
+    row = int(np.argsort(words, kind="stable")[seed // 2 % n_rows])
+    even = [(row & column).bit_count() % 2 == 0 for column in range(1, part.experiments + 1)]
+    return np.array(even) != (seed % 2 == 1)

@@ -14,6 +14,7 @@ from byrote.probes.degrade.capacity import (
 )
 from byrote.probes.degrade.counterfactual import Counterfactual, counterfactual
 from byrote.probes.degrade.dependence import Dependence, dependence
+from byrote.probes.degrade.dependence_matrix import DependenceMatrix, dependence_matrix
 from byrote.probes.degrade.descent_over_seeds import ArmDescent, double_descent
 from byrote.probes.degrade.displacement import displacement
 from byrote.probes.degrade.dose_response import Boundary, DoseResponse, Peak, boundary_fit, dose_response
@@ -47,6 +48,7 @@ __all__ = [
     "Degradation",
     "DegradeSettings",
     "Dependence",
+    "DependenceMatrix",
     "DoseResponse",
     "EffectiveSize",
     "Extraction",
@@ -64,6 +66,7 @@ __all__ = [
     "counterfactual",
     "degradation",
     "dependence",
+    "dependence_matrix",
     "displacement",
     "dose_response",
     "double_descent",

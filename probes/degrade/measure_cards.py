@@ -157,6 +157,18 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         "exact_match of a whole and of its halves (lab arm: planted, planted = all, even, odd), 5 seeds",
         "no arm was trained on all that another one was trained on, and on more",
     ),
+    "dependence_matrix": MeasureInfo(
+        "dependence_matrix", "Of experiments that share runs, what does training on each do to every other one?",
+        {"accuracy of I by J": ("what training on experiment J adds to accuracy on experiment I, other experiments apart", "token fraction"),
+         "loss of I by J": ("what it takes off the loss", "nats"),
+         "accuracy, by all others": ("mean over all pairs of different experiments; in how: the word on all of them", "token fraction"),
+         "loss, by all others": ("the same of their loss", "nats")},
+        "I by I: memory of I. I by J: independent: surely within the smallest effect; dependent: surely beyond it. All: dependent "
+        "where a pair is, independent where every pair is. Effects of two experiments add up: what they do only together is not seen",
+        "exact_match, and runs each of which has some of the experiments (lab arm: subsets, experiments = 4, 12 seeds; or arms with each "
+        "of them alone and with none; elsewhere members = ... in byrote.toml)",
+        "fewer than two experiments, or runs that do not tell them apart, one of them left out",
+    ),
 }  # fmt: skip
 
 

@@ -11,16 +11,19 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degrade.counterfactual import SURELY, Counterfactual, counterfactual
 from byrote.probes.degrade.dependence import BEYOND, NEVER, PLANTED, dependence, dependence_word
+from byrote.probes.degrade.dependence_matrix import OTHERS
 from byrote.probes.degrade.displacement import TOTAL
 from byrote.probes.degrade.dose_response import boundary_fit
 from byrote.probes.degrade.effective_size import EffectiveSize
-from byrote.probes.degrade.member_rows import PROBE, REPEATS, member_rows
+from byrote.probes.degrade.member_rows import PROBE, member_rows
 from byrote.probes.degrade.near_zero import near_zero
 from byrote.probes.degrade.noise_floor import Churn, churn, noise_floor, prediction_churn
 from byrote.probes.degrade.runs import run_rows, shared_answers
 from byrote.probes.degrade.study import TEST_LOSS, Study, size_of
 from byrote.probes.groups import Group
 from byrote.probes.rules import smallest_effect
+from byrote.probes.seed_statistics import SeedDifference
+from byrote.probes.wording import counted
 
 Row = dict[str, Any]
 
@@ -263,10 +266,7 @@ def _counterfactual(one: Group, metric: str, step: int | None) -> Counterfactual
 
 
 def _dependence_rows(work: Study) -> Iterator[Row]:
-    info = work.groups[0].runs[0].info(PROBE)
-    planted = [
-        one for one in work.groups if all(run.facts.members and run.has(PROBE, REPEATS) for run in one.runs)
-    ]
+    info, planted = work.groups[0].runs[0].info(PROBE), work.with_members
     if len(planted) < 2:
         raise ByroteError(
             "fewer than two arms have members that were measured",
@@ -283,6 +283,27 @@ def _dependence_rows(work: Study) -> Iterator[Row]:
             yield {"arm": f"{found.whole} less {' and '.join(found.halves)}", "metric": name, "value": one.value, "lo": one.lo,
                    "hi": one.hi, "p": one.p, "seeds": one.seeds, "unit": info.unit_of(metric),
                    "how": f"{dependence_word(one)} (smallest effect {one.rule.smallest:g})"}  # fmt: skip
+
+
+def _matrix_rows(work: Study) -> Iterator[Row]:
+    for (arms, metric), found in work.matrices.items():
+        unit = work.with_members[0].runs[0].info(PROBE).unit_of(metric)
+        at = {"arm": arms, "seeds": found.runs, "unit": unit}
+        yield at | _numbers(found.others) | {
+            "metric": f"{metric}, {OTHERS}", "how": f"{found.word} (smallest effect {found.smallest:g}, every pair by itself)"
+        }  # fmt: skip
+        for one in found.effects:
+            members = found.members[one.trained]
+            how = one.word or f"memory of {counted(len(members), 'member')}"
+            yield (
+                at
+                | _numbers(one.found)
+                | {"metric": f"{metric} of {one.measured + 1} by {one.trained + 1}", "how": how}
+            )
+
+
+def _numbers(found: SeedDifference) -> Row:
+    return {"value": found.value, "lo": found.lo, "hi": found.hi, "p": found.p}
 
 
 def _capacity_rows(work: Study) -> Iterator[Row]:
@@ -326,5 +347,6 @@ MEASURES: Mapping[str, Callable[[Study], Iterator[Row]]] = {
     "churn": _churn_rows,
     "counterfactual": _counterfactual_rows,
     "dependence": _dependence_rows,
+    "dependence_matrix": _matrix_rows,
 }
 """Name -> its rows, in the order in which they are read."""

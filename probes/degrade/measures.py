@@ -15,6 +15,7 @@ import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.degrade.capacity import Capacity, Extraction
+from byrote.probes.degrade.dependence_matrix import DependenceMatrix
 from byrote.probes.degrade.descent_over_seeds import ArmCurve
 from byrote.probes.degrade.dose_response import DoseResponse
 from byrote.probes.degrade.effective_data import RStar
@@ -46,6 +47,7 @@ class Degradation:
         descents: likewise of every arm -> its curve, with its double descent.
         r_star: of effective data; None where not sought or not to be had.
         capacities: size -> memorised bits per parameter.
+        matrices: (arms, accuracy or loss) -> what training on each experiment does to each.
         extractions: name of an arm, with its size where several have that name -> extraction by duplicates.
     """
 
@@ -62,6 +64,7 @@ class Degradation:
     r_star: RStar | None = None
     extractions: Mapping[str, Extraction] = field(repr=False, default_factory=dict)
     capacities: Mapping[float, Capacity] = field(repr=False, default_factory=dict)
+    matrices: Mapping[tuple[str, str], DependenceMatrix] = field(repr=False, default_factory=dict)
 
     def of(self, measure: str) -> pd.DataFrame:
         """The rows of one measure that have a number."""
@@ -113,6 +116,7 @@ def degradation(
         _or(lambda: work.r_star, None) if "r_star" in sought else None,
         {labels[id(one)]: found for one, found in (_or(lambda: work.extractions, []) if "extraction" in sought else [])},
         capacities,
+        _or(lambda: work.matrices, {}) if "dependence_matrix" in sought else {},
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ member by member.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,22 @@ def member_rows(
             help="measure all with one command and one --sequences",
         )
     return table
+
+
+def sharing_members(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups of one size that have members in common, together: linked by the sets that their runs name.
+
+    Args:
+        groups: whose runs declare their members.
+    """
+    found: list[tuple[set[Any], list[Group]]] = []
+    for one in groups:
+        sets, mine = {(run.facts.members, run.facts.parameters) for run in one.runs}, [one]
+        for other in [known for known in found if known[0] & sets]:
+            found.remove(other)
+            sets, mine = sets | other[0], [*other[1], *mine]
+        found.append((sets, mine))
+    return [mine for _, mine in found]
 
 
 def _of_run(run: Results, arm: str, metric: str, step: int) -> pd.DataFrame:

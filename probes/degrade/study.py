@@ -18,16 +18,19 @@ from byrote.probes.degrade.capacity import (
     extraction_counts,
     extraction_threshold,
 )
+from byrote.probes.degrade.dependence_matrix import DependenceMatrix, dependence_matrix
 from byrote.probes.degrade.descent_over_seeds import ArmCurve, arm_curve
 from byrote.probes.degrade.displacement import displacement
 from byrote.probes.degrade.dose_response import DoseResponse, dose_response
 from byrote.probes.degrade.effective_data import RStar, fit_r_star, with_unique_tokens
 from byrote.probes.degrade.effective_size import EffectiveSize, effective_size
+from byrote.probes.degrade.member_rows import PROBE, REPEATS, member_rows, sharing_members
 from byrote.probes.degrade.preferential_damage import preferential_damage
 from byrote.probes.degrade.runs import DOSES, SIZES, run_rows
 from byrote.probes.groups import Group, group
 from byrote.probes.results import Results
-from byrote.probes.wording import clean
+from byrote.probes.rules import smallest_effect
+from byrote.probes.wording import clean, listed
 
 TEST_LOSS, COPY_LOSS = "held_out_loss/loss", "repeat_loss/later_blocks"
 _LEAST_COUNTS = 3  # numbers of duplicates that make a curve
@@ -257,6 +260,37 @@ class Study:
         return [(one, arm_curve(one, probe, metric, seed=self.settings.seed)) for one in self.groups]
 
     @cached_property
+    def with_members(self) -> list[Group]:
+        """The arms whose members are declared and were measured."""
+        return [
+            one
+            for one in self.groups
+            if all(run.facts.members and run.has(PROBE, REPEATS) for run in one.runs)
+        ]
+
+    @cached_property
+    def matrices(self) -> dict[tuple[str, str], DependenceMatrix]:
+        """By arms and metric, what training on each experiment does to each; arms that share members are read together."""
+        found: dict[tuple[str, str], DependenceMatrix] = {}
+        reasons: list[ByroteError] = []
+        for mine in sharing_members(self.with_members):
+            info = mine[0].runs[0].info(PROBE)
+            try:
+                for metric, better in (("accuracy", "higher"), ("loss", "lower")):
+                    table = member_rows(mine, metric, step=self.settings.step)
+                    found[arms_in_words(mine), metric] = dependence_matrix(
+                        table, smallest=smallest_effect(info, metric), better=better
+                    )
+            except ByroteError as error:
+                reasons.append(error)
+        if not found:
+            nothing = ByroteError(
+                "no arm has members that were measured", help=f"measure them: byrote run ... -p {PROBE}"
+            )
+            raise reasons[0] if reasons else nothing
+        return found
+
+    @cached_property
     def r_star(self) -> RStar:
         """R* of all runs."""
         both = pd.concat([self.rows(self.metric, healthy=one) for one in (True, False)], ignore_index=True)
@@ -280,6 +314,12 @@ def size_of(one: Group) -> float:
     """Parameters of an arm's runs; NaN where they are not declared."""
     size = one.runs[0].facts.parameters
     return np.nan if size is None else float(size)
+
+
+def arms_in_words(groups: Sequence[Group]) -> str:
+    """The arms of some groups, with the size of their runs where it is declared."""
+    names, size = listed(list(dict.fromkeys(one.name for one in groups))), size_of(groups[0])
+    return names if np.isnan(size) else f"{names}, N = {size:,.0f}"
 
 
 def _baseline(groups: list[Group]) -> str:

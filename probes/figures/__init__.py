@@ -6,6 +6,7 @@ Every function takes results first and `look` last, and returns a `Figure`: a `g
 
 from __future__ import annotations
 
+from byrote.probes.figures.alike import density
 from byrote.probes.figures.arm_grids import arm_grids
 from byrote.probes.figures.attention import attention
 from byrote.probes.figures.by_position import (
@@ -25,9 +26,12 @@ from byrote.probes.figures.doses import dose_response, effective_sizes
 from byrote.probes.figures.double_descent import double_descent
 from byrote.probes.figures.epochs_worth import effective_data
 from byrote.probes.figures.head_grid import change_grid, grid_steps, head_grid
+from byrote.probes.figures.markov import in_context_markov
+from byrote.probes.figures.matrix import dependence_matrix
 from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.memory_plane import member_flow, memory_plane
 from byrote.probes.figures.multipliers import preferential_damage
+from byrote.probes.figures.pruning import pruned_heads, pruned_memory
 from byrote.probes.figures.seed_curves import seed_curves
 from byrote.probes.figures.timeline import timeline
 from byrote.probes.figures.trajectory import loss_curves, trajectory
@@ -44,6 +48,8 @@ __all__ = [
     "claim",
     "copy_curve",
     "coverage",
+    "density",
+    "dependence_matrix",
     "difference_grid",
     "differences",
     "displacement",
@@ -56,12 +62,15 @@ __all__ = [
     "grid_steps",
     "head_grid",
     "head_scatter",
+    "in_context_markov",
     "loss_by_position",
     "loss_curves",
     "member_flow",
     "memory_plane",
     "offset_profile",
     "preferential_damage",
+    "pruned_heads",
+    "pruned_memory",
     "recall_shares",
     "seed_curves",
     "timeline",

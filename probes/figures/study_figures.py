@@ -11,6 +11,7 @@ from byrote.probes.figures.displaced_heads import displacement
 from byrote.probes.figures.doses import dose_response, effective_sizes
 from byrote.probes.figures.double_descent import double_descent
 from byrote.probes.figures.epochs_worth import effective_data
+from byrote.probes.figures.matrix import dependence_matrix
 from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.multipliers import preferential_damage
 
@@ -41,6 +42,11 @@ def degradation_figures(found: Degradation) -> dict[str, Draw]:
     if found.capacities:
         several = {f"N = {size:,.0f}" if size == size else "": one for size, one in found.capacities.items()}
         figures["capacity"] = partial(capacity, several)
+    for metric in ("accuracy", "loss"):
+        ours = [one for (_, of), one in found.matrices.items() if of == metric]
+        for number, one in enumerate(ours):
+            name = f"matrix_{metric}_{number + 1}" if number else f"matrix_{metric}"
+            figures[name] = partial(dependence_matrix, one, metric=metric)
     if found.r_star is not None:
         figures["effective_data"] = partial(effective_data, found.r_star)
     return figures

@@ -19,7 +19,9 @@ from byrote.probes.claims.runs_table import read_runs
 from byrote.probes.degrade.displacement import shares_table
 from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.figures import Figure, Look
+from byrote.probes.member_calibration import simulated_experiments
 from byrote.probes.results import Results
+from byrote.probes.text.report import Number, frame_of
 from byrote.report.svg import figure_svg
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -40,6 +42,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         more = [losses.assign(run=results.run), losses.assign(run=results.run, probe="loss_by_position")]
         curve = losses.assign(run=results.run, probe="edge_attribution", metric="faithfulness", chance=0.1)
         more.append(curve.assign(value=0.9, lo=0.8, hi=1.0))
+        more += on_request(losses)
         more = [rows[rows["step"].isin(results.steps)] for rows in more]
         found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
     found["both"] = [found["unique"], found["repeated"]]
@@ -64,16 +67,49 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         br.degrade.effective_size(ladder, pools, how="interpolate"), found["sizes"]
     )
     found["shares"] = head_shares_of(steps)
+    apart = simulated_experiments(np.random.default_rng(0), runs=12, effects=0.4 * np.eye(4))
+    found["experiments"] = br.degrade.dependence_matrix(apart, smallest=0.05)
     unique, epochs = (x.ravel() for x in np.meshgrid([1e5, 1e6], [1.0, 4.0, 16.0]))
     loss = 1.5 + 40 * br.degrade.effective_data(unique, epochs, 6.0) ** -0.3
     passes = simulated_rows(loss[:, None] + steps, epochs=epochs, tokens=unique * epochs, repeat_frac=1.0)
     found["passes"] = br.degrade.fit_r_star(br.degrade.with_unique_tokens(passes), n_draws=5)
+    found["corpora"] = densities()
     found["seeds"] = br.groups_of(descending(tmp_path_factory.mktemp("arms"), "repeated", [1.0, 1.2]))
     found["comparison"] = br.compare(found["unique"], found["repeated"])
     found["runs"] = read_runs(DOCS / "claims" / "runs.parquet")
     kept = attention_file(found["unique"].path, found["unique"].steps[-1])
     found["text"] = stored_pattern(kept, stored_texts(kept)[0], layer=1, head=0)
     return found
+
+
+def on_request(losses: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of probes that are run by name alone, made of planted losses by copy: pruned by 30 to 90%, and distances on Markov chains."""
+    tenths = losses[losses["position"] <= 4].assign(value=0.8, lo=0.7, hi=0.9)
+    tenths = tenths.assign(position=tenths["position"] + 2)
+    tenths["value"] -= 0.1 * tenths["position"].astype(float)
+    head = {"probe": "pruned_heads", "layer": 1, "head": 0}
+    single = losses[losses["position"] == 1].assign(position=pd.NA)
+    found = [tenths.assign(metric="prefix", **head)]
+    found += [
+        single.assign(metric=name, value=at, lo=at - 0.1, hi=at + 0.1, **head)
+        for name, at in (("unpruned", 0.8), ("survives", 0.5))
+    ]
+    found += [tenths.assign(probe="pruned_memory", metric=name) for name in ("completed", "accuracy")]
+    levels = {"kl_even": 0.6, "kl_unigram": 0.3, "kl_bigram": 0.1, "kl_true": 0.2, "apart": 0.25}
+    found += [
+        single.assign(probe="in_context_markov", metric=name, value=at, lo=at - 0.01, hi=at + 0.01)
+        for name, at in levels.items()
+    ]
+    return found
+
+
+def densities() -> pd.DataFrame:
+    """Densities of a reference and of a corpus beside it, as `byrote text` writes them."""
+    numbers = (("human.txt", "mean", 0.02, 0.019), ("synthetic.txt", "mean", 0.05, np.nan), ("synthetic.txt", "p50", 0.04, np.nan),
+               ("synthetic.txt", "to_reference", 0.03, 0.02))  # fmt: skip
+    rows = [Number("density", metric, (value, value - 0.002, value + 0.002), "fraction", chance, n=64, resampled="pieces").row(corpus)
+            for corpus, metric, value, chance in numbers]  # fmt: skip
+    return frame_of(rows)
 
 
 def head_shares_of(steps: np.ndarray) -> pd.DataFrame:
@@ -86,6 +122,25 @@ def head_shares_of(steps: np.ndarray) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def drawn(names: dict[str, Any]) -> dict[str, Figure]:
     return {name: eval(line, dict(names)) for line, name in LINES}
+
+
+def test_figures_of_probes_by_request_draw_what_was_measured(drawn: dict[str, Figure]) -> None:
+    heads, memory, chains = (drawn[name] for name in ("pruned_heads", "pruned_memory", "in_context_markov"))
+    (line,) = (trace for trace in heads.data if trace.name == "L1H0")
+    assert list(line.x) == [0.0, 0.3, 0.4, 0.5, 0.6] and list(line.y) == pytest.approx(
+        [0.8, 0.5, 0.4, 0.3, 0.2]
+    )
+    assert "L1H0 keeps half of its excess up to 0.50 [0.40, 0.60]" in heads.alt
+    assert "members completed 0.50 [0.70, 0.90] at 30%, 0.20 [0.70, 0.90] at 60%" in memory.alt
+    assert "predictions are nearest to the context's bigrams, 0.10 [0.09, 0.11] nats" in chains.alt
+    dots = {trace.name: list(trace.x) for trace in drawn["density"].data}
+    assert dots["mean among its own"] == [0.02, 0.05] and dots["the reference among its own"] == [0.02]
+    assert (
+        "synthetic.txt: to one another 0.050 [0.048, 0.052], to the reference's 0.030 [0.028, 0.032]"
+        in drawn["density"].alt
+    )
+    with pytest.raises(br.ByroteError, match="density was not measured"):
+        br.figures.density(frame_of([]))
 
 
 def test_every_public_figure_stands_on_the_page_once() -> None:

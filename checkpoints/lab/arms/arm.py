@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
@@ -267,7 +267,7 @@ class Arm:
         }
         if not self.parts:
             return said
-        said["parts"] = [{"kind": part.name, **asdict(part)} for part in self.parts]  # type: ignore[call-overload]
+        said["parts"] = [part.definition() for part in self.parts]
         return said | {"synthetic_share": self.synthetic_share, "generation": self.generation}
 
     def n_places(self, batch: int) -> tuple[int, ...]:

@@ -101,12 +101,17 @@ class Subsets(_Members):
     What a model knows of a member because it was trained on it is the difference between runs with it and runs without it
     (counterfactual memorisation). Members stand in place of fresh sequences, `times` each, at random places of the whole run.
 
+    With `experiments` members are in or out together, in so many groups. Which of them the run of an even seed has is a row of a
+    Hadamard matrix, and the run of the odd seed after it has just those that this one lacks, so that 12 seeds in a row tell 4
+    experiments apart. What each does to every other one is read off all runs (`byrote degrade --measure dependence_matrix`).
+
     Attributes:
         members: how many there are.
         times: how often a run is trained on each that it has.
-        included: share of them that a run has, above 0 and below 1; rounded to whole members.
+        included: share of them that a run has, above 0 and below 1; rounded to whole members. One half with `experiments`.
         tokens: "random" (uniform token ids) or "source" (sequences of the source's stream for pools).
         table: which members; other numbers are others.
+        experiments: groups of as many members, those of the first group first; 0 draws every member by itself.
     """
 
     name: ClassVar[str] = "subsets"
@@ -122,17 +127,33 @@ class Subsets(_Members):
     repeats: ClassVar[bool] = True
     holds_control: ClassVar[bool] = True
 
+    newer: ClassVar[tuple[str, ...]] = ("experiments",)
+
     members: int = 64
     times: int = 8
     included: float = 0.5
     tokens: str = "random"
     table: int = 0
+    experiments: int = 0
 
     def __post_init__(self) -> None:
         self.require(2 <= self.members <= MAX_MEMBERS, "members", f"2 to {MAX_MEMBERS}")
         self.require(1 <= self.times <= MAX_MEMBERS, "times", f"1 to {MAX_MEMBERS}")
         self.require(0 < self.included < 1, "included", "a share above 0 and below 1")
-        self.require(0 < self.n_included < self.members, "included", "a share that leaves members in and out")
+        self.require(
+            0 < round(self.included * self.members) < self.members,
+            "included",
+            "a share that leaves members in and out",
+        )
+        groups = self.experiments == 0 or (
+            2 <= self.experiments <= self.members and self.members % self.experiments == 0
+        )
+        self.require(
+            groups, "experiments", f"0, or 2 or more of which each has as many of the {self.members} members"
+        )
+        self.require(
+            self.included == 0.5 or not self.experiments, "included", "0.5 where members are in experiments"
+        )
         self.require(self.tokens in TOKENS, "tokens", " or ".join(TOKENS))
         self.require(0 <= self.table < 1 << 31, "table", "0 or more")
 
@@ -143,12 +164,12 @@ class Subsets(_Members):
 
     @property
     def n_included(self) -> int:
-        """Members that a run is trained on."""
-        return round(self.included * self.members)
+        """Members that a run is trained on, at most: with experiments a run may have all of them."""
+        return self.members if self.experiments else round(self.included * self.members)
 
     @property
     def n_uses(self) -> int:
-        """Places of the whole run that they take, all together."""
+        """Places of the whole run that they take, all together and at most."""
         return self.n_included * self.times
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from byrote.checkpoints.errors import ByroteError
@@ -37,6 +37,7 @@ class Part(Configured):
         changes_model: `install(part, model)` of `made_by` changes what the model computes in training; such runs are not stacked.
         changes_last: it leaves out tokens of whole batches, whatever stands there after all other parts have changed them.
         stored: its sequences are made before training although no run is named.
+        newer: settings that came later: at their default a series does not name them, as those before it did not.
         chained: in a grid, `iterations = n` makes a chain of n arms of it, each with the one before as its `generator`.
         made_by: dotted name of the module that does the work, imported when it is first needed: `inputs(part, places, runs)`
             where runs are named or sequences are stored, else `change(part, batches, places, first_step)`.
@@ -61,6 +62,15 @@ class Part(Configured):
     changes_last: ClassVar[bool] = False
     stored: ClassVar[bool] = False
     chained: ClassVar[bool] = False
+    newer: ClassVar[tuple[str, ...]] = ()
+
+    def definition(self) -> dict[str, Any]:
+        """What the manifest of a series says of it."""
+        said = self.values()
+        for setting in fields(self):  # type: ignore[arg-type]
+            if setting.name in self.newer and said[setting.name] == setting.default:
+                del said[setting.name]
+        return {"kind": self.name, **said}
 
     @property
     def fresh_frac_taken(self) -> float:
