@@ -7,13 +7,14 @@ LIBRARIES := $(VENV)/.libraries
 FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-browser test-processes test-all check bench torture install clean FORCE
+.PHONY: help demo test test-browser test-processes test-ray test-all check bench torture install clean FORCE
 
 help:
 	@echo "make demo      train 20 small models on four kinds of data, measure and compare them, write the report (minutes)"
 	@echo "make test      the default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
 	@echo "make test-processes  the package installed, the notebooks, servers and sweeps that are killed"
+	@echo "make test-ray  a Ray cluster of several nodes on this machine; installs Ray (80 MB to fetch, 240 MB on disk)"
 	@echo "make test-all  the same, with the tests marked slow"
 	@echo "make check     formatting, lint and types"
 	@echo "make torture   power cuts, full disks and hostile files for two minutes; seconds=3600 for an hour (SECURITY.md)"
@@ -61,7 +62,7 @@ demo: $(STAMP)
 	@echo "Press play: $(BIN)/byrote dashboard runs/demo/results"
 
 # Tests start byrote in hundreds of processes: its bytecode is cached, whatever the environment says.
-test test-browser test-processes test-all torture: export PYTHONDONTWRITEBYTECODE =
+test test-browser test-processes test-ray test-all torture: export PYTHONDONTWRITEBYTECODE =
 
 # A file stays with one process, which makes its fixtures once; tests/conftest.py puts the long files first.
 test: $(STAMP)
@@ -70,6 +71,12 @@ test: $(STAMP)
 # What takes seconds to start, by the files it is in: the others need not be imported.
 test-processes: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m processes $$(grep -rl --include='test_*.py' 'mark\.processes' tests)
+
+# Ray takes 240 MB on disk, and one test file needs it: it is installed here alone, beside what the other tests need.
+RAY := ray==2.60.0
+test-ray: $(STAMP)
+	$(PIP) install -q -c constraints.txt "$(RAY)"
+	$(BIN)/python -m pytest -m processes tests/checkpoints/test_clusters.py
 
 # A browser on a busy machine may miss a deadline: what failed is tried once more, alone.
 test-browser: $(STAMP)
