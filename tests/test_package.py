@@ -229,7 +229,9 @@ def test_nothing_is_imported_under_two_names() -> None:
 
 def test_pins_and_ranges_are_about_the_same_libraries() -> None:
     pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
-    pinned |= set(re.findall(r"^RAY := (ray)==", (ROOT / "Makefile").read_text(), re.MULTILINE))  # too large for all
+    pinned |= set(
+        re.findall(r"^RAY := (ray)==", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )  # too large for all
     project = PROJECT["project"]
     ranges = [
         *project["dependencies"],
