@@ -35,6 +35,11 @@ class PluginError(ByroteError):
     """A part of a plugin that violates the contract of byrote's own parts; it stops the command."""
 
 
+def half_written(what: str) -> str:
+    """What to say of a checkpoint whose writing or copying was not finished, from what is missing of it."""
+    return f"half-written: {what}"
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A help line for an unknown name: the nearest valid one, or all of them when nothing is near."""
     names = sorted(choices)

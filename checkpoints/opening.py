@@ -5,16 +5,17 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
-from byrote.checkpoints.formats import discover, format_at, hub
+from byrote.checkpoints.formats import NothingReadableError, discover, format_at, hub
 from byrote.checkpoints.listing import listed_once
 from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of, text_of
+from byrote.checkpoints.step_map import OPTION, epochs_of, last_models, places_of, read_step_map, unfinished
 from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
 
 _GLOB = frozenset("*?[")
@@ -30,6 +31,7 @@ def open_series(
     base: str | Path | None = None,
     allow_download: bool = False,
     disk_budget_bytes: int | None = None,
+    step_map: str | Path | Mapping[str, int] | None = None,
 ) -> CheckpointSeries:
     """Open one series of checkpoints, whatever its format, without reading any weights.
 
@@ -43,6 +45,8 @@ def open_series(
             in the cache when it is loaded.
         disk_budget_bytes: most that steps downloaded by this process may hold on disk at any time; steps that
             were loaded are removed again to make room. None removes nothing.
+        step_map: the steps of folders or files whose names say none, by their names inside `path`, or a JSON or TOML file
+            of them; see `byrote.checkpoints.step_map`.
 
     Returns:
         The series, its checkpoints in step order; whatever claims to be a checkpoint but cannot be read
@@ -56,11 +60,13 @@ def open_series(
         "base": base,
         "allow_download": allow_download,
         "disk_budget_bytes": disk_budget_bytes,
+        "step_map": step_map,
     }
     given = [path] if isinstance(path, str | Path) else list(path)
     targets = [target for named in given for target in _expand(named)]
     if not targets:
         raise CheckpointError("no path was given", help="name a series, or the steps of one")
+    _refuse_map_of_several(targets, options)
     if len(targets) == 1:
         return targets[0].open(options)
     return _series_of_steps([target.path for target in targets], options)
@@ -88,6 +94,7 @@ def open_runs(
     targets = _unsplit([target for named in given for target in _expand(named)])
     if not targets:
         raise CheckpointError("no path was given", help="name a series, a folder of runs, or a glob")
+    _refuse_map_of_several(targets, options)
     found: dict[tuple[Path, tuple[int, ...], str], CheckpointSeries] = {}
     for target in targets:
         for series in _series_at(target, on_broken, options):
@@ -111,7 +118,15 @@ class _Target:
         if self.repo is not None:
             known = {name: value for name, value in options.items() if name in hub.FORMAT.options}
             return hub.open_repository(self.repo, **known)
+        step_map = options.pop("step_map", None)
+        if step_map is not None:
+            named = step_map if isinstance(step_map, Mapping) else read_step_map(Path(step_map))
+            return _series_of_map(self.path, places_of(self.path, named), options)
+        if epochs := _epochs_at(self.path):
+            return _series_of_epochs(self.path, epochs, options)
         part = options["part"]
+        if part is None and _has_steps(self.path):
+            return _with_last_models(discover(self.path, **options), options)
         if part is None or ((found := format_at(self.path)) is not None and "part" in found.options):
             return discover(self.path, **options)
         return _part_of_folder(self.path, part, options)
@@ -208,7 +223,8 @@ def _unsplit(targets: list[_Target]) -> list[_Target]:
 
 
 def _series_at(target: _Target, on_broken: Broken | None, options: dict[str, Any]) -> list[CheckpointSeries]:
-    if target.repo is not None or target.steps or not target.path.is_dir() or format_at(target.path):
+    single = target.repo is not None or target.steps or not target.path.is_dir() or format_at(target.path)
+    if single or options.get("step_map") is not None or _epochs_at(target.path):
         return _every_part(target, options)
     children = sorted(p for p in target.path.iterdir() if p.is_dir() and not p.name.startswith("."))
     runs = [child for child in children if format_at(child)]
@@ -257,6 +273,123 @@ def _by_part(steps: Iterable[Path]) -> dict[str, list[Path]]:
 
 def _in_part(series: CheckpointSeries, part: str) -> CheckpointSeries:
     return replace(series, name=f"{series.name}-{part}") if part else series
+
+
+def _refuse_map_of_several(targets: Sequence[_Target], options: Mapping[str, Any]) -> None:
+    if options.get("step_map") is not None and (len(targets) != 1 or targets[0].repo is not None):
+        raise CheckpointError(
+            "a step map belongs to one folder of checkpoints", help="name that folder, and no other"
+        )
+
+
+def _alone(place: Path, options: dict[str, Any], step: int | None) -> tuple[Checkpoint | Gap, bool]:
+    """The one checkpoint at a place, or why there is none; and whether something in it says its step.
+
+    Raises:
+        CheckpointError: it is a series of its own.
+    """
+    try:
+        alone = discover(place, **options)
+    except NothingReadableError as error:
+        return Gap(place, error.gap.reason, error.gap.help, step), False
+    except CheckpointError as error:
+        return Gap(place, error.message, error.help, step), False
+    if len(alone) > 1:
+        raise CheckpointError(
+            f"{place} is a series of its own, of {len(alone)} checkpoints",
+            help="open one series at a time, or several with open_runs",
+        )
+    return alone[0], not any(note.startswith("nothing says which") for note in alone.notes)
+
+
+def _series_of_map(folder: Path, places: Mapping[Path, int], options: dict[str, Any]) -> CheckpointSeries:
+    """What a step map names, beside the steps that the folder names itself."""
+    own: tuple[Checkpoint | Gap, ...] = ()
+    notes: tuple[str, ...] = ()
+    format = ""
+    try:
+        series = discover(folder, **options)
+        one_model = len(series) == 1 and series[0].path == folder
+        own = () if one_model else (*series.checkpoints, *series.gaps)
+        notes, format = () if one_model else series.notes, series.format
+    except CheckpointError:
+        pass  # nothing in it is named by step: the map is all there is
+    found: list[Checkpoint | Gap] = [
+        one for one in own if not any(place in (one.path, *one.path.parents) for place in places)
+    ]
+    for place, step in places.items():
+        one, _ = _alone(place, options, step)
+        found.append(replace(one, step=step))
+    series = series_of(folder, format, found, notes=notes)
+    formats = {checkpoint.format for checkpoint in series}
+    if len(formats) != 1:
+        gap = series.gaps[0] if series.gaps else None
+        why = f"of {len(formats)} formats ({', '.join(sorted(formats))})" if formats else "none can be read"
+        raise CheckpointError(
+            f"the checkpoints that the step map names in {folder}: {why}"
+            + (f": {gap.reason}" if gap else ""),
+            help=gap.help if gap else "a series is one model in training",
+        )
+    return replace(series, format=formats.pop())
+
+
+def _epochs_at(folder: Path) -> dict[Path, int]:
+    """Models in folders called by their epochs, where none is called by its step."""
+    if not _is_folder(folder):
+        return {}
+    return {place: epoch for place, epoch in epochs_of(folder).items() if format_at(place) is not None}
+
+
+def _series_of_epochs(folder: Path, epochs: Mapping[Path, int], options: dict[str, Any]) -> CheckpointSeries:
+    """Models by epoch: at their steps where every one of them says it, else at their epochs, with a note."""
+    read = {place: _alone(place, options, epoch) for place, epoch in epochs.items()}
+    known = all(says for one, says in read.values() if isinstance(one, Checkpoint))
+    found = [
+        one if known and isinstance(one, Checkpoint) else replace(one, step=epochs[place])
+        for place, (one, _) in read.items()
+    ]
+    readable = [one for one in found if isinstance(one, Checkpoint)]
+    if not readable:
+        gap = next(one for one in found if isinstance(one, Gap))
+        raise CheckpointError(
+            f"none of the {len(found)} checkpoint folders in {folder} can be read: {gap.path.name}: {gap.reason}",
+            help=gap.help,
+        )
+    note = f"the folders are named by epochs, which stand for steps here; {OPTION} says the steps"
+    series = series_of(folder, readable[0].format, found, notes=() if known else (note,))
+    return _with_last_models(series, options, known=known)
+
+
+def _has_steps(path: Path) -> bool:
+    """Whether a path is a folder with folders named by steps."""
+    return _is_folder(path) and bool(step_folders(path))
+
+
+def _with_last_models(
+    series: CheckpointSeries, options: dict[str, Any], *, known: bool = True
+) -> CheckpointSeries:
+    """A series with the models called final, best and the like whose step is known, and notes on the others.
+
+    Args:
+        series: of folders.
+        options: of `open_series`.
+        known: whether the series is along steps.
+    """
+    notes, found = [*series.notes, *unfinished(series.path)], list(series.checkpoints)
+    for place in last_models(series.path):
+        if format_at(place) is None or any(place in (one.path, *one.path.parents) for one in found):
+            continue
+        one, says = _alone(place, options, None)
+        if isinstance(one, Gap):
+            notes.append(f"{place.name} was left out: {one.reason}")
+        elif not (says and known):
+            notes.append(f"{place.name} was left out: nothing says which step it is; {OPTION} does")
+        elif one.step in series.steps or one.format != series.format:
+            why = "again" if one.step in series.steps else f"in another format ({one.format})"
+            notes.append(f"{place.name} is step {one.step} {why} and was left out")
+        else:
+            found.append(one)
+    return replace(series, checkpoints=tuple(sorted(found)), notes=tuple(notes))
 
 
 def _series_of_steps(paths: Sequence[Path], options: dict[str, Any]) -> CheckpointSeries:
@@ -312,6 +445,13 @@ def _uniquely_named(found: list[CheckpointSeries]) -> list[CheckpointSeries]:
         number = f"-{count[series.name]}" if uses[series.name] > 1 else ""
         named.append(replace(series, name=f"{series.name}{number}"))
     return named
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name no file system takes
+        return False
 
 
 def _exists(text: str) -> bool:

@@ -72,7 +72,8 @@ def measure(
     def show(event: dict[str, Any]) -> None:
         if event["event"] == "checkpoint":
             done = f"{opened.name}: {event['done']}/{event['total']}"
-            line(f"{done} · step {event['step']:,} · ETA {event['eta_s']:.0f} s", False)
+            eta = "" if event["eta_s"] is None else f" · ETA {event['eta_s']:.0f} s"
+            line(f"{done} · step {event['step']:,}{eta}", False)
 
     config = SweepConfig(probes=names, **settings)
     outcome = sweep(opened, config, out="results" if out is None else out, fresh=fresh, on_event=show)

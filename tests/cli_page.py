@@ -33,7 +33,7 @@ _INTRO = """# The command line
 
 Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
 
-`byrote VERB -h` says the same in the terminal. stdout carries data only; progress, notes and errors go to stderr."""
+`byrote help VERB` says the same in the terminal, and `byrote completion --install` lets the shell complete it. stdout carries data only; progress, notes and errors go to stderr."""
 _OUTPUT = """## Output
 
 A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `lint`, `probes`, `verify`, `show`, `compare`,

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli.output import Output, output_params
 from byrote.cli.session import Session
+from byrote.cli.settings import unknown_variables, unread_variables
 
 HELP_WIDTH = 100
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
@@ -100,6 +101,10 @@ def _setting(part: Field[Any]) -> Declared:
     if isinstance(part.default, Declared):
         return part.default
     given = {name: value for name, value in part.metadata.items() if name != "called"}
+    if given.get("multiple"):
+        given["callback"] = separated
+    if part.name == "probes":
+        given["shell_complete"] = probe_names
     help, names = given.pop("help"), given.pop("names", ())
     if "choices" in given:
         given["type"] = click.Choice(given.pop("choices"))
@@ -110,6 +115,20 @@ def _setting(part: Field[Any]) -> Declared:
     elif part.default is False:
         return flag(help, *names)
     return option(help, *names, **{"default": part.default, **given})
+
+
+def separated(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Words that were repeated, or typed as one word with commas."""
+    parts = ((part.strip(), text) for text in value for part in text.split(","))
+    return tuple(dict.fromkeys(part for part, text in parts if part or not text.strip(", ")))
+
+
+def probe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Completions of the name of a probe, the last of several separated by commas."""
+    from byrote.probes.registry import REGISTRY
+
+    before, comma, begun = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in REGISTRY if name.startswith(begun)]
 
 
 def option(help: str, *names: str, **given: Any) -> Any:
@@ -195,8 +214,6 @@ class Verb(_WithExamples):
         known = {str(p.name) for p in self.params if isinstance(p, click.Option)}
         where = ".".join(ctx.command_path.split()[1:])
         session = ctx.find_object(Session)
-        if session is not None and (said := session.settings.ignored_words(where)):
-            session.warn(f"warning: {said}")
         for name in ctx.default_map or {}:
             if name not in known:
                 raise ByroteError(
@@ -204,7 +221,19 @@ class Verb(_WithExamples):
                     f"`{ctx.command_path}`",
                     help=did_you_mean(name, known),
                 )
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        if session is not None and not ctx.resilient_parsing:
+            verbs = getattr(ctx.find_root().command, "verbs", {})
+            unread = [*unread_variables(_prefix(ctx), known), *unknown_variables(verbs)]
+            ignored = session.settings.ignored_words(where)
+            for said in [*([ignored] if ignored else []), *(unread if where != "doctor" else [])]:
+                session.warn(f"warning: {said}")
+        return rest
+
+
+def _prefix(ctx: click.Context) -> str:
+    """``BYROTE_LAB_TRAIN_``: what variables of a verb begin with."""
+    return "_".join(ctx.command_path.split()).replace("-", "_").upper() + "_"
 
 
 class LazyGroup(_WithExamples, click.Group):

@@ -1,4 +1,4 @@
-"""`byrote compare`: one run against a baseline."""
+"""`byrote compare`: runs, or arms of several seeds, against a baseline."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
 from byrote.cli.command import argument, option, verb
 from byrote.cli.expect import say_checks
-from byrote.cli.group_options import GROUP, print_groups, refuse_both, two_groups
+from byrote.cli.group_options import COLUMNS as ARM_COLUMNS
+from byrote.cli.group_options import (
+    GROUP,
+    arms_to_compare,
+    baseline_first,
+    print_groups,
+    refuse_both,
+    two_groups,
+)
 from byrote.cli.output import Column, Output, Row, columns
 from byrote.cli.session import Session
 from byrote.probes.wording import MISSING, count, number, p_value, plain
 
 if TYPE_CHECKING:
     from byrote.probes.comparable import Comparison
-    from byrote.probes.gate import Gate
+    from byrote.probes.groups import Group
     from byrote.probes.results import Results
 
 EXACT, IMPORTED = "weights only: exact, no sampling error", "imported, no samples: not tested"
@@ -62,13 +70,13 @@ COLUMNS = (
 @verb(
     "byrote compare results/unique results/repeated",
     "byrote compare results/a results/b --align tokens --csv",
+    "byrote compare results",
     "byrote compare --group unique='results/unique-*' --group repeated='results/repeated-*'",
 )
 def compare(
     session: Session,
     *,
-    a: Path | None = argument("[A]", type=options.PATH, required=False),
-    b: Path | None = argument("[B]", type=options.PATH, required=False),
+    results: tuple[str, ...] = argument("[RESULT]...", required=False),
     group: tuple[str, ...] = GROUP,
     align: str = option(
         "Match checkpoints by optimiser step, tokens seen, or held-out loss.",
@@ -89,6 +97,10 @@ def compare(
 ) -> int:
     """Compare run B with run A, the baseline, or two arms of several seeds: what differs, and how surely.
 
+    RESULT is a results folder, a folder of several, or a quoted glob; the first run is the baseline A, and every other one
+    is compared with it. More than two runs that declare arms of several seeds are compared as arms, with that of the
+    first. In a folder of several, the control or else what was trained on unique data is the baseline.
+
     Of two runs: differences are B - A on the same sequences, with 95% intervals over sequences. Two seeds of one arm differ as
     surely, so nothing is called better or worse: what is said is said of these two runs. The table has the numbers about the
     whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV and JSON have every
@@ -102,56 +114,93 @@ def compare(
     0.05: one primary metric, the copying gain; eight secondary ones corrected together (Holm); heads, and all else, by
     Benjamini-Hochberg, steps counted. Runs that were not measured alike are refused with the command that fixes it.
     """
+    from byrote.probes.gate import check, read_gate
+
+    gate = read_gate(expect) if expect else None
+    refuse_both(results, group)
+    if group:
+        runs, groups = [], list(two_groups(group))
+    else:
+        runs = _runs(session, results)
+        groups = arms_to_compare(runs)
+    checks = check(gate, runs or [run for one in groups for run in one.runs]) if gate else []
+    if len(runs) > 2:
+        first = groups[0].name if groups else runs[0].run
+        session.note(f"{first} is the baseline; name another run first to compare with that")
+    rows: list[dict[str, Any]] = []
+    shown, base = (COLUMNS, runs) if not groups else (ARM_COLUMNS, groups)
+    for other in base[1:]:
+        if groups:
+            rows += _compare_groups(session, base[0], other, align, at, out)
+        else:
+            rows += _compare_runs(session, (base[0], other), align, at, heads, top, out)
+        if not out.machine and other is not base[-1]:
+            session.data("")
+    if out.machine:
+        out.rows(shown, rows)
+    return say_checks(session, checks, out=out)
+
+
+def _runs(session: Session, results: Sequence[str]) -> list[Results]:
+    """The runs that are compared, the baseline first.
+
+    Raises:
+        click.UsageError: there is one.
+    """
+    runs = options.open_results(results)
+    if not (Path(results[0]) / "run.json").is_file():
+        runs = baseline_first(runs)
+    if len(runs) == 1 and len(results) > 1:
+        runs = runs * 2
+    if len(runs) == 1:
+        raise click.UsageError("Missing argument 'B': a run is compared with another one")
+    where = [run.path.resolve() for run in runs]
+    if where[0] in where[1:]:
+        session.warn(f"warning: {runs[0].path} is compared with itself: every difference is exactly 0")
+    return runs
+
+
+def _compare_runs(
+    session: Session,
+    runs: tuple[Results, Results],
+    align: str,
+    at: str,
+    heads: str,
+    top: int,
+    out: Output,
+) -> list[dict[str, Any]]:
+    """Say what two runs differ in; the rows."""
     from byrote.checkpoints.lab.arms import unequal_data
     from byrote.probes import findings, findings_compared
     from byrote.probes.degradation import compare as compare_results
-    from byrote.probes.gate import check, read_gate
-    from byrote.probes.results import Results
 
-    gate = read_gate(expect) if expect else None
-    refuse_both([place for place in (a, b) if place], group)
-    if group:
-        return _compare_groups(session, group, align, at, gate, out)
-    if a is None or b is None:
-        raise click.UsageError("Missing argument 'B': a run is compared with another one")
-    runs = (Results.open(a), Results.open(b))
     comparison = compare_results(*runs, align=align, at=_at(at), heads=heads)
-    checks = check(gate, runs) if gate else []
     out.headline(comparison.sentence)
     out.headline(f"{findings_compared.tally(comparison)}.")
     out.headline(f"A {findings.first_head(comparison.a, comparison.onset_a)}")
     out.headline(f"B {findings.first_head(comparison.b, comparison.onset_b)}")
     rows = _rows(comparison, runs)
-    if out.machine:
-        out.rows(COLUMNS, rows)
-    else:
+    if not out.machine:
         _print_table(session, comparison, rows, top=top, out=out)
         out.prose(_seeds(runs))
     if text := unequal_data(runs[0].arm, runs[1].arm):
         session.note(f"note: {text}")
     for note in comparison.notes:
         session.note(f"note: {note}")
-    return say_checks(session, checks, out=out)
+    return rows
 
 
 def _compare_groups(
-    session: Session,
-    group: Sequence[str],
-    align: str,
-    at: str,
-    gate: Gate | None,
-    out: Output,
-) -> int:
-    from byrote.probes.gate import check
+    session: Session, a: Group, b: Group, align: str, at: str, out: Output
+) -> list[dict[str, Any]]:
+    """Say what two arms differ in; the rows."""
     from byrote.probes.group_comparison import compare_groups
 
-    groups = two_groups(group)
-    found = compare_groups(*groups, align=align, at=_at(at))
-    checks = check(gate, [run for one in groups for run in one.runs]) if gate else []
-    print_groups(found, out)
+    found = compare_groups(a, b, align=align, at=_at(at))
+    rows = print_groups(found, out)
     for note in found.notes:
         session.note(f"note: {note}")
-    return say_checks(session, checks, out=out)
+    return rows
 
 
 def _at(at: str) -> Literal["last", "all"] | int:

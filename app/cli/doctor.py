@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -15,10 +18,10 @@ import click
 
 from byrote.checkpoints.atomic import SYNC_VARIABLE
 from byrote.checkpoints.errors import did_you_mean
-from byrote.cli.command import Verb, commands, verb
+from byrote.cli.command import Verb, commands, flag, verb
 from byrote.cli.output import Column, Output
 from byrote.cli.session import Exit, Session
-from byrote.cli.settings import Settings, flat, former_variable
+from byrote.cli.settings import PREFIX, Settings, flat, former_variable
 from byrote.dashboard.state import VARIABLE
 from byrote.probes.wording import size
 
@@ -31,22 +34,31 @@ COLUMNS = (
 _NEEDED = "torch transformer-lens transformers safetensors numpy pandas pyarrow scipy plotly"
 _OPTIONAL = {"streamlit": "only the dashboard needs it"}
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_PREFIX = "BYROTE_"
 LOW_DISK_BYTES = 1_000_000_000
 LOW_MEMORY_BYTES = 2_000_000_000
 OK, LOW, WRONG = "ok", "low", "wrong"
 Finding = Mapping[str, Any]
 
 
-@verb("byrote doctor", "byrote doctor --json")
-def doctor(session: Session, *, out: Output) -> int:
+@verb("byrote doctor", "byrote doctor --json", "byrote doctor --torch")
+def doctor(
+    session: Session,
+    *,
+    torch: bool = flag("Import torch, also where its build says by itself that there is only the CPU."),
+    out: Output,
+) -> int:
     """Check versions, device, memory, disk and configuration: one line each, with the fix where something is wrong.
 
-    Exit 2 when something byrote needs is missing or a setting cannot be understood.
+    A build of torch for other devices is imported, to say which of them it sees. Exit 2 when something byrote needs is missing or a setting cannot be understood.
     """
     settings = session.settings
     known = known_settings(click.get_current_context().find_root())
-    findings = [*_versions(), *_machine(), *_folders(settings), *_configuration(settings, known)]
+    findings = [
+        *_versions(),
+        *_machine(import_torch=torch),
+        *_folders(settings),
+        *_configuration(settings, known),
+    ]
     out.rows(COLUMNS, findings)
     return Exit.USAGE if any(found["status"] == WRONG for found in findings) else Exit.DONE
 
@@ -60,7 +72,7 @@ def known_settings(root: click.Context) -> dict[str, str]:
         for option in command.params
         if isinstance(option, click.Option)
     ]
-    return {".".join(parts): _PREFIX + "_".join(parts).upper() for parts in names}
+    return {".".join(parts): PREFIX + "_".join(parts).upper() for parts in names}
 
 
 def _finding(check: str, value: str, status: str = OK, fix: str = "") -> Finding:
@@ -79,14 +91,13 @@ def _versions() -> Iterator[Finding]:
                 yield _finding(name, "not installed", WRONG, f"pip install {name}")
 
 
-def _machine() -> Iterator[Finding]:
-    try:
-        import torch
-    except (ImportError, OSError) as error:
-        yield _finding("device", f"torch cannot be imported: {error}", WRONG, "install torch again")
+def _machine(*, import_torch: bool) -> Iterator[Finding]:
+    if not import_torch and _is_cpu_build():
+        yield _finding("device", "cpu (this build of torch has no other; --torch imports it)")
+        threads = os.environ.get("OMP_NUM_THREADS") or "torch chooses"
+        yield _finding("threads", f"{threads} of {os.cpu_count()} cores")
     else:
-        yield _finding("device", _devices(torch))
-        yield _finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+        yield from _torch()
     total, available = _memory_bytes()
     low = available is not None and available < LOW_MEMORY_BYTES
     value = f"{size(available)} available of {size(total)}"
@@ -95,6 +106,29 @@ def _machine() -> Iterator[Finding]:
     )
     chromium = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
     yield _finding("chromium", chromium or "not found: only browser tests need it")
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield _finding("device", f"torch cannot be imported: {error}", WRONG, "install torch again")
+    else:
+        yield _finding("device", _devices(torch))
+        yield _finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+
+
+def _is_cpu_build() -> bool:
+    """Whether the installed torch says in its version file that it was built for the CPU alone; not asked on a Mac."""
+    if sys.platform == "darwin":
+        return False
+    try:
+        spec = importlib.util.find_spec("torch")
+        text = (Path(spec.origin).parent / "version.py").read_text("utf-8") if spec and spec.origin else ""
+    except (ImportError, OSError, ValueError):
+        return False
+    built = dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*= *(.+)$", text, re.MULTILINE))
+    return "cuda" in built and set(built.values()) == {"None"}
 
 
 def _devices(torch: Any) -> str:
@@ -159,7 +193,7 @@ def _configuration(settings: Settings, known: Mapping[str, str]) -> Iterator[Fin
     for name in settings.ignored:
         yield _finding(name, settings.ignored_words(name))
     options = {variable: name for name, variable in known.items()} | {v: v for v in (SYNC_VARIABLE, VARIABLE)}
-    for variable in sorted(v for v in os.environ if v.startswith(_PREFIX)):
+    for variable in sorted(v for v in os.environ if v.startswith(PREFIX)):
         if variable in options:
             yield _finding(options[variable], f"{os.environ[variable]} ({variable})")
         else:

@@ -125,8 +125,12 @@ def group_rows(found: GroupComparison) -> list[dict[str, Any]]:
     ]
 
 
-def print_groups(found: GroupComparison, out: Output) -> None:
-    """What two arms differ in: the sentences, every seed's onset, then the metrics, the primary one first."""
+def print_groups(found: GroupComparison, out: Output) -> list[dict[str, Any]]:
+    """What two arms differ in: the sentences, every seed's onset, then in a table the metrics, the primary one first.
+
+    Returns:
+        All rows, for data.
+    """
     from byrote.probes.findings_compared import onset_lines, seed_tally
 
     out.headline(found.sentence)
@@ -135,8 +139,7 @@ def print_groups(found: GroupComparison, out: Output) -> None:
         out.headline(line)
     rows = group_rows(found)
     if out.machine:
-        out.rows(COLUMNS, rows)
-        return
+        return rows
     order = ("primary", "secondary", "further")
     shown = sorted(
         (row for row in rows if row["family"] in order), key=lambda row: order.index(row["family"])
@@ -149,6 +152,26 @@ def print_groups(found: GroupComparison, out: Output) -> None:
         "moves one run's number the seeds move it. The primary metric decides; secondary ones are corrected together (Holm), "
         "further ones by Benjamini-Hochberg."
     )
+    return rows
+
+
+def arms_to_compare(runs: Sequence[Results]) -> list[Group]:
+    """Arms of several seeds among runs, in the order of their first runs; none where runs are to be compared one by one.
+
+    Args:
+        runs: results of one run each.
+    """
+    from byrote.probes.groups import groups_of
+
+    arms = {run.facts.arm for run in runs}
+    return groups_of(runs) if len(runs) > 2 and None not in arms and 1 < len(arms) < len(runs) else []
+
+
+def baseline_first(runs: Sequence[Results]) -> list[Results]:
+    """Runs of a folder with the control first, or else those on unique data; as they are where neither is among them."""
+    kinds = [run.arm.get("kind") for run in runs]
+    wanted = next((kind for kind in ("control", "unique") if kind in kinds), None)
+    return sorted(runs, key=lambda run: run.arm.get("kind") != wanted) if wanted else list(runs)
 
 
 def refuse_both(paths: Sequence[Any], groups: Sequence[str]) -> None:
@@ -158,4 +181,4 @@ def refuse_both(paths: Sequence[Any], groups: Sequence[str]) -> None:
         click.UsageError: neither, or both.
     """
     if bool(groups) == bool(paths):
-        raise click.UsageError("give two results folders A and B, or two groups with --group")
+        raise click.UsageError("give results folders, the baseline first, or two groups with --group")

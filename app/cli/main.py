@@ -12,6 +12,7 @@ import click
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli.command import LazyGroup
+from byrote.cli.encoding import print_anywhere
 from byrote.cli.session import Session, guarded
 from byrote.cli.settings import former_variable, read_settings
 
@@ -34,6 +35,7 @@ VERBS = {
     "reproduce": "Judge claims of papers on small runs that are trained here.",
     "selftest": "Measure planted models whose answers are known.",
     "doctor": "Check versions, device, memory, disk and configuration.",
+    "completion": "Print or install completion of verbs and options for a shell.",
 }
 
 
@@ -43,6 +45,9 @@ class Byrote(LazyGroup):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run one command line and leave with its exit code."""
         typed = list(sys.argv[1:] if args is None else args)
+        typed = [*typed[1:], "--help"] if typed[:1] == ["help"] else typed
+        for stream in (sys.stdout, sys.stderr):
+            print_anywhere(stream)
         session = Session(tuple(typed), settings=read_settings(Path.cwd()))
         extra = {**extra, "standalone_mode": False, "obj": session, "auto_envvar_prefix": "BYROTE"}
         extra["default_map"] = session.settings.table
@@ -98,7 +103,7 @@ def cli(ctx: click.Context) -> None:
     """Did the model learn the rule, or did it learn by rote?
 
     Reads a folder of training checkpoints, finds the heads that copy in context, and says when they formed, how
-    surely, and what repeated training data did to them. `byrote VERB -h` explains a verb.
+    surely, and what repeated training data did to them. `byrote help VERB` explains a verb.
     """
     settings = ctx.ensure_object(Session).settings
     if ctx.invoked_subcommand == "doctor":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from byrote.checkpoints.errors import ByroteError, CheckpointError
-from byrote.cli.command import argument, flag, option
+from byrote.cli.command import argument, flag, option, probe_names, separated
 from byrote.cli.session import NothingFoundError, Session
 from byrote.probes.wording import counted
 
@@ -26,12 +26,31 @@ NATURAL = click.IntRange(min=0)
 POSITIVE = click.IntRange(min=1)
 
 PATHS = argument("PATH...")
-PROBES = option("Only this probe; repeat for more.", "-p", multiple=True, metavar="NAME")
+PROBES = option(
+    "Only this probe; repeat for more, or separate them by commas.",
+    "-p",
+    multiple=True,
+    metavar="NAME",
+    callback=separated,
+    shell_complete=probe_names,
+)
+
+
+def _say_how(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Notes and errors take the form of the progress."""
+    if (session := ctx.find_object(Session)) is not None:
+        session.progress = value
+    return value
+
+
 PROGRESS = option(
-    "How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere.",
+    "How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere; with "
+    "jsonl every line there is an object, notes and errors too.",
     metavar="MODE",
     type=click.Choice(("auto", "rich", "plain", "jsonl", "none")),
     default="auto",
+    callback=_say_how,
+    is_eager=True,
 )
 EXPECT = option("Checks (TOML, see docs/cli.md); exit 1 when one fails.", type=PATH, metavar="FILE")
 _GLOB = frozenset("*?[")
@@ -58,6 +77,11 @@ class Opening:
         "The model that adapters (PEFT, LoRA) belong to, where their own config does not say or is wrong.",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         metavar="FOLDER",
+    )
+    step_map: Path | None = option(
+        "The steps of folders or files whose names say none (final, epoch_3), by name: JSON or TOML.",
+        type=FILE,
+        metavar="FILE",
     )
     allow_download: bool = flag(
         "Let a hub repository be listed and its steps downloaded; without it only the local cache is read."
@@ -86,6 +110,7 @@ class Opening:
                 list(paths),
                 on_broken=lambda path, error: opened.broken.append((path, error)),
                 base=self.base_model,
+                step_map=self.step_map,
                 allow_download=self.allow_download,
                 disk_budget_bytes=None if self.disk_budget is None else int(self.disk_budget * 1e9),
             )
@@ -128,7 +153,10 @@ def open_results(paths: Sequence[str]) -> list[Results]:
     for path in (folder for text in paths for folder in _expand(text)):
         inside = sorted(file.parent for file in path.glob("*/run.json"))
         folders += inside if inside and not (path / "run.json").is_file() else [path]
-    return [Results.open(folder) for folder in dict.fromkeys(folders)]
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    return [Results.open(folder) for folder in once.values()]
 
 
 def _expand(text: str) -> list[Path]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ FORCED = {
 }
 _PROSE_WIDTH = 100
 _WIDTH_WITHOUT_TERMINAL = 120
+_KEPT = "\N{NO-BREAK SPACE}"  # a title and its number stay in one line
 _FOLDED = 30  # a folded column is not squeezed below this while others can go
 
 
@@ -160,8 +161,15 @@ def _print_table(
         emoji=False,
         width=fixed,
     )
-    shown = [c for c in columns if c.title is not None and (not rows or any(c.cell(row) for row in rows))]
-    shown, gap, left_out = _fitted(shown, rows, console.width, indent=2 if group else 0)
+    titled = [c for c in columns if c.title is not None and (not rows or any(c.cell(row) for row in rows))]
+    shown, gap, left_out = _fitted(titled, rows, console.width, indent=2 if group else 0)
+    if gap == 0:
+        if title:
+            for line in textwrap.wrap(visible(title), console.width):
+                session.data(line)
+        for line in _stacked(titled, rows, console.width, group=group):
+            session.data(line)
+        return []
     table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for column in shown:
         table.add_column(
@@ -186,7 +194,10 @@ def _print_table(
 def _fitted(
     columns: list[Column], rows: Sequence[Row], width: int, *, indent: int
 ) -> tuple[list[Column], int, list[str]]:
-    """Columns that fit, the gap between them, and the titles of those that had to go, the last wide one first."""
+    """Columns that fit, the gap between them, and the titles of those that had to go, the last wide one first.
+
+    The gap is 0 where not even the others fit.
+    """
     from rich.cells import cell_len
 
     def needed(column: Column) -> int:
@@ -202,6 +213,26 @@ def _fitted(
                 return columns, gap, left_out
         wide = [column for column in columns if column.wide]
         if not wide:
-            return columns, 1, left_out
+            return columns, 0, left_out
         left_out.insert(0, wide[-1].title or "")
         columns = [column for column in columns if column is not wide[-1]]
+
+
+def _stacked(
+    columns: Sequence[Column], rows: Sequence[Row], width: int, *, group: str | None
+) -> Iterator[str]:
+    """Rows under each other for a terminal that no table fits: what a row is of, and its numbers with their titles below."""
+    head = None
+    indent = "  " if group else ""
+    for row in rows:
+        if group and row[group] != head:
+            head = row[group]
+            yield visible(head)
+        names = [c.cell(row) for c in columns if not (c.right or c.fold)]
+        numbers = [f"{c.title} {c.cell(row)}" for c in columns if c.right and c.cell(row)]
+        texts = [f"{c.title}: {c.cell(row)}" for c in columns if c.fold and c.cell(row)]
+        whole = " · ".join(pair.replace(" ", _KEPT) for pair in numbers)
+        for text, deep in ((" ".join(filter(None, names)), ""), (whole, "  "), *((t, "  ") for t in texts)):
+            start = indent + deep
+            for line in textwrap.wrap(text, width, initial_indent=start, subsequent_indent=start):
+                yield line.replace(_KEPT, " ")

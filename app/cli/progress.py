@@ -186,7 +186,10 @@ def line_of(event: Event) -> str:
         return ""
     if "done" in event:
         parts = [f"{event['done']:,}/{event['total']:,}", f"step {event['step']:,}"]
-        parts += [f"{event['s_per_checkpoint']:.1f} s/checkpoint", f"ETA {duration(event['eta_s'])}"]
+        if event["s_per_checkpoint"]:
+            parts.append(f"{event['s_per_checkpoint']:.1f} s/checkpoint")
+        if event["eta_s"] is not None:
+            parts.append(f"ETA {duration(event['eta_s'])}")
         parts += [counted(event["errors"], "gap")] if event["errors"] else []
         return " · ".join(parts)
     parts = [f"{event['step']:,}/{event['total']:,} steps", f"train loss {event['train_loss_nats']:.3f}"]

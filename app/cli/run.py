@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,16 +191,16 @@ def _side_by_side(
 
     how = {"fresh": into.fresh, "rehash": into.rehash, "fail_fast": into.fail_fast}
     tasks = [SweepTask(one, config, into.out, **how, plugins=plugins) for one in all_series]
-    total, started = sum(map(len, all_series)), time.monotonic()
-    done, errors = [0] * len(tasks), [0] * len(tasks)
+    total = sum(map(len, all_series))
+    latest: dict[int, Event] = {}
     work = Work(progress, session, counted(len(tasks), "run"), promise="finishing the checkpoints in flight")
 
     def on_event(place: int, event: Event) -> None:
         if event["event"] == "checkpoint":
-            done[place], errors[place] = event["done"], event["errors"]
-            n, s = sum(done), time.monotonic() - started
-            pace = {"s_per_checkpoint": s / n, "eta_s": s / n * (total - n), "errors": sum(errors)}
-            work.progress.event({**event, "done": n, "total": total, **pace})
+            latest[place] = event
+            so_far = {name: sum(one[name] for one in latest.values()) for name in ("done", "errors")}
+            pace = _pace_of_all(latest, [len(one) for one in all_series], jobs)
+            work.progress.event({**event, **so_far, "total": total, **pace})
         else:
             work.progress.event(event)
 
@@ -212,6 +211,17 @@ def _side_by_side(
     for place in sorted(outcomes):
         _say(session, all_series[place], into, outcomes[place], remarks)
     return [outcomes[place] for place in range(len(tasks))]
+
+
+def _pace_of_all(latest: Mapping[int, Event], sizes: Sequence[int], jobs: int) -> dict[str, float | None]:
+    """Pace of several sweeps side by side, of those under way and of those that wait for a process."""
+    each = [event["s_per_checkpoint"] for event in latest.values() if event["s_per_checkpoint"]]
+    left = [event["eta_s"] for event in latest.values()]
+    waiting = sum(n for place, n in enumerate(sizes) if place not in latest)
+    mean = sum(each) / len(each) if each else 0.0
+    if None in left or (waiting and not each):
+        return {"s_per_checkpoint": mean, "eta_s": None}
+    return {"s_per_checkpoint": mean, "eta_s": (sum(left) + waiting * mean) / min(jobs, len(sizes))}
 
 
 def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome, remarks: Remarks) -> None:

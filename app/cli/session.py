@@ -59,6 +59,7 @@ class Session:
         args: the arguments as typed, after `byrote`.
         quiet, verbose, no_color, traceback: the options every verb has.
         output: "table", "csv", "json" or "jsonl" where one was requested.
+        progress: how progress is shown; with "jsonl" every line on stderr is an object.
         settings: `[tool.byrote]` of the working directory.
     """
 
@@ -68,12 +69,21 @@ class Session:
     no_color: bool = False
     traceback: bool = False
     output: str | None = None
+    progress: str | None = None
     settings: Settings = field(default_factory=Settings)
 
     @property
     def errors_as_json(self) -> bool:
         """Whether errors are objects: requested by option, by configuration, or typed before parsing failed."""
-        return self.output in ("json", "jsonl") or bool({"--json", "--jsonl"} & set(self.args))
+        return (
+            self.says_json or self.output in ("json", "jsonl") or bool({"--json", "--jsonl"} & set(self.args))
+        )
+
+    @property
+    def says_json(self) -> bool:
+        """Whether stderr is JSON lines (`--progress jsonl`): set, or typed before parsing failed."""
+        typed = " ".join(self.args).replace("=", " ")
+        return self.progress == "jsonl" or (self.progress is None and "--progress jsonl" in typed)
 
     @property
     def shows_traceback(self) -> bool:
@@ -89,16 +99,21 @@ class Session:
     def note(self, text: str) -> None:
         """Say something useful on stderr, unless quiet."""
         if not self.quiet:
-            self.warn(text)
+            self._say("note", text)
 
     def detail(self, text: str) -> None:
         """Say something on stderr that only `-v` shows."""
         if self.verbose and not self.quiet:
-            self.warn(text)
+            self._say("note", text)
 
     def warn(self, text: str) -> None:
         """Say something on stderr that even `-q` must not hide."""
-        click.echo(visible(text), err=True)
+        self._say("warning", text)
+
+    def _say(self, event: str, text: str) -> None:
+        click.echo(
+            visible_json({"event": event, "text": text}) if self.says_json else visible(text), err=True
+        )
 
     def data(self, text: str) -> None:
         """One line of data on stdout."""
@@ -112,6 +127,7 @@ class Session:
         """Print one error: two lines, or an object where data was requested as JSON."""
         if self.errors_as_json:
             facts = {"error": message, "help": help} | ({} if code is None else {"exit": code})
+            facts = {"event": "error", **facts} if self.says_json else facts
             click.echo(visible_json(facts), err=True)
             return
         color = self.color(sys.stderr)
@@ -147,7 +163,9 @@ def guarded(call: Callable[[], Any], session: Session) -> int:
     except MemoryError:
         code, message, help = Exit.INTERNAL, "out of memory", "`byrote doctor` shows how much there is"
     except Exception as error:
-        if session.shows_traceback:
+        if session.shows_traceback and session.says_json:
+            session.warn(traceback.format_exc())
+        elif session.shows_traceback:
             for line in traceback.format_exc().splitlines():
                 click.echo(visible(line), err=True)
         if isinstance(error, OSError) and error.strerror is not None:

@@ -15,16 +15,20 @@ The folder in which a command is started may be somebody else's. So `allow-downl
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.atomic import SYNC_VARIABLE
+from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.former_name import FORMER, NAME
 from byrote.checkpoints.safe_read import read_toml
+from byrote.dashboard.state import VARIABLE as STATE_VARIABLE
 
+PREFIX = "BYROTE_"
 MAX_BYTES = 4 << 20  # a pyproject.toml of a large project has some 100 kB
 # What reaches the network, runs code, throws away what is stored, or lets another page in.
 BY_HAND = frozenset({"allow_download", "disk_budget", "plugin", "fresh", "retrain_stale", "allow_origin"})
@@ -111,6 +115,31 @@ def _is_by_hand(verb: str, name: str, value: Any, folder: Path) -> bool:
         home = folder.resolve()
         return not isinstance(value, str) or "\0" in value or home not in (home / value).resolve().parents
     return name in BY_HAND and value not in (False, [], "")
+
+
+def unread_variables(prefix: str, options: Iterable[str]) -> list[str]:
+    """What to say of environment variables that begin like a verb's and name none of its options.
+
+    Args:
+        prefix: such as ``BYROTE_RUN_``.
+        options: names of the verb's options, with underscores.
+    """
+    known = {f"{prefix}{name}".upper() for name in options}
+    odd = sorted(name for name in os.environ if name.startswith(prefix) and name not in known)
+    return [f"{name} is set and no option reads it; {did_you_mean(name, known)}" for name in odd]
+
+
+def unknown_variables(verbs: Iterable[str]) -> list[str]:
+    """What to say of environment variables that are called like byrote's and belong to no verb."""
+    own = {SYNC_VARIABLE, STATE_VARIABLE}
+    prefixes = {f"{PREFIX}{verb}_".replace("-", "_").upper() for verb in verbs}
+    odd = sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in own and not name.startswith(tuple(prefixes))
+    )
+    how = "settings are called BYROTE_VERB_OPTION, such as BYROTE_RUN_DEVICE"
+    return [f"{name} is set and nothing reads it; {how}" for name in odd]
 
 
 def former_variable(names: Iterable[str], verbs: Iterable[str]) -> ByroteError | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli import options
-from byrote.cli.command import argument, flag, option, verb
+from byrote.cli.command import argument, flag, option, separated, verb
 from byrote.cli.output import CHANCE, INTERVAL, Column, Output, Row, columns
 from byrote.cli.session import Session
 from byrote.probes.wording import MISSING, bracket, count, counted, listed, number, plain, point
@@ -57,21 +56,28 @@ EVENT_COLUMNS = (
     "byrote show results/a",
     "byrote show results/a --probe prefix_matching --step nearest:3000 --top 3",
     "byrote show results/a --events",
+    "byrote show results --probe induction",
 )
 def show(
     session: Session,
     *,
-    result: Path = argument("RESULT", type=options.PATH),
+    results: tuple[str, ...] = argument("RESULT..."),
     step: str = option("A step, first, last, or nearest:STEP.", default="last", metavar="STEP"),
     top: int = option("Heads per metric.", metavar="N", type=options.POSITIVE, default=5),
     probe: tuple[str, ...] = options.PROBES,
     metric: tuple[str, ...] = option(
-        "Only this metric; each probe's main one if left out.", multiple=True, metavar="NAME"
+        "Only this metric; each probe's main one if left out. Repeat for more, or separate them by commas.",
+        multiple=True,
+        metavar="NAME",
+        callback=separated,
     ),
     events: bool = flag("What happened when: onsets, peaks, decays, phase windows, order."),
     out: Output,
 ) -> None:
     """Print the strongest heads of RESULT at one step, with interval, chance level and n.
+
+    RESULT is a results folder, a folder of several, or a quoted glob; of several runs the rows of one follow those of the
+    other.
 
     Columns: run, step, probe, metric, head, value, lo, hi, chance, n, seed, rank, valid, reason, words. Rank 1 is the
     strongest by the probe's own direction; numbers about the whole model have none. What was not measured has a reason
@@ -82,56 +88,87 @@ def show(
     change, with a 95% interval; induction heads lost; peak and share lost since; where the change was steepest; which
     heads traded places; which of two curves moved first, or that nobody can tell.
     """
+    runs = options.open_results(results)
+    for run in runs:
+        if not run.steps:
+            raise ByroteError(
+                f"{run.path} holds no observations", help="run the sweep again: it does what is missing"
+            )
+    if events:
+        _show_events(runs, probe, out=out)
+    else:
+        _show_step(session, runs, step, probe, metric, top=top, out=out)
+
+
+def _show_step(
+    session: Session,
+    runs: Sequence[Results],
+    spec: str,
+    probes: tuple[str, ...],
+    metrics: tuple[str, ...],
+    *,
+    top: int,
+    out: Output,
+) -> None:
+    """The strongest rows of every run at one step."""
     from byrote.probes.findings import left_out, seeds
-    from byrote.probes.results import Results
     from byrote.probes.results.named_step import resolve_step
 
-    results = Results.open(result)
-    if not results.steps:
-        raise ByroteError(
-            f"{result} holds no observations", help="run the sweep again: it does what is missing"
-        )
-    if events:
-        _show_events(results, probe, out=out)
-        return
-    chosen = resolve_step(step, results)
-    wanted = list(_wanted(results, probe, metric))
-    found = [row for info, name in wanted for row in _rows(results, info, name, step=chosen, top=top)]
-    missing = [row for row in found if not row["valid"]]
-    rows = [row for row in found if row["valid"] or out.machine]
-    if chosen in results.left_out:
-        session.note(left_out({chosen: results.left_out[chosen]})[0])
-    out.rows(COLUMNS, rows, title=f"{results.run} at step {chosen:,}{seeds(results)}", group="probe")
-    if not out.machine:
-        for line in (*_settings(results, [info for info, _ in wanted], chosen), *_said_together(missing)):
+    data: list[Row] = []
+    for run in runs:
+        step = resolve_step(spec, run)
+        wanted = list(_wanted(run, probes, metrics))
+        found = [row for info, name in wanted for row in _rows(run, info, name, step=step, top=top)]
+        if step in run.left_out:
+            session.note(left_out({step: run.left_out[step]})[0])
+        if out.machine:
+            data += found
+            continue
+        rows = [row for row in found if row["valid"]]
+        out.rows(COLUMNS, rows, title=f"{run.run} at step {step:,}{seeds(run)}", group="probe")
+        missing = [row for row in found if not row["valid"]]
+        for line in (*_settings(run, [info for info, _ in wanted], step), *_said_together(missing)):
             out.prose(line)
+        if run is not runs[-1]:
+            session.data("")
+    if out.machine:
+        out.rows(COLUMNS, data)
 
 
-def _show_events(results: Results, probes: tuple[str, ...], *, out: Output) -> None:
+def _show_events(runs: Sequence[Results], probes: tuple[str, ...], *, out: Output) -> None:
+    """What happened in every run."""
     from byrote.probes.findings import no_events, seeds
+
+    data: list[Row] = []
+    for run in runs:
+        if len(run.usable_steps) < 2:
+            if not out.machine:
+                out.prose(f"{no_events(run)}.")
+            continue
+        rows = _event_rows(run, probes)
+        data += rows
+        if not out.machine:
+            title = f"{run.run}, {counted(len(run.usable_steps), 'step')}{seeds(run)}"
+            out.rows(EVENT_COLUMNS, rows, title=title, group="probe")
+            for row in rows:
+                if row["event"] in ("induction_onset", "induction_loss", "turnover", "lead_lag", "onset"):
+                    out.prose(row["text"])
+    if out.machine:
+        out.rows(EVENT_COLUMNS, data)
+
+
+def _event_rows(results: Results, probes: tuple[str, ...]) -> list[Row]:
     from byrote.probes.registry import lookup
     from byrote.probes.trajectory import event_head
     from byrote.probes.trajectory import events as events_of
 
-    if len(results.usable_steps) < 2:
-        if out.machine:
-            out.rows(EVENT_COLUMNS, [])
-        else:
-            out.prose(f"{no_events(results)}.")
-        return
     wanted, seed = {lookup(name).name for name in probes}, results.sequence_seed or 0
-    rows = [
+    return [
         {name: plain(value) for name, value in row._asdict().items()}
         | {"run": results.run, "head": event_head(row) or None, "seed": seed}
         for row in events_of(results, seed=seed).itertuples(index=False)
         if not wanted or row.probe in wanted
     ]
-    title = f"{results.run}, {counted(len(results.usable_steps), 'step')}{seeds(results)}"
-    out.rows(EVENT_COLUMNS, rows, title=title, group="probe")
-    if not out.machine:
-        for row in rows:
-            if row["event"] in ("induction_onset", "induction_loss", "turnover", "lead_lag", "onset"):
-                out.prose(row["text"])
 
 
 def _step_interval(row: Row) -> str:

@@ -30,7 +30,7 @@ from byrote.checkpoints.formats import (
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.weight_files import links_out
 from byrote.checkpoints.listing import cached_listing
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
 GROUP = "byrote.formats"
 # Order matters: the first that takes a path for its own reads it.
@@ -115,13 +115,24 @@ def _taken(format: Format, options: dict[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in options.items() if option in format.options}
 
 
+class NothingReadableError(CheckpointError):
+    """A series of which no checkpoint can be read; `gap` is the first."""
+
+    def __init__(self, path: Path, gaps: tuple[Gap, ...]) -> None:
+        self.gap = gaps[0]
+        kind = "folders" if all(gap.path.is_dir() for gap in gaps) else "files"
+        super().__init__(
+            f"none of the {len(gaps)} checkpoint {kind} in {path} can be read: {self.gap.path.name}: {self.gap.reason}",
+            help=self.gap.help,
+        )
+
+
 def _nothing_readable(path: Path, series: CheckpointSeries) -> CheckpointError:
-    first = series.gaps[0] if series.gaps else None
-    reason = f": {first.path.name}: {first.reason}" if first else ""
-    kind = "folders" if all(gap.path.is_dir() for gap in series.gaps) else "files"
+    if series.gaps:
+        return NothingReadableError(path, series.gaps)
     return CheckpointError(
-        f"none of the {len(series.gaps)} checkpoint {kind} in {path} can be read{reason}",
-        help=first.help if first else "check that the training run wrote weights",
+        f"none of the 0 checkpoint folders in {path} can be read",
+        help="check that the training run wrote weights",
     )
 
 

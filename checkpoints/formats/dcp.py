@@ -18,7 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError, half_written
 from byrote.checkpoints.formats.adapter import Format, StoredTensors, TensorInfo
 from byrote.checkpoints.formats.inert_pickle import InertPickle, Maker, Record, record_maker, shown
 from byrote.checkpoints.formats.stored_tensor import DTYPES, MAX_AXES, WIDTHS, StoredTensor, tensor_bytes
@@ -144,7 +144,9 @@ def _home(folder: Path) -> Path:
 def _checkpoint(folder: Path, named: StepName | None) -> Checkpoint:
     folder = _home(folder)
     if not (folder / METADATA).is_file():
-        raise CheckpointError(f"{METADATA} is missing", help="was training killed while it saved?")
+        raise CheckpointError(
+            half_written(f"{METADATA} is missing"), help="was training killed while it saved?"
+        )
     tensors = model_tensors(folder)
     config = config_beside(folder / METADATA, {name: tensor.shape for name, tensor in tensors.items()})
     files = sorted({piece.file for tensor in tensors.values() for piece in tensor.pieces})
@@ -223,7 +225,9 @@ def _entries(
             sizes[name] = (folder / name).stat().st_size
         if not _whole(start) or not _whole(length) or start + length > sizes[name]:
             raise CheckpointError(
-                f"{shown(name)} is truncated: {shown(index['fqn'])} ends at byte {shown(start + length)} of {sizes[name]}",
+                half_written(
+                    f"{shown(name)} is truncated: {shown(index['fqn'])} ends at byte {shown(start + length)} of {sizes[name]}"
+                ),
                 help="copy the file again",
             )
         offsets = _sizes(index["offset"])

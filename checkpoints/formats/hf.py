@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError, half_written
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
@@ -106,7 +106,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
             help="replace it by the file itself",
         )
     raise CheckpointError(
-        "no weights (model.safetensors or pytorch_model.bin) in the folder",
+        half_written("no weights (model.safetensors or pytorch_model.bin) in the folder"),
         help="was training killed while it saved?",
     )
 
@@ -124,8 +124,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{len(missing)} of {len(names)} shards are missing: {', '.join(map(shown, missing[:3]))}",
-            help="copy the missing shards",
+            half_written(
+                f"{len(missing)} of {len(names)} shards are missing: {', '.join(map(shown, missing[:3]))}"
+            ),
+            help="copy the missing shards, or wait until they are written",
         )
     return tuple(index.parent / name for name in names)
 

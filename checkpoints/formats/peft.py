@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError, half_written
 from byrote.checkpoints.formats import hf, hub
 from byrote.checkpoints.formats.adapter import Format
 from byrote.checkpoints.formats.safetensors_header import read_header
@@ -130,7 +130,7 @@ def _adapter_weights(folder: Path) -> Path:
         raise CheckpointError(
             f"{WEIGHTS} is missing, but a whole model is there", help=f"move {CONFIG} away to read the model"
         )
-    raise CheckpointError(f"{WEIGHTS} is missing", help="was training killed while it saved?")
+    raise CheckpointError(half_written(f"{WEIGHTS} is missing"), help="was training killed while it saved?")
 
 
 def _named_base(folder: Path, config: dict[str, Any]) -> tuple[Path, str]:

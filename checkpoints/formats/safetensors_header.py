@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError, half_written
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.stored_tensor import WIDTHS
 from byrote.checkpoints.stored_bytes import open_stored
@@ -41,7 +41,8 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
     size = path.stat().st_size
     if size < 8:
         raise CheckpointError(
-            f"{path.name} is {size} bytes, too short for safetensors", help="copy the file again"
+            half_written(f"{path.name} is {size} bytes, too short for safetensors"),
+            help="copy the file again, or wait until it is written",
         )
     with open_stored(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -101,8 +102,10 @@ def _checked(path: Path, size: int, base: int, entries: list[TensorEntry]) -> tu
             )
     if expected_start > size:
         raise CheckpointError(
-            f"{path.name} is truncated: tensors need {expected_start} bytes, the file has {size}",
-            help="copy the file again",
+            half_written(
+                f"{path.name} is truncated: tensors need {expected_start} bytes, the file has {size}"
+            ),
+            help="copy the file again, or wait until it is written",
         )
     if expected_start < size:
         raise CheckpointError(

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from byrote.checkpoints.errors import CheckpointError
+from byrote.checkpoints.errors import CheckpointError, half_written
 from byrote.checkpoints.formats.inert_pickle import CONVERT, InertPickle, shown
 from byrote.checkpoints.formats.stored_tensor import References, Storage, makers
 from byrote.checkpoints.stored_bytes import open_stored
@@ -92,6 +92,8 @@ def _read(path: Path, size: int) -> TorchFile:
             return _read_zip(path, _Window(file, 0, size), size)
     if start[:1] == _PICKLE_START:
         return _read_legacy(path, size)
+    if not size:
+        raise CheckpointError(half_written(f"{path.name} is empty"), help=_DAMAGED)
     raise CheckpointError(
         f"{path.name} ({size} bytes) is no pickled file that torch.save wrote",
         help=_DAMAGED + "; safetensors files must end in .safetensors",
@@ -143,7 +145,10 @@ def _read_zip(path: Path, window: _Window, size: int) -> TorchFile:
         EOFError,
         OverflowError,
     ) as error:
-        raise CheckpointError(f"{path.name} is a damaged zip ({shown(error)})", help=_DAMAGED) from None
+        damage = f"{path.name} is a damaged zip ({shown(error)})"
+        # zipfile's words, and those of `_refuse_large_directory`: the list of entries, written last, is not at the end
+        no_end = "not a zip file" in str(error) or "cut short" in str(error)
+        raise CheckpointError(half_written(damage) if no_end else damage, help=_DAMAGED) from None
     window.seek(_start(path, window, entries["data.pkl"]))
     pickled = window.read(entries["data.pkl"].file_size)
     sizes = {name[5:]: info.file_size for name, info in entries.items() if name.startswith("data/")}
@@ -221,7 +226,9 @@ def _start(path: Path, window: _Window, info: zipfile.ZipInfo) -> int:
     name, extra = struct.unpack("<26xHH", header)
     start = info.header_offset + 30 + name + extra
     if start + info.file_size > window.size:
-        raise CheckpointError(f"{path.name} is truncated inside {shown(info.filename)}", help=_DAMAGED)
+        raise CheckpointError(
+            half_written(f"{path.name} is truncated inside {shown(info.filename)}"), help=_DAMAGED
+        )
     return start
 
 
@@ -270,5 +277,7 @@ def _legacy_starts(
             starts[key] = position + 8
             position = starts[key] + storages[key].size_bytes
             if numel != storages[key].numel or position > size:
-                raise CheckpointError(f"{path.name} is truncated inside storage {shown(key)}", help=_DAMAGED)
+                raise CheckpointError(
+                    half_written(f"{path.name} is truncated inside storage {shown(key)}"), help=_DAMAGED
+                )
     return starts

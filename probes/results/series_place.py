@@ -11,6 +11,7 @@ from typing import Any
 from byrote.checkpoints.errors import ByroteError
 
 RELATIVE_TO_RESULTS = "results"
+_LOOKED_AT = 16  # folders inside one that holds no results, to say whether they are checkpoints
 
 
 def stored_place(root: Path, series: Path) -> dict[str, str]:
@@ -70,8 +71,12 @@ def where_results_are(path: Path) -> str:
     from byrote.checkpoints.formats import format_at
 
     with suppress(ByroteError, OSError):
-        if format_at(path) is not None:
-            return f"it looks like checkpoints: byrote run {path} -o results"
+        held = [
+            path,
+            *(sorted(p for p in path.iterdir() if p.is_dir())[:_LOOKED_AT] if path.is_dir() else ()),
+        ]
+        if any(format_at(place) is not None for place in held):
+            return f"it holds checkpoints, not results: byrote run {path} -o results measures them"
     return "`byrote run PATH -o results` makes one"
 
 

@@ -44,7 +44,7 @@ class SweepConfig:
     probes: tuple[str, ...] | None = field(
         default=None,
         metadata=shown(
-            "A probe to run, `default` or `all`; repeat for more. If left out, all but those that cost many passes.",
+            "A probe to run, `default` or `all`; repeat for more, or separate them by commas. If left out, all but those that cost many passes.",
             names=("-p",),
             called="probe",
             metavar="NAME",

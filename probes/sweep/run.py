@@ -23,9 +23,10 @@ from byrote.probes.results.derived import observations_current, observations_who
 from byrote.probes.results.run_json import stored_run_json
 from byrote.probes.results.run_json import write_run_json as write_stored
 from byrote.probes.results.schema import AXES, to_frame, unit_table
-from byrote.probes.results.unit_files import read_units, set_aside
+from byrote.probes.results.unit_files import measured_steps, read_units, set_aside
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, run_json, write_run_json
+from byrote.probes.sweep.pace import Pace
 from byrote.probes.sweep.plan import Group
 from byrote.probes.sweep.prefetch import Clock, Fingerprints
 from byrote.probes.sweep.shards import Shard, SharedFolder, merged, open_shared_folder
@@ -61,7 +62,8 @@ def sweep(
         fresh: throw away what the folder holds and measure everything again.
         rehash: read every byte of the checkpoints again, also where size, times and inode of their files have not changed.
         fail_fast: raise at the first checkpoint that cannot be measured instead of listing it.
-        on_event: called with {"event": "checkpoint", "done", "total", "step", "eta_s", ...} as work finishes.
+        on_event: called with {"event": "checkpoint", "done", "total", "step", "eta_s", ...} as work finishes; eta_s is None
+            while nothing says how long a checkpoint takes.
         models: gives the `HookedSeries` that loads the checkpoints, where it is shared with other series.
         shard: measure these checkpoints alone, beside others that measure the rest into the same folder; see
             `byrote.probes.sweep.shards`.
@@ -110,6 +112,7 @@ class _Sweep:
         self.hooked: HookedSeries | None = None
         self.models = models
         self.swap_used = ""
+        self.measuring_s = 0.0
         self.threads_before: int | None = None
 
     def run(self, emit: Callable[[Event], None], *, fail_fast: bool) -> SweepOutcome:
@@ -148,9 +151,10 @@ class _Sweep:
         return self.known.of(checkpoint, then=following)
 
     def _all(self, emit: Callable[[Event], None], *, fail_fast: bool) -> None:
-        started, total = time.monotonic(), len(self.mine)
+        total, pace = len(self.mine), Pace((one.step for one in self.mine), measured_steps(self.root))
         for done, checkpoint in enumerate(self.mine, 1):
-            before = self.outcome.measured
+            before, started, at_first = self.outcome.measured, time.monotonic(), self.hooked is None
+            self.measuring_s = 0.0
             try:
                 following = self.mine[done] if done < total else None
                 self._checkpoint(checkpoint, self._identity(checkpoint, following))
@@ -160,7 +164,9 @@ class _Sweep:
                 gap = _gap(Gap(checkpoint.path, error.message, error.help, checkpoint.step))
                 self.outcome.gaps.append(gap)
                 emit({"event": "gap", **gap})
-            elapsed = time.monotonic() - started
+            once = at_first and self.hooked is not None  # torch, the model and the stimuli are there now
+            took = self.measuring_s if once else time.monotonic() - started
+            pace.done(checkpoint.step, took, worked=self.outcome.measured > before)
             emit(
                 {
                     "event": "checkpoint",
@@ -169,8 +175,8 @@ class _Sweep:
                     "step": checkpoint.step,
                     "measured": self.outcome.measured - before,
                     "errors": len(self.outcome.gaps),
-                    "s_per_checkpoint": elapsed / done,
-                    "eta_s": elapsed / done * (total - done),
+                    "s_per_checkpoint": pace.s_per_checkpoint,
+                    "eta_s": pace.eta_s,
                 }
             )
 
@@ -257,8 +263,10 @@ class _Sweep:
     def _measure(self, model: HookedModel, group: Group, checkpoint: Checkpoint, identity: str) -> None:
         from byrote.probes.sweep.measure import measure_group
 
+        started = time.monotonic()
         with self.clock.time(f"measure {group.key}", checkpoint.step):
             measured = measure_group(model, group, self.shown)
+        self.measuring_s += time.monotonic() - started
         self.units.write(group, measured, run=self.series.name, checkpoint=checkpoint, identity=identity)
         self.outcome.measured += 1
 

@@ -30,7 +30,7 @@ OPTIONS: dict[str, set[str]] = {
     "byrote lab recipes": SHARED | OUTPUT,
     "byrote lab plan": SHARED | {"--jobs"},
     "byrote lab status": SHARED | OUTPUT,
-    "byrote scan": SHARED | OUTPUT | {"--base-model", "--allow-download", "--disk-budget"},
+    "byrote scan": SHARED | OUTPUT | {"--base-model", "--step-map", "--allow-download", "--disk-budget"},
     "byrote lint": SHARED
     | OUTPUT
     | {
@@ -38,6 +38,7 @@ OPTIONS: dict[str, set[str]] = {
         "--write",
         "--no-write",
         "--base-model",
+        "--step-map",
         "--allow-download",
         "--disk-budget",
         "--progress",
@@ -75,6 +76,7 @@ OPTIONS: dict[str, set[str]] = {
         "--save-attention",
         "--top-heads",
         "--base-model",
+        "--step-map",
         "--allow-download",
         "--disk-budget",
     }
@@ -87,11 +89,11 @@ OPTIONS: dict[str, set[str]] = {
     "byrote graft": SHARED
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}
-    | {"--base-model", "--allow-download", "--disk-budget"},
+    | {"--base-model", "--step-map", "--allow-download", "--disk-budget"},
     "byrote logits": SHARED
     | OUTPUT
     | {"--from", "--to", "--sequences", "--device", "--dtype", "--seed", "--threads"}
-    | {"--base-model", "--allow-download", "--disk-budget"},
+    | {"--base-model", "--step-map", "--allow-download", "--disk-budget"},
     "byrote dashboard": SHARED | {"--port", "--no-browser", "--allow-origin"},
     "byrote degrade": SHARED
     | OUTPUT
@@ -136,7 +138,8 @@ OPTIONS: dict[str, set[str]] = {
         "--progress",
     },
     "byrote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads", "--long"},
-    "byrote doctor": SHARED | OUTPUT,
+    "byrote doctor": SHARED | OUTPUT | {"--torch"},
+    "byrote completion": SHARED | {"--install"},
 }
 
 
@@ -244,6 +247,7 @@ runs, results, out = sys.argv[1:]
 for args in (
     ["scan", runs],
     ["probes", "copying_logit"],
+    ["doctor"],
     ["show", f"{results}/planted", "-t"],
     ["compare", f"{results}/planted", f"{results}/random"],
     ["report", results, "-o", out, "--light"],

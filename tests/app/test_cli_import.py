@@ -80,7 +80,7 @@ def test_results_given_where_checkpoints_belong_and_the_other_way_round(byrote, 
     assert "if it is a table of scores: byrote import" in done.stderr
     write_lab_series(tmp_path / "runs/tiny", (0, 1))
     done = byrote("show", tmp_path / "runs/tiny")
-    assert f"it looks like checkpoints: byrote run {tmp_path / 'runs/tiny'} -o results" in done.stderr
+    assert f"it holds checkpoints, not results: byrote run {tmp_path / 'runs/tiny'} -o results" in done.stderr
 
 
 def test_a_check_needs_intervals(byrote, imported, tmp_path):

@@ -203,7 +203,10 @@ def test_gaps_are_listed_and_exit_3(byrote, series_copy):
     done = byrote("run", "copy", *FEW)
     assert done.exit_code == 3
     assert done.stdout == "results/planted\n"
-    assert "planted: 1 gap in 3 checkpoints:\n  step 10: model.safetensors is truncated" in done.stderr
+    assert (
+        "planted: 1 gap in 3 checkpoints:\n  step 10: half-written: model.safetensors is truncated"
+        in done.stderr
+    )
     assert json.loads(Path("results/planted/run.json").read_text())["status"] == "partial"
     assert byrote("run", "copy", *FEW, "--allow-partial").exit_code == 0
     assert "truncated" in byrote("run", "copy", *FEW, "-q").stderr

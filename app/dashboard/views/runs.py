@@ -195,10 +195,10 @@ def progress_words(event: Mapping[str, Any], *, running: bool) -> str:
         f"step {step_number(event.get('step') or 0)}",
     ]
     if running and event["done"] < event["total"]:
-        parts += [
-            f"{event.get('s_per_checkpoint', 0):.1f} s each",
-            f"{duration(event.get('eta_s', 0))} to go",
-        ]
+        if each := event.get("s_per_checkpoint"):
+            parts.append(f"{each:.1f} s each")
+        if (left := event.get("eta_s")) is not None:
+            parts.append(f"{duration(left)} to go")
     if event.get("errors"):
         parts.append(counted(int(event["errors"]), "gap"))
     return " · ".join(parts)

@@ -55,7 +55,7 @@ def test_two_groups_on_the_command_line(here):
         (("compare", "--group", "results/uni-*", "--group", "b=results/rep-*"), "is no ARM=GLOB"),
         (("compare", "--group", "a=results/uni-*", "--group", "a=results/rep-*"), "two groups are called 'a'"),
         (("compare", "--group", "a=results/*", "--group", "b=results/rep-*"), "differ in more than their seeds"),
-        (("compare", "results/uni-0", *GROUPS), "give two results folders A and B, or two groups"),
+        (("compare", "results/uni-0", *GROUPS), "give results folders, the baseline first, or two groups"),
         (("compare", "results/uni-0"), "argument 'B'"),
         (("compare", "results/uni-0", "results/rep-1", "--heads", "name"), "heads are not compared by name"),
         (("report",), "argument 'RESULT...'"),
