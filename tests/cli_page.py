@@ -23,6 +23,7 @@ _WITH_COLUMNS = (
     "verify",
     "show",
     "compare",
+    "check",
     "degrade",
     "graft",
     "logits",
@@ -37,7 +38,7 @@ Written by `python tests/cli_page.py > docs/cli.md`; a test compares the two.
 _OUTPUT = """## Output
 
 A table when stdout is a terminal, tidy CSV otherwise; these options of `scan`, `lint`, `probes`, `verify`, `show`, `compare`,
-`degrade`, `text`, `reproduce`, `selftest` and `doctor` force a form:
+`check`, `degrade`, `text`, `reproduce`, `selftest` and `doctor` force a form:
 
 {options}
 

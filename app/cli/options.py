@@ -52,7 +52,7 @@ PROGRESS = option(
     callback=_say_how,
     is_eager=True,
 )
-EXPECT = option("Checks (TOML, see docs/cli.md); exit 1 when one fails.", type=PATH, metavar="FILE")
+EXPECT = option("A gate: checks (TOML, see docs/gate.md); exit 1 when one fails.", type=PATH, metavar="FILE")
 _GLOB = frozenset("*?[")
 
 

@@ -37,7 +37,7 @@ class Exit(IntEnum):
 
 MEANING = {
     Exit.DONE: "everything requested was done",
-    Exit.CHECK_FAILED: "done, and a check failed (`--expect`, `lint`, `verify`, `selftest`): a finding, not a fault",
+    Exit.CHECK_FAILED: "done, and a check failed (`check`, `--expect`, `lint`, `verify`, `selftest`): a finding, not a fault",
     Exit.USAGE: "usage or configuration error; for `doctor`, something needed is missing",
     Exit.GAPS: "done with gaps: some checkpoints could not be measured; results are written and marked partial "
     "(`--allow-partial` turns it to 0)",

@@ -135,10 +135,8 @@ def _at_step(rule: Rule, results: Results, baseline: Results, step: int) -> Judg
         value, lo, hi = _exact(rule, float(a["value"]), float(b["value"]))
     if not math.isfinite(value):
         return Judged(UNDECIDED, "", "nothing: the baseline's value is not surely other than 0")
-    unit = "%" if rule.change == PERCENT else f" {rule.change}"
-    return Judged(
-        within(lo, hi, rule.min, rule.max), "", interval(value, lo, hi, sign=True) + unit, value, lo, hi
-    )
+    said = f"{interval(value, lo, hi, sign=True)} {rule.change}"
+    return Judged(within(lo, hi, rule.min, rule.max), "", said, value, lo, hi)
 
 
 def _row(rule: Rule, run: Results, step: int) -> pd.Series | None:
@@ -182,7 +180,7 @@ def _paired(rule: Rule, a: Samples, b: Samples, *, base: pd.Series) -> Triple:
         return float(row["difference"]), float(row["lo"]), float(row["hi"])
     if not (base["lo"] > 0 or base["hi"] < 0):
         return math.nan, math.nan, math.nan
-    return _in_percent(*ratio_of_means(b, a, seed=0), positive=base["lo"] > 0)
+    return _in_percent(*ratio_of_means(b, a, seed=0), positive=bool(base["lo"] > 0))
 
 
 def _exact(rule: Rule, a: float, b: float) -> Triple:

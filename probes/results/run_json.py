@@ -20,6 +20,7 @@ from byrote.checkpoints.seal import EMPTY, Seal, seal_of, sealed
 from byrote.checkpoints.vocabulary import MAX_IDS
 
 RUN_JSON = "run.json"
+RUNNING = "running"  # status of results of a series that training still adds to
 SCHEMA_VERSION = 1
 MAX_COUNT = (1 << 62) - 1  # steps and tokens are stored in 8 bytes
 MAX_HEADS = 100_000  # of a layer, and layers of a model

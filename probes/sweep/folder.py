@@ -40,6 +40,7 @@ class SweepOutcome:
         trace: what took when: {"what", "step", "start_s", "end_s"} since the sweep began.
         settled: sequences shown once, to find out how many windows of text are needed, and the finding; None where it was
             known, or nothing needs it.
+        unfinished: whether training goes on, so that the series is not all there.
         drift: in a lower precision than float32, how far the last step's scores are from float32; see `drift_rows`.
     """
 
@@ -53,6 +54,7 @@ class SweepOutcome:
     trace: list[dict[str, Any]] = field(default_factory=list)
     drift: list[dict[str, Any]] = field(default_factory=list)
     settled: tuple[int, str] | None = None
+    unfinished: bool = False
 
     @property
     def results(self) -> Results:
@@ -162,14 +164,14 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
     return {
         "schema": store.SCHEMA_VERSION,
         "run": series.name,
-        "status": "interrupted" if outcome.interrupted else ("partial" if outcome.gaps else "complete"),
+        "status": _status(outcome),
         "series": {
             "name": series.name,
             **{name: text_of(place) for name, place in stored_place(root, series.path).items()},
             "format": series.format,
             "n_checkpoints": len(series),
             "steps": list(series.steps),
-            "loss_nats": {str(c.step): c.loss_nats for c in series},
+            "loss_nats": _losses(root, series, earlier),
             "manifest": manifest if series.manifest else None,
         },
         "model": shown.shape or None,
@@ -197,6 +199,24 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
 def write_run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> None:
     """Write `run_json`, whole or not at all."""
     store.write_run_json(root, run_json(root, outcome, shown, swap=swap))
+
+
+def _status(outcome: SweepOutcome) -> str:
+    if outcome.unfinished:
+        return store.RUNNING
+    return "interrupted" if outcome.interrupted else "partial" if outcome.gaps else "complete"
+
+
+def _losses(root: Path, series: CheckpointSeries, earlier: dict[str, Any]) -> dict[str, float | None]:
+    """Recorded training loss by step: of the series, and of steps that were measured and are not in it any more."""
+    before = earlier.get("series")
+    stored = before.get("loss_nats") if isinstance(before, dict) else None
+    measured = {str(step) for step in measured_steps(root)}
+    found = (
+        {step: loss for step, loss in stored.items() if step in measured} if isinstance(stored, dict) else {}
+    )
+    found |= {str(c.step): c.loss_nats for c in series}
+    return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
 
 def _stored_swap(earlier: dict[str, Any]) -> str:

@@ -94,13 +94,19 @@ def sweep_one(task: SweepTask, on_event: OnEvent) -> SweepOutcome:
         rehash=task.rehash,
         fail_fast=task.fail_fast,
         on_event=on_event,
-        models=_models(task.config.device, task.config.dtype, task.config.swap),
+        models=shared_models(task.config.device, task.config.dtype, task.config.swap),
     )
 
 
 @lru_cache(maxsize=1)
-def _models(device: str, dtype: str, swap: Literal["auto", "fresh"]) -> Callable[[CheckpointSeries], Any]:
-    """What loads series one after another into one bridge; nothing is imported before the first model is loaded."""
+def shared_models(
+    device: str, dtype: str, swap: Literal["auto", "fresh"]
+) -> Callable[[CheckpointSeries], Any]:
+    """What loads series one after another into one bridge; nothing is imported before the first model is loaded.
+
+    Args:
+        device, dtype, swap: as in a sweep's configuration.
+    """
     walker: HookedSeries | None = None
 
     def for_series(series: CheckpointSeries) -> HookedSeries:

@@ -52,6 +52,8 @@ def sweep(
     on_event: Callable[[Event], None] | None = None,
     models: Callable[[CheckpointSeries], Any] | None = None,
     shard: Shard | None = None,
+    unfinished: bool = False,
+    as_drawn: bool = False,
 ) -> SweepOutcome:
     """Measure every checkpoint of a series that is not measured yet.
 
@@ -67,6 +69,8 @@ def sweep(
         models: gives the `HookedSeries` that loads the checkpoints, where it is shared with other series.
         shard: measure these checkpoints alone, beside others that measure the rest into the same folder; see
             `byrote.probes.sweep.shards`.
+        unfinished: training goes on: the results' status is "running", and a later sweep draws tokens anew.
+        as_drawn: show the tokens that were drawn before, also where that was for a part of the series.
 
     Returns:
         What was done, and where the results are.
@@ -78,7 +82,8 @@ def sweep(
     config, emit = config or SweepConfig(), on_event or (lambda event: None)
     if shard is None:
         with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
-            running = _Sweep(series, config, root, rehash=rehash, models=models)
+            running = _Sweep(series, config, root, rehash=rehash, models=models, as_drawn=as_drawn)
+            running.outcome.unfinished = unfinished
             return running.run(emit, fail_fast=fail_fast)
     if fresh:
         raise ByroteError(
@@ -100,10 +105,11 @@ class _Sweep:
         *,
         rehash: bool,
         models: Callable[[CheckpointSeries], HookedSeries] | None,
+        as_drawn: bool = False,
     ) -> None:
         self.series, self.config, self.root = series, config, root
         self.mine: Sequence[Checkpoint] = series.checkpoints
-        self.shown = StimulusSet(series, config, root)
+        self.shown = StimulusSet(series, config, root, as_drawn=as_drawn)
         self.units = Units(root, config, self.shown)
         self.clock = Clock()
         path = root / "fingerprints.json"

@@ -26,7 +26,7 @@ from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets
 from byrote.checkpoints.untrained import untrained_in
 from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids, variant_pairs
 from byrote.probes.contexts import MOST_WINDOWS, RUNGS, contexts_in_order
-from byrote.probes.results.run_json import stored_run_json
+from byrote.probes.results.run_json import RUNNING, stored_run_json
 from byrote.probes.stimuli import TOKEN_SET_STIMULI, Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.plan import groups
@@ -52,9 +52,12 @@ class StimulusSet:
         series: what is measured.
         config: probes, seed and sizes, and the files given.
         root: the results folder; what an earlier sweep of it says of the model is recalled.
+        as_drawn: recall it also where that sweep was of a series that training went on with.
     """
 
-    def __init__(self, series: CheckpointSeries, config: SweepConfig, root: Path) -> None:
+    def __init__(
+        self, series: CheckpointSeries, config: SweepConfig, root: Path, *, as_drawn: bool = False
+    ) -> None:
         self.series, self.config, self.root = series, config, root
         self.shape: dict[str, Any] = {}
         self.stimuli: dict[str, Stimulus] = {}
@@ -65,6 +68,8 @@ class StimulusSet:
         self._given = TokenSets()
         self.unsettled = False
         earlier = stored_run_json(root)  # says nothing of a model where none was loaded, or it is damaged
+        if earlier.get("status") == RUNNING and not as_drawn:
+            earlier = {}  # drawn for a part of the series
         vocabulary = Vocabulary.from_json(earlier.get("vocabulary"))
         model = earlier.get("model") or {}
         known = vocabulary and (vocabulary.trained or not self._draws_ids)

@@ -81,9 +81,15 @@ OPTIONS: dict[str, set[str]] = {
         "--disk-budget",
     }
     | {"--progress", "--jobs"},
+    "byrote watch": SHARED
+    | {"-p", "--probe", "--plugin", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
+    | {"--text", "--members", "--twins", "--threads", "--prefetch", "--no-prefetch", "--save-attention"}
+    | {"--top-heads", "--base-model", "--allow-download", "--disk-budget", "--progress", "--allow-partial"}
+    | {"--poll", "--settle", "--idle-timeout", "--until-step", "--expect", "--stop-on-fail", "--stop-signal"},
     "byrote verify": SHARED | OUTPUT | {"--content"},
     "byrote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
     "byrote compare": SHARED | OUTPUT | {"--group", "--align", "--at", "--heads", "--top", "--expect"},
+    "byrote check": SHARED | OUTPUT | {"--expect", "--junit", "--github", "--no-github"},
     "byrote report": SHARED
     | {"--group", "-o", "--out", "--base", "--light", "--figures", "--open", "--expect"},
     "byrote graft": SHARED

@@ -41,7 +41,7 @@ def parquet(out: Path) -> dict[str, bytes]:
 
 
 def test_one_bridge_for_several_series(series, alone, tmp_path, monkeypatch):
-    many._models.cache_clear()
+    many.shared_models.cache_clear()
     built = []
     real = bridge.load_fresh
     monkeypatch.setattr(bridge, "load_fresh", lambda *args, **more: built.append(args) or real(*args, **more))
