@@ -20,7 +20,7 @@ from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand
 from byrote.checkpoints.tokenizing import one_tokenizer_process
 from byrote.checkpoints.vocabulary import tokenizer_of
 from byrote.probes.results.derived import observations_current, observations_whole, rebuild_observations
-from byrote.probes.results.run_json import stored_run_json
+from byrote.probes.results.run_json import RUNNING, stored_run_json
 from byrote.probes.results.run_json import write_run_json as write_stored
 from byrote.probes.results.schema import AXES, to_frame, unit_table
 from byrote.probes.results.unit_files import measured_steps, read_units, set_aside
@@ -124,10 +124,10 @@ class _Sweep:
     def run(self, emit: Callable[[Event], None], *, fail_fast: bool) -> SweepOutcome:
         """Measure what is missing, then derive the observations."""
         self.units.refuse_mixture(self.series.steps)
+        begun = stored_run_json(self.root).get("status") == RUNNING
         try:
             self._all(emit, fail_fast=fail_fast)
-            last_is_mine = any(one.step == max(self.series.steps) for one in self.mine)
-            if self.config.dtype in ("bfloat16", "float16") and self.outcome.measured and last_is_mine:
+            if self._lacks_drift(begun=begun):
                 self._measure_drift()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
@@ -284,6 +284,16 @@ class _Sweep:
 
         dtype_of_it = getattr(torch, dtype)
         return HookedSeries(self.series, device=self.config.device, dtype=dtype_of_it, swap=self.config.swap)
+
+    def _lacks_drift(self, *, begun: bool) -> bool:
+        """Whether this sweep of a lower precision has to say how far the last step is from float32.
+
+        Args:
+            begun: units were left by sweeps of a series that training went on with, which do not.
+        """
+        last_is_mine = any(one.step == max(self.series.steps) for one in self.mine)
+        new = (bool(self.outcome.measured) or begun) and not self.outcome.unfinished
+        return self.config.dtype in ("bfloat16", "float16") and new and last_is_mine
 
     def _measure_drift(self) -> None:
         """In a lower precision: the last step again in float32, so that every score's drift is known."""
