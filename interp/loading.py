@@ -33,22 +33,29 @@ def load_fresh(
 
 
 def behind_hooks(
-    built: Built, checkpoint: Checkpoint, config: dict[str, Any], *, device: str, dtype: torch.dtype
+    built: Built,
+    checkpoint: Checkpoint,
+    config: dict[str, Any],
+    *,
+    device: str,
+    dtype: torch.dtype,
+    copy: bool = True,
 ) -> HookedModel:
-    """A module that was built for this, behind a bridge; its parameters get memory of their own.
+    """A module that was built for this, behind a bridge.
 
     Args:
         built: the module and the config the bridge needs.
         checkpoint: whose weights are in it.
         config: what decides its shape and special ids, as plain JSON.
         device, dtype: of the parameters.
+        copy: give its parameters memory of their own; without, those that are on the device in that dtype share theirs.
 
     Raises:
         CheckpointError: an architecture the bridge does not support, or one without attention heads in every layer.
     """
     for parameter in {id(p): p for p in built.module.parameters()}.values():
         # Own, aligned memory: mapped pages could make kernels round differently than after a swap.
-        parameter.data = parameter.data.to(device=device, dtype=dtype, copy=True)
+        parameter.data = parameter.data.to(device=device, dtype=dtype, copy=copy)
         parameter.requires_grad_(False)
     built.module.to(device=device).eval()
     parameters = dict(built.module.named_parameters(remove_duplicate=False))
@@ -103,7 +110,7 @@ def copy_into(model: HookedModel, checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         for name, parameter in model.parameters.items():
             parameter.copy_(source[name])
-        _refresh_split_attention(model.bridge)
+        refresh_split_attention(model.bridge)
     model.weights_changed(checkpoint)
 
 
@@ -113,7 +120,7 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
         return builder_for(ready).config(ready)
 
 
-def _refresh_split_attention(bridge: Any) -> None:
+def refresh_split_attention(bridge: Any) -> None:
     """Fused QKV architectures hold q, k, v as copies made at wrapping; make them again from the fused tensor."""
     for block in bridge.blocks:
         attn: Any = getattr(block, "attn", None)

@@ -1,4 +1,6 @@
-"""Prune a model's blocks by magnitude, in place and for the length of a block; afterwards every bit is as it was.
+"""Prune a model's blocks by magnitude for the length of a block; afterwards every bit is as it was.
+
+Pruned weights stand in memory of their own: the model's own tensors, which a model in training may share, are not written.
 
 Source: magnitude pruning: Han et al. 2015, arXiv:1506.02626, one share of every weight matrix alike.
 
@@ -44,14 +46,14 @@ def pruned(model: HookedModel, frac: float) -> Iterator[None]:
     try:
         with torch.no_grad():
             for matrix in matrices:
-                stored.append(matrix.detach().clone())
+                stored.append(matrix.data)
                 entries = matrix.detach().abs().flatten()
                 smallest = entries.argsort(stable=True)[: round(frac * len(entries))]
-                matrix.copy_(stored[-1].flatten().index_fill(0, smallest, 0.0).view_as(matrix))
+                fewer = matrix.detach().flatten().index_fill(0, smallest, 0.0).view_as(matrix)
+                matrix.data = torch.empty_like(matrix.data).copy_(fewer)  # laid out as the weights are
         model.weights_changed(model.checkpoint)
         yield
     finally:
-        with torch.no_grad():
-            for matrix, own in zip(matrices, stored, strict=False):
-                matrix.copy_(own)
+        for matrix, own in zip(matrices, stored, strict=False):
+            matrix.data = own
         model.weights_changed(model.checkpoint)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import random
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from types import FunctionType
 from typing import Any, cast
@@ -34,11 +35,39 @@ def quiet_upstream() -> Iterator[None]:
 
 @contextmanager
 def own_randomness() -> Iterator[None]:
-    """Give torch's global generators back as they were: models are built at random before their weights are put in."""
+    """Give the global generators of torch, numpy and Python back as they were: models are built at random first."""
+    import numpy as np
     import torch
 
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=list(devices)):
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def as_in_a_sweep() -> Iterator[None]:
+    """For the length of a block, torch behaves as where nothing trains; afterwards all is as it was.
+
+    No autocast, gradients that can be taken, float32 and the CPU as defaults, and the generators as `own_randomness`.
+    """
+    import torch
+
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    with ExitStack() as stack:
+        stack.enter_context(own_randomness())
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if device.type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        torch.set_default_dtype(torch.float32)
+        stack.callback(torch.set_default_dtype, dtype)
         yield
 
 

@@ -241,7 +241,7 @@ def test_changed_width_gets_a_fresh_bridge(hf_series):
 def test_a_swap_that_is_not_exact_is_noticed_and_never_tried_again(hf_series, monkeypatch):
     series = open_series(hf_series("gpt_neox", 3))
     # The trap of fused attention: the copies of q, k and v made at wrapping keep the old step's numbers.
-    monkeypatch.setattr("byrote.interp.loading._refresh_split_attention", lambda bridge: None)
+    monkeypatch.setattr("byrote.interp.loading.refresh_split_attention", lambda bridge: None)
     hooked = HookedSeries(series)
     models = []
     for checkpoint in series:
