@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from byrote.checkpoints.opening import open_runs as open_runs
     from byrote.checkpoints.opening import open_series as open_series
     from byrote.checkpoints.series import CheckpointSeries as CheckpointSeries
+    from byrote.integrations.monitor import Monitor as Monitor
     from byrote.interp.captured import capture as capture
     from byrote.interp.loading import load as load
     from byrote.probes import degrade as degrade
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _FROM = {
     "ByroteError": "byrote.checkpoints.errors",
     "CheckpointSeries": "byrote.checkpoints.series",
+    "Monitor": "byrote.integrations.monitor",
     "Results": "byrote.probes.results",
     "capture": "byrote.interp.captured",
     "circuit_overlap": "byrote.probes.trajectory",

@@ -18,6 +18,7 @@ from byrote.checkpoints.atomic import remove
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.interp.in_memory import FORMAT, copy_of, fingerprint_of
+from byrote.interp.model import HookedModel
 from byrote.probes.results import Results
 from byrote.probes.results.curve import Sample, samples_in
 from byrote.probes.results.derived import observations_of, rebuild_observations
@@ -30,7 +31,7 @@ from byrote.probes.sweep.plan import groups
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Units
 
-_NOWHERE = Path(os.devnull) / "a model in memory"  # nothing can lie in it
+NOWHERE = Path(os.devnull) / "a model in memory"  # nothing can lie in it
 
 
 class ResultsInMemory(Results):
@@ -38,7 +39,7 @@ class ResultsInMemory(Results):
 
     def __init__(self, meta: dict[str, Any], units: pa.Table) -> None:
         super().__init__(
-            _NOWHERE, meta, in_order(observations_of(units, dtype=meta["provenance"]["dtype"])), write=False
+            NOWHERE, meta, in_order(observations_of(units, dtype=meta["provenance"]["dtype"])), write=False
         )
         self._units = units
 
@@ -75,40 +76,64 @@ def measure_model(
     Raises:
         ByroteError: a model that cannot be hooked, a tokenizer that is not there, or a folder of another series.
     """
-    if tokenizer is not None and (tokenizer.name != "tokenizer.json" or not tokenizer.is_file()):
-        raise ByroteError(
-            f"there is no tokenizer.json at {tokenizer}", help="give the path of a tokenizer.json"
-        )
+    place = tokenizer_folder(tokenizer)
     copied = copy_of(model, step=step, device=config.device or None, dtype=getattr(torch, config.dtype))
     config = replace(config, device=str(copied.device))
-    checkpoint = Checkpoint(step, (tokenizer.parent if tokenizer else _NOWHERE), FORMAT)
-    series = CheckpointSeries(name, _NOWHERE, FORMAT, (checkpoint,))
+    checkpoint = Checkpoint(step, place, FORMAT)
+    series = CheckpointSeries(name, NOWHERE, FORMAT, (checkpoint,))
     if out is None:
-        shown = StimulusSet(series, config, _NOWHERE)
+        shown = StimulusSet(series, config, NOWHERE)
         shown.fit(copied, checkpoint, first=True)
         settle_contexts(copied, shown)
         measured = [m for group in groups(config.infos) for m in measure_group(copied, group, shown)]
         rows = in_order(unit_table(measured, run=name, step=step, tokens_seen=None))
-        return ResultsInMemory(run_json(_NOWHERE, SweepOutcome(_NOWHERE), shown, swap="in memory"), rows)
+        return ResultsInMemory(run_json(NOWHERE, SweepOutcome(NOWHERE), shown, swap="in memory"), rows)
     with open_run_folder(out, series, fresh=False) as root:
         shown = StimulusSet(series, config, root)
-        shown.fit(copied, checkpoint, first=False)
-        settle_contexts(copied, shown)
-        units, identity = Units(root, config, shown), fingerprint_of(copied)
-        units.refuse_mixture([step])
-        found = units.look(checkpoint, identity)
-        for path in found.superseded:
-            remove(path)
-        for path in found.damaged:
-            set_aside(path)
-        for group in found.missing:
-            measured = measure_group(copied, group, shown)
-            units.write(group, measured, run=name, checkpoint=checkpoint, identity=identity)
+        measure_into(root, copied, checkpoint, shown)
         shown.series = replace(series, checkpoints=tuple(_all_steps(root, checkpoint)))
         write_run_json(root, SweepOutcome(root), shown, swap="in memory")
         rebuild_observations(root)
         return Results.open(root)
 
+
+def tokenizer_folder(tokenizer: Path | None) -> Path:
+    """Where a model's tokenizer.json is; a place where nothing is, where none is given.
+
+    Raises:
+        ByroteError: it is not there.
+    """
+    if tokenizer is not None and (tokenizer.name != "tokenizer.json" or not tokenizer.is_file()):
+        raise ByroteError(
+            f"there is no tokenizer.json at {tokenizer}", help="give the path of a tokenizer.json"
+        )
+    return tokenizer.parent if tokenizer else NOWHERE
+
+
+def measure_into(root: Path, model: HookedModel, checkpoint: Checkpoint, shown: StimulusSet) -> None:
+    """Measure one step into a results folder that is open, as far as it is not there with equal weights and settings.
+
+    Args:
+        root: the folder, locked.
+        model: the weights of the step.
+        checkpoint: the step.
+        shown: what models of this folder are shown; drawn for this model, where that is still to be done.
+
+    Raises:
+        ByroteError: the folder was measured with other settings, or a probe cannot be run.
+    """
+    shown.fit(model, checkpoint, first=False)
+    settle_contexts(model, shown)
+    units, identity = Units(root, shown.config, shown), fingerprint_of(model)
+    units.refuse_mixture([checkpoint.step])
+    found = units.look(checkpoint, identity)
+    for path in found.superseded:
+        remove(path)
+    for path in found.damaged:
+        set_aside(path)
+    for group in found.missing:
+        measured = measure_group(model, group, shown)
+        units.write(group, measured, run=shown.series.name, checkpoint=checkpoint, identity=identity)
 
 def _all_steps(root: Path, now: Checkpoint) -> Iterator[Checkpoint]:
     """The steps measured into a folder so far, ascending."""
