@@ -93,7 +93,8 @@ class Monitor:
             if setting not in _SETTINGS:
                 raise ByroteError(f"Monitor has no setting {setting!r}", help=did_you_mean(setting, _SETTINGS))
         self._config = SweepConfig(probes=tuple(dict.fromkeys(names)), **{"dtype": "", **settings})
-        self._infos = self._config.infos
+        infos = self._config.infos  # a verdict brings those that it needs, which are measured and not logged
+        self._infos = infos if {"default", "all"} & set(names) else [i for i in infos if i.name in names]
         if budget_frac is not None and not 0 < budget_frac <= 1:
             raise ByroteError(f"budget_frac={budget_frac} is no share", help="give 0.02 for 2%, or None")
         self._budget_frac, self.log, self._say = budget_frac, log, say or _print
