@@ -130,10 +130,11 @@ def fingerprint_of(model: HookedModel) -> str:
 def _inner(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
     """The module inside wrappers, adapters and bridge, and its tensors by the names it has without them."""
     refuse_sharded(model)
-    while inner := next(
-        (m for name in _WRAPPED_IN if isinstance(m := getattr(model, name, None), nn.Module)), None
-    ):
-        model = inner
+    while True:
+        within = [m for name in _WRAPPED_IN if isinstance(m := getattr(model, name, None), nn.Module)]
+        if not within:
+            break
+        model = within[0]
     if getattr(model, "compatibility_mode", False):
         raise ByroteError(
             "this TransformerBridge is in compatibility mode: its norms are folded into its weights",
@@ -198,8 +199,8 @@ def _share(
     for name, parameter in parameters.items():  # of two names for one parameter the second decides
         if tensors[name].dtype == dtype and parameter.data_ptr() != tensors[name].data_ptr():
             raise ByroteError(
-                f"the config ties {name} to another tensor, and in the model the two differ",
-                help="set tie_word_embeddings = False in its config",
+                f"{name} and another parameter are one tensor at first, and now two",
+                help="untie them before training begins",
             )
 
 

@@ -50,7 +50,9 @@ def _merged(layer: Any, name: str) -> nn.Module:
         copied.merge()
         found = copied.get_base_layer()
     if not isinstance(found, nn.Module):
-        raise ByroteError(f"the adapter of {name} is around no module", help="measure model.merge_and_unload()")
+        raise ByroteError(
+            f"the adapter of {name} is around no module", help="measure model.merge_and_unload()"
+        )
     return found
 
 

@@ -91,7 +91,9 @@ class Monitor:
         names += [rule.probe for rule in self._gate.rules if rule.probe] if self._gate else []
         for setting in settings:
             if setting not in _SETTINGS:
-                raise ByroteError(f"Monitor has no setting {setting!r}", help=did_you_mean(setting, _SETTINGS))
+                raise ByroteError(
+                    f"Monitor has no setting {setting!r}", help=did_you_mean(setting, _SETTINGS)
+                )
         self._config = SweepConfig(probes=tuple(dict.fromkeys(names)), **{"dtype": "", **settings})
         infos = self._config.infos  # a verdict brings those that it needs, which are measured and not logged
         self._infos = infos if {"default", "all"} & set(names) else [i for i in infos if i.name in names]
@@ -109,7 +111,7 @@ class Monitor:
         self._run: LiveRun | None = None
         self._begun, self._finished, self._first = False, False, True
         self._started = time.perf_counter()
-        self._step = self._last_measured = -1
+        self._step = self._tried = -1
         self._cost_s = self.spent_s = 0.0
         self.measured = self.skipped = self.failed = 0
         self.should_stop = False
@@ -142,11 +144,13 @@ class Monitor:
         _refuse_sharded(self._model)
         self._begun, self._first = True, is_first()
         if self._first:
-            from byrote.probes.sweep.live import LiveRun
+            from byrote.interp.quiet import own_randomness
 
-            self._run = LiveRun(
-                self._model, self._config, name=self._name, out=self._out, tokenizer=self._tokenizer, begun=step
-            )  # fmt: skip
+            places = {"name": self._name, "out": self._out, "tokenizer": self._tokenizer}
+            with own_randomness():  # libraries draw numbers when they are imported
+                from byrote.probes.sweep.live import LiveRun
+
+                self._run = LiveRun(self._model, self._config, begun=step, **places)
             if self._run.root.name != self._name and not step:
                 self._say(f"{self._out / self._name} holds another run; this one is {self._run.root}")
         self._started = time.perf_counter()
@@ -171,10 +175,9 @@ class Monitor:
         if not self._begun:
             self.begin(max(0, step - 1))
         self._step = step
-        if (last or self.due(step)) and step != self._last_measured:
-            self._last_measured = step
+        if last or self.due(step):
             facts = {"loss_nats": loss_nats, "tokens_seen": tokens_seen}
-            stop = first_decides(lambda: self._measure(step, facts, last=last))
+            stop = first_decides(lambda: self._decide(step, facts, last=last))
             self.should_stop = self.should_stop or stop
         return self.should_stop
 
@@ -216,51 +219,64 @@ class Monitor:
         if kind is None:
             self.finish()
 
-    def _measure(self, step: int, facts: dict[str, Any], *, last: bool) -> bool:
-        """Measure one step, in the one process that does; whether training should stop. Nothing is raised."""
-        run = self._run
-        if run is None or not (last or self._affordable(step)):
+    def _decide(self, step: int, facts: dict[str, Any], *, last: bool) -> bool:
+        """Measure, in the one process that does, if there is time; whether training should stop. Nothing is raised."""
+        if self._run is None or step == self._tried or not (last or self._affordable(step)):
             return False
+        self._tried = step
+        from byrote.interp.quiet import own_randomness
+
+        with own_randomness():  # rules, trackers and plugins may draw numbers too
+            return self._measure(self._run, step, facts)
+
+    def _measure(self, run: LiveRun, step: int, facts: dict[str, Any]) -> bool:
         started = time.perf_counter()
         try:
             results = run.measure(step, **facts)
-        except Exception as error:  # a probe, the disk, the memory of a GPU: none of it is worth the training run
+        except (
+            Exception
+        ) as error:  # a probe, the disk, the memory of a GPU: none of it is worth the training run
             self.failed += 1
             self._say_once(f"step {step:,} could not be measured, training goes on: {_reason(error)}", error)
             with suppress(Exception):
                 run.gap(step, error)
-            self._count(started)
             return False
-        self._count(started)
-        self.measured += 1
+        else:
+            self.measured += 1
+            return self._heed(run, results, step, time.perf_counter() - started)
+        finally:
+            self._cost_s = time.perf_counter() - started
+            self.spent_s += self._cost_s
+
+    def _heed(self, run: LiveRun, results: Results, step: int, took_s: float) -> bool:
+        """Hold the rules against what is measured, and hand the numbers on; whether a rule is broken."""
         if self.measured == 1:
             probes, once = counted(len(self._infos), "probe"), f"{run.set_up_s:.1f} s once before"
-            self._say(f"step {step:,}: {probes} measured in {self._cost_s:.2f} s ({once}), in {run.root}")
-        if run.removed and self.measured == 1:
-            steps = f"{counted(len(run.removed), 'step')} from {run.removed[0]:,} on"
-            self._say(f"training was resumed before {steps} that had been measured: they are measured again")
-        try:
-            return self._heed(results, step)
-        except Exception as error:  # as above: of a tracker, or of a rule
-            self._say_once(f"step {step:,} was measured, but: {_reason(error)}", error)
-            return False
-
-    def _heed(self, results: Results, step: int) -> bool:
-        """Hold the rules against what is measured, and hand the numbers on."""
-        broken: list[Checked] = []
-        if self._gate is not None:
-            self.checks = check(self._gate, [results], finished=False)
-            broken = [one for one in self.checks if one.broken]
-            for one in broken:
-                self._say(f"training should stop: {one.line}")
+            self._say(f"step {step:,}: {probes} measured in {took_s:.2f} s ({once}), in {run.root}")
+            if run.removed:
+                steps = f"{counted(len(run.removed), 'step')} from {run.removed[0]:,} on"
+                self._say(
+                    f"training was resumed before {steps} that had been measured: they are measured again"
+                )
         if self.log is not None:
             from byrote.probes.sweep.live import headline
 
-            numbers = headline(results, self._infos, step) | {"byrote/measure_s": self._cost_s}
             try:
-                self.log(numbers, step)
-            except Exception as error:
+                self.log(headline(results, self._infos, step) | {"byrote/measure_s": took_s}, step)
+            except Exception as error:  # whatever a tracker may raise
                 self._say_once(f"step {step:,} was measured, but not logged: {_reason(error)}", error)
+        if self._gate is None:
+            return False
+        try:
+            self.checks = check(self._gate, [results], finished=False)
+        except Exception as error:  # a baseline that is gone, say
+            self._say_once(
+                f"step {step:,} was measured, but the rules could not be checked: {_reason(error)}", error
+            )
+            return False
+        broken = [one for one in self.checks if one.broken]
+        for one in broken:
+            self._say(f"training should stop: {one.line}")
         return bool(broken)
 
     def _affordable(self, step: int) -> bool:
@@ -279,10 +295,6 @@ class Monitor:
                 f"allows that once in {after_s:,.0f} s of training; skipped steps are counted"
             )
         return False
-
-    def _count(self, started: float) -> None:
-        self._cost_s = time.perf_counter() - started
-        self.spent_s += self._cost_s
 
     def _notes(self) -> list[str]:
         if not self.skipped or self._budget_frac is None:
@@ -317,9 +329,12 @@ def _schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
 
 
 def _refuse_sharded(model: nn.Module) -> None:
-    from byrote.interp.in_memory import refuse_sharded
+    from byrote.interp.quiet import own_randomness
 
-    refuse_sharded(model)
+    with own_randomness():
+        from byrote.interp.in_memory import refuse_sharded
+
+        refuse_sharded(model)
 
 
 def _reason(error: Exception) -> str:

@@ -135,6 +135,7 @@ def measure_into(root: Path, model: HookedModel, checkpoint: Checkpoint, shown: 
         measured = measure_group(model, group, shown)
         units.write(group, measured, run=shown.series.name, checkpoint=checkpoint, identity=identity)
 
+
 def _all_steps(root: Path, now: Checkpoint) -> Iterator[Checkpoint]:
     """The steps measured into a folder so far, ascending."""
     steps = set(measured_steps(root))
