@@ -12,6 +12,7 @@ a gap; it never ends the training. Several processes measure in rank 0, and the 
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,7 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.integrations.ranks import first_decides, is_first
@@ -35,10 +36,24 @@ if TYPE_CHECKING:
     from byrote.probes.results import Results
     from byrote.probes.sweep.live import LiveRun
 
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 Log = Callable[[Mapping[str, float], int], None]
 PROBES = ("prefix_matching", "previous_token", "copying_logit", "repeat_loss", "induction")  # three passes
 _NOT_SETTINGS = {"probes", "device", "swap", "threads", "prefetch", "save_attention", "versions"}
 _SETTINGS = sorted({field.name for field in fields(SweepConfig)} - _NOT_SETTINGS)
+
+
+def _leaving_generators(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """What is imported draws random numbers, as do plugins and trackers: training is to draw what it would draw without."""
+
+    @functools.wraps(method)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        from byrote.interp.quiet import own_randomness
+
+        with own_randomness():
+            return method(*args, **kwargs)
+
+    return guarded
 
 
 class Monitor:
@@ -69,6 +84,7 @@ class Monitor:
         ByroteError: an unknown probe or setting, a file of rules that cannot be read, or a model that is sharded.
     """
 
+    @_leaving_generators
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -127,6 +143,7 @@ class Monitor:
         """Whether this step is one to be measured, if there is time for it."""
         return self._steps(step)
 
+    @_leaving_generators
     def begin(self, step: int = 0, model: nn.Module | None = None) -> None:
         """Say where training begins; done by the first call where it is left out, for the step before.
 
@@ -144,13 +161,10 @@ class Monitor:
         _refuse_sharded(self._model)
         self._begun, self._first = True, is_first()
         if self._first:
-            from byrote.interp.quiet import own_randomness
+            from byrote.probes.sweep.live import LiveRun
 
             places = {"name": self._name, "out": self._out, "tokenizer": self._tokenizer}
-            with own_randomness():  # libraries draw numbers when they are imported
-                from byrote.probes.sweep.live import LiveRun
-
-                self._run = LiveRun(self._model, self._config, begun=step, **places)
+            self._run = LiveRun(self._model, self._config, begun=step, **places)
             if self._run.root.name != self._name and not step:
                 self._say(f"{self._out / self._name} holds another run; this one is {self._run.root}")
         self._started = time.perf_counter()
@@ -181,6 +195,7 @@ class Monitor:
             self.should_stop = self.should_stop or stop
         return self.should_stop
 
+    @_leaving_generators
     def finish(self, *, measure: bool = True) -> Results | None:
         """Training has ended: measure the last step where that was not done, hold the rules against the whole run.
 
@@ -224,11 +239,9 @@ class Monitor:
         if self._run is None or step == self._tried or not (last or self._affordable(step)):
             return False
         self._tried = step
-        from byrote.interp.quiet import own_randomness
+        return self._measure(self._run, step, facts)
 
-        with own_randomness():  # rules, trackers and plugins may draw numbers too
-            return self._measure(self._run, step, facts)
-
+    @_leaving_generators
     def _measure(self, run: LiveRun, step: int, facts: dict[str, Any]) -> bool:
         started = time.perf_counter()
         try:
@@ -329,12 +342,9 @@ def _schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
 
 
 def _refuse_sharded(model: nn.Module) -> None:
-    from byrote.interp.quiet import own_randomness
+    from byrote.interp.in_memory import refuse_sharded
 
-    with own_randomness():
-        from byrote.interp.in_memory import refuse_sharded
-
-        refuse_sharded(model)
+    refuse_sharded(model)
 
 
 def _reason(error: Exception) -> str:
