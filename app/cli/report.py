@@ -25,6 +25,8 @@ _NAMES_SHOWN = 3
     "byrote report results/a",
     "byrote report results/unique results/repeated --base unique -o reports/arms.html --open",
     "byrote report --group unique='results/unique-*' --group repeated='results/repeated-*'",
+    "byrote report results/* --each -o reports",
+    "byrote report reports/before reports/after",
 )
 def report(
     session: Session,
@@ -39,6 +41,7 @@ def report(
     base: str | None = option("The baseline: name of a run or an arm, or a results folder.", metavar="RUN"),
     light: bool = flag("No JavaScript: still figures, a small file that prints well."),
     figures: bool = flag("Write every figure as an SVG file too, into the folder figures beside the page."),
+    each: bool = flag("A report of every run, in a folder of its own, and an index.html over them."),
     open_it: bool = flag("Open the report in the browser.", "--open"),
     expect: Path | None = options.EXPECT,
 ) -> int:
@@ -47,10 +50,16 @@ def report(
     RESULT is a results folder, a folder of several, or a quoted glob. With --base, every other run is compared with
     that one. Arms of several seeds, given with --group or declared by the runs, are compared as groups: with the first
     --group, or with the arm that --base names. The file opens anywhere, offline.
+
+    Two reports in the place of results, each the folder or the page that this verb wrote, are compared: every value, sentence and
+    alert that changed from the first to the second is printed.
     """
     from byrote.probes.gate import check, read_gate
     from byrote.report import build_report
+    from byrote.report.changes import is_report
 
+    if len(paths) == 2 and all(is_report(Path(path)) for path in paths):
+        return _print_changes(session, Path(paths[0]), Path(paths[1]))
     gate = read_gate(expect) if expect else None
     groups = named_groups(group)
     if not paths and not groups:
@@ -60,6 +69,10 @@ def report(
     runs += [run for one in groups for run in one.runs if run.path.resolve() not in here]
     runs, base_name = _with_base(runs, base)
     checks = check(gate, runs) if gate else []
+    if each:
+        return _every_run(
+            session, runs, out or _default_place(runs), base_name, light=light, open_it=open_it
+        ) or say_checks(session, checks)
     files = build_report(
         runs,
         out=out or _default_place(runs),
@@ -74,9 +87,40 @@ def report(
         session.note(f"{len(files.figures)} figures: {files.figures[0].parent}")
     for warning in files.warnings:
         session.warn(f"warning: {warning}")
-    if open_it and not webbrowser.open(files.html.resolve().as_uri()):
-        session.warn(f"no browser could be started; open {files.html} yourself")
+    _open(session, files.html, wanted=open_it)
     return say_checks(session, checks)
+
+
+def _every_run(
+    session: Session, runs: list[Results], out: Path, base: str | None, *, light: bool, open_it: bool
+) -> int:
+    """A report for each run, compared with the baseline where one is named, and the page that lists them; the exit code."""
+    from byrote.report.index import build_reports
+
+    files = build_reports(runs, out=out, base=base, light=light)
+    session.data(str(files.html))
+    session.note(f"{len(runs)} reports beside it, a folder each")
+    for warning in files.warnings:
+        session.warn(f"warning: {warning}")
+    _open(session, files.html, wanted=open_it)
+    return 0
+
+
+def _print_changes(session: Session, old: Path, new: Path) -> int:
+    """What changed between two reports, a line each; the exit code."""
+    from byrote.report.changes import changes_sentence, read_report, report_changes
+
+    found = report_changes(read_report(old), read_report(new))
+    session.data(f"{changes_sentence(found)}.")
+    for one in found:
+        words = {None: "", True: ", beyond both intervals", False: ""}[one.beyond]
+        session.data(f"{one.kind}: {one.where}: {one.old or '–'} → {one.new or '–'}{words}")
+    return 0
+
+
+def _open(session: Session, page: Path, *, wanted: bool) -> None:
+    if wanted and not webbrowser.open(page.resolve().as_uri()):
+        session.warn(f"no browser could be started; open {page} yourself")
 
 
 def _with_base(runs: list[Results], base: str | None) -> tuple[list[Results], str | None]:

@@ -18,17 +18,20 @@ from byrote.probes.findings import (
 )
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
-from byrote.probes.wording import counted, of_runs, probe_name, steps_in_words
-from byrote.report.model import Alert, Level, Status
+from byrote.probes.rules import PRIMARY, SECONDARY
+from byrote.probes.wording import counted, listed, of_runs, probe_name, steps_in_words
+from byrote.report.model import LEVELS, Alert, Level, Status
 from byrote.report.report_inputs import Inputs
 
 MAX_REASONS = 8
+_NAMED = {(probe, metric.partition(":")[0]) for probe, metric in (*PRIMARY, *SECONDARY)}
 OF_A_RUN = ("members", "twins")  # of a lab series, which brings its own: they are meant to differ
 
 
 def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
-    """Every alert of the report, the gravest kind first; what several runs have in common is said once."""
-    return _merged(
+    """Every alert of the report, those that touch a comparison first, then the gravest; what several runs have in common is
+    said once, and what was not measured and is no named measure is said in the appendix."""
+    found = _merged(
         [run.run for run in inputs.results],
         (
             alert
@@ -49,6 +52,7 @@ def alerts_of(inputs: Inputs) -> tuple[Alert, ...]:
             for alert in part(inputs)
         ),
     )
+    return tuple(sorted(found, key=lambda one: (not one.compares, LEVELS.index(one.level))))
 
 
 def _merged(names: Sequence[str], alerts: Iterable[Alert]) -> tuple[Alert, ...]:
@@ -150,11 +154,15 @@ def _gaps(inputs: Inputs) -> Iterator[Alert]:
 
 
 def _invalid(inputs: Inputs) -> Iterator[Alert]:
-    """One alert per probe and reason, its metrics together."""
+    """One alert per named measure and reason, its metrics together, and one for all the others, which the appendix has."""
     for r in inputs.results:
         merged: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        others: dict[str, None] = {}
         for group in invalid_groups(r, but=lacks_token_sets(r)):
-            merged.setdefault((group["probe"], group["reason"], tuple(group["steps"])), []).append(group)
+            if (group["probe"], group["metric"].partition(":")[0]) in _NAMED:
+                merged.setdefault((group["probe"], group["reason"], tuple(group["steps"])), []).append(group)
+            else:
+                others[probe_name(group["probe"])] = None
         for (probe, reason, steps), groups in list(merged.items())[:MAX_REASONS]:
             metrics = ", ".join(probe_name(g["metric"]) for g in groups)
             count = sum(g["n"] for g in groups)
@@ -165,10 +173,12 @@ def _invalid(inputs: Inputs) -> Iterator[Alert]:
                 "note",
             )
         if len(merged) > MAX_REASONS:
+            more = len(merged) - MAX_REASONS
+            yield Alert(f"{r.run}: {more} more kinds of value were not measured.", "errors", "note")
+        if others:
+            names = listed(list(others), most=MAX_REASONS)
             yield Alert(
-                f"{r.run}: {len(merged) - MAX_REASONS} more kinds of value were not measured.",
-                "errors",
-                "note",
+                f"{r.run}: the appendix has what was not measured of {names}, and why.", "errors", "note"
             )
 
 

@@ -20,7 +20,7 @@ from byrote.report.report_inputs import Inputs
 from byrote.report.tables import picture
 
 _FAMILIES = ("primary", "secondary", "further")
-_OVER_TRAINING = (("held_out_loss", "loss"), ("repeat_loss", "later_blocks"), ("prefix_matching", "score"))
+_OVER_TRAINING = (("repeat_loss", "later_blocks"), ("held_out_loss", "loss"), ("prefix_matching", "score"))
 
 
 def arms_title(inputs: Inputs) -> str:
@@ -32,9 +32,7 @@ def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
     """The arms and their seeds, and every comparison with the baseline arm; () where runs are in no groups."""
     if not inputs.groups:
         return ()
-    blocks: list[Block] = [Prose(found.sentence, "lead") for found in inputs.arms]
-    if inputs.arms:
-        blocks += [_by_arm(inputs.arms), *_pictures(inputs.groups)]
+    blocks: list[Block] = [*arm_curves(inputs.groups)[1:]] if inputs.arms else []
     for index, found in enumerate(inputs.arms):
         groups = tuple(one for arm in (found.a, found.b) for one in inputs.groups if one.name == arm.name)
         blocks += _one(found, groups, index)
@@ -45,10 +43,10 @@ def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
             )
         )
     blocks.append(_declared(inputs.groups))
-    return (Section("arms", "Arm against arm", tuple(blocks)),)
+    return (Section("arms", "Arm against arm", tuple(blocks), folded=True),)
 
 
-def _by_arm(arms: tuple[GroupComparison, ...]) -> Table:
+def by_arm_table(arms: tuple[GroupComparison, ...]) -> Table:
     """The primary and secondary measures of every arm, with the baseline arm and the difference from it."""
     last = [found.rows[found.rows["step"] == found.steps[-1]] for found in arms]
     by_measure = [{(row.probe, row.metric): row for row in rows.itertuples(index=False)} for rows in last]
@@ -76,20 +74,25 @@ def _cell(row: Any) -> Value:
     return Words(number(row.b), TONES.get(row.change, "plain"), f"{by} {row.change}")
 
 
-def _pictures(groups: tuple[Group, ...]) -> list[Block]:
-    """Every head of every seed, and test loss, copying and the strongest head over training, all arms in each figure."""
+def heads_by_arm(groups: tuple[Group, ...]) -> list[Block]:
+    """Every head of every seed of all arms, where the models are of one shape."""
     runs = [run for one in groups for run in one.runs]
-    blocks: list[Block] = []
-    if (
-        all(run.has("prefix_matching", "score", valid=True) for run in runs)
-        and len({run.shape for run in runs}) == 1
-    ):
-        blocks.append(picture("heads-by-arm", figures.arm_grids(groups), runs))
-    for probe, metric in _OVER_TRAINING:
-        if all(run.has(probe, metric, valid=True) and len(run.steps) > 1 for run in runs):
-            figure = figures.seed_curves(groups, probe=probe, metric=metric)
-            blocks.append(picture(f"{probe.replace('_', '-')}-by-arm", figure, runs))
-    return blocks
+    measured = all(run.has("prefix_matching", "score", valid=True) for run in runs)
+    if not measured or len({run.shape for run in runs}) > 1:
+        return []
+    return [picture("heads-by-arm", figures.arm_grids(groups), runs)]
+
+
+def arm_curves(groups: tuple[Group, ...]) -> list[Block]:
+    """Copying, test loss and the strongest head over training, a figure each with all arms in it."""
+    runs = [run for one in groups for run in one.runs]
+    return [
+        picture(
+            f"{probe.replace('_', '-')}-by-arm", figures.seed_curves(groups, probe=probe, metric=metric), runs
+        )
+        for probe, metric in _OVER_TRAINING
+        if all(run.has(probe, metric, valid=True) and len(run.steps) > 1 for run in runs)
+    ]
 
 
 def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[Block]:

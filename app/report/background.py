@@ -45,7 +45,7 @@ def methods_section(inputs: Inputs) -> Section:
         blocks.append(
             Prose(f"Not in this version's catalogue: {', '.join(clean(n) for n in unknown)}.", "note")
         )
-    return Section("methods", "Methods", tuple(blocks))
+    return Section("methods", "Methods", tuple(blocks), folded=True)
 
 
 def errors_section(inputs: Inputs) -> Section:
@@ -74,8 +74,9 @@ def errors_section(inputs: Inputs) -> Section:
         blocks.append(Table("invalid-table", "Values that are not measured.", columns, tuple(invalid)))
     return Section(
         "errors",
-        "Errors and gaps",
+        "Appendix: not measured",
         tuple(blocks) or (Prose("None: every value that was requested was measured."),),
+        folded=True,
     )
 
 
@@ -98,7 +99,7 @@ def provenance_section(inputs: Inputs) -> Section:
         else "All runs were measured with the same stimuli, versions, dtype and device."
     )
     blocks = (table, Prose(alike, "note")) if len(inputs.results) > 1 else (table,)
-    return Section("provenance", "Provenance", blocks)
+    return Section("provenance", "Provenance", blocks, folded=True)
 
 
 def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
@@ -138,9 +139,8 @@ def reproduce_section(inputs: Inputs, *, light: bool, out_name: str) -> Section:
 
 def _commands(lines: Sequence[str], notebook: Sequence[str]) -> Section:
     shell = Code("reproduce-shell", "On the command line", "\n".join(lines))
-    return Section(
-        "reproduce", "Reproduce", (shell, Code("reproduce-notebook", "In a notebook", "\n".join(notebook)))
-    )
+    book = Code("reproduce-notebook", "In a notebook", "\n".join(notebook))
+    return Section("reproduce", "Reproduce", (shell, book), folded=True)
 
 
 def _notebook_of_arms(inputs: Inputs, base: str | None) -> list[str]:

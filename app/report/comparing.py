@@ -23,7 +23,7 @@ def comparison_section(inputs: Inputs) -> Section:
     for index, comparison in enumerate(inputs.comparisons):
         blocks += _one(inputs, comparison, index)
     none = "No baseline run was given. Name one with --base to compare every other run with it, paired on the same sequences."
-    return Section("comparison", "Run against run", tuple(blocks) or (Prose(none),))
+    return Section("comparison", "Run against run", tuple(blocks) or (Prose(none),), folded=True)
 
 
 def _one(inputs: Inputs, comparison: Comparison, index: int) -> list[Block]:

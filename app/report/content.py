@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from byrote.probes.comparable import Comparison
 from byrote.probes.figures.theme import run_styles
 from byrote.probes.findings import arm_words, runs
+from byrote.probes.findings_memory import memorised_members
 from byrote.probes.groups import Group
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, listed
@@ -21,6 +22,7 @@ from byrote.report.background import (
 )
 from byrote.report.comparing import comparison_section
 from byrote.report.degradation import degradation_sections
+from byrote.report.front import finding_section
 from byrote.report.model import Report, RunLine
 from byrote.report.report_inputs import Inputs, report_inputs
 from byrote.report.summary import summary_section, verdict_section
@@ -56,25 +58,26 @@ def report_content(
     inputs = report_inputs(results, base=base, comparison=comparison, groups=groups)
     alerts = alerts_of(inputs)
     shown, arms = inputs.shown, (*arms_sections(inputs), *degradation_sections(inputs))
-    run_by_run = (
-        summary_section(shown, chosen=_chosen(inputs)),
+    sections = (
+        finding_section(inputs),
         verdict_section(shown),
         timeline_section(shown),
+        *arms,
+        summary_section(shown, chosen=_chosen(inputs)),
         heads_section(shown),
         curves_section(shown),
         memory_section(shown),
-    )
-    sections = (
-        *((*arms, *run_by_run) if inputs.arms else (*run_by_run, *arms)),
         comparison_section(shown),
         intervals_section(inputs),
         methods_section(inputs),
-        errors_section(inputs),
         provenance_section(inputs),
         reproduce_section(inputs, light=light, out_name=out_name),
+        errors_section(inputs),
     )
+    found = arms_title(inputs) or runs(inputs.results, inputs.onsets)
+    memory = memorised_members(inputs.results)
     return Report(
-        title or arms_title(inputs) or runs(inputs.results, inputs.onsets),
+        title or (f"{found}; {memory[:1].lower()}{memory[1:]}" if memory else found),
         _run_lines(inputs),
         date,
         status_of(inputs, alerts),

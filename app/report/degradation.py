@@ -35,7 +35,9 @@ def degradation_sections(inputs: Inputs) -> tuple[Section, ...]:
     runs = [run for one in found.groups for run in one.runs]
     blocks: list[Block] = [Prose(text, "lead") for text in degradation_sentences(found)]
     blocks += [picture(name, draw(), runs) for name, draw in degradation_figures(found).items()]
-    return (Section("degradation", "Degradation", (*blocks, _table(found), Prose(_NOTE, "note"))),)
+    return (
+        Section("degradation", "Degradation", (*blocks, _table(found), Prose(_NOTE, "note")), folded=True),
+    )
 
 
 def _named(inputs: Inputs) -> list[tuple[str, list[Results]]]:

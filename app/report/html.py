@@ -12,18 +12,20 @@ import json
 import re
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from byrote.probes.figures.theme import TOKENS, recolour
-from byrote.probes.wording import clean, interval, number
+from byrote.probes.wording import clean, counted, interval, listed, number
 from byrote.report.model import (
     Alert,
     Block,
     Cards,
     Code,
     Estimate,
+    Link,
     Listing,
     Picture,
     Prose,
@@ -39,6 +41,10 @@ from byrote.report.redact import redact
 from byrote.report.svg import figure_svg, spark_svg
 
 SHORT_CHARS = 18  # cells this short never wrap
+FOLD_ROWS = 24  # of a table in an open section; a longer one is closed until it is opened
+FOLD_ITEMS = 8  # of a list of sentences likewise
+LIGHT_BYTES = 280_000  # of the sections of a light page, past which the tables under figures are left out
+_LEFT_OUT = ", those under each figure too, which this page is too small for"
 TITLE_PX = 44  # what a figure's own title takes; the page writes it as a heading instead
 _STATUS = {"complete": "✓ complete", "partial": "◐ partial", "failed": "✕ failed"}
 _POLICY = {
@@ -55,9 +61,12 @@ def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]
         light: leave out every script.
 
     Returns:
-        (HTML, section name to bytes).
+        (HTML, section name to bytes). A light page past `LIGHT_BYTES` leaves out the tables under its figures and says so.
     """
     sections = {s.name: _section(s, light=light) for s in report.sections}
+    left_out = light and sum(len(text.encode()) for text in sections.values()) > LIGHT_BYTES
+    if left_out:
+        sections = {s.name: _section(s, light=light, with_tables=False) for s in report.sections}
     scripts = "" if light else f"<script>{get_plotlyjs()}</script>\n<script>{_resource('live.js')}</script>"
     page = f"""<!DOCTYPE html>
 <html lang="en">
@@ -75,8 +84,8 @@ def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]
 <main id="main">
 {_head(report)}
 {"".join(sections.values())}
-</main>
-<footer><p>Written by byrote. The same numbers are in the .json and .csv files beside this page.</p></footer>
+{_not_printed(report)}</main>
+<footer><p>Written by byrote. The same numbers are in the .json and .csv files beside this page{_LEFT_OUT if left_out else ""}.</p></footer>
 {scripts}
 </body>
 </html>
@@ -164,6 +173,15 @@ def _contents(report: Report) -> str:
     return f'<nav class="contents" aria-label="Contents"><p>Contents</p><ol>{items}</ol></nav>'
 
 
+def _not_printed(report: Report) -> str:
+    """On paper, which sections are in the file alone."""
+    folded = [section.title for section in report.sections if section.folded]
+    if not folded:
+        return ""
+    names = listed(folded, most=len(folded))
+    return f'<p class="on-paper">Folded in the file, and printed where a reader opens them first: {show(names)}.</p>\n'
+
+
 def _head(report: Report) -> str:
     runs = "".join(_run_line(run) for run in report.runs)
     return f"""<header>
@@ -198,9 +216,15 @@ def _alerts(alerts: tuple[Alert, ...]) -> str:
     return f'<section class="alerts{grave}" aria-label="Alerts"><p>{count} before you read the numbers</p><ul>{items}</ul></section>'
 
 
-def _section(section: Section, *, light: bool) -> str:
-    blocks = "\n".join(_block(block, light=light) for block in section.blocks)
-    return f'<section id="{ident(section.name)}" aria-labelledby="{ident(section.name)}-title">\n{_heading(2, section.name, section.title)}\n{blocks}\n</section>\n'
+def _section(section: Section, *, light: bool, with_tables: bool = True) -> str:
+    name, blocks = (
+        ident(section.name),
+        "\n".join(_block(block, section, light=light, with_tables=with_tables) for block in section.blocks),
+    )
+    if not section.folded:
+        return f'<section id="{name}" aria-labelledby="{name}-title">\n{_heading(2, section.name, section.title)}\n{blocks}\n</section>\n'
+    title = f'<h2 id="{name}-title">{show(section.title)}</h2>'  # without a link of its own: it is what opens the section
+    return f'<section id="{name}" aria-labelledby="{name}-title" class="folded">\n<details class="fold"><summary>{title}</summary>\n{blocks}\n</details></section>\n'
 
 
 def _heading(level: int, name: str, title: str) -> str:
@@ -208,26 +232,29 @@ def _heading(level: int, name: str, title: str) -> str:
     return f'<h{level} id="{ident(name)}-title">{show(title)} {link}</h{level}>'
 
 
-def _block(block: Block, *, light: bool) -> str:
+def _block(block: Block, section: Section, *, light: bool, with_tables: bool) -> str:
     match block:
         case Prose():
             return f'<p class="{ident(block.style)}">{show(block.text)}</p>'
         case Listing():
-            return f'<ul class="listing">{"".join(f"<li>{show(item)}</li>" for item in block.items)}</ul>'
+            return _listing(block, folded=not section.folded and len(block.items) > FOLD_ITEMS)
         case Table():
-            return _table(block)
+            return _listed_table(block, folded=not section.folded and len(block.rows) > FOLD_ROWS)
         case Picture():
-            return _picture(block, light=light)
+            return _picture(block, light=light, with_table=with_tables)
         case Cards():
             return _cards(block)
         case Code():
             return _code(block)
 
 
-def _picture(picture: Picture, *, light: bool) -> str:
+def _picture(picture: Picture, *, light: bool, with_table: bool) -> str:
     fig, layout = bare(picture.figure), picture.figure.layout
     title, subtitle = html.unescape(layout.title.text), html.unescape(layout.title.subtitle.text or "")
     still = figure_svg(fig, name=ident(picture.name), titles=light)
+    table = (
+        f"<details><summary>Data table</summary>\n{_table(picture.table)}\n</details>" if with_table else ""
+    )
     live = f'<div class="plot" role="img" aria-label="{show(layout.meta["alt"])}"></div>'
     script = f'<script type="application/json">{embedded(fig)}</script>'
     return f"""<figure id="{ident(picture.name)}" aria-labelledby="{ident(picture.name)}-title">
@@ -235,10 +262,27 @@ def _picture(picture: Picture, *, light: bool) -> str:
 <p class="sub">{show(subtitle)}</p>
 <div class="canvas" tabindex="0" role="group" aria-label="{show(title)}">{still}{"" if light else live}</div>
 <figcaption>{show(layout.meta["alt"])}</figcaption>
-<details><summary>Data table</summary>
-{_table(picture.table)}
-</details>
+{table}
 {"" if light else script}</figure>"""
+
+
+def _listing(listing: Listing, *, folded: bool) -> str:
+    items = "".join(f"<li>{show(item)}</li>" for item in listing.items)
+    return _unless_opened(
+        counted(len(listing.items), "sentence"), f'<ul class="listing">{items}</ul>', folded=folded
+    )
+
+
+def _listed_table(table: Table, *, folded: bool) -> str:
+    first, _, _ = table.caption.partition(". ")
+    return _unless_opened(
+        f"{counted(len(table.rows), 'row')}: {first.rstrip('.')}", _table(table), folded=folded
+    )
+
+
+def _unless_opened(summary: str, body: str, *, folded: bool) -> str:
+    """What is long, in a section that is open: closed until a reader opens it, and not printed before."""
+    return f"<details><summary>{show(summary)}</summary>\n{body}\n</details>" if folded else body
 
 
 def _table(table: Table) -> str:
@@ -283,9 +327,16 @@ def _value(value: Value) -> str:
             return _estimate(value)
         case Words():
             more = f"<br><small>{show(value.detail)}</small>" if value.detail else ""
-            return f'<span class="{ident(value.tone)}">{show(value.text)}</span>{more}'
+            text = show(value.text)
+            return (
+                f'<span class="{ident(value.tone)}">{text}</span>{more}'
+                if value.tone != "plain"
+                else text + more
+            )
         case Spark():
             return spark_svg(value)
+        case Link():
+            return f'<a href="{html.escape(quote(value.to))}">{show(value.text)}</a>'
         case int():
             return f"{value:,}"
         case float():

@@ -30,25 +30,37 @@
     }).catch(function () { figure.classList.remove("live"); });
   }
 
+  // What is in a closed section has no width to be drawn in: it waits until the section opens.
   function drawAll() {
     figures.forEach(function (figure) {
+      if (figure.closest("details.fold:not([open])")) return;
       try { draw(figure); } catch (error) { figure.classList.remove("live"); }
     });
   }
 
-  // ?open=methods,errors unfolds every data table of those sections.
+  // ?open=methods,errors opens these sections and every data table of theirs; ?open=all opens everything.
   function unfold() {
     var names = (new URLSearchParams(window.location.search).get("open") || "").split(",");
     names.forEach(function (name) {
-      var place = name && document.getElementById(name);
+      var place = name === "all" ? document : name && document.getElementById(name);
       if (!place) return;
       Array.prototype.forEach.call(place.querySelectorAll("details"), function (d) { d.open = true; });
     });
   }
 
+  // A link to a section, or into one, opens it.
+  function openTarget() {
+    var id = window.location.hash.slice(1), place = id && document.getElementById(id);
+    var fold = place && (place.closest("details.fold") || place.querySelector("details.fold"));
+    if (fold && !fold.open) { fold.open = true; place.scrollIntoView(); }
+  }
+
   unfold();
+  openTarget();
+  window.addEventListener("hashchange", openTarget);
   if (window.Plotly) {
     drawAll();
+    document.querySelectorAll("details.fold").forEach(function (fold) { fold.addEventListener("toggle", drawAll); });
     dark.addEventListener("change", drawAll);
   }
 }());

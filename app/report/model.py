@@ -11,6 +11,7 @@ from byrote.probes.rules import UNCLEAR
 
 Status = Literal["complete", "partial", "failed"]
 Level = Literal["gap", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("gap", "warning", "note")  # the gravest first
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,20 @@ class Spark:
     alt: str
 
 
-Value = str | int | float | Estimate | Words | Spark | None
+@dataclass(frozen=True)
+class Link:
+    """A way to another file of the same folder.
+
+    Attributes:
+        text: what it is called.
+        to: relative, of byrote's own making: its parts are file stems.
+    """
+
+    text: str
+    to: str
+
+
+Value = str | int | float | Estimate | Words | Spark | Link | None
 
 
 @dataclass(frozen=True)
@@ -143,11 +157,19 @@ Block = Prose | Listing | Table | Picture | Cards | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and what stands under it.
+
+    Attributes:
+        name: unique in the report; the anchor.
+        title: the heading.
+        blocks: in order.
+        folded: closed until a reader opens it, and not printed before.
+    """
 
     name: str
     title: str
     blocks: tuple[Block, ...]
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +185,11 @@ class Alert:
     text: str
     section: str
     level: Level = "gap"
+
+    @property
+    def compares(self) -> bool:
+        """Whether it touches what is said of one run or arm against another."""
+        return self.section == "comparison" or (self.section, self.level) == ("provenance", "warning")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from byrote.probes.results.rows import row_label
 from byrote.probes.rules import against_chance, change, is_called, smallest_effect
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
-from byrote.report.model import TONES, Block, Estimate, Listing, Prose, Section, Table, Tone, Value, Words
+from byrote.report.model import TONES, Estimate, Listing, Prose, Section, Table, Tone, Value, Words
 from byrote.report.report_inputs import Inputs, seeds_of
 from byrote.report.tables import estimate_of
 from byrote.report.training import called
@@ -33,10 +34,31 @@ def summary_section(inputs: Inputs, *, chosen: str = "") -> Section:
         inputs: of the runs shown.
         chosen: which these are of more, in words; "" where they are all.
     """
-    rows = [row for info, metric in _wanted(inputs) for row in _metric_rows(inputs, info, metric)]
+    table = measures_table(inputs, "summary-table", _wanted(inputs))
+    body = table or Prose("Nothing was measured, so there is nothing to summarise.")
+    lead = (Prose(chosen),) if chosen else ()
+    return Section(
+        "summary", "One run of each arm" if chosen else "Every measure", (*lead, body), folded=True
+    )
+
+
+def measures_table(inputs: Inputs, name: str, measures: Sequence[tuple[str, str]]) -> Table | None:
+    """Measures of every run at its last step, with the change from the baseline; None where nothing was measured.
+
+    Args:
+        inputs: of the runs shown.
+        name: unique in the report.
+        measures: (probe, metric), in the order of the rows.
+    """
+    infos = {
+        probe: info for r in inputs.measured for probe, _ in r.kinds if (info := r.info(probe))
+    } | REGISTRY
+    rows = [row for probe, metric in measures for row in _metric_rows(inputs, infos[probe], metric)]
+    if not rows:
+        return None
     versus = f"Change from {clean(inputs.base)}" if inputs.base else "Change from baseline"
-    table = Table(
-        name="summary-table",
+    return Table(
+        name=name,
         caption="Each run at its last step. For head probes the value is that of the strongest head, named in front; "
         "its interval does not cover the choice of the head. “At chance” is also what is not surely farther from chance than the "
         "metric's smallest effect, or not clear of it once the choice among heads is corrected for. "
@@ -44,12 +66,6 @@ def summary_section(inputs: Inputs, *, chosen: str = "") -> Section:
         columns=("Measure", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
         rows=tuple(rows),
     )
-    lead: list[Block] = [Prose(c.sentence, "lead") for c in inputs.comparisons]
-    lead += [Prose(chosen)] if chosen else []
-    if not inputs.comparisons and not chosen:
-        lead.append(Prose(_no_baseline(inputs), "note"))
-    body = [table] if rows else [Prose("Nothing was measured, so there is nothing to summarise.")]
-    return Section("summary", "One run of each arm" if chosen else "Summary", (*lead, *body))
 
 
 def verdict_section(inputs: Inputs) -> Section:
@@ -79,11 +95,11 @@ def _run_finding(inputs: Inputs, results: Results) -> str:
     return f"{first_head(results.run, inputs.onsets[results.run])}."
 
 
-def _wanted(inputs: Inputs) -> list[tuple[ProbeInfo, str]]:
+def _wanted(inputs: Inputs) -> list[tuple[str, str]]:
     """Probe and metric pairs of the summary: what each probe says is to be summarised, where some run has a row of it."""
     unknown = {probe: r.info(probe) for r in inputs.measured for probe, _ in r.kinds if probe not in REGISTRY}
     return [
-        (info, metric)
+        (info.name, metric)
         for info in (REGISTRY | unknown).values()
         if info.name != "induction" and any(_waited_for_nothing(r, info.name) for r in inputs.measured)
         for metric in info.summarised
@@ -214,7 +230,8 @@ def _evidence_rows(results: Results) -> list[tuple[Value, ...]]:
     return rows
 
 
-def _no_baseline(inputs: Inputs) -> str:
+def no_baseline(inputs: Inputs) -> str:
+    """Why nothing is compared, and at which steps the runs are shown."""
     if inputs.base:
         return "No comparison with the baseline could be made; the alerts say why."
     steps = ", ".join(f"{clean(r.run)} at step {step_number(r.last_step)}" for r in inputs.measured)

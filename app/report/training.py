@@ -11,7 +11,6 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label
 from byrote.probes import figures
 from byrote.probes.figures.head_grid import panel_steps
-from byrote.probes.figures.memory_plane import MEMORY_AXES, available
 from byrote.probes.figures.select import value_range
 from byrote.probes.findings import no_events
 from byrote.probes.paths import paths
@@ -44,7 +43,7 @@ SENTENCES = ("induction_loss", "phase_window", "turnover", "lead_lag", "onset")
 
 
 def timeline_section(inputs: Inputs) -> Section:
-    """Scores over training steps, what happened when, and the head grid at chosen steps on one scale."""
+    """Losses over training steps, what happened when, and the head grid at chosen steps on one scale."""
     probes = inputs.head_probes
     losses = [r for r in inputs.having("repeat_loss", "later_blocks") if r.has("repeat_loss", "first_block")]
     blocks: list[Block] = []
@@ -53,23 +52,29 @@ def timeline_section(inputs: Inputs) -> Section:
     elif all(len(r.steps) < 2 for r in inputs.measured):
         blocks.append(Prose("Only one checkpoint was measured: more are needed to see change over training."))
     else:
-        if probes:
-            runs = [r for r in inputs.results if any(r in inputs.having(p) for p in probes[:N_STRIPS])]
-            when = [
-                (r.run, one)
-                for r in runs
-                for one in milestones(r, found=inputs.onsets.get(r.run))
-                if len(runs) <= N_RUNS_WITH_MILESTONES or one.what == INDUCTION
-            ]
-            shown = runs[0].run if len(runs) == 1 else ""
-            figure = figures.timeline(runs, probes[:N_STRIPS], base=inputs.base, shown=shown, events=when)
-            blocks.append(picture("trajectories", figure, runs))
         if losses:
             blocks.append(picture("loss-curves", figures.loss_curves(losses, base=inputs.base), losses))
-        blocks += event_blocks(inputs)
         if probes:
             blocks += _per_run(inputs.having(probes[0]), "steps", lambda r: _grid_steps(inputs, r, probes[0]))
+        blocks += event_blocks(inputs)
     return Section("timeline", "Over training", tuple(blocks))
+
+
+def trajectories(inputs: Inputs) -> list[Block]:
+    """The strongest head of the best known probes over training steps, with milestones; [] where there is no course to draw."""
+    probes = inputs.head_probes[:N_STRIPS]
+    if not probes or all(len(r.steps) < 2 for r in inputs.measured):
+        return []
+    runs = [r for r in inputs.results if any(r in inputs.having(p) for p in probes)]
+    when = [
+        (r.run, one)
+        for r in runs
+        for one in milestones(r, found=inputs.onsets.get(r.run))
+        if len(runs) <= N_RUNS_WITH_MILESTONES or one.what == INDUCTION
+    ]
+    shown = runs[0].run if len(runs) == 1 else ""
+    figure = figures.timeline(runs, probes, base=inputs.base, shown=shown, events=when)
+    return [picture("trajectories", figure, runs)]
 
 
 def heads_section(inputs: Inputs) -> Section:
@@ -96,7 +101,7 @@ def heads_section(inputs: Inputs) -> Section:
     else:
         blocks.append(Prose("No head was measured."))
     wired = [r for r in inputs.results if r.has("composition", "k_z", valid=True)]
-    return Section("heads", "Strongest heads", (*blocks, *_per_run(wired, "circuit", _circuit)))
+    return Section("heads", "Strongest heads", (*blocks, *_per_run(wired, "circuit", _circuit)), folded=True)
 
 
 def _circuit(results: Results) -> figures.Figure:
@@ -114,22 +119,21 @@ def curves_section(inputs: Inputs) -> Section:
     looking = inputs.having("offset_profile", "profile", at_last=True)
     blocks += _per_run(looking, "offset", figures.offset_profile)
     nothing = Prose("Neither copy_curve nor offset_profile was measured.")
-    return Section("curves", "Copying, copy by copy", tuple(blocks) or (nothing,))
+    return Section("curves", "Copying, copy by copy", tuple(blocks) or (nothing,), folded=True)
 
 
 def memory_section(inputs: Inputs) -> Section:
-    """What is copied by rule beside what is remembered, what became of the members, and how their tokens are known."""
+    """What became of the members, and how their tokens are known."""
     blocks: list[Block] = []
-    if available(MEMORY_AXES, inputs.results):
-        figure = figures.memory_plane(inputs.results, base=inputs.base)
-        blocks.append(picture("memory-plane", figure, inputs.results))
     flows = {r.run: _flow(r) for r in inputs.having("exact_match")}
     followed = [r for r in inputs.results if flows.get(r.run)]
     blocks += _per_run(followed, "members", lambda r: flows[r.run])
     tagged = inputs.having("recall_vs_copy", "recall_at", at_last=True)
     blocks += _per_run(tagged, "recall", figures.recall_shares)
-    nothing = Prose("Memory was not measured: it needs sequences of the training data, `--members FILE`.")
-    return Section("memory", "Rule and memory", tuple(blocks) or (nothing,))
+    nothing = Prose(
+        "No member was followed: it takes sequences of the training data, `--members FILE`, at several steps."
+    )
+    return Section("memory", "Member by member", tuple(blocks) or (nothing,), folded=True)
 
 
 def event_blocks(inputs: Inputs) -> list[Block]:

@@ -91,7 +91,7 @@ OPTIONS: dict[str, set[str]] = {
     "byrote compare": SHARED | OUTPUT | {"--group", "--align", "--at", "--heads", "--top", "--expect"},
     "byrote check": SHARED | OUTPUT | {"--expect", "--junit", "--github", "--no-github"},
     "byrote report": SHARED
-    | {"--group", "-o", "--out", "--base", "--light", "--figures", "--open", "--expect"},
+    | {"--group", "-o", "--out", "--base", "--light", "--figures", "--each", "--open", "--expect"},
     "byrote graft": SHARED
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}

@@ -29,9 +29,10 @@ from byrote.report.report_inputs import report_inputs
 
 DATE = "2026-11-21 09:00 UTC"
 FEW_STEPS = (0, 256, 320, 512, 2400)
+OPEN = ("finding", "verdict", "timeline", "intervals")
 SECTIONS = (
-    "summary", "verdict", "timeline", "heads", "curves", "memory", "comparison", "intervals", "methods", "errors", "provenance",
-    "reproduce",
+    "finding", "verdict", "timeline", "summary", "heads", "curves", "memory", "comparison", "intervals", "methods", "provenance",
+    "reproduce", "errors",
 )  # fmt: skip
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -149,7 +150,10 @@ def test_the_page_can_be_read_without_eyes_or_mouse(built: dict[str, ReportFiles
     assert page.named("nav")[0]["aria-label"] and page.named("html")[0]["lang"] == "en"
     assert page.tags[[t for t, _ in page.tags].index("body") + 1] == ("a", {"class": "skip", "href": "#main"})
     figures = page.named("figure")
-    assert len(figures) == len(page.named("figcaption")) == len(page.named("details")) >= 10
+    folds = [a for a in page.named("details") if a.get("class") == "fold"]
+    tables = [a for a in page.named("details") if a.get("class") != "fold"]
+    assert len(figures) == len(page.named("figcaption")) >= 10 and len(tables) >= len(figures)
+    assert len(folds) == len(SECTIONS) - len(OPEN) and not any("open" in a for a in page.named("details"))
     stills = [a for a in page.named("svg") if a.get("class") == "still"]
     assert len(stills) == len(figures)
     assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in stills)
@@ -238,14 +242,14 @@ def test_alerts_come_first_and_none_is_said(
         "no query has a target",
         "Dtype differs: unique: float32; repeated: bfloat16",
     ):
-        assert words in head and head.index(words) < text.index('id="summary"')
+        assert words in head and head.index(words) < text.index('id="finding"')
     assert "◐ partial" in head
     assert "copy it again" in text and "ada" not in text
     assert "not measured: no query has a target" in text
 
 
 def test_numbers_stand_with_interval_n_and_chance(built: dict[str, ReportFiles]) -> None:
-    rows = section(json.loads(built["full"].json.read_text()), "summary")["blocks"][1]["rows"]
+    rows = section(json.loads(built["full"].json.read_text()), "summary")["blocks"][0]["rows"]
     first = rows[0]
     assert first["Measure"]["text"] == "Prefix matching" and "↑" in first["Measure"]["detail"]
     value = first["Value [95% interval]"]

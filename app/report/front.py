@@ -1,0 +1,48 @@
+"""The first two pages: what was found, the figure and the few numbers that show it, and memory beside the rule."""
+
+from __future__ import annotations
+
+from byrote.probes import figures
+from byrote.probes.figures.memory_plane import MEMORY_AXES, available
+from byrote.probes.findings_memory import memorised_members
+from byrote.probes.rules import PRIMARY, SECONDARY
+from byrote.report.arms import arm_curves, by_arm_table, heads_by_arm
+from byrote.report.model import Block, Prose, Section
+from byrote.report.report_inputs import Inputs
+from byrote.report.summary import measures_table, no_baseline
+from byrote.report.tables import picture
+from byrote.report.training import trajectories
+
+FINDING = "The finding"
+N_MEASURES = 1 + len(SECONDARY)
+
+
+def finding_section(inputs: Inputs) -> Section:
+    """What a reader needs who reads nothing else: sentences, one key figure, the named measures, the memory plane.
+
+    Of arms it says what holds over their seeds; of runs, what holds of the runs that are shown.
+    """
+    shown = inputs.shown
+    compared = inputs.arms or shown.comparisons
+    blocks: list[Block] = [Prose(found.sentence, "lead") for found in compared]
+    if memory := memorised_members(inputs.results):
+        blocks.append(Prose(f"{memory}.", "lead"))
+    if not compared:
+        blocks.append(Prose(no_baseline(inputs), "note"))
+    if inputs.arms:
+        blocks += [*heads_by_arm(inputs.groups), by_arm_table(inputs.arms), *arm_curves(inputs.groups)[:1]]
+    else:
+        table = measures_table(shown, "finding-table", named_measures(shown))
+        blocks += [*([table] if table else []), *trajectories(shown)]
+    if available(MEMORY_AXES, shown.results):
+        figure = figures.memory_plane(shown.results, base=shown.base)
+        blocks.append(picture("memory-plane", figure, shown.results))
+    return Section("finding", FINDING, tuple(blocks))
+
+
+def named_measures(inputs: Inputs) -> list[tuple[str, str]]:
+    """The primary measure and the eight secondary ones, as far as some run has them: (probe, metric) of the summary."""
+    named = dict.fromkeys((probe, metric.partition(":")[0]) for probe, metric in (*PRIMARY, *SECONDARY))
+    found = [key for key in named if any(not r.rows(*key, step=r.last_step).empty for r in inputs.measured)]
+    primary = [key for key in PRIMARY if key in found]
+    return [key for key in found if key not in primary[1:]]

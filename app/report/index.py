@@ -1,0 +1,109 @@
+"""Reports of many runs, one each, and a page that lists them by what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from byrote.checkpoints.atomic import make_folder, remove_leftovers_of, write_text
+from byrote.checkpoints.errors import ByroteError
+from byrote.probes.figures.theme import run_styles
+from byrote.probes.findings import arm_words, first_head, runs
+from byrote.probes.findings_memory import memorised_members
+from byrote.probes.results import Results
+from byrote.probes.trajectory import onset
+from byrote.probes.wording import MISSING, clean, counted, file_stem, step_number
+from byrote.report.alerts import alerts_of, status_of
+from byrote.report.files import ReportFiles, build_report, json_text
+from byrote.report.html import render
+from byrote.report.model import Link, Report, RunLine, Section, Table, Value
+from byrote.report.report_inputs import report_inputs
+
+
+def build_reports(
+    results: Sequence[Results],
+    *,
+    out: Path,
+    base: str | None = None,
+    light: bool = False,
+    date: str | None = None,
+) -> ReportFiles:
+    """Write a report for every run, and `index.html` over them.
+
+    Args:
+        results: the runs, of different names.
+        out: folder; every report has a folder in it, named like its run.
+        base: name of the baseline run, with which the report of every other run compares it.
+        light: no JavaScript in any of them; the index has none in any case.
+        date: printed date; None takes the current one.
+
+    Returns:
+        The index with its JSON, the CSV of the first run, and the warnings of all.
+
+    Raises:
+        ByroteError: no run, two runs whose folders would have one name, or a place that cannot be written.
+    """
+    date = date if date is not None else datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    folders = {run.run: file_stem(run.run) for run in results}
+    if not results or len(set(folders.values())) < len(results):
+        what = (
+            "two runs would be written into one folder"
+            if results
+            else "a report needs at least one results folder"
+        )
+        raise ByroteError(
+            what, help="give each run its own name" if results else "name one: byrote report results/RUN"
+        )
+    baseline = next((run for run in results if run.run == base), None)
+    written = []
+    for run in results:
+        compared = [baseline, run] if baseline is not None and run is not baseline else [run]
+        named = base if len(compared) > 1 else None
+        written.append(build_report(compared, out=out / folders[run.run], base=named, light=light, date=date))
+    report = _index(results, {run.run: f"{folders[run.run]}/report.html" for run in results}, date, base)
+    page, _ = render(report, light=True)
+    index = out / "index.html"
+    try:
+        make_folder(out)
+        for path, text in ((index, page), (index.with_suffix(".json"), json_text(report))):
+            remove_leftovers_of(path)
+            write_text(path, text)
+    except OSError as error:
+        raise ByroteError(
+            f"cannot write {index} ({error.strerror})", help="choose another place with -o"
+        ) from None
+    return ReportFiles(
+        index,
+        index.with_suffix(".json"),
+        written[0].csv,
+        warnings=tuple(w for files in written for w in files.warnings),
+    )
+
+
+def _index(results: Sequence[Results], links: dict[str, str], date: str, base: str | None) -> Report:
+    """One row a run: its report, arm, last step and what was found."""
+    onsets = {run.run: onset(run) for run in results if run.n_rows}
+    rows: list[tuple[Value, ...]] = []
+    for run in results:
+        words = first_head(run.run, onsets[run.run]) if run.run in onsets else "nothing was measured"
+        found = words.removeprefix(f"{clean(run.run)}: ")
+        memory = memorised_members([run]).partition(": ")[2].partition(" in ")[0] or MISSING
+        last = step_number(run.last_step) if run.steps else MISSING
+        rows.append(
+            (Link(run.run, links[run.run]), arm_words(run) or MISSING, last, len(run.steps), found, memory)
+        )
+    columns = ("Report", "Arm", "Last step", "Steps", "Induction heads", "Members completed")
+    caption = "Every run with its report. Members completed: sequences of the training data that the model completes without an error."
+    table = Table("runs", caption, columns, tuple(rows), group_columns=0)
+    styles = run_styles([run.run for run in results], base=base)
+    one = results[0]
+    line = RunLine(
+        counted(len(results), "run"), "", styles[one.run].token, styles[one.run].dash, is_base=False
+    )
+    inputs = report_inputs(results)
+    alerts = alerts_of(inputs)
+    shown = tuple(replace(alert, section="runs") for alert in alerts)
+    sections = (Section("runs", "Runs", (table,)),)
+    return Report(runs(results, onsets), (line,), date, status_of(inputs, alerts), shown, sections)
