@@ -84,7 +84,8 @@ OPTIONS: dict[str, set[str]] = {
     "byrote watch": SHARED
     | {"-p", "--probe", "--plugin", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
     | {"--text", "--members", "--twins", "--threads", "--prefetch", "--no-prefetch", "--save-attention"}
-    | {"--top-heads", "--base-model", "--allow-download", "--disk-budget", "--progress", "--allow-partial"}
+    | {"--top-heads", "--base-model", "--step-map", "--allow-download", "--disk-budget"}
+    | {"--progress", "--allow-partial"}
     | {"--poll", "--settle", "--idle-timeout", "--until-step", "--expect", "--stop-on-fail", "--stop-signal"},
     "byrote verify": SHARED | OUTPUT | {"--content"},
     "byrote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},
