@@ -1,7 +1,8 @@
 """What a grid costs before it is trained: minutes, by a few steps of each shape trained here, and bytes.
 
 What an arm takes from other runs before it is trained (samples, edits, choices) is made here for a few sequences, from runs of those few
-steps, and counted for as many as the arm has. Arms of a stack that sample from the same run share their samples: the most count.
+steps, and counted for as many as the arm has. Arms of a stack that sample from the same run share their samples: the most count. What is
+made of the source alone takes hardly any time, and is counted in bytes; so are weights that training begins with.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from byrote.checkpoints.lab.arms import Arm
 from byrote.checkpoints.lab.arms.part import Corpus
-from byrote.checkpoints.lab.batches import places_of
+from byrote.checkpoints.lab.batches import INITIAL, places_of
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.grid_training import Job, work
 from byrote.checkpoints.lab.inputs import make_inputs
 from byrote.checkpoints.lab.run_grid import Plan, PlannedRun
+from byrote.checkpoints.lab.sources.contract import Source
 from byrote.checkpoints.lab.together import shape_of
 
 TRIED_STEPS = (8, 40)
@@ -75,7 +79,7 @@ class _Trials:
     Attributes:
         folder: where.
         tried: by a config of that shape.
-        made: (seconds, bytes) of what a part makes for a block of sequences, by shape and part.
+        made: (seconds of a block of sequences, bytes of each that is stored) of what a part makes, by shape and part.
     """
 
     folder: Path
@@ -125,25 +129,28 @@ def _bytes(trials: _Trials, plan: Plan, stack: Sequence[int]) -> float:
 
 
 def _making(trials: _Trials, runs: Sequence[PlannedRun]) -> tuple[float, float]:
-    """Seconds and bytes of what the arms of a stack take from other runs."""
+    """Seconds and bytes of what the arms of a stack are given before training."""
     seconds, n_bytes = dict[Any, float](), 0.0
     for run in runs:
         config = run.config
         for places in places_of(
             config.source, config.arm, seed=config.seed, batch=config.batch, steps=config.steps
         ):
-            part = places.part
+            part, stored = places.part, places.part.n_stored(places)
+            if part.gives_weights:
+                n_bytes += trials.tried[shape_of(config)].checkpoint_bytes
             if not part.runs or not isinstance(part, Corpus):
+                n_bytes += stored * _sequence_bytes(places.source)
                 continue
-            block, block_s, block_bytes = _made(trials, config, part)
+            block, block_s, each_bytes = _made(trials, config, part)
             n, alike = part.size(places), (config.seed, replace(part, share=1.0))
             seconds[alike] = max(seconds.get(alike, 0.0), -(-n // block) * block_s)
-            n_bytes += n * block_bytes / block
+            n_bytes += stored * each_bytes
     return sum(seconds.values()), n_bytes
 
 
 def _made(trials: _Trials, config: LabConfig, part: Corpus) -> tuple[int, float, float]:
-    """How many sequences were tried, and seconds and bytes of what a part makes for them from a run of a few steps."""
+    """How many sequences were tried, seconds for them, and bytes of each that is stored, of what a part makes from a run of a few steps."""
     shape = shape_of(config)
     named = {name: str(trials.series_of(shape)) for name in part.runs if getattr(part, name)}
     simple = {name: value for name, value in _FIRST.items() if name in part.settings()}
@@ -155,8 +162,15 @@ def _made(trials: _Trials, config: LabConfig, part: Corpus) -> tuple[int, float,
             started = time.perf_counter()
             arrays, _ = make_inputs(replace(config, arm=Arm.of(tried), seed=seed), trials.folder)
             seconds = time.perf_counter() - started
-        trials.made[shape, tried] = seconds, float(sum(array.nbytes for array in arrays.values()))
+        n_bytes = sum(array.nbytes for name, array in arrays.items() if INITIAL not in name)
+        rows = max(len(array) for name, array in arrays.items() if INITIAL not in name)
+        trials.made[shape, tried] = seconds, n_bytes / rows
     return (block, *trials.made[shape, tried])
+
+
+def _sequence_bytes(source: Source) -> int:
+    """Of one stored sequence: ids in as few bytes as they need, BOS among them."""
+    return (source.n_ctx + 1) * np.min_scalar_type(source.d_vocab - 1).itemsize
 
 
 def _side_by_side(seconds: list[float], cores: int) -> float:

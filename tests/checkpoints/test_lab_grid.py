@@ -308,7 +308,7 @@ def test_a_plan_counts_what_arms_take_from_other_runs(monkeypatch):
     tried = Tried(n_runs=6, step_s=0.5, written_s=0.0, checkpoint_bytes=0.0, other_bytes=0.0)
     monkeypatch.setattr("byrote.checkpoints.lab.grid_cost._try", lambda configs, folder: tried)
     monkeypatch.setattr(
-        "byrote.checkpoints.lab.grid_cost._made", lambda trials, config, part: (50, 7.0, 500.0)
+        "byrote.checkpoints.lab.grid_cost._made", lambda trials, config, part: (50, 7.0, 10.0)
     )
     cost = cost_of(grid_from(tomllib.loads(SAMPLING)).plan(), cores=8)
     assert cost.making_s == 2 * 3 * 7
@@ -316,6 +316,51 @@ def test_a_plan_counts_what_arms_take_from_other_runs(monkeypatch):
     assert cost.seconds == pytest.approx(30 * 0.5 + (4 / 6) * 30 * 0.5 + 42)
     log = 10 * 64 * 30 / 10
     assert cost.n_bytes == pytest.approx(2 * (62 + 124) * 10 + log)
+
+
+STORING = """
+recipe = "names"
+seeds = 1
+checkpoints = 2
+settings = {steps = 30, batch = 4}
+[arms.unique]
+kind = "unique"
+[arms.rephrased]
+kind = "rephrased"
+share = 0.5
+pool_size = 3
+phrasings = 5
+control = "unique"
+[arms.asked]
+kind = "questions"
+corpus = 40
+control = "unique"
+[arms.grown]
+kind = "generation"
+regime = "accumulate"
+iterations = 3
+corpus = 20
+generator = "unique"
+control = "unique"
+[arms.more]
+kind = "continued"
+initial = "unique"
+control = "unique"
+"""
+
+
+def test_a_plan_counts_the_bytes_of_what_is_made_before_training(monkeypatch):
+    """By hand: 3 x 5 phrasings and 40 documents, a byte a token; blocks of 20 samples of 10 bytes: real data beside 1, 2 and 3."""
+    tried = Tried(n_runs=7, step_s=0.5, written_s=0.0, checkpoint_bytes=1000.0, other_bytes=0.0)
+    monkeypatch.setattr("byrote.checkpoints.lab.grid_cost._try", lambda configs, folder: tried)
+    monkeypatch.setattr(
+        "byrote.checkpoints.lab.grid_cost._made", lambda trials, config, part: (20, 7.0, 10.0)
+    )
+    plan = grid_from(tomllib.loads(STORING)).plan()
+    width = 1 + plan.runs[0].config.source.n_ctx
+    written, log, weights = 1000 * plan.n_checkpoints, 7 * 64 * 30 / 10, 1000
+    by_hand = (15 + 40) * width + 10 * 20 * (2 + 3 + 4) + weights
+    assert cost_of(plan, cores=1).n_bytes == pytest.approx(written + log + by_hand)
 
 
 def test_samples_are_tried_with_a_run_of_a_few_steps():

@@ -93,6 +93,10 @@ class Part(Configured):
     def check(self, *, batch: int, steps: int | None = None) -> None:
         """Raise a ByroteError where this batch size, or this length of training, cannot realise it."""
 
+    def n_stored(self, places: Any) -> int:
+        """Sequences that are made before training and stored with the series; weights apart."""
+        return 0
+
     def inputs(self, places: Any, runs: Any) -> Any:
         """What has to be made before training, once: it is written to the series' `data/` and read from there.
 
@@ -207,3 +211,7 @@ class Corpus(Placed):
     def size(self, places: Any) -> int:
         """Sequences in the corpus; where each is shown once, also those of the batch that would follow the last step."""
         return self.corpus or places.n * places.n_batches
+
+    def n_stored(self, places: Any) -> int:
+        """The corpus, where it is made before training."""
+        return self.size(places) if self.made_before else 0

@@ -65,6 +65,10 @@ class Rephrased(Repeated):
                 help=f"use at most {shown // self.pool_size} phrasings, or train longer",
             )
 
+    def n_stored(self, places: Any) -> int:
+        """Every document in every phrasing."""
+        return self.pool_size * self.phrasings
+
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """The documents of each step, in the phrasing of their round."""
         return importlib.import_module(self.made_by).fill(self, places, first_step, n_steps)

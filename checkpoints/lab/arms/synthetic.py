@@ -142,6 +142,10 @@ class Generation(Sampled):
         """Real data of the same size, as often."""
         return {"real data": (Epochs(self.share, self.corpus),)}
 
+    def n_stored(self, places: Any) -> int:
+        """One block; where blocks accumulate that of real data and those of all generations so far."""
+        return self.corpus * (1 if self.regime == "replace" else self.generation + 1)
+
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:
         """Sequences of the corpus in seeded orders."""
         rows = places.stored("rows")
