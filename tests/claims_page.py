@@ -5,8 +5,8 @@
     PYTHONPATH=tests python tests/claims_page.py reproduced --again again
 
 Several folders of runs are put together, the later ones over the earlier. Without a folder the page is only written anew.
-`--again` judges the same claims on runs of other seeds, and 200 relabellings of the first runs for each claim that compares
-arms. tests/probes/test_claims_page.py compares page and figures with the runs.
+`--again` judges the claims of these folders on runs of other seeds, and 200 relabellings of the first runs for each of them that
+compares arms; claims of other folders stay as they were judged before. tests/probes/test_claims_page.py compares page and figures with the runs.
 """
 
 from __future__ import annotations
@@ -121,6 +121,30 @@ def _combined(folders: Sequence[Path]) -> tuple[list[Judgement], pd.DataFrame, M
     )
 
 
+def _add_again(folders: Sequence[Path], command: str) -> None:
+    """Judge the claims of folders of other seeds, and write them beside those that were judged before."""
+    others, _, made = _combined(folders)
+    judged = {one.claim.name: as_json(one) for one in others}
+    first, table, _ = judged_runs(FOLDER)
+    compared = [one.claim for one in first if one.claim.exchange and one.verdict is not None]
+    before = read_json(AGAIN) if AGAIN.exists() else {"made": {"seconds": 0.0}, "claims": [], "relabelled": {}}
+    claims = {claim["name"]: claim for claim in before["claims"]} | judged
+    rates = before["relabelled"] | {
+        claim.name: null_rate(claim, table)
+        for claim in compared
+        if claim.name in judged or claim.name not in before["relabelled"]
+    }
+    seconds = made.seconds + before["made"]["seconds"]
+    write_json(
+        AGAIN,
+        {
+            "made": asdict(replace(made, command=command, seconds=seconds)),
+            "claims": [claims[name] for name in CLAIMS if name in claims],
+            "relabelled": {claim.name: rates[claim.name] for claim in compared},
+        },
+    )
+
+
 def main(folders: Sequence[Path], again: Sequence[Path], command: str) -> None:
     """Take runs over, if any are given, and write the page."""
     if folders:
@@ -129,17 +153,7 @@ def main(folders: Sequence[Path], again: Sequence[Path], command: str) -> None:
         write_runs(FOLDER / "runs.parquet", table)
         write_json(FOLDER / "claims.json", claims_json(judgements, replace(made, command=command)))
     if again:
-        others, _, made = _combined(again)
-        first, table, _ = judged_runs(FOLDER)
-        compared = [judged.claim for judged in first if judged.claim.exchange and judged.verdict is not None]
-        write_json(
-            AGAIN,
-            {
-                "made": asdict(replace(made, command=f"{command} --first-seed 5")),
-                "claims": [as_json(judged) for judged in others],
-                "relabelled": {claim.name: null_rate(claim, table) for claim in compared},
-            },
-        )
+        _add_again(again, f"{command} --first-seed 5")
     found = written()
     for path in set(FOLDER.glob("*.svg")) - set(found):
         path.unlink()
