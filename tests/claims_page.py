@@ -127,7 +127,9 @@ def _add_again(folders: Sequence[Path], command: str) -> None:
     judged = {one.claim.name: as_json(one) for one in others}
     first, table, _ = judged_runs(FOLDER)
     compared = [one.claim for one in first if one.claim.exchange and one.verdict is not None]
-    before = read_json(AGAIN) if AGAIN.exists() else {"made": {"seconds": 0.0}, "claims": [], "relabelled": {}}
+    before = (
+        read_json(AGAIN) if AGAIN.exists() else {"made": {"seconds": 0.0}, "claims": [], "relabelled": {}}
+    )
     claims = {claim["name"]: claim for claim in before["claims"]} | judged
     rates = before["relabelled"] | {
         claim.name: null_rate(claim, table)

@@ -6,8 +6,9 @@ serve of which each has some of the experiments, and all of them are read for ev
 
 1. an experiment: the members that are in the same runs, all of them together; members of every run, or of none, are of none
 2. its outcome in a run: the mean of its members' values there
-3. outcome of i in a run = level of i + sum of M[i, j] over the experiments j that the run was trained on, by least squares. Where runs
-   share a seed, every seed has a level of its own: such runs begin with the same weights and have the same fresh data
+3. runs of one arm where they tell experiments apart, as those of `subsets` do, else of all arms that share members. Outcome of i in
+   a run = level of i + sum of M[i, j] over the experiments j that the run was trained on, by least squares. Where runs share a seed,
+   every seed has a level of its own: such runs begin with the same weights and have the same fresh data
 4. M[i, i]: what training on i does to i, its memory. M[i, j]: what training on j does to i whatever else the run has, interference
 5. intervals: Student's by the jackknife, each run (each seed where runs share one) left out in turn; degrees of freedom: runs less what
    is fitted for an outcome (seeds less 1)

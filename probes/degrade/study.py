@@ -270,25 +270,42 @@ class Study:
 
     @cached_property
     def matrices(self) -> dict[tuple[str, str], DependenceMatrix]:
-        """By arms and metric, what training on each experiment does to each; arms that share members are read together."""
+        """By arms and metric, what training on each experiment does to each.
+
+        An arm whose runs tell experiments apart is read by itself; all others that share members with one another, together.
+        """
         found: dict[tuple[str, str], DependenceMatrix] = {}
         reasons: list[ByroteError] = []
-        for mine in sharing_members(self.with_members):
-            info = mine[0].runs[0].info(PROBE)
-            try:
-                for metric, better in (("accuracy", "higher"), ("loss", "lower")):
-                    table = member_rows(mine, metric, step=self.settings.step)
-                    found[arms_in_words(mine), metric] = dependence_matrix(
-                        table, smallest=smallest_effect(info, metric), better=better
-                    )
-            except ByroteError as error:
-                reasons.append(error)
+        alone = [one for one in self.with_members if self._matrix_of([one], found, [])]
+        others = [one for one in self.with_members if one not in alone]
+        for mine in sharing_members(others):
+            self._matrix_of(mine, found, reasons)
         if not found:
             nothing = ByroteError(
                 "no arm has members that were measured", help=f"measure them: byrote run ... -p {PROBE}"
             )
             raise reasons[0] if reasons else nothing
         return found
+
+    def _matrix_of(
+        self, arms: list[Group], found: dict[tuple[str, str], DependenceMatrix], reasons: list[ByroteError]
+    ) -> bool:
+        """Add the matrices of these arms to those that were found, or why there are none to the reasons."""
+        info = arms[0].runs[0].info(PROBE)
+        try:
+            mine = {
+                (arms_in_words(arms), metric): dependence_matrix(
+                    member_rows(arms, metric, step=self.settings.step),
+                    smallest=smallest_effect(info, metric),
+                    better=better,
+                )
+                for metric, better in (("accuracy", "higher"), ("loss", "lower"))
+            }
+        except ByroteError as error:
+            reasons.append(error)
+            return False
+        found.update(mine)
+        return True
 
     @cached_property
     def r_star(self) -> RStar:
