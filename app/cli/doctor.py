@@ -18,6 +18,7 @@ import click
 
 from byrote.checkpoints.atomic import SYNC_VARIABLE
 from byrote.checkpoints.errors import did_you_mean
+from byrote.checkpoints.machine import memory_bytes
 from byrote.cli.command import Verb, commands, flag, verb
 from byrote.cli.output import Column, Output
 from byrote.cli.session import Exit, Session
@@ -98,7 +99,7 @@ def _machine(*, import_torch: bool) -> Iterator[Finding]:
         yield _finding("threads", f"{threads} of {os.cpu_count()} cores")
     else:
         yield from _torch()
-    total, available = _memory_bytes()
+    total, available = memory_bytes()
     low = available is not None and available < LOW_MEMORY_BYTES
     value = f"{size(available)} available of {size(total)}"
     yield _finding(
@@ -139,20 +140,6 @@ def _devices(torch: Any) -> str:
     if torch.backends.mps.is_available():
         found.append("mps")
     return ", ".join(found)
-
-
-def _memory_bytes() -> tuple[int | None, int | None]:
-    """Total and available; None where the system does not say."""
-    try:
-        page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None, None
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return page * pages, None
-    return page * pages, available
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:

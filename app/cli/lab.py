@@ -145,6 +145,7 @@ def train(
         type=click.IntRange(min=1),
         metavar="N",
     ),
+    engines: options.Engines = record(options.Engines),
     progress: str = options.PROGRESS,
 ) -> int:
     """Train one arm of a repetition experiment, or a grid of runs, into OUT, writing checkpoints as it goes.
@@ -153,7 +154,17 @@ def train(
     stops at the next written step; twice stops at once and loses the steps since the last one.
     """
     if grid is not None:
-        return train_grid(session, out, grid, progress, jobs=jobs, fresh=fresh, retrain_stale=retrain_stale)
+        return train_grid(
+            session,
+            out,
+            grid,
+            progress,
+            engine=engines.chosen(jobs, otherwise=None),
+            fresh=fresh,
+            retrain_stale=retrain_stale,
+        )
+    if engines.engine is not None or engines.engine_option:
+        raise ByroteError("--engine is of grids", help="one run is trained by this process: leave it out")
     if retrain_stale:
         raise ByroteError("--retrain-stale is of grids", help="pass --fresh to train one run again")
     from byrote.checkpoints.lab import train as train_series

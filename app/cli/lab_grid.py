@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -17,10 +18,15 @@ from byrote.cli.progress import Work, interrupted
 from byrote.cli.session import Exit, Session
 from byrote.probes.wording import counted, duration, shell_line, size
 
+if TYPE_CHECKING:
+    from byrote.checkpoints.engines import Engine
+
 _OF_GRIDS = (
     "out",
     "grid",
     "jobs",
+    "engine",
+    "engine_option",
     "fresh",
     "retrain_stale",
     "progress",
@@ -43,7 +49,7 @@ def train_grid(
     grid: str,
     progress: str,
     *,
-    jobs: int | None,
+    engine: Engine,
     fresh: bool,
     retrain_stale: bool,
 ) -> int:
@@ -70,7 +76,7 @@ def train_grid(
             plan = grid_training.train_grid(
                 grid_file(grid),
                 out,
-                jobs=jobs,
+                engine=engine,
                 fresh=fresh,
                 retrain_stale=retrain_stale,
                 on_event=lambda event: work.event(event, last=False),

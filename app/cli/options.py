@@ -16,6 +16,7 @@ from byrote.cli.session import NothingFoundError, Session
 from byrote.probes.wording import counted
 
 if TYPE_CHECKING:
+    from byrote.checkpoints.engines import Engine
     from byrote.checkpoints.series import CheckpointSeries
     from byrote.probes.results import Results
     from byrote.probes.sweep.config import SweepConfig
@@ -54,6 +55,46 @@ PROGRESS = option(
 )
 EXPECT = option("A gate: checks (TOML, see docs/gate.md); exit 1 when one fails.", type=PATH, metavar="FILE")
 _GLOB = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Where work is done: options of every verb that has much of it."""
+
+    engine: str | None = option(
+        "Where: local (processes of this machine, as many as memory and cores allow), ray (a Ray cluster) or slurm (jobs). "
+        "All machines must see the same folders. See docs/scale.md.",
+        type=click.Choice(("local", "ray", "slurm")),
+        metavar="NAME",
+    )
+    engine_option: tuple[str, ...] = option(
+        "An option of Ray or Slurm, such as address=auto or slurm_partition=gpu; repeat for more.",
+        multiple=True,
+        metavar="NAME=VALUE",
+    )
+
+    def chosen(self, jobs: int | None, *, otherwise: int | None) -> Engine:
+        """The engine that was named.
+
+        Args:
+            jobs: tasks at the same time, where that was given.
+            otherwise: processes of this machine where nothing was given at all; None for as many as there is room for.
+
+        Raises:
+            ByroteError: an option is not NAME=VALUE.
+        """
+        from byrote.checkpoints.engines import Engine
+
+        given = {}
+        for text in self.engine_option:
+            name, equals, value = text.partition("=")
+            if not name or not equals:
+                raise ByroteError(
+                    f"--engine-option {text!r} is not NAME=VALUE", help="such as slurm_partition=gpu"
+                )
+            given[name] = value
+        nothing = self.engine is None and jobs is None
+        return Engine(self.engine or "local", otherwise if nothing else jobs, given)
 
 
 @dataclass

@@ -147,7 +147,7 @@ class _Rich(Progress):
 
     def event(self, event: Event) -> None:
         text = line_of(event)
-        if event["event"] in ("gap", "resumed", "restarted", "runs"):
+        if event["event"] in ("gap", "resumed", "restarted", "retried", "runs"):
             self.note(text)
         elif text:
             done = event.get("done", event.get("step"))
@@ -180,6 +180,8 @@ def line_of(event: Event) -> str:
         return f"{event['done']:,}/{event['total']:,} runs complete"
     if kind == "restarted":
         return f"{event['run']} begins again: {event['reason']}"
+    if kind == "retried":
+        return f"again: {event['reason']}"
     if kind == "resumed":
         return f"going on from step {event['step']:,}"
     if kind not in ("step", "checkpoint"):

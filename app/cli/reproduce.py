@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byrote.cli import options
-from byrote.cli.command import argument, flag, option, verb
+from byrote.cli.command import argument, flag, option, record, verb
 from byrote.cli.output import Column, Output, Row
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
 from byrote.probes.wording import bounds, counted, duration, number, p_value, point, shell_line
 
 if TYPE_CHECKING:
+    from byrote.checkpoints.engines import Engine
     from byrote.probes.claims.pipeline import GridPlan
     from byrote.probes.claims.record import Claim
 
@@ -98,6 +99,7 @@ def reproduce(
         metavar="N",
         default=None,
     ),
+    engines: options.Engines = record(options.Engines),
     progress: str = options.PROGRESS,
     out: Output,
 ) -> int:
@@ -129,8 +131,17 @@ def reproduce(
     if plan:
         return Exit.DONE
     named = _command(names if not all_ else ("--all",), full=full, first_seed=first_seed)
+    engine = engines.chosen(jobs, otherwise=None)
     return _reproduce(
-        session, out, claims, folder, named, full=full, first_seed=first_seed, jobs=jobs, progress=progress
+        session,
+        out,
+        claims,
+        folder,
+        named,
+        full=full,
+        first_seed=first_seed,
+        engine=engine,
+        progress=progress,
     )
 
 
@@ -144,7 +155,7 @@ def _reproduce(
     progress: str,
     full: bool,
     first_seed: int,
-    jobs: int | None,
+    engine: Engine,
 ) -> int:
     from byrote.probes.claims.judging import as_json
     from byrote.probes.claims.pipeline import reproduce as reproduced
@@ -156,7 +167,7 @@ def _reproduce(
         if event["event"] == "stage":
             work.progress.rename(event["grid"])
             work.progress.note(f"{event['grid']}: {event['what']}")
-        elif event["event"] in ("step", "checkpoint"):
+        elif event["event"] in ("step", "checkpoint", "retried"):
             work.progress.event(event)
 
     try:
@@ -166,7 +177,7 @@ def _reproduce(
                 folder,
                 full=full,
                 first_seed=first_seed,
-                jobs=jobs,
+                engine=engine,
                 on_event=on_event,
                 stopping=lambda: work.stopping,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.wording import counted, duration, of_runs, size, visible_json
 
 if TYPE_CHECKING:
+    from byrote.checkpoints.engines import Engine
     from byrote.probes.sweep.dry_run import Preview
     from byrote.probes.sweep.folder import SweepOutcome
+    from byrote.probes.sweep.shards import Shard
 
 Remarks = dict[
     str, list[str]
@@ -55,6 +58,8 @@ class Destination:
 @verb(
     "byrote run runs/a",
     "byrote run runs/a runs/b -p induction --steps log:12 -o results",
+    "byrote run runs/a --engine local",
+    "byrote run runs/a --shard 3/16",
     "byrote run 'runs/*' --dry-run",
 )
 def run(
@@ -75,11 +80,16 @@ def run(
         metavar="SPEC",
     ),
     into: Destination = record(Destination),
-    jobs: int = option(
-        "Series that are measured side by side, each in a process of its own; numbers do not depend on it.",
+    jobs: int | None = option(
+        "Processes that measure side by side, series or shards of one; 1 if left out, with --engine as many as there is room "
+        "for. Numbers do not depend on it.",
         type=click.IntRange(min=1),
-        default=1,
         metavar="N",
+    ),
+    engines: options.Engines = record(options.Engines),
+    shard: str | None = option(
+        "Measure the k-th of n shards of every series, beside other commands that measure the others into the same folder.",
+        metavar="K/N",
     ),
     dry_run: bool = flag(
         "Say what would be measured, how long it takes and what it stores, tried on two checkpoints; write nothing."
@@ -94,35 +104,58 @@ def run(
     are steps; each series becomes one folder of results. The same command again finds finished work and does only what is missing. Ctrl-C finishes the checkpoint
     in flight and stops; twice stops at once.
     """
+    from byrote.checkpoints.engines import HERE
     from byrote.probes.registry import load_file, resolve
 
     for file in plugin:
         load_file(file)
     resolve(config.probes)  # everything a typo can break breaks before work starts
+    engine, mine = _placed(engines, jobs, shard)
     opened = opening.open(paths)
     opened.series = [series.select(steps) for series in opened.series]
     if dry_run:
         return _dry_run(session, opened, config, into)
-    options.require_device(config)
     outcomes: list[SweepOutcome] = []
     remarks: Remarks = {}
     try:
-        if jobs > 1 and len(opened.series) > 1:
-            outcomes = _side_by_side(session, opened.series, config, into, plugin, progress, jobs, remarks)
+        if engine.name == "local":
+            options.require_device(config)
+        if engine != HERE:
+            outcomes = _side_by_side(session, opened.series, config, into, plugin, progress, engine, remarks)
         else:
             for one in opened.series:
                 work = Work(progress, session, one.name, promise="finishing this checkpoint")
                 last = one is opened.series[-1]
-                outcomes.append(_sweep(session, one, config, into, work, remarks, last=last))
+                outcomes.append(_sweep(session, one, config, into, work, remarks, last=last, shard=mine))
     except KeyboardInterrupt:
         _say_remarks(session, remarks, len(opened.series))
         opened.report_broken(session)
         return interrupted(session, "finished checkpoints are kept")
     _say_remarks(session, remarks, len(opened.series))
     opened.report_broken(session)
-    _say_next(session, opened.series, outcomes)
+    if mine is None:
+        _say_next(session, opened.series, outcomes)
     partial = bool(opened.broken) or any(outcome.gaps for outcome in outcomes)
     return Exit.GAPS if partial and not allow_partial else Exit.DONE
+
+
+def _placed(engines: options.Engines, jobs: int | None, shard: str | None) -> tuple[Engine, Shard | None]:
+    """Where the work is done, and which part of it.
+
+    Raises:
+        ByroteError: a shard is measured by one process, and something else was given.
+    """
+    from byrote.checkpoints.engines import HERE
+    from byrote.probes.sweep.shards import Shard
+
+    engine = engines.chosen(jobs, otherwise=1)
+    mine = None if shard is None else Shard.of(shard)
+    if mine is not None and engine != HERE:
+        raise ByroteError(
+            "--shard is one part, measured by this command; --engine and --jobs share parts out themselves",
+            help="leave one of them out",
+        )
+    return engine, mine
 
 
 def _sweep(
@@ -134,6 +167,7 @@ def _sweep(
     remarks: Remarks,
     *,
     last: bool,
+    shard: Shard | None,
 ) -> SweepOutcome:
     """Measure one series and say what was found.
 
@@ -154,11 +188,29 @@ def _sweep(
             rehash=into.rehash,
             fail_fast=into.fail_fast,
             on_event=on_event,
+            shard=shard,
         )
     if outcome.interrupted or (work.stopping and not last):
         raise KeyboardInterrupt
+    if shard is not None and _others_lack(session, series, outcome, shard):
+        return outcome
     _say(session, series, into, outcome, remarks)
     return outcome
+
+
+def _others_lack(session: Session, series: CheckpointSeries, outcome: SweepOutcome, shard: Shard) -> bool:
+    """Whether other shards are still to be measured: then what was found is for the last of them to say."""
+    from byrote.probes.results.run_json import stored_run_json
+
+    if stored_run_json(outcome.path).get("status") != "interrupted":
+        return False
+    session.data(str(outcome.path))
+    session.note(
+        f"{series.name}: shard {shard}: {counted(outcome.measured, 'unit')} measured, {outcome.reused:,} already stored; "
+        "other shards are not measured yet"
+    )
+    _say_gaps(session, series, outcome)
+    return True
 
 
 def _say(
@@ -179,41 +231,52 @@ def _side_by_side(
     into: Destination,
     plugins: tuple[Path, ...],
     progress: str,
-    jobs: int,
+    engine: Engine,
     remarks: Remarks,
 ) -> list[SweepOutcome]:
-    """Measure several series in processes; what is said of each is said as it is done.
+    """Measure series in several processes, here or elsewhere.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, before all of them were done.
     """
-    from byrote.probes.sweep.many import SweepTask, sweep_many
+    from byrote.probes.sweep.many import SweepTask, needs_of, sweep_many
 
     how = {"fresh": into.fresh, "rehash": into.rehash, "fail_fast": into.fail_fast}
     tasks = [SweepTask(one, config, into.out, **how, plugins=plugins) for one in all_series]
-    total = sum(map(len, all_series))
+    total, started = sum(map(len, all_series)), time.monotonic()
     latest: dict[int, Event] = {}
-    work = Work(progress, session, counted(len(tasks), "run"), promise="finishing the checkpoints in flight")
+    n_at_once = engine.n_at_once(needs_of(tasks), total) if engine.name == "local" else engine.jobs
+    label = tasks[0].series.name if len(tasks) == 1 else counted(len(tasks), "run")
+    work = Work(progress, session, label, promise="finishing the checkpoints in flight")
 
     def on_event(place: int, event: Event) -> None:
         if event["event"] == "checkpoint":
             latest[place] = event
             so_far = {name: sum(one[name] for one in latest.values()) for name in ("done", "errors")}
-            pace = _pace_of_all(latest, [len(one) for one in all_series], jobs)
+            pace: Mapping[str, float | None]
+            if n_at_once is None:  # as many as a cluster has room for
+                each = (time.monotonic() - started) / max(1, so_far["done"])
+                pace = {"s_per_checkpoint": each, "eta_s": each * (total - so_far["done"])}
+            else:
+                pace = _pace_of_all(latest, [len(one) for one in all_series], n_at_once)
             work.progress.event({**event, **so_far, "total": total, **pace})
         else:
             work.progress.event(event)
 
     outcomes: dict[int, SweepOutcome] = {}
     with work:
-        for place, outcome in sweep_many(tasks, jobs=jobs, on_event=on_event, stopping=lambda: work.stopping):
+        for place, outcome in sweep_many(
+            tasks, engine=engine, on_event=on_event, stopping=lambda: work.stopping
+        ):
             outcomes[place] = outcome
     for place in sorted(outcomes):
         _say(session, all_series[place], into, outcomes[place], remarks)
     return [outcomes[place] for place in range(len(tasks))]
 
 
-def _pace_of_all(latest: Mapping[int, Event], sizes: Sequence[int], jobs: int) -> dict[str, float | None]:
+def _pace_of_all(
+    latest: Mapping[int, Event], sizes: Sequence[int], n_at_once: int
+) -> dict[str, float | None]:
     """Pace of several sweeps side by side, of those under way and of those that wait for a process."""
     each = [event["s_per_checkpoint"] for event in latest.values() if event["s_per_checkpoint"]]
     left = [event["eta_s"] for event in latest.values()]
@@ -221,7 +284,7 @@ def _pace_of_all(latest: Mapping[int, Event], sizes: Sequence[int], jobs: int) -
     mean = sum(each) / len(each) if each else 0.0
     if None in left or (waiting and not each):
         return {"s_per_checkpoint": mean, "eta_s": None}
-    return {"s_per_checkpoint": mean, "eta_s": (sum(left) + waiting * mean) / min(jobs, len(sizes))}
+    return {"s_per_checkpoint": mean, "eta_s": (sum(left) + waiting * mean) / min(n_at_once, sum(sizes))}
 
 
 def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome, remarks: Remarks) -> None:
@@ -249,9 +312,14 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
         session.note(line if line.startswith(f"{name} ") else f"{name}: {line}")
     for remark in [*(note for note in notes if note in series.notes), *findings.not_measured(results)]:
         remarks.setdefault(remark, []).append(name)
+    _say_gaps(session, series, outcome)
+
+
+def _say_gaps(session: Session, series: CheckpointSeries, outcome: SweepOutcome) -> None:
+    """Checkpoints that were not measured, and why."""
     if outcome.gaps:
         total = len(series) + len(series.gaps)
-        session.warn(f"{name}: {counted(len(outcome.gaps), 'gap')} in {counted(total, 'checkpoint')}:")
+        session.warn(f"{series.name}: {counted(len(outcome.gaps), 'gap')} in {counted(total, 'checkpoint')}:")
         for gap in outcome.gaps:
             step = gap["path"] if gap["step"] is None else f"step {gap['step']:,}"
             session.warn(f"  {step}: {gap['reason']}" + (f" ({gap['help']})" if gap["help"] else ""))

@@ -30,7 +30,7 @@ from byrote.checkpoints.atomic import (
     write_folder,
     write_json,
 )
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.errors import ByroteError, PlaceError
 from byrote.checkpoints.former_name import same_format
 from byrote.checkpoints.lab.as_written import (
     FILES,
@@ -80,7 +80,7 @@ def explained(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, error: OSError) -> ByroteError:
     """What a series says of a file that it cannot write."""
-    return ByroteError(
+    return PlaceError(
         f"cannot write {path}: {error.strerror or error}",
         help="make room or choose another folder; the same command goes on from the last written step",
     )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from byrote.checkpoints import atomic
 from byrote.checkpoints.atomic import write_bytes
+from byrote.checkpoints.engines import Engine, Needs, run_tasks
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, cannot_write, explained
@@ -23,7 +24,7 @@ from byrote.checkpoints.lab.stale import stale_because
 from byrote.checkpoints.lab.together import identity
 from byrote.checkpoints.lab.trainer import OnEvent, locked, train
 from byrote.checkpoints.safe_read import read_bytes
-from byrote.checkpoints.side_by_side import cores, side_by_side
+from byrote.checkpoints.side_by_side import Lost, cores
 
 GRID, STATES = "grid.toml", ".stacks"
 
@@ -50,6 +51,7 @@ def train_grid(
     out: Path,
     *,
     jobs: int | None = None,
+    engine: Engine | None = None,
     fresh: bool = False,
     retrain_stale: bool = False,
     on_event: OnEvent | None = None,
@@ -61,6 +63,7 @@ def train_grid(
         file: the grid.
         out: the folder of its runs; the grid is copied into it.
         jobs: processes, 1 or more; as many as there are cores if None. Bytes do not depend on it.
+        engine: where, in place of `jobs` processes of this machine.
         fresh: delete the series of the grid that are there, whatever their configuration.
         retrain_stale: delete runs that were made from a run which has been trained again since, and make and train them again.
         on_event: called with a dictionary, always with the key `event`: `step` about twice a second (step, total,
@@ -76,7 +79,7 @@ def train_grid(
             be written to, training diverged.
         KeyboardInterrupt: it was stopped.
     """
-    plan = read_grid(file).plan()
+    plan, engine = read_grid(file).plan(), engine or Engine(jobs=jobs or cores())
     for run in plan.runs:  # refuses before anything is written
         folder = SeriesFolder(out / run.folder, run.config)
         if not fresh:
@@ -103,9 +106,18 @@ def train_grid(
                 progress.event(todo[k], event)
 
             mine = [progress.jobs[place] for place in todo]
-            done = side_by_side(work, mine, processes=jobs or cores(), hear=hear, stopping=stopping)
-            for k, _ in done:
-                progress.ends(todo[k])
+            lost = None
+            for k, result in run_tasks(
+                work, mine, engine=engine, needs=Needs(), folder=out, hear=hear, stopping=stopping
+            ):
+                if isinstance(result, Lost):
+                    lost = ByroteError(
+                        f"{mine[k].runs[0][0]} was not trained: {result.reason}", help=result.help
+                    )
+                else:
+                    progress.ends(todo[k])
+            if lost is not None:
+                raise lost
     return plan
 
 
@@ -272,7 +284,7 @@ class _Progress:
     def event(self, place: int, event: dict[str, Any]) -> None:
         """What the training of a job says."""
         kind = event["event"]
-        if kind == "restarted":
+        if kind in ("restarted", "retried"):
             self.emit({**event, "run": str(self.jobs[place].runs[0][0])})
         if kind == "resumed":
             self.at[place] = self.resumed[place] = event["step"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from byrote.checkpoints import atomic
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.errors import PlaceError
 from byrote.checkpoints.lab.config import LabConfig
 from byrote.checkpoints.lab.folder import SeriesFolder, cannot_write, explained
 from byrote.checkpoints.lab.stale import require_current
@@ -79,7 +79,7 @@ def locked(folder: Path) -> AbstractContextManager[None]:
     """
     return atomic.locked(
         folder / atomic.LOCK,
-        busy=ByroteError(
+        busy=PlaceError(
             f"another process is training in {folder}", help="wait for it, or choose another folder"
         ),
         refused=lambda error: cannot_write(folder, error),

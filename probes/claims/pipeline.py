@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from byrote.checkpoints.atomic import make_folder, write_text
+from byrote.checkpoints.engines import Engine
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.grid_training import train_grid
 from byrote.checkpoints.lab.run_grid import PlannedRun, grid_file, grid_from
@@ -117,6 +118,7 @@ def reproduce(
     full: bool = False,
     first_seed: int = 0,
     jobs: int | None = None,
+    engine: Engine | None = None,
     on_event: Emit | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Reproduced:
@@ -128,6 +130,7 @@ def reproduce(
         full: as many seeds as the kept run has.
         first_seed: of the runs; another one makes fresh runs, in a folder of their own.
         jobs: processes; as many as there are cores if None. No number depends on it.
+        engine: where grids are trained and measured, in place of `jobs` processes of this machine.
         on_event: called with a dictionary, always with `event` and `grid`: `stage` (what), and those of training and of sweeps.
         stopping: asked a few times a second; where it is true, work stops and is gone on with by the same call.
 
@@ -136,6 +139,7 @@ def reproduce(
         KeyboardInterrupt: it was stopped.
     """
     emit, started = on_event or (lambda event: None), time.monotonic()
+    engine = engine or Engine(jobs=jobs or cores())
     tables, there = [], False
     for grid in grids_of(claims):
         seeds = _seeds(grid, first_seed, full=full)
@@ -146,7 +150,7 @@ def reproduce(
             made = (
                 _computed(grid, seeds, stopping)
                 if grid.rows
-                else _trained(grid, out, seeds, jobs, emit, stopping)
+                else _trained(grid, out, seeds, engine, emit, stopping)
             )
             make_folder(path.parent)
             write_runs(path, made)
@@ -231,7 +235,7 @@ def _is_begun(grid: Grid, out: Path, seeds: Sequence[int]) -> bool:
 
 
 def _trained(
-    grid: Grid, out: Path, seeds: Sequence[int], jobs: int | None, emit: Emit, stopping: Callable[[], bool]
+    grid: Grid, out: Path, seeds: Sequence[int], engine: Engine, emit: Emit, stopping: Callable[[], bool]
 ) -> pd.DataFrame:
     place = _place(grid, out, seeds)
     file = place.with_name(f"{place.name}.toml")
@@ -240,7 +244,7 @@ def _trained(
     plan = train_grid(
         file,
         place,
-        jobs=jobs,
+        engine=engine,
         retrain_stale=True,  # the folder is this command's own, and what is trained again is measured again
         on_event=lambda event: emit({**event, "grid": grid.name}),
         stopping=stopping,
@@ -248,7 +252,7 @@ def _trained(
     todo = [(place / run.folder, steps) for run in plan.runs if (steps := measured_steps(grid, run))]
     if todo:
         emit({"event": "stage", "grid": grid.name, "what": "measuring them"})
-        _measure(grid, todo, place / "results", jobs, emit, stopping)
+        _measure(grid, todo, place / "results", engine, emit, stopping)
     parts = []
     for run in plan.runs:
         rows = list(series_rows(place / run.folder, grid=grid.name, arm=run.arm, size=run.size))
@@ -263,7 +267,7 @@ def _measure(
     grid: Grid,
     todo: Sequence[tuple[Path, tuple[int, ...]]],
     results: Path,
-    jobs: int | None,
+    engine: Engine,
     emit: Emit,
     stopping: Callable[[], bool],
 ) -> None:
@@ -276,7 +280,7 @@ def _measure(
     config = SweepConfig(probes=tuple(grid.probes), threads=1)
     series = [open_series(path).select(",".join(map(str, steps))) for path, steps in todo]
     tasks = [SweepTask(one, config, results) for one in series]
-    for place, outcome in sweep_many(tasks, jobs=jobs or cores(), stopping=stopping):
+    for place, outcome in sweep_many(tasks, engine=engine, stopping=stopping):
         path, steps = todo[place]
         if outcome.gaps:
             raise ByroteError(

@@ -133,17 +133,8 @@ class Units:
         return Look([group for group in lacking if group.probes], superseded, damaged)
 
     def lacking(self, steps: Iterable[int]) -> set[int]:
-        """Those of some steps that have not a unit of every probe, whatever it was measured under; nothing is hashed."""
-        wanted = {(group.key, info.name) for group in self.wanted for info in group.probes}
-        found = set()
-        for step in steps:
-            there = {
-                (path.name.split(".")[0], name)
-                for path in units_of(self.root, step)
-                for name in _mapping(unit_provenance(path).get("probes"))
-            }
-            found |= {step} if wanted - there else set()
-        return found
+        """Those of some steps that have not a unit of every probe, see `lacking_steps`."""
+        return lacking_steps(self.root, self.wanted, steps)
 
     def write(
         self, group: Group, measured: Sequence[Measured], *, run: str, checkpoint: Checkpoint, identity: str
@@ -193,6 +184,26 @@ class Units:
             "intervals": INTERVALS,
             "versions": dict(self.config.versions),
         }
+
+
+def lacking_steps(root: Path, wanted: Iterable[Group], steps: Iterable[int]) -> set[int]:
+    """Steps that have not a unit of every probe, whatever those there were measured under; nothing is hashed.
+
+    Args:
+        root: the results folder.
+        wanted: what a sweep measures.
+        steps: those asked about.
+    """
+    names = {(group.key, info.name) for group in wanted for info in group.probes}
+    found = set()
+    for step in steps:
+        there = {
+            (path.name.split(".")[0], name)
+            for path in units_of(root, step)
+            for name in _mapping(unit_provenance(path).get("probes"))
+        }
+        found |= {step} if names - there else set()
+    return found
 
 
 def unit_name(key: str, probes: Mapping[str, int]) -> str:

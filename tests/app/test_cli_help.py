@@ -26,7 +26,7 @@ OPTIONS: dict[str, set[str]] = {
     | {"--d-model", "--norm", "--bigram-frac", "--every", "--threads", "--device", "--fresh", "--progress"}
     | {"--recipe", "--size", "--source", "--source-set", "--blocks", "--architecture", "--smeared-keys"}
     | {"--dropout", "--init-scale", "--betas", "--weight-decay"}
-    | {"--grid", "--jobs", "--checkpoints", "--arm-set", "--retrain-stale"},
+    | {"--grid", "--jobs", "--checkpoints", "--arm-set", "--retrain-stale", "--engine", "--engine-option"},
     "byrote lab recipes": SHARED | OUTPUT,
     "byrote lab plan": SHARED | {"--jobs"},
     "byrote lab status": SHARED | OUTPUT,
@@ -80,7 +80,7 @@ OPTIONS: dict[str, set[str]] = {
         "--allow-download",
         "--disk-budget",
     }
-    | {"--progress", "--jobs"},
+    | {"--progress", "--jobs", "--engine", "--engine-option", "--shard"},
     "byrote watch": SHARED
     | {"-p", "--probe", "--plugin", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
     | {"--text", "--members", "--twins", "--threads", "--prefetch", "--no-prefetch", "--save-attention"}
@@ -142,6 +142,8 @@ OPTIONS: dict[str, set[str]] = {
         "--folder",
         "--first-seed",
         "--jobs",
+        "--engine",
+        "--engine-option",
         "--progress",
     },
     "byrote selftest": SHARED | OUTPUT | {"--device", "--dtype", "--seed", "--threads", "--long"},

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -398,3 +399,43 @@ def test_lab_train_refuses_what_cannot_be(byrote, args, message):
     assert done.exit_code == 2
     assert message in done.stderr
     assert not Path("x").exists()
+
+
+# shards and engines
+
+
+def test_shards_typed_one_by_one_end_in_the_same_results(byrote, planted_runs, tmp_path):
+    words = ("run", planted_runs / "planted", *FEW)
+    assert byrote(*words, "-o", tmp_path / "whole").exit_code == 0
+    for shard in ("2/2", "1/2"):
+        done = byrote(*words, "-o", tmp_path / "parts", "--shard", shard)
+        assert (done.exit_code, done.stdout.split()) == (0, [str(tmp_path / "parts" / "planted")])
+        assert ("other shards are not measured yet" in done.stderr) == (shard == "2/2")
+        assert "next:" not in done.stderr
+    assert units_of(tmp_path / "parts") == units_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--shard", "0/2"), "'0/2' is no shard"),
+        (("--shard", "1/2", "--jobs", "2"), "--shard is one part"),
+        (("--shard", "1/2", "--engine", "local"), "--shard is one part"),
+        (("--shard", "1/2", "--fresh"), "leave --fresh out"),
+        (("--engine", "local", "--engine-option", "address=x"), "the engine local has no options"),
+        (("--engine", "ray", "--engine-option", "address"), "is not NAME=VALUE"),
+    ],
+)
+def test_what_shards_and_engines_refuse(byrote, planted_runs, tmp_path, words, said):
+    done = byrote("run", planted_runs / "planted", *FEW, "-o", tmp_path, *words)
+    assert done.exit_code == 2 and said in done.stderr and "help:" in done.stderr
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "planted"])
+
+
+@pytest.mark.parametrize(("engine", "extra"), [("ray", "ray"), ("slurm", "slurm")])
+def test_an_engine_that_is_not_installed_says_how_to_install_it(
+    byrote, planted_runs, tmp_path, monkeypatch, engine, extra
+):
+    monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[engine], None)
+    done = byrote("run", planted_runs / "planted", *FEW, "-o", tmp_path, "--engine", engine)
+    assert done.exit_code == 2 and f"pip install 'byrote[{extra}]'" in done.stderr

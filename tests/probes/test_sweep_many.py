@@ -9,6 +9,7 @@ import pytest
 from tiny_models import write_lab_series
 
 from byrote.checkpoints import open_series
+from byrote.checkpoints.engines import Engine
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp import bridge
 from byrote.probes.results.derived import rebuild_observations
@@ -79,7 +80,7 @@ def test_steps_on_the_hub_are_fetched_by_one_process(series, tmp_path, monkeypat
     fetched = replace(series[0][0], source=Hub())
     task = SweepTask(replace(series[0], checkpoints=(fetched,)), CONFIG, tmp_path)
     with pytest.raises(ByroteError, match="fetched by one process"):
-        list(sweep_many([task, task], jobs=2))
+        list(sweep_many([task, task], engine=Engine(jobs=2)))
 
 
 def test_units_just_written_are_not_read_again_unless_they_changed(series, tmp_path):
@@ -101,7 +102,7 @@ def test_units_just_written_are_not_read_again_unless_they_changed(series, tmp_p
 @pytest.mark.processes
 def test_several_processes(series, alone, tmp_path):
     tasks = [SweepTask(one, CONFIG, tmp_path) for one in series]
-    assert sorted(place for place, _ in sweep_many(tasks, jobs=2)) == [0, 1, 2]
+    assert sorted(place for place, _ in sweep_many(tasks, engine=Engine(jobs=2))) == [0, 1, 2]
     assert parquet(tmp_path) == alone
 
 
@@ -112,6 +113,6 @@ def test_an_error_of_one_process_is_that_of_all(series, tmp_path):
         list(
             sweep_many(
                 [*tasks, SweepTask(series[0], SweepConfig(n_seq=8, probes=("nothing",)), tmp_path / "x")],
-                jobs=2,
+                engine=Engine(jobs=2),
             )
         )
