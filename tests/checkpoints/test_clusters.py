@@ -159,7 +159,9 @@ def test_jobs_of_submitit_on_this_machine(series, whole, tmp_path):
 def test_bad_luck_of_jobs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # jobs import what they are to do
     heard: list = []
-    judge(run(Engine("slurm", options={"cluster": "local"}), tmp_path, KINDS, heard=heard), heard)
+    found = run(Engine("slurm", options={"cluster": "local"}), tmp_path, KINDS, heard=heard)
+    judge(found, heard)
+    assert len(found) == len(KINDS)
 
 
 def test_a_grid_is_trained_by_jobs(tmp_path):
