@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIGHT = (
     "ByroteError",
     "CheckpointSeries",
+    "Monitor",
     "Results",
     "circuit_overlap",
     "compare",
@@ -69,7 +70,8 @@ print([m for m in ("numpy", "pandas", "torch", "plotly", "click") if m in sys.mo
 for name in {LIGHT!r}:
     getattr(br, name)
 br.figures.trajectory
-print([m for m in ("torch", "transformers", "streamlit") if m in sys.modules])
+dir(br.integrations)
+print([m for m in ("torch", "transformers", "lightning", "wandb", "streamlit") if m in sys.modules])
 """
     assert run_python(code) == "[]\n[]"
 

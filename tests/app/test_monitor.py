@@ -53,22 +53,24 @@ def same(one, other):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own
-@pytest.mark.parametrize("kind", ["plain", "compiled", "autocast"])
-def test_training_is_the_same_bit_for_bit(kind, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "kind", ["plain", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("compiled", "autocast"))]
+)
+def test_training_is_the_same_bit_for_bit(kind, tmp_path):
     made = (lambda m: torch.compile(m, backend="eager")) if kind == "compiled" else (lambda m: m)
     alone, watched = start(), None
     loop(made(alone), autocast=kind == "autocast")
     alone_state = state(alone)
     watched = start()
     trained = made(watched)
-    monitor = br.Monitor(trained, every=1, out=tmp_path, **SMALL | {"probes": PROBES})
+    monitor = br.Monitor(trained, every=[1, 2, 5], out=tmp_path, **SMALL | {"probes": PROBES})
     loop(trained, monitor, autocast=kind == "autocast")
     same(state(watched), alone_state)
     results = monitor.finish()
-    assert results.steps == [1, 2, 3, 4, 5, 6] and monitor.measured == 6 and not results.gaps
+    assert results.steps == [1, 2, 5, 6] and monitor.measured == 4 and not results.gaps
 
 
-def test_the_folder_is_that_of_a_model_in_memory_and_opens_everywhere(tmp_path, monkeypatch):
+def test_the_folder_is_that_of_a_model_in_memory_and_opens(tmp_path, monkeypatch):
     from click.testing import CliRunner
 
     from byrote.cli.main import cli
@@ -80,7 +82,7 @@ def test_the_folder_is_that_of_a_model_in_memory_and_opens_everywhere(tmp_path, 
     ) as monitor:
         monitor(0)
         assert br.Results.open("results/model").meta["status"] == "interrupted"  # as long as it trains
-        optimizer = loop(model, monitor, steps=range(1, 5))
+        loop(model, monitor, steps=range(1, 5))
     results = br.Results.open("results/model")
     assert (results.steps, results.meta["status"]) == ([0, 3, 4], "complete")  # every third, and the last
     assert results.meta["series"]["loss_nats"].keys() == {"0", "3", "4"}
@@ -103,10 +105,8 @@ def test_the_folder_is_that_of_a_model_in_memory_and_opens_everywhere(tmp_path, 
         "byrote/repeat_loss/later_blocks",
     }
     assert "step 0: 2 probes measured in" in said[0] and "3 steps measured in" in said[-1]
-    for words in (["show", "results/model"], ["report", "results/model", "-o", "report.html"]):
-        shown = CliRunner().invoke(cli, words)
-        assert shown.exit_code == 0, shown.output
-    assert optimizer is not None
+    shown = CliRunner().invoke(cli, ["show", "results/model"])
+    assert shown.exit_code == 0 and "repeat_loss" in shown.output
 
 
 def test_resumed_training_goes_on_with_its_folder(tmp_path):
@@ -223,14 +223,3 @@ def test_the_budget_bounds_what_measuring_takes(tmp_path, monkeypatch):
 def test_what_cannot_be_requested_is_said_before_training(settings, message, tmp_path):
     with pytest.raises(br.ByroteError, match=message):
         br.Monitor(start(), out=tmp_path, **settings).begin()
-
-
-def test_importing_loads_neither_torch_nor_trainers(run_python):
-    code = """
-import sys
-import byrote as br
-import byrote.integrations as integrations
-br.Monitor, dir(integrations), integrations.wandb_log
-print([m for m in ("torch", "transformers", "lightning", "pytorch_lightning", "wandb") if m in sys.modules])
-"""
-    assert run_python(code) == "[]"

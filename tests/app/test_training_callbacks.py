@@ -70,6 +70,7 @@ def test_it_trains_alike_logs_all_and_resumes(alone, tmp_path):
     assert after.frame.equals(before) and after.meta["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_a_broken_rule_stops_the_trainer(tmp_path):
     gate = tmp_path / "gate.toml"
     gate.write_text('[[expect]]\nprobe = "repeat_loss"\nstep = "every"\nfrom_step = 4\nmax = 0.1\n')
@@ -82,6 +83,7 @@ def test_a_broken_rule_stops_the_trainer(tmp_path):
     assert not any("byrote/measure_s" in entry for entry in trainer.state.log_history)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_not_measured_as_the_last(tmp_path):
     settings = {"eval_strategy": "steps", "eval_steps": 3, "load_best_model_at_end": True, "max_steps": 3}
     from transformers import Trainer, TrainingArguments

@@ -7,8 +7,10 @@ from importlib import util
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import byrote as br
+from byrote.cli.main import cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -29,6 +31,7 @@ def run(tmp_path, monkeypatch):
     return lambda code: exec(compile(code, PAGE.name, "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*QUIET)
 def test_a_trainer_script_of_twenty_lines(run, capsys):
     assert len([line for line in TRAINER.splitlines() if line.strip()]) <= 20
@@ -38,9 +41,13 @@ def test_a_trainer_script_of_twenty_lines(run, capsys):
     assert "'byrote/induction/verdict/n_heads'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own(run):
     run(LOOP)
     assert {0, 30} <= set(br.Results.open("results/loop").steps)
+    made = CliRunner().invoke(cli, ["report", "results/loop", "-o", "report.html"])
+    assert made.exit_code == 0, made.output
+    assert "induction" in Path("report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
