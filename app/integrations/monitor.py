@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 Log = Callable[[Mapping[str, float], int], None]
 PROBES = ("prefix_matching", "previous_token", "copying_logit", "repeat_loss", "induction")  # three passes
+_FILES = ("text", "members", "twins")
 _NOT_SETTINGS = {"probes", "device", "swap", "threads", "prefetch", "save_attention", "versions"}
 _SETTINGS = sorted({field.name for field in fields(SweepConfig)} - _NOT_SETTINGS)
 
@@ -110,6 +111,7 @@ class Monitor:
                 raise ByroteError(
                     f"Monitor has no setting {setting!r}", help=did_you_mean(setting, _SETTINGS)
                 )
+        settings |= {key: Path(settings[key]) for key in _FILES if settings.get(key) is not None}
         self._config = SweepConfig(probes=tuple(dict.fromkeys(names)), **{"dtype": "", **settings})
         infos = self._config.infos  # a verdict brings those that it needs, which are measured and not logged
         self._infos = infos if {"default", "all"} & set(names) else [i for i in infos if i.name in names]
@@ -266,6 +268,10 @@ class Monitor:
         if self.measured == 1:
             probes, once = counted(len(self._infos), "probe"), f"{run.set_up_s:.1f} s once before"
             self._say(f"step {step:,}: {probes} measured in {took_s:.2f} s ({once}), in {run.root}")
+            for info in self._infos:
+                rows = results.select(info.name, info.main_metric, step=step)
+                if len(rows) and not rows["valid"].any():
+                    self._say(f"{info.name} is not measured: {rows['reason'].iloc[0]}")
             if run.removed:
                 steps = f"{counted(len(run.removed), 'step')} from {run.removed[0]:,} on"
                 self._say(
