@@ -16,6 +16,7 @@ from byrote.checkpoints.entry_points import additions
 from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import (
     dcp,
+    gguf,
     hf,
     hub,
     lab,
@@ -23,6 +24,7 @@ from byrote.checkpoints.formats import (
     llama2c,
     many_steps,
     nanogpt,
+    one_file,
     peft,
     state_dict,
     tl_legacy,
@@ -34,7 +36,21 @@ from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap
 
 GROUP = "byrote.formats"
 # Order matters: the first that takes a path for its own reads it.
-_OWN = (lab, llama2c, many_steps, tl_legacy, hub, peft, dcp, nanogpt, lightning, state_dict, hf)
+_OWN = (
+    lab,
+    gguf,
+    llama2c,
+    many_steps,
+    tl_legacy,
+    hub,
+    peft,
+    dcp,
+    nanogpt,
+    lightning,
+    state_dict,
+    one_file,
+    hf,
+)
 
 
 @lru_cache(maxsize=1)

@@ -42,13 +42,13 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
         if not name.startswith("layers."):
             named[f"{_NAMES[name.removesuffix('.weight')]}.weight"] = weight
             continue
-        weight = _halves(weight, heads[part]) if part in heads else weight
+        weight = halves(weight, heads[part]) if part in heads else weight
         named[f"model.layers.{layer}.{_NAMES[part]}.weight"] = weight
     module = fill(config(checkpoint), named, dtype=dtype, step=checkpoint.step, exact=True)
     return Built(module, type(module).__name__, hf_config=module.config)
 
 
-def _halves(weight: Tensor, n_heads: int) -> Tensor:
+def halves(weight: Tensor, n_heads: int) -> Tensor:
     """Rows of every head with the first of each pair in its first half, the second in its second."""
     rows, width = weight.shape
     return weight.reshape(n_heads, rows // n_heads // 2, 2, width).transpose(1, 2).reshape(rows, width)

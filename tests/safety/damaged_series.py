@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf_files import write_gguf
 from llama2c_files import write_llama2c
 from mutations import damage
 from pickled_files import (
@@ -100,6 +101,7 @@ FORMATS: dict[str, Callable[[Path], Any]] = {
     "state dict, old file": per_step(gpt2_file, _use_new_zipfile_serialization=False),
     "state dict, safetensors": state_dict_safetensors,
     "dcp": dcp,
+    "gguf": lambda folder: [write_gguf(folder / f"step_{step}.gguf", step) for step in (1, 2)],
     "llama2.c": lambda folder: [write_llama2c(folder / f"ckpt_{step}.bin", step) for step in (1, 2)],
     "many steps in one file": many_steps,
     "tl_legacy": lambda folder: write_tl_series(folder, "attn_only_ln", names=("step_1.pth", "step_2.pth")),
