@@ -36,7 +36,7 @@ def theirs(file, **options):
 def test_weights_are_bit_for_bit_those_that_transformers_reads(tmp_path, kind, tied):
     file = write_gguf(tmp_path / "tiny.gguf", 1, kind=kind, tied=tied)
     model, expected = load_fresh(open_series(file)[0]), theirs(file, dtype=torch.float32)
-    own = {name: tensor for name, tensor in expected.named_parameters(remove_duplicate=False)}
+    own = dict(expected.named_parameters(remove_duplicate=False))
     assert own.keys() == model.parameters.keys()
     for name, parameter in own.items():
         assert torch.equal(model.parameters[name], parameter), name
@@ -181,7 +181,7 @@ def test_a_hostile_header_is_refused_before_anything_is_read(tmp_path, case):
     change, said = HOSTILE[case]
     file = write_gguf(tmp_path / "x.gguf", 1)
     file.write_bytes(change(file.read_bytes()))
-    with pytest.raises(CheckpointError, match=".") as error:
+    with pytest.raises(CheckpointError) as error:
         open_series(file)
     assert said in error.value.message and error.value.help
 
