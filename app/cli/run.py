@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from byrote.checkpoints.atomic import append
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.cli import options
@@ -19,7 +18,7 @@ from byrote.cli.command import flag, option, record, verb
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.wording import counted, duration, of_runs, size, visible_json
+from byrote.probes.wording import counted, duration, of_runs, size
 
 if TYPE_CHECKING:
     from byrote.checkpoints.engines import Engine
@@ -49,7 +48,7 @@ class Destination:
     )
     fail_fast: bool = flag("Stop at the first checkpoint that cannot be measured.")
     trace: Path | None = option(
-        "Write what took when, one JSON object per line: reads, loads and measurements of every step.",
+        "Write what took when, one JSON object per line as it is done: reads, loads and measurements of every step.",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
     )
@@ -92,7 +91,7 @@ def run(
         metavar="K/N",
     ),
     dry_run: bool = flag(
-        "Say what would be measured, how long it takes and what it stores, tried on two checkpoints; write nothing."
+        "Say what would be measured, how long it takes and what it stores, tried on two checkpoints but for probes that run the model often, whose passes are counted; write nothing."
     ),
     allow_partial: bool = flag("Exit 0 even when some checkpoints could not be measured."),
     opening: options.Opening = record(options.Opening),
@@ -189,12 +188,13 @@ def _sweep(
             fail_fast=into.fail_fast,
             on_event=on_event,
             shard=shard,
+            trace=into.trace,
         )
     if outcome.interrupted or (work.stopping and not last):
         raise KeyboardInterrupt
     if shard is not None and _others_lack(session, series, outcome, shard):
         return outcome
-    _say(session, series, into, outcome, remarks)
+    _say(session, series, outcome, remarks)
     return outcome
 
 
@@ -213,15 +213,10 @@ def _others_lack(session: Session, series: CheckpointSeries, outcome: SweepOutco
     return True
 
 
-def _say(
-    session: Session, series: CheckpointSeries, into: Destination, outcome: SweepOutcome, remarks: Remarks
-) -> None:
-    """What was measured of one series, and what took when."""
+def _say(session: Session, series: CheckpointSeries, outcome: SweepOutcome, remarks: Remarks) -> None:
+    """What was measured of one series."""
     session.data(str(outcome.path))
     _summarise(session, series, outcome, remarks)
-    if into.trace is not None:
-        lines = "".join(visible_json({"run": series.name, **row}) + "\n" for row in outcome.trace)
-        append(into.trace, lines.encode())
 
 
 def _side_by_side(
@@ -241,7 +236,8 @@ def _side_by_side(
     """
     from byrote.probes.sweep.many import SweepTask, needs_of, sweep_many
 
-    how = {"fresh": into.fresh, "rehash": into.rehash, "fail_fast": into.fail_fast}
+    trace = into.trace.absolute() if into.trace else None  # others work in other folders
+    how = {"fresh": into.fresh, "rehash": into.rehash, "fail_fast": into.fail_fast, "trace": trace}
     tasks = [SweepTask(one, config, into.out, **how, plugins=plugins) for one in all_series]
     total, started = sum(map(len, all_series)), time.monotonic()
     latest: dict[int, Event] = {}
@@ -270,7 +266,7 @@ def _side_by_side(
         ):
             outcomes[place] = outcome
     for place in sorted(outcomes):
-        _say(session, all_series[place], into, outcomes[place], remarks)
+        _say(session, all_series[place], outcomes[place], remarks)
     return [outcomes[place] for place in range(len(tasks))]
 
 

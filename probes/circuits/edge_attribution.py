@@ -89,7 +89,7 @@ N_STEPS, N_RANDOM, MOST_ROWS = 5, 3, 512
     undefined="redrawing what came before costs no more than 0.05 nats: the model does not copy, and no circuit "
     "explains it; or no circuit reaches 80%",
     default=False,
-    passes="5 forward and backward, and 10 + 4 x log2 of edges forward",
+    passes="at most 5 x 3 + 10 + 4 x 20: 5 forward and backward, and 10 + 4 x log2 of edges forward",
     order=255,
 )
 def edge_attribution(

@@ -75,7 +75,7 @@ EXAMPLES = 8
     "depend on later tokens; no task has enough pairs; the context holds no prompt of 2 examples",
     undefined="the probability is not finite, or attention is not",
     default=False,
-    passes="per task: 3 x layers + heads + 1; and 1",
+    passes="about 3 x (3 x layers + heads + 1) + 1: as many for each task as the bracket says, of some three tasks",
     order=258,
 )
 def function_vector(

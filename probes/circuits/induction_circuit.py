@@ -77,7 +77,7 @@ N_SENDERS = N_RECEIVERS = 4
     "only",
     undefined="no token of the stimulus has an earlier copy, or a head's circuit is zero",
     default=False,
-    passes="about 3 + 32 x receiver layers (at most 4), each up to the receiver",
+    passes="at most 3 + 32 x 4: 32 for each receiver layer, of which there are at most 4, each up to the receiver",
     order=250,
     version=2,
 )

@@ -9,15 +9,19 @@ from pathlib import Path
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.series import CheckpointSeries, Gap
 from byrote.probes.results.unit_files import step_folder
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.folder import refuse_other_series
+from byrote.probes.sweep.folder import SweepOutcome, refuse_other_series
+from byrote.probes.sweep.pass_counts import count_passes
 from byrote.probes.sweep.plan import WEIGHTS, Group, groups
 from byrote.probes.sweep.prefetch import Fingerprints
 from byrote.probes.sweep.run import sweep
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.sweep.units import Units
+from byrote.probes.wording import counted
 
 N_TRIED = 2
+_ONE_PASS = "repeat_loss"  # is tried where nothing else makes one pass
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,16 @@ class Preview:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What measuring one checkpoint took.
+    """What measuring one checkpoint takes.
 
     Attributes:
         steps: that were tried.
         unit_s: seconds of reading, loading and measuring of the last of them, per unit; what happens once, such as
             importing torch and building the first model, is left out.
         unit_bytes: stored per unit, observations included.
-        sequences: shown to the model for one checkpoint, counted while it was tried: a probe that runs it often counts
-            as often.
-        notes: how many windows of text that includes, and why.
+        sequences: shown to the model for one checkpoint: those of the probes that share one pass were counted while it was
+            tried, those of the others follow from the passes that each makes.
+        notes: how many windows of text that includes, and why; which probes were counted and not tried.
     """
 
     steps: tuple[int, ...]
@@ -97,9 +101,10 @@ def preview(
 
 
 def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate:
-    """Measure the last checkpoints of a series into a folder that is thrown away.
+    """Measure the last checkpoints of a series into a folder that is thrown away, but for probes that run the model often.
 
-    Nothing is downloaded: of a series on the hub, only steps already in the cache are tried.
+    Of those, passes are counted, each as long as the others took for as many sequences. Nothing is downloaded: of a series
+    on the hub, only steps already in the cache are tried.
 
     Raises:
         ByroteError: no step is on this machine, or none of those tried can be measured.
@@ -113,9 +118,12 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
             help="measure one step first: --steps last --allow-download",
         )
     tried = replace(series, checkpoints=tuple(here[-N_TRIED:]), gaps=())
+    often = tuple(info for info in config.infos if info.kind == "direct")
+    names = tuple(info.name for info in config.infos if info not in often) or (_ONE_PASS,)
+    trial = replace(config, prefetch=False, **({"probes": names} if often else {}))
     with tempfile.TemporaryDirectory(prefix="byrote-trial-") as folder:
         with counting_passes() as shown:
-            outcome = sweep(tried, replace(config, prefetch=False), out=folder)
+            outcome = sweep(tried, trial, out=folder)
         if not outcome.measured:
             reason = outcome.gaps[0]["reason"] if outcome.gaps else "it was interrupted"
             raise ByroteError(f"the trial measured nothing: {reason}", help="time and disk are not known")
@@ -127,8 +135,32 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
         for e in outcome.trace
         if e["step"] == last and e["what"] not in ("drift", "windows")
     ]
-    n_units = len(groups(config.infos))
     once, note = outcome.settled or (0, "")
-    sequences = round((sum(shown.rows) - once) * n_units / outcome.measured)
-    unit_s, unit_bytes = sum(took) / n_units, stored / outcome.measured
-    return CostEstimate(tried.steps, unit_s, unit_bytes, sequences, (note,) if note else ())
+    notes = [note] if note else []
+    unit_bytes = stored / outcome.measured
+    sequences = round((sum(shown.rows) - once) * len(groups(trial.infos)) / outcome.measured)
+    each_s = sum(took) / max(1, sequences)
+    if often:
+        counted_rows, said = _counted(often, outcome, config)
+        sequences = counted_rows + (sequences if names != (_ONE_PASS,) else 0)
+        took = [each_s * sequences]
+        notes.append(said)
+    return CostEstimate(
+        tried.steps, sum(took) / len(groups(config.infos)), unit_bytes, sequences, tuple(notes)
+    )
+
+
+def _counted(probes: tuple[ProbeInfo, ...], outcome: SweepOutcome, config: SweepConfig) -> tuple[int, str]:
+    """Sequences that probes show the model for one checkpoint, and how that was counted, in words."""
+    meta = outcome.results.meta
+    shape, n_shown = meta["model"], {one["kind"]: one["n"] for one in meta["stimuli"]}
+    rows, said = 0, []
+    for info in probes:
+        n = count_passes(info.passes, layers=shape["n_layers"], heads=shape["n_layers"] * shape["n_heads"])
+        rows += (n or 0) * n_shown.get(info.stimuli[0], config.n_seq)
+        said.append(
+            f"{info.name} {counted(n, 'pass')}"
+            if n is not None
+            else f"{info.name} an unknown number of passes"
+        )
+    return rows, f"counted and not tried: {', '.join(said)}"

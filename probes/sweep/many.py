@@ -41,6 +41,7 @@ class SweepTask:
         out: parent of its results folder.
         fresh, rehash, fail_fast, shard: see `sweep`.
         plugins: files with probes of one's own, which are run.
+        trace: a file that gets what took when; several tasks may share it.
     """
 
     series: CheckpointSeries
@@ -51,6 +52,7 @@ class SweepTask:
     fail_fast: bool = False
     plugins: tuple[Path, ...] = ()
     shard: Shard | None = None
+    trace: Path | None = None
 
 
 def sweep_many(
@@ -239,6 +241,7 @@ def sweep_one(task: SweepTask, on_event: OnEvent) -> SweepOutcome:
         on_event=on_event,
         models=shared_models(task.config.device, task.config.dtype, task.config.swap),
         shard=task.shard,
+        trace=task.trace,
     )
 
 

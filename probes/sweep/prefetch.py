@@ -16,23 +16,30 @@ from typing import Any, TypeVar
 
 import xxhash
 
-from byrote.checkpoints.atomic import write_json
+from byrote.checkpoints.atomic import append, write_json
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.fingerprint import content_of, files_of
 from byrote.checkpoints.safe_read import FileRefused, read_json
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries
 from byrote.checkpoints.stored_bytes import Stamp, stamp_of
 from byrote.checkpoints.zeros import Zeros, doubtful_zeros
+from byrote.probes.wording import visible_json
 
 MAX_LOADS = 3  # of a checkpoint whose files keep being touched
 _Loaded = TypeVar("_Loaded")
 
 
 class Clock:
-    """Notes what took when, in seconds since the sweep began."""
+    """Notes what took when, in seconds since the sweep began.
 
-    def __init__(self) -> None:
+    Args:
+        file: gets each note as a line of JSON as soon as it is made; several processes may write to one file.
+        run: the name in these lines.
+    """
+
+    def __init__(self, file: Path | None = None, run: str = "") -> None:
         self.trace: list[dict[str, Any]] = []
+        self._file, self._run = file, run
         self._zero = time.monotonic()
 
     @contextmanager
@@ -43,9 +50,10 @@ class Clock:
             yield
         finally:
             end = time.monotonic() - self._zero
-            self.trace.append(
-                {"what": what, "step": step, "start_s": round(start, 4), "end_s": round(end, 4)}
-            )
+            row = {"what": what, "step": step, "start_s": round(start, 4), "end_s": round(end, 4)}
+            self.trace.append(row)
+            if self._file is not None:
+                append(self._file, f"{visible_json({'run': self._run, **row})}\n".encode())
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def sweep(
     shard: Shard | None = None,
     unfinished: bool = False,
     as_drawn: bool = False,
+    trace: Path | None = None,
 ) -> SweepOutcome:
     """Measure every checkpoint of a series that is not measured yet.
 
@@ -71,6 +72,7 @@ def sweep(
             `byrote.probes.sweep.shards`.
         unfinished: training goes on: the results' status is "running", and a later sweep draws tokens anew.
         as_drawn: show the tokens that were drawn before, also where that was for a part of the series.
+        trace: a file that gets a line of JSON for each read, load and measurement as it is done.
 
     Returns:
         What was done, and where the results are.
@@ -82,7 +84,7 @@ def sweep(
     config, emit = config or SweepConfig(), on_event or (lambda event: None)
     if shard is None:
         with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
-            running = _Sweep(series, config, root, rehash=rehash, models=models, as_drawn=as_drawn)
+            running = _Sweep(series, config, root, rehash=rehash, models=models, as_drawn=as_drawn, trace=trace)
             running.outcome.unfinished = unfinished
             return running.run(emit, fail_fast=fail_fast)
     if fresh:
@@ -91,7 +93,7 @@ def sweep(
             help="leave --fresh out and give an empty folder with -o",
         )
     with open_shared_folder(Path(out), series, config) as folder, one_tokenizer_process():
-        sharded = _ShardSweep(series, config, folder.root, rehash=rehash, models=models)
+        sharded = _ShardSweep(series, config, folder.root, rehash=rehash, models=models, trace=trace)
         sharded.folder, sharded.mine = folder, shard.checkpoints(series)
         return sharded.run(emit, fail_fast=fail_fast)
 
@@ -106,12 +108,13 @@ class _Sweep:
         rehash: bool,
         models: Callable[[CheckpointSeries], HookedSeries] | None,
         as_drawn: bool = False,
+        trace: Path | None = None,
     ) -> None:
         self.series, self.config, self.root = series, config, root
         self.mine: Sequence[Checkpoint] = series.checkpoints
         self.shown = StimulusSet(series, config, root, as_drawn=as_drawn)
         self.units = Units(root, config, self.shown)
-        self.clock = Clock()
+        self.clock = Clock(trace, series.name)
         path = root / "fingerprints.json"
         self.known = Fingerprints(path, self.clock, ahead=config.prefetch, rehash=rehash)
         self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps], trace=self.clock.trace)
