@@ -2,10 +2,11 @@
 
     python tests/bench/bench_sweep.py                       # Pythia-70M's shape, 20 steps
     python tests/bench/bench_sweep.py --shape 160m --steps 6
+    python tests/bench/bench_sweep.py --shape 135m --steps 6 --floor-only   # SmolLM2-135M's: Llama, grouped queries
     python tests/bench/bench_sweep.py --dtype bfloat16
     python tests/bench/bench_sweep.py --floor-only          # without the tutorial way, which takes most of the time
 
-Three ways over the same local GPT-NeoX series with random weights and the same tokens (20 sequences of BOS + 25 x 4),
+Three ways over the same local series (GPT-NeoX; Llama at 135m) with random weights and the same tokens (20 sequences of BOS + 25 x 4),
 each in its own process, in turn, several rounds; the figures are medians per step after each process's first two.
 
 tutorial  a fresh bridge per checkpoint, compatibility mode, run_with_cache of everything, detect_head per head type
@@ -31,7 +32,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+LLAMA = {
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "tie_word_embeddings": True,
+}
 SHAPES = {
+    "135m": LLAMA,
     "70m": {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 2048},
     "160m": {
         "hidden_size": 768,
@@ -41,27 +51,24 @@ SHAPES = {
     },
     "tiny": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
 }
+N_IDS = 49_000  # of random tokens: below every vocabulary here
 N_SEQ, WARM_UP = 20, 2
 PROBES = ("prefix_matching", "previous_token", "duplicate_token")
 
 
 def write_series(out: Path, shape: str, steps: int) -> Path:
-    """A GPT-NeoX series of slightly different random weights."""
+    """A series of slightly different random weights: GPT-NeoX, at 135m Llama."""
     import torch
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=50304,
-        max_position_embeddings=2048,
-        rotary_pct=0.25,
-        bos_token_id=0,
-        eos_token_id=0,
-        **SHAPES[shape],
-    )
-    model = GPTNeoXForCausalLM(config)
+    common = {"max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 0, **SHAPES[shape]}
+    if SHAPES[shape] is LLAMA:
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=49152, **common))
+    else:
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50304, rotary_pct=0.25, **common))
     for i in range(steps):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -76,7 +83,7 @@ def stimulus():
 
     from byrote.probes.stimuli import Vocabulary, make
 
-    return make("repeated_random", Vocabulary(np.arange(1, 50_000), 0), n_ctx=2048, seed=0, n_seq=N_SEQ)
+    return make("repeated_random", Vocabulary(np.arange(1, N_IDS), 0), n_ctx=2048, seed=0, n_seq=N_SEQ)
 
 
 def tutorial(series, dtype) -> Callable[[int], None]:
@@ -90,7 +97,8 @@ def tutorial(series, dtype) -> Callable[[int], None]:
 
     def step(i: int) -> None:
         model = AutoModelForCausalLM.from_pretrained(series[i].path, dtype=dtype, attn_implementation="eager")
-        bridge = build_bridge_from_module(model, "GPTNeoXForCausalLM", hf_config=model.config, tokenizer=None)
+        name = type(model).__name__
+        bridge = build_bridge_from_module(model, name, hf_config=model.config, tokenizer=None)
         bridge.enable_compatibility_mode()
         bridge.run_with_cache(tokens)
         # detect_head takes text; its tokenizer is stood in for by a look-up that costs nothing.
@@ -140,7 +148,9 @@ def floor(series, dtype) -> Callable[[int], None]:
     tokens, models = torch.from_numpy(stimulus().tokens), {}
     for kernel in ("eager", "sdpa"):
         model = AutoModelForCausalLM.from_pretrained(series[0].path, dtype=dtype, attn_implementation=kernel)
-        model.gpt_neox.layers[-1].attention.dense.register_forward_pre_hook(stop)
+        last = model.base_model.layers[-1]
+        out = last.self_attn.o_proj if hasattr(last, "self_attn") else last.attention.dense
+        out.register_forward_pre_hook(stop)
         models[kernel] = model
 
     def forward(kernel: str) -> float:
