@@ -84,7 +84,9 @@ def sweep(
     config, emit = config or SweepConfig(), on_event or (lambda event: None)
     if shard is None:
         with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
-            running = _Sweep(series, config, root, rehash=rehash, models=models, as_drawn=as_drawn, trace=trace)
+            running = _Sweep(
+                series, config, root, rehash=rehash, models=models, as_drawn=as_drawn, trace=trace
+            )
             running.outcome.unfinished = unfinished
             return running.run(emit, fail_fast=fail_fast)
     if fresh:
