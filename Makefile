@@ -7,10 +7,11 @@ LIBRARIES := $(VENV)/.libraries
 FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-browser test-processes test-ray test-all check bench torture install clean FORCE
+.PHONY: help demo real test test-browser test-processes test-ray test-all check bench torture install clean FORCE
 
 help:
 	@echo "make demo      train 20 small models on four kinds of data, measure and compare them, write the report (minutes)"
+	@echo "make real      fetch SmolLM2-135M (90 MB), measure it, check the numbers without byrote, write docs/case-studies (an hour of one core)"
 	@echo "make test      the default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
 	@echo "make test-processes  the package installed, the notebooks, servers and sweeps that are killed"
@@ -60,6 +61,25 @@ demo: $(STAMP)
 	@echo
 	@echo "The report: reports/demo/report.html  (open it in a browser; it needs no network)"
 	@echo "Press play: $(BIN)/byrote dashboard runs/demo/results"
+
+# A pretrained model from PyPI, through everything; each step goes on where it was ended. Probes in steps of their own, the
+# dearest last, so that what there is can be looked at meanwhile.
+REAL := runs/real
+REAL_RUN = $(BIN)/byrote run $(REAL)/SmolLM2-135M-Instruct.Q4_1.gguf -o $(REAL)/results --sequences 16 --trace $(REAL)/trace.jsonl \
+  --text $(REAL)/pages.txt --members $(REAL)/known_texts.txt --twins $(REAL)/new_texts.txt
+real: $(STAMP)
+	$(BIN)/python tests/real/fetch_smollm2.py $(REAL)
+	$(REAL_RUN) -p induction -p repeat_loss -p held_out_loss
+	$(REAL_RUN) -p extraction
+	$(REAL_RUN) -p load_bearing
+	$(REAL_RUN) -p default --save-attention
+	$(REAL_RUN) -p pruned_memory
+	$(BIN)/byrote report $(REAL)/results --figures -o reports/real
+	$(BIN)/python tests/real/open_dashboard.py $(REAL)/results
+	$(BIN)/python tests/real/check_smollm2.py $(REAL)
+	$(BIN)/python tests/real/smollm2_page.py $(REAL)
+	@echo
+	@echo "What came out: docs/case-studies/smollm2.md. The report: reports/real/report.html"
 
 # Tests start byrote in hundreds of processes: its bytecode is cached, whatever the environment says.
 test test-browser test-processes test-ray test-all torture: export PYTHONDONTWRITEBYTECODE =

@@ -27,7 +27,7 @@ def count_passes(words: str, *, layers: int, heads: int) -> int | None:
     while (match := _WORD.match(text, at)) is not None:
         word = match[1]
         at = match.end() - (len(word) - len(word.rstrip(",")))
-        found.append(word.rstrip(","))
+        found.append(word.replace(",", ""))
     if text[at : at + 1] not in ("", ":", ",", ";"):
         return None
     try:
