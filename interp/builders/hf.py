@@ -31,13 +31,12 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype) -> Built:
     Raises:
         CheckpointError: transformers cannot load it, or something would be left at random.
     """
-    fields = config(checkpoint)
-    module = fill(fields, read_tensors(checkpoint), dtype=dtype, step=checkpoint.step, exact=False)
+    fields, files = config(checkpoint), read_tensors(checkpoint)
+    module = fill(fields, files, dtype=dtype, step=checkpoint.step, exact=False)
     key = json.dumps(fields, sort_keys=True)
     if key not in _NAMES:
-        files = _mapped(checkpoint)
-        names = None if files is None else _match(module, files)
-        _NAMES[key] = None if files is None or names is None else (names, frozenset(files))
+        names = _match(module, files) if _safetensors(checkpoint) else None
+        _NAMES[key] = None if names is None else (names, frozenset(files))
     return Built(module, type(module).__name__, hf_config=module.config)
 
 
@@ -57,12 +56,17 @@ def parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def _mapped(checkpoint: Checkpoint) -> dict[str, Tensor] | None:
     """All tensors of the checkpoint's safetensors files, mapped, not read; None for other files and damaged ones."""
-    if any(file.suffix != ".safetensors" for file in checkpoint.files):
+    if not _safetensors(checkpoint):
         return None
     try:
         return read_tensors(checkpoint)
     except CheckpointError:
         return None  # transformers says what is wrong with it
+
+
+def _safetensors(checkpoint: Checkpoint) -> bool:
+    """Whether all files of a checkpoint are."""
+    return all(file.suffix == ".safetensors" for file in checkpoint.files)
 
 
 def _match(module: nn.Module, files: dict[str, Tensor]) -> dict[str, str] | None:

@@ -61,7 +61,7 @@ CLASSES = ("prefix_matching", "previous_token")
     "depend on later tokens; there is one sequence only; attention cannot be scored",
     undefined="all heads together do not surely lower the loss (returned), or a layer has too few other heads (random)",
     default=False,
-    passes="10 + 4 x 5: scores, clean and no heads, four sets of heads, five random sets for each",
+    passes="at most 10 + 4 x 5: scores, clean and no heads, four sets of heads, five random sets for each",
     order=235,
 )
 def heads_only(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, ProbeScores]:

@@ -58,7 +58,7 @@ TENTHS = (3, 4, 5, 6, 7, 8, 9)
     not_measured="attention cannot be scored; predictions depend on later tokens",
     undefined="the head does not match prefixes above chance, so that there is nothing to survive",
     default=False,
-    passes="8: unpruned, and seven shares, each twice (attention and loss)",
+    passes="16: unpruned, and seven shares, each twice (attention and loss)",
     order=245,
 )
 def pruned_heads(model: HookedModel, stimuli: Mapping[str, Stimulus], *, seed: int) -> dict[str, ProbeScores]:

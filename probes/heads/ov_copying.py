@@ -87,8 +87,8 @@ def ov_copying(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> d
             score[l, h] = positivity(weights.W_O[l, h] @ right)  # 1. 2.
             nulls.append(turned_positivity(weights.W_O[l, h], right, frames))
             written = weights.W_E[sample] @ reads @ weights.W_O[l, h]
-            undecided = ~surely_beaten(written, sample, unembed, first)
-            own[undecided, l, h] = largest_at(written[undecided] @ unembed, sample[undecided]).cpu()  # 5.
+            left = (~surely_beaten(written, sample, unembed, first)).nonzero()[:, 0]
+            own[left.cpu(), l, h] = largest_at(written[left] @ unembed, sample[left]).cpu()  # 5.
         pooled = torch.cat(nulls)  # 3.
         null_mean[l], null_sd[l] = pooled.mean(), pooled.std()
     z = (score - null_mean) / null_sd  # 4.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.series import CheckpointSeries, Gap
 from byrote.probes.results.unit_files import step_folder
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.folder import SweepOutcome, refuse_other_series
+from byrote.probes.sweep.folder import refuse_other_series
 from byrote.probes.sweep.pass_counts import count_passes
 from byrote.probes.sweep.plan import WEIGHTS, Group, groups
 from byrote.probes.sweep.prefetch import Fingerprints
@@ -127,6 +128,7 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
         if not outcome.measured:
             reason = outcome.gaps[0]["reason"] if outcome.gaps else "it was interrupted"
             raise ByroteError(f"the trial measured nothing: {reason}", help="time and disk are not known")
+        meta = outcome.results.meta if often else {}
         files = [f for f in Path(folder).rglob("*") if f.suffix in (".parquet", ".safetensors")]
         stored = sum(file.stat().st_size for file in files)
     last = max(entry["step"] for entry in outcome.trace if entry["what"].startswith("measure"))
@@ -141,7 +143,7 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
     sequences = round((sum(shown.rows) - once) * len(groups(trial.infos)) / outcome.measured)
     each_s = sum(took) / max(1, sequences)
     if often:
-        counted_rows, said = _counted(often, outcome, config)
+        counted_rows, said = _counted(often, meta, config)
         sequences = counted_rows + (sequences if names != (_ONE_PASS,) else 0)
         took = [each_s * sequences]
         notes.append(said)
@@ -150,9 +152,8 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
     )
 
 
-def _counted(probes: tuple[ProbeInfo, ...], outcome: SweepOutcome, config: SweepConfig) -> tuple[int, str]:
+def _counted(probes: tuple[ProbeInfo, ...], meta: dict[str, Any], config: SweepConfig) -> tuple[int, str]:
     """Sequences that probes show the model for one checkpoint, and how that was counted, in words."""
-    meta = outcome.results.meta
     shape, n_shown = meta["model"], {one["kind"]: one["n"] for one in meta["stimuli"]}
     rows, said = 0, []
     for info in probes:
