@@ -67,7 +67,7 @@ def draw(results: Results, folder: Path, docs: Path, *, framed: Sequence[tuple[i
             results, probe="prefix_matching", highlight=[head_label(*h) for h in framed]
         )
     }
-    if "pruned_memory" in set(results.observations["probe"]):
+    if results.has("pruned_memory", "completed", valid=True):
         drawn["pruning"] = figures.pruned_memory(results)
     drawn["own_text"] = on_own_text(folder, strongest(results))
     for name, figure in drawn.items():
