@@ -30,7 +30,7 @@ from byrote.probes.results.unit_files import step_folder, write_unit
 from byrote.probes.score_tables import Head, Metric, Said, parts, range_of, read_scores
 from byrote.probes.spec import Better, Plugin, ProbeInfo
 from byrote.probes.stored_probes import to_json
-from byrote.probes.sweep.folder import clear_results
+from byrote.probes.sweep.folder import clear_results, shards_at_work
 from byrote.probes.sweep.units import unit_name
 from byrote.probes.wording import clean
 
@@ -102,6 +102,8 @@ def _write(
     except OSError as error:
         raise unwritable(error) from None
     with locked(root / LOCK, busy=busy, refused=unwritable):
+        if shards_at_work(root):
+            raise busy
         remove_leftovers(root)
         there = stored_run_json(root)
         if (there.get("imported") or {}).get("digest") == digest and not fresh:

@@ -18,6 +18,7 @@ from byrote.dashboard import jobs
 from byrote.dashboard.library import run_folders
 from byrote.dashboard.tasks import Task
 from byrote.probes.results import Results
+from byrote.probes.sweep.folder import shards_at_work
 from byrote.probes.wording import shell_line
 
 REMOVED = ".removed"
@@ -40,6 +41,7 @@ def remove(folder: Path, opened: Sequence[Path]) -> Path:
     refuse_foreign(folder, opened)
     refuse_busy(folder)
     with _locked(folder):
+        _refuse_shards(folder)
         try:
             aside = own_path(folder.parent, REMOVED)
             make_folder(aside)
@@ -93,7 +95,13 @@ def refuse_busy(folder: Path) -> None:
         lock, os.W_OK
     ):  # else nobody has swept, or another user may not be disturbed
         with _locked(folder):
-            pass
+            _refuse_shards(folder)
+
+
+def _refuse_shards(folder: Path) -> None:
+    """Shards hold the folder's lock for moments alone, and locks of their own for as long as they work."""
+    if shards_at_work(folder):
+        raise ByroteError(f"a sweep is writing to {folder.name}", help=_WAIT)
 
 
 def _locked(folder: Path) -> AbstractContextManager[None]:

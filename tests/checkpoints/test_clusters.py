@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_engines import KINDS, judge, run
-from tiny_models import write_lab_series
+from tiny_models import write_hf_series, write_lab_series
 
 from byrote.checkpoints import atomic, open_series
 from byrote.checkpoints.engines import Engine
@@ -142,6 +145,34 @@ def children() -> list[int]:
         if parent == os.getpid() and b"spawn_main" in command:
             found.append(int(folder.name))
     return found
+
+
+# --- other machines -------------------------------------------------------------------------------------------------------
+
+OTHER_CLASS = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+
+
+def test_another_class_of_processor_measures_nearly_the_same(tmp_path):
+    """Kernels without vector instructions stand for an older machine; docs/scale.md states the tolerance."""
+    write_hf_series(tmp_path / "run", "llama", (0, 1), hidden_size=64, intermediate_size=256)
+    code = (
+        "import sys; from byrote.checkpoints import open_series; from byrote.probes.sweep.run import sweep\n"
+        "from byrote.probes.sweep.config import SweepConfig\n"
+        "sweep(open_series(sys.argv[1]), SweepConfig(n_seq=8, threads=1), out=sys.argv[2])"
+    )
+    found = []
+    for name, kernels in (("here", {}), ("there", OTHER_CLASS)):
+        command = [sys.executable, "-c", code, str(tmp_path / "run"), str(tmp_path / name)]
+        subprocess.run(command, env={**os.environ, **kernels}, check=True)
+        found.append(pd.read_parquet(tmp_path / name / "run" / "observations.parquet"))
+    here, there = found
+    keys = ["step", "probe", "metric", "layer", "head", "valid", "n"]
+    pd.testing.assert_frame_equal(here[keys], there[keys])
+    assert not here["value"].equals(there["value"])  # they are other kernels
+    spectral = (here["probe"] == "ov_copying") & (here["metric"] == "z")
+    for column in ("value", "lo", "hi"):
+        off = (here[column] - there[column]).abs()
+        assert off[~spectral].max() < 1e-4 and off[spectral].max() < 0.5
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------------

@@ -330,6 +330,15 @@ def test_nothing_is_removed_while_a_sweep_writes_there(open_page, three, monkeyp
     assert trash.remove(three / "two", [three]).is_dir()
 
 
+def test_nothing_is_removed_while_shards_write_there(three):
+    (three / "one" / ".shards").mkdir()
+    with (three / "one" / ".shards" / "plan.token.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ByroteError, match="a sweep is writing to one"):
+            trash.remove(three / "one", [three])
+    assert trash.remove(three / "one", [three]).is_dir()
+
+
 def test_only_results_among_the_opened_folders_are_removed(three, tmp_path):
     outside = write_results(tmp_path / "outside", "mine", rising())
     for folder in (outside, three, three / "one" / "units", three / ".." / "outside" / "mine", Path("/")):
