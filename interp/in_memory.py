@@ -140,9 +140,10 @@ def _inner(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
             "this TransformerBridge is in compatibility mode: its norms are folded into its weights",
             help="measure it before enable_compatibility_mode(), or boot it again",
         )
-    if hasattr(model, "peft_config"):
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return base, merged_tensors(base, model.peft_config)
+    adapted: Any = model
+    if hasattr(adapted, "peft_config"):
+        base = adapted.get_base_model() if hasattr(adapted, "get_base_model") else model
+        return base, merged_tensors(base, adapted.peft_config)
     bridged = getattr(model, "original_model", None)
     if not isinstance(bridged, nn.Module):
         return model, dict(model.state_dict())

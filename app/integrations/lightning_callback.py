@@ -111,7 +111,7 @@ def model_in(module: nn.Module, attribute: str = "") -> nn.Module:
 
 
 def _is_language_model(module: nn.Module) -> bool:
-    inner = getattr(module, "_orig_mod", module)
+    inner: Any = getattr(module, "_orig_mod", module)
     kinds = {kind.__name__ for kind in type(inner).__mro__}
     return bool({"NativeModel", "TransformerBridge", "PeftModel"} & kinds) or (
         "PreTrainedModel" in kinds and inner.get_output_embeddings() is not None

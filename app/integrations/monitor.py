@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from byrote.probes.results import Results
     from byrote.probes.sweep.live import LiveRun
 
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 Log = Callable[[Mapping[str, float], int], None]
 PROBES = ("prefix_matching", "previous_token", "copying_logit", "repeat_loss", "induction")  # three passes
 _FILES = ("text", "members", "twins")
@@ -165,8 +166,14 @@ class Monitor:
         if self._first:
             from byrote.probes.sweep.live import LiveRun
 
-            places = {"name": self._name, "out": self._out, "tokenizer": self._tokenizer}
-            self._run = LiveRun(self._model, self._config, begun=step, **places)
+            self._run = LiveRun(
+                self._model,
+                self._config,
+                name=self._name,
+                out=self._out,
+                tokenizer=self._tokenizer,
+                begun=step,
+            )
             if self._run.root.name != self._name and not step:
                 self._say(f"{self._out / self._name} holds another run; this one is {self._run.root}")
         self._started = time.perf_counter()
