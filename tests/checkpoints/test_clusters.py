@@ -5,6 +5,7 @@ Ray is large and not among what the tests install: `make test-ray` installs it a
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from test_engines import KINDS, judge, run
 from tiny_models import write_hf_series, write_lab_series
 
 from byrote.checkpoints import atomic, open_series
-from byrote.checkpoints.engines import Engine
+from byrote.checkpoints.engines import Engine, Needs, run_tasks
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.grid_training import train_grid
+from byrote.checkpoints.side_by_side import Lost
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.many import SweepTask, sweep_many, sweep_one
 from byrote.probes.sweep.run import sweep
