@@ -178,6 +178,43 @@ class Opening:
         return series[0]
 
 
+@dataclass(frozen=True)
+class Losses:
+    """Where a training loss was logged, for series whose checkpoints do not say."""
+
+    losses: Path | None = option(
+        "Where training logged its loss: trainer_state.json, a CSV or JSON export of W&B, TensorBoard event files or their folder. "
+        "Each checkpoint gets the loss logged last at or before its step.",
+        type=PATH,
+        metavar="FILE",
+    )
+    loss_name: str | None = option(
+        "Its name in there, such as train/loss, if it is not one that is known.", metavar="NAME"
+    )
+
+    def given_to(self, series: list[CheckpointSeries], session: Session) -> list[CheckpointSeries]:
+        """The series with the losses, where they were given.
+
+        Raises:
+            ByroteError: several series, whose losses one file does not have; or as `read_losses`.
+        """
+        if self.losses is None:
+            if self.loss_name is not None:
+                raise ByroteError("--loss-name needs a file", help="add --losses FILE")
+            return series
+        if len(series) != 1:
+            raise ByroteError(
+                f"--losses is of one training, and {len(series)} are given",
+                help="give them one by one",
+            )
+        from byrote.checkpoints.training_losses import read_losses, with_losses
+
+        curve = read_losses(self.losses, name=self.loss_name)
+        for warning in curve.warnings:
+            session.warn(f"warning: {warning}")
+        return [with_losses(series[0], curve)]
+
+
 def open_results(paths: Sequence[str]) -> list[Results]:
     """Open results folders.
 

@@ -94,6 +94,7 @@ def run(
         "Say what would be measured, how long it takes and what it stores, tried on two checkpoints but for probes that run the model often, whose passes are counted; write nothing."
     ),
     allow_partial: bool = flag("Exit 0 even when some checkpoints could not be measured."),
+    losses: options.Losses = record(options.Losses),
     opening: options.Opening = record(options.Opening),
     progress: str = options.PROGRESS,
 ) -> int:
@@ -111,6 +112,7 @@ def run(
     resolve(config.probes)  # everything a typo can break breaks before work starts
     engine, mine = _placed(engines, jobs, shard)
     opened = opening.open(paths)
+    opened.series = losses.given_to(opened.series, session)
     opened.series = [series.select(steps) for series in opened.series]
     if dry_run:
         return _dry_run(session, opened, config, into)

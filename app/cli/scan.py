@@ -30,6 +30,7 @@ def scan(
     session: Session,
     *,
     paths: tuple[str, ...] = options.PATHS,
+    losses: options.Losses = record(options.Losses),
     opening: options.Opening = record(options.Opening),
     out: Output,
 ) -> int:
@@ -38,6 +39,7 @@ def scan(
     PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No model is loaded; weights are read of lab series alone, whose files are compared with the hashes in their manifest.
     """
     opened = opening.open(paths)
+    opened.series = losses.given_to(opened.series, session)
     if out.machine:
         out.rows(COLUMNS, [row for series in opened.series for row in _rows(series)])
     for series in opened.series:

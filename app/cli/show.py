@@ -129,6 +129,8 @@ def _show_step(
         missing = [row for row in found if not row["valid"]]
         for line in (*_settings(run, [info for info, _ in wanted], step), *_said_together(missing)):
             out.prose(line)
+        if step in run.loss:
+            out.prose(f"training loss at step {step:,}: {number(run.loss[step])} nats")
         if run is not runs[-1]:
             session.data("")
     if out.machine:

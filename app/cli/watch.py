@@ -22,6 +22,9 @@ from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.wording import counted, listed
 
 if TYPE_CHECKING:
+    from byrote.checkpoints.series import CheckpointSeries
+    from byrote.checkpoints.stored_bytes import FileStamp
+    from byrote.checkpoints.training_losses import LossCurve
     from byrote.probes.gate import Gate
     from byrote.probes.results import Results
     from byrote.probes.sweep.folder import SweepOutcome
@@ -129,6 +132,7 @@ def watch(
     ending: Ending = record(Ending),
     stopping: Stopping = record(Stopping),
     allow_partial: bool = options.flag("Exit 0 even when some checkpoints could not be measured."),
+    losses: options.Losses = record(options.Losses),
     opening: options.Opening = record(options.Opening),
     progress: str = options.PROGRESS,
 ) -> int:
@@ -154,7 +158,7 @@ def watch(
     watched = _Watched(session, shown, gate, target, progress)
     pace = Pace(ending.poll, ending.settle, ending.idle_timeout, ending.until_step)
     work = Watch(
-        lambda: opening.open_one(folder),
+        _Opened(folder, opening, losses, session),
         config,
         into.out,
         pace,
@@ -172,6 +176,34 @@ def watch(
     finally:
         shown.close()
     return watched.end(outcome, allow_partial=allow_partial)
+
+
+@dataclass
+class _Opened:
+    """Opens the series as it is now, with its losses where they were logged; these are read when their file has changed."""
+
+    folder: str
+    opening: options.Opening
+    losses: options.Losses
+    session: Session
+    _stamp: FileStamp = (0, 0, 0, 0)
+    _curve: LossCurve | None = None
+
+    def __call__(self) -> CheckpointSeries:
+        from byrote.checkpoints.stored_bytes import file_stamp
+        from byrote.checkpoints.training_losses import read_losses, with_losses
+
+        series = self.opening.open_one(self.folder)
+        if self.losses.losses is None:
+            return series
+        stamp = file_stamp(self.losses.losses, follow_links=True, missing_ok=True)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._curve = read_losses(self.losses.losses, name=self.losses.loss_name)
+            except ByroteError as error:  # not written yet, or half of it: the next look reads it again
+                self.session.detail(f"no training loss yet: {error.message}")
+        return series if self._curve is None else with_losses(series, self._curve)
 
 
 class _Watched:

@@ -201,6 +201,12 @@ def losses(first: Results, *more: Results, base: str | None, look: Look = FULL) 
     return figures.loss_curves((first, *more), base=base, look=look)
 
 
+@run_cache(4)
+def training(first: Results, *more: Results, base: str | None, look: Look = FULL) -> Figure:
+    """The loss that training itself logged."""
+    return figures.training_loss((first, *more), base=base, look=look)
+
+
 @run_cache(2)
 def covered(run: Results, look: Look = FULL) -> Figure:
     """Checkpoint x probe: what was measured."""

@@ -54,6 +54,9 @@ def timeline_section(inputs: Inputs) -> Section:
     else:
         if losses:
             blocks.append(picture("loss-curves", figures.loss_curves(losses, base=inputs.base), losses))
+        logged = [r for r in inputs.measured if len(r.loss) > 1]
+        if logged:
+            blocks.append(picture("training-loss", figures.training_loss(logged, base=inputs.base), logged))
         if probes:
             blocks += _per_run(inputs.having(probes[0]), "steps", lambda r: _grid_steps(inputs, r, probes[0]))
         blocks += event_blocks(inputs)

@@ -34,6 +34,7 @@ from byrote.probes.figures.multipliers import preferential_damage
 from byrote.probes.figures.pruning import pruned_heads, pruned_memory
 from byrote.probes.figures.seed_curves import seed_curves
 from byrote.probes.figures.timeline import timeline
+from byrote.probes.figures.training_loss import training_loss
 from byrote.probes.figures.trajectory import loss_curves, trajectory
 
 __all__ = [
@@ -74,5 +75,6 @@ __all__ = [
     "recall_shares",
     "seed_curves",
     "timeline",
+    "training_loss",
     "trajectory",
 ]

@@ -215,7 +215,8 @@ def _losses(root: Path, series: CheckpointSeries, earlier: dict[str, Any]) -> di
     found = (
         {step: loss for step, loss in stored.items() if step in measured} if isinstance(stored, dict) else {}
     )
-    found |= {str(c.step): c.loss_nats for c in series}
+    own = {str(c.step): c.loss_nats for c in series}
+    found |= {step: loss for step, loss in own.items() if loss is not None or step not in found}
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
 

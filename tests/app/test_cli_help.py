@@ -30,7 +30,9 @@ OPTIONS: dict[str, set[str]] = {
     "byrote lab recipes": SHARED | OUTPUT,
     "byrote lab plan": SHARED | {"--jobs"},
     "byrote lab status": SHARED | OUTPUT,
-    "byrote scan": SHARED | OUTPUT | {"--base-model", "--step-map", "--allow-download", "--disk-budget"},
+    "byrote scan": SHARED
+    | OUTPUT
+    | {"--losses", "--loss-name", "--base-model", "--step-map", "--allow-download", "--disk-budget"},
     "byrote lint": SHARED
     | OUTPUT
     | {
@@ -80,12 +82,12 @@ OPTIONS: dict[str, set[str]] = {
         "--allow-download",
         "--disk-budget",
     }
-    | {"--progress", "--jobs", "--engine", "--engine-option", "--shard"},
+    | {"--losses", "--loss-name", "--progress", "--jobs", "--engine", "--engine-option", "--shard"},
     "byrote watch": SHARED
     | {"-p", "--probe", "--plugin", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
     | {"--text", "--members", "--twins", "--threads", "--prefetch", "--no-prefetch", "--save-attention"}
     | {"--top-heads", "--base-model", "--step-map", "--allow-download", "--disk-budget"}
-    | {"--progress", "--allow-partial"}
+    | {"--losses", "--loss-name", "--progress", "--allow-partial"}
     | {"--poll", "--settle", "--idle-timeout", "--until-step", "--expect", "--stop-on-fail", "--stop-signal"},
     "byrote verify": SHARED | OUTPUT | {"--content"},
     "byrote show": SHARED | OUTPUT | {"--step", "--top", "-p", "--probe", "--metric", "--events"},

@@ -190,6 +190,7 @@ def draw(view: View, page: Drawing) -> None:
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("the losses"):
         _losses(view, page, runs)
+        _training(view, page, runs)
     with right, panel("the coverage"):
         page.figure(partial(figure_cache.covered, view.run), "coverage", width="half")
         _missing(view)
@@ -305,6 +306,14 @@ def _losses(view: View, page: Drawing, runs: list[Results]) -> None:
     how_computed(["repeat_loss"], key="how_losses")
 
 
+def _training(view: View, page: Drawing, runs: list[Results]) -> None:
+    """What training logged itself, where anything says it."""
+    drawn = [run for run in runs if len(run.loss) > 1][:3]
+    if drawn:
+        base = view.state.base if any(run.run == view.state.base for run in drawn) else None
+        page.figure(partial(figure_cache.training, *drawn, base=base), "training", width="half")
+
+
 def _runs_table(view: View, page: Drawing) -> None:
     names = list(view.library.runs)
     caption = "Every run here; choose a row to look at it."
@@ -380,6 +389,8 @@ def _notebook(view: View) -> list[str]:
     drawn = [view.run] if view.base is None else [view.base, view.run]
     if all(run.has("repeat_loss", "later_blocks") for run in drawn):
         lines.append(f"figures.loss_curves({runs}{base})")
+    if all(len(run.loss) > 1 for run in drawn):
+        lines.append(f"figures.training_loss({runs}{base})")
     return [*lines, "run"]
 
 
@@ -395,5 +406,5 @@ PAGE = Page(
     notebook=_notebook,
     needs=("prefix_matching", "induction", "repeat_loss"),
     state=("also", "scale", "band"),
-    figures=("timeline", "losses", "coverage"),
+    figures=("timeline", "losses", "training", "coverage"),
 )
