@@ -46,7 +46,7 @@ def stop_target(text: str, *, signal_name: str) -> StopTarget:
             a folder that is not.
     """
     if text.isascii() and text.isdigit():
-        return Process.of(text, getattr(signal, f"SIG{signal_name}"))
+        return Process.of(text, signal_name)
     path = Path(text)
     if os.path.lexists(path):
         raise ByroteError(
@@ -100,12 +100,16 @@ class Process:
     started: str
 
     @classmethod
-    def of(cls, text: str, sent: signal.Signals) -> Process:
+    def of(cls, text: str, signal_name: str) -> Process:
         """Take hold of a running process.
 
         Raises:
             ByroteError: there is none of this number that this user may stop.
         """
+        if not hasattr(os, "getuid"):
+            raise ByroteError(
+                "processes are stopped on POSIX systems alone", help="name a file that training looks for"
+            )
         pid = int(text) if len(text) < 10 else 0
         if not 1 < pid <= MAX_PID or pid == os.getpid():
             raise ByroteError(f"process {text[:20]} is none that can be stopped", help=_HELP)
@@ -118,7 +122,7 @@ class Process:
         owner, started = _owner_and_start(pid)
         if owner != os.getuid():
             raise ByroteError(f"process {pid} belongs to another user", help=_HELP)
-        found = cls(pid, sent, descriptor, started)
+        found = cls(pid, getattr(signal, f"SIG{signal_name}"), descriptor, started)
         if found.ended():
             raise ByroteError(f"process {pid} has ended", help=_HELP)
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -153,6 +153,7 @@ def watch(
         load_file(file)
     resolve(config.probes)
     gate, target = stopping.gate(), stopping.target()
+    config = _with_probes_of(gate, config, session)
     options.require_device(config)
     shown = make_progress("jsonl" if progress == "jsonl" else "none", session, label=Path(folder).name)
     watched = _Watched(session, shown, gate, target, progress)
@@ -176,6 +177,17 @@ def watch(
     finally:
         shown.close()
     return watched.end(outcome, allow_partial=allow_partial)
+
+
+def _with_probes_of(gate: Gate | None, config: SweepConfig, session: Session) -> SweepConfig:
+    """The settings, with the probes that the gate is about: a rule about what is not measured would never be decided."""
+    chosen = {info.name for info in config.infos}
+    wanted = [rule.probe for rule in gate.rules if rule.probe] if gate is not None else []
+    missing = [name for name in dict.fromkeys(wanted) if name not in chosen]
+    if not missing:
+        return config
+    session.note(f"measured for the gate: {listed(missing)}")
+    return replace(config, probes=(*(config.probes or ("default",)), *missing))
 
 
 @dataclass

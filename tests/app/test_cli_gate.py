@@ -119,8 +119,12 @@ def run(tmp_path: Path) -> Path:
 
 def test_watch_writes_the_file_that_training_looks_for(byrote, run):
     Path("gate.toml").write_text(STOPS)
-    done = byrote("watch", "run", *QUICK, "--expect", "gate.toml", "--stop-on-fail", "stop")
+    other = [
+        word.replace("previous_token", "duplicate_token") for word in QUICK
+    ]  # the gate's probe is measured too
+    done = byrote("watch", "run", *other, "--expect", "gate.toml", "--stop-on-fail", "stop")
     assert done.exit_code == 1, done.output
+    assert "measured for the gate: previous_token" in done.stderr
     assert "step 20 measured" in done.stderr and "stop was written" in done.stderr
     (line,) = Path("stop").read_text().splitlines()
     assert line.startswith(
