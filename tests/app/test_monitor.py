@@ -12,7 +12,8 @@ from tiny_models import tiny_hf_model
 
 import byrote as br
 
-PROBES = ("prefix_matching", "ov_copying", "repeat_loss", "pruned_heads")
+_QUICK = ("prefix_matching", "ov_copying", "repeat_loss")
+PROBES = {"plain": _QUICK, "autocast": _QUICK, "compiled": (*_QUICK, "pruned_heads", "edge_attribution")}
 SMALL = {"probes": ("prefix_matching", "repeat_loss"), "n_seq": 8, "budget_frac": None}
 NUMBERS = ["step", "probe", "metric", "layer", "head", "value", "lo", "hi", "chance", "n", "valid"]
 
@@ -63,7 +64,7 @@ def test_training_is_the_same_bit_for_bit(kind, tmp_path):
     alone_state = state(alone)
     watched = start()
     trained = made(watched)
-    monitor = br.Monitor(trained, every=[1, 4], out=tmp_path, **SMALL | {"probes": PROBES})
+    monitor = br.Monitor(trained, every=[1, 4], out=tmp_path, **SMALL | {"probes": PROBES[kind]})
     loop(trained, monitor, autocast=kind == "autocast")
     same(state(watched), alone_state)
     results = monitor.finish()
