@@ -96,6 +96,7 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
     if series.format != "lab" or not folder.is_dir():
         return NO_TOKEN_SETS
     from byrote.checkpoints.lab.as_written import hash_in, read_as_written
+    from byrote.checkpoints.lab.counterpart import pool_of_counterpart
     from byrote.checkpoints.lab.labels import labels_of
 
     found = []
@@ -105,6 +106,7 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
             read_as_written(file, expected)
         found.append(_arrays(file) if file.is_file() else {})
     held_out, members, twins = found
+    members = members or pool_of_counterpart(series.manifest, width=twins["tokens"].shape[1] if twins else 0)
     return TokenSets(
         natural=held_out.get("tokens"),
         members=members.get("tokens"),
@@ -114,7 +116,9 @@ def token_sets_of(series: CheckpointSeries) -> TokenSets:
         labelled=labels_of(series.manifest, held_out.get("tokens")),
         sources={
             "natural": "the lab's held-out split",
-            "members": "the lab's pool",
+            "members": "the lab's pool"
+            if members.get("repeat_count", np.ones(1)).any()
+            else "the pool of its repeated run",
             "twins": "the lab's twins",
         },
     )

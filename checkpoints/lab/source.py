@@ -56,6 +56,17 @@ def fresh_sequences(source: Source, *, seed: int, after: int, n: int) -> Int[np.
     return draw(source, seed=seed, stream="twins", index=after, n=n).tokens
 
 
+def pool_sequences(source: Source, *, seed: int, n: int) -> Int[np.ndarray, "n n_ctx"]:
+    """The pool that a repeated arm of this seed goes through over and over; its control is never trained on it.
+
+    Args:
+        source: of the series.
+        seed: of the series.
+        n: sequences in the pool.
+    """
+    return draw(source, seed=seed, stream="pool", index=0, n=n).tokens
+
+
 class ArmStream:
     """The batches of one arm, by step number, without state.
 

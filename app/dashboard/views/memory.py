@@ -28,7 +28,7 @@ def finding(run: Results, *, step: int) -> str:
     gaps, rules = (
         {p.step: p for p in points(run, *of)} for of in (("mem_gap", "gap"), ("prefix_matching", "score"))
     )
-    return memory(run.run, gaps, rules, step=step)
+    return memory(run.run, gaps, rules, step=step, trained=run.arm.get("kind") != "control")
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,29 @@ _TOKENS = {"recall": "series1", "copying": "series0", "both": "series2", "neithe
 
 def draw(view: View, page: Drawing) -> None:
     """The plane, what became of the members, and passages classified token by token."""
-    run, state = view.run, view.state
-    page.title(finding(run, step=state.step))
+    run, step = told_of(view)
+    page.title(finding(run, step=step))
+    if run is not view.run:
+        st.caption(
+            literal(f"{view.run.run} holds no measure of memory; what follows is of {run.run}.", limit=300)
+        )
     with panel("the plane"):
         _plane(view, page)
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("what became of the members"):
-        _flow(view, page)
+        _flow(run, page)
     with right, panel("how each token is known"):
-        _shares(view, page)
+        _shares(run, page, step=step)
     with panel("the passages"):
-        _passages(view)
+        _passages(view, run, step=step)
+
+
+def told_of(view: View) -> tuple[Results, int]:
+    """The run that the page is about, and its step: the one looked at, or its counterpart where that alone has memory measured."""
+    run, base, step = view.run, view.base, view.state.step
+    if base is None or points(run, "mem_gap", "gap") or not points(base, "mem_gap", "gap"):
+        return run, step
+    return base, min(base.steps, key=lambda known: (abs(known - step), known))
 
 
 def _plane(view: View, page: Drawing) -> None:
@@ -115,11 +127,17 @@ def _plane(view: View, page: Drawing) -> None:
     if without:
         st.caption(
             literal(
-                f"A line only, since there were no training sequences to test: {', '.join(without)}",
+                f"A line only, since memory was not measured: {', '.join(without)}",
                 limit=400,
             )
         )
     how_computed([probe, RULE_AXES[x][0]], key="how_plane")
+
+
+def _measuring(run: Results, probe: str) -> str:
+    """The command that measures a probe of members; a run that brings its own needs none to be named."""
+    own = any(stimulus.get("kind") == "members" for stimulus in run.meta.get("stimuli") or [])
+    return export.run_command(run, "-p", probe, *(() if own else ("--members", "FILE")))
 
 
 def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
@@ -129,32 +147,32 @@ def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
     return chosen
 
 
-def _flow(view: View, page: Drawing) -> None:
+def _flow(run: Results, page: Drawing) -> None:
     st.subheader("Memorised, kept, forgotten", anchor=False)
-    if not view.run.has("exact_match", "completed") or not points(view.run, "exact_match", "completed"):
-        nothing("Members were not measured in this run.", view.page.command)
+    if not run.has("exact_match", "completed") or not points(run, "exact_match", "completed"):
+        nothing("Members were not measured in this run.", _measuring(run, "exact_match"))
         return
-    page.figure(partial(figure_cache.member_flow, view.run), "flow", width="half")
+    page.figure(partial(figure_cache.member_flow, run), "flow", width="half")
     page.table(
-        figure_cache.member_flow(view.run).table, "flow", caption="Members between two measured steps.", height=240,
+        figure_cache.member_flow(run).table, "flow", caption="Members between two measured steps.", height=240,
         column_order=("step_to", "memorised", "new", "again", "kept", "forgotten", "twins"),
         column_config={"step_to": st.column_config.NumberColumn("step", format="localized")},
     )  # fmt: skip
     how_computed(["exact_match"], key="how_flow")
 
 
-def _shares(view: View, page: Drawing) -> None:
+def _shares(run: Results, page: Drawing, *, step: int) -> None:
     st.subheader("Recalled or copied, by place", anchor=False)
-    rows = view.run.rows("recall_vs_copy", "recall_at")
-    if rows.empty or not rows[(rows["step"] == view.state.step)]["valid"].any():
-        nothing("Recall and copying were not distinguished here.", view.page.command)
+    rows = run.rows("recall_vs_copy", "recall_at")
+    if rows.empty or not rows[(rows["step"] == step)]["valid"].any():
+        nothing("Recall and copying were not distinguished here.", _measuring(run, "recall_vs_copy"))
         return
-    page.figure(partial(figure_cache.recall_shares, view.run, view.state.step), "shares", width="half")
+    page.figure(partial(figure_cache.recall_shares, run, step), "shares", width="half")
     how_computed(["recall_vs_copy"], key="how_shares")
 
 
-def _passages(view: View) -> None:
-    found = passages(view.run, view.state.step)
+def _passages(view: View, run: Results, *, step: int) -> None:
+    found = passages(run, step)
     if not found:
         return
     st.subheader("A training sequence, token by token", anchor=False)
@@ -175,7 +193,7 @@ def _passages(view: View) -> None:
     st.html(passage_html(passage, theme=view.theme, reveal=reveal))
     st.caption(
         literal(
-            f"How each token is predicted at step {step_number(view.state.step)}; the first has nothing before it to be known from."
+            f"How each token is predicted at step {step_number(step)}; the first has nothing before it to be known from."
         )
     )
 
