@@ -94,13 +94,13 @@ def induction(run: str, found: Onset) -> str:
     if not found.measured:
         return f"{name}: {found.text}"
     if found.only_step is not None:
-        return f"{name} has {_how_many(found.heads_at_end)} at step {step_number(found.only_step)}"
+        return f"{name}: {_how_many(found.heads_at_end)} at step {step_number(found.only_step)}"
     if not found.found or found.bracket is None:
-        return f"{name} forms no lasting induction head"
+        return f"{name}: no lasting induction head forms"
     heads = listed(list(found.heads_at_end) or [found.head], most=MAX_HEADS_NAMED)
-    lost = "" if found.heads_at_end else " and loses them again"
+    lost = "" if found.heads_at_end else " and are lost again"
     fall = f"; {found.loss.words}" if found.loss and found.heads_at_end else ""
-    return f"{name} forms induction heads {between_steps(*found.bracket)} ({heads}){lost}{fall}"
+    return f"{name}: induction heads form {between_steps(*found.bracket)} ({heads}){lost}{fall}"
 
 
 def _how_many(heads: Sequence[str]) -> str:
@@ -406,26 +406,6 @@ def highest_head(results: Table, probe: str, metric: str | None = None) -> str:
     return f"{where}, rising most between steps {step_number(steps[i])} and {step_number(steps[i + 1])}"
 
 
-def one_head(
-    results: Table, head: tuple[int, int], probe: str, metric: str | None = None, *, step: int
-) -> str:
-    """What one head scores at a step, and its rank among the heads.
-
-    Args:
-        results: of one run.
-        head: (layer, head).
-        probe, metric: one value per head; None is the probe's main metric.
-        step: training step.
-    """
-    cube = results.cube(probe, metric)
-    label, name, at = head_label(*head), probe_name(probe), cube.index(step)
-    if not cube.valid[(at, *head)]:
-        return f"{label}: {name} was not measured at step {step_number(step)}"
-    rank, among = cube.ranked(step).index(head) + 1, int(cube.valid[at].sum())
-    score = interval(*cube.interval(step, head))
-    return f"{label} scores {score} on {name} at step {step_number(step)}, rank {rank} of {among}"
-
-
 def circuit(results: Table, *, way: str, step: int) -> str:
     """Which earlier head the induction heads need, as ablated paths say; else what weights suggest, said as such.
 
@@ -472,7 +452,9 @@ def _by_weights(results: Table, step: int) -> str:
     )
 
 
-def memory(run: str, gaps: Mapping[int, Any], rules: Mapping[int, Any], *, step: int) -> str:
+def memory(
+    run: str, gaps: Mapping[int, Any], rules: Mapping[int, Any], *, step: int, trained: bool = True
+) -> str:
     """Does a run remember its training sequences, and does it copy?
 
     Args:
@@ -480,6 +462,7 @@ def memory(run: str, gaps: Mapping[int, Any], rules: Mapping[int, Any], *, step:
         gaps: step -> memory gap, with value, lo and hi in nats.
         rules: step -> strongest prefix matching, with value, lo, hi and the head, `where`.
         step: training step.
+        trained: whether it was trained on them; a control is measured on those of the run it is the control of.
     """
     name, rule = run_name(run), rules.get(step)
     copies = ""
@@ -491,6 +474,9 @@ def memory(run: str, gaps: Mapping[int, Any], rules: Mapping[int, Any], *, step:
     if step not in gaps:
         return f"{name}: memory was not measured at step {step_number(step)}{copies}"
     gap = gaps[step]
+    if not trained:
+        cost = interval(-gap.value, -gap.hi, -gap.lo, sign=True)
+        return f"{name} was never trained on the pool of its counterpart, which costs it {cost} nats against fresh sequences at step {step_number(step)}{copies}"
     says = "remembers its training sequences" if gap.lo > 0 else "shows no sign of memory"
     cost = interval(gap.value, gap.lo, gap.hi)
     return f"{name} {says}: they cost {cost} nats less than fresh ones at step {step_number(step)}{copies}"

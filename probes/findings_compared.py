@@ -13,7 +13,7 @@ import pandas as pd
 from byrote.probes.comparable import BEST_HEAD, Comparison
 from byrote.probes.findings import induction, run_name
 from byrote.probes.registry import REGISTRY
-from byrote.probes.rules import MIN_SEEDS, UNCLEAR, change
+from byrote.probes.rules import MIN_SEEDS, PRIMARY, UNCLEAR, change
 from byrote.probes.wording import (
     between_steps,
     counted,
@@ -22,6 +22,7 @@ from byrote.probes.wording import (
     number,
     p_value,
     probe_name,
+    sentence_case,
     step_number,
 )
 
@@ -66,23 +67,67 @@ def _strongest_difference(row: pd.Series) -> str:
 
 
 def tally(found: Comparison) -> str:
-    """On how many measures that have a better direction two runs clearly differ; never which of them is better."""
+    """What two runs differ in first: the primary measure, and when induction heads appear; never which of them is better.
+
+    Where the primary measure was not measured in both: on how many measures that have a better direction they differ.
+    """
     a, b = run_name(found.a), run_name(found.b)
     if found.untested:
         return f"{counted(len(found.rows), 'number')} of {a} and {b} side by side, none of them tested"
     words = [change(row) for row in directed(found.rows).itertuples(index=False)]
     where = f"at step {step_number(found.pairs[-1][1])}"
-    if not words:
-        return f"{b} and {a} have no measure with a better direction in common"
-    higher, lower = words.count("higher"), words.count("lower")
-    if not higher and not lower:
-        return f"{THESE_TWO}, {b} and {a} show no clear change on any of {len(words)} measures {where}"
-    parts = [f"{way} on {n}" for way, n in (("higher", higher), ("lower", lower)) if n]
-    return f"{THESE_TWO}, {b} is {' and '.join(parts)} of {len(words)} measures than {a} {where}"
+    primary = next((row for one in PRIMARY if (row := found.row(*one)) is not None), None)
+    if primary is not None:
+        by = interval(primary["difference"], primary["lo"], primary["hi"], sign=True)
+        said = f"{_copying(a, primary['a'], b, primary['b'])} {where} (difference {by} of the loss, {primary['change']})"
+    elif not words:
+        said = f"{b} and {a} have no measure with a better direction in common"
+    else:
+        ways = [f"{way} on {n}" for way in ("higher", "lower") if (n := words.count(way))]
+        clear = f"is {' and '.join(ways)} of" if ways else "shows no clear change on any of"
+        said = f"{b} {clear} {counted(len(words), 'measure')} against {a} {where}"
+    return "; ".join(filter(None, (f"{THESE_TWO}, {said}", _onset_shift(found, a, b))))
+
+
+def _copying(a: str, gain_a: float, b: str, gain_b: float) -> str:
+    """``copying lowers the loss by 2.37 nats in unique and 0.50 in repeated``; of the loss on repeats minus that on the first block."""
+    return f"copying lowers the loss by {number(-gain_a, places=2)} nats in {a} and {number(-gain_b, places=2)} in {b}"
+
+
+def _onset_shift(found: Comparison, a: str, b: str) -> str:
+    """When induction heads appear in one run and in the other; "" where one of them was not judged at several steps."""
+    if any(not one.measured or one.only_step is not None for one in (found.onset_a, found.onset_b)):
+        return ""
+    when = {
+        name: one.bracket
+        for name, one in ((a, found.onset_a), (b, found.onset_b))
+        if one.found and one.bracket
+    }
+    if len(when) < 2:
+        where = (
+            f"in {next(iter(when))} alone, {between_steps(*next(iter(when.values())))}"
+            if when
+            else "in neither"
+        )
+        return f"induction heads appear {where}"
+    first, second = when.values()
+    if first == second:
+        return f"induction heads appear {between_steps(*first)} in both"
+    return f"induction heads appear {between_steps(*first)} in {a}, {between_steps(*second)} in {b}"
 
 
 def seed_tally(found: GroupComparison) -> str:
-    """On how many measures two arms clearly differ: of the arms where there are seeds enough, else of these runs."""
+    """What two arms differ in by the primary measure: said of the arms where there are seeds enough, else of these runs.
+
+    Where it was not measured: on how many measures that have a better direction they clearly differ.
+    """
+    these = "" if found.speaks_of_arms else f"{_these_runs(found)}, "
+    primary = found.rows[found.rows["family"] == "primary"]
+    if not primary.empty:
+        row = primary.iloc[-1]
+        said = _copying(found.a.name, row["a"], found.b.name, row["b"])
+        said = said if these else sentence_case(said)
+        return f"{these}{said} at step {step_number(int(row['step']))} ({row['change']})"
     words = [
         row.change for row in directed(found.rows.assign(layer=pd.NA, position=pd.NA)).itertuples(index=False)
     ]
@@ -94,7 +139,6 @@ def seed_tally(found: GroupComparison) -> str:
         return f"{b} and {a} have no measure with a better direction in common"
     ways = ("worse", "better") if found.speaks_of_arms else ("lower", "higher")
     counts = [words.count(way) for way in ways]
-    these = "" if found.speaks_of_arms else f"{_these_runs(found)}, "
     if not any(counts):
         return f"{these}{b} and {a} show no clear change on any of {len(words)} measures {where}"
     parts = [f"{way} on {count}" for way, count in zip(ways, counts, strict=True) if count]

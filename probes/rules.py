@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from byrote.probes.spec import ProbeInfo
+from byrote.probes.statistics import stretched
 
 Flags = Bool[np.ndarray, "*shape"]
 Steps = Float[np.ndarray, " steps"]
@@ -95,7 +96,7 @@ EDITABLE_P, SURPRISING_P = 0.99, 0.001
 """Probabilities from which ToEdit resamples a token, and below which its code deletes one (arXiv:2412.14689)."""
 
 HALF_RISEN = 0.5
-"""Share of its own rise at which something is said to have appeared."""
+"""Share of its own rise at which something is half risen; since when it is there is another question (`trajectory.appearance`)."""
 
 NEAR_ZERO_FRAC = 0.1
 """Share of the loss on fresh data below which the loss on repeated data is near zero.
@@ -435,32 +436,29 @@ def change(row: Any) -> str:
     return str(row.change)
 
 
+def surely_above(
+    value: ArrayLike, lo: ArrayLike, chance: ArrayLike, *, smallest: float, among: int, sampled: bool
+) -> Flags:
+    """Which numbers stand above chance, as `against_chance` has it; NaN does not."""
+    value, lo, chance = (np.asarray(part, dtype=np.float64) for part in (value, lo, chance))
+    return np.asarray(value - stretched(among, sampled=sampled) * (value - lo) > chance + smallest)
+
+
 def against_chance(
-    value: float,
-    lo: float,
-    hi: float,
-    *,
-    chance: float,
-    smallest: float,
-    among: int = 1,
-    sampled: bool = False,
-) -> Literal["above", "below", "at"]:
+    value: float, lo: float, hi: float, *, chance: float, smallest: float, among: int = 1, sampled: bool = False
+) -> Literal["above", "below", "at"]:  # fmt: skip
     """Where a number stands against chance: beyond it by the smallest effect with its whole interval.
 
     Args:
         value, lo, hi: the number with its 95% interval.
         chance: the level that chance gives.
         smallest: smallest effect, in the same unit.
-        among: how many numbers it was chosen from for being the highest; the interval is widened for so many tests
-            (Bonferroni, its halves stretched as a normal one's).
-        sampled: whether chance was itself measured, on about as many other sequences; the interval is widened by sqrt(2),
-            as that of a difference.
+        among, sampled: what the interval is widened for, see `stretched` in `byrote.probes.statistics`.
     """
-    stretch = NormalDist().inv_cdf(1 - 0.025 / max(1, among)) / NormalDist().inv_cdf(0.975)
-    stretch *= 2**0.5 if sampled else 1
-    if value - stretch * (value - lo) > chance + smallest:
+    if surely_above(value, lo, chance, smallest=smallest, among=among, sampled=sampled):
         return "above"
-    return "below" if value + stretch * (hi - value) < chance - smallest else "at"
+    below = surely_above(-value, -hi, -chance, smallest=smallest, among=among, sampled=sampled)
+    return "below" if below else "at"
 
 
 LOST_FRAC = 0.25

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,18 @@ def tail_frac(n: float | int, *, level: float = LEVEL, inflation: float | None =
 
     inflation = np.sqrt(n / (n - 1)) if inflation is None else inflation
     return float(special.ndtr(inflation * special.stdtrit(n - 1, (1 - level) / 2)))
+
+
+def stretched(among: int, *, sampled: bool = False) -> float:
+    """By how much the halves of a 95% interval are stretched, as a normal one's, before it is compared with chance.
+
+    Args:
+        among: how many numbers it was chosen from for being the highest (Bonferroni).
+        sampled: whether chance was itself measured, on about as many other sequences: then the interval is that of a
+            difference, wider by sqrt(2).
+    """
+    stretch = NormalDist().inv_cdf(1 - 0.025 / max(1, among)) / NormalDist().inv_cdf(0.975)
+    return stretch * (2**0.5 if sampled else 1)
 
 
 def two_sample_tail_frac(

@@ -213,7 +213,7 @@ def planted_comparison(a: Results, b: Results) -> Comparison:
     return Comparison(
         a=a.run, b=b.run, align="step", pairs=((last, last),), rows=rows[ROW_COLUMNS],
         onset_a=onset(a), onset_b=onset(b),
-        sentence=f"{a.run} forms induction heads between steps 256 and 320 (L1H0); {b.run} forms no lasting induction head.",
+        sentence=f"{a.run}: induction heads form between steps 256 and 320 (L1H0); {b.run}: no lasting induction head forms.",
     )  # fmt: skip
 
 

@@ -84,9 +84,12 @@ def show(
     instead; a verdict has its word.
     Curves (values by position) are in the report and in observations.parquet.
 
-    With --events, what happened over all steps: between which measured steps each number had made 10, 50 and 90% of its
-    change, with a 95% interval; induction heads lost; peak and share lost since; where the change was steepest; which
-    heads traded places; which of two curves moved first, or that nobody can tell.
+    Below the table, the strongest heads are introduced by what they are: an induction head, a previous-token head, or neither.
+
+    With --events, what happened over all steps: since when the strongest heads stand surely above their nulls; between which
+    measured steps each number had made 10, 50 and 90% of its change, with a 95% interval; induction heads lost; peak and
+    share lost since; where the change was steepest; which heads traded places; which of two curves moved first, or that
+    nobody can tell.
     """
     runs = options.open_results(results)
     for run in runs:
@@ -127,7 +130,8 @@ def _show_step(
         rows = [row for row in found if row["valid"]]
         out.rows(COLUMNS, rows, title=f"{run.run} at step {step:,}{seeds(run)}", group="probe")
         missing = [row for row in found if not row["valid"]]
-        for line in (*_settings(run, [info for info, _ in wanted], step), *_said_together(missing)):
+        settings = _settings(run, [info for info, _ in wanted], step)
+        for line in (*settings, *_introduced(run, rows, step), *_said_together(missing)):
             out.prose(line)
         if step in run.loss:
             out.prose(f"training loss at step {step:,}: {number(run.loss[step])} nats")
@@ -171,6 +175,17 @@ def _event_rows(results: Results, probes: tuple[str, ...]) -> list[Row]:
         for row in events_of(results, seed=seed).itertuples(index=False)
         if not wanted or row.probe in wanted
     ]
+
+
+def _introduced(results: Results, rows: Sequence[Row], step: int) -> Iterator[str]:
+    """What the strongest head of each metric is, by its strongest verdict; heads of no role are not spoken of."""
+    from byrote.interp.axes import head_label
+    from byrote.probes.head_roles import NONE, introduce, roles
+
+    known = {head_label(*head): head for head, role in roles(results, step).items() if role != NONE}
+    for label in dict.fromkeys(row["head"] for row in rows if row["rank"] == 1):
+        if label in known:
+            yield f"{introduce(results, known[label], step=step)}."
 
 
 def _step_interval(row: Row) -> str:

@@ -108,7 +108,7 @@ def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[
         else f" Below {MIN_SEEDS} seeds a side nothing is said of the arms, only of these runs."
     )
     blocks: list[Block] = [
-        Prose(f"{b} against {a}: {seed_tally(found)}."),
+        Prose(f"{seed_tally(found)}."),
         Listing(tuple(f"{line}." for line in onset_lines(found))),
     ]
     if not index:

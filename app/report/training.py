@@ -13,6 +13,8 @@ from byrote.probes import figures
 from byrote.probes.figures.head_grid import panel_steps
 from byrote.probes.figures.select import value_range
 from byrote.probes.findings import no_events
+from byrote.probes.head_roles import INDUCTION as INDUCTION_HEAD
+from byrote.probes.head_roles import NONE, PREVIOUS, roles
 from byrote.probes.paths import paths
 from byrote.probes.results import Results
 from byrote.probes.rules import is_called
@@ -38,7 +40,7 @@ N_TOP_HEADS = 5
 N_RUNS_DRAWN = 4  # of figures that show one run
 N_RUNS_WITH_MILESTONES = 2
 MAX_EVENTS = 60
-LEVELS = ("onset_10", "onset_50", "onset_90")
+LEVELS = ("above_null", "onset_10", "onset_50", "onset_90")
 SENTENCES = ("induction_loss", "phase_window", "turnover", "lead_lag", "onset")
 
 
@@ -91,7 +93,7 @@ def heads_section(inputs: Inputs) -> Section:
             caption=f"The {N_TOP_HEADS} strongest heads of each run on {probe_name(main)} at its last step. The small "
             "curve is that score over the measured steps, on the probe's own range.",
             columns=("Run", "Head", "Over training", sentence_case(probe_name(main)), "n", "Chance",
-                     *(sentence_case(probe_name(p)) for p in others), "Induction"),
+                     *(sentence_case(probe_name(p)) for p in others), "Role"),
             rows=tuple(row for r in runs for row in _head_rows(r, main, others)),
         )  # fmt: skip
         blocks.append(table)
@@ -150,11 +152,23 @@ def event_blocks(inputs: Inputs) -> list[Block]:
     )
     table = Table(
         name="events-table",
-        caption="Between which measured steps each number had made 10, 50 and 90% of its change, and in brackets the 95% "
-        "interval where that is wider: between two measured steps nothing was seen. “Best at” and “lost since” "
+        caption="Between which measured steps a head came to stand surely above its null, and stayed there at the next; and between "
+        "which each number had made 10, 50 and 90% of its change, with the 95% interval in brackets where that is wider: "
+        "between two measured steps nothing was seen. “Best at” and “lost since” "
         "are given where the last step is surely worse than the best one. All of it is in `byrote show --events`. "
         + seeds_of(inputs.measured),
-        columns=("Run", "Measure", "Head", "10%", "50%", "90%", "Best at", "Lost since", "n"),
+        columns=(
+            "Run",
+            "Measure",
+            "Head",
+            "Above its null",
+            "10%",
+            "50%",
+            "90%",
+            "Best at",
+            "Lost since",
+            "n",
+        ),
         rows=tuple(rows[:MAX_EVENTS]),
         n_left_out=max(0, len(rows) - MAX_EVENTS),
     )
@@ -196,9 +210,17 @@ def _head_rows(results: Results, main: str, others: Sequence[str]) -> list[tuple
         rows.append(
             (clean(results.run), best.label, _spark(results, main, metric, head, limits), score, score.n,
              chance_number(score.chance), *(None if row is None else estimate_of(row) for row in also),
-             called(_row_at(results, "induction", "verdict", step, head)))
+             _role(results, head, step))
         )  # fmt: skip
     return rows
+
+
+def _role(results: Results, head: tuple[int, int], step: int) -> Words:
+    """A head's strongest verdict in a word or two; of one without any, why the induction verdict was not given."""
+    role = roles(results, step).get(head, NONE)
+    if role != NONE:
+        return Words(role, "good" if role in (INDUCTION_HEAD, PREVIOUS) else "muted")
+    return called(_row_at(results, "induction", "verdict", step, head))
 
 
 def called(row: Any | None) -> Words:

@@ -1,7 +1,7 @@
 """The event table: every event of a run, tidy. No torch.
 
-Rows, in this order: the onset of the induction circuit and a loss of many of its heads; onsets, peak and decay of every number about the whole model
-that has a direction and of the strongest heads; phase windows; sure changes among the top heads; who moves first.
+Rows, in this order: the onset of the induction circuit and a loss of many of its heads; since when the strongest heads stand
+above their nulls; onsets, peak and decay of every number about the whole model that has a direction and of the strongest heads; phase windows; sure changes among the top heads; who moves first.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from byrote.probes.results.curve import Curve, Head, paired
 from byrote.probes.results.source import Metric
 from byrote.probes.results.table import Table
 from byrote.probes.rules import is_called
+from byrote.probes.trajectory.appearance import appeared
 from byrote.probes.trajectory.crossing import Crossing, Rise, crossings, rise, threshold_crossing
 from byrote.probes.trajectory.shape import Decay, Peak, decay, lead_lag, peak, phase_window
 from byrote.probes.trajectory.turnover import turnover_of
@@ -337,8 +338,18 @@ def _strongest(results: Table, probe: str) -> list[Curve]:
 
 
 def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[str, Any]]:
-    """Onsets, peak and decay; `quiet` leaves out the row that says there was no onset."""
+    """Since when above the null, onsets, peak and decay; `quiet` leaves out the row that says there was no onset."""
     found = rise(curve)
+    since = (
+        appeared(curve, REGISTRY[curve.probe])
+        if curve.layer is not None and curve.probe in REGISTRY
+        else None
+    )
+    if since is not None:
+        yield _of(
+            "above_null", curve, step_lo=since[0], step_hi=since[1], value=curve.chance,
+            text=f"{curve.label} stands surely above its null ({_number(curve.chance)}): {_since(since)}",
+        )  # fmt: skip
     if not found.within and not quiet:
         yield _of("onset", curve, text=f"{curve.label}: no onset: {found.why_not}{_stands(curve)}")
     if not found.found:
@@ -357,6 +368,15 @@ def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[
             value_lo=lost.lo, value_hi=lost.hi,
             text=f"{curve.label} has lost {_share(lost, curve)} by step {lost.last_step:,}",
         )  # fmt: skip
+
+
+def _since(bracket: tuple[int | None, int]) -> str:
+    before, at = bracket
+    return (
+        f"from the first measured step ({at:,}) on"
+        if before is None
+        else f"first {between_steps(before, at)}"
+    )
 
 
 def _stands(curve: Curve) -> str:

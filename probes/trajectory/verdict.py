@@ -6,17 +6,23 @@ there at the second. It must last: a head called at one step and gone at the nex
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from byrote.interp.axes import head_label, parse_head
-from byrote.probes.results.curve import curves_of
 from byrote.probes.results.table import Table
-from byrote.probes.rules import HALF_RISEN, LOST_FRAC, is_called, is_lasting, is_lost, is_previous_token_head
-from byrote.probes.trajectory.crossing import crossings, rise
+from byrote.probes.rules import (
+    LOST_FRAC,
+    is_called,
+    is_lasting,
+    is_lost,
+    is_previous_token_head,
+    smallest_effect,
+)
+from byrote.probes.trajectory.appearance import above_null, first_lasting
 from byrote.probes.wording import between_steps, clean, counted, probe_name, step_number
 
 
@@ -273,16 +279,15 @@ class Milestone:
 def milestones(results: Any, *, found: Onset | None = None) -> tuple[Milestone, ...]:
     """Previous-token heads, induction heads and copying, as far as the results say when.
 
-    Induction heads appear with the first verdict that lasts. The others appear, previous-token heads where there is one
-    at any step, when the strongest head has made half of
-    its rise, as `byrote show --events` counts it; where that is decided by chance, from the intervals and not from
-    sequences.
+    All appear at the first step that lasts: induction heads with the first verdict that still stands at the next step, the
+    others where a head first stands surely above its null and still does at the next step. Previous-token heads are reported
+    where some head surely is one at any step.
 
     Args:
         results: of one run.
         found: the onset of induction heads, where it is known already.
     """
-    parts = [_risen(results, "previous_token"), _called(results, found), _risen(results, "copying_logit")]
+    parts = [_above(results, "previous_token"), _called(results, found), _above(results, "copying_logit")]
     return tuple(part for part in parts if part is not None)
 
 
@@ -295,25 +300,19 @@ def _called(results: Any, found: Onset | None) -> Milestone | None:
     return Milestone(INDUCTION, found.head, found.bracket, "first induction verdict that lasts")
 
 
-def _risen(results: Any, probe: str) -> Milestone | None:
-    """The head that stands highest at any step, and between which steps it crossed half of its rise."""
-    metric = results.info(probe).main_metric if results.has(probe) else ""
+def _above(results: Any, probe: str) -> Milestone | None:
+    """The head that first stood lastingly above its null; of previous-token heads only such as became one."""
+    info = results.info(probe)
+    metric = info.main_metric if results.has(probe) else ""
     if results.kinds.get((probe, metric)) != "head":
         return None
     cube = results.cube(probe, metric)
-    if not cube.valid.any() or (
-        probe == "previous_token" and not (cube.valid & is_previous_token_head(cube.lo)).any()
-    ):
+    there = above_null(cube, smallest=smallest_effect(info, metric), sampled=info.sampled_chance)
+    if probe == "previous_token":
+        there = there & (cube.valid & is_previous_token_head(cube.lo)).any(axis=0)
+    found = first_lasting(cube, there)
+    if found is None:
         return None
-    highest = np.where(cube.valid, cube.value, -np.inf).max(axis=0)
-    layer, index = np.unravel_index(int(highest.argmax()), highest.shape)
-    head = int(layer), int(index)
-    rows = results.rows(probe, metric, head=head, valid=True)
-    (strongest,) = curves_of(results.run, rows, {}, results.info(probe)).values()
-    strongest = replace(strongest, among=int(cube.valid.any(axis=0).sum()))
-    risen = rise(strongest)
-    if not risen.found:
-        return None
-    (crossing,) = crossings(strongest, fracs=(HALF_RISEN,), found=risen)
-    how = f"{head_label(*head)} stood highest on {probe_name(probe)} and had made half of its rise"
-    return Milestone(_PARTS[probe], head_label(*head), crossing.bracket, how)
+    head, bracket = found
+    how = f"the first step at which {probe_name(probe)} of {head_label(*head)} is surely above its null and stays so"
+    return Milestone(_PARTS[probe], head_label(*head), bracket, how)

@@ -149,12 +149,12 @@ def test_compare_says_the_finding_first(byrote, planted_results):
     a, b = planted_results / "planted", planted_results / "random"
     table = byrote("compare", a, b, "-t", COLUMNS="200")
     assert table.exit_code == 0
-    assert table.stdout.startswith("planted forms induction heads by step 0")
+    assert table.stdout.startswith("planted: induction heads form by step 0")
     assert "A planted: the first lasting induction head" in table.stdout
     assert "B random: no induction head at any step" in table.stdout
     assert "A = planted, B = random, step 20" in table.stdout
     data = byrote("compare", a, b)
-    assert data.stderr.startswith("planted forms induction heads by step 0")
+    assert data.stderr.startswith("planted: induction heads form by step 0")
     assert data.stdout.startswith("run_a,run_b,probe,metric,")
 
 

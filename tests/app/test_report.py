@@ -212,7 +212,7 @@ def test_the_dark_patch_turns_the_light_figure_into_the_dark_one(built: dict[str
 def test_the_title_is_the_finding_and_can_be_replaced(
     built: dict[str, ReportFiles], mine: ReportFiles
 ) -> None:
-    finding = "unique forms induction heads between steps 256 and 320 (L1H0, L1H2); repeated forms no lasting induction head"
+    finding = "unique: induction heads form between steps 256 and 320 (L1H0, L1H2); repeated: no lasting induction head forms"
     assert f"<h1>{finding}</h1>" in read(built["full"]) and f"<title>{finding}</title>" in read(
         built["light"]
     )

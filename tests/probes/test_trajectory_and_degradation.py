@@ -134,7 +134,7 @@ def test_heads_lost_at_one_step_are_a_finding_and_those_at_the_end_are_named_str
     assert found.loss.lost == ("L1H1", "L0H1")
     fall = "4 heads fall to 2 between steps 200 and 300, 4 at the last step"
     assert induction("run", found) == (
-        f"run forms induction heads between steps 0 and 100 (L1H1, L1H0, L0H1 and 1 more); {fall}"
+        f"run: induction heads form between steps 0 and 100 (L1H1, L1H0, L0H1 and 1 more); {fall}"
     )
     table = events(results).set_index("event")
     assert table.loc["induction_loss", "text"] == f"{fall}; surely lost: L1H1, L0H1"
@@ -199,7 +199,7 @@ def test_paired_difference_is_the_mean_of_the_differences(tmp_path):
     assert best["head_a"] == "L1H0"
     assert best["difference"] == pytest.approx(0.03 - 0.8)
     assert comparison.pairs == ((100, 100),)
-    assert "a forms induction heads between steps 0 and 100 (L1H0); b forms no lasting" in comparison.sentence
+    assert "a: induction heads form between steps 0 and 100 (L1H0); b: no lasting" in comparison.sentence
     assert "In these two runs, at step 100, b's loss on repeated random tokens is higher than a's: +2.00" in (
         comparison.sentence
     )

@@ -35,30 +35,30 @@ def undetermined(units):
     return {s: [reason if m.probe == "induction" else m for m in ms] for s, ms in units.items()}
 
 
-RISES = "forms induction heads between steps 10 and 20 (L1H2)"
-NEVER = "forms no lasting induction head"
+RISES = "induction heads form between steps 10 and 20 (L1H2)"
+NEVER = "no lasting induction head forms"
 CASES = {
-    "never rises": ([flat()], f"a {NEVER}"),
-    "rises": ([rising()], f"a {RISES}"),
-    "there from the start": ([rising(at=0)], "a forms induction heads by step 0 (L1H2)"),
+    "never rises": ([flat()], f"a: {NEVER}"),
+    "rises": ([rising()], f"a: {RISES}"),
+    "there from the start": ([rising(at=0)], "a: induction heads form by step 0 (L1H2)"),
     "rises and loses": (
         [called(rising(), 10, 20)],
-        "a forms induction heads between steps 0 and 10 (L1H2) and loses them again",
+        "a: induction heads form between steps 0 and 10 (L1H2) and are lost again",
     ),
-    "called at one step": ([called(rising(), 10)], f"a {NEVER}"),
+    "called at one step": ([called(rising(), 10)], f"a: {NEVER}"),
     "undetermined": (
         [undetermined(rising())],
         "Strongest prefix matching: a 0.90 [0.88, 0.92] (L1H2, step 40)",
     ),
-    "two runs": ([rising(), flat()], f"a {RISES}; b {NEVER}"),
+    "two runs": ([rising(), flat()], f"a: {RISES}; b: {NEVER}"),
     "two runs, both lose or never have": (
         [called(rising(), 10, 20), called(rising(), 40)],
-        "a forms induction heads between steps 0 and 10 (L1H2) and loses them again; "
-        "b forms induction heads between steps 20 and 40 (L1H2)",
+        "a: induction heads form between steps 0 and 10 (L1H2) and are lost again; "
+        "b: induction heads form between steps 20 and 40 (L1H2)",
     ),
     "one of two undetermined": (
         [rising(), undetermined(rising())],
-        f"a {RISES}; b: the induction verdict was not measured: copying was not measured",
+        f"a: {RISES}; b: the induction verdict was not measured: copying was not measured",
     ),
     "many runs": ([rising(), flat(), rising(), flat()], "2 of 4 runs form lasting induction heads"),
 }
