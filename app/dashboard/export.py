@@ -16,6 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from byrote.dashboard.components.base import show as show_component
 from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.query_params import State, link
 from byrote.probes.csv_text import csv_frame
@@ -39,10 +40,8 @@ MAX_TABLE_ROWS_HTML = 400
 
 
 def share(view: View) -> None:
-    """The address of exactly this view."""
-    with st.popover("Copy link", icon=":material/link:", key="share"):
-        st.caption("This address opens the same view, wherever these results are opened.")
-        st.code(address(view), language=None, wrap_lines=True)
+    """Copies the address of exactly this view: with the port, and without the key, which every reader's own server gives."""
+    show_component("copy_link", {"address": address(view)}, key="share", width="content")
 
 
 def address(view: View) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.findings import run_onset
 from byrote.dashboard.library import run_cache
 from byrote.dashboard.query_params import State
@@ -29,7 +30,7 @@ from byrote.probes.figures.circuit import wiring as wiring_of
 from byrote.probes.figures.memory_plane import Point
 from byrote.probes.figures.memory_plane import points as points_of
 from byrote.probes.figures.study_figures import degradation_figures
-from byrote.probes.figures.timeline import events_of
+from byrote.probes.figures.timeline import arm_events, events_of
 from byrote.probes.group_comparison import GroupComparison, compare_groups
 from byrote.probes.groups import Arm, Group, groups_of
 from byrote.probes.registry import REGISTRY, best_compared
@@ -192,6 +193,39 @@ def timeline(
     events = events_of(runs, shown=shown, base=base, milestones=milestones)
     return figures.timeline(
         runs, pairs, base=base, shown=shown, events=events, log=log, band=band, step=step, look=look
+    )  # fmt: skip
+
+
+@run_cache(1)
+def arms_shown(first: Results, *more: Results) -> tuple[Group, ...]:
+    """The arms of these runs where every run declares one and some arm has several seeds; () else."""
+    runs = (first, *more)
+    if any(run.facts.arm is None or not run.steps for run in runs):
+        return ()
+    try:
+        found = groups_of(runs)
+    except ByroteError:  # runs of one arm that differ in more than their seeds
+        return ()
+    return tuple(found) if any(len(one) > 1 for one in found) else ()
+
+
+@run_cache(6)
+def arm_timeline(
+    first: Results,
+    *more: Results,
+    pairs: tuple[tuple[str, str], ...],
+    base: str | None,
+    log: bool,
+    band: bool,
+    step: int,
+    look: Look = FULL,
+) -> Figure:
+    """The strongest head over training, a line per arm, and in how many seeds of each induction heads appeared."""
+    runs = [first, *more]
+    groups = groups_of(runs)
+    events = arm_events(groups, run_onset)
+    return figures.timeline(
+        runs, pairs, base=base, events=events, log=log, band=band, step=step, groups=groups, look=look
     )  # fmt: skip
 
 

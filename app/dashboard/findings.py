@@ -10,6 +10,7 @@ from byrote.probes.results import Results
 from byrote.probes.results.curve import curves_of
 from byrote.probes.rules import HALF_RISEN
 from byrote.probes.trajectory import Curve, Onset, crossings, onset
+from byrote.probes.trajectory.appearance import appeared
 from byrote.probes.wording import bracket
 
 
@@ -35,6 +36,17 @@ def half_risen(run: Results, probe: str, metric: str, head: tuple[int, int]) -> 
     if not crossed:
         return "–"
     return bracket(*crossed[0].bracket)
+
+
+@run_cache(512)
+def above_null_since(run: Results, probe: str, metric: str, head: tuple[int, int]) -> str:
+    """Between which measured steps a head came to stand surely above its null, and stays at the next; "–" where it does not."""
+    mine = head_curve(run, probe, metric, head)
+    if mine is None:
+        return "–"
+    n_layers, n_heads = run.shape
+    found = appeared(replace(mine, among=n_layers * n_heads), run.info(probe))
+    return "–" if found is None else bracket(*found)
 
 
 @run_cache(1)

@@ -43,6 +43,8 @@ def main(only: str | None = None) -> None:
     state = view.state
     drawing = Drawing(file_stem(state.run, state.probe, state.step), view.theme)
     sidebar(view)
+    with st.container(key="page_begins"):
+        st.html('<span id="byrote-page" tabindex="-1"></span>')
     complaints(view)
     example(view)
     with panel("the page"):
@@ -95,18 +97,23 @@ NONE = "none"
 def sidebar(view: View) -> None:
     """Menu, controls and status."""
     with st.sidebar:
+        _skip_link()
         st.markdown("### byrote")
         _menu(view.pages, link(view.state))
-        st.space("small")
-        _run_control(view)
-        _probe_control(view)
-        _step_control(view)
-        _head_control(view)
-        _base_control(view)
-        _pin_control(view)
-        st.space("small")
-        _status(view)
+        with st.container(key="controls"):
+            _run_control(view)
+            _probe_control(view)
+            _step_control(view)
+            _head_control(view)
+            _base_control(view)
+            _pin_control(view)
+            _status(view)
     _watch(opened_paths())
+
+
+def _skip_link() -> None:
+    """The first thing that Tab reaches leads past menu and controls, to what the page shows."""
+    st.html('<a class="byrote-skip" href="#byrote-page" target="_self">Skip to the page</a>')
 
 
 def empty(library: Library, pages: Mapping[str, Any]) -> None:
@@ -169,16 +176,17 @@ def foot(view: View, drawing: Drawing) -> None:
 
 
 def _menu(pages: Mapping[str, Any], params: Mapping[str, str]) -> None:
-    for name, target in pages.items():
-        page = PAGES[name]
-        st.page_link(
-            target,
-            label=page.title,
-            icon=page.icon,
-            help=page.question,
-            query_params=dict(params),
-            width="stretch",
-        )
+    with st.container(key="menu"):
+        for name, target in pages.items():
+            page = PAGES[name]
+            st.page_link(
+                target,
+                label=page.title,
+                icon=page.icon,
+                help=page.question,
+                query_params=dict(params),
+                width="stretch",
+            )
 
 
 def _run_control(view: View) -> None:

@@ -163,13 +163,26 @@ class Drawing:
             **options,
         )
 
-    def table(self, data: pd.DataFrame, name: str, *, caption: str, **options: Any) -> Any:
-        """A table with its caption; recorded for export as it is."""
+    def table(
+        self,
+        data: pd.DataFrame,
+        name: str,
+        *,
+        caption: str,
+        shown: pd.DataFrame | None = None,
+        **options: Any,
+    ) -> Any:
+        """A table with its caption; recorded for export as it is, also where something else is shown of it."""
         self.tables[name] = (caption, data)
         if caption:
             st.caption(literal(caption, limit=400))
         options = {"hide_index": True, "placeholder": "–", **options}
-        return st.dataframe(plain_cells(data), key=f"table_{name}", alt=clean(caption, limit=400), **options)
+        return st.dataframe(
+            plain_cells(data if shown is None else shown),
+            key=f"table_{name}",
+            alt=clean(caption, limit=400),
+            **options,
+        )
 
     def choices(self, data: pd.DataFrame, name: str, choose: Callable[[int], None], **options: Any) -> Any:
         """A table in which one row can be chosen; `choose` gets its number, from 0."""

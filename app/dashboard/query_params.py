@@ -13,6 +13,7 @@ from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.arms import arm_rank
+from byrote.dashboard.findings import events, run_onset
 from byrote.dashboard.library import Library
 from byrote.interp.axes import head_label, parse_head
 from byrote.probes.comparable import ALIGNMENTS
@@ -115,7 +116,10 @@ def read(params: Mapping[str, str], library: Library) -> Reading:
         library: at least one run.
     """
     reader = _Reader(params)
-    run = library.runs[reader.name("run", list(library.runs), default_run(library))]
+    first = (
+        "" if params.get("run") in library.runs else default_run(library)
+    )  # asks every run what happened in it
+    run = library.runs[reader.name("run", list(library.runs), first)]
     probe, metric = reader.measure(run)
     step = reader.step(run)
     base = reader.base(run, library)
@@ -151,18 +155,37 @@ def link(state: State, **changes: Any) -> dict[str, str]:
 
 
 def default_run(library: Library) -> str:
-    """The run shown first: one with repeated or synthetic data before its control."""
-    ranked = sorted(library.runs.values(), key=lambda r: arm_rank(str(r.arm.get("kind", ""))))
-    return ranked[0].run
+    """The run shown first: one in which induction heads appear, of the arm whose seeds have them most often.
+
+    Among arms alike the unique data comes first. Where nothing happens, a run with repeated or synthetic data comes before
+    its control.
+    """
+    runs = list(library.runs.values())
+    formed = [run for run in runs if run_onset(run).found]
+    if not formed:
+        return min(runs, key=lambda run: arm_rank(_arm(run))).run
+    arms = [run.facts.arm or run.run for run in runs]
+    share = {arm: sum((one.facts.arm or one.run) == arm for one in formed) / arms.count(arm) for arm in arms}
+    return min(formed, key=lambda run: (-share[run.facts.arm or run.run], _arm(run) != "unique")).run
+
+
+def _arm(run: Results) -> str:
+    return str(run.arm.get("kind", ""))
 
 
 def default_base(run: Results, library: Library) -> str:
-    """The baseline nobody chose: the run on unique data, of the same seed where there is one; none for such a run itself."""
-    if run.arm.get("kind") == "unique":
-        return ""
-    unique = [r for r in library.runs.values() if r.arm.get("kind") == "unique"]
-    unique.sort(key=lambda r: r.training_seed != run.training_seed)
-    return unique[0].run if unique else ""
+    """The baseline nobody chose: the run on unique data; of such a run its counterpart, in which nothing happens if there is one.
+
+    Of the same seed where there is one; "" where no other arm is known.
+    """
+    others = [one for one in library.runs.values() if one is not run and one.arm]
+    if _arm(run) == "unique":
+        found = [one for one in others if _arm(one) != "unique"]
+        order = lambda one: (run_onset(one).found, arm_rank(_arm(one)))  # noqa: E731
+    else:
+        found, order = [one for one in others if _arm(one) == "unique"], lambda one: ()
+    found.sort(key=lambda one: (one.training_seed != run.training_seed, order(one)))
+    return found[0].run if found else ""
 
 
 def default_head(run: Results, probe: str, metric: str, step: int) -> str:
@@ -180,9 +203,9 @@ def head_names(run: Results) -> list[str]:
 
 
 def default_step(run: Results) -> int:
-    """The last step whose numbers lint did not leave out."""
+    """The step of the first event, such as the first lasting induction head; the last that lint does not leave out without one."""
     usable = [s for s in run.steps if s not in run.left_out] or list(run.steps) or [0]
-    return int(usable[-1])
+    return next((step for step, _ in events(run) if step in usable), int(usable[-1]))
 
 
 def drawable(run: Results) -> tuple[str, ...]:
@@ -249,10 +272,10 @@ class _Reader:
 
     def step(self, run: Results) -> int:
         """A step of the run, the nearest where it is none."""
-        last = default_step(run)
         wanted = self.params.get("step")
         if wanted is None:
-            return last
+            return default_step(run)
+        last = int(run.steps[-1]) if run.steps else 0
         if not wanted.lstrip("-").isdigit() or len(wanted) > 18:
             why = f"is not a step of {clean(run.run)}; showing {step_number(last)}"
             self.complain("step", wanted, why, limit=40)

@@ -179,7 +179,11 @@ def offset_profile(
     Raises:
         ByroteError: the results hold no `offset_profile`, or not that step or head.
     """
-    rows, step = at_step(observations(results, probe="offset_profile", metric="profile"), step)
+    every = observations(results, probe="offset_profile", metric="profile")
+    most = float(
+        every.loc[every["valid"], ["value", "hi"]].max(axis=None)
+    )  # one axis for all heads and steps of the run
+    rows, step = at_step(every, step)
     possible = rows.loc[
         rows["valid"] | rows["left_out"], "position"
     ].unique()  # the last offset has no key but position 0
@@ -210,7 +214,7 @@ def offset_profile(
     ]
     found = "; ".join(said) or "no head was measured"
     return lines_figure(
-        lines, x_axis=x_axis, y_axis=loss_axis(lines, levels, title="mean attention fraction", room=1.05), height_px=340,
+        lines, x_axis=x_axis, y_axis=loss_axis(lines, [*levels, most if most > 0 else None], title="mean attention fraction", room=1.05), height_px=340,
         by=("tokens back", "head"), under=chance_trace([float(p) for p in chance.index], levels),
         title=f"Attention by offset, {markup(short(results.run))}, step {step_number(step)}",
         subtitle="band: 95% interval over sequences · dotted: uniform attention",

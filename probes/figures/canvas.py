@@ -23,7 +23,7 @@ NUMBERS = ("value", "lo", "hi", "chance", "n", "reason")
 
 # What can be switched off, and the traces it is made of (by the start of their name).
 VISUALS = {
-    "band": ("95% interval",),
+    "band": ("95% interval", "lowest to highest seed"),
     "chance": ("chance",),
     "context": ("every head", "other heads"),
     "onset": ("onset of",),

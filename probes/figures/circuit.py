@@ -18,12 +18,16 @@ from byrote.probes.figures.axis import axis_layout
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, empty, finish, note, scatter
 from byrote.probes.figures.cells import thinned
 from byrote.probes.figures.theme import paint
+from byrote.probes.head_roles import INDUCTION, LOOKS_BACK, MATCHES, NONE, PREVIOUS, RESTS, roles
 from byrote.probes.paths import INPUTS, Path, paths
 from byrote.probes.wording import bounds, clean, counted, markup, short, step_number
 
 MAX_EDGES_PER_STEP = 240
 MAX_EDGES_DRAWN = 60
 CHANGE = "prefix matching without the path"
+ROLE_TOKENS = {
+    INDUCTION: "series0", PREVIOUS: "series2", MATCHES: "series3", LOOKS_BACK: "muted", RESTS: "context", NONE: "ink",
+}  # fmt: skip
 WAY_NAMES = {"k": "K-composition", "q": "Q-composition", "v": "V-composition"}
 Head = tuple[int, int]
 
@@ -180,6 +184,8 @@ def circuit(
 ) -> Figure:
     """Heads in rows by layer and edges between them; paths that ablation showed to carry prefix matching are orange.
 
+    The colour of a head is its role, see `byrote.probes.head_roles`.
+
     Args:
         results: a `Results` with `composition`.
         way: "k", "q" or "v": what the later head reads the earlier one with.
@@ -206,10 +212,8 @@ def circuit(
     edges = [edge for edge in wired.edges[step] if edge.shown_from(least_z)][:MAX_EDGES_DRAWN]
     heads = sorted({end for edge in edges for end in (edge.source, edge.target)})
     labels = [head_label(*head) for head in heads]
-    x, y = [h for _, h in heads], [l for l, _ in heads]
-    dots = {"size": 10, "color": paint("ink"), "symbol": "circle"}
     traces = [_edge_trace(edge) for edge in sorted(edges, key=lambda edge: edge.carries)]
-    traces.append(scatter("heads", x, y, marker=dots, hover=labels))
+    traces += _head_traces(heads, roles(results, step))
     above: dict[str, Any] = {"xref": "x", "yref": "y", "yshift": 14}
     notes = [note(label, x=h, y=l, tone="ink", **above) for label, (l, h) in zip(labels, heads, strict=True)]
     layout = {
@@ -224,6 +228,18 @@ def circuit(
         alt=f"{WAY_NAMES[way]} between heads of {clean(results.run)} at step {step_number(step)}: {shown}. {findings.circuit(results, way=way, step=step)}.",
         look=look, table=lambda: edges_table(results, wired, way=way, step=step, least=least_z),
     )  # fmt: skip
+
+
+def _head_traces(heads: list[Head], known: dict[Head, str]) -> list[Trace]:
+    """Heads as dots, those of one role in one colour; hovering says which."""
+    traces = []
+    for role in ROLE_TOKENS:
+        mine = [head for head in heads if known.get(head, NONE) == role]
+        if mine:
+            dots = {"size": 10, "color": paint(ROLE_TOKENS[role]), "symbol": "circle"}
+            hover = [f"{head_label(*head)}, {role}" for head in mine]
+            traces.append(scatter(role, [h for _, h in mine], [l for l, _ in mine], marker=dots, hover=hover))
+    return traces
 
 
 def path_words(found: Wiring, way: str, step: int) -> str:

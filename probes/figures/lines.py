@@ -33,6 +33,7 @@ class Line:
         style: colour and dash.
         name: what a table calls it; the label where empty.
         points: whether each has a marker; a curve that was worked out has none.
+        band: what lies between `lo` and `hi`.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Line:
     style: Style
     name: str = ""
     points: bool = True
+    band: str = "95% interval"
 
     @classmethod
     def of(
@@ -86,7 +88,7 @@ class Line:
         if x:
             band = {"width": 0, "color": self.style.band}
             traces.append(
-                scatter("95% interval", x, y, line=band, fill="toself", fillcolor=self.style.band, **more)
+                scatter(self.band, x, y, line=band, fill="toself", fillcolor=self.style.band, **more)
             )
         line = {"color": color, "width": 2, "dash": self.style.dash}
         marker = {"size": 6, "color": color, "symbol": self.style.symbol} if self.points else None

@@ -21,10 +21,11 @@ from byrote.probes.figures.canvas import (
     switched_on,
 )
 from byrote.probes.figures.lines import end_labels, label_margin_px, table_of
+from byrote.probes.figures.seed_curves import arm_strip
 from byrote.probes.figures.select import as_list, main_metric, metric_name, unit
 from byrote.probes.figures.theme import paint, run_styles
 from byrote.probes.figures.trajectory import Strip, rule, strip_of
-from byrote.probes.trajectory.verdict import INDUCTION, Milestone, milestones
+from byrote.probes.trajectory.verdict import INDUCTION, Milestone, Onset, milestones, onset
 from byrote.probes.wording import clean, markup, sentence_case, short
 
 STRIP_PX, STRIPS_PX = 280, 150  # one strip alone, one of several
@@ -45,6 +46,7 @@ def timeline(
     log: bool = True,
     band: bool = True,
     step: int | None = None,
+    groups: Sequence[Any] = (),
     look: Look = FULL,
 ) -> Figure:
     """The strongest head of every run at every step, one strip per probe; above them when heads appeared.
@@ -59,6 +61,8 @@ def timeline(
         log: steps on a log axis.
         band: draw the 95% intervals.
         step: a step to draw a rule through.
+        groups: arms of several seeds, whose runs are those of `results_list`: one line an arm, the median of its seeds, and
+            above them between which steps induction heads appeared in how many; `base` names an arm then.
         look: theme and width.
 
     Returns:
@@ -68,13 +72,19 @@ def timeline(
         ByroteError: no run holds one of the probes.
     """
     runs = as_list(results_list)
-    names = [r.run for r in runs]
-    shown = next((n for n in reversed(names) if n != base), names[-1]) if shown is None else shown
+    names = [one.name for one in groups] or [r.run for r in runs]
+    if shown is None:
+        shown = "" if groups else next((n for n in reversed(names) if n != base), names[-1])
     if events is None:
-        events = events_of(runs, shown=shown, base=base)
+        events = arm_events(groups) if groups else events_of(runs, shown=shown, base=base)
     pairs = [(p, main_metric(p)) if isinstance(p, str) else p for p in probes]
     axis = StepAxis.over((s for r in runs for s in r.all_steps), log=log)
-    strips = [_strip(runs, *pair, base=base, axis=axis) for pair in pairs]
+    strips = [
+        arm_strip(groups, *pair, base=base, axis=axis)
+        if groups
+        else _strip(runs, *pair, base=base, axis=axis)
+        for pair in pairs
+    ]
     several = len(strips) > 1
     each, heading = (STRIPS_PX, GAP_PX) if several else (STRIP_PX, 0)
     lanes = LANE_PX * len(events) + 6 * bool(events)
@@ -101,7 +111,7 @@ def timeline(
             right_px=label_margin_px(line.label for strip in strips for line in strip.lines),
         ),
         title="Strongest head at each step" if several else strips[0].title,
-        subtitle=_reading([strip.subtitle for strip in strips], band=band, events=bool(events)),
+        subtitle=_reading([strip.subtitle for strip in strips], band=band, events=bool(events), arms=bool(groups)),
         alt=_finding(strips, events),
         look=look, table=table, by=("step", "run"),
     )  # fmt: skip
@@ -213,15 +223,37 @@ def events_of(
     return [(run, one) for run, one in found if run == shown or one.what == INDUCTION]
 
 
+def arm_events(groups: Sequence[Any], onsets: Callable[[Any], Onset] = onset) -> list[tuple[str, Milestone]]:
+    """Between which steps induction heads appeared in an arm, and in how many of its seeds; nothing where in none.
+
+    Args:
+        groups: arms.
+        onsets: of one run's results; a cache in its place makes them once.
+    """
+    found = []
+    for one in groups:
+        brackets = [had.bracket for had in map(onsets, one.runs) if had.found and had.bracket is not None]
+        if brackets:
+            first = min(-1 if lo is None else lo for lo, _ in brackets)
+            span = (None if first < 0 else first, max(hi for _, hi in brackets))
+            what = f"{INDUCTION} in {len(brackets)}/{len(one)} seeds"
+            found.append(
+                (one.name, Milestone(what, "", span, "first induction verdict that lasts, over the seeds"))
+            )
+    return found
+
+
 def _what(probe: str, metric: str) -> str:
     """A strip's heading: the probe, its metric where it is not the main one, and the unit."""
     words = [metric_name(probe, metric, main=main_metric(probe)), unit(probe, metric)]
     return sentence_case(", ".join(word for word in words if word))
 
 
-def _reading(subtitles: Sequence[str], *, band: bool, events: bool) -> str:
+def _reading(subtitles: Sequence[str], *, band: bool, events: bool, arms: bool) -> str:
     """What lines, bands and bars are."""
-    if len(subtitles) == 1:
+    if arms:
+        text = subtitles[0] if band else subtitles[0].replace(" · band: lowest to highest seed", "")
+    elif len(subtitles) == 1:
         text = subtitles[0] if band else subtitles[0].replace(_BAND, "")
     else:
         text = ("band: 95% interval · " if band else "") + "dotted: chance"
@@ -242,4 +274,4 @@ def _words(run: str, one: Milestone, shown: str) -> str:
 
 
 def _event(run: str, one: Milestone) -> str:
-    return f"{clean(run, limit=60)}: {one.what}, {one.head}, steps {one.when}"
+    return f"{clean(run, limit=60)}: {', '.join(filter(None, (one.what, one.head)))}, steps {one.when}"

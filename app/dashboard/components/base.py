@@ -20,16 +20,21 @@ LEVELS = 65_000  # codes up to here are values, fine enough to round as the tabl
 BELOW, ABOVE, VOID = 65_001, 65_002, 65_535
 
 
-def show(name: str, data: Mapping[str, Any], *, key: str, **on: Callable[[], None]) -> None:
+def show(
+    name: str, data: Mapping[str, Any], *, key: str, width: str = "stretch", **on: Callable[[], None]
+) -> None:
     """Draw a component.
 
     Args:
         name: of its files.
         data: what it gets to draw.
         key: `st.session_state[key]` holds what it reported.
+        width: "stretch", or "content" for one that stands beside others.
         on: name of what it reports -> called when that changes.
     """
-    _component(name)(key=key, data=data, **{f"on_{what}_change": call for what, call in on.items()})
+    _component(name)(
+        key=key, data=data, width=width, **{f"on_{what}_change": call for what, call in on.items()}
+    )
 
 
 @lru_cache(maxsize=8)

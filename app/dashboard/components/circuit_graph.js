@@ -43,6 +43,14 @@ class Graph {
     this.scores = this.scored === data.key ? this.scores : shorts(data.scores);
     this.scored = data.key;
     this.root.querySelector(".byrote").style.setProperty("--path", data.path_color);
+    this.roles = bytes(data.role_of);
+    this.find(".roles").replaceChildren(...data.roles.map((name, i) => {
+      const swatch = element("i", { "aria-hidden": "true" });
+      swatch.style.background = data.role_colors[i];
+      const item = element("span", {});
+      item.append(swatch, name);
+      return item;
+    }));
     this.range.max = String(data.z_max);
     this.range.value = String(data.z);
     if (this.layout !== layout) this.build(data);
@@ -117,7 +125,8 @@ class Graph {
       const known = scores[at] !== VOID, frac = level(scores[at]) / LEVELS, quiet = !linked.has(at);
       const dot = node.querySelector(".dot");
       dot.setAttribute("r", (this.radius * (known ? 0.55 + 0.45 * frac : 0.5)).toFixed(1));
-      dot.style.fill = known ? data.colors[Math.round(frac * (data.colors.length - 1))] : "none";
+      const role = this.roles[index * size + at];
+      dot.style.fill = role < data.roles.length ? data.role_colors[role] : "none";
       node.classList.toggle("quiet", quiet && !known);
       node.classList.toggle("path", path.has(at));
       node.style.display = quiet && this.lonely.checked ? "none" : "";
@@ -141,7 +150,7 @@ class Graph {
       node.title_.textContent = this.words(at, kept);
     });
     const doubt = data.doubts[data.steps[index]];
-    const none = kept.length ? "" : data.edges[index]?.length ? `No edge reaches this z; the highest is ${Math.max(...data.edges[index].map((edge) => edge[2] ?? 0)).toFixed(1)}.` : "No edge was measured here.";
+    const none = kept.length ? "" : data.edges[index]?.length ? `No edge reaches this z; the highest is ${Math.max(...data.edges[index].map((edge) => edge[2] ?? 0)).toFixed(2)}.` : "No edge was measured here.";
     this.find(".live").textContent = [doubt, none || (chosen >= 0 ? this.words(chosen, kept) : "Select a head to see what it reads.")].filter(Boolean).join(" ");
   }
 
@@ -150,13 +159,14 @@ class Graph {
   }
 
   words(at, kept) {
-    const shown = ([, , z, , change]) => change === null ? `z ${z.toFixed(1)}` : `without it prefix matching ${change > 0 ? "+" : ""}${change.toFixed(2)}`;
+    const shown = ([, , z, , change]) => change === null ? `z ${z.toFixed(2)}` : `without it prefix matching ${change > 0 ? "+" : ""}${change.toFixed(2)}`;
     const list = (ends, from) => ends.slice(0, 4).map((edge) => `${this.name(edge[from])} (${shown(edge)})`).join(", ");
     const reads = kept.filter((edge) => edge[1] === at), read = kept.filter((edge) => edge[0] === at);
     const parts = [];
     if (reads.length) parts.push(`reads ${list(reads, 0)}`);
     if (read.length) parts.push(`is read by ${list(read, 1)}`);
-    return `${this.name(at)} ${parts.join("; ") || "has no edge drawn"}`;
+    const role = this.data.roles[this.roles[this.player.index * this.data.layers * this.data.heads + at]];
+    return `${this.name(at)}${role ? ` (${role})` : ""} ${parts.join("; ") || "has no edge drawn"}`;
   }
 
   near(at) {

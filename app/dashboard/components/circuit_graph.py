@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from byrote.dashboard.components.base import VOID, encode, packed, series_data
-from byrote.dashboard.components.head_grid import palette
 from byrote.dashboard.figure_cache import wiring
 from byrote.dashboard.library import number_of, run_cache
 from byrote.dashboard.query_params import State
-from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, WAY_NAMES, Wiring, path_words
+from byrote.probes.figures.circuit import MAX_EDGES_PER_STEP, ROLE_TOKENS, WAY_NAMES, Wiring, path_words
 from byrote.probes.figures.theme import TOKENS
+from byrote.probes.head_roles import ROLES, UNKNOWN, role_codes
 from byrote.probes.results import Results
 
 
@@ -43,7 +43,9 @@ def graph_data(
         "path_words": {str(step): path_words(found, state.way, step) for step in run.all_steps},
         "path_color": TOKENS["series1"][0 if theme == "light" else 1],
         "scores": _scores(run, state.probe, state.metric),
-        "colors": list(palette("sequential")),
+        "roles": list(ROLES),
+        "role_of": _roles(run),
+        "role_colors": [TOKENS[ROLE_TOKENS[role]][0 if theme == "light" else 1] for role in ROLES],
     }
 
 
@@ -56,7 +58,7 @@ def _edges(run: Results, way: str) -> list[list[tuple[int, int, float | None, in
             (
                 e.source[0] * n_heads + e.source[1],
                 e.target[0] * n_heads + e.target[1],
-                round(e.z, 1) if np.isfinite(e.z) else None,
+                round(e.z, 2) if np.isfinite(e.z) else None,
                 int(e.carries),
                 round(e.path.change, 3) if e.path else None,
             )
@@ -64,6 +66,12 @@ def _edges(run: Results, way: str) -> list[list[tuple[int, int, float | None, in
         ]
         for step in run.all_steps
     ]
+
+
+@run_cache(1)
+def _roles(run: Results) -> str:
+    """One byte a head and step: its place in ROLES, 255 where nothing says."""
+    return packed(np.where((codes := role_codes(run)) == UNKNOWN, 255, codes).astype(np.uint8))
 
 
 @run_cache(12)

@@ -1,7 +1,10 @@
 const SHOWN = { value: "value", previous: "change since the checkpoint before", final: "difference from the last checkpoint", base: "difference from the baseline" };
 const LEAST = 12, LOWEST = 9; // of a cell, in pixels: below that it cannot be hit, or told from its neighbours
+const FEW = 8, READABLE = 36; // so few heads a layer stand below one another rather than smaller than this
+const WIDEST = 112; // of a cell: a small model fills the page, and its numbers still stand together
 const TALLEST = 640; // what a grid should not exceed, so that a whole deep model plays in sight
 const NAMES = 40, GAP = 28, WRITABLE = 30; // the column of names; between two grids; a cell that holds a number
+const COURSE = 92, COURSE_EDGE = 8; // height of the chosen head's curve below the grids, and what is free around it
 const held = new WeakMap();
 
 const label = (layer, head) => `L${layer}H${head}`;
@@ -77,15 +80,15 @@ class Grid {
 
   // Cells as large as the page allows: the grids side by side where that leaves enough to hit, else one below another.
   fit() {
-    const { layers, heads, cell, panels } = this.data;
+    const { layers, heads, panels } = this.data;
     const host = this.root.querySelector(".byrote"), width = host.clientWidth;
     if (!width) return;
     this.width = width;
     const room = (n) => Math.floor(((width - GAP * (n - 1)) / n - NAMES) / heads) - 2;
     let beside = panels.length;
-    while (beside > 1 && room(beside) < LEAST) beside -= 1;
-    this.cell = Math.max(LEAST, Math.min(cell, room(beside)));
-    const height = Math.min(Math.max(22, Math.round(0.8 * this.cell)), Math.max(LOWEST, Math.floor(TALLEST / layers) - 2));
+    while (beside > 1 && room(beside) < (heads <= FEW ? READABLE : LEAST)) beside -= 1;
+    this.cell = Math.max(LEAST, Math.min(WIDEST, room(beside)));
+    const height = Math.min(Math.max(22, Math.round(0.8 * Math.min(this.cell, 64))), Math.max(LOWEST, Math.floor(TALLEST / layers) - 2));
     host.style.setProperty("--cell-width", `${this.cell}px`);
     host.style.setProperty("--cell-height", `${height}px`);
     this.numbers.hidden = this.cell < WRITABLE;
@@ -201,7 +204,60 @@ class Grid {
       panel.frame.classList.toggle("doubted", p === 0 && Boolean(data.doubts[data.steps[index]]));
     });
     this.root.querySelector(".byrote").dataset.step = data.steps[index];
+    this.course(index, resting);
+    this.find(".live").setAttribute("aria-live", resting ? "polite" : "off"); // it plays along, and is read out at rest
+    const at = this.position(this.selected);
+    if (!resting && at >= 0) this.find(".live").textContent = `${this.words(0, at, index)}, at ${data.labels[index]}.`;
     if (resting) this.settle(index);
+  }
+
+  // The chosen head in the run and in the baseline over all checkpoints, on the whole range, and a rule that plays along.
+  course(index, resting) {
+    const { data } = this, host = this.find(".course"), n = data.steps.length;
+    host.hidden = this.position(this.selected) < 0 || n < 2 || !this.width;
+    if (host.hidden) return;
+    const x = (i) => COURSE_EDGE + (i / (n - 1)) * (this.width - 2 * COURSE_EDGE);
+    const y = (frac) => COURSE - COURSE_EDGE - frac * (COURSE - 2 * COURSE_EDGE);
+    if (resting || !this.cursor) this.curves(host, x, y);
+    this.cursor.setAttribute("x1", x(index));
+    this.cursor.setAttribute("x2", x(index));
+    for (const [dot, values] of this.dots) {
+      const value = values[index];
+      dot.style.display = value === null ? "none" : "";
+      if (value !== null) { dot.setAttribute("cx", x(index)); dot.setAttribute("cy", y(value)); }
+    }
+  }
+
+  curves(host, x, y) {
+    const { data } = this, at = this.position(this.selected), size = data.layers * data.heads;
+    const made = (tag, attributes) => {
+      const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+      return node;
+    };
+    const level_ = (height, name) => made("line", { class: name, x1: x(0), x2: x(data.steps.length - 1), y1: y(height), y2: y(height) });
+    const svg = made("svg", { height: COURSE, viewBox: `0 0 ${this.width} ${COURSE}`, preserveAspectRatio: "none" });
+    svg.append(level_(0, "edge"), level_(1, "edge"));
+    if (data.chance_frac !== null) svg.append(level_(data.chance_frac, "chance"));
+    this.dots = [];
+    data.panels.forEach((panel, p) => {
+      if (panel.role === "difference") return;
+      const values = data.steps.map((_, i) => {
+        const place = panel.at ? panel.at[i] : i, code = place < 0 ? VOID : this.series[p].codes[place * size + at];
+        return code === VOID ? null : level(code) / LEVELS;
+      });
+      let d = "", open = false;
+      values.forEach((value, i) => {
+        if (value !== null) d += `${open ? "L" : "M"}${x(i).toFixed(1)},${y(value).toFixed(1)}`;
+        open = value !== null;
+      });
+      const dot = made("circle", { r: 4, class: panel.role });
+      svg.append(made("path", { d, class: panel.role }), dot);
+      this.dots.push([dot, values]);
+    });
+    this.cursor = made("line", { y1: 0, y2: COURSE });
+    svg.append(this.cursor);
+    host.replaceChildren(svg);
   }
 
   // What need not be right while playing: names, tab stops, rings, the legend and the spoken line.

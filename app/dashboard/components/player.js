@@ -57,7 +57,8 @@ class Player {
     }
     this.pace.value = "1";
     const track = element("div", { class: "track" }, this.range, this.ticks);
-    host.replaceChildren(this.play, back, on, track, this.output, this.before, this.after, this.pace);
+    this.said = element("p", { class: "events" });
+    host.replaceChildren(this.play, back, on, track, this.output, this.before, this.after, this.pace, this.said);
     this.play.onclick = () => this.toggle();
     back.onclick = () => this.move(this.index - 1);
     on.onclick = () => this.move(this.index + 1);
@@ -74,6 +75,7 @@ class Player {
   load({ steps, marks, index }) {
     this.steps = steps;
     this.events = marks.filter((mark) => mark.kind === "event").map((mark) => mark.index);
+    this.output.style.minWidth = `${Math.max(15, ...steps.map((step) => step.label.length))}ch`; // nothing moves while it plays
     this.range.max = String(Math.max(0, steps.length - 1));
     this.range.disabled = steps.length < 2;
     this.play.disabled = steps.length < 2;
@@ -81,6 +83,9 @@ class Player {
     this.play.hidden = still;
     this.pace.hidden = still;
     this.before.hidden = this.after.hidden = this.events.length === 0;
+    const events = marks.filter((mark) => mark.kind === "event").sort((a, b) => a.index - b.index);
+    this.said.textContent = events.map((mark) => `▲ ${steps[mark.index].label.split(" · ")[0]}: ${mark.text}`).join("   ");
+    this.said.hidden = !events.length;
     this.ticks.replaceChildren(
       ...marks.map((mark) => {
         const tick = element("span", { class: `tick ${mark.kind}`, title: mark.text });

@@ -76,7 +76,7 @@ def _legend(view: View) -> None:
         what = probe_name(state.probe) if state.probe else "nothing measured"
         st.caption(
             literal(
-                f"Node size and colour: {what}. Orange: prefix matching falls when this path is ablated. Edge width: composition z, "
+                f"Node colour: what the head is; size: {what}. Orange edge: prefix matching falls when this path is ablated. Edge width: composition z, "
                 "an aid to exploring; the pair with the highest z need not do the work. Later layers read from earlier ones below.",
                 limit=400,
             )

@@ -27,13 +27,16 @@ from byrote.dashboard.page import (
 from byrote.dashboard.query_params import State, head_names
 from byrote.dashboard.views import head_text
 from byrote.interp.axes import parse_head
-from byrote.probes.findings import not_called, one_head
+from byrote.probes.head_roles import introduce, roles, score_and_rank
 from byrote.probes.results import Results
-from byrote.probes.results.rows import strongest_first
+from byrote.probes.results.rows import limits_of, strongest_first
+from byrote.probes.rules import SMALLEST, smallest_effect
+from byrote.probes.spec import ProbeInfo
 from byrote.probes.wording import (
     chance_number,
     clean,
     interval,
+    literal,
     plain,
     probe_name,
     sentence_case,
@@ -51,7 +54,13 @@ def draw(view: View, page: Drawing) -> None:
         page.title(f"{run.run} has no head to show")
         nothing("No probe with a value per head was measured.", measuring("prefix_matching"))
         return
-    page.title(one_head(run, parse_head(state.head), state.probe, state.metric, step=state.step))
+    head = parse_head(state.head)
+    score = score_and_rank(run, head, state.probe, state.metric, step=state.step)
+    if head in roles(run, state.step):
+        page.title(introduce(run, head, step=state.step))
+        st.caption(literal(score, limit=400))
+    else:
+        page.title(score)
     _neighbours(view)
     with panel("the attention"):
         head_text.draw(view, page)
@@ -95,19 +104,24 @@ def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
     if frame.empty:
         nothing(f"Nothing was measured about {state.head} at step {step_number(state.step)}.")
         return
-    unmet = not_called(view.run, state.step).get(parse_head(state.head), "")
-    why = f" It matches prefixes and is no induction head: {unmet}." if unmet else ""
     pinned = f" Pinned beside it: {', '.join(beside)}, with their intervals." if beside else ""
     page.table(
-        frame,
+        frame.drop(columns="scaled"),
         "scores",
-        caption=f"{state.head} at step {step_number(state.step)}: value with 95% interval, chance, n and rank among all heads.{pinned}{why}",
+        shown=frame.assign(curve=frame["scaled"]).drop(columns="scaled"),
+        caption=f"{state.head} at step {step_number(state.step)}: value with 95% interval, chance, n and rank among all heads.{pinned}",
         column_config={
             # Names stay in sight where the table is wider than the screen.
             "measure": st.column_config.TextColumn(
                 "measure", width=220 if beside else 230, pinned=bool(beside)
             ),
-            "curve": st.column_config.LineChartColumn("curve", width=50 if beside else 60),
+            "curve": st.column_config.LineChartColumn(
+                "curve",
+                width=50 if beside else 60,
+                y_min=0,
+                y_max=1,
+                help="Over the steps, on the whole range of the measure: what is level here hardly changed",
+            ),
             VALUE: st.column_config.TextColumn(
                 f"{state.head} [95% interval]" if beside else VALUE, width=150
             ),
@@ -123,7 +137,8 @@ def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
 
 @run_cache(8)
 def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...] = ()) -> pd.DataFrame:
-    """One row per head metric: value, interval, chance, n, rank, and the curve; the reason where not measured.
+    """One row per head metric: value, interval, chance, n, rank, the curve, and that curve on the metric's range (`scaled`);
+    the reason where not measured.
 
     Args:
         run: whose heads.
@@ -146,12 +161,32 @@ def scores_frame(run: Results, label: str, *, step: int, beside: tuple[str, ...]
                 own = curves.get((probe, metric), {})
                 curve = [plain(float(own.get(s, np.nan))) for s in run.all_steps] if values[label] else []
                 found.append(
-                    {"measure": sentence_case(name), "curve": curve, VALUE: values[label]}
+                    {
+                        "measure": sentence_case(name),
+                        "curve": curve,
+                        "scaled": on_its_range(curve, info, metric),
+                        VALUE: values[label],
+                    }
                     | {name: values[name] or None for name in beside}
                     | rows.rank(heads[label], lower=info.better_of(metric) == "lower")
                     | {"unit": info.unit_of(metric)}
                 )
     return pd.DataFrame(found)
+
+
+def on_its_range(curve: list[float | None], info: ProbeInfo, metric: str) -> list[float | None]:
+    """A curve as shares of the metric's range, so that noise is drawn as small as it is.
+
+    Without a declared range, of that of the curve with 0, and of no less than twenty smallest effects.
+
+    Args:
+        curve: in the metric's unit, None where not measured.
+        info, metric: of the probe.
+    """
+    known = np.array([value for value in curve if value is not None], dtype=np.float64)
+    lo, hi = limits_of(info, metric, known)
+    span = max(hi - lo, smallest_effect(info, metric) / SMALLEST)
+    return [None if value is None else (value - lo) / span for value in curve]
 
 
 @dataclass(frozen=True)
@@ -226,7 +261,10 @@ def _notebook(view: View) -> list[str]:
     if state.layer_head is None:
         return ["run"]
     layer, head = state.layer_head
-    lines = []
+    lines = [
+        "from byrote.probes.head_roles import introduce",
+        f"introduce(run, {(layer, head)}, step={state.step})",
+    ]
     if run.kinds.get(("offset_profile", "profile")) == "head curve":
         heads = [state.head, *state.pin][:3]
         lines.append(f"figures.offset_profile(run, heads={heads!r}, step={state.step})")

@@ -240,14 +240,37 @@ def _timeline(view: View, page: Drawing, runs: list[Results]) -> None:
         nothing("No probe with a value per head was measured.", measuring("prefix_matching"))
         return
     _timeline_controls(view)
+    pairs = ((state.probe, state.metric), *((name, main_metric(name)) for name in state.also))
+    if arms := _arms_drawn(view, pairs):
+        base = view.base.facts.arm if view.base is not None and view.base in arms else None
+        of_arms = partial(
+            figure_cache.arm_timeline, *arms, step=state.step, pairs=pairs, base=base, log=state.scale == "log", band=state.band == "on"
+        )  # fmt: skip
+        page.figure(of_arms, TIMELINE, on_select=to_clicked_step, selection_mode="points")
+        _below_timeline(view)
+        return
     if state.also:  # several strips are read for one run, against its baseline
         drawn = [run for run in drawn if run.run in (state.run, state.base)]
     base = state.base if any(run.run == state.base for run in drawn) else None
-    pairs = ((state.probe, state.metric), *((name, main_metric(name)) for name in state.also))
     draw = partial(
         figure_cache.timeline, *drawn, step=state.step, pairs=pairs, base=base, shown=state.run, log=state.scale == "log", band=state.band == "on"
     )  # fmt: skip
     page.figure(draw, TIMELINE, on_select=to_clicked_step, selection_mode="points")
+    _below_timeline(view)
+
+
+def _arms_drawn(view: View, pairs: Sequence[tuple[str, str]]) -> list[Results]:
+    """The runs of all arms, where arms have several seeds, the arm looked at first; [] where runs are drawn by themselves."""
+    runs = list(view.library.runs.values())
+    groups = figure_cache.arms_shown(*runs)
+    first = [run.facts.arm for run in (view.run, view.base) if run is not None]
+    groups = sorted(groups, key=lambda one: first.index(one.name) if one.name in first else len(first))
+    kept = [run for one in groups[:MAX_RUNS_DRAWN] for run in one.runs]
+    return kept if all(run.has(*pair) for run in kept for pair in pairs) else []
+
+
+def _below_timeline(view: View) -> None:
+    state = view.state
     with st.container(horizontal=True, vertical_alignment="center", key="below_timeline"):
         page_link(view, "trajectory", "Watch every head form", icon=":material/play_circle:")
         how_computed(

@@ -35,7 +35,7 @@ from byrote.probes.comparable import ALIGNMENTS
 from byrote.probes.figures import Figure, head_grid
 from byrote.probes.findings import highest_head
 from byrote.probes.results import Cube, Results
-from byrote.probes.wording import estimate, literal, probe_name, step_number
+from byrote.probes.wording import clean, estimate, literal, probe_name, step_number
 
 GRID = "grid"
 N_TOP = 10
@@ -51,7 +51,7 @@ def draw(view: View, page: Drawing) -> None:
     cube = run.cube(state.probe, state.metric)
     page.title(highest_head(run, state.probe, state.metric))
     with panel("the grid"):
-        data = grid_data(run, state, base=view.base, pairs=_pairs(view), events=findings.events(run))
+        data = grid_data(run, state, base=view.base, pairs=_pairs(view), events=_events(view))
         show(
             "head_grid", data, key=GRID, open=_open,
             head=follow(GRID, "head"), step=follow(GRID, "step", int), show=follow(GRID, "show"),
@@ -75,6 +75,17 @@ def _pairs(view: View, *, say: bool = True) -> Mapping[int, int]:
         if say:
             st.caption(literal(f"The baseline cannot be aligned: {error.message}. {error.help}", limit=400))
         return {}
+
+
+def _events(view: View) -> list[tuple[int, str]]:
+    """The run's events, and those of the baseline at the steps of the run that they stand beside."""
+    found = findings.events(view.run)
+    if view.base is None:
+        return found
+    beside = {theirs: mine for mine, theirs in _pairs(view, say=False).items()}
+    name = clean(view.base.run, limit=40)
+    theirs = [(beside[s], f"{name}: {text}") for s, text in findings.events(view.base) if s in beside]
+    return sorted([*found, *theirs])
 
 
 def _below_grid(view: View, cube: Cube) -> None:
@@ -134,6 +145,7 @@ def _top(view: View, page: Drawing, cube: Cube) -> None:
         caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         column_config={
             "head": st.column_config.TextColumn("head", width=56),
+            "appeared": st.column_config.TextColumn("appeared", width=84, help="Between which measured steps the head came to stand surely above its null, and still does at the next; – where it does not"),
             "half risen": st.column_config.TextColumn("half risen", width=84, help="Between which measured steps the head had made half of its rise, as its 95% intervals tell; – where no rise is sure"),
             "curve": st.column_config.LineChartColumn("curve", width=60, y_min=cube.limits[0], y_max=cube.limits[1]),
             **{name: st.column_config.NumberColumn(name, format="%.3f", width=54) for name in ("score", "low", "high", "change")},
@@ -142,8 +154,8 @@ def _top(view: View, page: Drawing, cube: Cube) -> None:
 
 
 def top_frame(run: Results, cube: Cube, cube_of: tuple[str, str], *, step: int) -> pd.DataFrame:
-    """The strongest heads at a step: score with its interval, change since the checkpoint before, when half of the rise
-    had happened, and the whole curve.
+    """The strongest heads at a step: score with its interval, change since the checkpoint before, since when it stands
+    above its null, when half of the rise had happened, and the whole curve.
 
     Args:
         run: whose heads.
@@ -164,6 +176,7 @@ def top_frame(run: Results, cube: Cube, cube_of: tuple[str, str], *, step: int) 
                 "score": float(cube.value[at, layer, head]),
                 "low": float(cube.lo[at, layer, head]),
                 "high": float(cube.hi[at, layer, head]),
+                "appeared": findings.above_null_since(run, *cube_of, (layer, head)),
                 "half risen": findings.half_risen(run, *cube_of, (layer, head)),
                 "change": None if change is None else round(change, 3) + 0.0,
             }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from browsing import (
@@ -84,7 +85,7 @@ def test_from_a_click_to_the_attention_and_the_circuit_and_back(start):
     here.link("In the circuit").click()
     here.arrived("/circuit")
     here.says("h1", "Which head feeds which was not tested by ablation at step 160")
-    here.says(".live", "L1H3 reads L0H1 (z 7.5)")
+    here.says(".live", "reads L0H1 (z 7.50)")
     address = here.tab.url
     here.back()
     here.arrived("/head")
@@ -103,12 +104,51 @@ def test_from_a_click_to_the_attention_and_the_circuit_and_back(start):
     assert other.tab.url == address
 
 
-def test_the_copied_link_is_the_address(start):
-    here = start()
+def test_copy_link_copies_the_address(start):
+    here = start(permissions=["clipboard-read", "clipboard-write"])
     here.open("trajectory", **LINK, pin="L0H1")
     here.find(".st-key-share button").click()
-    shown = here.find("[data-testid=stPopoverBody] code").inner_text()
-    assert shown.replace("\n", "") == here.tab.url
+    here.says(".st-key-share [role=status]", "Copied")
+    copied = here.tab.evaluate("navigator.clipboard.readText()")
+    assert copied == here.tab.url and urlsplit(copied).port and "token" not in copied
+
+
+def test_a_browser_that_forbids_the_clipboard_shows_the_address(start):
+    here = start()
+    here.tab.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    here.open("trajectory", **LINK)
+    here.find(".st-key-share button").click()
+    assert here.find(".st-key-share input").input_value() == here.tab.url
+
+
+def test_the_first_tab_leads_past_menu_and_controls_to_play(start):
+    here = start()
+    here.open("trajectory", **LINK)
+    here.has(".byrote", data_step="160")
+    here.find(".byrote-skip").focus()
+    here.tab.keyboard.press("Enter")
+    for _ in range(3):
+        here.tab.keyboard.press("Tab")
+        if here.tab.evaluate("document.activeElement.shadowRoot?.activeElement?.className") == "play":
+            break
+    else:
+        pytest.fail("three tabs from the link, and not at the play button")
+
+
+@pytest.mark.parametrize("width", [400, 1024])
+def test_controls_are_a_slim_bar_above_the_page_where_it_is_narrow(start, width):
+    here = start(viewport={"width": width, "height": 900})
+    here.open("head", **LINK)
+    here.drawn()
+    bar, page = (
+        here.find(part).bounding_box() for part in ("[data-testid=stSidebar]", "[data-testid=stMain]")
+    )
+    assert bar["height"] < 190 and bar["y"] + bar["height"] <= page["y"] + 1 and page["width"] == width
+    assert here.find("[data-testid=stMain]").evaluate("node => node.scrollWidth - node.clientWidth") == 0
+    cells = here.find(".st-key-figure_attention .heatmaplayer image").first.bounding_box()
+    assert cells["width"] > 150  # in version 0.1 the matrix was a line
+    here.find(".st-key-menu a").filter(has_text="Circuit").click()
+    here.arrived("/circuit")
 
 
 def test_a_bad_link_explains_itself_and_can_be_fixed(start):
@@ -221,9 +261,9 @@ def test_a_narrow_page_scrolls_only_downwards(start):
 def test_results_that_appear_meanwhile_are_shown_without_a_reload(start, pages_results):
     here = start()
     here.open("", **LINK)
-    here.says("h1", "repeated forms induction heads")
+    here.says("h1", "repeated: induction heads form")
     later = write_results(pages_results, "later", whole(steps=(0, 10), shape=SHAPE), shape=SHAPE)
     here.says("h1", "of 4 runs")
     shutil.rmtree(later)  # the other tests look at the same folder
-    here.says("h1", "repeated forms induction heads")
+    here.says("h1", "repeated: induction heads form")
     assert here.params()["run"] == "repeated"

@@ -161,7 +161,7 @@ def test_a_head_that_is_there_from_the_start_is_told_so(two_runs):
 def test_milestones_agree_with_the_events_of_the_command_line(full_runs):
     for run in open_library([full_runs]).runs.values():
         table = events(Results.open(run.path))
-        (row,) = table[(table["event"] == "onset_50") & (table["probe"] == "previous_token")].to_dict(
+        (row,) = table[(table["event"] == "above_null") & (table["probe"] == "previous_token")].to_dict(
             "records"
         )
         (mine,) = [one for one in milestones(run) if one.what == "previous token"]

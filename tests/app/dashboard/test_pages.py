@@ -18,11 +18,12 @@ FULL = {
     "pin": "L0H1",
 }
 TITLES = {
-    "overview": "repeated forms no lasting induction head; unique forms induction heads between steps 10 and 20 (L1H2)",
+    "overview": "repeated: no lasting induction head forms; unique: induction heads form between steps 10 and 20 (L1H2)",
     "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
-    "head": "L1H2 scores 0.90 [0.88, 0.92] on prefix matching at step 40, rank 1 of 6",
+    "head": "L1H2 is an induction head at step 40: prefix matching 0.90 [0.88, 0.92], chance 0.050",
     "circuit": "Which head feeds which was not tested by ablation at step 40",
-    "compare": "In these two runs, unique is higher on 1 and lower on 1 of 3 measures than repeated at step 40",
+    "compare": "In these two runs, unique is higher on 1 and lower on 1 of 3 measures against repeated at step 40; "
+    "induction heads appear in unique alone, between steps 10 and 20",
     "dose": "These runs are no dose-response",
     "memory": "unique: no training sequences were given to test it on; its strongest prefix matching is 0.90 [0.88, 0.92] (L1H2)",
     "runs": "2 runs, 8 checkpoints measured",
@@ -61,7 +62,7 @@ def test_every_figure_is_drawn_and_says_its_finding(open_page, full_runs, page):
     for chart in at.get("plotly_chart"):
         assert len(chart.proto.alt) > 30, chart.proto.alt
         assert json.loads(chart.proto.spec)["data"]
-    assert len(at.get("bidi_component")) == PAGES[page].component
+    assert len(at.get("bidi_component")) == PAGES[page].component + 1  # the link to copy
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -82,7 +83,7 @@ def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
     assert title(at) == "2 of 4 runs form lasting induction heads"
     write_results(tmp_path, "mine", rising())
     at.run()
-    assert title(at) == "mine forms induction heads between steps 10 and 20 (L1H2)"
+    assert title(at) == "mine: induction heads form between steps 10 and 20 (L1H2)"
     assert "Nothing has been measured" not in words(at)
 
 

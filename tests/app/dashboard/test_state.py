@@ -28,11 +28,11 @@ def test_a_link_reads_back_as_the_state_it_was_made_of(two_runs):
     assert reading.complaints == ()
 
 
-def test_no_link_shows_the_last_step_the_strongest_head_and_the_unique_run_as_baseline(two_runs):
+def test_no_link_shows_the_first_event_the_strongest_head_and_the_counterpart_as_baseline(two_runs):
     state = read({}, open_library([two_runs])).state
-    assert (state.run, state.base, state.step) == ("repeated", "unique", 40)
-    state = read({"run": "unique"}, open_library([two_runs])).state
-    assert (state.base, state.head) == ("", "L1H2")
+    assert (state.run, state.base, state.step, state.head) == ("unique", "repeated", 20, "L1H2")
+    state = read({"run": "repeated"}, open_library([two_runs])).state
+    assert (state.base, state.step) == ("unique", 40)  # nothing happens in it: its last step
 
 
 def test_a_run_that_is_still_measured_is_read_from_its_units(tmp_path):
