@@ -275,14 +275,16 @@ class _Reader:
         wanted = self.params.get("step")
         if wanted is None:
             return default_step(run)
-        last = int(run.steps[-1]) if run.steps else 0
         if not wanted.lstrip("-").isdigit() or len(wanted) > 18:
-            why = f"is not a step of {clean(run.run)}; showing {step_number(last)}"
+            step = default_step(run)
+            why = f"is not a step of {clean(run.run)}; showing {step_number(step)}"
             self.complain("step", wanted, why, limit=40)
-            return last
+            return step
         step = int(wanted)
-        if step in run.all_steps or not run.all_steps:
-            return step if run.all_steps else last
+        if not run.all_steps:
+            return default_step(run)
+        if step in run.all_steps:
+            return step
         nearest = min(run.all_steps, key=lambda s: (abs(s - step), s))
         why = f"was not measured in {clean(run.run)}; showing the nearest, {step_number(nearest)}"
         self.complain("step", f"{step:,}", why)

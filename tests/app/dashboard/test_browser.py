@@ -158,11 +158,11 @@ def test_a_bad_link_explains_itself_and_can_be_fixed(start):
     for part in (
         "run=repeatd is not among the runs here",
         "step=banana is not a step",
-        "head=L7H7 is not in repeated",
+        "head=L7H7 is not in unique",
     ):
         assert part in said
     here.find(".st-key-fix_link button").click()
-    here.until_address(run="repeated", step="320")
+    here.until_address(run="unique", head="L1H3")
     here.find(".st-key-complaints").wait_for(state="detached")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from planted_series import flat, rising, write_results
 from byrote.dashboard.library import open_library
 from byrote.dashboard.query_params import read
 from byrote.dashboard.views.head import on_its_range
+from byrote.probes.findings import memory
 from byrote.probes.registry import REGISTRY
 
 UNIQUE = {"kind": "unique", "repeat_frac": 0.0, "pool_size": 0}
@@ -76,6 +78,21 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
     words = [a["text"] for a in json.loads(chart.proto.spec)["layout"]["annotations"]]
     assert any(w.startswith("unique: induction in 3/3 seeds") and "20" in w for w in words)
     assert not any(w.startswith("repeated: induction") for w in words)
+
+
+def test_memory_is_told_of_the_counterpart_where_that_alone_has_any(open_page, full_runs):
+    at = open_page("memory", full_runs, run="unique", base="repeated", step=40)
+    assert not at.exception
+    assert at.title[0].value.startswith("repeated remembers its training sequences")
+    assert any("unique holds no measure of memory" in one.value for one in at.caption)
+
+
+def test_a_control_is_not_said_to_remember_what_it_never_saw():
+    gap = SimpleNamespace(value=0.3, lo=0.1, hi=0.5)  # by chance, in one case of forty
+    assert memory("control", {10: gap}, {}, step=10, trained=False) == (
+        "control was never trained on the pool of its counterpart, which costs it −0.30 [−0.50, −0.10] nats against fresh "
+        "sequences at step 10"
+    )
 
 
 def test_a_curve_of_noise_is_drawn_as_noise():

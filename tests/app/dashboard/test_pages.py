@@ -74,7 +74,8 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
     assert f"Nothing has been measured in {tmp_path / 'results'} yet" in said
     assert "byrote run path/to/checkpoints -o results" in said
     assert "make demo" in said
-    assert at.session_state["byrote_state"].run == "repeated-d32-seed0"
+    state = at.session_state["byrote_state"]
+    assert (state.run, state.base, state.step) == ("unique-d32-seed0", "repeated-d32-seed0", 625)
     assert len(at.get("plotly_chart")) == len(PAGES[page].figures)
 
 
@@ -122,8 +123,8 @@ def test_a_bad_link_explains_itself_and_opens(open_page, two_runs, page):
     assert not at.exception
     said = words(at)
     for part in (
-        "run=uniqe is not among the runs here (unique, repeated)", "step=banana is not a step of repeated; showing 40",
-        "head=L9H9 is not in repeated, which has 2 layers of 3 heads", "did you mean prefix_matching?", "base=nope",
+        "run=uniqe is not among the runs here (unique, repeated)", "step=banana is not a step of unique; showing 20",
+        "head=L9H9 is not in unique, which has 2 layers of 3 heads", "did you mean prefix_matching?", "base=nope",
         "pin=x is not a head", "q=-3 is not a number that fits", "z=nan is not a number that fits",
         "align=moon is none of step, tokens, loss",
     ):  # fmt: skip
