@@ -178,14 +178,17 @@ def default_base(run: Results, library: Library) -> str:
 
     Of the same seed where there is one; "" where no other arm is known.
     """
-    others = [one for one in library.runs.values() if one is not run and one.arm]
-    if _arm(run) == "unique":
-        found = [one for one in others if _arm(one) != "unique"]
-        order = lambda one: (run_onset(one).found, arm_rank(_arm(one)))  # noqa: E731
-    else:
-        found, order = [one for one in others if _arm(one) == "unique"], lambda one: ()
-    found.sort(key=lambda one: (one.training_seed != run.training_seed, order(one)))
-    return found[0].run if found else ""
+    of_unique = _arm(run) == "unique"
+    found = [
+        one for one in library.runs.values()
+        if one is not run and one.arm and (_arm(one) == "unique") != of_unique
+    ]  # fmt: skip
+
+    def rank(one: Results) -> tuple[bool, bool, int]:
+        same_seed = one.training_seed == run.training_seed
+        return (not same_seed, *((run_onset(one).found, arm_rank(_arm(one))) if of_unique else (False, 0)))
+
+    return min(found, key=rank).run if found else ""
 
 
 def default_head(run: Results, probe: str, metric: str, step: int) -> str:

@@ -264,8 +264,8 @@ def _arms_drawn(view: View, pairs: Sequence[tuple[str, str]]) -> list[Results]:
     runs = list(view.library.runs.values())
     groups = figure_cache.arms_shown(*runs)
     first = [run.facts.arm for run in (view.run, view.base) if run is not None]
-    groups = sorted(groups, key=lambda one: first.index(one.name) if one.name in first else len(first))
-    kept = [run for one in groups[:MAX_RUNS_DRAWN] for run in one.runs]
+    ordered = sorted(groups, key=lambda one: first.index(one.name) if one.name in first else len(first))
+    kept = [run for one in ordered[:MAX_RUNS_DRAWN] for run in one.runs]
     return kept if all(run.has(*pair) for run in kept for pair in pairs) else []
 
 
