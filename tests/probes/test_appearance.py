@@ -79,6 +79,6 @@ def test_a_slow_head_that_began_first_is_said_to_have_come_first(tmp_path):
     )
 
 
-def test_a_previous_token_head_that_never_becomes_one_is_not_told(tmp_path):
+def test_a_previous_token_head_that_never_becomes_one_is_not_reported(tmp_path):
     run = planted(tmp_path, {(0, 1): (0.05, 0.2, 0.3, 0.4, 0.41)}, probe="previous_token")
     assert milestones(run) == ()  # above its null from step 10 on, and at no step surely above 0.4

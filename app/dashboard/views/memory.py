@@ -80,7 +80,7 @@ _TOKENS = {"recall": "series1", "copying": "series0", "both": "series2", "neithe
 
 def draw(view: View, page: Drawing) -> None:
     """The plane, what became of the members, and passages classified token by token."""
-    run, step = told_of(view)
+    run, step = subject_of(view)
     page.title(finding(run, step=step))
     if run is not view.run:
         st.caption(
@@ -97,7 +97,7 @@ def draw(view: View, page: Drawing) -> None:
         _passages(view, run, step=step)
 
 
-def told_of(view: View) -> tuple[Results, int]:
+def subject_of(view: View) -> tuple[Results, int]:
     """The run that the page is about, and its step: the one looked at, or its counterpart where that alone has memory measured."""
     run, base, step = view.run, view.base, view.state.step
     if base is None or points(run, "mem_gap", "gap") or not points(base, "mem_gap", "gap"):

@@ -145,7 +145,7 @@ def _top(view: View, page: Drawing, cube: Cube) -> None:
         caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         column_config={
             "head": st.column_config.TextColumn("head", width=56),
-            "appeared": st.column_config.TextColumn("appeared", width=84, help="Between which measured steps the head came to stand surely above its null, and still does at the next; – where it does not"),
+            "appeared": st.column_config.TextColumn("appeared", width=84, help="Between which measured steps the head first stood surely above its null, and did so at the next too; – where it never did"),
             "half risen": st.column_config.TextColumn("half risen", width=84, help="Between which measured steps the head had made half of its rise, as its 95% intervals tell; – where no rise is sure"),
             "curve": st.column_config.LineChartColumn("curve", width=60, y_min=cube.limits[0], y_max=cube.limits[1]),
             **{name: st.column_config.NumberColumn(name, format="%.3f", width=54) for name in ("score", "low", "high", "change")},

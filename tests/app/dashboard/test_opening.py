@@ -80,7 +80,7 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
     assert not any(w.startswith("repeated: induction") for w in words)
 
 
-def test_memory_is_told_of_the_counterpart_where_that_alone_has_any(open_page, full_runs):
+def test_memory_shows_the_counterpart_where_that_alone_has_any(open_page, full_runs):
     at = open_page("memory", full_runs, run="unique", base="repeated", step=40)
     assert not at.exception
     assert at.title[0].value.startswith("repeated remembers its training sequences")
