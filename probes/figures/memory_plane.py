@@ -202,7 +202,7 @@ def member_flow(results: Any, *, look: Look = FULL) -> Figure:
     return lines_figure(
         lines, x_axis=axis, y_axis=value_axis(0.0, float(n), title="members"), height_px=360, by=(), table=lambda: frame,
         title=f"What became of the members of {markup(short(results.run))}",
-        subtitle=f"{n} training sequences; memorised: written out word for word",
+        subtitle=f"{n} members; memorised: written out word for word",
         alt=f"At step {step_number(steps[-1])}, {int(last['memorised'])} of {n} members of {clean(results.run)} are memorised; "
         f"{int(frame['forgotten'].sum())} were forgotten at some step.",
         look=look,
