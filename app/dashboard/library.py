@@ -10,7 +10,8 @@ arm, measured at six steps with 16 sequences:
         -p offset_profile -p composition -p repeat_loss -p held_out_loss -p exact_match -p mem_gap -p recall_vs_copy
         --steps 0,125,375,500,625,1000 --sequences 16 --save-attention -o results
 
-Attention, and what heads write, is kept of unique and repeated data at step 1,000 alone.
+Attention, and what heads write, is kept of unique data at steps 625, where a bare address opens, and 1,000, and of repeated data
+at step 1,000.
 """
 
 from __future__ import annotations
