@@ -39,12 +39,16 @@ def seed_curves(
     if not groups:
         raise ByroteError("there is no group to draw", help="br.groups_of([...]) makes groups of results")
     strip = arm_strip(groups, probe, metric, base=groups[0].name if len(groups) > 1 else None)
-    seeds = strip_of([run for one in groups for run in one.runs], probe, metric, context=False).lines
+
+    def table() -> pd.DataFrame:
+        seeds = strip_of([run for one in groups for run in one.runs], probe, metric, context=False).lines
+        return table_of([*seeds, *strip.lines], ("step", "run"))
+
     return lines_figure(
         strip.lines, x_axis=strip.axis, y_axis=strip.y_axis, height_px=400, by=("step", "run"), under=strip.under,
         title=f"{strip.title}, by seed", subtitle=strip.subtitle, look=look,
         alt=strip.alt,
-        table=lambda: table_of([*seeds, *strip.lines], ("step", "run")),
+        table=table,
     )  # fmt: skip
 
 
