@@ -16,6 +16,7 @@ from byrote.probes.figures.theme import Style, paint
 from byrote.probes.results.rows import row_label
 from byrote.probes.wording import estimate, markup
 
+INTERVAL = "95% interval"
 LABEL_GAP_PX = 17
 LABEL_CHAR_PX = 7
 LABEL_MAX_CHARS = 26
@@ -43,7 +44,7 @@ class Line:
     style: Style
     name: str = ""
     points: bool = True
-    band: str = "95% interval"
+    band: str = INTERVAL
 
     @classmethod
     def of(
@@ -189,11 +190,12 @@ def lines_figure(
 
 
 def table_of(lines: Sequence[Line], by: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of some lines as a figure's table."""
+    """The rows of some lines as a figure's table; `lo` and `hi` are ends of 95% intervals, and of nothing else."""
     parts = []
     for line in lines:
         at = line.rows[by[0] if by[0] in line.rows else "position"].astype(int)
-        parts.append(numbers_of(line.rows).assign(**{by[0]: at, by[1]: line.name or line.label}))
+        rows = line.rows if line.band == INTERVAL else line.rows.assign(lo=math.nan, hi=math.nan)
+        parts.append(numbers_of(rows).assign(**{by[0]: at, by[1]: line.name or line.label}))
     columns = [*by, "where", *NUMBERS]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
