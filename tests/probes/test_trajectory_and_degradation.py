@@ -154,7 +154,7 @@ def test_a_run_of_one_step_has_sentences_of_its_own(tmp_path):
     one = _write(tmp_path, "one", {750: HIGH})
     found = onset(one)
     assert found.text == "1 induction head at step 750, the only one measured: L1H0"
-    assert induction("one", found) == "one has 1 induction head (L1H0) at step 750"
+    assert induction("one", found) == "one: 1 induction head (L1H0) at step 750"
     assert no_events(one) == "one: only step 750 was measured; what happened when needs two steps"
     none = onset(_write(tmp_path, "none", {750: LOW}))
     assert none.text == "no induction head at step 750, the only one measured"

@@ -66,7 +66,7 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
     at = open_page("overview", tmp_path)
     assert not at.exception
     assert at.title[0].value.replace("\\", "") == (
-        "Lasting induction heads in 0 of 3 seeds of repeated f=0.5 P=64 and 3 of 3 seeds of unique"
+        "Lasting induction heads in 0 of 3 seeds of repeated f=0.5 P=64, 3 of 3 seeds of unique"
     )
     (chart,) = (c for c in at.get("plotly_chart") if c.proto.id.endswith("figure_timeline"))
     data = json.loads(chart.proto.spec)["data"]
