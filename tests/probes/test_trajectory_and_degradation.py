@@ -158,7 +158,7 @@ def test_a_run_of_one_step_has_sentences_of_its_own(tmp_path):
     assert no_events(one) == "one: only step 750 was measured; what happened when needs two steps"
     none = onset(_write(tmp_path, "none", {750: LOW}))
     assert none.text == "no induction head at step 750, the only one measured"
-    assert induction("none", none) == "none has no induction head at step 750"
+    assert induction("none", none) == "none: no induction head at step 750"
 
 
 def test_there_from_the_start_has_an_open_bracket(tmp_path):
