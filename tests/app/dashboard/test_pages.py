@@ -176,7 +176,8 @@ def test_what_was_not_measured_is_said_with_its_reason(open_page, two_runs):
     at = open_page("trajectory", two_runs, run="repeated", step=10)
     assert "6 of 6 heads not measured here: attention is not causal" in words(at)
     at = open_page("head", two_runs, run="repeated", step=10, head="L1H2")
-    assert title(at) == "L1H2: prefix matching was not measured at step 10"
+    assert "L1H2: prefix matching was not measured at step 10" in words(at)
+    assert title(at) == "L1H2 has none of the roles tested for at step 10"
 
 
 def test_gaps_and_lint_are_one_click_away(open_page, tmp_path):
