@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from planted_series import STEPS, damage, head_metric, model_metric, rising, with_gap, write_results
 from streamlit.testing.v1 import AppTest
@@ -25,7 +26,7 @@ from byrote.probes.figures import timeline
 from byrote.probes.figures.axis import StepAxis
 from byrote.probes.registry import resolve
 from byrote.probes.results import Results
-from byrote.probes.trajectory import events
+from byrote.probes.trajectory import event_head, events
 from byrote.probes.trajectory.verdict import milestones
 from byrote.probes.verify import digest
 
@@ -142,12 +143,13 @@ def test_a_probe_measured_at_fewer_steps_stands_where_the_others_do(tmp_path):
 def test_milestones_are_told_once_each_with_the_steps_they_lie_between(open_page, full_runs):
     spec = chart(open_page("overview", full_runs, **SHOWN), "timeline")
     words = [a["text"] for a in spec["layout"]["annotations"]]
-    # both rise from nothing at step 10 to all there is at step 20; of the baseline only its induction heads are told
-    assert "previous token L0H1: 10–20" in words
+    # L0H1 looks back more than its null from the first step on, and has half of its rise at step 20, where the head that needs
+    # it appears; of the baseline only its induction heads are shown
+    assert "previous token L0H1: by 0" in words
     assert "induction L1H2: 10–20" in words
     assert "unique: induction 0–10" in words
-    assert len([w for w in words if "–" in w]) == 3
-    assert with_customdata(spec, "appeared: previous token") == [10, 20]
+    assert len([w for w in words if "–" in w]) == 2
+    assert with_customdata(spec, "appeared: previous token") == [0]
 
 
 def test_a_head_that_is_there_from_the_start_is_told_so(two_runs):
@@ -161,11 +163,10 @@ def test_a_head_that_is_there_from_the_start_is_told_so(two_runs):
 def test_milestones_agree_with_the_events_of_the_command_line(full_runs):
     for run in open_library([full_runs]).runs.values():
         table = events(Results.open(run.path))
-        (row,) = table[(table["event"] == "above_null") & (table["probe"] == "previous_token")].to_dict(
-            "records"
-        )
+        rows = table[(table["event"] == "above_null") & (table["probe"] == "previous_token")]
         (mine,) = [one for one in milestones(run) if one.what == "previous token"]
-        assert mine.bracket == (row["step_lo"], row["step_hi"])
+        (row,) = rows[rows.apply(event_head, axis=1) == mine.head].to_dict("records")
+        assert pd.isna(row["step_lo"]) and mine.bracket == (None, row["step_hi"])
 
 
 def test_what_is_missing_has_its_reason_and_the_command_that_measures_it(tmp_path):
