@@ -89,8 +89,8 @@ def capture(
         if site != "token_nll"
     }
     nll = _array(keeper.token_nll) if "token_nll" in wanted else None
-    step = model.checkpoint.step
-    return Capture(tokens, labels, layers, nll, f"{model.checkpoint.path.name}, step {step:,}")
+    where = [model.checkpoint.path.name, model.config.get("quantised"), f"step {model.checkpoint.step:,}"]
+    return Capture(tokens, labels, layers, nll, ", ".join(filter(None, where)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

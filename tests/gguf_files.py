@@ -53,7 +53,7 @@ def write_gguf(
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(file, architecture)
-    sizes = {"context_length": 32, "embedding_length": DIM, "feed_forward_length": MLP, "block_count": LAYERS}
+    sizes = {"context_length": 64, "embedding_length": DIM, "feed_forward_length": MLP, "block_count": LAYERS}
     sizes |= {"attention.head_count": HEADS, "attention.head_count_kv": KV, "rope.dimension_count": SIZE}
     for name, value in sizes.items():
         if name != left_out:

@@ -82,5 +82,6 @@ def test_the_page_says_what_came_out(measured, tmp_path):
     text = (tmp_path / "smollm2.md").read_text(encoding="utf-8")
     assert text.startswith("# tiny, dequantised from 4 bits (Q4_1)")
     assert "it extracts nothing" in text and "nan" not in text
+    assert "tiny-Q4_1.gguf, dequantised from 4 bits (Q4_1), step 0" in text
     for name in ("matching", "own-text"):
         assert (tmp_path / f"smollm2-{name}.svg").read_text(encoding="utf-8").startswith("<svg")

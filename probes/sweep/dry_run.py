@@ -121,7 +121,7 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
     tried = replace(series, checkpoints=tuple(here[-N_TRIED:]), gaps=())
     often = tuple(info for info in config.infos if info.kind == "direct")
     names = tuple(info.name for info in config.infos if info not in often) or (_ONE_PASS,)
-    trial = replace(config, prefetch=False, **({"probes": names} if often else {}))
+    trial = replace(config, prefetch=False, probes=names if often else config.probes)
     with tempfile.TemporaryDirectory(prefix="byrote-trial-") as folder:
         with counting_passes() as shown:
             outcome = sweep(tried, trial, out=folder)

@@ -23,7 +23,8 @@ def count_passes(words: str, *, layers: int, heads: int) -> int | None:
     """
     if words.startswith("none"):
         return 0
-    text, at, found = _BEFORE.sub("", words), 0, []
+    text, at = _BEFORE.sub("", words), 0
+    found: list[str] = []
     while (match := _WORD.match(text, at)) is not None:
         word = match[1]
         at = match.end() - (len(word) - len(word.rstrip(",")))

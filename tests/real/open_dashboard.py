@@ -17,16 +17,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from streamlit_client import visit
 
+TRIES = 3
 PAGES = ("", "heads", "memory")  # the start page, and the links of two more
 
 
 def main() -> None:
-    """Start, visit, stop."""
-    words = [str(Path(sys.executable).parent / "byrote"), "dashboard", sys.argv[1], "--no-browser"]
+    """Start, visit, stop; a server that is not up within half a minute, as on a busy machine, is started again."""
+    tried = (opened(sys.argv[1]) for _ in range(TRIES))
+    sys.exit(next((failed for failed in tried if failed is not None), True))
+
+
+def opened(results: str) -> bool | None:
+    """Whether a page failed; None where the server did not come up.
+
+    Args:
+        results: what the dashboard is opened on.
+    """
+    words = [str(Path(sys.executable).parent / "byrote"), "dashboard", results, "--no-browser"]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        address = next(line.strip() for line in server.stdout if line.startswith("http"))
+        address = next((line.strip() for line in server.stdout if line.startswith("http")), None)
+        if address is None:
+            return None
         failed = False
         for page in PAGES:
             started = time.monotonic()
@@ -39,7 +52,7 @@ def main() -> None:
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(timeout=30)
-    sys.exit(failed)
+    return failed
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def minutes(folder: Path) -> str:
     rows = pd.DataFrame(map(json.loads, (folder / "trace.jsonl").read_text(encoding="utf-8").splitlines()))
     took = (rows["end_s"] - rows["start_s"]).groupby(rows["what"]).sum().sort_values(ascending=False)
     lines = [f"| {what} | {number(s / 60, places=1)} |" for what, s in took.items() if s > 3]
-    return f"""Measuring took {number(took.sum() / 60, places=0)} minutes on one thread of a busy machine:
+    return f"""Measuring took {counted(round(took.sum() / 60), "minute")}:
 
 | what | minutes |
 |---|---|
@@ -136,17 +136,18 @@ def heads(results: Results) -> str:
     ]
     first, later = (_one(results, "repeat_loss", name) for name in ("first_block", "later_blocks"))
     text = _one(results, "held_out_loss", "loss")
-    return f"""## Induction heads
-
-{counted(len(called), "head")} of {len(matching)} match prefixes and copy, both surely (the `induction` verdict). On random tokens
-that repeat the loss falls from {_said(first)} nats on the first block to {_said(later)} on later ones (guessing: {number(first["chance"])}). On
-byrote's own pages, which are younger than the model, its loss is {_said(text)} nats per token.
-
-![Prefix matching of every head](smollm2-matching.svg)
+    table = f"""
 
 | head | prefix matching | direct contribution to what followed |
 |---|---|---|
 {chr(10).join(lines)}"""
+    return f"""## Induction heads
+
+{counted(len(called), "head")} of {len(matching)}: so many match prefixes and copy, both surely (the `induction` verdict). On random tokens
+that repeat the loss is {_said(first)} nats on the first block and {_said(later)} on later ones (guessing: {number(first["chance"])}). On
+byrote's own pages, which are younger than the model, its loss is {_said(text)} nats per token.
+
+![Prefix matching of every head](smollm2-matching.svg){table if called else ""}"""
 
 
 def load(results: Results, told: dict[str, Any]) -> str:
@@ -155,11 +156,13 @@ def load(results: Results, told: dict[str, Any]) -> str:
     verdict, excess = (_one(results, "load_bearing", name) for name in ("verdict", "excess"))
     called, gain = (_one(results, "load_bearing", name) for name in ("called_excess", "gain"))
     said = words("verdict", verdict["value"]) if np.isfinite(verdict["value"]) else "undecided"
+    n_top = counted(int(_one(results, "load_bearing", "n_top")["value"]), "head")
+    of_called = f"; without the heads that were called, {_said(called)} nats more" if called["valid"] else ""
     return f"""## Are they needed?
 
-`load_bearing` says: **{said}**. Without the {int(_one(results, "load_bearing", "n_top")["value"])} heads that match prefixes most (each
-replaced by its mean over the other sequences) later blocks cost {_said(excess)} nats more than without as many random heads of the same
-layers; without the heads that were called, {_said(called)} nats more. Copying is worth {_said(gain)} nats here."""
+`load_bearing` says: **{said}**. Without the top {n_top} by prefix matching (each replaced by its mean over the other sequences) later
+blocks cost {_said(excess)} nats more than without as many random heads of the same layers{of_called}. Copying is worth
+{_said(gain)} nats here."""
 
 
 def texts(results: Results) -> str:
