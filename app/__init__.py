@@ -29,30 +29,38 @@ if TYPE_CHECKING:
     from byrote.probes.groups import group as group
     from byrote.probes.groups import groups_of as groups_of
     from byrote.probes.imported import import_scores as import_scores
+    from byrote.probes.interventions import ablate as ablate
+    from byrote.probes.interventions import clamp as clamp
+    from byrote.probes.interventions import graft as graft
     from byrote.probes.notebook import measure as measure
+    from byrote.probes.notebook import onset as onset
     from byrote.probes.results import Results as Results
+    from byrote.probes.sequences import Stimulus as Stimulus
     from byrote.probes.spec import probe as probe
     from byrote.probes.stimuli import stimulus as stimulus
     from byrote.probes.trajectory import circuit_overlap as circuit_overlap
-    from byrote.probes.trajectory import onset as onset
 
 _FROM = {
     "ByroteError": "byrote.checkpoints.errors",
     "CheckpointSeries": "byrote.checkpoints.series",
     "Monitor": "byrote.integrations.monitor",
     "Results": "byrote.probes.results",
+    "Stimulus": "byrote.probes.sequences",
+    "ablate": "byrote.probes.interventions",
     "capture": "byrote.interp.captured",
+    "clamp": "byrote.probes.interventions",
     "circuit_overlap": "byrote.probes.trajectory",
     "compare": "byrote.probes.degradation",
     "compare_groups": "byrote.probes.group_comparison",
     "degrade": "byrote.probes.degrade",
     "figures": "byrote.probes.figures",
     "import_scores": "byrote.probes.imported",
+    "graft": "byrote.probes.interventions",
     "group": "byrote.probes.groups",
     "groups_of": "byrote.probes.groups",
     "load": "byrote.interp.loading",
     "measure": "byrote.probes.notebook",
-    "onset": "byrote.probes.trajectory",
+    "onset": "byrote.probes.notebook",
     "open_runs": "byrote.checkpoints.opening",
     "open_series": "byrote.checkpoints.opening",
     "probe": "byrote.probes.spec",

@@ -60,6 +60,9 @@ class Checkpoint:
     inside: Inside = field(default=(), compare=False)
     inside_bytes: int = field(default=0, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        return f"Checkpoint(step {self.step:,}, {self.format}, {text_of(str(self.path))!r})"
+
     @property
     def size_bytes(self) -> int:
         """Bytes of weights on disk."""
@@ -125,6 +128,15 @@ class CheckpointSeries:
         if isinstance(index, slice):
             return replace(self, checkpoints=self.checkpoints[index])
         return self.checkpoints[index]
+
+    def __repr__(self) -> str:
+        span = f"steps {self.steps[0]:,}-{self.steps[-1]:,}" if self.checkpoints else "no steps"
+        gaps = f", {len(self.gaps)} that cannot be read (.gaps)" if self.gaps else ""
+        notes = f", {len(self.notes)} notes (.notes)" if self.notes else ""
+        return (
+            f"CheckpointSeries({self.name!r}: {len(self)} checkpoints, {span}, {self.format}{gaps}{notes}; "
+            f"{text_of(str(self.path))!r})"
+        )
 
     @property
     def steps(self) -> tuple[int, ...]:

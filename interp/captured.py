@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -45,6 +45,13 @@ class Capture:
     token_nll: Float[np.ndarray, "batch next_pos"] | None = None
     where: str = ""
 
+    def __repr__(self) -> str:
+        n, pos = self.tokens.shape
+        sites = ", ".join(f"{site} {list(array.shape)}" for site, array in self.layers.items())
+        loss = f", token_nll {list(self.token_nll.shape)}" if self.token_nll is not None else ""
+        where = f"{self.where!r}: " if self.where else ""
+        return f"Capture({where}{n} x {pos} tokens, {sites or 'no site'}{loss})"
+
     @property
     def pattern(self) -> Float[np.ndarray, "n_layers batch n_heads query_pos key_pos"]:
         """Attention after softmax.
@@ -58,12 +65,15 @@ class Capture:
 
 
 def capture(
-    model: HookedModel, text: str | Int[np.ndarray, "*batch pos"], *, hooks: str | Iterable[str] = "pattern"
+    model: HookedModel | Any,
+    text: str | Int[np.ndarray, "*batch pos"],
+    *,
+    hooks: str | Iterable[str] = "pattern",
 ) -> Capture:
     """Run a model once and keep what the hooks showed.
 
     Args:
-        model: from `interp.load`, or a step of a `HookedSeries`.
+        model: from `interp.load`, or a step of a `HookedSeries`; a checkpoint, its path, or a model in memory as well.
         text: a text, for models with a tokenizer.json; or token ids. BOS is put before a text, not before ids.
         hooks: names in `SITES`.
 
@@ -73,7 +83,10 @@ def capture(
     """
     import torch
 
+    from byrote.interp.in_memory import hooked
     from byrote.interp.observe import Keeper, observe
+
+    model = hooked(model)
 
     wanted = (hooks,) if isinstance(hooks, str) else tuple(hooks)
     for name in wanted:

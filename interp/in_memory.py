@@ -24,7 +24,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import Checkpoint
 from byrote.interp.builders import NATIVE, Built
 from byrote.interp.builders.filling import fill
-from byrote.interp.loading import behind_hooks, refresh_split_attention
+from byrote.interp.loading import behind_hooks, load, refresh_split_attention
 from byrote.interp.merging import merged_tensors
 from byrote.interp.model import HookedModel
 from byrote.interp.quiet import own_randomness
@@ -116,6 +116,17 @@ class LiveModel:
             self._hooked.weights_changed(self._hooked.checkpoint)
             for parameter in self._hooked.parameters.values():
                 parameter.data = torch.empty(0, dtype=self.dtype, device=parameter.device)
+
+
+def hooked(model: HookedModel | nn.Module | Checkpoint | str | Path) -> HookedModel:
+    """What can be hooked, for whatever stands for a model: one that is loaded, one in memory, a checkpoint, its path.
+
+    Raises:
+        ByroteError: a model of another kind, or a path of several steps.
+    """
+    if isinstance(model, HookedModel):
+        return model
+    return copy_of(model) if isinstance(model, nn.Module) else load(model)
 
 
 def fingerprint_of(model: HookedModel) -> str:

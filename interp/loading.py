@@ -5,12 +5,14 @@ Token ids only: no tokenizer is ever given to the bridge, nothing is downloaded,
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from byrote.checkpoints.errors import CheckpointError
-from byrote.checkpoints.series import Checkpoint, at_hand
+from byrote.checkpoints.opening import open_series
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries, at_hand
 from byrote.interp.builders import Built, builder_for, parameters
 from byrote.interp.model import HookedModel, ModelShape
 from byrote.interp.quiet import own_randomness, quiet_upstream, without_methods
@@ -85,7 +87,35 @@ def behind_hooks(
     return HookedModel(bridge, shape, checkpoint, parameters=parameters, config=config)
 
 
-load = load_fresh
+def load(
+    checkpoint: Checkpoint | CheckpointSeries | str | Path,
+    *,
+    step: str | int | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+) -> HookedModel:
+    """A checkpoint behind hooks; see `load_fresh`.
+
+    Args:
+        checkpoint: such as `series.at(512)`; or a series, or a path as `open_series` takes it.
+        step: of a series: 512, "last", "nearest:3000"; None where there is one.
+        device, dtype: of the copy's parameters; the type also by its name, such as "bfloat16".
+
+    Raises:
+        CheckpointError: several steps and none was named, or as `load_fresh`.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        series = checkpoint if isinstance(checkpoint, CheckpointSeries) else open_series(checkpoint)
+        chosen = series.select(None if step is None else str(step))
+        if len(chosen) != 1:
+            raise CheckpointError(
+                f"{series.path} holds {len(chosen)} steps",
+                help="name one: load(..., step=512), or step='last'",
+            )
+        checkpoint = chosen[0]
+    return load_fresh(
+        checkpoint, device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    )
 
 
 @own_randomness()

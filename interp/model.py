@@ -93,6 +93,14 @@ class HookedModel:
         self.parameters = parameters
         self.config = config
 
+    def __repr__(self) -> str:
+        shape = self.shape
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"HookedModel({shape.architecture}: {shape.n_layers} layers x {shape.n_heads} heads, d_model {shape.d_model}, "
+            f"d_vocab {shape.d_vocab:,}, n_ctx {shape.n_ctx:,}, {dtype} on {self.device}; {self.checkpoint!r})"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

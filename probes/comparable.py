@@ -17,7 +17,7 @@ from byrote.probes.results.unit_files import step_folder, unit_provenance
 from byrote.probes.rules import NOT_TESTED, PRIMARY, SECONDARY
 from byrote.probes.statistics import benjamini_hochberg, holm
 from byrote.probes.trajectory.verdict import Onset
-from byrote.probes.wording import probe_name
+from byrote.probes.wording import clean, probe_name, summary_html
 
 ALIGNMENTS = ("step", "tokens", "loss")
 BEST_HEAD = "score:best_head"
@@ -66,6 +66,15 @@ class Comparison:
     sentence: str
     notes: tuple[str, ...] = ()
     heads: tuple[str, ...] = (BY_NAME,)
+
+    def __repr__(self) -> str:
+        at = f"step {self.pairs[-1][0]:,}" if len(self.pairs) == 1 else f"{len(self.pairs)} matched steps"
+        names = f"A = {clean(self.a)}, B = {clean(self.b)}"
+        return f"Comparison({names}: {len(self.rows):,} numbers at {at} in .rows)\n{self.sentence}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what happened, and the numbers about the whole model; offline, everything escaped."""
+        return summary_html(repr(self), self.rows[self.rows["layer"].isna() & self.rows["position"].isna()])
 
     @property
     def untested(self) -> bool:

@@ -40,6 +40,7 @@ from byrote.probes.comparable import (
 from byrote.probes.findings_compared import comparison_sentence
 from byrote.probes.registry import best_compared
 from byrote.probes.results import Results
+from byrote.probes.results.opened import accepts_paths
 from byrote.probes.results.rows import labels
 from byrote.probes.results.schema import AXES
 from byrote.probes.results.source import Metric
@@ -59,6 +60,7 @@ ROW_COLUMNS = [
 ]  # fmt: skip
 
 
+@accepts_paths("a", "b")
 def compare(
     a: Results,
     b: Results,

@@ -44,6 +44,7 @@ from byrote.probes.seed_statistics import (
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.statistics import held_out_best, holm
 from byrote.probes.trajectory.verdict import onset
+from byrote.probes.wording import clean, summary_html
 
 PAIRED, WELCH = "paired by seed", "Welch"
 GROUP_COLUMNS = [
@@ -87,6 +88,14 @@ class GroupComparison:
     why_unpaired: str
     sentence: str
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        arms = ", ".join(f"{clean(arm.name)} ({len(arm)} seeds)" for arm in (self.a, self.b))
+        return f"GroupComparison({arms}: {len(self.rows):,} numbers in .rows)\n{self.sentence}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what happened, and the primary and secondary numbers; offline, everything escaped."""
+        return summary_html(repr(self), self.rows[self.rows["family"].isin(("primary", "secondary"))])
 
     @property
     def seeds(self) -> int:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
+from byrote.probes.results.opened import accepts_paths
 from byrote.probes.results.table import Table
 from byrote.probes.results.unit_files import unit_paths, unit_provenance
 from byrote.probes.rules import MIN_SEEDS
-from byrote.probes.wording import clean, listed
+from byrote.probes.wording import clean, counted, listed
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,16 @@ class Group:
     def __len__(self) -> int:
         return len(self.runs)
 
+    def __repr__(self) -> str:
+        return f"Group({clean(self.name)!r}: {counted(len(self), 'run')}, {listed([run.run for run in self.runs], most=5)})"
+
     @property
     def arm(self) -> Arm:
         """The same without the results."""
         return Arm(self.name, tuple(run.run for run in self.runs))
 
 
+@accepts_paths("runs")
 def group(name: str, runs: Iterable[Table]) -> Group:
     """A group of runs under a name.
 
@@ -77,6 +82,7 @@ def group(name: str, runs: Iterable[Table]) -> Group:
     return Group(clean(name, limit=80), tuple(runs))
 
 
+@accepts_paths()
 def groups_of(runs: Sequence[Table]) -> list[Group]:
     """Runs grouped by the arm they declare, in the order of their first runs; settings of one arm that differ stand apart.
 

@@ -11,9 +11,12 @@ from typing import Any
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.probes.registry import use
-from byrote.probes.results import Results
+from byrote.probes.results import Results, Table
+from byrote.probes.results.opened import opened
 from byrote.probes.spec import Probe
 from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.trajectory.verdict import Onset
+from byrote.probes.trajectory.verdict import onset as lasting_onset
 
 
 def measure(
@@ -66,21 +69,33 @@ def measure(
         )
     from byrote.probes.sweep.run import sweep
 
-    opened = series if isinstance(series, CheckpointSeries) else open_series(series)
+    found = series if isinstance(series, CheckpointSeries) else open_series(series)
     line, started = _line() if progress else (lambda text, last: None), time.monotonic()
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] == "checkpoint":
-            done = f"{opened.name}: {event['done']}/{event['total']}"
+            done = f"{found.name}: {event['done']}/{event['total']}"
             eta = "" if event["eta_s"] is None else f" · ETA {event['eta_s']:.0f} s"
             line(f"{done} · step {event['step']:,}{eta}", False)
 
     config = SweepConfig(probes=names, **settings)
-    outcome = sweep(opened, config, out="results" if out is None else out, fresh=fresh, on_event=show)
+    outcome = sweep(found, config, out="results" if out is None else out, fresh=fresh, on_event=show)
     results = outcome.results
     what = "interrupted: what is finished is saved" if outcome.interrupted else repr(results)
     line(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)", True)
     return results
+
+
+def onset(results: Table | str | Path) -> Onset:
+    """When the first lasting induction head appears; see `byrote.probes.trajectory.onset`.
+
+    Args:
+        results: of one run, or their folder.
+
+    Raises:
+        ByroteError: a path is no results folder.
+    """
+    return lasting_onset(opened(results))
 
 
 def _line() -> Callable[[str, bool], None]:

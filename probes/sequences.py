@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.vocabulary import MAX_IDS, as_ranges, from_ranges
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stimulus:
     """Sequences that every step of a series, and both sides of a comparison, are measured on.
 
@@ -38,14 +40,68 @@ class Stimulus:
     params: Mapping[str, int] = field(default_factory=dict)
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    @classmethod
+    def from_tokens(
+        cls, tokens: Any, *, bos: int | None = None, copies: int = 1, name: str = "own"
+    ) -> Stimulus:
+        """Sequences of one's own.
+
+        Args:
+            tokens: ids [n_seq, pos], one sequence a row, all of one length; or one sequence.
+            bos: the id put in front of each; None where position 0 holds it already.
+            copies: how often each row is shown, one copy after the other.
+            name: begins the id, which ends in a digest of the tokens.
+
+        Returns:
+            Where every row is a block that comes again and again, to its end and with one length for all, `copy_index` says
+            which copy each position is of; else it is 0 throughout, and nothing counts as copied.
+
+        Raises:
+            ByroteError: no whole numbers from 0 on, rows of unequal lengths, or no row.
+        """
+        ids = _whole(tokens)
+        body = np.tile(ids if bos is not None else ids[:, 1:], (1, copies))
+        first = np.full((len(ids), 1), bos) if bos is not None else ids[:, :1]
+        shown = np.concatenate([first, body], axis=1).astype(np.int64)
+        r = period(body)
+        copy = np.zeros(shown.shape, dtype=np.int64)
+        copy[:, 1:] = np.arange(body.shape[1]) // r + 1 if r else 0
+        digest = hashlib.blake2b(shown.tobytes(), digest_size=4).hexdigest()
+        sizes = {"pos": shown.shape[1]} | ({"r": r, "m": body.shape[1] // r} if r else {})
+        block = f"r{r}m{sizes['m']}" if r else f"l{shown.shape[1]}"
+        return cls(f"{name}-{block}-n{len(shown)}-{digest}", name, 0, shown, copy, shown, params=sizes)
+
     @property
     def n(self) -> int:
         """Number of sequences."""
         return self.tokens.shape[0]
 
+    def __repr__(self) -> str:
+        repeats = f", blocks of {self.params['r']} tokens" if "r" in self.params else ""
+        return f"Stimulus({self.id!r}: {self.n} sequences of {self.tokens.shape[1]} tokens{repeats})"
+
     def to_json(self) -> dict[str, Any]:
         """For run.json."""
         return {"id": self.id, "kind": self.kind, "seed": self.seed, "n": self.n, **self.params}
+
+
+def period(body: Int[np.ndarray, "n_seq pos"]) -> int:
+    """Length of the block that every row repeats to its end, at least twice; 0 where there is none."""
+    n = body.shape[1]
+    return next((r for r in range(1, n // 2 + 1) if (body[:, r:] == body[:, :-r]).all()), 0)
+
+
+def _whole(tokens: Any) -> Int[np.ndarray, "n_seq pos"]:
+    try:
+        ids = np.atleast_2d(np.asarray(tokens))
+    except ValueError:  # rows of unequal lengths
+        ids = np.zeros(0)
+    if ids.ndim != 2 or ids.shape[1] < 2 or not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0:
+        raise ByroteError(
+            "own sequences are token ids: whole numbers from 0 on, rows of one length, at least 2 tokens",
+            help="such as Stimulus.from_tokens([[5, 9, 7], [4, 8, 6]], bos=0, copies=2)",
+        )
+    return ids.astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -366,3 +366,20 @@ def duration(seconds: Numeric) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, secs = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+
+
+def summary_html(text: str, rows: Any) -> str:
+    """Words and a table below them, for notebooks; offline, everything escaped.
+
+    Args:
+        text: lines; the first one in bold.
+        rows: a frame of differences, of which the columns that a person reads are shown.
+    """
+    first, _, rest = text.partition("\n")
+    table = rows[[c for c in _DIFFERENCES if c in rows]].to_html(
+        index=False, float_format="%.3f", na_rep="", escape=True, border=0, max_rows=20
+    )
+    return f"<p><b>{as_html(first)}</b></p><p>{as_html(rest)}</p>{table}"
+
+
+_DIFFERENCES = ("probe", "metric", "step", "a", "b", "difference", "lo", "hi", "n", "q", "change")

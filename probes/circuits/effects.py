@@ -13,11 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.untrained import untrained_in
+from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids
 from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under
 from byrote.interp.model import HookedModel
 from byrote.probes.model.repeat_loss import can_be_copied
 from byrote.probes.spec import NotMeasuredError
-from byrote.probes.stimuli import Stimulus
+from byrote.probes.stimuli import Stimulus, Vocabulary, make
 
 Measure = Callable[[Float[Tensor, "n_edits n_seq next_pos"]], Float[Tensor, "n_edits n_seq"]]
 
@@ -57,6 +60,37 @@ def later_blocks(stimulus: Stimulus) -> Measure:
     """Mean loss over the tokens of the second and later copies but the first of each, as `repeat_loss` takes it."""
     later = can_be_copied(torch.from_numpy(stimulus.copy_index)).float()
     return lambda nll: (nll * later).sum(-1) / later.sum(-1)
+
+
+def every_token() -> Measure:
+    """Mean loss over all tokens but the first, which nothing predicts."""
+    return lambda nll: nll.mean(-1)
+
+
+def series_of_one(checkpoint: Checkpoint) -> CheckpointSeries:
+    """A checkpoint as a series, for what is known of a series alone."""
+    return CheckpointSeries(checkpoint.path.name, checkpoint.path, checkpoint.format, (checkpoint,))
+
+
+def repeated_stimulus(
+    model: HookedModel, series: CheckpointSeries, *, seed: int = 0, n_seq: int = 32
+) -> Stimulus:
+    """The repeated random tokens that a sweep of a series with the same seed shows its models.
+
+    Args:
+        model: of the series.
+        series: says which ids were never trained.
+        seed, n_seq: of the sweep.
+
+    Raises:
+        ByroteError: a context or vocabulary too small for a repeated block.
+    """
+    never = untrained_in(series, model.shape.d_vocab)
+    ids, bos, note = usable_ids(
+        model.config, model.shape.d_vocab, tokenizer=tokenizer_of(series[0]), untrained=never
+    )
+    vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
+    return make("repeated_random", vocabulary, n_ctx=model.shape.n_ctx, seed=seed, n_seq=n_seq)
 
 
 def head_changes(

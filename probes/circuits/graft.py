@@ -25,16 +25,14 @@ from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.series import CheckpointSeries, at_hand
-from byrote.checkpoints.untrained import untrained_in
-from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids
 from byrote.interp.axes import head_label
 from byrote.interp.bridge import HookedSeries
 from byrote.interp.graft import Graft, grafted, take
 from byrote.interp.intervene import Edit, Head, clean_run, edit_problem, losses_under, patterns_of
 from byrote.interp.model import HookedModel
-from byrote.probes.circuits.effects import later_blocks, matched_draws, shown
+from byrote.probes.circuits.effects import later_blocks, matched_draws, repeated_stimulus, shown
 from byrote.probes.statistics import bootstrap_mean, ratio_of_means
-from byrote.probes.stimuli import Stimulus, Vocabulary, make
+from byrote.probes.stimuli import Stimulus
 
 WAYS = ("weights", "z", "pattern")
 METRICS = ("loss", "change", "returned", "control", "n_draws")
@@ -70,13 +68,7 @@ def graft_steps(
     """
     hooked = HookedSeries(series, device=device, dtype=getattr(torch, dtype))
     series.at(into_step)
-    donor, model = series.at(from_step), _load(hooked, from_step)
-    never = untrained_in(series, model.shape.d_vocab)
-    ids, bos, note = usable_ids(
-        model.config, model.shape.d_vocab, tokenizer=tokenizer_of(donor), untrained=never
-    )
-    vocabulary = Vocabulary(np.asarray(ids, dtype=np.int64), bos, note)
-    stimulus = make("repeated_random", vocabulary, n_ctx=model.shape.n_ctx, seed=seed, n_seq=n_seq)
+    stimulus = repeated_stimulus(_load(hooked, from_step), series, seed=seed, n_seq=n_seq)
     return graft(hooked, stimulus, from_step=from_step, into_step=into_step, heads=heads, seed=seed)
 
 

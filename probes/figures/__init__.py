@@ -36,6 +36,7 @@ from byrote.probes.figures.seed_curves import seed_curves
 from byrote.probes.figures.timeline import timeline
 from byrote.probes.figures.training_loss import training_loss
 from byrote.probes.figures.trajectory import loss_curves, trajectory
+from byrote.probes.results.opened import accepts_paths
 
 __all__ = [
     "Figure",
@@ -78,3 +79,13 @@ __all__ = [
     "training_loss",
     "trajectory",
 ]
+
+# The folder of results stands for the results wherever a figure takes them first.
+for _name in __all__:
+    if not isinstance(globals()[_name], type) and _name != "apply_theme":
+        globals()[_name] = accepts_paths()(globals()[_name])
+
+
+def __dir__() -> list[str]:
+    """What completion lists: the figures."""
+    return [*__all__]

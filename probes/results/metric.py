@@ -223,6 +223,36 @@ class Results(Table):
         name, metric = (probe, None) if isinstance(probe, str) else probe
         return Scores.of(self, name, metric)
 
+    def keys(self) -> list[str]:
+        """Names of the probes that were measured, in catalogue order: `results[name]`."""
+        return list(dict.fromkeys(probe for probe, _ in self.kinds))
+
+    def __contains__(self, probe: object) -> bool:
+        """Whether a probe was measured."""
+        return probe in self.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        """Over the names of the probes."""
+        return iter(self.keys())
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.keys()
+
+    def to_xarray(self) -> Any:
+        """Metrics with one value per head, and those about the whole model, as an xarray Dataset.
+
+        Returns:
+            A variable per number, called by its probe, or `probe__metric` where that is not its main one, with axes step, and
+            layer and head where it has them; NaN where it was not measured. `NAME__lo`, `NAME__hi` and `NAME__n` beside it.
+            Units and chance levels are attributes.
+
+        Raises:
+            ByroteError: xarray is not installed.
+        """
+        from byrote.probes.results.as_xarray import dataset_of
+
+        return dataset_of(self)
+
     def __repr__(self) -> str:
         span = f"steps {self.steps[0]:,}-{self.steps[-1]:,}" if self.steps else "no steps"
         flagged = f", {len(self.left_out)} steps left out by lint" if self.left_out else ""

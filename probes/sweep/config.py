@@ -102,6 +102,14 @@ class SweepConfig:
             "As --members: sequences of the same source that were never trained on.", path=_A_FILE
         ),
     )
+    stimulus: Any = field(  # a path, or a `Stimulus` of one's own
+        default=None,
+        metadata=shown(
+            "Blocks of your own in place of random tokens: token ids, one block a row (.npy, .safetensors). Each is shown two "
+            "to four times, or as often as its row repeats it.",
+            path=_A_FILE,
+        ),
+    )
     threads: int | None = field(
         default=None,
         metadata=shown(

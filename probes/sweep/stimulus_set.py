@@ -26,6 +26,7 @@ from byrote.checkpoints.token_sets import TokenSets, natural_windows, token_sets
 from byrote.checkpoints.untrained import untrained_in
 from byrote.checkpoints.vocabulary import tokenizer_of, usable_ids, variant_pairs
 from byrote.probes.contexts import MOST_WINDOWS, RUNGS, contexts_in_order
+from byrote.probes.own_blocks import own_blocks
 from byrote.probes.results.run_json import RUNNING, stored_run_json
 from byrote.probes.stimuli import TOKEN_SET_STIMULI, Stimulus, Vocabulary, make
 from byrote.probes.sweep.config import SweepConfig
@@ -179,11 +180,20 @@ class StimulusSet:
             kinds["natural"] = (
                 None  # they are found in the windows shown, which are stored to be found in again
             )
+        own = {}
+        if config.stimulus is not None:
+            sizes = {"n_ctx": shape["n_ctx"], "d_vocab": shape["d_vocab"], "seed": config.seed}
+            own = own_blocks(config.stimulus, vocabulary, **sizes)
+            self.notes.append(f"repeated tokens are your own: {own['repeated_random'].id}")
         for kind in kinds:
             if kind in self.refused:
                 continue
             try:
-                self.stimuli[kind] = self._made(kind, RUNGS[0] if kind == CONTEXTS else config.n_seq)
+                self.stimuli[kind] = (
+                    own[kind]
+                    if kind in own
+                    else self._made(kind, RUNGS[0] if kind == CONTEXTS else config.n_seq)
+                )
             except (CheckpointError, PluginError):
                 raise
             except ByroteError as error:

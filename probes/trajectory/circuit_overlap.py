@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.overlap import jaccard, random_jaccard, rank_biased_overlap
+from byrote.probes.results.opened import accepts_paths
 from byrote.probes.results.rows import labels
 from byrote.probes.results.table import Table
 from byrote.probes.statistics import ends, resampled_means, tail_frac
@@ -27,6 +28,7 @@ PROBE = "edge_attribution"
 _AXES = ["metric", "src_layer", "src_head", "layer", "head"]
 
 
+@accepts_paths()
 def circuit_overlap(results: Table, *, k: int = 32, to: int | None = None, seed: int = 0) -> pd.DataFrame:
     """One row per pair of neighbouring measured steps, or per step against one of them.
 

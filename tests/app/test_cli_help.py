@@ -65,6 +65,7 @@ OPTIONS: dict[str, set[str]] = {
     | {
         "--text",
         "--members",
+        "--stimulus",
         "--twins",
         "--threads",
         "--dry-run",
@@ -85,7 +86,16 @@ OPTIONS: dict[str, set[str]] = {
     | {"--losses", "--loss-name", "--progress", "--jobs", "--engine", "--engine-option", "--shard"},
     "byrote watch": SHARED
     | {"-p", "--probe", "--plugin", "--device", "--dtype", "--seed", "--sequences", "-o", "--out", "--swap"}
-    | {"--text", "--members", "--twins", "--threads", "--prefetch", "--no-prefetch", "--save-attention"}
+    | {
+        "--text",
+        "--stimulus",
+        "--members",
+        "--twins",
+        "--threads",
+        "--prefetch",
+        "--no-prefetch",
+        "--save-attention",
+    }
     | {"--top-heads", "--base-model", "--step-map", "--allow-download", "--disk-budget"}
     | {"--losses", "--loss-name", "--progress", "--allow-partial"}
     | {"--poll", "--settle", "--idle-timeout", "--until-step", "--expect", "--stop-on-fail", "--stop-signal"},
