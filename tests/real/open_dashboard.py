@@ -1,8 +1,8 @@
-"""Open the dashboard on measured results, as a browser does, page by page, and stop it.
+"""Open the dashboard on measured results, as a browser does, until its start page is drawn, and stop it.
 
     .venv/bin/python tests/real/open_dashboard.py runs/real/results
 
-Exits with 1 where a page does not come to its end or shows an error.
+Exits with 1 where the page does not come to its end or shows an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from streamlit_client import visit
 
 TRIES = 3
-PAGES = ("", "heads", "memory")  # the start page, and the links of two more
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
 
 
 def opened(results: str) -> bool | None:
-    """Whether a page failed; None where the server did not come up.
+    """Whether the page failed; None where the server did not come up.
 
     Args:
         results: what the dashboard is opened on.
@@ -40,19 +39,18 @@ def opened(results: str) -> bool | None:
         address = next((line.strip() for line in server.stdout if line.startswith("http")), None)
         if address is None:
             return None
-        failed = False
-        for page in PAGES:
-            started = time.monotonic()
-            seen = visit(address, query=f"view={page}" if page else "", timeout_s=120)
-            failed = failed or not seen.finished or bool(seen.errors)
-            what = f"{len(seen.elements)} elements, {time.monotonic() - started:.1f} s"
-            print(
-                f"{page or 'start page'}: {what if seen.finished else 'not finished'} {' '.join(seen.errors)}"
-            )
+        started = time.monotonic()
+        seen = visit(address, timeout_s=120)
+        what = (
+            f"{len(seen.elements)} elements in {time.monotonic() - started:.1f} s"
+            if seen.finished
+            else "not finished"
+        )
+        print(f"start page: {what} {' '.join(seen.errors)}")
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(timeout=30)
-    return failed
+    return not seen.finished or bool(seen.errors)
 
 
 if __name__ == "__main__":
