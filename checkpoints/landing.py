@@ -51,7 +51,7 @@ class Landing:
             Checkpoints that have landed and were not found unreadable as they are, in step order; and gaps that have stood
             still as long, each once.
         """
-        here = [*series.checkpoints, *series.gaps]
+        here: list[Checkpoint | Gap] = [*series.checkpoints, *series.gaps]
         places = {_place(one): one for one in here}
         for place in self._seen.keys() - places.keys():
             self._leave(place)

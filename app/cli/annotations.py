@@ -27,10 +27,10 @@ def write_junit(path: Path, checks: Sequence[Checked]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    root = ElementTree.Element("testsuites", name="byrote check", **_counts(checks))
+    root = ElementTree.Element("testsuites", {"name": "byrote check", **_counts(checks)})
     for run, mine in groupby(sorted(checks, key=lambda one: one.run), key=lambda one: one.run):
         own = list(mine)
-        suite = ElementTree.SubElement(root, "testsuite", name=_text(run), **_counts(own))
+        suite = ElementTree.SubElement(root, "testsuite", {"name": _text(run), **_counts(own)})
         for one in own:
             case = ElementTree.SubElement(suite, "testcase", name=_text(_title(one)), classname=_text(run))
             if one.rule.line:
@@ -46,7 +46,7 @@ def write_junit(path: Path, checks: Sequence[Checked]) -> None:
     write_text(path, ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n")
 
 
-def annotations(checks: Sequence[Checked], file: Path | None) -> Iterator[str]:
+def github_lines(checks: Sequence[Checked], file: Path | None) -> Iterator[str]:
     """Workflow commands of GitHub Actions for what did not pass: errors for failed rules, warnings for undecided ones.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from byrote.cli import options
-from byrote.cli.annotations import annotations, write_junit
+from byrote.cli.annotations import github_lines, write_junit
 from byrote.cli.command import argument, option, verb
 from byrote.cli.expect import summary
 from byrote.cli.output import Column, Output, Row, columns
@@ -65,7 +65,7 @@ def check(
     if junit is not None:
         write_junit(junit, checks)
     if os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github:
-        for line in annotations(checks, gate.path):
+        for line in github_lines(checks, gate.path):
             session.warn(line)
     say = session.warn if out.machine else session.data
     say(summary(checks))
@@ -73,11 +73,11 @@ def check(
 
 
 def _rows(checks: Sequence[Checked]) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for one in checks:
         rule, judged = one.rule, one.judged
         file = rule.where.partition(" of ")[2]
-        row = {
+        row: dict[str, Any] = {
             "outcome": one.outcome,
             "run": one.run,
             "rule": rule.where,

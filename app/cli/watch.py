@@ -13,7 +13,7 @@ import click
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
-from byrote.cli.command import option, record, verb
+from byrote.cli.command import argument, flag, option, record, verb
 from byrote.cli.expect import say_checks
 from byrote.cli.progress import Event, Progress, interrupted, make_progress
 from byrote.cli.session import Exit, Session
@@ -120,7 +120,7 @@ class Stopping:
 def watch(
     session: Session,
     *,
-    folder: str = options.argument("FOLDER"),
+    folder: str = argument("FOLDER"),
     config: SweepConfig = record(SweepConfig),
     plugin: tuple[Path, ...] = option(
         "A Python file with probes or stimuli of your own, which is run; repeat for more.",
@@ -131,7 +131,7 @@ def watch(
     into: Into = record(Into),
     ending: Ending = record(Ending),
     stopping: Stopping = record(Stopping),
-    allow_partial: bool = options.flag("Exit 0 even when some checkpoints could not be measured."),
+    allow_partial: bool = flag("Exit 0 even when some checkpoints could not be measured."),
     losses: options.Losses = record(options.Losses),
     opening: options.Opening = record(options.Opening),
     progress: str = options.PROGRESS,

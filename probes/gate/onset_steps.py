@@ -87,13 +87,13 @@ def _of_verdict(rule: Rule, results: Table) -> tuple[Span, str]:
         return _UNKNOWN, f"nothing: {onset(results).text}"
     if rule.head in (None, "any"):
         found = onset(results)
-        bracket = found.bracket if found.found else (last, None)
-        return _span(*bracket), f"{found.text}{'' if found.found else f' up to {last:,}'}"
+        before, at = found.bracket if found.bracket is not None else (last, None)
+        return _span(before, at), f"{found.text}{'' if found.found else f' up to {last:,}'}"
     table = head_onsets(results).set_index("head")
     labels = [str(label) for label in verdict_table(results).columns]
     wanted = labels if rule.head == "all" else [_label(str(rule.head), labels, rule)]
     brackets = {label: _bracket(table, label, last) for label in wanted}
-    label = max(brackets, key=lambda name: math.inf if brackets[name][1] is None else brackets[name][1] or 0)
+    label = max(brackets, key=lambda name: _span(*brackets[name])[1])
     before, at = brackets[label]
     if at is None:
         return _span(last, None), f"{label} never called up to step {last:,}"

@@ -12,8 +12,8 @@ from byrote.probes.comparable import own_units, shared_sequences
 from byrote.probes.gate.checked import FAIL, PASS, UNDECIDED, Judged, enough_of, within
 from byrote.probes.gate.grammar import EVERY, Rule
 from byrote.probes.gate.single_values import named, not_yet, rows_of
+from byrote.probes.results import Results
 from byrote.probes.results.named_step import resolve_step
-from byrote.probes.results.table import Table
 from byrote.probes.results.unit_files import unit_of
 from byrote.probes.seed_statistics import paired_difference, sequence_variance
 from byrote.probes.wording import counted, interval, listed
@@ -21,7 +21,7 @@ from byrote.probes.wording import counted, interval, listed
 _OPPOSITE = {"any": 1}
 
 
-def runs_of(rule: Rule, runs: Sequence[Table]) -> list[Table]:
+def runs_of(rule: Rule, runs: Sequence[Results]) -> list[Results]:
     """The runs of the arm that a rule names: by the arm they declare, else by a pattern of their names.
 
     Raises:
@@ -40,7 +40,7 @@ def runs_of(rule: Rule, runs: Sequence[Table]) -> list[Table]:
     return mine
 
 
-def judge_group(rule: Rule, runs: Sequence[Table], judge: Callable[[Table], Judged]) -> Judged:
+def judge_group(rule: Rule, runs: Sequence[Results], judge: Callable[[Results], Judged]) -> Judged:
     """Whether enough runs of an arm satisfy a rule.
 
     Args:
@@ -66,7 +66,7 @@ def judge_group(rule: Rule, runs: Sequence[Table], judge: Callable[[Table], Judg
     return Judged(outcome, what, f"{', '.join(parts)}; such as {decisive.found}")
 
 
-def judge_mean(rule: Rule, runs: Sequence[Table], *, finished: bool) -> Judged:
+def judge_mean(rule: Rule, runs: Sequence[Results], *, finished: bool) -> Judged:
     """Whether the mean over the seeds of an arm lies inside the bounds, with Student's interval over seeds and sequences.
 
     Args:
@@ -101,7 +101,7 @@ def judge_mean(rule: Rule, runs: Sequence[Table], *, finished: bool) -> Judged:
     return Judged(outcome, what, f"{said} over {counted(len(runs), 'seed')}", found.value, found.lo, found.hi)
 
 
-def _sequences(rule: Rule, runs: Sequence[Table], steps: Sequence[int]) -> float:
+def _sequences(rule: Rule, runs: Sequence[Results], steps: Sequence[int]) -> float:
     """Variance of the mean that the choice of sequences leaves, where all runs were shown the same ones."""
     unit = unit_of(runs[0].info(rule.probe), rule.metric)
     others = zip(runs[1:], steps[1:], strict=True)
