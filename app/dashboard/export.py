@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import secrets
 import zipfile
@@ -20,7 +19,8 @@ from byrote.dashboard.components.base import show as show_component
 from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.query_params import State, link
 from byrote.probes.csv_text import csv_frame
-from byrote.probes.figures.theme import FONT_FAMILY, TOKENS, run_styles
+from byrote.probes.figures.paper import paper_svg
+from byrote.probes.figures.theme import run_styles
 from byrote.probes.results import Results
 from byrote.probes.wording import (
     clean,
@@ -34,7 +34,6 @@ from byrote.probes.wording import (
 )
 from byrote.report.html import render
 from byrote.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
-from byrote.report.svg import figure_svg
 
 MAX_TABLE_ROWS_HTML = 400
 
@@ -124,19 +123,8 @@ def svg_zip(figures: Mapping[str, go.Figure]) -> bytes:
 
 
 def svg_text(fig: go.Figure, name: str) -> str:
-    """A figure as an SVG file that needs nothing beside it: light colours and fonts written in."""
-    variables = "".join(f"--{token}:{light};" for token, (light, _) in TOKENS.items())
-    style = html.escape(f"{variables}background:{TOKENS['paper'][0]};font-family:{FONT_FAMILY}")
-    svg = figure_svg(fig, name=name)
-    svg = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" style="{style}" ', 1)
-    return svg.replace(">", f"><style>{_svg_rules()}</style>", 1)
-
-
-@lru_cache(maxsize=1)
-def _svg_rules() -> str:
-    """What the report's style sheet says of the parts of a still figure."""
-    css = (resources.files("byrote.report") / "style.css").read_text(encoding="utf-8")
-    return "".join(line for line in css.splitlines() if line.startswith(".still ") and "{" in line[8:])
+    """A figure as an SVG file that needs nothing beside it, with its title, finding, n and chance."""
+    return paper_svg(fig, name=name, on_screen=True)
 
 
 def _png(view: View, page: Drawing) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from byrote.probes.figures.svg import figure_svg, spark_svg, still_style
 from byrote.probes.figures.theme import TOKENS, recolour
 from byrote.probes.wording import clean, counted, interval, listed, number
 from byrote.report.model import (
@@ -38,7 +39,6 @@ from byrote.report.model import (
     Words,
 )
 from byrote.report.redact import redact
-from byrote.report.svg import figure_svg, spark_svg
 
 SHORT_CHARS = 18  # cells this short never wrap
 FOLD_ROWS = 24  # of a table in an open section; a longer one is closed until it is opened
@@ -76,7 +76,7 @@ def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{show(report.title)}</title>
-<style>{_variables()}{_resource("style.css")}</style>
+<style>{_variables()}{_resource("style.css")}{still_style()}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the report</a>
@@ -151,7 +151,7 @@ def standalone_svg(fig: go.Figure, *, name: str) -> str:
         name: of the file.
     """
     opening, rest = figure_svg(fig, name=ident(name)).split(">", 1)
-    style = "".join(line for line in _resource("style.css").splitlines() if line.startswith(".still"))
+    style = still_style()
     ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
     sans = ":root{--sans:system-ui,sans-serif}"
     return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{_variables()}{sans}{style}</style>{ground}{rest}\n'
@@ -334,7 +334,7 @@ def _value(value: Value) -> str:
                 else text + more
             )
         case Spark():
-            return spark_svg(value)
+            return spark_svg(value.values, value.limits, alt=value.alt)
         case Link():
             return f'<a href="{html.escape(quote(value.to))}">{show(value.text)}</a>'
         case int():

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from byrote.probes.figures import Figure
-from byrote.probes.figures.canvas import NUMBERS
 from byrote.probes.figures.head_grid import spaced_steps
-from byrote.probes.figures.select import interval_words, typical_chance
+from byrote.probes.figures.select import counts_in_words
 from byrote.probes.results import Results
 from byrote.probes.wording import chance_number, clean, plain, probe_name, sentence_case
 from byrote.report.model import Estimate, Picture, Table, Value
@@ -40,7 +39,7 @@ def picture(name: str, figure: Figure, runs: Sequence[Results]) -> Picture:
     return Picture(
         name,
         figure,
-        _by_two(f"{name}-table", f"{title}.{first} {_counts(table)} {seeds}", table, rows, columns),
+        _by_two(f"{name}-table", f"{title}.{first} {counts_in_words(table)} {seeds}", table, rows, columns),
     )
 
 
@@ -93,18 +92,6 @@ def _by_two(name: str, caption: str, table: pd.DataFrame, rows: str, columns: st
     return Table(
         name, caption, tuple(head), tuple(map(tuple, body)), n_left_out=table[rows].nunique() - len(keys)
     )
-
-
-def _counts(table: pd.DataFrame) -> str:
-    """Chance and n of a figure's numbers, for a caption."""
-    valid = table[table["value"].notna()][list(NUMBERS)].assign(valid=True)
-    if valid.empty:
-        return "Nothing was measured."
-    chance = typical_chance(valid)
-    level = ", no chance level"
-    if chance is not None:
-        level = f", chance {chance_number(chance)}" if valid["chance"].nunique() == 1 else ""
-    return f"{sentence_case(interval_words(valid, '95% intervals'))}{level}."
 
 
 def _cell(value: Any) -> Value:

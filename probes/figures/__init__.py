@@ -31,6 +31,7 @@ from byrote.probes.figures.matrix import dependence_matrix
 from byrote.probes.figures.memorised import capacity, extraction
 from byrote.probes.figures.memory_plane import member_flow, memory_plane
 from byrote.probes.figures.multipliers import preferential_damage
+from byrote.probes.figures.paper import save
 from byrote.probes.figures.pruning import pruned_heads, pruned_memory
 from byrote.probes.figures.seed_curves import seed_curves
 from byrote.probes.figures.timeline import timeline
@@ -74,6 +75,7 @@ __all__ = [
     "pruned_heads",
     "pruned_memory",
     "recall_shares",
+    "save",
     "seed_curves",
     "timeline",
     "training_loss",

@@ -15,7 +15,7 @@ from byrote.probes.results import Scores
 from byrote.probes.results.rows import at_step as at_step
 from byrote.probes.results.rows import limits_of, strongest_first
 from byrote.probes.results.rows import one_head as one_head
-from byrote.probes.wording import probe_name
+from byrote.probes.wording import chance_number, probe_name, sentence_case
 
 
 def as_list(results: Any) -> list[Any]:
@@ -117,3 +117,19 @@ def typical_chance(rows: pd.DataFrame) -> float | None:
     """The median chance level of measured rows, or None where the probe states none."""
     chance = rows.loc[rows["valid"], "chance"].dropna()
     return None if chance.empty else float(chance.median())
+
+
+def counts_in_words(table: pd.DataFrame) -> str:
+    """Intervals, n and chance of a figure's numbers, one sentence for a caption.
+
+    Args:
+        table: of a figure, with value, lo, hi, chance and n.
+    """
+    valid = table[table["value"].notna()].assign(valid=True)
+    if valid.empty:
+        return "Nothing was measured."
+    chance = typical_chance(valid)
+    level = ", no chance level"
+    if chance is not None:
+        level = f", chance {chance_number(chance)}" if valid["chance"].nunique() == 1 else ""
+    return f"{sentence_case(interval_words(valid, '95% intervals'))}{level}."

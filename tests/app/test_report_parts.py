@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from paper_runs import planted_run, rebuilt
 
+from byrote.probes.figures.svg import figure_svg, readable_on
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.registry import REGISTRY
 from byrote.probes.spec import Plugin
@@ -19,7 +20,6 @@ from byrote.probes.wording import of_runs
 from byrote.report.content import report_content
 from byrote.report.files import json_text, size_warnings
 from byrote.report.redact import redact
-from byrote.report.svg import figure_svg, readable_on
 
 
 def test_a_page_past_the_limit_is_warned_about_with_its_largest_section() -> None:

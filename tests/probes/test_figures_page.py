@@ -19,10 +19,10 @@ from byrote.probes.claims.runs_table import read_runs
 from byrote.probes.degrade.displacement import shares_table
 from byrote.probes.degrade.simulated_runs import simulated_rows
 from byrote.probes.figures import Figure, Look
+from byrote.probes.figures.svg import figure_svg
 from byrote.probes.member_calibration import simulated_experiments
 from byrote.probes.results import Results
 from byrote.probes.text.report import Number, frame_of
-from byrote.report.svg import figure_svg
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "figures.md").read_text(encoding="utf-8")

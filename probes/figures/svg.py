@@ -10,8 +10,10 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from typing import Any
 
 import plotly.graph_objects as go
@@ -19,9 +21,9 @@ from plotly.colors import hex_to_rgb, sample_colorscale
 
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.wording import clean
-from byrote.report.model import Spark
 
 WIDTH_PX = 980
+CHAR_PX = 6.8  # of a letter of 12 px, on average, rather too much than too little
 MAX_TITLED_CELLS = 96
 N_COLOUR_LEVELS = 48  # cells share colours, so that a large grid is a few dozen paths
 DARK_ABOVE = 0.179  # relative luminance of a ground on which black and white stand out equally (WCAG 2.2)
@@ -58,7 +60,15 @@ class Scale:
         return abs(self.end - self.start)
 
 
-def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: bool = True) -> str:
+@lru_cache(maxsize=1)
+def still_style() -> str:
+    """The style of the parts of a still figure, which the page or the file around it holds once."""
+    return resources.files("byrote.probes.figures").joinpath("still.css").read_text(encoding="utf-8")
+
+
+def figure_svg(
+    fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: bool = True, fit: bool = False
+) -> str:
     """Draw a figure in its light colours, as CSS variables.
 
     Args:
@@ -66,6 +76,7 @@ def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: b
         name: unique in the page; prefixes the ids inside.
         width_px: drawn width.
         titles: give small grids a hover title per cell.
+        fit: leave out tick labels and lines of cells that have no room, for a width the figure was not laid out for.
 
     Returns:
         One `<svg>` element, its alternative text that of the figure.
@@ -78,14 +89,14 @@ def figure_svg(fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: b
     for trace in spec["data"]:
         if trace["type"] not in ("scatter", "heatmap"):
             raise ValueError(f"no still drawing for a {trace['type']} trace")
-    frame = _Frame(layout, name, width_px)
+    frame = _Frame(layout, name, width_px, fit)
     grids = [trace["z"] for trace in spec["data"] if trace["type"] == "heatmap"]
     titled = titles and len(grids) == 1 and sum(map(len, grids[0])) <= MAX_TITLED_CELLS
     parts = [part for axis in frame.panels() for part in frame.panel_background(axis)]
     for trace in spec["data"]:
         x_axis, y_axis = frame.axes(trace.get("xaxis", "x"), trace.get("yaxis", "y"))
         if trace["type"] == "heatmap":
-            parts += _heatmap(trace, x_axis, y_axis, layout["coloraxis"], titles=titled)
+            parts += _heatmap(trace, x_axis, y_axis, layout["coloraxis"], titles=titled, fit=fit)
         else:
             parts += _scatter(trace, x_axis, y_axis, clip=frame.clip(trace.get("xaxis", "x")))
     parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
@@ -103,6 +114,7 @@ class _Frame:
     layout: dict[str, Any]
     name: str
     width: int
+    fit: bool = False
 
     def __post_init__(self) -> None:
         margin = self.layout["margin"]
@@ -162,8 +174,9 @@ class _Frame:
                 f'<line x1="{_n(x.start)}" x2="{_n(x.end)}" y1="{_n(y.start)}" y2="{_n(y.start)}" class="axis"/>'
             )
         if x_axis.get("showticklabels", True):
-            ticks = zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True)
-            parts += [_text(x(v), y.start + 18, t, css="tick") for v, t in ticks]
+            ticks = list(zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True))
+            places = _with_room([(x(v), t) for v, t in ticks]) if self.fit else [(x(v), t) for v, t in ticks]
+            parts += [_text(at, y.start + 18, t, css="tick") for at, t in places]
         if y_axis.get("showticklabels", True):
             ticks = zip(y_axis.get("tickvals", ()), y_axis.get("ticktext", ()), strict=True)
             parts += [_text(x.start - 7, y(v), t, anchor="end", css="tick", middle=True) for v, t in ticks]
@@ -225,7 +238,9 @@ class _Frame:
         ]
 
 
-def _heatmap(trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *, titles: bool) -> list[str]:
+def _heatmap(
+    trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *, titles: bool, fit: bool
+) -> list[str]:
     """Cells and the text in them; without hover titles one thick stroke per colour, so that large grids stay small."""
     wide, high = abs(x(1) - x(0)) - 2, abs(y(1) - y(0)) - 2
     lo, span = axis["cmin"], axis["cmax"] - axis["cmin"]
@@ -246,12 +261,34 @@ def _heatmap(trace: dict[str, Any], x: Scale, y: Scale, axis: dict[str, Any], *,
             elif color:
                 shapes.setdefault(color, []).append(shape)
             if color and trace.get("text") and trace["text"][row][column]:
-                texts.append(_cell_text(x(column), y(row), trace["text"][row][column], readable_on(color)))
+                lines = trace["text"][row][column].split("<br>")
+                if fit:  # the value without its interval, or nothing, where there is no room
+                    lines = (
+                        lines
+                        if max(map(_wide, lines)) <= wide
+                        else [one for one in lines[:1] if _wide(one) <= wide]
+                    )
+                if lines:
+                    texts.append(_cell_text(x(column), y(row), "<br>".join(lines), readable_on(color)))
     return [
         *cells,
         *(f'<path d="{"".join(s)}" {_stroke(color, high)}/>' for color, s in shapes.items()),
         *texts,
     ]
+
+
+def _with_room(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Labels that do not touch, the last one first: (centre in pixels, text)."""
+    chosen: list[tuple[float, str]] = []
+    for at, text in sorted(labels, reverse=True):
+        if not chosen or at + _wide(text) / 2 + CHAR_PX < chosen[-1][0] - _wide(chosen[-1][1]) / 2:
+            chosen.append((at, text))
+    return chosen[::-1]
+
+
+def _wide(text: str) -> float:
+    """About how wide a line of the figures' small writing is, in pixels."""
+    return CHAR_PX * len(_plain(text))
 
 
 def _hex(color: str) -> str:
@@ -389,13 +426,27 @@ def _n(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def spark_svg(spark: Spark, *, width_px: int = 96, height_px: int = 22) -> str:
-    """A curve as small as a word, on its stated range, with a dot at the last measured value."""
-    n = max(2, len(spark.values))
-    x, y = Scale(0, n - 1, 2, width_px - 4), Scale(*spark.limits, height_px - 3, 3)
-    points = [None if v is None else (x(i), y(v)) for i, v in enumerate(spark.values)]
+def spark_svg(
+    values: Sequence[float | None],
+    limits: tuple[float, float],
+    *,
+    alt: str,
+    width_px: int = 96,
+    height_px: int = 22,
+) -> str:
+    """A curve as small as a word, with a dot at the last measured value.
+
+    Args:
+        values: in order; None where not measured.
+        limits: the fixed vertical range.
+        alt: what it shows, in words.
+        width_px, height_px: drawn size.
+    """
+    n = max(2, len(values))
+    x, y = Scale(0, n - 1, 2, width_px - 4), Scale(*limits, height_px - 3, 3)
+    points = [None if v is None else (x(i), y(v)) for i, v in enumerate(values)]
     measured = [p for p in points if p is not None]
     dot = _markers({"size": 5, "color": TOKENS["ink"][0]}, measured[-1:])[0] if measured else ""
     line = f'<path d="{_path(points)}" {_stroke(TOKENS["ink"][0], 1.4)} fill="none"/>'
-    alt = html.escape(clean(spark.alt))
-    return f'<svg class="spark" role="img" aria-label="{alt}" width="{width_px}" height="{height_px}">{line}{dot}</svg>'
+    said = html.escape(clean(alt))
+    return f'<svg class="spark" role="img" aria-label="{said}" width="{width_px}" height="{height_px}">{line}{dot}</svg>'

@@ -1,0 +1,124 @@
+"""A figure as one file that a paper takes without editing: vector, its title above, what it shows, n and chance below.
+
+1. the figure is laid out anew at the width, so that its writing is as large in a column as on a page: 12 px are 6.3 points
+2. the title and the line below it stand in the margin that the figure leaves for them, broken into lines
+3. below: the finding in words, and of how many sequences it is, and what chance is
+4. colours are written in, those of the light theme: a paper has no dark one
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from os import PathLike
+from pathlib import Path
+
+from byrote.checkpoints.atomic import write_text
+from byrote.checkpoints.errors import ByroteError, did_you_mean
+from byrote.probes.figures.canvas import LINE_PX, Figure
+from byrote.probes.figures.select import counts_in_words
+from byrote.probes.figures.svg import figure_svg, still_style
+from byrote.probes.figures.theme import FONT_FAMILY, TOKENS
+from byrote.probes.wording import clean, file_stem
+
+# name -> (drawn width in pixels, printed width in millimetres)
+PRINTED = {"column": (480, 89.0), "page": (980, 183.0)}
+TITLE_LINES_PX = (18, 36)  # where the title and the line below it stand in the margin of a figure
+_CHARS_PER_PX = {"title": 1 / 8.4, "text": 1 / 6.8}  # of these fonts, somewhat less than fit
+_PAD_PX = 12
+
+
+def save(fig: Figure, path: str | PathLike[str], width: str = "column") -> Path:
+    """Write a figure as an SVG file.
+
+    Args:
+        fig: made by `byrote.probes.figures`.
+        path: ends in .svg; what is there is replaced.
+        width: "column" (89 mm) or "page" (183 mm).
+
+    Returns:
+        The file.
+
+    Raises:
+        ByroteError: another width, another kind of file, or a place that cannot be written.
+    """
+    place = Path(path)
+    if place.suffix.lower() != ".svg":
+        found = f"{place.suffix} files" if place.suffix else "files without an ending"
+        raise ByroteError(
+            f"figures are saved as .svg, not as {found}",
+            help=f"save {place.with_suffix('.svg')} and convert it: rsvg-convert -f pdf, or Inkscape",
+        )
+    try:
+        write_text(place, paper_svg(fig, width, name=file_stem(place.stem)))
+    except OSError as error:
+        raise ByroteError(f"cannot write {place} ({error.strerror})", help="choose another place") from None
+    return place
+
+
+def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_screen: bool = False) -> str:
+    """The same as text.
+
+    Args:
+        fig: made by `byrote.probes.figures`.
+        width: "column" or "page".
+        name: prefixes the ids inside.
+        on_screen: sized in pixels and not in millimetres.
+
+    Raises:
+        ByroteError: another width.
+    """
+    if width not in PRINTED:
+        raise ByroteError(f"there is no printed width {width!r}", help=did_you_mean(width, list(PRINTED)))
+    width_px, width_mm = PRINTED[width]
+    layout = fig.layout
+    title = _lines(layout.title.text, width_px, "title")
+    under = _lines(layout.title.subtitle.text or "", width_px, "text")
+    caption = textwrap.wrap(_caption(fig), int(width_px * _CHARS_PER_PX["text"]))
+    above_px = TITLE_LINES_PX[1] + LINE_PX * (len(title) + len(under) - 1) + _PAD_PX
+    shift_px = max(0, above_px - int(layout.margin.t))
+    below_px = shift_px + int(layout.height)
+    height_px = below_px + LINE_PX * len(caption) + _PAD_PX
+    drawn = figure_svg(fig, name=name, width_px=width_px, titles=False, fit=True).replace(
+        "<svg ", f'<svg y="{shift_px}" ', 1
+    )
+    parts = [
+        *_text(title, 0, TITLE_LINES_PX[0], 'font-size="15" font-weight="650" fill="var(--ink)"'),
+        *_text(under, 0, TITLE_LINES_PX[0] + LINE_PX * len(title) + 3, 'font-size="12" fill="var(--muted)"'),
+        drawn,
+        *_text(caption, 0, below_px + _PAD_PX, 'font-size="12" fill="var(--ink)"'),
+    ]
+    size = f'width="{width_mm:g}mm" height="{width_mm * height_px / width_px:.1f}mm"'
+    size = f'width="{width_px}" height="{height_px}"' if on_screen else size
+    size += f' viewBox="0 0 {width_px} {height_px}" role="img" aria-label="{html.escape(_alt(fig))}"'
+    ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
+    family = html.escape(FONT_FAMILY)
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{family}"><style>{still_style()}</style>{ground}{"".join(parts)}</svg>\n'
+    for token, (light, _) in TOKENS.items():
+        svg = svg.replace(f"var(--{token})", light)
+    return svg
+
+
+def _caption(fig: Figure) -> str:
+    table = fig.table if isinstance(fig, Figure) else None
+    counts = ""
+    if table is not None and {"value", "lo", "hi", "chance", "n"} <= set(table.columns):
+        counts = counts_in_words(table)
+    return f"{_alt(fig)} {counts}".strip()
+
+
+def _alt(fig: Figure) -> str:
+    return clean((fig.layout.meta or {}).get("alt", ""), limit=2000)
+
+
+def _lines(markup: str, width_px: int, kind: str) -> list[str]:
+    """A title as lines of plain text."""
+    text = html.unescape(str(markup).replace("<br>", " "))
+    return textwrap.wrap(text, int(width_px * _CHARS_PER_PX[kind]))
+
+
+def _text(lines: list[str], x: int, y: int, style: str) -> list[str]:
+    return [
+        f'<text x="{x}" y="{y + LINE_PX * i}" {style}>{html.escape(line)}</text>'
+        for i, line in enumerate(lines)
+    ]
