@@ -144,7 +144,7 @@ def test_figures_of_probes_by_request_draw_what_was_measured(drawn: dict[str, Fi
 
 
 def test_every_public_figure_stands_on_the_page_once() -> None:
-    figures = set(br.figures.__all__) - {"Figure", "Look", "apply_theme"}
+    figures = set(br.figures.__all__) - {"Figure", "Look", "apply_theme", "save"}
     assert sorted(name for _, name in LINES) == sorted(figures)
     for name in br.figures.__all__:
         assert f"br.figures.{name}" in PAGE
