@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def measure(
         fresh: throw away what the folder of a series holds.
         name, step: of a model: what its run is called, and which step of it this is.
         tokenizer: of a model: its tokenizer.json, which says which ids text uses.
-        settings: `SweepConfig`'s other fields: seed, n_seq, device, dtype, text, members, twins, ...
+        settings: `SweepConfig`'s other fields: seed, n_seq, device, dtype, text, members, twins, ...; or called as the
+            options of `byrote run` are: `sequences` for n_seq, `probe` for probes.
 
     Returns:
         The results; `results["prefix_matching"]` is one metric over all steps.
@@ -54,6 +56,9 @@ def measure(
     Raises:
         ByroteError: an unknown probe or path, a folder of another series, settings that cannot work.
     """
+    called = {one.metadata["called"]: one.name for one in fields(SweepConfig) if "called" in one.metadata}
+    settings = {called.get(setting, setting): value for setting, value in settings.items()}
+    probes = settings.pop("probes", probes)
     chosen = (probes,) if isinstance(probes, str | Probe) else probes
     names = None if chosen is None else tuple(use(p).name if isinstance(p, Probe) else p for p in chosen)
     if "torch" in sys.modules and isinstance(series, sys.modules["torch"].nn.Module):

@@ -243,6 +243,45 @@ def test_lab_defaults_are_the_labs_own():
         assert defaults[name] == getattr(config, name), name
 
 
+# Options of `byrote run` about processes and files around a sweep, which a notebook has other means for.
+AROUND = {
+    "allow_partial",
+    "dry_run",
+    "fail_fast",
+    "jobs",
+    "plugin",
+    "rehash",
+    "trace",
+    "engine",
+    "engine_option",
+    "shard",
+}
+SERIES = {
+    "base_model": "base",
+    "disk_budget": "disk_budget_bytes",
+    "steps": "select",
+}  # in GB on the command line
+
+
+def test_an_option_of_run_has_the_same_name_in_python():
+    import inspect
+    from dataclasses import fields
+
+    import byrote as br
+    from byrote.probes.sweep.config import SweepConfig
+
+    run = dict(commands(ROOT_CONTEXT))["byrote run"]
+    typed = {p.name for p in run.params if isinstance(p, click.Option)}
+    typed -= {"quiet", "verbose", "no_color", "traceback", "help"} | AROUND
+    settings = {one.metadata.get("called", one.name) for one in fields(SweepConfig)}
+    taken = settings | {
+        *inspect.signature(br.measure).parameters,
+        *inspect.signature(br.open_series).parameters,
+    }
+    assert typed - taken == set(SERIES), typed - taken
+    assert AROUND | set(SERIES) <= {p.name for p in run.params}
+
+
 def test_help_imports_no_verb_and_nothing_heavy(run_python):
     code = """
 import sys

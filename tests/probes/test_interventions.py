@@ -152,7 +152,7 @@ def test_own_sequences_are_what_is_measured(model):
 def test_own_blocks_stand_in_for_random_ones_in_a_sweep(place, tmp_path):
     blocks = np.array([np.random.default_rng(i).permutation(np.arange(1, 32))[:12] for i in range(9)])
     np.save(tmp_path / "blocks.npy", blocks)
-    measure = {"progress": False, "n_seq": 16}
+    measure = {"progress": False, "sequences": 16}  # as `byrote run` calls it
     own = br.measure(
         place, ["prefix_matching"], out=tmp_path / "own", stimulus=tmp_path / "blocks.npy", **measure
     )
