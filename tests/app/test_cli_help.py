@@ -245,6 +245,8 @@ def test_lab_defaults_are_the_labs_own():
 
 # Options of `byrote run` about processes and files around a sweep, which a notebook has other means for.
 AROUND = {
+    "losses",
+    "loss_name",
     "allow_partial",
     "dry_run",
     "fail_fast",
