@@ -57,7 +57,7 @@ def on_slurm(
 def _carry_out(submitit: Any) -> Any:
     """`carry_out`, which submitit may queue again."""
 
-    class Again(submitit.helpers.Checkpointable):  # type: ignore[misc]
+    class Again(submitit.helpers.Checkpointable):
         def __call__(self, *arguments: Any) -> Answer:
             return carry_out(*arguments)
 

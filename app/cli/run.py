@@ -239,8 +239,19 @@ def _side_by_side(
     from byrote.probes.sweep.many import SweepTask, needs_of, sweep_many
 
     trace = into.trace.absolute() if into.trace else None  # others work in other folders
-    how = {"fresh": into.fresh, "rehash": into.rehash, "fail_fast": into.fail_fast, "trace": trace}
-    tasks = [SweepTask(one, config, into.out, **how, plugins=plugins) for one in all_series]
+    tasks = [
+        SweepTask(
+            one,
+            config,
+            into.out,
+            fresh=into.fresh,
+            rehash=into.rehash,
+            fail_fast=into.fail_fast,
+            trace=trace,
+            plugins=plugins,
+        )
+        for one in all_series
+    ]
     total, started = sum(map(len, all_series)), time.monotonic()
     latest: dict[int, Event] = {}
     n_at_once = engine.n_at_once(needs_of(tasks), total) if engine.name == "local" else engine.jobs

@@ -28,7 +28,7 @@ from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.many import SweepTask, sweep_many
 from byrote.probes.sweep.run import sweep
 
-TARGET, N_SEQ = 1.8, 128
+TARGET, N_SEQ = 1.8, 48
 PROBES = ("prefix_matching", "previous_token", "copying_logit", "repeat_loss", "ov_copying")
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 1024}
 
