@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import plotly.graph_objects as go
+from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
 from byrote.probes.figures.svg import figure_svg, spark_svg, still_style
@@ -103,18 +104,19 @@ def ident(name: object) -> str:
     return re.sub(r"[^\w-]+", "-", str(name), flags=re.ASCII)
 
 
-def bare(fig: go.Figure) -> go.Figure:
-    """The figure without its own title, which the page says in HTML."""
-    copy = go.Figure(fig)
-    copy.update_layout(
-        title=None, height=fig.layout.height - TITLE_PX, margin={"t": fig.layout.margin.t - TITLE_PX}
-    )
-    return copy
+def bare(fig: go.Figure) -> dict[str, Any]:
+    """The figure's JSON without its own title, which the page says in HTML."""
+    spec = fig.to_plotly_json()
+    layout = spec["layout"]
+    del layout["title"]
+    layout["height"] -= TITLE_PX
+    layout["margin"]["t"] -= TITLE_PX
+    return dict(spec)
 
 
-def embedded(fig: go.Figure) -> str:
-    """A figure and what to change in it for the dark theme, as JSON that no text inside can break out of."""
-    light = json.loads(fig.to_json(validate=False))
+def embedded(spec: dict[str, Any]) -> str:
+    """A figure's JSON and what to change in it for the dark theme, as JSON that no text inside can break out of."""
+    light = json.loads(to_json(spec, validate=False))
     light["layout"].pop("meta")
     patch = list(_differences(light, recolour(light, "dark")))
     text = json.dumps(
@@ -249,21 +251,21 @@ def _block(block: Block, section: Section, *, light: bool, with_tables: bool) ->
 
 
 def _picture(picture: Picture, *, light: bool, with_table: bool) -> str:
-    fig, layout = bare(picture.figure), picture.figure.layout
+    spec, layout = bare(picture.figure), picture.figure.layout
     title, subtitle = html.unescape(layout.title.text), html.unescape(layout.title.subtitle.text or "")
-    still = figure_svg(fig, name=ident(picture.name), titles=light)
+    still = figure_svg(spec, name=ident(picture.name), titles=light)
     table = (
         f"<details><summary>Data table</summary>\n{_table(picture.table)}\n</details>" if with_table else ""
     )
     live = f'<div class="plot" role="img" aria-label="{show(layout.meta["alt"])}"></div>'
-    script = f'<script type="application/json">{embedded(fig)}</script>'
+    script = "" if light else f'<script type="application/json">{embedded(spec)}</script>'
     return f"""<figure id="{ident(picture.name)}" aria-labelledby="{ident(picture.name)}-title">
 {_heading(3, picture.name, title)}
 <p class="sub">{show(subtitle)}</p>
 <div class="canvas" tabindex="0" role="group" aria-label="{show(title)}">{still}{"" if light else live}</div>
 <figcaption>{show(layout.meta["alt"])}</figcaption>
 {table}
-{"" if light else script}</figure>"""
+{script}</figure>"""
 
 
 def _listing(listing: Listing, *, folded: bool) -> str:

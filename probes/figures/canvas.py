@@ -176,13 +176,18 @@ def finish(
     if look.width == "half":
         _level_ticks(fig)
     below_title = {"text": subtitle, "font": {"size": SMALL_FONT_SIZE_PX, "color": paint("muted")}}
-    fig.update_layout(
-        template=template(),
-        height=height,
-        margin={"t": top, "b": canvas.bottom_px, "l": canvas.left_px, "r": canvas.right_px},
-        title={"text": title, "y": 1 - 14 / height, "yanchor": "top", "subtitle": below_title},
-        meta={"alt": alt, "theme": "light"},
-    )
+    frame = {
+        "template": template(),
+        "height": height,
+        "margin": {"t": top, "b": canvas.bottom_px, "l": canvas.left_px, "r": canvas.right_px},
+        "title": {"text": title, "y": 1 - 14 / height, "yanchor": "top", "subtitle": below_title},
+        "meta": {"alt": alt, "theme": "light"},
+    }
+    for (
+        name,
+        value,
+    ) in frame.items():  # one by one: `update_layout` takes four times as long for nested values
+        fig.layout[name] = value
     fig._table, fig.by = table, by
     return fig if look.theme == "light" else apply_theme(fig, look.theme)
 

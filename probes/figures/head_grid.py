@@ -135,13 +135,14 @@ def grid_steps(
     panel_px = grid[0] * max(8, min(30, 200 // max(1, grid[0])))
     plot_px = n_rows * panel_px + (n_rows - 1) * ROW_GAP_PX
     canvas = Canvas(height_px=plot_px + 120, top_px=86, bottom_px=34, left_px=40, right_px=116)
-    fig = make_subplots(
-        figure=Figure(), rows=n_rows, cols=n_columns, horizontal_spacing=0.022,
+    layout = make_subplots(
+        rows=n_rows, cols=n_columns, horizontal_spacing=0.022,
         vertical_spacing=ROW_GAP_PX / plot_px if n_rows > 1 else 0,
         subplot_titles=[f"step {_step_words(rows, step)}" for step, rows in panels.items()],
-    )  # fmt: skip
-    fig.update_annotations(font={"size": SMALL_FONT_SIZE_PX, "color": paint("ink")})
-    axes: dict[str, Any] = {}
+    ).to_plotly_json()["layout"]  # fmt: skip
+    del layout["template"]
+    for title_of_one in layout["annotations"]:
+        title_of_one["font"] = {"size": SMALL_FONT_SIZE_PX, "color": paint("ink")}
     traces: list[Any] = []
     for index in range(n_rows * n_columns):
         name, (row, column) = str(index + 1) if index else "", divmod(index, n_columns)
@@ -150,15 +151,15 @@ def grid_steps(
         )
         x |= {"anchor": f"y{name}", "showticklabels": row == n_rows - 1}
         y |= {"anchor": f"x{name}", "showticklabels": column == 0}
-        axes |= {f"xaxis{name}": x, f"yaxis{name}": y}
+        for axis, own in ((f"xaxis{name}", x), (f"yaxis{name}", y)):
+            layout[axis] |= own
         if index < len(wanted):
             cells = cells_of(panels[wanted[index]], grid, limits=limits)
             traces += cells.traces(xaxis=f"x{name}", yaxis=f"y{name}")
     chance = typical_chance(everything)
-    fig.add_traces(traces)
-    fig.update_layout(axes, plot_bgcolor=paint("void"), coloraxis=color_axis(limits, chance=chance))
+    layout |= {"plot_bgcolor": paint("void"), "coloraxis": color_axis(limits, chance=chance)}
     return finish(
-        fig, canvas, title=title, subtitle=_reading(everything, chance, unit(probe, metric)),
+        Figure({"data": traces, "layout": layout}), canvas, title=title, subtitle=_reading(everything, chance, unit(probe, metric)),
         alt=_rise_finding(panels, f"{probe_name(probe)} of {clean(results.run)}"), look=look, by=("head", "step"),
         table=lambda: grid_table({f"step {step_number(s)}": rows for s, rows in panels.items()}, grid),
     )  # fmt: skip

@@ -67,12 +67,17 @@ def still_style() -> str:
 
 
 def figure_svg(
-    fig: go.Figure, *, name: str, width_px: int = WIDTH_PX, titles: bool = True, fit: bool = False
+    fig: go.Figure | dict[str, Any],
+    *,
+    name: str,
+    width_px: int = WIDTH_PX,
+    titles: bool = True,
+    fit: bool = False,
 ) -> str:
     """Draw a figure in its light colours, as CSS variables.
 
     Args:
-        fig: made by `byrote.probes.figures`.
+        fig: made by `byrote.probes.figures`, or its JSON.
         name: unique in the page; prefixes the ids inside.
         width_px: drawn width.
         titles: give small grids a hover title per cell.
@@ -84,7 +89,7 @@ def figure_svg(
     Raises:
         ValueError: the figure uses a trace type that is not drawn here.
     """
-    spec = fig.to_plotly_json()
+    spec = fig if isinstance(fig, dict) else fig.to_plotly_json()
     layout = spec["layout"]
     for trace in spec["data"]:
         if trace["type"] not in ("scatter", "heatmap"):

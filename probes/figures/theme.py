@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
 from plotly.colors import cmocean, sequential
 
 THEMES = ("light", "dark")
@@ -91,8 +90,8 @@ def run_styles(runs: list[str], *, base: str | None = None) -> dict[str, Style]:
     return styles | ({base: Style("base", "dash")} if base is not None else {})
 
 
-def template() -> go.layout.Template:
-    """The figure template of the light theme; `recolour` swaps its colours with all others."""
+def template() -> dict[str, Any]:
+    """The figure template of the light theme, as plotly's JSON; `recolour` swaps its colours with all others."""
     axis = {
         "gridcolor": paint("rule"),
         "linecolor": paint("context"),
@@ -119,7 +118,7 @@ def template() -> go.layout.Template:
         "showlegend": False,
         "hovermode": "closest",
     }
-    return go.layout.Template(layout=layout)
+    return {"layout": layout}
 
 
 def recolour(spec: dict[str, Any], theme: str) -> dict[str, Any]:
