@@ -26,6 +26,7 @@ from byrote.checkpoints.lab.planted_answers import PLANTED_HEADS as PLANTED_HEAD
 from byrote.checkpoints.lab.planted_answers import HeadSpec as HeadSpec
 from byrote.checkpoints.lab.planted_answers import PlantedConfig as PlantedConfig
 from byrote.checkpoints.lab.planted_answers import expected as expected
+from byrote.checkpoints.lab.planted_answers import expected_logits as expected_logits
 
 BOS_TOKEN_ID = 0
 RANDOM_STD = 0.1

@@ -144,16 +144,10 @@ def expected(config: PlantedConfig, tokens: Int[np.ndarray, "batch pos"]) -> dic
     Raises:
         CheckpointError: tokens outside the vocabulary or longer than the context.
     """
-    if tokens.shape[1] > config.n_ctx or tokens.min() < 0 or tokens.max() >= config.d_vocab:
-        raise CheckpointError(
-            f"tokens {tokens.shape} with ids {tokens.min()}-{tokens.max()} do not fit the planted model",
-            help=f"it has {config.n_ctx} positions and ids 0-{config.d_vocab - 1}",
-        )
     pattern = _patterns(config, tokens)
-    written = [_contribution(config, l, h, p=pattern, tokens=tokens) for l, h in _all_heads(config)]
     answers = {
         "pattern": pattern,
-        "logits": sum(written, np.zeros(())),
+        "logits": _logits(config, pattern, tokens),
         "ov_copying": _ov_copying(config),
     }
     answers |= _over_heads(config, lambda b, l, h: _pattern_scores(pattern[l, h, b], tokens[b]), tokens)
@@ -162,6 +156,24 @@ def expected(config: PlantedConfig, tokens: Int[np.ndarray, "batch pos"]) -> dic
         config, lambda b, l, h: _copying_scores(pattern[l, h, b], raises[l, h][b], tokens[b]), tokens
     )
     return answers
+
+
+def expected_logits(
+    config: PlantedConfig, tokens: Int[np.ndarray, "batch pos"]
+) -> Float[np.ndarray, "batch pos d_vocab"]:
+    """The "logits" of `expected` alone, in a fraction of the time.
+
+    Raises:
+        CheckpointError: tokens outside the vocabulary or longer than the context.
+    """
+    return _logits(config, _patterns(config, tokens), tokens)
+
+
+def _logits(
+    config: PlantedConfig, pattern: np.ndarray, tokens: Int[np.ndarray, "batch pos"]
+) -> Float[np.ndarray, "batch pos d_vocab"]:
+    written = [_contribution(config, l, h, p=pattern, tokens=tokens) for l, h in _all_heads(config)]
+    return sum(written, np.zeros(()))
 
 
 def _all_heads(config: PlantedConfig) -> list[tuple[int, int]]:
@@ -187,6 +199,11 @@ def _over_heads(
 def _patterns(
     config: PlantedConfig, tokens: Int[np.ndarray, "batch pos"]
 ) -> Float[np.ndarray, "n_layers n_heads batch query_pos key_pos"]:
+    if tokens.shape[1] > config.n_ctx or tokens.min() < 0 or tokens.max() >= config.d_vocab:
+        raise CheckpointError(
+            f"tokens {tokens.shape} with ids {tokens.min()}-{tokens.max()} do not fit the planted model",
+            help=f"it has {config.n_ctx} positions and ids 0-{config.d_vocab - 1}",
+        )
     batch, n_pos = tokens.shape
     pattern = np.zeros((config.n_layers, config.n_heads, batch, n_pos, n_pos))
     for l, h in _all_heads(config):
@@ -243,19 +260,22 @@ def _pattern_scores(a: Float[np.ndarray, "pos pos"], x: Int[np.ndarray, " pos"])
     """Every probe of one pattern that needs no weights."""
     n_pos = len(x)
     later = range(1, n_pos)
-    copies = {q: [j for j in range(q) if x[j] == x[q]] for q in range(n_pos)}
+    weight, ids = a.tolist(), x.tolist()  # plain numbers: loops over an array's own take many times as long
+    copies = {q: [j for j in range(q) if ids[j] == ids[q]] for q in range(n_pos)}
     queries = [q for q in range(n_pos) if copies[q]]
-    rest = {q: 1.0 - a[q, 0] for q in queries}
+    rest = {q: 1.0 - weight[q][0] for q in queries}
     kept = [q for q in queries if rest[q] > MIN_REST_FRAC]
     return {
-        "prefix_matching": _mean([sum(a[q, j + 1] for j in copies[q]) for q in queries]),
-        "prefix_matching_sink_free": _mean([sum(a[q, j + 1] for j in copies[q]) / rest[q] for q in kept]),
-        "previous_token": _mean([a[q, q - 1] for q in later]),
-        "duplicate_token": _mean([sum(a[q, j] for j in copies[q]) for q in queries]),
-        "anti_induction": _mean([sum(a[q, j - 1] for j in copies[q] if j > 0) for q in queries]),
-        "sink": _mean([a[q, 0] for q in later]),
-        "entropy": _mean([_entropy_nats(a[q, : q + 1]) / math.log(q + 1) for q in later]),
-        "offset_profile": [_mean([a[q, q - d] for q in range(d, n_pos)]) for d in range(n_pos)],
+        "prefix_matching": _mean([sum(weight[q][j + 1] for j in copies[q]) for q in queries]),
+        "prefix_matching_sink_free": _mean(
+            [sum(weight[q][j + 1] for j in copies[q]) / rest[q] for q in kept]
+        ),
+        "previous_token": _mean([weight[q][q - 1] for q in later]),
+        "duplicate_token": _mean([sum(weight[q][j] for j in copies[q]) for q in queries]),
+        "anti_induction": _mean([sum(weight[q][j - 1] for j in copies[q] if j > 0) for q in queries]),
+        "sink": _mean([weight[q][0] for q in later]),
+        "entropy": _mean([_entropy_nats(weight[q][: q + 1]) / math.log(q + 1) for q in later]),
+        "offset_profile": [_mean([weight[q][q - d] for q in range(d, n_pos)]) for d in range(n_pos)],
     }
 
 
@@ -263,23 +283,25 @@ def _copying_scores(
     a: Float[np.ndarray, "pos pos"], raised: Float[np.ndarray, "pos d_vocab"], x: Int[np.ndarray, " pos"]
 ) -> dict[str, float]:
     """4a / (a + S) - 1 of one head and sequence, with and without position 0."""
-    sample = sorted({int(v) for v in x})
+    at = x.tolist()
+    sample = sorted(set(at))
+    weight, rises = a.tolist(), raised.tolist()
     scores = {}
     for name, first, ids in (
         ("copying_logit", 0, sample),
-        ("copying_logit_sink_free", 1, [v for v in sample if v != x[0]]),
+        ("copying_logit_sink_free", 1, [v for v in sample if v != at[0]]),
     ):
         attended = total = 0.0
-        for q in range(1, len(x)):
-            mass = a[q, first:].sum()
+        for q in range(1, len(at)):
+            mass = float(a[q, first:].sum())
             if mass > MIN_REST_FRAC:
-                attended += sum(a[q, k] * raised[q, x[k]] for k in range(first, q + 1)) / mass
-            total += sum(raised[q, v] for v in ids)
+                attended += sum(weight[q][k] * rises[q][at[k]] for k in range(first, q + 1)) / mass
+            total += sum(rises[q][v] for v in ids)
         scores[name] = 4 * attended / (attended + total) - 1 if total > 0 else math.nan
     return scores
 
 
-def _entropy_nats(row: Float[np.ndarray, " key_pos"]) -> float:
+def _entropy_nats(row: list[float]) -> float:
     return -sum(p * math.log(p) for p in row if p > 0)
 
 

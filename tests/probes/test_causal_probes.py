@@ -12,7 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from byrote.checkpoints import open_series
-from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model, write_planted
+from byrote.checkpoints.lab.planted import (
+    HeadSpec,
+    PlantedConfig,
+    expected,
+    expected_logits,
+    planted_model,
+    write_planted,
+)
 from byrote.interp.bridge import HookedSeries
 from byrote.interp.intervene import ABLATIONS, clean_run, derangement, editing
 from byrote.interp.loading import load_fresh
@@ -112,11 +119,11 @@ def test_ablated_heads_cost_what_the_closed_form_says(load, stimuli):
     """A head's logits are known, and there is no norm: every kind of ablation of layer 1 is a sum of them."""
     config, stimulus = PLANTED, stimuli["repeated_random"]
     found = direct(load(config), "ablation", stimuli, seed=3)
-    with_all = expected(config, stimulus.tokens)["logits"]
+    with_all = expected_logits(config, stimulus.tokens)
     clean = later_loss(with_all, stimulus)
     np.testing.assert_allclose(found["clean"].samples, clean, atol=1e-5)
     for head in (0, 3):
-        without = expected(silenced(config, head), stimulus.tokens)["logits"]
+        without = expected_logits(silenced(config, head), stimulus.tokens)
         own = with_all - without
         stand_in = {
             "zero": 0.0,
@@ -136,7 +143,7 @@ def test_without_the_previous_token_head_the_induction_head_matches_nothing(load
     config, stimulus = CONFIGS["load-bearing"], stimuli["repeated_random"]
     model, tokens = load(config), torch.from_numpy(stimulus.tokens)
     found = direct(model, "ablation", stimuli)
-    clean = later_loss(expected(config, stimulus.tokens)["logits"], stimulus)
+    clean = later_loss(expected_logits(config, stimulus.tokens), stimulus)
     even = uniform_attention(tokens.shape[1])[0, 0].double().numpy() @ np.eye(D_VOCAB)[stimulus.tokens] * 10.0
     answer = later_loss(even, stimulus) - clean
     np.testing.assert_allclose(found["zero"].samples[:, 0, 0], answer, atol=2e-5)
@@ -217,7 +224,7 @@ def test_ablation_on_text_is_of_the_loss_and_of_its_late_minus_early(load, stimu
     found = direct(load(config), "ablation_text", {"natural": text})
 
     def nll(of: PlantedConfig) -> np.ndarray:
-        logits = expected(of, text.tokens)["logits"][:, :-1]
+        logits = expected_logits(of, text.tokens)[:, :-1]
         log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         return -np.take_along_axis(log_p, text.tokens[:, 1:, None], axis=-1)[..., 0]
 
@@ -241,7 +248,7 @@ def test_verdicts_on_circuits_of_which_it_is_known(load, sixteen, name):
     assert (found["n_top"], found["n_draws"], found["n_possible"]) == (1, 3, 3)
     joint = {"load-bearing": 1, "distributed induction": 2, "signature only": 0, "neither": 0}[name]
     assert (found["n_joint"], found["layers_away"]) == (joint, 0)
-    logits = expected(CONFIGS[name], sixteen["repeated_random"].tokens)["logits"]
+    logits = expected_logits(CONFIGS[name], sixteen["repeated_random"].tokens)
     gain = [later_loss(logits, sixteen["repeated_random"], first=first) for first in (True, False)]
     assert found["gain"] == pytest.approx((gain[0] - gain[1]).mean(), abs=1e-4)
     if name == "load-bearing":
@@ -355,12 +362,12 @@ def test_a_soft_head_clamped_is_the_hard_head(load, stimuli):
     hard = replace(PLANTED, heads=(LAYER_0, (INDUCTION, IDLE, IDLE, IDLE)))
     stimulus = stimuli["repeated_random"]
     found = direct(load(soft), "clamp", stimuli)
-    loss = {c: later_loss(expected(c, stimulus.tokens)["logits"], stimulus) for c in (soft, hard)}
+    loss = {c: later_loss(expected_logits(c, stimulus.tokens), stimulus) for c in (soft, hard)}
     np.testing.assert_allclose(found["induction"].samples[:, 1, 0], loss[hard] - loss[soft], atol=1e-5)
     assert (loss[hard] - loss[soft]).max() < -2
     np.testing.assert_allclose(found["induction"].values[1, 1:], 0, atol=1e-5)
     np.testing.assert_allclose(found["previous_token"].values[0, 0], 0, atol=1e-5)  # it does so already
-    previous = expected(soft, stimulus.tokens)["logits"] * 0
+    previous = expected_logits(soft, stimulus.tokens) * 0
     previous[:, 1:] = 10 * np.eye(D_VOCAB)[stimulus.tokens[:, :-1]]
     previous[:, 0] = 10 * np.eye(D_VOCAB)[0]
     answer = later_loss(previous, stimulus) - loss[soft]

@@ -13,7 +13,7 @@ from lookup_models import BLOCK, RIGHT_NATS, WRONG_NATS, lookup_state, members, 
 from lookup_models import CONFIG as TABLE_CONFIG
 
 from byrote.checkpoints import open_series
-from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model
+from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected_logits, planted_model
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp import HookedSeries
 from byrote.interp.model import HookedModel
@@ -207,7 +207,7 @@ def test_natural_probes_follow_from_the_closed_form(load):
     found = measured_on_text(model, text, n_ctx=64)
     order = contexts_in_order(TokenSets(natural=text), n_ctx=64, seed=0)[1]
     assert sorted(order) == list(range(12)) != list(order)
-    nll = nll_of(expected(INDUCES, text)["logits"], text)
+    nll = nll_of(expected_logits(INDUCES, text), text)
     early, late, half = 6, 63, 1
     assert positions(64) == (early, late, half)
     seen = np.array([[(row[t - 1], row[t]) in {(row[s - 1], row[s]) for s in range(1, t)} for t in range(1, 64)] for row in text])  # fmt: skip
@@ -221,9 +221,7 @@ def test_natural_probes_follow_from_the_closed_form(load):
         ("inducible_loss", "difference"): inducible - other,
         ("inducible_loss", "share"): seen.mean(1),
         ("held_out_loss", "loss"): nll.mean(1),
-        ("held_out_loss", "top1"): (expected(INDUCES, text)["logits"][:, :-1].argmax(-1) == text[:, 1:]).mean(
-            1
-        ),
+        ("held_out_loss", "top1"): (expected_logits(INDUCES, text)[:, :-1].argmax(-1) == text[:, 1:]).mean(1),
         ("held_out_loss", "tokens"): np.full(12, 63.0),
         ("token_probability", "histogram"): np.stack(
             [np.histogram(np.exp(-row), np.linspace(0, 1, 11))[0] / 63 for row in nll]
@@ -303,7 +301,7 @@ def pairs(n_seq: int = 16, *, vocabulary: Vocabulary = VOCABULARY) -> Stimulus:
 
 def odds_by_closed_form(config: PlantedConfig, shown: Stimulus) -> dict[str, np.ndarray]:
     """Condition -> log odds of b after the last token, per item."""
-    logits = expected(config, shown.tokens)["logits"][:, -1]
+    logits = expected_logits(config, shown.tokens)[:, -1]
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     chosen = p[np.arange(shown.n), shown.extra["target"]]

@@ -9,7 +9,7 @@ import pytest
 from lookup_models import BLOCK, N_CTX, RIGHT_NATS, WRONG_NATS, lookup_state, members, write_series
 
 from byrote.checkpoints import open_series
-from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model
+from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected_logits, planted_model
 from byrote.checkpoints.token_sets import TokenSets
 from byrote.interp import HookedSeries
 from byrote.probes.model.natural_copies import copies_that_fit, natural_copies, tiled
@@ -68,7 +68,7 @@ def test_losses_of_a_planted_copier_follow_from_its_closed_form(tmp_path):
     stimuli = shown(text, n_ctx=136)
     found = natural_copies(loaded(tmp_path, planted_model(INDUCES)), stimuli, seed=0)
     tokens, copy = tiled(stimuli["natural"].tokens, np.full(16, 12), m=11)
-    logits = expected(INDUCES, tokens)["logits"][:, :-1]
+    logits = expected_logits(INDUCES, tokens)[:, :-1]
     nll = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, tokens[:, 1:, None], -1)[..., 0]
     within = np.arange(132) % 12 > 0
     by_copy = np.stack([nll[:, (copy[0] == x) & within].mean(1) for x in range(1, 12)], axis=1)

@@ -57,10 +57,14 @@ def measured(model) -> dict[str, dict[tuple[str, str], Measured]]:
     return out
 
 
-def scores_by_loops(pattern: list[list[float]], match: list[int]) -> dict[str, float]:
-    """The definitions of probes.md spelled out for one head and sequence; `match` decides what an earlier copy is."""
-    n_pos = len(match)
-    copies = {q: [j for j in range(q) if match[j] == match[q]] for q in range(n_pos)}
+def earlier_copies(match: list[int]) -> list[list[int]]:
+    """Of every position of one sequence the earlier ones that hold its token."""
+    return [[j for j in range(q) if match[j] == match[q]] for q in range(len(match))]
+
+
+def scores_by_loops(pattern: list[list[float]], copies: list[list[int]]) -> dict[str, float]:
+    """The definitions of probes.md spelled out for one head and sequence."""
+    n_pos = len(copies)
     queries = [q for q in range(n_pos) if copies[q]]
     after = {q: sum(pattern[q][j + 1] for j in copies[q]) for q in queries}
     beyond_first = {q: sum(pattern[q][1:]) for q in queries}
@@ -78,9 +82,9 @@ def all_by_loops(kind: str) -> dict[str, np.ndarray]:
     """Name -> [batch n_layers n_heads], from the closed-form patterns."""
     stimulus, pattern = stimulus_of(kind), answers_for(kind)["pattern"]
     # Plain numbers: a loop over an array's own takes ten times as long.
-    match = stimulus.match_tokens.tolist()
+    copies = [earlier_copies(match) for match in stimulus.match_tokens.tolist()]
     cells = [
-        [[scores_by_loops(pattern[l, h, b].tolist(), match[b]) for h in range(4)] for l in range(2)]
+        [[scores_by_loops(pattern[l, h, b].tolist(), copies[b]) for h in range(4)] for l in range(2)]
         for b in range(stimulus.n)
     ]
     return {name: np.array([[[c[name] for c in row] for row in b] for b in cells]) for name in cells[0][0][0]}
