@@ -22,6 +22,7 @@ from byrote.probes.results import Results
 from byrote.probes.results.schema import from_frame
 from byrote.report import ReportFiles, build_report
 from byrote.report.alerts import alerts_of, status_of
+from byrote.report.background import intervals_section
 from byrote.report.content import report_content
 from byrote.report.files import json_text
 from byrote.report.html import render
@@ -81,12 +82,19 @@ def repeated() -> Results:
 
 
 @pytest.fixture(scope="module")
-def built(full_runs: list[Results], tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReportFiles]:
+def built(
+    full_runs: list[Results],
+    unique: Results,
+    repeated: Results,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, ReportFiles]:
+    """The page without scripts of the long runs, the one with them of the same runs at a few steps."""
     out = tmp_path_factory.mktemp("reports")
-    comparison = planted_comparison(*full_runs)
     return {
-        name: build_report(full_runs, comparison=comparison, out=out / name, light=name == "light", date=DATE)
-        for name in ("full", "light")
+        name: build_report(
+            runs, comparison=planted_comparison(*runs), out=out / name, light=name == "light", date=DATE
+        )
+        for name, runs in (("full", [unique, repeated]), ("light", full_runs))
     }
 
 
@@ -220,9 +228,9 @@ def test_the_title_is_the_finding_and_can_be_replaced(
 
 
 def test_alerts_come_first_and_none_is_said(
-    built: dict[str, ReportFiles], unique: Results, repeated: Results, tmp_path: Path
+    built: dict[str, ReportFiles], mine: ReportFiles, unique: Results, repeated: Results, tmp_path: Path
 ) -> None:
-    assert "No alerts" in read(build_report([unique], out=tmp_path / "one", light=True, date=DATE))
+    assert "No alerts" in read(mine)
     note = "repeated against unique: the repeated arm sees 50% as many different sequences as the unique arm"
     assert note in html.unescape(read(built["light"]))
     holed = without(
@@ -282,7 +290,7 @@ def test_what_the_intervals_do_not_cover_is_said(built: dict[str, ReportFiles], 
     assert "It does not cover the training seed" in text
     assert "Each arm here is one trained run (training seed 0), so the seed-to-seed spread is unknown" in text
     twin = planted_run("again", seed=3, steps=FEW_STEPS)
-    told = report_content([unique, twin], date=DATE).sections[SECTIONS.index("intervals")].blocks[0].items[-1]
+    told = intervals_section(report_inputs([unique, twin])).blocks[0].items[-1]
     assert "2 of unique" in told and "unknown" not in told
 
 
@@ -304,13 +312,15 @@ def test_the_report_says_how_to_make_it_again(built: dict[str, ReportFiles]) -> 
 
 
 def test_the_same_results_give_the_same_bytes_except_one_date_line(
-    unique: Results, repeated: Results, tmp_path: Path
+    built: dict[str, ReportFiles], tmp_path: Path
 ) -> None:
-    comparison = planted_comparison(unique, repeated)
-    first, second = (
-        build_report([unique, repeated], comparison=comparison, out=tmp_path / d, date=f"2026-11-{d}")
-        for d in ("21", "22")
-    )
+    again = [
+        planted_run(steps=FEW_STEPS),
+        planted_run("repeated", learns=False, seed=1, steps=FEW_STEPS),
+    ]
+    comparison = planted_comparison(*again)
+    first = built["full"]
+    second = build_report(again, comparison=comparison, out=tmp_path, date=DATE.replace("21", "22"))
     for a, b in ((first.html, second.html), (first.json, second.json)):
         differing = [
             (x, y)
@@ -364,7 +374,7 @@ def test_json_holds_null_and_a_reason_never_nan(unique: Results, tmp_path: Path)
 
 
 def test_csv_is_tidy_and_complete(built: dict[str, ReportFiles], full_runs: list[Results]) -> None:
-    rows = list(csv.DictReader(io.StringIO(built["full"].csv.read_text())))
+    rows = list(csv.DictReader(io.StringIO(built["light"].csv.read_text())))
     assert list(rows[0]) == ["run", "arm", *COLUMNS[1:], "seed", "training_seed"]
     assert {row["training_seed"] for row in rows} == {"0"}
     assert len(rows) == sum(len(r.frame) for r in full_runs)
@@ -461,10 +471,12 @@ def test_mistakes_are_told_apart(unique: Results, repeated: Results, tmp_path: P
     assert "'unique'" in refused(lambda: build_report([unique, repeated], base="uniqe", out=tmp_path))
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert "cannot write" in refused(lambda: build_report([unique], out=blocked / "r.html", light=True))
+    losses = only(unique, "repeat_loss")
+    assert "cannot write" in refused(lambda: build_report([losses], out=blocked / "r.html", light=True))
 
 
 def test_a_comparison_that_is_refused_is_an_alert_not_a_crash(unique: Results, repeated: Results) -> None:
+    unique, repeated = only(unique, "prefix_matching"), only(repeated, "prefix_matching")
     later = rebuilt(repeated, frame=repeated.frame.assign(step=repeated.frame["step"] + 100_000))
     report = report_content([unique, later], base="unique", date=DATE)
     assert any(a.text.startswith("Not compared:") and a.section == "comparison" for a in report.alerts)

@@ -14,6 +14,8 @@ from byrote.probes.findings_compared import tally
 from byrote.probes.registry import lookup
 from byrote.probes.results import Results
 from byrote.probes.results.schema import Measured, not_measured
+from byrote.report.comparing import comparison_section
+from byrote.report.model import Prose
 from byrote.report.report_inputs import report_inputs
 
 
@@ -87,6 +89,10 @@ def test_every_face_tells_the_same(case, tmp_path, open_page, byrote):
     page = open_page("compare", tmp_path / "results", run="b", base="a", step=40)
     assert page.title[0].value.replace("\\", "") == tally(found)
     assert any(c.value.replace("\\", "") == found.sentence for c in page.caption)
+    section = comparison_section(report_inputs(results, base="a"))
+    assert {found.sentence, f"{tally(found)}."} <= {b.text for b in section.blocks if isinstance(b, Prose)}
+    if case != "two runs":  # one page is enough to see that a report has its title and its sections
+        return
     assert byrote("report", *paths, "--base", "a", "--light", "-o", "report").exit_code == 0
     written = html.unescape((byrote.folder / "report/report.html").read_text(encoding="utf-8"))
     assert f"<title>{expected}</title>" in written
