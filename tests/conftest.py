@@ -39,6 +39,12 @@ LONGEST = (
 _LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "", None)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What needs a browser is not even imported where it is deselected."""
+    unwanted = "not browser" in config.option.markexpr and collection_path.name.startswith("test_browser")
+    return True if unwanted else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
@@ -133,6 +139,26 @@ def run_python() -> Callable[..., str]:
         return done.stdout.strip()
 
     return partial(run)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`made_once("name", make)`: a folder that `make` fills for all processes of a run; no test may change what is in it."""
+    from filelock import FileLock
+
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder, made = top / f"once-{name}", top / f"once-{name}.made"
+        with FileLock(top / f"once-{name}.lock"):
+            if not made.exists():
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from byrote.cli.main import cli
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 STEPS = (0, 10, 20)
 PROBES = ("induction", "previous_token", "repeat_loss", "ov_copying")
 
@@ -41,25 +42,30 @@ def byrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Byrote:
 
 
 @pytest.fixture(scope="session")
-def planted_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def planted_runs(made_once: MadeOnce) -> Path:
     """A folder `runs` with two series of three steps: `planted` (induction heads L1H0, L1H1) and `random` (none)."""
-    from byrote.checkpoints.lab.planted import PlantedConfig, write_planted
 
-    runs = tmp_path_factory.mktemp("series") / "runs"
-    for kind in ("planted", "random"):
-        series = write_planted(runs / kind, PlantedConfig(d_vocab=48, n_ctx=104), kind=kind)
-        _three_steps(series)
-    return runs
+    def make(folder: Path) -> None:
+        from byrote.checkpoints.lab.planted import PlantedConfig, write_planted
+
+        for kind in ("planted", "random"):
+            series = write_planted(folder / "runs" / kind, PlantedConfig(d_vocab=48, n_ctx=104), kind=kind)
+            _three_steps(series)
+
+    return made_once("series", make) / "runs"
 
 
 @pytest.fixture(scope="session")
-def planted_results(planted_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def planted_results(planted_runs: Path, made_once: MadeOnce) -> Path:
     """A folder `results` with what `byrote run` measured on `planted_runs`."""
-    out = tmp_path_factory.mktemp("measured") / "results"
-    probes = [word for name in PROBES for word in ("-p", name)]
-    done = CliRunner().invoke(cli, ["run", str(planted_runs), *probes, "--sequences", "16", "-o", str(out)])
-    assert done.exit_code == 0, done.stderr
-    return out
+
+    def make(folder: Path) -> None:
+        probes = [word for name in PROBES for word in ("-p", name)]
+        words = ["run", str(planted_runs), *probes, "--sequences", "16", "-o", str(folder / "results")]
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, done.stderr
+
+    return made_once("measured", make) / "results"
 
 
 @pytest.fixture

@@ -216,10 +216,12 @@ def view(shape: tuple[int, ...], stride: tuple[int, ...], *, offset: int = 0, nu
     return written(torch_zip(torch_pickle({"w": Call(torch._utils._rebuild_tensor_v2, *args)})))
 
 
-def written(data: bytes, name: str = "step_1.pt") -> Writer:
+def written(data: bytes | Callable[[], bytes], name: str = "step_1.pt") -> Writer:
+    """A file of these bytes; large ones are made when they are written, not whenever this module is imported."""
+
     def write(folder: Path, marker: Path) -> None:
         write_config(folder, "gpt2")
-        (folder / name).write_bytes(data)
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data())
 
     return write
 
@@ -241,19 +243,19 @@ cases(
     text_of_four_gigabytes=written(torch_zip(b"\x80\x02X\xff\xff\xff\xff.")),
     nested_for_ever=written(torch_zip(b"\x80\x02" + b"(" * 5000 + b".")),
     memory_of_nothing=written(torch_zip(b"\x80\x02h\x07.")),
-    millions_of_lists=written(torch_zip(b"\x80\x02" + b"]" * (8 << 20) + b".")),
+    millions_of_lists=written(lambda: torch_zip(b"\x80\x02" + b"]" * (8 << 20) + b".")),
 )
 cases("claims 4398046511104 bytes", storage_claims_a_terabyte=view((2,), (1,), numel=1 << 40))
 cases(
     "a zip bomb does",
-    zip_bomb=written(torch_zip(bytes(200 << 20), compression=zipfile.ZIP_DEFLATED)),
+    zip_bomb=written(lambda: torch_zip(bytes(200 << 20), compression=zipfile.ZIP_DEFLATED)),
     deflated_storage=written(
         torch_zip(b"\x80\x02}.", storage=bytes(1 << 20), compression=zipfile.ZIP_DEFLATED)
     ),
 )
 cases("leads out of it", zip_entry_with_dots=written(torch_zip(b"\x80\x02}.", archive__DOTS__DOTS__evil=b"")))
 cases("is a TorchScript program", torchscript=written(torch_zip(b"\x80\x02}.", archive__code__model=b"")))
-cases("is refused", pickle_of_40_megabytes=written(torch_zip(bytes(40 << 20))))
+cases("is refused", pickle_of_40_megabytes=written(lambda: torch_zip(bytes(40 << 20))))
 cases("damaged zip", zip_cut_short=written(torch_zip(b"\x80\x02}.")[:-30]))
 cases(
     "no data.pkl", zip_of_something_else=written(torch_zip(b"\x80\x02}.").replace(b"data.pkl", b"date.pkl"))
