@@ -12,6 +12,7 @@ from streamlit_client import visit
 
 from byrote.dashboard import launch
 
+pytestmark = pytest.mark.processes  # `make test` has the server of tests/safety/test_server.py
 BROKEN = "import sys\nprint('a page is drawn', file=sys.stderr)\nraise ValueError('the page is broken')\n"
 
 

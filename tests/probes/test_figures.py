@@ -486,8 +486,3 @@ def test_numbers_that_are_none_or_tiny() -> None:
 def test_clean_text_is_one_visible_line() -> None:
     assert clean("a\nb\x00\u202ec") == "a b\ufffd\ufffdc"
     assert clean("x" * 300, limit=21) == "x" * 10 + "…" + "x" * 10
-
-
-def test_figures_never_import_torch(run_python: Callable[..., str]) -> None:
-    code = "import sys, byrote.probes.figures; print(sorted(m for m in sys.modules if m.split('.')[0] == 'torch'))"
-    assert run_python(code) == "[]"
