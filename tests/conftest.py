@@ -142,6 +142,21 @@ def run_python() -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
+def run_prepared(
+    tmp_path_factory: pytest.TempPathFactory, run_python: Callable[..., str]
+) -> Iterator[Callable[..., str]]:
+    """The same in a second less, where pandas, pyarrow and plotly may be there already and torch is not."""
+    from prepared_python import PreparedPython
+
+    if not hasattr(os, "fork"):
+        yield run_python
+        return
+    python = PreparedPython(ROOT, tmp_path_factory.mktemp("prepared"))
+    yield python.run
+    python.close()
+
+
+@pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
     """`made_once("name", make)`: a folder that `make` fills for all processes of a run; no test may change what is in it."""
     from filelock import FileLock

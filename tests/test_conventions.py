@@ -451,7 +451,7 @@ def results_side() -> list[str]:
     return named
 
 
-def test_reading_results_never_imports_torch(run_python):
+def test_reading_results_never_imports_torch(run_prepared):
     code = (
         "import importlib, sys\nguilty = []\n"
         "for name in sys.argv[1:]:\n"
@@ -461,7 +461,7 @@ def test_reading_results_never_imports_torch(run_python):
         "        break\n"
         "print(guilty)"
     )
-    assert run_python(code, *results_side()) == "[]"
+    assert run_prepared(code, *results_side()) == "[]"
 
 
 def test_no_test_can_pass_without_checking_anything():

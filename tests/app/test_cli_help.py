@@ -300,7 +300,7 @@ print([m for m in ("torch", "pandas", "numpy", "rich") if m in sys.modules])
     assert run_python(code) == "[] []\n[]"
 
 
-def test_looking_imports_no_torch(run_python, planted_runs, planted_results):
+def test_looking_imports_no_torch(run_prepared, planted_runs, planted_results):
     code = """
 import sys
 from click.testing import CliRunner
@@ -320,7 +320,7 @@ for args in (
 print(done.stdout.count(", 3 already stored, "), "torch" in sys.modules)
 """
     out = planted_results.parent / "page.html"
-    assert run_python(code, str(planted_runs), str(planted_results), str(out)) == "2 False"
+    assert run_prepared(code, str(planted_runs), str(planted_results), str(out)) == "2 False"
 
 
 def test_byrote_command_is_this_group():

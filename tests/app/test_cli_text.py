@@ -197,7 +197,7 @@ def test_a_model_that_cannot_read_the_text_is_said(byrote, hf_series):
     assert "the model has no tokenizer.json beside it" in done.stderr
 
 
-def test_without_a_model_torch_is_not_imported(run_python, tmp_path):
+def test_without_a_model_torch_is_not_imported(run_prepared, tmp_path):
     code = """
 import sys
 from click.testing import CliRunner
@@ -206,4 +206,4 @@ done = CliRunner().invoke(cli, ["text", sys.argv[1], "--reference", sys.argv[2]]
 print(done.exit_code, "torch" in sys.modules, "transformers" in sys.modules)
 """
     paths = [str(corpus(tmp_path / name, i)) for i, name in enumerate(("a.txt", "human.txt"))]
-    assert run_python(code, *paths) == "0 False False"
+    assert run_prepared(code, *paths) == "0 False False"

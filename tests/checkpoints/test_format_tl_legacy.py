@@ -411,13 +411,13 @@ def test_a_file_lost_after_opening_is_an_error_of_its_step(tmp_path: Path) -> No
         HookedSeries(series).load(series[0])
 
 
-def test_listing_reads_no_weights_and_never_imports_torch(tmp_path: Path, run_python: Any) -> None:
+def test_listing_reads_no_weights_and_never_imports_torch(tmp_path: Path, run_prepared: Any) -> None:
     write_series(tmp_path, "all_at_once", names=("step_1.pth", "step_2.safetensors"))
     code = (
         "import sys; from byrote.checkpoints import open_series; "
         "print(open_series(sys.argv[1]).steps, 'torch' in sys.modules)"
     )
-    assert run_python(code, str(tmp_path)) == "(1, 2) False"
+    assert run_prepared(code, str(tmp_path)) == "(1, 2) False"
 
 
 def test_special_ids_of_the_config_are_kept(tmp_path: Path) -> None:

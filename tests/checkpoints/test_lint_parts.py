@@ -169,7 +169,7 @@ def test_a_planned_change_is_told_from_an_exception(arch: str, tmp_path: Path) -
     assert versions.severity == "note"
 
 
-def test_pickled_weights_are_linted_without_torch(tmp_path: Path, run_python: Callable[..., str]) -> None:
+def test_pickled_weights_are_linted_without_torch(tmp_path: Path, run_prepared: Callable[..., str]) -> None:
     states = drift("llama", EVEN_STEPS)
     states[600], states[700] = states[700], states[600]
     states[1000] = {**states[1000], "lm_head.weight": states[300]["lm_head.weight"]}
@@ -186,7 +186,7 @@ def test_pickled_weights_are_linted_without_torch(tmp_path: Path, run_python: Ca
         "print(json.dumps([[f.kind, f.steps] for f in report.facts if f.severity != 'note']))\n"
         "assert 'torch' not in sys.modules"
     )
-    told = json.loads(run_python(code, str(folder)))
+    told = json.loads(run_prepared(code, str(folder)))
     assert told == [["tensors_from_other_step", [300, 1000]], ["swapped_steps", [600, 700]]]
 
 

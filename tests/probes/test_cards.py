@@ -91,9 +91,9 @@ def test_pages_are_written_and_those_of_probes_that_are_gone_removed(tmp_path, m
         cards.main()
 
 
-def test_cards_never_import_torch(run_python):
+def test_cards_never_import_torch(run_prepared):
     code = "import sys\nfrom probes.cards import pages\npages()\nprint('torch' in sys.modules)"
-    assert run_python(code) == "False"
+    assert run_prepared(code) == "False"
 
 
 def test_the_measures_of_degradation_have_cards_that_are_current():

@@ -122,7 +122,7 @@ def test_its_units_are_reused_until_its_source_changes(series, tmp_path):
     assert again(PLUGIN + "\n# another source\n") == (2, 2, 2), "ours are not measured again"
 
 
-def test_without_the_plugin_its_results_stay_and_are_shown(series, tmp_path, run_python):
+def test_without_the_plugin_its_results_stay_and_are_shown(series, tmp_path, run_prepared):
     load_file(write(tmp_path))
     sweep(series, SweepConfig(("self_attention",), n_seq=4), out=tmp_path / "r")
     REGISTRY.pop("self_attention")
@@ -134,7 +134,7 @@ def test_without_the_plugin_its_results_stay_and_are_shown(series, tmp_path, run
         "print(len(results['self_attention'].top(3)), info.unit, info.measurable, 'torch' in sys.modules)\n"
         "try:\n    info.implementation()\nexcept br.ByroteError as error:\n    print(error)"
     )
-    shown = run_python(code, str(outcome.path)).splitlines()
+    shown = run_prepared(code, str(outcome.path)).splitlines()
     assert shown[0] == "3 attention fraction False False"
     assert shown[1].endswith("give its file: --plugin mine.py")
 

@@ -348,7 +348,7 @@ def test_a_context_too_short_for_repeats_is_said_of_every_metric(lab_series, out
     assert frame[frame["probe"] == "ov_copying"]["valid"].all()
 
 
-def test_a_finished_sweep_asked_again_imports_no_torch(series, out, run_python):
+def test_a_finished_sweep_asked_again_imports_no_torch(series, out, run_prepared):
     run(series, out)
     code = (
         "import sys\nfrom byrote.checkpoints import open_series\n"
@@ -356,7 +356,7 @@ def test_a_finished_sweep_asked_again_imports_no_torch(series, out, run_python):
         "outcome = sweep(open_series(sys.argv[1]), SweepConfig(sys.argv[3:], n_seq=4), out=sys.argv[2])\n"
         "print(outcome.measured, outcome.reused, 'torch' in sys.modules, len(outcome.results.frame) > 0)"
     )
-    assert run_python(code, str(series.path), str(out), *BASIC_PROBES) == f"0 {3 * UNITS} False True"
+    assert run_prepared(code, str(series.path), str(out), *BASIC_PROBES) == f"0 {3 * UNITS} False True"
 
 
 def test_keyboard_interrupt_keeps_what_is_finished(series, out):

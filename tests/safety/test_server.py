@@ -362,6 +362,7 @@ def test_the_environment_loses_what_would_steer_the_server(tmp_path):
     assert "PYTHONPATH" not in launch.environment([], here=here, given={"PYTHONPATH": f"{here}{os.pathsep}"})
 
 
+@pytest.mark.processes
 def test_a_tunnel_is_answered_when_it_was_named_and_only_then(trap, monkeypatch):
     monkeypatch.chdir(trap)
     started = launch.start(
@@ -443,6 +444,7 @@ server.serve(launch.SCRIPT, port=int(sys.argv[1]), token="t", origins=[], option
 """
 
 
+@pytest.mark.processes
 def test_a_server_that_streamlit_leaves_unguarded_does_not_start():
     port = launch.free_port(None)
     ended = subprocess.run(

@@ -67,6 +67,7 @@ def files_under(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.processes
 def test_a_job_goes_on_when_the_process_that_started_it_ends(run_python, tmp_path):
     folder = Path(run_python(START, str(tmp_path), SLEEP))
     job = until(folder, asleep)
@@ -93,6 +94,7 @@ def test_a_job_whose_worker_is_killed_stops_and_is_called_lost(start, tmp_path):
     assert "asleep" in job.lines
 
 
+@pytest.mark.processes
 def test_a_job_that_does_not_listen_is_killed_when_asked_again(start, tmp_path):
     deaf = (
         "import signal, time; signal.signal(2, signal.SIG_IGN); print('asleep', flush=True); time.sleep(60)"
@@ -109,6 +111,7 @@ def test_a_job_that_does_not_listen_is_killed_when_asked_again(start, tmp_path):
     assert (job.state, job.code) == ("cancelled", -9)
 
 
+@pytest.mark.processes
 def test_a_job_past_its_limit_is_stopped(start, tmp_path):
     job = until(start(tmp_path, SLEEP, limit_s=1.0), ended, within_s=20)
     assert (job.state, job.errors) == ("failed", ("stopped: no answer within 1 s",))
@@ -244,6 +247,7 @@ def test_the_page_starts_a_sweep_cancels_it_and_resumes_where_it_stopped(
     assert "results/tiny/arrays/step_00000020/attention.safetensors" in written
 
 
+@pytest.mark.processes
 def test_the_server_may_be_interrupted_and_the_job_goes_on(tmp_path):
     server = subprocess.Popen(
         [sys.executable, "-c", f"{START}; time.sleep(60)", str(tmp_path), SLEEP],

@@ -246,7 +246,7 @@ def test_the_page_asks_waits_and_shows(place, open_page, lab_series, tmp_path, r
     )
 
 
-def test_the_page_process_starts_a_worker_without_torch(run_python, lab_series, tmp_path):
+def test_the_page_process_starts_a_worker_without_torch(run_prepared, lab_series, tmp_path):
     results_of(lab_series(3), tmp_path / "results")
     code = """
 import os, sys
@@ -269,7 +269,7 @@ assert job.running
 jobs.cancel(job, at_once=True)
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
 """
-    assert run_python(code, str(tmp_path / "results")) == "[]"
+    assert run_prepared(code, str(tmp_path / "results")) == "[]"
 
 
 def test_ids_get_the_first_token_they_lack(lab_series, tmp_path):

@@ -216,7 +216,7 @@ def test_runs_measured_differently_are_not_compared(open_page, tmp_path):
     assert "have no checkpoint in common by step" in words(at)
 
 
-def test_a_server_imports_no_torch_and_freezes_nothing_more_at_every_run(run_python, two_runs):
+def test_a_server_imports_no_torch_and_freezes_nothing_more_at_every_run(run_prepared, two_runs):
     """What is frozen while a page of it is on screen is never collected: the server grew with every click."""
     code = """
 import functools, gc, os, sys
@@ -237,4 +237,4 @@ for page in sys.argv[2:]:
     assert not at.exception, (page, at.exception)
 print([m for m in ("torch", "transformers", "transformer_lens") if m in sys.modules])
 """
-    assert run_python(code, str(two_runs), *PAGES) == "[]"
+    assert run_prepared(code, str(two_runs), *PAGES) == "[]"

@@ -239,7 +239,7 @@ def test_kept_attention_is_read_whole(tmp_path):
     )
 
 
-def test_looking_needs_no_torch(run_python, tmp_path):
+def test_looking_needs_no_torch(run_prepared, tmp_path):
     folder = write_results(tmp_path, "light", rising())
     code = "import sys; from byrote.probes.verify import verify; verify(sys.argv[1]); print('torch' in sys.modules)"
-    assert run_python(code, str(folder)) == "False"
+    assert run_prepared(code, str(folder)) == "False"
