@@ -102,6 +102,8 @@ test-ray: $(STAMP)
 test-browser: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m browser || $(BIN)/python -m pytest -m browser --last-failed --last-failed-no-failures none
 
+# Type checks at run time reach private functions too: tests/type_checks.py.
+test-all: export BYROTE_CHECK_ALL = 1
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not bench and not torture"
 

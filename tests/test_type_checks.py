@@ -138,6 +138,31 @@ def test_the_packages_are_checked(call):
         call()
 
 
+def _inner(n: int) -> int:
+    return n
+
+
+def _inner_of_arrays(row: Float[np.ndarray, " n"]) -> int:
+    return len(row)
+
+
+class _Inner:
+    def of(self, n: int) -> int:
+        return n
+
+    def __call__(self, rows: list[Table]) -> int:
+        return len(rows)
+
+
+@pytest.mark.parametrize(
+    ("fn", "left"), [(_inner, True), (_Inner.of, True), (_inner_of_arrays, False), (_Inner.__call__, False), (counted, False)],
+)  # fmt: skip
+def test_what_no_other_module_calls_is_checked_where_it_has_arrays(fn, left, monkeypatch):
+    assert (checked(fn, typechecker=beartype) is fn) == left
+    monkeypatch.setattr("type_checks._ALL", True)
+    assert checked(fn, typechecker=beartype) is not fn
+
+
 def adding(k: int) -> tuple[Callable[[Any], Any], ...]:
     """Functions that are new at every call."""
 

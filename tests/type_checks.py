@@ -6,12 +6,16 @@ fields, and the scope is opened where an annotation holds an array: elsewhere th
 
 While a module is imported, jaxtyping names its bytecode otherwise, and that of every library imported meanwhile too:
 thousands of modules would be compiled anew. Here only what it decorates is named so.
+
+A function whose name begins with an underscore and that has no arrays is not decorated: mypy sees all of its callers, and
+it took a third of the time. `BYROTE_CHECK_ALL=1` (`make test-all`) decorates them too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Iterable
 from functools import partial, wraps
 from types import CellType, CodeType, FunctionType, ModuleType
@@ -25,6 +29,7 @@ from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
 
 with_axes = jaxtyping.jaxtyped  # as it came
 # A whole number is a float, as type checkers have it (PEP 484); the error is a TypeError, as a wrong call is.
+_ALL = bool(os.environ.get("BYROTE_CHECK_ALL"))
 _AS_JAXTYPING = BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError)
 
 
@@ -68,6 +73,8 @@ _MADE: dict[CodeType, Any] = {}
 
 def _decorated(fn: FunctionType, typechecker: Any) -> Any:
     hints = _hints(fn)
+    if not _ALL and _is_private(fn.__qualname__) and not _holds_array(hints.values()):
+        return fn
     generates = inspect.isgeneratorfunction(fn)  # what it yields is never looked at
     if not _holds_array(hint for name, hint in hints.items() if not (generates and name == "return")):
         return typechecker(_copy(fn, annotations=hints), conf=_AS_JAXTYPING)
@@ -114,6 +121,11 @@ def _around(made: Any, fn: FunctionType) -> Any:
         again = _around(inner.cell_contents, fn)
         return None if again is None else _copy(made, closure=(CellType(again), *rest))
     return None
+
+
+def _is_private(name: str) -> bool:
+    """Whether a function, or what it is defined in, is no other module's: `_rows`, `_Unit.of`, `_rows.<locals>.one`."""
+    return any(part[:1] == "_" and part[:2] != "__" for part in name.split("."))
 
 
 def _hints(fn: FunctionType) -> dict[str, Any]:
