@@ -2,7 +2,7 @@
 
 A pickle is a program. This reader runs the part of its language that builds values and refuses the rest: a name it was
 not given a maker for stops it, nothing is imported, nothing is called that was not written here for the purpose.
-Torch-free. Bounded in bytes, operations and nesting.
+Torch-free. Bounded in bytes, operations, nesting, and values that wait for what takes them.
 
 Source: the opcodes of pickle protocols 2 to 5 as `pickletools` documents them.
 """
@@ -18,6 +18,8 @@ from byrote.checkpoints.errors import CheckpointError
 
 MAX_OPERATIONS = 2_000_000  # some 40,000 tensors
 MAX_NESTING = 100
+MAX_WAITING = 200_000  # picklers put a dict or a list together a thousand items at a time
+_CHECKED_EVERY = 10_000  # operations
 CONVERT = (
     "byrote never runs code from a checkpoint; where you trust it, load it once yourself and save the tensors alone: "
     "torch.save(model.state_dict(), 'step_N.pt') or safetensors.torch.save_file(model.state_dict(), ...); of many steps in one "
@@ -112,7 +114,9 @@ class InertPickle:
             ) from None
 
     def _run(self) -> Any:
-        for _ in range(MAX_OPERATIONS):
+        for done in range(MAX_OPERATIONS):
+            if not done % _CHECKED_EVERY and len(self.stack) + sum(map(len, self.marked)) > MAX_WAITING:
+                raise ValueError(f"more than {MAX_WAITING} values that nothing takes")
             code = self.data[self.position]
             self.position += 1
             if code == 0x2E:  # STOP
