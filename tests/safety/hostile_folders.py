@@ -285,7 +285,7 @@ cases(
     no_bytes_of_state_dict=empty("step_1.safetensors"),
 )
 cases(
-    r"\(0 bytes\)",
+    r"\(0 bytes\)|is empty",
     no_bytes_of_bin=empty("pytorch_model.bin"),
     no_bytes_of_nanogpt=empty("ckpt_1.pt"),
     no_bytes_of_lightning=empty("step=1.ckpt"),
