@@ -245,37 +245,41 @@ def test_expectations_that_hold(byrote, planted_results):
     assert "pass" not in data.stdout
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ('probe = "induction"\nhead = "any"\nrun = "random"\nmin = 1', "found L1H3 0 [exact]"),
-        ('probe = "induction"\nhead = "all"\nmax = 0', "FAIL  planted: induction/verdict all"),
-        ('probe = "previous_token"\nhead = "L0H0"\nmin = 1.5', "found L0H0 1.00"),
-        ('probe = "previous_token"\nhead = "L7H7"\nmin = 0', "found nothing: not in the results"),
-        ('probe = "copying_logit"\nhead = "L0H3"\nrun = "planted"\nmin = -1', "found L0H3 not measured: "),
-        ('probe = "duplicate_token"\nhead = "any"\nmin = 0', "not in the results"),
-    ],
-)
-def test_expectations_that_fail_exit_1(byrote, planted_results, text, found):
-    file = expectations(f"[[expect]]\n{text}\n")
+FAILING = {
+    'probe = "induction"\nhead = "any"\nrun = "random"\nmin = 1': "found L1H3 0 [exact]",
+    'probe = "induction"\nhead = "all"\nmax = 0': "FAIL  planted: induction/verdict all",
+    'probe = "previous_token"\nhead = "L0H0"\nmin = 1.5': "found L0H0 1.00",
+    'probe = "previous_token"\nhead = "L7H7"\nmin = 0': "found nothing: not in the results",
+    'probe = "copying_logit"\nhead = "L0H3"\nrun = "planted"\nmin = -1': "found L0H3 not measured: ",
+    'probe = "duplicate_token"\nhead = "any"\nmin = 0': "duplicate_token",
+}
+
+
+def test_expectations_that_fail_exit_1(byrote, planted_results):
+    file = expectations("".join(f"[[expect]]\n{text}\n" for text in FAILING))
     done = byrote("compare", planted_results / "planted", planted_results / "random", "--expect", file)
     assert done.exit_code == 1
-    assert found in done.stderr
-    assert re.search(r"\d checks?: \d failed", done.stderr)
+    failed = [line for line in done.stderr.splitlines() if line.startswith("FAIL  ")]
+    for text, found in FAILING.items():
+        assert any(found in line for line in failed), (text, failed)
+    assert all("not in the results" in line for line in failed if "duplicate_token" in line)
+    assert re.search(rf"\d+ checks: {len(failed)} failed", done.stderr)
 
 
 def test_the_interval_decides_not_the_value(byrote, planted_results):
     (row,) = json.loads(byrote("show", planted_results / "random", "-p", "repeat_loss", "--json").stdout)
     assert row["lo"] < row["value"] < row["hi"]
 
-    def code(bound: str, value: float) -> int:
-        text = f'[[expect]]\nprobe = "repeat_loss"\nrun = "random"\n{bound} = {value!r}\n'
-        pair = (planted_results / "planted", planted_results / "random")
-        return byrote("compare", *pair, "--expect", expectations(text)).exit_code
+    def outcome(**bounds: float) -> tuple[int, int]:
+        """The exit code, and how many of the bounds fail, each a check of its own."""
+        of = '[[expect]]\nprobe = "repeat_loss"\nrun = "random"\n'
+        file = expectations("".join(f"{of}{name} = {value!r}\n" for name, value in bounds.items()))
+        done = byrote("compare", planted_results / "planted", planted_results / "random", "--expect", file)
+        return done.exit_code, done.stderr.count("FAIL  ")
 
-    between = (row["lo"] + row["value"]) / 2
-    assert code("min", row["lo"]) == 0 and code("min", between) == 1
-    assert code("max", row["hi"]) == 0 and code("max", (row["hi"] + row["value"]) / 2) == 1
+    assert outcome(min=row["lo"], max=row["hi"]) == (0, 0)
+    between = {name: (row[end] + row["value"]) / 2 for name, end in (("min", "lo"), ("max", "hi"))}
+    assert outcome(**between) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -58,8 +61,15 @@ def test_steps_from_names(folder, name):
     )
 
 
-@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "llama", "qwen2", "opt"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.model."])
+def prefixes_of_architectures() -> Iterator[Any]:
+    """Every prefix on one architecture and every architecture with the longest; the other pairs are slow tests."""
+    prefixes = ("", "module.", "_orig_mod.", "model.", "module._orig_mod.model.")
+    for arch, prefix in product(("gpt2", "gpt_neox", "llama", "qwen2", "opt"), prefixes):
+        first = arch == "gpt2" or prefix == prefixes[-1]
+        yield pytest.param(arch, prefix, marks=() if first else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("arch", "prefix"), list(prefixes_of_architectures()))
 def test_prefixes_are_taken_off_where_that_makes_names_fit(tmp_path, arch, prefix):
     write_config(tmp_path, arch)
     write(tmp_path, "step_4.pt", hf_state(arch, 4, prefix=prefix))
