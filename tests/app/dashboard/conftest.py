@@ -65,10 +65,10 @@ def full_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def with_broken(two_runs: Path, tmp_path: Path) -> Path:
-    """The same beside a folder whose run.json is cut short."""
-    root = tmp_path / "results"
+@pytest.fixture(scope="session")
+def with_broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first of them beside a folder whose run.json is cut short."""
+    root = tmp_path_factory.mktemp("broken") / "results"
     write_results(root, "unique", rising(), arm=UNIQUE)
     write_results(root, "torn", flat())
     damage(root / "torn")

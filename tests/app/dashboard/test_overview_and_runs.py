@@ -366,9 +366,10 @@ def test_the_page_verifies_a_folder_and_says_what_it_looked_at(open_page, two_ru
     assert "units are damaged" in said(at)
 
 
-def test_a_folder_that_cannot_be_read_can_be_verified_and_removed(open_page, with_broken):
-    at = open_page("runs", with_broken, run="unique")
-    torn = with_broken / "torn"
+def test_a_folder_that_cannot_be_read_can_be_verified_and_removed(open_page, with_broken, tmp_path):
+    root = Path(shutil.copytree(with_broken, tmp_path / "results"))
+    at = open_page("runs", root, run="unique")
+    torn = root / "torn"
     at.selectbox(key="folder_chosen").set_value(torn).run()
     at.button(key="folder_verify").click().run()
     assert "run.json cannot be read" in said(at)
