@@ -34,7 +34,7 @@ def test_pairs_are_named_by_both_heads(byrote):
     assert len({row["head_a"] for row in rows}) == len(rows) == 12  # dead L0H3 is left out
     assert {row["change"] for row in rows} == {"exact"}
 
-    done = byrote("report", "results/planted", "results/random", "--base", "planted", "-o", "out")
+    done = byrote("report", "results/planted", "results/random", "--base", "planted", "--light", "-o", "out")
     assert done.exit_code == 0, done.stderr
     text = (byrote.folder / "out" / "report.html").read_text(encoding="utf-8")
     assert any(pair in text for pair in PAIRS)

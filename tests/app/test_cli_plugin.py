@@ -41,7 +41,7 @@ def test_a_plugin_is_measured_and_every_face_shows_it_without_the_file(byrote, p
     assert all(0 <= row["value"] <= 1 and row["lo"] <= row["value"] <= row["hi"] for row in rows)
     rows = json.loads(byrote("compare", "results/random", "results/planted", "--json").stdout)
     assert {row["probe"] for row in rows} == {"self_attention"}
-    done = byrote("report", "results/random", "results/planted", "-o", "report")
+    done = byrote("report", "results/random", "results/planted", "--light", "-o", "report")
     assert done.exit_code == 0, done.stderr
     page = Path("report/report.html").read_text(encoding="utf-8")
     assert "Mean attention of a token ‹b›to itself‹/b›." in page and "<b>to itself" not in page

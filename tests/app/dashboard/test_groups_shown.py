@@ -69,7 +69,7 @@ def test_what_is_no_comparison_of_groups_is_refused(here, words, message):
 
 def test_the_report_has_the_arms_each_seed_and_what_was_declared(here):
     (here.folder / "results" / "byrote.toml").write_text('[runs."uni-*"]\nparameters = 4_096\n')
-    assert here("report", "results", "--base", "unique", "-o", "report").exit_code == 0
+    assert here("report", "results", "--base", "unique", "--light", "-o", "report").exit_code == 0
     content = json.loads((here.folder / "report" / "report.json").read_text())
     assert content["title"].startswith("2 of 2 seeds of unique and 0 of 2 of repeated f=0.5 P=64 form")
     arms = next(section for section in content["sections"] if section["name"] == "arms")
