@@ -25,6 +25,7 @@ from byrote.probes.sweep.stimulus_set import WINDOWS
 NATURAL = ("held_out_loss", "loss_by_position", "inducible_loss")
 TEXT_AND_BLOCKS = (*NATURAL, "icl_score", "repeat_loss")
 PLANTED = ("skip_trigram", "fuzzy_copy")
+FIRST = slice(1)  # where one step shows it
 RNG = np.random.default_rng(0)
 WORDS = {
     word: i
@@ -129,27 +130,29 @@ def test_another_text_is_measured_anew(series, text, tmp_path):
 
 
 def test_windows_drawn_otherwise_need_the_text_and_say_why(series, text, tmp_path):
-    run(series, tmp_path / "out", text=text)
-    results = run(series, tmp_path / "out", seed=3).results
+    run(series, tmp_path / "out", text=text, steps=FIRST)
+    results = run(series, tmp_path / "out", seed=3, steps=FIRST).results
     rows = results.frame
     assert not rows["valid"].any()
     (reason,) = set(rows["reason"])
     assert "book.txt" in reason and "seed 0, now 3" in reason and "--text" in reason
-    assert run(series, tmp_path / "out", seed=3, text=text).results.frame["valid"].all()
+    assert run(series, tmp_path / "out", seed=3, text=text, steps=FIRST).results.frame["valid"].all()
 
 
 def test_a_damaged_copy_is_said_and_the_text_mends_it(series, text, tmp_path):
-    out = run(series, tmp_path / "out", text=text).path
+    out = run(series, tmp_path / "out", text=text, steps=FIRST).path
     for file in (out / WINDOWS, *out.glob("units/*/*")):
         file.write_bytes(b"half")
-    rows = run(series, tmp_path / "out").results.frame
+    rows = run(series, tmp_path / "out", steps=FIRST).results.frame
     assert set(rows["reason"]) == {"the natural text saved by an earlier sweep cannot be read"}
-    assert run(series, tmp_path / "out", text=text).results.frame["valid"].all()
+    assert run(series, tmp_path / "out", text=text, steps=FIRST).results.frame["valid"].all()
 
 
 def test_fresh_removes_what_was_kept(series, text, tmp_path):
-    run(series, tmp_path / "out", text=text)
-    outcome = sweep(open_series(series), SweepConfig(NATURAL, n_seq=8), out=tmp_path / "out", fresh=True)
+    run(series, tmp_path / "out", text=text, steps=FIRST)
+    outcome = sweep(
+        open_series(series)[FIRST], SweepConfig(NATURAL, n_seq=8), out=tmp_path / "out", fresh=True
+    )
     assert not (outcome.path / WINDOWS).exists()
     assert not outcome.results.frame["valid"].any()
 
