@@ -48,8 +48,8 @@ def patterns(model: HookedModel, tokens: torch.Tensor) -> list[torch.Tensor]:
     return seen
 
 
-def assert_bit_equal(swapped: HookedModel, checkpoint: Checkpoint) -> None:
-    fresh = load_fresh(checkpoint)
+def assert_bit_equal(swapped: HookedModel, checkpoint: Checkpoint, fresh: HookedModel | None = None) -> None:
+    fresh = load_fresh(checkpoint) if fresh is None else fresh
     assert swapped.checkpoint is checkpoint
     tokens = tokens_for(fresh)
     assert torch.equal(swapped.logits(tokens), fresh.logits(tokens))
@@ -66,10 +66,11 @@ def walk_there_and_back(path: Path) -> HookedSeries:
     hooked = HookedSeries(series)
     bridges = []
     logits = []
+    fresh = {checkpoint.step: load_fresh(checkpoint) for checkpoint in series}
     for checkpoint in (*series, series[1], series[0]):
         model = hooked.load(checkpoint)
         bridges.append(model.bridge)
-        assert_bit_equal(model, checkpoint)
+        assert_bit_equal(model, checkpoint, fresh[checkpoint.step])
         logits.append(model.logits(tokens_for(model)))
     assert all(bridge is bridges[1] for bridge in bridges[1:])  # the second step is where the swap is proved
     assert (hooked.swap_used, hooked.note) == ("in place", "")
