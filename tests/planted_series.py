@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import pickle
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +26,8 @@ from byrote.probes.results.unit_files import step_folder, write_unit
 STEPS = (0, 10, 20, 40)
 SHAPE = (2, 3)
 
-
 N = 32
+MOST_COPIED_STEPS = 12  # those of benchmarks are large, and written once
 
 
 def head_metric(
@@ -72,7 +78,7 @@ def write_results(
     rebuild: bool = True,
     **meta: Any,
 ) -> Path:
-    """Write `root/run` with one unit per step.
+    """Write `root/run` with one unit per step; the same a second time is a copy of the first.
 
     Args:
         root: folder of results.
@@ -84,6 +90,36 @@ def write_results(
         meta: further keys of run.json.
     """
     folder = root / str(meta.pop("folder", run))
+    given = {"shape": shape, "arm": arm, "seed": seed, "rebuild": rebuild, "meta": meta}
+    if folder.exists() or len(units) > MOST_COPIED_STEPS:
+        return _written(folder, run, units, **given)
+    key = sha256(pickle.dumps((folder.name, run, dict(units), given))).hexdigest()
+    if key not in _WRITTEN:
+        _WRITTEN[key] = _written(_top() / key[:16] / folder.name, run, units, **given)
+    return Path(shutil.copytree(_WRITTEN[key], folder, copy_function=shutil.copy))
+
+
+_WRITTEN: dict[str, Path] = {}
+
+
+@cache
+def _top() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="byrote-planted-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _written(
+    folder: Path,
+    run: str,
+    units: Mapping[int, Sequence[Measured]],
+    *,
+    shape: tuple[int, int],
+    arm: Mapping[str, Any] | None,
+    seed: int | None,
+    rebuild: bool,
+    meta: Mapping[str, Any],
+) -> Path:
     for step, measured in units.items():
         write_step(folder, run, step, measured, init=seed)
     facts = {
@@ -106,7 +142,7 @@ def write_results(
         "notes": [],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_run_json(folder, facts | meta)
+    write_run_json(folder, facts | dict(meta))
     if rebuild:
         rebuild_observations(folder)
     return folder
