@@ -183,10 +183,8 @@ def finish(
         "title": {"text": title, "y": 1 - 14 / height, "yanchor": "top", "subtitle": below_title},
         "meta": {"alt": alt, "theme": "light"},
     }
-    for (
-        name,
-        value,
-    ) in frame.items():  # one by one: `update_layout` takes four times as long for nested values
+    # One by one: `update_layout` takes four times as long for nested values.
+    for name, value in frame.items():
         fig.layout[name] = value
     fig._table, fig.by = table, by
     return fig if look.theme == "light" else apply_theme(fig, look.theme)
