@@ -13,7 +13,12 @@ from safetensors.torch import save_file
 
 from byrote.checkpoints import open_series
 from byrote.checkpoints.lab.planted import (
-    HeadSpec, PlantedConfig, expected, expected_logits, planted_model, write_planted,
+    HeadSpec,
+    PlantedConfig,
+    expected,
+    expected_logits,
+    planted_model,
+    write_planted,
 )  # fmt: skip
 from byrote.interp.bridge import HookedSeries
 from byrote.interp.intervene import ABLATIONS, clean_run, derangement, editing
