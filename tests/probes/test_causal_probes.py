@@ -12,14 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from byrote.checkpoints import open_series
-from byrote.checkpoints.lab.planted import (
-    HeadSpec,
-    PlantedConfig,
-    expected,
-    expected_logits,
-    planted_model,
-    write_planted,
-)  # fmt: skip
+from byrote.checkpoints.lab.planted import HeadSpec, PlantedConfig, expected, planted_model, write_planted
+from byrote.checkpoints.lab.planted_answers import expected_logits
 from byrote.interp.bridge import HookedSeries
 from byrote.interp.intervene import ABLATIONS, clean_run, derangement, editing
 from byrote.interp.loading import load_fresh
