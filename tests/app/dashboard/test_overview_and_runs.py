@@ -165,7 +165,7 @@ def test_milestones_agree_with_the_events_of_the_command_line(full_runs):
         table = events(Results.open(run.path))
         rows = table[(table["event"] == "above_null") & (table["probe"] == "previous_token")]
         (mine,) = [one for one in milestones(run) if one.what == "previous token"]
-        (row,) = rows[rows.apply(event_head, axis=1) == mine.head].to_dict("records")
+        (row,) = [one._asdict() for one in rows.itertuples(index=False) if event_head(one) == mine.head]
         assert pd.isna(row["step_lo"]) and mine.bracket == (None, row["step_hi"])
 
 
