@@ -25,7 +25,9 @@ from byrote.probes.sweep.units import lacking_steps
 if TYPE_CHECKING:
     from byrote.interp.bridge import HookedSeries
 
-PROCESS_BYTES = 1_000_000_000  # of Python with torch and TransformerLens, and stimuli of a small model
+PROCESS_BYTES = (
+    1_500_000_000  # of Python with torch and TransformerLens, stimuli and logits: 1.9 GB in all at 70M
+)
 WEIGHTS_TIMES = 4  # the file may hold two bytes a number and the model four; and what passes through a layer
 CHECKPOINTS_A_TASK = 8  # on a cluster: few enough to be spread, many enough to be worth starting
 SLURM_JOBS = 16

@@ -84,7 +84,7 @@ def main() -> None:
         tried = write(folder / "tried", 4)
         trace = sweep(tried, config, out=folder / "trial").trace
         each = sum(e["end_s"] - e["start_s"] for e in trace if e["step"] == 3 and e["what"] != "read")
-        steps = round(asked.seconds / each) + 2
+        steps = max(6, round(asked.seconds / each) + 2)
         steps += steps % 2
         print(f"{steps} checkpoints of {each:.2f} s each", flush=True)
         series = write(folder / "run", steps)

@@ -10,7 +10,7 @@ hours     of one core: seconds of the measured checkpoint, times the products of
           (2 per weight and token, the embedding apart, and 4 d_model per layer and pair of positions)
 read      hours to read the bytes once at `--read-gb-s`, which is your file system's and was not measured (hashing takes one core
           0.05 s for 281 MB in memory: 5.7 GB a second)
-results   bytes of the units of six stimuli, times the heads over those measured; other units are smaller
+results   bytes of the units of a 70M checkpoint, times the heads over those measured
 memory    of one process, as the engines reserve it
 """
 
@@ -65,7 +65,7 @@ class Measured:
 
 
 MEASURED = Measured(
-    SUITE[0], 89.0, 431_015, "bench_probes.py --rounds 1: 27 probes, one thread of a shared core, float32"
+    SUITE[0], 89.0, 561_226, "bench_probes.py --rounds 1: 27 probes, one thread of a shared core, float32"
 )
 
 
@@ -97,7 +97,7 @@ def main() -> None:
         read = stored / (asked.read_gb_s * 1e9) / 3600
         heads = size.n_layers * size.n_heads / (MEASURED.size.n_layers * MEASURED.size.n_heads)
         results = MEASURED.units_bytes * heads * N_STEPS
-        memory = 1e9 + 4 * size.n_params * STORED_BYTES
+        memory = 1.5e9 + 4 * size.n_params * STORED_BYTES
         for name, value in zip(total, (stored, hours, read, results), strict=True):
             total[name] += value
         print(
