@@ -148,6 +148,11 @@ def test_every_claim_can_be_judged_or_says_why_not():
             continue
         table = null_table(claim, seeds=3, seed=0)
         data = as_json(judge_claims([claim], table)[0])
+        if data["verdict"] == UNTESTABLE:  # nothing forms in this table, so that nothing is compared
+            assert claim.primary == "onset" and data["why"].startswith(("most runs end", "in most seeds")), (
+                claim.name
+            )
+            continue
         assert data["verdict"] == UNDECIDED and data[claim.primary]["seeds"] == 3, claim.name
 
 
