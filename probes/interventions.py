@@ -223,8 +223,8 @@ def _pattern(to: Any, shown: Stimulus) -> Float[Tensor, "n_seq query_pos key_pos
         if to == "induction":
             return perfect_induction(earlier_copies(torch.from_numpy(shown.match_tokens)))
         return perfect_previous(pos).expand(n_seq, -1, -1)
-    pattern = torch.as_tensor(np.asarray(to, dtype=np.float32))
-    pattern = pattern.expand(n_seq, pos, pos) if pattern.shape in ((pos, pos), (n_seq, pos, pos)) else None
+    weights = torch.as_tensor(np.asarray(to, dtype=np.float32))
+    pattern = weights.expand(n_seq, pos, pos) if weights.shape in ((pos, pos), (n_seq, pos, pos)) else None
     if pattern is None or pattern.triu(1).any() or (pattern < 0).any() or not pattern.isfinite().all():
         raise ByroteError(
             f"the pattern has shape {list(np.shape(to))}, looks ahead, or is negative somewhere",

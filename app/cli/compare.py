@@ -128,16 +128,14 @@ def compare(
         first = groups[0].name if groups else runs[0].run
         session.note(f"{first} is the baseline; name another run first to compare with that")
     rows: list[dict[str, Any]] = []
-    shown, base = (COLUMNS, runs) if not groups else (ARM_COLUMNS, groups)
-    for other in base[1:]:
-        if groups:
-            rows += _compare_groups(session, base[0], other, align, at, out)
-        else:
-            rows += _compare_runs(session, (base[0], other), align, at, heads, top, out)
-        if not out.machine and other is not base[-1]:
-            session.data("")
+    for i, arm in enumerate(groups[1:]):
+        _between(session, out, first=i == 0)
+        rows += _compare_groups(session, groups[0], arm, align, at, out)
+    for i, run in enumerate(runs[1:] if not groups else ()):
+        _between(session, out, first=i == 0)
+        rows += _compare_runs(session, (runs[0], run), align, at, heads, top, out)
     if out.machine:
-        out.rows(shown, rows)
+        out.rows(ARM_COLUMNS if groups else COLUMNS, rows)
     return say_checks(session, checks, out=out)
 
 
@@ -188,6 +186,12 @@ def _compare_runs(
     for note in comparison.notes:
         session.note(f"note: {note}")
     return rows
+
+
+def _between(session: Session, out: Output, *, first: bool) -> None:
+    """An empty line between two comparisons on a terminal."""
+    if not out.machine and not first:
+        session.data("")
 
 
 def _compare_groups(

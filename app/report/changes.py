@@ -158,18 +158,22 @@ def _dicts(node: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _drawn(cell: Any) -> bool:
-    return (
-        isinstance(cell, dict) and "values" in cell
-    )  # a curve as small as a word: its numbers are elsewhere
+    """Whether a cell is a curve as small as a word, whose numbers are elsewhere."""
+    return isinstance(cell, dict) and "values" in cell
 
 
 def _beyond(old: Any, new: Any) -> bool | None:
     """Whether two intervals do not meet; None where either is none."""
-    ends = [one.get(end) if isinstance(one, dict) else None for one in (old, new) for end in ("lo", "hi")]
-    if not all(isinstance(end, (int, float)) for end in ends):
+    known = [_ends(one) for one in (old, new)]
+    if known[0] is None or known[1] is None:
         return None
-    lo_old, hi_old, lo_new, hi_new = ends
-    return bool(hi_old < lo_new or hi_new < lo_old)
+    (lo_old, hi_old), (lo_new, hi_new) = known[0], known[1]
+    return hi_old < lo_new or hi_new < lo_old
+
+
+def _ends(cell: Any) -> tuple[float, float] | None:
+    lo, hi = (cell.get("lo"), cell.get("hi")) if isinstance(cell, dict) else (None, None)
+    return (float(lo), float(hi)) if isinstance(lo, (int, float)) and isinstance(hi, (int, float)) else None
 
 
 def _text(cell: Any) -> str:

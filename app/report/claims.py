@@ -147,7 +147,7 @@ def _row(judged: Judgement) -> tuple[Any, ...]:
     bound = f"{sign[verdict.rule.direction]}{smallest:g}"
     return (
         what, word, Estimate(verdict.value, verdict.lo, verdict.hi, n=verdict.seeds, signed=True),
-        Words(bound, detail=claim.unit), seen, verdict.seeds, f"{verdict.q:.2g}", None if onset is None else Words(onset.word),
+        Words(bound, detail=ONSET_UNIT if claim.primary == "onset" else claim.unit), seen, verdict.seeds, f"{verdict.q:.2g}", None if onset is None else Words(onset.word),
     )  # fmt: skip
 
 

@@ -179,8 +179,9 @@ class _Frame:
                 f'<line x1="{_n(x.start)}" x2="{_n(x.end)}" y1="{_n(y.start)}" y2="{_n(y.start)}" class="axis"/>'
             )
         if x_axis.get("showticklabels", True):
-            ticks = list(zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True))
-            places = _with_room([(x(v), t) for v, t in ticks]) if self.fit else [(x(v), t) for v, t in ticks]
+            ticks = zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True)
+            places = [(x(v), t) for v, t in ticks]
+            places = _with_room(places) if self.fit else places
             parts += [_text(at, y.start + 18, t, css="tick") for at, t in places]
         if y_axis.get("showticklabels", True):
             ticks = zip(y_axis.get("tickvals", ()), y_axis.get("ticktext", ()), strict=True)

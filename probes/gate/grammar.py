@@ -215,7 +215,7 @@ def gate_of(data: Mapping[str, Any], path: Path | None = None, *, lines: list[in
 def _rule(entry: Any, where: str, line: int, undecided: str) -> Rule:
     if not isinstance(entry, dict):
         raise ByroteError(f"{where} is not a table", help="write [[expect]] above it")
-    kind = next((_TELLS[key] for key in _TELLS if key in entry), "value")
+    kind: Kind = next((_TELLS[key] for key in _TELLS if key in entry), "value")
     _checked_keys(entry, kind, where)
     given: dict[str, Any] = {"kind": kind, "where": where, "line": line, "undecided": undecided, **entry}
     given["step"] = str(entry.get("step", EVERY if "from_step" in entry else "last"))

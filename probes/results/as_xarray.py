@@ -28,7 +28,7 @@ def dataset_of(results: Table) -> Any:
             "xarray is not installed", help='pip install "byrote[xarray]", or pip install xarray'
         ) from None
     steps, (n_layers, n_heads) = results.steps, results.shape
-    coordinates = {"step": steps, "layer": np.arange(n_layers), "head": np.arange(n_heads)}
+    coordinates: dict[str, Any] = {"step": steps, "layer": np.arange(n_layers), "head": np.arange(n_heads)}
     variables: dict[str, Any] = {}
     for (probe, metric), kind in results.kinds.items():
         if kind not in _AXES:
@@ -44,6 +44,6 @@ def dataset_of(results: Table) -> Any:
             filled[at] = rows[column].to_numpy(dtype=np.float64)
             called = name if column == "value" else f"{name}__{column}"
             variables[called] = (axes, filled, facts if column == "value" else {})
-    facts = {"run": results.run, "sequence_seed": results.sequence_seed, "arm": results.facts.arm}
-    known = {key: value for key, value in facts.items() if value is not None}
+    whole = {"run": results.run, "sequence_seed": results.sequence_seed, "arm": results.facts.arm}
+    known = {key: value for key, value in whole.items() if value is not None}
     return xarray.Dataset(variables, coords=coordinates, attrs=known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def cost_estimate(series: CheckpointSeries, config: SweepConfig) -> CostEstimate
     )
 
 
-def _counted(probes: tuple[ProbeInfo, ...], meta: dict[str, Any], config: SweepConfig) -> tuple[int, str]:
+def _counted(probes: tuple[ProbeInfo, ...], meta: Mapping[str, Any], config: SweepConfig) -> tuple[int, str]:
     """Sequences that probes show the model for one checkpoint, and how that was counted, in words."""
     shape, n_shown = meta["model"], {one["kind"]: one["n"] for one in meta["stimuli"]}
     rows, said = 0, []

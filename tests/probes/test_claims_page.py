@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from claims_page import FOLDER, PAGE, has_runs, written
 
 from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.catalogue import CLAIMS
 from byrote.probes.claims.judging import UNTESTABLE, as_json, judge_claims
 from byrote.probes.claims.runs_table import read_runs
-from byrote.probes.rules import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from byrote.probes.rules import IN_DIRECTION, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from byrote.report.claim_files import VERSION
 
 
@@ -32,16 +34,19 @@ def test_every_claim_of_the_kept_run_is_on_the_page_with_the_verdict_of_its_runs
 
 def test_the_readme_counts_the_verdicts_of_the_kept_run():
     claims = read_json(FOLDER / "claims.json")["claims"]
-    words = [claim["verdict"] for claim in claims]
     text = " ".join((PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
-    papers = len({claim["paper"] for claim in claims})
-    assert f"Of the {len(claims)} claims of {papers} papers" in text
+    of_papers = Counter(claim["verdict"] for claim in claims if claim["paper"] != "findings")
+    own = Counter(claim["verdict"] for claim in claims if claim["paper"] == "findings")
+    papers = len({claim["paper"] for claim in claims} - {"findings"})
+    assert f"Of the {of_papers.total()} claims of {papers} papers" in text
     assert (
-        f"{words.count(REPRODUCED)} are reproduced at this scale, {words.count('reproduced in direction')} in direction"
-        in text
-    )
-    assert f"{words.count(NOT_REPRODUCED)} are not, {words.count(UNDECIDED)} are undecided" in text
-    assert f"{words.count(UNTESTABLE)} cannot be tested" in text
+        f"{of_papers[REPRODUCED]} are reproduced at this scale, {of_papers[IN_DIRECTION]} in direction, {of_papers[NOT_REPRODUCED]} are "
+        f"not, {of_papers[UNDECIDED]} are undecided and {of_papers[UNTESTABLE]} cannot be tested"
+    ) in text
+    assert f"Of {own.total()} findings of byrote's own trials" in text
+    assert (
+        f"{own[REPRODUCED]} are reproduced, {own[IN_DIRECTION]} in direction, {own[NOT_REPRODUCED]} is not and {own[UNDECIDED]} are undecided"
+    ) in text
 
 
 def test_the_runs_are_small_enough_to_be_part_of_the_repository():
