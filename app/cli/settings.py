@@ -10,7 +10,8 @@
 A key is an option's long name, with dashes or underscores; `output = "json"` stands for `--json`.
 
 The folder in which a command is started may be somebody else's. So `allow-download`, `disk-budget`, `plugin`, `fresh`,
-`retrain-stale`, `allow-origin` and `stop-on-fail` are not read from there, nor a report, trace, JUnit file or folder of `reproduce` that would be written outside of it; one line says which.
+`retrain-stale`, `allow-origin`, `stop-on-fail`, `engine`, `engine-option` and `install` are not read from there, nor a report, trace,
+JUnit file or folder of `reproduce` that would be written outside of it; one line says which.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ from byrote.dashboard.state import VARIABLE as STATE_VARIABLE
 
 PREFIX = "BYROTE_"
 MAX_BYTES = 4 << 20  # a pyproject.toml of a large project has some 100 kB
-# What reaches the network, runs code, throws away what is stored, or lets another page in.
+# What reaches the network or other machines, runs code, throws away what is stored, lets another page in, or writes into a home.
 BY_HAND = frozenset(
-    {"allow_download", "disk_budget", "plugin", "fresh", "retrain_stale", "allow_origin", "stop_on_fail"}
-)
+    {
+        "allow_download", "disk_budget", "plugin", "fresh", "retrain_stale", "allow_origin", "stop_on_fail", "engine",
+        "engine_option", "install",
+    }
+)  # fmt: skip
 # Files, replaced or added to, that a verb writes at a path from its options.
 WRITTEN = frozenset({("report", "out"), ("reproduce", "folder"), ("run", "trace"), ("check", "junit")})
 

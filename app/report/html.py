@@ -153,7 +153,7 @@ def standalone_svg(fig: go.Figure, *, name: str) -> str:
         name: of the file.
     """
     opening, rest = figure_svg(fig, name=ident(name)).split(">", 1)
-    style = still_style()
+    style = f".still{{font-family:var(--sans)}}{still_style()}"
     ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
     sans = ":root{--sans:system-ui,sans-serif}"
     return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{_variables()}{sans}{style}</style>{ground}{rest}\n'

@@ -131,9 +131,12 @@ def test_an_estimate_counts_work_alone():
 
 def test_an_estimate_of_sweeps_side_by_side():
     under_way = {0: {"s_per_checkpoint": 2.0, "eta_s": 8.0}, 1: {"s_per_checkpoint": 4.0, "eta_s": 4.0}}
-    assert _pace_of_all(under_way, [5, 5, 10], jobs=2) == {"s_per_checkpoint": 3.0, "eta_s": (12 + 30) / 2}
+    assert _pace_of_all(under_way, [5, 5, 10], n_at_once=2) == {
+        "s_per_checkpoint": 3.0,
+        "eta_s": (12 + 30) / 2,
+    }
     under_way[1]["eta_s"] = None
-    assert _pace_of_all(under_way, [5, 5, 10], jobs=2)["eta_s"] is None
+    assert _pace_of_all(under_way, [5, 5, 10], n_at_once=2)["eta_s"] is None
 
 
 def test_a_resumed_sweep_estimates_from_what_it_measures(byrote, planted_runs):

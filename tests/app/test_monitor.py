@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,21 @@ import torch
 from tiny_models import tiny_hf_model
 
 import byrote as br
+from byrote.probes.registry import REGISTRY
 
 _QUICK = ("prefix_matching", "ov_copying", "repeat_loss")
 PROBES = {"plain": _QUICK, "autocast": _QUICK, "compiled": (*_QUICK, "pruned_heads", "edge_attribution")}
 SMALL = {"probes": ("prefix_matching", "repeat_loss"), "n_seq": 8, "budget_frac": None}
 NUMBERS = ["step", "probe", "metric", "layer", "head", "value", "lo", "hi", "chance", "n", "valid"]
+
+
+@pytest.fixture(autouse=True)
+def own_registry() -> Iterator[None]:
+    """Leaves the catalogue as it was: a probe of a test is known to the whole process."""
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
 
 
 def loop(model, monitor=None, *, steps=range(1, 7), optimizer=None, autocast=False):

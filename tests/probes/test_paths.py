@@ -55,7 +55,7 @@ def test_the_headline_names_the_source_that_does_the_work_and_not_the_one_with_t
     assert [edge.carries for edge in edges[:4]] == [True, False, False, False]
     assert edges[0].z < edges[1].z == 7.5
     figure = figures.circuit(run, step=LAST, least=7.0)  # the path that carries is drawn whatever its z
-    assert [trace.name for trace in figure.data] == ["L0H1 → L1H2", "L0H0 → L1H2", "heads"]
+    assert [trace.name for trace in figure.data][:3] == ["L0H1 → L1H2", "L0H0 → L1H2", "induction head"]
     assert "L1H2 needs what L0H0 writes" in figure.alt
     table = figure.table
     assert table["from"].tolist() == ["L0H0", "L0H1"] and table["carries"].tolist() == ["yes", "no"]

@@ -156,8 +156,8 @@ def test_the_grid_and_the_table_of_the_trajectory_come_out_again(look, measured,
 
 def test_the_overview_comes_out_again(look, measured):
     view, page = look("overview", measured, run="unique", base="repeated", step=40)
-    timeline, losses, _ = run_notebook(notebook_lines(view))
-    for name, again in (("timeline", timeline), ("losses", losses)):
+    timeline, losses, training, _ = run_notebook(notebook_lines(view))
+    for name, again in (("timeline", timeline), ("losses", losses), ("training", training)):
         drawn = page.figures[name]()
         lines = [t for t in again.data if t.mode and "lines" in t.mode and t.name]
         assert lines
