@@ -80,10 +80,11 @@ def series_copy(planted_runs: Path, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def results_copy(planted_results: Path, tmp_path: Path) -> Callable[..., Path]:
-    """`results_copy("planted")`: results that a test may change."""
+    """`results_copy("planted")`: results that a test may change, as far from their checkpoints as the originals."""
+    beside = planted_results.parents[1] / f"copies-{tmp_path.parent.name}-{tmp_path.name}"
 
     def copy(run: str = "planted") -> Path:
-        return Path(shutil.copytree(planted_results / run, tmp_path / "changed" / run))
+        return Path(shutil.copytree(planted_results / run, beside / "changed" / run))
 
     return copy
 
