@@ -103,7 +103,7 @@ test-browser: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m browser || $(BIN)/python -m pytest -m browser --last-failed --last-failed-no-failures none
 
 # Type checks at run time reach private functions too: tests/type_checks.py.
-test-all: export BYROTE_CHECK_ALL = 1
+test-all: export CHECK_ALL = 1
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not bench and not torture"
 
@@ -117,7 +117,7 @@ check: $(STAMP)
 seconds ?= 120
 seed ?= $(shell date +%s)
 torture: $(STAMP)
-	BYROTE_TORTURE_S=$(seconds) BYROTE_TORTURE_SEED=$(seed) BYROTE_TORTURE_CASE=$(case) \
+	TORTURE_S=$(seconds) TORTURE_SEED=$(seed) TORTURE_CASE=$(case) \
 	  $(BIN)/python -m pytest -n 2 --dist worksteal -m torture tests/torture tests/checkpoints/test_lint.py $(if $(only),-k "$(only)")
 
 bench: $(STAMP)

@@ -8,7 +8,7 @@ While a module is imported, jaxtyping names its bytecode otherwise, and that of 
 thousands of modules would be compiled anew. Here only what it decorates is named so.
 
 A function whose name begins with an underscore and that has no arrays is not decorated: mypy sees all of its callers, and
-it took a third of the time. `BYROTE_CHECK_ALL=1` (`make test-all`) decorates them too.
+it took a third of the time. `CHECK_ALL=1` (`make test-all`) decorates them too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
 
 with_axes = jaxtyping.jaxtyped  # as it came
 # A whole number is a float, as type checkers have it (PEP 484); the error is a TypeError, as a wrong call is.
-_ALL = bool(os.environ.get("BYROTE_CHECK_ALL"))
+_ALL = bool(os.environ.get("CHECK_ALL"))
 _AS_JAXTYPING = BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError)
 
 

@@ -268,7 +268,7 @@ def read_tree(root: Path) -> Tree:
 
 def of_a_dead_process(tree: Tree) -> Tree:
     """The tree with temporary files named as those of a process that is gone, as it is after a power cut."""
-    ours = re.compile(rf"(\.){os.getpid()}(-\d+\.tmp)")
+    ours = re.compile(rf"(\.){os.getpid()}(-[0-9a-f]{{8}}-\d+\.tmp)")
     return {ours.sub(rf"\g<1>{NO_PROCESS}\g<2>", path): data for path, data in tree.items()}
 
 

@@ -35,6 +35,10 @@ LINES = {
     "text": "text {top}/words.txt",
     "import": "import {top}/scores.csv -o {top}/published",
     "verify": "verify {top}/results/tiny",
+    "watch": "watch {top}/runs/tiny -p prefix_matching --sequences 8 -o {top}/watched --until-step 1 --settle 0 --poll 0.1 --progress none",
+    "check": "check {top}/results/tiny --expect {top}/gate.toml",
+    "completion": "completion bash",
+    "help": "help show",
     "doctor": "doctor",
 }
 SERVED = {"dashboard"}  # by the test below
@@ -47,6 +51,7 @@ def top(tmp_path_factory) -> Path:
     for name in ("tiny", "other"):
         measured(series_of(top, name), name=name)
     (top / "scores.csv").write_text("step,layer,head,value\n1,0,0,0.5\n2,0,0,0.6\n")
+    (top / "gate.toml").write_text('[[expect]]\nprobe = "prefix_matching"\nhead = "any"\nmin = 0.0\n')
     (top / "words.txt").write_text("one two three four five six seven eight nine ten " * 50)
     return top
 
@@ -55,7 +60,7 @@ def call(note: Any, line: str) -> tuple[int, str, list[str]]:
     """One verb in a process without a network: exit code, what it said, and whom it asked for."""
     quiet()
     for name in list(os.environ):
-        if name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") or name.startswith("BYROTE_TORTURE"):
+        if name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") or name.startswith("TORTURE"):
             del os.environ[name]  # nothing but the verb itself keeps it from asking
     leave_the_network()
     asked = refuse_others()
