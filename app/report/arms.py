@@ -32,7 +32,9 @@ def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
     """The arms and their seeds, and every comparison with the baseline arm; () where runs are in no groups."""
     if not inputs.groups:
         return ()
-    blocks: list[Block] = [*arm_curves(inputs.groups)[1:]] if inputs.arms else []
+    blocks: list[Block] = []
+    if inputs.arms:  # the first of them stands on the front where heads cannot
+        blocks += arm_curves(inputs.groups)[0 if one_shape(inputs.groups) else 1 :]
     for index, found in enumerate(inputs.arms):
         groups = tuple(one for arm in (found.a, found.b) for one in inputs.groups if one.name == arm.name)
         blocks += _one(found, groups, index)
@@ -74,12 +76,16 @@ def _cell(row: Any) -> Value:
     return Words(number(row.b), TONES.get(row.change, "plain"), f"{by} {row.change}")
 
 
-def heads_by_arm(groups: tuple[Group, ...]) -> list[Block]:
-    """Every head of every seed of all arms, where the models are of one shape."""
+def one_shape(groups: tuple[Group, ...]) -> bool:
+    """Whether every head of every run can be drawn beside the others: models of one shape, prefix matching measured in all."""
     runs = [run for one in groups for run in one.runs]
     measured = all(run.has("prefix_matching", "score", valid=True) for run in runs)
-    if not measured or len({run.shape for run in runs}) > 1:
-        return []
+    return measured and len({run.shape for run in runs}) == 1
+
+
+def heads_by_arm(groups: tuple[Group, ...]) -> list[Block]:
+    """Every head of every seed of all arms, of models of `one_shape`."""
+    runs = [run for one in groups for run in one.runs]
     return [picture("heads-by-arm", figures.arm_grids(groups), runs)]
 
 

@@ -6,7 +6,7 @@ from byrote.probes import figures
 from byrote.probes.figures.memory_plane import MEMORY_AXES, available
 from byrote.probes.findings_memory import memorised_members
 from byrote.probes.rules import PRIMARY, SECONDARY
-from byrote.report.arms import arm_curves, by_arm_table, heads_by_arm
+from byrote.report.arms import arm_curves, by_arm_table, heads_by_arm, one_shape
 from byrote.report.model import Block, Prose, Section
 from byrote.report.report_inputs import Inputs
 from byrote.report.summary import measures_table, no_baseline
@@ -30,7 +30,8 @@ def finding_section(inputs: Inputs) -> Section:
     if not compared:
         blocks.append(Prose(no_baseline(inputs), "note"))
     if inputs.arms:
-        blocks += [*heads_by_arm(inputs.groups), by_arm_table(inputs.arms), *arm_curves(inputs.groups)[:1]]
+        key = heads_by_arm(inputs.groups) if one_shape(inputs.groups) else arm_curves(inputs.groups)[:1]
+        blocks += [*key, by_arm_table(inputs.arms)]
     else:
         table = measures_table(shown, "finding-table", named_measures(shown))
         blocks += [*([table] if table else []), *trajectories(shown)]

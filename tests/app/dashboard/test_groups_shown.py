@@ -80,7 +80,12 @@ def test_the_report_has_the_arms_each_seed_and_what_was_declared(here):
     )
     assert later["Each seed of A"].count(",") == 1 and later["In words"]["tone"] == "plain"
     front = content["sections"][0]
-    figures = {block["name"]: block for block in front["blocks"] if block["kind"] == "figure"}
+    figures = {
+        block["name"]: block
+        for part in (front, arms)
+        for block in part["blocks"]
+        if block["kind"] == "figure"
+    }
     assert "median of 2" in figures["repeat-loss-by-arm"]["finding"]
     assert "uni-1" in str(figures["repeat-loss-by-arm"]["table"]["rows"][0])
     assert "unique 0.90, repeated f=0.5 P=64 0.06" in figures["heads-by-arm"]["finding"]
