@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from byrote.probes.results.table import Table
 
 
-def memorised_members(results: Sequence[Table]) -> str:
-    """How many members of the training data each run, or arm of many runs, completes without an error at its last step that lint
-    does not doubt; "" where none was tested on any.
+def completed_members(results: Sequence[Table]) -> dict[str, str]:
+    """How many members of the training data are completed without an error, at the last step that lint does not doubt.
 
     Args:
         results: of the runs, in the order they are named in.
+
+    Returns:
+        Run, or arm of many runs, to ``12 of 16``; those that were tested on none are left out.
     """
     found: dict[str, list[int]] = {}
     for r in results:
@@ -33,7 +35,12 @@ def memorised_members(results: Sequence[Table]) -> str:
         counts = found.setdefault(name, [0, 0])
         counts[0] += round(float(row["value"]) * int(row["n"]))
         counts[1] += int(row["n"])
-    if not found:
+    return {name: f"{done:,} of {n:,}" for name, (done, n) in found.items()}
+
+
+def memorised_members(results: Sequence[Table]) -> str:
+    """`completed_members` as a sentence; "" where no run was tested on any."""
+    said = [f"{counts} in {name}" for name, counts in completed_members(results).items()]
+    if not said:
         return ""
-    said = [f"{done:,} of {n:,} in {name}" for name, (done, n) in found.items()]
     return f"Training members completed without an error: {listed(said, most=8)}"

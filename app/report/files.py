@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,7 @@ def build_report(
     Raises:
         ByroteError: no run, two runs of one name, an unknown baseline, or a place that cannot be written.
     """
-    date = date if date is not None else datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    date = date if date is not None else now_in_words()
     page_file, json_file, csv_file = _places(Path(out))
     report = report_content(
         results,
@@ -99,16 +99,30 @@ def build_report(
     files = {page_file: page, json_file: json_text(report), csv_file: csv_text(results)}
     limit = WARN_BYTES["light" if light else "interactive"]
     try:
-        make_folder(page_file.parent)
-        for path, text in files.items():
-            remove_leftovers_of(path)
-            write_text(path, text)
+        write_files(files)
         drawn = write_pictures(page_file.parent / "figures", report) if figures else ()
     except OSError as error:
         message = f"cannot write the report to {page_file.parent} ({error.strerror})"
         raise ByroteError(message, help="choose another place with -o") from None
     warnings = size_warnings(len(page.encode()), sizes, limit=limit)
     return ReportFiles(page_file, json_file, csv_file, drawn, warnings)
+
+
+def now_in_words() -> str:
+    """The date that a report prints: `2026-11-21 09:00 UTC`."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def write_files(files: Mapping[Path, str]) -> None:
+    """Write the files of a report, each whole, into a folder that is made where it is missing; what killed writers left goes.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    for path, text in files.items():
+        make_folder(path.parent)
+        remove_leftovers_of(path)
+        write_text(path, text)
 
 
 def pictures_of(report: Report) -> dict[str, Picture]:

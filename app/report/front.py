@@ -14,7 +14,6 @@ from byrote.report.tables import picture
 from byrote.report.training import trajectories
 
 FINDING = "The finding"
-N_MEASURES = 1 + len(SECONDARY)
 
 
 def finding_section(inputs: Inputs) -> Section:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from byrote.checkpoints.atomic import make_folder, remove_leftovers_of, write_text
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.figures.theme import run_styles
-from byrote.probes.findings import arm_words, first_head, runs
-from byrote.probes.findings_memory import memorised_members
+from byrote.probes.findings import arm_words, runs
+from byrote.probes.findings_memory import completed_members
 from byrote.probes.results import Results
 from byrote.probes.trajectory import onset
-from byrote.probes.wording import MISSING, clean, counted, file_stem, step_number
+from byrote.probes.wording import MISSING, counted, file_stem, step_number
 from byrote.report.alerts import alerts_of, status_of
-from byrote.report.files import ReportFiles, build_report, json_text
+from byrote.report.files import ReportFiles, build_report, json_text, now_in_words, write_files
 from byrote.report.html import render
 from byrote.report.model import Link, Report, RunLine, Section, Table, Value
 from byrote.report.report_inputs import report_inputs
@@ -45,7 +43,7 @@ def build_reports(
     Raises:
         ByroteError: no run, two runs whose folders would have one name, or a place that cannot be written.
     """
-    date = date if date is not None else datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    date = date if date is not None else now_in_words()
     folders = {run.run: file_stem(run.run) for run in results}
     if not results or len(set(folders.values())) < len(results):
         what = (
@@ -66,10 +64,7 @@ def build_reports(
     page, _ = render(report, light=True)
     index = out / "index.html"
     try:
-        make_folder(out)
-        for path, text in ((index, page), (index.with_suffix(".json"), json_text(report))):
-            remove_leftovers_of(path)
-            write_text(path, text)
+        write_files({index: page, index.with_suffix(".json"): json_text(report)})
     except OSError as error:
         raise ByroteError(
             f"cannot write {index} ({error.strerror})", help="choose another place with -o"
@@ -87,9 +82,8 @@ def _index(results: Sequence[Results], links: dict[str, str], date: str, base: s
     onsets = {run.run: onset(run) for run in results if run.n_rows}
     rows: list[tuple[Value, ...]] = []
     for run in results:
-        words = first_head(run.run, onsets[run.run]) if run.run in onsets else "nothing was measured"
-        found = words.removeprefix(f"{clean(run.run)}: ")
-        memory = memorised_members([run]).partition(": ")[2].partition(" in ")[0] or MISSING
+        found = onsets[run.run].text if run.run in onsets else "nothing was measured"
+        memory = next(iter(completed_members([run]).values()), MISSING)
         last = step_number(run.last_step) if run.steps else MISSING
         rows.append(
             (Link(run.run, links[run.run]), arm_words(run) or MISSING, last, len(run.steps), found, memory)
