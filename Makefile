@@ -7,11 +7,12 @@ LIBRARIES := $(VENV)/.libraries
 FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo real test test-browser test-processes test-ray test-all check bench torture install clean FORCE
+.PHONY: help demo real docs test test-browser test-processes test-ray test-all check bench torture install clean FORCE
 
 help:
 	@echo "make demo      train 20 small models on four kinds of data, measure and compare them, write the report (minutes)"
 	@echo "make real      fetch SmolLM2-135M (90 MB), measure it, check the numbers without byrote, write docs/case-studies (an hour of one core)"
+	@echo "make docs      the site of documents, in build/site; installs Sphinx on first use, then needs no network"
 	@echo "make test      the default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
 	@echo "make test-processes  the package installed, the notebooks, servers and sweeps that are killed"
@@ -81,6 +82,15 @@ real: $(STAMP)
 	@echo
 	@echo "What came out: docs/case-studies/smollm2.md. The report: reports/real/report.html"
 
+# Sphinx is an extra of its own (70 MB on disk). Every warning is an error.
+DOCS_TOOLS := $(VENV)/.docs
+$(DOCS_TOOLS): $(LIBRARIES)
+	$(PIP) install -q -c constraints.txt sphinx myst-parser furo
+	touch $@
+docs: $(STAMP) $(DOCS_TOOLS)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/site
+	@echo "build/site/index.html"
+
 # Tests start byrote in hundreds of processes: its bytecode is cached, whatever the environment says.
 test test-browser test-processes test-ray test-all torture: export PYTHONDONTWRITEBYTECODE =
 
@@ -89,7 +99,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What takes seconds to start, by the files it is in: the others need not be imported.
-test-processes: $(STAMP)
+test-processes: $(STAMP) $(DOCS_TOOLS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m processes $$(grep -rl --include='test_*.py' 'mark\.processes' tests)
 
 # Ray takes 240 MB on disk, and one test file needs it: it is installed here alone, beside what the other tests need.

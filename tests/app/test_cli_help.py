@@ -346,7 +346,10 @@ def documented() -> list[str]:
 def test_a_documented_command_has_the_options_it_names(line):
     words = shlex.split(line, comments=True)[1:]
     known = dict(commands(ROOT_CONTEXT))
-    name = next(n for n in (f"byrote {' '.join(words[:2])}", f"byrote {words[0]}") if n in known)
+    named = (
+        ("byrote",) if words[0].startswith("-") else (f"byrote {' '.join(words[:2])}", f"byrote {words[0]}")
+    )
+    name = next(n for n in named if n in known)
     command = known[name]
     parser = command.make_parser(click.Context(command, info_name=name))
     typed, rest, _ = parser.parse_args(words[len(name.split()) - 1 :])
