@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from byrote.checkpoints.opening import open_runs as open_runs
     from byrote.checkpoints.opening import open_series as open_series
     from byrote.checkpoints.series import CheckpointSeries as CheckpointSeries
+    from byrote.dashboard.play import export as export
     from byrote.integrations.monitor import Monitor as Monitor
     from byrote.interp.captured import capture as capture
     from byrote.interp.loading import load as load
@@ -55,6 +56,7 @@ _FROM = {
     "degrade": "byrote.probes.degrade",
     "figures": "byrote.probes.figures",
     "import_scores": "byrote.probes.imported",
+    "export": "byrote.dashboard.play",
     "graft": "byrote.probes.interventions",
     "group": "byrote.probes.groups",
     "groups_of": "byrote.probes.groups",

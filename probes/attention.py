@@ -31,6 +31,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.former_name import same_format
 from byrote.checkpoints.safe_read import FileRefused, own_path
 from byrote.probes.stimuli import Stimulus
+from byrote.probes.wording import probe_name
 
 KINDS = ("repeated_random", "natural", "members")
 SCALE = 255
@@ -39,6 +40,7 @@ FORMATS = ("byrote-attention-1", FORMAT)
 WORDLESS = "wordless"
 NO_TOKENIZER = "this series has no tokenizer"
 N_SAVED = 2
+MEMORISED = frozenset({"members"})  # training sequences: their tokens are masked until somebody reveals them
 WRITTEN_BYTES = 60  # of one head at one position: 10 ids and 10 numbers
 _DAMAGE = (
     OSError,
@@ -194,6 +196,17 @@ def stored_texts(path: Path) -> list[StoredText]:
             return texts
     except _DAMAGE as error:
         raise _damaged(path) from error
+
+
+def text_words(text: StoredText) -> str:
+    """What a saved text is: ``repeated random tokens 1``."""
+    names = {
+        "repeated_random": "repeated random tokens",
+        "natural": "natural text",
+        "members": "training sequence",
+    }
+    number = "" if text.stimulus == "own" else f" {text.index + 1}"
+    return names.get(text.stimulus, probe_name(text.stimulus)) + number
 
 
 def stored_pattern(

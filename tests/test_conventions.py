@@ -146,6 +146,7 @@ def test_no_module_reads_another_ones_private_names():
 
 SAME_THING = {
     "app/compare.py": "a verb and its page",
+    "app/export.py": "a verb and what the pages export",
     "probes/attention.py": "stored patterns and their figure",
 }
 

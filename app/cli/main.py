@@ -30,6 +30,7 @@ VERBS = {
     "check": "Check results against the rules of a gate, for pipelines.",
     "degrade": "Say what repeated or synthetic data cost: in sizes, over doses, over seeds.",
     "report": "Write a self-contained HTML report, with its data as JSON and CSV.",
+    "export": "Write one HTML file that plays a run, and another beside it, over training.",
     "dashboard": "Look at results in the browser: heads and circuits across training steps.",
     "graft": "Put heads of one step into another, and say what returns.",
     "logits": "Say what a later step adds to an earlier step's logits.",

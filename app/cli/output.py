@@ -11,8 +11,10 @@ import os
 import shutil
 import sys
 import textwrap
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -32,6 +34,12 @@ _PROSE_WIDTH = 100
 _WIDTH_WITHOUT_TERMINAL = 120
 _KEPT = "\N{NO-BREAK SPACE}"  # a title and its number stay in one line
 _FOLDED = 30  # a folded column is not squeezed below this while others can go
+
+
+def open_page(session: Session, page: Path, *, wanted: bool) -> None:
+    """Open a file in the browser where that is wanted, and say so where there is none."""
+    if wanted and not webbrowser.open(page.resolve().as_uri()):
+        session.warn(f"no browser could be started; open {page} yourself")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from byrote.cli import options
 from byrote.cli.command import argument, flag, option, verb
 from byrote.cli.expect import say_checks
 from byrote.cli.group_options import GROUP, named_groups
+from byrote.cli.output import open_page
 from byrote.cli.session import Session
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def report(
         session.note(f"{len(files.figures)} figures: {files.figures[0].parent}")
     for warning in files.warnings:
         session.warn(f"warning: {warning}")
-    _open(session, files.html, wanted=open_it)
+    open_page(session, files.html, wanted=open_it)
     return say_checks(session, checks)
 
 
@@ -102,7 +102,7 @@ def _every_run(
     session.note(f"{len(runs)} reports beside it, a folder each")
     for warning in files.warnings:
         session.warn(f"warning: {warning}")
-    _open(session, files.html, wanted=open_it)
+    open_page(session, files.html, wanted=open_it)
     return 0
 
 
@@ -116,11 +116,6 @@ def _print_changes(session: Session, old: Path, new: Path) -> int:
         words = {None: "", True: ", beyond both intervals", False: ""}[one.beyond]
         session.data(f"{one.kind}: {one.where}: {one.old or '–'} → {one.new or '–'}{words}")
     return 0
-
-
-def _open(session: Session, page: Path, *, wanted: bool) -> None:
-    if wanted and not webbrowser.open(page.resolve().as_uri()):
-        session.warn(f"no browser could be started; open {page} yourself")
 
 
 def _with_base(runs: list[Results], base: str | None) -> tuple[list[Results], str | None]:

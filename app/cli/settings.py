@@ -39,7 +39,9 @@ BY_HAND = frozenset(
     }
 )  # fmt: skip
 # Files, replaced or added to, that a verb writes at a path from its options.
-WRITTEN = frozenset({("report", "out"), ("reproduce", "folder"), ("run", "trace"), ("check", "junit")})
+WRITTEN = frozenset(
+    {("report", "out"), ("export", "out"), ("reproduce", "folder"), ("run", "trace"), ("check", "junit")}
+)
 
 
 @dataclass(frozen=True)

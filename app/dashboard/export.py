@@ -6,7 +6,6 @@ import io
 import secrets
 import zipfile
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -17,10 +16,10 @@ import streamlit as st
 
 from byrote.dashboard.components.base import show as show_component
 from byrote.dashboard.page import Drawing, View
+from byrote.dashboard.play import play_html
 from byrote.dashboard.query_params import State, link
 from byrote.probes.csv_text import csv_frame
-from byrote.probes.figures.paper import paper_svg
-from byrote.probes.figures.theme import run_styles
+from byrote.probes.figures.paper import caption_of, paper_svg
 from byrote.probes.results import Results
 from byrote.probes.wording import (
     clean,
@@ -32,8 +31,13 @@ from byrote.probes.wording import (
     shell_line,
     visible_json,
 )
+from byrote.report.alerts import alerts_for, status_of
+from byrote.report.background import errors_section, provenance_section
+from byrote.report.content import run_lines
+from byrote.report.files import now_in_words
 from byrote.report.html import render
-from byrote.report.model import Block, Picture, Prose, Report, RunLine, Section, Table
+from byrote.report.model import Block, Picture, Prose, Report, Section, Table
+from byrote.report.report_inputs import report_inputs
 
 MAX_TABLE_ROWS_HTML = 400
 
@@ -69,7 +73,18 @@ def menu(view: View, page: Drawing) -> None:
                 lambda: svg_zip(figures_of(view, page)),
             )  # fmt: skip
         _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, page))
-        st.caption("One file that opens anywhere, offline, without scripts.")
+        st.caption("Still: one file that opens anywhere, offline, without scripts.")
+        if view.state.probe:
+            name = file_stem("byrote", *filter(None, (view.state.run, view.state.base)), "plays")
+            _download(
+                "This run, playing, HTML",
+                f"{name}.html",
+                "text/html",
+                lambda: play_html(view.library, view.state),
+            )
+            st.caption(
+                "Grid, curves, circuit and attention of the pinned heads, beside the baseline: one file, offline."
+            )
         if menu_open:
             _png(view, page)
 
@@ -166,10 +181,7 @@ def json_text(view: View, page: Drawing) -> str:
 
 
 def page_html(view: View, page: Drawing) -> str:
-    """The page as one still file: its title, figures and tables."""
-    names = [name for name in (view.state.run, view.state.base) if name]
-    styles = run_styles(names, base=view.state.base or None)
-    runs = tuple(RunLine(n, "", styles[n].token, styles[n].dash, n == view.state.base) for n in names)
+    """The page as one still file: its title, figures and tables, and what the report says of the same runs."""
     blocks: list[Block] = []
     tables = {name: _html_table(name, *table) for name, table in page.tables.items()}
     for name, fig in figures_of(view, page).items():
@@ -179,13 +191,19 @@ def page_html(view: View, page: Drawing) -> str:
         "reproduce", "Reproduce", (Prose(address(view)), *(Prose(line) for line in shell_lines(view)))
     )
     about = Section("page", view.page.title, tuple(blocks) or (Prose("Nothing is drawn on this page."),))
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    return render(Report(page.finding, runs, date, "complete", (), (about, where)), light=True)[0]
+    inputs = report_inputs(
+        [one for one in (view.base, view.run) if one is not None], base=view.state.base or None
+    )
+    sections = (about, where, provenance_section(inputs), errors_section(inputs))
+    alerts = alerts_for(inputs, [section.name for section in sections])
+    report = Report(
+        page.finding, run_lines(inputs), now_in_words(), status_of(inputs, alerts), alerts, sections
+    )
+    return render(report, light=True, footer="It shows one page of the dashboard, as it stood")[0]
 
 
 def _figure_table(name: str, fig: Any) -> Table:
-    alt = str((fig.layout.meta or {}).get("alt", ""))
-    return Table(f"{name}-words", "In words", ("What it shows",), ((alt,),))
+    return Table(f"{name}-words", "In words", ("What it shows",), ((caption_of(fig),),))
 
 
 def _html_table(name: str, caption: str, frame: pd.DataFrame) -> Table:

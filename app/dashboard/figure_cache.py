@@ -252,11 +252,14 @@ def compared(state: State) -> State:
     return State(state.run, state.probe, state.metric, state.step, state.head, align=state.align)
 
 
-def curves(run: Results, base: Results | None, state: State, look: Look = FULL) -> Figure:
-    """The selected and pinned heads over training, and those of the baseline, the others faint behind them."""
+def curves(
+    run: Results, base: Results | None, state: State, look: Look = FULL, *, rule: bool = True
+) -> Figure:
+    """The selected and pinned heads over training, and those of the baseline, the others faint behind them; with a rule at the step."""
     heads = tuple(h for h in dict.fromkeys([state.head, *state.pin]) if h)
     beside = base is not None and base.has(state.probe, state.metric) and not init_disagreement(base, run)
-    return _curves(run, base if beside else None, state.probe, state.metric, heads, state.step, look)
+    at = state.step if rule else None
+    return _curves(run, base if beside else None, state.probe, state.metric, heads, at, look)
 
 
 @run_cache(8)
@@ -266,7 +269,7 @@ def _curves(
     probe: str,
     metric: str,
     heads: tuple[str, ...],
-    step: int,
+    step: int | None,
     look: Look,
 ) -> Figure:
     drawn = [run] if base is None else [base, run]

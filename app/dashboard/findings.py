@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from byrote.dashboard.library import run_cache
@@ -11,7 +12,7 @@ from byrote.probes.results.curve import curves_of
 from byrote.probes.rules import HALF_RISEN
 from byrote.probes.trajectory import Curve, Onset, crossings, onset
 from byrote.probes.trajectory.appearance import appeared
-from byrote.probes.wording import bracket
+from byrote.probes.wording import bracket, clean
 
 
 @run_cache(1)
@@ -53,3 +54,18 @@ def above_null_since(run: Results, probe: str, metric: str, head: tuple[int, int
 def events(run: Results) -> list[tuple[int, str]]:
     """Steps worth jumping to: where induction heads appear, and where the last of them is lost."""
     return marks(run, run_onset(run))
+
+
+def events_of_both(run: Results, base: Results | None, pairs: Mapping[int, int]) -> list[tuple[int, str]]:
+    """The run's events, and those of the baseline at the steps of the run that they stand beside.
+
+    Args:
+        run, base: whose events; None for no baseline.
+        pairs: step of the run -> step of the baseline it stands beside.
+    """
+    if base is None:
+        return events(run)
+    beside = {theirs: mine for mine, theirs in pairs.items()}
+    name = clean(base.run, limit=40)
+    theirs = [(beside[step], f"{name}: {text}") for step, text in events(base) if step in beside]
+    return sorted([*events(run), *theirs])

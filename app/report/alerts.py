@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -66,6 +67,14 @@ def _merged(names: Sequence[str], alerts: Iterable[Alert]) -> tuple[Alert, ...]:
     return tuple(
         Alert(f"{of_runs(runs, len(names))}: {text}" if runs else text, section, level)
         for (text, section, level), runs in found.items()
+    )
+
+
+def alerts_for(inputs: Inputs, sections: Sequence[str]) -> tuple[Alert, ...]:
+    """The same for a page with fewer sections than a report: what has none of its own points at the first one."""
+    return tuple(
+        alert if alert.section in sections else replace(alert, section=sections[0])
+        for alert in alerts_of(inputs)
     )
 
 

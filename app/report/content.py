@@ -74,16 +74,21 @@ def report_content(
         reproduce_section(inputs, light=light, out_name=out_name),
         errors_section(inputs),
     )
-    found = arms_title(inputs) or runs(inputs.results, inputs.onsets)
-    memory = memorised_members(inputs.results)
     return Report(
-        title or (f"{found}; {memory[:1].lower()}{memory[1:]}" if memory else found),
-        _run_lines(inputs),
+        title or title_of(inputs),
+        run_lines(inputs),
         date,
         status_of(inputs, alerts),
         alerts,
         sections,
     )
+
+
+def title_of(inputs: Inputs) -> str:
+    """The finding: when induction heads appeared in which runs, and what was memorised."""
+    found = arms_title(inputs) or runs(inputs.results, inputs.onsets)
+    memory = memorised_members(inputs.results)
+    return f"{found}; {memory[:1].lower()}{memory[1:]}" if memory else found
 
 
 def _chosen(inputs: Inputs) -> str:
@@ -97,7 +102,8 @@ def _chosen(inputs: Inputs) -> str:
     )
 
 
-def _run_lines(inputs: Inputs) -> tuple[RunLine, ...]:
+def run_lines(inputs: Inputs) -> tuple[RunLine, ...]:
+    """The runs, or of many runs their arms, as the head of a page names them."""
     if inputs.shown is not inputs:  # a line for every arm, in the colours of the figures of arms
         names = [one.name for one in inputs.groups]
         base = names[0] if inputs.arms else None

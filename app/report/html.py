@@ -1,15 +1,19 @@
 """A report as one HTML file that makes no network requests.
 
 Interactive: plotly once, inline, every figure first drawn as a still SVG and replaced when the script runs; printing
-uses the static figures. Light: the static figures alone and no script at all.
+uses the static figures. Light: the static figures alone and no script at all. With a program: the static figures, and
+drawings that play. The page's content policy names the scripts and styles in it by their hashes, so that nothing else runs.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +33,9 @@ from byrote.report.model import (
     Estimate,
     Link,
     Listing,
+    Live,
     Picture,
+    Program,
     Prose,
     Report,
     RunLine,
@@ -48,18 +54,19 @@ LIGHT_BYTES = 280_000  # of the sections of a light page, past which the tables 
 _LEFT_OUT = ", those under each figure too, which this page is too small for"
 TITLE_PX = 44  # what a figure's own title takes; the page writes it as a heading instead
 _STATUS = {"complete": "✓ complete", "partial": "◐ partial", "failed": "✕ failed"}
-_POLICY = {
-    True: "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
-    False: "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:",
-}
+_BESIDE = "The same numbers are in the .json and .csv files beside this page"
 
 
-def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]:
+def render(
+    report: Report, *, light: bool = False, program: Program | None = None, footer: str = _BESIDE
+) -> tuple[str, dict[str, int]]:
     """The page, and how many bytes each section takes.
 
     Args:
         report: what to say.
-        light: leave out every script.
+        light: leave out plotly; every figure is still.
+        program: what draws the `Live` blocks, in a light page.
+        footer: where the same numbers are, or what made the page.
 
     Returns:
         (HTML, section name to bytes). A light page past `LIGHT_BYTES` leaves out the tables under its figures and says so.
@@ -68,16 +75,19 @@ def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]
     left_out = light and sum(len(text.encode()) for text in sections.values()) > LIGHT_BYTES
     if left_out:
         sections = {s.name: _section(s, light=light, with_tables=False) for s in report.sections}
-    scripts = "" if light else f"<script>{get_plotlyjs()}</script>\n<script>{_resource('live.js')}</script>"
+    style = f"{_variables()}{_resource('style.css')}{still_style()}{program.style if program else ''}"
+    scripts = [] if light else [get_plotlyjs(), _resource("live.js")]
+    # Plotly writes styles of its own while it runs.
+    styles = [style, *(css for css, _ in program.templates.values())] if program else [style] if light else []
     page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY[light]}">
+<meta http-equiv="Content-Security-Policy" content="{_policy([*scripts, *([program.script] if program else [])], styles)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{show(report.title)}</title>
-<style>{_variables()}{_resource("style.css")}{still_style()}</style>
+<style>{style}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the report</a>
@@ -86,12 +96,34 @@ def render(report: Report, *, light: bool = False) -> tuple[str, dict[str, int]]
 {_head(report)}
 {"".join(sections.values())}
 {_not_printed(report)}</main>
-<footer><p>Written by byrote. The same numbers are in the .json and .csv files beside this page{_LEFT_OUT if left_out else ""}.</p></footer>
-{scripts}
+<footer><p>Written by byrote. {footer}{_LEFT_OUT if left_out else ""}.</p></footer>
+{"".join(f"<script>{script}</script>" for script in scripts)}{_program(program) if program else ""}
 </body>
 </html>
 """
     return page, {name: len(text.encode()) for name, text in sections.items()}
+
+
+def _policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """The page's content policy: these scripts and these styles; of no styles, whichever the scripts write."""
+    ran = f" script-src {' '.join(map(_hashed, scripts))};" if scripts else ""
+    styled = " ".join(map(_hashed, styles)) or "'unsafe-inline'"
+    return f"default-src 'none';{ran} style-src {styled}; img-src data:"
+
+
+def _hashed(text: str) -> str:
+    """The source expression that allows exactly this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _program(program: Program) -> str:
+    """The templates, the data and the script of what plays."""
+    templates = "".join(
+        f'<template id="template-{ident(name)}"><style>{style}</style>{markup}</template>\n'
+        for name, (style, markup) in program.templates.items()
+    )
+    data = base64.b64encode(program.data).decode()
+    return f'{templates}<script type="application/gzip" id="program-data">{data}</script>\n<script>{program.script}</script>'
 
 
 def show(text: object) -> str:
@@ -199,8 +231,8 @@ def _head(report: Report) -> str:
 def _run_line(run: RunLine) -> str:
     dash = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}.get(run.dash, "none")
     line = f'<line x1="0" x2="34" y1="6" y2="6" stroke="var(--{run.token})" stroke-width="2.5" stroke-dasharray="{dash}"/>'
-    role = "baseline, " if run.is_base else ""
-    words = f' <span class="soft">{role}{show(run.description)}</span>' if role or run.description else ""
+    said = ", ".join(filter(None, ("baseline" if run.is_base else "", run.description)))
+    words = f' <span class="soft">{show(said)}</span>' if said else ""
     return (
         f'<li><svg width="34" height="12" aria-hidden="true">{line}</svg> <b>{show(run.name)}</b>{words}</li>'
     )
@@ -248,6 +280,8 @@ def _block(block: Block, section: Section, *, light: bool, with_tables: bool) ->
             return _cards(block)
         case Code():
             return _code(block)
+        case Live():
+            return _live(block)
 
 
 def _picture(picture: Picture, *, light: bool, with_table: bool) -> str:
@@ -266,6 +300,15 @@ def _picture(picture: Picture, *, light: bool, with_table: bool) -> str:
 <figcaption>{show(layout.meta["alt"])}</figcaption>
 {table}
 {script}</figure>"""
+
+
+def _live(place: Live) -> str:
+    """Where something is drawn; where no script runs, that it is not."""
+    half = " half" if place.half else ""
+    return f"""<div class="part{half}" id="{ident(place.name)}" role="group" aria-label="{show(place.caption)}">
+<p class="what" id="{ident(place.name)}-caption">{show(place.caption)}</p>
+<noscript><p class="note">This part moves, and needs a browser that runs the script in this file.</p></noscript>
+<div class="stage" data-component="{ident(place.component)}"></div></div>"""
 
 
 def _listing(listing: Listing, *, folded: bool) -> str:

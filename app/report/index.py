@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from byrote.checkpoints.errors import ByroteError
@@ -13,7 +12,7 @@ from byrote.probes.findings_memory import completed_members
 from byrote.probes.results import Results
 from byrote.probes.trajectory import onset
 from byrote.probes.wording import MISSING, counted, file_stem, step_number
-from byrote.report.alerts import alerts_of, status_of
+from byrote.report.alerts import alerts_for, status_of
 from byrote.report.files import ReportFiles, build_report, json_text, now_in_words, write_files
 from byrote.report.html import render
 from byrote.report.model import Link, Report, RunLine, Section, Table, Value
@@ -97,7 +96,6 @@ def _index(results: Sequence[Results], links: dict[str, str], date: str, base: s
         counted(len(results), "run"), "", styles[one.run].token, styles[one.run].dash, is_base=False
     )
     inputs = report_inputs(results)
-    alerts = alerts_of(inputs)
-    shown = tuple(replace(alert, section="runs") for alert in alerts)
+    alerts = alerts_for(inputs, ["runs"])
     sections = (Section("runs", "Runs", (table,)),)
-    return Report(runs(results, onsets), (line,), date, status_of(inputs, alerts), shown, sections)
+    return Report(runs(results, onsets), (line,), date, status_of(inputs, alerts), alerts, sections)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -152,7 +153,41 @@ class Code:
     text: str
 
 
-Block = Prose | Listing | Table | Picture | Cards | Code
+@dataclass(frozen=True)
+class Live:
+    """A place that the page's `Program` draws into.
+
+    Attributes:
+        name: unique in the report; the anchor, and how the program finds it.
+        component: the program's template that is drawn there.
+        caption: what it shows; shown above it.
+        half: two of them stand side by side where there is room.
+    """
+
+    name: str
+    component: str
+    caption: str
+    half: bool = False
+
+
+Block = Prose | Listing | Table | Picture | Cards | Code | Live
+
+
+@dataclass(frozen=True)
+class Program:
+    """What moves in a page. Markup, style and script are files of byrote's own; whatever came from results is in `data`.
+
+    Attributes:
+        templates: component -> (its style, its markup).
+        style: of the page around them.
+        script: JavaScript.
+        data: gzipped JSON, which the script reads.
+    """
+
+    templates: Mapping[str, tuple[str, str]]
+    style: str
+    script: str
+    data: bytes
 
 
 @dataclass(frozen=True)

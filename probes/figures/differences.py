@@ -76,10 +76,9 @@ def differences(comparison: Any, *, n_heads: int = N_HEADS_PER_PANEL, look: Look
     if not panels:
         return empty(title=title, reason="no metric was measured in both runs at a matched step", look=look)
     rows = pd.concat([mine for _, mine in panels])
-    steps = rows[["step_a", "step_b"]].iloc[0]
     return forest(
         [_panel(unit, mine) for unit, mine in panels], title=title,
-        subtitle=f"steps {step_number(steps.step_b)} and {step_number(steps.step_a)} · "
+        subtitle=f"{_at(rows)} · "
         + (UNTESTED if comparison.untested else "bar: 95% interval of the paired difference · grey and hollow: no clear change"),
         alt=_finding(rows, clean(a), clean(b)), look=look, table=lambda: table_of(rows),
     )  # fmt: skip
@@ -120,7 +119,7 @@ def difference_grid(comparison: Any, *, probe: str, metric: str = "score", look:
     return grid_figure(
         cells_of(rows, grid, limits=limits, describe=_describe, write=_writer(grid)), limits,
         title=f"{sentence_case(probe_name(probe))}, {markup(short(b))} minus {markup(short(a))}",
-        subtitle=f"{unit(probe, metric)} · "
+        subtitle=f"{unit(probe, metric)} · {_at(rows)} · "
         + (UNTESTED if comparison.untested else "95% interval of the paired difference · in parentheses: no clear change"),
         alt=_grid_finding(rows, f"{probe_name(probe)}, {clean(b)} minus {clean(a)}"), look=look,
         table=lambda: table_of(rows),
@@ -173,10 +172,18 @@ def head_scatter(
     return finish(
         Figure({"data": traces, "layout": {"xaxis": axes[0], "yaxis": axes[1], "annotations": notes}}),
         Canvas(height_px=430, left_px=68), title=f"{sentence_case(probe_name(probe))}, head by head",
-        subtitle="dotted: equal · filled: clear change · hollow: no clear change",
+        subtitle=f"{_at(rows)} · dotted: equal · filled: clear change · hollow: no clear change",
         alt=f"{len(rows)} heads of {clean(comparison.a)} against {clean(comparison.b)} on {probe_name(probe)}; {clean(said)}.",
         look=look, table=lambda: table_of(rows),
     )  # fmt: skip
+
+
+def _at(rows: pd.DataFrame) -> str:
+    """The steps of B and of A that were compared; of several pairs, the last."""
+    if rows.empty:
+        return "no step in common"
+    last = rows[["step_a", "step_b"]].iloc[-1]
+    return f"steps {step_number(last.step_b)} and {step_number(last.step_a)}"
 
 
 def _named(

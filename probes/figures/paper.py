@@ -74,7 +74,7 @@ def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_scre
     layout = fig.layout
     title = _lines(layout.title.text, width_px, "title")
     under = _lines(layout.title.subtitle.text or "", width_px, "text")
-    caption = textwrap.wrap(_caption(fig), int(width_px * _CHARS_PER_PX["text"]))
+    caption = textwrap.wrap(caption_of(fig), int(width_px * _CHARS_PER_PX["text"]))
     above_px = TITLE_LINES_PX[1] + LINE_PX * (len(title) + len(under) - 1) + _PAD_PX
     shift_px = max(0, above_px - int(layout.margin.t))
     below_px = shift_px + int(layout.height)
@@ -99,11 +99,16 @@ def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_scre
     return svg
 
 
-def _caption(fig: Figure) -> str:
+def caption_of(fig: Figure) -> str:
+    """What a figure shows, in words, with its intervals, n and chance."""
     table = fig.table if isinstance(fig, Figure) else None
     counts = ""
     if table is not None and {"value", "lo", "hi", "chance", "n"} <= set(table.columns):
         counts = counts_in_words(table)
+    elif table is not None and {"difference", "n"} <= set(table.columns):
+        drawn = sorted({int(n) for n in table.loc[table["difference"].notna(), "n"] if n > 0})
+        ends = f"{drawn[0]:,}" if len(drawn) == 1 else f"{drawn[0]:,} to {drawn[-1]:,}" if drawn else ""
+        counts = f"Paired differences over n = {ends} sequences." if ends else ""
     return f"{_alt(fig)} {counts}".strip()
 
 

@@ -112,6 +112,23 @@ def figure_svg(
     return f'<svg class="still" role="img" aria-label="{alt}" {size}>{"".join(parts)}</svg>'
 
 
+def places(
+    fig: go.Figure | dict[str, Any], values: Iterable[float], *, width_px: int = WIDTH_PX
+) -> tuple[list[float], float, float]:
+    """Where values of the first x axis stand in the drawing that `figure_svg` makes.
+
+    Args:
+        fig, width_px: as given to `figure_svg`.
+        values: on the x axis, as its traces have them.
+
+    Returns:
+        (pixels from the left, one per value; top of the panel; its bottom).
+    """
+    spec = fig if isinstance(fig, dict) else fig.to_plotly_json()
+    x, y = _Frame(spec["layout"], "", width_px).axes("x", "y")
+    return [x(value) for value in values], y.end, y.start
+
+
 @dataclass
 class _Frame:
     """Where everything goes: panels, scales and the space around them."""

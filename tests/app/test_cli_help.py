@@ -105,6 +105,8 @@ OPTIONS: dict[str, set[str]] = {
     "byrote check": SHARED | OUTPUT | {"--expect", "--junit", "--github", "--no-github"},
     "byrote report": SHARED
     | {"--group", "-o", "--out", "--base", "--light", "--figures", "--each", "--open", "--expect"},
+    "byrote export": SHARED
+    | {"-o", "--out", "--run", "--base", "-p", "--probe", "--metric", "--heads", "--step", "--open"},
     "byrote graft": SHARED
     | OUTPUT
     | {"--from", "--into", "--heads", "--sequences", "--device", "--dtype", "--seed", "--threads"}

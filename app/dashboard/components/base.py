@@ -9,7 +9,6 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import streamlit as st
 from jaxtyping import Float, UInt8, UInt16
 
 from byrote.dashboard.query_params import State
@@ -40,11 +39,13 @@ def show(
 @lru_cache(maxsize=8)
 def _component(name: str) -> Callable[..., Any]:
     """A component by the name of its files, with the player and the shared style before its own."""
+    import streamlit as st  # a page that plays without a server is made of the same data and needs none of it
+
     return st.components.v2.component(
         f"byrote_{name}",
-        html=_file(f"{name}.html"),
-        css=_file("shared.css") + _file(f"{name}.css"),
-        js=_file("player.js") + _file(f"{name}.js"),
+        html=source(f"{name}.html"),
+        css=source("shared.css") + source(f"{name}.css"),
+        js=source("player.js") + source(f"{name}.js"),
     )
 
 
@@ -114,5 +115,6 @@ def packed(codes: UInt8[np.ndarray, "*shape"] | UInt16[np.ndarray, "*shape"]) ->
     return base64.b64encode(np.ascontiguousarray(codes).tobytes()).decode("ascii")
 
 
-def _file(name: str) -> str:
+def source(name: str) -> str:
+    """One file of a component, such as `head_grid.js`."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")

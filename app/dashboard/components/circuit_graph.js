@@ -94,7 +94,8 @@ class Graph {
       node.onmouseleave = () => this.near(null);
       return node;
     });
-    const svg = drawn("svg", { width, style: `max-width: max(100%, ${Math.round(SHRINKS_TO * width)}px)`, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Heads and how strongly later ones read earlier ones" });
+    const svg = drawn("svg", { width, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Heads and how strongly later ones read earlier ones" });
+    svg.style.maxWidth = `max(100%, ${Math.round(SHRINKS_TO * width)}px)`;
     svg.append(this.edges, names, drawn("g", {}, ...this.nodes));
     this.svg = svg;
     this.find(".canvas").replaceChildren(svg);

@@ -32,8 +32,11 @@ function shorts(text) {
 const level = (code) => (code === BELOW ? 0 : code === ABOVE ? LEVELS : code);
 
 class Player {
-  // host: element to build into. paint(index, resting) draws; rest(index) tells the server.
+  // host: element to build into. paint(index, resting) draws; rest(index) reports to the server. Players of one page that
+  // belong together are kept at one step by events on their hosts: "byrote-step" says where this one is, "byrote-go" moves it.
   constructor(host, { paint, rest }) {
+    this.host = host;
+    host.addEventListener("byrote-go", ({ detail }) => this.follow(detail));
     this.paint = paint;
     this.rest = rest;
     this.index = 0;
@@ -110,6 +113,15 @@ class Player {
     this.range.setAttribute("aria-valuetext", step.label);
     this.output.textContent = step.label;
     this.paint(this.index, resting);
+    if (!this.following) this.host.dispatchEvent(new CustomEvent("byrote-step", { bubbles: true, composed: true, detail: { index: this.index, resting } }));
+  }
+
+  follow({ index, resting }) {
+    this.halt();
+    this.index = Math.max(0, Math.min(this.steps.length - 1, index));
+    this.following = true;
+    this.draw(resting);
+    this.following = false;
   }
 
   move(index) {

@@ -17,6 +17,7 @@ from byrote.dashboard.export import run_command
 from byrote.dashboard.page import Drawing, View, bound, chosen, go, how_computed, nothing, panel
 from byrote.dashboard.text_requests import Cost, Request
 from byrote.probes.attention import (
+    MEMORISED,
     StoredText,
     Writes,
     attention_file,
@@ -24,13 +25,13 @@ from byrote.probes.attention import (
     stored_pattern,
     stored_texts,
     stored_writes,
+    text_words,
     unwritten,
 )
 from byrote.probes.results import Results
-from byrote.probes.wording import counted, duration, literal, number, probe_name, size, step_number
+from byrote.probes.wording import counted, duration, literal, number, size, step_number
 
 TOKENS = "tokens"
-MEMORISED = frozenset({"members"})
 MAX_DRAWN_TOKENS = 256
 
 
@@ -126,17 +127,6 @@ def _reading_controls(view: View) -> None:
             "without position 0", help="Leave out attention that rests on the first token, and stretch the rest to 1",
             **bound("sink", view.state.sink == "without", to=lambda on: "without" if on else "with"),
         )  # fmt: skip
-
-
-def text_words(text: StoredText) -> str:
-    """What a saved text is: ``repeated random tokens 1``."""
-    names = {
-        "repeated_random": "repeated random tokens",
-        "natural": "natural text",
-        "members": "training sequence",
-    }
-    number = "" if text.stimulus == "own" else f" {text.index + 1}"
-    return names.get(text.stimulus, probe_name(text.stimulus)) + number
 
 
 def _selected() -> None:

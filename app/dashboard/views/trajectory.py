@@ -35,7 +35,7 @@ from byrote.probes.comparable import ALIGNMENTS
 from byrote.probes.figures import Figure, head_grid
 from byrote.probes.findings import highest_head
 from byrote.probes.results import Cube, Results
-from byrote.probes.wording import clean, estimate, literal, probe_name, step_number
+from byrote.probes.wording import estimate, literal, probe_name, step_number
 
 GRID = "grid"
 N_TOP = 10
@@ -79,13 +79,7 @@ def _pairs(view: View, *, say: bool = True) -> Mapping[int, int]:
 
 def _events(view: View) -> list[tuple[int, str]]:
     """The run's events, and those of the baseline at the steps of the run that they stand beside."""
-    found = findings.events(view.run)
-    if view.base is None:
-        return found
-    beside = {theirs: mine for mine, theirs in _pairs(view, say=False).items()}
-    name = clean(view.base.run, limit=40)
-    theirs = [(beside[s], f"{name}: {text}") for s, text in findings.events(view.base) if s in beside]
-    return sorted([*found, *theirs])
+    return findings.events_of_both(view.run, view.base, _pairs(view, say=False))
 
 
 def _below_grid(view: View, cube: Cube) -> None:
