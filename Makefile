@@ -7,11 +7,12 @@ LIBRARIES := $(VENV)/.libraries
 FILES := $(VENV)/.files
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo real docs test test-browser test-processes test-ray test-all check bench torture install clean FORCE
+.PHONY: help demo real real-training docs test test-browser test-processes test-ray test-all check bench torture install clean FORCE
 
 help:
 	@echo "make demo      train 20 small models on four kinds of data, measure and compare them, write the report (minutes)"
 	@echo "make real      fetch SmolLM2-135M (90 MB), measure it, check the numbers without byrote, write docs/case-studies (an hour of one core)"
+	@echo "make real-training  train it further on unique, repeated and self-written text, measured meanwhile (an hour of one core; seeds=3 overnight)"
 	@echo "make docs      the site of documents, in build/site; installs Sphinx on first use, then needs no network"
 	@echo "make test      the default test suite"
 	@echo "make test-browser  the dashboard in Debian's Chromium"
@@ -81,6 +82,16 @@ real: $(STAMP)
 	$(BIN)/python tests/real/smollm2_page.py $(REAL)
 	@echo
 	@echo "What came out: docs/case-studies/smollm2.md. The report: reports/real/report.html"
+
+# The same model trained further on three kinds of text, and measured by byrote.Monitor; ended at any moment, the same command
+# goes on. A processor without bfloat16 trains faster with options=--float32.
+seeds ?= 1
+real-training: $(STAMP)
+	$(BIN)/python tests/real/fetch_smollm2.py $(REAL)
+	$(BIN)/python tests/real/train_smollm2.py $(REAL) --seeds $(seeds) $(options)
+	$(BIN)/python tests/real/training_page.py $(REAL)
+	@echo
+	@echo "What came out: docs/case-studies/training.md. The runs: $(BIN)/byrote dashboard $(REAL)/training/results"
 
 # Sphinx is an extra of its own (70 MB on disk). Every warning is an error.
 DOCS_TOOLS := $(VENV)/.docs

@@ -1,11 +1,16 @@
-"""The scripts of `make real` on a tiny model of their own: the check without TransformerLens, and the page."""
+"""The scripts of `make real` and `make real-training` on a tiny model of their own: checks, resuming, and the pages."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from gguf_files import VOCAB, write_gguf
@@ -85,3 +90,103 @@ def test_the_page_says_what_came_out(measured, tmp_path):
     assert "tiny-Q4_1.gguf, dequantised from 4 bits (Q4_1), step 0" in text
     for name in ("matching", "own-text"):
         assert (tmp_path / f"smollm2-{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+PLAN = {
+    "width": 32,
+    "batch": 4,
+    "steps": 8,
+    "fresh_steps": 4,
+    "epochs": 4,
+    "measured": (0, 4, 8, 10, 12),
+    "known": 16,
+    "n_seq": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    """A tiny model as GGUF, its tokenizer, and a text of random words."""
+    folder = tmp_path_factory.mktemp("start")
+    write_gguf(folder / "tiny-Q4_1.gguf", 3, tied=True)
+    write_tokenizer(folder)
+    words = np.random.default_rng(0).choice(WORDS, 12_000)
+    (folder / "text.txt").write_text(" ".join(words), encoding="utf-8")
+    return folder
+
+
+def trained(start: Path, place: Path) -> tuple[Any, Any]:
+    """A folder of its own to train in, and the plan."""
+    import train_smollm2 as train
+
+    if not place.is_dir():
+        shutil.copytree(start, place)
+    return place, train.Plan(text=str(start / "text.txt"), **PLAN)
+
+
+def test_a_training_that_was_killed_ends_with_the_numbers_of_one_that_was_not(start, tmp_path, monkeypatch):
+    import train_smollm2 as train
+    import training_page as page
+
+    whole, plan = trained(start, tmp_path / "whole")
+    train.run(whole, plan, [0])
+    killed, _ = trained(start, tmp_path / "killed")
+    update, n = train.update, 0
+
+    def dies(*args: Any) -> float:
+        nonlocal n
+        n += 1
+        if n in (3, 15, 40):  # before anything is stored, between two stored steps, in another arm
+            raise KeyboardInterrupt
+        return update(*args)
+
+    monkeypatch.setattr(train, "update", dies)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(killed, plan, [0])
+    train.run(killed, plan, [0])
+    for folder in (whole, killed):
+        page.take_over(folder, folder / "page")
+    first, second = (pd.read_parquet(folder / "page" / page.TABLE) for folder in (whole, killed))
+    pd.testing.assert_frame_equal(first, second)
+    measured = {arm: sorted(rows["step"].unique()) for arm, rows in first.groupby("arm")}
+    assert measured["repeated"] == [0, 4, 8, 10, 12] and measured["unique"] == measured["synthetic"] == [
+        4,
+        8,
+        10,
+        12,
+    ]
+    text = page.written(whole / "page")[whole / "page" / page.PAGE]
+    assert "a case, and no finding about data" in text and "nan" not in text
+    assert not list((killed / "training").glob("*.pt*"))
+
+
+def test_arms_train_on_what_they_say(start, tmp_path):
+    import train_smollm2 as train
+
+    folder, plan = trained(start, tmp_path / "arms")
+    parts = train.prepared(folder, plan, 1)
+    every = {
+        arm: [train.batch_at(parts, arm, step, plan, 1).numpy() for step in range(1, 13)]
+        for arm in train.ARMS
+    }
+    rows = {
+        arm: [row.tobytes() for batch in batches[: plan.steps] for row in batch]
+        for arm, batches in every.items()
+    }
+    assert {arm: len(set(own)) for arm, own in rows.items()} == {
+        "repeated": plan.n_pool,
+        "unique": 32,
+        "synthetic": 32,
+    }
+    assert set(Counter(rows["repeated"]).values()) == {plan.epochs}
+    unique, written = parts["unique"], parts["synthetic"]
+    assert (unique[:, : plan.prompt] == written[:, : plan.prompt]).all() and (unique != written).any(1).all()
+    assert all(
+        (a == b).all()
+        for a, b in zip(every["unique"][plan.steps :], every["repeated"][plan.steps :], strict=True)
+    )
+    shown = {
+        row.tobytes() for name in ("pool", "twins", "unique", "fresh", "held_out") for row in parts[name]
+    }
+    assert len(shown) == sum(len(parts[name]) for name in ("pool", "twins", "unique", "fresh", "held_out"))

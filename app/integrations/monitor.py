@@ -278,7 +278,7 @@ class Monitor:
             for info in self._infos:
                 rows = results.select(info.name, info.main_metric, step=step)
                 if len(rows) and not rows["valid"].any():
-                    self._say(f"{info.name} is not measured: {rows['reason'].iloc[0]}")
+                    self._say(f"{info.name} is not measured: {_as_settings(rows['reason'].iloc[0])}")
             if run.removed:
                 steps = f"{counted(len(run.removed), 'step')} from {run.removed[0]:,} on"
                 self._say(
@@ -358,6 +358,13 @@ def _refuse_sharded(model: nn.Module) -> None:
     from byrote.interp.in_memory import refuse_sharded
 
     refuse_sharded(model)
+
+
+def _as_settings(text: str) -> str:
+    """What a text asks for, in the names of settings: `--sequences 16` is `n_seq=16`, `--text FILE` is `text=FILE`."""
+    for one in fields(SweepConfig):
+        text = text.replace(f"--{one.metadata.get('called', one.name)} ", f"{one.name}=")
+    return text
 
 
 def _reason(error: Exception) -> str:

@@ -235,3 +235,12 @@ def test_the_budget_bounds_what_measuring_takes(tmp_path, monkeypatch):
 def test_what_cannot_be_requested_is_said_before_training(settings, message, tmp_path):
     with pytest.raises(br.ByroteError, match=message):
         br.Monitor(start(), out=tmp_path, **settings).begin()
+
+
+def test_what_is_not_measured_is_said_in_the_names_of_settings(tmp_path):
+    said: list[str] = []
+    model, chosen = start(), {"probes": ("induction", "held_out_loss"), "n_seq": 8, "budget_frac": None}
+    with br.Monitor(model, every=1, out=tmp_path, say=said.append, **chosen) as monitor:
+        monitor(0)
+    assert any("give n_seq=16 or more" in line for line in said), "\n".join(said)
+    assert any("held_out_loss is not measured" in line and "give it with text=FILE" in line for line in said), said
