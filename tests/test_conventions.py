@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 from source_trees import FLOORS, ROOT, SOURCES, TESTS, name_of, tree_of, walked
 
@@ -97,8 +98,6 @@ def imported_modules(file: Path) -> set[str]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    import networkx
-
     """Groups of modules each of which reaches all others of its group (Tarjan's strongly connected components)."""
     sorter = networkx.DiGraph([(module, other) for module, others in graph.items() for other in others])
     return sorted(sorted(group) for group in networkx.strongly_connected_components(sorter) if len(group) > 1)

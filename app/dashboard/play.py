@@ -200,7 +200,9 @@ class _Movie:
                 self.pairs = figure_cache.pairs_of(self.run, self.base, self.state.align)
             except ByroteError as error:
                 self.unaligned = f"The baseline cannot be aligned: {error.message}."
-        self.kept = _kept_steps(self.run, self.base, (s for s, _ in self.events()), self.pairs, self.state)
+        self.in_file = _shown_steps(
+            self.run, self.base, (s for s, _ in self.events()), self.pairs, self.state
+        )
 
     def events(self) -> list[tuple[int, str]]:
         """Steps worth jumping to, of both runs."""
@@ -208,7 +210,7 @@ class _Movie:
 
     def steps(self, run: Results) -> list[int]:
         """The checkpoints of a run that are in the file."""
-        return self.kept[run is not self.run]
+        return self.in_file[run is not self.run]
 
     def at(self) -> list[int]:
         """Which of the baseline's checkpoints stands beside each of the run's; -1 for none."""
@@ -233,7 +235,7 @@ class _Movie:
         self.parts.append({"name": name, "component": component, "data": data, **at, **more})
 
 
-def _kept_steps(
+def _shown_steps(
     run: Results, base: Results | None, events: Iterable[int], pairs: Mapping[int, int], state: State
 ) -> tuple[list[int], list[int]]:
     """The checkpoints of the run and of the baseline that the file has room for: spread evenly, events among them."""
