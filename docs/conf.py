@@ -23,7 +23,7 @@ NAVIGATION = {
     "Start": ["install", "tutorials/*"],
     "How to": ["howto/*"],
     "Explanation": [
-        "numbers", "trust", "limits", "memory", "lab", "claims", "case-studies/*", "statistics", "comparison",
+        "numbers", "trust", "limits", "statistics", "calibration", "memory", "lab", "claims", "case-studies/*", "comparison",
     ],
     "Reference": [
         "cli", "api", "probes/README", "degradation/README", "formats", "architectures", "results", "gate", "settings",

@@ -1,7 +1,7 @@
 """Calibration: coverage of intervals and false alarms of verdicts, measured on data whose truth is known.
 
 Intervals: of 95% ones, 93 to 97% must hold the truth. Verdicts: where nothing is there, at most 5% may say that
-something is; of the heads that are called, at most 5% may be false. docs/statistics.md has what was measured. No torch.
+something is; of the heads that are called, at most 5% may be false. docs/calibration.md has what was measured. No torch.
 """
 
 from __future__ import annotations

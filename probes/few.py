@@ -1,6 +1,6 @@
 """Exact intervals: of yes and no, and of numbers from 0 to 1 on few sequences, where resampling is too narrow.
 
-It cannot draw what it has not seen. docs/statistics.md has the coverage of what was tried. numpy and scipy.special only.
+It cannot draw what it has not seen. docs/calibration.md has the coverage of what was tried. numpy and scipy.special only.
 """
 
 from __future__ import annotations

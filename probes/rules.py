@@ -83,7 +83,7 @@ matter, and whoever writes such a probe says one (`smallest` in `byrote.probes.s
 MIN_VERDICT_N = 16
 """Sequences below which no verdict is given: a 95% interval of a weak head's score on 8 is too narrow in one case of 12.
 
-docs/statistics.md has the coverage of every interval at n = 8, 12, 16, 24 and 31 that this is read from.
+docs/calibration.md has the coverage of every interval at n = 8, 12, 16, 24 and 31 that this is read from.
 """
 
 PREVIOUS_TOKEN = 0.4
@@ -190,7 +190,7 @@ _HALF: Final[Mapping[str, float]] = {
 ROUNDING: Final[Mapping[str, Mapping[str, float]]] = {"bfloat16": _HALF, "float16": _HALF}
 """By how much a precision moves the numbers that verdicts rest on, in their units: twice what was measured, or more.
 
-`python tests/bench/rounding.py` measures it; docs/statistics.md has what it found. A verdict that would be another if its
+`python tests/bench/rounding.py` measures it; docs/calibration.md has what it found. A verdict that would be another if its
 numbers moved so far either way is not given.
 """
 

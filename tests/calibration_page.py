@@ -1,4 +1,4 @@
-"""What a long self-test found, kept in docs/calibration.json and written out in docs/statistics.md.
+"""What a long self-test found, kept in docs/calibration.json and written out in docs/calibration.md.
 
     byrote selftest --long --seed 1 --json > found.json
     python tests/calibration_page.py found.json
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
-KEPT, PAGE = DOCS / "calibration.json", DOCS / "statistics.md"
+KEPT, PAGE = DOCS / "calibration.json", DOCS / "calibration.md"
 COMMAND = "byrote selftest --long --seed 1 --json"
 BEGIN, END = "<!-- from calibration.json: begin -->", "<!-- end -->"
 _MEAN = re.compile(r"95% intervals, (.*), n = (\d+)")

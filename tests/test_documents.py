@@ -19,6 +19,7 @@ import reference_pages
 from markdown_it import MarkdownIt
 
 import byrote as br
+from byrote.probes.results.schema import OBSERVATION_SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -136,6 +137,16 @@ def test_reference_pages_are_what_the_code_says() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == reference_pages.settings_page(), say
     named = {name for names in reference_pages.GROUPS.values() for name in names.split()}
     assert named | {"degrade", "figures", "__version__"} == set(br.__all__)
+
+
+def test_the_columns_of_results_are_described() -> None:
+    table = (DOCS / "results.md").read_text(encoding="utf-8").split("## Columns")[1].split("##")[0]
+    named = [
+        name
+        for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    ]
+    assert named == OBSERVATION_SCHEMA.names
 
 
 @pytest.mark.processes

@@ -108,7 +108,7 @@ def degrade(
     by name where it is needed. Intervals cover training seeds, and test sequences where runs share them.
 
     Measures: dose, peak, band, boundary, effective_size, preferential, compute, near_zero, double_descent, displacement,
-    extraction, capacity, r_star, noise_floor, churn, counterfactual, dependence, dependence_matrix (docs/statistics.md says how
+    extraction, capacity, r_star, noise_floor, churn, counterfactual, dependence, dependence_matrix (docs/calibration.md says how
     each is computed, and what was calibrated).
     Without --measure all are tried, and what cannot be had is a row with its reason.
     """

@@ -17,7 +17,7 @@ _LEAST_ARMS = 3  # the baseline and two doses, or sizes
 _NOTE = (
     "Damage is the mean over training seeds less that of the baseline; intervals are over seeds, and over test sequences where "
     "all runs saw the same. The worst dose is chosen on all seeds but one and read on that one, for each in turn: the largest of "
-    "many noisy doses is no peak. docs/statistics.md says how each number is computed and what was calibrated."
+    "many noisy doses is no peak. docs/calibration.md says how each number is computed and what was calibrated."
 )
 
 

@@ -10,7 +10,7 @@
 5. power: the effect that would have been called reproduced in 80% of repetitions (noncentral t; for ranks divided by the root of
    3/pi, their efficiency on normal values, and infinite where so few seeds cannot reach 5% after correction)
 
-Calibration on relabelled nulls: docs/statistics.md.
+Calibration on relabelled nulls: docs/calibration.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python tests/bench/interval_methods.py [SIMULATIONS]
 
-The table stands in docs/statistics.md; `mean_interval` uses the one that holds up. Studentized and Wilson's are here only.
+The table stands in docs/calibration.md; `mean_interval` uses the one that holds up. Studentized and Wilson's are here only.
 """
 
 from __future__ import annotations

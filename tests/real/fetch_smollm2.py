@@ -61,7 +61,7 @@ def texts(folder: Path) -> None:
     """Texts that the model may know, texts that it cannot know, and byrote's own pages, younger than the model."""
     for name in ("known_texts.txt", "new_texts.txt"):
         shutil.copyfile(HERE / name, folder / name)
-    pages = [DOCS / name for name in ("lab.md", "statistics.md", "memory.md", "text.md")]
+    pages = [DOCS / name for name in ("lab.md", "statistics.md", "calibration.md", "memory.md", "text.md")]
     (folder / "pages.txt").write_text(
         "\n\n".join(p.read_text(encoding="utf-8") for p in pages), encoding="utf-8"
     )
