@@ -39,17 +39,22 @@ class SeedDifference:
 
 
 def paired_difference(
-    a: Float[np.ndarray, " seeds"], b: Float[np.ndarray, " seeds"], *, sequences: float = 0.0
+    a: Float[np.ndarray, " seeds"],
+    b: Float[np.ndarray, " seeds"],
+    *,
+    sequences: float = 0.0,
+    level: float = LEVEL,
 ) -> SeedDifference:
     """Mean difference of runs that share seed and unique data, pair by pair.
 
     Args:
         a, b: one value per seed, in the same order.
         sequences: variance of the mean difference that is due to the choice of sequences.
+        level: of the interval.
     """
     d = b - a
     variance = float(d.var(ddof=1)) / len(d) if len(d) > 1 else np.nan
-    return student_interval(float(d.mean()), variance + sequences, len(d) - 1)
+    return student_interval(float(d.mean()), variance + sequences, len(d) - 1, level=level)
 
 
 def mean_over_seeds(values: Float[np.ndarray, " seeds"]) -> SeedDifference:
@@ -79,19 +84,20 @@ def unpaired_difference(
     return student_interval(value, total + sequences, df)
 
 
-def student_interval(value: float, variance: float, df: float) -> SeedDifference:
+def student_interval(value: float, variance: float, df: float, *, level: float = LEVEL) -> SeedDifference:
     """Student's interval of a number whose variance was estimated.
 
     Args:
         value, variance: the number, and the square of its standard error.
         df: degrees of freedom of the variance; no interval below 1.
+        level: of the interval.
     """
     from scipy import special
 
     if df < 1 or not np.isfinite(variance):
         return SeedDifference(value, np.nan, np.nan, np.nan)
     error = float(np.sqrt(variance))
-    half = -float(special.stdtrit(df, (1 - LEVEL) / 2)) * error
+    half = -float(special.stdtrit(df, (1 - level) / 2)) * error
     if error <= 1e-12 * max(1.0, abs(value)):  # rounding is no spread
         return SeedDifference(value, value, value, 1.0 if value == 0 else 0.0)
     return SeedDifference(
@@ -280,11 +286,12 @@ class RankInterval:
     level: float
 
 
-def signed_rank_interval(effects: Float[np.ndarray, " n"]) -> RankInterval:
+def signed_rank_interval(effects: Float[np.ndarray, " n"], *, level: float = LEVEL) -> RankInterval:
     """Shift of paired effects, by the signed-rank test turned round (Tukey 1949).
 
     Args:
         effects: one per seed; infinite ones make averages with any finite one infinite, and with each other 0.
+        level: least coverage of the interval.
     """
     n = len(effects)
     first, second = np.triu_indices(n)
@@ -293,7 +300,7 @@ def signed_rank_interval(effects: Float[np.ndarray, " n"]) -> RankInterval:
     counts = np.array([1.0])
     for rank in range(1, n + 1):
         counts = np.concatenate([counts, np.zeros(rank)]) + np.concatenate([np.zeros(rank), counts])
-    return _rank_interval(walsh, counts / 2.0**n)
+    return _rank_interval(walsh, counts / 2.0**n, level)
 
 
 def shift_interval(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> RankInterval:
@@ -304,7 +311,7 @@ def shift_interval(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> Ra
     """
     with np.errstate(invalid="ignore"):
         differences = np.nan_to_num((b[:, None] - a[None]).ravel(), nan=0.0, posinf=np.inf, neginf=-np.inf)
-    return _rank_interval(differences, _rank_sum_distribution(len(a), len(b)))
+    return _rank_interval(differences, _rank_sum_distribution(len(a), len(b)), LEVEL)
 
 
 @lru_cache(maxsize=16)
@@ -321,15 +328,17 @@ def _rank_sum_distribution(n: int, m: int) -> Float[np.ndarray, " sums"]:
     return np.array([table[n, m].get(u, 0) for u in range(n * m + 1)]) / comb(n + m, m)
 
 
-def _rank_interval(shifts: Float[np.ndarray, " pairs"], chances: Float[np.ndarray, " sums"]) -> RankInterval:
+def _rank_interval(
+    shifts: Float[np.ndarray, " pairs"], chances: Float[np.ndarray, " sums"], level: float
+) -> RankInterval:
     """From the statistic's distribution how many of the ordered shifts are left out at either end."""
     ordered, below = np.sort(shifts), np.cumsum(chances)
-    out = int((below <= (1 - LEVEL) / 2 + _SAME).sum())  # shifts left out: P(statistic < out) on either side
+    out = int((below <= (1 - level) / 2 + _SAME).sum())  # shifts left out: P(statistic < out) on either side
     out = min(max(out, 1), (len(ordered) + 1) // 2)
-    level = max(0.0, 1 - 2 * float(below[out - 1]))
+    exact = max(0.0, 1 - 2 * float(below[out - 1]))
     middle = {float(ordered[(len(ordered) - 1) // 2]), float(ordered[len(ordered) // 2])}
     value = 0.0 if middle == {-np.inf, np.inf} else sum(middle) / len(middle)
-    return RankInterval(value, float(ordered[out - 1]), float(ordered[-out]), level)
+    return RankInterval(value, float(ordered[out - 1]), float(ordered[-out]), exact)
 
 
 def detectable(error: float, df: float, *, smallest: float, power: float) -> float:

@@ -1,12 +1,13 @@
 """docs/claims.md and its figures, written from the runs that docs/claims holds.
 
-    byrote reproduce --all -o reproduced
-    byrote reproduce --all -o again --first-seed 5
-    PYTHONPATH=tests python tests/claims_page.py reproduced --again again
+    byrote reproduce --all --full -o reproduced
+    byrote reproduce --all -o again --first-seed 20
+    PYTHONPATH=tests python tests/claims_page.py reproduced --again again --seeds 20
 
 Several folders of runs are put together, the later ones over the earlier. Without a folder the page is only written anew.
-`--again` judges the claims of these folders on runs of other seeds, and 200 relabellings of the first runs for each of them that
-compares arms; claims of other folders stay as they were judged before. tests/probes/test_claims_page.py compares page and figures with the runs.
+`--again` judges the claims of these folders on runs of other seeds, and 200 relabellings of the first runs for each claim that
+compares arms; claims and seeds that were judged before stay as they are. tests/probes/test_claims_page.py compares page and figures
+with the runs.
 """
 
 from __future__ import annotations
@@ -76,30 +77,37 @@ def written() -> Mapping[Path, str]:
 
 def _again(judgements: Sequence[Judgement], again: Mapping[str, Any]) -> Section:
     """Each claim beside what other seeds say of it, and beside its own runs with their arms exchanged."""
-    second = {claim["name"]: claim for claim in again["claims"]}
+    looks = {look["seeds"]: {claim["name"]: claim for claim in look["claims"]} for look in again["looks"]}
     rows: list[tuple[Any, ...]] = []
     changed: list[str] = []
     for judged in judgements:
         name, decides = judged.claim.name, judged.claim.primary
-        other = second.get(name)
-        if judged.verdict is None or other is None or other[decides] is None:
+        others = {seeds: found[name] for seeds, found in looks.items() if found.get(name, {}).get(decides)}
+        if judged.verdict is None or not others:
             continue
-        if other["verdict"] != judged.word:
-            changed.append(f"{name} ({judged.word}, then {other['verdict']})")
+        words = [other["verdict"] for other in others.values()]
+        if set(words) != {judged.word}:
+            changed.append(f"{name} ({judged.word}; {', '.join(words)})")
+        cells = [judged.word, _effect(as_json(judged)[decides])]
+        for seeds in looks:
+            other = others.get(seeds)
+            cells += ["", ""] if other is None else [other["verdict"], _effect(other[decides])]
         share = again["relabelled"].get(name)
-        effects = [
-            Estimate(*(float(one[end]) for end in ("value", "lo", "hi")), n=one["seeds"], signed=True)
-            for one in (as_json(judged)[decides], other[decides])
-        ]
-        rows.append((name, judged.word, effects[0], other["verdict"], effects[1], "" if share is None else f"{share:.1%}"))  # fmt: skip
+        rows.append((name, *cells, "" if share is None else f"{share:.1%}"))
     said = f"Other verdicts: {', '.join(changed)}." if changed else "Every verdict is the same."
     shown = {row[0] for row in rows}
     alone = [j.claim.name for j in judgements if j.verdict is not None and j.claim.name not in shown]
-    said += f" Not repeated, or not testable with fresh seeds: {', '.join(alone)}." if alone else ""
-    how = f"The second runs are of `{again['made']['command']}`. {said} Relabelled: how often the claim is called reproduced on its own runs when arms are exchanged within seeds at random, {N_NULL} times or in every way there is, as they stand included."
-    columns = ("Claim", "First seeds", "Effect", "Fresh seeds", "Effect", "Relabelled")
-    table = Table("again", "The same claims on fresh seeds, and with labels exchanged.", columns, tuple(rows))
-    return Section("again", "Again, with fresh seeds and with labels exchanged", (Prose(how), table))
+    said += f" Not repeated, or not testable with other seeds: {', '.join(alone)}." if alone else ""
+    commands = " and ".join(f"`{look['made']['command']}`" for look in again["looks"])
+    how = f"The other runs are of {commands}. Quick grids have 5 seeds, so that no seed is in two columns, but for those of linear models (10) and of heads that are clamped or compared in weights (6 and 7), which share some with the next. {said} Relabelled: how often the claim is called reproduced on its own runs when arms are exchanged within seeds at random, {N_NULL} times or in every way there is, as they stand included."
+    columns = ("Claim", "These seeds", "Effect", *(word for seeds in looks for word in (f"Seeds from {seeds}", "Effect")), "Relabelled")  # fmt: skip
+    table = Table("again", "The same claims on other seeds, and with labels exchanged.", columns, tuple(rows))
+    return Section("again", "Again, with other seeds and with labels exchanged", (Prose(how), table))
+
+
+def _effect(part: Mapping[str, Any]) -> Estimate:
+    value, lo, hi = (float(part[end]) for end in ("value", "lo", "hi"))
+    return Estimate(value, lo, hi, n=part["seeds"], signed=True)
 
 
 def _combined(folders: Sequence[Path]) -> tuple[list[Judgement], pd.DataFrame, Made]:
@@ -121,41 +129,43 @@ def _combined(folders: Sequence[Path]) -> tuple[list[Judgement], pd.DataFrame, M
     )
 
 
-def _add_again(folders: Sequence[Path], command: str) -> None:
+def _add_again(folders: Sequence[Path], command: str, seeds: str) -> None:
     """Judge the claims of folders of other seeds, and write them beside those that were judged before."""
-    others, _, made = _combined(folders)
-    judged = {one.claim.name: as_json(one) for one in others}
     first, table, _ = judged_runs(FOLDER)
-    compared = [one.claim for one in first if one.claim.exchange and one.verdict is not None]
-    before = (
-        read_json(AGAIN) if AGAIN.exists() else {"made": {"seconds": 0.0}, "claims": [], "relabelled": {}}
-    )
-    claims = {claim["name"]: claim for claim in before["claims"]} | judged
-    rates = before["relabelled"] | {
-        claim.name: null_rate(claim, table)
-        for claim in compared
-        if claim.name in judged or claim.name not in before["relabelled"]
-    }
-    seconds = made.seconds + before["made"]["seconds"]
-    write_json(
-        AGAIN,
-        {
+    before = read_json(AGAIN) if AGAIN.exists() else {"looks": [], "relabelled": {}}
+    looks, fresh = {look["seeds"]: look for look in before["looks"]}, set[str]()
+    if folders:
+        others, _, made = _combined(folders)
+        judged = {one.claim.name: as_json(one) for one in others}
+        old = looks.get(seeds, {"made": {"seconds": 0.0}, "claims": []})
+        claims = {claim["name"]: claim for claim in old["claims"]} | judged
+        seconds, fresh = made.seconds + old["made"]["seconds"], set(judged)
+        looks[seeds] = {
+            "seeds": seeds,
             "made": asdict(replace(made, command=command, seconds=seconds)),
             "claims": [claims[name] for name in CLAIMS if name in claims],
-            "relabelled": {claim.name: rates[claim.name] for claim in compared},
-        },
-    )
+        }
+    compared = [one.claim for one in first if one.claim.exchange and one.verdict is not None]
+    rates = {
+        claim.name: null_rate(claim, table)
+        for claim in compared
+        if claim.name in fresh or claim.name not in before["relabelled"]
+    }
+    relabelled = {claim.name: (before["relabelled"] | rates)[claim.name] for claim in compared}
+    write_json(AGAIN, {"looks": list(looks.values()), "relabelled": relabelled})
 
 
-def main(folders: Sequence[Path], again: Sequence[Path], command: str) -> None:
+def main(
+    folders: Sequence[Path], again: Sequence[Path], command: str, again_command: str, seeds: str
+) -> None:
     """Take runs over, if any are given, and write the page."""
     if folders:
         FOLDER.mkdir(exist_ok=True)
         judgements, table, made = _combined(folders)
         write_runs(FOLDER / "runs.parquet", table)
         write_json(FOLDER / "claims.json", claims_json(judgements, replace(made, command=command)))
-    if again:
-        _add_again(again, f"{command} --first-seed 5")
+    if folders or again:
+        _add_again(again, again_command, seeds)
     found = written()
     for path in set(FOLDER.glob("*.svg")) - set(found):
         path.unlink()
@@ -166,7 +176,9 @@ def main(folders: Sequence[Path], again: Sequence[Path], command: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, help="of `byrote reproduce`")
-    parser.add_argument("--again", nargs="+", type=Path, default=[], help="the same with --first-seed 5")
-    parser.add_argument("--command", default="byrote reproduce --all", help="that makes the runs")
+    parser.add_argument("--command", default="byrote reproduce --all --full", help="that makes the runs")
+    parser.add_argument("--again", nargs="+", type=Path, default=[], help="the same, of other seeds")
+    parser.add_argument("--again-command", default="byrote reproduce --all --first-seed 20")
+    parser.add_argument("--seeds", default="20", help="the first of them")
     options = parser.parse_args()
-    main(options.folders, options.again, options.command)
+    main(options.folders, options.again, options.command, options.again_command, options.seeds)

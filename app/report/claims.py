@@ -12,6 +12,7 @@ import pandas as pd
 from byrote.probes import figures
 from byrote.probes.claims.catalogue import GRIDS, PAPERS
 from byrote.probes.claims.judging import UNTESTABLE, Judgement
+from byrote.probes.claims.record import Claim
 from byrote.probes.findings_degrade import verdict_sentence
 from byrote.probes.rules import MIN_SEEDS, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from byrote.probes.wording import counted, duration, interval, number, sentence_case
@@ -191,10 +192,19 @@ def _paper_blocks(judgements: Sequence[Judgement], table: pd.DataFrame) -> list[
         blocks.append(_picture(judged, table))
         drawn.add(claim.name)
     claims = [judged.claim for judged in judgements if not judged.claim.untestable]
-    full = " --full" if any(claim.full_only for claim in claims) else ""
-    again = f"byrote reproduce {' '.join(claim.name for claim in claims)}{full}"
+    again = f"byrote reproduce {' '.join(claim.name for claim in claims)}{_options(claims, table)}"
     blocks.append(Code(f"again-{judgements[0].claim.paper}", "The same again:", again))
     return blocks
+
+
+def _options(claims: Sequence[Claim], table: pd.DataFrame) -> str:
+    """Of the command that makes these runs again: whether in full, and from which seed."""
+    full, first = any(claim.full_only for claim in claims), 0
+    for name in dict.fromkeys(name for claim in claims for name in claim.grids):
+        grid, seeds = GRIDS[name], table.loc[table["grid"] == name, "init_seed"].unique()
+        full = full or grid.seeds < grid.full_seeds <= len(seeds)
+        first = max(first, int(seeds.min())) if len(seeds) else first
+    return (" --full" if full else "") + (f" --first-seed {first}" if first else "")
 
 
 def _verdict_words(judged: Judgement) -> str:

@@ -9,7 +9,7 @@ from byrote.probes.claims.finding_grids import MADE
 from byrote.probes.claims.record import Effects, Picture
 from byrote.probes.claims.runs_table import Place, Runs
 from byrote.probes.claims.seed_effects import compared, in_every_setting, onset_ratio
-from byrote.probes.degrade.verdicts import Direction, Rule
+from byrote.probes.degrade.verdicts import Rule
 
 LATER = Rule("rises", math.log(1.1), kind="ranks")
 
@@ -19,16 +19,14 @@ def places(*arms: str) -> tuple[Place, ...]:
     return tuple(place for grid in MADE for place in grid.places(*arms))
 
 
-def final(control: str, arm: str, metric: str, direction: Direction) -> Callable[[Runs], Effects]:
-    """The arm's final value minus the control's, in the setting where that speaks least for the claim."""
-    return lambda runs: in_every_setting(
-        MADE, direction, lambda at: compared(runs, at(control), at(arm), metric)
-    )
+def final(control: str, arm: str, metric: str) -> Callable[[Runs], Effects]:
+    """The arm's final value minus the control's, in every setting."""
+    return lambda runs: in_every_setting(MADE, lambda at: compared(runs, at(control), at(arm), metric))
 
 
 def onset(control: str, arm: str) -> Callable[[Runs], Effects]:
-    """How many times later copying appears in the arm, in the setting where that is least."""
-    return lambda runs: in_every_setting(MADE, "rises", lambda at: onset_ratio(runs, at(control), at(arm)))
+    """How many times later copying appears in the arm, in every setting."""
+    return lambda runs: in_every_setting(MADE, lambda at: onset_ratio(runs, at(control), at(arm)))
 
 
 def by_arm(metric: str, *arms: str) -> Picture:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from byrote.probes.claims.elhage_composition import COMPOSES_Z
-from byrote.probes.claims.finding_grids import A_TENTH_LATER, HEADS, names_of
+from byrote.probes.claims.finding_grids import A_TENTH_LATER, HEADS, SETTINGS_REVISED, names_of
 from byrote.probes.claims.record import Claim, Effects, Picture
 from byrote.probes.claims.runs_table import Runs
 from byrote.probes.claims.seed_effects import At, in_every_setting, matching_onset, order, steps_in_words
@@ -26,7 +26,7 @@ def _lead(runs: Runs) -> Effects:
         lead = order(weights, attention, words).values
         return Effects(np.where(np.isinf(attention), np.minimum(lead, 0.0), lead), words)
 
-    return in_every_setting(HEADS, "rises", one)
+    return in_every_setting(HEADS, one)
 
 
 CLAIMS = (
@@ -37,8 +37,7 @@ CLAIMS = (
         "The match of keys with what previous-token heads write announces an induction head before attention shows it.",
         "another trainer, a first look: QK eigenvalues 0.66 to 0.92 where attention to the target was still 0.09 to 0.15",
         "how many times later the strongest head matches prefixes by attention (above 0.4) than by weights (trace of the QK circuit "
-        "through previous-token heads, z above 5 against turned keys), in the table and width where that is least (chosen on the other "
-        "seeds); where no head ever does by attention, there is no lead",
+        "through previous-token heads, z above 5 against turned keys), in the table and width where that is least; where no head ever does by attention, there is no lead",
         "qk_trace_z",
         "as a logarithm of how many times later",
         reason=A_TENTH_LATER,
@@ -52,6 +51,7 @@ CLAIMS = (
             tuple(place for grid in HEADS for place in grid.places("human")),
             labels=tuple(size for grid in HEADS for size in grid.sizes),
         ),
+        revised=SETTINGS_REVISED,
         full_only=True,
     ),
 )

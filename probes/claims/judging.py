@@ -14,7 +14,7 @@ import pandas as pd
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.record import Claim, Effects, NotTestable
 from byrote.probes.claims.runs_table import Runs
-from byrote.probes.degrade.verdicts import Claimed, Rule, Verdict, corrected, judge_effects
+from byrote.probes.degrade.verdicts import Claimed, Rule, Verdict, corrected, judge_everywhere
 from byrote.probes.rules import REPRODUCED
 from byrote.probes.wording import plain
 
@@ -113,7 +113,7 @@ def _judged(
         if decides:
             raise
         return None, why.reason
-    return judge_effects(found.values, rule), found.words
+    return judge_everywhere((found.values, *found.others), rule), found.words
 
 
 def null_words(claim: Claim, table: pd.DataFrame, *, n: int = N_NULL, seed: int = 0) -> Iterator[str]:

@@ -89,10 +89,12 @@ class Effects:
     Attributes:
         values: the effect of each seed, in the claim's unit; of onsets the logarithm of a ratio, infinite for never.
         words: what else the runs show, in a sentence; "" where nothing is to be added.
+        others: the same effect in other settings, in which the claim has to hold too.
     """
 
     values: Float[np.ndarray, " seeds"]
     words: str = ""
+    others: tuple[Float[np.ndarray, " seeds"], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.claims.record import Effects, Grid, NotTestable
 from byrote.probes.claims.runs_table import Place, Runs
-from byrote.probes.degrade.verdicts import Direction, onset_effects
+from byrote.probes.degrade.verdicts import onset_effects
 from byrote.probes.rules import PREFIX_MATCHING
 
 Seeds = list[tuple[int, int]]
@@ -38,41 +38,16 @@ def compared(runs: Runs, control: Place, arm: Place, metric: str) -> Effects:
     return Effects(after - before, f"{before.mean():.2f} in {control.arm}, {after.mean():.2f} in {arm.arm}")
 
 
-def in_every_setting(grids: Sequence[Grid], direction: Direction, effect: Callable[[At], Effects]) -> Effects:
-    """The effect of each seed in the setting where it is weakest, so that a claim holds in all of them or not at all.
+def in_every_setting(grids: Sequence[Grid], effect: Callable[[At], Effects]) -> Effects:
+    """The effect in every setting, so that a claim holds in all of them or not at all.
 
     Args:
         grids: whose sizes are the settings.
-        direction: of the claim.
-        effect: what gives the place of an arm in a setting -> the effects there, of the same seeds in each.
+        effect: what gives the place of an arm in a setting -> the effects there.
     """
     found = {size: effect(partial(Place, grid.name, size=size)) for grid in grids for size in grid.sizes}
-    values = np.stack([one.values for one in found.values()])
-    said = "; ".join(f"{size}: {one.words}" for size, one in found.items())
-    return Effects(weakest_setting(values, direction), said)
-
-
-def weakest_setting(
-    values: Float[np.ndarray, "settings seeds"], direction: Direction
-) -> Float[np.ndarray, " seeds"]:
-    """For each seed its effect in the setting that is weakest by the median of all other seeds; of no change, in the one that
-    changes most.
-
-    Args:
-        values: of at least two seeds; infinite ones are allowed.
-        direction: of the claim.
-
-    Raises:
-        ByroteError: fewer seeds.
-    """
-    n = values.shape[1]
-    if n < 2:
-        raise ByroteError("one seed chooses no setting for itself", help="give at least 2 seeds")
-    others = np.stack(
-        [np.sort(np.delete(values, k, axis=1), axis=1)[:, (n - 2) // 2] for k in range(n)], axis=1
-    )
-    strength = {"rises": others, "falls": -others, "stays": -np.abs(others)}[direction]
-    return values[strength.argmin(0), np.arange(n)]
+    first, *others = (one.values for one in found.values())
+    return Effects(first, "; ".join(f"{size}: {one.words}" for size, one in found.items()), tuple(others))
 
 
 def final_values(

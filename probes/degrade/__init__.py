@@ -34,6 +34,7 @@ from byrote.probes.degrade.verdicts import (
     corrected,
     judge,
     judge_effects,
+    judge_everywhere,
     onset_effects,
     relabelled_rate,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "fit_r_star",
     "judge",
     "judge_effects",
+    "judge_everywhere",
     "member_rows",
     "near_zero",
     "noise_floor",

@@ -36,7 +36,7 @@ from byrote.probes.seed_statistics import (
     signed_rank_interval,
     unpaired_difference,
 )
-from byrote.probes.statistics import holm
+from byrote.probes.statistics import LEVEL, holm
 
 Direction = Literal["rises", "falls", "stays"]
 _RANK_EFFICIENCY = 3 / math.pi  # of the signed-rank and the rank-sum test on normal values (Pitman)
@@ -229,6 +229,50 @@ def judge_effects(
     )  # fmt: skip
 
 
+def judge_everywhere(
+    effects: Sequence[Sequence[float] | Float[np.ndarray, " n"]], rule: Rule, *, seed: int = 0
+) -> Verdict:
+    """Judge an effect that has to show in each of several settings, such as tables and widths.
+
+    The claim is about the setting where the effect is weakest, whichever that is; a claim of no change about the one that changes
+    most. Its p is the largest of the settings' own (intersection-union test, Berger 1982: no correction is needed, because all have
+    to pass). Its interval covers the weakest effect: from the lowest lower end to the lowest upper end, where the upper ends are of
+    intervals at 1 - 5% / settings, since any of them may be the lowest by chance.
+
+    Args:
+        effects: of each setting one effect per seed.
+        rule: fixed before the runs.
+        seed: of the signs drawn where there are too many to try all.
+
+    Raises:
+        ByroteError: no setting, or as `judge_effects` does.
+    """
+    if not effects:
+        raise ByroteError("a claim over settings needs one", help="give the effects of at least one setting")
+    found = [judge_effects(one, rule, seed=seed) for one in effects]
+    if len(found) == 1:
+        return found[0]
+    wide = [_interval(_values(one, rule), rule, 1 - (1 - LEVEL) / len(effects)) for one in effects]
+    if rule.direction == "stays":
+        at = max(range(len(found)), key=lambda k: abs(found[k].value))
+        lo, hi = wide[at]
+    else:
+        at = min(range(len(found)), key=lambda k: rule.sign * found[k].value)
+        near, far = ("lo", 1) if rule.sign > 0 else ("hi", 0)
+        ends = (
+            rule.sign * min(rule.sign * getattr(one, near) for one in found),
+            rule.sign * min(rule.sign * one[far] for one in wide),
+        )
+        lo, hi = sorted(ends)
+    p, p_exact, seen = (float(max(getattr(one, name) for one in found)) for name in ("p", "p_exact", "seen"))
+    draft = replace(
+        found[at], lo=lo, hi=hi, p=p, p_exact=p_exact, q=p, seen=seen, level=min(one.level for one in found),
+        seeds_a=min(one.seeds_a for one in found), seeds_b=min(one.seeds_b for one in found),
+        how=f"{found[at].how}, weakest of {len(found)} settings",
+    )  # fmt: skip
+    return replace(draft, word=_word(draft))
+
+
 def corrected(claims: Sequence[Claimed]) -> list[Claimed]:
     """Claims of one paper, corrected for being several (Holm): the verdicts that decide as one family, the others as another.
 
@@ -388,6 +432,16 @@ def _seen_by_ranks(rule: Rule, error: float, df: float, least: float, claims: in
     if least * claims >= ALPHA:
         return math.inf
     return detectable(error / math.sqrt(_RANK_EFFICIENCY), df, smallest=rule.smallest, power=POWER)
+
+
+def _interval(d: Float[np.ndarray, " n"], rule: Rule, level: float) -> tuple[float, float]:
+    """Of the mean, or of the shift by ranks, over seeds."""
+    found = (
+        signed_rank_interval(d, level=level)
+        if rule.kind == "ranks"
+        else paired_difference(np.zeros(len(d)), d, level=level)
+    )
+    return found.lo, found.hi
 
 
 def _finished(

@@ -15,6 +15,7 @@ from byrote.probes.degrade import (
     corrected,
     judge,
     judge_effects,
+    judge_everywhere,
     onset_effects,
     relabelled_rate,
 )
@@ -188,3 +189,50 @@ def test_a_rule_without_its_interval_is_noticed(monkeypatch):
     )
     found = verdict_calibrations()[2].check(100, seed=0)
     assert not found.passed, found.found
+
+
+def test_over_settings_the_weakest_effect_is_covered_from_the_lowest_lower_end_to_the_lowest_wide_upper_end():
+    strong, weak = np.array([2.0, 2.2, 2.4, 2.6, 2.8]), np.array([0.2, 0.5, 0.6, 0.9, 1.3])
+    found = judge_everywhere([strong, weak], Rule("rises", 0.05))
+    alone = judge_effects(weak, Rule("rises", 0.05))
+    wide = stats.t.interval(0.975, 4, weak.mean(), stats.sem(weak))
+    assert (found.value, found.lo, found.p, found.values) == (alone.value, alone.lo, alone.p, tuple(weak))
+    assert found.hi == pytest.approx(wide[1]) and found.hi > alone.hi
+    assert found.word == "reproduced" and found.how.endswith("weakest of 2 settings")
+    falls = judge_everywhere([-strong, -weak], Rule("falls", 0.05))
+    assert (falls.value, falls.lo, falls.hi, falls.word) == (-found.value, -found.hi, -found.lo, found.word)
+    assert judge_everywhere([weak], Rule("rises", 0.05)) == alone
+
+
+def test_over_settings_a_noisy_one_that_is_not_the_weakest_still_has_to_pass():
+    steady, noisy = np.full(6, 1.0) + 0.01 * np.arange(6), np.array([-4.0, -1.0, 2.0, 3.0, 5.0, 9.0])
+    assert judge_effects(steady, Rule("rises", 0.05)).word == "reproduced"
+    found = judge_everywhere([steady, noisy], Rule("rises", 0.05))
+    assert found.value == pytest.approx(steady.mean()) and found.word == "undecided"
+    assert found.p == judge_effects(noisy, Rule("rises", 0.05)).p
+
+
+def test_no_change_over_settings_is_that_of_the_one_that_changes_most():
+    still, moved = 0.01 * np.arange(-3, 4), 0.2 + 0.01 * np.arange(-3, 4)
+    found = judge_everywhere([still, moved], Rule("stays", 0.3))
+    assert found.value == pytest.approx(0.2) and found.word == "reproduced"
+    assert judge_everywhere([still, moved], Rule("stays", 0.1)).word == "not reproduced"
+
+
+def test_over_settings_never_is_a_rank():
+    never = np.array([np.inf, np.inf, 0.7, 0.9, 1.2, 0.8])
+    found = judge_everywhere([never, np.full(6, np.inf)], Rule("rises", 0.1, kind="ranks"))
+    assert found.value == judge_effects(never, found.rule).value and found.word == "reproduced"
+    with pytest.raises(ByroteError, match="needs one"):
+        judge_everywhere([], found.rule)
+
+
+@pytest.mark.parametrize("kind", ["mean", "ranks"])
+@pytest.mark.parametrize("truth", [(0.3, 0.3, 0.3), (0.3, 0.6, 3.0)])
+def test_over_settings_the_weakest_effect_is_in_its_interval(kind, truth):
+    """Whether the settings tie or not; and effects at the smallest of interest are rarely called either way."""
+    rule, rng, n = Rule("rises", 0.3, kind=kind), np.random.default_rng(5), 400
+    found = [judge_everywhere([*rng.normal(np.array(truth)[:, None], 1, (3, 8))], rule) for _ in range(n)]
+    assert np.mean([one.lo <= 0.3 <= one.hi for one in found]) >= 0.93
+    for word in ("reproduced", "not reproduced"):
+        assert np.mean([one.word == word for one in found]) <= 0.05

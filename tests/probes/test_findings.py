@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.lab.run_grid import grid_file, read_grid
 from byrote.cli.main import cli
 from byrote.probes import figures
@@ -20,7 +19,6 @@ from byrote.probes.claims.judging import UNTESTABLE, judge_claims
 from byrote.probes.claims.null_runs import places_of, simulated_runs
 from byrote.probes.claims.pipeline import plan_of, table_file
 from byrote.probes.claims.runs_table import Place, Runs
-from byrote.probes.claims.seed_effects import weakest_setting
 from byrote.probes.rules import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from byrote.probes.seed_statistics import partial_spearman, spearman
 
@@ -40,20 +38,6 @@ def runs_of(name: str, curves, *, seeds: int = 8):
 
 def word_of(name: str, curves, *, seeds: int = 8) -> str:
     return judge_claims([CLAIMS[name]], runs_of(name, curves, seeds=seeds))[0].word
-
-
-def test_the_weakest_setting_is_chosen_on_the_other_seeds():
-    values = np.array([[5.0, 1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 9.0]])
-    # Medians of the others, the lower of two: first setting 1 1 1 1, second 2 2 2 2.
-    assert weakest_setting(values, "rises").tolist() == [5.0, 1.0, 1.0, 1.0]
-    assert (
-        weakest_setting(values, "falls").tolist() == weakest_setting(values, "stays").tolist() == [2, 2, 2, 9]
-    )
-    never = np.array([[np.inf, np.inf, 0.1], [0.5, np.inf, 0.7]])
-    # Seed 0: the others' lower values 0.1 and 0.7; seed 1: 0.1 and 0.5; seed 2: infinite and 0.5.
-    assert weakest_setting(never, "rises").tolist() == [np.inf, np.inf, 0.7]
-    with pytest.raises(ByroteError, match="one seed chooses no setting"):
-        weakest_setting(values[:, :1], "rises")
 
 
 @pytest.mark.parametrize("name", ["finding-synthetic-delay", "finding-curation-table"])
