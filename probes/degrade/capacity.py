@@ -30,6 +30,7 @@ from byrote.probes.results import Results
 from byrote.probes.seed_statistics import SeedDifference, paired_difference, unpaired_difference
 
 PUBLISHED_BITS = 3.6  # per parameter, Morris et al. 2025
+_NO_SLOPE = 1e-6  # log odds per e-fold: rounding, where none or all are extracted at every number of duplicates
 _BITS_SMALLEST = 0.05  # bits per parameter, see the card of unintended_bits
 
 
@@ -87,7 +88,7 @@ class Extraction:
 
     Attributes:
         rows: one per number of duplicates: duplicates, extracted, members; value (share, mean over runs), lo, hi; values, one per run.
-        threshold: duplicates at which one half is extracted, with its interval over seeds.
+        threshold: duplicates at which one half is extracted, with its interval over seeds; NaN where duplicates make no difference.
         lo, hi: of the threshold.
         steepness: change of the log odds per e-fold of duplicates, over seeds.
         log_linear: nats of likelihood by which a straight line in ln duplicates is worse; below 0 it is better.
@@ -134,8 +135,8 @@ def extraction_threshold(counts: pd.DataFrame) -> Extraction:
         columns = (mine[name].to_numpy(np.float64) for name in ("duplicates", "extracted", "members"))
         fits.append(firth_logistic(*columns))
     found = np.array(fits)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        places = -found[:, 0] / found[:, 1]
+    steep = np.where(np.abs(found[:, 1]) > _NO_SLOPE, found[:, 1], np.nan)
+    places = -found[:, 0] / steep
     zero = np.zeros(len(found))
     place, steepness = paired_difference(zero, places), paired_difference(zero, found[:, 1])
     seen = pooled["duplicates"].to_numpy(np.float64)
