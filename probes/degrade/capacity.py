@@ -30,7 +30,9 @@ from byrote.probes.results import Results
 from byrote.probes.seed_statistics import SeedDifference, paired_difference, unpaired_difference
 
 PUBLISHED_BITS = 3.6  # per parameter, Morris et al. 2025
-_NO_SLOPE = 1e-6  # log odds per e-fold: rounding, where none or all are extracted at every number of duplicates
+_NO_SLOPE = (
+    1e-6  # log odds per e-fold: rounding, where none or all are extracted at every number of duplicates
+)
 _BITS_SMALLEST = 0.05  # bits per parameter, see the card of unintended_bits
 
 
