@@ -127,6 +127,7 @@ def trained(start: Path, place: Path) -> tuple[Any, Any]:
 def test_a_training_that_was_killed_ends_with_the_numbers_of_one_that_was_not(start, tmp_path, monkeypatch):
     import train_smollm2 as train
     import training_page as page
+    import training_table as table
 
     whole, plan = trained(start, tmp_path / "whole")
     train.run(whole, plan, [0])
@@ -146,8 +147,8 @@ def test_a_training_that_was_killed_ends_with_the_numbers_of_one_that_was_not(st
             train.run(killed, plan, [0])
     train.run(killed, plan, [0])
     for folder in (whole, killed):
-        page.take_over(folder, folder / "page")
-    first, second = (pd.read_parquet(folder / "page" / page.TABLE) for folder in (whole, killed))
+        table.take_over(folder, folder / "page")
+    first, second = (pd.read_parquet(folder / "page" / table.TABLE) for folder in (whole, killed))
     pd.testing.assert_frame_equal(first, second)
     measured = {arm: sorted(rows["step"].unique()) for arm, rows in first.groupby("arm")}
     assert measured["repeated"] == [0, 4, 8, 10, 12] and measured["unique"] == measured["synthetic"] == [

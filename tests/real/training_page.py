@@ -3,229 +3,50 @@
     .venv/bin/python tests/real/training_page.py runs/real    # take over what was measured, and write the page
     .venv/bin/python tests/real/training_page.py              # write the page anew
 
-The table holds the values of every sequence, so that differences are made here, pair by pair. tests/test_training_study.py
+The table holds the values of every sequence, so that differences are made pair by pair. tests/test_training_study.py
 compares the page with the table.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from training_figures import changes, over_steps
+from training_table import (
+    ARMS,
+    COMPLETED,
+    CONTEXT,
+    COPIED,
+    COPYING,
+    GAP,
+    HELD_OUT,
+    KNOWN,
+    LATE,
+    MATCHING,
+    MEMBERS,
+    TWINS,
+    WORTH,
+    Runs,
+    Shown,
+    take_over,
+)  # fmt: skip
 
 from byrote.checkpoints.atomic import write_text
 from byrote.interp.axes import head_label
-from byrote.probes.figures.axis import StepAxis, value_axis
-from byrote.probes.figures.canvas import FULL, Figure, scatter
-from byrote.probes.figures.forest import ForestRow, Mark, Panel, forest
-from byrote.probes.figures.lines import Line, lines_figure
-from byrote.probes.figures.theme import paint, run_styles
+from byrote.probes.figures.canvas import Figure
 from byrote.probes.registry import REGISTRY
-from byrote.probes.results import Results
 from byrote.probes.rules import smallest_effect
 from byrote.probes.seed_statistics import mean_over_seeds
-from byrote.probes.statistics import Triple, bootstrap_mean, two_sample_interval
+from byrote.probes.statistics import Triple
 from byrote.probes.wording import counted, interval, listed, number
 from byrote.report.html import standalone_svg
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "case-studies"
-TABLE, FACTS, PAGE = "training.parquet", "training.json", "training.md"
-ARMS = {
-    "unique": "windows of the text, each once",
-    "repeated": "a tenth as many windows, ten times over",
-    "synthetic": "the same windows as the unique arm, all but the first tokens of each written by the starting model",
-}
-CALLED = (
-    "prefix_matching",
-    "score@called",
-)  # mean over the heads that are called induction heads at the start
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A number of the page.
-
-    Attributes:
-        name: what it is called in tables.
-        probe, metric: of byrote.
-        unit: of differences.
-    """
-
-    name: str
-    probe: str
-    metric: str
-    unit: str = "nats"
-
-
-HELD_OUT = Shown("loss on held-out text", "held_out_loss", "loss")
-GAP = Shown("memory gap: twins' loss minus members'", "mem_gap", "gap")
-MEMBERS = Shown("loss on members of the pool", "exact_match", "loss")
-TWINS = Shown("loss on their twins", "exact_match", "loss@twins")
-KNOWN = Shown("tokens of members predicted first", "exact_match", "accuracy", "of the tokens")
-COPYING = Shown("copying: loss on repeats of random tokens", "repeat_loss", "later_blocks")
-WORTH = Shown("what copying is worth there", "repeat_loss", "difference")
-COPIED = Shown("loss on tokens of text that can be copied", "inducible_loss", "inducible")
-CONTEXT = Shown(
-    "in-context learning: slope of the loss", "loss_by_position", "slope", "nats per e-fold of the position"
-)
-MATCHING = Shown("prefix matching of the heads called at the start", *CALLED, unit="of the attention")
-NUMBERS = (HELD_OUT, MEMBERS, TWINS, GAP, KNOWN, COPYING, WORTH, COPIED, CONTEXT, MATCHING)
-MEMORY = (MEMBERS, TWINS, GAP, KNOWN)
-
-
-# What was measured, as the table holds it.
-
-
-def take_over(runs: Path, folder: Path) -> None:
-    """Write the table and the facts.
-
-    Args:
-        runs: folder that train_smollm2.py was given.
-        folder: where both are written.
-    """
-    place = runs / "training"
-    facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
-    names = [name for name in facts if name.partition("-seed")[0] in ARMS]
-    opened = {name: Results.open(place / "results" / name) for name in names}
-    facts["versions"] = next(iter(opened.values())).meta["provenance"]["versions"]
-    facts["n_heads"] = int(np.prod(next(iter(opened.values())).shape))
-    parts = []
-    for name, results in opened.items():
-        arm, _, seed = name.partition("-seed")
-        first = next(
-            one for other, one in opened.items() if other.endswith(name[len(arm) :]) and 0 in one.steps
-        )
-        verdict = first.select("induction", "verdict", step=0).query("value == 1")
-        called = [(int(row.layer), int(row.head)) for row in verdict.itertuples()]
-        parts.append(rows_of(results, called).assign(arm=arm, seed=int(seed)))
-    folder.mkdir(parents=True, exist_ok=True)
-    pd.concat(parts, ignore_index=True).to_parquet(folder / TABLE, index=False)
-    write_text(folder / FACTS, json.dumps(facts, indent=1) + "\n")
-
-
-def rows_of(results: Results, called: Sequence[tuple[int, int]]) -> pd.DataFrame:
-    """The numbers of one run at all steps, with the values of every sequence; and which heads are called at each.
-
-    Args:
-        results: of the run.
-        called: heads whose mean prefix matching is followed.
-    """
-    wanted = {(one.probe, one.metric) for one in NUMBERS} | {("mem_gap", "loss_share")}
-    keys = [
-        "step",
-        "tokens_seen",
-        "probe",
-        "metric",
-        "layer",
-        "head",
-        "value",
-        "lo",
-        "hi",
-        "n",
-        "valid",
-        "reason",
-        "samples",
-    ]
-    parts = []
-    for step in results.steps:
-        rows = results.samples(step)
-        which = pd.MultiIndex.from_frame(rows[["probe", "metric"]])
-        parts.append(rows.loc[which.isin(wanted) & rows["position"].isna(), keys])
-        derived = [results.select("mem_gap", metric, step=step) for metric in ("gap", "loss_share")]
-        verdict = results.select("induction", "verdict", step=step).query("value == 1")
-        parts += [rows.reindex(columns=keys) for rows in (*derived, verdict)]
-        heads = rows.query("probe == 'prefix_matching' and metric == 'score'").set_index(["layer", "head"])[
-            "samples"
-        ]
-        if called:
-            mean = np.mean([heads.loc[head] for head in called], axis=0, dtype=np.float64)
-            found = bootstrap_mean(mean[:, None])
-            value, lo, hi = (float(one[0]) for one in (found.value, found.lo, found.hi))
-            row = {"step": step, "probe": CALLED[0], "metric": CALLED[1], "value": value, "lo": lo, "hi": hi}
-            parts.append(pd.DataFrame([row | {"n": len(mean), "valid": True, "reason": "", "samples": mean}]))
-    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    kinds = {"layer": "Int16", "head": "Int16", "tokens_seen": "Int64", "n": "Int32"}
-    return table.drop_duplicates(["step", "probe", "metric", "layer", "head"]).astype(kinds)
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The table, and what is read off it.
-
-    Attributes:
-        rows: the table.
-        facts: plan, versions and seconds.
-    """
-
-    rows: pd.DataFrame
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> Runs:
-        """What the folder holds."""
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        return cls(pd.read_parquet(folder / TABLE), facts)
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of which every arm is there."""
-        found = self.rows.groupby("seed")["arm"].nunique()
-        return sorted(found[found == len(ARMS)].index.tolist())
-
-    @property
-    def numbers(self) -> list[Shown]:
-        """The numbers that there are: without induction heads at the start nothing follows them."""
-        there = set(self.rows["probe"] + " " + self.rows["metric"])
-        return [one for one in NUMBERS if f"{one.probe} {one.metric}" in there]
-
-    @property
-    def turn(self) -> int:
-        """The last step before fresh data returns."""
-        return int(self.facts["plan"]["steps"])
-
-    @property
-    def steps(self) -> list[int]:
-        """Measured steps."""
-        return sorted(self.rows["step"].unique().tolist())
-
-    def row(self, arm: str, step: int, one: Shown, seed: int) -> pd.Series:
-        """A number with its interval; the start is measured in one arm, for all."""
-        arm = arm if step else str(self.rows.query("step == 0 and seed == @seed")["arm"].iloc[0])
-        rows = self.rows.query("arm == @arm and seed == @seed and step == @step")
-        return rows[(rows["probe"] == one.probe) & (rows["metric"] == one.metric)].iloc[0]
-
-    def samples(self, arm: str, step: int, one: Shown, seed: int) -> np.ndarray:
-        """Its value on every sequence."""
-        return np.asarray(self.row(arm, step, one, seed)["samples"], dtype=np.float64)
-
-    def difference(self, one: Shown, now: tuple[str, int], before: tuple[str, int], seed: int) -> Triple:
-        """(value, lo, hi) of a number at one (arm, step) minus that at another, over the same sequences.
-
-        Members and twins are no pairs: of the memory gap both are resampled, each with its own change.
-        """
-
-        def change(of: Shown) -> np.ndarray:
-            return self.samples(*now, of, seed) - self.samples(*before, of, seed)
-
-        if one is GAP:
-            return two_sample_interval(change(MEMBERS), change(TWINS), lambda m, t: t - m, seed=0)
-        found = bootstrap_mean(change(one)[:, None])
-        return tuple(float(part[0]) for part in (found.value, found.lo, found.hi))  # type: ignore[return-value]
-
-    def called(self, arm: str, step: int, seed: int) -> set[tuple[int, int]]:
-        """Heads that are called induction heads."""
-        arm = arm if step else str(self.rows.query("step == 0 and seed == @seed")["arm"].iloc[0])
-        rows = self.rows.query("arm == @arm and seed == @seed and step == @step and probe == 'induction'")
-        return {(int(row.layer), int(row.head)) for row in rows.itertuples()}
-
-
-# Sentences.
+PAGE = "training.md"
 
 
 def moved(found: Triple, one: Shown) -> str:
@@ -244,11 +65,13 @@ def written(folder: Path = FOLDER) -> dict[Path, str]:
     figures = {
         "held-out": over_steps(runs, HELD_OUT),
         "memory": over_steps(runs, GAP),
+        "copying": over_steps(runs, COPYING),
         "changes": changes(runs),
     }
     parts = [
-        opening(runs), "\n".join(values(runs)), "\n".join(memory(runs)), picture(figures, "memory"),
-        "\n".join(held_out(runs)), picture(figures, "held-out"), "\n".join(heads(runs)), "\n".join(between(runs)),
+        opening(runs), "\n".join(in_short(runs)), "\n".join(values(runs)), "\n".join(memory(runs)), picture(figures, "memory"),
+        "\n".join(held_out(runs)), picture(figures, "held-out"), "\n".join(heads(runs)), picture(figures, "copying"),
+        "\n".join(between(runs)),
         picture(figures, "changes"), "\n".join(over_seeds(runs)), cost(runs), limits(runs),
     ]  # fmt: skip
     page = "\n\n".join(part for part in parts if part) + "\n"
@@ -275,18 +98,15 @@ def opening(runs: Runs) -> str:
         if plan["text"] == "stdlib"
         else Path(plan["text"]).name
     )
-    case = (
-        "one seed an arm: a case, and no finding about data"
-        if len(seeds) == 1
-        else f"{len(seeds)} seeds an arm"
-    )
+    one = "There is one seed an arm: this is a case, and no finding about data"
+    case = one if len(seeds) == 1 else f"There are {len(seeds)} seeds an arm"
     arms = "\n".join(f"- **{arm}**: {words}" for arm, words in ARMS.items())
     return f"""# Training on with unique, repeated and self-written text
 
 <!-- Written by `python tests/real/training_page.py` from training.parquet; a test compares the two. -->
 
 SmolLM2-135M-Instruct, dequantised from 4 bits, is trained further on {text}, and measured while it trains by
-[`byrote.Monitor`](../training.md). This is {case}.
+[`byrote.Monitor`](../training.md). {case}.
 
 {arms}
 
@@ -296,11 +116,80 @@ same for all and new to all, return for {plan["fresh_steps"]} steps ({plan["batc
 
 Pool (the {pool} windows of the repeated arm), twins (as many, never trained on by any arm), unique and fresh windows are one
 random cut of the text: members and twins differ in nothing but training. Held-out text is the last sixteenth of it, other files than
-those. The model has seen Python code before, and probably this code; so had it of members and twins alike. The synthetic arm is
+those. The model has seen Python code before, and probably this code, which holds for members and twins alike. The synthetic arm is
 drawn at temperature 1, without truncation, after BOS and {plan["prompt"] - 1} tokens of each window.
 
 `make real-training` does all of it in less than an hour of one core, `make real-training seeds=3` with three seeds; ended at any moment, the same
 command goes on. Intervals are 95%, over sequences. Made with {versions}."""
+
+
+def in_short(runs: Runs) -> Iterator[str]:
+    """The findings, a line each."""
+    seed, turn, last = runs.seeds[0], runs.turn, runs.steps[-1]
+    after = min(step for step in runs.steps if step > turn)
+    plan, start = runs.facts["plan"], runs.called("unique", 0, seed)
+    n = int(runs.row("repeated", turn, COMPLETED, seed)["n"])
+
+    def known(arm: str, step: int) -> str:
+        return str(round(n * float(runs.row(arm, step, COMPLETED, seed)["value"])))
+
+    def by_turn(one: Shown) -> str:
+        return "; ".join(
+            f"{arm}: it {moved(runs.difference(one, (arm, turn), (arm, 0), seed), one)}" for arm in ARMS
+        )
+
+    yield "## In short"
+    yield ""
+    yield (
+        f"- **Memory.** Of {n} windows seen up to {plan['epochs']} times {known('repeated', turn)} are reproduced from their first half, and {known('repeated', last)} still after "
+        f"{plan['fresh_steps']} steps of fresh text; {known('repeated', 0)} were at the start, {known('unique', turn)} in the unique and {known('synthetic', turn)} in the synthetic arm, "
+        "which never saw them."
+    )
+    yield f"- **Held-out loss** by step {turn}. {by_turn(HELD_OUT)}."
+    yield f"- **Recovery.** {recovery(runs, after, last)}"
+    lost = {arm: start - runs.called(arm, turn, seed) for arm in ARMS}
+    stay = (
+        "None is lost"
+        if not any(lost.values())
+        else "; ".join(f"{arm} loses {names_of(lost[arm]) or 'none'}" for arm in ARMS)
+    )
+    yield f"- **Induction heads.** {counted(len(start), 'head')} of {runs.facts['n_heads']} at the start. {stay} by step {turn}{' in any arm' if stay == 'None is lost' else ''}."
+    apart, made = (
+        [
+            interval(*runs.difference(COPYING, (arm, step), ("unique", step), seed), sign=True)
+            for step in (turn, last)
+        ]
+        for arm in ("repeated", "synthetic")
+    )
+    yield (
+        f"- **Copying** by step {turn}, as loss on repeats of random tokens. {by_turn(COPYING)}. Repeated minus unique: {apart[0]} nats at step {turn}, "
+        f"{apart[1]} at step {last}, after fresh text; synthetic minus unique: {made[0]} and {made[1]}."
+    )
+
+
+def recovery(runs: Runs, after: int, last: int) -> str:
+    """How much of a rise of held-out loss fresh data takes back, in the arms where there is one."""
+    seed, turn = runs.seeds[0], runs.turn
+    size = runs.facts["plan"]["batch"] * (runs.facts["plan"]["width"] - 1)
+    told = []
+    for arm in ARMS:
+        rise = runs.difference(HELD_OUT, (arm, turn), (arm, 0), seed)
+        if rise[1] <= 0:
+            continue
+        shares = [
+            -runs.difference(HELD_OUT, (arm, step), (arm, turn), seed)[0] / rise[0] for step in (after, last)
+        ]
+        net = runs.difference(HELD_OUT, (arm, last), (arm, 0), seed)
+        told.append(
+            f"In the {arm} arm {counted(after - turn, 'step')} of fresh text ({(after - turn) * size:,} tokens) take back {some(shares[0])} of the rise, "
+            f"{last - turn} take back {some(shares[1])}; against the start held-out loss {moved(net, HELD_OUT)} in the end."
+        )
+    return " ".join(told) or "Held-out loss surely rises in no arm; there is nothing to recover from."
+
+
+def some(share: float) -> str:
+    """A share in percent; what is more than the whole is called that."""
+    return f"{share:.0%}" if share < 1 else "more than all"
 
 
 def values(runs: Runs) -> Iterator[str]:
@@ -355,6 +244,14 @@ def memory(runs: Runs) -> Iterator[str]:
         f"At step {turn} members of the repeated arm have {said(share)} of the twins' loss. While fresh text returns the gap {moved(kept, GAP)}; at step {last} "
         f"it is {said(runs.row('repeated', last, GAP, seed))} nats."
     )
+    rates = [float(runs.row("repeated", step, COMPLETED, seed)["value"]) for step in (turn, last)]
+    gaps = [float(runs.row("repeated", step, GAP, seed)["value"]) for step in (turn, last)]
+    if rates[1] < rates[0] / 2 and gaps[1] > gaps[0] / 3:
+        yield ""
+        yield (
+            f"Forgetting is not even: what is left after fresh text is {rates[1] / rates[0]:.0%} of the members that were reproduced, and {gaps[1] / gaps[0]:.0%} of the gap. Verbatim "
+            "recall says that most of it is gone; the loss says that it is not."
+        )
 
 
 def row_holds_zero(row: pd.Series) -> bool:
@@ -393,7 +290,8 @@ def held_out(runs: Runs) -> Iterator[str]:
     yield (
         f"A stability gap, held-out loss that first rises when the data changes, is seen in: {', '.join(worse)}."
         if worse
-        else "No arm shows a stability gap: at none of the steps after fresh text returns is held-out loss surely higher than before it."
+        else "No arm shows a stability gap of held-out loss: at none of the steps measured after fresh text returns is it surely higher than before. "
+        f"One that is over within {after[0] - turn} steps would be missed. Copying in the repeated arm is another matter, see below."
     )
 
 
@@ -423,14 +321,67 @@ def heads(runs: Runs) -> Iterator[str]:
             if one in runs.numbers
         ]
         yield f"- **{arm}**: {'; '.join(told)}. By step {turn} {'; '.join(parts)}."
+    yield from parting(runs)
+
+
+def parting(runs: Runs) -> Iterator[str]:
+    """Where the repeated arm predicts new text worse and copies better: what repetition has to do with it, and what comes after."""
+    seed, turn, last = runs.seeds[0], runs.turn, runs.steps[-1]
+    worse, better, alone = (
+        runs.difference(one, (arm, turn), (arm, 0), seed)
+        for one, arm in ((HELD_OUT, "repeated"), (COPYING, "repeated"), (COPYING, "unique"))
+    )
+    if not (worse[1] > 0 and better[2] < 0):
+        return
+    apart, then = (
+        runs.difference(COPYING, ("repeated", step), ("unique", step), seed) for step in (turn, last)
+    )
+    back = runs.difference(COPYING, ("repeated", last), ("repeated", turn), seed)
+    cause = (
+        "Repetition is not the cause: in the unique arm the same loss falls too"
+        if alone[2] < 0
+        else "The unique arm does not show it"
+    )
+    yield ""
+    yield (
+        "During repetition held-out loss and copying part ways in the repeated arm: text that is new is predicted worse, random tokens that repeat are copied better. "
+        f"{cause} (repeated minus unique at step {turn}: {interval(*apart, sign=True)} nats)."
+    )
+    if back[1] > 0 and then[1] > 0:
+        heads_then = (
+            runs.difference(MATCHING, ("repeated", last), ("unique", last), seed)
+            if MATCHING in runs.numbers
+            else None
+        )
+        matching = (
+            f"; their prefix matching differs by {interval(*heads_then, sign=True)} of the attention"
+            if heads_then
+            else ""
+        )
+        text = interval(*runs.difference(COPIED, ("repeated", last), ("unique", last), seed), sign=True)
+        alike = runs.called("repeated", last, seed) == runs.called("unique", last, seed)
+        same = ", though the same heads are called induction heads in both" if alike else ""
+        missed = (
+            "; here a measurement at the end of repetition alone would have said that copying is unharmed"
+            if apart[1] <= 0
+            else ""
+        )
+        yield ""
+        yield (
+            f"The damage to copying appears only after repetition has ended. While fresh text brings held-out loss back, the loss on repeats {moved(back, COPYING)} in the repeated arm, "
+            f"and at step {last} it is {interval(*then, sign=True)} nats above that of the unique arm{same}{matching}. On tokens of held-out text that can be copied the difference is {text} nats. "
+            "Hernandez et al. ([arXiv:2205.10487](https://arxiv.org/abs/2205.10487)) report of models that are trained on repeated data from the start that copying and induction "
+            f"heads are damaged more than test loss{missed}."
+        )
 
 
 LEADS = (
     ("their prefix matching", MATCHING),
     ("the loss on repeats of random tokens", COPYING),
-    ("what copying is worth there", WORTH),
+    ("that minus the loss on their first appearance", WORTH),
     ("the loss on tokens of held-out text that can be copied", COPIED),
-    ("the slope of the loss over the context (lower: more is learned from context)", CONTEXT),
+    ("the slope of the loss over the window (lower: more is learned from context)", CONTEXT),
+    ("the slope without the first tenth, whose tokens have little before them", LATE),
 )
 
 
@@ -449,7 +400,7 @@ def between(runs: Runs) -> Iterator[str]:
     pairs = [(arm, step) for arm in ("repeated", "synthetic") for step in (runs.turn, last)]
     yield f"| minus unique | {' | '.join(f'{arm}, step {step}' for arm, step in pairs)} |"
     yield f"|---|{'---|' * len(pairs)}"
-    for one in runs.numbers:
+    for one in runs.compared:
         cells = [
             interval(*runs.difference(one, pair, ("unique", pair[1]), seed), sign=True) for pair in pairs
         ]
@@ -466,7 +417,7 @@ def over_seeds(runs: Runs) -> Iterator[str]:
     yield ""
     yield "| minus unique | repeated | synthetic |"
     yield "|---|---|---|"
-    for one in runs.numbers:
+    for one in runs.compared:
         cells = []
         for arm in ("repeated", "synthetic"):
             each = [
@@ -506,64 +457,12 @@ def limits(runs: Runs) -> str:
     return f"""## What it cannot say
 
 - {one}Whether repetition or synthetic text does this in general takes seeds.
-- {tokens:,} tokens are a few minutes of pretraining's trillions, at a learning rate chosen once. Damage that builds up slowly, as in the collapse of models
+- {tokens:,} tokens an arm are little, and the learning rate was chosen once. Damage that builds up slowly, as in the collapse of models
   trained on their own text again and again, cannot show in one round of this length.
 - The model is an instruct model rounded to 4 bits and back; training may repair rounding, which every arm shares.
 - The text is code, which the model knows: what it learns of new text may differ.
 - Sequences are {plan["width"]} tokens: in-context learning over longer contexts was not measured, and `icl_score`, which needs hundreds of windows, was left out for
   its cost."""
-
-
-# Figures.
-
-
-def over_steps(runs: Runs, one: Shown) -> Figure:
-    """The change of one number since the start, a line per arm."""
-    seed, axis = runs.seeds[0], StepAxis.over(runs.steps, log=False)
-    lines, styles = [], run_styles(list(ARMS), base="unique")
-    for arm in ARMS:
-        found = [runs.difference(one, (arm, step), (arm, 0), seed) for step in runs.steps]
-        rows = pd.DataFrame(found, columns=["value", "lo", "hi"]).assign(
-            step=runs.steps, chance=np.nan, valid=True, reason="", layer=pd.NA, head=pd.NA,
-            n=[int(runs.row(arm, step, one, seed)["n"]) for step in runs.steps],
-        )  # fmt: skip
-        at = [f"step {step}" for step in runs.steps]
-        lines.append(Line.of(rows, runs.steps, label=arm, at=at, style=styles[arm]))
-    ends = [float(end) for line in lines for name in ("lo", "hi") for end in line.rows[name]]
-    y_axis = value_axis(min(ends), max(ends), title=f"change since the start, {one.unit}")
-    rule = {"color": paint("muted"), "width": 1, "dash": "dot"}
-    turn = scatter("fresh text returns", [runs.turn] * 2, list(y_axis["range"]), line=rule)
-    told = "; ".join(
-        f"{arm} {interval(*runs.difference(one, (arm, runs.steps[-1]), (arm, 0), seed), sign=True)}"
-        for arm in ARMS
-    )
-    title = f"{one.name[0].upper()}{one.name[1:]}, change since the start"
-    return lines_figure(
-        lines, x_axis=axis, y_axis=y_axis, height_px=360, by=("step", "run"), under=[turn], title=title,
-        subtitle=f"95% interval over sequences · dotted: step {runs.turn}, fresh text returns", look=FULL,
-        alt=f"{title}, by arm; dotted where fresh text returns, after step {runs.turn}; at step {runs.steps[-1]}: {told} {one.unit}.",
-    )  # fmt: skip
-
-
-def changes(runs: Runs) -> Figure:
-    """What each arm changed by the time fresh data returns, against the start."""
-    seed, panels, table = runs.seeds[0], [], []
-    shown = [one for one in runs.numbers if one not in MEMORY]
-    for one in shown:
-        rows = []
-        for arm in ARMS:
-            found = runs.difference(one, (arm, runs.turn), (arm, 0), seed)
-            sure, words = found[1] * found[2] > 0, interval(*found, sign=True)
-            color = paint("series0" if sure else "muted")
-            mark = Mark("clear" if sure else "no clear change", *found, color, f"{arm}: {words}", filled=sure)
-            rows.append(ForestRow(arm, (mark,), words, "ink" if sure else "muted"))
-            table.append({"number": one.name, "arm": arm, "value": found[0], "lo": found[1], "hi": found[2]})
-        panels.append(Panel(tuple(rows), one.unit, head=one.name))
-    return forest(
-        panels, title=f"What {runs.turn} steps changed", look=FULL, table=lambda: pd.DataFrame(table),
-        subtitle=f"step {runs.turn} minus step 0, over the same sequences · bar: 95% interval · grey and hollow: it holds 0",
-        alt=f"Changes of {len(shown)} numbers from step 0 to step {runs.turn} in each arm, with their intervals.",
-    )  # fmt: skip
 
 
 def main() -> None:
