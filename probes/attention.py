@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError
 
 from byrote.checkpoints.array_files import open_arrays
@@ -223,6 +223,52 @@ def stored_pattern(
     except _DAMAGE as error:
         raise _damaged(path) from error
     return np.asarray(found, dtype=np.float64).squeeze() / SCALE
+
+
+def stored_sheet(path: Path, text: StoredText) -> UInt8[np.ndarray, "n_layers n_heads query_pos key_pos"]:
+    """Attention of every head on one saved sequence, 255 is all of a query's.
+
+    Raises:
+        ByroteError: the file is damaged.
+    """
+    try:
+        with _opened(path) as tensors:
+            found = np.asarray(tensors.get_slice(f"{text.stimulus}/pattern")[text.index])
+        return found.reshape(found.shape[-4:])
+    except _DAMAGE as error:
+        raise _damaged(path) from error
+
+
+def same_text(path: Path, text: StoredText) -> StoredText | None:
+    """The sequence with the same tokens in another file of attention, such as another step's or another run's.
+
+    Returns:
+        None where the file is not there or damaged, or holds no such sequence.
+    """
+    try:
+        found = stored_texts(path)
+    except ByroteError:
+        return None
+    return next((one for one in found if np.array_equal(one.tokens, text.tokens)), None)
+
+
+def patterns_over(
+    files: Mapping[int, Path], text: StoredText, *, layer: int, head: int
+) -> dict[int, Float[np.ndarray, "query_pos key_pos"]]:
+    """Attention of one head on the same tokens at every step whose file holds them, by step, ascending.
+
+    Args:
+        files: of attention, by step; those that are not there, or damaged, are left out.
+        text: whose tokens.
+        layer, head: which head.
+    """
+    found = {}
+    for step, file in sorted(files.items()):
+        there = same_text(file, text)
+        if there is not None:
+            with suppress(ByroteError):
+                found[step] = stored_pattern(file, there, layer=layer, head=head)
+    return found
 
 
 def stored_writes(path: Path, text: StoredText, *, layer: int, head: int) -> Writes:

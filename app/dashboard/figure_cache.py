@@ -18,6 +18,7 @@ from byrote.dashboard.findings import run_onset
 from byrote.dashboard.library import run_cache
 from byrote.dashboard.query_params import State
 from byrote.probes import figures
+from byrote.probes.attention import attention_file, stored_texts
 from byrote.probes.comparable import BEST_HEAD, Comparison, init_disagreement, matched_steps
 from byrote.probes.degradation import compare
 from byrote.probes.degrade.dose_response import DoseResponse
@@ -294,7 +295,39 @@ def matrix(
 @lru_cache(maxsize=6)
 def _matrix(weights: bytes, tokens: tuple[str, ...], look: Look, **words: Any) -> Figure:
     pattern = np.frombuffer(weights, dtype=np.float64).reshape(len(tokens), len(tokens))
-    return figures.attention(pattern, tokens=tokens, look=look, **words)
+    ids = words.pop("ids", None)
+    return figures.attention(
+        pattern, tokens=tokens, ids=None if ids is None else np.array(ids), look=look, **words
+    )
+
+
+@run_cache(8)
+def attention_steps(
+    run: Results,
+    base: Results | None,
+    *,
+    stimulus: str,
+    index: int,
+    head: str,
+    query: int,
+    step: int,
+    look: Look = FULL,
+) -> Figure:
+    """A head's attention to its expected target over the stored steps, beside the baseline's.
+
+    Args:
+        run, base: whose heads; without a baseline None.
+        stimulus, index: which of the sequences stored at the step.
+        head, query: the head, and the position that attends.
+        step: the one looked at.
+        look: theme and width.
+    """
+    texts = stored_texts(attention_file(run.path, step))
+    text = next(one for one in texts if (one.stimulus, one.index) == (stimulus, index))
+    runs = [run] if base is None else [base, run]
+    return figures.attention_over_steps(
+        runs, head=head, text=text, query=query, base=base.run if base else None, step=step, look=look
+    )
 
 
 @run_cache(6)

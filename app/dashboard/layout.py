@@ -15,7 +15,7 @@ from PIL import Image
 
 from byrote.dashboard import export
 from byrote.dashboard.library import DIRECTORY_VARIABLE, Library, look
-from byrote.dashboard.page import Drawing, View, bound, go, look_around, opened_paths, panel, problem
+from byrote.dashboard.page import Drawing, View, bound, chip, go, look_around, opened_paths, panel, problem
 from byrote.dashboard.query_params import MAX_PINS, head_names, link
 from byrote.dashboard.views import PAGES
 from byrote.probes.findings import imported
@@ -47,6 +47,7 @@ def main(only: str | None = None) -> None:
         st.html('<span id="byrote-page" tabindex="-1"></span>')
     complaints(view)
     example(view)
+    which(view)
     with panel("the page"):
         page.draw(view, drawing)
     foot(view, drawing)
@@ -141,6 +142,13 @@ def example(view: View) -> None:
         )
         with st.popover("Measure my own", icon=":material/terminal:", key="begin", type="tertiary"):
             _how_to_begin()
+
+
+def which(view: View) -> None:
+    """Whose page it is: the run and its baseline as chips, so that no title has to name them."""
+    base = [f"against {chip(view.state.base, base=True)}"] if view.base is not None else []
+    with st.container(key="which"):
+        st.markdown(" ".join([chip(view.state.run), *base]))
 
 
 def _where(library: Library) -> str:

@@ -360,6 +360,22 @@ def follow(key: str, name: str, kind: Callable[[Any], Any] = str, *, part: str =
     return changed
 
 
+def run_chip(run: str, more: str = "", *, base: bool = False) -> None:
+    """A run's name as a chip, the baseline's in grey, and what else there is to say of it beside it.
+
+    Args:
+        run: its name.
+        more: a few words, such as which step of it.
+        base: whether it is the baseline.
+    """
+    st.markdown(chip(run, base=base) + (f" {literal(more)}" if more else ""))
+
+
+def chip(run: str, *, base: bool = False) -> str:
+    """Markdown of a run's name as a chip."""
+    return f":{'gray' if base else 'blue'}-badge[{literal(clean(run, limit=60))}]"
+
+
 def pin_button(state: State) -> None:
     """Pins the chosen head on every page, or unpins it."""
     pinned = state.head in state.pin

@@ -9,6 +9,7 @@ from __future__ import annotations
 from byrote.probes.figures.alike import density
 from byrote.probes.figures.arm_grids import arm_grids
 from byrote.probes.figures.attention import attention
+from byrote.probes.figures.attention_steps import attention_over_steps
 from byrote.probes.figures.by_position import (
     copy_curve,
     faithfulness,
@@ -45,6 +46,7 @@ __all__ = [
     "apply_theme",
     "arm_grids",
     "attention",
+    "attention_over_steps",
     "capacity",
     "change_grid",
     "circuit",

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.interp.axes import head_label, parse_head
 from byrote.interp.captured import Capture
 from byrote.probes.figures.axis import axis_layout
-from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, finish, heatmap, scatter
+from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, finish, heatmap, scatter
 from byrote.probes.figures.cells import color_axis, thinned
 from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, paint
+from byrote.probes.repeats import Repeats, repeats_of
 from byrote.probes.wording import clean, markup, number
 
+GHOST = "rgba(250, 250, 250, 0.6)"  # on the cells, whose colours are those of both themes
 MAX_LABELLED, LABEL_CHARS = 64, 12
 MAX_HOVERED_TOKENS, HOVER_CHARS = 128, 40
 
@@ -27,6 +29,7 @@ def attention(
     head: str | tuple[int, int],
     sequence: int = 0,
     tokens: Sequence[str] | None = None,
+    ids: Int[np.ndarray, " pos"] | None = None,
     where: str = "",
     query: int | None = None,
     look: Look = FULL,
@@ -38,6 +41,8 @@ def attention(
         head: `"L5H1"` or `(5, 1)`.
         sequence: which of the captured sequences.
         tokens: the text of one pattern; None shows positions.
+        ids: the token ids of one pattern. Where they repeat, the borders of the blocks are drawn, and the cells where an
+            induction head looks are outlined: the token after the last earlier copy.
         where: what one pattern is of, for the title.
         query: a token whose row is framed.
         look: theme and width; in half a page the axes carry positions.
@@ -51,7 +56,7 @@ def attention(
     name = head_label(*parse_head(head))
     if isinstance(what, Capture):
         pattern = exact = _captured(what, parse_head(head), sequence)
-        tokens, where = what.labels[sequence], what.where
+        tokens, where, ids = what.labels[sequence], what.where, what.tokens[sequence]
     else:
         pattern, exact = what, np.round(what, 4)  # stored patterns are exact to 1/255
     pos = len(pattern)
@@ -65,6 +70,8 @@ def attention(
         for q, row in enumerate(pattern.tolist() if pos <= MAX_HOVERED_TOKENS else [])
     ]
     traces = [heatmap(shown, hover=hover or None)]
+    repeats = None if ids is None else repeats_of(ids[:pos])
+    traces += [] if repeats is None else _expected(repeats, pos)
     if query is not None and query < pos:
         x, y = [-0.5, pos - 0.5, pos - 0.5, -0.5, -0.5], [query + d for d in (-0.5, -0.5, 0.5, 0.5, -0.5)]
         traces.append(scatter("chosen", x, y, line={"color": paint("series1"), "width": 1.5}))
@@ -81,10 +88,32 @@ def attention(
     place = f", {markup(clean(where))}" if where else ""
     return finish(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=440, bottom_px=46, left_px=58, right_px=100) if small else wide,
-        title=f"Attention of {name}{place}", subtitle="each row sums to 1; one sequence, so no interval",
+        title=f"Attention of {name}{place}",
+        subtitle="each row sums to 1; one sequence, so no interval" + (" · outlined: the token after the earlier copy" if repeats and any(repeats.targets) else ""),
         alt=_finding(pattern, texts, f"{name} on {clean(where)}" if where else name),
         look=look, table=lambda: _table(pattern, texts),
     )  # fmt: skip
+
+
+def _expected(repeats: Repeats, pos: int) -> list[Trace]:
+    """The borders of blocks, and an outline of the key that followed the last earlier copy of each query's token."""
+    traces = []
+    for name, cells in (
+        ("borders of blocks", [(at - 0.5, at - 0.5) for at in repeats.starts[1:]]),
+        ("the token after the earlier copy", [(keys[-1], q) for q, keys in enumerate(repeats.targets) if keys]),
+    ):  # fmt: skip
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for key, query in cells:
+            if name.startswith("borders"):
+                x += [-0.5, key, None, key, key, None]
+                y += [query, query, None, query, pos - 0.5, None]
+            else:
+                x += [*(key + d for d in (-0.5, 0.5, 0.5, -0.5, -0.5)), None]
+                y += [*(query + d for d in (-0.5, -0.5, 0.5, 0.5, -0.5)), None]
+        if x:
+            traces.append(scatter(name, x, y, line={"color": GHOST, "width": 1}))
+    return traces
 
 
 def _captured(

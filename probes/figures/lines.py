@@ -65,6 +65,31 @@ class Line:
         )
         return cls(label, rows, tuple(float(v) for v in x), hover, style)
 
+    @classmethod
+    def bare(
+        cls,
+        points: Sequence[tuple[int, float]],
+        axis: StepAxis,
+        *,
+        label: str,
+        hover: Sequence[str],
+        style: Style,
+    ) -> Line:
+        """A line of (step, value) without intervals.
+
+        Args:
+            points: in drawing order.
+            axis: that places the steps.
+            label: the line's name.
+            hover: one text per point.
+            style: colour and dash.
+        """
+        nothing = dict.fromkeys(("lo", "hi", "chance"), math.nan)
+        nowhere = dict.fromkeys(("layer", "head", "src_layer", "src_head", "position"), pd.NA)
+        rows = pd.DataFrame(points, columns=["step", "value"])
+        rows = rows.assign(**nothing, **nowhere, n=0, valid=True, reason="", left_out=False)
+        return cls(label, rows, tuple(axis.place(step) for step, _ in points), tuple(hover), style)
+
     def column(self, name: str) -> list[float | None]:
         """`value`, `lo` or `hi` of each point; None where it was not measured."""
         pairs = zip(self.rows[name], self.rows["valid"], strict=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
-
-import pandas as pd
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.probes.figures.axis import StepAxis, value_axis
@@ -62,9 +59,5 @@ def _last(run: Any) -> tuple[int, float]:
 
 def _line(run: Any, axis: StepAxis, style: Any) -> Line:
     points = sorted(run.loss.items())
-    rows = pd.DataFrame(points, columns=["step", "value"])
-    nothing = dict.fromkeys(("lo", "hi", "chance"), math.nan)
-    nowhere = dict.fromkeys(("layer", "head", "src_layer", "src_head", "position"), pd.NA)
-    rows = rows.assign(**nothing, **nowhere, n=0, valid=True, reason="", left_out=False)
     said = tuple(f"{clean(short(run.run))}, step {step_number(s)}<br>{number(v)} nats" for s, v in points)
-    return Line(short(run.run), rows, tuple(axis.place(s) for s, _ in points), said, style)
+    return Line.bare(points, axis, label=short(run.run), hover=said, style=style)

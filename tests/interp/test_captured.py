@@ -69,7 +69,7 @@ def test_what_cannot_be_captured_is_refused(model):
 def test_the_attention_figure_says_where_the_head_looks(model):
     seen = interp.capture(model, TOKENS)
     fig = figures.attention(seen, head="L1H0", sequence=1)
-    (heat,) = fig.data
+    heat = fig.data[0]  # the tokens repeat: what an induction head looks at is outlined over it
     assert heat.z[3][5] is None and heat.z[3][2] == pytest.approx(seen.pattern[1, 1, 0, 3, 2])
     assert heat.hovertext[3][2].startswith("7 (3) looks at 8 (2)")
     strongest = int(seen.pattern[1, 1, 0, -1].argmax())

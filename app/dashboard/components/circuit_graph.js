@@ -3,6 +3,11 @@ const SVG = "http://www.w3.org/2000/svg";
 const REST = 250;
 const TALLEST = 600; // from the first layer to the last, so that both are in sight
 const SHRINKS_TO = 0.75; // of its own width, where the page is narrow; then it scrolls
+const MANY = 128; // with more heads than this only those with edges are drawn, in groups by what they are and by layers
+const STRONGEST = 24, OF_SELECTED = 8; // edges drawn between groups, and further ones of the selected head
+const BANDS = 8, ROWS = 3, CELL_HEIGHT = 74, HALF_CELL = 96; // groups of layers; heads of a cell stand in two columns of so many
+// Columns from left to right, roughly as a circuit runs; "" is what nothing says.
+const FLOW = ["previous-token head", "looks back", "rests on position 0", "none tested for", "", "matches prefixes", "induction head"];
 const label = (layer, head) => `L${layer}H${head}`;
 const drawn = (tag, attributes = {}, ...children) => {
   const made = document.createElementNS(SVG, tag);
@@ -53,19 +58,27 @@ class Graph {
     }));
     this.range.max = String(data.z_max);
     this.range.value = String(data.z);
-    if (this.layout !== layout) this.build(data);
+    if (this.layout !== layout || this.built !== data.key) this.grouped(data) ? this.buildGroups(data) : this.build(data);
     this.layout = layout;
+    this.built = data.key;
+    this.lonely.parentNode.hidden = this.grouped(data);
     this.selected = data.selected;
     this.player.load({ steps: data.labels.map((text) => ({ label: text })), marks: data.marks, index: data.index });
   }
 
+  grouped({ layers, heads }) {
+    return layers * heads > MANY;
+  }
+
   place(at) {
+    if (this.places) return this.places.get(at);
     const { layers, heads } = this.data;
     const layer = Math.floor(at / heads), head = at % heads;
     return [this.left + head * this.dx, this.top + (layers - 1 - layer) * this.dy];
   }
 
   build({ layers, heads }) {
+    this.places = null;
     this.dx = heads <= 8 ? 110 : heads <= 16 ? 62 : 40;
     this.dy = Math.max(30, Math.min(130, Math.round(TALLEST / Math.max(1, layers - 1))));
     this.radius = Math.min(heads <= 8 ? 17 : heads <= 16 ? 13 : 9, Math.round(this.dy / 4));
@@ -82,23 +95,108 @@ class Graph {
     }
     this.nodes = Array.from({ length: layers * heads }, (_, at) => {
       const [x, y] = this.place(at);
-      const name = drawn("text", { x: x + this.radius + 10, y: y + 4 });
-      name.textContent = this.dx >= 100 ? label(Math.floor(at / heads), at % heads) : `H${at % heads}`;
-      const node = drawn("g", { class: "node", role: "button", tabindex: "-1" },
-        drawn("circle", { class: "ring", cx: x, cy: y, r: this.radius + 5 }), drawn("circle", { cx: x, cy: y, r: this.radius, class: "dot" }), name);
-      node.at = at;
-      node.title_ = drawn("title");
-      node.prepend(node.title_);
-      node.onclick = () => this.pick(node);
-      node.onmouseenter = () => this.near(node.at);
-      node.onmouseleave = () => this.near(null);
-      return node;
+      return this.node(at, x, y, this.dx >= 100 ? label(Math.floor(at / heads), at % heads) : `H${at % heads}`);
     });
+    this.frame(width, height, names, ...this.nodes);
+  }
+
+  // A head: a dot, and its name on a plate, so that no edge crosses the name.
+  node(at, x, y, text) {
+    const name = drawn("text", { x: x + this.radius + 10, y: y + 4 });
+    name.textContent = text;
+    const plate = drawn("rect", { class: "plate", x: x + this.radius + 7, y: y - 8, width: 6 + 7.2 * text.length, height: 16, rx: 3 });
+    const node = drawn("g", { class: "node", role: "button", tabindex: "-1" }, plate,
+      drawn("circle", { class: "ring", cx: x, cy: y, r: this.radius + 5 }), drawn("circle", { cx: x, cy: y, r: this.radius, class: "dot" }), name);
+    node.at = at;
+    node.title_ = drawn("title");
+    node.prepend(node.title_);
+    node.onclick = () => this.pick(node);
+    node.onmouseenter = () => this.near(node.at);
+    node.onmouseleave = () => this.near(null);
+    return node;
+  }
+
+  frame(width, height, names, ...nodes) {
     const svg = drawn("svg", { width, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Heads and how strongly later ones read earlier ones" });
     svg.style.maxWidth = `max(100%, ${Math.round(SHRINKS_TO * width)}px)`;
-    svg.append(this.edges, names, drawn("g", {}, ...this.nodes));
+    this.drawnNodes = drawn("g", {}, ...nodes);
+    svg.append(names, this.edges, this.drawnNodes);
     this.svg = svg;
     this.find(".canvas").replaceChildren(svg);
+  }
+
+  // Many heads: a column for what heads are, a row for a few layers each, the same at every step.
+  buildGroups({ layers, heads, steps, edges, roles }) {
+    const size = layers * heads, present = new Set();
+    edges.forEach((some, i) => some.forEach((edge) => edge.slice(0, 2).forEach((at) => present.add(roles[this.roles[i * size + at]] ?? ""))));
+    this.columns = FLOW.filter((role) => present.has(role));
+    this.perBand = Math.ceil(layers / Math.min(BANDS, layers));
+    const bands = Math.ceil(layers / this.perBand);
+    this.radius = 7;
+    this.left = 92;
+    this.top = 34;
+    const width = this.left + Math.max(1, this.columns.length) * 2 * HALF_CELL, height = this.top + bands * CELL_HEIGHT + 8;
+    this.edges = drawn("g");
+    const names = drawn("g", { "aria-hidden": "true" });
+    const write = (x, y, text) => {
+      const made = drawn("text", { x, y, class: "layer" });
+      made.textContent = text;
+      names.append(made);
+    };
+    this.columns.forEach((role, c) => write(this.left + c * 2 * HALF_CELL, 20, role || "not tested"));
+    for (let b = 0; b < bands; b++) {
+      const y = this.top + (bands - 1 - b) * CELL_HEIGHT, last = Math.min(layers, (b + 1) * this.perBand) - 1;
+      names.append(drawn("line", { class: "band", x1: 8, x2: width - 8, y1: y, y2: y }));
+      write(12, y + CELL_HEIGHT / 2 + 4, last === b * this.perBand ? `layer ${last}` : `layers ${b * this.perBand}–${last}`);
+    }
+    this.bands = bands;
+    this.nodes = [];
+    this.known = new Map();
+    this.places = new Map();
+    this.frame(width, height, names);
+  }
+
+  // The heads with edges at a step go to their cells; where a cell is full, the last place in it stands for the rest.
+  settleGroups(index, edges) {
+    const { layers, heads, roles } = this.data, cells = new Map(), focused = this.root.getRootNode().activeElement?.at;
+    for (const at of [...new Set(edges.flatMap((edge) => edge.slice(0, 2)))].sort((a, b) => a - b)) {
+      const role = roles[this.roles[index * layers * heads + at]] ?? "";
+      const cell = `${this.columns.indexOf(role)},${Math.floor(Math.floor(at / heads) / this.perBand)}`;
+      cells.set(cell, [...(cells.get(cell) || []), at]);
+    }
+    this.places = new Map();
+    this.nodes = [];
+    const more = [];
+    for (const [cell, members] of cells) {
+      const [column, band] = cell.split(",").map(Number), room = 2 * ROWS, full = members.length > room;
+      members.forEach((at, i) => {
+        const slot = Math.min(i, room - 1), x = this.left + column * 2 * HALF_CELL + 12 + Math.floor(slot / ROWS) * HALF_CELL;
+        const y = this.top + (this.bands - 1 - band) * CELL_HEIGHT + 16 + (slot % ROWS) * 21;
+        this.places.set(at, [x, y]);
+        if (full && i >= room - 1) {
+          if (i > room - 1) return;
+          const text = drawn("text", { x: x - 4, y: y + 4, class: "layer" });
+          text.textContent = `+${members.length - room + 1} more`;
+          more.push(drawn("rect", { class: "plate", x: x - 7, y: y - 9, width: 62, height: 18, rx: 3 }), text);
+          return;
+        }
+        const name = label(Math.floor(at / heads), at % heads);
+        const known = this.known.get(at);
+        const node = known?.x === x && known.y === y ? known.node : this.node(at, x, y, name);
+        this.known.set(at, { x, y, node });
+        this.nodes.push(node);
+      });
+    }
+    this.drawnNodes.replaceChildren(...more, ...this.nodes);
+    if (focused !== undefined) this.nodes.find((node) => node.at === focused)?.focus();
+  }
+
+  // What is drawn of the edges above the threshold: of a large model the strongest, and those of the selected head.
+  shown(kept) {
+    if (!this.places) return kept;
+    const first = [...kept.filter((edge) => edge[3]), ...kept.filter((edge) => !edge[3])];
+    const mine = first.slice(STRONGEST).filter((edge) => edge.slice(0, 2).some((at) => this.name(at) === this.selected));
+    return [...first.slice(0, STRONGEST), ...mine.slice(0, OF_SELECTED)];
   }
 
   // Edges at a step above the threshold, and paths that carry: [source, destination, z, carries, change without it].
@@ -109,20 +207,23 @@ class Graph {
 
   paint(index, resting) {
     const { data } = this;
-    const kept = this.kept(index), most = data.z_max || 1;
+    const above = this.kept(index), kept = this.shown(above);
+    const strongest = Math.max(1e-9, ...kept.map((edge) => edge[2] ?? 0)), least = this.places ? Math.min(strongest, ...kept.map((edge) => edge[2] ?? 0)) * 0.9 : 0;
+    const most = this.places ? strongest : data.z_max || 1, widest = this.places ? 2.6 : 5;
     const linked = new Set(), path = new Set();
+    if (this.places) this.settleGroups(index, kept);
     const lines = kept.map(([from, to, z, on]) => {
       const [x1, y1] = this.place(from), [x2, y2] = this.place(to);
       linked.add(from).add(to);
       if (on) path.add(from).add(to);
-      const bend = (y1 + y2) / 2;
-      const line = drawn("path", { class: on ? "edge path" : "edge", d: `M${x1},${y1}C${x1},${bend} ${x2},${bend} ${x2},${y2}`, "stroke-width": (0.6 + 5 * (Math.max(0, z ?? 0) / most)).toFixed(2) });
+      const line = drawn("path", { class: on ? "edge path" : "edge", d: this.course(x1, y1, x2, y2), "stroke-width": (0.6 + widest * Math.max(0, ((z ?? 0) - least) / (most - least || 1))).toFixed(2) });
       line.ends = [from, to];
       return line;
     });
     this.edges.replaceChildren(...lines);
     const size = data.layers * data.heads, scores = this.scores.subarray(index * size, (index + 1) * size);
-    this.nodes.forEach((node, at) => {
+    this.nodes.forEach((node) => {
+      const at = node.at;
       const known = scores[at] !== VOID, frac = level(scores[at]) / LEVELS, quiet = !linked.has(at);
       const dot = node.querySelector(".dot");
       dot.setAttribute("r", (this.radius * (known ? 0.55 + 0.45 * frac : 0.5)).toFixed(1));
@@ -135,24 +236,43 @@ class Graph {
     this.svg.classList.toggle("doubted", Boolean(data.doubts[data.steps[index]]));
     this.value.textContent = Number(this.range.value).toFixed(1);
     const total = data.totals[index];
-    this.find(".count").textContent = `showing ${kept.length.toLocaleString()} of ${total.toLocaleString()} edges (${data.what})` + (data.cut ? `; at most the ${data.cut} strongest of a step` : "") + ` · ${data.path_words[data.steps[index]] || ""}`;
+    const cut = data.cut && above.length >= data.cut ? `${data.cut} or more` : above.length.toLocaleString();
+    const strongestOf = kept.length < above.length ? `the ${kept.length} strongest of ${cut} edges above this z, of` : `${kept.length.toLocaleString()} of`;
+    this.find(".count").textContent = `showing ${strongestOf} ${total.toLocaleString()} ${this.places && kept.length < above.length ? "" : "edges "}(${data.what}) · ${data.path_words[data.steps[index]] || ""}`;
     this.root.querySelector(".byrote").dataset.step = data.steps[index];
-    if (resting) this.settle(index, kept);
+    if (resting) this.settle(index, above);
+  }
+
+  // A curve from head to head; between groups it swings around what stands straight above or beside.
+  course(x1, y1, x2, y2) {
+    const bend = (y1 + y2) / 2;
+    if (this.places && Math.abs(x1 - x2) < 2) {
+      const out = Math.min(x1 - 4, 24 + 0.12 * Math.abs(y1 - y2));
+      return `M${x1},${y1}C${x1 - out},${y1} ${x1 - out},${y2} ${x2},${y2}`;
+    }
+    if (this.places && Math.abs(y1 - y2) < 2) return `M${x1},${y1}C${x1},${y1 - 16} ${x2},${y2 - 16} ${x2},${y2}`;
+    return `M${x1},${y1}C${x1},${bend} ${x2},${bend} ${x2},${y2}`;
   }
 
   settle(index, kept) {
     const { data } = this;
-    const chosen = this.nodes.findIndex((node) => this.name(node.at) === this.selected);
-    this.nodes.forEach((node, at) => {
-      node.classList.toggle("selected", at === chosen);
-      node.setAttribute("tabindex", at === Math.max(0, chosen) ? "0" : "-1");
-      node.setAttribute("aria-label", this.words(at, kept));
-      node.setAttribute("aria-pressed", String(at === chosen));
-      node.title_.textContent = this.words(at, kept);
+    const here = this.nodes.findIndex((node) => this.name(node.at) === this.selected);
+    const chosen = this.position(this.selected);
+    this.nodes.forEach((node, i) => {
+      node.classList.toggle("selected", i === here);
+      node.setAttribute("tabindex", i === Math.max(0, here) ? "0" : "-1");
+      node.setAttribute("aria-label", this.words(node.at, kept));
+      node.setAttribute("aria-pressed", String(i === here));
+      node.title_.textContent = this.words(node.at, kept);
     });
     const doubt = data.doubts[data.steps[index]];
     const none = kept.length ? "" : data.edges[index]?.length ? `No edge reaches this z; the highest is ${Math.max(...data.edges[index].map((edge) => edge[2] ?? 0)).toFixed(2)}.` : "No edge was measured here.";
     this.find(".live").textContent = [doubt, none || (chosen >= 0 ? this.words(chosen, kept) : "Select a head to see what it reads.")].filter(Boolean).join(" ");
+  }
+
+  position(name) {
+    const found = /^L(\d+)H(\d+)$/.exec(name || "");
+    return found ? Number(found[1]) * this.data.heads + Number(found[2]) : -1;
   }
 
   name(at) {
@@ -181,7 +301,7 @@ class Graph {
   pick(node) {
     this.selected = this.name(node.at);
     if (this.player.playing) this.player.toggle();
-    this.settle(this.player.index, this.kept(this.player.index));
+    this.paint(this.player.index, true);
     this.say("head", this.selected);
   }
 
@@ -193,7 +313,10 @@ class Graph {
     const moves = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [-1, 0], ArrowUp: [1, 0] };
     if (event.key === "Enter") this.pick(node);
     else if (event.key === " ") this.player.toggle();
-    else if (moves[event.key]) {
+    else if (this.places && moves[event.key]) {
+      const at = this.nodes.indexOf(node) + (["ArrowRight", "ArrowUp"].includes(event.key) ? 1 : -1);
+      this.nodes[Math.max(0, Math.min(this.nodes.length - 1, at))].focus();
+    } else if (moves[event.key]) {
       l = Math.max(0, Math.min(layers - 1, l + moves[event.key][0]));
       h = Math.max(0, Math.min(heads - 1, h + moves[event.key][1]));
       this.nodes[l * heads + h].focus();

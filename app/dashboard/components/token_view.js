@@ -10,7 +10,7 @@ class Tokens {
     this.live = root.querySelector(".live");
     this.legend = root.querySelector(".legend");
     this.strip.addEventListener("mouseover", (event) => this.look(event.target.closest("button")));
-    this.strip.addEventListener("mouseleave", () => this.lock === null && this.show(null));
+    this.strip.addEventListener("mouseleave", () => this.lock === null && this.show(this.rest));
     this.strip.addEventListener("focusin", (event) => this.look(event.target.closest("button")));
     this.strip.addEventListener("click", (event) => this.toggle(event.target.closest("button")));
     this.strip.addEventListener("keydown", (event) => this.key(event));
@@ -26,12 +26,16 @@ class Tokens {
         button.classList.toggle("hidden", data.masked);
         return button;
       });
-      this.strip.replaceChildren(...this.buttons);
+      const starts = data.starts || [];
+      const block = (i) => element("span", { class: "block", "aria-hidden": "true", text: `block ${starts.indexOf(i) + 1}` });
+      this.strip.replaceChildren(...this.buttons.flatMap((button, i) => (starts.includes(i) ? [block(i), button] : [button])));
     }
     this.data = data;
+    this.targets = (data.targets || []).map((keys) => new Set(keys));
+    this.rest = data.rest ?? null; // what is shown while no token is pointed at
     this.lock = Number.isInteger(data.lock) && data.lock < data.tokens.length ? data.lock : null;
-    this.tab(this.lock ?? Math.max(0, this.buttons.findIndex((b) => b.tabIndex === 0)));
-    this.show(this.lock);
+    this.tab(this.lock ?? this.rest ?? Math.max(0, this.buttons.findIndex((b) => b.tabIndex === 0)));
+    this.show(this.lock ?? this.rest);
   }
 
   tab(at) {
@@ -82,6 +86,7 @@ class Tokens {
       const value = at === null ? 0 : outward ? this.weight(at, i) : this.weight(i, at);
       button.classList.toggle("from", i === at);
       button.classList.toggle("locked", i === this.lock);
+      button.classList.toggle("target", at !== null && Boolean(outward ? this.targets[at]?.has(i) : this.targets[i]?.has(at)));
       button.classList.toggle("out", at !== null && (outward ? i > at : i < at));
       button.style.background = value > MANY ? `color-mix(in srgb, var(--st-primary-color) ${Math.round(78 * value)}%, transparent)` : "";
       button.querySelector(".bar").style.transform = `scaleX(${value > MANY ? value : 0})`;
@@ -89,7 +94,10 @@ class Tokens {
       button.setAttribute("aria-label", at === null || i === at ? this.name(i) : `${this.name(i)} ${Math.round(100 * value)}%`);
       button.title = at === null ? this.name(i) : `${this.name(outward ? at : i)} → ${this.name(outward ? i : at)}: ${(100 * value).toFixed(1)}%`;
     });
-    this.live.textContent = at === null ? "Point at a token to see its attention; select it to keep it shown." : this.words(at, outward);
+    this.legend.textContent = !this.targets.some((keys) => keys.size) ? "" : outward
+      ? "Dashed outline: the token after an earlier copy, where an induction head looks."
+      : "Dashed outline: tokens whose earlier copy this one follows; an induction head looks here from them.";
+    this.live.textContent = at === null ? "Point at a token to see its attention; select it to lock it." : this.words(at, outward);
   }
 
   words(at, outward) {
@@ -97,7 +105,10 @@ class Tokens {
       .filter(([value]) => value > MANY).sort((a, b) => b[0] - a[0]).slice(0, 4)
       .map(([value, i]) => `${this.name(i)} ${Math.round(100 * value)}%`);
     const verb = outward ? "attends to" : "is attended to by";
-    return `${this.name(at)} ${verb} ${named.join(", ") || "nothing"}${this.lock === at ? " — held" : ""}`;
+    const keys = outward ? [...(this.targets[at] || [])] : [];
+    const on = Math.round(100 * keys.reduce((sum, key) => sum + this.weight(at, key), 0));
+    const expected = keys.length ? `; on the token after the earlier copy: ${on}%` : "";
+    return `${this.name(at)} ${verb} ${named.join(", ") || "nothing"}${expected}${this.lock === at ? " (locked)" : ""}`;
   }
 }
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from byrote.dashboard.components.base import packed
 from byrote.dashboard.query_params import State
+from byrote.probes.repeats import Repeats
 from byrote.probes.wording import clean
 
 MAX_TOKEN_CHARS = 24
@@ -23,6 +24,8 @@ def token_data(
     *,
     state: State,
     masked: bool,
+    repeats: Repeats | None = None,
+    rest: int | None = None,
 ) -> dict[str, Any]:
     """Everything the browser needs to shade the tokens; it reports q, the token selected, -1 where none is.
 
@@ -32,17 +35,22 @@ def token_data(
         state: the token selected, whether to shade what a token attends to or what attends to it, and whether to leave
             out position 0 and stretch the rest.
         masked: show no token's text: it was memorised, and was not revealed.
+        repeats: of the text: blocks begin on lines of their own, expected targets are outlined.
+        rest: the token shown until another is pointed at; None for none.
     """
     codes = np.rint(np.clip(pattern, 0, 1) * 255).astype(np.uint8)
     shown = [token_text(token) for token in tokens]
     return {
-        "key": str(hash((tuple(shown), codes.tobytes(), masked))),
+        "key": str(hash((tuple(shown), codes.tobytes(), masked, repeats))),
         "tokens": [""] * len(shown) if masked else shown,
         "codes": packed(codes),
         "lock": state.q,
         "direction": state.shade,
         "skip_first": state.sink == "without",
         "masked": masked,
+        "starts": [at for at in repeats.starts if at < len(shown)] if repeats else [],
+        "targets": [list(keys) for keys in repeats.targets[: len(shown)]] if repeats else [],
+        "rest": rest,
     }
 
 

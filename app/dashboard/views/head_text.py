@@ -3,36 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
+from jaxtyping import Float
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.dashboard import figure_cache, jobs, text_requests
+from byrote.checkpoints.lab.sources import source_of
+from byrote.dashboard import figure_cache
 from byrote.dashboard.components.base import show
+from byrote.dashboard.components.contact_sheet import MAX_HEADS, sheet_data
 from byrote.dashboard.components.token_view import MASK, marked, token_data, token_text
 from byrote.dashboard.export import run_command
-from byrote.dashboard.page import Drawing, View, bound, chosen, go, how_computed, nothing, panel
-from byrote.dashboard.text_requests import Cost, Request
+from byrote.dashboard.library import run_cache
+from byrote.dashboard.page import (
+    Drawing,
+    View,
+    bound,
+    chosen,
+    follow,
+    go,
+    how_computed,
+    nothing,
+    panel,
+    run_chip,
+)
+from byrote.dashboard.views.own_text import ask
 from byrote.probes.attention import (
     MEMORISED,
     StoredText,
     Writes,
     attention_file,
+    same_text,
     saved_bytes,
     stored_pattern,
+    stored_sheet,
     stored_texts,
     stored_writes,
     text_words,
     unwritten,
 )
+from byrote.probes.repeats import Repeats, repeats_of
 from byrote.probes.results import Results
-from byrote.probes.wording import counted, duration, literal, number, size, step_number
+from byrote.probes.wording import counted, literal, number, probe_name, size, step_number
 
-TOKENS = "tokens"
+TOKENS, SHEET = "tokens", "sheet"
 MAX_DRAWN_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One text of one run as it is drawn.
+
+    Attributes:
+        run, step: whose heads, when.
+        text: the sequence.
+        file: that holds its attention.
+        masked: whether its tokens stay masked: they were memorised, and were not revealed.
+    """
+
+    run: Results
+    step: int
+    text: StoredText
+    file: Path
+    masked: bool
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens drawn, as text; token ids by the name that the lab's source has for them."""
+        if self.text.words is not None:
+            return [*self.text.words[:MAX_DRAWN_TOKENS]]
+        source = source_of((self.run.meta.get("series") or {}).get("manifest") or {})
+        ids = self.text.tokens[:MAX_DRAWN_TOKENS].tolist()
+        return [str(i) if source is None else source.token_name(i) for i in ids]
+
+    @property
+    def labels(self) -> list[str]:
+        """The same for figures."""
+        return [MASK if self.masked else token_text(token) for token in self.tokens]
+
+    @property
+    def repeats(self) -> Repeats:
+        """Blocks and expected targets of the tokens drawn."""
+        return repeats_of(self.text.tokens[:MAX_DRAWN_TOKENS])
+
+    def pattern(self, head: tuple[int, int]) -> Float[np.ndarray, "query_pos key_pos"]:
+        """Attention of one head on the tokens drawn."""
+        layer, index = head
+        found = stored_pattern(self.file, self.text, layer=layer, head=index)
+        return found[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
 
 
 def draw(view: View, page: Drawing) -> None:
@@ -42,14 +106,14 @@ def draw(view: View, page: Drawing) -> None:
     own = ask(view)
     if own is not None:
         request, text = own
-        _one_text(view, page, text, request.file, masked=False)
+        _one_text(view, page, Shown(run, state.step, text, request.file, masked=False))
         return
     texts = stored_texts(attention_file(run.path, state.step))
     if not texts:
         _without_attention(run, state.step)
         return
     text, masked = _text_control(view, texts)
-    _one_text(view, page, text, attention_file(run.path, state.step), masked=masked)
+    _one_text(view, page, Shown(run, state.step, text, attention_file(run.path, state.step), masked))
 
 
 def _without_attention(run: Results, step: int) -> None:
@@ -77,29 +141,143 @@ def how_to_keep(run: Results) -> str:
     return f"Run the same sweep again with --save-attention; only the attention is added{adds}: {run_command(run, '--save-attention')}"
 
 
-def _one_text(view: View, page: Drawing, text: StoredText, file: Path, *, masked: bool) -> None:
-    """The tokens and the matrix of one text, and what the head writes on it."""
-    state = view.state
-    layer, head = state.layer_head or (0, 0)
-    pattern = stored_pattern(file, text, layer=layer, head=head)[:MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
+def _one_text(view: View, page: Drawing, shown: Shown) -> None:
+    """The tokens and the matrix of one text, the baseline's beside them; what the head writes, over the steps, and all other heads."""
     _reading_controls(view)
-    tokens = [*(text.words or map(str, text.tokens))][:MAX_DRAWN_TOKENS]
-    left, right = st.columns([3, 2], gap="medium")
+    base = _beside(view, shown)
+    at = position(view.state.q, shown.repeats, shown.pattern(view.state.layer_head or (0, 0)))
+    left, right = st.columns(2 if base else [3, 2], gap="medium")
     with left:
-        show("token_view", token_data(tokens, pattern, state=state, masked=masked), key=TOKENS, q=_selected)
-        if len(text.tokens) > MAX_DRAWN_TOKENS:
-            st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
-        words = f"token ids: {text.wordless}" if text.words is None else "one box per token, spaces as ·"
-        st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Saved to 1/255."))
-        how_computed([state.probe, "prefix_matching"], key="how_attention")
-        with panel("what this head writes"):
-            _draw_writes(view, page, text, file, n_drawn=len(tokens), masked=masked)
+        if base:
+            run_chip(shown.run.run, f"step {step_number(shown.step)}")
+        _strip(view, shown, at, key=TOKENS)
+        if base:
+            _matrix(view, page, shown, at, "attention")
+        else:
+            _about(view, shown)
+            with panel("what this head writes"):
+                _draw_writes(view, page, shown, at)
     with right:
-        labels = [MASK if masked else token_text(token) for token in tokens]
-        matrix = partial(
-            figure_cache.matrix, pattern, labels, head=state.head, query=state.q, where=text_words(text)
-        )
-        page.figure(matrix, "attention", width="half")
+        if base:
+            with panel("the baseline's attention"):
+                run_chip(base.run.run, f"baseline, step {step_number(base.step)}", base=True)
+                _strip(view, base, at, key=f"{TOKENS}_base")
+                _matrix(view, page, base, at, "attention_base")
+                if base.step != _paired_step(view):
+                    st.caption("Of the baseline, the nearest step whose attention is stored.")
+        else:
+            _matrix(view, page, shown, at, "attention")
+            with panel("attention over training"):
+                _over_steps(view, page, shown, at, None)
+    if base:
+        _about(view, shown)
+        left, right = st.columns(2, gap="medium")
+        with left, panel("what this head writes"):
+            _draw_writes(view, page, shown, at)
+        with right, panel("attention over training"):
+            _over_steps(view, page, shown, at, base)
+    with panel("the attention of all heads"):
+        _sheet(view, shown)
+
+
+def _strip(view: View, shown: Shown, at: int, *, key: str) -> None:
+    data = token_data(
+        shown.tokens, shown.pattern(view.state.layer_head or (0, 0)), state=view.state, masked=shown.masked, repeats=shown.repeats, rest=at
+    )  # fmt: skip
+    show("token_view", data, key=key, q=partial(_selected, key))
+
+
+def _about(view: View, shown: Shown) -> None:
+    """Which text it is, and how it is measured."""
+    text = shown.text
+    if len(text.tokens) > MAX_DRAWN_TOKENS:
+        st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
+    words = f"token ids: {text.wordless}" if text.words is None else "one box per token, spaces as ·"
+    st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Stored to 1/255."))
+    how_computed([view.state.probe, "prefix_matching"], key="how_attention")
+
+
+def _matrix(view: View, page: Drawing, shown: Shown, at: int, name: str) -> None:
+    pattern = shown.pattern(view.state.layer_head or (0, 0))
+    where = f"{shown.run.run}, step {step_number(shown.step)}, {text_words(shown.text)}"
+    draw = partial(
+        figure_cache.matrix, pattern, shown.labels, head=view.state.head, where=where,
+        ids=tuple(shown.text.tokens[:MAX_DRAWN_TOKENS].tolist()), query=at,
+    )  # fmt: skip
+    page.figure(draw, name, width="half")
+
+
+def _paired_step(view: View) -> int | None:
+    """The step of the baseline that stands beside the one looked at; None where there is none."""
+    if view.base is None:
+        return None
+    try:
+        return figure_cache.pairs_of(view.run, view.base, view.state.align).get(view.state.step)
+    except ByroteError:
+        return None
+
+
+def _beside(view: View, shown: Shown) -> Shown | None:
+    """The same head of the baseline on the same tokens, at the paired step or the nearest that has it; None where none has."""
+    base = view.base
+    if (
+        base is None
+        or base.shape != view.run.shape
+        or shown.file != attention_file(view.run.path, shown.step)
+    ):
+        return None
+    at = _paired_step(view)
+    for step in sorted(base.all_steps, key=lambda s: abs(s - (shown.step if at is None else at))):
+        file = attention_file(base.path, step)
+        if file.is_file() and (text := same_text(file, shown.text)):
+            return Shown(base, step, text, file, shown.masked)
+    return None
+
+
+def _over_steps(view: View, page: Drawing, shown: Shown, at: int, base: Shown | None) -> None:
+    """How the attention to the expected target changed, where it is stored at several steps."""
+    stored = [s for s in shown.run.all_steps if attention_file(shown.run.path, s).is_file()]
+    if shown.file not in {attention_file(shown.run.path, s) for s in stored}:
+        return  # a text of one's own is measured at one step
+    st.subheader("Over training", anchor=False)
+    if len(stored) < 2:
+        nothing("The attention is stored at this step only.", how_to_keep(shown.run))
+        return
+    draw = partial(
+        figure_cache.attention_steps, shown.run, base.run if base else None, stimulus=shown.text.stimulus, index=shown.text.index, head=view.state.head,
+        query=at, step=shown.step,
+    )  # fmt: skip
+    page.figure(draw, "attention_steps", width="half")
+
+
+def _sheet(view: View, shown: Shown) -> None:
+    """Every head's attention on this text, small; of a large model the strongest heads."""
+    n_layers, n_heads = view.run.shape
+    few = n_layers * n_heads <= MAX_HEADS
+    heads = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    st.subheader("All heads on this text", anchor=False)
+    if not few:
+        state = view.state
+        ranked = view.run.cube(state.probe, state.metric).ranked(state.step) or heads
+        heads = ranked[:MAX_HEADS]
+        st.caption(
+            literal(f"The {MAX_HEADS} heads with the strongest {probe_name(state.probe)} of {n_layers * n_heads:,}, strongest first.")
+        )  # fmt: skip
+    data = _sheet_data(
+        view.run, shown.file, shown.text.stimulus, shown.text.index, tuple(heads), by_layer=few
+    )
+    show("contact_sheet", {**data, "selected": view.state.head}, key=SHEET, head=follow(SHEET, "head"))
+
+
+@run_cache(4)
+def _sheet_data(
+    run: Results, file: Path, stimulus: str, index: int, heads: tuple[tuple[int, int], ...], *, by_layer: bool
+) -> dict[str, Any]:
+    text = next(one for one in stored_texts(file) if (one.stimulus, one.index) == (stimulus, index))
+    patterns = stored_sheet(file, text)[..., :MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
+    return sheet_data(
+        patterns, heads=heads, repeats=repeats_of(text.tokens[:MAX_DRAWN_TOKENS]), by_layer=by_layer
+    )
 
 
 def _text_control(view: View, texts: Sequence[StoredText]) -> tuple[StoredText, bool]:
@@ -129,8 +307,8 @@ def _reading_controls(view: View) -> None:
         )  # fmt: skip
 
 
-def _selected() -> None:
-    at = chosen(TOKENS, "q")
+def _selected(key: str) -> None:
+    at = chosen(key, "q")
     if at is not None:
         go(q=int(at) if int(at) >= 0 else None)
 
@@ -160,19 +338,9 @@ through the final norm with the scale it had in this very pass, times W_U, minus
 not in these numbers. Saved to three digits, 5 tokens either way."""
 
 
-def _draw_writes(
-    view: View, page: Drawing, text: StoredText, file: Path, *, n_drawn: int, masked: bool
-) -> None:
-    """The table for the selected token, else the last one.
-
-    Args:
-        view: run, step, head and token.
-        page: records the table for export.
-        text: the sequence.
-        file: that holds it.
-        n_drawn: tokens that can be selected.
-        masked: show no token's text: these were memorised, and were not revealed.
-    """
+def _draw_writes(view: View, page: Drawing, shown: Shown, at: int) -> None:
+    """The table for the selected token, else for the one that is shown at first."""
+    text, file, masked = shown.text, shown.file, shown.masked
     st.subheader("What it writes", anchor=False)
     if reason := unwritten(file):
         nothing(
@@ -180,9 +348,8 @@ def _draw_writes(
         )
         return
     layer, head = view.state.layer_head or (0, 0)
-    at = position(view.state.q, n_drawn)
     writes = stored_writes(file, text, layer=layer, head=head)
-    here = MASK if masked else visible((text.words or [str(int(i)) for i in text.tokens])[at])
+    here = MASK if masked else visible(shown.tokens[at])
     frame = writes_frame(writes, at, masked=masked)
     where = f"{view.state.head} at {here} ({at})"
     if frame.empty:
@@ -203,9 +370,9 @@ def _draw_writes(
         st.text(" ".join(_HOW.split()))
 
 
-def position(selected: int | None, n_drawn: int) -> int:
-    """The selected token, where there is one and it is drawn; else the last."""
-    return selected if selected is not None and selected < n_drawn else n_drawn - 1
+def position(selected: int | None, repeats: Repeats, pattern: Float[np.ndarray, "query_pos key_pos"]) -> int:
+    """The selected token, where there is one and it is drawn; else the one with the most attention on its expected target."""
+    return selected if selected is not None and selected < len(pattern) else repeats.telling(pattern)
 
 
 def writes_frame(writes: Writes, at: int, *, masked: bool) -> pd.DataFrame:
@@ -230,107 +397,3 @@ def token_words(i: int, words: Mapping[int, str] | None) -> str:
 def visible(token: str) -> str:
     """One token with spaces, line ends and tabs marked, other controls replaced."""
     return marked(token) or "∅"
-
-
-LOOK_EVERY_S = 1.0
-
-
-def ask(view: View) -> tuple[Request, StoredText] | None:
-    """The form, what it would cost, how it is going; the answer once it is there."""
-    box = st.expander("Attention on my own text", icon=":material/edit_note:", key="own", on_change="rerun")
-    if not box.open and not st.session_state.get("own_text", "").strip():
-        return None  # nothing is looked up on disk for a form that nobody opened
-    with box, panel("your text"):
-        return _ask(view)
-    return None  # type: ignore[unreachable]  # a panel shows the error and goes on
-
-
-def _ask(view: View) -> tuple[Request, StoredText] | None:
-    run, step = view.run, view.state.step
-    price = text_requests.cost(run, step)
-    hint = "a sentence" if price.has_tokenizer else "token ids, such as 5 17 9 5 17 9"
-    text = st.text_area(
-        "Text", key="own_text", placeholder=hint, max_chars=text_requests.MAX_CHARS, height=80
-    )
-    st.caption(literal(cost_words(price, step), limit=400))
-    if not text.strip():
-        return None
-    request = text_requests.request(run, step, text)
-    texts = request.texts()
-    if texts:
-        _in_a_notebook(view, request, text if price.has_tokenizer else None)
-        return request, texts[0]
-    with st.container(horizontal=True):
-        if st.button("Run", icon=":material/play_arrow:", key="own_run", disabled=request.running):
-            text_requests.begin(run, step, text)
-            st.rerun()
-        if request.running and request.job is not None:
-            st.button(
-                "Cancel",
-                key="own_cancel",
-                on_click=jobs.cancel,
-                args=(request.job,),
-                kwargs={"at_once": True},
-            )
-    if request.running:
-        _wait(request, price)
-    for line in request.failure():
-        st.error(literal(line, limit=500), icon=":material/error:")
-    return None
-
-
-def cost_words(price: Cost, step: int) -> str:
-    """What running it will take: ``Loads step 512 (2.4 MB) in a process of its own, on the CPU: about 10 s; ...``."""
-    size_words = "" if price.n_bytes is None else f" ({size(price.n_bytes)})"
-    about = "" if price.seconds is None else f": about {duration(price.seconds)}"
-    return (
-        f"Loads step {step_number(step)}{size_words} in a process of its own, on the CPU{about}; "
-        f"at most {price.most_tokens} tokens, the first of them BOS."
-    )
-
-
-@st.fragment(run_every=LOOK_EVERY_S)
-def _wait(request: Request, price: Cost) -> None:
-    """Until the worker has answered."""
-    now = text_requests.again(request)
-    if now.file.is_file() or not now.running:
-        st.rerun()
-    assert now.job is not None
-    taken = jobs.age_s(now.job)
-    about = "" if price.seconds is None else f" of about {duration(price.seconds)}"
-    st.caption(f"Running for {duration(taken)}{about}; it continues if you look elsewhere.")
-
-
-def _in_a_notebook(view: View, request: Request, text: str | None) -> None:
-    """The lines that give the same numbers."""
-    lines = notebook_lines(view, request.texts()[0], text, writes=not unwritten(request.file))
-    with st.popover("The same in a notebook", icon=":material/terminal:", key="own_lines", type="tertiary"):
-        st.code("\n".join(lines), language="python", wrap_lines=True)
-
-
-def notebook_lines(view: View, found: StoredText, text: str | None, *, writes: bool) -> list[str]:
-    """Python that makes what is shown of the head looked at: what it writes, and last its attention.
-
-    Args:
-        view: run, step and head.
-        found: the answer.
-        text: what was written; None where it was token ids.
-        writes: whether the model's heads have a direct path that can be read.
-    """
-    layer, head = view.state.layer_head or (0, 0)
-    series = str(text_requests.series_path(view.run))
-    given = repr(text) if text is not None else f"np.array([{found.tokens.tolist()}])"
-    lines = ["import numpy as np"] if text is None else []
-    wrote = [
-        "wrote = written(model, seen.tokens)",
-        f"wrote.ids[0, {layer}, {head}], wrote.logits[0, {layer}, {head}]  # per token: 5 raised, 5 lowered",
-    ]
-    return [
-        *lines,
-        "from byrote.checkpoints import open_series",
-        f"from byrote.interp import capture, load{', written' if writes else ''}",
-        f"model = load(open_series({series!r}).at({view.state.step}))",
-        f"seen = capture(model, {given})",
-        *(wrote if writes else []),
-        f"seen.pattern[{layer}, 0, {head}]",
-    ]

@@ -155,6 +155,10 @@ class Source(Configured):
         pairs = getattr(half, "pairs", None)
         return None if pairs is None else pairs(self)
 
+    def token_name(self, token: int) -> str:
+        """What a token id is called where it is shown: `BOS`, else its number, behind a letter where the source has kinds of ids."""
+        return "BOS" if token == self.bos_token_id else str(token)
+
     def require_shape(self, *, table: int = 1) -> None:
         """Refuse a vocabulary or context that no sequence, or no memory, can have.
 

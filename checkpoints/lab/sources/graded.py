@@ -79,3 +79,8 @@ class Graded(Source):
     def n_table_ids(self) -> int:
         """Ids below those of phrases, BOS among them."""
         return self.d_vocab - self.n_phrase_ids
+
+    def token_name(self, token: int) -> str:
+        """`BOS`, `t` and the number of an id of the table, `p` and that of an id of phrases."""
+        known = super().token_name(token)
+        return known if not known.isdigit() else f"{'p' if token >= self.n_table_ids else 't'}{token}"

@@ -12,10 +12,15 @@ from planted_series import head_metric, keep_attention, rising, whole, write_res
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from byrote.checkpoints import ByroteError
+from byrote.checkpoints.array_files import write_arrays
+from byrote.dashboard.components.contact_sheet import pooled, sheet_data
 from byrote.dashboard.library import _unpacked, open_library
 from byrote.dashboard.views.head import scores_frame
 from byrote.dashboard.views.head_text import position, token_words, visible, writes_frame
 from byrote.probes.attention import Writes, attention_file, stored_texts, unwritten
+from byrote.probes.figures import attention_over_steps
+from byrote.probes.repeats import repeats_of
 
 WORDS = ["<bos>", " a", " b", "\n", " d"]
 EVIL = ["<script>alert(1)</script>", " a\u202eb", "](javascript:alert(1))", "$x$ :red[y]", "x" * 200]
@@ -133,7 +138,7 @@ def test_what_is_not_kept_is_said_with_its_reason(open_page, tmp_path, reason):
     assert not at.exception and not at.error and written(at) is None
     told = "A norm after attention bends it." if reason else "Run the same sweep again with --save-attention."
     assert told.lower() in said(at).lower()
-    assert len(at.get("bidi_component")) == 2  # the attention is there, and the link to copy
+    assert len(at.get("bidi_component")) == 3  # the attention, all heads on the text, and the link to copy
 
 
 def test_where_nothing_is_kept_the_command_and_its_size_are_said(open_page, tmp_path):
@@ -155,7 +160,7 @@ def test_damaged_arrays_take_only_their_own_part_of_the_page(open_page, kept):
     at = open_page("head", kept, step=40, head="L1H2")
     assert not at.exception
     assert "What this head writes cannot be shown" in said(at)
-    assert len(at.get("bidi_component")) == 2  # the attention is there
+    assert len(at.get("bidi_component")) == 3  # the attention is there
     assert scores(at).loc["Prefix matching", "rank"] == "1 of 6"
 
 
@@ -174,7 +179,8 @@ def test_tokens_in_words():
     words = {1: " the", 2: "", 3: "a\u202eb\tc"}
     assert [token_words(i, words) for i in (1, 2, 3)] == ["·the", "id 2", "a\ufffdb⇥c"]
     assert token_words(17, None) == "17"
-    assert [position(held, 5) for held in (None, 0, 4, 5)] == [4, 0, 4, 4]
+    once, pattern = repeats_of(np.arange(5)), np.eye(5)
+    assert [position(held, once, pattern) for held in (None, 0, 4, 5)] == [4, 0, 4, 4]
 
 
 def test_fewer_raised_than_lowered_leaves_blanks():
@@ -234,3 +240,100 @@ def test_a_step_without_attention_leads_to_the_nearest_that_has_it(open_page, fu
     at.button(key="to_attention").click().run()
     assert at.session_state["byrote_state"].step == 40
     assert "figure_attention" in "".join(c.proto.id for c in at.get("plotly_chart"))
+
+
+# What repeats, beside the baseline, over training, and all heads
+
+
+def looks_at(keys: dict[int, int], n: int = 7) -> np.ndarray:
+    """Attention of a head that gives 200/255 to these keys and the rest to itself; every other query looks at itself."""
+    pattern = np.zeros((n, n), dtype=np.uint8)
+    for query in range(n):
+        pattern[query, query] = 255
+        if query in keys:
+            pattern[query, [keys[query], query]] = 200, 55
+    return pattern
+
+
+def save_repeats(folder, step: int, heads: dict[tuple[int, int], dict[int, int]], *, shape=(2, 3)) -> None:
+    """Attention on BOS and three tokens twice: `heads` look at these keys, all others at themselves."""
+    patterns = np.broadcast_to(looks_at({}), (1, *shape, 7, 7)).copy()
+    for (layer, head), keys in heads.items():
+        patterns[0, layer, head] = looks_at(keys)
+    arrays = {
+        "repeated_random/pattern": patterns,
+        "repeated_random/tokens": np.array([[0, 5, 17, 9, 5, 17, 9]]),
+    }
+    facts = {
+        "format": "byrote-attention-2",
+        "stimuli": json.dumps({"repeated_random": "planted"}),
+        "words": "{}",
+        "unwritten": "x",
+    }
+    write_arrays(attention_file(folder, step), arrays, facts)
+
+
+def components(at) -> list[dict]:
+    return [json.loads(each.proto.json) for each in at.get("bidi_component")]
+
+
+def test_a_repeated_text_shows_its_blocks_and_the_token_that_tells(open_page, full_runs):
+    run = open_library([full_runs]).runs["repeated"]
+    save_repeats(run.path, 40, {(1, 2): {5: 3}, (0, 1): {5: 2, 4: 2}})
+    try:
+        at = open_page("head", full_runs, run="repeated", base="", step=40, head="L1H2")
+        strip = next(each for each in components(at) if "starts" in each)
+        assert strip["starts"] == [1, 4] and strip["rest"] == 5 and strip["lock"] is None
+        assert strip["targets"] == [[], [], [], [], [2], [3], [4]]
+        sheet = next(each for each in components(at) if "said" in each)
+        assert (
+            sheet["selected"] == "L1H2"
+            and sheet["names"][5] == "L1H2"
+            and sheet["layers"] == [0, 0, 0, 1, 1, 1]
+        )
+        # of the three tokens with a target, L1H2 looks at one's with 200/255, and L0H1 at the first one's
+        assert sheet["said"][5] == sheet["said"][1] == "0.261 on the token after the earlier copy"
+        assert sheet["said"][0] == "0 on the token after the earlier copy"
+        assert "The attention is stored at this step only." in said(at)
+        beside = open_page("head", full_runs, run="repeated", base="", step=40, head="L0H1")
+        assert next(each for each in components(beside) if "starts" in each)["rest"] == 4
+    finally:
+        attention_file(run.path, 40).unlink()
+
+
+def test_the_same_tokens_stand_beside_one_another_in_two_runs_and_over_training(open_page, full_runs):
+    runs = open_library([full_runs]).runs
+    run, base = runs["repeated"], runs["unique"]
+    steps = run.steps[-2:]
+    for step, keys in zip(steps, ({}, {5: 3}), strict=True):
+        save_repeats(run.path, step, {(1, 2): keys})
+    save_repeats(base.path, base.steps[-1], {(1, 2): {6: 4}})
+    try:
+        at = open_page("head", full_runs, run="repeated", base="unique", step=steps[-1], head="L1H2")
+        assert not at.exception and not at.error
+        strips = [each for each in components(at) if "starts" in each]
+        assert [strip["rest"] for strip in strips] == [
+            5,
+            5,
+        ]  # the same token in both, that which tells in the run
+        assert strips[0]["codes"] != strips[1]["codes"]
+        drawn = attention_over_steps([run], head="L1H2", text=0, query=5)
+        table = drawn.table.set_index(["line", "step"])["value"]
+        assert table[("token 5", steps[0])] == 0 and table[("token 5", steps[1])] == pytest.approx(200 / 255)
+        assert table[("mean of 3 tokens", steps[1])] == pytest.approx(200 / 255 / 3)
+        assert "uniform attention gives 0.167" in drawn.alt
+        with pytest.raises(ByroteError, match="stored at 1 step"):
+            attention_over_steps(base, head="L1H2")
+    finally:
+        for one, step in ((run, steps[0]), (run, steps[1]), (base, base.steps[-1])):
+            attention_file(one.path, step).unlink()
+
+
+def test_a_long_text_is_drawn_small_by_its_largest_cells():
+    patterns = np.zeros((1, 100, 100), dtype=np.uint8)
+    patterns[0, 99, 50], patterns[0, 4, 2] = 200, 100
+    small, every = pooled(patterns)
+    assert (small.shape, every) == ((1, 34, 34), 3)
+    assert small[0, 33, 16] == 200 and small[0, 1, 0] == 100 and int((small > 0).sum()) == 2
+    data = sheet_data(patterns[None], heads=[(0, 0)], repeats=repeats_of(np.arange(100)), by_layer=True)
+    assert data["said"] == [""] and data["borders"] == [] and data["side"] == 34

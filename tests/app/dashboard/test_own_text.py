@@ -19,7 +19,7 @@ from byrote.dashboard.tasks import TEXT as TEXT_TASK
 from byrote.dashboard.tasks import Task
 from byrote.dashboard.text_requests import Request
 from byrote.dashboard.text_worker import attend
-from byrote.dashboard.views.head_text import cost_words
+from byrote.dashboard.views.own_text import cost_words
 from byrote.interp import capture, load
 from byrote.probes.attention import SCALE, StoredText, stored_pattern, stored_texts
 from byrote.probes.results import Results
