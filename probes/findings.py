@@ -426,7 +426,7 @@ def circuit(results: Table, *, way: str, step: int) -> str:
         change = interval(most.change, most.lo, most.hi, sign=True)
         pair = pair_label(most.source, most.target)
         return f"None of {counted(len(ablated), 'ablated path')} carries prefix matching {when}; {pair} changes it most, by {change}"
-    return _by_weights(results, step) or f"Which head feeds which was not tested by ablation {when}"
+    return _by_weights(results, step) or f"No path between heads was ablated {when}"
 
 
 def _by_weights(results: Table, step: int) -> str:
@@ -470,13 +470,14 @@ def memory(
         score = interval(rule.value, rule.lo, rule.hi)
         copies = f"; its strongest prefix matching is {score} ({rule.where})"
     if not gaps:
-        return f"{name}: no training sequences were given to test it on{copies}"
+        return f"No training sequences were given to test the memory of {name}{copies}"
     if step not in gaps:
-        return f"{name}: memory was not measured at step {step_number(step)}{copies}"
+        return f"Memory of {name} was not measured at step {step_number(step)}{copies}"
     gap = gaps[step]
     if not trained:
         cost = interval(-gap.value, -gap.hi, -gap.lo, sign=True)
-        return f"{name} was never trained on the pool of its counterpart, which costs it {cost} nats against fresh sequences at step {step_number(step)}{copies}"
-    says = "remembers its training sequences" if gap.lo > 0 else "shows no sign of memory"
+        return f"The pool of its counterpart, on which {name} was never trained, costs it {cost} nats against fresh sequences at step {step_number(step)}{copies}"
+    says = f"Training sequences are remembered in {name}" if gap.lo > 0 else f"No sign of memory in {name}"
     cost = interval(gap.value, gap.lo, gap.hi)
-    return f"{name} {says}: they cost {cost} nats less than fresh ones at step {step_number(step)}{copies}"
+    they = "they" if gap.lo > 0 else "training sequences"
+    return f"{says}: {they} cost {cost} nats less than fresh ones at step {step_number(step)}{copies}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from byrote.probes.results.table import Table
 
 INDUCTION, PREVIOUS, MATCHES, RESTS, LOOKS_BACK, NONE = (
-    "induction head", "previous-token head", "matches prefixes", "rests on position 0", "looks back", "none tested for",
+    "induction head", "previous-token head", "matches prefixes", "rests on position 0", "looks back", "none of these",
 )  # fmt: skip
 ROLES = (INDUCTION, PREVIOUS, MATCHES, RESTS, LOOKS_BACK, NONE)
 UNKNOWN = -1  # of a head on which nothing was measured

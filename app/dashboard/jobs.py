@@ -99,7 +99,7 @@ class Job:
     def death(self) -> str:
         """How it died, in words; "" for a job that runs, or ended as it should."""
         if self.state == "lost":
-            return "died without a word, as when the machine is switched off or the process is killed"
+            return "ended without a message, as when the machine is switched off or the process is killed"
         if self.state != "failed" or self.code is None:
             return ""
         if self.code >= 0:
@@ -327,7 +327,7 @@ def _refuse_twin(results: Path, task: Task, within: Sequence[str]) -> None:
                 if one == other or one in other.parents or other in one.parents:
                     raise ByroteError(
                         f"a job on {other} is running already",
-                        help="wait for it, or cancel it; finished work is kept",
+                        help="wait for it, or cancel it; finished work is not lost",
                     )
 
 

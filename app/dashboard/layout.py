@@ -137,7 +137,7 @@ def example(view: View) -> None:
     with st.container(border=True, key="example"):
         st.markdown(
             f":material/school: Nothing has been measured in {literal(_where(view.library))} yet. "
-            "These runs come with byrote, to look around in: one seed of each arm of the demo. Half of the data is the same in "
+            "These runs come with byrote as an example: one seed of each arm of the demo. Half of the data is the same in "
             "all four; the other half is fresh, left out, repeated, or written by a model."
         )
         with st.popover("Measure my own", icon=":material/terminal:", key="begin", type="tertiary"):
@@ -208,7 +208,7 @@ def _short(name: str) -> str:
 def _probe_control(view: View) -> None:
     probes, state = view.run.head_probes, view.state
     if not probes:
-        st.caption("This run holds no probe with a value per head.")
+        st.caption("No probe with a value per head was measured in this run.")
         return
     probe = bound("probe", state.probe, metric="")  # the probe's main one
     st.selectbox("Probe", list(probes), format_func=lambda n: sentence_case(probe_name(n)), **probe)
@@ -233,7 +233,7 @@ def _head_control(view: View) -> None:
 def _base_control(view: View) -> None:
     others = [name for name in view.library.runs if name != view.state.run]
     if not others:
-        st.caption("One run: nothing to compare it with.")
+        st.caption("Only one run: nothing to compare it with.")
         return
     base = bound("base", view.state.base or NONE, to=lambda name: "" if name == NONE else name)
     st.selectbox("Baseline", [NONE, *others], format_func=_short, **base)

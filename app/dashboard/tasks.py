@@ -161,7 +161,7 @@ def run_task(paths: tuple[str, ...], probes: list[str], *, keep_attention: bool,
 
     Args:
         paths: of checkpoints, as `byrote run` takes them.
-        probes: by name; all that do not cost many passes where none is named.
+        probes: by name; all except those that need many passes where none is named.
         keep_attention: of every head on two sequences per stimulus.
         out: folder that gets the results.
 

@@ -117,7 +117,7 @@ def request(run: Results, step: int, text: str) -> Request:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ByroteError("the text holds half a character", help="paste it anew") from None
+        raise ByroteError("the text holds half a character", help="paste it again") from None
     checkpoint = checkpoint_of(run, step)
     marks = [file_stamp(file, missing_ok=True) for file in checkpoint.files]
     named = json.dumps([FORMAT, str(checkpoint.path), step, marks, text])

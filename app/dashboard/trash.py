@@ -22,7 +22,7 @@ from byrote.probes.sweep.folder import shards_at_work
 from byrote.probes.wording import shell_line
 
 REMOVED = ".removed"
-_WAIT = "wait for it, or cancel it; finished work is kept"
+_WAIT = "wait for it, or cancel it; finished work is not lost"
 
 
 def remove(folder: Path, opened: Sequence[Path]) -> Path:

@@ -80,7 +80,7 @@ def cells_of(
             arms = list(dict.fromkeys(rows["arm"].iloc[a:b])) if "arm" in rows else []
             if len(arms) > 1:
                 raise ByroteError(
-                    f"{clean(listed(arms))} stand at one dose, {name:g}, and differ in something else",
+                    f"{clean(listed(arms))} have the same dose, {name:g}, but differ in something else",
                     help="give arms that differ in nothing but the dose, or name what they differ in with --over",
                 )
             raise ByroteError(

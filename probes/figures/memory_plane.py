@@ -154,7 +154,10 @@ def memory_plane(
         at, (lo, hi), style = xs[max(xs)].value, axes[1]["range"], styles[run.run]
         line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
         traces.append(scatter(markup(run.run), [at, at], [lo, hi], line=line, hoverinfo="name"))
-        words, height = f"{markup(short(run.run))}: memory not tested", lo + (hi - lo) * (0.62 - 0.09 * rank)
+        words = markup(short(run.run)) + (
+            ": memory not tested" if look.width == "full" else ""
+        )  # pages list them
+        height = lo + (hi - lo) * (0.62 - 0.09 * rank)
         side: dict[str, Any] = (
             {"xanchor": "right", "xshift": -6}
             if at > sum(axes[0]["range"]) / 2

@@ -7,7 +7,7 @@ const MANY = 128; // with more heads than this only those with edges are drawn, 
 const STRONGEST = 24, OF_SELECTED = 8; // edges drawn between groups, and further ones of the selected head
 const BANDS = 8, ROWS = 3, CELL_HEIGHT = 74, HALF_CELL = 96; // groups of layers; heads of a cell stand in two columns of so many
 // Columns from left to right, roughly as a circuit runs; "" is what nothing says.
-const FLOW = ["previous-token head", "looks back", "rests on position 0", "none tested for", "", "matches prefixes", "induction head"];
+const FLOW = ["previous-token head", "looks back", "rests on position 0", "none of these", "", "matches prefixes", "induction head"];
 const label = (layer, head) => `L${layer}H${head}`;
 const drawn = (tag, attributes = {}, ...children) => {
   const made = document.createElementNS(SVG, tag);

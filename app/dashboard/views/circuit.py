@@ -34,7 +34,7 @@ def draw(view: View, page: Drawing) -> None:
     """The graph, which plays over the steps, and the table that says the same."""
     run, state = view.run, view.state
     if run.shape[0] == 1:
-        page.title(f"{run.run} has one layer: composition needs two")
+        page.title("Composition needs two layers, and this model has one")
         nothing("A head can only read what an earlier layer wrote.")
         return
     measured = run.has("composition", f"{state.way}_z")
@@ -60,7 +60,7 @@ def draw(view: View, page: Drawing) -> None:
             command = export.run_command(run, "-p", "induction_circuit")
             st.caption(
                 literal(
-                    f"No path was ablated at this step. What the heads need is measured by: {command}",
+                    f"No path was ablated at this step. To measure which paths the heads need: {command}",
                     limit=1000,
                 )
             )
@@ -76,8 +76,8 @@ def _legend(view: View) -> None:
         what = probe_name(state.probe) if state.probe else "nothing measured"
         st.caption(
             literal(
-                f"Node colour: what the head is; size: {what}. Orange edge: prefix matching falls when this path is ablated. Edge width: composition z, "
-                "an aid to exploring; the pair with the highest z need not do the work. Later layers read from earlier ones below.",
+                f"Node colour: role of the head; size: {what}. Orange edge: prefix matching falls when this path is ablated. Edge width: composition z, "
+                "a guide for exploring: the pair with the highest z is not necessarily the one that matters. Later layers read from earlier ones below.",
                 limit=400,
             )
         )
@@ -88,7 +88,7 @@ def _edges(view: View, page: Drawing, found: Wiring, least: float) -> None:
     way, step = view.state.way, view.state.step
     frame = edges_table(view.run, found, way=way, step=step, least=least)
     if frame.empty:
-        nothing(f"No edge reaches z {least:g} at step {step_number(step)}.", "Move the threshold down.")
+        nothing(f"No edge reaches z {least:g} at step {step_number(step)}.", "Lower the threshold.")
         return
     targets = list(frame["to"])
     page.choices(

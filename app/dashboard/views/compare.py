@@ -145,7 +145,7 @@ def mass_words(run: Results, base: Results, pair: tuple[int, int]) -> str:
         at = {p.step: p for p in points(one, *RULE_AXES["induction mass"][:2])}.get(step)
         said = "not measured" if at is None else f"{interval(at.value, at.lo, at.hi)} {at.where}"
         found.append(f"{clean(one.run, limit=60)} {said}")
-    return f"Induction mass, prefix matching above chance summed: {'; '.join(found)}."
+    return f"Induction mass (prefix matching above chance, summed over heads): {'; '.join(found)}."
 
 
 def _main(probe: str) -> str:
@@ -170,7 +170,7 @@ GRID = "compare_grid"
 
 
 def draw(view: View, page: Drawing) -> None:
-    """What differs in the set-up, the grids side by side, head by head, every measure, and which heads changed."""
+    """The grids side by side, what differs in the set-up, head by head, every measure, and which heads changed."""
     base = view.base
     if base is None:
         _one_run(view, page)
@@ -181,11 +181,11 @@ def draw(view: View, page: Drawing) -> None:
         _notes(comparison)
     with panel("the arms"):
         _arms(view, base, page)
-    with panel("what differs in the set-up"):
-        frame = config_frame(view.run, base)
-        page.table(frame, "setup", caption="Set-up: only what differs.", height="content")
     with panel("the grids"):
         _grids(view)
+    with panel("what differs in the set-up"):
+        frame = config_frame(view.run, base)
+        page.table(frame, "setup", caption="Set-up: only the settings that differ.", height="content")
     if comparison is None:
         return
     left, right = st.columns([1, 1], gap="medium")
@@ -223,7 +223,7 @@ def _arms(view: View, base: Results, page: Drawing) -> None:
     page.table(
         arms_frame(found), "arms",
         caption=f"{found.b.name} minus {found.a.name}, over {len(found.a)} and {len(found.b)} seeds; intervals cover seeds and "
-        "sequences. seeds / sequences: how many times as far as sequences the seeds move a number.",
+        "sequences. seeds / sequences: the spread over seeds as a multiple of the spread over sequences.",
     )  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def _notes(comparison: Comparison) -> None:
     """What could not be compared, one click away."""
     if comparison.notes:
         with st.popover(
-            f"{counted(len(comparison.notes), 'measure')} compared in part or not: why?",
+            f"{counted(len(comparison.notes), 'measure')} not compared, or only in part: why?",
             icon=":material/info:",
             type="tertiary",
             key="notes",
@@ -291,7 +291,7 @@ def _compared(view: View, page: Drawing) -> Comparison | None:
 def _controls(view: View) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="compare_controls"):
         st.button(
-            "Swap the two",
+            "Swap run and baseline",
             icon=":material/swap_horiz:",
             on_click=go,
             kwargs={"run": view.state.base, "base": view.state.run},
@@ -306,7 +306,7 @@ def _grids(view: View) -> None:
     if base is None or not state.probe:
         return
     if why := init_disagreement(base, run):
-        nothing(f"No head stands beside its like, so none is compared by name: {why}.")
+        nothing(f"Heads of the same name do not correspond, so none is compared by name: {why}.")
         return
     try:
         pairs = pairs_of(run, base, state.align)
@@ -322,7 +322,7 @@ def _grids(view: View) -> None:
 
 
 def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
-    st.subheader("Heads lost, gained, kept", anchor=False)
+    st.subheader("Heads lost, gained and retained", anchor=False)
     assert view.base is not None
     frame = turnover_frame(
         view.run,
@@ -346,7 +346,7 @@ def _measures(view: View, base: Results, page: Drawing, comparison: Comparison) 
         differences_frame(comparison, head=view.state.head), "differences",
         caption=f"{comparison.b} minus {comparison.a}, not tested: imported scores have no samples." if comparison.untested else
         f"{comparison.b} minus {comparison.a}, paired on the same sequences; intervals cover the choice of sequences, not the training seed: "
-        "this is said of these two runs. A change is clear when its whole interval lies beyond the metric's smallest effect.",
+        "the statements are about these two runs. A change is clear when its whole interval lies beyond the metric's smallest effect.",
         column_config={"q": st.column_config.TextColumn("q", help="p-value corrected within the metric's family, over all steps compared")},
     )  # fmt: skip
     page.figure(
@@ -363,14 +363,16 @@ def _one_run(view: View, page: Drawing) -> None:
     st.caption(
         "Choose a baseline in the sidebar to compare two runs."
         if others
-        else "One run: measure a control with the same command and it appears here, byrote run runs/control -o results"
+        else "There is only one run. Measure a control with the same command and it appears here: byrote run runs/control -o results"
     )
     if not state.probe:
         return
     cube = run.cube(state.probe, state.metric)
     usable = [s for s in cube.steps if cube.valid[cube.index(s)].any()]
     if len(usable) < 2 or not np.isfinite(cube.value[cube.index(state.step)]).any():
-        nothing(f"{probe_name(state.probe)} was measured at {len(usable)} checkpoint; change needs two.")
+        nothing(
+            f"{sentence_case(probe_name(state.probe))} was measured at {counted(len(usable), 'checkpoint')}; a change needs two."
+        )
         return
     with panel("the change"):
         drawn = partial(figure_cache.change, run, state.probe, state.metric, usable[0], state.step)

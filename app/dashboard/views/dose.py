@@ -24,14 +24,14 @@ from byrote.probes.results import Results
 from byrote.probes.wording import clean, literal, shell_line
 
 GRID = "dose_grid"
-_HELP = "Measure arms of two doses or more; runs declare theirs by a lab series' manifest or byrote.toml beside results"
+_HELP = "Measure arms at two or more doses. A run declares its dose in the manifest of a lab series, or in byrote.toml beside its results"
 
 
 def draw(view: View, page: Drawing) -> None:
     """The dose-response beside the grids along the dose, then the numbers."""
     found = _doses(view)
     if isinstance(found, str):
-        page.title("These runs are no dose-response")
+        page.title("These runs do not form a dose-response series")
         nothing(f"{found}.", _HELP)
         return
     several = len(found.by_size) > 1
@@ -150,7 +150,7 @@ def _grids(view: View, found: Doses) -> None:
     runs = along(view, found.over)
     if len(runs) < 2 or not view.state.probe:
         nothing(
-            "No other dose has a run of this seed and size with this probe, so that no head stands beside its like.",
+            "No other dose has a run of this seed and size with this probe, so heads cannot be followed along the dose.",
             "Choose another run: heads are followed from dose to dose within one seed",
         )
         return

@@ -51,7 +51,7 @@ def draw(view: View, page: Drawing) -> None:
     """Neighbours, attention on the saved texts, and everything measured about the head."""
     run, state = view.run, view.state
     if not state.head or not state.probe:
-        page.title(f"{run.run} has no head to show")
+        page.title("There is no head to show")
         nothing("No probe with a value per head was measured.", measuring("prefix_matching"))
         return
     head = parse_head(state.head)
@@ -120,7 +120,7 @@ def _scores(view: View, page: Drawing, beside: tuple[str, ...]) -> None:
                 width=50 if beside else 60,
                 y_min=0,
                 y_max=1,
-                help="Over the steps, on the whole range of the measure: what is level here hardly changed",
+                help="Over the steps, on the full range of the measure: a flat line hardly changed",
             ),
             VALUE: st.column_config.TextColumn(
                 f"{state.head} [95% interval]" if beside else VALUE, width=150

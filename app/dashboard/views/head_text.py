@@ -193,7 +193,7 @@ def _about(view: View, shown: Shown) -> None:
     if len(text.tokens) > MAX_DRAWN_TOKENS:
         st.caption(f"The first {MAX_DRAWN_TOKENS} of {len(text.tokens):,} tokens.")
     words = f"token ids: {text.wordless}" if text.words is None else "one box per token, spaces as ·"
-    st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Stored to 1/255."))
+    st.caption(literal(f"{text_words(text)}, {text.stimulus_id}; {words}. Stored in steps of 1/255."))
     how_computed([view.state.probe, "prefix_matching"], key="how_attention")
 
 
@@ -359,7 +359,7 @@ def _draw_writes(view: View, page: Drawing, shown: Shown, at: int) -> None:
             )
         )
         return
-    hint = "" if view.state.q is not None else " Click a token to look elsewhere."
+    hint = "" if view.state.q is not None else " Select a token to see what the head writes there."
     page.table(
         frame,
         "writes",

@@ -84,7 +84,7 @@ def draw(view: View, page: Drawing) -> None:
     page.title(finding(run, step=step))
     if run is not view.run:
         st.caption(
-            literal(f"{view.run.run} holds no measure of memory; what follows is of {run.run}.", limit=300)
+            literal(f"Memory was not measured in {view.run.run}; this page shows {run.run}.", limit=300)
         )
     with panel("the plane"):
         _plane(view, page)
@@ -110,14 +110,14 @@ def _plane(view: View, page: Drawing) -> None:
     runs = [run for run in view.library.runs.values() if run.run in drawn]
     ys, xs = available(MEMORY_AXES, runs), available(RULE_AXES, runs)
     if not ys or not xs:
-        nothing("No run holds a measure of memory.", view.page.command)
+        nothing("No measure of memory in any run.", view.page.command)
         return
     with st.container(horizontal=True, key="plane_controls"):
-        x = _axis_choice("To the right: the rule", "rule", xs, view.state.rule)
-        y = _axis_choice("Upwards: memory", "memory", ys, view.state.memory)
+        x = _axis_choice("Horizontal axis: rule", "rule", xs, view.state.rule)
+        y = _axis_choice("Vertical axis: memory", "memory", ys, view.state.memory)
     for wanted, shown in ((view.state.rule, x), (view.state.memory, y)):
         if wanted not in ("", shown):
-            st.caption(literal(f"No run here holds {wanted}; showing {shown}."))
+            st.caption(literal(f"{wanted} was not measured in any of these runs; showing {shown}."))
     plane = partial(
         figure_cache.memory_plane, *runs, rule=x, memory=y, base=view.state.base or None, step=view.state.step, shown=view.run.run
     )  # fmt: skip
@@ -127,7 +127,7 @@ def _plane(view: View, page: Drawing) -> None:
     if without:
         st.caption(
             literal(
-                f"A line only, since memory was not measured: {', '.join(without)}",
+                f"Drawn as a line, because memory was not measured: {', '.join(without)}",
                 limit=400,
             )
         )
@@ -148,13 +148,13 @@ def _axis_choice(label: str, word: str, axes: list[str], wanted: str) -> str:
 
 
 def _flow(run: Results, page: Drawing) -> None:
-    st.subheader("Memorised, kept, forgotten", anchor=False)
+    st.subheader("Memorised, retained, forgotten", anchor=False)
     if not run.has("exact_match", "completed") or not points(run, "exact_match", "completed"):
         nothing("Members were not measured in this run.", _measuring(run, "exact_match"))
         return
     page.figure(partial(figure_cache.member_flow, run), "flow", width="half")
     page.table(
-        figure_cache.member_flow(run).table, "flow", caption="Members between two measured steps.", height=240,
+        figure_cache.member_flow(run).table, "flow", caption="Members that changed between measured steps.", height=240,
         column_order=("step_to", "memorised", "new", "again", "kept", "forgotten", "twins"),
         column_config={"step_to": st.column_config.NumberColumn("step", format="localized")},
     )  # fmt: skip
@@ -180,7 +180,7 @@ def _passages(view: View, run: Results, *, step: int) -> None:
         at = min(view.state.passage, len(found) - 1)
         st.selectbox(
             "Training sequence", range(len(found)), width=240, **bound("passage", at),
-            format_func=lambda i: f"{found[i].index + 1} of {len(found)}" + ("" if found[i].words else ", places only"),
+            format_func=lambda i: f"{found[i].index + 1} of {len(found)}" + ("" if found[i].words else ", positions only"),
         )  # fmt: skip
         reveal = st.toggle(
             "reveal its text", key="reveal_passage", help="Masked, because it may be memorised"
@@ -191,11 +191,7 @@ def _passages(view: View, run: Results, *, step: int) -> None:
             "Its tokens were not saved: run the same sweep with --save-attention for the first two sequences."
         )
     st.html(passage_html(passage, theme=view.theme, reveal=reveal))
-    st.caption(
-        literal(
-            f"How each token is predicted at step {step_number(step)}; the first has nothing before it to be known from."
-        )
-    )
+    st.caption(literal(f"How each token is predicted at step {step_number(step)}; the first has no context."))
 
 
 def passage_html(passage: Passage, *, theme: str, reveal: bool) -> str:

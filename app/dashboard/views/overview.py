@@ -305,7 +305,7 @@ def _missing(view: View) -> None:
     """Everything that is not there, why, and what would measure it."""
     found = missing(view.run)
     if not found:
-        st.caption("Nothing is missing: every checkpoint holds every probe that is measured without asking.")
+        st.caption("Nothing is missing: every checkpoint has every probe that is measured by default.")
         return
     with st.expander(f"What is missing: {counted(len(found), 'thing')}", icon=":material/help_center:"):
         for one in found[:MAX_MISSING]:

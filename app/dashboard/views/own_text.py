@@ -58,11 +58,11 @@ def _ask(view: View) -> tuple[Request, StoredText] | None:
 
 
 def cost_words(price: Cost, step: int) -> str:
-    """What running it will take: ``Loads step 512 (2.4 MB) in a process of its own, on the CPU: about 10 s; ...``."""
+    """What running it will take: ``Loads step 512 (2.4 MB) in a separate process, on the CPU: about 10 s; ...``."""
     size_words = "" if price.n_bytes is None else f" ({size(price.n_bytes)})"
     about = "" if price.seconds is None else f": about {duration(price.seconds)}"
     return (
-        f"Loads step {step_number(step)}{size_words} in a process of its own, on the CPU{about}; "
+        f"Loads step {step_number(step)}{size_words} in a separate process, on the CPU{about}; "
         f"at most {price.most_tokens} tokens, the first of them BOS."
     )
 
@@ -76,7 +76,7 @@ def _wait(request: Request, price: Cost) -> None:
     assert now.job is not None
     taken = jobs.age_s(now.job)
     about = "" if price.seconds is None else f" of about {duration(price.seconds)}"
-    st.caption(f"Running for {duration(taken)}{about}; it continues if you look elsewhere.")
+    st.caption(f"Running for {duration(taken)}{about}; it continues if you leave this page.")
 
 
 def _in_a_notebook(view: View, request: Request, text: str | None) -> None:

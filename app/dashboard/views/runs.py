@@ -73,10 +73,10 @@ def _new(root: Path) -> None:
         )
         left, right = st.columns([3, 1], vertical_alignment="bottom")
         probes = left.multiselect(
-            "Probes", list(REGISTRY), key="job_probes", placeholder="all that do not cost many passes"
+            "Probes", list(REGISTRY), key="job_probes", placeholder="all except those that need many passes"
         )
         keep = right.checkbox(
-            "Keep attention",
+            "Store attention",
             key="job_attention",
             help="Every head's attention on two sequences per stimulus, for the Head page",
         )
@@ -123,7 +123,7 @@ def _jobs(root: Path) -> None:
     found = jobs.all_jobs(root, most=N_SHOWN)
     if (root / FORMER).is_dir():
         st.caption(
-            f"The folder {literal(FORMER)} in these results is of version 0.1: jobs are kept elsewhere now, and it is ignored."
+            f"The folder {literal(FORMER)} in these results is of version 0.1: jobs are stored elsewhere now, and it is ignored."
         )
     if not found:
         st.caption(
@@ -155,7 +155,7 @@ def _one_job(job: Job, root: Path) -> None:
     if job.errors:
         st.markdown("\n".join(f"- {literal(line, limit=400)}" for line in job.errors[:10]))
     if job.lines:
-        with st.expander("What it said", expanded=bool(job.death or job.task.dry_run)):
+        with st.expander("Output of the job", expanded=bool(job.death or job.task.dry_run)):
             st.text("\n".join(clean(line, limit=300) for line in job.lines))
 
 
@@ -163,10 +163,10 @@ def _job_button(job: Job, root: Path) -> None:
     """Stop what runs; resume what stopped."""
     name = job.folder.name
     if job.running and not job.stop_requests:
-        hint = "Stops after the checkpoint in hand; finished work is kept"
+        hint = "Stops after the current checkpoint; finished work is not lost"
         st.button("Cancel", key=f"cancel_{name}", help=hint, on_click=jobs.cancel, args=(job,))
     elif job.running:
-        hint = "Does not wait for the checkpoint in hand; finished work is kept"
+        hint = "Does not wait for the current checkpoint; finished work is not lost"
         st.button("Stop now", key=f"stop_{name}", help=hint, on_click=jobs.cancel, args=(job,))
     elif job.state in ("cancelled", "lost", "failed") and not job.task.dry_run:
         hint = "The same command: it does only what is missing"
@@ -179,7 +179,7 @@ def ending_words(job: Job) -> str | None:
     event = job.current
     saved = f", {event['done']} of {event['total']} checkpoints saved" if event is not None else ""
     if job.running:
-        return "Stopping after the checkpoint in hand." if job.stop_requests else None
+        return "Stopping after the current checkpoint." if job.stop_requests else None
     if job.death:
         return f"The job {job.death}{saved}."
     if job.state == "cancelled":

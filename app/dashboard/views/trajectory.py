@@ -94,7 +94,7 @@ def _below_grid(view: View, cube: Cube) -> None:
         if view.base is not None:
             st.segmented_control(
                 "Baseline aligned by", ALIGNMENTS, required=True, label_visibility="collapsed",
-                help="Which baseline checkpoint stands beside which: same step, tokens or loss", **bound("align", state.align),
+                help="How baseline checkpoints are matched: by step, tokens or loss", **bound("align", state.align),
             )  # fmt: skip
         how_computed([state.probe], key="how_grid")
     if (doubt := doubts(view.run).get(state.step)) is not None:
@@ -139,8 +139,8 @@ def _top(view: View, page: Drawing, cube: Cube) -> None:
         caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         column_config={
             "head": st.column_config.TextColumn("head", width=56),
-            "appeared": st.column_config.TextColumn("appeared", width=84, help="Between which measured steps the head first stood surely above its null, and did so at the next too; – where it never did"),
-            "half risen": st.column_config.TextColumn("half risen", width=84, help="Between which measured steps the head had made half of its rise, as its 95% intervals tell; – where no rise is sure"),
+            "appeared": st.column_config.TextColumn("appeared", width=84, help="The measured steps between which the head first was surely above its null, and at the next one as well; – where it never was"),
+            "half risen": st.column_config.TextColumn("half risen", width=84, help="The measured steps between which the head reached half of its rise, by its 95% intervals; – where no rise is certain"),
             "curve": st.column_config.LineChartColumn("curve", width=60, y_min=cube.limits[0], y_max=cube.limits[1]),
             **{name: st.column_config.NumberColumn(name, format="%.3f", width=54) for name in ("score", "low", "high", "change")},
         },

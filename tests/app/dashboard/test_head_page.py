@@ -55,7 +55,7 @@ def test_it_stands_for_the_last_token_until_one_is_held(open_page, kept):
     at = open_page("head", kept, step=40, head="L1H2")
     assert not at.exception and not at.error
     assert "L1H2 at ·d (4): the tokens it raises and lowers most by itself" in said(at)
-    assert "Click a token to look elsewhere." in said(at)
+    assert "Select a token to see what the head writes there." in said(at)
     # raised: the token before by 2 + 1 + 0.2 + 0.04 logits, kept in two bytes
     assert written(at).to_dict("records") == [
         {"raises": "↵", "raised by": "+3.24", "lowers": "·d", "lowered by": "−1.25"},

@@ -90,7 +90,7 @@ def test_a_job_whose_worker_is_killed_stops_and_is_called_lost(start, tmp_path):
     os.kill(worker, signal.SIGKILL)
     job = until(folder, ended)
     assert (job.state, job.code) == ("lost", None)
-    assert ending_words(job).startswith("The job died without a word")
+    assert ending_words(job).startswith("The job ended without a message")
     assert "asleep" in job.lines
 
 
@@ -105,7 +105,7 @@ def test_a_job_that_does_not_listen_is_killed_when_asked_again(start, tmp_path):
     job = until(folder, lambda job: job.stop_requests == 1)
     time.sleep(0.5)
     assert jobs.read_job(folder).running
-    assert ending_words(job) == "Stopping after the checkpoint in hand."
+    assert ending_words(job) == "Stopping after the current checkpoint."
     jobs.cancel(job)
     job = until(folder, ended, within_s=10)
     assert (job.state, job.code) == ("cancelled", -9)

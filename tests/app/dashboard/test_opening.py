@@ -83,14 +83,14 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
 def test_memory_shows_the_counterpart_where_that_alone_has_any(open_page, full_runs):
     at = open_page("memory", full_runs, run="unique", base="repeated", step=40)
     assert not at.exception
-    assert at.title[0].value.startswith("repeated remembers its training sequences")
-    assert any("unique holds no measure of memory" in one.value for one in at.caption)
+    assert at.title[0].value.startswith("Training sequences are remembered in repeated: they cost")
+    assert any("Memory was not measured in unique" in one.value for one in at.caption)
 
 
 def test_a_control_is_not_said_to_remember_what_it_never_saw():
     gap = SimpleNamespace(value=0.3, lo=0.1, hi=0.5)  # by chance, in one case of forty
     assert memory("control", {10: gap}, {}, step=10, trained=False) == (
-        "control was never trained on the pool of its counterpart, which costs it −0.30 [−0.50, −0.10] nats against fresh "
+        "The pool of its counterpart, on which control was never trained, costs it −0.30 [−0.50, −0.10] nats against fresh "
         "sequences at step 10"
     )
 

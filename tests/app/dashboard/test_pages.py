@@ -21,11 +21,11 @@ TITLES = {
     "overview": "repeated: no lasting induction head forms; unique: induction heads form between steps 10 and 20 (L1H2)",
     "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
     "head": "L1H2 is an induction head at step 40: prefix matching 0.90 [0.88, 0.92], chance 0.050",
-    "circuit": "Which head feeds which was not tested by ablation at step 40",
+    "circuit": "No path between heads was ablated at step 40",
     "compare": "In these two runs, unique is higher on 1 and lower on 1 of 3 measures against repeated at step 40; "
     "induction heads appear in unique alone, between steps 10 and 20",
-    "dose": "These runs are no dose-response",
-    "memory": "unique: no training sequences were given to test it on; its strongest prefix matching is 0.90 [0.88, 0.92] (L1H2)",
+    "dose": "These runs do not form a dose-response series",
+    "memory": "No training sequences were given to test the memory of unique; its strongest prefix matching is 0.90 [0.88, 0.92] (L1H2)",
     "runs": "2 runs, 8 checkpoints measured",
 }
 
@@ -62,7 +62,8 @@ def test_every_figure_is_drawn_and_says_its_finding(open_page, full_runs, page):
     for chart in at.get("plotly_chart"):
         assert len(chart.proto.alt) > 30, chart.proto.alt
         assert json.loads(chart.proto.spec)["data"]
-    assert len(at.get("bidi_component")) == PAGES[page].component + 1  # the link to copy
+    sheets = page == "head"  # all heads, beside the tokens
+    assert len(at.get("bidi_component")) == PAGES[page].component + sheets + 1  # the link to copy
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -76,7 +77,8 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
     assert "make demo" in said
     state = at.session_state["byrote_state"]
     assert (state.run, state.base, state.step) == ("unique-d32-seed0", "repeated-d32-seed0", 625)
-    assert len(at.get("plotly_chart")) == len(PAGES[page].figures)
+    beside = 2 if page == "head" else 0  # the baseline's attention, and that over the steps
+    assert len(at.get("plotly_chart")) == len(PAGES[page].figures) + beside
 
 
 def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
@@ -158,7 +160,7 @@ def test_axes_of_the_plane_and_the_way_attention_is_read_are_part_of_the_link(op
     at.selectbox(key="w_rule").set_value("induction mass").run()
     assert at.session_state["byrote_state"].rule == "induction mass"
     at = open_page("memory", full_runs, run="repeated", memory="bits")
-    assert "No run here holds bits; showing memory gap." in words(at)
+    assert "bits was not measured in any of these runs; showing memory gap." in words(at)
     at = open_page("head", full_runs, run="repeated", step=40, head="L1H2", sink="without", shade="from")
     assert (at.toggle(key="w_sink").value, at.session_state["w_shade"]) == (True, "from")
     at.toggle(key="w_sink").set_value(False).run()
@@ -168,7 +170,9 @@ def test_axes_of_the_plane_and_the_way_attention_is_read_are_part_of_the_link(op
 def test_the_mass_stands_beside_the_heads_lost_and_gained(open_page, two_runs):
     at = open_page("compare", two_runs, run="unique", base="repeated", step=40)
     # L1H2 is 0.9 and five heads are at 0.06, each against a chance of 0.05
-    assert "Induction mass, prefix matching above chance summed: repeated 0.01 [−0.0" in words(at)
+    assert "Induction mass (prefix matching above chance, summed over heads): repeated 0.01 [−0.0" in words(
+        at
+    )
     assert "unique 0.85 [0.80, 0.90] over 6 heads" in words(at)
 
 
