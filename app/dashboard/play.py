@@ -42,6 +42,7 @@ from byrote.probes.figures.circuit import ROLE_TOKENS, WAY_NAMES
 from byrote.probes.figures.select import counts_in_words
 from byrote.probes.figures.svg import places
 from byrote.probes.head_roles import PREVIOUS, ROLES, introduce, roles
+from byrote.probes.repeats import repeats_of
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, counted, listed, sentence_case, step_number
 from byrote.report.alerts import alerts_for, status_of
@@ -396,7 +397,9 @@ def _add_attention(
             :MAX_TOKENS, :MAX_TOKENS
         ]
         tokens = [*(text.words or map(str, text.tokens))][:MAX_TOKENS]
-        data = token_data(tokens, pattern, state=state, masked=text.stimulus in MEMORISED)
+        data = token_data(
+            tokens, pattern, state=state, masked=text.stimulus in MEMORISED, repeats=repeats_of(text.tokens[:MAX_TOKENS])
+        )  # fmt: skip
         label = f"saved at step {step_number(step)}. {introduce(run, head, step=step)}."
         frames.append({"index": movie.steps(run).index(step), "label": label, "codes": data["codes"]})
     data |= {"index": movie.steps(run).index(state.step) if state.step in movie.steps(run) else 0}

@@ -83,7 +83,7 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
 def test_memory_shows_the_counterpart_where_that_alone_has_any(open_page, full_runs):
     at = open_page("memory", full_runs, run="unique", base="repeated", step=40)
     assert not at.exception
-    assert at.title[0].value.startswith("Training sequences are remembered in repeated: they cost")
+    assert at.title[0].value.startswith("Training sequences are remembered in repeated")
     assert any("Memory was not measured in unique" in one.value for one in at.caption)
 
 
