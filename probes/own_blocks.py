@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.token_files import id_array
 from byrote.probes.sequences import Stimulus, Vocabulary, period
 
@@ -30,9 +30,9 @@ def own_blocks(
         as given, and the later ones are drawn anew; there is none where the vocabulary is smaller than a block.
 
     Raises:
-        ByroteError: fewer than 8 rows, ids that the model does not have, or blocks that do not fit twice.
+        ByroteError: fewer than 8 rows, blocks of one token, ids that the model does not have, or blocks that do not fit twice.
     """
-    body = given.tokens[:, 1:] if isinstance(given, Stimulus) else id_array(Path(given))
+    body = given.tokens[:, 1:] if isinstance(given, Stimulus) else _ids_of(Path(given))
     where = given.id if isinstance(given, Stimulus) else Path(given).name
     if body.ndim != 2 or len(body) < MIN_BLOCKS:
         raise ByroteError(
@@ -41,6 +41,10 @@ def own_blocks(
         )
     known = period(body)
     r = known or body.shape[1]
+    if r < 2:
+        raise ByroteError(
+            f"the rows of {where} are one token over and over", help="a block has at least 2 tokens"
+        )
     m = body.shape[1] // r if known else min(MOST_COPIES, (n_ctx - 1) // r)
     if m < 2 or r * m >= n_ctx:
         raise ByroteError(
@@ -67,3 +71,16 @@ def own_blocks(
         drawn, kind="shuffled_repeat", seed=seed, copy_index=copy, params=sizes, match_tokens=shown.tokens
     )
     return {one.kind: one for one in (repeated, null)}
+
+
+def _ids_of(file: Path) -> np.ndarray:
+    """Ids of a file; what is wrong with it is an error of the command, not a gap of one checkpoint."""
+    if file.suffix.lower() not in (".npy", ".safetensors"):
+        raise ByroteError(
+            f"{file.name} is no file of token ids",
+            help='give a .npy or .safetensors file: numpy.save("blocks.npy", ids), one block a row',
+        )
+    try:
+        return id_array(file)
+    except CheckpointError as error:
+        raise ByroteError(error.message, help=error.help) from None

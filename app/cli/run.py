@@ -318,7 +318,7 @@ def _summarise(session: Session, series: CheckpointSeries, outcome: SweepOutcome
         if remark not in series.notes:
             session.detail(f"{name}: {remark}")
     for line in [*findings.at_end(results), *_drift_lines(outcome)]:
-        session.note(line if line.startswith(f"{name} ") else f"{name}: {line}")
+        session.note(line if line.startswith((f"{name} ", f"{name}: ")) else f"{name}: {line}")
     for remark in [*(note for note in notes if note in series.notes), *findings.not_measured(results)]:
         remarks.setdefault(remark, []).append(name)
     _say_gaps(session, series, outcome)

@@ -113,8 +113,10 @@ def report_inputs(
     base = base if base is not None else (made[0].a if made else None)
     refused: list[str] = []
     arms = list(groups) if groups is not None else _declared_arms(results, refused)
-    base_arm = base if base in [one.name for one in arms] else arms[0].name if groups else None
-    base = None if base == base_arm else base
+    named = base if base in [one.name for one in arms] else None
+    named = _arm_called(base, arms) if named is None and base not in names else named
+    base_arm = named or (arms[0].name if groups else None)
+    base = None if named else base
     if base is not None and base not in names:
         raise ByroteError(
             f"the baseline {base!r} is not among the runs of this report",
@@ -136,6 +138,12 @@ def report_inputs(
             refused.append(str(error))
     onsets = {r.run: onset(r) for r in results if r.n_rows}
     return Inputs(tuple(results), base, tuple(made), tuple(refused), onsets, tuple(compared), tuple(arms))
+
+
+def _arm_called(name: str | None, arms: Sequence[Group]) -> str | None:
+    """The arm whose name begins with a word: ``control`` is ``control f=0.5 P=16`` where no other arm begins so."""
+    called = [one.name for one in arms if name is not None and one.name.split()[:1] == [name]]
+    return called[0] if len(called) == 1 else None
 
 
 def _declared_arms(results: Sequence[Results], refused: list[str]) -> list[Group]:

@@ -17,6 +17,8 @@ from byrote.probes.figures.theme import Style, series_style
 from byrote.probes.findings_degrade import r_star_words
 from byrote.probes.wording import interval, number
 
+_BEYOND = 1.5  # a law is drawn so far beyond the epochs that were measured, as a factor: what it extrapolates dwarfs all else
+
 
 def effective_data(found: RStar, *, look: Look = FULL) -> Figure:
     """Loss against epochs for every amount of unique tokens: measured means, and the fitted law with its band.
@@ -27,7 +29,7 @@ def effective_data(found: RStar, *, look: Look = FULL) -> Figure:
 
     Returns:
         Epochs on a log axis, loss in nats on y; dots with bars are means over seeds with their 95% intervals, lines the law
-        L = E + B / D'^beta with the interval that resampled seeds give it. The table has what was measured, with D' in tokens.
+        L = E + B / D'^beta near what was measured, with the interval that resampled seeds give it. The table has what was measured, with D' in tokens.
 
     Raises:
         ByroteError: a fit without its points.
@@ -36,10 +38,12 @@ def effective_data(found: RStar, *, look: Look = FULL) -> Figure:
         raise ByroteError(
             "this fit holds no points to draw", help="br.degrade.fit_r_star(rows) makes one that does"
         )
-    lines, dots = list[Line](), []
+    lines, laws, dots = list[Line](), list[pd.DataFrame](), []
     for i, (unique, mine) in enumerate(found.measured.groupby("unique_tokens")):
         style = series_style(i)
         law = found.curve[found.curve["unique_tokens"] == unique]
+        law = law[law["epochs"].between(mine["epochs"].min() / _BEYOND, mine["epochs"].max() * _BEYOND)]
+        laws.append(law)
         lines.append(_law_line(law, f"U = {number(float(unique))}", style))
         for row in mine.itertuples(index=False):
             dots.append(
@@ -58,7 +62,7 @@ def effective_data(found: RStar, *, look: Look = FULL) -> Figure:
         )
     ends = [
         *found.measured[["loss", "lo", "hi"]].to_numpy().ravel(),
-        *found.curve[["lo", "hi"]].to_numpy().ravel(),
+        *pd.concat(laws)[["lo", "hi"]].to_numpy().ravel(),
     ]
     ends = [float(end) for end in ends if math.isfinite(end)]
     room = 0.05 * ((max(ends) - min(ends)) or 1.0)

@@ -51,7 +51,7 @@ def in_context_markov(results: Any, *, look: Look = FULL) -> Figure:
     ]
     return lines_figure(
         lines, x_axis=axis, y_axis=loss_axis(lines, (), title="KL from the model's predictions, nats"), height_px=380, by=("step", "from"),
-        title=f"What the context's statistics are to a model, {markup(short(results.run))}",
+        title=f"What predictions on Markov chains are nearest to, {markup(short(results.run))}",
         subtitle="band: 95% interval over sequences · the lowest line is what the model predicts like · dotted: unigrams from bigrams",
         alt=_finding(results, lines[: len(_PREDICTORS)]), look=look,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from byrote.probes.wording import clean, file_stem
 # name -> (drawn width in pixels, printed width in millimetres)
 PRINTED = {"column": (480, 89.0), "page": (980, 183.0)}
 TITLE_LINES_PX = (18, 36)  # where the title and the line below it stand in the margin of a figure
-_CHARS_PER_PX = {"title": 1 / 8.4, "text": 1 / 6.8}  # of these fonts, somewhat less than fit
+_CHARS_PER_PX = {"title": 1 / 9.4, "text": 1 / 6.8}  # of these fonts, somewhat less than fit
 _PAD_PX = 12
 
 

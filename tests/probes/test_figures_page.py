@@ -45,7 +45,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         more += on_request(losses)
         more = [rows[rows["step"].isin(results.steps)] for rows in more]
         found[name] = rebuilt(results, frame=pd.concat([results.frame, *more], ignore_index=True))
-    found["both"] = [found["unique"], found["repeated"]]
+    found["plain"] = found["unique"]
+    found["both"] = found["every"] = [found["unique"], found["repeated"]]
     steps = np.linspace(-0.02, 0.02, 5)
     pools = simulated_rows(
         np.array([2.1, 3.5, 2.8])[:, None] + steps,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import byrote as br
+from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.lab.planted import PlantedConfig, write_planted
 from byrote.interp.axes import head_label
 from byrote.probes.circuits.ablation import ablation
@@ -174,6 +175,7 @@ def test_own_blocks_stand_in_for_random_ones_in_a_sweep(place, tmp_path):
         (np.arange(1, 8).reshape(1, 7), "an interval needs 8"),
         (np.tile(np.arange(1, 31), (8, 2))[:, :50], "do not fit twice"),
         (np.full((8, 5), 40) + np.arange(5), "ids from 40 to 44"),
+        (np.full((8, 5), 7), "one token over and over"),
     ],
 )
 def test_own_blocks_that_cannot_be_shown(tmp_path, rows, words):
@@ -181,6 +183,16 @@ def test_own_blocks_that_cannot_be_shown(tmp_path, rows, words):
     vocabulary = Vocabulary(np.arange(1, 32), 0)
     with pytest.raises(br.ByroteError, match=words):
         own_blocks(tmp_path / "x.npy", vocabulary, n_ctx=80, d_vocab=32, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("x.txt", "no file of token ids"), ("x.safetensors", "too short")]
+)
+def test_a_bad_file_of_own_blocks_is_an_error_of_the_command(tmp_path, name, words):
+    (tmp_path / name).write_text("a b c")
+    with pytest.raises(br.ByroteError, match=words) as raised:
+        own_blocks(tmp_path / name, Vocabulary(np.arange(1, 32), 0), n_ctx=80, d_vocab=32, seed=0)
+    assert not isinstance(raised.value, CheckpointError)
 
 
 def test_the_null_of_own_blocks_repeats_nothing():
