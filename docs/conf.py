@@ -20,8 +20,14 @@ DOCS = Path(__file__).resolve().parent
 # Caption -> pages by glob, in order. A pattern that matches nothing is left out; tests/test_documents.py requires that every
 # page is matched once.
 NAVIGATION = {
-    "Start": ["install", "tutorials/*"],
-    "How to": ["howto/*"],
+    "Start": [
+        "install", "tutorials/README", "tutorials/first-run", "tutorials/your-trainer-run", "tutorials/unique-against-repeated",
+        "tutorials/memorisation",
+    ],
+    "How to": [
+        "howto/README", "howto/callback", "howto/watch", "howto/trackers", "howto/gate", "howto/odd-layouts", "howto/live-model",
+        "howto/members", "howto/own-probe", "howto/own-stimulus", "howto/seeds", "howto/clusters", "howto/data-frames",
+    ],
     "Explanation": [
         "numbers", "trust", "limits", "statistics", "calibration", "memory", "lab", "claims", "case-studies/*", "comparison",
     ],
