@@ -23,8 +23,10 @@ FILES = {
 }  # the first block of a language is the file that the page writes
 SHORTER = {
     "--recipe tiled-4-heads": "--recipe tiled-4-heads --steps 8 --checkpoints 3", "--steps 800": "--steps 8 --checkpoints 3",
-    "seeds = 5": "seeds = 2", "checkpoints = 11": "checkpoints = 3\n\n[settings]\nsteps = 8", "max_steps=400": "max_steps=4",
-    "logging_steps=50, save_steps=50": 'logging_steps=2, save_steps=2, report_to="none"', "12_800": "128", "every=50": "every=2",
+    "seeds = 5": "seeds = 2", "checkpoints = 11": "checkpoints = 3\n\n[settings]\nsteps = 8",
+    '"max_steps": 400, "logging_steps": 50, "save_steps": 50':
+        '"max_steps": 4, "logging_steps": 2, "save_steps": 2, "report_to": "none"',
+    "12_800": "128", "every=50": "every=2",
 }  # fmt: skip
 TRAINED = {
     "first-run": "results/unique", "your-trainer-run": "results/mine", "unique-against-repeated": "results/control-d32-seed1",
