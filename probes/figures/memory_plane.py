@@ -151,9 +151,9 @@ def memory_plane(
         table += [{"run": run.run, "step": s, x: a.words.strip(), y: b.words.strip()} for s, a, b in path]
     axes = (_axis(spans[0], x_probe, x_metric, x_title), _axis(spans[1], y_probe, y_metric, y_title))
     left, right_end = axes[0]["range"]
-    for words in notes:  # the name of a run near an edge stands on the inner side of its last point
-        where = (words["x"] - left) / (right_end - left)
-        words["xanchor"] = "left" if where < 0.2 else "right" if where > 0.8 else "center"
+    for name in notes:  # the name of a run near an edge stands on the inner side of its last point
+        where = (name["x"] - left) / (right_end - left)
+        name["xanchor"] = "left" if where < 0.2 else "right" if where > 0.8 else "center"
     for rank, (run, xs) in enumerate(untested):  # where its rule ends, as a line across the whole height
         at, (lo, hi), style = xs[max(xs)].value, axes[1]["range"], styles[run.run]
         line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
