@@ -150,10 +150,7 @@ def memory_plane(
         ends.append(f"{clean(run.run)} ends at {x} {number(right.value)}, {y} {number(up.value)}")
         table += [{"run": run.run, "step": s, x: a.words.strip(), y: b.words.strip()} for s, a, b in path]
     axes = (_axis(spans[0], x_probe, x_metric, x_title), _axis(spans[1], y_probe, y_metric, y_title))
-    left, right_end = axes[0]["range"]
-    for name in notes:  # the name of a run near an edge stands on the inner side of its last point
-        where = (name["x"] - left) / (right_end - left)
-        name["xanchor"] = "left" if where < 0.2 else "right" if where > 0.8 else "center"
+    _inside(notes, *axes[0]["range"])
     for rank, (run, xs) in enumerate(untested):  # where its rule ends, as a line across the whole height
         at, (lo, hi), style = xs[max(xs)].value, axes[1]["range"], styles[run.run]
         line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
@@ -178,6 +175,13 @@ def memory_plane(
         alt=f"{'; '.join(ends) or 'No run holds both'}.",
         look=look, table=lambda: pd.DataFrame(table, columns=["run", "step", x, y]),
     )  # fmt: skip
+
+
+def _inside(names: list[dict[str, Any]], left: float, right: float) -> None:
+    """Names of runs near an edge stand on the inner side of their last points."""
+    for name in names:
+        where = (name["x"] - left) / (right - left)
+        name["xanchor"] = "left" if where < 0.2 else "right" if where > 0.8 else "center"
 
 
 def member_flow(results: Any, *, look: Look = FULL) -> Figure:
