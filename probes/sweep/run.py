@@ -247,7 +247,8 @@ class _Sweep:
         assert self.hooked is not None, "a model is loaded"
         for last in reversed(self.series):
             if last.step == now.step:
-                self.outcome.settled = settle_contexts(model, self.shown)
+                with self.clock.time("windows", now.step):
+                    self.outcome.settled = settle_contexts(model, self.shown)
                 return model
             try:
                 self.known.read(last)

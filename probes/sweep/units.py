@@ -118,7 +118,7 @@ class Units:
             found = dict(facts.provenance)
             probes, plugins = _mapping(found.pop("probes", {})), _mapping(found.pop("plugins", {}))
             kinds = [kind for name in probes if name in REGISTRY for kind in REGISTRY[name].stimuli]
-            stimulus = self.stimuli.ids_of(kinds if "+" in key else [key]) or str(found.get("stimulus", ""))
+            stimulus = self._stimulus(kinds if "+" in key else [key], str(found.get("stimulus", "")))
             options = self._options(REGISTRY[name] for name in probes if name in REGISTRY)
             if found == self._provenance(checkpoint, identity, stimulus) | options and all(
                 _current(name, version, plugins.get(name)) for name, version in probes.items()
@@ -163,6 +163,18 @@ class Units:
         return self.config.save_attention and lacks_attention(
             self.root, checkpoint.step, fingerprint=identity, stimuli=self.stimuli.stimuli
         )
+
+    def _stimulus(self, kinds: Sequence[str], stored: str) -> str:
+        """Ids of what a unit must have been shown: a kind that this sweep does not draw is taken as it is stored.
+
+        Args:
+            kinds: of stimulus, that the unit's probes read.
+            stored: the ids that the unit names.
+        """
+        ids, drawn = self.stimuli.ids_of(kinds), self.stimuli.stimuli.keys() | self.stimuli.refused.keys()
+        if not drawn.issuperset(kinds) and set(ids.split()) <= set(stored.split()):
+            return stored
+        return ids or stored
 
     def _options(self, probes: Iterable[ProbeInfo]) -> dict[str, Any]:
         """The settings that these probes read as arguments, where they were given."""

@@ -137,6 +137,17 @@ def test_adding_a_probe_measures_that_one_alone(series, out):
     assert frame.equals(run(series, out.with_name("other"), probes=(*FEW, "duplicate_token")).results.frame)
 
 
+def test_a_probe_of_several_stimuli_stays_when_a_later_sweep_shows_only_some_of_them(series, out):
+    """load_bearing reads three kinds of repeated tokens, previous_token one of them, and ov_copying none."""
+    first = run(series, out, probes=("load_bearing",))
+    stored = sorted(path.name for path in out.rglob("repeated_random+load_bearing*.parquet"))
+    assert stored and first.superseded == 0
+    assert run(series, out, probes=("previous_token",)).superseded == 0
+    assert run(series, out, probes=("ov_copying",)).superseded == 0
+    assert sorted(path.name for path in out.rglob("repeated_random+load_bearing*.parquet")) == stored
+    assert counts(run(series, out, probes=("load_bearing",)))[0] == 0
+
+
 def test_verdicts_bring_the_probes_they_need(series, out):
     frame = run(series, out, probes=("induction",)).results.frame
     needed = {"prefix_matching", "copying_logit", "sink", "induction_dla"}
