@@ -64,8 +64,8 @@ demo: $(STAMP)
 	@echo "The report: reports/demo/report.html  (open it in a browser; it needs no network)"
 	@echo "Press play: $(BIN)/byrote dashboard runs/demo/results"
 
-# A pretrained model from PyPI, through everything; each step goes on where it was ended. Probes in steps of their own, the
-# dearest last, so that what there is can be looked at meanwhile.
+# A pretrained model from PyPI, through everything; the same command resumes where it was stopped. Probes are measured in steps
+# of their own, the most expensive last, so that results can be looked at in the meantime.
 REAL := runs/real
 REAL_RUN = $(BIN)/byrote run $(REAL)/SmolLM2-135M-Instruct.Q4_1.gguf -o $(REAL)/results --sequences 16 --trace $(REAL)/trace.jsonl \
   --text $(REAL)/pages.txt --members $(REAL)/known_texts.txt --twins $(REAL)/new_texts.txt
@@ -75,7 +75,7 @@ real: $(STAMP)
 	$(REAL_RUN) -p extraction
 	$(REAL_RUN) -p load_bearing
 	$(REAL_RUN) -p default --save-attention
-	$(REAL_RUN) -p pruned_memory
+	$(REAL_RUN) -p pruned_memory -p pruned_heads
 	$(BIN)/byrote report $(REAL)/results --figures -o reports/real
 	$(BIN)/python tests/real/open_dashboard.py $(REAL)/results
 	$(BIN)/python tests/real/check_smollm2.py $(REAL)

@@ -40,7 +40,7 @@ def measured(tmp_path_factory) -> Path:
     write_gguf(folder / "tiny-Q4_1.gguf", 3, tied=True)
     write_tokenizer(folder)
     lines = [" ".join(WORDS[(i * k) % len(WORDS)] for i in range(1, 30)) for k in range(1, 17)]
-    for name, kept in (("known", lines), ("new", lines[::-1]), ("pages", lines * 20)):
+    for name, kept in (("known_texts", lines), ("new_texts", lines[::-1]), ("pages", lines * 20)):
         (folder / f"{name}.txt").write_text("\n".join(kept), encoding="utf-8")
     words = [
         "run",
@@ -53,42 +53,57 @@ def measured(tmp_path_factory) -> Path:
         "none",
     ]
     words += ["--trace", str(folder / "trace.jsonl"), "--text", str(folder / "pages.txt")]
-    words += ["--members", str(folder / "known.txt"), "--twins", str(folder / "new.txt")]
-    for probe in ("induction", "repeat_loss", "held_out_loss", "load_bearing", "extraction", "pruned_memory"):
-        words += ["-p", probe]
+    words += ["--members", str(folder / "known_texts.txt"), "--twins", str(folder / "new_texts.txt")]
+    probes = "induction repeat_loss held_out_loss load_bearing extraction mem_gap pruned_memory pruned_heads"
+    words += [word for probe in probes.split() for word in ("-p", probe)]
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
     return folder
 
 
 def test_transformers_alone_finds_the_same_numbers(measured):
-    import check_smollm2 as check
+    import check_smollm2
 
-    told = check.compare(measured)
-    assert told["off"] < check.TOLERANCE, told
-    assert len(told["compared"]) == 4 and told["n_draws"] > 1
-    (measured / "check.json").write_text(json.dumps(told))
+    check = check_smollm2.compare(measured)
+    assert check["off"] < check_smollm2.TOLERANCE, check
+    assert len(check["compared"]) == 7 and check["n_draws"] > 1
 
 
 def test_a_number_that_is_off_is_noticed(measured, monkeypatch):
-    import check_smollm2 as check
+    import check_smollm2
 
-    stored = check._stored
-    monkeypatch.setattr(check, "_stored", lambda *which: stored(*which) + 3e-4)
-    assert check.compare(measured)["off"] > check.TOLERANCE
+    stored = check_smollm2._stored
+    monkeypatch.setattr(check_smollm2, "_stored", lambda *which: stored(*which) + 3e-4)
+    assert check_smollm2.compare(measured)["off"] > check_smollm2.TOLERANCE
 
 
-def test_the_page_says_what_came_out(measured, tmp_path):
-    import check_smollm2 as check
-    import smollm2_page as page
+def test_tokens_count_up_to_the_first_that_is_wrong():
+    import check_smollm2
+    import torch
 
-    (measured / "check.json").write_text(json.dumps(check.compare(measured)))
-    page.write(measured, tmp_path)
+    class Counts:
+        """Writes the next numbers."""
+
+        def generate(self, prompts, *, max_new_tokens, **_):
+            return torch.cat([prompts, prompts[:, -1:] + torch.arange(1, max_new_tokens + 1)], dim=1)
+
+    ids = [[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 9, 6, 7], [1, 2, 9, 4, 5, 6, 7]]
+    found = check_smollm2.continued(Counts(), ids, first=0, k=3)
+    assert [one["matched"] for one in found] == [3, 1, 0]
+    assert found[2] == {"matched": 0, "written": [10, 11, 12], "true": [4, 5, 6]}
+
+
+def test_the_page_says_what_was_measured(measured, tmp_path):
+    import check_smollm2
+    import smollm2_page
+
+    (measured / "check.json").write_text(json.dumps(check_smollm2.compare(measured)))
+    smollm2_page.write(measured, tmp_path)
     text = (tmp_path / "smollm2.md").read_text(encoding="utf-8")
     assert text.startswith("# tiny, dequantised from 4 bits (Q4_1)")
-    assert "it extracts nothing" in text and "nan" not in text
+    assert "It extracts nothing" in text and "nan" not in text
     assert "tiny-Q4_1.gguf, dequantised from 4 bits (Q4_1), step 0" in text
-    for name in ("matching", "own-text"):
+    for name in ("matching", "pruning", "own-text"):
         assert (tmp_path / f"smollm2-{name}.svg").read_text(encoding="utf-8").startswith("<svg")
 
 

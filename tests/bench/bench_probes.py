@@ -5,7 +5,7 @@
     python tests/bench/bench_probes.py --shape 135m --weights-only   # where the excess lies: probes that read weights
 
 Both see the same random weights, the same tokens and batches of the same size, in turn, on one thread; the figures are
-medians over the rounds. Real text, members and twins are stood in for by random tokens of usual lengths.
+medians over the rounds, in processor time, which other work on the machine disturbs less. Real text, members and twins are stood in for by random tokens of usual lengths.
 
 plain   the unwrapped module's logits for every stimulus, and nothing else
 probes  what `byrote run` does at one checkpoint once the weights are loaded: one hooked pass per stimulus, every default
@@ -124,9 +124,9 @@ def main() -> None:
         taken: dict[str, list[float]] = {name: [] for name in both}
         for _ in range(options.rounds):
             for name, call in both.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 call()
-                taken[name].append(time.perf_counter() - start)
+                taken[name].append(time.process_time() - start)
     print(f"{len(names)} probes: {', '.join(names)}")
     for name, seconds in taken.items():
         print(f"{name:9} {statistics.median(seconds):.2f} s")

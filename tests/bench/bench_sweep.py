@@ -7,7 +7,8 @@
     python tests/bench/bench_sweep.py --floor-only          # without the tutorial way, which takes most of the time
 
 Three ways over the same local series (GPT-NeoX; Llama at 135m) with random weights and the same tokens (20 sequences of BOS + 25 x 4),
-each in its own process, in turn, several rounds; the figures are medians per step after each process's first two.
+each in its own process, in turn, several rounds; the figures are medians per step after each process's first two, as time by the
+clock and as processor time, which other work on the machine disturbs less (and which counts reading ahead beside measuring).
 
 tutorial  a fresh bridge per checkpoint, compatibility mode, run_with_cache of everything, detect_head per head type
 byrote      what `byrote run` does for one stimulus: hash, load or swap, one pass with early stop, three pattern probes with
@@ -182,17 +183,19 @@ def work(way: str, path: Path, dtype: str) -> None:
     from byrote.interp.quiet import quiet_upstream
 
     torch.set_num_threads(1)
-    seconds = []
+    seconds, cpu = list[float](), list[float]()
     with quiet_upstream():
         series = open_series(path)
         base_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         step = WAYS[way](series, getattr(torch, dtype))
         for i in range(len(series)):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time()
             step(i)
             seconds.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - before)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"s": statistics.median(seconds[WARM_UP:]), "peak_mib": peak_mib, "base_mib": base_mib}))
+    took = {"s": statistics.median(seconds[WARM_UP:]), "cpu_s": statistics.median(cpu[WARM_UP:])}
+    print(json.dumps({**took, "peak_mib": peak_mib, "base_mib": base_mib}))
 
 
 def run(way: str, path: Path, dtype: str) -> dict[str, float]:
@@ -243,8 +246,10 @@ def main() -> None:
 
 
 def _print_ratio(rounds: list[dict[str, dict[str, float]]], over: str, under: str) -> None:
-    ratios = sorted(r[over]["s"] / r[under]["s"] for r in rounds)
-    print(f"{over} / {under}: median {statistics.median(ratios):.2f}, range {ratios[0]:.2f}-{ratios[-1]:.2f}")
+    for unit, what in (("s", ""), ("cpu_s", ", processor time")):
+        ratios = sorted(r[over][unit] / r[under][unit] for r in rounds)
+        middle = statistics.median(ratios)
+        print(f"{over} / {under}{what}: median {middle:.2f}, range {ratios[0]:.2f}-{ratios[-1]:.2f}")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,19 @@
 
     .venv/bin/python tests/real/check_smollm2.py runs/real
 
-What is taken from byrote is what was shown and which heads were chosen: the tokens, the heads that were called, and the random
-sets that stand beside them. The weights come by transformers' own reader of GGUF, attention from its eager kernel, and heads
-are taken out by a hook on the output projection. Everything else is worked out here:
+Read from byrote's results: the random tokens that were shown, the heads that were called, and the random sets they were compared
+with. The weights are read by transformers' own reader of GGUF, attention is that of its eager kernel, and heads are ablated by a
+hook on the output projection. Everything else is computed here:
 
 1. prefix matching of every head: attention from a token to what followed its earlier copies, token by token
 2. loss on the first block of repeated random tokens and on later blocks
 3. the loss added on later blocks when the called heads are replaced by their mean over the other sequences, minus the same
    for as many random heads, over the very draws that load_bearing made (`called_excess`); of a model without called heads
    the heads that match prefixes most (`excess`)
+4. of known_texts.txt, what `generate` writes greedily after BOS and the first 32 tokens, and how many tokens of it agree with the
+   text before the first that does not; the same after <|endoftext|>, which stood between the texts of the model's pretraining, in
+   place of BOS
+5. mean loss of each of those texts, and of those of new_texts.txt
 
 Each is compared with the results that byrote stored; one that differs by more than 1e-4 exits with 1. What was found is
 written to check.json.
@@ -30,6 +34,8 @@ import torch
 
 TOLERANCE = 1e-4
 Head = tuple[int, int]
+PROMPT_TOKENS = 32
+SEPARATOR = "<|endoftext|>"
 
 
 def load(folder: Path) -> Any:
@@ -160,14 +166,90 @@ def chosen_heads(results: Any) -> tuple[list[Head], str]:
     return sorted((int(layer), int(head)) for layer, head in best), "excess"
 
 
-def compare(folder: Path) -> dict[str, Any]:
-    """Work everything out anew.
+def encoded(folder: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts without special tokens."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [one.ids for one in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def continued(model: Any, ids: Sequence[Sequence[int]], *, first: int, k: int) -> list[dict[str, Any]]:
+    """What the model writes greedily after `first` and the first k tokens of each text.
 
     Args:
-        folder: with the GGUF file and `results`.
+        model: as loaded.
+        ids: of each text, at least 2 k.
+        first: id in front of every prompt.
+        k: tokens of a prompt, and tokens that are written.
 
     Returns:
-        `compared`: what -> [byrote's number, ours]; `off`: the largest difference; the heads taken out and what that costs.
+        Per text: `matched`, tokens before the first wrong one, the ids `written` and the `true` ones.
+    """
+    prompts = torch.tensor([[first, *one[:k]] for one in ids])
+    with torch.inference_mode():
+        out = model.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            do_sample=False,
+            min_new_tokens=k,
+            max_new_tokens=k,
+        )
+    found = []
+    for written, one in zip(out[:, k + 1 :].tolist(), ids, strict=True):
+        right = [a == b for a, b in zip(written, one[k : 2 * k], strict=True)]
+        found.append({"matched": [*right, False].index(False), "written": written, "true": one[k : 2 * k]})
+    return found
+
+
+def on_texts(model: Any, folder: Path) -> dict[str, Any]:
+    """Greedy continuations of known texts, and losses of known and new texts.
+
+    Returns:
+        `k`; per known text `texts` with what was written; `separator`: tokens matched after the separator in place of BOS, None
+        where the vocabulary has none; `loss` and `loss@twins` in nats.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    lines = [
+        (folder / f"{name}.txt").read_text(encoding="utf-8").split("\n")
+        for name in ("known_texts", "new_texts")
+    ]
+    known, new = ([*encoded(folder, [line for line in one if line.strip()])] for one in lines)
+    length = min(map(len, [*known, *new]))  # sequences of one length are what byrote shows
+    k = min(PROMPT_TOKENS, length // 2)
+    bos, separator = model.config.bos_token_id, tokenizer.token_to_id(SEPARATOR)
+    starts = [bos] if separator is None else [bos, separator]
+    after = [continued(model, known, first=first, k=k) for first in starts]
+    texts = [
+        {
+            "matched": one["matched"],
+            **{name: tokenizer.decode(one[name][:12]) for name in ("written", "true")},
+        }
+        for one in after[0]
+    ]
+    nats = [
+        losses(model, torch.tensor([[bos, *ids[:length]] for ids in one])).mean(1) for one in (known, new)
+    ]
+    return {
+        "k": k,
+        "texts": texts,
+        "separator": None if separator is None else [one["matched"] for one in after[1]],
+        "loss": nats[0].tolist(),
+        "loss@twins": nats[1].tolist(),
+    }
+
+
+def compare(folder: Path) -> dict[str, Any]:
+    """Compute everything anew.
+
+    Args:
+        folder: with the GGUF file, the texts and `results`.
+
+    Returns:
+        `compared`: what -> [byrote's number, ours]; `off`: the largest difference; the heads ablated and what that costs; what
+        was written of the texts.
     """
     from byrote.probes.circuits.effects import matched_draws
     from byrote.probes.results import Results
@@ -204,6 +286,16 @@ def compare(folder: Path) -> dict[str, Any]:
         _stored(results, "load_bearing", metric),
         float((added[0] - random.mean(0)).mean()),
     )
+    written = on_texts(model, folder)
+    samples = results.samples(results.steps[-1])
+    ours = np.array([one["matched"] for one in written["texts"]]) / written["k"]
+    for probe, name, each in (
+        ("extraction", "matched", ours), ("exact_match", "loss", written["loss"]),
+        ("exact_match", "loss@twins", written["loss@twins"]),
+    ):  # fmt: skip
+        theirs = samples.query("probe == @probe and metric == @name")["samples"].iloc[0]
+        worst = int(np.abs(np.subtract(theirs, each)).argmax())
+        found[f"{probe} {name}, the text that differs most"] = float(theirs[worst]), float(each[worst])
     return {
         "compared": {name: list(pair) for name, pair in found.items()},
         "off": max(abs(theirs - ours) for theirs, ours in found.values()),
@@ -212,6 +304,7 @@ def compare(folder: Path) -> dict[str, Any]:
         "without_random_nats": float(random.mean()),
         "n_draws": len(draws),
         "tolerance": TOLERANCE,
+        "known": written,
     }
 
 
@@ -230,11 +323,11 @@ def main() -> None:
     """Compare, print, and write check.json."""
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    told = compare(folder)
-    for name, (theirs, ours) in told["compared"].items():
+    check = compare(folder)
+    for name, (theirs, ours) in check["compared"].items():
         print(f"{name}: byrote {theirs:.6f}, here {ours:.6f}, off by {abs(theirs - ours):.1e}")
-    (folder / "check.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    sys.exit(not told["off"] <= TOLERANCE)
+    (folder / "check.json").write_text(json.dumps(check, indent=1) + "\n", encoding="utf-8")
+    sys.exit(not check["off"] <= TOLERANCE)
 
 
 def _stored(results: Any, probe: str, metric: str) -> float:

@@ -2,12 +2,11 @@
 
     .venv/bin/python tests/real/open_dashboard.py runs/real/results
 
-Exits with 1 where the page does not come to its end or shows an error.
+Exits with 1 where the page is not drawn to its end or shows an error.
 """
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -48,7 +47,7 @@ def opened(results: str) -> bool | None:
         )
         print(f"start page: {what} {' '.join(seen.errors)}")
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()  # a job in the background ignores SIGINT
         server.wait(timeout=30)
     return not seen.finished or bool(seen.errors)
 
