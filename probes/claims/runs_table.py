@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.safe_read import FileRefused
@@ -172,9 +172,9 @@ class Runs:
         return other
 
     @cached_property
-    def _by_run(self) -> dict[tuple[str, str, str, int, int], pd.DataFrame]:
-        keys = [*NAMES, *SEEDS]
-        return dict(iter(self.table.groupby(keys, sort=False)))
+    def _by_run(self) -> dict[tuple[str, str, str, int, int], Int[np.ndarray, " steps"]]:
+        """The rows of each run, by their numbers in the table."""
+        return dict(self.table.groupby([*NAMES, *SEEDS], sort=False).indices)
 
     @cached_property
     def _curves(self) -> dict[Any, Curve]:
@@ -229,16 +229,17 @@ class Runs:
 
     def _read(self, key: tuple[str, str, str, int, int], metric: str) -> Curve:
         rows, (grid, arm, _, seed, _) = self._by_run[key], key
-        if metric not in rows:
+        if metric not in self.table:
             raise ByroteError(
                 f"{metric} was not measured in {grid}", help=did_you_mean(metric, metrics_of(self.table))
             )
-        known = rows[metric].notna()
+        steps, values = (self.table[name].to_numpy(np.float64)[rows] for name in ("step", metric))
+        known = ~np.isnan(values)
         if not known.any():
             raise ByroteError(
                 f"{metric} of {arm} in {grid}, seed {seed}, was not measured", help="measure it"
             )
-        return rows.loc[known, "step"].to_numpy(np.float64), rows.loc[known, metric].to_numpy(np.float64)
+        return steps[known], values[known]
 
     def final(
         self, place: Place, metric: str, seeds: Iterable[tuple[int, int]]
@@ -278,4 +279,4 @@ class Runs:
             ByroteError: there are no such runs.
         """
         seed = self.seeds(place)[0]
-        return float(self._by_run[(place.grid, place.arm, place.size, *seed)][name].iloc[0])
+        return float(self.table[name].iloc[self._by_run[(place.grid, place.arm, place.size, *seed)][0]])
