@@ -54,7 +54,7 @@ $(FILES): FORCE
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 FORCE:
 
-# Four arms, five seeds each (checkpoints/lab/grids/demo.toml). Ended at any moment, the same command goes on.
+# Four arms, five seeds each (checkpoints/lab/grids/demo.toml). Ended at any moment, the same command resumes.
 DEMO_PROBES := induction previous_token offset_profile composition repeat_loss held_out_loss inducible_loss mem_gap
 demo: $(STAMP)
 	$(BIN)/byrote lab train runs/demo --grid demo

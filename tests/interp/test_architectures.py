@@ -240,7 +240,7 @@ folder with `open_series`, and compares. `python tests/interp/test_architectures
   `copying_logit` and other direct-contribution probes say "not measured".
 - **swap**: copying the next step's weights into a live model gives every bit of a fresh load (logits, patterns and
   weights per head). Others are loaded afresh at each step: slower, and right by construction.
-- **half files**: float16 and bfloat16 files run in float32 when float32 is asked for (the default).
+- **half files**: float16 and bfloat16 files run in float32 when float32 is requested (the default).
 
 | model | class in transformers | key/value heads | logits | patterns | read-out | head output | swap | half files |
 |---|---|---|---|---|---|---|---|---|
