@@ -131,12 +131,24 @@ def test_code_of_every_page_parses() -> None:
     assert wrong == []
 
 
+def test_the_api_page_has_every_name() -> None:
+    named = {name for names in reference_pages.GROUPS.values() for name in names.split()}
+    assert named | {"degrade", "figures", "__version__"} == set(br.__all__)
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
+    assert shown == {
+        *(f"br.{name}" for name in named),
+        *(f"br.figures.{name}" for name in br.figures.__all__),
+        *(f"byrote.integrations.{name}" for name in br.integrations.__all__),
+        *(f"br.degrade.{name}" for name in br.degrade.__all__),
+    }
+
+
+@pytest.mark.processes
 def test_reference_pages_are_what_the_code_says() -> None:
     say = "run: python tests/reference_pages.py"
     assert (DOCS / "api.md").read_text(encoding="utf-8") == reference_pages.api_page(), say
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == reference_pages.settings_page(), say
-    named = {name for names in reference_pages.GROUPS.values() for name in names.split()}
-    assert named | {"degrade", "figures", "__version__"} == set(br.__all__)
 
 
 def test_the_columns_of_results_are_described() -> None:
