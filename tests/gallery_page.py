@@ -50,7 +50,7 @@ OF_ALL = ("induction", "previous_token", "repeat_loss", "held_out_loss")
 OF_ONE = ("default", "in_context_markov", "pruned_heads", "pruned_memory", "recall_vs_copy", "edge_attribution", "induction_circuit")  # fmt: skip
 SECTIONS = {
     "Heads": (
-        "head_grid", "grid_steps", "trajectory", "timeline", "attention", "offset_profile", "circuit", "faithfulness", "pruned_heads",
+        "head_grid", "grid_steps", "trajectory", "timeline", "attention", "attention_over_steps", "offset_profile", "circuit", "faithfulness", "pruned_heads",
         "in_context_markov", "change_grid",
     ),
     "The loss": ("loss_curves", "training_loss", "copy_curve", "loss_by_position"),

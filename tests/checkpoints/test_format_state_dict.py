@@ -57,7 +57,7 @@ def test_steps_from_names(folder, name):
     series = open_series(folder)
     assert (series.format, series.steps, series.gaps, series.notes) == ("state_dict", (8, 512), (), ())
     torch.testing.assert_close(
-        load_fresh(series[1]).logits(TOKENS), logits_of("gpt2", 512), rtol=0, atol=2e-6
+        load_fresh(series[1]).logits(TOKENS), logits_of("gpt2", 512), rtol=0, atol=5e-6
     )
 
 
@@ -74,7 +74,7 @@ def test_prefixes_are_taken_off_where_that_makes_names_fit(tmp_path, arch, prefi
     write_config(tmp_path, arch)
     write(tmp_path, "step_4.pt", hf_state(arch, 4, prefix=prefix))
     torch.testing.assert_close(
-        load_fresh(open_series(tmp_path)[0]).logits(TOKENS), logits_of(arch, 4), rtol=0, atol=2e-6
+        load_fresh(open_series(tmp_path)[0]).logits(TOKENS), logits_of(arch, 4), rtol=0, atol=5e-6
     )
 
 
@@ -83,7 +83,7 @@ def test_wrappers_inside_names_are_taken_off(folder):
     assert any("_orig_mod" in name for name in state)
     write(folder, "step_4.pt", state)
     torch.testing.assert_close(
-        load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 4), rtol=0, atol=2e-6
+        load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 4), rtol=0, atol=5e-6
     )
 
 
@@ -94,7 +94,7 @@ def test_the_dict_may_be_a_field_of_what_was_saved(folder, field):
         write(folder, f"{'ab'[step == 6]}.pt", content)
     series = open_series(folder)
     assert series.steps == (3, 6)  # from the field, the names say nothing
-    torch.testing.assert_close(load_fresh(series[0]).logits(TOKENS), logits_of("gpt2", 3), rtol=0, atol=2e-6)
+    torch.testing.assert_close(load_fresh(series[0]).logits(TOKENS), logits_of("gpt2", 3), rtol=0, atol=5e-6)
 
 
 def test_layouts(tmp_path):
@@ -168,7 +168,7 @@ def test_a_tensor_that_is_a_slice_of_a_larger_one(folder):
     whole = torch.cat([torch.full((3, 32), 9.0), state["transformer.wpe.weight"], torch.full((2, 32), 9.0)])
     write(folder, "step_2.pt", state | {"transformer.wpe.weight": whole[3:-2]})
     torch.testing.assert_close(
-        load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 2), rtol=0, atol=2e-6
+        load_fresh(open_series(folder)[0]).logits(TOKENS), logits_of("gpt2", 2), rtol=0, atol=5e-6
     )
 
 
@@ -244,7 +244,7 @@ def test_one_file_may_be_named_instead_of_its_folder(folder, name):
     write(folder, "step_9.pt", hf_state("gpt2", 9))
     series = open_series(folder / name)
     assert series.steps == ((0,) if name == "weights.pt" else (7,))
-    torch.testing.assert_close(load_fresh(series[0]).logits(TOKENS), logits_of("gpt2", 7), rtol=0, atol=2e-6)
+    torch.testing.assert_close(load_fresh(series[0]).logits(TOKENS), logits_of("gpt2", 7), rtol=0, atol=5e-6)
 
 
 def test_two_files_of_one_step_are_both_left_out(folder):

@@ -285,11 +285,9 @@ def _instrument(known: dict[str, Any]) -> str:
     if after is None:
         return "The vocabulary has no other token that a text could begin with."
     whole = sum(one == k for one in after)
-    mean = number(sum(after) / len(after), places=1)
-    own = number(sum(one["matched"] for one in known["texts"]) / len(after), places=1)
     return f"""Does the prompt explain this? BOS of this file is `<|im_start|>`, which begins a turn of a chat. After `<|endoftext|>`, which separated the
-texts in pretraining, {whole or "none"} of the {len(after)} texts {"are" if whole > 1 else "is"} written out, and {mean} tokens match on average in place of {own}.
-That no text is written out says nothing of the model before it was rounded to 4 bits."""
+texts in pretraining, {whole or "none"} of the {len(after)} texts {"are" if whole > 1 else "is"} written out either. The new passages are modern prose and
+most of the known texts are not: part of the gap may be style. That no text is written out says nothing of the model before it was rounded to 4 bits."""
 
 
 def pruning(facts: Facts) -> str:

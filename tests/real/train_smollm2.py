@@ -1,7 +1,7 @@
 """Continue training SmolLM2-135M on unique, repeated and self-made text, measured by `byrote.Monitor` while it trains.
 
     .venv/bin/python tests/real/train_smollm2.py runs/real             # one seed, about an hour of one core
-    .venv/bin/python tests/real/train_smollm2.py runs/real --seeds 3   # three seeds, overnight
+    .venv/bin/python tests/real/train_smollm2.py runs/real --seeds 3   # three seeds
 
 Ended at any moment, the same command goes on: an arm resumes from its last measured step, and what is finished is left alone.
 The text is the source code of Python's standard library, which is on every machine; --text FILE takes another.
