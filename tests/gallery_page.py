@@ -87,8 +87,8 @@ def measured(folder: Path) -> Path:
     write_text(folder / "arms.toml", GRID)
     for verb in (
         ["lab", "train", "runs", "--grid", "arms.toml", "--jobs", "1"],
-        ["run", "runs/*/*/*", "-o", "results", *(f"-p={name}" for name in OF_ALL)],
-        ["run", "runs/*/*/seed0", "-o", "results", "--save-attention", *(f"-p={name}" for name in OF_ONE)],
+        ["run", "runs/*/*/*", "-o", "results", "-p", ",".join(OF_ALL)],
+        ["run", "runs/*/*/seed0", "-o", "results", "--save-attention", "-p", ",".join(OF_ONE)],
     ):
         subprocess.run([sys.executable, "-m", "byrote", *verb], cwd=folder, check=True)
     return folder / "results"
