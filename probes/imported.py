@@ -4,7 +4,7 @@
 2. each step becomes a unit whose rows have a value and no interval (lo, hi and chance are NaN, n is 0), and run.json says
    `imported`: what needs samples or weights (intervals, tests, verdicts) refuses such results by name
 
-A metric may bear the name of a measure of byrote's own, such as prefix_matching: it is drawn with it then, and its range is
+A metric may have the name of one of byrote's own measures, such as prefix_matching: it is drawn with it then, and its range is
 checked. That it was computed alike is the importer's word.
 """
 

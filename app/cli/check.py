@@ -44,7 +44,7 @@ def check(
         "Write the outcomes as JUnit XML, which CI systems show.", type=options.PATH, metavar="FILE"
     ),
     github: bool | None = option(
-        "Say what did not pass as annotations of GitHub Actions, on stderr; where GITHUB_ACTIONS is set if left out.",
+        "Write what did not pass as GitHub Actions annotations, on stderr; by default where GITHUB_ACTIONS is set.",
         "--github/--no-github",
         default=None,
     ),

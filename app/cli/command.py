@@ -21,8 +21,8 @@ from byrote.cli.settings import unknown_variables, unread_variables
 HELP_WIDTH = 100
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
 _SHARED = {
-    ("-q", "--quiet"): "Say nothing but errors; data still goes to stdout.",
-    ("-v", "--verbose"): "Say more.",
+    ("-q", "--quiet"): "Print errors alone; data still goes to stdout.",
+    ("-v", "--verbose"): "Print more.",
     ("--no-color",): "No colour; NO_COLOR is honoured too.",
     ("--traceback",): "On an internal error, print the traceback.",
 }

@@ -11,7 +11,7 @@ import click
 from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
 from byrote.cli.command import argument, option, verb
-from byrote.cli.expect import say_checks
+from byrote.cli.expect import expected, say_checks
 from byrote.cli.group_options import COLUMNS as ARM_COLUMNS
 from byrote.cli.group_options import (
     GROUP,
@@ -102,7 +102,7 @@ def compare(
     first. In a folder of several, the control or else what was trained on unique data is the baseline.
 
     Of two runs: differences are B - A on the same sequences, with 95% intervals over sequences. Two seeds of one arm differ as
-    surely, so nothing is called better or worse: what is said is said of these two runs. The table has the numbers about the
+    surely, so nothing is called better or worse: every statement is about these two runs. The table has the numbers about the
     whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV and JSON have every
     number. Heads stand against each other by name only where both runs grew from the same weights.
 
@@ -114,16 +114,14 @@ def compare(
     0.05: one primary metric, the copying gain; eight secondary ones corrected together (Holm); heads, and all else, by
     Benjamini-Hochberg, steps counted. Runs that were not measured alike are refused with the command that fixes it.
     """
-    from byrote.probes.gate import check, read_gate
-
-    gate = read_gate(expect) if expect else None
+    checks_of = expected(expect)
     refuse_both(results, group)
     if group:
         runs, groups = [], list(two_groups(group))
     else:
         runs = _runs(session, results)
         groups = arms_to_compare(runs)
-    checks = check(gate, runs or [run for one in groups for run in one.runs]) if gate else []
+    checks = checks_of(runs or [run for one in groups for run in one.runs])
     if len(runs) > 2:
         first = groups[0].name if groups else runs[0].run
         session.note(f"{first} is the baseline; name another run first to compare with that")

@@ -39,11 +39,11 @@ def completion(
     session: Session,
     *,
     shell: str = argument("[SHELL]", type=click.Choice(SHELLS), required=False),
-    install: bool = flag("Write it where the shell looks, into your home folder, instead of printing it."),
+    install: bool = flag("Write it into your home folder, where the shell reads it, instead of printing it."),
 ) -> None:
     """Print the lines that let a shell (bash, zsh or fish) complete verbs, options and probes, or install them.
 
-    Without SHELL, the one that $SHELL names. A new shell has them.
+    Without SHELL, the one that $SHELL names. It takes effect in a new shell.
     """
     shell = shell or Path(os.environ.get("SHELL", "")).name
     made = get_completion_class(shell) if shell in SHELLS else None

@@ -61,7 +61,7 @@ def dashboard(
         try:
             _wait_until_up(server.process, chosen, log)
             session.data(server.address)
-            session.note("Ctrl-C stops the server; measured and running jobs are kept")
+            session.note("Ctrl-C stops the server; results are saved, and running jobs continue")
             if not no_browser and not webbrowser.open(server.address_once):
                 session.warn("no browser could be started; open the address yourself")
             return _watch(session, server.process, log)

@@ -71,7 +71,7 @@ def degrade(
         show_default=False,
     ),
     copy: str = option(
-        "The loss held against the test loss, in sizes.",
+        "The loss compared with the test loss, in sizes.",
         metavar="PROBE/METRIC",
         default="repeat_loss/later_blocks",
     ),
@@ -100,7 +100,7 @@ def degrade(
     seed: int = option("Of resampling and permutations.", metavar="N", type=options.NATURAL, default=0),
     out: Output,
 ) -> None:
-    """Say what repeated or synthetic data did to arms of several seeds: how damage grows with the dose, where it is worst, what
+    """Measure what repeated or synthetic data did to arms of several seeds: how damage grows with the dose, where it is worst, what
     size of healthy model is as good, and how far seeds alone differ.
 
     Runs are results folders, grouped by the arm that they declare or by --group, which may hold several doses and sizes; what
@@ -110,7 +110,7 @@ def degrade(
     Measures: dose, peak, band, boundary, effective_size, preferential, compute, near_zero, double_descent, displacement,
     extraction, capacity, r_star, noise_floor, churn, counterfactual, dependence, dependence_matrix (docs/calibration.md says how
     each is computed, and what was calibrated).
-    Without --measure all are tried, and what cannot be had is a row with its reason.
+    Without --measure all are tried, and a measure that cannot be computed is a row with its reason.
     """
     from byrote.probes.degrade.measures import degradation
     from byrote.probes.degrade.study import DegradeSettings, by_arm

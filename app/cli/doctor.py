@@ -45,7 +45,7 @@ Finding = Mapping[str, Any]
 def doctor(
     session: Session,
     *,
-    torch: bool = flag("Import torch, also where its build says by itself that there is only the CPU."),
+    torch: bool = flag("Import torch, also where its build is for the CPU alone."),
     out: Output,
 ) -> int:
     """Check versions, device, memory, disk and configuration: one line each, with the fix where something is wrong.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byrote.cli.output import Output
@@ -11,6 +12,21 @@ from byrote.probes.wording import counted
 
 if TYPE_CHECKING:
     from byrote.probes.gate import Checked
+    from byrote.probes.results import Results
+
+
+def expected(path: Path | None) -> Callable[[Sequence[Results]], Sequence[Checked]]:
+    """The checks of a gate, read now and made when the runs are there; none, and nothing is imported, without a file.
+
+    Raises:
+        ByroteError: the file is no gate.
+    """
+    if path is None:
+        return lambda runs: ()
+    from byrote.probes.gate import check, read_gate
+
+    gate = read_gate(path)
+    return lambda runs: check(gate, runs)
 
 
 def say_checks(session: Session, checks: Sequence[Checked], *, out: Output | None = None) -> int:

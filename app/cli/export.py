@@ -51,7 +51,7 @@ def export(
 ) -> None:
     """Write one HTML file that plays RESULT over training: head grid, curves, circuit and attention, of one run or two.
 
-    RESULT is a results folder, a folder of several, or a quoted glob. The file opens anywhere, offline, and asks for nothing; it
+    RESULT is a results folder, a folder of several, or a quoted glob. The file opens anywhere, offline, and sends no request; it
     opens with the finding and the alerts of the report about the same runs. Attention is in it where the sweep saved it
     (byrote run --save-attention); tokens of training data are masked.
     """

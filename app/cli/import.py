@@ -41,8 +41,8 @@ def import_(
     """Make a results folder of TABLE, a CSV file of published scores: step, layer, head, value.
 
     Rows without layer and head are about the whole model. Columns metric, unit, range and run may say what the options
-    say. A metric may bear the name of a measure of byrote's own (`byrote probes` lists them) and is drawn with it then;
-    whether it was computed alike, nobody can check.
+    say. A metric may have the name of one of byrote's own measures (`byrote probes` lists them) and is drawn with it then;
+    whether it was computed in the same way cannot be checked.
 
     Imported scores have no samples: show, compare, report and dashboard draw them without intervals and test nothing. Onsets are
     the measured steps between which a level was passed. A row that cannot be used is one error with its number.

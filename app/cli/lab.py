@@ -31,8 +31,8 @@ __all__ = ["lab", "plan", "recipes", "status", "train"]
     verbs={
         "train": "Train one arm of a repetition experiment, or a grid of runs, into a folder.",
         "recipes": "List recipes, sources and arms: what each is for, what was measured, where it misleads.",
-        "plan": "Say what a grid of runs takes: runs, steps, minutes, bytes.",
-        "status": "Say which runs of a grid are complete, running or missing.",
+        "plan": "Estimate what a grid of runs takes: runs, steps, minutes, bytes.",
+        "status": "List which runs of a grid are complete, running or missing.",
     },
     module="byrote.cli.lab",
     examples=(
@@ -115,7 +115,7 @@ def train(
     *,
     out: Path = argument("OUT", type=options.PATH),
     recipe: str = option(
-        "Where to start from; what is typed beside it goes first (`byrote lab recipes`).",
+        "What to start from; other options override it (`byrote lab recipes`).",
         type=click.Choice(tuple(RECIPES)),
         default="default",
     ),
@@ -150,7 +150,7 @@ def train(
 ) -> int:
     """Train one arm of a repetition experiment, or a grid of runs, into OUT, writing checkpoints as it goes.
 
-    The same command again goes on from the last written step, and does nothing when the series is complete. Ctrl-C
+    The same command again resumes from the last written step, and does nothing when the series is complete. Ctrl-C
     stops at the next written step; twice stops at once and loses the steps since the last one.
     """
     if grid is not None:
@@ -185,7 +185,7 @@ def train(
         with work:
             path = train_series(out, lab_config, fresh=fresh, on_event=on_event)
     except KeyboardInterrupt:
-        return interrupted(session, "written steps are kept")
+        return interrupted(session, "written steps are saved")
     session.data(str(path))
     session.note(f"next: byrote run {path}")
     return Exit.DONE
@@ -205,7 +205,7 @@ _RECIPE_COLUMNS = (
 def recipes(session: Session, *, out: Output) -> None:
     """List recipes, sources, arms and sizes: what each is for, what was measured with it, and what not to conclude from it.
 
-    A recipe is where `byrote lab train --recipe NAME` starts from; options typed beside it go first.
+    A recipe is where `byrote lab train --recipe NAME` starts from; options given beside it override it.
     """
     rows = [
         _row("recipe", name, config.definition(), **vars(ABOUT[name])) for name, config in RECIPES.items()

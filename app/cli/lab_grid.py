@@ -83,7 +83,7 @@ def train_grid(
                 stopping=lambda: work.stopping,
             )
     except KeyboardInterrupt:
-        return interrupted(session, "written steps are kept")
+        return interrupted(session, "written steps are saved")
     declared = declare_grid(plan, out)
     session.data(str(out))
     session.detail(f"arms, seeds and doses are declared in {declared}")
@@ -102,10 +102,10 @@ def plan(
         "Processes that will train; one per core by default.", type=click.IntRange(min=1), metavar="N"
     ),
 ) -> int:
-    """Say what a grid takes before anything is trained: its runs, steps, minutes and bytes.
+    """Estimate what a grid takes before anything is trained: its runs, steps, minutes and bytes.
 
     GRID is a file, or the name of a grid that comes with byrote. Minutes are those of a few steps of each shape,
-    trained here and thrown away.
+    trained here and discarded.
     """
     from byrote.checkpoints.lab.grid_cost import TRIED_STEPS, cost_of
     from byrote.checkpoints.lab.run_grid import grid_file, read_grid
@@ -142,7 +142,7 @@ def plan(
 
 @verb("byrote lab status runs/hernandez")
 def status(session: Session, *, folder: Path = argument("OUT", type=options.PATH), out: Output) -> int:
-    """Say which runs of the grid in OUT are complete, running, stopped, missing, or stale.
+    """List which runs of the grid in OUT are complete, running, stopped, missing, or stale.
 
     A run is stale where it was made from another run that has been trained again since and has other weights now.
     """

@@ -43,7 +43,7 @@ def lint(
         "Results of these series: steps that predict worse than guessing are listed too.", metavar="RESULTS"
     ),
     write: bool = option(
-        "Keep the facts beside the series, in SERIES.lint.json, where `byrote run` and `byrote report` find them.",
+        "Store the facts beside the series, in SERIES.lint.json, where `byrote run` and `byrote report` find them.",
         "--write/--no-write",
         default=True,
     ),

@@ -33,7 +33,7 @@ def logits(
     opening: options.Opening = record(options.Opening),
     out: Output,
 ) -> int:
-    """Say what training between two steps of the series in PATH added to the logits, on members, fresh sequences of their
+    """Measure what training between two steps of the series in PATH added to the logits, on members, fresh sequences of their
     source, repeated random tokens, and held-out text.
 
     `raised` is what the right token gained over all others, `size` how much was moved at all, in logits; `loss` that of the

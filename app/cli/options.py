@@ -189,7 +189,7 @@ class Losses:
         metavar="FILE",
     )
     loss_name: str | None = option(
-        "Its name in there, such as train/loss, if it is not one that is known.", metavar="NAME"
+        "Name of the loss in that file, such as train/loss, where it is not a usual one.", metavar="NAME"
     )
 
     def given_to(self, series: list[CheckpointSeries], session: Session) -> list[CheckpointSeries]:

@@ -10,7 +10,7 @@ import click
 
 from byrote.cli import options
 from byrote.cli.command import argument, flag, option, verb
-from byrote.cli.expect import say_checks
+from byrote.cli.expect import expected, say_checks
 from byrote.cli.group_options import GROUP, named_groups
 from byrote.cli.output import open_page
 from byrote.cli.session import Session
@@ -51,16 +51,15 @@ def report(
     that one. Arms of several seeds, given with --group or declared by the runs, are compared as groups: with the first
     --group, or with the arm that --base names. The file opens anywhere, offline.
 
-    Two reports in the place of results, each the folder or the page that this verb wrote, are compared: every value, sentence and
+    Two reports in the place of results, each the folder or the page that this command wrote, are compared: every value, sentence and
     alert that changed from the first to the second is printed.
     """
-    from byrote.probes.gate import check, read_gate
     from byrote.report import build_report
     from byrote.report.changes import is_report
 
     if len(paths) == 2 and all(is_report(Path(path)) for path in paths):
         return _print_changes(session, Path(paths[0]), Path(paths[1]))
-    gate = read_gate(expect) if expect else None
+    checks_of = expected(expect)
     groups = named_groups(group)
     if not paths and not groups:
         raise click.UsageError("Missing argument 'RESULT...': a report is about results")
@@ -68,7 +67,7 @@ def report(
     here = {run.path.resolve() for run in runs}
     runs += [run for one in groups for run in one.runs if run.path.resolve() not in here]
     runs, base_name = _with_base(runs, base)
-    checks = check(gate, runs) if gate else []
+    checks = checks_of(runs)
     if each:
         return _every_run(
             session, runs, out or _default_place(runs), base_name, light=light, open_it=open_it

@@ -75,8 +75,8 @@ def reproduce(
     *,
     names: tuple[str, ...] = argument("[NAME]...", required=False),
     all_: bool = flag("Every claim.", "--all"),
-    list_: bool = flag("List claims with what their papers report, and do nothing.", "--list"),
-    plan: bool = flag("Say what would be trained and measured, and do nothing.", "--plan"),
+    list_: bool = flag("List claims with what their papers report, and exit.", "--list"),
+    plan: bool = flag("Print what would be trained and measured, and exit.", "--plan"),
     full: bool = option(
         "8 seeds in place of 5, where runs are trained, and the claims that only full runs judge.",
         "--full/--quick",
@@ -106,8 +106,7 @@ def reproduce(
     """Judge claims of papers on small runs: train what is missing, measure it, and say what holds.
 
     NAME is a claim or a paper (all its claims). The rule of each claim, its direction and its smallest effect of interest were
-    fixed beforehand. Writes a page (claims.html), claims.json, runs.parquet and a figure per claim. The same command again goes on
-    where it was interrupted, and only judges where nothing is missing.
+    fixed beforehand. Writes a page (claims.html), claims.json, runs.parquet and a figure per claim. The same command again resumes where it was interrupted, and only judges where nothing is missing.
     """
     from byrote.probes.claims.catalogue import chosen, judged_by
 
@@ -182,7 +181,7 @@ def _reproduce(
                 stopping=lambda: work.stopping,
             )
     except KeyboardInterrupt:
-        return interrupted(session, "written steps, measured steps and finished tables are kept")
+        return interrupted(session, "written steps, measured steps and finished tables are saved")
     files = write_claims(folder, found.judgements, found.table, made_now(named, found.seconds))
     out.rows(COLUMNS, [_row(as_json(judged)) for judged in found.judgements])
     words = [judged.word for judged in found.judgements]

@@ -42,7 +42,7 @@ class Destination:
         type=click.Path(file_okay=False, path_type=Path),
         default="results",
     )
-    fresh: bool = flag("Throw away what is stored there and start again.")
+    fresh: bool = flag("Delete what is stored there and start again.")
     rehash: bool = flag(
         "Read every byte of the checkpoints again, also of those whose files have the size, times and inode they had."
     )
@@ -67,7 +67,7 @@ def run(
     paths: tuple[str, ...] = options.PATHS,
     config: SweepConfig = record(SweepConfig),
     plugin: tuple[Path, ...] = option(
-        "A Python file with probes or stimuli of your own, which is run; repeat for more. Its probes are measured beside "
+        "A Python file with probes or stimuli of your own, which is executed; repeat for more. Its probes are measured beside "
         "the defaults, or named with -p.",
         type=options.FILE,
         multiple=True,
@@ -131,7 +131,7 @@ def run(
     except KeyboardInterrupt:
         _say_remarks(session, remarks, len(opened.series))
         opened.report_broken(session)
-        return interrupted(session, "finished checkpoints are kept")
+        return interrupted(session, "finished checkpoints are saved")
     _say_remarks(session, remarks, len(opened.series))
     opened.report_broken(session)
     if mine is None:

@@ -32,10 +32,10 @@ def selftest(
 ) -> int:
     """Measure planted models whose answers are known, and models with nothing to find.
 
-    Says what the numbers are worth on this machine: whether scores equal their closed form, whether planted induction
-    heads are called and nothing else is, how weak a head can be and still be called, and how often a random one is. Then
-    the statistics on simulated data: whether 95% intervals hold the truth in 93 to 97%, how often verdicts, comparisons
-    and onsets say something where nothing is. n counts simulations, heads or pairs. Takes one to two minutes of one core.
+    Reports how far the numbers can be trusted on this machine: whether scores equal their closed form, whether planted induction
+    heads are detected and nothing else is, how weak a head can be and still be detected, and how often a random one is. Then
+    the statistics on simulated data: whether 95% intervals contain the true value in 93 to 97% of cases, how often
+    verdicts, comparisons and onsets are false positives. n counts simulations, heads or pairs. Takes one to two minutes of one core.
     Exit 1 when a check fails.
     """
     from byrote.probes.selftest import (

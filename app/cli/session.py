@@ -43,7 +43,7 @@ MEANING = {
     "(`--allow-partial` turns it to 0)",
     Exit.NOTHING: "nothing to do: no checkpoints found at that path",
     Exit.INTERNAL: "internal error: one line is printed, and where the traceback was saved",
-    Exit.INTERRUPTED: "interrupted by Ctrl-C: finished work is kept",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C: finished work is saved",
 }
 
 

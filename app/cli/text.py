@@ -71,7 +71,7 @@ def text(
     config: SweepConfig = record(SweepConfig, "device dtype threads"),
     out: Output,
 ) -> int:
-    """Say what each corpus FILE would teach a model, with intervals: how much of it an induction head could predict,
+    """Measure what each corpus FILE would teach a model, with intervals: how much of it an induction head could predict,
     how it repeats itself, how concentrated it is, its near-duplicates, and against a reference what it lost.
 
     FILE is .txt, .jsonl (either may be .gz), .parquet, token ids as .npy or .safetensors, or a folder of these. Files of

@@ -30,7 +30,7 @@ def verify(
 
     Every unit is compared with its hashes and with run.json, observations.parquet with what the units give, saved
     attention and texts with theirs, and checkpoints that are still where they were by size and time of their files. What
-    version 0.1 wrote has no hashes; how much of it there is is said.
+    version 0.1 wrote has no hashes; the number of such files is reported.
 
     Columns: run, kind (finding or checked), text. Exit 1 when something was found.
     """

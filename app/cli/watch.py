@@ -48,15 +48,17 @@ class Into:
 class Ending:
     """When `byrote watch` looks, and when it ends."""
 
-    poll: float = option("Look so often.", type=_SECONDS, metavar="SECONDS", default=5.0)
+    poll: float = option(
+        "Seconds between two looks at the folder.", type=_SECONDS, metavar="SECONDS", default=5.0
+    )
     settle: float = option(
-        "A checkpoint has landed when none of its files changed for so long.",
+        "A checkpoint counts as complete when none of its files changed for this long.",
         type=click.FloatRange(min=0),
         metavar="SECONDS",
         default=10.0,
     )
     idle_timeout: float | None = option(
-        "End when nothing new appeared for so long.", type=_SECONDS, metavar="SECONDS"
+        "End when nothing new appeared for this long.", type=_SECONDS, metavar="SECONDS"
     )
     until_step: int | None = option(
         "End when this step, or a later one, was measured.", type=options.NATURAL, metavar="STEP"
@@ -123,7 +125,7 @@ def watch(
     folder: str = argument("FOLDER"),
     config: SweepConfig = record(SweepConfig),
     plugin: tuple[Path, ...] = option(
-        "A Python file with probes or stimuli of your own, which is run; repeat for more.",
+        "A Python file with probes or stimuli of your own, which is executed; repeat for more.",
         type=options.FILE,
         multiple=True,
         metavar="FILE",
@@ -139,10 +141,10 @@ def watch(
     """Measure the checkpoints in FOLDER as training writes them, until training ends.
 
     FOLDER may be empty, or not there yet. A checkpoint is measured when its files have stopped changing and can be read; one that
-    is written again is measured again, and what was measured of one that is removed is kept. The dashboard shows results while
+    is written again is measured again, and results of one that is removed stay. The dashboard shows results while
     they appear. It ends with --until-step or --idle-timeout, when the process of --stop-on-fail has ended, when a lab series is
     complete, and with Ctrl-C or SIGTERM: then it measures the folder as it is, as `byrote run` does, and says what the gate says. A second Ctrl-C stops
-    at once. The same command again goes on.
+    at once. The same command again resumes.
 
     With --expect and --stop-on-fail, a rule that is surely broken, and would be at the end too, stops the run: exit 1.
     """
@@ -173,7 +175,7 @@ def watch(
         with watched:
             outcome = work.run()
     except KeyboardInterrupt:
-        return interrupted(session, "finished checkpoints are kept")
+        return interrupted(session, "finished checkpoints are saved")
     finally:
         shown.close()
     return watched.end(outcome, allow_partial=allow_partial)
@@ -300,7 +302,7 @@ class _Watched:
             return Exit.NOTHING
         self.session.data(str(outcome.path))
         if outcome.interrupted:
-            return interrupted(self.session, "finished checkpoints are kept")
+            return interrupted(self.session, "finished checkpoints are saved")
         if self.gate is not None:
             from byrote.probes.gate import check
 

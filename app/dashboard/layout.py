@@ -43,8 +43,6 @@ def main(only: str | None = None) -> None:
     state = view.state
     drawing = Drawing(file_stem(state.run, state.probe, state.step), view.theme)
     sidebar(view)
-    with st.container(key="page_begins"):
-        st.html('<span id="byrote-page" tabindex="-1"></span>')
     complaints(view)
     example(view)
     which(view)
@@ -98,7 +96,6 @@ NONE = "none"
 def sidebar(view: View) -> None:
     """Menu, controls and status."""
     with st.sidebar:
-        _skip_link()
         st.markdown("### byrote")
         _menu(view.pages, link(view.state))
         with st.container(key="controls"):
@@ -110,11 +107,6 @@ def sidebar(view: View) -> None:
             _pin_control(view)
             _status(view)
     _watch(opened_paths())
-
-
-def _skip_link() -> None:
-    """The first thing that Tab reaches leads past menu and controls, to what the page shows."""
-    st.html('<a class="byrote-skip" href="#byrote-page" target="_self">Skip to the page</a>')
 
 
 def empty(library: Library, pages: Mapping[str, Any]) -> None:

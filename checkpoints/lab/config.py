@@ -103,7 +103,7 @@ class LabConfig:
     smeared_keys: bool = field(
         default=False, metadata=shown("Heads mix each key with the one before it (Olsson et al. 2022).")
     )
-    dropout: float = field(default=0.0, metadata=shown("Share left out in training.", metavar="X"))
+    dropout: float = field(default=0.0, metadata=shown("Dropout rate in training.", metavar="X"))
     init_std: float = 0.1
     init_scale: float = field(
         default=0.0,
@@ -117,7 +117,9 @@ class LabConfig:
     lr: float = field(default=3e-3, metadata=shown("Peak learning rate.", metavar="X"))
     betas: tuple[float, float] = field(
         default=_BETAS,
-        metadata=shown("Of AdamW: how slowly its two averages forget.", nargs=2, metavar="X X", type=float),
+        metadata=shown(
+            "Of AdamW: decay rates of its two moving averages.", nargs=2, metavar="X X", type=float
+        ),
     )
     weight_decay: float = field(default=0.01, metadata=shown("Of AdamW.", metavar="X"))
     warmup_steps: int = 50

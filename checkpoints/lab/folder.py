@@ -82,7 +82,7 @@ def cannot_write(path: Path, error: OSError) -> ByroteError:
     """What a series says of a file that it cannot write."""
     return PlaceError(
         f"cannot write {path}: {error.strerror or error}",
-        help="make room or choose another folder; the same command goes on from the last written step",
+        help="make room or choose another folder; the same command resumes from the last written step",
     )
 
 

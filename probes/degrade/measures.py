@@ -82,7 +82,7 @@ def degradation(
     Args:
         named: runs under the name of their arm; an arm may have several doses and sizes, which are distinguished by what runs declare.
         settings: what is held against what.
-        measures: of `MEASURES`; those named must succeed. () tries all, and what cannot be had is a row with its reason.
+        measures: of `MEASURES`; those named must succeed. () tries all, and a measure that cannot be computed is a row with its reason.
 
     Raises:
         ByroteError: no runs, an unknown measure, fact or baseline, or what was requested and cannot be had.

@@ -128,7 +128,7 @@ class SweepConfig:
     save_attention: bool = field(
         default=False,
         metadata=shown(
-            "Keep for the dashboard, on two sequences per stimulus: every head's attention, one byte per weight, and the "
+            "Store for the dashboard, on two sequences per stimulus: every head's attention, one byte per weight, and the "
             "tokens it raises and lowers most, 60 bytes per position."
         ),
     )

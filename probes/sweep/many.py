@@ -75,7 +75,7 @@ def sweep_many(
 
     Raises:
         ByroteError: that of a series; steps on the hub, which one process at a time can fetch.
-        KeyboardInterrupt: it was stopped; finished checkpoints are kept.
+        KeyboardInterrupt: it was stopped; finished checkpoints are saved.
     """
     needs = needs_of(tasks)
     n_at_once = engine.n_at_once(needs, sum(len(task.series) for task in tasks))
