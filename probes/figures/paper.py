@@ -103,7 +103,7 @@ def caption_of(fig: Figure) -> str:
     """What a figure shows, in words, with its intervals, n and chance."""
     table = fig.table if isinstance(fig, Figure) else None
     counts = ""
-    if table is not None and {"value", "lo", "hi", "chance", "n"} <= set(table.columns):
+    if table is not None and {"value", "lo", "hi", "chance", "n"} <= set(table.columns) and table["n"].any():
         counts = counts_in_words(table)
     elif table is not None and {"difference", "n"} <= set(table.columns):
         drawn = sorted({int(n) for n in table.loc[table["difference"].notna(), "n"] if n > 0})
