@@ -30,6 +30,7 @@ LINES = {
     "degrade": "degrade --group control={top}/results/tiny --group repeated={top}/results/other --metric repeat_loss/difference",
     "reproduce": "reproduce linear-accumulate -o {top}/reproduced --jobs 1 --progress none",
     "report": "report {top}/results/tiny -o {top}/report --light",
+    "export": "export {top}/results/tiny -o {top}/play.html",
     "graft": "graft {top}/runs/tiny --heads L0H0 --from 1 --into 0 --sequences 8",
     "logits": "logits {top}/runs/tiny --from 0 --to 1 --sequences 8",
     "text": "text {top}/words.txt",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import EVIL, STEPS, WORDS, chromium, write_pages
+from browsing import EVIL, STEPS, WORDS, write_pages
 
 import byrote as br
 from byrote.checkpoints.errors import ByroteError
@@ -184,40 +184,37 @@ def test_folders_and_a_place_that_is_none(pages, tmp_path, byrote):
 
 
 @pytest.mark.browser
-def test_it_plays_from_disk_without_a_network(page, tmp_path):
+def test_it_plays_from_disk_without_a_network(browser, page, tmp_path):
     file = tmp_path / "play.html"
     file.write_text(page, encoding="utf-8")
     faults: list[str] = []
-    with chromium() as browser:
-        context = browser.new_context(
-            offline=True, viewport={"width": 400, "height": 800}, color_scheme="dark"
-        )
-        tab = context.new_page()
-        tab.on(
-            "console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None
-        )
-        tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("request", lambda asked: None if asked.url.startswith("file:") else faults.append(asked.url))
-        tab.goto(file.as_uri())
-        tab.wait_for_selector("html[data-ready]")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 400
-        step = "(name) => document.querySelector(`#${name} .stage`).shadowRoot.querySelector('.byrote').dataset.step"
-        cursor = "document.querySelector('.cursor').getAttribute('x1')"
-        assert tab.evaluate(step, "grid") == "160"
-        before = tab.evaluate(cursor)
-        tab.locator("#grid .play").focus()
-        tab.keyboard.press("Enter")
-        tab.locator("#grid .byrote:not([data-step='160'])").wait_for()
-        tab.keyboard.press("Enter")
-        here = tab.evaluate(step, "grid")
-        assert int(here) > 160 and tab.evaluate(cursor) != before
-        assert tab.evaluate(step, "circuit") == tab.evaluate(step, "circuit-base") == here
-        tab.locator("#circuit-base input[type=range]").first.focus()  # the others follow the baseline too
-        tab.keyboard.press("Home")
-        assert tab.evaluate(step, "grid") == tab.evaluate(step, "circuit") == "0"
-        tab.locator("#grid .cell[aria-label^='L0H2']").first.click()
-        assert "L0H2" in tab.locator("#circuit .node.selected").get_attribute("aria-label")
-        tab.locator("#attention-L1H3 .tokens button").nth(5).click()
-        assert "attends to" in tab.locator("#attention-L1H3 .live").inner_text()
-        context.close()
+    context = browser.new_context(offline=True, viewport={"width": 400, "height": 800}, color_scheme="dark")
+    tab = context.new_page()
+    tab.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("request", lambda asked: None if asked.url.startswith("file:") else faults.append(asked.url))
+    tab.goto(file.as_uri())
+    tab.wait_for_selector("html[data-ready]")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+    step = (
+        "(name) => document.querySelector(`#${name} .stage`).shadowRoot.querySelector('.byrote').dataset.step"
+    )
+    cursor = "document.querySelector('.cursor').getAttribute('x1')"
+    assert tab.evaluate(step, "grid") == "160"
+    before = tab.evaluate(cursor)
+    tab.locator("#grid .play").focus()
+    tab.keyboard.press("Enter")
+    tab.locator("#grid .byrote:not([data-step='160'])").wait_for()
+    tab.keyboard.press("Enter")
+    here = tab.evaluate(step, "grid")
+    assert int(here) > 160 and tab.evaluate(cursor) != before
+    assert tab.evaluate(step, "circuit") == tab.evaluate(step, "circuit-base") == here
+    tab.locator("#circuit-base input[type=range]").first.focus()  # the others follow the baseline too
+    tab.keyboard.press("Home")
+    assert tab.evaluate(step, "grid") == tab.evaluate(step, "circuit") == "0"
+    tab.locator("#grid .cell[aria-label^='L0H2']").first.click()
+    assert "L0H2" in tab.locator("#circuit .node.selected").get_attribute("aria-label")
+    tab.locator("#attention-L1H3 .tokens button").nth(5).click()
+    assert "attends to" in tab.locator("#attention-L1H3 .live").inner_text()
+    context.close()
     assert faults == []
