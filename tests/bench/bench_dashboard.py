@@ -47,7 +47,7 @@ PROBES = (
 )  # fmt: skip
 SHAPE = (32, 32)
 N_SEQ, N_PAIRS, N_TOKENS = 32, 4096, 96
-PAGE_S, CLICK_S, PAGE_BYTES, MEMORY_BYTES, USERS = 1.0, 0.3, 2_000_000, 16_000_000, 4
+PAGE_S, CLICK_S, PAGE_BYTES, MEMORY_BYTES, USERS = 0.7, 0.25, 2_000_000, 16_000_000, 4
 WARM_UP = 40
 
 # True when the page is at rest and everything on it is drawn.
