@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo      train 20 small models on four kinds of data, measure and compare them, write the report (minutes)"
-	@echo "make real      fetch SmolLM2-135M (90 MB), measure it, check the numbers without byrote, write docs/case-studies (40 minutes of one core)"
+	@echo "make real      fetch SmolLM2-135M (90 MB), measure it, check the numbers without byrote, write docs/case-studies (25 minutes of one core)"
 	@echo "make real-training  train it further on unique, repeated and self-written text, measured meanwhile (20 minutes of one core a seed: seeds=3)"
 	@echo "make docs      the site of documents, in build/site; installs Sphinx on first use, then needs no network"
 	@echo "make test      the default test suite"

@@ -243,6 +243,21 @@ def test_dark_and_light_are_both_drawn(start):
     assert grounds[0] != grounds[1]
 
 
+@pytest.mark.parametrize("width", [1440, 1024])
+def test_the_header_hides_nothing_of_the_page(start, width):
+    here = start(viewport={"width": width, "height": 900})
+    here.open("trajectory", **LINK)
+    here.find(".js-plotly-plot .xtick text").first.wait_for()
+    seen = here.tab.evaluate(
+        """() => {
+          const page = document.querySelector("[data-testid=stMainBlockContainer]");
+          const place = page.querySelector("[data-testid=stElementContainer] p").getBoundingClientRect();
+          return page.contains(document.elementFromPoint(place.left + 4, place.top + place.height / 2));
+        }"""
+    )
+    assert seen
+
+
 @pytest.mark.parametrize("page", ["overview", "head", "compare"])
 def test_hostile_names_and_tokens_are_text(start, page):
     here = start()
