@@ -198,6 +198,19 @@ def stored_texts(path: Path) -> list[StoredText]:
         raise _damaged(path) from error
 
 
+def stored_text(path: Path, stimulus: str, index: int) -> StoredText:
+    """One sequence of a file of attention.
+
+    Args:
+        path: the file.
+        stimulus, index: of a sequence that `stored_texts` lists.
+
+    Raises:
+        ByroteError: the file is damaged.
+    """
+    return next(one for one in stored_texts(path) if (one.stimulus, one.index) == (stimulus, index))
+
+
 def text_words(text: StoredText) -> str:
     """What a saved text is: ``repeated random tokens 1``."""
     names = {

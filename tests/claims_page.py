@@ -42,10 +42,10 @@ NOTE = (
 )
 
 
-def has_runs(name: str, table: pd.DataFrame) -> bool:
+def has_runs(name: str, runs: Runs) -> bool:
     """Whether a claim of this name can be judged on these runs, or says that none can show it."""
     try:
-        return name in CLAIMS and bool(judge_one(CLAIMS[name], Runs(table)))
+        return name in CLAIMS and bool(judge_one(CLAIMS[name], runs))
     except ByroteError:
         return False
 
@@ -53,7 +53,8 @@ def has_runs(name: str, table: pd.DataFrame) -> bool:
 def judged_runs(folder: Path) -> tuple[list[Judgement], pd.DataFrame, Made]:
     """The claims of a folder, judged on its runs by today's rules; claims that today need other runs are left out."""
     kept, table = read_json(folder / "claims.json"), read_runs(folder / "runs.parquet")
-    names = [claim["name"] for claim in kept["claims"] if has_runs(claim["name"], table)]
+    runs = Runs(table)
+    names = [claim["name"] for claim in kept["claims"] if has_runs(claim["name"], runs)]
     ordered = [CLAIMS[name] for name in CLAIMS if name in names]
     return judge_claims(ordered, table), table, Made.of(kept["made"])
 

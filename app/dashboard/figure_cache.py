@@ -18,7 +18,7 @@ from byrote.dashboard.findings import run_onset
 from byrote.dashboard.library import run_cache
 from byrote.dashboard.query_params import State
 from byrote.probes import figures
-from byrote.probes.attention import attention_file, stored_texts
+from byrote.probes.attention import attention_file, stored_text
 from byrote.probes.comparable import BEST_HEAD, Comparison, init_disagreement, matched_steps
 from byrote.probes.degradation import compare
 from byrote.probes.degrade.dose_response import DoseResponse
@@ -322,8 +322,7 @@ def attention_steps(
         step: the one looked at.
         look: theme and width.
     """
-    texts = stored_texts(attention_file(run.path, step))
-    text = next(one for one in texts if (one.stimulus, one.index) == (stimulus, index))
+    text = stored_text(attention_file(run.path, step), stimulus, index)
     runs = [run] if base is None else [base, run]
     return figures.attention_over_steps(
         runs, head=head, text=text, query=query, base=base.run if base else None, step=step, look=look

@@ -9,7 +9,7 @@ from claims_page import FOLDER, PAGE, has_runs, written
 from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.catalogue import CLAIMS
 from byrote.probes.claims.judging import UNTESTABLE, as_json, judge_claims
-from byrote.probes.claims.runs_table import read_runs
+from byrote.probes.claims.runs_table import Runs, read_runs
 from byrote.probes.rules import IN_DIRECTION, NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from byrote.report.claim_files import VERSION
 
@@ -22,7 +22,8 @@ def test_page_and_figures_are_those_of_the_runs():
 def test_every_claim_of_the_kept_run_is_on_the_page_with_the_verdict_of_its_runs():
     kept, table = read_json(FOLDER / "claims.json"), read_runs(FOLDER / "runs.parquet")
     assert kept["version"] == VERSION
-    claims = [CLAIMS[claim["name"]] for claim in kept["claims"] if has_runs(claim["name"], table)]
+    runs = Runs(table)
+    claims = [CLAIMS[claim["name"]] for claim in kept["claims"] if has_runs(claim["name"], runs)]
     words = {judged.claim.name: as_json(judged)["verdict"] for judged in judge_claims(claims, table)}
     assert len(words) > 20
     assert {c["name"]: c["verdict"] for c in kept["claims"] if c["name"] in words} == words

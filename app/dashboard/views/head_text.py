@@ -43,6 +43,7 @@ from byrote.probes.attention import (
     saved_bytes,
     stored_pattern,
     stored_sheet,
+    stored_text,
     stored_texts,
     stored_writes,
     text_words,
@@ -273,7 +274,7 @@ def _sheet(view: View, shown: Shown) -> None:
 def _sheet_data(
     run: Results, file: Path, stimulus: str, index: int, heads: tuple[tuple[int, int], ...], *, by_layer: bool
 ) -> dict[str, Any]:
-    text = next(one for one in stored_texts(file) if (one.stimulus, one.index) == (stimulus, index))
+    text = stored_text(file, stimulus, index)
     patterns = stored_sheet(file, text)[..., :MAX_DRAWN_TOKENS, :MAX_DRAWN_TOKENS]
     return sheet_data(
         patterns, heads=heads, repeats=repeats_of(text.tokens[:MAX_DRAWN_TOKENS]), by_layer=by_layer
