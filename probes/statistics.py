@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from byrote.probes.one_thread import product
+
 LEVEL = 0.95
 N_RESAMPLES = 2000
 # Part of every unit's provenance: intervals made by another rule are measured again, not mixed with these.
@@ -211,7 +213,7 @@ def two_sample_interval(
         relative: whether it is a ratio: spreads then count as shares of their means.
     """
     samples = (a, b)
-    draws = [_apart(len(x), seed, stream) @ x / len(x) for stream, x in enumerate(samples)]
+    draws = [product(_apart(len(x), seed, stream), x) / len(x) for stream, x in enumerate(samples)]
     with np.errstate(divide="ignore", invalid="ignore"):  # the mean of b may be 0
         value, drawn = of(a.mean(), b.mean()), of(*draws)
         tail = two_sample_tail_frac(*(x / x.mean() for x in samples) if relative else samples)
@@ -262,10 +264,10 @@ def _resampled_means(
     weights: Float[np.ndarray, "draws n"], filled: Float[np.ndarray, "n k"], finite: Bool[np.ndarray, "n k"]
 ) -> Float[np.ndarray, "draws k"]:
     if finite.all():
-        return weights @ filled / filled.shape[0]
-    drawn = weights @ finite.astype(np.float64)
+        return product(weights, filled) / filled.shape[0]
+    drawn = product(weights, finite.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = weights @ filled / drawn
+        means = product(weights, filled) / drawn
     empty = ~finite.any(0)
     means[:, empty] = 0.0  # no column may be all-NaN in a percentile; `bootstrap_mean` makes it NaN again
     return means
@@ -378,7 +380,7 @@ def ratio_intervals(
     if len(top) < 2:
         return [(float(v), np.nan, np.nan) for v in value]
     weights = _block_weights(len(top), seed)
-    draws = _divide(weights @ top, weights @ bottom)
+    draws = _divide(product(weights, top), product(weights, bottom))
     tail = tail_frac(len(top))
     return [(float(v), *_finite_ends(d, tail)) for v, d in zip(value, draws.T, strict=True)]
 
@@ -403,7 +405,7 @@ def quotient_interval(
     draws, influence = [], []
     for i, (n, d) in enumerate(parts):
         weights = _block_weights(len(n), seed + i)
-        draws.append(_divide(weights @ n, weights @ d))
+        draws.append(_divide(product(weights, n), product(weights, d)))
         influence.append(_divide(n, n.mean(keepdims=True)) - _divide(d, d.mean(keepdims=True)))
     return float(value), *_finite_ends(_divide(*draws), two_sample_tail_frac(*influence))
 
@@ -422,7 +424,7 @@ def linearised_interval(value: float, left_out: Sequence[Float[np.ndarray, " _"]
     pseudo = [(len(part) - 1) * (part.mean() - part) for part in left_out]  # the pseudo-values, centred
     shift = np.zeros(N_RESAMPLES)
     for i, part in enumerate(pseudo):
-        shift += _block_weights(len(part), seed + i) @ part / len(part)
+        shift += product(_block_weights(len(part), seed + i), part) / len(part)
     tail = two_sample_tail_frac(*pseudo) if len(pseudo) == 2 else tail_frac(len(pseudo[0]))
     return value, *_finite_ends(value + shift, tail)
 
