@@ -109,15 +109,11 @@ def run_tasks(
     if engine.name == "local":
         n = engine.n_at_once(needs, len(tasks))
         yield from side_by_side(work, tasks, processes=n, hear=hear, stopping=stopping)
-    elif engine.name == "ray":
-        from byrote.checkpoints.ray_engine import on_ray
-
-        yield from on_ray(
-            work, tasks, engine.jobs, needs, engine.options, folder, hear=hear, stopping=stopping
-        )
+        return
+    if engine.name == "ray":
+        from byrote.checkpoints.ray_engine import on_ray as elsewhere
     else:
-        from byrote.checkpoints.slurm_engine import on_slurm
-
-        yield from on_slurm(
-            work, tasks, engine.jobs, needs, engine.options, folder, hear=hear, stopping=stopping
-        )
+        from byrote.checkpoints.slurm_engine import on_slurm as elsewhere
+    yield from elsewhere(
+        work, tasks, engine.jobs, needs, engine.options, folder, hear=hear, stopping=stopping
+    )
