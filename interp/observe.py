@@ -241,11 +241,12 @@ class _Engine:
         nll = top1 = None
         if logits is not None:
             self._check_causal(logits)
-            targets = self.tokens[:, 1:]
-            scores = logits[:, :-1].float()
-            nll = torch.nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
-            nll = nll.view(targets.shape)
-            top1 = scores.argmax(-1) == targets
+            # A sequence at a time: a copy of a batch's logits and their softmax would be most of the memory of a pass.
+            losses, hits = [], []
+            for scores, targets in zip(logits[:, :-1], self.tokens[:, 1:], strict=True):
+                losses.append(torch.nn.functional.cross_entropy(scores.float(), targets, reduction="none"))
+                hits.append(scores.argmax(-1) == targets)
+            nll, top1 = torch.stack(losses), torch.stack(hits)
         return EndView(self.tokens, self.rows, final_scale, nll, top1, logits)
 
     def _check_pattern(self, layer: int, pattern: Tensor) -> None:
@@ -255,7 +256,7 @@ class _Engine:
     def _check_causal(self, logits: Tensor) -> None:
         """Sequences that begin with the same token must be predicted alike at position 0, whatever follows it."""
         if self.first is None:
-            self.first = (self.tokens[0], logits[0, 0].float())
+            self.first = (self.tokens[0], logits[0, 0].float().clone())  # a view would hold all logits
         sequence, expected = self.first
         same = (self.tokens[:, 0] == sequence[0]) & (self.tokens != sequence).any(1)
         self.report.leak_sought = self.report.leak_sought or bool(same.any())

@@ -5,8 +5,7 @@
 
 Each of two ways in a process of its own: `imports` loads the libraries and a tiny model and measures it; `byrote` does the same
 with the large one, hashing its file first. What the second takes more at its peak is set against twice the weights in float32
-and one layer's activations of one batch: attention, scores before softmax, and the logits of that batch.
-More than that exits with 1.
+and one layer's activations of one batch: attention and scores before softmax. More than that exits with 1.
 """
 
 from __future__ import annotations
@@ -49,14 +48,13 @@ def work(path: Path) -> None:
     pos = shown.tokens.shape[1]
     batch = min(N_SEQ, _batch_size(model, pos))
     layer = 2 * 4 * batch * model.shape.n_heads * pos * pos
-    logits = 2 * 4 * batch * pos * model.shape.d_vocab
     weights = sum(p.numel() * 4 for p in {id(p): p for p in model.parameters.values()}.values())
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     mib = {
         "peak": peak_mib,
         "loaded": loaded_mib,
         "weights": weights / 2**20,
-        "activations": (layer + logits) / 2**20,
+        "activations": layer / 2**20,
     }
     print(json.dumps(mib))
 
