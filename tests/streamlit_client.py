@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.testing.v1 import AppTest
 from websockets.sync.client import connect
 
 
@@ -75,3 +77,8 @@ def addresses_of(port: int) -> set[str]:
             if state == "0A" and int(number, 16) == port:
                 found.add(host)
     return found
+
+
+def heading(at: AppTest) -> str:
+    """The title of a page tried without a browser, as a person reads it: without escapes, chips as the names on them."""
+    return re.sub(r":\w+-badge\[([^]]*)\]", r"\1", at.title[0].value.replace("\\", ""))

@@ -19,7 +19,13 @@ from byrote.dashboard.library import run_cache
 from byrote.dashboard.query_params import State
 from byrote.probes import figures
 from byrote.probes.attention import attention_file, stored_text
-from byrote.probes.comparable import BEST_HEAD, Comparison, init_disagreement, matched_steps
+from byrote.probes.comparable import (
+    BEST_HEAD,
+    Comparison,
+    init_disagreement,
+    matched_steps,
+    measure_name,
+)
 from byrote.probes.degradation import compare
 from byrote.probes.degrade.dose_response import DoseResponse
 from byrote.probes.degrade.measures import Degradation, degradation
@@ -125,47 +131,53 @@ class Doses:
 
 
 @run_cache(4)
-def doses_of(first: Results, *more: Results, baseline: str) -> Doses:
+def doses_of(first: Results, *more: Results, baseline: str, metric: str) -> Doses:
     """Damage over the dose that these runs declare.
 
     Args:
         first, more: runs that declare their arm.
         baseline: name of the undamaged arm; "" finds it.
+        metric: PROBE/METRIC that is damaged; "" finds it.
 
     Raises:
         ByroteError: no dose varies, or no arm is surely the baseline.
     """
     named = by_arm((first, *more))
-    study = Study(taken_apart(named), DegradeSettings(baseline=baseline))
+    study = Study(taken_apart(named), DegradeSettings(baseline=baseline, metric=metric))
     return Doses(study.doses, study.over or "", study.metric, study.baseline)
 
 
 @run_cache(4)
-def dose_figure(first: Results, *more: Results, baseline: str, look: Look = FULL) -> Figure:
+def dose_figure(first: Results, *more: Results, baseline: str, metric: str, look: Look = FULL) -> Figure:
     """The dose-response of everything opened."""
-    found = doses_of(first, *more, baseline=baseline)
-    return figures.dose_response(found.by_size, metric=found.metric, look=look)
+    found = doses_of(first, *more, baseline=baseline, metric=metric)
+    return figures.dose_response(found.by_size, metric=measure_name(*found.metric.split("/")), look=look)
 
 
 @run_cache(2)
-def degradation_of(first: Results, *more: Results, baseline: str) -> Degradation:
+def degradation_of(first: Results, *more: Results, baseline: str, metric: str) -> Degradation:
     """Everything about degradation that these runs say, without the results it was made of.
 
     Args:
         first, more: runs that declare their arm.
         baseline: name of the undamaged arm; "" finds it.
+        metric: PROBE/METRIC that is damaged; "" finds it.
 
     Raises:
         ByroteError: no arm is surely the baseline.
     """
-    found = degradation(by_arm((first, *more)), DegradeSettings(baseline=baseline))
+    found = degradation(by_arm((first, *more)), DegradeSettings(baseline=baseline, metric=metric))
     return replace(found, groups=())
 
 
 @run_cache(12)
-def degradation_figure(first: Results, *more: Results, baseline: str, name: str, look: Look = FULL) -> Figure:
+def degradation_figure(
+    first: Results, *more: Results, baseline: str, metric: str, name: str, look: Look = FULL
+) -> Figure:
     """One of the figures of `degradation_figures`."""
-    return degradation_figures(degradation_of(first, *more, baseline=baseline))[name](look=look)
+    return degradation_figures(degradation_of(first, *more, baseline=baseline, metric=metric))[name](
+        look=look
+    )
 
 
 @run_cache(1)

@@ -41,7 +41,8 @@ def main(only: str | None = None) -> None:
             page.without_results(view)
         return
     state = view.state
-    drawing = Drawing(file_stem(state.run, state.probe, state.step), view.theme)
+    chips = {name: name == state.base for name in view.library.runs}
+    drawing = Drawing(file_stem(state.run, state.probe, state.step), view.theme, chips)
     sidebar(view)
     complaints(view)
     example(view)

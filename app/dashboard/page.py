@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -122,6 +123,7 @@ class Drawing:
     Args:
         stem: what file names of its exports begin with.
         theme: "light" or "dark".
+        chips: run -> whether it is the baseline: names that are chips in the title.
 
     Attributes:
         finding: the title.
@@ -129,15 +131,15 @@ class Drawing:
         tables: name -> (caption, data).
     """
 
-    def __init__(self, stem: str, theme: str) -> None:
-        self.stem, self.theme, self.finding = stem, theme, ""
+    def __init__(self, stem: str, theme: str, chips: Mapping[str, bool] | None = None) -> None:
+        self.stem, self.theme, self.finding, self.chips = stem, theme, "", chips or {}
         self.figures: dict[str, Callable[[], Figure]] = {}
         self.tables: dict[str, tuple[str, pd.DataFrame]] = {}
 
     def title(self, finding: str) -> None:
         """The page's title: a sentence made of data."""
         self.finding = finding
-        st.title(literal(finding, limit=300), anchor=False)
+        st.title(with_chips(finding, self.chips), anchor=False)
 
     def figure(self, draw: Callable[..., Figure], name: str, *, width: str = "page", **options: Any) -> Any:
         """A figure in the page's theme; its alternative text is its finding.
@@ -374,6 +376,21 @@ def run_chip(run: str, more: str = "", *, base: bool = False) -> None:
 def chip(run: str, *, base: bool = False) -> str:
     """Markdown of a run's name as a chip."""
     return f":{'gray' if base else 'blue'}-badge[{literal(clean(run, limit=60))}]"
+
+
+def with_chips(text: str, runs: Mapping[str, bool]) -> str:
+    """Markdown of a sentence, nothing of it markup, in which the names of runs are chips.
+
+    Args:
+        text: a sentence.
+        runs: name -> whether it is the baseline.
+    """
+    names = sorted((name for name in runs if name in text), key=len, reverse=True)
+    if not names:
+        return literal(text, limit=300)
+    named = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])")
+    parts = named.split(clean(text, limit=300))
+    return "".join(chip(part, base=runs[part]) if i % 2 else literal(part) for i, part in enumerate(parts))
 
 
 def pin_button(state: State) -> None:

@@ -57,6 +57,7 @@ class State:
         shade: whether its tokens show what they attend to, or what attends to them.
         sink: with or without the attention that rests on position 0.
         rule, memory: axes of the plane, "" lets the page choose.
+        damage: PROBE/METRIC over the dose; "" lets the page choose.
         passage: which training sequence the memory page tells apart.
         scale: the timeline's axis of steps, log or linear.
         band: its 95% intervals, on or off.
@@ -70,6 +71,7 @@ class State:
     base: str = ""
     pin: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    damage: str = ""
     align: str = one_of(*ALIGNMENTS)
     show: str = one_of("value", "previous", "final", "base")
     way: str = one_of("k", "q", "v")
@@ -130,9 +132,9 @@ def read(params: Mapping[str, str], library: Library) -> Reading:
         for f in fields(State)
         if f.metadata
     }
-    also = reader.also(run, probe)
+    also, damage = reader.also(run, probe), reader.damage(run)
     head = reader.head(run) or default_head(run, probe, metric, step)
-    state = State(run.run, probe, metric, step, head, base, reader.pins(run), also, **simple)
+    state = State(run.run, probe, metric, step, head, base, reader.pins(run), also, damage, **simple)
     return Reading(state, tuple(reader.complaints))
 
 
@@ -216,6 +218,11 @@ def drawable(run: Results) -> tuple[str, ...]:
     return tuple(p for (p, m), kind in run.kinds.items() if kind in ("head", "model") and m == main_metric(p))
 
 
+def damageable(run: Results) -> tuple[str, ...]:
+    """PROBE/METRIC of the whole model for which one direction is better, in the order measured."""
+    return tuple(f"{p}/{m}" for (p, m), kind in run.kinds.items() if kind == "model" and run.info(p).better_of(m) in ("lower", "higher"))  # fmt: skip
+
+
 class _Reader:
     """A query string, read part by part: what does not fit is replaced by what does, with a complaint of one line."""
 
@@ -255,7 +262,7 @@ class _Reader:
         probes = run.head_probes
         default = next(iter(probes), "")
         probe = self.params.get("probe", default)
-        if probe not in probes:
+        if probe and probe not in probes:
             near = difflib.get_close_matches(probe, probes, n=1, cutoff=0.4)
             known = f"did you mean {near[0]}? " if near else ""
             shown = probe_name(default) if default else "none"
@@ -335,6 +342,15 @@ class _Reader:
             elif name != probe:
                 found.append(name)
         return self._at_most("also", "probes", found, MAX_ALSO)
+
+    def damage(self, run: Results) -> str:
+        """What is damaged over the dose; "" where nothing that can be."""
+        wanted = self.params.get("damage", "")
+        if wanted and wanted not in damageable(run):
+            why = f"is no number of the whole model in {clean(run.run)} that can be better or worse; left out"
+            self.complain("damage", wanted, why)
+            return ""
+        return wanted
 
     def word(self, word: str, known: tuple[str, ...]) -> str:
         """One of a few words, the first where it is none."""

@@ -15,7 +15,11 @@ from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, THEMES, paint, recol
 from byrote.probes.wording import clean, interval
 
 WIDTHS = ("full", "page", "half")
-TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 45, 52, 15  # a page 420 pixels wide, in the fonts of the figures
+TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = (
+    50,
+    68,
+    15,
+)  # 480 pixels, the least that a page gives a figure, in its fonts
 MAX_TICKS_IN_HALF = 6
 SEE_THROUGH = "rgba(0,0,0,0)"
 Trace = dict[str, Any]

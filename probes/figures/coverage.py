@@ -16,6 +16,7 @@ from byrote.probes.figures.theme import paint
 from byrote.probes.registry import REGISTRY
 from byrote.probes.wording import clean, markup, probe_name, short, step_number
 
+CROSS = "#1f1d1b"  # on cells whose colours are those of both themes, as the scale's are
 COVERED = ("not run", "failed", "partial", "done")
 _SCALE = [
     [0.0, paint("void")], [0.25, paint("void")], [0.25, paint("rule")], [0.5, paint("rule")],
@@ -39,7 +40,7 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
     places = {"x": list(range(len(steps))), "y": list(range(len(probes))), "xgap": 1, "ygap": 2}
     traces = [heatmap(grid.tolist(), hover=words, **places)]
     if failed:
-        cross = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": paint("ink")}}
+        cross = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": CROSS}}
         hover = [words[y][x] for x, y in failed]
         traces.append(
             scatter("not measured", [x for x, _ in failed], [y for _, y in failed], marker=cross, hover=hover)

@@ -61,8 +61,8 @@ def displacement(shares: Any, *, baseline: str = "baseline", look: Look = FULL) 
         else ""
     )
     return forest(
-        panels, narrow=look.width != "full", title=f"Who raises a copied token, against {markup(short(baseline))}",
-        subtitle=f"hollow: {markup(short(baseline))} · filled: the arm · bars: 95% intervals over seeds · right: difference", look=look,
+        panels, title=f"Who raises a copied token, against {markup(short(baseline))}",
+        subtitle=f"hollow: {markup(short(baseline))} · filled: the arm · bars: 95% intervals over seeds · in words: the difference", look=look,
         alt=f"Direct raise of a copied token by class of head, against {clean(baseline)}. {said}.{rest}",
         table=lambda: pd.concat([table.reset_index().assign(arm=arm) for arm, table in known.items()], ignore_index=True)[
             ["arm", "class", "a", "a_lo", "a_hi", "b", "b_lo", "b_hi", "difference", "lo", "hi", "p", "seeds_a", "seeds_b"]],

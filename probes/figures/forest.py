@@ -14,7 +14,7 @@ from byrote.probes.figures.canvas import Canvas, Figure, Look, Trace, add_panel,
 from byrote.probes.figures.theme import paint
 from byrote.probes.wording import markup
 
-ROW_PX = 26
+ROW_PX, TWO_LINES_PX = 26, 42
 PANEL_EXTRA_PX = 66
 _TITLE_PX = 20
 
@@ -49,7 +49,7 @@ class ForestRow:
     """A row of a panel.
 
     Attributes:
-        label: at the left, plain text.
+        label: at the left, plain text; `forest` escapes it.
         marks: the values.
         words: at the right, in words.
         tone: colour token of the words.
@@ -71,6 +71,7 @@ class Panel:
         reference: where the vertical line stands.
         head: what stands above the rows; "" for nothing.
         names: traces in drawing order; () is the order in which they appear.
+        row_px: height of a row.
     """
 
     rows: tuple[ForestRow, ...]
@@ -78,11 +79,12 @@ class Panel:
     reference: float = 0.0
     head: str = ""
     names: tuple[str, ...] = ()
+    row_px: int = ROW_PX
 
     @property
     def height_px(self) -> int:
         """With its axis and its head."""
-        return PANEL_EXTRA_PX + ROW_PX * len(self.rows) + self._head_px
+        return PANEL_EXTRA_PX + self.row_px * len(self.rows) + self._head_px
 
     @property
     def _head_px(self) -> int:
@@ -100,10 +102,10 @@ class Panel:
         ends = [end for mark in marks for end in (mark.lo, mark.hi, mark.value) if math.isfinite(end)]
         lo, hi = min(self.reference, *ends), max(self.reference, *ends)
         x = value_axis(lo, hi if hi > lo else lo + 1.0, title=self.title, room_frac=0.05)
-        y = axis_layout((n - 0.5, -0.5), range(n), [markup(row.label) for row in self.rows])
+        y = axis_layout((n - 0.5, -0.5), range(n), [row.label for row in self.rows])
         y |= {"showgrid": False, "ticks": ""}
         top_px += self._head_px
-        at = (top_px / plot_px, (top_px + ROW_PX * n) / plot_px)
+        at = (top_px / plot_px, (top_px + self.row_px * n) / plot_px)
         axes = add_panel(layout, x | {"showgrid": True}, y, at=at)
         line = {"color": paint("muted"), "width": 1}
         traces = [scatter("zero", [self.reference] * 2, [-0.5, n - 0.5], line=line, **axes)]
@@ -135,24 +137,26 @@ def forest(
     alt: str,
     look: Look,
     table: Callable[[], pd.DataFrame],
-    narrow: bool = False,
 ) -> Figure:
-    """Panels under each other.
+    """Panels under each other; on a web page the words stand below the labels, since both sides leave a phone no room for a plot.
 
     Args:
         panels: at least one.
         title, subtitle, alt, look, table: as `canvas.finish` takes them.
-        narrow: without the words at the right, which leave no room on a phone; hovering says them.
     """
-    if narrow:
-        panels = [
-            replace(panel, rows=tuple(replace(row, words="") for row in panel.rows)) for panel in panels
-        ]
     rows = [row for panel in panels for row in panel.rows]
+    left = max(len(row.label) for row in rows)
+    panels = [
+        replace(panel, rows=tuple(replace(row, label=markup(row.label)) for row in panel.rows))
+        for panel in panels
+    ]
+    if look.width != "full" and any(row.words for row in rows):
+        panels, left = [_below(panel) for panel in panels], max(left, *(len(row.words) for row in rows))
+        rows = [row for panel in panels for row in panel.rows]
     canvas = Canvas(
         height_px=76 + sum(panel.height_px for panel in panels),
         bottom_px=8,
-        left_px=24 + 7 * max(len(row.label) for row in rows),
+        left_px=24 + 7 * left,
         right_px=26 + 7 * max(len(row.words) for row in rows),
     )
     layout: dict[str, Any] = {"annotations": []}
@@ -163,6 +167,12 @@ def forest(
         top_px += panel.height_px
     fig = Figure({"data": traces, "layout": layout})
     return finish(fig, canvas, title=title, subtitle=subtitle, alt=alt, look=look, table=table)
+
+
+def _below(panel: Panel) -> Panel:
+    """The panel with its rows' words below their labels."""
+    rows = tuple(replace(row, label=f"{row.label}<br>{row.words}", words="") for row in panel.rows)
+    return replace(panel, rows=rows, row_px=TWO_LINES_PX)
 
 
 def _dots(

@@ -57,7 +57,7 @@ def preferential_damage(
         f"{clean(row['arm'])} {_in_words(row)} ({_harder(row, metric)})" for row in over.to_dict("records")
     )
     return forest(
-        panels, narrow=look.width != "full", title=f"Is {markup(metric)} hit harder than {markup(reference)}?",
+        panels, title=f"Is {markup(metric)} hit harder than {markup(reference)}?",
         subtitle=f"filled: {markup(metric)} · hollow: {markup(reference)} · bars: 95% intervals · below: the difference, and the ratio "
         "with Fieller's interval", look=look,
         alt=f"Difference of ln multipliers, {clean(metric)} minus {clean(reference)}: {said}.", table=found.copy,

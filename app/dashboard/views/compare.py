@@ -28,6 +28,7 @@ from byrote.dashboard.page import (
     nothing,
     panel,
     problem,
+    run_chip,
 )
 from byrote.dashboard.views.trajectory import grids
 from byrote.interp.axes import head_label
@@ -250,6 +251,7 @@ def arms_frame(found: GroupComparison) -> pd.DataFrame:
             else number(row.seed_to_sequence, places=1),
         }
         for row in rows.itertuples(index=False)
+        if REGISTRY[row.probe].unit_of(row.metric) not in _COUNTS
     )
 
 
@@ -335,8 +337,8 @@ def _turnover(view: View, page: Drawing, comparison: Comparison) -> None:
     else:
         page.table(frame, "turnover", caption="Induction heads at this step.", height="content")
         st.caption(literal(mass_words(view.run, view.base, comparison.pairs[-1]), limit=400))
-    for name, found in ((comparison.a, comparison.onset_a), (comparison.b, comparison.onset_b)):
-        st.markdown(f"**{literal(name)}**: {literal(found.text, limit=400)}")
+    run_chip(comparison.a, comparison.onset_a.text, base=True)
+    run_chip(comparison.b, comparison.onset_b.text)
     how_computed(["induction"], key="how_turnover")
 
 

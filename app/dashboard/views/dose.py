@@ -14,64 +14,105 @@ from byrote.dashboard import export, figure_cache
 from byrote.dashboard.components.base import encode, packed, show
 from byrote.dashboard.components.head_grid import cell_decimals, cell_px, palette, what
 from byrote.dashboard.figure_cache import Doses
-from byrote.dashboard.page import Drawing, Page, View, chosen, follow, go, how_computed, nothing, panel
-from byrote.dashboard.query_params import State
+from byrote.dashboard.page import (
+    Drawing,
+    Page,
+    View,
+    bound,
+    chosen,
+    follow,
+    go,
+    how_computed,
+    nothing,
+    panel,
+)
+from byrote.dashboard.query_params import State, damageable
 from byrote.interp.axes import head_label
+from byrote.probes.comparable import measure_name
+from byrote.probes.degrade.study import COPY_LOSS, TEST_LOSS
 from byrote.probes.figures.doses import dose_table
 from byrote.probes.figures.study_figures import degradation_figures
 from byrote.probes.findings_degrade import DOSE_WORDS, degradation_sentences, dose_sentence
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, literal, shell_line
+from byrote.probes.wording import clean, interval, literal, number, p_value, sentence_case, shell_line
 
 GRID = "dose_grid"
+_LETTERS = {
+    "epochs": "E: epochs, how often the repeated data was seen.",
+    "repeat_frac": "f: share of the training tokens that is repeated.",
+    "pool": "P: sequences in the pool that is repeated.",
+    "tokens": "T: tokens seen in training.",
+}
 _HELP = "Measure arms at two or more doses. A run declares its dose in the manifest of a lab series, or in byrote.toml beside its results"
 
 
 def draw(view: View, page: Drawing) -> None:
     """The dose-response beside the grids along the dose, then the numbers."""
     found = _doses(view)
-    if isinstance(found, str):
+    if isinstance(found, ByroteError):
         page.title("These runs do not form a dose-response series")
-        nothing(f"{found}.", _HELP)
+        nothing(f"{sentence_case(found.message)}.", sentence_case(found.help or _HELP))
         return
     several = len(found.by_size) > 1
     lines = [
-        dose_sentence(one, size, several=several, metric=found.metric) for size, one in found.by_size.items()
+        sentence_case(dose_sentence(one, size, several=several, metric=_name(found.metric)))
+        for size, one in found.by_size.items()
     ]
     page.title(lines[0])
     for line in lines[1:]:
         st.markdown(literal(line, limit=600))
+    st.selectbox(
+        "Damage is read off", _choices(view), format_func=lambda name: sentence_case(_name(name)), width=440, **bound("damage", found.metric)
+    )  # fmt: skip
+    if found.over in _LETTERS:
+        st.caption(_LETTERS[found.over])
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("the dose-response"):
-        runs = _declared(view)
-        page.figure(
-            partial(figure_cache.dose_figure, runs[0], *runs[1:], baseline=_baseline(view)),
-            "doses",
-            width="half",
-        )
+        runs, asked = _runs_and_settings(view)
+        page.figure(partial(figure_cache.dose_figure, *runs, **asked), "doses", width="half")
     with right, panel("the heads along the dose"):
         _grids(view, found)
     _others(view, page)
+    table = dose_table(found.by_size)
     page.table(
-        dose_table(found.by_size), "doses",
-        caption=f"{found.metric} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
+        table, "doses", shown=_in_words(table),
+        caption=f"{sentence_case(_name(found.metric))} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
         "seeds, and over sequences where runs share them.",
     )  # fmt: skip
 
 
 def _others(view: View, page: Drawing) -> None:
     """The other figures that these runs have numbers for."""
-    runs, baseline = _declared(view), _baseline(view)
+    runs, asked = _runs_and_settings(view)
     with panel("what else the runs say"):
-        study = figure_cache.degradation_of(runs[0], *runs[1:], baseline=baseline)
+        study = figure_cache.degradation_of(*runs, **asked)
         for line in degradation_sentences(study)[len(study.doses) :]:
             st.markdown(literal(line, limit=600))
         for name in degradation_figures(study):
             if name != "doses":
-                draw = partial(
-                    figure_cache.degradation_figure, runs[0], *runs[1:], baseline=baseline, name=name
-                )
-                page.figure(draw, name)
+                page.figure(partial(figure_cache.degradation_figure, *runs, **asked, name=name), name)
+
+
+def _name(metric: str) -> str:
+    return measure_name(*metric.split("/"))
+
+
+def _choices(view: View) -> list[str]:
+    """What every run that declares its arm has as a number of the whole model, and may be worse."""
+    common = [set(damageable(run)) for run in _declared(view)]
+    return [name for name in damageable(view.run) if all(name in names for names in common)]
+
+
+def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it: the damage with its interval, no more figures than that bears."""
+    ends = zip(table["damage"], table["lo"], table["hi"], strict=True)
+    shown = {
+        "value": map(number, table["value"]),
+        "damage [95% interval]": [interval(*row, sign=True) for row in ends],
+        "p ": ["" if pd.isna(p) else p_value(p) for p in table["p"]],
+    }
+    kept = table.drop(columns=["value", "damage", "lo", "hi", "p"])
+    return kept.assign(**{name: list(cells) for name, cells in shown.items()}).rename(columns={"p ": "p"})
 
 
 def _declared(view: View) -> tuple[Results, ...]:
@@ -84,15 +125,26 @@ def _baseline(view: View) -> str:
     return "" if view.base is None else view.base.facts.arm_of_all_sizes or ""
 
 
-def _doses(view: View) -> Doses | str:
+def _doses(view: View) -> Doses | ByroteError:
     """The dose-response of everything opened, or why there is none."""
-    runs = _declared(view)
+    runs, asked = _runs_and_settings(view)
     if len(runs) < 3:
-        return "Fewer than three runs declare an arm"
+        return ByroteError("fewer than three runs declare an arm", help=_HELP)
+    if not asked["metric"]:
+        why = "no number of the whole model that can be better or worse was measured in all of these runs"
+        return ByroteError(why, help=f"measure one in all: {PAGE.command}")
     try:
-        return figure_cache.doses_of(runs[0], *runs[1:], baseline=_baseline(view))
+        return figure_cache.doses_of(*runs, **asked)
     except ByroteError as error:
-        return clean(error.message, limit=300)
+        return error
+
+
+def _runs_and_settings(view: View) -> tuple[tuple[Results, ...], dict[str, str]]:
+    """The runs that declare their arm, and what the measures are made with."""
+    choices = _choices(view)
+    first = (view.state.damage, TEST_LOSS, COPY_LOSS, *choices)
+    metric = next((name for name in first if name in choices), view.state.damage)
+    return _declared(view), {"baseline": _baseline(view), "metric": metric}
 
 
 def along(view: View, over: str) -> list[tuple[str, Results]]:
@@ -194,22 +246,23 @@ def heads_frame(runs: list[tuple[str, Results]], state: State) -> pd.DataFrame:
 
 
 def _commands(view: View) -> list[str]:
-    if isinstance(_doses(view), str):
+    if isinstance(found := _doses(view), ByroteError):
         return [export.show(view.run)]
     folders = dict.fromkeys(str(run.path.parent) for run in _declared(view))
     base = ["--baseline", _baseline(view)] if _baseline(view) else []
-    return [shell_line(["byrote", "degrade", *folders, *base])]
+    return [shell_line(["byrote", "degrade", *folders, "--metric", found.metric, *base])]
 
 
 def _notebook(view: View) -> list[str]:
-    if isinstance(_doses(view), str):
+    if isinstance(found := _doses(view), ByroteError):
         return ["run.facts"]
     folders = [str(run.path) for run in _declared(view)]
-    base = f", degrade.DegradeSettings(baseline={_baseline(view)!r})" if _baseline(view) else ""
+    base = f", baseline={_baseline(view)!r}" if _baseline(view) else ""
     return [
         "from byrote.probes import degrade",
         f"runs = [Results.open(path) for path in {folders!r}]",
-        f"found = degrade.degradation(degrade.by_arm(runs){base})",
+        f"settings = degrade.DegradeSettings(metric={found.metric!r}{base})",
+        "found = degrade.degradation(degrade.by_arm(runs), settings)",
         "figures.dose_response(found.doses, metric=found.metric)",
         "found.rows",
     ]
@@ -224,5 +277,5 @@ PAGE = Page(
     commands=_commands,
     notebook=_notebook,
     needs=("held_out_loss", "prefix_matching"),
-    state=("show",),
+    state=("show", "damage"),
 )

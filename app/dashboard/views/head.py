@@ -66,7 +66,8 @@ def draw(view: View, page: Drawing) -> None:
         head_text.draw(view, page)
     beside = pinned_beside(state)
     # Heads beside one another need the width; the offsets go below them then.
-    left, right = (st.container(), st.container()) if beside else st.columns([3, 2], gap="medium")
+    with st.container(key="head_numbers"):
+        left, right = (st.container(), st.container()) if beside else st.columns([3, 2], gap="medium")
     with left, panel("the scores of this head"):
         _scores(view, page, beside)
     with right, panel("how far back it looks"):

@@ -147,7 +147,7 @@ def _one_text(view: View, page: Drawing, shown: Shown) -> None:
     _reading_controls(view)
     base = _beside(view, shown)
     at = position(view.state.q, shown.repeats, shown.pattern(view.state.layer_head or (0, 0)))
-    left, right = st.columns(2 if base else [3, 2], gap="medium")
+    left, right = st.columns(2, gap="medium")
     with left:
         if base:
             run_chip(shown.run.run, f"step {step_number(shown.step)}")

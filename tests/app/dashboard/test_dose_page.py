@@ -7,13 +7,16 @@ import shlex
 
 import numpy as np
 import pytest
+from streamlit_client import heading
 
 from byrote.dashboard.export import notebook_lines, shell_lines
 from byrote.dashboard.library import open_library
 from byrote.dashboard.page import View
-from byrote.dashboard.query_params import read
+from byrote.dashboard.query_params import damageable, read
 from byrote.dashboard.views import PAGES
 from byrote.dashboard.views.dose import along, dose_grid_data, heads_frame
+from byrote.probes.comparable import measure_name
+from byrote.probes.wording import sentence_case
 
 RUN = "rep-p16-s2"
 
@@ -38,7 +41,7 @@ def view(study):
 def test_it_draws_the_dose_response_beside_the_grids(open_page, study):
     at = open_page("dose", study, run=RUN, probe="prefix_matching")
     assert not at.exception and not at.error
-    assert "is worst at E 62.5" in at.title[0].value.replace("\\", "")
+    assert "is worst at E 62.5" in heading(at)
     assert (
         len(at.get("plotly_chart")) == 3 and len(at.get("bidi_component")) == 2
     )  # doses, sizes, displacement
@@ -70,3 +73,15 @@ def test_what_it_offers_to_run_runs(view, byrote):
     exec("\n".join(lines[:-1]), scope)
     assert set(eval(last, scope)["measure"]) >= {"dose", "peak", "band"}
     assert eval(lines[-1], scope).alt.startswith("held_out_loss/loss is worst at E 62.5")
+
+
+def test_what_damage_is_read_off_can_be_chosen_and_is_part_of_the_link(open_page, study):
+    (run, other) = (open_library([study]).runs[name] for name in (RUN, "control-4000-s2"))
+    names = [name for name in damageable(run) if name in damageable(other)]
+    at = open_page("dose", study, run=RUN, probe="prefix_matching", damage=names[-1])
+    assert not at.exception and not at.error
+    assert heading(at).startswith(sentence_case(measure_name(*names[-1].split("/"))) + " is worst at ")
+    at.selectbox(key="w_damage").set_value(names[0]).run()
+    assert at.query_params["damage"] == names[0]
+    reading = read({"run": RUN, "damage": "exact_match/loss"}, open_library([study]))
+    assert reading.state.damage == "" and "can be better or worse" in reading.complaints[0]

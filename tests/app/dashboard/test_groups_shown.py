@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from planted_series import flat, head_metric, model_metric, rising, write_results
+from streamlit_client import heading
 
 import byrote as br
 from byrote.dashboard.library import MAX_RUNS_OPEN, open_library
@@ -147,7 +148,7 @@ def test_many_runs_stay_open_and_the_overview_counts_them_by_arm(many, open_page
     said = (
         "Lasting induction heads in 0 of 5 seeds of control, 0 of 5 seeds of repeated, 5 of 5 seeds of unique"
     )
-    assert page.title[0].value.replace("\\", "") == said
+    assert heading(page) == said
     assert page.session_state["byrote_state"].base == "unique-3"  # of the same seed
     kept = open_library([many]).runs
     assert len(kept) == 15 > MAX_RUNS_OPEN

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from planted_series import flat, rising, write_results
+from streamlit_client import heading
 
 from byrote.dashboard.library import open_library
 from byrote.dashboard.query_params import read
@@ -65,7 +66,7 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
         write_results(tmp_path, f"rep-{seed}", flat(), arm=REPEATED, seed=seed)
     at = open_page("overview", tmp_path)
     assert not at.exception
-    assert at.title[0].value.replace("\\", "") == (
+    assert heading(at) == (
         "Lasting induction heads in 0 of 3 seeds of repeated f=0.5 P=64, 3 of 3 seeds of unique"
     )
     (chart,) = (c for c in at.get("plotly_chart") if c.proto.id.endswith("figure_timeline"))
@@ -83,7 +84,7 @@ def test_arms_of_several_seeds_are_drawn_as_groups(tmp_path, open_page):
 def test_memory_shows_the_counterpart_where_that_alone_has_any(open_page, full_runs):
     at = open_page("memory", full_runs, run="unique", base="repeated", step=40)
     assert not at.exception
-    assert at.title[0].value.startswith("Training sequences are remembered in repeated")
+    assert heading(at).startswith("Training sequences are remembered in repeated")
     assert any("Memory was not measured in unique" in one.value for one in at.caption)
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from recipes import file_of_recipe
 from streamlit.testing.v1 import AppTest
+from streamlit_client import heading
 
 from byrote.dashboard import export
 from byrote.dashboard.export import notebook_lines, shell_lines
@@ -37,7 +38,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_page_is_one_declaration(added, open_page, two_runs, byrote):
     at = open_page("gaps", two_runs, run="unique")
     assert not at.exception
-    assert at.title[0].value == "unique has 0 gaps"
+    assert heading(at) == "unique has 0 gaps"
     library = open_library([two_runs])
     view = View(library, read({"run": "unique"}, library), {}, added.PAGE, "light")
     (show, opens) = shell_lines(view)

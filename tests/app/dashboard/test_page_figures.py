@@ -6,13 +6,16 @@ import tarfile
 
 import numpy as np
 import pytest
+from pandas import DataFrame
 
 from byrote.checkpoints.errors import ByroteError
 from byrote.dashboard.components.base import LEVELS, encode
 from byrote.dashboard.components.head_grid import cell_decimals
 from byrote.dashboard.library import PACKED, Library, or_example
+from byrote.dashboard.page import with_chips
 from byrote.probes.figures.axis import StepAxis
 from byrote.probes.figures.canvas import FULL, SUBTITLE_CHARS, TITLE_CHARS, Canvas, Figure, Look, finish
+from byrote.probes.figures.forest import ForestRow, Mark, Panel, forest
 
 
 def figure(title: str, subtitle: str, look: Look = FULL, axis: StepAxis | None = None) -> Figure:
@@ -81,3 +84,22 @@ def test_the_example_is_small_stays_in_its_folder_and_tells_of_no_machine(tmp_pa
     assert (set(shown.runs), shown.is_example, shown.paths) == (EXAMPLE, True, (tmp_path,))
     assert {run.facts.arm for run in shown.runs.values()} == {"unique", "control", "repeated", "synthetic"}
     assert all(run.steps == [0, 125, 375, 500, 625, 1000] for run in shown.runs.values())
+
+
+def test_names_of_runs_in_a_title_are_chips_and_nothing_in_it_is_markup():
+    runs = {"rep": False, "rep-2": True, "a*b": False}
+    said = with_chips("rep-2 and a*b, reps of rep", runs)
+    assert said == r":gray-badge[rep\-2] and :blue-badge[a\*b], reps of :blue-badge[rep]"
+    assert with_chips("*none*", runs) == r"\*none\*"
+
+
+def test_on_a_page_the_words_of_a_forest_stand_below_its_labels_and_the_plot_gains_their_room():
+    row = ForestRow("loss & more", (Mark("m", 1.0, 0.5, 1.5, "#000", ""),), "+1.0 [0.5, 1.5]  higher")
+    drawn = {
+        width: forest([Panel((row,), "nats")], title="t", subtitle="s", alt="a", look=Look(width=width), table=DataFrame)
+        for width in ("full", "page")
+    }  # fmt: skip
+    assert drawn["full"].layout.yaxis.ticktext == ("loss &amp; more",)
+    assert drawn["page"].layout.yaxis.ticktext == ("loss &amp; more<br>+1.0 [0.5, 1.5]  higher",)
+    sides = {width: fig.layout.margin.l + fig.layout.margin.r for width, fig in drawn.items()}
+    assert sides["page"] < sides["full"] and not drawn["page"].layout.annotations

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from planted_series import damage, rising, write_results
+from streamlit_client import heading
 
 from byrote.dashboard.views import PAGES
 
@@ -30,11 +31,6 @@ TITLES = {
 }
 
 
-def title(at) -> str:
-    """The page's title as a person reads it."""
-    return at.title[0].value.replace("\\", "")
-
-
 def words(at) -> str:
     """Everything written on the page, escapes undone."""
     kinds = ("title", "subheader", "markdown", "caption", "error", "code", "text")
@@ -45,7 +41,7 @@ def words(at) -> str:
 def test_a_full_link_opens_the_page_it_names(open_page, two_runs, page):
     at = open_page(page, two_runs, **FULL)
     assert not at.exception
-    assert title(at) == TITLES[page]
+    assert heading(at) == TITLES[page]
     assert at.session_state["byrote_state"].head == "L1H2"
     assert at.session_state["w_step"] == 40
     assert at.session_state["w_base"] == "repeated"
@@ -83,17 +79,17 @@ def test_without_results_a_page_opens_on_the_example_and_says_how_to_make_ones_o
 
 def test_the_example_gives_way_to_the_first_results(open_page, tmp_path):
     at = open_page("overview", tmp_path)
-    assert title(at) == "2 of 4 runs form lasting induction heads"
+    assert heading(at) == "2 of 4 runs form lasting induction heads"
     write_results(tmp_path, "mine", rising())
     at.run()
-    assert title(at) == "mine: induction heads form between steps 10 and 20 (L1H2)"
+    assert heading(at) == "mine: induction heads form between steps 10 and 20 (L1H2)"
     assert "Nothing has been measured" not in words(at)
 
 
 def test_a_broken_folder_alone_is_no_reason_for_an_example(open_page, tmp_path):
     damage(write_results(tmp_path, "torn", rising()))
     at = open_page("overview", tmp_path)
-    assert title(at) == "No results yet"
+    assert heading(at) == "No results yet"
     assert "cannot be read" in words(at)
     assert "make demo" in words(at)
 
@@ -147,7 +143,7 @@ def test_controls_move_the_state(open_page, two_runs):
     at.selectbox(key="w_head").set_value("L0H1").run()
     assert at.session_state["byrote_state"].head == "L0H1"
     at.selectbox(key="w_probe").set_value("previous_token").run()
-    assert title(at).startswith("Previous token: L0H1 reaches 0.80")
+    assert heading(at).startswith("Previous token: L0H1 reaches 0.80")
     at.selectbox(key="w_run").set_value("repeated").run()
     state = at.session_state["byrote_state"]
     assert (state.run, state.base, state.head) == ("repeated", "", "L0H1")
@@ -181,7 +177,7 @@ def test_what_was_not_measured_is_said_with_its_reason(open_page, two_runs):
     assert "6 of 6 heads not measured here: attention is not causal" in words(at)
     at = open_page("head", two_runs, run="repeated", step=10, head="L1H2")
     assert "L1H2: prefix matching was not measured at step 10" in words(at)
-    assert title(at) == "L1H2 has none of the roles tested for at step 10"
+    assert heading(at) == "L1H2 has none of the roles tested for at step 10"
 
 
 def test_gaps_and_lint_are_one_click_away(open_page, tmp_path):
@@ -199,7 +195,7 @@ def test_gaps_and_lint_are_one_click_away(open_page, tmp_path):
 
 def test_one_run_is_compared_with_its_beginning(open_page, two_runs):
     at = open_page("compare", two_runs / "unique", step=40)
-    assert title(at) == "unique against its own first checkpoint"
+    assert heading(at) == "unique against its own first checkpoint"
     (chart,) = at.get("plotly_chart")
     assert chart.proto.alt == "L1H2 of unique changes most on prefix matching from step 0 to 40: +0.840."
 
@@ -216,7 +212,7 @@ def test_runs_measured_differently_are_not_compared(open_page, tmp_path):
     write_results(tmp_path, "b", {1000: rising()[40]})
     at = open_page("compare", tmp_path, run="b", base="a")
     assert not at.exception
-    assert title(at) == "b and a cannot be compared"
+    assert heading(at) == "b and a cannot be compared"
     assert "have no checkpoint in common by step" in words(at)
 
 

@@ -21,7 +21,7 @@ def test_a_link_reads_back_as_the_state_it_was_made_of(two_runs):
     state = State(
         "unique", "prefix_matching", "score", 20, "L1H0", base="repeated", pin=("L0H1", "L0H2"), align="tokens",
         show="base", way="q", z=3.5, text=1, q=7, shade="from", sink="without", rule="ICL score", memory="bits", passage=2,
-        also=("previous_token",), scale="linear", band="off",
+        also=("previous_token",), scale="linear", band="off", damage="repeat_loss/later_blocks",
     )  # fmt: skip
     reading = read(link(state), library)
     assert reading.state == state
