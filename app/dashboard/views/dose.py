@@ -139,7 +139,7 @@ def _doses(view: View) -> Doses | ByroteError:
         return error
 
 
-def _runs_and_settings(view: View) -> tuple[tuple[Results, ...], dict[str, str]]:
+def _runs_and_settings(view: View) -> tuple[tuple[Results, ...], dict[str, Any]]:
     """The runs that declare their arm, and what the measures are made with."""
     choices = _choices(view)
     first = (view.state.damage, TEST_LOSS, COPY_LOSS, *choices)
