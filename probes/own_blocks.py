@@ -11,6 +11,7 @@ from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.token_files import id_array
 from byrote.probes.sequences import Stimulus, Vocabulary, period
 
+OWN = "own-"  # ids of blocks of one's own begin with it
 MIN_BLOCKS, MOST_COPIES = 8, 4  # rows that an interval needs; times that a block given once is shown
 
 
@@ -56,7 +57,7 @@ def own_blocks(
             f"{where} holds ids from {body.min()} to {body.max()}", help=f"the model has ids below {d_vocab}"
         )
     block, sizes = body[:, :r], {"r": r, "m": m, "n_ids": len(vocabulary.ids), "bos": vocabulary.bos}
-    shown = Stimulus.from_tokens(block, bos=vocabulary.bos, copies=m, name="own-repeated_random")
+    shown = Stimulus.from_tokens(block, bos=vocabulary.bos, copies=m, name=f"{OWN}repeated_random")
     # A block may itself be a shorter one over and over: `copy_index` counts the blocks that were given.
     copy = np.broadcast_to(np.arange(r * m) // r + 1, (len(block), r * m))
     copy = np.concatenate([np.zeros((len(block), 1)), copy], axis=1).astype(np.int64)
@@ -66,7 +67,7 @@ def own_blocks(
     rng = np.random.default_rng([seed, 2])
     later = [[rng.choice(vocabulary.ids, r, replace=False) for _ in range(m - 1)] for _ in block]
     body = np.concatenate([block, np.array(later).reshape(len(block), -1)], axis=1)
-    drawn = Stimulus.from_tokens(body, bos=vocabulary.bos, name=f"own-shuffled_repeat-s{seed}")
+    drawn = Stimulus.from_tokens(body, bos=vocabulary.bos, name=f"{OWN}shuffled_repeat-s{seed}")
     null = replace(
         drawn, kind="shuffled_repeat", seed=seed, copy_index=copy, params=sizes, match_tokens=shown.tokens
     )

@@ -18,6 +18,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.safe_read import own_path
 from byrote.checkpoints.series import Checkpoint
 from byrote.probes.attention import lacks_attention
+from byrote.probes.own_blocks import OWN
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results.schema import Measured, unit_table
 from byrote.probes.results.unit_files import (
@@ -81,7 +82,8 @@ class Units:
             steps: of this sweep.
 
         Raises:
-            ByroteError: some of them were measured on another number of sequences, or with another seed.
+            ByroteError: some of them were measured on another number of sequences, with another seed, or on blocks of one's
+                own where this sweep shows others.
         """
         wanted, chosen = {info.name for info in self.config.infos}, set(steps)
         examples: dict[tuple[str, bool], Path] = {}  # the units of a name are alike at all steps
@@ -92,14 +94,24 @@ class Units:
             facts = unit_provenance(path)
             if measured_again and _mapping(facts.get("probes")).keys() <= wanted:
                 continue
-            stored = _drawn_with(str(facts.get("stimulus", "")))
-            for name, value in stored.items():
+            shown, lost = str(facts.get("stimulus", "")), path.name.split(".")[0]
+            for name, value in _drawn_with(shown).items():
                 if value != asked[name]:
-                    raise ByroteError(
-                        f"{self.root} was measured with {name} {value}; this command has {name} {asked[name]}, and "
-                        f"would leave both side by side, or lose what it does not measure again ({path.name.split('.')[0]})",
-                        help=f"give --{name} {value}, or another folder with -o, or --fresh, which starts again",
+                    raise self._mixture(
+                        f"with {name} {value}", f"has {name} {asked[name]}", lost, f"--{name} {value}"
                     )
+            for stimulus in self.stimuli.stimuli.values():
+                stored = next((id_ for id_ in shown.split() if _kind_of(id_) == stimulus.kind), stimulus.id)
+                if stored != stimulus.id and OWN in (stored[: len(OWN)], stimulus.id[: len(OWN)]):
+                    again = "the same --stimulus" if stored.startswith(OWN) else "no --stimulus"
+                    raise self._mixture(f"on {stored}", f"shows {stimulus.id}", lost, again)
+
+    def _mixture(self, was: str, now: str, lost: str, again: str) -> ByroteError:
+        return ByroteError(
+            f"{self.root} was measured {was}; this command {now}, and would leave both side by side, or lose what it "
+            f"does not measure again ({lost})",
+            help=f"give {again}, or another folder with -o, or --fresh, which starts again",
+        )
 
     def look(self, checkpoint: Checkpoint, identity: str) -> Look:
         """What of a checkpoint is still to measure, what is superseded, and what is damaged; every stored unit is read once.
@@ -222,6 +234,11 @@ def unit_name(key: str, probes: Mapping[str, int]) -> str:
     """File name of a unit: readable group key, short hash of the probes in it and their versions."""
     text = json.dumps(dict(probes), sort_keys=True)
     return f"{key}.{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.parquet"
+
+
+def _kind_of(stimulus: str) -> str:
+    """The kind of stimulus that an id names, of one's own or drawn."""
+    return stimulus.removeprefix(OWN).split("-")[0]
 
 
 def _drawn_with(stimulus: str) -> dict[str, int]:

@@ -167,6 +167,12 @@ def test_own_blocks_stand_in_for_random_ones_in_a_sweep(place, tmp_path):
     random = br.measure(place, ["prefix_matching"], out=tmp_path / "random", **measure)
     with pytest.raises(br.ByroteError):
         br.compare(own, random)
+    for folder, more in (("own", {}), ("random", {"stimulus": given})):
+        with pytest.raises(br.ByroteError, match=r"on (own-)?repeated_random-.+ lose what it does not"):
+            br.measure(place, ["sink"], out=tmp_path / folder, **more, **measure)
+    assert (
+        br.measure(place, ["sink"], out=tmp_path / "own", stimulus=given, **measure).frame.probe.nunique() > 1
+    )
 
 
 @pytest.mark.parametrize(
