@@ -6,6 +6,7 @@ anything is decoded. No torch.
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from byrote.checkpoints.atomic import write_bytes
 from byrote.checkpoints.safe_read import FileRefused, open_regular, read_bytes
 from byrote.checkpoints.seal import EMPTY, Seal, seal_of, seal_of_file, sealed
-from byrote.probes.results.parquet_footer import column_chunks
+from byrote.probes.results.parquet_footer import column_chunks, schema_nodes
 
 MAX_UNIT_ROWS = 8_000_000  # pairs of 1,000 heads on ten metrics are 5 million
 MAX_ROWS = 50_000_000  # of a run; more could not be derived in the memory of a workstation either
@@ -37,6 +38,10 @@ _NEVER_NULL = frozenset(
     {"run", "step", "probe", "metric", "n", "valid", "value", "lo", "hi", "chance", "reason"}
 )
 _OURS = "it is damaged, or no file of byrote's"
+_DEPTH = (
+    {"schema_depth_limit": 8} if "schema_depth_limit" in inspect.signature(pq.ParquetFile).parameters else {}
+)
+MAX_SCHEMA_NODES = 1_000  # byrote's have some 30; where pyarrow (before 26) has no limit of its own
 _SEAL_KEY = b"byrote.seal"
 SEAL_MARK = _SEAL_KEY + b"\x18\x20"  # in the footer: the key, then a string of 32 bytes
 
@@ -215,6 +220,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _opened(path: Path, source: Path | pa.BufferReader, words: Sequence[str]) -> pq.ParquetFile:
+    if not _DEPTH:
+        _refuse_deep_schema(path, footer_of(path))
     try:
         return pq.ParquetFile(
             source,
@@ -222,10 +229,19 @@ def _opened(path: Path, source: Path | pa.BufferReader, words: Sequence[str]) ->
             page_checksum_verification=True,
             thrift_string_size_limit=MAX_FOOTER_BYTES,
             thrift_container_size_limit=10_000_000,
-            schema_depth_limit=8,
+            **_DEPTH,
         )
     except KeyError as missing:
         raise FileRefused(f"{path} has no column {missing}", help=_OURS) from None
+
+
+def _refuse_deep_schema(path: Path, footer: bytes) -> None:
+    """What pyarrow before 26 does not: it builds a schema by recursion, however deep."""
+    try:
+        n = schema_nodes(footer[:-8])
+    except ValueError as error:
+        raise FileRefused(f"{path} has a footer that cannot be read: {error}", help=_OURS) from None
+    _refuse_count(path, n, MAX_SCHEMA_NODES, "nodes of a schema")
 
 
 def _ends_of(file: BinaryIO) -> bytes:

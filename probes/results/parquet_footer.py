@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_DEPTH = 32  # FileMetaData to Statistics is 5
-_ROW_GROUPS, _COLUMNS, _META_DATA, _ENCRYPTED, _PATH, _NUM_VALUES = 4, 1, 3, 8, 3, 5
+_SCHEMA, _ROW_GROUPS, _COLUMNS, _META_DATA, _ENCRYPTED, _PATH, _NUM_VALUES = 2, 4, 1, 3, 8, 3, 5
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _NUMBERS = (_I16, _I32, _I64)
 
@@ -51,6 +51,21 @@ def column_chunks(footer: bytes) -> Iterator[ColumnChunk]:
                 path = b".".join(said.get(_PATH, ())).decode("utf-8", "replace")
                 yield ColumnChunk(path, int(said.get(_NUM_VALUES, 0)), _ENCRYPTED in chunk)
     except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no footer of a parquet file ({type(error).__name__})") from None
+
+
+def schema_nodes(footer: bytes) -> int:
+    """How many nodes the schema of a footer has, which no branch of it can be deeper than.
+
+    Args:
+        footer: a FileMetaData structure, without the length and the magic bytes after it.
+
+    Raises:
+        ValueError: it is no such structure, is cut short, or is nested too deeply.
+    """
+    try:
+        return len(_Compact(footer).struct(0).get(_SCHEMA, []))
+    except (IndexError, TypeError) as error:
         raise ValueError(f"it is no footer of a parquet file ({type(error).__name__})") from None
 
 

@@ -11,7 +11,8 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from byrote.checkpoints.errors import ByroteError
-from byrote.probes.results.parquet_footer import column_chunks
+from byrote.probes.results import parquet_files
+from byrote.probes.results.parquet_footer import column_chunks, schema_nodes
 from byrote.probes.results.schema import UNIT_SCHEMA
 from byrote.probes.results.unit_files import read_unit, unit_facts
 
@@ -100,3 +101,17 @@ def test_a_footer_cut_short_or_changed_is_an_error_of_the_value(tmp_path):
 def test_made_up_footers(data):
     with pytest.raises(ValueError):
         list(column_chunks(data))
+
+
+def test_pyarrow_without_a_limit_of_depth_sees_no_schema_of_many_nodes(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_files, "_DEPTH", {})
+    file, names = tmp_path / "a.parquet", [f"c{i}" for i in range(1_000)]
+    pq.write_table(unit(), file)
+    with parquet_files.open_parquet(file, UNIT_SCHEMA) as found:
+        assert schema_nodes(footer(file)) == len(UNIT_SCHEMA) + 3 and found.metadata.num_rows == 3
+    pq.write_table(pa.table([[1]] * len(names), names), file)
+    with pytest.raises(ByroteError, match="promises 1,001 nodes of a schema"):
+        parquet_files.open_parquet(file, UNIT_SCHEMA)
+    file.write_bytes(b"\x1c" * 100_000 + file.read_bytes()[-8:])
+    with pytest.raises(ByroteError, match="footer"):
+        parquet_files.open_parquet(file, UNIT_SCHEMA)
