@@ -16,13 +16,13 @@ from byrote.probes.wording import interval
 
 def over_steps(runs: Runs, one: Shown) -> Figure:
     """The change of one number since the start, a line per arm."""
-    seed, axis = runs.seeds[0], StepAxis.over(runs.steps, log=False)
+    axis = StepAxis.over(runs.steps, log=False)
     lines, styles = [], run_styles(list(ARMS), base="unique")
     for arm in ARMS:
-        found = [runs.difference(one, (arm, step), (arm, 0), seed) for step in runs.steps]
+        found = [runs.difference(one, (arm, step), (arm, 0)) for step in runs.steps]
         rows = pd.DataFrame(found, columns=["value", "lo", "hi"]).assign(
             step=runs.steps, chance=np.nan, valid=True, reason="", layer=pd.NA, head=pd.NA,
-            n=[int(runs.row(arm, step, one, seed)["n"]) for step in runs.steps],
+            n=[runs.n_of(arm, step, one) for step in runs.steps],
         )  # fmt: skip
         at = [f"step {step}" for step in runs.steps]
         lines.append(Line.of(rows, runs.steps, label=arm, at=at, style=styles[arm]))
@@ -31,25 +31,24 @@ def over_steps(runs: Runs, one: Shown) -> Figure:
     rule = {"color": paint("muted"), "width": 1, "dash": "dot"}
     turn = scatter("fresh text returns", [runs.turn] * 2, list(y_axis["range"]), line=rule)
     told = "; ".join(
-        f"{arm} {interval(*runs.difference(one, (arm, runs.steps[-1]), (arm, 0), seed), sign=True)}"
-        for arm in ARMS
+        f"{arm} {interval(*runs.difference(one, (arm, runs.steps[-1]), (arm, 0)), sign=True)}" for arm in ARMS
     )
     title = f"{one.name[0].upper()}{one.name[1:]}, change since the start"
     return lines_figure(
         lines, x_axis=axis, y_axis=y_axis, height_px=360, by=("step", "run"), under=[turn], title=title,
-        subtitle=f"95% interval over sequences · dotted: step {runs.turn}, fresh text returns", look=FULL,
+        subtitle=f"{runs.spread} · dotted: step {runs.turn}, fresh text returns", look=FULL,
         alt=f"{title}, by arm; dotted where fresh text returns, after step {runs.turn}; at step {runs.steps[-1]}: {told} {one.unit}.",
     )  # fmt: skip
 
 
 def changes(runs: Runs) -> Figure:
     """What each arm changed by the time fresh data returns, against the start."""
-    seed, panels, table = runs.seeds[0], [], []
+    panels, table = [], []
     shown = [one for one in runs.compared if one not in MEMORY]
     for one in shown:
         rows = []
         for arm in ARMS:
-            found = runs.difference(one, (arm, runs.turn), (arm, 0), seed)
+            found = runs.difference(one, (arm, runs.turn), (arm, 0))
             sure, words = found[1] * found[2] > 0, interval(*found, sign=True)
             color = paint("series0" if sure else "muted")
             mark = Mark("clear" if sure else "no clear change", *found, color, f"{arm}: {words}", filled=sure)
@@ -58,6 +57,6 @@ def changes(runs: Runs) -> Figure:
         panels.append(Panel(tuple(rows), one.unit, head=one.name))
     return forest(
         panels, title=f"What {runs.turn} steps changed", look=FULL, table=lambda: pd.DataFrame(table),
-        subtitle=f"step {runs.turn} minus step 0, over the same sequences · bar: 95% interval · grey and hollow: it holds 0",
+        subtitle=f"step {runs.turn} minus step 0, {runs.spread} · grey and hollow: it holds 0",
         alt=f"Changes of {len(shown)} numbers from step 0 to step {runs.turn} in each arm, with their intervals.",
     )  # fmt: skip

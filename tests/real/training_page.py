@@ -10,7 +10,7 @@ compares the page with the table.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,6 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures.canvas import Figure
 from byrote.probes.registry import REGISTRY
 from byrote.probes.rules import smallest_effect
-from byrote.probes.seed_statistics import mean_over_seeds
 from byrote.probes.statistics import Triple
 from byrote.probes.wording import counted, interval, listed, number
 from byrote.report.html import standalone_svg
@@ -71,8 +70,7 @@ def written(folder: Path = FOLDER) -> dict[Path, str]:
     parts = [
         opening(runs), "\n".join(in_short(runs)), "\n".join(values(runs)), "\n".join(memory(runs)), picture(figures, "memory"),
         "\n".join(held_out(runs)), picture(figures, "held-out"), "\n".join(heads(runs)), picture(figures, "copying"),
-        "\n".join(between(runs)),
-        picture(figures, "changes"), "\n".join(over_seeds(runs)), cost(runs), limits(runs),
+        "\n".join(between(runs)), picture(figures, "changes"), cost(runs), limits(runs),
     ]  # fmt: skip
     page = "\n\n".join(part for part in parts if part) + "\n"
     drawn = {
@@ -99,7 +97,19 @@ def opening(runs: Runs) -> str:
         else Path(plan["text"]).name
     )
     one = "There is one seed an arm: this is a case, and no finding about data"
-    case = one if len(seeds) == 1 else f"There are {len(seeds)} seeds an arm"
+    case = (
+        one
+        if len(seeds) == 1
+        else (
+            f"There are {len(seeds)} seeds an arm; a seed draws the pool, the order and what the model writes, and leaves the held-out text as it is. "
+            "What is said of the data is said of all seeds together"
+        )
+    )
+    over = (
+        "over sequences"
+        if len(seeds) == 1
+        else "of differences over seeds, of the numbers of one seed over sequences"
+    )
     arms = "\n".join(f"- **{arm}**: {words}" for arm, words in ARMS.items())
     return f"""# Training on with unique, repeated and self-written text
 
@@ -120,26 +130,30 @@ those. The model has seen Python code before, and probably this code, which hold
 drawn at temperature 1, without truncation, after BOS and {plan["prompt"] - 1} tokens of each window.
 
 `make real-training` does all of it in less than an hour of one core, `make real-training seeds=3` with three seeds; ended at any moment, the same
-command goes on. Intervals are 95%, over sequences. Made with {versions}."""
+command resumes. Intervals are 95%: {over}. Made with {versions}."""
 
 
 def in_short(runs: Runs) -> Iterator[str]:
     """The findings, a line each."""
-    seed, turn, last = runs.seeds[0], runs.turn, runs.steps[-1]
+    turn, last = runs.turn, runs.steps[-1]
     after = min(step for step in runs.steps if step > turn)
-    plan, start = runs.facts["plan"], runs.called("unique", 0, seed)
-    n = int(runs.row("repeated", turn, COMPLETED, seed)["n"])
+    plan, start = runs.facts["plan"], runs.called("unique", 0, runs.seeds[0])
+    n = int(runs.row("repeated", turn, COMPLETED, runs.seeds[0])["n"])
 
     def known(arm: str, step: int) -> str:
-        return str(round(n * float(runs.row(arm, step, COMPLETED, seed)["value"])))
+        counts = [round(n * float(runs.row(arm, step, COMPLETED, seed)["value"])) for seed in runs.seeds]
+        return str(counts[0]) if len(set(counts)) == 1 else and_then(counts)
 
     def by_turn(one: Shown) -> str:
         return "; ".join(
-            f"{arm}: it {moved(runs.difference(one, (arm, turn), (arm, 0), seed), one)}" for arm in ARMS
+            f"{arm}: it {moved(runs.difference(one, (arm, turn), (arm, 0)), one)}" for arm in ARMS
         )
 
     yield "## In short"
     yield ""
+    if len(runs.seeds) > 1:
+        yield f"Changes and differences are {runs.spread}; where several numbers stand for one, they are those of seeds {and_then(runs.seeds)}."
+        yield ""
     yield (
         f"- **Memory.** Of {n} windows seen up to {plan['epochs']} times {known('repeated', turn)} are reproduced from their first half, and {known('repeated', last)} still after "
         f"{plan['fresh_steps']} steps of fresh text; {known('repeated', 0)} were at the start, {known('unique', turn)} in the unique and {known('synthetic', turn)} in the synthetic arm, "
@@ -147,18 +161,16 @@ def in_short(runs: Runs) -> Iterator[str]:
     )
     yield f"- **Held-out loss** by step {turn}. {by_turn(HELD_OUT)}."
     yield f"- **Recovery.** {recovery(runs, after, last)}"
-    lost = {arm: start - runs.called(arm, turn, seed) for arm in ARMS}
+    lost = {arm: set.union(*(start - runs.called(arm, turn, seed) for seed in runs.seeds)) for arm in ARMS}
+    anywhere = " of any seed" if len(runs.seeds) > 1 else ""
     stay = (
-        "None is lost"
+        f"None is lost by step {turn} in any arm{anywhere}"
         if not any(lost.values())
-        else "; ".join(f"{arm} loses {names_of(lost[arm]) or 'none'}" for arm in ARMS)
+        else f"{'; '.join(arm + ' loses ' + (names_of(lost[arm]) or 'none') for arm in ARMS)}, by step {turn}{' in some seed' if anywhere else ''}"
     )
-    yield f"- **Induction heads.** {counted(len(start), 'head')} of {runs.facts['n_heads']} at the start. {stay} by step {turn}{' in any arm' if stay == 'None is lost' else ''}."
+    yield f"- **Induction heads.** {counted(len(start), 'head')} of {runs.facts['n_heads']} at the start. {stay}."
     apart, made = (
-        [
-            interval(*runs.difference(COPYING, (arm, step), ("unique", step), seed), sign=True)
-            for step in (turn, last)
-        ]
+        [against_unique(runs, COPYING, arm, step) for step in (turn, last)]
         for arm in ("repeated", "synthetic")
     )
     yield (
@@ -167,24 +179,37 @@ def in_short(runs: Runs) -> Iterator[str]:
     )
 
 
+def and_then(items: Sequence[object]) -> str:
+    """`a, b and c`."""
+    *most, last = map(str, items)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def against_unique(runs: Runs, one: Shown, arm: str, step: int) -> str:
+    """A difference from the unique arm with its interval, and where there are several seeds, that of each."""
+    places = (arm, step), ("unique", step)
+    words = interval(*runs.difference(one, *places), sign=True)
+    if len(runs.seeds) == 1:
+        return words
+    return f"{words} ({and_then([number(v, places=2, sign=True) for v in runs.each(one, *places)])})"
+
+
 def recovery(runs: Runs, after: int, last: int) -> str:
     """How much of a rise of held-out loss fresh data takes back, in the arms where there is one."""
-    seed, turn = runs.seeds[0], runs.turn
+    turn = runs.turn
     size = runs.facts["plan"]["batch"] * (runs.facts["plan"]["width"] - 1)
-    told = []
+    found = []
     for arm in ARMS:
-        rise = runs.difference(HELD_OUT, (arm, turn), (arm, 0), seed)
+        rise = runs.difference(HELD_OUT, (arm, turn), (arm, 0))
         if rise[1] <= 0:
             continue
-        shares = [
-            -runs.difference(HELD_OUT, (arm, step), (arm, turn), seed)[0] / rise[0] for step in (after, last)
-        ]
-        net = runs.difference(HELD_OUT, (arm, last), (arm, 0), seed)
-        told.append(
+        shares = [-runs.difference(HELD_OUT, (arm, step), (arm, turn))[0] / rise[0] for step in (after, last)]
+        net = runs.difference(HELD_OUT, (arm, last), (arm, 0))
+        found.append(
             f"In the {arm} arm {counted(after - turn, 'step')} of fresh text ({(after - turn) * size:,} tokens) take back {some(shares[0])} of the rise, "
             f"{last - turn} take back {some(shares[1])}; against the start held-out loss {moved(net, HELD_OUT)} in the end."
         )
-    return " ".join(told) or "Held-out loss surely rises in no arm; there is nothing to recover from."
+    return " ".join(found) or "Held-out loss surely rises in no arm; there is nothing to recover from."
 
 
 def some(share: float) -> str:
@@ -215,37 +240,40 @@ def memory(runs: Runs) -> Iterator[str]:
     seed, turn, last = runs.seeds[0], runs.turn, runs.steps[-1]
     plan = runs.facts["plan"]
     row = runs.row("repeated", turn, GAP, seed)
+    its = f"in seed {seed} " if len(runs.seeds) > 1 else ""
     yield "## Memory"
     yield ""
     yield (
-        f"Measured are the first {plan['known'] - 1} tokens after BOS of all {int(row['n'])} members, and of as many twins. Before training the gap is "
+        f"Measured are the first {plan['known'] - 1} tokens after BOS of all {int(row['n'])} members, and of as many twins. Before training the gap {its}is "
         f"{said(runs.row('repeated', 0, GAP, seed))} nats: no window of the pool is known better than its twins beyond what the interval leaves open."
         if row_holds_zero(runs.row("repeated", 0, GAP, seed))
-        else f"Measured are the first {plan['known'] - 1} tokens after BOS of all {int(row['n'])} members, and of as many twins. Before training the gap is "
+        else f"Measured are the first {plan['known'] - 1} tokens after BOS of all {int(row['n'])} members, and of as many twins. Before training the gap {its}is "
         f"{said(runs.row('repeated', 0, GAP, seed))} nats: the cut happened to give the pool other windows than the twins."
     )
     yield ""
     for arm in ("repeated", "unique", "synthetic"):
-        change = runs.difference(GAP, (arm, turn), (arm, 0), seed)
-        members = runs.difference(MEMBERS, (arm, turn), (arm, 0), seed)
-        twins = runs.difference(TWINS, (arm, turn), (arm, 0), seed)
-        known = runs.difference(KNOWN, (arm, turn), (arm, 0), seed)
+        change = runs.difference(GAP, (arm, turn), (arm, 0))
+        members = runs.difference(MEMBERS, (arm, turn), (arm, 0))
+        twins = runs.difference(TWINS, (arm, turn), (arm, 0))
+        known = runs.difference(KNOWN, (arm, turn), (arm, 0))
         trained = "" if arm == "repeated" else " (which this arm never saw)"
         yield (
             f"- **{arm}**: by step {turn} the gap {moved(change, GAP)}. The loss on members{trained} {moved(members, MEMBERS)}, that on twins "
             f"{moved(twins, TWINS)}; the share of the members' tokens that are predicted first {moved(known, KNOWN)}."
         )
-    kept = runs.difference(GAP, ("repeated", last), ("repeated", turn), seed)
+    kept = runs.difference(GAP, ("repeated", last), ("repeated", turn))
     share = runs.rows.query(
         "arm == 'repeated' and seed == @seed and step == @turn and metric == 'loss_share'"
     ).iloc[0]
     yield ""
     yield (
-        f"At step {turn} members of the repeated arm have {said(share)} of the twins' loss. While fresh text returns the gap {moved(kept, GAP)}; at step {last} "
-        f"it is {said(runs.row('repeated', last, GAP, seed))} nats."
+        f"At step {turn} members of the repeated arm {its}have {said(share)} of the twins' loss. While fresh text returns the gap {moved(kept, GAP)}; at step {last} "
+        f"it is {said(runs.row('repeated', last, GAP, seed))} nats{f' in seed {seed}' if its else ''}."
     )
-    rates = [float(runs.row("repeated", step, COMPLETED, seed)["value"]) for step in (turn, last)]
-    gaps = [float(runs.row("repeated", step, GAP, seed)["value"]) for step in (turn, last)]
+    rates, gaps = (
+        [np.mean([runs.row("repeated", step, one, s)["value"] for s in runs.seeds]) for step in (turn, last)]
+        for one in (COMPLETED, GAP)
+    )
     if rates[1] < rates[0] / 2 and gaps[1] > gaps[0] / 3:
         yield ""
         yield (
@@ -266,17 +294,17 @@ def said(row: pd.Series) -> str:
 
 def held_out(runs: Runs) -> Iterator[str]:
     """Held-out loss, and what happens to it when fresh data returns."""
-    seed, turn = runs.seeds[0], runs.turn
+    turn = runs.turn
     after = [step for step in runs.steps if step > turn]
     yield "## Held-out text, and the return of fresh data"
     yield ""
     for arm in ARMS:
-        first = runs.difference(HELD_OUT, (arm, turn), (arm, 0), seed)
+        first = runs.difference(HELD_OUT, (arm, turn), (arm, 0))
         steps = [
-            f"{moved(runs.difference(HELD_OUT, (arm, step), (arm, turn), seed), HELD_OUT)} by step {step}"
+            f"{moved(runs.difference(HELD_OUT, (arm, step), (arm, turn)), HELD_OUT)} by step {step}"
             for step in after
         ]
-        net = runs.difference(HELD_OUT, (arm, after[-1]), (arm, 0), seed)
+        net = runs.difference(HELD_OUT, (arm, after[-1]), (arm, 0))
         yield (
             f"- **{arm}**: by step {turn} the loss {moved(first, HELD_OUT)}. From there, with fresh text, it {'; '.join(steps)}. Against the start it "
             f"{moved(net, HELD_OUT)} in all."
@@ -284,7 +312,7 @@ def held_out(runs: Runs) -> Iterator[str]:
     worse = [
         arm
         for arm in ARMS
-        if any(runs.difference(HELD_OUT, (arm, step), (arm, turn), seed)[1] > 0 for step in after[:-1])
+        if any(runs.difference(HELD_OUT, (arm, step), (arm, turn))[1] > 0 for step in after[:-1])
     ]
     yield ""
     yield (
@@ -297,8 +325,8 @@ def held_out(runs: Runs) -> Iterator[str]:
 
 def heads(runs: Runs) -> Iterator[str]:
     """What becomes of induction heads, copying and in-context learning."""
-    seed, turn, last = runs.seeds[0], runs.turn, runs.steps[-1]
-    start = runs.called("unique", 0, seed)
+    turn, last = runs.turn, runs.steps[-1]
+    start = runs.called("unique", 0, runs.seeds[0])
     yield "## Induction heads, copying, in-context learning"
     yield ""
     followed = (
@@ -308,71 +336,68 @@ def heads(runs: Runs) -> Iterator[str]:
     yield f"At the start {counted(len(start), 'head')} of {runs.facts['n_heads']} are called induction heads{followed if start else '.'}"
     yield ""
     for arm in ARMS:
-        then = runs.called(arm, turn, seed)
-        lost, new = start - then, then - start
-        back = lost & runs.called(arm, last, seed)
-        told = [f"{counted(len(then), 'head')} called at step {turn}"]
-        told += [f"lost: {names_of(lost)}"] if lost else []
-        told += [f"new: {names_of(new)}"] if new else []
-        told += [f"back at step {last}: {names_of(back)}"] if back else []
+        at_turn = [runs.called(arm, turn, seed) for seed in runs.seeds]
+        happened = [f"{and_then([len(one) for one in at_turn])} heads called at step {turn}"]
+        for seed, then in zip(runs.seeds, at_turn, strict=True):
+            lost, new = start - then, then - start
+            back = lost & runs.called(arm, last, seed)
+            of = f" in seed {seed}" if len(runs.seeds) > 1 else ""
+            happened += [f"lost{of}: {names_of(lost)}"] if lost else []
+            happened += [f"new{of}: {names_of(new)}"] if new else []
+            happened += [f"back at step {last}{of}: {names_of(back)}"] if back else []
         parts = [
-            f"{lead} {moved(runs.difference(one, (arm, turn), (arm, 0), seed), one)}"
+            f"{lead} {moved(runs.difference(one, (arm, turn), (arm, 0)), one)}"
             for lead, one in LEADS
             if one in runs.numbers
         ]
-        yield f"- **{arm}**: {'; '.join(told)}. By step {turn} {'; '.join(parts)}."
+        yield f"- **{arm}**: {'; '.join(happened)}. By step {turn} {'; '.join(parts)}."
     yield from parting(runs)
 
 
 def parting(runs: Runs) -> Iterator[str]:
-    """Where the repeated arm predicts new text worse and copies better: what repetition has to do with it, and what comes after."""
-    seed, turn, last = runs.seeds[0], runs.turn, runs.steps[-1]
+    """Copying against held-out loss: whether they part ways during repetition, and what is left after fresh text."""
+    turn, last = runs.turn, runs.steps[-1]
     worse, better, alone = (
-        runs.difference(one, (arm, turn), (arm, 0), seed)
+        runs.difference(one, (arm, turn), (arm, 0))
         for one, arm in ((HELD_OUT, "repeated"), (COPYING, "repeated"), (COPYING, "unique"))
     )
-    if not (worse[1] > 0 and better[2] < 0):
-        return
-    apart, then = (
-        runs.difference(COPYING, ("repeated", step), ("unique", step), seed) for step in (turn, last)
-    )
-    back = runs.difference(COPYING, ("repeated", last), ("repeated", turn), seed)
-    cause = (
-        "Repetition is not the cause: in the unique arm the same loss falls too"
-        if alone[2] < 0
-        else "The unique arm does not show it"
-    )
-    yield ""
-    yield (
-        "During repetition held-out loss and copying part ways in the repeated arm: text that is new is predicted worse, random tokens that repeat are copied better. "
-        f"{cause} (repeated minus unique at step {turn}: {interval(*apart, sign=True)} nats)."
-    )
-    if back[1] > 0 and then[1] > 0:
-        heads_then = (
-            runs.difference(MATCHING, ("repeated", last), ("unique", last), seed)
-            if MATCHING in runs.numbers
-            else None
-        )
-        matching = (
-            f"; their prefix matching differs by {interval(*heads_then, sign=True)} of the attention"
-            if heads_then
-            else ""
-        )
-        text = interval(*runs.difference(COPIED, ("repeated", last), ("unique", last), seed), sign=True)
-        alike = runs.called("repeated", last, seed) == runs.called("unique", last, seed)
-        same = ", though the same heads are called induction heads in both" if alike else ""
-        missed = (
-            "; here a measurement at the end of repetition alone would have said that copying is unharmed"
-            if apart[1] <= 0
-            else ""
+    if worse[1] > 0 and better[2] < 0:
+        cause = (
+            "Repetition is not the cause: in the unique arm the same loss falls too"
+            if alone[2] < 0
+            else "The unique arm does not show it"
         )
         yield ""
         yield (
-            f"The damage to copying appears only after repetition has ended. While fresh text brings held-out loss back, the loss on repeats {moved(back, COPYING)} in the repeated arm, "
-            f"and at step {last} it is {interval(*then, sign=True)} nats above that of the unique arm{same}{matching}. On tokens of held-out text that can be copied the difference is {text} nats. "
-            "Hernandez et al. ([arXiv:2205.10487](https://arxiv.org/abs/2205.10487)) report of models that are trained on repeated data from the start that copying and induction "
-            f"heads are damaged more than test loss{missed}."
+            "During repetition held-out loss and copying part ways in the repeated arm: text that is new is predicted worse, random tokens that repeat are copied better. "
+            f"{cause}."
         )
+    apart, then = (runs.difference(COPYING, ("repeated", step), ("unique", step)) for step in (turn, last))
+    if then[1] <= 0:
+        return
+    heads_then = (
+        f"; the prefix matching of the heads called at the start differs by {interval(*runs.difference(MATCHING, ('repeated', last), ('unique', last)), sign=True)} of the attention"
+        if MATCHING in runs.numbers
+        else ""
+    )
+    text, held = (
+        interval(*runs.difference(one, ("repeated", last), ("unique", last)), sign=True)
+        for one in (COPIED, HELD_OUT)
+    )
+    yield ""
+    yield (
+        f"What repetition did to copying outlasts it. At step {last}, when fresh text has brought held-out loss back to within {held} nats of the unique arm's, the loss on repeats is "
+        f"{against_unique(runs, COPYING, 'repeated', last)} nats above it{heads_then}. On tokens of held-out text that can be copied the difference is {text} nats. "
+        "Hernandez et al. ([arXiv:2205.10487](https://arxiv.org/abs/2205.10487)) report of models that are trained on repeated data from the start that copying and induction "
+        "heads are damaged more than test loss."
+    )
+    if apart[1] > 0:
+        return
+    yield ""
+    yield (
+        f"At step {turn}, while text still repeats, the same difference is {against_unique(runs, COPYING, 'repeated', turn)} nats: a measurement at the end of repetition alone "
+        f"{'would have said that copying is unharmed' if len(runs.seeds) == 1 else 'does not decide it, and that of one seed says one thing or the other'}."
+    )
 
 
 LEADS = (
@@ -392,39 +417,16 @@ def names_of(which: set[tuple[int, int]]) -> str:
 
 def between(runs: Runs) -> Iterator[str]:
     """Arms against the unique arm."""
-    seed, last = runs.seeds[0], runs.steps[-1]
+    last = runs.steps[-1]
     yield "## Arms against each other"
     yield ""
-    yield "What the data did, at the same steps and over the same sequences; in brackets 95% intervals over sequences."
+    yield f"What the data did, at the same steps and over the same sequences; {runs.spread}."
     yield ""
     pairs = [(arm, step) for arm in ("repeated", "synthetic") for step in (runs.turn, last)]
     yield f"| minus unique | {' | '.join(f'{arm}, step {step}' for arm, step in pairs)} |"
     yield f"|---|{'---|' * len(pairs)}"
     for one in runs.compared:
-        cells = [
-            interval(*runs.difference(one, pair, ("unique", pair[1]), seed), sign=True) for pair in pairs
-        ]
-        yield f"| {one.name} ({one.unit}) | {' | '.join(cells)} |"
-
-
-def over_seeds(runs: Runs) -> Iterator[str]:
-    """The same over seeds, where there are several: what one seed cannot say."""
-    if len(runs.seeds) < 2:
-        return
-    yield "## Over seeds"
-    yield ""
-    yield f"Means over {len(runs.seeds)} seeds of the difference from the unique arm of the seed, at step {runs.turn}; intervals over seeds."
-    yield ""
-    yield "| minus unique | repeated | synthetic |"
-    yield "|---|---|---|"
-    for one in runs.compared:
-        cells = []
-        for arm in ("repeated", "synthetic"):
-            each = [
-                runs.difference(one, (arm, runs.turn), ("unique", runs.turn), seed)[0] for seed in runs.seeds
-            ]
-            found = mean_over_seeds(np.array(each))
-            cells.append(interval(found.value, found.lo, found.hi, sign=True))
+        cells = [interval(*runs.difference(one, pair, ("unique", pair[1])), sign=True) for pair in pairs]
         yield f"| {one.name} ({one.unit}) | {' | '.join(cells)} |"
 
 
@@ -451,12 +453,12 @@ def limits(runs: Runs) -> str:
     one = (
         "One seed an arm is one draw of the pool, of the order and of what the model writes: intervals cover the choice of test sequences and not that. "
         if len(runs.seeds) == 1
-        else ""
+        else f"{len(runs.seeds)} seeds leave wide intervals, and none for the choice of held-out text. "
     )
     tokens = plan["batch"] * plan["measured"][-1] * (plan["width"] - 1)
     return f"""## What it cannot say
 
-- {one}Whether repetition or synthetic text does this in general takes seeds.
+- {one}Whether repetition or synthetic text does this in general takes other models, texts and sizes.
 - {tokens:,} tokens an arm are little, and the learning rate was chosen once. Damage that builds up slowly, as in the collapse of models
   trained on their own text again and again, cannot show in one round of this length.
 - The model is an instruct model rounded to 4 bits and back; training may repair rounding, which every arm shares.

@@ -13,6 +13,7 @@ import pandas as pd
 
 from byrote.checkpoints.atomic import write_text
 from byrote.probes.results import Results
+from byrote.probes.seed_statistics import mean_over_seeds
 from byrote.probes.statistics import Triple, bootstrap_mean, two_sample_interval
 
 TABLE, FACTS = "training.parquet", "training.json"
@@ -181,6 +182,17 @@ class Runs:
         """Measured steps."""
         return sorted(self.rows["step"].unique().tolist())
 
+    @property
+    def spread(self) -> str:
+        """What intervals of differences are over."""
+        n = len(self.seeds)
+        return "95% intervals over sequences" if n == 1 else f"means of {n} seeds, 95% intervals over seeds"
+
+    def n_of(self, arm: str, step: int, one: Shown) -> int:
+        """How many values a difference is the mean of: seeds, or the sequences of the only one."""
+        n = len(self.seeds)
+        return n if n > 1 else int(self.row(arm, step, one, self.seeds[0])["n"])
+
     def row(self, arm: str, step: int, one: Shown, seed: int) -> pd.Series:
         """A number with its interval; the start is measured in one arm, for all."""
         arm = arm if step else str(self.rows.query("step == 0 and seed == @seed")["arm"].iloc[0])
@@ -191,19 +203,30 @@ class Runs:
         """Its value on every sequence."""
         return np.asarray(self.row(arm, step, one, seed)["samples"], dtype=np.float64)
 
-    def difference(self, one: Shown, now: tuple[str, int], before: tuple[str, int], seed: int) -> Triple:
+    def each(self, one: Shown, now: tuple[str, int], before: tuple[str, int]) -> list[float]:
+        """A number at one (arm, step) minus that at another, in every seed."""
+        return [self.difference(one, now, before, seed)[0] for seed in self.seeds]
+
+    def difference(
+        self, one: Shown, now: tuple[str, int], before: tuple[str, int], seed: int | None = None
+    ) -> Triple:
         """(value, lo, hi) of a number at one (arm, step) minus that at another, over the same sequences.
 
-        Members and twins are no pairs: of the memory gap both are resampled, each with its own change.
+        Without a seed it is the mean over seeds with an interval over seeds, where there are several. In one seed the interval is
+        over sequences. Members and twins are no pairs: of the memory gap both are resampled, each with its own change.
         """
+        if seed is None and len(self.seeds) > 1:
+            found = mean_over_seeds(np.array(self.each(one, now, before)))
+            return found.value, found.lo, found.hi
+        seed = self.seeds[0] if seed is None else seed
 
         def change(of: Shown) -> np.ndarray:
             return self.samples(*now, of, seed) - self.samples(*before, of, seed)
 
         if one is GAP:
             return two_sample_interval(change(MEMBERS), change(TWINS), lambda m, t: t - m, seed=0)
-        found = bootstrap_mean(change(one)[:, None])
-        return tuple(float(part[0]) for part in (found.value, found.lo, found.hi))  # type: ignore[return-value]
+        over = bootstrap_mean(change(one)[:, None])
+        return tuple(float(part[0]) for part in (over.value, over.lo, over.hi))  # type: ignore[return-value]
 
     def called(self, arm: str, step: int, seed: int) -> set[tuple[int, int]]:
         """Heads that are called induction heads."""
