@@ -64,7 +64,7 @@ def open_arrays(path: Path) -> Iterator[Any]:
     Files of version 0.1 have no seal and are opened as they are.
 
     Raises:
-        FileRefused: a link, a pipe, too large, or its bytes are not those that were written.
+        FileRefused: a link, a pipe, too large, or its contents no longer match their checksum.
         OSError, safetensors.SafetensorError: it cannot be read.
     """
     from safetensors import safe_open
@@ -74,7 +74,7 @@ def open_arrays(path: Path) -> Iterator[Any]:
     seal = _seal(path, file_stamp(path))
     with safe_open(path, framework="numpy") as tensors:
         if seal is Seal.BROKEN or (seal is Seal.NONE) != (SEALED_KEY not in (tensors.metadata() or {})):
-            raise FileRefused(f"{path} is damaged: its bytes are not those that were written")
+            raise FileRefused(f"{path} is damaged: its contents no longer match their checksum")
         yield tensors
 
 

@@ -320,7 +320,9 @@ def locked(
     from filelock import Timeout  # 0.1 s to import
 
     if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
-        raise refused(OSError(errno.EINVAL, f"{file.name} is a link, a pipe or a folder, not a file"))
+        raise refused(
+            OSError(errno.EINVAL, f"{file.name} is a symbolic link, a pipe or a folder, not a regular file")
+        )
     try:
         lock = _acquired(file, wait_s)
     except Timeout:

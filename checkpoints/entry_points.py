@@ -62,7 +62,7 @@ def additions(
     for name, found in added.items():
         if not is_one(found) or found.name != name or name in own:
             raise ByroteError(
-                f"the entry point {name!r} of {group} is no {words[0]} of that name, or byrote has {words[1]} of that name",
+                f"the entry point {name!r} of {group} is not a {words[0]} of that name, or byrote has {words[1]} of that name",
                 help="update or uninstall the package that declares it",
             )
     return added

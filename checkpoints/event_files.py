@@ -66,7 +66,7 @@ def _read(file: Path, curves: Curves) -> str:
                     curves.setdefault(tag, []).append((step, number))
             n += 1
     except (board.errors.DataLossError, board.unreadable, MemoryError, OverflowError):
-        return f"{file.name} is damaged or cut off after {n:,} records: what follows was not read"
+        return f"{file.name} is damaged or cut off after {n:,} records: the rest was not read"
     return ""
 
 

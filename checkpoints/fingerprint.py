@@ -128,7 +128,7 @@ def content_of(checkpoint: Checkpoint) -> Content:
     if changed:
         raise CheckpointError(
             f"the files of step {checkpoint.step} were changed while they were read",
-            help="is training still writing them? The same command reads them again",
+            help="is training still writing them? Run the same command again to read them again",
         )
     return content
 

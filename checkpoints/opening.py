@@ -14,7 +14,7 @@ from byrote.checkpoints.errors import CheckpointError, did_you_mean
 from byrote.checkpoints.formats import NothingReadableError, discover, format_at, hub
 from byrote.checkpoints.listing import listed_once
 from byrote.checkpoints.safe_read import FileRefused, read_json
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, series_of, text_of
+from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries, Gap, series_of, text_of
 from byrote.checkpoints.step_map import OPTION, epochs_of, last_models, places_of, read_step_map, unfinished
 from byrote.checkpoints.step_names import MixedPartsError, parse_name, refuse_mixed_parts, step_folders
 
@@ -62,6 +62,8 @@ def open_series(
         "disk_budget_bytes": disk_budget_bytes,
         "step_map": step_map,
     }
+    if not isinstance(path, str | Path | Iterable):
+        raise CheckpointError(f"{path!r} is not a path", help="name a series, or the steps of one")
     given = [path] if isinstance(path, str | Path) else list(path)
     targets = [target for named in given for target in _expand(named)]
     if not targets:
@@ -299,7 +301,7 @@ def _alone(place: Path, options: dict[str, Any], step: int | None) -> tuple[Chec
             f"{place} is a series of its own, of {len(alone)} checkpoints",
             help="open one series at a time, or several with open_runs",
         )
-    return alone[0], not any(note.startswith("nothing says which") for note in alone.notes)
+    return alone[0], STEP_UNKNOWN not in alone.notes
 
 
 def _series_of_map(folder: Path, places: Mapping[Path, int], options: dict[str, Any]) -> CheckpointSeries:
@@ -355,7 +357,7 @@ def _series_of_epochs(folder: Path, epochs: Mapping[Path, int], options: dict[st
             f"none of the {len(found)} checkpoint folders in {folder} can be read: {gap.path.name}: {gap.reason}",
             help=gap.help,
         )
-    note = f"the folders are named by epochs, which stand for steps here; {OPTION} says the steps"
+    note = f"the folders are named by epochs, which are used as steps here; {OPTION} gives the steps"
     series = series_of(folder, readable[0].format, found, notes=() if known else (note,))
     return _with_last_models(series, options, known=known)
 
@@ -383,7 +385,7 @@ def _with_last_models(
         if isinstance(one, Gap):
             notes.append(f"{place.name} was left out: {one.reason}")
         elif not (says and known):
-            notes.append(f"{place.name} was left out: nothing says which step it is; {OPTION} does")
+            notes.append(f"{place.name} was left out: its step is unknown; give it with {OPTION}")
         elif one.step in series.steps or one.format != series.format:
             why = "again" if one.step in series.steps else f"in another format ({one.format})"
             notes.append(f"{place.name} is step {one.step} {why} and was left out")
@@ -410,8 +412,8 @@ def _series_of_steps(paths: Sequence[Path], options: dict[str, Any]) -> Checkpoi
                 f"{path} is a series of its own, of {len(alone)} checkpoints",
                 help="open one series at a time, or several with open_runs",
             )
-        if named is None and any(note.startswith("nothing says which") for note in alone.notes):
-            notes.append(f"{path.name} was left out: nothing says which training step it is")
+        if named is None and STEP_UNKNOWN in alone.notes:
+            notes.append(f"{path.name} was left out: its training step is unknown")
             continue
         found += alone.checkpoints
     series = series_of(parent, "", found, notes=notes)

@@ -82,7 +82,7 @@ class _Task:
         except errors.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         except errors.RayError as error:
-            raise LostError(f"its machine or process was lost ({type(error).__name__})") from None
+            raise LostError(f"its machine or process died ({type(error).__name__})") from None
         return answer
 
     def cancel(self) -> None:
@@ -113,7 +113,7 @@ def _wanted(needs: Needs, options: Mapping[str, str]) -> dict[str, float]:
         cores, gpus = float(options.get("cores", needs.cores)), float(options.get("gpus", needs.gpus))
     except ValueError as error:
         raise ByroteError(
-            f"an option of the engine ray is no number ({error})", help="give a number"
+            f"an option of the engine ray is not a number ({error})", help="give a number"
         ) from None
     return {"num_cpus": cores, "num_gpus": gpus, "memory": int(memory)}
 
@@ -133,7 +133,7 @@ def _refuse_too_small(ray: Any, wanted: Mapping[str, float]) -> None:
         for one in machines[:4]
     )
     raise ByroteError(
-        f"no machine of the cluster has what one task needs: {named['CPU']:g} cores, {named['GPU']:g} GPUs, "
+        f"no machine of the cluster has enough for one task: {named['CPU']:g} cores, {named['GPU']:g} GPUs, "
         f"{named['memory'] / 1e9:.1f} GB (they have {has or 'nothing'})",
         help="add a larger machine, or set cores, gpus or memory_gb with --engine-option",
     )

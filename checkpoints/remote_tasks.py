@@ -85,7 +85,7 @@ def carry_out(work: Callable[[Any, OnEvent], Any], task: Any, place: int, where:
     except OSError as error:
         what = f"{where.working_folder} cannot be entered on {socket.gethostname()} ({error.strerror})"
         return Answer(
-            error=PlaceError(what, help="all machines have to see the folder that the command is given in")
+            error=PlaceError(what, help="all machines must see the folder in which the command was started")
         )
     said, stop = Path(folder) / f"{place}.jsonl", Path(folder) / _STOP
 
@@ -191,7 +191,7 @@ def _result(handle: Handle) -> Any:
     try:
         answer = handle.answer()
     except LostError as error:
-        return Lost(str(error), "the same command goes on from what is stored")
+        return Lost(str(error), "run the same command again: it resumes from what is stored")
     if isinstance(answer.error, PlaceError):
         return Lost(answer.error.message, answer.error.help)
     if answer.error is not None:

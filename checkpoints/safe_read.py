@@ -163,8 +163,8 @@ def own_path(root: Path, *names: str) -> Path:
         path = path / name
         if path.is_symlink():
             raise FileRefused(
-                f"{path} is a link, and byrote makes none in its folders",
-                help="put the folder or file itself there, or remove the link",
+                f"{path} is a symbolic link; byrote follows none inside its folders",
+                help="replace the link with the folder or file itself, or remove it",
             )
     return path
 
@@ -172,7 +172,7 @@ def own_path(root: Path, *names: str) -> Path:
 def _refuse(path: Path, found: os.stat_result, max_bytes: int | None) -> None:
     if not stat.S_ISREG(found.st_mode):
         what = next((words for test, words in _KINDS if test(found.st_mode)), "something else")
-        raise FileRefused(f"{path} is {what}, not a regular file", help="put the file itself there")
+        raise FileRefused(f"{path} is {what}, not a regular file", help="replace it with the file itself")
     if max_bytes is not None and found.st_size > max_bytes:
         raise _too_large(path, found.st_size, max_bytes)
 

@@ -19,6 +19,7 @@ from byrote.checkpoints.steps import parse_steps
 
 Inside = tuple[str | int, ...]
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # how a name that is not UTF-8 shows in Python
+STEP_UNKNOWN = "the training step of this checkpoint is unknown; it is shown as step 0"
 
 
 @runtime_checkable
@@ -194,7 +195,9 @@ class CheckpointSeries:
 
     def _refuse_empty(self) -> None:
         if not self.checkpoints:
-            raise CheckpointError(f"this part of {self.path} holds no checkpoint", help="slice it less")
+            raise CheckpointError(
+                f"this slice of {self.path} contains no checkpoint", help="use a wider slice"
+            )
 
 
 def series_of(

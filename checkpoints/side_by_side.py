@@ -146,9 +146,7 @@ class _Pool:
                 except BrokenProcessPool:
                     self._forget(slot)
                     slot = self._slot()
-                    result = Lost(
-                        "its process was ended from outside", "was memory short? --jobs with fewer needs less"
-                    )
+                    result = Lost("its process was killed", "did memory run out? A smaller --jobs needs less")
                 except PlaceError as error:
                     result = Lost(error.message, error.help)
                 idle.append(slot)

@@ -99,7 +99,7 @@ def _executor(submitit: Any, folder: Path, needs: Needs, options: Mapping[str, s
         raise ByroteError(
             f"submitit cannot start jobs ({said})",
             help="give options of submitit's executor, such as --engine-option slurm_partition=gpu; "
-            "cluster=local tries it on this machine",
+            "cluster=local runs the jobs on this machine",
         ) from None
     return executor
 

@@ -47,7 +47,7 @@ def read_step_map(file: Path) -> dict[str, int]:
             raise CheckpointError(f"{file}: the step of {name!r} is {step!r}", help="steps are whole numbers")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
-            raise CheckpointError(f"{file}: {name!r} is no place inside the series", help=_EXAMPLE)
+            raise CheckpointError(f"{file}: {name!r} is not a path inside the series", help=_EXAMPLE)
     found = dict(sorted(said.items(), key=lambda item: item[1]))
     steps = list(found.values())
     for (one, step), following in zip(list(found.items())[:-1], list(found)[1:], strict=True):

@@ -64,7 +64,7 @@ def _term(term: str, steps: Sequence[int], where: str) -> set[int]:
     near = sorted(steps, key=lambda s: (abs(s - step), s))[:2]
     raise CheckpointError(
         f"step {step} is not in {where} ({len(steps)} checkpoints, {steps[0]}-{steps[-1]})",
-        help=f"nearest are {' and '.join(str(s) for s in sorted(near))}; try --steps nearest:{step}",
+        help=f"nearest are {' and '.join(str(s) for s in sorted(near))}; or use nearest:{step}",
     )
 
 

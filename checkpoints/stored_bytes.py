@@ -108,7 +108,7 @@ class StoredFile:
             n = self._file.readinto(target[done:])  # type: ignore[attr-defined]
             if not n:
                 raise CheckpointError(
-                    f"{self.path.name} was cut short while it was read: it ends at byte {start + done}",
+                    f"{self.path.name} was truncated while it was read: it ends at byte {start + done}",
                     help="was the folder changed while it was measured?",
                 )
             done += n

@@ -89,7 +89,7 @@ class Reading:
         if self.skipped and is_empty:
             raise ByroteError(f"{path.name}: {self.problem}", help=self.help)
         if self.skipped:
-            lines = "1 line holds" if self.skipped == 1 else f"{self.skipped:,} lines hold"
+            lines = "1 line contains" if self.skipped == 1 else f"{self.skipped:,} lines contain"
             self.files.append((path.name, f"{lines} no text: {self.problem}"))
         self.skipped, self.problem = 0, ""
 
@@ -194,7 +194,7 @@ def find_files(path: Path, *, any_name: bool = False) -> list[Path]:
     if not path.exists():
         raise ByroteError(f"{path} does not exist", help="check the path")
     if not path.is_file() or not (any_name or path.name.endswith(ENDINGS)):
-        raise ByroteError(f"{path} is no corpus file", help=f"the name has to end in one of {endings}")
+        raise ByroteError(f"{path} is not a corpus file", help=f"the name must end in one of {endings}")
     return [path]
 
 
@@ -206,7 +206,9 @@ def hold_ids(files: Sequence[Path], name: str) -> bool:
     """
     ids = [file.suffix in token_files.SUFFIXES for file in files]
     if any(ids) and not all(ids):
-        raise ByroteError(f"{name} mixes text and token ids", help="give one or the other, or each by itself")
+        raise ByroteError(
+            f"{name} mixes text and token ids", help="give one or the other, or measure them separately"
+        )
     return all(ids)
 
 
@@ -357,8 +359,8 @@ def _stored(path: Path, reading: Reading) -> Iterator[bytes]:
             total += len(block)
             if path.suffix == ".gz" and total > max(_BOMB_BYTES, _BOMB_RATIO * file.tell()):
                 raise ByroteError(
-                    f"{path.name} expands more than {_BOMB_RATIO} times: that is no text",
-                    help="unpack it and look at it first",
+                    f"{path.name} expands more than {_BOMB_RATIO} times: this is not text",
+                    help="unpack it and inspect it first",
                 )
             reading.on_bytes(file.tell() - at)
             at = file.tell()
@@ -397,7 +399,7 @@ def json_texts(
             help = did_you_mean(text_field, record) if record else "name the field that holds it"
             refuse(f"{where} has no text in a field {text_field!r}", help)
         else:
-            refuse(f"{where} is no JSON object", "one JSON object per line")
+            refuse(f"{where} is not a JSON object", "one JSON object per line")
 
 
 def _parquet_texts(path: Path, text_field: str, reading: Reading) -> Iterator[bytes]:
@@ -450,7 +452,7 @@ def _lengths(column: Any) -> tuple[int, int]:
 
 
 def _no_table_of_text(path: Path, why: str) -> ByroteError:
-    return ByroteError(f"{path.name} {why}: that is no text", help="unpack it and look at it first")
+    return ByroteError(f"{path.name} {why}: this is not text", help="unpack it and inspect it first")
 
 
 def _text_column(path: Path, schema: Any, text_field: str) -> str:

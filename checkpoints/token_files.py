@@ -71,7 +71,7 @@ def id_array(path: Path) -> Int[np.ndarray, ...]:
     stored = _header(path)
     if stored.total > MAX_ARRAY_IDS:
         raise ByroteError(
-            f"{path.name} holds {stored.total:,} ids, and {MAX_ARRAY_IDS:,} are read at the most",
+            f"{path.name} holds {stored.total:,} ids; at most {MAX_ARRAY_IDS:,} are read",
             help="a few hundred sequences are enough: give a sample of them",
         )
     found = np.empty(stored.total, dtype=np.int64)
@@ -94,7 +94,7 @@ def _blocks(path: Path, stored: _Stored) -> Iterator[tuple[int, np.ndarray]]:
             count = min(_BLOCK_IDS, stored.total - done)
             data = file.read(count * stored.dtype.itemsize)
             if len(data) < count * stored.dtype.itemsize:
-                raise ByroteError(f"{path.name} is cut short", help="copy the file again")
+                raise ByroteError(f"{path.name} is truncated", help="copy the file again")
             ids = np.frombuffer(data, stored.dtype)
             if ids.min() < 0:
                 raise ByroteError(f"{path.name} holds negative ids", help="give token ids, padding removed")
@@ -113,7 +113,7 @@ def _header(path: Path) -> _Stored:
             help="save integer ids with one axis, or one row per document",
         )
     if path.stat().st_size < stored.start + stored.total * stored.dtype.itemsize:
-        raise ByroteError(f"{path.name} is cut short", help="copy the file again")
+        raise ByroteError(f"{path.name} is truncated", help="copy the file again")
     return stored
 
 
@@ -127,7 +127,7 @@ def _npy_header(path: Path) -> _Stored:
             )
         except (ValueError, EOFError) as error:
             raise ByroteError(
-                f"{path.name} is no .npy file ({error})", help="numpy.save writes one"
+                f"{path.name} is not a .npy file ({error})", help="numpy.save writes one"
             ) from None
         return _Stored(dtype, shape, file.tell(), by_column=by_column and len(shape) > 1)
 

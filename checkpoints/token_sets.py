@@ -148,7 +148,7 @@ def _known_source(series: CheckpointSeries, twins: np.ndarray | None) -> dict[st
 def _seed_of(manifest: Mapping[str, Any]) -> int:
     seed = manifest.get("seed")
     if type(seed) is not int or seed < 0:
-        raise ByroteError("the series' manifest names no seed", help="restore it, or give --twins FILE")
+        raise ByroteError("the series' manifest names no seed", help="restore it, or pass --twins FILE")
     return seed
 
 
@@ -264,7 +264,9 @@ class _Given:
 
 def _sequences(path: Path, tokenizer: Path | None, bos: int, n_ctx: int) -> _Given:
     if not path.is_file():
-        raise ByroteError(f"{path} is no file", help="give a text file, or token ids as .npy or .safetensors")
+        raise ByroteError(
+            f"{path} is not a file", help="give a text file, or token ids as .npy or .safetensors"
+        )
     if hold_ids([path], path.name):
         return _checked(_arrays(path), path, n_ctx)
     needed = _needed(tokenizer, path)
@@ -297,7 +299,9 @@ def _checked(arrays: dict[str, np.ndarray], path: Path, n_ctx: int) -> _Given:
         raise ByroteError(f"{path.name}: tokens are {sizes}, not sequences", help="one row per sequence")
     found = {"repeat_count": np.ones(len(rows), dtype=np.int64), **arrays}
     if found["repeat_count"].min() < 0:
-        raise ByroteError(f"{path.name}: repeat_count is negative", help="say how often each was trained on")
+        raise ByroteError(
+            f"{path.name}: repeat_count is negative", help="give the number of times each was trained on"
+        )
     nll = found["reference_nll"][:, :n_ctx] if "reference_nll" in found else None
     return _Given(rows[:, :n_ctx], found["repeat_count"], nll)
 
@@ -347,7 +351,7 @@ def _bounded_lines(path: Path) -> Iterator[bytes | None]:
         total += MAX_LINE_BYTES if line is None else len(line) + 1
         if max(total - 1, size) > MAX_FILE_BYTES:
             raise ByroteError(
-                f"{path.name} has {max(total, size) >> 20:,} MiB, and {MAX_FILE_BYTES >> 20} are read at the most",
+                f"{path.name} has {max(total, size) >> 20:,} MiB; at most {MAX_FILE_BYTES >> 20} are read",
                 help="a few hundred sequences are enough: give a sample of them",
             )
         if line is not None:

@@ -78,7 +78,7 @@ class TokenizerProcess:
         except _RefusedThere as refused:
             self.close()
             raise TokenizerError(
-                f"{path} is no tokenizer.json ({refused})", help="transformers' save_pretrained writes one"
+                f"{path} is not a tokenizer.json ({refused})", help="transformers' save_pretrained writes one"
             ) from None
         except BaseException:
             self.close()
@@ -138,7 +138,7 @@ class TokenizerProcess:
         size = sum(map(len, given))
         if size > MAX_TRAINING_BYTES:
             raise ByroteError(
-                f"{_amount(size)} are too much text to train a tokenizer on",
+                f"{_amount(size)} of text are too much to train a tokenizer on",
                 help=f"give at most {_amount(MAX_TRAINING_BYTES)}",
             )
         numbers = np.asarray([n_ids, *map(len, given)], dtype="<u4").tobytes()
@@ -186,7 +186,7 @@ class TokenizerProcess:
     def _use(self, operation: bytes, payload: bytes, *, count: int, most: int) -> bytes:
         if not self._end.alive:
             raise TokenizerError(
-                f"the tokenizer {self.path} is used no more after it failed",
+                f"the tokenizer {self.path} is no longer used, because it failed",
                 help="give another tokenizer.json",
             )
         seconds, doing = _seconds(payload), f"was given {_amount(len(payload))}"
@@ -201,7 +201,7 @@ class TokenizerProcess:
         except _RefusedThere as refused:
             raise TokenizerError(
                 f"the tokenizer {self.path} failed ({refused})",
-                help="it may be damaged, or of another kind than its model: take it from where the model is published",
+                help="it may be damaged, or of another kind than its model: download it again from where the model is published",
             ) from None
         except BaseException:
             self.close()  # nobody waits for what it was doing
@@ -260,7 +260,7 @@ class TokenizerProcess:
 
     def _death(self, doing: str, seconds: float) -> TokenizerError:
         code = self._process.wait()
-        help = "give token ids in place of text, or take the tokenizer.json from where the model is published"
+        help = "give token ids in place of text, or download tokenizer.json again from where the model is published"
         if self._timed_out:
             return TokenizerError(
                 f"the tokenizer {self.path} was stopped: {seconds:,.0f} s after it {doing} it had not ended",
@@ -277,8 +277,8 @@ class TokenizerProcess:
     def _nonsense(self) -> TokenizerError:
         self.close()
         return TokenizerError(
-            f"the tokenizer {self.path} gave an answer that is none",
-            help="take it from where it is published",
+            f"the tokenizer {self.path} gave an invalid answer",
+            help="download it again from where it is published",
         )
 
 
@@ -386,7 +386,7 @@ def _started() -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise TokenizerError(
-            f"no process can be started for the tokenizer ({error.strerror})", help="free some memory"
+            f"cannot start a process for the tokenizer ({error.strerror})", help="free some memory"
         ) from None
 
 
@@ -444,13 +444,15 @@ def _utf8(text: str | bytes) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise ByroteError("the text holds half a character", help="give it as whole Unicode text") from None
+        raise ByroteError(
+            "the text contains half of a surrogate pair", help="give valid Unicode text"
+        ) from None
 
 
 def _split(reply: bytes, count: int, *, path: Path) -> tuple[np.ndarray, bytes]:
     """The numbers that a reply begins with, and the rest."""
     if len(reply) < 4 * count:
-        raise TokenizerError(f"the tokenizer {path} gave an answer that is none", help="give another one")
+        raise TokenizerError(f"the tokenizer {path} gave an invalid answer", help="give another one")
     return np.frombuffer(reply[: 4 * count], "<u4").astype(np.int64), reply[4 * count :]
 
 

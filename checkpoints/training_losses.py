@@ -128,8 +128,8 @@ def _chosen(names: list[str], path: Path, name: str | None) -> str:
             return found[0]
     shown = ", ".join(repr(one[:60]) for one in names[:8])
     raise ByroteError(
-        f"{path} has no training loss by step under a name that is known",
-        help=f"name it with --loss-name: there are {shown}" if names else "it has no numbers by step",
+        f"{path} has no training loss by step under a known name",
+        help=f"name it with --loss-name; the file has {shown}" if names else "it has no numbers by step",
     )
 
 
@@ -166,7 +166,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise FileRefused(f"line {i:,} of {path} is no JSON") from None
+            raise FileRefused(f"line {i:,} of {path} is not JSON") from None
         if isinstance(row, dict):
             yield row
 
@@ -175,7 +175,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     try:
         text = read_text(path, max_bytes=MAX_BYTES, follow_links=True)
     except UnicodeDecodeError:
-        raise FileRefused(f"{path} is no UTF-8 text") from None
+        raise FileRefused(f"{path} is not UTF-8 text") from None
     between = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         table = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=between)

@@ -69,11 +69,11 @@ def usable_ids(
         known, added = read or (known, added)
         if read is None:
             notes.append(
-                "tokenizer.json cannot be read: every id below the vocabulary size was taken as usable"
+                "tokenizer.json cannot be read: every id below the vocabulary size was treated as usable"
             )
     elif config.get("model_type") != "transformer_lens_native":
         notes.append(
-            "no tokenizer.json beside the weights: every id below the vocabulary size was taken as usable"
+            "no tokenizer.json beside the weights: every id below the vocabulary size was treated as usable"
         )
     bos = next((i for i in _ints(config.get("bos_token_id")) if 0 <= i < d_vocab), None)
     if bos is None:
@@ -87,14 +87,16 @@ def usable_ids(
     for found, what in (
         (fallbacks, "byte fallbacks"),
         (set(untrained), "never trained, by norms and directions of their embeddings"),
-        (unseen, "never produced by the tokenizer on the text given"),
+        (unseen, "never produced by the tokenizer on the given text"),
     ):
         apart = found & ids
         if apart and len(ids - apart) >= MIN_USABLE:
             ids -= apart
             notes.append(f"{len(apart):,} ids were left out of random sequences: {what}")
         elif apart:
-            notes.append(f"{len(apart):,} ids are in random sequences although {what}: too few others remain")
+            notes.append(
+                f"{len(apart):,} ids are in random sequences although {what}: too few other ids remain"
+            )
     return sorted(ids), bos, "; ".join(notes)
 
 

@@ -45,11 +45,13 @@ def parse_heads(heads: str | tuple[int, int] | Iterable[str | tuple[int, int]]) 
     """One head, `"L5H1"` or `(5, 1)`, or several, as a list of `(layer, head)`.
 
     Raises:
-        ByroteError: a text that is not a head label.
+        ByroteError: a text that is not a head label, or something else that is no head.
     """
     if isinstance(heads, str):
         return [parse_head(heads)]
     match heads:
         case (int(layer), int(head)):
             return [(layer, head)]
+    if not isinstance(heads, Iterable):
+        raise ByroteError(f"{heads!r} is not a head", help="write layer and head as L5H1 or (5, 1)")
     return [parse_head(head) for head in heads]

@@ -127,7 +127,7 @@ def _tokens(model: HookedModel, text: str | np.ndarray) -> tuple[np.ndarray, tup
         _, bos, _ = usable_ids(model.config, model.shape.d_vocab, tokenizer=file)
         (ids,) = tokenizer.encode([text])
         if not len(ids):
-            raise ByroteError("the text holds no token", help="give some text")
+            raise ByroteError("the text contains no tokens", help="give a longer text")
         tokens = np.array([[bos, *ids]], dtype=np.int64)
         return tokens, (token_labels(tokenizer, tokens[0]),)
 
@@ -149,6 +149,6 @@ def _refuse_too_much(model: HookedModel, wanted: tuple[str, ...], tokens: np.nda
     size = 4 * shape.n_layers * sum(per_layer.get(site, per_layer["z"]) for site in wanted)
     if size > MAX_BYTES:
         raise ByroteError(
-            f"that would keep {size / 2**30:.1f} GiB",
+            f"the capture would take {size / 2**30:.1f} GiB",
             help="capture fewer sequences, fewer tokens or fewer hooks",
         )

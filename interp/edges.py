@@ -144,10 +144,12 @@ class EdgeGraph:
         if self.model.weights.smeared_keys:
             return "keys are smeared: what a head's keys read is a mixture of two positions"
         if self.has_mlp and "blocks.0.ln2.hook_in" not in self.hooks:
-            return "attention and MLP read through one norm: their inputs cannot be told apart"
+            return "attention and MLP read through one norm: their inputs cannot be distinguished"
         sites = ("hook_in", "attn.o.hook_in", *self._sites())
         needed = [*(f"blocks.{layer}.{site}" for layer in range(self.n_layers) for site in sites), FINAL]
-        return next((f"the architecture shows no {name}" for name in needed if name not in self.hooks), "")
+        return next(
+            (f"the architecture has no hook for {name}" for name in needed if name not in self.hooks), ""
+        )
 
     def _is_parallel(self, tokens: Tensor) -> bool:
         """Whether the MLP of a layer reads what attention reads, not what attention wrote."""
@@ -187,7 +189,7 @@ class EdgeGraph:
         rest = read - run.writes.sum(2)
         rest = rest - rest.mean((0, 1))  # biases are written to every position alike
         if rest.abs().max() > tolerance * read.std():
-            return "what heads and MLPs write does not add up to what is read: the graph is not this model's"
+            return "the outputs of heads and MLPs do not add up to the residual stream: the graph does not describe this model"
         found = self._gradients(
             tokens, run.writes[:, :, 0], lambda logits: logits[:, -1].float().log_softmax(-1)[:, 0]
         )

@@ -115,11 +115,12 @@ def _rows(linear: nn.Module, name: str, index: int, d_head: int) -> tuple[Tensor
 
 def _check(shape: ModelShape, heads: Sequence[Head]) -> None:
     if not heads:
-        raise ByroteError("no heads to graft", help="name some, as L1H0")
+        raise ByroteError("no heads to graft", help="name at least one, such as L1H0")
     for layer, head in heads:
         if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
             raise ByroteError(
-                f"there is no {head_label(layer, head)}: the model has {shape.n_layers} layers of {shape.n_heads} heads"
+                f"there is no {head_label(layer, head)}: the model has {shape.n_layers} layers of {shape.n_heads} heads",
+                help=f"the last one is {head_label(shape.n_layers - 1, shape.n_heads - 1)}",
             )
     group, named = shape.n_heads // shape.n_key_value_heads, set(heads)
     for layer, head in heads:

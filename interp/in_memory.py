@@ -166,8 +166,10 @@ def refuse_sharded(model: nn.Module) -> None:
     """Refuse a model of which no process has all weights on one device.
 
     Raises:
-        ByroteError: parameters in shards of FSDP, of tensor parallelism or of ZeRO-3, or on several devices.
+        ByroteError: parameters in shards of FSDP, of tensor parallelism or of ZeRO-3, or on several devices; or no module at all.
     """
+    if not hasattr(model, "modules"):
+        raise ByroteError(f"{type(model).__name__} is not a model that can be measured", help=_HELP)
     kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
     parameters = list(model.parameters())
     tensors = {kind.__name__ for p in parameters for kind in type(p.data).__mro__}
@@ -211,7 +213,7 @@ def _share(
     for name, parameter in parameters.items():  # of two names for one parameter the second decides
         if tensors[name].dtype == dtype and parameter.data_ptr() != tensors[name].data_ptr():
             raise ByroteError(
-                f"{name} and another parameter are one tensor at first, and now two",
+                f"{name} and another parameter shared one tensor when measuring began, and now are two tensors",
                 help="untie them before training begins",
             )
 
@@ -221,7 +223,7 @@ def _config_of(module: nn.Module) -> dict[str, Any]:
     config: Any = getattr(module, "config", None)
     if not hasattr(config, "to_json_string"):
         raise ByroteError(
-            f"a {type(module).__name__} cannot be measured: it has no config of transformers", help=_HELP
+            f"a {type(module).__name__} cannot be measured: it has no transformers config", help=_HELP
         )
     return {"architectures": [type(module).__name__], **json.loads(config.to_json_string())}
 

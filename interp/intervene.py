@@ -95,7 +95,7 @@ class CleanRun:
             ByroteError: no such kind, or it needs a second sequence and there is none.
         """
         if kind not in ABLATIONS:
-            raise ByroteError(f"there is no ablation {kind!r}", help=did_you_mean(kind, ABLATIONS))
+            raise ByroteError(f"unknown ablation {kind!r}", help=did_you_mean(kind, ABLATIONS))
         if kind in ("mean", "resample") and len(self.donors) < 2:
             raise ByroteError(
                 f"{kind} ablation needs at least two sequences", help="use more, or zero ablation"
@@ -255,7 +255,7 @@ def edit_problem(model: HookedModel, tokens: Int[Tensor, "n_seq pos"], *, patter
     if (edited - clean).abs().max() > _MOVED_FRAC * clean.std().clamp_min(1e-9):
         return ""
     what = "giving every head random attention" if patterns else "removing the output of every head"
-    return f"{what} does not move the logits: the heads write nothing, or the edit does not reach the model"
+    return f"{what} does not change the logits: the heads write nothing, or the edit does not reach the model"
 
 
 class _Applied:

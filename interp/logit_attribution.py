@@ -65,7 +65,7 @@ def written(model: HookedModel, tokens: Int[np.ndarray, "*batch pos"], *, k: int
     rows = np.atleast_2d(np.asarray(tokens)).astype(np.int64)
     if reason := unreadable(model):
         raise ByroteError(
-            f"what heads write cannot be read: {reason}", help="look at their attention instead"
+            f"the outputs of single heads cannot be read: {reason}", help="look at their attention instead"
         )
     keeper = WriteKeeper()
     observe(model, torch.from_numpy(rows), [keeper])
@@ -88,7 +88,7 @@ def unreadable(model: HookedModel) -> str:
     tokens = torch.arange(min(_TRIED_TOKENS, model.shape.n_ctx))[None] % model.shape.d_vocab
     most = TOLERANCE_HALF if model.dtype in (torch.bfloat16, torch.float16) else TOLERANCE
     if not (by := reach_error(model, tokens)) <= most:
-        return f"what heads write reaches the residual stream changed, by {by:.2g} of its spread"
+        return f"head outputs are altered before they reach the residual stream, by {by:.2g} of its spread"
     if not (by := read_out_error(model, tokens)) <= most:
         return (
             f"logits rebuilt from the last residual, final norm and W_U differ from the model's by {by:.2g} of "

@@ -76,9 +76,7 @@ def path_problem(model: HookedModel, tokens: Int[Tensor, "n_seq pos"], *, layer:
     if moved > _MOVED_FRAC:
         return ""
     word = {"q": "queries", "k": "keys"}[side]
-    return (
-        f"replacing the {word} of layer {layer} does not move its attention: paths into it cannot be changed"
-    )
+    return f"replacing the {word} of layer {layer} does not change its attention: paths into it cannot be patched"
 
 
 class _Paths:

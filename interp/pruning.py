@@ -38,7 +38,7 @@ def pruned(model: HookedModel, frac: float) -> Iterator[None]:
         ByroteError: a share outside 0 to 1, or a model whose blocks hold no matrix.
     """
     if not 0 <= frac <= 1:
-        raise ByroteError(f"a share of {frac} cannot be pruned", help="give 0 to 1")
+        raise ByroteError(f"a share of {frac} cannot be pruned", help="give a fraction from 0 to 1")
     matrices = block_matrices(model)
     if not matrices:
         raise ByroteError("the model's blocks hold no weight matrices", help="nothing can be pruned")

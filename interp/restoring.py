@@ -95,7 +95,7 @@ def has_mlp(model: HookedModel, tokens: Int[Tensor, "n_seq pos"]) -> str:
         return "the model has no MLPs"
     seen = recorded(model, tokens[:1], [("mlp", 0), ("state", 0)])
     if torch.equal(seen["mlp", 0], seen["state", 0]):
-        return "what the MLPs show holds the residual stream too: it cannot be exchanged by itself"
+        return "the MLP hooks include the residual stream: MLP outputs cannot be patched by themselves"
     return ""
 
 

@@ -127,7 +127,7 @@ def _axis(results: Table, align: str) -> dict[int, float]:
         if align == "tokens":
             raise ByroteError(f"{results.run} records no tokens per checkpoint", help="use --align step")
         raise ByroteError(
-            f"{results.run} has no held-out loss, and its training loss says nothing of what was learned",
+            f"{results.run} has no held-out loss, and its training loss does not show what was learned",
             help="measure it: byrote run SERIES -p held_out_loss (--text FILE outside the lab); or use --align step",
         )
     return values

@@ -213,7 +213,7 @@ def text_losses(results: Table) -> list[tuple[str, tuple[int, ...], bool]]:
         *(rows[end].to_numpy(dtype=np.float64) for end in ("lo", "hi", "chance")),
         single=single,
     )
-    beside = "far worse than at the steps beside"
+    beside = "far worse than at neighbouring steps"
     for which, what in zip(alarms, ("worse than guessing", beside, "no better than guessing"), strict=True):
         found = rows[which]
         if found.empty:
@@ -307,7 +307,7 @@ def _not_called(results: Table, step: int) -> Iterator[str]:
         f"{row.label} {found[head]}" for row in heads if (head := (int(row.layer), int(row.head))) in found
     ]
     if named:
-        yield f"match prefixes and are no induction heads: {listed(named, most=_HEADS_LISTED, between='; ')}"
+        yield f"match prefixes but are not induction heads: {listed(named, most=_HEADS_LISTED, between='; ')}"
 
 
 def _with_intervals(heads: pd.DataFrame) -> str:
@@ -396,7 +396,7 @@ def highest_head(results: Table, probe: str, metric: str | None = None) -> str:
         )
         if side != "above":
             level = chance_number(chance)
-            return f"{name}: no head of {run} rises clear of chance ({level}); the highest is {label}, {interval(*ends)}"
+            return f"{name}: no head of {run} is clearly above chance ({level}); the highest is {label}, {interval(*ends)}"
     where = f"{name}: {label} reaches {interval(*ends)} by step {step_number(usable[-1])}"
     steps = [s for s in usable if cube.valid[(cube.index(s), *best)]]
     rises = np.diff([float(cube.value[(cube.index(s), *best)]) for s in steps])
@@ -476,7 +476,7 @@ def memory(
     gap = gaps[step]
     if not trained:
         cost = interval(-gap.value, -gap.hi, -gap.lo, sign=True)
-        return f"The pool of its counterpart, on which {name} was never trained, costs it {cost} nats against fresh sequences at step {step_number(step)}{copies}"
+        return f"The pool of its counterpart, on which {name} was never trained, changes its loss by {cost} nats relative to fresh sequences at step {step_number(step)}{copies}"
     says = f"Training sequences are remembered in {name}" if gap.lo > 0 else f"No sign of memory in {name}"
     cost = interval(gap.value, gap.lo, gap.hi)
     they = "they" if gap.lo > 0 else "training sequences"

@@ -200,7 +200,11 @@ def formed_sentence(found: GroupComparison) -> str:
     exact = (
         f"Fisher's exact test, p = {p_value(found.p_formed)}; order of onsets, p = {p_value(found.p_onset)}"
     )
-    few = "" if found.speaks_of_arms else f", too few for a word about the arms: it takes {MIN_SEEDS} a side"
+    few = (
+        ""
+        if found.speaks_of_arms
+        else f", too few for a conclusion about the arms: {MIN_SEEDS} a side are needed"
+    )
     return f"{counts} ({exact}){few}"
 
 

@@ -79,11 +79,11 @@ def claim_sentence(claim: Claimed, unit: str, onset_unit: str = "e-folds of step
 def seen_words(found: Verdict, unit: str) -> str:
     """What an undecided verdict could have decided, or why it could decide nothing."""
     if found.seeds < MIN_SEEDS:
-        return f"{counted(found.seeds, 'seed')} a side decide nothing, it takes {MIN_SEEDS}"
+        return f"{counted(found.seeds, 'seed')} a side cannot decide; {MIN_SEEDS} are needed"
     if not math.isfinite(found.seen):
         return "so few seeds cannot decide it, whatever they show"
     word = "a margin" if found.rule.direction == "stays" else "an effect"
-    return f"{word} of {number(found.seen)} {unit} would have been decided in 80% of repetitions"
+    return f"{word} of {number(found.seen)} {unit} would have been detected in 80% of repetitions"
 
 
 def _effect(found: Verdict, unit: str) -> str:
@@ -147,7 +147,7 @@ def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: st
     if found.peak.interior:
         text = f"{text}, surely worse than both the smallest and the largest dose {ends}"
     elif seeds < MIN_SEEDS:
-        text = f"{text}; {counted(seeds, 'seed')} a dose say nothing about where the peak is, it takes {MIN_SEEDS}"
+        text = f"{text}; {counted(seeds, 'seed')} a dose cannot locate the peak; {MIN_SEEDS} are needed"
     else:
         text = f"{text}; that it lies between milder doses is not sure {ends}"
     band = [_edge_words(found.left), _edge_words(found.right)]

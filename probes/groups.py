@@ -71,7 +71,7 @@ def group(name: str, runs: Iterable[Table]) -> Group:
     """
     runs = sorted(runs, key=lambda run: (*(-1 if s is None else s for s in run.facts.seeds), run.run))
     if not runs:
-        raise ByroteError(f"the group {name!r} has no run", help="name results folders: --group ARM=GLOB")
+        raise ByroteError(f"the group {name!r} has no runs", help="name results folders: --group ARM=GLOB")
     differing = differing_setting([run.facts.setting | {"arm": None} for run in runs])
     if differing:
         raise ByroteError(

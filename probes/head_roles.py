@@ -146,7 +146,7 @@ def introduce(results: Table, head: Head, *, step: int) -> str:
         return f"{label} is a previous-token head {when}{_with(results, 'previous_token', head, step)}"
     if role == MATCHES:
         why = not_called(results, step).get(head)
-        but = f" and is no induction head: {why}" if why else ""
+        but = f" and is not an induction head: {why}" if why else ""
         return f"{label} matches prefixes {when}{but}{_with(results, 'prefix_matching', head, step, after='; ' if but else ': ')}"
     if role == RESTS:
         return f"{label} rests on position 0 {when}{_with(results, 'sink', head, step)}"

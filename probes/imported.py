@@ -70,7 +70,7 @@ def import_scores(
         ByroteError: a row that cannot be used, named by its number; or a folder that holds other results.
     """
     if better not in (None, "higher", "lower"):
-        raise ByroteError(f"better={better!r} is no direction", help="use 'higher', 'lower' or None")
+        raise ByroteError(f"better={better!r} is not a direction", help="use 'higher', 'lower' or None")
     limits = None if range is None else range_of(range, "the range given")
     said = Said(metric, unit, limits, "lower" if better == "lower" else "higher" if better else None, run)
     metrics, ignored = read_scores(frame_or_path, said)

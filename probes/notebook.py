@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.checkpoints.opening import open_series
 from byrote.checkpoints.series import CheckpointSeries
 from byrote.probes.registry import use
 from byrote.probes.results import Results, Table
 from byrote.probes.results.opened import opened
 from byrote.probes.spec import Probe
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, require_device
 from byrote.probes.trajectory.verdict import Onset
 from byrote.probes.trajectory.verdict import onset as lasting_onset
 
@@ -57,7 +58,7 @@ def measure(
         ByroteError: an unknown probe or path, a folder of another series, settings that cannot work.
     """
     called = {one.metadata["called"]: one.name for one in fields(SweepConfig) if "called" in one.metadata}
-    settings = {called.get(setting, setting): value for setting, value in settings.items()}
+    settings = _checked({called.get(setting, setting): value for setting, value in settings.items()}, called)
     probes = settings.pop("probes", probes)
     chosen = (probes,) if isinstance(probes, str | Probe) else probes
     names = None if chosen is None else tuple(use(p).name if isinstance(p, Probe) else p for p in chosen)
@@ -84,11 +85,29 @@ def measure(
             line(f"{done} · step {event['step']:,}{eta}", False)
 
     config = SweepConfig(probes=names, **settings)
+    require_device(config)
     outcome = sweep(found, config, out="results" if out is None else out, fresh=fresh, on_event=show)
     results = outcome.results
     what = "interrupted: what is finished is saved" if outcome.interrupted else repr(results)
     line(f"{what} ({outcome.measured:,} units measured in {time.monotonic() - started:.0f} s)", True)
     return results
+
+
+def _checked(settings: dict[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+    """Settings as they are; one that `SweepConfig` does not have, or a number that no sweep can use, is an error."""
+    known = {one.name: one.metadata for one in fields(SweepConfig)}
+    for name, value in settings.items():
+        if name not in known:
+            raise ByroteError(
+                f"measure has no setting {name!r}",
+                help="choose steps from the series: series.select('log:12')"
+                if name == "steps"
+                else did_you_mean(name, {*known, *called}),
+            )
+        least = known[name].get("least")
+        if least is not None and isinstance(value, int) and value < min(least, 1):
+            raise ByroteError(f"{name}={value} is too small", help=f"give {min(least, 1)} or more")
+    return settings
 
 
 def onset(results: Table | str | Path) -> Onset:

@@ -78,7 +78,7 @@ def _ids_of(file: Path) -> np.ndarray:
     """Ids of a file; what is wrong with it is an error of the command, not a gap of one checkpoint."""
     if file.suffix.lower() not in (".npy", ".safetensors"):
         raise ByroteError(
-            f"{file.name} is no file of token ids",
+            f"{file.name} is not a file of token ids",
             help='give a .npy or .safetensors file: numpy.save("blocks.npy", ids), one block a row',
         )
     try:

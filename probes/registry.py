@@ -87,7 +87,7 @@ def add(probe: Probe, plugin: Plugin, *, default: bool | None = None) -> ProbeIn
         info = replace(info, default=default)
     if info.name in OURS:
         raise PluginError(
-            f"{plugin.name} has a probe called {info.name!r}, like one of byrote's own",
+            f"{plugin.name} has a probe called {info.name!r}, the name of one of byrote's own",
             help="give its function another name",
         )
     if info.kind == "verdict":
@@ -113,7 +113,8 @@ def load_file(path: Path) -> tuple[ProbeInfo, ...]:
     """
     spec = util.spec_from_file_location(f"byrote_plugin_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise PluginError(f"there is no plugin at {path}", help="give the path of a Python file (.py)")
+        found = f"{path} is not a Python file" if path.is_file() else f"there is no plugin at {path}"
+        raise PluginError(found, help="give the path of a Python file (.py)")
     module = util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look there
     try:
@@ -123,7 +124,7 @@ def load_file(path: Path) -> tuple[ProbeInfo, ...]:
     except Exception as error:
         raise PluginError(
             f"the plugin {path} cannot be run ({type(error).__name__}: {error})",
-            help="does `python FILE` run it?",
+            help="check that `python FILE` runs",
         ) from error
     # Not what it imports: a probe or stimulus of the file is made of a function of the file.
     made = [v for v in vars(module).values() if isinstance(v, Probe | PluginStimulus)]
@@ -231,7 +232,7 @@ def resolve(names: Iterable[str] | None) -> tuple[ProbeInfo, ...]:
         for kind in REGISTRY[name].stimuli:
             if kind not in kinds() and REGISTRY[name].measurable:
                 raise PluginError(
-                    f"the probe {name} is shown {kind!r}, which is no stimulus",
+                    f"the probe {name} uses the stimulus {kind!r}, which does not exist",
                     help=did_you_mean(kind, kinds()),
                 )
     return tuple(info for info in REGISTRY.values() if info.name in wanted)

@@ -54,7 +54,7 @@ SINK = 0.8
 LOAD_FRAC_OF_GAIN = 0.1
 """Share of what copying is worth that heads must carry to be load-bearing, beside SMALLEST nats."""
 
-_TWENTIETH = (SMALLEST, "one in twenty: the twentieth part of what there is to have")
+_TWENTIETH = (SMALLEST, "one in twenty: a twentieth of the full range")
 _FACTOR = (SMALLEST, "e^0.05: the probability of each token changes by a twentieth")
 _ONE = (1.0, "one of them")
 SMALLEST_BY_UNIT: Final[Mapping[str, tuple[float, str]]] = {

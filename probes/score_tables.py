@@ -138,7 +138,7 @@ def _csv_rows(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, dict[str
     try:
         text = read_text(path, follow_links=True).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise ByroteError(f"{path} is no text in UTF-8 (byte {error.start:,})", help=_TABLE) from None
+        raise ByroteError(f"{path} is not UTF-8 text (byte {error.start:,})", help=_TABLE) from None
     except OSError as error:
         raise ByroteError(f"{path} cannot be read ({error.strerror})", help="name a CSV file") from None
     first = text.partition("\n")[0]
@@ -298,7 +298,7 @@ def _metric_name(text: str, place: str) -> str:
     if not _NAME.fullmatch(name):
         raise _refused(
             place,
-            f"is of the metric {clean(text, limit=60)!r}, which is no name of letters, digits and _",
+            f"is of the metric {clean(text, limit=60)!r}, which is not a name of letters, digits and _",
             help="such as prefix_matching, or repeat_loss/later_blocks",
         )
     return name

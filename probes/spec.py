@@ -388,7 +388,7 @@ def describe(
     unknown = [key for key in fields if key not in ProbeInfo.__dataclass_fields__]
     if unknown:
         raise PluginError(
-            f"the probe {name} describes a {unknown[0]!r}, which no probe has",
+            f"the probe {name} has an unknown field {unknown[0]!r}",
             help=did_you_mean(unknown[0], ProbeInfo.__dataclass_fields__),
         )
     stimuli = (stimulus,) if isinstance(stimulus, str) else tuple(stimulus)
@@ -440,19 +440,19 @@ def _kind(
     kind = "verdict" if needs else next((k for a, k in KINDS_BY_ARGUMENT.items() if a in arguments), None)
     if kind is None:
         raise PluginError(
-            f"nothing can be shown to the probe {name}({', '.join(arguments)})",
+            f"the probe {name}({', '.join(arguments)}) has no argument that byrote provides",
             help=f"name an argument after what it reads: {', '.join(KINDS_BY_ARGUMENT)}",
         )
     unknown = [a for a in arguments if a not in HEAD_ARGUMENTS] if kind == "head" else []
     if unknown:
         raise PluginError(
-            f"the probe {name} of heads requests {unknown[0]!r}, which no layer shows",
+            f"the probe {name} of heads requests {unknown[0]!r}, which no layer provides",
             help=did_you_mean(unknown[0], HEAD_ARGUMENTS),
         )
     if kind in ("head", "model", "direct") and not stimuli:
         raise PluginError(
-            f"the probe {name} does not say what the model is shown",
-            help='such as stimulus="repeated_random"',
+            f"the probe {name} does not declare its stimulus",
+            help='add one, such as stimulus="repeated_random"',
         )
     return kind
 
@@ -462,7 +462,7 @@ def _check_smallest(name: str, smallest: Mapping[str, tuple[float, str]], known:
     for what, (size, reason) in smallest.items():
         if what not in known:
             raise PluginError(
-                f"the probe {name} has a smallest effect of {what!r}, which is none of its metrics and units",
+                f"the probe {name} has a smallest effect of {what!r}, which is not one of its metrics or units",
                 help=did_you_mean(what, known),
             )
         if not (size > 0 and math.isfinite(size) and reason.strip()):

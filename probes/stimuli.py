@@ -225,8 +225,7 @@ def labelled(token_sets: TokenSets, vocabulary: Vocabulary, n_ctx: int, seed: in
     """Sequences of the held-out split of a lab series. `extra`: the mechanism of every token by its code, and its floor in nats."""
     if token_sets.labelled is None:
         raise ByroteError(
-            "no labelled sequences for this series: which mechanism can predict a token is known of a lab series whose source has an "
-            "exact floor",
+            "no labelled sequences for this series: labels exist only for a lab series whose source has an exact floor",
             help="leave the probe out, or measure what `byrote lab train --source NAME` wrote; real text has no labels",
         )
     known = token_sets.labelled()
@@ -368,7 +367,7 @@ _UNAVAILABLE = {
         ("natural", "natural_contexts"),
         "the series carries no natural text and none was given (--text FILE)",
     ),
-    "labelled": "the series is not the lab's, or its source is real text: nothing says which mechanism can predict a token",
+    "labelled": "the series is not the lab's, or its source is real text: the mechanism that can predict a token is unknown",
     "words": "there is no text, or it holds no two tokens that belong together (--text FILE)",
     "members": "the series carries no members and none were given (--members FILE)",
     **dict.fromkeys(("twins", "candidates"), "there are no twins of the members (--twins FILE)"),
@@ -462,7 +461,7 @@ def add_stimulus(stimulus: PluginStimulus) -> None:
     """
     if stimulus.kind in STIMULI or stimulus.kind in TOKEN_SET_STIMULI:
         raise PluginError(
-            f"a plugin has a stimulus called {stimulus.kind!r}, like one of byrote's own",
+            f"a plugin has a stimulus called {stimulus.kind!r}, the name of one of byrote's own",
             help="give its function another name",
         )
     PLUGIN_STIMULI[stimulus.kind] = stimulus

@@ -18,7 +18,7 @@ from byrote.probes.rules import NOT_TESTED, smallest_effect
 from byrote.probes.wording import counted, number, probe_name, step_number
 
 BY_NAME_NOTE = (
-    "heads stand against each other by name: nothing says that both runs grew from the same weights"
+    "heads were compared by name, although it is unknown whether both runs started from the same weights"
 )
 
 
@@ -37,7 +37,7 @@ def untested_rows(
     """
     if heads not in ("auto", "name"):
         raise ByroteError(
-            f"imported scores are set side by side by the names of heads, not {heads!r}",
+            f"imported scores are matched by the names of heads, not {heads!r}",
             help="leave out --heads",
         )
     common = sorted(a.kinds.keys() & b.kinds.keys())

@@ -38,7 +38,7 @@ from byrote.probes.results.derived import OBSERVATIONS, observations_of
 from byrote.probes.results.parquet_files import open_parquet, parquet_seal, refuse_values
 from byrote.probes.results.run_json import imported_from, run_json_seal
 from byrote.probes.results.schema import OBSERVATION_SCHEMA, in_order
-from byrote.probes.results.series_place import series_place
+from byrote.probes.results.series_place import series_place, where_results_are
 from byrote.probes.results.unit_files import (
     UNITS_KEY,
     read_unit,
@@ -56,8 +56,8 @@ MAX_HASHED_BYTES = 500_000_000
 N_PLACES = 3  # of a finding that are named
 _SETTINGS = ("dtype", "device", "seed", "weight_processing", "intervals", "versions")
 _DAMAGE = (ByroteError, OSError, SafetensorError, LookupError, ValueError)
-_LINKS = "links, which byrote does not make, are not followed"
-_STALE = "observations.parquet is not what the units give; the same sweep again makes it anew"
+_LINKS = "symbolic links are not followed"
+_STALE = "observations.parquet differs from its units; run the same sweep again to rebuild it"
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,13 @@ def verify(path: str | Path, *, content: bool = False) -> Verified:
         content: hash every checkpoint again, whatever its size, and even where its files look as they did.
 
     Raises:
-        ByroteError: it is no folder.
+        ByroteError: it is not a folder of results.
     """
     root = Path(path)
     if not root.is_dir():
         raise ByroteError(f"{root} is not a folder", help="name a results folder, such as results/run")
+    if not any((root / name).exists() for name in ("run.json", "units", "observations.parquet")):
+        raise ByroteError(f"{root} is not a results folder (no run.json)", help=where_results_are(root))
     return _Walk(root, content=content).all()
 
 
@@ -132,7 +134,7 @@ class _Walk:
             self.checked.append(f"{files} that a sweep set aside, such as {aside[0].relative_to(self.root)}")
         if left := len(leftovers(self.root)):
             self._find(
-                f"{counted(left, 'temporary file')} of a sweep that was killed; the next sweep takes them away"
+                f"{counted(left, 'temporary file')} of a sweep that was killed; the next sweep deletes them"
             )
         findings = tuple(what + _places(where) for what, where in self._found.items())
         return Verified(findings, tuple(self.checked))
@@ -151,7 +153,7 @@ class _Walk:
             return
         self.checked.append("run.json" + (", unverified (of version 0.1)" if seal is Seal.NONE else ""))
         if seal is Seal.BROKEN:
-            self._find("run.json is not as byrote wrote it; the same sweep again writes it anew")
+            self._find("run.json has changed since byrote wrote it; run the same sweep again to rewrite it")
         if (run := self.meta.get("run")) != self.root.name:
             self._find(f"run.json calls the run {run!r}, its folder is called {self.root.name!r}")
 
@@ -164,7 +166,7 @@ class _Walk:
             if place.is_symlink() or (self.root / "units").is_symlink():
                 self._find(_LINKS, f"units/{place.name}")
             elif step is None or not place.is_dir():
-                self._find("units holds what is no step", place.name)
+                self._find("units contains a folder that is not a step", place.name)
             elif files := units_of(self.root, step):
                 self.steps.append(step)
                 n_files += len(files)
@@ -191,7 +193,8 @@ class _Walk:
                 table = None
             if table is None or facts.state == "damaged":
                 self._find(
-                    "units are damaged; the same sweep again sets them aside and measures them anew", file
+                    "units are damaged; run the same sweep again to set them aside and measure them again",
+                    file,
                 )
                 continue
             self.unverified += facts.state == "unverified"
@@ -216,11 +219,11 @@ class _Walk:
         """observations.parquet; None where it is not there or cannot be read."""
         file = self.root / OBSERVATIONS
         if not os.path.lexists(file):
-            self.checked.append("no observations.parquet: the same sweep again makes it")
+            self.checked.append("no observations.parquet: run the same sweep again to write it")
             return None
         try:
             if parquet_seal(file) is Seal.BROKEN:
-                raise FileRefused("its bytes are not those that were written")
+                raise FileRefused("its contents no longer match their checksum")
             with open_parquet(file, OBSERVATION_SCHEMA) as opened:
                 if UNITS_KEY in (opened.metadata.metadata or {}) and parquet_seal(file) is Seal.NONE:
                     raise FileRefused("its seal is lost")
@@ -229,7 +232,7 @@ class _Walk:
             return table
         except (OSError, FileRefused, pa.ArrowException) as error:
             said = error.message if isinstance(error, FileRefused) else _first_line(error)
-            self._find(f"observations.parquet is damaged ({said}); the same sweep again makes it anew")
+            self._find(f"observations.parquet is damaged ({said}); run the same sweep again to rebuild it")
             return None
 
     def _derived(self, observations: pa.Table | None, units: Sequence[pa.Table], step: int) -> None:
@@ -270,7 +273,7 @@ class _Walk:
             unmeasured = set()
         unlisted = set(self.steps) - known
         for what, steps in (
-            ("checkpoints that have no units and are no gaps", unmeasured),
+            ("checkpoints without units that are not listed as gaps", unmeasured),
             ("units of steps that run.json does not list; it describes the last sweep requested", unlisted),
         ):
             for step in sorted(steps):
@@ -328,7 +331,7 @@ class _Walk:
             )
             return
         if path is None or not path.exists():
-            self.checked.append("the checkpoints are not where they were: not compared")
+            self.checked.append("the checkpoints are no longer at their recorded path: not compared")
             return
         try:
             now = {checkpoint.step: checkpoint for checkpoint in open_series(path)}
@@ -375,7 +378,7 @@ def _unit_problems(
         if isinstance(there, int) and highest is not None and highest >= there:
             yield f"units hold {axis} {highest}, run.json's model has {size} = {there}"
     if not provenance.get("fingerprint"):
-        yield "units do not say of which weights they are"
+        yield "units do not record which weights they are of"
     probes = _mapping(provenance.get("probes"))
     known = {name: version for name, version in probes.items() if name in REGISTRY}
     if known and len(known) == len(probes) and unit_name(file.name.split(".")[0], known) != file.name:

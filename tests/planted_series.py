@@ -189,7 +189,7 @@ def rising(run: str = "risen", *, top: float = 0.9, at: int = 20) -> dict[int, l
 
 
 def flat(top: float = 0.06) -> dict[int, list[Measured]]:
-    """No head ever rises clear of chance."""
+    """No head ever is clearly above chance."""
     return rising(top=top, at=10_000)
 
 

@@ -79,3 +79,18 @@ print([m for m in ("torch", "transformers", "lightning", "wandb", "streamlit") i
 def test_code_in_the_readme_uses_names_that_are_there() -> None:
     used = set(re.findall(r"\bbr\.(\w+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert used and used <= set(br.__all__)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: br.measure(run, steps="log:4"), "no setting 'steps'. choose steps from the series"),
+        (lambda run: br.measure(run, sequnces=8), "no setting 'sequnces'. did you mean 'sequences'"),
+        (lambda run: br.measure(run, sequences=0), "n_seq=0 is too small. give 1 or more"),
+        (lambda run: br.measure(run, device="gpu"), "no device 'gpu'. use cpu, cuda"),
+        (lambda run: br.compare(br.open_series(run), run), "holds checkpoints, not results"),
+    ],
+)
+def test_a_mistake_in_a_notebook_is_one_error_with_advice(call, words, lab_series):
+    with pytest.raises(br.ByroteError, match=words):
+        call(lab_series(1))

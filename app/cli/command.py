@@ -21,7 +21,7 @@ from byrote.cli.settings import unknown_variables, unread_variables
 HELP_WIDTH = 100
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
 _SHARED = {
-    ("-q", "--quiet"): "Print errors alone; data still goes to stdout.",
+    ("-q", "--quiet"): "Print only errors; data still goes to stdout.",
     ("-v", "--verbose"): "Print more.",
     ("--no-color",): "No colour; NO_COLOR is honoured too.",
     ("--traceback",): "On an internal error, print the traceback.",
@@ -217,7 +217,7 @@ class Verb(_WithExamples):
         for name in ctx.default_map or {}:
             if name not in known:
                 raise ByroteError(
-                    f"[tool.byrote.{where}] in pyproject.toml sets {name!r}, which is no option of "
+                    f"[tool.byrote.{where}] in pyproject.toml sets {name!r}, which is not an option of "
                     f"`{ctx.command_path}`",
                     help=did_you_mean(name, known),
                 )

@@ -85,13 +85,14 @@ def compare(
     ),
     at: str = option("last, all, or a step of A that B matches.", default="last", metavar="STEP"),
     heads: str = option(
-        "Heads by name, which needs runs of the same init; the strongest with the strongest (sorted); their sum above chance "
-        "(mass); or one to one within layers by their other scores (matched). auto: by name where inits agree, else sorted and "
+        "How heads are matched. name: by name, which needs runs of the same init. sorted: the strongest with the strongest. mass: their sum above chance. matched: one to one within layers, by their other scores. auto: by name where inits agree, else sorted and "
         "mass.",
         type=click.Choice(("auto", "name", "sorted", "mass", "matched")),
         default="auto",
     ),
-    top: int = option("Heads in the table; data have all.", metavar="N", type=options.NATURAL, default=3),
+    top: int = option(
+        "Heads in the table; --csv and --json have all.", metavar="N", type=options.NATURAL, default=3
+    ),
     expect: Path | None = options.EXPECT,
     out: Output,
 ) -> int:
@@ -104,7 +105,7 @@ def compare(
     Of two runs: differences are B - A on the same sequences, with 95% intervals over sequences. Two seeds of one arm differ as
     surely, so nothing is called better or worse: every statement is about these two runs. The table has the numbers about the
     whole model, the strongest head of each kind, and the heads whose main number clearly changed; CSV and JSON have every
-    number. Heads stand against each other by name only where both runs grew from the same weights.
+    number. Heads are compared by name only where both runs started from the same weights.
 
     Of two groups (--group twice): intervals cover training seeds and sequences, paired by seed where init and unique data
     are shared; onsets are compared as ranks, with "never" after every step, and counts of seeds exactly. Better and worse are
@@ -149,7 +150,7 @@ def _runs(session: Session, results: Sequence[str]) -> list[Results]:
     if len(runs) == 1 and len(results) > 1:
         runs = runs * 2
     if len(runs) == 1:
-        raise click.UsageError("Missing argument 'B': a run is compared with another one")
+        raise click.UsageError("Missing argument 'B': name a second run to compare with the first")
     where = [run.path.resolve() for run in runs]
     if where[0] in where[1:]:
         session.warn(f"warning: {runs[0].path} is compared with itself: every difference is exactly 0")
@@ -209,7 +210,7 @@ def _at(at: str) -> Literal["last", "all"] | int:
     if at in ("last", "all"):
         return "all" if at == "all" else "last"
     if not at.isdigit():
-        raise ByroteError(f"--at {at!r} is no step", help="use last, all, or a step of A such as --at 512")
+        raise ByroteError(f"--at {at!r} is not a step", help="use last, all, or a step of A such as --at 512")
     return int(at)
 
 
@@ -241,7 +242,7 @@ def _print_table(
     )
     if len(rows) > len(shown):
         session.note(
-            f"{len(rows) - len(shown):,} more numbers: --top shows more heads, --csv and --json have all"
+            f"{len(rows) - len(shown):,} more values: --top shows more heads, --csv and --json have all"
         )
 
 

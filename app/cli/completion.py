@@ -28,7 +28,7 @@ _PLACES = {
         ".local/share",
         "zsh/site-functions/_byrote",
         "fpath+=({folder}); autoload -Uz compinit && compinit",
-        "zsh reads it once this line stands in ~/.zshrc",
+        "zsh reads it once this line is in ~/.zshrc",
     ),
 }
 SHELLS = tuple(sorted(_PLACES))
@@ -49,7 +49,7 @@ def completion(
     made = get_completion_class(shell) if shell in SHELLS else None
     if made is None:
         raise ByroteError(
-            f"there is no completion for {shell!r}" if shell else "the variable SHELL names no shell",
+            f"there is no completion for {shell!r}" if shell else "the variable SHELL does not name a shell",
             help=did_you_mean(shell, SHELLS),
         )
     root = click.get_current_context().find_root().command

@@ -32,14 +32,13 @@ def dashboard(
     *,
     paths: tuple[Path, ...] = argument("[RESULT...]", nargs=-1, type=options.PATH),
     port: int | None = option(
-        "Port on this machine; the first free one from 8501 on if left out.",
+        "Port on this machine; if left out, the first free one from 8501.",
         type=click.IntRange(1, 65535),
         metavar="N",
     ),
-    no_browser: bool = flag("Print the address and open nothing."),
+    no_browser: bool = flag("Print the address without opening a browser."),
     allow_origin: tuple[str, ...] = option(
-        "Answer under this address too, such as http://localhost:9000 at the near end of `ssh -L 9000:localhost:8501`; "
-        "repeat for more.",
+        "Also accept requests for this address, such as http://localhost:9000 with `ssh -L 9000:localhost:8501`; repeat for more.",
         multiple=True,
         metavar="URL",
     ),
@@ -63,7 +62,7 @@ def dashboard(
             session.data(server.address)
             session.note("Ctrl-C stops the server; results are saved, and running jobs continue")
             if not no_browser and not webbrowser.open(server.address_once):
-                session.warn("no browser could be started; open the address yourself")
+                session.warn("no browser could be started; open the address by hand")
             return _watch(session, server.process, log)
         except KeyboardInterrupt:
             return 0

@@ -51,27 +51,26 @@ def degrade(
     paths: tuple[str, ...] = argument("[PATH]...", required=False),
     group: tuple[str, ...] = GROUP,
     baseline: str = option(
-        "The undamaged arm. Left out: the first --group; of PATHs the arm called control, else the only one that repeats and "
-        "synthesises nothing.",
+        "The undamaged arm. If left out: the first --group; of PATHs, the arm called control, else the only one without repeated or synthetic data.",
         metavar="ARM",
         default="",
         show_default=False,
     ),
     over: str = option(
-        "The dose: epochs, repeat_frac, pool, synthetic_share, generation or tokens. Left out: the first that varies.",
+        "The dose: epochs, repeat_frac, pool, synthetic_share, generation or tokens. If left out: the first that varies.",
         metavar="FACT",
         default="",
         show_default=False,
     ),
     metric: str = option(
-        "What is damaged. Left out: held_out_loss/loss, or repeat_loss/later_blocks where that was not measured. Of heads name "
+        "What is damaged. If left out: held_out_loss/loss, or repeat_loss/later_blocks where that was not measured. Of heads name "
         "the strongest: prefix_matching/score:best_head.",
         metavar="PROBE/METRIC",
         default="",
         show_default=False,
     ),
     copy: str = option(
-        "The loss compared with the test loss, in sizes.",
+        "The loss to compare with the test loss, in model sizes.",
         metavar="PROBE/METRIC",
         default="repeat_loss/later_blocks",
     ),
@@ -81,12 +80,12 @@ def degrade(
         default="power",
     ),
     size: str = option(
-        "What a size is.",
+        "What counts as the size of a model.",
         type=click.Choice(("parameters", "parameters_without_embeddings", "compute")),
         default="parameters",
     ),
     floor: float = option(
-        "Bayes loss of the test text, which the power law takes off first.",
+        "Bayes loss of the test text, which is subtracted before the power law is fitted.",
         metavar="NATS",
         type=click.FloatRange(min=0),
         default=0.0,
@@ -95,9 +94,11 @@ def degrade(
         "Training step; the last that all have if left out.", metavar="STEP", type=options.NATURAL
     ),
     measure: tuple[str, ...] = option(
-        "Only this; repeat for more. What is named must succeed.", multiple=True, metavar="NAME"
+        "Only this measure; repeat for more. A named measure that cannot be computed is an error.",
+        multiple=True,
+        metavar="NAME",
     ),
-    seed: int = option("Of resampling and permutations.", metavar="N", type=options.NATURAL, default=0),
+    seed: int = option("Seed of resampling and permutations.", metavar="N", type=options.NATURAL, default=0),
     out: Output,
 ) -> None:
     """Measure what repeated or synthetic data did to arms of several seeds: how damage grows with the dose, where it is worst, what

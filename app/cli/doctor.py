@@ -33,7 +33,7 @@ COLUMNS = (
     Column("fix", "fix", fold=True),
 )
 _NEEDED = "torch transformer-lens transformers safetensors numpy pandas pyarrow scipy plotly"
-_OPTIONAL = {"streamlit": "only the dashboard needs it"}
+_OPTIONAL = {"streamlit": "needed only by the dashboard"}
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LOW_DISK_BYTES = 1_000_000_000
 LOW_MEMORY_BYTES = 2_000_000_000

@@ -26,18 +26,18 @@ def export(
         default="play.html",
     ),
     run: str | None = option(
-        "Which run plays; one in which induction heads appear if left out.", metavar="NAME"
+        "The run to play; if left out, one in which induction heads appear.", metavar="NAME"
     ),
     base: str | None = option(
-        "The run beside it, none for no other; its counterpart on other data if left out.", metavar="NAME"
+        "The run shown next to it, or none; if left out, its counterpart on other data.", metavar="NAME"
     ),
     probe: str | None = option(
-        "What the grid shows; prefix matching, or the first probe that was measured, if left out.",
+        "The probe in the grid; if left out, prefix matching, or else the first probe that was measured.",
         "-p",
         metavar="NAME",
         shell_complete=probe_names,
     ),
-    metric: str | None = option("Which of its metrics; the main one if left out.", metavar="NAME"),
+    metric: str | None = option("Which of its metrics; if left out, the main one.", metavar="NAME"),
     heads: tuple[str, ...] = option(
         "Heads whose curves and attention are shown, at most six: L0H3. Repeat for more, or separate them by commas.",
         multiple=True,
@@ -45,7 +45,7 @@ def export(
         callback=separated,
     ),
     step: int | None = option(
-        "The step it opens at; the first event if left out.", metavar="STEP", type=options.NATURAL
+        "The step it opens at; if left out, the first event.", metavar="STEP", type=options.NATURAL
     ),
     open_it: bool = flag("Open the file in the browser.", "--open"),
 ) -> None:

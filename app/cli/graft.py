@@ -6,7 +6,7 @@ from byrote.cli import options
 from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import INTERVAL, VALUE, Column, Output, columns
 from byrote.cli.session import Exit, Session
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, require_device
 
 COLUMNS = (
     *columns("run from_step into_step heads"),
@@ -26,8 +26,8 @@ def graft(
     session: Session,
     *,
     path: str = argument("PATH"),
-    from_: str = option("The step the heads are taken from.", "--from", metavar="STEP", required=True),
-    into: str = option("The step they are put into.", metavar="STEP", required=True),
+    from_: str = option("The step to take the heads from.", "--from", metavar="STEP", required=True),
+    into: str = option("The step to put them into.", metavar="STEP", required=True),
     heads: str = option("The heads, grafted together: L0H3,L1H0.", metavar="LIST", required=True),
     config: SweepConfig = record(SweepConfig, "n_seq device dtype seed threads"),
     opening: options.Opening = record(options.Opening),
@@ -45,7 +45,7 @@ def graft(
     chosen = parse_heads(heads.split(","))
     one = opening.open_one(path)
     from_step, into_step = options.one_step(from_, one), options.one_step(into, one)
-    options.require_device(config)
+    require_device(config)
     options.set_threads(config.threads)
     from byrote.probes.circuits.graft import graft_steps
 

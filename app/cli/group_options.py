@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from byrote.probes.results import Results
 
 GROUP = option(
-    "Runs that differ in nothing but their seeds, under the name of their arm: results folders by a quoted glob. Repeat for each "
+    "Runs that differ only in their seeds, under the name of their arm: results folders by a quoted glob. Repeat for each "
     "arm, the baseline first. A report without it groups runs by the arm that they declare: a lab series' manifest does, and "
     "so does byrote.toml beside results.",
     multiple=True,
@@ -76,10 +76,12 @@ def named_runs(given: Sequence[str]) -> list[tuple[str, list[Results]]]:
         name, equals, places = text.partition("=")
         if not (name.strip() and equals and places):
             raise ByroteError(
-                f"--group {text!r} is no ARM=GLOB", help="such as --group unique='results/unique-*'"
+                f"--group {text!r} is not ARM=GLOB", help="write it like --group unique='results/unique-*'"
             )
         if name in found:
-            raise ByroteError(f"two groups are called {name!r}", help="one --group has all runs of an arm")
+            raise ByroteError(
+                f"two groups are called {name!r}", help="put all runs of an arm into one --group"
+            )
         found[name] = options.open_results([places])
     return list(found.items())
 

@@ -22,20 +22,18 @@ def import_(
     *,
     table: Path = argument("TABLE", type=options.FILE),
     out: Path = option(
-        "The results folder to make.", "-o", required=True, type=options.PATH, metavar="FOLDER"
+        "The results folder to write.", "-o", required=True, type=options.PATH, metavar="FOLDER"
     ),
-    metric: str = option("What the values are, where no column says it.", metavar="NAME", default=None),
-    unit: str = option("Unit of the values, where no column says it.", metavar="UNIT", default=None),
+    metric: str = option("What the values are, where no column gives it.", metavar="NAME", default=None),
+    unit: str = option("Unit of the values, where no column gives it.", metavar="UNIT", default=None),
     range: str = option("Lowest and highest possible value, as in 0,1.", metavar="LO,HI", default=None),
     better: str = option(
-        "Which direction is more of what the metric names.",
+        "Which direction means more of what the metric measures.",
         type=click.Choice(("higher", "lower")),
         default=None,
     ),
     run: str = option("Which run, where the table holds several.", metavar="NAME", default=None),
-    source: str = option(
-        "Where the scores are from; the file's name if left out.", metavar="TEXT", default=None
-    ),
+    source: str = option("Source of the scores; if left out, the file's name.", metavar="TEXT", default=None),
     fresh: bool = flag("Replace what the folder holds."),
 ) -> None:
     """Make a results folder of TABLE, a CSV file of published scores: step, layer, head, value.

@@ -30,8 +30,8 @@ __all__ = ["lab", "plan", "recipes", "status", "train"]
     cls=LazyGroup,
     verbs={
         "train": "Train one arm of a repetition experiment, or a grid of runs, into a folder.",
-        "recipes": "List recipes, sources and arms: what each is for, what was measured, where it misleads.",
-        "plan": "Estimate what a grid of runs takes: runs, steps, minutes, bytes.",
+        "recipes": "List recipes, sources and arms: purpose, measured results and known pitfalls.",
+        "plan": "Estimate the cost of a grid of runs: runs, steps, minutes, bytes.",
         "status": "List which runs of a grid are complete, running or missing.",
     },
     module="byrote.cli.lab",
@@ -115,7 +115,7 @@ def train(
     *,
     out: Path = argument("OUT", type=options.PATH),
     recipe: str = option(
-        "What to start from; other options override it (`byrote lab recipes`).",
+        "Preset to start from; other options override it (`byrote lab recipes`).",
         type=click.Choice(tuple(RECIPES)),
         default="default",
     ),
@@ -127,21 +127,21 @@ def train(
         "A setting of the arm (`byrote lab recipes`). Repeatable.", metavar="NAME=VALUE", multiple=True
     ),
     config: Mapping[str, Any] = record(LabConfig, make=dict, typed=True),
-    source: str | None = option(f"Where sequences come from: {', '.join(SOURCES)}.", metavar="NAME"),
+    source: str | None = option(f"Source of the sequences: {', '.join(SOURCES)}.", metavar="NAME"),
     settings: Mapping[str, Any] = record(SourceConfig, make=dict, typed=True),
     source_set: tuple[str, ...] = option(
         "A setting of the source. Repeatable.", metavar="NAME=VALUE", multiple=True
     ),
-    fresh: bool = flag("Delete the series that is there and start from step 0."),
+    fresh: bool = flag("Delete the existing series and start from step 0."),
     grid: str | None = option(
         "Train every run of a grid into folders below OUT: its file, or the name of one that comes with byrote.",
         metavar="FILE",
     ),
     retrain_stale: bool = flag(
-        "Runs of a grid that were made from a run which has been trained again since: delete them, and make and train them again."
+        "Delete and retrain runs of a grid that were made from a run which has been retrained since."
     ),
     jobs: int | None = option(
-        "Processes of a grid; one per core by default. What is trained does not depend on it.",
+        "Processes for a grid; one per core by default. Results do not depend on it.",
         type=click.IntRange(min=1),
         metavar="N",
     ),
@@ -164,9 +164,13 @@ def train(
             retrain_stale=retrain_stale,
         )
     if engines.engine is not None or engines.engine_option:
-        raise ByroteError("--engine is of grids", help="one run is trained by this process: leave it out")
+        raise ByroteError(
+            "--engine applies only to grids", help="a single run is trained in this process: leave it out"
+        )
     if retrain_stale:
-        raise ByroteError("--retrain-stale is of grids", help="pass --fresh to train one run again")
+        raise ByroteError(
+            "--retrain-stale applies only to grids", help="pass --fresh to retrain a single run"
+        )
     from byrote.checkpoints.lab import train as train_series
 
     base = RECIPES[recipe]

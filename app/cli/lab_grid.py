@@ -121,7 +121,7 @@ def plan(
     for arm in found.arms:
         against = f", against {arm.control}" if arm.control else ""
         session.data(f"  {arm.name}: {describe_arm(arm.arm.definition())}{against}")
-    session.note("trying a few steps of each shape to say how long it takes; Ctrl-C leaves that out")
+    session.note("timing a few steps of each shape; Ctrl-C skips this")
     try:
         cost = cost_of(planned, cores=jobs)
     except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def plan(
     session.data(f"about {duration(cost.seconds)} on {counted(jobs, 'core')}, and {size(cost.n_bytes)}")
     if cost.making_s:
         session.data(
-            f"  with about {duration(cost.making_s)} of one core to make what arms take from other runs, such as samples"
+            f"  with about {duration(cost.making_s)} of one core for what arms need from other runs, such as samples"
         )
     for shape, tried in cost.tried.items():
         session.data(
@@ -174,7 +174,7 @@ def status(session: Session, *, folder: Path = argument("OUT", type=options.PATH
     if states["stale"]:
         again = shell_line(["byrote", "lab", "train", str(folder), "--grid", str(folder / GRID)])
         session.note(
-            f"{counted(states['stale'], 'run')} made from runs that have been trained again since: "
-            f"{again} --retrain-stale makes and trains them again; measure them again afterwards"
+            f"{counted(states['stale'], 'run')} made from runs that were retrained since: "
+            f"{again} --retrain-stale retrains them; measure them again afterwards"
         )
     return Exit.DONE

@@ -40,7 +40,8 @@ def lint(
     *,
     paths: tuple[str, ...] = options.PATHS,
     results: str | None = option(
-        "Results of these series: steps that predict worse than guessing are listed too.", metavar="RESULTS"
+        "Results of these series: steps whose predictions are worse than guessing are listed too.",
+        metavar="RESULTS",
     ),
     write: bool = option(
         "Store the facts beside the series, in SERIES.lint.json, where `byrote run` and `byrote report` find them.",

@@ -6,7 +6,7 @@ from byrote.cli import options
 from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import INTERVAL, VALUE, Column, Output, columns
 from byrote.cli.session import Exit, Session
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, require_device
 
 COLUMNS = (
     *columns("run from_step to_step"),
@@ -27,8 +27,8 @@ def logits(
     session: Session,
     *,
     path: str = argument("PATH"),
-    from_: str = option("The step whose logits are added to.", "--from", metavar="STEP", required=True),
-    to: str = option("The step whose logits they become.", metavar="STEP", required=True),
+    from_: str = option("The earlier step.", "--from", metavar="STEP", required=True),
+    to: str = option("The later step.", metavar="STEP", required=True),
     config: SweepConfig = record(SweepConfig, "n_seq device dtype seed threads"),
     opening: options.Opening = record(options.Opening),
     out: Output,
@@ -43,7 +43,7 @@ def logits(
     """
     one = opening.open_one(path)
     from_step, to_step = options.one_step(from_, one), options.one_step(to, one)
-    options.require_device(config)
+    require_device(config)
     options.set_threads(config.threads)
     from byrote.probes.circuits.logit_arithmetic import logit_arithmetic
 

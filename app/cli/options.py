@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from byrote.checkpoints.engines import Engine
     from byrote.checkpoints.series import CheckpointSeries
     from byrote.probes.results import Results
-    from byrote.probes.sweep.config import SweepConfig
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -45,8 +44,7 @@ def _say_how(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 PROGRESS = option(
-    "How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere; with "
-    "jsonl every line there is an object, notes and errors too.",
+    "How progress is shown on stderr: auto, rich, plain, jsonl or none. auto is rich on a terminal and plain elsewhere; with jsonl every line is a JSON object, notes and errors included.",
     metavar="MODE",
     type=click.Choice(("auto", "rich", "plain", "jsonl", "none")),
     default="auto",
@@ -62,7 +60,7 @@ class Engines:
     """Where work is done: options of every verb that has much of it."""
 
     engine: str | None = option(
-        "Where: local (processes of this machine, as many as memory and cores allow), ray (a Ray cluster) or slurm (jobs). "
+        "Where work runs: local (processes of this machine, as many as memory and cores allow), ray (a Ray cluster) or slurm (jobs). "
         "All machines must see the same folders. See docs/scale.md.",
         type=click.Choice(("local", "ray", "slurm")),
         metavar="NAME",
@@ -90,7 +88,8 @@ class Engines:
             name, equals, value = text.partition("=")
             if not name or not equals:
                 raise ByroteError(
-                    f"--engine-option {text!r} is not NAME=VALUE", help="such as slurm_partition=gpu"
+                    f"--engine-option {text!r} is not NAME=VALUE",
+                    help="write it like --engine-option slurm_partition=gpu",
                 )
             given[name] = value
         nothing = self.engine is None and jobs is None
@@ -115,12 +114,12 @@ class Opening:
     """How what a person names becomes series: options of every verb that reads checkpoints."""
 
     base_model: Path | None = option(
-        "The model that adapters (PEFT, LoRA) belong to, where their own config does not say or is wrong.",
+        "The model that adapters (PEFT, LoRA) belong to, where their own config does not name it or is wrong.",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         metavar="FOLDER",
     )
     step_map: Path | None = option(
-        "The steps of folders or files whose names say none (final, epoch_3), by name: JSON or TOML.",
+        "The steps of folders or files whose names give none (final, epoch_3), by name: JSON or TOML.",
         type=FILE,
         metavar="FILE",
     )
@@ -128,7 +127,7 @@ class Opening:
         "Let a hub repository be listed and its steps downloaded; without it only the local cache is read."
     )
     disk_budget: float | None = option(
-        "Most that downloaded steps may hold on disk; steps that were read are removed to make room.",
+        "Disk space that downloaded steps may use; steps already read are removed to make room.",
         type=click.FloatRange(min=0),
         metavar="GB",
     )
@@ -184,7 +183,7 @@ class Losses:
 
     losses: Path | None = option(
         "Where training logged its loss: trainer_state.json, a CSV or JSON export of W&B, TensorBoard event files or their folder. "
-        "Each checkpoint gets the loss logged last at or before its step.",
+        "Each checkpoint is given the last loss logged at or before its step.",
         type=PATH,
         metavar="FILE",
     )
@@ -204,8 +203,8 @@ class Losses:
             return series
         if len(series) != 1:
             raise ByroteError(
-                f"--losses is of one training, and {len(series)} are given",
-                help="give them one by one",
+                f"--losses belongs to one training run, but {len(series)} are given",
+                help="run the command once for each series",
             )
         from byrote.checkpoints.training_losses import read_losses, with_losses
 
@@ -261,30 +260,6 @@ def _holds_nothing(text: str) -> bool:
         return found is None or not found.discover(path).checkpoints
     except CheckpointError:
         return False  # damaged, not empty
-
-
-def require_device(config: SweepConfig) -> None:
-    """Refuse a device that is not there before any work starts; "cpu" checks nothing and imports nothing.
-
-    Raises:
-        ByroteError: an unknown device, or one this machine or dtype does not have.
-    """
-    device = config.device
-    if device == "cpu":
-        return
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise ByroteError(f"there is no device {device!r}", help="use cpu, cuda, cuda:N or mps")
-    import torch
-
-    if kind == "mps" and config.dtype == "float64":
-        raise ByroteError("mps has no float64", help="use --dtype float32, or --device cpu")
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[kind]
-    if int(index or 0) >= count:
-        raise ByroteError(
-            f"torch sees {count} {kind} devices here, not {device}",
-            help="use --device cpu; `byrote doctor` shows what torch sees",
-        )
 
 
 def one_step(spec: str, series: CheckpointSeries) -> int:

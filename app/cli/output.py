@@ -39,7 +39,7 @@ _FOLDED = 30  # a folded column is not squeezed below this while others can go
 def open_page(session: Session, page: Path, *, wanted: bool) -> None:
     """Open a file in the browser where that is wanted, and say so where there is none."""
     if wanted and not webbrowser.open(page.resolve().as_uri()):
-        session.warn(f"no browser could be started; open {page} yourself")
+        session.warn(f"no browser could be started; open {page} by hand")
 
 
 @dataclass(frozen=True)

@@ -179,11 +179,11 @@ def line_of(event: Event) -> str:
     if kind == "runs":
         return f"{event['done']:,}/{event['total']:,} runs complete"
     if kind == "restarted":
-        return f"{event['run']} begins again: {event['reason']}"
+        return f"{event['run']} starts again: {event['reason']}"
     if kind == "retried":
         return f"again: {event['reason']}"
     if kind == "resumed":
-        return f"going on from step {event['step']:,}"
+        return f"resuming from step {event['step']:,}"
     if kind not in ("step", "checkpoint"):
         return ""
     if "done" in event:

@@ -34,12 +34,12 @@ def report(
     paths: tuple[str, ...] = argument("[RESULT]...", required=False),
     group: tuple[str, ...] = GROUP,
     out: Path | None = option(
-        "A .html file or a folder; reports/NAMES if left out. What is there is replaced.",
+        "A .html file or a folder; reports/NAMES if left out. Existing files are replaced.",
         "-o",
         type=options.PATH,
     ),
     base: str | None = option("The baseline: name of a run or an arm, or a results folder.", metavar="RUN"),
-    light: bool = flag("No JavaScript: still figures, a small file that prints well."),
+    light: bool = flag("No JavaScript: static figures, a small file that prints well."),
     figures: bool = flag("Write every figure as an SVG file too, into the folder figures beside the page."),
     each: bool = flag("A report of every run, in a folder of its own, and an index.html over them."),
     open_it: bool = flag("Open the report in the browser.", "--open"),
@@ -62,7 +62,7 @@ def report(
     checks_of = expected(expect)
     groups = named_groups(group)
     if not paths and not groups:
-        raise click.UsageError("Missing argument 'RESULT...': a report is about results")
+        raise click.UsageError("Missing argument 'RESULT...': name results folders")
     runs = options.open_results(paths)
     here = {run.path.resolve() for run in runs}
     runs += [run for one in groups for run in one.runs if run.path.resolve() not in here]

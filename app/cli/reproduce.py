@@ -78,7 +78,7 @@ def reproduce(
     list_: bool = flag("List claims with what their papers report, and exit.", "--list"),
     plan: bool = flag("Print what would be trained and measured, and exit.", "--plan"),
     full: bool = option(
-        "8 seeds in place of 5, where runs are trained, and the claims that only full runs judge.",
+        "8 seeds in place of 5 where runs are trained, and also the claims that need full runs.",
         "--full/--quick",
         default=False,
         show_default=False,
@@ -94,7 +94,7 @@ def reproduce(
         "First seed; another one makes fresh runs.", type=click.IntRange(0, 1 << 30), metavar="N", default=0
     ),
     jobs: int | None = option(
-        "Processes; as many as there are cores if left out.",
+        "Processes; if left out, one per core.",
         type=click.IntRange(min=1),
         metavar="N",
         default=None,
@@ -122,7 +122,7 @@ def reproduce(
 
     claims, later = judged_by(claims, full=full)
     if later:
-        session.note(f"left out, judged by --full alone: {', '.join(claim.name for claim in later)}")
+        session.note(f"left out, because they need --full: {', '.join(claim.name for claim in later)}")
     planned = plan_of(claims, folder, full=full, first_seed=first_seed)
     if plan:
         out.rows(PLANNED, [_planned(one) for one in planned])
@@ -160,7 +160,7 @@ def _reproduce(
     from byrote.probes.claims.pipeline import reproduce as reproduced
     from byrote.report.claim_files import made_now, write_claims
 
-    work = Work(progress, session, folder.name, promise="stopping at a written step")
+    work = Work(progress, session, folder.name, promise="stopping at the next checkpoint")
 
     def on_event(event: Event) -> None:
         if event["event"] == "stage":

@@ -17,7 +17,7 @@ from byrote.cli import options
 from byrote.cli.command import flag, option, record, verb
 from byrote.cli.progress import Event, Work, interrupted
 from byrote.cli.session import Exit, Session
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, require_device
 from byrote.probes.wording import counted, duration, of_runs, size
 
 if TYPE_CHECKING:
@@ -37,18 +37,18 @@ class Destination:
     """Where `byrote run` writes, and what it does with what is there."""
 
     out: Path = option(
-        "Folder that gets one results folder per run.",
+        "Folder in which each run gets a results folder.",
         "-o",
         type=click.Path(file_okay=False, path_type=Path),
         default="results",
     )
-    fresh: bool = flag("Delete what is stored there and start again.")
+    fresh: bool = flag("Delete stored results and start again.")
     rehash: bool = flag(
-        "Read every byte of the checkpoints again, also of those whose files have the size, times and inode they had."
+        "Read every byte of the checkpoints again, even where size, times and inode of the files are unchanged."
     )
     fail_fast: bool = flag("Stop at the first checkpoint that cannot be measured.")
     trace: Path | None = option(
-        "Write what took when, one JSON object per line as it is done: reads, loads and measurements of every step.",
+        "Write a timing log, one JSON object per line: reads, loads and measurements of every step.",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
     )
@@ -80,18 +80,17 @@ def run(
     ),
     into: Destination = record(Destination),
     jobs: int | None = option(
-        "Processes that measure side by side, series or shards of one; 1 if left out, with --engine as many as there is room "
-        "for. Numbers do not depend on it.",
+        "Processes that measure in parallel, series or shards of one; if left out 1, with --engine as many as there is room for. Numbers do not depend on it.",
         type=click.IntRange(min=1),
         metavar="N",
     ),
     engines: options.Engines = record(options.Engines),
     shard: str | None = option(
-        "Measure the k-th of n shards of every series, beside other commands that measure the others into the same folder.",
+        "Measure the k-th of n shards of every series, while other commands measure the others into the same folder.",
         metavar="K/N",
     ),
     dry_run: bool = flag(
-        "Say what would be measured, how long it takes and what it stores, tried on two checkpoints but for probes that run the model often, whose passes are counted; write nothing."
+        "Show what would be measured, how long it takes and what it stores, and write nothing. Two checkpoints are tried; probes that run the model often are not, but their passes are counted."
     ),
     allow_partial: bool = flag("Exit 0 even when some checkpoints could not be measured."),
     losses: options.Losses = record(options.Losses),
@@ -120,7 +119,7 @@ def run(
     remarks: Remarks = {}
     try:
         if engine.name == "local":
-            options.require_device(config)
+            require_device(config)
         if engine != HERE:
             outcomes = _side_by_side(session, opened.series, config, into, plugin, progress, engine, remarks)
         else:
@@ -153,7 +152,7 @@ def _placed(engines: options.Engines, jobs: int | None, shard: str | None) -> tu
     mine = None if shard is None else Shard.of(shard)
     if mine is not None and engine != HERE:
         raise ByroteError(
-            "--shard is one part, measured by this command; --engine and --jobs share parts out themselves",
+            "--shard measures one part in this command; --engine and --jobs distribute parts themselves",
             help="leave one of them out",
         )
     return engine, mine
@@ -393,7 +392,7 @@ def _say_cost(session: Session, series: CheckpointSeries, config: SweepConfig, p
     """About how long it takes and how much it stores, tried on real checkpoints."""
     from byrote.probes.sweep.dry_run import cost_estimate
 
-    session.note(f"{series.name}: trying two checkpoints to say how long it takes; Ctrl-C leaves that out")
+    session.note(f"{series.name}: trying two checkpoints to estimate the time; Ctrl-C skips this")
     try:
         tried = cost_estimate(series, config)
     except ByroteError as error:

@@ -7,7 +7,7 @@ from byrote.cli.command import flag, record, verb
 from byrote.cli.output import Column, Output
 from byrote.cli.progress import bar
 from byrote.cli.session import Exit, Session
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, require_device
 
 COLUMNS = (
     Column("passed", "", lambda row: "pass" if row["passed"] else "FAIL"),
@@ -25,7 +25,7 @@ def selftest(
     *,
     config: SweepConfig = record(SweepConfig, "device dtype seed threads"),
     long_: bool = flag(
-        "2,000 simulations per statistical check, not 100, and 25 random models, not 10: about a quarter of an hour of one core.",
+        "2,000 simulations per statistical check, not 100, and 25 random models, not 10: about a quarter of an hour on one core.",
         "--long",
     ),
     out: Output,
@@ -48,7 +48,7 @@ def selftest(
         run_selftest,
     )
 
-    options.require_device(config)
+    require_device(config)
     options.set_threads(
         config.threads or 1
     )  # the models are so small that a second thread only waits for the first

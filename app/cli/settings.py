@@ -68,7 +68,7 @@ class Settings:
         options = ", ".join("--" + name.replace("_", "-") for name in names)
         variables = ", ".join(f"BYROTE_{verb}_{name}".replace(".", "_").upper() for name in names)
         return (
-            f"{self.path} sets {options}, which is not read from a working folder; "
+            f"{self.path} sets {options}, which is not read from the working folder; "
             f"give it on the command line, or as {variables}"
         )
 
@@ -134,7 +134,7 @@ def unread_variables(prefix: str, options: Iterable[str]) -> list[str]:
     """
     known = {f"{prefix}{name}".upper() for name in options}
     odd = sorted(name for name in os.environ if name.startswith(prefix) and name not in known)
-    return [f"{name} is set and no option reads it; {did_you_mean(name, known)}" for name in odd]
+    return [f"{name} is set, but no option reads it; {did_you_mean(name, known)}" for name in odd]
 
 
 def unknown_variables(verbs: Iterable[str]) -> list[str]:
@@ -147,7 +147,7 @@ def unknown_variables(verbs: Iterable[str]) -> list[str]:
         if name.startswith(PREFIX) and name not in own and not name.startswith(tuple(prefixes))
     )
     how = "settings are called BYROTE_VERB_OPTION, such as BYROTE_RUN_DEVICE"
-    return [f"{name} is set and nothing reads it; {how}" for name in odd]
+    return [f"{name} is set, but nothing reads it; {how}" for name in odd]
 
 
 def former_variable(names: Iterable[str], verbs: Iterable[str]) -> ByroteError | None:

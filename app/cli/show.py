@@ -71,7 +71,7 @@ def show(
         metavar="NAME",
         callback=separated,
     ),
-    events: bool = flag("What happened when: onsets, peaks, decays, phase windows, order."),
+    events: bool = flag("Events over training: onsets, peaks, decays, phase windows and their order."),
     out: Output,
 ) -> None:
     """Print the strongest heads of RESULT at one step, with interval, chance level and n.
@@ -94,7 +94,7 @@ def show(
     for run in runs:
         if not run.steps:
             raise ByroteError(
-                f"{run.path} holds no observations", help="run the sweep again: it does what is missing"
+                f"{run.path} holds no observations", help="run the sweep again: it measures what is missing"
             )
     if events:
         _show_events(runs, probe, out=out)
@@ -219,7 +219,7 @@ def _wanted(
     known = {name for info in chosen for name in info.metrics}
     for name in metrics:
         if name not in known:
-            raise ByroteError(f"no probe shown has a metric {name!r}", help=did_you_mean(name, known))
+            raise ByroteError(f"none of these probes has a metric {name!r}", help=did_you_mean(name, known))
     for info in chosen:
         for name in metrics or (info.main_metric,):
             if name in info.metrics:
@@ -234,7 +234,7 @@ def _rows(results: Results, info: ProbeInfo, metric: str, *, step: int, top: int
     if rows["position"].notna().any():
         raise ByroteError(
             f"{info.name}/{metric} is a curve over {info.curve_axis}, not one number per head",
-            help=f"see it in `byrote report {results.path}`, or read {results.path / 'observations.parquet'}",
+            help=f"see `byrote report {results.path}`, or read {results.path / 'observations.parquet'}",
         )
     best = ranked(rows, lower=info.better_of(metric) == "lower")
     best = _ties_by_input(results, info, best, step).head(top)

@@ -50,11 +50,11 @@ def stop_target(text: str, *, signal_name: str) -> StopTarget:
     path = Path(text)
     if os.path.lexists(path):
         raise ByroteError(
-            f"{path} is there already: a training that looks for it would stop at once",
-            help="remove it, or name another file",
+            f"{path} exists already: a training run that checks for it would stop at once",
+            help="delete it, or name another file",
         )
     if not path.parent.is_dir():
-        raise ByroteError(f"{path.parent} is no folder", help="name a file in a folder that is there")
+        raise ByroteError(f"{path.parent} is not a folder", help="name a file in an existing folder")
     return StopFile(path)
 
 
@@ -74,7 +74,7 @@ class StopFile:
             write_text(self.path, "".join(f"{line}\n" for line in why))
         except OSError as error:
             raise ByroteError(
-                f"{self.path} cannot be written ({error.strerror})", help="stop the training by hand"
+                f"{self.path} cannot be written ({error.strerror})", help="stop training by hand"
             ) from None
         return f"{self.path} was written"
 
@@ -108,11 +108,11 @@ class Process:
         """
         if not hasattr(os, "getuid"):
             raise ByroteError(
-                "processes are stopped on POSIX systems alone", help="name a file that training looks for"
+                "processes can be stopped only on POSIX systems", help="name a file that training checks for"
             )
         pid = int(text) if len(text) < 10 else 0
         if not 1 < pid <= MAX_PID or pid == os.getpid():
-            raise ByroteError(f"process {text[:20]} is none that can be stopped", help=_HELP)
+            raise ByroteError(f"process {text[:20]} cannot be stopped", help=_HELP)
         try:
             descriptor = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         except ProcessLookupError:
@@ -166,7 +166,7 @@ def _owner_and_start(pid: int) -> tuple[int, str]:
         )
     except (OSError, IndexError, subprocess.SubprocessError) as error:
         raise ByroteError(
-            f"nothing says whose process {pid} is ({error})", help="name a file instead"
+            f"the owner of process {pid} cannot be determined ({error})", help="name a file instead"
         ) from None
     if len(said) != 2:
         raise ByroteError(f"there is no process {pid}", help=_HELP)

@@ -12,7 +12,7 @@ from byrote.cli.command import argument, option, record, verb
 from byrote.cli.output import CHANCE, INTERVAL, VALUE, Column, Output, Row, columns
 from byrote.cli.progress import bar
 from byrote.cli.session import Exit, NothingFoundError, Session
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, require_device
 from byrote.probes.text.settings import TextSettings
 from byrote.probes.wording import count, plain
 
@@ -57,16 +57,16 @@ def text(
     *,
     files: tuple[Path, ...] = argument("FILE...", type=options.PATH),
     reference: Path | None = option(
-        "The corpus the others are compared with; it is measured too.", metavar="FILE", type=options.PATH
+        "The corpus to compare the others with; it is measured too.", metavar="FILE", type=options.PATH
     ),
     synthetic: Path | None = option(
-        "The synthetic source, where each FILE is a mixture of it and the reference: how much of it is.",
+        "The synthetic source, where each FILE is a mixture of it and the reference: its share is estimated.",
         metavar="FILE",
         type=options.PATH,
     ),
     settings: TextSettings = record(TextSettings),
     model: Path | None = option(
-        "A local checkpoint for perplexities, the last step of a series.", metavar="PATH", type=options.PATH
+        "A local checkpoint for perplexities; of a series, the last step.", metavar="PATH", type=options.PATH
     ),
     config: SweepConfig = record(SweepConfig, "device dtype threads"),
     out: Output,
@@ -83,7 +83,7 @@ def text(
 
     typed = (one.replace(r"\n", "\n").replace(r"\t", "\t") for one in settings.separators)
     settings = replace(settings, separators=tuple(typed))
-    options.require_device(config)
+    require_device(config)
     try:
         with bar(session, "reading") as on_progress:
             report = measure_text(
@@ -121,7 +121,7 @@ def _print_table(session: Session, out: Output, rows: Sequence[Row]) -> None:
     in_order = sorted(shown, key=lambda row: (places.get(row["measure"], -1), order[_key(row)]))
     out.rows(COLUMNS, in_order, group="measure")
     if len(shown) < len(rows):
-        session.note(f"{len(rows) - len(shown):,} more numbers: -v shows them, --csv and --json have all")
+        session.note(f"{len(rows) - len(shown):,} more values: -v shows them, --csv and --json have all")
 
 
 def _is_shown(row: Row) -> bool:

@@ -22,7 +22,7 @@ def verify(
     *,
     results: tuple[Path, ...] = argument("RESULT...", type=options.PATH),
     content: bool = flag(
-        "Hash every checkpoint again, also where its files look as they did; reads all weights."
+        "Hash every checkpoint again, even where its files look unchanged; reads all weights."
     ),
     out: Output,
 ) -> int:
@@ -46,5 +46,5 @@ def verify(
     out.rows(COLUMNS, rows)
     n_findings = sum(len(found.findings) for _, found in looked)
     if not n_findings:
-        session.note("nothing wrong found")
+        session.note("no problems found")
     return Exit.CHECK_FAILED if n_findings else Exit.DONE

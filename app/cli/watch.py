@@ -18,7 +18,7 @@ from byrote.cli.expect import say_checks
 from byrote.cli.progress import Event, Progress, interrupted, make_progress
 from byrote.cli.session import Exit, Session
 from byrote.cli.stopping import SIGNALS, StopTarget, stop_target
-from byrote.probes.sweep.config import SweepConfig
+from byrote.probes.sweep.config import SweepConfig, require_device
 from byrote.probes.wording import counted, listed
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Into:
     """Where `byrote watch` writes."""
 
     out: Path = option(
-        "Folder that gets the results folder.",
+        "Folder in which the results folder is written.",
         "-o",
         type=click.Path(file_okay=False, path_type=Path),
         default="results",
@@ -49,7 +49,7 @@ class Ending:
     """When `byrote watch` looks, and when it ends."""
 
     poll: float = option(
-        "Seconds between two looks at the folder.", type=_SECONDS, metavar="SECONDS", default=5.0
+        "Seconds between checks of the folder.", type=_SECONDS, metavar="SECONDS", default=5.0
     )
     settle: float = option(
         "A checkpoint counts as complete when none of its files changed for this long.",
@@ -70,13 +70,12 @@ class Stopping:
     """The gate, and what is stopped when it is broken."""
 
     expect: Path | None = option(
-        "A gate: rules (TOML, see docs/gate.md), looked at after every checkpoint.",
+        "A gate: rules (TOML, see docs/gate.md), checked after every checkpoint.",
         type=options.PATH,
         metavar="FILE",
     )
     stop_on_fail: str | None = option(
-        "What to stop when a rule is surely broken: the number of a process of yours, which is sent a signal, or a file, which "
-        "is written.",
+        "What to stop when a rule is surely broken: the ID of one of your processes, which is sent a signal, or a file to write.",
         metavar="PID|FILE",
     )
     stop_signal: str = option("The signal.", type=click.Choice(SIGNALS), default="TERM")
@@ -97,7 +96,7 @@ class Stopping:
         if self.stop_on_fail is not None and not any(rule.stops for rule in gate.rules):
             raise ByroteError(
                 f"no rule of {self.expect} can stop a run: all are about the last step, which is known at its end",
-                help='write step = "every", or from_step = 1000, into a rule that has to hold at each step',
+                help='write step = "every", or from_step = 1000, into a rule that must hold at each step',
             )
         return gate
 
@@ -156,7 +155,7 @@ def watch(
     resolve(config.probes)
     gate, target = stopping.gate(), stopping.target()
     config = _with_probes_of(gate, config, session)
-    options.require_device(config)
+    require_device(config)
     shown = make_progress("jsonl" if progress == "jsonl" else "none", session, label=Path(folder).name)
     watched = _Watched(session, shown, gate, target, progress)
     pace = Pace(ending.poll, ending.settle, ending.idle_timeout, ending.until_step)
@@ -246,7 +245,7 @@ class _Watched:
         self.signals += 1
         if self.signals > 1:
             raise KeyboardInterrupt
-        self.say("ending: the folder is measured as it is; again to stop at once")
+        self.say("ending: measuring what the folder holds now; Ctrl-C again stops at once")
 
     def begin(self, folder: str) -> None:
         """Say what is watched, and which rules can stop the run."""

@@ -117,7 +117,9 @@ class Monitor:
         infos = self._config.infos  # a verdict brings those that it needs, which are measured and not logged
         self._infos = infos if {"default", "all"} & set(names) else [i for i in infos if i.name in names]
         if budget_frac is not None and not 0 < budget_frac <= 1:
-            raise ByroteError(f"budget_frac={budget_frac} is no share", help="give 0.02 for 2%, or None")
+            raise ByroteError(
+                f"budget_frac={budget_frac} is not a fraction", help="give 0.02 for 2%, or None"
+            )
         self._budget_frac, self.log, self._say = budget_frac, log, say or _print
         self._name, self._out = name, Path(out)
         self._tokenizer = None if tokenizer is None else Path(tokenizer)
@@ -259,7 +261,9 @@ class Monitor:
             Exception
         ) as error:  # a probe, the disk, the memory of a GPU: none of it is worth the training run
             self.failed += 1
-            self._say_once(f"step {step:,} could not be measured, training goes on: {_reason(error)}", error)
+            self._say_once(
+                f"step {step:,} could not be measured, training continues: {_reason(error)}", error
+            )
             with suppress(Exception):
                 run.gap(step, error)
             return False
@@ -346,11 +350,15 @@ class Monitor:
 def _schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
     if isinstance(every, int):
         if every < 1:
-            raise ByroteError(f"every={every} measures nothing", help="give 1 or more, or a list of steps")
+            raise ByroteError(
+                f"every={every} would measure nothing", help="give 1 or more, or a list of steps"
+            )
         return lambda step: step % every == 0
     steps = frozenset(every)
     if not steps or any(not isinstance(step, int) or step < 0 for step in steps):
-        raise ByroteError("every holds no steps, or some that are none", help="give whole numbers from 0 on")
+        raise ByroteError(
+            "every contains no steps, or values that are not steps", help="give whole numbers, 0 or more"
+        )
     return lambda step: step in steps
 
 

@@ -83,7 +83,7 @@ def format_of(checkpoint: Checkpoint) -> Format:
     found = formats().get(checkpoint.format)
     if found is None:
         raise CheckpointError(
-            f"step {checkpoint.step} is of the format {checkpoint.format!r}, which is not known here",
+            f"step {checkpoint.step} has the format {checkpoint.format!r}, which is not installed",
             help=did_you_mean(checkpoint.format, formats()),
         )
     return found
@@ -125,7 +125,7 @@ def _taken(format: Format, options: dict[str, Any]) -> dict[str, Any]:
     for option in ("base", "part"):
         if options.get(option) is not None and option not in format.options:
             raise CheckpointError(
-                f"{option}={str(options[option])!r} has no meaning for a series of format {format.name}",
+                f"{option}={str(options[option])!r} does not apply to a series of format {format.name}",
                 help=f"leave {option} out",
             )
     return {option: value for option, value in options.items() if option in format.options}

@@ -16,7 +16,7 @@ from byrote.checkpoints.formats.inert_pickle import shown
 
 Shapes = Mapping[str, tuple[int, ...]]
 OWN = (
-    "byrote knows architectures of transformers, HookedTransformer, nanoGPT and llama2.c; put the weights into one that computes "
+    "byrote knows architectures of transformers, HookedTransformer, nanoGPT and llama2.c; convert the weights to one that computes "
     "the same, or add a format for your own (docs/formats.md, 'Adding a format')"
 )
 EXPORT = "llama2.c converts its own, and the result is read: python export.py ckpt_STEP.bin --checkpoint FILE --version 1"

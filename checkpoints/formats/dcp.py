@@ -126,7 +126,7 @@ def assembled(tensor: ShardedTensor) -> bytearray:
             piece.shape,
         ):
             raise CheckpointError(
-                f"{piece.file.name} holds something else at byte {piece.start} than {METADATA} says",
+                f"{piece.file.name} does not hold at byte {piece.start} what {METADATA} says",
                 help=_DAMAGED,
             )
         start = inner.start_bytes[stored.storage.key] - piece.start
@@ -271,13 +271,13 @@ def _kind(record: Any) -> str:
 
 def _fields(record: Any, kind: str) -> dict[str, Any]:
     if _kind(record) != kind or not isinstance(record.state, dict):
-        raise ValueError(f"something stands where a {kind} should")
+        raise ValueError(f"found something else where a {kind} should")
     return record.state
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple) or len(value) > MAX_AXES or not all(map(_whole, value)):
-        raise ValueError("a size that is no tuple of whole numbers")
+        raise ValueError("a size that is not a tuple of whole numbers")
     return value
 
 

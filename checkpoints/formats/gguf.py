@@ -20,7 +20,7 @@ from byrote.checkpoints.formats.adapter import Format, StoredTensors, TensorInfo
 from byrote.checkpoints.formats.gguf_header import Header, read_header
 from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, text_of
+from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries, text_of
 from byrote.checkpoints.stored_bytes import StoredBytes, StoredFile
 
 ARCHITECTURE = "llama"
@@ -70,7 +70,7 @@ def discover(path: Path) -> CheckpointSeries:
         return series
     notes = list(series.notes)
     if alone and files[0].step is None:
-        notes.append("nothing says which training step this is; it is shown as step 0")
+        notes.append(STEP_UNKNOWN)
     name = files[0].path.stem if alone and path.is_file() else series.name
     suffix = quantisation(headers)
     if suffix:
@@ -130,7 +130,7 @@ def model_fields(header: Header, *, where: str) -> dict[str, Any]:
     architecture = said.get("general.architecture")
     if architecture != ARCHITECTURE:
         raise CheckpointError(
-            f"{where} holds the architecture {shown(architecture)}; of GGUF files, llama is read",
+            f"{where} holds the architecture {shown(architecture)}; byrote reads GGUF files of the architecture llama",
             help=_CONVERT + ": transformers' from_pretrained(folder, gguf_file=...) reads others",
         )
     of_model = {
@@ -232,12 +232,12 @@ def _refuse_other_tensors(header: Header, fields: dict[str, Any], where: str) ->
     expected = dict(expected_shapes(fields))
     if "rope_freqs.weight" in header.tensors:
         raise CheckpointError(
-            f"{where} stretches its angles by frequency (rope_freqs.weight, as Llama 3.1 does), which is not read",
+            f"{where} rescales rotary frequencies (rope_freqs.weight, as Llama 3.1 does), which byrote does not read",
             help=_CONVERT,
         )
     for names, what in (
         (expected.keys() - header.tensors.keys(), "lacks"),
-        (header.tensors.keys() - expected.keys(), "holds, beside those of a Llama,"),
+        (header.tensors.keys() - expected.keys(), "holds, in addition to those of a Llama,"),
         (
             {n for n, shape in expected.items() if n in header.tensors and header.tensors[n].shape != shape},
             "has in another shape",

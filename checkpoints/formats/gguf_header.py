@@ -180,8 +180,8 @@ class _Reader:
         number = self.number("I")
         if number not in KINDS:
             raise self.refused(
-                f"stores {shown(name)} in a kind of numbers that is not read (ggml's {number})",
-                f"read are {', '.join(kind.name for kind in KINDS.values())}",
+                f"stores {shown(name)} in a number type that byrote does not read (ggml's {number})",
+                f"byrote reads {', '.join(kind.name for kind in KINDS.values())}",
             )
         return name, lengths[::-1], number, self.number("Q")
 
@@ -192,7 +192,7 @@ class _Reader:
         if kind == _TEXT:
             return self.text(MAX_TEXT_BYTES)
         if kind != _ARRAY:
-            raise self.refused(f"{shown(name)} is a kind of value that nobody knows ({kind})", _DAMAGED)
+            raise self.refused(f"{shown(name)} has an unknown value type ({kind})", _DAMAGED)
         kind, n = self.number("I"), self.number("Q")
         if kind in _VALUES:
             width = struct.calcsize(f"<{_VALUES[kind]}")
@@ -201,7 +201,7 @@ class _Reader:
                 return None
             return struct.unpack(f"<{n}{_VALUES[kind]}", self.take(n * width))
         if kind != _TEXT:
-            raise self.refused(f"{shown(name)} is an array of arrays, or of what nobody knows", _DAMAGED)
+            raise self.refused(f"{shown(name)} is an array of arrays or of an unknown value type", _DAMAGED)
         self.texts += n
         if self.texts > MAX_TEXTS:
             raise self.refused(f"{shown(name)} claims {n:,} texts; at most {MAX_TEXTS:,} are read", _DAMAGED)
@@ -250,7 +250,7 @@ class _Reader:
         if version and not version & 0xFFFF:
             raise self.refused("is big-endian", "convert the model again for a little-endian machine")
         raise self.refused(
-            f"is of GGUF's version {version}", "versions 2 and 3 are read; convert the model again"
+            f"has GGUF version {version}", "versions 2 and 3 are read; convert the model again"
         )
 
     def refused(self, what: str, help: str) -> CheckpointError:

@@ -37,7 +37,7 @@ def discover(path: Path) -> CheckpointSeries:
     if folders and (path / "config.json").is_file() and _weight_names(path):
         notes.append("the model at the top of the folder has no step in its name and was left out")
     if folders and folders[0].name.isdigit():
-        notes.append("the folders are named by bare numbers, which were taken for steps")
+        notes.append("the folders are named by bare numbers, which were read as steps")
     return assemble_folders(
         path,
         FORMAT.name,
@@ -96,14 +96,14 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     names = sorted({*_weight_names(folder), *(p.name for p in folder.glob("*.bin") if p.is_file())})
     if names:
         raise CheckpointError(
-            f"weights are not named as Hugging Face names them (found {', '.join(map(shown, names[:3]))})",
+            f"weights do not have Hugging Face file names (found {', '.join(map(shown, names[:3]))})",
             help="rename to model.safetensors or pytorch_model.bin, or add the index file of the shards",
         )
     odd = next((name for name in _WHOLE if (folder / name).is_symlink() or (folder / name).exists()), None)
     if odd is not None:
         raise CheckpointError(
-            f"no weights: {odd} is no regular file (a broken link, a loop, a folder, a pipe or a device)",
-            help="replace it by the file itself",
+            f"no weights: {odd} is not a regular file (a broken link, a loop, a folder, a pipe or a device)",
+            help="replace it with the file itself",
         )
     raise CheckpointError(
         half_written("no weights (model.safetensors or pytorch_model.bin) in the folder"),
@@ -139,7 +139,7 @@ def _shapes(file: Path) -> list[tuple[int, ...]]:
     content = read_torch_file(file).content
     if not is_state(content):
         raise CheckpointError(
-            f"{file.name} is pickled and holds other things than tensors by name",
+            f"{file.name} is pickled and holds more than tensors by name",
             help="save the model's state_dict() alone, or with save_pretrained",
         )
     return [tensor.shape for tensor in content.values()]

@@ -62,7 +62,7 @@ def open_repository(
     folder = cache_folder(repo)
     if not folder.is_dir() and not allow_download:
         raise CheckpointError(
-            f"{repo} is no folder here, and the hub cache ({folder.parent}) does not hold it",
+            f"{repo} is not a local folder, and the hub cache ({folder.parent}) does not hold it",
             help=f"give {FLAG} to fetch it from the hub, or the path of a local folder{_cached(folder, repo)}",
         )
     series = discover(folder, part=part, allow_download=allow_download, disk_budget_bytes=disk_budget_bytes)
@@ -105,7 +105,9 @@ def discover(
         chosen = {n: named for n, named in steps.items() if n == part or (named and named.part == part)}
         if not chosen:
             known = [name for name in count_parts(steps) if name] or steps
-            raise CheckpointError(f"{repo} has no part or branch {part!r}", help=did_you_mean(part, known))
+            raise CheckpointError(
+                f"{repo} has no part or branch called {part!r}", help=did_you_mean(part, known)
+            )
         steps = chosen
     source = None
     if allow_download:
@@ -153,7 +155,7 @@ def _steps(refs: dict[str, str], repo: str) -> dict[str, StepName | None]:
     raise CheckpointError(
         f"no branch or tag of {repo} that is in the cache names a training step"
         + (f" (there are {', '.join(sorted(refs)[:5])})" if refs else ""),
-        help=f"give {FLAG} to ask the hub which branches there are",
+        help=f"give {FLAG} to list the branches on the hub",
     )
 
 

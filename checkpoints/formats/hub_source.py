@@ -174,9 +174,9 @@ class HubSource:
                 others = any(user != me for key in self._fetched for user in self._users[key])
                 if not removed and not others:
                     raise CheckpointError(
-                        f"the disk budget of {_size(budget)} is taken by steps in use or partly there before; "
+                        f"the disk budget of {_size(budget)} is taken up by steps that are in use or partly downloaded; "
                         f"step {step} of {self.repo} needs {_size(needed)}",
-                        help="give a larger budget, or leave the at_hand block of a step before the next",
+                        help="give a larger budget, or leave the at_hand block of one step before entering the next",
                     )
                 if not removed:
                     self._changed.wait()
@@ -235,7 +235,7 @@ def wanted_files(sizes: Mapping[str, int], *, where: str) -> list[str]:
         if shards and f"{whole}.index.json" in sizes:
             return sorted([*small, f"{whole}.index.json", *shards])
     raise CheckpointError(
-        f"{where} holds no weights byrote reads (it has {', '.join(sorted(sizes)[:5]) or 'no files'})",
+        f"{where} holds no weights that byrote reads (it has {', '.join(sorted(sizes)[:5]) or 'no files'})",
         help="a step needs config.json and model.safetensors",
     )
 
@@ -272,7 +272,7 @@ def reaching_the_hub(doing: str) -> Iterator[Any]:
     if OFFLINE:
         raise CheckpointError(
             f"cannot {doing}: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set",
-            help="unset it, or leave allow_download out to use what the cache holds",
+            help="unset it, or leave allow_download out to use only the cache",
         )
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils.tqdm import (
@@ -309,7 +309,7 @@ def _advice(error: Exception) -> str:
         return "accept the repository's terms on the hub and log in with `hf auth login`"
     if kind in ("RepositoryNotFoundError", "RevisionNotFoundError"):
         return "check the spelling; for a private repository log in with `hf auth login`"
-    return "check the network; what the cache holds opens without allow_download"
+    return "check the network; cached steps open without allow_download"
 
 
 def _linked(snapshot: Path) -> set[str]:

@@ -109,14 +109,14 @@ class InertPickle:
             struct.error,
         ) as error:
             raise CheckpointError(
-                f"{self.where} is not a readable pickled file (byte {self.position}: {shown(error)})",
+                f"{self.where} is not a readable pickle file (byte {self.position}: {shown(error)})",
                 help="the file is damaged or of another kind; copy or save it again",
             ) from None
 
     def _run(self) -> Any:
         for done in range(MAX_OPERATIONS):
             if not done % _CHECKED_EVERY and len(self.stack) + sum(map(len, self.marked)) > MAX_WAITING:
-                raise ValueError(f"more than {MAX_WAITING} values that nothing takes")
+                raise ValueError(f"more than {MAX_WAITING} values that nothing consumes")
             code = self.data[self.position]
             self.position += 1
             if code == 0x2E:  # STOP
@@ -125,7 +125,7 @@ class InertPickle:
                 return self.stack.pop()
             operation = _OPERATIONS.get(code)
             if operation is None:
-                raise ValueError(f"operation 0x{code:02x} is none that plain values need")
+                raise ValueError(f"operation 0x{code:02x} is not used by plain values")
             operation(self)
         raise ValueError(f"more than {MAX_OPERATIONS} operations")
 
@@ -186,7 +186,7 @@ class InertPickle:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Record):
             if not isinstance(state, dict | tuple):
-                raise ValueError("an object's state that is neither fields nor a tuple")
+                raise ValueError("object state that is neither a dict of fields nor a tuple")
             target.state = state
         elif not isinstance(target, dict):  # an OrderedDict's own attributes, such as _metadata, are dropped
             raise ValueError(f"state set on a {type(target).__name__}")
@@ -194,7 +194,7 @@ class InertPickle:
     def _set_items(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(pairs) % 2:
-            raise ValueError("items set on something that is no dict")
+            raise ValueError("items set on something that is not a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             target[plain_key(key)] = value
 
@@ -204,12 +204,12 @@ class InertPickle:
 
     def _extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise ValueError("items appended to something that is no list")
+            raise ValueError("items appended to something that is not a list")
         self.stack[-1].extend(items)
 
     def _tuple_of(self, count: int) -> None:
         if len(self.stack) < count:
-            raise ValueError("a tuple of more than there is")
+            raise ValueError("a tuple of more values than there are")
         items = tuple(self.stack[-count:])
         del self.stack[-count:]
         self.stack.append(items)
@@ -234,7 +234,7 @@ class InertPickle:
     def _stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("a name that is no text")
+            raise ValueError("a name that is not text")
         self._push_global(module, name)
 
 
@@ -242,7 +242,7 @@ def plain_key(key: Any) -> Any:
     """A dict key whose hash costs nothing and runs nothing; nested tuples could take forever to hash."""
     flat = key if isinstance(key, tuple) else (key,)
     if not all(isinstance(k, str | int | float | bytes | Record | Global | None) for k in flat):
-        raise ValueError("a dict key that is no name, number or flat tuple of them")
+        raise ValueError("a dict key that is not a string, a number or a flat tuple of them")
     return key
 
 

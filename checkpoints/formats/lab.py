@@ -49,7 +49,7 @@ def discover(path: Path) -> CheckpointSeries:
     if manifest.get("status") == "complete":
         return series
     last = series.steps[-1] if series.checkpoints else "none"
-    return replace(series, notes=(f"training is not finished: last step written is {last}",))
+    return replace(series, notes=(f"training is not finished: the last step written is {last}",))
 
 
 def _name(manifest: dict[str, Any], path: Path) -> str:

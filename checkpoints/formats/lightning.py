@@ -69,8 +69,8 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
     content = read_torch_file(file.path).content
     if not _is_lightning(content) or not is_state(content[STATE]):
         raise CheckpointError(
-            f"{file.path.name} is no Lightning checkpoint: it lacks a state_dict of tensors, or its step",
-            help="keep other files out of the folder, or give the path of one file",
+            f"{file.path.name} is not a Lightning checkpoint: it lacks a state_dict of tensors, or its step",
+            help="remove other files from the folder, or give the path of one file",
         )
     beside, shapes = None, {name: tensor.shape for name, tensor in content[STATE].items()}
     if (config := embedded_config(content)) is not None:

@@ -19,7 +19,7 @@ from typing import Any
 from byrote.checkpoints.errors import CheckpointError
 from byrote.checkpoints.formats.adapter import Format, StoredTensors, TensorInfo
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries
+from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries
 from byrote.checkpoints.step_names import parse_name, step_folders
 from byrote.checkpoints.stored_bytes import StoredBytes, StoredFile, open_stored
 
@@ -134,7 +134,7 @@ def discover(path: Path) -> CheckpointSeries:
     alone = len(files) == 1
     series = assemble(path, FORMAT.name, files, (), lambda file: _checkpoint(file, alone=alone))
     if alone and files[0].step is None and series.steps == (0,):
-        note = "nothing says which training step this is; it is shown as step 0"
+        note = STEP_UNKNOWN
         return replace(series, notes=(*series.notes, note))
     return series
 

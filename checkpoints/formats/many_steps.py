@@ -44,7 +44,7 @@ _SAVE = (
     "torch.save({step: state for step, state in zip(steps, states)}, 'run.pt')"
 )
 _COPY = (
-    "nothing brings the earlier steps back; when saving, copy them: "
+    "the earlier steps are lost; when saving, copy them: "
     "states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})"
 )
 
@@ -77,7 +77,7 @@ def discover(path: Path) -> CheckpointSeries:
     notes: list[str] = []
     for file in _files(path):
         if not _holds_several(file):
-            notes.append(f"{file.path.name} holds no more than one step and was left out")
+            notes.append(f"{file.path.name} holds only one step and was left out")
             continue
         try:
             entries = entries_of(read_torch_file(file.path).content, where=file.path.name)
@@ -107,7 +107,7 @@ def entries_of(content: Any, *, where: str) -> list[Entry]:
             if counts is None:
                 raise CheckpointError(
                     f"{where} holds {len(value)} state dicts in {shown('.'.join(map(str, inside)) or 'a list')} and no "
-                    f"list of {len(value)} whole numbers that says their steps (looked for: {', '.join(_COUNTS[:4])})",
+                    f"list of {len(value)} whole numbers with their steps (looked for: {', '.join(_COUNTS[:4])})",
                     help=_SAVE,
                 )
             epochs = "epoch" in field

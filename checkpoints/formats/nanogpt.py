@@ -65,7 +65,7 @@ def model_args(content: Mapping[str, Any]) -> dict[str, Any]:
         )
     if args["n_embd"] % args["n_head"]:
         raise CheckpointError(
-            f"model_args says n_embd {args['n_embd']}, which {args['n_head']} heads cannot share",
+            f"model_args says n_embd {args['n_embd']}, which {args['n_head']} heads do not divide",
             help="is this file nanoGPT's own ckpt.pt?",
         )
     return args
@@ -76,8 +76,8 @@ def _checkpoint(file: WeightFile) -> Checkpoint:
     content = stored.content
     if not isinstance(content, dict) or "model_args" not in content or not is_state(content.get(STATE)):
         raise CheckpointError(
-            f"{file.path.name} is no nanoGPT checkpoint: it lacks model or model_args",
-            help="keep other files out of the folder, or give the path of one file",
+            f"{file.path.name} is not a nanoGPT checkpoint: it lacks model or model_args",
+            help="remove other files from the folder, or give the path of one file",
         )
     refuse_implausible(model_args(content), (t.shape for t in content[STATE].values()), where="model_args")
     saved = count_or_none(content.get("iter_num"))

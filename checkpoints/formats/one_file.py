@@ -16,7 +16,7 @@ from byrote.checkpoints.formats.safetensors_header import read_header
 from byrote.checkpoints.formats.state_dict import state_of
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.weight_files import WeightFile, config_beside, hf_named
-from byrote.checkpoints.series import CheckpointSeries, series_of
+from byrote.checkpoints.series import STEP_UNKNOWN, CheckpointSeries, series_of
 from byrote.checkpoints.step_names import parse_name
 
 _SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
@@ -44,7 +44,7 @@ def discover(path: Path) -> CheckpointSeries:
     checkpoint = file.checkpoint(FORMAT.name, 0, spelling="", config=config)
     series = series_of(path, FORMAT.name, [checkpoint], name=folder.name)
     if named is None:
-        note = "nothing says which training step this is; it is shown as step 0"
+        note = STEP_UNKNOWN
         return replace(series, notes=(*series.notes, note))
     return series
 

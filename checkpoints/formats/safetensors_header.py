@@ -50,7 +50,7 @@ def read_header(path: Path) -> tuple[TensorEntry, ...]:
             raise CheckpointError(
                 f"{path.name} is not a safetensors file, or is cut short (header claims {length} bytes, "
                 f"file has {size})",
-                help="copy the file again; pickled files must end in .bin",
+                help="copy the file again; pickled files must be named .bin",
             )
         raw = file.read(length)
     try:

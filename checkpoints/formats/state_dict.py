@@ -24,7 +24,7 @@ from byrote.checkpoints.formats.weight_files import (
     config_beside,
     hf_named,
 )
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Inside
+from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries, Inside
 from byrote.checkpoints.step_names import step_folders
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
@@ -48,7 +48,7 @@ def discover(path: Path) -> CheckpointSeries:
     alone = len(files) == 1 and not gaps
     series = assemble(path, FORMAT.name, files, gaps, lambda file: _checkpoint(file, alone=alone))
     if alone and series.checkpoints and files[0].step is None and series[0].step == 0:
-        note = "nothing says which training step this is; it is shown as step 0"
+        note = STEP_UNKNOWN
         return replace(series, notes=(*series.notes, note))
     return series
 
@@ -70,7 +70,7 @@ def state_of(content: Any, *, where: str = "the file", inside: Inside = ()) -> M
         except (LookupError, TypeError):
             raise CheckpointError(
                 f"{where} no longer holds the step at {'.'.join(map(str, inside))}",
-                help="was it written anew? Open the series again",
+                help="was it rewritten? Open the series again",
             ) from None
     if is_state(content):
         return content
@@ -80,7 +80,7 @@ def state_of(content: Any, *, where: str = "the file", inside: Inside = ()) -> M
         return fields[found[0]]
     if found:
         raise CheckpointError(
-            f"several fields of {where} hold tensors by name: {', '.join(found)}",
+            f"{where} holds several state dicts: {', '.join(found)}",
             help="save the model's state_dict() alone",
         )
     raise CheckpointError(

@@ -94,7 +94,7 @@ class References:
             or not _whole(numel)
             or view not in ([], [None])
         ):
-            raise ValueError("a reference to something that is no storage")
+            raise ValueError("a reference to something that is not a storage")
         storage = Storage(key, known[0], numel, numel * known[1])
         if self.sizes is not None and self.sizes.get(key) != storage.size_bytes:
             raise CheckpointError(
@@ -126,9 +126,9 @@ def _tensor_v3(args: tuple[Any, ...]) -> StoredTensor:
 def _checked(storage: Any, offset: Any, shape: Any, stride: Any, *, item: tuple[str, int]) -> StoredTensor:
     """Views beyond the storage make torch allocate what the file does not hold; so do views that repeat elements."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
-        raise ValueError("a tensor that is no view of a storage")
+        raise ValueError("a tensor that is not a view of a storage")
     if len(shape) != len(stride) or len(shape) > MAX_AXES or not all(map(_whole, (offset, *shape, *stride))):
-        raise ValueError("a tensor whose sizes are no whole numbers")
+        raise ValueError("a tensor whose sizes are not whole numbers")
     available = storage.size_bytes // item[1]
     numel = prod(shape)
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) + 1 if numel else offset

@@ -180,7 +180,7 @@ def differences_from_native(legacy: LegacyConfig) -> tuple[str, ...]:
     found = {
         "shortformer positions": legacy.positions == "shortformer",
         "rotary embeddings of halves": legacy.positions == "rotary" and not legacy.rotary_adjacent,
-        "a rotary base that is not whole": legacy.positions == "rotary"
+        "a rotary base that is not a whole number": legacy.positions == "rotary"
         and not legacy.rotary_base.is_integer(),
         "unscaled attention": math.isclose(legacy.scales[0], 1.0, abs_tol=1e-9) and legacy.d_head > 1,
         "attention scaled by layer": len(set(legacy.scales)) > 1,
@@ -256,8 +256,8 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
             continue
         elif value not in (None, False, "", [], {}) and not _TRAINING & set(name.lower().split("_")):
             raise CheckpointError(
-                f"the config has {name}={_shown(value)}, which is no field of TransformerLens",
-                help="nothing says whether it changes what the model computes; if it does not, remove it",
+                f"the config has {name}={_shown(value)}, which is not a field of TransformerLens's config",
+                help="it may change what the model computes; if it does not, remove it",
             )
     family = fields.get("original_architecture")
     if isinstance(family, str) and _OTHER_ARCHITECTURES.search(family):

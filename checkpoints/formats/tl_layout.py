@@ -51,9 +51,9 @@ class Layout:
         """What is done about it; "" where nothing is."""
         parts = []
         if self.transposed:
-            parts.append(f"weights that lie the other way round are transposed: {_names(self.transposed)}")
+            parts.append(f"weights stored transposed were transposed back: {_names(self.transposed)}")
         if self.no_biases:
-            parts.append(f"biases that no layer has are zero: {_names(self.no_biases)}")
+            parts.append(f"biases that no layer stores are zero: {_names(self.no_biases)}")
         return "; ".join(parts)
 
 
@@ -109,10 +109,10 @@ def _inferred(left: set[str], right: set[str], square: set[str]) -> set[str]:
     undecided = (square - linear) | (linear if sides[0] == sides[1] else set())
     if undecided:
         raise CheckpointError(
-            f"{_names(left)} lie the other way round than TransformerLens has them, and {_names(undecided)} "
-            f"{'is' if len(undecided) == 1 else 'are'} square: nothing says how",
+            f"{_names(left)} are stored transposed, compared with TransformerLens, and {_names(undecided)} "
+            f"{'is' if len(undecided) == 1 else 'are'} square, so that the orientation is unknown",
             help=f'say it in the config: "{FIELD}": {json.dumps(sorted(map(_short, left | undecided)))} where '
-            f"{'it does' if len(undecided) == 1 else 'they do'} too, else "
+            f"{'it is' if len(undecided) == 1 else 'they are'} transposed too, else "
             f'"{FIELD}": {json.dumps(sorted(map(_short, left)))}',
         )
     return linear if sides[0] else set()
@@ -127,7 +127,7 @@ def _stated(said: Any, left: set[str], right: set[str], square: set[str]) -> set
     stated = {known[one] for one in said}
     if denied := (stated & right) | (left - stated):
         raise CheckpointError(
-            f"the config's {FIELD} says otherwise than the shapes of {_names(denied)}",
+            f"the config's {FIELD} contradicts the shapes of {_names(denied)}",
             help=f'"{FIELD}": {json.dumps(sorted(map(_short, left | (stated & square))))}',
         )
     return stated & square
@@ -157,7 +157,7 @@ def missing_config(tensors: Mapping[str, TensorInfo]) -> str:
         return save
     unknown = [name for name, value in fields.items() if value == "?"]
     lacking = f", with {' and '.join(unknown)} of the training code" if unknown else ""
-    rest = "all else is TransformerLens's default then"
+    rest = "everything else is then TransformerLens's default"
     return f"{save}; or write into it what the shapes say{lacking} ({rest}): {json.dumps(fields)}"
 
 

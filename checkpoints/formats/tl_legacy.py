@@ -29,7 +29,7 @@ from byrote.checkpoints.formats.tl_layout import Layout, as_expected, layout_of,
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.formats.trainer_state import first_count, number_or_none, read_json
 from byrote.checkpoints.formats.weight_files import WeightFile, assemble, candidates
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, Inside
+from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries, Gap, Inside
 from byrote.checkpoints.step_names import parse_name, step_folders
 
 ENDINGS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
@@ -83,7 +83,7 @@ def discover(path: Path) -> CheckpointSeries:
 
     series = assemble(path, FORMAT.name, files, gaps, read)
     if len(files) == 1 and files[0].step is None and series.steps == (0,):
-        notes.append("nothing says which training step this is; it is shown as step 0")
+        notes.append(STEP_UNKNOWN)
     return replace(series, notes=(*notes, *series.notes, *filter(None, layouts), *_notes(series, configs)))
 
 
@@ -245,14 +245,14 @@ def _notes(series: CheckpointSeries, configs: Mapping[Path, LegacyConfig]) -> It
     if any(legacy.folded for legacy in read):
         yield (
             "the norms have no gains of their own: TransformerLens folds them into the weights when it processes a "
-            "model, and what is read off weights is that of the weights as they are stored"
+            "model, and probes of weights read the weights as they are stored"
         )
     settled = [
         legacy for legacy in read if legacy.positions != "rotary" or legacy.rotary_adjacent is not None
     ]
     others = dict.fromkeys(name for legacy in settled for name in differences_from_native(legacy))
     if others:
-        yield f"TransformerLens 4 computes these otherwise, so byrote's reference model runs them: {', '.join(others)}"
+        yield f"TransformerLens 4 computes these differently, so byrote's reference model runs them: {', '.join(others)}"
 
 
 FORMAT = Format(

@@ -95,7 +95,7 @@ def _read(path: Path, size: int) -> TorchFile:
     if not size:
         raise CheckpointError(half_written(f"{path.name} is empty"), help=_DAMAGED)
     raise CheckpointError(
-        f"{path.name} ({size} bytes) is no pickled file that torch.save wrote",
+        f"{path.name} ({size} bytes) is not a file that torch.save wrote",
         help=_DAMAGED + "; safetensors files must end in .safetensors",
     )
 
@@ -147,7 +147,7 @@ def _read_zip(path: Path, window: _Window, size: int) -> TorchFile:
     ) as error:
         damage = f"{path.name} is a damaged zip ({shown(error)})"
         # zipfile's words, and those of `_refuse_large_directory`: the list of entries, written last, is not at the end
-        no_end = "not a zip file" in str(error) or "cut short" in str(error)
+        no_end = "not a zip file" in str(error) or "truncated" in str(error)
         raise CheckpointError(half_written(damage) if no_end else damage, help=_DAMAGED) from None
     window.seek(_start(path, window, entries["data.pkl"]))
     pickled = window.read(entries["data.pkl"].file_size)
@@ -163,7 +163,7 @@ def _refuse_large_directory(window: _Window, size: int) -> None:
     window.seek(size - 22)
     tail = window.read(22)
     if tail[:4] != b"PK\x05\x06":
-        raise zipfile.BadZipFile("cut short, or with a comment torch never writes")
+        raise zipfile.BadZipFile("truncated, or with a comment that torch never writes")
     (directory,) = struct.unpack("<12xL6x", tail)
     window.seek(size - 42)
     locator = window.read(20)
@@ -186,7 +186,7 @@ def _entries(path: Path, size: int, listed: list[zipfile.ZipInfo]) -> dict[str, 
     entries = {info.filename.partition("/")[2]: info for info in listed}
     if len(entries) != len(listed) or len(roots) != 1:
         raise CheckpointError(
-            f"{path.name} has several entries of one name, or none that torch would recognise", help=_DAMAGED
+            f"{path.name} has several entries of one name, or none with a name that torch uses", help=_DAMAGED
         )
     for name, info in entries.items():
         if ".." in info.filename.split("/") or info.filename.startswith("/") or "\\" in name:
@@ -222,7 +222,7 @@ def _start(path: Path, window: _Window, info: zipfile.ZipInfo) -> int:
     window.seek(info.header_offset)
     header = window.read(30)
     if len(header) < 30 or header[:4] != _ZIP_START:
-        raise CheckpointError(f"{path.name}: nothing where {shown(info.filename)} should be", help=_DAMAGED)
+        raise CheckpointError(f"{path.name}: {shown(info.filename)} is missing", help=_DAMAGED)
     name, extra = struct.unpack("<26xHH", header)
     start = info.header_offset + 30 + name + extra
     if start + info.file_size > window.size:
@@ -267,7 +267,7 @@ def _legacy_starts(
     path: Path, size: int, position: int, storages: Mapping[str, Storage], keys: Any
 ) -> dict[str, int]:
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
-        raise CheckpointError(f"{path.name} lists other storages than it uses", help=_DAMAGED)
+        raise CheckpointError(f"{path.name} lists storages other than those it uses", help=_DAMAGED)
     starts = {}
     with open_stored(path) as file:
         for key in map(str, keys):

@@ -68,7 +68,7 @@ def trainer_state(folder: Path, named: StepName | None) -> TrainerState:
         named: what its name says.
 
     Raises:
-        CheckpointError: the file is there and is no JSON object.
+        CheckpointError: the file is there and is not a JSON object.
     """
     path = folder / "trainer_state.json"
     state = read_json(path) if path.is_file() else {}

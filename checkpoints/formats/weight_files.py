@@ -20,7 +20,7 @@ from byrote.checkpoints.formats.inert_pickle import shown
 from byrote.checkpoints.formats.model_config import read_config, refuse_implausible
 from byrote.checkpoints.formats.torch_zip import read_torch_file
 from byrote.checkpoints.listing import children
-from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
+from byrote.checkpoints.series import STEP_UNKNOWN, Checkpoint, CheckpointSeries, Gap, read_or_gap, series_of
 from byrote.checkpoints.step_names import (
     StepName,
     count_parts,
@@ -66,9 +66,7 @@ class WeightFile:
         """
         step = self.step if self.step is not None else saved
         if step is None:
-            raise CheckpointError(
-                f"nothing says which step {self.path.name} is", help=f"rename it to {spelling}"
-            )
+            raise CheckpointError(f"the step of {self.path.name} is unknown", help=f"rename it to {spelling}")
         return Checkpoint(
             step, self.path, format, tokens_seen=self.tokens, files=(self.path,), config_path=config
         )
@@ -105,7 +103,9 @@ def candidates(path: Path, endings: Iterable[str]) -> tuple[list[WeightFile], li
         elif len(inside) > 1:
             names = ", ".join(file.name for file in inside[:3])
             gaps.append(
-                Gap(folder, f"it holds {len(inside)} weight files ({names})", "keep one per step", named.step)
+                Gap(
+                    folder, f"it holds {len(inside)} weight files ({names})", "leave one per step", named.step
+                )
             )
     return files, gaps
 
@@ -155,7 +155,7 @@ def assemble(
     if len(parts) > 1:
         raise CheckpointError(
             f"{path} holds {len(parts)} parts of a training, each with its own count of steps: {', '.join(parts)}",
-            help="put the files of each part into a folder of its own",
+            help="move the files of each part to a separate folder",
         )
     found = [(file, read_or_gap(file.path, file.step, partial(read, file))) for file in files]
     named = {c.step for file, c in found if file.step is not None and isinstance(c, Checkpoint)}
@@ -201,7 +201,7 @@ def assemble_folders(
     folders = [path] if alone else [f for f in step_folders(path) if all(f != gap.path for gap in odd)]
     refuse_mixed_parts((folder.name for folder in folders), where=str(path))
     if alone and unknown and parse_name(path.name) is None:
-        notes = [*notes, "nothing says which training step this is; it is shown as step 0"]
+        notes = [*notes, STEP_UNKNOWN]
     named = [(folder, parse_name(folder.name)) for folder in folders]
     found = [read_or_gap(f, name.step if name else None, partial(read, f, name)) for f, name in named]
     return series_of(path, format, [*odd, *found], notes=notes)
@@ -237,16 +237,16 @@ def odd_steps(path: Path) -> list[Gap]:
     for child in children(path):
         named = parse_name(child.name)
         if has_too_many_digits(child.name) and child.is_dir() and not child.name.isdigit():
-            gaps.append(Gap(child, "its step has more digits than any training has", "rename it", None))
+            gaps.append(Gap(child, "its step number is implausibly large", "rename it", None))
         if named is None or named.bare or child.is_file():
             continue
         if not child.is_dir():
-            reason = "it is no folder (a broken link, a loop, a pipe or a device)"
+            reason = "it is not a folder (a broken link, a loop, a pipe or a device)"
         elif child.is_symlink() and path.resolve().is_relative_to(child.resolve()):
-            reason = "it is a link back to a folder that holds it"
+            reason = "it is a link to a folder that contains it"
         else:
             continue
-        gaps.append(Gap(child, reason, "replace it by the folder itself", named.step))
+        gaps.append(Gap(child, reason, "replace it with the folder itself", named.step))
     return gaps
 
 
@@ -281,8 +281,8 @@ def _inside(folder: Path, endings: Iterable[str]) -> tuple[list[Path], list[Gap]
         if child.is_file():
             files.append(child)
         elif not child.is_dir():
-            reason = "it is no regular file (a broken link, a loop, a pipe or a device)"
+            reason = "it is not a regular file (a broken link, a loop, a pipe or a device)"
             gaps.append(
-                Gap(child, reason, "replace it by the file itself", (file_step(child.name) or (None,))[0])
+                Gap(child, reason, "replace it with the file itself", (file_step(child.name) or (None,))[0])
             )
     return files, gaps

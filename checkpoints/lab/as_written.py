@@ -20,7 +20,7 @@ FILES, WEIGHTS, MOMENTS = "files", "weights", "moments"
 MAX_BYTES = 4 << 30
 MEMBERS = "data/members.safetensors"
 UNVERIFIED = "byrote 0.1 wrote no hashes of its files: they are not verified"
-_RETRAIN = "pass --fresh to train the series again; it ends in the same weights"
+_RETRAIN = "pass --fresh to train the series again; the weights at its end will be the same"
 
 
 def hash_of(data: bytes) -> str:
@@ -37,7 +37,9 @@ def read_as_written(path: Path, expected: Any, *, help: str = _RETRAIN) -> bytes
     """
     data = read_bytes(path, max_bytes=MAX_BYTES, follow_links=True)
     if expected is not None and hash_of(data) != expected:
-        raise ByroteError(f"{path} is not what was written: its hash differs from the manifest's", help=help)
+        raise ByroteError(
+            f"{path} has changed since it was written: its hash differs from the manifest's", help=help
+        )
     return data
 
 
@@ -70,6 +72,6 @@ def damage_in(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         except FileRefused as error:
             yield error.message
         except ByroteError:
-            yield f"{name} is not what was written: its hash differs from the manifest's"
+            yield f"{name} has changed since it was written: its hash differs from the manifest's"
         except OSError as error:
             yield f"{name} cannot be read ({error.strerror})"

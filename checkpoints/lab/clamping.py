@@ -22,7 +22,7 @@ def install(part: Clamped, model: nn.Module) -> None:
     """
     if not isinstance(model, NativeModel):
         raise ByroteError(
-            "attention is clamped in models of the native and llama architectures alone",
+            "attention can be clamped only in models of the native and llama architectures",
             help="use --architecture native",
         )
     n_layers, n_heads = len(model.layers), model.cfg.n_heads

@@ -188,7 +188,7 @@ class LabConfig:
             )
         if self.smeared_keys and self.architecture == "gpt_neox":
             raise ByroteError(
-                "gpt_neox has queries, keys and values in one matrix, and the lab smears keys that have their own",
+                "smeared keys need a key matrix of their own, and gpt_neox has queries, keys and values in one matrix",
                 help="use the native or llama architecture with smeared keys",
             )
 

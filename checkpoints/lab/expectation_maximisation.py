@@ -31,7 +31,7 @@ def inputs(part: RestEM, places: Places, runs: Runs) -> Made:
     base, run = runs(part.base, 0), runs(part.generator, part.step)
     if part.generation != run.generation + 1:
         raise ByroteError(
-            f"the generator {run.name} is iteration {run.generation}, and this is declared as iteration {part.generation}",
+            f"the generator {run.name} is iteration {run.generation}, but this arm is declared as iteration {part.generation}",
             help=f"write generation = {run.generation + 1}, or name another generator",
         )
     drawn = sampled(part, places, run, part.corpus * part.candidates).wide
@@ -41,7 +41,7 @@ def inputs(part: RestEM, places: Places, runs: Runs) -> Made:
     if not accepted.any():
         raise ByroteError(
             f"the reward accepts none of {len(drawn):,} samples of {run.name}",
-            help='use a lower quantile, more candidates, a generator that is trained longer, or reference = "base"',
+            help='use a lower quantile, more candidates, a generator trained for longer, or reference = "base"',
         )
     rows = chosen_rows(
         accepted, size=part.corpus, how=part.accepted, seed=places.seed, iteration=part.generation

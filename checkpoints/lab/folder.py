@@ -298,14 +298,14 @@ class SeriesFolder:
         if gone:
             raise ByroteError(
                 f"{self.path} is marked complete, but the weights of {len(gone)} of its {len(folders)} steps "
-                f"are gone: {', '.join(str(step) for step in gone[:8])}",
-                help="pass --fresh to train the series again; it ends in the same weights",
+                f"are missing: {', '.join(str(step) for step in gone[:8])}",
+                help="pass --fresh to train the series again; the weights at its end will be the same",
             )
         if damage := list(damage_in(self.path, self.manifest)):
             more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
             raise ByroteError(
                 f"{self.path} is marked complete, but {damage[0]}{more}",
-                help="pass --fresh to train the series again; it ends in the same weights",
+                help="pass --fresh to train the series again; the weights at its end will be the same",
             )
 
     def _definition(self) -> dict[str, Any]:
@@ -364,7 +364,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     if all(n == LOCK or (is_leftover(n) and "manifest.json" in n) for n in names):
         return None  # a kill during the very first write leaves only these
     refusal = ByroteError(
-        f"{path} is not empty and holds no lab series", help="choose another folder; nothing was touched"
+        f"{path} is not empty and is not a lab series", help="choose another folder; nothing was changed"
     )
     try:
         manifest = read_json(path / "manifest.json")
@@ -374,20 +374,20 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         raise refusal
     if manifest.get("version") != VERSION:
         raise ByroteError(
-            f"{path} holds a lab series of version {manifest.get('version')!r}; this is version {VERSION}",
-            help="choose another folder, or the release that wrote it",
+            f"{path} holds a lab series of version {manifest.get('version')!r}; this byrote reads version {VERSION}",
+            help="choose another folder, or use the release that wrote it",
         )
     if missing := sorted({"name", "status", "versions", "checkpoints"} - manifest.keys()):
         raise ByroteError(
             f"{path / 'manifest.json'} lacks {', '.join(missing)}",
-            help="restore it, or choose another folder; nothing was touched",
+            help="restore it, or choose another folder; nothing was changed",
         )
     listed = manifest["checkpoints"]
     sound = isinstance(listed, list) and all(isinstance(c, dict) for c in listed)
     if not sound or not all(type(c.get("step")) is int and type(c.get("folder")) is str for c in listed):
         raise ByroteError(
             f"{path / 'manifest.json'} lists checkpoints without a step or a folder",
-            help="restore it, or choose another folder; nothing was touched",
+            help="restore it, or choose another folder; nothing was changed",
         )
     return manifest
 

@@ -23,7 +23,7 @@ def inputs(part: Generation, places: Places, runs: Runs) -> Made:
     run = runs(part.generator, part.step)
     if part.generation != run.generation + 1:
         raise ByroteError(
-            f"the generator {run.name} is generation {run.generation}, and this is declared as generation {part.generation}",
+            f"the generator {run.name} is generation {run.generation}, but this arm is declared as generation {part.generation}",
             help=f"write generation = {run.generation + 1}, or name another generator",
         )
     new = sampled(part, places, run, part.corpus).wide

@@ -220,8 +220,8 @@ def _settle_stale(plan: Plan, runs: set[str], out: Path, *, again: bool) -> None
     run, reason = next((one for one in reasons if one[1]), (mine[0], mine[0].needs[0]))
     others = f" (and {len(mine) - 1} more runs that were made from such a one)" if len(mine) > 1 else ""
     raise ByroteError(
-        f"{out / run.folder} was made from weights of {reason}, which has been trained again since and has others now{others}",
-        help="pass --retrain-stale to delete these runs and make and train them again, and measure them again afterwards",
+        f"{out / run.folder} was made from weights of {reason}, which was retrained since and now has different weights{others}",
+        help="pass --retrain-stale to delete these runs, train them again and measure them again afterwards",
     )
 
 

@@ -48,7 +48,7 @@ def labels_of(
         found = source.draw(seed=0, stream="held_out", index=0, n=len(held_out))
         if not np.array_equal(found.tokens, held_out):
             raise ByroteError(
-                f"the source {source.name} that the manifest names does not draw the held-out split that lies beside it",
+                f"the source {source.name} that the manifest names does not reproduce the stored held-out split",
                 help="restore manifest.json and data/ of the series, or train it again",
             )
         return Labelled(found.tokens, found.mechanism[:, :-1], source.floor_nll(found.tokens))

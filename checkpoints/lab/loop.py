@@ -188,7 +188,7 @@ class _Run:
             self.folder.require_as_written(step)
             listed = {c["step"]: c for c in self.folder.manifest["checkpoints"]}[step]
             if listed.get(MOMENTS, hash_of(moments)) != hash_of(moments):
-                raise ValueError("the optimiser's moments are not what was written")
+                raise ValueError("the optimiser's moments have changed since they were written")
             file = self.folder.path / step_folder_name(step) / "model.safetensors"
             weights = load(read_as_written(file, listed.get(WEIGHTS)))
             self.model.load_state_dict(weights, strict=True)
@@ -245,7 +245,7 @@ def initial_state(folder: SeriesFolder) -> dict[str, Tensor] | None:
     shapes = {name: tuple(tensor.shape) for name, tensor in build_model(folder.config).state_dict().items()}
     if {name: array.shape for name, array in given.items()} != shapes:
         raise ByroteError(
-            f"{folder.path} cannot begin with the weights of a model of another shape",
+            f"{folder.path} cannot start from the weights of a model of another shape",
             help="name a run of the same width, heads, layers, norm, vocabulary and context",
         )
     return {name: torch.from_numpy(array.copy()) for name, array in given.items()}

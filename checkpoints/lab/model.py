@@ -175,7 +175,7 @@ def _attending(model: nn.Module, attended: Bool[Tensor, "batch n_ctx"] | None) -
         return
     if not isinstance(model, NativeModel):
         raise ByroteError(
-            "tokens are dropped from the attention of the native and llama architectures alone",
+            "tokens can be dropped from attention only in the native and llama architectures",
             help='use --architecture native, or how = "input" or "loss"',
         )
 

@@ -96,7 +96,7 @@ def open_run(path: Path, *, step: int = 0, like: Source) -> OtherRun:
     if wanted not in steps:
         nearest = min(steps, key=lambda found: abs(found - step), default=0)
         raise ByroteError(
-            f"{path} has not written step {wanted}", help=f"the nearest is {nearest}; 0 means the last"
+            f"{path} has no checkpoint at step {wanted}", help=f"the nearest is {nearest}; 0 means the last"
         )
     entry, source = steps[wanted], _source(manifest, like)
     if source is None or (source.d_vocab, source.bos_token_id) != (like.d_vocab, like.bos_token_id):

@@ -117,7 +117,7 @@ def write_planted(
         `out`.
 
     Raises:
-        CheckpointError: an unknown kind, or a folder that already holds something.
+        CheckpointError: an unknown kind, or a folder that is not empty.
         ByroteError: the folder cannot be written to.
     """
     if kind not in ("planted", "random"):
@@ -144,11 +144,11 @@ def write_series(
         `out`.
 
     Raises:
-        CheckpointError: a folder that already holds something.
+        CheckpointError: a folder that is not empty.
         ByroteError: the folder cannot be written to.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} already holds something", help="choose a folder that is empty or new")
+        raise CheckpointError(f"{out} is not empty", help="choose an empty or new folder")
     with explained(out):
         make_folder(out)
         write_json(out / "config.json", fields)

@@ -100,7 +100,7 @@ def write_circuit(out: Path, name: str, **options: Any) -> Path:
     """
     if name not in CIRCUITS:
         raise CheckpointError(
-            f"no planted circuit is called {name!r}", help=did_you_mean(name, list(CIRCUITS))
+            f"there is no planted circuit {name!r}", help=did_you_mean(name, list(CIRCUITS))
         )
     fields, state = CIRCUITS[name](**options)
     return write_series(out, fields, state, kind="planted")

@@ -108,9 +108,7 @@ class About:
     trap: str = ""
 
 
-_TILED_TRAP = (
-    "with a norm, tiled data is copied without prefix matching: never infer induction from copy loss"
-)
+_TILED_TRAP = "with a norm, models learn to copy tiled data without prefix matching: never infer induction from copy loss"
 _UNTRIED = "nothing yet"
 ABOUT: Mapping[str, About] = {
     "default": About("the first experiment: four heads a layer, a minute or two", trap=_TILED_TRAP),

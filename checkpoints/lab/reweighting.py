@@ -150,7 +150,7 @@ def balanced(x: Float[np.ndarray, "docs features"]) -> Float[np.ndarray, " docs"
         if np.abs(at).max() > _FARTHEST:
             break
     raise ByroteError(
-        "no weights of these documents take away the correlation of these n-grams",
+        "no weighting of these documents removes the correlation of these n-grams",
         help="use fewer ngrams, or more candidates",
     )
 

@@ -142,8 +142,8 @@ class Plan:
             ready = [stack for stack in left if all(done.issuperset(self.runs[k].needs) for k in stack)]
             if not ready:
                 raise ByroteError(
-                    "runs of this grid wait for one another, or for a run that is not in it",
-                    help="correct what they need",
+                    "runs of this grid depend on one another in a circle, or on a run that is not in the grid",
+                    help="correct the run names that their settings refer to",
                 )
             yield ready
             done.update(self.runs[k].folder for stack in ready for k in stack)
@@ -185,8 +185,8 @@ class Grid:
             ready = [run for run in runs if run.folder not in levels and levels.keys() >= set(run.needs)]
             if not ready:
                 raise ByroteError(
-                    "arms of this grid are made from one another's runs in a circle",
-                    help="correct what they are made from",
+                    "arms of this grid depend on one another's runs in a circle",
+                    help="correct the run names that their settings refer to",
                 )
             levels |= {run.folder: 1 + max((levels[one] for one in run.needs), default=-1) for run in ready}
         return [levels[run.folder] for run in runs]
@@ -272,19 +272,20 @@ def grid_from(data: Mapping[str, Any]) -> Grid:
     tables = _named({"arms": unchained(_named(data, "arms", MAX_ARMS))}, "arms", MAX_ARMS)
     arms = tuple(_arm(name, table, base, sizes) for name, table in tables.items())
     if not arms:
-        raise ByroteError("the grid has no arm", help="write one as [arms.NAME] with its kind")
+        raise ByroteError("the grid has no arms", help="write one as [arms.NAME] with its kind")
     for arm in arms:
         _require_others(arm, arms, sizes)
     together = data.get("together", MOST_TOGETHER)
     if type(together) is not int or not 1 <= together <= MOST_TOGETHER:
         raise ByroteError(
             f"together is {str(together)[:40]!r}",
-            help=f"write how many runs are trained together at most, 1 to {MOST_TOGETHER}",
+            help=f"write the largest number of runs to train together, 1 to {MOST_TOGETHER}",
         )
     grid = Grid(name, _seeds(data.get("seeds", 1)), sizes, arms, together)
     if (n_runs := sum(len(arm.sizes or sizes) for arm in arms) * len(grid.seeds)) > MAX_RUNS:
         raise ByroteError(
-            f"the grid has {n_runs:,} runs", help=f"it may have {MAX_RUNS:,}: take fewer seeds, sizes or arms"
+            f"the grid has {n_runs:,} runs",
+            help=f"at most {MAX_RUNS:,} are allowed: use fewer seeds, sizes or arms",
         )
     return grid
 
@@ -301,19 +302,19 @@ def _require_others(arm: GridArm, arms: Sequence[GridArm], sizes: Mapping[str, L
     control = by_name.get(arm.control)
     if control is not None and control.settings.get("source") != arm.settings.get("source"):
         raise ByroteError(
-            f"the arms {arm.name!r} and {arm.control!r} are compared, and have other sources",
+            f"the arms {arm.name!r} and {arm.control!r} are compared, but have different sources",
             help="an arm and its control share their fresh data: give both the same [arms.NAME.settings] source",
         )
     for needed in arm.arm.needs:
         if needed not in by_name:
             raise ByroteError(
-                f"the arm {arm.name!r} is made from runs of {needed[:40]!r}, which is no arm of the grid",
+                f"the arm {arm.name!r} is made from runs of {needed[:40]!r}, which is not an arm of the grid",
                 help=did_you_mean(needed[:40], by_name),
             )
     if arm.control and (control is None or arm.control == arm.name):
         others = [name for name in by_name if name != arm.name]
         raise ByroteError(
-            f"the control of the arm {arm.name!r} is {arm.control[:40]!r}, which is no other arm of the grid",
+            f"the control of the arm {arm.name!r} is {arm.control[:40]!r}, which is not another arm of the grid",
             help=did_you_mean(arm.control[:40], others) if others else "declare it",
         )
     for other in (*arm.arm.needs, *filter(None, [arm.control])):
@@ -424,13 +425,13 @@ def _of_kind(now: Any, new: Any, what: str) -> Any:
     elif isinstance(now, str):
         fits, kind = (
             isinstance(new, str) and new.isprintable() and len(new) <= 200,
-            "a text of at most 200 characters",
+            "text of at most 200 characters",
         )
     elif isinstance(now, tuple):
         fits = isinstance(new, list) and len(new) == len(now) and all(type(x) in (int, float) for x in new)
         kind = f"a list of {len(now)} numbers"
     else:
-        fits, kind = False, "nothing that a grid can set"
+        fits, kind = False, "not a setting that a grid can change"
     if not fits:
         raise ByroteError(f"{what} is {str(new)[:40]!r}", help=f"it is {kind}")
     return tuple(map(float, new)) if isinstance(now, tuple) else float(new) if isinstance(now, float) else new
@@ -444,12 +445,12 @@ def _named(data: Mapping[str, Any], key: str, most: int) -> dict[str, Any]:
     for name in tables:
         if not _NAME.fullmatch(name) or name.lower() in RESERVED or name.endswith("."):
             raise ByroteError(
-                f"{name[:40]!r} of [{key}] is no name for a folder",
+                f"{name[:40]!r} of [{key}] is not a valid folder name",
                 help=f"use letters, digits and . _ -, at most 40, and not {RESERVED[0]!r}",
             )
     if len({name.lower() for name in tables}) < len(tables):
         raise ByroteError(
-            f"two of [{key}] differ in nothing but capitals", help="folders may not know the difference"
+            f"two names in [{key}] differ only in capitals", help="file systems may not distinguish them"
         )
     return tables
 
@@ -460,7 +461,7 @@ def _table(data: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ByroteError(f"{where} is no table", help="write its keys below it")
+        raise ByroteError(f"{where} is not a table", help="write its keys below it")
     return value
 
 

@@ -60,7 +60,7 @@ class Configured:
                 )
             if not _is_of(value, types[name]):
                 raise ByroteError(
-                    f"{name} of the {cls.what} {cls.name} is {str(value)[:40]!r}, which is no {types[name]}",
+                    f"{name} of the {cls.what} {cls.name} is {str(value)[:40]!r}, which is not of type {types[name]}",
                     help=f"give a value of type {types[name]}",
                 )
         return cls(**settings)
@@ -76,12 +76,12 @@ class Configured:
         for word in words:
             name, equals, value = word.partition("=")
             if not equals:
-                raise ByroteError(f"{word!r} gives a setting no value", help="write NAME=VALUE")
+                raise ByroteError(f"{word!r} gives a setting without a value", help="write NAME=VALUE")
             try:
                 found[name] = _TYPED.get(types.get(name, ""), str)(value)
             except (ValueError, KeyError):
                 raise ByroteError(
-                    f"{name} of the {cls.what} {cls.name} is {value!r}, which is no {types[name]}",
+                    f"{name} of the {cls.what} {cls.name} is {value!r}, which is not of type {types[name]}",
                     help=f"give a value of type {types[name]}",
                 ) from None
         return found

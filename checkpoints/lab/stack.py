@@ -400,5 +400,5 @@ class _Stack:
         self.trained.set_moments(step=step, saved=load(data))
         for run, entry in enumerate(listed):
             if hash_of(self._moments_of(run, step)) != entry[MOMENTS]:
-                raise ValueError("the optimiser's moments are not what was written")
+                raise ValueError("the optimiser's moments have changed since they were written")
         return step

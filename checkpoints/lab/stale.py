@@ -57,6 +57,6 @@ def require_current(folder: SeriesFolder) -> None:
     """
     if other := stale_because(folder):
         raise ByroteError(
-            f"{folder.path} was made from weights of {other}, which has been trained again since and has others now",
-            help="pass --fresh to make and train it again; or move it away to keep it as it is",
+            f"{folder.path} was made from weights of {other}, which was retrained since and now has different weights",
+            help="pass --fresh to train it again, or move it away to preserve it as it is",
         )

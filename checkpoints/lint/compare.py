@@ -99,7 +99,7 @@ def tokenizer_facts(scans: Sequence[StepScan]) -> list[Fact]:
     for name in TOKENIZER_FILES:
         severity, meaning = "", ""
         if name in _DESCRIBING:
-            severity, meaning = "note", "Special tokens or settings changed; ids may be used otherwise."
+            severity, meaning = "note", "Special tokens or settings changed; ids may be used differently."
         for odd in odd_steps([(s.step, s.tokenizer[name]) for s in scans if name in s.tokenizer]):
             evidence = {"file": name, "here": odd.here, "usual": odd.usual}
             facts.append(fact("tokenizer_change", odd.steps, evidence, severity=severity, meaning=meaning))

@@ -59,7 +59,7 @@ def grid_facts(steps: Sequence[int], *, scheduled: Sequence[int] | None = None) 
         if grid.missing:
             facts.append(fact("missing_steps", grid.missing, {"grid": grid.name}))
         if grid.beyond:
-            meaning = "The grid may have a hole at its end, or was never meant to reach further."
+            meaning = "Steps may be missing at the end of the grid, or it was never meant to reach further."
             facts.append(
                 fact("missing_steps", grid.beyond, {"grid": grid.name}, severity="note", meaning=meaning)
             )

@@ -28,28 +28,31 @@ MAX_LINT_BYTES = 256 << 20  # a fact may name every tensor of every step
 
 _MIXTURE = "The tensors were taken from another step: this step is a mixture of two."
 KINDS: dict[str, tuple[str, str]] = {
-    "unreadable": ("error", "This step cannot be measured; what is said of its neighbours spans the hole."),
+    "unreadable": ("error", "This step cannot be measured; comparisons of its neighbours span the gap."),
     "identical_steps": ("error", "One step was saved, copied or uploaded under several labels."),
-    "equals_final": ("error", "These labels serve the final weights: nothing changes along them."),
-    "final_equals_early": ("error", "The last label serves an early step: training seems undone."),
+    "equals_final": ("error", "All these labels hold the final weights: nothing changes between them."),
+    "final_equals_early": (
+        "error",
+        "The last label holds the weights of an early step: training seems undone.",
+    ),
     "shard_from_other_step": ("error", _MIXTURE),
     "tensors_from_other_step": ("error", _MIXTURE),
     "unchanged_tensors": (
         "note",
-        "Frozen, without a gradient, or moving less than their number type can hold.",
+        "Frozen, without a gradient, or moving less than their number type can represent.",
     ),
     "swapped_steps": (
         "warning",
-        "The two labels were exchanged: each step's weights lie between the other's neighbours.",
+        "The two labels were swapped: each step's weights lie between the other's neighbours.",
     ),
     "out_of_line": (
         "warning",
-        "The weights come from another run or from a damaged file: training does not go there and back.",
+        "The weights come from another run or from a damaged file: training does not jump away and back.",
     ),
     "norm_out_of_line": ("warning", "The weights were scaled, folded or saved by other code at these steps."),
     "jump": (
         "warning",
-        "Training restarted from other weights, another run goes on here, or steps in between are missing.",
+        "Training restarted from other weights, another run continues here, or steps in between are missing.",
     ),
     "tensors_out_of_line": (
         "warning",
@@ -57,7 +60,7 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "tensors_jump": (
         "warning",
-        "These tensors were re-initialised, re-ordered or first trained here; the rest went on as before.",
+        "These tensors were re-initialised, re-ordered or first trained here; the rest continued as before.",
     ),
     "step0_not_ancestor": (
         "warning",
@@ -71,11 +74,11 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "config_change": (
         "error",
-        "These steps would be run as another model than the rest: a config from elsewhere.",
+        "These steps would be run as a different model from the rest: their config is from elsewhere.",
     ),
     "tokenizer_change": (
         "warning",
-        "The same id stands for another piece of text at these steps: texts are not comparable.",
+        "The same id means another piece of text at these steps: texts are not comparable.",
     ),
     "dtype_change": (
         "warning",
@@ -88,9 +91,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "shape_change": ("error", "The weights belong to a model of another size, or the model was resized."),
     "missing_tensors": (
         "error",
-        "The file is incomplete; whatever loads it would fill the hole with random numbers.",
+        "The file is incomplete; loaders would fill the gap with random numbers.",
     ),
-    "extra_tensors": ("warning", "These steps hold another model, or something beside the model."),
+    "extra_tensors": ("warning", "These steps hold another model, or more than the model."),
     "non_finite": ("error", "Training diverged or the file is damaged; the model's outputs are not numbers."),
     "loss_above_uniform": ("warning", ""),  # found in results, which say what it means
 }

@@ -85,7 +85,7 @@ def fill(
     strangers = [name for name in unexpected if not _OLD_BUFFERS.search(name)]
     if exact and strangers:
         raise CheckpointError(
-            f"step {step}: {len(strangers)} tensors are no part of the architecture in config.json ({_first(strangers)})",
+            f"step {step}: {len(strangers)} tensors do not belong to the architecture in config.json ({_first(strangers)})",
             help="config and weights belong to different models; or save the model's state_dict() alone",
         )
     # Extra heads and old buffers may be left out; layers that config.json does not count are another model.
@@ -165,7 +165,7 @@ def _class_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
 
     if config.get("quantization_config"):
         raise CheckpointError(
-            "the weights are quantised, which no swap or hook reads", help="save them dequantised first"
+            "the weights are quantised, which byrote cannot measure", help="save them dequantised first"
         )
     wanted = config.get("architectures")
     wanted = [name for name in wanted if isinstance(name, str)] if isinstance(wanted, list) else []
@@ -181,7 +181,8 @@ def _class_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
     settings = CONFIG_MAPPING[model_type].from_dict(_plain_fields(config))
     if type(settings) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise CheckpointError(
-            f"{shown(model_type)} is no causal language model", help="byrote measures those"
+            f"{shown(model_type)} is not a causal language model",
+            help="byrote measures causal language models only",
         )
     for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
         count = getattr(settings, name, None)

@@ -74,7 +74,7 @@ def _as_gpt2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     plain = {_PREFIX.sub("", name): t for name, t in tensors.items() if not _MASK.search(name)}
     flat = [shown(name) for name, t in plain.items() if _TRANSPOSED.search(name) and t.ndim != 2]
     if flat:
-        raise CheckpointError(f"{flat[0]} is no matrix", help="is this file nanoGPT's own ckpt.pt?")
+        raise CheckpointError(f"{flat[0]} is not a matrix", help="is this file nanoGPT's own ckpt.pt?")
     mapped = {name: t.t() if _TRANSPOSED.search(name) else t for name, t in plain.items()}
     for name, tensor in list(mapped.items()):
         bias = f"{name.removesuffix('weight')}bias"

@@ -128,8 +128,8 @@ def _rotary_adjacent(checkpoint: Checkpoint, legacy: LegacyConfig, contents: Con
         if legacy.rotary_adjacent is None:
             raise CheckpointError(
                 f"step {checkpoint.step}: the config has no rotary_adjacent_pairs, and the weights no rotary_sin",
-                help="add rotary_adjacent_pairs to the config: true where neighbouring pairs turn (GPT-J), "
-                "false where halves do (GPT-NeoX, Llama)",
+                help="add rotary_adjacent_pairs to the config: true where neighbouring pairs are rotated (GPT-J), "
+                "false where halves are (GPT-NeoX, Llama)",
             )
         return legacy.rotary_adjacent
     saved = _state(checkpoint, contents, [table])[table]
@@ -143,7 +143,7 @@ def _rotary_adjacent(checkpoint: Checkpoint, legacy: LegacyConfig, contents: Con
     raise CheckpointError(
         f"step {checkpoint.step}: the angles saved in rotary_sin are not those of rotary_dim={legacy.rotary_dim}, "
         f"rotary_base={legacy.rotary_base:g}, rotary_adjacent_pairs={legacy.rotary_adjacent}",
-        help="the config belongs to another model, or the angles were scaled in a way it does not say",
+        help="the config belongs to another model, or the angles were scaled in a way it does not record",
     )
 
 

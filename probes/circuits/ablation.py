@@ -36,19 +36,18 @@ from byrote.probes.stimuli import Stimulus
         "zero": "change in loss on later blocks with z set to 0",
         "mean": "change in loss on later blocks with z set to its mean over the other sequences at the same position",
         "resample": "change in loss on later blocks with z taken from another sequence of the stimulus",
-        "pattern_preserving": "change in loss on later blocks with z set to 0 and later layers' attention kept as in "
+        "pattern_preserving": "change in loss on later blocks with z set to 0 and later layers' attention frozen as in "
         "the clean run",
         "clean": "loss on later blocks with nothing changed",
     },
     main_metric="mean",
     directions={"clean": "lower"},
-    reads_as="Above 0: the model predicts repeats worse without the head. 0 is no proof that it does nothing: heads "
-    "stand in for each other, and a head that lowers others' loss goes below. Zero also takes away what a head "
+    reads_as="Above 0: the model predicts repeats worse without the head. 0 does not prove that it does nothing: heads back each other up, and a head that lowers others' loss goes below. Zero also takes away what a head "
     "always writes; mean leaves it. pattern_preserving near 0 where zero is large: the head steers others' "
     "attention, as a previous-token head does",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
-    "values, or patterns set so do not move the logits",
+    "values, or patterns set so do not change the logits",
     undefined="the loss is not finite",
     version=2,
     default=False,

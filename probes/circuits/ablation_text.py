@@ -34,21 +34,21 @@ from byrote.probes.stimuli import Stimulus
         "loss_zero": "change in mean loss with z set to 0",
         "loss_mean": "change in mean loss with z set to its mean over the other sequences at the same position",
         "loss_resample": "change in mean loss with z taken from another sequence of the stimulus",
-        "loss_pattern_preserving": "change in mean loss with z set to 0 and later layers' attention kept as in the "
+        "loss_pattern_preserving": "change in mean loss with z set to 0 and later layers' attention frozen as in the "
         "clean run",
         "icl_zero": "change in late minus early loss with z set to 0",
         "icl_mean": "change in late minus early loss with z set to its mean over the other sequences at the same "
         "position",
         "icl_resample": "change in late minus early loss with z taken from another sequence of the stimulus",
-        "icl_pattern_preserving": "change in late minus early loss with z set to 0 and later layers' attention kept "
+        "icl_pattern_preserving": "change in late minus early loss with z set to 0 and later layers' attention frozen "
         "as in the clean run",
     },
     main_metric="loss_mean",
     reads_as="icl above 0: the late loss suffers more than the early one, the head serves in-context learning. loss "
     "above 0 with icl near 0: it serves everywhere alike. icl rests on two tokens a sequence: mind the interval",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
-    "values, or patterns set so do not move the logits",
+    "values, or patterns set so do not change the logits",
     undefined="the loss is not finite",
     version=2,
     default=False,

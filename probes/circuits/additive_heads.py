@@ -32,16 +32,16 @@ from byrote.probes.stimuli import Stimulus
     chance="0: nothing",
     metrics={
         "first_gain": "loss saved by the strongest of the heads that match prefixes and raise what followed, the others ablated",
-        "rest_gain": "loss that all the others save beside it",
+        "rest_gain": "loss that all the others save in addition",
         "without_all": "loss added on later blocks with all of them ablated",
         "n_heads": "how many match prefixes and raise what followed, however little",
     },
     main_metric="first_gain",
     units={"n_heads": "heads"},
     undirected=("without_all", "n_heads"),
-    reads_as="Both above 0: the heads add up. rest_gain near 0: the strongest could do it alone, the others stand in for it. "
+    reads_as="Both above 0: the heads add up. rest_gain near 0: the strongest could do it alone, the others back it up. "
     "first_gain near 0: it does nothing without the others",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions depend on later tokens; "
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions depend on later tokens; "
     "there is one sequence only; attention is not finite, not causal or does not sum to 1",
     undefined="fewer than two heads match prefixes and raise what followed",
     default=False,

@@ -45,8 +45,8 @@ _POSITIONS = 512
     main_metric="keys",
     units={"positions": "position fraction"},
     reads_as="1: the memory is complete. output comes first where the head copies, keys where it matches what earlier heads move, "
-    "positions where it is a previous-token head. Strength is not in it: a faint memory recalls as well as a strong one",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; smeared keys; for positions, no learned ones",
+    "positions where it is a previous-token head. Strength does not count: a faint memory recalls as well as a strong one",
+    not_measured="a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); fewer than two layers; smeared keys; for positions, no learned ones",
     undefined="the model has no learned positions",
     default=False,
     passes="none: weights alone",
@@ -90,7 +90,7 @@ def recalled(weights: HeadWeights, ids: Int[Tensor, " n_ids"], seed: int) -> dic
         raise NotMeasuredError("a norm after attention makes what a head writes non-linear")
     if weights.smeared_keys:
         raise NotMeasuredError(
-            "keys are smeared: each is a mixture of two tokens', of which W_K alone says nothing"
+            "keys are smeared: each is a mixture of two tokens', which W_K alone does not describe"
         )
     n_layers, n_heads = weights.W_V.shape[:2]
     if n_layers < 2:

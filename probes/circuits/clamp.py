@@ -40,9 +40,9 @@ from byrote.probes.stimuli import Stimulus
     reads_as="Well below 0: the head could copy, or feed heads that do, and what is missing is where it looks. 0 on "
     "a head that matches already: nothing is left to gain; 0 on one that does not: what it writes would not help. "
     "Above 0: what the head does instead is needed",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only; keeping patterns: head outputs are not attention times "
-    "values, or patterns set so do not move the logits",
+    "values, or patterns set so do not change the logits",
     undefined="the loss is not finite",
     version=2,
     default=False,

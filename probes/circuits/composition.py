@@ -78,12 +78,12 @@ PairTensor = Float[Tensor, "src_layer src_head layer head"]
         "n_pairs": "pairs",
         "n_kept": "pairs",
     },
-    smallest={"Frobenius ratio": (0.05, "the twentieth part of the largest ratio, 1")},
+    smallest={"Frobenius ratio": (0.05, "a twentieth of the largest ratio, 1")},
     undirected=("n_pairs", "n_kept"),
-    reads_as="An aid to exploring, no finding: a high z names a pair worth testing, and of many pairs the highest is "
-    "large by chance alone. It is blind to size and use: the pair with the highest z need not do the work. Test a path "
+    reads_as="For exploration, not a finding: a high z names a pair worth testing, and among many pairs the highest is "
+    "large by chance alone. It ignores size and use: the pair with the highest z need not matter. Test a path "
     "with induction_circuit",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; smeared keys; either "
+    not_measured="a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); fewer than two layers; smeared keys; either "
     "head's circuit is zero or not finite; no z where there are fewer than 8 other pairs",
     undefined="the circuit of one of the two heads is zero or not finite, or there are fewer than 8 other pairs",
     order=120,
@@ -109,7 +109,7 @@ def composition(weights: HeadWeights, seed: int) -> dict[str, ProbeScores]:
         raise NotMeasuredError("the model has one layer: no head can read what an earlier one wrote")
     if weights.smeared_keys:
         raise NotMeasuredError(
-            "keys are smeared: each is a mixture of two tokens', of which W_K alone says nothing"
+            "keys are smeared: each is a mixture of two tokens', which W_K alone does not describe"
         )
     found, spectra = ratios(weights)
     null = nulls(spectra, weights.W_V.shape[2] - weights.centred, seed)

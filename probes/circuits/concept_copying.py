@@ -40,7 +40,7 @@ from byrote.probes.stimuli import Stimulus
         "random": "score with two random tokens in the word's place",
         "random_token": "token with two random tokens in the word's place: token_copying",
         "clean": "probability of the second token where the word was seen",
-        "corrupted": "that probability where it was not: what the first token tells of the second",
+        "corrupted": "that probability where it was not: what the first token reveals of the second",
         "n_words": "words there are to draw from",
     },
     main_metric="score",
@@ -50,7 +50,7 @@ from byrote.probes.stimuli import Stimulus
     reads_as="score above 0 with token near 0: a concept head. token above 0 with score near 0: a token copier. score "
     "above 0 on random pairs too: the head looks two tokens ahead, words or not. Where corrupted is high already, the "
     "first token gives the second away and nothing is left to restore",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; a block has fewer than 6 tokens",
     undefined="the probability is not finite",
     default=False,

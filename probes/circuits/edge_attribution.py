@@ -84,7 +84,7 @@ N_STEPS, N_RANDOM, MOST_ROWS = 5, 3, 512
     "that head's into the logits, are the known circuit. First order: a saturated softmax hides an edge that the "
     "exact faithfulness curve shows missing. A curve that reaches 1 with few edges and far above its chance: a small "
     "circuit. Shared keys and values (grouped queries) are listed under the first head that uses them",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); attention and MLP read one norm "
+    not_measured="a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); attention and MLP read one norm "
     "(GPT-J); writes do not add up to what is read (BLOOM); the logits or gradients are not finite",
     undefined="redrawing what came before costs no more than 0.05 nats: the model does not copy, and no circuit "
     "explains it; or no circuit reaches 80%",

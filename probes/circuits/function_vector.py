@@ -70,8 +70,8 @@ EXAMPLES = 8
     settings=("clean", "corrupted", "n_tasks", "n_examples"),
     reads_as="Above 0: a function-vector head. A model whose clean is no higher than its corrupted does not learn from "
     "these examples, and no head can bring it back. overlap near its chance: the heads of in-context tasks are not "
-    "those that copy. The strongest heads are chosen on the sequences they are shown on",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    "those that copy. The strongest heads are chosen on the same sequences on which they are reported",
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; no task has enough pairs; the context holds no prompt of 2 examples",
     undefined="the probability is not finite, or attention is not",
     default=False,
@@ -160,7 +160,7 @@ def effects_on(
         k = min(EXAMPLES, (model.shape.n_ctx - 3) // 2, len(pairs) - 1)
         if k < 3:
             raise ByroteError(
-                f"the task {name!r} has {len(pairs)} pairs in which no token stands twice on one side",
+                f"the task {name!r} has {len(pairs)} pairs in which no token occurs twice on one side",
                 help="give 4 or more; a prompt holds 8 examples where there are 9",
             )
         clean, corrupted, patched = head_effects(

@@ -175,7 +175,7 @@ def _returned(
     """Mean change over the mean difference of the two steps, resampled together."""
     _, lo, hi, n = _interval(way_back, seed)
     if not (lo > 0 or hi < 0):
-        return None, "the two steps do not surely differ"
+        return None, "the two steps do not clearly differ"
     return (*ratio_of_means(change, way_back, seed=seed), n), ""
 
 

@@ -46,7 +46,7 @@ CLASSES = ("prefix_matching", "previous_token")
         "random": "loss on later blocks with as many other heads of the same layers instead",
         "clean": "loss on later blocks with all heads",
         "none": "loss on later blocks with every head ablated",
-        "heads": "heads left standing (a head may be of both kinds)",
+        "heads": "heads left in place (a head may be of both kinds)",
     },
     main_metric="loss",
     curve_axis="heads of either kind",
@@ -55,9 +55,8 @@ CLASSES = ("prefix_matching", "previous_token")
     directions={"returned": "higher", "random": None, "none": None, "heads": None},
     settings=("heads",),
     reads_as="returned near 1 at k = 1: two heads are the circuit. Rising with k: it is spread. Near 0 at all k while clean is low: "
-    "copying is done by other heads than those that look the part. Falls of loss while clean stands still are progress that "
-    "the whole model's loss hides",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    "copying is done by heads other than these. Where this loss falls and clean stays flat, these heads improve unseen by the whole model's loss",
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only; attention cannot be scored",
     undefined="all heads together do not surely lower the loss (returned), or a layer has too few other heads (random)",
     default=False,

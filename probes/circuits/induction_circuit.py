@@ -12,7 +12,7 @@ Wang et al. 2022, arXiv:2211.00593.
    queries, values, and every head and MLP in between are those of the clean run
 3. change = the receiver's prefix_matching with that path ablated minus without, paired by sequence
 4. q_change: the same with the path into the queries
-5. k_z, q_z: composition of the pair from the weights, as `composition` has it; no part of the answer
+5. k_z, q_z: composition of the pair from the weights, as `composition` has it; not part of the test
 
 Block lengths differ between sequences: in blocks of one length the earlier copy stands at the same place in all of them,
 and the mean over the others would hold the very position that a head passes on. Only the direct path is seen, not what
@@ -52,7 +52,7 @@ N_SENDERS = N_RECEIVERS = 4
     metrics={
         "change": "change in the later head's prefix matching when the path into its keys is ablated",
         "q_change": "the same for the path into its queries",
-        "k_z": "K-composition of the pair against the other pairs of its layers; no part of the answer",
+        "k_z": "K-composition of the pair against the other pairs of its layers; not part of the test",
         "q_z": "Q-composition, the same",
         "n_pairs": "pairs measured: of the 4 strongest previous-token, the 4 strongest duplicate-token and the 4 "
         "strongest prefix-matching heads",
@@ -72,7 +72,7 @@ N_SENDERS = N_RECEIVERS = 4
     "its queries from a duplicate-token head, the pair is an induction circuit. Near 0 in all rows of a head that matches "
     "prefixes: it reads several heads that do the same, or through MLPs, or matches otherwise. A high z without a "
     "change: wired, not used",
-    not_measured="fewer than two layers; a norm after attention bends what heads write (Gemma 2, OLMo 2); replacing "
+    not_measured="fewer than two layers; a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); replacing "
     "keys does not move attention; attention is not finite, not causal or does not sum to 1; there is one sequence "
     "only",
     undefined="no token of the stimulus has an earlier copy, or a head's circuit is zero",

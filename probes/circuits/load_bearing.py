@@ -68,7 +68,7 @@ _UNCALLED = "copying was not measured, so that no head can be called"
     unit="nats",
     better="higher",
     stimulus=("repeated_random", "shuffled_repeat", "jittered_repeat"),
-    summary="Verdict: does the model need the heads that look like induction heads, more than random heads beside them?",
+    summary="Verdict: does the model need the heads that look like induction heads, more than random heads near them?",
     chance="0: no more is lost than with as many random heads of the same layers, or of layers around them",
     metrics={
         "verdict": "4 load without signature, 3 load-bearing, 2 distributed induction, 1 signature only, 0 neither",
@@ -113,11 +113,9 @@ _UNCALLED = "copying was not measured, so that no head can be called"
     settings=("n_top", "n_draws", "n_possible", "layers_away"),
     uncompared=("verdict",),
     reads_as="load-bearing: the top heads match prefixes, and their loss costs over 0.05 nats, more than a tenth of what "
-    "copying is worth, and more than random heads'. distributed induction: these few can be spared, all that match "
-    "together cannot. signature only: they look the part and copying does without. load without signature: they carry "
-    "the loss and match nothing. Few heads mean few draws (n_draws); random heads may be induction heads too, which makes "
+    "copying is worth, and more than random heads'. distributed induction: these few are dispensable, all that match together are not. signature only: they match prefixes, and copying does not need them. load without signature: they carry the loss and match no prefixes. Few heads mean few draws (n_draws); random heads may be induction heads too, which makes "
     "excess small",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; there is one sequence only (its verdict: fewer than 16); attention is not finite, not causal or does not sum to 1",
     undefined="there are no such heads",
     default=False,

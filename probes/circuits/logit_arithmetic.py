@@ -76,7 +76,7 @@ def logit_arithmetic(
     before, after = (_load(series, step, device, dtype) for step in (from_step, to_step))
     if before.shape != after.shape:
         raise ByroteError(
-            f"steps {from_step:,} and {to_step:,} are models of other shapes",
+            f"steps {from_step:,} and {to_step:,} have models of different shapes",
             help="take two steps of one series",
         )
     stimuli, refused = _texts(series, before, seed=seed, n_seq=n_seq)
@@ -163,7 +163,7 @@ def _rows(
     for metric, scale in metrics:
         ends, n, reason = (np.nan, np.nan, np.nan), 0, refused
         if found is not None and metric == "raised_excess":
-            reason = "there is no fresh text to hold it against"
+            reason = "there is no fresh text to compare it with"
             if fresh is not None:
                 ends = two_sample_interval(found["raised"], fresh, lambda a, b: a - b, seed=seed)  # 5.
                 n = len(found["raised"])

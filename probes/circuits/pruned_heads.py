@@ -53,8 +53,7 @@ TENTHS = (3, 4, 5, 6, 7, 8, 9)
     position_start=3,
     units={"survives": "share of weights", "later": "nats", "first": "nats"},
     directions={"later": "lower", "first": None},
-    reads_as="A head that survives 0.7 rests on few large weights, one that does not survive 0.3 on many small ones. Magnitudes "
-    "are no importance: a head may go because an earlier one did. Compare heads, steps and runs of one architecture",
+    reads_as="A head that survives 0.7 rests on few large weights, one that does not survive 0.3 on many small ones. Magnitude is not importance: a head may fail because an earlier one did. Compare heads, steps and runs of one architecture",
     not_measured="attention cannot be scored; predictions depend on later tokens",
     undefined="the head does not match prefixes above chance, so that there is nothing to survive",
     default=False,

@@ -35,10 +35,9 @@ from byrote.probes.stimuli import Stimulus
     },
     main_metric="score",
     settings=("clean", "corrupted"),
-    reads_as="Well above 0: the head's output is enough to copy. Heads that do it together each score little; heads "
-    "that match prefixes and score 0 are needed by others, or by nothing. Read concept_copying beside it: heads "
+    reads_as="Well above 0: the head's output is enough to copy. Heads that do it together each score little; heads that match prefixes and score 0 serve other heads, or nothing. Read concept_copying beside it: heads "
     "that copy words serve a route of their own",
-    not_measured="removing all heads' outputs does not move the logits; the logits are not finite; predictions "
+    not_measured="removing all heads' outputs does not change the logits; the logits are not finite; predictions "
     "depend on later tokens; a block has fewer than 6 tokens",
     undefined="the probability is not finite",
     default=False,

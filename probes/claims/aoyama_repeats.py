@@ -37,7 +37,7 @@ def _enough(runs: Runs) -> Effects:
     return Effects(found.values, f"{found.words}; at a tenth copying appears at {steps_in_words(onset)}")
 
 
-_UNIT, _REASON = "attention fraction", "one in twenty: the twentieth part of what there is to have"
+_UNIT, _REASON = "attention fraction", "one in twenty: a twentieth of the full range"
 _LATER = Rule("rises", float(np.log(1.1)), kind="ranks")
 _PICTURE = Picture("arms", _METRIC, _ALL)
 _FRONTIER = "Formation depends on how often bigrams repeat and how reliably, along a Pareto frontier of the two (abstract)"

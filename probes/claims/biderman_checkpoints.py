@@ -18,13 +18,13 @@ def _seeds(runs: Runs) -> list[tuple[int, int]]:
     """The seeds that extract something at their last step.
 
     Raises:
-        NotTestable: most extract nothing, so that nothing was to be foretold.
+        NotTestable: most extract nothing, so there was nothing to predict.
     """
     seeds = runs.seeds(_PLANTED)
     found = [seed for seed in seeds if runs.final(_PLANTED, "extracted", [seed])[0] > 0]
     if 2 * len(found) < len(seeds):
         raise NotTestable(
-            f"{len(found)} of {len(seeds)} models have memorised anything at the end, so that nothing was to be foretold"
+            f"{len(found)} of {len(seeds)} models have memorised anything at the end, so there was nothing to predict"
         )
     return found
 

@@ -73,7 +73,6 @@ CLAIMS = (
         onset_rule=_RULE,
         primary="onset",
         picture=Picture("steps", "position_recall", (_PLACE,)),
-        revised="that a memory which most models end without has no place in the order was decided when runs had shown positions to be one; "
-        "since then it is the rule of every order of two onsets",
+        revised="memories that most models end without were excluded from the order after runs had shown positions to be one; this has since been the rule for every order of two onsets",
     ),
 )

@@ -14,7 +14,7 @@ from byrote.probes.degrade.verdicts import Rule
 
 PLANTED = Grid(
     "planted",
-    "2 layers with MLPs on short text from a table with one private phrase a document; 132 documents stand in it 0 to 512 times",
+    "2 layers with MLPs on short text from a table with one private phrase a document; 132 documents occur in it 0 to 512 times",
     file="planted",
     sizes=("d12", "d20", "d32"),
     probes=("exact_match", "extraction", "exposure"),
@@ -96,7 +96,7 @@ CLAIMS = (
         36,
         "carlini-duplicates",
         "carlini",
-        "The more often a sequence stands in the training data, the more likely it is extracted.",
+        "The more often a sequence occurs in the training data, the more likely it is extracted.",
         "GPT-Neo 125M to 6B on the Pile, 2 to 900 duplicates: rises throughout (figure 1)",
         "slope of the share extracted (7 tokens greedily after 7, word for word) on the logarithm of how often documents were planted, "
         "at the largest size; exposure in bits is shown beside it",
@@ -115,14 +115,14 @@ CLAIMS = (
         36,
         "carlini-log-linear",
         "carlini",
-        "It grows with the logarithm of the number of duplicates, in a line.",
+        "Extraction grows linearly with the logarithm of the number of duplicates.",
         "A log-linear relation; neither its slope nor its fit is printed",
         "nats of likelihood by which a straight line in the logarithm fits the share extracted worse than a logistic curve, which has a "
         "threshold, less two",
         "extracted",
         "nats of likelihood",
         Rule("falls", 0.0),
-        "two nats, odds of seven to one, are the least that tells two curves of two constants apart; below them the line is as good",
+        "two nats, odds of seven to one, are the least that distinguishes two curves of two constants; below them the line is as good",
         (PLANTED.name,),
         against_a_line,
         picture=Picture("extraction", "extracted", (_NEVER, *_BY_COUNT)),
@@ -132,7 +132,7 @@ CLAIMS = (
         36,
         "carlini-size",
         "carlini",
-        "Larger models give out more of the same data.",
+        "Larger models reproduce more of the same data.",
         "19 points more for ten times the parameters (R2 99.8%)",
         "slope of the share extracted, of all that were planted, on the logarithm of the number of parameters, three sizes",
         "extracted",

@@ -67,7 +67,7 @@ PAPERS: Mapping[str, Paper] = MappingProxyType(
                 "Biderman et al. 2023, Emergent and Predictable Memorization in Large Language Models",
                 "2304.11158",
             ),
-            Paper("findings", "Findings of byrote's own trials, published nowhere"),
+            Paper("findings", "Findings of byrote's own trials, unpublished"),
         )
     }
 )

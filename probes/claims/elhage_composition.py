@@ -57,12 +57,11 @@ CLAIMS = (
         "k_composition",
         "Frobenius ratio",
         Rule("rises", 0.05),
-        "the twentieth part of the largest ratio, 1",
+        "a twentieth of the largest ratio, 1",
         (HEADS.name,),
         _kinds,
         picture=Picture("steps", "k_composition", (_PLACE,)),
-        revised="the metric was z against the other pairs of the model, which cannot show a composition that most of them have, and the "
-        "kept run had shown it (K 1.9, Q 2.1, V 2.3) before it was replaced by the paper's own; that one had not been looked at",
+        revised="the metric was z against the other pairs of the model, which cannot show a composition that most of them have, and the stored run had shown it (K 1.9, Q 2.1, V 2.3) before it was replaced by the paper's own; the new metric had not been inspected before",
     ),
     Claim(
         19,

@@ -55,9 +55,9 @@ CLAIMS = (
         0,
         "finding-editing-spared",
         "findings",
-        "Editing that leaves alone what stood earlier in the document does not hurt copying.",
+        "Editing that spares what occurred earlier in the document does not hurt copying.",
         "the same trials: within 0.01 nats, and few tokens are left to edit",
-        "loss on copied tokens at the end, text edited where its bigram stood nowhere before minus unedited, in the table and width where "
+        "loss on copied tokens at the end, text edited where its bigram had not occurred before minus unedited, in the table and width where "
         "it differs most",
         "copy_loss",
         "nats",

@@ -66,7 +66,7 @@ CLAIMS = (
         0,
         "finding-signal-beyond-repeats",
         "findings",
-        "It says so beyond what repeats alone do, whether a table predicts them or not.",
+        "The signal predicts this beyond what repeats alone do, whether a table predicts them or not.",
         "the same trials: Spearman of repeated bigrams alone (rep-2) +0.02 to -0.62",
         "the same rank correlation with the share of repeated bigrams (rep-2) partialled out",
         _SIGNAL,

@@ -34,7 +34,7 @@ CLAIMS = (
         0,
         "finding-weights-first",
         "findings",
-        "The match of keys with what previous-token heads write announces an induction head before attention shows it.",
+        "The match of keys with what previous-token heads write reveals an induction head before attention does.",
         "another trainer, a first look: QK eigenvalues 0.66 to 0.92 where attention to the target was still 0.09 to 0.15",
         "how many times later the strongest head matches prefixes by attention (above 0.4) than by weights (trace of the QK circuit "
         "through previous-token heads, z above 5 against turned keys), in the table and width where that is least; where no head ever does by attention, there is no lead",

@@ -148,7 +148,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             help="train it: byrote reproduce trains what is missing",
         ) from None
     if manifest.get("status") != "complete":
-        raise ByroteError(f"{folder} is not trained to its end", help="the same command goes on with it")
+        raise ByroteError(f"{folder} is not trained to its end", help="run the same command to resume it")
     return dict(manifest)
 
 

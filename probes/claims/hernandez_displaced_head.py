@@ -22,7 +22,7 @@ CLAIMS = (
         "prefix_matching",
         "attention fraction",
         Rule("falls", 0.05),
-        "one in twenty: the twentieth part of what there is to have",
+        "one in twenty: a twentieth of the full range",
         (HEADS_4.name,),
         lambda runs: against_worst(runs, _CONTROL, _DOSES, "prefix_matching"),
         exchange=(_CONTROL, *_DOSES),

@@ -52,7 +52,7 @@ CLAIMS = (
         exchange=_DOSES,
         exchanged=_LOSSES,
         picture=Picture("doses", "pool_whole_loss", _DOSES),
-        revised="the loss on the pool was that of tokens which no copy predicts, held against the loss of all tokens on fresh data, and "
+        revised="the loss on the pool was that of tokens which no copy predicts, compared with the loss of all tokens on fresh data, and "
         "the claim was not reproduced by it (-2.8 steps); now both are of all tokens, as the paper's training loss on the repeated "
         "data is. Losses of all tokens in the logs of runs that were already trained had been seen",
     ),

@@ -76,7 +76,7 @@ CLAIMS = (
         13,
         "hernandez-catching-up",
         "hernandez",
-        "It catches up with a model that was first trained on unique data.",
+        "A model trained on repeats and then on other data catches up with one that was first trained on unique data.",
         "After several billion tokens it eventually does (figure 12)",
         "gap of test loss between repeats and unique data before, at a quarter of the training on the other table, minus the gap at its end",
         "test_loss",

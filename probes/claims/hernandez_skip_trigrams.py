@@ -16,7 +16,7 @@ CLAIMS = (
         "hernandez-skip-trigrams",
         "hernandez",
         "Models of one layer trained on repeated data lose the copying by skip-trigrams that models without repeats have.",
-        "1 layer, f 10%: the second half of a name that stood before, P above 97% without repeats, below 4% with them (figure 8)",
+        "1 layer, f 10%: the second half of a name that occurred before, P above 97% without repeats, below 4% with them (figure 8)",
         "log odds of b after [a][b] ... [a] against a context without b, at the worst pool inside the range, minus the same without "
         "repeats",
         "pair_log_odds",

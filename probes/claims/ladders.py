@@ -139,7 +139,7 @@ def worth(runs: Runs, scale: Scale, worst: Sequence[Place], seeds: Seeds) -> Wor
         NotTestable: no size can be read off the ladder, or there is one seed.
     """
     if len(seeds) < 2:
-        raise NotTestable("one seed says nothing of the spread of a ladder")
+        raise NotTestable("one seed cannot show the spread of a ladder")
     same = [place for place in NONE if place.size == worst[0].size]
     ladder = [_row(runs, scale, place, seed, "") for place in NONE for seed in seeds]
     arms = [_row(runs, scale, place, seed, _WORST) for place, seed in zip(worst, seeds, strict=True)]

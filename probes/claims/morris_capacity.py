@@ -72,7 +72,7 @@ CLAIMS = (
         _METRIC,
         "doublings",
         Rule("rises", 1.0),
-        "half of the two doublings of what is memorised whole and of what is full",
+        "half of the two doublings of what is memorised completely and of a model that is full",
         (CAPACITY.name,),
         plateau,
         exchange=tuple(_LARGE),

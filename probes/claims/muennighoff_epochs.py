@@ -16,7 +16,7 @@ from byrote.probes.wording import interval
 
 GRID = Grid(
     "epochs",
-    "2 layers of attention on text from a table with one private phrase a document, from a corpus that is gone through 1 to 64 times; "
+    "2 layers of attention on text from a table with one private phrase a document, for 1 to 64 epochs over a corpus; "
     "two lengths of training",
     file="epochs",
     sizes=("long", "short"),

@@ -59,8 +59,7 @@ CLAIMS = (
         "The more the training data repeat themselves, the more does what a model writes.",
         "GPT-2 on five corpora, and Llama-2-7B fine-tuned on data of rep-2 5.5, 9.7 and 10.3: what they write greedily has 15.1, 41.6 and "
         "54.1 (table 1)",
-        "Spearman correlation over six choices of real documents between rep-2 of the training data (bigrams that stood earlier in their "
-        "document) and rep-2 of 1,024 documents that the model writes from BOS at temperature 0.5, seed by seed; the lab draws from BOS "
+        "Spearman correlation over six choices of real documents between rep-2 of the training data (bigrams that occurred earlier in their document) and rep-2 of 1,024 documents that the model writes from BOS at temperature 0.5, seed by seed; the lab draws from BOS "
         "alone, so that greedy documents, which the paper has from prompts, would all be the same one",
         _REP,
         "rank correlation",
@@ -78,7 +77,7 @@ CLAIMS = (
         "riro",
         "A model that is not trained to repeat writes fewer repeats, on the same data.",
         "Repetition dropout, which hides repeated n-grams from attention, lowers rep-2 of what GPT-2 writes; so do losses that punish repeats",
-        "rep-2 of what a model writes that had no loss on tokens whose bigram stood earlier in the document, minus that with as many "
+        "rep-2 of what a model writes that had no loss on tokens whose bigram occurred earlier in the document, minus that with as many "
         "tokens left out at random; it is the loss that is left out here, not attention as in the paper",
         _REP,
         "share of bigrams",

@@ -65,7 +65,9 @@ def tidy(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     metrics = sorted(set(table.columns) - set(COLUMNS))
     odd = [name for name in metrics if not _METRIC.fullmatch(name)]
     if odd:
-        raise ByroteError(f"{odd[0]!r} is no name of a metric", help="use letters, digits and underscores")
+        raise ByroteError(
+            f"{odd[0]!r} is not a valid metric name", help="use letters, digits and underscores"
+        )
     table = table[[*COLUMNS, *metrics]]
     whole = dict.fromkeys((*SEEDS, "step"), np.int64)
     table = table.astype(dict.fromkeys(NAMES, str) | whole | dict.fromkeys((*FACTS, *metrics), np.float64))
@@ -73,7 +75,7 @@ def tidy(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     twice = table.duplicated(keys)
     if twice.any():
         raise ByroteError(
-            f"a run of {table.loc[twice, 'grid'].iloc[0]} stands there twice at step {table.loc[twice, 'step'].iloc[0]}",
+            f"a run of {table.loc[twice, 'grid'].iloc[0]} appears twice at step {table.loc[twice, 'step'].iloc[0]}",
             help="give each run once",
         )
     return table.sort_values(keys, kind="stable", ignore_index=True)
@@ -135,10 +137,12 @@ def _metric_names(path: Path) -> list[str]:
 
     data = read_bytes(path, max_bytes=MAX_UNIT_BYTES)
     if seal_of(data, SEAL_MARK) is not Seal.WHOLE:
-        raise FileRefused(f"the bytes of {path} are not those that were written", help="it is damaged")
+        raise FileRefused(
+            f"{path} is damaged: its contents no longer match their checksum", help="it is damaged"
+        )
     names = [name for name in pq.read_schema(io.BytesIO(data)).names if name not in COLUMNS]
     if len(names) > MAX_METRICS or not all(_METRIC.fullmatch(name) for name in names):
-        raise FileRefused(f"{path} has columns that are no metrics", help="it is no table of runs")
+        raise FileRefused(f"{path} has columns that are not metrics", help="it is not a table of runs")
     return names
 
 

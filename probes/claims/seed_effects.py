@@ -116,7 +116,9 @@ def worst_inside(values: Float[np.ndarray, "seeds doses"]) -> Int[np.ndarray, " 
     """
     n, k = values.shape
     if n < 2 or k < 3:
-        raise ByroteError(f"{n} seeds and {k} doses have no inside", help="give at least 2 seeds and 3 doses")
+        raise ByroteError(
+            f"{n} seeds and {k} doses leave no interior dose", help="give at least 2 seeds and 3 doses"
+        )
     others = values.sum(0) - values
     return 1 + others[:, 1:-1].argmax(1)
 

@@ -13,7 +13,7 @@ from byrote.probes.degrade.verdicts import Rule
 
 GRID = Grid(
     "clamped",
-    "2 layers of 4 heads on blocks of random tokens that repeat; one head attends, or copies, as it is forced to from the start",
+    "2 layers of 4 heads on blocks of random tokens that repeat; one head is forced to attend, or to copy, in a fixed way from the start",
     file="clamped",
     sizes=("d32",),
     seeds=7,
@@ -78,8 +78,7 @@ CLAIMS = (
         21,
         "singh-redundant",
         "singh",
-        "Several induction heads form and stand in for one another: without the strongest most of copying is left, without all of them "
-        "none is.",
+        "Several induction heads form and back each other up: without the strongest, most of copying remains; without all of them, none does.",
         "Induction heads are additive and redundant; several form together",
         "half of what is lost on repeated tokens without all heads that match prefixes and raise what followed, minus what is lost "
         "without the one that matches most (means in place of their output)",

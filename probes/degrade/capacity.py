@@ -130,7 +130,8 @@ def extraction_threshold(counts: pd.DataFrame) -> Extraction:
     pooled = counts.groupby("duplicates", as_index=False)[["extracted", "members"]].sum()
     if len(pooled) < 3:
         raise ByroteError(
-            f"{len(pooled)} numbers of duplicates are no curve", help="plant members at three numbers or more"
+            f"{len(pooled)} numbers of duplicates are too few for a curve",
+            help="plant members at three numbers or more",
         )
     fits = []
     for _, mine in counts.groupby("run", sort=False):

@@ -104,7 +104,8 @@ def _matrices(
     repeats = members.pivot(index="run", columns="member", values="repeats").to_numpy(np.float64)
     if not (np.isfinite(value).all() and np.isfinite(repeats).all()):
         raise ByroteError(
-            "a run has no value of some member", help="measure all runs on the same members, with one command"
+            "a run has no value for some members",
+            help="measure all runs on the same members, with one command",
         )
     return value, repeats > 0
 

@@ -180,7 +180,8 @@ def _matrices(
     )
     if not (np.isfinite(value).all() and np.isfinite(repeats).all()):
         raise ByroteError(
-            "a run has no value of some member", help="measure all runs on the same members, with one command"
+            "a run has no value for some members",
+            help="measure all runs on the same members, with one command",
         )
     seeds = members.groupby("run")[["init_seed", "data_seed"]].first()
     numbers = seeds.groupby(["init_seed", "data_seed"], dropna=False).ngroup().to_numpy()
@@ -225,7 +226,7 @@ def _fitted(
     if df < LEAST_FREE:
         wanted = f"{LEAST_FREE + 1} seeds with several runs" if by_seed else f"{n + 1 + LEAST_FREE} runs"
         raise ByroteError(
-            f"{n} experiments are not told apart by {n_runs} runs: it takes {wanted}", help=_HELP
+            f"{n} experiments cannot be distinguished by {n_runs} runs: that takes {wanted}", help=_HELP
         )
     levels = blocks[:, None] == names if by_seed else np.ones((len(blocks), 1), dtype=bool)
     whole = _solved(outcome, trained, levels)
@@ -244,7 +245,7 @@ def _solved(
     x, y = (part - own_levels @ (means.T @ part) for part in (trained.astype(np.float64), outcome))
     if np.linalg.matrix_rank(x) < x.shape[1]:
         raise ByroteError(
-            f"{x.shape[1]} experiments are not told apart by {len(x)} runs: some are in and out together, or nearly so",
+            f"{x.shape[1]} experiments cannot be distinguished by {len(x)} runs: some are in and out together, or nearly so",
             help=_HELP,
         )
     return np.linalg.lstsq(x, y, rcond=None)[0].T

@@ -121,13 +121,13 @@ def dose_response(
     doses = required(runs, over, what_for=f"a dose-response over {over}")
     if len(set(doses)) < 2:
         raise ByroteError(
-            f"all runs have {over} {doses[0]:g}: one dose is no dose-response",
+            f"all runs have {over} {doses[0]:g}: a dose-response needs two or more",
             help="give runs of two doses or more",
         )
     better = runs["better"].iloc[0]
     if better not in ("higher", "lower"):
         raise ByroteError(
-            f"{runs['probe'].iloc[0]}/{runs['metric'].iloc[0]} has no better direction, so that nothing is damage",
+            f"{runs['probe'].iloc[0]}/{runs['metric'].iloc[0]} has no better direction, so damage is undefined",
             help="name a loss or a score",
         )
     sign = -1.0 if better == "higher" else 1.0

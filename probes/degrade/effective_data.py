@@ -122,7 +122,7 @@ def fit_r_star(rows: pd.DataFrame, *, n_draws: int = 60, seed: int = 0) -> RStar
     pairs = sorted(set(zip(rows["unique_tokens"], rows["epochs"], strict=True)))
     if len(pairs) < 5 or any(len({p[i] for p in pairs}) < 2 for i in (0, 1)):
         raise ByroteError(
-            f"R* has four companions and needs five pairs of unique tokens and epochs, two of either; there are {len(pairs)}",
+            f"R* is fitted with four other parameters and needs five pairs of unique tokens and epochs, two of either; there are {len(pairs)}",
             help="train the same model on more amounts of unique data and more epochs",
         )
     _refuse_rising(rows)

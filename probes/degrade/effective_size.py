@@ -284,7 +284,8 @@ def _refuse_mixed(rows: pd.DataFrame) -> None:
         )
     if rows["better"].iloc[0] not in ("higher", "lower"):
         raise ByroteError(
-            f"{names.pop()} has no better direction, so that no size is better", help="name a loss or a score"
+            f"{names.pop()} has no better direction, so effective size is undefined",
+            help="name a loss or a score",
         )
 
 

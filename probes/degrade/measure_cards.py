@@ -80,7 +80,7 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         "preferential_damage", "Is copying hit harder than test loss, in sizes?",
         {"difference": ("ln m of copying less ln m of test loss", "e-folds of size"),
          "ratio": ("ln 1/m of copying over ln 1/m of test loss, with Fieller's interval", "times")},
-        "difference below 0: copying is hit harder. It decides; the ratio is the paper's way of speaking",
+        "difference below 0: copying is hit harder. It decides; the ratio is what the paper reports",
         "as effective_size, both metrics measured", "as effective_size; the ratio is unbounded where test loss may be undamaged",
     ),
     "near_zero": MeasureInfo(
@@ -101,7 +101,7 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         {"induction": ("share of the direct raise by induction heads, arm less baseline", "share of the raise"),
          "previous token": ("by previous-token heads", "share of the raise"), "other": ("by all others", "share of the raise"),
          "all heads": ("the raise itself", "logits")},
-        "displaced: others have what induction heads lose. Absent: most of the raise is lost and nobody has it",
+        "displaced: others have what induction heads lose. Absent: most of the raise is lost and no head has it",
         "induction_dla, induction and previous_token measured", "no head raises the copied token",
     ),
     "extraction": MeasureInfo(
@@ -167,7 +167,7 @@ MEASURE_INFOS: Mapping[str, MeasureInfo] = {
         "where a pair is, independent where every pair is. Effects of two experiments add up: what they do only together is not seen",
         "exact_match, and runs each of which has some of the experiments (lab arm: subsets, experiments = 4, 12 seeds; or arms with each "
         "of them alone and with none; elsewhere members = ... in byrote.toml)",
-        "fewer than two experiments, or runs that do not tell them apart, one of them left out",
+        "fewer than two experiments, or runs that cannot distinguish them once one run is left out",
     ),
 }  # fmt: skip
 

@@ -114,7 +114,7 @@ def _near_zero_rows(work: Study) -> Iterator[Row]:
     work.need_damaged()
     share = run_rows(work.damaged, "mem_gap", "loss_share", step=work.settings.step)
     if not work.over:
-        raise ByroteError("nothing that runs declare varies among the damaged ones", help="declare the dose")
+        raise ByroteError("no declared setting varies among the damaged runs", help="declare the dose")
     found = near_zero(work.rows(work.metric, healthy=False), share, work.over)
     how = f"{found.holds} of {found.seeds} seeds"
     yield {"metric": "distance", "dose": found.onset, "value": found.distance, "unit": "grid steps to the worst dose", "how": how,

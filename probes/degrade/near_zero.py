@@ -63,8 +63,8 @@ def near_zero(damage: pd.DataFrame, loss_share: pd.DataFrame, over: str) -> Near
     """
     if damage["run"].tolist() != loss_share["run"].tolist():
         raise ByroteError(
-            "damage and the loss on repeated data are not of the same runs",
-            help="make both tables of the same groups",
+            "damage and the loss on repeated data are from different runs",
+            help="compute both tables from the same groups",
         )
     doses = required(damage, over, what_for="the near-zero diagnostic")
     order = sorted({float(d) for d in doses}, reverse=over == "pool")

@@ -50,7 +50,7 @@ def preferential_damage(metric: EffectiveSize, reference: EffectiveSize) -> pd.D
     ):
         raise ByroteError(
             "the two metrics were not measured on the same arms and sizes",
-            help="make both effective sizes of the same runs, counted alike",
+            help="compute both effective sizes from the same runs, with the same definition of size",
         )
     rows = []
     for a, b in zip(metric.rows.itertuples(), reference.rows.itertuples(), strict=True):

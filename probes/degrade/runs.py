@@ -98,7 +98,7 @@ def shared_answers(
     own: set[str] = set().union(*(own_units(runs[0], other, (at, at)) for other in runs[1:]))
     if unit_of(runs[0].info(probe), metric) in own:
         raise ByroteError(
-            f"runs of {clean(arm.name)} were shown sequences of their own, so that they have no cases of {probe}/{metric} in common",
+            f"runs of {clean(arm.name)} were measured on different sequences, so they have no cases of {probe}/{metric} in common",
             help="measure them on the same text: byrote run ... --text FILE",
         )
     found = []
@@ -145,7 +145,7 @@ def required(rows: Rows, name: str, *, what_for: str) -> np.ndarray:
         raise ByroteError(
             f"{what} of {run} is not declared, and {what_for} needs it"
             if name not in missing
-            else f"{what_for} needs {what}: {run} does not say them",
+            else f"{what_for} needs {what}: {run} does not record them",
             help=f'write it beside the results, in {FILE}: [runs."{run}"] {name} = ...'
             if name not in missing
             else "the series has to record the tokens of its checkpoints",

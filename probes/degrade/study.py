@@ -119,15 +119,13 @@ class Study:
         self.baseline = clean(settings.baseline or _baseline(groups), limit=80)
         names = list(dict.fromkeys(one.name for one in groups))
         if self.baseline not in names:
-            raise ByroteError(
-                f"no group is called {self.baseline!r}", help=did_you_mean(self.baseline, names)
-            )
+            raise ByroteError(f"there is no group {self.baseline!r}", help=did_you_mean(self.baseline, names))
         self.healthy = [one for one in groups if one.name == self.baseline]
         self.over = settings.over or _varying([one for one in groups if one.name != self.baseline])
         if self.over and self.over not in DOSES:
-            raise ByroteError(f"no dose is called {self.over!r}", help=did_you_mean(self.over, DOSES))
+            raise ByroteError(f"there is no dose {self.over!r}", help=did_you_mean(self.over, DOSES))
         if settings.size not in SIZES:
-            raise ByroteError(f"no size is called {settings.size!r}", help=did_you_mean(settings.size, SIZES))
+            raise ByroteError(f"there is no size {settings.size!r}", help=did_you_mean(settings.size, SIZES))
         self.damaged = self._labelled([one for one in groups if one.name != self.baseline])
         self.groups = [*self.healthy, *self.damaged]
         self._rows: dict[tuple[str, bool], pd.DataFrame] = {}
@@ -177,7 +175,7 @@ class Study:
         if (metric, healthy) not in self._rows:
             probe, slash, name = metric.partition("/")
             if not (probe and slash and name):
-                raise ByroteError(f"{metric!r} is no PROBE/METRIC", help=f"such as {TEST_LOSS}")
+                raise ByroteError(f"{metric!r} is not PROBE/METRIC", help=f"such as {TEST_LOSS}")
             both = run_rows([*self.healthy, *self.damaged], probe, name, step=self.settings.step)
             n = sum(map(len, self.healthy))
             self._rows[metric, True] = both.iloc[:n].reset_index(drop=True)
@@ -219,7 +217,7 @@ class Study:
         self.need_damaged()
         if not self.over:
             raise ByroteError(
-                "nothing that runs declare varies among the damaged ones, so that there is no dose",
+                "no declared setting varies among the damaged runs, so there is no dose",
                 help=f"declare one of {', '.join(DOSES)} in byrote.toml beside the results",
             )
         damaged, healthy = (self.rows(self.metric, healthy=one) for one in (False, True))
@@ -358,7 +356,7 @@ def _baseline(groups: list[Group]) -> str:
     ]
     if len(plain) != 1:
         found = (
-            f"{len(plain)} of them repeat and synthesise nothing"
+            f"{len(plain)} of them have neither repeated nor synthetic data"
             if plain
             else "none declares that it repeats nothing"
         )

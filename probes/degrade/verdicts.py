@@ -143,7 +143,7 @@ class Claimed:
     def __post_init__(self) -> None:
         if getattr(self, self.primary) is None:
             raise ByroteError(
-                f"the claim {self.name!r} is about its {self.primary} and has no verdict on it",
+                f"the claim {self.name!r} has no verdict on its {self.primary} value, which decides it",
                 help="judge it first",
             )
 
@@ -178,7 +178,7 @@ def judge(
     if rule.paired:
         if len(a) != len(b):
             raise ByroteError(
-                f"{len(a)} runs of the control and {len(b)} of the arm are no pairs",
+                f"{len(a)} runs of the control and {len(b)} of the arm cannot be paired",
                 help="give the same seeds in the same order, or a rule with paired=False",
             )
         return judge_effects(_difference(b, a), rule, sequences=sequences, seed=seed)

@@ -84,7 +84,7 @@ def judge_change(rule: Rule, results: Results, baseline: Results, *, finished: b
     said = f"{at[step].found} at step {step:,}"
     if outcome == PASS:
         said += f" and at {counted(len(steps) - 1, 'step')} before" if len(steps) > 1 else ""
-        said += "" if finished else ", and the run goes on"
+        said += "" if finished else ", and the run continues"
         outcome = PASS if finished else UNDECIDED
     return Judged(outcome, f"{what} at every step", said, at[step].value, at[step].lo, at[step].hi)
 
@@ -123,7 +123,7 @@ def _at_step(rule: Rule, results: Results, baseline: Results, step: int) -> Judg
             help="measure both with the same settings: byrote run A B --fresh",
         )
     if unit_of(results.info(rule.probe), rule.metric) in own_units(baseline, results, (step, step)):
-        return Judged(UNDECIDED, "", "nothing: either run was measured on sequences of its own")
+        return Judged(UNDECIDED, "", "nothing: the runs were measured on different sequences")
     rows = [_row(rule, run, step) for run in (baseline, results)]
     if any(row is None or not row["valid"] for row in rows):
         return Judged(UNDECIDED, "", f"nothing: not measured in both runs at step {step:,}")
@@ -134,7 +134,7 @@ def _at_step(rule: Rule, results: Results, baseline: Results, step: int) -> Judg
     else:
         value, lo, hi = _exact(rule, float(a["value"]), float(b["value"]))
     if not math.isfinite(value):
-        return Judged(UNDECIDED, "", "nothing: the baseline's value is not surely other than 0")
+        return Judged(UNDECIDED, "", "nothing: the baseline's value is not clearly different from 0")
     said = f"{interval(value, lo, hi, sign=True)} {rule.change}"
     return Judged(within(lo, hi, rule.min, rule.max), "", said, value, lo, hi)
 

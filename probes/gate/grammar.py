@@ -198,7 +198,7 @@ def gate_of(data: Mapping[str, Any], path: Path | None = None, *, lines: list[in
     file = "the rules" if path is None else str(path)
     entries, undecided = data.get("expect"), data.get("undecided", "fail")
     if not isinstance(entries, list) or not entries or set(data) - {"expect", "undecided"}:
-        raise ByroteError(f"{file} has to hold [[expect]] tables and nothing else", help="see docs/gate.md")
+        raise ByroteError(f"{file} must contain only [[expect]] tables", help="see docs/gate.md")
     if len(entries) > MAX_RULES:
         raise ByroteError(f"{file} has {len(entries):,} rules", help=f"at most {MAX_RULES:,} are read")
     _one_of(undecided, ("fail", "pass"), "undecided", file)
@@ -222,7 +222,7 @@ def _rule(entry: Any, where: str, line: int, undecided: str) -> Rule:
     _one_of(given["undecided"], ("fail", "pass"), "undecided", where)
     if "from_step" in entry and given["step"] != EVERY:
         raise ByroteError(
-            f"{where} has from_step, which goes with every step",
+            f"{where} has from_step, which applies only to a rule for every step",
             help='leave out step, or write step = "every"',
         )
     if "run" in entry and "group" in entry:
@@ -317,7 +317,9 @@ def _seeds(entry: Mapping[str, Any], kind: Kind, where: str) -> str | int:
         return seeds
     _one_of(seeds, ("all", "any", "mean"), "seeds", where)
     if seeds == "mean" and (kind != "value" or entry.get("head") in ("any", "all")):
-        raise ByroteError(f"{where} takes the mean of what is no one number", help="count seeds: seeds = 4")
+        raise ByroteError(
+            f"{where} takes the mean of something that is not a single number", help="count seeds: seeds = 4"
+        )
     return seeds
 
 

@@ -31,7 +31,7 @@ def judge_lint(rule: Rule, results: Table) -> Judged:
     counts = SEVERITIES[: SEVERITIES.index(rule.lint) + 1]
     found = [fact for fact in facts if fact.get("severity") in counts and fact.get("kind") not in rule.allow]
     if not found:
-        passed = f", {counted(len(facts), 'fact')} let pass" if facts else ""
+        passed = f", {counted(len(facts), 'fact')} allowed" if facts else ""
         return Judged(PASS, what, f"none{passed}")
     said = "; ".join(_words(fact) for fact in found[:_SHOWN])
     more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""

@@ -34,7 +34,7 @@ def runs_of(rule: Rule, runs: Sequence[Results]) -> list[Results]:
     if not mine:
         known = {*(run.facts.arm for run in runs if run.facts.arm), *(run.run for run in runs)}
         raise ByroteError(
-            f"{rule.where}: no run here is of the arm {name!r}, nor has such a name",
+            f"{rule.where}: no run here has the arm or the name {name!r}",
             help=did_you_mean(name, known),
         )
     return mine

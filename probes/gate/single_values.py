@@ -59,7 +59,7 @@ def not_yet(step: str, steps: list[int], *, finished: bool) -> str:
         return ""
     if step.isdigit():
         return f"nothing yet: measured up to step {steps[-1]:,}" if int(step) > steps[-1] else ""
-    return "" if step in (EVERY, "first") else f"nothing yet: the run goes on (step {steps[-1]:,})"
+    return "" if step in (EVERY, "first") else f"nothing yet: the run continues (step {steps[-1]:,})"
 
 
 def rows_of(rule: Rule, results: Table, step: int | None) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def _at_every_step(rule: Rule, results: Table, *, finished: bool) -> Judged:
     if outcome == PASS:
         where = f"{where} and at {counted(len(steps) - 1, 'step')} before" if len(steps) > 1 else where
         outcome = PASS if finished else UNDECIDED
-        where += "" if finished else ", and the run goes on"
+        where += "" if finished else ", and the run continues"
     return Judged(outcome, what, where, found.value, found.lo, found.hi)
 
 

@@ -44,7 +44,7 @@ from byrote.probes.spec import NotMeasuredError, probe
     undirected=("exchanged", "exchanged_sink_free"),
     reads_as="1: only the attended token is raised; chance (about -0.8): it is raised no more than others; -1: it is "
     "lowered. Compare with chance, not with 0. Only the direct path to the logits counts",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); logits cannot be rebuilt from the "
+    not_measured="a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); logits cannot be rebuilt from the "
     "last residual",
     undefined="the head raises no token of the sample: it writes nothing the unembedding reads",
     needs_read_out=True,

@@ -57,7 +57,7 @@ from byrote.probes.spec import NotMeasuredError, probe
     reads_as="0: attention to what followed a copy moves no logit of it, by whatever score. 0.1 logits raise a token's odds "
     "by a tenth; a head that carries copying alone has several. Below 0: it lowers what followed (anti-copying). Only the "
     "direct path counts",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); logits cannot be rebuilt from the last "
+    not_measured="a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); logits cannot be rebuilt from the last "
     "residual",
     undefined="no token of the stimulus has an earlier copy, there is one sequence only, or the head raises nothing",
     needs_read_out=True,

@@ -39,8 +39,7 @@ from byrote.probes.statistics import bootstrap_of_means
     curve_axis="offset",
     units={"peak_offset": "tokens back"},
     uncompared=("profile", "peak_offset"),
-    reads_as="A peak away from 0 on blocks of equal length may be induction or a fixed distance; prefix_matching on "
-    "jittered blocks tells them apart. High peak_mass with low prefix_matching: copies, but not by the standard "
+    reads_as="A peak away from 0 on blocks of equal length may be induction or a fixed distance; prefix_matching on jittered blocks distinguishes them. High peak_mass with low prefix_matching: copies, but not by the standard "
     "pattern",
     order=80,
     version=2,

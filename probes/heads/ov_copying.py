@@ -45,9 +45,8 @@ _SURELY = 1e-3  # of a row's largest number: far above rounding, so that what is
         "self_rank": "share of tokens whose own logit the head raises most",
     },
     units={"z": "standard deviations", "self_rank": "token fraction"},
-    reads_as="1: all eigenvalues positive, tokens raise themselves; 0: as many against; -1: anti-copying. Positive "
-    "eigenvalues are no proof (eigenvectors need not be orthogonal): read self_rank and copying_logit beside it",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); the OV circuit is zero",
+    reads_as="1: all eigenvalues positive, tokens raise themselves; 0: as many against; -1: anti-copying. Positive eigenvalues alone prove nothing (eigenvectors need not be orthogonal): read self_rank and copying_logit beside it",
+    not_measured="a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); the OV circuit is zero",
     undefined="the OV circuit is zero",
     order=100,
     featured=5,

@@ -47,7 +47,7 @@ TOP_K = 4
     undirected=("heads",),
     settings=("heads",),
     reads_as="max and count say whether a head matches prefixes, sum and mean how much of it the model does in all. Means over "
-    "models of different numbers of heads are no match: compare max or top_k there. An aggregate cannot show that heads "
+    "models of different numbers of heads are not comparable: compare max or top_k there. An aggregate cannot show that heads "
     "traded places: see turnover",
     not_measured="prefix matching was not measured on every head",
     undefined="no token of the stimulus has an earlier copy",

@@ -36,7 +36,7 @@ from byrote.probes.spec import probe
     },
     undirected=("score@shuffled_repeat", "sink_free@shuffled_repeat"),
     reads_as="Chance: the head does not care what followed. 0.4 and more is often called strong, 1 is everything, "
-    "always. Matching alone is no induction: read copying_logit beside it, and the jittered score against fixed "
+    "always. Matching alone is not induction: read copying_logit with it, and the jittered score against fixed "
     "offsets",
     undefined="no token of the stimulus has an earlier copy",
     order=10,

@@ -45,7 +45,7 @@ _DRAWS_PER_LAYER = 32
     range=(-1.0, 1.0),
     better="higher",
     stimulus="repeated_random",
-    summary="From weights: does the head look for what followed the current token, as previous-token heads tell it?",
+    summary="From weights: does the head look for what followed the current token, through previous-token heads?",
     chance="the same spectrum of W_K under random rotations",
     metrics={
         "score": "sum of real parts over sum of absolute eigenvalues of the QK circuit through previous-token heads",
@@ -57,7 +57,7 @@ _DRAWS_PER_LAYER = 32
     smallest={"trace": (1.0, "moves an attention score by 1 / sqrt(d_head), about a tenth")},
     reads_as="Near 1 with a large trace_z: the weights match prefixes. The score is scale-free and may be high on a "
     "circuit too faint to matter: trace_z weighs it by size. Only the content path counts: no positions, no MLPs",
-    not_measured="a norm after attention bends what heads write (Gemma 2, OLMo 2); fewer than two layers; smeared "
+    not_measured="a norm after attention makes head outputs non-linear (Gemma 2, OLMo 2); fewer than two layers; smeared "
     "keys; the matrix is zero",
     undefined="nothing earlier heads move reaches this head's keys as a token",
     reads_earlier_layers=True,
@@ -84,7 +84,7 @@ def qk_matching(
         raise NotMeasuredError("a norm after attention makes what a head writes for later heads non-linear")
     if weights.smeared_keys:
         raise NotMeasuredError(
-            "keys are smeared: each is a mixture of two tokens', of which W_K alone says nothing"
+            "keys are smeared: each is a mixture of two tokens', which W_K alone does not describe"
         )
     return {"p": previous_token(pattern)["score"]}  # 1.
 

@@ -72,7 +72,7 @@ class Prompts:
     range=(-1.0, 1.0),
     stimulus=("members", "twins"),
     summary="Where does restoring a clean state bring a memorised token back, and does removing that part remove it?",
-    chance="0: nothing comes back; of agreement, the trace says nothing of where an edit works",
+    chance="0: nothing comes back; for agreement: the trace does not show where an edit works",
     metrics={
         "state": "probability of the member's next token that comes back with the state after a layer, at a place of the "
         "prompt, restored",
@@ -96,7 +96,7 @@ class Prompts:
     "where attn or mlp is large: other parts carry the memory as well, and an edit there would not remove it. "
     "Of two parts (two layers without MLPs) it only says whether both have the same order",
     not_measured="fewer than 2 members are traced: the model has not memorised them, or twins bring their tokens out too; "
-    "removing all heads' outputs does not move the logits; states cannot be replaced",
+    "removing all heads' outputs does not change the logits; states cannot be replaced",
     undefined="no traced prompt reaches this place; or nothing differs between parts; or there are no MLPs",
     default=False,
     passes="at most 33 x (layers + 1) + 4 x layers + 6, over 32 members",

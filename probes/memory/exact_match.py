@@ -73,8 +73,7 @@ from byrote.probes.spec import probe
         "whole_accuracy@twins",
         "whole_loss@twins",
     ),
-    reads_as="Read against the twins: what is above them is memory. Of P members nobody can tell which one begins, "
-    "so even perfect memory misses nearly every first token: on blocks of 18 tokens accuracy ends near 0.94, "
+    reads_as="Read against the twins: what is above them is memory. Which of P members begins cannot be known, so even perfect memory misses nearly every first token: on blocks of 18 tokens accuracy ends near 0.94, "
     "completed at 1",
     undefined="no token lies before the sequence's own repetition",
     order=260,

@@ -51,7 +51,7 @@ _POINTS = 1000  # of the sum over a tail
     settings=("fit_gap",),
     undirected=("fit_gap",),
     reads_as="1.44: ranked like the rest. The highest value possible is log2(candidates + 1), about 10 with 1,024; "
-    "where first nears 1 it stops telling strong memory from stronger: extrapolated goes on, as far as fit_gap is small "
+    "where first nears 1 it no longer separates strong from stronger memory: extrapolated continues, as long as fit_gap is small "
     "(0.04 is noise among 1,024)",
     undefined="the loss is not finite",
     binary=("first",),

@@ -53,7 +53,7 @@ _QUARTERS = ("after_quarter", "after_half", "after_three_quarters")
         "n_p": "share whose suffix comes out at least once in 100 samples with probability 0.5 or more",
         "n_p@twins": "the same of twins",
         "offset": "score when the prompt starts later: k' tokens on (k' = k, or a third of the block), moved to the start",
-        "at_start": "score of a prompt of k' tokens from the beginning: what offset is held against",
+        "at_start": "score of a prompt of k' tokens from the beginning: the reference for offset",
         "perturbed": "score when an eighth of the prompt (at least one token) is replaced by other ids",
         "by_repeats": "score of the members with floor(log2 of the repeat count) = position",
         "after_quarter": "share of members whose second quarter of the first 2 k tokens comes out after the first",
@@ -62,7 +62,7 @@ _QUARTERS = ("after_quarter", "after_half", "after_three_quarters")
     },
     curve_axis="log2 of repeats",
     units={"matched": "token fraction"},
-    reads_as="Members above twins: verbatim memory that a prompt brings out. 0 is no proof of absence: other "
+    reads_as="Members above twins: verbatim memory that a prompt brings out. 0 does not prove absence: other "
     "prompts, or sampling (n_p), may bring out more. A large drop from at_start to offset ties the memory to its place",
     undefined="no member has that many repeats",
     binary=(

@@ -79,7 +79,7 @@ class MemGap:
     main_metric="gap",
     curve_axis="log2 of repeats",
     units={"loss_share": "fraction of the twins' loss", "near_zero": "yes (1) or no (0)"},
-    smallest={"loss_share": (0.05, "half of what near_zero asks of it")},
+    smallest={"loss_share": (0.05, "half of what near_zero requires")},
     reads_as="Interval over 0: no sign of memory. near_zero says that the repeated data is all but free, not that "
     "damage has been done: look at copying and held-out loss",
     not_measured="the series carries no members and none were given (--members FILE); or no twins (--twins FILE); near_zero: fewer than 16 members",

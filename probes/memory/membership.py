@@ -42,7 +42,7 @@ ATTACKS = ("loss", "min_k", "ratio")
     range=(0.0, 1.0),
     better="higher",
     stimulus=("members", "candidates"),
-    summary="Can members be told from fresh sequences by their loss, by Min-K%++, or by the ratio to a reference?",
+    summary="Can members be distinguished from fresh sequences by their loss, by Min-K%++, or by the ratio to a reference?",
     chance="AUC 0.5, and 1% true positives at 1% false ones: members score like fresh sequences",
     metrics={
         "loss_auc": "AUC of the loss: chance that a member's is below that of a fresh sequence",
@@ -51,7 +51,7 @@ ATTACKS = ("loss", "min_k", "ratio")
         "loss_tpr": "share of members found by the loss at 1% false positives",
         "min_k_tpr": "the same by Min-K%++",
         "ratio_tpr": "the same by the likelihood ratio",
-        "fresh": "fresh sequences that the members are held against",
+        "fresh": "fresh sequences that the members are compared with",
     },
     main_metric="loss_auc",
     units={

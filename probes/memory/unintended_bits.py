@@ -29,7 +29,7 @@ from byrote.probes.spec import probe
 @probe(
     unit="bits",
     stimulus=("members", "twins"),
-    summary="Bits known of a training sequence beyond what its source gives away; and all of them per parameter.",
+    summary="Bits known of a training sequence beyond what its source implies; and all of them per parameter.",
     chance="0: no more is known than the reference knows; the twins show what chance hits add",
     chance_levels={"bits": 0.0, "token_bits": 0.0, "share": 0.0, "total": 0.0, "per_parameter": 0.0},
     metrics={
@@ -45,12 +45,12 @@ from byrote.probes.spec import probe
     main_metric="bits",
     units={"share": "fraction of the reference's bits", "per_parameter": "bits per parameter"},
     smallest={
-        "share": (0.05, "the twentieth part of what there is to know"),
+        "share": (0.05, "a twentieth of what there is to know"),
         "total": (64.0, "one bit of each of 64 sequences, the lab's usual pool"),
-        "per_parameter": (0.05, "the seventieth part of the published capacity, 3.6 bits"),
+        "per_parameter": (0.05, "a seventieth of the published capacity, 3.6 bits"),
     },
     details=("token_bits", "total", "bits@twins", "token_bits@twins", "share@twins"),
-    reads_as="share near 1: known by heart. Published capacity is about 3.6 bits per parameter (half-precision "
+    reads_as="share near 1: memorised. Published capacity is about 3.6 bits per parameter (half-precision "
     "language models trained to the plateau); token_bits is above 0 on twins too, only the excess is memory",
     not_measured="neither their source nor reference_nll is known",
     undefined="no reference: their source is unknown; give reference_nll beside the tokens (.safetensors)",

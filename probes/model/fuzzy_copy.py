@@ -34,7 +34,7 @@ from byrote.probes.spec import probe
         "log_odds": "ln odds ratio of b' after [a][b] ... [a], against the null row",
         "excess_over_exact": "log_odds minus the same of b itself",
         "p_variant": "mean P(b') after [a][b] ... [a]",
-        "p_null": "mean P(b') where neither a nor b stood before",
+        "p_null": "mean P(b') where neither a nor b occurred before",
     },
     main_metric="log_odds",
     units={"p_variant": "probability", "p_null": "probability"},

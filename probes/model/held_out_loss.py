@@ -7,7 +7,7 @@ repeats, is what falls, rises and falls again over training (double descent), an
 2. loss = mean over a window's tokens, all but BOS; one value per window, all of one length
 3. top1 = share of a window's tokens predicted first
 4. tokens = predicted tokens per window: a longer context predicts its later tokens better, so losses of windows of
-   different lengths are no match
+   different lengths are not comparable
 
 Whether a text was held out is not checked: of the lab's split it is known, of a file it is the user's word. It is the test
 loss of a series where every step, and every run compared, reads the same windows; `stimulus` in the provenance says which.
@@ -40,7 +40,7 @@ from byrote.probes.spec import probe
     settings=("tokens",),
     reads_as="Falling: what is learned serves text that was not trained on. Falling, rising and falling again: double "
     "descent, which training loss does not show. Above chance: worse than guessing, a damaged checkpoint or a text of "
-    "another tokenizer. Losses on other text, or in windows of another length, are no match",
+    "another tokenizer. Losses on other text, or in windows of another length, are not comparable",
     undefined="the loss is not finite",
     order=145,
     headline=("loss",),

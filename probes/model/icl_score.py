@@ -60,7 +60,7 @@ def positions(width: int) -> tuple[int, int, int]:
     undirected=("early_nats", "early_position", "late_position", "half_window"),
     settings=("early_position", "late_position", "half_window"),
     reads_as="0: context beyond the early position is not used. Below 0: it is; published models go from above -0.15 "
-    "to about -0.4 as induction heads form. Scores at other positions or on other text are no match. On text that "
+    "to about -0.4 as induction heads form. Scores at other positions or on other text are not comparable. On text that "
     "repeats itself by design, such as the lab's, it is the worth of copying. n counts documents where there are 16 or more, "
     "else windows: windows of one text say nothing of another",
     not_measured="sequences of fewer than 16 tokens",

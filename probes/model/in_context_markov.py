@@ -51,8 +51,7 @@ N_STATES, MAX_TOKENS, MIN_TOKENS = 4, 128, 16
     directions={"kl_unigram": None, "kl_even": None, "apart": None},
     settings=("apart",),
     reads_as="kl_even near 0: no use of the context. kl_unigram the lowest: tokens seen are expected, wherever. kl_bigram the "
-    "lowest: pairs are counted, as statistical induction heads do. A high outside says that the model does not take the task "
-    "up at all; the others then speak of a small rest",
+    "lowest: pairs are counted, as statistical induction heads do. A high outside says that the model does not attempt the task; the other metrics then describe a small remainder",
     not_measured="a context of fewer than 16 tokens, or fewer than 4 usable ids",
     undefined="the logits are not finite",
     default=False,

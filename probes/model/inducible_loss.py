@@ -1,6 +1,6 @@
 """Loss on tokens that copying could predict, and on those it could not.
 
-Source: inducible tokens of the Hapax study, arXiv:2511.05743: tokens whose bigram stood earlier in the context (31.7% of
+Source: inducible tokens of the Hapax study, arXiv:2511.05743: tokens whose bigram occurred earlier in the context (31.7% of
 the Pile's); the rule is that of Olsson et al. 2022, arXiv:2209.11895, with a prefix of one token.
 
 1. next-token loss at every position of `natural`
@@ -10,7 +10,7 @@ the Pile's); the rule is that of Olsson et al. 2022, arXiv:2209.11895, with a pr
    inducible - other, where a sequence has both
 4. share = inducible tokens over all tokens of a sequence
 
-Inducible tokens are frequent ones and stand late: they are easier for a model without any copying too. Compare the
+Inducible tokens are frequent ones and occur late: they are easier for a model without any copying too. Compare the
 difference between steps or runs on the same text, not with 0.
 """
 
@@ -28,11 +28,11 @@ from byrote.probes.spec import probe
     unit="nats",
     better="lower",
     stimulus="natural",
-    summary="Loss on tokens of real text whose bigram stood earlier in the context, and on the others.",
+    summary="Loss on tokens of real text whose bigram occurred earlier in the context, and on the others.",
     chance="ln(number of usable tokens): guessing uniformly; a difference of 0",
     chance_levels={"inducible": "guess_nats", "other": "guess_nats", "difference": 0.0},
     metrics={
-        "inducible": "mean loss on tokens whose bigram (token before, token) stood earlier in the sequence",
+        "inducible": "mean loss on tokens whose bigram (token before, token) occurred earlier in the sequence",
         "other": "mean loss on all other tokens",
         "difference": "inducible minus other, paired by sequence",
         "share": "share of tokens that are inducible: a fact about the text",
@@ -41,7 +41,7 @@ from byrote.probes.spec import probe
     units={"share": "token fraction"},
     undirected=("difference", "share"),
     reads_as="inducible falls when induction forms, other when anything is learned. Inducible tokens are frequent "
-    "ones and stand late, so a difference below 0 is no proof of copying: its change over training is what counts",
+    "ones and stand late, so a difference below 0 does not prove copying: its change over training is what counts",
     undefined="no sequence of the text has such tokens",
     order=170,
     headline=("inducible", "other"),

@@ -40,10 +40,10 @@ SPLIT = ("free", "table", "rare_table", "fact", "first_mention", "copy_start", "
         "floor": "their exact Bayes floor: a fact about the source",
         "free": "loss on tokens that nothing before them predicts",
         "table": "loss on tokens that follow from the one before by the source's table",
-        "rare_table": "loss on tokens that the table lets follow and does not list",
+        "rare_table": "loss on tokens that the table allows but does not list",
         "fact": "loss on tokens that follow from the two before by a fact of the source",
         "first_mention": "loss inside something of this sequence alone, for the first time",
-        "copy_start": "loss on the first token of a copy, which nothing announces",
+        "copy_start": "loss on the first token of a copy, which nothing predicts",
         "copy": "loss inside a copy",
         "in_context": "loss on tokens that counts of this sequence predict",
         "free_excess": "free, above its floor",
@@ -61,7 +61,7 @@ SPLIT = ("free", "table", "rare_table", "fact", "first_mention", "copy_start", "
     reads_as="An excess near 0: nothing is left to learn there. The mechanism with the largest excess is what the model lacks. "
     "A label is more than the ideal predictor knows, so that one mechanism may lie below its floor where the model bets on it, "
     "and another then above; the excess over all tokens cannot, but for sampling",
-    not_measured="the series is no lab series, or its source is real text",
+    not_measured="the series is not a lab series, or its source is real text",
     undefined="the loss is not finite",
     default=False,
     passes="1",

@@ -65,7 +65,7 @@ MAX_PARAGRAPHS = 32
     details=("by_copy", "short_by_copy", "random_by_copy"),
     reads_as="mean is the copying score of the founding paper. later near first on text and not on random tokens: the text is "
     "known so well that copies add nothing. later near first on both: nothing is copied, as at the worst point of "
-    "repeated-data training. Means of another number of copies or tokens are no match",
+    "repeated-data training. Means of another number of copies or tokens are not comparable",
     not_measured="the context holds no two copies of a paragraph of 2 tokens",
     undefined="the loss is not finite, or no paragraph has so many copies",
     default=False,

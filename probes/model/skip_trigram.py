@@ -52,7 +52,7 @@ _FIRST_GAP_LOG2 = 2
         "p_skip": "mean P(b) after [a][x][b] ... [a][y]",
         "p_pair": "mean P(b) after [a][b] ... [a]",
         "p_apart": "mean P(b) after [b] ... [a]",
-        "p_null": "mean P(b) where neither stood before",
+        "p_null": "mean P(b) where neither occurred before",
         "pair_by_gap": "pair_log_odds of items with 2^position tokens between pair and query",
     },
     main_metric="log_odds",

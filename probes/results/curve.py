@@ -180,7 +180,7 @@ def curves_of(run: str, rows: pd.DataFrame, samples: Samples, info: ProbeInfo) -
     if ((np.diff(layer) == 0) & (np.diff(head) == 0) & (np.diff(columns["steps"]) == 0)).any():
         raise ByroteError(
             f"{run} holds several values of {info.name} {metric} for one head and step",
-            help="its files are damaged, or none of byrote's: run the sweep again with --fresh",
+            help="its files are damaged, or were not written by byrote: run the sweep again with --fresh",
         )
     facts = (info.better_of(metric), smallest_effect(info, metric), info.unit_of(metric))
     found: dict[Head, Curve] = {}

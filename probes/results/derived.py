@@ -101,7 +101,7 @@ def _step_observations(
     except (LookupError, ValueError, TypeError, pa.ArrowException) as error:
         said = str(error).split("\n")[0][:200]
         raise ByroteError(
-            f"the units of step {step} in {root} do not go together ({type(error).__name__}: {said})",
+            f"the units of step {step} in {root} are inconsistent ({type(error).__name__}: {said})",
             help="measure this run again with --fresh, or remove the folder of that step and run the same sweep again",
         ) from error
 

@@ -163,7 +163,7 @@ class Scores:
         if mine["step"].nunique() < 2:
             raise ByroteError(
                 f"{self.probe} {self.metric} is here for {mine['step'].nunique()} usable steps",
-                help="ask the scores over all steps, not those at one of them",
+                help="use the scores over all steps, not those at a single step",
             )
         found = self.results.curves(self.probe, self.metric)
         if mine["layer"].isna().all():
@@ -220,6 +220,10 @@ class Results(Table):
         Raises:
             ByroteError: it was not measured; the help names the nearest that was.
         """
+        if not isinstance(probe, str | tuple):
+            raise ByroteError(
+                f"{probe!r} is not the name of a probe", help="such as results['prefix_matching']"
+            )
         name, metric = (probe, None) if isinstance(probe, str) else probe
         return Scores.of(self, name, metric)
 

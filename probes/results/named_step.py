@@ -21,7 +21,7 @@ def resolve_step(spec: str, results: Table) -> int:
     except ByroteError:
         digits = "".join(c for c in spec if c.isdigit())
         near = f"nearest:{digits}" if digits and spec[:1].isdigit() else "last"
-        raise ByroteError(f"{spec!r} is no measured step of {where}", help=f"try {near}") from None
+        raise ByroteError(f"{spec!r} is not a measured step of {where}", help=f"try {near}") from None
     except ValueError:
         raise ByroteError(f"{spec!r} names several steps of {where}", help="name one step") from None
     return step

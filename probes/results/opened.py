@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from byrote.checkpoints.errors import ByroteError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -15,12 +17,18 @@ def opened(value: Any) -> Any:
     """Results for a path, and a list of them for a list of paths; anything else as it is.
 
     Raises:
-        ByroteError: a path is no results folder.
+        ByroteError: a path is not a results folder; or checkpoints, which were not measured.
     """
+    from byrote.checkpoints.series import CheckpointSeries
     from byrote.probes.results.metric import Results
 
     if isinstance(value, str | Path):
         return Results.open(value)
+    if isinstance(value, CheckpointSeries):
+        raise ByroteError(
+            f"{value.path} holds checkpoints, not results",
+            help="measure them first: results = br.measure(series)",
+        )
     if isinstance(value, list | tuple) and any(isinstance(one, str | Path) for one in value):
         return [opened(one) for one in value]
     return value

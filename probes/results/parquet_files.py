@@ -37,7 +37,7 @@ _MOST |= dict.fromkeys(("layer", "head", "src_layer", "src_head"), 100_000)
 _NEVER_NULL = frozenset(
     {"run", "step", "probe", "metric", "n", "valid", "value", "lo", "hi", "chance", "reason"}
 )
-_OURS = "it is damaged, or no file of byrote's"
+_OURS = "it is damaged, or was not written by byrote"
 _DEPTH = (
     {"schema_depth_limit": 8} if "schema_depth_limit" in inspect.signature(pq.ParquetFile).parameters else {}
 )
@@ -149,7 +149,7 @@ def refuse_oversized(path: Path, found: pq.ParquetFile, schema: pa.Schema, *, ma
     columns = {field.name: _plain(field.type) for field in there}
     if len(there) != len(schema) or columns != {field.name: field.type for field in schema}:
         lacking = [f"{f.name} ({f.type})" for f in schema if columns.get(f.name) != f.type]
-        what = f"has other columns than byrote writes: {', '.join(lacking[:3]) or 'more of them'}"
+        what = f"has columns other than those that byrote writes: {', '.join(lacking[:3]) or 'more of them'}"
         raise FileRefused(f"{path} {what}", help=_OURS)
     sizes = [meta.row_group(i) for i in range(meta.num_row_groups)]
     decoded = sum(group.total_byte_size for group in sizes)

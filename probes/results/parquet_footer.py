@@ -51,7 +51,7 @@ def column_chunks(footer: bytes) -> Iterator[ColumnChunk]:
                 path = b".".join(said.get(_PATH, ())).decode("utf-8", "replace")
                 yield ColumnChunk(path, int(said.get(_NUM_VALUES, 0)), _ENCRYPTED in chunk)
     except (IndexError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is no footer of a parquet file ({type(error).__name__})") from None
+        raise ValueError(f"it is not a footer of a parquet file ({type(error).__name__})") from None
 
 
 def schema_nodes(footer: bytes) -> int:

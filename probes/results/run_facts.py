@@ -223,7 +223,7 @@ def _beside(file: Path, run: str) -> dict[str, Any]:
 
 def _checked(table: Any, where: str) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise ByroteError(f"{where} is no table", help=f"write its keys below it: {', '.join(_KEYS)}")
+        raise ByroteError(f"{where} is not a table", help=f"write its keys below it: {', '.join(_KEYS)}")
     for key, value in table.items():
         if key not in _KEYS:
             raise ByroteError(f"{where} has a key {key[:40]!r}", help=did_you_mean(key[:40], _KEYS))

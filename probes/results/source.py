@@ -88,7 +88,7 @@ class Source:
             if isinstance(self._place, Path) and parquet_seal(self._place) is Seal.BROKEN:
                 raise ByroteError(
                     f"{self._place} is damaged",
-                    help="run the same sweep again: it is made anew from the units",
+                    help="run the same sweep again: it is rebuilt from the units",
                 )
             self._index, self._short, self._stamp = _index(self._batches(_INDEXED, None)), None, stamp
         return self._index

@@ -299,13 +299,13 @@ def read_unit(path: Path, columns: Sequence[str] = UNIT_SCHEMA.names) -> pa.Tabl
     try:
         file, _, seal = parquet_in_memory(path, UNIT_SCHEMA, words=_WORDS)
         if seal is Seal.BROKEN or (seal is Seal.NONE) != (_CONTENT_KEY not in (file.metadata.metadata or {})):
-            raise FileRefused("its bytes are not those that were written")
+            raise FileRefused("its contents no longer match their checksum")
         return _decoded(path, file, columns)
     except _DAMAGE as error:
         said = error.message if isinstance(error, ByroteError) else str(error).split("\n")[0]
         raise ByroteError(
             f"the unit {path} is damaged ({said[:200]})",
-            help="run the same sweep again: it measures that unit anew",
+            help="run the same sweep again: it measures that unit again",
         ) from error
 
 

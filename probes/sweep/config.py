@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from byrote.checkpoints.errors import ByroteError
 from byrote.checkpoints.setting import shown
 
 if TYPE_CHECKING:
@@ -68,14 +69,14 @@ class SweepConfig:
     swap: Literal["auto", "fresh"] = field(
         default="auto",
         metadata=shown(
-            "auto copies weights into one live model where that is proved exact; fresh builds each step anew.",
+            "auto copies weights into one live model where that is proved exact; fresh builds each step from scratch.",
             choices=("auto", "fresh"),
         ),
     )
     top_heads: int | None = field(
         default=None,
         metadata=shown(
-            "Heads that load_bearing takes for the top ones; if left out, 5% of all, at least 1.",
+            "Number of top heads for load_bearing; if left out, 5% of all, at least 1.",
             metavar="K",
             least=1,
         ),
@@ -145,3 +146,27 @@ class SweepConfig:
         """The settings that a probe reads as arguments, where they were given."""
         found = {name: getattr(self, name) for name in info.options}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def require_device(config: SweepConfig) -> None:
+    """Refuse a device that is not there before any work starts; "cpu" checks nothing and imports nothing.
+
+    Raises:
+        ByroteError: an unknown device, or one this machine or dtype does not have.
+    """
+    device = config.device
+    if device == "cpu":
+        return
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise ByroteError(f"there is no device {device!r}", help="use cpu, cuda, cuda:N or mps")
+    import torch
+
+    if kind == "mps" and config.dtype == "float64":
+        raise ByroteError("mps has no float64", help="use --dtype float32, or --device cpu")
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[kind]
+    if int(index or 0) >= count:
+        raise ByroteError(
+            f"torch sees {count} {kind} devices here, not {device}",
+            help="use --device cpu; `byrote doctor` shows what torch sees",
+        )

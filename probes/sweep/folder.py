@@ -120,7 +120,7 @@ def explained(root: Path) -> Iterator[None]:
         if not Path(str(error.filename or "")).is_relative_to(root):
             raise  # of something that is read
         what = f"cannot write {error.filename} ({error.strerror})"
-        keep = "make room or choose another folder with -o; the same command goes on from what is stored"
+        keep = "make room or choose another folder with -o; the same command resumes from what is stored"
         raise PlaceError(what, help=keep) from error
 
 
@@ -259,7 +259,7 @@ def refuse_other_series(root: Path, series: CheckpointSeries) -> None:
     if not measured or any(_same_weights(root, series.at(step)) for step in common[:1]):
         return
     found = (
-        f"at step {common[0]:,} these have other weights"
+        f"at step {common[0]:,} these have different weights"
         if common
         else f"none of its {counted(len(measured), 'step')} is among those given"
     )
@@ -274,7 +274,7 @@ def _refuse_odd_name(root: Path, series: CheckpointSeries) -> None:
         f"{series.name}{stored_place(root, series.path)['path']}".encode()
     except UnicodeEncodeError:
         raise ByroteError(
-            f"the name of {str(series.path)!a} is not UTF-8, and results could not name it",
+            f"the name of {str(series.path)!a} is not UTF-8, so results cannot refer to it",
             help="rename that folder",
         ) from None
     if series.steps and series.steps[-1] > store.MAX_COUNT:

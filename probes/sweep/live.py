@@ -179,7 +179,7 @@ def run_name(out: Path, name: str, *, resumed: bool) -> str:
         ByroteError: the name is no name of a folder.
     """
     if not name or name != Path(name).name or name in (".", ".."):
-        raise ByroteError(f"{name!r} is no name of a run", help="give one without slashes")
+        raise ByroteError(f"{name!r} is not a valid run name", help="give one without slashes")
     names = itertools.chain([name], (f"{name}-{n}" for n in range(2, MAX_NAMES)))
     taken = list(itertools.takewhile(lambda one: _holds_run(out / one), names))
     if resumed and taken:

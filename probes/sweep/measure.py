@@ -457,7 +457,7 @@ def _refuse_undefined(info: ProbeInfo, metric: str, samples: np.ndarray, problem
     if info.kind == "head":
         samples = samples[:, [layer for layer in range(samples.shape[1]) if layer not in problems]]
     if np.isinf(samples).any():
-        raise _fault(info, f"returned an infinite {metric}", "is something divided by zero?")
+        raise _fault(info, f"returned an infinite {metric}", "does it divide by zero?")
     n_nan = int(np.isnan(samples).sum())
     if n_nan and not info.undefined:
         raise _fault(

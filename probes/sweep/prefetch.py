@@ -148,7 +148,7 @@ class Fingerprints:
             raise CheckpointError(
                 f"{len(doubted)} tensors of step {checkpoint.step} hold nothing but zeros, and those of its neighbours "
                 f"do not ({names})",
-                help="the file is still being written, or damaged: wait, or copy it again, and give the same command",
+                help="the file is still being written, or damaged: wait, or copy it again, then run the same command",
             )
         self._before = known.zeros
         return known.fingerprint
@@ -175,7 +175,7 @@ class Fingerprints:
                 break
         raise CheckpointError(
             f"the files of step {checkpoint.step} were changed while they were measured",
-            help="is training still writing them? The same command measures what is there then",
+            help="is training still writing them? Run the same command again to measure the new files",
         )
 
     def close(self, *, beside_others: bool = False) -> None:

@@ -91,8 +91,8 @@ def sweep(
             return running.run(emit, fail_fast=fail_fast)
     if fresh:
         raise ByroteError(
-            "one shard cannot start again what all of them measure",
-            help="leave --fresh out and give an empty folder with -o",
+            "--fresh would delete what other shards measure",
+            help="leave --fresh out, and choose an empty folder with -o",
         )
     with open_shared_folder(Path(out), series, config) as folder, one_tokenizer_process():
         sharded = _ShardSweep(series, config, folder.root, rehash=rehash, models=models, trace=trace)

@@ -70,8 +70,8 @@ class Shard:
         k, n = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= k <= n <= MOST_SHARDS:
             raise ByroteError(
-                f"{text!r} is no shard",
-                help=f"type k/n, such as 3/16: k from 1 to n, n at most {MOST_SHARDS:,}",
+                f"{text!r} is not a shard",
+                help=f"write k/n, such as 3/16: k from 1 to n, n at most {MOST_SHARDS:,}",
             )
         return cls(k, n)
 

@@ -108,7 +108,7 @@ class Units:
 
     def _mixture(self, was: str, now: str, lost: str, again: str) -> ByroteError:
         return ByroteError(
-            f"{self.root} was measured {was}; this command {now}, and would leave both side by side, or lose what it "
+            f"{self.root} was measured {was}; this command {now}, and would mix the two, or lose what it "
             f"does not measure again ({lost})",
             help=f"give {again}, or another folder with -o, or --fresh, which starts again",
         )

@@ -96,7 +96,7 @@ class TextSettings:
         if self.sample < 8:
             raise ByroteError(f"a sample of {self.sample} is too small", help="give at least 8")
         if not self.separators or not all(text.strip("*") for text in self.separators):
-            raise ByroteError("a separator needs text", help="* alone would part every letter")
+            raise ByroteError("a separator needs text", help="* alone would split at every character")
 
     def includes(self, measure: str) -> bool:
         """Whether a measure was requested, or all were and it is not one that only its name requests."""

@@ -95,9 +95,7 @@ def rise(curve: Curve) -> Rise:
     why_not = _why_not(curve, sign, directions=directions)
     from_chance = directions == 1 and _beyond_chance(curve, sign)
     if from_chance and why_not:
-        why_not = (
-            f"it stands beyond chance at the first measured step already, and rises no further ({why_not})"
-        )
+        why_not = f"it is already beyond chance at the first measured step, and rises no further ({why_not})"
     return Rise(
         found=from_chance or not why_not,
         within=not why_not,
@@ -121,7 +119,7 @@ def _why_not(curve: Curve, sign: float, *, directions: int) -> str:
             continue
         if by:
             return f"no lasting {what} {'' if curve.imported else 'surely '}of more than {by:g}"
-        none = "" if curve.imported else " that these sequences can tell from none"
+        none = "" if curve.imported else " that these sequences can detect"
         return f"no lasting {what} from the first measured step{none}"
     return ""
 

@@ -348,7 +348,7 @@ def _of_curve(curve: Curve, seed: int, *, quiet: bool = False) -> Iterator[dict[
     if since is not None:
         yield _of(
             "above_null", curve, step_lo=since[0], step_hi=since[1], value=curve.chance,
-            text=f"{curve.label} stands surely above its null ({_number(curve.chance)}): {_since(since)}",
+            text=f"{curve.label} is surely above its null ({_number(curve.chance)}): {_since(since)}",
         )  # fmt: skip
     if not found.within and not quiet:
         yield _of("onset", curve, text=f"{curve.label}: no onset: {found.why_not}{_stands(curve)}")

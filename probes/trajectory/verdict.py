@@ -97,7 +97,7 @@ def onset(results: Table) -> Onset:
     if first is None:
         called = is_called(table).any()
         text = (
-            "induction heads are called at single steps but none lasts"
+            "induction heads are called at single steps, but none of them lasts"
             if called
             else "no induction head at any step"
         )

@@ -95,11 +95,14 @@ def test_sizes_without_embeddings_and_a_floor(rows, study):
     ("args", "words"),
     [
         (("--measure", "dosis"), "there is no measure 'dosis' of degradation"),
-        (("--over", "epoch"), "no dose is called 'epoch'"),
-        (("--over", "synthetic_share", "--measure", "dose"), "all runs have synthetic_share 0: one dose"),
-        (("--baseline", "unique"), "no group is called 'unique'"),
+        (("--over", "epoch"), "there is no dose 'epoch'"),
+        (
+            ("--over", "synthetic_share", "--measure", "dose"),
+            "all runs have synthetic_share 0: a dose-response needs two",
+        ),
+        (("--baseline", "unique"), "there is no group 'unique'"),
         (("--measure", "capacity"), "unintended_bits"),
-        (("--metric", "held_out_loss", "--measure", "dose"), "'held_out_loss' is no PROBE/METRIC"),
+        (("--metric", "held_out_loss", "--measure", "dose"), "'held_out_loss' is not PROBE/METRIC"),
         (("--floor", "3", "--measure", "effective_size"), "is not above the floor of 3"),
     ],
 )
@@ -121,7 +124,7 @@ def test_an_undeclared_dose_is_refused_by_name(byrote, tmp_path):
     )
     assert '[runs."rep-a"] epochs' in done.stderr
     none = byrote("degrade", *groups, "--measure", "dose")
-    assert none.exit_code == 2 and "nothing that runs declare varies" in none.stderr
+    assert none.exit_code == 2 and "no declared setting varies" in none.stderr
     few = byrote("degrade", *groups, "--json")
     assert few.exit_code == 0 and "only seeds are compared" in few.stderr
     both = byrote("degrade", str(tmp_path), *groups)

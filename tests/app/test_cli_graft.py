@@ -48,7 +48,7 @@ def test_grafted_heads_bring_copying_back(byrote, runs):
         )
     )
     (returned,) = [row for row in rows if row["metric"] == "returned" and row["way"] == "z"]
-    assert (returned["valid"], returned["reason"]) == ("false", "the two steps do not surely differ")
+    assert (returned["valid"], returned["reason"]) == ("false", "the two steps do not clearly differ")
 
 
 @pytest.mark.parametrize(

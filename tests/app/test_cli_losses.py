@@ -45,7 +45,7 @@ def test_losses_that_cannot_be_read_stop_before_anything_is_measured(byrote, run
     write_hf_series(Path("more/b"), "gpt2", (0,), name="checkpoint-{step}", n_layer=1)
     Path("export.csv").write_text(EXPORT)
     done = byrote("scan", "more", "--losses", "export.csv")
-    assert done.exit_code == 2 and "--losses is of one training, and 2 are given" in done.stderr
+    assert done.exit_code == 2 and "--losses belongs to one training run, but 2 are given" in done.stderr
 
 
 def test_watch_takes_losses_as_they_are_logged(byrote, run):

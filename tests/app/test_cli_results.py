@@ -299,8 +299,8 @@ def test_the_interval_decides_not_the_value(byrote, planted_results):
         ('[[expect]]\nprobe = "induction"\nhead = "any"\nmin = 1\nrun = "plantd"', "did you mean 'planted'?"),
         ('[[expect]]\nprobe = "induction"\nhead = "any"\nmin = 1\nstep = 7', "try nearest:7"),
         ("[[expect]\n", "cannot be read as TOML"),
-        ("x = 1\n", "has to hold [[expect]] tables"),
-        ("", "has to hold [[expect]] tables"),
+        ("x = 1\n", "must contain only [[expect]] tables"),
+        ("", "must contain only [[expect]] tables"),
     ],
 )
 def test_a_check_that_cannot_be_understood_is_a_usage_error(byrote, planted_results, text, message):
@@ -363,7 +363,7 @@ def test_report_opens_the_browser_when_asked(byrote, planted_results, drawn, mon
     done = byrote("report", planted_results / "planted", "-o", "page.html", "--light", "--open")
     assert done.exit_code == 0
     assert opened == [Path("page.html").resolve().as_uri()]
-    assert "no browser could be started; open page.html yourself" in done.stderr
+    assert "no browser could be started; open page.html by hand" in done.stderr
 
 
 def test_report_checks(byrote, planted_results):

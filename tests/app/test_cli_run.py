@@ -228,7 +228,7 @@ def test_fail_fast_stops_at_a_step_that_cannot_be_measured(byrote, series_copy):
     ("args", "message"),
     [
         (("-p", "prefix_matchin"), "did you mean 'prefix_matching'?"),
-        (("--steps", "5"), "nearest are 0 and 10; try --steps nearest:5"),
+        (("--steps", "5"), "nearest are 0 and 10; or use nearest:5"),
         (("--device", "tpu"), "use cpu, cuda, cuda:N or mps"),
         (("--device", "cuda:99"), "use --device cpu"),
         (("--dtype", "float16"), "byrote run -h"),
@@ -389,7 +389,7 @@ def test_lab_train_stops_at_a_written_step(byrote, monkeypatch):
         (("--source", "nmes"), "did you mean 'names'"),
         (("--source", "names", "--bigram-frac", "0.5"), "no setting 'bigram_frac'"),
         (("--source-set", "block_max"), "write NAME=VALUE"),
-        (("--source-set", "block_max=many"), "which is no int"),
+        (("--source-set", "block_max=many"), "which is not of type int"),
         (("--dropout", "1"), "dropout is 1.0"),
         (("--architecture", "llama", "--norm", "ln"), "use RMS, the norm of llama"),
     ],
@@ -418,9 +418,9 @@ def test_shards_typed_one_by_one_end_in_the_same_results(byrote, planted_runs, t
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--shard", "0/2"), "'0/2' is no shard"),
-        (("--shard", "1/2", "--jobs", "2"), "--shard is one part"),
-        (("--shard", "1/2", "--engine", "local"), "--shard is one part"),
+        (("--shard", "0/2"), "'0/2' is not a shard"),
+        (("--shard", "1/2", "--jobs", "2"), "--shard measures one part"),
+        (("--shard", "1/2", "--engine", "local"), "--shard measures one part"),
         (("--shard", "1/2", "--fresh"), "leave --fresh out"),
         (("--engine", "local", "--engine-option", "address=x"), "the engine local has no options"),
         (("--engine", "ray", "--engine-option", "address"), "is not NAME=VALUE"),

@@ -72,7 +72,7 @@ def test_table_puts_corpora_side_by_side(byrote):
         "near_duplicates",
         "tail_mass",
     ]
-    assert "more numbers: -v shows them" in done.stderr
+    assert "more values: -v shows them" in done.stderr
     everything = byrote("text", paths[0], "-t", "-v", COLUMNS="120").stdout
     assert "hit_rate n=7" in everything
     assert "hit_rate n=7" not in done.stdout
@@ -138,7 +138,7 @@ def test_parts_that_cannot_be_read_are_exit_3(byrote):
     (byrote.folder / "a.jsonl").write_text('{"text": "one two"}\nbroken\n')
     done = byrote("text", "a.jsonl", "--measure", "concentration")
     assert done.exit_code == 3
-    assert "a.jsonl: 1 line holds no text: line 2 is not JSON" in done.stderr
+    assert "a.jsonl: 1 line contains no text: line 2 is not JSON" in done.stderr
     assert len(rows_of(done)) == 2
 
 

@@ -98,8 +98,8 @@ def test_settings_that_nothing_reads_are_said(byrote, planted_results):
     run = planted_results / "planted"
     done = byrote("show", run, BYROTE_SHOW_TOPP="3", BYROTE_SHWO_TOP="3", BYROTE_RUN_SEED="1")
     assert done.exit_code == 0
-    assert "BYROTE_SHOW_TOPP is set and no option reads it; did you mean 'BYROTE_SHOW_TOP'?" in done.stderr
-    assert "BYROTE_SHWO_TOP is set and nothing reads it" in done.stderr
+    assert "BYROTE_SHOW_TOPP is set, but no option reads it; did you mean 'BYROTE_SHOW_TOP'?" in done.stderr
+    assert "BYROTE_SHWO_TOP is set, but nothing reads it" in done.stderr
     assert "BYROTE_RUN_SEED" not in done.stderr and "BYROTE_STATE" not in done.stderr
 
 

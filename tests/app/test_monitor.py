@@ -175,7 +175,7 @@ def test_what_fails_is_a_gap_and_nothing_else(tmp_path):
     )
     optimizer = loop(model, monitor, steps=range(1, 4))
     assert (monitor.measured, monitor.failed) == (0, 3) and not monitor.should_stop
-    assert len([line for line in said if "could not be measured, training goes on" in line]) == 1
+    assert len([line for line in said if "could not be measured, training continues" in line]) == 1
     ready.append(1)
     loop(model, monitor, steps=range(4, 6), optimizer=optimizer)
     results = monitor.finish()
@@ -221,14 +221,14 @@ def test_the_budget_bounds_what_measuring_takes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"every": 0}, "every=0 measures nothing"),
-        ({"every": []}, "every holds no steps"),
-        ({"budget_frac": 2}, "budget_frac=2 is no share"),
+        ({"every": 0}, "every=0 would measure nothing"),
+        ({"every": []}, "every contains no steps"),
+        ({"budget_frac": 2}, "budget_frac=2 is not a fraction"),
         ({"sequences": 4}, "no setting 'sequences'"),
         ({"device": "cuda"}, "no setting 'device'"),
         ({"probes": "prefix_machting"}, "did you mean 'prefix_matching'"),
         ({"expect": "nowhere.toml"}, "nowhere.toml does not exist"),
-        ({"name": "a/b"}, "is no name of a run"),
+        ({"name": "a/b"}, "is not a valid run name"),
         ({"tokenizer": "nowhere.json"}, r"no tokenizer\.json"),
     ],
 )

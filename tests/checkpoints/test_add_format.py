@@ -88,7 +88,7 @@ def test_the_working_folder_adds_nothing(site, tmp_path, monkeypatch):
 
 def test_a_package_that_offers_nonsense_is_named(site):
     declare(site, "toy", "json:loads")
-    with pytest.raises(ByroteError, match=r"'toy' of byrote\.formats is no Format of that name"):
+    with pytest.raises(ByroteError, match=r"'toy' of byrote\.formats is not a Format of that name"):
         formats.formats()
     declare(site, "toy", "json:dumps", package="second")
     with pytest.raises(
@@ -107,5 +107,5 @@ def test_a_format_that_is_gone_is_said(toy_run):
     from byrote.checkpoints.series import Checkpoint
 
     lost = Checkpoint(1, toy_run[0], "toyy", files=())
-    with pytest.raises(CheckpointError, match="step 1 is of the format 'toyy', which is not known here"):
+    with pytest.raises(CheckpointError, match="step 1 has the format 'toyy', which is not installed"):
         formats.format_of(lost)

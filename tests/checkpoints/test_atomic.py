@@ -114,7 +114,7 @@ def test_neither_a_write_nor_a_lock_follows_a_link(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"ours" and not (tmp_path / "file").is_symlink()
     with pytest.raises(OSError):
         atomic.append(tmp_path / "log", b"ours")
-    with pytest.raises(ByroteError, match="is a link"), hold(tmp_path / "lock"):
+    with pytest.raises(ByroteError, match="is a symbolic link"), hold(tmp_path / "lock"):
         pass
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ByroteError, match="a pipe"), hold(tmp_path / "pipe"):

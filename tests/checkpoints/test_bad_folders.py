@@ -134,8 +134,8 @@ def _replace(name, data):
         (_replace("trainer_state.json", "{"), "trainer_state.json cannot be read"),
         (_replace("model.safetensors.index.json", {}), None),
         (lambda f: (f / "model.safetensors").unlink(), "no weights"),
-        (lambda f: (f / "model.safetensors").rename(f / "weights.safetensors"), "not named as Hugging Face"),
-        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickled"),
+        (lambda f: (f / "model.safetensors").rename(f / "weights.safetensors"), "not have Hugging Face file names"),
+        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "torch.save"),
     ],
 )  # fmt: skip
 def test_damaged_folders_are_gaps(run, spoil, words):

@@ -250,7 +250,7 @@ def test_a_ray_cluster_that_loses_a_node_in_the_middle(series, whole, cluster, t
 
 def test_what_no_node_has_room_for_is_refused(series, cluster, tmp_path):
     options = {"address": cluster.address, "memory_gb": "100000"}
-    with pytest.raises(ByroteError, match="no machine of the cluster has what one task needs"):
+    with pytest.raises(ByroteError, match="no machine of the cluster has enough for one task"):
         swept(series, tmp_path, Engine("ray", options=options))
     with pytest.raises(ByroteError, match=r"no option 'adress'.*did you mean 'address'"):
         swept(series, tmp_path, Engine("ray", options={"adress": "auto"}))

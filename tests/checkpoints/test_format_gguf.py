@@ -131,7 +131,7 @@ REFUSED = {
     "experts": ({"fields": {"llama.expert_count": 8}}, "expert_count = 8", "convert"),
     "stretched angles": ({"fields": {"llama.rope.scaling.type": "yarn"}}, "rope.scaling.type = yarn", "convert"),
     "frequencies": ({"tensors": {"rope_freqs.weight": np.ones(8, np.float32)}}, "Llama 3.1", "convert"),
-    "a tensor too many": ({"tensors": {"blk.0.attn_q.bias": np.ones(DIM, np.float32)}}, "beside those of a Llama", "again"),
+    "a tensor too many": ({"tensors": {"blk.0.attn_q.bias": np.ones(DIM, np.float32)}}, "in addition to those of a Llama", "again"),
     "no size": ({"left_out": "block_count"}, "does not say block_count", "again"),
     "layers that are not there": ({"left_out": "block_count", "fields": {"llama.block_count": 999}}, "lacks", "again"),
     "more layers than any model": ({"left_out": "block_count", "fields": {"llama.block_count": 1 << 31}}, "block_count", "again"),

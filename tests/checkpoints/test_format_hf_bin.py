@@ -115,11 +115,11 @@ def test_swapping_in_place_gives_the_bits_of_a_fresh_load(tmp_path):
     ("spoil", "words"),
     [
         (lambda f: (f / "pytorch_model-00002-of-00003.bin").unlink(), "1 of 3 shards are missing"),
-        (lambda f: (f / "pytorch_model.bin.index.json").unlink(), "not named as Hugging Face names them"),
+        (lambda f: (f / "pytorch_model.bin.index.json").unlink(), "do not have Hugging Face file names"),
         (lambda f: (f / "pytorch_model.bin.index.json").write_text("{}"), "no weight_map"),
         (lambda f: (f / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "../x.bin"}}'), "outside"),
         (lambda f: (f / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "config.json"}}'), "another kind"),
-        (lambda f: torch.save([1], f / "pytorch_model-00002-of-00003.bin"), "other things than tensors"),
+        (lambda f: torch.save([1], f / "pytorch_model-00002-of-00003.bin"), "holds more than tensors"),
         (lambda f: (f / "pytorch_model-00001-of-00003.bin").write_bytes(b"PK\3\4" + b"\0" * 99), "damaged zip"),
     ],
 )  # fmt: skip

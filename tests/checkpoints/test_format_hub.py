@@ -158,7 +158,7 @@ def test_stages_are_series_of_their_own(cache, source):
         )
     assert open_series(f"{REPO}@{names[2]}").steps == (1,)
     assert [s.name for s in open_runs(REPO)] == ["tiny-gpt-stage1", "tiny-gpt-stage2-ingredient1"]
-    with pytest.raises(CheckpointError, match=r"no part or branch 'stage3'.*did you mean 'stage1'"):
+    with pytest.raises(CheckpointError, match=r"no part or branch called 'stage3'.*did you mean 'stage1'"):
         open_series(REPO, part="stage3")
 
 
@@ -327,7 +327,10 @@ def test_a_step_that_was_there_in_part_is_completed_and_kept(server, cache, sour
 def test_a_step_in_use_is_not_removed(server, cache, source):
     series = open_series(REPO, allow_download=True, disk_budget_bytes=step_bytes(source) + 1000)
     with at_hand(series[0]) as ready:
-        with pytest.raises(CheckpointError, match=r"taken by steps in use.*step 1 of"), at_hand(series[1]):
+        with (
+            pytest.raises(CheckpointError, match=r"taken up by steps that are in use.*step 1 of"),
+            at_hand(series[1]),
+        ):
             pass
         assert ready.files[0].is_file()
     with at_hand(series[1]):

@@ -93,8 +93,8 @@ def test_a_config_in_the_hyper_parameters_may_not_ask_for_code(tmp_path):
     ("extra", "words"),
     [
         ({"loss.weight": torch.ones(3)}, "begin with model., 1 of the file's do not .loss.weight"),
-        ({"model.value_head.weight": torch.ones(3)}, "no part of the architecture.*value_head"),
-        ({"model.transformer.h.7.ln_1.weight": torch.ones(32)}, r"no part of the architecture.*h\.7"),
+        ({"model.value_head.weight": torch.ones(3)}, "not belong to the architecture.*value_head"),
+        ({"model.transformer.h.7.ln_1.weight": torch.ones(32)}, r"not belong to the architecture.*h\.7"),
     ],
 )
 def test_every_name_must_be_the_architectures(tmp_path, extra, words):

@@ -148,10 +148,10 @@ def test_padding_rows_of_the_vocabulary_are_no_tokens(tmp_path):
     ("change", "words"),
     [
         ({"model_args": {"n_layer": 2}}, "model_args does not say n_head"),
-        ({"model_args": {**NANOGPT, "n_head": 3}}, "16, which 3 heads cannot share"),
+        ({"model_args": {**NANOGPT, "n_head": 3}}, "16, which 3 heads do not divide"),
         ({"model_args": {**NANOGPT, "n_layer": -1}}, "does not say n_layer"),
         ({"model": {"a": 3}}, "lacks model or model_args"),
-        ({"iter_num": "soon"}, "nothing says which step"),
+        ({"iter_num": "soon"}, "the step of ckpt.pt is unknown"),
     ],
 )
 def test_what_is_no_nanogpt_checkpoint_is_a_gap(tmp_path, change, words):
@@ -168,10 +168,10 @@ def test_what_is_no_nanogpt_checkpoint_is_a_gap(tmp_path, change, words):
         (lambda m: m.pop("transformer.h.1.mlp.c_fc.weight"), "missing keys .*h.1.mlp.c_fc"),
         (
             lambda m: m.update({"transformer.h.2.ln_1.weight": torch.ones(16)}),
-            "no part of the architecture.*h.2.ln_1",
+            "not belong to the architecture.*h.2.ln_1",
         ),
         (lambda m: m.update({"transformer.wpe.weight": torch.ones(23, 16)}), "mismatched keys .*wpe"),
-        (lambda m: m.update({"transformer.h.0.attn.c_attn.weight": torch.ones(3)}), "is no matrix"),
+        (lambda m: m.update({"transformer.h.0.attn.c_attn.weight": torch.ones(3)}), "is not a matrix"),
     ],
 )
 def test_tensors_that_do_not_fill_the_model_are_refused(tmp_path, edit, words):

@@ -210,7 +210,7 @@ def test_the_base_can_be_given(bases, tmp_path):
     assert torch.equal(load_fresh(given[0]).logits(TOKENS), load_fresh(named[0]).logits(TOKENS))
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         open_series(tmp_path, base=tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="has no meaning for a series of format hf"):
+    with pytest.raises(CheckpointError, match="does not apply to a series of format hf"):
         open_series(bases["llama"], base=bases["llama"])
 
 

@@ -99,7 +99,7 @@ def test_one_file_may_be_opened_by_itself(tmp_path: Path) -> None:
 def test_one_model_without_a_step_is_step_0_and_said_to_be(tmp_path: Path) -> None:
     series = open_series(write_series(tmp_path, "attn_only_ln", names=("model_final.pth",)))
     assert series.steps == (0,)
-    assert "nothing says which training step this is; it is shown as step 0" in series.notes
+    assert "the training step of this checkpoint is unknown; it is shown as step 0" in series.notes
 
 
 def test_a_model_without_a_step_beside_steps_is_left_out_and_named(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_folded_weights_are_said_to_be(tmp_path: Path) -> None:
 def test_what_runs_on_the_reference_model_is_said(tmp_path: Path) -> None:
     (note,) = open_series(write_series(tmp_path, "shortformer")).notes
     assert note == (
-        "TransformerLens 4 computes these otherwise, so byrote's reference model runs them: shortformer positions"
+        "TransformerLens 4 computes these differently, so byrote's reference model runs them: shortformer positions"
     )
 
 

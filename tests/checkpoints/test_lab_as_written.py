@@ -81,7 +81,7 @@ HALF = (
 @pytest.mark.parametrize("name", HALF)
 def test_zeroed_files_are_not_resumed_from(half, whole, name):
     zeroed(half / name)
-    with pytest.raises(ByroteError, match=r"cannot be resumed: .* not what was written.*--fresh"):
+    with pytest.raises(ByroteError, match=r"cannot be resumed: .* changed since .* written.*--fresh"):
         train(half, CONFIG)
     train(half, CONFIG, fresh=True)
     assert contents(half) == contents(whole)
@@ -103,7 +103,9 @@ COMPLETE = (
 @pytest.mark.parametrize("name", COMPLETE)
 def test_zeroed_files_are_not_complete(complete, name):
     zeroed(complete / name)
-    with pytest.raises(ByroteError, match=rf"is marked complete, but {name} is not what was written"):
+    with pytest.raises(
+        ByroteError, match=rf"is marked complete, but {name} has changed since it was written"
+    ):
         train(complete, CONFIG)
 
 
@@ -113,13 +115,13 @@ def test_scan_says_so(complete, name):
     zeroed(complete / name)
     result = CliRunner().invoke(cli, ["scan", str(complete)])
     assert result.exit_code == 3
-    assert f"{name} is not what was written" in result.stderr
+    assert f"{name} has changed since it was written" in result.stderr
 
 
 def test_a_config_of_other_numbers_is_refused_when_the_series_is_opened(complete):
     config = complete / "config.json"
     config.write_text(config.read_text().replace('"standard"', '"rotary"'))
-    with pytest.raises(CheckpointError, match=r"config\.json is not what was written"):
+    with pytest.raises(CheckpointError, match=r"config\.json has changed since it was written"):
         open_series(complete)
 
 
@@ -127,7 +129,7 @@ def test_a_config_of_other_numbers_is_refused_when_the_series_is_opened(complete
 def test_zeroed_data_is_not_measured(complete, name):
     assert len(getattr(token_sets_of(open_series(complete)), {"held_out": "natural"}.get(name, name)))
     zeroed(complete / "data" / f"{name}.safetensors")
-    with pytest.raises(ByroteError, match=rf"{name}\.safetensors is not what was written"):
+    with pytest.raises(ByroteError, match=rf"{name}\.safetensors has changed since it was written"):
         token_sets_of(open_series(complete))
 
 

@@ -138,7 +138,7 @@ def test_an_iteration_begins_with_the_base_and_is_trained_on_what_the_reward_acc
     second = json.loads((train(runs / "rest-2", again) / "manifest.json").read_text())
     assert second["checkpoints"][0]["weights"] == base["checkpoints"][-1]["weights"]  # anew from the base
     assert second["inputs"][0]["generator"]["weights"] == manifest["checkpoints"][-1]["weights"]
-    with pytest.raises(ByroteError, match="is iteration 1, and this is declared as iteration 1"):
+    with pytest.raises(ByroteError, match="is iteration 1, but this arm is declared as iteration 1"):
         train(runs / "no", replace(again, arm=Arm.of(replace(first, generator="../rest")), name="no"))
 
 
@@ -250,7 +250,7 @@ def test_runs_made_from_a_run_that_was_trained_again_are_seen_and_never_called_c
     assert states(trained) == {"human": "complete", "syn": "stale", "old": "complete", "after": "stale"}
     with pytest.raises(
         ByroteError,
-        match=r"syn/d8/seed3 was made from weights of human-d8-seed3, which has been trained again",
+        match=r"syn/d8/seed3 was made from weights of human-d8-seed3, which was retrained",
     ) as refused:
         train_grid(trained / GRID, trained, jobs=1)
     assert "(and 1 more runs" in str(refused.value) and "--retrain-stale" in refused.value.help
@@ -281,9 +281,7 @@ def test_one_run_is_refused_as_those_of_a_grid_are(runs, tmp_path):
     train(tmp_path / "other", other)
     path = train(tmp_path / "syn", config)
     retrained(tmp_path / "other")
-    with pytest.raises(
-        ByroteError, match="was made from weights of other, which has been trained again"
-    ) as refused:
+    with pytest.raises(ByroteError, match="was made from weights of other, which was retrained") as refused:
         train(path, config)
     assert "--fresh" in refused.value.help
     train(path, config, fresh=True)
@@ -299,7 +297,7 @@ def test_the_command_line_says_what_to_do(trained):
     assert CliRunner().invoke(cli, [*words, "--retrain-stale"]).exit_code == 0
     assert "4 complete" in CliRunner().invoke(cli, ["lab", "status", str(trained)]).output
     alone = CliRunner().invoke(cli, ["lab", "train", str(trained / "x"), "--retrain-stale"])
-    assert alone.exit_code != 0 and "is of grids" in alone.output
+    assert alone.exit_code != 0 and "applies only to grids" in alone.output
 
 
 def test_a_hostile_manifest_is_no_reason(trained):

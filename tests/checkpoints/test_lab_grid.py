@@ -160,7 +160,7 @@ def test_checkpoints_by_their_number(steps, n, expected):
         ("seed = 3", "the grid has a key 'seed'. did you mean 'seeds'"),
         ('recipe = "tiled"', "the lab has no recipe 'tiled'. did you mean 'tiled-small'"),
         ("seeds = 0", "seeds is 0. write how many, 1 to 1,000"),
-        ("together = 17", "together is '17'. write how many runs are trained together at most, 1 to 16"),
+        ("together = 17", "together is '17'. write the largest number of runs to train together, 1 to 16"),
         ("together = true", "together is 'True'"),
         ("seeds = [1, 1]", "no two are the same"),
         ("checkpoints = 1", "checkpoints is 1. use 2 to"),
@@ -180,16 +180,16 @@ def test_checkpoints_by_their_number(steps, n, expected):
         ("[arms.b]\nkind = 'repeated'", "the arm 'b' names no control"),
         (
             "[arms.b]\nkind = 'repeated'\ncontrol = 'aa'",
-            "is 'aa', which is no other arm of the grid. did you mean 'a'",
+            "is 'aa', which is not another arm of the grid. did you mean 'a'",
         ),
         ("[arms.b]\nkind = 'unique'\nsettings = {batch = 8}", "the settings of the arm 'b' change batch"),
         (
             "[arms.b]\nkind = 'unique'\nsettings = {d_model = 8}",
             "the settings of the arm 'b' change the model",
         ),
-        ("[arms.A]\nkind = 'unique'", "differ in nothing but capitals"),
-        ('[arms."../b"]\nkind = "unique"', "'../b' of [arms] is no name for a folder"),
-        ('[arms.results]\nkind = "unique"', "is no name for a folder"),
+        ("[arms.A]\nkind = 'unique'", "differ only in capitals"),
+        ('[arms."../b"]\nkind = "unique"', "'../b' of [arms] is not a valid folder name"),
+        ('[arms.results]\nkind = "unique"', "is not a valid folder"),
         (
             "[sizes.a]\n[sizes.b]\n[arms.b]\nkind = 'unique'\nsizes = ['bb']",
             "[arms.b] names a size 'bb'. did you mean 'b'",
@@ -199,7 +199,7 @@ def test_checkpoints_by_their_number(steps, n, expected):
             "[sizes.a]\n[sizes.b]\n[arms.c]\nkind = 'unique'\nsizes = ['b']\n[arms.d]\nkind = 'repeated'\npool_size = 4\ncontrol = 'c'",
             "the arm 'd' is trained at the size 'a', and 'c', which it needs there, is not. add 'a' to the sizes of 'c'",
         ),
-        ("arms = 3", "[arms] is no table"),
+        ("arms = 3", "[arms] is not a table"),
         (
             "seeds = 900\nsizes = {a = {}, b = {}, c = {}, d = {}, e = {}, f = {}, g = {}, h = {}, i = {}, j = {}, k = {}, l = {}}",
             "the grid has 10,800 runs",
@@ -224,7 +224,7 @@ def test_a_file_that_is_none(tmp_path):
     with pytest.raises(ByroteError):
         read_grid(tmp_path / "broken.toml")
     (tmp_path / "none.toml").write_text("seeds = 2")
-    with pytest.raises(ByroteError, match="the grid has no arm"):
+    with pytest.raises(ByroteError, match="the grid has no arms"):
         read_grid(tmp_path / "none.toml")
 
 

@@ -124,7 +124,7 @@ def test_a_synthetic_arm_is_resumed_without_its_generator(runs, tmp_path, monkey
 
     file = tmp_path / "syn/data/inputs.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
-    with pytest.raises(ByroteError, match=r"data/inputs.safetensors is not what was written"):
+    with pytest.raises(ByroteError, match=r"data/inputs.safetensors has changed since it was written"):
         train(tmp_path / "syn", config)
 
 
@@ -134,7 +134,7 @@ def test_runs_that_cannot_be_made_from_are_refused(runs, tmp_path):
             open_run(at / name, step=step, like=like)
 
     refused("there is no lab series", name="nobody")
-    refused("has not written step 5.*the nearest is 4", step=5)
+    refused("has no checkpoint at step 5.*the nearest is 4", step=5)
     refused("another vocabulary", like=replace(SOURCE, d_vocab=11))
     refused("reads 8 tokens", like=replace(SOURCE, n_ctx=9))
     shutil.copytree(runs / "human", tmp_path / "human")
@@ -143,14 +143,14 @@ def test_runs_that_cannot_be_made_from_are_refused(runs, tmp_path):
         ("status", "running", "no complete lab series"),
         ("model", {"n_layers": 10**9}, "describes no model"),
         ("data", {}, "another vocabulary"),
-        ("checkpoints", [3], "has not written step 0"),
+        ("checkpoints", [3], "has no checkpoint at step 0"),
     ):
         (tmp_path / "human/manifest.json").write_text(json.dumps({**manifest, field: value}))
         refused(said, at=tmp_path)
     (tmp_path / "human/manifest.json").write_text(json.dumps(manifest))
     weights = tmp_path / "human/step_00000012/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
-    with pytest.raises(ByroteError, match="is not what was written"):
+    with pytest.raises(ByroteError, match="has changed since it was written"):
         loaded(open_run(tmp_path / "human", like=SOURCE))
 
 

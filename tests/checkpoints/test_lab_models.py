@@ -248,7 +248,7 @@ def test_a_series_of_text_has_no_floor_and_says_why(tmp_path):
     config = replace(SMALL, source=source, arm=Arm("repeated", 0.5, 4), steps=2)
     series = open_series(train(tmp_path / "text", config))
     facts, found = series.manifest["source_facts"], token_sets_of(series)
-    assert facts["floor_nats"] is None and "nobody knows" in facts["no_floor"]
+    assert facts["floor_nats"] is None and "is unknown" in facts["no_floor"]
     assert (found.reference, found.candidates, found.words) == (None, None, None)
     assert found.members.shape == found.twins.shape == (4, 12)
     assert series.manifest["data"]["path"] == "t.txt" and len(series.manifest["data"]["digest"]) == 32

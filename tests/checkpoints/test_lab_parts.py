@@ -228,9 +228,9 @@ def test_arms_are_written_as_tables():
     [
         ({"kind": "sinthetic"}, "did you mean 'synthetic'"),
         ({"kind": "synthetic", "generator": "g", "temprature": 1.0}, "did you mean 'temperature'"),
-        ({"kind": "synthetic", "generator": "g", "temperature": float("inf")}, "which is no float"),
+        ({"kind": "synthetic", "generator": "g", "temperature": float("inf")}, "which is not of type float"),
         ({"kind": "synthetic", "generator": "g", "temperature": 0.0}, "use above 0"),
-        ({"kind": "synthetic", "generator": "g", "corpus": True}, "which is no int"),
+        ({"kind": "synthetic", "generator": "g", "corpus": True}, "which is not of type int"),
         ({"kind": "synthetic", "generator": "g", "corpus": 1 << 40}, "corpus of the arm synthetic"),
         ({"kind": "synthetic"}, "generator of the arm synthetic is ''"),
         ({"kind": "edited", "prior": "g", "edited": "everything"}, "use any or no_copies"),
@@ -252,9 +252,9 @@ def test_tables_that_make_no_arm_are_refused(table, said):
 
 
 def test_what_a_batch_cannot_realise_is_refused():
-    with pytest.raises(ByroteError, match="no sequence"):
+    with pytest.raises(ByroteError, match="less than one sequence"):
         stream(Epochs(0.01, 2))
-    with pytest.raises(ByroteError, match="is not gone through by 6 steps"):
+    with pytest.raises(ByroteError, match="is not used up by 6 steps"):
         stream(Epochs(0.5, 25))
     with pytest.raises(ByroteError, match="other shares"):
         LabConfig(source=SOURCE, arm=Arm.of(Control(0.97), Epochs(0.03, 2)), batch=16, steps=6)
@@ -290,10 +290,10 @@ def test_runs_of_a_grid_wait_for_those_they_are_made_from():
     assert (Path("/g") / syn.folder / named).resolve() == Path("/g/human/d16/seed1")
 
     for change, said in (
-        ({"generator": "humans"}, "which is no arm of the grid. did you mean 'human'"),
+        ({"generator": "humans"}, "which is not an arm of the grid. did you mean 'human'"),
         ({"generator": "next"}, "in a circle"),
         ({"control": ""}, "names no control"),
-        ({"settings": {"source": {"block_min": 7}}}, "are compared, and have other sources"),
+        ({"settings": {"source": {"block_min": 7}}}, "are compared, but have different sources"),
     ):
         changed = {**table["arms"], "next": {**table["arms"]["next"], **change}}
         with pytest.raises(ByroteError) as refused:

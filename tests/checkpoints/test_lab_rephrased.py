@@ -263,7 +263,7 @@ def test_what_is_dropped_is_not_attended_to_alone_and_in_a_stack():
         [mean_loss(model, wide, None, read, attended).item(), mean_loss(build_model(other), wide[:2]).item()],
         rel=1e-5,
     )
-    with pytest.raises(ByroteError, match="attention of the native and llama"):
+    with pytest.raises(ByroteError, match="attention only in the native and llama"):
         mean_loss(torch.nn.Embedding(16, 16), wide, attended=attended)
 
 
@@ -282,7 +282,7 @@ def test_weights_nearest_to_equal_ones_by_hand_and_by_another_route():
         constraints=[{"type": "eq", "fun": lambda w: np.append(w @ x, w.sum() - 1)}], options={"maxiter": 200},
     )  # fmt: skip
     assert best.success and np.abs(found - best.x).max() < 1e-3
-    with pytest.raises(ByroteError, match="no weights of these documents"):
+    with pytest.raises(ByroteError, match="no weighting of these documents"):
         balanced(np.array([[1.0], [2.0], [0.5]]))
 
 

@@ -281,7 +281,7 @@ def test_a_manifest_gives_its_source_back(name: str):
     [
         ("nmes", {}, "did you mean 'names'"),
         ("names", {"start_fra": 0.1}, "did you mean 'start_frac'"),
-        ("names", {"start_frac": "often"}, "is no float"),
+        ("names", {"start_frac": "often"}, "not of type float"),
         ("names", {"start_frac": 1.5}, "a probability"),
         ("names", {"phrase_max": 31}, "at most 30"),
         ("names", {"phrase_min": 7}, "1 to phrase_max"),
@@ -353,7 +353,7 @@ def test_text_that_is_not_there_too_short_or_another_is_refused(tmp_path: Path):
     file.write_bytes(b"short")
     with pytest.raises(ByroteError, match="too few for windows"):
         Text(path=str(file), n_ctx=8).draw(seed=0, stream="train", index=0, n=1)
-    with pytest.raises(ByroteError, match="another text"):
+    with pytest.raises(ByroteError, match="has other content"):
         Text(path=str(file), digest="0" * 32).draw(seed=0, stream="train", index=0, n=1)
     for settings, said in (({"bpe": 100}, "256 to"), ({"bpe": 300, "tokenizer": "t.json"}, "either bpe")):
         with pytest.raises(ByroteError) as refused:
@@ -382,6 +382,6 @@ def test_an_installed_package_adds_a_source(monkeypatch: pytest.MonkeyPatch):
     assert isinstance(source_of({"data": {"source": "mine", **Mine().__dict__}}), Mine)
     for found in ({"names": Names}, {"other": Mine}, {"mine": 3}):
         offering(found)
-        with pytest.raises(ByroteError, match="is no source of that name"):
+        with pytest.raises(ByroteError, match="is not a source of that name"):
             source_named("tiled_blocks")
     lab_sources.sources.cache_clear()

@@ -270,7 +270,7 @@ def test_another_configuration_is_refused_and_fresh_replaces_it(tmp_path):
 def test_a_folder_with_something_else_is_never_touched(tmp_path, content, fresh):
     for name, text in content.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(ByroteError, match="holds no lab series"):
+    with pytest.raises(ByroteError, match="is not a lab series"):
         train(tmp_path, LabConfig(**SMALL, steps=2), fresh=fresh)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == content
 
@@ -298,7 +298,7 @@ def test_a_complete_series_without_its_weights_is_not_called_complete(tmp_path):
     config = LabConfig(**SMALL, steps=2)
     path = train(tmp_path / "s", config)
     (path / "step_00000001" / "model.safetensors").unlink()
-    with pytest.raises(ByroteError, match=r"1 of its 3 steps are gone: 1\. pass --fresh"):
+    with pytest.raises(ByroteError, match=r"1 of its 3 steps are missing: 1\. pass --fresh"):
         train(path, config)
 
 

@@ -170,7 +170,7 @@ def test_no_more_is_read_than_a_stimulus_draws_from(tmp_path, monkeypatch, token
 def test_what_is_put_right_is_said(tmp_path, tokenizer):
     lines = [json.dumps({"text": written_out(DOCUMENTS[0])}), "{broken", json.dumps({"title": "x"})]
     found = cut(written(tmp_path / "a.jsonl", "\n".join(lines)), tokenizer)
-    assert len(found.notes) == 1 and "2 lines hold no text: line 2 is not JSON" in found.notes[0]
+    assert len(found.notes) == 1 and "2 lines contain no text: line 2 is not JSON" in found.notes[0]
     text = written_out(DOCUMENTS[0]).encode() + b" \xff mat"
     assert cut(written(tmp_path / "a.txt", text), tokenizer).notes == ("a.txt: bytes that are not UTF-8 were replaced (1)",)  # fmt: skip
 
@@ -188,7 +188,7 @@ def test_what_is_put_right_is_said(tmp_path, tokenizer):
         ("a.jsonl", b'{"body": "the cat"}', "no text in a field 'text'"),
         ("a.jsonl", b"the cat", "is not JSON"),
         ("a.parquet", b"PAR1", "a.parquet cannot be read"),
-        ("a.npy", b"\x93NUMPY", r"is no \.npy file"),
+        ("a.npy", b"\x93NUMPY", r"is not a \.npy file"),
         ("a.npy", np.ones((4, 40)), "not token ids"),
         ("a.npy", -np.ones((4, 40), dtype=np.int64), "negative ids"),
         ("a.npy", np.zeros((0, 40), dtype=np.int64), "a.npy holds no text"),
@@ -234,7 +234,7 @@ def test_text_needs_the_models_tokenizer_and_says_what_else_there_is(tmp_path, t
         with pytest.raises(ByroteError, match=r"the model folder has no tokenizer\.json") as refusal:
             cut(text, missing)
         assert ".npy" in refusal.value.help
-    with pytest.raises(ByroteError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ByroteError, match=r"is not a tokenizer\.json"):
         cut(text, written(tmp_path / "broken.json", "{}"))
 
 

@@ -12,7 +12,7 @@ from tiny_models import write_lab_series
 from byrote.checkpoints import CheckpointError, open_series
 from byrote.checkpoints.step_names import parse_name
 
-NO_STEP = "nothing says which training step this is; it is shown as step 0"
+NO_STEP = "the training step of this checkpoint is unknown; it is shown as step 0"
 
 
 def test_lab_series(lab_series):
@@ -34,7 +34,7 @@ def test_lab_series_in_training_says_so(lab_series):
     (path / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
     series = open_series(path)
     assert series.steps == (2, 8)
-    assert series.notes == ("training is not finished: last step written is 8",)
+    assert series.notes == ("training is not finished: the last step written is 8",)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_slicing_and_nearest(tmp_path):
     with pytest.raises(CheckpointError, match=r"step 25 is not in .*4 checkpoints, 0-40.*nearest: 20, 40"):
         series.at(25)
     for ask in (lambda s: s.at(0), lambda s: s.nearest(0), lambda s: s.select("all")):
-        with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        with pytest.raises(CheckpointError, match="contains no checkpoint"):
             ask(series[4:])
 
 
@@ -224,7 +224,7 @@ def test_log_spacing_spreads_and_keeps_both_ends():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("3000", "step 3000 is not in here .*nearest are 2000 and 4000; try --steps nearest:3000"),
+        ("3000", "step 3000 is not in here .*nearest are 2000 and 4000; or use nearest:3000"),
         ("5k..7k", "matches no step in here"),
         ("8k..1k", "matches no step"),
         ("", "is not a step specification"),

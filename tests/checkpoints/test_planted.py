@@ -251,7 +251,7 @@ def test_writing_refuses_what_it_cannot_do(tmp_path):
     with pytest.raises(CheckpointError, match="did you mean 'random'"):
         write_planted(tmp_path / "a", kind="randm")
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(CheckpointError, match="already holds something"):
+    with pytest.raises(CheckpointError, match="is not empty"):
         write_planted(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.txt"]
 

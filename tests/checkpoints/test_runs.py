@@ -127,7 +127,7 @@ def test_damaged_and_nameless_steps_in_a_list(run):
     series = open_series([path / "checkpoint-10", path / "checkpoint-20", path / "final"])
     assert series.steps == (10,)
     assert [(gap.step, gap.path.name) for gap in series.gaps] == [(20, "checkpoint-20")]
-    assert series.notes == ("final was left out: nothing says which training step it is",)
+    assert series.notes == ("final was left out: its training step is unknown",)
     (path / "checkpoint-10" / "config.json").unlink()
     assert "none of the steps named" in refused(open_series, f"{path}/checkpoint-*").message
 

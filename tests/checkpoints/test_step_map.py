@@ -59,7 +59,7 @@ def test_a_map_of_files(layout, tmp_path):
     (run / "a" / "config.json").rename(run / "config.json")
     shutil.rmtree(run / "a")
     shutil.copy(run / "early.safetensors", run / "late.safetensors")
-    assert "nothing says which step" in refused(run).message
+    assert "is unknown" in refused(run).message
     series = open_series(run, step_map={"early.safetensors": 1, "late.safetensors": 7})
     assert (series.format, series.steps, series.gaps) == ("state_dict", (1, 7), ())
 
@@ -73,8 +73,8 @@ def test_a_map_of_files(layout, tmp_path):
         ('{"final": true}', "the step of 'final' is True"),
         ('{"final": -1}', "the step of 'final' is -1"),
         ('{"final": 1, "warm": 2, "step10": 1}', "are both step 1"),
-        ('{"../final": 1}', "no place inside the series"),
-        ('{"/final": 1}', "no place inside the series"),
+        ('{"../final": 1}', "not a path inside the series"),
+        ('{"/final": 1}', "not a path inside the series"),
         ('{"finale": 1}', "names 'finale', which is not in"),
     ],
 )
@@ -105,8 +105,8 @@ def test_epochs_stand_for_steps_and_that_is_said(layout):
     run = layout("epoch_1", "epoch_2", "final")
     (series,) = open_runs(run)
     assert series.steps == (1, 2)
-    assert "named by epochs, which stand for steps here; --step-map FILE" in series.notes[0]
-    assert "final was left out: nothing says which step it is" in series.notes[1]
+    assert "named by epochs, which are used as steps here; --step-map FILE" in series.notes[0]
+    assert "final was left out: its step is unknown" in series.notes[1]
     assert open_series(run, step_map={"epoch_1": 50, "epoch_2": 100, "final": 150}).steps == (50, 100, 150)
 
 
@@ -126,7 +126,7 @@ def test_final_beside_steps(layout):
     (run / "final" / "trainer_state.json").unlink()
     series = open_series(run)
     assert series.steps == (10, 20)
-    assert series.notes[1] == "final was left out: nothing says which step it is; --step-map FILE does"
+    assert series.notes[1] == "final was left out: its step is unknown; give it with --step-map FILE"
 
 
 def test_a_folder_that_is_being_written(layout):

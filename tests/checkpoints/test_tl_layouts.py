@@ -51,7 +51,7 @@ def test_weights_that_lie_the_other_way_round_give_the_same_logits(tmp_path, but
     )
     tokens, expected, _ = golden(variant)
     torch.testing.assert_close(logits(folder, tokens), expected, rtol=1e-4, atol=1e-4)
-    (note,) = [note for note in open_series(folder).notes if "other way round" in note]
+    (note,) = [note for note in open_series(folder).notes if "transposed back" in note]
     assert "W_Q" in note and ("W_pos" in note) == (not but)
 
 
@@ -99,7 +99,7 @@ def test_the_grokking_papers_model_gives_its_own_logits(tmp_path):
     found = logits(folder, torch.from_numpy(tokens))
     np.testing.assert_allclose(found.numpy(), grokking_logits(w, tokens), rtol=0, atol=1e-4)
     assert any(
-        "biases that no layer has are zero: b_K, b_O, b_Q, b_V" in n for n in open_series(folder).notes
+        "biases that no layer stores are zero: b_K, b_O, b_Q, b_V" in n for n in open_series(folder).notes
     )
 
 
@@ -123,7 +123,7 @@ def test_a_square_weight_is_asked_about_and_the_answer_is_taken(tmp_path):
     fields = GROKKING | {"n_ctx": D}
     folder = written(tmp_path / "run", tensors, fields)
     error = refusal(folder)
-    assert "W_pos is square: nothing says how" in error.message
+    assert "W_pos is square, so that the orientation is unknown" in error.message
     answers = [json.loads(found) for found in re.findall(r'"transposed": (\[.*?\])', error.help)]
     assert len(answers) == 2 and set(answers[0]) - set(answers[1]) == {"W_pos"}
     tokens, found = torch.tensor([[3, 1, 4, 1, 5]]), []
@@ -138,7 +138,7 @@ def test_a_square_weight_is_asked_about_and_the_answer_is_taken(tmp_path):
 
 def test_what_shapes_deny_is_refused(tmp_path):
     folder = written(tmp_path / "run", state("mlp_gelu"), config("mlp_gelu") | {"transposed": ["W_in"]})
-    assert "says otherwise than the shapes of W_in" in refusal(folder).message
+    assert "contradicts the shapes of W_in" in refusal(folder).message
     folder = written(
         tmp_path / "odd", state("mlp_gelu"), config("mlp_gelu") | {"transposed": ["W_out", "W_X"]}
     )

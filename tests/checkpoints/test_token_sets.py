@@ -216,8 +216,8 @@ def test_what_is_given_replaces_what_a_series_carries(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.npy", b"", r"is no \.npy file"),
-        ("m.npy", b"\x93NUMPY", r"is no \.npy file"),
+        ("m.npy", b"", r"is not a \.npy file"),
+        ("m.npy", b"\x93NUMPY", r"is not a \.npy file"),
         ("m.safetensors", b"half", "too short for safetensors"),
         ("m.safetensors", {"ids": np.ones((2, 9), dtype=np.int64)}, "no tensor `tokens`"),
         ("m.safetensors", {"tokens": np.ones((2, 9))}, "tokens are F64, not integers"),
@@ -273,7 +273,7 @@ def test_gzipped_lines_and_ids_stored_by_columns_are_read(tmp_path, tokenizer):
 def test_an_archive_is_read_no_further_than_a_file_may_be_long(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr("byrote.checkpoints.token_sets.MAX_FILE_BYTES", 2 << 20)
     (tmp_path / "m.txt.gz").write_bytes(gzip.compress(b"the cat sat on the mat the cat sat\n" * 100_000))
-    with pytest.raises(ByroteError, match="has 2 MiB, and 2 are read at the most"):
+    with pytest.raises(ByroteError, match="has 2 MiB; at most 2 are read"):
         given(tokenizer, members=tmp_path / "m.txt.gz")
 
 
@@ -345,7 +345,7 @@ def test_twins_that_are_members_are_said(tmp_path, shared, said):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.jsonl", b'{"text": "the cat"}\n[1]', "m.jsonl: line 2 is no JSON object"),
+        ("m.jsonl", b'{"text": "the cat"}\n[1]', "m.jsonl: line 2 is not a JSON object"),
         ("m.jsonl", b'\n{"txt": "the cat"}', "m.jsonl: line 2 has no text in a field 'text'"),
         ("m.jsonl", b'{"text": "the', "m.jsonl: line 1 is not JSON"),
         ("m.jsonl", b"[" * 100_000, "m.jsonl: line 1 is not JSON"),
@@ -353,7 +353,7 @@ def test_twins_that_are_members_are_said(tmp_path, shared, said):
         ("m.jsonl", b'{"text": "the cat", "repeat_count": -1}', "repeat_count is not a count"),
         ("m.jsonl", b'{"text": "the cat", "repeat_count": true}', "repeat_count is not a count"),
         ("m.txt", b"the \x00 cat", "is not text: it holds NUL bytes"),
-        ("m.txt", b"the cat\n" * 20_000, "m.txt has 0 MiB, and 0 are read at the most"),
+        ("m.txt", b"the cat\n" * 20_000, "m.txt has 0 MiB; at most 0 are read"),
     ],
 )
 def test_text_that_cannot_be_members_is_refused(tmp_path, tokenizer, monkeypatch, name, content, message):
@@ -370,7 +370,7 @@ def test_negative_counts_and_a_broken_tokenizer_are_refused(tmp_path, tokenizer)
     with pytest.raises(ByroteError, match="repeat_count is negative"):
         given(members=tmp_path / "m.safetensors")
     tokenizer.write_text("{")
-    with pytest.raises(ByroteError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ByroteError, match=r"is not a tokenizer\.json"):
         given(tokenizer, members=written(tmp_path / "m.txt", LINES))
 
 
@@ -384,7 +384,7 @@ def test_lines_without_a_tokenizer_and_what_is_no_file_are_refused(tmp_path, tok
     with pytest.raises(ByroteError, match=r"no tokenizer\.json") as refusal:
         given(tmp_path / "missing.json", members=written(tmp_path / "m.txt", "the cat"))
     assert ".npy" in refusal.value.help
-    with pytest.raises(ByroteError, match="is no file"):
+    with pytest.raises(ByroteError, match="is not a file"):
         given(tokenizer, members=tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_a_loss_by_its_name(tmp_path):
     path.write_text("step,accuracy\n1,0.5\n")
     with pytest.raises(ByroteError, match="no training loss by step") as caught:
         read_losses(path)
-    assert caught.value.help == "name it with --loss-name: there are 'accuracy'"
+    assert caught.value.help == "name it with --loss-name; the file has 'accuracy'"
     path.write_text('step,"a - train/loss","b - train/loss"\n1,4,5\n')
     with pytest.raises(ByroteError, match="train/loss of 2 runs"):
         read_losses(path)
@@ -82,7 +82,7 @@ def test_a_loss_by_its_name(tmp_path):
     ("name", "content", "match"),
     [
         ("a.csv", b"loss\n1\n", "names no steps: it has 'loss'"),
-        ("a.csv", b"\xff\xfe", "is no UTF-8"),
+        ("a.csv", b"\xff\xfe", "is not UTF-8"),
         ("a.csv", b"step," + b"x," * 20_000 + b"loss\n", "columns; at most"),
         ("a.csv", b"step,loss\n1," + b"9" * 200_000 + b"\n", "cannot be read as CSV"),
         ("a.json", b"{}", "holds no rows"),

@@ -207,8 +207,8 @@ def test_the_check_refuses_what_it_must(load):
     tokens = tokens_for(model)
     for head in [(layer, h) for layer in (0, 1) for h in range(4)]:
         erase(model, head)
-    assert "removing the output of every head does not move the logits" in edit_problem(model, tokens)
-    assert "giving every head random attention does not move" in edit_problem(model, tokens, patterns=True)
+    assert "removing the output of every head does not change the logits" in edit_problem(model, tokens)
+    assert "giving every head random attention does not change" in edit_problem(model, tokens, patterns=True)
     model = load("gpt_neox")
     point = dict(model.bridge.hook_dict)["blocks.1.attn.v.hook_out"]
     point.add_hook(lambda v, hook: v.roll(1, 0), is_permanent=True)

@@ -135,6 +135,6 @@ def test_a_tie_that_is_undone_in_training_is_refused():
     live = LiveModel(model)
     live.at(0)
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() + 1)
-    with pytest.raises(ByroteError, match="are one tensor at first, and now two"):
+    with pytest.raises(ByroteError, match="shared one tensor when measuring began, and now are two tensors"):
         live.at(1)
     assert torch.equal(LiveModel(model).at(1).logits(TOKENS), copy_of(model).logits(TOKENS))

@@ -161,6 +161,6 @@ def test_a_layer_whose_keys_do_nothing_is_refused(load):
     with torch.no_grad():
         model.bridge.blocks[1].attn.q.original_component.weight.zero_()
         model.bridge.blocks[1].attn.q.original_component.bias.zero_()
-    assert "replacing the keys of layer 1 does not move its attention" in path_problem(
+    assert "replacing the keys of layer 1 does not change its attention" in path_problem(
         model, tokens, layer=1, side="k"
     )

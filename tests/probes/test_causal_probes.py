@@ -468,7 +468,7 @@ def test_a_graft_says_what_it_cannot_tell(two_steps, stimuli):
         two_steps, stimuli["repeated_random"], from_step=0, into_step=0, heads=[(1, h) for h in range(4)]
     )
     bad = rows[~rows["valid"]].set_index(["way", "metric"])["reason"]
-    assert bad["weights", "returned"] == "the two steps do not surely differ"
+    assert bad["weights", "returned"] == "the two steps do not clearly differ"
     assert bad["weights", "control"] == "no other heads of these layers can be grafted instead"
 
 

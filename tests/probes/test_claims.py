@@ -210,7 +210,7 @@ def test_rows_that_stand_there_twice_or_have_odd_columns_are_refused():
     row = {"grid": "g", "arm": "a", "init_seed": 0, "data_seed": 0, "step": 0}
     with pytest.raises(ByroteError, match="twice"):
         tidy([row, row])
-    with pytest.raises(ByroteError, match="no name of a metric"):
+    with pytest.raises(ByroteError, match="not a valid metric name"):
         tidy([row | {"Bad name": 1.0}])
 
 

@@ -300,8 +300,8 @@ def test_boundaries_over_sizes_are_a_power_law():
             "epochs of arm-0-s0 is not declared, and a dose-response over epochs needs it",
         ),
         (rows([1.0, 2.0]), "epoch", "runs declare no 'epoch'"),
-        (rows([1.0], epochs=3.0), "epochs", "all runs have epochs 3: one dose"),
-        (rows([1.0, 2.0], epochs=np.array([1.0, 2.0]), better=None), "epochs", "nothing is damage"),
+        (rows([1.0], epochs=3.0), "epochs", "all runs have epochs 3: a dose-response needs two"),
+        (rows([1.0, 2.0], epochs=np.array([1.0, 2.0]), better=None), "epochs", "damage is undefined"),
     ],
 )
 def test_doses_that_are_refused(table, over, words):
@@ -322,7 +322,7 @@ def test_the_near_zero_diagnostic_counts_grid_steps_and_seeds():
     assert (late.worst, late.distance, late.holds) == (64, 1, 5)
     never = near_zero(damage, share.assign(value=0.5), "pool")
     assert np.isnan(never.onset) and np.isnan(never.distance) and never.holds == 0
-    with pytest.raises(ByroteError, match="not of the same runs"):
+    with pytest.raises(ByroteError, match="from different runs"):
         near_zero(damage, share.iloc[:-1], "pool")
 
 
@@ -405,7 +405,7 @@ def test_extraction_has_a_threshold_in_duplicates():
         3, rel=0.02
     )
     assert found.inside and found.log_linear > 100 and found.seeds == 3
-    with pytest.raises(ByroteError, match="2 numbers of duplicates are no curve"):
+    with pytest.raises(ByroteError, match="2 numbers of duplicates are too few for a curve"):
         extraction_threshold(counts[counts["duplicates"] < 3])
     with pytest.raises(ByroteError, match="needs run, duplicates above 0"):
         extraction_threshold(counts.assign(duplicates=np.inf))

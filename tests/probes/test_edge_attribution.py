@@ -183,7 +183,7 @@ def test_every_ablated_edge_is_the_one_written_out_and_gradients_foresee_it(lab_
         ("llama", ""),
         ("gptj", "one norm"),
         ("gemma2", "a norm after attention"),
-        ("bloom", "does not add up"),
+        ("bloom", "do not add up"),
     ],
 )
 def test_all_edges_give_the_clean_loss_or_the_model_is_refused(hf_series, arch, problem):

@@ -181,7 +181,7 @@ def test_a_quick_run_leaves_them_out_and_says_so(tmp_path):
     assert {name for name, full_only in listed.items() if full_only} == {claim.name for claim in FINDINGS}
     quick = byrote("hapax", "finding-signal-onset", "--plan", "--json", "-o", tmp_path)
     assert [row["grid"] for row in json.loads(quick.stdout)] == ["masked"]
-    assert quick.stderr.count("left out, judged by --full alone: finding-signal-onset") == 1
+    assert quick.stderr.count("left out, because they need --full: finding-signal-onset") == 1
     full = byrote("hapax", "finding-signal-onset", "--plan", "--json", "--full", "-o", tmp_path)
     grids = [row["grid"] for row in json.loads(full.stdout)]
     assert grids == ["masked", "findings", "findings-again"] and "left out" not in full.stderr

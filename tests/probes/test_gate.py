@@ -218,7 +218,7 @@ def test_an_arm_is_judged_by_how_many_of_its_seeds_pass(tmp_path):
     assert outcome(both, **rule | {"group": "r[01]"}) == PASS  # by their names
     (one,) = check(gate_of({"expect": [rule]}), both)
     assert one.run == "repeated f=0.5 (3 runs)" and "1 of 3 fail (r2)" in one.found
-    with pytest.raises(ByroteError, match="no run here is of the arm 'repeatd'") as caught:
+    with pytest.raises(ByroteError, match="no run here has the arm or the name 'repeatd'") as caught:
         outcome(both, **rule | {"group": "repeatd"})
     assert "repeated f=0.5" in caught.value.help or "choose from" in caught.value.help
 

@@ -88,7 +88,7 @@ def test_what_is_not_declared_has_no_column(tmp_path):
         ("[runs.a]\nrepeat_frac = 1.5\n", "a share from 0 to 1"),
         ("[runs.a]\nepochs = inf\n", "a number from 0"),
         ('[runs.a]\narm = ""\n', "a name of at most"),
-        ("[runs]\na = 1\n", "is no table"),
+        ("[runs]\na = 1\n", "is not a table"),
         ("[run.a]\nseed = 1\n", "holds 'run'"),
         ("runs = [", "cannot be read as TOML"),
         ("a = " + "[" * 5000, "nested|TOML"),

@@ -195,7 +195,7 @@ def test_the_row_that_cannot_be_used_is_named(tmp_path, column, value, said):
         (table(metric="prefix_matching/nothing"), "has no such metric"),
         (table(metric="prefix_matching", unit="nats"), "byrote's name of a number in 'attention fraction'"),
         (table(metric="repeat_loss"), "byrote's name of a number about the whole model"),
-        (table(metric="../up"), "no name of letters"),
+        (table(metric="../up"), "not a name of letters"),
         (table(range="1 to 0"), "row 1 has the range '1 to 0'"),
         (table(layer=99_999, head=[*range(84, 100)]), "places, and at most"),
         (table(unit=["nats", *["bits"] * 15]), "row 2 gives score another unit or range than row 1"),
@@ -227,7 +227,7 @@ def test_files_that_cannot_be_used(tmp_path, text, said):
 
 def test_what_is_no_text_and_what_is_no_file(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"step,value\n1,\xff\n")
-    with pytest.raises(br.ByroteError, match="no text in UTF-8"):
+    with pytest.raises(br.ByroteError, match="not UTF-8 text"):
         br.import_scores(tmp_path / "t.csv", tmp_path / "r")
     with pytest.raises(br.ByroteError, match="cannot be read"):
         br.import_scores(tmp_path / "none.csv", tmp_path / "r")

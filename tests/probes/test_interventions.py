@@ -103,7 +103,7 @@ def test_graft_of_a_path(tmp_path):
     ("call", "words"),
     [
         (lambda m: br.ablate(m, "L7H0"), "there is no L7H0"),
-        (lambda m: br.ablate(m, "L1H0", "means"), "there is no ablation 'means'"),
+        (lambda m: br.ablate(m, "L1H0", "means"), "unknown ablation 'means'"),
         (lambda m: br.clamp(m, "L1H0", "induktion"), "did you mean 'induction'?"),
         (lambda m: br.clamp(m, "L1H0", np.ones((3, 3))), "has shape"),
         (
@@ -192,7 +192,7 @@ def test_own_blocks_that_cannot_be_shown(tmp_path, rows, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("x.txt", "no file of token ids"), ("x.safetensors", "too short")]
+    ("name", "words"), [("x.txt", "not a file of token ids"), ("x.safetensors", "too short")]
 )
 def test_a_bad_file_of_own_blocks_is_an_error_of_the_command(tmp_path, name, words):
     (tmp_path / name).write_text("a b c")

@@ -216,7 +216,9 @@ def test_lab_models_with_and_without_mlp_can_be_read(tmp_path):
 def test_families_with_a_norm_after_attention_are_refused_with_the_reason(arch, tmp_path):
     model = loaded(write_hf_series(tmp_path, arch, (0,)))
     assert logit_attribution.unreadable(model).startswith("a norm after attention")
-    with pytest.raises(ByroteError, match="what heads write cannot be read: a norm after attention"):
+    with pytest.raises(
+        ByroteError, match="the outputs of single heads cannot be read: a norm after attention"
+    ):
         interp.written(model, tokens_of())
 
 
@@ -237,7 +239,7 @@ def granite(folder, **changes):
     "changes, why",
     (
         ({}, ""),
-        ({"residual_multiplier": 0.3}, "reaches the residual stream changed"),
+        ({"residual_multiplier": 0.3}, "altered before they reach the residual stream"),
         ({"logits_scaling": 4.0}, "logits rebuilt from the last residual"),
     ),
 )

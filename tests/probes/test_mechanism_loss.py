@@ -86,12 +86,12 @@ def test_elsewhere_it_is_refused_in_one_line(tmp_path):
     series = br.open_series(write_hf_series(tmp_path / "gpt2", "gpt2", (0,)))
     found = br.measure(series, ["mechanism_loss"], out=tmp_path / "out", n_seq=8, progress=False).frame
     assert set(found["reason"]) == {
-        "no labelled sequences for this series: which mechanism can predict a token is known of a lab series whose source has an exact floor"
+        "no labelled sequences for this series: labels exist only for a lab series whose source has an exact floor"
     }
     wrong = planted(
         tmp_path,
         copies=True,
         source=SourceConfig(d_vocab=CONFIG.d_vocab, n_ctx=CONFIG.n_ctx, block_min=10, block_max=14),
     )
-    assert "does not draw the held-out split that lies beside it" in wrong["reason"].iloc[0]
+    assert "does not reproduce the stored held-out split" in wrong["reason"].iloc[0]
     assert json.dumps(wrong["value"].isna().tolist()).count("true") == len(wrong)

@@ -71,7 +71,7 @@ def test_a_planted_memory_is_found_and_ease_is_none():
     [
         (lambda t: t.drop(columns="repeats"), "needs run, member, repeats and value"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "each run with each member once"),
-        (lambda t: t.iloc[1:], "no value of some member"),
+        (lambda t: t.iloc[1:], "no value for some members"),
         (lambda t: t[t["run"] < 2], "have no member that two of them"),
         (lambda t: t.assign(repeats=1), "have no member that two of them"),
     ],
@@ -176,14 +176,16 @@ def test_planted_effects_are_found_where_they_are():
     assert found.word == DEPENDENT and said == {(2, 0)}
     few = dependence_matrix(table[table["run"].isin((0, 1, 2, 4, 6, 8, 10))], smallest=0.05)
     assert few.runs == 7 and few.effects[8].found.lo < -0.3 < few.effects[8].found.hi
-    with pytest.raises(ByroteError, match="4 experiments are not told apart by 6 runs: it takes 7 runs"):
+    with pytest.raises(
+        ByroteError, match="4 experiments cannot be distinguished by 6 runs: that takes 7 runs"
+    ):
         dependence_matrix(table[table["run"].isin((0, 2, 4, 6, 8, 10))], smallest=0.05)
     with pytest.raises(ByroteError, match="have 1 experiments"):
         dependence_matrix(table[table["member"] < 4], smallest=0.05)
     with pytest.raises(ByroteError, match="needs run, init_seed"):
         dependence_matrix(table.drop(columns="repeats"), smallest=0.05)
     twins = table.assign(member=table["member"] + 16, repeats=8 - table["repeats"])
-    with pytest.raises(ByroteError, match="not told apart by 16 runs: some are in and out together"):
+    with pytest.raises(ByroteError, match="cannot be distinguished by 16 runs: some are in and out together"):
         dependence_matrix(pd.concat([table, twins]), smallest=0.05)
 
 

@@ -44,7 +44,7 @@ def test_a_second_command_that_would_mix_is_refused_and_one_that_replaces_all_is
         assert sweep(series, config, out=out).results.frame["n"].max() >= 12
         return
     for call in (sweep, preview):
-        with pytest.raises(ByroteError, match="side by side") as refusal:
+        with pytest.raises(ByroteError, match="would mix the two") as refusal:
             call(series, config, out=out)
         assert words in refusal.value.help
     assert {file: file.read_bytes() for file in unit_paths(out / "tiny")} == before

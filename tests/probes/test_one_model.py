@@ -127,7 +127,7 @@ def test_loading_and_measuring_leave_the_global_generator_alone(hf_series, tmp_p
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda: torch.nn.Linear(3, 3), "a Linear cannot be measured: it has no config of transformers"),
+        (lambda: torch.nn.Linear(3, 3), "a Linear cannot be measured: it has no transformers config"),
         (lambda: compatible(), "in compatibility mode"),
     ],
 )

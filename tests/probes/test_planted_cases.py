@@ -78,7 +78,7 @@ def test_why_a_head_is_not_called_is_said_in_every_face(tmp_path):
     series = open_series(write_case(tmp_path / "few", "subvocab3of63"))
     results = br.measure(series, ["induction"], out=tmp_path, n_seq=16, progress=False)
     assert not_called(results, 0) == {(1, 0): "copies 3 of 63 ids"}
-    assert "match prefixes and are no induction heads: L1H0 copies 3 of 63 ids" in list(at_end(results))
+    assert "match prefixes but are not induction heads: L1H0 copies 3 of 63 ids" in list(at_end(results))
     assert "Judged without" not in induction_rule([results])
 
 

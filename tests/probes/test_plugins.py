@@ -245,10 +245,10 @@ def test_finish_chance_and_weights(series, tmp_path):
 @pytest.mark.parametrize(
     ("given", "arguments", "said"),
     [
-        ({"unit": "x"}, "pattern", "does not say what the model is shown"),
-        (UNIT, "patern", "nothing can be shown to the probe"),
-        (UNIT, "pattern, tokns", "requests 'tokns', which no layer shows"),
-        ({**UNIT, "sumary": "x"}, "pattern", "describes a 'sumary'"),
+        ({"unit": "x"}, "pattern", "does not declare its stimulus"),
+        (UNIT, "patern", "has no argument that byrote provides"),
+        (UNIT, "pattern, tokns", "requests 'tokns', which no layer provides"),
+        ({**UNIT, "sumary": "x"}, "pattern", "has an unknown field 'sumary'"),
         ({**UNIT, "unit": ""}, "pattern", "has no unit"),
     ],
 )
@@ -262,11 +262,11 @@ def test_names_of_ours_and_unknown_stimuli_are_refused(tmp_path):
     text = (
         'import byrote as br\n@br.probe(unit="x", stimulus="STIMULUS")\ndef NAME(pattern):\n    """It."""\n'
     )
-    with pytest.raises(PluginError, match="'sink', like one of byrote's own"):
+    with pytest.raises(PluginError, match="'sink', the name of one of byrote's own"):
         load_file(write(tmp_path, text.replace("NAME", "sink").replace("STIMULUS", "natural")))
     load_file(write(tmp_path, text.replace("NAME", "mine").replace("STIMULUS", "repeated_randm")))
     with pytest.raises(
-        PluginError, match=r"'repeated_randm', which is no stimulus\. did you mean 'repeated_random'"
+        PluginError, match=r"'repeated_randm', which does not exist\. did you mean 'repeated_random'"
     ):
         resolve(["mine"])
     with pytest.raises(PluginError, match="stimulus called 'natural'"):

@@ -105,7 +105,7 @@ def test_a_loss_on_text_far_above_that_of_the_steps_beside_is_one_too(tmp_path):
     results = text_losses_of(tmp_path, {0: UNIFORM, 10: 1.0, 20: 2.5, 30: 1.0, 40: 0.9})
     (fact,) = loss_facts(results)
     assert told([fact]) == [("warning", "held_out_loss", (20,), (20,))]
-    assert "far worse than at the steps beside" in fact.meaning
+    assert "far worse than at neighbouring steps" in fact.meaning
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_shards_are_measured_under_the_same_conditions(series, tmp_path):
 def test_a_shard_is_typed_as_k_of_n(series):
     assert Shard.of("3/16") == Shard(3, 16) and str(Shard(3, 16)) == "3/16"
     for text in ("0/4", "5/4", "4", "a/b", "1/0", "-1/4", "1/10001", "٣/٤"):
-        with pytest.raises(ByroteError, match="is no shard"):
+        with pytest.raises(ByroteError, match="is not a shard"):
             Shard.of(text)
     shards = [Shard(k, 5).checkpoints(series) for k in range(1, 6)]
     assert sorted(one.step for part in shards for one in part) == list(series.steps)

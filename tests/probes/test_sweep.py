@@ -251,7 +251,7 @@ def test_a_series_that_was_copied_goes_on_and_another_of_its_name_is_refused(
     monkeypatch.chdir(copied.parent)
     assert counts(run(open_series("tiny"), Path("../results"), probes=FEW)) == (0, 9, 0)
     rewrite(series, 64, lambda tensors: tensors["head.weight"].mul_(2))
-    with pytest.raises(ByroteError, match="is another: at step 64 these have other weights"):
+    with pytest.raises(ByroteError, match="is another: at step 64 these have different weights"):
         run(series, out, probes=FEW)
     with pytest.raises(ByroteError, match="none of its 3 steps is among those given"):
         run(series[:0], out, probes=FEW)

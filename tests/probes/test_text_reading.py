@@ -223,7 +223,7 @@ def test_a_tokenizer_alone_means_tokens(tmp_path):
 @pytest.mark.parametrize("content", ["{}", "not json", "\x00"])
 def test_a_tokenizer_that_is_none_is_refused(tmp_path, content):
     path, corpus = write(tmp_path / "tokenizer.json", content), write(tmp_path / "x.txt", "a")
-    with pytest.raises(ByroteError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ByroteError, match=r"is not a tokenizer\.json"):
         measure_text([corpus], TextSettings(tokenizer=path))
 
 
@@ -276,7 +276,11 @@ def test_arrays_that_are_no_ids_are_refused(tmp_path, array, words):
 def test_damaged_id_files_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(1000))
     whole = (tmp_path / "x.npy").read_bytes()
-    for content, words in ((whole[:4000], "cut short"), (b"nonsense", r"no \.npy file"), (b"", r"no \.npy")):
+    for content, words in (
+        (whole[:4000], "truncated"),
+        (b"nonsense", r"not a \.npy file"),
+        (b"", r"not a \.npy"),
+    ):
         write(tmp_path / "x.npy", content)
         with pytest.raises(ByroteError, match=words):
             measure_text([tmp_path / "x.npy"])
@@ -316,12 +320,12 @@ def test_an_empty_folder_and_empty_lines_are_nothing_to_read(tmp_path):
         ("x.txt", b"\x7fELF\x00\x01text", "is not text: it holds NUL bytes"),
         ("x.txt", "wide".encode("utf-16"), "is not text"),
         ("x.txt", bytes(range(128, 256)) * 20, "is not UTF-8 text"),
-        ("x.md", b"text", "is no corpus file"),
+        ("x.md", b"text", "is not a corpus file"),
         ("x.jsonl", b'{"content": "one"}\n', "line 1 has no text in a field 'text'"),
         ("x.jsonl", b'{"text": 3}\n', "line 1 has no text in a field 'text'"),
         ("x.jsonl", b"plain\n", "line 1 is not JSON"),
         ("x.jsonl", b"[" * 100_000 + b"\n", "line 1 is not JSON"),
-        ("x.jsonl", b"[1]\n", "line 1 is no JSON object"),
+        ("x.jsonl", b"[1]\n", "line 1 is not a JSON object"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path, name, content, words):
@@ -362,7 +366,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_lines_without_text_are_skipped_and_said(tmp_path):
     path = write(tmp_path / "x.jsonl", '{"text": "one two"}\nbroken\n{"text": null}\n{"text": "three"}')
     report = measure_text([path])
-    assert "x.jsonl: 2 lines hold no text: line 2 is not JSON" in report.notes
+    assert "x.jsonl: 2 lines contain no text: line 2 is not JSON" in report.notes
     assert report.incomplete
     assert report.meta["corpora"]["x.jsonl"]["documents"] == 2
 
@@ -372,7 +376,7 @@ def test_a_line_over_the_limit_is_skipped(tmp_path, monkeypatch):
     long = json.dumps({"text": "word " * 500_000})
     report = measure_text([write(tmp_path / "x.jsonl", f'{long}\n{{"text": "one two"}}\n{long}')])
     assert report.meta["corpora"]["x.jsonl"]["documents"] == 1
-    assert any("2 lines hold no text: line 1 is longer than 1 MiB" in note for note in report.notes)
+    assert any("2 lines contain no text: line 1 is longer than 1 MiB" in note for note in report.notes)
 
 
 def test_an_archive_that_expands_like_no_text_is_refused(tmp_path):

@@ -181,7 +181,7 @@ def test_the_limit_of_a_line_is_exact(tmp_path, monkeypatch, read_bytes):
     )
     lengths = [len(part) for chunk in chunks for part in chunk.parts]
     assert lengths == [n - frame_bytes for n in (1000, 20, 999)]
-    assert [text for _, text in reading.files] == ["2 lines hold no text: line 2 is longer than 0 MiB"]
+    assert [text for _, text in reading.files] == ["2 lines contain no text: line 2 is longer than 0 MiB"]
 
 
 # against plain Python, across every boundary

@@ -116,7 +116,7 @@ def test_no_onset_on_a_series_that_has_none(tmp_path):
 
 def test_a_call_that_never_lasts_is_said_and_is_no_onset(tmp_path):
     found = onset(_write(tmp_path, "run", {0: LOW, 100: HIGH, 200: LOW}))
-    assert not found.found and "none lasts" in found.text
+    assert not found.found and "none of them lasts" in found.text
 
 
 def test_heads_lost_at_one_step_are_a_finding_and_those_at_the_end_are_named_strongest_first(tmp_path):

@@ -98,7 +98,7 @@ cases(
     payload_in_raw_pickle_2=raw_pickle(2),
 )
 cases("pickle protocol [45]", payload_in_raw_pickle_4=raw_pickle(4), payload_in_raw_pickle_5=raw_pickle(5))
-cases("no pickled file that torch.save wrote", payload_in_raw_pickle_0=raw_pickle(0))
+cases("not a file that torch.save wrote", payload_in_raw_pickle_0=raw_pickle(0))
 
 
 @hostile(ASKS)
@@ -236,7 +236,7 @@ cases(
     view_starts_beyond_its_storage=view((2,), (1,), offset=3),
 )
 cases(
-    "not a readable pickled file",
+    "not a readable pickle file",
     view_with_negative_stride=view((2,), (-1,)),
     view_with_half_a_stride=view((2, 2), (1,)),
     dict_key_that_takes_for_ever_to_hash=written(torch_zip(HASH_BOMB)),
@@ -245,7 +245,7 @@ cases(
     memory_of_nothing=written(torch_zip(b"\x80\x02h\x07.")),
 )
 cases(
-    "more than 200000 values that nothing takes",
+    "more than 200000 values that nothing consumes",
     millions_of_lists=written(lambda: torch_zip(b"\x80\x02" + b"]" * (8 << 20) + b".")),
 )
 cases("claims 4398046511104 bytes", storage_claims_a_terabyte=view((2,), (1,), numel=1 << 40))

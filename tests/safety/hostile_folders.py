@@ -61,7 +61,7 @@ def outside(file: Path) -> None:
 
 
 cases(
-    "no regular file",
+    "not a regular file",
     weights_are_a_device=replaced("model.safetensors", link_to("/dev/zero")),
     weights_are_a_pipe=replaced("model.safetensors", os.mkfifo),
     weights_are_a_loop=replaced("model.safetensors", link_to("model.safetensors")),
@@ -84,19 +84,19 @@ cases(
 )
 
 
-@hostile("link back to a folder that holds it")
+@hostile("link to a folder that contains it")
 def step_folder_links_to_itself(folder: Path, marker: Path) -> None:
     model(folder, 1)
     (folder / "step2").symlink_to(".")
 
 
-@hostile("it is no folder")
+@hostile("it is not a folder")
 def step_folder_is_a_loop(folder: Path, marker: Path) -> None:
     model(folder, 1)
     (folder / "step2").symlink_to("step2")
 
 
-@hostile("it is no folder")
+@hostile("it is not a folder")
 def step_folder_is_a_pipe(folder: Path, marker: Path) -> None:
     model(folder, 1)
     os.mkfifo(folder / "step2")
@@ -108,13 +108,13 @@ def wrong_dtype(folder: Path, marker: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F99"', 1))
 
 
-@hostile("no regular file")
+@hostile("not a regular file")
 def nanogpt_file_is_a_pipe(folder: Path, marker: Path) -> None:
     write_nanogpt(folder / "ckpt_1.pt", 1)
     os.mkfifo(folder / "ckpt_2.pt")
 
 
-@hostile("no regular file")
+@hostile("not a regular file")
 def state_dict_is_a_device(folder: Path, marker: Path) -> None:
     state_file(folder, hf_state("gpt2", 1))
     (folder / "step_2.pt").symlink_to("/dev/zero")
@@ -290,6 +290,6 @@ cases(
     no_bytes_of_nanogpt=empty("ckpt_1.pt"),
     no_bytes_of_lightning=empty("step=1.ckpt"),
 )
-cases("not a readable pickled file|damaged", no_bytes_of_metadata=empty("step_1/.metadata"))
+cases("not a readable pickle file|damaged", no_bytes_of_metadata=empty("step_1/.metadata"))
 cases("config.json is missing", folders_named_like_files=lambda f, m: [(f / n).mkdir(parents=True) for n in
       ("step_1.pt", "ckpt.pt", "model.safetensors", "manifest.json", "pytorch_model.bin", ".metadata", "a.ckpt")] and None)  # fmt: skip

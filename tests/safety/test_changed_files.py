@@ -228,7 +228,7 @@ def test_a_file_cut_short_while_it_is_read_is_an_error(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == len(CUT_SHORT), lines
     for (format, read), line in zip(CUT_SHORT, lines, strict=True):
-        assert line.startswith(f"{read} said:") and "was cut short while it was read" in line, (format, line)
+        assert line.startswith(f"{read} said:") and "was truncated while it was read" in line, (format, line)
 
 
 def written(top: Path, format: str) -> Path:

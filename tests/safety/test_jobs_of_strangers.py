@@ -224,7 +224,7 @@ def test_a_lock_that_is_a_link_truncates_nothing_and_a_pipe_does_not_hang(result
             trash.remove(run, [results])
         (run / ".lock").unlink()
     (results / ".removed").symlink_to(tmp_path)
-    with pytest.raises(ByroteError, match="is a link"):
+    with pytest.raises(ByroteError, match="is a symbolic link"):
         trash.remove(run, [results])
     assert victim.read_text() == "precious" and run.is_dir()
 
@@ -242,5 +242,5 @@ def test_a_job_started_in_a_folder_full_of_traps_runs_none(results, tmp_path, mo
     while jobs.read_job(folder).running:
         time.sleep(0.05)
     job = jobs.read_job(folder)
-    assert job.code in (2, 4) and any("not read from a working folder" in line for line in job.lines), job
+    assert job.code in (2, 4) and any("not read from the working folder" in line for line in job.lines), job
     assert not list(here.glob("*.ran"))

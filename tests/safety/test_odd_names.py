@@ -109,4 +109,4 @@ def test_a_folder_of_such_a_name_is_a_gap(tmp_path):
     (tmp_path / "run" / "step2").rename(tmp_path / "run" / f"step{'1' * 200}")
     series = open_series(tmp_path / "run")
     assert series.steps == (1,)
-    assert [gap.reason for gap in series.gaps] == ["its step has more digits than any training has"]
+    assert [gap.reason for gap in series.gaps] == ["its step number is implausibly large"]

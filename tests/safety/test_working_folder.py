@@ -175,7 +175,7 @@ def test_a_working_folder_reaches_no_network_runs_no_code_and_throws_nothing_awa
     done = CliRunner().invoke(cli, ["run", "owner/name"])
     assert done.exit_code == 2, done.output
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
-    assert f"sets {option}, which is not read from a working folder" in line and line.endswith(
+    assert f"sets {option}, which is not read from the working folder" in line and line.endswith(
         f"as {variable}"
     )
     assert not (here / "ran").exists()

@@ -72,7 +72,7 @@ class Arm:
         if not rule.by_repeat_frac:
             settings = ", ".join(rule.settings())
             raise ByroteError(
-                f"the {self.kind} arm is not described by a share and a pool",
+                f"the {self.kind} arm has no share and pool settings",
                 help=f"give its settings: {settings}",
             )
         if "share" not in rule.settings():
@@ -90,7 +90,7 @@ class Arm:
             )
         if self.pool_size < rule.repeats:
             raise ByroteError(
-                f"pool_size is {self.pool_size}", help="the pool holds at least 1 sequence, such as 64"
+                f"pool_size is {self.pool_size}", help="a pool needs at least 1 sequence, such as 64"
             )
 
     def _check_parts(self) -> None:
@@ -101,14 +101,14 @@ class Arm:
             raise ByroteError("an arm begins with the weights of one run", help="name one of them")
         if "unique" in names:
             raise ByroteError(
-                "unique is no part of an arm",
-                help="fresh data is what the other parts leave of each batch: leave it out",
+                "unique cannot be a part of an arm",
+                help="fresh data fills what the other parts leave of each batch: leave unique out",
             )
         taken = sum(part.fresh_frac_taken for part in self.parts)
         if taken > 1 + _TOLERANCE:
             raise ByroteError(
                 f"the parts of the arm {'+'.join(names)} take {taken:g} of each batch",
-                help="their shares add up to 1 at most",
+                help="their shares may add up to at most 1",
             )
         self._describe()
 

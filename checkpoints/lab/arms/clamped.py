@@ -29,7 +29,9 @@ class Clamped(Part):
 
     name: ClassVar[str] = "clamped"
     made_by: ClassVar[str] = "byrote.checkpoints.lab.clamping"
-    about: ClassVar[str] = "unique data, and one head attends, or copies, as it is forced to during training"
+    about: ClassVar[str] = (
+        "unique data, and one head is forced to attend, or to copy, in a fixed way during training"
+    )
     words: ClassVar[str] = "unique data, L{layer}H{head} forced to {pattern}"
     control: ClassVar[str] = "unique: no clamp; the same head clamped to uniform attention"
     paper: ClassVar[str] = "Singh et al. 2024, arXiv:2404.07129"

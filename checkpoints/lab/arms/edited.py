@@ -33,9 +33,9 @@ class Edited(Corpus):
 
     name: ClassVar[str] = "edited"
     made_by: ClassVar[str] = "byrote.checkpoints.lab.editing"
-    about: ClassVar[str] = "tokens that a trained run finds too predictable are drawn anew from it"
+    about: ClassVar[str] = "tokens that a trained run finds too predictable are resampled from it"
     words: ClassVar[str] = "{share} of the data edited where {prior} is at least {threshold} sure ({edited})"
-    control: ClassVar[str] = "the same sequences unedited"
+    control: ClassVar[str] = "the same sequences without edits"
     paper: ClassVar[str] = "Zhu et al. 2024 (ToEdit), arXiv:2412.14689"
     rank: ClassVar[int] = 0
     synthetic: ClassVar[bool] = False

@@ -25,7 +25,7 @@ class Masked(Part):
 
     name: ClassVar[str] = "masked"
     made_by: ClassVar[str] = "byrote.checkpoints.lab.masks"
-    about: ClassVar[str] = "tokens that a copy predicts do not count in the loss"
+    about: ClassVar[str] = "tokens that a copy predicts are left out of the loss"
     words: ClassVar[str] = "unique data, {masked} tokens left out of the loss"
     control: ClassVar[str] = "as many tokens of each sequence left out at random"
     paper: ClassVar[str] = "Sahin et al. 2025 (Hapax), arXiv:2511.05743"
@@ -118,7 +118,7 @@ class Unreliable(Part):
 
     name: ClassVar[str] = "unreliable"
     made_by: ClassVar[str] = "byrote.checkpoints.lab.noise"
-    about: ClassVar[str] = "copies are left in a share of the sequences, and not in all their places"
+    about: ClassVar[str] = "copies remain in a share of the sequences, and only in some of their places"
     words: ClassVar[str] = "copies in {repeating} of the sequences, of reliability {reliability}"
     control: ClassVar[str] = "unique: every copy; or none, both settings 0"
     paper: ClassVar[str] = "Aoyama et al. 2025, arXiv:2511.16893"

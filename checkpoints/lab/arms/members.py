@@ -54,7 +54,7 @@ class Planted(_Members):
     """
 
     name: ClassVar[str] = "planted"
-    about: ClassVar[str] = "members or canaries stand among fresh data 1, 2, 4, ... times each"
+    about: ClassVar[str] = "members or canaries are planted in fresh data 1, 2, 4, ... times each"
     words: ClassVar[str] = "unique data with {tokens} sequences planted 1 to {most} times ({planted})"
     control: ClassVar[str] = "members of count 0; unique; every other member alone (even, odd)"
     paper: ClassVar[str] = "Carlini et al. 2019, arXiv:1802.08232; Bordt and Pawelczyk 2025, arXiv:2509.23383"
@@ -115,7 +115,9 @@ class Subsets(_Members):
     """
 
     name: ClassVar[str] = "subsets"
-    about: ClassVar[str] = "of members that all seeds share, each run is trained on a random part"
+    about: ClassVar[str] = (
+        "all seeds share a set of members, and each run is trained on a random subset of it"
+    )
     words: ClassVar[str] = (
         "unique data with {included} of {members} shared members, {times} times each ({tokens})"
     )
@@ -148,9 +150,7 @@ class Subsets(_Members):
         groups = self.experiments == 0 or (
             2 <= self.experiments <= self.members and self.members % self.experiments == 0
         )
-        self.require(
-            groups, "experiments", f"0, or 2 or more of which each has as many of the {self.members} members"
-        )
+        self.require(groups, "experiments", f"0, or 2 or more that divide the {self.members} members evenly")
         self.require(
             self.included == 0.5 or not self.experiments, "included", "0.5 where members are in experiments"
         )

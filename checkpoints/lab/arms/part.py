@@ -163,7 +163,7 @@ class Placed(Part):
         """Refuse a share of less than one place."""
         if self.n_places(batch) < 1:
             raise ByroteError(
-                f"a share of {self.share} of a batch of {batch} is no sequence",
+                f"a share of {self.share} of a batch of {batch} is less than one sequence",
                 help="use a larger batch or another share",
             )
 
@@ -195,13 +195,13 @@ class Corpus(Placed):
         shown = self.n_places(batch) * steps
         if self.corpus > shown:
             raise ByroteError(
-                f"a corpus of {self.corpus} is not gone through by {steps} steps of {self.n_places(batch)} sequences",
+                f"a corpus of {self.corpus} is not used up by {steps} steps of {self.n_places(batch)} sequences",
                 help=f"use a corpus of at most {shown}, or train longer",
             )
         if not self.corpus and self.made_before and shown > MAX_CORPUS:
             raise ByroteError(
-                f"{steps} steps of {self.n_places(batch)} sequences are {shown:,}, more than are made beforehand",
-                help=f"set corpus to at most {MAX_CORPUS:,}, which is then gone through several times",
+                f"{steps} steps of {self.n_places(batch)} sequences are {shown:,}, more than the lab generates beforehand",
+                help=f"set corpus to at most {MAX_CORPUS:,}; it is then used for several epochs",
             )
 
     def fill(self, places: Any, first_step: int, n_steps: int) -> Any:

@@ -100,7 +100,7 @@ class Epochs(Corpus):
     """Real data of a fixed size, several times over."""
 
     name: ClassVar[str] = "epochs"
-    about: ClassVar[str] = "a corpus of the source, gone through several times"
+    about: ClassVar[str] = "several epochs over a corpus of the source"
     words: ClassVar[str] = "{share} of the data from a corpus of {corpus} sequences, over and over"
     control: ClassVar[str] = "unique: as many tokens, all new"
     paper: ClassVar[str] = "Muennighoff et al. 2023, arXiv:2305.16264"

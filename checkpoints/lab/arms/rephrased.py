@@ -34,7 +34,7 @@ class Rephrased(Repeated):
     made_by: ClassVar[str] = "byrote.checkpoints.lab.rephrasing"
     about: ClassVar[str] = "a share of each batch comes from a small pool, rephrased every time"
     words: ClassVar[str] = "{share} of the data from a pool of {pool_size} documents in {phrasings} phrasings"
-    control: ClassVar[str] = "repeated: the same pool word for word; control: the unique part alone; unique"
+    control: ClassVar[str] = "repeated: the same pool verbatim; control: the unique part alone; unique"
     paper: ClassVar[str] = "Maini et al. 2024 (WRAP), arXiv:2401.16380"
     by_repeat_frac: ClassVar[bool] = False
     stored: ClassVar[bool] = True

@@ -36,11 +36,11 @@ class Reweighted(Corpus):
 
     name: ClassVar[str] = "reweighted"
     made_by: ClassVar[str] = "byrote.checkpoints.lab.reweighting"
-    about: ClassVar[str] = "documents are drawn with weights, or left out, by the n-grams of the corpus"
+    about: ClassVar[str] = "documents are weighted or filtered by the n-grams of the corpus"
     words: ClassVar[str] = (
         "{share} of the data drawn from {candidates} times as much by {n}-gram {by}, weights {weights}"
     )
-    control: ClassVar[str] = "the same weights on other documents; the source as it comes"
+    control: ClassVar[str] = "the same weights on other documents; the source unfiltered"
     paper: ClassVar[str] = (
         "Serrano et al. 2023 (Stubborn Lexical Bias), arXiv:2306.02190; Lee et al. 2022 (deduplication), arXiv:2107.06499; "
         "Hainmueller 2012 (entropy balancing)"
@@ -70,7 +70,7 @@ class Reweighted(Corpus):
         self.require(self.weights in WEIGHTS, "weights", " or ".join(WEIGHTS))
 
     def controls(self) -> Mapping[str, tuple[Part, ...]]:
-        """The same weights on other documents, and as large a corpus of the source as it comes."""
+        """The same weights on other documents, and as large a corpus of the source unfiltered."""
         shuffled = type(self)(**{**self.values(), "weights": "shuffled"})
         return {"shuffled weights": (shuffled,), "the source": (Epochs(self.share, self.corpus),)}
 

@@ -11,15 +11,15 @@ from byrote.checkpoints.lab.settings import Configured
 
 MECHANISMS: Mapping[str, str] = {
     "bos": "the beginning of the sequence, which nothing predicts",
-    "free": "drawn without regard to what stands before it",
+    "free": "drawn independently of what precedes it",
     "table": "follows the token before it by the source's table: known from the weights",
     "rare_table": "the table lets anything follow: known from the weights, and rare",
     "fact": "follows the two tokens before it by a fact of the source: known from the weights",
     "first_mention": "inside something of this sequence alone, for the first time",
-    "copy_start": "the first token of a copy, which nothing announces",
+    "copy_start": "the first token of a copy, which nothing predicts",
     "copy": "inside a copy: an earlier occurrence in the sequence predicts it",
     "in_context": "by statistics of the sequence alone: counts of what followed the token before it",
-    "unlabelled": "real text, of which nothing says how it was made",
+    "unlabelled": "real text, whose generating process is unknown",
 }
 """Which mechanism can predict a token; the code in `Sequences.mechanism` is the place in this table."""
 CODES: Mapping[str, int] = {name: code for code, name in enumerate(MECHANISMS)}
@@ -106,7 +106,7 @@ class Source(Configured):
         half = importlib.import_module(self.drawn_by)
         if not hasattr(half, "n_private"):
             raise ByroteError(
-                f"sequences of the source {self.name} cannot be rephrased: nothing says what each is about",
+                f"sequences of the source {self.name} cannot be rephrased: what each is about is unknown",
                 help="use a source with phrases, facts or matrices of each document, such as names or graded",
             )
         purpose = self.purpose.format(stream=stream)

@@ -24,7 +24,7 @@ class Markov(Source):
 
     name: ClassVar[str] = "markov"
     about: ClassVar[str] = (
-        "a Markov chain whose matrix is drawn anew for every sequence (Edelman et al. 2024)"
+        "a Markov chain whose matrix is drawn afresh for every sequence (Edelman et al. 2024)"
     )
     drawn_by: ClassVar[str] = "byrote.checkpoints.lab.sources.chains"
     purpose: ClassVar[str] = "markov/{stream}"

@@ -36,7 +36,7 @@ class Text(Source):
     about: ClassVar[str] = "windows of a text file or of the standard library's source, as bytes or tokens"
     drawn_by: ClassVar[str] = "byrote.checkpoints.lab.sources.text_windows"
     purpose: ClassVar[str] = "text/{stream}"
-    no_floor: ClassVar[str] = "nobody knows the distribution that real text is drawn from"
+    no_floor: ClassVar[str] = "the distribution that real text is drawn from is unknown"
     redrawn: ClassVar[bool] = False
 
     path: str = STDLIB

@@ -96,7 +96,7 @@ def encoded(source: Text) -> Encoded:
         found = Encoded(np.frombuffer(b"".join(texts), np.uint8).astype(np.int64), N_BYTES)
     if source.digest and source.digest != digest_of(found.ids):
         raise ByroteError(
-            f"{source.path} is another text, or is encoded in another way, than when the digest was taken",
+            f"{source.path} has other content, or another encoding, than when its digest was recorded",
             help="restore the file, or train into another folder",
         )
     return found
@@ -127,5 +127,7 @@ def _texts(path: str) -> list[bytes]:
             break
         found.append(text)
     if not found:
-        raise ByroteError("this Python has no source of its standard library", help="give a file: path=FILE")
+        raise ByroteError(
+            "this Python does not include the source of its standard library", help="give a file: path=FILE"
+        )
     return found

@@ -40,7 +40,7 @@ def test_two_groups_on_the_command_line(here):
     words = " ".join(done.stdout.split())
     assert done.exit_code == 0, done.output
     assert "2 of 2 seeds of unique and 0 of 2 of repeated form lasting induction heads" in words
-    assert "it takes 5 a side" in words and "repeated: induction heads seed 0 never, seed 1 never" in words
+    assert "5 a side are needed" in words and "repeated: induction heads seed 0 never, seed 1 never" in words
     assert "In these runs (2 and 2 seeds)" in words and not {"better", "worse"} & set(words.split())
     rows = json.loads(here("compare", *GROUPS, "--json").stdout)
     loss = next(row for row in rows if row["metric"] == "later_blocks")
@@ -53,7 +53,7 @@ def test_two_groups_on_the_command_line(here):
     ("words", "message"),
     [
         (("compare", "--group", "a=results/uni-*"), "1 groups are given"),
-        (("compare", "--group", "results/uni-*", "--group", "b=results/rep-*"), "is no ARM=GLOB"),
+        (("compare", "--group", "results/uni-*", "--group", "b=results/rep-*"), "is not ARM=GLOB"),
         (("compare", "--group", "a=results/uni-*", "--group", "a=results/rep-*"), "two groups are called 'a'"),
         (("compare", "--group", "a=results/*", "--group", "b=results/rep-*"), "differ in more than their seeds"),
         (("compare", "results/uni-0", *GROUPS), "give results folders, the baseline first, or two groups"),

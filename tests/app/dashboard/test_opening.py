@@ -91,7 +91,7 @@ def test_memory_shows_the_counterpart_where_that_alone_has_any(open_page, full_r
 def test_a_control_is_not_said_to_remember_what_it_never_saw():
     gap = SimpleNamespace(value=0.3, lo=0.1, hi=0.5)  # by chance, in one case of forty
     assert memory("control", {10: gap}, {}, step=10, trained=False) == (
-        "The pool of its counterpart, on which control was never trained, costs it −0.30 [−0.50, −0.10] nats against fresh "
+        "The pool of its counterpart, on which control was never trained, changes its loss by −0.30 [−0.50, −0.10] nats relative to fresh "
         "sequences at step 10"
     )
 

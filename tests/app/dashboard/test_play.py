@@ -163,7 +163,7 @@ def test_of_a_large_series_the_events_stay(pages, monkeypatch):
     ("chosen", "said"),
     [
         ({"run": "uniqe"}, "run=uniqe is not among the runs here"),
-        ({"heads": "L9H9"}, "pin=L9H9 is not in repeated"),
+        ({"heads": "L9H9"}, "heads=L9H9 is not in repeated"),
         ({"probe": "nothing"}, "probe=nothing has no value per head"),
         ({"step": 7}, "step=7 was not measured"),
         ({"base": "repeated"}, "base=repeated is the run itself"),

@@ -81,7 +81,7 @@ def test_a_unit_cut_short_is_named_and_the_others_are_still_compared(sound):
     (line,) = verify(sound).findings
     assert (
         line
-        == f"units are damaged; the same sweep again sets them aside and measures them anew: step_00000020/{file.name}"
+        == f"units are damaged; run the same sweep again to set them aside and measure them again: step_00000020/{file.name}"
     )
 
 
@@ -91,7 +91,7 @@ def test_a_number_changed_in_a_unit_is_found_in_the_observations(sound):
     at = next(i for i, r in enumerate(rows) if (r["metric"], r["layer"], r["head"]) == ("score", 1, 0))
     change(file, "value", at, 0.123)
     (line,) = verify(sound).findings
-    assert line.startswith("observations.parquet is not what the units give")
+    assert line.startswith("observations.parquet differs from its units")
     assert "step 20, 1 of " in line and line.endswith(f"the first {rows[at]['probe']}/score L1H0")
     rebuild_observations(sound)
     assert verify(sound).findings == ()
@@ -101,16 +101,16 @@ def test_observations_older_than_the_units_are_found(sound):
     unit(sound, key="weights").unlink()
     (line,) = verify(sound).findings
     assert line.startswith(
-        "observations.parquet is not what the units give; the same sweep again makes it anew: step 20, "
+        "observations.parquet differs from its units; run the same sweep again to rebuild it: step 20, "
     )
     shutil.rmtree(sound / "units" / "step_00000010")
     found = verify(sound).findings
     assert any("step 10, no units" in line for line in found)
-    assert "checkpoints that have no units and are no gaps: step 10" in found
+    assert "checkpoints without units that are not listed as gaps: step 10" in found
     (sound / "observations.parquet").write_bytes(b"PAR1")
     assert any("observations.parquet is damaged" in line for line in verify(sound).findings)
     (sound / "observations.parquet").unlink()
-    assert "no observations.parquet: the same sweep again makes it" in verify(sound).checked
+    assert "no observations.parquet: run the same sweep again to write it" in verify(sound).checked
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_observations_older_than_the_units_are_found(sound):
         ({"provenance__dtype": "bfloat16"}, "run.json says dtype bfloat16, units say float32 (12): "),
         ({"run": "other"}, "run.json calls the run 'other', its folder is called 'planted'"),
         ({"model__n_heads": 1}, "run.json's model has n_heads = 1"),
-        ({"series__steps": [0, 10, 20, 99]}, "checkpoints that have no units and are no gaps: step 99"),
+        ({"series__steps": [0, 10, 20, 99]}, "checkpoints without units that are not listed as gaps: step 99"),
         ({"series__steps": [0, 10]}, "it describes the last sweep requested: step 20"),
         ({"status": "partial"}, "run.json says partial and lists 0 gaps"),
         ({"gaps": [{"step": 99, "reason": "x"}]}, "run.json says complete and lists 1 gap"),
@@ -166,7 +166,7 @@ def test_units_that_are_not_what_their_place_says_are_found(sound):
     for part in (
         f"units hold rows of another step: step_00000020/{file.name}", "units of one step are of different weights: step 20",
         "units are not named after the probes they say they hold: step_00000020/weights.00000000.parquet",
-        "two units hold the same probe: step_00000020/weights.", "units holds what is no step: step_x", "1 temporary file of a sweep",
+        "two units hold the same probe: step_00000020/weights.", "units contains a folder that is not a step: step_x", "1 temporary file of a sweep",
     ):  # fmt: skip
         assert part in told, told
 
@@ -198,7 +198,7 @@ def test_checkpoints_are_compared_by_content_where_their_files_changed(sound, se
     say(sound, series__path=str(series / "gone"))
     found = verify(sound)
     assert found.findings == ()
-    assert found.checked[-1] == "the checkpoints are not where they were: not compared"
+    assert found.checked[-1] == "the checkpoints are no longer at their recorded path: not compared"
 
 
 def test_checkpoints_too_large_to_hash_are_said_to_be_unknown(sound, series_copy, monkeypatch):
