@@ -264,9 +264,7 @@ class _Given:
 
 def _sequences(path: Path, tokenizer: Path | None, bos: int, n_ctx: int) -> _Given:
     if not path.is_file():
-        raise ByroteError(
-            f"{path} is not a file", help="give a text file, or token ids as .npy or .safetensors"
-        )
+        raise ByroteError(f"{path} is not a file", help="give a text file, or token ids: .npy, .safetensors")
     if hold_ids([path], path.name):
         return _checked(_arrays(path), path, n_ctx)
     needed = _needed(tokenizer, path)
@@ -299,9 +297,7 @@ def _checked(arrays: dict[str, np.ndarray], path: Path, n_ctx: int) -> _Given:
         raise ByroteError(f"{path.name}: tokens are {sizes}, not sequences", help="one row per sequence")
     found = {"repeat_count": np.ones(len(rows), dtype=np.int64), **arrays}
     if found["repeat_count"].min() < 0:
-        raise ByroteError(
-            f"{path.name}: repeat_count is negative", help="give the number of times each was trained on"
-        )
+        raise ByroteError(f"{path.name}: repeat_count is negative", help="give how often each was trained on")
     nll = found["reference_nll"][:, :n_ctx] if "reference_nll" in found else None
     return _Given(rows[:, :n_ctx], found["repeat_count"], nll)
 

@@ -94,9 +94,7 @@ def degrade(
         "Training step; the last that all have if left out.", metavar="STEP", type=options.NATURAL
     ),
     measure: tuple[str, ...] = option(
-        "Only this measure; repeat for more. A named measure that cannot be computed is an error.",
-        multiple=True,
-        metavar="NAME",
+        "Only this measure, which must then succeed; repeat for more.", multiple=True, metavar="NAME"
     ),
     seed: int = option("Seed of resampling and permutations.", metavar="N", type=options.NATURAL, default=0),
     out: Output,

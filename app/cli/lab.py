@@ -164,13 +164,9 @@ def train(
             retrain_stale=retrain_stale,
         )
     if engines.engine is not None or engines.engine_option:
-        raise ByroteError(
-            "--engine applies only to grids", help="a single run is trained in this process: leave it out"
-        )
+        raise ByroteError("--engine applies only to grids", help="leave it out: one run is one process")
     if retrain_stale:
-        raise ByroteError(
-            "--retrain-stale applies only to grids", help="pass --fresh to retrain a single run"
-        )
+        raise ByroteError("--retrain-stale applies only to grids", help="pass --fresh to retrain one run")
     from byrote.checkpoints.lab import train as train_series
 
     base = RECIPES[recipe]

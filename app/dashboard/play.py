@@ -111,10 +111,8 @@ def export(
     reading = read({name: str(value) for name, value in asked.items() if value is not None}, library)
     if reading.complaints:
         found, _, shown = reading.complaints[0].partition("; ")
-        found = found.replace("pin=", "heads=", 1) if found.startswith("pin=") else found
-        raise ByroteError(
-            found, help=shown if shown.startswith("write ") else shown and f"without it: {shown}"
-        )
+        advice = shown if shown.startswith("write ") else shown and f"without it: {shown}"
+        raise ByroteError(f"heads={found[4:]}" if found.startswith("pin=") else found, help=advice)
     state = reading.state
     if (
         base is None and not state.base and len(opened) == 2
