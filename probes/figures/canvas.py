@@ -73,11 +73,17 @@ class Figure(go.Figure):
 
     by: tuple[str, ...] = ()
     _table: Callable[[], pd.DataFrame] = pd.DataFrame
+    _counts: Callable[[], str] = str
 
     @property
     def table(self) -> pd.DataFrame:
         """The numbers drawn, made when they are read."""
         return self._table()
+
+    @property
+    def counts(self) -> str:
+        """Steps, n and chance in words, for a caption; "" where the table says them by row."""
+        return self._counts()
 
     @property
     def alt(self) -> str:
@@ -154,6 +160,7 @@ def finish(
     look: Look = FULL,
     table: Callable[[], pd.DataFrame] = pd.DataFrame,
     by: tuple[str, ...] = (),
+    counts: Callable[[], str] = str,
 ) -> Figure:
     """Give a figure its size, words, template, table and look.
 
@@ -166,6 +173,7 @@ def finish(
         look: theme and width.
         table: makes the data as a table, see `Figure`.
         by: see `Figure`.
+        counts: makes steps, n and chance in words, see `Figure`.
 
     Returns:
         The same figure, or in the dark a new one.
@@ -190,7 +198,7 @@ def finish(
     # One by one: `update_layout` takes four times as long for nested values.
     for name, value in frame.items():
         fig.layout[name] = value
-    fig._table, fig.by = table, by
+    fig._table, fig._counts, fig.by = table, counts, by
     return fig if look.theme == "light" else apply_theme(fig, look.theme)
 
 
@@ -215,7 +223,7 @@ def apply_theme(fig: go.Figure, theme: str) -> Figure:
     spec["layout"]["meta"] = {**meta, "theme": theme}
     themed = Figure(spec)
     if isinstance(fig, Figure):
-        themed._table, themed.by = fig._table, fig.by
+        themed._table, themed._counts, themed.by = fig._table, fig._counts, fig.by
     return themed
 
 

@@ -17,9 +17,10 @@ from byrote.probes import findings
 from byrote.probes.figures.axis import axis_layout
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, empty, finish, note, scatter
 from byrote.probes.figures.cells import thinned
+from byrote.probes.figures.select import interval_words
 from byrote.probes.figures.theme import paint
 from byrote.probes.head_roles import INDUCTION, LOOKS_BACK, MATCHES, NONE, PREVIOUS, RESTS, roles
-from byrote.probes.paths import INPUTS, Path, paths
+from byrote.probes.paths import INPUTS, METRICS, Path, paths
 from byrote.probes.wording import bounds, clean, counted, markup, short, step_number
 
 MAX_EDGES_PER_STEP = 240
@@ -227,7 +228,24 @@ def circuit(
         subtitle=f"{shown} · {path_words(wired, way, step)}",
         alt=f"{WAY_NAMES[way]} between heads of {clean(results.run)} at step {step_number(step)}: {shown}. {findings.circuit(results, way=way, step=step)}.",
         look=look, table=lambda: edges_table(results, wired, way=way, step=step, least=least_z),
+        counts=lambda: _counts(results, way, step),
     )  # fmt: skip
+
+
+def _counts(results: Any, way: str, step: int) -> str:
+    """What z and the ablated paths were measured on, and what they would be by chance."""
+    said = []
+    if results.has("composition", f"{way}_z"):
+        z = results.select("composition", f"{way}_z", step=step)
+        said.append(
+            f"Composition z: from the weights and {int(z['n'].max()):,} random rotations, 0 for the median pair of two layers."
+        )
+    if way in METRICS and results.has("induction_circuit", METRICS[way]):
+        rows = results.select("induction_circuit", METRICS[way], step=step)
+        rows = rows[rows["valid"]]
+        if len(rows):
+            said.append(f"Ablated paths: {interval_words(rows, '95% intervals')}, 0 without an effect.")
+    return " ".join(said)
 
 
 def _head_traces(heads: list[Head], known: dict[Head, str]) -> list[Trace]:

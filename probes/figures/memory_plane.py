@@ -14,12 +14,21 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import StepAxis, value_axis
 from byrote.probes.figures.canvas import FULL, Canvas, Figure, Look, Trace, finish, note, scatter
 from byrote.probes.figures.lines import Line, lines_figure
-from byrote.probes.figures.select import as_list
+from byrote.probes.figures.select import as_list, counts_in_words
 from byrote.probes.figures.theme import Style, paint, run_styles, series_style
 from byrote.probes.memory.member_flow import member_flow as flow_of
 from byrote.probes.registry import REGISTRY
 from byrote.probes.trajectory import total_mass
-from byrote.probes.wording import clean, interval, markup, number, short, step_number
+from byrote.probes.wording import (
+    clean,
+    interval,
+    markup,
+    number,
+    probe_name,
+    sentence_case,
+    short,
+    step_number,
+)
 
 # name -> (probe, metric, what the axis says); a score per head stands for the strongest head
 MASS = "mass"  # no metric of its own: the sum of one over heads
@@ -174,7 +183,22 @@ def memory_plane(
         + (" · ring: the step looked at" if step is not None else ""),
         alt=f"{'; '.join(ends) or 'No run holds both'}.",
         look=look, table=lambda: pd.DataFrame(table, columns=["run", "step", x, y]),
+        counts=lambda: " ".join(
+            [_steps_in_words({row["step"] for row in table}), _axis_counts(runs, x_probe, x_metric, x), _axis_counts(runs, y_probe, y_metric, y)]
+        ).strip(),
     )  # fmt: skip
+
+
+def _steps_in_words(steps: set[int]) -> str:
+    return f"Steps {step_number(min(steps))} to {step_number(max(steps))}." if steps else ""
+
+
+def _axis_counts(runs: Sequence[Any], probe: str, metric: str, name: str) -> str:
+    """Of how many sequences the numbers of an axis are, and their chance level."""
+    metric = "score" if metric == MASS else metric
+    rows = [run.rows(probe, metric, valid=True) for run in runs if run.has(probe, metric)]
+    named = probe_name(probe) if metric == "score" else name  # a sum over heads is of their scores
+    return f"{sentence_case(named)}: {counts_in_words(pd.concat(rows))}" if rows else ""
 
 
 def _inside(names: list[dict[str, Any]], left: float, right: float) -> None:

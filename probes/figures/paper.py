@@ -102,13 +102,15 @@ def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_scre
 def caption_of(fig: Figure) -> str:
     """What a figure shows, in words, with its intervals, n and chance."""
     table = fig.table if isinstance(fig, Figure) else None
-    counts = ""
-    if table is not None and {"value", "lo", "hi", "chance", "n"} <= set(table.columns) and table["n"].any():
+    counts = fig.counts if isinstance(fig, Figure) else ""
+    if table is None or counts:
+        return f"{_alt(fig)} {counts}".strip()
+    if {"value", "lo", "hi", "chance", "n"} <= set(table.columns) and table["n"].any():
         counts = counts_in_words(table)
-    elif table is not None and {"difference", "n"} <= set(table.columns):
+    elif {"difference", "n"} <= set(table.columns):
         drawn = sorted({int(n) for n in table.loc[table["difference"].notna(), "n"] if n > 0})
         ends = f"{drawn[0]:,}" if len(drawn) == 1 else f"{drawn[0]:,} to {drawn[-1]:,}" if drawn else ""
-        counts = f"Paired differences over n = {ends} sequences." if ends else ""
+        counts = f"Paired differences over n = {ends} sequences; without a change they are 0." if ends else ""
     return f"{_alt(fig)} {counts}".strip()
 
 

@@ -231,6 +231,13 @@ def test_numbers_leave_as_csv_and_json(page, drawn):
     }
 
 
+# Of how many sequences, and against which chance level.
+COUNTED = {
+    "circuit": "random rotations, 0 for the median pair", "plane": "sequences, chance",
+    "differences": "sequences; without a change they are 0", "grid": "chance", "curves": "chance",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("page", [name for name, page in PAGES.items() if page.exports_figures])
 def test_every_figure_leaves_as_svg(page, drawn):
     view, looked_at = drawn(page)
@@ -249,6 +256,7 @@ def test_every_figure_leaves_as_svg(page, drawn):
             title = figures[name.removesuffix(".svg")].layout.title.text
             written = " ".join("".join(e.itertext()) for e in root if e.tag.endswith("text"))
             assert html.unescape(title.replace("<br>", " ")) in written
+            assert COUNTED.get(name.removesuffix(".svg"), "") in written
             rules = next(e.text for e in root if e.tag.endswith("style"))
             for part in {
                 c for e in root.iter() if e.tag.endswith("line") for c in e.get("class", "").split()
