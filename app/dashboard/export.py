@@ -19,7 +19,7 @@ from byrote.dashboard.page import Drawing, View
 from byrote.dashboard.play import play_html
 from byrote.dashboard.query_params import State, link
 from byrote.probes.csv_text import csv_frame
-from byrote.probes.figures.paper import caption_of, paper_svg
+from byrote.probes.figures.paper import caption_of, counts_of, paper_svg
 from byrote.probes.results import Results
 from byrote.probes.wording import (
     clean,
@@ -72,7 +72,8 @@ def menu(view: View, page: Drawing) -> None:
                 "Figures on this page, SVG", f"{stem}.svg.zip", "application/zip",
                 lambda: svg_zip(figures_of(view, page)),
             )  # fmt: skip
-        _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, page))
+        here = address(view)  # nothing knows it any more when the download is made
+        _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, page, here))
         st.caption("Still: one file that opens anywhere, offline, without scripts.")
         if view.state.probe:
             name = file_stem("byrote", *filter(None, (view.state.run, view.state.base)), "plays")
@@ -180,16 +181,21 @@ def json_text(view: View, page: Drawing) -> str:
     return visible_json(data, indent=1, ascii_only=False)
 
 
-def page_html(view: View, page: Drawing) -> str:
-    """The page as one still file: its title, figures and tables, and what the report says of the same runs."""
+def page_html(view: View, page: Drawing, address: str) -> str:
+    """The page as one still file: its title, figures and tables, and what the report says of the same runs.
+
+    Args:
+        view, page: what was drawn.
+        address: where it was looked at.
+    """
     blocks: list[Block] = []
     tables = {name: _html_table(name, *table) for name, table in page.tables.items()}
     for name, fig in figures_of(view, page).items():
         blocks.append(Picture(name, fig, _figure_table(name, fig)))
+        if said := counts_of(fig):
+            blocks.append(Prose(said, "note"))
     blocks += tables.values()
-    where = Section(
-        "reproduce", "Reproduce", (Prose(address(view)), *(Prose(line) for line in shell_lines(view)))
-    )
+    where = Section("reproduce", "Reproduce", (Prose(address), *(Prose(line) for line in shell_lines(view))))
     about = Section("page", view.page.title, tuple(blocks) or (Prose("Nothing is drawn on this page."),))
     inputs = report_inputs(
         [one for one in (view.base, view.run) if one is not None], base=view.state.base or None

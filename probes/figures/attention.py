@@ -86,6 +86,8 @@ def attention(
     }  # fmt: skip
     wide = Canvas(height_px=180 + min(900, max(240, 14 * pos)), bottom_px=100, left_px=110, right_px=116)
     place = f", {markup(clean(where))}" if where else ""
+    if not small:  # a square, also where the page is wider
+        layout["width"] = wide.plot_px + wide.left_px + wide.right_px
     return finish(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=440, bottom_px=46, left_px=58, right_px=100) if small else wide,
         title=f"Attention of {name}{place}",

@@ -215,8 +215,13 @@ def circuit(
     labels = [head_label(*head) for head in heads]
     traces = [_edge_trace(edge) for edge in sorted(edges, key=lambda edge: edge.carries)]
     traces += _head_traces(heads, roles(results, step))
-    above: dict[str, Any] = {"xref": "x", "yref": "y", "yshift": 14}
-    notes = [note(label, x=h, y=l, tone="ink", **above) for label, (l, h) in zip(labels, heads, strict=True)]
+    read, reading = {edge.source for edge in edges}, {edge.target for edge in edges}
+    notes = []
+    for label, head in zip(labels, heads, strict=True):  # edges leave upwards and arrive from below
+        aside = (
+            {"xshift": 24} if head in read and head in reading else {"yshift": -14 if head in read else 14}
+        )
+        notes.append(note(label, x=head[1], y=head[0], tone="ink", xref="x", yref="y", **aside))
     layout = {
         "xaxis": _axis("head", n_heads, 0.8),
         "yaxis": _axis("layer", n_layers, 0.6),

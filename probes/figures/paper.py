@@ -101,17 +101,23 @@ def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_scre
 
 def caption_of(fig: Figure) -> str:
     """What a figure shows, in words, with its intervals, n and chance."""
-    table = fig.table if isinstance(fig, Figure) else None
-    counts = fig.counts if isinstance(fig, Figure) else ""
-    if table is None or counts:
-        return f"{_alt(fig)} {counts}".strip()
+    return f"{_alt(fig)} {counts_of(fig)}".strip()
+
+
+def counts_of(fig: Figure) -> str:
+    """Of how many sequences a figure's numbers are, and what chance is; "" where its table says neither."""
+    if not isinstance(fig, Figure):
+        return ""
+    table = fig.table
+    if fig.counts:
+        return fig.counts
     if {"value", "lo", "hi", "chance", "n"} <= set(table.columns) and table["n"].any():
-        counts = counts_in_words(table)
-    elif {"difference", "n"} <= set(table.columns):
-        drawn = sorted({int(n) for n in table.loc[table["difference"].notna(), "n"] if n > 0})
-        ends = f"{drawn[0]:,}" if len(drawn) == 1 else f"{drawn[0]:,} to {drawn[-1]:,}" if drawn else ""
-        counts = f"Paired differences over n = {ends} sequences; without a change they are 0." if ends else ""
-    return f"{_alt(fig)} {counts}".strip()
+        return counts_in_words(table)
+    if not {"difference", "n"} <= set(table.columns):
+        return ""
+    drawn = sorted({int(n) for n in table.loc[table["difference"].notna(), "n"] if n > 0})
+    ends = f"{drawn[0]:,}" if len(drawn) == 1 else f"{drawn[0]:,} to {drawn[-1]:,}" if drawn else ""
+    return f"Paired differences over n = {ends} sequences; without a change they are 0." if ends else ""
 
 
 def _alt(fig: Figure) -> str:

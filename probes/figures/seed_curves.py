@@ -13,9 +13,19 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.probes.figures.axis import StepAxis
 from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, scatter
 from byrote.probes.figures.lines import Line, lines_figure, table_of
+from byrote.probes.figures.select import counts_in_words
 from byrote.probes.figures.theme import Style, run_styles, tint
 from byrote.probes.figures.trajectory import Strip, step_line, strip_of
-from byrote.probes.wording import clean, counted, markup, number, short, step_number
+from byrote.probes.wording import (
+    clean,
+    counted,
+    markup,
+    number,
+    probe_name,
+    sentence_case,
+    short,
+    step_number,
+)
 
 
 def seed_curves(
@@ -48,8 +58,20 @@ def seed_curves(
         strip.lines, x_axis=strip.axis, y_axis=strip.y_axis, height_px=400, by=("step", "run"), under=strip.under,
         title=f"{strip.title}, by seed", subtitle=strip.subtitle, look=look,
         alt=strip.alt,
-        table=table,
+        table=table, counts=lambda: seed_counts(groups, [(probe, metric)]),
     )  # fmt: skip
+
+
+def seed_counts(groups: Sequence[Any], pairs: Sequence[tuple[str, str]]) -> str:
+    """Over how many seeds the lines of arms are, and of how many sequences and against which chance level each seed's numbers."""
+    sizes = sorted({len(one) for one in groups})
+    said = [
+        f"Medians and ranges over {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))} seeds an arm."
+    ]
+    for pair in pairs:
+        rows = pd.concat([run.rows(*pair, valid=True) for one in groups for run in one.runs])
+        said.append(f"{sentence_case(probe_name(pair[0]))} of each: {counts_in_words(rows)}")
+    return " ".join(said)
 
 
 def arm_strip(

@@ -21,7 +21,7 @@ from byrote.probes.figures.canvas import (
     switched_on,
 )
 from byrote.probes.figures.lines import end_labels, label_margin_px, table_of
-from byrote.probes.figures.seed_curves import arm_strip
+from byrote.probes.figures.seed_curves import arm_strip, seed_counts
 from byrote.probes.figures.select import as_list, main_metric, metric_name, unit
 from byrote.probes.figures.theme import paint, run_styles
 from byrote.probes.figures.trajectory import Strip, rule, strip_of
@@ -113,7 +113,7 @@ def timeline(
         title="Strongest head at each step" if several else strips[0].title,
         subtitle=_reading([strip.subtitle for strip in strips], band=band, events=bool(events), arms=bool(groups)),
         alt=_finding(strips, events),
-        look=look, table=table, by=("step", "run"),
+        look=look, table=table, by=("step", "run"), counts=(lambda: seed_counts(groups, pairs)) if groups else str,
     )  # fmt: skip
 
 

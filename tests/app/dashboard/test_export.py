@@ -275,7 +275,7 @@ def test_the_still_grid_holds_the_values_of_the_grid(look, measured):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_leaves_as_one_file_without_scripts(page, drawn):
     view, looked_at = drawn(page)
-    text = export.page_html(view, looked_at)
+    text = export.page_html(view, looked_at, "http://localhost:8501/x?run=unique")
     assert "<script" not in text and not re.search(r"(src|href)=[\"']?(https?:)?//", text)
     assert text.count("<svg") >= len(export.figures_of(view, looked_at))
     assert "byrote dashboard" in text

@@ -49,7 +49,7 @@ def test_a_page_is_one_declaration(added, open_page, two_runs, byrote):
     exec("\n".join(lines), scope)
     assert eval(last, scope) == []
     drawing = Drawing("gaps", "light")
-    assert "<h1" in export.page_html(view, drawing)
+    assert "<h1" in export.page_html(view, drawing, "http://localhost:1/")
     assert export.address(view).startswith("http://localhost/gaps?run=unique&")
 
 
