@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def attention(
     every = thinned(pos, most=8 if small else MAX_LABELLED)
     labels = [str(i) if small else markup(text, limit=LABEL_CHARS) for i, text in enumerate(texts)][::every]
     ticks, bare = range(0, pos, every), {"showgrid": False, "tickfont": {"size": SMALL_FONT_SIZE_PX}}
-    layout = {
+    layout: dict[str, Any] = {
         "xaxis": axis_layout((-0.5, pos - 0.5), ticks, labels, title="looked at") | bare | ({} if small else {"tickangle": -60}),
         "yaxis": axis_layout((pos - 0.5, -0.5), ticks, labels, title="looks") | bare,
         "coloraxis": color_axis((0.0, 1.0)), "plot_bgcolor": paint("void"),

@@ -106,11 +106,9 @@ def caption_of(fig: Figure) -> str:
 
 def counts_of(fig: Figure) -> str:
     """Of how many sequences a figure's numbers are, and what chance is; "" where its table says neither."""
-    if not isinstance(fig, Figure):
-        return ""
-    table = fig.table
     if fig.counts:
         return fig.counts
+    table = fig.table
     if {"value", "lo", "hi", "chance", "n"} <= set(table.columns) and table["n"].any():
         return counts_in_words(table)
     if not {"difference", "n"} <= set(table.columns):
