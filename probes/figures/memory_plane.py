@@ -164,9 +164,8 @@ def memory_plane(
         at, (lo, hi), style = xs[max(xs)].value, axes[1]["range"], styles[run.run]
         line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
         traces.append(scatter(markup(run.run), [at, at], [lo, hi], line=line, hoverinfo="name"))
-        words = markup(short(run.run)) + (
-            ": memory not tested" if look.width == "full" else ""
-        )  # pages list them
+        words = markup(short(run.run))
+        words += ": memory not tested" if look.width == "full" else ""  # pages list them
         height = lo + (hi - lo) * (0.62 - 0.09 * rank)
         side: dict[str, Any] = (
             {"xanchor": "right", "xshift": -6}
@@ -183,22 +182,20 @@ def memory_plane(
         + (" · ring: the step looked at" if step is not None else ""),
         alt=f"{'; '.join(ends) or 'No run holds both'}.",
         look=look, table=lambda: pd.DataFrame(table, columns=["run", "step", x, y]),
-        counts=lambda: " ".join(
-            [_steps_in_words({row["step"] for row in table}), _axis_counts(runs, x_probe, x_metric, x), _axis_counts(runs, y_probe, y_metric, y)]
-        ).strip(),
+        counts=lambda: _counts(runs, {row["step"] for row in table}, {x: (x_probe, x_metric), y: (y_probe, y_metric)}),
     )  # fmt: skip
 
 
-def _steps_in_words(steps: set[int]) -> str:
-    return f"Steps {step_number(min(steps))} to {step_number(max(steps))}." if steps else ""
-
-
-def _axis_counts(runs: Sequence[Any], probe: str, metric: str, name: str) -> str:
-    """Of how many sequences the numbers of an axis are, and their chance level."""
-    metric = "score" if metric == MASS else metric
-    rows = [run.rows(probe, metric, valid=True) for run in runs if run.has(probe, metric)]
-    named = probe_name(probe) if metric == "score" else name  # a sum over heads is of their scores
-    return f"{sentence_case(named)}: {counts_in_words(pd.concat(rows))}" if rows else ""
+def _counts(runs: Sequence[Any], steps: set[int], axes: dict[str, tuple[str, str]]) -> str:
+    """Which steps are drawn; of how many sequences the numbers of each axis are, and their chance level."""
+    said = [f"Steps {step_number(min(steps))} to {step_number(max(steps))}."] if steps else []
+    for name, (probe, metric) in axes.items():
+        own = "score" if metric == MASS else metric
+        rows = [run.rows(probe, own, valid=True) for run in runs if run.has(probe, own)]
+        if rows:  # a sum over heads is of their scores
+            named = probe_name(probe) if own == "score" else name
+            said.append(f"{sentence_case(named)}: {counts_in_words(pd.concat(rows))}")
+    return " ".join(said)
 
 
 def _inside(names: list[dict[str, Any]], left: float, right: float) -> None:
