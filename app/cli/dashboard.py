@@ -45,7 +45,7 @@ def dashboard(
 ) -> int:
     """Open RESULT... in the browser: results folders, or folders of them; ./results if left out.
 
-    The server answers this machine alone, and there the browser in which the printed address was opened. It loads no
+    The server answers only this machine, and only the browser in which the printed address was opened. It loads no
     model, sends nothing anywhere, and shows new checkpoints as they are measured. Ctrl-C stops it.
     """
     from byrote.dashboard import launch

@@ -38,8 +38,8 @@ def import_(
 ) -> None:
     """Make a results folder of TABLE, a CSV file of published scores: step, layer, head, value.
 
-    Rows without layer and head are about the whole model. Columns metric, unit, range and run may say what the options
-    say. A metric may have the name of one of byrote's own measures (`byrote probes` lists them) and is drawn with it then;
+    Rows without layer and head are about the whole model. Columns metric, unit, range and run may give what the options
+    give. A metric may have the name of one of byrote's own measures (`byrote probes` lists them) and is drawn with it then;
     whether it was computed in the same way cannot be checked.
 
     Imported scores have no samples: show, compare, report and dashboard draw them without intervals and test nothing. Onsets are

@@ -205,7 +205,7 @@ _RECIPE_COLUMNS = (
 def recipes(session: Session, *, out: Output) -> None:
     """List recipes, sources, arms and sizes: what each is for, what was measured with it, and what not to conclude from it.
 
-    A recipe is where `byrote lab train --recipe NAME` starts from; options given beside it override it.
+    A recipe is where `byrote lab train --recipe NAME` starts from; options given with it override it.
     """
     rows = [
         _row("recipe", name, config.definition(), **vars(ABOUT[name])) for name, config in RECIPES.items()

@@ -144,7 +144,7 @@ def plan(
 def status(session: Session, *, folder: Path = argument("OUT", type=options.PATH), out: Output) -> int:
     """List which runs of the grid in OUT are complete, running, stopped, missing, or stale.
 
-    A run is stale where it was made from another run that has been trained again since and has other weights now.
+    A run is stale where it was made from another run that was retrained since and now has different weights.
     """
     from byrote.checkpoints.lab.grid_training import GRID
     from byrote.checkpoints.lab.grid_training import status as status_of

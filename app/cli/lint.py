@@ -55,7 +55,7 @@ def lint(
     """Check that the series in PATH are what they claim to be, before measuring them.
 
     Reads every weight once and lists facts: steps with equal or exchanged weights, tensors or files of another step, a
-    step 0 the others did not grow from, jumps, NaN, holes in the grid of steps, changes of config, tokenizer, type or
+    step 0 from which the others did not start, jumps, NaN, gaps in the grid of steps, changes of config, tokenizer, type or
     shape. Facts are not verdicts: each comes with its evidence and with what it would mean. Exit 1 when there is a
     warning or an error.
     """

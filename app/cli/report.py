@@ -51,7 +51,7 @@ def report(
     that one. Arms of several seeds, given with --group or declared by the runs, are compared as groups: with the first
     --group, or with the arm that --base names. The file opens anywhere, offline.
 
-    Two reports in the place of results, each the folder or the page that this command wrote, are compared: every value, sentence and
+    In place of results, two reports can be given, each by the folder or page that this command wrote: every value, sentence and
     alert that changed from the first to the second is printed.
     """
     from byrote.report import build_report

@@ -36,7 +36,7 @@ def scan(
 ) -> int:
     """List the checkpoints in PATH: step, tokens, loss, format, size, and whether each can be read.
 
-    PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No model is loaded; weights are read of lab series alone, whose files are compared with the hashes in their manifest.
+    PATH is one series, a folder of several, a quoted glob, or a Hugging Face repository whose branches are steps. No model is loaded; only of lab series are weights read, to compare them with the hashes in the manifest.
     """
     opened = opening.open(paths)
     opened.series = losses.given_to(opened.series, session)

@@ -184,6 +184,9 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     message = " ".join(message.split()).rstrip(".")
     where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "byrote"
     near = getattr(error, "possibilities", None)
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        known = [word for one in error.ctx.command.params for word in one.opts if word.startswith("--")]
+        near = [word for word in known if word.startswith(error.option_name)] or near
     suggestion = f"did you mean {near[0]}? " if near else ""
     return message[:1].lower() + message[1:], f"{suggestion}`{where} -h` lists the options"
 

@@ -86,7 +86,7 @@ def show(
 
     Below the table, the strongest heads are introduced by what they are: an induction head, a previous-token head, or neither.
 
-    With --events, what happened over all steps: since when the strongest heads stand surely above their nulls; between which
+    With --events, what happened over all steps: since when the strongest heads are surely above their nulls; between which
     measured steps each number had made 10, 50 and 90% of its change, with a 95% interval; induction heads lost; peak and
     share lost since; where the change was steepest; which heads traded places; which of two curves moved first, or that the order cannot be decided.
     """

@@ -139,7 +139,7 @@ def watch(
 ) -> int:
     """Measure the checkpoints in FOLDER as training writes them, until training ends.
 
-    FOLDER may be empty, or not there yet. A checkpoint is measured when its files have stopped changing and can be read; one that
+    FOLDER may be empty, or not exist yet. A checkpoint is measured when its files have stopped changing and can be read; one that
     is written again is measured again, and results of one that is removed stay. The dashboard shows results while
     they appear. It ends with --until-step or --idle-timeout, when the process of --stop-on-fail has ended, when a lab series is
     complete, and with Ctrl-C or SIGTERM: then it measures the folder as it is, as `byrote run` does, and says what the gate says. A second Ctrl-C stops

@@ -64,6 +64,9 @@ def test_unknown_option_suggests_the_nearest(byrote):
         done.stderr
         == "error: no such option '--sed'\nhelp: did you mean --seed? `byrote run -h` lists the options\n"
     )
+    assert (
+        "did you mean --idle-timeout?" in byrote("watch", "x", "--idle", "1").stderr
+    )  # not --quiet: it begins alike
 
 
 def test_missing_argument(byrote):
