@@ -11,7 +11,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.cli import options
 from byrote.cli.command import option
 from byrote.cli.output import Column, Output, Row, columns
-from byrote.probes.wording import MISSING, clean, count, number, p_value, plain
+from byrote.probes.wording import MISSING, clean, count, counted, number, p_value, plain
 
 if TYPE_CHECKING:
     from byrote.probes.group_comparison import GroupComparison
@@ -106,7 +106,7 @@ def two_groups(given: Sequence[str]) -> tuple[Group, Group]:
     found = named_groups(given)
     if len(found) != 2:
         raise ByroteError(
-            f"{len(found)} groups are given and two are compared",
+            f"{counted(len(found), 'group')} given; a comparison takes two",
             help="give two, the baseline first: --group unique='results/unique-*' --group repeated='results/repeated-*'",
         )
     return found[0], found[1]

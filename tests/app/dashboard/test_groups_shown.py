@@ -52,7 +52,7 @@ def test_two_groups_on_the_command_line(here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("compare", "--group", "a=results/uni-*"), "1 groups are given"),
+        (("compare", "--group", "a=results/uni-*"), "1 group given; a comparison takes two"),
         (("compare", "--group", "results/uni-*", "--group", "b=results/rep-*"), "is not ARM=GLOB"),
         (("compare", "--group", "a=results/uni-*", "--group", "a=results/rep-*"), "two groups are called 'a'"),
         (("compare", "--group", "a=results/*", "--group", "b=results/rep-*"), "differ in more than their seeds"),
