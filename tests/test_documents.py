@@ -161,6 +161,49 @@ def test_the_columns_of_results_are_described() -> None:
     assert named == OBSERVATION_SCHEMA.names
 
 
+# What the messages of docs/troubleshooting.md fill in as examples; what is between has to be in the code as it stands there.
+FILLED = re.compile(
+    r"\.\.\.|'[^']*'|\b[\d.]+\b|[\w/]+\.(?:toml|npy|pt)\b|\b(?:runs|results)/mine\b|^results\b|(?<=in )runs\b|\b(?:with|has) sequences \d+|^byrote(?= has)|"
+    r"^a and b\b|^induction(?= was)|\bLitModel\b|\bcuda\b|\btraining members\b|--members FILE|\[tool\.byrote\.run\]"
+)
+NOT_OURS = {"byrote: command not found", "icl_score", "not measured"}
+
+
+def lost_messages(page: str) -> list[str]:
+    """Messages in the first column of a page's tables of which a part is in no text of the code."""
+    said = []
+    for file in (
+        file
+        for folder in ("app", "checkpoints", "interp", "probes")
+        for file in (ROOT / folder).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                said.append("".join(p.value if isinstance(p, ast.Constant) else "\0" for p in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.append(node.value)
+    code = "\1".join(said)
+    quotes = [
+        quote
+        for cell in re.findall(r"^\| (.*?`.+?) \| ", page, re.MULTILINE)
+        for quote in re.findall("`(.+?)`", cell)
+        if quote not in NOT_OURS
+    ]
+    return [
+        q
+        for q in quotes
+        if not all(part.strip() in code for part in FILLED.split(q) if len(part.strip()) > 3)
+    ]
+
+
+@pytest.mark.processes  # reads the whole code: a second
+def test_messages_of_the_page_of_troubles_are_those_of_the_code() -> None:
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    assert lost_messages(page + "\n| `no process has all the weights` | a | b |\n") == [
+        "no process has all the weights"
+    ]
+
+
 @pytest.mark.processes
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [

@@ -68,6 +68,36 @@ def test_commands_run_in_the_order_of_the_page(
     assert ran >= 4 and br.Results.open(TRAINED[page]).steps
 
 
+@pytest.mark.processes
+def test_commands_of_how_to_pages_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that need nothing but a series: the gate, a probe and sequences of one's own, data frames."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train = "lab train runs/mine --recipe tiled-4-heads --steps 8 --checkpoints 3"
+    assert CliRunner().invoke(cli, train.split()).exit_code == 0
+    assert CliRunner().invoke(cli, ["run", "runs/mine", "-p", "prefix_matching"]).exit_code == 0
+    for page, toml, python in (
+        ("gate", "gate.toml", ""),
+        ("own-probe", "", "mine.py"),
+        ("own-stimulus", "", ""),
+        ("data-frames", "", ""),
+    ):
+        names: dict[str, object] = {}
+        for language, code in BLOCK.findall(
+            (PAGES.parent / "howto" / f"{page}.md").read_text(encoding="utf-8")
+        ):
+            if language == "toml":
+                Path(toml).write_text(code, encoding="utf-8")
+            elif language == "python" and python:
+                Path(python).write_text(code, encoding="utf-8")
+            elif language == "python":
+                exec(compile(code, page, "exec"), names)
+            for line in code.splitlines() if language == "sh" else ():
+                done = CliRunner().invoke(cli, shlex.split(line)[1:])
+                failed_rule = "byrote check" in line and done.exit_code == 1  # eight steps teach nothing
+                assert done.exit_code == 0 or failed_rule, f"{line}\n{done.output}"
+
+
 def test_the_gallery_shows_every_figure_by_the_line_of_the_page_of_figures() -> None:
     figures = set(br.figures.__all__) - {"Figure", "Look", "apply_theme", "save"}
     assert sorted(name for part in gallery_page.SECTIONS.values() for name in part) == sorted(figures)

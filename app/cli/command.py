@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from keyword import iskeyword
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.cli.output import Output, output_params
@@ -131,6 +133,11 @@ def probe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
     return [f"{before}{comma}{name}" for name in REGISTRY if name.startswith(begun)]
 
 
+def paths(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completions of a path that may be a pattern or a name instead: those of the shell."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def option(help: str, *names: str, **given: Any) -> Any:
     """An option: `byrote VERB --parameter-name VALUE`; a default that is not None is shown in the help."""
     return Declared(
@@ -145,7 +152,9 @@ def flag(help: str, *names: str) -> Any:
 
 def argument(metavar: str, **given: Any) -> Any:
     """A word of the command line that has no name in front of it; several where the metavar ends in ``...``."""
-    many = {"nargs": -1, "required": True} if metavar.endswith("...") else {}
+    many: dict[str, Any] = {"nargs": -1, "required": True} if metavar.endswith("...") else {}
+    if "type" not in given and re.search("PATH|RESULT|FOLDER|GRID", metavar):
+        many["shell_complete"] = paths
     return Declared(click.Argument, (), **{"metavar": metavar, **many, **given})
 
 

@@ -180,6 +180,8 @@ def test_completion_of_an_unknown_shell(byrote):
         ("byrote run -p prefix_m", "prefix_matching"),
         ("byrote show results -p induction,prefix_m", "induction,prefix_matching"),
         ("byrote compare --al", "--align"),
+        ("byrote show results/mi", "results/mi"),
+        ("byrote run runs/", "runs/"),
     ],
 )
 def test_the_shell_completes(line, found):
@@ -191,7 +193,8 @@ def test_the_shell_completes(line, found):
         "BYROTE_X": "1",
     }
     done = CliRunner().invoke(cli, [], env=env)
-    assert f"plain,{found}" in done.output.splitlines()
+    kind = "file" if "/" in found else "plain"  # of files, the shell finds the names
+    assert f"{kind},{found}" in done.output.splitlines()
 
 
 def cpu_s(*command: str) -> float:
