@@ -49,16 +49,24 @@ def csv_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def csv_frame(frame: pd.DataFrame, *, float_format: str | None = None) -> str:
     """A data frame as CSV without its index; numbers as pandas writes them."""
+    import numpy as np
     import pandas as pd
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+    from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
     safe = frame.copy(deep=False)
     for place, kind in enumerate(frame.dtypes):
-        if is_numeric_dtype(kind) or is_bool_dtype(kind):
+        column = frame.iloc[:, place]
+        if float_format is not None and is_float_dtype(kind):  # pandas formats each cell in four calls
+            values = column.to_numpy(np.float64, na_value=np.nan).tolist()
+            cells = [float_format % value if value == value else None for value in values]
+        elif is_numeric_dtype(kind) or is_bool_dtype(kind):
             continue
-        column = frame.iloc[:, place].astype(object)
-        known = {value: csv_cell(value) for value in set(filter(_is_text, column))}
-        cells = [known[v] if _is_text(v) else _other(v) for v in column]
+        elif isinstance(kind, pd.StringDtype):
+            codes, words = pd.factorize(column)
+            cells = np.array([*map(csv_cell, words), None], dtype=object)[codes]
+        else:
+            known = {value: csv_cell(value) for value in set(filter(_is_text, column))}
+            cells = [known[v] if _is_text(v) else _other(v) for v in column.astype(object)]
         safe.isetitem(place, pd.Series(cells, index=frame.index, dtype=object))
     safe.columns = [csv_cell(str(name)) for name in frame.columns]
     return str(safe.to_csv(index=False, lineterminator="\n", float_format=float_format))
