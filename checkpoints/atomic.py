@@ -126,6 +126,21 @@ def folders_synced_once() -> Iterator[None]:
                 layer.sync(folder)
 
 
+@contextmanager
+def explained_writes(place: Path) -> Iterator[None]:
+    """Say of a file or folder that it cannot be written, and what to do.
+
+    Raises:
+        ByroteError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ByroteError(
+            f"cannot write {place} ({error.strerror or error})", help="make room, or choose another place"
+        ) from None
+
+
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replace a file whole.
 

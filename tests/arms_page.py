@@ -26,6 +26,7 @@ from byrote.probes.degrade import counterfactual, dependence_matrix, member_rows
 from byrote.probes.figures import dependence_matrix as matrix_figure
 from byrote.probes.figures.canvas import FULL, Figure
 from byrote.probes.figures.forest import ForestRow, Mark, Panel, forest
+from byrote.probes.figures.paper import page_svg
 from byrote.probes.figures.theme import paint
 from byrote.probes.findings_degrade import matrix_sentence
 from byrote.probes.groups import groups_of
@@ -34,7 +35,6 @@ from byrote.probes.results import Results
 from byrote.probes.rules import smallest_effect
 from byrote.probes.seed_statistics import SeedDifference, mean_over_seeds
 from byrote.probes.wording import interval, number
-from byrote.report.html import standalone_svg
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FOLDER, IMAGES = DOCS / "lab.md", DOCS / "lab", DOCS / "images"
@@ -91,7 +91,7 @@ def written() -> Mapping[Path, str]:
     for name, figure in pictures.items():
         lines += ["", f"![{figure.alt}](images/{name}.svg)"]
     text = "\n".join([before + BEGIN, "", *lines, "", END + after])
-    svg = {IMAGES / f"{name}.svg": standalone_svg(figure, name=name) for name, figure in pictures.items()}
+    svg = {IMAGES / f"{name}.svg": page_svg(figure, name=name) for name, figure in pictures.items()}
     return {PAGE: text, **svg}
 
 

@@ -26,10 +26,10 @@ from byrote.checkpoints.safe_read import read_json
 from byrote.probes.claims.catalogue import CLAIMS
 from byrote.probes.claims.judging import N_NULL, Judgement, as_json, judge_claims, judge_one, null_rate
 from byrote.probes.claims.runs_table import Runs, read_runs, tidy, write_runs
+from byrote.probes.figures.paper import page_svg
 from byrote.report.claim_files import claims_json
 from byrote.report.claims import Made, as_markdown, claims_report
 from byrote.report.files import pictures_of
-from byrote.report.html import standalone_svg
 from byrote.report.model import Estimate, Prose, Section, Table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -64,8 +64,7 @@ def written() -> Mapping[Path, str]:
     judgements, table, made = judged_runs(FOLDER)
     report = claims_report(judgements, table, made)
     figures = {
-        FOLDER / f"{name}.svg": standalone_svg(one.figure, name=name)
-        for name, one in pictures_of(report).items()
+        FOLDER / f"{name}.svg": page_svg(one.figure, name=name) for name, one in pictures_of(report).items()
     }
     if AGAIN.exists():
         first, *rest = report.sections

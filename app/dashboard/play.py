@@ -121,10 +121,7 @@ def export(
     place = Path(out)
     place = place / "play.html" if place.suffix.lower() not in (".html", ".htm") else place
     page = play_html(library, state, date=date)
-    try:
-        write_files({place: page})
-    except OSError as error:
-        raise ByroteError(f"cannot write {place} ({error.strerror})", help="choose another place") from None
+    write_files({place: page})
     return place
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.checkpoints.atomic import make_folder, write_json, write_text
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.atomic import explained_writes, make_folder, write_json, write_text
 from byrote.probes.claims.judging import Judgement, as_json
 from byrote.probes.claims.runs_table import write_runs
 from byrote.probes.sweep.config import installed_versions
@@ -69,17 +68,12 @@ def write_claims(out: Path, judgements: Sequence[Judgement], table: pd.DataFrame
     report = claims_report(judgements, table, made)
     page, _ = render(report, light=True)
     html, json, runs = out / "claims.html", out / "claims.json", out / "runs.parquet"
-    try:
+    with explained_writes(out):
         make_folder(out)
         write_runs(runs, table)
         write_json(json, claims_json(judgements, made))
         pictures = write_pictures(out / "figures", report)
         write_text(html, page)
-    except OSError as error:
-        raise ByroteError(
-            f"cannot write {out}: {error.strerror or error}",
-            help="make room, or choose another folder with -o",
-        ) from None
     return ClaimFiles(html, json, runs, pictures)
 
 

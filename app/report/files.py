@@ -12,15 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from byrote.checkpoints.atomic import make_folder, remove_leftovers_of, write_text
-from byrote.checkpoints.errors import ByroteError
+from byrote.checkpoints.atomic import explained_writes, make_folder, remove_leftovers_of, write_text
 from byrote.probes.comparable import Comparison
 from byrote.probes.csv_text import csv_frame
+from byrote.probes.figures.paper import paper_svg
 from byrote.probes.groups import Group
 from byrote.probes.results import Results
 from byrote.probes.wording import visible_json
 from byrote.report.content import report_content
-from byrote.report.html import render, standalone_svg
+from byrote.report.html import render
 from byrote.report.model import Picture, Report, Table
 from byrote.report.redact import redact
 
@@ -98,12 +98,8 @@ def build_report(
     page, sizes = render(report, light=light)
     files = {page_file: page, json_file: json_text(report), csv_file: csv_text(results)}
     limit = WARN_BYTES["light" if light else "interactive"]
-    try:
-        write_files(files)
-        drawn = write_pictures(page_file.parent / "figures", report) if figures else ()
-    except OSError as error:
-        message = f"cannot write the report to {page_file.parent} ({error.strerror})"
-        raise ByroteError(message, help="choose another place with -o") from None
+    write_files(files)
+    drawn = write_pictures(page_file.parent / "figures", report) if figures else ()
     warnings = size_warnings(len(page.encode()), sizes, limit=limit)
     return ReportFiles(page_file, json_file, csv_file, drawn, warnings)
 
@@ -117,12 +113,13 @@ def write_files(files: Mapping[Path, str]) -> None:
     """Write the files of a report, each whole, into a folder that is made where it is missing; what killed writers left goes.
 
     Raises:
-        OSError: one cannot be written.
+        ByroteError: one cannot be written.
     """
     for path, text in files.items():
-        make_folder(path.parent)
-        remove_leftovers_of(path)
-        write_text(path, text)
+        with explained_writes(path):
+            make_folder(path.parent)
+            remove_leftovers_of(path)
+            write_text(path, text)
 
 
 def pictures_of(report: Report) -> dict[str, Picture]:
@@ -136,16 +133,17 @@ def pictures_of(report: Report) -> dict[str, Picture]:
 
 
 def write_pictures(folder: Path, report: Report) -> tuple[Path, ...]:
-    """Every figure as an SVG that stands alone; the files.
+    """Every figure as an SVG file, with its title and caption; the files.
 
     Raises:
-        OSError: one cannot be written.
+        ByroteError: one cannot be written.
     """
-    make_folder(folder)
-    pictures = {folder / f"{name}.svg": picture for name, picture in pictures_of(report).items()}
-    for path, picture in pictures.items():
-        write_text(path, standalone_svg(picture.figure, name=path.stem))
-    return tuple(pictures)
+    drawn = {
+        folder / f"{name}.svg": paper_svg(picture.figure, name=name, on_screen=True)
+        for name, picture in pictures_of(report).items()
+    }
+    write_files(drawn)
+    return tuple(drawn)
 
 
 def json_text(report: Report) -> str:

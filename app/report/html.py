@@ -22,8 +22,8 @@ import plotly.graph_objects as go
 from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
-from byrote.probes.figures.svg import figure_svg, spark_svg, still_style
-from byrote.probes.figures.theme import TOKENS, recolour
+from byrote.probes.figures.svg import figure_svg, spark_svg, still_style, theme_variables
+from byrote.probes.figures.theme import recolour
 from byrote.probes.wording import clean, counted, interval, listed, number
 from byrote.report.model import (
     Alert,
@@ -75,7 +75,7 @@ def render(
     left_out = light and sum(len(text.encode()) for text in sections.values()) > LIGHT_BYTES
     if left_out:
         sections = {s.name: _section(s, light=light, with_tables=False) for s in report.sections}
-    style = f"{_variables()}{_resource('style.css')}{still_style()}{program.style if program else ''}"
+    style = f"{theme_variables()}{_resource('style.css')}{still_style()}{program.style if program else ''}"
     scripts = [] if light else [get_plotlyjs(), _resource("live.js")]
     # Plotly writes styles of its own while it runs.
     styles = [style, *(css for css, _ in program.templates.values())] if program else [style] if light else []
@@ -177,27 +177,6 @@ def _differences(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> Any
         yield [list(path), dark]
 
 
-def standalone_svg(fig: go.Figure, *, name: str) -> str:
-    """A figure as an SVG file of its own, in the reader's colours, light or dark.
-
-    Args:
-        fig: made by `byrote.probes.figures`.
-        name: of the file.
-    """
-    opening, rest = figure_svg(fig, name=ident(name)).split(">", 1)
-    style = f".still{{font-family:var(--sans)}}{still_style()}"
-    ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
-    sans = ":root{--sans:system-ui,sans-serif}"
-    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{_variables()}{sans}{style}</style>{ground}{rest}\n'
-
-
-def _variables() -> str:
-    """The theme's colours as CSS variables, dark where the reader's system is."""
-    light = "".join(f"--{name}:{pair[0]};" for name, pair in TOKENS.items())
-    dark = "".join(f"--{name}:{pair[1]};" for name, pair in TOKENS.items())
-    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
-
-
 def _resource(name: str) -> str:
     return resources.files("byrote.report").joinpath(name).read_text(encoding="utf-8")
 
@@ -287,17 +266,18 @@ def _block(block: Block, section: Section, *, light: bool, with_tables: bool) ->
 def _picture(picture: Picture, *, light: bool, with_table: bool) -> str:
     spec, layout = bare(picture.figure), picture.figure.layout
     title, subtitle = html.unescape(layout.title.text), html.unescape(layout.title.subtitle.text or "")
-    still = figure_svg(spec, name=ident(picture.name), titles=light)
+    name = ident(picture.name)
+    still = figure_svg(spec, name=name, titles=light, said_in=f"{name}-caption")
     table = (
         f"<details><summary>Data table</summary>\n{_table(picture.table)}\n</details>" if with_table else ""
     )
-    live = f'<div class="plot" role="img" aria-label="{show(layout.meta["alt"])}"></div>'
+    live = f'<div class="plot" role="img" aria-labelledby="{name}-caption"></div>'
     script = "" if light else f'<script type="application/json">{embedded(spec)}</script>'
-    return f"""<figure id="{ident(picture.name)}" aria-labelledby="{ident(picture.name)}-title">
+    return f"""<figure id="{name}" aria-labelledby="{name}-title">
 {_heading(3, picture.name, title)}
 <p class="sub">{show(subtitle)}</p>
-<div class="canvas" tabindex="0" role="group" aria-label="{show(title)}">{still}{"" if light else live}</div>
-<figcaption>{show(layout.meta["alt"])}</figcaption>
+<div class="canvas" tabindex="0" role="group" aria-labelledby="{name}-title">{still}{"" if light else live}</div>
+<figcaption id="{name}-caption">{show(layout.meta["alt"])}</figcaption>
 {table}
 {script}</figure>"""
 
@@ -337,8 +317,9 @@ def _table(table: Table) -> str:
     more = (
         f'<p class="more">{table.n_left_out:,} more rows are in the CSV file.</p>' if table.n_left_out else ""
     )
-    return f"""<div class="table" id="{ident(table.name)}" tabindex="0" role="region" aria-label="{show(table.caption)}">
-<table><caption><span>{show(table.caption)}</span></caption><thead><tr>{head}</tr></thead>
+    name = ident(table.name)
+    return f"""<div class="table" id="{name}" tabindex="0" role="region" aria-labelledby="{name}-caption">
+<table><caption id="{name}-caption"><span>{show(table.caption)}</span></caption><thead><tr>{head}</tr></thead>
 {body}</table></div>{more}"""
 
 

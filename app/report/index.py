@@ -62,12 +62,7 @@ def build_reports(
     report = _index(results, {run.run: f"{folders[run.run]}/report.html" for run in results}, date, base)
     page, _ = render(report, light=True)
     index = out / "index.html"
-    try:
-        write_files({index: page, index.with_suffix(".json"): json_text(report)})
-    except OSError as error:
-        raise ByroteError(
-            f"cannot write {index} ({error.strerror})", help="choose another place with -o"
-        ) from None
+    write_files({index: page, index.with_suffix(".json"): json_text(report)})
     return ReportFiles(
         index,
         index.with_suffix(".json"),

@@ -13,11 +13,11 @@ import textwrap
 from os import PathLike
 from pathlib import Path
 
-from byrote.checkpoints.atomic import write_text
+from byrote.checkpoints.atomic import explained_writes, write_text
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.figures.canvas import LINE_PX, Figure
 from byrote.probes.figures.select import counts_in_words
-from byrote.probes.figures.svg import figure_svg, still_style
+from byrote.probes.figures.svg import WIDTH_PX, figure_svg, still_style, theme_variables
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS
 from byrote.probes.wording import clean, file_stem
 
@@ -49,10 +49,8 @@ def save(fig: Figure, path: str | PathLike[str], width: str = "column") -> Path:
             f"figures are saved as .svg, not as {found}",
             help=f"save {place.with_suffix('.svg')} and convert it: rsvg-convert -f pdf, or Inkscape",
         )
-    try:
+    with explained_writes(place):
         write_text(place, paper_svg(fig, width, name=file_stem(place.stem)))
-    except OSError as error:
-        raise ByroteError(f"cannot write {place} ({error.strerror})", help="choose another place") from None
     return place
 
 
@@ -79,24 +77,43 @@ def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_scre
     shift_px = max(0, above_px - int(layout.margin.t))
     below_px = shift_px + int(layout.height)
     height_px = below_px + LINE_PX * len(caption) + _PAD_PX
-    drawn = figure_svg(fig, name=name, width_px=width_px, titles=False, fit=True).replace(
-        "<svg ", f'<svg y="{shift_px}" ', 1
-    )
     parts = [
         *_text(title, 0, TITLE_LINES_PX[0], 'font-size="15" font-weight="650" fill="var(--ink)"'),
         *_text(under, 0, TITLE_LINES_PX[0] + LINE_PX * len(title) + 3, 'font-size="12" fill="var(--muted)"'),
-        drawn,
+        figure_svg(fig, name=name, width_px=width_px, titles=False, fit=True).replace(
+            "<svg ", f'<svg y="{shift_px}" ', 1
+        ),
         *_text(caption, 0, below_px + _PAD_PX, 'font-size="12" fill="var(--ink)"'),
     ]
-    size = f'width="{width_mm:g}mm" height="{width_mm * height_px / width_px:.1f}mm"'
-    size = f'width="{width_px}" height="{height_px}"' if on_screen else size
-    size += f' viewBox="0 0 {width_px} {height_px}" role="img" aria-label="{html.escape(_alt(fig))}"'
-    ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
-    family = html.escape(FONT_FAMILY)
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{family}"><style>{still_style()}</style>{ground}{"".join(parts)}</svg>\n'
+    printed = (f"{width_mm:g}mm", f"{width_mm * height_px / width_px:.1f}mm")
+    svg = _file(fig, "".join(parts), (width_px, height_px), size=None if on_screen else printed)
     for token, (light, _) in TOKENS.items():
         svg = svg.replace(f"var(--{token})", light)
     return svg
+
+
+def page_svg(fig: Figure, *, name: str) -> str:
+    """A figure as an SVG file for a page that writes title and caption itself: in the reader's colours, light or dark.
+
+    Args:
+        fig: made by `byrote.probes.figures`.
+        name: prefixes the ids inside.
+    """
+    drawn = figure_svg(fig, name=name)
+    return _file(fig, drawn, (WIDTH_PX, int(fig.layout.height)), style=theme_variables())
+
+
+def _file(
+    fig: Figure, drawn: str, view_px: tuple[int, int], *, size: tuple[str, str] | None = None, style: str = ""
+) -> str:
+    """An SVG file: what is drawn on the ground of the paper."""
+    wide, high = size or map(str, view_px)
+    box = f'width="{wide}" height="{high}" viewBox="0 0 {view_px[0]} {view_px[1]}"'
+    ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{html.escape(_alt(fig))}" '
+        f'font-family="{html.escape(FONT_FAMILY)}"><style>{style}{still_style()}</style>{ground}{drawn}</svg>\n'
+    )
 
 
 def caption_of(fig: Figure) -> str:

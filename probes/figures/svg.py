@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -30,6 +30,7 @@ DARK_ABOVE = 0.179  # relative luminance of a ground on which black and white st
 _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in TOKENS.items()}
 _RGBA = re.compile(r"rgba\((\d+), (\d+), (\d+), ([0-9.]+)\)")
+_STROKES = re.compile(r'<path d="([^"]+)(" stroke="[^>]+/>)')
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 
 
@@ -66,6 +67,13 @@ def still_style() -> str:
     return resources.files("byrote.probes.figures").joinpath("still.css").read_text(encoding="utf-8")
 
 
+@lru_cache(maxsize=1)
+def theme_variables() -> str:
+    """The theme's colours as CSS variables, dark where the reader's system is."""
+    light, dark = ("".join(f"--{name}:{pair[i]};" for name, pair in TOKENS.items()) for i in (0, 1))
+    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+
+
 def figure_svg(
     fig: go.Figure | dict[str, Any],
     *,
@@ -73,6 +81,7 @@ def figure_svg(
     width_px: int = WIDTH_PX,
     titles: bool = True,
     fit: bool = False,
+    said_in: str = "",
 ) -> str:
     """Draw a figure in its light colours, as CSS variables.
 
@@ -81,6 +90,7 @@ def figure_svg(
         name: unique in the page; prefixes the ids inside.
         width_px: drawn width.
         titles: give small grids a hover title per cell.
+        said_in: id of what says the same beside it; "" writes the alternative text out.
         fit: leave out tick labels and lines of cells that have no room, for a width the figure was not laid out for.
 
     Returns:
@@ -94,10 +104,11 @@ def figure_svg(
     for trace in spec["data"]:
         if trace["type"] not in ("scatter", "heatmap"):
             raise ValueError(f"no still drawing for a {trace['type']} trace")
+    clipped = {trace.get("xaxis", "x") for trace in spec["data"] if trace["type"] == "scatter"}
     frame = _Frame(layout, name, width_px, fit)
     grids = [trace["z"] for trace in spec["data"] if trace["type"] == "heatmap"]
     titled = titles and len(grids) == 1 and sum(map(len, grids[0])) <= MAX_TITLED_CELLS
-    parts = [part for axis in frame.panels() for part in frame.panel_background(axis)]
+    parts = frame.background(clipped)
     for trace in spec["data"]:
         x_axis, y_axis = frame.axes(trace.get("xaxis", "x"), trace.get("yaxis", "y"))
         if trace["type"] == "heatmap":
@@ -107,9 +118,11 @@ def figure_svg(
     parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
     parts += [part for note in layout.get("annotations", ()) for part in frame.annotation(note)]
     parts += frame.colour_bar()
+    parts = _joined(parts)
     alt = html.escape(clean(layout["meta"]["alt"], limit=2000))
+    said = f'aria-labelledby="{said_in}"' if said_in else f'aria-label="{alt}"'
     size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
-    return f'<svg class="still" role="img" aria-label="{alt}" {size}>{"".join(parts)}</svg>'
+    return f'<svg class="still" role="img" {said} {size}>{"".join(parts)}</svg>'
 
 
 def places(
@@ -170,21 +183,22 @@ class _Frame:
         """Reference to a panel's clip path."""
         return f"url(#{self.name}-{x})"
 
-    def panel_background(self, panel: tuple[str, str]) -> list[str]:
-        """Ground, clip path and grid lines of one panel."""
-        x, y = self.axes(*panel)
-        box = f'x="{_n(x.start)}" y="{_n(y.end)}" width="{_n(x.length)}" height="{_n(y.length)}"'
-        parts = [f'<clipPath id="{self.name}-{panel[0]}"><rect {box}/></clipPath>']
+    def background(self, clipped: Collection[str]) -> list[str]:
+        """Ground and grid lines of all panels, and what lines are clipped to in those of the x axes that are named."""
+        boxes, grid, clips = list[str](), list[str](), list[str]()
+        for x_name, y_name in self.panels():
+            x, y = self.axes(x_name, y_name)
+            x_axis, y_axis = self.axis(x_name), self.axis(y_name)
+            boxes.append(f"M{_n(x.start)} {_n(y.end)}h{_n(x.length)}v{_n(y.length)}H{_n(x.start)}z")
+            if x_name in clipped:
+                clips.append(f'<clipPath id="{self.name}-{x_name}"><path d="{boxes[-1]}"/></clipPath>')
+            if x_axis.get("showgrid", False):
+                grid += [f"M{_n(x(t))} {_n(y.start)}V{_n(y.end)}" for t in x_axis["tickvals"]]
+            if y_axis.get("showgrid", True):
+                grid += [f"M{_n(x.start)} {_n(y(t))}H{_n(x.end)}" for t in y_axis["tickvals"]]
         ground = self.layout.get("plot_bgcolor")
-        if ground:
-            parts.append(f"<rect {box} {_fill(ground)}/>")
-        if self.axis(panel[0]).get("showgrid", False):
-            path = "".join(f"M{_n(x(t))} {_n(y.start)}V{_n(y.end)}" for t in self.axis(panel[0])["tickvals"])
-            parts.append(f'<path d="{path}" class="grid"/>')
-        if self.axis(panel[1]).get("showgrid", True):
-            path = "".join(f"M{_n(x.start)} {_n(y(t))}H{_n(x.end)}" for t in self.axis(panel[1])["tickvals"])
-            parts.append(f'<path d="{path}" class="grid"/>')
-        return parts
+        parts = [f'<path d="{"".join(boxes)}" {_fill(ground)}/>'] if ground and boxes else []
+        return [*clips, *parts, *([f'<path d="{"".join(grid)}" class="grid"/>'] if grid else [])]
 
     def panel_axes(self, panel: tuple[str, str]) -> list[str]:
         """Axis line, tick labels and titles of one panel."""
@@ -270,19 +284,19 @@ def _heatmap(
     # plotly samples strictly increasing stops alone, and a scale with steps has two at one place
     stops = [[at + i * 1e-9 if 0 < at < 1 else at, color] for i, (at, color) in enumerate(axis["colorscale"])]
     levels = sample_colorscale(stops, [i / N_COLOUR_LEVELS for i in range(N_COLOUR_LEVELS + 1)])
-    shapes: dict[str, list[str]] = {}
+    shapes: dict[str, list[tuple[float, float]]] = {}
     cells, texts = [], []
     for row, line in enumerate(trace["z"]):
         for column, value in enumerate(line):
             share = None if value is None else min(1.0, max(0.0, (value - lo) / span))
             color = None if share is None else _hex(levels[round(share * N_COLOUR_LEVELS)])
-            shape = f"M{_n(x(column) - wide / 2)} {_n(y(row))}h{_n(wide)}"
+            start = (x(column) - wide / 2, y(row))
             if titles:
                 hover = _plain(trace["hovertext"][row][column])
                 stroke = _stroke(color or "transparent", high)
-                cells.append(f'<path d="{shape}" {stroke}><title>{hover}</title></path>')
+                cells.append(f'<path d="{_dashes([start], wide)}" {stroke}><title>{hover}</title></path>')
             elif color:
-                shapes.setdefault(color, []).append(shape)
+                shapes.setdefault(color, []).append(start)
             if color and trace.get("text") and trace["text"][row][column]:
                 lines = trace["text"][row][column].split("<br>")
                 if fit:  # the value without its interval, or nothing, where there is no room
@@ -295,7 +309,7 @@ def _heatmap(
                     texts.append(_cell_text(x(column), y(row), "<br>".join(lines), readable_on(color)))
     return [
         *cells,
-        *(f'<path d="{"".join(s)}" {_stroke(color, high)}/>' for color, s in shapes.items()),
+        *(f'<path d="{_dashes(s, wide)}" {_stroke(color, high)}/>' for color, s in shapes.items()),
         *texts,
     ]
 
@@ -346,7 +360,7 @@ def _scatter(trace: dict[str, Any], x: Scale, y: Scale, *, clip: str) -> list[st
     elif "lines" in trace["mode"]:
         line = trace["line"]
         dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
-        style = f'{_stroke(line["color"], line["width"])}{dash} fill="none" stroke-linejoin="round"'
+        style = f'{_stroke(line["color"], line["width"])}{dash} class="line"'
         parts.append(f'<path d="{_path(points)}" {style} clip-path="{clip}"/>')
     if bars := trace.get("error_x"):
         parts += _error_bars(trace, bars, x, y)
@@ -366,8 +380,7 @@ def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> l
     r, symbol = marker["size"] / 2, marker.get("symbol", "circle")
     hollow = symbol.endswith("-open") or symbol == "x-thin"
     if symbol == "circle" and not marker.get("line"):
-        dots = "".join(f"M{_n(a)} {_n(b)}h0" for a, b in points)
-        return [f'<path d="{dots}" {_stroke(marker["color"], 2 * r)} stroke-linecap="round"/>']
+        return [f'<path d="{_dashes(points)}" {_stroke(marker["color"], 2 * r)} class="dots"/>']
     outlines = {
         "circle": lambda a, b: (
             f"M{_n(a - r)} {_n(b)}a{_n(r)} {_n(r)} 0 1 0 {_n(2 * r)} 0a{_n(r)} {_n(r)} 0 1 0 {_n(-2 * r)} 0z"
@@ -387,8 +400,8 @@ def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> l
     return [f'<path d="{path}" {body} {edge}/>']
 
 
-def _path(points: list[tuple[float, float] | None], *, close: bool = False) -> str:
-    """Unbroken lines through points, relative in tenths of a pixel, which takes a third less space."""
+def _path(points: Sequence[tuple[float, float] | None], *, close: bool = False) -> str:
+    """Unbroken lines through points, relative in tenths of a pixel, which takes half the space."""
     parts, before = [], None
     for point in [*points, None]:
         if point is None:
@@ -396,10 +409,45 @@ def _path(points: list[tuple[float, float] | None], *, close: bool = False) -> s
             before = None
             continue
         here = (round(point[0], 1), round(point[1], 1))
+        # "l" stands for all that follow until another letter
+        opening = "M" if before is None else "l" if parts[-1][:1] == "M" else ""
         a, b = here if before is None else (here[0] - before[0], here[1] - before[1])
-        parts.append(f"{'M' if before is None else 'l'}{_n(a)} {_n(b)}")
+        parts.append(f"{opening}{_pair(a, b) if opening else _after(_pair(a, b))}")
         before = here
     return "".join(parts)
+
+
+def _dashes(starts: Iterable[tuple[float, float]], wide: float = 0.0) -> str:
+    """Level lines of one length from points, one after the other; of no length, dots."""
+    parts, before, wide = list[str](), (0.0, 0.0), round(wide, 1)
+    for start in starts:
+        here = (round(start[0], 1), round(start[1], 1))
+        parts.append(f"{'m' if parts else 'M'}{_pair(here[0] - before[0], here[1] - before[1])}h{_n(wide)}")
+        before = (here[0] + wide, here[1])
+    return "".join(parts)
+
+
+def _pair(a: float, b: float) -> str:
+    """Two coordinates of a path."""
+    return _n(a) + _after(_n(b))
+
+
+def _after(number: str) -> str:
+    """A number behind another one; a minus sign parts the two as a space does."""
+    return number if number.startswith("-") else f" {number}"
+
+
+def _joined(parts: Sequence[str]) -> list[str]:
+    """Lines that follow each other and are drawn alike, such as those of many seeds, as one path."""
+    joined, alike = list[str](), ""
+    for part in parts:
+        found = _STROKES.fullmatch(part)
+        if found and found[2] == alike:
+            joined[-1] = joined[-1].removesuffix(alike) + found[1] + alike
+        else:
+            joined.append(part)
+        alike = found[2] if found else ""
+    return joined
 
 
 def _text(
@@ -414,8 +462,8 @@ def _text(
 ) -> str:
     y = y + 4 if middle else y
     turn = f' transform="rotate(-90 {_n(x)} {_n(y)})"' if rotate else ""
-    place = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    return f'<text x="{_n(x)}" y="{_n(y)}"{place} class="{css}"{turn}>{_plain(text)}</text>'
+    place = "" if anchor == "start" else f" {anchor}"
+    return f'<text x="{_n(x)}" y="{_n(y)}" class="{css}{place}"{turn}>{_plain(text)}</text>'
 
 
 def _plain(markup: str) -> str:
@@ -446,7 +494,7 @@ def _n(value: float) -> str:
     """A coordinate with at most one decimal."""
     text = f"{value:.1f}"
     text = text[:-2] if text.endswith(".0") else text
-    return "0" if text == "-0" else text
+    return "0" if text == "-0" else text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
 def spark_svg(

@@ -164,7 +164,8 @@ def test_the_page_can_be_read_without_eyes_or_mouse(built: dict[str, ReportFiles
     assert len(folds) == len(SECTIONS) - len(OPEN) and not any("open" in a for a in page.named("details"))
     stills = [a for a in page.named("svg") if a.get("class") == "still"]
     assert len(stills) == len(figures)
-    assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in stills)
+    said = dict(re.findall(r'<figcaption id="([^"]+)">(.*?)</figcaption>', read(built[name]), re.S))
+    assert all(a["role"] == "img" and len(said[a["aria-labelledby"] or ""]) > 40 for a in stills)
     assert len(page.named("table")) == len(page.named("caption"))
     assert all(a.get("scope") for a in page.named("th"))
 

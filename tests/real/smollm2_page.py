@@ -137,7 +137,7 @@ def page(facts: Facts) -> str:
 def draw(results: Results, folder: Path, docs: Path, *, framed: Sequence[tuple[int, int]]) -> dict[str, str]:
     """Figures as files beside the page; name -> alternative text."""
     from byrote.probes import figures
-    from byrote.report.html import standalone_svg
+    from byrote.probes.figures.paper import page_svg
 
     drawn = {
         "matching": figures.head_grid(
@@ -148,7 +148,7 @@ def draw(results: Results, folder: Path, docs: Path, *, framed: Sequence[tuple[i
     }
     for name, figure in drawn.items():
         (docs / f"smollm2-{name.replace('_', '-')}.svg").write_text(
-            standalone_svg(figure, name=f"smollm2-{name}"), encoding="utf-8"
+            page_svg(figure, name=f"smollm2-{name}"), encoding="utf-8"
         )
     return {name: figure.alt for name, figure in drawn.items()}
 

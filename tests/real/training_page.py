@@ -38,11 +38,11 @@ from training_table import (
 from byrote.checkpoints.atomic import write_text
 from byrote.interp.axes import head_label
 from byrote.probes.figures.canvas import Figure
+from byrote.probes.figures.paper import page_svg
 from byrote.probes.registry import REGISTRY
 from byrote.probes.rules import smallest_effect
 from byrote.probes.statistics import Triple
 from byrote.probes.wording import counted, interval, listed, number
-from byrote.report.html import standalone_svg
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "case-studies"
 PAGE = "training.md"
@@ -74,7 +74,7 @@ def written(folder: Path = FOLDER) -> dict[Path, str]:
     ]  # fmt: skip
     page = "\n\n".join(part for part in parts if part) + "\n"
     drawn = {
-        folder / f"training-{name}.svg": standalone_svg(figure, name=f"training-{name}")
+        folder / f"training-{name}.svg": page_svg(figure, name=f"training-{name}")
         for name, figure in figures.items()
     }
     return {folder / PAGE: page, **drawn}
