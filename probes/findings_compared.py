@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from byrote.probes.comparable import BEST_HEAD, Comparison
+from byrote.probes.comparable import BEST_HEAD, Comparison, measure_name
 from byrote.probes.findings import induction, run_name
 from byrote.probes.registry import REGISTRY
 from byrote.probes.rules import MIN_SEEDS, PRIMARY, UNCLEAR, change
@@ -21,7 +21,6 @@ from byrote.probes.wording import (
     listed,
     number,
     p_value,
-    probe_name,
     sentence_case,
     step_number,
 )
@@ -150,7 +149,7 @@ def _these_runs(found: GroupComparison) -> str:
 
 
 def group_sentence(found: GroupComparison) -> str:
-    """What two arms differ in: counts of seeds, the primary metric, and how far seeds alone spread."""
+    """What two arms differ in: counts of seeds, the primary measure, and how far seeds alone spread."""
     parts = [formed_sentence(found)]
     primary = found.rows[found.rows["family"] == "primary"]
     if not primary.empty:
@@ -215,7 +214,7 @@ def onset_lines(found: GroupComparison) -> list[str]:
         mine = found.onsets[found.onsets["arm"] == one.name]
         if not mine["formed"].isna().any():
             each = [f"{_seed_name(row)} {_when(row)}" for row in mine.itertuples(index=False)]
-            lines.append(f"{one.name}: induction heads {listed(each, most=20)}")
+            lines.append(f"{one.name}, first lasting induction head: {listed(each, most=20)}")
     return lines
 
 
@@ -231,21 +230,19 @@ def _when(row: Any) -> str:
 
 def _primary_sentence(found: GroupComparison, row: pd.Series) -> str:
     unit = REGISTRY[row["probe"]].unit_of(row["metric"]) if row["probe"] in REGISTRY else ""
-    values = f"{found.a.name} {number(row['a'])}, {found.b.name} {number(row['b'])}"
+    a, b = found.a.name, found.b.name
+    values = f"{number(row['a'])} {unit} in {a}, {number(row['b'])} in {b}"
     by = interval(row["difference"], row["lo"], row["hi"], sign=True)
     if pd.isna(row["lo"]):
-        by = f"{number(row['difference'], sign=True)}, no interval"
+        by = f"{number(row['difference'], sign=True)}, no interval,"
     times = row["seed_to_sequence"]
     spread = (
-        "" if pd.isna(times) else f"; seeds spread {number(times, places=1)} times as far as sequences do"
+        "" if pd.isna(times) else f" (seeds spread {number(times, places=1)} times as far as sequences do)"
     )
     opening = f"{_these_runs(found)}, the" if not found.speaks_of_arms else "The"
-    name = f"{probe_name(row['probe'])} {probe_name(row['metric'])}"
-    return f"{opening} primary metric, {name}, shows {_said(row['change'])}: {values} ({by} {unit}, {row['how']}{spread})"
-
-
-def _said(change: str) -> str:
-    return UNCLEAR if change == UNCLEAR else f"a clear change ({change})"
+    is_what = "does not clearly change" if row["change"] == UNCLEAR else f"is clearly {row['change']} in {b}"
+    name = measure_name(row["probe"], row["metric"])
+    return f"{opening} primary measure, {name}, {is_what}: {values}; difference {by} {unit}, {row['how']}{spread}"
 
 
 def directed(rows: pd.DataFrame) -> pd.DataFrame:

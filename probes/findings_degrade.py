@@ -9,8 +9,9 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from byrote.probes.comparable import measure_name
 from byrote.probes.rules import MIN_SEEDS, UNDECIDED
-from byrote.probes.wording import counted, interval, number, p_value
+from byrote.probes.wording import counted, interval, number, p_value, sentence_case
 
 if TYPE_CHECKING:
     from byrote.probes.degrade.capacity import Capacity, Extraction
@@ -133,13 +134,20 @@ def degradation_sentences(found: Degradation) -> list[str]:
     ]
 
 
+def measured_words(metric: str) -> str:
+    """``repeat loss: later blocks`` for ``repeat_loss/later_blocks``; any other name as it is."""
+    probe, slash, name = metric.partition("/")
+    return measure_name(probe, name) if slash else metric
+
+
 def dose_sentence(found: DoseResponse, size: float, *, several: bool, metric: str) -> str:
     """The worst dose with its damage, whether it lies between milder ones, and the band."""
     worst = found.rows.loc[found.rows["damage"].idxmax()]
     at = f" at {number(size)} parameters" if several and not math.isnan(size) else ""
     by = interval(worst["damage"], worst["lo"], worst["hi"], sign=True)
     doses = DOSE_WORDS[found.over]
-    text = f"{metric} is worst at {doses} {worst['dose']:g}{at}: {by} {found.unit} against the baseline"
+    what = sentence_case(measured_words(metric))
+    text = f"{what} is worst at {doses} {worst['dose']:g}{at}: {by} {found.unit} against the baseline"
     seeds = int(found.rows["seeds"].min())
     if found.peak is None:
         return f"{text}."

@@ -40,7 +40,8 @@ def completed_members(results: Sequence[Table]) -> dict[str, str]:
 
 def memorised_members(results: Sequence[Table]) -> str:
     """`completed_members` as a sentence; "" where no run was tested on any."""
-    said = [f"{counts} in {name}" for name, counts in completed_members(results).items()]
+    found = completed_members(results)
+    said = [counts if len(results) == 1 else f"{counts} in {name}" for name, counts in found.items()]
     if not said:
         return ""
-    return f"Training members completed without an error: {listed(said, most=8)}"
+    return f"Training sequences completed without an error: {listed(said, most=8)}"

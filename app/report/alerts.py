@@ -20,7 +20,7 @@ from byrote.probes.findings import (
 from byrote.probes.registry import REGISTRY
 from byrote.probes.results import Results
 from byrote.probes.rules import PRIMARY, SECONDARY
-from byrote.probes.wording import counted, listed, of_runs, probe_name, steps_in_words
+from byrote.probes.wording import counted, listed, of_runs, probe_name, sentence_case, steps_in_words
 from byrote.report.model import LEVELS, Alert, Level, Status
 from byrote.report.report_inputs import Inputs
 
@@ -65,9 +65,16 @@ def _merged(names: Sequence[str], alerts: Iterable[Alert]) -> tuple[Alert, ...]:
         key = (rest if own else alert.text, alert.section, alert.level)
         found.setdefault(key, []).extend([name] if own else [])
     return tuple(
-        Alert(f"{of_runs(runs, len(names))}: {text}" if runs else text, section, level)
+        Alert(_about(runs, len(names), text), section, level)
         for (text, section, level), runs in found.items()
     )
+
+
+def _about(runs: Sequence[str], among: int, text: str) -> str:
+    """An alert with the runs it holds for; without, where there is one run."""
+    if runs and among > 1:
+        text = f"{of_runs(runs, among)}: {text}"
+    return sentence_case(text) if runs and among == 1 else text
 
 
 def alerts_for(inputs: Inputs, sections: Sequence[str]) -> tuple[Alert, ...]:
@@ -187,7 +194,9 @@ def _invalid(inputs: Inputs) -> Iterator[Alert]:
         if others:
             names = listed(list(others), most=MAX_REASONS)
             yield Alert(
-                f"{r.run}: the appendix has what was not measured of {names}, and why.", "errors", "note"
+                f"{r.run}: some values of {names} were not measured; the appendix says which, and why.",
+                "errors",
+                "note",
             )
 
 
@@ -250,4 +259,4 @@ def _unfinished(inputs: Inputs) -> Iterator[Alert]:
         for kind, reason in sorted((k, v) for k, v in refused.items() if k not in given):
             yield Alert(f"{r.run}: the stimulus {kind} could not be made: {reason}.", "methods")
         for note in r.meta.get("notes") or ():
-            yield Alert(f"{r.run}: {note}", "provenance", "note")
+            yield Alert(f"{r.run}: {note.rstrip('.')}.", "provenance", "note")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -32,12 +33,15 @@ def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
     """The arms and their seeds, and every comparison with the baseline arm; () where runs are in no groups."""
     if not inputs.groups:
         return ()
+    course: list[Block] = []
+    if inputs.arms:  # the first of the curves stands on the front where heads cannot
+        lines = dict.fromkeys(line for found in inputs.arms for line in onset_lines(found))
+        course += [Listing(tuple(f"{line}." for line in lines))] if lines else []
+        course += _primary_curve(inputs)
+        course += arm_curves(inputs.groups)[0 if one_shape(inputs.groups) else 1 :]
     blocks: list[Block] = []
-    if inputs.arms:  # the first of them stands on the front where heads cannot
-        blocks += arm_curves(inputs.groups)[0 if one_shape(inputs.groups) else 1 :]
     for index, found in enumerate(inputs.arms):
-        groups = tuple(one for arm in (found.a, found.b) for one in inputs.groups if one.name == arm.name)
-        blocks += _one(found, groups, index)
+        blocks += _one(found, index)
     if not inputs.arms:
         blocks.append(
             Prose(
@@ -45,7 +49,10 @@ def arms_sections(inputs: Inputs) -> tuple[Section, ...]:
             )
         )
     blocks.append(_declared(inputs.groups))
-    return (Section("arms", "Arm against arm", tuple(blocks), folded=True),)
+    many = inputs.shown is not inputs
+    over_training = Section("arms-training", "Over training, arm by arm", tuple(course), folded=not many)
+    compared = Section("arms", "Arm against arm", tuple(blocks), folded=True)
+    return (over_training, compared) if course else (compared,)
 
 
 def by_arm_table(arms: tuple[GroupComparison, ...]) -> Table:
@@ -62,7 +69,8 @@ def by_arm_table(arms: tuple[GroupComparison, ...]) -> Table:
     names = [clean(arms[0].a.name), *(clean(found.b.name) for found in arms)]
     caption = (
         f"Means over training seeds at step {step_number(arms[0].steps[-1])}, and below each the difference from {names[0]} with its "
-        "95% interval over seeds and sequences. The first measure decides, the others are corrected together (Holm)."
+        "95% interval over seeds and sequences. The first measure is the primary one; the others are secondary, and are corrected "
+        "together for being many (Holm)."
     )
     return Table("arms", caption, ("Measure", f"{names[0]}, baseline", *names[1:]), tuple(rows))
 
@@ -89,19 +97,34 @@ def heads_by_arm(groups: tuple[Group, ...]) -> list[Block]:
     return [picture("heads-by-arm", figures.arm_grids(groups), runs)]
 
 
+def _primary_curve(inputs: Inputs) -> list[Block]:
+    """The measure that decides over training, where it is none of those that are drawn in any case."""
+    rows = inputs.arms[0].rows
+    primary = (
+        rows.loc[rows["family"] == "primary", ["probe", "metric"]].head(1).itertuples(index=False, name=None)
+    )
+    return [block for one in primary if one not in _OVER_TRAINING for block in _curves(inputs.groups, (one,))]
+
+
 def arm_curves(groups: tuple[Group, ...]) -> list[Block]:
     """Copying, test loss and the strongest head over training, a figure each with all arms in it."""
+    return _curves(groups, _OVER_TRAINING)
+
+
+def _curves(groups: tuple[Group, ...], metrics: Sequence[tuple[str, str]]) -> list[Block]:
     runs = [run for one in groups for run in one.runs]
     return [
         picture(
-            f"{probe.replace('_', '-')}-by-arm", figures.seed_curves(groups, probe=probe, metric=metric), runs
+            f"{probe.replace('_', '-')}{'' if (probe, metric) in _OVER_TRAINING else '-primary'}-by-arm",
+            figures.seed_curves(groups, probe=probe, metric=metric),
+            runs,
         )
-        for probe, metric in _OVER_TRAINING
+        for probe, metric in metrics
         if all(run.has(probe, metric, valid=True) and len(run.steps) > 1 for run in runs)
     ]
 
 
-def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[Block]:
+def _one(found: GroupComparison, index: int) -> list[Block]:
     a, b = clean(found.a.name), clean(found.b.name)
     how = (
         "paired by seed: they share init and unique data"
@@ -111,32 +134,21 @@ def _one(found: GroupComparison, groups: tuple[Group, ...], index: int) -> list[
     few = (
         ""
         if found.speaks_of_arms
-        else f" Below {MIN_SEEDS} seeds a side nothing is said of the arms, only of these runs."
+        else f" With fewer than {MIN_SEEDS} seeds a side nothing is said of the arms, only of these runs."
     )
-    blocks: list[Block] = [
-        Prose(f"{seed_tally(found)}."),
-        Listing(tuple(f"{line}." for line in onset_lines(found))),
-    ]
+    blocks: list[Block] = [Prose(f"{seed_tally(found)}.")]
     if not index:
         blocks.append(
             Prose(
                 f"Differences are {b} minus {a}, over training seeds, {how}. Intervals are Student's over seeds, with the variance "
-                "of the choice of sequences added. A change is clear when its whole interval lies beyond the metric's smallest "
-                "effect and q is below 0.05: the primary metric decides, the secondary ones are corrected together (Holm), the "
-                f"further ones by Benjamini-Hochberg.{few}",
+                "of the choice of sequences added. A change is clear when its whole interval lies beyond the measure's smallest "
+                "effect of interest and q is below 0.05. The primary measure is tested alone, the secondary ones are corrected "
+                f"together (Holm), the further ones by Benjamini-Hochberg.{few}",
                 "note",
             )
         )
     if found.notes:
         blocks.append(Prose(f"{sentence_case('; '.join(found.notes))}.", "note"))
-    primary = found.rows[found.rows["family"] == "primary"]
-    probe, metric = (
-        ("repeat_loss", "later_blocks") if primary.empty else primary.iloc[-1][["probe", "metric"]]
-    )
-    runs = [run for one in groups for run in one.runs]
-    if (probe, metric) not in _OVER_TRAINING and all(run.has(probe, metric, valid=True) for run in runs):
-        figure = figures.seed_curves(groups, probe=probe, metric=metric)
-        blocks.append(picture(f"seeds-{index}", figure, runs))
     last = found.rows[found.rows["step"] == found.steps[-1]]
     order = last["family"].map(_FAMILIES.index)
     rows = tuple(
@@ -182,5 +194,5 @@ def _declared(groups: tuple[Group, ...]) -> Table:
             )
     columns = ("Arm", "Run", "Init seed", "Data seed", "Parameters", "Without embeddings", "f, repeated share", "E, epochs", "P, pool",
                "Synthetic share", "Generation")  # fmt: skip
-    caption = "What each run declares, by the manifest of its series or by byrote.toml beside the results; – is not declared."
+    caption = "What each run declares, by the manifest of its series or by byrote.toml beside the results; – means not declared."
     return Table("arms-declared", caption, columns, tuple(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from byrote.probes.comparable import Comparison
 from byrote.probes.figures.theme import run_styles
@@ -21,7 +22,7 @@ from byrote.report.background import (
     reproduce_section,
 )
 from byrote.report.comparing import comparison_section
-from byrote.report.degradation import degradation_sections
+from byrote.report.degradation import degradation_of, degradation_sections
 from byrote.report.front import finding_section
 from byrote.report.model import Report, RunLine
 from byrote.report.report_inputs import Inputs, report_inputs
@@ -57,13 +58,18 @@ def report_content(
     """
     inputs = report_inputs(results, base=base, comparison=comparison, groups=groups)
     alerts = alerts_of(inputs)
-    shown, arms = inputs.shown, (*arms_sections(inputs), *degradation_sections(inputs))
+    degraded = degradation_of(inputs)
+    shown, arms = inputs.shown, (*arms_sections(inputs), *degradation_sections(degraded))
+    course = (verdict_section(shown), timeline_section(shown))
+    summary = summary_section(shown, chosen=_chosen(inputs))
+    if shown is inputs:
+        opening = (*course, *arms, summary)
+    else:  # what is said of one run stands behind what is said of its arm, and behind the note on which run that is
+        alone = (replace(one, title=f"{one.title}, one run of each arm", folded=True) for one in course)
+        opening = (*arms, summary, *alone)
     sections = (
-        finding_section(inputs),
-        verdict_section(shown),
-        timeline_section(shown),
-        *arms,
-        summary_section(shown, chosen=_chosen(inputs)),
+        finding_section(inputs, degraded),
+        *opening,
         heads_section(shown),
         curves_section(shown),
         memory_section(shown),
@@ -115,7 +121,7 @@ def run_lines(inputs: Inputs) -> tuple[RunLine, ...]:
             )
             for one in inputs.groups
         )  # fmt: skip
-    styles = run_styles(inputs.names, base=inputs.base)
+    styles = run_styles(inputs.names, base=inputs.drawn_base)
     return tuple(
         RunLine(r.run, arm_words(r), styles[r.run].token, styles[r.run].dash, r.run == inputs.base)
         for r in inputs.results

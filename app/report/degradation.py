@@ -6,7 +6,7 @@ from byrote.checkpoints.errors import ByroteError
 from byrote.probes.degrade.measures import Degradation, degradation
 from byrote.probes.degrade.study import DegradeSettings, by_arm
 from byrote.probes.figures.study_figures import degradation_figures
-from byrote.probes.findings_degrade import degradation_sentences
+from byrote.probes.findings_degrade import degradation_sentences, measured_words
 from byrote.probes.results import Results
 from byrote.probes.wording import MISSING, clean, number, p_value, sentence_case
 from byrote.report.model import Block, Estimate, Prose, Section, Table, Value
@@ -14,6 +14,8 @@ from byrote.report.report_inputs import Inputs
 from byrote.report.tables import picture
 
 _LEAST_ARMS = 3  # the baseline and two doses, or sizes
+_LEAST_DOSES = 3  # of a curve on the front
+_DOSES = "doses"  # the figure of them
 _NOTE = (
     "Damage is the mean over training seeds less that of the baseline; intervals are over seeds, and over test sequences where "
     "all runs saw the same. The worst dose is chosen on all seeds but one and read on that one, for each in turn: the largest of "
@@ -21,20 +23,48 @@ _NOTE = (
 )
 
 
-def degradation_sections(inputs: Inputs) -> tuple[Section, ...]:
-    """What repeated or synthetic data cost, where arms differ in a dose or in size; () elsewhere."""
+def degradation_of(inputs: Inputs) -> Degradation | None:
+    """What repeated or synthetic data cost, where arms differ in a dose or in size; None elsewhere."""
     named = _named(inputs)
     if sum(len(runs) for _, runs in named) < _LEAST_ARMS:
-        return ()
+        return None
     try:
         found = degradation(named, DegradeSettings(baseline=named[0][0] if inputs.arms else ""))
     except ByroteError:
-        return ()  # arms without a clear baseline are compared in their own section
+        return None  # arms without a clear baseline are compared in their own section
     if found.sizes is None and not any(len(one.rows) > 1 for one in found.doses.values()):
+        return None
+    return found
+
+
+def _is_curve(found: Degradation) -> bool:
+    return any(len(one.rows) >= _LEAST_DOSES for one in found.doses.values())
+
+
+def over_doses(found: Degradation | None) -> list[Block]:
+    """Damage over the dose, for the front of a report: a sentence and its figure, where there are doses enough for a curve."""
+    if found is None or not _is_curve(found):
+        return []
+    said = degradation_sentences(found)[: len(found.doses)]
+    runs = [run for one in found.groups for run in one.runs]
+    return [
+        *(Prose(text, "lead") for text in said),
+        picture(_DOSES, degradation_figures(found)[_DOSES](), runs),
+    ]
+
+
+def degradation_sections(found: Degradation | None) -> tuple[Section, ...]:
+    """All that was found of degradation but what stands on the front; () where nothing was."""
+    if found is None:
         return ()
     runs = [run for one in found.groups for run in one.runs]
-    blocks: list[Block] = [Prose(text, "lead") for text in degradation_sentences(found)]
-    blocks += [picture(name, draw(), runs) for name, draw in degradation_figures(found).items()]
+    in_front = len(found.doses) if _is_curve(found) else 0
+    blocks: list[Block] = [Prose(text, "lead") for text in degradation_sentences(found)[in_front:]]
+    blocks += [
+        picture(name, draw(), runs)
+        for name, draw in degradation_figures(found).items()
+        if not in_front or name != _DOSES
+    ]
     return (
         Section("degradation", "Degradation", (*blocks, _table(found), Prose(_NOTE, "note")), folded=True),
     )
@@ -78,5 +108,5 @@ def _table(found: Degradation) -> Table:
         "Seeds",
         "How",
     )
-    caption = f"Against {clean(found.baseline)}, of {clean(found.metric)}."
+    caption = f"Against {clean(found.baseline)}, of {clean(measured_words(found.metric))}."
     return Table("degradation-rows", caption, columns, tuple(rows))

@@ -22,6 +22,7 @@ import plotly.graph_objects as go
 from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
+from byrote.probes.figures.paper import caption_of
 from byrote.probes.figures.svg import figure_svg, spark_svg, still_style, theme_variables
 from byrote.probes.figures.theme import recolour
 from byrote.probes.wording import clean, counted, interval, listed, number
@@ -277,7 +278,7 @@ def _picture(picture: Picture, *, light: bool, with_table: bool) -> str:
 {_heading(3, picture.name, title)}
 <p class="sub">{show(subtitle)}</p>
 <div class="canvas" tabindex="0" role="group" aria-labelledby="{name}-title">{still}{"" if light else live}</div>
-<figcaption id="{name}-caption">{show(layout.meta["alt"])}</figcaption>
+<figcaption id="{name}-caption">{show(caption_of(picture.figure))}</figcaption>
 {table}
 {script}</figure>"""
 

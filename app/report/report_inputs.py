@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from functools import cached_property
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.comparable import Comparison
 from byrote.probes.degradation import compare
+from byrote.probes.degrade.study import baseline_arm
 from byrote.probes.group_comparison import GroupComparison, compare_groups
 from byrote.probes.groups import Group, groups_of
 from byrote.probes.registry import REGISTRY, featured
@@ -30,6 +32,7 @@ class Inputs:
         onsets: run name to the onset of its induction heads.
         arms: comparisons of arms of several seeds, each with the baseline arm.
         groups: the arms, the baseline first; () where runs were not grouped.
+        stands_for: of runs that are each shown for an arm, that of the baseline arm: drawn as the baseline, compared with none.
     """
 
     results: tuple[Results, ...]
@@ -39,6 +42,12 @@ class Inputs:
     onsets: Mapping[str, Onset]
     arms: tuple[GroupComparison, ...] = ()
     groups: tuple[Group, ...] = ()
+    stands_for: str | None = None
+
+    @property
+    def drawn_base(self) -> str | None:
+        """The run that figures draw as the baseline."""
+        return self.base or self.stands_for
 
     @property
     def names(self) -> list[str]:
@@ -51,10 +60,12 @@ class Inputs:
         return [r for r in self.results if r.n_rows]
 
     def having(self, probe: str, metric: str | None = None, *, at_last: bool = False) -> list[Results]:
-        """Runs in which a metric, or the probe's main one, was measured at least once, or has a row at the last step."""
+        """Runs in which a metric, or the probe's main one, was measured at least once, or has values by position at the last step."""
         metric = REGISTRY[probe].main_metric if metric is None else metric
         found = [r for r in self.results if r.has(probe, metric, valid=True)]
-        return [r for r in found if not at_last or not r.rows(probe, metric, step=r.last_step).empty]
+        if not at_last:
+            return found
+        return [r for r in found if r.rows(probe, metric, step=r.last_step)["position"].notna().any()]
 
     @cached_property
     def shown(self) -> Inputs:
@@ -68,7 +79,10 @@ class Inputs:
         in_order = (*(run for one in self.groups for run in one.runs), *self.results)
         results = {run.run: run for run in in_order if run.run not in others}
         made = tuple(one for one in self.comparisons if {one.a, one.b} <= results.keys())
-        return replace(self, results=tuple(results.values()), comparisons=made, arms=(), groups=())
+        first = self.groups[0].runs[0].run if self.arms else None
+        return replace(
+            self, results=tuple(results.values()), comparisons=made, arms=(), groups=(), stands_for=first
+        )
 
     @property
     def head_probes(self) -> list[str]:
@@ -97,7 +111,7 @@ def report_inputs(
         base: baseline; None takes the comparison's, or none.
         comparison: made before; None compares every other run with the baseline.
         groups: arms of several seeds, the baseline first; None groups the runs by the arm they declare, where one arm has
-            several. `base` may then be an arm, and is one where groups are given.
+            several. `base` may then be an arm, and is one where groups are given; of neither, the arm that is not damaged.
 
     Raises:
         ByroteError: no run, two of one name, or a baseline that is not among them.
@@ -116,13 +130,15 @@ def report_inputs(
     named = base if base in [one.name for one in arms] else None
     named = _arm_called(base, arms) if named is None and base not in names else named
     base_arm = named or (arms[0].name if groups else None)
+    if base is None and not made:
+        base_arm = base_arm or _undamaged(arms)
     base = None if named else base
     if base is not None and base not in names:
         raise ByroteError(
             f"the baseline {base!r} is not among the runs of this report",
             help=did_you_mean(base, [*names, *(one.name for one in arms)]),
         )
-    arms.sort(key=lambda one: one.name != base_arm)
+    arms = sorted(arms, key=lambda one: (one.name != base_arm, *((0,) if groups else _dose_of(one, arms))))
     baseline = None if made else next((r for r in results if r.run == base), None)
     for other in results:
         if baseline is not None and other is not baseline:
@@ -138,6 +154,20 @@ def report_inputs(
             refused.append(str(error))
     onsets = {r.run: onset(r) for r in results if r.n_rows}
     return Inputs(tuple(results), base, tuple(made), tuple(refused), onsets, tuple(compared), tuple(arms))
+
+
+def _dose_of(arm: Group, arms: Sequence[Group]) -> tuple[int, list[float]]:
+    """What an arm is sorted by: where its kind, the first word of its name, first stands, and the numbers in its name."""
+    kinds = list(dict.fromkeys(one.name.split()[0] for one in arms))
+    return kinds.index(arm.name.split()[0]), [float(n) for n in re.findall(r"\d+(?:\.\d+)?", arm.name)]
+
+
+def _undamaged(arms: Sequence[Group]) -> str | None:
+    """The arm that the others are compared with where none is named; None where it is not clear which one that is."""
+    try:
+        return baseline_arm(arms) if len(arms) > 1 else None
+    except ByroteError:
+        return None
 
 
 def _arm_called(name: str | None, arms: Sequence[Group]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,15 @@ from byrote.probes.results import Results
 from byrote.probes.results.rows import row_label
 from byrote.probes.rules import against_chance, change, is_called, smallest_effect
 from byrote.probes.spec import ProbeInfo
-from byrote.probes.wording import chance_number, clean, p_value, probe_name, sentence_case, step_number
+from byrote.probes.wording import (
+    chance_number,
+    clean,
+    listed,
+    p_value,
+    probe_name,
+    sentence_case,
+    step_number,
+)
 from byrote.report.model import TONES, Estimate, Listing, Prose, Section, Table, Tone, Value, Words
 from byrote.report.report_inputs import Inputs, seeds_of
 from byrote.report.tables import estimate_of
@@ -56,15 +65,25 @@ def measures_table(inputs: Inputs, name: str, measures: Sequence[tuple[str, str]
     rows = [row for probe, metric in measures for row in _metric_rows(inputs, infos[probe], metric)]
     if not rows:
         return None
-    versus = f"Change from {clean(inputs.base)}" if inputs.base else "Change from baseline"
+    # (heading, whether there is anything to put below it)
+    columns = (
+        ("Measure", True),
+        ("Run", len(inputs.results) > 1),
+        ("Value [95% interval]", True),
+        ("n", True),
+        ("Chance", True),
+        (f"Change from {clean(inputs.base)}", bool(inputs.base)),
+        ("In words", True),
+    )
+    wanted = [there for _, there in columns]
     return Table(
         name=name,
-        caption="Each run at its last step. For head probes the value is that of the strongest head, named in front; "
-        "its interval does not cover the choice of the head. “At chance” is also what is not surely farther from chance than the "
-        "metric's smallest effect, or not clear of it once the choice among heads is corrected for. "
+        caption=f"{'Each run' if len(inputs.results) > 1 else 'The run'} at its last step. Where a measure has a value for every head, "
+        "the strongest head is shown, and named in front; its interval does not cover that it was chosen. “At chance” means not "
+        "clearly farther from chance than the smallest effect of interest, with a correction for the choice among heads. "
         + seeds_of(inputs.results),
-        columns=("Measure", "Run", "Value [95% interval]", "n", "Chance", versus, "In words"),
-        rows=tuple(rows),
+        columns=tuple(heading for heading, there in columns if there),
+        rows=tuple(tuple(compress(row, wanted)) for row in rows),
     )
 
 
@@ -80,10 +99,11 @@ def verdict_section(inputs: Inputs) -> Section:
         return Section("verdict", "Induction heads", (found, missing, rule))
     table = Table(
         name="verdict-table",
-        caption="Evidence at the last step: every head that is called, and per run the nearest one that is not. "
+        caption="Evidence at the last step for every head that counts as an induction head, and for the head of each run that comes "
+        "nearest to it without being one. "
         + seeds_of(inputs.results),
-        columns=("Run", "Head", "Called", "Prefix matching above null", "Copying above null", "On varying blocks",
-                 "Raise of what followed", "n", "q prefix", "q copying", "q raise"),
+        columns=("Run", "Head", "Induction head", "Prefix matching above null", "Copying above null", "On blocks of varying length",
+                 "Raise of the next token, logits", "n", "q prefix", "q copying", "q raise"),
         rows=tuple(rows),
     )  # fmt: skip
     return Section("verdict", "Induction heads", (found, table, rule))
@@ -232,7 +252,10 @@ def _evidence_rows(results: Results) -> list[tuple[Value, ...]]:
 
 def no_baseline(inputs: Inputs) -> str:
     """Why nothing is compared, and at which steps the runs are shown."""
-    if inputs.base:
+    if inputs.base or inputs.refused:
         return "No comparison with the baseline could be made; the alerts say why."
-    steps = ", ".join(f"{clean(r.run)} at step {step_number(r.last_step)}" for r in inputs.measured)
-    return f"No baseline was given, so nothing is compared. Shown: {steps or 'nothing'}."
+    measured = inputs.shown.measured
+    steps = listed([f"{clean(r.run)} at step {step_number(r.last_step)}" for r in measured], most=8)
+    if len(inputs.results) == 1:
+        return f"One run is shown, {steps or 'of which nothing was measured'}; nothing is compared."
+    return f"No baseline was named (--base RUN), so nothing is compared. Shown: {steps or 'nothing'}."

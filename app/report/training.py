@@ -55,10 +55,12 @@ def timeline_section(inputs: Inputs) -> Section:
         blocks.append(Prose("Only one checkpoint was measured: more are needed to see change over training."))
     else:
         if losses:
-            blocks.append(picture("loss-curves", figures.loss_curves(losses, base=inputs.base), losses))
+            blocks.append(picture("loss-curves", figures.loss_curves(losses, base=inputs.drawn_base), losses))
         logged = [r for r in inputs.measured if len(r.loss) > 1]
         if logged:
-            blocks.append(picture("training-loss", figures.training_loss(logged, base=inputs.base), logged))
+            blocks.append(
+                picture("training-loss", figures.training_loss(logged, base=inputs.drawn_base), logged)
+            )
         if probes:
             blocks += _per_run(inputs.having(probes[0]), "steps", lambda r: _grid_steps(inputs, r, probes[0]))
         blocks += event_blocks(inputs)
@@ -78,7 +80,7 @@ def trajectories(inputs: Inputs) -> list[Block]:
         if len(runs) <= N_RUNS_WITH_MILESTONES or one.what == INDUCTION
     ]
     shown = runs[0].run if len(runs) == 1 else ""
-    figure = figures.timeline(runs, probes, base=inputs.base, shown=shown, events=when)
+    figure = figures.timeline(runs, probes, base=inputs.drawn_base, shown=shown, events=when)
     return [picture("trajectories", figure, runs)]
 
 
@@ -120,7 +122,7 @@ def curves_section(inputs: Inputs) -> Section:
     blocks: list[Block] = []
     for probe, draw in (("copy_curve", figures.copy_curve), ("loss_by_position", figures.loss_by_position)):
         if runs := inputs.having(probe, "loss", at_last=True):
-            blocks.append(picture(probe.replace("_", "-"), draw(runs, base=inputs.base), runs))
+            blocks.append(picture(probe.replace("_", "-"), draw(runs, base=inputs.drawn_base), runs))
     looking = inputs.having("offset_profile", "profile", at_last=True)
     blocks += _per_run(looking, "offset", figures.offset_profile)
     nothing = Prose("Neither copy_curve nor offset_profile was measured.")

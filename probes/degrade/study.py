@@ -116,7 +116,7 @@ class Study:
 
     def __init__(self, groups: list[Group], settings: DegradeSettings) -> None:
         self.settings = settings
-        self.baseline = clean(settings.baseline or _baseline(groups), limit=80)
+        self.baseline = clean(settings.baseline or baseline_arm(groups), limit=80)
         names = list(dict.fromkeys(one.name for one in groups))
         if self.baseline not in names:
             raise ByroteError(f"there is no group {self.baseline!r}", help=did_you_mean(self.baseline, names))
@@ -337,7 +337,12 @@ def arms_in_words(groups: Sequence[Group]) -> str:
     return names if np.isnan(size) else f"{names}, N = {size:,.0f}"
 
 
-def _baseline(groups: list[Group]) -> str:
+def baseline_arm(groups: Sequence[Group]) -> str:
+    """The undamaged arm: the one called control, else the only one that repeats and synthesises nothing.
+
+    Raises:
+        ByroteError: it is not clear which one that is.
+    """
     names = list(dict.fromkeys(one.name for one in groups))
     if len(names) == 1 or "control" in names:
         return "control" if "control" in names else names[0]

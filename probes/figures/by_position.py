@@ -14,7 +14,15 @@ from byrote.interp.axes import head_label, parse_head
 from byrote.probes.figures.axis import axis_layout, round_ticks, value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look
 from byrote.probes.figures.lines import Line, chance_trace, lines_figure, loss_axis
-from byrote.probes.figures.select import as_list, at_step, highest, observations, one_head, typical_chance
+from byrote.probes.figures.select import (
+    as_list,
+    at_step,
+    by_position,
+    highest,
+    observations,
+    one_head,
+    typical_chance,
+)
 from byrote.probes.figures.theme import Style, run_styles, series_style
 from byrote.probes.rules import FAITHFUL_FRAC
 from byrote.probes.wording import chance_number, clean, interval, markup, short, step_number
@@ -101,8 +109,7 @@ def recall_shares(results: Any, *, step: int | None = None, look: Look = FULL) -
     """
     lines = []
     for tag, style in zip(TAG_WORDS, _TAG_STYLES, strict=True):
-        rows, step = at_step(observations(results, probe="recall_vs_copy", metric=f"{tag}_at"), step)
-        rows = rows.sort_values("position")
+        rows, step = by_position(results, "recall_vs_copy", f"{tag}_at", step)
         at = [f"token {int(p)}" for p in rows["position"]]
         lines.append(_line(rows, TAG_WORDS[tag], style, at))
     last = max((x for line in lines for x in line.x), default=2.0)
@@ -136,8 +143,7 @@ def faithfulness(
     runs, lines, found, at = as_list(results_list), list[Line](), list[str](), 0
     styles, chance = run_styles([r.run for r in runs], base=base), pd.Series(dtype=float)
     for results in runs:
-        rows, at = at_step(observations(results, probe="edge_attribution", metric="faithfulness"), step)
-        rows = rows.sort_values("position")
+        rows, at = by_position(results, "edge_attribution", "faithfulness", step)
         names = [f"step {step_number(at)}, {2 ** int(p):,} edges" for p in rows["position"]]
         lines.append(_line(rows, short(results.run), styles[results.run], names))
         chance = chance if len(chance) else rows.set_index("position")["chance"].dropna()
@@ -260,7 +266,7 @@ def _loss_over_places(
     styles = run_styles([r.run for r in runs], base=base)
     lines, chances, steps, found = list[Line](), list[float | None](), list[int](), list[str]()
     for results in runs:
-        rows, at = at_step(observations(results, probe=probe, metric="loss"), step)
+        rows, at = by_position(results, probe, "loss", step)
         rows = spread_places(rows, places.most or len(rows))
         names = [f"step {step_number(at)}, {places.name} {int(p):,}" for p in rows["position"]]
         lines.append(_line(rows, short(results.run), styles[results.run], names))

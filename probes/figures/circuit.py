@@ -231,7 +231,8 @@ def circuit(
     return finish(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=max(320, 150 + 26 * n_layers)), title=title,
         subtitle=f"{shown} · {path_words(wired, way, step)}",
-        alt=f"{WAY_NAMES[way]} between heads of {clean(results.run)} at step {step_number(step)}: {shown}. {findings.circuit(results, way=way, step=step)}.",
+        alt=f"{WAY_NAMES[way]} between heads of {clean(results.run)} at step {step_number(step)}: {shown}. "
+        f"{findings.circuit(results, way=way, step=step)}.",
         look=look, table=lambda: edges_table(results, wired, way=way, step=step, least=least_z),
         counts=lambda: _counts(results, way, step),
     )  # fmt: skip

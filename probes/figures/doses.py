@@ -16,8 +16,14 @@ from byrote.probes.figures.axis import log_axis, value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look, Trace, scatter
 from byrote.probes.figures.lines import Line, lines_figure
 from byrote.probes.figures.theme import Style, paint, run_styles, series_style
-from byrote.probes.findings_degrade import DOSE_WORDS, SIZE_WORDS, dose_sentence, ladder_words
-from byrote.probes.wording import clean, interval, markup, number
+from byrote.probes.findings_degrade import (
+    DOSE_WORDS,
+    SIZE_WORDS,
+    dose_sentence,
+    ladder_words,
+    measured_words,
+)
+from byrote.probes.wording import clean, interval, markup, number, sentence_case
 
 
 def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
@@ -71,14 +77,14 @@ def dose_response(doses: Any, *, metric: str = "", look: Look = FULL) -> Figure:
     ends = [v for line in lines for name in ("lo", "hi", "value") for v in line.column(name) if v is not None]
     ends += [y for trace in seeds for y in trace["y"]]
     room = 0.05 * ((max(ends) - min(ends)) or 1.0)
-    what = clean(metric) or "damage"
+    what = clean(measured_words(metric)) or "damage"
     said = " ".join(
         dose_sentence(one, size, several=len(by_size) > 1, metric=what) for size, one in by_size.items()
     )
     return lines_figure(
         lines, x_axis=log_axis([places[d] for d in all_doses], [f"{d:g}" for d in all_doses], title=DOSE_WORDS[first.over]),
         y_axis=value_axis(min(0.0, min(ends) - room), max(ends) + room, title=f"damage, {first.unit}"), height_px=400,
-        by=(), under=[*under, *seeds], title=f"{markup(what)} against {markup(DOSE_WORDS[first.over])}",
+        by=(), under=[*under, *seeds], title=f"{markup(sentence_case(what))} against {markup(DOSE_WORDS[first.over])}",
         subtitle="mean over seeds less the baseline · band: 95% interval over seeds · dotted: half of the largest", look=look,
         alt=said, table=lambda: dose_table(by_size),
     )  # fmt: skip
@@ -96,11 +102,12 @@ def dose_table(doses: Mapping[float, DoseResponse]) -> pd.DataFrame:
     return table.drop(columns="size") if table["size"].isna().all() else table
 
 
-def effective_sizes(found: EffectiveSize, *, look: Look = FULL) -> Figure:
+def effective_sizes(found: EffectiveSize, *, metric: str = "", look: Look = FULL) -> Figure:
     """The baseline's ladder, and every arm at its own size: how far left of it on the ladder has an arm's value?
 
     Args:
         found: see `byrote.degrade.effective_size`.
+        metric: name of what was measured, for the axis.
         look: theme and width.
 
     Returns:
@@ -123,7 +130,7 @@ def effective_sizes(found: EffectiveSize, *, look: Look = FULL) -> Figure:
     sizes = sorted({*ladder.sizes.tolist(), *sized["size"].tolist()})
     return lines_figure(
         lines, x_axis=log_axis(sizes, [number(s) for s in sizes], title=SIZE_WORDS[ladder.counted_by]),
-        y_axis=value_axis(min(values) - room, max(values) + room, title="value"), height_px=400, by=(),
+        y_axis=value_axis(min(values) - room, max(values) + room, title=clean(measured_words(metric)) or "measured value"), height_px=400, by=(),
         title="Effective size", subtitle=markup(ladder_words(ladder)), look=look, alt=f"{said}.",
         table=lambda: found.rows.copy(),
     )  # fmt: skip

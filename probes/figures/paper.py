@@ -16,7 +16,7 @@ from pathlib import Path
 from byrote.checkpoints.atomic import explained_writes, write_text
 from byrote.checkpoints.errors import ByroteError, did_you_mean
 from byrote.probes.figures.canvas import LINE_PX, Figure
-from byrote.probes.figures.select import counts_in_words
+from byrote.probes.figures.select import counted, counts_in_words
 from byrote.probes.figures.svg import WIDTH_PX, figure_svg, still_style, theme_variables
 from byrote.probes.figures.theme import FONT_FAMILY, TOKENS
 from byrote.probes.wording import clean, file_stem
@@ -117,8 +117,10 @@ def _file(
 
 
 def caption_of(fig: Figure) -> str:
-    """What a figure shows, in words, with its intervals, n and chance."""
-    return f"{_alt(fig)} {counts_of(fig)}".strip()
+    """What a figure shows, in words, with its intervals, n and chance, which are not repeated where the words have them."""
+    said = _alt(fig)
+    enough = not fig.counts and "n=" in said and "chance" in said
+    return said if enough else f"{said} {counts_of(fig)}".strip()
 
 
 def counts_of(fig: Figure) -> str:
@@ -130,9 +132,8 @@ def counts_of(fig: Figure) -> str:
         return counts_in_words(table)
     if not {"difference", "n"} <= set(table.columns):
         return ""
-    drawn = sorted({int(n) for n in table.loc[table["difference"].notna(), "n"] if n > 0})
-    ends = f"{drawn[0]:,}" if len(drawn) == 1 else f"{drawn[0]:,} to {drawn[-1]:,}" if drawn else ""
-    return f"Paired differences over n = {ends} sequences; without a change they are 0." if ends else ""
+    drawn = table[table["difference"].notna() & (table["n"] > 0)]
+    return f"Paired differences over {counted(drawn)}; without a change they are 0." if len(drawn) else ""
 
 
 def _alt(fig: Figure) -> str:

@@ -11,7 +11,7 @@ from byrote.interp.axes import head_label
 from byrote.probes.figures.axis import axis_layout, value_axis
 from byrote.probes.figures.canvas import FULL, Figure, Look
 from byrote.probes.figures.lines import Line, chance_trace, lines_figure
-from byrote.probes.figures.select import at_step, observations, typical_chance
+from byrote.probes.figures.select import at_step, by_position, observations, typical_chance
 from byrote.probes.figures.theme import Style, series_style
 from byrote.probes.wording import clean, interval, listed, markup, short, step_number
 
@@ -32,7 +32,7 @@ def pruned_heads(results: Any, *, step: int | None = None, look: Look = FULL) ->
     Raises:
         ByroteError: the results hold no `pruned_heads`, or not that step.
     """
-    pruned, at = at_step(observations(results, "pruned_heads", "prefix"), step)
+    pruned, at = by_position(results, "pruned_heads", "prefix", step)
     whole, _ = at_step(observations(results, "pruned_heads", "unpruned"), at)
     rows = pd.concat([whole.assign(position=0), pruned], ignore_index=True)
     best = whole[whole["valid"]].sort_values("value", ascending=False, kind="stable").head(N_HEADS_SHOWN)
@@ -68,7 +68,7 @@ def pruned_memory(results: Any, *, step: int | None = None, look: Look = FULL) -
         look: theme and width.
 
     Returns:
-        Share pruned on x, shares of members and of their tokens on y, 95% bands.
+        Share pruned on x, shares of members and of their tokens on y, 95% bands; nothing pruned where `exact_match` was measured.
 
     Raises:
         ByroteError: the results hold no `pruned_memory`, or not that step.
@@ -77,11 +77,12 @@ def pruned_memory(results: Any, *, step: int | None = None, look: Look = FULL) -
     for i, (metric, words) in enumerate(
         {"completed": "members completed", "accuracy": "tokens of members"}.items()
     ):
-        rows, at = at_step(observations(results, "pruned_memory", metric), step)
+        rows, at = by_position(results, "pruned_memory", metric, step)
+        rows = pd.concat([_unpruned(results, metric, at), rows], ignore_index=True)
         lines.append(_line(rows, words, series_style(i)))
-        known = rows[rows["valid"]].sort_values("position")
+        known = rows[rows["valid"]]
         ends = [
-            f"{interval(row.value, row.lo, row.hi)} at {int(row.position) * 10}%"
+            f"{interval(row.value, row.lo, row.hi)} {f'at {10 * int(row.position)}%' if row.position else 'unpruned'}"
             for row in known.itertuples()
         ]
         found.append(f"{words} {ends[0]}, {ends[-1]}" if ends else f"{words} not measured")
@@ -90,6 +91,13 @@ def pruned_memory(results: Any, *, step: int | None = None, look: Look = FULL) -
         title=f"Memory as weights are pruned, {markup(short(results.run))}, step {step_number(at)}",
         alt=f"Memory of {clean(results.run)} at step {step_number(at)} as the smallest weights are pruned: {'; '.join(found)}.",
     )  # fmt: skip
+
+
+def _unpruned(results: Any, metric: str, step: int) -> pd.DataFrame:
+    """What `exact_match` measured of the same members with nothing pruned; no row where it was not run."""
+    if not results.has("exact_match", metric):
+        return pd.DataFrame()
+    return results.rows("exact_match", metric, step=step, valid=True).assign(position=0)
 
 
 def _line(rows: pd.DataFrame, label: str, style: Style) -> Line:

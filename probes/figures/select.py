@@ -15,7 +15,7 @@ from byrote.probes.results import Scores
 from byrote.probes.results.rows import at_step as at_step
 from byrote.probes.results.rows import limits_of, strongest_first
 from byrote.probes.results.rows import one_head as one_head
-from byrote.probes.wording import chance_number, probe_name, sentence_case
+from byrote.probes.wording import chance_number, clean, probe_name, sentence_case, step_number
 
 
 def as_list(results: Any) -> list[Any]:
@@ -46,6 +46,23 @@ def observations(results: Any, probe: str, metric: str = "score") -> pd.DataFram
     """
     results.require(probe, metric)
     return results.rows(probe, metric)
+
+
+def by_position(results: Any, probe: str, metric: str, step: int | None) -> tuple[pd.DataFrame, int]:
+    """`observations` of one step in the order of their positions, and that step; None is the last.
+
+    Raises:
+        ByroteError: as `observations`; another step; or nothing was measured at that one, with the reason.
+    """
+    rows, at = at_step(observations(results, probe, metric), step)
+    placed = rows[rows["position"].notna()].sort_values("position")
+    if placed.empty:
+        why = clean(rows["reason"].iloc[0]) or "no reason was recorded"
+        raise ByroteError(
+            f"{probe} was not measured in {clean(results.run)} at step {step_number(at)}: {why}",
+            help="draw a run or a step at which it was measured",
+        )
+    return placed, at
 
 
 def head_observations(results: Any, probe: str, metric: str) -> pd.DataFrame:
@@ -109,7 +126,7 @@ def interval_words(rows: pd.DataFrame, what: str = "95% interval") -> str:
 def counted(rows: pd.DataFrame) -> str:
     """`n = 32 sequences` for measured rows, a range where n differs."""
     lowest, highest = int(rows["n"].min()), int(rows["n"].max())
-    n = f"{lowest:,}" if lowest == highest else f"{lowest:,}-{highest:,}"
+    n = f"{lowest:,}" if lowest == highest else f"{lowest:,} to {highest:,}"
     return f"n = {n} sequence{'' if highest == 1 else 's'}"
 
 

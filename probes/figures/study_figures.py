@@ -29,7 +29,7 @@ def degradation_figures(found: Degradation) -> dict[str, Draw]:
     if found.doses:
         figures["doses"] = partial(dose_response, found.doses, metric=found.metric)
     if found.sizes is not None:
-        figures["sizes"] = partial(effective_sizes, found.sizes)
+        figures["sizes"] = partial(effective_sizes, found.sizes, metric=found.metric)
     if found.preferential is not None and len(found.preferential):
         figures["preferential"] = partial(preferential_damage, found.preferential)
     if any(table["difference"].notna().any() for table in found.displaced.values()):

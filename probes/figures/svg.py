@@ -25,6 +25,7 @@ from byrote.probes.wording import clean
 WIDTH_PX = 980
 CHAR_PX = 6.8  # of a letter of 12 px, on average, rather too much than too little
 MAX_TITLED_CELLS = 96
+MIN_PLOT_FRAC = 0.35  # of a figure's width, for what is drawn between the words at its left and right
 N_COLOUR_LEVELS = 48  # cells share colours, so that a large grid is a few dozen paths
 DARK_ABOVE = 0.179  # relative luminance of a ground on which black and white stand out equally (WCAG 2.2)
 _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
@@ -91,7 +92,8 @@ def figure_svg(
         width_px: drawn width.
         titles: give small grids a hover title per cell.
         said_in: id of what says the same beside it; "" writes the alternative text out.
-        fit: leave out tick labels and lines of cells that have no room, for a width the figure was not laid out for.
+        fit: leave out tick labels, lines of cells and words beside rows that have no room, for a width the figure was not
+            laid out for.
 
     Returns:
         One `<svg>` element, its alternative text that of the figure.
@@ -100,7 +102,7 @@ def figure_svg(
         ValueError: the figure uses a trace type that is not drawn here.
     """
     spec = fig if isinstance(fig, dict) else fig.to_plotly_json()
-    layout = spec["layout"]
+    layout = _with_a_plot(spec["layout"], width_px) if fit else spec["layout"]
     for trace in spec["data"]:
         if trace["type"] not in ("scatter", "heatmap"):
             raise ValueError(f"no still drawing for a {trace['type']} trace")
@@ -123,6 +125,19 @@ def figure_svg(
     said = f'aria-labelledby="{said_in}"' if said_in else f'aria-label="{alt}"'
     size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
     return f'<svg class="still" role="img" {said} {size}>{"".join(parts)}</svg>'
+
+
+def _with_a_plot(layout: dict[str, Any], width_px: int) -> dict[str, Any]:
+    """The layout without the words at the right of rows, where they and the labels at the left leave next to nothing between them."""
+    margin = layout["margin"]
+    if width_px - margin["l"] - margin["r"] >= MIN_PLOT_FRAC * width_px:
+        return layout
+    beside = [
+        note.get("xref") == "paper" and note["x"] == 1 and note.get("xanchor") == "left"
+        for note in layout["annotations"]
+    ]
+    notes = [note for note, out in zip(layout["annotations"], beside, strict=True) if not out]
+    return {**layout, "annotations": notes, "margin": {**margin, "r": 16}} if any(beside) else layout
 
 
 def places(

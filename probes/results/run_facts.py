@@ -256,7 +256,8 @@ def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
         f"{letter}={facts[key]:g}" for letter, key in (("f", "repeat_frac"), ("P", "pool")) if facts.get(key)
     ]
     if facts.get("synthetic_share"):
-        parts.append(f"synthetic {facts['synthetic_share']:g}")
+        share = f"{facts['synthetic_share']:g}"
+        parts.append(share if kind == "synthetic" else f"synthetic {share}")
     recipe = {
         name: manifest[name] for name in ("model", "data", "train") if isinstance(manifest.get(name), Mapping)
     }

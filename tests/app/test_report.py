@@ -282,7 +282,7 @@ def test_the_verdict_and_its_onset_are_told_per_run(built: dict[str, ReportFiles
     assert (
         "between steps 256 and 320" in blocks[0]["items"][0] and "no induction head" in blocks[0]["items"][1]
     )
-    called = [row["Head"] for row in blocks[1]["rows"] if row["Called"]["text"] == "yes"]
+    called = [row["Head"] for row in blocks[1]["rows"] if row["Induction head"]["text"] == "yes"]
     assert called == ["L1H0", "L1H2"]
 
 

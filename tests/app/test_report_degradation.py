@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted_series import model_metric, write_results
@@ -10,7 +12,7 @@ from byrote.probes.degrade.measures import degradation
 from byrote.probes.findings_degrade import degradation_sentences
 from byrote.probes.results import Results
 from byrote.probes.results.schema import Measured
-from byrote.report.degradation import degradation_sections
+from byrote.report.degradation import degradation_of, degradation_sections, over_doses
 from byrote.report.html import render
 from byrote.report.model import Picture, Prose, Report, Table
 from byrote.report.report_inputs import Inputs
@@ -23,8 +25,13 @@ def inputs(runs) -> Inputs:
 
 @pytest.fixture(scope="module")
 def section(degraded):
-    (found,) = degradation_sections(inputs(degraded))
-    return found
+    found = degradation_of(inputs(degraded))
+    (folded,) = degradation_sections(found)
+    in_front = over_doses(found)
+    *said, figure = in_front
+    assert len(said) == len(found.doses) and isinstance(figure, Picture) and figure.name == "doses"
+    assert not any(block in folded.blocks for block in said)
+    return replace(folded, blocks=(*in_front, *folded.blocks))
 
 
 def test_a_study_has_its_figures_and_all_numbers(section, degraded):
@@ -48,8 +55,11 @@ def test_it_is_written_out(section):
 
 
 def test_one_arm_and_arms_without_a_clear_baseline_have_none(degraded):
-    assert degradation_sections(inputs([run for run in degraded if run.facts.pool == 16][:2])) == ()
-    assert degradation_sections(inputs([run for run in degraded if run.facts.pool])) == ()
+    assert (
+        degradation_sections(degradation_of(inputs([run for run in degraded if run.facts.pool == 16][:2])))
+        == ()
+    )
+    assert degradation_sections(degradation_of(inputs([run for run in degraded if run.facts.pool]))) == ()
 
 
 BITS = {8: 0.5, 32: 1.39, 128: 1.4}  # per parameter, by sequences
@@ -91,7 +101,7 @@ def memorised(tmp_path_factory):
 
 
 def test_what_is_memorised_is_drawn_and_said(memorised):
-    (section,) = degradation_sections(inputs(memorised))
+    (section,) = degradation_sections(degradation_of(inputs(memorised)))
     pictures = {block.name: block for block in section.blocks if isinstance(block, Picture)}
     assert {"capacity", "extraction"} <= set(pictures)
     said = " ".join(block.text for block in section.blocks if isinstance(block, Prose))

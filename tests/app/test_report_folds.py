@@ -66,10 +66,10 @@ def test_memory_is_in_title_and_front(unique: Results, repeated: Results) -> Non
     report = report_content(
         [with_members(unique, 0.0), with_members(repeated, 0.75)], base="unique", date="today"
     )
-    said = "raining members completed without an error: 0 of 16 in unique, 12 of 16 in repeated"
+    said = "raining sequences completed without an error: 0 of 16 in unique, 12 of 16 in repeated"
     assert f"; t{said}" in report.title
     assert Prose(f"T{said}.", "lead") in report.sections[0].blocks
-    assert "members" not in report_content([unique], date="today").title
+    assert "raining sequences" not in report_content([unique], date="today").title
 
 
 def test_what_is_long_is_closed_and_named_on_paper(unique: Results) -> None:
@@ -95,7 +95,9 @@ def test_what_no_comparison_needs_is_left_to_the_appendix(unique: Results, repea
     texts = [alert.text for alert in report.alerts]
     first = [alert.compares for alert in report.alerts]
     assert first == sorted(first, reverse=True) and "Dtype differs" in " ".join(texts[: sum(first)])
-    assert "unique: the appendix has what was not measured of offset profile, and why." in texts
+    assert (
+        "unique: some values of offset profile were not measured; the appendix says which, and why." in texts
+    )
     assert not any("no query is that far back" in text for text in texts)
     appendix = report.sections[-1]
     assert appendix.name == "errors" and "no query is that far back" in str(appendix.blocks)

@@ -132,7 +132,8 @@ def test_figures_of_probes_by_request_draw_what_was_measured(drawn: dict[str, Fi
         [0.8, 0.5, 0.4, 0.3, 0.2]
     )
     assert "L1H0 keeps half of its excess up to 0.50 [0.40, 0.60]" in heads.alt
-    assert "members completed 0.50 [0.70, 0.90] at 30%, 0.20 [0.70, 0.90] at 60%" in memory.alt
+    assert "members completed 0.00 [0.00, 0.21] unpruned, 0.20 [0.70, 0.90] at 60%" in memory.alt
+    assert list(memory.data[-1].x) == [0.0, 0.3, 0.4, 0.5, 0.6]
     assert "predictions are nearest to the context's bigrams, 0.10 [0.09, 0.11] nats" in chains.alt
     dots = {trace.name: list(trace.x) for trace in drawn["density"].data}
     assert dots["mean among its own"] == [0.02, 0.05] and dots["the reference among its own"] == [0.02]

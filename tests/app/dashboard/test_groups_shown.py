@@ -13,6 +13,7 @@ from streamlit_client import heading
 import byrote as br
 from byrote.dashboard.library import MAX_RUNS_OPEN, open_library
 from byrote.probes.findings_compared import seed_tally
+from byrote.report.report_inputs import report_inputs
 
 UNIQUE = {"kind": "unique", "repeat_frac": 0.0, "pool_size": 0}
 REPEATED = {"kind": "repeated", "repeat_frac": 0.5, "pool_size": 64}
@@ -40,7 +41,10 @@ def test_two_groups_on_the_command_line(here):
     words = " ".join(done.stdout.split())
     assert done.exit_code == 0, done.output
     assert "2 of 2 seeds of unique and 0 of 2 of repeated form lasting induction heads" in words
-    assert "5 a side are needed" in words and "repeated: induction heads seed 0 never, seed 1 never" in words
+    assert (
+        "5 a side are needed" in words
+        and "repeated, first lasting induction head: seed 0 never, seed 1 never" in words
+    )
     assert "In these runs (2 and 2 seeds)" in words and not {"better", "worse"} & set(words.split())
     rows = json.loads(here("compare", *GROUPS, "--json").stdout)
     loss = next(row for row in rows if row["metric"] == "later_blocks")
@@ -73,7 +77,11 @@ def test_the_report_has_the_arms_each_seed_and_what_was_declared(here):
     assert here("report", "results", "--base", "unique", "--light", "-o", "report").exit_code == 0
     content = json.loads((here.folder / "report" / "report.json").read_text())
     assert content["title"].startswith("2 of 2 seeds of unique and 0 of 2 of repeated f=0.5 P=64 form")
-    arms = next(section for section in content["sections"] if section["name"] == "arms")
+    course, arms = (
+        next(section for section in content["sections"] if section["name"] == name)
+        for name in ("arms-training", "arms")
+    )
+    assert course["folded"]  # of so few runs each is shown
     tables = {block["name"]: block["rows"] for block in arms["blocks"] if block["kind"] == "table"}
     assert [row["Parameters"] for row in tables["arms-declared"]] == [4096, 4096, "–", "–"]
     later = next(
@@ -83,7 +91,7 @@ def test_the_report_has_the_arms_each_seed_and_what_was_declared(here):
     front = content["sections"][0]
     figures = {
         block["name"]: block
-        for part in (front, arms)
+        for part in (front, course)
         for block in part["blocks"]
         if block["kind"] == "figure"
     }
@@ -123,11 +131,18 @@ def test_a_report_of_many_runs_speaks_of_arms_and_shows_one_run_of_each(many, by
     assert [(run["name"], run["is_base"]) for run in content["runs"]] == [
         ("control", True), ("repeated", False), ("unique", False),
     ]  # fmt: skip
-    assert [alert["text"] for alert in content["alerts"]] == ["all 15 runs: a note of all"]
+    assert [alert["text"] for alert in content["alerts"]] == ["all 15 runs: a note of all."]
     front, runs = (
         next(one for one in content["sections"] if one["name"] == name) for name in ("finding", "summary")
     )
     assert "lowest seed" in runs["blocks"][0]["text"]
+    opened = [one["name"] for one in content["sections"] if not one["folded"]]
+    assert opened == ["finding", "arms-training", "intervals"]  # what is said of one run is folded
+    assert [one.name for one in report_inputs(list(open_library([many]).runs.values())).groups] == [
+        "control",
+        "repeated",
+        "unique",
+    ]
     (table,) = (block for block in runs["blocks"] if block["kind"] == "table")
     assert {row["Run"] for row in table["rows"]} == {"control-0", "repeated-0", "unique-0"}
     (table,) = (block for block in front["blocks"] if block.get("name") == "arms")
