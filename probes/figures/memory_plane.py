@@ -156,9 +156,7 @@ def memory_plane(
             ring = {"symbol": "circle-open", "size": 18, "color": paint("ink"), "line": {"width": 2}}
             place = ([xs[step].value], [ys[step].value])
             traces.append(scatter(f"step {step_number(step)}", *place, marker=ring, hoverinfo="name"))
-        ends.append(
-            f"{clean(run.run)} ends at {x} {interval(right.value, right.lo, right.hi)}, {y} {interval(up.value, up.lo, up.hi)}"
-        )
+        ends.append(f"{clean(run.run)} ends at {x} {right.words.strip()}, {y} {up.words.strip()}")
         table += [{"run": run.run, "step": s, x: a.words.strip(), y: b.words.strip()} for s, a, b in path]
     axes = (_axis(spans[0], x_probe, x_metric, x_title), _axis(spans[1], y_probe, y_metric, y_title))
     _inside(notes, *axes[0]["range"])

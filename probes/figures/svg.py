@@ -19,6 +19,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb, sample_colorscale
 
+from byrote.probes.figures.svg_paths import dashes, joined, path_of, short_number
 from byrote.probes.figures.theme import TOKENS
 from byrote.probes.wording import clean
 
@@ -31,7 +32,6 @@ DARK_ABOVE = 0.179  # relative luminance of a ground on which black and white st
 _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in TOKENS.items()}
 _RGBA = re.compile(r"rgba\((\d+), (\d+), (\d+), ([0-9.]+)\)")
-_STROKES = re.compile(r'<path d="([^"]+)(" stroke="[^>]+/>)')
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 
 
@@ -120,7 +120,7 @@ def figure_svg(
     parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
     parts += [part for note in layout.get("annotations", ()) for part in frame.annotation(note)]
     parts += frame.colour_bar()
-    parts = _joined(parts)
+    parts = joined(parts)
     alt = html.escape(clean(layout["meta"]["alt"], limit=2000))
     said = f'aria-labelledby="{said_in}"' if said_in else f'aria-label="{alt}"'
     size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
@@ -204,13 +204,21 @@ class _Frame:
         for x_name, y_name in self.panels():
             x, y = self.axes(x_name, y_name)
             x_axis, y_axis = self.axis(x_name), self.axis(y_name)
-            boxes.append(f"M{_n(x.start)} {_n(y.end)}h{_n(x.length)}v{_n(y.length)}H{_n(x.start)}z")
+            boxes.append(
+                f"M{short_number(x.start)} {short_number(y.end)}h{short_number(x.length)}v{short_number(y.length)}H{short_number(x.start)}z"
+            )
             if x_name in clipped:
                 clips.append(f'<clipPath id="{self.name}-{x_name}"><path d="{boxes[-1]}"/></clipPath>')
             if x_axis.get("showgrid", False):
-                grid += [f"M{_n(x(t))} {_n(y.start)}V{_n(y.end)}" for t in x_axis["tickvals"]]
+                grid += [
+                    f"M{short_number(x(t))} {short_number(y.start)}V{short_number(y.end)}"
+                    for t in x_axis["tickvals"]
+                ]
             if y_axis.get("showgrid", True):
-                grid += [f"M{_n(x.start)} {_n(y(t))}H{_n(x.end)}" for t in y_axis["tickvals"]]
+                grid += [
+                    f"M{short_number(x.start)} {short_number(y(t))}H{short_number(x.end)}"
+                    for t in y_axis["tickvals"]
+                ]
         ground = self.layout.get("plot_bgcolor")
         parts = [f'<path d="{"".join(boxes)}" {_fill(ground)}/>'] if ground and boxes else []
         return [*clips, *parts, *([f'<path d="{"".join(grid)}" class="grid"/>'] if grid else [])]
@@ -222,7 +230,7 @@ class _Frame:
         parts = []
         if x_axis.get("showline", True):
             parts.append(
-                f'<line x1="{_n(x.start)}" x2="{_n(x.end)}" y1="{_n(y.start)}" y2="{_n(y.start)}" class="axis"/>'
+                f'<line x1="{short_number(x.start)}" x2="{short_number(x.end)}" y1="{short_number(y.start)}" y2="{short_number(y.start)}" class="axis"/>'
             )
         if x_axis.get("showticklabels", True):
             ticks = zip(x_axis.get("tickvals", ()), x_axis.get("ticktext", ()), strict=True)
@@ -247,7 +255,7 @@ class _Frame:
             tip = note.get("standoff", 0)
             ax, ay = x + note["ax"], y + note["ay"]
             parts.append(
-                f'<line x1="{_n(x + tip)}" y1="{_n(y)}" x2="{_n(ax - 2)}" y2="{_n(ay)}" {_stroke(note["arrowcolor"])}/>'
+                f'<line x1="{short_number(x + tip)}" y1="{short_number(y)}" x2="{short_number(ax - 2)}" y2="{short_number(ay)}" {_stroke(note["arrowcolor"])}/>'
             )
             x, y = ax, ay
         css = "note" if note.get("font", {}).get("color") == TOKENS["muted"][0] else "label"
@@ -278,11 +286,12 @@ class _Frame:
         x, width = self.right + 14, bar["thickness"]
         scale = Scale(lo, hi, self.bottom, self.top)
         stops = "".join(
-            f'<stop offset="{_n(100 * at)}%" stop-color="{color}"/>' for at, color in axis["colorscale"]
+            f'<stop offset="{short_number(100 * at)}%" stop-color="{color}"/>'
+            for at, color in axis["colorscale"]
         )
         parts = [
             f'<linearGradient id="{self.name}-bar" x1="0" y1="1" x2="0" y2="0">{stops}</linearGradient>',
-            f'<rect x="{_n(x)}" y="{self.top}" width="{width}" height="{self.bottom - self.top}" fill="url(#{self.name}-bar)"/>',
+            f'<rect x="{short_number(x)}" y="{self.top}" width="{width}" height="{self.bottom - self.top}" fill="url(#{self.name}-bar)"/>',
         ]
         ticks = zip(bar["tickvals"], bar["ticktext"], strict=True)
         return parts + [
@@ -309,7 +318,7 @@ def _heatmap(
             if titles:
                 hover = _plain(trace["hovertext"][row][column])
                 stroke = _stroke(color or "transparent", high)
-                cells.append(f'<path d="{_dashes([start], wide)}" {stroke}><title>{hover}</title></path>')
+                cells.append(f'<path d="{dashes([start], wide)}" {stroke}><title>{hover}</title></path>')
             elif color:
                 shapes.setdefault(color, []).append(start)
             if color and trace.get("text") and trace["text"][row][column]:
@@ -324,7 +333,7 @@ def _heatmap(
                     texts.append(_cell_text(x(column), y(row), "<br>".join(lines), readable_on(color)))
     return [
         *cells,
-        *(f'<path d="{_dashes(s, wide)}" {_stroke(color, high)}/>' for color, s in shapes.items()),
+        *(f'<path d="{dashes(s, wide)}" {_stroke(color, high)}/>' for color, s in shapes.items()),
         *texts,
     ]
 
@@ -358,7 +367,7 @@ def readable_on(color: str) -> str:
 def _cell_text(x: float, y: float, text: str, color: str) -> str:
     lines = text.split("<br>")
     return "".join(
-        f'<text x="{_n(x)}" y="{_n(y + 4 + 16 * (i - (len(lines) - 1) / 2))}" class="cell" fill="{color}">{_plain(line)}</text>'
+        f'<text x="{short_number(x)}" y="{short_number(y + 4 + 16 * (i - (len(lines) - 1) / 2))}" class="cell" fill="{color}">{_plain(line)}</text>'
         for i, line in enumerate(lines)
     )
 
@@ -370,13 +379,13 @@ def _scatter(trace: dict[str, Any], x: Scale, y: Scale, *, clip: str) -> list[st
     ]
     if trace.get("fill") == "toself":
         parts.append(
-            f'<path d="{_path(points, close=True)}" {_fill(trace["fillcolor"])} clip-path="{clip}"/>'
+            f'<path d="{path_of(points, close=True)}" {_fill(trace["fillcolor"])} clip-path="{clip}"/>'
         )
     elif "lines" in trace["mode"]:
         line = trace["line"]
         dash = f' stroke-dasharray="{_DASHES[line["dash"]]}"' if line.get("dash") in _DASHES else ""
         style = f'{_stroke(line["color"], line["width"])}{dash} class="line"'
-        parts.append(f'<path d="{_path(points)}" {style} clip-path="{clip}"/>')
+        parts.append(f'<path d="{path_of(points)}" {style} clip-path="{clip}"/>')
     if bars := trace.get("error_x"):
         parts += _error_bars(trace, bars, x, y)
     if "markers" in trace["mode"]:
@@ -386,7 +395,10 @@ def _scatter(trace: dict[str, Any], x: Scale, y: Scale, *, clip: str) -> list[st
 
 def _error_bars(trace: dict[str, Any], bars: dict[str, Any], x: Scale, y: Scale) -> list[str]:
     ends = zip(trace["x"], trace["y"], bars["arrayminus"], bars["array"], strict=True)
-    path = "".join(f"M{_n(x(at - less))} {_n(y(row))}H{_n(x(at + more))}" for at, row, less, more in ends)
+    path = "".join(
+        f"M{short_number(x(at - less))} {short_number(y(row))}H{short_number(x(at + more))}"
+        for at, row, less, more in ends
+    )
     return [f'<path d="{path}" {_stroke(bars["color"], bars["thickness"])}/>']
 
 
@@ -395,16 +407,22 @@ def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> l
     r, symbol = marker["size"] / 2, marker.get("symbol", "circle")
     hollow = symbol.endswith("-open") or symbol == "x-thin"
     if symbol == "circle" and not marker.get("line"):
-        return [f'<path d="{_dashes(points)}" {_stroke(marker["color"], 2 * r)} class="dots"/>']
+        return [f'<path d="{dashes(points)}" {_stroke(marker["color"], 2 * r)} class="dots"/>']
     outlines = {
         "circle": lambda a, b: (
-            f"M{_n(a - r)} {_n(b)}a{_n(r)} {_n(r)} 0 1 0 {_n(2 * r)} 0a{_n(r)} {_n(r)} 0 1 0 {_n(-2 * r)} 0z"
+            f"M{short_number(a - r)} {short_number(b)}a{short_number(r)} {short_number(r)} 0 1 0 {short_number(2 * r)} 0a{short_number(r)} {short_number(r)} 0 1 0 {short_number(-2 * r)} 0z"
         ),
-        "square": lambda a, b: f"M{_n(a - r)} {_n(b - r)}h{_n(2 * r)}v{_n(2 * r)}h{_n(-2 * r)}z",
-        "diamond": lambda a, b: f"M{_n(a)} {_n(b - r)}l{_n(r)} {_n(r)}l{_n(-r)} {_n(r)}l{_n(-r)} {_n(-r)}z",
-        "triangle-up": lambda a, b: f"M{_n(a)} {_n(b - r)}l{_n(r)} {_n(2 * r)}h{_n(-2 * r)}z",
+        "square": lambda a, b: (
+            f"M{short_number(a - r)} {short_number(b - r)}h{short_number(2 * r)}v{short_number(2 * r)}h{short_number(-2 * r)}z"
+        ),
+        "diamond": lambda a, b: (
+            f"M{short_number(a)} {short_number(b - r)}l{short_number(r)} {short_number(r)}l{short_number(-r)} {short_number(r)}l{short_number(-r)} {short_number(-r)}z"
+        ),
+        "triangle-up": lambda a, b: (
+            f"M{short_number(a)} {short_number(b - r)}l{short_number(r)} {short_number(2 * r)}h{short_number(-2 * r)}z"
+        ),
         "x-thin": lambda a, b: (
-            f"M{_n(a - r)} {_n(b - r)}l{_n(2 * r)} {_n(2 * r)}m0 {_n(-2 * r)}l{_n(-2 * r)} {_n(2 * r)}"
+            f"M{short_number(a - r)} {short_number(b - r)}l{short_number(2 * r)} {short_number(2 * r)}m0 {short_number(-2 * r)}l{short_number(-2 * r)} {short_number(2 * r)}"
         ),
     }
     path = "".join(outlines[symbol.removesuffix("-open")](a, b) for a, b in points)
@@ -413,56 +431,6 @@ def _markers(marker: dict[str, Any], points: Iterable[tuple[float, float]]) -> l
     edge = _stroke(line.get("color", color), line["width"]) if line else ""
     body = 'fill="none"' if hollow else _fill(color)
     return [f'<path d="{path}" {body} {edge}/>']
-
-
-def _path(points: Sequence[tuple[float, float] | None], *, close: bool = False) -> str:
-    """Unbroken lines through points, relative in tenths of a pixel, which takes half the space."""
-    parts, before = [], None
-    for point in [*points, None]:
-        if point is None:
-            parts.append("z" if close and before is not None else "")
-            before = None
-            continue
-        here = (round(point[0], 1), round(point[1], 1))
-        # "l" stands for all that follow until another letter
-        opening = "M" if before is None else "l" if parts[-1][:1] == "M" else ""
-        a, b = here if before is None else (here[0] - before[0], here[1] - before[1])
-        parts.append(f"{opening}{_pair(a, b) if opening else _after(_pair(a, b))}")
-        before = here
-    return "".join(parts)
-
-
-def _dashes(starts: Iterable[tuple[float, float]], wide: float = 0.0) -> str:
-    """Level lines of one length from points, one after the other; of no length, dots."""
-    parts, before, wide = list[str](), (0.0, 0.0), round(wide, 1)
-    for start in starts:
-        here = (round(start[0], 1), round(start[1], 1))
-        parts.append(f"{'m' if parts else 'M'}{_pair(here[0] - before[0], here[1] - before[1])}h{_n(wide)}")
-        before = (here[0] + wide, here[1])
-    return "".join(parts)
-
-
-def _pair(a: float, b: float) -> str:
-    """Two coordinates of a path."""
-    return _n(a) + _after(_n(b))
-
-
-def _after(number: str) -> str:
-    """A number behind another one; a minus sign parts the two as a space does."""
-    return number if number.startswith("-") else f" {number}"
-
-
-def _joined(parts: Sequence[str]) -> list[str]:
-    """Lines that follow each other and are drawn alike, such as those of many seeds, as one path."""
-    joined, alike = list[str](), ""
-    for part in parts:
-        found = _STROKES.fullmatch(part)
-        if found and found[2] == alike:
-            joined[-1] = joined[-1].removesuffix(alike) + found[1] + alike
-        else:
-            joined.append(part)
-        alike = found[2] if found else ""
-    return joined
 
 
 def _text(
@@ -476,9 +444,11 @@ def _text(
     rotate: bool = False,
 ) -> str:
     y = y + 4 if middle else y
-    turn = f' transform="rotate(-90 {_n(x)} {_n(y)})"' if rotate else ""
+    turn = f' transform="rotate(-90 {short_number(x)} {short_number(y)})"' if rotate else ""
     place = "" if anchor == "start" else f" {anchor}"
-    return f'<text x="{_n(x)}" y="{_n(y)}" class="{css}{place}"{turn}>{_plain(text)}</text>'
+    return (
+        f'<text x="{short_number(x)}" y="{short_number(y)}" class="{css}{place}"{turn}>{_plain(text)}</text>'
+    )
 
 
 def _plain(markup: str) -> str:
@@ -505,13 +475,6 @@ def _variable(color: str) -> tuple[str, float]:
     return _VARIABLES.get(opaque, opaque), float(alpha)
 
 
-def _n(value: float) -> str:
-    """A coordinate with at most one decimal."""
-    text = f"{value:.1f}"
-    text = text[:-2] if text.endswith(".0") else text
-    return "0" if text == "-0" else text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
-
-
 def spark_svg(
     values: Sequence[float | None],
     limits: tuple[float, float],
@@ -533,6 +496,6 @@ def spark_svg(
     points = [None if v is None else (x(i), y(v)) for i, v in enumerate(values)]
     measured = [p for p in points if p is not None]
     dot = _markers({"size": 5, "color": TOKENS["ink"][0]}, measured[-1:])[0] if measured else ""
-    line = f'<path d="{_path(points)}" {_stroke(TOKENS["ink"][0], 1.4)} fill="none"/>'
+    line = f'<path d="{path_of(points)}" {_stroke(TOKENS["ink"][0], 1.4)} fill="none"/>'
     said = html.escape(clean(alt))
     return f'<svg class="spark" role="img" aria-label="{said}" width="{width_px}" height="{height_px}">{line}{dot}</svg>'
