@@ -119,8 +119,7 @@ def figure_svg(
             parts += _scatter(trace, x_axis, y_axis, clip=frame.clip(trace.get("xaxis", "x")))
     parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
     parts += [part for note in layout.get("annotations", ()) for part in frame.annotation(note)]
-    parts += frame.colour_bar()
-    parts = joined(parts)
+    parts = joined([*parts, *frame.colour_bar()])
     alt = html.escape(clean(layout["meta"]["alt"], limit=2000))
     said = f'aria-labelledby="{said_in}"' if said_in else f'aria-label="{alt}"'
     size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
