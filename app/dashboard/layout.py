@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +53,8 @@ def main(only: str | None = None) -> None:
         page.draw(view, drawing)
     foot(view, drawing)
     _settle()
+    if (trim := _trim()) is not None:
+        trim(0)
 
 
 def _streamlit_pages() -> dict[str, st.Page]:
@@ -80,6 +84,12 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@lru_cache(maxsize=1)
+def _trim() -> Any:
+    """glibc's function that gives memory back which a run of a page let go; None where the C library has none."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 @lru_cache(maxsize=1)
