@@ -140,7 +140,7 @@ def test_members_and_twins_may_be_text(byrote, with_tokenizer):
         ("m.txt", b"w1 \x00 w2", "it holds NUL bytes"),
         ("m.txt", b"w1 w2\n", "the shortest line of m.txt has 2 tokens"),
         ("m.txt", b"\n \n", "holds no sequence"),
-        ("m.npy", b"half", "is no .npy file"),
+        ("m.npy", b"half", "is not a .npy file"),
     ],
 )
 def test_a_file_of_members_that_is_wrong_is_one_error(byrote, with_tokenizer, name, content, message):

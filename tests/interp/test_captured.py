@@ -50,7 +50,7 @@ def test_texts_become_tokens_where_there_is_a_tokenizer(tmp_path):
     seen = interp.capture(interp.load(checkpoint), "the cat the cat", hooks="pattern")
     assert seen.tokens[0, 1:].tolist() == [10, 11, 10, 11]
     assert seen.labels[0][1:] == ("the", "cat", "the", "cat")
-    with pytest.raises(ByroteError, match="holds no token"):
+    with pytest.raises(ByroteError, match="contains no tokens"):
         interp.capture(interp.load(checkpoint), "  ")
 
 

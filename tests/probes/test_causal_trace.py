@@ -131,7 +131,7 @@ def test_what_is_put_is_what_a_hook_by_hand_puts(hf_series):
 
 def test_mlps_that_show_the_residual_stream_are_left_out(hf_series):
     model = load_fresh(open_series(hf_series("bloom", 1))[0])
-    assert "holds the residual stream" in has_mlp(model, torch.tensor([[1, 2, 3]]))
+    assert "include the residual stream" in has_mlp(model, torch.tensor([[1, 2, 3]]))
 
 
 def test_prompts_worked_by_hand():

@@ -155,7 +155,7 @@ def npy(path: Path, header: str, data: bytes = bytes(64)) -> Path:
         ("{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }", "is truncated"),
         ("{'descr': '<i8', 'fortran_order': False, 'shape': (-1, 8), }", r"claims shape \(-1, 8\)"),
         ("{'descr': '<i8', 'fortran_order': False, 'shape': (10**12, 8), }", r"is not a \.npy file"),
-        ("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }", "not token ids|is no .npy"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }", "not token ids|is not a .npy"),
         ("{'descr': [('a', '<i8')], 'fortran_order': False, 'shape': (2,), }", "not token ids"),
         ("__import__('os').system('true')", r"is not a \.npy file"),
     ],
