@@ -99,7 +99,7 @@ def page_svg(fig: Figure, *, name: str) -> str:
         fig: made by `byrote.probes.figures`.
         name: prefixes the ids inside.
     """
-    drawn = figure_svg(fig, name=name)
+    drawn = figure_svg(fig, name=name, fit=True)
     return _file(fig, drawn, (WIDTH_PX, int(fig.layout.height)), style=theme_variables())
 
 
