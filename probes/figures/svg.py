@@ -106,11 +106,12 @@ def figure_svg(
     for trace in spec["data"]:
         if trace["type"] not in ("scatter", "heatmap"):
             raise ValueError(f"no still drawing for a {trace['type']} trace")
-    clipped = {trace.get("xaxis", "x") for trace in spec["data"] if trace["type"] == "scatter"}
     frame = _Frame(layout, name, width_px, fit)
     grids = [trace["z"] for trace in spec["data"] if trace["type"] == "heatmap"]
     titled = titles and len(grids) == 1 and sum(map(len, grids[0])) <= MAX_TITLED_CELLS
-    parts = frame.background(clipped)
+    parts = frame.background(
+        {trace.get("xaxis", "x") for trace in spec["data"] if trace["type"] == "scatter"}
+    )
     for trace in spec["data"]:
         x_axis, y_axis = frame.axes(trace.get("xaxis", "x"), trace.get("yaxis", "y"))
         if trace["type"] == "heatmap":
@@ -120,8 +121,8 @@ def figure_svg(
     parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
     parts += [part for note in layout.get("annotations", ()) for part in frame.annotation(note)]
     parts = joined([*parts, *frame.colour_bar()])
-    alt = html.escape(clean(layout["meta"]["alt"], limit=2000))
-    said = f'aria-labelledby="{said_in}"' if said_in else f'aria-label="{alt}"'
+    alt = f'aria-label="{html.escape(clean(layout["meta"]["alt"], limit=2000))}"'
+    said = f'aria-labelledby="{said_in}"' if said_in else alt
     size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
     return f'<svg class="still" role="img" {said} {size}>{"".join(parts)}</svg>'
 
@@ -131,12 +132,11 @@ def _with_a_plot(layout: dict[str, Any], width_px: int) -> dict[str, Any]:
     margin = layout["margin"]
     if width_px - margin["l"] - margin["r"] >= MIN_PLOT_FRAC * width_px:
         return layout
-    beside = [
-        note.get("xref") == "paper" and note["x"] == 1 and note.get("xanchor") == "left"
-        for note in layout["annotations"]
-    ]
-    notes = [note for note, out in zip(layout["annotations"], beside, strict=True) if not out]
-    return {**layout, "annotations": notes, "margin": {**margin, "r": 16}} if any(beside) else layout
+    beside, notes = ("paper", 1, "left"), layout["annotations"]
+    left = [note for note in notes if (note.get("xref"), note["x"], note.get("xanchor")) != beside]
+    return (
+        layout if len(left) == len(notes) else {**layout, "annotations": left, "margin": {**margin, "r": 16}}
+    )
 
 
 def places(
@@ -240,7 +240,8 @@ class _Frame:
             ticks = zip(y_axis.get("tickvals", ()), y_axis.get("ticktext", ()), strict=True)
             parts += [_text(x.start - 7, y(v), t, anchor="end", css="tick", middle=True) for v, t in ticks]
         if title := x_axis.get("title", {}).get("text"):
-            parts.append(_text((x.start + x.end) / 2, y.start + 39, title, css="title"))
+            middle = min((x.start + x.end) / 2, self.width - _wide(title) / 2)
+            parts.append(_text(middle, y.start + 39, title, css="title"))
         if title := y_axis.get("title", {}).get("text"):
             place = (x.start - 46 if self.left > 60 else x.start - 36, (y.start + y.end) / 2)
             parts.append(_text(*place, title, css="title", rotate=True))
