@@ -121,18 +121,17 @@ def figure_svg(
     parts += [part for axis in frame.panels() for part in frame.panel_axes(axis)]
     parts += [part for note in layout.get("annotations", ()) for part in frame.annotation(note)]
     parts = joined([*parts, *frame.colour_bar()])
-    alt = f'aria-label="{html.escape(clean(layout["meta"]["alt"], limit=2000))}"'
-    said = f'aria-labelledby="{said_in}"' if said_in else alt
+    alt = html.escape(clean(layout["meta"]["alt"], limit=2000))
+    named = f'aria-labelledby="{said_in}"' if said_in else f'aria-label="{alt}"'
     size = f'width="{width_px}" height="{frame.height}" viewBox="0 0 {width_px} {frame.height}"'
-    return f'<svg class="still" role="img" {said} {size}>{"".join(parts)}</svg>'
+    return f'<svg class="still" role="img" {named} {size}>{"".join(parts)}</svg>'
 
 
 def _with_a_plot(layout: dict[str, Any], width_px: int) -> dict[str, Any]:
     """The layout without the words at the right of rows, where they and the labels at the left leave next to nothing between them."""
-    margin = layout["margin"]
+    margin, notes, beside = layout["margin"], layout.get("annotations", ()), ("paper", 1, "left")
     if width_px - margin["l"] - margin["r"] >= MIN_PLOT_FRAC * width_px:
         return layout
-    beside, notes = ("paper", 1, "left"), layout["annotations"]
     left = [note for note in notes if (note.get("xref"), note["x"], note.get("xanchor")) != beside]
     return (
         layout if len(left) == len(notes) else {**layout, "annotations": left, "margin": {**margin, "r": 16}}
