@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from byrote.probes import figures
 from byrote.probes.degrade.measures import Degradation
 from byrote.probes.figures.memory_plane import MEMORY_AXES, available
@@ -38,7 +40,9 @@ def finding_section(inputs: Inputs, degraded: Degradation | None = None) -> Sect
     """
     shown = inputs.shown
     compared = inputs.arms or shown.comparisons
-    blocks: list[Block] = [Prose(found.sentence, "lead") for found in compared]
+    blocks: list[Block] = [
+        Prose(text, "lead") for text in without_repeats([one.sentence for one in compared])
+    ]
     if memory := memorised_members(inputs.results):
         blocks.append(Prose(f"{memory}.", "lead"))
     if not compared:
@@ -54,6 +58,14 @@ def finding_section(inputs: Inputs, degraded: Degradation | None = None) -> Sect
         figure = figures.memory_plane(shown.results, base=shown.drawn_base)
         blocks.append(picture("memory-plane", figure, shown.results))
     return Section("finding", FINDING, tuple(blocks))
+
+
+def without_repeats(texts: Sequence[str]) -> list[str]:
+    """Texts, with a first sentence that all share stated once."""
+    first = {text.partition(". ")[0] for text in texts}
+    if len(texts) < 2 or len(first) > 1:
+        return list(texts)
+    return [f"{first.pop()}.", *(text.partition(". ")[2] for text in texts)]
 
 
 def named_measures(inputs: Inputs) -> list[tuple[str, str]]:

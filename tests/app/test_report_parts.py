@@ -19,6 +19,7 @@ from byrote.probes.stored_probes import to_json
 from byrote.probes.wording import of_runs
 from byrote.report.content import report_content
 from byrote.report.files import json_text, size_warnings
+from byrote.report.front import without_repeats
 from byrote.report.redact import redact
 
 
@@ -115,3 +116,10 @@ def test_probes_of_plugins_appear_by_their_own_fields(own_registry: None, *, des
     assert {"Self attention", "Doubling: n blocks", "Doubling: later blocks"} <= measures
     methods = json.dumps(sections["methods"])
     assert ("method-self_attention" in methods) == described and "self_attention" in methods
+
+
+def test_a_first_sentence_that_all_comparisons_share_is_stated_once():
+    apart = ["No verdict. B is 0.5 worse.", "No verdict. C is 0.2 worse. So is D."]
+    assert without_repeats(apart) == ["No verdict.", "B is 0.5 worse.", "C is 0.2 worse. So is D."]
+    assert without_repeats(apart[:1]) == apart[:1]
+    assert without_repeats([*apart, "Other."]) == [*apart, "Other."]
