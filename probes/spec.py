@@ -98,6 +98,7 @@ class ProbeInfo:
             never compared.
         words: metric -> what its whole numbers from 0 on are called, for metrics that are verdicts.
         binary: metrics that are 0 or 1 for every sequence.
+        shares: metrics of a "direct" probe that are from 0 to 1 for every sequence, and no differences.
         sampled_chance: whether chance was itself measured, on about as many other sequences.
         needs_read_out: whether it reads the direct path to the logits, which must be seen to hold on the architecture.
         reads_earlier_layers: whether a layer's number also rests on the layers before it.
@@ -145,6 +146,7 @@ class ProbeInfo:
     settings: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     binary: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
     sampled_chance: bool = False
     needs_read_out: bool = False
     reads_earlier_layers: bool = False
@@ -180,6 +182,8 @@ class ProbeInfo:
         unit, name = self.unit_of(metric), metric.split("@")[0]
         if name in self.binary:
             return "binary"
+        if name in self.shares:
+            return "share"
         if unit == self.unit and "difference" not in name:
             return "share" if self.range == (0.0, 1.0) else "other"
         share = unit.endswith("fraction") or unit == "probability"

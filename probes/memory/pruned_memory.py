@@ -53,7 +53,8 @@ METRICS = ("completed", "accuracy", "loss")
     directions={"loss": None},
     details=("by_repeats",),
     binary=("completed",),
-    version=2,
+    shares=("accuracy",),
+    version=3,
     reads_as="Memory that goes at 0.3 while pruned_heads keeps its heads: it rests on more, and smaller, weights than copying "
     "does. by_repeats says whether what was seen more often lasts longer",
     not_measured="predictions depend on later tokens",

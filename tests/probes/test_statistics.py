@@ -289,10 +289,11 @@ def test_intervals_of_other_numbers_are_those_of_the_bootstrap_bit_for_bit():
         ("copying_logit", "score", "other"),  # from -1 to 1
         ("induction_circuit", "change", "other"),  # a difference of two shares
         ("extraction", "score@twins", "binary"),
-        ("extraction", "matched", "other"),
+        ("extraction", "matched", "share"),
         ("exact_match", "completed@twins", "binary"),
         ("exact_match", "accuracy", "share"),
         ("exposure", "first", "binary"),
+        ("pruned_memory", "accuracy", "share"),
     ],
 )
 def test_what_a_metric_is_follows_from_its_description(probe, metric, kind):
