@@ -69,22 +69,10 @@ def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_scre
     if width not in PRINTED:
         raise ByroteError(f"there is no printed width {width!r}", help=did_you_mean(width, list(PRINTED)))
     width_px, width_mm = PRINTED[width]
-    layout = fig.layout
-    title = _lines(layout.title.text, width_px, "title")
-    under = _lines(layout.title.subtitle.text or "", width_px, "text")
+    parts, below_px = _titled(fig, width_px, name)
     caption = textwrap.wrap(caption_of(fig), int(width_px * _CHARS_PER_PX["text"]))
-    above_px = TITLE_LINES_PX[1] + LINE_PX * (len(title) + len(under) - 1) + _PAD_PX
-    shift_px = max(0, above_px - int(layout.margin.t))
-    below_px = shift_px + int(layout.height)
     height_px = below_px + LINE_PX * len(caption) + _PAD_PX
-    parts = [
-        *_text(title, 0, TITLE_LINES_PX[0], 'font-size="15" font-weight="650" fill="var(--ink)"'),
-        *_text(under, 0, TITLE_LINES_PX[0] + LINE_PX * len(title) + 3, 'font-size="12" fill="var(--muted)"'),
-        figure_svg(fig, name=name, width_px=width_px, titles=False, fit=True).replace(
-            "<svg ", f'<svg y="{shift_px}" ', 1
-        ),
-        *_text(caption, 0, below_px + _PAD_PX, 'font-size="12" fill="var(--ink)"'),
-    ]
+    parts += _text(caption, 0, below_px + _PAD_PX, 'font-size="12" fill="var(--ink)"')
     printed = (f"{width_mm:g}mm", f"{width_mm * height_px / width_px:.1f}mm")
     svg = _file(fig, "".join(parts), (width_px, height_px), size=None if on_screen else printed)
     for token, (light, _) in TOKENS.items():
@@ -93,14 +81,31 @@ def paper_svg(fig: Figure, width: str = "page", *, name: str = "figure", on_scre
 
 
 def page_svg(fig: Figure, *, name: str) -> str:
-    """A figure as an SVG file for a page that writes title and caption itself: in the reader's colours, light or dark.
+    """A figure as an SVG file for a page that writes the caption itself: in the reader's colours, light or dark.
 
     Args:
         fig: made by `byrote.probes.figures`.
         name: prefixes the ids inside.
     """
-    drawn = figure_svg(fig, name=name, fit=True)
-    return _file(fig, drawn, (WIDTH_PX, int(fig.layout.height)), style=theme_variables())
+    parts, height_px = _titled(fig, WIDTH_PX, name)
+    return _file(fig, "".join(parts), (WIDTH_PX, height_px), style=theme_variables())
+
+
+def _titled(fig: Figure, width_px: int, name: str) -> tuple[list[str], int]:
+    """The figure below its title and the line under it, and how high that is in pixels."""
+    layout = fig.layout
+    title = _lines(layout.title.text, width_px, "title")
+    under = _lines(layout.title.subtitle.text or "", width_px, "text")
+    above_px = TITLE_LINES_PX[1] + LINE_PX * (len(title) + len(under) - 1) + _PAD_PX
+    shift_px = max(0, above_px - int(layout.margin.t))
+    parts = [
+        *_text(title, 0, TITLE_LINES_PX[0], 'font-size="15" font-weight="650" fill="var(--ink)"'),
+        *_text(under, 0, TITLE_LINES_PX[0] + LINE_PX * len(title) + 3, 'font-size="12" fill="var(--muted)"'),
+        figure_svg(fig, name=name, width_px=width_px, titles=False, fit=True).replace(
+            "<svg ", f'<svg y="{shift_px}" ', 1
+        ),
+    ]
+    return parts, shift_px + int(layout.height)
 
 
 def _file(
