@@ -255,6 +255,10 @@ def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
     parts = [
         f"{letter}={facts[key]:g}" for letter, key in (("f", "repeat_frac"), ("P", "pool")) if facts.get(key)
     ]
+    made_of: Any = arm.get("parts")
+    made_of = made_of if isinstance(made_of, list) else []
+    regimes: list[Any] = [part.get("regime") for part in made_of if isinstance(part, Mapping)]
+    parts[:0] = dict.fromkeys(one for one in regimes if _name(one))  # generations differ in it
     if facts.get("synthetic_share"):
         share = f"{facts['synthetic_share']:g}"
         parts.append(share if kind == "synthetic" else f"synthetic {share}")

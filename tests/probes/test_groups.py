@@ -16,6 +16,7 @@ from byrote.probes.group_comparison import PAIRED, WELCH, compare_groups
 from byrote.probes.groups import group, groups_of
 from byrote.probes.registry import lookup
 from byrote.probes.results import Results
+from byrote.probes.results.run_facts import facts_of
 from byrote.probes.results.schema import Measured, from_samples
 from byrote.probes.seed_calibration import seed_calibrations
 
@@ -242,3 +243,13 @@ def test_intervals_over_few_seeds_hold_the_truth_and_the_check_can_fail(monkeypa
     )
     found = few.check(40, seed=0)
     assert not found.passed, found.found
+
+
+def test_generations_that_replace_and_accumulate_are_arms_of_their_own(tmp_path):
+    names = []
+    for regime in ("replace", "accumulate"):
+        part = {"kind": "generation", "regime": regime, "generation": 1, "share": 1.0}
+        arm = {"kind": "generation", "parts": [part], "synthetic_share": 1.0, "generation": 1}
+        meta = {"series": {"manifest": {"arm": arm, "seed": 3}}}
+        names.append(facts_of("one", tmp_path / "one", meta).arm)
+    assert names == ["generation replace synthetic 1", "generation accumulate synthetic 1"]
