@@ -15,7 +15,7 @@ import byrote as br
 pytestmark = pytest.mark.processes
 TESTS = Path(__file__).resolve().parents[1]
 START = f"""
-import sys, warnings
+import os, sys, warnings
 sys.path.insert(0, {str(TESTS)!r})
 warnings.simplefilter("ignore")
 import torch
@@ -48,6 +48,7 @@ if monitor:
     monitor.finish()
     print(f"rank {rank} stopped at {step}, measured {monitor.measured}", flush=True)
 dist.destroy_process_group()
+os._exit(0)  # all is said and written; gloo's threads may abort an interpreter that ends
 """
 )
 SHARDED = (
@@ -65,6 +66,7 @@ for model in (first, second):
     except br.ByroteError as error:
         print(error, flush=True)
 dist.destroy_process_group()
+os._exit(0)  # all is said and written; gloo's threads may abort an interpreter that ends
 """
 )
 
