@@ -24,7 +24,6 @@ from byrote.probes.comparable import (
     Comparison,
     init_disagreement,
     matched_steps,
-    measure_name,
 )
 from byrote.probes.degradation import compare
 from byrote.probes.degrade.dose_response import DoseResponse
@@ -151,7 +150,7 @@ def doses_of(first: Results, *more: Results, baseline: str, metric: str) -> Dose
 def dose_figure(first: Results, *more: Results, baseline: str, metric: str, look: Look = FULL) -> Figure:
     """The dose-response of everything opened."""
     found = doses_of(first, *more, baseline=baseline, metric=metric)
-    return figures.dose_response(found.by_size, metric=measure_name(*found.metric.split("/")), look=look)
+    return figures.dose_response(found.by_size, metric=found.metric, look=look)
 
 
 @run_cache(2)

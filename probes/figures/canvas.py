@@ -15,11 +15,8 @@ from byrote.probes.figures.theme import SMALL_FONT_SIZE_PX, THEMES, paint, recol
 from byrote.probes.wording import clean, interval
 
 WIDTHS = ("full", "page", "half")
-TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = (
-    50,
-    68,
-    15,
-)  # 480 pixels, the least that a page gives a figure, in its fonts
+# 480 pixels, the least that a page gives a figure, in its fonts
+TITLE_CHARS, SUBTITLE_CHARS, LINE_PX = 50, 68, 15
 MAX_TICKS_IN_HALF = 6
 SEE_THROUGH = "rgba(0,0,0,0)"
 Trace = dict[str, Any]

@@ -102,7 +102,7 @@ class Units:
                     )
             for stimulus in self.stimuli.stimuli.values():
                 stored = next((id_ for id_ in shown.split() if _kind_of(id_) == stimulus.kind), stimulus.id)
-                if stored != stimulus.id and OWN in (stored[: len(OWN)], stimulus.id[: len(OWN)]):
+                if stored != stimulus.id and (stored.startswith(OWN) or stimulus.id.startswith(OWN)):
                     again = "the same --stimulus" if stored.startswith(OWN) else "no --stimulus"
                     raise self._mixture(f"on {stored}", f"shows {stimulus.id}", lost, again)
 

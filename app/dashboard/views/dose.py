@@ -28,11 +28,15 @@ from byrote.dashboard.page import (
 )
 from byrote.dashboard.query_params import State, damageable
 from byrote.interp.axes import head_label
-from byrote.probes.comparable import measure_name
 from byrote.probes.degrade.study import COPY_LOSS, TEST_LOSS
 from byrote.probes.figures.doses import dose_table
 from byrote.probes.figures.study_figures import degradation_figures
-from byrote.probes.findings_degrade import DOSE_WORDS, degradation_sentences, dose_sentence
+from byrote.probes.findings_degrade import (
+    DOSE_WORDS,
+    degradation_sentences,
+    dose_sentence,
+    measured_words,
+)
 from byrote.probes.results import Results
 from byrote.probes.wording import clean, interval, literal, number, p_value, sentence_case, shell_line
 
@@ -55,14 +59,13 @@ def draw(view: View, page: Drawing) -> None:
         return
     several = len(found.by_size) > 1
     lines = [
-        sentence_case(dose_sentence(one, size, several=several, metric=_name(found.metric)))
-        for size, one in found.by_size.items()
+        dose_sentence(one, size, several=several, metric=found.metric) for size, one in found.by_size.items()
     ]
     page.title(lines[0])
     for line in lines[1:]:
         st.markdown(literal(line, limit=600))
     st.selectbox(
-        "Damage is read off", _choices(view), format_func=lambda name: sentence_case(_name(name)), width=440, **bound("damage", found.metric)
+        "Damage is read off", _choices(view), format_func=lambda name: sentence_case(measured_words(name)), width=440, **bound("damage", found.metric)
     )  # fmt: skip
     if found.over in _LETTERS:
         st.caption(_LETTERS[found.over])
@@ -76,7 +79,7 @@ def draw(view: View, page: Drawing) -> None:
     table = dose_table(found.by_size)
     page.table(
         table, "doses", shown=_in_words(table),
-        caption=f"{sentence_case(_name(found.metric))} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
+        caption=f"{sentence_case(measured_words(found.metric))} against {found.baseline}: damage is the mean over seeds less the baseline's; intervals are over "
         "seeds, and over sequences where runs share them.",
     )  # fmt: skip
 
@@ -91,10 +94,6 @@ def _others(view: View, page: Drawing) -> None:
         for name in degradation_figures(study):
             if name != "doses":
                 page.figure(partial(figure_cache.degradation_figure, *runs, **asked, name=name), name)
-
-
-def _name(metric: str) -> str:
-    return measure_name(*metric.split("/"))
 
 
 def _choices(view: View) -> list[str]:
