@@ -57,37 +57,45 @@ def address(view: View) -> str:
     return f"{root}/{path}?{urlencode(link(view.state))}"
 
 
+_OPEN = "byrote_export_of"
+
+
+@st.fragment
 def menu(view: View, page: Drawing) -> None:
-    """Downloads, each made when it is clicked."""
-    box = st.popover("Export", icon=":material/download:", key="export", on_change="rerun")
-    menu_open = box.open
-    with box:
-        stem = page.stem
-        _download("Tables on this page, CSV", f"{stem}.csv.zip", "application/zip", lambda: csv_zip(page))
+    """Opens the downloads over the page, where a page that still grows cannot move them out of the window."""
+    if st.button("Export", icon=":material/download:", key="export"):
+        st.session_state[_OPEN] = view.page.name
+    if st.session_state.get(_OPEN) == view.page.name:  # stays open when new results draw the page again
+        _downloads(view, page)
+
+
+def _closed() -> None:
+    st.session_state.pop(_OPEN, None)
+
+
+@st.dialog("Export", on_dismiss=_closed)
+def _downloads(view: View, page: Drawing) -> None:
+    """The downloads, each made when it is clicked."""
+    stem = page.stem
+    _download("Tables on this page, CSV", f"{stem}.csv.zip", "application/zip", lambda: csv_zip(page))
+    _download("Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, page))
+    if view.page.exports_figures:
         _download(
-            "Tables on this page, JSON", f"{stem}.json", "application/json", lambda: json_text(view, page)
+            "Figures on this page, SVG", f"{stem}.svg.zip", "application/zip",
+            lambda: svg_zip(figures_of(view, page)),
+        )  # fmt: skip
+    here = address(view)  # nothing knows it any more when the download is made
+    _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, page, here))
+    st.caption("Still: one file that opens anywhere, offline, without scripts.")
+    if view.state.probe:
+        name = file_stem("byrote", *filter(None, (view.state.run, view.state.base)), "plays")
+        _download(
+            "This run, playing, HTML", f"{name}.html", "text/html", lambda: play_html(view.library, view.state)
+        )  # fmt: skip
+        st.caption(
+            "Grid, curves, circuit and attention of the pinned heads, beside the baseline: one file, offline."
         )
-        if view.page.exports_figures:
-            _download(
-                "Figures on this page, SVG", f"{stem}.svg.zip", "application/zip",
-                lambda: svg_zip(figures_of(view, page)),
-            )  # fmt: skip
-        here = address(view)  # nothing knows it any more when the download is made
-        _download("This page, HTML", f"{stem}.html", "text/html", lambda: page_html(view, page, here))
-        st.caption("Still: one file that opens anywhere, offline, without scripts.")
-        if view.state.probe:
-            name = file_stem("byrote", *filter(None, (view.state.run, view.state.base)), "plays")
-            _download(
-                "This run, playing, HTML",
-                f"{name}.html",
-                "text/html",
-                lambda: play_html(view.library, view.state),
-            )
-            st.caption(
-                "Grid, curves, circuit and attention of the pinned heads, beside the baseline: one file, offline."
-            )
-        if menu_open:
-            _png(view, page)
+    _png(view, page)
 
 
 def reproduce(view: View) -> None:

@@ -44,8 +44,7 @@ def test_a_figure_is_saved_as_png(browser, results, tmp_path):
         here.open("trajectory", step=2)
         here.find("button").filter(has_text="Export").click()
         with here.tab.expect_download() as waited:
-            # By script: opened while the page still grows, the popover may stand outside the window until it is scrolled.
-            here.find(".st-key-png button").evaluate("button => button.click()")
+            here.find(".st-key-png button").click()
         file = tmp_path / waited.value.suggested_filename
         waited.value.save_as(file)
         assert file.name == "seen_prefix_matching_2_grid.png"

@@ -284,8 +284,7 @@ def test_the_page_leaves_as_one_file_without_scripts(page, drawn):
 def test_png_is_drawn_by_the_browser_from_the_svg(open_page, measured):
     at = open_page("trajectory", measured, run="unique", step=40)
     assert not [b for b in at.button if b.key == "png"]  # nothing is made before somebody opens the menu
-    at.session_state["export"] = True
-    at.run()
+    at.button(key="export").click().run()
     at.selectbox(key="png_figure").set_value("grid").run()
     at.button(key="png").click().run()
     assert not at.exception
