@@ -151,6 +151,18 @@ def _text_above(name: str) -> str:
     return re.sub(r"\]\((?!https?:|#)(\w+\.\w+)(?=[#)])", lambda m: f"]({ABOVE.get(m[1], m[1])}", text)
 
 
+def list_parameters(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Make a list of each signature of several lines, which Sphinx writes as definitions without a term."""
+    context["body"] = re.sub(
+        r"<dl>\n(<dd>.*?)</dl>",
+        lambda found: (
+            f'<ul class="parameters">\n{found[1].replace("<dd>", "<li>").replace("</dd>", "</li>")}</ul>'
+        ),
+        context.get("body", ""),
+        flags=re.DOTALL,
+    )
+
+
 class NotebookParser(MystParser):
     """A notebook as a page: its texts, and its code as blocks."""
 
@@ -168,6 +180,7 @@ class NotebookParser(MystParser):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", read)
+    app.connect("html-page-context", list_parameters)
     app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)
     return {"parallel_read_safe": True}

@@ -33,26 +33,16 @@ def own_blocks(
     Raises:
         ByroteError: fewer than 8 rows, blocks of one token, ids that the model does not have, or blocks that do not fit twice.
     """
-    body = given.tokens[:, 1:] if isinstance(given, Stimulus) else _ids_of(Path(given))
-    where = given.id if isinstance(given, Stimulus) else Path(given).name
-    if body.ndim != 2 or len(body) < MIN_BLOCKS:
-        raise ByroteError(
-            f"{where} holds {len(body) if body.ndim == 2 else 1} sequences, and an interval needs {MIN_BLOCKS}",
-            help="give one block a row",
-        )
+    body, where = blocks_of(given)
     known = period(body)
     r = known or body.shape[1]
-    if r < 2:
-        raise ByroteError(
-            f"the rows of {where} are one token over and over", help="a block has at least 2 tokens"
-        )
     m = body.shape[1] // r if known else min(MOST_COPIES, (n_ctx - 1) // r)
     if m < 2 or r * m >= n_ctx:
         raise ByroteError(
             f"the blocks in {where} do not fit twice into a context of {n_ctx} tokens",
             help=f"blocks of at most {(n_ctx - 1) // 2} tokens",
         )
-    if body.max() >= d_vocab or body.min() < 0:
+    if body.max() >= d_vocab:
         raise ByroteError(
             f"{where} holds ids from {body.min()} to {body.max()}", help=f"the model has ids below {d_vocab}"
         )
@@ -72,6 +62,26 @@ def own_blocks(
         drawn, kind="shuffled_repeat", seed=seed, copy_index=copy, params=sizes, match_tokens=shown.tokens
     )
     return {one.kind: one for one in (repeated, null)}
+
+
+def blocks_of(given: Path | str | Stimulus) -> tuple[np.ndarray, str]:
+    """Blocks that were given, without BOS, and what they are called: what can be checked of them before a model is loaded.
+
+    Raises:
+        ByroteError: the file is not one of token ids, it has fewer than 8 rows, or its blocks are one token.
+    """
+    body = given.tokens[:, 1:] if isinstance(given, Stimulus) else _ids_of(Path(given))
+    where = given.id if isinstance(given, Stimulus) else Path(given).name
+    if body.ndim != 2 or len(body) < MIN_BLOCKS:
+        raise ByroteError(
+            f"{where} holds {len(body) if body.ndim == 2 else 1} sequences, and an interval needs {MIN_BLOCKS}",
+            help="give one block a row",
+        )
+    if (period(body) or body.shape[1]) < 2:
+        raise ByroteError(
+            f"the rows of {where} are one token over and over", help="a block has at least 2 tokens"
+        )
+    return body, where
 
 
 def _ids_of(file: Path) -> np.ndarray:

@@ -48,6 +48,7 @@ from byrote.probes.results.unit_files import (
     units_digest,
     units_of,
 )
+from byrote.probes.sweep.folder import FINGERPRINTS
 from byrote.probes.sweep.prefetch import Fingerprints
 from byrote.probes.sweep.units import unit_name
 from byrote.probes.wording import clean, counted
@@ -338,7 +339,7 @@ class _Walk:
         except CheckpointError as error:
             self._find(f"the checkpoints cannot be opened: {error.message}")
             return
-        cache = Fingerprints(self.root / "fingerprints.json")
+        cache = Fingerprints(self.root / FINGERPRINTS)
         hashed = unknown = 0
         for step, measured in self.weights.items():
             if step not in now:

@@ -24,7 +24,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 GROUPS = {
     "Open checkpoints": "open_series open_runs CheckpointSeries load",
     "Measure": "measure Results Stimulus probe stimulus import_scores",
-    "Ask of results": "onset compare group groups_of compare_groups circuit_overlap export",
+    "Query results": "onset compare group groups_of compare_groups circuit_overlap export",
     "Look inside a model, and intervene": "capture ablate clamp graft",
     "While a model trains": "Monitor",
     "Errors": "ByroteError",

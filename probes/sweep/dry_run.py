@@ -13,7 +13,7 @@ from byrote.checkpoints.series import CheckpointSeries, Gap
 from byrote.probes.results.unit_files import step_folder
 from byrote.probes.spec import ProbeInfo
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.folder import refuse_other_series
+from byrote.probes.sweep.folder import FINGERPRINTS, refuse_other_series
 from byrote.probes.sweep.pass_counts import count_passes
 from byrote.probes.sweep.plan import WEIGHTS, Group, groups
 from byrote.probes.sweep.prefetch import Fingerprints
@@ -79,7 +79,7 @@ def preview(
     root = Path(out) / series.name
     if not fresh:
         refuse_other_series(root, series)
-    known, stimuli = Fingerprints(root / "fingerprints.json"), StimulusSet(series, config, root)
+    known, stimuli = Fingerprints(root / FINGERPRINTS), StimulusSet(series, config, root)
     units = Units(root, config, stimuli)
     if not fresh:
         units.refuse_mixture(series.steps)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from byrote.probes.stored_probes import MAX_PROBES, from_json, to_json
 from byrote.probes.sweep.stimulus_set import StimulusSet
 from byrote.probes.wording import counted
 
+FINGERPRINTS = "fingerprints.json"
 SHARDS = ".shards"  # lock files of those who measure shards of the series
 
 
@@ -66,18 +68,31 @@ class SweepOutcome:
 def open_run_folder(out: Path, series: CheckpointSeries, *, fresh: bool) -> Iterator[Path]:
     """Make or reopen `out/<series name>`, locked against a second sweep.
 
+    A folder that is new, and in which nothing was measured before an error, is removed again.
+
     Raises:
         ByroteError: it holds another series' results, another sweep is writing there, or it cannot be written.
     """
+    missing = [folder for folder in (out / series.name, out) if not folder.exists()]
     root = made_folder(out, series)
-    with locked(root / LOCK, busy=busy(root), refused=lambda error: unwritable(root, error)), explained(root):
-        if shards_at_work(root):
-            raise busy(root)
-        remove_leftovers(root)
-        if fresh:
-            clear_results(root)
-        refuse_other_series(root, series)
-        yield root
+    refused = partial(unwritable, root)
+    try:
+        with locked(root / LOCK, busy=busy(root), refused=refused), explained(root):
+            if shards_at_work(root):
+                raise busy(root)
+            remove_leftovers(root)
+            if fresh:
+                clear_results(root)
+            refuse_other_series(root, series)
+            yield root
+    except ByroteError:
+        if missing and {path.name for path in root.iterdir()} <= {LOCK, FINGERPRINTS}:
+            for name in (LOCK, FINGERPRINTS):
+                remove(root / name)
+            with suppress(OSError):  # others may have begun to write there
+                for folder in missing:
+                    folder.rmdir()
+        raise
 
 
 def made_folder(out: Path, series: CheckpointSeries) -> Path:
@@ -312,7 +327,7 @@ def clear_results(root: Path) -> None:
         "units",
         "arrays",
         "stimuli",
-        "fingerprints.json",
+        FINGERPRINTS,
         LOCK,
         SHARDS,
     }

@@ -19,13 +19,14 @@ from byrote.checkpoints.errors import ByroteError, CheckpointError
 from byrote.checkpoints.series import Checkpoint, CheckpointSeries, Gap, at_hand, text_of
 from byrote.checkpoints.tokenizing import one_tokenizer_process
 from byrote.checkpoints.vocabulary import tokenizer_of
+from byrote.probes.own_blocks import blocks_of
 from byrote.probes.results.derived import observations_current, observations_whole, rebuild_observations
 from byrote.probes.results.run_json import RUNNING, stored_run_json
 from byrote.probes.results.run_json import write_run_json as write_stored
 from byrote.probes.results.schema import AXES, to_frame, unit_table
 from byrote.probes.results.unit_files import measured_steps, read_units, set_aside
 from byrote.probes.sweep.config import SweepConfig
-from byrote.probes.sweep.folder import SweepOutcome, open_run_folder, run_json, write_run_json
+from byrote.probes.sweep.folder import FINGERPRINTS, SweepOutcome, open_run_folder, run_json, write_run_json
 from byrote.probes.sweep.pace import Pace
 from byrote.probes.sweep.plan import Group
 from byrote.probes.sweep.prefetch import Clock, Fingerprints
@@ -82,6 +83,8 @@ def sweep(
         CheckpointError: with `fail_fast`, the first checkpoint that cannot be measured.
     """
     config, emit = config or SweepConfig(), on_event or (lambda event: None)
+    if config.stimulus is not None:
+        blocks_of(config.stimulus)  # what can be refused is refused before there is a folder
     if shard is None:
         with open_run_folder(Path(out), series, fresh=fresh) as root, one_tokenizer_process():
             running = _Sweep(
@@ -117,7 +120,7 @@ class _Sweep:
         self.shown = StimulusSet(series, config, root, as_drawn=as_drawn)
         self.units = Units(root, config, self.shown)
         self.clock = Clock(trace, series.name)
-        path = root / "fingerprints.json"
+        path = root / FINGERPRINTS
         self.known = Fingerprints(path, self.clock, ahead=config.prefetch, rehash=rehash)
         self.outcome = SweepOutcome(root, gaps=[_gap(g) for g in series.gaps], trace=self.clock.trace)
         self.hooked: HookedSeries | None = None

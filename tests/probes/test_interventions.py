@@ -201,6 +201,18 @@ def test_a_bad_file_of_own_blocks_is_an_error_of_the_command(tmp_path, name, wor
     assert not isinstance(raised.value, CheckpointError)
 
 
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [(np.arange(1, 4), "an interval needs 8"), (np.full((8, 5), 40) + np.arange(5), "ids from")],
+)
+def test_a_bad_file_of_own_blocks_leaves_no_results_folder(place, tmp_path, ids, words):
+    """Neither where the file alone says so, nor where the model does."""
+    np.save(tmp_path / "x.npy", ids)
+    with pytest.raises(br.ByroteError, match=words):
+        br.measure(place, ["sink"], out=tmp_path / "out", stimulus=tmp_path / "x.npy", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_null_of_own_blocks_repeats_nothing():
     vocabulary = Vocabulary(np.arange(1, 200), 0)
     given = br.Stimulus.from_tokens(np.arange(1, 81).reshape(8, 10), bos=0)
