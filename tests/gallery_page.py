@@ -195,10 +195,10 @@ def page() -> str:
     known = lines()
     parts = [
         "# Gallery",
-        "Every figure of `br.figures`, with the line that draws it. [Figures](figures.md) says what the names in the lines are, what a "
-        'figure holds, and how to save one for a paper: `br.figures.save(fig, "heads.svg", "column")`.',
-        "`PYTHONPATH=tests python tests/gallery_page.py FOLDER` drew them: of the runs of the tutorial [Unique against "
-        "repeated](tutorials/unique-against-repeated.md), and, where many doses or sizes are needed, of the runs behind [the "
+        "Every figure of `br.figures`, with the line that draws it. [Figures](figures.md) defines the names in those lines, and explains "
+        'what a figure contains and how to save one for a paper: `br.figures.save(fig, "heads.svg", "column")`.',
+        "`PYTHONPATH=tests python tests/gallery_page.py FOLDER` drew them, from the runs of the tutorial [Unique against "
+        "repeated](tutorials/unique-against-repeated.md) and, where many doses or sizes are needed, from the runs behind [the "
         "claims](claims.md) and [the lab](lab.md).",
     ]
     for title, figures in SECTIONS.items():

@@ -56,7 +56,7 @@ def test_a_run_that_memorises_is_stopped(run, capsys):
     Path("gate.toml").write_text(RULES)
     run(GATE)
     steps, lines = capsys.readouterr().out.splitlines()[-1].split(" ", 1)
-    assert 0 < int(steps) < 400 and "FAIL  model: nothing is known by heart" in lines
+    assert 0 < int(steps) < 400 and "FAIL  model: no text is memorised" in lines
 
 
 @pytest.mark.slow
