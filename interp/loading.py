@@ -17,6 +17,12 @@ from byrote.interp.builders import Built, builder_for, parameters
 from byrote.interp.model import HookedModel, ModelShape
 from byrote.interp.quiet import own_randomness, quiet_upstream, without_methods
 
+_PADDING_WARNING = "warn_if_padding_and_no_attention_mask"
+
+
+def _nothing(*_: object) -> None:
+    pass
+
 
 @own_randomness()
 def load_fresh(
@@ -60,6 +66,11 @@ def behind_hooks(
         parameter.data = parameter.data.to(device=device, dtype=dtype, copy=copy)
         parameter.requires_grad_(False)
     built.module.to(device=device).eval()
+    for (
+        module
+    ) in built.module.modules():  # the padding token, often also BOS, is shown as a token like others
+        if hasattr(module, _PADDING_WARNING):
+            setattr(module, _PADDING_WARNING, _nothing)
     parameters = dict(built.module.named_parameters(remove_duplicate=False))
     with quiet_upstream(), without_methods():
         from transformer_lens.model_bridge.sources import build_bridge_from_module

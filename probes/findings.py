@@ -315,14 +315,19 @@ def _with_intervals(heads: pd.DataFrame) -> str:
     return listed([f"{row.label} {interval(row.value, row.lo, row.hi)}" for row in rows], most=_HEADS_LISTED)
 
 
+UNLIKE = "such tokens are unlike what the model learned"
+"""Why a model may predict random tokens worse than guessing does, and no damage need be."""
+
+
 def _repeat_loss(results: Table, step: int) -> Iterator[str]:
     parts = [results.select("repeat_loss", metric, step=step) for metric in ("first_block", "later_blocks")]
     if any(part.empty or not part["valid"].all() for part in parts):
         return
     first, later = (next(part.itertuples(index=False)) for part in parts)
+    worse = f": worse than guessing, since {UNLIKE}" if later.lo > later.chance else ""
     yield (
         f"loss on repeated random tokens: {interval(later.value, later.lo, later.hi)} nats after the first block "
-        f"({point(first.value, first.lo, first.hi)} on it, chance {chance_number(later.chance)})"
+        f"({point(first.value, first.lo, first.hi)} on it, chance {chance_number(later.chance)}){worse}"
     )
 
 

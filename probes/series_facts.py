@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from byrote.checkpoints.lint.report import Fact
-from byrote.probes.findings import text_losses
+from byrote.probes.findings import UNLIKE, text_losses
 from byrote.probes.results import Results
 from byrote.probes.wording import sentence_case
 
@@ -36,7 +36,7 @@ def loss_facts(results: Results) -> list[Fact]:
         facts += [_fact(rows.loc[[row]], metric, meaning, "warning") for row in rows.index[alone]]
         rest = rows[worse & ~alone]
         if not rest.empty:
-            meaning = f"On {words} these steps are worse than guessing: such tokens are unlike what the model learned."
+            meaning = f"On {words} these steps are worse than guessing: {UNLIKE}."
             facts.append(_fact(rest, metric, meaning, "note"))
     rows = results.select("held_out_loss", "loss")
     for sentence, steps, leave_out in text_losses(results):

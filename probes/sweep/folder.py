@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -161,7 +161,9 @@ def _is_at_work(file: Path) -> bool:
 
 
 def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str) -> dict[str, Any]:
-    """What was requested and under which conditions; nothing in it depends on when or how often it was run.
+    """What the folder holds and under which conditions it was measured; nothing in it depends on when or how often.
+
+    A sweep of some steps or probes adds to what earlier ones stored, so what these said of the rest stays.
 
     Args:
         root: the results folder.
@@ -176,25 +178,37 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
     }
     plugins |= {info.name: info for info in config.infos if info.plugin is not None}
     manifest = {k: v for k, v in (series.manifest or {}).items() if k not in ("checkpoints", "schedule")}
+    gaps = outcome.gaps + _other_gaps(series, earlier)
+    steps = sorted(
+        {*series.steps, *measured_steps(root), *(gap["step"] for gap in gaps if gap["step"] is not None)}
+    )
+    drawn = shown.stimuli.keys() | shown.refused.keys()
     return {
         "schema": store.SCHEMA_VERSION,
         "run": series.name,
-        "status": _status(outcome),
+        "status": _status(outcome, gaps),
         "series": {
             "name": series.name,
             **{name: text_of(place) for name, place in stored_place(root, series.path).items()},
             "format": series.format,
-            "n_checkpoints": len(series),
-            "steps": list(series.steps),
-            "loss_nats": _losses(root, series, earlier),
+            "n_checkpoints": len(steps),
+            "steps": steps,
+            "loss_nats": _losses(series, earlier, steps),
             "manifest": manifest if series.manifest else None,
         },
         "model": shown.shape or None,
         "vocabulary": None if shown.vocabulary is None else shown.vocabulary.to_json(),
-        "probes": [{"name": i.name, "version": i.version} for i in config.infos],
+        "probes": _with_others(
+            [{"name": i.name, "version": i.version} for i in config.infos], _list(earlier, "probes"), "name"
+        ),
         **({"plugins": [to_json(info) for info in plugins.values()]} if plugins else {}),
-        "stimuli": [s.to_json() for s in shown.stimuli.values()],
-        "refused_stimuli": shown.refused,
+        "stimuli": _with_others(
+            [s.to_json() for s in shown.stimuli.values()],
+            [one for one in _list(earlier, "stimuli") if one.get("kind") not in shown.refused],
+            "kind",
+        ),
+        "refused_stimuli": {k: v for k, v in _mapping(earlier, "refused_stimuli").items() if k not in drawn}
+        | shown.refused,
         "provenance": {
             "dtype": config.dtype,
             "device": config.device,
@@ -204,7 +218,7 @@ def run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swap: str
             "swap": swap or _stored_swap(earlier),
             "versions": dict(config.versions),
         },
-        "gaps": outcome.gaps,
+        "gaps": gaps,
         "lint": _lint(series),
         "drift_from_float32": outcome.drift or _list(earlier, "drift_from_float32"),
         "notes": shown.notes,
@@ -216,20 +230,32 @@ def write_run_json(root: Path, outcome: SweepOutcome, shown: StimulusSet, *, swa
     store.write_run_json(root, run_json(root, outcome, shown, swap=swap))
 
 
-def _status(outcome: SweepOutcome) -> str:
+def _status(outcome: SweepOutcome, gaps: list[dict[str, Any]]) -> str:
     if outcome.unfinished:
         return store.RUNNING
-    return "interrupted" if outcome.interrupted else "partial" if outcome.gaps else "complete"
+    return "interrupted" if outcome.interrupted else "partial" if gaps else "complete"
 
 
-def _losses(root: Path, series: CheckpointSeries, earlier: dict[str, Any]) -> dict[str, float | None]:
-    """Recorded training loss by step: of the series, and of steps that were measured and are not in it any more."""
-    before = earlier.get("series")
-    stored = before.get("loss_nats") if isinstance(before, dict) else None
-    measured = {str(step) for step in measured_steps(root)}
-    found = (
-        {step: loss for step, loss in stored.items() if step in measured} if isinstance(stored, dict) else {}
-    )
+def _with_others(now: list[dict[str, Any]], before: list[Any], key: str) -> list[dict[str, Any]]:
+    """What this sweep says of each probe or stimulus, then what an earlier one said of those that are not in this one."""
+    said = {one[key] for one in now}
+    return now + [one for one in before if one.get(key) not in said]
+
+
+def _other_gaps(series: CheckpointSeries, earlier: dict[str, Any]) -> list[dict[str, Any]]:
+    """Gaps at steps that this sweep did not look at and whose checkpoints are still there."""
+    gaps = [gap for gap in _list(earlier, "gaps") if gap.get("step") not in (None, *series.steps)]
+    known = {gap.step for gap in series.gaps}
+    return [gap for gap in gaps if gap["step"] not in known and (series.path / str(gap.get("path"))).exists()]
+
+
+def _losses(
+    series: CheckpointSeries, earlier: dict[str, Any], steps: Iterable[int]
+) -> dict[str, float | None]:
+    """Recorded training loss by step: of the series, and of other steps of the folder."""
+    known = {str(step) for step in steps}
+    stored = _mapping(_mapping(earlier, "series"), "loss_nats")
+    found = {step: loss for step, loss in stored.items() if step in known}
     own = {str(c.step): c.loss_nats for c in series}
     found |= {step: loss for step, loss in own.items() if loss is not None or step not in found}
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
@@ -243,6 +269,10 @@ def _stored_swap(earlier: dict[str, Any]) -> str:
 
 def _list(data: dict[str, Any], key: str) -> list[Any]:
     return data[key] if isinstance(data.get(key), list) else []
+
+
+def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return data[key] if isinstance(data.get(key), dict) else {}
 
 
 def _lint(series: CheckpointSeries) -> dict[str, Any] | None:

@@ -49,6 +49,16 @@ def test_a_bridge_built_without_looking_at_methods_has_every_hook(hf_series, lab
     assert {name: hook.name for name, hook in found.items()} == {n: h.name for n, h in expected.items()}
 
 
+def test_a_padding_token_that_is_shown_is_no_warning(hf_series, monkeypatch):
+    from transformers import modeling_utils
+
+    warned: list[str] = []
+    monkeypatch.setattr(modeling_utils.logger, "warning_once", warned.append)
+    (checkpoint,) = open_series(hf_series("gpt2", 1, pad_token_id=0))
+    load_fresh(checkpoint).logits(torch.zeros(1, 8, dtype=torch.long))
+    assert warned == []
+
+
 def edited(series_path, step: str, edit) -> None:
     file = series_path / step / "model.safetensors"
     tensors = load_file(file)

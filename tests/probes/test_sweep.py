@@ -14,6 +14,7 @@ from byrote.checkpoints import ByroteError, CheckpointError, open_series
 from byrote.interp.observe import _Engine
 from byrote.probes.registry import REGISTRY, resolve
 from byrote.probes.results import Results
+from byrote.probes.results import run_json as store
 from byrote.probes.sweep.config import SweepConfig
 from byrote.probes.sweep.folder import open_run_folder
 from byrote.probes.sweep.plan import groups
@@ -135,6 +136,21 @@ def test_adding_a_probe_measures_that_one_alone(series, out):
     frame = outcome.results.frame
     assert set(frame["probe"]) == {*FEW, "prefix_aggregates", "duplicate_token"}
     assert frame.equals(run(series, out.with_name("other"), probes=(*FEW, "duplicate_token")).results.frame)
+
+
+def test_run_json_describes_the_whole_folder_after_a_sweep_of_one_probe_at_one_step(series, out):
+    (broken,) = series.at(8).files
+    whole = broken.read_bytes()
+    broken.write_bytes(b"broken")
+    run(series, out, probes=(*FEW, "exact_match"))
+    before = store.read_run_json(out / "tiny")
+    assert before["refused_stimuli"].keys() == {"members", "twins"} and before["status"] == "partial"
+    after = run(series.select("last"), out, probes=("ablation",)).results.meta
+    assert after.pop("probes") == [{"name": "ablation", "version": 2}, *before.pop("probes")]
+    assert after.pop("seal") != before.pop("seal") and after == before
+    broken.write_bytes(whole)
+    complete = run(series, out, probes=FEW).results.meta
+    assert (complete["gaps"], complete["status"]) == ([], "complete")
 
 
 def test_a_probe_of_several_stimuli_stays_when_a_later_sweep_shows_only_some_of_them(series, out):
