@@ -435,16 +435,17 @@ def circuit(results: Table, *, way: str, step: int) -> str:
 
 
 def _by_weights(results: Table, step: int) -> str:
-    """The head whose weights match prefixes most clearly, among induction heads where there are any."""
-    if not results.has("qk_matching", "trace_z"):
-        return ""
-    rows = heads_above(results, "qk_matching", step, threshold=float("-inf"), metric="trace_z")
-    verdicts = verdict_table(results)
+    """The head whose weights match prefixes most clearly, among induction heads where there are any; those without it."""
+    called: list[str] = []
+    verdicts = verdict_table(results) if results.has("induction", "verdict") else pd.DataFrame()
     if step in verdicts.index:
-        called = verdicts.columns[is_called(verdicts.loc[step].to_numpy())]
-        if not len(called) and not verdicts.loc[step].isna().all():
+        called = [*verdicts.columns[is_called(verdicts.loc[step].to_numpy())]]
+        if not called and not verdicts.loc[step].isna().all():
             return f"No head is called an induction head at step {step_number(step)}, and no path was ablated"
-        rows = rows[rows["label"].isin(called)] if len(called) else rows
+    if not results.has("qk_matching", "trace_z"):
+        return _which_they_read(called, step) if called else ""
+    rows = heads_above(results, "qk_matching", step, threshold=float("-inf"), metric="trace_z")
+    rows = rows[rows["label"].isin(called)] if called else rows
     if rows.empty:
         return ""
     best, among = rows.iloc[0], int((results.rows("qk_matching", "trace_z", step=step)["valid"]).sum())
@@ -455,6 +456,14 @@ def _by_weights(results: Table, step: int) -> str:
         f"The weights of {best['label']} match prefixes through previous-token heads ({z}); "
         "which of them it needs was not tested by ablation"
     )
+
+
+def _which_they_read(called: Sequence[str], step: int) -> str:
+    """Which heads are induction heads, and that nothing says what they read."""
+    one = len(called) == 1
+    are = "is an induction head" if one else "are induction heads"
+    read = "head it reads" if one else "heads they read"
+    return f"{listed(called)} {are} at step {step_number(step)}; which earlier {read} was not tested by ablation"
 
 
 def memory(

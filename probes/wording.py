@@ -114,6 +114,16 @@ def short(run: object) -> str:
     return clean(run, limit=20)
 
 
+def labels_of_runs(runs: Iterable[str]) -> dict[str, str]:
+    """Run -> its name beside a line, without what all of them end on: "unique" and "repeated" of "unique-d32-seed0" and
+    "repeated-d32-seed0"."""
+    names = list(dict.fromkeys(runs))
+    parts = [name.split("-") for name in names]
+    while len(names) > 1 and all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    return {name: short("-".join(part)) for name, part in zip(names, parts, strict=True)}
+
+
 def probe_name(probe: str) -> str:
     """A probe's or metric's name as words: `ov_copying` is "OV copying"."""
     words = clean(probe).replace("_", " ").replace("@", " on ").split(" ")

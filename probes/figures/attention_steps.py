@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from byrote.probes.figures.select import as_list
 from byrote.probes.figures.theme import Style, run_styles
 from byrote.probes.figures.trajectory import rule
 from byrote.probes.repeats import Repeats, repeats_of
-from byrote.probes.wording import clean, counted, number, short, step_number
+from byrote.probes.wording import clean, counted, labels_of_runs, number, short, step_number
 
 Patterns = Mapping[int, Float[np.ndarray, "query_pos key_pos"]]
 
@@ -97,7 +98,7 @@ def _figure(
     at = repeats.telling(last) if query is None or query >= len(last) else query
     keys = repeats.targets[at] or (int(np.argmax(last[at, : at + 1])),)
     axis = StepAxis.over(s for patterns in found.values() for s in patterns)
-    styles = run_styles([*found], base=base)
+    styles, labels = run_styles([*found], base=base), labels_of_runs(found)
     names = [*(text.words or map(str, text.tokens.tolist()))]
     lines = []
     n_such = sum(map(bool, repeats.targets[: len(last)]))
@@ -111,10 +112,9 @@ def _figure(
     ends = []
     for run, patterns in found.items():
         points = [(s, float(pattern[at, list(keys)].sum())) for s, pattern in patterns.items()]
-        label = f"token {at}" if len(found) == 1 else short(run)
-        lines.append(
-            Line.bare(points, axis, label=label, hover=_said(clean(short(run)), points), style=styles[run])
-        )
+        label = f"token {at}" if len(found) == 1 else labels[run]
+        line = Line.bare(points, axis, label=label, hover=_said(clean(short(run)), points), style=styles[run])
+        lines.append(line if len(found) == 1 else replace(line, name=short(run)))
         ends.append(
             f"{clean(run)} {number(points[0][1])} at step {step_number(points[0][0])}, {number(points[-1][1])} at step {step_number(points[-1][0])}"
         )

@@ -16,11 +16,10 @@ from byrote.probes.figures.theme import paint
 from byrote.probes.registry import REGISTRY
 from byrote.probes.wording import clean, markup, probe_name, short, step_number
 
-CROSS = "#1f1d1b"  # on cells whose colours are those of both themes, as the scale's are
 COVERED = ("not run", "failed", "partial", "done")
 _SCALE = [
     [0.0, paint("void")], [0.25, paint("void")], [0.25, paint("rule")], [0.5, paint("rule")],
-    [0.5, "#9ec9e2"], [0.75, "#9ec9e2"], [0.75, paint("series0")], [1.0, paint("series0")],
+    [0.5, paint("part")], [0.75, paint("part")], [0.75, paint("series0")], [1.0, paint("series0")],
 ]  # fmt: skip
 
 
@@ -40,7 +39,7 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
     places = {"x": list(range(len(steps))), "y": list(range(len(probes))), "xgap": 1, "ygap": 2}
     traces = [heatmap(grid.tolist(), hover=words, **places)]
     if failed:
-        cross = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": CROSS}}
+        cross = {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": paint("ink")}}
         hover = [words[y][x] for x, y in failed]
         traces.append(
             scatter("not measured", [x for x, _ in failed], [y for _, y in failed], marker=cross, hover=hover)
@@ -64,7 +63,7 @@ def coverage(results: Any, *, look: Look = FULL) -> Figure:
     return finish(
         Figure({"data": traces, "layout": layout}), Canvas(height_px=118 + 20 * len(probes), left_px=150, bottom_px=50),
         title=f"What was measured, {markup(short(results.run))}",
-        subtitle="dark: measured · light: in part · cross: not measured",
+        subtitle="strong: measured · pale: in part · cross: not measured",
         alt=f"{done} of {grid.size} pairs of checkpoint and probe of {clean(results.run)} were measured in full, "
         f"{partial} in part, {not_at_all} not at all.",
         look=look, table=table,

@@ -22,6 +22,7 @@ from byrote.probes.trajectory import total_mass
 from byrote.probes.wording import (
     clean,
     interval,
+    labels_of_runs,
     markup,
     number,
     probe_name,
@@ -134,7 +135,7 @@ def memory_plane(
     runs = as_list(results_list)
     x, x_probe, x_metric, x_title = _axis_of(RULE_AXES, rule, runs)
     y, y_probe, y_metric, y_title = _axis_of(MEMORY_AXES, memory, runs)
-    styles = run_styles([r.run for r in runs], base=base)
+    styles, labels = run_styles([r.run for r in runs], base=base), labels_of_runs(r.run for r in runs)
     traces: list[Trace] = []
     notes: list[dict[str, Any]] = []
     ends, table, untested = list[str](), list[dict[str, Any]](), list[tuple[Any, dict[int, Point]]]()
@@ -151,7 +152,7 @@ def memory_plane(
         path = [(s, xs[s], ys[s]) for s in steps]
         traces += _path(run.run, path, styles[run.run])
         _, right, up = path[-1]
-        notes.append(note(markup(short(run.run)), x=right.value, y=up.value, yshift=14, **_ON_PLOT))
+        notes.append(note(markup(labels[run.run]), x=right.value, y=up.value, yshift=14, **_ON_PLOT))
         if shown in (None, run.run) and step is not None and step in steps:
             ring = {"symbol": "circle-open", "size": 18, "color": paint("ink"), "line": {"width": 2}}
             place = ([xs[step].value], [ys[step].value])
@@ -164,7 +165,7 @@ def memory_plane(
         at, (lo, hi), style = xs[max(xs)].value, axes[1]["range"], styles[run.run]
         line = {"color": style.color, "width": 1.5, "dash": "dash" if style.token == "base" else "dot"}
         traces.append(scatter(markup(run.run), [at, at], [lo, hi], line=line, hoverinfo="name"))
-        words = markup(short(run.run))
+        words = markup(labels[run.run])
         words += ": memory not tested" if look.width == "full" else ""  # pages list them
         height = lo + (hi - lo) * (0.62 - 0.09 * rank)
         side: dict[str, Any] = (

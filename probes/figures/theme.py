@@ -32,6 +32,7 @@ TOKENS: dict[str, tuple[str, str]] = {
     "series1": ("#d55e00", "#e69f00"),
     "series2": ("#009e73", "#009e74"),
     "series3": ("#b5628f", "#cc79a7"),
+    "part": ("#9ec9e2", "#2b5a75"),
 }
 N_SERIES_COLOURS = 4
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -142,7 +143,7 @@ def recolour(spec: dict[str, Any], theme: str) -> dict[str, Any]:
             return {name: walked(child, name) for name, child in node.items()}
         if isinstance(node, (list, tuple)):
             return [walked(child, key) for child in node]
-        return swapped(node) if isinstance(node, str) and key.endswith("color") else node
+        return swapped(node) if isinstance(node, str) and key.endswith(("color", "colorscale")) else node
 
     return {name: walked(child, name) for name, child in spec.items()}
 

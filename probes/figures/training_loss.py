@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from byrote.checkpoints.errors import ByroteError
@@ -10,7 +11,7 @@ from byrote.probes.figures.canvas import FULL, Figure, Look
 from byrote.probes.figures.lines import Line, lines_figure
 from byrote.probes.figures.select import as_list
 from byrote.probes.figures.theme import run_styles
-from byrote.probes.wording import clean, number, short, step_number
+from byrote.probes.wording import clean, labels_of_runs, number, short, step_number
 
 ROOM_FRAC = 0.04  # of the range, above and below the curves
 
@@ -38,7 +39,8 @@ def training_loss(results_list: Any, *, base: str | None = None, look: Look = FU
         )
     styles = run_styles([run.run for run in runs], base=base)
     axis = StepAxis.over(step for run in runs for step in run.loss)
-    lines = [_line(run, axis, styles[run.run]) for run in runs]
+    labels = labels_of_runs(run.run for run in runs)
+    lines = [_line(run, axis, styles[run.run], labels[run.run]) for run in runs]
     values = [loss for run in runs for loss in run.loss.values()]
     room = ROOM_FRAC * (max(values) - min(values)) or ROOM_FRAC
     ends = [
@@ -57,7 +59,7 @@ def _last(run: Any) -> tuple[int, float]:
     return step, run.loss[step]
 
 
-def _line(run: Any, axis: StepAxis, style: Any) -> Line:
+def _line(run: Any, axis: StepAxis, style: Any, label: str) -> Line:
     points = sorted(run.loss.items())
     said = tuple(f"{clean(short(run.run))}, step {step_number(s)}<br>{number(v)} nats" for s, v in points)
-    return Line.bare(points, axis, label=short(run.run), hover=said, style=style)
+    return replace(Line.bare(points, axis, label=label, hover=said, style=style), name=short(run.run))

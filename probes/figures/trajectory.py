@@ -35,6 +35,7 @@ from byrote.probes.wording import (
     chance_number,
     clean,
     estimate,
+    labels_of_runs,
     markup,
     probe_name,
     sentence_case,
@@ -120,10 +121,12 @@ def loss_curves(results_list: Any, *, base: str | None = None, look: Look = FULL
     }
     axis = StepAxis.over(s for rows in tables.values() for s in rows["step"])
     lines, ends = [], {run.run: list[str]() for run in runs}
+    labels = labels_of_runs(run.run for run in runs)
     for (run, metric), rows in tables.items():
         word, symbol = BLOCKS[metric]
         style = replace(styles[run], symbol=symbol)
-        lines.append(step_line(rows, axis, label=f"{short(run)}: {word}", style=style))
+        line = step_line(rows, axis, label=f"{labels[run]}: {word}", style=style)
+        lines.append(replace(line, name=f"{short(run)}: {word}"))
         valid = rows[rows["valid"]]
         ends[run].append(f"{word} not measured" if valid.empty else estimate(valid.iloc[-1], word))
     found = ". ".join(f"{clean(run)}: {'; '.join(words)}" for run, words in ends.items())
@@ -251,20 +254,23 @@ def _lines(
 ) -> list[Line]:
     """One line per run, or one per run and head."""
     styles, found = run_styles([r.run for r in runs], base=base), list[Line]()
+    labels = labels_of_runs(r.run for r in runs)
     for results, rows in zip(runs, tables, strict=True):
         name, style, gaps = short(results.run), styles[results.run], gap_reasons(results)
         if heads is None:
             chosen = _aggregate(rows, aggregate) if rows["layer"].notna().any() else rows
             last = next(chosen[chosen["valid"]].tail(1).itertuples(index=False), None)
-            label = f"{name} {row_label(last)}" if last is not None else name
+            label = f"{labels[results.run]} {row_label(last)}" if last is not None else labels[results.run]
             line = step_line(chosen, axis, label=label.strip(), style=style, gaps=gaps)
             found.append(replace(line, name=name))
             continue
         for index, head in enumerate(heads):
-            label = head_label(*head) if len(runs) == 1 else f"{name} {head_label(*head)}"
+            of_run = "" if len(runs) == 1 else f"{labels[results.run]} "
             own = series_style(index) if len(runs) == 1 and base != results.run else style
             own = replace(own, symbol=SYMBOLS[index % len(SYMBOLS)])
-            found.append(step_line(one_head(rows, head), axis, label=label, style=own, gaps=gaps))
+            label = f"{of_run}{head_label(*head)}"
+            line = step_line(one_head(rows, head), axis, label=label, style=own, gaps=gaps)
+            found.append(replace(line, name=f"{name} {head_label(*head)}" if of_run else label))
     return found
 
 

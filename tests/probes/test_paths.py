@@ -79,7 +79,9 @@ def test_paths_that_change_little_are_said_to(results):
 
 
 def test_without_ablation_no_source_is_named_however_high_its_z(results):
-    assert title(results()) == "No path between heads was ablated at step 40"
+    assert title(results()) == (
+        "L1H2 is an induction head at step 40; which earlier head it reads was not tested by ablation"
+    )
     assert paths(results(), LAST) == []
     assert (
         "no path into the keys was ablated"

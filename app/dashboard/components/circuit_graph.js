@@ -5,7 +5,9 @@ const TALLEST = 600; // from the first layer to the last, so that both are in si
 const SHRINKS_TO = 0.75; // of its own width, where the page is narrow; then it scrolls
 const MANY = 128; // with more heads than this only those with edges are drawn, in groups by what they are and by layers
 const STRONGEST = 24, OF_SELECTED = 8; // edges drawn between groups, and further ones of the selected head
-const BANDS = 8, ROWS = 3, CELL_HEIGHT = 74, HALF_CELL = 96; // groups of layers; heads of a cell stand in two columns of so many
+const BANDS = 8, ROWS = 3, ROW_HEIGHT = 21, CELL_HEIGHT = 84, HALF_CELL = 100; // groups of layers; heads of a cell stand in two columns of so many
+// Between groups edges run like lines of a metro map: in the gutter left of a column and between groups of layers, where no name stands.
+const LANES = 8, LANE = 3, TO_GUTTER = 14, CORNER = 5;
 // Columns from left to right, roughly as a circuit runs; "" is what nothing says.
 const FLOW = ["previous-token head", "looks back", "rests on position 0", "none of these", "", "matches prefixes", "induction head"];
 const label = (layer, head) => `L${layer}H${head}`;
@@ -14,6 +16,18 @@ const drawn = (tag, attributes = {}, ...children) => {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children);
   return made;
+};
+
+// A line through points, its corners rounded.
+const rounded = (points) => {
+  const parts = [`M${points[0]}`];
+  for (let i = 1; i < points.length - 1; i++) {
+    const [[ax, ay], [x, y], [bx, by]] = points.slice(i - 1, i + 2);
+    const r = Math.min(CORNER, Math.hypot(x - ax, y - ay) / 2, Math.hypot(bx - x, by - y) / 2);
+    const toward = (px, py) => [x + Math.sign(px - x) * r, y + Math.sign(py - y) * r];
+    parts.push(`L${toward(ax, ay)}Q${x},${y} ${toward(bx, by)}`);
+  }
+  return `${parts.join("")}L${points.at(-1)}`;
 };
 
 // Heads stand where their layer and index put them and never move; edges come and go with the step and the threshold.
@@ -100,7 +114,7 @@ class Graph {
     this.frame(width, height, names, ...this.nodes);
   }
 
-  // A head: a dot, and its name on a plate, so that no edge crosses the name.
+  // A head: a dot, and its name on a plate, so that no edge crosses the name; between groups none comes near.
   node(at, x, y, text) {
     const name = drawn("text", { x: x + this.radius + 10, y: y + 4 });
     name.textContent = text;
@@ -121,6 +135,7 @@ class Graph {
     svg.style.maxWidth = `max(100%, ${Math.round(SHRINKS_TO * width)}px)`;
     this.drawnNodes = drawn("g", {}, ...nodes);
     svg.append(names, this.edges, this.drawnNodes);
+    svg.classList.toggle("grouped", Boolean(this.places));
     this.svg = svg;
     this.find(".canvas").replaceChildren(svg);
   }
@@ -133,9 +148,9 @@ class Graph {
     this.perBand = Math.ceil(layers / Math.min(BANDS, layers));
     const bands = Math.ceil(layers / this.perBand);
     this.radius = 7;
-    this.left = 92;
-    this.top = 34;
-    const width = this.left + Math.max(1, this.columns.length) * 2 * HALF_CELL, height = this.top + bands * CELL_HEIGHT + 8;
+    this.left = 116;
+    this.top = 42;
+    const width = this.left + Math.max(1, this.columns.length) * 2 * HALF_CELL, height = this.top + bands * CELL_HEIGHT + 12;
     this.edges = drawn("g");
     const names = drawn("g", { "aria-hidden": "true" });
     const write = (x, y, text) => {
@@ -143,10 +158,10 @@ class Graph {
       made.textContent = text;
       names.append(made);
     };
-    this.columns.forEach((role, c) => write(this.left + c * 2 * HALF_CELL, 20, role || "not tested"));
+    this.columns.forEach((role, c) => write(this.left + c * 2 * HALF_CELL + 4, 20, role || "not tested"));
     for (let b = 0; b < bands; b++) {
       const y = this.top + (bands - 1 - b) * CELL_HEIGHT, last = Math.min(layers, (b + 1) * this.perBand) - 1;
-      names.append(drawn("line", { class: "band", x1: 8, x2: width - 8, y1: y, y2: y }));
+      if (b % 2) names.append(drawn("rect", { class: "band", x: 4, width: width - 8, y, height: CELL_HEIGHT, rx: 4 }));
       write(12, y + CELL_HEIGHT / 2 + 4, last === b * this.perBand ? `layer ${last}` : `layers ${b * this.perBand}–${last}`);
     }
     this.bands = bands;
@@ -171,13 +186,13 @@ class Graph {
       const [column, band] = cell.split(",").map(Number), room = 2 * ROWS, full = members.length > room;
       members.forEach((at, i) => {
         const slot = Math.min(i, room - 1), x = this.left + column * 2 * HALF_CELL + 12 + Math.floor(slot / ROWS) * HALF_CELL;
-        const y = this.top + (this.bands - 1 - band) * CELL_HEIGHT + 16 + (slot % ROWS) * 21;
-        this.places.set(at, [x, y]);
+        const y = this.top + (this.bands - 1 - band) * CELL_HEIGHT + 22 + (slot % ROWS) * ROW_HEIGHT;
+        this.places.set(at, [x, y, band, 2 * column + Math.floor(slot / ROWS)]);
         if (full && i >= room - 1) {
           if (i > room - 1) return;
           const text = drawn("text", { x: x - 4, y: y + 4, class: "layer" });
           text.textContent = `+${members.length - room + 1} more`;
-          more.push(drawn("rect", { class: "plate", x: x - 7, y: y - 9, width: 62, height: 18, rx: 3 }), text);
+          more.push(text);
           return;
         }
         const name = label(Math.floor(at / heads), at % heads);
@@ -209,14 +224,14 @@ class Graph {
     const { data } = this;
     const above = this.kept(index), kept = this.shown(above);
     const strongest = Math.max(1e-9, ...kept.map((edge) => edge[2] ?? 0)), least = this.places ? Math.min(strongest, ...kept.map((edge) => edge[2] ?? 0)) * 0.9 : 0;
-    const most = this.places ? strongest : data.z_max || 1, widest = this.places ? 2.6 : 5;
+    const most = this.places ? strongest : data.z_max || 1, widest = this.places ? 1.2 : 5;
     const linked = new Set(), path = new Set();
     if (this.places) this.settleGroups(index, kept);
+    this.lanes = new Map();
     const lines = kept.map(([from, to, z, on]) => {
-      const [x1, y1] = this.place(from), [x2, y2] = this.place(to);
       linked.add(from).add(to);
       if (on) path.add(from).add(to);
-      const line = drawn("path", { class: on ? "edge path" : "edge", d: this.course(x1, y1, x2, y2), "stroke-width": (0.6 + widest * Math.max(0, ((z ?? 0) - least) / (most - least || 1))).toFixed(2) });
+      const line = drawn("path", { class: on ? "edge path" : "edge", d: this.places ? this.around(this.place(from), this.place(to)) : this.course(...this.place(from), ...this.place(to)), "stroke-width": (0.6 + widest * Math.max(0, ((z ?? 0) - least) / (most - least || 1))).toFixed(2) });
       line.ends = [from, to];
       return line;
     });
@@ -243,15 +258,28 @@ class Graph {
     if (resting) this.settle(index, above);
   }
 
-  // A curve from head to head; between groups it swings around what stands straight above or beside.
   course(x1, y1, x2, y2) {
     const bend = (y1 + y2) / 2;
-    if (this.places && Math.abs(x1 - x2) < 2) {
-      const out = Math.min(x1 - 4, 24 + 0.12 * Math.abs(y1 - y2));
-      return `M${x1},${y1}C${x1 - out},${y1} ${x1 - out},${y2} ${x2},${y2}`;
-    }
-    if (this.places && Math.abs(y1 - y2) < 2) return `M${x1},${y1}C${x1},${y1 - 16} ${x2},${y2 - 16} ${x2},${y2}`;
     return `M${x1},${y1}C${x1},${bend} ${x2},${bend} ${x2},${y2}`;
+  }
+
+  // From group to group: left into the gutter, along it to a gap between groups of layers, over to the other gutter, to the head.
+  around([x1, y1, band1, column1], [x2, y2, band2, column2]) {
+    const lane = (name) => {
+      const used = this.lanes.get(name) || 0;
+      this.lanes.set(name, used + 1);
+      return LANE * (used % LANES);
+    };
+    const gutter = (x, column) => x - TO_GUTTER - lane(`column ${column}`);
+    const from = gutter(x1, column1);
+    if (column1 === column2) return rounded([[x1, y1], [from, y1], [from, y2], [x2, y2]]);
+    const to = gutter(x2, column2);
+    // The least used gap between the two, or that above both.
+    const [low, high] = [Math.min(band1, band2), Math.max(band1, band2)];
+    const gaps = Array.from({ length: Math.max(1, high - low) }, (_, i) => low + i);
+    const gap = gaps.reduce((best, one) => ((this.lanes.get(`gap ${one}`) || 0) < (this.lanes.get(`gap ${best}`) || 0) ? one : best));
+    const y = this.top + (this.bands - 1 - gap) * CELL_HEIGHT - (LANES * LANE) / 2 + 2 + lane(`gap ${gap}`);
+    return rounded([[x1, y1], [from, y1], [from, y], [to, y], [to, y2], [x2, y2]]);
   }
 
   settle(index, kept) {

@@ -106,8 +106,7 @@ def subject_of(view: View) -> tuple[Results, int]:
 
 
 def _plane(view: View, page: Drawing) -> None:
-    drawn = {run.run for run in view.beside(MAX_RUNS)}
-    runs = [run for run in view.library.runs.values() if run.run in drawn]
+    runs = view.beside(MAX_RUNS)  # in this order, so that a run has the colour that it has on the other pages
     ys, xs = available(MEMORY_AXES, runs), available(RULE_AXES, runs)
     if not ys or not xs:
         nothing("No measure of memory in any run.", view.page.command)

@@ -190,9 +190,10 @@ def draw(view: View, page: Drawing) -> None:
     left, right = st.columns([1, 1], gap="medium")
     with left, panel("the losses"):
         _losses(view, page, runs)
+    with right, panel("the training loss"):
         _training(view, page, runs)
-    with right, panel("the coverage"):
-        page.figure(partial(figure_cache.covered, view.run), "coverage", width="half")
+    with panel("the coverage"):
+        page.figure(partial(figure_cache.covered, view.run), "coverage")
         _missing(view)
     with panel("the table of runs"):
         _runs_table(view, page)
@@ -210,8 +211,8 @@ def _key_figures(view: View) -> None:
     if not run.has("induction", "verdict"):
         when, words = "–", "verdict not measured"
     facts = [
-        ("Checkpoints", f"{len(steps):,}", f"steps {step_number(steps[0])} to {step_number(steps[-1])}" if steps else ""),
-        ("Heads", f"{n_layers * n_heads:,}", f"{n_layers} layers of {n_heads}"),
+        ("Checkpoints", f"{len(steps):,}", steps_span(steps)),
+        ("Heads", f"{n_layers * n_heads:,}", f"{counted(n_layers, 'layer')} of {n_heads}"),
         ("Probes", f"{len(probes)}", f"{run.n_rows:,} numbers"),
         *_strongest_fact(run, state),
         ("Induction heads since step", when, words),
@@ -219,6 +220,13 @@ def _key_figures(view: View) -> None:
     with st.container(horizontal=True, key="key_figures"):
         for label, value, below in facts:
             st.metric(label, value, below, delta_color="off", delta_arrow="off", border=True)
+
+
+def steps_span(steps: Sequence[int]) -> str:
+    """``steps 0 to 2,400``, ``step 900``, nothing where there is none."""
+    if len(steps) < 2:
+        return f"step {step_number(steps[0])}" if steps else ""
+    return f"steps {step_number(steps[0])} to {step_number(steps[-1])}"
 
 
 def _strongest_fact(run: Results, state: State) -> list[tuple[str, str, str]]:
@@ -332,9 +340,11 @@ def _losses(view: View, page: Drawing, runs: list[Results]) -> None:
 def _training(view: View, page: Drawing, runs: list[Results]) -> None:
     """What training logged itself, where anything says it."""
     drawn = [run for run in runs if len(run.loss) > 1][:3]
-    if drawn:
-        base = view.state.base if any(run.run == view.state.base for run in drawn) else None
-        page.figure(partial(figure_cache.training, *drawn, base=base), "training", width="half")
+    if not drawn:
+        nothing("No log of the training loss was found.", "Name it: byrote run PATH --losses FILE -o results")
+        return
+    base = view.state.base if any(run.run == view.state.base for run in drawn) else None
+    page.figure(partial(figure_cache.training, *drawn, base=base), "training", width="half")
 
 
 def _runs_table(view: View, page: Drawing) -> None:
@@ -345,6 +355,10 @@ def _runs_table(view: View, page: Drawing) -> None:
         "runs",
         lambda row: go(run=names[row]) if row < len(names) else None,
         caption=caption,
+        column_config={
+            "last step": st.column_config.NumberColumn(format="localized"),
+            "train loss, nats": st.column_config.NumberColumn(format="%.2f"),
+        },
     )
 
 

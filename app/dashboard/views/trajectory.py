@@ -58,7 +58,7 @@ def draw(view: View, page: Drawing) -> None:
         )  # fmt: skip
         _go_if_opened(view)
         _below_grid(view, cube)
-    left, right = st.columns([5, 4], gap="medium")
+    left, right = st.columns([1, 1], gap="medium")
     with left, panel("the curves"):
         _curves(view, page)
     with right, panel("the strongest heads"):
@@ -138,11 +138,11 @@ def _top(view: View, page: Drawing, cube: Cube) -> None:
         frame, "top", lambda row: go(head=heads[row]),
         caption=f"Strongest heads on {probe_name(state.probe)} at step {step_number(state.step)}; choose one to follow it.",
         column_config={
-            "head": st.column_config.TextColumn("head", width=56),
-            "appeared": st.column_config.TextColumn("appeared", width=84, help="The measured steps between which the head first was surely above its null, and at the next one as well; – where it never was"),
-            "half risen": st.column_config.TextColumn("half risen", width=84, help="The measured steps between which the head reached half of its rise, by its 95% intervals; – where no rise is certain"),
-            "curve": st.column_config.LineChartColumn("curve", width=60, y_min=cube.limits[0], y_max=cube.limits[1]),
-            **{name: st.column_config.NumberColumn(name, format="%.3f", width=54) for name in ("score", "low", "high", "change")},
+            "head": st.column_config.TextColumn("head", width=50),
+            "appeared": st.column_config.TextColumn("appeared", width=76, help="The measured steps between which the head first was surely above its null, and at the next one as well; – where it never was"),
+            "half risen": st.column_config.TextColumn("half risen", width=76, help="The measured steps between which the head reached half of its rise, by its 95% intervals; – where no rise is certain"),
+            "curve": st.column_config.LineChartColumn("curve", width=50, y_min=cube.limits[0], y_max=cube.limits[1]),
+            **{name: st.column_config.NumberColumn(name, format="%.3f", width=50) for name in ("score", "low", "high", "change")},
         },
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ TITLES = {
     "overview": "repeated: no lasting induction head forms; unique: induction heads form between steps 10 and 20 (L1H2)",
     "trajectory": "Prefix matching: L1H2 reaches 0.90 [0.88, 0.92] by step 40, rising most between steps 10 and 20",
     "head": "L1H2 is an induction head at step 40: prefix matching 0.90 [0.88, 0.92], chance 0.050",
-    "circuit": "No path between heads was ablated at step 40",
+    "circuit": "L1H2 is an induction head at step 40; which earlier head it reads was not tested by ablation",
     "compare": "In these two runs, unique is higher on 1 and lower on 1 of 3 measures against repeated at step 40; "
     "induction heads appear in unique alone, between steps 10 and 20",
     "dose": "These runs do not form a dose-response series",
