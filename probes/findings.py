@@ -463,7 +463,9 @@ def _which_they_read(called: Sequence[str], step: int) -> str:
     one = len(called) == 1
     are = "is an induction head" if one else "are induction heads"
     read = "head it reads" if one else "heads they read"
-    return f"{listed(called)} {are} at step {step_number(step)}; which earlier {read} was not tested by ablation"
+    return (
+        f"{listed(called)} {are} at step {step_number(step)}; which earlier {read} was not tested by ablation"
+    )
 
 
 def memory(
