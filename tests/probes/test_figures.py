@@ -19,7 +19,7 @@ from byrote.probes.figures.head_grid import spaced_steps
 from byrote.probes.figures.lines import spread
 from byrote.probes.figures.theme import TOKENS, run_styles
 from byrote.probes.results import Results
-from byrote.probes.wording import clean, estimate, interval, labels_of_runs, number
+from byrote.probes.wording import clean, estimate, interval, number
 
 REASON = "no query has a target"
 
@@ -486,17 +486,3 @@ def test_numbers_that_are_none_or_tiny() -> None:
 def test_clean_text_is_one_visible_line() -> None:
     assert clean("a\nb\x00\u202ec") == "a b\ufffd\ufffdc"
     assert clean("x" * 300, limit=21) == "x" * 10 + "…" + "x" * 10
-
-
-@pytest.mark.parametrize(
-    ("runs", "labels"),
-    [
-        (["unique-d32-seed0", "repeated-d32-seed0"], ["unique", "repeated"]),
-        (["unique-d32-seed0", "unique-d32-seed1"], ["unique-d32-seed0", "unique-d32-seed1"]),
-        (["accumulate-g1-d24-seed10", "accumulate-g2-d24-seed10"], ["accumulate-g1", "accumulate-g2"]),
-        (["unique-d32-seed0"], ["unique-d32-seed0"]),
-        (["seed0", "a-seed0"], ["seed0", "a-seed0"]),
-    ],
-)
-def test_runs_are_called_beside_lines_by_what_tells_them_apart(runs, labels):
-    assert labels_of_runs(runs) == dict(zip(runs, labels, strict=True))

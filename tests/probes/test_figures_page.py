@@ -23,6 +23,7 @@ from byrote.probes.figures.svg import figure_svg
 from byrote.probes.member_calibration import simulated_experiments
 from byrote.probes.results import Results
 from byrote.probes.text.report import Number, frame_of
+from byrote.probes.wording import labels_of_runs
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "figures.md").read_text(encoding="utf-8")
@@ -189,3 +190,17 @@ def test_every_figure_is_drawn_without_plotly(drawn: dict[str, Figure]) -> None:
     for name, fig in drawn.items():
         svg = figure_svg(fig, name=name)
         assert svg.startswith("<svg") and svg.count("<path") >= 1, name
+
+
+@pytest.mark.parametrize(
+    ("runs", "labels"),
+    [
+        (["unique-d32-seed0", "repeated-d32-seed0"], ["unique", "repeated"]),
+        (["unique-d32-seed0", "unique-d32-seed1"], ["unique-d32-seed0", "unique-d32-seed1"]),
+        (["accumulate-g1-d24-seed10", "accumulate-g2-d24-seed10"], ["accumulate-g1", "accumulate-g2"]),
+        (["unique-d32-seed0"], ["unique-d32-seed0"]),
+        (["seed0", "a-seed0"], ["seed0", "a-seed0"]),
+    ],
+)
+def test_runs_are_called_beside_lines_by_what_tells_them_apart(runs, labels):
+    assert labels_of_runs(runs) == dict(zip(runs, labels, strict=True))
